@@ -1,0 +1,64 @@
+# Everything a fresh machine needs is Python 3.10-3.13, make and a package index. Nothing is left outside this folder.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+CONSTRAIN := -c constraints.txt
+CHECKPOINT ?=
+OUT ?= out/demo
+
+export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export TRITON_CACHE_DIR := $(CURDIR)/.cache/triton
+export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
+
+.PHONY: demo test test-slow test-transformers bench lint format clean
+
+demo: $(VENV)/.installed  ## install, then segment a picture: CHECKPOINT=FILE make demo
+	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
+
+test: $(VENV)/.tested  ## install with the oracle, then run the tests
+	$(BIN)/pytest $(PYTEST)
+
+test-slow: $(VENV)/.tested  ## the larger models
+	$(BIN)/pytest -m slow $(PYTEST)
+
+test-transformers: .venv-transformers/.installed  ## the second oracle, in an environment without torchvision
+	.venv-transformers/bin/pytest -o addopts="--import-mode=importlib" tests/transformers $(PYTEST)
+
+bench: $(VENV)/.tested  ## microbenchmarks on this machine
+	$(BIN)/pytest bench --benchmark-only $(PYTEST)
+
+lint: $(VENV)/.linted  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.linted
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .venv-transformers .cache build dist out *.egg-info
+
+$(VENV)/.created:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.created setup.py pyproject.toml constraints.txt
+	$(PIP) install --quiet $(CONSTRAIN) -e .
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.installed tests/oracle.txt
+	$(PIP) install --quiet $(CONSTRAIN) -e ".[test]" wheel
+	SAM2_BUILD_CUDA=0 $(PIP) install --quiet --no-deps --no-build-isolation -r tests/oracle.txt
+	touch $@
+
+$(VENV)/.linted: $(VENV)/.installed
+	$(PIP) install --quiet $(CONSTRAIN) ruff mypy types-tqdm
+	touch $@
+
+.venv-transformers/.installed: setup.py constraints.txt tests/transformers/requirements.txt
+	$(PYTHON) -m venv .venv-transformers
+	.venv-transformers/bin/python -m pip install --quiet $(CONSTRAIN) -e . -r tests/transformers/requirements.txt
+	touch $@

@@ -1,0 +1,40 @@
+"""Matrix products on the CPU as fast as its vector units allow."""
+
+import platform
+
+import torch
+import torch.nn.functional as F
+
+_X86 = platform.machine().lower() in ("x86_64", "amd64")
+# Below this many input elements torch hands a 1x1 convolution to a slower routine.
+_SMALLEST_CONVOLUTION = 20480
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """``x @ weight.T + bias`` for ``x (..., K)``, ``weight (N, K)``, ``bias (N)``; result ``(..., N)``.
+
+    Same sums as ``F.linear``. In fp32 on x86 they go through oneDNN as a 1x1 convolution: torch gives fp32 matrix
+    products to MKL, which on processors of other makers stays below AVX-512 and takes about twice as long.
+    """
+    if not _convolution_pays(x, weight):
+        return F.linear(x, weight, bias)
+    # (batch, K, 1, rows) in channels-last order is the same memory as (batch, rows, K). With one thread torch picks
+    # oneDNN only from a batch of 16 on.
+    batch = 1 if torch.get_num_threads() > 1 else 16
+    pixels = x.reshape(batch, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
+    y = F.conv2d(pixels, weight[:, :, None, None], bias)
+    return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], weight.shape[0])
+
+
+def _convolution_pays(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    return (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() > _SMALLEST_CONVOLUTION
+        and x.numel() // x.shape[-1] % 16 == 0
+        and _X86
+        and torch.backends.mkldnn.is_available()
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )

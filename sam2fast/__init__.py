@@ -1,0 +1,25 @@
+"""SAM 2, promptable segmentation of images and video, rebuilt around Triton kernels."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sam2fast.build_sam import build_sam2, build_sam2_hf
+    from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+
+__version__ = "0.1.0"
+__all__ = ["SAM2ImagePredictor", "build_sam2", "build_sam2_hf"]
+
+_HOMES = {
+    "SAM2ImagePredictor": "sam2fast.sam2_image_predictor",
+    "build_sam2": "sam2fast.build_sam",
+    "build_sam2_hf": "sam2fast.build_sam",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used, so that ``import sam2fast`` alone costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sam2fast' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,165 @@
+"""Loads model configurations and builds what they describe, without touching Hydra's global state."""
+
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from sam2fast._official_names import MODULES, NAMES
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable  # Python 3.11 and newer
+
+# What a configuration may build without asking.
+TARGETS = frozenset(
+    f"sam2fast.modeling.{name}"
+    for name in (
+        "sam2_base.SAM2Base",
+        "image_encoder.ImageEncoder",
+        "image_encoder.FpnNeck",
+        "hiera.Hiera",
+        "position_encoding.PositionEmbeddingSine",
+        "attention.RoPEAttention",
+        "memory_attention.MemoryAttention",
+        "memory_attention.MemoryAttentionLayer",
+        "memory_encoder.MemoryEncoder",
+        "memory_encoder.MaskDownSampler",
+        "memory_encoder.Fuser",
+        "memory_encoder.CXBlock",
+    )
+)
+
+
+class ConfigError(ValueError):
+    """A configuration, or an override of it, that cannot be used."""
+
+
+def shipped_configs() -> "dict[str, Traversable]":
+    """Every model configuration in the package by its name, such as ``sam2.1/sam2.1_hiera_t``."""
+    folders = (entry for entry in files("sam2fast.configs").iterdir() if entry.is_dir())
+    return {
+        f"{folder.name}/{entry.name.removesuffix('.yaml')}": entry
+        for folder in folders
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    }
+
+
+def load_config(name: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
+    """Reads one configuration and applies Hydra-style overrides.
+
+    Args:
+        name: an official name (``configs/sam2.1/sam2.1_hiera_t.yaml``, with or without ``configs/`` and ``.yaml``),
+            its last part alone (``sam2_hiera_t.yaml``), or the path of a YAML file.
+        overrides: ``key=value`` to change, ``+key=value`` to add, ``++key=value`` to do either, ``~key`` to delete.
+
+    Raises:
+        FileNotFoundError: neither a shipped configuration nor a file has this name.
+        ConfigError: the file is no configuration, or an override does not fit it.
+    """
+    try:
+        config = OmegaConf.create(_read(str(name)))
+        if not isinstance(config, DictConfig):
+            raise ConfigError(f"{name} is a list; expected a mapping with the key 'model'")
+        if "defaults" in config:
+            raise ConfigError(f"{name} has a 'defaults' list, which is not supported; write the values out")
+        for override in OverridesParser.create().parse_overrides(list(overrides)):
+            _apply(config, override)
+        OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration {name}: {error}") from error
+    return config
+
+
+def _read(name: str) -> str:
+    shipped = shipped_configs()
+    short = name.removeprefix("configs/").removesuffix(".yaml")
+    by_last_part = {key.rsplit("/", 1)[1]: key for key in shipped}
+    key = by_last_part.get(short, short)
+    if key in shipped:
+        return shipped[key].read_text(encoding="utf-8")
+    if Path(name).is_file():
+        return Path(name).read_text(encoding="utf-8")
+    raise FileNotFoundError(f"no file {name!r}, and no such configuration; the shipped ones are: {', '.join(shipped)}")
+
+
+def _apply(config: DictConfig, override: Override) -> None:
+    key, kind = override.key_or_group, override.type
+    if override.is_sweep_override():
+        raise ConfigError(f"override {override.input_line!r} is a sweep; give one value")
+    present = OmegaConf.select(config, key, throw_on_missing=False, default=_ABSENT) is not _ABSENT
+    if kind == OverrideType.DEL:
+        if not present:
+            raise ConfigError(f"override {override.input_line!r} deletes {key!r}, which is not there")
+        parent, _, last = key.rpartition(".")
+        del (OmegaConf.select(config, parent) if parent else config)[last]
+        return
+    if kind == OverrideType.CHANGE and not present:
+        raise ConfigError(f"override {override.input_line!r} changes {key!r}, which is not there; '++' would add it")
+    if kind == OverrideType.ADD and present:
+        raise ConfigError(f"override {override.input_line!r} adds {key!r}, which is there; '++' would change it")
+    OmegaConf.update(config, key, override.value(), merge=True, force_add=True)
+
+
+_ABSENT = object()
+
+
+def build_from_config(node: DictConfig, allow_targets: Sequence[str] = ()) -> Any:
+    """Builds the object that a configuration node describes by its ``_target_`` keys.
+
+    Targets of the original (``sam2.modeling...``) are mapped to ours. Nothing else may be named, so that a YAML file
+    from elsewhere cannot call arbitrary functions.
+
+    Args:
+        node: a node with a ``_target_``; nested nodes are built first.
+        allow_targets: dotted prefixes of the caller's own classes, such as ``my_package.models``.
+
+    Raises:
+        ConfigError: a target that is not allowed, or arguments that its class does not take.
+    """
+    # Plain containers: no lazy interpolation is left that could change after the check.
+    plain = OmegaConf.to_container(node, resolve=True)
+    for child in _nodes(plain):
+        child["_target_"] = _allowed(child["_target_"], allow_targets)
+    try:
+        return instantiate(plain, _convert_="all")
+    except HydraException as error:
+        raise ConfigError(f"the configuration cannot be built: {error.__cause__ or error}") from error
+
+
+def _nodes(value: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping with a ``_target_`` in nested dicts and lists."""
+    if isinstance(value, dict | DictConfig):
+        if "_target_" in value:
+            yield value  # type: ignore[misc]
+        for child in value.values():
+            yield from _nodes(child)
+    elif isinstance(value, list | ListConfig):
+        for child in value:
+            yield from _nodes(child)
+
+
+def _allowed(target: Any, allow_targets: Sequence[str]) -> str:
+    ours = official_to_ours(str(target))
+    if ours in TARGETS or any(ours == prefix or ours.startswith(prefix + ".") for prefix in allow_targets):
+        return ours
+    raise ConfigError(
+        f"the configuration names the target {target!r}, which is not part of SAM 2; "
+        "if it is your own class, pass its package in allow_targets"
+    )
+
+
+def official_to_ours(name: str) -> str:
+    """The dotted name of our counterpart of an official class; other names unchanged."""
+    module, _, attribute = name.rpartition(".")
+    if attribute in NAMES.get(module, {}):
+        return NAMES[module][attribute]
+    return f"{MODULES[module]}.{attribute}" if module in MODULES else name

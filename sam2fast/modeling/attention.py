@@ -1,0 +1,103 @@
+"""Attention with projections, plain (mask decoder) and with rotary positions (memory attention)."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2fast.kernels.memory_attention import rope_attention
+from sam2fast.modeling.layers import Linear
+from sam2fast.modeling.position_encoding import axial_rope
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose inner width may be smaller than its embedding.
+
+    Source: ``sam2.modeling.sam.transformer.Attention``.
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        num_heads: int,
+        downsample_rate: int = 1,
+        dropout: float = 0.0,
+        kv_in_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.internal_dim = embedding_dim // downsample_rate
+        if self.internal_dim % num_heads:
+            raise ValueError(f"{num_heads} heads do not divide the inner width {self.internal_dim}")
+        self.num_heads = num_heads
+        self.dropout_p = dropout
+        kv_dim = embedding_dim if kv_in_dim is None else kv_in_dim
+        self.q_proj = Linear(embedding_dim, self.internal_dim)
+        self.k_proj = Linear(kv_dim, self.internal_dim)
+        self.v_proj = Linear(kv_dim, self.internal_dim)
+        self.out_proj = Linear(self.internal_dim, embedding_dim)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of ``q (B, N, C)`` to ``k, v (B, M, C_kv)``; any batch of 1 is shared by the others: ``(B, N, C)``."""
+        q, k, v = (self._split_heads(x) for x in (self.q_proj(q), self.k_proj(k), self.v_proj(v)))
+        B = max(q.shape[0], k.shape[0])
+        q, k, v = (x.expand(B, -1, -1, -1) for x in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout_p if self.training else 0.0)
+        return self.out_proj(self._join_heads(out))
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, d)
+
+    def _join_heads(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2).flatten(-2)
+
+
+class RoPEAttention(Attention):
+    """Attention over a square map with axial rotary positions; keys may be several such maps in a row.
+
+    Source: ``sam2.modeling.sam.transformer.RoPEAttention``.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        rope_theta: float = 10000.0,
+        rope_k_repeat: bool = False,
+        feat_sizes: Sequence[int] = (64, 64),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.rope_theta = rope_theta
+        self.rope_k_repeat = rope_k_repeat
+        self.feat_sizes = (feat_sizes[0], feat_sizes[1])  # width, height
+        self._tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
+        """As :meth:`Attention.forward`; the last ``num_k_exclude_rope`` keys have no position.
+
+        Raises:
+            ValueError: the keys are more than one map and ``rope_k_repeat`` is off, or the queries are no square map.
+        """
+        if q.shape[1] != k.shape[1] and not self.rope_k_repeat:
+            raise ValueError(f"{k.shape[1]} keys for {q.shape[1]} queries need rope_k_repeat=True")
+        cos, sin = self._rope(q.shape[1], q.device)
+        q, k, v = (self._split_heads(x) for x in (self.q_proj(q), self.k_proj(k), self.v_proj(v)))
+        dropout = self.dropout_p if self.training else 0.0
+        out = rope_attention(q, k, v, cos, sin, num_k_exclude_rope, dropout)
+        return self.out_proj(self._join_heads(out))
+
+    def _rope(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        width, height = self.feat_sizes
+        if positions != width * height:
+            width = height = math.isqrt(positions)
+            if width * height != positions:
+                raise ValueError(f"{positions} queries are no square map, and not the {self.feat_sizes} one configured")
+        key = (positions, device)
+        if key not in self._tables:
+            # Ordinary tensors, also when made inside inference mode: training may use the same module later.
+            with torch.inference_mode(False), torch.no_grad():
+                head_dim = self.internal_dim // self.num_heads
+                self._tables[key] = axial_rope(head_dim, width, height, self.rope_theta, device)
+        return self._tables[key]

@@ -1,0 +1,182 @@
+"""Hiera, the hierarchical vision transformer of SAM 2's image encoder."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2fast.kernels.window_attention import window_attention
+from sam2fast.modeling.layers import MLP, Conv2d, Derived, DropPath, LayerNorm, Linear, in_bands
+
+
+class PatchEmbed(nn.Module):
+    """Image ``(B, 3, H, W)`` to tokens ``(B, H / 4, W / 4, C)`` by a 7x7 convolution of stride 4."""
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        self.proj = Conv2d(3, embed_dim, kernel_size=7, stride=4, padding=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
+
+
+class MultiScaleAttention(nn.Module):
+    """Projections around :func:`window_attention`; maps ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``."""
+
+    def __init__(
+        self, dim: int, dim_out: int, num_heads: int, window_size: int, q_stride: tuple[int, int] | None
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.window_size = window_size
+        self.q_stride = q_stride
+        self.qkv = Linear(dim, 3 * dim_out)
+        self.proj = Linear(dim_out, dim_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = window_attention(self.qkv(x), self.qkv.bias, self.num_heads, self.window_size, self.q_stride)
+        return self.proj(x)
+
+
+class MultiScaleBlock(nn.Module):
+    """One transformer block; the first of a stage doubles the channels and pools queries and residual.
+
+    Source: ``sam2.modeling.backbones.hieradet.MultiScaleBlock``.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        num_heads: int,
+        window_size: int,
+        q_stride: tuple[int, int] | None = None,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.dim_out = dim_out
+        self.window_size = window_size
+        self.q_stride = q_stride
+        self.norm1 = LayerNorm(dim, eps=1e-6)
+        self.attn = MultiScaleAttention(dim, dim_out, num_heads, window_size, q_stride)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = LayerNorm(dim_out, eps=1e-6)
+        self.mlp = MLP(dim_out, int(dim_out * mlp_ratio), dim_out, num_layers=2, activation=nn.GELU)
+        self.proj = Linear(dim, dim_out) if dim != dim_out else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``."""
+        if self.window_size and not (self.q_stride and self.window_size % self.q_stride[0]):
+            return in_bands(self._block, x, rows=self.window_size)
+        return in_bands(self._feed_forward, self._attend(x), rows=1)
+
+    def _block(self, x: Tensor) -> Tensor:
+        return self._feed_forward(self._attend(x))
+
+    def _attend(self, x: Tensor) -> Tensor:
+        normed = self.norm1(x)
+        if self.proj is not None:
+            x = _max_pool(self.proj(normed), self.q_stride)
+        return x + self.drop_path(self.attn(normed))
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+def _max_pool(x: Tensor, stride: tuple[int, int] | None) -> Tensor:
+    return F.max_pool2d(x.permute(0, 3, 1, 2), stride).permute(0, 2, 3, 1) if stride else x
+
+
+class Hiera(nn.Module):
+    """Four stages of windowed and a few global blocks.
+
+    Source: ``sam2.modeling.backbones.hieradet.Hiera``; https://arxiv.org/abs/2306.00989, with the window position
+    embedding of https://arxiv.org/abs/2311.05613.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int = 96,
+        num_heads: int = 1,
+        drop_path_rate: float = 0.0,
+        q_pool: int = 3,
+        q_stride: Sequence[int] = (2, 2),
+        stages: Sequence[int] = (2, 3, 16, 3),
+        dim_mul: float = 2.0,
+        head_mul: float = 2.0,
+        window_pos_embed_bkg_spatial_size: Sequence[int] = (14, 14),
+        window_spec: Sequence[int] = (8, 4, 14, 7),
+        global_att_blocks: Sequence[int] | None = (12, 16, 20),
+        return_interm_layers: bool = True,
+    ) -> None:
+        super().__init__()
+        if len(stages) != len(window_spec):
+            raise ValueError(f"{len(stages)} stages need as many windows, got window_spec={list(window_spec)}")
+        if not 0 <= q_pool < len(stages):
+            raise ValueError(f"q_pool must be between 0 and {len(stages) - 1}, got {q_pool}")
+        depth = sum(stages)
+        self.stage_ends = [end - 1 for end in accumulate(stages)]
+        self.return_interm_layers = return_interm_layers
+        stage_starts = [end + 1 for end in self.stage_ends[:-1]]
+        pooling_blocks = stage_starts[:q_pool]
+
+        self.patch_embed = PatchEmbed(embed_dim)
+        self.pos_embed = nn.Parameter(torch.zeros(1, embed_dim, *window_pos_embed_bkg_spatial_size))
+        self.pos_embed_window = nn.Parameter(torch.zeros(1, embed_dim, window_spec[0], window_spec[0]))
+        self._position = Derived()
+
+        drop_rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
+        self.blocks = nn.ModuleList()
+        dim, stage = embed_dim, 0
+        for i in range(depth):
+            # The first block of a stage still attends in the previous stage's windows: it pools inside them.
+            window = 0 if i in (global_att_blocks or ()) else window_spec[stage]
+            dim_out = dim
+            if i in stage_starts:
+                dim_out, num_heads = int(dim * dim_mul), int(num_heads * head_mul)
+                stage += 1
+            stride = (q_stride[0], q_stride[1]) if i in pooling_blocks else None
+            self.blocks.append(MultiScaleBlock(dim, dim_out, num_heads, window, stride, drop_path=drop_rates[i]))
+            dim = dim_out
+        ends = self.stage_ends[::-1] if return_interm_layers else self.stage_ends[-1:]
+        self.channel_list = [self.blocks[i].dim_out for i in ends]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Feature maps ``(B, C_i, H_i, W_i)`` of each stage for an image ``(B, 3, H, W)``, finest first."""
+        x = self.patch_embed(x)
+        x = x + self._position_embedding(x.shape[1], x.shape[2])
+        outputs = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i == self.stage_ends[-1] or (i in self.stage_ends and self.return_interm_layers):
+                outputs.append(x.permute(0, 3, 1, 2))
+        return outputs
+
+    def get_num_layers(self) -> int:
+        """Number of blocks, for layer-wise learning rates."""
+        return len(self.blocks)
+
+    def get_layer_id(self, layer_name: str) -> int:
+        """Depth of a parameter for layer-wise learning rates: 0 for the embeddings, i + 1 for block i."""
+        if "rel_pos" in layer_name:
+            return self.get_num_layers() + 1
+        if "pos_embed" in layer_name or "patch_embed" in layer_name:
+            return 0
+        if "blocks" in layer_name:
+            return int(layer_name.split("blocks")[1].split(".")[1]) + 1
+        return self.get_num_layers() + 1
+
+    def _position_embedding(self, H: int, W: int) -> Tensor:
+        """``(1, H, W, C)``: a coarse map stretched over the image plus one window's map repeated."""
+
+        def compute() -> Tensor:
+            window = self.pos_embed_window.float()
+            whole = F.interpolate(self.pos_embed.float(), size=(H, W), mode="bicubic")
+            w = window.shape[-1]
+            tiled = whole.unflatten(3, (-1, w)).unflatten(2, (-1, w)) + window[:, :, None, :, None]
+            return tiled.flatten(4, 5).flatten(2, 3).permute(0, 2, 3, 1).contiguous()
+
+        return self._position((H, W), (self.pos_embed, self.pos_embed_window), compute)

@@ -1,0 +1,144 @@
+"""The image encoder: Hiera and the feature pyramid on top of it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2fast.kernels._cpu import linear
+from sam2fast.modeling.hiera import Hiera
+from sam2fast.modeling.layers import Conv2d, in_bands
+
+
+class FpnNeck(nn.Module):
+    """Projects every level of the trunk to ``d_model`` channels and adds coarser levels to finer ones.
+
+    ``convs[0]`` belongs to the coarsest level, as in the original.
+
+    Source: ``sam2.modeling.backbones.image_encoder.FpnNeck``.
+    """
+
+    def __init__(
+        self,
+        position_encoding: nn.Module,
+        d_model: int,
+        backbone_channel_list: Sequence[int],
+        kernel_size: int = 1,
+        stride: int = 1,
+        padding: int = 0,
+        fpn_interp_model: str = "bilinear",
+        fuse_type: str = "sum",
+        fpn_top_down_levels: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        if fuse_type not in ("sum", "avg"):
+            raise ValueError(f"fuse_type must be 'sum' or 'avg', got {fuse_type!r}")
+        self.position_encoding = position_encoding
+        self.d_model = d_model
+        self.backbone_channel_list = list(backbone_channel_list)
+        self.convs = nn.ModuleList()
+        for channels in backbone_channel_list:
+            conv = Conv2d(channels, d_model, kernel_size=kernel_size, stride=stride, padding=padding)
+            self.convs.append(nn.Sequential())
+            self.convs[-1].add_module("conv", conv)
+        self.fpn_interp_model = fpn_interp_model
+        self.fuse_type = fuse_type
+        levels = range(len(self.convs)) if fpn_top_down_levels is None else fpn_top_down_levels
+        self.fpn_top_down_levels = list(levels)
+
+    def forward(self, xs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """All levels ``(B, d_model, H_i, W_i)`` and their position encodings, finest first."""
+        features = self.features(xs)
+        return features, [self.position_encoding(x).to(x.dtype) for x in features]
+
+    def features(self, xs: Sequence[Tensor], heads: Mapping[int, nn.Conv2d] | None = None) -> list[Tensor]:
+        """The levels without position encodings.
+
+        Args:
+            xs: trunk features ``(B, C_i, H_i, W_i)``, finest first.
+            heads: 1x1 convolutions to apply to some levels. Two linear maps in a row are one, so a level that takes
+                part in no sum is projected straight to the head's channels.
+        """
+        heads = heads or {}
+        out: list[Tensor] = [xs[0]] * len(xs)
+        previous = None
+        for i in reversed(range(len(xs))):
+            lateral: nn.Conv2d = self.convs[len(xs) - 1 - i].conv  # type: ignore[assignment]
+            top_down = i in self.fpn_top_down_levels and previous is not None
+            feeds_finer = i > 0 and i - 1 in self.fpn_top_down_levels
+            if i in heads and not top_down and not feeds_finer and lateral.kernel_size == (1, 1):
+                out[i] = _compose(lateral, heads[i], xs[i])
+                previous = None
+                continue
+            x = _pointwise(lateral, xs[i])
+            if top_down:
+                assert previous is not None
+                x = x + F.interpolate(
+                    previous.float(),
+                    scale_factor=2.0,
+                    mode=self.fpn_interp_model,
+                    align_corners=None if self.fpn_interp_model == "nearest" else False,
+                )
+                if self.fuse_type == "avg":
+                    x = x / 2
+            previous = x
+            out[i] = heads[i](x) if i in heads else x
+        return out
+
+
+def _pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """``conv(x)``; a 1x1 convolution of a channels-last map is a product over its tokens."""
+    if conv.kernel_size != (1, 1) or conv.stride != (1, 1) or conv.padding != (0, 0):
+        return conv(x)
+    return _project(x, conv.weight.flatten(1), conv.bias)
+
+
+def _project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``weight (N, C)`` applied to every position of ``x (B, C, H, W)``: ``(B, N, H, W)``."""
+    tokens = x.permute(0, 2, 3, 1)
+    return in_bands(lambda band: linear(band.to(weight.dtype), weight, bias), tokens, rows=1).permute(0, 3, 1, 2)
+
+
+def _compose(first: nn.Conv2d, second: nn.Conv2d, x: Tensor) -> Tensor:
+    """``second(first(x))`` of 1x1 convolutions as one product; the weights are multiplied in fp32."""
+    assert first.bias is not None and second.bias is not None
+    with torch.autocast(x.device.type, enabled=False):
+        outer = second.weight.flatten(1).float()
+        weight = outer @ first.weight.flatten(1).float()
+        bias = outer @ first.bias.float() + second.bias.float()
+    return _project(x, weight.to(first.weight.dtype), bias.to(first.weight.dtype))
+
+
+class ImageEncoder(nn.Module):
+    """Trunk and neck.
+
+    Source: ``sam2.modeling.backbones.image_encoder.ImageEncoder``.
+    """
+
+    def __init__(self, trunk: Hiera, neck: FpnNeck, scalp: int = 0) -> None:
+        super().__init__()
+        if list(trunk.channel_list) != neck.backbone_channel_list:
+            raise ValueError(
+                f"the trunk's channels {list(trunk.channel_list)} are not the neck's backbone_channel_list "
+                f"{neck.backbone_channel_list}"
+            )
+        self.trunk = trunk
+        self.neck = neck
+        self.scalp = scalp
+
+    def forward(self, sample: Tensor) -> dict[str, Any]:
+        """The official result for images ``(B, 3, H, W)``: all kept levels, finest first, with position encodings."""
+        features, positions = self.neck(self.trunk(sample))
+        kept = len(features) - self.scalp
+        return {
+            "vision_features": features[kept - 1],
+            "vision_pos_enc": positions[:kept],
+            "backbone_fpn": features[:kept],
+        }
+
+    def features(self, sample: Tensor, heads: Mapping[int, nn.Conv2d] | None = None) -> list[Tensor]:
+        """The kept levels alone, some of them through a head (see :meth:`FpnNeck.features`)."""
+        features = self.neck.features(self.trunk(sample), heads)
+        return features[: len(features) - self.scalp]

@@ -1,0 +1,157 @@
+"""Building blocks shared by the model's parts."""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2fast.kernels._cpu import linear
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` that takes input of any float dtype and computes in that of its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+class Conv2d(nn.Conv2d):
+    """``nn.Conv2d`` that takes input of any float dtype and computes in that of its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))
+
+
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """``nn.ConvTranspose2d`` that takes input of any float dtype and computes in that of its weights."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        return super().forward(x.to(self.weight.dtype), output_size)
+
+
+class LayerNorm(nn.LayerNorm):
+    """``nn.LayerNorm`` computed in fp32 whatever the input; the result is fp32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps)
+
+
+class LayerNorm2d(nn.Module):
+    """Layer norm over the channels of ``(B, C, H, W)``, computed in fp32; the result is fp32.
+
+    Source: ``sam2.modeling.sam2_utils.LayerNorm2d``.
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1).float()
+        x = F.layer_norm(x, x.shape[-1:], self.weight.float(), self.bias.float(), self.eps)
+        return x.permute(0, 3, 1, 2)
+
+
+class MLP(nn.Module):
+    """``num_layers`` linear layers with an activation between them.
+
+    Source: ``sam2.modeling.sam2_utils.MLP``.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_dim: int,
+        output_dim: int,
+        num_layers: int,
+        activation: type[nn.Module] = nn.ReLU,
+        sigmoid_output: bool = False,
+    ) -> None:
+        super().__init__()
+        widths = [input_dim] + [hidden_dim] * (num_layers - 1) + [output_dim]
+        self.layers = nn.ModuleList(Linear(n, k) for n, k in zip(widths[:-1], widths[1:], strict=True))
+        self.act = activation()
+        self.sigmoid_output = sigmoid_output
+
+    def forward(self, x: Tensor) -> Tensor:
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = self.act(layer(x))
+        x = last(x)
+        return torch.sigmoid(x) if self.sigmoid_output else x
+
+
+class DropPath(nn.Module):
+    """Drops whole samples of a residual branch in training (stochastic depth) and rescales the rest."""
+
+    def __init__(self, drop_prob: float = 0.0) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.drop_prob == 0.0 or not self.training:
+            return x
+        keep = 1 - self.drop_prob
+        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+        return x * mask / keep if keep > 0 else x * mask
+
+
+def get_activation(name: str) -> Callable[[Tensor], Tensor]:
+    """The activation function called ``relu``, ``gelu`` or ``glu``.
+
+    Raises:
+        ValueError: another name.
+    """
+    activations: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "glu": F.glu}
+    if name not in activations:
+        raise ValueError(f"unknown activation {name!r}; expected one of {', '.join(activations)}")
+    return activations[name]
+
+
+class Derived:
+    """Keeps one tensor computed from parameters until a parameter changes; always recomputes for autograd.
+
+    Copies and pickles of the owner start empty.
+    """
+
+    def __init__(self) -> None:
+        self._key: Hashable = None
+        self._value: Any = None
+
+    def __call__(self, key: Hashable, sources: tuple[Tensor, ...], compute: Callable[[], Tensor]) -> Tensor:
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or any(s.is_inference() for s in sources):
+            return compute()
+        key = (key, torch.is_inference_mode_enabled(), *((id(s), s.data_ptr(), s._version) for s in sources))
+        if self._key != key:
+            self._key, self._value = key, compute()
+        return self._value
+
+    def __reduce__(self) -> tuple[type["Derived"], tuple[()]]:
+        return Derived, ()
+
+
+def in_bands(function: Callable[[Tensor], Tensor], x: Tensor, rows: int, tokens: int = 4096) -> Tensor:
+    """``function(x)`` for ``x (B, H, W, C)``, computed in bands of whole multiples of ``rows`` rows.
+
+    On the CPU the intermediate results of a band of about ``tokens`` positions stay in the cache, and their memory is
+    used again by the next band. Elsewhere, and for autograd, it is one call. ``function`` must not mix positions of
+    different groups of ``rows`` rows.
+    """
+    B, H, W, _ = x.shape
+    band = rows * max(1, tokens // (B * W * rows))
+    if not x.is_cpu or band >= H or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return function(x)
+    bands = x.split(band, dim=1)
+    first = function(bands[0])
+    out = first.new_empty(B, H * first.shape[1] // band, *first.shape[2:])
+    done = first.shape[1]
+    out[:, :done] = first
+    for part in bands[1:]:
+        y = function(part)
+        out[:, done : done + y.shape[1]] = y
+        done += y.shape[1]
+    return out

@@ -1,0 +1,110 @@
+"""The current frame attends to itself and to the memory of past frames."""
+
+import copy
+
+from torch import Tensor, nn
+
+from sam2fast.modeling.attention import RoPEAttention
+from sam2fast.modeling.layers import LayerNorm, Linear, get_activation
+
+
+class MemoryAttentionLayer(nn.Module):
+    """Pre-norm self-attention, cross-attention to the memory, feed-forward.
+
+    Source: ``sam2.modeling.memory_attention.MemoryAttentionLayer``.
+    """
+
+    def __init__(
+        self,
+        activation: str,
+        cross_attention: nn.Module,
+        d_model: int,
+        dim_feedforward: int,
+        dropout: float,
+        pos_enc_at_attn: bool,
+        pos_enc_at_cross_attn_keys: bool,
+        pos_enc_at_cross_attn_queries: bool,
+        self_attention: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.self_attn = self_attention
+        self.cross_attn_image = cross_attention
+        self.linear1 = Linear(d_model, dim_feedforward)
+        self.linear2 = Linear(dim_feedforward, d_model)
+        self.norm1, self.norm2, self.norm3 = LayerNorm(d_model), LayerNorm(d_model), LayerNorm(d_model)
+        self.dropout = nn.Dropout(dropout)
+        self.activation = get_activation(activation)
+        self.pos_enc_at_attn = pos_enc_at_attn
+        self.pos_enc_at_cross_attn_keys = pos_enc_at_cross_attn_keys
+        self.pos_enc_at_cross_attn_queries = pos_enc_at_cross_attn_queries
+
+    def forward(
+        self,
+        tgt: Tensor,
+        memory: Tensor,
+        pos: Tensor | None = None,
+        query_pos: Tensor | None = None,
+        num_k_exclude_rope: int = 0,
+    ) -> Tensor:
+        """Batch-first tokens ``tgt (B, N, C)`` and ``memory (B, M, C_mem)`` with their position encodings."""
+        x = self.norm1(tgt)
+        q = x + query_pos if self.pos_enc_at_attn and query_pos is not None else x
+        tgt = tgt + self.dropout(self.self_attn(q, q, x))
+
+        x = self.norm2(tgt)
+        q = x + query_pos if self.pos_enc_at_cross_attn_queries and query_pos is not None else x
+        k = memory + pos if self.pos_enc_at_cross_attn_keys and pos is not None else memory
+        # Only the rotary kind knows pointer tokens.
+        kwargs = {"num_k_exclude_rope": num_k_exclude_rope} if isinstance(self.cross_attn_image, RoPEAttention) else {}
+        tgt = tgt + self.dropout(self.cross_attn_image(q, k, memory, **kwargs))
+
+        x = self.linear2(self.dropout(self.activation(self.linear1(self.norm3(tgt)))))
+        return tgt + self.dropout(x)
+
+
+class MemoryAttention(nn.Module):
+    """A stack of memory attention layers and a final norm.
+
+    Source: ``sam2.modeling.memory_attention.MemoryAttention``.
+    """
+
+    def __init__(
+        self, d_model: int, pos_enc_at_input: bool, layer: nn.Module, num_layers: int, batch_first: bool = True
+    ) -> None:
+        super().__init__()
+        self.d_model = d_model
+        self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
+        self.norm = LayerNorm(d_model)
+        self.pos_enc_at_input = pos_enc_at_input
+        self.batch_first = batch_first
+
+    def forward(
+        self,
+        curr: Tensor | list[Tensor],
+        memory: Tensor,
+        curr_pos: Tensor | list[Tensor] | None = None,
+        memory_pos: Tensor | None = None,
+        num_obj_ptr_tokens: int = 0,
+    ) -> Tensor:
+        """Sequence-first tokens ``curr (N, B, C)``, ``memory (M, B, C_mem)`` to ``(N, B, C)``, as in the original.
+
+        Args:
+            curr: the frame's tokens, or a list with that one tensor.
+            memory: memory tokens, object pointers last.
+            curr_pos, memory_pos: position encodings of the same shapes.
+            num_obj_ptr_tokens: how many of the last memory tokens are pointers, which have no position on the map.
+        """
+        x = curr[0] if isinstance(curr, list) else curr
+        x_pos = curr_pos[0] if isinstance(curr_pos, list) else curr_pos
+        if x.shape[1] != memory.shape[1]:
+            raise ValueError(f"curr has a batch of {x.shape[1]}, memory of {memory.shape[1]}")
+        if self.pos_enc_at_input and x_pos is not None:
+            x = x + 0.1 * x_pos
+        if self.batch_first:
+            x, memory = x.transpose(0, 1), memory.transpose(0, 1)
+            x_pos = None if x_pos is None else x_pos.transpose(0, 1)
+            memory_pos = None if memory_pos is None else memory_pos.transpose(0, 1)
+        for layer in self.layers:
+            x = layer(x, memory, memory_pos, x_pos, num_obj_ptr_tokens)
+        x = self.norm(x)
+        return x.transpose(0, 1) if self.batch_first else x

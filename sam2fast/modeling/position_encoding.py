@@ -1,0 +1,115 @@
+"""Position encodings: sines on a grid, random Fourier features of points, axial rotations."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class PositionEmbeddingSine(nn.Module):
+    """Sines and cosines of the row, then of the column, of each position of a map.
+
+    Source: ``sam2.modeling.position_encoding.PositionEmbeddingSine``. ``warmup_cache``, ``image_size`` and ``strides``
+    are accepted for its configurations' sake; tables are made when first needed.
+    """
+
+    def __init__(
+        self,
+        num_pos_feats: int,
+        temperature: int = 10000,
+        normalize: bool = True,
+        scale: float | None = None,
+        warmup_cache: bool = True,
+        image_size: int = 1024,
+        strides: tuple[int, ...] = (4, 8, 16, 32),
+    ) -> None:
+        super().__init__()
+        if num_pos_feats % 4:
+            raise ValueError(f"num_pos_feats must be a multiple of 4, got {num_pos_feats}")
+        if scale is not None and not normalize:
+            raise ValueError("scale needs normalize=True")
+        self.num_pos_feats = num_pos_feats // 2
+        self.temperature = temperature
+        self.normalize = normalize
+        self.scale = 2 * math.pi if scale is None else scale
+        self._tables: dict[tuple[int, int, torch.device], Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The encoding ``(B, num_pos_feats, H, W)``, fp32, of a map ``x (B, C, H, W)``; its batch is expanded."""
+        B, _, H, W = x.shape
+        key = (H, W, x.device)
+        if key not in self._tables:
+            # Ordinary tensors, also when made inside inference mode: training may use the same module later.
+            with torch.inference_mode(False), torch.no_grad():
+                self._tables[key] = self._encode(H, W, x.device)
+        return self._tables[key].expand(B, -1, -1, -1)
+
+    def _encode(self, H: int, W: int, device: torch.device) -> Tensor:
+        y, x = self._encode_axis(H, device), self._encode_axis(W, device)  # (H, C/2), (W, C/2)
+        grid = torch.cat([y[:, None].expand(H, W, -1), x[None].expand(H, W, -1)], dim=-1)
+        return grid.permute(2, 0, 1)[None]
+
+    def _encode_axis(self, length: int, device: torch.device) -> Tensor:
+        position = torch.arange(1, length + 1, dtype=torch.float32, device=device)
+        if self.normalize:
+            position = position / (position[-1:] + 1e-6) * self.scale
+        channel = torch.arange(self.num_pos_feats, dtype=torch.float32, device=device)
+        period = self.temperature ** (2 * (channel // 2) / self.num_pos_feats)
+        angle = position[:, None] / period
+        return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=2).flatten(1)
+
+
+class PositionEmbeddingRandom(nn.Module):
+    """Sines and cosines of random projections of the unit square.
+
+    Source: ``sam2.modeling.position_encoding.PositionEmbeddingRandom``.
+    """
+
+    positional_encoding_gaussian_matrix: Tensor
+
+    def __init__(self, num_pos_feats: int = 64, scale: float | None = None) -> None:
+        super().__init__()
+        matrix = torch.randn(2, num_pos_feats) * (scale if scale is not None and scale > 0 else 1.0)
+        self.register_buffer("positional_encoding_gaussian_matrix", matrix)
+
+    def encode(self, points: Tensor) -> Tensor:
+        """``(..., C)`` fp32 of points ``(..., 2)``, (x, y) in [0, 1]."""
+        x_weights, y_weights = self.positional_encoding_gaussian_matrix.float()
+        x, y = (2 * points.float() - 1).split(1, dim=-1)
+        # Not a matrix product: autocast would round the coordinates to its dtype.
+        angle = 2 * math.pi * (x * x_weights + y * y_weights)
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+    def forward(self, size: tuple[int, int]) -> Tensor:
+        """``(C, H, W)`` fp32 of the pixel centres of a map of ``size`` = (H, W)."""
+        H, W = size
+        device = self.positional_encoding_gaussian_matrix.device
+        y = (torch.arange(H, dtype=torch.float32, device=device) + 0.5) / H
+        x = (torch.arange(W, dtype=torch.float32, device=device) + 0.5) / W
+        grid = torch.stack([x.expand(H, W), y[:, None].expand(H, W)], dim=-1)
+        return self.encode(grid).permute(2, 0, 1)
+
+
+def axial_rope(dim: int, width: int, height: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines ``(height * width, dim / 2)``, fp32, of the axial rotary encoding.
+
+    The first half of the channel pairs turns with the column, the second half with the row.
+
+    Source: ``sam2.modeling.position_encoding.compute_axial_cis``.
+    """
+    frequency = 1.0 / theta ** (torch.arange(0, dim, 4, dtype=torch.float32, device=device)[: dim // 4] / dim)
+    position = torch.arange(height * width, device=device)
+    column, row = (position % width).float(), (position // width).float()
+    angle = torch.cat([torch.outer(column, frequency), torch.outer(row, frequency)], dim=-1)
+    return angle.cos(), angle.sin()
+
+
+def sine_1d(position: Tensor, dim: int, temperature: float = 10000) -> Tensor:
+    """``(..., dim)`` sines, then cosines, of ``position (...)``.
+
+    Source: ``sam2.modeling.sam2_utils.get_1d_sine_pe``.
+    """
+    half = dim // 2
+    channel = torch.arange(half, dtype=torch.float32, device=position.device)
+    angle = position[..., None] / temperature ** (2 * (channel // 2) / half)
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)

@@ -1,0 +1,86 @@
+"""Clicks, boxes and masks as embeddings for the mask decoder."""
+
+import torch
+from torch import Tensor, nn
+
+from sam2fast.modeling.layers import Conv2d, Derived, LayerNorm2d
+from sam2fast.modeling.position_encoding import PositionEmbeddingRandom
+
+
+class PromptEncoder(nn.Module):
+    """Embeds points, box corners and mask logits.
+
+    Point labels: 1 foreground, 0 background, 2 and 3 a box's top left and bottom right, -1 padding.
+
+    Source: ``sam2.modeling.sam.prompt_encoder.PromptEncoder``.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        image_embedding_size: tuple[int, int],
+        input_image_size: tuple[int, int],
+        mask_in_chans: int,
+        activation: type[nn.Module] = nn.GELU,
+    ) -> None:
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.input_image_size = input_image_size
+        self.image_embedding_size = image_embedding_size
+        self.mask_input_size = (4 * image_embedding_size[0], 4 * image_embedding_size[1])
+        self.pe_layer = PositionEmbeddingRandom(embed_dim // 2)
+        self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(4))
+        self.not_a_point_embed = nn.Embedding(1, embed_dim)
+        self.mask_downscaling = nn.Sequential(
+            Conv2d(1, mask_in_chans // 4, kernel_size=2, stride=2),
+            LayerNorm2d(mask_in_chans // 4),
+            activation(),
+            Conv2d(mask_in_chans // 4, mask_in_chans, kernel_size=2, stride=2),
+            LayerNorm2d(mask_in_chans),
+            activation(),
+            Conv2d(mask_in_chans, embed_dim, kernel_size=1),
+        )
+        self.no_mask_embed = nn.Embedding(1, embed_dim)
+        self._dense_pe = Derived()
+
+    def get_dense_pe(self) -> Tensor:
+        """The encoding ``(1, C, H, W)`` of the image embedding's own positions."""
+        matrix = self.pe_layer.positional_encoding_gaussian_matrix
+        return self._dense_pe(matrix.device, (matrix,), lambda: self.pe_layer(self.image_embedding_size)[None])
+
+    def forward(
+        self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Sparse ``(B, N, C)`` and dense ``(B, C, H, W)`` embeddings.
+
+        Args:
+            points: coordinates ``(B, P, 2)``, (x, y) in input pixels, and labels ``(B, P)``. Without boxes one
+                padding point is appended.
+            boxes: ``(B, 4)`` XYXY in input pixels.
+            masks: ``(B, 1, 4H, 4W)`` logits.
+        """
+        sparse = []
+        if points is not None:
+            sparse.append(self._embed_points(*points, pad=boxes is None))
+        if boxes is not None:
+            corners = torch.tensor([[2, 3]], device=boxes.device).expand(len(boxes), -1)
+            sparse.append(self._embed_points(boxes.reshape(-1, 2, 2), corners, pad=False))
+        batch = len(sparse[0]) if sparse else 1 if masks is None else len(masks)
+        if not sparse:
+            sparse.append(self.not_a_point_embed.weight.new_empty(batch, 0, self.embed_dim))
+        if masks is not None:
+            dense = self.mask_downscaling(masks)
+        else:
+            dense = self.no_mask_embed.weight[..., None, None].expand(batch, -1, *self.image_embedding_size)
+        return torch.cat(sparse, dim=1), dense
+
+    def _embed_points(self, points: Tensor, labels: Tensor, pad: bool) -> Tensor:
+        points = points + 0.5  # to the pixel's centre
+        if pad:
+            points = torch.cat([points, points.new_zeros(len(points), 1, 2)], dim=1)
+            labels = torch.cat([labels, labels.new_full((len(labels), 1), -1)], dim=1)
+        height, width = self.input_image_size
+        position = self.pe_layer.encode(points / points.new_tensor([width, height]))
+        kinds = torch.cat([self.not_a_point_embed.weight, *(e.weight for e in self.point_embeddings)])  # (5, C)
+        labels = labels.long()
+        return torch.where(labels[..., None] == -1, 0.0, position) + kinds[labels + 1]

@@ -1,0 +1,352 @@
+"""The whole SAM 2 model: its parts, its own parameters, and what is computed from features to masks and memories."""
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2fast.modeling.image_encoder import ImageEncoder
+from sam2fast.modeling.layers import MLP, Conv2d, Linear
+from sam2fast.modeling.mask_decoder import MaskDecoder
+from sam2fast.modeling.memory_attention import MemoryAttention
+from sam2fast.modeling.memory_encoder import MemoryEncoder
+from sam2fast.modeling.prompt_encoder import PromptEncoder
+from sam2fast.modeling.two_way_transformer import TwoWayTransformer
+
+# Logit and score of an object that is not in the frame.
+NO_OBJ_SCORE = -1024.0
+# Coarsest stride of the trunk times what its windows and pooling need.
+IMAGE_SIZE_MULTIPLE = 32
+
+
+class SAM2Base(nn.Module):
+    """SAM 2 without its predictors; constructor keys, defaults and state-dict names are the original's.
+
+    Source: ``sam2.modeling.sam2_base.SAM2Base``; the keys are explained there and in the configurations.
+
+    Raises:
+        ValueError: keys that exclude each other, or an ``image_size`` that is no multiple of 32.
+    """
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        memory_attention: MemoryAttention,
+        memory_encoder: MemoryEncoder,
+        num_maskmem: int = 7,
+        image_size: int = 512,
+        backbone_stride: int = 16,
+        sigmoid_scale_for_mem_enc: float = 1.0,
+        sigmoid_bias_for_mem_enc: float = 0.0,
+        binarize_mask_from_pts_for_mem_enc: bool = False,
+        use_mask_input_as_output_without_sam: bool = False,
+        max_cond_frames_in_attn: int = -1,
+        directly_add_no_mem_embed: bool = False,
+        use_high_res_features_in_sam: bool = False,
+        multimask_output_in_sam: bool = False,
+        multimask_min_pt_num: int = 1,
+        multimask_max_pt_num: int = 1,
+        multimask_output_for_tracking: bool = False,
+        use_multimask_token_for_obj_ptr: bool = False,
+        iou_prediction_use_sigmoid: bool = False,
+        memory_temporal_stride_for_eval: int = 1,
+        non_overlap_masks_for_mem_enc: bool = False,
+        use_obj_ptrs_in_encoder: bool = False,
+        max_obj_ptrs_in_encoder: int = 16,
+        add_tpos_enc_to_obj_ptrs: bool = True,
+        proj_tpos_enc_in_obj_ptrs: bool = False,
+        use_signed_tpos_enc_to_obj_ptrs: bool = False,
+        only_obj_ptrs_in_the_past_for_eval: bool = False,
+        pred_obj_scores: bool = False,
+        pred_obj_scores_mlp: bool = False,
+        fixed_no_obj_ptr: bool = False,
+        soft_no_obj_ptr: bool = False,
+        use_mlp_for_obj_ptr_proj: bool = False,
+        no_obj_embed_spatial: bool = False,
+        sam_mask_decoder_extra_args: dict[str, Any] | None = None,
+        compile_image_encoder: bool = False,
+    ) -> None:
+        super().__init__()
+        if image_size <= 0 or image_size % IMAGE_SIZE_MULTIPLE:
+            raise ValueError(f"image_size must be a positive multiple of {IMAGE_SIZE_MULTIPLE}, got {image_size}")
+        if proj_tpos_enc_in_obj_ptrs and not add_tpos_enc_to_obj_ptrs:
+            raise ValueError("proj_tpos_enc_in_obj_ptrs needs add_tpos_enc_to_obj_ptrs")
+        if fixed_no_obj_ptr and not (pred_obj_scores and use_obj_ptrs_in_encoder):
+            raise ValueError("fixed_no_obj_ptr needs pred_obj_scores and use_obj_ptrs_in_encoder")
+
+        self.image_encoder = image_encoder
+        self.memory_attention = memory_attention
+        self.memory_encoder = memory_encoder
+        self.hidden_dim: int = image_encoder.neck.d_model
+        out_proj = memory_encoder.out_proj
+        self.mem_dim: int = out_proj.out_channels if isinstance(out_proj, nn.Conv2d) else self.hidden_dim
+
+        self.image_size = image_size
+        self.backbone_stride = backbone_stride
+        self.use_high_res_features_in_sam = use_high_res_features_in_sam
+        self.num_feature_levels = 3 if use_high_res_features_in_sam else 1
+        self.directly_add_no_mem_embed = directly_add_no_mem_embed
+        self.num_maskmem = num_maskmem
+        self.max_cond_frames_in_attn = max_cond_frames_in_attn
+        self.memory_temporal_stride_for_eval = memory_temporal_stride_for_eval
+        self.sigmoid_scale_for_mem_enc = sigmoid_scale_for_mem_enc
+        self.sigmoid_bias_for_mem_enc = sigmoid_bias_for_mem_enc
+        self.binarize_mask_from_pts_for_mem_enc = binarize_mask_from_pts_for_mem_enc
+        self.non_overlap_masks_for_mem_enc = non_overlap_masks_for_mem_enc
+        self.use_mask_input_as_output_without_sam = use_mask_input_as_output_without_sam
+        self.multimask_output_in_sam = multimask_output_in_sam
+        self.multimask_min_pt_num = multimask_min_pt_num
+        self.multimask_max_pt_num = multimask_max_pt_num
+        self.multimask_output_for_tracking = multimask_output_for_tracking
+        self.use_multimask_token_for_obj_ptr = use_multimask_token_for_obj_ptr
+        self.iou_prediction_use_sigmoid = iou_prediction_use_sigmoid
+        self.use_obj_ptrs_in_encoder = use_obj_ptrs_in_encoder
+        self.max_obj_ptrs_in_encoder = max_obj_ptrs_in_encoder
+        self.add_tpos_enc_to_obj_ptrs = add_tpos_enc_to_obj_ptrs
+        self.proj_tpos_enc_in_obj_ptrs = proj_tpos_enc_in_obj_ptrs
+        self.use_signed_tpos_enc_to_obj_ptrs = use_signed_tpos_enc_to_obj_ptrs
+        self.only_obj_ptrs_in_the_past_for_eval = only_obj_ptrs_in_the_past_for_eval
+        self.pred_obj_scores = pred_obj_scores
+        self.pred_obj_scores_mlp = pred_obj_scores_mlp
+        self.fixed_no_obj_ptr = fixed_no_obj_ptr
+        self.soft_no_obj_ptr = soft_no_obj_ptr
+        self.use_mlp_for_obj_ptr_proj = use_mlp_for_obj_ptr_proj
+        self.sam_mask_decoder_extra_args = sam_mask_decoder_extra_args
+
+        C = self.hidden_dim
+        self.maskmem_tpos_enc = _embedding(num_maskmem, 1, 1, self.mem_dim)
+        self.no_mem_embed = _embedding(1, 1, C)
+        self.no_mem_pos_enc = _embedding(1, 1, C)
+        if use_obj_ptrs_in_encoder:
+            self.mask_downsample = Conv2d(1, 1, kernel_size=4, stride=4)
+        if pred_obj_scores and use_obj_ptrs_in_encoder:
+            self.no_obj_ptr = _embedding(1, C)
+        self.no_obj_embed_spatial = _embedding(1, self.mem_dim) if no_obj_embed_spatial else None
+        self._build_sam_heads()
+
+        if compile_image_encoder:
+            options: dict[str, Any] = {"mode": "max-autotune", "fullgraph": True, "dynamic": False}
+            self.image_encoder.forward = torch.compile(self.image_encoder.forward, **options)  # type: ignore[method-assign]
+            self.image_encoder.features = torch.compile(self.image_encoder.features, **options)  # type: ignore[method-assign]
+
+    def _build_sam_heads(self) -> None:
+        C = self.hidden_dim
+        self.sam_prompt_embed_dim = C
+        self.sam_image_embedding_size = self.image_size // self.backbone_stride
+        side = self.sam_image_embedding_size
+        self.sam_prompt_encoder = PromptEncoder(
+            embed_dim=C,
+            image_embedding_size=(side, side),
+            input_image_size=(self.image_size, self.image_size),
+            mask_in_chans=16,
+        )
+        self.sam_mask_decoder = MaskDecoder(
+            num_multimask_outputs=3,
+            transformer=TwoWayTransformer(depth=2, embedding_dim=C, mlp_dim=2048, num_heads=8),
+            transformer_dim=C,
+            iou_head_depth=3,
+            iou_head_hidden_dim=256,
+            use_high_res_features=self.use_high_res_features_in_sam,
+            iou_prediction_use_sigmoid=self.iou_prediction_use_sigmoid,
+            pred_obj_scores=self.pred_obj_scores,
+            pred_obj_scores_mlp=self.pred_obj_scores_mlp,
+            use_multimask_token_for_obj_ptr=self.use_multimask_token_for_obj_ptr,
+            **(self.sam_mask_decoder_extra_args or {}),
+        )
+        self.obj_ptr_proj: nn.Module = nn.Identity()
+        if self.use_obj_ptrs_in_encoder:
+            self.obj_ptr_proj = MLP(C, C, C, 3) if self.use_mlp_for_obj_ptr_proj else Linear(C, C)
+        self.obj_ptr_tpos_proj = Linear(C, self.mem_dim) if self.proj_tpos_enc_in_obj_ptrs else nn.Identity()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.no_mem_embed.device
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        """Not a function of its own: use a predictor, or the trainer's model."""
+        raise NotImplementedError("SAM2Base has no forward; use SAM2ImagePredictor or SAM2VideoPredictor")
+
+    # ---- image features ----
+
+    def encode_image(self, images: Tensor) -> list[Tensor]:
+        """The levels the mask decoder reads, for normalised ``images (B, 3, S, S)``, finest first.
+
+        With high-resolution features ``(B, C/8, S/4, S/4)``, ``(B, C/4, S/8, S/8)`` and ``(B, C, S/16, S/16)``,
+        else the last alone.
+        """
+        return self.image_encoder.features(images, self._level_heads())[-self.num_feature_levels :]
+
+    def _level_heads(self) -> dict[int, nn.Conv2d]:
+        if not self.use_high_res_features_in_sam:
+            return {}
+        return {0: self.sam_mask_decoder.conv_s0, 1: self.sam_mask_decoder.conv_s1}
+
+    def forward_image(self, img_batch: Tensor) -> dict[str, Any]:
+        """The official dict of features for ``img_batch (B, 3, S, S)``, levels 0 and 1 through the decoder's heads."""
+        features = self.image_encoder.features(img_batch, self._level_heads())
+        encode = self.image_encoder.neck.position_encoding
+        return {
+            "vision_features": features[-1],
+            "vision_pos_enc": [encode(x).to(x.dtype) for x in features],
+            "backbone_fpn": features,
+        }
+
+    def _prepare_backbone_features(
+        self, backbone_out: dict[str, Any]
+    ) -> tuple[dict[str, Any], list[Tensor], list[Tensor], list[tuple[int, int]]]:
+        """The levels in use as ``(HW, B, C)`` tokens, their encodings alike, and their sizes."""
+        backbone_out = dict(backbone_out)
+        maps = backbone_out["backbone_fpn"][-self.num_feature_levels :]
+        positions = backbone_out["vision_pos_enc"][-self.num_feature_levels :]
+        sizes = [(x.shape[-2], x.shape[-1]) for x in positions]
+        return (
+            backbone_out,
+            [x.flatten(2).permute(2, 0, 1) for x in maps],
+            [x.flatten(2).permute(2, 0, 1) for x in positions],
+            sizes,
+        )
+
+    # ---- features and prompts to masks ----
+
+    def _forward_sam_heads(
+        self,
+        backbone_features: Tensor,
+        point_inputs: dict[str, Tensor] | None = None,
+        mask_inputs: Tensor | None = None,
+        high_res_features: list[Tensor] | None = None,
+        multimask_output: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Masks and object pointers of B objects.
+
+        Args:
+            backbone_features: ``(B, C, H, W)``.
+            point_inputs: ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``; none for one padding
+                point.
+            mask_inputs: ``(B, 1, h, w)``, resized to the prompt encoder's size where it differs.
+            high_res_features: the finer levels, ``(B or 1, ...)``.
+            multimask_output: three masks, of which the one with the best predicted IoU is chosen.
+
+        Returns:
+            The original's seven: mask logits ``(B, M, 4H, 4W)``, the same at image size, IoUs ``(B, M)``, the chosen
+            mask ``(B, 1, ...)`` at both sizes, object pointers ``(B, C)``, object score logits ``(B, 1)``.
+        """
+        B, device = backbone_features.shape[0], backbone_features.device
+        if point_inputs is not None:
+            coords, labels = point_inputs["point_coords"], point_inputs["point_labels"]
+        else:
+            coords = torch.zeros(B, 1, 2, device=device)
+            labels = torch.full((B, 1), -1, dtype=torch.int32, device=device)
+        size = self.sam_prompt_encoder.mask_input_size
+        if mask_inputs is not None and mask_inputs.shape[-2:] != size:
+            mask_inputs = F.interpolate(
+                mask_inputs.float(), size=size, mode="bilinear", align_corners=False, antialias=True
+            )
+        sparse, dense = self.sam_prompt_encoder(points=(coords, labels), boxes=None, masks=mask_inputs)
+        masks, ious, tokens, scores = self.sam_mask_decoder(
+            image_embeddings=backbone_features,
+            image_pe=self.sam_prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask_output,
+            repeat_image=False,
+            high_res_features=high_res_features,
+        )
+        masks = masks.float()
+        if self.pred_obj_scores:
+            masks = torch.where((scores > 0)[:, None, None], masks, NO_OBJ_SCORE)
+        high_res = F.interpolate(masks, size=(self.image_size,) * 2, mode="bilinear", align_corners=False)
+        best_mask, best_high_res, token = masks, high_res, tokens[:, 0]
+        if multimask_output:
+            rows, best = torch.arange(B, device=device), ious.argmax(dim=-1)
+            best_mask, best_high_res = masks[rows, best][:, None], high_res[rows, best][:, None]
+            if tokens.shape[1] > 1:
+                token = tokens[rows, best]
+        pointer = self.obj_ptr_proj(token)
+        if self.pred_obj_scores:
+            presence = scores.float().sigmoid() if self.soft_no_obj_ptr else (scores > 0).float()
+            pointer = self._mix_in_absence(pointer, presence)
+        return masks, high_res, ious, best_mask, best_high_res, pointer, scores
+
+    def _mix_in_absence(self, pointer: Tensor, presence: Tensor) -> Tensor:
+        """Object pointers ``(B, C)`` moved towards ``no_obj_ptr`` where ``presence (B, 1)`` is below 1."""
+        if self.fixed_no_obj_ptr:
+            pointer = presence * pointer
+        return pointer + (1 - presence) * self.no_obj_ptr
+
+    def _use_mask_as_output(
+        self, backbone_features: Tensor, high_res_features: list[Tensor] | None, mask_inputs: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """A given mask ``(B, 1, S, S)`` as if predicted; same seven results as :meth:`_forward_sam_heads`."""
+        scale, bias = 20.0, -10.0  # the mask's 0 and 1 as logits -10 and 10
+        mask = mask_inputs.float()
+        high_res = mask * scale + bias
+        size = (high_res.shape[-2] // 4, high_res.shape[-1] // 4)
+        low_res = F.interpolate(high_res, size=size, mode="bilinear", align_corners=False, antialias=True)
+        ious = mask.new_ones(len(mask), 1)
+        pointer = mask.new_zeros(len(mask), self.hidden_dim)
+        if self.use_obj_ptrs_in_encoder:
+            prompt = self.mask_downsample(mask)
+            pointer = self._forward_sam_heads(backbone_features, None, prompt, high_res_features)[5]
+        presence = (mask.flatten(1) > 0).any(dim=1, keepdim=True).float()
+        scores = scale * presence + bias
+        if self.pred_obj_scores and self.use_obj_ptrs_in_encoder:
+            pointer = self._mix_in_absence(pointer, presence)
+        return low_res, high_res, ious, low_res, high_res, pointer, scores
+
+    def _use_multimask(self, is_init_cond_frame: bool, point_inputs: dict[str, Tensor] | None) -> bool:
+        """Whether so many clicks on such a frame get three masks."""
+        clicks = 0 if point_inputs is None else point_inputs["point_labels"].shape[1]
+        return (
+            self.multimask_output_in_sam
+            and (is_init_cond_frame or self.multimask_output_for_tracking)
+            and self.multimask_min_pt_num <= clicks <= self.multimask_max_pt_num
+        )
+
+    # ---- masks to memories ----
+
+    def _encode_new_memory(
+        self,
+        current_vision_feats: list[Tensor],
+        feat_sizes: list[tuple[int, int]],
+        pred_masks_high_res: Tensor,
+        object_score_logits: Tensor,
+        is_mask_from_pts: bool,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Memory ``(B, C_mem, H, W)`` of B objects on one frame, and its position encoding.
+
+        Args:
+            current_vision_feats: tokens ``(HW, B, C)`` of each level, the coarsest last.
+            feat_sizes: (H, W) of each level.
+            pred_masks_high_res: ``(B, 1, S, S)`` logits.
+            object_score_logits: ``(B, 1)``.
+            is_mask_from_pts: the mask comes from a prompt, and is binarised if so configured.
+        """
+        features = current_vision_feats[-1].permute(1, 2, 0).unflatten(2, feat_sizes[-1])
+        masks = pred_masks_high_res
+        if self.non_overlap_masks_for_mem_enc and not self.training:
+            masks = self._apply_non_overlapping_constraints(masks)
+        if self.binarize_mask_from_pts_for_mem_enc and is_mask_from_pts and not self.training:
+            masks = (masks > 0).float()
+        else:
+            masks = torch.sigmoid(masks)
+        masks = masks * self.sigmoid_scale_for_mem_enc + self.sigmoid_bias_for_mem_enc
+        out = self.memory_encoder(features, masks, skip_mask_sigmoid=True)
+        memory = cast(Tensor, out["vision_features"])
+        if self.no_obj_embed_spatial is not None:
+            absence = 1 - (object_score_logits > 0).to(memory.dtype)
+            memory = memory + (absence * self.no_obj_embed_spatial)[..., None, None]
+        return memory, out["vision_pos_enc"]
+
+    def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor:
+        """Keeps at each pixel of ``(N, 1, H, W)`` only the object with the largest logit; the others go below -10."""
+        if len(pred_masks) == 1:
+            return pred_masks
+        owner = pred_masks.argmax(dim=0, keepdim=True)
+        keep = owner == torch.arange(len(pred_masks), device=pred_masks.device)[:, None, None, None]
+        return torch.where(keep, pred_masks, pred_masks.clamp(max=-10.0))
+
+
+def _embedding(*shape: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.trunc_normal_(torch.zeros(*shape), std=0.02))

@@ -1,0 +1,332 @@
+"""Masks for one image or a batch of images from points, boxes and masks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.transforms import ImageLike, SAM2Transforms, to_pixels
+
+POINT_LABELS = (-1, 0, 1, 2, 3)
+# Low-resolution logits are returned within this range.
+LOGIT_LIMIT = 32.0
+
+
+class SAM2ImagePredictor:
+    """Encodes an image once, then answers prompts on it.
+
+    Names, defaults, results and dtypes are those of ``sam2.sam2_image_predictor.SAM2ImagePredictor``.
+
+    Args:
+        sam_model: the model; computes where and in what it was built.
+        mask_threshold: logit above which a pixel belongs to a mask.
+        max_hole_area: background components of at most so many low-resolution pixels are filled; 0 for none.
+        max_sprinkle_area: foreground components of at most so many low-resolution pixels are removed; 0 for none.
+        **kwargs: ignored, as in the original.
+    """
+
+    def __init__(
+        self,
+        sam_model: SAM2Base,
+        mask_threshold: float = 0.0,
+        max_hole_area: float = 0.0,
+        max_sprinkle_area: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        self.model = sam_model
+        self.mask_threshold = mask_threshold
+        self._transforms = SAM2Transforms(sam_model.image_size, mask_threshold, max_hole_area, max_sprinkle_area)
+        self._bb_feat_sizes = [(sam_model.image_size // stride,) * 2 for stride in (4, 8, 16)]
+        self._is_image_set = False
+        self._features: dict[str, Any] | None = None
+        self._orig_hw: list[tuple[int, int]] | None = None
+        self._is_batch = False
+
+    @classmethod
+    def from_pretrained(cls, model_id: str, **kwargs: Any) -> "SAM2ImagePredictor":
+        """A predictor for a model of the Hugging Face hub; ``kwargs`` go to the builder and to the constructor."""
+        from sam2fast.build_sam import build_sam2_hf
+
+        return cls(build_sam2_hf(model_id, **kwargs), **kwargs)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.device
+
+    # ---- images ----
+
+    @torch.no_grad()
+    def set_image(self, image: ImageLike) -> None:
+        """Encodes the image that :meth:`predict` will answer for.
+
+        If it fails, the predictor keeps the image it had.
+
+        Args:
+            image: RGB; see :func:`sam2fast.transforms.to_pixels` for everything accepted.
+
+        Raises:
+            ImageError, FileNotFoundError, TypeError: the image cannot be used.
+        """
+        self._encode([image], is_batch=False)
+
+    @torch.no_grad()
+    def set_image_batch(self, image_list: Sequence[ImageLike]) -> None:
+        """Encodes several images, which may differ in size, for :meth:`predict_batch`.
+
+        Raises:
+            TypeError: ``image_list`` is no list.
+            ValueError: it is empty.
+            ImageError, FileNotFoundError: one of the images cannot be used.
+        """
+        if not isinstance(image_list, list | tuple):
+            raise TypeError(f"expected a list of images, got {type(image_list).__name__}")
+        if not image_list:
+            raise ValueError("the list of images is empty")
+        self._encode(image_list, is_batch=True)
+
+    def _encode(self, images: Sequence[ImageLike], is_batch: bool) -> None:
+        pixels = [to_pixels(image) for image in images]
+        batch = torch.stack([self._transforms.from_pixels(p, self.device) for p in pixels])
+        *high_res, embedding = self.model.encode_image(batch)
+        if self.model.directly_add_no_mem_embed:
+            embedding = embedding + self.model.no_mem_embed.reshape(1, -1, 1, 1)
+        self._features = {"image_embed": embedding, "high_res_feats": high_res}
+        self._orig_hw = [(p.shape[0], p.shape[1]) for p in pixels]
+        self._is_batch = is_batch
+        self._is_image_set = True
+
+    def get_image_embedding(self) -> Tensor:
+        """The embedding ``(B, C, S / 16, S / 16)`` of the image or images set.
+
+        Raises:
+            RuntimeError: no image is set.
+        """
+        return self._require_image()["image_embed"]
+
+    def reset_predictor(self) -> None:
+        """Forgets the image."""
+        self._is_image_set = False
+        self._features = None
+        self._orig_hw = None
+        self._is_batch = False
+
+    def _require_image(self) -> dict[str, Any]:
+        if self._features is None:
+            raise RuntimeError("no image is set: call set_image or set_image_batch first")
+        return self._features
+
+    # ---- prompts ----
+
+    def predict(
+        self,
+        point_coords: np.ndarray | None = None,
+        point_labels: np.ndarray | None = None,
+        box: np.ndarray | None = None,
+        mask_input: np.ndarray | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+        normalize_coords: bool = True,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Predicts masks for one prompt, or for B prompts at once.
+
+        Prompts may be arrays, tensors or lists. Coordinates outside the image are allowed.
+
+        Args:
+            point_coords: ``(N, 2)`` or ``(B, N, 2)`` points (x, y) in pixels of the image.
+            point_labels: ``(N)`` or ``(B, N)``; 1 foreground, 0 background, -1 padding (2, 3: a box's corners).
+            box: ``(4)`` or ``(B, 4)`` XYXY in pixels of the image.
+            mask_input: ``(1, S/4, S/4)`` or ``(B, 1, S/4, S/4)`` logits, usually the third result of an earlier call.
+            multimask_output: three masks for an ambiguous prompt rather than one.
+            return_logits: logits instead of masks.
+            normalize_coords: False if coordinates are in [0, 1] rather than in pixels.
+
+        Returns:
+            Masks ``(C, H, W)`` of the image's size, predicted IoUs ``(C)``, low-resolution logits ``(C, S/4, S/4)`` in
+            [-32, 32]; fp32 arrays, masks of 0.0 and 1.0. With B > 1 prompts all have a leading B.
+
+        Raises:
+            RuntimeError: no image is set.
+            ValueError: a prompt has the wrong shape or values.
+        """
+        self._require_image()
+        mask, coords, labels, corners = self._prep_prompts(
+            point_coords, point_labels, box, mask_input, normalize_coords
+        )
+        results = self._predict(coords, labels, corners, mask, multimask_output, return_logits)
+        masks, ious, low_res = (_to_numpy(x) for x in results)
+        return masks, ious, low_res
+
+    def predict_batch(
+        self,
+        point_coords_batch: Sequence[np.ndarray] | None = None,
+        point_labels_batch: Sequence[np.ndarray] | None = None,
+        box_batch: Sequence[np.ndarray] | None = None,
+        mask_input_batch: Sequence[np.ndarray] | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+        normalize_coords: bool = True,
+    ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+        """:meth:`predict` for each image of :meth:`set_image_batch`; lists with one entry per image.
+
+        Raises:
+            RuntimeError: no batch of images is set.
+            ValueError: a list has another length than the batch, or a prompt is wrong.
+        """
+        features = self._require_image()
+        if not self._is_batch:
+            raise RuntimeError("predict_batch needs images set by set_image_batch; after set_image use predict")
+        count = len(features["image_embed"])
+        batches = (point_coords_batch, point_labels_batch, box_batch, mask_input_batch)
+        for name, batch in zip(("point_coords", "point_labels", "box", "mask_input"), batches, strict=True):
+            if batch is not None and len(batch) != count:
+                raise ValueError(f"{name}_batch has {len(batch)} entries for {count} images")
+        results = []
+        for i in range(count):
+            prompts = [None if batch is None else batch[i] for batch in batches]
+            mask, coords, labels, corners = self._prep_prompts(*prompts, normalize_coords, img_idx=i)
+            outputs = self._predict(coords, labels, corners, mask, multimask_output, return_logits, img_idx=i)
+            results.append([_to_numpy(x) for x in outputs])
+        masks, ious, low_res = (list(x) for x in zip(*results, strict=True))
+        return masks, ious, low_res
+
+    def _prep_prompts(
+        self,
+        point_coords: Any,
+        point_labels: Any,
+        box: Any,
+        mask_logits: Any,
+        normalize_coords: bool,
+        img_idx: int = -1,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+        """Prompts as checked tensors on the device: mask, points, labels, box corners in the model's input pixels."""
+        assert self._orig_hw is not None
+        size = self._orig_hw[img_idx]
+        coords = labels = corners = mask = None
+        if point_coords is not None or point_labels is not None:
+            coords, labels = self._check_points(point_coords, point_labels)
+            coords = self._transforms.transform_coords(coords, normalize_coords, size)
+        if box is not None:
+            corners = self._transforms.transform_boxes(self._check_boxes(box), normalize_coords, size)
+        if mask_logits is not None:
+            mask = self._check_mask(mask_logits)
+        _check_counts(points=coords, box=corners, mask_input=mask)
+        return mask, coords, labels, corners
+
+    def _check_points(self, point_coords: Any, point_labels: Any) -> tuple[Tensor, Tensor]:
+        if point_coords is None or point_labels is None:
+            raise ValueError("point_coords and point_labels belong together: give both or neither")
+        coords = self._tensor(point_coords, "point_coords")
+        labels = self._tensor(point_labels, "point_labels")
+        if coords.ndim not in (2, 3) or coords.shape[-1] != 2:
+            raise ValueError(f"point_coords has shape {tuple(coords.shape)}; expected (N, 2) or (B, N, 2)")
+        if labels.shape != coords.shape[:-1]:
+            raise ValueError(
+                f"point_labels has shape {tuple(labels.shape)}; expected {tuple(coords.shape[:-1])}, one per point"
+            )
+        unknown = [x for x in labels.unique().tolist() if x not in POINT_LABELS]
+        if unknown:
+            raise ValueError(f"point_labels holds {unknown[0]:g}; expected 1 (foreground), 0 (background), -1, 2 or 3")
+        if coords.ndim == 2:
+            coords, labels = coords[None], labels[None]
+        return coords, labels.to(torch.int32)
+
+    def _check_boxes(self, box: Any) -> Tensor:
+        boxes = self._tensor(box, "box")
+        if boxes.ndim == 0 or boxes.shape[-1] != 4 or boxes.numel() == 0:
+            raise ValueError(f"box has shape {tuple(boxes.shape)}; expected (4) or (B, 4)")
+        x0, y0, x1, y1 = boxes.reshape(-1, 4).unbind(-1)
+        wrong = ((x1 < x0) | (y1 < y0)).nonzero()
+        if len(wrong):
+            shown = [round(v, 3) for v in boxes.reshape(-1, 4)[wrong[0, 0]].tolist()]
+            raise ValueError(f"box {shown} has its corners the wrong way round; expected x0 <= x1 and y0 <= y1")
+        return boxes
+
+    def _check_mask(self, mask_logits: Any) -> Tensor:
+        mask = self._tensor(mask_logits, "mask_input")
+        if mask.ndim in (2, 3):
+            mask = mask.reshape(1, *mask.shape) if mask.ndim == 3 else mask[None, None]
+        height, width = self.model.sam_prompt_encoder.mask_input_size
+        if mask.ndim != 4 or mask.shape[1:] != (1, height, width):
+            raise ValueError(
+                f"mask_input has shape {np.shape(mask_logits)}; expected (1, {height}, {width}) or "
+                f"(B, 1, {height}, {width}) logits, such as the third result of predict"
+            )
+        return mask
+
+    def _tensor(self, value: Any, name: str) -> Tensor:
+        try:
+            tensor = torch.as_tensor(value, dtype=torch.float32, device=self.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{name} is no array of numbers: {error}") from error
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinite values")
+        return tensor
+
+    @torch.no_grad()
+    def _predict(
+        self,
+        point_coords: Tensor | None,
+        point_labels: Tensor | None,
+        boxes: Tensor | None = None,
+        mask_input: Tensor | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+        img_idx: int = -1,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """:meth:`predict` on tensors in the model's input pixels, without checks.
+
+        Args:
+            point_coords, point_labels: ``(B, N, 2)`` and ``(B, N)``.
+            boxes: ``(B, 4)`` or ``(B, 2, 2)``.
+            mask_input: ``(B or 1, 1, S/4, S/4)``.
+            img_idx: which image of a batch.
+
+        Returns:
+            Masks ``(B, C, H, W)``, bool or logits; IoUs ``(B, C)``; low-resolution logits ``(B, C, S/4, S/4)``.
+
+        Raises:
+            RuntimeError: no image is set.
+        """
+        features = self._require_image()
+        assert self._orig_hw is not None
+        points = None if point_coords is None or point_labels is None else (point_coords, point_labels)
+        if boxes is not None:
+            # A box is two more points, before the clicks.
+            corners = boxes.reshape(-1, 2, 2)
+            kinds = torch.tensor([[2, 3]], dtype=torch.int32, device=corners.device).expand(len(corners), -1)
+            points = (
+                (corners, kinds)
+                if points is None
+                else (torch.cat([corners, points[0]], dim=1), torch.cat([kinds, points[1]], dim=1))
+            )
+        sparse, dense = self.model.sam_prompt_encoder(points=points, boxes=None, masks=mask_input)
+        low_res, ious, _, _ = self.model.sam_mask_decoder(
+            image_embeddings=features["image_embed"][img_idx][None],
+            image_pe=self.model.sam_prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask_output,
+            repeat_image=len(sparse) > 1,
+            high_res_features=[level[img_idx][None] for level in features["high_res_feats"]] or None,
+        )
+        masks = self._transforms.postprocess_masks(low_res, self._orig_hw[img_idx])
+        if not return_logits:
+            masks = masks > self.mask_threshold
+        return masks, ious, low_res.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+
+
+def _check_counts(**prompts: Tensor | None) -> None:
+    counts = {name: len(prompt) for name, prompt in prompts.items() if prompt is not None}
+    # One mask serves all points and boxes, as in the original.
+    others = {name: n for name, n in counts.items() if not (name == "mask_input" and n == 1)}
+    if len(set(others.values())) > 1:
+        listed = ", ".join(f"{n} of {name}" for name, n in counts.items())
+        raise ValueError(f"the prompts do not fit together: {listed}; give the same number of each")
+
+
+def _to_numpy(x: Tensor) -> np.ndarray:
+    return x.squeeze(0).float().cpu().numpy()

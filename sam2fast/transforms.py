@@ -1,0 +1,192 @@
+"""Images in, model input out; and the way back from mask logits to the image's size."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles, upsample_masks
+
+ImageLike: TypeAlias = np.ndarray | Image.Image | Tensor | str | Path
+CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
+SIXTEEN_TO_EIGHT_BITS = 257  # 65535 / 255
+
+
+class ImageError(ValueError):
+    """An image that cannot be used, or cannot be read."""
+
+
+def to_pixels(image: ImageLike) -> Tensor:
+    """Any accepted image as ``(H, W, 3)`` RGB, uint8, or fp32 in [0, 1] for float input.
+
+    Accepts arrays ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA; tensors of the same shapes or
+    channels first; PIL images of any mode; paths. Grey is repeated, alpha dropped, 16 bits become 8. A file is turned
+    upright by its EXIF orientation; the pixels of an array or a PIL image are taken as they lie, as in the original.
+
+    Raises:
+        ImageError: the image is empty, of another shape or dtype, out of range or not finite, or unreadable.
+        FileNotFoundError: there is no such file.
+        TypeError: another type.
+    """
+    if isinstance(image, str | Path):
+        image = _open(Path(image))
+    if isinstance(image, Image.Image):
+        image = _from_pil(image)
+    if isinstance(image, np.ndarray):
+        image = _from_array(image)
+    elif isinstance(image, Tensor):
+        image = _channels_last(image)
+    else:
+        raise TypeError(f"expected an array, a PIL image, a tensor or a path, got {type(image).__name__}")
+    return _checked(image)
+
+
+def _open(path: Path) -> Image.Image:
+    if not path.is_file():
+        raise FileNotFoundError(f"no image file {str(path)!r}")
+    try:
+        with Image.open(path) as file:
+            return ImageOps.exif_transpose(file) or file
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _from_pil(image: Image.Image) -> np.ndarray:
+    if 0 in image.size:
+        raise ImageError(f"the image is empty: {image.width}x{image.height}")
+    try:
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            return _from_deep_pil(image)
+        return np.asarray(image.convert("RGB"))
+    except OSError as error:  # files are decoded when their pixels are first asked for
+        raise ImageError(f"the image cannot be decoded: {error}") from error
+
+
+def _from_deep_pil(image: Image.Image) -> np.ndarray:
+    values = np.asarray(image)
+    if image.mode == "F":
+        return values
+    if values.min() < 0 or values.max() > 65535:
+        raise ImageError(f"the integer image has values from {values.min()} to {values.max()}; expected 0 to 65535")
+    return values.astype(np.uint16)
+
+
+def _from_array(array: np.ndarray) -> Tensor:
+    if array.ndim == 3 and array.shape[2] not in CHANNELS and array.shape[0] in CHANNELS:
+        raise ImageError(f"the array {array.shape} has its channels first; expected (H, W, 3): use transpose(1, 2, 0)")
+    if array.dtype == np.uint16:
+        array = np.rint(array / SIXTEEN_TO_EIGHT_BITS).astype(np.uint8)
+    if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
+        raise ImageError(f"the image has dtype {array.dtype}; expected uint8, uint16, or float in [0, 1]")
+    if array.dtype == np.longdouble:
+        array = array.astype(np.float64)
+    # A copy where torch could not take the memory as it is: negative strides, read-only buffers.
+    return torch.from_numpy(array if _torch_takes(array) else array.copy())
+
+
+def _torch_takes(array: np.ndarray) -> bool:
+    return array.flags.writeable and array.dtype.isnative and all(stride >= 0 for stride in array.strides)
+
+
+def _channels_last(image: Tensor) -> Tensor:
+    """``(C, H, W)`` to ``(H, W, C)``; what is both is taken for channels first, torch's order."""
+    return image.permute(1, 2, 0) if image.ndim == 3 and image.shape[0] in CHANNELS else image
+
+
+def _checked(image: Tensor) -> Tensor:
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or image.shape[2] not in CHANNELS:
+        raise ImageError(f"the image has shape {tuple(image.shape)}; expected (H, W), (H, W, 3) or (H, W, 4)")
+    if image.numel() == 0:
+        raise ImageError(f"the image is empty: shape {tuple(image.shape)}")
+    image = image[..., :3].expand(-1, -1, 3)
+    if image.dtype == torch.uint8:
+        return image
+    if not image.is_floating_point():
+        raise ImageError(f"the image has dtype {image.dtype}; expected uint8, or float in [0, 1]")
+    image = image.float()
+    low, high = (float(x) for x in torch.aminmax(image))
+    if not (low >= 0 and high <= 1):  # also true of NaN
+        raise ImageError(f"the float image has values from {low:g} to {high:g}; expected [0, 1], or uint8 for [0, 255]")
+    return image
+
+
+class SAM2Transforms:
+    """Resizes and normalises images; scales coordinates; post-processes masks.
+
+    Source: ``sam2.utils.transforms.SAM2Transforms``, with the same numbers and without torchvision.
+
+    Args:
+        resolution: side S of the model's square input.
+        mask_threshold: logit above which a pixel is foreground.
+        max_hole_area, max_sprinkle_area: see :func:`fill_holes_and_remove_sprinkles`, in low-resolution pixels.
+    """
+
+    mean = (0.485, 0.456, 0.406)
+    std = (0.229, 0.224, 0.225)
+
+    def __init__(
+        self, resolution: int, mask_threshold: float, max_hole_area: float = 0.0, max_sprinkle_area: float = 0.0
+    ) -> None:
+        self.resolution = resolution
+        self.mask_threshold = mask_threshold
+        self.max_hole_area = max_hole_area
+        self.max_sprinkle_area = max_sprinkle_area
+
+    def __call__(self, x: ImageLike, device: torch.device | str = "cpu") -> Tensor:
+        """One image as fp32 ``(3, S, S)`` on ``device``; its pixels travel there before they become floats."""
+        return self.from_pixels(to_pixels(x), device)
+
+    def from_pixels(self, pixels: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """The same for the result of :func:`to_pixels`."""
+        device = torch.device(device)
+        # Antialiased resizing is missing on MPS.
+        compute = torch.device("cpu") if device.type == "mps" else device
+        image = pixels.to(compute).permute(2, 0, 1)[None].float()
+        scale = 255.0 if pixels.dtype == torch.uint8 else 1.0
+        size = (self.resolution, self.resolution)
+        image = F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
+        mean = torch.tensor(self.mean, device=compute)[:, None, None]
+        std = torch.tensor(self.std, device=compute)[:, None, None]
+        return ((image[0] - mean * scale) / (std * scale)).to(device)
+
+    def forward_batch(self, img_list: Sequence[ImageLike], device: torch.device | str = "cpu") -> Tensor:
+        """Images of any sizes as ``(B, 3, S, S)``."""
+        return torch.stack([self(image, device) for image in img_list])
+
+    def transform_coords(
+        self, coords: Tensor, normalize: bool = False, orig_hw: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Coordinates ``(..., 2)`` (x, y) in the model's input pixels.
+
+        Args:
+            normalize: ``coords`` are pixels of the image of size ``orig_hw``; otherwise they are in [0, 1].
+
+        Raises:
+            ValueError: ``normalize`` without ``orig_hw``.
+        """
+        if normalize:
+            if orig_hw is None:
+                raise ValueError("normalize=True needs orig_hw, the image's (height, width)")
+            height, width = orig_hw
+            coords = coords / coords.new_tensor([width, height])
+        return coords * self.resolution
+
+    def transform_boxes(
+        self, boxes: Tensor, normalize: bool = False, orig_hw: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Boxes ``(..., 4)`` XYXY as corners ``(B, 2, 2)`` in the model's input pixels."""
+        return self.transform_coords(boxes.reshape(-1, 2, 2), normalize, orig_hw)
+
+    def postprocess_masks(self, masks: Tensor, orig_hw: tuple[int, int]) -> Tensor:
+        """Low-resolution logits ``(B, C, h, w)`` without holes and sprinkles, at the image's size, fp32."""
+        masks = fill_holes_and_remove_sprinkles(
+            masks.float(), self.mask_threshold, self.max_hole_area, self.max_sprinkle_area
+        )
+        return upsample_masks(masks, orig_hw)

@@ -1,0 +1,64 @@
+"""Build script: kernels/ and configs/ sit at the top level and install inside sam2fast."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+# kernels/ and configs/ must not install under their own names: `kernels` is a package on the index.
+PACKAGE_DIR = {"sam2fast": "sam2fast", "sam2fast.kernels": "kernels", "sam2fast.configs": "configs"}
+
+HUB = ["huggingface-hub>=0.25", "safetensors>=0.4.3"]
+TEST = ["pytest>=8", "pytest-benchmark>=4", "scipy>=1.11", "pycocotools>=2.0.7", "build>=1.2", "setuptools>=68", *HUB]
+EXTRAS = {
+    "hub": HUB,
+    "video": ["av>=12"],
+    "train": ["tensorboard>=2.15"],
+    "eval": ["scikit-image>=0.22", "pycocotools>=2.0.7"],
+    "demo": ["flask>=3"],
+    "test": TEST,
+    "dev": [*TEST, "ruff>=0.9", "mypy>=1.13", "types-tqdm", "pre-commit>=3"],
+}
+EXTRAS["all"] = sorted({requirement for name in ("hub", "video", "train", "eval", "demo") for requirement in EXTRAS[name]})
+
+
+def list_packages() -> list[str]:
+    """Every package under its installed name; a set, since sam2fast/kernels is a symlink to kernels/."""
+    names = set(PACKAGE_DIR)
+    for package, directory in PACKAGE_DIR.items():
+        names.update(f"{package}.{name}" for name in find_packages(directory))
+    return sorted(names)
+
+
+def read_version() -> str:
+    """``__version__`` of the package, read as text: importing it would need its dependencies."""
+    text = (ROOT / "sam2fast" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
+    assert match is not None
+    return match.group(1)
+
+
+setup(
+    name="sam2fast",
+    version=read_version(),
+    description="SAM 2, promptable segmentation of images and video, rebuilt around Triton kernels",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=list_packages(),
+    package_dir=PACKAGE_DIR,
+    package_data={"sam2fast": ["py.typed"], "sam2fast.configs": ["**/*.yaml"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.6",
+        'triton>=3.2; sys_platform == "linux" and platform_machine == "x86_64"',
+        "numpy>=1.26",
+        "pillow>=10.3",
+        "hydra-core>=1.3.2",
+        "click>=8.1",
+        "tqdm>=4.66",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["sam2fast = sam2fast.cli:main"]},
+)
