@@ -20,7 +20,9 @@ EXTRAS = {
     "test": TEST,
     "dev": [*TEST, "ruff>=0.9", "mypy>=1.13", "types-tqdm", "pre-commit>=3"],
 }
-EXTRAS["all"] = sorted({requirement for name in ("hub", "video", "train", "eval", "demo") for requirement in EXTRAS[name]})
+EXTRAS["all"] = sorted(
+    {requirement for name in ("hub", "video", "train", "eval", "demo") for requirement in EXTRAS[name]}
+)
 
 
 def list_packages() -> list[str]:

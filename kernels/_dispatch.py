@@ -71,7 +71,9 @@ def _obstacle(op: str, tensors: tuple[torch.Tensor, ...]) -> str | None:
     if version is None:
         return "needs the package triton, which is not installed"
     if version < OLDEST_TRITON:
-        return f"needs triton {'.'.join(map(str, OLDEST_TRITON))} or newer, and {'.'.join(map(str, version))} is installed"
+        return (
+            f"needs triton {'.'.join(map(str, OLDEST_TRITON))} or newer, and {'.'.join(map(str, version))} is installed"
+        )
     if not all(tensor.is_cuda for tensor in tensors):
         return f"needs CUDA tensors, and got {', '.join(str(tensor.device) for tensor in tensors)}"
     return None

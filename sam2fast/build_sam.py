@@ -149,9 +149,9 @@ def available_device(device: str | torch.device) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     device = torch.device(device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(f"device {str(device)!r} was asked for, and there is no CUDA here; pass device='cpu' or 'auto'")
+        raise RuntimeError(f"there is no CUDA here for device {str(device)!r}; pass device='cpu' or 'auto'")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise RuntimeError("device 'mps' was asked for, and there is no MPS here; pass device='cpu' or 'auto'")
+        raise RuntimeError("there is no MPS here; pass device='cpu' or 'auto'")
     return device
 
 

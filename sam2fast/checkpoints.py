@@ -107,9 +107,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, device: torch.device, al
     image_only = bool(missing) and all(_is_video_only(name) for name in missing)
     _check(path, wanted, tensors, [] if image_only and allow_image_only else missing)
     if image_only:
-        log.warning(
-            "%s has no weights for %s: the model works for images, not for video", path, _modules(missing)
-        )
+        log.warning("%s has no weights for %s: the model works for images, not for video", path, _modules(missing))
     ready = {name: _on(device, tensors.get(name), like) for name, like in wanted.items()}
     model.load_state_dict(ready, strict=True, assign=True)
 

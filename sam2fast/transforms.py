@@ -178,9 +178,7 @@ class SAM2Transforms:
             coords = coords / coords.new_tensor([width, height])
         return coords * self.resolution
 
-    def transform_boxes(
-        self, boxes: Tensor, normalize: bool = False, orig_hw: tuple[int, int] | None = None
-    ) -> Tensor:
+    def transform_boxes(self, boxes: Tensor, normalize: bool = False, orig_hw: tuple[int, int] | None = None) -> Tensor:
         """Boxes ``(..., 4)`` XYXY as corners ``(B, 2, 2)`` in the model's input pixels."""
         return self.transform_coords(boxes.reshape(-1, 2, 2), normalize, orig_hw)
 

@@ -3,7 +3,7 @@ import torch.nn.functional as F
 
 
 def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotates channel pairs (2i, 2i+1) of ``x (..., maps * N, d)`` by the angles of ``cos, sin (N, d / 2)``, in fp32."""
+    """Rotates the channel pairs (2i, 2i+1) of ``x (..., maps * N, d)`` in fp32; ``cos, sin (N, d / 2)``."""
     maps = x.float().unflatten(-2, (-1, cos.shape[0]))  # (..., maps, N, d)
     even, odd = maps[..., 0::2], maps[..., 1::2]
     rotated = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)

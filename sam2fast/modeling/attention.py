@@ -40,7 +40,7 @@ class Attention(nn.Module):
         self.out_proj = Linear(self.internal_dim, embedding_dim)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention of ``q (B, N, C)`` to ``k, v (B, M, C_kv)``; any batch of 1 is shared by the others: ``(B, N, C)``."""
+        """``q (B, N, C)`` attends to ``k, v (B, M, C_kv)``; a batch of 1 is shared by the others. ``(B, N, C)``."""
         q, k, v = (self._split_heads(x) for x in (self.q_proj(q), self.k_proj(k), self.v_proj(v)))
         B = max(q.shape[0], k.shape[0])
         q, k, v = (x.expand(B, -1, -1, -1) for x in (q, k, v))

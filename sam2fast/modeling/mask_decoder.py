@@ -171,4 +171,3 @@ class MaskDecoder(nn.Module):
         inner = (logits > delta).sum(dim=(1, 2)).float()
         outer = (logits > -delta).sum(dim=(1, 2)).float()
         return torch.where(outer > 0, inner / outer, 1.0)
-

@@ -78,7 +78,9 @@ class Fuser(nn.Module):
     Source: ``sam2.modeling.memory_encoder.Fuser``.
     """
 
-    def __init__(self, layer: nn.Module, num_layers: int, dim: int | None = None, input_projection: bool = False) -> None:
+    def __init__(
+        self, layer: nn.Module, num_layers: int, dim: int | None = None, input_projection: bool = False
+    ) -> None:
         super().__init__()
         if input_projection and dim is None:
             raise ValueError("input_projection needs dim")

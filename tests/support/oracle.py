@@ -26,8 +26,9 @@ def _nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> tor
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     kept: list[int] = []
     for i in order:
-        corners = torch.cat([torch.maximum(boxes[kept, :2], boxes[i, :2]), torch.minimum(boxes[kept, 2:], boxes[i, 2:])], 1)
-        overlap = (corners[:, 2:] - corners[:, :2]).clamp(min=0).prod(dim=1)
+        top_left = torch.maximum(boxes[kept, :2], boxes[i, :2])
+        bottom_right = torch.minimum(boxes[kept, 2:], boxes[i, 2:])
+        overlap = (bottom_right - top_left).clamp(min=0).prod(dim=1)
         if not (overlap / (areas[kept] + areas[i] - overlap) > iou_threshold).any():
             kept.append(i)
     return torch.tensor(kept, dtype=torch.int64)

@@ -1,0 +1,107 @@
+"""Pictures of masks and prompts on top of their image."""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+# Tints of the masks in turn, told apart with any colour vision.
+COLOURS = ((0, 158, 255), (255, 176, 0), (220, 38, 127), (100, 220, 120), (150, 110, 255))
+TINT = 0.45  # share of the colour inside a mask
+CLICK_COLOURS = {True: (20, 160, 70), False: (215, 40, 40)}  # by foreground
+BOX_COLOUR = (255, 255, 255)
+BOX_SHADOW = (30, 30, 30)
+SMOOTH = 4  # markers are drawn so many times larger, then reduced
+
+
+def draw_overlay(
+    image: np.ndarray,
+    masks: np.ndarray | None = None,
+    points: Any = None,
+    labels: Any = None,
+    boxes: Any = None,
+) -> Image.Image:
+    """The image with masks tinted and outlined, and the prompts that made them.
+
+    Line widths follow the image's size. Prompts outside the image are cut off.
+
+    Args:
+        image: ``(H, W, 3)`` RGB uint8.
+        masks: ``(N, H, W)`` bool, each with a colour of its own.
+        points: ``(P, 2)`` clicks (x, y) in pixels; a plus on green or a minus on red.
+        labels: ``(P)``; 1 foreground, 0 background. Without labels all are foreground.
+        boxes: ``(B, 4)`` XYXY in pixels.
+
+    Raises:
+        ValueError: a shape or dtype does not fit.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"expected an RGB uint8 image (H, W, 3), got {image.dtype} {image.shape}")
+    masks = np.zeros((0, *image.shape[:2]), dtype=bool) if masks is None else np.asarray(masks)
+    if masks.ndim != 3 or masks.shape[1:] != image.shape[:2]:
+        raise ValueError(f"expected masks (N, {image.shape[0]}, {image.shape[1]}), got {masks.shape}")
+    clicks = _array(points, 2, "points")
+    foreground = np.ones(len(clicks), dtype=bool) if labels is None else np.asarray(labels).reshape(-1) == 1
+    if len(foreground) != len(clicks):
+        raise ValueError(f"{len(foreground)} labels for {len(clicks)} points")
+
+    unit = max(image.shape[:2]) / 1000
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    for i, mask in enumerate(masks):
+        _tint(picture, mask != 0, COLOURS[i % len(COLOURS)], max(1.0, 1.5 * unit))
+    for box in _array(boxes, 4, "boxes"):
+        _draw_box(picture, box, max(1, round(3 * unit)))
+    for (x, y), is_foreground in zip(clicks, foreground, strict=True):
+        _draw_click(picture, x, y, bool(is_foreground), max(5, round(11 * unit)))
+    return picture
+
+
+def _array(value: Any, width: int, name: str) -> np.ndarray:
+    array = np.zeros((0, width)) if value is None else np.asarray(value, dtype=np.float64)
+    if array.size == 0:
+        return np.zeros((0, width))
+    if array.ndim != 2 or array.shape[1] != width:
+        raise ValueError(f"expected {name} (N, {width}), got shape {array.shape}")
+    return array
+
+
+def _tint(picture: Image.Image, mask: np.ndarray, colour: tuple[int, int, int], width: float) -> None:
+    """Tints and outlines one mask ``(H, W)`` in place; the outline is ``width`` pixels to either side of the edge."""
+    shape = Image.fromarray(mask.astype(np.uint8) * 255)
+    picture.paste(colour, mask=shape.point(lambda value: round(value * TINT)))
+    # A blurred mask is at half its height on the edge and falls off smoothly to both sides.
+    blurred = shape.filter(ImageFilter.GaussianBlur(width))
+    light = (255, 255, 255)
+    picture.paste(light, mask=blurred.point(lambda value: round(255 * max(0.0, 1 - (abs(value - 127.5) / 100) ** 4))))
+
+
+def _draw_box(picture: Image.Image, box: np.ndarray, width: int) -> None:
+    # Far corners would cost PIL time and memory; a line outside the picture is not seen anyway.
+    margin = 4 * width
+    limits = (picture.width + margin, picture.height + margin) * 2
+    x0, y0, x1, y1 = (round(float(np.clip(v, -margin, high))) for v, high in zip(box, limits, strict=True))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((x0 - width, y0 - width, x1 + width, y1 + width), outline=BOX_SHADOW, width=3 * width)
+    draw.rectangle((x0, y0, x1, y1), outline=BOX_COLOUR, width=width)
+
+
+def _draw_click(picture: Image.Image, x: float, y: float, is_foreground: bool, radius: int) -> None:
+    if not (-radius <= x < picture.width + radius and -radius <= y < picture.height + radius):
+        return
+    marker = _marker(is_foreground, radius)
+    # The centre of pixel (x, y) lies at x + 0.5 of the picture's edge, as does the middle of the odd-sized marker.
+    picture.paste(marker, (round(x) - marker.width // 2, round(y) - marker.height // 2), marker)
+
+
+def _marker(is_foreground: bool, radius: int) -> Image.Image:
+    """A disc with a white rim and a plus or minus; RGBA, 2 ``radius`` + 1 pixels wide."""
+    size = (2 * radius + 1) * SMOOTH
+    big = Image.new("RGBA", (size, size), (255, 255, 255, 0))
+    draw = ImageDraw.Draw(big)
+    middle, rim, arm, half = (size - 1) / 2, 0.17 * size, 0.2 * size, 0.055 * size
+    draw.ellipse((0, 0, size - 1, size - 1), fill=(255, 255, 255, 255))
+    draw.ellipse((rim * 0.7, rim * 0.7, size - 1 - rim * 0.7, size - 1 - rim * 0.7), fill=CLICK_COLOURS[is_foreground])
+    draw.rectangle((middle - arm, middle - half, middle + arm, middle + half), fill=(255, 255, 255))
+    if is_foreground:
+        draw.rectangle((middle - half, middle - arm, middle + half, middle + arm), fill=(255, 255, 255))
+    return big.reduce(SMOOTH)

@@ -1,0 +1,37 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def poison_uninitialised_memory():
+    """``torch.empty`` yields NaN (or the largest integer), so an unwritten output element fails the test."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def _folder(variable: str) -> Path:
+    if variable not in os.environ:
+        pytest.skip(f"{variable} is not set")
+    return Path(os.environ[variable])
+
+
+@pytest.fixture(scope="session")
+def weights_folder() -> Path:
+    """Folder with real checkpoints."""
+    return _folder("SAM2FAST_TEST_WEIGHTS")
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Folder with real photographs in ``images/``."""
+    return _folder("SAM2FAST_TEST_DATA")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

@@ -1,0 +1,88 @@
+"""bfloat16: at most twice the official package's own error in bfloat16, both against fp32, step by step."""
+
+import contextlib
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from parity import build_pair, config_name, picture
+from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialPredictor
+
+from sam2fast import SAM2ImagePredictor, build_sam2
+from sam2fast.testing import relative_error
+
+SLACK = 2.0
+SIZES = ["sam2.1_t", "sam2.1_b+", pytest.param("sam2.1_l", marks=pytest.mark.slow)]
+PROMPTS = {
+    "point": {"point_coords": np.array([[310.0, 240.0]]), "point_labels": np.array([1])},
+    "points": {"point_coords": np.array([[310.0, 240.0], [90.0, 500.0]]), "point_labels": np.array([1, 0])},
+    "box": {"box": np.array([120.0, 80.0, 560.0, 420.0])},
+    "boxes": {"box": np.array([[120.0, 80.0, 560.0, 420.0], [5.0, 400.0, 200.0, 590.0]])},
+}
+
+
+def autocast() -> Any:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+class Case(NamedTuple):
+    """The official predictor, its fp32 features, and ours in one of the two ways of using bfloat16."""
+
+    official: Any
+    exact: dict[str, Any]
+    ours: SAM2ImagePredictor
+    context: Any
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def models(request):
+    official, ours = build_pair(request.param)
+    predictor = OfficialPredictor(official)
+    predictor.set_image(picture())
+    cast = build_sam2(config_name(request.param), None, device="cpu", dtype=torch.bfloat16)
+    cast.load_state_dict(official.state_dict())
+    return predictor, predictor._features, ours, cast
+
+
+@pytest.fixture(params=["autocast", "cast once"])
+def case(request, models) -> Case:
+    official, exact, ours, cast = models
+    if request.param == "autocast":
+        return Case(official, exact, SAM2ImagePredictor(ours), autocast)
+    return Case(official, exact, SAM2ImagePredictor(cast), contextlib.nullcontext)
+
+
+def test_weights_are_cast_once(models):
+    cast = models[3]
+    dtypes = {name: p.dtype for name, p in cast.named_parameters()}
+    assert dtypes["image_encoder.trunk.blocks.0.attn.qkv.weight"] == torch.bfloat16
+    assert dtypes["image_encoder.trunk.blocks.0.norm1.weight"] == torch.float32
+    assert dtypes["sam_prompt_encoder.point_embeddings.0.weight"] == torch.float32
+
+
+def test_encoder(case):
+    with autocast():
+        case.official.set_image(picture())
+    with case.context():
+        case.ours.set_image(picture())
+    maps = ("embedding", "stride 4", "stride 8")
+    exact, official, ours = (
+        [f["image_embed"], *f["high_res_feats"]] for f in (case.exact, case.official._features, case.ours._features)
+    )
+    for name, e, theirs, mine in zip(maps, exact, official, ours, strict=True):
+        assert relative_error(e, mine) <= SLACK * relative_error(e, theirs), name
+
+
+@pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS.keys())
+def test_decoder_from_the_same_features(case, prompt):
+    for predictor in (case.official, case.ours):
+        predictor._features, predictor._orig_hw, predictor._is_image_set = case.exact, [(600, 800)], True
+    exact = case.official.predict(**prompt, return_logits=True)
+    with autocast():
+        theirs = case.official.predict(**prompt, return_logits=True)
+    with case.context():
+        mine = case.ours.predict(**prompt, return_logits=True)
+    for name, e, t, m in zip(("masks", "scores", "low-res logits"), exact, theirs, mine, strict=True):
+        assert m.dtype == np.float32
+        assert relative_error(e, m) <= SLACK * relative_error(e, t), name

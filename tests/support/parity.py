@@ -1,0 +1,47 @@
+"""The same tame model twice, official and ours, and pictures to try them on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import oracle  # noqa: F401  (makes the official package importable)
+import sam2.build_sam
+import tame_weights
+import torch
+from numpy.typing import NDArray
+
+import sam2fast.build_sam
+
+TOLERANCE = 1e-4
+
+
+def config_name(size: str) -> str:
+    """Official configuration of a short name such as ``sam2.1_b+``."""
+    generation, letter = size.split("_")
+    return f"configs/{generation}/{generation}_hiera_{letter}.yaml"
+
+
+def build_pair(size: str, overrides: Sequence[str] = (), seed: int = 0) -> tuple[Any, Any]:
+    """The official model and ours with identical weights, fp32, on the CPU."""
+    name = config_name(size)
+    official = sam2.build_sam.build_sam2(name, None, device="cpu", hydra_overrides_extra=list(overrides))
+    ours = sam2fast.build_sam.build_sam2(name, None, device="cpu", hydra_overrides_extra=overrides)
+    tame_weights.fill(official, seed)
+    ours.load_state_dict(official.state_dict(), strict=True)
+    return official, ours
+
+
+def picture(height: int = 600, width: int = 800, seed: int = 0) -> NDArray[np.uint8]:
+    """A uint8 RGB picture with smooth areas, edges and noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    image = np.stack([np.sin(9 * x + 4 * y), np.cos(7 * y * x + 1), np.sin(5 * (x - y))], axis=-1) * 60 + 120
+    for _ in range(6):
+        cx, cy, radius = rng.random(), rng.random() * height / width, 0.05 + 0.15 * rng.random()
+        image[(x - cx) ** 2 + (y - cy) ** 2 < radius**2] = rng.integers(0, 255, 3)
+    return (image + rng.normal(0, 8, image.shape)).clip(0, 255).astype(np.uint8)
+
+
+def random_map(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Standard normal fp32 values."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,71 @@
+"""Random weights that keep a model well-behaved, for parity tests without a checkpoint.
+
+Each tensor is drawn from its own state-dict name and the seed, so that any two implementations with the official
+names get bit-identical weights, whatever their order of parameters and whatever else they hold.
+"""
+
+import math
+import re
+import zlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+# Scales on top of fan-in scaling, close to the activations of a trained model. With larger ones, attention in the
+# mask decoder becomes one-hot and rounding noise grows into other masks, so that a comparison shows nothing.
+NECK, QUERY_KEY, RESIDUAL = 0.3, 1.0, 0.5
+EMBEDDING = 0.5
+# Added to the object score, so that random objects are present.
+PRESENCE = 2.0
+
+QUERY_KEY_NAME = re.compile(r"(q_proj|k_proj)\.weight$")
+RESIDUAL_NAME = re.compile(r"(attn\.proj|out_proj|mlp\.layers\.1|linear2|pwconv2)\.weight$")
+EMBEDDING_NAME = re.compile(
+    r"(_embed|_embed\.weight|_embeddings\.\d\.weight|_tokens?\.weight|pos_embed_window|tpos_enc|no_obj_ptr"
+    r"|no_mem_pos_enc|no_obj_embed_spatial)$"
+)
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def fill(model: ModuleT, seed: int) -> ModuleT:
+    """Overwrites every tensor of the model's state dict by its draw, and returns the model."""
+    drawn = {name: torch.from_numpy(draw(name, x.shape, seed)) for name, x in model.state_dict().items()}
+    model.load_state_dict(drawn)
+    return model
+
+
+def draw(name: str, shape: Sequence[int], seed: int) -> np.ndarray:
+    """The float32 tensor of this official name."""
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    x = rng.standard_normal(tuple(shape), dtype=np.float32)
+    if "gaussian_matrix" in name:
+        return x
+    if name.endswith("gamma"):
+        return 0.5 + 0.1 * x
+    if EMBEDDING_NAME.search(name):
+        return EMBEDDING * x
+    if len(shape) >= 2:
+        # Divided in double precision: NumPy 1 and 2 would choose differently.
+        wide = (_scale(name) * x).astype(np.float64)
+        return (wide / math.sqrt(_fan_in(name, shape))).astype(np.float32)
+    if name.endswith("weight"):  # of a norm
+        return 1 + 0.1 * x
+    bias = 0.05 * x
+    return bias + PRESENCE if "pred_obj_score_head.layers.2" in name else bias
+
+
+def _fan_in(name: str, shape: Sequence[int]) -> int:
+    # Transposed convolutions have their input channels first; stride and kernel are equal, so one input each.
+    return shape[0] if "output_upscaling" in name else math.prod(shape[1:])
+
+
+def _scale(name: str) -> float:
+    if "neck.convs" in name:
+        return NECK
+    if QUERY_KEY_NAME.search(name):
+        return QUERY_KEY
+    return RESIDUAL if RESIDUAL_NAME.search(name) else 1.0
