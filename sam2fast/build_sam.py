@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from sam2fast._official_names import RELEASES
@@ -120,8 +121,8 @@ def _build(
     allow_image_only: bool = True,
 ) -> SAM2Base:
     config = load_config(config_file, overrides)
-    if "model" not in config:
-        raise ConfigError(f"configuration {config_file} has no 'model'")
+    if OmegaConf.select(config, "model._target_") is None:
+        raise ConfigError(f"configuration {config_file} has no 'model' with a '_target_'")
     target = available_device(device)
     _check_dtype(dtype, target)
     if ckpt_path is None:

@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ VIDEO_ONLY = (
     "no_obj_embed_spatial",
     "sam_mask_decoder.pred_obj_score_head",
 )
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how the new and the old format of torch.save begin
 SHOWN = 8  # names listed in an error before "and N more"
 
 
@@ -56,20 +58,21 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=_starts_with(path, ZIP))
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            reason = "it holds Python objects other than tensors, which could run code, and was not loaded"
-        else:
-            reason = "it is damaged or no checkpoint at all"
-        raise CheckpointError(f"{path}: {reason} ({_first_line(error)})") from error
+        # torch's own message goes on to advise loading the file without this protection.
+        named = re.search(r"GLOBAL (\S+)|class (\S+)|function (\S+)", str(error))
+        if named is None and not _starts_with(path, PICKLE):
+            raise CheckpointError(f"{path} is damaged or no checkpoint at all") from error
+        what = next(filter(None, named.groups())) if named else "a pickle of something other than tensors"
+        raise CheckpointError(f"{path} holds {what}, which could run code, and was not loaded") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path} is truncated, damaged or no checkpoint ({_first_line(error)})") from error
 
 
-def _is_zip(path: Path) -> bool:
+def _starts_with(path: Path, magic: bytes) -> bool:
     with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
+        return file.read(len(magic)) == magic
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from yaml import YAMLError
 from sam2fast._official_names import MODULES, NAMES
 
 if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable  # Python 3.11 and newer
+    from importlib.abc import Traversable
 
 # What a configuration may build without asking.
 TARGETS = frozenset(

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-# Tints of the masks in turn, told apart with any colour vision.
-COLOURS = ((0, 158, 255), (255, 176, 0), (220, 38, 127), (100, 220, 120), (150, 110, 255))
-TINT = 0.45  # share of the colour inside a mask
+# Tints of masks, told apart with any colour vision.
+COLOURS = ((230, 20, 130), (0, 158, 255), (255, 176, 0), (60, 200, 110), (150, 110, 255))
+TINT = 0.5  # share of the colour inside a mask
 CLICK_COLOURS = {True: (20, 160, 70), False: (215, 40, 40)}  # by foreground
+OUTLINE_COLOUR = (255, 255, 255)
 BOX_COLOUR = (255, 255, 255)
 BOX_SHADOW = (30, 30, 30)
 SMOOTH = 4  # markers are drawn so many times larger, then reduced
@@ -27,7 +28,7 @@ def draw_overlay(
 
     Args:
         image: ``(H, W, 3)`` RGB uint8.
-        masks: ``(N, H, W)`` bool, each with a colour of its own.
+        masks: ``(N, H, W)`` bool; each gets the tint least like what is below it, five masks five different ones.
         points: ``(P, 2)`` clicks (x, y) in pixels; a plus on green or a minus on red.
         labels: ``(P)``; 1 foreground, 0 background. Without labels all are foreground.
         boxes: ``(B, 4)`` XYXY in pixels.
@@ -47,10 +48,14 @@ def draw_overlay(
 
     unit = max(image.shape[:2]) / 1000
     picture = Image.fromarray(np.ascontiguousarray(image))
-    for i, mask in enumerate(masks):
-        _tint(picture, mask != 0, COLOURS[i % len(COLOURS)], max(1.0, 1.5 * unit))
+    unused: list[tuple[int, int, int]] = []
+    for mask in masks:
+        unused = unused or list(COLOURS)
+        colour = _least_like(image[mask != 0], unused)
+        unused.remove(colour)
+        _tint(picture, mask != 0, colour, max(1.0, 1.5 * unit))
     for box in _array(boxes, 4, "boxes"):
-        _draw_box(picture, box, max(1, round(3 * unit)))
+        _draw_box(picture, box, max(1, round(2.5 * unit)))
     for (x, y), is_foreground in zip(clicks, foreground, strict=True):
         _draw_click(picture, x, y, bool(is_foreground), max(5, round(11 * unit)))
     return picture
@@ -65,14 +70,22 @@ def _array(value: Any, width: int, name: str) -> np.ndarray:
     return array
 
 
+def _least_like(pixels: np.ndarray, colours: list[tuple[int, int, int]]) -> tuple[int, int, int]:
+    """The colour farthest from the mean of ``pixels (P, 3)``, so that a pink car is not tinted pink."""
+    if not len(pixels):
+        return colours[0]
+    mean = pixels.mean(axis=0)
+    return max(colours, key=lambda colour: float(np.square(mean - colour).sum()))
+
+
 def _tint(picture: Image.Image, mask: np.ndarray, colour: tuple[int, int, int], width: float) -> None:
     """Tints and outlines one mask ``(H, W)`` in place; the outline is ``width`` pixels to either side of the edge."""
     shape = Image.fromarray(mask.astype(np.uint8) * 255)
     picture.paste(colour, mask=shape.point(lambda value: round(value * TINT)))
     # A blurred mask is at half its height on the edge and falls off smoothly to both sides.
     blurred = shape.filter(ImageFilter.GaussianBlur(width))
-    light = (255, 255, 255)
-    picture.paste(light, mask=blurred.point(lambda value: round(255 * max(0.0, 1 - (abs(value - 127.5) / 100) ** 4))))
+    edge = blurred.point(lambda value: round(255 * max(0.0, 1 - (abs(value - 127.5) / 100) ** 4)))
+    picture.paste(OUTLINE_COLOUR, mask=edge)
 
 
 def _draw_box(picture: Image.Image, box: np.ndarray, width: int) -> None:
@@ -81,7 +94,8 @@ def _draw_box(picture: Image.Image, box: np.ndarray, width: int) -> None:
     limits = (picture.width + margin, picture.height + margin) * 2
     x0, y0, x1, y1 = (round(float(np.clip(v, -margin, high))) for v, high in zip(box, limits, strict=True))
     draw = ImageDraw.Draw(picture)
-    draw.rectangle((x0 - width, y0 - width, x1 + width, y1 + width), outline=BOX_SHADOW, width=3 * width)
+    rim = (width + 1) // 2
+    draw.rectangle((x0 - rim, y0 - rim, x1 + rim, y1 + rim), outline=BOX_SHADOW, width=width + 2 * rim)
     draw.rectangle((x0, y0, x1, y1), outline=BOX_COLOUR, width=width)
 
 
@@ -89,7 +103,6 @@ def _draw_click(picture: Image.Image, x: float, y: float, is_foreground: bool, r
     if not (-radius <= x < picture.width + radius and -radius <= y < picture.height + radius):
         return
     marker = _marker(is_foreground, radius)
-    # The centre of pixel (x, y) lies at x + 0.5 of the picture's edge, as does the middle of the odd-sized marker.
     picture.paste(marker, (round(x) - marker.width // 2, round(y) - marker.height // 2), marker)
 
 

@@ -186,8 +186,9 @@ class SAM2ImagePredictor:
                 raise ValueError(f"{name}_batch has {len(batch)} entries for {count} images")
         results = []
         for i in range(count):
-            prompts = [None if batch is None else batch[i] for batch in batches]
-            mask, coords, labels, corners = self._prep_prompts(*prompts, normalize_coords, img_idx=i)
+            points, kinds, box, mask_input = (None if batch is None else batch[i] for batch in batches)
+            prompts = self._prep_prompts(points, kinds, box, mask_input, normalize_coords, img_idx=i)
+            mask, coords, labels, corners = prompts
             outputs = self._predict(coords, labels, corners, mask, multimask_output, return_logits, img_idx=i)
             results.append([_to_numpy(x) for x in outputs])
         masks, ious, low_res = (list(x) for x in zip(*results, strict=True))

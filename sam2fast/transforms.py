@@ -85,8 +85,8 @@ def _from_array(array: np.ndarray) -> Tensor:
         raise ImageError(f"the image has dtype {array.dtype}; expected uint8, uint16, or float in [0, 1]")
     if array.dtype == np.longdouble:
         array = array.astype(np.float64)
-    # A copy where torch could not take the memory as it is: negative strides, read-only buffers.
-    return torch.from_numpy(array if _torch_takes(array) else array.copy())
+    # A copy where torch could not take the memory as it is: negative strides, read-only buffers, foreign byte order.
+    return torch.from_numpy(array if _torch_takes(array) else array.astype(array.dtype.newbyteorder("="), order="C"))
 
 
 def _torch_takes(array: np.ndarray) -> bool:

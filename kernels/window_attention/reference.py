@@ -46,23 +46,24 @@ def _to_windows(qkv: torch.Tensor, bias: torch.Tensor, w: int) -> torch.Tensor:
 
 def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """Softmax attention of ``(N, tokens, heads, d)`` tensors."""
-    if not query.is_cpu or torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (query, key, value))).transpose(1, 2)
-    if key.shape[1] >= LONG:
+    plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if plain and query.is_cpu and key.shape[1] >= LONG:
         return _attention_by_rows(query, key, value)
-    return F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (query, key, value))).transpose(1, 2)
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 def _attention_by_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """The same for long inputs on the CPU, as whole matrix products over a block of queries."""
+    """The same for long inputs on the CPU, as whole matrix products over a block of queries; scores are fp32."""
     N, tokens, heads, d = query.shape
     out = torch.empty_like(query)
-    for n in range(N):
-        for head in range(heads):
-            keys = key[n, :, head] * d**-0.5  # (M, d)
-            values = value[n, :, head].t().contiguous()  # (d, M)
-            for start in range(0, tokens, ROWS_AT_ONCE):
-                rows = slice(start, start + ROWS_AT_ONCE)
-                weights = torch.softmax(linear(query[n, rows, head].contiguous(), keys), dim=-1)
-                out[n, rows, head] = linear(weights, values)
+    with torch.autocast("cpu", enabled=False):
+        for n in range(N):
+            for head in range(heads):
+                keys = key[n, :, head].float() * d**-0.5  # (M, d)
+                values = value[n, :, head].t().contiguous()  # (d, M)
+                for start in range(0, tokens, ROWS_AT_ONCE):
+                    rows = slice(start, start + ROWS_AT_ONCE)
+                    scores = linear(query[n, rows, head].float().contiguous(), keys)
+                    out[n, rows, head] = linear(torch.softmax(scores, dim=-1).to(values.dtype), values)
     return out

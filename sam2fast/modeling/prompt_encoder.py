@@ -1,5 +1,7 @@
 """Clicks, boxes and masks as embeddings for the mask decoder."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -81,6 +83,7 @@ class PromptEncoder(nn.Module):
             labels = torch.cat([labels, labels.new_full((len(labels), 1), -1)], dim=1)
         height, width = self.input_image_size
         position = self.pe_layer.encode(points / points.new_tensor([width, height]))
-        kinds = torch.cat([self.not_a_point_embed.weight, *(e.weight for e in self.point_embeddings)])  # (5, C)
+        tables = [self.not_a_point_embed, *self.point_embeddings]
+        kinds = torch.cat([cast(Tensor, table.weight) for table in tables])  # (5, C)
         labels = labels.long()
         return torch.where(labels[..., None] == -1, 0.0, position) + kinds[labels + 1]

@@ -1,0 +1,67 @@
+import threading
+
+import pytest
+import torch
+
+from sam2fast.kernels import _dispatch
+from sam2fast.kernels._dispatch import backend, current_backend, use_triton
+from sam2fast.kernels.connected_components import connected_components
+
+MASK = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+
+
+def test_auto_by_default(monkeypatch):
+    monkeypatch.delenv("SAM2FAST_BACKEND", raising=False)
+    assert current_backend() == "auto"
+    assert not use_triton("connected_components", MASK)
+
+
+def test_environment_variable(monkeypatch):
+    monkeypatch.setenv("SAM2FAST_BACKEND", "torch")
+    assert current_backend() == "torch"
+    with backend("auto"):
+        assert current_backend() == "auto"
+    assert current_backend() == "torch"
+
+
+def test_a_mistyped_variable_is_an_error(monkeypatch):
+    monkeypatch.setenv("SAM2FAST_BACKEND", "trition")
+    with pytest.raises(ValueError, match="SAM2FAST_BACKEND is 'trition'; expected one of auto, torch, triton"):
+        connected_components(MASK)
+
+
+def test_a_mistyped_block_is_an_error():
+    with pytest.raises(ValueError, match="'cuda'"), backend("cuda"):
+        pass
+
+
+def test_forced_triton_that_cannot_run_is_an_error():
+    with backend("triton"), pytest.raises(RuntimeError, match="forced to 'triton', but connected_components"):
+        connected_components(MASK)
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [(None, "not installed"), ((3, 5), r"needs triton 3\.6 or newer, and 3\.5 is installed"), ((3, 6), "CUDA tensors")],
+)
+def test_obstacles_are_named(version, message, monkeypatch):
+    monkeypatch.setattr(_dispatch, "KERNELS", frozenset({"op"}))
+    monkeypatch.setattr(_dispatch, "_triton_version", lambda: version)
+    with backend("triton"), pytest.raises(RuntimeError, match=message):
+        use_triton("op", MASK)
+    with backend("auto"):
+        assert not use_triton("op", MASK)
+
+
+def test_the_installed_triton_is_read():
+    assert _dispatch._triton_version() is None or _dispatch._triton_version() >= (3, 0)
+
+
+def test_a_block_holds_for_its_own_thread_only(monkeypatch):
+    monkeypatch.delenv("SAM2FAST_BACKEND", raising=False)
+    seen = []
+    with backend("torch"):
+        thread = threading.Thread(target=lambda: seen.append(current_backend()))
+        thread.start()
+        thread.join()
+    assert seen == ["auto"]

@@ -1,0 +1,197 @@
+"""Configurations: every official name and value, nothing foreign, and Hydra's global state untouched."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import oracle  # noqa: F401  (makes the official package importable)
+import pytest
+import sam2
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from parity import config_name
+
+from sam2fast.build_sam import HF_MODEL_ID_TO_FILENAMES, build_sam2
+from sam2fast.config import ConfigError, build_from_config, load_config, official_to_ours, shipped_configs
+
+SIZES = [f"{generation}_{letter}" for generation in ("sam2", "sam2.1") for letter in ("t", "s", "b+", "l")]
+TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
+
+
+def with_our_targets(value):
+    if isinstance(value, dict):
+        return {k: official_to_ours(v) if k == "_target_" else with_our_targets(v) for k, v in value.items()}
+    return [with_our_targets(v) for v in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_same_keys_and_values_as_the_official_file(size):
+    official = OmegaConf.load(Path(sam2.__path__[0]) / config_name(size))
+    ours = load_config(config_name(size))
+    assert with_our_targets(OmegaConf.to_container(official)) == OmegaConf.to_container(ours)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_same_state_dict_as_the_official_model(size):
+    official_config = OmegaConf.load(Path(sam2.__path__[0]) / config_name(size))
+    expected = instantiate(official_config.model, _recursive_=True).state_dict()
+    with torch.device("meta"):
+        actual = build_from_config(load_config(config_name(size)).model).state_dict()
+    assert {k: v.shape for k, v in expected.items()} == {k: v.shape for k, v in actual.items()}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [TINY, "configs/sam2.1/sam2.1_hiera_t", "sam2.1/sam2.1_hiera_t.yaml", "sam2.1_hiera_t", "sam2.1_hiera_t.yaml"],
+)
+def test_spellings_of_a_name(name):
+    assert load_config(name) == load_config(TINY)
+
+
+@pytest.mark.parametrize("letter", ["t", "s", "b+", "l"])
+def test_bare_names_of_old_scripts(letter):
+    assert load_config(f"sam2_hiera_{letter}.yaml") == load_config(f"configs/sam2/sam2_hiera_{letter}.yaml")
+
+
+def test_a_users_own_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(OmegaConf.to_yaml(load_config(TINY)).replace("image_size: 1024", "image_size: 512"))
+    assert load_config(path).model.image_size == 512
+    assert load_config(str(path)).model.image_size == 512
+
+
+def test_the_official_files_themselves_can_be_used():
+    path = Path(sam2.__path__[0]) / TINY
+    assert type(build_sam2(path, None, device="cpu")).__module__ == "sam2fast.modeling.sam2_base"
+
+
+def test_unknown_names_list_what_there_is():
+    with pytest.raises(FileNotFoundError, match="sam2.1/sam2.1_hiera_t"):
+        load_config("sam2.1_hiera_xl")
+
+
+def test_every_release_has_its_configuration():
+    assert {config for config, _ in HF_MODEL_ID_TO_FILENAMES.values()} == {
+        f"configs/{name}.yaml" for name in shipped_configs()
+    }
+
+
+class TestOverrides:
+    def test_change_add_and_delete(self):
+        config = load_config(
+            TINY,
+            [
+                "model.image_size=512",
+                "+model.max_cond_frames_in_attn=4",
+                "++model.num_maskmem=3",
+                "~model.pred_obj_scores",
+            ],
+        )
+        assert (config.model.image_size, config.model.max_cond_frames_in_attn, config.model.num_maskmem) == (512, 4, 3)
+        assert "pred_obj_scores" not in config.model
+
+    def test_a_whole_node(self):
+        config = load_config(TINY, ["++model.sam_mask_decoder_extra_args={dynamic_multimask_via_stability: true}"])
+        assert config.model.sam_mask_decoder_extra_args == {"dynamic_multimask_via_stability": True}
+
+    @pytest.mark.parametrize(
+        ("override", "message"),
+        [
+            ("model.imagesize=512", "imagesize.*not there"),
+            ("+model.image_size=512", "is there"),
+            ("~model.imagesize", "not there"),
+            ("model.image_size=1,2", "sweep"),
+            ("model.image_size", "image_size"),
+        ],
+    )
+    def test_what_does_not_fit(self, override, message):
+        with pytest.raises(ConfigError, match=message):
+            load_config(TINY, [override])
+
+    def test_the_callers_list_is_not_changed_and_postprocessing_wins(self):
+        overrides = [
+            "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh=0.5",
+            "++model.image_size=256",
+        ]
+        model = build_sam2(TINY, None, device="cpu", hydra_overrides_extra=overrides)
+        assert model.sam_mask_decoder.dynamic_multimask_stability_thresh == 0.98
+        assert len(overrides) == 2
+        plain = build_sam2(TINY, None, device="cpu", hydra_overrides_extra=overrides, apply_postprocessing=False)
+        assert not plain.sam_mask_decoder.dynamic_multimask_via_stability
+        assert plain.sam_mask_decoder.dynamic_multimask_stability_thresh == 0.5
+
+
+class TestForeignTargets:
+    @pytest.mark.parametrize("target", ["os.system", "builtins.eval", "hydra.utils.get_method", "sam2.nothing.Here"])
+    def test_are_refused(self, target, tmp_path):
+        marker = tmp_path / "called"
+        config = load_config(TINY)
+        config.model.image_encoder.trunk = {"_target_": target, "_args_": [f"touch {marker}"]}
+        with pytest.raises(ConfigError, match=target.replace(".", r"\.")):
+            build_from_config(config.model)
+        assert not marker.exists()
+
+    def test_are_found_in_lists_and_behind_interpolations(self):
+        config = OmegaConf.create({"name": "os.getcwd", "model": {"_target_": TARGET, "x": [{"_target_": "${name}"}]}})
+        with pytest.raises(ConfigError, match="os.getcwd"):
+            build_from_config(config.model)
+
+    def test_a_users_own_class_needs_to_be_allowed(self):
+        config = load_config(TINY, ["++model.image_size=256", "model._target_=collections.OrderedDict"])
+        with pytest.raises(ConfigError, match="allow_targets"):
+            build_from_config(config.model)
+        assert build_from_config(config.model, allow_targets=["collections"])["image_size"] == 256
+        with pytest.raises(ConfigError, match="allow_targets"):
+            build_from_config(config.model, allow_targets=["collect"])
+
+
+TARGET = "sam2fast.modeling.sam2_base.SAM2Base"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- 1\n- 2\n", "list"),
+        ("model: [", "configuration"),
+        ("defaults: [base]\nmodel: {}\n", "defaults"),
+        ("other: 1\n", "no 'model'"),
+        ("model: ${nothing}\n", "nothing"),
+        ("model:\n  _target_: " + TARGET + "\n  nonsense: 1\n", "nonsense|missing"),
+        ("\x00\x01", "configuration"),
+    ],
+    ids=["list", "broken", "defaults", "no model", "interpolation", "arguments", "binary"],
+)
+def test_files_that_are_no_configuration(text, message, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        build_sam2(path, None, device="cpu")
+
+
+def test_values_that_exclude_each_other():
+    with pytest.raises(ConfigError, match="multiple of 32"):
+        build_sam2(TINY, None, device="cpu", hydra_overrides_extra=["++model.image_size=1000"])
+    with pytest.raises(ConfigError, match="backbone_channel_list"):
+        build_sam2(TINY, None, device="cpu", hydra_overrides_extra=["model.image_encoder.trunk.embed_dim=48"])
+
+
+@pytest.mark.parametrize("first", ["ours", "official"])
+def test_hydras_global_state_is_untouched(first):
+    """Both packages build their models in one process, whichever is imported first."""
+    ours = "from sam2fast import build_sam2 as build_ours"
+    official = "import oracle; from sam2.build_sam import build_sam2 as build_official"
+    script = textwrap.dedent(f"""
+        import sys; sys.path.insert(0, "tests/support")
+        from hydra.core.global_hydra import GlobalHydra
+        {ours if first == "ours" else official}
+        if {first == "ours"!r}:
+            build_ours("{TINY}", None, device="cpu")
+            assert not GlobalHydra.instance().is_initialized()
+        {official if first == "ours" else ours}
+        a, b = build_ours("{TINY}", None, device="cpu"), build_official("{TINY}", None, device="cpu")
+        print(type(a).__module__, type(b).__module__)
+    """)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.split() == ["sam2fast.modeling.sam2_base", "sam2.modeling.sam2_base"], done.stderr

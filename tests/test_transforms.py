@@ -1,0 +1,172 @@
+"""Every kind of image that is accepted, every kind that is refused, and the official numbers in between."""
+
+import numpy as np
+import oracle  # noqa: F401  (makes torchvision importable for the official package)
+import pytest
+import torch
+from parity import picture
+from PIL import Image
+from sam2.utils.transforms import SAM2Transforms as OfficialTransforms
+
+from sam2fast.transforms import ImageError, SAM2Transforms, to_pixels
+
+RGB = picture(60, 80)
+
+
+@pytest.mark.parametrize("size", [(600, 800), (1500, 700), (64, 64), (1, 1), (1024, 1024)], ids=str)
+def test_preprocessing_equals_the_official_one(size):
+    image = picture(*size)
+    expected = OfficialTransforms(1024, 0.0)(image)
+    actual = SAM2Transforms(1024, 0.0)(image)
+    assert actual.shape == (3, 1024, 1024) and actual.dtype == torch.float32
+    assert (expected - actual).abs().max() < 1e-5
+
+
+def test_batches_of_different_sizes():
+    images = [picture(60, 80), picture(90, 40)]
+    expected = OfficialTransforms(256, 0.0).forward_batch(images)
+    assert (expected - SAM2Transforms(256, 0.0).forward_batch(images)).abs().max() < 1e-5
+
+
+def test_float_images_are_taken_as_the_original_takes_them():
+    image = (RGB / 255).astype(np.float32)
+    expected = OfficialTransforms(256, 0.0)(image)
+    assert (expected - SAM2Transforms(256, 0.0)(image)).abs().max() < 1e-5
+
+
+def test_pil_images_as_the_original():
+    image = Image.fromarray(RGB)
+    assert (OfficialTransforms(256, 0.0)(image) - SAM2Transforms(256, 0.0)(image)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_coordinates_as_the_original(normalize):
+    ours, official = SAM2Transforms(1024, 0.0), OfficialTransforms(1024, 0.0)
+    points, boxes = torch.rand(2, 5, 2) * 100, torch.rand(3, 4) * 100
+    for name, value in (("transform_coords", points), ("transform_boxes", boxes)):
+        expected, actual = (getattr(t, name)(value, normalize, (60, 80)) for t in (official, ours))
+        assert torch.allclose(expected, actual, rtol=1e-6)
+    with pytest.raises(ValueError, match="orig_hw"):
+        ours.transform_coords(points, normalize=True)
+
+
+GREY = RGB[..., 0]
+GREY_AS_RGB = np.repeat(GREY[..., None], 3, axis=2)
+ALPHA = np.dstack([RGB, GREY])
+ACCEPTED = {
+    "rgb": (RGB, RGB),
+    "grey": (GREY, GREY_AS_RGB),
+    "grey with a channel": (GREY[..., None], GREY_AS_RGB),
+    "rgba": (ALPHA, RGB),
+    "uint16": (RGB.astype(np.uint16) * 257, RGB),
+    "float64": (RGB.astype(np.float64) / 255, (RGB / 255).astype(np.float32)),
+    "float16": ((RGB / 255).astype(np.float16), (RGB / 255).astype(np.float16).astype(np.float32)),
+    "mirrored view": (RGB[:, ::-1], RGB[:, ::-1].copy()),
+    "big-endian float": ((RGB / 255).astype(">f4"), (RGB / 255).astype(np.float32)),
+    "tensor, channels last": (torch.from_numpy(RGB), RGB),
+    "tensor, channels first": (torch.from_numpy(RGB).permute(2, 0, 1), RGB),
+    "grey tensor": (torch.from_numpy(GREY), GREY_AS_RGB),
+    "float tensor": (torch.from_numpy(RGB) / 255, (RGB / 255).astype(np.float32)),
+    "pil": (Image.fromarray(RGB), RGB),
+    "pil grey": (Image.fromarray(GREY), GREY_AS_RGB),
+    "pil rgba": (Image.fromarray(ALPHA, "RGBA"), RGB),
+    "pil grey and alpha": (Image.fromarray(np.dstack([GREY, GREY]), "LA"), GREY_AS_RGB),
+    "pil black and white": (Image.fromarray(GREY > 99), np.where(GREY_AS_RGB > 99, 255, 0).astype(np.uint8)),
+    "pil 16 bits": (Image.fromarray(GREY.astype(np.uint16) * 257), GREY_AS_RGB),
+    "pil integers": (Image.fromarray(GREY.astype(np.int32) * 257), GREY_AS_RGB),
+    "pil float": (Image.fromarray(GREY.astype(np.float32) / 255), (GREY_AS_RGB / 255).astype(np.float32)),
+    "pil cmyk": (Image.fromarray(RGB).convert("CMYK"), RGB),
+}
+
+
+@pytest.mark.parametrize(("image", "expected"), ACCEPTED.values(), ids=ACCEPTED.keys())
+def test_accepted_images(image, expected):
+    pixels = to_pixels(image)
+    assert pixels.shape == (60, 80, 3)
+    assert pixels.dtype == torch.from_numpy(expected).dtype
+    np.testing.assert_allclose(pixels.numpy(), expected, rtol=1e-6)
+
+
+def test_palette_images():
+    palette = Image.fromarray(RGB).quantize(16)
+    assert palette.mode == "P"
+    assert np.array_equal(to_pixels(palette).numpy(), np.asarray(palette.convert("RGB")))
+
+
+def test_readonly_arrays_are_not_changed():
+    image = RGB.copy()
+    image.flags.writeable = False
+    assert np.array_equal(to_pixels(image).numpy(), RGB)
+
+
+class TestFiles:
+    def test_path_and_string(self, tmp_path):
+        path = tmp_path / "image.png"
+        Image.fromarray(RGB).save(path)
+        assert np.array_equal(to_pixels(path).numpy(), RGB)
+        assert np.array_equal(to_pixels(str(path)).numpy(), RGB)
+
+    def test_exif_orientation_is_applied_to_files(self, tmp_path):
+        path = tmp_path / "turned.png"
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turn 90 degrees clockwise to view
+        Image.fromarray(RGB).save(path, exif=exif)
+        assert np.array_equal(to_pixels(path).numpy(), np.rot90(RGB, -1))
+        with Image.open(path) as image:  # an opened image is taken as it lies, as in the original
+            assert np.array_equal(to_pixels(image).numpy(), RGB)
+
+    def test_sixteen_bit_png(self, tmp_path):
+        path = tmp_path / "deep.png"
+        Image.fromarray(GREY.astype(np.uint16) * 257).save(path)
+        assert np.array_equal(to_pixels(path).numpy(), GREY_AS_RGB)
+
+    def test_missing(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="nothing.png"):
+            to_pixels(tmp_path / "nothing.png")
+
+    def test_no_image(self, tmp_path):
+        path = tmp_path / "text.png"
+        path.write_text("no picture")
+        with pytest.raises(ImageError, match="text.png cannot be read"):
+            to_pixels(path)
+
+    @pytest.mark.parametrize("suffix", ["png", "jpg"])
+    def test_truncated(self, tmp_path, suffix):
+        path = tmp_path / f"cut.{suffix}"
+        Image.fromarray(picture(300, 300)).save(path)
+        path.write_bytes(path.read_bytes()[:3000])
+        with pytest.raises(ImageError, match="cannot be read|cannot be decoded"):
+            to_pixels(path)
+
+
+REFUSED = {
+    "empty": (np.zeros((0, 5, 3), np.uint8), "empty"),
+    "empty tensor": (torch.zeros(3, 0, 5), "empty"),
+    "two channels": (np.zeros((5, 5, 2), np.uint8), r"shape \(5, 5, 2\)"),
+    "channels first": (np.zeros((3, 50, 60), np.uint8), "channels first"),
+    "four dimensions": (np.zeros((1, 5, 5, 3), np.uint8), r"shape \(1, 5, 5, 3\)"),
+    "one dimension": (np.zeros(5, np.uint8), r"shape \(5,\)"),
+    "scalar": (np.zeros((), np.uint8), r"shape \(\)"),
+    "int64": (np.zeros((5, 5, 3), np.int64), "int64"),
+    "bool": (np.zeros((5, 5, 3), bool), "bool"),
+    "complex": (np.zeros((5, 5, 3), complex), "complex"),
+    "objects": (np.full((5, 5, 3), None), "object"),
+    "integer tensor": (torch.zeros(5, 5, 3, dtype=torch.int32), "int32"),
+    "nan": (np.full((5, 5, 3), np.nan), "nan"),
+    "infinite": (np.full((5, 5, 3), np.inf), "inf"),
+    "float 0-255": (RGB.astype(np.float32), r"expected \[0, 1\]"),
+    "negative": (np.full((5, 5, 3), -0.5), r"-0\.5"),
+    "pil integers out of range": (Image.fromarray(np.full((5, 5), 70000, np.int32)), "70000"),
+}
+
+
+@pytest.mark.parametrize(("image", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused_images(image, message):
+    with pytest.raises(ImageError, match=message):
+        to_pixels(image)
+
+
+@pytest.mark.parametrize("image", [None, 5, [[1, 2]], b"bytes"], ids=repr)
+def test_other_types(image):
+    with pytest.raises(TypeError, match=type(image).__name__):
+        to_pixels(image)

@@ -1,0 +1,237 @@
+"""The image model beside transformers' ``Sam2Model``: same weights, same picture, same prompts, fp32 on the CPU.
+
+Their processor is not used. Pictures and prompts already have the model's input size, where it would only normalise.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import tame_weights
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import Sam2Config, Sam2HieraDetConfig, Sam2Model, Sam2VisionConfig
+
+from sam2fast.build_sam import build_sam2
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+
+TOLERANCE = 1e-4
+SEED = 0
+SIZE = 1024
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# Written out rather than read from our configurations, which are thereby checked too. Prompt encoder and mask decoder
+# have one size in all models, and it is the default.
+BACKBONES = {
+    "sam2.1_hiera_t": Sam2HieraDetConfig(
+        hidden_size=96,
+        num_attention_heads=1,
+        blocks_per_stage=[1, 2, 7, 2],
+        embed_dim_per_stage=[96, 192, 384, 768],
+        num_attention_heads_per_stage=[1, 2, 4, 8],
+        window_size_per_stage=[8, 4, 14, 7],
+        global_attention_blocks=[5, 7, 9],
+        window_positional_embedding_background_size=[7, 7],
+    ),
+    "sam2.1_hiera_b+": Sam2HieraDetConfig(
+        hidden_size=112,
+        num_attention_heads=2,
+        blocks_per_stage=[2, 3, 16, 3],
+        embed_dim_per_stage=[112, 224, 448, 896],
+        num_attention_heads_per_stage=[2, 4, 8, 16],
+        window_size_per_stage=[8, 4, 14, 7],
+        global_attention_blocks=[12, 16, 20],
+        window_positional_embedding_background_size=[14, 14],
+    ),
+}
+
+# What Sam2Model does not have: it segments images, and these serve memories and object pointers.
+VIDEO_ONLY = {
+    "maskmem_tpos_enc",
+    "mask_downsample",
+    "memory_attention",
+    "memory_encoder",
+    "no_mem_pos_enc",
+    "no_obj_embed_spatial",
+    "no_obj_ptr",
+    "obj_ptr_proj",
+    "obj_ptr_tpos_proj",
+}
+
+# Official spelling -> transformers' spelling, applied one after the other.
+RENAMES = (
+    (r"^no_mem_embed$", "no_memory_embedding"),
+    (r"^image_encoder\.trunk\.patch_embed\.proj\b", "vision_encoder.backbone.patch_embed.projection"),
+    (r"^image_encoder\.trunk\b", "vision_encoder.backbone"),
+    (r"^image_encoder\.neck\.convs\.(\d)\.conv\b", r"vision_encoder.neck.convs.\1"),
+    (r"^sam_(prompt_encoder|mask_decoder)\b", r"\1"),
+    (r"\bpe_layer\.positional_encoding_gaussian_matrix$", "shared_embedding.positional_embedding"),
+    (r"\bmask_downscaling\.0\b", "mask_embed.conv1"),
+    (r"\bmask_downscaling\.1\b", "mask_embed.layer_norm1"),
+    (r"\bmask_downscaling\.3\b", "mask_embed.conv2"),
+    (r"\bmask_downscaling\.4\b", "mask_embed.layer_norm2"),
+    (r"\bmask_downscaling\.6\b", "mask_embed.conv3"),
+    (r"\boutput_upscaling\.0\b", "upscale_conv1"),
+    (r"\boutput_upscaling\.1\b", "upscale_layer_norm"),
+    (r"\boutput_upscaling\.3\b", "upscale_conv2"),
+    (r"\bnorm(\d|_final_attn)\b", r"layer_norm\1"),
+    (r"\bout_proj\b", "o_proj"),
+    # First and last layer of an MLP have names; only those between are numbered, from 0.
+    (r"\bmlp\.layers\.0\b", "mlp.proj_in"),
+    (r"\bmlp\.layers\.1\b", "mlp.proj_out"),
+    (r"(_mlps\.\d|_head)\.layers\.0\b", r"\1.proj_in"),
+    (r"(_mlps\.\d|_head)\.layers\.2\b", r"\1.proj_out"),
+    (r"(_mlps\.\d|_head)\.layers\.1\b", r"\1.layers.0"),
+)
+POINT_EMBEDDING = "sam_prompt_encoder.point_embeddings.{}.weight"
+
+
+def transformers_name(name: str) -> str:
+    """The name in ``Sam2Model`` of an official parameter of the image model."""
+    for pattern, replacement in RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def converted(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Official weights as ``Sam2Model`` wants them, and the names that it has no use for."""
+    unused = [name for name in weights if name.split(".")[0] in VIDEO_ONLY]
+    points = [POINT_EMBEDDING.format(label) for label in range(4)]
+    out = {transformers_name(name): x for name, x in weights.items() if name not in {*unused, *points}}
+    # Four tables of one row are one table there, and the matrix of the positions is held twice.
+    out["prompt_encoder.point_embed.weight"] = torch.cat([weights[name] for name in points])
+    out["shared_image_embedding.positional_embedding"] = out["prompt_encoder.shared_embedding.positional_embedding"]
+    return out, unused
+
+
+def difference(expected: Any, actual: Any) -> float:
+    """Largest deviation, relative to the size of what is expected."""
+    a, b = np.asarray(expected, dtype=np.float64), np.asarray(actual, dtype=np.float64)
+    assert a.shape == b.shape
+    return float(np.abs(a - b).max() / (np.abs(a).mean() + a.std()))
+
+
+def _picture() -> np.ndarray:
+    """A smooth random picture of the model's input size, ``(S, S, 3)`` uint8."""
+    coarse = np.random.default_rng(SEED).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+
+
+def _mask_logits() -> np.ndarray:
+    """A disc with a blurred outline, as ``(1, S/4, S/4)`` logits."""
+    y, x = np.mgrid[: SIZE // 4, : SIZE // 4]
+    return (0.2 * (60 - np.hypot(x - 120, y - 100)))[None].astype(np.float32).clip(-10, 10)
+
+
+# Arguments of SAM2ImagePredictor.predict.
+PROMPTS: dict[str, dict[str, Any]] = {
+    "point": {"point_coords": [[500, 375]], "point_labels": [1]},
+    "points": {"point_coords": [[500, 375], [20.5, 1000], [760, 310.25]], "point_labels": [1, 0, 1]},
+    "box": {"box": [100, 220, 640, 901.5]},
+    "box and points": {
+        "box": [100, 220, 640, 901.5],
+        "point_coords": [[300, 400], [600, 850]],
+        "point_labels": [1, 0],
+    },
+    "mask and point": {"point_coords": [[480, 400]], "point_labels": [1], "mask_input": _mask_logits()},
+    # A mask alone: our predictor, as the original, adds no point to it; they add this one.
+    "mask and padding point": {"point_coords": [[0, 0]], "point_labels": [-1], "mask_input": _mask_logits()},
+    "three prompts": {"point_coords": [[[500, 375]], [[90, 80]], [[800, 910]]], "point_labels": [[1], [1], [1]]},
+}
+
+
+class Pair(NamedTuple):
+    """Both models with the picture encoded."""
+
+    ours: SAM2ImagePredictor
+    theirs: Sam2Model
+    their_features: list[Tensor]
+    unused: list[str]
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def pair(request: pytest.FixtureRequest) -> Pair:
+    model = build_sam2(f"configs/sam2.1/{request.param}.yaml", None, device="cpu")
+    tame_weights.fill(model, SEED)
+
+    backbone = BACKBONES[request.param]
+    vision = Sam2VisionConfig(
+        backbone_config=backbone, backbone_channel_list=backbone.embed_dim_per_stage[::-1], fpn_top_down_levels=[2, 3]
+    )
+    theirs = Sam2Model(Sam2Config(vision_config=vision)).eval()
+    weights, unused = converted(model.state_dict())
+    theirs.load_state_dict(weights, strict=True)  # every tensor of theirs is filled, and none of ours is left
+
+    picture = _picture()
+    ours = SAM2ImagePredictor(model)
+    ours.set_image(picture)
+    pixels = (picture / 255 - MEAN) / STD
+    features = theirs.get_image_embeddings(torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None])
+    return Pair(ours, theirs, features, unused)
+
+
+def _our_answer(predictor: SAM2ImagePredictor, prompt: dict[str, Any], multimask: bool) -> list[np.ndarray]:
+    """Mask logits ``(B, M, S/4, S/4)``, IoUs ``(B, M)`` and object scores ``(B, 1)`` of B prompts."""
+    decoded: list[tuple[Tensor, ...]] = []
+    # The predictor clips the logits and keeps the object score to itself; the decoder's result has both.
+    hook = predictor.model.sam_mask_decoder.register_forward_hook(lambda module, args, result: decoded.append(result))
+    try:
+        predictor.predict(**prompt, multimask_output=multimask)
+    finally:
+        hook.remove()
+    masks, ious, _, scores = decoded[0]
+    return [masks.numpy(), ious.numpy(), scores.numpy()]
+
+
+@torch.no_grad()
+def _their_answer(pair: Pair, prompt: dict[str, Any], multimask: bool) -> list[np.ndarray]:
+    """As :func:`_our_answer`, by transformers."""
+    inputs: dict[str, Tensor] = {}
+    if "point_coords" in prompt:
+        labels = torch.tensor(prompt["point_labels"], dtype=torch.int32)
+        count, points = (1, len(labels)) if labels.ndim == 1 else labels.shape
+        inputs["input_points"] = torch.tensor(prompt["point_coords"], dtype=torch.float32).view(1, count, points, 2)
+        inputs["input_labels"] = labels.view(1, count, points)
+    if "box" in prompt:
+        inputs["input_boxes"] = torch.tensor(prompt["box"], dtype=torch.float32).view(1, -1, 4)
+    if "mask_input" in prompt:
+        inputs["input_masks"] = torch.from_numpy(prompt["mask_input"])[None]
+        if prompt.get("point_labels") == [-1]:
+            del inputs["input_points"], inputs["input_labels"]  # they add the padding point themselves
+    out = pair.theirs(image_embeddings=pair.their_features, multimask_output=multimask, **inputs)
+    return [x[0].numpy() for x in (out.pred_masks, out.iou_scores, out.object_score_logits)]
+
+
+def test_what_they_lack_is_for_video(pair: Pair) -> None:
+    assert {name.split(".")[0] for name in pair.unused} == VIDEO_ONLY
+
+
+@pytest.mark.parametrize(("level", "channels"), [(0, 32), (1, 64), (2, 256)])
+def test_image_features(pair: Pair, level: int, channels: int) -> None:
+    features = pair.ours._features
+    assert features is not None
+    actual = [*features["high_res_feats"], pair.ours.get_image_embedding()][level]
+    side = SIZE // 4 >> level
+    assert actual.shape == (1, channels, side, side)
+    assert difference(pair.their_features[level], actual) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("multimask", "stable_from"), [(True, 0.98), (False, 0.98), (False, 0.5)], ids=["three", "best of three", "single"]
+)
+@pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
+def test_masks(
+    pair: Pair, prompt: dict[str, Any], multimask: bool, stable_from: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # These masks have stabilities of 0.88 to 0.95, and the best of three leads by a predicted IoU of 0.01 or more:
+    # no rounding changes the choice.
+    for decoder in (pair.ours.model.sam_mask_decoder, pair.theirs.mask_decoder):
+        monkeypatch.setattr(decoder, "dynamic_multimask_stability_thresh", stable_from)
+    expected = _their_answer(pair, prompt, multimask)
+    actual = _our_answer(pair.ours, prompt, multimask)
+    assert actual[0].shape[1:] == (3 if multimask else 1, SIZE // 4, SIZE // 4)
+    for name, a, b in zip(("mask logits", "IoUs", "object scores"), expected, actual, strict=True):
+        assert difference(a, b) <= TOLERANCE, name
