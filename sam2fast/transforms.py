@@ -52,7 +52,7 @@ def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path) as file:
             return ImageOps.exif_transpose(file) or file
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path} cannot be read as an image: {error}") from error
 
 

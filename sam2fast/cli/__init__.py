@@ -1,0 +1,37 @@
+"""The command ``sam2fast``. A verb is imported when it is asked for, and torch only once there is work to do."""
+
+import logging
+from importlib import import_module
+
+import click
+
+from sam2fast import __version__
+
+VERBS = ("segment", "demo")
+
+
+class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return getattr(import_module(f"sam2fast.cli.{cmd_name}"), cmd_name) if cmd_name in VERBS else None
+
+
+class _NotesToStderr(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"sam2fast: note: {record.getMessage()}", err=True)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sam2fast")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """SAM 2: masks of objects in pictures from points, boxes and masks.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the model's checkpoint is missing.
+    """
+    notes = _NotesToStderr(logging.WARNING)
+    logger = logging.getLogger("sam2fast")
+    logger.addHandler(notes)
+    ctx.call_on_close(lambda: logger.removeHandler(notes))

@@ -1,0 +1,73 @@
+"""The files that a verb writes: their names, what they must not overwrite, and how they appear whole."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from sam2fast.cli.errors import UserError, one_line
+
+
+def output_files(out: Path, stem: str) -> dict[str, Path]:
+    """The files for one mask, by kind."""
+    return {
+        "mask": out / f"{stem}_mask.png",
+        "overlay": out / f"{stem}_overlay.png",
+        "json": out / f"{stem}.json",
+    }
+
+
+def check_files(images: Sequence[Path], mask: Path | None, out: Path) -> None:
+    """Checks before any work that all inputs are there, and that nothing read or written would be overwritten.
+
+    Raises:
+        UserError: an input is missing.
+        click.UsageError: two images would be written to the same files, or a file over one of the inputs.
+    """
+    inputs = [*images, *([mask] if mask else [])]
+    for path in inputs:
+        if not path.is_file():
+            raise UserError(f"no file {str(path)!r}")
+    sources: dict[str, Path] = {}
+    for image in images:
+        # Names that differ in case only are the same file on some systems.
+        other = sources.setdefault(image.stem.casefold(), image)
+        if other is not image:
+            raise click.UsageError(
+                f"the results of {other} and {image} would overwrite one another, since the names are the same; "
+                "run them one by one with different --out folders"
+            )
+    taken = {path.resolve() for path in inputs}
+    for image in images:
+        for file in output_files(out, image.stem).values():
+            if file.resolve() in taken:
+                raise click.UsageError(f"the result {file} would overwrite an input; choose another --out folder")
+
+
+def make_folder(out: Path) -> None:
+    """Makes the output folder unless it is there.
+
+    Raises:
+        UserError: a file is in the way, or the folder cannot be made.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"the output folder {str(out)!r} is a file")
+    with one_line(OSError):
+        out.mkdir(parents=True, exist_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file that appears whole or not at all.
+
+    Raises:
+        UserError: it cannot be written; nothing is left behind.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with one_line(OSError):
+        try:
+            partial.write_bytes(content)
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise

@@ -1,0 +1,35 @@
+"""Options that several verbs have."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+DTYPES = ("float32", "bfloat16", "float16")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_MODEL_OPTIONS = (
+    click.option(
+        "--model",
+        metavar="NAME",
+        help="tiny (default), small, base_plus or large: the SAM 2.1 models; an official name such as sam2_hiera_t; "
+        "or a YAML file. Left out with --checkpoint, the model is the one that its weights fit.",
+    ),
+    click.option(
+        "--checkpoint",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Weights, .pt or .safetensors. Left out, the official file is looked for in the folder "
+        "$SAM2FAST_CHECKPOINTS and in ./checkpoints.",
+    ),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
+    click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="To compute in."),
+)
+
+
+def model_options(command: Command) -> Command:
+    """Adds ``--model --checkpoint --device --dtype``."""
+    for option in reversed(_MODEL_OPTIONS):
+        command = option(command)
+    return command

@@ -1,0 +1,91 @@
+"""Writes what was found as pictures and JSON, and prints it as a table."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from PIL import Image
+
+from sam2fast.cli.files import output_files, write_atomically
+from sam2fast.cli.prompts import Prompts
+from sam2fast.cli.segmenter import Prediction, mask_box
+from sam2fast.overlay import draw_overlay
+from sam2fast.rle import encode_rle
+
+DIGITS = 6  # of a score
+# Pictures of photographs hardly get smaller with more effort, only later.
+OVERLAY_COMPRESSION = 1
+
+
+def write_result(
+    out: Path,
+    stem: str,
+    image: Path,
+    pixels: np.ndarray,
+    prompts: Prompts,
+    prediction: Prediction,
+    model: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Writes mask, overlay and JSON, and returns what the JSON holds.
+
+    Args:
+        image: the file that ``pixels (H, W, 3)``, uint8 or fp32 in [0, 1], are from.
+        model: what made the prediction.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    mask, files = prediction.mask, output_files(out, stem)
+    overlay = draw_overlay(
+        pixels if pixels.dtype == np.uint8 else np.rint(pixels * 255).astype(np.uint8),
+        mask[None],
+        [(c.x, c.y) for c in prompts.clicks],
+        [c.label for c in prompts.clicks],
+        None if prompts.box is None else [prompts.box],
+    )
+    record = {
+        "image": str(image),
+        "size": {"width": mask.shape[1], "height": mask.shape[0]},
+        "prompts": prompts.as_json(),
+        "score": round(prediction.score, DIGITS),
+        "candidate_scores": prediction.candidate_scores and [round(s, DIGITS) for s in prediction.candidate_scores],
+        "area": int(mask.sum()),
+        "box": mask_box(mask),
+        "rle": encode_rle(mask),
+        "model": dict(model),
+        "files": {kind: str(file) for kind, file in files.items()},
+    }
+    write_atomically(files["mask"], png(Image.fromarray(mask.astype(np.uint8) * 255)))
+    write_atomically(files["overlay"], png(overlay, OVERLAY_COMPRESSION))
+    # Last, so that where a JSON lies, its pictures lie too.
+    write_atomically(files["json"], (json.dumps(record, indent=2) + "\n").encode())
+    return record
+
+
+def png(picture: Image.Image, compress_level: int = 6) -> bytes:
+    """A picture as the content of a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=compress_level)
+    return buffer.getvalue()
+
+
+def print_results(records: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, float], out: Path) -> None:
+    """Prints a line per mask, by name, then the time per stage."""
+    rows = [("image", "score", "area", "box")]
+    for name, record in records.items():
+        box = "empty" if record["box"] is None else ",".join(map(str, record["box"]))
+        rows.append((click.format_filename(name), f"{record['score']:.3f}", str(record["area"]), box))
+    for line in _aligned(rows):
+        click.echo(line)
+    click.echo("time: " + ", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items()))
+    click.echo(f"written to {click.format_filename(out)}")
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns padded to their widest entry; numbers, in the middle ones, to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}" for row in rows]

@@ -1,0 +1,89 @@
+"""``sam2fast segment``: one object in each picture."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from sam2fast.cli.files import check_files, make_folder
+from sam2fast.cli.model_choice import choose_model
+from sam2fast.cli.options import model_options
+from sam2fast.cli.prompts import Box, BoxType, Click, ClickType, Prompts
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
+@click.option(
+    "--point", "clicks", multiple=True, type=ClickType(), help="A click; LABEL 0 is not the object. Repeatable."
+)
+@click.option("--box", "boxes", multiple=True, type=BoxType(), help="A box around the object.")
+@click.option(
+    "--mask",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A rough mask: a picture of any size, bright where the object is. Without --box its bounds "
+    "are the box, since the model hardly heeds a mask alone.",
+)
+@model_options
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("out"),
+    show_default=True,
+    metavar="DIR",
+    help="For the results.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
+def segment(
+    images: Sequence[Path],
+    clicks: Sequence[Click],
+    boxes: Sequence[Box],
+    mask: Path | None,
+    model: str | None,
+    checkpoint: Path | None,
+    device: str,
+    dtype: str,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Find one object in each IMAGE by points, a box or a mask.
+
+    Coordinates are pixels of the image as it is displayed, and apply to every image. One point alone may mean a part
+    or the whole: of three masks the best-scored is taken. Writes STEM_mask.png, STEM_overlay.png and STEM.json to
+    the output folder. Stops at the first image that fails.
+    """
+    if len(boxes) > 1:
+        raise click.UsageError("one --box at a time: one object is segmented per run")
+    prompts = Prompts(clicks, boxes[0] if boxes else None, mask)
+    if not prompts:
+        raise click.UsageError("say what to segment, with --point, --box or --mask")
+    check_files(images, mask, out)
+    choice = choose_model(model, checkpoint)
+    make_folder(out)
+
+    from sam2fast.cli.results import print_results, write_result
+    from sam2fast.cli.segmenter import Segmenter
+
+    segmenter = Segmenter(choice, device, dtype)
+    mask_prompt = None if mask is None else segmenter.read_mask(mask)
+    records = {}
+    for image in images:
+        pixels = segmenter.read(image)
+        height, width = pixels.shape[:2]
+        asked = prompts
+        if mask_prompt is not None and prompts.box is None:
+            asked = replace(prompts, box=mask_prompt.bounds.scaled(width, height))
+        for prompt in asked.outside(width, height):
+            click.echo(f"sam2fast: note: {prompt} lies outside {image} ({width}x{height})", err=True)
+        segmenter.encode(pixels)
+        prediction = segmenter.predict(asked, mask_prompt)
+        with segmenter.stage("write"):
+            description = segmenter.description
+            records[str(image)] = write_result(out, image.stem, image, pixels, asked, prediction, description)
+    if as_json:
+        seconds = {stage: round(value, 4) for stage, value in segmenter.seconds.items()}
+        click.echo(json.dumps({"results": list(records.values()), "seconds": seconds}, indent=2))
+    else:
+        print_results(records, segmenter.seconds, out)

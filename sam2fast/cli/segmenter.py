@@ -1,0 +1,154 @@
+"""Loads a model, asks it for one mask at a time, and keeps the time of every stage."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from sam2fast.build_sam import build_sam2
+from sam2fast.cli.errors import UserError, one_line
+from sam2fast.cli.model_choice import ModelChoice
+from sam2fast.cli.prompts import Box, Prompts
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.transforms import ImageError, to_pixels
+
+# Of a mask prompt: plus inside, minus outside. Below what the model gives its own masks, so that it may correct a rough
+# one.
+MASK_LOGIT = 4.0
+
+
+@dataclass
+class MaskPrompt:
+    """A mask for an image of any size."""
+
+    logits: np.ndarray  # (1, S/4, S/4) fp32
+    bounds: Box  # of the foreground, in [0, 1]
+
+
+@dataclass
+class Prediction:
+    """The best mask for some prompts."""
+
+    mask: np.ndarray  # (H, W) bool
+    score: float  # the IoU with the object that the model expects
+    candidate_scores: list[float] | None  # of all masks, where there was a choice
+
+
+class Segmenter:
+    """A model on its device.
+
+    Raises:
+        UserError: checkpoint, configuration, device or dtype cannot be used.
+    """
+
+    def __init__(self, choice: ModelChoice, device: str, dtype: str) -> None:
+        self.seconds: dict[str, float] = {}
+        self._device: torch.device | None = None
+        with self.stage("load model"), one_line(OSError, ValueError, RuntimeError, ImportError):
+            model = build_sam2(choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype))
+            self._predictor = SAM2ImagePredictor(model)
+            self._device = model.device
+        self.description: dict[str, Any] = {
+            "config": choice.config,
+            "checkpoint": str(choice.checkpoint),
+            "device": str(self._device),
+            "dtype": dtype,
+        }
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds the time of the block, until the device is done, to ``seconds[name]``."""
+        start = time.perf_counter()
+        yield
+        if self._device is not None and self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        elif self._device is not None and self._device.type == "mps":
+            torch.mps.synchronize()
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def read(self, path: Path) -> np.ndarray:
+        """The pixels ``(H, W, 3)`` of a file, upright; uint8, or fp32 in [0, 1].
+
+        Raises:
+            UserError: there is no such image.
+        """
+        with self.stage("read image"):
+            return _read(path)
+
+    def read_mask(self, path: Path) -> MaskPrompt:
+        """A picture of a mask, of any size, as a prompt.
+
+        Foreground is what is brighter than half of the brightest pixel, so that 0 and 1, 0 and 255 and any palette do.
+
+        Raises:
+            UserError: there is no such picture, or it is black all over.
+        """
+        with self.stage("read image"):
+            brightness = _read(path).max(axis=2).astype(np.float32)
+            mask = brightness > brightness.max() / 2
+            box = mask_box(mask)
+            if box is None:
+                raise UserError(f"the mask {path} is empty: all of its pixels are black")
+            height, width = mask.shape
+            bounds = Box(box[0] / width, box[1] / height, (box[2] + 1) / width, (box[3] + 1) / height)
+            size = self._predictor.model.sam_prompt_encoder.mask_input_size
+            share = F.interpolate(
+                torch.from_numpy(mask)[None, None].float(), size, mode="bilinear", align_corners=False, antialias=True
+            )
+            return MaskPrompt(((2 * share[0] - 1) * MASK_LOGIT).numpy(), bounds)
+
+    def encode(self, pixels: np.ndarray) -> None:
+        """Makes ``pixels (H, W, 3)`` the image that :meth:`predict` answers for.
+
+        Raises:
+            UserError: the device's memory is too small.
+        """
+        with self.stage("encode"), one_line(torch.OutOfMemoryError):
+            self._predictor.set_image(pixels)
+
+    def predict(self, prompts: Prompts, mask: MaskPrompt | None = None) -> Prediction:
+        """The best mask for the prompts; one click alone is answered by the best-scored of three.
+
+        Args:
+            mask: ``prompts.mask`` as :meth:`read_mask` returns it.
+
+        Raises:
+            UserError: the model refuses the prompts, or its numbers are not finite.
+        """
+        clicks = prompts.clicks
+        with self.stage("predict"), one_line(ValueError, torch.OutOfMemoryError):
+            masks, scores, _ = self._predictor.predict(
+                point_coords=np.array([(c.x, c.y) for c in clicks]) if clicks else None,
+                point_labels=np.array([c.label for c in clicks]) if clicks else None,
+                box=None if prompts.box is None else np.array(prompts.box),
+                mask_input=None if mask is None else mask.logits,
+                multimask_output=prompts.is_ambiguous,
+            )
+        if not np.isfinite(scores).all():
+            raise UserError(
+                "the model's scores are not finite: its weights are damaged, or float16 is too narrow for it"
+            )
+        best = int(scores.argmax())
+        candidates = [float(score) for score in scores] if len(scores) > 1 else None
+        return Prediction(masks[best] > 0, float(scores[best]), candidates)
+
+
+def mask_box(mask: np.ndarray) -> list[int] | None:
+    """First and last column and row of ``mask (H, W)`` as [x0, y0, x1, y1], both inclusive; none if it is empty."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    return [int(v) for v in (columns[0], rows[0], columns[-1], rows[-1])] if len(columns) else None
+
+
+def _read(path: Path) -> np.ndarray:
+    with one_line(FileNotFoundError):
+        try:
+            return to_pixels(path).numpy()
+        except ImageError as error:
+            reason = " ".join(str(error).split())
+            raise UserError(reason if str(path) in reason else f"{path}: {reason}") from error

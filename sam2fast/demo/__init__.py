@@ -1,0 +1,1 @@
+"""What ``sam2fast demo`` shows."""

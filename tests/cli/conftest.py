@@ -1,0 +1,94 @@
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import click.testing
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tame_weights import fill
+
+from sam2fast.build_sam import build_sam2
+from sam2fast.cli import main
+from sam2fast.config import shipped_configs
+
+CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
+OFFICIAL_FILE = "sam2.1_hiera_tiny.pt"
+
+
+class Model(NamedTuple):
+    """A checkpoint of the tiny model, and a configuration that runs it on small images, 16 times as fast."""
+
+    checkpoint: Path
+    small_config: Path
+
+    @property
+    def small(self) -> list[str]:
+        return ["--model", str(self.small_config), "--checkpoint", str(self.checkpoint), "--device", "cpu"]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Model:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    weights = fill(build_sam2(CONFIG, None, device="cpu"), seed=0).state_dict()
+    torch.save({"model": weights}, folder / OFFICIAL_FILE)
+    text = shipped_configs()["sam2.1/sam2.1_hiera_t"].read_text()
+    assert "image_size: 1024" in text
+    (folder / "small.yaml").write_text(text.replace("image_size: 1024", "image_size: 256"))
+    return Model(folder / OFFICIAL_FILE, folder / "small.yaml")
+
+
+@pytest.fixture(autouse=True)
+def no_checkpoints_of_the_machine(monkeypatch):
+    monkeypatch.delenv("SAM2FAST_CHECKPOINTS", raising=False)
+
+
+# Loading takes most of the time of a run on a small image.
+load_once = functools.cache(build_sam2)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The command in this process, in an empty folder; a model that an earlier test has loaded is used again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sam2fast.cli.segmenter.build_sam2", load_once)
+
+    def invoke(*arguments: object) -> click.testing.Result:
+        result = click.testing.CliRunner().invoke(main, [str(a) for a in arguments], prog_name="sam2fast")
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def run_command(tmp_path):
+    """The installed command as a process of its own, in an empty folder."""
+
+    def start(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+        command = [str(Path(sys.executable).with_name("sam2fast")), *map(str, arguments)]
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, **environment}, check=False
+        )
+
+    return start
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """Makes a picture file of two coloured halves and some noise."""
+
+    def make(name: str = "picture.png", width: int = 96, height: int = 64, **options) -> Path:
+        pixels = np.random.default_rng(0).integers(0, 60, (height, width, 3), dtype=np.uint8)
+        pixels[:, width // 2 :] += np.array([150, 60, 0], dtype=np.uint8)
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(pixels).save(path, **options)
+        return path
+
+    return make

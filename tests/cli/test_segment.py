@@ -1,0 +1,464 @@
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sam2fast import __version__
+from sam2fast._official_names import RELEASES
+from sam2fast.build_sam import build_sam2
+from sam2fast.cli.model_choice import choose_model
+from sam2fast.rle import decode_rle
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+
+EXIF_ORIENTATION, QUARTER_TURN = 0x0112, 6
+
+
+def read_mask(path) -> np.ndarray:
+    picture = Image.open(path)
+    assert picture.mode == "L"
+    pixels = np.asarray(picture)
+    assert set(np.unique(pixels)) <= {0, 255}
+    return pixels > 0
+
+
+def load(path) -> dict:
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def api(model) -> SAM2ImagePredictor:
+    """What the small model answers without the command line."""
+    return SAM2ImagePredictor(build_sam2(model.small_config, model.checkpoint, device="cpu"))
+
+
+def assert_one_line(result, code: int = 1) -> str:
+    """The error of a finished command: one line, no traceback, nothing on stdout."""
+    error = result.stderr.removesuffix("\n")
+    assert result.stdout == ""
+    assert (getattr(result, "exit_code", None) or getattr(result, "returncode", None)) == code
+    assert error.startswith("sam2fast: ") and "\n" not in error
+    return error
+
+
+# ---- the whole way ----
+
+
+def test_command_end_to_end(run_command, picture, tmp_path, model):
+    """Two pictures, the default model found by its official file name, one of them lying on its side."""
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = QUARTER_TURN
+    upright, turned = picture("a.png"), picture("folder/b.jpg", exif=exif)
+    out = tmp_path / "results"
+    result = run_command(
+        "segment", upright, turned, "--point", "20,30", "--out", out, "--device", "cpu", "--json",
+        SAM2FAST_CHECKPOINTS=str(model.checkpoint.parent),
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    printed = json.loads(result.stdout)
+    assert set(printed["seconds"]) == {"load model", "read image", "encode", "predict", "write"}
+    assert sorted(os.listdir(out)) == [
+        "a.json", "a_mask.png", "a_overlay.png", "b.json", "b_mask.png", "b_overlay.png",
+    ]  # fmt: skip
+    assert printed["results"] == [load(out / "a.json"), load(out / "b.json")]
+
+    full_size = SAM2ImagePredictor(build_sam2("sam2.1_hiera_t", model.checkpoint, device="cpu"))
+    for record, path, size in zip(printed["results"], (upright, turned), ((96, 64), (64, 96)), strict=True):
+        mask = read_mask(record["files"]["mask"])
+        assert (record["size"]["width"], record["size"]["height"]) == size == mask.shape[::-1]
+        assert Image.open(record["files"]["overlay"]).size == size
+        np.testing.assert_array_equal(decode_rle(record["rle"]), mask)
+        assert record["area"] == mask.sum()
+        assert record["image"] == str(path)
+        assert record["prompts"] == {"points": [[20, 30]], "labels": [1], "box": None, "mask": None}
+        assert record["model"] == {
+            "config": "configs/sam2.1/sam2.1_hiera_t.yaml",
+            "checkpoint": str(model.checkpoint),
+            "device": "cpu",
+            "dtype": "float32",
+        }
+        full_size.set_image(str(path))
+        masks, scores, _ = full_size.predict(np.array([[20, 30]]), np.array([1]))
+        np.testing.assert_allclose(record["candidate_scores"], scores, atol=1e-4)
+        assert record["score"] == max(record["candidate_scores"])
+        assert (masks[scores.argmax()] != mask).mean() < 1e-3
+
+
+def test_command_without_checkpoint(run_command, picture):
+    result = run_command("segment", picture(), "--point", "5,5", "--model", "large")
+    error = assert_one_line(result, code=3)
+    assert "sam2.1_hiera_large.pt" in error and "$SAM2FAST_CHECKPOINTS (not set)" in error
+    assert "https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_large.pt" in error
+
+
+def test_help_version_and_usage_errors_need_no_torch(tmp_path):
+    code = """
+import sys
+from sam2fast.cli import main
+for arguments in (["--help"], ["--version"], ["segment", "--help"], ["demo", "--help"], ["segment", "x.png"],
+                  ["demo", "--model", "large"]):
+    try:
+        main(arguments, prog_name="sam2fast")
+    except SystemExit as stop:
+        print("exit", stop.code, *arguments)
+assert "torch" not in sys.modules and "numpy" not in sys.modules
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 0, result.stderr
+    codes = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("exit ")]
+    assert codes == ["0", "0", "0", "0", "2", "3"]
+    assert f"sam2fast, version {__version__}" in result.stdout
+    assert "segment" in result.stdout and "demo" in result.stdout
+
+
+# ---- prompts ----
+
+
+def test_one_click_takes_the_best_of_three(run, picture, tmp_path, model):
+    result = run("segment", picture(), "--point", "70.5,20", *model.small)
+    record = load(tmp_path / "out/picture.json")
+    assert len(record["candidate_scores"]) == 3
+    assert record["score"] == max(record["candidate_scores"])
+    name, score, area, box = result.stdout.splitlines()[1].split()
+    assert name == str(tmp_path / "picture.png") and area == str(record["area"])
+    assert score == f"{record['score']:.3f}" and box == ",".join(map(str, record["box"]))
+    times = result.stdout.splitlines()[2]
+    stages = re.findall(r"([a-z ]+) \d+\.\d\d s", times.removeprefix("time:"))
+    assert [stage.strip() for stage in stages] == ["load model", "read image", "encode", "predict", "write"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prompts"),
+    [
+        (["--box", "10,8,60,50"], {"box": np.array([10, 8, 60, 50])}),
+        (
+            ["--point", "20,30", "--point", "60,30,0"],
+            {"point_coords": np.array([[20, 30], [60, 30]]), "point_labels": np.array([1, 0])},
+        ),
+        (
+            ["--point", "20,30", "--box", "10,8,60,50"],
+            {"point_coords": np.array([[20, 30]]), "point_labels": [1], "box": np.array([10, 8, 60, 50])},
+        ),
+    ],
+)
+def test_unambiguous_prompts_give_one_mask(run, picture, tmp_path, model, api, arguments, prompts):
+    path = picture()
+    assert run("segment", path, *arguments, *model.small).exit_code == 0
+    record = load(tmp_path / "out/picture.json")
+    api.set_image(str(path))
+    masks, scores, _ = api.predict(**prompts, multimask_output=False)
+    assert record["candidate_scores"] is None
+    assert record["score"] == pytest.approx(float(scores[0]), abs=1e-4)
+    mask = read_mask(tmp_path / "out/picture_mask.png")
+    assert (mask != (masks[0] > 0)).mean() < 1e-3
+    if mask.any():
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        assert record["box"] == [columns[0], rows[0], columns[-1], rows[-1]]
+    else:
+        assert record["box"] is None
+
+
+@pytest.mark.parametrize("brightest", [1, 255])
+def test_mask_prompt(run, picture, tmp_path, model, api, brightest):
+    """A mask picture of another size; its bounds are the box."""
+    rough = np.zeros((32, 48), dtype=np.uint8)
+    rough[8:24, 12:36] = brightest
+    Image.fromarray(rough).save(tmp_path / "rough.png")
+    path = picture()
+    assert run("segment", path, "--mask", tmp_path / "rough.png", *model.small).exit_code == 0
+    record = load(tmp_path / "out/picture.json")
+    assert record["prompts"]["box"] == [24, 16, 72, 48]
+    assert record["prompts"]["mask"] == str(tmp_path / "rough.png")
+    # 64 is a quarter of the small model's image size. Resizing blurs the edges a little, hence the tolerance.
+    logits = np.full((1, 64, 64), -4, dtype=np.float32)
+    logits[:, 16:48, 16:48] = 4
+    api.set_image(str(path))
+    box = np.array([24, 16, 72, 48])
+    _, scores, _ = api.predict(box=box, mask_input=logits, multimask_output=False)
+    _, without, _ = api.predict(box=box, multimask_output=False)
+    assert abs(record["score"] - scores[0]) < 0.2 * abs(without[0] - scores[0])
+
+
+def test_mask_prompt_with_a_box_of_its_own(run, picture, tmp_path, model):
+    Image.fromarray(np.eye(50, dtype=bool)).save(tmp_path / "rough.png")
+    result = run("segment", picture(), "--mask", tmp_path / "rough.png", "--box", "1,2,30,40", *model.small)
+    assert result.exit_code == 0
+    assert load(tmp_path / "out/picture.json")["prompts"]["box"] == [1, 2, 30, 40]
+
+
+def test_prompt_outside_the_image_is_noted(run, picture, model):
+    result = run("segment", picture(), "--point", "-5,200", "--json", *model.small)
+    assert result.exit_code == 0
+    assert "note: point -5,200 lies outside" in result.stderr and "(96x64)" in result.stderr
+    json.loads(result.stdout)
+
+
+# ---- pictures and dtypes ----
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "CMYK", "I;16", "F"])
+def test_every_kind_of_picture(run, tmp_path, model, mode):
+    grey = np.tile(np.arange(96, dtype=np.uint16), (64, 1))
+    if mode == "I;16":
+        image = Image.fromarray(grey * 600)
+    elif mode == "F":
+        image = Image.fromarray((grey / 96).astype(np.float32))
+    else:
+        image = Image.fromarray(grey.astype(np.uint8)).convert(mode)
+    image.save(tmp_path / "x.tiff")
+    assert run("segment", tmp_path / "x.tiff", "--point", "20,30", *model.small).exit_code == 0
+    overlay = Image.open(tmp_path / "out/x_overlay.png")
+    assert overlay.mode == "RGB" and overlay.size == (96, 64)
+    assert read_mask(tmp_path / "out/x_mask.png").shape == (64, 96)
+
+
+def test_bfloat16(run, picture, tmp_path, model):
+    assert run("segment", picture(), "--point", "20,30", "--dtype", "bfloat16", *model.small).exit_code == 0
+    assert load(tmp_path / "out/picture.json")["model"]["dtype"] == "bfloat16"
+
+
+# ---- choosing a model ----
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "file"),
+    [
+        (None, "sam2.1/sam2.1_hiera_t", "sam2.1_hiera_tiny.pt"),
+        ("tiny", "sam2.1/sam2.1_hiera_t", "sam2.1_hiera_tiny.pt"),
+        ("small", "sam2.1/sam2.1_hiera_s", "sam2.1_hiera_small.pt"),
+        ("base_plus", "sam2.1/sam2.1_hiera_b+", "sam2.1_hiera_base_plus.pt"),
+        ("base+", "sam2.1/sam2.1_hiera_b+", "sam2.1_hiera_base_plus.pt"),
+        ("large", "sam2.1/sam2.1_hiera_l", "sam2.1_hiera_large.pt"),
+        ("sam2_hiera_t", "sam2/sam2_hiera_t", "sam2_hiera_tiny.pt"),
+        ("sam2_hiera_b+.yaml", "sam2/sam2_hiera_b+", "sam2_hiera_base_plus.pt"),
+        ("sam2.1_hiera_l", "sam2.1/sam2.1_hiera_l", "sam2.1_hiera_large.pt"),
+        ("configs/sam2.1/sam2.1_hiera_s.yaml", "sam2.1/sam2.1_hiera_s", "sam2.1_hiera_small.pt"),
+        ("sam2/sam2_hiera_l", "sam2/sam2_hiera_l", "sam2_hiera_large.pt"),
+        ("facebook/sam2-hiera-small", "sam2/sam2_hiera_s", "sam2_hiera_small.pt"),
+    ],
+)
+def test_official_names(tmp_path, monkeypatch, name, config, file):
+    monkeypatch.chdir(tmp_path)
+    local, named = tmp_path / "checkpoints", tmp_path / "named"
+    for folder in (local, named):
+        folder.mkdir()
+        for release in RELEASES.values():
+            (folder / release.checkpoint).touch()
+    choice = choose_model(name, None)
+    assert choice.config == f"configs/{config}.yaml"
+    assert choice.checkpoint.absolute() == local / file
+    monkeypatch.setenv("SAM2FAST_CHECKPOINTS", str(named))
+    assert choose_model(name, None).checkpoint == named / file
+    (named / file).unlink()
+    assert choose_model(name, None).checkpoint.absolute() == local / file
+
+
+def test_checkpoint_alone_tells_its_configuration(model, tmp_path):
+    renamed = tmp_path / "renamed.pt"
+    renamed.symlink_to(model.checkpoint)
+    assert choose_model(None, renamed) == ("configs/sam2.1/sam2.1_hiera_t.yaml", renamed)
+
+
+def test_unknown_checkpoint_asks_for_the_model(run, picture, tmp_path):
+    torch.save({"model": {"weight": torch.zeros(3)}}, tmp_path / "other.pt")
+    error = assert_one_line(run("segment", picture(), "--point", "1,1", "--checkpoint", tmp_path / "other.pt"))
+    assert "--model" in error and "other.pt" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "huge"], "no model or YAML file 'huge'"),
+        (["--model", "own.yaml"], "--checkpoint FILE"),
+    ],
+)
+def test_models_that_cannot_be_meant(run, picture, tmp_path, arguments, message):
+    (tmp_path / "own.yaml").write_text("model: {}")
+    result = run("segment", picture(), "--point", "1,1", *arguments)
+    assert result.exit_code == 2 and message in result.stderr
+
+
+# ---- errors ----
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--point, --box or --mask"),
+        (["--point", "5"], "'5' is not X,Y[,LABEL]"),
+        (["--point", "5,six"], "not X,Y[,LABEL]"),
+        (["--point", "1,2,1,4"], "not X,Y[,LABEL]"),
+        (["--point", "nan,2"], "not X,Y[,LABEL]"),
+        (["--point", "1,2,7"], "label 7; expected 1"),
+        (["--point", "1,2,-1"], "label -1; expected 1"),
+        (["--box", "1,2,3"], "not X0,Y0,X1,Y1"),
+        (["--box", "9,9,1,1"], "wrong way round"),
+        (["--box", "1,1,9,9", "--box", "2,2,8,8"], "one --box"),
+        (["--point", "1,1", "--dtype", "int8"], "--dtype"),
+    ],
+)
+def test_usage_errors(run, picture, arguments, message):
+    result = run("segment", picture(), *arguments)
+    assert result.exit_code == 2 and result.stdout == ""
+    assert message in result.stderr
+
+
+def test_no_image(run):
+    assert run("segment", "--point", "1,1").exit_code == 2
+
+
+def test_missing_image(run, tmp_path, model):
+    assert "nowhere.png" in assert_one_line(run("segment", "nowhere.png", "--point", "1,1", *model.small))
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_mask(run, picture, model):
+    assert "rough.png" in assert_one_line(run("segment", picture(), "--mask", "rough.png", *model.small))
+
+
+def test_black_mask(run, picture, tmp_path, model):
+    Image.new("L", (9, 9)).save(tmp_path / "black.png")
+    error = assert_one_line(run("segment", picture(), "--mask", tmp_path / "black.png", *model.small))
+    assert "black.png is empty" in error
+
+
+def damaged_jpeg() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(buffer, "JPEG")
+    return buffer.getvalue()[:1500]
+
+
+@pytest.mark.parametrize("content", [b"not an image", b"", damaged_jpeg()], ids=["text", "empty", "cut short"])
+def test_not_an_image(run, tmp_path, model, content):
+    (tmp_path / "x.jpg").write_bytes(content)
+    assert "x.jpg" in assert_one_line(run("segment", tmp_path / "x.jpg", "--point", "1,1", *model.small))
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_results_before_a_failing_image_stay(run, picture, tmp_path, model):
+    (tmp_path / "b.png").write_bytes(b"no image")
+    result = run("segment", picture("a.png"), tmp_path / "b.png", picture("c.png"), "--point", "1,1", *model.small)
+    assert_one_line(result)
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.json", "a_mask.png", "a_overlay.png"]
+
+
+@pytest.mark.parametrize("names", [("a/x.png", "b/x.png"), ("x.png", "x.jpg"), ("x.png", "x.png"), ("x.png", "X.jpg")])
+def test_same_names(run, picture, tmp_path, names):
+    result = run("segment", *map(picture, names), "--point", "1,1")
+    assert result.exit_code == 2 and "overwrite one another" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_inputs_are_not_overwritten(run, picture, tmp_path):
+    image, mask = picture(), picture("picture_mask.png")
+    before = mask.read_bytes()
+    for arguments in ([image, "--mask", mask], [image, mask, "--point", "1,1"]):
+        result = run("segment", *arguments, "--out", tmp_path)
+        assert result.exit_code == 2 and "would overwrite an input" in result.stderr
+    assert mask.read_bytes() == before
+
+
+def test_output_folder_is_a_file(run, picture, tmp_path, model):
+    (tmp_path / "taken").write_text("here")
+    error = assert_one_line(run("segment", picture(), "--point", "1,1", "--out", "taken", *model.small))
+    assert "'taken' is a file" in error
+
+
+def test_nothing_half_written_stays(run, picture, tmp_path, model):
+    """A folder in the place of one result makes its writing fail at the last step."""
+    (tmp_path / "out/picture_overlay.png").mkdir(parents=True)
+    assert_one_line(run("segment", picture(), "--point", "1,1", *model.small))
+    assert sorted(os.listdir(tmp_path / "out")) == ["picture_mask.png", "picture_overlay.png"]
+
+
+def test_results_have_the_permissions_of_other_files(run, picture, tmp_path, model):
+    assert run("segment", picture(), "--point", "1,1", *model.small).exit_code == 0
+    (tmp_path / "other").touch()
+    assert (tmp_path / "out/picture.json").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_missing_checkpoint_file(run, picture):
+    result = run("segment", picture(), "--point", "1,1", "--checkpoint", "nowhere.pt")
+    assert "nowhere.pt" in assert_one_line(result, code=3)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--model", "tiny"]])
+def test_corrupt_checkpoint(run, picture, tmp_path, model, arguments):
+    broken = tmp_path / "broken.pt"
+    with model.checkpoint.open("rb") as source, broken.open("wb") as target:
+        target.write(source.read(1_000_000))
+    result = run("segment", picture(), "--point", "1,1", "--checkpoint", broken, *arguments)
+    assert "broken.pt" in assert_one_line(result)
+
+
+def test_checkpoint_of_another_model(run, picture, model):
+    result = run("segment", picture(), "--point", "1,1", "--model", "large", "--checkpoint", model.checkpoint)
+    assert "sam2.1_hiera_t.yaml" in assert_one_line(result)
+
+
+@pytest.mark.parametrize("content", ["[", "- a", "model: {_target_: os.system}", "\x00\xff"])
+def test_broken_configuration(run, picture, tmp_path, model, content):
+    (tmp_path / "own.yaml").write_text(content, encoding="latin-1")
+    result = run("segment", picture(), "--point", "1,1", "--model", "own.yaml", "--checkpoint", model.checkpoint)
+    assert "own.yaml" in assert_one_line(result) or "os.system" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--device", "cpu", "--dtype", "float16"], ["--device", "toaster"]])
+def test_device_that_cannot(run, picture, model, arguments):
+    assert_one_line(run("segment", picture(), "--point", "1,1", "--checkpoint", model.checkpoint, *arguments))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
+def test_no_cuda(run, picture, model):
+    result = run("segment", picture(), "--point", "1,1", "--checkpoint", model.checkpoint, "--device", "cuda")
+    assert "no CUDA" in assert_one_line(result)
+
+
+def test_weights_that_are_not_finite(run, picture, tmp_path, model):
+    weights = torch.load(model.checkpoint, weights_only=True, mmap=True)["model"]
+    name = "sam_mask_decoder.iou_prediction_head.layers.2.bias"
+    weights[name] = torch.full_like(weights[name], float("nan"))
+    damaged = tmp_path / "damaged.pt"
+    torch.save({"model": weights}, damaged)
+    result = run("segment", picture(), "--point", "1,1", "--model", model.small_config, "--checkpoint", damaged)
+    assert "not finite" in assert_one_line(result)
+    assert os.listdir(tmp_path / "out") == []
+
+
+# ---- real weights ----
+
+
+@pytest.mark.weights
+def test_truck(run_command, run, tmp_path, weights_folder, data_folder):
+    truck = tmp_path / "truck.jpg"
+    shutil.copy(data_folder / "images/truck.jpg", truck)
+    chosen = ["--checkpoint", weights_folder / "sam2_hiera_tiny_image_fp16.pt", "--device", "cpu"]
+    result = run_command("segment", truck, "--point", "500,375", "--json", *chosen)
+    assert result.returncode == 0, result.stderr
+    assert "works for images, not for video" in result.stderr
+    (record,) = json.loads(result.stdout)["results"]
+    np.testing.assert_allclose(record["candidate_scores"], (0.046, 0.920, 0.523), atol=0.005)
+    assert record["model"]["config"] == "configs/sam2/sam2_hiera_t.yaml"
+    assert run("segment", truck, "--box", "425,600,700,875", *chosen).exit_code == 0
+    assert load(tmp_path / "out/truck.json")["score"] == pytest.approx(0.968, abs=0.005)
+
+
+@pytest.mark.weights
+def test_rough_mask_of_a_wheel(run, tmp_path, weights_folder, data_folder):
+    """A disc drawn over the rear wheel becomes the wheel's outline."""
+    truck = data_folder / "images/truck.jpg"
+    chosen = ["--checkpoint", weights_folder / "sam2_hiera_tiny_image_fp16.pt", "--device", "cpu"]
+    y, x = np.ogrid[:300, :450]
+    Image.fromarray(np.hypot(x - 140, y - 185) < 30).save(tmp_path / "rough.png")
+    assert run("segment", truck, "--mask", tmp_path / "rough.png", *chosen).exit_code == 0
+    by_mask = read_mask(tmp_path / "out/truck_mask.png")
+    assert run("segment", truck, "--box", "425,600,700,875", *chosen).exit_code == 0
+    by_box = read_mask(tmp_path / "out/truck_mask.png")
+    assert (by_mask & by_box).sum() / (by_mask | by_box).sum() > 0.9

@@ -1,0 +1,150 @@
+"""The package as users get it: wheel from sdist in an empty environment, bare clone, cheap import, nothing touched."""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CHECK = """
+import sam2fast, sam2fast.kernels.window_attention, sam2fast.kernels.connected_components
+from sam2fast.config import load_config, shipped_configs
+names = sorted(shipped_configs())
+for name in names:
+    assert load_config(name).model._target_
+print(len(names), sam2fast.__file__)
+"""
+
+
+def run(python, *args: str, cwd=None, env=None) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | (env or {})
+    return subprocess.run([str(python), *args], capture_output=True, text=True, cwd=cwd, env=environment)
+
+
+def checked(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """What git has, and what it would add, without anything built."""
+    target = tmp_path_factory.mktemp("checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        source = ROOT / name
+        if source.is_symlink() or source.exists():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target / name, follow_symlinks=False)
+    return target
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout, tmp_path_factory):
+    """The wheel built from the sdist, in this environment: the index is not asked for build tools."""
+    out = tmp_path_factory.mktemp("dist")
+    checked(run(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(checkout)))
+    return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def empty_environment(wheel, tmp_path_factory):
+    """An environment with the wheel alone; its dependencies are this one's, but for triton."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    checked(run(python, "-m", "pip", "install", "--no-deps", "--no-index", "--disable-pip-version-check", str(wheel)))
+    site = Path(checked(run(python, "-c", "import site; print(site.getsitepackages()[0])")).strip())
+    ours = Path(checked(run(sys.executable, "-c", "import torch; print(torch.__path__[0])")).strip()).parent
+    for entry in ours.iterdir():
+        # Links, not a .pth file: that would let the editable install of this checkout in as well.
+        if not entry.name.startswith(("__editable__", "sam2fast", "sam2-", "triton")) and entry.suffix != ".pth":
+            link = site / entry.name
+            if not link.exists() and entry.name != "sam2":
+                link.symlink_to(entry)
+    return python
+
+
+def test_wheel_from_sdist(empty_environment, tmp_path):
+    count, file = checked(run(empty_environment, "-c", CHECK, cwd=tmp_path)).split()
+    assert int(count) == 8
+    assert "site-packages" in file
+
+
+def test_works_without_triton(empty_environment, tmp_path):
+    script = """
+        import importlib.util
+        assert importlib.util.find_spec("triton") is None
+        import numpy as np
+        from sam2fast import SAM2ImagePredictor, build_sam2
+        model = build_sam2("sam2.1_hiera_t", None, device="cpu", hydra_overrides_extra=["++model.image_size=256"])
+        predictor = SAM2ImagePredictor(model, max_hole_area=4)
+        predictor.set_image(np.zeros((40, 60, 3), dtype=np.uint8))
+        print(predictor.predict(point_coords=[[30, 20]], point_labels=[1])[0].shape)
+    """
+    script = "\n".join(line.strip() for line in script.splitlines())
+    assert checked(run(empty_environment, "-c", script, cwd=tmp_path)).strip() == "(3, 40, 60)"
+
+
+def test_the_command_is_installed(empty_environment, tmp_path):
+    done = subprocess.run(
+        [empty_environment.parent / "sam2fast", "--version"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert "0.1.0" in checked(done)
+
+
+def test_wheel_holds_the_package_and_nothing_else(wheel):
+    import zipfile
+
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names} <= {"sam2fast", f"{wheel.name.rsplit('-', 3)[0]}.dist-info"}
+    assert "sam2fast/py.typed" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names) and any("NOTICE" in name for name in names)
+
+
+def test_bare_clone(checkout):
+    count, file = checked(
+        run(sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(checkout)!r})\n" + CHECK)
+    ).split()
+    assert int(count) == 8 and file.startswith(str(checkout))
+
+
+def test_editable_install(tmp_path):
+    """This environment's own: the tests run on it."""
+    count, file = checked(run(sys.executable, "-c", CHECK, cwd=tmp_path)).split()
+    assert int(count) == 8 and Path(file).resolve().is_relative_to(ROOT)
+
+
+def test_kernels_refuses_to_be_a_top_level_package(checkout):
+    done = run(sys.executable, "-c", "import kernels", cwd=checkout)
+    assert "belongs to a PyPI package" in done.stderr
+
+
+IMPORT_IS_CLEAN = """
+import os, sys, time
+before = dict(os.environ)
+start = time.perf_counter()
+import sam2fast
+spent = time.perf_counter() - start
+assert "torch" not in sys.modules and "hydra" not in sys.modules, "import sam2fast pulls in heavy packages"
+import sam2fast.build_sam, sam2fast.sam2_image_predictor, torch
+from hydra.core.global_hydra import GlobalHydra
+assert not GlobalHydra.instance().is_initialized()
+assert torch.get_default_dtype() == torch.float32 and torch.is_grad_enabled()
+assert not torch.is_autocast_enabled("cpu") and torch.get_float32_matmul_precision() == "highest"
+assert dict(os.environ) == before or set(dict(os.environ)) - set(before) <= {"KMP_INIT_AT_FORK", "KMP_DUPLICATE_LIB_OK"}
+assert not any(name in sys.modules for name in ("triton", "torchvision", "huggingface_hub", "safetensors"))
+print(os.listdir("."))
+"""
+
+
+def test_import_has_no_side_effects(tmp_path):
+    assert checked(run(sys.executable, "-c", IMPORT_IS_CLEAN, cwd=tmp_path)).strip() == "[]"
