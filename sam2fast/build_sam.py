@@ -11,6 +11,7 @@ from torch import nn
 from sam2fast._official_names import RELEASES
 from sam2fast.checkpoints import load_checkpoint
 from sam2fast.config import ConfigError, build_from_config, load_config
+from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.sam2_base import SAM2Base
 
 # The original's table: Hugging Face id -> (configuration, checkpoint file).
@@ -164,9 +165,13 @@ def _check_dtype(dtype: torch.dtype | None, device: torch.device) -> None:
 
 
 def cast_weights(model: SAM2Base, dtype: torch.dtype | None) -> SAM2Base:
-    """Casts the weights of linear layers and convolutions in place; everything else keeps its dtype."""
+    """Casts the weights of linear layers and convolutions in place, but for the mask decoder's small heads.
+
+    Everything else keeps its dtype.
+    """
+    heads = tuple(f"sam_mask_decoder.{name}." for name in MaskDecoder.keep_fp32)
     if dtype is not None:
-        for module in model.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and not f"{name}.".startswith(heads):
                 module.to(dtype)
     return model

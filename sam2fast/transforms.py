@@ -15,6 +15,8 @@ from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles, upsample_
 ImageLike: TypeAlias = np.ndarray | Image.Image | Tensor | str | Path
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 SIXTEEN_TO_EIGHT_BITS = 257  # 65535 / 255
+# What PIL's decoders raise for files that are damaged, too large or no image.
+UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
 
 
 class ImageError(ValueError):
@@ -52,7 +54,7 @@ def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path) as file:
             return ImageOps.exif_transpose(file) or file
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise ImageError(f"{path} cannot be read as an image: {error}") from error
 
 

@@ -134,15 +134,20 @@ class Derived:
         return Derived, ()
 
 
-def in_bands(function: Callable[[Tensor], Tensor], x: Tensor, rows: int, tokens: int = 4096) -> Tensor:
+# Elements of a band's input in `in_bands`: 3 MiB in fp32, the best of 2**19 to 2**20 and of fixed lengths in
+# bench/side_by_side.py, by up to a fifth for the large model.
+BAND = 3 * 2**18
+
+
+def in_bands(function: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tensor:
     """``function(x)`` for ``x (B, H, W, C)``, computed in bands of whole multiples of ``rows`` rows.
 
-    On the CPU the intermediate results of a band of about ``tokens`` positions stay in the cache, and their memory is
-    used again by the next band. Elsewhere, and for autograd, it is one call. ``function`` must not mix positions of
-    different groups of ``rows`` rows.
+    On the CPU the intermediate results of a band stay in the cache, and their memory is used again by the next band.
+    Elsewhere, and for autograd, it is one call. ``function`` must not mix positions of different groups of ``rows``
+    rows.
     """
-    B, H, W, _ = x.shape
-    band = rows * max(1, tokens // (B * W * rows))
+    B, H, W, C = x.shape
+    band = rows * max(1, BAND // (B * W * C * rows))
     if not x.is_cpu or band >= H or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return function(x)
     bands = x.split(band, dim=1)

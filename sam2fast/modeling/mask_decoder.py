@@ -14,6 +14,9 @@ class MaskDecoder(nn.Module):
     Source: ``sam2.modeling.sam.mask_decoder.MaskDecoder``.
     """
 
+    # Parts that stay fp32 when the model's weights are cast, as they do under autocast.
+    keep_fp32 = ("output_hypernetworks_mlps", "iou_prediction_head", "pred_obj_score_head")
+
     def __init__(
         self,
         *,
@@ -139,14 +142,13 @@ class MaskDecoder(nn.Module):
         iou_token, mask_tokens = tokens[:, len(own) - 2], tokens[:, len(own) - 1 :][:, : self.num_mask_tokens]
 
         upscaled = self._upscale(source.transpose(1, 2).unflatten(2, (H, W)), high_res_features)
-        weights = [mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)]
-        with torch.autocast(upscaled.device.type, enabled=False):  # mask logits are fp32
+        # A few tokens' worth of work, on which hang mask logits, the choice among masks, and an object's presence.
+        with torch.autocast(upscaled.device.type, enabled=False):
+            weights = [mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)]
             masks = torch.stack(weights, dim=1).float() @ upscaled.float().flatten(2)
-        masks = masks.unflatten(2, upscaled.shape[-2:])
-
-        ious = self.iou_prediction_head(iou_token)
-        scores = self.pred_obj_score_head(tokens[:, 0]) if self.pred_obj_scores else ious.new_full((B, 1), 10.0)
-        return masks, ious, mask_tokens, scores
+            ious = self.iou_prediction_head(iou_token)
+            scores = self.pred_obj_score_head(tokens[:, 0]) if self.pred_obj_scores else ious.new_full((B, 1), 10.0)
+        return masks.unflatten(2, upscaled.shape[-2:]), ious, mask_tokens, scores
 
     def _upscale(self, source: Tensor, high_res_features: Sequence[Tensor] | None) -> Tensor:
         """``(B, C, H, W)`` to ``(B, C/8, 4H, 4W)``, adding the encoder's finer levels on the way."""

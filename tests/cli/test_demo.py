@@ -10,7 +10,8 @@ from sam2fast.demo.canvas import SCALE, Canvas
 from sam2fast.demo.scene import HEIGHT, VASE, WIDTH, draw_scene
 from sam2fast.rle import decode_rle
 
-FILES = ["mug.json", "mug_mask.png", "mug_overlay.png", "overlay.png", "scene.png", "vase.json", "vase_mask.png", "vase_overlay.png"]
+PARTS = (".json", "_mask.png", "_overlay.png")
+FILES = sorted(["overlay.png", "scene.png", *(name + part for name in ("mug", "vase") for part in PARTS)])
 
 
 def drawn_vase() -> np.ndarray:
