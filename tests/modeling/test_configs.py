@@ -11,7 +11,7 @@ import sam2
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from parity import config_name
+from parity import build_pair, config_name
 
 from sam2fast.build_sam import HF_MODEL_ID_TO_FILENAMES, build_sam2
 from sam2fast.config import ConfigError, build_from_config, load_config, official_to_ours, shipped_configs
@@ -195,3 +195,11 @@ def test_hydras_global_state_is_untouched(first):
     """)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.split() == ["sam2fast.modeling.sam2_base", "sam2.modeling.sam2_base"], done.stderr
+
+
+@pytest.mark.parametrize("size", ["sam2_t", "sam2.1_b+"])
+def test_norms_have_the_official_eps(size):
+    """A tenfold eps moves results by less than parity at 1e-4 would see."""
+    official, ours = build_pair(size)
+    eps = [{name: m.eps for name, m in model.named_modules() if hasattr(m, "eps")} for model in (official, ours)]
+    assert eps[0] == eps[1] and len(eps[0]) > 50
