@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TRITON_CACHE_DIR := $(CURDIR)/.cache/triton
 export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 
-.PHONY: demo test test-slow test-transformers bench lint format clean
+.PHONY: demo test test-slow test-transformers aot aot-3.6 bench lint format clean
 
 demo: $(VENV)/.installed  ## install, then segment a picture: CHECKPOINT=FILE make demo
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
@@ -25,6 +25,12 @@ test-slow: $(VENV)/.tested  ## the larger models
 
 test-transformers: .venv-transformers/.installed  ## the second oracle, in an environment without torchvision
 	.venv-transformers/bin/pytest -o addopts="--import-mode=importlib" tests/transformers $(PYTEST)
+
+aot: $(VENV)/.installed  ## compile every stored kernel configuration without a GPU
+	env -u TRITON_INTERPRET $(BIN)/python bench/aot.py $(AOT)
+
+aot-3.6: .venv-triton-3.6/.installed  ## the same with the oldest supported triton
+	env -u TRITON_INTERPRET .venv-triton-3.6/bin/python bench/aot.py $(AOT)
 
 bench: $(VENV)/.tested  ## microbenchmarks on this machine
 	$(BIN)/pytest bench --benchmark-only $(PYTEST)
@@ -39,7 +45,7 @@ format: $(VENV)/.linted
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-transformers .cache build dist out *.egg-info
+	rm -rf $(VENV) .venv-transformers .venv-triton-3.6 .cache build dist out *.egg-info
 
 $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
@@ -56,6 +62,13 @@ $(VENV)/.tested: $(VENV)/.installed tests/oracle.txt
 
 $(VENV)/.linted: $(VENV)/.installed
 	$(PIP) install --quiet $(CONSTRAIN) ruff mypy types-tqdm
+	touch $@
+
+# Not from constraints.txt, which pins the triton that pairs with its torch.
+.venv-triton-3.6/.installed: setup.py
+	$(PYTHON) -m venv .venv-triton-3.6
+	.venv-triton-3.6/bin/python -m pip install --quiet "torch>=2.6,<2.14" triton==3.6.0 numpy setuptools
+	.venv-triton-3.6/bin/python -m pip install --quiet --no-deps -e .
 	touch $@
 
 .venv-transformers/.installed: setup.py constraints.txt tests/transformers/requirements.txt

@@ -50,7 +50,7 @@ setup(
     license="Apache-2.0",
     packages=list_packages(),
     package_dir=PACKAGE_DIR,
-    package_data={"sam2fast": ["py.typed"], "sam2fast.configs": ["**/*.yaml"]},
+    package_data={"sam2fast": ["py.typed"], "sam2fast.configs": ["**/*.yaml"], "sam2fast.kernels": ["*.json"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6",

@@ -4,6 +4,8 @@ import contextlib
 import functools
 import importlib.util
 import os
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextvars import ContextVar
 
@@ -11,8 +13,15 @@ import torch
 
 BACKENDS = ("auto", "torch", "triton")
 OLDEST_TRITON = (3, 6)
+OLDEST_GPU = (8, 0)  # compute capability
 # Ops that have a Triton kernel; every other op runs its torch twin.
-KERNELS: frozenset[str] = frozenset()
+KERNELS = frozenset({"connected_components"})
+
+# Op -> how often its kernel was launched in this process. Each launcher counts, so that tests can prove one ran.
+launches: Counter[str] = Counter()
+_launches_lock = threading.Lock()
+# Triton's interpreter computes on the bits of bfloat16 as if they were integers; tests repair it and say so here.
+interpreter_knows_bfloat16 = False
 
 _forced: ContextVar[str | None] = ContextVar("sam2fast_backend", default=None)
 
@@ -50,7 +59,8 @@ def backend(name: str) -> Iterator[None]:
 def use_triton(op: str, *tensors: torch.Tensor) -> bool:
     """Whether the Triton kernel of ``op`` runs for these tensors.
 
-    ``auto`` takes it wherever it can run, ``torch`` never.
+    ``auto`` takes it wherever it can run, which is on GPUs; ``torch`` never. ``triton`` takes it also for CPU tensors
+    under Triton's interpreter (``TRITON_INTERPRET=1``).
 
     Raises:
         RuntimeError: the backend is ``triton`` and the kernel cannot run; a forced backend never falls back.
@@ -58,24 +68,42 @@ def use_triton(op: str, *tensors: torch.Tensor) -> bool:
     name = current_backend()
     if name == "torch":
         return False
-    obstacle = _obstacle(op, tensors)
+    obstacle = _obstacle(op, tensors, interpreter=name == "triton" and interpreting())
     if obstacle and name == "triton":
         raise RuntimeError(f"the backend is forced to 'triton', but {op} {obstacle}; use 'auto' or 'torch'")
     return obstacle is None
 
 
-def _obstacle(op: str, tensors: tuple[torch.Tensor, ...]) -> str | None:
+def interpreting() -> bool:
+    """Whether Triton runs kernels in its interpreter, on CPU tensors, in this process."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def count_launch(op: str) -> None:
+    """Called by a launcher when it launches the kernel of ``op``."""
+    with _launches_lock:
+        launches[op] += 1
+
+
+def _obstacle(op: str, tensors: tuple[torch.Tensor, ...], interpreter: bool) -> str | None:
     if op not in KERNELS:
         return "has no Triton kernel in this version"
     version = _triton_version()
     if version is None:
         return "needs the package triton, which is not installed"
     if version < OLDEST_TRITON:
-        return (
-            f"needs triton {'.'.join(map(str, OLDEST_TRITON))} or newer, and {'.'.join(map(str, version))} is installed"
-        )
+        wanted, found = (".".join(map(str, v)) for v in (OLDEST_TRITON, version))
+        return f"needs triton {wanted} or newer, and {found} is installed"
+    if interpreter and all(tensor.is_cpu for tensor in tensors):
+        if any(tensor.dtype == torch.bfloat16 for tensor in tensors) and not interpreter_knows_bfloat16:
+            return "would compute nonsense: Triton's interpreter does not know bfloat16"
+        return None
     if not all(tensor.is_cuda for tensor in tensors):
-        return f"needs CUDA tensors, and got {', '.join(str(tensor.device) for tensor in tensors)}"
+        found = ", ".join(str(tensor.device) for tensor in tensors)
+        return f"needs CUDA tensors (or TRITON_INTERPRET=1 and CPU tensors), and got {found}"
+    capability = min(torch.cuda.get_device_capability(tensor.device) for tensor in tensors)
+    if torch.version.hip is None and capability < OLDEST_GPU:
+        return f"needs a GPU of compute capability 8.0 or newer, and this one has {capability[0]}.{capability[1]}"
     return None
 
 

@@ -28,6 +28,7 @@ NAMES = {
     "sam2.modeling.sam2_utils": {"get_1d_sine_pe": "sam2fast.modeling.position_encoding.sine_1d"},
     "sam2.utils.misc": {
         "get_connected_components": "sam2fast.kernels.connected_components.connected_components",
+        "fill_holes_in_mask_scores": "sam2fast.kernels.mask_ops.fill_holes_in_mask_scores",
         "mask_to_box": "sam2fast.kernels.mask_ops.masks_to_boxes",
     },
 }

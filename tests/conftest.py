@@ -1,8 +1,13 @@
+import importlib.util
 import os
 from pathlib import Path
 
 import pytest
 import torch
+
+# Before anything imports triton, which reads it then: without a GPU, kernels run in its interpreter.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(autouse=True)
@@ -11,6 +16,19 @@ def poison_uninitialised_memory():
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def triton_device() -> torch.device:
+    """Where Triton kernels can be run: a GPU, or the CPU under the repaired interpreter."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("triton is not installed")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    import interpreter
+
+    interpreter.install()
+    return torch.device("cpu")
 
 
 def _folder(variable: str) -> Path:

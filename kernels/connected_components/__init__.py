@@ -25,5 +25,20 @@ def connected_components(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     """
     if mask.ndim != 4 or mask.shape[1] != 1 or mask.dtype not in (torch.bool, torch.uint8):
         raise ValueError(f"expected a bool or uint8 mask (N, 1, H, W), got {mask.dtype} {tuple(mask.shape)}")
-    use_triton("connected_components", mask)
+    return _connected_components(mask)
+
+
+# An operator of its own, so that graphs (torch.compile, torch.export) hold one node whose shapes are known; the backend
+# is chosen when it runs.
+@torch.library.custom_op("sam2fast::connected_components", mutates_args=())
+def _connected_components(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    if use_triton("connected_components", mask):
+        from sam2fast.kernels.connected_components.kernel import connected_components_triton
+
+        return connected_components_triton(mask)
     return connected_components_reference(mask)
+
+
+@_connected_components.register_fake
+def _(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return tuple(torch.empty(mask.shape, dtype=torch.int32, device=mask.device) for _ in range(2))  # type: ignore[return-value]

@@ -5,6 +5,7 @@ import torch
 from sam2fast.kernels._dispatch import use_triton
 from sam2fast.kernels.mask_ops.reference import (
     fill_holes_and_remove_sprinkles_reference,
+    fill_holes_in_mask_scores_reference,
     masks_to_boxes_reference,
     upsample_masks_reference,
 )
@@ -12,6 +13,8 @@ from sam2fast.kernels.mask_ops.reference import (
 __all__ = [
     "fill_holes_and_remove_sprinkles",
     "fill_holes_and_remove_sprinkles_reference",
+    "fill_holes_in_mask_scores",
+    "fill_holes_in_mask_scores_reference",
     "masks_to_boxes",
     "masks_to_boxes_reference",
     "upsample_masks",
@@ -39,8 +42,24 @@ def fill_holes_and_remove_sprinkles(
     """
     if max_hole_area <= 0 and max_sprinkle_area <= 0:
         return logits
-    use_triton("fill_holes_and_remove_sprinkles", logits)
     return fill_holes_and_remove_sprinkles_reference(logits, threshold, max_hole_area, max_sprinkle_area)
+
+
+def fill_holes_in_mask_scores(mask: torch.Tensor, max_area: float) -> torch.Tensor:
+    """The video predictor's flavour: background components of at most ``max_area`` pixels are set to 0.1.
+
+    Args:
+        mask: ``(N, 1, H, W)`` logits; a pixel is background if its logit is not greater than 0.
+        max_area: in pixels of ``mask``, positive.
+
+    Raises:
+        ValueError: ``max_area`` is not positive.
+
+    Source: ``sam2.utils.misc.fill_holes_in_mask_scores``.
+    """
+    if max_area <= 0:
+        raise ValueError(f"max_area must be positive, got {max_area}")
+    return fill_holes_in_mask_scores_reference(mask, max_area)
 
 
 def upsample_masks(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -5,6 +5,8 @@ from sam2fast.kernels.connected_components import connected_components
 
 # How far beyond the threshold a filled hole or a removed sprinkle is put, in logits (the original's constant).
 MARGIN = 10.0
+# A filled hole's logit in the video predictor's flavour.
+FILLED_IN_VIDEO = 0.1
 
 
 def fill_holes_and_remove_sprinkles_reference(
@@ -17,6 +19,10 @@ def fill_holes_and_remove_sprinkles_reference(
     if max_sprinkle_area > 0:
         out = torch.where(_small_components(flat > threshold, max_sprinkle_area), threshold - MARGIN, out)
     return out.view_as(logits)
+
+
+def fill_holes_in_mask_scores_reference(mask: torch.Tensor, max_area: float) -> torch.Tensor:
+    return torch.where(_small_components(mask <= 0, max_area), FILLED_IN_VIDEO, mask)
 
 
 def _small_components(mask: torch.Tensor, max_area: float) -> torch.Tensor:

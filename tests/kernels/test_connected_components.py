@@ -3,6 +3,9 @@ import pytest
 import scipy.ndimage
 import torch
 
+from sam2fast.kernels import _launch
+from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.kernels._launch import LaunchConfig
 from sam2fast.kernels.connected_components import connected_components
 
 EIGHT_NEIGHBOURS = np.ones((3, 3))
@@ -49,6 +52,10 @@ def shapes():
         "comb": (y == 39) | (x % 2 == 0),
         "comb upside down": (y == 0) | (x % 2 == 0),
     }
+    centre = np.maximum(abs(y - 20), abs(x - 28))
+    named["nested rings"] = centre % 2 == 0
+    named["nested rings, joined"] = (centre % 2 == 0) | ((x == 28) & (y < 20))
+    named["blobs"] = scipy.ndimage.gaussian_filter(rng.standard_normal((64, 64)), 2) > 0
     for density in (0.05, 0.3, 0.41, 0.6, 0.95):
         named[f"random {density}"] = rng.random((37, 53)) < density
     return named
@@ -87,3 +94,87 @@ def test_uint8_and_strided_input():
 def test_other_input_is_refused(mask):
     with pytest.raises(ValueError, match="expected a bool or uint8 mask"):
         connected_components(mask)
+
+
+@pytest.mark.parametrize("density", [0.2, 0.45, 0.7])
+def test_large(density):
+    """4096x4096: scipy's partition, by one label of ours per label of its and the other way round."""
+    mask = np.random.default_rng(0).random((4096, 4096)) < density
+    labels, areas = connected_components(torch.from_numpy(mask)[None, None])
+    components, count = scipy.ndimage.label(mask, structure=EIGHT_NEIGHBOURS)
+    pairs = components[mask].astype(np.int64) << 32 | labels[0, 0].numpy()[mask]
+    assert len(np.unique(pairs)) == len(np.unique(labels[0, 0].numpy()[mask])) == count
+    assert np.array_equal(areas[0, 0].numpy(), np.bincount(components.ravel())[components] * mask)
+
+
+def test_many_masks():
+    mask = torch.rand(64, 1, 61, 47, generator=torch.Generator().manual_seed(0)) < 0.45
+    assert all(map(torch.equal, connected_components(mask), expected_by_scipy(mask)))
+
+
+@pytest.fixture(params=[64, 256])
+def block(request, monkeypatch):
+    """Blocks small enough that components cross many of them."""
+    config = LaunchConfig("*", "*", "*", {"BLOCK": request.param}, {"num_warps": 4})
+    monkeypatch.setattr(_launch, "launch_table", lambda: {"connected_components": [config]})
+
+
+def by_triton(mask, device):
+    """Labels and areas from the kernel, which is seen to have run."""
+    before = launches["connected_components"]
+    with backend("triton"):
+        labels, areas = connected_components(mask.to(device))
+    assert launches["connected_components"] == before + 1
+    return labels.cpu(), areas.cpu()
+
+
+@pytest.mark.parametrize("seed", [None, 1], ids=["in order", "shuffled"])
+@pytest.mark.parametrize("mask", shapes().values(), ids=shapes().keys())
+def test_kernel_matches_the_twin(mask, seed, block, triton_device):
+    mask = torch.from_numpy(mask)[None, None]
+    if seed is None or triton_device.type == "cuda":
+        actual = by_triton(mask, triton_device)
+    else:
+        import interpreter
+
+        with interpreter.shuffled_programs(seed):
+            actual = by_triton(mask, triton_device)
+    assert all(map(torch.equal, connected_components(mask), actual))
+
+
+def test_kernel_keeps_masks_apart(block, triton_device):
+    mask = torch.rand(3, 1, 23, 31, generator=torch.Generator().manual_seed(0)) < 0.5
+    assert all(map(torch.equal, connected_components(mask), by_triton(mask, triton_device)))
+    uint8 = mask.to(torch.uint8) * 7
+    assert all(map(torch.equal, connected_components(mask), by_triton(uint8, triton_device)))
+
+
+def test_kernel_with_the_stored_configuration(triton_device):
+    mask = torch.rand(1, 1, 64, 96, generator=torch.Generator().manual_seed(0)) < 0.4
+    assert all(map(torch.equal, connected_components(mask), by_triton(mask, triton_device)))
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 8, 8), (2, 1, 0, 8)], ids=str)
+def test_kernel_on_nothing(shape, triton_device):
+    with backend("triton"):
+        labels, areas = connected_components(torch.zeros(shape, dtype=torch.bool, device=triton_device))
+    assert labels.shape == areas.shape == shape
+
+
+class TestGraphs:
+    mask = torch.rand(2, 1, 16, 24, generator=torch.Generator().manual_seed(3)) < 0.5
+
+    def test_compile(self):
+        compiled = torch.compile(lambda m: connected_components(m)[1] + 1, backend="aot_eager", fullgraph=True)
+        assert torch.equal(compiled(self.mask), connected_components(self.mask)[1] + 1)
+
+    def test_export(self):
+        class Module(torch.nn.Module):
+            def forward(self, mask):
+                return connected_components(mask)
+
+        program = torch.export.export(Module(), (self.mask,))
+        assert all(map(torch.equal, program.module()(self.mask), connected_components(self.mask)))
+
+    def test_opcheck(self):
+        torch.library.opcheck(torch.ops.sam2fast.connected_components.default, (self.mask,))

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from sam2fast.kernels import _dispatch
-from sam2fast.kernels._dispatch import backend, current_backend, use_triton
+from sam2fast.kernels._dispatch import backend, count_launch, current_backend, launches, use_triton
 from sam2fast.kernels.connected_components import connected_components
+from sam2fast.kernels.mask_ops import upsample_masks
 
 MASK = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
 
@@ -35,9 +36,42 @@ def test_a_mistyped_block_is_an_error():
         pass
 
 
-def test_forced_triton_that_cannot_run_is_an_error():
-    with backend("triton"), pytest.raises(RuntimeError, match="forced to 'triton', but connected_components"):
+def test_forced_triton_that_cannot_run_is_an_error(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with backend("triton"), pytest.raises(RuntimeError, match="forced to 'triton', but connected_components needs"):
         connected_components(MASK)
+    with backend("triton"), pytest.raises(RuntimeError, match="upsample_masks has no Triton kernel"):
+        upsample_masks(torch.zeros(1, 1, 4, 4), (8, 8))
+
+
+def test_the_interpreter_is_for_forced_triton_only(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert not use_triton("connected_components", MASK)
+    with backend("triton"):
+        assert use_triton("connected_components", MASK) or _dispatch._triton_version() is None
+
+
+def test_unrepaired_the_interpreter_is_refused_for_bfloat16(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(_dispatch, "KERNELS", frozenset({"op"}))
+    monkeypatch.setattr(_dispatch, "_triton_version", lambda: (3, 7))
+    x = torch.zeros(4, dtype=torch.bfloat16)
+    monkeypatch.setattr(_dispatch, "interpreter_knows_bfloat16", False)
+    with backend("triton"), pytest.raises(RuntimeError, match="does not know bfloat16"):
+        use_triton("op", x)
+    monkeypatch.setattr(_dispatch, "interpreter_knows_bfloat16", True)
+    with backend("triton"):
+        assert use_triton("op", x)
+
+
+def test_launches_are_counted_across_threads():
+    before = launches["counted"]
+    threads = [threading.Thread(target=lambda: [count_launch("counted") for _ in range(1000)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert launches["counted"] == before + 4000
 
 
 @pytest.mark.parametrize(
@@ -45,6 +79,7 @@ def test_forced_triton_that_cannot_run_is_an_error():
     [(None, "not installed"), ((3, 5), r"needs triton 3\.6 or newer, and 3\.5 is installed"), ((3, 6), "CUDA tensors")],
 )
 def test_obstacles_are_named(version, message, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(_dispatch, "KERNELS", frozenset({"op"}))
     monkeypatch.setattr(_dispatch, "_triton_version", lambda: version)
     with backend("triton"), pytest.raises(RuntimeError, match=message):

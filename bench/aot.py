@@ -1,0 +1,172 @@
+"""Compiles every stored launch configuration ahead of time, without a GPU, and says what the compiler made of it.
+
+    python bench/aot.py [--target 90] [--op connected_components]
+
+Fails on an error, more shared memory than the target has, a spill in anything but fp32, and a bfloat16 or float16
+attention kernel without tensor cores.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    raise SystemExit("ahead-of-time compilation needs the compiler: unset TRITON_INTERPRET")
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from sam2fast.kernels._dispatch import KERNELS
+from sam2fast.kernels._launch import ANY, Compilation, LaunchConfig, launch_table
+
+# Target -> shared memory that one block can have, in bytes.
+SHARED_MEMORY = {
+    "sm_80": 166912,
+    "sm_86": 101376,
+    "sm_89": 101376,
+    "sm_90": 232448,
+    "sm_100": 232448,
+    "gfx942": 65536,
+}
+TENSOR_CORES = re.compile(r"wgmma\.mma_async|mma\.sync|tcgen05\.mma|v_mfma")
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+
+
+class Result(NamedTuple):
+    """One kernel, configuration and target."""
+
+    op: str
+    kernel: str
+    config: str
+    target: str
+    registers: int = 0
+    spilled: int = 0  # bytes
+    shared: int = 0  # bytes
+    tensor_cores: int = 0  # instructions
+    problem: str = ""
+
+
+def compile_one(op: str, config: LaunchConfig, case: Compilation, target: str) -> Result:
+    """Compiles one kernel and reads registers, spills and shared memory."""
+    name = case.kernel.__name__.strip("_")
+    shown = " ".join(f"{k}={v}" for k, v in {**config.meta, **config.options}.items())
+    result = Result(op, name, f"{case.dtype} {shown}", target)
+    try:
+        compiled = triton.compile(source(case), target=gpu_target(target), options=dict(config.options))
+        assembly = compiled.asm["amdgcn" if target.startswith("gfx") else "ptx"]
+        registers, spilled = amd_resources(assembly) if target.startswith("gfx") else resources(assembly, target)
+    except Exception as error:  # whatever the compiler raises is a row of the table
+        return result._replace(problem=f"{type(error).__name__}: {' '.join(str(error).split())[-200:]}")
+    result = result._replace(
+        registers=registers,
+        spilled=spilled,
+        shared=compiled.metadata.shared,
+        tensor_cores=len(TENSOR_CORES.findall(assembly)),
+    )
+    return result._replace(problem=problem_of(result, case))
+
+
+def problem_of(result: Result, case: Compilation) -> str:
+    """What is wrong with a compiled kernel, or nothing."""
+    if result.shared > SHARED_MEMORY[result.target]:
+        return f"shared memory {result.shared} > {SHARED_MEMORY[result.target]}"
+    if result.spilled and case.dtype != "float32":
+        return f"spills {result.spilled} bytes"
+    if case.is_attention and case.dtype in ("bfloat16", "float16") and not result.tensor_cores:
+        return "no tensor cores"
+    return ""
+
+
+def source(case: Compilation) -> ASTSource:
+    """The kernel with its argument types; pointers are 16-byte aligned, as torch's allocations are."""
+    names = case.kernel.arg_names
+    runtime = [name for name in names if name not in case.constants]
+    if len(runtime) != len(case.arguments):
+        raise ValueError(f"{case.kernel.__name__} takes {runtime}, and its types are {case.arguments}")
+    types = dict(zip(runtime, case.arguments, strict=True)) | dict.fromkeys(case.constants, "constexpr")
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if types[name].startswith("*")}
+    return ASTSource(case.kernel, {name: types[name] for name in names}, dict(case.constants), aligned)
+
+
+def gpu_target(target: str) -> GPUTarget:
+    if target.startswith("gfx"):
+        return GPUTarget("hip", target, 64)
+    return GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
+
+
+def resources(ptx: str, target: str) -> tuple[int, int]:
+    """Registers and spilled bytes, from the assembler that comes with triton."""
+    number = int(target.removeprefix("sm_"))
+    tool = TOOLS / ("ptxas-blackwell" if number >= 100 else "ptxas")
+    newer = ["--regAllocOptLevel=2"] if version() >= (3, 7) else []  # as triton itself calls it
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "kernel.ptx")
+        file.write_text(ptx)
+        arch = f"--gpu-name={target}{'a' if number >= 90 else ''}"
+        command = [str(tool), "-v", *newer, arch, str(file), "-o", str(file.with_suffix(".cubin"))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    spilled = sum(map(int, re.findall(r"(\d+) bytes spill", done.stderr)))
+    return max(map(int, re.findall(r"Used (\d+) registers", done.stderr))), spilled
+
+
+def amd_resources(assembly: str) -> tuple[int, int]:
+    registers, spilled = (re.search(rf"\.{name}:\s+(\d+)", assembly) for name in ("vgpr_count", "vgpr_spill_count"))
+    return int(registers[1]) if registers else 0, 4 * int(spilled[1]) if spilled else 0
+
+
+def version() -> tuple[int, ...]:
+    return tuple(map(int, triton.__version__.split(".")[:2]))
+
+
+def cases(ops: list[str]) -> Iterator[tuple[str, LaunchConfig, Compilation]]:
+    """Every kernel of every row of the launch table."""
+    for op in ops:
+        module = import_module(f"sam2fast.kernels.{op}.kernel")
+        for config in launch_table()[op]:
+            for case in module.compilations(config):
+                yield op, config, case
+
+
+def targets_of(config: LaunchConfig, wanted: list[str]) -> list[str]:
+    """A row for one GPU is compiled for it alone."""
+    return [target for target in wanted if config.arch in (ANY, target)]
+
+
+def show(result: Result) -> None:
+    print(
+        f"{result.op:24} {result.kernel:24} {result.config:36} {result.target:7} {result.registers:4} registers "
+        f"{result.spilled:5} B spilled {result.shared:7} B shared {result.tensor_cores:4} mma  "
+        f"{result.problem or 'ok'}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", action="append", choices=list(SHARED_MEMORY))
+    parser.add_argument("--op", action="append", choices=sorted(KERNELS))
+    arguments = parser.parse_args()
+    wanted = arguments.target or list(SHARED_MEMORY)
+    print(f"triton {triton.__version__}")
+    results = []
+    for op, config, case in cases(arguments.op or sorted(KERNELS)):
+        for target in targets_of(config, wanted):
+            results.append(compile_one(op, config, case, target))
+            show(results[-1])
+    failed = [result for result in results if result.problem]
+    print(f"{len(results) - len(failed)} passed, {len(failed)} failed")
+    sys.exit(bool(failed) or not results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""How kernels are launched: block sizes and warps by op, dtype, shape class and GPU, from a table in the package."""
+
+import contextlib
+import functools
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import torch
+
+TABLE = "launch_table.json"
+ANY = "*"
+
+
+class Compilation(NamedTuple):
+    """One kernel as a configuration compiles it, for doing so without a GPU."""
+
+    kernel: Any  # the @triton.jit function
+    arguments: tuple[str, ...]  # types of its runtime arguments, such as *bf16 and i32
+    constants: Mapping[str, int]  # its constexpr arguments
+    dtype: str  # what it computes in: a bfloat16 or float16 kernel must not spill
+    is_attention: bool = False  # then it must use tensor cores in bfloat16 and float16
+
+
+class LaunchConfig(NamedTuple):
+    """One row of the table."""
+
+    arch: str  # sm_90, gfx942, or * for every GPU without a row of its own
+    dtype: str  # of the first argument, such as bfloat16, or *
+    shape: str  # the op's shape class, or *
+    meta: Mapping[str, int]  # the kernel's constexpr arguments
+    options: Mapping[str, int]  # num_warps, num_stages
+
+    def on_device(self, tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
+        """Triton launches on the current device, which need not be the tensor's."""
+        return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+
+
+@functools.cache
+def launch_table() -> dict[str, list[LaunchConfig]]:
+    """Every stored configuration by op, as they stand in ``launch_table.json``."""
+    rows = json.loads((files("sam2fast.kernels") / TABLE).read_text(encoding="utf-8"))
+    return {op: [LaunchConfig(**row) for row in configs] for op, configs in rows.items()}
+
+
+def launch_config(op: str, tensor: torch.Tensor, shape: str = ANY) -> LaunchConfig:
+    """The row for this op, GPU, dtype and shape class; rows that name more win over rows that say ``*``.
+
+    Raises:
+        LookupError: not even a row of ``*`` is there.
+    """
+    asked = (architecture(tensor.device), str(tensor.dtype).removeprefix("torch."), shape)
+    fitting = [
+        c for c in launch_table()[op] if all(have in (ANY, want) for have, want in zip(c[:3], asked, strict=True))
+    ]
+    if not fitting:
+        raise LookupError(f"{TABLE} has no launch configuration of {op} for {asked}")
+    return max(fitting, key=lambda c: tuple(field != ANY for field in c[:3]))
+
+
+@functools.cache
+def architecture(device: torch.device) -> str:
+    """``sm_90``, ``gfx942``, or ``cpu`` for the interpreter."""
+    if device.type != "cuda":
+        return "cpu"
+    if torch.version.hip is not None:
+        return str(torch.cuda.get_device_properties(device).gcnArchName).partition(":")[0]
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm_{major}{minor}"

@@ -1,0 +1,200 @@
+"""Connected components by union-find over pixels, in four launches.
+
+``labels`` serves as the forest: it holds for each pixel the index of its parent in its own mask, never larger than its
+own, so a root is the first pixel of its tree. ``areas`` collects the size of a tree at its root.
+
+Why it is right with programs running in any order and at once:
+
+- *Only roots are linked, to smaller pixels.* ``_union`` finds the roots of both pixels and does an atomic minimum on
+  the larger. If the old value was the pixel itself it was still a root, and the link is done. If not, another program
+  had linked it in the meantime: the minimum keeps the smaller of the two parents, and the loop goes on to join the
+  other. So every edge ends up inside one tree, whoever came first, and no link is ever lost.
+- *It ends.* Parents only fall and are never negative; each failed attempt goes on with a smaller pair.
+- *Stale reads do no harm.* A parent read late is still an ancestor, since trees only ever grow together. The atomic
+  operation is what decides. Loads are volatile so that a loop does see other programs' links at last; no other memory
+  order is needed, because within a launch only parents are exchanged, each a single aligned word.
+- *Path compression while others climb* replaces a parent by the root, again an ancestor.
+- Launches on one stream are ordered: when pixels are flattened all links are there, when areas are read all are
+  counted.
+
+The root is the smallest pixel of its component whatever the order, so labels are deterministic, and so are areas,
+being integer sums.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from sam2fast.kernels._dispatch import count_launch
+from sam2fast.kernels._launch import Compilation, LaunchConfig, launch_config
+
+
+@triton.jit
+def _larger(a, b):
+    return tl.maximum(a, b)
+
+
+@triton.jit
+def _find(
+    parents,  # (H·W) int32 of one mask
+    pixel,  # (BLOCK) int32
+    active,  # (BLOCK) bool; other lanes keep their pixel
+):
+    parent = tl.where(active, tl.load(parents + pixel, mask=active, other=0, volatile=True), pixel)
+    while tl.max((parent != pixel).to(tl.int32), 0) > 0:
+        pixel = parent
+        parent = tl.where(active, tl.load(parents + pixel, mask=active, other=0, volatile=True), pixel)
+    return pixel
+
+
+@triton.jit
+def _union(
+    parents,  # (H·W) int32 of one mask
+    a,  # (BLOCK) int32
+    b,  # (BLOCK) int32
+    active,  # (BLOCK) bool, the lanes with an edge a - b
+):
+    a = tl.where(active, a, 0)
+    b = tl.where(active, b, 0)
+    while tl.max(active.to(tl.int32), 0) > 0:
+        a = _find(parents, a, active)
+        b = _find(parents, b, active)
+        low = tl.minimum(a, b)
+        high = tl.maximum(a, b)
+        active = active & (low != high)
+        old = tl.atomic_min(parents + high, low, mask=active, sem="relaxed")
+        active = active & (old != high)  # not a root any more: its parent and low are still to be joined
+        a = tl.where(active, old, 0)
+        b = tl.where(active, low, 0)
+
+
+@triton.jit
+def _start_kernel(
+    mask,  # (N, H·W) uint8
+    labels,  # (N, H·W) int32 out: the first pixel of the horizontal run, as far as this block sees it
+    areas,  # (N, H·W) int32 out: 0
+    pixels,  # H·W
+    W,
+    BLOCK: tl.constexpr,
+):
+    image = tl.program_id(1).to(tl.int64) * pixels  # N·H·W may pass 2**31
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = i < pixels
+    foreground = tl.load(mask + image + i, mask=inside, other=0) != 0
+    left = tl.load(mask + image + i - 1, mask=inside & (i % W != 0), other=0) != 0
+    begins = (foreground & left) == 0
+    first_lane = tl.arange(0, BLOCK) == 0
+    start = tl.associative_scan(tl.where(begins | first_lane, i, 0), 0, _larger)
+    tl.store(labels + image + i, tl.where(foreground, start, i), mask=inside)
+    tl.store(areas + image + i, tl.zeros_like(i), mask=inside)
+
+
+@triton.jit
+def _merge_kernel(
+    mask,  # (N, H·W) uint8
+    labels,  # (N, H·W) int32, the forest
+    pixels,  # H·W
+    W,
+    BLOCK: tl.constexpr,
+):
+    image = tl.program_id(1).to(tl.int64) * pixels
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    here = mask + image + i
+    x = i % W
+    foreground = tl.load(here, mask=i < pixels, other=0) != 0
+    has_left = foreground & (x > 0)
+    has_above = foreground & (i >= W)
+    left = tl.load(here - 1, mask=has_left, other=0) != 0
+    above = tl.load(here - W, mask=has_above, other=0) != 0
+    above_left = tl.load(here - W - 1, mask=has_above & has_left, other=0) != 0
+    above_right = tl.load(here - W + 1, mask=has_above & (x < W - 1), other=0) != 0
+    parents = labels + image
+
+    # Runs are trees of their own already, except where a block cut them.
+    _union(parents, i, i - 1, left & (tl.arange(0, BLOCK) == 0))
+    # The edge upwards follows from the left neighbour's if that one has the same run above it; the corner to the left
+    # follows from the pixel above or beside it, where that is foreground.
+    upwards = above & ((left & above_left) == 0)
+    to_the_left = above_left & (above == 0) & (left == 0)
+    _union(parents, i, tl.where(above, i - W, i - W - 1), upwards | to_the_left)
+    # The corner to the right likewise.
+    _union(parents, i, i - W + 1, above_right & (above == 0))
+
+
+@triton.jit
+def _count_kernel(
+    mask,  # (N, H·W) uint8
+    labels,  # (N, H·W) int32, the forest; out: every pixel's root
+    areas,  # (N, H·W) int32 out: the component's area at its root
+    pixels,  # H·W
+    BLOCK: tl.constexpr,
+):
+    image = tl.program_id(1).to(tl.int64) * pixels
+    lane = tl.arange(0, BLOCK)
+    i = tl.program_id(0) * BLOCK + lane
+    foreground = tl.load(mask + image + i, mask=i < pixels, other=0) != 0
+    parents = labels + image
+    root = _find(parents, i, foreground)
+    tl.store(parents + i, root, mask=foreground)
+
+    # A stretch of pixels with one root adds its end and takes away its start: two atomics instead of one per pixel.
+    has_before = foreground & (lane > 0)
+    has_after = foreground & (lane < BLOCK - 1) & (i + 1 < pixels)
+    before = has_before & (tl.load(mask + image + i - 1, mask=has_before, other=0) != 0)
+    after = has_after & (tl.load(mask + image + i + 1, mask=has_after, other=0) != 0)
+    before = before & (_find(parents, tl.where(before, i - 1, i), before) == root)
+    after = after & (_find(parents, tl.where(after, i + 1, i), after) == root)
+    starts = foreground & (before == 0)
+    ends = foreground & (after == 0)
+    change = tl.where(ends, i + 1, 0) - tl.where(starts, i, 0)
+    tl.atomic_add(areas + image + root, change, mask=starts | ends, sem="relaxed")
+
+
+@triton.jit
+def _finish_kernel(
+    mask,  # (N, H·W) uint8
+    labels,  # (N, H·W) int32: roots; out: 1 + root, 0 on the background
+    areas,  # (N, H·W) int32: area at the root; out: at every pixel of the component
+    pixels,  # H·W
+    BLOCK: tl.constexpr,
+):
+    image = tl.program_id(1).to(tl.int64) * pixels
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = i < pixels
+    foreground = tl.load(mask + image + i, mask=inside, other=0) != 0
+    root = tl.load(labels + image + i, mask=foreground, other=0)
+    # In place: a root's own area is rewritten as it is, and only roots are read.
+    area = tl.load(areas + image + root, mask=foreground, other=0)
+    tl.store(labels + image + i, tl.where(foreground, root + 1, 0), mask=inside)
+    tl.store(areas + image + i, area, mask=inside)
+
+
+def connected_components_triton(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`sam2fast.kernels.connected_components.connected_components` on the GPU; never synchronises."""
+    N, _, H, W = mask.shape
+    labels = torch.empty(mask.shape, dtype=torch.int32, device=mask.device)
+    areas = torch.empty_like(labels)
+    if mask.numel() == 0:
+        return labels, areas
+    mask = mask.contiguous().view(torch.uint8)
+    config = launch_config("connected_components", mask)
+    meta, options = config.meta, config.options
+    grid = (triton.cdiv(H * W, meta["BLOCK"]), N)
+    count_launch("connected_components")
+    with config.on_device(mask):
+        _start_kernel[grid](mask, labels, areas, H * W, W, **meta, **options)
+        _merge_kernel[grid](mask, labels, H * W, W, **meta, **options)
+        _count_kernel[grid](mask, labels, areas, H * W, **meta, **options)
+        _finish_kernel[grid](mask, labels, areas, H * W, **meta, **options)
+    return labels, areas
+
+
+def compilations(config: LaunchConfig) -> list[Compilation]:
+    """What one row of the launch table compiles."""
+    arguments = {
+        _start_kernel: ("*u8", "*i32", "*i32", "i32", "i32"),
+        _merge_kernel: ("*u8", "*i32", "i32", "i32"),
+        _count_kernel: ("*u8", "*i32", "*i32", "i32"),
+        _finish_kernel: ("*u8", "*i32", "*i32", "i32"),
+    }
+    return [Compilation(kernel, types, config.meta, "uint8") for kernel, types in arguments.items()]

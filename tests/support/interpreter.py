@@ -1,0 +1,159 @@
+"""Repairs Triton's CPU interpreter for tests (checked on triton 3.6.0 and 3.7.1).
+
+Unrepaired, bfloat16 is stored as raw 16-bit integers and every operation on it, ``tl.dot`` included, silently computes
+on the bits; fp32 to bfloat16 truncates instead of rounding to nearest even; and with numpy 2.4 triton 3.6 cannot use a
+runtime loop bound. :func:`shuffled_programs` runs the programs of a launch in random order, which finds kernels that
+lean on the order (it finds no data race: programs still run one after another).
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import triton.language as tl
+from triton.runtime import interpreter
+from triton.runtime.interpreter import InterpreterBuilder, ReduceOps, TensorHandle
+
+from sam2fast.kernels import _dispatch
+
+_order: np.random.Generator | None = None
+
+
+def _widen(bits: np.ndarray) -> np.ndarray:
+    """bfloat16 bits to fp32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    """fp32 to bfloat16 bits, rounding to nearest even."""
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    rounded = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
+    return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
+
+
+def _is_bfloat16(handle: TensorHandle) -> bool:
+    return handle.dtype.scalar == tl.bfloat16
+
+
+def _widened(handle: TensorHandle) -> TensorHandle:
+    return TensorHandle(_widen(handle.data), tl.float32) if _is_bfloat16(handle) else handle
+
+
+def _repair_elementwise(name: str, operands: int) -> None:
+    original = getattr(InterpreterBuilder, name)
+
+    def repaired(self: Any, *arguments: Any) -> TensorHandle:
+        if not _is_bfloat16(arguments[0]):
+            return original(self, *arguments)
+        out = original(self, *map(_widened, arguments[:operands]), *arguments[operands:])
+        return out if out.data.dtype == bool else TensorHandle(_narrow(out.data), tl.bfloat16)
+
+    setattr(InterpreterBuilder, name, repaired)
+
+
+def _repair_where_and_clamp() -> None:
+    original = InterpreterBuilder.ternary_op
+
+    def repaired(self: Any, a: TensorHandle, b: TensorHandle, c: TensorHandle, op: Any) -> TensorHandle:
+        if op is np.where or not (_is_bfloat16(b) or _is_bfloat16(c)):
+            return original(self, a, b, c, op)
+        return TensorHandle(_narrow(original(self, _widened(a), _widened(b), _widened(c), op).data), tl.bfloat16)
+
+    InterpreterBuilder.ternary_op = repaired
+
+
+def _repair_dot() -> None:
+    original = InterpreterBuilder.create_dot
+
+    def repaired(self: Any, a: TensorHandle, b: TensorHandle, *rest: Any) -> TensorHandle:
+        return original(self, _widened(a), _widened(b), *rest)
+
+    InterpreterBuilder.create_dot = repaired
+
+
+def _repair_casts() -> None:
+    cast_impl, create_fp_to_fp = InterpreterBuilder.cast_impl, InterpreterBuilder.create_fp_to_fp
+    floats = {tl.bfloat16, tl.float16, tl.float32, tl.float64}
+
+    def cast(self: Any, source: TensorHandle, target: Any) -> TensorHandle:
+        have, want = source.dtype.scalar, target.scalar
+        if have == want or tl.bfloat16 not in (have, want):
+            return cast_impl(self, source, target)
+        if want == tl.bfloat16:
+            return TensorHandle(_narrow(source.data.astype(np.float32)), tl.bfloat16)
+        return _widened(source) if want == tl.float32 else cast_impl(self, _widened(source), target)
+
+    def between_floats(self: Any, source: TensorHandle, target: Any, mode: Any) -> TensorHandle:
+        kinds = {source.dtype.scalar, target.scalar}
+        if tl.bfloat16 in kinds and kinds <= floats:
+            return cast(self, source, target)
+        return create_fp_to_fp(self, source, target, mode)
+
+    InterpreterBuilder.cast_impl, InterpreterBuilder.create_fp_to_fp = cast, between_floats
+    InterpreterBuilder.get_bf16 = lambda self, value: TensorHandle(_narrow(np.array([value], np.float32)), tl.bfloat16)
+
+
+def _repair_sum() -> None:
+    original = ReduceOps.sum
+
+    def repaired(self: Any, x: Any) -> Any:
+        if not _is_bfloat16(x.handle):
+            return original(self, x)
+        wide = tl.core.tensor(_widened(x.handle), tl.core.block_type(tl.float32, list(x.shape)))
+        return self.to_tensor(_narrow(np.asarray(original(self, wide).handle.data)), tl.bfloat16)
+
+    ReduceOps.sum = repaired
+
+
+def _repair_loop_bounds() -> None:
+    """``range(0, n)`` with a runtime n: numpy 2.4 refuses ``int()`` of a one-element array."""
+    original = interpreter._patch_lang_tensor
+
+    def repaired(tensor: Any, *rest: Any) -> None:
+        original(tensor, *rest)
+        tensor.__index__ = lambda self: int(np.asarray(self.handle.data).reshape(-1)[0])
+
+    interpreter._patch_lang_tensor = repaired
+
+
+def _let_programs_be_shuffled() -> None:
+    set_grid_dim, set_grid_idx = InterpreterBuilder.set_grid_dim, InterpreterBuilder.set_grid_idx
+
+    def dim(self: Any, x: int, y: int, z: int) -> None:
+        set_grid_dim(self, x, y, z)
+        self._order = None if _order is None else _order.permutation(x * y * z)
+
+    def index(self: Any, x: int, y: int, z: int) -> None:
+        if self._order is not None:
+            _, ny, nz = self.grid_dim
+            x, y, z = map(int, np.unravel_index(self._order[(x * ny + y) * nz + z], self.grid_dim))
+        set_grid_idx(self, x, y, z)
+
+    InterpreterBuilder.set_grid_dim, InterpreterBuilder.set_grid_idx = dim, index
+
+
+@contextlib.contextmanager
+def shuffled_programs(seed: int) -> Iterator[None]:
+    """Inside, every launch runs its programs in a random order."""
+    global _order
+    _order = np.random.default_rng(seed)
+    try:
+        yield
+    finally:
+        _order = None
+
+
+def install() -> None:
+    """Repairs the interpreter of this process, once, and tells the dispatcher so."""
+    if _dispatch.interpreter_knows_bfloat16:
+        return
+    _repair_elementwise("binary_op", 2)
+    _repair_elementwise("unary_op", 1)
+    _repair_where_and_clamp()
+    _repair_dot()
+    _repair_casts()
+    _repair_sum()
+    _repair_loop_bounds()
+    _let_programs_be_shuffled()
+    _dispatch.interpreter_knows_bfloat16 = True
