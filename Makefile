@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TRITON_CACHE_DIR := $(CURDIR)/.cache/triton
 export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 
-.PHONY: demo test test-slow test-transformers aot aot-3.6 bench lint format clean
+.PHONY: demo test test-slow test-transformers aot aot-3.6 bench gpu tune lint format clean
 
 demo: $(VENV)/.installed  ## install, then segment a picture: CHECKPOINT=FILE make demo
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
@@ -34,6 +34,13 @@ aot-3.6: .venv-triton-3.6/.installed  ## the same with the oldest supported trit
 
 bench: $(VENV)/.tested  ## microbenchmarks on this machine
 	$(BIN)/pytest bench --benchmark-only $(PYTEST)
+
+# On a CUDA machine, with the Python that has torch and triton; no installation, no network.
+gpu:  ## proof and figures: make gpu PART=parity, make gpu PART=micro
+	PYTHONPATH=$(CURDIR) $(PYTHON) bench/gpu.py --part $(PART) $(GPU)
+
+tune:  ## measure launch configurations on this GPU and store the best
+	PYTHONPATH=$(CURDIR) $(PYTHON) bench/tune.py $(if $(OP),--op $(OP))
 
 lint: $(VENV)/.linted  ## style and types
 	$(BIN)/ruff check .

@@ -1,0 +1,170 @@
+"""Proof and figures from a CUDA machine, in parts of a few minutes each; saved as they come.
+
+    make gpu PART=parity     every kernel against its twin, on thousands of random inputs
+    make gpu PART=micro      every op of the registry, beside what else computes it
+
+Needs this repository, torch, triton and numpy, and no network. Results are merged into
+``bench/results/<device>-<date>.json`` and a table of the same name.
+"""
+
+import argparse
+import datetime
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import Limits, measure, measure_limits
+from registry import Case, WrongResultError, cases, check
+
+from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.kernels.connected_components import connected_components, connected_components_reference
+
+RESULTS = Path(__file__).parent / "results"
+RANDOM_MASKS = 10_000
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the figures were taken on."""
+    info: dict[str, Any] = {"device": "cpu", "torch": torch.__version__, "commit": _output("git", "rev-parse", "HEAD")}
+    try:
+        import triton
+
+        info["triton"] = triton.__version__
+    except ImportError:
+        info["triton"] = None
+    if device.type == "cuda":
+        info["device"] = torch.cuda.get_device_name(device)
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        info["driver"] = _output(*query) if shutil.which("nvidia-smi") else None
+    return info
+
+
+def _output(*command: str) -> str | None:
+    done = subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parent, check=False)
+    return done.stdout.strip() or None
+
+
+class Report:
+    """Rows of one device and day; written after every change, so that a killed run keeps what it had."""
+
+    def __init__(self, device: torch.device, folder: Path) -> None:
+        info = machine(device)
+        date = datetime.date.today().isoformat()
+        slug = re.sub(r"[^a-z0-9]+", "-", info["device"].lower()).strip("-")
+        self.path = folder / f"{slug}-{date}.json"
+        self.content: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {"parts": {}}
+        self.content |= {"date": date, "machine": info}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, part: str, rows: list[dict[str, Any]]) -> None:
+        """Replaces one part and writes JSON and table, each whole."""
+        self.content["parts"][part] = rows
+        _write(self.path, json.dumps(self.content, indent=1) + "\n")
+        _write(self.path.with_suffix(".md"), table(self.content))
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_suffix(path.suffix + ".part")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def table(content: dict[str, Any]) -> str:
+    """A Markdown table per part."""
+    lines = [f"# {content['machine']['device']}, {content['date']}", "", f"`{json.dumps(content['machine'])}`"]
+    for part, rows in content["parts"].items():
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        lines += ["", f"## {part}", "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+        lines += ["| " + " | ".join(_shown(row.get(column, "")) for column in columns) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def parity(device: torch.device, report: Report, masks: int, side: int = 300, batch_limit: int = 64) -> bool:
+    """Random masks of random sizes and densities: labels and areas equal the twin's, in two runs of each."""
+    generator = torch.Generator().manual_seed(int(time.time()))
+    seed, wrong, done = generator.initial_seed(), 0, 0
+    while done < masks:
+        batch = int(torch.randint(1, batch_limit + 1, (), generator=generator))
+        height, width = (int(torch.randint(1, side + 1, (), generator=generator)) for _ in range(2))
+        density = float(torch.rand((), generator=generator))
+        mask = torch.rand(batch, 1, height, width, generator=generator) < density
+        expected = connected_components_reference(mask)
+        before = launches["connected_components"]
+        with backend("triton"):
+            runs = [connected_components(mask.to(device)) for _ in range(2)]
+        if launches["connected_components"] != before + 2:
+            raise RuntimeError("the kernel was not launched")
+        equal = all(torch.equal(e, a.cpu()) for run in runs for e, a in zip(expected, run, strict=True))
+        wrong += 0 if equal else batch
+        done += batch
+        if done // 1000 != (done - batch) // 1000 or done >= masks:
+            row = {"op": "connected_components", "random masks": done, "wrong": wrong, "seed": seed}
+            report.save("parity", [row])
+            print(row, flush=True)
+    return wrong == 0
+
+
+def micro(device: torch.device, report: Report, only: str) -> bool:
+    """One row per case and subject; a wrong subject fails the part and prints no time."""
+    limits, rows, right = measure_limits(device), [], True
+    print(f"limits: {limits}", flush=True)
+    for case in cases():
+        if only in case.name:
+            try:
+                rows += case_rows(case, device, limits)
+            except WrongResultError as error:
+                right = False
+                rows.append({"op": case.op, "shape": case.shape, "dtype": case.dtype, "subject": f"WRONG: {error}"})
+            report.save("micro", rows)
+    return right
+
+
+def case_rows(case: Case, device: torch.device, limits: Limits) -> list[dict[str, Any]]:
+    rows = []
+    with torch.no_grad():
+        calls = case.prepare(device)
+        check(case, calls)
+        for subject, call in calls.items():
+            t = measure(call, device)
+            row = {"op": case.op, "shape": case.shape, "dtype": case.dtype, "subject": subject}
+            row |= {"p20 ms": t.p20, "p50 ms": t.p50, "p80 ms": t.p80, "wall ms": t.wall}
+            row |= {"peak MiB": "" if math.isnan(t.peak_mib) else t.peak_mib, "FLOP": case.flops, "bytes": case.bytes}
+            row["of limit"] = limits.fraction(case.dtype, case.flops, case.bytes, t.p50)
+            rows.append(row)
+            print({k: _shown(v) for k, v in row.items()}, flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=["parity", "micro"], required=True)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--masks", type=int, default=RANDOM_MASKS, help="of the parity part")
+    parser.add_argument("--only", default="", help="cases of the micro part whose name has this text")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("there is no CUDA here; --device cpu runs the micro part on the CPU")
+    report = Report(device, arguments.out)
+    if arguments.part == "parity":
+        right = parity(device, report, arguments.masks)
+    else:
+        right = micro(device, report, arguments.only)
+    print(f"written to {report.path}")
+    raise SystemExit(0 if right else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""What is measured: every op at SAM 2's shapes, with every way of computing it that can run here.
+
+A case prepares its inputs on a device and gives callables by subject. The first subject is the yardstick: the others'
+results are compared with its before anything is timed, and a wrong one is not timed at all.
+"""
+
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from sam2fast.kernels._cpu import linear
+from sam2fast.kernels._dispatch import backend, use_triton
+from sam2fast.kernels.connected_components import connected_components, connected_components_reference
+from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles
+from sam2fast.kernels.window_attention import window_attention
+from sam2fast.testing import relative_error
+
+Calls = Mapping[str, Callable[[], Any]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One op at one shape and dtype."""
+
+    op: str
+    shape: str
+    dtype: str
+    prepare: Callable[[torch.device], Calls]
+    flops: float
+    bytes: float  # every input read once, every output written once
+    tolerance: float  # of relative_error against the first subject; 0 for equality
+
+    @property
+    def name(self) -> str:
+        return f"{self.op} {self.shape} {self.dtype}"
+
+
+class WrongResultError(AssertionError):
+    """A subject whose result differs from the yardstick's; it gets no time."""
+
+
+def check(case: Case, calls: Calls) -> None:
+    """Compares every subject's result with the first one's.
+
+    Raises:
+        WrongResultError: one differs by more than the case allows.
+    """
+    (first, reference), *others = ((name, _tensors(call())) for name, call in calls.items())
+    for name, result in others:
+        for expected, actual in zip(reference, result, strict=True):
+            expected, actual = expected.cpu(), actual.cpu()
+            wrong = not torch.equal(expected, actual) if case.tolerance == 0 else None
+            if wrong or (wrong is None and not relative_error(expected, actual) <= case.tolerance):
+                raise WrongResultError(f"{case.name}: {name} differs from {first}")
+
+
+def _tensors(result: Any) -> list[torch.Tensor]:
+    return [result] if isinstance(result, torch.Tensor) else list(result)
+
+
+def random(*shape: int, device: torch.device, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
+    """Standard normal values, the same on every device."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
+
+
+def blobs(count: int, height: int, width: int, device: torch.device) -> torch.Tensor:
+    """Logits ``(count, 1, H, W)`` with components of many sizes."""
+    return F.avg_pool2d(random(count, 1, height + 4, width + 4, device=device), 5, stride=1)
+
+
+def by_scipy(mask: torch.Tensor) -> Callable[[], Any]:
+    """Labels of our contract from scipy's on the host; what a user without the kernel would do."""
+    import numpy as np
+    import scipy.ndimage
+
+    host = mask[:, 0].cpu().numpy()
+
+    def call() -> tuple[torch.Tensor, torch.Tensor]:
+        labels, areas = np.zeros(host.shape, np.int32), np.zeros(host.shape, np.int32)
+        for n, image in enumerate(host):
+            components, count = scipy.ndimage.label(image, structure=np.ones((3, 3)))
+            flat = components.ravel()
+            first = np.zeros(count + 1, np.int32)
+            found, position = np.unique(flat, return_index=True)
+            first[found] = position + 1
+            first[0] = 0
+            labels[n] = first[components]
+            areas[n] = np.bincount(flat, minlength=count + 1)[components] * image
+        return torch.from_numpy(labels)[:, None], torch.from_numpy(areas)[:, None]
+
+    return call
+
+
+def components_case(count: int, height: int, width: int) -> Case:
+    def prepare(device: torch.device) -> Calls:
+        mask = blobs(count, height, width, device) > 0
+        calls: dict[str, Callable[[], Any]] = {"torch": lambda: connected_components_reference(mask)}
+        if importlib.util.find_spec("scipy"):
+            calls["scipy on the host"] = by_scipy(mask)
+        if device.type == "cuda" and use_triton("connected_components", mask):
+            calls["triton"] = lambda: connected_components(mask)
+        return calls
+
+    pixels = count * height * width
+    return Case("connected_components", f"{count}x{height}x{width}", "bool", prepare, 0, 9 * pixels, tolerance=0)
+
+
+def holes_case(count: int) -> Case:
+    def prepare(device: torch.device) -> Calls:
+        logits = blobs(count, 256, 256, device)
+
+        def run(name: str) -> Callable[[], Any]:
+            def call() -> torch.Tensor:
+                with backend(name):
+                    return fill_holes_and_remove_sprinkles(logits, 0.0, 8.0, 8.0)
+
+            return call
+
+        return {"torch": run("torch")} | ({"triton": run("triton")} if device.type == "cuda" else {})
+
+    size = count * 256 * 256 * 4
+    return Case("fill_holes_and_remove_sprinkles", f"{count}x256x256", "float32", prepare, 0, 2 * size, tolerance=0)
+
+
+def attention_case(side: int, window: int, heads: int, d: int, dtype: torch.dtype) -> Case:
+    """Attention alone, without projections, beside SDPA on windows that are already cut out."""
+
+    def prepare(device: torch.device) -> Calls:
+        qkv = random(1, side, side, 3 * heads * d, device=device, dtype=dtype)
+        bias = random(3 * heads * d, device=device, dtype=dtype, seed=1)
+
+        def sdpa() -> torch.Tensor:
+            w = window or side
+            padded = bias.expand(1, side + -side % w, side + -side % w, -1).contiguous()
+            padded[:, :side, :side] = qkv
+            tiles = padded.unflatten(2, (-1, w)).unflatten(1, (-1, w)).transpose(2, 3)
+            q, k, v = tiles.reshape(-1, w * w, 3, heads, d).permute(2, 0, 3, 1, 4)
+            out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+            out = out.reshape(1, *tiles.shape[1:5], heads * d).transpose(2, 3)
+            return out.flatten(3, 4).flatten(1, 2)[:, :side, :side]
+
+        return {"SDPA": sdpa, "sam2fast": lambda: window_attention(qkv, bias, heads, window)}
+
+    tokens = (window or side) ** 2
+    windows = (-(-side // (window or side))) ** 2
+    size = torch.finfo(dtype).bits // 8
+    return Case(
+        "window_attention",
+        f"{side}x{side} window {window} {heads}x{d}",
+        str(dtype).removeprefix("torch."),
+        prepare,
+        flops=4 * windows * heads * tokens**2 * d,
+        bytes=4 * side * side * heads * d * size,
+        tolerance=1e-5 if dtype == torch.float32 else 0.1,
+    )
+
+
+def linear_case(rows: int, inner: int, outer: int) -> Case:
+    def prepare(device: torch.device) -> Calls:
+        shapes = ((rows, inner), (outer, inner), (outer,))
+        x, weight, bias = (random(*shape, device=device, seed=i) for i, shape in enumerate(shapes))
+        return {"F.linear": lambda: F.linear(x, weight, bias), "sam2fast": lambda: linear(x, weight, bias)}
+
+    return Case(
+        "linear",
+        f"{rows}x{inner} to {outer}",
+        "float32",
+        prepare,
+        flops=2 * rows * inner * outer,
+        bytes=4 * (rows * inner + inner * outer + rows * outer),
+        tolerance=1e-5,
+    )
+
+
+def cases() -> Iterator[Case]:
+    """Everything there is to measure, most important first."""
+    for count, height, width in ((1, 256, 256), (64, 256, 256), (1, 1080, 1920)):
+        yield components_case(count, height, width)
+    for count in (1, 3, 64):
+        yield holes_case(count)
+    # Windows of tiny, base+ and large at 1024x1024.
+    for side, window, heads, d in ((256, 8, 1, 96), (64, 14, 4, 96), (64, 0, 4, 96), (128, 4, 4, 56), (64, 16, 8, 72)):
+        for dtype in (torch.float32, torch.bfloat16):
+            yield attention_case(side, window, heads, d, dtype)
+    for rows, inner, outer in ((2048, 96, 384), (4096, 384, 1536), (4096, 576, 2304)):
+        yield linear_case(rows, inner, outer)
