@@ -32,7 +32,11 @@ RANDOM_MASKS = 10_000
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What the figures were taken on."""
-    info: dict[str, Any] = {"device": "cpu", "torch": torch.__version__, "commit": _output("git", "rev-parse", "HEAD")}
+    info: dict[str, Any] = {
+        "device": _cpu(),
+        "torch": torch.__version__,
+        "commit": _output("git", "describe", "--always", "--dirty", "--abbrev=12"),
+    }
     try:
         import triton
 
@@ -44,6 +48,14 @@ def machine(device: torch.device) -> dict[str, Any]:
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         info["driver"] = _output(*query) if shutil.which("nvidia-smi") else None
     return info
+
+
+def _cpu() -> str:
+    """``CPU`` with its maker's name for it, where the system tells."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
+    return f"CPU {model} {os.cpu_count()} cores".replace("  ", " ")
 
 
 def _output(*command: str) -> str | None:

@@ -95,12 +95,34 @@ def by_scipy(mask: torch.Tensor) -> Callable[[], Any]:
     return call
 
 
+def by_max_pooling(mask: torch.Tensor) -> Callable[[], Any]:
+    """A plain torch loop: every pixel takes its neighbourhood's smallest index until nothing changes."""
+    N, _, H, W = mask.shape
+
+    def call() -> tuple[torch.Tensor, torch.Tensor]:
+        # fp32 holds indices up to 2**24 exactly. Negated, since pooling takes the largest.
+        index = -(torch.arange(1, H * W + 1, device=mask.device, dtype=torch.float32).view(1, 1, H, W))
+        label, none = torch.where(mask, index, float("-inf")), torch.tensor(float("-inf"), device=mask.device)
+        while True:
+            spread = torch.where(mask, F.max_pool2d(label, 3, stride=1, padding=1), none)
+            if torch.equal(spread, label):
+                break
+            label = spread
+        labels = torch.where(mask, -label, 0).to(torch.int32)
+        flat = labels.flatten(1).long() + torch.arange(N, device=mask.device)[:, None] * (H * W + 1)
+        counts = torch.bincount(flat.flatten(), minlength=N * (H * W + 1))
+        return labels, torch.where(mask, counts[flat].view_as(labels), 0).to(torch.int32)
+
+    return call
+
+
 def components_case(count: int, height: int, width: int) -> Case:
     def prepare(device: torch.device) -> Calls:
         mask = blobs(count, height, width, device) > 0
         calls: dict[str, Callable[[], Any]] = {"torch": lambda: connected_components_reference(mask)}
         if importlib.util.find_spec("scipy"):
             calls["scipy on the host"] = by_scipy(mask)
+        calls["torch loop"] = by_max_pooling(mask)
         if device.type == "cuda" and use_triton("connected_components", mask):
             calls["triton"] = lambda: connected_components(mask)
         return calls

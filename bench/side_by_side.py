@@ -130,7 +130,7 @@ def main() -> None:
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
         today = datetime.date.today().isoformat()
-        path = arguments.out / f"cpu-{today}.json"
+        path = arguments.out / f"set-image-cpu-{today}.json"
         report = {"date": today, "machine": machine(), "rows": rows}
         path.write_text(json.dumps(report, indent=1) + "\n")
         print(f"written to {path}")

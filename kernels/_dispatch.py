@@ -42,6 +42,11 @@ def current_backend() -> str:
     return forced if forced is not None else _known(os.environ.get("SAM2FAST_BACKEND", "auto"), "SAM2FAST_BACKEND")
 
 
+# What torch.compiler.assume_constant_result does, which would import the compiler with this module: a graph is made for
+# the backend in force while it is traced.
+current_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 @contextlib.contextmanager
 def backend(name: str) -> Iterator[None]:
     """Forces one backend inside a ``with`` block, for the calling thread only.

@@ -4,36 +4,38 @@ import torch
 def connected_components_reference(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Joins horizontal runs of foreground that touch runs of the row above, smallest run first."""
     N, _, H, W = mask.shape
-    labels = torch.zeros(N, 1, H, W, dtype=torch.int32, device=mask.device)
-    if mask.numel() == 0:
-        return labels, labels.clone()
     foreground = mask[:, 0] != 0  # (N, H, W)
     starts = foreground.clone()
     starts[..., 1:] &= ~foreground[..., :-1]
-    run = starts.flatten().cumsum(0).view(N, H, W) - 1  # index of a pixel's run, in row-major order
+    run = starts.flatten().cumsum(0, dtype=torch.int32).view(N, H, W) - 1  # index of a pixel's run, in row-major order
     first_pixel = starts.flatten().nonzero()[:, 0]  # (R,) of each run
-    root = _join(*_touching_runs(foreground, run), len(first_pixel))  # (R,)
+    if len(first_pixel) == 0:
+        labels = torch.zeros(N, 1, H, W, dtype=torch.int32, device=mask.device)
+        return labels, labels.clone()
+    root = _join(*_touching_runs(foreground, starts, run), len(first_pixel))  # (R,)
 
-    pixels = foreground.flatten().nonzero()[:, 0]
-    component = root[run.flatten()[pixels]]
-    area = torch.bincount(component, minlength=len(first_pixel))
-    areas = torch.zeros_like(labels)
-    labels.view(-1)[pixels] = (first_pixel[component] % (H * W) + 1).to(torch.int32)
-    areas.view(-1)[pixels] = area[component].to(torch.int32)
+    length = torch.bincount(run[foreground], minlength=len(first_pixel))  # (R,)
+    area = torch.zeros_like(length).scatter_add_(0, root, length)[root]
+    label = first_pixel[root] % (H * W) + 1
+    # Of a background pixel the run is the last before it, or -1: any will do, since it is masked out.
+    labels, areas = (torch.where(foreground, table.to(torch.int32)[run], 0)[:, None] for table in (label, area))
     return labels, areas
 
 
-def _touching_runs(foreground: torch.Tensor, run: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pairs of runs ``(upper, lower)`` in neighbouring rows that touch at an edge or a corner."""
+def _touching_runs(
+    foreground: torch.Tensor, starts: torch.Tensor, run: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pairs of runs ``(upper, lower)`` in neighbouring rows that touch at an edge or a corner, each at least once."""
     upper, lower = [], []
     W = foreground.shape[-1]
     for shift in (-1, 0, 1):  # column of the upper pixel less that of the lower one
-        above = slice(max(shift, 0), W + min(shift, 0))
-        below = slice(max(-shift, 0), W + min(-shift, 0))
-        touching = foreground[:, :-1, above] & foreground[:, 1:, below]
-        upper.append(run[:, :-1, above][touching])
-        lower.append(run[:, 1:, below][touching])
-    return torch.cat(upper), torch.cat(lower)
+        above = (slice(None), slice(None, -1), slice(max(shift, 0), W + min(shift, 0)))
+        below = (slice(None), slice(1, None), slice(max(-shift, 0), W + min(-shift, 0)))
+        # Two runs that touch in several columns do so where one of them begins, or one pixel beside it.
+        touching = foreground[above] & foreground[below] & (starts[above] | starts[below])
+        upper.append(run[above][touching])
+        lower.append(run[below][touching])
+    return torch.cat(upper).long(), torch.cat(lower).long()
 
 
 def _join(a: torch.Tensor, b: torch.Tensor, count: int) -> torch.Tensor:

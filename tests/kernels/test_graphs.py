@@ -1,0 +1,57 @@
+"""Every op, and the image encoder as a whole, as one graph without a break."""
+
+import pytest
+import torch
+from parity import build_pair, random_map
+
+from sam2fast.kernels._dispatch import backend
+from sam2fast.kernels.mask_ops import (
+    fill_holes_and_remove_sprinkles,
+    fill_holes_in_mask_scores,
+    masks_to_boxes,
+    upsample_masks,
+)
+from sam2fast.kernels.memory_attention import rope_attention
+from sam2fast.kernels.window_attention import window_attention
+from sam2fast.modeling.position_encoding import axial_rope
+
+ROPE = axial_rope(16, 4, 4, 10000.0, torch.device("cpu"))
+LOGITS, QKV, BIAS = random_map(2, 1, 12, 20), random_map(1, 16, 20, 96), random_map(96)
+QUERY, KEY, VALUE = (random_map(1, 1, 16, 16, seed=i) for i in range(3))
+CALLS = {
+    "window_attention": lambda: window_attention(QKV, BIAS, 2, 7),
+    "window_attention pooled": lambda: window_attention(QKV, BIAS, 2, 8, (2, 2)),
+    "rope_attention": lambda: rope_attention(QUERY, KEY, VALUE, *ROPE),
+    "fill_holes_and_remove_sprinkles": lambda: fill_holes_and_remove_sprinkles(LOGITS, 0.0, 8.0, 8.0),
+    "fill_holes_in_mask_scores": lambda: fill_holes_in_mask_scores(LOGITS, 8),
+    "upsample_masks": lambda: upsample_masks(LOGITS, (32, 40)),
+    "masks_to_boxes": lambda: masks_to_boxes(LOGITS > 0),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_op(call):
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(call, backend="aot_eager", fullgraph=True)(), call())
+
+
+def test_a_mistyped_backend_is_an_error_in_graphs_too(monkeypatch):
+    monkeypatch.setenv("SAM2FAST_BACKEND", "trition")
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match="trition"):
+        torch.compile(CALLS["upsample_masks"], backend="aot_eager", fullgraph=True)()
+
+
+def test_forced_triton_without_a_kernel_is_an_error_in_graphs_too():
+    torch._dynamo.reset()
+    with backend("triton"), pytest.raises(Exception, match="no Triton kernel"):
+        torch.compile(CALLS["upsample_masks"], backend="aot_eager", fullgraph=True)()
+
+
+def test_image_encoder():
+    model = build_pair("sam2.1_t", ["++model.image_size=256"])[1]
+    x = random_map(1, 3, 256, 256)
+    with torch.no_grad():
+        compiled = torch.compile(model.encode_image, backend="aot_eager", fullgraph=True)(x)
+        for expected, actual in zip(model.encode_image(x), compiled, strict=True):
+            torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
