@@ -58,6 +58,11 @@ def _cpu() -> str:
     return f"CPU {model} {os.cpu_count()} cores".replace("  ", " ")
 
 
+def commit() -> str | None:
+    """The commit measured, with ``-dirty`` where files differ from it."""
+    return _output("git", "describe", "--always", "--dirty", "--abbrev=12")
+
+
 def _output(*command: str) -> str | None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parent, check=False)
     return done.stdout.strip() or None
