@@ -37,6 +37,8 @@ bench: $(VENV)/.tested  ## microbenchmarks on this machine
 
 # On a CUDA machine, with the Python that has torch and triton; no installation, no network.
 gpu:  ## proof and figures: make gpu PART=parity, make gpu PART=micro
+	@# A copy of the tree may have lost its symbolic links.
+	@for name in kernels configs; do [ -d sam2fast/$$name ] || { rm -f sam2fast/$$name; ln -s ../$$name sam2fast/$$name; }; done
 	PYTHONPATH=$(CURDIR) $(PYTHON) bench/gpu.py --part $(PART) $(GPU)
 
 tune:  ## measure launch configurations on this GPU and store the best

@@ -2,6 +2,7 @@
 
     make gpu PART=parity     every kernel against its twin, on thousands of random inputs
     make gpu PART=micro      every op of the registry, beside what else computes it
+    make gpu PART=sanitize   the parity part, small, under compute-sanitizer's memory and race checkers
 
 Needs this repository, torch, triton and numpy, and no network. Results are merged into
 ``bench/results/<device>-<date>.json`` and a table of the same name.
@@ -15,6 +16,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -132,6 +135,26 @@ def parity(device: torch.device, report: Report, masks: int, side: int = 300, ba
     return wrong == 0
 
 
+def sanitize(report: Report) -> bool:
+    """Runs a small parity part under each checker; says so where compute-sanitizer is not installed."""
+    checker = shutil.which("compute-sanitizer")
+    if checker is None:
+        report.save("sanitize", [{"tool": "compute-sanitizer", "errors": "not installed"}])
+        print("compute-sanitizer is not installed: nothing was checked")
+        return False
+    rows = []
+    for tool in ("memcheck", "racecheck", "synccheck", "initcheck"):
+        with tempfile.TemporaryDirectory() as scratch:
+            small = ["--part", "parity", "--masks", "40", "--side", "70", "--batch", "3", "--out", scratch]
+            command = [checker, "--tool", tool, "--error-exitcode", "9", sys.executable, __file__, *small]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        summary = [line for line in done.stdout.splitlines() if "SUMMARY" in line]
+        rows.append({"tool": tool, "exit": done.returncode, "errors": " ".join(summary) or done.stderr[-200:]})
+        report.save("sanitize", rows)
+        print(rows[-1], flush=True)
+    return all(row["exit"] == 0 for row in rows)
+
+
 def micro(device: torch.device, report: Report, only: str) -> bool:
     """One row per case and subject; a wrong subject fails the part and prints no time."""
     limits, rows, right = measure_limits(device), [], True
@@ -165,9 +188,11 @@ def case_rows(case: Case, device: torch.device, limits: Limits) -> list[dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=["parity", "micro"], required=True)
+    parser.add_argument("--part", choices=["parity", "micro", "sanitize"], required=True)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--masks", type=int, default=RANDOM_MASKS, help="of the parity part")
+    parser.add_argument("--side", type=int, default=300, help="largest side of a mask of the parity part")
+    parser.add_argument("--batch", type=int, default=64, help="most masks at once in the parity part")
     parser.add_argument("--only", default="", help="cases of the micro part whose name has this text")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -176,7 +201,9 @@ def main() -> None:
         raise SystemExit("there is no CUDA here; --device cpu runs the micro part on the CPU")
     report = Report(device, arguments.out)
     if arguments.part == "parity":
-        right = parity(device, report, arguments.masks)
+        right = parity(device, report, arguments.masks, arguments.side, arguments.batch)
+    elif arguments.part == "sanitize":
+        right = sanitize(report)
     else:
         right = micro(device, report, arguments.only)
     print(f"written to {report.path}")

@@ -90,6 +90,24 @@ class _CountsUp:
         return 2 * self.reads
 
 
+def test_sanitize_part_says_when_it_cannot(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu.shutil, "which", lambda name: None)
+    report = gpu.Report(CPU, tmp_path)
+    assert not gpu.sanitize(report)
+    assert report.content["parts"]["sanitize"] == [{"tool": "compute-sanitizer", "errors": "not installed"}]
+
+
+def test_sanitize_part_runs_the_checker(tmp_path, monkeypatch):
+    """A stand-in checker that finds an error with one of its tools."""
+    checker = tmp_path / "compute-sanitizer"
+    checker.write_text('#!/bin/sh\necho "========= ERROR SUMMARY: $2"\n[ "$2" != racecheck ] || exit 9\n')
+    checker.chmod(0o755)
+    monkeypatch.setattr(gpu.shutil, "which", lambda name: str(checker))
+    report = gpu.Report(CPU, tmp_path / "results")
+    assert not gpu.sanitize(report)
+    assert [row["exit"] for row in report.content["parts"]["sanitize"]] == [0, 9, 0, 0]
+
+
 def test_a_part_keeps_the_others(tmp_path):
     gpu.Report(CPU, tmp_path).save("parity", [{"op": "a", "wrong": 0}])
     gpu.Report(CPU, tmp_path).save("micro", [{"op": "b", "p50 ms": 0.5}])
