@@ -62,8 +62,10 @@ def _cpu() -> str:
 
 
 def commit() -> str | None:
-    """The commit measured, with ``-dirty`` where files differ from it."""
-    return _output("git", "describe", "--always", "--dirty", "--abbrev=12")
+    """The commit measured, with ``-dirty`` where files other than results differ from it."""
+    changed = _output("git", "status", "--porcelain", "--", ":(top)", ":(top,exclude)bench/results")
+    head = _output("git", "rev-parse", "--short=12", "HEAD")
+    return f"{head}-dirty" if head and changed else head
 
 
 def _output(*command: str) -> str | None:

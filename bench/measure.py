@@ -92,7 +92,7 @@ def measure_limits(device: torch.device) -> Limits:
     source = torch.randn((2**28 if big else 2**24), device=device)
     target = torch.empty_like(source)
     copied = statistics.median(_samples(lambda: target.copy_(source), device)) / 1e3
-    side, flops = (8192 if big else 1024), {}
+    side, flops = (8192 if big else 2048), {}
     for dtype in (torch.float32, torch.bfloat16):
         a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
         with torch.no_grad():
