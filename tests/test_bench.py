@@ -125,6 +125,23 @@ class TestLaunchTable:
         assert twice["connected_components"][0] == table["connected_components"][0]
         assert twice["connected_components"][1]["meta"] == {"BLOCK": 512}
 
+    def test_the_fastest_right_candidate_is_stored(self, tmp_path, monkeypatch, capsys):
+        path = tmp_path / "table.json"
+        path.write_text(tune.TABLE.read_text())
+        monkeypatch.setattr(tune, "TABLE", path)
+        monkeypatch.setattr(tune, "architecture", lambda device: "sm_90")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(tune, "time_of", lambda op, config, device: abs(config.meta["BLOCK"] - 1024) + 0.5)
+        monkeypatch.setattr("sys.argv", ["tune.py"])
+        tune.main()
+        rows = json.loads(path.read_text())["connected_components"]
+        assert (rows[-1]["arch"], rows[-1]["meta"]) == ("sm_90", {"BLOCK": 1024})
+        before = path.read_text()
+        monkeypatch.setattr(tune, "time_of", lambda op, config, device: float("inf"))
+        with pytest.raises(SystemExit, match="table is unchanged"):
+            tune.main()
+        assert path.read_text() == before
+
     def test_the_file_is_written_as_it_stands(self):
         text = tune.TABLE.read_text()
         assert tune.text_of(json.loads(text)) == text
