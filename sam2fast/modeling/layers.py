@@ -113,21 +113,24 @@ def get_activation(name: str) -> Callable[[Tensor], Tensor]:
 
 
 class Derived:
-    """Keeps one tensor computed from parameters until a parameter changes; always recomputes for autograd.
+    """Keeps one tensor computed from small parameters on the CPU until their values change.
 
-    Copies and pickles of the owner start empty.
+    Values are compared, not version counters, which writes through ``.data`` do not touch. Elsewhere a comparison would
+    wait for the device, and computing is cheaper; for autograd it is always computed. Copies and pickles of the owner
+    start empty.
     """
 
     def __init__(self) -> None:
         self._key: Hashable = None
+        self._sources: tuple[Tensor, ...] = ()
         self._value: Any = None
 
     def __call__(self, key: Hashable, sources: tuple[Tensor, ...], compute: Callable[[], Tensor]) -> Tensor:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or any(s.is_inference() for s in sources):
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or not all(s.is_cpu for s in sources):
             return compute()
-        key = (key, torch.is_inference_mode_enabled(), *((id(s), s.data_ptr(), s._version) for s in sources))
-        if self._key != key:
-            self._key, self._value = key, compute()
+        same = self._key == key and all(map(torch.equal, self._sources, sources))
+        if not same:
+            self._key, self._sources, self._value = key, tuple(s.detach().clone() for s in sources), compute()
         return self._value
 
     def __reduce__(self) -> tuple[type["Derived"], tuple[()]]:
