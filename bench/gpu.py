@@ -62,7 +62,12 @@ def _cpu() -> str:
 
 
 def commit() -> str | None:
-    """The commit measured, with ``-dirty`` where files other than results differ from it."""
+    """The commit measured, with ``-dirty`` where files other than results differ from it.
+
+    A copy of the tree without git is told by ``SAM2FAST_COMMIT``.
+    """
+    if "SAM2FAST_COMMIT" in os.environ:
+        return os.environ["SAM2FAST_COMMIT"]
     changed = _output("git", "status", "--porcelain", "--", ":(top)", ":(top,exclude)bench/results")
     head = _output("git", "rev-parse", "--short=12", "HEAD")
     return f"{head}-dirty" if head and changed else head
