@@ -7,7 +7,7 @@ import click
 from sam2fast.cli.errors import MissingCheckpointError
 from sam2fast.cli.files import make_folder, write_atomically
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import model_options
+from sam2fast.cli.options import model_options, out_option
 from sam2fast.cli.prompts import FOREGROUND, Box, Click, Prompts
 
 # What to find in the scene, in its pixels, by the name of the result.
@@ -19,14 +19,7 @@ PROMPTS = {
 
 @click.command()
 @model_options
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("out/demo"),
-    show_default=True,
-    metavar="DIR",
-    help="For the results.",
-)
+@out_option("out/demo")
 def demo(model: str | None, checkpoint: Path | None, device: str, dtype: str, out: Path) -> None:
     """Draw a still life, find one thing in it by a click and another by a box.
 

@@ -33,3 +33,15 @@ def model_options(command: Command) -> Command:
     for option in reversed(_MODEL_OPTIONS):
         command = option(command)
     return command
+
+
+def out_option(default: str) -> Callable[[Command], Command]:
+    """Adds ``--out``, the folder for what a verb writes."""
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        default=Path(default),
+        show_default=True,
+        metavar="DIR",
+        help="For the results.",
+    )

@@ -9,7 +9,7 @@ import click
 
 from sam2fast.cli.files import check_files, make_folder
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import model_options
+from sam2fast.cli.options import model_options, out_option
 from sam2fast.cli.prompts import Box, BoxType, Click, ClickType, Prompts
 
 
@@ -27,14 +27,7 @@ from sam2fast.cli.prompts import Box, BoxType, Click, ClickType, Prompts
     "are the box, since the model hardly heeds a mask alone.",
 )
 @model_options
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("out"),
-    show_default=True,
-    metavar="DIR",
-    help="For the results.",
-)
+@out_option("out")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
 def segment(
     images: Sequence[Path],

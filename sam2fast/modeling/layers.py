@@ -1,7 +1,6 @@
 """Building blocks shared by the model's parts."""
 
 from collections.abc import Callable, Hashable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -121,24 +120,22 @@ class Derived:
     """
 
     def __init__(self) -> None:
-        self._key: Hashable = None
-        self._sources: tuple[Tensor, ...] = ()
-        self._value: Any = None
+        # Key, copies of the sources, value: one attribute, so that another thread never sees parts of two.
+        self._kept: tuple[Hashable, tuple[Tensor, ...], Tensor] | None = None
 
     def __call__(self, key: Hashable, sources: tuple[Tensor, ...], compute: Callable[[], Tensor]) -> Tensor:
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or not all(s.is_cpu for s in sources):
             return compute()
-        same = self._key == key and all(map(torch.equal, self._sources, sources))
-        if not same:
-            self._key, self._sources, self._value = key, tuple(s.detach().clone() for s in sources), compute()
-        return self._value
+        kept = self._kept
+        if kept is None or kept[0] != key or not all(map(torch.equal, kept[1], sources)):
+            kept = self._kept = (key, tuple(s.detach().clone() for s in sources), compute())
+        return kept[2]
 
     def __reduce__(self) -> tuple[type["Derived"], tuple[()]]:
         return Derived, ()
 
 
-# Elements of a band's input in `in_bands`: 3 MiB in fp32, the best of 2**19 to 2**20 and of fixed lengths in
-# bench/side_by_side.py, by up to a fifth for the large model.
+# Elements of a band's input in `in_bands`, 3 MiB in fp32: near the best for the tiny and the large model on two cores.
 BAND = 3 * 2**18
 
 
