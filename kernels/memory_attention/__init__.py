@@ -1,22 +1,107 @@
-"""Single- or multi-head attention with axial rotary position encoding, to the frame itself or to the memory bank."""
+"""Attention with axial rotary positions: of a frame to itself, and of a frame to the memory bank."""
+
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from sam2fast.kernels._dispatch import use_triton
-from sam2fast.kernels.memory_attention.reference import apply_rope, rope_attention_reference
+from sam2fast.kernels.memory_attention.cpu import memory_attention_cpu, rope_attention_cpu
+from sam2fast.kernels.memory_attention.reference import (
+    apply_rope,
+    memory_attention_reference,
+    rope_attention_reference,
+)
 
-__all__ = ["apply_rope", "rope_attention", "rope_attention_reference"]
+__all__ = [
+    "AttendedMemory",
+    "apply_rope",
+    "memory_attention",
+    "memory_attention_cpu",
+    "memory_attention_reference",
+    "rope_attention",
+    "rope_attention_cpu",
+    "rope_attention_reference",
+]
+
+# From so many keys on the CPU path's own blocks beat torch's attention.
+LONG = 1024
+
+
+class AttendedMemory(NamedTuple):
+    """What B objects attend to on one frame. Shapes depend on capacities only, not on how much memory there is."""
+
+    pages: Tensor  # (P, N, m) spatial memories of all objects, N positions each
+    page_table: Tensor  # (B, K) int32: the pages of each object; -1 for none
+    page_time: Tensor  # (B, K) int32: each page's row of time_encoding
+    position_encoding: Tensor  # (N, m)
+    time_encoding: Tensor  # (T, m)
+    pointers: Tensor  # (B, L, m) object pointer tokens
+    pointer_encoding: Tensor  # (B, L, m)
+    pointer_valid: Tensor  # (B, L) bool
+
+
+def memory_attention(
+    query: Tensor, memory: AttendedMemory, key_weight: Tensor, key_bias: Tensor | None, cos: Tensor, sin: Tensor
+) -> Tensor:
+    """Softmax-weighted sums of the memory tokens themselves, before their value projection.
+
+    Keys are projections of encoded memory tokens, rotated by their position; pointers are not rotated. The values are
+    the tokens as they lie in the bank: a value projection is linear and softmax weights sum to one, so that the caller
+    may project the result instead, which is d_v / m times smaller.
+
+    Args:
+        query: ``(B, heads, N, d)``, not yet rotated; ``(1, heads, N, d)`` if all objects ask the same.
+        memory: see :class:`AttendedMemory`.
+        key_weight: ``(heads * d, m)``.
+        key_bias: ``(heads * d,)``.
+        cos, sin: ``(N, d / 2)`` fp32 rotation of each pair of neighbouring channels at each position.
+
+    Returns:
+        ``(B, heads, N, m)`` in the dtype of ``query``; zeros for an object without pages and pointers.
+
+    Raises:
+        ValueError: shapes that do not fit each other.
+
+    Source: ``sam2.modeling.sam.transformer.RoPEAttention.forward`` as the memory attention uses it.
+    """
+    _check(query, memory, key_weight, cos, sin)
+    use_triton("memory_attention", query, memory.pages)
+    plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    compute = memory_attention_cpu if query.is_cpu and plain else memory_attention_reference
+    return compute(query, memory, key_weight, key_bias, cos, sin)
+
+
+def _check(query: Tensor, memory: AttendedMemory, key_weight: Tensor, cos: Tensor, sin: Tensor) -> None:
+    (batch, heads, positions, d), (B, K) = query.shape, memory.page_table.shape
+    _, N, m = memory.pages.shape
+    L = memory.pointers.shape[1]
+    expected = {
+        "page_time": (memory.page_time, (B, K)),
+        "position_encoding": (memory.position_encoding, (N, m)),
+        "pointers": (memory.pointers, (B, L, m)),
+        "pointer_encoding": (memory.pointer_encoding, (B, L, m)),
+        "pointer_valid": (memory.pointer_valid, (B, L)),
+        "key_weight": (key_weight, (heads * d, m)),
+        "cos": (cos, (N, d // 2)),
+        "sin": (sin, (N, d // 2)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tensor.shape != shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {shape}")
+    if positions != N or batch not in (1, B):
+        raise ValueError(f"query has shape {tuple(query.shape)}; expected (1 or {B}, heads, {N}, d)")
 
 
 def rope_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cos: Tensor,
+    sin: Tensor,
     num_unrotated_keys: int = 0,
     dropout_p: float = 0.0,
-) -> torch.Tensor:
+) -> Tensor:
     """Attention whose queries and keys are rotated by their position on the feature map.
 
     Args:
@@ -44,4 +129,7 @@ def rope_attention(
     if rotated < 0 or rotated % positions:
         raise ValueError(f"{rotated} rotated keys are not a whole number of maps of {positions} positions")
     use_triton("memory_attention", query, key, value)
+    plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling() and dropout_p == 0
+    if query.is_cpu and plain and key.shape[-2] >= LONG:
+        return rope_attention_cpu(query, key, value, cos, sin, num_unrotated_keys)
     return rope_attention_reference(query, key, value, cos, sin, num_unrotated_keys, dropout_p)

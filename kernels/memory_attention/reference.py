@@ -1,5 +1,10 @@
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from sam2fast.kernels.memory_attention import AttendedMemory
 
 
 def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -24,3 +29,37 @@ def rope_attention_reference(
     if rotated.shape[-2]:  # an object may have pointers and no spatial memory
         key = torch.cat([apply_rope(rotated, cos, sin), unrotated], dim=-2)
     return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_p)
+
+
+def memory_attention_reference(
+    query: torch.Tensor,
+    memory: "AttendedMemory",
+    key_weight: torch.Tensor,
+    key_bias: torch.Tensor | None,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+) -> torch.Tensor:
+    heads, N = query.shape[1:3]
+    B, K = memory.page_table.shape
+    page_valid = memory.page_table >= 0  # (B, K)
+    valid = torch.cat([page_valid.repeat_interleave(N, dim=1), memory.pointer_valid], dim=1)  # (B, M)
+
+    # What is not attended may hold anything, also NaN.
+    maps = memory.pages[memory.page_table.clamp(min=0).long()]  # (B, K, N, m)
+    maps = torch.where(page_valid[:, :, None, None], maps, 0)
+    pointers = torch.where(memory.pointer_valid[..., None], memory.pointers, 0)
+    time = memory.time_encoding[memory.page_time.long()]  # (B, K, m)
+    encoded = (maps + memory.position_encoding + time[:, :, None]).flatten(1, 2)
+    tokens = torch.cat([encoded, (pointers + memory.pointer_encoding).to(encoded.dtype)], dim=1)
+    key = F.linear(tokens.to(key_weight.dtype), key_weight, key_bias)
+    key = key.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, M, d)
+    if K:
+        key = torch.cat([apply_rope(key[:, :, : K * N], cos, sin), key[:, :, K * N :]], dim=2)
+
+    value = torch.cat([maps.flatten(1, 2), pointers.to(maps.dtype)], dim=1)  # (B, M, m)
+    value = value.to(query.dtype)[:, None].expand(-1, heads, -1, -1)
+    key = key.to(query.dtype)
+    query = apply_rope(query, cos, sin).expand(B, -1, -1, -1)
+    mask = valid[:, None, None].expand(-1, heads, N, -1)
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return torch.where(valid.any(dim=1)[:, None, None, None], out, 0)
