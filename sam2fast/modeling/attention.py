@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.kernels.memory_attention import rope_attention
+from sam2fast.kernels._cpu import linear
+from sam2fast.kernels.memory_attention import AttendedMemory, memory_attention, rope_attention
 from sam2fast.modeling.layers import Linear
 from sam2fast.modeling.position_encoding import axial_rope
 
@@ -87,6 +88,20 @@ class RoPEAttention(Attention):
         dropout = self.dropout_p if self.training else 0.0
         out = rope_attention(q, k, v, cos, sin, num_k_exclude_rope, dropout)
         return self.out_proj(self._join_heads(out))
+
+    def attend(self, x: Tensor, memory: AttendedMemory) -> Tensor:
+        """Queries from ``x (1 or B, N, C)`` to the memories of B objects: ``(B, N, C)``.
+
+        The values' projection comes after the weighted sum instead of before it; see :func:`memory_attention`.
+        """
+        cos, sin = self._rope(x.shape[1], x.device)
+        query = self._split_heads(self.q_proj(x))
+        latent = memory_attention(query, memory, self.k_proj.weight, self.k_proj.bias, cos, sin)  # (B, heads, N, m)
+        if self.num_heads == 1:
+            return self.out_proj(self.v_proj(latent[:, 0]))
+        weights, biases = (t.unflatten(0, (self.num_heads, -1)) for t in (self.v_proj.weight, self.v_proj.bias))
+        values = [linear(latent[:, i].to(w.dtype), w, b) for i, (w, b) in enumerate(zip(weights, biases, strict=True))]
+        return self.out_proj(torch.cat(values, dim=-1))
 
     def _rope(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
         width, height = self.feat_sizes

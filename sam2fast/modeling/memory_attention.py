@@ -1,11 +1,13 @@
 """The current frame attends to itself and to the memory of past frames."""
 
 import copy
+from typing import cast
 
 from torch import Tensor, nn
 
+from sam2fast.kernels.memory_attention import AttendedMemory
 from sam2fast.modeling.attention import RoPEAttention
-from sam2fast.modeling.layers import LayerNorm, Linear, get_activation
+from sam2fast.modeling.layers import LayerNorm, Linear, get_activation, in_bands
 
 
 class MemoryAttentionLayer(nn.Module):
@@ -47,19 +49,35 @@ class MemoryAttentionLayer(nn.Module):
         num_k_exclude_rope: int = 0,
     ) -> Tensor:
         """Batch-first tokens ``tgt (B, N, C)`` and ``memory (B, M, C_mem)`` with their position encodings."""
-        x = self.norm1(tgt)
-        q = x + query_pos if self.pos_enc_at_attn and query_pos is not None else x
-        tgt = tgt + self.dropout(self.self_attn(q, q, x))
-
+        tgt = self._attend_to_itself(tgt, query_pos)
         x = self.norm2(tgt)
         q = x + query_pos if self.pos_enc_at_cross_attn_queries and query_pos is not None else x
         k = memory + pos if self.pos_enc_at_cross_attn_keys and pos is not None else memory
         # Only the rotary kind knows pointer tokens.
         kwargs = {"num_k_exclude_rope": num_k_exclude_rope} if isinstance(self.cross_attn_image, RoPEAttention) else {}
-        tgt = tgt + self.dropout(self.cross_attn_image(q, k, memory, **kwargs))
+        return self._feed_forward(tgt + self.dropout(self.cross_attn_image(q, k, memory, **kwargs)))
 
-        x = self.linear2(self.dropout(self.activation(self.linear1(self.norm3(tgt)))))
-        return tgt + self.dropout(x)
+    def attend(self, tgt: Tensor, query_pos: Tensor, memory: AttendedMemory) -> Tensor:
+        """The same for B objects on one frame: tokens ``tgt (1 or B, N, C)`` to ``(B, N, C)``, for inference.
+
+        As long as the tokens are one row, which no object has touched yet, they are computed once for all objects.
+        """
+        tgt = self._attend_to_itself(tgt, query_pos)
+        x = self.norm2(tgt)
+        q = x + query_pos if self.pos_enc_at_cross_attn_queries else x
+        return self._feed_forward(tgt + cast(RoPEAttention, self.cross_attn_image).attend(q, memory))
+
+    def _attend_to_itself(self, tgt: Tensor, query_pos: Tensor | None) -> Tensor:
+        x = self.norm1(tgt)
+        q = x + query_pos if self.pos_enc_at_attn and query_pos is not None else x
+        return tgt + self.dropout(self.self_attn(q, q, x))
+
+    def _feed_forward(self, tgt: Tensor) -> Tensor:
+        def compute(x: Tensor) -> Tensor:
+            hidden = self.dropout(self.activation(self.linear1(self.norm3(x))))
+            return x + self.dropout(self.linear2(hidden))
+
+        return in_bands(compute, tgt[:, :, None], rows=1)[:, :, 0]
 
 
 class MemoryAttention(nn.Module):
@@ -108,3 +126,27 @@ class MemoryAttention(nn.Module):
             x = layer(x, memory, memory_pos, x_pos, num_obj_ptr_tokens)
         x = self.norm(x)
         return x.transpose(0, 1) if self.batch_first else x
+
+    def attend(self, features: Tensor, position: Tensor, memory: AttendedMemory) -> Tensor:
+        """One frame's map for B objects, each conditioned on its own memory, for inference.
+
+        Args:
+            features, position: ``(1, C, H, W)`` map of the frame and its encoding.
+            memory: what the objects attend to.
+
+        Returns:
+            ``(B, C, H, W)``.
+        """
+        x, pos = features.flatten(2).transpose(1, 2), position.flatten(2).transpose(1, 2)  # (1, HW, C)
+        if self.pos_enc_at_input:
+            x = x + 0.1 * pos
+        layers = cast(list[MemoryAttentionLayer], list(self.layers))
+        if not layers[0].pos_enc_at_cross_attn_keys:
+            memory = memory._replace(
+                position_encoding=memory.position_encoding * 0,
+                time_encoding=memory.time_encoding * 0,
+                pointer_encoding=memory.pointer_encoding * 0,
+            )
+        for layer in layers:
+            x = layer.attend(x, pos, memory)
+        return self.norm(x).transpose(1, 2).unflatten(2, features.shape[-2:])

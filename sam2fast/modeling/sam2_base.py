@@ -1,6 +1,6 @@
 """The whole SAM 2 model: its parts, its own parameters, and what is computed from features to masks and memories."""
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,16 @@ from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 NO_OBJ_SCORE = -1024.0
 # Coarsest stride of the trunk times what its windows and pooling need.
 IMAGE_SIZE_MULTIPLE = 32
+
+
+class ObjectPrediction(NamedTuple):
+    """What the model says about B objects on one frame."""
+
+    mask: Tensor  # (B, 1, h, w) fp32 logits at the decoder's size
+    iou: Tensor  # (B, 1) predicted IoU of the mask
+    pointer: Tensor  # (B, C)
+    score: Tensor  # (B, 1) logit of the object's presence
+    choice: Tensor  # (B, 1) which of the decoder's masks it is
 
 
 class SAM2Base(nn.Module):
@@ -232,7 +242,36 @@ class SAM2Base(nn.Module):
             The original's seven: mask logits ``(B, M, 4H, 4W)``, the same at image size, IoUs ``(B, M)``, the chosen
             mask ``(B, 1, ...)`` at both sizes, object pointers ``(B, C)``, object score logits ``(B, 1)``.
         """
-        B, device = backbone_features.shape[0], backbone_features.device
+        masks, ious, tokens, scores = self._decode(
+            backbone_features, point_inputs, mask_inputs, high_res_features, multimask_output
+        )
+        best = self._best(masks, ious, tokens, scores)
+        high_res = F.interpolate(masks, size=(self.image_size,) * 2, mode="bilinear", align_corners=False)
+        best_high_res = high_res.take_along_dim(best.choice[:, :, None, None], dim=1)
+        return masks, high_res, ious, best.mask, best_high_res, best.pointer, scores
+
+    def predict_objects(
+        self,
+        features: Tensor,
+        high_res_features: list[Tensor] | None,
+        point_inputs: dict[str, Tensor] | None = None,
+        mask_inputs: Tensor | None = None,
+        multimask_output: bool = False,
+    ) -> "ObjectPrediction":
+        """The chosen mask, score and pointer of B objects; arguments as in :meth:`_forward_sam_heads`."""
+        decoded = self._decode(features, point_inputs, mask_inputs, high_res_features, multimask_output)
+        return self._best(*decoded)
+
+    def _decode(
+        self,
+        features: Tensor,
+        point_inputs: dict[str, Tensor] | None,
+        mask_inputs: Tensor | None,
+        high_res_features: list[Tensor] | None,
+        multimask_output: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mask logits ``(B, M, 4H, 4W)`` fp32, those of absent objects lowered; IoUs, tokens, object scores."""
+        B, device = features.shape[0], features.device
         if point_inputs is not None:
             coords, labels = point_inputs["point_coords"], point_inputs["point_labels"]
         else:
@@ -245,7 +284,7 @@ class SAM2Base(nn.Module):
             )
         sparse, dense = self.sam_prompt_encoder(points=(coords, labels), boxes=None, masks=mask_inputs)
         masks, ious, tokens, scores = self.sam_mask_decoder(
-            image_embeddings=backbone_features,
+            image_embeddings=features,
             image_pe=self.sam_prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
@@ -256,18 +295,18 @@ class SAM2Base(nn.Module):
         masks = masks.float()
         if self.pred_obj_scores:
             masks = torch.where((scores > 0)[:, None, None], masks, NO_OBJ_SCORE)
-        high_res = F.interpolate(masks, size=(self.image_size,) * 2, mode="bilinear", align_corners=False)
-        best_mask, best_high_res, token = masks, high_res, tokens[:, 0]
-        if multimask_output:
-            rows, best = torch.arange(B, device=device), ious.argmax(dim=-1)
-            best_mask, best_high_res = masks[rows, best][:, None], high_res[rows, best][:, None]
-            if tokens.shape[1] > 1:
-                token = tokens[rows, best]
+        return masks, ious, tokens, scores
+
+    def _best(self, masks: Tensor, ious: Tensor, tokens: Tensor, scores: Tensor) -> "ObjectPrediction":
+        """The mask of the highest predicted IoU, and the pointer made of its token or of the only one."""
+        choice = ious.argmax(dim=-1, keepdim=True)  # (B, 1)
+        mask = masks.take_along_dim(choice[:, :, None, None], dim=1)
+        token = tokens.take_along_dim(choice[:, :, None], dim=1)[:, 0] if tokens.shape[1] > 1 else tokens[:, 0]
         pointer = self.obj_ptr_proj(token)
         if self.pred_obj_scores:
             presence = scores.float().sigmoid() if self.soft_no_obj_ptr else (scores > 0).float()
             pointer = self._mix_in_absence(pointer, presence)
-        return masks, high_res, ious, best_mask, best_high_res, pointer, scores
+        return ObjectPrediction(mask, ious.take_along_dim(choice, dim=1), pointer, scores, choice)
 
     def _mix_in_absence(self, pointer: Tensor, presence: Tensor) -> Tensor:
         """Object pointers ``(B, C)`` moved towards ``no_obj_ptr`` where ``presence (B, 1)`` is below 1."""
@@ -288,7 +327,7 @@ class SAM2Base(nn.Module):
         pointer = mask.new_zeros(len(mask), self.hidden_dim)
         if self.use_obj_ptrs_in_encoder:
             prompt = self.mask_downsample(mask)
-            pointer = self._forward_sam_heads(backbone_features, None, prompt, high_res_features)[5]
+            pointer = self.predict_objects(backbone_features, high_res_features, None, prompt).pointer
         presence = (mask.flatten(1) > 0).any(dim=1, keepdim=True).float()
         scores = scale * presence + bias
         if self.pred_obj_scores and self.use_obj_ptrs_in_encoder:
@@ -327,17 +366,28 @@ class SAM2Base(nn.Module):
         masks = pred_masks_high_res
         if self.non_overlap_masks_for_mem_enc and not self.training:
             masks = self._apply_non_overlapping_constraints(masks)
+        memory = self.encode_memory(features, masks, object_score_logits, is_mask_from_pts)
+        return memory, [self.memory_encoder.position_encoding(memory).to(memory.dtype)]
+
+    def encode_memory(self, features: Tensor, masks: Tensor, scores: Tensor, is_mask_from_pts: bool) -> Tensor:
+        """Memory ``(B, C_mem, H, W)`` of B objects on one frame.
+
+        Args:
+            features: ``(1 or B, C, H, W)`` of the frame, untouched by memory.
+            masks: ``(B, 1, S, S)`` logits.
+            scores: ``(B, 1)`` object score logits.
+            is_mask_from_pts: the masks come from prompts, and are binarised if so configured.
+        """
         if self.binarize_mask_from_pts_for_mem_enc and is_mask_from_pts and not self.training:
             masks = (masks > 0).float()
         else:
             masks = torch.sigmoid(masks)
         masks = masks * self.sigmoid_scale_for_mem_enc + self.sigmoid_bias_for_mem_enc
-        out = self.memory_encoder(features, masks, skip_mask_sigmoid=True)
-        memory = cast(Tensor, out["vision_features"])
+        memory = cast(Tensor, self.memory_encoder(features, masks, skip_mask_sigmoid=True)["vision_features"])
         if self.no_obj_embed_spatial is not None:
-            absence = 1 - (object_score_logits > 0).to(memory.dtype)
-            memory = memory + (absence * self.no_obj_embed_spatial)[..., None, None]
-        return memory, out["vision_pos_enc"]
+            absence = (scores <= 0).to(memory.dtype)
+            memory = memory + (absence * self.no_obj_embed_spatial)[..., None, None].to(memory.dtype)
+        return memory
 
     def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor:
         """Keeps at each pixel of ``(N, 1, H, W)`` only the object with the largest logit; the others go below -10."""
