@@ -10,10 +10,20 @@ ROOT = Path(__file__).parent
 PACKAGE_DIR = {"sam2fast": "sam2fast", "sam2fast.kernels": "kernels", "sam2fast.configs": "configs"}
 
 HUB = ["huggingface-hub>=0.25", "safetensors>=0.4.3"]
-TEST = ["pytest>=8", "pytest-benchmark>=4", "scipy>=1.11", "pycocotools>=2.0.7", "build>=1.2", "setuptools>=68", *HUB]
+VIDEO = ["av>=12"]
+TEST = [
+    "pytest>=8",
+    "pytest-benchmark>=4",
+    "scipy>=1.11",
+    "pycocotools>=2.0.7",
+    "build>=1.2",
+    "setuptools>=68",
+    *HUB,
+    *VIDEO,
+]
 EXTRAS = {
     "hub": HUB,
-    "video": ["av>=12"],
+    "video": VIDEO,
     "train": ["tensorboard>=2.15"],
     "eval": ["scikit-image>=0.22", "pycocotools>=2.0.7"],
     "demo": ["flask>=3"],

@@ -1,0 +1,85 @@
+"""A video as a sequence of model inputs."""
+
+import operator
+import weakref
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sam2fast.transforms import SAM2Transforms
+from sam2fast.video_io.cache import FrameCache
+from sam2fast.video_io.prefetch import Prefetcher
+from sam2fast.video_io.sources import Source
+
+
+class Frames:
+    """Frames of a video, decoded when asked for; safe from several threads.
+
+    Stands in for the tensor ``inference_state["images"]`` of the original: ``len``, ``shape``, ``dtype``, iteration
+    and one integer index. Made by :func:`~sam2fast.video_io.open_frames`.
+
+    Attributes:
+        height, width: of the video itself, in pixels.
+        device: where ``self[index]`` puts frames.
+    """
+
+    dtype = torch.float32
+
+    def __init__(
+        self, source: Source, image_size: int, device: torch.device | str = "cpu", prefetch: bool = False
+    ) -> None:
+        self.height, self.width = source.height, source.width
+        self.device = torch.device(device)
+        self._length, self._image_size = len(source), image_size
+        # On the device, 255 too: CUDA multiplies by the reciprocal of a number that is on the CPU.
+        self._white = torch.tensor(255.0, device=self.device)
+        self._mean = torch.tensor(SAM2Transforms.mean, device=self.device)[:, None, None]
+        self._std = torch.tensor(SAM2Transforms.std, device=self.device)[:, None, None]
+        self._cache = FrameCache(source)
+        self._prefetcher = Prefetcher(self._cache) if prefetch else None
+        if self._prefetcher is not None:
+            weakref.finalize(self, self._prefetcher.stop)
+
+    @property
+    def shape(self) -> torch.Size:
+        """``(N, 3, S, S)``."""
+        return torch.Size((self._length, 3, self._image_size, self._image_size))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[index] for index in range(self._length))
+
+    def __getitem__(self, index: int) -> Tensor:
+        """A frame as fp32 ``(3, S, S)`` on ``device``, normalised with ImageNet's mean and deviation.
+
+        Raises:
+            IndexError: there is no such frame.
+            VideoError: it cannot be read, or the frames were closed. Other frames may still be readable.
+        """
+        image = self.pixels(index).to(self.device).permute(2, 0, 1).contiguous()
+        return image.float().div_(self._white).sub_(self._mean).div_(self._std)
+
+    def pixels(self, index: int) -> Tensor:
+        """The same frame as ``(S, S, 3)`` uint8 RGB on the CPU; kept for later calls, so not to be written to."""
+        pixels = self._cache.get(self._rank(index))
+        if self._prefetcher is not None:
+            self._prefetcher.follow()
+        return pixels
+
+    def close(self) -> None:
+        """Closes files, drops frames and ends the thread; frames cannot be had any more. May be called twice."""
+        if self._prefetcher is not None:
+            self._prefetcher.stop()
+            self._prefetcher.join()
+        self._cache.close()
+
+    def _rank(self, index: int) -> int:
+        number = operator.index(index)
+        if not -self._length <= number < self._length:
+            raise IndexError(
+                f"frame {number} of a video of {self._length} frames; expected {-self._length} to {self._length - 1}"
+            )
+        return number % self._length

@@ -1,0 +1,234 @@
+"""Frames as a sequence, what is kept of them, and reading ahead, on a source that counts what is read."""
+
+import gc
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+
+from sam2fast.transforms import SAM2Transforms
+from sam2fast.video_io import Frames, VideoError
+from sam2fast.video_io.cache import CAPACITY
+from sam2fast.video_io.prefetch import AHEAD
+
+SIZE, COUNT, DAMAGED = 4, 100, 57
+
+
+class CountingSource:
+    """Frame i is filled with i; like a video file, reading gives the frames on the way too. Frame 57 is damaged."""
+
+    height, width = 30, 40
+
+    def __init__(self):
+        self.reads, self.users, self.is_closed = [], 0, False
+
+    def __len__(self):
+        return COUNT
+
+    def read(self, index, since):
+        assert not self.is_closed
+        self.users += 1
+        assert self.users == 1, "two threads read at a time"
+        self.reads.append((index, since))
+        for rank in range(since, index + 1):
+            if rank == index:
+                self.users -= 1
+            if rank != DAMAGED:
+                yield rank, torch.full((SIZE, SIZE, 3), rank, dtype=torch.uint8)
+            elif rank == index:
+                raise VideoError(f"frame {DAMAGED} is damaged")
+
+    def close(self):
+        self.is_closed = True
+
+
+@pytest.fixture(params=[False, True], ids=["alone", "prefetch"])
+def frames(request):
+    frames = Frames(CountingSource(), SIZE, prefetch=request.param)
+    yield frames
+    frames.close()
+
+
+def numbers(frames, indices):
+    return [int(frames.pixels(index)[0, 0, 0]) for index in indices]
+
+
+class TestSequence:
+    def test_attributes(self, frames):
+        assert (frames.height, frames.width, len(frames)) == (30, 40, COUNT)
+        assert frames.shape == torch.Size((COUNT, 3, SIZE, SIZE)) and frames.dtype == torch.float32
+
+    def test_values(self, frames):
+        for value in (0, 255):
+            frames.pixels(3)[:] = value
+            expected = (value / 255 - torch.tensor(SAM2Transforms.mean)) / torch.tensor(SAM2Transforms.std)
+            assert frames[3].dtype == torch.float32
+            assert torch.allclose(frames[3], expected[:, None, None].expand(3, SIZE, SIZE), atol=1e-6)
+
+    def test_indices(self, frames):
+        assert numbers(frames, [0, -1, -COUNT, torch.tensor(7), -30]) == [0, 99, 0, 7, 70]
+
+    @pytest.mark.parametrize("index", [COUNT, -COUNT - 1, 10**9])
+    def test_out_of_range(self, frames, index):
+        with pytest.raises(IndexError, match=rf"frame {index} of a video of {COUNT} frames"):
+            frames[index]
+
+    @pytest.mark.parametrize("index", [1.0, "1", slice(2), None], ids=repr)
+    def test_other_indices(self, frames, index):
+        with pytest.raises(TypeError, match=type(index).__name__):
+            frames[index]
+
+    def test_iteration_stops_at_the_damaged_frame(self, frames):
+        seen = []
+        with pytest.raises(VideoError, match="57"):
+            for frame in frames:
+                seen.append(frame)
+        assert len(seen) == DAMAGED
+
+    def test_iteration(self, frames, monkeypatch):
+        monkeypatch.setitem(globals(), "DAMAGED", -1)
+        assert len(list(frames)) == COUNT
+
+    @pytest.mark.gpu
+    def test_the_gpu_gives_the_same_bits(self):
+        source = CountingSource()
+        cpu, gpu = Frames(source, SIZE), Frames(source, SIZE, device="cuda")
+        for index in (0, 1, 33, 99):
+            assert gpu[index].is_cuda and torch.equal(gpu[index].cpu(), cpu[index])
+
+
+class TestCache:
+    def test_frames_are_read_once(self):
+        source = CountingSource()
+        frames = Frames(source, SIZE)
+        assert numbers(frames, [5, 6, 5, 6]) == [5, 6, 5, 6]
+        assert source.reads == [(5, 5), (6, 6)]
+
+    def test_never_the_wrong_frame(self, frames):
+        order = [i for i in torch.randperm(COUNT, generator=torch.Generator().manual_seed(0)).tolist() if i != DAMAGED]
+        assert numbers(frames, order * 2) == order * 2
+
+    def test_memory_is_bounded(self, frames):
+        kept = []
+        for index in [*range(50), *range(49, -1, -1), *range(10, 50, 3)]:
+            frames.pixels(index)
+            kept.append(len(frames._cache._frames))
+        assert max(kept) == CAPACITY
+
+    def test_backwards_a_cacheful_is_read_at_once(self):
+        source = CountingSource()
+        frames = Frames(source, SIZE)
+        frames.pixels(50)
+        order = list(range(49, -1, -1))
+        assert numbers(frames, order) == order
+        assert source.reads == [(50, 50), (49, 49 - CAPACITY + 1), (49 - CAPACITY, 0)]
+
+    def test_stepping_back_after_going_forwards(self):
+        source = CountingSource()
+        frames = Frames(source, SIZE)
+        numbers(frames, range(50))
+        del source.reads[:]
+        assert numbers(frames, range(49, 49 - CAPACITY, -1)) == list(range(49, 49 - CAPACITY, -1))
+        assert source.reads == []
+
+    def test_far_jumps_back_read_one_frame(self):
+        source = CountingSource()
+        frames = Frames(source, SIZE)
+        numbers(frames, [90, 10])
+        assert source.reads == [(90, 90), (10, 10)]
+
+    def test_errors_are_not_kept(self):
+        source = CountingSource()
+        frames = Frames(source, SIZE)
+        for _ in range(2):
+            with pytest.raises(VideoError, match="57"):
+                frames[DAMAGED]
+        assert len(source.reads) == 2
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "this should have happened by now"
+        time.sleep(0.002)
+
+
+class TestPrefetch:
+    @pytest.mark.parametrize("order", [[20], [22, 21]], ids=["forwards", "backwards"])
+    def test_the_next_frames_are_read_and_no_more(self, order):
+        source = CountingSource()
+        frames = Frames(source, SIZE, prefetch=True)
+        for index in order:
+            frames.pixels(index)
+        step = 1 if len(order) == 1 else -1
+        expected = {order[-1] + step * k for k in range(1, AHEAD + 1)}
+        wait_until(lambda: expected <= set(frames._cache._frames))
+        time.sleep(0.05)
+        assert max(index for index, _ in source.reads) <= max(order + list(expected))
+        assert len(source.reads) <= len(order) + AHEAD
+        frames.close()
+
+    def test_the_video_s_ends(self):
+        frames = Frames(CountingSource(), SIZE, prefetch=True)
+        assert numbers(frames, [98, 99, 1, 0, 99]) == [98, 99, 1, 0, 99]
+        frames.close()
+
+    def test_the_error_comes_with_its_frame(self):
+        source = CountingSource()
+        frames = Frames(source, SIZE, prefetch=True)
+        frames.pixels(DAMAGED - 1)
+        wait_until(lambda: DAMAGED + AHEAD - 1 in frames._cache._frames)
+        assert numbers(frames, [DAMAGED - 2, DAMAGED + 1]) == [DAMAGED - 2, DAMAGED + 1]
+        with pytest.raises(VideoError, match="57"):
+            frames[DAMAGED]
+        frames.close()
+
+    def test_close_ends_the_thread(self):
+        source = CountingSource()
+        frames = Frames(source, SIZE, prefetch=True)
+        thread = frames._prefetcher._thread
+        frames.pixels(3)
+        frames.close()
+        frames.close()
+        assert not thread.is_alive() and source.is_closed
+
+    def test_garbage_collection_ends_the_thread(self):
+        frames = Frames(CountingSource(), SIZE, prefetch=True)
+        thread = frames._prefetcher._thread
+        assert thread.daemon
+        frames.pixels(3)
+        del frames
+        gc.collect()
+        wait_until(lambda: not thread.is_alive())
+
+
+def test_closed_frames(frames):
+    frames.pixels(3)
+    frames.close()
+    with pytest.raises(VideoError, match="closed"):
+        frames[3]
+
+
+def test_many_threads(frames):
+    wrong = []
+
+    def work(seed):
+        for index in torch.randint(0, DAMAGED, (200,), generator=torch.Generator().manual_seed(seed)).tolist():
+            if numbers(frames, [index]) != [index]:
+                wrong.append(index)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads) and wrong == []
+
+
+def test_imports():
+    code = "import sys, sam2fast; assert not {'av', 'PIL', 'torch'} & set(sys.modules)\n"
+    code += "import sam2fast.video_io; assert 'av' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,346 @@
+"""Video files that the tests encode themselves: frames carry their numbers, and are found however they are reached."""
+
+import io
+import random
+import struct
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sam2fast.video_io import NoFramesError, VideoError, open_frames
+from sam2fast.video_io import video_file as video_file_module
+
+av = pytest.importorskip("av")
+
+COUNT, WIDTH, HEIGHT, SIZE, GOP = 75, 64, 48, 32, 12
+B_FRAMES = {"bf": "3", "b-adapt": "0", "preset": "fast"}
+
+
+def drawing(number, width=WIDTH, height=HEIGHT):
+    """Seven bars that are bright where the number has a bit, above a bar that moves."""
+    image = np.full((height, width, 3), 40, np.uint8)
+    for bit in range(7):
+        image[: height // 2, bit * width // 8 : (bit + 1) * width // 8] = 220 if number >> bit & 1 else 30
+    image[height * 3 // 4 :, number % width : number % width + 8] = (0, 200, 255)
+    return image
+
+
+def number_in(pixels):
+    """What :func:`drawing` drew."""
+    size = pixels.shape[1]
+    centres = [int((bit + 0.5) * size / 8) for bit in range(7)]
+    return sum(1 << bit for bit, x in enumerate(centres) if pixels[size // 4, x].float().mean() > 128)
+
+
+def encode(
+    codec, form, options=None, count=COUNT, b_frames=None, muxing=None, pix_fmt="yuv420p", draw=drawing, edit=None
+):
+    """Bytes of a video file; ``edit`` may change each packet, or drop it by returning False."""
+    with tempfile.NamedTemporaryFile() as file:
+        _encode_to(file.name, codec, form, options or {}, count, b_frames, muxing or {}, pix_fmt, draw, edit)
+        return file.read()
+
+
+def _encode_to(file, codec, form, options, count, b_frames, muxing, pix_fmt, draw, edit):
+    with av.open(file, "w", format=form, options=muxing) as container:
+        try:
+            stream = container.add_stream(codec, rate=25, options=options)
+        except (ValueError, av.error.FFmpegError):
+            pytest.skip(f"this FFmpeg has no encoder {codec}")
+        stream.height, stream.width = draw(0).shape[:2]
+        stream.pix_fmt, stream.gop_size = pix_fmt, GOP
+        if b_frames is not None:
+            stream.codec_context.max_b_frames = b_frames
+        position = 0
+        for number in [*range(count), None]:
+            frame = None if number is None else av.VideoFrame.from_ndarray(draw(number), format="rgb24")
+            if frame is not None:
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+            for packet in stream.encode(frame):
+                if edit is None or edit(position, packet) is not False:
+                    container.mux(packet)
+                position += 1
+
+
+def shown_earlier(frames):
+    """An ``edit`` by which the first frames lie before the video's beginning and are not shown."""
+
+    def edit(position, packet):
+        ticks = round(frames / 25 / packet.time_base)
+        packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
+
+    return edit
+
+
+def times_of_decoding(position, packet):
+    packet.pts = packet.dts
+
+
+def stored_early(position, packet):
+    packet.dts -= round(4 / 25 / packet.time_base)
+
+
+def every_third_lost(position, packet):
+    return position % 3 != 1
+
+
+def fully_decoded(data):
+    """The numbers that plain PyAV sees, packet by packet."""
+    numbers = []
+    with av.open(io.BytesIO(data)) as container:
+        stream = container.streams.video[0]
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                continue
+            numbers += [number_in(torch.from_numpy(frame.to_ndarray(format="rgb24"))) for frame in frames]
+    return numbers
+
+
+def every_fifth_hidden(position, packet):
+    if position % 5 == 3:
+        header = bytes(packet)[0] & ~0x10  # VP8's flag of a frame that is shown
+        packet.update(bytes([header]) + bytes(packet)[1:])
+
+
+VIDEOS = {
+    "h264 mp4": lambda: encode("libx264", "mp4", B_FRAMES),
+    "h264 mov": lambda: encode("libx264", "mov", B_FRAMES),
+    "h264 mkv": lambda: encode("libx264", "matroska", B_FRAMES),
+    "h264 avi": lambda: encode("libx264", "avi", B_FRAMES),
+    "h264 fragments": lambda: encode("libx264", "mp4", B_FRAMES, muxing={"movflags": "frag_keyframe+empty_moov"}),
+    "h264 without B-frames": lambda: encode("libx264", "mp4", {"tune": "zerolatency"}),
+    "all keyframes": lambda: encode("libx264", "mp4", {"x264-params": "keyint=1"}),
+    "all keyframes, early": lambda: encode("libx264", "mp4", {"x264-params": "keyint=1"}, edit=stored_early),
+    "one keyframe": lambda: encode("libx264", "mp4", {**B_FRAMES, "x264-params": "keyint=999:scenecut=0"}),
+    "open GOP mp4": lambda: encode("libx264", "mp4", {**B_FRAMES, "x264-params": "open-gop=1:scenecut=0"}),
+    "open GOP mkv": lambda: encode("libx264", "matroska", {**B_FRAMES, "x264-params": "open-gop=1:scenecut=0"}),
+    "intra refresh mkv": lambda: encode("libx264", "matroska", {"x264-params": "intra-refresh=1"}),
+    "edit list": lambda: encode("libx264", "mp4", B_FRAMES, edit=shown_earlier(17)),
+    "offset": lambda: encode("libx264", "matroska", B_FRAMES, edit=shown_earlier(-50)),
+    "no keyframe at first": lambda: encode("libx264", "mp4", B_FRAMES, edit=lambda position, packet: position >= 5),
+    "times of decoding": lambda: encode("libx264", "mp4", B_FRAMES, edit=times_of_decoding),
+    "hevc": lambda: encode("libx265", "mp4", {"x265-params": "log-level=none:keyint=12:open-gop=1"}),
+    "mpeg4 mp4": lambda: encode("mpeg4", "mp4", b_frames=2),
+    "mpeg4 avi": lambda: encode("mpeg4", "avi", b_frames=2),
+    "mjpeg avi with gaps": lambda: encode("mjpeg", "avi", pix_fmt="yuvj420p", edit=every_third_lost),
+    "mjpeg avi": lambda: encode("mjpeg", "avi", pix_fmt="yuvj420p"),
+    "vp8 webm": lambda: encode("libvpx", "webm", {"auto-alt-ref": "1", "lag-in-frames": "16"}),
+    "vp8 with hidden frames": lambda: encode("libvpx", "webm", edit=every_fifth_hidden),
+    "vp9 webm": lambda: encode("libvpx-vp9", "webm", {"auto-alt-ref": "1", "lag-in-frames": "16"}),
+    "one frame": lambda: encode("libx264", "mp4", B_FRAMES, count=1),
+}
+_encoded = {}
+
+
+def video(name):
+    if name not in _encoded:
+        _encoded[name] = VIDEOS[name]()
+    return _encoded[name]
+
+
+@pytest.mark.parametrize("prefetch", [False, True], ids=["alone", "prefetch"])
+@pytest.mark.parametrize("name", VIDEOS)
+def test_every_frame_however_it_is_reached(name, prefetch):
+    expected = fully_decoded(video(name))
+    frames = open_frames(video(name), SIZE, prefetch=prefetch)
+    assert len(frames) == len(expected) > 0
+    in_order = [frames.pixels(index) for index in range(len(frames))]
+    assert [number_in(pixels) for pixels in in_order] == expected
+    backwards = list(reversed(range(len(frames))))
+    for order in (backwards, random.Random(0).sample(backwards, len(backwards)), backwards[::5]):
+        assert all(torch.equal(frames.pixels(index), in_order[index]) for index in order)
+        frames.close()
+        frames = open_frames(video(name), SIZE, prefetch=prefetch)
+    frames.close()
+
+
+def test_what_the_videos_contain():
+    """That the cases above are what they are called."""
+    assert fully_decoded(video("h264 mp4")) == list(range(COUNT))
+    assert fully_decoded(video("edit list")) == list(range(17, COUNT))
+    assert len(fully_decoded(video("vp8 with hidden frames"))) == COUNT - 15
+    assert fully_decoded(video("no keyframe at first"))[0] > 5
+    with av.open(io.BytesIO(video("h264 mp4"))) as container:
+        pts = [packet.pts for packet in container.demux(video=0) if packet.size]
+    assert pts != sorted(pts)
+
+
+def test_a_path_and_its_bytes(tmp_path):
+    path = tmp_path / "a:b.MP4"
+    path.write_bytes(video("h264 mp4"))
+    expected = open_frames(video("h264 mp4"), SIZE)
+    for source in (path, str(path)):
+        frames = open_frames(source, SIZE)
+        assert (len(frames), frames.height, frames.width) == (COUNT, HEIGHT, WIDTH)
+        assert torch.equal(frames[30], expected[30]) and frames[30].shape == (3, SIZE, SIZE)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are not listed here")
+@pytest.mark.parametrize("leave", [lambda frames: frames.close(), lambda frames: None], ids=["close", "del"])
+def test_files_are_closed(tmp_path, leave):
+    path = tmp_path / "video.mkv"
+    path.write_bytes(video("h264 mkv"))
+    frames = open_frames(path, SIZE)
+    for index in (40, 3, 60):
+        frames.pixels(index)
+    leave(frames)
+    del frames
+    assert path not in [file.resolve() for file in Path("/proc/self/fd").iterdir()]
+
+
+class Work:
+    """Counts what is decoded and how often decoding begins anew."""
+
+    def __init__(self, monkeypatch):
+        self.frames = self.entries = 0
+        decode, begin = video_file_module.decode, video_file_module.VideoFile._begin
+
+        def counting_decode(*args):
+            for frame in decode(*args):
+                self.frames += 1
+                yield frame
+
+        def counting_begin(*args):
+            self.entries += 1
+            return begin(*args)
+
+        monkeypatch.setattr(video_file_module, "decode", counting_decode)
+        monkeypatch.setattr(video_file_module.VideoFile, "_begin", counting_begin)
+
+
+class TestWork:
+    def test_opening_decodes_one_frame(self, monkeypatch):
+        work = Work(monkeypatch)
+        open_frames(video("h264 mp4"), SIZE)
+        assert work.frames == 1
+
+    @pytest.mark.parametrize("name", ["h264 mp4", "h264 avi", "all keyframes", "open GOP mkv", "edit list"])
+    def test_forwards_nothing_is_decoded_twice(self, name, monkeypatch):
+        frames, work = open_frames(video(name), SIZE), Work(monkeypatch)
+        for index in range(len(frames)):
+            frames.pixels(index)
+        assert work.entries == 0
+
+    @pytest.mark.parametrize(
+        "name", ["h264 mp4", "h264 mkv", "open GOP mp4", "vp9 webm", "mpeg4 mp4", "mpeg4 avi", "all keyframes, early"]
+    )
+    def test_jumps_decode_from_the_nearest_keyframe(self, name, monkeypatch):
+        frames, work = open_frames(video(name), SIZE), Work(monkeypatch)
+        frames.pixels(70)
+        frames.pixels(30)
+        assert work.entries >= 1 and work.frames <= 2 * (GOP + 8)  # some look-ahead of the encoder's
+
+    def test_backwards_each_cacheful_is_decoded_once(self, monkeypatch):
+        frames, work = open_frames(video("one keyframe"), SIZE), Work(monkeypatch)
+        for index in reversed(range(COUNT)):
+            frames.pixels(index)
+        # 74 alone, which might have been a jump; then 42..73, 10..41 and 0..9.
+        assert work.entries == 3 and work.frames <= 75 + 74 + 42 + 10
+
+
+@pytest.mark.parametrize("error", [-2, 1, 3])
+def test_seeks_that_lead_elsewhere(error, monkeypatch):
+    """As an index that is wrong makes them."""
+    frames, seek = open_frames(video("h264 mp4"), SIZE), video_file_module.VideoFile._seek
+    last = len(frames._cache._source._timeline.keyframes) - 1
+    monkeypatch.setattr(
+        video_file_module.VideoFile, "_seek", lambda self, to: seek(self, min(max(to + error, 0), last))
+    )
+    order = random.Random(0).sample(range(COUNT), COUNT)
+    assert [number_in(frames.pixels(index)) for index in order] == order
+
+
+class TestPixels:
+    def test_native_size_is_what_was_decoded(self):
+        data = encode("libx264", "mp4", draw=lambda number: drawing(number, 64, 64), count=3)
+        with av.open(io.BytesIO(data)) as container:
+            expected = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        frames = open_frames(data, 64)
+        for index, picture in enumerate(expected):
+            assert np.array_equal(frames.pixels(index).numpy(), picture)
+
+    def test_resizing_is_bilinear(self):
+        """An edge is blended, and not overshot as by a bicubic filter."""
+
+        def edge(number):
+            image = np.full((16, 16, 3), 60, np.uint8)
+            image[:, 8:] = 180
+            return image
+
+        data = encode("libx264", "mp4", {"qp": "0"}, pix_fmt="yuv444p", draw=edge, count=1)
+        row = open_frames(data, 64).pixels(0)[32, :, 0].int()
+        expected = torch.tensor([60] * 30 + [75, 105, 135, 165] + [180] * 30)
+        assert (row - expected).abs().max() <= 2
+
+    @pytest.mark.parametrize("turn", [0, 90, 180, 270])
+    def test_frames_are_turned_as_the_file_asks(self, turn):
+        data = bytearray(video("h264 mp4"))
+        upright = open_frames(bytes(data), SIZE).pixels(7)
+        cosine, sine = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[turn]
+        header = data.index(b"tkhd")
+        matrix = [cosine << 16, sine << 16, 0, -sine << 16, cosine << 16, 0, 0, 0, 1 << 30]
+        struct.pack_into(">9i", data, header + 44, *matrix)
+        frames = open_frames(bytes(data), SIZE)
+        assert (frames.height, frames.width) == ((WIDTH, HEIGHT) if turn in (90, 270) else (HEIGHT, WIDTH))
+        expected = upright.rot90(-turn // 90, (0, 1))
+        assert (frames.pixels(7).int() - expected.int()).abs().float().mean() < 3
+
+
+class TestDamage:
+    @pytest.mark.parametrize("form", ["mp4", "matroska"])
+    @pytest.mark.parametrize("share", [0.6, 0.75, 0.9])
+    def test_truncated(self, form, share):
+        data = encode("libx264", form, B_FRAMES, muxing={"movflags": "faststart"} if form == "mp4" else None)
+        data = data[: int(len(data) * share)]
+        expected = fully_decoded(data)
+        frames = open_frames(data, SIZE)
+        assert len(frames) == len(expected) and 3 < len(frames) < COUNT
+        assert [number_in(frames.pixels(index)) for index in range(len(frames))] == expected
+        assert [number_in(frames.pixels(index)) for index in reversed(range(len(frames)))] == expected[::-1]
+
+    def test_a_damaged_frame_harms_no_other(self, monkeypatch):
+        frames = open_frames(video("all keyframes"), SIZE)
+        decode = video_file_module.decode
+        lost = frames._cache._source._timeline.times[20]
+        monkeypatch.setattr(
+            video_file_module, "decode", lambda *args: (frame for frame in decode(*args) if frame.pts != lost)
+        )
+        frames._cache._source._enter(0)
+        for _ in range(2):
+            with pytest.raises(VideoError, match="frame 20 of the video of .* cannot be decoded"):
+                frames[20]
+        work = Work(monkeypatch)
+        assert [number_in(frames.pixels(index)) for index in (21, 22)] == [21, 22]
+        assert work.entries == 0
+        assert [number_in(frames.pixels(index)) for index in (18, 70, 19)] == [18, 70, 19]
+
+    def test_nothing_decodes(self):
+        data = encode("libx264", "mp4", edit=lambda position, packet: not packet.is_keyframe)
+        with pytest.raises(NoFramesError, match="no frame of the video of"):
+            open_frames(data, SIZE)
+
+    @pytest.mark.parametrize("data", [b"", b"no video", bytes(5000)], ids=["empty", "text", "zeros"])
+    def test_no_video(self, data, tmp_path):
+        path = tmp_path / "broken.mp4"
+        path.write_bytes(data)
+        for source in (path, data):
+            with pytest.raises(VideoError, match="cannot be read as a video"):
+                open_frames(source, SIZE)
+
+    def test_sound_alone(self):
+        file = io.BytesIO()
+        with av.open(file, "w", format="matroska") as container:
+            stream = container.add_stream("pcm_s16le", rate=8000)
+            frame = av.AudioFrame(format="s16", layout="mono", samples=800)
+            frame.sample_rate, frame.pts = 8000, 0
+            frame.planes[0].update(bytes(1600))
+            for packet in [*stream.encode(frame), *stream.encode(None)]:
+                container.mux(packet)
+        with pytest.raises(VideoError, match="holds no video, only audio"):
+            open_frames(file.getvalue(), SIZE)
