@@ -3,16 +3,32 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sam2fast.build_sam import build_sam2, build_sam2_hf
+    from sam2fast.build_sam import (
+        build_sam2,
+        build_sam2_hf,
+        build_sam2_video_predictor,
+        build_sam2_video_predictor_hf,
+    )
     from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+    from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
 __version__ = "0.1.0"
-__all__ = ["SAM2ImagePredictor", "build_sam2", "build_sam2_hf"]
+__all__ = [
+    "SAM2ImagePredictor",
+    "SAM2VideoPredictor",
+    "build_sam2",
+    "build_sam2_hf",
+    "build_sam2_video_predictor",
+    "build_sam2_video_predictor_hf",
+]
 
 _HOMES = {
     "SAM2ImagePredictor": "sam2fast.sam2_image_predictor",
+    "SAM2VideoPredictor": "sam2fast.sam2_video_predictor",
     "build_sam2": "sam2fast.build_sam",
     "build_sam2_hf": "sam2fast.build_sam",
+    "build_sam2_video_predictor": "sam2fast.build_sam",
+    "build_sam2_video_predictor_hf": "sam2fast.build_sam",
 }
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 MODULES = {
     "sam2.build_sam": "sam2fast.build_sam",
     "sam2.sam2_image_predictor": "sam2fast.sam2_image_predictor",
+    "sam2.sam2_video_predictor": "sam2fast.sam2_video_predictor",
     "sam2.modeling.sam2_base": "sam2fast.modeling.sam2_base",
     "sam2.modeling.backbones.hieradet": "sam2fast.modeling.hiera",
     "sam2.modeling.backbones.image_encoder": "sam2fast.modeling.image_encoder",
@@ -31,6 +32,15 @@ NAMES = {
         "fill_holes_in_mask_scores": "sam2fast.kernels.mask_ops.fill_holes_in_mask_scores",
         "mask_to_box": "sam2fast.kernels.mask_ops.masks_to_boxes",
     },
+}
+
+# Official modules without a counterpart, and what to do instead.
+ABSENT = {
+    "sam2.sam2_video_predictor_legacy": (
+        "the predictor from before December 2024 is not part of sam2fast; "
+        "sam2.sam2_video_predictor has the same methods, and takes new objects at any time"
+    ),
+    "sam2.benchmark": "sam2fast's own benchmark is bench/video_side_by_side.py in its repository",
 }
 
 

@@ -6,10 +6,11 @@ without this module.
 
 import importlib
 import sys
+from importlib.abc import MetaPathFinder
 from types import ModuleType
 from typing import Any
 
-from sam2fast._official_names import MODULES, NAMES
+from sam2fast._official_names import ABSENT, MODULES, NAMES
 
 _MARK = "_registered_by_sam2fast"
 
@@ -35,6 +36,14 @@ class _Alias(ModuleType):
         raise AttributeError(f"module {self.__name__!r} (sam2fast's) has no attribute {attribute!r}")
 
 
+class _Absent(MetaPathFinder):
+    """Says why an official module that has no counterpart cannot be imported."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
+        if fullname in ABSENT:
+            raise ImportError(f"{fullname}: {ABSENT[fullname]}")
+
+
 def _register() -> None:
     present = sys.modules.get("sam2")
     if present is not None:
@@ -49,6 +58,7 @@ def _register() -> None:
         parent, _, last = name.rpartition(".")
         if parent:
             setattr(sys.modules[parent], last, alias)
+    sys.meta_path.insert(0, _Absent())
 
 
 def _with_parents(name: str) -> list[str]:

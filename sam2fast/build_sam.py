@@ -13,6 +13,7 @@ from sam2fast.checkpoints import load_checkpoint
 from sam2fast.config import ConfigError, build_from_config, load_config
 from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
 # The original's table: Hugging Face id -> (configuration, checkpoint file).
 HF_MODEL_ID_TO_FILENAMES = {name: (release.config, release.checkpoint) for name, release in RELEASES.items()}
@@ -26,6 +27,7 @@ IMAGE_POSTPROCESSING = (
 VIDEO_POSTPROCESSING = (
     *IMAGE_POSTPROCESSING,
     "++model.binarize_mask_from_pts_for_mem_enc=true",
+    "++model.fill_hole_area=8",
 )
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -76,17 +78,32 @@ def build_sam2_video_predictor(
     hydra_overrides_extra: Sequence[str] = (),
     apply_postprocessing: bool = True,
     vos_optimized: bool = False,
+    dtype: torch.dtype | None = None,
+    allow_targets: Sequence[str] = (),
     **kwargs: Any,
-) -> SAM2Base:
-    """Checks configuration and checkpoint for video, then stops: this version has no video predictor.
+) -> SAM2VideoPredictor:
+    """Builds a model for video with its predictor.
+
+    Args:
+        ckpt_path: as for :func:`build_sam2`, but a file with the image weights alone is refused.
+        apply_postprocessing: also fills holes of up to 8 low-resolution pixels, and encodes prompted masks as binary.
+        vos_optimized: gives a :class:`SAM2VideoPredictorVOS`, which is the same: nothing is compiled for it.
+        config_file, device, mode, hydra_overrides_extra, dtype, allow_targets, **kwargs: as for :func:`build_sam2`.
 
     Raises:
-        CheckpointError: the checkpoint does not fit, or lacks the weights that video needs; the message names them.
-        NotImplementedError: everything fits.
+        CheckpointError: the checkpoint cannot be read, does not fit, or lacks weights that video needs.
+        FileNotFoundError, ConfigError, RuntimeError, ValueError: as for :func:`build_sam2`.
     """
-    overrides = [*hydra_overrides_extra, *(VIDEO_POSTPROCESSING if apply_postprocessing else ())]
-    _build(config_file, ckpt_path, device, overrides, dtype=None, allow_targets=(), allow_image_only=False)
-    raise NotImplementedError("this version of sam2fast has no video predictor; use build_sam2 for images")
+    name = "SAM2VideoPredictorVOS" if vos_optimized else "SAM2VideoPredictor"
+    overrides = [
+        f"++model._target_=sam2fast.sam2_video_predictor.{name}",
+        *hydra_overrides_extra,
+        *(VIDEO_POSTPROCESSING if apply_postprocessing else ()),
+    ]
+    model = _build(config_file, ckpt_path, device, overrides, dtype, allow_targets, allow_image_only=False)
+    if not isinstance(model, SAM2VideoPredictor):
+        raise ConfigError(f"the overrides make the model a {type(model).__name__}, which is no SAM2VideoPredictor")
+    return model.eval() if mode == "eval" else model.train()
 
 
 def build_sam2_hf(model_id: str, **kwargs: Any) -> SAM2Base:
@@ -98,6 +115,12 @@ def build_sam2_hf(model_id: str, **kwargs: Any) -> SAM2Base:
     """
     config_name, ckpt_path = _hf_download(model_id)
     return build_sam2(config_file=config_name, ckpt_path=ckpt_path, **kwargs)
+
+
+def build_sam2_video_predictor_hf(model_id: str, **kwargs: Any) -> SAM2VideoPredictor:
+    """:func:`build_sam2_video_predictor` with a model of the Hugging Face hub; raises as :func:`build_sam2_hf`."""
+    config_name, ckpt_path = _hf_download(model_id)
+    return build_sam2_video_predictor(config_file=config_name, ckpt_path=ckpt_path, **kwargs)
 
 
 def _hf_download(model_id: str) -> tuple[str, str]:

@@ -20,20 +20,22 @@ if TYPE_CHECKING:
 
 # What a configuration may build without asking.
 TARGETS = frozenset(
-    f"sam2fast.modeling.{name}"
+    f"sam2fast.{name}"
     for name in (
-        "sam2_base.SAM2Base",
-        "image_encoder.ImageEncoder",
-        "image_encoder.FpnNeck",
-        "hiera.Hiera",
-        "position_encoding.PositionEmbeddingSine",
-        "attention.RoPEAttention",
-        "memory_attention.MemoryAttention",
-        "memory_attention.MemoryAttentionLayer",
-        "memory_encoder.MemoryEncoder",
-        "memory_encoder.MaskDownSampler",
-        "memory_encoder.Fuser",
-        "memory_encoder.CXBlock",
+        "sam2_video_predictor.SAM2VideoPredictor",
+        "sam2_video_predictor.SAM2VideoPredictorVOS",
+        "modeling.sam2_base.SAM2Base",
+        "modeling.image_encoder.ImageEncoder",
+        "modeling.image_encoder.FpnNeck",
+        "modeling.hiera.Hiera",
+        "modeling.position_encoding.PositionEmbeddingSine",
+        "modeling.attention.RoPEAttention",
+        "modeling.memory_attention.MemoryAttention",
+        "modeling.memory_attention.MemoryAttentionLayer",
+        "modeling.memory_encoder.MemoryEncoder",
+        "modeling.memory_encoder.MaskDownSampler",
+        "modeling.memory_encoder.Fuser",
+        "modeling.memory_encoder.CXBlock",
     )
 )
 

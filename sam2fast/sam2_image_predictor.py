@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.prompts import check_boxes, check_numbers, check_points
 from sam2fast.transforms import ImageLike, SAM2Transforms, to_pixels
 
-POINT_LABELS = (-1, 0, 1, 2, 3)
 # Low-resolution logits are returned within this range.
 LOGIT_LIMIT = 32.0
 
@@ -208,46 +208,17 @@ class SAM2ImagePredictor:
         size = self._orig_hw[img_idx]
         coords = labels = corners = mask = None
         if point_coords is not None or point_labels is not None:
-            coords, labels = self._check_points(point_coords, point_labels)
+            coords, labels = check_points(point_coords, point_labels, self.device, "point_coords", "point_labels")
             coords = self._transforms.transform_coords(coords, normalize_coords, size)
         if box is not None:
-            corners = self._transforms.transform_boxes(self._check_boxes(box), normalize_coords, size)
+            corners = self._transforms.transform_boxes(check_boxes(box, self.device), normalize_coords, size)
         if mask_logits is not None:
             mask = self._check_mask(mask_logits)
         _check_counts(points=coords, box=corners, mask_input=mask)
         return mask, coords, labels, corners
 
-    def _check_points(self, point_coords: Any, point_labels: Any) -> tuple[Tensor, Tensor]:
-        if point_coords is None or point_labels is None:
-            raise ValueError("point_coords and point_labels belong together: give both or neither")
-        coords = self._tensor(point_coords, "point_coords")
-        labels = self._tensor(point_labels, "point_labels")
-        if coords.ndim not in (2, 3) or coords.shape[-1] != 2:
-            raise ValueError(f"point_coords has shape {tuple(coords.shape)}; expected (N, 2) or (B, N, 2)")
-        if labels.shape != coords.shape[:-1]:
-            raise ValueError(
-                f"point_labels has shape {tuple(labels.shape)}; expected {tuple(coords.shape[:-1])}, one per point"
-            )
-        unknown = [x for x in labels.unique().tolist() if x not in POINT_LABELS]
-        if unknown:
-            raise ValueError(f"point_labels holds {unknown[0]:g}; expected 1 (foreground), 0 (background), -1, 2 or 3")
-        if coords.ndim == 2:
-            coords, labels = coords[None], labels[None]
-        return coords, labels.to(torch.int32)
-
-    def _check_boxes(self, box: Any) -> Tensor:
-        boxes = self._tensor(box, "box")
-        if boxes.ndim == 0 or boxes.shape[-1] != 4 or boxes.numel() == 0:
-            raise ValueError(f"box has shape {tuple(boxes.shape)}; expected (4) or (B, 4)")
-        x0, y0, x1, y1 = boxes.reshape(-1, 4).unbind(-1)
-        wrong = ((x1 < x0) | (y1 < y0)).nonzero()
-        if len(wrong):
-            shown = [round(v, 3) for v in boxes.reshape(-1, 4)[wrong[0, 0]].tolist()]
-            raise ValueError(f"box {shown} has its corners the wrong way round; expected x0 <= x1 and y0 <= y1")
-        return boxes
-
     def _check_mask(self, mask_logits: Any) -> Tensor:
-        mask = self._tensor(mask_logits, "mask_input")
+        mask = check_numbers(mask_logits, "mask_input", self.device)
         if mask.ndim in (2, 3):
             mask = mask.reshape(1, *mask.shape) if mask.ndim == 3 else mask[None, None]
         height, width = self.model.sam_prompt_encoder.mask_input_size
@@ -257,15 +228,6 @@ class SAM2ImagePredictor:
                 f"(B, 1, {height}, {width}) logits, such as the third result of predict"
             )
         return mask
-
-    def _tensor(self, value: Any, name: str) -> Tensor:
-        try:
-            tensor = torch.as_tensor(value, dtype=torch.float32, device=self.device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{name} is no array of numbers: {error}") from error
-        if not tensor.isfinite().all():
-            raise ValueError(f"{name} holds NaN or infinite values")
-        return tensor
 
     @torch.no_grad()
     def _predict(

@@ -127,9 +127,10 @@ class TestImageOnlyFiles:
             build_sam2(TINY, folder / "lacking.pt", device="cpu")
 
 
-def test_video_with_all_weights_says_it_is_not_there_yet(official_file):
-    with pytest.raises(NotImplementedError, match="no video predictor"):
-        build_sam2_video_predictor(TINY, official_file, device="cpu")
+def test_a_video_predictor_loads_the_official_file(official_file, weights):
+    predictor = build_sam2_video_predictor(TINY, official_file, device="cpu")
+    for name, tensor in predictor.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
 
 
 class Malicious:

@@ -1,0 +1,66 @@
+"""Clicks and boxes of the caller as checked tensors, for images and video alike."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+POINT_LABELS = (-1, 0, 1, 2, 3)
+
+
+def check_points(
+    points: Any, labels: Any, device: torch.device, points_name: str = "points", labels_name: str = "labels"
+) -> tuple[Tensor, Tensor]:
+    """Points ``(B, N, 2)`` fp32 and labels ``(B, N)`` int32 from ``(N, 2)`` and ``(N)``, or from as many batches.
+
+    Raises:
+        ValueError: one is missing, not finite, of another shape, or a label has no meaning.
+    """
+    if points is None or labels is None:
+        raise ValueError(f"{points_name} and {labels_name} belong together: give both or neither")
+    coords = check_numbers(points, points_name, device)
+    kinds = check_numbers(labels, labels_name, device)
+    if coords.ndim not in (2, 3) or coords.shape[-1] != 2:
+        raise ValueError(f"{points_name} has shape {tuple(coords.shape)}; expected (N, 2) or (B, N, 2)")
+    if kinds.shape != coords.shape[:-1]:
+        raise ValueError(
+            f"{labels_name} has shape {tuple(kinds.shape)}; expected {tuple(coords.shape[:-1])}, one per point"
+        )
+    unknown = [x for x in kinds.unique().tolist() if x not in POINT_LABELS]
+    if unknown:
+        raise ValueError(f"{labels_name} holds {unknown[0]:g}; expected 1 (foreground), 0 (background), -1, 2 or 3")
+    if coords.ndim == 2:
+        coords, kinds = coords[None], kinds[None]
+    return coords, kinds.to(torch.int32)
+
+
+def check_boxes(box: Any, device: torch.device) -> Tensor:
+    """Boxes ``(4)`` or ``(B, 4)`` XYXY, fp32.
+
+    Raises:
+        ValueError: no such array, or corners the wrong way round.
+    """
+    boxes = check_numbers(box, "box", device)
+    if boxes.ndim == 0 or boxes.shape[-1] != 4 or boxes.numel() == 0:
+        raise ValueError(f"box has shape {tuple(boxes.shape)}; expected (4) or (B, 4)")
+    x0, y0, x1, y1 = boxes.reshape(-1, 4).unbind(-1)
+    wrong = ((x1 < x0) | (y1 < y0)).nonzero()
+    if len(wrong):
+        shown = [round(v, 3) for v in boxes.reshape(-1, 4)[wrong[0, 0]].tolist()]
+        raise ValueError(f"box {shown} has its corners the wrong way round; expected x0 <= x1 and y0 <= y1")
+    return boxes
+
+
+def check_numbers(value: Any, name: str, device: torch.device) -> Tensor:
+    """``value`` as an fp32 tensor.
+
+    Raises:
+        ValueError: no array of numbers, or NaN or infinity among them.
+    """
+    try:
+        tensor = torch.as_tensor(value, dtype=torch.float32, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} is no array of numbers: {error}") from error
+    if not tensor.isfinite().all():
+        raise ValueError(f"{name} holds NaN or infinite values")
+    return tensor

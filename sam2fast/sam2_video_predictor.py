@@ -1,0 +1,501 @@
+"""Tracks objects through a video from clicks, boxes and masks on any of its frames."""
+
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from sam2fast.kernels.mask_ops import upsample_masks
+from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
+from sam2fast.prompts import check_boxes, check_points
+from sam2fast.tracking import steps
+from sam2fast.tracking.features import FeatureCache
+from sam2fast.tracking.memory_bank import MemoryBank
+from sam2fast.tracking.official_privates import OfficialPrivates
+from sam2fast.tracking.selection import MemoryRules
+from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
+from sam2fast.video_io import open_frames
+
+# Frames whose encoder features are kept: clicks go back and forth between a few.
+FEATURES_KEPT = 4
+
+
+class TrackScores(NamedTuple):
+    """What ``propagate_in_video(return_scores=True)`` adds, for N objects."""
+
+    iou: Tensor  # (N,) predicted IoU of each mask
+    object_score: Tensor  # (N,) logit of each object's presence
+    low_res_logits: Tensor  # (N, 1, S/4, S/4) fp32
+
+
+class SAM2VideoPredictor(OfficialPrivates, SAM2Base):
+    """Holds the model; what is known about a video is in the state that :meth:`init_state` returns.
+
+    Names, defaults, results and their order are those of ``sam2.sam2_video_predictor.SAM2VideoPredictor``.
+
+    Args:
+        fill_hole_area: background components of at most so many low-resolution pixels are filled; 0 for none.
+        non_overlap_masks: at each pixel only the object with the largest logit keeps it in what is returned.
+        clear_non_cond_mem_around_input: a prompt makes the object forget tracked frames up to ``num_maskmem`` strides
+            away, which may show it wrongly.
+        add_all_frames_to_correct_as_cond: a correction of a tracked frame stays: later passes keep its mask and attend
+            to it like to a first prompt. Otherwise, as in the original, the next pass over the frame overwrites it.
+        **kwargs: see :class:`SAM2Base`.
+    """
+
+    def __init__(
+        self,
+        fill_hole_area: float = 0,
+        non_overlap_masks: bool = False,
+        clear_non_cond_mem_around_input: bool = False,
+        add_all_frames_to_correct_as_cond: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.fill_hole_area = fill_hole_area
+        self.non_overlap_masks = non_overlap_masks
+        self.clear_non_cond_mem_around_input = clear_non_cond_mem_around_input
+        self.add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond
+
+    @classmethod
+    def from_pretrained(cls, model_id: str, **kwargs: Any) -> "SAM2VideoPredictor":
+        """A predictor with a model of the Hugging Face hub; ``kwargs`` go to the builder."""
+        from sam2fast.build_sam import build_sam2_video_predictor_hf
+
+        return build_sam2_video_predictor_hf(model_id, **kwargs)
+
+    # ---- the video ----
+
+    @torch.inference_mode()
+    def init_state(
+        self,
+        video_path: Any,
+        offload_video_to_cpu: bool = False,
+        offload_state_to_cpu: bool = False,
+        async_loading_frames: bool = False,
+        *,
+        max_history: int | None = None,
+    ) -> VideoState:
+        """Opens a video and encodes its first frame. Frames are decoded when they are needed, not before.
+
+        Args:
+            video_path: a folder of JPEG files, a video file (its path or bytes), or frames; see
+                :func:`sam2fast.video_io.open_frames`.
+            offload_video_to_cpu, offload_state_to_cpu: accepted as in the original. On the device lie only the frames,
+                features and memories in use, so there is nothing to offload; ``state["storage_device"]`` answers as
+                before.
+            async_loading_frames: a thread decodes the next frames ahead.
+            max_history: how many tracked frames are remembered per object, besides conditioning frames; older ones are
+                as if never tracked when a later pass starts in their midst. None for all: on the CPU, about 0.8 MB
+                (bf16) or 1.3 MB (fp32) per object and frame at 1024x1024.
+
+        Returns:
+            A state for the other methods, which also answers the keys of the original's ``inference_state``.
+
+        Raises:
+            FileNotFoundError, VideoError, TypeError: the video cannot be used.
+            ValueError: ``max_history`` is less than one frame may attend to.
+        """
+        reach = MemoryRules.of(self).reach
+        if max_history is not None and max_history < reach:
+            raise ValueError(
+                f"max_history is {max_history}; this model looks back {reach} frames, so give {reach} or more"
+            )
+        frames = open_frames(video_path, self.image_size, device=self.device, prefetch=async_loading_frames)
+        features = FeatureCache(self, frames, FEATURES_KEPT)
+        features[0]
+        bank = MemoryBank(self)
+        return VideoState(frames, features, bank, offload_video_to_cpu, offload_state_to_cpu, max_history)
+
+    @torch.inference_mode()
+    def reset_state(self, inference_state: VideoState) -> None:
+        """Forgets all objects and prompts; the video stays."""
+        inference_state.clear()
+
+    # ---- prompts ----
+
+    @torch.inference_mode()
+    def add_new_points_or_box(
+        self,
+        inference_state: VideoState,
+        frame_idx: int,
+        obj_id: Any,
+        points: Any = None,
+        labels: Any = None,
+        clear_old_points: bool = True,
+        normalize_coords: bool = True,
+        box: Any = None,
+    ) -> tuple[int, list[Any], Tensor]:
+        """Clicks or a box on an object, which may be new. If it fails, nothing has changed.
+
+        On a frame that was tracked before this is a correction: it starts from the tracked mask and the memory. See
+        ``add_all_frames_to_correct_as_cond`` for what becomes of it.
+
+        Args:
+            frame_idx: which frame.
+            obj_id: any hashable of the caller's.
+            points: ``(N, 2)`` (x, y) in pixels of the video.
+            labels: ``(N)``; 1 foreground, 0 background.
+            clear_old_points: these replace the object's earlier points on the frame, rather than joining them.
+            normalize_coords: False if coordinates are in [0, 1] rather than in pixels.
+            box: ``(4)`` XYXY in pixels of the video.
+
+        Returns:
+            The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)`` on it, fp32; -1024 for
+            objects without a result on the frame.
+
+        Raises:
+            IndexError: no such frame.
+            ValueError: points without labels, neither points nor box, a box that is to join earlier points, or a prompt
+                of the wrong shape or values.
+        """
+        state, frame = inference_state, _frame(inference_state, frame_idx)
+        tracked = state.objects.get(obj_id) or TrackedObject()
+        clicks = self._clicks(state, points, labels, box, clear_old_points, normalize_coords)
+        if not clear_old_points and frame in tracked.points:
+            clicks = {name: torch.cat([tracked.points[frame][name], new], dim=1) for name, new in clicks.items()}
+        previous = tracked.result_on(frame, self._conditions(tracked, frame))
+        result = steps.predict_prompted(
+            self,
+            state,
+            tracked,
+            frame,
+            points=clicks,
+            mask=None,
+            previous=None if previous is None else previous.mask,
+            fill_hole_area=self.fill_hole_area,
+        )
+        return self._commit_prompt(state, frame, obj_id, tracked, result, points=clicks, mask=None)
+
+    def add_new_points(self, *args: Any, **kwargs: Any) -> tuple[int, list[Any], Tensor]:
+        """The old name of :meth:`add_new_points_or_box`."""
+        return self.add_new_points_or_box(*args, **kwargs)
+
+    @torch.inference_mode()
+    def add_new_mask(
+        self, inference_state: VideoState, frame_idx: int, obj_id: Any, mask: Any
+    ) -> tuple[int, list[Any], Tensor]:
+        """A mask ``(H, W)`` of an object, of any size, which becomes its result on the frame.
+
+        Arrays count as bool. A tensor of the model's input size is taken as it is; others are resized and cut at 0.5.
+
+        Returns and raises: see :meth:`add_new_points_or_box`.
+        """
+        state, frame = inference_state, _frame(inference_state, frame_idx)
+        tracked = state.objects.get(obj_id) or TrackedObject()
+        prompt = self._mask_prompt(mask)
+        result = steps.predict_prompted(
+            self, state, tracked, frame, points=None, mask=prompt, previous=None, fill_hole_area=self.fill_hole_area
+        )
+        return self._commit_prompt(state, frame, obj_id, tracked, result, points=None, mask=prompt)
+
+    def _clicks(
+        self, state: VideoState, points: Any, labels: Any, box: Any, clear_old_points: bool, normalize_coords: bool
+    ) -> dict[str, Tensor]:
+        """One object's points, a box's corners first, in the model's input pixels."""
+        device = state.device
+        if points is None and labels is None and box is None:
+            raise ValueError("at least one of points or box must be given")
+        coords, kinds = torch.zeros(1, 0, 2, device=device), torch.zeros(1, 0, dtype=torch.int32, device=device)
+        if points is not None or labels is not None:
+            coords, kinds = check_points(points, labels, device)
+        if box is not None:
+            if not clear_old_points:
+                raise ValueError("a box cannot join earlier points, it comes before them; use clear_old_points=True")
+            corners = check_boxes(box, device).reshape(-1, 2, 2)
+            kinds = torch.cat([kinds.new_tensor([[2, 3]]).expand(len(corners), -1), kinds], dim=1)
+            coords = torch.cat([corners, coords], dim=1)
+        if len(coords) != 1 or not kinds.numel():
+            raise ValueError(
+                f"got {len(coords)} prompts with {kinds.shape[1]} points each; expected one with at least 1"
+            )
+        if normalize_coords:
+            height, width = state.video_size
+            coords = coords / coords.new_tensor([width, height])
+        return {"point_coords": coords * self.image_size, "point_labels": kinds}
+
+    def _mask_prompt(self, mask: Any) -> Tensor:
+        """``(1, 1, S, S)`` fp32 on the device."""
+        if not isinstance(mask, Tensor):
+            mask = torch.as_tensor(mask, dtype=torch.bool)
+        if mask.ndim != 2 or not mask.numel():
+            raise ValueError(f"the mask has shape {tuple(mask.shape)}; expected (H, W)")
+        mask = mask[None, None].to(self.device).float()
+        if not mask.isfinite().all():
+            raise ValueError("the mask holds NaN or infinite values")
+        size = (self.image_size, self.image_size)
+        if mask.shape[-2:] == size:
+            return mask
+        return (F.interpolate(mask, size, mode="bilinear", align_corners=False, antialias=True) >= 0.5).float()
+
+    def _conditions(self, tracked: TrackedObject, frame: int) -> bool:
+        """Whether a prompt on the frame makes it a conditioning frame."""
+        return tracked.is_initial(frame) or self.add_all_frames_to_correct_as_cond
+
+    def _commit_prompt(
+        self,
+        state: VideoState,
+        frame: int,
+        obj_id: Any,
+        tracked: TrackedObject,
+        result: FrameResult,
+        points: dict[str, Tensor] | None,
+        mask: Tensor | None,
+    ) -> tuple[int, list[Any], Tensor]:
+        conditioning = self._conditions(tracked, frame)
+        results = {**self._latest_results(state, frame, conditioning), obj_id: result}
+        masks = self._masks_of(state, list({**state.objects, obj_id: tracked}), results)
+
+        # Nothing below can fail.
+        if points is not None:
+            tracked.points[frame] = points
+            tracked.masks.pop(frame, None)
+        if mask is not None:
+            tracked.masks[frame] = mask
+            tracked.points.pop(frame, None)
+        tracked.new_results(conditioning)[frame] = result
+        if obj_id not in state.objects:
+            state.add(obj_id, tracked)
+        return frame, state.obj_ids, masks
+
+    @torch.inference_mode()
+    def clear_all_prompts_in_frame(
+        self, inference_state: VideoState, frame_idx: int, obj_id: Any, need_output: bool = True
+    ) -> tuple[int, list[Any], Tensor] | None:
+        """Takes back an object's prompts on one frame.
+
+        Its mask there, if a propagation has used it, stays as that of an ordinary tracked frame. An unknown id has no
+        prompts, and stays unknown.
+
+        Returns:
+            As :meth:`add_new_points_or_box`; None without ``need_output``.
+        """
+        state, frame = inference_state, _frame(inference_state, frame_idx)
+        if obj_id in state.objects:
+            tracked = state.objects[obj_id]
+            for prompts in (tracked.points, tracked.masks, tracked.new_conditioning, tracked.new_tracked):
+                prompts.pop(frame, None)
+            result = tracked.conditioning.pop(frame, None)
+            if result is not None:
+                tracked.keep_tracked(frame, result, state.max_history)
+                tracked.reverse.pop(frame, None)
+        return (frame, state.obj_ids, self._prompted_masks(state, frame)) if need_output else None
+
+    @torch.inference_mode()
+    def remove_object(
+        self, inference_state: VideoState, obj_id: Any, strict: bool = False, need_output: bool = True
+    ) -> tuple[list[Any], list[tuple[int, Tensor]]]:
+        """Forgets an object; the others keep their results.
+
+        Args:
+            strict: an unknown id is an error.
+            need_output: also return the others' masks on the frames where the object had prompts.
+
+        Returns:
+            The remaining ids, and pairs of frame and mask logits ``(objects, 1, H, W)``.
+
+        Raises:
+            RuntimeError: an unknown id with ``strict``.
+        """
+        state = inference_state
+        if obj_id not in state.objects:
+            if strict:
+                raise RuntimeError(f"there is no object {obj_id!r} to remove; the ids are {state.obj_ids}")
+            return state.obj_ids, []
+        if len(state.objects) == 1:
+            state.clear()
+            return state.obj_ids, []
+        tracked = state.objects[obj_id]
+        frames = sorted(tracked.points.keys() | tracked.masks.keys())
+        state.remove(obj_id)
+        updated = [(t, self._prompted_masks(state, t)) for t in frames] if need_output else []
+        return state.obj_ids, updated
+
+    # ---- tracking ----
+
+    @torch.inference_mode()
+    def propagate_in_video_preflight(self, inference_state: VideoState) -> None:
+        """Turns results of new prompts into memories; :meth:`propagate_in_video` begins with it.
+
+        Raises:
+            RuntimeError: there is no object, or one has no conditioning frame; nothing has changed then.
+        """
+        state = inference_state
+        if not state.objects:
+            raise RuntimeError("no object to track: give points, a box or a mask first")
+        for obj_id, tracked in state.objects.items():
+            if not tracked.conditioning and not tracked.new_conditioning:
+                raise RuntimeError(
+                    f"object {obj_id!r} has no points, box or mask to track it from; give one, or remove it"
+                )
+        remembered = self._remember_prompts(state)
+
+        for tracked in state.objects.values():
+            for conditioning in (False, True):
+                for frame in list(tracked.new_results(conditioning)):
+                    result = remembered[id(tracked), conditioning, frame]
+                    if conditioning:
+                        tracked.conditioning[frame] = result
+                    else:
+                        tracked.keep_tracked(frame, result, state.max_history)
+                    if self.clear_non_cond_mem_around_input:
+                        tracked.forget_around(frame, self._clearing_distance)
+            tracked.new_tracked.clear()
+            tracked.new_conditioning.clear()
+            # Also a correction of a conditioning frame, unless it was stored as one: the original's rule.
+            for frame in tracked.conditioning:
+                tracked.tracked.pop(frame, None)
+
+    def _remember_prompts(self, state: VideoState) -> dict[tuple[int, bool, int], FrameResult]:
+        """Results of new prompts with memories, by object, kind and frame; the objects of one frame are one batch."""
+        by_frame: dict[int, list[tuple[tuple[int, bool, int], FrameResult]]] = {}
+        for tracked in state.objects.values():
+            for conditioning in (False, True):
+                for frame, result in tracked.new_results(conditioning).items():
+                    by_frame.setdefault(frame, []).append(((id(tracked), conditioning, frame), result))
+        remembered: dict[tuple[int, bool, int], FrameResult] = {}
+        for frame, entries in by_frame.items():
+            keys, results = zip(*entries, strict=True)
+            remembered.update(zip(keys, steps.remember(self, state, frame, results), strict=True))
+        return remembered
+
+    @torch.inference_mode()
+    def propagate_in_video(
+        self,
+        inference_state: VideoState,
+        start_frame_idx: int | None = None,
+        max_frame_num_to_track: int | None = None,
+        reverse: bool = False,
+        *,
+        return_scores: bool = False,
+        progress: bool | Callable[[Iterable[int]], Iterable[int]] = True,
+        encode_ahead: int = 1,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Tracks all objects from frame to frame, and yields each frame when it is done.
+
+        Objects removed meanwhile drop out; objects and prompts added meanwhile take part in the next propagation.
+
+        Args:
+            start_frame_idx: first frame; by default the earliest conditioning frame.
+            max_frame_num_to_track: how many frames follow the first one, at most; by default all.
+            reverse: go backwards in time. From frame 0 that yields nothing, as in the original.
+            return_scores: yield a fourth element, :class:`TrackScores`.
+            progress: a bar on stderr, none, or a function that wraps the frame numbers, such as ``tqdm.notebook.tqdm``.
+            encode_ahead: how many frames are encoded as one batch.
+
+        Yields:
+            The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)``, fp32 on the model's device.
+
+        Raises:
+            RuntimeError: see :meth:`propagate_in_video_preflight`.
+            IndexError: no such start frame.
+            ValueError: a negative number of frames, or ``encode_ahead`` below 1.
+        """
+        state = inference_state
+        if max_frame_num_to_track is not None and max_frame_num_to_track < 0:
+            raise ValueError(f"max_frame_num_to_track is {max_frame_num_to_track}; expected 0 or more")
+        if encode_ahead < 1:
+            raise ValueError(f"encode_ahead is {encode_ahead}; expected 1 or more")
+        start = None if start_frame_idx is None else _frame(state, start_frame_idx)
+        self.propagate_in_video_preflight(state)
+        objects = dict(state.objects)
+        order = _order(state, start, max_frame_num_to_track, reverse)
+        for frame in _with_progress(order, progress):
+            objects = {obj_id: o for obj_id, o in objects.items() if state.objects.get(obj_id) is o}
+            if not objects:
+                return
+            if encode_ahead > 1:
+                self._encode_ahead(state, objects, order[order.index(frame) :][:encode_ahead])
+            results, masks = self._track_frame(state, objects, frame, reverse)
+            output = (frame, self._ids(state, objects), self._get_orig_video_res_output(state, masks)[1])
+            yield (*output, _scores(results, masks)) if return_scores else output
+
+    def _track_frame(
+        self, state: VideoState, objects: dict[Any, TrackedObject], frame: int, reverse: bool
+    ) -> tuple[list[FrameResult], Tensor]:
+        """Results of all objects on a frame, now stored, and their masks ``(N, 1, h, w)`` on the device."""
+        to_track = {obj_id: o for obj_id, o in objects.items() if frame not in o.conditioning}
+        results, rows = {obj_id: o.conditioning[frame] for obj_id, o in objects.items() if frame in o.conditioning}, {}
+        if to_track:
+            new, masks = steps.track(self, state, list(to_track.values()), frame, reverse, self.fill_hole_area)
+            results.update(zip(to_track, new, strict=True))
+            rows = dict(zip(to_track, masks.split(1), strict=True))
+
+        for obj_id, tracked in objects.items():
+            if obj_id in to_track:
+                tracked.keep_tracked(frame, results[obj_id], state.max_history)
+            elif self.clear_non_cond_mem_around_input:
+                tracked.forget_around(frame, self._clearing_distance)
+            tracked.reverse[frame] = reverse
+        low_res = [rows[i] if i in rows else results[i].mask.to(state.device) for i in objects]
+        return [results[i] for i in objects], torch.cat(low_res)
+
+    def _encode_ahead(self, state: VideoState, objects: dict[Any, TrackedObject], frames: Iterable[int]) -> None:
+        needed = [t for t in frames if any(t not in o.conditioning for o in objects.values())]
+        if needed and not state.features.keeps(needed[0]):
+            state.features.encode(needed)
+
+    @property
+    def _clearing_distance(self) -> int:
+        return self.memory_temporal_stride_for_eval * self.num_maskmem
+
+    # ---- masks as they are returned ----
+
+    def _latest_results(self, state: VideoState, frame: int, conditioning: bool) -> dict[Any, FrameResult]:
+        found = {obj_id: o.result_on(frame, conditioning) for obj_id, o in state.objects.items()}
+        return {obj_id: result for obj_id, result in found.items() if result is not None}
+
+    def _masks_of(self, state: VideoState, ids: list[Any], results: dict[Any, FrameResult]) -> Tensor:
+        """Mask logits ``(N, 1, H, W)`` at the video's size, of objects in the order of ``ids``."""
+        masks = torch.full((len(ids), 1, *state.video_size), NO_OBJ_SCORE, device=state.device)
+        present = [i for i, obj_id in enumerate(ids) if obj_id in results]
+        if present:
+            low_res = torch.cat([results[ids[i]].mask for i in present]).to(state.device)
+            masks[present] = upsample_masks(low_res, state.video_size)
+        return self._get_orig_video_res_output(state, masks)[1]
+
+    def _prompted_masks(self, state: VideoState, frame: int) -> Tensor:
+        """The same for all objects after a prompt was taken back."""
+        conditioning = any(frame in o.new_conditioning for o in state.objects.values())
+        return self._masks_of(state, list(state.objects), self._latest_results(state, frame, conditioning))
+
+    def _ids(self, state: VideoState, objects: dict[Any, TrackedObject]) -> list[Any]:
+        """The ids of the objects being tracked: the state's own list as long as these are all there are."""
+        return state.obj_ids if len(state.obj_ids) == len(objects) else list(objects)
+
+
+class SAM2VideoPredictorVOS(SAM2VideoPredictor):
+    """The same predictor under the name of the original's compiled one; it needs no compilation to be fast."""
+
+
+def _frame(state: VideoState, frame_idx: int) -> int:
+    frame = operator.index(frame_idx)
+    if not 0 <= frame < state.num_frames:
+        raise IndexError(f"frame {frame} is not in this video of {state.num_frames} frames")
+    return frame
+
+
+def _order(state: VideoState, start: int | None, count: int | None, reverse: bool) -> range:
+    """The frames of one pass."""
+    if start is None:
+        start = min(t for o in state.objects.values() for t in o.conditioning)
+    if count is None:
+        count = state.num_frames
+    if not reverse:
+        return range(start, min(start + count, state.num_frames - 1) + 1)
+    return range(start, max(start - count, 0) - 1, -1) if start > 0 else range(0)
+
+
+def _with_progress(order: range, progress: bool | Callable[[Iterable[int]], Iterable[int]]) -> Iterable[int]:
+    if callable(progress):
+        return progress(order)
+    return tqdm(order, desc="propagate in video", disable=not progress)
+
+
+def _scores(results: list[FrameResult], masks: Tensor) -> TrackScores:
+    iou, score = (torch.cat([getattr(r, name)[0] for r in results]).to(masks.device) for name in ("iou", "score"))
+    return TrackScores(iou, score, masks)

@@ -1,0 +1,152 @@
+"""The memories of all objects of a video, and the tables that say who attends to which."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sam2fast.kernels.memory_attention import AttendedMemory
+from sam2fast.modeling.position_encoding import sine_1d
+from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.tracking.page_pool import Page, PagePool
+
+# Numbers of objects and of conditioning frames that tables are made for, so that shapes seldom change.
+BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def bucket(count: int) -> int:
+    """The smallest bucket that holds ``count``; beyond the largest its multiples."""
+    return next((size for size in BUCKETS if size >= count), -(-count // BUCKETS[-1]) * BUCKETS[-1])
+
+
+class AttendedPages(NamedTuple):
+    """What one object attends to."""
+
+    memories: list[tuple[Page, int]]  # and the row of maskmem_tpos_enc
+    pointers: list[tuple[Page, int]]  # and the distance in frames
+
+
+class MemoryBank:
+    """Two pools of pages: spatial memories ``(H * W, C_mem)``, and object pointers ``(C,)`` in fp32.
+
+    Memories are kept in the dtype they are computed in.
+
+    Args:
+        model: whose memories they are.
+    """
+
+    def __init__(self, model: SAM2Base) -> None:
+        side = model.sam_image_embedding_size
+        self.model = model
+        self.memories: PagePool | None = None  # their dtype shows with the first one
+        self.pointers = PagePool((model.hidden_dim,), torch.float32, model.device)
+        self._memory_shape = (side * side, model.mem_dim)
+
+    def begin_step(self) -> None:
+        """Pages that this step neither reads nor writes may be archived."""
+        self.pointers.begin_step()
+        if self.memories is not None:
+            self.memories.begin_step()
+
+    def write_memories(self, memories: Tensor) -> list[Page]:
+        """Pages for ``memories (B, C_mem, H, W)``."""
+        if self.memories is None:
+            self.memories = PagePool(self._memory_shape, memories.dtype, memories.device)
+        return self.memories.write(memories.flatten(2).transpose(1, 2))
+
+    def write_pointers(self, pointers: Tensor) -> list[Page]:
+        """Pages for ``pointers (B, C)``."""
+        return self.pointers.write(pointers)
+
+    def read_memory(self, page: Page) -> Tensor:
+        """A copy ``(1, C_mem, H, W)``."""
+        assert self.memories is not None
+        side = self.model.sam_image_embedding_size
+        return self.memories.read(page).t().unflatten(1, (side, side))[None]
+
+    def attended(self, objects: Sequence[AttendedPages], num_frames: int) -> AttendedMemory:
+        """Tables for these objects, in their order, sized by buckets of what they may hold.
+
+        On CUDA the number of rows is a bucket too, and the rows beyond the objects attend to nothing. Elsewhere nothing
+        is recorded that a new shape would spoil, and idle rows would only cost time.
+        """
+        assert self.memories is not None
+        model = self.model
+        B = bucket(len(objects)) if model.device.type == "cuda" else len(objects)
+        K = _width([o.memories for o in objects], model.num_maskmem - 1)
+        P = _width([o.pointers for o in objects], model.max_obj_ptrs_in_encoder - 1)
+        rows = bucket(len(objects))
+        self.memories.reserve(rows * (K + 1))  # one to be written
+        self.pointers.reserve(rows * (P + 1))
+        table, time = torch.full((B, K), -1, dtype=torch.int32), torch.zeros(B, K, dtype=torch.int32)
+        pointer_table, distance = torch.full((B, P), -1, dtype=torch.int64), torch.zeros(B, P)
+        for b, o in enumerate(objects):
+            for k, (row, (_, t)) in enumerate(
+                zip(self.memories.rows(p for p, _ in o.memories), o.memories, strict=True)
+            ):
+                table[b, k], time[b, k] = row, t
+            for k, (row, (_, d)) in enumerate(
+                zip(self.pointers.rows(p for p, _ in o.pointers), o.pointers, strict=True)
+            ):
+                pointer_table[b, k], distance[b, k] = row, d
+        device = self.memories.data.device
+        pointer_table = pointer_table.to(device)
+        return attended_memory(
+            model,
+            self.memories.data,
+            table.to(device),
+            time.to(device),
+            self.pointers.data[pointer_table.clamp(min=0)],
+            distance.to(device),
+            pointer_table >= 0,
+            num_frames,
+        )
+
+
+def _width(lists: Sequence[Sequence[object]], recent: int) -> int:
+    """Room for ``recent`` entries and a bucket of conditioning frames."""
+    longest = max(map(len, lists), default=0)
+    return recent + bucket(max(1, longest - recent))
+
+
+def attended_memory(
+    model: SAM2Base,
+    pages: Tensor,
+    page_table: Tensor,
+    page_time: Tensor,
+    pointers: Tensor,
+    distance: Tensor,
+    valid: Tensor,
+    num_frames: int,
+) -> AttendedMemory:
+    """Adds the model's encodings of space and time to memories and pointers.
+
+    Args:
+        pages, page_table, page_time: see :class:`AttendedMemory`.
+        pointers: ``(B, P, C)``.
+        distance: ``(B, P)`` frames from the current one to each pointer's.
+        valid: ``(B, P)`` bool.
+        num_frames: length of the video.
+    """
+    side, m = model.sam_image_embedding_size, model.mem_dim
+    B, P, C = pointers.shape
+    position = model.memory_encoder.position_encoding(pages.new_zeros(1, m, side, side))
+    encoding = pointers.new_zeros(B, P, m)
+    if model.add_tpos_enc_to_obj_ptrs:
+        # At least 1: in a video of one frame the original divides by zero.
+        longest = max(1, min(num_frames, model.max_obj_ptrs_in_encoder) - 1)
+        width = C if model.proj_tpos_enc_in_obj_ptrs else m
+        encoding = model.obj_ptr_tpos_proj(sine_1d(distance / longest, width))
+    # A pointer is wider than a memory token and becomes several, with the same encoding.
+    split = C // m
+    return AttendedMemory(
+        pages=pages,
+        page_table=page_table,
+        page_time=page_time,
+        position_encoding=position[0].flatten(1).t(),
+        time_encoding=model.maskmem_tpos_enc[:, 0, 0],
+        pointers=pointers.reshape(B, P * split, m),
+        pointer_encoding=encoding.repeat_interleave(split, dim=1).to(pointers.dtype),
+        pointer_valid=valid.repeat_interleave(split, dim=1),
+    )

@@ -1,0 +1,183 @@
+"""Private methods of the original's video predictor that its own tools and other programs call."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores, upsample_masks
+from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
+from sam2fast.tracking import steps
+from sam2fast.tracking.memory_bank import attended_memory
+from sam2fast.tracking.official_views import memory_position
+from sam2fast.tracking.selection import MemoryRules, select_memories
+from sam2fast.tracking.state import TrackedObject, VideoState
+
+if TYPE_CHECKING:
+    _Base = SAM2Base
+else:
+    _Base = object
+
+Output = Mapping[str, Any]
+
+
+class OfficialPrivates(_Base):
+    """Mixin of the video predictor: the original's private names, arguments and results."""
+
+    fill_hole_area: float
+    non_overlap_masks: bool
+
+    def _obj_id_to_idx(self, inference_state: VideoState, obj_id: Any) -> int:
+        """Position of an object among all; an unknown id becomes a new object without prompts."""
+        if obj_id not in inference_state.objects:
+            inference_state.add(obj_id, TrackedObject())
+        return inference_state.obj_ids.index(obj_id)
+
+    def _obj_idx_to_id(self, inference_state: VideoState, obj_idx: int) -> Any:
+        return inference_state.obj_ids[obj_idx]
+
+    def _get_obj_num(self, inference_state: VideoState) -> int:
+        return len(inference_state.objects)
+
+    def _reset_tracking_results(self, inference_state: VideoState) -> None:
+        """Forgets prompts and results; the objects' ids stay."""
+        for tracked in inference_state.objects.values():
+            tracked.clear()
+
+    def _clear_non_cond_mem_around_input(self, inference_state: VideoState, frame_idx: int) -> None:
+        """Makes all objects forget tracked frames near this one, and this one."""
+        distance = self.memory_temporal_stride_for_eval * self.num_maskmem
+        for tracked in inference_state.objects.values():
+            tracked.forget_around(frame_idx, distance)
+            tracked.tracked.pop(frame_idx, None)
+
+    def _get_orig_video_res_output(self, inference_state: VideoState, any_res_masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The masks ``(N, 1, h, w)``, and the same at the video's size, without overlaps if so configured."""
+        any_res_masks = any_res_masks.to(inference_state.device)
+        masks = any_res_masks
+        if masks.shape[-2:] != inference_state.video_size:
+            masks = upsample_masks(masks, inference_state.video_size)
+        if self.non_overlap_masks and len(masks):
+            masks = self._apply_non_overlapping_constraints(masks)
+        return any_res_masks, masks
+
+    def _consolidate_temp_output_across_obj(
+        self, inference_state: VideoState, frame_idx: int, is_cond: bool, consolidate_at_video_res: bool = False
+    ) -> dict[str, Tensor]:
+        """Latest logits of all objects on a frame, -1024 where there are none, under the original's key."""
+        state = inference_state
+        low = self.image_size // 4
+        size = state.video_size if consolidate_at_video_res else (low, low)
+        masks = torch.full((len(state.objects), 1, *size), NO_OBJ_SCORE, device=state.storage_device)
+        for i, tracked in enumerate(state.objects.values()):
+            result = tracked.result_on(frame_idx, is_cond)
+            if result is not None:
+                mask = result.mask.to(state.storage_device)
+                masks[i : i + 1] = mask if mask.shape[-2:] == size else upsample_masks(mask, size)
+        return {"pred_masks_video_res" if consolidate_at_video_res else "pred_masks": masks}
+
+    @torch.inference_mode()
+    def _get_image_feature(
+        self, inference_state: VideoState, frame_idx: int, batch_size: int
+    ) -> tuple[Tensor, dict[str, Any], list[Tensor], list[Tensor], list[tuple[int, int]]]:
+        """The image, its features as a dict and as tokens of each level, their encodings and sizes."""
+        features = inference_state.features[frame_idx]
+        levels = [level.expand(batch_size, -1, -1, -1) for level in (*features.high_res, features.embedding)]
+        encode = self.image_encoder.neck.position_encoding
+        backbone_out = {"backbone_fpn": levels, "vision_pos_enc": [encode(x).to(x.dtype) for x in levels]}
+        image = inference_state.frames[frame_idx].to(inference_state.device).expand(batch_size, -1, -1, -1)
+        return (image, *self._prepare_backbone_features(backbone_out))
+
+    @torch.inference_mode()
+    def _run_single_frame_inference(
+        self,
+        inference_state: VideoState,
+        output_dict: Mapping[str, Mapping[int, Output]],
+        frame_idx: int,
+        batch_size: int,
+        is_init_cond_frame: bool,
+        point_inputs: dict[str, Tensor] | None,
+        mask_inputs: Tensor | None,
+        reverse: bool,
+        run_mem_encoder: bool,
+        prev_sam_mask_logits: Tensor | None = None,
+    ) -> tuple[dict[str, Any], Tensor]:
+        """One object on one frame, from outputs in the original's format; nothing is stored.
+
+        Raises:
+            ValueError: points and a mask at once.
+        """
+        if point_inputs is not None and mask_inputs is not None:
+            raise ValueError("give points or a mask, not both")
+        state = inference_state
+        features = state.features[frame_idx]
+        high_res = features.high_res or None
+        if mask_inputs is not None and self.use_mask_input_as_output_without_sam:
+            outputs = self._use_mask_as_output(features.embedding, high_res, mask_inputs)
+            low_res, pointer, score = outputs[3], outputs[5], outputs[6]
+        else:
+            if is_init_cond_frame or not self.num_maskmem:
+                conditioned = steps.without_memory(self, features)
+            else:
+                memory = self._memory_of(output_dict, frame_idx, state.num_frames, reverse)
+                position = self.image_encoder.neck.position_encoding(features.embedding)
+                conditioned = self.memory_attention.attend(features.embedding, position, memory)
+            multimask = self._use_multimask(is_init_cond_frame, point_inputs)
+            mask = mask_inputs if prev_sam_mask_logits is None else prev_sam_mask_logits
+            prediction = self.predict_objects(conditioned, high_res, point_inputs, mask, multimask)
+            low_res, pointer, score = prediction.mask, prediction.pointer, prediction.score
+        memory_features = None
+        if run_mem_encoder and self.num_maskmem:
+            memory_features = steps.encode(self, features, low_res, score, from_prompt=point_inputs is not None)
+        filled = fill_holes_in_mask_scores(low_res, self.fill_hole_area) if self.fill_hole_area > 0 else low_res
+        output = {
+            "maskmem_features": None if memory_features is None else memory_features.to(state.storage_device),
+            "maskmem_pos_enc": self._get_maskmem_pos_enc(state, {"maskmem_pos_enc": memory_features}),
+            "pred_masks": filled.to(state.storage_device),
+            "obj_ptr": pointer,
+            "object_score_logits": score,
+        }
+        return output, filled
+
+    @torch.inference_mode()
+    def _run_memory_encoder(
+        self,
+        inference_state: VideoState,
+        frame_idx: int,
+        batch_size: int,
+        high_res_masks: Tensor,
+        object_score_logits: Tensor,
+        is_mask_from_pts: bool,
+    ) -> tuple[Tensor, list[Tensor] | None]:
+        """Memory ``(B, C_mem, H, W)`` of masks ``(B, 1, S, S)`` on a frame, and its position encoding."""
+        features = inference_state.features[frame_idx].embedding
+        memory = self.encode_memory(features, high_res_masks, object_score_logits, is_mask_from_pts)
+        position = self._get_maskmem_pos_enc(inference_state, {"maskmem_pos_enc": memory})
+        return memory.to(inference_state.storage_device), position
+
+    def _get_maskmem_pos_enc(self, inference_state: VideoState, current_out: Mapping[str, Any]) -> list[Tensor] | None:
+        """The position encoding of memories, which is the same for all; None if the output has none."""
+        return None if current_out["maskmem_pos_enc"] is None else memory_position(inference_state)
+
+    def _memory_of(
+        self, output_dict: Mapping[str, Mapping[int, Output]], frame: int, num_frames: int, reverse: bool
+    ) -> Any:
+        """What one object attends to, from outputs in the original's format."""
+        conditioning, tracked = (output_dict[f"{kind}_frame_outputs"] for kind in ("cond", "non_cond"))
+        chosen = select_memories(frame, conditioning, tracked, num_frames, reverse, MemoryRules.of(self))
+        outputs = {**tracked, **conditioning}
+        device = self.device
+        pages = torch.cat([outputs[t]["maskmem_features"].to(device) for t, _ in chosen.memories])
+        pointers = [outputs[t]["obj_ptr"].float() for t, _ in chosen.pointers]
+        P = len(pointers)
+        return attended_memory(
+            self,
+            pages.flatten(2).transpose(1, 2),
+            torch.arange(len(pages), dtype=torch.int32, device=device)[None],
+            torch.tensor([[row for _, row in chosen.memories]], dtype=torch.int32, device=device),
+            torch.stack(pointers, dim=1) if P else torch.zeros(1, 0, self.hidden_dim, device=device),
+            torch.tensor([[float(d) for _, d in chosen.pointers]], device=device).reshape(1, P),
+            torch.ones(1, P, dtype=torch.bool, device=device),
+            num_frames,
+        )

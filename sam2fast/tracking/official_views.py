@@ -1,0 +1,90 @@
+"""The original's nested dicts, as read-only views of a :class:`VideoState`."""
+
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
+
+
+class FrameOutput(Mapping[str, Any]):
+    """One object's stored output on one frame, under the original's keys; tensors are copied when asked for."""
+
+    KEYS = ("maskmem_features", "maskmem_pos_enc", "pred_masks", "obj_ptr", "object_score_logits")
+
+    def __init__(self, state: "VideoState", result: "FrameResult") -> None:
+        self._state = state
+        self._result = result
+
+    def __getitem__(self, key: str) -> Any:
+        state, result = self._state, self._result
+        if key == "maskmem_features":
+            return None if result.memory is None else state.bank.read_memory(result.memory).to(state.storage_device)
+        if key == "maskmem_pos_enc":
+            return None if result.memory is None else memory_position(state)
+        if key == "pred_masks":
+            return result.mask.to(state.storage_device)
+        if key == "obj_ptr":
+            return state.bank.pointers.read(result.pointer)[None].to(state.device)
+        if key == "object_score_logits":
+            return result.score.to(state.device)
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.KEYS)
+
+    def __len__(self) -> int:
+        return len(self.KEYS)
+
+
+def memory_position(state: "VideoState") -> list[Tensor]:
+    """The position encoding ``(1, C_mem, H, W)`` of every memory, in the original's list of one."""
+    model = state.bank.model
+    side = model.sam_image_embedding_size
+    return [model.memory_encoder.position_encoding(model.maskmem_tpos_enc.new_zeros(1, model.mem_dim, side, side))]
+
+
+def _by_index(read: Callable[["VideoState", "TrackedObject"], Any]) -> Callable[["VideoState"], Any]:
+    return lambda state: MappingProxyType({i: read(state, o) for i, o in enumerate(state.objects.values())})
+
+
+def _outputs(new: bool) -> Callable[["VideoState", "TrackedObject"], Any]:
+    def read(state: "VideoState", tracked: "TrackedObject") -> Any:
+        kinds = {"cond_frame_outputs": True, "non_cond_frame_outputs": False}
+        return MappingProxyType(
+            {
+                name: MappingProxyType({t: FrameOutput(state, r) for t, r in results.items()})
+                for name, results in (
+                    (name, tracked.new_results(kind) if new else tracked.results(kind)) for name, kind in kinds.items()
+                )
+            }
+        )
+
+    return read
+
+
+VIEWS: dict[str, Callable[["VideoState"], Any]] = {
+    "images": lambda s: s.frames,
+    "num_frames": lambda s: s.num_frames,
+    "offload_video_to_cpu": lambda s: s.offload_video_to_cpu,
+    "offload_state_to_cpu": lambda s: s.offload_state_to_cpu,
+    "video_height": lambda s: s.video_size[0],
+    "video_width": lambda s: s.video_size[1],
+    "device": lambda s: s.device,
+    "storage_device": lambda s: s.storage_device,
+    "point_inputs_per_obj": _by_index(lambda _, o: MappingProxyType(o.points)),
+    "mask_inputs_per_obj": _by_index(lambda _, o: MappingProxyType(o.masks)),
+    "cached_features": lambda s: MappingProxyType({t: features for (t, _), features in s.features.kept.items()}),
+    "constants": lambda s: MappingProxyType({"maskmem_pos_enc": memory_position(s)}),
+    "obj_id_to_idx": lambda s: MappingProxyType({obj_id: i for i, obj_id in enumerate(s.objects)}),
+    "obj_idx_to_id": lambda s: MappingProxyType(dict(enumerate(s.objects))),
+    "obj_ids": lambda s: s.obj_ids,
+    "output_dict_per_obj": _by_index(_outputs(new=False)),
+    "temp_output_dict_per_obj": _by_index(_outputs(new=True)),
+    "frames_tracked_per_obj": _by_index(
+        lambda _, o: MappingProxyType({t: {"reverse": r} for t, r in o.reverse.items()})
+    ),
+}

@@ -1,0 +1,161 @@
+"""What is known about a video and its objects between calls."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sam2fast.tracking.features import FeatureCache
+from sam2fast.tracking.memory_bank import MemoryBank
+from sam2fast.tracking.page_pool import Page
+from sam2fast.video_io import Frames
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """One object on one frame; the small tensors lie on the CPU."""
+
+    mask: Tensor  # (1, 1, h, w) fp32 low-resolution logits, holes filled
+    iou: Tensor  # (1, 1) predicted
+    score: Tensor  # (1, 1) logit of the object's presence
+    pointer: Page
+    memory: Page | None  # none until the prompt is final
+
+
+@dataclass
+class TrackedObject:
+    """Prompts and results of one object, by frame."""
+
+    points: dict[int, dict[str, Tensor]] = field(default_factory=dict)  # point_coords (1, P, 2), point_labels (1, P)
+    masks: dict[int, Tensor] = field(default_factory=dict)  # (1, 1, S, S)
+    # Results with a memory: of prompted frames and of the others. A frame is in at most one of them.
+    conditioning: dict[int, FrameResult] = field(default_factory=dict)
+    tracked: dict[int, FrameResult] = field(default_factory=dict)
+    # Results of prompts since the last propagation, to become one or the other.
+    new_conditioning: dict[int, FrameResult] = field(default_factory=dict)
+    new_tracked: dict[int, FrameResult] = field(default_factory=dict)
+    # Frames that a propagation visited, and whether it went backwards.
+    reverse: dict[int, bool] = field(default_factory=dict)
+
+    def is_initial(self, frame: int) -> bool:
+        """Whether a prompt on the frame is a first one, rather than a correction that has memories to attend to."""
+        return frame not in self.reverse or not self.conditioning
+
+    def results(self, conditioning: bool) -> dict[int, FrameResult]:
+        """The results kept as conditioning ones, or the others."""
+        return self.conditioning if conditioning else self.tracked
+
+    def new_results(self, conditioning: bool) -> dict[int, FrameResult]:
+        """The same for prompts since the last propagation."""
+        return self.new_conditioning if conditioning else self.new_tracked
+
+    def result_on(self, frame: int, conditioning: bool) -> FrameResult | None:
+        """The latest result on a frame: a new one of the given kind, else a kept one of either kind."""
+        for results in (self.new_results(conditioning), self.conditioning, self.tracked):
+            if frame in results:
+                return results[frame]
+        return None
+
+    def keep_tracked(self, frame: int, result: FrameResult, max_history: int | None) -> None:
+        """Stores a tracked frame and forgets the oldest beyond ``max_history``."""
+        self.tracked.pop(frame, None)  # so that it becomes the newest
+        self.tracked[frame] = result
+        if max_history is not None:
+            for old in list(self.tracked)[: max(0, len(self.tracked) - max_history)]:
+                del self.tracked[old]
+
+    def forget_around(self, frame: int, distance: int) -> None:
+        """Drops tracked results up to ``distance`` frames away; that of the frame itself stays."""
+        for near in [t for t in self.tracked if t != frame and abs(t - frame) <= distance]:
+            del self.tracked[near]
+
+    def clear(self) -> None:
+        for results in vars(self).values():
+            results.clear()
+
+
+class VideoState(Mapping[str, Any]):
+    """A video, its objects and their memories; made by ``init_state``.
+
+    Also answers the keys of the original's ``inference_state``, read-only: what is changed through them would not be
+    noticed.
+
+    Args:
+        frames: of the video.
+        features: of its frames, as needed.
+        bank: for the memories.
+        offload_video_to_cpu, offload_state_to_cpu: as asked for; neither changes where anything is computed.
+        max_history: how many tracked frames of an object are kept at most.
+    """
+
+    def __init__(
+        self,
+        frames: Frames,
+        features: FeatureCache,
+        bank: MemoryBank,
+        offload_video_to_cpu: bool,
+        offload_state_to_cpu: bool,
+        max_history: int | None,
+    ) -> None:
+        self.frames: Frames = frames
+        self.features: FeatureCache = features
+        self.bank: MemoryBank = bank
+        self.offload_video_to_cpu: bool = offload_video_to_cpu
+        self.offload_state_to_cpu: bool = offload_state_to_cpu
+        self.max_history = max_history
+        self.device: torch.device = bank.model.device
+        self.objects: dict[Any, TrackedObject] = {}  # by id, in the order in which ids were first seen
+        self.obj_ids: list[Any] = []
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.frames)
+
+    @property
+    def video_size(self) -> tuple[int, int]:
+        """(height, width) of the video."""
+        return self.frames.height, self.frames.width
+
+    @property
+    def storage_device(self) -> torch.device:
+        """Where the original would keep results; the views answer with tensors there."""
+        return torch.device("cpu") if self.offload_state_to_cpu else self.device
+
+    def add(self, obj_id: Any, tracked: TrackedObject) -> None:
+        """Registers an object under a new id."""
+        self.objects[obj_id] = tracked
+        self.obj_ids = list(self.objects)
+
+    def remove(self, obj_id: Any) -> None:
+        del self.objects[obj_id]
+        self.obj_ids = list(self.objects)
+
+    def clear(self) -> None:
+        """Forgets all objects. The list of ids that callers may hold is emptied, as in the original."""
+        self.objects.clear()
+        self.obj_ids.clear()
+
+    # ---- the original's keys ----
+
+    def __getitem__(self, key: str) -> Any:
+        from sam2fast.tracking.official_views import VIEWS
+
+        return VIEWS[key](self)
+
+    def __iter__(self) -> Iterator[str]:
+        from sam2fast.tracking.official_views import VIEWS
+
+        return iter(VIEWS)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        height, width = self.video_size
+        return f"VideoState({self.num_frames} frames of {width}x{height}, objects {self.obj_ids})"
+
+    # A state is itself, not its values: comparing those would compute them.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
