@@ -1,0 +1,148 @@
+"""All objects of a frame as one batch: the same logits as each of them alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from video import Session, build_video_pair, clip, jpeg_folder
+
+from sam2fast.testing import relative_error
+from sam2fast.tracking import memory_bank
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return build_video_pair(apply_postprocessing=False)[1]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    return jpeg_folder(tmp_path_factory.mktemp("video"), clip(12))
+
+
+def life_of(s: Session, obj: str) -> None:
+    """Prompts of one object."""
+    if obj == "a":
+        s.points(0, obj, (60, 40, 1))
+    if obj == "b":
+        s.points(2, obj, box=[20, 20, 70, 60])
+        s.points(5, obj, (40, 40, 1))
+    if obj == "c":
+        s.points(4, obj, (20, 70, 1))
+
+
+def logits(s: Session, obj: str, first: int = 0) -> dict[tuple[int, int], torch.Tensor]:
+    """Logits of one object in every answer of a propagation, by count and frame."""
+    tracked = [r for r in s.records[first:] if r.step.startswith("propagate") and obj in r.ids]
+    return {(i, r.frame): r.masks[r.ids.index(obj)] for i, r in enumerate(tracked)}
+
+
+def assert_equal(together: dict, alone: dict) -> None:
+    assert together.keys() == alone.keys() and alone
+    for key, expected in alone.items():
+        assert relative_error(expected, together[key]) <= TOLERANCE, key
+
+
+def alone(predictor, video, obj: str, *passes: dict) -> Session:
+    s = Session(predictor, video)
+    life_of(s, obj)
+    for kwargs in passes:
+        s.propagate(**kwargs)
+    return s
+
+
+def test_histories_of_different_length(predictor, video):
+    forward, backward = {"start_frame_idx": 0}, {"start_frame_idx": 11, "reverse": True}
+    s = Session(predictor, video)
+    for obj in "abc":
+        life_of(s, obj)
+    s.propagate(**forward)
+    s.propagate(**backward)
+    for obj in "abc":
+        assert_equal(logits(s, obj), logits(alone(predictor, video, obj, forward, backward), obj))
+
+
+def test_objects_added_and_removed_in_between(predictor, video):
+    first, rest = {"start_frame_idx": 0, "max_frame_num_to_track": 4}, {"start_frame_idx": 5}
+    s = Session(predictor, video)
+    life_of(s, "a")
+    life_of(s, "b")
+    s.propagate(**first)
+    s.remove("a")
+    life_of(s, "c")
+    so_far = len(s.records)
+    s.propagate(**rest)
+    assert_equal(logits(s, "b"), logits(alone(predictor, video, "b", first, rest), "b"))
+    assert_equal(logits(s, "c", so_far), logits(alone(predictor, video, "c", rest), "c"))
+
+
+def test_removal_during_propagation(predictor, video):
+    """The others go on as if nothing had happened."""
+    s = Session(predictor, video)
+    for obj in "abc":
+        life_of(s, obj)
+    seen = {}
+    for frame, ids, masks in predictor.propagate_in_video(s.state, start_frame_idx=0):
+        if frame == 3:
+            predictor.remove_object(s.state, "a")
+        seen[frame] = (list(ids), masks)
+    assert seen[3][0] == ["a", "b", "c"] and seen[4][0] == ["b", "c"]
+    expected = logits(alone(predictor, video, "b", {"start_frame_idx": 0}), "b")
+    assert_equal({(i, i): masks[ids.index("b")] for i, (ids, masks) in seen.items()}, expected)
+
+
+def test_capacity_in_buckets(predictor, video, monkeypatch):
+    """Rows beyond the objects, as on CUDA, change nothing; nor does a wider table."""
+    s = Session(predictor, video)
+    for obj in "abc":
+        life_of(s, obj)
+    s.propagate(start_frame_idx=0)
+    right = memory_bank.MemoryBank.attended
+    shapes = set()
+
+    def with_spare_rows(self, objects, num_frames):
+        memory = right(self, objects, num_frames)
+        spare = memory_bank.bucket(len(objects)) - len(objects)
+        padded = {}
+        for name in ("page_table", "page_time", "pointers", "pointer_encoding", "pointer_valid"):
+            x = getattr(memory, name)
+            fill = -1 if name == "page_table" else 0
+            padded[name] = torch.cat([x, x.new_full((spare, *x.shape[1:]), fill)])
+        memory = memory._replace(**padded)
+        shapes.add(tuple(tuple(x.shape) for x in memory))
+        return memory
+
+    monkeypatch.setattr(memory_bank.MemoryBank, "attended", with_spare_rows)
+    wide = Session(predictor, video)
+    for obj in "abc":
+        life_of(wide, obj)
+    wide.propagate(start_frame_idx=0)
+    for obj in "abc":
+        assert_equal(logits(wide, obj), logits(s, obj))
+    # Two or three objects to track, one or two conditioning frames: a shape per bucket, whatever the memories.
+    assert len(shapes) <= 3, shapes
+
+
+def test_buckets():
+    assert [memory_bank.bucket(n) for n in (1, 2, 3, 5, 8, 9, 33, 64, 65, 200)] == [1, 2, 4, 8, 8, 16, 64, 64, 128, 256]
+
+
+def test_the_first_self_attention_is_shared(predictor, video, monkeypatch):
+    """Layer 0 attends to the frame itself once, whatever the number of objects; later layers once per object."""
+    rows = []
+    for layer in predictor.memory_attention.layers:
+        right = layer.self_attn.forward
+
+        def counted(q, k, v, right=right):
+            rows.append(len(q))
+            return right(q, k, v)
+
+        monkeypatch.setattr(layer.self_attn, "forward", counted)
+    s = Session(predictor, video)
+    for obj in "abc":
+        life_of(s, obj)
+    rows.clear()
+    s.propagate(start_frame_idx=6, max_frame_num_to_track=0)
+    assert rows == [1, 3, 3, 3]

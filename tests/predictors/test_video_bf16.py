@@ -1,0 +1,145 @@
+"""bfloat16: at most twice the official package's own error in bfloat16, both against fp32, step by step.
+
+Every step starts from the same fp32 features, memories and masks: over several frames errors would add up, and a
+different choice among masks would hide them.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from parity import random_map
+from video import Session, build_video_pair, clip, float32_memory, jpeg_folder
+
+from sam2fast.build_sam import cast_weights
+from sam2fast.testing import relative_error
+
+SLACK = 2.0
+FRAME = 9  # seven memories
+SIDE, SIZE = 32, 512
+
+
+class Case(NamedTuple):
+    """The official model and ours, the official state after some frames in fp32, and how to compute in bfloat16."""
+
+    official: Any
+    state: Any
+    video: Path
+    ours: Any
+    context: Any
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    """The official predictor with a state of fp32 memories, and its own features of one more frame."""
+    predictor, ours = build_video_pair(image_size=SIZE)
+    video = jpeg_folder(tmp_path_factory.mktemp("video"), clip(FRAME + 1))
+    with float32_memory():
+        session = Session(predictor, video)
+        session.points(0, 1, (60, 40, 1))
+        session.propagate(max_frame_num_to_track=FRAME - 1)
+    return predictor, session.state, video, ours
+
+
+@pytest.fixture(scope="module", params=["autocast", "cast once"])
+def case(request, official) -> Case:
+    predictor, state, video, ours = official
+    if request.param == "autocast":
+        return Case(predictor, state, video, ours, autocast)
+    cast = build_video_pair(image_size=SIZE)[1]
+    cast.load_state_dict(predictor.state_dict())
+    return Case(predictor, state, video, cast_weights(cast, torch.bfloat16), contextlib.nullcontext)
+
+
+def autocast() -> Any:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def conditioned(model: Any, state: Any) -> torch.Tensor:
+    """The frame's features after the official memory attention."""
+    _, _, features, positions, sizes = model._get_image_feature(state, FRAME, 1)
+    return model._prepare_memory_conditioned_features(
+        FRAME, False, features[-1:], positions[-1:], sizes[-1:], state["output_dict_per_obj"][0], FRAME + 1
+    )
+
+
+@torch.inference_mode()
+def test_memory_attention(case):
+    model, state = case.official, case.state
+    exact = conditioned(model, state)
+    with autocast():
+        theirs = conditioned(model, state)
+    _, _, features, _, _ = model._get_image_feature(state, FRAME, 1)
+    embedding = features[-1].permute(1, 2, 0).unflatten(2, (SIDE, SIDE))
+    with case.context():
+        memory = case.ours._memory_of(state["output_dict_per_obj"][0], FRAME, FRAME + 1, False)
+        position = case.ours.image_encoder.neck.position_encoding(embedding)
+        mine = case.ours.memory_attention.attend(embedding, position, memory)
+    assert relative_error(exact, mine) <= SLACK * relative_error(exact, theirs)
+
+
+@torch.inference_mode()
+def test_decoder(case):
+    _, _, features, _, sizes = case.official._get_image_feature(case.state, FRAME, 1)
+    high_res = [x.permute(1, 2, 0).unflatten(2, s) for x, s in zip(features[:-1], sizes[:-1], strict=True)]
+    inputs = {
+        "backbone_features": conditioned(case.official, case.state),
+        "high_res_features": high_res,
+        "multimask_output": True,
+    }
+    exact = case.official._forward_sam_heads(**inputs)
+    with autocast():
+        theirs = case.official._forward_sam_heads(**inputs)
+    with case.context():
+        mine = case.ours._forward_sam_heads(**inputs)
+    assert exact[2].argmax() == theirs[2].argmax() == mine[2].argmax()
+    names = ("masks", "high-res masks", "IoUs", "best mask", "best high-res mask", "pointer", "score")
+    for name, e, t, m in zip(names, exact, theirs, mine, strict=True):
+        # One number in bf16 can be right by luck.
+        assert relative_error(e, m) <= SLACK * relative_error(e, t) + (1e-3 if e.numel() <= 3 else 0), name
+
+
+@pytest.mark.parametrize("from_prompt", [False, True])
+@torch.inference_mode()
+def test_memory_encoder(case, from_prompt):
+    _, _, features, _, sizes = case.official._get_image_feature(case.state, FRAME, 1)
+    masks = torch.nn.functional.interpolate(8 * random_map(1, 1, 24, 24), (SIZE, SIZE), mode="bilinear")
+    for score in (3.0, -3.0):
+        inputs = (features, sizes, masks, torch.tensor([[score]]), from_prompt)
+        exact, _ = case.official._encode_new_memory(*inputs)
+        with autocast():
+            theirs, _ = case.official._encode_new_memory(*inputs)
+        with case.context():
+            mine, _ = case.ours._encode_new_memory(*inputs)
+        assert mine.dtype == torch.bfloat16
+        assert relative_error(exact, mine) <= SLACK * relative_error(exact, theirs)
+
+
+@torch.inference_mode()
+def test_the_whole_step(case):
+    """From the same state to logits, pointer and memory; the batched tracker keeps its memories in bf16."""
+    names = ("pred_masks", "obj_ptr", "maskmem_features")
+    outputs = case.state["output_dict_per_obj"][0]
+    step = (outputs, FRAME, 1, False, None, None, False, True)
+    with float32_memory():
+        exact, _ = case.official._run_single_frame_inference(case.state, *step)
+        with autocast():
+            case.state["cached_features"].clear()
+            theirs, _ = case.official._run_single_frame_inference(case.state, *step)
+            case.state["cached_features"].clear()
+    with case.context():
+        mine, _ = case.ours._run_single_frame_inference(case.ours.init_state(case.video), *step)
+    for name in names:
+        assert relative_error(exact[name], mine[name]) <= SLACK * relative_error(exact[name], theirs[name]), name
+
+
+@torch.inference_mode()
+def test_memories_are_kept_in_the_compute_dtype(case):
+    state = case.ours.init_state(clip(3))
+    with case.context():
+        case.ours.add_new_points_or_box(state, 0, 1, [[60, 40]], [1])
+        masks = [m for _, _, m in case.ours.propagate_in_video(state, progress=False)]
+    assert state.bank.memories.data.dtype == torch.bfloat16
+    assert all(m.dtype == torch.float32 and m.isfinite().all() for m in masks)

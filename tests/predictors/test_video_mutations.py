@@ -1,0 +1,130 @@
+"""Wrong trackers on purpose: each must fail the parity that the right one passes."""
+
+import dataclasses
+
+import pytest
+import torch
+from video import Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
+
+from sam2fast.modeling.attention import RoPEAttention
+from sam2fast.tracking import memory_bank, selection, steps
+from sam2fast.tracking.selection import MemoryRules
+
+
+def scenario(s: Session) -> None:
+    s.points(1, 1, (60, 40, 1), (30, 20, 0))
+    s.points(3, 2, box=[20, 20, 70, 60])
+    s.propagate()
+    s.propagate(start_frame_idx=5, reverse=True)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    """Our predictor, its video, and the official answers."""
+    official, ours = build_video_pair(overrides=["++model.max_obj_ptrs_in_encoder=4"])
+    video = jpeg_folder(tmp_path_factory.mktemp("video"), clip(7))
+    return ours, video, run_official(official, video, scenario)
+
+
+def older_by_one(monkeypatch, model):
+    right = selection.recent_frames
+    wrong = lambda frame, reverse, rules: [t - 1 for t in right(frame, reverse, rules)]  # noqa: E731
+    monkeypatch.setattr(selection, "recent_frames", wrong)
+
+
+def time_row_off_by_one(monkeypatch, model):
+    right = memory_bank.attended_memory
+
+    def wrong(model, pages, table, time, *rest):
+        return right(model, pages, table, (time + 1).clamp(max=model.num_maskmem - 1), *rest)
+
+    monkeypatch.setattr(memory_bank, "attended_memory", wrong)
+
+
+def pointer_time_sign(monkeypatch, model):
+    right = memory_bank.sine_1d
+    monkeypatch.setattr(memory_bank, "sine_1d", lambda distance, width: right(-distance, width))
+
+
+def rope_axes(monkeypatch, model):
+    right = RoPEAttention._rope
+
+    def wrong(self, positions, device):
+        return tuple(torch.cat(t.chunk(2, dim=-1)[::-1], dim=-1) for t in right(self, positions, device))
+
+    monkeypatch.setattr(RoPEAttention, "_rope", wrong)
+
+
+def sigmoid_bias(monkeypatch, model):
+    monkeypatch.setattr(model, "sigmoid_bias_for_mem_enc", model.sigmoid_bias_for_mem_enc * 1.01)
+
+
+def wrong_direction(monkeypatch, model):
+    right = steps.select_memories
+
+    def wrong(frame, conditioning, tracked, num_frames, reverse, rules):
+        return right(frame, conditioning, tracked, num_frames, not reverse, rules)
+
+    monkeypatch.setattr(steps, "select_memories", wrong)
+
+
+def anothers_memory(monkeypatch, model):
+    right = memory_bank.MemoryBank.attended
+
+    def wrong(self, objects, num_frames):
+        return right(self, objects[::-1], num_frames)
+
+    monkeypatch.setattr(memory_bank.MemoryBank, "attended", wrong)
+
+
+def filled_masks_remembered(monkeypatch, model):
+    right = steps.encode
+
+    def wrong(model, features, masks, scores, from_prompt):
+        filled = masks if from_prompt else steps.fill_holes_in_mask_scores(masks, 8)
+        return right(model, features, filled, scores, from_prompt)
+
+    monkeypatch.setattr(steps, "encode", wrong)
+
+
+def prompts_not_binarised(monkeypatch, model):
+    monkeypatch.setattr(model, "binarize_mask_from_pts_for_mem_enc", False)
+
+
+def pointers_from_the_future(monkeypatch, model):
+    right = MemoryRules.of
+    monkeypatch.setattr(
+        MemoryRules, "of", staticmethod(lambda model: dataclasses.replace(right(model), only_past_pointers=False))
+    )
+
+
+def missing_no_memory_embedding(monkeypatch, model):
+    monkeypatch.setattr(steps, "without_memory", lambda model, features: features.embedding)
+
+
+MUTATIONS = [
+    older_by_one,
+    time_row_off_by_one,
+    pointer_time_sign,
+    rope_axes,
+    sigmoid_bias,
+    wrong_direction,
+    anothers_memory,
+    filled_masks_remembered,
+    prompts_not_binarised,
+    pointers_from_the_future,
+    missing_no_memory_embedding,
+]
+
+
+def test_the_right_one_passes(case):
+    ours, video, expected = case
+    compare(expected, run(ours, video, scenario))
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda f: f.__name__)
+def test_a_wrong_one_fails(mutation, case, monkeypatch):
+    ours, video, expected = case
+    mutation(monkeypatch, ours)
+    with pytest.raises(AssertionError, match="logits differ"):
+        compare(expected, run(ours, video, scenario))

@@ -1,0 +1,485 @@
+"""What callers can rely on besides the numbers: errors that change nothing, bounded memory, views, options."""
+
+import gc
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from video import Session, build_video_pair, clip, jpeg_folder
+
+from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS, TrackScores
+from sam2fast.testing import relative_error
+from sam2fast.tracking.state import FrameResult, VideoState
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return build_video_pair()[1]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    return jpeg_folder(tmp_path_factory.mktemp("video"), clip(8))
+
+
+@pytest.fixture
+def tracked(predictor, video) -> Session:
+    """Two objects, tracked once."""
+    s = Session(predictor, video)
+    s.points(0, "a", (60, 40, 1))
+    s.points(2, "b", box=[20, 20, 70, 60])
+    s.propagate()
+    return s
+
+
+def snapshot(state: VideoState) -> bytes:
+    """Everything that is known, memories included, as bytes."""
+
+    def plain(x: Any) -> Any:
+        if isinstance(x, torch.Tensor):
+            return x.numpy().tobytes()
+        if isinstance(x, FrameResult):
+            memory = None if x.memory is None else plain(state.bank.read_memory(x.memory))
+            return plain([x.mask, x.iou, x.score, state.bank.pointers.read(x.pointer)]), memory
+        if isinstance(x, dict):
+            return [(key, plain(value)) for key, value in x.items()]
+        return [plain(value) for value in x] if isinstance(x, list) else x
+
+    return pickle.dumps([(obj_id, plain(vars(o))) for obj_id, o in state.objects.items()])
+
+
+NAN = [[float("nan"), 1.0]]
+WRONG_CALLS: dict[str, tuple[Callable[[Any, Any], Any], type[Exception], str]] = {
+    "frame beyond the end": (
+        lambda p, s: p.add_new_points_or_box(s, 8, "n", [[1, 1]], [1]),
+        IndexError,
+        "frame 8 is not in this video of 8 frames",
+    ),
+    "negative frame": (lambda p, s: p.add_new_points_or_box(s, -1, "n", [[1, 1]], [1]), IndexError, "frame -1"),
+    "no frame number": (lambda p, s: p.add_new_points_or_box(s, 1.5, "n", [[1, 1]], [1]), TypeError, "float"),
+    "points alone": (
+        lambda p, s: p.add_new_points_or_box(s, 1, "n", points=[[1, 1]]),
+        ValueError,
+        "points and labels belong together",
+    ),
+    "labels alone": (lambda p, s: p.add_new_points_or_box(s, 1, "n", labels=[1]), ValueError, "belong together"),
+    "nothing": (lambda p, s: p.add_new_points_or_box(s, 1, "n"), ValueError, "at least one of points or box"),
+    "no points": (lambda p, s: p.add_new_points_or_box(s, 1, "n", np.zeros((0, 2)), []), ValueError, "at least 1"),
+    "NaN": (lambda p, s: p.add_new_points_or_box(s, 1, "a", NAN, [1]), ValueError, "points holds NaN"),
+    "unknown label": (lambda p, s: p.add_new_points_or_box(s, 1, "a", [[1, 1]], [7]), ValueError, "labels holds 7"),
+    "two prompts": (
+        lambda p, s: p.add_new_points_or_box(s, 1, "a", [[[1, 1]], [[2, 2]]], [[1], [1]]),
+        ValueError,
+        "got 2 prompts",
+    ),
+    "box joins points": (
+        lambda p, s: p.add_new_points_or_box(s, 1, "n", box=[1, 1, 5, 5], clear_old_points=False),
+        ValueError,
+        "clear_old_points=True",
+    ),
+    "box turned over": (lambda p, s: p.add_new_points_or_box(s, 1, "n", box=[9, 1, 5, 5]), ValueError, "wrong way"),
+    "unhashable id": (lambda p, s: p.add_new_points_or_box(s, 1, [], [[1, 1]], [1]), TypeError, "unhashable"),
+    "mask of three dimensions": (
+        lambda p, s: p.add_new_mask(s, 1, "n", np.zeros((1, 90, 120))),
+        ValueError,
+        r"the mask has shape \(1, 90, 120\); expected \(H, W\)",
+    ),
+    "mask with NaN": (lambda p, s: p.add_new_mask(s, 1, "n", torch.full((4, 4), float("nan"))), ValueError, "NaN"),
+    "clear beyond the end": (lambda p, s: p.clear_all_prompts_in_frame(s, 8, "a"), IndexError, "frame 8"),
+    "remove strictly": (lambda p, s: p.remove_object(s, "n", strict=True), RuntimeError, "no object 'n' to remove"),
+    "start beyond the end": (lambda p, s: next(p.propagate_in_video(s, 8)), IndexError, "frame 8"),
+    "negative count": (lambda p, s: next(p.propagate_in_video(s, 0, -1)), ValueError, "max_frame_num_to_track"),
+    "encode nothing": (lambda p, s: next(p.propagate_in_video(s, encode_ahead=0)), ValueError, "encode_ahead is 0"),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "message"), WRONG_CALLS.values(), ids=WRONG_CALLS.keys())
+def test_a_wrong_call_changes_nothing(call, error, message, tracked):
+    before = snapshot(tracked.state)
+    with pytest.raises(error, match=message):
+        call(tracked.predictor, tracked.state)
+    assert snapshot(tracked.state) == before and tracked.state["obj_ids"] == ["a", "b"]
+
+
+BREAKABLE = ["predict_objects", "encode_memory", "encode_image", "_get_orig_video_res_output"]
+
+
+@pytest.mark.parametrize("part", BREAKABLE)
+@pytest.mark.parametrize("call", ["prompt", "new object", "mask", "propagate"])
+def test_a_failure_inside_changes_nothing(part, call, tracked, monkeypatch):
+    """Out of memory, say: the state is as before, and the same call works afterwards."""
+    p, state = tracked.predictor, tracked.state
+    tracked.points(4, "b", (50, 50, 1))
+    calls = {
+        "prompt": lambda: p.add_new_points_or_box(state, 6, "a", [[60, 40]], [1]),
+        "new object": lambda: p.add_new_points_or_box(state, 6, "n", [[60, 40]], [1]),
+        "mask": lambda: p.add_new_mask(state, 6, "a", np.ones((9, 12))),
+        "propagate": lambda: next(p.propagate_in_video(state, 5)),
+    }
+    state.features.kept.clear()
+    before = snapshot(state)
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as m:
+        m.setattr(p, part, fail)
+        if call != "propagate" and part == "encode_memory":
+            calls[call]()  # prompts are not encoded until the next propagation
+            return
+        with pytest.raises(RuntimeError, match="out of memory"):
+            calls[call]()
+    if call == "propagate" and part not in ("encode_memory", "encode_image"):
+        return  # the prompts had become memories, as they should; the frame was not stored
+    assert snapshot(state) == before
+    calls[call]()
+
+
+def test_preflight_wants_every_object_prompted(predictor, video):
+    state = predictor.init_state(video)
+    with pytest.raises(RuntimeError, match="no object to track"):
+        next(predictor.propagate_in_video(state))
+    predictor.add_new_points_or_box(state, 0, "a", [[60, 40]], [1])
+    predictor.add_new_points_or_box(state, 1, "b", [[60, 40]], [1])
+    predictor.clear_all_prompts_in_frame(state, 1, "b")
+    before = snapshot(state)
+    with pytest.raises(RuntimeError, match="object 'b' has no points, box or mask"):
+        next(predictor.propagate_in_video(state))
+    assert snapshot(state) == before
+    predictor.remove_object(state, "b")
+    assert len(list(predictor.propagate_in_video(state))) == 8
+
+
+def test_clearing_an_unknown_object_does_not_create_it(tracked):
+    frame, ids, masks = tracked.predictor.clear_all_prompts_in_frame(tracked.state, 1, "unknown")
+    assert (frame, ids, len(masks)) == (1, ["a", "b"], 2)
+    assert tracked.predictor.clear_all_prompts_in_frame(tracked.state, 1, "a", need_output=False) is None
+
+
+def test_results_without_objects(predictor, video):
+    state = predictor.init_state(video)
+    _, ids, masks = predictor.clear_all_prompts_in_frame(state, 0, "unknown")
+    assert ids == [] and masks.shape == (0, 1, 90, 120)
+    assert predictor.remove_object(state, "unknown") == ([], [])
+
+
+# ---- defects of the original that do not happen ----
+
+
+def test_fp32_without_autocast_and_without_pointers(predictor, video):
+    """Only a memory in the future, and only one in the past while going backwards."""
+    s = Session(predictor, video)
+    s.points(4, 1, (60, 40, 1))
+    s.propagate(start_frame_idx=2)
+    s.reset()
+    s.points(2, 1, (60, 40, 1))
+    s.propagate(start_frame_idx=5, reverse=True)
+    assert all(r.masks.isfinite().all() for r in s.records)
+
+
+def test_a_video_of_one_frame(predictor, tmp_path):
+    """Clicking again after propagation divides by zero in the original, and empties the mask."""
+    s = Session(predictor, jpeg_folder(tmp_path, clip(1)))
+    s.points(0, 1, (60, 40, 1))
+    s.propagate()
+    s.points(0, 1, (62, 42, 1))
+    assert s.records[-1].masks.isfinite().all() and (s.records[-1].masks > 0).any()
+
+
+def test_a_correction_without_a_conditioning_frame(predictor, video):
+    """All prompts were taken back after tracking: the original fails; here it is a first prompt again."""
+    s = Session(predictor, video)
+    s.points(2, 1, (60, 40, 1))
+    s.propagate()
+    s.clear(2, 1)
+    s.points(4, 1, (60, 40, 1))
+    s.propagate()
+    assert list(s.state.objects[1].conditioning) == [4]
+    assert s.records[-1].frame == 7
+
+
+def test_clearing_memory_around_input(predictor, video, monkeypatch):
+    """The option crashes in the original. Frames near the correction are forgotten, its own result is not."""
+    monkeypatch.setattr(predictor, "clear_non_cond_mem_around_input", True)
+    monkeypatch.setattr(predictor, "num_maskmem", 2)
+    monkeypatch.setattr(type(predictor), "_clearing_distance", property(lambda self: 2))
+    s = Session(predictor, video)
+    s.points(0, "a", (60, 40, 1))
+    s.points(0, "b", (20, 70, 1))
+    s.propagate()
+    s.points(5, "a", (61, 41, 1))
+    predictor.propagate_in_video_preflight(s.state)
+    a, b = s.state["output_dict_per_obj"].values()
+    assert list(a["non_cond_frame_outputs"]) == [1, 2, 5] and list(b["non_cond_frame_outputs"]) == [1, 2, 3, 4, 5, 6, 7]
+    s.propagate()
+
+
+@pytest.mark.parametrize("sticks", [False, True])
+def test_corrections_can_be_made_to_stick(sticks, predictor, video, monkeypatch):
+    monkeypatch.setattr(predictor, "add_all_frames_to_correct_as_cond", sticks)
+    s = Session(predictor, video)
+    s.points(0, 1, (60, 40, 1))
+    s.propagate()
+    s.mask(3, 1, np.eye(90, 120) > 0)
+    corrected = s.records[-1].masks
+    s.propagate()
+    again = next(r.masks for r in s.records[-5:] if r.frame == 3)
+    assert torch.equal(again, corrected) == sticks
+
+
+def test_ids_of_any_kind(predictor, video):
+    s = Session(predictor, video)
+    for obj in (7, "name", ("a", 1), np.int64(3)):
+        s.points(0, obj, (60, 40, 1))
+    assert s.records[-1].ids == [7, "name", ("a", 1), 3]
+
+
+# ---- memory ----
+
+
+def test_device_memory_does_not_grow(predictor, tmp_path):
+    """Pools, features and frames stay as they are from the tenth frame to the sixtieth."""
+    s = Session(predictor, jpeg_folder(tmp_path, clip(60)))
+    s.points(0, 1, (60, 40, 1))
+    s.points(0, 2, box=[20, 20, 70, 60])
+    sizes = set()
+    for frame, _, _ in predictor.propagate_in_video(s.state):
+        if frame > 20:
+            bank, features = s.state.bank, s.state.features
+            sizes.add((bank.memories.data.shape, bank.pointers.data.shape, len(features.kept)))
+    assert len(sizes) == 1
+    (memories, pointers, features) = sizes.pop()
+    assert memories[0] == 16 and pointers[0] == 64 and features == 4
+
+
+def test_max_history(predictor, tmp_path):
+    """What one pass attends to is never forgotten, so that its numbers stay; what is forgotten is freed."""
+    video = jpeg_folder(tmp_path, clip(26))
+    sessions = [Session(predictor, video), Session(predictor, video, max_history=15)]
+    for s in sessions:
+        s.points(0, 1, (60, 40, 1))
+        s.propagate()
+    for a, b in zip(*(s.records for s in sessions), strict=True):
+        assert torch.equal(a.masks, b.masks)
+    everything, bounded = (s.state.objects[1] for s in sessions)
+    assert list(everything.tracked) == list(range(1, 26)) and list(bounded.tracked) == list(range(11, 26))
+    sessions[1].points(3, 1, (61, 41, 1))  # a frame that was tracked and forgotten
+    sessions[1].propagate(start_frame_idx=2)
+    with pytest.raises(ValueError, match="max_history is 14; this model looks back 15 frames"):
+        predictor.init_state(video, max_history=14)
+
+
+def test_forgotten_objects_free_their_memory(tracked):
+    pages = [r.memory for r in tracked.state.objects["a"].tracked.values()]
+    import weakref
+
+    refs = [weakref.ref(page) for page in pages]
+    del pages
+    tracked.remove("a")
+    gc.collect()
+    assert all(ref() is None for ref in refs)
+
+
+# ---- views, options, names ----
+
+
+def test_the_originals_keys(tracked):
+    state = tracked.state
+    official_keys = {
+        "images", "num_frames", "offload_video_to_cpu", "offload_state_to_cpu", "video_height", "video_width",
+        "device", "storage_device", "point_inputs_per_obj", "mask_inputs_per_obj", "cached_features", "constants",
+        "obj_id_to_idx", "obj_idx_to_id", "obj_ids", "output_dict_per_obj", "temp_output_dict_per_obj",
+        "frames_tracked_per_obj",
+    }  # fmt: skip
+    assert set(state) == official_keys and len(state) == len(official_keys)
+    assert (state["num_frames"], state["video_height"], state["video_width"]) == (8, 90, 120)
+    assert state["obj_ids"] == ["a", "b"] and state["obj_id_to_idx"] == {"a": 0, "b": 1}
+    assert state["obj_idx_to_id"][1] == "b" and state["device"].type == "cpu" == state["storage_device"].type
+    assert state["images"][3].shape == (3, 256, 256) and len(state["images"]) == 8
+    assert state["point_inputs_per_obj"][1][2]["point_labels"].tolist() == [[2, 3]]
+    assert state["frames_tracked_per_obj"][0][5] == {"reverse": False}
+    assert state.get("unknown") is None and "unknown" not in state
+    with pytest.raises(KeyError):
+        state["unknown"]
+    with pytest.raises(TypeError):
+        state["obj_ids"] = []
+    with pytest.raises(TypeError):
+        state["output_dict_per_obj"][0] = {}
+
+
+def test_stored_outputs_are_the_official_ones(video):
+    """Every entry of the output dicts, beside the official predictor's."""
+    from video import float32_memory
+
+    official, ours = build_video_pair()
+    sessions = []
+    with float32_memory():
+        for p in (official, ours):
+            s = Session(p, video)
+            s.points(0, "a", (60, 40, 1))
+            s.propagate()
+            s.points(3, "a", (61, 42, 1))
+            sessions.append(s.state)
+    for key in ("output_dict_per_obj", "temp_output_dict_per_obj"):
+        expected, actual = (state[key][0] for state in sessions)
+        assert {kind: list(v) for kind, v in expected.items()} == {kind: list(v) for kind, v in actual.items()}
+        for kind, frames in expected.items():
+            for t, output in frames.items():
+                mine = actual[kind][t]
+                assert set(mine) == set(output)
+                for name, value in output.items():
+                    if value is None:
+                        assert mine[name] is None
+                        continue
+                    value, other = (x[0] if isinstance(x, list) else x for x in (value, mine[name]))
+                    assert relative_error(value, other) < 1e-4, (kind, t, name)
+
+
+def test_scores(tracked):
+    p, state = tracked.predictor, tracked.state
+    for frame, ids, masks, scores in p.propagate_in_video(state, return_scores=True, progress=False):
+        assert isinstance(scores, TrackScores) and ids == ["a", "b"]
+        assert scores.iou.shape == scores.object_score.shape == (2,)
+        assert scores.low_res_logits.shape == (2, 1, 64, 64)
+        resized = torch.nn.functional.interpolate(scores.low_res_logits, masks.shape[-2:], mode="bilinear")
+        assert torch.equal(resized, masks)
+        kind = "cond_frame_outputs" if frame in (0,) else "non_cond_frame_outputs"
+        stored = state["output_dict_per_obj"][0][kind][frame]
+        assert scores.object_score[0] == stored["object_score_logits"]
+        assert scores.iou.min() >= 0 and scores.iou.max() <= 1
+
+
+def test_progress(tracked, capsys):
+    p, state = tracked.predictor, tracked.state
+    wrapped = []
+
+    def progress(frames):
+        wrapped.extend(frames)
+        return frames
+
+    list(p.propagate_in_video(state, progress=False))
+    list(p.propagate_in_video(state, progress=progress))
+    assert capsys.readouterr().err == "" and wrapped == list(range(8))
+    list(p.propagate_in_video(state))
+    assert "propagate in video" in capsys.readouterr().err
+
+
+def test_encoding_ahead(predictor, video, monkeypatch):
+    """The same masks from batches of three frames; conditioning frames are not encoded."""
+    expected, batches = Session(predictor, video), []
+    expected.points(0, 1, (60, 40, 1))
+    expected.propagate()
+    right = predictor.encode_image
+
+    def counted(images):
+        batches.append(len(images))
+        return right(images)
+
+    ahead = Session(predictor, video)
+    ahead.points(0, 1, (60, 40, 1))
+    monkeypatch.setattr(predictor, "encode_image", counted)
+    ahead.propagate(encode_ahead=3)
+    assert batches == [2, 3, 2]  # the first three frames begin with the prompted one
+    for a, b in zip(expected.records, ahead.records, strict=True):
+        assert relative_error(a.masks, b.masks) < 1e-5
+
+
+def test_features_are_encoded_once(predictor, video, monkeypatch):
+    """Clicks on a frame, and going back and forth between a few, do not encode again."""
+    count = []
+    right = predictor.encode_image
+    monkeypatch.setattr(predictor, "encode_image", lambda images: count.append(1) or right(images))
+    s = Session(predictor, video)
+    for _ in range(3):
+        for frame in (0, 1, 2):
+            s.points(frame, frame, (60, 40, 1))
+    predictor.propagate_in_video_preflight(s.state)
+    assert len(count) == 3
+
+
+def test_frames_of_any_kind(predictor, video, tmp_path):
+    """The same masks from a folder, a list of arrays, an array, and with a thread that decodes ahead."""
+    from PIL import Image
+
+    arrays = [np.asarray(Image.open(path)) for path in sorted(video.iterdir())]
+    answers = []
+    for source, options in (
+        (str(video), {}),
+        (arrays, {}),
+        (np.stack(arrays), {}),
+        (video, {"async_loading_frames": True}),
+    ):
+        state = predictor.init_state(source, **options)
+        predictor.add_new_points_or_box(state, 0, 1, [[60, 40]], [1])
+        answers.append(torch.cat([m for _, _, m in predictor.propagate_in_video(state, progress=False)]))
+        state.frames.close()
+    for other in answers[1:]:
+        assert torch.equal(answers[0], other)
+
+
+def test_offloading_is_accepted(predictor, video):
+    state = predictor.init_state(video, offload_video_to_cpu=True, offload_state_to_cpu=True)
+    assert state["offload_video_to_cpu"] and state["offload_state_to_cpu"]
+    assert state["storage_device"] == torch.device("cpu")
+
+
+def test_private_names_that_others_call(tracked):
+    p, state = tracked.predictor, tracked.state
+    assert p._obj_id_to_idx(state, "b") == 1 and p._obj_idx_to_id(state, 1) == "b" and p._get_obj_num(state) == 2
+    assert p._obj_id_to_idx(state, "new") == 2
+    p.remove_object(state, "new")
+    masks = p._consolidate_temp_output_across_obj(state, 3, is_cond=False)["pred_masks"]
+    assert masks.shape == (2, 1, 64, 64)
+    low, high = p._get_orig_video_res_output(state, masks)
+    at_video_res = p._consolidate_temp_output_across_obj(state, 3, is_cond=False, consolidate_at_video_res=True)
+    assert torch.equal(low, masks) and torch.equal(high, at_video_res["pred_masks_video_res"])
+    assert torch.equal(high, next(r.masks for r in tracked.records if r.step.startswith("prop") and r.frame == 3))
+    p._clear_non_cond_mem_around_input(state, 3)
+    assert not state["output_dict_per_obj"][0]["non_cond_frame_outputs"]
+    p._reset_tracking_results(state)
+    assert state["obj_ids"] == ["a", "b"] and not state["output_dict_per_obj"][0]["cond_frame_outputs"]
+
+
+def test_private_inference_from_official_outputs(tracked):
+    """The single-frame method takes the views, or dicts like them, and gives what tracking gave."""
+    p, state = tracked.predictor, tracked.state
+    features = p._get_image_feature(state, 7, batch_size=2)
+    assert features[0].shape == (2, 3, 256, 256) and [x.shape[1] for x in features[2]] == [2, 2, 2]
+    outputs = state["output_dict_per_obj"][0]
+    without = {
+        "cond_frame_outputs": outputs["cond_frame_outputs"],
+        "non_cond_frame_outputs": {t: o for t, o in outputs["non_cond_frame_outputs"].items() if t < 7},
+    }
+    output, masks = p._run_single_frame_inference(state, without, 7, 1, False, None, None, False, True)
+    stored = outputs["non_cond_frame_outputs"][7]
+    for name in ("maskmem_features", "pred_masks", "obj_ptr", "object_score_logits"):
+        assert relative_error(stored[name], output[name]) < 1e-4, name
+    high_res = torch.nn.functional.interpolate(masks, (256, 256), mode="bilinear")
+    memory, position = p._run_memory_encoder(state, 7, 1, high_res, output["object_score_logits"], False)
+    assert memory.shape == position[0].shape == (1, 64, 16, 16)
+
+
+def test_vos_predictor_is_the_same(video):
+    from parity import config_name
+
+    from sam2fast.build_sam import build_sam2_video_predictor
+
+    overrides = ["++model.image_size=256"]
+    vos = build_sam2_video_predictor(
+        config_name("sam2.1_t"), None, device="cpu", hydra_overrides_extra=overrides, vos_optimized=True
+    )
+    assert type(vos) is SAM2VideoPredictorVOS
+
+
+def test_training_flags_survive_tracking(predictor, video):
+    """Nothing global is changed: gradients are on and no inference mode is left."""
+    s = Session(predictor, video)
+    s.points(0, 1, (60, 40, 1))
+    generator = predictor.propagate_in_video(s.state)
+    next(generator)
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    generator.close()
