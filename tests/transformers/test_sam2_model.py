@@ -3,17 +3,16 @@
 Their processor is not used. Pictures and prompts already have the model's input size, where it would only normalise.
 """
 
-import re
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import tame_weights
 import torch
+from counterpart import converted, vision_config
 from PIL import Image
 from torch import Tensor
-from transformers import Sam2Config, Sam2HieraDetConfig, Sam2Model, Sam2VisionConfig
+from transformers import Sam2Config, Sam2Model
 
 from sam2fast.build_sam import build_sam2
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
@@ -23,30 +22,7 @@ SEED = 0
 SIZE = 1024
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-# Written out rather than read from our configurations, which are thereby checked too. Prompt encoder and mask decoder
-# have one size in all models, and it is the default.
-BACKBONES = {
-    "sam2.1_hiera_t": Sam2HieraDetConfig(
-        hidden_size=96,
-        num_attention_heads=1,
-        blocks_per_stage=[1, 2, 7, 2],
-        embed_dim_per_stage=[96, 192, 384, 768],
-        num_attention_heads_per_stage=[1, 2, 4, 8],
-        window_size_per_stage=[8, 4, 14, 7],
-        global_attention_blocks=[5, 7, 9],
-        window_positional_embedding_background_size=[7, 7],
-    ),
-    "sam2.1_hiera_b+": Sam2HieraDetConfig(
-        hidden_size=112,
-        num_attention_heads=2,
-        blocks_per_stage=[2, 3, 16, 3],
-        embed_dim_per_stage=[112, 224, 448, 896],
-        num_attention_heads_per_stage=[2, 4, 8, 16],
-        window_size_per_stage=[8, 4, 14, 7],
-        global_attention_blocks=[12, 16, 20],
-        window_positional_embedding_background_size=[14, 14],
-    ),
-}
+MODELS = ("sam2.1_hiera_t", "sam2.1_hiera_b+")
 
 # What Sam2Model does not have: it segments images, and these serve memories and object pointers.
 VIDEO_ONLY = {
@@ -60,51 +36,6 @@ VIDEO_ONLY = {
     "obj_ptr_proj",
     "obj_ptr_tpos_proj",
 }
-
-# Official spelling -> transformers' spelling, applied one after the other.
-RENAMES = (
-    (r"^no_mem_embed$", "no_memory_embedding"),
-    (r"^image_encoder\.trunk\.patch_embed\.proj\b", "vision_encoder.backbone.patch_embed.projection"),
-    (r"^image_encoder\.trunk\b", "vision_encoder.backbone"),
-    (r"^image_encoder\.neck\.convs\.(\d)\.conv\b", r"vision_encoder.neck.convs.\1"),
-    (r"^sam_(prompt_encoder|mask_decoder)\b", r"\1"),
-    (r"\bpe_layer\.positional_encoding_gaussian_matrix$", "shared_embedding.positional_embedding"),
-    (r"\bmask_downscaling\.0\b", "mask_embed.conv1"),
-    (r"\bmask_downscaling\.1\b", "mask_embed.layer_norm1"),
-    (r"\bmask_downscaling\.3\b", "mask_embed.conv2"),
-    (r"\bmask_downscaling\.4\b", "mask_embed.layer_norm2"),
-    (r"\bmask_downscaling\.6\b", "mask_embed.conv3"),
-    (r"\boutput_upscaling\.0\b", "upscale_conv1"),
-    (r"\boutput_upscaling\.1\b", "upscale_layer_norm"),
-    (r"\boutput_upscaling\.3\b", "upscale_conv2"),
-    (r"\bnorm(\d|_final_attn)\b", r"layer_norm\1"),
-    (r"\bout_proj\b", "o_proj"),
-    # First and last layer of an MLP have names; only those between are numbered, from 0.
-    (r"\bmlp\.layers\.0\b", "mlp.proj_in"),
-    (r"\bmlp\.layers\.1\b", "mlp.proj_out"),
-    (r"(_mlps\.\d|_head)\.layers\.0\b", r"\1.proj_in"),
-    (r"(_mlps\.\d|_head)\.layers\.2\b", r"\1.proj_out"),
-    (r"(_mlps\.\d|_head)\.layers\.1\b", r"\1.layers.0"),
-)
-POINT_EMBEDDING = "sam_prompt_encoder.point_embeddings.{}.weight"
-
-
-def transformers_name(name: str) -> str:
-    """The name in ``Sam2Model`` of an official parameter of the image model."""
-    for pattern, replacement in RENAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def converted(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Official weights as ``Sam2Model`` wants them, and the names that it has no use for."""
-    unused = [name for name in weights if name.split(".")[0] in VIDEO_ONLY]
-    points = [POINT_EMBEDDING.format(label) for label in range(4)]
-    out = {transformers_name(name): x for name, x in weights.items() if name not in {*unused, *points}}
-    # Four tables of one row are one table there, and the matrix of the positions is held twice.
-    out["prompt_encoder.point_embed.weight"] = torch.cat([weights[name] for name in points])
-    out["shared_image_embedding.positional_embedding"] = out["prompt_encoder.shared_embedding.positional_embedding"]
-    return out, unused
 
 
 def difference(expected: Any, actual: Any) -> float:
@@ -152,18 +83,16 @@ class Pair(NamedTuple):
     unused: list[str]
 
 
-@pytest.fixture(scope="module", params=BACKBONES)
+@pytest.fixture(scope="module", params=MODELS)
 def pair(request: pytest.FixtureRequest) -> Pair:
     model = build_sam2(f"configs/sam2.1/{request.param}.yaml", None, device="cpu")
     tame_weights.fill(model, SEED)
 
-    backbone = BACKBONES[request.param]
-    vision = Sam2VisionConfig(
-        backbone_config=backbone, backbone_channel_list=backbone.embed_dim_per_stage[::-1], fpn_top_down_levels=[2, 3]
-    )
-    theirs = Sam2Model(Sam2Config(vision_config=vision)).eval()
-    weights, unused = converted(model.state_dict())
-    theirs.load_state_dict(weights, strict=True)  # every tensor of theirs is filled, and none of ours is left
+    weights = model.state_dict()
+    unused = [name for name in weights if name.split(".")[0] in VIDEO_ONLY]
+    theirs = Sam2Model(Sam2Config(vision_config=vision_config(request.param, SIZE))).eval()
+    # Every tensor of theirs is filled, and none of ours is left.
+    theirs.load_state_dict(converted({name: x for name, x in weights.items() if name not in unused}), strict=True)
 
     picture = _picture()
     ours = SAM2ImagePredictor(model)
