@@ -16,7 +16,9 @@ from sam2fast.kernels._cpu import linear
 from sam2fast.kernels._dispatch import backend, use_triton
 from sam2fast.kernels.connected_components import connected_components, connected_components_reference
 from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles
+from sam2fast.kernels.memory_attention import AttendedMemory, apply_rope, memory_attention
 from sam2fast.kernels.window_attention import window_attention
+from sam2fast.modeling.position_encoding import axial_rope
 from sam2fast.testing import relative_error
 
 Calls = Mapping[str, Callable[[], Any]]
@@ -182,6 +184,59 @@ def attention_case(side: int, window: int, heads: int, d: int, dtype: torch.dtyp
     )
 
 
+def memory_case(objects: int, side: int, dtype: torch.dtype) -> Case:
+    """Cross-attention of one layer to seven memories and sixteen pointers per object.
+
+    The yardstick is the published way: values projected for every token, one object after the other, SDPA.
+    """
+    N, d, m, K, L = side * side, 256, 64, 7, 64
+
+    def prepare(device: torch.device) -> Calls:
+        query, pages = (random(*shape, device=device, dtype=dtype) for shape in ((1, 1, N, d), (objects * K, N, m)))
+        weights = [random(d, m, device=device, dtype=dtype, seed=i) / m**0.5 for i in (1, 2)]
+        pointers, encoding = (random(objects, L, m, device=device, seed=i) for i in (3, 4))
+        memory = AttendedMemory(
+            pages=pages,
+            page_table=torch.arange(objects * K, dtype=torch.int32, device=device).view(objects, K),
+            page_time=torch.arange(K, dtype=torch.int32, device=device).expand(objects, -1),
+            position_encoding=random(N, m, device=device, seed=5),
+            time_encoding=random(K, m, device=device, seed=6),
+            pointers=pointers,
+            pointer_encoding=encoding,
+            pointer_valid=torch.ones(objects, L, dtype=torch.bool, device=device),
+        )
+        rope = axial_rope(d, side, side, 10000.0, device)
+
+        def published() -> torch.Tensor:
+            out = []
+            for b in range(objects):
+                maps = pages[b * K : (b + 1) * K]
+                encoded = maps + memory.position_encoding + memory.time_encoding[:, None]
+                keys = torch.cat([encoded.flatten(0, 1), pointers[b] + encoding[b]]).to(dtype)
+                values = torch.cat([maps.flatten(0, 1), pointers[b].to(dtype)])
+                k, v = F.linear(keys, weights[0])[None, None], F.linear(values, weights[1])[None, None]
+                k = torch.cat([apply_rope(k[:, :, :-L], *rope), k[:, :, -L:]], dim=2)
+                out.append(F.scaled_dot_product_attention(apply_rope(query, *rope), k, v))
+            return torch.cat(out)
+
+        def ours() -> torch.Tensor:
+            return F.linear(memory_attention(query, memory, weights[0], None, *rope), weights[1])
+
+        return {"projected values, SDPA": published, "sam2fast": ours}
+
+    M, size = K * N + L, torch.finfo(dtype).bits // 8
+    return Case(
+        "memory_attention",
+        f"{objects} objects, {N}x{M}",
+        str(dtype).removeprefix("torch."),
+        prepare,
+        # Scores and sums over 64 channels, projection of the keys, projection of the result.
+        flops=2 * objects * (N * M * (d + m) + M * m * d + N * m * d),
+        bytes=size * objects * (M * m + N * d) + size * N * d,
+        tolerance=1e-4 if dtype == torch.float32 else 0.1,
+    )
+
+
 def linear_case(rows: int, inner: int, outer: int) -> Case:
     def prepare(device: torch.device) -> Calls:
         shapes = ((rows, inner), (outer, inner), (outer,))
@@ -209,5 +264,8 @@ def cases() -> Iterator[Case]:
     for side, window, heads, d in ((256, 8, 1, 96), (64, 14, 4, 96), (64, 0, 4, 96), (128, 4, 4, 56), (64, 16, 8, 72)):
         for dtype in (torch.float32, torch.bfloat16):
             yield attention_case(side, window, heads, d, dtype)
+    for objects in (1, 4):
+        for dtype in (torch.float32, torch.bfloat16):
+            yield memory_case(objects, 64, dtype)
     for rows, inner, outer in ((2048, 96, 384), (4096, 384, 1536), (4096, 576, 2304)):
         yield linear_case(rows, inner, outer)

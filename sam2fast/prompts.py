@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,7 @@ POINT_LABELS = (-1, 0, 1, 2, 3)
 def check_points(
     points: Any, labels: Any, device: torch.device, points_name: str = "points", labels_name: str = "labels"
 ) -> tuple[Tensor, Tensor]:
-    """Points ``(B, N, 2)`` fp32 and labels ``(B, N)`` int32 from ``(N, 2)`` and ``(N)``, or from as many batches.
+    """Points ``(B, N, 2)`` fp32 and labels ``(B, N)`` int32; either may come without its B of 1.
 
     Raises:
         ValueError: one is missing, not finite, of another shape, or a label has no meaning.
@@ -22,15 +23,13 @@ def check_points(
     kinds = check_numbers(labels, labels_name, device)
     if coords.ndim not in (2, 3) or coords.shape[-1] != 2:
         raise ValueError(f"{points_name} has shape {tuple(coords.shape)}; expected (N, 2) or (B, N, 2)")
+    coords = coords[None] if coords.ndim == 2 else coords
+    kinds = kinds[None] if kinds.ndim == 1 else kinds
     if kinds.shape != coords.shape[:-1]:
-        raise ValueError(
-            f"{labels_name} has shape {tuple(kinds.shape)}; expected {tuple(coords.shape[:-1])}, one per point"
-        )
+        raise ValueError(f"{labels_name} has shape {np.shape(labels)}; expected {np.shape(points)[:-1]}, one per point")
     unknown = [x for x in kinds.unique().tolist() if x not in POINT_LABELS]
     if unknown:
         raise ValueError(f"{labels_name} holds {unknown[0]:g}; expected 1 (foreground), 0 (background), -1, 2 or 3")
-    if coords.ndim == 2:
-        coords, kinds = coords[None], kinds[None]
     return coords, kinds.to(torch.int32)
 
 

@@ -5,17 +5,16 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
-from sam2fast.prompts import check_boxes, check_points
 from sam2fast.tracking import steps
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.official_privates import OfficialPrivates
+from sam2fast.tracking.prompts import click_prompt, mask_prompt
 from sam2fast.tracking.selection import MemoryRules
 from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
 from sam2fast.video_io import open_frames
@@ -155,7 +154,15 @@ class SAM2VideoPredictor(OfficialPrivates, SAM2Base):
         """
         state, frame = inference_state, _frame(inference_state, frame_idx)
         tracked = state.objects.get(obj_id) or TrackedObject()
-        clicks = self._clicks(state, points, labels, box, clear_old_points, normalize_coords)
+        clicks = click_prompt(
+            points,
+            labels,
+            box,
+            clear_old_points,
+            state.video_size if normalize_coords else (1, 1),
+            self.image_size,
+            self.device,
+        )
         if not clear_old_points and frame in tracked.points:
             clicks = {name: torch.cat([tracked.points[frame][name], new], dim=1) for name, new in clicks.items()}
         previous = tracked.result_on(frame, self._conditions(tracked, frame))
@@ -187,50 +194,12 @@ class SAM2VideoPredictor(OfficialPrivates, SAM2Base):
         """
         state, frame = inference_state, _frame(inference_state, frame_idx)
         tracked = state.objects.get(obj_id) or TrackedObject()
-        prompt = self._mask_prompt(mask)
+        prompt = mask_prompt(mask, self.image_size, self.device)
         result = steps.predict_prompted(
             self, state, tracked, frame, points=None, mask=prompt, previous=None, fill_hole_area=self.fill_hole_area
         )
-        return self._commit_prompt(state, frame, obj_id, tracked, result, points=None, mask=prompt)
-
-    def _clicks(
-        self, state: VideoState, points: Any, labels: Any, box: Any, clear_old_points: bool, normalize_coords: bool
-    ) -> dict[str, Tensor]:
-        """One object's points, a box's corners first, in the model's input pixels."""
-        device = state.device
-        if points is None and labels is None and box is None:
-            raise ValueError("at least one of points or box must be given")
-        coords, kinds = torch.zeros(1, 0, 2, device=device), torch.zeros(1, 0, dtype=torch.int32, device=device)
-        if points is not None or labels is not None:
-            coords, kinds = check_points(points, labels, device)
-        if box is not None:
-            if not clear_old_points:
-                raise ValueError("a box cannot join earlier points, it comes before them; use clear_old_points=True")
-            corners = check_boxes(box, device).reshape(-1, 2, 2)
-            kinds = torch.cat([kinds.new_tensor([[2, 3]]).expand(len(corners), -1), kinds], dim=1)
-            coords = torch.cat([corners, coords], dim=1)
-        if len(coords) != 1 or not kinds.numel():
-            raise ValueError(
-                f"got {len(coords)} prompts with {kinds.shape[1]} points each; expected one with at least 1"
-            )
-        if normalize_coords:
-            height, width = state.video_size
-            coords = coords / coords.new_tensor([width, height])
-        return {"point_coords": coords * self.image_size, "point_labels": kinds}
-
-    def _mask_prompt(self, mask: Any) -> Tensor:
-        """``(1, 1, S, S)`` fp32 on the device."""
-        if not isinstance(mask, Tensor):
-            mask = torch.as_tensor(mask, dtype=torch.bool)
-        if mask.ndim != 2 or not mask.numel():
-            raise ValueError(f"the mask has shape {tuple(mask.shape)}; expected (H, W)")
-        mask = mask[None, None].to(self.device).float()
-        if not mask.isfinite().all():
-            raise ValueError("the mask holds NaN or infinite values")
-        size = (self.image_size, self.image_size)
-        if mask.shape[-2:] == size:
-            return mask
-        return (F.interpolate(mask, size, mode="bilinear", align_corners=False, antialias=True) >= 0.5).float()
+        kept = prompt.to("cpu", copy=True)
+        return self._commit_prompt(state, frame, obj_id, tracked, result, points=None, mask=kept)
 
     def _conditions(self, tracked: TrackedObject, frame: int) -> bool:
         """Whether a prompt on the frame makes it a conditioning frame."""
@@ -247,7 +216,7 @@ class SAM2VideoPredictor(OfficialPrivates, SAM2Base):
         mask: Tensor | None,
     ) -> tuple[int, list[Any], Tensor]:
         conditioning = self._conditions(tracked, frame)
-        results = {**self._latest_results(state, frame, conditioning), obj_id: result}
+        results = {**_latest_results(state.objects, frame, conditioning), obj_id: result}
         masks = self._masks_of(state, list({**state.objects, obj_id: tracked}), results)
 
         # Nothing below can fail.
@@ -275,15 +244,14 @@ class SAM2VideoPredictor(OfficialPrivates, SAM2Base):
             As :meth:`add_new_points_or_box`; None without ``need_output``.
         """
         state, frame = inference_state, _frame(inference_state, frame_idx)
-        if obj_id in state.objects:
-            tracked = state.objects[obj_id]
-            for prompts in (tracked.points, tracked.masks, tracked.new_conditioning, tracked.new_tracked):
-                prompts.pop(frame, None)
-            result = tracked.conditioning.pop(frame, None)
-            if result is not None:
-                tracked.keep_tracked(frame, result, state.max_history)
-                tracked.reverse.pop(frame, None)
-        return (frame, state.obj_ids, self._prompted_masks(state, frame)) if need_output else None
+        objects = dict(state.objects)
+        if obj_id in objects:
+            objects[obj_id] = objects[obj_id].copy()
+            objects[obj_id].take_back(frame)
+        masks = self._prompted_masks(state, objects, frame) if need_output else None
+        if obj_id in objects:
+            state.objects[obj_id].take_back(frame)
+        return None if masks is None else (frame, state.obj_ids, masks)
 
     @torch.inference_mode()
     def remove_object(
@@ -310,9 +278,10 @@ class SAM2VideoPredictor(OfficialPrivates, SAM2Base):
             state.clear()
             return state.obj_ids, []
         tracked = state.objects[obj_id]
-        frames = sorted(tracked.points.keys() | tracked.masks.keys())
+        frames = sorted(tracked.points.keys() | tracked.masks.keys()) if need_output else []
+        others = {i: o for i, o in state.objects.items() if o is not tracked}
+        updated = [(t, self._prompted_masks(state, others, t)) for t in frames]
         state.remove(obj_id)
-        updated = [(t, self._prompted_masks(state, t)) for t in frames] if need_output else []
         return state.obj_ids, updated
 
     # ---- tracking ----
@@ -335,15 +304,12 @@ class SAM2VideoPredictor(OfficialPrivates, SAM2Base):
         remembered = self._remember_prompts(state)
 
         for tracked in state.objects.values():
+            if self.clear_non_cond_mem_around_input:
+                for frame in [*tracked.new_tracked, *tracked.new_conditioning]:
+                    tracked.forget_around(frame, self._clearing_distance)
             for conditioning in (False, True):
-                for frame in list(tracked.new_results(conditioning)):
-                    result = remembered[id(tracked), conditioning, frame]
-                    if conditioning:
-                        tracked.conditioning[frame] = result
-                    else:
-                        tracked.keep_tracked(frame, result, state.max_history)
-                    if self.clear_non_cond_mem_around_input:
-                        tracked.forget_around(frame, self._clearing_distance)
+                for frame in tracked.new_results(conditioning):
+                    tracked.results(conditioning)[frame] = remembered[id(tracked), conditioning, frame]
             tracked.new_tracked.clear()
             tracked.new_conditioning.clear()
             # Also a correction of a conditioning frame, unless it was stored as one: the original's rule.
@@ -392,7 +358,7 @@ class SAM2VideoPredictor(OfficialPrivates, SAM2Base):
 
         Raises:
             RuntimeError: see :meth:`propagate_in_video_preflight`.
-            IndexError: no such start frame.
+            IndexError: no such start frame; the one after the last is allowed, and yields nothing.
             ValueError: a negative number of frames, or ``encode_ahead`` below 1.
         """
         state = inference_state
@@ -400,7 +366,7 @@ class SAM2VideoPredictor(OfficialPrivates, SAM2Base):
             raise ValueError(f"max_frame_num_to_track is {max_frame_num_to_track}; expected 0 or more")
         if encode_ahead < 1:
             raise ValueError(f"encode_ahead is {encode_ahead}; expected 1 or more")
-        start = None if start_frame_idx is None else _frame(state, start_frame_idx)
+        start = None if start_frame_idx is None else _start(state, start_frame_idx)
         self.propagate_in_video_preflight(state)
         objects = dict(state.objects)
         order = _order(state, start, max_frame_num_to_track, reverse)
@@ -410,14 +376,16 @@ class SAM2VideoPredictor(OfficialPrivates, SAM2Base):
                 return
             if encode_ahead > 1:
                 self._encode_ahead(state, objects, order[order.index(frame) :][:encode_ahead])
-            results, masks = self._track_frame(state, objects, frame, reverse)
-            output = (frame, self._ids(state, objects), self._get_orig_video_res_output(state, masks)[1])
-            yield (*output, _scores(results, masks)) if return_scores else output
+            results, low_res = self._track_frame(state, objects, frame, reverse)
+            masks = self._get_orig_video_res_output(state, low_res)[1]
+            scores = (_scores(list(results.values()), low_res),) if return_scores else ()
+            self._store(state, objects, frame, reverse, results)
+            yield (frame, self._ids(state, objects), masks, *scores)
 
     def _track_frame(
         self, state: VideoState, objects: dict[Any, TrackedObject], frame: int, reverse: bool
-    ) -> tuple[list[FrameResult], Tensor]:
-        """Results of all objects on a frame, now stored, and their masks ``(N, 1, h, w)`` on the device."""
+    ) -> tuple[dict[Any, FrameResult], Tensor]:
+        """Results of all objects on a frame by id, and their masks ``(N, 1, h, w)`` on the device."""
         to_track = {obj_id: o for obj_id, o in objects.items() if frame not in o.conditioning}
         results, rows = {obj_id: o.conditioning[frame] for obj_id, o in objects.items() if frame in o.conditioning}, {}
         if to_track:
@@ -425,29 +393,40 @@ class SAM2VideoPredictor(OfficialPrivates, SAM2Base):
             results.update(zip(to_track, new, strict=True))
             rows = dict(zip(to_track, masks.split(1), strict=True))
 
+        low_res = [rows[i] if i in rows else results[i].mask.to(state.device) for i in objects]
+        return {i: results[i] for i in objects}, torch.cat(low_res)
+
+    def _store(
+        self,
+        state: VideoState,
+        objects: dict[Any, TrackedObject],
+        frame: int,
+        reverse: bool,
+        results: dict[Any, FrameResult],
+    ) -> None:
         for obj_id, tracked in objects.items():
-            if obj_id in to_track:
+            if frame not in tracked.conditioning:
                 tracked.keep_tracked(frame, results[obj_id], state.max_history)
             elif self.clear_non_cond_mem_around_input:
                 tracked.forget_around(frame, self._clearing_distance)
             tracked.reverse[frame] = reverse
-        low_res = [rows[i] if i in rows else results[i].mask.to(state.device) for i in objects]
-        return [results[i] for i in objects], torch.cat(low_res)
 
     def _encode_ahead(self, state: VideoState, objects: dict[Any, TrackedObject], frames: Iterable[int]) -> None:
         needed = [t for t in frames if any(t not in o.conditioning for o in objects.values())]
         if needed and not state.features.keeps(needed[0]):
             state.features.encode(needed)
 
-    @property
-    def _clearing_distance(self) -> int:
-        return self.memory_temporal_stride_for_eval * self.num_maskmem
-
     # ---- masks as they are returned ----
 
-    def _latest_results(self, state: VideoState, frame: int, conditioning: bool) -> dict[Any, FrameResult]:
-        found = {obj_id: o.result_on(frame, conditioning) for obj_id, o in state.objects.items()}
-        return {obj_id: result for obj_id, result in found.items() if result is not None}
+    def _get_orig_video_res_output(self, inference_state: VideoState, any_res_masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The masks ``(N, 1, h, w)``, and the same at the video's size, without overlaps if so configured."""
+        any_res_masks = any_res_masks.to(inference_state.device)
+        masks = any_res_masks
+        if masks.shape[-2:] != inference_state.video_size:
+            masks = upsample_masks(masks, inference_state.video_size)
+        if self.non_overlap_masks and len(masks):
+            masks = self._apply_non_overlapping_constraints(masks)
+        return any_res_masks, masks
 
     def _masks_of(self, state: VideoState, ids: list[Any], results: dict[Any, FrameResult]) -> Tensor:
         """Mask logits ``(N, 1, H, W)`` at the video's size, of objects in the order of ``ids``."""
@@ -458,14 +437,15 @@ class SAM2VideoPredictor(OfficialPrivates, SAM2Base):
             masks[present] = upsample_masks(low_res, state.video_size)
         return self._get_orig_video_res_output(state, masks)[1]
 
-    def _prompted_masks(self, state: VideoState, frame: int) -> Tensor:
-        """The same for all objects after a prompt was taken back."""
-        conditioning = any(frame in o.new_conditioning for o in state.objects.values())
-        return self._masks_of(state, list(state.objects), self._latest_results(state, frame, conditioning))
+    def _prompted_masks(self, state: VideoState, objects: dict[Any, TrackedObject], frame: int) -> Tensor:
+        """The same for these objects, as they are after a prompt is taken back."""
+        conditioning = any(frame in o.new_conditioning for o in objects.values())
+        return self._masks_of(state, list(objects), _latest_results(objects, frame, conditioning))
 
     def _ids(self, state: VideoState, objects: dict[Any, TrackedObject]) -> list[Any]:
         """The ids of the objects being tracked: the state's own list as long as these are all there are."""
-        return state.obj_ids if len(state.obj_ids) == len(objects) else list(objects)
+        ids = list(objects)
+        return state.obj_ids if state.obj_ids == ids else ids
 
 
 class SAM2VideoPredictorVOS(SAM2VideoPredictor):
@@ -479,6 +459,16 @@ def _frame(state: VideoState, frame_idx: int) -> int:
     return frame
 
 
+def _start(state: VideoState, start_frame_idx: int) -> int:
+    """The first frame of a pass; the video's length is allowed, for loops that go on where the last pass ended."""
+    return state.num_frames if start_frame_idx == state.num_frames else _frame(state, start_frame_idx)
+
+
+def _latest_results(objects: dict[Any, TrackedObject], frame: int, conditioning: bool) -> dict[Any, FrameResult]:
+    found = {obj_id: o.result_on(frame, conditioning) for obj_id, o in objects.items()}
+    return {obj_id: result for obj_id, result in found.items() if result is not None}
+
+
 def _order(state: VideoState, start: int | None, count: int | None, reverse: bool) -> range:
     """The frames of one pass."""
     if start is None:
@@ -487,7 +477,9 @@ def _order(state: VideoState, start: int | None, count: int | None, reverse: boo
         count = state.num_frames
     if not reverse:
         return range(start, min(start + count, state.num_frames - 1) + 1)
-    return range(start, max(start - count, 0) - 1, -1) if start > 0 else range(0)
+    if not 0 < start < state.num_frames:
+        return range(0)
+    return range(start, max(start - count, 0) - 1, -1)
 
 
 def _with_progress(order: range, progress: bool | Callable[[Iterable[int]], Iterable[int]]) -> Iterable[int]:

@@ -60,6 +60,10 @@ def memory_attention_reference(
     value = value.to(query.dtype)[:, None].expand(-1, heads, -1, -1)
     key = key.to(query.dtype)
     query = apply_rope(query, cos, sin).expand(B, -1, -1, -1)
-    mask = valid[:, None, None].expand(-1, heads, N, -1)
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    width = value.shape[-1]
+    if query.device.type == "mps":
+        # Before torch 2.12 its attention returns nonsense for values narrower than keys.
+        value = F.pad(value, (0, query.shape[-1] - width))
+    # The mask stays one row for all queries: torch makes it dense in the queries' dtype.
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=valid[:, None, None])[..., :width]
     return torch.where(valid.any(dim=1)[:, None, None, None], out, 0)

@@ -3,6 +3,7 @@
 import copy
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from sam2fast.kernels.memory_attention import AttendedMemory
@@ -136,16 +137,23 @@ class MemoryAttention(nn.Module):
 
         Returns:
             ``(B, C, H, W)``.
+
+        Raises:
+            RuntimeError: the module is in training mode, where dropout would make objects differ.
         """
+        if self.training:
+            raise RuntimeError(
+                "tracking needs evaluation mode: call eval() on the predictor, or build it with mode='eval'"
+            )
         x, pos = features.flatten(2).transpose(1, 2), position.flatten(2).transpose(1, 2)  # (1, HW, C)
         if self.pos_enc_at_input:
             x = x + 0.1 * pos
         layers = cast(list[MemoryAttentionLayer], list(self.layers))
         if not layers[0].pos_enc_at_cross_attn_keys:
             memory = memory._replace(
-                position_encoding=memory.position_encoding * 0,
-                time_encoding=memory.time_encoding * 0,
-                pointer_encoding=memory.pointer_encoding * 0,
+                position_encoding=torch.zeros_like(memory.position_encoding),
+                time_encoding=torch.zeros_like(memory.time_encoding),
+                pointer_encoding=torch.zeros_like(memory.pointer_encoding),
             )
         for layer in layers:
             x = layer.attend(x, pos, memory)

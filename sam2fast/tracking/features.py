@@ -49,7 +49,8 @@ class FeatureCache:
         if missing:
             levels = self.model.encode_image(torch.stack([self.frames[t] for t in missing]).to(self.model.device))
             for i, t in enumerate(missing):
-                *high_res, embedding = (level[i : i + 1] for level in levels)
+                # Clones: a view would keep the whole batch alive as long as one of its frames.
+                *high_res, embedding = (level[i : i + 1].clone() if len(missing) > 1 else level for level in levels)
                 self.kept[t, kind] = FrameFeatures(embedding, high_res)
         for t in frames:
             self.kept.move_to_end((t, kind))

@@ -25,6 +25,7 @@ class AttendedPages(NamedTuple):
 
     memories: list[tuple[Page, int]]  # and the row of maskmem_tpos_enc
     pointers: list[tuple[Page, int]]  # and the distance in frames
+    conditioning: int  # how many conditioning frames may be among them, besides the recent frames
 
 
 class MemoryBank:
@@ -74,40 +75,36 @@ class MemoryBank:
         assert self.memories is not None
         model = self.model
         B = bucket(len(objects)) if model.device.type == "cuda" else len(objects)
-        K = _width([o.memories for o in objects], model.num_maskmem - 1)
-        P = _width([o.pointers for o in objects], model.max_obj_ptrs_in_encoder - 1)
+        conditioning = bucket(max(o.conditioning for o in objects))
+        K, P = model.num_maskmem - 1 + conditioning, model.max_obj_ptrs_in_encoder - 1 + conditioning
         rows = bucket(len(objects))
         self.memories.reserve(rows * (K + 1))  # one to be written
         self.pointers.reserve(rows * (P + 1))
-        table, time = torch.full((B, K), -1, dtype=torch.int32), torch.zeros(B, K, dtype=torch.int32)
-        pointer_table, distance = torch.full((B, P), -1, dtype=torch.int64), torch.zeros(B, P)
-        for b, o in enumerate(objects):
-            for k, (row, (_, t)) in enumerate(
-                zip(self.memories.rows(p for p, _ in o.memories), o.memories, strict=True)
-            ):
-                table[b, k], time[b, k] = row, t
-            for k, (row, (_, d)) in enumerate(
-                zip(self.pointers.rows(p for p, _ in o.pointers), o.pointers, strict=True)
-            ):
-                pointer_table[b, k], distance[b, k] = row, d
+        pages, times = _table(self.memories, [o.memories for o in objects], B, K)
+        pointers, distances = _table(self.pointers, [o.pointers for o in objects], B, P)
         device = self.memories.data.device
-        pointer_table = pointer_table.to(device)
+        pointer_table = torch.tensor(pointers, device=device).reshape(B, P)
         return attended_memory(
             model,
             self.memories.data,
-            table.to(device),
-            time.to(device),
+            torch.tensor(pages, dtype=torch.int32, device=device).reshape(B, K),
+            torch.tensor(times, dtype=torch.int32, device=device).reshape(B, K),
             self.pointers.data[pointer_table.clamp(min=0)],
-            distance.to(device),
+            torch.tensor(distances, dtype=torch.float32, device=device).reshape(B, P),
             pointer_table >= 0,
             num_frames,
         )
 
 
-def _width(lists: Sequence[Sequence[object]], recent: int) -> int:
-    """Room for ``recent`` entries and a bucket of conditioning frames."""
-    longest = max(map(len, lists), default=0)
-    return recent + bucket(max(1, longest - recent))
+def _table(
+    pool: PagePool, objects: Sequence[Sequence[tuple[Page, int]]], height: int, width: int
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Rows in the pool, -1 beyond what an object has, and the numbers that belong to them."""
+    rows, numbers = [[-1] * width for _ in range(height)], [[0] * width for _ in range(height)]
+    for b, entries in enumerate(objects):
+        rows[b][: len(entries)] = pool.rows(page for page, _ in entries)
+        numbers[b][: len(entries)] = [number for _, number in entries]
+    return rows, numbers
 
 
 def attended_memory(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores, upsample_masks
+from sam2fast.kernels.memory_attention import AttendedMemory
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from sam2fast.tracking import steps
 from sam2fast.tracking.memory_bank import attended_memory
@@ -28,6 +29,11 @@ class OfficialPrivates(_Base):
     fill_hole_area: float
     non_overlap_masks: bool
 
+    @property
+    def _clearing_distance(self) -> int:
+        """How far from a prompt ``clear_non_cond_mem_around_input`` forgets tracked frames."""
+        return self.memory_temporal_stride_for_eval * self.num_maskmem
+
     def _obj_id_to_idx(self, inference_state: VideoState, obj_id: Any) -> int:
         """Position of an object among all; an unknown id becomes a new object without prompts."""
         if obj_id not in inference_state.objects:
@@ -47,20 +53,9 @@ class OfficialPrivates(_Base):
 
     def _clear_non_cond_mem_around_input(self, inference_state: VideoState, frame_idx: int) -> None:
         """Makes all objects forget tracked frames near this one, and this one."""
-        distance = self.memory_temporal_stride_for_eval * self.num_maskmem
         for tracked in inference_state.objects.values():
-            tracked.forget_around(frame_idx, distance)
+            tracked.forget_around(frame_idx, self._clearing_distance)
             tracked.tracked.pop(frame_idx, None)
-
-    def _get_orig_video_res_output(self, inference_state: VideoState, any_res_masks: Tensor) -> tuple[Tensor, Tensor]:
-        """The masks ``(N, 1, h, w)``, and the same at the video's size, without overlaps if so configured."""
-        any_res_masks = any_res_masks.to(inference_state.device)
-        masks = any_res_masks
-        if masks.shape[-2:] != inference_state.video_size:
-            masks = upsample_masks(masks, inference_state.video_size)
-        if self.non_overlap_masks and len(masks):
-            masks = self._apply_non_overlapping_constraints(masks)
-        return any_res_masks, masks
 
     def _consolidate_temp_output_across_obj(
         self, inference_state: VideoState, frame_idx: int, is_cond: bool, consolidate_at_video_res: bool = False
@@ -106,37 +101,33 @@ class OfficialPrivates(_Base):
         """One object on one frame, from outputs in the original's format; nothing is stored.
 
         Raises:
-            ValueError: points and a mask at once.
+            ValueError: points and a mask at once, or a batch that is not 1.
         """
         if point_inputs is not None and mask_inputs is not None:
             raise ValueError("give points or a mask, not both")
-        state = inference_state
-        features = state.features[frame_idx]
-        high_res = features.high_res or None
-        if mask_inputs is not None and self.use_mask_input_as_output_without_sam:
-            outputs = self._use_mask_as_output(features.embedding, high_res, mask_inputs)
-            low_res, pointer, score = outputs[3], outputs[5], outputs[6]
-        else:
-            if is_init_cond_frame or not self.num_maskmem:
-                conditioned = steps.without_memory(self, features)
-            else:
-                memory = self._memory_of(output_dict, frame_idx, state.num_frames, reverse)
-                position = self.image_encoder.neck.position_encoding(features.embedding)
-                conditioned = self.memory_attention.attend(features.embedding, position, memory)
-            multimask = self._use_multimask(is_init_cond_frame, point_inputs)
-            mask = mask_inputs if prev_sam_mask_logits is None else prev_sam_mask_logits
-            prediction = self.predict_objects(conditioned, high_res, point_inputs, mask, multimask)
-            low_res, pointer, score = prediction.mask, prediction.pointer, prediction.score
-        memory_features = None
+        if batch_size != 1:
+            raise ValueError(f"batch_size is {batch_size}; outputs in this format are of one object each, so give 1")
+        state, features = inference_state, inference_state.features[frame_idx]
+        memory = None
+        if not is_init_cond_frame and self.num_maskmem:
+            memory = self._memory_of(output_dict, frame_idx, state.num_frames, reverse)
+        prediction = steps.predict(
+            self, features, memory, is_init_cond_frame, point_inputs, mask_inputs, prev_sam_mask_logits
+        )
+        memory_features = memory_pos_enc = None
         if run_mem_encoder and self.num_maskmem:
-            memory_features = steps.encode(self, features, low_res, score, from_prompt=point_inputs is not None)
-        filled = fill_holes_in_mask_scores(low_res, self.fill_hole_area) if self.fill_hole_area > 0 else low_res
+            from_prompt = point_inputs is not None
+            memory_features = steps.encode(self, features, prediction.mask, prediction.score, from_prompt)
+            memory_features, memory_pos_enc = memory_features.to(state.storage_device), memory_position(state)
+        filled = prediction.mask
+        if self.fill_hole_area > 0:
+            filled = fill_holes_in_mask_scores(filled, self.fill_hole_area)
         output = {
-            "maskmem_features": None if memory_features is None else memory_features.to(state.storage_device),
-            "maskmem_pos_enc": self._get_maskmem_pos_enc(state, {"maskmem_pos_enc": memory_features}),
+            "maskmem_features": memory_features,
+            "maskmem_pos_enc": memory_pos_enc,
             "pred_masks": filled.to(state.storage_device),
-            "obj_ptr": pointer,
-            "object_score_logits": score,
+            "obj_ptr": prediction.pointer,
+            "object_score_logits": prediction.score,
         }
         return output, filled
 
@@ -149,12 +140,11 @@ class OfficialPrivates(_Base):
         high_res_masks: Tensor,
         object_score_logits: Tensor,
         is_mask_from_pts: bool,
-    ) -> tuple[Tensor, list[Tensor] | None]:
+    ) -> tuple[Tensor, list[Tensor]]:
         """Memory ``(B, C_mem, H, W)`` of masks ``(B, 1, S, S)`` on a frame, and its position encoding."""
-        features = inference_state.features[frame_idx].embedding
-        memory = self.encode_memory(features, high_res_masks, object_score_logits, is_mask_from_pts)
-        position = self._get_maskmem_pos_enc(inference_state, {"maskmem_pos_enc": memory})
-        return memory.to(inference_state.storage_device), position
+        _, _, features, _, sizes = self._get_image_feature(inference_state, frame_idx, batch_size)
+        memory, _ = self._encode_new_memory(features, sizes, high_res_masks, object_score_logits, is_mask_from_pts)
+        return memory.to(inference_state.storage_device), memory_position(inference_state)
 
     def _get_maskmem_pos_enc(self, inference_state: VideoState, current_out: Mapping[str, Any]) -> list[Tensor] | None:
         """The position encoding of memories, which is the same for all; None if the output has none."""
@@ -162,7 +152,7 @@ class OfficialPrivates(_Base):
 
     def _memory_of(
         self, output_dict: Mapping[str, Mapping[int, Output]], frame: int, num_frames: int, reverse: bool
-    ) -> Any:
+    ) -> AttendedMemory:
         """What one object attends to, from outputs in the original's format."""
         conditioning, tracked = (output_dict[f"{kind}_frame_outputs"] for kind in ("cond", "non_cond"))
         chosen = select_memories(frame, conditioning, tracked, num_frames, reverse, MemoryRules.of(self))

@@ -26,11 +26,11 @@ class FrameOutput(Mapping[str, Any]):
         if key == "maskmem_pos_enc":
             return None if result.memory is None else memory_position(state)
         if key == "pred_masks":
-            return result.mask.to(state.storage_device)
+            return result.mask.to(state.storage_device, copy=True)
         if key == "obj_ptr":
             return state.bank.pointers.read(result.pointer)[None].to(state.device)
         if key == "object_score_logits":
-            return result.score.to(state.device)
+            return result.score.to(state.device, copy=True)
         raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:
@@ -45,6 +45,17 @@ def memory_position(state: "VideoState") -> list[Tensor]:
     model = state.bank.model
     side = model.sam_image_embedding_size
     return [model.memory_encoder.position_encoding(model.maskmem_tpos_enc.new_zeros(1, model.mem_dim, side, side))]
+
+
+def cached_features(state: "VideoState") -> Mapping[int, tuple[Tensor, dict[str, list[Tensor]]]]:
+    """Image ``(1, 3, S, S)`` and features of the frames used last, as the original keeps them."""
+    encode = state.bank.model.image_encoder.neck.position_encoding
+    found = {}
+    for (frame, _), features in state.features.kept.items():
+        levels = [*features.high_res, features.embedding]
+        backbone_out = {"backbone_fpn": levels, "vision_pos_enc": [encode(x).to(x.dtype) for x in levels]}
+        found[frame] = (state.frames[frame][None], backbone_out)
+    return MappingProxyType(found)
 
 
 def _by_index(read: Callable[["VideoState", "TrackedObject"], Any]) -> Callable[["VideoState"], Any]:
@@ -75,9 +86,13 @@ VIEWS: dict[str, Callable[["VideoState"], Any]] = {
     "video_width": lambda s: s.video_size[1],
     "device": lambda s: s.device,
     "storage_device": lambda s: s.storage_device,
-    "point_inputs_per_obj": _by_index(lambda _, o: MappingProxyType(o.points)),
-    "mask_inputs_per_obj": _by_index(lambda _, o: MappingProxyType(o.masks)),
-    "cached_features": lambda s: MappingProxyType({t: features for (t, _), features in s.features.kept.items()}),
+    "point_inputs_per_obj": _by_index(
+        lambda _, o: MappingProxyType({t: MappingProxyType(points) for t, points in o.points.items()})
+    ),
+    "mask_inputs_per_obj": _by_index(
+        lambda s, o: MappingProxyType({t: mask.to(s.device, copy=True) for t, mask in o.masks.items()})
+    ),
+    "cached_features": cached_features,
     "constants": lambda s: MappingProxyType({"maskmem_pos_enc": memory_position(s)}),
     "obj_id_to_idx": lambda s: MappingProxyType({obj_id: i for i, obj_id in enumerate(s.objects)}),
     "obj_idx_to_id": lambda s: MappingProxyType(dict(enumerate(s.objects))),

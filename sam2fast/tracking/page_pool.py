@@ -59,7 +59,7 @@ class PagePool:
         """New pages whose rows hold anything yet."""
         pages = [Page() for _ in range(count)]
         for page in pages:
-            self._place(page)
+            self._give(self._free_row(), page)
         return pages
 
     def rows(self, pages: Iterable[Page]) -> list[int]:
@@ -69,8 +69,9 @@ class PagePool:
             if page.row is None:
                 assert page.archived is not None
                 self.widen(page.archived.dtype)
-                row = self._place(page)  # first, since the pool may grow
+                row = self._free_row()
                 self.data[row] = page.archived.to(self.data)
+                self._give(row, page)  # last: until then the page is what it was
             assert page.row is not None
             self._last_use[page.row] = self._step
             rows.append(page.row)
@@ -78,21 +79,18 @@ class PagePool:
 
     def read(self, page: Page) -> Tensor:
         """A copy of the page's values, on the CPU if it is archived."""
-        if page.row is not None:
-            return self.data[page.row].clone()
-        assert page.archived is not None
-        return page.archived
+        values = page.archived if page.row is None else self.data[page.row]
+        assert values is not None
+        return values.clone()
 
     def widen(self, dtype: torch.dtype) -> None:
         """Makes room for values of another dtype, so that none loses precision."""
         self.data = self.data.to(torch.promote_types(self.data.dtype, dtype))
 
-    def _place(self, page: Page) -> int:
-        row = self._free_row()
-        page.row = row
+    def _give(self, row: int, page: Page) -> None:
         self._owners[row] = weakref.ref(page)
         self._last_use[row] = self._step
-        return row
+        page.row = row
 
     def _free_row(self) -> int:
         owners = [None if owner is None else owner() for owner in self._owners]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import MemoryBank
+from sam2fast.tracking.official_views import VIEWS
 from sam2fast.tracking.page_pool import Page
 from sam2fast.video_io import Frames
 
@@ -70,6 +71,18 @@ class TrackedObject:
         """Drops tracked results up to ``distance`` frames away; that of the frame itself stays."""
         for near in [t for t in self.tracked if t != frame and abs(t - frame) <= distance]:
             del self.tracked[near]
+
+    def take_back(self, frame: int) -> None:
+        """Forgets prompts on a frame; what a conditioning frame holds becomes an ordinary result."""
+        for prompts in (self.points, self.masks, self.new_conditioning, self.new_tracked):
+            prompts.pop(frame, None)
+        if frame in self.conditioning:
+            self.tracked[frame] = self.conditioning.pop(frame)
+            self.reverse.pop(frame, None)
+
+    def copy(self) -> "TrackedObject":
+        """Another object with the same prompts and results."""
+        return TrackedObject(**{name: dict(entries) for name, entries in vars(self).items()})
 
     def clear(self) -> None:
         for results in vars(self).values():
@@ -133,20 +146,20 @@ class VideoState(Mapping[str, Any]):
         self.obj_ids = list(self.objects)
 
     def clear(self) -> None:
-        """Forgets all objects. The list of ids that callers may hold is emptied, as in the original."""
+        """Forgets all objects and frees the bank.
+
+        The list of ids that callers may hold is emptied, as in the original.
+        """
         self.objects.clear()
         self.obj_ids.clear()
+        self.bank = MemoryBank(self.bank.model)
 
     # ---- the original's keys ----
 
     def __getitem__(self, key: str) -> Any:
-        from sam2fast.tracking.official_views import VIEWS
-
         return VIEWS[key](self)
 
     def __iter__(self) -> Iterator[str]:
-        from sam2fast.tracking.official_views import VIEWS
-
         return iter(VIEWS)
 
     def __len__(self) -> int:
@@ -155,6 +168,9 @@ class VideoState(Mapping[str, Any]):
     def __repr__(self) -> str:
         height, width = self.video_size
         return f"VideoState({self.num_frames} frames of {width}x{height}, objects {self.obj_ids})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "VideoState":
+        raise TypeError("a video state cannot be copied: make another with init_state and give it the same prompts")
 
     # A state is itself, not its values: comparing those would compute them.
     __eq__ = object.__eq__

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores
+from sam2fast.kernels.memory_attention import AttendedMemory
 from sam2fast.modeling.sam2_base import ObjectPrediction, SAM2Base
 from sam2fast.tracking.features import FrameFeatures
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank
@@ -39,21 +40,11 @@ def predict_prompted(
         fill_hole_area: see :func:`fill_holes_in_mask_scores`; 0 for none.
     """
     state.bank.begin_step()
-    features = state.features[frame]
-    high_res = features.high_res or None
-    if mask is not None and model.use_mask_input_as_output_without_sam:
-        _, _, iou, low_res, _, pointer, score = model._use_mask_as_output(features.embedding, high_res, mask)
-        prediction = ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou))
-    else:
-        initial = tracked.is_initial(frame)
-        if initial:
-            conditioned = without_memory(model, features)
-        else:
-            conditioned = with_memory(model, state, features, [tracked], frame, tracked.reverse[frame])
-        if previous is not None:
-            mask = previous.to(conditioned.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-        multimask = model._use_multimask(initial, points)
-        prediction = model.predict_objects(conditioned[:1], high_res, points, mask, multimask)
+    initial = tracked.is_initial(frame)
+    memory = None if initial else attended(model, state, [tracked], frame, tracked.reverse[frame])
+    if previous is not None:
+        previous = previous.to(state.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+    prediction = predict(model, state.features[frame], memory, initial, points, mask, previous)
     return _results(state.bank, prediction, fill_hole_area, 1)[0][0]
 
 
@@ -71,9 +62,8 @@ def track(
     """
     state.bank.begin_step()
     features = state.features[frame]
-    conditioned = with_memory(model, state, features, objects, frame, reverse)
-    multimask = model._use_multimask(False, None)
-    prediction = model.predict_objects(conditioned, features.high_res or None, None, None, multimask)
+    memory = attended(model, state, objects, frame, reverse)
+    prediction = predict(model, features, memory, initial=False, rows=len(objects))
     results, masks = _results(state.bank, prediction, fill_hole_area, len(objects))
     if not model.num_maskmem:
         return results, masks
@@ -93,8 +83,41 @@ def remember(model: SAM2Base, state: VideoState, frame: int, results: Sequence[F
     return [replace(result, memory=page) for result, page in zip(results, pages, strict=True)]
 
 
+def predict(
+    model: SAM2Base,
+    features: FrameFeatures,
+    memory: AttendedMemory | None,
+    initial: bool,
+    points: dict[str, Tensor] | None = None,
+    mask: Tensor | None = None,
+    previous: Tensor | None = None,
+    rows: int = 1,
+) -> ObjectPrediction:
+    """What the model says about the objects whose memory this is, or about some without any.
+
+    Args:
+        memory: none for a first prompt, or if the model keeps no memories.
+        initial: it is a first prompt, for the choice between one mask and three.
+        points, mask, previous: as for :func:`predict_prompted`.
+        rows: how many objects, if they have no memory.
+    """
+    high_res = features.high_res or None
+    if mask is not None and model.use_mask_input_as_output_without_sam:
+        _, _, iou, low_res, _, pointer, score = model._use_mask_as_output(features.embedding, high_res, mask)
+        return ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou, dtype=torch.int64))
+    if memory is not None:
+        position = model.image_encoder.neck.position_encoding(features.embedding)
+        conditioned = model.memory_attention.attend(features.embedding, position, memory)
+    else:
+        conditioned = without_memory(model, features).expand(rows, -1, -1, -1)
+    multimask = model._use_multimask(initial, points)
+    if points is not None:
+        conditioned = conditioned[:1]  # a prompt is one object's, also where rows come in buckets
+    return model.predict_objects(conditioned, high_res, points, mask if previous is None else previous, multimask)
+
+
 def without_memory(model: SAM2Base, features: FrameFeatures) -> Tensor:
-    """The frame's map ``(1, C, H, W)`` for an object's first prompt.
+    """The frame's map ``(1, C, H, W)`` where there is no memory.
 
     Raises:
         ValueError: the model's configuration leaves open what stands for the missing memory.
@@ -108,34 +131,29 @@ def without_memory(model: SAM2Base, features: FrameFeatures) -> Tensor:
     return features.embedding + model.no_mem_embed.reshape(1, -1, 1, 1)
 
 
-def with_memory(
-    model: SAM2Base,
-    state: VideoState,
-    features: FrameFeatures,
-    objects: Sequence[TrackedObject],
-    frame: int,
-    reverse: bool,
-) -> Tensor:
-    """The frame's map ``(B, C, H, W)``, conditioned on the memory of each object.
-
-    B is the number of rows that :meth:`MemoryBank.attended` gives.
-    """
+def attended(
+    model: SAM2Base, state: VideoState, objects: Sequence[TrackedObject], frame: int, reverse: bool
+) -> AttendedMemory | None:
+    """What each object attends to on the frame; none if the model keeps no memories."""
     if not model.num_maskmem:
-        return features.embedding.expand(len(objects), -1, -1, -1)
+        return None
     rules = MemoryRules.of(model)
-    attended = []
+    pages = []
     for tracked in objects:
         chosen = select_memories(frame, tracked.conditioning, tracked.tracked, state.num_frames, reverse, rules)
-        kept = tracked.tracked | tracked.conditioning
-        attended.append(
+        limit = rules.max_conditioning if rules.max_conditioning >= 0 else len(tracked.conditioning)
+        pages.append(
             AttendedPages(
-                [(_memory(kept[t]), row) for t, row in chosen.memories],
-                [(kept[t].pointer, distance) for t, distance in chosen.pointers],
+                [(_memory(_kept(tracked, t)), row) for t, row in chosen.memories],
+                [(_kept(tracked, t).pointer, distance) for t, distance in chosen.pointers],
+                min(len(tracked.conditioning), limit),
             )
         )
-    memory = state.bank.attended(attended, state.num_frames)
-    position = model.image_encoder.neck.position_encoding(features.embedding)
-    return model.memory_attention.attend(features.embedding, position, memory)
+    return state.bank.attended(pages, state.num_frames)
+
+
+def _kept(tracked: TrackedObject, frame: int) -> FrameResult:
+    return tracked.conditioning[frame] if frame in tracked.conditioning else tracked.tracked[frame]
 
 
 def _memory(result: FrameResult) -> Page:
@@ -144,10 +162,12 @@ def _memory(result: FrameResult) -> Page:
 
 
 def encode(model: SAM2Base, features: FrameFeatures, masks: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
+    """Memories ``(B, C_mem, H, W)`` of low-resolution masks ``(B, 1, h, w)`` with scores ``(B, 1)``.
+
+    ``non_overlap_masks_for_mem_enc`` has no effect, as in the original's predictor, which encodes objects one by one.
+    """
     size = (model.image_size, model.image_size)
     high_res = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
-    # Objects are encoded one by one as far as `non_overlap_masks_for_mem_enc` is concerned: like the original's
-    # predictor, which hands it one object at a time.
     return model.encode_memory(features.embedding, high_res, scores, from_prompt)
 
 

@@ -11,17 +11,29 @@ from sam2fast.kernels.mask_ops import (
     masks_to_boxes,
     upsample_masks,
 )
-from sam2fast.kernels.memory_attention import rope_attention
+from sam2fast.kernels.memory_attention import AttendedMemory, memory_attention, rope_attention
 from sam2fast.kernels.window_attention import window_attention
 from sam2fast.modeling.position_encoding import axial_rope
 
 ROPE = axial_rope(16, 4, 4, 10000.0, torch.device("cpu"))
 LOGITS, QKV, BIAS = random_map(2, 1, 12, 20), random_map(1, 16, 20, 96), random_map(96)
 QUERY, KEY, VALUE = (random_map(1, 1, 16, 16, seed=i) for i in range(3))
+KEY_WEIGHT = random_map(16, 8)
+MEMORY = AttendedMemory(
+    pages=random_map(3, 16, 8),
+    page_table=torch.tensor([[0, 2, -1], [-1, 1, -1]], dtype=torch.int32),
+    page_time=torch.zeros(2, 3, dtype=torch.int32),
+    position_encoding=random_map(16, 8, seed=1),
+    time_encoding=random_map(7, 8, seed=2),
+    pointers=random_map(2, 4, 8, seed=3),
+    pointer_encoding=random_map(2, 4, 8, seed=4),
+    pointer_valid=torch.tensor([[True, True, False, False], [False] * 4]),
+)
 CALLS = {
     "window_attention": lambda: window_attention(QKV, BIAS, 2, 7),
     "window_attention pooled": lambda: window_attention(QKV, BIAS, 2, 8, (2, 2)),
     "rope_attention": lambda: rope_attention(QUERY, KEY, VALUE, *ROPE),
+    "memory_attention": lambda: memory_attention(QUERY, MEMORY, KEY_WEIGHT, None, *ROPE),
     "fill_holes_and_remove_sprinkles": lambda: fill_holes_and_remove_sprinkles(LOGITS, 0.0, 8.0, 8.0),
     "fill_holes_in_mask_scores": lambda: fill_holes_in_mask_scores(LOGITS, 8),
     "upsample_masks": lambda: upsample_masks(LOGITS, (32, 40)),

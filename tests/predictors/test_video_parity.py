@@ -153,11 +153,11 @@ CASES: dict[str, tuple[Scenario, int, dict[str, Any]]] = {
     "objects on different frames, 2.0": (objects_prompted_on_different_frames, 6, {"size": "sam2_t"}),
     "mask prompts": (mask_prompts, 5, {}),
     "mask prompts, no postprocessing": (mask_prompts, 5, {"apply_postprocessing": False}),
-    "correction": (correction, 6, {"seed": 1}),
+    "correction": (correction, 6, {"seed": 3}),
     "correction that sticks": (
         correction,
         6,
-        {"overrides": ("++model.add_all_frames_to_correct_as_cond=true",), "seed": 1},
+        {"overrides": ("++model.add_all_frames_to_correct_as_cond=true",), "seed": 3},
     ),
     "partial ranges": (partial_ranges, 6, {}),
     "removal, clearing, reset": (removal_clearing_reset, 5, {}),
@@ -196,9 +196,10 @@ CASES: dict[str, tuple[Scenario, int, dict[str, Any]]] = {
             ]
         },
     ),
+    "no memories": (clicks_and_box, 3, {"overrides": ("++model.num_maskmem=0",)}),
     "one frame": (one_frame, 1, {}),
     "512": (clicks_and_box, 3, {"image_size": 512}),
-    "512, 2.0": (normalised_coordinates, 3, {"image_size": 512, "size": "sam2_t"}),
+    "512, 2.0": (normalised_coordinates, 3, {"image_size": 512, "size": "sam2_t", "seed": 1}),
 }
 
 

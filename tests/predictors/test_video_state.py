@@ -1,5 +1,6 @@
 """What callers can rely on besides the numbers: errors that change nothing, bounded memory, views, options."""
 
+import copy
 import gc
 import pickle
 from collections.abc import Callable
@@ -15,10 +16,12 @@ from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS, TrackScores
 from sam2fast.testing import relative_error
 from sam2fast.tracking.state import FrameResult, VideoState
 
+SIZE = 128  # of the model's input: what is tested here does not depend on it
+
 
 @pytest.fixture(scope="module")
 def predictor():
-    return build_video_pair()[1]
+    return build_video_pair(image_size=SIZE)[1]
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,11 @@ WRONG_CALLS: dict[str, tuple[Callable[[Any, Any], Any], type[Exception], str]] =
         ValueError,
         "clear_old_points=True",
     ),
+    "two boxes": (
+        lambda p, s: p.add_new_points_or_box(s, 1, "n", box=[[1, 1, 5, 5], [2, 2, 6, 6]]),
+        ValueError,
+        r"box has shape \(2, 4\); expected \(4\)",
+    ),
     "box turned over": (lambda p, s: p.add_new_points_or_box(s, 1, "n", box=[9, 1, 5, 5]), ValueError, "wrong way"),
     "unhashable id": (lambda p, s: p.add_new_points_or_box(s, 1, [], [[1, 1]], [1]), TypeError, "unhashable"),
     "mask of three dimensions": (
@@ -91,7 +99,7 @@ WRONG_CALLS: dict[str, tuple[Callable[[Any, Any], Any], type[Exception], str]] =
     "mask with NaN": (lambda p, s: p.add_new_mask(s, 1, "n", torch.full((4, 4), float("nan"))), ValueError, "NaN"),
     "clear beyond the end": (lambda p, s: p.clear_all_prompts_in_frame(s, 8, "a"), IndexError, "frame 8"),
     "remove strictly": (lambda p, s: p.remove_object(s, "n", strict=True), RuntimeError, "no object 'n' to remove"),
-    "start beyond the end": (lambda p, s: next(p.propagate_in_video(s, 8)), IndexError, "frame 8"),
+    "start beyond the end": (lambda p, s: next(p.propagate_in_video(s, 9)), IndexError, "frame 9"),
     "negative count": (lambda p, s: next(p.propagate_in_video(s, 0, -1)), ValueError, "max_frame_num_to_track"),
     "encode nothing": (lambda p, s: next(p.propagate_in_video(s, encode_ahead=0)), ValueError, "encode_ahead is 0"),
 }
@@ -105,11 +113,15 @@ def test_a_wrong_call_changes_nothing(call, error, message, tracked):
     assert snapshot(tracked.state) == before and tracked.state["obj_ids"] == ["a", "b"]
 
 
+# Prompts are not encoded until the next propagation, and taking them back takes no model.
+NOT_NEEDED = {(call, "encode_memory") for call in ("prompt", "new object", "mask")} | {
+    (call, part) for call in ("clear", "remove") for part in ("predict_objects", "encode_memory", "encode_image")
+}
 BREAKABLE = ["predict_objects", "encode_memory", "encode_image", "_get_orig_video_res_output"]
 
 
 @pytest.mark.parametrize("part", BREAKABLE)
-@pytest.mark.parametrize("call", ["prompt", "new object", "mask", "propagate"])
+@pytest.mark.parametrize("call", ["prompt", "new object", "mask", "clear", "remove", "propagate"])
 def test_a_failure_inside_changes_nothing(part, call, tracked, monkeypatch):
     """Out of memory, say: the state is as before, and the same call works afterwards."""
     p, state = tracked.predictor, tracked.state
@@ -118,8 +130,12 @@ def test_a_failure_inside_changes_nothing(part, call, tracked, monkeypatch):
         "prompt": lambda: p.add_new_points_or_box(state, 6, "a", [[60, 40]], [1]),
         "new object": lambda: p.add_new_points_or_box(state, 6, "n", [[60, 40]], [1]),
         "mask": lambda: p.add_new_mask(state, 6, "a", np.ones((9, 12))),
+        "clear": lambda: p.clear_all_prompts_in_frame(state, 4, "b"),
+        "remove": lambda: p.remove_object(state, "b"),
         "propagate": lambda: next(p.propagate_in_video(state, 5)),
     }
+    if call == "propagate":  # without the preflight, which is a change of its own when the frame fails
+        p.propagate_in_video_preflight(state)
     state.features.kept.clear()
     before = snapshot(state)
 
@@ -128,13 +144,11 @@ def test_a_failure_inside_changes_nothing(part, call, tracked, monkeypatch):
 
     with monkeypatch.context() as m:
         m.setattr(p, part, fail)
-        if call != "propagate" and part == "encode_memory":
-            calls[call]()  # prompts are not encoded until the next propagation
+        if (call, part) in NOT_NEEDED:
+            calls[call]()
             return
         with pytest.raises(RuntimeError, match="out of memory"):
             calls[call]()
-    if call == "propagate" and part not in ("encode_memory", "encode_image"):
-        return  # the prompts had become memories, as they should; the frame was not stored
     assert snapshot(state) == before
     calls[call]()
 
@@ -206,16 +220,17 @@ def test_clearing_memory_around_input(predictor, video, monkeypatch):
     """The option crashes in the original. Frames near the correction are forgotten, its own result is not."""
     monkeypatch.setattr(predictor, "clear_non_cond_mem_around_input", True)
     monkeypatch.setattr(predictor, "num_maskmem", 2)
-    monkeypatch.setattr(type(predictor), "_clearing_distance", property(lambda self: 2))
     s = Session(predictor, video)
     s.points(0, "a", (60, 40, 1))
     s.points(0, "b", (20, 70, 1))
-    s.propagate()
+    s.points(4, "b", (20, 70, 1))
+    s.propagate(start_frame_idx=0)
+    # Of b, frame 4 made 2 and 3 be forgotten when the pass came to it.
+    assert [list(o.tracked) for o in s.state.objects.values()] == [[1, 2, 3, 4, 5, 6, 7], [1, 5, 6, 7]]
     s.points(5, "a", (61, 41, 1))
+    s.points(6, "a", (61, 41, 1))
     predictor.propagate_in_video_preflight(s.state)
-    a, b = s.state["output_dict_per_obj"].values()
-    assert list(a["non_cond_frame_outputs"]) == [1, 2, 5] and list(b["non_cond_frame_outputs"]) == [1, 2, 3, 4, 5, 6, 7]
-    s.propagate()
+    assert [sorted(o.tracked) for o in s.state.objects.values()] == [[1, 2, 5, 6], [1, 5, 6, 7]]
 
 
 @pytest.mark.parametrize("sticks", [False, True])
@@ -238,22 +253,122 @@ def test_ids_of_any_kind(predictor, video):
     assert s.records[-1].ids == [7, "name", ("a", 1), 3]
 
 
+def test_a_failed_preflight_changes_nothing(tracked, monkeypatch):
+    tracked.points(4, "b", (50, 50, 1))
+    tracked.points(5, "a", (50, 50, 1))
+    before = snapshot(tracked.state)
+    right, calls = tracked.predictor.encode_memory, []
+
+    def fail_the_second_time(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("out of memory")
+        return right(*args)
+
+    with monkeypatch.context() as m:
+        m.setattr(tracked.predictor, "encode_memory", fail_the_second_time)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            tracked.predictor.propagate_in_video_preflight(tracked.state)
+    assert snapshot(tracked.state) == before
+    tracked.propagate()
+
+
+# ---- calls in the middle of others ----
+
+
+def test_prompts_of_many_shapes(predictor, video):
+    """Everything the original takes, with the same answer."""
+    s = Session(predictor, video)
+    points, labels, box = [[60.0, 40.0]], [1], [20.0, 20.0, 70.0, 60.0]
+    state = s.state
+
+    def answer(*args, **kwargs):
+        predictor.reset_state(state)
+        return predictor.add_new_points_or_box(state, 0, 1, *args, **kwargs)[2]
+
+    expected = answer(points, labels)
+    for p, k in (
+        (np.array(points, dtype=np.float64), np.array(labels)),
+        (torch.tensor(points, dtype=torch.float16), torch.tensor(labels, dtype=torch.int64)),
+        (np.array([points]), np.array(labels)),
+        (np.array(points), np.array([labels])),
+        (torch.tensor([points]), torch.tensor([labels])),
+    ):
+        assert torch.equal(answer(p, k), expected)
+    expected = answer(box=box)
+    for b in (np.array(box), torch.tensor(box).reshape(2, 2), torch.tensor([box])):
+        assert torch.equal(answer(box=b), expected)
+    assert torch.equal(answer([], [], box=box), expected)
+    mask = np.zeros((90, 120))
+    mask[20:60, 30:80] = 1
+    expected = predictor.add_new_mask(state, 0, 1, mask > 0)[2]
+    for m in (mask, (mask * 255).astype(np.uint8), torch.from_numpy(mask), torch.from_numpy(mask) > 0, mask.tolist()):
+        assert torch.equal(predictor.add_new_mask(state, 0, 1, m)[2], expected)
+
+
+def test_prompts_during_propagation(predictor, video):
+    """They take part from the next propagation on; an abandoned one leaves what it has yielded."""
+    s = Session(predictor, video)
+    s.points(0, "a", (60, 40, 1))
+    frames = predictor.propagate_in_video(s.state)
+    for frame, _, _ in frames:
+        if frame == 3:
+            s.points(3, "b", (20, 70, 1))
+            s.points(2, "a", (61, 41, 1))
+            _, ids, masks = next(frames)
+            assert ids == ["a"] and len(masks) == 1
+            break
+    frames.close()
+    a, b = s.state.objects.values()
+    assert list(a.tracked) == [1, 2, 3, 4] and list(a.new_tracked) == [2] and not b.tracked
+    s.propagate()
+    assert s.records[-1].ids == ["a", "b"] and list(b.tracked) == [0, 1, 2, 4, 5, 6, 7]
+
+
+def test_autocast_switched_between_calls(predictor, video):
+    """Features of both kinds are kept apart, and memories of both kinds side by side."""
+    s = Session(predictor, video)
+    with torch.autocast("cpu", torch.bfloat16):
+        s.points(0, 1, (60, 40, 1))
+        s.propagate(max_frame_num_to_track=3)
+    assert s.state.bank.memories.data.dtype == torch.bfloat16
+    s.propagate(start_frame_idx=3)
+    assert s.state.bank.memories.data.dtype == torch.float32
+    kinds = {kind for _, kind in s.state.features.kept}
+    assert kinds == {None, torch.bfloat16} or kinds == {None}
+    assert all(r.masks.isfinite().all() for r in s.records)
+
+
+def test_a_pass_may_start_behind_the_last_frame(tracked):
+    """As loops do that go on where the last pass ended."""
+    assert list(tracked.predictor.propagate_in_video(tracked.state, start_frame_idx=8)) == []
+    assert list(tracked.predictor.propagate_in_video(tracked.state, start_frame_idx=8, reverse=True)) == []
+
+
+def test_training_mode_is_refused(tracked):
+    tracked.predictor.train()
+    try:
+        with pytest.raises(RuntimeError, match="evaluation mode"):
+            tracked.propagate()
+    finally:
+        tracked.predictor.eval()
+
+
 # ---- memory ----
 
 
 def test_device_memory_does_not_grow(predictor, tmp_path):
-    """Pools, features and frames stay as they are from the tenth frame to the sixtieth."""
+    """Pools, features and decoded frames are as large on the sixtieth frame as on the second."""
     s = Session(predictor, jpeg_folder(tmp_path, clip(60)))
     s.points(0, 1, (60, 40, 1))
     s.points(0, 2, box=[20, 20, 70, 60])
     sizes = set()
     for frame, _, _ in predictor.propagate_in_video(s.state):
-        if frame > 20:
+        if frame > 0:
             bank, features = s.state.bank, s.state.features
-            sizes.add((bank.memories.data.shape, bank.pointers.data.shape, len(features.kept)))
-    assert len(sizes) == 1
-    (memories, pointers, features) = sizes.pop()
-    assert memories[0] == 16 and pointers[0] == 64 and features == 4
+            sizes.add((bank.memories.data.shape[0], bank.pointers.data.shape[0]))
+            assert len(features.kept) <= 4 and len(s.state.frames._cache._frames) <= 32
+    assert sizes == {(16, 64)}
 
 
 def test_max_history(predictor, tmp_path):
@@ -267,8 +382,10 @@ def test_max_history(predictor, tmp_path):
         assert torch.equal(a.masks, b.masks)
     everything, bounded = (s.state.objects[1] for s in sessions)
     assert list(everything.tracked) == list(range(1, 26)) and list(bounded.tracked) == list(range(11, 26))
-    sessions[1].points(3, 1, (61, 41, 1))  # a frame that was tracked and forgotten
+    sessions[1].points(3, 1, (61, 41, 1))  # a frame that was tracked and forgotten: still a correction
+    assert list(bounded.new_tracked) == [3] and sessions[1].records[-1].masks.isfinite().all()
     sessions[1].propagate(start_frame_idx=2)
+    assert len(bounded.tracked) == 15
     with pytest.raises(ValueError, match="max_history is 14; this model looks back 15 frames"):
         predictor.init_state(video, max_history=14)
 
@@ -299,7 +416,7 @@ def test_the_originals_keys(tracked):
     assert (state["num_frames"], state["video_height"], state["video_width"]) == (8, 90, 120)
     assert state["obj_ids"] == ["a", "b"] and state["obj_id_to_idx"] == {"a": 0, "b": 1}
     assert state["obj_idx_to_id"][1] == "b" and state["device"].type == "cpu" == state["storage_device"].type
-    assert state["images"][3].shape == (3, 256, 256) and len(state["images"]) == 8
+    assert state["images"][3].shape == (3, SIZE, SIZE) and len(state["images"]) == 8
     assert state["point_inputs_per_obj"][1][2]["point_labels"].tolist() == [[2, 3]]
     assert state["frames_tracked_per_obj"][0][5] == {"reverse": False}
     assert state.get("unknown") is None and "unknown" not in state
@@ -309,13 +426,25 @@ def test_the_originals_keys(tracked):
         state["obj_ids"] = []
     with pytest.raises(TypeError):
         state["output_dict_per_obj"][0] = {}
+    with pytest.raises(TypeError):
+        state["point_inputs_per_obj"][0][0]["point_coords"] = None
+    image, features = state["cached_features"][7]
+    assert image.shape == (1, 3, SIZE, SIZE) and [x.shape[1] for x in features["backbone_fpn"]] == [32, 64, 256]
+    before = snapshot(state)
+    with torch.inference_mode():
+        for output in state["output_dict_per_obj"][0]["non_cond_frame_outputs"].values():
+            for name in ("pred_masks", "maskmem_features", "obj_ptr", "object_score_logits"):
+                output[name].zero_()
+    assert snapshot(state) == before
+    with pytest.raises(TypeError, match="cannot be copied"):
+        copy.deepcopy(state)
 
 
 def test_stored_outputs_are_the_official_ones(video):
     """Every entry of the output dicts, beside the official predictor's."""
     from video import float32_memory
 
-    official, ours = build_video_pair()
+    official, ours = build_video_pair(image_size=SIZE)
     sessions = []
     with float32_memory():
         for p in (official, ours):
@@ -344,7 +473,7 @@ def test_scores(tracked):
     for frame, ids, masks, scores in p.propagate_in_video(state, return_scores=True, progress=False):
         assert isinstance(scores, TrackScores) and ids == ["a", "b"]
         assert scores.iou.shape == scores.object_score.shape == (2,)
-        assert scores.low_res_logits.shape == (2, 1, 64, 64)
+        assert scores.low_res_logits.shape == (2, 1, SIZE // 4, SIZE // 4)
         resized = torch.nn.functional.interpolate(scores.low_res_logits, masks.shape[-2:], mode="bilinear")
         assert torch.equal(resized, masks)
         kind = "cond_frame_outputs" if frame in (0,) else "non_cond_frame_outputs"
@@ -433,7 +562,7 @@ def test_private_names_that_others_call(tracked):
     assert p._obj_id_to_idx(state, "new") == 2
     p.remove_object(state, "new")
     masks = p._consolidate_temp_output_across_obj(state, 3, is_cond=False)["pred_masks"]
-    assert masks.shape == (2, 1, 64, 64)
+    assert masks.shape == (2, 1, SIZE // 4, SIZE // 4)
     low, high = p._get_orig_video_res_output(state, masks)
     at_video_res = p._consolidate_temp_output_across_obj(state, 3, is_cond=False, consolidate_at_video_res=True)
     assert torch.equal(low, masks) and torch.equal(high, at_video_res["pred_masks_video_res"])
@@ -448,7 +577,7 @@ def test_private_inference_from_official_outputs(tracked):
     """The single-frame method takes the views, or dicts like them, and gives what tracking gave."""
     p, state = tracked.predictor, tracked.state
     features = p._get_image_feature(state, 7, batch_size=2)
-    assert features[0].shape == (2, 3, 256, 256) and [x.shape[1] for x in features[2]] == [2, 2, 2]
+    assert features[0].shape == (2, 3, SIZE, SIZE) and [x.shape[1] for x in features[2]] == [2, 2, 2]
     outputs = state["output_dict_per_obj"][0]
     without = {
         "cond_frame_outputs": outputs["cond_frame_outputs"],
@@ -458,9 +587,9 @@ def test_private_inference_from_official_outputs(tracked):
     stored = outputs["non_cond_frame_outputs"][7]
     for name in ("maskmem_features", "pred_masks", "obj_ptr", "object_score_logits"):
         assert relative_error(stored[name], output[name]) < 1e-4, name
-    high_res = torch.nn.functional.interpolate(masks, (256, 256), mode="bilinear")
+    high_res = torch.nn.functional.interpolate(masks, (SIZE, SIZE), mode="bilinear")
     memory, position = p._run_memory_encoder(state, 7, 1, high_res, output["object_score_logits"], False)
-    assert memory.shape == position[0].shape == (1, 64, 16, 16)
+    assert memory.shape == position[0].shape == (1, 64, SIZE // 16, SIZE // 16)
 
 
 def test_vos_predictor_is_the_same(video):
@@ -475,8 +604,8 @@ def test_vos_predictor_is_the_same(video):
     assert type(vos) is SAM2VideoPredictorVOS
 
 
-def test_training_flags_survive_tracking(predictor, video):
-    """Nothing global is changed: gradients are on and no inference mode is left."""
+def test_nothing_global_is_changed(predictor, video):
+    """While a propagation is suspended gradients are on, and no inference mode is left."""
     s = Session(predictor, video)
     s.points(0, 1, (60, 40, 1))
     generator = predictor.propagate_in_video(s.state)

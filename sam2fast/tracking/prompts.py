@@ -1,0 +1,72 @@
+"""One object's prompt on one frame, from what callers give to what the model takes."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2fast.prompts import check_boxes, check_numbers, check_points
+
+
+def click_prompt(
+    points: Any,
+    labels: Any,
+    box: Any,
+    clear_old_points: bool,
+    size: tuple[int, int],
+    image_size: int,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """Points, a box's corners first, in the model's input pixels: ``point_coords (1, P, 2)``, ``point_labels (1, P)``.
+
+    Args:
+        points, labels, box, clear_old_points: as given to ``add_new_points_or_box``.
+        size: (height, width) that the coordinates refer to.
+        image_size: side of the model's input.
+        device: where the tensors go.
+
+    Raises:
+        ValueError: nothing is given, or something of another shape or value.
+    """
+    if points is None and labels is None and box is None:
+        raise ValueError("at least one of points or box must be given")
+    coords, kinds = torch.zeros(1, 0, 2, device=device), torch.zeros(1, 0, dtype=torch.int32, device=device)
+    if not (_is_empty(points, device) and _is_empty(labels, device)):
+        coords, kinds = check_points(points, labels, device)
+    if box is not None:
+        if not clear_old_points:
+            raise ValueError("a box cannot join earlier points, it comes before them; use clear_old_points=True")
+        corners = check_numbers(box, "box", device)
+        if corners.numel() != 4:
+            raise ValueError(f"box has shape {tuple(corners.shape)}; expected (4), the box of one object")
+        corners = check_boxes(corners.reshape(1, 4), device).reshape(1, 2, 2)
+        kinds = torch.cat([kinds.new_tensor([[2, 3]]), kinds], dim=1)
+        coords = torch.cat([corners, coords], dim=1)
+    if len(coords) != 1 or not kinds.numel():
+        raise ValueError(f"got {len(coords)} prompts with {kinds.shape[1]} points each; expected one with at least 1")
+    height, width = size
+    return {"point_coords": coords / coords.new_tensor([width, height]) * image_size, "point_labels": kinds}
+
+
+def _is_empty(points_or_labels: Any, device: torch.device) -> bool:
+    return points_or_labels is None or not check_numbers(points_or_labels, "points", device).numel()
+
+
+def mask_prompt(mask: Any, image_size: int, device: torch.device) -> Tensor:
+    """A mask ``(H, W)`` of any size as ``(1, 1, S, S)`` fp32; arrays count as bool.
+
+    Raises:
+        ValueError: another shape, or NaN or infinity in a tensor.
+    """
+    if not isinstance(mask, Tensor):
+        mask = torch.as_tensor(mask, dtype=torch.bool)
+    if mask.ndim != 2 or not mask.numel():
+        raise ValueError(f"the mask has shape {tuple(mask.shape)}; expected (H, W)")
+    mask = mask[None, None].to(device).float()
+    if not mask.isfinite().all():
+        raise ValueError("the mask holds NaN or infinite values")
+    size = (image_size, image_size)
+    if mask.shape[-2:] == size:
+        return mask
+    return (F.interpolate(mask, size, mode="bilinear", align_corners=False, antialias=True) >= 0.5).float()
