@@ -1,290 +1,28 @@
-"""What callers can rely on besides the numbers: errors that change nothing, bounded memory, views, options."""
+"""What callers can rely on besides the numbers: calls in any order, bounded memory, views, options."""
 
 import copy
 import gc
-import pickle
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from video import Session, build_video_pair, clip, jpeg_folder
+from video import SMALL, Session, build_video_pair, clip, jpeg_folder, snapshot
 
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS, TrackScores
 from sam2fast.testing import relative_error
-from sam2fast.tracking.state import FrameResult, VideoState
-
-SIZE = 128  # of the model's input: what is tested here does not depend on it
-
-
-@pytest.fixture(scope="module")
-def predictor():
-    return build_video_pair(image_size=SIZE)[1]
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory) -> Path:
-    return jpeg_folder(tmp_path_factory.mktemp("video"), clip(8))
-
-
-@pytest.fixture
-def tracked(predictor, video) -> Session:
-    """Two objects, tracked once."""
-    s = Session(predictor, video)
-    s.points(0, "a", (60, 40, 1))
-    s.points(2, "b", box=[20, 20, 70, 60])
-    s.propagate()
-    return s
-
-
-def snapshot(state: VideoState) -> bytes:
-    """Everything that is known, memories included, as bytes."""
-
-    def plain(x: Any) -> Any:
-        if isinstance(x, torch.Tensor):
-            return x.numpy().tobytes()
-        if isinstance(x, FrameResult):
-            memory = None if x.memory is None else plain(state.bank.read_memory(x.memory))
-            return plain([x.mask, x.iou, x.score, state.bank.pointers.read(x.pointer)]), memory
-        if isinstance(x, dict):
-            return [(key, plain(value)) for key, value in x.items()]
-        return [plain(value) for value in x] if isinstance(x, list) else x
-
-    return pickle.dumps([(obj_id, plain(vars(o))) for obj_id, o in state.objects.items()])
-
-
-NAN = [[float("nan"), 1.0]]
-WRONG_CALLS: dict[str, tuple[Callable[[Any, Any], Any], type[Exception], str]] = {
-    "frame beyond the end": (
-        lambda p, s: p.add_new_points_or_box(s, 8, "n", [[1, 1]], [1]),
-        IndexError,
-        "frame 8 is not in this video of 8 frames",
-    ),
-    "negative frame": (lambda p, s: p.add_new_points_or_box(s, -1, "n", [[1, 1]], [1]), IndexError, "frame -1"),
-    "no frame number": (lambda p, s: p.add_new_points_or_box(s, 1.5, "n", [[1, 1]], [1]), TypeError, "float"),
-    "points alone": (
-        lambda p, s: p.add_new_points_or_box(s, 1, "n", points=[[1, 1]]),
-        ValueError,
-        "points and labels belong together",
-    ),
-    "labels alone": (lambda p, s: p.add_new_points_or_box(s, 1, "n", labels=[1]), ValueError, "belong together"),
-    "nothing": (lambda p, s: p.add_new_points_or_box(s, 1, "n"), ValueError, "at least one of points or box"),
-    "no points": (lambda p, s: p.add_new_points_or_box(s, 1, "n", np.zeros((0, 2)), []), ValueError, "at least 1"),
-    "NaN": (lambda p, s: p.add_new_points_or_box(s, 1, "a", NAN, [1]), ValueError, "points holds NaN"),
-    "unknown label": (lambda p, s: p.add_new_points_or_box(s, 1, "a", [[1, 1]], [7]), ValueError, "labels holds 7"),
-    "two prompts": (
-        lambda p, s: p.add_new_points_or_box(s, 1, "a", [[[1, 1]], [[2, 2]]], [[1], [1]]),
-        ValueError,
-        "got 2 prompts",
-    ),
-    "box joins points": (
-        lambda p, s: p.add_new_points_or_box(s, 1, "n", box=[1, 1, 5, 5], clear_old_points=False),
-        ValueError,
-        "clear_old_points=True",
-    ),
-    "two boxes": (
-        lambda p, s: p.add_new_points_or_box(s, 1, "n", box=[[1, 1, 5, 5], [2, 2, 6, 6]]),
-        ValueError,
-        r"box has shape \(2, 4\); expected \(4\)",
-    ),
-    "box turned over": (lambda p, s: p.add_new_points_or_box(s, 1, "n", box=[9, 1, 5, 5]), ValueError, "wrong way"),
-    "unhashable id": (lambda p, s: p.add_new_points_or_box(s, 1, [], [[1, 1]], [1]), TypeError, "unhashable"),
-    "mask of three dimensions": (
-        lambda p, s: p.add_new_mask(s, 1, "n", np.zeros((1, 90, 120))),
-        ValueError,
-        r"the mask has shape \(1, 90, 120\); expected \(H, W\)",
-    ),
-    "mask with NaN": (lambda p, s: p.add_new_mask(s, 1, "n", torch.full((4, 4), float("nan"))), ValueError, "NaN"),
-    "clear beyond the end": (lambda p, s: p.clear_all_prompts_in_frame(s, 8, "a"), IndexError, "frame 8"),
-    "remove strictly": (lambda p, s: p.remove_object(s, "n", strict=True), RuntimeError, "no object 'n' to remove"),
-    "start beyond the end": (lambda p, s: next(p.propagate_in_video(s, 9)), IndexError, "frame 9"),
-    "negative count": (lambda p, s: next(p.propagate_in_video(s, 0, -1)), ValueError, "max_frame_num_to_track"),
-    "encode nothing": (lambda p, s: next(p.propagate_in_video(s, encode_ahead=0)), ValueError, "encode_ahead is 0"),
-}
-
-
-@pytest.mark.parametrize(("call", "error", "message"), WRONG_CALLS.values(), ids=WRONG_CALLS.keys())
-def test_a_wrong_call_changes_nothing(call, error, message, tracked):
-    before = snapshot(tracked.state)
-    with pytest.raises(error, match=message):
-        call(tracked.predictor, tracked.state)
-    assert snapshot(tracked.state) == before and tracked.state["obj_ids"] == ["a", "b"]
-
-
-# Prompts are not encoded until the next propagation, and taking them back takes no model.
-NOT_NEEDED = {(call, "encode_memory") for call in ("prompt", "new object", "mask")} | {
-    (call, part) for call in ("clear", "remove") for part in ("predict_objects", "encode_memory", "encode_image")
-}
-BREAKABLE = ["predict_objects", "encode_memory", "encode_image", "_get_orig_video_res_output"]
-
-
-@pytest.mark.parametrize("part", BREAKABLE)
-@pytest.mark.parametrize("call", ["prompt", "new object", "mask", "clear", "remove", "propagate"])
-def test_a_failure_inside_changes_nothing(part, call, tracked, monkeypatch):
-    """Out of memory, say: the state is as before, and the same call works afterwards."""
-    p, state = tracked.predictor, tracked.state
-    tracked.points(4, "b", (50, 50, 1))
-    calls = {
-        "prompt": lambda: p.add_new_points_or_box(state, 6, "a", [[60, 40]], [1]),
-        "new object": lambda: p.add_new_points_or_box(state, 6, "n", [[60, 40]], [1]),
-        "mask": lambda: p.add_new_mask(state, 6, "a", np.ones((9, 12))),
-        "clear": lambda: p.clear_all_prompts_in_frame(state, 4, "b"),
-        "remove": lambda: p.remove_object(state, "b"),
-        "propagate": lambda: next(p.propagate_in_video(state, 5)),
-    }
-    if call == "propagate":  # without the preflight, which is a change of its own when the frame fails
-        p.propagate_in_video_preflight(state)
-    state.features.kept.clear()
-    before = snapshot(state)
-
-    def fail(*args, **kwargs):
-        raise RuntimeError("out of memory")
-
-    with monkeypatch.context() as m:
-        m.setattr(p, part, fail)
-        if (call, part) in NOT_NEEDED:
-            calls[call]()
-            return
-        with pytest.raises(RuntimeError, match="out of memory"):
-            calls[call]()
-    assert snapshot(state) == before
-    calls[call]()
-
-
-def test_preflight_wants_every_object_prompted(predictor, video):
-    state = predictor.init_state(video)
-    with pytest.raises(RuntimeError, match="no object to track"):
-        next(predictor.propagate_in_video(state))
-    predictor.add_new_points_or_box(state, 0, "a", [[60, 40]], [1])
-    predictor.add_new_points_or_box(state, 1, "b", [[60, 40]], [1])
-    predictor.clear_all_prompts_in_frame(state, 1, "b")
-    before = snapshot(state)
-    with pytest.raises(RuntimeError, match="object 'b' has no points, box or mask"):
-        next(predictor.propagate_in_video(state))
-    assert snapshot(state) == before
-    predictor.remove_object(state, "b")
-    assert len(list(predictor.propagate_in_video(state))) == 8
-
-
-def test_clearing_an_unknown_object_does_not_create_it(tracked):
-    frame, ids, masks = tracked.predictor.clear_all_prompts_in_frame(tracked.state, 1, "unknown")
-    assert (frame, ids, len(masks)) == (1, ["a", "b"], 2)
-    assert tracked.predictor.clear_all_prompts_in_frame(tracked.state, 1, "a", need_output=False) is None
-
-
-def test_results_without_objects(predictor, video):
-    state = predictor.init_state(video)
-    _, ids, masks = predictor.clear_all_prompts_in_frame(state, 0, "unknown")
-    assert ids == [] and masks.shape == (0, 1, 90, 120)
-    assert predictor.remove_object(state, "unknown") == ([], [])
-
-
-# ---- defects of the original that do not happen ----
-
-
-def test_fp32_without_autocast_and_without_pointers(predictor, video):
-    """Only a memory in the future, and only one in the past while going backwards."""
-    s = Session(predictor, video)
-    s.points(4, 1, (60, 40, 1))
-    s.propagate(start_frame_idx=2)
-    s.reset()
-    s.points(2, 1, (60, 40, 1))
-    s.propagate(start_frame_idx=5, reverse=True)
-    assert all(r.masks.isfinite().all() for r in s.records)
-
-
-def test_a_video_of_one_frame(predictor, tmp_path):
-    """Clicking again after propagation divides by zero in the original, and empties the mask."""
-    s = Session(predictor, jpeg_folder(tmp_path, clip(1)))
-    s.points(0, 1, (60, 40, 1))
-    s.propagate()
-    s.points(0, 1, (62, 42, 1))
-    assert s.records[-1].masks.isfinite().all() and (s.records[-1].masks > 0).any()
-
-
-def test_a_correction_without_a_conditioning_frame(predictor, video):
-    """All prompts were taken back after tracking: the original fails; here it is a first prompt again."""
-    s = Session(predictor, video)
-    s.points(2, 1, (60, 40, 1))
-    s.propagate()
-    s.clear(2, 1)
-    s.points(4, 1, (60, 40, 1))
-    s.propagate()
-    assert list(s.state.objects[1].conditioning) == [4]
-    assert s.records[-1].frame == 7
-
-
-def test_clearing_memory_around_input(predictor, video, monkeypatch):
-    """The option crashes in the original. Frames near the correction are forgotten, its own result is not."""
-    monkeypatch.setattr(predictor, "clear_non_cond_mem_around_input", True)
-    monkeypatch.setattr(predictor, "num_maskmem", 2)
-    s = Session(predictor, video)
-    s.points(0, "a", (60, 40, 1))
-    s.points(0, "b", (20, 70, 1))
-    s.points(4, "b", (20, 70, 1))
-    s.propagate(start_frame_idx=0)
-    # Of b, frame 4 made 2 and 3 be forgotten when the pass came to it.
-    assert [list(o.tracked) for o in s.state.objects.values()] == [[1, 2, 3, 4, 5, 6, 7], [1, 5, 6, 7]]
-    s.points(5, "a", (61, 41, 1))
-    s.points(6, "a", (61, 41, 1))
-    predictor.propagate_in_video_preflight(s.state)
-    assert [sorted(o.tracked) for o in s.state.objects.values()] == [[1, 2, 5, 6], [1, 5, 6, 7]]
-
-
-@pytest.mark.parametrize("sticks", [False, True])
-def test_corrections_can_be_made_to_stick(sticks, predictor, video, monkeypatch):
-    monkeypatch.setattr(predictor, "add_all_frames_to_correct_as_cond", sticks)
-    s = Session(predictor, video)
-    s.points(0, 1, (60, 40, 1))
-    s.propagate()
-    s.mask(3, 1, np.eye(90, 120) > 0)
-    corrected = s.records[-1].masks
-    s.propagate()
-    again = next(r.masks for r in s.records[-5:] if r.frame == 3)
-    assert torch.equal(again, corrected) == sticks
-
-
-def test_ids_of_any_kind(predictor, video):
-    s = Session(predictor, video)
-    for obj in (7, "name", ("a", 1), np.int64(3)):
-        s.points(0, obj, (60, 40, 1))
-    assert s.records[-1].ids == [7, "name", ("a", 1), 3]
-
-
-def test_a_failed_preflight_changes_nothing(tracked, monkeypatch):
-    tracked.points(4, "b", (50, 50, 1))
-    tracked.points(5, "a", (50, 50, 1))
-    before = snapshot(tracked.state)
-    right, calls = tracked.predictor.encode_memory, []
-
-    def fail_the_second_time(*args):
-        calls.append(1)
-        if len(calls) == 2:
-            raise RuntimeError("out of memory")
-        return right(*args)
-
-    with monkeypatch.context() as m:
-        m.setattr(tracked.predictor, "encode_memory", fail_the_second_time)
-        with pytest.raises(RuntimeError, match="out of memory"):
-            tracked.predictor.propagate_in_video_preflight(tracked.state)
-    assert snapshot(tracked.state) == before
-    tracked.propagate()
-
 
 # ---- calls in the middle of others ----
 
 
-def test_prompts_of_many_shapes(predictor, video):
+def test_prompts_of_many_shapes(video_predictor, video):
     """Everything the original takes, with the same answer."""
-    s = Session(predictor, video)
+    s = Session(video_predictor, video)
     points, labels, box = [[60.0, 40.0]], [1], [20.0, 20.0, 70.0, 60.0]
     state = s.state
 
     def answer(*args, **kwargs):
-        predictor.reset_state(state)
-        return predictor.add_new_points_or_box(state, 0, 1, *args, **kwargs)[2]
+        video_predictor.reset_state(state)
+        return video_predictor.add_new_points_or_box(state, 0, 1, *args, **kwargs)[2]
 
     expected = answer(points, labels)
     for p, k in (
@@ -301,16 +39,16 @@ def test_prompts_of_many_shapes(predictor, video):
     assert torch.equal(answer([], [], box=box), expected)
     mask = np.zeros((90, 120))
     mask[20:60, 30:80] = 1
-    expected = predictor.add_new_mask(state, 0, 1, mask > 0)[2]
+    expected = video_predictor.add_new_mask(state, 0, 1, mask > 0)[2]
     for m in (mask, (mask * 255).astype(np.uint8), torch.from_numpy(mask), torch.from_numpy(mask) > 0, mask.tolist()):
-        assert torch.equal(predictor.add_new_mask(state, 0, 1, m)[2], expected)
+        assert torch.equal(video_predictor.add_new_mask(state, 0, 1, m)[2], expected)
 
 
-def test_prompts_during_propagation(predictor, video):
+def test_prompts_during_propagation(video_predictor, video):
     """They take part from the next propagation on; an abandoned one leaves what it has yielded."""
-    s = Session(predictor, video)
+    s = Session(video_predictor, video)
     s.points(0, "a", (60, 40, 1))
-    frames = predictor.propagate_in_video(s.state)
+    frames = video_predictor.propagate_in_video(s.state)
     for frame, _, _ in frames:
         if frame == 3:
             s.points(3, "b", (20, 70, 1))
@@ -325,9 +63,9 @@ def test_prompts_during_propagation(predictor, video):
     assert s.records[-1].ids == ["a", "b"] and list(b.tracked) == [0, 1, 2, 4, 5, 6, 7]
 
 
-def test_autocast_switched_between_calls(predictor, video):
+def test_autocast_switched_between_calls(video_predictor, video):
     """Features of both kinds are kept apart, and memories of both kinds side by side."""
-    s = Session(predictor, video)
+    s = Session(video_predictor, video)
     with torch.autocast("cpu", torch.bfloat16):
         s.points(0, 1, (60, 40, 1))
         s.propagate(max_frame_num_to_track=3)
@@ -357,13 +95,13 @@ def test_training_mode_is_refused(tracked):
 # ---- memory ----
 
 
-def test_device_memory_does_not_grow(predictor, tmp_path):
+def test_device_memory_does_not_grow(video_predictor, tmp_path):
     """Pools, features and decoded frames are as large on the sixtieth frame as on the second."""
-    s = Session(predictor, jpeg_folder(tmp_path, clip(60)))
+    s = Session(video_predictor, jpeg_folder(tmp_path, clip(60)))
     s.points(0, 1, (60, 40, 1))
     s.points(0, 2, box=[20, 20, 70, 60])
     sizes = set()
-    for frame, _, _ in predictor.propagate_in_video(s.state):
+    for frame, _, _ in video_predictor.propagate_in_video(s.state):
         if frame > 0:
             bank, features = s.state.bank, s.state.features
             sizes.add((bank.memories.data.shape[0], bank.pointers.data.shape[0]))
@@ -371,10 +109,10 @@ def test_device_memory_does_not_grow(predictor, tmp_path):
     assert sizes == {(16, 64)}
 
 
-def test_max_history(predictor, tmp_path):
+def test_max_history(video_predictor, tmp_path):
     """What one pass attends to is never forgotten, so that its numbers stay; what is forgotten is freed."""
     video = jpeg_folder(tmp_path, clip(26))
-    sessions = [Session(predictor, video), Session(predictor, video, max_history=15)]
+    sessions = [Session(video_predictor, video), Session(video_predictor, video, max_history=15)]
     for s in sessions:
         s.points(0, 1, (60, 40, 1))
         s.propagate()
@@ -387,7 +125,7 @@ def test_max_history(predictor, tmp_path):
     sessions[1].propagate(start_frame_idx=2)
     assert len(bounded.tracked) == 15
     with pytest.raises(ValueError, match="max_history is 14; this model looks back 15 frames"):
-        predictor.init_state(video, max_history=14)
+        video_predictor.init_state(video, max_history=14)
 
 
 def test_forgotten_objects_free_their_memory(tracked):
@@ -416,7 +154,7 @@ def test_the_originals_keys(tracked):
     assert (state["num_frames"], state["video_height"], state["video_width"]) == (8, 90, 120)
     assert state["obj_ids"] == ["a", "b"] and state["obj_id_to_idx"] == {"a": 0, "b": 1}
     assert state["obj_idx_to_id"][1] == "b" and state["device"].type == "cpu" == state["storage_device"].type
-    assert state["images"][3].shape == (3, SIZE, SIZE) and len(state["images"]) == 8
+    assert state["images"][3].shape == (3, SMALL, SMALL) and len(state["images"]) == 8
     assert state["point_inputs_per_obj"][1][2]["point_labels"].tolist() == [[2, 3]]
     assert state["frames_tracked_per_obj"][0][5] == {"reverse": False}
     assert state.get("unknown") is None and "unknown" not in state
@@ -429,7 +167,7 @@ def test_the_originals_keys(tracked):
     with pytest.raises(TypeError):
         state["point_inputs_per_obj"][0][0]["point_coords"] = None
     image, features = state["cached_features"][7]
-    assert image.shape == (1, 3, SIZE, SIZE) and [x.shape[1] for x in features["backbone_fpn"]] == [32, 64, 256]
+    assert image.shape == (1, 3, SMALL, SMALL) and [x.shape[1] for x in features["backbone_fpn"]] == [32, 64, 256]
     before = snapshot(state)
     with torch.inference_mode():
         for output in state["output_dict_per_obj"][0]["non_cond_frame_outputs"].values():
@@ -441,10 +179,10 @@ def test_the_originals_keys(tracked):
 
 
 def test_stored_outputs_are_the_official_ones(video):
-    """Every entry of the output dicts, beside the official predictor's."""
+    """Every entry of the output dicts, beside the official video_predictor's."""
     from video import float32_memory
 
-    official, ours = build_video_pair(image_size=SIZE)
+    official, ours = build_video_pair(image_size=SMALL)
     sessions = []
     with float32_memory():
         for p in (official, ours):
@@ -473,7 +211,7 @@ def test_scores(tracked):
     for frame, ids, masks, scores in p.propagate_in_video(state, return_scores=True, progress=False):
         assert isinstance(scores, TrackScores) and ids == ["a", "b"]
         assert scores.iou.shape == scores.object_score.shape == (2,)
-        assert scores.low_res_logits.shape == (2, 1, SIZE // 4, SIZE // 4)
+        assert scores.low_res_logits.shape == (2, 1, SMALL // 4, SMALL // 4)
         resized = torch.nn.functional.interpolate(scores.low_res_logits, masks.shape[-2:], mode="bilinear")
         assert torch.equal(resized, masks)
         kind = "cond_frame_outputs" if frame in (0,) else "non_cond_frame_outputs"
@@ -497,40 +235,40 @@ def test_progress(tracked, capsys):
     assert "propagate in video" in capsys.readouterr().err
 
 
-def test_encoding_ahead(predictor, video, monkeypatch):
+def test_encoding_ahead(video_predictor, video, monkeypatch):
     """The same masks from batches of three frames; conditioning frames are not encoded."""
-    expected, batches = Session(predictor, video), []
+    expected, batches = Session(video_predictor, video), []
     expected.points(0, 1, (60, 40, 1))
     expected.propagate()
-    right = predictor.encode_image
+    right = video_predictor.encode_image
 
     def counted(images):
         batches.append(len(images))
         return right(images)
 
-    ahead = Session(predictor, video)
+    ahead = Session(video_predictor, video)
     ahead.points(0, 1, (60, 40, 1))
-    monkeypatch.setattr(predictor, "encode_image", counted)
+    monkeypatch.setattr(video_predictor, "encode_image", counted)
     ahead.propagate(encode_ahead=3)
     assert batches == [2, 3, 2]  # the first three frames begin with the prompted one
     for a, b in zip(expected.records, ahead.records, strict=True):
         assert relative_error(a.masks, b.masks) < 1e-5
 
 
-def test_features_are_encoded_once(predictor, video, monkeypatch):
+def test_features_are_encoded_once(video_predictor, video, monkeypatch):
     """Clicks on a frame, and going back and forth between a few, do not encode again."""
     count = []
-    right = predictor.encode_image
-    monkeypatch.setattr(predictor, "encode_image", lambda images: count.append(1) or right(images))
-    s = Session(predictor, video)
+    right = video_predictor.encode_image
+    monkeypatch.setattr(video_predictor, "encode_image", lambda images: count.append(1) or right(images))
+    s = Session(video_predictor, video)
     for _ in range(3):
         for frame in (0, 1, 2):
             s.points(frame, frame, (60, 40, 1))
-    predictor.propagate_in_video_preflight(s.state)
+    video_predictor.propagate_in_video_preflight(s.state)
     assert len(count) == 3
 
 
-def test_frames_of_any_kind(predictor, video, tmp_path):
+def test_frames_of_any_kind(video_predictor, video, tmp_path):
     """The same masks from a folder, a list of arrays, an array, and with a thread that decodes ahead."""
     from PIL import Image
 
@@ -542,16 +280,16 @@ def test_frames_of_any_kind(predictor, video, tmp_path):
         (np.stack(arrays), {}),
         (video, {"async_loading_frames": True}),
     ):
-        state = predictor.init_state(source, **options)
-        predictor.add_new_points_or_box(state, 0, 1, [[60, 40]], [1])
-        answers.append(torch.cat([m for _, _, m in predictor.propagate_in_video(state, progress=False)]))
+        state = video_predictor.init_state(source, **options)
+        video_predictor.add_new_points_or_box(state, 0, 1, [[60, 40]], [1])
+        answers.append(torch.cat([m for _, _, m in video_predictor.propagate_in_video(state, progress=False)]))
         state.frames.close()
     for other in answers[1:]:
         assert torch.equal(answers[0], other)
 
 
-def test_offloading_is_accepted(predictor, video):
-    state = predictor.init_state(video, offload_video_to_cpu=True, offload_state_to_cpu=True)
+def test_offloading_is_accepted(video_predictor, video):
+    state = video_predictor.init_state(video, offload_video_to_cpu=True, offload_state_to_cpu=True)
     assert state["offload_video_to_cpu"] and state["offload_state_to_cpu"]
     assert state["storage_device"] == torch.device("cpu")
 
@@ -562,7 +300,7 @@ def test_private_names_that_others_call(tracked):
     assert p._obj_id_to_idx(state, "new") == 2
     p.remove_object(state, "new")
     masks = p._consolidate_temp_output_across_obj(state, 3, is_cond=False)["pred_masks"]
-    assert masks.shape == (2, 1, SIZE // 4, SIZE // 4)
+    assert masks.shape == (2, 1, SMALL // 4, SMALL // 4)
     low, high = p._get_orig_video_res_output(state, masks)
     at_video_res = p._consolidate_temp_output_across_obj(state, 3, is_cond=False, consolidate_at_video_res=True)
     assert torch.equal(low, masks) and torch.equal(high, at_video_res["pred_masks_video_res"])
@@ -577,7 +315,7 @@ def test_private_inference_from_official_outputs(tracked):
     """The single-frame method takes the views, or dicts like them, and gives what tracking gave."""
     p, state = tracked.predictor, tracked.state
     features = p._get_image_feature(state, 7, batch_size=2)
-    assert features[0].shape == (2, 3, SIZE, SIZE) and [x.shape[1] for x in features[2]] == [2, 2, 2]
+    assert features[0].shape == (2, 3, SMALL, SMALL) and [x.shape[1] for x in features[2]] == [2, 2, 2]
     outputs = state["output_dict_per_obj"][0]
     without = {
         "cond_frame_outputs": outputs["cond_frame_outputs"],
@@ -587,9 +325,9 @@ def test_private_inference_from_official_outputs(tracked):
     stored = outputs["non_cond_frame_outputs"][7]
     for name in ("maskmem_features", "pred_masks", "obj_ptr", "object_score_logits"):
         assert relative_error(stored[name], output[name]) < 1e-4, name
-    high_res = torch.nn.functional.interpolate(masks, (SIZE, SIZE), mode="bilinear")
+    high_res = torch.nn.functional.interpolate(masks, (SMALL, SMALL), mode="bilinear")
     memory, position = p._run_memory_encoder(state, 7, 1, high_res, output["object_score_logits"], False)
-    assert memory.shape == position[0].shape == (1, 64, SIZE // 16, SIZE // 16)
+    assert memory.shape == position[0].shape == (1, 64, SMALL // 16, SMALL // 16)
 
 
 def test_vos_predictor_is_the_same(video):
@@ -604,11 +342,11 @@ def test_vos_predictor_is_the_same(video):
     assert type(vos) is SAM2VideoPredictorVOS
 
 
-def test_nothing_global_is_changed(predictor, video):
+def test_nothing_global_is_changed(video_predictor, video):
     """While a propagation is suspended gradients are on, and no inference mode is left."""
-    s = Session(predictor, video)
+    s = Session(video_predictor, video)
     s.points(0, 1, (60, 40, 1))
-    generator = predictor.propagate_in_video(s.state)
+    generator = video_predictor.propagate_in_video(s.state)
     next(generator)
     assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
     generator.close()

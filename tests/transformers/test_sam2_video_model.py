@@ -24,7 +24,7 @@ made of it here:
 import contextlib
 from collections.abc import Iterator, Sequence
 from functools import partialmethod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -32,6 +32,7 @@ import tame_weights
 import torch
 import torch.nn.functional as F
 from counterpart import converted, vision_config
+from float32_memory import Float32Memory
 from PIL import Image
 from torch import Tensor
 from transformers import Sam2VideoConfig, Sam2VideoMaskDecoderConfig, Sam2VideoModel, Sam2VideoPromptEncoderConfig
@@ -133,15 +134,6 @@ class Pair(NamedTuple):
     eager: Sam2VideoModel  # theirs with another implementation of attention
 
 
-class _Float32Memory:
-    """``torch`` for their model, which would store memories as bfloat16 whatever it computes in."""
-
-    bfloat16 = torch.float32
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
-
-
 def clip(frames: int) -> list[np.ndarray]:
     """A disc that moves over a drifting smooth random picture, as ``(S, S, 3)`` uint8."""
     coarse = np.random.default_rng(SEED).integers(0, 256, (24, 24, 3), dtype=np.uint8)
@@ -191,7 +183,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 @pytest.fixture(autouse=True)
 def official_behaviour(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their model stores fp32 memories, and takes the object pointer of a given mask from the single mask."""
-    monkeypatch.setattr(modeling_sam2_video, "torch", _Float32Memory())
+    monkeypatch.setattr(modeling_sam2_video, "torch", Float32Memory())
     forward = partialmethod(Sam2VideoModel._single_frame_forward, multimask_output=False)
     monkeypatch.setattr(Sam2VideoModel, "_single_frame_forward", forward)  # the other caller says what it wants
 

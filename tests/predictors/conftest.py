@@ -1,0 +1,26 @@
+from pathlib import Path
+
+import pytest
+from video import SMALL, Session, build_video_pair, clip, jpeg_folder
+
+
+@pytest.fixture(scope="module")
+def video_predictor():
+    """Ours, with tame weights, at the smallest size."""
+    return build_video_pair(image_size=SMALL)[1]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    """Eight frames as a folder of JPEG files."""
+    return jpeg_folder(tmp_path_factory.mktemp("video"), clip(8))
+
+
+@pytest.fixture
+def tracked(video_predictor, video) -> Session:
+    """Two objects, tracked once."""
+    s = Session(video_predictor, video)
+    s.points(0, "a", (60, 40, 1))
+    s.points(2, "b", box=[20, 20, 70, 60])
+    s.propagate()
+    return s
