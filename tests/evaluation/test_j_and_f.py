@@ -1,0 +1,198 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from sam2fast.evaluation.j_and_f import JAndF, boundary_f, j_and_f, jaccard
+
+
+def boundary_of(mask: np.ndarray) -> np.ndarray:
+    """Pixel by pixel, as the measure is defined."""
+    height, width = mask.shape
+    out = np.zeros_like(mask)
+    for y in range(height):
+        for x in range(width):
+            neighbours = [(y, x + 1), (y + 1, x), (y + 1, x + 1)]
+            if y == height - 1:
+                neighbours = [(y, x + 1)]
+            if x == width - 1:
+                neighbours = [(y + 1, x)]
+            if y == height - 1 and x == width - 1:
+                neighbours = []
+            out[y, x] = any(mask[y, x] != mask[n] for n in neighbours)
+    return out
+
+
+def disk(radius: int) -> np.ndarray:
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    return x**2 + y**2 <= radius**2
+
+
+def test_the_disk_is_the_one_the_measure_is_defined_by():
+    morphology = pytest.importorskip("skimage.morphology")
+    for radius in range(40):
+        assert np.array_equal(disk(radius), morphology.disk(radius))
+
+
+def oracle_f(pred: np.ndarray, truth: np.ndarray, tolerance: float = 0.008) -> float:
+    structure = disk(math.ceil(tolerance * math.sqrt(pred.shape[0] ** 2 + pred.shape[1] ** 2)))
+    a, b = boundary_of(pred), boundary_of(truth)
+    if not a.any() and not b.any():
+        precision, recall = 1.0, 1.0
+    elif not a.any():
+        precision, recall = 1.0, 0.0
+    elif not b.any():
+        precision, recall = 0.0, 1.0
+    else:
+        precision = (a & ndimage.binary_dilation(b, structure)).sum() / a.sum()
+        recall = (b & ndimage.binary_dilation(a, structure)).sum() / b.sum()
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def blob(rng: np.random.Generator, height: int, width: int, noise: float) -> np.ndarray:
+    field = ndimage.gaussian_filter(rng.standard_normal((height, width)), max(height, width) / 10, mode="wrap")
+    return (field > 0) ^ (rng.random((height, width)) < noise)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (37, 53), (90, 31), (1, 40), (40, 1), (1, 1), (2, 2)])
+@pytest.mark.parametrize("tolerance", [0.008, 0.05, 0.2])
+@pytest.mark.parametrize("noise", [0.0, 0.002, 0.3])
+def test_boundary_f_by_dilation(shape, tolerance, noise):
+    rng = np.random.default_rng([*shape, int(1000 * noise)])
+    pred, truth = (blob(rng, *shape, noise) for _ in range(2))
+    shifted = np.roll(truth, (1, 2), axis=(0, 1))
+    for a, b in [(pred, truth), (truth, shifted), (pred & truth, truth), (pred, ~truth), (truth, truth)]:
+        assert boundary_f(a, b, tolerance) == pytest.approx(oracle_f(a, b, tolerance), abs=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (33, 80)])
+def test_boundary_f_of_boxes_in_every_place(shape):
+    rng = np.random.default_rng(1)
+    values = []
+    for _ in range(30):
+        boxes = np.zeros((2, *shape), bool)
+        for box in boxes:
+            top, left = rng.integers(-9, shape[0]), rng.integers(-9, shape[1])
+            box[max(top, 0) : top + rng.integers(1, 45), max(left, 0) : left + rng.integers(1, 45)] = True
+        values.append(float(boundary_f(*boxes, 0.05)))
+        assert values[-1] == pytest.approx(oracle_f(*boxes, 0.05), abs=1e-12)
+    assert len(set(values)) > 10
+
+
+def test_the_radius_is_rounded_up():
+    """At 100 x 75 the diagonal is 125 and the tolerance exactly 1 pixel; one pixel more makes it 2."""
+    for shape, limit in [((75, 100), 1), ((76, 100), 2)]:
+        truth, pred = np.zeros((2, *shape), bool)
+        truth[:, :50] = True
+        for shift in range(4):
+            pred[:] = False
+            pred[:, : 50 + shift] = True
+            assert boundary_f(pred, truth) == (1.0 if shift <= limit else 0.0)
+
+
+def test_by_hand():
+    truth, pred = np.zeros((2, 4, 4), bool)
+    truth[1:3, 1:3] = True
+    pred[1:3, 1:4] = True
+    assert jaccard(pred, truth) == 4 / 6
+    # Their boundaries are, within 1 pixel (0.008 times 5.7, rounded up) of each other everywhere:
+    #   1 1 1 .      1 1 1 1
+    #   1 . 1 .      1 . . .
+    #   1 1 1 .      1 1 1 1
+    assert boundary_of(truth).sum() == 8 and boundary_of(pred).sum() == 9
+    assert boundary_f(pred, truth) == 1.0
+    # With radius 0, the 7 common ones count.
+    assert boundary_f(pred, truth, 0.0) == pytest.approx(2 * (7 / 9) * (7 / 8) / (7 / 9 + 7 / 8))
+    far = np.zeros((64, 64), bool)
+    other = far.copy()
+    far[2:6, 2:6], other[40:50, 40:50] = True, True
+    assert boundary_f(far, other) == 0.0 and jaccard(far, other) == 0.0
+
+
+def test_empty_masks():
+    nothing, all_of_it, some = np.zeros((3, 30, 40), bool)
+    all_of_it[:] = True
+    some[3:9, 3:9] = True
+    assert jaccard(nothing, nothing) == 1.0 and boundary_f(nothing, nothing) == 1.0
+    assert jaccard(some, nothing) == jaccard(nothing, some) == 0.0
+    assert boundary_f(some, nothing) == boundary_f(nothing, some) == 0.0
+    # A mask of everything has no boundary at all.
+    assert boundary_f(all_of_it, nothing) == 1.0 and jaccard(all_of_it, nothing) == 0.0
+
+
+def test_leading_dimensions_and_tensors():
+    rng = np.random.default_rng(0)
+    pred, truth = rng.random((2, 3, 2, 20, 30)) < 0.5
+    for measure in (jaccard, boundary_f):
+        values = measure(pred, truth)
+        assert values.shape == (3, 2) and values.dtype == np.float64
+        assert values[2, 1] == measure(pred[2, 1], truth[2, 1])
+        assert np.array_equal(measure(torch.from_numpy(pred), torch.from_numpy(truth)), values)
+        assert measure(pred[:0], truth[:0]).shape == (0, 2)
+
+
+def video() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(3)
+    truths = np.stack([[blob(rng, 40, 50, 0) for _ in range(3)] for _ in range(6)])
+    preds = truths ^ (rng.random(truths.shape) < 0.02)
+    return preds, truths
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_means_over_frames_and_objects(skip):
+    preds, truths = video()
+    result = j_and_f(preds, truths, skip_first_and_last=skip)
+    frames = slice(1, -1) if skip else slice(None)
+    assert np.allclose(result.j, jaccard(preds[frames], truths[frames]).mean(axis=0), rtol=1e-12)
+    assert np.allclose(result.f, boundary_f(preds[frames], truths[frames]).mean(axis=0), rtol=1e-12)
+    assert result.mean_j == pytest.approx(result.j.mean()) and result.mean_f == pytest.approx(result.f.mean())
+    assert result.mean == pytest.approx(result.per_object.mean())
+    assert 0 < result.mean < 1
+
+
+def test_objects_count_from_their_first_appearance():
+    preds, truths = video()
+    truths[:3, 0] = preds[:3, 0] = False  # comes in frame 3
+    truths[:3, 1] = False  # is seen too early: in the prediction from frame 2
+    preds[:2, 1] = False
+    truths[:, 2] = False  # is not there at all
+    result = j_and_f(preds, truths, skip_first_and_last=False)
+    assert result.j[0] == pytest.approx(jaccard(preds[3:, 0], truths[3:, 0]).mean())
+    assert result.j[1] == pytest.approx(jaccard(preds[2:, 1], truths[2:, 1]).mean())
+    assert jaccard(preds[2, 1], truths[2, 1]) == 0.0
+    assert np.isnan(result.j[2]) and np.isnan(result.f[2])
+    assert result.mean_j == pytest.approx(result.j[:2].mean())
+    # After the object has left, empty frames count: as right, if the prediction is empty too.
+    truths[5, 0] = preds[5, 0] = False
+    left = j_and_f(preds, truths, skip_first_and_last=False)
+    assert left.j[0] == pytest.approx((jaccard(preds[3:5, 0], truths[3:5, 0]).sum() + 1) / 3)
+
+
+def test_an_object_in_skipped_frames_only_is_not_measured():
+    preds, truths = video()
+    truths[1:-1, 0] = False
+    assert np.isnan(j_and_f(preds, truths).j[0])
+    assert np.isnan(j_and_f(preds[:2], truths[:2]).mean)
+
+
+def test_videos_count_by_their_objects():
+    preds, truths = video()
+    one, two = j_and_f(preds, truths), j_and_f(truths[:, :1], truths[:, :1])
+    together = JAndF.of_videos([one, two])
+    assert two.mean == 1.0 and len(together.j) == 4
+    assert together.mean == pytest.approx((one.per_object.sum() + 1) / 4)
+    assert math.isnan(JAndF.of_videos([]).mean)
+
+
+def test_other_shapes_and_types():
+    masks = np.zeros((4, 1, 5, 5), bool)
+    with pytest.raises(ValueError, match="one shape"):
+        j_and_f(masks, masks[:3])
+    with pytest.raises(ValueError, match="one shape"):
+        jaccard(masks[0, 0, 0], masks[0, 0, 0])
+    with pytest.raises(ValueError, match="bool"):
+        boundary_f(masks.astype(np.uint8), masks)
+    with pytest.raises(ValueError, match=r"\(T, O, H, W\)"):
+        j_and_f(masks[0], masks[0])
