@@ -1,0 +1,1 @@
+"""Training: data, prompts simulated from true masks, losses, optimiser and the loop."""

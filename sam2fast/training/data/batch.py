@@ -1,0 +1,66 @@
+"""Several clips as one batch: all objects of all videos in one row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sam2fast.training.data.clip import Clip
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """B clips of T frames and S x S pixels with O objects in all."""
+
+    frames: Tensor  # (T, B, S, S, 3) uint8 RGB
+    masks: Tensor  # (T, O, S, S) bool
+    video: Tensor  # (O,) int64: which of the B clips each object is in
+    seeds: tuple[int, ...]  # of each clip, for the prompts that are drawn from its masks
+    names: tuple[str, ...] = ()
+    key: str = "all"  # which loss the trainer applies
+
+    @property
+    def num_frames(self) -> int:
+        return self.frames.shape[0]
+
+    @property
+    def num_videos(self) -> int:
+        return self.frames.shape[1]
+
+    @property
+    def num_objects(self) -> int:
+        return self.masks.shape[1]
+
+    def to(self, device: torch.device) -> "ClipBatch":
+        """The batch with its tensors on ``device``."""
+        frames, masks, video = (x.to(device, non_blocking=True) for x in (self.frames, self.masks, self.video))
+        return replace(self, frames=frames, masks=masks, video=video)
+
+    def pin_memory(self) -> "ClipBatch":
+        """The batch in page-locked memory, from which :meth:`to` copies without waiting."""
+        frames, masks, video = (x.pin_memory() for x in (self.frames, self.masks, self.video))
+        return replace(self, frames=frames, masks=masks, video=video)
+
+
+def collate(clips: Sequence[Clip], seeds: Sequence[int], key: str = "all") -> ClipBatch:
+    """Makes a batch of clips with equal numbers of frames and equal, square frames.
+
+    Raises:
+        ValueError: clips that differ in length or size, are not square, or have no object at all.
+    """
+    shapes = {clip.frames.shape for clip in clips}
+    if len(shapes) != 1:
+        raise ValueError(f"the clips of a batch must have one shape (T, S, S, 3), got {sorted(shapes)}")
+    T, height, width, _ = shapes.pop()
+    if height != width:
+        raise ValueError(f"training needs square frames, got {height}x{width}: end the transforms with a square resize")
+    counts = [clip.masks.shape[1] for clip in clips]
+    if not all(counts):
+        raise ValueError(f"clip {clips[counts.index(0)].name!r} has no object")
+    frames = np.stack([clip.frames for clip in clips], axis=1)
+    masks = np.concatenate([clip.masks for clip in clips], axis=1)
+    video = torch.repeat_interleave(torch.arange(len(clips)), torch.tensor(counts))
+    names = tuple(clip.name for clip in clips)
+    return ClipBatch(torch.from_numpy(frames), torch.from_numpy(masks), video, tuple(seeds), names, key)

@@ -1,0 +1,28 @@
+"""What every data set yields."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Consecutive frames of one video (or a single picture) and the true masks of some of its objects."""
+
+    frames: NDArray[np.uint8]  # (T, H, W, 3) RGB
+    masks: NDArray[np.bool_]  # (T, O, H, W); all False where an object is not visible
+    name: str = ""  # of the video, for messages
+    object_ids: tuple[int, ...] = ()  # the O objects' ids in their data set
+    frame_indices: tuple[int, ...] = ()  # the T frames' positions in their video
+
+
+class ClipDataset(Protocol):
+    """A data set: everything random about a sample comes from the generator given, so that it can be drawn again."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int, rng: np.random.Generator) -> Clip:
+        """One clip of the ``index``-th video or picture."""
+        ...

@@ -1,0 +1,206 @@
+"""Videos in folders with masks as PNGs: the layouts of DAVIS and MOSE, and of one folder per object."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2fast.training.data.errors import BadSampleError, DataError
+from sam2fast.training.data.files import (
+    FRAME_SUFFIXES,
+    MASK_SUFFIXES,
+    Annotations,
+    FrameKey,
+    PaletteAnnotations,
+    PerObjectAnnotations,
+    has_files,
+    list_entries,
+    list_files,
+    list_folders,
+    read_frame,
+)
+
+PathLike = str | os.PathLike[str]
+NAMED = 5  # how many offenders an error names
+
+
+@dataclass(frozen=True)
+class FolderVideo:
+    """One video's files; nothing is decoded before it is asked for."""
+
+    name: str
+    frames: tuple[tuple[FrameKey, Path], ...]
+    frame_indices: tuple[int, ...]  # of the frames in their folder
+    annotations: Annotations
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def visible_objects(self, position: int) -> tuple[int, ...]:
+        """Ids of the objects with a mask in the ``position``-th frame."""
+        return self.annotations.visible_objects(self.frames[position][0])
+
+    def read_frame(self, position: int) -> NDArray[np.uint8]:
+        """The ``position``-th frame as ``(H, W, 3)`` RGB."""
+        return read_frame(self.frames[position][1])
+
+    def read_masks(self, position: int, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Masks ``(O, H, W)`` in the ``position``-th frame, of ``size`` (height, width)."""
+        return self.annotations.read_masks(self.frames[position][0], object_ids, size)
+
+
+class PNGRawDataset:
+    """Videos as ``img_folder/<video>/<frame>.jpg`` (or ``.png``) with masks in ``gt_folder``.
+
+    Masks are ``gt_folder/<video>/<frame>.png`` with the objects' ids as palette indices or grey levels, or, with
+    ``is_palette`` off, ``gt_folder/<video>/<object>/<frame>.png`` with ids one above the folders' numbers. Frames and
+    masks belong together by number. Follows the official ``training.dataset.vos_raw_dataset.PNGRawDataset``.
+
+    Args:
+        file_list_txt: takes only the videos named in it, one a line; their file extensions are ignored.
+        excluded_videos_list_txt: leaves out those named in it.
+        sample_rate: takes every ``sample_rate``-th frame.
+        single_object_mode: makes every object's folder a video of its own.
+        truncate_video: takes only so many frames from the start, if positive.
+        frames_sampling_mult: repeats every video as often as it has frames.
+
+    Raises:
+        DataError: no such folder or list, no videos, or videos without frames or masks; names what was expected where.
+    """
+
+    def __init__(
+        self,
+        img_folder: PathLike,
+        gt_folder: PathLike,
+        file_list_txt: PathLike | None = None,
+        excluded_videos_list_txt: PathLike | None = None,
+        sample_rate: int = 1,
+        is_palette: bool = True,
+        single_object_mode: bool = False,
+        truncate_video: int = -1,
+        frames_sampling_mult: bool = False,
+    ) -> None:
+        if sample_rate < 1:
+            raise ValueError(f"sample_rate must be at least 1, got {sample_rate}")
+        self.img_folder = _existing_folder("img_folder", img_folder, "<video>/<frame>.jpg or .png")
+        masks = "<video>/<object>/<frame>.png" if single_object_mode or not is_palette else "<video>/<frame>.png"
+        self.gt_folder = _existing_folder("gt_folder", gt_folder, masks)
+        self.sample_rate, self.truncate_video = sample_rate, truncate_video
+        self.is_palette, self.single_object_mode = is_palette, single_object_mode
+
+        names = self._choose(file_list_txt, excluded_videos_list_txt)
+        self._check_frames(names)
+        self._check_masks(names, masks)
+        if single_object_mode:
+            names = sorted(f"{name}/{path.name}" for name in names for path in list_folders(self.gt_folder / name))
+        if frames_sampling_mult:
+            counts = {name: len(list_files(self._frame_folder(name), FRAME_SUFFIXES)) for name in names}
+            names = [name for name in names for _ in range(counts[name])]
+        self.video_names = names
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return str(self.img_folder)
+
+    def __len__(self) -> int:
+        return len(self.video_names)
+
+    def get_video(self, idx: int) -> FolderVideo:
+        """The ``idx``-th video's files.
+
+        Raises:
+            BadSampleError: its folders changed, or an object's folder is not a number.
+        """
+        name = self.video_names[idx]
+        files = list(list_files(self._frame_folder(name), FRAME_SUFFIXES).items())
+        stop = self.truncate_video if self.truncate_video > 0 else len(files)
+        chosen = range(len(files))[:stop][:: self.sample_rate]
+        return FolderVideo(name, tuple(files[i] for i in chosen), tuple(chosen), self._annotations(name))
+
+    def _frame_folder(self, name: str) -> Path:
+        return self.img_folder / (os.path.dirname(name) if self.single_object_mode else name)
+
+    def _annotations(self, name: str) -> Annotations:
+        folder = self.gt_folder / name
+        if self.is_palette:
+            return PaletteAnnotations(folder)
+        folders = [folder] if self.single_object_mode else list_folders(folder)
+        strange = [path for path in folders if not path.name.isdecimal()]
+        if strange:
+            raise BadSampleError(f"{strange[0]}: the folder of an object must be named by a number")
+        return PerObjectAnnotations({int(path.name) + 1: path for path in folders})
+
+    def _choose(self, file_list: PathLike | None, excluded_list: PathLike | None) -> list[str]:
+        """Names of the videos, sorted."""
+        present = {path.name for path in list_folders(self.img_folder)}
+        names = list(present) if file_list is None else _read_list("file_list_txt", file_list, present)
+        if excluded_list is not None:
+            excluded = set(_read_list("excluded_videos_list_txt", excluded_list, present))
+            names = [name for name in names if name not in excluded]
+        if not names:
+            source = f"{file_list}" if file_list is not None else f"{self.img_folder}"
+            raise DataError(
+                f"there are no videos in {source}: expected one folder of .jpg or .png frames per video in img_folder"
+                f"{' that is not excluded' if excluded_list is not None else ''}"
+            )
+        _refuse(
+            [name for name in sorted(names) if name not in present],
+            f"of the {len(names)} videos listed in {file_list} are not in img_folder {self.img_folder}",
+            "Expected <video>/<frame>.jpg or .png there.",
+        )
+        return sorted(names)
+
+    def _check_frames(self, names: Sequence[str]) -> None:
+        empty = [name for name in names if not has_files(self.img_folder / name, FRAME_SUFFIXES)]
+        _refuse(
+            empty,
+            f"of {len(names)} videos have no frames in img_folder {self.img_folder}",
+            "Expected <video>/<frame>.jpg or .png there.",
+        )
+
+    def _check_masks(self, names: Sequence[str], expected: str) -> None:
+        folders = {name: self.gt_folder / name for name in names}
+        found = ", ".join(sorted(path.name for path in list_entries(self.gt_folder))[:NAMED])
+        _refuse(
+            [name for name, folder in folders.items() if not folder.is_dir()],
+            f"of {len(names)} videos have no folder in gt_folder {self.gt_folder}",
+            f"Expected {expected} there, found {found or 'nothing'}. To leave videos out, use file_list_txt or "
+            "excluded_videos_list_txt.",
+        )
+        _refuse(
+            [name for name, folder in folders.items() if not self._has_masks(folder)],
+            f"of {len(names)} videos have no masks in gt_folder {self.gt_folder}",
+            f"Expected {expected} there, as is_palette is {self.is_palette}.",
+        )
+
+    def _has_masks(self, folder: Path) -> bool:
+        by_object = not self.is_palette or self.single_object_mode
+        return any(has_files(path, MASK_SUFFIXES) for path in (list_folders(folder) if by_object else [folder]))
+
+
+def _existing_folder(argument: str, folder: PathLike | None, expected: str) -> Path:
+    if folder is None:  # what configurations leave for the user to set
+        raise DataError(f"{argument} is not set: it must be a folder with {expected}")
+    if not Path(folder).is_dir():
+        raise DataError(f"{argument} {folder} is not a folder: expected {expected} in it")
+    return Path(folder)
+
+
+def _read_list(argument: str, path: PathLike, present: set[str]) -> list[str]:
+    """Names in a text file, one a line, without file extensions; a dot in the name of a present video is none."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{argument} {path} cannot be read, expected one name of a video a line: {error}") from error
+    names = [line.strip() for line in lines]
+    return [name if name in present else os.path.splitext(name)[0] for name in names if name]
+
+
+def _refuse(offenders: Sequence[str], problem: str, expected: str) -> None:
+    if offenders:
+        more = f" and {len(offenders) - NAMED} more" if len(offenders) > NAMED else ""
+        raise DataError(f"{len(offenders)} {problem}: {', '.join(offenders[:NAMED])}{more}. {expected}")

@@ -1,0 +1,91 @@
+"""Which frames of a video, and which of its objects, make a clip."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from sam2fast.training.data.errors import BadSampleError
+
+MAX_TRIES = 1000
+
+# The ids of the objects that can be seen in a frame, given its position in the video.
+VisibleObjects = Callable[[int], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class SampledFramesAndObjects:
+    """What a clip is made of."""
+
+    frames: tuple[int, ...]  # positions in the video, in the clip's order
+    object_ids: tuple[int, ...]
+
+
+class Sampler(Protocol):
+    """Chooses frames and objects; everything random comes from the generator."""
+
+    def sample(
+        self, num_frames: int, visible_objects: VisibleObjects, rng: np.random.Generator
+    ) -> SampledFramesAndObjects:
+        """Chooses from a video of ``num_frames`` frames.
+
+        Raises:
+            BadSampleError: the video is too short, or has no object where a clip would start.
+        """
+        ...
+
+
+class RandomUniformSampler:
+    """Consecutive frames from a random start, and random objects among those seen in the first of them.
+
+    Follows the official ``training.dataset.vos_sampler.RandomUniformSampler``.
+
+    Args:
+        num_frames: of a clip.
+        max_num_objects: of a clip; fewer where fewer are seen.
+        reverse_time_prob: how likely the clip runs backwards.
+    """
+
+    def __init__(self, num_frames: int, max_num_objects: int, reverse_time_prob: float = 0.0) -> None:
+        if num_frames < 1 or max_num_objects < 1:
+            raise ValueError(
+                f"num_frames and max_num_objects must be at least 1, got {num_frames} and {max_num_objects}"
+            )
+        self.num_frames, self.max_num_objects, self.reverse_time_prob = num_frames, max_num_objects, reverse_time_prob
+
+    def sample(
+        self, num_frames: int, visible_objects: VisibleObjects, rng: np.random.Generator
+    ) -> SampledFramesAndObjects:
+        """Chooses from a video of ``num_frames`` frames; see :class:`Sampler`."""
+        if num_frames < self.num_frames:
+            raise BadSampleError(f"a clip takes {self.num_frames} annotated frames, but there are only {num_frames}")
+        for _ in range(MAX_TRIES):
+            start = int(rng.integers(num_frames - self.num_frames + 1))
+            frames = tuple(range(start, start + self.num_frames))
+            if rng.random() < self.reverse_time_prob:
+                frames = frames[::-1]
+            visible = visible_objects(frames[0])
+            if len(visible) > 0:
+                count = min(len(visible), self.max_num_objects)
+                chosen = rng.choice(len(visible), count, replace=False)
+                return SampledFramesAndObjects(frames, tuple(int(visible[i]) for i in chosen))
+        raise BadSampleError(f"no object is visible in the first frame of any of {MAX_TRIES} clips tried")
+
+
+class EvalSampler:
+    """All frames, and all objects that are seen in the first.
+
+    Follows the official ``training.dataset.vos_sampler.EvalSampler``.
+    """
+
+    def sample(
+        self, num_frames: int, visible_objects: VisibleObjects, rng: np.random.Generator
+    ) -> SampledFramesAndObjects:
+        """Chooses from a video of ``num_frames`` frames; see :class:`Sampler`."""
+        if num_frames < 1:
+            raise BadSampleError("there are no frames")
+        visible = visible_objects(0)
+        if len(visible) == 0:
+            raise BadSampleError("no object is visible in the first frame")
+        return SampledFramesAndObjects(tuple(range(num_frames)), tuple(map(int, visible)))

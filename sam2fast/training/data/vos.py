@@ -1,0 +1,122 @@
+"""Clips of annotated videos."""
+
+import functools
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2fast.training.data.clip import Clip
+from sam2fast.training.data.errors import BadSampleError, DataError
+from sam2fast.training.data.sampling import Sampler
+from sam2fast.training.data.transforms import Transform
+
+
+class RawVideo(Protocol):
+    """An annotated video; positions count its frames."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def frame_indices(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def visible_objects(self, position: int) -> tuple[int, ...]: ...
+
+    def read_frame(self, position: int) -> NDArray[np.uint8]: ...
+
+    def read_masks(self, position: int, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]: ...
+
+
+class RawDataset(Protocol):
+    """Annotated videos, such as :class:`~sam2fast.training.data.folders.PNGRawDataset`."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def get_video(self, idx: int) -> RawVideo: ...
+
+
+class VOSDataset:
+    """Clips sampled from videos and transformed; a :class:`~sam2fast.training.data.clip.ClipDataset`.
+
+    Follows the official ``training.dataset.vos_dataset.VOSDataset``, except that its length counts the repetitions.
+
+    Args:
+        transforms: one, or several that are applied in turn.
+        training: whether a bad video may be passed over; if not, it ends with a ``DataError``.
+        multiplier: how often each video comes in an epoch. A fraction adds that many videos drawn at random.
+        always_target, target_segments_available: must be True; an object that is not in a frame has an empty mask.
+
+    Raises:
+        ValueError: no videos, or settings that are not supported.
+    """
+
+    def __init__(
+        self,
+        transforms: Transform | Sequence[Transform],
+        training: bool,
+        video_dataset: RawDataset,
+        sampler: Sampler,
+        multiplier: float = 1,
+        always_target: bool = True,
+        target_segments_available: bool = True,
+    ) -> None:
+        if len(video_dataset) == 0:
+            raise ValueError(f"{video_dataset.name} has no videos")
+        if not multiplier > 0:
+            raise ValueError(f"multiplier must be positive, got {multiplier}")
+        if not (always_target and target_segments_available):
+            raise ValueError("always_target and target_segments_available must be True: all frames have all objects")
+        self.transforms = [transforms] if callable(transforms) else list(transforms)
+        self.training, self.video_dataset, self.sampler, self.multiplier = training, video_dataset, sampler, multiplier
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.video_dataset.name
+
+    def __len__(self) -> int:
+        return max(1, round(len(self.video_dataset) * self.multiplier))
+
+    def sample(self, index: int, rng: np.random.Generator) -> Clip:
+        """A transformed clip of the ``index % len(video_dataset)``-th video.
+
+        Raises:
+            IndexError: there is no such index.
+            BadSampleError: in training, the video is too short, has no objects, or cannot be read.
+            DataError: the same, if not in training.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"index must be in [0, {len(self)}), got {index}")
+        videos = len(self.video_dataset)
+        if index >= videos * int(self.multiplier):
+            index = int(rng.integers(videos))
+        try:
+            clip = self._make(self.video_dataset.get_video(index % videos), rng)
+        except BadSampleError as error:
+            if self.training:
+                raise
+            raise DataError(f"{self.name}: {error}") from error
+        for transform in self.transforms:
+            clip = transform(clip, rng)
+        return clip
+
+    def _make(self, video: RawVideo, rng: np.random.Generator) -> Clip:
+        try:
+            sampled = self.sampler.sample(len(video), functools.cache(video.visible_objects), rng)
+            frames = [video.read_frame(position) for position in sampled.frames]
+            sizes = {frame.shape[:2] for frame in frames}
+            if len(sizes) != 1:
+                raise BadSampleError(f"its frames have several sizes: {sorted(sizes)}")
+            height, width = sizes.pop()
+            masks = [video.read_masks(position, sampled.object_ids, (height, width)) for position in sampled.frames]
+        except BadSampleError as error:
+            raise BadSampleError(f"video {video.name!r}: {error}") from error
+        indices = tuple(video.frame_indices[position] for position in sampled.frames)
+        return Clip(np.stack(frames), np.stack(masks), video.name, sampled.object_ids, indices)

@@ -1,0 +1,204 @@
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+from sam2fast.training.data.batch import ClipBatch
+from sam2fast.training.data.clip import Clip
+from sam2fast.training.data.errors import DataError
+from sam2fast.training.data.loader import MAX_TRIES, ClipLoader, ClipSource
+
+
+@dataclass
+class Noise:
+    """Clips whose first pixel names their index and whose others are drawn from the generator."""
+
+    length: int
+    num_frames: int = 2
+    bad: frozenset[int] = field(default_factory=frozenset)
+    error: type[BaseException] = OSError
+    name: str = "noise"
+
+    def __len__(self) -> int:
+        return self.length
+
+    def sample(self, index: int, rng: np.random.Generator) -> Clip:
+        if index in self.bad:
+            raise self.error(f"file {index} is broken")
+        frames = rng.integers(0, 256, (self.num_frames, 8, 8, 3), dtype=np.uint8)
+        frames[:, 0, 0] = index
+        return Clip(frames, rng.random((self.num_frames, 1 + index % 3, 8, 8)) < 0.5, f"{self.name} {index}")
+
+
+def bytes_of(batch: ClipBatch) -> tuple[object, ...]:
+    tensors = tuple((tuple(x.shape), x.numpy().tobytes()) for x in (batch.frames, batch.masks, batch.video))
+    return (*tensors, batch.seeds, batch.names, batch.key)
+
+
+def indices_of(batch: ClipBatch) -> list[int]:
+    return batch.frames[0, :, 0, 0, 0].tolist()
+
+
+def mixture(**settings) -> ClipLoader:
+    videos = ClipSource(Noise(11, num_frames=3, bad=frozenset({4}), name="videos"), 2, key="video")
+    pictures = ClipSource(Noise(9, num_frames=1, name="pictures"), 3, key="image")
+    return ClipLoader([videos, pictures], **{"seed": 7, **settings})
+
+
+@pytest.mark.parametrize("batches_per_epoch", [None, 20])
+def test_resumed_anywhere_with_any_workers(batches_per_epoch):
+    whole = [bytes_of(batch) for batch in mixture(batches_per_epoch=batches_per_epoch).epoch(3)]
+    assert len(whole) == len(mixture(batches_per_epoch=batches_per_epoch)) == (batches_per_epoch or 5 + 3)
+    for start, num_workers in [(0, 2), (3, 0), (5, 2), (len(whole), 0)]:
+        loader = mixture(batches_per_epoch=batches_per_epoch, num_workers=num_workers)
+        assert [bytes_of(batch) for batch in loader.epoch(3, start)] == whole[start:]
+
+
+def test_epochs_and_seeds_differ():
+    runs = [[bytes_of(b) for b in mixture(seed=seed).epoch(epoch)] for seed, epoch in [(7, 0), (7, 1), (8, 0)]]
+    assert runs[0] != runs[1] != runs[2] != runs[0]
+
+
+def test_the_training_generator_is_left_alone():
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    list(mixture(num_workers=1, batches_per_epoch=2).epoch(0))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_sample_is_its_generator_and_nothing_else():
+    loader = ClipLoader([ClipSource(Noise(3), 1), ClipSource(Noise(4), 2)], seed=5, batches_per_epoch=12)
+    positions = [0, 0]
+    for batch in loader.epoch(2):
+        source = batch.num_videos - 1
+        for i, index in enumerate(indices_of(batch)):
+            clip = Noise(4).sample(index, np.random.default_rng([5, 2, source, positions[source]]))
+            assert np.array_equal(clip.frames, batch.frames[:, i].numpy())
+            assert np.array_equal(clip.masks, batch.masks[:, batch.video == i].numpy())
+            positions[source] += 1
+    assert positions[0] > 3 and positions[1] > 4
+
+
+def test_once_through_is_a_permutation():
+    orders = []
+    for epoch in range(2):
+        drawn = Counter()
+        for batch in ClipLoader([ClipSource(Noise(10), 2), ClipSource(Noise(9, 1), 3)]).epoch(epoch):
+            drawn.update((batch.num_frames, index) for index in indices_of(batch))
+        assert drawn == Counter([*((2, i) for i in range(10)), *((1, i) for i in range(9))])
+        orders.append(list(drawn))
+    assert orders[0] != orders[1]
+
+
+def test_more_than_one_pass_permutes_anew():
+    loader = ClipLoader([ClipSource(Noise(6), 2)], batches_per_epoch=7)
+    order = [index for batch in loader.epoch(0) for index in indices_of(batch)]
+    passes = [order[:6], order[6:12]]
+    assert sorted(passes[0]) == sorted(passes[1]) == list(range(6)) and passes[0] != passes[1]
+    assert len(order) == 14
+
+
+def test_unshuffled_with_a_rest():
+    loader = ClipLoader([ClipSource(Noise(5), 2)], shuffle=False, drop_last=False)
+    assert [indices_of(batch) for batch in loader.epoch(0)] == [[0, 1], [2, 3], [4]]
+    loader = ClipLoader([ClipSource(Noise(5), 2)], shuffle=False)
+    assert [indices_of(batch) for batch in loader.epoch(0)] == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_ranks_share_sources_not_samples(drop_last):
+    sources = [ClipSource(Noise(15), 2), ClipSource(Noise(8, 1), 2)]
+    ranks = [list(ClipLoader(sources, rank=rank, world_size=2, drop_last=drop_last).epoch(1)) for rank in range(2)]
+    assert [b.num_frames for b in ranks[0]] == [b.num_frames for b in ranks[1]]
+    assert [b.num_videos for b in ranks[0]] == [b.num_videos for b in ranks[1]]
+    drawn = Counter((b.num_frames, i) for rank in ranks for b in rank for i in indices_of(b))
+    if drop_last:
+        assert set(drawn.values()) == {1} and len(drawn) == 12 + 8
+    else:  # 3 samples of the first source are left for 2 ranks
+        assert len(drawn) == 15 + 8 and sum(drawn.values()) == 16 + 8
+    seeds = [seed for rank in ranks for batch in rank for seed in batch.seeds]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_weights_set_how_often_a_source_is_drawn():
+    sources = [ClipSource(Noise(4), 2, 3.0), ClipSource(Noise(4, 1), 2, 1.0), ClipSource(Noise(4, 5), 2, 0.0)]
+    counts = Counter(batch.num_frames for batch in ClipLoader(sources, batches_per_epoch=2000).epoch(0))
+    assert counts[5] == 0
+    assert abs(counts[2] - 1500) < 5 * (2000 * 0.75 * 0.25) ** 0.5
+    # Once through, weights set the order only: what is drawn is all of each source that has a weight.
+    assert Counter(batch.num_frames for batch in ClipLoader(sources).epoch(0)) == {2: 2, 1: 2}
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_bad_samples_are_reported_and_replaced(num_workers, caplog):
+    loader = ClipLoader([ClipSource(Noise(6, bad=frozenset({2})), 3)], num_workers=num_workers)
+    with caplog.at_level(logging.WARNING):
+        drawn = [index for batch in loader.epoch(0) for index in indices_of(batch)]
+    assert len(drawn) == 6 and 2 not in drawn
+    assert loader.bad_samples == len(caplog.messages) >= 1
+    assert "noise" in caplog.messages[0] and "clip 2" in caplog.messages[0] and "broken" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_too_many_bad_samples(num_workers):
+    hopeless = ClipLoader([ClipSource(Noise(3, bad=frozenset(range(3))), 1)], num_workers=num_workers)
+    with pytest.raises(DataError, match=f"^data set noise: {MAX_TRIES} samples in a row .* file . is broken$"):
+        next(hopeless.epoch(0))
+    strict = ClipLoader([ClipSource(Noise(3, bad=frozenset({1})), 1)], max_bad_samples=0, num_workers=num_workers)
+    with pytest.raises(DataError, match="max_bad_samples=0.*clip 1.*file 1 is broken"):
+        list(strict.epoch(0))
+
+
+def test_the_limit_is_per_epoch():
+    loader = ClipLoader([ClipSource(Noise(50, bad=frozenset({1})), 1)], max_bad_samples=3)
+    for epoch in range(4):
+        assert len(list(loader.epoch(epoch))) == 50
+    assert loader.bad_samples >= 4
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, TypeError, DataError])
+def test_errors_that_are_not_the_samples(error):
+    with pytest.raises(error):
+        list(ClipLoader([ClipSource(Noise(3, bad=frozenset({1}), error=error), 1)]).epoch(0))
+
+
+def test_clips_of_several_lengths_in_one_source():
+    class Mixed(Noise):
+        def sample(self, index: int, rng: np.random.Generator) -> Clip:
+            return Noise(self.length, 1 + index % 2).sample(index, rng)
+
+    with pytest.raises(DataError, match=r"data set noise, clips \['noise .'.*one shape"):
+        list(ClipLoader([ClipSource(Mixed(4), 4)]).epoch(0))
+
+
+@pytest.mark.parametrize(
+    ("sources", "settings", "message"),
+    [
+        ([], {}, "at least one"),
+        ([ClipSource(Noise(4), 1), ClipSource(Noise(0, name="nothing"), 1)], {}, "nothing is empty"),
+        ([ClipSource(Noise(4), 5)], {}, "less than one batch"),
+        ([ClipSource(Noise(4), 3)], {"world_size": 2}, "less than one batch"),
+        ([ClipSource(Noise(4), 0)], {}, "batch_size"),
+        ([ClipSource(Noise(4), 1, 1.0), ClipSource(Noise(4), 1)], {}, "weight"),
+        ([ClipSource(Noise(4), 1, 0.0)], {}, "weights"),
+        ([ClipSource(Noise(4), 1, float("nan"))], {}, "weights"),
+        ([ClipSource(Noise(4), 1)], {"rank": 1}, "rank"),
+        ([ClipSource(Noise(4), 1)], {"seed": -1}, "seed"),
+        ([ClipSource(Noise(4), 1)], {"batches_per_epoch": 0}, "batches_per_epoch"),
+        ([ClipSource(Noise(4), 1)], {"num_workers": -1}, "num_workers"),
+    ],
+)
+def test_impossible_settings(sources, settings, message):
+    with pytest.raises(ValueError, match=message):
+        ClipLoader(sources, **settings)
+
+
+def test_impossible_start_is_refused_at_once():
+    with pytest.raises(ValueError, match="start"):
+        mixture().epoch(0, 9)
+    with pytest.raises(ValueError, match="epoch"):
+        mixture().epoch(-1)
