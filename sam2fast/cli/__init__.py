@@ -7,7 +7,7 @@ import click
 
 from sam2fast import __version__
 
-VERBS = ("segment", "demo")
+VERBS = ("segment", "train", "demo", "synthesize")
 
 
 class _Verbs(click.Group):

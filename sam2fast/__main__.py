@@ -1,0 +1,6 @@
+"""``python -m sam2fast``: the command ``sam2fast``."""
+
+from sam2fast.cli import main
+
+if __name__ == "__main__":
+    main(prog_name="sam2fast")

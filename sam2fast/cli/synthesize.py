@@ -1,0 +1,163 @@
+"""``sam2fast synthesize``: videos with exact masks, made up."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from sam2fast.cli.errors import UserError, one_line
+from sam2fast.cli.files import make_folder, write_atomically
+from sam2fast.cli.model_choice import ModelChoice, choose_model
+from sam2fast.cli.options import DTYPES, out_option
+
+# What the clips were made with; a run that goes on must be asked for the same.
+RECORD = "synthesize.json"
+PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+@click.command()
+@click.option("--clips", type=click.IntRange(1), default=100, show_default=True, help="How many.")
+@click.option("--frames", type=click.IntRange(1), default=24, show_default=True, help="Of a clip.")
+@click.option("--size", type=click.IntRange(32), default=512, show_default=True, help="Side of the frames, in pixels.")
+@click.option("--objects", type=click.IntRange(1, 200), default=5, show_default=True, help="At most, in a clip.")
+@click.option("--motion", type=click.FloatRange(0), default=1.0, show_default=True, help="Speed; 0 is still.")
+@click.option(
+    "--media",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Pictures to use: backgrounds/ (photographs) and cutouts/ (PNG with alpha), or images/ and masks/ (ids). "
+    "Without, everything is drawn. Repeatable.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same one gives the same files.")
+@click.option(
+    "--teacher",
+    type=click.Path(path_type=Path),
+    metavar="CHECKPOINT",
+    help="Weights of a model that first cuts objects out of the photographs in --images, into OUT/media.",
+)
+@click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Photographs for the teacher.")
+@click.option("--model", metavar="NAME", help="The teacher's; left out, the one that its weights fit.")
+@click.option("--device", default="auto", show_default=True, help="The teacher's: auto, cpu, cuda, cuda:1, mps.")
+@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="The teacher's.")
+@click.option("--resume", is_flag=True, help="Go on after the last complete clip of an interrupted run.")
+@out_option("out/synthetic")
+def synthesize(
+    clips: int,
+    frames: int,
+    size: int,
+    objects: int,
+    motion: float,
+    media: Sequence[Path],
+    seed: int,
+    teacher: Path | None,
+    images: Path | None,
+    model: str | None,
+    device: str,
+    dtype: str,
+    resume: bool,
+    out: Path,
+) -> None:
+    """Make up videos of moving things, with the mask of every thing in every frame.
+
+    Written in the layout of DAVIS: JPEGImages/CLIP/00000.jpg, Annotations/CLIP/00000.png (a palette picture of ids from
+    1), ImageSets/all.txt. All objects are visible in the first frame; later they may be hidden or leave and come back.
+    """
+    if (teacher is None) != (images is None):
+        raise click.UsageError("--teacher and --images go together")
+    record = {
+        "frames": frames,
+        "size": size,
+        "objects": objects,
+        "motion": motion,
+        "seed": seed,
+        "media": [str(folder) for folder in media],
+        "teacher": None if teacher is None else [str(teacher), str(images)],
+    }
+    photographs = [] if images is None else _photographs(images)
+    choice = None if teacher is None else choose_model(model, teacher)
+    _open_output(out, record, resume)
+
+    folders = list(media)
+    if choice is not None:
+        _teach(photographs, choice, device, dtype, out / "media")
+        folders.append(out / "media")
+
+    import numpy as np
+    from tqdm import tqdm
+
+    from sam2fast.training.data.synthetic import MediaError, SyntheticClips
+    from sam2fast.training.data.synthetic.davis import DavisFolder
+
+    with one_line(MediaError):
+        source = SyntheticClips(size, frames, objects, folders, clips, motion, seed=seed)
+    target = DavisFolder(out)
+    names = [f"{index:05d}" for index in range(clips)]
+    for index, name in enumerate(tqdm(names, "clips", disable=None)):
+        if not target.has(name):
+            clip = source.sample(index, np.random.default_rng([seed, index]))
+            with one_line(OSError):
+                target.write(name, clip)
+    with one_line(OSError):
+        target.list_clips(names)
+    click.echo(f"{clips} clips of {frames} frames in {out}")
+
+
+def _photographs(images: Path) -> list[Path]:
+    if not images.is_dir():
+        raise UserError(f"no folder {str(images)!r} of photographs for the teacher")
+    found = sorted(path for path in images.iterdir() if path.suffix.lower() in PICTURES)
+    if not found:
+        raise UserError(f"no photographs ({', '.join(PICTURES)}) for the teacher in {images}")
+    return found
+
+
+def _open_output(out: Path, record: dict[str, object], resume: bool) -> None:
+    """Checks that the output folder is empty, or was filled by the run that is to be resumed."""
+    make_folder(out)
+    file = out / RECORD
+    with one_line(OSError):
+        is_empty = not any(out.iterdir())
+    if not is_empty:
+        if not resume:
+            raise UserError(f"the output folder {out} is not empty; choose another one, or go on in it with --resume")
+        if not file.is_file():
+            raise UserError(f"the output folder {out} is not one of this command: it has no {RECORD}")
+        with one_line(OSError, ValueError):
+            before = json.loads(file.read_text())
+        changed = [f"--{name}" for name, value in record.items() if before.get(name) != value]
+        if changed:
+            raise UserError(f"the clips in {out} were made with another {', '.join(changed)}; see {file}")
+    write_atomically(file, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def _teach(photographs: Sequence[Path], choice: ModelChoice, device: str, dtype: str, media: Path) -> None:
+    """Cuts objects out of the photographs that it has not been done for."""
+    with one_line(OSError):
+        media.mkdir(exist_ok=True)
+        done_file = media / "done.txt"
+        done = set(done_file.read_text().splitlines()) if done_file.is_file() else set()
+    photographs = [path for path in photographs if path.name not in done]
+    if not photographs:
+        return
+
+    import torch
+    from tqdm import tqdm
+
+    from sam2fast.build_sam import build_sam2
+    from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+    from sam2fast.training.data.synthetic.teacher import teach_cutouts
+
+    with one_line(OSError, ValueError, RuntimeError, ImportError):
+        predictor = SAM2ImagePredictor(
+            build_sam2(choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype))
+        )
+    with one_line(OSError, torch.OutOfMemoryError):
+        progress = tqdm(total=len(photographs), desc="cut-outs", disable=None)
+        for path, count in teach_cutouts(photographs, predictor, media):
+            with done_file.open("a") as lines:
+                lines.write(f"{path.name}\n")
+            progress.update()
+            progress.set_postfix(last=count)
+        progress.close()

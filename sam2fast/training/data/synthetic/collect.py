@@ -1,0 +1,215 @@
+"""Arranges folders of pictures into the layout that the synthetic video factory reads.
+
+    OUT/train/backgrounds/PACKAGE/*.jpg     photographs
+    OUT/train/cutouts/PACKAGE/*.png         objects with alpha
+    OUT/heldout/...                         the same, of pictures that training never sees
+
+Nothing is downloaded. Of the Debian packages that hold usable pictures, lomiri-wallpapers-16.04 and -20.04,
+mate-backgrounds, plasma-workspace-wallpapers, lxqt-themes, opencv-doc, tuxpaint-data and gcompris-qt-data (inside of Qt
+resource files) have photographs; tuxpaint-stamps-default has photographed objects with alpha, gcompris-qt-data and
+openclipart-png have drawn ones; the Python packages scikit-image and scikit-learn have a few photographs. Unpack a
+package into a folder with its name (``dpkg-deb -x FILE.deb FOLDER``), then
+
+    python -m sam2fast.training.data.synthetic.collect OUT --backgrounds FOLDER --cutouts FOLDER --limit 3000
+"""
+
+import argparse
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatch
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+_log = logging.getLogger(__name__)
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+RESOURCES = ".rcc"  # of Qt; the WebP pictures in them lie there as they are
+MOST_PIXELS = 40_000_000
+HELDOUT_SHARE = 0.12
+# Of scikit-image: shown in our documentation, thus never trained on.
+ALWAYS_HELDOUT = ("astronaut", "coffee", "chelsea")
+
+Filter = Callable[[Image.Image], Image.Image | None]
+
+
+def collect_backgrounds(
+    folder: Path, out: Path, longest: int = 1024, limit: int | None = None, exclude: Sequence[str] = ()
+) -> int:
+    """Scales the photographs anywhere in ``folder`` into ``out``, without drawings and near-duplicates.
+
+    Args:
+        longest: length that the longer side is scaled down to.
+        limit: at most so many files are looked at.
+        exclude: patterns of relative paths to leave out, such as ``*/icons/*``.
+
+    Returns:
+        How many pictures were written.
+    """
+    seen: list[NDArray[np.bool_]] = []
+
+    def usable(picture: Image.Image) -> Image.Image | None:
+        if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] != 255:
+            return None
+        picture = picture.convert("RGB")
+        if min(picture.size) < 200 or max(picture.size) > 4 * min(picture.size):
+            return None
+        picture.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=2.0)
+        fingerprint = _fingerprint(picture)
+        if _flatness(picture) > 0.8 or any((fingerprint != other).mean() < 0.08 for other in seen):
+            return None
+        seen.append(fingerprint)
+        return picture
+
+    return _arrange(folder, out, "backgrounds", usable, limit, exclude)
+
+
+def collect_cutouts(
+    folder: Path, out: Path, longest: int = 384, limit: int | None = None, exclude: Sequence[str] = ()
+) -> int:
+    """Crops the pictures with alpha anywhere in ``folder`` to what is visible, and scales them into ``out``.
+
+    Left out are pictures that are nearly empty, nearly a full rectangle, much of them half transparent, or in pieces.
+    Arguments and result as for :func:`collect_backgrounds`.
+    """
+
+    def usable(picture: Image.Image) -> Image.Image | None:
+        picture = picture.convert("RGBA")
+        alpha = picture.getchannel("A")
+        box = alpha.point(lambda a: 255 * (a > 40)).getbbox()
+        if box is None or min(box[2] - box[0], box[3] - box[1]) < 24:
+            return None
+        picture = picture.crop(box)
+        return _shrink(picture, longest) if is_object(np.asarray(picture.getchannel("A"))) else None
+
+    return _arrange(folder, out, "cutouts", usable, limit, exclude)
+
+
+def is_object(alpha: NDArray[np.uint8]) -> bool:
+    """Whether a cropped alpha ``(H, W)`` is one opaque thing that is neither nearly empty nor nearly a rectangle."""
+    solid, half = (alpha > 127).mean(), ((alpha > 25) & (alpha < 230)).mean()
+    if not 0.12 < solid < 0.96 or half > 0.35 * solid:
+        return False
+    small = np.asarray(Image.fromarray(alpha).resize((48, 48), Image.Resampling.BOX)) > 90
+    return largest_piece(small) > 0.8 * small.sum()
+
+
+def largest_piece(mask: NDArray[np.bool_]) -> int:
+    """Pixels of the largest 8-connected component of a small mask ``(H, W)``."""
+    labels = np.pad(np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0), 1)
+    inside = labels > 0
+    while True:
+        before = labels
+        for axis in (0, 1):
+            labels = np.maximum.reduce([labels, np.roll(labels, 1, axis), np.roll(labels, -1, axis)]) * inside
+        if (labels == before).all():
+            return int(np.bincount(labels[inside]).max(initial=0))
+
+
+def is_heldout(name: str) -> bool:
+    """Whether the picture of this name is kept from training; variants that differ in digits go the same way."""
+    stem = re.sub(r"[\dx_-]+(left|right|mirror|flip)?$", "", name.lower())
+    share = int.from_bytes(hashlib.sha256(stem.encode()).digest()[:4], "big") / 2**32
+    return share < HELDOUT_SHARE
+
+
+def _arrange(folder: Path, out: Path, kind: str, usable: Filter, limit: int | None, exclude: Sequence[str]) -> int:
+    if not folder.is_dir():
+        raise NotADirectoryError(f"no folder {str(folder)!r} with pictures")
+    count = 0
+    for path, name, content in _pictures(folder, limit, exclude):
+        try:
+            with Image.open(path if content is None else BytesIO(content)) as opened:
+                if opened.width * opened.height > MOST_PIXELS:
+                    raise ValueError(f"{opened.width}x{opened.height} pixels are too many")
+                opened.draft("RGB", (2048, 2048))  # JPEG only: decodes at a fraction of the size
+                picture = usable(opened)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            _log.warning("%s is skipped: %s", path, error)
+            continue
+        if picture is None:
+            continue
+        part = "heldout" if path.stem in ALWAYS_HELDOUT or is_heldout(name) else "train"
+        target = out / part / kind / folder.resolve().name / (name + (".png" if picture.mode == "RGBA" else ".jpg"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(target, quality=92)
+        count += 1
+    return count
+
+
+def _pictures(folder: Path, limit: int | None, exclude: Sequence[str]) -> Iterator[tuple[Path, str, bytes | None]]:
+    """Path and name of each picture, and for one inside of a resource file its content."""
+    paths = []
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder).as_posix()
+        # Packages give one picture several names by links.
+        wanted = path.suffix.lower() in (*PICTURES, RESOURCES) and path.is_file() and not path.is_symlink()
+        if wanted and not any(fnmatch(relative, pattern) for pattern in exclude):
+            paths.append(path)
+    if limit is not None and len(paths) > limit:
+        # In the order of a hash, since the first names are all of one kind.
+        paths.sort(key=lambda path: hashlib.sha256(path.relative_to(folder).as_posix().encode()).digest())
+        paths = sorted(paths[:limit])
+    for path in paths:
+        name = _name(folder, path)
+        if path.suffix.lower() != RESOURCES:
+            yield path, name, None
+            continue
+        content = path.read_bytes()
+        for found in re.finditer(rb"RIFF(....)WEBP", content, re.DOTALL):
+            picture = content[found.start() : found.start() + 8 + int.from_bytes(found[1], "little")]
+            yield path, f"{name}-{hashlib.sha256(picture).hexdigest()[:10]}", picture
+
+
+def _name(folder: Path, path: Path) -> str:
+    """One flat name per picture: its package and its path, without the parts that say nothing."""
+    parts = [p for p in path.relative_to(folder).with_suffix("").parts if p not in ("usr", "share", "doc")]
+    return re.sub(r"[^\w-]+", "_", "-".join([folder.resolve().name, *parts]))[-150:]
+
+
+def _shrink(picture: Image.Image, longest: int) -> Image.Image:
+    scale = longest / max(picture.size)
+    if scale >= 1:
+        return picture
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _flatness(picture: Image.Image) -> float:
+    """Share of pixels that equal their neighbours: high in drawings and smooth gradients, low in photographs."""
+    grey = picture.convert("L")
+    grey.thumbnail((400, 400))
+    pixels = np.asarray(grey, dtype=np.int16)
+    steps = np.abs(np.diff(pixels, axis=0))[:, 1:] + np.abs(np.diff(pixels, axis=1))[1:]
+    return float((steps <= 2).mean())
+
+
+def _fingerprint(picture: Image.Image) -> NDArray[np.bool_]:
+    """Which of 16 x 16 patches are brighter than their right neighbours."""
+    pixels = np.asarray(picture.convert("L").resize((17, 16), Image.Resampling.BOX), dtype=np.int16)
+    return np.diff(pixels, axis=1) > 0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Arrange pictures for the synthetic video factory.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--backgrounds", type=Path, action="append", default=[], help="folder of photographs")
+    parser.add_argument("--cutouts", type=Path, action="append", default=[], help="folder of pictures with alpha")
+    parser.add_argument("--limit", type=int, help="look at so many pictures of each folder at most")
+    parser.add_argument("--exclude", action="append", default=[], help="pattern of paths within a folder to leave out")
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    for function, folders in ((collect_backgrounds, chosen.backgrounds), (collect_cutouts, chosen.cutouts)):
+        for folder in folders:
+            count = function(folder, chosen.out, limit=chosen.limit, exclude=chosen.exclude)
+            print(f"{folder}: {count} {function.__name__.removeprefix('collect_')}")
+
+
+if __name__ == "__main__":
+    main()

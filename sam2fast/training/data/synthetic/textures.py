@@ -1,0 +1,142 @@
+"""Surfaces: a field of grey values that a ramp of colours turns into a picture, or a piece of a photograph."""
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Floats = NDArray[np.float32]
+Photograph = Callable[[np.random.Generator], Image.Image]
+
+NOISE_SIDE, NOISE_COUNT = 384, 10
+
+
+def random_texture(
+    rng: np.random.Generator, size: tuple[int, int], near: Floats | None = None, photograph: Photograph | None = None
+) -> Image.Image:
+    """An RGB picture of ``size`` (width, height).
+
+    Args:
+        near: colours ``(N, 3)`` to keep close to, for things that hardly stand out.
+        photograph: draws a photograph, of which a piece is then often the texture.
+    """
+    if photograph is not None and near is None and rng.random() < 0.45:
+        return random_crop(rng, photograph(rng), size)
+    return paint(field(rng, size), ramp(rng, random_colours(rng, int(rng.integers(2, 6)), near)))
+
+
+def random_crop(rng: np.random.Generator, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A random piece of the picture, mirrored half of the times, scaled to ``size`` (width, height)."""
+    largest = min(picture.width / size[0], picture.height / size[1])
+    # Small pieces would be blurred, by enlarging them.
+    scale = largest * rng.uniform(min(1.0, 0.8 / largest), 1)
+    width, height = size[0] * scale, size[1] * scale
+    left, top = rng.uniform(0, picture.width - width), rng.uniform(0, picture.height - height)
+    filter = Image.Resampling.BILINEAR
+    crop = picture.resize(size, filter, (left, top, left + width, top + height), reducing_gap=1.5)
+    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop
+
+
+def paint(grey: Image.Image, colours: NDArray[np.uint8]) -> Image.Image:
+    """The grey values of an L picture replaced by colours ``(256, 3)``."""
+    picture = grey.copy()
+    picture.putpalette(colours.tobytes())
+    return picture.convert("RGB")
+
+
+# ---- colours ----
+
+
+def random_colours(rng: np.random.Generator, count: int, near: Floats | None = None) -> Floats:
+    """Colours ``(count, 3)`` in [0, 255], vivid, dull or grey, sometimes of one hue."""
+    if near is not None:
+        return np.clip(near[rng.integers(len(near), size=count)] + rng.normal(0, 14, (count, 3)), 0, 255)
+    hue = rng.random() + rng.choice([0.03, 0.15, 1.0]) * rng.random(count)
+    saturation = rng.choice([0.05, 0.35, 0.6, 1.0]) * rng.random(count) ** 0.7
+    value = rng.uniform(0.05, 1, count) ** rng.choice([0.6, 1.0, 1.6])
+    distance = np.abs((hue[:, None] * 6 + np.array([0, 4, 2])) % 6 - 3) - 1
+    rgb = value[:, None] * (1 - saturation[:, None] * (1 - np.clip(distance, 0, 1)))
+    return (255 * rgb).astype(np.float32)
+
+
+def ramp(rng: np.random.Generator, colours: Floats) -> NDArray[np.uint8]:
+    """Colours ``(256, 3)`` for the grey values: a smooth change from one to the next, or steps."""
+    grey = np.arange(256)
+    stops = np.sort(rng.uniform(20, 236, len(colours)))
+    if rng.random() < 0.45:
+        return colours[np.searchsorted(stops[1:], grey)].astype(np.uint8)
+    return np.stack([np.interp(grey, stops, channel) for channel in colours.T], axis=1).astype(np.uint8)
+
+
+# ---- fields ----
+
+
+def field(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
+    """An L picture of ``size`` (width, height): noise, stripes, checks, dots, rings or a gradient."""
+    kind = rng.random()
+    if kind < 0.35:
+        return noise(rng, size)
+    u, v = _axes(rng, size)
+    frequency = float(np.exp(rng.uniform(np.log(1.5), np.log(14))))
+    phase = rng.uniform(0, 7)
+    rough = rng.choice([0.0, 0.0, 0.15, 0.5])
+    values: NDArray[np.floating]
+    if rough:
+        u = u + np.asarray(noise(rng, size), dtype=np.float32) * np.float32(rough / 255)
+    if kind < 0.55:
+        values = _wave(u * frequency + phase)
+    elif kind < 0.68:
+        values = 255 * ((np.floor(u * frequency) + np.floor(v * frequency)) % 2)
+    elif kind < 0.78:
+        values = _wave(u * frequency) * _wave(v * frequency) / 255
+    elif kind < 0.88:
+        values = _wave(np.hypot(u - rng.uniform(-0.5, 0.5), v) * frequency + phase)
+    else:
+        values = 255 * (0.5 + 0.7 * u)
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+
+
+def noise(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
+    """An L picture of cloudy to grainy noise."""
+    bank = _noise_bank()
+    picture = bank[rng.integers(len(bank))]
+    longest = max(size)
+    scale = NOISE_SIDE / longest * rng.uniform(0.15, 1) ** 1.5
+    width, height = size[0] * scale, size[1] * scale
+    left, top = rng.uniform(0, NOISE_SIDE - width), rng.uniform(0, NOISE_SIDE - height)
+    crop = picture.resize(size, Image.Resampling.BILINEAR, (left, top, left + width, top + height))
+    return crop.transpose(Image.Transpose(int(rng.integers(7)))) if size[0] == size[1] else crop
+
+
+def _wave(x: Floats) -> Floats:
+    return 127.5 + 127.5 * np.sin(2 * np.pi * x)
+
+
+def _axes(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Two crossed coordinates ``(H, W)`` about [-0.5, 0.5], turned at random."""
+    angle, longest = rng.uniform(0, 7), max(size)
+    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    x = (np.arange(size[0], dtype=np.float32) - size[0] / 2)[None] / np.float32(longest)
+    y = (np.arange(size[1], dtype=np.float32) - size[1] / 2)[:, None] / np.float32(longest)
+    return cos * x + sin * y, cos * y - sin * x
+
+
+@cache
+def _noise_bank() -> list[Image.Image]:
+    """Fractal noise, L pictures; made once in a process, always the same, since making it takes longer than a frame."""
+    rng = np.random.default_rng(20)
+    bank = []
+    for i in range(NOISE_COUNT):
+        slope = np.linspace(0.35, 0.85, NOISE_COUNT)[i]
+        total = np.zeros((NOISE_SIDE, NOISE_SIDE), dtype=np.float32)
+        for octave in range(1, 9):
+            side = 3 * 2 ** (octave - 1)
+            coarse = Image.fromarray(rng.normal(size=(side, side)).astype(np.float32))
+            total += slope**octave * np.asarray(coarse.resize((NOISE_SIDE,) * 2, Image.Resampling.BICUBIC))
+        # Ranks rather than values: all grey values are equally frequent, whatever the slope.
+        ranks = np.empty(total.size, dtype=np.float32)
+        ranks[np.argsort(total, axis=None)] = np.linspace(0, 255, total.size)
+        bank.append(Image.fromarray(ranks.reshape(total.shape).astype(np.uint8)))
+    return bank

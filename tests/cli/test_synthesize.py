@@ -1,0 +1,177 @@
+"""``sam2fast synthesize``: the layout of DAVIS, the same files for the same seed, resuming."""
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam2fast.training.data.synthetic import SyntheticClips, davis, teacher
+
+SMALL = ("--frames", 3, "--size", 64)
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def test_clips_in_the_layout_of_davis(run_command, tmp_path):
+    out = tmp_path / "out"
+    result = run_command("synthesize", "--clips", 2, *SMALL, "--objects", 3, "--seed", 5, "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"2 clips of 3 frames in {out}\n"
+    names = [f"{kind}/{clip}/0000{t}.{suffix}" for kind, suffix in (("Annotations", "png"), ("JPEGImages", "jpg"))
+             for clip in ("00000", "00001") for t in range(3)]  # fmt: skip
+    assert sorted(read_files(out)) == sorted([*names, "ImageSets/all.txt", "synthesize.json"])
+    assert (out / "ImageSets/all.txt").read_text() == "00000\n00001\n"
+
+    clips = SyntheticClips(64, 3, 3, length=2, seed=5)
+    for index in range(2):
+        clip = clips.sample(index, np.random.default_rng([5, index]))
+        for t in range(3):
+            ids = Image.open(out / f"Annotations/0000{index}/0000{t}.png")
+            assert ids.mode == "P"
+            for number, mask in enumerate(clip.masks[t], 1):
+                np.testing.assert_array_equal(np.asarray(ids) == number, mask)
+            assert (np.asarray(ids) <= clip.masks.shape[1]).all()
+            colours = np.asarray(ids.convert("RGB"))
+            expected = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)])
+            np.testing.assert_array_equal(colours, expected[np.asarray(ids)])
+            frame = np.asarray(Image.open(out / f"JPEGImages/0000{index}/0000{t}.jpg")).astype(int)
+            assert frame.shape == (64, 64, 3) and np.abs(frame - clip.frames[t]).mean() < 12
+
+
+def test_palette_is_the_one_of_davis():
+    assert davis.palette()[[0, 1, 2, 3, 4, 8, 20, 255]].tolist() == [
+        [0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [64, 0, 0], [0, 64, 128], [224, 224, 192],
+    ]  # fmt: skip
+
+
+def test_a_full_folder_is_refused_unless_resumed(run, tmp_path):
+    out = tmp_path / "out"
+    ask = ("synthesize", *SMALL, "--out", out)
+    assert run(*ask, "--clips", 3).exit_code == 0
+    whole = read_files(out)
+    result = run(*ask, "--clips", 3)
+    assert result.exit_code == 1 and "not empty" in result.stderr and "--resume" in result.stderr
+    assert read_files(out) == whole
+
+    # As if it had been interrupted: one clip missing, one with its masks only, one half written.
+    for kind in ("JPEGImages", "Annotations"):
+        remove(out / kind / "00001")
+    remove(out / "JPEGImages/00002")
+    (out / "Annotations/00002/00001.png").unlink()
+    (out / ".partial/Annotations").mkdir(parents=True)
+    (out / ".partial/Annotations/00009.png").write_text("")
+    first = (out / "JPEGImages/00000/00000.jpg").stat().st_mtime_ns
+    result = run(*ask, "--clips", 3, "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert read_files(out) == whole
+    assert (out / "JPEGImages/00000/00000.jpg").stat().st_mtime_ns == first, "a complete clip is not made again"
+
+    result = run(*ask, "--clips", 4, "--resume", "--seed", 1)
+    assert result.exit_code == 1 and "another --seed" in result.stderr and read_files(out) == whole
+    assert run(*ask, "--clips", 4, "--resume").exit_code == 0
+    assert (out / "ImageSets/all.txt").read_text().split() == ["00000", "00001", "00002", "00003"]
+    assert whole.items() - read_files(out).items() == {("ImageSets/all.txt", whole["ImageSets/all.txt"])}
+
+
+def remove(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+
+
+def test_interrupted_clips_do_not_appear(run, tmp_path, monkeypatch):
+    """The disk is full in the middle of the second clip."""
+    encode, calls = davis._encoded, []
+
+    def failing(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 10:
+            raise OSError("no space left")
+        return encode(*arguments, **options)
+
+    monkeypatch.setattr(davis, "_encoded", failing)
+    result = run("synthesize", *SMALL, "--clips", 3, "--out", tmp_path / "out")
+    assert result.exit_code == 1 and "no space left" in result.stderr
+    assert [path.name for path in (tmp_path / "out/JPEGImages").iterdir()] == ["00000"]
+    assert [path.name for path in (tmp_path / "out/Annotations").iterdir()] == ["00000"]
+
+
+def test_clips_are_complete_once_their_frames_are_there(run, tmp_path, monkeypatch):
+    """The process ends between the two folders of a clip."""
+    move, moves = Path.rename, []
+
+    def once(self, target):
+        moves.append(target)
+        if len(moves) == 2:
+            raise OSError("interrupted")
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "rename", once)
+    assert run("synthesize", *SMALL, "--clips", 1, "--out", "out").exit_code == 1
+    assert not (tmp_path / "out/JPEGImages/00000").exists()
+    assert run("synthesize", *SMALL, "--clips", 1, "--out", "out", "--resume").exit_code == 0
+    assert len(list((tmp_path / "out/JPEGImages/00000").iterdir())) == 3
+
+
+def test_foreign_folders_are_refused(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.txt").write_text("")
+    for more in ((), ("--resume",)):
+        result = run("synthesize", *SMALL, "--out", tmp_path / "out", *more)
+        assert result.exit_code == 1 and str(tmp_path / "out") in result.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_media_and_its_errors(run, tmp_path, picture):
+    picture("media/backgrounds/a.png")
+    assert run("synthesize", *SMALL, "--clips", 1, "--media", "media/backgrounds/..", "--out", "a").exit_code == 0
+    result = run("synthesize", *SMALL, "--media", tmp_path / "media/backgrounds", "--out", "b")
+    assert result.exit_code == 1 and result.stderr.startswith("sam2fast: ") and "cutouts/" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (("--teacher", "x.pt"), 2, "--images"),
+        (("--images", "photos"), 2, "--teacher"),
+        (("--teacher", "x.pt", "--images", "nowhere"), 1, "no folder 'nowhere'"),
+        (("--teacher", "x.pt", "--images", "empty"), 1, "no photographs"),
+        (("--teacher", "x.pt", "--images", "photos"), 3, "no checkpoint file"),
+        (("--frames", 0), 2, "--frames"),
+    ],
+)
+def test_wrong_usage_writes_nothing(run, tmp_path, picture, arguments, code, message):
+    picture("photos/a.png")
+    (tmp_path / "empty").mkdir()
+    result = run("synthesize", *arguments, "--out", "out")
+    assert result.exit_code == code and message in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_teacher_makes_cutouts_first(run, picture, tmp_path, model, monkeypatch):
+    picture("photos/a.png")
+    picture("photos/b.jpg")
+    # Weights that were never trained find nothing they are sure of.
+    lax = functools.partial(
+        teacher.teach_cutouts, points_per_side=2, least_iou=-99, least_stability=-1, areas=(0.02, 1), most_overlap=0.99
+    )
+    monkeypatch.setattr(teacher, "teach_cutouts", lax)
+    ask = ["--teacher" if argument == "--checkpoint" else argument for argument in model.small]
+    command = ("synthesize", *SMALL, "--clips", 1, *ask, "--images", "photos", "--out", "out")
+    result = run(*command)
+    assert result.exit_code == 0, result.stderr
+    media = tmp_path / "out/media"
+    assert sorted((media / "done.txt").read_text().split()) == ["a.png", "b.jpg"]
+    found = list((media / "cutouts").iterdir())
+    assert found and all(Image.open(path).mode == "RGBA" for path in found)
+    assert json.loads((tmp_path / "out/synthesize.json").read_text())["teacher"][1] == "photos"
+
+    monkeypatch.setattr(teacher, "teach_cutouts", None)
+    assert run(*command, "--resume").exit_code == 0, "photographs are not taught twice"

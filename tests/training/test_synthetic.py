@@ -1,0 +1,426 @@
+"""The synthetic video factory: exact masks, the same bytes for the same seed, media folders."""
+
+import hashlib
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from sam2fast.training.data.synthetic import MediaError, SyntheticClips, scene
+from sam2fast.training.data.synthetic.clips import LEAST_AREA, _visible
+from sam2fast.training.data.synthetic.collect import collect_backgrounds, collect_cutouts, is_heldout
+from sam2fast.training.data.synthetic.compositing import Actor
+from sam2fast.training.data.synthetic.davis import palette
+from sam2fast.training.data.synthetic.media import Media
+from sam2fast.training.data.synthetic.shapes import coverage, random_shape, rasterise
+from sam2fast.training.data.synthetic.sprites import _with_border, single
+from sam2fast.training.data.synthetic.teacher import teach_cutouts
+
+MAGENTA, GREEN = (250, 10, 240), (20, 200, 60)
+
+
+def draw(clips: SyntheticClips, index: int = 0, seed: int = 0):
+    return clips.sample(index, np.random.default_rng([seed, index]))
+
+
+def digest(clip) -> str:
+    return hashlib.sha256(clip.frames.tobytes() + clip.masks.tobytes()).hexdigest()
+
+
+def photograph(path: Path, size=(160, 120), seed=0) -> Path:
+    """A noisy picture, as photographs are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def cutout(path: Path, colour=MAGENTA, size=(60, 40)) -> Path:
+    """An opaque ellipse in the middle of a transparent picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.new("RGBA", (size[0] + 40, size[1] + 40))
+    ImageDraw.Draw(picture).ellipse((20, 20, 20 + size[0] - 1, 20 + size[1] - 1), fill=(*colour, 255))
+    picture.save(path)
+    return path
+
+
+@pytest.fixture
+def media(tmp_path) -> Path:
+    for i in range(3):
+        photograph(tmp_path / f"media/backgrounds/{i}.png", seed=i)
+        cutout(tmp_path / f"media/cutouts/{i}.png")
+    return tmp_path / "media"
+
+
+# ---- the contract ----
+
+
+@pytest.mark.parametrize("num_frames", [1, 5])
+@pytest.mark.parametrize("with_media", [False, True])
+def test_masks_are_visible_pixels_of_one_to_five_objects(media, num_frames, with_media):
+    clips = SyntheticClips(size=72, num_frames=num_frames, max_objects=4, media=media if with_media else None)
+    counts = set()
+    for index in range(25):
+        clip = draw(clips, index)
+        frames, count, height, width = clip.masks.shape
+        assert clip.frames.shape == (num_frames, 72, 72, 3) and clip.frames.dtype == np.uint8
+        assert (frames, height, width) == (num_frames, 72, 72) and clip.masks.dtype == np.bool_
+        assert clip.masks.sum(axis=1).max() <= 1, "a pixel shows one thing"
+        assert (clip.masks[0].mean(axis=(1, 2)) >= LEAST_AREA).all()
+        assert clip.object_ids == tuple(range(1, count + 1)) and clip.frame_indices == tuple(range(num_frames))
+        counts.add(count)
+    assert counts == {1, 2, 3, 4}
+
+
+SCRIPT = """
+import hashlib, sys, numpy as np
+from sam2fast.training.data.synthetic import SyntheticClips
+clips = SyntheticClips(size=64, num_frames=3, media=sys.argv[1])
+for index in (7, 3, 12):
+    clip = clips.sample(index, np.random.default_rng([0, index]))
+    print(index, hashlib.sha256(clip.frames.tobytes() + clip.masks.tobytes()).hexdigest())
+assert "torch" not in sys.modules
+"""
+
+
+def test_same_bytes_in_every_process_and_order(media):
+    outputs = []
+    for hash_seed in "12":
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        command = [sys.executable, "-c", SCRIPT, str(media)]
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        outputs.append(result.stdout)
+    assert outputs[0] == outputs[1]
+    clips = SyntheticClips(size=64, num_frames=3, media=media)
+    # In another order, with other pictures in the cache.
+    for index in (12, 0, 3, 7, 3):
+        clip = draw(clips, index)
+        assert index == 0 or f"{index} {digest(clip)}" in outputs[0]
+
+
+def test_index_seed_and_generator_all_matter():
+    clips, other = SyntheticClips(size=64, num_frames=1), SyntheticClips(size=64, num_frames=1, seed=1)
+    samples = [
+        clips.sample(0, np.random.default_rng(0)),
+        clips.sample(1, np.random.default_rng(0)),
+        clips.sample(0, np.random.default_rng(1)),
+        other.sample(0, np.random.default_rng(0)),
+    ]
+    assert len({digest(sample) for sample in samples}) == 4
+    assert len(clips) == 100_000
+    with pytest.raises(IndexError):
+        clips.sample(len(clips), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"size": 8}, {"num_frames": 0}, {"max_objects": 0}, {"max_objects": 201}, {"motion": -1},
+                  {"procedural": 1.5}, {"length": 0}, {"seed": -1}],
+)  # fmt: skip
+def test_arguments_out_of_range_are_refused(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        SyntheticClips(**arguments)
+
+
+# ---- exactness ----
+
+
+def flat_things(monkeypatch):
+    """Every thing in one colour of its own, on black."""
+    colours = np.random.default_rng(1)
+
+    def thing(rng, area, most, *others):
+        shape = random_shape(rng)
+        side = max(8, round(min(most, np.sqrt(area / coverage(shape)))))
+        return single(
+            _with_border(
+                Image.new("RGB", (side, side), tuple(colours.integers(60, 256, 3).tolist())), rasterise(shape, side)
+            )
+        )
+
+    monkeypatch.setattr(scene, "drawn_thing", thing)
+    monkeypatch.setattr(scene, "recoloured", lambda rng, old: thing(rng, 300, 60))
+    monkeypatch.setattr(scene, "random_background", lambda rng, size, *others: Image.new("RGB", size))
+
+
+def test_masks_are_where_the_colours_are(monkeypatch):
+    flat_things(monkeypatch)
+    clips = SyntheticClips(size=96, num_frames=4, photometric=False)
+    checked = 0
+    for index in range(25):
+        clip = draw(clips, index)
+        for number in range(clip.masks.shape[1]):
+            inside = clip.frames[0][clip.masks[0, number]]
+            colours, counts = np.unique(inside, axis=0, return_counts=True)
+            colour = colours[counts.argmax()]
+            for frame, mask in zip(clip.frames, clip.masks[:, number], strict=True):
+                pure = (frame == colour).all(axis=-1)
+                assert mask[pure].all(), "a pixel of the object's colour is not in its mask"
+                share = frame[mask] @ colour.astype(float) / (colour.astype(float) @ colour)
+                # Less than half only where the soft edge of a nearer thing lies over this thing's own.
+                assert (share < 0.49).sum() <= 0.02 * mask.sum() + 3
+                checked += pure.sum() > 100
+    assert checked > 100
+
+
+def test_half_covered_pixels_belong_to_the_mask():
+    """A square whose edges lie in the middle of pixels, and one right of the middle of pixels."""
+    for offset, first, last in ((0.48, 15, 24), (0.52, 16, 25)):
+        white = single(_with_border(Image.new("RGB", (10, 10), (255,) * 3), Image.new("L", (10, 10), 255)))
+        path = np.array([[[1, 0, 20 + offset], [0, 1, 20 + offset]]])
+        actor = Actor(white, path, np.zeros(1))
+        stage_like = Image.new("RGBX", (32, 32))
+        owner = np.zeros((32, 32), np.uint8)
+        scene.paint_actor(stage_like, owner, actor, 0, 3)
+        rows = np.flatnonzero((owner == 3).any(axis=1))
+        assert (rows[0], rows[-1]) == (first, last)
+        np.testing.assert_array_equal(owner == 3, np.asarray(stage_like)[..., 0] >= 128)
+
+
+def test_masks_are_of_the_middle_of_the_exposure():
+    """With motion blur, of three moments of a thing that moves 4 pixels from one to the next."""
+    white = single(_with_border(Image.new("RGB", (20, 20), (255,) * 3), Image.new("L", (20, 20), 255)))
+    path = np.array([[[1, 0, x], [0, 1, 32]] for x in (28, 32, 36)], dtype=float)
+    times, camera = np.array([-0.2, 0, 0.2]), np.tile(np.eye(2, 3), (3, 1, 1))
+    stage = scene.Stage(64, times, 3, camera, Image.new("RGBX", (64, 64)), (0.0, 0.0), None, None, None, 1.0)
+    pixels, owner = stage.shoot(np.random.default_rng(0), [Actor(white, path, times)], 0)
+    assert np.flatnonzero((owner == 1).any(axis=0)).tolist() == list(range(22, 42))
+    assert pixels[32, [20, 24, 32, 40, 44], 0].tolist() == [85, 170, 255, 170, 85]
+
+
+def test_hidden_things_are_not_labelled():
+    class Stage:
+        size = 64
+
+        @staticmethod
+        def step_of(frame):
+            return frame
+
+    def square(x, side=20):
+        thing = single(_with_border(Image.new("RGB", (side, side)), Image.new("L", (side, side), 255)))
+        return Actor(thing, np.array([[[1, 0, x], [0, 1, 32]]], dtype=float), np.zeros(1))
+
+    assert sorted(_visible([square(20), square(29)], Stage)) == [1]  # 9 of 20 columns are seen
+    assert sorted(_visible([square(20), square(31)], Stage)) == [0, 1]  # 11 of 20
+    assert _visible([square(20, side=3)], Stage) == []
+
+
+# ---- movement ----
+
+
+def test_without_motion_nothing_moves():
+    for photometric in (False, True):
+        clips = SyntheticClips(size=64, num_frames=3, motion=0, photometric=photometric)
+        for index in range(10):
+            clip = draw(clips, index)
+            assert (clip.masks == clip.masks[:1]).all()
+            assert photometric or (clip.frames == clip.frames[:1]).all()
+
+
+def test_things_move_vanish_and_come_back():
+    clips = SyntheticClips(size=64, num_frames=16)
+    moved = vanished = back = total = 0
+    for index in range(50):
+        for areas, masks in zip(*_per_object(draw(clips, index)), strict=True):
+            total += 1
+            moved += (masks[0] != masks[-1]).any()
+            gone = np.flatnonzero(areas == 0)
+            if len(gone):
+                vanished += 1
+                back += areas[gone[0] :].any()
+    assert moved > 0.9 * total
+    assert vanished > 0.05 * total and back > 0.02 * total
+
+
+def _per_object(clip):
+    return clip.masks.sum(axis=(2, 3)).T, clip.masks.swapaxes(0, 1)
+
+
+def test_faster_motion_moves_things_further():
+    overlaps = []
+    for motion in (0.3, 1.0):
+        clips = SyntheticClips(size=64, num_frames=4, motion=motion)
+        masks = [mask for index in range(20) for mask in draw(clips, index).masks.swapaxes(0, 1)]
+        overlaps.append(np.mean([(m[0] & m[-1]).sum() / (m[0] | m[-1]).sum() for m in masks]))
+    assert overlaps[0] > overlaps[1] + 0.1
+
+
+# ---- media ----
+
+
+def test_cutouts_are_cropped_to_what_is_visible(media):
+    rng = np.random.default_rng(0)
+    pictures = Media([media], 64)
+    found = pictures.cutout(rng)
+    assert found.mode == "RGBA" and found.size == (60, 40)
+    assert found.getpixel((30, 20)) == (*MAGENTA, 255)
+    assert Media([media], 30).cutout(rng).size == (30, 20)
+    assert pictures.photograph(rng).mode == "RGB"
+
+
+def test_pictures_with_masks(tmp_path):
+    """Objects are cut out by their ids, also where the mask has another size than the picture."""
+    pixels = np.zeros((60, 80, 3), np.uint8)
+    ids = np.zeros((60, 80), np.uint8)
+    for number, colour, region in ((1, MAGENTA, np.s_[10:30, 10:40]), (200, GREEN, np.s_[35:55, 30:70])):
+        pixels[region], ids[region] = colour, number
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(pixels).resize((160, 120), Image.Resampling.NEAREST).save(tmp_path / "images/a.png")
+    mask = Image.fromarray(ids)
+    mask.putpalette(palette().tobytes())
+    mask.save(tmp_path / "masks/a.png")
+    pictures = Media([tmp_path], 200)
+    rng = np.random.default_rng(0)
+    found = {}
+    for _ in range(20):
+        picture = pictures.cutout(rng)
+        found[picture.getpixel((picture.width // 2, picture.height // 2))[:3]] = picture.size
+    assert set(found) == {MAGENTA, GREEN}
+    assert np.abs(np.array(found[MAGENTA]) - (60, 40)).max() <= 2
+    assert np.abs(np.array(found[GREEN]) - (80, 40)).max() <= 2
+    draw(SyntheticClips(size=64, num_frames=1, media=tmp_path, procedural=0))
+
+
+def test_cutouts_appear_in_clips(tmp_path):
+    """Without drawn things, all that is labelled has the colour of the only cut-out."""
+    cutout(tmp_path / "cutouts/a.png", colour=(128, 128, 128))
+    clips = SyntheticClips(size=64, num_frames=1, media=tmp_path, procedural=0, photometric=False)
+    for index in range(8):
+        clip = draw(clips, index)
+        for mask in clip.masks[0]:
+            colours = clip.frames[0][mask].astype(float)
+            assert np.abs(np.median(colours, axis=0) - 128).max() <= 45, "but for the change of tone"
+
+
+def test_small_folders_do_not_drown(tmp_path):
+    for i in range(9):
+        cutout(tmp_path / f"cutouts/many/{i}.png", GREEN)
+    cutout(tmp_path / "cutouts/few/0.png", MAGENTA)
+    pictures, rng = Media([tmp_path], 64), np.random.default_rng(0)
+    drawn = [pictures.cutout(rng).getpixel((30, 20))[:3] == MAGENTA for _ in range(400)]
+    assert abs(np.mean(drawn) - 1 / 4) < 0.07
+
+
+def test_unreadable_pictures_are_reported_once_and_skipped(media, caplog):
+    broken = media / "cutouts/0.png"
+    broken.write_bytes(broken.read_bytes()[:80])
+    Image.new("RGB", (40, 40)).save(media / "cutouts/no_alpha.png")
+    clips = SyntheticClips(size=64, num_frames=1, media=media, procedural=0)
+    for index in range(20):
+        draw(clips, index)
+    messages = [record.getMessage() for record in caplog.records]
+    assert sorted(m.split(" is left out")[0] for m in messages) == [str(broken), str(media / "cutouts/no_alpha.png")]
+    assert any("alpha" in message for message in messages)
+
+
+def test_media_folders_that_lack_something_are_refused(tmp_path, media):
+    with pytest.raises(MediaError, match="no media folder.*missing"):
+        SyntheticClips(media=tmp_path / "missing")
+    photograph(tmp_path / "flat/a.png")
+    with pytest.raises(MediaError, match=r"flat.*backgrounds/.*cutouts/.*images/ and masks/"):
+        SyntheticClips(media=tmp_path / "flat")
+    (tmp_path / "empty/cutouts").mkdir(parents=True)
+    with pytest.raises(MediaError, match=r"no pictures.*empty/cutouts"):
+        SyntheticClips(media=[media, tmp_path / "empty"])
+    photograph(tmp_path / "pairs/images/a.png")
+    photograph(tmp_path / "pairs/masks/b.png")
+    with pytest.raises(MediaError, match=r"pairs/images.*pairs/masks"):
+        SyntheticClips(media=tmp_path / "pairs")
+    for file in (media / "backgrounds").iterdir():
+        file.write_bytes(b"no picture")
+    with pytest.raises(MediaError, match=r"none of the 3 photographs can be read.*backgrounds"):
+        SyntheticClips(media=media)
+
+
+# ---- collecting ----
+
+
+def test_collect_keeps_what_is_usable(tmp_path):
+    source, out = tmp_path / "package", tmp_path / "out"
+    photograph(source / "usr/share/pictures/a.png", (1200, 800))
+    photograph(source / "usr/share/pictures/a_copy.png", (600, 400), seed=0)
+    Image.open(source / "usr/share/pictures/a.png").resize((600, 400)).save(source / "usr/share/pictures/a_copy.png")
+    Image.new("RGB", (400, 300), GREEN).save(source / "drawing.png")
+    photograph(source / "icons/small.png", (64, 64))
+    assert collect_backgrounds(source, out) == 1
+    (kept,) = out.glob("*/backgrounds/package/*.jpg")
+    assert kept.name == "package-pictures-a.jpg" and Image.open(kept).size == (1024, 683)
+
+    cutout(source / "good.png", size=(900, 300))
+    Image.new("RGBA", (90, 90)).save(source / "empty.png")
+    Image.new("RGBA", (90, 90), (*GREEN, 255)).save(source / "full.png")
+    pieces = Image.new("RGBA", (90, 90))
+    for x, y in itertools.product((5, 65), repeat=2):
+        ImageDraw.Draw(pieces).ellipse((x, y, x + 20, y + 20), fill=(*GREEN, 255))
+    pieces.save(source / "pieces.png")
+    cutout(source / "letters/good.png")
+    assert collect_cutouts(source, out, exclude=["letters/*"]) == 1
+    (kept,) = out.glob("*/cutouts/package/*.png")
+    assert kept.name == "package-good.png" and Image.open(kept).size == (384, 128)
+    with pytest.raises(NotADirectoryError):
+        collect_cutouts(tmp_path / "missing", out)
+
+
+def test_collect_finds_pictures_in_resource_files(tmp_path):
+    webp = photograph(tmp_path / "a.webp", (300, 300)).read_bytes()
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package/b.rcc").write_bytes(b"qres0123" + webp + b"RIFFxyz" + webp[:12] + b"\0\0")
+    assert collect_backgrounds(tmp_path / "package", tmp_path / "out") == 1
+
+
+def test_held_out_names_are_fixed():
+    names = [f"package-{word}" for word in map(str.__mul__, "abcdefghij" * 40, range(1, 401))]
+    assert 0.07 < np.mean([is_heldout(name) for name in names]) < 0.17
+    assert is_heldout("package-apple") == is_heldout("package-apple_02") == is_heldout("Package-Apple-1_left")
+    words = ("cat", "dog", "cow", "pig", "hen", "owl", "bee", "ant", "fox", "elk", "emu", "yak")
+    # Pictures must not change sides from one version to the next.
+    assert {word for word in words if is_heldout(word)} == {"owl"}
+
+
+# ---- the teacher ----
+
+
+class FakePredictor:
+    """Answers a click in the left half by the left half, elsewhere by the right quarter; each mask thrice."""
+
+    def set_image(self, image):
+        self.size = image.shape[:2]
+
+    def predict(self, points, labels, *, multimask_output, return_logits):
+        assert points.shape[1:] == (1, 2) and labels.shape == points.shape[:2] and (labels == 1).all()
+        assert multimask_output and return_logits
+        height, width = self.size
+        answers, ious = [], []
+        for x, _ in points[:, 0]:
+            sure, unsure = np.full((2, height, width), -9, np.float32)
+            sure[:, : width // 2] = 9
+            unsure[:, : width // 2] = np.linspace(3, -3, width // 2)  # unstable
+            if x > width / 2:
+                sure = sure[:, ::-1].copy()
+                sure[:, : -width // 4] = -9
+            tiny = np.full_like(sure, -9)
+            tiny[:2, :2] = 9
+            answers.append([sure, unsure, tiny])
+            ious.append([0.95 if x < width / 2 else 0.9, 0.99, 0.99])
+        answers.append([np.full((height, width), 9, np.float32)] * 3)
+        return np.array(answers[:-1]), np.array(ious, np.float32), np.zeros(0)
+
+
+def test_teacher_keeps_sure_and_distinct_objects(tmp_path, caplog):
+    good = photograph(tmp_path / "in/photo.png", (80, 60))
+    bad = tmp_path / "in/text.jpg"
+    bad.write_text("no picture")
+    results = list(teach_cutouts([good, bad], FakePredictor(), tmp_path / "media", points_per_side=4, batch=3))
+    assert results == [(good, 2), (bad, 0)]
+    assert "text.jpg" in caplog.text
+    first, second = (Image.open(tmp_path / f"media/cutouts/photo_png_0{i}.png") for i in range(2))
+    assert (first.mode, first.size, second.size) == ("RGBA", (40, 60), (20, 60))
+    pixels = np.asarray(Image.open(good))
+    np.testing.assert_array_equal(np.asarray(first)[..., :3], pixels[:, :40])
+    np.testing.assert_array_equal(np.asarray(second)[..., :3], pixels[:, 60:])
+    assert Media([tmp_path / "media"], 64).has_cutouts
