@@ -1,0 +1,157 @@
+"""A dense auxiliary task for models trained from scratch: which pixels belong together, and where objects end."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2fast.training.data.batch import ClipBatch
+from sam2fast.training.losses import balanced_bce_and_dice
+from sam2fast.training.model import ClipPrediction
+
+
+class DenseAuxiliary(nn.Module):
+    """Supervises an image's features directly, where prompts alone leave a new model on a plateau.
+
+    Its heads belong to the training, not to the model. Affinity: embeddings of pairs of pixels are alike exactly if
+    both show the same object; half of the pairs are neighbours. Boundary: a map of the pixels that differ from one of
+    their four neighbours.
+
+    Args:
+        channels: of the features.
+        embedding_dim: length of a pixel's embedding.
+        num_pairs: pairs drawn for each image.
+        radius: largest distance of the pixels of a near pair, in pixels of the features, along either axis.
+        pair_background: whether two pixels of the background are a pair that belongs together; without, they are
+            left out.
+
+    Raises:
+        ValueError: a size that is not positive.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        embedding_dim: int = 32,
+        num_pairs: int = 1024,
+        radius: int = 4,
+        pair_background: bool = True,
+    ) -> None:
+        super().__init__()
+        sizes = {"channels": channels, "embedding_dim": embedding_dim, "num_pairs": num_pairs, "radius": radius}
+        if wrong := [f"{name}={value}" for name, value in sizes.items() if value < 1]:
+            raise ValueError(f"sizes must be positive, got {', '.join(wrong)}")
+        self.num_pairs = num_pairs
+        self.radius = radius
+        self.pair_background = pair_background
+        self.embedding = nn.Conv2d(channels, embedding_dim, 1)
+        self.boundary = nn.Conv2d(channels, 1, 1)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(5.0)))
+        self.bias = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, features: Tensor, ids: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Scalars ``loss_affinity`` and ``loss_boundary``, averaged over pairs and over images.
+
+        Args:
+            features: ``(B, C, h, w)``.
+            ids: integers ``(B, H, W)`` of any size, sampled at the centres of the features' pixels; 0 for background.
+            generator: draws the pairs, on any device.
+
+        Raises:
+            ValueError: shapes or dtypes other than these.
+        """
+        if features.ndim != 4 or ids.ndim != 3 or len(features) != len(ids):
+            raise ValueError(
+                f"expected features (B, C, h, w) and ids (B, H, W), got {tuple(features.shape)} and {tuple(ids.shape)}"
+            )
+        if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
+            raise ValueError(f"ids must be integers, got {ids.dtype}")
+        ids = sample_ids(ids, features.shape[2], features.shape[3])
+        embedding, boundary = self.embedding(features), self.boundary(features)
+        return {
+            "loss_affinity": self._affinity(embedding.float(), ids, generator),
+            "loss_boundary": balanced_bce_and_dice(boundary[:, 0], find_boundaries(ids)).mean(),
+        }
+
+    def _affinity(self, embedding: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
+        first, second = draw_pairs(ids, self.num_pairs, self.radius, generator)  # (B, K)
+        unit = F.normalize(embedding.flatten(2), dim=1)  # (B, C, h·w)
+        flat = ids.flatten(1)
+        similarity = (_pick(unit, first) * _pick(unit, second)).sum(1)
+        same = flat.gather(1, first) == flat.gather(1, second)
+        logits = self.log_scale.exp() * similarity + self.bias
+        losses = F.binary_cross_entropy_with_logits(logits, same.to(logits.dtype), reduction="none")
+        counted = first != second
+        if not self.pair_background:
+            counted = counted & ~(same & (flat.gather(1, first) == 0))
+        # Both kinds of pairs weigh the same, however many were drawn.
+        kinds = (same & counted, ~same & counted)
+        return sum((losses * kind).sum() / kind.sum().clamp(min=1) for kind in kinds) / 2  # type: ignore[return-value]
+
+
+def _pick(maps: Tensor, pixels: Tensor) -> Tensor:
+    """``(B, C, K)``: values of maps ``(B, C, P)`` at pixels ``(B, K)``."""
+    return maps.gather(2, pixels[:, None].expand(-1, maps.shape[1], -1))
+
+
+def sample_ids(ids: Tensor, height: int, width: int) -> Tensor:
+    """Ids ``(B, height, width)`` at the pixels of ``(B, H, W)`` nearest to the centres of a grid's cells."""
+    rows, columns = (
+        ((torch.arange(n, device=ids.device) * 2 + 1) * size).div(2 * n, rounding_mode="floor")
+        for n, size in ((height, ids.shape[1]), (width, ids.shape[2]))
+    )
+    return ids[:, rows[:, None], columns]
+
+
+def find_boundaries(ids: Tensor) -> Tensor:
+    """Bool ``(B, H, W)``: pixels of ``ids`` that differ from the one above, below, left or right."""
+    result = torch.zeros_like(ids, dtype=torch.bool)
+    down = ids[:, 1:] != ids[:, :-1]
+    across = ids[:, :, 1:] != ids[:, :, :-1]
+    for part, differs in (
+        (result[:, 1:], down),
+        (result[:, :-1], down),
+        (result[:, :, 1:], across),
+        (result[:, :, :-1], across),
+    ):
+        part |= differs
+    return result
+
+
+def draw_pairs(ids: Tensor, num_pairs: int, radius: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pairs of pixels, as indices ``(B, num_pairs)`` into flattened ids ``(B, H, W)``, every id as often as another.
+
+    The second pixel of the first half lies within ``radius`` of the first along either axis, that of the rest
+    anywhere.
+    """
+    B, H, W = ids.shape
+    device, ids = ids.device, ids.to(generator.device)
+    values, region = ids.unique(return_inverse=True)
+    region = (region.view(B, H * W) + torch.arange(B, device=ids.device)[:, None] * len(values)).flatten()
+    weight = region.bincount()[region].double().reciprocal().view(B, H * W)
+    first, far = weight.multinomial(2 * num_pairs, replacement=True, generator=generator).chunk(2, dim=1)
+    step = torch.randint(-radius, radius + 1, (2, B, num_pairs), generator=generator, device=ids.device)
+    y = (first // W + step[0]).clamp(0, H - 1)
+    x = (first % W + step[1]).clamp(0, W - 1)
+    is_near = torch.arange(num_pairs, device=ids.device) < (num_pairs + 1) // 2
+    return first.to(device), torch.where(is_near, y * W + x, far).to(device)
+
+
+def dense_features(prediction: ClipPrediction) -> Tensor:
+    """All levels ``(N, sum of C_i, h, w)`` at the finest level's size."""
+    size = prediction.levels[0].shape[-2:]
+    levels = [prediction.levels[0]]
+    levels += [F.interpolate(level, size=size, mode="bilinear", align_corners=False) for level in prediction.levels[1:]]
+    return torch.cat([level.float() for level in levels], dim=1)
+
+
+def object_ids(batch: ClipBatch) -> Tensor:
+    """Each pixel's object ``(T * B, S, S)``, counted from 1; 0 for none of them."""
+    T, num_objects, *size = batch.masks.shape
+    ids = torch.zeros(T, batch.num_videos, *size, dtype=torch.int32, device=batch.masks.device)
+    numbers = torch.arange(1, num_objects + 1, dtype=torch.int32, device=ids.device)[:, None, None]
+    # Objects of one picture rarely overlap; where they do, the later one counts.
+    for o, video in enumerate(batch.video.tolist()):
+        ids[:, video] = torch.where(batch.masks[:, o], numbers[o], ids[:, video])
+    return ids.flatten(0, 1)

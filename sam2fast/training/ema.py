@@ -1,0 +1,102 @@
+"""An exponential moving average of a model's parameters."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class ExponentialMovingAverage:
+    """Averages a model's parameters over its training, in fp32 (fp64 for fp64 parameters), beside the model.
+
+    Buffers are not averaged. Make it when the model is on its device.
+
+    Args:
+        model: starts the average and is what :meth:`update` reads.
+        decay: what an update keeps of the average, in [0, 1).
+        warmup: keeps no more than ``(1 + step) / (10 + step)``, so that the start is soon forgotten.
+
+    Raises:
+        ValueError: a decay outside [0, 1).
+    """
+
+    def __init__(self, model: nn.Module, decay: float, warmup: bool = True) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must lie in [0, 1), got {decay}")
+        self.model = model
+        self.decay = decay
+        self.warmup = warmup
+        self.average = {
+            name: value.detach().to(torch.promote_types(value.dtype, torch.float32), copy=True)
+            for name, value in model.named_parameters()
+        }
+
+    def decay_at(self, step: int) -> float:
+        """What the update of a step, counted from 0, keeps of the average."""
+        return min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Moves the average towards the model's parameters, after the optimiser's step number ``step``."""
+        values = self._parameters(self.model)
+        averages = list(self.average.values())
+        targets = [values[name].detach().to(average) for name, average in self.average.items()]
+        torch._foreach_lerp_(averages, targets, 1 - self.decay_at(step))
+
+    @torch.no_grad()
+    def copy_to(self, model: nn.Module) -> None:
+        """Writes the average into a model's parameters, rounded to their dtypes.
+
+        Raises:
+            ValueError: its parameters have other names or shapes; nothing is written then.
+        """
+        for name, value in self._parameters(model).items():
+            value.copy_(self.average[name])
+
+    @contextlib.contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """Inside, the model has the average as its parameters; afterwards its own again, bit by bit.
+
+        Changes made to them inside are lost.
+
+        Raises:
+            ValueError: its parameters have other names or shapes.
+        """
+        parameters = self._parameters(model)
+        kept = {name: value.detach().clone() for name, value in parameters.items()}
+        try:
+            self.copy_to(model)
+            yield
+        finally:
+            with torch.no_grad():
+                for name, value in parameters.items():
+                    value.copy_(kept[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The average by parameter names under ``average``; the tensors themselves, which updates change."""
+        return {"average": dict(self.average)}
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Takes what :meth:`state_dict` gave.
+
+        Raises:
+            ValueError: it belongs to parameters of other names or shapes; nothing is changed then.
+        """
+        average: Mapping[str, Tensor] = state_dict["average"]
+        self._check(average, "the state")
+        for name, value in self.average.items():
+            value.copy_(average[name])
+
+    def _parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        parameters = dict(model.named_parameters())
+        self._check(parameters, "the model")
+        return parameters
+
+    def _check(self, others: Mapping[str, Tensor], what: str) -> None:
+        if wrong := sorted(set(self.average) ^ set(others)):
+            raise ValueError(f"{what} and the average do not both have {', '.join(wrong)}")
+        if wrong := [name for name, value in others.items() if value.shape != self.average[name].shape]:
+            raise ValueError(f"{what} and the average differ in the shapes of {', '.join(wrong)}")

@@ -1,0 +1,402 @@
+"""Losses on every prediction a clip makes: each frame, each click, each of the masks offered."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+CORE_LOSS_KEY = "core_loss"
+
+
+class PredictedFrame(Protocol):
+    """What a frame's predictions offer the loss: lists with one entry for each prediction step."""
+
+    @property
+    def multimasks_high_res(self) -> Sequence[Tensor]:
+        """Mask logits ``(O, M, S, S)``."""
+
+    @property
+    def ious(self) -> Sequence[Tensor]:
+        """Predicted IoUs ``(O, M)``."""
+
+    @property
+    def object_scores(self) -> Sequence[Tensor]:
+        """Logits ``(O, 1)`` of the object being visible."""
+
+
+class _MaskSums(torch.autograd.Function):
+    """Sums over pixels from which every mask loss follows, keeping nothing full-size but the input for backward.
+
+    For logits ``(..., P)`` and bool targets that broadcast to them, with ``s`` the probability given to the wrong
+    class: sums of ``s``, of ``ce * s**gamma`` and, ``with_entropy``, of ``ce = -log(1 - s)``, each over the foreground
+    and over the background: ``(..., 2 or 3, 2)``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, gamma: float, with_entropy: bool) -> Tensor:
+        ctx.save_for_backward(logits, targets)
+        ctx.gamma, ctx.with_entropy = gamma, with_entropy
+        wrong, entropy, foreground = _wrongness(logits, targets)
+        sums = []
+        for value in (wrong, entropy * wrong**gamma, entropy)[: 3 if with_entropy else 2]:
+            on = (value * foreground).sum(-1)
+            sums.append(torch.stack([on, value.sum(-1) - on], dim=-1))
+        return torch.stack(sums, dim=-2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        logits, targets = ctx.saved_tensors
+        wrong, entropy, foreground = _wrongness(logits, targets)
+
+        def weight(i: int) -> Tensor:
+            on, off = grad[..., i, 0, None], grad[..., i, 1, None]
+            return torch.addcmul(off, on - off, foreground)
+
+        # By the logit of the wrong class; s' = s (1 - s) and ce' = s.
+        right = 1 - wrong
+        result = weight(0).mul_(right).mul_(wrong)
+        result += entropy.mul_(right).mul_(ctx.gamma).add_(wrong).mul_(wrong**ctx.gamma).mul_(weight(1))
+        if ctx.with_entropy:
+            result += weight(2).mul_(wrong)
+        return result.mul_(1 - 2 * foreground).to(logits.dtype), None, None, None
+
+
+def _wrongness(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Probability of the wrong class, cross entropy, targets as numbers; in fp32, or in fp64 for fp64 logits."""
+    if logits.dtype != torch.float64:
+        logits = logits.float()
+    foreground = targets.to(logits.dtype)
+    against = logits * (1 - 2 * foreground)
+    return torch.sigmoid(against), F.softplus(against, threshold=40), foreground
+
+
+def _mask_sums(logits: Tensor, targets: Tensor, gamma: float = 0.0, with_entropy: bool = False) -> Tensor:
+    return _MaskSums.apply(logits, targets, gamma, with_entropy)
+
+
+def _dice(sums: Tensor, area: Tensor) -> Tensor:
+    """``1 - (2 Σpy + 1) / (Σp + Σy + 1)`` from the sums of the wrong class's probability."""
+    hit, false = area - sums[..., 0, 0], sums[..., 0, 1]
+    return 1 - (2 * hit + 1) / (hit + false + area + 1)
+
+
+def _focal(sums: Tensor, alpha: float) -> Tensor:
+    """Sum over pixels of the focal loss."""
+    on, off = sums[..., 1, 0], sums[..., 1, 1]
+    return alpha * on + (1 - alpha) * off if alpha >= 0 else on + off
+
+
+def _balanced_entropy(sums: Tensor, area: Tensor, num_pixels: int) -> Tensor:
+    """Mean of the cross entropy's averages over foreground and background; a side without pixels counts nothing."""
+    on, off = sums[..., 2, 0], sums[..., 2, 1]
+    return 0.5 * (on / area.clamp(min=1) + off / (num_pixels - area).clamp(min=1))
+
+
+def _binary(targets: Tensor) -> Tensor:
+    """Targets as bool."""
+    if targets.dtype == torch.bool:
+        return targets
+    on = targets != 0
+    if not torch.equal(on.to(targets.dtype), targets):
+        raise ValueError("targets must be bool, or nothing but 0 and 1")
+    return on
+
+
+def _pixels(inputs: Tensor, targets: Tensor, loss_on_multimask: bool) -> tuple[Tensor, Tensor]:
+    if loss_on_multimask and not inputs.ndim == targets.ndim == 4:
+        raise ValueError(
+            f"with loss_on_multimask, inputs and targets are (O, M, H, W); "
+            f"got {tuple(inputs.shape)} and {tuple(targets.shape)}"
+        )
+    start = 2 if loss_on_multimask else 1
+    return inputs.flatten(start), _binary(targets).expand_as(inputs).flatten(start)
+
+
+def dice_loss(inputs: Tensor, targets: Tensor, num_objects: float | Tensor, loss_on_multimask: bool = False) -> Tensor:
+    """One minus the soft Dice coefficient, smoothed by one pixel.
+
+    Args:
+        inputs: logits ``(O, ...)``, or ``(O, M, H, W)`` with ``loss_on_multimask``.
+        targets: binary, of the same shape or one that expands to it.
+        num_objects: what the loss is divided by.
+        loss_on_multimask: gives ``(O, M)`` instead of the sum.
+
+    Raises:
+        ValueError: targets that are not binary, or shapes that do not fit ``loss_on_multimask``.
+
+    Source: ``training.loss_fns.dice_loss``.
+    """
+    x, y = _pixels(inputs, targets, loss_on_multimask)
+    loss = _dice(_mask_sums(x, y), y.sum(-1)) / num_objects
+    return loss if loss_on_multimask else loss.sum()
+
+
+def sigmoid_focal_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    num_objects: float | Tensor,
+    alpha: float = 0.25,
+    gamma: float = 2,
+    loss_on_multimask: bool = False,
+) -> Tensor:
+    """Cross entropy, weighted by the probability of the wrong class to the power ``gamma``.
+
+    Args:
+        inputs: logits ``(O, K, ...)``, averaged over K and summed over the rest, or ``(O, M, H, W)``, averaged over
+            pixels.
+        targets: binary, of the same shape or one that expands to it.
+        num_objects: what the loss is divided by.
+        alpha: weight of the foreground, ``1 - alpha`` that of the background; negative for no weights.
+        gamma: 0 for plain cross entropy.
+        loss_on_multimask: gives ``(O, M)`` instead of the sum.
+
+    Raises:
+        ValueError: targets that are not binary, or shapes that do not fit ``loss_on_multimask``.
+
+    Source: ``training.loss_fns.sigmoid_focal_loss``.
+    """
+    x, y = _pixels(inputs, targets, loss_on_multimask)
+    loss = _focal(_mask_sums(x, y, gamma), alpha) / num_objects
+    return loss / x.shape[-1] if loss_on_multimask else loss.sum() / inputs.shape[1]
+
+
+def iou_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    pred_ious: Tensor,
+    num_objects: float | Tensor,
+    loss_on_multimask: bool = False,
+    use_l1_loss: bool = False,
+) -> Tensor:
+    """Error of predicted IoUs against the IoUs of the predicted masks, squared or absolute.
+
+    Args:
+        inputs: logits ``(O, M, H, W)``; a mask is where they are positive.
+        targets: binary, of the same shape or one that expands to it.
+        pred_ious: ``(O, M)``.
+        num_objects: what the loss is divided by.
+        loss_on_multimask: gives ``(O, M)`` instead of the sum.
+        use_l1_loss: the absolute error.
+
+    Raises:
+        ValueError: inputs or targets without four dimensions, or targets that are not binary.
+
+    Source: ``training.loss_fns.iou_loss``.
+    """
+    x, y = _pixels(inputs, targets, True)
+    predicted = x > 0
+    overlap = (predicted & y).sum(-1)
+    union = predicted.sum(-1) + y.sum(-1) - overlap
+    error = pred_ious - overlap / union.clamp(min=1)
+    loss = (error.abs() if use_l1_loss else error.square()) / num_objects
+    return loss if loss_on_multimask else loss.sum()
+
+
+class MultiStepMultiMasksAndIous(nn.Module):
+    """Focal and Dice loss of the best mask, error of the predicted IoUs, cross entropy of the object scores.
+
+    Summed over frames, prediction steps and objects, and divided by the number of objects, averaged over ranks.
+    Computed in fp32, under autocast too.
+
+    Args:
+        weight_dict: weights of ``loss_mask`` (focal), ``loss_dice``, ``loss_iou`` and, 0 if missing, ``loss_class``.
+        focal_alpha, focal_gamma: of the masks' focal loss.
+        supervise_all_iou: the mean over all masks' IoU errors instead of the best mask's.
+        iou_use_l1_loss: absolute instead of squared errors of IoUs.
+        pred_obj_scores: supervises the object scores, and drops the other terms for objects that are not visible.
+        focal_gamma_obj_score, focal_alpha_obj_score: of the scores' focal loss; by default plain cross entropy.
+
+    Raises:
+        ValueError: a weight is missing or unknown.
+
+    Source: ``training.loss_fns.MultiStepMultiMasksAndIous``.
+    """
+
+    mask_terms: tuple[str, ...] = ("loss_mask", "loss_dice")
+
+    def __init__(
+        self,
+        weight_dict: Mapping[str, float],
+        focal_alpha: float = 0.25,
+        focal_gamma: float = 2,
+        supervise_all_iou: bool = False,
+        iou_use_l1_loss: bool = False,
+        pred_obj_scores: bool = False,
+        focal_gamma_obj_score: float = 0.0,
+        focal_alpha_obj_score: float = -1,
+    ) -> None:
+        super().__init__()
+        terms = ("loss_mask", "loss_dice", "loss_iou", "loss_class")
+        if missing := set(terms[:3]) - set(weight_dict):
+            raise ValueError(f"weight_dict has no weight for {', '.join(sorted(missing))}")
+        if unknown := set(weight_dict) - set(terms):
+            raise ValueError(f"weight_dict has unknown entries {', '.join(sorted(unknown))}; known are {terms}")
+        self.weight_dict = {"loss_class": 0.0, **weight_dict}
+        self.focal_alpha = focal_alpha
+        self.focal_gamma = focal_gamma
+        self.supervise_all_iou = supervise_all_iou
+        self.iou_use_l1_loss = iou_use_l1_loss
+        self.pred_obj_scores = pred_obj_scores
+        self.focal_gamma_obj_score = focal_gamma_obj_score
+        self.focal_alpha_obj_score = focal_alpha_obj_score
+
+    def forward(self, outputs: Sequence[PredictedFrame | Mapping[str, Any]], targets: Tensor) -> dict[str, Tensor]:
+        """Scalars of each term, without weights, and ``core_loss``, their weighted sum.
+
+        Args:
+            outputs: T frames, as :class:`PredictedFrame` or as the original's dictionaries.
+            targets: true masks ``(T, O, S, S)``, binary.
+
+        Raises:
+            ValueError: outputs and targets do not fit each other.
+        """
+        if len(outputs) != len(targets):
+            raise ValueError(f"{len(outputs)} predicted frames, but targets of {len(targets)}")
+        weights = self.current_weights()
+        num_objects = self._count_objects(targets)
+        losses = {name: torch.zeros((), device=targets.device) for name in (*self.mask_terms, "loss_iou", "loss_class")}
+        for frame, target in zip(outputs, _binary(targets), strict=True):
+            for step in _steps(frame):
+                for name, value in self._step(*step, target, weights).items():
+                    losses[name] = losses[name] + value / num_objects
+        total = torch.zeros((), device=targets.device)
+        for name, weight in weights.items():
+            # A term that is switched off may be infinite.
+            if weight != 0:
+                total = total + weight * losses[name]
+        return {**losses, CORE_LOSS_KEY: total}
+
+    def current_weights(self) -> dict[str, float]:
+        """The weight of every term now."""
+        return self.weight_dict
+
+    def _step(
+        self, masks: Tensor, ious: Tensor, scores: Tensor, target: Tensor, weights: Mapping[str, float]
+    ) -> dict[str, Tensor]:
+        """Every term of one prediction: ``(O, M, S, S)``, ``(O, M)``, ``(O, 1)`` against ``(O, S, S)``."""
+        num_objects, M = ious.shape
+        if masks.shape != (num_objects, M, *target.shape[1:]) or len(target) != num_objects:
+            raise ValueError(
+                f"masks {tuple(masks.shape)} and IoUs {tuple(ious.shape)} do not fit targets {tuple(target.shape)}"
+            )
+        pixels, truth = masks.flatten(2), target.flatten(1)
+        area = truth.sum(1)
+        iou_errors = iou_loss(masks, target[:, None], ious, 1.0, True, self.iou_use_l1_loss)
+        rows = torch.arange(num_objects, device=masks.device)
+        best = torch.zeros_like(rows)
+        if M > 1:
+            # Only the chosen masks are differentiated.
+            with torch.no_grad():
+                every = self._mask_losses(pixels, truth[:, None], area[:, None])
+                best = sum(weights[name] * every[name] for name in self.mask_terms).argmin(1)  # type: ignore[union-attr]
+        losses = self._mask_losses(pixels[rows, best] if M > 1 else pixels[:, 0], truth, area)
+        average = self.supervise_all_iou and M > 1
+        losses["loss_iou"] = iou_errors.mean(1) if average else iou_errors[rows, best]
+        visible = area > 0
+        if not self.pred_obj_scores:
+            return {name: value.sum() for name, value in losses.items()}
+        losses = {name: (value * visible).sum() for name, value in losses.items()}
+        losses["loss_class"] = sigmoid_focal_loss(
+            scores, visible[:, None], 1.0, self.focal_alpha_obj_score, self.focal_gamma_obj_score
+        )
+        return losses
+
+    def _mask_losses(self, logits: Tensor, targets: Tensor, area: Tensor) -> dict[str, Tensor]:
+        """The terms of ``mask_terms``, ``(...)`` each, of logits ``(..., P)`` whose targets have ``area`` pixels."""
+        sums = _mask_sums(logits, targets, self.focal_gamma)
+        return {"loss_mask": _focal(sums, self.focal_alpha) / logits.shape[-1], "loss_dice": _dice(sums, area)}
+
+    @staticmethod
+    def _count_objects(targets: Tensor) -> float | Tensor:
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return max(1.0, float(targets.shape[1]))
+        count = torch.tensor(float(targets.shape[1]), device=targets.device)
+        torch.distributed.all_reduce(count)
+        return (count / torch.distributed.get_world_size()).clamp(min=1)
+
+
+class FromScratchLoss(MultiStepMultiMasksAndIous):
+    """Adds cross entropy to the mask's loss, for models that start from nothing.
+
+    The focal weights of the original then collapse to empty masks: they hardly count the few foreground pixels. The
+    balanced half counts foreground and background equally; it makes masks too large and is meant to fade out.
+
+    Args:
+        bce_weight: of the cross entropy, averaged over pixels (``loss_bce``).
+        balanced_bce_weight: of the mean of its averages over the foreground and over the background
+            (``loss_balanced_bce``). A side without pixels counts nothing.
+        balanced_bce_until: share of the training at which that weight, falling linearly, reaches 0;
+            infinite to keep it.
+        weight_dict, **kwargs: see :class:`MultiStepMultiMasksAndIous`.
+
+    Attributes:
+        where: share of the training that is done, in [0, 1]; the trainer sets it.
+
+    Raises:
+        ValueError: as the base class, or ``balanced_bce_until`` is not positive.
+    """
+
+    mask_terms = ("loss_mask", "loss_dice", "loss_bce", "loss_balanced_bce")
+
+    def __init__(
+        self,
+        weight_dict: Mapping[str, float],
+        bce_weight: float = 0.0,
+        balanced_bce_weight: float = 0.0,
+        balanced_bce_until: float = float("inf"),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(weight_dict, **kwargs)
+        if not balanced_bce_until > 0:
+            raise ValueError(f"balanced_bce_until must be positive, got {balanced_bce_until}")
+        self.bce_weight = bce_weight
+        self.balanced_bce_weight = balanced_bce_weight
+        self.balanced_bce_until = balanced_bce_until
+        self.where = 0.0
+
+    def current_weights(self) -> dict[str, float]:
+        left = max(0.0, 1 - self.where / self.balanced_bce_until)
+        return {
+            **self.weight_dict,
+            "loss_bce": self.bce_weight,
+            "loss_balanced_bce": self.balanced_bce_weight * left,
+        }
+
+    def _mask_losses(self, logits: Tensor, targets: Tensor, area: Tensor) -> dict[str, Tensor]:
+        num_pixels = logits.shape[-1]
+        sums = _mask_sums(logits, targets, self.focal_gamma, with_entropy=True)
+        return {
+            "loss_mask": _focal(sums, self.focal_alpha) / num_pixels,
+            "loss_dice": _dice(sums, area),
+            "loss_bce": sums[..., 2, :].sum(-1) / num_pixels,
+            "loss_balanced_bce": _balanced_entropy(sums, area, num_pixels),
+        }
+
+
+def balanced_bce_and_dice(inputs: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy, foreground and background weighing the same, plus :func:`dice_loss`: ``(...)``.
+
+    Args:
+        inputs: logits ``(..., H, W)``.
+        targets: binary, of the same shape.
+    """
+    x, y = inputs.flatten(-2), _binary(targets).flatten(-2)
+    sums, area = _mask_sums(x, y, with_entropy=True), y.sum(-1)
+    return _balanced_entropy(sums, area, x.shape[-1]) + _dice(sums, area)
+
+
+def _steps(frame: PredictedFrame | Mapping[str, Any]) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Masks, IoUs and object scores of each prediction step."""
+    if isinstance(frame, Mapping):
+        masks = frame["multistep_pred_multimasks_high_res"]
+        ious, scores = frame["multistep_pred_ious"], frame["multistep_object_score_logits"]
+    else:
+        masks, ious, scores = frame.multimasks_high_res, frame.ious, frame.object_scores
+    if not len(masks) == len(ious) == len(scores):
+        raise ValueError(f"{len(masks)} steps of masks, {len(ious)} of IoUs, {len(scores)} of object scores")
+    return list(zip(masks, ious, scores, strict=True))

@@ -1,0 +1,324 @@
+"""Optimisers whose options are scheduled separately for groups of parameters, chosen by name or by module."""
+
+import inspect
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from hydra.utils import get_class
+from torch import Tensor, nn
+
+from sam2fast.config import official_to_ours
+
+# Called with where in [0, 1], and with the number of steps if it has a parameter of that name.
+Scheduler = Callable[..., float]
+
+
+@dataclass(frozen=True)
+class ScheduledOption:
+    """How one of the optimiser's options develops for some parameters; without a scheduler, it keeps its default."""
+
+    option: str
+    parameter_names: frozenset[str]
+    scheduler: Scheduler | None = None
+
+
+# Called with keywords scheduler_cfgs, a list for each option, and model; returns such lists.
+ParamGroupModifier = Callable[..., list[list[ScheduledOption]]]
+
+
+class ValueScaler:
+    """``mult_val`` times what ``scheduler`` gives. Source: ``training.optimizer.ValueScaler``."""
+
+    def __init__(self, scheduler: Scheduler, mult_val: float) -> None:
+        self.scheduler = scheduler
+        self.mult_val = mult_val
+
+    def __call__(self, *args: Any, **kwargs: Any) -> float:
+        return self.scheduler(*args, **kwargs) * self.mult_val
+
+
+class Optimizer:
+    """A torch optimiser and, for each of its groups, schedulers of its options.
+
+    Every option starts with its value at 0. Source: ``training.optimizer.Optimizer``.
+
+    Args:
+        optimizer: any of torch's.
+        schedulers: for each of its groups, schedulers by option; None for none at all.
+
+    Raises:
+        ValueError: not one mapping for each group, or an option that the optimiser does not have.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, schedulers: Sequence[Mapping[str, Scheduler]] | None = None
+    ) -> None:
+        self.optimizer = optimizer
+        self.schedulers = [{} for _ in optimizer.param_groups] if schedulers is None else [dict(s) for s in schedulers]
+        if len(self.schedulers) != len(optimizer.param_groups):
+            raise ValueError(f"{len(self.schedulers)} sets of schedulers for {len(optimizer.param_groups)} groups")
+        if unknown := set().union(*self.schedulers) - set(optimizer.defaults):
+            raise ValueError(
+                f"{type(optimizer).__name__} has no option {', '.join(sorted(unknown))}; "
+                f"its options are {', '.join(optimizer.defaults)}"
+            )
+        self.step_schedulers(0.0, 0)
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The torch optimiser's groups."""
+        return self.optimizer.param_groups
+
+    def step_schedulers(self, where: float, step: int | None = None) -> None:
+        """Sets every scheduled option to its value at ``where``, the share of the training that is done.
+
+        ``step``, the number of steps, goes to those schedulers that take it.
+        """
+        for group, schedulers in zip(self.param_groups, self.schedulers, strict=True):
+            for option, scheduler in schedulers.items():
+                group[option] = scheduler(step=step, where=where) if _takes_step(scheduler) else scheduler(where)
+
+    def step(
+        self, where: float | None = None, step: int | None = None, closure: Callable[[], float] | None = None
+    ) -> Any:
+        """Updates the parameters, with the options at ``where`` if it is given; returns what ``closure`` returned."""
+        if where is not None:
+            self.step_schedulers(where, step)
+        return self.optimizer.step() if closure is None else self.optimizer.step(closure)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clears the gradients."""
+        self.optimizer.zero_grad(set_to_none=set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The torch optimiser's, as the original stores it. Schedulers have no state."""
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes what :meth:`state_dict` gave, also the options' values until schedulers are next stepped.
+
+        Raises:
+            ValueError: the state is that of other groups.
+        """
+        self.optimizer.load_state_dict(state_dict)
+
+
+def construct_optimizer(
+    model: nn.Module,
+    optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
+    options: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    param_group_modifiers: Sequence[ParamGroupModifier] = (),
+    companions: Mapping[str, nn.Module] | None = None,
+) -> Optimizer:
+    """An optimiser of all parameters of a model, those that are frozen now included.
+
+    Groups are, as in the original, the combinations of one entry of each option, in the order of their product, less
+    the empty ones; parameters keep the model's order.
+
+    Args:
+        model: its parameters go by their names in it.
+        optimizer: makes the torch optimiser from groups, such as ``functools.partial(torch.optim.AdamW, eps=1e-6)``.
+        options: for each option, such as ``lr``, its entries. An entry has a ``scheduler``, and ``param_names``,
+            patterns such as ``*bias*``, or ``module_cls_names``, classes such as ``torch.nn.LayerNorm``, whose
+            instances' own parameters, those of subclasses too, it takes; original classes mean ours. An entry with
+            neither takes the rest. Without such an entry the rest keeps the optimiser's default.
+        param_group_modifiers: change the entries before groups are made, such as
+            ``functools.partial(layer_decay_param_modifier, layer_decay_value=0.9, apply_to="image_encoder.trunk")``.
+        companions: other modules to train with the model, by the prefix of their parameters' names.
+
+    Raises:
+        ValueError: a pattern or class that matches nothing, entries that share a parameter, two entries for the rest,
+            an option that the optimiser does not have, or a companion's parameter with a name of the model's.
+
+    Source: ``training.optimizer.construct_optimizer``.
+    """
+    modules = _named_modules(model, companions or {})
+    parameters = dict(_own_parameters(modules))
+    if not options:
+        return Optimizer(optimizer([{"params": list(parameters.values())}]))
+    entries = [_resolve_option(option, configs, modules, parameters) for option, configs in options.items()]
+    for modifier in param_group_modifiers:
+        entries = modifier(scheduler_cfgs=entries, model=model)
+    groups, schedulers = [], []
+    for combination in itertools.product(*entries):
+        names = frozenset.intersection(*(entry.parameter_names for entry in combination))
+        if names:
+            groups.append({"params": [value for name, value in parameters.items() if name in names]})
+            schedulers.append({entry.option: entry.scheduler for entry in combination if entry.scheduler is not None})
+    _check_groups(groups, parameters)
+    return Optimizer(optimizer(groups), schedulers)
+
+
+def layer_decay_param_modifier(
+    scheduler_cfgs: list[list[ScheduledOption]],
+    model: nn.Module,
+    layer_decay_value: float,
+    layer_decay_min: float | None = None,
+    apply_to: str = "",
+    overrides: Sequence[Mapping[str, Any]] = (),
+) -> list[list[ScheduledOption]]:
+    """Scales learning rates down, layer by layer, towards the input of a part of the model.
+
+    A parameter of layer i of n gets ``layer_decay_value ** (n + 1 - i)`` of its rate, parameters elsewhere all of it.
+
+    Args:
+        scheduler_cfgs: entries for each option; only those of ``lr`` are changed.
+        model: the part that ``apply_to`` names has ``get_num_layers()`` and ``get_layer_id(parameter_name)``.
+        layer_decay_value: the factor from one layer to the one before.
+        layer_decay_min: the least factor.
+        apply_to: name of the part; the whole model by default.
+        overrides: mappings with ``pattern`` and ``value``: the factor of the part's parameters of these names, the
+            first that fits.
+
+    Raises:
+        ValueError: the model has no such part, or the part knows no layers.
+
+    Source: ``training.optimizer.layer_decay_param_modifier``.
+    """
+    try:
+        part: Any = model.get_submodule(apply_to)
+    except AttributeError:
+        raise ValueError(f"apply_to names {apply_to!r}, but the model has no such module") from None
+    if not (hasattr(part, "get_num_layers") and hasattr(part, "get_layer_id")):
+        raise ValueError(f"{type(part).__name__}, which apply_to names, has no get_num_layers and get_layer_id")
+    last = part.get_num_layers() + 1
+
+    def layer_and_scale(name: str) -> tuple[Any, float]:
+        layer = part.get_layer_id(name) if name.startswith(apply_to) else last
+        if name.startswith(apply_to):
+            for override in overrides:
+                if fnmatchcase(name, override["pattern"]):
+                    return override["pattern"], float(override["value"])
+        scale = layer_decay_value ** (last - layer)
+        return layer, scale if layer_decay_min is None else max(scale, layer_decay_min)
+
+    def split(entry: ScheduledOption) -> list[ScheduledOption]:
+        if entry.option != "lr" or entry.scheduler is None:
+            return [entry]
+        names_of_layer: dict[Any, set[str]] = {}
+        scales: dict[Any, float] = {}
+        # Sorted, so that groups have the same order in every run and a stored state fits.
+        for name in sorted(entry.parameter_names):
+            layer, scale = layer_and_scale(name)
+            names_of_layer.setdefault(layer, set()).add(name)
+            scales.setdefault(layer, scale)
+        return [
+            replace(entry, parameter_names=frozenset(names), scheduler=ValueScaler(entry.scheduler, scales[layer]))
+            for layer, names in names_of_layer.items()
+        ]
+
+    return [[part for entry in entries for part in split(entry)] for entries in scheduler_cfgs]
+
+
+class GradientClipper:
+    """Scales gradients down to a total norm of at most ``max_norm``; None leaves them.
+
+    Source: ``training.optimizer.GradientClipper``, which returns nothing.
+    """
+
+    def __init__(self, max_norm: float | None = 1.0, norm_type: float = 2) -> None:
+        self.max_norm = None if max_norm is None else float(max_norm)
+        self.norm_type = norm_type
+
+    def __call__(self, model: nn.Module | Iterable[Tensor]) -> Tensor:
+        """The norm of all gradients before clipping, a scalar.
+
+        Args:
+            model: a module or parameters.
+        """
+        parameters = list(model.parameters() if isinstance(model, nn.Module) else model)
+        if self.max_norm is None:
+            norms = [torch.linalg.vector_norm(p.grad, self.norm_type) for p in parameters if p.grad is not None]
+            return torch.linalg.vector_norm(torch.stack(norms), self.norm_type) if norms else torch.tensor(0.0)
+        return nn.utils.clip_grad_norm_(parameters, self.max_norm, self.norm_type)
+
+
+def _takes_step(scheduler: Scheduler) -> bool:
+    while isinstance(scheduler, ValueScaler):
+        scheduler = scheduler.scheduler
+    return "step" in inspect.signature(scheduler).parameters
+
+
+def _named_modules(model: nn.Module, companions: Mapping[str, nn.Module]) -> list[tuple[str, nn.Module]]:
+    """Every module with its full name, which ends in a dot unless it is the model itself."""
+    roots = [("", model), *((f"{name}.", companion) for name, companion in companions.items())]
+    return [(f"{prefix}{name}." if name else prefix, m) for prefix, root in roots for name, m in root.named_modules()]
+
+
+def _own_parameters(modules: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Parameter]]:
+    """Every parameter once, under its first name, in the order of ``named_parameters``."""
+    named: dict[str, nn.Parameter] = {}
+    seen: set[nn.Parameter] = set()
+    for prefix, module in modules:
+        for name, value in module.named_parameters(recurse=False):
+            if value in seen:
+                continue
+            if prefix + name in named:
+                raise ValueError(f"two parameters are called {prefix}{name}; give the companion another prefix")
+            seen.add(value)
+            named[prefix + name] = value
+    return list(named.items())
+
+
+def _resolve_option(
+    option: str,
+    configs: Sequence[Mapping[str, Any]],
+    modules: list[tuple[str, nn.Module]],
+    parameters: Mapping[str, nn.Parameter],
+) -> list[ScheduledOption]:
+    """The entries of an option with the names that they take."""
+    owner: dict[str, str] = {}
+    taken: list[frozenset[str] | None] = []
+    for config in configs:
+        names: frozenset[str] | None = None
+        if "param_names" in config or "module_cls_names" in config:
+            matches = {pattern: _match_names(pattern, parameters) for pattern in config.get("param_names") or ()}
+            for name in config.get("module_cls_names") or ():
+                matches[name] = _match_modules(name, modules, parameters)
+            if empty := [pattern for pattern, found in matches.items() if not found]:
+                raise ValueError(f"{option}: {', '.join(map(repr, empty))} matches no parameter of the model")
+            names = frozenset().union(*matches.values())
+            for name in sorted(names & set(owner)):
+                raise ValueError(f"{option}: both {owner[name]} and {', '.join(matches)} take {name}")
+            owner.update(dict.fromkeys(names, ", ".join(matches)))
+        taken.append(names)
+    if taken.count(None) > 1:
+        raise ValueError(f"{option}: {taken.count(None)} entries have neither param_names nor module_cls_names")
+    rest = frozenset(parameters) - set(owner)
+    entries = [
+        ScheduledOption(option, rest if names is None else names, config["scheduler"])
+        for config, names in zip(configs, taken, strict=True)
+    ]
+    return entries if None in taken else [*entries, ScheduledOption(option, rest)]
+
+
+def _match_names(pattern: str, parameters: Mapping[str, nn.Parameter]) -> set[str]:
+    return {name for name in parameters if fnmatchcase(name, pattern)}
+
+
+def _match_modules(
+    class_name: str, modules: list[tuple[str, nn.Module]], parameters: Mapping[str, nn.Parameter]
+) -> set[str]:
+    kind = get_class(official_to_ours(class_name))
+    owned = {
+        prefix + name
+        for prefix, module in modules
+        if isinstance(module, kind)
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    return owned & set(parameters)
+
+
+def _check_groups(groups: list[dict[str, Any]], parameters: Mapping[str, nn.Parameter]) -> None:
+    """Modifiers may have lost or doubled some."""
+    count = {name: 0 for name in parameters}
+    name_of = {value: name for name, value in parameters.items()}
+    for group in groups:
+        for value in group["params"]:
+            count[name_of[value]] += 1
+    if wrong := [name for name, n in count.items() if n != 1]:
+        raise ValueError(f"modifiers left these parameters in no group or in several: {', '.join(wrong)}")

@@ -1,0 +1,133 @@
+"""Values that change during a training, as functions of the share of it that is done.
+
+Names, arguments and values are those of ``fvcore.common.param_scheduler``; the end, ``where = 1``, belongs to them too.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+# A share that rounding has put just before a boundary counts as past it.
+WHERE_EPSILON = 1e-6
+
+
+class Schedule(Protocol):
+    """A value for each ``where`` in [0, 1]."""
+
+    def __call__(self, where: float) -> float: ...
+
+
+def _check(where: float) -> float:
+    if not 0 <= where <= 1:
+        raise ValueError(f"where, the share of the training that is done, must lie in [0, 1]; got {where}")
+    return where
+
+
+class ConstantParamScheduler:
+    """Always ``value``."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __call__(self, where: float) -> float:
+        _check(where)
+        return self.value
+
+
+class LinearParamScheduler:
+    """From ``start_value`` to ``end_value`` along a line."""
+
+    def __init__(self, start_value: float, end_value: float) -> None:
+        self.start_value, self.end_value = start_value, end_value
+
+    def __call__(self, where: float) -> float:
+        return self.end_value * _check(where) + self.start_value * (1 - where)
+
+
+class CosineParamScheduler:
+    """From ``start_value`` to ``end_value`` along half a period of the cosine, flat at both ends."""
+
+    def __init__(self, start_value: float, end_value: float) -> None:
+        self.start_value, self.end_value = start_value, end_value
+
+    def __call__(self, where: float) -> float:
+        share = 1 + math.cos(math.pi * _check(where))
+        return self.end_value + 0.5 * (self.start_value - self.end_value) * share
+
+
+class StepParamScheduler:
+    """Each of ``values`` for an equal share of the training.
+
+    Args:
+        num_updates: without effect, as in the original.
+
+    Raises:
+        ValueError: no values, or ``num_updates`` is not positive.
+    """
+
+    def __init__(self, num_updates: float, values: Sequence[float]) -> None:
+        if num_updates <= 0 or not values:
+            raise ValueError(f"expected a positive num_updates and values, got {num_updates} and {list(values)}")
+        self.values = tuple(values)
+
+    def __call__(self, where: float) -> float:
+        index = int((_check(where) + WHERE_EPSILON) * len(self.values))
+        return self.values[min(index, len(self.values) - 1)]
+
+
+class CompositeParamScheduler:
+    """One schedule after another.
+
+    Args:
+        schedulers: what follows each other.
+        lengths: share of the training of each; they sum to 1.
+        interval_scaling: for each, ``rescaled`` to run from its own 0 to 1, ``fixed`` to be asked with the training's
+            ``where``. All are rescaled by default.
+
+    Raises:
+        ValueError: lists of different lengths, no schedule, lengths that are not positive or do not sum to 1, or an
+            unknown scaling.
+    """
+
+    def __init__(
+        self, schedulers: Sequence[Schedule], lengths: Sequence[float], interval_scaling: Sequence[str] | None = None
+    ) -> None:
+        if interval_scaling is None:
+            interval_scaling = ["rescaled"] * len(schedulers)
+        if not schedulers or not len(schedulers) == len(lengths) == len(interval_scaling):
+            raise ValueError(
+                f"expected as many lengths and scalings as schedules; got {len(schedulers)} schedules, "
+                f"{len(lengths)} lengths, {len(interval_scaling)} scalings"
+            )
+        if min(lengths) <= 0 or abs(sum(lengths) - 1) >= 1e-3:
+            raise ValueError(f"lengths must be positive and sum to 1, got {list(lengths)}")
+        if unknown := set(interval_scaling) - {"rescaled", "fixed"}:
+            raise ValueError(f"interval_scaling is 'rescaled' or 'fixed', got {', '.join(map(repr, unknown))}")
+        self.schedulers = tuple(schedulers)
+        self.interval_scaling = tuple(interval_scaling)
+        # The last takes what rounding has left.
+        self.lengths = (*lengths[:-1], 1 - sum(lengths[:-1]))
+
+    def __call__(self, where: float) -> float:
+        _check(where)
+        index, end = 0, self.lengths[0]
+        while where + WHERE_EPSILON > end and index < len(self.lengths) - 1:
+            index += 1
+            end += self.lengths[index]
+        if self.interval_scaling[index] == "rescaled":
+            length = self.lengths[index]
+            where = min(1.0, max(0.0, (where - (end - length)) / length))
+        return self.schedulers[index](where)
+
+
+class WarmUpParamScheduler(CompositeParamScheduler):
+    """A line from ``start_value`` to where ``scheduler`` starts, for ``length`` of the training; then ``scheduler``.
+
+    Raises:
+        ValueError: ``length`` is not between 0 and 1.
+    """
+
+    def __init__(self, scheduler: Schedule, length: float, start_value: float = 0.0) -> None:
+        if not 0 < length < 1:
+            raise ValueError(f"the warm-up's share of the training must lie between 0 and 1, got {length}")
+        super().__init__([LinearParamScheduler(start_value, scheduler(0.0)), scheduler], [length, 1 - length])

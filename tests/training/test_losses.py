@@ -1,0 +1,325 @@
+"""Losses beside the official ones, and against values worked out by hand."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import oracle  # noqa: F401
+import pytest
+import torch
+import torch.nn.functional as F
+import training.loss_fns as official
+from torch import Tensor
+
+from sam2fast.training import losses
+from sam2fast.training.losses import FromScratchLoss, MultiStepMultiMasksAndIous
+
+WEIGHTS = {"loss_mask": 20.0, "loss_dice": 1.0, "loss_iou": 1.0, "loss_class": 1.0}
+MOSE = {"supervise_all_iou": True, "iou_use_l1_loss": True, "pred_obj_scores": True}
+FLAGS = {
+    "defaults": {},
+    "mose": MOSE,
+    "squared errors of the best": {"pred_obj_scores": True},
+    "focal everywhere": {
+        **MOSE,
+        "focal_alpha": -1,
+        "focal_gamma": 1,
+        "focal_gamma_obj_score": 2.0,
+        "focal_alpha_obj_score": 0.25,
+    },
+    "plain cross entropy": {"focal_alpha": 0.5, "focal_gamma": 0, "iou_use_l1_loss": True},
+}
+KEYS = ("multistep_pred_multimasks_high_res", "multistep_pred_ious", "multistep_object_score_logits")
+
+
+@dataclass
+class Frame:
+    multimasks_high_res: list[Tensor]
+    ious: list[Tensor]
+    object_scores: list[Tensor]
+
+
+def make_clip(
+    steps=((3, 1), (3,), (1, 1, 1)), num_objects=4, size=(13, 17), seed=0
+) -> tuple[list[dict[str, Any]], Tensor, list[Tensor]]:
+    """Official outputs, true masks, and the leaves of the graph; one object is not visible, one only at first."""
+    g = torch.Generator().manual_seed(seed)
+    T, n = len(steps), num_objects
+    targets = torch.rand(T, n, *size, generator=g) > 0.7
+    if n:
+        targets[:, -1] = False
+        targets[1:, 0] = False
+    frames = [
+        {
+            KEYS[0]: [(5 * torch.randn(n, m, *size, generator=g)).requires_grad_() for m in numbers],
+            KEYS[1]: [torch.rand(n, m, generator=g).requires_grad_() for m in numbers],
+            KEYS[2]: [torch.randn(n, 1, generator=g).requires_grad_() for _ in numbers],
+        }
+        for numbers in steps
+    ]
+    return frames, targets, [leaf for frame in frames for leaf in sum(frame.values(), [])]
+
+
+def gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+    grads = torch.autograd.grad(loss, leaves, allow_unused=True)
+    return [torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, grads, strict=True)]
+
+
+def as_objects(frames: list[dict[str, Any]]) -> list[Frame]:
+    return [Frame(*(frame[key] for key in KEYS)) for frame in frames]
+
+
+@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS.keys())
+def test_official_terms_and_gradients(flags):
+    frames, targets, leaves = make_clip()
+    expected = official.MultiStepMultiMasksAndIous(dict(WEIGHTS), **flags)(frames, targets)
+    got = MultiStepMultiMasksAndIous(WEIGHTS, **flags)(as_objects(frames), targets)
+    assert set(got) == set(expected)
+    torch.testing.assert_close(got, dict(expected), rtol=2e-6, atol=0)
+    for ours, theirs in zip(gradients(got["core_loss"], leaves), gradients(expected["core_loss"], leaves), strict=True):
+        assert (ours - theirs).abs().max() <= 2e-6 * theirs.abs().max()
+
+
+def test_official_dictionaries_and_objects_give_the_same():
+    frames, targets, _ = make_clip()
+    loss = MultiStepMultiMasksAndIous(WEIGHTS, **MOSE)
+    torch.testing.assert_close(loss(frames, targets), loss(as_objects(frames), targets.float()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("weights", [{**WEIGHTS, "loss_class": 0.0, "loss_iou": 0.5}, {"loss_mask": 2, "loss_dice": 5}])
+def test_official_weights(weights):
+    weights = {"loss_iou": 0.0, **weights}
+    frames, targets, _ = make_clip()
+    expected = official.MultiStepMultiMasksAndIous(dict(weights), **MOSE)(frames, targets)
+    given = dict(weights)
+    torch.testing.assert_close(
+        MultiStepMultiMasksAndIous(weights, **MOSE)(frames, targets), dict(expected), rtol=2e-6, atol=0
+    )
+    assert weights == given, "the caller's weights were changed"
+
+
+@pytest.mark.parametrize("multimask", [False, True])
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2), (-1, 0), (0.6, 1.5)])
+def test_functions_are_the_official_ones(multimask, alpha, gamma):
+    frames, targets, _ = make_clip()
+    x, y = frames[0][KEYS[0]][0], targets[0][:, None].float().expand(-1, 3, -1, -1)
+    if not multimask:
+        x, y = x.flatten(2)[:, 0], y.flatten(2)[:, 0]
+    for name, args in (("dice_loss", (multimask,)), ("sigmoid_focal_loss", (alpha, gamma, multimask))):
+        expected = getattr(official, name)(x, y, 2.5, *args)
+        torch.testing.assert_close(getattr(losses, name)(x, y, 2.5, *args), expected, rtol=2e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("multimask", [False, True])
+@pytest.mark.parametrize("l1", [False, True])
+def test_iou_loss_is_the_official_one(multimask, l1):
+    frames, targets, _ = make_clip()
+    args = frames[0][KEYS[0]][0], targets[0][:, None].expand(-1, 3, -1, -1), frames[0][KEYS[1]][0], 2.5, multimask, l1
+    torch.testing.assert_close(losses.iou_loss(*args), official.iou_loss(*args), rtol=1e-6, atol=0)
+
+
+def test_values_by_hand():
+    # Two pixels of foreground, one hit with probability 0.75, one missed; two of background, one false.
+    logits = torch.tensor([math.log(3), -math.log(3), math.log(3), -math.log(3)]).view(1, 1, 2, 2)
+    targets = torch.tensor([True, True, False, False]).view(1, 1, 2, 2)
+    frame = Frame([logits], [torch.tensor([[0.5]])], [torch.tensor([[0.0]])])
+    got = MultiStepMultiMasksAndIous(WEIGHTS, **MOSE)([frame], targets)
+    right, wrong = -math.log(0.75) * 0.25**2, -math.log(0.25) * 0.75**2
+    focal = (0.25 * (right + wrong) + 0.75 * (right + wrong)) / 4
+    dice = 1 - (2 * 1.0 + 1) / (2.0 + 2 + 1)
+    iou = 0.5 - 1 / 3
+    assert got["loss_mask"].item() == pytest.approx(focal)
+    assert got["loss_dice"].item() == pytest.approx(dice)
+    assert got["loss_iou"].item() == pytest.approx(iou)
+    assert got["loss_class"].item() == pytest.approx(math.log(2))
+    assert got["core_loss"].item() == pytest.approx(20 * focal + dice + iou + math.log(2))
+
+
+def test_perfect_and_empty_masks():
+    targets = torch.zeros(1, 2, 4, 4, dtype=torch.bool)
+    targets[0, 0, 1:3] = True
+    logits = torch.where(targets[0], 100.0, -100.0)[:, None].requires_grad_()
+    frame = Frame([logits], [torch.tensor([[1.0], [0.0]])], [torch.tensor([[50.0], [-50.0]])])
+    for flags in ({}, MOSE):
+        got = MultiStepMultiMasksAndIous(WEIGHTS, **flags)([frame], targets)
+        assert all(value.abs() < 1e-6 for value in got.values())
+        assert gradients(got["core_loss"], [logits])[0].abs().max() == 0
+
+
+def test_a_mask_of_one_pixel():
+    mask = torch.tensor([[[[5.0, -5.0]]]])
+    assert losses.iou_loss(mask, mask > 0, torch.ones(1, 1), 1) == 0
+
+
+def test_a_term_without_weight_may_be_infinite():
+    frames, targets, _ = make_clip()
+    frames[0][KEYS[1]][0] = torch.full((4, 3), float("inf"))
+    got = MultiStepMultiMasksAndIous({**WEIGHTS, "loss_iou": 0})(frames, targets)
+    assert got["loss_iou"].isinf() and got["core_loss"].isfinite()
+
+
+def test_an_object_that_is_not_visible_counts_only_with_its_score():
+    frames, targets, _ = make_clip(steps=((3,),), num_objects=1)
+    assert not targets.any()
+    got = MultiStepMultiMasksAndIous(WEIGHTS, **MOSE)(frames, targets)
+    assert got["loss_mask"] == got["loss_dice"] == got["loss_iou"] == 0
+    expected = F.binary_cross_entropy_with_logits(frames[0][KEYS[2]][0], torch.zeros(1, 1))
+    assert got["core_loss"].item() == pytest.approx(expected.item())
+    assert MultiStepMultiMasksAndIous(WEIGHTS)(frames, targets)["loss_mask"] > 0
+
+
+def test_only_the_best_mask_is_corrected():
+    targets = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    targets[..., :2] = True
+    masks = torch.where(targets[0], 3.0, -3.0)[None].repeat(1, 3, 1, 1)
+    masks[0, 0] *= -1
+    masks[0, 2] *= 0.1
+    masks.requires_grad_()
+    ious = torch.full((1, 3), 0.5, requires_grad=True)
+    for everyone in (False, True):
+        loss = MultiStepMultiMasksAndIous(WEIGHTS, supervise_all_iou=everyone)
+        core = loss([Frame([masks], [ious], [torch.zeros(1, 1)])], targets)["core_loss"]
+        on_masks, on_ious = gradients(core, [masks, ious])
+        assert (on_masks != 0).flatten(2).any(-1).tolist() == [[False, True, False]]
+        assert (on_ious != 0).tolist() == ([[True, True, True]] if everyone else [[False, True, False]])
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.5, 2.0])
+@pytest.mark.parametrize("kind", [MultiStepMultiMasksAndIous, FromScratchLoss])
+def test_gradients_in_float64(gamma, kind):
+    g = torch.Generator().manual_seed(1)
+    masks = (2 * torch.randn(2, 3, 3, 2, generator=g)).double().requires_grad_()
+    ious = torch.rand(2, 3, generator=g).double().requires_grad_()
+    scores = torch.randn(2, 1, generator=g).double().requires_grad_()
+    targets = torch.rand(1, 2, 3, 2, generator=g) > 0.5
+    flags = {"bce_weight": 3.0, "balanced_bce_weight": 2.0} if kind is FromScratchLoss else {}
+    loss = kind(WEIGHTS, focal_gamma=gamma, focal_gamma_obj_score=gamma, pred_obj_scores=True, **flags)
+    assert torch.autograd.gradcheck(
+        lambda m, i, s: loss([Frame([m], [i], [s])], targets)["core_loss"], (masks, ious, scores)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_fp32(dtype):
+    frames, targets, _ = make_clip()
+    rounded = [{key: [x.detach().to(dtype) for x in values] for key, values in frame.items()} for frame in frames]
+    exact = [{key: [x.float() for x in values] for key, values in frame.items()} for frame in rounded]
+    loss = FromScratchLoss(WEIGHTS, bce_weight=1.0, **MOSE)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = loss(rounded, targets)
+    torch.testing.assert_close(got, loss(exact, targets), rtol=0, atol=0)
+    assert all(value.dtype == torch.float32 for value in got.values())
+
+
+def test_large_logits_stay_finite():
+    targets = torch.rand(1, 1, 8, 8) > 0.5
+    masks = torch.where(targets, -1e4, 1e4).requires_grad_()
+    core = MultiStepMultiMasksAndIous(WEIGHTS)([Frame([masks], [torch.ones(1, 1)], [torch.ones(1, 1)])], targets)
+    assert core["loss_mask"].item() == pytest.approx(1e4 * (0.25 * targets + 0.75 * ~targets).mean().item(), rel=1e-5)
+    assert gradients(core["core_loss"], [masks])[0].isfinite().all()
+
+
+def test_nothing_full_size_is_kept_for_backward_but_the_logits():
+    frames, targets, _ = make_clip(steps=((1,),), size=(64, 64))
+    kept: dict[int, int] = {}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda x: (kept.update({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()}), x)[1], lambda x: x
+    ):
+        MultiStepMultiMasksAndIous(WEIGHTS)(frames, targets)
+    assert frames[0][KEYS[0]][0].data_ptr() in kept
+    assert sum(kept.values()) < frames[0][KEYS[0]][0].nbytes + targets.nbytes + 4096
+
+
+def test_no_objects():
+    frames, targets, leaves = make_clip(steps=((3,), (1,)), num_objects=0)
+    got = MultiStepMultiMasksAndIous(WEIGHTS, **MOSE)(frames, targets)
+    assert all(value == 0 for value in got.values())
+    gradients(got["core_loss"], leaves)
+
+
+def test_objects_are_averaged_over_ranks(monkeypatch):
+    frames, targets, _ = make_clip()
+    loss = MultiStepMultiMasksAndIous(WEIGHTS, **MOSE)
+    alone = loss(frames, targets)["core_loss"]
+    distributed = torch.distributed
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    for others, average in ((2, 3.0), (-4, 1.0)):
+        monkeypatch.setattr(distributed, "all_reduce", lambda count, n=others: count.add_(n))
+        assert loss(frames, targets)["core_loss"].item() == pytest.approx((alone * 4 / average).item())
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ({"loss_mask": 1, "loss_dice": 1}, "loss_iou"),
+        ({}, "loss_dice, loss_iou, loss_mask"),
+        ({**WEIGHTS, "loss_slot": 1}, "loss_slot"),
+    ],
+)
+def test_wrong_weights_are_named(weights, words):
+    with pytest.raises(ValueError, match=words):
+        MultiStepMultiMasksAndIous(weights)
+
+
+def test_wrong_shapes_are_named():
+    frames, targets, _ = make_clip()
+    loss = MultiStepMultiMasksAndIous(WEIGHTS)
+    with pytest.raises(ValueError, match="3 predicted frames, but targets of 2"):
+        loss(frames, targets[:2])
+    with pytest.raises(ValueError, match=r"\(4, 3, 13, 17\).*\(4, 13, 16\)"):
+        loss(frames, targets[..., :16])
+    with pytest.raises(ValueError, match=r"\(4, 3, 13, 17\).*\(3, 13, 17\)"):
+        loss(frames, targets[:, :3])
+    with pytest.raises(ValueError, match="0 and 1"):
+        loss(frames, targets * 255)
+    with pytest.raises(ValueError, match="2 steps of masks, 1 of IoUs"):
+        loss([{**frames[0], KEYS[1]: frames[0][KEYS[1]][:1]}, *frames[1:]], targets)
+    with pytest.raises(ValueError, match="loss_on_multimask"):
+        losses.dice_loss(torch.zeros(2, 3), torch.zeros(2, 3), 1, True)
+
+
+def test_from_scratch_without_weights_is_the_official_loss():
+    frames, targets, _ = make_clip()
+    got, expected = (kind(WEIGHTS, **MOSE)(frames, targets) for kind in (FromScratchLoss, MultiStepMultiMasksAndIous))
+    assert {name: got[name] for name in expected} == expected
+
+
+def test_from_scratch_terms():
+    frames, targets, _ = make_clip(steps=((1,),))
+    targets[0, 0] = True
+    x, y = frames[0][KEYS[0]][0][:, 0].flatten(1), targets[0].flatten(1)
+    entropy = F.binary_cross_entropy_with_logits(x, y.float(), reduction="none")
+    got = FromScratchLoss({**WEIGHTS, "loss_mask": 0}, bce_weight=2, balanced_bce_weight=3)(frames, targets)
+    assert got["loss_bce"].item() == pytest.approx((entropy.mean(1).sum() / 4).item())
+    sides = [entropy[i][side].mean() for i in range(4) for side in (y[i], ~y[i]) if side.any()]
+    assert len(sides) == 6, "one mask is full and one empty"
+    assert got["loss_balanced_bce"].item() == pytest.approx((0.5 * sum(sides) / 4).item())
+    expected = got["loss_dice"] + got["loss_iou"] + 2 * got["loss_bce"] + 3 * got["loss_balanced_bce"]
+    assert got["core_loss"].item() == pytest.approx(expected.item())
+
+
+def test_from_scratch_balance_fades_out():
+    frames, targets, _ = make_clip()
+    loss = FromScratchLoss(WEIGHTS, balanced_bce_weight=4, balanced_bce_until=0.5)
+    for where, weight in ((0, 4), (0.125, 3), (0.5, 0), (1, 0)):
+        loss.where = where
+        assert loss.current_weights()["loss_balanced_bce"] == weight
+    base = MultiStepMultiMasksAndIous(WEIGHTS)(frames, targets)["core_loss"]
+    assert loss(frames, targets)["core_loss"] == base
+    with pytest.raises(ValueError, match="balanced_bce_until"):
+        FromScratchLoss(WEIGHTS, balanced_bce_until=0)
+
+
+def test_from_scratch_chooses_by_all_mask_terms():
+    # Few foreground pixels: plainly, an empty mask beats one that has them among many others; balanced, it does not.
+    targets = torch.zeros(1, 1, 10, 10, dtype=torch.bool)
+    targets[..., :1, :3] = True
+    masks = torch.full((1, 2, 10, 10), -4.0)
+    masks[0, 1, :4] = 4.0
+    masks.requires_grad_()
+    frame = Frame([masks], [torch.zeros(1, 2)], [torch.zeros(1, 1)])
+    weights = {"loss_mask": 20, "loss_dice": 0, "loss_iou": 0}
+    for balanced, chosen in ((0.0, 0), (50.0, 1)):
+        core = FromScratchLoss(weights, balanced_bce_weight=balanced)([frame], targets)["core_loss"]
+        assert gradients(core, [masks])[0].flatten(2).any(-1).tolist() == [[chosen == 0, chosen == 1]]

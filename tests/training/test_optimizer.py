@@ -1,0 +1,375 @@
+"""Groups, learning rates and weight decay beside the official ones, by parameter name."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import oracle  # noqa: F401
+import parity
+import pytest
+import sam2
+import sam2.build_sam
+import torch
+import training.optimizer as official
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+import sam2fast.build_sam
+from sam2fast.training.optimizer import (
+    GradientClipper,
+    Optimizer,
+    ValueScaler,
+    construct_optimizer,
+    layer_decay_param_modifier,
+)
+from sam2fast.training.schedules import ConstantParamScheduler, CosineParamScheduler, LinearParamScheduler
+
+OURS = {
+    "fvcore.common.param_scheduler": "sam2fast.training.schedules",
+    "training.optimizer": "sam2fast.training.optimizer",
+}
+
+
+def official_optim() -> DictConfig:
+    """The official training configuration's ``optim``."""
+    path = Path(sam2.__file__).parent / "configs/sam2.1_training/sam2.1_hiera_b+_MOSE_finetune.yaml"
+    config = OmegaConf.load(path)
+    OmegaConf.register_new_resolver("divide", lambda a, b: a / b, replace=True)
+    optim = config.trainer.optim
+    OmegaConf.resolve(optim)
+    return optim
+
+
+def construct_ours(model: nn.Module, optim: DictConfig) -> Optimizer:
+    text = OmegaConf.to_yaml(OmegaConf.create({key: optim[key] for key in ("options", "param_group_modifiers")}))
+    for theirs, ours in OURS.items():
+        text = text.replace(theirs, ours)
+    built = instantiate(OmegaConf.to_container(OmegaConf.create(text)), _convert_="all")
+    return construct_optimizer(model, torch.optim.AdamW, built["options"], built["param_group_modifiers"])
+
+
+def construct_official(model: nn.Module, optim: DictConfig) -> Any:
+    return official.construct_optimizer(model, optim.optimizer, optim.options, optim.param_group_modifiers)
+
+
+def groups_by_name(model: nn.Module, optimizer: Any) -> list[tuple[set[str], float, float]]:
+    """Of each group: names, learning rate, weight decay."""
+    names = {value: name for name, value in model.named_parameters()}
+    return [
+        ({names[p] for p in group["params"]}, group["lr"], group["weight_decay"])
+        for group in optimizer.optimizer.param_groups
+    ]
+
+
+def assert_same_groups(official_model: nn.Module, our_model: nn.Module, optim: DictConfig) -> Optimizer:
+    theirs, ours = construct_official(official_model, optim), construct_ours(our_model, optim)
+    assert groups_by_name(our_model, ours) == groups_by_name(official_model, theirs)
+    for step, where in enumerate((0.37, 1 - 1e-9, 0.0)):
+        theirs.step_schedulers(where, step)
+        ours.step_schedulers(where, step)
+        assert groups_by_name(our_model, ours) == groups_by_name(official_model, theirs)
+    ours.step_schedulers(1.0)
+    # The official constants stop just before the end.
+    assert [g["lr"] for g in ours.param_groups] == [s["lr"](1.0) for s in theirs.schedulers]
+    return ours
+
+
+@pytest.mark.parametrize("size", ["sam2.1_t", "sam2.1_b+"])
+def test_official_training_configuration(size):
+    name = parity.config_name(size)
+    theirs = sam2.build_sam.build_sam2(name, None, device="cpu", mode="train")
+    ours = sam2fast.build_sam.build_sam2(name, None, device="cpu", mode="train")
+    optimizer = assert_same_groups(theirs, ours, official_optim())
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.1}
+    assert len({group["lr"] for group in optimizer.param_groups}) > 10
+
+
+class Trunk(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch_embed = nn.Conv2d(3, 4, 1)
+        self.pos_embed = nn.Parameter(torch.zeros(4))
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)) for _ in range(3))
+        self.out = nn.Linear(4, 4)
+
+    def get_num_layers(self) -> int:
+        return 3
+
+    def get_layer_id(self, name: str) -> int:
+        if "embed" in name:
+            return 0
+        return int(name.split("blocks.")[1].split(".")[0]) + 1 if "blocks" in name else 4
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = Trunk()
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 2)
+        self.embedder = nn.Linear(4, 2)
+        self.head.weight.requires_grad_(False)
+
+
+def scheduler(kind: str, *values: float) -> dict[str, Any]:
+    names = {"Constant": ["value"]}.get(kind, ["start_value", "end_value"])
+    return {
+        "_target_": f"fvcore.common.param_scheduler.{kind}ParamScheduler",
+        **dict(zip(names, values, strict=True)),
+    }
+
+
+DECAY = {"_target_": "training.optimizer.layer_decay_param_modifier", "_partial_": True, "apply_to": "trunk"}
+CASES: dict[str, dict[str, Any]] = {
+    "one entry": {"options": {"lr": [{"scheduler": scheduler("Cosine", 1.0, 0.1)}]}},
+    "no entry for the rest": {
+        "options": {
+            "lr": [{"scheduler": scheduler("Linear", 0.0, 2.0), "param_names": ["trunk.*", "head.bias"]}],
+            "weight_decay": [{"scheduler": scheduler("Constant", 0.5), "module_cls_names": ["torch.nn.Linear"]}],
+        }
+    },
+    "names and classes": {
+        "options": {
+            "lr": [
+                {"scheduler": scheduler("Constant", 1.0)},
+                {"scheduler": scheduler("Cosine", 2.0, 1.0), "param_names": ["trunk.blocks.[01].*"]},
+                {"scheduler": scheduler("Cosine", 3.0, 1.0), "param_names": ["trunk.blocks.2.?.weight"]},
+            ],
+            "weight_decay": [
+                {
+                    "scheduler": scheduler("Constant", 0.0),
+                    "param_names": ["*bias"],
+                    "module_cls_names": ["torch.nn.LayerNorm", "torch.nn.BatchNorm2d"],
+                },
+                {"scheduler": scheduler("Constant", 0.1)},
+            ],
+        }
+    },
+    "layers": {
+        "options": {"lr": [{"scheduler": scheduler("Cosine", 1.0, 0.1)}]},
+        "param_group_modifiers": [{**DECAY, "layer_decay_value": 0.5}],
+    },
+    "layers, least factor and overrides": {
+        "options": {
+            "lr": [
+                {"scheduler": scheduler("Cosine", 1.0, 0.1)},
+                {"scheduler": scheduler("Cosine", 2.0, 0.1), "param_names": ["*bias"]},
+            ],
+            "weight_decay": [{"scheduler": scheduler("Linear", 0.1, 0.2)}],
+        },
+        "param_group_modifiers": [
+            {
+                **DECAY,
+                "layer_decay_value": 0.5,
+                "layer_decay_min": 0.2,
+                "overrides": [
+                    {"pattern": "*pos_embed*", "value": 1.5},
+                    {"pattern": "*.blocks.0.*", "value": 0.01},
+                    {"pattern": "*blocks*bias", "value": 7},
+                    {"pattern": "head*", "value": 9},
+                ],
+            }
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_groups_are_the_official_ones(case):
+    model = Model()
+    optim = OmegaConf.create({"optimizer": {"_target_": "torch.optim.AdamW"}, "param_group_modifiers": [], **case})
+    theirs, ours = construct_official(model, optim), construct_ours(model, optim)
+    for where in (0.0, 0.6):
+        theirs.step_schedulers(where, 0)
+        ours.step_schedulers(where, 0)
+        assert groups_by_name(model, ours) == groups_by_name(model, theirs)
+    # The same order too: a stored state belongs to the same parameters.
+    for mine, other in zip(ours.param_groups, theirs.optimizer.param_groups, strict=True):
+        assert list(map(id, mine["params"])) == list(map(id, other["params"]))
+
+
+def test_without_options_there_is_one_group():
+    model = Model()
+    optimizer = construct_optimizer(model, partial(torch.optim.SGD, lr=0.5))
+    assert [id(p) for p in optimizer.param_groups[0]["params"]] == [id(p) for p in model.parameters()]
+    optimizer.step_schedulers(0.5)
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_subclasses_and_official_names_of_classes():
+    class Norm(nn.LayerNorm):
+        pass
+
+    from sam2fast.modeling.layers import LayerNorm2d
+
+    model = nn.Sequential(Norm(2), LayerNorm2d(2), nn.Linear(2, 2))
+    for name, expected in (
+        ("torch.nn.LayerNorm", {"0.weight", "0.bias"}),
+        ("sam2.modeling.sam2_utils.LayerNorm2d", {"1.weight", "1.bias"}),
+    ):
+        entry = {"scheduler": ConstantParamScheduler(0.25), "module_cls_names": [name]}
+        optimizer = construct_optimizer(model, torch.optim.AdamW, {"weight_decay": [entry]})
+        assert [names for names, _, decay in groups_by_name(model, optimizer) if decay == 0.25] == [expected]
+
+
+def test_companions_are_trained_too():
+    model, head = Model(), nn.Linear(3, 3)
+    options = {
+        "lr": [
+            {"scheduler": ConstantParamScheduler(1.0)},
+            {"scheduler": ConstantParamScheduler(2.0), "param_names": ["auxiliary.*"]},
+            {"scheduler": ConstantParamScheduler(3.0), "param_names": ["head.*"]},
+        ]
+    }
+    optimizer = construct_optimizer(model, torch.optim.AdamW, options, companions={"auxiliary": head})
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert [rates[id(p)] for p in (head.weight, head.bias, model.head.bias, model.norm.bias)] == [2, 2, 3, 1]
+    assert len(rates) == len(list(model.parameters())) + 2
+    with pytest.raises(ValueError, match="head.weight"):
+        construct_optimizer(model, torch.optim.AdamW, options, companions={"head": head})
+
+
+def test_shared_parameters_are_in_one_group():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[1].weight = model[0].weight
+    optimizer = construct_optimizer(model, torch.optim.AdamW, {"lr": [{"scheduler": ConstantParamScheduler(1.0)}]})
+    assert [len(group["params"]) for group in optimizer.param_groups] == [3]
+
+
+ONE = ConstantParamScheduler(1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"lr": [{"scheduler": ONE, "param_names": ["head.*", "trunks.*"]}]}, "lr: 'trunks.\\*' matches no parameter"),
+        ({"lr": [{"scheduler": ONE, "module_cls_names": ["torch.nn.Bilinear"]}]}, "'torch.nn.Bilinear' matches no"),
+        ({"lr": [{"scheduler": ONE, "module_cls_names": ["torch.nn.ModuleList"]}]}, "'torch.nn.ModuleList' matches no"),
+        ({"lr": [{"scheduler": ONE}, {"scheduler": ONE}]}, "lr: 2 entries"),
+        (
+            {"lr": [{"scheduler": ONE, "param_names": ["*bias"]}, {"scheduler": ONE, "param_names": ["head.*"]}]},
+            r"lr: both \*bias and head.\* take head.bias",
+        ),
+        ({"momentum": [{"scheduler": ONE}]}, "AdamW has no option momentum; its options are lr"),
+    ],
+)
+def test_wrong_options_are_named(options, words):
+    with pytest.raises(ValueError, match=words):
+        construct_optimizer(Model(), torch.optim.AdamW, options)
+
+
+def test_wrong_modifiers_are_named():
+    options = {"lr": [{"scheduler": ONE}]}
+    for part, words in (("trunks", "no such module"), ("head", "Linear.*get_num_layers")):
+        decay = partial(layer_decay_param_modifier, layer_decay_value=0.5, apply_to=part)
+        with pytest.raises(ValueError, match=words):
+            construct_optimizer(Model(), torch.optim.AdamW, options, [decay])
+
+    def forgetful(scheduler_cfgs, model):
+        return [
+            [entry.__class__(entry.option, entry.parameter_names - {"norm.bias"}, entry.scheduler) for entry in entries]
+            for entries in scheduler_cfgs
+        ]
+
+    with pytest.raises(ValueError, match="norm.bias"):
+        construct_optimizer(Model(), torch.optim.AdamW, options, [forgetful])
+
+
+def test_schedulers_that_take_the_step():
+    calls = []
+
+    class Stepwise:
+        def __call__(self, where: float, step: int) -> float:
+            calls.append((where, step))
+            return 0.1 * (step + 1)
+
+    model = nn.Linear(1, 1)
+    optimizer = Optimizer(torch.optim.SGD(model.parameters()), [{"lr": ValueScaler(ValueScaler(Stepwise(), 2), 3)}])
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.6)
+    optimizer.step_schedulers(0.5, 4)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(3.0)
+    assert calls == [(0.0, 0), (0.5, 4)]
+
+
+def test_schedulers_must_fit_the_groups():
+    with pytest.raises(ValueError, match="2 sets of schedulers for 1 groups"):
+        Optimizer(torch.optim.SGD(nn.Linear(1, 1).parameters()), [{}, {}])
+
+
+def train(model: nn.Module, optimizer: Optimizer, steps: range) -> None:
+    for i in steps:
+        optimizer.zero_grad()
+        assert all(p.grad is None for p in model.parameters())
+        x = torch.randn(5, 4, generator=torch.Generator().manual_seed(i))
+        model(x).square().sum().backward()
+        optimizer.step(i / 10, i)
+
+
+def make_run(seed: int) -> tuple[nn.Module, Optimizer]:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1))
+    lr = [{"scheduler": CosineParamScheduler(0.1, 0.0)}, {"scheduler": ONE, "param_names": ["*bias"]}]
+    return model, construct_optimizer(model, torch.optim.AdamW, {"lr": lr})
+
+
+def test_state_continues_a_run():
+    model, optimizer = make_run(0)
+    train(model, optimizer, range(10))
+    resumed, again = make_run(0)
+    train(resumed, again, range(5))
+    other, fresh = make_run(1)
+    other.load_state_dict(resumed.state_dict())
+    fresh.load_state_dict(again.state_dict())
+    train(other, fresh, range(5, 10))
+    torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=0, atol=0)
+    with pytest.raises(ValueError):
+        Optimizer(torch.optim.AdamW(model.parameters())).load_state_dict(optimizer.state_dict())
+
+
+def test_step_without_where_leaves_the_options():
+    model, optimizer = make_run(0)
+    optimizer.step_schedulers(0.5)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    optimizer.step()
+    assert [group["lr"] for group in optimizer.param_groups] == rates
+    assert optimizer.step(closure=lambda: 3.0) == 3.0
+    optimizer.step(1.0)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.0, 1.0]
+
+
+def test_frozen_parameters_stay():
+    model = Model()
+    lr = [{"scheduler": ONE}]
+    optimizer = construct_optimizer(model, torch.optim.AdamW, {"lr": lr})
+    before = model.head.weight.clone()
+    model.head(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    assert torch.equal(model.head.weight, before)
+
+
+@pytest.mark.parametrize("norm_type", [2, 1, float("inf")])
+def test_clipping(norm_type):
+    g = torch.Generator().manual_seed(0)
+    models = [nn.Linear(3, 3) for _ in range(3)]
+    grads = [torch.randn(p.shape, generator=g) for p in models[0].parameters()]
+    for model in models:
+        for p, grad in zip(model.parameters(), grads, strict=True):
+            p.grad = grad.clone()
+    clipped, reference, left = models
+    official.GradientClipper(0.1, norm_type)(reference)
+    norm = torch.linalg.vector_norm(torch.cat([grad.flatten() for grad in grads]), norm_type)
+    torch.testing.assert_close(GradientClipper(0.1, norm_type)(clipped), norm)
+    torch.testing.assert_close(GradientClipper(None, norm_type)(left.parameters()), norm)
+    for a, b, c, grad in zip(*(m.parameters() for m in models), grads, strict=True):
+        assert torch.equal(a.grad, b.grad)
+        assert torch.equal(c.grad, grad)
+
+
+def test_clipping_without_gradients():
+    for limit in (None, 1.0):
+        assert GradientClipper(limit)(nn.Linear(1, 1)) == 0
+
+
+def test_value_scaler():
+    assert ValueScaler(LinearParamScheduler(0, 2), 10)(0.5) == official.ValueScaler(LinearParamScheduler(0, 2), 10)(0.5)
