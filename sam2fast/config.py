@@ -1,6 +1,7 @@
 """Loads model configurations and builds what they describe, without touching Hydra's global state."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,12 +41,26 @@ TARGETS = frozenset(
 )
 
 
+# What every model configuration has at its top level.
+MODEL = re.compile("^model:", re.MULTILINE)
+
+
 class ConfigError(ValueError):
     """A configuration, or an override of it, that cannot be used."""
 
 
 def shipped_configs() -> "dict[str, Traversable]":
     """Every model configuration in the package by its name, such as ``sam2.1/sam2.1_hiera_t``."""
+    return {name: file for name, file in _shipped_files().items() if MODEL.search(file.read_text(encoding="utf-8"))}
+
+
+def shipped_recipes() -> "dict[str, Traversable]":
+    """Every training configuration in the package by its name, such as ``nano/sam2fast_nano_train``."""
+    models = shipped_configs()
+    return {name: file for name, file in _shipped_files().items() if name not in models}
+
+
+def _shipped_files() -> "dict[str, Traversable]":
     folders = (entry for entry in files("sam2fast.configs").iterdir() if entry.is_dir())
     return {
         f"{folder.name}/{entry.name.removesuffix('.yaml')}": entry
@@ -82,7 +97,7 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def _read(name: str) -> str:
-    shipped = shipped_configs()
+    shipped = _shipped_files()
     short = name.removeprefix("configs/").removesuffix(".yaml")
     by_last_part = {key.rsplit("/", 1)[1]: key for key in shipped}
     key = by_last_part.get(short, short)
@@ -114,7 +129,7 @@ def _apply(config: DictConfig, override: Override) -> None:
 _ABSENT = object()
 
 
-def build_from_config(node: DictConfig, allow_targets: Sequence[str] = ()) -> Any:
+def build_from_config(node: DictConfig, allow_targets: Sequence[str] = (), targets: Collection[str] = TARGETS) -> Any:
     """Builds the object that a configuration node describes by its ``_target_`` keys.
 
     Targets of the original (``sam2.modeling...``) are mapped to ours. Nothing else may be named, so that a YAML file
@@ -123,6 +138,7 @@ def build_from_config(node: DictConfig, allow_targets: Sequence[str] = ()) -> An
     Args:
         node: a node with a ``_target_``; nested nodes are built first.
         allow_targets: dotted prefixes of the caller's own classes, such as ``my_package.models``.
+        targets: what may be built without asking; the model's parts by default.
 
     Raises:
         ConfigError: a target that is not allowed, or arguments that its class does not take.
@@ -130,7 +146,7 @@ def build_from_config(node: DictConfig, allow_targets: Sequence[str] = ()) -> An
     # Plain containers: no lazy interpolation is left that could change after the check.
     plain = OmegaConf.to_container(node, resolve=True)
     for child in _nodes(plain):
-        child["_target_"] = _allowed(child["_target_"], allow_targets)
+        child["_target_"] = _allowed(child["_target_"], allow_targets, targets)
     try:
         return instantiate(plain, _convert_="all")
     except HydraException as error:
@@ -149,9 +165,9 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
             yield from _nodes(child)
 
 
-def _allowed(target: Any, allow_targets: Sequence[str]) -> str:
+def _allowed(target: Any, allow_targets: Sequence[str], targets: Collection[str]) -> str:
     ours = official_to_ours(str(target))
-    if ours in TARGETS or any(ours == prefix or ours.startswith(prefix + ".") for prefix in allow_targets):
+    if ours in targets or any(ours == prefix or ours.startswith(prefix + ".") for prefix in allow_targets):
         return ours
     raise ConfigError(
         f"the configuration names the target {target!r}, which is not part of SAM 2; "

@@ -1,0 +1,108 @@
+"""Checkpoints of a training run: written whole or not at all, the last good one kept, every random state in them."""
+
+import logging
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sam2fast.checkpoints import CheckpointError
+
+_log = logging.getLogger(__name__)
+
+CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint_previous.pt"
+
+
+def save(content: dict[str, Any], path: Path) -> None:
+    """Writes ``content`` beside ``path`` and moves it there once it is on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_current(content: dict[str, Any], folder: Path) -> None:
+    """Makes ``content`` the folder's checkpoint; what was it until now stays as the previous one."""
+    current, previous = folder / CURRENT, folder / PREVIOUS
+    if current.exists():
+        # A second name first, so that at no moment there is no checkpoint.
+        link = folder / f".{PREVIOUS}.{os.getpid()}.tmp"
+        link.unlink(missing_ok=True)
+        try:
+            os.link(current, link)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(current, link)
+        link.replace(previous)
+    save(content, current)
+
+
+def load_current(folder: Path) -> dict[str, Any] | None:
+    """The folder's checkpoint, or the previous one if that is damaged; None if there is none at all.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none can be read.
+    """
+    present = [path for path in (folder / CURRENT, folder / PREVIOUS) if path.exists()]
+    for path in present:
+        try:
+            return load(path)
+        except CheckpointError as error:
+            _log.warning("%s", error)
+    if present:
+        raise CheckpointError(f"no checkpoint in {folder} can be read; remove them to start anew")
+    return None
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A checkpoint of a training run; only tensors and plain values are read, no code.
+
+    Raises:
+        CheckpointError: it cannot be read, or is something else.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files raise almost anything
+        raise CheckpointError(f"{path} is damaged or no checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict) or not {"model", "optimizer", "steps"} <= set(content):
+        raise CheckpointError(f"{path} is no checkpoint of a training run: it has no model, optimizer and steps")
+    return content
+
+
+def seed_everything(seed: int) -> None:
+    """Starts every global generator anew, for model code of users' own that draws from one of them."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def random_state() -> dict[str, Any]:
+    """The states of every global generator, as tensors and plain values."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    version, numbers, next_gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
+        "python": [version, list(numbers), next_gauss],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Puts every global generator back; those of CUDA if there are as many devices."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    kind, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    version, numbers, next_gauss = state["python"]
+    random.setstate((version, tuple(numbers), next_gauss))

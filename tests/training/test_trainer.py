@@ -1,0 +1,243 @@
+"""The loop: the same run however it is interrupted, and faults that lose nothing."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_training import RECIPE, build, overrides
+from torch import Tensor
+
+from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.checkpoints import CheckpointError
+from sam2fast.config import shipped_recipes
+from sam2fast.training import snapshots
+from sam2fast.training.config import build_trainer, load_training_config
+from sam2fast.training.trainer import NonFiniteError
+
+
+def tensors(value: Any, prefix: str = "") -> dict[str, Tensor]:
+    """Every tensor in nested dicts and lists, by its place."""
+    if isinstance(value, Tensor):
+        return {prefix: value}
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    return {name: tensor for key, child in items for name, tensor in tensors(child, f"{prefix}/{key}").items()}
+
+
+def assert_same_checkpoint(a: Path, b: Path) -> None:
+    first, second = (torch.load(folder / "checkpoints/checkpoint.pt", weights_only=True) for folder in (a, b))
+    assert first["steps"] == second["steps"]
+    left, right = tensors(first), tensors(second)
+    assert left.keys() == right.keys()
+    different = [name for name in left if not torch.equal(left[name], right[name])]
+    assert not different, f"{len(different)} of {len(left)} tensors differ, such as {different[:3]}"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    build(folder).run()
+    return folder
+
+
+def test_a_run_can_be_repeated(undisturbed: Path, tmp_path: Path) -> None:
+    build(tmp_path).run()
+    assert_same_checkpoint(undisturbed, tmp_path)
+
+
+def test_another_seed_gives_another_run(undisturbed: Path, tmp_path: Path) -> None:
+    build(tmp_path, "trainer.seed_value=1").run()
+    with pytest.raises(AssertionError, match="differ"):
+        assert_same_checkpoint(undisturbed, tmp_path)
+
+
+@pytest.mark.parametrize("stopped_after", [1, 3, 5])
+def test_a_stopped_run_goes_on_bitwise(undisturbed: Path, tmp_path: Path, stopped_after: int) -> None:
+    first = build(tmp_path)
+    first.run(lambda: first.steps == stopped_after)
+    assert first.steps == stopped_after
+    random.random(), np.random.rand(), torch.rand(3)  # what else the process did meanwhile
+    build(tmp_path).run()
+    assert_same_checkpoint(undisturbed, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "logs/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_killed_run_goes_on_bitwise(tmp_path: Path) -> None:
+    """Real processes, of two threads, one of them with SIGKILL soon after each of its first checkpoints."""
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    finish(start(calm))
+    checkpoint = killed / "checkpoints/checkpoint.pt"
+    rng = random.Random(0)
+    for _ in range(2):
+        process = start(killed)
+        seen = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        while process.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == seen):
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.2))
+        assert process.poll() is None, "the run ended before it could be killed"
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    finish(start(killed))
+    assert_same_checkpoint(calm, killed)
+
+
+def start(folder: Path) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "sam2fast", "train", "-c", RECIPE, "--threads", "2", *overrides(folder)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finish(process: "subprocess.Popen[bytes]") -> None:
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()[-2000:]
+
+
+def test_several_batches_may_make_one_update(tmp_path: Path) -> None:
+    """Two batches of one clip each, or one of both: the same gradient, since losses are means over objects."""
+    results = []
+    for number, more in enumerate((("clips.dataset.max_objects=1",), ("clips.dataset.max_objects=1",))):
+        halves = ("trainer.data.train.datasets.0.batch_size=1", "+trainer.optim.accumulate=2", "scratch.updates=2")
+        whole = ("trainer.data.train.datasets.0.batch_size=2", "scratch.updates=1")
+        prompts = ("trainer.model.prob_to_use_pt_input_for_train=0", "~trainer.auxiliary")
+        trainer = build(tmp_path / str(number), *more, *prompts, *(halves if number else whole))
+        results.append((trainer.run(), trainer.model.state_dict(), trainer.steps))
+    assert results[0][2] == results[1][2] == 1
+    for name, value in results[0][1].items():
+        torch.testing.assert_close(value, results[1][1][name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_predictors_load_the_checkpoints(undisturbed: Path) -> None:
+    for name in ("checkpoint.pt", "averaged.pt", "best.pt"):
+        path = undisturbed / "checkpoints" / name
+        predictor = build_sam2_video_predictor("nano/sam2fast_nano.yaml", path, device="cpu")
+        saved = torch.load(path, weights_only=True)["model"]
+        assert torch.equal(predictor.state_dict()["no_mem_embed"], saved["no_mem_embed"])
+
+
+def test_validation_reports_the_averaged_weights(undisturbed: Path, tmp_path: Path) -> None:
+    weights = undisturbed / "checkpoints/averaged.pt"
+    validated = build(tmp_path, "+trainer.mode=val", f"+trainer.checkpoint.initialize_from={weights}").run()
+    lines = [json.loads(line) for line in (undisturbed / "logs/metrics.jsonl").read_text().splitlines()]
+    reported = [line for line in lines if line["kind"] == "val"]
+    assert len(reported) == 1 and validated == {name: reported[0][name] for name in validated}
+    assert 0 <= validated["J"] <= 100 and validated["objects"] >= 4
+
+
+class TestFaults:
+    def test_a_loss_that_is_no_number_is_named(self, tmp_path: Path) -> None:
+        trainer = build(tmp_path)
+        trainer.run(lambda: trainer.steps == 3)
+        before = (tmp_path / "checkpoints/checkpoint.pt").read_bytes()
+        broken = build(tmp_path)
+        broken._start()
+        broken._start = lambda: None  # type: ignore[method-assign]
+        with torch.no_grad():
+            broken.model.sam_mask_decoder.iou_prediction_head.layers[2].bias.fill_(float("nan"))
+        with pytest.raises(NonFiniteError, match=r"update 3: .*loss_iou.* is not finite for clips synthetic/"):
+            broken.run()
+        assert (tmp_path / "checkpoints/checkpoint.pt").read_bytes() == before
+
+    def test_a_gradient_that_is_no_number_is_named(self, tmp_path: Path) -> None:
+        trainer = build(tmp_path)
+        trainer.model.no_mem_embed.register_hook(lambda grad: grad * float("inf"))
+        with pytest.raises(NonFiniteError, match="update 0: the gradient of no_mem_embed is not finite"):
+            trainer.run()
+        assert not (tmp_path / "checkpoints/checkpoint.pt").exists()
+
+    def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+        self, undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        trainer = build(tmp_path)
+        trainer.run(lambda: trainer.steps == 5)
+        current = tmp_path / "checkpoints/checkpoint.pt"
+        current.write_bytes(current.read_bytes()[:1000])
+        build(tmp_path).run()
+        assert "checkpoint.pt is damaged" in caplog.text
+        assert_same_checkpoint(undisturbed, tmp_path)
+
+    def test_no_readable_checkpoint_is_an_error(self, tmp_path: Path) -> None:
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints/checkpoint.pt").write_bytes(b"nothing")
+        with pytest.raises(CheckpointError, match="no checkpoint in .* can be read"):
+            build(tmp_path).run()
+
+    def test_a_full_disk_leaves_the_last_checkpoint(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        snapshots.save_current({"model": {}, "optimizer": {}, "steps": 1}, tmp_path)
+
+        def fail(content: Any, file: Any) -> None:
+            file.write(b"half")
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr(torch, "save", fail)
+        with pytest.raises(OSError, match="No space"):
+            snapshots.save_current({"model": {}, "optimizer": {}, "steps": 2}, tmp_path)
+        assert snapshots.load_current(tmp_path)["steps"] == 1  # type: ignore[index]
+        assert not list(tmp_path.glob(".*"))
+
+    @pytest.mark.parametrize("other", ["~trainer.auxiliary", "~trainer.ema", "++trainer.model.num_maskmem=5"])
+    def test_the_checkpoint_of_another_configuration(self, undisturbed: Path, tmp_path: Path, other: str) -> None:
+        (tmp_path / "checkpoints").symlink_to(undisturbed / "checkpoints")
+        with pytest.raises(CheckpointError, match="another (setting|configuration)"):
+            build(tmp_path, other).run()
+
+
+@pytest.mark.parametrize("recipe", sorted(shipped_recipes()))
+def test_every_recipe_takes_a_step(recipe: str, tmp_path: Path) -> None:
+    config = load_training_config(recipe, reduced(recipe, tmp_path))
+    trainer = build_trainer(config)
+    trainer.run(lambda: True)
+    assert trainer.steps == 1 and (tmp_path / "checkpoints/checkpoint.pt").exists()
+
+
+def reduced(recipe: str, folder: Path) -> list[str]:
+    """What makes one update of a recipe a matter of seconds."""
+    common = [f"scratch.folder={folder}", "trainer.accelerator=cpu", "++trainer.logging.progress=false"]
+    common += ["++trainer.logging.tensorboard=false"]
+    if recipe.endswith("overfit"):
+        return [*common, "scratch.size=64", "scratch.updates=1"]
+    if recipe.startswith("nano/"):
+        loss = ["trainer.loss.all.size=32"]
+        sizes = [
+            f"trainer.data.train.datasets.{i}.{key}" for i in range(3) for key in ("dataset.size=64", "batch_size=1")
+        ]
+        initial = ["trainer.checkpoint.initialize_from=null"] if "finish" in recipe else []
+        return [*common, *loss, *sizes, "++trainer.model.image_size=64", "scratch.workers=0", *initial]
+    davis_folder(folder / "data")
+    return [
+        *common,
+        "model_config=configs/sam2.1/sam2.1_hiera_t.yaml",
+        "scratch.resolution=64",
+        "scratch.num_frames=2",
+        "scratch.num_train_workers=0",
+        f"dataset.img_folder={folder}/data/JPEGImages",
+        f"dataset.gt_folder={folder}/data/Annotations",
+        "trainer.checkpoint.initialize_from=null",
+        "trainer.data.train.pin_memory=false",
+        "++trainer.model.num_correction_pt_per_frame=1",
+    ]
+
+
+def davis_folder(folder: Path) -> None:
+    """Two videos of three frames with two objects each."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for video in ("a", "b"):
+        for kind in ("JPEGImages", "Annotations"):
+            (folder / kind / video).mkdir(parents=True)
+        for t in range(3):
+            frame = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+            mask = np.zeros((60, 80), dtype=np.uint8)
+            mask[10 + t : 30 + t, 10:40], mask[35:55, 50 + t : 70 + t] = 1, 2
+            Image.fromarray(frame).save(folder / f"JPEGImages/{video}/{t:05d}.jpg")
+            image = Image.fromarray(mask, mode="P")
+            image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+            image.save(folder / f"Annotations/{video}/{t:05d}.png")
