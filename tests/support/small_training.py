@@ -9,7 +9,7 @@ RECIPE = "nano/sam2fast_nano_overfit"
 
 
 def overrides(folder: Path, *more: str) -> list[str]:
-    """Six updates on four clips of two frames and 64 x 64 pixels, with an average of the weights; nothing on the console."""
+    """Six updates on four clips of two frames and 64 x 64 pixels, with an average of the weights."""
     return [
         f"scratch.folder={folder}",
         "scratch.size=64",

@@ -1,5 +1,6 @@
 """The training model beside the official one: plans, predictions and gradients for the same prompts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,10 @@ from double_precision import double_precision
 from torch import Tensor
 from training_pair import batch_of_discs, build_training_pair, injected_prompts, official_batch
 
+from sam2fast.modeling.position_encoding import sine_1d
 from sam2fast.testing import relative_error
+from sam2fast.tracking.selection import select_memories
+from sam2fast.training import model as model_module
 from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.losses import MultiStepMultiMasksAndIous
 from sam2fast.training.model import ClipPrediction, SAM2Train
@@ -126,7 +130,7 @@ def assert_pair_agrees(official: Any, ours: SAM2Train, settings: dict[str, Any],
         assert_predictions_equal(mine, theirs, 1e-9)
         expected = gradients(official, training.loss_fns.MultiStepMultiMasksAndIous(**LOSS)(theirs, batch.masks))
         found = gradients(ours, MultiStepMultiMasksAndIous(**LOSS)(mine.frames, batch.masks))
-    assert expected.keys() == found.keys()
+    assert expected.keys() == found.keys(), "the parameters that have a gradient differ"
     errors = {name: gradient_error(expected[name], found[name], expected) for name in expected}
     name = max(errors, key=lambda key: errors[key])
     assert errors[name] <= 1e-7, f"gradient of {name} differs by {errors[name]:.1e}"
@@ -144,3 +148,52 @@ def gradient_error(expected: Tensor, found: Tensor, everything: dict[str, Tensor
     floor = 1e-4 * max(float(g.abs().mean()) for g in everything.values())
     scale = max(float(expected.abs().mean() + expected.std(correction=0)), floor)
     return float((expected - found).abs().max()) / scale
+
+
+def detached_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = SAM2Train.encode_memory
+    monkeypatch.setattr(SAM2Train, "encode_memory", lambda self, *args: encode(self, *args).detach())
+
+
+def unsigned_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_module, "sine_1d", lambda position, dim: sine_1d(position.abs(), dim))
+
+
+def one_memory_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    def select(*args: Any) -> Any:
+        chosen = select_memories(*args)
+        return chosen._replace(memories=chosen.memories[:-1] or chosen.memories)
+
+    monkeypatch.setattr(model_module, "select_memories", select)
+
+
+def hard_masks_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = SAM2Train.encode_memory
+
+    def hard(self: SAM2Train, features: Tensor, masks: Tensor, *args: Any) -> Tensor:
+        return encode(self, features, (masks > 0) * 20.0 - 10, *args)
+
+    monkeypatch.setattr(SAM2Train, "encode_memory", hard)
+
+
+def detached_correction(monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = SAM2Train._decode
+
+    def blind(self: SAM2Train, features: Tensor, points: Any, masks: Tensor | None, *args: Any) -> Any:
+        return decode(self, features, points, masks if masks is None else masks.detach(), *args)
+
+    monkeypatch.setattr(SAM2Train, "_decode", blind)
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [detached_memory, unsigned_distances, one_memory_less, hard_masks_remembered, detached_correction],
+    ids=lambda f: f.__name__,
+)
+def test_a_broken_model_does_not_pass(
+    pair: tuple[Any, SAM2Train], monkeypatch: pytest.MonkeyPatch, break_it: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    break_it(monkeypatch)
+    settings = {**CLICKS, "num_correction_pt_per_frame": 1, "num_init_cond_frames_for_train": 2}
+    with pytest.raises(AssertionError, match="differ"):
+        assert_pair_agrees(*pair, {**settings, "num_frames_to_correct_for_train": 2}, 3)

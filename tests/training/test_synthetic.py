@@ -20,6 +20,7 @@ from sam2fast.training.data.synthetic.media import Media
 from sam2fast.training.data.synthetic.shapes import coverage, random_shape, rasterise
 from sam2fast.training.data.synthetic.sprites import _with_border, single
 from sam2fast.training.data.synthetic.teacher import teach_cutouts
+from sam2fast.training.data.synthetic.textures import random_crop
 
 MAGENTA, GREEN = (250, 10, 240), (20, 200, 60)
 
@@ -424,3 +425,10 @@ def test_teacher_keeps_sure_and_distinct_objects(tmp_path, caplog):
     np.testing.assert_array_equal(np.asarray(first)[..., :3], pixels[:, :40])
     np.testing.assert_array_equal(np.asarray(second)[..., :3], pixels[:, 60:])
     assert Media([tmp_path / "media"], 64).has_cutouts
+
+
+def test_a_piece_as_large_as_its_picture():
+    """42 / 38 * 38 is a little more than 42 in floating point."""
+    picture = Image.new("RGB", (42, 42))
+    for seed in range(20):
+        assert random_crop(np.random.default_rng(seed), picture, (38, 38)).size == (38, 38)

@@ -32,7 +32,8 @@ def random_crop(rng: np.random.Generator, picture: Image.Image, size: tuple[int,
     largest = min(picture.width / size[0], picture.height / size[1])
     # Small pieces would be blurred, by enlarging them.
     scale = largest * rng.uniform(min(1.0, 0.8 / largest), 1)
-    width, height = size[0] * scale, size[1] * scale
+    # Rounding may make the largest piece larger than the picture.
+    width, height = min(size[0] * scale, picture.width), min(size[1] * scale, picture.height)
     left, top = rng.uniform(0, picture.width - width), rng.uniform(0, picture.height - height)
     filter = Image.Resampling.BILINEAR
     crop = picture.resize(size, filter, (left, top, left + width, top + height), reducing_gap=1.5)

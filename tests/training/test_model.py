@@ -1,0 +1,105 @@
+"""What the training model has beyond the official one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_training import build
+from training_pair import batch_of_discs
+
+from sam2fast.training.model import SAM2Train
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> SAM2Train:
+    return build(tmp_path).model.train()
+
+
+def gradients(model: SAM2Train, batch: Any) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    frames = model(batch).frames
+    sum(masks.sigmoid().mean() for frame in frames for masks in frame.multimasks).backward()  # type: ignore[union-attr]
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_one_seed_gives_one_prediction(model: SAM2Train) -> None:
+    batch = batch_of_discs(3)
+    first, second = model(batch), model(batch)
+    assert first.plan == second.plan
+    assert torch.equal(first.frames[2].masks[-1], second.frames[2].masks[-1])
+
+
+def test_the_image_encoder_may_be_recomputed(model: SAM2Train) -> None:
+    batch = batch_of_discs(2)
+    expected = gradients(model, batch)
+    model.use_act_ckpt_image_encoder = True
+    found = gradients(model, batch)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_frozen_parts_do_not_learn(tmp_path: Path) -> None:
+    trainer = build(tmp_path, "+trainer.model.freeze=[image_encoder.trunk.*, '*mask_tokens*']", "~trainer.auxiliary")
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.run(lambda: trainer.steps == 2)
+    after = trainer.model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not any(name.startswith("image_encoder.trunk.") or "mask_tokens" in name for name in changed)
+    assert any(name.startswith("image_encoder.neck.") for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("+trainer.model.freeze=[encoder.*]", "freeze: no parameter is named 'encoder"),
+        ("+trainer.model.pt_sampling_for_eval=best", "pt_sampling_for_eval must be"),
+        ("++trainer.model.directly_add_no_mem_embed=false", "training needs directly_add_no_mem_embed"),
+        ("++trainer.model.num_init_cond_frames_for_train=2", "must not be less than num_init_cond_frames"),
+    ],
+)
+def test_settings_that_contradict_each_other(tmp_path: Path, key: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path, key)
+
+
+def test_evaluation_frame_by_frame(model: SAM2Train) -> None:
+    model.eval()
+    batch = batch_of_discs(3)
+    with torch.no_grad():
+        at_once = model(batch)
+        model.forward_backbone_per_frame_for_eval = True
+        one_by_one = model(batch)
+    assert len(at_once.levels) == 3 and one_by_one.levels == []
+    for a, b in zip(at_once.frames, one_by_one.frames, strict=True):
+        torch.testing.assert_close(a.masks[-1], b.masks[-1], rtol=1e-3, atol=1e-3)
+
+
+def test_a_model_without_memory(tmp_path: Path) -> None:
+    model = build(tmp_path, "++trainer.model.num_maskmem=0").model.eval()
+    frames = model(batch_of_discs(2)).frames
+    assert frames[0].memory is None and frames[1].masks_high_res[-1].shape == (3, 1, 64, 64)
+
+
+def test_the_model_in_training_tracks_as_the_predictor_does(tmp_path: Path) -> None:
+    """With the same weights and clicks, the video predictor gives the masks that the loss has seen."""
+    from sam2fast.build_sam import build_sam2_video_predictor
+
+    overrides: list[str] = ["++model.image_size=64"]
+    model = build(tmp_path, "trainer.model.num_correction_pt_per_frame=1").model.eval()
+    predictor = build_sam2_video_predictor(
+        "nano/sam2fast_nano.yaml", None, "cpu", hydra_overrides_extra=overrides, apply_postprocessing=False
+    )
+    predictor.load_state_dict(model.state_dict())
+    batch = batch_of_discs(4, objects=(2,))
+    with torch.no_grad():
+        frames = model(batch).frames
+    state = predictor.init_state([*batch.frames[:, 0].numpy()])
+    prompt = frames[0].prompts[-1]
+    assert prompt is not None and prompt["point_labels"].shape == (2, 2)
+    for o in range(2):
+        for click in range(2):  # one by one: the second is fed the mask after the first
+            points, labels = (prompt[key][o, click : click + 1] for key in ("point_coords", "point_labels"))
+            predictor.add_new_points_or_box(state, 0, o, points, labels, clear_old_points=False)
+    for t, _, logits in predictor.propagate_in_video(state, progress=False):
+        torch.testing.assert_close(frames[t].masks_high_res[-1], logits, rtol=1e-3, atol=1e-3)
