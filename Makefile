@@ -14,7 +14,7 @@ export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 
 .PHONY: demo test test-slow test-transformers aot aot-3.6 bench gpu tune lint format clean
 
-demo: $(VENV)/.installed  ## install, then segment a picture: CHECKPOINT=FILE make demo
+demo: $(VENV)/.demo  ## install, then segment and track; with another model: CHECKPOINT=FILE make demo
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
 
 test: $(VENV)/.tested  ## install with the oracle, then run the tests
@@ -62,6 +62,10 @@ $(VENV)/.created:
 
 $(VENV)/.installed: $(VENV)/.created setup.py pyproject.toml constraints.txt
 	$(PIP) install --quiet $(CONSTRAIN) -e .
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.installed
+	$(PIP) install --quiet $(CONSTRAIN) -e ".[video,eval]"
 	touch $@
 
 $(VENV)/.tested: $(VENV)/.installed tests/oracle.txt

@@ -9,8 +9,9 @@ ROOT = Path(__file__).parent
 # kernels/ and configs/ must not install under their own names: `kernels` is a package on the index.
 PACKAGE_DIR = {"sam2fast": "sam2fast", "sam2fast.kernels": "kernels", "sam2fast.configs": "configs"}
 
-HUB = ["huggingface-hub>=0.25", "safetensors>=0.4.3"]
+HUB = ["huggingface-hub>=0.25"]
 VIDEO = ["av>=12"]
+TRAIN = ["scipy>=1.11", "tensorboard>=2.15"]
 TEST = [
     "pytest>=8",
     "pytest-benchmark>=4",
@@ -20,11 +21,12 @@ TEST = [
     "setuptools>=68",
     *HUB,
     *VIDEO,
+    *TRAIN,
 ]
 EXTRAS = {
     "hub": HUB,
     "video": VIDEO,
-    "train": ["tensorboard>=2.15"],
+    "train": TRAIN,
     "eval": ["scikit-image>=0.22", "pycocotools>=2.0.7"],
     "demo": ["flask>=3"],
     "test": TEST,
@@ -60,7 +62,12 @@ setup(
     license="Apache-2.0",
     packages=list_packages(),
     package_dir=PACKAGE_DIR,
-    package_data={"sam2fast": ["py.typed"], "sam2fast.configs": ["**/*.yaml"], "sam2fast.kernels": ["*.json"]},
+    package_data={
+        "sam2fast": ["py.typed"],
+        "sam2fast.configs": ["**/*.yaml"],
+        "sam2fast.kernels": ["*.json"],
+        "sam2fast.nano": ["*.safetensors", "*.md"],
+    },
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6",
@@ -68,6 +75,7 @@ setup(
         "numpy>=1.26",
         "pillow>=10.3",
         "hydra-core>=1.3.2",
+        "safetensors>=0.4.3",
         "click>=8.1",
         "tqdm>=4.66",
     ],

@@ -8,6 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from sam2fast import nano
 from sam2fast._official_names import RELEASES
 from sam2fast.checkpoints import load_checkpoint
 from sam2fast.config import ConfigError, build_from_config, load_config
@@ -109,30 +110,42 @@ def build_sam2_video_predictor(
 def build_sam2_hf(model_id: str, **kwargs: Any) -> SAM2Base:
     """:func:`build_sam2` with a model of the Hugging Face hub, such as ``facebook/sam2.1-hiera-tiny``.
 
+    ``sam2fast/nano`` comes with the package: no network, no hub, and ``device`` is ``auto`` unless it is given.
+
     Raises:
-        KeyError: the id is not an official one.
+        KeyError: the id is neither an official one nor nano's.
         ImportError: the package huggingface_hub is not installed.
     """
     config_name, ckpt_path = _hf_download(model_id)
+    kwargs = _defaults(model_id) | kwargs
     return build_sam2(config_file=config_name, ckpt_path=ckpt_path, **kwargs)
 
 
 def build_sam2_video_predictor_hf(model_id: str, **kwargs: Any) -> SAM2VideoPredictor:
     """:func:`build_sam2_video_predictor` with a model of the Hugging Face hub; raises as :func:`build_sam2_hf`."""
     config_name, ckpt_path = _hf_download(model_id)
+    kwargs = _defaults(model_id) | kwargs
     return build_sam2_video_predictor(config_file=config_name, ckpt_path=ckpt_path, **kwargs)
 
 
 def _hf_download(model_id: str) -> tuple[str, str]:
-    """Configuration name and local checkpoint of an official Hugging Face id."""
+    """Configuration name and local checkpoint of nano or of an official Hugging Face id."""
+    if model_id == nano.MODEL_ID:
+        return nano.CONFIG, str(nano.WEIGHTS)
     if model_id not in HF_MODEL_ID_TO_FILENAMES:
-        raise KeyError(f"{model_id!r} is no official model; the ids are {', '.join(HF_MODEL_ID_TO_FILENAMES)}")
+        ids = ", ".join((nano.MODEL_ID, *HF_MODEL_ID_TO_FILENAMES))
+        raise KeyError(f"{model_id!r} is no published model; the ids are {ids}")
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
         raise ImportError("loading from the hub needs huggingface_hub: pip install 'sam2fast[hub]'") from error
     config_name, checkpoint_name = HF_MODEL_ID_TO_FILENAMES[model_id]
     return config_name, hf_hub_download(repo_id=model_id, filename=checkpoint_name)
+
+
+def _defaults(model_id: str) -> dict[str, Any]:
+    # The original's default device is CUDA; a model that is there on every machine should run on it.
+    return {"device": "auto"} if model_id == nano.MODEL_ID else {}
 
 
 def _build(

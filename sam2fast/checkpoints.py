@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sam2fast import nano
 from sam2fast._official_names import RELEASES
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
-        raise ImportError("reading .safetensors needs the package safetensors: pip install 'sam2fast[hub]'") from error
+        raise ImportError("reading .safetensors needs the package safetensors: pip install safetensors") from error
     try:
         return load_file(path, device="cpu")
     except SafetensorError as error:
@@ -159,7 +160,7 @@ def _listed(names: list[str]) -> str:
 
 
 def guess_config(tensors: Mapping[str, Tensor]) -> str | None:
-    """The official configuration whose image encoder has the widths and depth of these tensors, if any.
+    """The configuration, official or nano's, whose image encoder has the widths and depth of these tensors, if any.
 
     Files without the parts that tell 2.0 from 2.1 are taken for 2.0: for images there is no difference.
     """
@@ -167,8 +168,10 @@ def guess_config(tensors: Mapping[str, Tensor]) -> str | None:
     if embedding is None or embedding.ndim != 4:
         return None
     depth = len({name.split(".")[3] for name in tensors if name.startswith("image_encoder.trunk.blocks.")})
-    sizes = {(96, 12): "t", (96, 16): "s", (112, 24): "b+", (144, 48): "l"}
-    letter = sizes.get((embedding.shape[0], depth))
+    size = (embedding.shape[0], depth)
+    if size == (32, 10):
+        return nano.CONFIG
+    letter = {(96, 12): "t", (96, 16): "s", (112, 24): "b+", (144, 48): "l"}.get(size)
     generation = "sam2.1" if "no_obj_embed_spatial" in tensors else "sam2"
     configs = {release.config for release in RELEASES.values()}
     name = f"configs/{generation}/{generation}_hiera_{letter}.yaml"

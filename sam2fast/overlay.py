@@ -1,9 +1,12 @@
 """Pictures of masks and prompts on top of their image."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
+
+Colour: TypeAlias = tuple[int, int, int]
 
 # Tints of masks, told apart with any colour vision.
 COLOURS = ((230, 20, 130), (0, 158, 255), (255, 176, 0), (60, 200, 110), (150, 110, 255))
@@ -21,6 +24,7 @@ def draw_overlay(
     points: Any = None,
     labels: Any = None,
     boxes: Any = None,
+    colours: Sequence[Colour] | None = None,
 ) -> Image.Image:
     """The image with masks tinted and outlined, and the prompts that made them.
 
@@ -28,10 +32,11 @@ def draw_overlay(
 
     Args:
         image: ``(H, W, 3)`` RGB uint8.
-        masks: ``(N, H, W)`` bool; each gets the tint least like what is below it, five masks five different ones.
+        masks: ``(N, H, W)`` bool.
         points: ``(P, 2)`` clicks (x, y) in pixels; a plus on green or a minus on red.
         labels: ``(P)``; 1 foreground, 0 background. Without labels all are foreground.
         boxes: ``(B, 4)`` XYXY in pixels.
+        colours: tints of the N masks; without, those of :func:`choose_colours`.
 
     Raises:
         ValueError: a shape or dtype does not fit.
@@ -46,19 +51,30 @@ def draw_overlay(
     if len(foreground) != len(clicks):
         raise ValueError(f"{len(foreground)} labels for {len(clicks)} points")
 
+    colours = choose_colours(image, masks) if colours is None else colours
+    if len(colours) != len(masks):
+        raise ValueError(f"{len(colours)} colours for {len(masks)} masks")
+
     unit = max(image.shape[:2]) / 1000
     picture = Image.fromarray(np.ascontiguousarray(image))
-    unused: list[tuple[int, int, int]] = []
-    for mask in masks:
-        unused = unused or list(COLOURS)
-        colour = _least_like(image[mask != 0], unused)
-        unused.remove(colour)
+    for mask, colour in zip(masks, colours, strict=True):
         _tint(picture, mask != 0, colour, max(1.0, 1.5 * unit))
     for box in _array(boxes, 4, "boxes"):
         _draw_box(picture, box, max(1, round(2.5 * unit)))
     for (x, y), is_foreground in zip(clicks, foreground, strict=True):
         _draw_click(picture, x, y, bool(is_foreground), max(5, round(11 * unit)))
     return picture
+
+
+def choose_colours(image: np.ndarray, masks: np.ndarray) -> list[Colour]:
+    """For each of ``masks (N, H, W)`` the tint least like what is below it; five masks get five different ones."""
+    chosen: list[Colour] = []
+    unused: list[Colour] = []
+    for mask in masks:
+        unused = unused or list(COLOURS)
+        chosen.append(_least_like(image[mask != 0], unused))
+        unused.remove(chosen[-1])
+    return chosen
 
 
 def _array(value: Any, width: int, name: str) -> np.ndarray:
@@ -70,7 +86,7 @@ def _array(value: Any, width: int, name: str) -> np.ndarray:
     return array
 
 
-def _least_like(pixels: np.ndarray, colours: list[tuple[int, int, int]]) -> tuple[int, int, int]:
+def _least_like(pixels: np.ndarray, colours: list[Colour]) -> Colour:
     """The colour farthest from the mean of ``pixels (P, 3)``, so that a pink car is not tinted pink."""
     if not len(pixels):
         return colours[0]
@@ -78,7 +94,7 @@ def _least_like(pixels: np.ndarray, colours: list[tuple[int, int, int]]) -> tupl
     return max(colours, key=lambda colour: float(np.square(mean - colour).sum()))
 
 
-def _tint(picture: Image.Image, mask: np.ndarray, colour: tuple[int, int, int], width: float) -> None:
+def _tint(picture: Image.Image, mask: np.ndarray, colour: Colour, width: float) -> None:
     """Tints and outlines one mask ``(H, W)`` in place; the outline is ``width`` pixels to either side of the edge."""
     shape = Image.fromarray(mask.astype(np.uint8) * 255)
     picture.paste(colour, mask=shape.point(lambda value: round(value * TINT)))

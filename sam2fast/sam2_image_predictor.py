@@ -47,7 +47,10 @@ class SAM2ImagePredictor:
 
     @classmethod
     def from_pretrained(cls, model_id: str, **kwargs: Any) -> "SAM2ImagePredictor":
-        """A predictor for a model of the Hugging Face hub; ``kwargs`` go to the builder and to the constructor."""
+        """A predictor for ``sam2fast/nano``, which is in the package, or for a model of the Hugging Face hub.
+
+        ``kwargs`` go to :func:`~sam2fast.build_sam.build_sam2_hf` and to the constructor.
+        """
         from sam2fast.build_sam import build_sam2_hf
 
         return cls(build_sam2_hf(model_id, **kwargs), **kwargs)

@@ -62,7 +62,10 @@ class SAM2VideoPredictor(OfficialPrivates, SAM2Base):
 
     @classmethod
     def from_pretrained(cls, model_id: str, **kwargs: Any) -> "SAM2VideoPredictor":
-        """A predictor with a model of the Hugging Face hub; ``kwargs`` go to the builder."""
+        """A predictor with ``sam2fast/nano``, which is in the package, or with a model of the Hugging Face hub.
+
+        ``kwargs`` go to :func:`~sam2fast.build_sam.build_sam2_video_predictor_hf`.
+        """
         from sam2fast.build_sam import build_sam2_video_predictor_hf
 
         return build_sam2_video_predictor_hf(model_id, **kwargs)

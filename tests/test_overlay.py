@@ -45,6 +45,15 @@ def test_masks_have_different_tints():
     assert len({tuple(pixels[60, 25 + 36 * i]) for i in range(5)}) == 5
 
 
+def test_colours_of_the_callers():
+    masks = np.stack([square(10, 20, 60, 100), square(100, 20, 160, 100)])
+    pixels = np.asarray(draw_overlay(GREY, masks, colours=COLOURS[2:4])).astype(int)
+    for x, colour in ((35, COLOURS[2]), (130, COLOURS[3])):
+        np.testing.assert_allclose(pixels[60, x], (1 - TINT) * 128 + TINT * np.array(colour), atol=1)
+    with pytest.raises(ValueError, match="1 colours for 2 masks"):
+        draw_overlay(GREY, masks, colours=COLOURS[:1])
+
+
 def test_empty_mask():
     assert not changed(draw_overlay(GREY, square(0, 0, 0, 0)[None])).any()
 

@@ -75,8 +75,39 @@ def empty_environment(wheel, tmp_path_factory):
 
 def test_wheel_from_sdist(empty_environment, tmp_path):
     count, file = checked(run(empty_environment, "-c", CHECK, cwd=tmp_path)).split()
-    assert int(count) == 8
+    assert int(count) == 9
     assert "site-packages" in file
+
+
+def test_nano_is_in_the_package(empty_environment, tmp_path):
+    """After the core install alone: no hub, no scikit-image, no PyAV."""
+    script = """
+        import sys
+        extras = ("huggingface_hub", "skimage", "av", "scipy", "pycocotools", "tensorboard")
+        sys.modules.update(dict.fromkeys(extras))  # None: cannot be imported
+        import numpy as np
+        from sam2fast import SAM2ImagePredictor, SAM2VideoPredictor, nano
+        predictor = SAM2ImagePredictor.from_pretrained("sam2fast/nano")
+        predictor.set_image(np.zeros((40, 60, 3), dtype=np.uint8))
+        print(predictor.predict(point_coords=[[30, 20]], point_labels=[1])[0].shape, nano.WEIGHTS)
+        SAM2VideoPredictor.from_pretrained("sam2fast/nano", device="cpu")
+        import sam2fast.cli.demo_parts
+    """
+    script = "\n".join(line.strip() for line in script.splitlines())
+    shape, file = checked(run(empty_environment, "-c", script, cwd=tmp_path)).rsplit(maxsplit=1)
+    assert shape == "(3, 40, 60)" and "site-packages" in file
+
+
+def test_what_the_core_needs(wheel):
+    """Weights of nano are read after the core install."""
+    import zipfile
+
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("dist-info/METADATA"))
+        lines = archive.read(name).decode().splitlines()
+    needed = [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
+    assert any(line.startswith("safetensors") and "extra ==" not in line for line in needed)
+    assert not any(line.startswith(("huggingface", "av>", "scikit-image")) and "extra" not in line for line in needed)
 
 
 def test_works_without_triton(empty_environment, tmp_path):
@@ -106,7 +137,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
 
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} <= {"sam2fast", f"{wheel.name.rsplit('-', 3)[0]}.dist-info"}
-    assert "sam2fast/py.typed" in names
+    assert {"sam2fast/py.typed", "sam2fast/nano/weights.safetensors", "sam2fast/nano/MODEL_CARD.md"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names) and any("NOTICE" in name for name in names)
 
 
@@ -114,13 +145,13 @@ def test_bare_clone(checkout):
     count, file = checked(
         run(sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(checkout)!r})\n" + CHECK)
     ).split()
-    assert int(count) == 8 and file.startswith(str(checkout))
+    assert int(count) == 9 and file.startswith(str(checkout))
 
 
 def test_editable_install(tmp_path):
     """This environment's own: the tests run on it."""
     count, file = checked(run(sys.executable, "-c", CHECK, cwd=tmp_path)).split()
-    assert int(count) == 8 and Path(file).resolve().is_relative_to(ROOT)
+    assert int(count) == 9 and Path(file).resolve().is_relative_to(ROOT)
 
 
 def test_kernels_refuses_to_be_a_top_level_package(checkout):

@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 import click
 
+from sam2fast import nano
 from sam2fast._official_names import RELEASES, Release
 from sam2fast.cli.errors import MissingCheckpointError, UserError, one_line
 
-DEFAULT_MODEL = "tiny"
+DEFAULT_MODEL = "tiny"  # where its checkpoint is there; else nano
+NANO = ("nano", nano.MODEL_ID, "sam2fast_nano", "nano/sam2fast_nano")  # its names, shortened by _short
 FOLDER_VARIABLE = "SAM2FAST_CHECKPOINTS"
 LOCAL_FOLDER = Path("checkpoints")
 
@@ -24,28 +26,53 @@ class ModelChoice(NamedTuple):
 def choose_model(model: str | None, checkpoint: Path | None) -> ModelChoice:
     """Resolves what the user gave, by reading names and at most the checkpoint's table of contents.
 
+    Given nothing, it is the tiny model if its checkpoint is found; else nano, which is always there, with a note.
+
     Raises:
         MissingCheckpointError: the checkpoint is not there; for an official model the message says where to get it.
-        UserError: the checkpoint cannot be read, or its model is none of the official ones.
+        UserError: the checkpoint cannot be read, or its model is neither an official one nor nano.
         click.UsageError: no model has this name, or it has no official checkpoint.
     """
     if checkpoint is not None and not checkpoint.is_file():
         raise MissingCheckpointError(f"no checkpoint file {str(checkpoint)!r}")
     if checkpoint is not None and model is None:
         return ModelChoice(_config_that_fits(checkpoint), checkpoint)
-    name = model or DEFAULT_MODEL
-    release = _releases_by_name().get(_short(name))
-    if release is None and not _is_config(name):
+    if model is None:
+        return _default()
+    if _short(model) in NANO:
+        return ModelChoice(nano.CONFIG, checkpoint or _weights_of_nano())
+    release = _releases_by_name().get(_short(model))
+    if release is None and not _is_config(model):
         raise click.BadParameter(
-            f"no model or YAML file {name!r}; the models are tiny, small, base_plus, large, and by official name "
-            + ", ".join(_short(r.config).rpartition("/")[2] for r in RELEASES.values()),
+            f"no model or YAML file {model!r}; the models are nano, tiny, small, base_plus, large, and by official "
+            "name " + ", ".join(_short(r.config).rpartition("/")[2] for r in RELEASES.values()),
             param_hint="'--model'",
         )
     if checkpoint is None:
         if release is None:
-            raise click.UsageError(f"the model {name} has no official checkpoint; give one with --checkpoint FILE")
+            raise click.UsageError(f"the model {model} has no official checkpoint; give one with --checkpoint FILE")
         checkpoint = _find_checkpoint(release)
-    return ModelChoice(release.config if release else name, checkpoint)
+    return ModelChoice(release.config if release else model, checkpoint)
+
+
+def _default() -> ModelChoice:
+    release = _releases_by_name()[DEFAULT_MODEL]
+    try:
+        return ModelChoice(release.config, _find_checkpoint(release))
+    except MissingCheckpointError:
+        click.echo(
+            f"sam2fast: note: no {release.checkpoint} was found, so this is nano, the small model in the package; for "
+            f"better masks download {release.url} into ./{LOCAL_FOLDER} or ${FOLDER_VARIABLE}, or give another model "
+            "with --checkpoint FILE",
+            err=True,
+        )
+        return ModelChoice(nano.CONFIG, _weights_of_nano())
+
+
+def _weights_of_nano() -> Path:
+    if not nano.WEIGHTS.is_file():
+        raise MissingCheckpointError(f"this installation lacks {nano.WEIGHTS}; install sam2fast again")
+    return nano.WEIGHTS
 
 
 def _config_that_fits(checkpoint: Path) -> str:
@@ -54,7 +81,9 @@ def _config_that_fits(checkpoint: Path) -> str:
     with one_line(CheckpointError, OSError, ImportError):
         config = guess_config(read_checkpoint(checkpoint))
     if config is None:
-        raise UserError(f"{checkpoint} fits none of the official models; name its configuration with --model FILE.yaml")
+        raise UserError(
+            f"{checkpoint} fits neither nano nor an official model; name its configuration with --model FILE.yaml"
+        )
     return config
 
 

@@ -13,8 +13,9 @@ _MODEL_OPTIONS = (
     click.option(
         "--model",
         metavar="NAME",
-        help="tiny (default), small, base_plus or large: the SAM 2.1 models; an official name such as sam2_hiera_t; "
-        "or a YAML file. Left out with --checkpoint, the model is the one that its weights fit.",
+        help="nano: the small model in the package; tiny, small, base_plus or large: the SAM 2.1 models; an official "
+        "name such as sam2_hiera_t; or a YAML file. Left out, it is the one that the weights of --checkpoint fit; "
+        "without them tiny if its file is found, else nano.",
     ),
     click.option(
         "--checkpoint",

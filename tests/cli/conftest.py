@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from tame_weights import fill
 
+from sam2fast import nano
 from sam2fast.build_sam import build_sam2
 from sam2fast.cli import main
 from sam2fast.config import shipped_configs
@@ -40,6 +41,14 @@ def model(tmp_path_factory) -> Model:
     assert "image_size: 1024" in text
     (folder / "small.yaml").write_text(text.replace("image_size: 1024", "image_size: 256"))
     return Model(folder / OFFICIAL_FILE, folder / "small.yaml")
+
+
+@pytest.fixture(scope="session")
+def nano_checkpoint(tmp_path_factory) -> Path:
+    """Weights of nano that the package does not have."""
+    path = tmp_path_factory.mktemp("nano") / "averaged.pt"
+    torch.save({"model": fill(build_sam2(nano.CONFIG, None, device="cpu"), seed=0).state_dict()}, path)
+    return path
 
 
 @pytest.fixture(autouse=True)

@@ -1,17 +1,47 @@
+import io
 import json
 import os
+import re
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sam2fast.cli.demo import PROMPTS
+from sam2fast import nano
+from sam2fast.cli.demo_parts import PROMPTS
+from sam2fast.demo import clip as made_up
+from sam2fast.demo import photograph
 from sam2fast.demo.canvas import SCALE, Canvas
+from sam2fast.demo.clip import make_clip, point_inside, task_of
+from sam2fast.demo.film import contact_sheet, draw_frames, encode_film
 from sam2fast.demo.scene import HEIGHT, VASE, WIDTH, draw_scene
+from sam2fast.evaluation.j_and_f import j_and_f
 from sam2fast.rle import decode_rle
 
 PARTS = (".json", "_mask.png", "_overlay.png")
-FILES = sorted(["overlay.png", "scene.png", *(name + part for name in ("mug", "vase") for part in PARTS)])
+STILL_LIFE = ["overlay.png", "scene.png", *(name + part for name in ("mug", "vase") for part in PARTS)]
+PHOTOGRAPH = ["photo" + part for part in PARTS]
+VIDEO = ["tracked.json", "tracked.mp4", "tracked.png"]
+FRAMES, SIDE = 5, 96
+
+
+@pytest.fixture
+def short_clip(monkeypatch):
+    """A clip that takes no time."""
+    for name, value in (("FRAMES", FRAMES), ("SIZE", SIDE), ("LEAST_WAY", 0.01)):
+        monkeypatch.setattr(made_up, name, value)
+
+
+@pytest.fixture
+def scikit_image(monkeypatch, tmp_path, picture):
+    """An installed scikit-image with a photograph of its own."""
+    package = tmp_path / "site" / "skimage"
+    picture(f"site/skimage/data/{photograph.FILE}", 600, 400)
+    (package / "__init__.py").touch()
+    monkeypatch.delitem(sys.modules, "skimage", raising=False)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    return package
 
 
 def drawn_vase() -> np.ndarray:
@@ -19,22 +49,139 @@ def drawn_vase() -> np.ndarray:
     return VASE.cover(Canvas.of_size(WIDTH, HEIGHT))[::SCALE, ::SCALE]
 
 
-def test_demo(run, tmp_path, model):
-    result = run("demo", "--out", "there", *model.small)
+def load(path) -> dict:
+    return json.loads(path.read_text())
+
+
+# ---- the command ----
+
+
+def test_demo(run, tmp_path, short_clip, scikit_image):
+    """All of it with what an installation has: nano."""
+    result = run("demo", "--device", "cpu")
     assert result.exit_code == 0, result.stderr
-    assert sorted(os.listdir(tmp_path / "there")) == FILES
-    scene = Image.open(tmp_path / "there/scene.png")
+    out = tmp_path / "out/demo"
+    assert sorted(os.listdir(out)) == sorted([*STILL_LIFE, *PHOTOGRAPH, *VIDEO])
+    assert result.stderr.count("note:") == 1 and "nano" in result.stderr
+
+    scene = Image.open(out / "scene.png")
     assert scene.size == (WIDTH, HEIGHT)
     np.testing.assert_array_equal(np.asarray(scene), np.asarray(draw_scene()))
-    records = {name: json.loads((tmp_path / f"there/{name}.json").read_text()) for name in PROMPTS}
-    assert len(records["vase"]["candidate_scores"]) == 3 and records["vase"]["prompts"]["points"]
-    assert records["mug"]["candidate_scores"] is None and records["mug"]["prompts"]["box"]
-    for name, record in records.items():
-        mask = np.asarray(Image.open(tmp_path / f"there/{name}_mask.png")) > 0
+    lines = {line.split()[0]: line.split() for line in result.stdout.splitlines()}
+    for name in ("photo", *PROMPTS):
+        record = load(out / f"{name}.json")
+        mask = np.asarray(Image.open(out / f"{name}_mask.png")) > 0
         np.testing.assert_array_equal(decode_rle(record["rle"]), mask)
-        assert mask.shape == (HEIGHT, WIDTH)
-    names = [line.split()[0] for line in result.stdout.splitlines()]
-    assert names[:3] == ["image", "vase", "mug"] and "encode" in result.stdout
+        assert mask.shape == ((400, 600) if name == "photo" else (HEIGHT, WIDTH))
+        assert Image.open(out / f"{name}_overlay.png").size == mask.shape[::-1]
+        assert lines[name][1:3] == [f"{record['score']:.3f}", str(mask.sum())]
+        assert record["model"]["config"] == nano.CONFIG
+        assert (record["prompts"]["box"] is None) == (name != "mug")
+    assert load(out / "photo.json")["image"] == str(scikit_image / "data" / photograph.FILE)
+    assert load(out / "photo.json")["prompts"]["points"] == [list(photograph.POINT)]
+
+
+def test_what_is_printed_of_the_video_can_be_computed_from_the_files(run, tmp_path, short_clip):
+    result = run("demo", "--model", "nano", "--device", "cpu")
+    record = load(tmp_path / "out/demo/tracked.json")
+    found, truth = (
+        np.stack([[decode_rle(rle) for rle in thing[key]] for thing in record["objects"]], axis=1)
+        for key in ("rle", "truth")
+    )
+    np.testing.assert_array_equal(truth, make_clip().masks)
+    measures = j_and_f(found, truth)
+    header, *rows = (line.split() for line in result.stdout.splitlines()[:3])
+    assert header == ["tracked", "by", "J", "F", "J&F"] and [row[0] for row in rows] == ["click", "box"]
+    for i, (row, thing) in enumerate(zip(rows, record["objects"], strict=True)):
+        expected = [100 * float(values[i]) for values in (measures.j, measures.f, measures.per_object)]
+        np.testing.assert_allclose([thing["J"], thing["F"], thing["J&F"]], expected, atol=1e-4)
+        np.testing.assert_allclose([float(number) for number in row[1:]], expected, atol=0.051)
+        # The click is on the first thing, the box around the second.
+        if i == 0:
+            ((x, y),) = thing["prompts"]["points"]
+            assert truth[0, 0, y, x]
+        else:
+            x0, y0, x1, y1 = thing["prompts"]["box"]
+            assert truth[0, 1, y0 : y1 + 1, x0 : x1 + 1].sum() == truth[0, 1].sum()
+    speed = float(re.search(rf"{FRAMES} frames of {SIDE}x{SIDE} at ([\d.]+) frames/s", result.stdout)[1])
+    seconds = float(re.search(r"track ([\d.]+) s", result.stdout)[1])
+    assert abs(FRAMES / speed - seconds) < 0.006 + 0.05 * seconds
+
+
+def test_the_same_model_gives_the_same_files(run, tmp_path, short_clip):
+    for name in ("one", "two"):
+        assert run("demo", "--model", "nano", "--device", "cpu", "--out", name).exit_code == 0
+    for file in sorted(os.listdir(tmp_path / "one")):
+        one, two = ((tmp_path / name / file).read_bytes() for name in ("one", "two"))
+        assert one.replace(b'"one/', b'"two/') == two, file
+
+
+def test_other_models(run, tmp_path, model, short_clip):
+    result = run("demo", "--out", "there", *model.small)
+    assert result.exit_code == 0, result.stderr
+    assert set(STILL_LIFE + VIDEO) <= set(os.listdir(tmp_path / "there"))
+    assert load(tmp_path / "there/tracked.json")["model"]["checkpoint"] == str(model.checkpoint)
+
+
+def test_a_picture_of_the_users(run, tmp_path, picture, short_clip):
+    clicks = ["--point", "20,30", "--point", "90,60,0", "--point", "500,5"]
+    result = run("demo", "--image", picture("mine.png"), *clicks, "--model", "nano")
+    assert result.exit_code == 0, result.stderr
+    assert "note: point 500,5 lies outside" in result.stderr and "(96x64)" in result.stderr
+    record = load(tmp_path / "out/demo/photo.json")
+    assert record["image"] == str(tmp_path / "mine.png") and record["prompts"]["labels"] == [1, 0, 1]
+    assert record["size"] == {"width": 96, "height": 64}
+
+
+def test_without_extras(run, tmp_path, monkeypatch, short_clip):
+    """No scikit-image and no PyAV: what needs them is left out with a note each."""
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    monkeypatch.setitem(sys.modules, "av", None)
+    result = run("demo", "--model", "nano", "--device", "cpu")
+    assert result.exit_code == 0
+    assert sorted(os.listdir(tmp_path / "out/demo")) == sorted([*STILL_LIFE, "tracked.json", "tracked.png"])
+    notes = result.stderr.splitlines()
+    assert len(notes) == 2 and "sam2fast[eval]" in notes[0] and "sam2fast[video]" in notes[1]
+
+
+def test_weights_for_images_only(run, tmp_path, nano_checkpoint, short_clip):
+    import torch
+
+    from sam2fast.checkpoints import VIDEO_ONLY
+
+    weights = torch.load(nano_checkpoint, weights_only=True)["model"]
+    torch.save({k: v for k, v in weights.items() if not k.startswith(VIDEO_ONLY)}, tmp_path / "image.pt")
+    result = run("demo", "--checkpoint", tmp_path / "image.pt", "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    assert "note: no video, since" in result.stderr and "image.pt has weights for images only" in result.stderr
+    assert not set(VIDEO) & set(os.listdir(tmp_path / "out/demo"))
+
+
+def test_a_missing_checkpoint(run, tmp_path):
+    result = run("demo", "--model", "tiny")
+    assert result.exit_code == 3 and result.stdout == ""
+    assert "sam2.1_hiera_tiny.pt" in result.stderr and "https://" in result.stderr
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--image", "picture.png"], 2, "--image and --point go together"),
+        (["--point", "1,2"], 2, "--image and --point go together"),
+        (["--image", "nowhere.png", "--point", "1,2"], 1, "no file 'nowhere.png'"),
+        (["--image", "picture.png", "--point", "1,2", "--out", "."], 2, "a result might overwrite picture.png"),
+        (["--out", "picture.png"], 1, "the output folder 'picture.png' is a file"),
+    ],
+)
+def test_what_is_refused(run, tmp_path, picture, arguments, code, message):
+    picture()
+    result = run("demo", "--model", "nano", *arguments)
+    assert result.exit_code == code and message in result.stderr
+    assert os.listdir(tmp_path) == ["picture.png"]
+
+
+# ---- its parts ----
 
 
 def test_the_click_is_on_the_vase_and_things_differ_from_their_background():
@@ -45,25 +192,79 @@ def test_the_click_is_on_the_vase_and_things_differ_from_their_background():
     assert np.abs(pixels[vase].mean(axis=0) - pixels[~vase].mean(axis=0)).sum() > 60
 
 
-def test_demo_without_checkpoint(run, tmp_path):
-    result = run("demo")
-    assert result.exit_code == 3 and result.stdout == ""
-    assert "sam2.1_hiera_tiny.pt" in result.stderr and "https://" in result.stderr
-    assert result.stderr.endswith("CHECKPOINT=FILE make demo\n")
-    assert os.listdir(tmp_path) == []
+def test_the_photograph():
+    pytest.importorskip("skimage")
+    with Image.open(photograph.find_photograph()) as file:
+        assert file.size == (600, 400)
 
 
-def test_demo_with_a_folder_that_is_a_file(run, tmp_path, model):
-    (tmp_path / "taken").touch()
-    result = run("demo", "--out", "taken", *model.small)
-    assert result.exit_code == 1 and result.stderr == "sam2fast: the output folder 'taken' is a file\n"
+def test_a_scikit_image_without_it(scikit_image):
+    (scikit_image / "data" / photograph.FILE).unlink()
+    assert photograph.find_photograph() is None
+
+
+def test_the_clip_shows_two_things_on_the_move():
+    clip = make_clip()
+    assert clip.frames.shape == (40, 480, 480, 3) and clip.masks.shape == (40, 2, 480, 480)
+    assert clip.masks.any(axis=(2, 3)).all()
+    for thing in range(2):
+        first, last = clip.masks[0, thing], clip.masks[-1, thing]
+        assert (first & last).sum() < 0.9 * (first | last).sum()
+    task = task_of(clip)
+    assert clip.masks[0, 0, task.point[1], task.point[0]]
+
+
+def test_a_point_inside_is_far_from_the_edge():
+    mask = np.zeros((40, 60), dtype=bool)
+    mask[5:26, 10:51] = True
+    mask[30:, :3] = True
+    x, y = point_inside(mask)
+    assert y == 15 and 20 <= x <= 40
+    ring = np.hypot(*np.mgrid[-20:21, -20:21])
+    x, y = point_inside((ring > 10) & (ring < 20))
+    assert 13 < np.hypot(x - 20, y - 20) < 17
+    assert point_inside(np.ones((3, 3), dtype=bool)) == (1, 1)
+    corner = np.zeros((4, 4), dtype=bool)
+    corner[0, 3] = True
+    assert point_inside(corner) == (3, 0)
+
+
+def test_the_film_and_the_sheet_show_the_frames(short_clip):
+    av = pytest.importorskip("av")
+    clip = make_clip()
+    truth, found = draw_frames(clip, clip.masks), draw_frames(clip, np.zeros_like(clip.masks), task_of(clip))
+    for t, picture in enumerate(truth):
+        tinted = (np.asarray(picture) != clip.frames[t]).any(axis=2)
+        assert tinted[clip.masks[t].any(axis=0)].mean() > 0.9
+    np.testing.assert_array_equal(np.asarray(found[1]), clip.frames[1])
+    assert (np.asarray(found[0]) != clip.frames[0]).any()  # the click and the box
+
+    with av.open(io.BytesIO(encode_film(truth))) as container:
+        (stream,) = container.streams
+        assert stream.codec_context.name in ("h264", "mpeg4") and stream.codec_context.pix_fmt == "yuv420p"
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    assert len(frames) == FRAMES
+    for frame, picture in zip(frames, truth, strict=True):
+        assert np.abs(frame.astype(int) - np.asarray(picture)).mean() < 12
+
+    sheet = np.asarray(contact_sheet(truth, found)).astype(int)
+    assert np.abs(sheet[22:322, :300] - np.asarray(truth[0].resize((300, 300)))).mean() < 3
+    assert np.abs(sheet[22:322, 300:600] - np.asarray(found[0].resize((300, 300)))).mean() < 3
+
+
+def test_a_film_without_h264(monkeypatch, short_clip):
+    av = pytest.importorskip("av")
+    monkeypatch.setattr(av, "codecs_available", {"mpeg4"})
+    clip = make_clip()
+    with av.open(io.BytesIO(encode_film(draw_frames(clip, clip.masks)))) as container:
+        assert container.streams[0].codec_context.name == "mpeg4"
 
 
 @pytest.mark.weights
 def test_demo_finds_what_was_drawn(run, tmp_path, weights_folder):
     checkpoint = weights_folder / "sam2_hiera_tiny_image_fp16.pt"
     assert run("demo", "--checkpoint", checkpoint, "--device", "cpu").exit_code == 0
-    records = {name: json.loads((tmp_path / f"out/demo/{name}.json").read_text()) for name in PROMPTS}
+    records = {name: load(tmp_path / f"out/demo/{name}.json") for name in PROMPTS}
     assert min(record["score"] for record in records.values()) > 0.95
     found, drawn = decode_rle(records["vase"]["rle"]), drawn_vase()
     assert (found & drawn).sum() / (found | drawn).sum() > 0.97

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sam2fast import __version__
+from sam2fast import __version__, nano
 from sam2fast._official_names import RELEASES
 from sam2fast.build_sam import build_sam2
 from sam2fast.cli.model_choice import choose_model
@@ -258,6 +258,44 @@ def test_official_names(tmp_path, monkeypatch, name, config, file):
     assert choose_model(name, None).checkpoint == named / file
     (named / file).unlink()
     assert choose_model(name, None).checkpoint.absolute() == local / file
+
+
+# ---- nano ----
+
+
+def test_nothing_given_and_nothing_found_is_nano_with_a_note(run, picture, tmp_path):
+    result = run("segment", picture(), "--point", "20,30", "--device", "cpu", "--json")
+    assert result.exit_code == 0
+    (record,) = json.loads(result.stdout)["results"]
+    assert record["model"]["config"] == nano.CONFIG and record["model"]["checkpoint"] == str(nano.WEIGHTS)
+    (note,) = result.stderr.splitlines()
+    assert note.startswith("sam2fast: note: ") and "nano" in note
+    assert "sam2.1_hiera_tiny.pt" in note and "https://" in note and "--checkpoint FILE" in note
+
+
+@pytest.mark.parametrize("name", ["nano", "sam2fast/nano", "sam2fast_nano", "configs/nano/sam2fast_nano.yaml"])
+def test_nano_asked_for_needs_no_note(name, nano_checkpoint, capfd):
+    assert choose_model(name, None) == (nano.CONFIG, nano.WEIGHTS)
+    assert choose_model(name, nano_checkpoint) == (nano.CONFIG, nano_checkpoint)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nano_asked_for_is_nano_where_tiny_is_found(run, picture, tmp_path, model, monkeypatch):
+    monkeypatch.setenv("SAM2FAST_CHECKPOINTS", str(model.checkpoint.parent))
+    result = run("segment", picture(), "--point", "20,30", "--model", "nano", "--device", "cpu")
+    assert result.exit_code == 0 and result.stderr == ""
+    assert load(tmp_path / "out/picture.json")["model"]["config"] == nano.CONFIG
+
+
+def test_a_checkpoint_of_nano_tells_its_configuration(nano_checkpoint, capfd):
+    assert choose_model(None, nano_checkpoint) == (nano.CONFIG, nano_checkpoint)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_installation_without_its_weights(run, picture, tmp_path, monkeypatch):
+    monkeypatch.setattr(nano, "WEIGHTS", tmp_path / "weights.safetensors")
+    result = run("segment", picture(), "--point", "20,30", "--model", "nano")
+    assert "install sam2fast again" in assert_one_line(result, code=3)
 
 
 def test_checkpoint_alone_tells_its_configuration(model, tmp_path):
