@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from hydra.utils import get_class
 from torch import Tensor, nn
 
 from sam2fast.config import official_to_ours
@@ -303,7 +302,7 @@ def _match_names(pattern: str, parameters: Mapping[str, nn.Parameter]) -> set[st
 def _match_modules(
     class_name: str, modules: list[tuple[str, nn.Module]], parameters: Mapping[str, nn.Parameter]
 ) -> set[str]:
-    kind = get_class(official_to_ours(class_name))
+    kind = _find_class(class_name, modules)
     owned = {
         prefix + name
         for prefix, module in modules
@@ -311,6 +310,20 @@ def _match_modules(
         for name, _ in module.named_parameters(recurse=False)
     }
     return owned & set(parameters)
+
+
+def _find_class(name: str, modules: list[tuple[str, nn.Module]]) -> type:
+    """One of torch's modules or a class of the model's: nothing is imported because a configuration names it."""
+    ours = official_to_ours(name)
+    package, _, attribute = ours.rpartition(".")
+    found = getattr(nn, attribute, None) if package == "torch.nn" else None
+    for _, module in modules:
+        for kind in type(module).__mro__:
+            if f"{kind.__module__}.{kind.__qualname__}" == ours:
+                found = kind
+    if not isinstance(found, type):
+        raise ValueError(f"module_cls_names: no module of the model is a {name!r}")
+    return found
 
 
 def _check_groups(groups: list[dict[str, Any]], parameters: Mapping[str, nn.Parameter]) -> None:

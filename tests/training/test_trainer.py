@@ -131,6 +131,31 @@ def test_validation_reports_the_averaged_weights(undisturbed: Path, tmp_path: Pa
     assert 0 <= validated["J"] <= 100 and validated["objects"] >= 4
 
 
+def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    build(tmp_path, "trainer.logging.tensorboard=true", "scratch.updates=2").run()
+    events = EventAccumulator(str(tmp_path / "logs/tensorboard")).Reload()
+    lines = [json.loads(line) for line in (tmp_path / "logs/metrics.jsonl").read_text().splitlines()]
+    shown = [event.value for event in events.Scalars("train/loss")]
+    assert shown == pytest.approx([line["loss"] for line in lines if line["kind"] == "train"])
+    assert events.Scalars("val/J&F")[0].step == 2
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_mixed_precision(tmp_path: Path, dtype: str) -> None:
+    amp = f"+trainer.optim.amp={{enabled: true, amp_dtype: {dtype}}}"
+    trainer = build(tmp_path, amp, "scratch.updates=2")
+    assert trainer.scaler.is_enabled() == (dtype == "float16")
+    before = trainer.model.image_encoder.neck.convs[0].conv.weight.detach().clone()
+    trainer.run()
+    # The first update has a learning rate of 0, and the scaler may skip some while it finds its scale.
+    changed = not torch.equal(trainer.model.image_encoder.neck.convs[0].conv.weight, before)
+    assert trainer.steps == 2 and (changed or dtype == "float16")
+    scaler = torch.load(tmp_path / "checkpoints/checkpoint.pt", weights_only=True)["scaler"]
+    assert bool(scaler) == (dtype == "float16")
+
+
 class TestFaults:
     def test_a_loss_that_is_no_number_is_named(self, tmp_path: Path) -> None:
         trainer = build(tmp_path)

@@ -1,0 +1,75 @@
+"""``sam2fast train`` as a user meets it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from small_training import RECIPE, overrides
+
+from sam2fast.cli import main
+
+
+def train(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["train", *arguments])
+
+
+def test_trains_and_says_where_the_checkpoints_are(tmp_path: Path) -> None:
+    result = train("-c", RECIPE, *overrides(tmp_path, "scratch.updates=1"))
+    assert result.exit_code == 0, result.output
+    assert "J&F" in result.output and f"checkpoints in {tmp_path}/checkpoints" in result.output
+    assert "image_size: 64" in (tmp_path / "logs/config_resolved.yaml").read_text()
+
+
+def test_a_dry_run_builds_and_writes_nothing(tmp_path: Path) -> None:
+    result = train("-c", RECIPE, "--dry-run", *overrides(tmp_path))
+    assert result.exit_code == 0 and "_target_: sam2fast.training.model.SAM2Train" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_stops_after_so_many_minutes(tmp_path: Path) -> None:
+    result = train("-c", RECIPE, "--minutes", "0", *overrides(tmp_path))
+    assert result.exit_code == 0, result.output
+    steps = [json.loads(line)["step"] for line in (tmp_path / "logs/metrics.jsonl").read_text().splitlines()]
+    assert steps == [1] and (tmp_path / "checkpoints/checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-c", "nano/nothing"), "no file 'nano/nothing', and no such configuration"),
+        (("-c", "sam2.1/sam2.1_hiera_t"), "is no training configuration: it has no 'trainer'"),
+        (("-c", RECIPE, "trainer.max_epoch=2"), "changes 'trainer.max_epoch', which is not there"),
+        (("-c", RECIPE, "++trainer.loss.all._target_=os.system"), "names the target 'os.system', which is not part"),
+        (("-c", RECIPE, "++trainer.optim.optimizer._target_=torch.load"), "names the target 'torch.load'"),
+        (("-c", RECIPE, "+trainer.surprise=1"), "surprise"),
+        (("-c", RECIPE, "+trainer.mode=play"), "mode must be one of train, train_only, val"),
+        (("-c", RECIPE, "trainer.accelerator=cuda:9"), "cuda"),
+        (("-c", "sam2.1_training/sam2.1_hiera_b+_MOSE_finetune"), "img_folder"),
+        (("-c", "sam2.1_training/sam2.1_hiera_b+_MOSE_finetune", "dataset.img_folder=/nowhere"), "/nowhere"),
+        (("-c", "nano/sam2fast_nano_train", "scratch.media=/nowhere"), "/nowhere"),
+    ],
+)
+def test_what_cannot_be_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    folder = (f"++scratch.folder={tmp_path}",) if "train" in arguments[1] or arguments[1] == RECIPE else ()
+    result = train(*arguments, *folder)
+    assert result.exit_code in (1, 2) and result.exception is not None
+    assert message in result.output and "Traceback" not in result.output
+    assert len(result.output.strip().splitlines()) == 1, result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_class_of_the_user_s_needs_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_losses.py").write_text(
+        "from sam2fast.training.losses import FromScratchLoss\n\n\n"
+        "class Doubled(FromScratchLoss):\n"
+        "    def forward(self, outputs, targets):\n"
+        "        return {name: 2 * value for name, value in super().forward(outputs, targets).items()}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    loss = "trainer.loss.all._target_=my_losses.Doubled"
+    arguments = ("-c", RECIPE, *overrides(tmp_path / "run", loss, "scratch.updates=1"))
+    refused = train(*arguments)
+    assert refused.exit_code == 1 and "'my_losses.Doubled'" in refused.output
+    allowed = train(*arguments, "--allow-target", "my_losses")
+    assert allowed.exit_code == 0, allowed.output
