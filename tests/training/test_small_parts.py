@@ -1,0 +1,124 @@
+"""Losses at a lower resolution, fixed clips, validation, checkpoints' random states."""
+
+import random
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sam2fast.evaluation.j_and_f import boundary_f, jaccard
+from sam2fast.training import snapshots
+from sam2fast.training.auxiliary import object_ids
+from sam2fast.training.data.batch import ClipBatch, collate
+from sam2fast.training.data.clip import Clip
+from sam2fast.training.data.fixed import FixedClips
+from sam2fast.training.data.loader import ClipLoader, ClipSource
+from sam2fast.training.losses import FromScratchLoss, MultiStepMultiMasksAndIous
+from sam2fast.training.model import PredictedFrame
+from sam2fast.training.resolution import AtResolution, sample_masks
+from sam2fast.training.validation import validate
+
+WEIGHTS = {"loss_mask": 20.0, "loss_dice": 1.0, "loss_iou": 1.0, "loss_class": 1.0}
+
+
+class TestResolution:
+    def test_an_odd_stride_takes_the_middle(self) -> None:
+        masks = torch.arange(81).view(9, 9)
+        assert sample_masks(masks, 3).tolist() == [[10, 13, 16], [37, 40, 43], [64, 67, 70]]
+
+    def test_an_even_stride_shifts_nothing(self) -> None:
+        x = torch.arange(64).expand(64, 64)
+        sampled = sample_masks(x, 32).double()
+        cells = torch.arange(32) * 2 + 0.5  # their centres, in pixels
+        assert (sampled - cells).abs().max() == 0.5
+        assert (sampled - cells).mean() == 0 and (sampled.T - sample_masks(x.T, 32).double()).abs().max() == 0
+
+    def test_the_loss_is_that_of_the_smaller_masks(self) -> None:
+        torch.manual_seed(0)
+        logits, truth = torch.randn(2, 3, 8, 8), torch.rand(1, 2, 32, 32) > 0.5
+        frame = PredictedFrame(
+            multimasks=[logits], multimasks_high_res=[torch.zeros(2, 3, 32, 32)], ious=[torch.rand(2, 3)],
+            object_scores=[torch.randn(2, 1)],
+        )  # fmt: skip
+        loss = MultiStepMultiMasksAndIous(WEIGHTS, supervise_all_iou=True, pred_obj_scores=True)
+        found = AtResolution(loss, 8)([frame], truth)
+        frame.multimasks_high_res = frame.multimasks
+        expected = loss([frame], sample_masks(truth, 8))
+        assert {k: v.item() for k, v in found.items()} == {k: v.item() for k, v in expected.items()}
+
+    def test_a_size_that_does_not_divide(self) -> None:
+        with pytest.raises(ValueError, match="masks of 32 pixels cannot be sampled at 12"):
+            AtResolution(MultiStepMultiMasksAndIous(WEIGHTS), 12)([], torch.zeros(1, 1, 32, 32))
+
+    def test_the_share_of_the_training_reaches_the_inner_loss(self) -> None:
+        loss = AtResolution(FromScratchLoss(WEIGHTS, balanced_bce_weight=1.0, balanced_bce_until=0.5), 8)
+        loss.where = 0.25
+        assert loss.where == loss.loss.where == 0.25  # type: ignore[union-attr]
+
+
+class Noise:
+    """Clips of noise that depend on the generator."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def sample(self, index: int, rng: np.random.Generator) -> Clip:
+        return Clip(rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8), rng.random((2, 1, 8, 8)) > 0.5, f"{index}")
+
+
+class TestFixedClips:
+    def test_every_epoch_is_the_same(self) -> None:
+        loader = ClipLoader([ClipSource(FixedClips(Noise(), 4), 2)], shuffle=False)
+        first, second = (torch.stack([b.frames for b in loader.epoch(e)]) for e in (0, 1))
+        assert torch.equal(first, second)
+        other = ClipLoader([ClipSource(FixedClips(Noise(), 4, seed=1), 2)], shuffle=False)
+        assert not torch.equal(first, torch.stack([b.frames for b in other.epoch(0)]))
+
+    def test_kept_clips_are_made_once(self) -> None:
+        kept = FixedClips(Noise(), 3, keep=True)
+        rng = np.random.default_rng(0)
+        assert kept.sample(1, rng) is kept.sample(1, rng)
+
+    def test_more_than_there_are(self) -> None:
+        with pytest.raises(ValueError, match="11 clips of a data set that has 10"):
+            FixedClips(Noise(), 11)
+
+
+def test_validation_measures_what_was_predicted() -> None:
+    """A model that answers with given masks: the measures are those of the masks."""
+    rng = np.random.default_rng(0)
+    truth = torch.from_numpy(rng.random((3, 2, 16, 16)) > 0.5)
+    answer = torch.from_numpy(rng.random((3, 2, 16, 16)) > 0.5)
+    batch = ClipBatch(torch.zeros(3, 1, 16, 16, 3, dtype=torch.uint8), truth, torch.zeros(2, dtype=torch.long), (0,))
+    logits = [torch.where(mask, 1.0, -1.0)[:, None] for mask in answer]
+    worse = -torch.ones(2, 1, 16, 16)
+    frames = [SimpleNamespace(masks_high_res=[worse, x] if t == 0 else [x]) for t, x in enumerate(logits)]
+    model: Any = lambda batch: SimpleNamespace(frames=frames)  # noqa: E731
+    loader: Any = SimpleNamespace(epoch=lambda epoch: [batch])
+    found = validate(model, loader, torch.device("cpu"))
+    j = 100 * np.mean([jaccard(answer[t, o].numpy(), truth[t, o].numpy()) for o in range(2) for t in (1, 2)])
+    f = 100 * np.mean([boundary_f(answer[t, o].numpy(), truth[t, o].numpy()) for o in range(2) for t in (1, 2)])
+    assert found == pytest.approx({"J&F": (j + f) / 2, "J": j, "F": f, "first": 0.0, "objects": 2})
+
+
+def test_ids_are_of_the_right_video() -> None:
+    masks = np.zeros((1, 1, 4, 4), dtype=bool)
+    masks[..., :2] = True
+    clips = [Clip(np.zeros((1, 4, 4, 3), np.uint8), m) for m in (masks, np.concatenate([~masks, masks], axis=1))]
+    ids = object_ids(collate(clips, (0, 1)))
+    assert ids.shape == (2, 4, 4)
+    assert ids[0, 0].tolist() == [1, 1, 0, 0] and ids[1, 0].tolist() == [3, 3, 2, 2]
+
+
+def test_random_states_come_back(tmp_path: Path) -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.normal()), float(torch.rand(()))
+
+    draw()
+    snapshots.save({"state": snapshots.random_state()}, tmp_path / "state.pt")
+    expected = draw()
+    snapshots.restore_random_state(torch.load(tmp_path / "state.pt", weights_only=True)["state"])
+    assert draw() == expected
