@@ -92,7 +92,9 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def load_checkpoint(model: nn.Module, path: str | Path, device: torch.device, allow_image_only: bool) -> None:
+def load_checkpoint(
+    model: nn.Module, path: str | Path, device: torch.device, allow_image_only: bool, assign: bool = True
+) -> None:
     """Gives ``model``, which may be on the meta device, the tensors of a checkpoint, on ``device``.
 
     Every name and shape is compared before the first tensor is assigned, so a failed call leaves the model as it was.
@@ -101,6 +103,8 @@ def load_checkpoint(model: nn.Module, path: str | Path, device: torch.device, al
     Args:
         allow_image_only: accept a file that lacks only what images do not need (``VIDEO_ONLY``). A note is logged,
             and what is missing becomes NaN, so that nothing computed from it can pass for a result.
+        assign: replaces the model's parameters, which may be on the meta device, instead of overwriting their values,
+            which an optimiser may hold.
 
     Raises:
         CheckpointError: the file does not fit the model; the message names keys and reason.
@@ -113,7 +117,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, device: torch.device, al
     if image_only:
         log.warning("%s has no weights for %s: the model works for images, not for video", path, _modules(missing))
     ready = {name: _on(device, tensors.get(name), like) for name, like in wanted.items()}
-    model.load_state_dict(ready, strict=True, assign=True)
+    model.load_state_dict(ready, strict=True, assign=assign)
 
 
 def _on(device: torch.device, tensor: Tensor | None, like: Tensor) -> Tensor:

@@ -113,6 +113,7 @@ def _apply(config: DictConfig, override: Override) -> None:
     if override.is_sweep_override():
         raise ConfigError(f"override {override.input_line!r} is a sweep; give one value")
     present = OmegaConf.select(config, key, throw_on_missing=False, default=_ABSENT) is not _ABSENT
+    present = present or _is_missing(config, key)
     if kind == OverrideType.DEL:
         if not present:
             raise ConfigError(f"override {override.input_line!r} deletes {key!r}, which is not there")
@@ -124,6 +125,13 @@ def _apply(config: DictConfig, override: Override) -> None:
     if kind == OverrideType.ADD and present:
         raise ConfigError(f"override {override.input_line!r} adds {key!r}, which is there; '++' would change it")
     OmegaConf.update(config, key, override.value(), merge=True, force_add=True)
+
+
+def _is_missing(config: DictConfig, key: str) -> bool:
+    """Whether ``key`` is there with the value ``???``, to be filled in."""
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    return isinstance(node, DictConfig) and OmegaConf.is_missing(node, last)
 
 
 _ABSENT = object()
@@ -144,7 +152,13 @@ def build_from_config(node: DictConfig, allow_targets: Sequence[str] = (), targe
         ConfigError: a target that is not allowed, or arguments that its class does not take.
     """
     # Plain containers: no lazy interpolation is left that could change after the check.
-    plain = OmegaConf.to_container(node, resolve=True)
+    try:
+        plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the configuration is not complete: {error}") from error
+    for text in _strings(plain):
+        if "${" in text:  # an escaped one, which would be resolved when the objects are built
+            raise ConfigError(f"the configuration contains {text!r}; interpolations cannot be escaped")
     for child in _nodes(plain):
         child["_target_"] = _allowed(child["_target_"], allow_targets, targets)
     try:
@@ -163,6 +177,19 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(value, list | ListConfig):
         for child in value:
             yield from _nodes(child)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every string in nested dicts and lists, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, child in value.items():
+            yield from _strings(key)
+            yield from _strings(child)
+    elif isinstance(value, list):
+        for child in value:
+            yield from _strings(child)
 
 
 def _allowed(target: Any, allow_targets: Sequence[str], targets: Collection[str]) -> str:

@@ -1,8 +1,11 @@
 """``sam2fast train``: trains a model as a configuration says."""
 
+import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from sam2fast.cli.errors import one_line
 from sam2fast.cli.files import write_atomically
 
 
-@click.command(context_settings={"ignore_unknown_options": False})
+@click.command()
 @click.option(
     "-c", "--config", required=True, help="A shipped configuration, such as nano/sam2fast_nano_train, or a file."
 )
@@ -60,27 +63,51 @@ def train(
     if dry_run:
         click.echo(text)
         return
-    with one_line(*failures):
-        folder = Path(trainer.logging.log_dir)
+    folder = Path(trainer.logging.log_dir)
+
+    def started() -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "config_resolved.yaml", text.encode())
-        measures = trainer.run(_stop_after(minutes))
+        record = folder / "config_resolved.yaml"
+        if record.exists() and record.read_text(encoding="utf-8") != text:
+            click.echo("sam2fast: note: the configuration is not that of the run so far", err=True)
+            record.replace(folder / f"config_resolved_until_{trainer.steps}.yaml")
+        write_atomically(record, text.encode())
+
+    with one_line(*failures), _traceback_in(folder / "error.txt"), _stopping(minutes) as stop:
+        measures = trainer.run(stop, started)
     for name, value in measures.items():
         click.echo(f"{name:8} {value:.2f}")
     click.echo(f"checkpoints in {trainer.checkpoint.save_dir}")
 
 
-def _stop_after(minutes: float | None) -> Callable[[], bool]:
+@contextmanager
+def _stopping(minutes: float | None) -> Iterator[Callable[[], bool]]:
     """Whether the time is over or Ctrl-C was pressed; a second Ctrl-C interrupts as usual."""
     end = None if minutes is None else time.monotonic() + 60 * minutes
-    asked = False
+    asked, owner = False, os.getpid()
 
     def on_signal(number: int, frame: Any) -> None:
         nonlocal asked
+        if os.getpid() != owner:  # a worker that was forked: the run ends it when it stops
+            return
         asked = True
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         click.echo("stopping after this update", err=True)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
-    return lambda: asked or (end is not None and time.monotonic() >= end)
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked or (end is not None and time.monotonic() >= end)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _traceback_in(path: Path) -> Iterator[None]:
+    """Keeps the traceback of what goes wrong inside in a file, where there is a folder for it."""
+    try:
+        yield
+    except Exception:
+        if path.parent.is_dir():
+            path.write_text(traceback.format_exc(), encoding="utf-8")
+        raise

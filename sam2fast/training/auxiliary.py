@@ -65,6 +65,8 @@ class DenseAuxiliary(nn.Module):
             raise ValueError(
                 f"expected features (B, C, h, w) and ids (B, H, W), got {tuple(features.shape)} and {tuple(ids.shape)}"
             )
+        if features.shape[1] != self.embedding.in_channels:
+            raise ValueError(f"features of {features.shape[1]} channels for a head of {self.embedding.in_channels}")
         if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
             raise ValueError(f"ids must be integers, got {ids.dtype}")
         ids = sample_ids(ids, features.shape[2], features.shape[3])

@@ -95,7 +95,9 @@ def load_training_config(name: str | Path, overrides: Sequence[str] = ()) -> Dic
     if OmegaConf.select(config, "trainer") is None:
         raise ConfigError(f"{name} is no training configuration: it has no 'trainer'")
     if "model_config" in config:
-        model = load_config(config.model_config).model
+        model = OmegaConf.select(load_config(config.model_config), "model")
+        if model is None:
+            raise ConfigError(f"model_config names {config.model_config}, which has no 'model'")
         own = OmegaConf.select(config, "trainer.model") or OmegaConf.create()
         OmegaConf.update(config, "trainer.model", OmegaConf.merge(model, own), merge=False, force_add=True)
         config.trainer.model._target_ = own.get("_target_", "sam2fast.training.model.SAM2Train")
@@ -103,6 +105,10 @@ def load_training_config(name: str | Path, overrides: Sequence[str] = ()) -> Dic
         node = OmegaConf.select(config, key)
         if isinstance(node, DictConfig) and "_target_" not in node:
             node._target_ = f"sam2fast.training.{target}"
+    validation = OmegaConf.select(config, "trainer.data.val")
+    if isinstance(validation, DictConfig):  # every clip, in order
+        for key in ("drop_last", "shuffle"):
+            validation.setdefault(key, False)
     optimizer = OmegaConf.select(config, "trainer.optim.optimizer")
     if isinstance(optimizer, DictConfig):
         optimizer._partial_ = True

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 CORE_LOSS_KEY = "core_loss"
+SMALLEST_SHARE = 1e-6  # of a predicted IoU whose logarithm is taken
 
 
 class PredictedFrame(Protocol):
@@ -165,6 +166,20 @@ def sigmoid_focal_loss(
     return loss / x.shape[-1] if loss_on_multimask else loss.sum() / inputs.shape[1]
 
 
+def _wide(x: Tensor) -> Tensor:
+    """In fp32 at least."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _mask_ious(inputs: Tensor, targets: Tensor) -> Tensor:
+    """IoUs ``(O, M)`` of the masks where logits ``(O, M, H, W)`` are positive; 0 where both are empty."""
+    x, y = _pixels(inputs, targets, True)
+    predicted = x > 0
+    overlap = (predicted & y).sum(-1)
+    union = predicted.sum(-1) + y.sum(-1) - overlap
+    return overlap / union.clamp(min=1)
+
+
 def iou_loss(
     inputs: Tensor,
     targets: Tensor,
@@ -286,7 +301,7 @@ class MultiStepMultiMasksAndIous(nn.Module):
             )
         pixels, truth = masks.flatten(2), target.flatten(1)
         area = truth.sum(1)
-        iou_errors = iou_loss(masks, target[:, None], ious, 1.0, True, self.iou_use_l1_loss)
+        iou_errors = self._iou_errors(masks, target[:, None], ious)
         rows = torch.arange(num_objects, device=masks.device)
         best = torch.zeros_like(rows)
         if M > 1:
@@ -305,6 +320,10 @@ class MultiStepMultiMasksAndIous(nn.Module):
             scores, visible[:, None], 1.0, self.focal_alpha_obj_score, self.focal_gamma_obj_score
         )
         return losses
+
+    def _iou_errors(self, masks: Tensor, targets: Tensor, ious: Tensor) -> Tensor:
+        """Of each mask's predicted IoU ``(O, M)``."""
+        return iou_loss(masks, targets, ious, 1.0, True, self.iou_use_l1_loss)
 
     def _mask_losses(self, logits: Tensor, targets: Tensor, area: Tensor) -> dict[str, Tensor]:
         """The terms of ``mask_terms``, ``(...)`` each, of logits ``(..., P)`` whose targets have ``area`` pixels."""
@@ -332,6 +351,8 @@ class FromScratchLoss(MultiStepMultiMasksAndIous):
             (``loss_balanced_bce``). A side without pixels counts nothing.
         balanced_bce_until: share of the training at which that weight, falling linearly, reaches 0;
             infinite to keep it.
+        iou_entropy: the error of a predicted IoU is its cross entropy, less that of the truth with itself. Absolute
+            and squared errors hardly move a sigmoid that has learnt from the first, bad masks to say 0.
         weight_dict, **kwargs: see :class:`MultiStepMultiMasksAndIous`.
 
     Attributes:
@@ -349,6 +370,7 @@ class FromScratchLoss(MultiStepMultiMasksAndIous):
         bce_weight: float = 0.0,
         balanced_bce_weight: float = 0.0,
         balanced_bce_until: float = float("inf"),
+        iou_entropy: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(weight_dict, **kwargs)
@@ -357,6 +379,7 @@ class FromScratchLoss(MultiStepMultiMasksAndIous):
         self.bce_weight = bce_weight
         self.balanced_bce_weight = balanced_bce_weight
         self.balanced_bce_until = balanced_bce_until
+        self.iou_entropy = iou_entropy
         self.where = 0.0
 
     def current_weights(self) -> dict[str, float]:
@@ -366,6 +389,14 @@ class FromScratchLoss(MultiStepMultiMasksAndIous):
             "loss_bce": self.bce_weight,
             "loss_balanced_bce": self.balanced_bce_weight * left,
         }
+
+    def _iou_errors(self, masks: Tensor, targets: Tensor, ious: Tensor) -> Tensor:
+        if not self.iou_entropy:
+            return super()._iou_errors(masks, targets, ious)
+        truth = _mask_ious(masks, targets)
+        predicted = _wide(ious).clamp(SMALLEST_SHARE, 1 - SMALLEST_SHARE)
+        cross = -(truth * predicted.log() + (1 - truth) * (1 - predicted).log())
+        return cross + torch.xlogy(truth, truth) + torch.xlogy(1 - truth, 1 - truth)
 
     def _mask_losses(self, logits: Tensor, targets: Tensor, area: Tensor) -> dict[str, Tensor]:
         num_pixels = logits.shape[-1]

@@ -1,13 +1,15 @@
 """SAM 2 in training: a batch of clips is prompted, tracked and corrected, and every prediction is kept for the loss."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from sam2fast.modeling.position_encoding import sine_1d
@@ -17,6 +19,9 @@ from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.prompts import ObjectGenerators, Prompt, add_click, next_click, sample_box
 from sam2fast.training.simulation import PromptPlan, PromptSettings, plan_prompts
 from sam2fast.transforms import SAM2Transforms
+
+# Side of the images up to which the CPU writes attention out: its score matrices grow with the fourth power.
+LARGEST_WRITTEN_OUT = 512
 
 
 @dataclass
@@ -49,9 +54,22 @@ class PredictedFrame:
 class ClipPrediction:
     """What :class:`SAM2Train` returns for a batch."""
 
-    frames: list[PredictedFrame]  # in the order of time
+    frames: list[PredictedFrame]  # in the order of time, without pointers and memories
     levels: list[Tensor]  # (T * B, C_i, H_i, W_i) features of all frames, finest first; empty if not computed at once
     plan: PromptPlan
+
+
+@dataclass
+class _Tracking:
+    """A batch on its way through the model."""
+
+    batch: ClipBatch
+    plan: PromptPlan
+    levels: list[Tensor]  # as in ClipPrediction
+    generators: ObjectGenerators
+    rng: np.random.Generator  # goes on where the plan left it
+    frames: dict[int, PredictedFrame] = field(default_factory=dict)  # those processed so far
+    conditioning: list[int] = field(default_factory=list)
 
 
 class SAM2Train(SAM2Base):
@@ -61,8 +79,8 @@ class SAM2Train(SAM2Base):
     ``use_act_ckpt_image_encoder`` computes the image encoder frame by frame and again in the backward pass, for less
     memory.
 
-    Source: ``training.model.sam2.SAM2Train``. Unlike there, prompts depend on each clip's seed alone, not on what came
-    before it.
+    Source: ``training.model.sam2.SAM2Train``. Unlike there, prompts depend on the seeds in the batch alone, not on what
+    came before it.
 
     Raises:
         ValueError: settings that contradict each other, or a ``freeze`` pattern that names no parameter.
@@ -126,27 +144,52 @@ class SAM2Train(SAM2Base):
 
     def _freeze(self, patterns: Sequence[str]) -> None:
         for pattern in patterns:
-            matching = [p for name, p in self.named_parameters() if fnmatch(name, pattern)]
+            matching = [p for name, p in self.named_parameters() if fnmatchcase(name, pattern)]
             if not matching:
                 raise ValueError(f"freeze: no parameter is named {pattern!r}")
             for parameter in matching:
                 parameter.requires_grad_(False)
 
     def forward(self, batch: ClipBatch) -> ClipPrediction:  # type: ignore[override]
-        """Prompts and tracks a batch, on the model's device."""
+        """Prompts and tracks a batch, on the model's device.
+
+        Raises:
+            ValueError: the frames are not of the model's size, or fewer than are to be prompted.
+        """
+        if batch.frames.shape[2] != self.image_size:
+            raise ValueError(
+                f"frames of {batch.frames.shape[2]} pixels, but the model's image_size is {self.image_size}"
+            )
         settings = self.train_settings if self.training else self.eval_settings
-        rng = np.random.default_rng(list(batch.seeds))
+        rng = np.random.default_rng(batch.plan_seed)
         plan = plan_prompts(batch.num_frames, settings, rng)
-        generators = ObjectGenerators(batch.seeds, batch.video)
         at_once = self.training or not self.forward_backbone_per_frame_for_eval
-        levels = self._encode(batch.frames.flatten(0, 1)) if at_once else []
-        frames: dict[int, PredictedFrame] = {}
-        conditioning: list[int] = []
-        for t in plan.order(batch.num_frames):
-            frames[t] = self._process(t, batch, plan, levels, frames, conditioning, generators, rng)
-            if t in plan.initial or (self.add_all_frames_to_correct_as_cond and t in plan.corrected):
-                conditioning.append(t)
-        return ClipPrediction([frames[t] for t in range(batch.num_frames)], levels, plan)
+        with self._attention():
+            levels = self._encode(batch.frames.flatten(0, 1)) if at_once else []
+            clips = _Tracking(batch, plan, levels, ObjectGenerators(batch.seeds, batch.video), rng)
+            order = plan.order(batch.num_frames)
+            for t in order:
+                # Nothing is tracked after the last one.
+                clips.frames[t] = self._process(t, clips, remember=bool(self.num_maskmem) and t != order[-1])
+                if t in plan.initial or (self.add_all_frames_to_correct_as_cond and t in plan.corrected):
+                    clips.conditioning.append(t)
+        for frame in clips.frames.values():
+            # Distributed training expects a gradient for every tensor that is returned.
+            frame.memory = frame.pointer = None
+        return ClipPrediction([clips.frames[t] for t in range(batch.num_frames)], levels, plan)
+
+    def _attention(self) -> AbstractContextManager[Any]:
+        """Written out where that is faster: on the CPU for small images, because of the backward pass."""
+        small = self.device.type == "cpu" and self.image_size <= LARGEST_WRITTEN_OUT
+        return sdpa_kernel(SDPBackend.MATH) if small and self.training else nullcontext()
+
+    def _recomputed(self, function: Callable[..., Any], *args: Any) -> Any:
+        """``function(*args)``, whose intermediate results are computed again in the backward pass."""
+
+        def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+            return nullcontext(), self._attention()
+
+        return checkpoint(function, *args, use_reentrant=False, context_fn=contexts)
 
     # ---- features ----
 
@@ -155,57 +198,54 @@ class SAM2Train(SAM2Base):
         images = _normalized(frames)
         if not (self.use_act_ckpt_image_encoder and torch.is_grad_enabled()):
             return self.encode_image(images)
-        parts = [checkpoint(self.encode_image, image[None], use_reentrant=False) for image in images]
+        parts = [self._recomputed(self.encode_image, image[None]) for image in images]
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
-    def _levels_of(self, t: int, batch: ClipBatch, levels: list[Tensor]) -> list[Tensor]:
+    def _levels_of(self, t: int, clips: _Tracking) -> list[Tensor]:
         """The levels of frame ``t``, one row per object."""
-        # Not by indexing: the order in which its backward pass adds is another one each time.
-        if not levels:
-            return [level.index_select(0, batch.video) for level in self._encode(batch.frames[t])]
-        return [level.index_select(0, t * batch.num_videos + batch.video) for level in levels]
+        video = clips.batch.video
+        # Not by indexing: on the CPU the order in which its backward pass adds is another one each time.
+        if not clips.levels:
+            return [level.index_select(0, video) for level in self._encode(clips.batch.frames[t])]
+        return [level.index_select(0, t * clips.batch.num_videos + video) for level in clips.levels]
 
     # ---- one frame ----
 
-    def _process(
-        self,
-        t: int,
-        batch: ClipBatch,
-        plan: PromptPlan,
-        levels: list[Tensor],
-        frames: dict[int, PredictedFrame],
-        conditioning: list[int],
-        generators: ObjectGenerators,
-        rng: np.random.Generator,
-    ) -> PredictedFrame:
-        *high_res, feature = self._levels_of(t, batch, levels)
-        truth = batch.masks[t][:, None]  # (O, 1, S, S)
-        initial = t in plan.initial
-        prompt = self._first_prompt(t, truth, plan, generators)
+    def _process(self, t: int, clips: _Tracking, remember: bool) -> PredictedFrame:
+        """Everything predicted on frame ``t``, with a memory for later frames if there are any."""
+        *high_res, feature = self._levels_of(t, clips)
+        truth = clips.batch.masks[t][:, None]  # (O, 1, S, S)
+        initial, masked = t in clips.plan.initial, t in clips.plan.initial and not clips.plan.use_points
         frame = PredictedFrame()
-        if initial and not plan.use_points and self.use_mask_input_as_output_without_sam:
+        if masked and self.use_mask_input_as_output_without_sam:
             frame.add(self._use_mask_as_output(feature, high_res, truth), None)
-            fused = None
         else:
-            fused = self._fuse(t, batch.num_frames, feature, initial, frames, conditioning)
-            mask = truth.float() if initial and not plan.use_points else None
+            prompt = self._first_prompt(t, truth, clips)
+            fused = self._fuse(t, feature, clips)
             multimask = self._use_multimask(initial, prompt)
+            mask = truth.float() if masked else None
             frame.add(self._forward_sam_heads(fused, prompt, mask, high_res, multimask), prompt)
-        if t in plan.corrected:
-            assert fused is not None
-            self._correct(frame, fused, high_res, truth, initial, generators, rng)
-        if self.num_maskmem:
-            from_points = frame.prompts[-1] is not None
-            frame.memory = self.encode_memory(feature, frame.masks_high_res[-1], frame.object_scores[-1], from_points)
+            if t in clips.plan.corrected:
+                self._correct(frame, fused, high_res, truth, initial, clips)
+        if remember:
+            frame.memory = self._remember(frame, feature, clips.batch)
         return frame
 
-    def _first_prompt(self, t: int, truth: Tensor, plan: PromptPlan, generators: ObjectGenerators) -> Prompt | None:
+    def _remember(self, frame: PredictedFrame, feature: Tensor, batch: ClipBatch) -> Tensor:
+        masks = frame.masks_high_res[-1]
+        if self.non_overlap_masks_for_mem_enc and not self.training:
+            of_clips = [masks[batch.video == v] for v in range(batch.num_videos)]  # objects lie clip by clip
+            masks = torch.cat([self._apply_non_overlapping_constraints(m) for m in of_clips if len(m)])
+        return self.encode_memory(feature, masks, frame.object_scores[-1], frame.prompts[-1] is not None)
+
+    def _first_prompt(self, t: int, truth: Tensor, clips: _Tracking) -> Prompt | None:
         """The click or box of an initial frame."""
+        plan = clips.plan
         if not plan.use_points or t not in plan.initial:
             return None
         if plan.boxes[plan.initial.index(t)]:
-            return sample_box(truth, generators.uniform(4, truth.device))
-        return next_click(self._sampling, truth, None, generators)
+            return sample_box(truth, clips.generators.uniform(4, truth.device))
+        return next_click(self._sampling, truth, None, clips.generators)
 
     @property
     def _sampling(self) -> str:
@@ -218,47 +258,39 @@ class SAM2Train(SAM2Base):
         high_res: list[Tensor],
         truth: Tensor,
         initial: bool,
-        generators: ObjectGenerators,
-        rng: np.random.Generator,
+        clips: _Tracking,
     ) -> None:
         """Clicks one by one where the mask is wrong, each with the mask before it as a prompt too."""
         for _ in range(self.num_correction_pt_per_frame):
             blind = self.training and self.prob_to_sample_from_gt_for_train > 0
-            blind = blind and bool(rng.random() < self.prob_to_sample_from_gt_for_train)
+            blind = blind and bool(clips.rng.random() < self.prob_to_sample_from_gt_for_train)
             predicted = None if blind else frame.masks_high_res[-1] > 0
-            prompt = add_click(frame.prompts[-1], next_click(self._sampling, truth, predicted, generators))
+            prompt = add_click(frame.prompts[-1], next_click(self._sampling, truth, predicted, clips.generators))
             multimask = self._use_multimask(initial, prompt)
             arguments = (fused, prompt, frame.masks[-1], high_res, multimask)
             if self.use_act_ckpt_iterative_pt_sampling and not multimask and torch.is_grad_enabled():
-                heads = checkpoint(self._forward_sam_heads, *arguments, use_reentrant=False)
+                heads = self._recomputed(self._forward_sam_heads, *arguments)
             else:
                 heads = self._forward_sam_heads(*arguments)
             frame.add(heads, prompt)
 
     # ---- memory ----
 
-    def _fuse(
-        self,
-        t: int,
-        num_frames: int,
-        feature: Tensor,
-        initial: bool,
-        frames: dict[int, PredictedFrame],
-        conditioning: list[int],
-    ) -> Tensor:
+    def _fuse(self, t: int, feature: Tensor, clips: _Tracking) -> Tensor:
         """The map ``(O, C, H, W)`` of frame ``t`` conditioned on the frames processed before it.
 
         Source: ``sam2.modeling.sam2_base.SAM2Base._prepare_memory_conditioned_features``.
         """
         if not self.num_maskmem:
             return feature
-        if initial:
+        if t in clips.plan.initial:
             return feature + self.no_mem_embed.reshape(1, -1, 1, 1)
         rules = MemoryRules.of(self)
         if self.training:
             rules = replace(rules, stride=1, only_past_pointers=False)
-        tracked = [other for other in frames if other not in conditioning]
-        chosen = select_memories(t, conditioning, tracked, num_frames, False, rules)
+        frames, num_frames = clips.frames, clips.batch.num_frames
+        tracked = [other for other in frames if other not in clips.conditioning]
+        chosen = select_memories(t, clips.conditioning, tracked, num_frames, False, rules)
 
         memories = torch.stack([_present(frames[other].memory) for other, _ in chosen.memories])  # (K, O, C, H, W)
         position = self.memory_encoder.position_encoding(memories[0, :1])[None].to(memories.dtype)

@@ -23,9 +23,9 @@ class ObjectGenerators:
         self._video: list[int] = video.tolist()
 
     def uniform(self, count: int, device: torch.device) -> Tensor:
-        """``(O, count)`` fp64 draws in [0, 1)."""
-        rows = [self._generators[v].random(count) for v in self._video]
-        return torch.from_numpy(np.stack(rows)).to(device)
+        """``(O, count)`` draws in [0, 1); fp64 where the device has it."""
+        rows = torch.from_numpy(np.stack([self._generators[v].random(count) for v in self._video]))
+        return rows.to(device, torch.float32 if device.type == "mps" else torch.float64)
 
 
 def sample_box(masks: Tensor, uniform: Tensor, noise: float = 0.1, noise_bound: float = 20.0) -> Prompt:

@@ -14,16 +14,18 @@ class Reporter:
 
     Args:
         folder: where they go; made if missing.
-        resumed_at: the step a run goes on from. Lines of later steps are dropped: they are written again.
+        resumed_at: the step a run goes on from. Lines of later steps are dropped: they are written again. None to keep
+            them all.
 
     Raises:
         ImportError: TensorBoard was asked for and is not installed.
     """
 
-    def __init__(self, folder: Path, resumed_at: int = 0, tensorboard: bool = True) -> None:
+    def __init__(self, folder: Path, resumed_at: int | None = 0, tensorboard: bool = True) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
-        _drop_after(self._path, resumed_at)
+        if resumed_at is not None:
+            _drop_after(self._path, resumed_at)
         self._writer: Any = None
         if tensorboard:
             try:
@@ -33,7 +35,9 @@ class Reporter:
                     "tensorboard=true needs the package tensorboard: pip install 'sam2fast[train]', "
                     "or set trainer.logging.tensorboard=false"
                 ) from error
-            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1)
+            self._writer = SummaryWriter(
+                str(folder / "tensorboard"), purge_step=None if resumed_at is None else resumed_at + 1
+            )
 
     def report(self, step: int, kind: str, values: dict[str, float]) -> None:
         """One line with ``step``, ``kind`` (such as ``train``) and the values."""

@@ -64,6 +64,10 @@ class LoggingConf:
     tensorboard: bool = True
     progress: bool = True
 
+    def __post_init__(self) -> None:
+        if self.log_freq < 1:
+            raise ValueError(f"log_freq must be at least 1, got {self.log_freq}")
+
 
 @dataclass
 class EmaConf:

@@ -52,7 +52,7 @@ def plan_prompts(num_frames: int, settings: PromptSettings, rng: np.random.Gener
     initial_count = settings.num_init_cond_frames
     if num_frames == 1:
         prob_points, corrected_count, initial_count = 1.0, 1, 1
-    if initial_count > num_frames or corrected_count > num_frames:
+    if initial_count > num_frames or (prob_points > 0 and corrected_count > num_frames):
         raise ValueError(
             f"clips of {num_frames} frames cannot have {initial_count} initial and {corrected_count} corrected frames"
         )

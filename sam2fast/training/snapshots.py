@@ -1,9 +1,11 @@
 """Checkpoints of a training run: written whole or not at all, the last good one kept, every random state in them."""
 
+import contextlib
 import logging
 import os
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,24 +45,56 @@ def save_current(content: dict[str, Any], folder: Path) -> None:
         except OSError:  # a file system without hard links
             shutil.copyfile(current, link)
         link.replace(previous)
+        # Where both names are one file already, replacing does nothing.
+        link.unlink(missing_ok=True)
     save(content, current)
 
 
 def load_current(folder: Path) -> dict[str, Any] | None:
     """The folder's checkpoint, or the previous one if that is damaged; None if there is none at all.
 
+    A damaged one is moved aside, so that the next save does not put it in the place of the good one.
+
     Raises:
         CheckpointError: there are checkpoints, and none can be read.
     """
     present = [path for path in (folder / CURRENT, folder / PREVIOUS) if path.exists()]
+    damaged = []
     for path in present:
         try:
-            return load(path)
+            content = load(path)
         except CheckpointError as error:
             _log.warning("%s", error)
+            damaged.append(path)
+            continue
+        for other in damaged:
+            other.replace(other.with_name(f"{other.stem}_damaged.pt"))
+        return content
     if present:
         raise CheckpointError(f"no checkpoint in {folder} can be read; remove them to start anew")
     return None
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Inside, no other run can use the folder. What killed runs left half-written is removed.
+
+    Raises:
+        CheckpointError: another run uses it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # not on Windows
+            pass
+        except OSError as error:
+            raise CheckpointError(f"another run uses {folder}; wait for it, or choose another folder") from error
+        for left in folder.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
+        yield
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -71,6 +105,8 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except (MemoryError, OSError):
+        raise
     except Exception as error:  # damaged files raise almost anything
         raise CheckpointError(f"{path} is damaged or no checkpoint: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict) or not {"model", "optimizer", "steps"} <= set(content):
@@ -85,23 +121,28 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
-def random_state() -> dict[str, Any]:
-    """The states of every global generator, as tensors and plain values."""
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The states of every global generator that a run on ``device`` uses, as tensors and plain values."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     version, numbers, next_gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state_all() if device.type == "cuda" else [],
+        "mps": torch.mps.get_rng_state() if device.type == "mps" else None,
         "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
         "python": [version, list(numbers), next_gauss],
     }
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Puts every global generator back; those of CUDA if there are as many devices."""
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Puts every global generator back, as far as the state was taken on devices like these."""
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+    if device.type == "cuda" and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+    elif device.type == "mps" and state["mps"] is not None:
+        torch.mps.set_rng_state(state["mps"])
+    elif device.type != "cpu":
+        _log.warning("the checkpoint has no random state for %s: dropout goes on differently", device)
     kind, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     version, numbers, next_gauss = state["python"]

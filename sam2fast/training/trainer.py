@@ -3,14 +3,13 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from sam2fast.build_sam import available_device
@@ -46,11 +45,12 @@ class Trainer:
         model: on any device.
         data: ``train`` and, for validation, ``val``.
         loss: a loss for each key that batches have; one called ``all`` serves those without one of their own.
+        optim, checkpoint, logging, ema, auxiliary: see :mod:`sam2fast.training.settings`.
+        max_epochs: what the schedules' share of the training refers to.
         mode: ``train``, ``train_only`` without validation, or ``val`` for one validation and nothing else.
         accelerator: ``cuda``, ``cpu``, ``mps``, or ``auto``.
-        max_epochs: what the schedules' share of the training refers to.
-        stop_after: seconds after which the run saves a checkpoint and returns; it can be resumed later.
-        val_epoch_freq: epochs between validations.
+        seed_value: of the global generators.
+        val_epoch_freq: epochs between validations; there is one at the end too.
 
     Source: ``training.trainer.Trainer``.
 
@@ -99,38 +99,54 @@ class Trainer:
         )
         self.ema = None if ema is None else ExponentialMovingAverage(model, ema.decay, ema.warmup)
         self.clipper = optim.gradient_clip or GradientClipper(None)
+        for source in data["train"].sources if "train" in data else ():
+            self._loss_of(source.key)
         self.epoch = self.steps = self.steps_in_epoch = 0  # of updates done
         self.best: dict[str, float] = {}
 
     # ---- the run ----
 
-    def run(self, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
+    def run(
+        self, stop: Callable[[], bool] = lambda: False, started: Callable[[], None] = lambda: None
+    ) -> dict[str, float]:
         """Trains to the end and returns the last validation's measures, if there were any.
 
         Args:
-            stop: asked after every update; once true, the run saves a checkpoint and returns.
+            stop: asked after every update and before a validation; once true, the run saves a checkpoint and returns.
+            started: called once when the folder's checkpoint, if there is one, was found to fit.
 
         Raises:
-            NonFiniteError: a loss or gradient is no number; the last checkpoint is from before.
-            CheckpointError: no checkpoint of the folder can be read, or it belongs to another model.
+            NonFiniteError: a loss or gradient is no number; checkpoints are from before.
+            CheckpointError: the folder's checkpoints cannot be read, belong to another configuration, or are in use.
             DataError: the data cannot be used.
         """
-        self._start()
-        reporter = Reporter(Path(self.logging.log_dir), self.steps, self.logging.tensorboard)
+        with snapshots.locked(Path(self.checkpoint.save_dir)):
+            self._start()
+            started()
+            resumed_at = None if self.mode == "val" else self.steps
+            reporter = Reporter(Path(self.logging.log_dir), resumed_at, self.logging.tensorboard)
+            try:
+                return self._validate(reporter) if self.mode == "val" else self._train(reporter, stop)
+            finally:
+                reporter.close()
+
+    def _train(self, reporter: Reporter, stop: Callable[[], bool]) -> dict[str, float]:
         measures: dict[str, float] = {}
-        try:
-            if self.mode == "val":
-                return self._validate(reporter)
-            while self.epoch < self.max_epochs:
-                if not self._train_epoch(reporter, stop):
-                    self._save()
+        begun = self.steps
+        while self.epoch < self.max_epochs:
+            if not self._train_epoch(reporter, stop):
+                self._save()
+                return measures
+            last = self.epoch + 1 == self.max_epochs
+            if self.mode == "train" and "val" in self.data and (last or (self.epoch + 1) % self.val_epoch_freq == 0):
+                self._save()  # validation may take longer than there is time
+                if self.steps > begun and stop():
                     return measures
-                due = self.epoch % self.val_epoch_freq == 0 or self.epoch == self.max_epochs
-                if self.mode == "train" and "val" in self.data and due:
-                    measures = self._validate(reporter)
-                self._save(kept=True)
-        finally:
-            reporter.close()
+                measures = self._validate(reporter)
+            self.epoch, self.steps_in_epoch = self.epoch + 1, 0
+            self._save(kept=True)
+            if stop():
+                return measures
         return measures
 
     @property
@@ -155,7 +171,8 @@ class Trainer:
             return
         snapshots.seed_everything(self.seed_value)
         if self.checkpoint.initialize_from is not None:
-            load_checkpoint(self.model, self.checkpoint.initialize_from, self.device, allow_image_only=False)
+            # Into the parameters that the optimiser holds.
+            load_checkpoint(self.model, self.checkpoint.initialize_from, self.device, False, assign=False)
             if self.ema is not None:
                 self.ema = ExponentialMovingAverage(self.model, self.ema.decay, self.ema.warmup)
 
@@ -176,12 +193,13 @@ class Trainer:
                 bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
                 if self.steps % self.logging.log_freq == 0:
                     reporter.report(self.steps, "train", values)
+                if self.steps_in_epoch == self.steps_per_epoch:
+                    break
+                if stop():
+                    return False
                 every = self.checkpoint.save_every_steps
                 if every and self.steps % every == 0:
                     self._save()
-                if stop() and self.steps_in_epoch < self.steps_per_epoch:
-                    return False
-        self.epoch, self.steps_in_epoch = self.epoch + 1, 0
         return True
 
     # ---- one update ----
@@ -192,17 +210,20 @@ class Trainer:
         for loss in self.loss.values():
             if hasattr(loss, "where"):
                 setattr(loss, "where", where)  # noqa: B010 (a module's attributes are tensors to mypy)
-        sums: dict[str, Tensor] = {}
+        sums: dict[str, float] = {}
+        names: list[str] = []
         for number, batch in enumerate(batches):
             losses = self._losses(batch.to(self.device), number)
-            self._check_finite(losses, batch)
+            self._add(sums, losses, batch)
+            names += batch.names
             self.scaler.scale(losses["loss"] / self.conf.accumulate).backward()
-            for name, value in losses.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() / self.conf.accumulate
         self.scaler.unscale_(self.optimizer.optimizer)
         norm = self.clipper(self._parameters())
         if not self.scaler.is_enabled() and not math.isfinite(norm):
-            raise NonFiniteError(f"update {self.steps}: the gradient of {self._non_finite_parameter()} is not finite")
+            raise NonFiniteError(
+                f"update {self.steps}: the gradient of {self._non_finite_parameter()} is not finite for clips "
+                f"{', '.join(names)}; checkpoints in {self.checkpoint.save_dir} are from before"
+            )
         self.optimizer.step_schedulers(where, self.steps)
         self.scaler.step(self.optimizer.optimizer)
         self.scaler.update()
@@ -211,11 +232,11 @@ class Trainer:
         self.steps += 1
         self.steps_in_epoch += 1
         rate = max(group["lr"] for group in self.optimizer.param_groups)
-        return {**{k: float(v) for k, v in sums.items()}, "gradient_norm": float(norm), "lr": rate, "where": where}
+        return {**sums, "gradient_norm": float(norm), "lr": rate, "where": where}
 
     def _losses(self, batch: ClipBatch, number: int) -> dict[str, Tensor]:
         amp = self.conf.amp
-        with torch.autocast(self.device.type, amp.dtype, enabled=amp.enabled), self._attention():
+        with torch.autocast(self.device.type, amp.dtype, enabled=amp.enabled):
             prediction = self.model(batch)
             losses = dict(self._loss_of(batch.key)(prediction.frames, batch.masks))
             losses["loss"] = losses.pop(CORE_LOSS_KEY)
@@ -232,20 +253,20 @@ class Trainer:
             raise ValueError(f"trainer.loss has no {key!r} and no 'all'; it has {', '.join(self.loss)}")
         return self.loss[key if key in self.loss else "all"]
 
-    def _attention(self) -> AbstractContextManager[Any]:
-        """On the CPU the backward pass of torch's fused attention is slower than that of plain products."""
-        return sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()
-
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def _check_finite(self, losses: dict[str, Tensor], batch: ClipBatch) -> None:
-        if not losses["loss"].isfinite():
-            wrong = [name for name, value in losses.items() if not value.isfinite()]
+    def _add(self, sums: dict[str, float], losses: dict[str, Tensor], batch: ClipBatch) -> None:
+        """Adds the batch's share of an update to ``sums``, if every term is finite."""
+        values = dict(zip(losses, torch.stack([x.detach() for x in losses.values()]).tolist(), strict=True))
+        if not math.isfinite(values["loss"]):
+            wrong = [name for name, value in values.items() if not math.isfinite(value)]
             raise NonFiniteError(
                 f"update {self.steps}: {', '.join(wrong)} is not finite for clips {', '.join(batch.names)}; "
-                f"the last checkpoint in {self.checkpoint.save_dir} is from before"
+                f"checkpoints in {self.checkpoint.save_dir} are from before"
             )
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value / self.conf.accumulate
 
     def _non_finite_parameter(self) -> str:
         names = [n for n, p in self.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
@@ -260,7 +281,7 @@ class Trainer:
         with averaged, torch.no_grad(), torch.autocast(self.device.type, amp.dtype, enabled=amp.enabled):
             measures = validate(self.model, self.data["val"], self.device)
         reporter.report(self.steps, "val", measures)
-        _log.info("epoch %d: %s", self.epoch, ", ".join(f"{k} {v:.2f}" for k, v in measures.items()))
+        _log.info("update %d: %s", self.steps, ", ".join(f"{k} {v:.2f}" for k, v in measures.items()))
         if self.mode != "val" and measures["J&F"] > self.best.get("J&F", -1.0):
             self.best = measures
             snapshots.save(self._weights(), Path(self.checkpoint.save_dir) / "best.pt")
@@ -288,40 +309,54 @@ class Trainer:
             "steps": self.steps,
             "steps_in_epoch": self.steps_in_epoch,
             "best": self.best,
-            "random_state": snapshots.random_state(),
+            "random_state": snapshots.random_state(self.device),
         }
-        snapshots.save_current(content, folder)
         if self.ema is not None:
             snapshots.save(self._weights(), folder / "averaged.pt")
         freq = self.checkpoint.save_freq
         if kept and ((freq and self.epoch % freq == 0) or self.epoch in self.checkpoint.save_list):
             snapshots.save(content, folder / f"checkpoint_{self.epoch}.pt")
+        # Last: a run that is killed before this writes the others again.
+        snapshots.save_current(content, folder)
 
     def _load(self, content: dict[str, Any]) -> None:
-        wrong = [
-            name
-            for name, part in (("ema", self.ema), ("auxiliary", self.auxiliary))
-            if (content[name] is None) != (part is None)
-        ]
-        if wrong:
-            raise CheckpointError(
-                f"the checkpoint in {self.checkpoint.save_dir} was written with another setting of {', '.join(wrong)}; "
-                "use another folder for another configuration"
-            )
+        self._check(content)
         try:
-            self.model.load_state_dict(content["model"])
-            self.optimizer.load_state_dict(content["optimizer"])
-            self.loss.load_state_dict(content["loss"])
-            if self.ema is not None:
-                self.ema.load_state_dict(content["ema"])
-            if self.auxiliary is not None:
-                self.auxiliary.head.load_state_dict(content["auxiliary"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"the checkpoint in {self.checkpoint.save_dir} belongs to another configuration: {error}"
-            ) from error
+            self.optimizer.load_state_dict(content["optimizer"])  # compares its groups before it changes anything
+        except ValueError as error:
+            raise CheckpointError(self._misfit(f"optim: {error}")) from error
+        self.model.load_state_dict(content["model"])
+        self.loss.load_state_dict(content["loss"])
+        if self.ema is not None:
+            self.ema.load_state_dict(content["ema"])
+        if self.auxiliary is not None:
+            self.auxiliary.head.load_state_dict(content["auxiliary"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(content["scaler"])
         self.epoch, self.steps, self.steps_in_epoch = (content[k] for k in ("epoch", "steps", "steps_in_epoch"))
         self.best = content["best"]
-        snapshots.restore_random_state(content["random_state"])
+        snapshots.restore_random_state(content["random_state"], self.device)
+
+    def _check(self, content: dict[str, Any]) -> None:
+        """Raises an error unless everything in the checkpoint fits, before anything is taken from it."""
+        parts: dict[str, tuple[Any, Any]] = {
+            "model": (content["model"], self.model.state_dict()),
+            "loss": (content["loss"], self.loss.state_dict()),
+            "ema": ((content["ema"] or {}).get("average"), None if self.ema is None else self.ema.average),
+            "auxiliary": (content["auxiliary"], None if self.auxiliary is None else self.auxiliary.head.state_dict()),
+        }
+        for name, (found, wanted) in parts.items():
+            if (found is None) != (wanted is None):
+                raise CheckpointError(self._misfit(f"{name} is set in one of them only"))
+            shapes = [{key: value.shape for key, value in (part or {}).items()} for part in (found, wanted)]
+            different = [key for key in shapes[0].keys() | shapes[1].keys() if shapes[0].get(key) != shapes[1].get(key)]
+            if different:
+                raise CheckpointError(self._misfit(f"{name}: {len(different)} tensors, such as {min(different)}"))
+        if bool(content["scaler"]) != self.scaler.is_enabled():
+            raise CheckpointError(self._misfit("optim.amp"))
+
+    def _misfit(self, what: str) -> str:
+        return (
+            f"the checkpoint in {self.checkpoint.save_dir} belongs to another configuration ({what}); "
+            "use another folder, or the configuration it was written with"
+        )

@@ -16,10 +16,9 @@ def validate(model: SAM2Train, loader: ClipLoader, device: torch.device) -> dict
     """
     region, boundary, first = [], [], []
     for batch in loader.epoch(0):
-        batch = batch.to(device)
-        frames = model(batch).frames
+        frames = model(batch.to(device)).frames
         predicted = np.stack([(frame.masks_high_res[-1][:, 0] > 0).cpu().numpy() for frame in frames])  # (T, O, S, S)
-        truth = batch.masks.cpu().numpy()
+        truth = batch.masks.numpy()
         start = (frames[0].masks_high_res[0][:, 0] > 0).cpu().numpy()
         counted = range(1, len(frames)) if len(frames) > 1 else range(1)
         for o in range(truth.shape[1]):

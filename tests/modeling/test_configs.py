@@ -91,6 +91,13 @@ class TestOverrides:
         assert (config.model.image_size, config.model.max_cond_frames_in_attn, config.model.num_maskmem) == (512, 4, 3)
         assert "pred_obj_scores" not in config.model
 
+    def test_what_is_left_open_can_be_filled_in(self, tmp_path):
+        path = tmp_path / "open.yaml"
+        path.write_text("model:\n  image_size: ???\n")
+        assert load_config(path, ["model.image_size=64"]).model.image_size == 64
+        with pytest.raises(ConfigError, match="not complete: .*image_size"):
+            build_from_config(load_config(path).model)
+
     def test_a_whole_node(self):
         config = load_config(TINY, ["++model.sam_mask_decoder_extra_args={dynamic_multimask_via_stability: true}"])
         assert config.model.sam_mask_decoder_extra_args == {"dynamic_multimask_via_stability": True}
@@ -202,3 +209,15 @@ def test_norms_have_the_official_eps(size):
     official, ours = build_pair(size)
     eps = [{name: m.eps for name, m in model.named_modules() if hasattr(m, "eps")} for model in (official, ours)]
     assert eps[0] == eps[1] and len(eps[0]) > 50
+
+
+@pytest.mark.parametrize("slashes", range(1, 6))
+def test_no_interpolation_survives_to_call_something(tmp_path, slashes):
+    """However often a node is resolved, a target comes to light before it is checked or not at all."""
+    victim = tmp_path / "touched"
+    hidden = "\\" * slashes + "${oc.create:{_target_: pathlib.Path.touch, _args_: [" + str(victim) + "]}}"
+    config = load_config(TINY)
+    config.model.sam_mask_decoder_extra_args = {"activation": hidden}
+    with pytest.raises(ConfigError):
+        build_from_config(config.model)
+    assert not victim.exists()

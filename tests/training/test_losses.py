@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import oracle  # noqa: F401
@@ -323,3 +324,23 @@ def test_from_scratch_chooses_by_all_mask_terms():
     for balanced, chosen in ((0.0, 0), (50.0, 1)):
         core = FromScratchLoss(weights, balanced_bce_weight=balanced)([frame], targets)["core_loss"]
         assert gradients(core, [masks])[0].flatten(2).any(-1).tolist() == [[chosen == 0, chosen == 1]]
+
+
+def test_the_entropy_of_predicted_ious_by_hand():
+    masks = torch.tensor([1.0, 1, -1, -1]).view(1, 1, 2, 2).expand(1, 2, 2, 2)
+    truth = torch.tensor([[[[True, True], [True, False]]]])[0]  # IoU 2/3
+    frame = SimpleNamespace(
+        multimasks_high_res=[masks],
+        ious=[torch.tensor([[2 / 3, 0.1]], requires_grad=True)],
+        object_scores=[torch.zeros(1, 1)],
+    )
+    weights = {"loss_mask": 0.0, "loss_dice": 0.0, "loss_iou": 1.0}
+    loss = FromScratchLoss(weights, iou_entropy=True, supervise_all_iou=True)
+    found = loss([frame], truth[None])
+    divergence = 2 / 3 * math.log(2 / 3 / 0.1) + 1 / 3 * math.log(1 / 3 / 0.9)
+    assert found["loss_iou"].item() == pytest.approx(divergence / 2, abs=1e-6)
+    # By the logit the gradient is the error itself, however small the prediction.
+    logit = torch.tensor([[-8.0, 8.0]], requires_grad=True)
+    frame.ious = [logit.sigmoid()]
+    loss([frame], truth[None])["loss_iou"].backward()
+    torch.testing.assert_close(logit.grad, (logit.detach().sigmoid() - 2 / 3) / 2, rtol=1e-3, atol=1e-4)

@@ -93,7 +93,7 @@ STEPS = ("multistep_pred_multimasks_high_res", "multistep_pred_ious", "multistep
 
 def official_outputs(model: Any, batch: ClipBatch) -> list[dict[str, Any]]:
     # The plan is drawn from the same generator state.
-    model.rng = np.random.default_rng(list(batch.seeds))
+    model.rng = np.random.default_rng(batch.plan_seed)
     return model(official_batch(batch))
 
 
@@ -112,6 +112,24 @@ def pair() -> tuple[Any, SAM2Train]:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_predictions_and_gradients_equal_the_official(pair: tuple[Any, SAM2Train], scenario: str) -> None:
     assert_pair_agrees(*pair, *SCENARIOS[scenario])
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_evaluation_equals_the_official(
+    pair: tuple[Any, SAM2Train], monkeypatch: pytest.MonkeyPatch, overlap: bool
+) -> None:
+    """Without gradients, and with the settings for evaluation; objects may take pixels from each other's memory."""
+    official, ours = pair
+    for model in pair:
+        monkeypatch.setattr(model, "non_overlap_masks_for_mem_enc", overlap)
+        monkeypatch.setattr(model, "training", False)
+    configure(official, ours, {})
+    with double_precision(), torch.no_grad():
+        batch = batch_of_discs(4, objects=(3,))
+        mine = ours(batch)
+        with injected_prompts(mine):
+            theirs = official_outputs(official, batch)
+        assert_predictions_equal(mine, theirs, 1e-9)
 
 
 def test_the_published_architecture_too() -> None:

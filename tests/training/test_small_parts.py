@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from sam2fast.checkpoints import CheckpointError
 from sam2fast.evaluation.j_and_f import boundary_f, jaccard
 from sam2fast.training import snapshots
 from sam2fast.training.auxiliary import object_ids
@@ -118,7 +119,49 @@ def test_random_states_come_back(tmp_path: Path) -> None:
         return random.random(), float(np.random.normal()), float(torch.rand(()))
 
     draw()
-    snapshots.save({"state": snapshots.random_state()}, tmp_path / "state.pt")
+    cpu = torch.device("cpu")
+    snapshots.save({"state": snapshots.random_state(cpu)}, tmp_path / "state.pt")
     expected = draw()
-    snapshots.restore_random_state(torch.load(tmp_path / "state.pt", weights_only=True)["state"])
+    snapshots.restore_random_state(torch.load(tmp_path / "state.pt", weights_only=True)["state"], cpu)
     assert draw() == expected
+
+
+class TestSnapshots:
+    CONTENT = {"model": {}, "optimizer": {}}
+
+    def test_a_damaged_checkpoint_does_not_replace_the_good_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for steps in (1, 2):
+            snapshots.save_current({**self.CONTENT, "steps": steps}, tmp_path)
+        (tmp_path / snapshots.CURRENT).write_bytes(b"damaged")
+        assert snapshots.load_current(tmp_path)["steps"] == 1  # type: ignore[index]
+
+        def fail(content: Any, file: Any) -> None:
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr(torch, "save", fail)
+        with pytest.raises(OSError, match="No space"):
+            snapshots.save_current({**self.CONTENT, "steps": 3}, tmp_path)
+        assert snapshots.load_current(tmp_path)["steps"] == 1  # type: ignore[index]
+        assert (tmp_path / "checkpoint_damaged.pt").exists()
+
+    def test_what_a_killed_save_left_is_removed(self, tmp_path: Path) -> None:
+        snapshots.save_current({**self.CONTENT, "steps": 1}, tmp_path)
+        # Killed between the two: the previous checkpoint is another name of the current one.
+        (tmp_path / snapshots.PREVIOUS).hardlink_to(tmp_path / snapshots.CURRENT)
+        snapshots.save_current({**self.CONTENT, "steps": 2}, tmp_path)
+        assert not list(tmp_path.glob(".*.tmp"))
+        (tmp_path / ".checkpoint.pt.123.tmp").write_bytes(b"half")
+        with snapshots.locked(tmp_path):
+            assert not list(tmp_path.glob(".*.tmp"))
+
+    def test_one_run_at_a_time(self, tmp_path: Path) -> None:
+        with (
+            snapshots.locked(tmp_path),
+            pytest.raises(CheckpointError, match="another run uses"),
+            snapshots.locked(tmp_path),
+        ):
+            pass
+        with snapshots.locked(tmp_path):
+            pass

@@ -92,7 +92,9 @@ def test_a_killed_run_goes_on_bitwise(tmp_path: Path) -> None:
 
 def start(folder: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "sam2fast", "train", "-c", RECIPE, "--threads", "2", *overrides(folder)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    # Threads that wait without spinning: on a busy machine two that spin take turns, and take minutes.
+    environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
 
 
 def finish(process: "subprocess.Popen[bytes]") -> None:
@@ -129,6 +131,50 @@ def test_validation_reports_the_averaged_weights(undisturbed: Path, tmp_path: Pa
     reported = [line for line in lines if line["kind"] == "val"]
     assert len(reported) == 1 and validated == {name: reported[0][name] for name in validated}
     assert 0 <= validated["J"] <= 100 and validated["objects"] >= 4
+
+
+def test_given_weights_are_where_training_starts(undisturbed: Path, tmp_path: Path) -> None:
+    weights = undisturbed / "checkpoints/averaged.pt"
+    trainer = build(tmp_path, f"+trainer.checkpoint.initialize_from={weights}")
+    given = torch.load(weights, weights_only=True)["model"]
+    trainer.run(lambda: trainer.steps == 1)  # with a learning rate of 0
+    assert all(torch.equal(value, given[name]) for name, value in trainer.model.state_dict().items())
+    trainer = build(tmp_path, f"+trainer.checkpoint.initialize_from={weights}")
+    trainer.run(lambda: trainer.steps == 5)
+    after = trainer.model.state_dict()
+    changed = sum(not torch.equal(value, given[name]) for name, value in after.items())
+    assert changed > 0.9 * len(after)
+
+
+def test_a_run_stops_at_the_end_of_an_epoch_too(tmp_path: Path) -> None:
+    epochs = ("trainer.max_epochs=4", "scratch.updates=1")
+    for expected in (1, 1, 2):  # the second run only makes up for the validation
+        trainer = build(tmp_path, *epochs)
+        trainer.run(lambda: True)
+        assert trainer.steps == expected
+    build(tmp_path, *epochs).run()
+    calm = tmp_path / "calm"
+    build(calm, *epochs).run()
+    assert_same_checkpoint(calm, tmp_path)
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / "logs/metrics.jsonl").read_text().splitlines()]
+    assert kinds.count("train") == kinds.count("val") == 4
+
+
+@pytest.mark.parametrize("option", ["use_act_ckpt_image_encoder", "use_act_ckpt_iterative_pt_sampling"])
+def test_recomputation_changes_nothing(tmp_path: Path, option: str) -> None:
+    clicks = ("trainer.model.num_correction_pt_per_frame=1", "trainer.model.prob_to_use_pt_input_for_train=1")
+    runs = []
+    for value in (False, True):
+        trainer = build(tmp_path / str(value), *clicks, f"+trainer.model.{option}={value}", "scratch.updates=2")
+        trainer.run()
+        runs.append(trainer.model.state_dict())
+    for name, value in runs[0].items():
+        torch.testing.assert_close(runs[1][name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_validation_takes_every_clip(tmp_path: Path) -> None:
+    trainer = build(tmp_path, "clips.count=5")
+    assert sum(batch.num_videos for batch in trainer.data["val"].epoch(0)) == 5
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
@@ -207,11 +253,26 @@ class TestFaults:
         assert snapshots.load_current(tmp_path)["steps"] == 1  # type: ignore[index]
         assert not list(tmp_path.glob(".*"))
 
-    @pytest.mark.parametrize("other", ["~trainer.auxiliary", "~trainer.ema", "++trainer.model.num_maskmem=5"])
-    def test_the_checkpoint_of_another_configuration(self, undisturbed: Path, tmp_path: Path, other: str) -> None:
+    @pytest.mark.parametrize(
+        ("other", "what"),
+        [
+            ("~trainer.auxiliary", "auxiliary is set in one"),
+            ("~trainer.ema", "ema is set in one"),
+            ("++trainer.model.num_maskmem=5", "model: 1 tensors, such as maskmem_tpos_enc"),
+            ("+trainer.optim.amp={enabled: true, amp_dtype: float16}", "optim.amp"),
+            ("+trainer.optim.options.lr.0.param_names=['image_encoder.*']", "optim: "),
+        ],
+    )
+    def test_the_checkpoint_of_another_configuration(
+        self, undisturbed: Path, tmp_path: Path, other: str, what: str
+    ) -> None:
         (tmp_path / "checkpoints").symlink_to(undisturbed / "checkpoints")
-        with pytest.raises(CheckpointError, match="another (setting|configuration)"):
-            build(tmp_path, other).run()
+        trainer = build(tmp_path, other)
+        before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+        with pytest.raises(CheckpointError, match=f"belongs to another configuration .{what}"):
+            trainer.run()
+        assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+        assert not (tmp_path / "logs").exists()
 
 
 @pytest.mark.parametrize("recipe", sorted(shipped_recipes()))

@@ -18,6 +18,7 @@ class ClipBatch:
     masks: Tensor  # (T, O, S, S) bool
     video: Tensor  # (O,) int64: which of the B clips each object is in
     seeds: tuple[int, ...]  # of each clip, for the prompts that are drawn from its masks
+    plan_seed: int = 0  # for what all clips share: which frames are prompted, by what, and which are corrected
     names: tuple[str, ...] = ()
     key: str = "all"  # which loss the trainer applies
 
@@ -44,7 +45,7 @@ class ClipBatch:
         return replace(self, frames=frames, masks=masks, video=video)
 
 
-def collate(clips: Sequence[Clip], seeds: Sequence[int], key: str = "all") -> ClipBatch:
+def collate(clips: Sequence[Clip], seeds: Sequence[int], key: str = "all", plan_seed: int = 0) -> ClipBatch:
     """Makes a batch of clips with equal numbers of frames and equal, square frames.
 
     Raises:
@@ -63,4 +64,4 @@ def collate(clips: Sequence[Clip], seeds: Sequence[int], key: str = "all") -> Cl
     masks = np.concatenate([clip.masks for clip in clips], axis=1)
     video = torch.repeat_interleave(torch.arange(len(clips)), torch.tensor(counts))
     names = tuple(clip.name for clip in clips)
-    return ClipBatch(torch.from_numpy(frames), torch.from_numpy(masks), video, tuple(seeds), names, key)
+    return ClipBatch(torch.from_numpy(frames), torch.from_numpy(masks), video, tuple(seeds), plan_seed, names, key)

@@ -177,7 +177,9 @@ class _BatchMaker(Dataset[_Made]):
             entropy = [self.epoch.schedule.seed, self.epoch.epoch, plan.source]
             clips = [self._make_clip(source, slot, [*entropy, slot.position], made.reports) for slot in plan.slots]
             seeds = [_prompt_seed([*entropy, slot.position]) for slot in plan.slots]
-            made.batch = _collate(clips, seeds, source)
+            # The same on every rank: the lightest plan would wait for the heaviest.
+            plan_seed = _prompt_seed([self.epoch.schedule.seed, self.epoch.epoch, number], stream=1)
+            made.batch = _collate(clips, seeds, source, plan_seed)
         except DataError as error:
             made.error = str(error)
         return made
@@ -202,13 +204,13 @@ class _BatchMaker(Dataset[_Made]):
         raise DataError(f"data set {source.name}: {MAX_TRIES} samples in a row were bad; the last one: {reports[-1]}")
 
 
-def _prompt_seed(entropy: list[int]) -> int:
-    """Seed of a clip's prompts; a stream of its own, so that transforms do not change the prompts' draws."""
-    return int(np.random.SeedSequence(entropy, spawn_key=(0,)).generate_state(1, np.uint64)[0] >> 1)
+def _prompt_seed(entropy: list[int], stream: int = 0) -> int:
+    """Seed of prompts; a stream of its own, so that transforms do not change the prompts' draws."""
+    return int(np.random.SeedSequence(entropy, spawn_key=(stream,)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _collate(clips: Sequence[Clip], seeds: Sequence[int], source: ClipSource) -> ClipBatch:
+def _collate(clips: Sequence[Clip], seeds: Sequence[int], source: ClipSource, plan_seed: int) -> ClipBatch:
     try:
-        return collate(clips, seeds, source.key)
+        return collate(clips, seeds, source.key, plan_seed)
     except ValueError as error:
         raise DataError(f"data set {source.name}, clips {[clip.name for clip in clips]}: {error}") from error
