@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 CONSTRAIN := -c constraints.txt
 CHECKPOINT ?=
+JOBS ?= 2
 OUT ?= out/demo
 
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
@@ -17,8 +18,9 @@ export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 demo: $(VENV)/.demo  ## install, then segment and track; with another model: CHECKPOINT=FILE make demo
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
 
+# Two processes of one thread each: most tests are too small for two threads to help.
 test: $(VENV)/.tested  ## install with the oracle, then run the tests
-	$(BIN)/pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile $(PYTEST)
 
 test-slow: $(VENV)/.tested  ## the larger models
 	$(BIN)/pytest -m slow $(PYTEST)

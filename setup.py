@@ -15,6 +15,7 @@ TRAIN = ["scipy>=1.11", "tensorboard>=2.15"]
 TEST = [
     "pytest>=8",
     "pytest-benchmark>=4",
+    "pytest-xdist>=3.5",
     "scipy>=1.11",
     "pycocotools>=2.0.7",
     "build>=1.2",

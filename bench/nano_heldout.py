@@ -1,6 +1,6 @@
 """How good nano is on clips and pictures it has never seen.
 
-    python bench/nano_heldout.py --media HELDOUT_FOLDER [--checkpoint FILE] [--out bench/results]
+    python bench/nano_heldout.py --media HELDOUT_FOLDER [--models nano] [--checkpoint FILE] [--out bench/results]
 
 The held-out set is that of this file: the seeds below, over photographs and cut-outs that were set aside before the
 first training step (`python -m sam2fast.training.data.synthetic.collect` splits media by a hash of their names). It is
@@ -123,15 +123,14 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=300)
     parser.add_argument("--clips", type=int, default=80)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--untrained", action="store_true", help="measure an untrained model too")
+    parser.add_argument("--models", nargs="+", choices=("nano", "untrained"), default=["nano", "untrained"])
     parser.add_argument("--out", type=Path, help="folder for the JSON file")
     args = parser.parse_args()
     start = time.perf_counter()
     pictures, videos = clips(args.media, args.pictures, PICTURES), clips(args.media, args.clips, CLIPS)
-    models = {"nano": args.checkpoint, **({"untrained": None} if args.untrained else {})}
     results: dict[str, Any] = {"still": {"clips": evaluate_tracking(kept_still, videos, "still")}}
-    for name, checkpoint in models.items():
-        predictor = build(checkpoint, args.device)
+    for name in args.models:
+        predictor = build(args.checkpoint if name == "nano" else None, args.device)
         results[name] = {
             "pictures": evaluate_pictures(SAM2ImagePredictor(predictor), pictures),
             "clips_click": evaluate_tracking(tracked_by(predictor, "click"), videos, "click"),
@@ -150,7 +149,9 @@ def main() -> None:
     print(text)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / f"nano-heldout-{time.strftime('%Y-%m-%d')}.json").write_text(text + "\n", encoding="utf-8")
+        (args.out / f"{'-'.join(args.models)}-heldout-{time.strftime('%Y-%m-%d')}.json").write_text(
+            text + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":
