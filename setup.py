@@ -16,6 +16,7 @@ TEST = [
     "pytest>=8",
     "pytest-benchmark>=4",
     "pytest-xdist>=3.5",
+    "scikit-image>=0.22",
     "scipy>=1.11",
     "pycocotools>=2.0.7",
     "build>=1.2",
