@@ -55,6 +55,7 @@ TRAINING_TARGETS = TARGETS | {
             "data.folders.PNGRawDataset",
             "data.vos.VOSDataset",
             "data.fixed.FixedClips",
+            "data.camera.RandomCamera",
             "data.sampling.RandomUniformSampler",
             "data.sampling.EvalSampler",
             "data.synthetic.SyntheticClips",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from sam2fast.training.data.folders import PNGRawDataset
 from sam2fast.training.data.synthetic import MediaError, SyntheticClips, scene
 from sam2fast.training.data.synthetic.clips import LEAST_AREA, _visible
 from sam2fast.training.data.synthetic.collect import collect_backgrounds, collect_cutouts, is_heldout
@@ -19,7 +20,8 @@ from sam2fast.training.data.synthetic.davis import palette
 from sam2fast.training.data.synthetic.media import Media
 from sam2fast.training.data.synthetic.shapes import coverage, random_shape, rasterise
 from sam2fast.training.data.synthetic.sprites import _with_border, single
-from sam2fast.training.data.synthetic.teacher import teach_cutouts
+from sam2fast.training.data.synthetic.teacher import main as teach
+from sam2fast.training.data.synthetic.teacher import teach_cutouts, teach_pictures
 from sam2fast.training.data.synthetic.textures import random_crop
 
 MAGENTA, GREEN = (250, 10, 240), (20, 200, 60)
@@ -374,6 +376,16 @@ def test_collect_finds_pictures_in_resource_files(tmp_path):
     assert collect_backgrounds(tmp_path / "package", tmp_path / "out") == 1
 
 
+def test_collect_takes_a_picture_once_whatever_its_names(tmp_path):
+    words = ("cat", "owl", "cow")  # of which the owl alone is held out
+    for word in words:
+        cutout(tmp_path / f"package/{word}.png")
+    assert collect_cutouts(tmp_path / "package", tmp_path / "out") == 1
+    assert [path.name for path in (tmp_path / "out").rglob("*.png")] == ["package-cat.png"]
+    assert collect_cutouts(tmp_path / "package", tmp_path / "out") == 1  # again
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 1
+
+
 def test_held_out_names_are_fixed():
     names = [f"package-{word}" for word in map(str.__mul__, "abcdefghij" * 40, range(1, 401))]
     assert 0.07 < np.mean([is_heldout(name) for name in names]) < 0.17
@@ -425,6 +437,22 @@ def test_teacher_keeps_sure_and_distinct_objects(tmp_path, caplog):
     np.testing.assert_array_equal(np.asarray(first)[..., :3], pixels[:, :40])
     np.testing.assert_array_equal(np.asarray(second)[..., :3], pixels[:, 60:])
     assert Media([tmp_path / "media"], 64).has_cutouts
+
+
+def test_teacher_writes_whole_pictures(tmp_path):
+    photos = [photograph(tmp_path / f"in/{name}.png", (80, 60)) for name in "ab"]
+    out = tmp_path / "out"
+    results = list(teach_pictures(photos[:1], FakePredictor(), out, points_per_side=4))
+    results += teach_pictures(photos, FakePredictor(), out, points_per_side=4)  # goes on
+    assert results == [(photos[0], 2), (photos[0], 0), (photos[1], 2)]
+    videos = PNGRawDataset(out / "JPEGImages", out / "Annotations", is_palette=False)
+    assert videos.video_names == ["a_png", "b_png"]
+    video = videos.get_video(0)
+    masks = video.read_masks(0, video.visible_objects(0), (60, 80))
+    assert masks.sum(axis=(1, 2)).tolist() == [60 * 40, 60 * 20] and not masks.all(axis=0).any()
+    assert video.read_frame(0).shape == (60, 80, 3)
+    with pytest.raises(SystemExit):
+        teach(["weights.pt", str(out), str(tmp_path / "nowhere")])
 
 
 def test_a_piece_as_large_as_its_picture():

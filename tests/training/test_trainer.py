@@ -294,7 +294,12 @@ def reduced(recipe: str, folder: Path) -> list[str]:
         sizes = [
             f"trainer.data.train.datasets.{i}.{key}" for i in range(3) for key in ("dataset.size=64", "batch_size=1")
         ]
-        initial = ["trainer.checkpoint.initialize_from=null"] if "finish" in recipe else []
+        initial = []
+        if "finish" in recipe:
+            davis_folder(folder / "data", per_object=True)
+            initial = ["trainer.checkpoint.initialize_from=null", f"scratch.pictures={folder}/data"]
+            camera = "dataset.transforms.0.size=64"
+            initial += [f"trainer.data.train.datasets.{i}.{key}" for i in (3, 4) for key in (camera, "batch_size=1")]
         return [*common, *loss, *sizes, "++trainer.model.image_size=64", "scratch.workers=0", *initial]
     davis_folder(folder / "data")
     return [
@@ -311,8 +316,8 @@ def reduced(recipe: str, folder: Path) -> list[str]:
     ]
 
 
-def davis_folder(folder: Path) -> None:
-    """Two videos of three frames with two objects each."""
+def davis_folder(folder: Path, per_object: bool = False) -> None:
+    """Two videos of three frames with two objects each; one palette picture a frame, or a folder per object."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -324,6 +329,12 @@ def davis_folder(folder: Path) -> None:
             mask = np.zeros((60, 80), dtype=np.uint8)
             mask[10 + t : 30 + t, 10:40], mask[35:55, 50 + t : 70 + t] = 1, 2
             Image.fromarray(frame).save(folder / f"JPEGImages/{video}/{t:05d}.jpg")
+            if per_object:
+                for i in (1, 2):
+                    file = folder / f"Annotations/{video}/{i:03d}/{t:05d}.png"
+                    file.parent.mkdir(exist_ok=True)
+                    Image.fromarray(mask == i).save(file)
+                continue
             image = Image.fromarray(mask, mode="P")
             image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
             image.save(folder / f"Annotations/{video}/{t:05d}.png")

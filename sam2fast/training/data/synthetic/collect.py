@@ -121,6 +121,8 @@ def is_heldout(name: str) -> bool:
 def _arrange(folder: Path, out: Path, kind: str, usable: Filter, limit: int | None, exclude: Sequence[str]) -> int:
     if not folder.is_dir():
         raise NotADirectoryError(f"no folder {str(folder)!r} with pictures")
+    # One picture may come under several names, which could send it to both parts.
+    arranged = {_digest(path): path for path in sorted(out.glob(f"*/{kind}/*/*"))}
     count = 0
     for path, name, content in _pictures(folder, limit, exclude):
         try:
@@ -138,8 +140,15 @@ def _arrange(folder: Path, out: Path, kind: str, usable: Filter, limit: int | No
         target = out / part / kind / folder.resolve().name / (name + (".png" if picture.mode == "RGBA" else ".jpg"))
         target.parent.mkdir(parents=True, exist_ok=True)
         picture.save(target, quality=92)
+        if arranged.setdefault(_digest(target), target) != target:
+            target.unlink()
+            continue
         count += 1
     return count
+
+
+def _digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
 
 
 def _pictures(folder: Path, limit: int | None, exclude: Sequence[str]) -> Iterator[tuple[Path, str, bytes | None]]:

@@ -1,7 +1,13 @@
-"""Cut-outs of photographs, found by a trained model that is asked about a grid of points."""
+"""The objects of photographs, found by a trained model that is asked about a grid of points.
 
+    python -m sam2fast.training.data.synthetic.teacher CHECKPOINT OUT IMAGES...
+
+writes the photographs in the folders IMAGES with their masks, see :func:`teach_pictures`; it goes on where it stopped.
+"""
+
+import argparse
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -9,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from sam2fast.training.data.synthetic.davis import FRAMES, MASKS
+
 _log = logging.getLogger(__name__)
 
 Logits = NDArray[np.float32]
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 
 class Predictor(Protocol):
@@ -61,34 +70,98 @@ def teach_cutouts(
     folder = out / "cutouts"
     folder.mkdir(parents=True, exist_ok=True)
     for path in images:
-        try:
-            with Image.open(path) as opened:
-                picture = ImageOps.exif_transpose(opened).convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            _log.warning("%s is left out: %s", path, error)
+        picture = _open(path, longest)
+        if picture is None:
             yield path, 0
             continue
-        picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-        predictor.set_image(np.asarray(picture))
-        found, scores = [], []
-        for points in _grid(picture.size, points_per_side, batch):
-            labels = np.ones(points.shape[:2], dtype=np.int32)
-            logits, ious, _ = predictor.predict(points, labels, multimask_output=True, return_logits=True)
-            # One click alone comes without a batch dimension.
-            for mask, iou in zip(logits.reshape(-1, *logits.shape[-2:]), ious.reshape(-1), strict=True):
-                share = float((mask > 0).mean())
-                if iou > least_iou and areas[0] <= share <= areas[1] and _stability(mask) > least_stability:
-                    found.append(_opacity(mask))
-                    scores.append(float(iou))
-        kept = _distinct(found, scores, most_overlap)
-        for number, index in enumerate(kept):
+        limits = (least_iou, least_stability, areas, most_overlap)
+        found = _find_objects(picture, predictor, points_per_side, *limits, batch)
+        for number, alpha in enumerate(found):
             cutout = picture.copy()
-            alpha = Image.fromarray(found[index])
-            cutout.putalpha(alpha)
+            cutout.putalpha(Image.fromarray(alpha))
             # Cropped to what is opaque: faint specks may lie anywhere.
-            box = Image.fromarray(found[index] > 127).getbbox()
+            box = Image.fromarray(alpha > 127).getbbox()
             cutout.crop(box).save(folder / f"{path.name.replace('.', '_')}_{number:02d}.png")
-        yield path, len(kept)
+        yield path, len(found)
+
+
+def teach_pictures(
+    images: Iterable[Path],
+    predictor: Predictor,
+    out: Path,
+    points_per_side: int = 12,
+    least_iou: float = 0.8,
+    least_stability: float = 0.85,
+    areas: tuple[float, float] = (0.002, 0.7),
+    most_overlap: float = 0.8,
+    longest: int = 512,
+    batch: int = 16,
+) -> Iterator[tuple[Path, int]]:
+    """Writes photographs with the masks of the objects that a model finds in them, wholes and parts alike.
+
+    They are videos of one frame in the layout with one folder per object, since masks may overlap:
+    ``out/JPEGImages/NAME/00000.jpg`` and ``out/Annotations/NAME/000/00000.png``. Photographs that are there already,
+    that cannot be read or that have no objects are passed over. Arguments and result as for :func:`teach_cutouts`.
+    """
+    for path in images:
+        name = path.name.replace(".", "_")
+        frame = out / FRAMES / name / "00000.jpg"
+        picture = None if frame.exists() else _open(path, longest)
+        if picture is None:
+            yield path, 0
+            continue
+        limits = (least_iou, least_stability, areas, most_overlap)
+        found = _find_objects(picture, predictor, points_per_side, *limits, batch)
+        for number, alpha in enumerate(found):
+            file = out / MASKS / name / f"{number:03d}" / "00000.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(alpha > 127).save(file)
+        if found:
+            # Last, since it tells that the masks are complete.
+            frame.parent.mkdir(parents=True, exist_ok=True)
+            partial = frame.with_suffix(".partial")
+            picture.save(partial, "JPEG", quality=92)
+            partial.rename(frame)
+        yield path, len(found)
+
+
+def _open(path: Path, longest: int) -> Image.Image | None:
+    """An upright photograph, scaled down; None, with a warning, if it cannot be read."""
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        _log.warning("%s is left out: %s", path, error)
+        return None
+    picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return picture
+
+
+def _find_objects(
+    picture: Image.Image,
+    predictor: Predictor,
+    points_per_side: int,
+    least_iou: float,
+    least_stability: float,
+    areas: tuple[float, float],
+    most_overlap: float,
+    batch: int,
+) -> list[NDArray[np.uint8]]:
+    """Alpha ``(H, W)`` of each object, best first; arguments as for :func:`teach_cutouts`."""
+    predictor.set_image(np.asarray(picture))
+    found, scores = [], []
+    for points in _grid(picture.size, points_per_side, batch):
+        labels = np.ones(points.shape[:2], dtype=np.int32)
+        logits, ious, _ = predictor.predict(points, labels, multimask_output=True, return_logits=True)
+        # One click alone comes without a batch dimension.
+        for mask, iou in zip(logits.reshape(-1, *logits.shape[-2:]), ious.reshape(-1), strict=True):
+            if iou <= least_iou:
+                continue
+            share = float((mask > 0).mean())
+            if areas[0] <= share <= areas[1] and _stability(mask) > least_stability:
+                found.append(_opacity(mask))
+                scores.append(float(iou))
+    return [found[index] for index in _distinct(found, scores, most_overlap)]
 
 
 def _grid(size: tuple[int, int], points_per_side: int, batch: int) -> Iterator[NDArray[np.float32]]:
@@ -119,3 +192,30 @@ def _distinct(masks: list[NDArray[np.uint8]], scores: list[float], most_overlap:
         if all((mask & other).sum() <= most_overlap * (mask | other).sum() for other in others):
             kept.append(index)
     return kept
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("images", type=Path, nargs="+")
+    parser.add_argument("--model", default="sam2_hiera_t", help="the checkpoint's configuration")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--points-per-side", type=int, default=9)
+    options = parser.parse_args(arguments)
+    files = (path for folder in options.images for path in sorted(folder.rglob("*")))
+    images = [path for path in files if path.suffix.lower() in PICTURES]
+    if not images:
+        parser.error(f"no photographs ({', '.join(PICTURES)}) in {', '.join(map(str, options.images))}")
+
+    from sam2fast.build_sam import build_sam2
+    from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+
+    predictor = SAM2ImagePredictor(build_sam2(options.model, options.checkpoint, device=options.device))
+    for path, count in teach_pictures(images, predictor, options.out, options.points_per_side):
+        print(f"{path}: {count}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

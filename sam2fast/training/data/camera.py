@@ -1,0 +1,110 @@
+"""Films of still pictures."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sam2fast.training.data.clip import Clip
+from sam2fast.training.data.errors import BadSampleError
+
+Box = tuple[float, float, float, float]
+# Crops drawn before a picture counts as one without objects.
+ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class RandomCamera:
+    """A transform that shows a still picture through a camera which pans and zooms: crops, resized to squares.
+
+    The objects that the first crop does not show well are dropped; at least one stays.
+
+    Args:
+        size: side of the frames.
+        num_frames: of the clip that a one-frame clip becomes.
+        max_objects: that stay, drawn at random.
+        zoom: smallest and largest side of the first crop, as shares of the picture's.
+        most_aspect: largest factor by which a crop's sides are scaled differently.
+        motion: standard deviation of the camera's speed, in sides of the crop per frame.
+        areas: smallest and largest area of an object in the first crop, as shares of it.
+        least_inside: share of an object's area that the first crop must show.
+    """
+
+    size: int
+    num_frames: int = 1
+    max_objects: int = 5
+    zoom: tuple[float, float] = (0.4, 1.0)
+    most_aspect: float = 1.4
+    motion: float = 0.05
+    areas: tuple[float, float] = (0.003, 0.75)
+    least_inside: float = 0.4
+
+    def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
+        """Clip ``(1, H, W, 3)`` with masks ``(1, O, H, W)`` -> ``(T, S, S, 3)`` with ``(T, o, S, S)``, o <= O.
+
+        Raises:
+            ValueError: the clip has several frames.
+            BadSampleError: no crop shows an object well.
+        """
+        if len(clip.frames) != 1:
+            raise ValueError(f"expected a clip of one frame, got {len(clip.frames)}: a camera films still pictures")
+        frame, masks = clip.frames[0], clip.masks[0]
+        height, width = frame.shape[:2]
+        totals = masks.sum(axis=(1, 2))
+        for _ in range(ATTEMPTS):
+            first = self._first_box(masks, rng)
+            left, top, right, bottom = (round(side) for side in first)
+            shown = masks[:, top:bottom, left:right].sum(axis=(1, 2))
+            share = shown / ((bottom - top) * (right - left))
+            fits = (self.areas[0] <= share) & (share <= self.areas[1]) & (shown >= self.least_inside * totals)
+            if fits.any():
+                break
+        else:
+            raise BadSampleError(f"{clip.name!r}: no crop shows an object well")
+        kept = np.sort(rng.permutation(np.flatnonzero(fits))[: self.max_objects])
+        boxes = self._path(first, (width, height), rng)
+        return replace(
+            clip,
+            frames=np.stack([self._crop(frame, box) for box in boxes]),
+            masks=np.stack([[self._crop(mask * np.uint8(255), box) > 127 for mask in masks[kept]] for box in boxes]),
+            object_ids=tuple(clip.object_ids[i] for i in kept) if clip.object_ids else (),
+            frame_indices=clip.frame_indices * self.num_frames,
+        )
+
+    def _first_box(self, masks: NDArray[np.bool_], rng: np.random.Generator) -> Box:
+        """Around a pixel of an object, moved into the picture."""
+        count, height, width = masks.shape
+        share, aspect = rng.uniform(*self.zoom), np.exp(rng.uniform(-1, 1) * 0.5 * np.log(self.most_aspect))
+        w, h = width * min(1.0, share * aspect), height * min(1.0, share / aspect)
+        pixels = np.flatnonzero(masks[rng.integers(count)])
+        y, x = divmod(int(rng.choice(pixels)), width) if len(pixels) else (height // 2, width // 2)
+        return _inside(x + (rng.random() - 0.5) * w, y + (rng.random() - 0.5) * h, w, h, (width, height))
+
+    def _path(self, first: Box, picture: tuple[int, int], rng: np.random.Generator) -> list[Box]:
+        """The crop of each frame: a straight, steady way with some shaking, as far as the picture goes."""
+        left, top, right, bottom = first
+        w, h = right - left, bottom - top
+        x, y = (left + right) / 2, (top + bottom) / 2
+        speed, growth = rng.normal(0, self.motion, 2), np.exp(rng.normal(0, 0.5 * self.motion))
+        boxes = [first]
+        for _ in range(1, self.num_frames):
+            shake = rng.normal(0, 0.15 * self.motion, 2)
+            x, y = x + (speed[0] + shake[0]) * w, y + (speed[1] + shake[1]) * h
+            scale = min(growth, picture[0] / w, picture[1] / h)
+            w, h = max(8.0, w * scale), max(8.0, h * scale)
+            boxes.append(_inside(x, y, w, h, picture))
+        return boxes
+
+    def _crop(self, pixels: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+        square = (self.size, self.size)
+        return np.asarray(Image.fromarray(pixels).resize(square, Image.Resampling.BILINEAR, box=box))
+
+
+def _inside(x: float, y: float, w: float, h: float, picture: tuple[int, int]) -> Box:
+    """The box of ``w`` by ``h`` pixels around ``(x, y)``, moved into the picture."""
+    w, h = min(w, picture[0]), min(h, picture[1])
+    left = min(max(0.0, x - w / 2), picture[0] - w)
+    top = min(max(0.0, y - h / 2), picture[1] - h)
+    # Rounding must not lead out of it again.
+    return left, top, min(left + w, picture[0]), min(top + h, picture[1])
