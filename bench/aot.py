@@ -24,7 +24,6 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sam2fast.kernels._dispatch import KERNELS
 from sam2fast.kernels._launch import ANY, Compilation, LaunchConfig, launch_table
 
 # Target -> shared memory that one block can have, in bytes.
@@ -57,10 +56,14 @@ class Result(NamedTuple):
 def compile_one(op: str, config: LaunchConfig, case: Compilation, target: str) -> Result:
     """Compiles one kernel and reads registers, spills and shared memory."""
     name = case.kernel.__name__.strip("_")
-    shown = " ".join(f"{k}={v}" for k, v in {**config.meta, **config.options}.items())
+    if target.startswith("gfx"):  # they have no TF32
+        case = case._replace(constants={k: "ieee" if v == "tf32x3" else v for k, v in case.constants.items()})
+    options = config.options if case.options is None else case.options
+    meta = {name: value for name, value in config.meta.items() if name in case.constants}
+    shown = " ".join(f"{k}={v}" for k, v in {**meta, **options}.items())
     result = Result(op, name, f"{case.dtype} {shown}", target)
     try:
-        compiled = triton.compile(source(case), target=gpu_target(target), options=dict(config.options))
+        compiled = triton.compile(source(case), target=gpu_target(target), options=dict(options))
         assembly = compiled.asm["amdgcn" if target.startswith("gfx") else "ptx"]
         registers, spilled = amd_resources(assembly) if target.startswith("gfx") else resources(assembly, target)
     except Exception as error:  # whatever the compiler raises is a row of the table
@@ -80,20 +83,24 @@ def problem_of(result: Result, case: Compilation) -> str:
         return f"shared memory {result.shared} > {SHARED_MEMORY[result.target]}"
     if result.spilled and case.dtype != "float32":
         return f"spills {result.spilled} bytes"
-    if case.is_attention and case.dtype in ("bfloat16", "float16") and not result.tensor_cores:
+    if case.is_attention and not result.tensor_cores:
         return "no tensor cores"
     return ""
 
 
 def source(case: Compilation) -> ASTSource:
-    """The kernel with its argument types; pointers are 16-byte aligned, as torch's allocations are."""
+    """The kernel with its argument types; pointers are 16-byte aligned, as torch's allocations are.
+
+    ``i32:16`` is an integer that is a multiple of 16, which Triton finds out at a launch.
+    """
     names = case.kernel.arg_names
     runtime = [name for name in names if name not in case.constants]
     if len(runtime) != len(case.arguments):
         raise ValueError(f"{case.kernel.__name__} takes {runtime}, and its types are {case.arguments}")
     types = dict(zip(runtime, case.arguments, strict=True)) | dict.fromkeys(case.constants, "constexpr")
-    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if types[name].startswith("*")}
-    return ASTSource(case.kernel, {name: types[name] for name in names}, dict(case.constants), aligned)
+    divisible = [types[name].startswith("*") or types[name].endswith(":16") for name in names]
+    aligned = {(i,): [["tt.divisibility", 16]] for i, wanted in enumerate(divisible) if wanted}
+    return ASTSource(case.kernel, {n: types[n].removesuffix(":16") for n in names}, dict(case.constants), aligned)
 
 
 def gpu_target(target: str) -> GPUTarget:
@@ -137,9 +144,10 @@ def cases(ops: list[str]) -> Iterator[tuple[str, LaunchConfig, Compilation]]:
                 yield op, config, case
 
 
-def targets_of(config: LaunchConfig, wanted: list[str]) -> list[str]:
-    """A row for one GPU is compiled for it alone."""
-    return [target for target in wanted if config.arch in (ANY, target)]
+def targets_of(config: LaunchConfig, rows: list[LaunchConfig], wanted: list[str]) -> list[str]:
+    """A row for one GPU is compiled for it alone, a row for any GPU for those that have no such row of their own."""
+    own = {row.arch for row in rows if row[1:3] == config[1:3]}
+    return [target for target in wanted if config.arch == target or (config.arch == ANY and target not in own)]
 
 
 def show(result: Result) -> None:
@@ -154,13 +162,13 @@ def show(result: Result) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", action="append", choices=list(SHARED_MEMORY))
-    parser.add_argument("--op", action="append", choices=sorted(KERNELS))
+    parser.add_argument("--op", action="append", choices=sorted(launch_table()))
     arguments = parser.parse_args()
     wanted = arguments.target or list(SHARED_MEMORY)
     print(f"triton {triton.__version__}")
     results = []
-    for op, config, case in cases(arguments.op or sorted(KERNELS)):
-        for target in targets_of(config, wanted):
+    for op, config, case in cases(arguments.op or sorted(launch_table())):
+        for target in targets_of(config, launch_table()[op], wanted):
             results.append(compile_one(op, config, case, target))
             show(results[-1])
     failed = [result for result in results if result.problem]

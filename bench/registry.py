@@ -5,20 +5,22 @@ results are compared with its before anything is timed, and a wrong one is not t
 """
 
 import importlib.util
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from attention import RefusedError, memory_ways, rope_ways
+from inputs import blobs, full_bank, random, rope_tables
 
 from sam2fast.kernels._cpu import linear
 from sam2fast.kernels._dispatch import backend, use_triton
+from sam2fast.kernels._launch import ANY
 from sam2fast.kernels.connected_components import connected_components, connected_components_reference
 from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles
-from sam2fast.kernels.memory_attention import AttendedMemory, apply_rope, memory_attention
 from sam2fast.kernels.window_attention import window_attention
-from sam2fast.modeling.position_encoding import axial_rope
 from sam2fast.testing import relative_error
 
 Calls = Mapping[str, Callable[[], Any]]
@@ -35,43 +37,48 @@ class Case:
     flops: float
     bytes: float  # every input read once, every output written once
     tolerance: float  # of relative_error against the first subject; 0 for equality
+    device: str = ""  # the only type of device it is for, where others would take minutes
+    launch: str = ANY  # shape class of the launch table's row that it runs with
 
     @property
     def name(self) -> str:
         return f"{self.op} {self.shape} {self.dtype}"
+
+    def runs_on(self, device: torch.device) -> bool:
+        return self.device in ("", device.type)
 
 
 class WrongResultError(AssertionError):
     """A subject whose result differs from the yardstick's; it gets no time."""
 
 
-def check(case: Case, calls: Calls) -> None:
+def check(case: Case, calls: Calls) -> dict[str, Callable[[], Any]]:
     """Compares every subject's result with the first one's.
+
+    Returns:
+        The subjects that can run here; one that refuses is left out, with a line that says so.
 
     Raises:
         WrongResultError: one differs by more than the case allows.
     """
-    (first, reference), *others = ((name, _tensors(call())) for name, call in calls.items())
-    for name, result in others:
-        for expected, actual in zip(reference, result, strict=True):
-            expected, actual = expected.cpu(), actual.cpu()
+    (first, call), *others = calls.items()
+    reference, able = [x.cpu() for x in _tensors(call())], {first: call}
+    for name, call in others:
+        try:
+            result = _tensors(call())
+        except RefusedError as error:
+            print(f"{case.name}: {name} is left out: {error}", flush=True)
+            continue
+        able[name] = call
+        for expected, actual in zip(reference, (x.cpu() for x in result), strict=True):
             wrong = not torch.equal(expected, actual) if case.tolerance == 0 else None
             if wrong or (wrong is None and not relative_error(expected, actual) <= case.tolerance):
                 raise WrongResultError(f"{case.name}: {name} differs from {first}")
+    return able
 
 
 def _tensors(result: Any) -> list[torch.Tensor]:
     return [result] if isinstance(result, torch.Tensor) else list(result)
-
-
-def random(*shape: int, device: torch.device, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
-    """Standard normal values, the same on every device."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
-
-
-def blobs(count: int, height: int, width: int, device: torch.device) -> torch.Tensor:
-    """Logits ``(count, 1, H, W)`` with components of many sizes."""
-    return F.avg_pool2d(random(count, 1, height + 4, width + 4, device=device), 5, stride=1)
 
 
 def by_scipy(mask: torch.Tensor) -> Callable[[], Any]:
@@ -184,56 +191,51 @@ def attention_case(side: int, window: int, heads: int, d: int, dtype: torch.dtyp
     )
 
 
-def memory_case(objects: int, side: int, dtype: torch.dtype) -> Case:
-    """Cross-attention of one layer to seven memories and sixteen pointers per object.
+def memory_case(
+    objects: int, pages: int, dtype: torch.dtype, device: str = "", side: int = 64, d: int = 256, m: int = 64
+) -> Case:
+    """Cross-attention of one layer to so many memories and sixteen pointers, of four tokens each, per object.
 
     The yardstick is the published way: values projected for every token, one object after the other, SDPA.
     """
-    N, d, m, K, L = side * side, 256, 64, 7, 64
+    N, L, size = side * side, 64, torch.finfo(dtype).bits // 8
+    M = pages * N + L
 
     def prepare(device: torch.device) -> Calls:
-        query, pages = (random(*shape, device=device, dtype=dtype) for shape in ((1, 1, N, d), (objects * K, N, m)))
-        weights = [random(d, m, device=device, dtype=dtype, seed=i) / m**0.5 for i in (1, 2)]
-        pointers, encoding = (random(objects, L, m, device=device, seed=i) for i in (3, 4))
-        memory = AttendedMemory(
-            pages=pages,
-            page_table=torch.arange(objects * K, dtype=torch.int32, device=device).view(objects, K),
-            page_time=torch.arange(K, dtype=torch.int32, device=device).expand(objects, -1),
-            position_encoding=random(N, m, device=device, seed=5),
-            time_encoding=random(K, m, device=device, seed=6),
-            pointers=pointers,
-            pointer_encoding=encoding,
-            pointer_valid=torch.ones(objects, L, dtype=torch.bool, device=device),
-        )
-        rope = axial_rope(d, side, side, 10000.0, device)
+        return memory_ways(full_bank(objects, pages, L, side, d, m, device, dtype), device)
 
-        def published() -> torch.Tensor:
-            out = []
-            for b in range(objects):
-                maps = pages[b * K : (b + 1) * K]
-                encoded = maps + memory.position_encoding + memory.time_encoding[:, None]
-                keys = torch.cat([encoded.flatten(0, 1), pointers[b] + encoding[b]]).to(dtype)
-                values = torch.cat([maps.flatten(0, 1), pointers[b].to(dtype)])
-                k, v = F.linear(keys, weights[0])[None, None], F.linear(values, weights[1])[None, None]
-                k = torch.cat([apply_rope(k[:, :, :-L], *rope), k[:, :, -L:]], dim=2)
-                out.append(F.scaled_dot_product_attention(apply_rope(query, *rope), k, v))
-            return torch.cat(out)
-
-        def ours() -> torch.Tensor:
-            return F.linear(memory_attention(query, memory, weights[0], None, *rope), weights[1])
-
-        return {"projected values, SDPA": published, "sam2fast": ours}
-
-    M, size = K * N + L, torch.finfo(dtype).bits // 8
     return Case(
         "memory_attention",
-        f"{objects} objects, {N}x{M}",
+        f"{objects} objects, {N}x{M}" + (f" {d}/{m}" if (d, m) != (256, 64) else ""),
         str(dtype).removeprefix("torch."),
         prepare,
-        # Scores and sums over 64 channels, projection of the keys, projection of the result.
+        # Scores and sums over m channels, projection of the keys, projection of the result.
         flops=2 * objects * (N * M * (d + m) + M * m * d + N * m * d),
-        bytes=size * objects * (M * m + N * d) + size * N * d,
+        # Pages, query, result and weights; pointers, positions and rotation are fp32.
+        bytes=size * (objects * (pages * N * m + 2 * N * d) + 2 * d * m) + 4 * (2 * objects * L * m + N * (m + d)),
         tolerance=1e-4 if dtype == torch.float32 else 0.1,
+        device=device,
+        launch=f"{d}x{m}",
+    )
+
+
+def self_attention_case(objects: int, dtype: torch.dtype) -> Case:
+    """Self-attention of one layer of the memory attention, beside SDPA on what is rotated already."""
+    N, d, size = 64 * 64, 256, torch.finfo(dtype).bits // 8
+
+    def prepare(device: torch.device) -> Calls:
+        inputs = (random(objects, 1, N, d, device=device, dtype=dtype, seed=i) for i in range(3))
+        return rope_ways(*inputs, *rope_tables(64, d, device))
+
+    return Case(
+        "rope_attention",
+        f"{objects} objects, {N}x{N}",
+        str(dtype).removeprefix("torch."),
+        prepare,
+        flops=4 * objects * N * N * d,
+        bytes=4 * size * objects * N * d + 4 * N * d,
+        tolerance=1e-4 if dtype == torch.float32 else 0.1,
+        launch=f"{d}x{d}",
     )
 
 
@@ -264,8 +266,19 @@ def cases() -> Iterator[Case]:
     for side, window, heads, d in ((256, 8, 1, 96), (64, 14, 4, 96), (64, 0, 4, 96), (128, 4, 4, 56), (64, 16, 8, 72)):
         for dtype in (torch.float32, torch.bfloat16):
             yield attention_case(side, window, heads, d, dtype)
-    for objects in (1, 4):
-        for dtype in (torch.float32, torch.bfloat16):
-            yield memory_case(objects, 64, dtype)
+    yield from attention_cases()
     for rows, inner, outer in ((2048, 96, 384), (4096, 384, 1536), (4096, 576, 2304)):
         yield linear_case(rows, inner, outer)
+
+
+def attention_cases() -> Iterator[Case]:
+    """Attention to banks as they fill, and of frames to themselves; the larger ones are for GPUs."""
+    for objects, pages in itertools.product((1, 4, 16), (7, 3, 1)):
+        anywhere = objects == 1 or (objects, pages) == (4, 7)
+        yield memory_case(objects, pages, torch.bfloat16, "" if anywhere else "cuda")
+        if anywhere:
+            yield memory_case(objects, pages, torch.float32)
+    for dtype in (torch.float32, torch.bfloat16):
+        for objects in (1, 4):
+            yield memory_case(objects, 7, dtype, side=16, d=128)  # nano
+            yield self_attention_case(objects, dtype)

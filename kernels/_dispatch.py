@@ -14,8 +14,8 @@ import torch
 BACKENDS = ("auto", "torch", "triton")
 OLDEST_TRITON = (3, 6)
 OLDEST_GPU = (8, 0)  # compute capability
-# Ops that have a Triton kernel; every other op runs its torch twin.
-KERNELS = frozenset({"connected_components"})
+# Ops that have a Triton kernel; every other op runs its torch twin, whatever backend is asked for.
+KERNELS = frozenset({"connected_components", "memory_attention", "rope_attention"})
 
 # Op -> how often its kernel was launched in this process. Each launcher counts, so that tests can prove one ran.
 launches: Counter[str] = Counter()
@@ -61,19 +61,22 @@ def backend(name: str) -> Iterator[None]:
         _forced.reset(token)
 
 
-def use_triton(op: str, *tensors: torch.Tensor) -> bool:
+def use_triton(op: str, *tensors: torch.Tensor, obstacle: str | None = None) -> bool:
     """Whether the Triton kernel of ``op`` runs for these tensors.
 
     ``auto`` takes it wherever it can run, which is on GPUs; ``torch`` never. ``triton`` takes it also for CPU tensors
-    under Triton's interpreter (``TRITON_INTERPRET=1``).
+    under Triton's interpreter (``TRITON_INTERPRET=1``). An op without a kernel always runs its twin.
+
+    Args:
+        obstacle: what the op itself knows to stand in the way, such as "has no dropout".
 
     Raises:
         RuntimeError: the backend is ``triton`` and the kernel cannot run; a forced backend never falls back.
     """
     name = current_backend()
-    if name == "torch":
+    if name == "torch" or op not in KERNELS:
         return False
-    obstacle = _obstacle(op, tensors, interpreter=name == "triton" and interpreting())
+    obstacle = obstacle or _obstacle(tensors, interpreter=name == "triton" and interpreting())
     if obstacle and name == "triton":
         raise RuntimeError(f"the backend is forced to 'triton', but {op} {obstacle}; use 'auto' or 'torch'")
     return obstacle is None
@@ -90,9 +93,7 @@ def count_launch(op: str) -> None:
         launches[op] += 1
 
 
-def _obstacle(op: str, tensors: tuple[torch.Tensor, ...], interpreter: bool) -> str | None:
-    if op not in KERNELS:
-        return "has no Triton kernel in this version"
+def _obstacle(tensors: tuple[torch.Tensor, ...], interpreter: bool) -> str | None:
     version = _triton_version()
     if version is None:
         return "needs the package triton, which is not installed"
@@ -106,14 +107,30 @@ def _obstacle(op: str, tensors: tuple[torch.Tensor, ...], interpreter: bool) -> 
     if not all(tensor.is_cuda for tensor in tensors):
         found = ", ".join(str(tensor.device) for tensor in tensors)
         return f"needs CUDA tensors (or TRITON_INTERPRET=1 and CPU tensors), and got {found}"
-    capability = min(torch.cuda.get_device_capability(tensor.device) for tensor in tensors)
+    for tensor in tensors:
+        if too_old := _gpu_obstacle(tensor.device):
+            return too_old
+    return None
+
+
+def _triton_version() -> tuple[int, int] | None:
+    return _find_triton()
+
+
+def _gpu_obstacle(device: torch.device) -> str | None:
+    capability = torch.cuda.get_device_capability(device)
     if torch.version.hip is None and capability < OLDEST_GPU:
         return f"needs a GPU of compute capability 8.0 or newer, and this one has {capability[0]}.{capability[1]}"
     return None
 
 
+# Constants of a graph too.
+_triton_version._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_gpu_obstacle._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 @functools.cache
-def _triton_version() -> tuple[int, int] | None:
+def _find_triton() -> tuple[int, int] | None:
     if importlib.util.find_spec("triton") is None:
         return None
     import triton

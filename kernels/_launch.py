@@ -21,6 +21,7 @@ class Compilation(NamedTuple):
     constants: Mapping[str, int]  # its constexpr arguments
     dtype: str  # what it computes in: a bfloat16 or float16 kernel must not spill
     is_attention: bool = False  # then it must use tensor cores in bfloat16 and float16
+    options: Mapping[str, int] | None = None  # num_warps and num_stages, where they are not those of the row
 
 
 class LaunchConfig(NamedTuple):

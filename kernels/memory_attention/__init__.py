@@ -5,8 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import use_triton
+from sam2fast.kernels._dispatch import current_backend, use_triton
 from sam2fast.kernels.memory_attention.cpu import memory_attention_cpu, rope_attention_cpu
+from sam2fast.kernels.memory_attention.operators import memory_attention_operator, rope_attention_operator
 from sam2fast.kernels.memory_attention.reference import (
     apply_rope,
     memory_attention_reference,
@@ -24,6 +25,9 @@ __all__ = [
     "rope_attention_reference",
 ]
 
+# The widest heads and values, and the dtypes, that the kernels are made for.
+WIDEST = 256
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # From so many keys on the CPU path's own blocks beat torch's attention.
 LONG = 1024
 
@@ -42,37 +46,67 @@ class AttendedMemory(NamedTuple):
 
 
 def memory_attention(
-    query: Tensor, memory: AttendedMemory, key_weight: Tensor, key_bias: Tensor | None, cos: Tensor, sin: Tensor
+    query: Tensor,
+    memory: AttendedMemory,
+    key_weight: Tensor,
+    key_bias: Tensor | None,
+    value_weight: Tensor,
+    value_bias: Tensor | None,
+    cos: Tensor,
+    sin: Tensor,
 ) -> Tensor:
-    """Softmax-weighted sums of the memory tokens themselves, before their value projection.
+    """Attention to the memory bank, by memory tokens as they lie in it.
 
-    Keys are projections of encoded memory tokens, rotated by their position; pointers are not rotated. The values are
-    the tokens as they lie in the bank: a value projection is linear and softmax weights sum to one, so that the caller
-    may project the result instead, which is d_v / m times smaller.
+    Keys are projections of encoded memory tokens, rotated by their position; pointers are not rotated. The weighted
+    sums are of the tokens themselves, and it is they that are projected to values: projecting is linear and softmax
+    weights sum to one, so that the result is the same and the sums are d_v / m times cheaper.
 
     Args:
         query: ``(B, heads, N, d)``, not yet rotated; ``(1, heads, N, d)`` if all objects ask the same.
         memory: see :class:`AttendedMemory`.
         key_weight: ``(heads * d, m)``.
         key_bias: ``(heads * d,)``.
+        value_weight: ``(heads * d_v, m)``.
+        value_bias: ``(heads * d_v,)``.
         cos, sin: ``(N, d / 2)`` fp32 rotation of each pair of neighbouring channels at each position.
 
     Returns:
-        ``(B, heads, N, m)`` in the dtype of ``query``; zeros for an object without pages and pointers.
+        ``(B, N, heads * d_v)`` in the dtype of ``query``; for an object without pages and pointers the bias.
 
     Raises:
         ValueError: shapes that do not fit each other.
 
     Source: ``sam2.modeling.sam.transformer.RoPEAttention.forward`` as the memory attention uses it.
     """
-    _check(query, memory, key_weight, cos, sin)
-    use_triton("memory_attention", query, memory.pages)
+    _check(query, memory, key_weight, value_weight, cos, sin)
+    weights = key_weight, key_bias, value_weight, value_bias
+    obstacle = _obstacle(query, memory.pages)
+    if _wanted(query, *memory, *weights) and use_triton("memory_attention", query, memory.pages, obstacle=obstacle):
+        return memory_attention_operator(query, *memory, *weights, cos, sin)
     plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
     compute = memory_attention_cpu if query.is_cpu and plain else memory_attention_reference
-    return compute(query, memory, key_weight, key_bias, cos, sin)
+    return compute(query, memory, *weights, cos, sin)
 
 
-def _check(query: Tensor, memory: AttendedMemory, key_weight: Tensor, cos: Tensor, sin: Tensor) -> None:
+def _obstacle(query: Tensor, values: Tensor) -> str | None:
+    """Why the kernels cannot take these heads and values, if they cannot."""
+    if max(query.shape[-1], values.shape[-1]) > WIDEST:
+        return f"takes heads and values of up to {WIDEST} channels"
+    if query.dtype not in DTYPES:
+        return f"does not take {query.dtype}"
+    return None
+
+
+def _wanted(*tensors: Tensor | None) -> bool:
+    """Whether a kernel is worth it: its gradient takes the twin, so that with gradients it has to be asked for."""
+    if current_backend() == "triton" or not torch.is_grad_enabled():
+        return True
+    return not any(x is not None and x.requires_grad for x in tensors)
+
+
+def _check(
+    query: Tensor, memory: AttendedMemory, key_weight: Tensor, value_weight: Tensor, cos: Tensor, sin: Tensor
+) -> None:
     (batch, heads, positions, d), (B, K) = query.shape, memory.page_table.shape
     _, N, m = memory.pages.shape
     L = memory.pointers.shape[1]
@@ -91,6 +125,8 @@ def _check(query: Tensor, memory: AttendedMemory, key_weight: Tensor, cos: Tenso
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {shape}")
     if positions != N or batch not in (1, B):
         raise ValueError(f"query has shape {tuple(query.shape)}; expected (1 or {B}, heads, {N}, d)")
+    if value_weight.ndim != 2 or value_weight.shape[1] != m or value_weight.shape[0] % heads:
+        raise ValueError(f"value_weight has shape {tuple(value_weight.shape)}; expected ({heads} * d_v, {m})")
 
 
 def rope_attention(
@@ -128,7 +164,9 @@ def rope_attention(
         )
     if rotated < 0 or rotated % positions:
         raise ValueError(f"{rotated} rotated keys are not a whole number of maps of {positions} positions")
-    use_triton("memory_attention", query, key, value)
+    obstacle = "has no dropout" if dropout_p else _obstacle(query, value)
+    if _wanted(query, key, value) and use_triton("rope_attention", query, key, value, obstacle=obstacle):
+        return rope_attention_operator(query, key, value, cos, sin, num_unrotated_keys)
     plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling() and dropout_p == 0
     if query.is_cpu and plain and key.shape[-2] >= LONG:
         return rope_attention_cpu(query, key, value, cos, sin, num_unrotated_keys)

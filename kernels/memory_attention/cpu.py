@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels._cpu import attend, linear
+from sam2fast.kernels.memory_attention.reference import project_values
 
 if TYPE_CHECKING:
     from sam2fast.kernels.memory_attention import AttendedMemory
@@ -29,7 +30,14 @@ def rope_attention_cpu(
 
 
 def memory_attention_cpu(
-    query: Tensor, memory: "AttendedMemory", key_weight: Tensor, key_bias: Tensor | None, cos: Tensor, sin: Tensor
+    query: Tensor,
+    memory: "AttendedMemory",
+    key_weight: Tensor,
+    key_bias: Tensor | None,
+    value_weight: Tensor,
+    value_bias: Tensor | None,
+    cos: Tensor,
+    sin: Tensor,
 ) -> Tensor:
     B = len(memory.page_table)
     heads, N, d = query.shape[1:]
@@ -53,7 +61,7 @@ def memory_attention_cpu(
                 if (row, head) not in rotated:
                     rotated[row, head] = _rotate_(query[row, head][:, order].float(), cos, sin)
                 out[b, head] = attend(rotated[row, head], keys, values, d**-0.5)
-    return out
+    return project_values(out, value_weight, value_bias)
 
 
 def _valid_tokens(memory: "AttendedMemory", b: int) -> tuple[Tensor, Tensor, int]:

@@ -3,6 +3,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from sam2fast.kernels._cpu import linear
+
 if TYPE_CHECKING:
     from sam2fast.kernels.memory_attention import AttendedMemory
 
@@ -36,6 +38,8 @@ def memory_attention_reference(
     memory: "AttendedMemory",
     key_weight: torch.Tensor,
     key_bias: torch.Tensor | None,
+    value_weight: torch.Tensor,
+    value_bias: torch.Tensor | None,
     cos: torch.Tensor,
     sin: torch.Tensor,
 ) -> torch.Tensor:
@@ -66,4 +70,16 @@ def memory_attention_reference(
         value = F.pad(value, (0, query.shape[-1] - width))
     # The mask stays one row for all queries: torch makes it dense in the queries' dtype.
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=valid[:, None, None])[..., :width]
-    return torch.where(valid.any(dim=1)[:, None, None, None], out, 0)
+    means = torch.where(valid.any(dim=1)[:, None, None, None], out, 0)
+    return project_values(means, value_weight, value_bias)
+
+
+def project_values(means: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Projects each head's ``means (B, heads, N, m)``: ``(B, N, heads * d_v)``."""
+    heads = means.shape[1]
+    if heads == 1:
+        return linear(means[:, 0].to(weight.dtype), weight, bias)
+    weights = weight.unflatten(0, (heads, -1))
+    biases = [None] * heads if bias is None else bias.unflatten(0, (heads, -1))
+    parts = zip(means.to(weight.dtype).unbind(1), weights, biases, strict=True)
+    return torch.cat([linear(mean, w, b) for mean, w, b in parts], dim=-1)

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.kernels._cpu import linear
 from sam2fast.kernels.memory_attention import AttendedMemory, memory_attention, rope_attention
 from sam2fast.modeling.layers import Linear
 from sam2fast.modeling.position_encoding import axial_rope
@@ -96,12 +95,8 @@ class RoPEAttention(Attention):
         """
         cos, sin = self._rope(x.shape[1], x.device)
         query = self._split_heads(self.q_proj(x))
-        latent = memory_attention(query, memory, self.k_proj.weight, self.k_proj.bias, cos, sin)  # (B, heads, N, m)
-        if self.num_heads == 1:
-            return self.out_proj(self.v_proj(latent[:, 0]))
-        weights, biases = (t.unflatten(0, (self.num_heads, -1)) for t in (self.v_proj.weight, self.v_proj.bias))
-        values = [linear(latent[:, i].to(w.dtype), w, b) for i, (w, b) in enumerate(zip(weights, biases, strict=True))]
-        return self.out_proj(torch.cat(values, dim=-1))
+        weights = (self.k_proj.weight, self.k_proj.bias, self.v_proj.weight, self.v_proj.bias)
+        return self.out_proj(memory_attention(query, memory, *weights, cos, sin))
 
     def _rope(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
         width, height = self.feat_sizes

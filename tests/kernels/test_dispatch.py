@@ -40,8 +40,15 @@ def test_forced_triton_that_cannot_run_is_an_error(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with backend("triton"), pytest.raises(RuntimeError, match="forced to 'triton', but connected_components needs"):
         connected_components(MASK)
-    with backend("triton"), pytest.raises(RuntimeError, match="upsample_masks has no Triton kernel"):
-        upsample_masks(torch.zeros(1, 1, 4, 4), (8, 8))
+    with backend("triton"), pytest.raises(RuntimeError, match="connected_components has no legs"):
+        use_triton("connected_components", MASK, obstacle="has no legs")
+    with backend("auto"):
+        assert not use_triton("connected_components", MASK, obstacle="has no legs")
+
+
+def test_an_op_without_a_kernel_runs_its_twin():
+    with backend("triton"):
+        assert upsample_masks(torch.zeros(1, 1, 4, 4), (8, 8)).shape == (1, 1, 8, 8)
 
 
 def test_the_interpreter_is_for_forced_triton_only(monkeypatch):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from parity import build_pair, random_map
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels.mask_ops import (
     fill_holes_and_remove_sprinkles,
     fill_holes_in_mask_scores,
@@ -18,7 +18,7 @@ from sam2fast.modeling.position_encoding import axial_rope
 ROPE = axial_rope(16, 4, 4, 10000.0, torch.device("cpu"))
 LOGITS, QKV, BIAS = random_map(2, 1, 12, 20), random_map(1, 16, 20, 96), random_map(96)
 QUERY, KEY, VALUE = (random_map(1, 1, 16, 16, seed=i) for i in range(3))
-KEY_WEIGHT = random_map(16, 8)
+KEY_WEIGHT, VALUE_WEIGHT = random_map(16, 8), random_map(24, 8, seed=9)
 MEMORY = AttendedMemory(
     pages=random_map(3, 16, 8),
     page_table=torch.tensor([[0, 2, -1], [-1, 1, -1]], dtype=torch.int32),
@@ -33,7 +33,7 @@ CALLS = {
     "window_attention": lambda: window_attention(QKV, BIAS, 2, 7),
     "window_attention pooled": lambda: window_attention(QKV, BIAS, 2, 8, (2, 2)),
     "rope_attention": lambda: rope_attention(QUERY, KEY, VALUE, *ROPE),
-    "memory_attention": lambda: memory_attention(QUERY, MEMORY, KEY_WEIGHT, None, *ROPE),
+    "memory_attention": lambda: memory_attention(QUERY, MEMORY, KEY_WEIGHT, None, VALUE_WEIGHT, None, *ROPE),
     "fill_holes_and_remove_sprinkles": lambda: fill_holes_and_remove_sprinkles(LOGITS, 0.0, 8.0, 8.0),
     "fill_holes_in_mask_scores": lambda: fill_holes_in_mask_scores(LOGITS, 8),
     "upsample_masks": lambda: upsample_masks(LOGITS, (32, 40)),
@@ -54,10 +54,30 @@ def test_a_mistyped_backend_is_an_error_in_graphs_too(monkeypatch):
         torch.compile(CALLS["upsample_masks"], backend="aot_eager", fullgraph=True)()
 
 
-def test_forced_triton_without_a_kernel_is_an_error_in_graphs_too():
+@pytest.mark.parametrize("op", ["rope_attention", "memory_attention"])
+def test_on_a_gpu_a_kernel_is_one_node(op, monkeypatch):
+    """Traced with tensors that only say that they are on a GPU."""
+    pytest.importorskip("triton")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
     torch._dynamo.reset()
-    with backend("triton"), pytest.raises(Exception, match="no Triton kernel"):
-        torch.compile(CALLS["upsample_masks"], backend="aot_eager", fullgraph=True)()
+    with FakeTensorMode(), torch.no_grad():
+        query, cos, weight = (torch.empty(*s, device="cuda") for s in ((1, 1, 16, 16), (16, 8), (16, 8)))
+        memory = AttendedMemory(*(torch.empty(x.shape, dtype=x.dtype, device="cuda") for x in MEMORY))
+        if op == "rope_attention":
+            out = torch.compile(rope_attention, backend=keep, fullgraph=True)(query, query, query, cos, cos)
+        else:
+            compiled = torch.compile(memory_attention, backend=keep, fullgraph=True)
+            out = compiled(query, memory, weight, None, weight, None, cos, cos)
+    expected = (1, 1, 16, 16) if op == "rope_attention" else (2, 16, 16)
+    assert out.is_cuda and out.shape == expected
+    calls = [n.target for n in graphs[0].graph.nodes if n.op == "call_function"]
+    assert calls == [getattr(torch.ops.sam2fast, op).default]
 
 
 def test_image_encoder():

@@ -1,11 +1,11 @@
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest
 import torch
+from memories import memory_of, weights_of, written_out
 from parity import random_map
 from sam2.modeling.position_encoding import apply_rotary_enc, compute_axial_cis
 
 from sam2fast.kernels.memory_attention import (
-    AttendedMemory,
     apply_rope,
     memory_attention,
     memory_attention_cpu,
@@ -57,61 +57,6 @@ def test_shapes_that_do_not_fit():
         rope_attention(q, k, k, cos[:8], sin[:8])
 
 
-def memory_of(*filled: int, side: int = 4, m: int = 8, pointers: int = 6, dtype=torch.float32) -> AttendedMemory:
-    """Objects with so many pages each, in a pool whose other rows and unused pointers hold NaN."""
-    N, B, K = side * side, len(filled), max(filled) + 2
-    pages = torch.full((sum(filled) + 3, N, m), float("nan"), dtype=dtype)
-    table = torch.full((B, K), -1, dtype=torch.int32)
-    rows = torch.randperm(len(pages), generator=torch.Generator().manual_seed(0))[: sum(filled)].tolist()
-    for b, count in enumerate(filled):
-        for k in torch.randperm(K, generator=torch.Generator().manual_seed(b))[:count].tolist():
-            row = rows.pop()
-            pages[row], table[b, k] = random_map(N, m, seed=row), row
-    valid = torch.rand(B, pointers, generator=torch.Generator().manual_seed(1)) > 0.4
-    valid &= torch.tensor(filled)[:, None] > 0
-    return AttendedMemory(
-        pages=pages,
-        page_table=table,
-        page_time=torch.arange(B * K, dtype=torch.int32).view(B, K) % 7,
-        position_encoding=random_map(N, m, seed=2),
-        time_encoding=random_map(7, m, seed=3),
-        pointers=torch.where(valid[..., None], random_map(B, pointers, m, seed=4), float("nan")),
-        pointer_encoding=random_map(B, pointers, m, seed=5),
-        pointer_valid=valid,
-    )
-
-
-def written_out(query, memory: AttendedMemory, weight, bias, cos, sin):
-    """Memory attention object by object and key by key, in float64."""
-    heads, N, d = query.shape[1:]
-    cos, sin = cos.double(), sin.double()
-
-    def rotate(x):  # (N, d)
-        pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())
-        return torch.view_as_real(pairs * torch.complex(cos, sin)).flatten(-2)
-
-    out = torch.zeros(len(memory.page_table), heads, N, memory.pages.shape[-1], dtype=torch.float64)
-    for b, (table, time) in enumerate(zip(memory.page_table.tolist(), memory.page_time.tolist(), strict=True)):
-        for head in range(heads):
-            rows = slice(head * d, (head + 1) * d)
-            keys, values = [], []
-            for page, t in zip(table, time, strict=True):
-                if page >= 0:
-                    tokens = memory.pages[page].double()
-                    encoded = tokens + memory.position_encoding + memory.time_encoding[t]
-                    keys.append(rotate(encoded @ weight[rows].double().T + bias[rows]))
-                    values.append(tokens)
-            chosen = memory.pointer_valid[b]
-            pointers = memory.pointers[b, chosen].double()
-            keys.append((pointers + memory.pointer_encoding[b, chosen]) @ weight[rows].double().T + bias[rows])
-            values.append(pointers)
-            key, value = torch.cat(keys), torch.cat(values)
-            if len(key):
-                scores = rotate(query[b % len(query), head].double()) @ key.T / d**0.5
-                out[b, head] = scores.softmax(-1) @ value
-    return out
-
-
 PATHS = {"reference": memory_attention_reference, "cpu": memory_attention_cpu, "op": memory_attention}
 
 
@@ -123,11 +68,11 @@ def test_memory_attention(compute, shared, heads):
     """Objects with histories of different length, one with none; what is not attended holds NaN."""
     memory = memory_of(3, 1, 0, 5)
     query = random_map(1 if shared else 4, heads, 16, 12)
-    weight, bias = random_map(12 * heads, 8, seed=6), random_map(12 * heads, seed=7)
+    weights = weights_of(12, 8, heads)
     rope = axial_rope(12, 4, 4, 10000.0, torch.device("cpu"))
-    actual = compute(query, memory, weight, bias, *rope)
-    assert relative_error(written_out(query, memory, weight, bias, *rope), actual) < 1e-5
-    assert not actual[2].any()
+    actual = compute(query, memory, *weights, *rope)
+    assert relative_error(written_out(query, memory, *weights, *rope), actual) < 1e-5
+    assert torch.equal(actual[2], weights[3].expand(16, -1))
 
 
 @torch.no_grad()
@@ -135,12 +80,12 @@ def test_memory_attention_of_many_blocks():
     """More keys and queries than one block of scores, and scores that overflow without a running maximum."""
     memory = memory_of(3, 2, side=36, m=16)
     query = 30 * random_map(1, 1, 36 * 36, 32)
-    weight, bias = random_map(32, 16, seed=6), random_map(32, seed=7)
+    weights = weights_of(32, 16)
     rope = axial_rope(32, 36, 36, 10000.0, torch.device("cpu"))
-    expected = written_out(query, memory, weight, bias, *rope)
+    expected = written_out(query, memory, *weights, *rope)
     # Scores of some hundreds: rounding them moves the weights by their size times 1e-7.
-    assert relative_error(expected, memory_attention_cpu(query, memory, weight, bias, *rope)) < 1e-3
-    assert relative_error(expected, memory_attention_reference(query, memory, weight, bias, *rope)) < 1e-3
+    assert relative_error(expected, memory_attention_cpu(query, memory, *weights, *rope)) < 1e-3
+    assert relative_error(expected, memory_attention_reference(query, memory, *weights, *rope)) < 1e-3
 
 
 @torch.no_grad()
@@ -148,11 +93,12 @@ def test_memory_attention_in_bfloat16():
     """The CPU path is at most twice as far from float64 as the twin, both in bf16."""
     memory = memory_of(3, 2, side=16, m=16, dtype=torch.bfloat16)
     query = random_map(1, 1, 256, 32).bfloat16()
-    weight, bias = (x.bfloat16() for x in (random_map(32, 16, seed=6) / 4, random_map(32, seed=7)))
+    weights = weights_of(32, 16, dtype=torch.bfloat16)
+    weights[0] /= 4
     rope = axial_rope(32, 16, 16, 10000.0, torch.device("cpu"))
-    exact = written_out(query, memory, weight, bias, *rope)
-    allowed = 2 * relative_error(exact, memory_attention_reference(query, memory, weight, bias, *rope))
-    actual = memory_attention_cpu(query, memory, weight, bias, *rope)
+    exact = written_out(query, memory, *weights, *rope)
+    allowed = 2 * relative_error(exact, memory_attention_reference(query, memory, *weights, *rope))
+    actual = memory_attention_cpu(query, memory, *weights, *rope)
     assert actual.dtype == torch.bfloat16
     assert relative_error(exact, actual) <= allowed < 0.1
 
@@ -162,7 +108,8 @@ def test_memory_attention_has_gradients():
     memory = memory_of(2, 1)
     weight = random_map(12, 8, seed=6).requires_grad_()
     rope = axial_rope(12, 4, 4, 10000.0, torch.device("cpu"))
-    memory_attention(random_map(1, 1, 16, 12), memory, weight, None, *rope).square().sum().backward()
+    values = random_map(24, 8, seed=8)
+    memory_attention(random_map(1, 1, 16, 12), memory, weight, None, values, None, *rope).square().sum().backward()
     assert weight.grad is not None and weight.grad.isfinite().all() and weight.grad.abs().sum() > 0
 
 
@@ -170,9 +117,13 @@ def test_memory_attention_with_shapes_that_do_not_fit():
     memory = memory_of(2, 1)
     rope = axial_rope(12, 4, 4, 10000.0, torch.device("cpu"))
     with pytest.raises(ValueError, match=r"key_weight has shape \(12, 7\); expected \(12, 8\)"):
-        memory_attention(random_map(1, 1, 16, 12), memory, random_map(12, 7), None, *rope)
+        memory_attention(random_map(1, 1, 16, 12), memory, random_map(12, 7), None, random_map(24, 8), None, *rope)
+    weights = weights_of(12, 8)
     with pytest.raises(ValueError, match="query has shape"):
-        memory_attention(random_map(3, 1, 16, 12), memory, random_map(12, 8), None, *rope)
+        memory_attention(random_map(3, 1, 16, 12), memory, *weights, *rope)
+    weights[2] = weights[2][:, :5]
+    with pytest.raises(ValueError, match=r"value_weight has shape \(24, 5\); expected \(1 \* d_v, 8\)"):
+        memory_attention(random_map(1, 1, 16, 12), memory, *weights, *rope)
 
 
 @pytest.mark.parametrize("value_dim", [32, 8])

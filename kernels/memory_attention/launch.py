@@ -1,0 +1,246 @@
+"""Launches the Triton kernels of attention to memory and of a frame to itself."""
+
+import functools
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from sam2fast.kernels._dispatch import count_launch, interpreting
+from sam2fast.kernels._launch import LaunchConfig, launch_config
+from sam2fast.kernels.memory_attention.kernel import (
+    COMBINE,
+    ENCODE,
+    ROTATE,
+    WARPS,
+    _attend_kernel,
+    _combine_kernel,
+    _encode_kernel,
+    _rotate_kernel,
+)
+
+if TYPE_CHECKING:
+    from sam2fast.kernels.memory_attention import AttendedMemory
+
+LOG2E = math.log2(math.e)
+# Keys of so many bytes are held at once; with more objects than that takes, they come in groups.
+MOST_KEYS = 512 * 2**20
+MOST_SPLITS = 16
+
+
+def memory_attention_triton(
+    query: Tensor,
+    memory: "AttendedMemory",
+    key_weight: Tensor,
+    key_bias: Tensor | None,
+    value_weight: Tensor,
+    value_bias: Tensor | None,
+    cos: Tensor,
+    sin: Tensor,
+    splits: int | None = None,
+) -> Tensor:
+    """:func:`sam2fast.kernels.memory_attention.memory_attention` on the GPU; never synchronises.
+
+    Args:
+        splits: programs that share the keys of a query tile; chosen by the GPU's size if left out.
+    """
+    (B, K), (rows, H, N, d) = memory.page_table.shape, query.shape
+    out = query.new_empty(B, N, value_weight.shape[0])
+    if out.numel() == 0:
+        return out
+    M = K * N + memory.pointers.shape[1]
+    config = attention_config(query, d, memory.pages.shape[-1])
+    memory = type(memory)(*(x.contiguous() for x in memory))
+    weights = [key_weight.contiguous(), _or_any(key_bias, key_weight)]
+    projection = [value_weight.contiguous(), _or_any(value_bias, value_weight)]
+    cos, sin, scale = cos.contiguous(), sin.contiguous(), LOG2E * d**-0.5
+    count_launch("memory_attention")
+    with config.on_device(query):
+        rotated = _rotate(query, cos, sin, N)
+        group = max(1, MOST_KEYS // max(1, H * M * rotated.shape[-1] * rotated.element_size()))
+        for start in range(0, B, group):
+            some = slice(start, start + group)
+            part = memory._replace(
+                page_table=memory.page_table[some],
+                page_time=memory.page_time[some],
+                pointers=memory.pointers[some],
+                pointer_encoding=memory.pointer_encoding[some],
+                pointer_valid=memory.pointer_valid[some],
+            )
+            keys, values, lengths = _encode(rotated, part, weights, key_bias is not None, cos, sin)
+            own = rotated[some] if rows > 1 else rotated
+            means = _attend(config, own, keys, values[:, None], lengths, scale, splits)
+            assert means is not None
+            _combine(means, out[some].unflatten(2, (H, -1)), projection, value_bias is not None)
+    return out
+
+
+def rope_attention_triton(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    num_unrotated_keys: int = 0,
+    splits: int | None = None,
+) -> Tensor:
+    """:func:`sam2fast.kernels.memory_attention.rope_attention` on the GPU, without dropout; never synchronises.
+
+    Args:
+        splits: as for :func:`memory_attention_triton`.
+    """
+    B, H, N, d = query.shape
+    M, width = value.shape[2:]
+    # Heads side by side, as the projection that comes next wants them.
+    out = value.new_empty(B, N, H, width)
+    if out.numel() == 0:
+        return out.transpose(1, 2)
+    config = attention_config(query, d, width)
+    value = value if value.stride(-1) == 1 else value.contiguous()
+    cos, sin = cos.contiguous(), sin.contiguous()
+    count_launch("rope_attention")
+    with config.on_device(query):
+        rotated = _rotate(query, cos, sin, N)
+        keys = _rotate(key, cos, sin, M - num_unrotated_keys)
+        means = _attend(config, rotated, keys, value, None, LOG2E * d**-0.5, splits, out)
+        if means is not None:
+            _combine(means, out)
+    return out.transpose(1, 2)
+
+
+class Means(NamedTuple):
+    """What each split of the keys made of the values."""
+
+    sums: Tensor  # (splits, B * H, N, WIDTH) fp32
+    log_weights: Tensor  # (splits, B * H, N) fp32
+    width: int
+
+
+def attention_config(query: Tensor, d: int, width: int) -> LaunchConfig:
+    """The row of the launch table for heads of ``d`` channels with values of ``width``."""
+    return launch_config("memory_attention", query, f"{2 * half_of(d)}x{padded(width)}")
+
+
+def padded(width: int) -> int:
+    """A power of two that matrix products of blocks can have as a side."""
+    return max(16, triton.next_power_of_2(width))
+
+
+def half_of(d: int) -> int:
+    """Channels of one half of a rotated head, padding included."""
+    return padded(d // 2)
+
+
+def splits_for(tiles: int, processors: int, longest: int) -> int:
+    """How many programs share the keys of each of ``tiles`` query tiles, so that they end soonest.
+
+    Each processor runs one program at a time. A further split is taken to cost a hundredth of the work without splits,
+    since its results must be written and read again.
+
+    Args:
+        longest: number of key blocks there can be.
+    """
+
+    def time(splits: int) -> float:
+        return -(-tiles * splits // processors) / splits + 0.01 * splits * tiles / processors
+
+    return min(range(1, max(1, min(MOST_SPLITS, longest)) + 1), key=time)
+
+
+def precision(dtype: torch.dtype) -> str:
+    """How fp32 products are made: three TF32 products each, or one under torch's own switch."""
+    if dtype != torch.float32 or interpreting():
+        return "ieee"
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+
+
+def _or_any(bias: Tensor | None, weight: Tensor) -> Tensor:
+    return weight if bias is None else bias.contiguous()
+
+
+@functools.cache
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, rotated: int) -> Tensor:
+    """``(B, H, M, d)`` to ``(B, H, M, 2 * HALF)``; the first ``rotated`` rows are turned."""
+    B, H, M, d = x.shape
+    HALF = half_of(d)
+    out = x.new_empty(B, H, M, 2 * HALF)
+    _rotate_kernel[triton.cdiv(M, ROTATE["BLOCK"]), B * H](
+        x, cos, sin, out, H, M, len(cos), rotated, d // 2, *x.stride(), HALF=HALF, **ROTATE, **WARPS
+    )
+    return out
+
+
+def _encode(
+    rotated: Tensor, memory: "AttendedMemory", weights: list[Tensor], has_bias: bool, cos: Tensor, sin: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys ``(B, H, M, 2 * HALF)``, values ``(B, M, WIDTH)``, and how many of the M rows are filled ``(B)`` int32."""
+    (B, K), (_, N, m), L = memory.page_table.shape, memory.pages.shape, memory.pointers.shape[1]
+    H, D, WIDTH, M = rotated.shape[1], rotated.shape[-1], padded(m), K * N + L
+    keys, values = rotated.new_empty(B, H, M, D), rotated.new_empty(B, M, WIDTH)
+    lengths = torch.empty(B, dtype=torch.int32, device=rotated.device)
+    # At least one program per object, which says that it has nothing.
+    tiles = max(1, K * triton.cdiv(N, ENCODE["BLOCK"]) + triton.cdiv(L, ENCODE["BLOCK"]))
+    _encode_kernel[tiles, B, H](
+        *memory[:-1], memory.pointer_valid.view(torch.uint8), *weights, cos, sin, keys, values, lengths,
+        H, N, K, L, m, cos.shape[1],
+        HAS_BIAS=has_bias, SLOTS=triton.next_power_of_2(max(1, K)), HALF=D // 2, WIDTH=WIDTH, **ENCODE,
+        PRECISION=precision(keys.dtype), **WARPS,
+    )  # fmt: skip
+    return keys, values, lengths
+
+
+def _attend(
+    config: LaunchConfig,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    lengths: Tensor | None,
+    scale: float,
+    splits: int | None,
+    out: Tensor | None = None,
+) -> Means | None:
+    """The attention itself, with scores times ``scale``.
+
+    With ``out (B, N, H, width)`` and one split the result is written there, and there are no means to combine.
+    """
+    (B, H, M, D), N, width = keys.shape, query.shape[2], values.shape[-1]
+    WIDTH = padded(width)
+    tiles = triton.cdiv(N, config.meta["BLOCK_M"])
+    if splits is None:
+        splits = splits_for(tiles * B * H, _processors(query.device), M // config.meta["BLOCK_N"])
+    direct = out is not None and splits == 1
+    if direct:
+        assert out is not None
+        sums = log_weights = out
+        strides = out.stride(0), out.stride(2), out.stride(1)
+    else:
+        sums = torch.empty(splits, B * H, N, WIDTH, dtype=torch.float32, device=query.device)
+        log_weights = sums.new_empty(splits, B * H, N)
+        strides = 0, 0, 0
+    _attend_kernel[tiles, splits, B * H](
+        query, keys, values, keys if lengths is None else lengths, sums, log_weights, H, N, M, width, splits,
+        scale, query.stride(0) if len(query) > 1 else 0, values.stride(0),
+        values.stride(1) if values.shape[1] > 1 else 0, values.stride(2), *strides,
+        RAGGED=lengths is not None, DIRECT=direct, PADDED=width < WIDTH,
+        EVEN=lengths is None and M % config.meta["BLOCK_N"] == 0, D=D, WIDTH=WIDTH,
+        PRECISION=precision(keys.dtype), **{**config.meta, "CHUNK": min(D, config.meta["CHUNK"])}, **config.options,
+    )  # fmt: skip
+    return None if direct else Means(sums, log_weights, width)
+
+
+def _combine(means: Means, out: Tensor, projection: list[Tensor] | None = None, has_bias: bool = False) -> None:
+    """Joins the splits into ``out (B, N, H, outer)``, projected if there is a projection."""
+    (B, N, H, outer), (splits, _, _, WIDTH) = out.shape, means.sums.shape
+    weight, bias = projection or (means.sums, means.sums)
+    width = projection[0].shape[1] if projection else means.width
+    _combine_kernel[triton.cdiv(N, COMBINE["BLOCK"]), B * H](
+        means.sums, means.log_weights, weight, bias, out, H, N, width, outer, splits,
+        PROJECT=projection is not None, HAS_BIAS=has_bias, WIDTH=WIDTH, PRECISION=precision(out.dtype), **COMBINE,
+        **WARPS,
+    )  # fmt: skip

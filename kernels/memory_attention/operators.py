@@ -1,0 +1,95 @@
+"""The kernels as operators of torch: one node in a graph, with known shapes and a gradient.
+
+The gradient is that of the torch twin, which is computed again for it.
+"""
+
+from collections.abc import Callable
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from sam2fast.kernels.memory_attention.reference import memory_attention_reference, rope_attention_reference
+
+# Schemas are read off the annotations, and not every supported torch reads `Tensor | None` in them.
+Maybe = Optional[Tensor]  # noqa: UP045
+
+
+@torch.library.custom_op("sam2fast::memory_attention", mutates_args=())
+def memory_attention_operator(
+    query: Tensor,
+    pages: Tensor,
+    page_table: Tensor,
+    page_time: Tensor,
+    position_encoding: Tensor,
+    time_encoding: Tensor,
+    pointers: Tensor,
+    pointer_encoding: Tensor,
+    pointer_valid: Tensor,
+    key_weight: Tensor,
+    key_bias: Maybe,
+    value_weight: Tensor,
+    value_bias: Maybe,
+    cos: Tensor,
+    sin: Tensor,
+) -> Tensor:
+    from sam2fast.kernels.memory_attention.launch import memory_attention_triton
+
+    memory = _memory(pages, page_table, page_time, position_encoding, time_encoding, pointers, pointer_encoding,
+                     pointer_valid)  # fmt: skip
+    return memory_attention_triton(query, memory, key_weight, key_bias, value_weight, value_bias, cos, sin)
+
+
+@memory_attention_operator.register_fake
+def _(query: Tensor, pages: Tensor, page_table: Tensor, *rest: Any) -> Tensor:
+    value_weight = rest[8]
+    return query.new_empty(page_table.shape[0], query.shape[2], value_weight.shape[0])
+
+
+@torch.library.custom_op("sam2fast::rope_attention", mutates_args=())
+def rope_attention_operator(
+    query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, num_unrotated_keys: int
+) -> Tensor:
+    from sam2fast.kernels.memory_attention.launch import rope_attention_triton
+
+    return rope_attention_triton(query, key, value, cos, sin, num_unrotated_keys)
+
+
+@rope_attention_operator.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, num_unrotated_keys: int) -> Tensor:
+    B, H, N, _ = query.shape
+    return value.new_empty(B, N, H, value.shape[-1]).transpose(1, 2)
+
+
+def _memory(*tensors: Tensor) -> Any:
+    from sam2fast.kernels.memory_attention import AttendedMemory
+
+    return AttendedMemory(*tensors)
+
+
+def _memory_attention_twin(query: Tensor, *rest: Any) -> Tensor:
+    return memory_attention_reference(query, _memory(*rest[:8]), *rest[8:])
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.numbers = [x for x in inputs if isinstance(x, int)]  # they come last
+    ctx.save_for_backward(*inputs[: len(inputs) - len(ctx.numbers)])
+
+
+def _backward_of(twin: Callable[..., Tensor]) -> Callable[[Any, Tensor], tuple[Tensor | None, ...]]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = ctx.needs_input_grad
+        leaves = [
+            x if x is None else x.detach().requires_grad_(w) for x, w in zip(ctx.saved_tensors, wanted, strict=False)
+        ]
+        with torch.enable_grad():
+            out = twin(*leaves, *ctx.numbers)
+        chosen = [x for x, w in zip(leaves, wanted, strict=False) if w and x is not None]
+        found = iter(torch.autograd.grad(out, chosen, grad.to(out.dtype), allow_unused=True))
+        return tuple(next(found) if w else None for w in wanted)
+
+    return backward
+
+
+memory_attention_operator.register_autograd(_backward_of(_memory_attention_twin), setup_context=_setup)
+rope_attention_operator.register_autograd(_backward_of(rope_attention_reference), setup_context=_setup)

@@ -1,0 +1,359 @@
+"""The Triton kernels of memory attention and of self-attention, where there is no GPU in Triton's interpreter."""
+
+import oracle  # noqa: F401  (makes the official package importable)
+import pytest
+import torch
+from memories import memory_of, weights_of, written_out
+from parity import random_map
+
+pytest.importorskip("triton")
+from sam2.modeling.sam.transformer import RoPEAttention as OfficialRoPEAttention  # noqa: E402
+
+from sam2fast.kernels import _launch  # noqa: E402
+from sam2fast.kernels._dispatch import backend, launches  # noqa: E402
+from sam2fast.kernels._launch import LaunchConfig  # noqa: E402
+from sam2fast.kernels.memory_attention import (  # noqa: E402
+    AttendedMemory,
+    launch,
+    memory_attention,
+    memory_attention_reference,
+    rope_attention,
+    rope_attention_reference,
+)
+from sam2fast.kernels.memory_attention.operators import (  # noqa: E402
+    memory_attention_operator,
+    rope_attention_operator,
+)
+from sam2fast.modeling.attention import RoPEAttention  # noqa: E402
+from sam2fast.modeling.position_encoding import axial_rope  # noqa: E402
+from sam2fast.testing import relative_error  # noqa: E402
+
+HALVES = (torch.bfloat16, torch.float16)
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=lambda d: str(d).removeprefix("torch."))
+
+
+def rope(side, d, device="cpu"):
+    return axial_rope(d, side, side, 10000.0, torch.device(device))
+
+
+def moved(memory: AttendedMemory, device, dtype) -> AttendedMemory:
+    fields = (x.to(device, dtype if x.is_floating_point() else x.dtype) for x in memory)
+    return AttendedMemory(*fields)
+
+
+def check(exact, twin, actual, dtype):
+    """fp32 is close; what has fewer bits is at most twice as far from float64 as the twin."""
+    assert actual.dtype == dtype and actual.shape == exact.shape
+    allowed = 1e-5 if dtype == torch.float32 else 2 * relative_error(exact, twin.cpu())
+    assert relative_error(exact, actual.cpu()) <= allowed < 0.2
+
+
+# side, d, m, heads, pages of each object, pointers, splits
+CASES = {
+    "one object": (4, 32, 32, 1, (2,), 6, 1),
+    "official widths": (4, 256, 64, 1, (3, 1), 8, 2),
+    "nano's widths": (8, 128, 64, 1, (2, 0, 1), 12, 3),
+    "odd side, odd slots": (5, 64, 32, 1, (3, 1, 5), 7, 5),
+    "two heads": (7, 32, 32, 2, (1, 2), 4, 2),
+    "a width of no power of two": (6, 96, 64, 1, (2, 1), 5, 4),
+    "no pointers": (9, 32, 64, 1, (1, 4), 0, 8),
+    "many pointers": (4, 64, 64, 1, (1, 2), 64, 3),
+    "more pointers than three blocks": (4, 32, 32, 1, (1, 0), 200, 2),
+    "more splits than blocks": (4, 32, 32, 1, (1,), 3, 8),
+    "side 16": (16, 32, 32, 1, (2, 1), 20, 3),
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@torch.no_grad()
+def test_memory_attention(triton_device, case, dtype):
+    """Histories of different length, slots in disorder; what is not attended holds NaN."""
+    side, d, m, heads, filled, pointers, splits = case
+    memory = memory_of(*filled, side=side, m=m, pointers=pointers, dtype=dtype)
+    memory = moved(memory, triton_device, dtype)
+    weights = [w.to(triton_device) / w.shape[-1] ** 0.5 for w in weights_of(d, m, heads, dtype)]
+    for query in (random_map(len(filled), heads, side**2, d), random_map(1, heads, side**2, d)):
+        query = query.to(triton_device, dtype)
+        tables = rope(side, d, triton_device)
+        exact = written_out(*on_cpu(query, memory, *weights, *tables))
+        twin = memory_attention_reference(query, memory, *weights, *tables)
+        actual = launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits)
+        check(exact, twin, actual, dtype)
+        assert torch.equal(actual, launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits))
+
+
+def on_cpu(*values):
+    return [AttendedMemory(*(x.cpu() for x in v)) if isinstance(v, AttendedMemory) else v.cpu() for v in values]
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+@torch.no_grad()
+def test_an_empty_bank_gives_the_bias(triton_device, splits):
+    memory = moved(memory_of(0, 2, m=32), triton_device, torch.float32)
+    weights = [w.to(triton_device) for w in weights_of(32, 32)]
+    query = random_map(1, 1, 16, 32).to(triton_device)
+    tables = rope(4, 32, triton_device)
+    actual = launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits)
+    assert torch.equal(actual[0], weights[3].expand(16, -1))
+    # Neither a slot nor a pointer at all.
+    nothing = memory._replace(
+        page_table=memory.page_table[:, :0], page_time=memory.page_time[:, :0], pointers=memory.pointers[:, :0],
+        pointer_encoding=memory.pointer_encoding[:, :0], pointer_valid=memory.pointer_valid[:, :0],
+    )  # fmt: skip
+    actual = launch.memory_attention_triton(query, nothing, *weights, *tables, splits=splits)
+    assert torch.equal(actual, weights[3].expand(2, 16, -1))
+
+
+@torch.no_grad()
+def test_one_valid_slot_is_a_bank_of_one_slot(triton_device):
+    memory = moved(memory_of(1, m=32, pointers=0), triton_device, torch.float32)
+    weights = [w.to(triton_device) for w in weights_of(32, 32)]
+    query, tables = random_map(1, 1, 16, 32).to(triton_device), rope(4, 32, triton_device)
+    slot = int((memory.page_table[0] >= 0).nonzero())
+    alone = memory._replace(
+        page_table=memory.page_table[:, slot : slot + 1], page_time=memory.page_time[:, slot : slot + 1]
+    )
+    both = [launch.memory_attention_triton(query, m, *weights, *tables, splits=1) for m in (memory, alone)]
+    assert torch.equal(*both)
+
+
+@torch.no_grad()
+def test_strided_input(triton_device):
+    """Heads split off a projection, tables and maps that are views."""
+    memory = moved(memory_of(2, 1, m=32), triton_device, torch.float32)
+    weights = [w.to(triton_device) for w in weights_of(32, 32, 2)]
+    query = random_map(2, 16, 2, 64).to(triton_device).transpose(1, 2)[..., ::2]
+    tables = rope(4, 32, triton_device)
+    strided = memory._replace(
+        pages=memory.pages.transpose(1, 2).contiguous().transpose(1, 2),
+        position_encoding=memory.position_encoding.t().contiguous().t(),
+        pointers=memory.pointers.transpose(0, 1).contiguous().transpose(0, 1),
+        page_table=memory.page_table.t().contiguous().t(),
+        pointer_valid=memory.pointer_valid.t().contiguous().t(),
+    )
+    strided_weights = [w.t().contiguous().t() if w.ndim == 2 else w for w in weights]
+    expected = launch.memory_attention_triton(query.contiguous(), memory, *weights, *tables)
+    assert torch.equal(expected, launch.memory_attention_triton(query, strided, *strided_weights, *tables))
+
+
+@torch.no_grad()
+def test_many_objects_come_in_groups(triton_device, monkeypatch):
+    memory = moved(memory_of(2, 1, 0, 3, 1, m=32), triton_device, torch.float32)
+    weights = [w.to(triton_device) for w in weights_of(32, 32)]
+    tables = rope(4, 32, triton_device)
+    for rows in (1, 5):
+        query = random_map(rows, 1, 16, 32).to(triton_device)
+        expected = launch.memory_attention_triton(query, memory, *weights, *tables, splits=2)
+        with monkeypatch.context() as patch:
+            patch.setattr(launch, "MOST_KEYS", 2 * 86 * 32 * 4)  # two objects' keys
+            assert torch.equal(expected, launch.memory_attention_triton(query, memory, *weights, *tables, splits=2))
+
+
+@torch.no_grad()
+def test_no_objects(triton_device):
+    memory = moved(memory_of(1, m=32), triton_device, torch.float32)
+    memory = AttendedMemory(*(x[:0] if i in (1, 2, 5, 6, 7) else x for i, x in enumerate(memory)))
+    weights = [w.to(triton_device) for w in weights_of(32, 32)]
+    query = random_map(1, 1, 16, 32).to(triton_device)
+    assert launch.memory_attention_triton(query, memory, *weights, *rope(4, 32, triton_device)).shape == (0, 16, 24)
+
+
+# batch, heads, side, d, width of values, maps of keys, unrotated keys, splits
+SELF_CASES = {
+    "self-attention": (2, 1, 8, 32, 32, 1, 0, 1),
+    "official widths": (1, 1, 8, 256, 256, 1, 0, 2),
+    "official cross-attention": (2, 1, 4, 256, 256, 3, 5, 3),
+    "narrow values": (1, 2, 7, 64, 32, 2, 3, 4),
+    "no power of two": (1, 1, 5, 96, 96, 1, 0, 8),
+    "pointers alone": (1, 1, 4, 32, 32, 0, 7, 1),
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("case", SELF_CASES.values(), ids=SELF_CASES.keys())
+@torch.no_grad()
+def test_rope_attention(triton_device, case, dtype):
+    B, heads, side, d, width, maps, unrotated, splits = case
+    N, M = side**2, maps * side**2 + unrotated
+    q, k, v = (random_map(B, heads, n, w, seed=i) for i, (n, w) in enumerate(((N, d), (M, d), (M, width))))
+    q, k, v = (x.to(triton_device, dtype) for x in (q, k, v))
+    tables = rope(side, d, triton_device)
+    exact = rope_attention_reference(*(x.cpu().double() for x in (q, k, v)), *(t.cpu() for t in tables), unrotated)
+    twin = rope_attention_reference(q, k, v, *tables, unrotated)
+    for count in (1, splits):
+        check(exact, twin, launch.rope_attention_triton(q, k, v, *tables, unrotated, splits=count), dtype)
+    strided = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v)]
+    strided[2] = strided[2].mT.contiguous().mT
+    expected = launch.rope_attention_triton(q, k, v, *tables, unrotated, splits=splits)
+    assert torch.equal(expected, launch.rope_attention_triton(*strided, *tables, unrotated, splits=splits))
+
+
+@pytest.mark.parametrize("chunk", [16, 64])
+@torch.no_grad()
+def test_blocks_of_any_size(triton_device, monkeypatch, chunk):
+    config = LaunchConfig("*", "*", "*", {"BLOCK_M": 16, "BLOCK_N": 16, "CHUNK": chunk}, {"num_warps": 4})
+    monkeypatch.setattr(_launch, "launch_table", lambda: {"memory_attention": [config]})
+    memory = moved(memory_of(3, 1, 0, m=32, side=5), triton_device, torch.float32)
+    weights = [w.to(triton_device) for w in weights_of(64, 32)]
+    query, tables = random_map(1, 1, 25, 64).to(triton_device), rope(5, 64, triton_device)
+    exact = written_out(*on_cpu(query, memory, *weights, *tables))
+    for splits in range(1, 9):
+        actual = launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits)
+        assert relative_error(exact, actual.cpu()) < 1e-5
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@torch.no_grad()
+def test_programs_in_any_order(triton_device, seed):
+    if triton_device.type != "cpu":
+        pytest.skip("the interpreter alone can be told an order")
+    import interpreter
+
+    memory = memory_of(3, 1, 0, m=32, side=8)
+    weights, query, tables = weights_of(32, 32), random_map(1, 1, 64, 32), rope(8, 32)
+    expected = launch.memory_attention_triton(query, memory, *weights, *tables, splits=3)
+    with interpreter.shuffled_programs(seed):
+        assert torch.equal(expected, launch.memory_attention_triton(query, memory, *weights, *tables, splits=3))
+
+
+# ---- the dispatcher and the operators ----
+
+
+@torch.no_grad()
+def test_forced_triton_launches_the_kernels(triton_device):
+    memory = moved(memory_of(2, 1, m=32), triton_device, torch.float32)
+    weights = [w.to(triton_device) for w in weights_of(32, 32)]
+    query, tables = random_map(1, 1, 16, 32).to(triton_device), rope(4, 32, triton_device)
+    before = dict(launches)
+    with backend("triton"):
+        memory_attention(query, memory, *weights, *tables)
+        rope_attention(query, query, query, *tables)
+    with backend("torch"):
+        memory_attention(query, memory, *weights, *tables)
+        rope_attention(query, query, query, *tables)
+    for op in ("memory_attention", "rope_attention"):
+        assert launches[op] == before.get(op, 0) + 1
+
+
+@torch.no_grad()
+def test_what_the_kernels_do_not_take(triton_device):
+    x, tables = random_map(1, 1, 16, 512).to(triton_device), rope(4, 512, triton_device)
+    assert rope_attention(x, x, x, *tables).shape == x.shape
+    with backend("triton"), pytest.raises(RuntimeError, match="rope_attention takes heads and values of up to 256"):
+        rope_attention(x, x, x, *tables)
+    x, tables = x[..., :32], rope(4, 32, triton_device)
+    with backend("triton"), pytest.raises(RuntimeError, match=r"rope_attention does not take torch\.float64"):
+        rope_attention(*[x.double()] * 3, *tables)
+    with backend("triton"), pytest.raises(RuntimeError, match="rope_attention has no dropout"):
+        rope_attention(x, x, x, *tables, dropout_p=0.1)
+
+
+@pytest.mark.parametrize("side", [4, 7])
+@torch.no_grad()
+def test_official_attention(triton_device, side):
+    """Self-attention, and cross-attention to maps and pointers, on the same weights."""
+    torch.manual_seed(0)
+    own = {"embedding_dim": 64, "num_heads": 1, "rope_k_repeat": True, "feat_sizes": (side, side), "kv_in_dim": 32}
+    theirs, ours = OfficialRoPEAttention(**own).eval(), RoPEAttention(**own).eval()
+    ours.load_state_dict(theirs.state_dict())
+    ours.to(triton_device)
+    q, k, v = random_map(2, side**2, 64), *(random_map(2, 3 * side**2 + 4, 32, seed=i) for i in (1, 2))
+    expected = theirs(q, k, v, num_k_exclude_rope=4)
+    with backend("triton"):
+        actual = ours(*(x.to(triton_device) for x in (q, k, v)), num_k_exclude_rope=4).cpu()
+    assert relative_error(expected, actual) < 1e-5
+
+    # The same keys and values as a bank: three pages and four pointers each, without encodings.
+    memory = AttendedMemory(
+        pages=k[:, : 3 * side**2].reshape(6, side**2, 32),
+        page_table=torch.arange(6, dtype=torch.int32).view(2, 3),
+        page_time=torch.zeros(2, 3, dtype=torch.int32),
+        position_encoding=torch.zeros(side**2, 32),
+        time_encoding=torch.zeros(1, 32),
+        pointers=k[:, 3 * side**2 :],
+        pointer_encoding=torch.zeros(2, 4, 32),
+        pointer_valid=torch.ones(2, 4, dtype=torch.bool),
+    )
+    expected = theirs(q, k, k, num_k_exclude_rope=4)
+    before = launches["memory_attention"]
+    with backend("triton"):
+        actual = ours.attend(q.to(triton_device), moved(memory, triton_device, torch.float32)).cpu()
+    assert relative_error(expected, actual) < 1e-5 and launches["memory_attention"] == before + 1
+
+
+def operator_inputs(device, heads=1):
+    memory = moved(memory_of(2, 1, m=32, pointers=3), device, torch.float32)
+    memory = AttendedMemory(*(x.nan_to_num() if x.is_floating_point() else x for x in memory))
+    weights = [w.to(device) for w in weights_of(32, 32, heads)]
+    return [random_map(2, heads, 16, 32).to(device), *memory, *weights, *rope(4, 32, device)]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients(triton_device, bias):
+    """Of every float input but the tables, against the twin's in float64."""
+    inputs = operator_inputs(triton_device, heads=2)
+    if not bias:
+        inputs[10] = inputs[12] = None
+    wanted = [i for i, x in enumerate(inputs[:13]) if x is not None and x.is_floating_point()]
+
+    def gradients(compute, dtype):
+        own = [x.to(dtype) if i in wanted else x for i, x in enumerate(inputs)]
+        leaves = [x.detach().requires_grad_() if i in wanted else x for i, x in enumerate(own)]
+        out = compute(leaves[0], AttendedMemory(*leaves[1:9]), *leaves[9:])
+        grad = random_map(*out.shape, seed=9).to(out)
+        return torch.autograd.grad(out, [leaves[i] for i in wanted], grad)
+
+    expected = gradients(memory_attention_reference, torch.float64)
+    before = launches["memory_attention"]
+    with backend("triton"):
+        actual = gradients(memory_attention, torch.float32)
+    assert launches["memory_attention"] == before + 1
+    for e, a in zip(expected, actual, strict=True):
+        assert relative_error(e, a) < 1e-4
+    # Unless asked for, no kernel whose gradient computes everything again.
+    with backend("auto"):
+        gradients(memory_attention, torch.float32)
+    assert launches["memory_attention"] == before + 1
+
+
+def test_gradients_of_self_attention(triton_device):
+    q, k, v = (random_map(2, 2, n, 32, seed=n).to(triton_device) for n in (16, 35, 35))
+    tables = rope(4, 32, triton_device)
+
+    def gradients(dtype):
+        leaves = [x.detach().to(dtype).requires_grad_() for x in (q, k, v)]
+        out = rope_attention(*leaves, *tables, num_unrotated_keys=3)
+        return torch.autograd.grad(out, leaves, random_map(*out.shape, seed=9).to(out))
+
+    expected = gradients(torch.float64)
+    with backend("triton"):
+        actual = gradients(torch.float32)
+    assert all(relative_error(e, a) < 1e-4 for e, a in zip(expected, actual, strict=True))
+
+
+def test_operators_are_well_formed(triton_device):
+    """Schema, fake result, autograd registration, tracing."""
+    inputs = operator_inputs(triton_device)
+    torch.library.opcheck(memory_attention_operator, inputs)
+    inputs[0].requires_grad_(), inputs[9].requires_grad_()
+    torch.library.opcheck(memory_attention_operator, inputs)
+    x = inputs[0].detach()
+    torch.library.opcheck(rope_attention_operator, (x, x.requires_grad_(), x, *inputs[-2:], 0))
+
+
+# ---- the choice of a launch ----
+
+
+def test_keys_are_split_when_queries_do_not_fill_the_gpu():
+    """For 132 processors: the query tiles of one object at 1024 pixels, of two, four and sixteen."""
+    assert [launch.splits_for(32 * objects, 132, 449) for objects in (1, 2, 4, 16)] == [4, 2, 1, 1]
+    assert launch.splits_for(1, 132, 3) == 3 and launch.splits_for(1, 132, 0) == 1
+    assert launch.splits_for(96, 132, 449) in (4, 11)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_width_has_a_launch(dtype):
+    x = torch.zeros(1, dtype=dtype)
+    for d, width in ((256, 64), (256, 256), (128, 64), (128, 128), (96, 32), (32, 32)):
+        assert launch.attention_config(x, d, width).meta.keys() == {"BLOCK_M", "BLOCK_N", "CHUNK"}

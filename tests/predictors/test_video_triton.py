@@ -1,0 +1,88 @@
+"""The whole video predictor with every Triton kernel there is, where there is no GPU in Triton's interpreter."""
+
+import pytest
+import torch
+import torch._dynamo.testing
+from parity import random_map
+from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
+
+pytest.importorskip("triton")
+from sam2fast.kernels._dispatch import KERNELS, launches  # noqa: E402
+from sam2fast.kernels.memory_attention import AttendedMemory  # noqa: E402
+
+FRAMES = 9
+
+
+@pytest.fixture(scope="module")
+def predictors():
+    return build_video_pair(image_size=SMALL)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return jpeg_folder(tmp_path_factory.mktemp("video"), clip(FRAMES))
+
+
+@pytest.fixture
+def forced(monkeypatch, triton_device):
+    monkeypatch.setenv("SAM2FAST_BACKEND", "triton")
+    return triton_device
+
+
+def two_objects(s: Session) -> None:
+    """The memory fills, one object comes later, one is corrected, then backwards."""
+    s.points(0, 1, (60, 40, 1))
+    s.points(2, 2, box=[20, 20, 70, 60])
+    s.propagate()
+    s.points(4, 1, (65, 45, 0))
+    s.propagate(start_frame_idx=5, max_frame_num_to_track=3, reverse=True)
+
+
+def test_tracking(predictors, video, forced):
+    official, ours = predictors
+    expected = run_official(official, video, two_objects)
+    before = dict(launches)
+    compare(expected, run(ours.to(forced), video, two_objects))
+    counts = {op: launches[op] - before.get(op, 0) for op in KERNELS}
+    # Four layers; objects share launches. The first pass has nine frames, on each of which an object attends to its
+    # memories (on the first one that is the second object, prompted later); then the correction; then four frames.
+    assert counts["memory_attention"] == counts["rope_attention"] == 4 * (9 + 1 + 4)
+    assert counts["connected_components"] > 0
+    ours.to("cpu")
+
+
+def memory_of(filled: int, slots: int, pointers: int) -> AttendedMemory:
+    """One object with so many pages and four pointer tokens for each."""
+    pages = random_map(slots, 64, 64)
+    table = torch.arange(slots, dtype=torch.int32)
+    return AttendedMemory(
+        pages=pages,
+        page_table=torch.where(table < filled, table, -1)[None],
+        page_time=(table % 7)[None],
+        position_encoding=random_map(64, 64, seed=1),
+        time_encoding=random_map(7, 64, seed=2),
+        pointers=random_map(1, pointers, 64, seed=3),
+        pointer_encoding=random_map(1, pointers, 64, seed=4),
+        pointer_valid=(torch.arange(pointers) < 4 * filled)[None],
+    )
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+@torch.no_grad()
+def test_a_compiled_memory_attention_does_not_compile_again(predictors, backend, monkeypatch, triton_device):
+    """While memories come in, one graph serves all frames."""
+    monkeypatch.setenv("SAM2FAST_BACKEND", backend)
+    attention = predictors[1].memory_attention.to(triton_device)
+    features, position = (random_map(1, 256, 8, 8, seed=i).to(triton_device) for i in (5, 6))
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(attention.attend, backend=counter, fullgraph=True)
+    before = launches["memory_attention"]
+    for filled in (1, 2, 5, 7):
+        memory = AttendedMemory(*(x.to(triton_device) for x in memory_of(filled, 7, 64)))
+        torch.testing.assert_close(
+            compiled(features, position, memory), attention.attend(features, position, memory), rtol=1e-4, atol=1e-4
+        )
+    assert counter.frame_count == 1
+    assert launches["memory_attention"] - before == (2 * 4 * 4 if backend == "triton" else 0)
+    predictors[1].to("cpu")
