@@ -7,6 +7,7 @@ attention kernel without tensor cores.
 """
 
 import argparse
+import multiprocessing
 import os
 import re
 import subprocess
@@ -150,6 +151,20 @@ def targets_of(config: LaunchConfig, rows: list[LaunchConfig], wanted: list[str]
     return [target for target in wanted if config.arch == target or (config.arch == ANY and target not in own)]
 
 
+def compile_all(work: list[tuple[str, LaunchConfig, Compilation, str]], jobs: int) -> Iterator[Result]:
+    """The results in the order of the work, by so many processes."""
+    _work[:] = work  # kernels cannot be sent to another process; a forked one has them
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        yield from pool.imap(_compile_nth, range(len(work)))
+
+
+_work: list[tuple[str, LaunchConfig, Compilation, str]] = []
+
+
+def _compile_nth(index: int) -> Result:
+    return compile_one(*_work[index])
+
+
 def show(result: Result) -> None:
     print(
         f"{result.op:24} {result.kernel:24} {result.config:36} {result.target:7} {result.registers:4} registers "
@@ -163,14 +178,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", action="append", choices=list(SHARED_MEMORY))
     parser.add_argument("--op", action="append", choices=sorted(launch_table()))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     wanted = arguments.target or list(SHARED_MEMORY)
     print(f"triton {triton.__version__}")
+    work = [
+        (op, config, case, target)
+        for op, config, case in cases(arguments.op or sorted(launch_table()))
+        for target in targets_of(config, launch_table()[op], wanted)
+    ]
     results = []
-    for op, config, case in cases(arguments.op or sorted(launch_table())):
-        for target in targets_of(config, launch_table()[op], wanted):
-            results.append(compile_one(op, config, case, target))
-            show(results[-1])
+    for result in compile_all(work, arguments.jobs):
+        results.append(result)
+        show(result)
     failed = [result for result in results if result.problem]
     print(f"{len(results) - len(failed)} passed, {len(failed)} failed")
     sys.exit(bool(failed) or not results)

@@ -1,8 +1,10 @@
 """Measures candidate launch configurations on this GPU and writes the best of each op into the launch table.
 
     make tune [OP=connected_components]
+    python bench/tune.py --op memory_attention --shape 256x64 --dtype bfloat16
 
-Every candidate's result is checked before it is timed. The rows of other GPUs stay as they are.
+Every candidate's result is checked before it is timed. A row is written as soon as its candidates are through; the rows
+of other GPUs stay as they are.
 """
 
 import argparse
@@ -10,25 +12,77 @@ import contextlib
 import itertools
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from measure import measure
-from registry import WrongResultError, cases, check
+from registry import Case, cases, check
 
 from sam2fast.kernels import _launch
+from sam2fast.kernels._dispatch import launches
 from sam2fast.kernels._launch import ANY, LaunchConfig, architecture
 
 TABLE = Path(__file__).parents[1] / "kernels" / _launch.TABLE
-CANDIDATES = {
-    "connected_components": [
-        ({"BLOCK": block}, {"num_warps": warps})
-        for block, warps in itertools.product((256, 512, 1024, 2048), (4, 8, 16))
-        if 1 <= block // (32 * warps) <= 8
-    ],
-}
+Candidate = tuple[dict[str, int], dict[str, int]]  # meta and options of a row
+
+
+class Search(NamedTuple):
+    """What is tried for one row of the table."""
+
+    op: str
+    dtype: str
+    shape: str
+    candidates: list[Candidate]
+    cases: tuple[str, ...]  # ops of the registry whose cases decide: those of this dtype and shape class
+
+
+def attention_search(dtype: str, shape: str, tiles: Iterable[tuple[int, ...]]) -> Search:
+    """``tiles``: BLOCK_M, BLOCK_N, CHUNK, warps and stages."""
+    d, width = map(int, shape.split("x"))
+    candidates = [
+        ({"BLOCK_M": m, "BLOCK_N": n, "CHUNK": chunk}, {"num_warps": warps, "num_stages": stages})
+        for m, n, chunk, warps, stages in tiles
+        if could_fit(dtype, d, width, m, n, chunk, warps, stages)
+    ]
+    return Search("memory_attention", dtype, shape, candidates, ("memory_attention", "rope_attention"))
+
+
+def could_fit(dtype: str, d: int, width: int, m: int, n: int, chunk: int, warps: int, stages: int) -> bool:
+    """Whether blocks fit into 227 KiB of shared memory, and scores and sums into registers beside what else is there.
+
+    fp32 products are made of three and keep their parts in registers too. Of what has fewer bits, tensor cores take 64
+    rows with four warps.
+    """
+    size, most, rows = (4, 80, 16) if dtype == "float32" else (2, 160, 16 * warps)
+    shared = size * (m * min(d, chunk) + stages * n * (min(d, chunk) + width))
+    registers = m * (n + width) / (32 * warps)
+    return shared <= 232448 and registers <= most and m >= rows
+
+
+SEARCHES = [
+    Search(
+        "connected_components",
+        ANY,
+        ANY,
+        [
+            ({"BLOCK": block}, {"num_warps": warps})
+            for block, warps in itertools.product((256, 512, 1024, 2048), (4, 8, 16))
+            if 1 <= block // (32 * warps) <= 8
+        ],
+        ("connected_components",),
+    ),
+    *(
+        attention_search("bfloat16", shape, itertools.product((64, 128, 256), (32, 64, 128), (256,), (4, 8), (2, 3, 4)))
+        for shape in ("256x64", "256x256", "128x64")
+    ),
+    *(
+        attention_search("float32", shape, itertools.product((32, 64, 128), (32, 64), (32, 64), (4, 8), (2, 3)))
+        for shape in ("256x64", "256x256", "128x64")
+    ),
+]
 
 
 @contextlib.contextmanager
@@ -42,18 +96,45 @@ def launched_as(op: str, config: LaunchConfig) -> Iterator[None]:
         _launch.launch_table = original
 
 
-def time_of(op: str, config: LaunchConfig, device: torch.device) -> float:
-    """Sum over the op's cases of the median time, in ms, each relative to the yardstick's; infinite if it fails."""
-    total = 0.0
-    with launched_as(op, config), torch.no_grad():
-        for case in (case for case in cases() if case.op == op):
-            calls = dict(case.prepare(device))
+class Trial(NamedTuple):
+    """A case, prepared once for all candidates."""
+
+    case: Case
+    yardstick: Callable[[], Any]
+    ours: Callable[[], Any]
+    ms: float  # of the yardstick
+
+
+def trials(search: Search, device: torch.device) -> list[Trial]:
+    """The cases that decide, smallest last."""
+    found = []
+    for case in cases():
+        fits = search.dtype in (ANY, case.dtype) and search.shape in (ANY, case.launch)
+        if case.op in search.cases and fits and case.runs_on(device):
+            calls = case.prepare(device)
+            ours = calls["triton"] if "triton" in calls else calls["sam2fast"]
+            yardstick = next(iter(calls.values()))
+            found.append(Trial(case, yardstick, ours, measure(yardstick, device, budget_s=0.2).p50))
+    return found
+
+
+def time_of(op: str, config: LaunchConfig, prepared: list[Trial], device: torch.device) -> float:
+    """Sum over the cases of the median time, in ms, each relative to the yardstick's; infinite if it fails.
+
+    Raises:
+        RuntimeError: what was timed is not the kernel.
+    """
+    total, before = 0.0, sum(launches.values())
+    with launched_as(op, config):
+        for case, yardstick, ours, ms in prepared:
             try:
-                check(case, calls)
-                total += measure(calls["triton"], device).p50 / measure(calls["torch"], device).p50
-            except (WrongResultError, RuntimeError) as error:
-                print(f"{config}: {error}", flush=True)
+                check(case, {"the yardstick": yardstick, "the candidate": ours})
+                total += measure(ours, device, budget_s=0.1).p50 / ms
+            except Exception as error:  # a wrong result, or whatever the compiler raises
+                print(f"{config}: {type(error).__name__}: {' '.join(str(error).split())[:200]}", flush=True)
                 return float("inf")
+    if sum(launches.values()) == before:
+        raise RuntimeError(f"the kernel of {op} was not launched")
     return total
 
 
@@ -73,24 +154,40 @@ def text_of(table: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(ops) + "\n}\n"
 
 
+def run(search: Search, device: torch.device) -> None:
+    """Times the candidates and stores the best.
+
+    Raises:
+        SystemExit: none gives the right result.
+    """
+    start, name = time.perf_counter(), f"{search.op} {search.dtype} {search.shape}"
+    configs = [LaunchConfig(architecture(device), search.dtype, search.shape, *c) for c in search.candidates]
+    with torch.no_grad():
+        prepared = trials(search, device)
+        times = {i: time_of(search.op, config, prepared, device) for i, config in enumerate(configs)}
+    for i, value in sorted(times.items(), key=lambda item: item[1]):
+        print(f"{name} {configs[i].meta} {configs[i].options}: {value:.4f} of the yardstick's time", flush=True)
+    best = min(times, key=times.__getitem__)
+    if times[best] == float("inf"):
+        raise SystemExit(f"no candidate of {name} gives the right result; the table is unchanged")
+    partial = TABLE.with_suffix(".part")
+    partial.write_text(text_of(with_row(json.loads(TABLE.read_text()), search.op, configs[best])))
+    os.replace(partial, TABLE)
+    print(f"{name}: {len(configs)} candidates in {time.perf_counter() - start:.0f} s", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--op", choices=sorted(CANDIDATES), action="append")
+    parser.add_argument("--op", choices=sorted({search.op for search in SEARCHES}), action="append")
+    parser.add_argument("--shape", choices=sorted({search.shape for search in SEARCHES}), action="append")
+    parser.add_argument("--dtype", choices=sorted({search.dtype for search in SEARCHES}), action="append")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("there is no CUDA here: tuning measures on the GPU it is for")
-    device = torch.device("cuda")
-    for op in arguments.op or sorted(CANDIDATES):
-        configs = [LaunchConfig(architecture(device), ANY, ANY, *candidate) for candidate in CANDIDATES[op]]
-        times = {i: time_of(op, config, device) for i, config in enumerate(configs)}
-        for i, value in sorted(times.items(), key=lambda item: item[1]):
-            print(f"{op} {configs[i].meta} {configs[i].options}: {value:.4f} of the twin's time", flush=True)
-        best = min(times, key=times.__getitem__)
-        if times[best] == float("inf"):
-            raise SystemExit(f"no candidate of {op} gives the right result; the table is unchanged")
-        partial = TABLE.with_suffix(".part")
-        partial.write_text(text_of(with_row(json.loads(TABLE.read_text()), op, configs[best])))
-        os.replace(partial, TABLE)
+    wanted = {"op": arguments.op, "shape": arguments.shape, "dtype": arguments.dtype}
+    for search in SEARCHES:
+        if all(chosen is None or getattr(search, field) in chosen for field, chosen in wanted.items()):
+            run(search, torch.device("cuda"))
 
 
 if __name__ == "__main__":

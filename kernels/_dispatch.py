@@ -15,7 +15,7 @@ BACKENDS = ("auto", "torch", "triton")
 OLDEST_TRITON = (3, 6)
 OLDEST_GPU = (8, 0)  # compute capability
 # Ops that have a Triton kernel; every other op runs its torch twin, whatever backend is asked for.
-KERNELS = frozenset({"connected_components", "memory_attention", "rope_attention"})
+KERNELS = frozenset({"connected_components", "memory_attention", "rope_attention", "window_attention"})
 
 # Op -> how often its kernel was launched in this process. Each launcher counts, so that tests can prove one ran.
 launches: Counter[str] = Counter()

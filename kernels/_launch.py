@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sam2fast.kernels._dispatch import interpreting
+
 TABLE = "launch_table.json"
 ANY = "*"
 
@@ -58,6 +60,13 @@ def launch_config(op: str, tensor: torch.Tensor, shape: str = ANY) -> LaunchConf
     if not fitting:
         raise LookupError(f"{TABLE} has no launch configuration of {op} for {asked}")
     return max(fitting, key=lambda c: tuple(field != ANY for field in c[:3]))
+
+
+def product_precision(dtype: torch.dtype) -> str:
+    """How a kernel makes its products: fp32 ones on NVIDIA by three TF32 ones, or one under torch's own switch."""
+    if dtype != torch.float32 or interpreting() or torch.version.hip is not None:
+        return "ieee"
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
 
 
 @functools.cache

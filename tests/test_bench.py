@@ -1,14 +1,18 @@
 """The measuring tools: a wrong result gets no time, reports are whole, the launch table is rewritten alike."""
 
 import dataclasses
+import itertools
 import json
 
+import attention_parity
 import gpu
 import pytest
 import torch
 import tune
+from attention import RefusedError, by_backend, may_refuse
+from attention_parity import Plan
 from measure import measure
-from registry import WrongResultError, cases, check
+from registry import WrongResultError, cases, check, memory_case
 
 from sam2fast.kernels._launch import LaunchConfig, launch_table
 
@@ -34,6 +38,40 @@ def test_a_wrong_subject_is_refused():
     calls["sam2fast"] = lambda: torch.full((2048, 384), float("nan"))
     with pytest.raises(WrongResultError):
         check(case, calls)
+
+
+def test_a_subject_that_refuses_is_left_out(capsys):
+    case = small_case()
+    calls = dict(case.prepare(CPU)) | {"picky": may_refuse(lambda: torch.zeros(2) @ torch.zeros(3))}
+    with pytest.raises(RefusedError, match="RuntimeError: .*size"):
+        calls["picky"]()
+    assert list(check(case, calls)) == ["F.linear", "sam2fast"]
+    assert "picky is left out: RuntimeError" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@torch.no_grad()
+def test_every_way_of_memory_attention_agrees(dtype):
+    case = memory_case(3, 2, dtype, side=6, d=32, m=16)
+    able = check(case, case.prepare(CPU))
+    assert {"sam2fast", "torch twin", "projected values, SDPA MATH"} < set(able)
+
+
+@torch.no_grad()
+def test_scores_that_do_not_fit_are_not_tried():
+    x = torch.zeros(1, 1, 2, 8)
+    calls = by_backend("SDPA", lambda: torch.nn.functional.scaled_dot_product_attention(x, x, x), 2**40, CPU)
+    with pytest.raises(RefusedError, match="scores do not fit"):
+        calls["SDPA MATH"]()
+
+
+def test_cases_for_another_device_are_left_out(tmp_path, monkeypatch):
+    elsewhere = dataclasses.replace(small_case(), device="cuda")
+    monkeypatch.setattr(gpu, "cases", lambda: [elsewhere])
+    monkeypatch.setattr(gpu, "measure_limits", lambda device: None)
+    report = gpu.Report(CPU, tmp_path)
+    assert gpu.micro(CPU, report, only="") and not report.content["parts"]
+    assert elsewhere.runs_on(torch.device("cuda")) and not elsewhere.runs_on(CPU)
 
 
 def test_percentiles_are_in_order():
@@ -90,6 +128,55 @@ class _CountsUp:
         return 2 * self.reads
 
 
+class TestParityOfAttention:
+    PLAN = Plan(
+        sides=(3,), objects=(1, 2), widths=((32, 16),), dtypes=(torch.float32,), splits=(None, 2), draws=1, pointers=5
+    )
+
+    def test_rows(self, tmp_path, triton_device):
+        """A row for each op, dtype and width; every choice of splits ran twice."""
+        report = gpu.Report(triton_device, tmp_path)
+        plan = self.PLAN._replace(dtypes=(torch.float32, torch.bfloat16))
+        assert attention_parity.attention_parity(triton_device, lambda rows: report.save("attention", rows), plan)
+        rows = json.loads(report.path.read_text())["parts"]["attention"]
+        expected = itertools.product(("memory_attention", "rope_attention"), ("float32", "bfloat16"))
+        assert [(row["op"], row["dtype"]) for row in rows] == list(expected)
+        for row in rows:
+            assert (row["inputs"], row["runs"], row["wrong"]) == (2, 8, 0)
+            assert 0 < row["largest error"] < (1e-5 if row["dtype"] == "float32" else 0.1)
+
+    @pytest.mark.parametrize("change", [1e-3, float("nan")])
+    @pytest.mark.parametrize("op", ["memory_attention", "rope_attention"])
+    def test_a_wrong_kernel_is_seen(self, triton_device, monkeypatch, op, change):
+        rows = self.rows_of_changed(triton_device, monkeypatch, op, itertools.repeat(change))
+        assert [row["wrong"] > 0 for row in rows] == [row["op"] == op for row in rows]
+
+    def test_a_race_is_seen(self, triton_device, monkeypatch):
+        rows = self.rows_of_changed(triton_device, monkeypatch, "rope_attention", itertools.cycle([0, 3e-6]))
+        assert [row["wrong"] for row in rows] == [0, 4] and rows[1]["largest error"] < 1e-4
+
+    def rows_of_changed(self, device, monkeypatch, op, changes):
+        from sam2fast.kernels.memory_attention import launch
+
+        right = getattr(launch, f"{op}_triton")
+        changed = lambda *inputs, **options: right(*inputs, **options) + next(changes)  # noqa: E731
+        monkeypatch.setattr(launch, f"{op}_triton", changed)
+        saved = []
+        assert not attention_parity.attention_parity(device, lambda rows: saved.append(list(rows)), self.PLAN)
+        return saved[-1]
+
+    def test_banks_have_gaps(self):
+        generator = torch.Generator().manual_seed(0)
+        memory, filled = attention_parity.bank_with_gaps(4, 9, 64, 3, 16, torch.float32, 8, generator, CPU)
+        table = memory.page_table
+        assert (table >= 0).sum(1).tolist() == filled and 0 in filled and max(filled) <= 8
+        rows = table[table >= 0].long()
+        assert len(rows.unique()) == sum(filled) == len(memory.pages) - 3
+        assert memory.pages[rows].isfinite().all() and int(memory.pages.isnan().any(-1).any(-1).sum()) == 3
+        assert torch.equal(memory.pointers.isfinite().all(-1), memory.pointer_valid)
+        assert not memory.pointer_valid[filled.index(0)].any() or filled.count(0) > 1
+
+
 def test_sanitize_part_says_when_it_cannot(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu.shutil, "which", lambda name: None)
     report = gpu.Report(CPU, tmp_path)
@@ -116,6 +203,8 @@ def test_a_part_keeps_the_others(tmp_path):
 
 
 class TestLaunchTable:
+    STORED = tune.TABLE
+
     def test_a_tuned_row_replaces_its_own_and_no_other(self):
         table = json.loads(tune.TABLE.read_text())
         row = LaunchConfig("sm_90", "*", "*", {"BLOCK": 256}, {"num_warps": 4})
@@ -125,22 +214,62 @@ class TestLaunchTable:
         assert twice["connected_components"][0] == table["connected_components"][0]
         assert twice["connected_components"][1]["meta"] == {"BLOCK": 512}
 
-    def test_the_fastest_right_candidate_is_stored(self, tmp_path, monkeypatch, capsys):
+    def tune(self, tmp_path, monkeypatch, time_of, *arguments):
+        """Rows of the table after tuning, and before."""
         path = tmp_path / "table.json"
-        path.write_text(tune.TABLE.read_text())
+        before = tune.TABLE.read_text()
+        path.write_text(before)
         monkeypatch.setattr(tune, "TABLE", path)
         monkeypatch.setattr(tune, "architecture", lambda device: "sm_90")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(tune, "time_of", lambda op, config, device: abs(config.meta["BLOCK"] - 1024) + 0.5)
-        monkeypatch.setattr("sys.argv", ["tune.py"])
+        monkeypatch.setattr(tune, "trials", lambda search, device: [])
+        monkeypatch.setattr(tune, "time_of", time_of)
+        monkeypatch.setattr("sys.argv", ["tune.py", *arguments])
         tune.main()
-        rows = json.loads(path.read_text())["connected_components"]
-        assert (rows[-1]["arch"], rows[-1]["meta"]) == ("sm_90", {"BLOCK": 1024})
-        before = path.read_text()
-        monkeypatch.setattr(tune, "time_of", lambda op, config, device: float("inf"))
+        return json.loads(path.read_text()), json.loads(before)
+
+    def test_the_fastest_right_candidate_is_stored(self, tmp_path, monkeypatch, capsys):
+        time_of = lambda op, config, *rest: abs(config.meta["BLOCK"] - 1024) + 0.5  # noqa: E731
+        after, before = self.tune(tmp_path, monkeypatch, time_of, "--op", "connected_components")
+        row = after["connected_components"][-1]
+        assert (row["arch"], row["dtype"], row["shape"], row["meta"]) == ("sm_90", "*", "*", {"BLOCK": 1024})
+        assert after["memory_attention"] == before["memory_attention"]
+
+    def test_nothing_is_stored_if_all_are_wrong(self, tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit, match="table is unchanged"):
-            tune.main()
-        assert path.read_text() == before
+            self.tune(tmp_path, monkeypatch, lambda *_: float("inf"))
+        assert (tmp_path / "table.json").read_text() == self.STORED.read_text()
+
+    def test_rows_of_a_dtype_and_a_shape(self, tmp_path, monkeypatch, capsys):
+        time_of = lambda op, config, *rest: config.meta["BLOCK_N"] - config.options["num_stages"] / 10  # noqa: E731
+        arguments = "--op", "memory_attention", "--shape", "256x64", "--dtype", "bfloat16"
+        after, before = (rows["memory_attention"] for rows in self.tune(tmp_path, monkeypatch, time_of, *arguments))
+        (row,) = [row for row in after if row not in before]
+        assert row == after[-1] and [row[key] for key in ("arch", "dtype", "shape")] == ["sm_90", "bfloat16", "256x64"]
+        assert row["meta"]["BLOCK_N"] == 32 and row["options"]["num_stages"] == 4
+        key = lambda row: (row["arch"], row["dtype"], row["shape"])  # noqa: E731
+        assert len({key(row) for row in after}) == len(after)
+
+    def test_attention_is_tuned_where_cases_are(self):
+        for search in tune.SEARCHES:
+            classes = {(case.dtype, case.launch) for case in cases() if case.op in search.cases}
+            assert search.candidates and (search.dtype == "*" or (search.dtype, search.shape) in classes)
+
+    def test_time_of_a_candidate(self, monkeypatch):
+        case, config = small_case(), LaunchConfig("*", "*", "*", {"BLOCK": 64}, {})
+        right = case.prepare(CPU)["sam2fast"]
+        trial = tune.Trial(case, right, right, 1.0)
+        with pytest.raises(RuntimeError, match="was not launched"):
+            tune.time_of("connected_components", config, [trial], CPU)
+        wrong = trial._replace(ours=lambda: right() + 1)
+        assert tune.time_of("connected_components", config, [wrong], CPU) == float("inf")
+
+        def counted():
+            tune.launches["connected_components"] += 1
+            return right()
+
+        monkeypatch.setattr(tune, "launches", type(tune.launches)())
+        assert 0 < tune.time_of("connected_components", config, [trial._replace(ours=counted)], CPU) < float("inf")
 
     def test_the_file_is_written_as_it_stands(self):
         text = tune.TABLE.read_text()
@@ -165,7 +294,9 @@ class TestLaunchTable:
             _launch.launch_config("op", torch.zeros(1))
 
     def test_every_op_has_a_row_for_unknown_gpus(self):
-        assert all(any(row[:3] == ("*", "*", "*") for row in rows) for rows in launch_table().values())
+        for rows in launch_table().values():
+            dtypes = {row.dtype for row in rows if row.arch == row.shape == "*"}
+            assert "*" in dtypes or dtypes >= {"float32", "bfloat16", "float16"}
 
     def test_a_candidate_is_used_only_inside(self):
         from sam2fast.kernels import _launch

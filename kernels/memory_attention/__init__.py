@@ -81,7 +81,7 @@ def memory_attention(
     _check(query, memory, key_weight, value_weight, cos, sin)
     weights = key_weight, key_bias, value_weight, value_bias
     obstacle = _obstacle(query, memory.pages)
-    if _wanted(query, *memory, *weights) and use_triton("memory_attention", query, memory.pages, obstacle=obstacle):
+    if use_triton("memory_attention", query, memory.pages, obstacle=obstacle) and _wanted(query, *memory, *weights):
         return memory_attention_operator(query, *memory, *weights, cos, sin)
     plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
     compute = memory_attention_cpu if query.is_cpu and plain else memory_attention_reference
@@ -165,7 +165,7 @@ def rope_attention(
     if rotated < 0 or rotated % positions:
         raise ValueError(f"{rotated} rotated keys are not a whole number of maps of {positions} positions")
     obstacle = "has no dropout" if dropout_p else _obstacle(query, value)
-    if _wanted(query, key, value) and use_triton("rope_attention", query, key, value, obstacle=obstacle):
+    if use_triton("rope_attention", query, key, value, obstacle=obstacle) and _wanted(query, key, value):
         return rope_attention_operator(query, key, value, cos, sin, num_unrotated_keys)
     plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling() and dropout_p == 0
     if query.is_cpu and plain and key.shape[-2] >= LONG:

@@ -20,7 +20,7 @@ import triton.language as tl
 from sam2fast.kernels._launch import ANY, Compilation, LaunchConfig
 
 # Of the kernels around the attention, which take a small part of the time: one configuration for all.
-ROTATE, ENCODE, COMBINE = {"BLOCK": 32}, {"BLOCK": 64}, {"BLOCK": 32, "COLUMNS": 64}
+ROTATE, ENCODE, COMBINE = {"BLOCK": 32}, {"BLOCK": 32}, {"BLOCK": 32, "COLUMNS": 64}
 WARPS = {"num_warps": 8}
 
 Case = tuple[Any, tuple[str, ...], dict[str, Any]]  # kernel, types, constants

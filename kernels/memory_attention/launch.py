@@ -8,8 +8,8 @@ import torch
 import triton
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import count_launch, interpreting
-from sam2fast.kernels._launch import LaunchConfig, launch_config
+from sam2fast.kernels._dispatch import count_launch
+from sam2fast.kernels._launch import LaunchConfig, launch_config, product_precision
 from sam2fast.kernels.memory_attention.kernel import (
     COMBINE,
     ENCODE,
@@ -149,13 +149,6 @@ def splits_for(tiles: int, processors: int, longest: int) -> int:
     return min(range(1, max(1, min(MOST_SPLITS, longest)) + 1), key=time)
 
 
-def precision(dtype: torch.dtype) -> str:
-    """How fp32 products are made: three TF32 products each, or one under torch's own switch."""
-    if dtype != torch.float32 or interpreting():
-        return "ieee"
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
-
-
 def _or_any(bias: Tensor | None, weight: Tensor) -> Tensor:
     return weight if bias is None else bias.contiguous()
 
@@ -190,7 +183,7 @@ def _encode(
         *memory[:-1], memory.pointer_valid.view(torch.uint8), *weights, cos, sin, keys, values, lengths,
         H, N, K, L, m, cos.shape[1],
         HAS_BIAS=has_bias, SLOTS=triton.next_power_of_2(max(1, K)), HALF=D // 2, WIDTH=WIDTH, **ENCODE,
-        PRECISION=precision(keys.dtype), **WARPS,
+        PRECISION=product_precision(keys.dtype), **WARPS,
     )  # fmt: skip
     return keys, values, lengths
 
@@ -229,7 +222,8 @@ def _attend(
         values.stride(1) if values.shape[1] > 1 else 0, values.stride(2), *strides,
         RAGGED=lengths is not None, DIRECT=direct, PADDED=width < WIDTH,
         EVEN=lengths is None and M % config.meta["BLOCK_N"] == 0, D=D, WIDTH=WIDTH,
-        PRECISION=precision(keys.dtype), **{**config.meta, "CHUNK": min(D, config.meta["CHUNK"])}, **config.options,
+        PRECISION=product_precision(keys.dtype), **{**config.meta, "CHUNK": min(D, config.meta["CHUNK"])},
+        **config.options,
     )  # fmt: skip
     return None if direct else Means(sums, log_weights, width)
 
@@ -241,6 +235,6 @@ def _combine(means: Means, out: Tensor, projection: list[Tensor] | None = None, 
     width = projection[0].shape[1] if projection else means.width
     _combine_kernel[triton.cdiv(N, COMBINE["BLOCK"]), B * H](
         means.sums, means.log_weights, weight, bias, out, H, N, width, outer, splits,
-        PROJECT=projection is not None, HAS_BIAS=has_bias, WIDTH=WIDTH, PRECISION=precision(out.dtype), **COMBINE,
-        **WARPS,
+        PROJECT=projection is not None, HAS_BIAS=has_bias, WIDTH=WIDTH, PRECISION=product_precision(out.dtype),
+        **COMBINE, **WARPS,
     )  # fmt: skip

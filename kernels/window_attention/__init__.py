@@ -2,8 +2,10 @@
 
 import torch
 
-from sam2fast.kernels._dispatch import use_triton
+from sam2fast.kernels._dispatch import current_backend, use_triton
+from sam2fast.kernels.window_attention.operator import window_attention_operator
 from sam2fast.kernels.window_attention.reference import window_attention_reference
+from sam2fast.kernels.window_attention.shapes import obstacle, prefers_sdpa
 
 __all__ = ["window_attention", "window_attention_reference"]
 
@@ -42,5 +44,16 @@ def window_attention(
         )
     if q_stride and window_size and (window_size % q_stride[0] or window_size % q_stride[1]):
         raise ValueError(f"the query stride {q_stride} does not divide the window of {window_size}")
-    use_triton("window_attention", qkv, bias)
+    no_kernel = obstacle(qkv, num_heads, window_size, q_stride)
+    if use_triton("window_attention", qkv, bias, obstacle=no_kernel) and _wanted(qkv, bias, window_size):
+        return window_attention_operator(qkv, bias, num_heads, window_size, q_stride)
     return window_attention_reference(qkv, bias, num_heads, window_size, q_stride)
+
+
+def _wanted(qkv: torch.Tensor, bias: torch.Tensor, window_size: int) -> bool:
+    """Whether the kernel is worth it. Its gradient takes the twin, and the whole map may be faster with torch's own."""
+    if current_backend() == "triton":
+        return True
+    if torch.is_grad_enabled() and (qkv.requires_grad or bias.requires_grad):
+        return False
+    return bool(window_size) or not prefers_sdpa(qkv.device, qkv.dtype)

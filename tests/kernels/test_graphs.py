@@ -54,7 +54,7 @@ def test_a_mistyped_backend_is_an_error_in_graphs_too(monkeypatch):
         torch.compile(CALLS["upsample_masks"], backend="aot_eager", fullgraph=True)()
 
 
-@pytest.mark.parametrize("op", ["rope_attention", "memory_attention"])
+@pytest.mark.parametrize("op", ["rope_attention", "memory_attention", "window_attention"])
 def test_on_a_gpu_a_kernel_is_one_node(op, monkeypatch):
     """Traced with tensors that only say that they are on a GPU."""
     pytest.importorskip("triton")
@@ -71,11 +71,14 @@ def test_on_a_gpu_a_kernel_is_one_node(op, monkeypatch):
         memory = AttendedMemory(*(torch.empty(x.shape, dtype=x.dtype, device="cuda") for x in MEMORY))
         if op == "rope_attention":
             out = torch.compile(rope_attention, backend=keep, fullgraph=True)(query, query, query, cos, cos)
+        elif op == "window_attention":
+            qkv, bias = (torch.empty(*s, device="cuda") for s in ((1, 8, 8, 48), (48,)))
+            out = torch.compile(window_attention, backend=keep, fullgraph=True)(qkv, bias, 2, 4, (2, 2))
         else:
             compiled = torch.compile(memory_attention, backend=keep, fullgraph=True)
             out = compiled(query, memory, weight, None, weight, None, cos, cos)
-    expected = (1, 1, 16, 16) if op == "rope_attention" else (2, 16, 16)
-    assert out.is_cuda and out.shape == expected
+    shapes = {"rope_attention": (1, 1, 16, 16), "memory_attention": (2, 16, 16), "window_attention": (1, 4, 4, 16)}
+    assert out.is_cuda and out.shape == shapes[op]
     calls = [n.target for n in graphs[0].graph.nodes if n.op == "call_function"]
     assert calls == [getattr(torch.ops.sam2fast, op).default]
 

@@ -1,16 +1,21 @@
 """The whole video predictor with every Triton kernel there is, where there is no GPU in Triton's interpreter."""
 
+import numpy as np
 import pytest
 import torch
 import torch._dynamo.testing
-from parity import random_map
+from parity import build_pair, random_map
 from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 pytest.importorskip("triton")
-from sam2fast.kernels._dispatch import KERNELS, launches  # noqa: E402
+from sam2fast.kernels import _launch  # noqa: E402
+from sam2fast.kernels._dispatch import KERNELS, backend, launches  # noqa: E402
+from sam2fast.kernels._launch import LaunchConfig  # noqa: E402
 from sam2fast.kernels.memory_attention import AttendedMemory  # noqa: E402
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor  # noqa: E402
+from sam2fast.testing import relative_error  # noqa: E402
 
-FRAMES = 9
+FRAMES = 6
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +29,18 @@ def video(tmp_path_factory):
 
 
 @pytest.fixture
-def forced(monkeypatch, triton_device):
+def large_blocks(monkeypatch, triton_device):
+    """The interpreter's time goes by the number of programs: it gets few and large ones."""
+    if triton_device.type == "cpu":
+        meta, attention = {"BLOCK_M": 256, "BLOCK_N": 256}, {"BLOCK_M": 64, "BLOCK_N": 256, "CHUNK": 256}
+        table = dict(_launch.launch_table())
+        table["window_attention"] = [LaunchConfig("*", "*", "*", meta, {"num_warps": 8})]
+        table["memory_attention"] = [LaunchConfig("*", "*", "*", attention, {"num_warps": 8})]
+        monkeypatch.setattr(_launch, "launch_table", lambda: table)
+
+
+@pytest.fixture
+def forced(monkeypatch, triton_device, large_blocks):
     monkeypatch.setenv("SAM2FAST_BACKEND", "triton")
     return triton_device
 
@@ -35,7 +51,7 @@ def two_objects(s: Session) -> None:
     s.points(2, 2, box=[20, 20, 70, 60])
     s.propagate()
     s.points(4, 1, (65, 45, 0))
-    s.propagate(start_frame_idx=5, max_frame_num_to_track=3, reverse=True)
+    s.propagate(start_frame_idx=5, max_frame_num_to_track=2, reverse=True)
 
 
 def test_tracking(predictors, video, forced):
@@ -44,11 +60,27 @@ def test_tracking(predictors, video, forced):
     before = dict(launches)
     compare(expected, run(ours.to(forced), video, two_objects))
     counts = {op: launches[op] - before.get(op, 0) for op in KERNELS}
-    # Four layers; objects share launches. The first pass has nine frames, on each of which an object attends to its
-    # memories (on the first one that is the second object, prompted later); then the correction; then four frames.
-    assert counts["memory_attention"] == counts["rope_attention"] == 4 * (9 + 1 + 4)
+    # Four layers; objects share launches. The first pass has six frames, on each of which an object attends to its
+    # memories (on the first one that is the second object, prompted later); then the correction; then three frames.
+    assert counts["memory_attention"] == counts["rope_attention"] == 4 * (6 + 1 + 3)
     assert counts["connected_components"] > 0
+    assert counts["window_attention"] >= FRAMES * len(ours.image_encoder.trunk.blocks)
     ours.to("cpu")
+
+
+@pytest.mark.parametrize("size", ["sam2.1_t", "sam2.1_b+"])
+def test_pictures(size, triton_device, large_blocks):
+    """All kinds of windows of these models, padded ones too, with kernels and with their twins."""
+    model = build_pair(size, [f"++model.image_size={2 * SMALL}"])[1].to(triton_device)
+    predictor, answers = SAM2ImagePredictor(model), []
+    before = launches["window_attention"]
+    for name in ("torch", "triton"):
+        with backend(name):
+            predictor.set_image(clip(1)[0])
+            answers.append(predictor.predict(np.array([[60, 40]]), np.array([1]), return_logits=True))
+    for expected, actual in zip(*answers, strict=True):
+        assert relative_error(torch.from_numpy(expected), torch.from_numpy(actual)) < 1e-4
+    assert launches["window_attention"] - before == len(model.image_encoder.trunk.blocks)
 
 
 def memory_of(filled: int, slots: int, pointers: int) -> AttendedMemory:
@@ -67,11 +99,11 @@ def memory_of(filled: int, slots: int, pointers: int) -> AttendedMemory:
     )
 
 
-@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("name", ["torch", "triton"])
 @torch.no_grad()
-def test_a_compiled_memory_attention_does_not_compile_again(predictors, backend, monkeypatch, triton_device):
+def test_a_compiled_memory_attention_does_not_compile_again(predictors, name, monkeypatch, triton_device):
     """While memories come in, one graph serves all frames."""
-    monkeypatch.setenv("SAM2FAST_BACKEND", backend)
+    monkeypatch.setenv("SAM2FAST_BACKEND", name)
     attention = predictors[1].memory_attention.to(triton_device)
     features, position = (random_map(1, 256, 8, 8, seed=i).to(triton_device) for i in (5, 6))
     torch._dynamo.reset()
@@ -84,5 +116,5 @@ def test_a_compiled_memory_attention_does_not_compile_again(predictors, backend,
             compiled(features, position, memory), attention.attend(features, position, memory), rtol=1e-4, atol=1e-4
         )
     assert counter.frame_count == 1
-    assert launches["memory_attention"] - before == (2 * 4 * 4 if backend == "triton" else 0)
+    assert launches["memory_attention"] - before == (2 * 4 * 4 if name == "triton" else 0)
     predictors[1].to("cpu")

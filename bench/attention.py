@@ -1,0 +1,156 @@
+"""Ways of computing attention to the memory bank, and of a frame to itself, that are measured beside ours."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from inputs import MemoryArguments
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from sam2fast.kernels.memory_attention import (
+    apply_rope,
+    memory_attention,
+    memory_attention_reference,
+    rope_attention,
+    rope_attention_reference,
+)
+
+Call = Callable[[], Tensor]
+
+BACKENDS = (
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.MATH,
+)
+# Scores that are held whole may take so much memory on a CPU, with their copies.
+MOST_ON_CPU = 4 * 2**30
+
+
+class RefusedError(RuntimeError):
+    """A way of computing that does not take this shape on this device."""
+
+
+def may_refuse(call: Call) -> Call:
+    """``call`` with whatever a library or compiler raises as :class:`RefusedError`; never for our own subjects."""
+
+    def run() -> Tensor:
+        try:
+            return call()
+        except Exception as error:
+            raise RefusedError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+
+    return run
+
+
+def if_scores_fit(call: Call, scores: int, device: torch.device) -> Call:
+    """``call``, which refuses where so many scores, in fp32 and four copies, are more than the device has room for."""
+
+    def run() -> Tensor:
+        room = MOST_ON_CPU
+        if device.type == "cuda":
+            room = torch.cuda.mem_get_info(device)[1] - torch.cuda.memory_allocated(device)
+        if 16 * scores > room:
+            raise RefusedError(f"{scores} scores do not fit into memory")
+        return call()
+
+    return run
+
+
+def by_backend(name: str, call: Call, scores: int, device: torch.device) -> dict[str, Call]:
+    """``call`` with each of torch's own ways of scaled dot product attention."""
+
+    def under(backend: SDPBackend) -> Call:
+        def run() -> Tensor:
+            with sdpa_kernel(backend):
+                return call()
+
+        return may_refuse(if_scores_fit(run, scores, device) if backend == SDPBackend.MATH else run)
+
+    return {f"{name} {backend.name}": under(backend) for backend in BACKENDS}
+
+
+def published_object(
+    query: Tensor,  # (1, 1, N, d)
+    maps: Tensor,  # (K, N, m)
+    time: Tensor,  # (K, m)
+    pointers: Tensor,  # (L, m)
+    pointer_encoding: Tensor,  # (L, m)
+    position_encoding: Tensor,  # (N, m)
+    key_weight: Tensor,
+    key_bias: Tensor,
+    value_weight: Tensor,
+    value_bias: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    attend: Callable[[Tensor, Tensor, Tensor], Any] = F.scaled_dot_product_attention,
+) -> Tensor:
+    """Attention of one object as the original formulates it, with values projected for every token: ``(1, N, d)``."""
+    dtype, rotated = query.dtype, maps.shape[0] * maps.shape[1]
+    encoded = (maps + position_encoding + time[:, None]).flatten(0, 1)
+    keys = torch.cat([encoded, pointers + pointer_encoding]).to(dtype)
+    values = torch.cat([maps.flatten(0, 1), pointers.to(dtype)])
+    key, value = (
+        F.linear(keys, key_weight, key_bias)[None, None],
+        F.linear(values, value_weight, value_bias)[None, None],
+    )
+    key = torch.cat([apply_rope(key[:, :, :rotated], cos, sin), key[:, :, rotated:]], dim=2)
+    return attend(apply_rope(query, cos, sin), key, value)[:, 0]
+
+
+def published(arguments: MemoryArguments, one: Callable[..., Tensor] = published_object) -> Call:
+    """One object after the other, each by ``one``; for banks without gaps."""
+    memory = arguments.memory
+
+    def call() -> Tensor:
+        out = []
+        for b, maps in enumerate(memory.pages.split(memory.page_table.shape[1])):
+            own = arguments.query[b : b + 1], maps, memory.time_encoding, memory.pointers[b], memory.pointer_encoding[b]
+            out.append(one(*own, memory.position_encoding, *arguments[2:]))
+        return torch.cat(out)
+
+    return call
+
+
+def compiled(arguments: MemoryArguments) -> dict[str, Call]:
+    """The published way through torch's compiler as a whole, and with the compiler's own attention kernel alone."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    torch.compiler.reset()  # what an earlier case compiled counts towards the compiler's limit
+    plain = torch.compile(published_object, dynamic=False)
+    flexible = functools.partial(published_object, attend=torch.compile(flex_attention, dynamic=False))
+    return {
+        "projected values, torch.compile": may_refuse(published(arguments, plain)),
+        "projected values, FlexAttention": may_refuse(published(arguments, flexible)),
+    }
+
+
+def memory_ways(arguments: MemoryArguments, device: torch.device) -> dict[str, Call]:
+    """Memory attention by subject; the yardstick is the published way with the attention that torch chooses."""
+    call = published(arguments)
+    (objects, K), N, L = arguments.memory.page_table.shape, arguments.query.shape[2], arguments.memory.pointers.shape[1]
+    M = K * N + L
+    twin = if_scores_fit(lambda: memory_attention_reference(*arguments), objects * N * M, device)
+    ways = {"projected values, SDPA": call, "sam2fast": lambda: memory_attention(*arguments), "torch twin": twin}
+    ways |= by_backend("projected values, SDPA", call, N * M, device)
+    return ways | (compiled(arguments) if device.type == "cuda" else {})
+
+
+def rope_ways(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor) -> dict[str, Call]:
+    """Self-attention by subject; torch's own attention finds queries and keys rotated already."""
+    rotated = [apply_rope(x, cos, sin) for x in (query, key)]
+    arguments = query, key, value, cos, sin
+
+    def call() -> Tensor:
+        return F.scaled_dot_product_attention(*rotated, value)
+
+    ways: dict[str, Call] = {
+        "rotated before, SDPA": call,
+        "sam2fast": lambda: rope_attention(*arguments),
+        "torch twin": lambda: rope_attention_reference(*arguments),
+    }
+    scores = query.shape[:-1].numel() * key.shape[2]
+    return ways | by_backend("rotated before, SDPA", call, scores, query.device)

@@ -1,0 +1,266 @@
+"""Attention's kernels against their torch twins in float64, on random banks of memory with gaps."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from inputs import MemoryArguments, projections, random, rope_tables
+from torch import Tensor
+
+from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.kernels.memory_attention import (
+    AttendedMemory,
+    memory_attention,
+    memory_attention_reference,
+    rope_attention,
+    rope_attention_reference,
+)
+from sam2fast.testing import relative_error
+
+# fp32 may be so far from float64; what has fewer bits, twice as far as the twin is on any input of that side.
+FLOAT32, SLACK = 1e-4, 2.0
+MOMENTS = 7
+Rows = list[dict[str, Any]]
+
+
+class Plan(NamedTuple):
+    """What is tried: every combination of objects, sides, widths and dtypes, so many draws of each."""
+
+    sides: Sequence[int] = (64, 5, 17)
+    objects: Sequence[int] = (1, 3, 4)
+    widths: Sequence[tuple[int, int]] = ((256, 64), (128, 64), (32, 32))  # of heads and of memory
+    dtypes: Sequence[torch.dtype] = (torch.float32, torch.bfloat16, torch.float16)
+    splits: Sequence[int | None] = (None, *range(1, 9))  # None: chosen by the launcher, through the dispatcher
+    slots: tuple[int, int] = (7, 12)  # of a bank, least and most
+    pages: int = 8  # most valid ones of an object
+    pointers: int = 64  # most
+    draws: int = 4
+    poison: bool = True  # whether memory that nobody wrote holds NaN
+
+
+# For memory checkers, which take a hundred times as long and want to see themselves what nobody wrote.
+QUICK = Plan(sides=(5,), objects=(3,), splits=(None, 1, 3), draws=1, poison=False)
+
+
+class Draw(NamedTuple):
+    """One input of an op, and what is computed from it."""
+
+    exact: Tensor  # float64
+    twin: Tensor  # the twin in the dtype that is checked
+    by_dispatcher: Callable[[], Tensor]
+    by_splits: Callable[[int], Tensor]
+    shape: str
+
+
+class Outcome(NamedTuple):
+    """Of two runs on one input."""
+
+    shape: str
+    splits: int | None
+    error: float  # relative_error of the first run
+    repeated: bool  # the second run gave the same bits, and both the right dtype
+
+
+def attention_parity(device: torch.device, save: Callable[[Rows], None], plan: Plan | None = None) -> bool:
+    """A row per op, dtype and width, saved as they come; false if a result is wrong or differs between two runs."""
+    plan, seed, rows = plan or Plan(), int(time.time()), []
+    for op, make in (("memory_attention", memory_draw), ("rope_attention", rope_draw)):
+        for dtype in plan.dtypes:
+            for widths in plan.widths:
+                generator = torch.Generator().manual_seed(seed)
+                with torch.no_grad():
+                    rows.append(_row(op, make, dtype, widths, plan, generator, device))
+                save(rows)
+                print(rows[-1], flush=True)
+    return not any(row["wrong"] for row in rows)
+
+
+def _row(
+    op: str,
+    make: Callable[..., Draw],
+    dtype: torch.dtype,
+    widths: tuple[int, int],
+    plan: Plan,
+    generator: torch.Generator,
+    device: torch.device,
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"op": op, "dtype": str(dtype).removeprefix("torch."), "widths": "{}/{}".format(*widths)}
+    row |= {"inputs": 0, "runs": 0, "wrong": 0, "largest error": 0.0, "of the twin's": 0.0}
+    for side in plan.sides:
+        outcomes, twin = [], 0.0
+        for objects in [objects for objects in plan.objects for _ in range(plan.draws)]:
+            draw = make(objects, side, *widths, dtype, plan, generator, device)
+            # The largest of one small input would be a matter of luck.
+            twin = max(twin, relative_error(draw.exact, draw.twin), key=_nan_last)
+            outcomes += [_two_runs(op, draw, splits, plan.poison) for splits in plan.splits]
+            row["inputs"] += 1
+        allowed = FLOAT32 if dtype == torch.float32 else SLACK * twin
+        for outcome in outcomes:
+            row["runs"] += 2
+            row["largest error"] = max(row["largest error"], outcome.error, key=_nan_last)
+            row["of the twin's"] = max(row["of the twin's"], outcome.error / twin if twin else 0.0, key=_nan_last)
+            if not (outcome.repeated and outcome.error <= allowed):
+                row["wrong"] += 1
+                print(f"WRONG: {row['dtype']} {outcome}, allowed {allowed:.3g}", flush=True)
+    return {**row, "seed": generator.initial_seed()}
+
+
+def _nan_last(value: float) -> float:
+    """A key by which NaN is the largest of all."""
+    return value if value == value else float("inf")
+
+
+def _two_runs(op: str, draw: Draw, splits: int | None, poison: bool) -> Outcome:
+    """Runs the kernel twice on one input.
+
+    Raises:
+        RuntimeError: the kernel was not launched.
+    """
+    before = launches[op]
+    with backend("triton"), poisoned() if poison else contextlib.nullcontext():
+        runs = [draw.by_dispatcher() if splits is None else draw.by_splits(splits) for _ in range(2)]
+    if launches[op] != before + 2:
+        raise RuntimeError("the kernel was not launched")
+    repeated = torch.equal(*runs) and runs[0].dtype == draw.twin.dtype
+    return Outcome(draw.shape, splits, relative_error(draw.exact, runs[0]), repeated)
+
+
+@contextlib.contextmanager
+def poisoned() -> Iterator[None]:
+    """Inside, memory that nobody wrote holds NaN."""
+    before = torch.get_deterministic_debug_mode()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
+
+
+def _integer(low: int, high: int, generator: torch.Generator) -> int:
+    """Both ends included."""
+    return int(torch.randint(low, high + 1, (), generator=generator))
+
+
+def memory_draw(
+    objects: int,
+    side: int,
+    d: int,
+    m: int,
+    dtype: torch.dtype,
+    plan: Plan,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Draw:
+    """Banks of different length, of several objects one empty; queries of their own or, as often, the same for all."""
+    from sam2fast.kernels.memory_attention.launch import memory_attention_triton
+
+    K, L = _integer(*plan.slots, generator), _integer(0, plan.pointers, generator)
+    memory, filled = bank_with_gaps(objects, K, L, side, m, dtype, plan.pages, generator, device)
+    seed, asking = _integer(0, 2**31, generator), (1, objects)[_integer(0, 1, generator)]
+    query = random(asking, side * side, 1, d, device=device, dtype=dtype, seed=seed).transpose(1, 2)
+    weights = projections(d, m, device, dtype, seed)
+    arguments = MemoryArguments(query, memory, *weights, *rope_tables(side, d, device))
+    return Draw(
+        memory_in_float64(arguments),
+        memory_attention_reference(*arguments),
+        lambda: memory_attention(*arguments),
+        lambda splits: memory_attention_triton(*arguments, splits=splits),
+        f"{asking} queries, side {side}, {d}/{m}, {K} slots with {filled}, {L} pointers "
+        f"with {memory.pointer_valid.sum(1).tolist()}",
+    )
+
+
+def bank_with_gaps(
+    objects: int,
+    K: int,
+    L: int,
+    side: int,
+    m: int,
+    dtype: torch.dtype,
+    most: int,
+    generator: torch.Generator,
+    device: torch.device,
+) -> tuple[AttendedMemory, list[int]]:
+    """Pages in random slots and rows of the pool; its other rows and the unused pointers hold NaN.
+
+    Returns:
+        The bank, and how many pages each object has.
+    """
+    N, seed = side * side, _integer(0, 2**31, generator)
+    filled = [_integer(0, min(K, most), generator) for _ in range(objects)]
+    counts = [_integer(0, L, generator) for _ in range(objects)]
+    if objects > 1:
+        empty = _integer(0, objects - 1, generator)
+        filled[empty] = counts[empty] = 0
+    rows = torch.randperm(sum(filled) + 3, generator=generator)
+    taken = rows[: sum(filled)].split(filled)
+    table, valid = torch.full((objects, K), -1, dtype=torch.int32), torch.zeros(objects, L, dtype=torch.bool)
+    for b in range(objects):
+        table[b, torch.randperm(K, generator=generator)[: filled[b]]] = taken[b].int()
+        valid[b, torch.randperm(L, generator=generator)[: counts[b]]] = True
+    pages = random(len(rows), N, m, device=device, dtype=dtype, seed=seed)
+    pages[rows[sum(filled) :].to(device)] = float("nan")
+    pointers = random(objects, L, m, device=device, dtype=dtype, seed=seed + 1)
+    memory = AttendedMemory(
+        pages=pages,
+        page_table=table.to(device),
+        page_time=torch.randint(MOMENTS, (objects, K), dtype=torch.int32, generator=generator).to(device),
+        position_encoding=random(N, m, device=device, seed=seed + 2),
+        time_encoding=random(MOMENTS, m, device=device, seed=seed + 3),
+        pointers=torch.where(valid.to(device)[..., None], pointers, float("nan")),
+        pointer_encoding=random(objects, L, m, device=device, seed=seed + 4),
+        pointer_valid=valid.to(device),
+    )
+    return memory, filled
+
+
+def memory_in_float64(arguments: MemoryArguments) -> Tensor:
+    """The twin in float64, one object at a time: its scores are held whole."""
+    query, memory, *rest = arguments
+    pages, encodings = memory.pages.double(), (memory.position_encoding.double(), memory.time_encoding.double())
+    weights = [x.double() for x in rest[:4]]
+    out = []
+    for b in range(len(memory.page_table)):
+        own = slice(b, b + 1)
+        tables = memory.page_table[own], memory.page_time[own]
+        pointers = memory.pointers[own].double(), memory.pointer_encoding[own].double(), memory.pointer_valid[own]
+        asked = query[own] if len(query) > 1 else query
+        part = AttendedMemory(pages, *tables, *encodings, *pointers)
+        out.append(memory_attention_reference(asked.double(), part, *weights, *rest[4:]))
+    return torch.cat(out)
+
+
+def rope_draw(
+    objects: int,
+    side: int,
+    d: int,
+    m: int,
+    dtype: torch.dtype,
+    plan: Plan,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Draw:
+    """Self-attention or, as often, values of width ``m`` of two maps and some keys without a position."""
+    from sam2fast.kernels.memory_attention.launch import rope_attention_triton
+
+    maps, unrotated, width = 1, 0, d
+    if _integer(0, 1, generator):
+        maps, unrotated, width = 2, _integer(0, plan.pointers, generator), m
+    N, seed = side * side, _integer(0, 2**31, generator)
+    shapes = (N, d), (maps * N + unrotated, d), (maps * N + unrotated, width)
+    # Heads are split off projections, so that they are the inner axis.
+    made = [
+        random(objects, rows, 1, columns, device=device, dtype=dtype, seed=seed + i).transpose(1, 2)
+        for i, (rows, columns) in enumerate(shapes)
+    ]
+    tables = rope_tables(side, d, device)
+    each = [[x[b : b + 1].double() for x in made] for b in range(objects)]
+    return Draw(
+        torch.cat([rope_attention_reference(*own, *tables, unrotated) for own in each]),
+        rope_attention_reference(*made, *tables, unrotated),
+        lambda: rope_attention(*made, *tables, unrotated),
+        lambda splits: rope_attention_triton(*made, *tables, unrotated, splits=splits),
+        f"{objects} objects, side {side}, {d}/{width}, {maps} maps and {unrotated} keys without a position",
+    )

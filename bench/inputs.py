@@ -1,0 +1,63 @@
+"""Inputs of what is measured and checked: the same on every device."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2fast.kernels.memory_attention import AttendedMemory
+from sam2fast.modeling.position_encoding import axial_rope
+
+
+def random(*shape: int, device: torch.device, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    """Standard normal values, the same on every device."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
+
+
+def blobs(count: int, height: int, width: int, device: torch.device) -> Tensor:
+    """Logits ``(count, 1, H, W)`` with components of many sizes."""
+    return F.avg_pool2d(random(count, 1, height + 4, width + 4, device=device), 5, stride=1)
+
+
+def rope_tables(side: int, d: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    return axial_rope(d, side, side, 10000.0, device)
+
+
+class MemoryArguments(NamedTuple):
+    """What memory attention is called with."""
+
+    query: Tensor
+    memory: AttendedMemory
+    key_weight: Tensor
+    key_bias: Tensor
+    value_weight: Tensor
+    value_bias: Tensor
+    cos: Tensor
+    sin: Tensor
+
+
+def projections(d: int, m: int, device: torch.device, dtype: torch.dtype, seed: int = 0) -> tuple[Tensor, ...]:
+    """Weight and bias of the keys, then of the values, both ``d`` wide."""
+    weights = [random(d, m, device=device, seed=seed + i) / m**0.5 for i in (1, 2)]
+    biases = [random(d, device=device, seed=seed + i) / 4 for i in (3, 4)]
+    return tuple(x.to(dtype) for x in (weights[0], biases[0], weights[1], biases[1]))
+
+
+def full_bank(
+    objects: int, pages: int, pointers: int, side: int, d: int, m: int, device: torch.device, dtype: torch.dtype
+) -> MemoryArguments:
+    """Objects that all have so many pages, one after the other in the pool, and so many pointers."""
+    N = side * side
+    memory = AttendedMemory(
+        pages=random(objects * pages, N, m, device=device, dtype=dtype),
+        page_table=torch.arange(objects * pages, dtype=torch.int32, device=device).view(objects, pages),
+        page_time=torch.arange(pages, dtype=torch.int32, device=device).expand(objects, -1).contiguous(),
+        position_encoding=random(N, m, device=device, seed=5),
+        time_encoding=random(pages, m, device=device, seed=6),
+        pointers=random(objects, pointers, m, device=device, seed=7),
+        pointer_encoding=random(objects, pointers, m, device=device, seed=8),
+        pointer_valid=torch.ones(objects, pointers, dtype=torch.bool, device=device),
+    )
+    query = random(objects, 1, N, d, device=device, dtype=dtype, seed=9)
+    return MemoryArguments(query, memory, *projections(d, m, device, dtype), *rope_tables(side, d, device))

@@ -1,0 +1,251 @@
+"""Attention in windows, straight from the projected map and back to a map: a window is index arithmetic, never a copy.
+
+A program has a tile of queries of one head and walks over the keys of their window. Small windows come several at once,
+with the scores between different windows masked. Positions that pad the map to whole windows are real keys and values:
+the map was padded before the projection, so that they hold its bias.
+
+Matrix products want powers of two. A head is taken as one piece of ``D1`` channels, or, where that wastes less, as two
+of ``D1`` and ``D2``: 72 channels are 64 + 16 instead of 128.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import triton
+import triton.language as tl
+
+from sam2fast.kernels._launch import ANY, Compilation, LaunchConfig
+
+
+@triton.jit
+def _position(
+    token,  # of its window, row-major
+    window,  # of the image, row-major
+    columns,  # windows side by side
+    WINDOW_H: tl.constexpr,
+    WINDOW_W: tl.constexpr,
+):
+    y = (window // columns) * WINDOW_H + token // WINDOW_W
+    x = (window % columns) * WINDOW_W + token % WINDOW_W
+    return y, x
+
+
+@triton.jit
+def _load_piece(
+    qkv,  # (H·W, 3·C) of one image
+    bias,  # (3·C)
+    row,  # (BLOCK) position in the map times 3·C
+    wanted,  # (BLOCK) bool; the others are 0
+    inside,  # (BLOCK) bool; the others hold the bias
+    first,  # channel
+    SIZE: tl.constexpr,
+    PIECE: tl.constexpr,  # power of two, at least SIZE
+    PAD: tl.constexpr,
+):
+    channel = tl.arange(0, PIECE)
+    known = channel < SIZE
+    mask = (wanted & inside)[:, None]
+    if SIZE < PIECE:
+        mask = mask & known[None, :]
+    x = tl.load(qkv + row[:, None] + (first + channel)[None, :], mask=mask, other=0.0)
+    if PAD:
+        b = tl.load(bias + first + channel, mask=known, other=0.0).to(x.dtype)
+        x = tl.where((wanted & (inside == 0))[:, None], b[None, :], x)
+    return x
+
+
+@triton.jit
+def _load_query(
+    qkv, bias,
+    token,  # (BLOCK_M) query of its window
+    window,  # (BLOCK_M)
+    columns, H, W,
+    wanted,  # (BLOCK_M) bool
+    first,
+    C: tl.constexpr,
+    SIZE: tl.constexpr, PIECE: tl.constexpr,
+    WINDOW: tl.constexpr, POOL: tl.constexpr, PAD: tl.constexpr,
+):  # fmt: skip
+    """A piece of each query, ``(BLOCK_M, PIECE)``; with POOL the largest of its 2 x 2 positions."""
+    if POOL:
+        query = tl.full([token.shape[0], PIECE], float("-inf"), tl.float32)
+        for corner in tl.static_range(4):
+            if WINDOW == 0:
+                y = 2 * (token // (W // 2)) + corner // 2
+                x = 2 * (token % (W // 2)) + corner % 2
+            else:
+                y, x = _position(token, window, columns, WINDOW // 2, WINDOW // 2)
+                y = 2 * y + corner // 2
+                x = 2 * x + corner % 2
+            piece = _load_piece(qkv, bias, (y * W + x) * (3 * C), wanted, (y < H) & (x < W), first, SIZE, PIECE, PAD)
+            query = tl.maximum(query, piece.to(tl.float32))
+        return tl.where(wanted[:, None], query, 0.0).to(qkv.dtype.element_ty)
+    else:
+        if WINDOW == 0:
+            return _load_piece(qkv, bias, token * (3 * C), wanted, wanted, first, SIZE, PIECE, PAD)
+        else:
+            y, x = _position(token, window, columns, WINDOW, WINDOW)
+            return _load_piece(qkv, bias, (y * W + x) * (3 * C), wanted, (y < H) & (x < W), first, SIZE, PIECE, PAD)
+
+
+@triton.jit
+def _window_attention_kernel(
+    qkv,  # (B, H, W, 3·C)
+    bias,  # (3·C)
+    out,  # (B, H', W', C)
+    H, W,
+    rows, columns,  # of windows
+    positions,  # of the map; the keys where it is one window
+    tiles,  # of queries, for one program's windows
+    scale,  # of the scores, times log2(e)
+    C: tl.constexpr,  # heads · SIZE
+    D: tl.constexpr,  # channels of a head
+    D1: tl.constexpr, D2: tl.constexpr,  # its pieces; D2 may be 0
+    WINDOW: tl.constexpr,  # side; 0 for the whole map as one window
+    GROUP: tl.constexpr,  # windows of one program
+    POOL: tl.constexpr,  # queries by 2 x 2
+    PAD: tl.constexpr,  # windows reach beyond the map
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    SIZE1: tl.constexpr = D if D2 == 0 else D1
+    SIZE2: tl.constexpr = D - SIZE1
+    STRIDE: tl.constexpr = 2 if POOL else 1
+    # Where they are constants, dividing by them is cheap.
+    keys = WINDOW * WINDOW if WINDOW > 0 else positions
+    queries = WINDOW * WINDOW // (STRIDE * STRIDE) if WINDOW > 0 else positions // (STRIDE * STRIDE)
+    group = tl.program_id(0)
+    first = tl.program_id(1) * D
+    b = (tl.program_id(2) // tiles).to(tl.int64)
+    qkv += b * H * W * (3 * C)
+    windows = rows * columns
+
+    m = (tl.program_id(2) % tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
+    query_group = m // queries
+    query_window = group * GROUP + query_group
+    wanted = (m < GROUP * queries) & (query_window < windows)
+    token = m % queries
+    query1 = _load_query(qkv, bias, token, query_window, columns, H, W, wanted, first, C, SIZE1, D1, WINDOW, POOL, PAD)
+    out1 = tl.zeros([BLOCK_M, D1], tl.float32)
+    if D2 > 0:
+        query2 = _load_query(
+            qkv, bias, token, query_window, columns, H, W, wanted, first + D1, C, SIZE2, D2, WINDOW, POOL, PAD
+        )
+        out2 = tl.zeros([BLOCK_M, D2], tl.float32)
+    highest = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    for start in tl.range(0, GROUP * keys, BLOCK_N):
+        n = start + tl.arange(0, BLOCK_N)
+        if WINDOW == 0:
+            there = n < keys
+            inside = there
+            row = n * (3 * C)
+        else:
+            key_group = n // keys
+            key_window = group * GROUP + key_group
+            there = (n < GROUP * keys) & (key_window < windows)
+            y, x = _position(n % keys, key_window, columns, WINDOW, WINDOW)
+            inside = (y < H) & (x < W)
+            row = (y * W + x) * (3 * C)
+        key = _load_piece(qkv, bias, row, there, inside, C + first, SIZE1, D1, PAD)
+        scores = tl.dot(query1, tl.trans(key), input_precision=PRECISION)
+        if D2 > 0:
+            key = _load_piece(qkv, bias, row, there, inside, C + first + D1, SIZE2, D2, PAD)
+            scores = tl.dot(query2, tl.trans(key), scores, input_precision=PRECISION)
+        seen = there[None, :]
+        if GROUP > 1:
+            seen = seen & (query_group[:, None] == key_group[None, :])
+        # Finite, since a row of a tile may see nothing, if it is no query.
+        scores = tl.where(seen, scores * scale, -1.0e30)
+        higher = tl.maximum(highest, tl.max(scores, 1))
+        shrink = tl.math.exp2(highest - higher)
+        weights = tl.math.exp2(scores - higher[:, None])
+        total = total * shrink + tl.sum(weights, 1)
+        highest = higher
+        weights = weights.to(qkv.dtype.element_ty)
+        value = _load_piece(qkv, bias, row, there, inside, 2 * C + first, SIZE1, D1, PAD)
+        out1 = tl.dot(weights, value, out1 * shrink[:, None], input_precision=PRECISION)
+        if D2 > 0:
+            value = _load_piece(qkv, bias, row, there, inside, 2 * C + first + D1, SIZE2, D2, PAD)
+            out2 = tl.dot(weights, value, out2 * shrink[:, None], input_precision=PRECISION)
+
+    height = H // STRIDE
+    width = W // STRIDE
+    if WINDOW == 0:
+        place = token
+        kept = wanted
+    else:
+        y, x = _position(token, query_window, columns, WINDOW // STRIDE, WINDOW // STRIDE)
+        place = y * width + x
+        kept = wanted & (y < height) & (x < width)
+    target = out + b * height * width * C + (place * C + first)[:, None]
+    channel1 = tl.arange(0, D1)
+    dtype = out.dtype.element_ty
+    tl.store(
+        target + channel1[None, :], (out1 / total[:, None]).to(dtype), mask=kept[:, None] & (channel1 < SIZE1)[None, :]
+    )
+    if D2 > 0:
+        channel2 = tl.arange(0, D2)
+        tl.store(
+            target + (D1 + channel2)[None, :],
+            (out2 / total[:, None]).to(dtype),
+            mask=kept[:, None] & (channel2 < SIZE2)[None, :],
+        )
+
+
+def pieces(d: int) -> tuple[int, int]:
+    """The sizes of the one or two pieces that a head of ``d`` channels is taken in; the second is 0 if there is one."""
+    whole = max(16, triton.next_power_of_2(d))
+    first = whole if whole == d or d < 16 else whole // 2
+    second = max(16, triton.next_power_of_2(d - first)) if first < d else 0
+    return (first, second) if first + second < whole else (whole, 0)
+
+
+def group_of(window: int, block_n: int) -> int:
+    """How many windows a program takes, so that their keys fill a block."""
+    return max(1, block_n // window**2) if window else 1
+
+
+def rows_of(block_m: int, group: int, queries: int) -> int:
+    """Queries of a tile: no more than there are."""
+    return min(block_m, max(16, triton.next_power_of_2(group * queries)))
+
+
+# heads, head, window, pooled, padded: what a row for any shape is compiled for, and a row for global attention
+ANY_SHAPE = ((2, 56, 8, False, False), (8, 72, 16, True, False), (4, 96, 14, False, True), (4, 96, 14, True, True),
+             (8, 112, 4, True, False), (8, 144, 8, True, False))  # fmt: skip
+GLOBAL = ((8, 56, 0, False, False), (8, 72, 0, False, False), (4, 96, 0, False, False))
+
+
+def compilations(config: LaunchConfig) -> list[Compilation]:
+    """What one row of the launch table compiles."""
+    shapes: Sequence[tuple[int, int, int, bool, bool]]
+    if config.shape in (ANY, "global"):
+        shapes = ANY_SHAPE if config.shape == ANY else GLOBAL
+    else:
+        d, window = map(int, config.shape.split("w"))
+        shapes = ((8, d, window, False, False), (8, d, window, True, False))
+    t = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}[config.dtype]
+    types = (t, t, t, "i32:16", "i32:16", "i32", "i32", "i32:16", "i32", "fp32")
+    return [
+        Compilation(_window_attention_kernel, types, constants(config, *shape), config.dtype, is_attention=True)
+        for shape in shapes
+    ]
+
+
+def constants(
+    config: LaunchConfig, heads: int, d: int, window: int, pool: bool, pad: bool, precision: str | None = None
+) -> dict[str, Any]:
+    """The kernel's constexpr arguments."""
+    D1, D2 = pieces(d)
+    group = group_of(window, config.meta["BLOCK_N"])
+    block_m = config.meta["BLOCK_M"]
+    if window:
+        block_m = rows_of(block_m, group, window**2 // (4 if pool else 1))
+    if precision is None:
+        precision = "tf32x3" if config.dtype == "float32" else "ieee"
+    return {
+        "C": heads * d, "D": d, "D1": D1, "D2": D2, "WINDOW": window, "GROUP": group, "POOL": pool, "PAD": pad,
+        "PRECISION": precision, "BLOCK_M": block_m, "BLOCK_N": config.meta["BLOCK_N"],
+    }  # fmt: skip

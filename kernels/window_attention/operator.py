@@ -1,0 +1,51 @@
+"""The kernel as an operator of torch; its gradient is that of the torch twin, which is computed again for it."""
+
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from sam2fast.kernels.window_attention.reference import window_attention_reference
+
+
+@torch.library.custom_op("sam2fast::window_attention", mutates_args=())
+def window_attention_operator(
+    qkv: Tensor,
+    bias: Tensor,
+    num_heads: int,
+    window_size: int,
+    q_stride: Optional[Sequence[int]],  # noqa: UP045  (not every supported torch reads `| None` in a schema)
+) -> Tensor:
+    from sam2fast.kernels.window_attention.launch import window_attention_triton
+
+    return window_attention_triton(qkv, bias, num_heads, window_size, _pair(q_stride))
+
+
+@window_attention_operator.register_fake
+def _(qkv: Tensor, bias: Tensor, num_heads: int, window_size: int, q_stride: Sequence[int] | None) -> Tensor:
+    B, H, W, channels = qkv.shape
+    stride = 2 if q_stride else 1
+    return qkv.new_empty(B, H // stride, W // stride, channels // 3)
+
+
+def _pair(q_stride: Sequence[int] | None) -> tuple[int, int] | None:
+    return (q_stride[0], q_stride[1]) if q_stride else None
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+    ctx.rest = inputs[2], inputs[3], _pair(inputs[4])
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    wanted = ctx.needs_input_grad[:2]
+    leaves = [x.detach().requires_grad_(w) for x, w in zip(ctx.saved_tensors, wanted, strict=True)]
+    with torch.enable_grad():
+        out = window_attention_reference(*leaves, *ctx.rest)
+    chosen = [x for x, w in zip(leaves, wanted, strict=True) if w]
+    found = iter(torch.autograd.grad(out, chosen, grad, allow_unused=True))
+    return *(next(found) if w else None for w in wanted), None, None, None
+
+
+window_attention_operator.register_autograd(_backward, setup_context=_setup)

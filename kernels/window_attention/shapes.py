@@ -1,0 +1,37 @@
+"""What the kernel takes, and how the launch table names it; without triton."""
+
+import torch
+
+from sam2fast.kernels._launch import launch_config
+
+WIDEST = 256  # channels of a head
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def shape_class(d: int, window_size: int) -> str:
+    """The launch table's name for heads of ``d`` channels in these windows."""
+    return f"{d}w{window_size}" if window_size else "global"
+
+
+def obstacle(qkv: torch.Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None) -> str | None:
+    """Why the kernel cannot compute this, if it cannot."""
+    _, H, W, channels = qkv.shape
+    d = channels // (3 * num_heads)
+    if qkv.dtype not in DTYPES:
+        return f"does not take {qkv.dtype}"
+    if d > WIDEST or d % 8:
+        return f"takes heads of a multiple of 8 and at most {WIDEST} channels, and got {d}"
+    if q_stride and tuple(q_stride) != (2, 2):
+        return f"pools queries by 2 x 2 alone, and got {tuple(q_stride)}"
+    if q_stride and not window_size and (H % 2 or W % 2):
+        return f"pools maps of even sides alone, and got {H} x {W}"
+    return None
+
+
+def prefers_sdpa(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the launch table leaves attention over the whole map to torch, which needs no windows there."""
+    row = launch_config("window_attention", torch.empty(0, dtype=dtype, device=device), "global")
+    return bool(row.meta.get("SDPA", 0))
+
+
+prefers_sdpa._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant of a graph

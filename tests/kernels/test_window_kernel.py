@@ -1,0 +1,203 @@
+"""The Triton kernel of attention in windows, where there is no GPU in Triton's interpreter."""
+
+import oracle  # noqa: F401  (makes the official package importable)
+import pytest
+import torch
+from parity import random_map
+
+pytest.importorskip("triton")
+from sam2.modeling.backbones.hieradet import MultiScaleBlock as OfficialBlock  # noqa: E402
+
+from sam2fast.kernels import _launch  # noqa: E402
+from sam2fast.kernels._dispatch import backend, launches  # noqa: E402
+from sam2fast.kernels._launch import LaunchConfig  # noqa: E402
+from sam2fast.kernels.window_attention import (  # noqa: E402
+    shapes,
+    window_attention,
+    window_attention_reference,
+)
+from sam2fast.kernels.window_attention.kernel import pieces  # noqa: E402
+from sam2fast.kernels.window_attention.launch import window_attention_triton  # noqa: E402
+from sam2fast.kernels.window_attention.operator import window_attention_operator  # noqa: E402
+from sam2fast.modeling.hiera import MultiScaleBlock  # noqa: E402
+from sam2fast.testing import relative_error  # noqa: E402
+
+DTYPES = pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=lambda d: str(d).removeprefix("torch.")
+)
+POOLED = (2, 2)
+# batch, height, width, heads, channels of a head, window, query stride
+CASES = {
+    "tiny, 8": (1, 16, 24, 1, 96, 8, None),
+    "tiny, 8 pooled": (2, 16, 16, 2, 96, 8, POOLED),
+    "tiny, 4": (1, 12, 8, 2, 96, 4, None),
+    "tiny, 4 pooled": (1, 8, 8, 4, 96, 4, POOLED),
+    "tiny, 14 padded": (1, 16, 20, 1, 96, 14, None),
+    "tiny, 14 padded, pooled": (1, 16, 20, 1, 96, 14, POOLED),
+    "tiny, 7 padded": (2, 8, 9, 2, 96, 7, None),
+    "tiny, whole map": (1, 8, 12, 2, 96, 0, None),
+    "base+, 8": (1, 8, 16, 2, 56, 8, None),
+    "base+, 8 pooled": (1, 16, 8, 4, 56, 8, POOLED),
+    "base+, 14": (1, 28, 14, 1, 56, 14, None),
+    "base+, 7": (1, 14, 7, 2, 56, 7, None),
+    "large, 8 pooled": (1, 16, 8, 2, 72, 8, POOLED),
+    "large, 16": (1, 16, 16, 2, 72, 16, None),
+    "large, 16 padded, pooled": (1, 20, 16, 1, 72, 16, POOLED),
+    "large, 8 of 4 x 4": (1, 4, 4, 2, 72, 8, None),
+    "whole map, pooled": (2, 6, 4, 1, 72, 0, POOLED),
+    "one position": (1, 1, 1, 1, 8, 4, None),
+    "odd sides, pooled": (1, 9, 7, 1, 24, 4, POOLED),
+    "a narrow map": (1, 3, 33, 1, 40, 14, None),
+    "112 channels": (1, 4, 8, 1, 112, 4, None),
+    "144 channels, pooled": (1, 8, 8, 1, 144, 8, POOLED),
+    "256 channels": (1, 4, 5, 1, 256, 4, None),
+}
+
+
+def inputs(case, device, dtype):
+    B, H, W, heads, d, _, _ = case
+    qkv, bias = random_map(B, H, W, 3 * heads * d), random_map(3 * heads * d, seed=1)
+    return qkv.to(device, dtype), bias.to(device, dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@torch.no_grad()
+def test_window_attention(triton_device, case, dtype):
+    """fp32 is close to float64; what has fewer bits is at most twice as far from it as the twin."""
+    heads, window, stride = case[3], *case[5:]
+    qkv, bias = inputs(case, triton_device, dtype)
+    exact = window_attention_reference(qkv.double().cpu(), bias.double().cpu(), heads, window, stride)
+    twin = window_attention_reference(qkv, bias, heads, window, stride)
+    actual = window_attention_triton(qkv, bias, heads, window, stride)
+    assert actual.dtype == dtype and actual.shape == exact.shape
+    allowed = 1e-5 if dtype == torch.float32 else 2 * relative_error(exact, twin.cpu())
+    assert relative_error(exact, actual.cpu()) <= allowed < 0.2
+    assert torch.equal(actual, window_attention_triton(qkv, bias, heads, window, stride))
+
+
+@pytest.mark.parametrize(("block_m", "block_n"), [(16, 16), (16, 128), (128, 32)])
+@torch.no_grad()
+def test_blocks_of_any_size(triton_device, monkeypatch, block_m, block_n):
+    """Windows that fill several blocks, and blocks of many windows."""
+    config = LaunchConfig("*", "float32", "*", {"BLOCK_M": block_m, "BLOCK_N": block_n}, {"num_warps": 4})
+    monkeypatch.setattr(_launch, "launch_table", lambda: {"window_attention": [config]})
+    for name in ("large, 16 padded, pooled", "tiny, 4", "odd sides, pooled", "whole map, pooled"):
+        case = CASES[name]
+        qkv, bias = inputs(case, triton_device, torch.float32)
+        exact = window_attention_reference(qkv.double().cpu(), bias.double().cpu(), case[3], *case[5:])
+        actual = window_attention_triton(qkv, bias, case[3], *case[5:])
+        assert relative_error(exact, actual.cpu()) < 1e-5
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@torch.no_grad()
+def test_programs_in_any_order(triton_device, seed):
+    if triton_device.type != "cpu":
+        pytest.skip("the interpreter alone can be told an order")
+    import interpreter
+
+    case = CASES["tiny, 4 pooled"]
+    qkv, bias = inputs(case, triton_device, torch.float32)
+    expected = window_attention_triton(qkv, bias, case[3], *case[5:])
+    with interpreter.shuffled_programs(seed):
+        assert torch.equal(expected, window_attention_triton(qkv, bias, case[3], *case[5:]))
+
+
+@torch.no_grad()
+def test_strided_and_empty_input(triton_device):
+    qkv, bias = inputs(CASES["tiny, 4"], triton_device, torch.float32)
+    expected = window_attention_triton(qkv, bias, 2, 4)
+    strided = qkv.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    assert torch.equal(expected, window_attention_triton(strided, bias, 2, 4))
+    assert window_attention_triton(qkv[:0], bias, 2, 4).shape == (0, 12, 8, 192)
+
+
+@pytest.mark.parametrize(
+    ("d", "expected"),
+    [(8, (16, 0)), (16, (16, 0)), (24, (32, 0)), (40, (32, 16)), (56, (64, 0)), (64, (64, 0)), (72, (64, 16)),
+     (96, (64, 32)), (112, (128, 0)), (144, (128, 16)), (256, (256, 0))],
+)  # fmt: skip
+def test_pieces_of_a_head(d, expected):
+    assert pieces(d) == expected and sum(expected) >= d
+
+
+# ---- the official block ----
+
+# dim, dim_out, heads, window, query stride, height, width
+BLOCKS = {
+    "window": (32, 32, 1, 8, None, 16, 8),
+    "padded": (32, 32, 2, 7, None, 9, 8),
+    "pooled": (32, 64, 2, 4, POOLED, 8, 12),
+    "padded and pooled": (32, 64, 2, 14, POOLED, 16, 20),
+    "whole map": (32, 32, 2, 0, None, 6, 8),
+}
+
+
+@pytest.mark.parametrize("case", BLOCKS.values(), ids=BLOCKS.keys())
+def test_official_block(triton_device, case):
+    """Output and every gradient, on the same weights."""
+    dim, dim_out, heads, window, stride, H, W = case
+    torch.manual_seed(0)
+    theirs = OfficialBlock(dim, dim_out, heads, window_size=window, q_stride=stride)
+    ours = MultiScaleBlock(dim, dim_out, heads, window, stride)
+    ours.load_state_dict(theirs.state_dict())
+    ours.to(triton_device)
+    x = random_map(2, H, W, dim)
+    before = launches["window_attention"]
+    results = []
+    for block, name in ((theirs, "auto"), (ours, "triton")):
+        leaf = x.to(next(block.parameters()).device).requires_grad_()
+        with backend(name):
+            out = block(leaf)
+            out.backward(random_map(*out.shape, seed=1).to(out))
+        results.append([out, leaf.grad, *(p.grad for p in block.parameters())])
+    assert launches["window_attention"] > before
+    for expected, actual in zip(*results, strict=True):
+        assert relative_error(expected.detach(), actual.detach().cpu()) < 1e-4
+
+
+# ---- the dispatcher and the operator ----
+
+
+@torch.no_grad()
+def test_what_the_kernel_does_not_take(triton_device):
+    qkv, bias = random_map(1, 8, 8, 36).to(triton_device), random_map(36).to(triton_device)
+    with backend("triton"):
+        with pytest.raises(RuntimeError, match="takes heads of a multiple of 8 and at most 256 channels, and got 12"):
+            window_attention(qkv, bias, 1, 4)
+        with pytest.raises(RuntimeError, match=r"window_attention does not take torch\.float64"):
+            window_attention(qkv.double(), bias.double(), 1, 4)
+        with pytest.raises(RuntimeError, match=r"pools queries by 2 x 2 alone, and got \(1, 2\)"):
+            window_attention(qkv[..., :24], bias[:24], 1, 4, (1, 2))
+        with pytest.raises(RuntimeError, match="pools maps of even sides alone, and got 7 x 8"):
+            window_attention(qkv[:, :7, :, :24], bias[:24], 1, 0, POOLED)
+    assert window_attention(qkv, bias, 1, 4).shape == (1, 8, 8, 12)
+
+
+def test_the_table_chooses_for_whole_maps(monkeypatch):
+    """There torch's own attention needs no windows either."""
+    for prefers in (0, 1):
+        meta = {"BLOCK_M": 64, "BLOCK_N": 64, "SDPA": prefers}
+        config = LaunchConfig("*", "*", "global", meta, {"num_warps": 4})
+        monkeypatch.setattr(_launch, "launch_table", lambda config=config: {"window_attention": [config]})
+        assert shapes.prefers_sdpa(torch.device("cpu"), torch.float32) == bool(prefers)
+
+
+def test_gradients_take_the_twin_unless_forced(triton_device):
+    qkv, bias = inputs(CASES["tiny, 4"], triton_device, torch.float32)
+    before = launches["window_attention"]
+    window_attention(qkv.requires_grad_(), bias, 2, 4).sum().backward()
+    assert launches["window_attention"] == before
+    with backend("triton"):
+        window_attention(qkv, bias, 2, 4).sum().backward()
+    assert launches["window_attention"] == before + 1
+
+
+@pytest.mark.parametrize("stride", [None, [2, 2]])
+def test_the_operator_is_well_formed(triton_device, stride):
+    """Schema, fake result, autograd registration, tracing."""
+    qkv, bias = inputs(CASES["tiny, 4"], triton_device, torch.float32)
+    torch.library.opcheck(window_attention_operator, (qkv, bias, 2, 4, stride))
+    qkv, bias = qkv.requires_grad_(), bias.requires_grad_()
+    torch.library.opcheck(window_attention_operator, (qkv, bias, 2, 4, stride))
