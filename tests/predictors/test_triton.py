@@ -118,3 +118,25 @@ def test_a_compiled_memory_attention_does_not_compile_again(predictors, name, mo
     assert counter.frame_count == 1
     assert launches["memory_attention"] - before == (2 * 4 * 4 if name == "triton" else 0)
     predictors[1].to("cpu")
+
+
+@pytest.mark.parametrize("size", ["sam2.1_t", "sam2.1_s", "sam2.1_b+", "sam2.1_l"])
+@torch.no_grad()
+def test_a_compiled_encoder_is_one_graph_with_the_kernel_in_it(size, triton_device, large_blocks):
+    model = build_pair(size, ["++model.image_size=64"])[1].to(triton_device)
+    picture, graphs = random_map(1, 3, 64, 64).to(triton_device), []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    with backend("triton"):
+        actual = torch.compile(model.encode_image, backend=keep, fullgraph=True)(picture)
+    with backend("torch"):
+        expected = model.encode_image(picture)
+    for e, a in zip(expected, actual, strict=True):
+        assert relative_error(e, a) < 1e-4
+    (graph,) = graphs
+    calls = [node.target for node in graph.graph.nodes if node.op == "call_function"]
+    assert calls.count(torch.ops.sam2fast.window_attention.default) == len(model.image_encoder.trunk.blocks)
