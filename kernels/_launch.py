@@ -48,7 +48,7 @@ def launch_table() -> dict[str, list[LaunchConfig]]:
 
 
 def launch_config(op: str, tensor: torch.Tensor, shape: str = ANY) -> LaunchConfig:
-    """The row for this op, GPU, dtype and shape class; rows that name more win over rows that say ``*``.
+    """The row for this op, GPU, dtype and shape class; a row that names the shape wins, then one that names the GPU.
 
     Raises:
         LookupError: not even a row of ``*`` is there.
@@ -59,14 +59,21 @@ def launch_config(op: str, tensor: torch.Tensor, shape: str = ANY) -> LaunchConf
     ]
     if not fitting:
         raise LookupError(f"{TABLE} has no launch configuration of {op} for {asked}")
-    return max(fitting, key=lambda c: tuple(field != ANY for field in c[:3]))
+    return max(fitting, key=lambda c: (c.shape != ANY, c.arch != ANY, c.dtype != ANY))
 
 
 def product_precision(dtype: torch.dtype) -> str:
     """How a kernel makes its products: fp32 ones on NVIDIA by three TF32 ones, or one under torch's own switch."""
     if dtype != torch.float32 or interpreting() or torch.version.hip is not None:
         return "ieee"
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+    return "tf32" if _tf32_is_allowed() else "tf32x3"
+
+
+def _tf32_is_allowed() -> bool:
+    matmul = torch.backends.cuda.matmul
+    # Newer versions of torch have a switch of another name, and refuse to read the old one once that is set.
+    precision = getattr(matmul, "fp32_precision", None)
+    return matmul.allow_tf32 if precision in (None, "none") else precision == "tf32"
 
 
 @functools.cache

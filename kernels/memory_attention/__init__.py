@@ -92,6 +92,8 @@ def _obstacle(query: Tensor, values: Tensor) -> str | None:
     """Why the kernels cannot take these heads and values, if they cannot."""
     if max(query.shape[-1], values.shape[-1]) > WIDEST:
         return f"takes heads and values of up to {WIDEST} channels"
+    if query.shape[-1] % 2:
+        return f"takes heads of an even number of channels, and got {query.shape[-1]}"
     if query.dtype not in DTYPES:
         return f"does not take {query.dtype}"
     return None

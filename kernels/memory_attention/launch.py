@@ -51,6 +51,8 @@ def memory_attention_triton(
     if out.numel() == 0:
         return out
     M = K * N + memory.pointers.shape[1]
+    if M * 2 * half_of(d) >= 2**31:
+        raise ValueError(f"{M} memory tokens of one object are more than the kernels can address; limit its memories")
     config = attention_config(query, d, memory.pages.shape[-1])
     memory = type(memory)(*(x.contiguous() for x in memory))
     weights = [key_weight.contiguous(), _or_any(key_bias, key_weight)]
@@ -59,7 +61,7 @@ def memory_attention_triton(
     count_launch("memory_attention")
     with config.on_device(query):
         rotated = _rotate(query, cos, sin, N)
-        group = max(1, MOST_KEYS // max(1, H * M * rotated.shape[-1] * rotated.element_size()))
+        group = _group(H * M * rotated.shape[-1] * rotated.element_size())
         for start in range(0, B, group):
             some = slice(start, start + group)
             part = memory._replace(
@@ -147,6 +149,15 @@ def splits_for(tiles: int, processors: int, longest: int) -> int:
         return -(-tiles * splits // processors) / splits + 0.01 * splits * tiles / processors
 
     return min(range(1, max(1, min(MOST_SPLITS, longest)) + 1), key=time)
+
+
+def _group(keys: int) -> int:
+    """How many objects' keys, of so many bytes each, are made at once.
+
+    If more than 16, a multiple of it: all groups' tables then begin at multiples of 16 bytes, which Triton tells apart.
+    """
+    group = max(1, MOST_KEYS // max(1, keys))
+    return group if group < 16 else group // 16 * 16
 
 
 def _or_any(bias: Tensor | None, weight: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
+from sam2fast.kernels._autograd import twin_gradients
 from sam2fast.kernels.memory_attention.reference import memory_attention_reference, rope_attention_reference
 
 # Schemas are read off the annotations, and not every supported torch reads `Tensor | None` in them.
@@ -72,21 +73,15 @@ def _memory_attention_twin(query: Tensor, *rest: Any) -> Tensor:
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.numbers = [x for x in inputs if isinstance(x, int)]  # they come last
-    ctx.save_for_backward(*inputs[: len(inputs) - len(ctx.numbers)])
+    tensors = [x for x in inputs if x is None or isinstance(x, Tensor)]
+    ctx.save_for_backward(*tensors)
+    ctx.numbers = inputs[len(tensors) :]  # they come last
 
 
 def _backward_of(twin: Callable[..., Tensor]) -> Callable[[Any, Tensor], tuple[Tensor | None, ...]]:
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = ctx.needs_input_grad
-        leaves = [
-            x if x is None else x.detach().requires_grad_(w) for x, w in zip(ctx.saved_tensors, wanted, strict=False)
-        ]
-        with torch.enable_grad():
-            out = twin(*leaves, *ctx.numbers)
-        chosen = [x for x, w in zip(leaves, wanted, strict=False) if w and x is not None]
-        found = iter(torch.autograd.grad(out, chosen, grad.to(out.dtype), allow_unused=True))
-        return tuple(next(found) if w else None for w in wanted)
+        found = twin_gradients(twin, ctx.saved_tensors, ctx.numbers, ctx.needs_input_grad, grad)
+        return *found, *[None] * len(ctx.numbers)
 
     return backward
 

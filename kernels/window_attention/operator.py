@@ -1,11 +1,12 @@
 """The kernel as an operator of torch; its gradient is that of the torch twin, which is computed again for it."""
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, List, Optional  # noqa: UP035  (what the oldest supported torch reads in a schema)
 
 import torch
 from torch import Tensor
 
+from sam2fast.kernels._autograd import twin_gradients
 from sam2fast.kernels.window_attention.reference import window_attention_reference
 
 
@@ -15,7 +16,7 @@ def window_attention_operator(
     bias: Tensor,
     num_heads: int,
     window_size: int,
-    q_stride: Optional[Sequence[int]],  # noqa: UP045  (not every supported torch reads `| None` in a schema)
+    q_stride: Optional[List[int]],  # noqa: UP006, UP045
 ) -> Tensor:
     from sam2fast.kernels.window_attention.launch import window_attention_triton
 
@@ -39,13 +40,9 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    wanted = ctx.needs_input_grad[:2]
-    leaves = [x.detach().requires_grad_(w) for x, w in zip(ctx.saved_tensors, wanted, strict=True)]
-    with torch.enable_grad():
-        out = window_attention_reference(*leaves, *ctx.rest)
-    chosen = [x for x, w in zip(leaves, wanted, strict=True) if w]
-    found = iter(torch.autograd.grad(out, chosen, grad, allow_unused=True))
-    return *(next(found) if w else None for w in wanted), None, None, None
+    return *twin_gradients(window_attention_reference, ctx.saved_tensors, ctx.rest, ctx.needs_input_grad, grad), *[
+        None
+    ] * 3
 
 
 window_attention_operator.register_autograd(_backward, setup_context=_setup)

@@ -1,10 +1,14 @@
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
 import torch
 
-from sam2fast.kernels import _dispatch
+from sam2fast.kernels import _dispatch, _launch
 from sam2fast.kernels._dispatch import backend, count_launch, current_backend, launches, use_triton
+from sam2fast.kernels._launch import LaunchConfig
 from sam2fast.kernels.connected_components import connected_components
 from sam2fast.kernels.mask_ops import upsample_masks
 
@@ -107,3 +111,47 @@ def test_a_block_holds_for_its_own_thread_only(monkeypatch):
         thread.start()
         thread.join()
     assert seen == ["auto"]
+
+
+# ---- launches ----
+
+
+def test_a_row_for_the_shape_wins_over_one_for_the_gpu(monkeypatch):
+    rows = [
+        LaunchConfig(*key, {"n": n}, {})
+        for n, key in enumerate(
+            [("*", "*", "*"), ("*", "float32", "*"), ("cpu", "*", "*"), ("*", "*", "8x8"), ("cpu", "*", "8x8")]
+        )
+    ]
+    monkeypatch.setattr(_launch, "launch_table", lambda: {"op": rows})
+    x = torch.zeros(1)
+    assert _launch.launch_config("op", x, "8x8").meta["n"] == 4
+    assert _launch.launch_config("op", x, "4x4").meta["n"] == 2
+    monkeypatch.setattr(_launch, "launch_table", lambda: {"op": rows[:4]})
+    assert _launch.launch_config("op", x, "8x8").meta["n"] == 3
+    monkeypatch.setattr(_launch, "launch_table", lambda: {"op": rows[3:4]})
+    with pytest.raises(LookupError, match="no launch configuration of op for .*4x4"):
+        _launch.launch_config("op", x, "4x4")
+
+
+SWITCHES = {
+    "as it is": ("pass", "tf32x3"),
+    "old switch": ("torch.backends.cuda.matmul.allow_tf32 = True", "tf32"),
+    "precision": ("torch.set_float32_matmul_precision('high')", "tf32"),
+    "new switch": ("torch.backends.cuda.matmul.fp32_precision = 'tf32'", "tf32"),
+    "new switch for everything": ("torch.backends.fp32_precision = 'tf32'", "tf32"),
+    "new switch off": ("torch.backends.cuda.matmul.fp32_precision = 'ieee'", "tf32x3"),
+}
+
+
+@pytest.mark.parametrize(("change", "expected"), SWITCHES.values(), ids=SWITCHES.keys())
+def test_fp32_products_follow_torchs_switches(change, expected):
+    """In a process of their own: torch does not let its old and its new switch be mixed."""
+    if "fp32_precision" in change and not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        pytest.skip("this version of torch has the old switch alone")
+    program = f"import torch; {change}; from sam2fast.kernels._launch import product_precision as p; " + (
+        "print(p(torch.float32), p(torch.bfloat16))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.split() == [expected, "ieee"], done.stderr

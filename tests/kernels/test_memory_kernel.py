@@ -245,6 +245,9 @@ def test_what_the_kernels_do_not_take(triton_device):
     x, tables = x[..., :32], rope(4, 32, triton_device)
     with backend("triton"), pytest.raises(RuntimeError, match=r"rope_attention does not take torch\.float64"):
         rope_attention(*[x.double()] * 3, *tables)
+    odd = random_map(1, 1, 16, 33).to(triton_device)
+    with backend("triton"), pytest.raises(RuntimeError, match="takes heads of an even number of channels, and got 33"):
+        rope_attention(odd, odd, odd, *rope(4, 32, triton_device))
     with backend("triton"), pytest.raises(RuntimeError, match="rope_attention has no dropout"):
         rope_attention(x, x, x, *tables, dropout_p=0.1)
 
@@ -357,3 +360,65 @@ def test_every_width_has_a_launch(dtype):
     x = torch.zeros(1, dtype=dtype)
     for d, width in ((256, 64), (256, 256), (128, 64), (128, 128), (96, 32), (32, 32)):
         assert launch.attention_config(x, d, width).meta.keys() == {"BLOCK_M", "BLOCK_N", "CHUNK"}
+
+
+def test_a_group_of_objects_begins_at_aligned_tables(monkeypatch):
+    monkeypatch.setattr(launch, "MOST_KEYS", 1000)
+    assert [launch._group(keys) for keys in (2000, 200, 52, 20, 0)] == [1, 5, 16, 48, 992]
+
+
+@torch.no_grad()
+def test_more_tokens_than_can_be_addressed(triton_device):
+    memory = moved(memory_of(1, m=32), triton_device, torch.float32)
+    table = torch.full((1, 2**22), -1, dtype=torch.int32, device=triton_device)
+    memory = memory._replace(page_table=table, page_time=table)
+    weights = [w.to(triton_device) for w in weights_of(32, 32)]
+    query = random_map(1, 1, 16, 32).to(triton_device)
+    with pytest.raises(ValueError, match="more than the kernels can address"):
+        launch.memory_attention_triton(query, memory, *weights, *rope(4, 32, triton_device))
+
+
+# ---- mixed dtypes, gradients of gradients, graphs ----
+
+
+@torch.no_grad()
+def test_a_bfloat16_query_with_fp32_weights_and_memory(triton_device):
+    """As autocast hands them over."""
+    memory = moved(memory_of(2, 1, m=32, side=8), triton_device, torch.float32)
+    weights = [w.to(triton_device) / w.shape[-1] ** 0.5 for w in weights_of(32, 32)]
+    query = random_map(2, 1, 64, 32).to(triton_device, torch.bfloat16)
+    tables = rope(8, 32, triton_device)
+    exact = written_out(*on_cpu(query, memory, *weights, *tables))
+    rounded = [w.bfloat16() for w in weights]
+    twin = memory_attention_reference(query, moved(memory, triton_device, torch.bfloat16), *rounded, *tables)
+    actual = launch.memory_attention_triton(query, memory, *weights, *tables)
+    check(exact, twin, actual, torch.bfloat16)
+
+
+def test_gradients_of_gradients(triton_device):
+    q, k, v = (random_map(1, 1, 16, 32, seed=i).to(triton_device) for i in range(3))
+    tables = rope(4, 32, triton_device)
+
+    def penalty(name):
+        leaf = q.clone().requires_grad_()
+        with backend(name), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            out = rope_attention(leaf, k, v, *tables)
+            (first,) = torch.autograd.grad(out.square().sum(), leaf, create_graph=True)
+            return torch.autograd.grad(first.square().sum(), leaf)[0]
+
+    assert relative_error(penalty("torch"), penalty("triton")) < 1e-4
+
+
+def test_a_compiled_training_step_with_more_and_more_pointers(triton_device):
+    """From the second number on, it is a symbol."""
+    q, tables = random_map(1, 1, 16, 32).to(triton_device), rope(4, 32, triton_device)
+    torch._dynamo.reset()
+    compiled = torch.compile(rope_attention, backend="aot_eager", fullgraph=True)
+    for pointers in (0, 4, 6):
+        k = random_map(1, 1, 16 + pointers, 32, seed=1).to(triton_device)
+        leaf = q.clone().requires_grad_()
+        with backend("triton"):
+            compiled(leaf, k, k, *tables, pointers).sum().backward()
+        expected = q.clone().requires_grad_()
+        rope_attention_reference(expected, k, k, *tables, pointers).sum().backward()
+        assert relative_error(expected.grad, leaf.grad) < 1e-4

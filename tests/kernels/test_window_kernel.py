@@ -194,6 +194,14 @@ def test_gradients_take_the_twin_unless_forced(triton_device):
     assert launches["window_attention"] == before + 1
 
 
+def test_only_the_bias_wants_a_gradient(triton_device):
+    """Without padding the result does not depend on it."""
+    qkv, bias = inputs(CASES["tiny, 4"], triton_device, torch.float32)
+    with backend("triton"):
+        window_attention(qkv, bias.requires_grad_(), 2, 4).sum().backward()
+    assert bias.grad is None or not bias.grad.any()
+
+
 @pytest.mark.parametrize("stride", [None, [2, 2]])
 def test_the_operator_is_well_formed(triton_device, stride):
     """Schema, fake result, autograd registration, tracing."""
