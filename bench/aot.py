@@ -146,9 +146,19 @@ def cases(ops: list[str]) -> Iterator[tuple[str, LaunchConfig, Compilation]]:
 
 
 def targets_of(config: LaunchConfig, rows: list[LaunchConfig], wanted: list[str]) -> list[str]:
-    """A row for one GPU is compiled for it alone, a row for any GPU for those that have no such row of their own."""
-    own = {row.arch for row in rows if row[1:3] == config[1:3]}
-    return [target for target in wanted if config.arch == target or (config.arch == ANY and target not in own)]
+    """The targets on which some shape and dtype is launched with this row.
+
+    If any is, then the row's own; where the row says ``*``, one that no row names, for which fewer rows compete.
+    """
+    return [target for target in wanted if chosen(rows, target, config.dtype, config.shape) == config]
+
+
+def chosen(rows: list[LaunchConfig], arch: str, dtype: str, shape: str) -> LaunchConfig | None:
+    """The row that ``launch_config`` takes on this GPU, if any; ``*`` is a dtype or shape that no row names."""
+    fitting = [
+        row for row in rows if row.arch in (ANY, arch) and row.dtype in (ANY, dtype) and row.shape in (ANY, shape)
+    ]
+    return max(fitting, key=lambda row: (row.shape != ANY, row.arch != ANY, row.dtype != ANY), default=None)
 
 
 def compile_all(work: list[tuple[str, LaunchConfig, Compilation, str]], jobs: int) -> Iterator[Result]:

@@ -1,4 +1,4 @@
-"""Ways of computing attention to the memory bank, and of a frame to itself, that are measured beside ours."""
+"""Ways of computing attention to the memory bank, of a frame to itself, and in windows, measured beside ours."""
 
 import functools
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from inputs import MemoryArguments
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from sam2fast.kernels._dispatch import backend, use_triton
 from sam2fast.kernels.memory_attention import (
     apply_rope,
     memory_attention,
@@ -17,6 +18,7 @@ from sam2fast.kernels.memory_attention import (
     rope_attention,
     rope_attention_reference,
 )
+from sam2fast.kernels.window_attention import window_attention
 
 Call = Callable[[], Tensor]
 
@@ -63,14 +65,14 @@ def if_scores_fit(call: Call, scores: int, device: torch.device) -> Call:
 def by_backend(name: str, call: Call, scores: int, device: torch.device) -> dict[str, Call]:
     """``call`` with each of torch's own ways of scaled dot product attention."""
 
-    def under(backend: SDPBackend) -> Call:
+    def under(way: SDPBackend) -> Call:
         def run() -> Tensor:
-            with sdpa_kernel(backend):
+            with sdpa_kernel(way):
                 return call()
 
-        return may_refuse(if_scores_fit(run, scores, device) if backend == SDPBackend.MATH else run)
+        return may_refuse(if_scores_fit(run, scores, device) if way == SDPBackend.MATH else run)
 
-    return {f"{name} {backend.name}": under(backend) for backend in BACKENDS}
+    return {f"{name} {way.name}": under(way) for way in BACKENDS}
 
 
 def published_object(
@@ -115,6 +117,13 @@ def published(arguments: MemoryArguments, one: Callable[..., Tensor] = published
     return call
 
 
+def in_float32(arguments: MemoryArguments) -> MemoryArguments:
+    """The same values; what is stored in fewer bits is widened."""
+    query, memory, *rest = arguments
+    wide = [x.float() for x in rest]
+    return MemoryArguments(query.float(), memory._replace(pages=memory.pages.float()), *wide)
+
+
 def compiled(arguments: MemoryArguments) -> dict[str, Call]:
     """The published way through torch's compiler as a whole, and with the compiler's own attention kernel alone."""
     from torch.nn.attention.flex_attention import flex_attention
@@ -139,14 +148,16 @@ def memory_ways(arguments: MemoryArguments, device: torch.device) -> dict[str, C
     return ways | (compiled(arguments) if device.type == "cuda" else {})
 
 
+def rotated_before(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor) -> Call:
+    """Self-attention by torch's own, of what is rotated now."""
+    rotated = [apply_rope(x, cos, sin) for x in (query, key)]
+    return lambda: F.scaled_dot_product_attention(*rotated, value)
+
+
 def rope_ways(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor) -> dict[str, Call]:
     """Self-attention by subject; torch's own attention finds queries and keys rotated already."""
-    rotated = [apply_rope(x, cos, sin) for x in (query, key)]
     arguments = query, key, value, cos, sin
-
-    def call() -> Tensor:
-        return F.scaled_dot_product_attention(*rotated, value)
-
+    call = rotated_before(*arguments)
     ways: dict[str, Call] = {
         "rotated before, SDPA": call,
         "sam2fast": lambda: rope_attention(*arguments),
@@ -154,3 +165,36 @@ def rope_ways(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tenso
     }
     scores = query.shape[:-1].numel() * key.shape[2]
     return ways | by_backend("rotated before, SDPA", call, scores, query.device)
+
+
+def window_ways(qkv: Tensor, bias: Tensor, heads: int, window: int, pooled: bool) -> dict[str, Call]:
+    """Attention in windows by subject: the dispatcher's choice, which for a whole map may be SDPA, and our kernel."""
+    arguments = qkv, bias, heads, window, (2, 2) if pooled else None
+
+    def triton() -> Tensor:
+        with backend("triton"):
+            return window_attention(*arguments)
+
+    ways: dict[str, Call] = {
+        "SDPA": lambda: cut_out_windows(qkv, bias, heads, window, pooled),
+        "sam2fast": lambda: window_attention(*arguments),
+    }
+    return ways | ({"triton": triton} if qkv.is_cuda and use_triton("window_attention", qkv, bias) else {})
+
+
+def cut_out_windows(qkv: Tensor, bias: Tensor, heads: int, window: int, pooled: bool) -> Tensor:
+    """Attention by SDPA on windows that are cut out of the map, padded where they must be, and put back."""
+    B, H, W, channels = qkv.shape
+    height, width = window or H, window or W
+    if H % height or W % width:
+        padded = bias.expand(B, H + -H % height, W + -W % width, -1).contiguous()
+        padded[:, :H, :W] = qkv
+        qkv = padded
+    tiles = qkv.unflatten(2, (-1, width)).unflatten(1, (-1, height)).transpose(2, 3)  # (B, rows, columns, h, w, 3·C)
+    query, key, value = tiles.split(channels // 3, dim=-1)
+    if pooled:
+        query = query.unflatten(4, (-1, 2)).unflatten(3, (-1, 2)).amax((4, 6))
+        H, W = H // 2, W // 2
+    q, k, v = (x.flatten(3, 4).unflatten(-1, (heads, -1)).flatten(0, 2).transpose(1, 2) for x in (query, key, value))
+    out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(query.shape).transpose(2, 3)
+    return out.flatten(3, 4).flatten(1, 2)[:, :H, :W]

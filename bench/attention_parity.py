@@ -1,8 +1,11 @@
-"""Attention's kernels against their torch twins in float64, on random banks of memory with gaps."""
+"""Attention's kernels against their torch twins in float64, on random banks of memory with gaps.
+
+``window_parity`` does the same for attention in windows.
+"""
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +26,7 @@ from sam2fast.testing import relative_error
 FLOAT32, SLACK = 1e-4, 2.0
 MOMENTS = 7
 Rows = list[dict[str, Any]]
+NOTHING_RUN = {"inputs": 0, "runs": 0, "wrong": 0, "largest error": 0.0, "of the twin's": 0.0}
 
 
 class Plan(NamedTuple):
@@ -49,8 +53,7 @@ class Draw(NamedTuple):
 
     exact: Tensor  # float64
     twin: Tensor  # the twin in the dtype that is checked
-    by_dispatcher: Callable[[], Tensor]
-    by_splits: Callable[[int], Tensor]
+    kernel: Callable[[int | None], Tensor]  # by the number of splits, where the op has any
     shape: str
 
 
@@ -87,27 +90,36 @@ def _row(
     device: torch.device,
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"op": op, "dtype": str(dtype).removeprefix("torch."), "widths": "{}/{}".format(*widths)}
-    row |= {"inputs": 0, "runs": 0, "wrong": 0, "largest error": 0.0, "of the twin's": 0.0}
+    row |= NOTHING_RUN
     for side in plan.sides:
-        outcomes, twin = [], 0.0
-        for objects in [objects for objects in plan.objects for _ in range(plan.draws)]:
-            draw = make(objects, side, *widths, dtype, plan, generator, device)
-            # The largest of one small input would be a matter of luck.
-            twin = max(twin, relative_error(draw.exact, draw.twin), key=_nan_last)
-            outcomes += [_two_runs(op, draw, splits, plan.poison) for splits in plan.splits]
-            row["inputs"] += 1
-        allowed = FLOAT32 if dtype == torch.float32 else SLACK * twin
-        for outcome in outcomes:
-            row["runs"] += 2
-            row["largest error"] = max(row["largest error"], outcome.error, key=_nan_last)
-            row["of the twin's"] = max(row["of the twin's"], outcome.error / twin if twin else 0.0, key=_nan_last)
-            if not (outcome.repeated and outcome.error <= allowed):
-                row["wrong"] += 1
-                print(f"WRONG: {row['dtype']} {outcome}, allowed {allowed:.3g}", flush=True)
+        draws = (
+            make(objects, side, *widths, dtype, plan, generator, device)
+            for objects in plan.objects
+            for _ in range(plan.draws)
+        )
+        add_group(row, op, draws, plan.splits, plan.poison)
     return {**row, "seed": generator.initial_seed()}
 
 
-def _nan_last(value: float) -> float:
+def add_group(row: dict[str, Any], op: str, draws: Iterable[Draw], splits: Sequence[int | None], poison: bool) -> None:
+    """Runs draws of like size and adds them to the row; the twin's largest error on any of them is the measure."""
+    outcomes, twin = [], 0.0
+    for draw in draws:
+        # The largest of one small input would be a matter of luck.
+        twin = max(twin, relative_error(draw.exact, draw.twin), key=nan_last)
+        outcomes += [_two_runs(op, draw, count, poison) for count in splits]
+        row["inputs"] += 1
+    allowed = FLOAT32 if row["dtype"] == "float32" else SLACK * twin
+    for outcome in outcomes:
+        row["runs"] += 2
+        row["largest error"] = max(row["largest error"], outcome.error, key=nan_last)
+        row["of the twin's"] = max(row["of the twin's"], outcome.error / twin if twin else 0.0, key=nan_last)
+        if not (outcome.repeated and outcome.error <= allowed):
+            row["wrong"] += 1
+            print(f"WRONG: {row['dtype']} {outcome}, allowed {allowed:.3g}", flush=True)
+
+
+def nan_last(value: float) -> float:
     """A key by which NaN is the largest of all."""
     return value if value == value else float("inf")
 
@@ -120,7 +132,7 @@ def _two_runs(op: str, draw: Draw, splits: int | None, poison: bool) -> Outcome:
     """
     before = launches[op]
     with backend("triton"), poisoned() if poison else contextlib.nullcontext():
-        runs = [draw.by_dispatcher() if splits is None else draw.by_splits(splits) for _ in range(2)]
+        runs = [draw.kernel(splits) for _ in range(2)]
     if launches[op] != before + 2:
         raise RuntimeError("the kernel was not launched")
     repeated = torch.equal(*runs) and runs[0].dtype == draw.twin.dtype
@@ -138,7 +150,7 @@ def poisoned() -> Iterator[None]:
         torch.set_deterministic_debug_mode(before)
 
 
-def _integer(low: int, high: int, generator: torch.Generator) -> int:
+def integer(low: int, high: int, generator: torch.Generator) -> int:
     """Both ends included."""
     return int(torch.randint(low, high + 1, (), generator=generator))
 
@@ -156,17 +168,20 @@ def memory_draw(
     """Banks of different length, of several objects one empty; queries of their own or, as often, the same for all."""
     from sam2fast.kernels.memory_attention.launch import memory_attention_triton
 
-    K, L = _integer(*plan.slots, generator), _integer(0, plan.pointers, generator)
+    K, L = integer(*plan.slots, generator), integer(0, plan.pointers, generator)
     memory, filled = bank_with_gaps(objects, K, L, side, m, dtype, plan.pages, generator, device)
-    seed, asking = _integer(0, 2**31, generator), (1, objects)[_integer(0, 1, generator)]
+    seed, asking = integer(0, 2**31, generator), (1, objects)[integer(0, 1, generator)]
     query = random(asking, side * side, 1, d, device=device, dtype=dtype, seed=seed).transpose(1, 2)
     weights = projections(d, m, device, dtype, seed)
     arguments = MemoryArguments(query, memory, *weights, *rope_tables(side, d, device))
+
+    def kernel(splits: int | None) -> Tensor:
+        return memory_attention(*arguments) if splits is None else memory_attention_triton(*arguments, splits=splits)
+
     return Draw(
         memory_in_float64(arguments),
         memory_attention_reference(*arguments),
-        lambda: memory_attention(*arguments),
-        lambda splits: memory_attention_triton(*arguments, splits=splits),
+        kernel,
         f"{asking} queries, side {side}, {d}/{m}, {K} slots with {filled}, {L} pointers "
         f"with {memory.pointer_valid.sum(1).tolist()}",
     )
@@ -188,11 +203,11 @@ def bank_with_gaps(
     Returns:
         The bank, and how many pages each object has.
     """
-    N, seed = side * side, _integer(0, 2**31, generator)
-    filled = [_integer(0, min(K, most), generator) for _ in range(objects)]
-    counts = [_integer(0, L, generator) for _ in range(objects)]
+    N, seed = side * side, integer(0, 2**31, generator)
+    filled = [integer(0, min(K, most), generator) for _ in range(objects)]
+    counts = [integer(0, L, generator) for _ in range(objects)]
     if objects > 1:
-        empty = _integer(0, objects - 1, generator)
+        empty = integer(0, objects - 1, generator)
         filled[empty] = counts[empty] = 0
     rows = torch.randperm(sum(filled) + 3, generator=generator)
     taken = rows[: sum(filled)].split(filled)
@@ -246,9 +261,9 @@ def rope_draw(
     from sam2fast.kernels.memory_attention.launch import rope_attention_triton
 
     maps, unrotated, width = 1, 0, d
-    if _integer(0, 1, generator):
-        maps, unrotated, width = 2, _integer(0, plan.pointers, generator), m
-    N, seed = side * side, _integer(0, 2**31, generator)
+    if integer(0, 1, generator):
+        maps, unrotated, width = 2, integer(0, plan.pointers, generator), m
+    N, seed = side * side, integer(0, 2**31, generator)
     shapes = (N, d), (maps * N + unrotated, d), (maps * N + unrotated, width)
     # Heads are split off projections, so that they are the inner axis.
     made = [
@@ -256,11 +271,16 @@ def rope_draw(
         for i, (rows, columns) in enumerate(shapes)
     ]
     tables = rope_tables(side, d, device)
+
+    def kernel(splits: int | None) -> Tensor:
+        if splits is None:
+            return rope_attention(*made, *tables, unrotated)
+        return rope_attention_triton(*made, *tables, unrotated, splits=splits)
+
     each = [[x[b : b + 1].double() for x in made] for b in range(objects)]
     return Draw(
         torch.cat([rope_attention_reference(*own, *tables, unrotated) for own in each]),
         rope_attention_reference(*made, *tables, unrotated),
-        lambda: rope_attention(*made, *tables, unrotated),
-        lambda splits: rope_attention_triton(*made, *tables, unrotated, splits=splits),
+        kernel,
         f"{objects} objects, side {side}, {d}/{width}, {maps} maps and {unrotated} keys without a position",
     )

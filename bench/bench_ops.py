@@ -28,7 +28,8 @@ def test_op(benchmark, case, subject):
     with torch.no_grad():
         calls = dict(case.prepare(DEVICE))
         # Whatever is timed, and what it is compared with.
-        calls = check(case, {name: call for name, call in calls.items() if name in (subject, next(iter(calls)))})
+        wanted = {name: call for name, call in calls.items() if name in (subject, next(iter(calls)))}
+        calls = check(case, wanted, DEVICE)
         if subject not in calls:
             pytest.skip("does not take this shape here")
 

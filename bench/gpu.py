@@ -1,6 +1,7 @@
 """Proof and figures from a CUDA machine, in parts of a few minutes each; saved as they come.
 
-    make gpu PART=parity     every kernel against its twin, on thousands of random inputs (GPU=--quick: on fewer)
+    make gpu PART=parity     every kernel against its twin, on thousands of random inputs (GPU=--quick: on fewer;
+                             GPU="--only window_attention": one of OPS)
     make gpu PART=micro      every op of the registry, beside what else computes it
     make gpu PART=sanitize   the parity part, small, under compute-sanitizer's memory and race checkers
 
@@ -27,12 +28,15 @@ import torch
 from attention_parity import QUICK, attention_parity
 from measure import Limits, measure, measure_limits
 from registry import Case, WrongResultError, cases, check
+from window_parity import QUICK as QUICK_WINDOWS
+from window_parity import window_parity
 
 from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.kernels.connected_components import connected_components, connected_components_reference
 
 RESULTS = Path(__file__).parent / "results"
 RANDOM_MASKS = 10_000
+OPS = ("connected_components", "memory_attention", "window_attention")  # of the parity part
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -144,6 +148,27 @@ def parity(device: torch.device, report: Report, masks: int, side: int = 300, ba
     return wrong == 0
 
 
+def all_parity(device: torch.device, report: Report, arguments: argparse.Namespace) -> bool:
+    """The parity of every op that is asked for; of ``memory_attention`` with ``rope_attention``.
+
+    Raises:
+        SystemExit: none is.
+    """
+    of_attention, of_windows = (
+        functools.partial(report.save, f"parity of {name}") for name in ("attention", "windows")
+    )
+    quick = arguments.quick
+    runs = (
+        lambda: parity(device, report, arguments.masks, arguments.side, arguments.batch),
+        lambda: attention_parity(device, of_attention, QUICK if quick else None),
+        lambda: window_parity(device, of_windows, QUICK_WINDOWS if quick else None),
+    )
+    results = [run() for op, run in zip(OPS, runs, strict=True) if arguments.only in op]
+    if not results:
+        raise SystemExit(f"nothing is checked: {arguments.only!r} is in none of {', '.join(OPS)}")
+    return all(results)
+
+
 def sanitize(report: Report) -> bool:
     """Runs a small parity part under each checker; says so where compute-sanitizer is not installed.
 
@@ -186,7 +211,7 @@ def micro(device: torch.device, report: Report, only: str) -> bool:
 def case_rows(case: Case, device: torch.device, limits: Limits) -> list[dict[str, Any]]:
     rows = []
     with torch.no_grad():
-        for subject, call in check(case, case.prepare(device)).items():
+        for subject, call in check(case, case.prepare(device), device).items():
             t = measure(call, device)
             row = {"op": case.op, "shape": case.shape, "dtype": case.dtype, "subject": subject}
             row |= {"p20 ms": t.p20, "p50 ms": t.p50, "p80 ms": t.p80, "wall ms": t.wall}
@@ -205,7 +230,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=300, help="largest side of a mask of the parity part")
     parser.add_argument("--batch", type=int, default=64, help="most masks at once in the parity part")
     parser.add_argument("--quick", action="store_true", help="few and small inputs of attention in the parity part")
-    parser.add_argument("--only", default="", help="cases of the micro part whose name has this text")
+    parser.add_argument(
+        "--only", default="", help=f"cases of the micro part, or of {', '.join(OPS)} in the parity part, with this text"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
@@ -213,9 +240,7 @@ def main() -> None:
         raise SystemExit("there is no CUDA here; --device cpu runs the micro part on the CPU")
     report = Report(device, arguments.out)
     if arguments.part == "parity":
-        right = parity(device, report, arguments.masks, arguments.side, arguments.batch)
-        save = functools.partial(report.save, "parity of attention")
-        right = attention_parity(device, save, QUICK if arguments.quick else None) and right
+        right = all_parity(device, report, arguments)
     elif arguments.part == "sanitize":
         right = sanitize(report)
     else:

@@ -1,5 +1,6 @@
 """The measuring tools: a wrong result gets no time, reports are whole, the launch table is rewritten alike."""
 
+import argparse
 import dataclasses
 import itertools
 import json
@@ -9,12 +10,17 @@ import gpu
 import pytest
 import torch
 import tune
-from attention import RefusedError, by_backend, may_refuse
+import window_parity
+from attention import RefusedError, by_backend, cut_out_windows, may_refuse
 from attention_parity import Plan
+from inputs import full_bank, random
 from measure import measure
-from registry import WrongResultError, cases, check, memory_case
+from registry import WrongResultError, attention_case, cases, check, expectation, memory_case
 
 from sam2fast.kernels._launch import LaunchConfig, launch_table
+from sam2fast.kernels.memory_attention import memory_attention
+from sam2fast.kernels.window_attention import window_attention_reference
+from sam2fast.testing import relative_error
 
 CPU = torch.device("cpu")
 
@@ -31,13 +37,53 @@ def test_names_are_unique():
 def test_a_wrong_subject_is_refused():
     case = small_case()
     calls = dict(case.prepare(CPU))
-    check(case, calls)
+    check(case, calls, CPU)
     calls["sam2fast"] = lambda right=calls["sam2fast"]: right() * 1.01
     with pytest.raises(WrongResultError, match="sam2fast differs from F.linear"):
-        check(case, calls)
+        check(case, calls, CPU)
     calls["sam2fast"] = lambda: torch.full((2048, 384), float("nan"))
     with pytest.raises(WrongResultError):
-        check(case, calls)
+        check(case, calls, CPU)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@torch.no_grad()
+def test_a_dropped_block_of_keys_is_refused(dtype):
+    """The 64 pointers, beside 7 x 256 keys of maps; in bfloat16 the comparison with fp32 tells."""
+    case = memory_case(1, 7, dtype, side=16)
+    calls = case.prepare(CPU)
+    assert "sam2fast" in check(case, calls, CPU)
+    arguments = full_bank(1, 7, 64, 16, 256, 64, CPU, dtype)
+    memory = arguments.memory._replace(pointer_valid=torch.zeros(1, 64, dtype=torch.bool))
+    wrong = {**calls, "sam2fast": lambda: memory_attention(*arguments._replace(memory=memory))}
+    with pytest.raises(WrongResultError, match="sam2fast differs"):
+        check(case, wrong, CPU)
+
+
+def test_a_yardstick_far_from_itself_in_fp32_is_refused():
+    case = memory_case(1, 1, torch.bfloat16, side=4, d=32, m=16)
+    calls = {"broken": lambda: torch.zeros(1, 16, 32)}
+    with pytest.raises(WrongResultError, match="broken differs from itself in fp32 by"):
+        expectation(case, calls, CPU)
+
+
+@pytest.mark.parametrize(
+    ("side", "window", "pooled"), [(8, 4, False), (10, 4, True), (6, 0, False), (6, 0, True), (9, 4, True)], ids=str
+)
+@torch.no_grad()
+def test_windows_that_are_cut_out(side, window, pooled):
+    qkv, bias = random(2, side, side + 4, 48, device=CPU), random(48, device=CPU, seed=1)
+    expected = window_attention_reference(qkv, bias, 2, window, (2, 2) if pooled else None)
+    assert relative_error(expected, cut_out_windows(qkv, bias, 2, window, pooled)) < 1e-5
+
+
+@torch.no_grad()
+def test_pooled_windows_are_measured():
+    assert sum(case.name.endswith(("96 pooled float32", "96 pooled bfloat16")) for case in cases()) == 4
+    whole, pooled = (attention_case(10, 4, 2, 16, torch.float32, flag) for flag in (False, True))
+    assert pooled.flops * 4 == whole.flops and pooled.bytes / whole.bytes == 3.25 / 4
+    assert list(check(pooled, pooled.prepare(CPU), CPU)) == ["SDPA", "sam2fast"]
+    assert whole.launch == "*" and attention_case(8, 0, 2, 16, torch.float32).launch == "global"
 
 
 def test_a_subject_that_refuses_is_left_out(capsys):
@@ -45,7 +91,7 @@ def test_a_subject_that_refuses_is_left_out(capsys):
     calls = dict(case.prepare(CPU)) | {"picky": may_refuse(lambda: torch.zeros(2) @ torch.zeros(3))}
     with pytest.raises(RefusedError, match="RuntimeError: .*size"):
         calls["picky"]()
-    assert list(check(case, calls)) == ["F.linear", "sam2fast"]
+    assert list(check(case, calls, CPU)) == ["F.linear", "sam2fast"]
     assert "picky is left out: RuntimeError" in capsys.readouterr().out
 
 
@@ -53,7 +99,7 @@ def test_a_subject_that_refuses_is_left_out(capsys):
 @torch.no_grad()
 def test_every_way_of_memory_attention_agrees(dtype):
     case = memory_case(3, 2, dtype, side=6, d=32, m=16)
-    able = check(case, case.prepare(CPU))
+    able = check(case, case.prepare(CPU), CPU)
     assert {"sam2fast", "torch twin", "projected values, SDPA MATH"} < set(able)
 
 
@@ -177,6 +223,74 @@ class TestParityOfAttention:
         assert not memory.pointer_valid[filled.index(0)].any() or filled.count(0) > 1
 
 
+class TestParityOfWindows:
+    PLAN = window_parity.QUICK._replace(
+        windows=(4, 7, 0),
+        dtypes=(torch.float32,),
+        widths=(8, 24),
+        real=((8, 4, 2, 24, True), (8, 7, 1, 8, False)),
+        poison=True,
+    )
+
+    def rows(self, device, plan=PLAN):
+        saved = []
+        right = window_parity.window_parity(device, lambda rows: saved.append(list(rows)), plan)
+        return right, saved[-1]
+
+    def test_rows(self, triton_device):
+        """A row for each dtype and window, of the real maps and the small ones; each ran twice."""
+        right, rows = self.rows(triton_device, self.PLAN._replace(dtypes=(torch.float32, torch.bfloat16)))
+        assert right
+        assert [(row["dtype"], row["window"]) for row in rows] == [
+            *itertools.product(("float32", "bfloat16"), (4, 7, 0))
+        ]
+        assert [row["inputs"] for row in rows] == [3, 3, 2] * 2
+        for row in rows:
+            assert row["runs"] == 2 * row["inputs"] and row["wrong"] == 0
+            assert 0 < row["largest error"] < (1e-5 if row["dtype"] == "float32" else 0.1)
+
+    @pytest.mark.parametrize("changes", [[1e-3], [float("nan")], [0, 3e-6]], ids=["wrong", "NaN", "race"])
+    def test_a_wrong_kernel_is_seen(self, triton_device, monkeypatch, changes):
+        from sam2fast.kernels.window_attention import launch
+
+        right, more = launch.window_attention_triton, itertools.cycle(changes)
+        monkeypatch.setattr(launch, "window_attention_triton", lambda *inputs: right(*inputs) + next(more))
+        right, rows = self.rows(triton_device)
+        assert not right and [row["wrong"] for row in rows] == [row["inputs"] for row in rows]
+
+    def test_all_shapes_can_be_launched(self):
+        """Random ones have queries, fit what the kernel takes, and are of every kind."""
+        plan = window_parity.Plan(draws=200)
+        for window in plan.windows:
+            shapes = list(window_parity.small_shapes(window, plan, torch.Generator().manual_seed(0)))
+            for shape in shapes:
+                stride = 2 if shape.pooled else 1
+                assert shape.height // stride and shape.width // stride and shape.d in plan.widths
+                assert not shape.pooled or window % 2 == 0
+                assert window or not shape.pooled or shape.height % 2 == shape.width % 2 == 0
+            assert {shape.pooled for shape in shapes} == ({False} if window == 7 else {False, True})
+            assert {1, 2} <= {shape.height for shape in shapes} and any(s.height != s.width for s in shapes)
+
+    def test_real_maps(self):
+        plan = window_parity.Plan()
+        assert {own for _, own, *_ in plan.real} == set(plan.windows)
+        assert {d for *_, d, _ in plan.real} == {56, 72, 96}
+
+
+def test_parity_of_chosen_ops(monkeypatch, tmp_path):
+    ran = []
+    for name in ("parity", "attention_parity", "window_parity"):
+        monkeypatch.setattr(gpu, name, lambda *_, name=name: ran.append(name) or name != "window_parity")
+    arguments = argparse.Namespace(masks=1, side=1, batch=1, quick=True, only="")
+    assert not gpu.all_parity(CPU, gpu.Report(CPU, tmp_path), arguments)
+    assert ran == ["parity", "attention_parity", "window_parity"]
+    arguments.only = "memory"
+    assert gpu.all_parity(CPU, gpu.Report(CPU, tmp_path), arguments) and ran[3:] == ["attention_parity"]
+    arguments.only = "nothing"
+    with pytest.raises(SystemExit, match="nothing is checked"):
+        gpu.all_parity(CPU, gpu.Report(CPU, tmp_path), arguments)
+
+
 def test_sanitize_part_says_when_it_cannot(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu.shutil, "which", lambda name: None)
     report = gpu.Report(CPU, tmp_path)
@@ -214,7 +328,7 @@ class TestLaunchTable:
         assert twice["connected_components"][0] == table["connected_components"][0]
         assert twice["connected_components"][1]["meta"] == {"BLOCK": 512}
 
-    def tune(self, tmp_path, monkeypatch, time_of, *arguments):
+    def tune(self, tmp_path, monkeypatch, time_of, *arguments, prepared=()):
         """Rows of the table after tuning, and before."""
         path = tmp_path / "table.json"
         before = tune.TABLE.read_text()
@@ -222,7 +336,7 @@ class TestLaunchTable:
         monkeypatch.setattr(tune, "TABLE", path)
         monkeypatch.setattr(tune, "architecture", lambda device: "sm_90")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(tune, "trials", lambda search, device: [])
+        monkeypatch.setattr(tune, "trials", lambda search, device: prepared)
         monkeypatch.setattr(tune, "time_of", time_of)
         monkeypatch.setattr("sys.argv", ["tune.py", *arguments])
         tune.main()
@@ -250,6 +364,31 @@ class TestLaunchTable:
         key = lambda row: (row["arch"], row["dtype"], row["shape"])  # noqa: E731
         assert len({key(row) for row in after}) == len(after)
 
+    @pytest.mark.parametrize(("factor", "sdpa"), [(0.5, 0), (1.5, 1)])
+    def test_whole_maps_are_left_to_torch_if_it_is_faster(self, tmp_path, monkeypatch, capsys, factor, sdpa):
+        """By the time of the best kernel over that of the yardstick."""
+        slower = lambda op, config, *rest: factor + (config.meta["BLOCK_M"] != 64)  # noqa: E731
+        arguments = "--op", "window_attention", "--shape", "global", "--dtype", "float32"
+        tables = self.tune(tmp_path, monkeypatch, slower, *arguments, prepared=[None])
+        after, before = (rows["window_attention"] for rows in tables)
+        (row,) = [row for row in after if row not in before]
+        assert (row["arch"], row["shape"]) == ("sm_90", "global")
+        assert row["meta"]["BLOCK_M"] == 64 and row["meta"]["SDPA"] == sdpa
+
+    def test_windows_are_tuned_together_and_apart_from_whole_maps(self, monkeypatch):
+        monkeypatch.setattr(tune, "measure", lambda *_, **__: argparse.Namespace(p50=1.0))
+        monkeypatch.setattr(tune, "expectation", lambda *_: None)
+        found = [case for case in cases() if case.op == "window_attention"]
+        monkeypatch.setattr(tune, "cases", lambda: [dataclasses.replace(c, prepare=self.prepared) for c in found])
+        for search in tune.SEARCHES:
+            if search.op == "window_attention":
+                names = [trial.case.name for trial in tune.trials(search, CPU)]
+                assert len(names) == (1 if search.shape == "global" else 6)
+                assert all(("window 0" in name) == (search.shape == "global") for name in names)
+
+    def prepared(self, device):
+        return dict.fromkeys(("SDPA", "sam2fast", "triton"), lambda: None)
+
     def test_attention_is_tuned_where_cases_are(self):
         for search in tune.SEARCHES:
             classes = {(case.dtype, case.launch) for case in cases() if case.op in search.cases}
@@ -258,7 +397,7 @@ class TestLaunchTable:
     def test_time_of_a_candidate(self, monkeypatch):
         case, config = small_case(), LaunchConfig("*", "*", "*", {"BLOCK": 64}, {})
         right = case.prepare(CPU)["sam2fast"]
-        trial = tune.Trial(case, right, right, 1.0)
+        trial = tune.Trial(case, expectation(case, case.prepare(CPU), CPU), right, 1.0)
         with pytest.raises(RuntimeError, match="was not launched"):
             tune.time_of("connected_components", config, [trial], CPU)
         wrong = trial._replace(ours=lambda: right() + 1)
@@ -288,10 +427,55 @@ class TestLaunchTable:
         monkeypatch.setattr(_launch, "launch_table", lambda: {"op": rows})
         asked = [(torch.uint8, "*"), (torch.bfloat16, "*"), (torch.float32, "large")]
         found = [_launch.launch_config("op", torch.zeros(1, dtype=d), s).meta["BLOCK"] for d, s in asked]
-        assert found == [2, 3, 2]
+        assert found == [2, 3, 5]
         monkeypatch.setattr(_launch, "launch_table", lambda: {"op": rows[3:4]})
         with pytest.raises(LookupError, match="no launch configuration of op"):
             _launch.launch_config("op", torch.zeros(1))
+
+    def test_rows_are_compiled_where_they_are_launched(self, monkeypatch):
+        """For the targets on which some dtype and shape takes them, named or not."""
+        from sam2fast.kernels import _launch
+
+        aot = self.aot(monkeypatch)
+        names = ("*", "sm_80", "sm_90"), ("*", "float32", "float16"), ("*", "a", "b")
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(50):
+            every = [LaunchConfig(*name, {"BLOCK": i}, {}) for i, name in enumerate(itertools.product(*names))]
+            rows = [every[i] for i in torch.randperm(len(every), generator=generator)[:7].tolist()]
+            monkeypatch.setattr(_launch, "launch_table", lambda rows=rows: {"op": rows})
+            for target in ("sm_80", "sm_90", "sm_100"):
+                monkeypatch.setattr(_launch, "architecture", lambda device, target=target: target)
+                launched = self.launched(_launch)
+                compiled = [row.meta["BLOCK"] for row in rows if aot.targets_of(row, rows, [target])]
+                assert sorted(compiled) == sorted(launched)
+
+    def aot(self, monkeypatch):
+        pytest.importorskip("triton")  # before the environment says that it is not interpreted
+        monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+        import aot
+
+        return aot
+
+    def launched(self, module):
+        """The rows taken by any dtype and shape, among them some that no row names."""
+        found = set()
+        for dtype, shape in itertools.product((torch.float32, torch.float16, torch.uint8), ("a", "b", "another")):
+            try:
+                found.add(module.launch_config("op", torch.zeros(1, dtype=dtype), shape).meta["BLOCK"])
+            except LookupError:
+                continue
+        return found
+
+    def test_a_row_of_a_shape_is_compiled_for_every_target_without_its_own(self, monkeypatch):
+        wanted = ["sm_80", "sm_90", "gfx942"]
+        rows = [
+            LaunchConfig("*", "bfloat16", "*", {"BLOCK": 1}, {}),
+            LaunchConfig("sm_80", "bfloat16", "*", {"BLOCK": 2}, {}),
+            LaunchConfig("*", "bfloat16", "256x64", {"BLOCK": 3}, {}),
+            LaunchConfig("sm_90", "bfloat16", "256x64", {"BLOCK": 4}, {}),
+        ]
+        targets = [self.aot(monkeypatch).targets_of(row, rows, wanted) for row in rows]
+        assert targets == [["sm_90", "gfx942"], ["sm_80"], ["sm_80", "gfx942"], ["sm_90"]]
 
     def test_every_op_has_a_row_for_unknown_gpus(self):
         for rows in launch_table().values():
