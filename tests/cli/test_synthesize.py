@@ -159,10 +159,8 @@ def test_teacher_makes_cutouts_first(run, picture, tmp_path, model, monkeypatch)
     picture("photos/a.png")
     picture("photos/b.jpg")
     # Weights that were never trained find nothing they are sure of.
-    lax = functools.partial(
-        teacher.teach_cutouts, points_per_side=2, least_iou=-99, least_stability=-1, areas=(0.02, 1), most_overlap=0.99
-    )
-    monkeypatch.setattr(teacher, "teach_cutouts", lax)
+    lax = teacher.Search(points_per_side=2, least_iou=-99, least_stability=-1, areas=(0.02, 1), most_overlap=0.99)
+    monkeypatch.setattr(teacher, "teach_cutouts", functools.partial(teacher.teach_cutouts, search=lax))
     ask = ["--teacher" if argument == "--checkpoint" else argument for argument in model.small]
     command = ("synthesize", *SMALL, "--clips", 1, *ask, "--images", "photos", "--out", "out")
     result = run(*command)

@@ -20,8 +20,8 @@ from sam2fast.training.data.synthetic.davis import palette
 from sam2fast.training.data.synthetic.media import Media
 from sam2fast.training.data.synthetic.shapes import coverage, random_shape, rasterise
 from sam2fast.training.data.synthetic.sprites import _with_border, single
+from sam2fast.training.data.synthetic.teacher import Search, teach_cutouts, teach_pictures
 from sam2fast.training.data.synthetic.teacher import main as teach
-from sam2fast.training.data.synthetic.teacher import teach_cutouts, teach_pictures
 from sam2fast.training.data.synthetic.textures import random_crop
 
 MAGENTA, GREEN = (250, 10, 240), (20, 200, 60)
@@ -428,7 +428,7 @@ def test_teacher_keeps_sure_and_distinct_objects(tmp_path, caplog):
     good = photograph(tmp_path / "in/photo.png", (80, 60))
     bad = tmp_path / "in/text.jpg"
     bad.write_text("no picture")
-    results = list(teach_cutouts([good, bad], FakePredictor(), tmp_path / "media", points_per_side=4, batch=3))
+    results = list(teach_cutouts([good, bad], FakePredictor(), tmp_path / "media", Search(points_per_side=4, batch=3)))
     assert results == [(good, 2), (bad, 0)]
     assert "text.jpg" in caplog.text
     first, second = (Image.open(tmp_path / f"media/cutouts/photo_png_0{i}.png") for i in range(2))
@@ -442,8 +442,8 @@ def test_teacher_keeps_sure_and_distinct_objects(tmp_path, caplog):
 def test_teacher_writes_whole_pictures(tmp_path):
     photos = [photograph(tmp_path / f"in/{name}.png", (80, 60)) for name in "ab"]
     out = tmp_path / "out"
-    results = list(teach_pictures(photos[:1], FakePredictor(), out, points_per_side=4))
-    results += teach_pictures(photos, FakePredictor(), out, points_per_side=4)  # goes on
+    results = list(teach_pictures(photos[:1], FakePredictor(), out, Search(points_per_side=4)))
+    results += teach_pictures(photos, FakePredictor(), out, Search(points_per_side=4))  # goes on
     assert results == [(photos[0], 2), (photos[0], 0), (photos[1], 2)]
     videos = PNGRawDataset(out / "JPEGImages", out / "Annotations", is_palette=False)
     assert videos.video_names == ["a_png", "b_png"]

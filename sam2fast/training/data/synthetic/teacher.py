@@ -9,7 +9,7 @@ import argparse
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,17 +38,24 @@ class Predictor(Protocol):
     ) -> tuple[NDArray, NDArray, NDArray]: ...
 
 
+class Search(NamedTuple):
+    """Which answers of the model count as objects."""
+
+    points_per_side: int = 12  # of the grid of single clicks
+    least_iou: float = 0.85  # of a mask's predicted IoU
+    least_stability: float = 0.9  # of the IoU between the masks at the logits 1 and -1
+    areas: tuple[float, float] = (0.01, 0.6)  # of a mask, as shares of the picture
+    most_overlap: float = 0.7  # IoU from which the lower scored of two masks is a duplicate
+    batch: int = 16  # clicks answered at once
+
+
+THINGS = Search()
+# For whole pictures also smaller and larger things, and less sure ones: parts and surroundings are wanted too.
+EVERYTHING = Search(least_iou=0.8, least_stability=0.85, areas=(0.002, 0.7), most_overlap=0.8)
+
+
 def teach_cutouts(
-    images: Iterable[Path],
-    predictor: Predictor,
-    out: Path,
-    points_per_side: int = 12,
-    least_iou: float = 0.85,
-    least_stability: float = 0.9,
-    areas: tuple[float, float] = (0.01, 0.6),
-    most_overlap: float = 0.7,
-    longest: int = 768,
-    batch: int = 16,
+    images: Iterable[Path], predictor: Predictor, out: Path, search: Search = THINGS, longest: int = 768
 ) -> Iterator[tuple[Path, int]]:
     """Writes the objects that a model finds in photographs as RGBA files ``out/cutouts/NAME_NN.png``.
 
@@ -56,13 +63,7 @@ def teach_cutouts(
         images: photographs; those that cannot be read are reported and skipped.
         predictor: of the model.
         out: a media folder, see :class:`~sam2fast.training.data.synthetic.media.Media`.
-        points_per_side: of the grid of single clicks.
-        least_iou: of a mask's predicted IoU.
-        least_stability: of the IoU between the mask with a stricter and with a laxer threshold, a logit of 1 and of -1.
-        areas: of a mask, as shares of the picture.
-        most_overlap: IoU from which the lower scored of two masks is a duplicate.
         longest: side that larger pictures are scaled down to.
-        batch: clicks answered at once.
 
     Yields:
         Each picture, once its cut-outs are written, and their number.
@@ -71,12 +72,9 @@ def teach_cutouts(
     folder.mkdir(parents=True, exist_ok=True)
     for path in images:
         picture = _open(path, longest)
-        if picture is None:
-            yield path, 0
-            continue
-        limits = (least_iou, least_stability, areas, most_overlap)
-        found = _find_objects(picture, predictor, points_per_side, *limits, batch)
+        found = [] if picture is None else _find_objects(picture, predictor, search)
         for number, alpha in enumerate(found):
+            assert picture is not None
             cutout = picture.copy()
             cutout.putalpha(Image.fromarray(alpha))
             # Cropped to what is opaque: faint specks may lie anywhere.
@@ -86,16 +84,7 @@ def teach_cutouts(
 
 
 def teach_pictures(
-    images: Iterable[Path],
-    predictor: Predictor,
-    out: Path,
-    points_per_side: int = 12,
-    least_iou: float = 0.8,
-    least_stability: float = 0.85,
-    areas: tuple[float, float] = (0.002, 0.7),
-    most_overlap: float = 0.8,
-    longest: int = 512,
-    batch: int = 16,
+    images: Iterable[Path], predictor: Predictor, out: Path, search: Search = EVERYTHING, longest: int = 512
 ) -> Iterator[tuple[Path, int]]:
     """Writes photographs with the masks of the objects that a model finds in them, wholes and parts alike.
 
@@ -107,16 +96,12 @@ def teach_pictures(
         name = path.name.replace(".", "_")
         frame = out / FRAMES / name / "00000.jpg"
         picture = None if frame.exists() else _open(path, longest)
-        if picture is None:
-            yield path, 0
-            continue
-        limits = (least_iou, least_stability, areas, most_overlap)
-        found = _find_objects(picture, predictor, points_per_side, *limits, batch)
+        found = [] if picture is None else _find_objects(picture, predictor, search)
         for number, alpha in enumerate(found):
             file = out / MASKS / name / f"{number:03d}" / "00000.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(alpha > 127).save(file)
-        if found:
+        if picture is not None and found:
             # Last, since it tells that the masks are complete.
             frame.parent.mkdir(parents=True, exist_ok=True)
             partial = frame.with_suffix(".partial")
@@ -137,31 +122,22 @@ def _open(path: Path, longest: int) -> Image.Image | None:
     return picture
 
 
-def _find_objects(
-    picture: Image.Image,
-    predictor: Predictor,
-    points_per_side: int,
-    least_iou: float,
-    least_stability: float,
-    areas: tuple[float, float],
-    most_overlap: float,
-    batch: int,
-) -> list[NDArray[np.uint8]]:
-    """Alpha ``(H, W)`` of each object, best first; arguments as for :func:`teach_cutouts`."""
+def _find_objects(picture: Image.Image, predictor: Predictor, search: Search) -> list[NDArray[np.uint8]]:
+    """Alpha ``(H, W)`` of each object, best first."""
     predictor.set_image(np.asarray(picture))
     found, scores = [], []
-    for points in _grid(picture.size, points_per_side, batch):
+    for points in _grid(picture.size, search.points_per_side, search.batch):
         labels = np.ones(points.shape[:2], dtype=np.int32)
         logits, ious, _ = predictor.predict(points, labels, multimask_output=True, return_logits=True)
         # One click alone comes without a batch dimension.
         for mask, iou in zip(logits.reshape(-1, *logits.shape[-2:]), ious.reshape(-1), strict=True):
-            if iou <= least_iou:
+            if iou <= search.least_iou:
                 continue
             share = float((mask > 0).mean())
-            if areas[0] <= share <= areas[1] and _stability(mask) > least_stability:
+            if search.areas[0] <= share <= search.areas[1] and _stability(mask) > search.least_stability:
                 found.append(_opacity(mask))
                 scores.append(float(iou))
-    return [found[index] for index in _distinct(found, scores, most_overlap)]
+    return [found[index] for index in _distinct(found, scores, search.most_overlap)]
 
 
 def _grid(size: tuple[int, int], points_per_side: int, batch: int) -> Iterator[NDArray[np.float32]]:
@@ -213,7 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
     predictor = SAM2ImagePredictor(build_sam2(options.model, options.checkpoint, device=options.device))
-    for path, count in teach_pictures(images, predictor, options.out, options.points_per_side):
+    search = EVERYTHING._replace(points_per_side=options.points_per_side)
+    for path, count in teach_pictures(images, predictor, options.out, search):
         print(f"{path}: {count}", flush=True)
 
 
