@@ -8,18 +8,18 @@ from torch import Tensor
 
 
 def twin_gradients(
-    twin: Callable[..., Tensor],
+    twin: Callable[..., Tensor | tuple[Tensor, ...]],
     inputs: Sequence[Tensor | None],
     rest: Sequence[Any],
     wanted: Sequence[bool],
-    grad: Tensor,
+    grads: Tensor | Sequence[Tensor],
 ) -> tuple[Tensor | None, ...]:
     """Those of ``twin(*inputs, *rest)``, computed again, by the wanted inputs; None for the others.
 
     Args:
         inputs: of the operator's forward, as saved.
         wanted: which of them need a gradient.
-        grad: of the output.
+        grads: of the output, or of each output.
     """
     # With gradients enabled here, someone differentiates the gradient itself.
     again = torch.is_grad_enabled()
@@ -29,9 +29,13 @@ def twin_gradients(
     ]
     chosen = [x for x, w in zip(leaves, wanted, strict=False) if w and x is not None]
     with torch.enable_grad():
-        out = twin(*leaves, *rest)
+        outs = twin(*leaves, *rest)
+    each_out = (outs,) if isinstance(outs, Tensor) else outs
+    each_grad = (grads,) if isinstance(grads, Tensor) else grads
+    pairs = [(out, grad.to(out.dtype)) for out, grad in zip(each_out, each_grad, strict=True) if out.requires_grad]
     found: list[Tensor | None] = [None] * len(chosen)
-    if out.requires_grad:
-        found = list(torch.autograd.grad(out, chosen, grad.to(out.dtype), allow_unused=True, create_graph=again))
+    if pairs:
+        ends, seeds = zip(*pairs, strict=True)
+        found = list(torch.autograd.grad(ends, chosen, seeds, allow_unused=True, create_graph=again))
     each = iter(found)
     return tuple(next(each) if w and x is not None else None for x, w in zip(inputs, wanted, strict=False))

@@ -1,11 +1,12 @@
 """Matrix products on the CPU as fast as its vector units allow."""
 
 import platform
+from typing import Optional  # (what the oldest supported torch reads in a schema)
 
 import torch
 import torch.nn.functional as F
 
-_X86 = platform.machine().lower() in ("x86_64", "amd64")
+_ONEDNN_ON_X86 = platform.machine().lower() in ("x86_64", "amd64") and torch.backends.mkldnn.is_available()
 # Below this many input elements torch hands a 1x1 convolution to a slower routine.
 _SMALLEST_CONVOLUTION = 20480
 
@@ -18,6 +19,18 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     """
     if not _convolution_pays(x, weight):
         return F.linear(x, weight, bias)
+    return _linear_operator(x, weight, bias) if eager_in_graph() else _by_convolution(x, weight, bias)
+
+
+def eager_in_graph() -> bool:
+    """Whether a graph is being made that may hold what the compiler should leave alone, on the CPU: it knows neither
+    these products nor blocks that fit the cache. A graph for export may not, since it has to run without this package.
+    """
+    exporting = getattr(torch.compiler, "is_exporting", bool)
+    return torch.compiler.is_compiling() and not exporting() and not torch.is_grad_enabled()
+
+
+def _by_convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     # (batch, K, 1, rows) in channels-last order is the same memory as (batch, rows, K). With one thread torch picks
     # oneDNN only from a batch of 16 on.
     batch = 1 if torch.get_num_threads() > 1 else 16
@@ -28,16 +41,25 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
 
 def _convolution_pays(x: torch.Tensor, weight: torch.Tensor) -> bool:
     return (
-        not torch.compiler.is_compiling()
+        (not torch.compiler.is_compiling() or eager_in_graph())
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > _SMALLEST_CONVOLUTION
         and x.numel() // x.shape[-1] % 16 == 0
-        and _X86
-        and torch.backends.mkldnn.is_available()
+        and _ONEDNN_ON_X86
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+@torch.library.custom_op("sam2fast::linear", mutates_args=())
+def _linear_operator(x: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor]) -> torch.Tensor:  # noqa: UP045
+    return _by_convolution(x, weight, bias)
+
+
+@_linear_operator.register_fake
+def _(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
 # Scores held at once: 1024 x 1024 fp32 are 4 MiB, well within a last-level cache, and large enough for full speed.

@@ -6,11 +6,11 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles, upsample_masks
+from sam2fast.kernels.preprocess import resize_and_normalise
 
 ImageLike: TypeAlias = np.ndarray | Image.Image | Tensor | str | Path
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
@@ -147,16 +147,9 @@ class SAM2Transforms:
 
     def from_pixels(self, pixels: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """The same for the result of :func:`to_pixels`."""
-        device = torch.device(device)
-        # Antialiased resizing is missing on MPS.
-        compute = torch.device("cpu") if device.type == "mps" else device
-        image = pixels.to(compute).permute(2, 0, 1)[None].float()
-        scale = 255.0 if pixels.dtype == torch.uint8 else 1.0
+        white = 255.0 if pixels.dtype == torch.uint8 else 1.0
         size = (self.resolution, self.resolution)
-        image = F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
-        mean = torch.tensor(self.mean, device=compute)[:, None, None]
-        std = torch.tensor(self.std, device=compute)[:, None, None]
-        return ((image[0] - mean * scale) / (std * scale)).to(device)
+        return resize_and_normalise(pixels.to(device)[None], size, self.mean, self.std, white)[0]
 
     def forward_batch(self, img_list: Sequence[ImageLike], device: torch.device | str = "cpu") -> Tensor:
         """Images of any sizes as ``(B, 3, S, S)``."""

@@ -2,8 +2,9 @@
 
 import torch
 
+from sam2fast.kernels._cpu import eager_in_graph
 from sam2fast.kernels._dispatch import current_backend, use_triton
-from sam2fast.kernels.window_attention.operator import window_attention_operator
+from sam2fast.kernels.window_attention.operator import window_attention_eager, window_attention_operator
 from sam2fast.kernels.window_attention.reference import window_attention_reference
 from sam2fast.kernels.window_attention.shapes import obstacle, prefers_sdpa
 
@@ -47,6 +48,8 @@ def window_attention(
     no_kernel = obstacle(qkv, num_heads, window_size, q_stride)
     if use_triton("window_attention", qkv, bias, obstacle=no_kernel) and _wanted(qkv, bias, window_size):
         return window_attention_operator(qkv, bias, num_heads, window_size, q_stride)
+    if qkv.is_cpu and eager_in_graph():
+        return window_attention_eager(qkv, bias, num_heads, window_size, q_stride)
     return window_attention_reference(qkv, bias, num_heads, window_size, q_stride)
 
 

@@ -25,9 +25,13 @@ def window_attention_operator(
 
 @window_attention_operator.register_fake
 def _(qkv: Tensor, bias: Tensor, num_heads: int, window_size: int, q_stride: Sequence[int] | None) -> Tensor:
+    return _output_of(qkv, q_stride)
+
+
+def _output_of(qkv: Tensor, q_stride: Sequence[int] | None) -> Tensor:
     B, H, W, channels = qkv.shape
-    stride = 2 if q_stride else 1
-    return qkv.new_empty(B, H // stride, W // stride, channels // 3)
+    down, across = q_stride or (1, 1)
+    return qkv.new_empty(B, H // down, W // across, channels // 3)
 
 
 def _pair(q_stride: Sequence[int] | None) -> tuple[int, int] | None:
@@ -46,3 +50,20 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 window_attention_operator.register_autograd(_backward, setup_context=_setup)
+
+
+@torch.library.custom_op("sam2fast::window_attention_eager", mutates_args=())
+def window_attention_eager(
+    qkv: Tensor,
+    bias: Tensor,
+    num_heads: int,
+    window_size: int,
+    q_stride: Optional[List[int]],  # noqa: UP006, UP045
+) -> Tensor:
+    """The torch twin as one node of a graph: on the CPU it keeps to blocks that fit the cache, and compilers do not."""
+    return window_attention_reference(qkv, bias, num_heads, window_size, _pair(q_stride)).contiguous()
+
+
+@window_attention_eager.register_fake
+def _(qkv: Tensor, bias: Tensor, num_heads: int, window_size: int, q_stride: Sequence[int] | None) -> Tensor:
+    return _output_of(qkv, q_stride)

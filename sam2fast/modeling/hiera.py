@@ -8,7 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.kernels.window_attention import window_attention
-from sam2fast.modeling.layers import MLP, Conv2d, Derived, DropPath, LayerNorm, Linear, in_bands
+from sam2fast.modeling.layers import (
+    MLP,
+    Conv2d,
+    Derived,
+    DropPath,
+    LayerNorm,
+    Linear,
+    computed_dtype,
+    in_bands,
+    in_bands_pays,
+)
 
 
 class PatchEmbed(nn.Module):
@@ -71,16 +81,24 @@ class MultiScaleBlock(nn.Module):
         """Tokens ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``."""
         if self.window_size and not (self.q_stride and self.window_size % self.q_stride[0]):
             return in_bands(self._block, x, rows=self.window_size)
-        return in_bands(self._feed_forward, self._attend(x), rows=1)
+        x, attended = self._attend(x, None)
+        return in_bands(self._feed_forward, x + attended, rows=1)
+
+    def branches(self, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The block for ``x + delta``; its result is the sum of the two, left to the next norm to make."""
+        x, attended = self._attend(x, delta)
+        x, normed = self.norm2.after(x, attended, computed_dtype(self.attn.proj.weight))
+        return x, self.drop_path(self.mlp(normed))
 
     def _block(self, x: Tensor) -> Tensor:
-        return self._feed_forward(self._attend(x))
+        x, delta = self.branches(x, None)
+        return x + delta
 
-    def _attend(self, x: Tensor) -> Tensor:
-        normed = self.norm1(x)
+    def _attend(self, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
+        x, normed = self.norm1.after(x, delta, computed_dtype(self.attn.qkv.weight))
         if self.proj is not None:
             x = _max_pool(self.proj(normed), self.q_stride)
-        return x + self.drop_path(self.attn(normed))
+        return x, self.drop_path(self.attn(normed))
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.mlp(self.norm2(x)))
@@ -149,9 +167,17 @@ class Hiera(nn.Module):
         x = self.patch_embed(x)
         x = x + self._position_embedding(x.shape[1], x.shape[2])
         outputs = []
+        delta: Tensor | None = None
+        # On the CPU a block goes through the map in bands that fit the cache. Elsewhere its last sum is made together
+        # with the norm that wants it, one block later.
+        bands = in_bands_pays(x)
         for i, block in enumerate(self.blocks):
-            x = block(x)
+            if bands:
+                x = block(x)
+            else:
+                x, delta = block.branches(x, delta)  # type: ignore[operator]
             if i == self.stage_ends[-1] or (i in self.stage_ends and self.return_interm_layers):
+                x, delta = x if delta is None else x + delta, None
                 outputs.append(x.permute(0, 3, 1, 2))
         return outputs
 

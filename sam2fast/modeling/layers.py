@@ -7,13 +7,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.kernels._cpu import linear
+from sam2fast.kernels.layer_norm import add_layer_norm
+from sam2fast.kernels.linear_gelu import gelu_mlp
+
+
+def computed_dtype(weight: Tensor) -> torch.dtype:
+    """The dtype in which a product with this weight is made: autocast's where it is on, else the weight's."""
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+
+def as_computed(x: Tensor, weight: Tensor) -> Tensor:
+    """``x`` as a product with ``weight`` takes it."""
+    return x.to(computed_dtype(weight))
 
 
 class Linear(nn.Linear):
     """``nn.Linear`` that takes input of any float dtype and computes in that of its weights."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x.to(self.weight.dtype), self.weight, self.bias)
+        return linear(as_computed(x, self.weight), self.weight, self.bias)
 
 
 class Conv2d(nn.Conv2d):
@@ -34,7 +47,11 @@ class LayerNorm(nn.LayerNorm):
     """``nn.LayerNorm`` computed in fp32 whatever the input; the result is fp32."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps)
+        return self.after(x, None)[1]
+
+    def after(self, x: Tensor, delta: Tensor | None, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """``x + delta`` and its norm in ``dtype``; see :func:`sam2fast.kernels.layer_norm.add_layer_norm`."""
+        return add_layer_norm(x, delta, self.weight, self.bias, self.eps, dtype)
 
 
 class LayerNorm2d(nn.Module):
@@ -75,9 +92,14 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(Linear(n, k) for n, k in zip(widths[:-1], widths[1:], strict=True))
         self.act = activation()
         self.sigmoid_output = sigmoid_output
+        self.is_transformers = num_layers == 2 and activation is nn.GELU and not sigmoid_output
 
     def forward(self, x: Tensor) -> Tensor:
         *hidden, last = self.layers
+        first = self.layers[0]
+        # A layer that somebody has put something in the place of, such as a quantised one, is called.
+        if self.is_transformers and type(first) is Linear and type(last) is Linear:
+            return gelu_mlp(as_computed(x, first.weight), first.weight, first.bias, last.weight, last.bias)
         for layer in hidden:
             x = self.act(layer(x))
         x = last(x)
@@ -139,6 +161,11 @@ class Derived:
 BAND = 3 * 2**18
 
 
+def in_bands_pays(x: Tensor) -> bool:
+    """Whether :func:`in_bands` splits a map that is large enough: on the CPU, without autograd, outside graphs."""
+    return x.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
 def in_bands(function: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tensor:
     """``function(x)`` for ``x (B, H, W, C)``, computed in bands of whole multiples of ``rows`` rows.
 
@@ -148,7 +175,7 @@ def in_bands(function: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tens
     """
     B, H, W, C = x.shape
     band = rows * max(1, BAND // (B * W * C * rows))
-    if not x.is_cpu or band >= H or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if band >= H or not in_bands_pays(x):
         return function(x)
     bands = x.split(band, dim=1)
     first = function(bands[0])

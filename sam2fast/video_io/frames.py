@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io.cache import FrameCache
 from sam2fast.video_io.prefetch import Prefetcher
@@ -32,10 +33,6 @@ class Frames:
         self.height, self.width = source.height, source.width
         self.device = torch.device(device)
         self._length, self._image_size = len(source), image_size
-        # On the device, 255 too: CUDA multiplies by the reciprocal of a number that is on the CPU.
-        self._white = torch.tensor(255.0, device=self.device)
-        self._mean = torch.tensor(SAM2Transforms.mean, device=self.device)[:, None, None]
-        self._std = torch.tensor(SAM2Transforms.std, device=self.device)[:, None, None]
         self._cache = FrameCache(source)
         self._prefetcher = Prefetcher(self._cache) if prefetch else None
         if self._prefetcher is not None:
@@ -59,8 +56,9 @@ class Frames:
             IndexError: there is no such frame.
             VideoError: it cannot be read, or the frames were closed. Other frames may still be readable.
         """
-        image = self.pixels(index).to(self.device).permute(2, 0, 1).contiguous()
-        return image.float().div_(self._white).sub_(self._mean).div_(self._std)
+        pixels = self.pixels(index).to(self.device)[None]
+        size = (self._image_size, self._image_size)
+        return resize_and_normalise(pixels, size, SAM2Transforms.mean, SAM2Transforms.std, white=255.0)[0]
 
     def pixels(self, index: int) -> Tensor:
         """The same frame as ``(S, S, 3)`` uint8 RGB on the CPU; kept for later calls, so not to be written to."""

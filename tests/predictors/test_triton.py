@@ -36,6 +36,10 @@ def large_blocks(monkeypatch, triton_device):
         table = dict(_launch.launch_table())
         table["window_attention"] = [LaunchConfig("*", "*", "*", meta, {"num_warps": 8})]
         table["memory_attention"] = [LaunchConfig("*", "*", "*", attention, {"num_warps": 8})]
+        tiles = {"BLOCK_M": 512, "BLOCK_N": 512, "BLOCK_K": 512, "GROUP": 8}
+        table["linear_gelu"] = [LaunchConfig("*", "*", "*", tiles, {"num_warps": 8})]
+        table["layer_norm"] = [LaunchConfig("*", "*", "*", {"ELEMENTS": 2**19}, {"num_warps": 8})]
+        table["preprocess"] = [LaunchConfig("*", "*", "*", {"BLOCK": 2**15}, {"num_warps": 8})]
         monkeypatch.setattr(_launch, "launch_table", lambda: table)
 
 
@@ -73,14 +77,18 @@ def test_pictures(size, triton_device, large_blocks):
     """All kinds of windows of these models, padded ones too, with kernels and with their twins."""
     model = build_pair(size, [f"++model.image_size={2 * SMALL}"])[1].to(triton_device)
     predictor, answers = SAM2ImagePredictor(model), []
-    before = launches["window_attention"]
+    before = dict(launches)
     for name in ("torch", "triton"):
         with backend(name):
             predictor.set_image(clip(1)[0])
             answers.append(predictor.predict(np.array([[60, 40]]), np.array([1]), return_logits=True))
     for expected, actual in zip(*answers, strict=True):
         assert relative_error(torch.from_numpy(expected), torch.from_numpy(actual)) < 1e-4
-    assert launches["window_attention"] - before == len(model.image_encoder.trunk.blocks)
+    blocks = len(model.image_encoder.trunk.blocks)
+    counts = {op: launches[op] - before.get(op, 0) for op in KERNELS}
+    # The decoder normalises too.
+    assert counts["window_attention"] == counts["linear_gelu"] == blocks < 2 * blocks < counts["layer_norm"]
+    assert counts["preprocess"] == 1
 
 
 def memory_of(filled: int, slots: int, pointers: int) -> AttendedMemory:

@@ -1,0 +1,67 @@
+"""Layer norm over channels, together with the addition before it."""
+
+import torch
+from torch import Tensor
+
+from sam2fast.kernels._dispatch import current_backend, use_triton
+from sam2fast.kernels.layer_norm.operator import add_layer_norm_operator, layer_norm_operator
+from sam2fast.kernels.layer_norm.reference import add_layer_norm_reference
+
+__all__ = ["add_layer_norm", "add_layer_norm_reference"]
+
+WIDEST = 4096  # channels
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def add_layer_norm(
+    x: Tensor,
+    delta: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor]:
+    """A residual sum and its layer norm.
+
+    Args:
+        x: ``(..., C)``.
+        delta: ``(..., C)`` to be added, or None.
+        weight, bias: ``(C)``.
+        eps: added to the variance.
+        dtype: of the norm, which is computed in fp32 whatever the input.
+
+    Returns:
+        ``x + delta``, in the dtype that torch gives it (``x`` itself without ``delta``), and its norm; both
+        ``(..., C)``.
+
+    Raises:
+        ValueError: the shapes do not fit together.
+    """
+    C = x.shape[-1] if x.ndim else 0
+    if weight.shape != (C,) or bias.shape != (C,) or (delta is not None and delta.shape != x.shape):
+        added = None if delta is None else tuple(delta.shape)
+        raise ValueError(
+            f"expected x and delta (..., C), weight and bias (C), "
+            f"got {tuple(x.shape)}, {added}, {tuple(weight.shape)} and {tuple(bias.shape)}"
+        )
+    given = [t for t in (x, delta, weight, bias) if t is not None]
+    if use_triton("layer_norm", *given, obstacle=_obstacle(given, dtype)) and _wanted(given):
+        if delta is None:
+            return x, layer_norm_operator(x, weight, bias, eps, dtype)
+        return add_layer_norm_operator(x, delta, weight, bias, eps, dtype)
+    return add_layer_norm_reference(x, delta, weight, bias, eps, dtype)
+
+
+def _obstacle(given: list[Tensor], dtype: torch.dtype) -> str | None:
+    for found in (*(t.dtype for t in given), dtype):
+        if found not in DTYPES:
+            return f"does not take {found}"
+    channels = given[0].shape[-1]
+    return f"takes at most {WIDEST} channels, and got {channels}" if channels > WIDEST else None
+
+
+def _wanted(given: list[Tensor]) -> bool:
+    """The kernel's gradient takes the twin; then the twin may as well be taken at once."""
+    if current_backend() == "triton":
+        return True
+    return not (torch.is_grad_enabled() and any(t.requires_grad for t in given))

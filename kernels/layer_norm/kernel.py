@@ -1,0 +1,85 @@
+"""A residual sum and its layer norm in one pass: each input is read once, each output written once."""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sam2fast.kernels._dispatch import count_launch
+from sam2fast.kernels._launch import Compilation, LaunchConfig, launch_config
+
+
+@triton.jit
+def _add_layer_norm_kernel(
+    x,  # (rows, C)
+    delta,  # (rows, C); anything if not ADD
+    weight,  # (C)
+    bias,  # (C)
+    total,  # (rows, C) out: x + delta; anything if not ADD
+    normed,  # (rows, C) out
+    rows,
+    eps,
+    C: tl.constexpr,
+    WIDTH: tl.constexpr,  # C, up to the next power of two
+    ADD: tl.constexpr,
+    BLOCK: tl.constexpr,  # rows of a program
+):
+    row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    channel = tl.arange(0, WIDTH)
+    place = row[:, None] * C + channel[None, :]
+    used = (channel < C)[None, :]
+    kept = (row < rows)[:, None] & used
+    value = tl.load(x + place, mask=kept, other=0).to(tl.float32)
+    if ADD:
+        value += tl.load(delta + place, mask=kept, other=0).to(tl.float32)
+        rounded = value.to(total.dtype.element_ty)
+        tl.store(total + place, rounded, mask=kept)
+        value = rounded.to(tl.float32)  # what everybody else sees of the sum
+    mean = tl.sum(value, 1) / C
+    centred = tl.where(used, value - mean[:, None], 0)
+    variance = tl.sum(centred * centred, 1) / C
+    scale = tl.load(weight + channel, mask=channel < C, other=0).to(tl.float32)
+    shift = tl.load(bias + channel, mask=channel < C, other=0).to(tl.float32)
+    out = centred * tl.rsqrt(variance + eps)[:, None] * scale[None, :] + shift[None, :]
+    tl.store(normed + place, out.to(normed.dtype.element_ty), mask=kept)
+
+
+def add_layer_norm_triton(
+    x: Tensor, delta: Tensor | None, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """:func:`sam2fast.kernels.layer_norm.add_layer_norm` on the GPU; never synchronises."""
+    x = x.contiguous()
+    added = x if delta is None else delta.contiguous()
+    total = x if delta is None else x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, added.dtype))
+    normed = x.new_empty(x.shape, dtype=dtype)
+    C = x.shape[-1]
+    if x.numel() == 0:
+        return total, normed
+    config = launch_config("layer_norm", x)
+    meta = constants(config, C, delta is not None)
+    rows = x.numel() // C
+    count_launch("layer_norm")
+    with config.on_device(x):
+        _add_layer_norm_kernel[(triton.cdiv(rows, meta["BLOCK"]),)](
+            x, added, weight.contiguous(), bias.contiguous(), total, normed, rows, eps, **meta, **config.options
+        )
+    return total, normed
+
+
+def constants(config: LaunchConfig, C: int, add: bool) -> dict[str, Any]:
+    """The kernel's constexpr arguments: a program takes so many rows that it has ELEMENTS of them, or one row."""
+    width = triton.next_power_of_2(C)
+    return {"C": C, "WIDTH": width, "ADD": add, "BLOCK": max(1, config.meta["ELEMENTS"] // width)}
+
+
+def compilations(config: LaunchConfig) -> list[Compilation]:
+    """What one row of the launch table compiles: widths of the four models, as fp32 and bf16 sessions ask for them."""
+    found = []
+    for C in (96, 112, 144, 384, 576, 1152):
+        for x, added, out in (("*fp32", "*fp32", "*fp32"), ("*fp32", "*bf16", "*bf16"), ("*bf16", "*bf16", "*bf16")):
+            types = (x, added, "*fp32", "*fp32", x, out, "i32", "fp32")
+            found.append(Compilation(_add_layer_norm_kernel, types, constants(config, C, True), "bfloat16"))
+    types = ("*fp32", "*fp32", "*fp32", "*fp32", "*fp32", "*bf16", "i32", "fp32")
+    return [*found, Compilation(_add_layer_norm_kernel, types, constants(config, 96, False), "bfloat16")]

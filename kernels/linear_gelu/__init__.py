@@ -1,0 +1,69 @@
+"""A transformer's MLP, and its first half: a linear layer with a GELU behind it."""
+
+import torch
+from torch import Tensor
+
+from sam2fast.kernels._cpu import eager_in_graph, linear
+from sam2fast.kernels._dispatch import current_backend, use_triton
+from sam2fast.kernels._launch import launch_config
+from sam2fast.kernels.linear_gelu.operator import gelu_mlp_eager, linear_gelu_operator
+from sam2fast.kernels.linear_gelu.reference import linear_gelu_reference
+
+__all__ = ["gelu_mlp", "linear_gelu", "linear_gelu_reference"]
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def gelu_mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    """``linear_gelu(x, weight1, bias1) @ weight2.T + bias2``, ``(..., K)`` to ``(..., weight2.shape[0])``."""
+    if x.is_cpu and eager_in_graph() and not torch.is_autocast_enabled("cpu"):
+        return gelu_mlp_eager(x, weight1, bias1, weight2, bias2)
+    return linear(linear_gelu(x, weight1, bias1), weight2, bias2)
+
+
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``gelu(x @ weight.T + bias)`` with the exact GELU, by the error function.
+
+    Args:
+        x: ``(..., K)``; under autocast of any float dtype, else of the weights'.
+        weight: ``(N, K)``.
+        bias: ``(N)``.
+
+    Returns:
+        ``(..., N)`` in the dtype of the product.
+
+    Raises:
+        ValueError: the shapes do not fit together.
+    """
+    if weight.ndim != 2 or x.shape[-1:] != weight.shape[1:] or bias.shape != weight.shape[:1]:
+        raise ValueError(
+            f"expected x (..., K), weight (N, K) and bias (N), "
+            f"got {tuple(x.shape)}, {tuple(weight.shape)} and {tuple(bias.shape)}"
+        )
+    if use_triton("linear_gelu", x, weight, bias, obstacle=_obstacle(x, weight)) and _wanted(x, weight, bias):
+        return linear_gelu_operator(x, weight, bias)
+    return linear_gelu_reference(x, weight, bias)
+
+
+def _obstacle(x: Tensor, weight: Tensor) -> str | None:
+    if torch.is_autocast_enabled(x.device.type):
+        return "leaves products under autocast to torch"
+    if x.dtype != weight.dtype or x.dtype not in DTYPES:
+        return f"takes input and weights of one dtype of {DTYPES}, and got {x.dtype} and {weight.dtype}"
+    return None
+
+
+def _wanted(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    """Not for gradients, which take the twin; nor where the launch table says that torch's product makes up for it."""
+    if current_backend() == "triton":
+        return True
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias)):
+        return False
+    return not _prefers_torch(x.device, x.dtype)
+
+
+def _prefers_torch(device: torch.device, dtype: torch.dtype) -> bool:
+    return bool(launch_config("linear_gelu", torch.empty(0, dtype=dtype, device=device)).meta.get("TORCH", 0))
+
+
+_prefers_torch._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant of a graph

@@ -1,0 +1,90 @@
+"""A product with bias and GELU on its way out: what lies between an MLP's layers is written once, read once."""
+
+from typing import Any
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sam2fast.kernels._dispatch import count_launch
+from sam2fast.kernels._launch import Compilation, LaunchConfig, launch_config, product_precision
+
+
+@triton.jit
+def _linear_gelu_kernel(
+    x,  # (M, K)
+    weight,  # (N, K)
+    bias,  # (N)
+    out,  # (M, N)
+    M,
+    N,
+    K: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP: tl.constexpr,  # tiles of rows that share the columns' weights while these are in the cache
+):
+    program = tl.program_id(0)
+    tiles_m = tl.cdiv(M, BLOCK_M)
+    tiles_n = tl.cdiv(N, BLOCK_N)
+    group = program // (GROUP * tiles_n)
+    height = tl.minimum(tiles_m - group * GROUP, GROUP)
+    tile_m = group * GROUP + program % height
+    tile_n = (program % (GROUP * tiles_n)) // height
+
+    row = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    column = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    inner = tl.arange(0, BLOCK_K)
+    # Rows and columns beyond the end repeat others and are not stored.
+    left = x + (row % M).to(tl.int64)[:, None] * K + inner[None, :]
+    right = weight + (column % N)[None, :] * K + inner[:, None]
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for k in range(0, K, BLOCK_K):
+        if K % BLOCK_K == 0:
+            a = tl.load(left + k)
+            b = tl.load(right + k)
+        else:
+            a = tl.load(left + k, mask=(k + inner < K)[None, :], other=0)
+            b = tl.load(right + k, mask=(k + inner < K)[:, None], other=0)
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+    total += tl.load(bias + column % N).to(tl.float32)[None, :]
+    gelu = 0.5 * total * (1.0 + tl.erf(total * 0.7071067811865476))
+    place = out + row.to(tl.int64)[:, None] * N + column[None, :]
+    tl.store(place, gelu.to(out.dtype.element_ty), mask=(row < M)[:, None] & (column < N)[None, :])
+
+
+def linear_gelu_triton(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """:func:`sam2fast.kernels.linear_gelu.linear_gelu` on the GPU; never synchronises."""
+    N, K = weight.shape
+    out = x.new_empty(*x.shape[:-1], N)
+    if out.numel() == 0:
+        return out
+    M = out.numel() // N
+    config = launch_config("linear_gelu", x)
+    meta = constants(config, K, product_precision(x.dtype))
+    grid = (triton.cdiv(M, meta["BLOCK_M"]) * triton.cdiv(N, meta["BLOCK_N"]),)
+    count_launch("linear_gelu")
+    with config.on_device(x):
+        _linear_gelu_kernel[grid](
+            x.contiguous(), weight.contiguous(), bias.contiguous(), out, M, N, **meta, **config.options
+        )
+    return out
+
+
+def constants(config: LaunchConfig, K: int, precision: str) -> dict[str, Any]:
+    """The kernel's constexpr arguments."""
+    blocks = {name: config.meta[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "GROUP")}
+    return {"K": K, "PRECISION": precision, **blocks}
+
+
+def compilations(config: LaunchConfig) -> list[Compilation]:
+    """What one row of the launch table compiles: the first stages' widths of the four models, and large's last."""
+    t = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}[config.dtype]
+    precision = "tf32x3" if config.dtype == "float32" else "ieee"
+    return [
+        Compilation(
+            _linear_gelu_kernel, (t, t, t, t, "i32:16", "i32:16"), constants(config, K, precision), config.dtype, True
+        )
+        for K in (96, 112, 144, 1152)
+    ]

@@ -1,0 +1,119 @@
+"""Antialiased resizing and normalising in one pass over the pixels, which are read as bytes.
+
+Shrinking averages under a triangle that reaches from one output pixel to the next, on each axis by itself; growing is
+ordinary interpolation, a triangle that reaches from one input pixel to the next. A program takes a run of output pixels
+and sums the few input pixels under their triangles, all three channels; neighbours share them through the cache.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sam2fast.kernels._dispatch import count_launch
+from sam2fast.kernels._launch import Compilation, LaunchConfig, launch_config
+
+
+@triton.jit
+def _triangle(
+    place,  # (BLOCK) int32 output index
+    scale,  # input pixels per output pixel
+    length,  # input pixels
+):
+    """Where the triangle above an output pixel begins and ends, its middle, and how it falls off."""
+    support = tl.maximum(scale, 1.0)
+    centre = (place.to(tl.float32) + 0.5) * scale
+    first = tl.maximum((centre - support + 0.5).to(tl.int32), 0)
+    last = tl.minimum((centre + support + 0.5).to(tl.int32), length)
+    return first, last, centre, 1.0 / support
+
+
+@triton.jit
+def _weight(position, last, centre, slope):
+    height = tl.maximum(1.0 - tl.abs((position.to(tl.float32) - centre + 0.5) * slope), 0.0)
+    return tl.where(position < last, height, 0.0)
+
+
+@triton.jit
+def _resize_and_normalise_kernel(
+    pixels,  # (B, H, W, 3) uint8 or fp32
+    out,  # (B, OUT_H, OUT_W, 3) fp32
+    H,
+    W,
+    out_h,
+    out_w,
+    scale_y,  # H / out_h
+    scale_x,
+    taps_y,  # the most input pixels under a triangle
+    taps_x,
+    white,
+    mean0,
+    mean1,
+    mean2,
+    std0,
+    std1,
+    std2,
+    BLOCK: tl.constexpr,
+):
+    image = tl.program_id(1).to(tl.int64)
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = i < out_h * out_w
+    first_y, last_y, centre_y, slope_y = _triangle(i // out_w, scale_y, H)
+    first_x, last_x, centre_x, slope_x = _triangle(i % out_w, scale_x, W)
+    sum0 = tl.zeros((BLOCK,), tl.float32)
+    sum1 = tl.zeros((BLOCK,), tl.float32)
+    sum2 = tl.zeros((BLOCK,), tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for dy in range(taps_y):
+        y = first_y + dy
+        weight_y = _weight(y, last_y, centre_y, slope_y)
+        for dx in range(taps_x):
+            x = first_x + dx
+            weight = weight_y * _weight(x, last_x, centre_x, slope_x)
+            here = pixels + (image * H * W + tl.minimum(y, H - 1) * W + tl.minimum(x, W - 1)) * 3
+            sum0 += weight * tl.load(here, mask=inside, other=0).to(tl.float32)
+            sum1 += weight * tl.load(here + 1, mask=inside, other=0).to(tl.float32)
+            sum2 += weight * tl.load(here + 2, mask=inside, other=0).to(tl.float32)
+            total += weight
+    total = tl.where(inside, total, 1.0)
+    # Whole divisions in the order of the twin: a picture that needs no resizing comes out the same to the last bit.
+    there = out + (image * out_h * out_w + i) * 3
+    tl.store(there, tl.div_rn(tl.div_rn(tl.div_rn(sum0, total), white) - mean0, std0), mask=inside)
+    tl.store(there + 1, tl.div_rn(tl.div_rn(tl.div_rn(sum1, total), white) - mean1, std1), mask=inside)
+    tl.store(there + 2, tl.div_rn(tl.div_rn(tl.div_rn(sum2, total), white) - mean2, std2), mask=inside)
+
+
+def resize_and_normalise_triton(
+    pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float], white: float
+) -> Tensor:
+    """:func:`sam2fast.kernels.preprocess.resize_and_normalise` on the GPU; never synchronises."""
+    B, H, W, _ = pixels.shape
+    height, width = size
+    out = pixels.new_empty(B, height, width, 3, dtype=torch.float32)
+    if out.numel():
+        pixels = pixels.contiguous()
+        config = launch_config("preprocess", pixels)
+        count_launch("preprocess")
+        with config.on_device(pixels):
+            _resize_and_normalise_kernel[triton.cdiv(height * width, config.meta["BLOCK"]), B](
+                pixels, out, H, W, height, width, H / height, W / width, taps(H / height), taps(W / width),
+                float(white), *map(float, mean), *map(float, std), **config.meta, **config.options,
+            )  # fmt: skip
+    return out.permute(0, 3, 1, 2)
+
+
+def taps(scale: float) -> int:
+    """The most input pixels under a triangle, by how many of them go into an output pixel."""
+    return 2 * math.ceil(max(scale, 1.0)) + 1
+
+
+def compilations(config: LaunchConfig) -> list[Compilation]:
+    """What one row of the launch table compiles."""
+    types = ("i32",) * 4 + ("fp32",) * 2 + ("i32",) * 2 + ("fp32",) * 7
+    return [
+        Compilation(_resize_and_normalise_kernel, (pixels, "*fp32", *types), config.meta, "uint8")
+        for pixels in ("*u8", "*fp32")
+    ]

@@ -1,0 +1,21 @@
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resize_and_normalise_reference(
+    pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float], white: float
+) -> Tensor:
+    if tuple(pixels.shape[1:3]) == tuple(size):
+        image = pixels.permute(0, 3, 1, 2).contiguous().float()  # moved as bytes
+    elif pixels.device.type == "mps":  # has no antialiased resizing
+        return resize_and_normalise_reference(pixels.cpu(), size, mean, std, white).to(pixels.device)
+    else:
+        image = pixels.permute(0, 3, 1, 2).float()
+        image = F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
+    # Divided on the device: CUDA multiplies by the reciprocal of a number that is on the CPU.
+    on_device = [torch.tensor(values, device=image.device) for values in (white, mean, std)]
+    whites, means, stds = (x.view(-1, 1, 1) for x in on_device)
+    return (image / whites - means) / stds

@@ -1,0 +1,117 @@
+"""The sum and layer norm in one kernel, where there is no GPU in Triton's interpreter."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from parity import random_map
+
+from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.kernels.layer_norm import add_layer_norm, add_layer_norm_reference
+from sam2fast.modeling.hiera import MultiScaleBlock
+from sam2fast.testing import relative_error
+
+EPS = 1e-6
+# x, delta, norm: of fp32 sessions, of bf16 ones before and after the first pooling, and the others a caller may mix
+DTYPES = [
+    (torch.float32, torch.float32, torch.float32),
+    (torch.float32, torch.bfloat16, torch.bfloat16),
+    (torch.bfloat16, torch.bfloat16, torch.bfloat16),
+    (torch.float16, torch.float16, torch.float32),
+    (torch.bfloat16, torch.float32, torch.float16),
+]
+SHAPES = [(2, 3, 5, 96), (7, 112), (1, 1, 144), (33, 1), (4, 1152), (130, 16), (3, 4096)]
+
+
+def inputs(shape, device, x=torch.float32, delta=torch.float32):
+    C = shape[-1]
+    # Far from zero in the mean, where a variance by squares would lose its digits.
+    return (
+        (random_map(*shape) + 3).to(device, x),
+        (random_map(*shape, seed=1) * 2).to(device, delta),
+        random_map(C, seed=2).to(device),
+        random_map(C, seed=3).to(device),
+    )
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtypes", DTYPES, ids=lambda d: "-".join(str(t).removeprefix("torch.") for t in d))
+@torch.no_grad()
+def test_kernel(triton_device, shape, dtypes):
+    x, delta, weight, bias = inputs(shape, triton_device, *dtypes[:2])
+    expected_sum, twin = add_layer_norm_reference(x, delta, weight, bias, EPS, dtypes[2])
+    before = launches["layer_norm"]
+    with backend("triton"):
+        total, normed = add_layer_norm(x, delta, weight, bias, EPS, dtypes[2])
+    assert launches["layer_norm"] == before + 1
+    assert torch.equal(total, expected_sum) and total.dtype == expected_sum.dtype
+    assert normed.dtype == dtypes[2] and normed.shape == shape
+    exact = F.layer_norm(expected_sum.double(), shape[-1:], weight.double(), bias.double(), EPS)
+    if shape[-1] == 1:  # nothing but the bias: every channel is its own mean
+        assert torch.equal(normed, bias.to(dtypes[2]).expand(shape))
+        return
+    allowed = 1e-5 if dtypes[2] == torch.float32 else 1.01 * relative_error(exact, twin)
+    assert relative_error(exact, normed) <= allowed
+
+
+@torch.no_grad()
+def test_without_an_addition(triton_device):
+    x, _, weight, bias = inputs((5, 96), triton_device)
+    with backend("triton"):
+        same, normed = add_layer_norm(x, None, weight, bias, EPS)
+    assert same is x
+    torch.testing.assert_close(normed, F.layer_norm(x, (96,), weight, bias, EPS), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_strided_and_empty_input(triton_device):
+    x, delta, weight, bias = inputs((6, 4, 32), triton_device)
+    with backend("triton"):
+        expected = add_layer_norm(x, delta, weight, bias, EPS)
+        strided = add_layer_norm(
+            x.transpose(0, 1).contiguous().transpose(0, 1), delta, weight.repeat(2)[::2][:32].clone(), bias, EPS
+        )
+        nothing = add_layer_norm(x[:0], delta[:0], weight, bias, EPS)
+    assert torch.equal(expected[0], strided[0])
+    assert [t.shape for t in nothing] == [(0, 4, 32)] * 2
+
+
+def test_gradients(triton_device):
+    """Of both outputs, by all inputs."""
+    given = [t.double().requires_grad_() for t in inputs((3, 4, 8), torch.device("cpu"))]
+    assert torch.autograd.gradcheck(lambda *a: add_layer_norm(*a, EPS, torch.float64), given)
+
+    answers = []
+    for name in ("torch", "triton"):
+        leaves = [t.to(triton_device).requires_grad_() for t in inputs((3, 4, 8), torch.device("cpu"))]
+        with backend(name):
+            total, normed = add_layer_norm(*leaves, EPS)
+            (total.sin().sum() + normed.cos().sum()).backward()
+            only = add_layer_norm(leaves[0], None, *leaves[2:], EPS)[1]
+            only.square().sum().backward()
+        answers.append([t.grad for t in leaves])
+    for expected, actual in zip(*answers, strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_wrong_shapes():
+    x, delta, weight, bias = inputs((5, 8), torch.device("cpu"))
+    for bad in ((x, delta[:4], weight, bias), (x, delta, weight[:7], bias), (x, delta, weight, bias[:7])):
+        with pytest.raises(ValueError, match=r"expected x and delta \(\.\.\., C\)"):
+            add_layer_norm(*bad, EPS)
+
+
+def test_too_wide_for_the_kernel(triton_device):
+    x, delta, weight, bias = inputs((1, 4097), triton_device)
+    with backend("triton"), pytest.raises(RuntimeError, match="at most 4096 channels"):
+        add_layer_norm(x, delta, weight, bias, EPS)
+
+
+@pytest.mark.parametrize("stride", [None, (2, 2)])
+@torch.no_grad()
+def test_a_block_that_leaves_its_sums_to_the_next(stride):
+    """What GPUs do: the sum of a block is made together with the norm of the one after it."""
+    torch.manual_seed(0)
+    block, after = MultiScaleBlock(8, 16, 2, 4, stride), MultiScaleBlock(16, 16, 2, 0)
+    x, delta = random_map(1, 8, 12, 8), random_map(1, 8, 12, 8, seed=1)
+    expected = after(block(x + delta))
+    torch.testing.assert_close(sum(after.branches(*block.branches(x, delta))), expected, rtol=1e-5, atol=1e-5)

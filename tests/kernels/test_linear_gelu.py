@@ -1,0 +1,92 @@
+"""A linear layer with GELU in one kernel, where there is no GPU in Triton's interpreter; and the MLP around it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from parity import random_map
+
+from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.kernels.linear_gelu import gelu_mlp, linear_gelu, linear_gelu_reference
+from sam2fast.testing import relative_error
+
+DTYPES = pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=lambda d: str(d).removeprefix("torch.")
+)
+# shape of the input, outer channels: of the models' stages, and what fills no tile
+SHAPES = [((1, 4, 32, 96), 384), ((130, 112), 40), ((3, 144), 576), ((1, 1), 1), ((7, 33), 129)]
+
+
+def inputs(shape, outer, device, dtype=torch.float32):
+    K = shape[-1]
+    x, weight, bias = random_map(*shape), random_map(outer, K, seed=1) * K**-0.5, random_map(outer, seed=2)
+    return [t.to(device, dtype) for t in (x, weight, bias)]
+
+
+@pytest.mark.parametrize(("shape", "outer"), SHAPES, ids=str)
+@DTYPES
+@torch.no_grad()
+def test_kernel(triton_device, shape, outer, dtype):
+    x, weight, bias = inputs(shape, outer, triton_device, dtype)
+    exact = F.gelu(F.linear(x.double(), weight.double(), bias.double()))
+    before = launches["linear_gelu"]
+    with backend("triton"):
+        actual = linear_gelu(x, weight, bias)
+    assert launches["linear_gelu"] == before + 1
+    assert actual.dtype == dtype and actual.shape == exact.shape
+    if exact.numel() == 1:
+        torch.testing.assert_close(actual.double(), exact, rtol=1e-2, atol=1e-2)
+        return
+    allowed = 1e-5 if dtype == torch.float32 else 2 * relative_error(exact, linear_gelu_reference(x, weight, bias))
+    assert relative_error(exact, actual) <= allowed
+
+
+@torch.no_grad()
+def test_strided_and_empty_input(triton_device):
+    x, weight, bias = inputs((6, 4, 32), 16, triton_device)
+    with backend("triton"):
+        expected = linear_gelu(x, weight, bias)
+        turned = x.transpose(0, 1).contiguous().transpose(0, 1), weight.t().contiguous().t()
+        assert torch.equal(expected, linear_gelu(*turned, bias))
+        assert linear_gelu(x[:0], weight, bias).shape == (0, 4, 16)
+
+
+def test_gradients(triton_device):
+    answers = []
+    for name in ("torch", "triton"):
+        leaves = [t.requires_grad_() for t in inputs((5, 16), 24, triton_device)]
+        with backend(name):
+            linear_gelu(*leaves).square().sum().backward()
+        answers.append([t.grad for t in leaves])
+    for expected, actual in zip(*answers, strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_what_stands_in_the_kernels_way(triton_device):
+    x, weight, bias = inputs((5, 16), 24, triton_device)
+    with pytest.raises(ValueError, match=r"expected x \(\.\.\., K\)"):
+        linear_gelu(x, weight.t(), bias)
+    with backend("triton"):
+        with pytest.raises(RuntimeError, match="one dtype"):
+            linear_gelu(x.bfloat16(), weight, bias)
+        with torch.autocast(triton_device.type, torch.bfloat16), pytest.raises(RuntimeError, match="autocast"):
+            linear_gelu(x, weight, bias)
+
+
+@DTYPES
+@torch.no_grad()
+def test_mlp_in_a_graph(dtype):
+    """One node, in bands of rows; the last band is shorter."""
+    x, weight1, bias1 = inputs((1, 70, 80, 96), 48, torch.device("cpu"), dtype)
+    weight2, bias2 = (t.to(dtype) for t in (random_map(96, 48, seed=4), random_map(96, seed=5)))
+    expected = gelu_mlp(x, weight1, bias1, weight2, bias2)
+    torch._dynamo.reset()
+    graphs = []
+
+    def keep(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    actual = torch.compile(gelu_mlp, backend=keep, fullgraph=True)(x, weight1, bias1, weight2, bias2)
+    torch.testing.assert_close(actual, expected)
+    calls = [n.target for n in graphs[0].graph.nodes if n.op == "call_function"]
+    assert calls[-1] == torch.ops.sam2fast.gelu_mlp_eager.default and len(calls) <= 2  # x.is_cpu may be one
