@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles, upsample_and_threshold
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompts import check_boxes, check_numbers, check_points
 from sam2fast.transforms import ImageLike, SAM2Transforms, to_pixels
@@ -257,8 +258,36 @@ class SAM2ImagePredictor:
         Raises:
             RuntimeError: no image is set.
         """
-        features = self._require_image()
+        low_res, ious = self._predict_low_res(point_coords, point_labels, boxes, mask_input, multimask_output, img_idx)
         assert self._orig_hw is not None
+        masks = self._full_size(low_res, self._orig_hw[img_idx], return_logits)
+        return masks, ious, low_res.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+
+    def _full_size(self, low_res: Tensor, size: tuple[int, int], return_logits: bool) -> Tensor:
+        """The decoder's masks at the image's size; without their logits there, where nobody asks for these."""
+        transforms = self._transforms
+        if return_logits:
+            return transforms.postprocess_masks(low_res, size)
+        cleaned = fill_holes_and_remove_sprinkles(
+            low_res.float(), transforms.mask_threshold, transforms.max_hole_area, transforms.max_sprinkle_area
+        )
+        return upsample_and_threshold(cleaned, size, self.mask_threshold)
+
+    @torch.no_grad()
+    def _predict_low_res(
+        self,
+        point_coords: Tensor | None,
+        point_labels: Tensor | None,
+        boxes: Tensor | None = None,
+        mask_input: Tensor | None = None,
+        multimask_output: bool = True,
+        img_idx: int = -1,
+    ) -> tuple[Tensor, Tensor]:
+        """The decoder's own logits ``(B, C, S/4, S/4)``, neither clamped nor post-processed, and IoUs ``(B, C)``.
+
+        Arguments and errors are those of :meth:`_predict`.
+        """
+        features = self._require_image()
         points = None if point_coords is None or point_labels is None else (point_coords, point_labels)
         if boxes is not None:
             # A box is two more points, before the clicks.
@@ -279,10 +308,7 @@ class SAM2ImagePredictor:
             repeat_image=len(sparse) > 1,
             high_res_features=[level[img_idx][None] for level in features["high_res_feats"]] or None,
         )
-        masks = self._transforms.postprocess_masks(low_res, self._orig_hw[img_idx])
-        if not return_logits:
-            masks = masks > self.mask_threshold
-        return masks, ious, low_res.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        return low_res, ious
 
 
 def _check_counts(**prompts: Tensor | None) -> None:

@@ -1,22 +1,51 @@
-"""From low-resolution mask logits to the masks a user sees: holes, sprinkles, upsampling, boxes."""
+"""From low-resolution mask logits to the masks a user sees: holes, sprinkles, upsampling, boxes, bits, overlaps."""
 
 import torch
 
 from sam2fast.kernels._dispatch import use_triton
+from sam2fast.kernels.mask_ops.operator import (
+    mask_statistics_operator,
+    overlaps_by_triton,
+    pack_masks_operator,
+    suppress_overlaps_operator,
+    unpack_masks_operator,
+    upsample_and_pack_operator,
+    upsample_and_threshold_operator,
+)
 from sam2fast.kernels.mask_ops.reference import (
+    MaskStatistics,
     fill_holes_and_remove_sprinkles_reference,
     fill_holes_in_mask_scores_reference,
+    mask_statistics_reference,
     masks_to_boxes_reference,
+    pack_masks_reference,
+    suppress_overlaps_reference,
+    unpack_masks_reference,
+    upsample_and_pack_reference,
+    upsample_and_threshold_reference,
     upsample_masks_reference,
 )
 
 __all__ = [
+    "MaskStatistics",
     "fill_holes_and_remove_sprinkles",
     "fill_holes_and_remove_sprinkles_reference",
     "fill_holes_in_mask_scores",
     "fill_holes_in_mask_scores_reference",
+    "mask_statistics",
+    "mask_statistics_reference",
     "masks_to_boxes",
     "masks_to_boxes_reference",
+    "pack_masks",
+    "pack_masks_reference",
+    "suppress_overlaps",
+    "suppress_overlaps_reference",
+    "unpack_masks",
+    "unpack_masks_reference",
+    "upsample_and_pack",
+    "upsample_and_pack_reference",
+    "upsample_and_threshold",
+    "upsample_and_threshold_reference",
     "upsample_masks",
     "upsample_masks_reference",
 ]
@@ -80,3 +109,111 @@ def masks_to_boxes(masks: torch.Tensor) -> torch.Tensor:
         raise ValueError(f"expected bool masks (..., H, W), got {masks.dtype} {tuple(masks.shape)}")
     use_triton("masks_to_boxes", masks)
     return masks_to_boxes_reference(masks)
+
+
+def mask_statistics(
+    logits: torch.Tensor, size: tuple[int, int], threshold: float = 0.0, offset: float = 1.0
+) -> MaskStatistics:
+    """Areas, boxes and the counts of the stability score of ``logits (N, h, w)`` upsampled to ``size``.
+
+    The upsampled logits are never held for more than one mask. A NaN is background.
+
+    Args:
+        logits: ``(N, h, w)`` floating; interpolated bilinearly (``align_corners=False``) in fp32.
+        size: (H, W) of the masks, in pixels; smaller than (h, w) is allowed.
+        threshold: a pixel is foreground if its logit is greater.
+        offset: of the two other levels, in logits. The stability score is ``above / below``.
+
+    Raises:
+        ValueError: ``logits`` or ``size`` are not as described.
+
+    Source: ``sam2.utils.amg.calculate_stability_score`` and ``batched_mask_to_box``.
+    """
+    if logits.ndim != 3:
+        raise ValueError(f"expected logits (N, h, w), got {tuple(logits.shape)}")
+    counts, boxes = mask_statistics_operator(logits, _checked_size(logits, size), threshold, offset)
+    return MaskStatistics(counts[0], counts[1], counts[2], boxes)
+
+
+def upsample_and_threshold(logits: torch.Tensor, size: tuple[int, int], threshold: float = 0.0) -> torch.Tensor:
+    """Bool masks ``(..., H, W)``: where ``logits (..., h, w)``, upsampled to ``size``, are above the threshold.
+
+    The same as ``upsample_masks(logits.float(), size) > threshold``, without holding the upsampled logits.
+
+    Raises:
+        ValueError: ``logits`` are not floating or have no pixels, or ``size`` is not positive.
+    """
+    return upsample_and_threshold_operator(logits, _checked_size(logits, size), threshold)
+
+
+def upsample_and_pack(logits: torch.Tensor, size: tuple[int, int], threshold: float = 0.0) -> torch.Tensor:
+    """``pack_masks(upsample_and_threshold(logits, size, threshold))``, without holding the masks.
+
+    Returns:
+        uint8 ``(..., H, ceil(W / 8))``.
+
+    Raises:
+        ValueError: as :func:`upsample_and_threshold`.
+    """
+    return upsample_and_pack_operator(logits, _checked_size(logits, size), threshold)
+
+
+def pack_masks(masks: torch.Tensor) -> torch.Tensor:
+    """Eight pixels a byte: uint8 ``(..., H, ceil(W / 8))`` of bool ``(..., H, W)``, the leftmost in the lowest bit.
+
+    What ``numpy.packbits(masks, axis=-1, bitorder="little")`` gives; bits beyond the width are 0.
+
+    Raises:
+        ValueError: ``masks`` are not bool or have fewer than two dimensions.
+    """
+    if masks.ndim < 2 or masks.dtype != torch.bool:
+        raise ValueError(f"expected bool masks (..., H, W), got {masks.dtype} {tuple(masks.shape)}")
+    return pack_masks_operator(masks)
+
+
+def unpack_masks(packed: torch.Tensor, width: int) -> torch.Tensor:
+    """Bool masks ``(..., H, width)`` of what :func:`pack_masks` made of them.
+
+    Raises:
+        ValueError: ``packed`` is not uint8 ``(..., H, ceil(width / 8))``.
+    """
+    if packed.ndim < 2 or packed.dtype != torch.uint8 or width < 0 or packed.shape[-1] != -(-width // 8):
+        shape = f"(..., H, {-(-width // 8)})"
+        raise ValueError(f"expected uint8 {shape} for masks {width} wide, got {packed.dtype} {tuple(packed.shape)}")
+    return unpack_masks_operator(packed, width)
+
+
+def suppress_overlaps(logits: torch.Tensor) -> torch.Tensor:
+    """Leaves each pixel to the object with the largest logit there; the others' are lowered to at most -10.
+
+    Among equals the first object keeps the pixel; a NaN counts as the largest.
+
+    Args:
+        logits: ``(N, 1, H, W)`` of N objects on one frame, floating.
+
+    Returns:
+        ``(N, 1, H, W)``; the input itself where there are no two objects.
+
+    Raises:
+        ValueError: ``logits`` have another shape or are not floating.
+
+    Source: ``sam2.modeling.sam2_base.SAM2Base._apply_non_overlapping_constraints``.
+    """
+    if logits.ndim != 4 or logits.shape[1] != 1 or not logits.is_floating_point():
+        raise ValueError(f"expected floating logits (N, 1, H, W), got {logits.dtype} {tuple(logits.shape)}")
+    if len(logits) < 2:
+        return logits
+    if overlaps_by_triton(logits):
+        return suppress_overlaps_operator(logits)
+    return suppress_overlaps_reference(logits)
+
+
+def _checked_size(logits: torch.Tensor, size: tuple[int, int]) -> list[int]:
+    if logits.ndim < 2 or not logits.is_floating_point() or 0 in logits.shape[-2:]:
+        raise ValueError(
+            f"expected floating logits (..., h, w) of at least one pixel, got {logits.dtype} {tuple(logits.shape)}"
+        )
+    height, width = size
+    if height < 1 or width < 1 or height * width >= 2**31:
+        raise ValueError(f"expected a size (H, W) of 1 to 2**31 - 1 pixels, got {tuple(size)}")
+    return [height, width]

@@ -1,3 +1,5 @@
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 
@@ -7,6 +9,17 @@ from sam2fast.kernels.connected_components import connected_components
 MARGIN = 10.0
 # A filled hole's logit in the video predictor's flavour.
 FILLED_IN_VIDEO = 0.1
+# What the logits of an overlapped object are lowered to, at least.
+SUPPRESSED = -10.0
+
+
+class MaskStatistics(NamedTuple):
+    """What is counted of N masks at their full size, all int32; a box is of the pixels counted in ``area``."""
+
+    area: torch.Tensor  # (N) pixels above the threshold
+    above: torch.Tensor  # (N) pixels above threshold + offset
+    below: torch.Tensor  # (N) pixels above threshold - offset
+    boxes: torch.Tensor  # (N, 4) inclusive XYXY; (W, H, -1, -1) for an empty mask
 
 
 def fill_holes_and_remove_sprinkles_reference(
@@ -42,3 +55,47 @@ def masks_to_boxes_reference(masks: torch.Tensor) -> torch.Tensor:
     left, top = torch.where(columns, x, W).amin(-1), torch.where(rows, y, H).amin(-1)
     right, bottom = torch.where(columns, x, -1).amax(-1), torch.where(rows, y, -1).amax(-1)
     return torch.stack([left, top, right, bottom], dim=-1).to(torch.int32)
+
+
+def mask_statistics_reference(
+    logits: torch.Tensor, size: tuple[int, int], threshold: float, offset: float
+) -> MaskStatistics:
+    N, device = len(logits), logits.device
+    counts = torch.empty(3, N, dtype=torch.int32, device=device)
+    boxes = torch.empty(N, 4, dtype=torch.int32, device=device)
+    for n in range(N):  # one mask's floats at a time
+        values = upsample_masks_reference(logits[n, None, None].float(), size)[0, 0]
+        for count, level in zip(counts, (threshold, threshold + offset, threshold - offset), strict=True):
+            count[n] = torch.count_nonzero(values > level)
+        boxes[n] = masks_to_boxes_reference(values > threshold)
+    return MaskStatistics(counts[0], counts[1], counts[2], boxes)
+
+
+def upsample_and_threshold_reference(logits: torch.Tensor, size: tuple[int, int], threshold: float) -> torch.Tensor:
+    flat = logits.reshape(-1, *logits.shape[-2:])
+    out = torch.empty(len(flat), *size, dtype=torch.bool, device=logits.device)
+    for image, mask in zip(flat, out, strict=True):
+        torch.gt(upsample_masks_reference(image[None, None].float(), size)[0, 0], threshold, out=mask)
+    return out.view(*logits.shape[:-2], *size)
+
+
+def upsample_and_pack_reference(logits: torch.Tensor, size: tuple[int, int], threshold: float) -> torch.Tensor:
+    return pack_masks_reference(upsample_and_threshold_reference(logits, size, threshold))
+
+
+def pack_masks_reference(masks: torch.Tensor) -> torch.Tensor:
+    bits = F.pad(masks.view(torch.uint8), (0, -masks.shape[-1] % 8)).unflatten(-1, (-1, 8))  # (..., H, W / 8, 8)
+    return (bits << torch.arange(8, dtype=torch.uint8, device=masks.device)).sum(-1, dtype=torch.uint8)
+
+
+def unpack_masks_reference(packed: torch.Tensor, width: int) -> torch.Tensor:
+    bits = packed[..., None] >> torch.arange(8, dtype=torch.uint8, device=packed.device) & 1
+    return bits.flatten(-2)[..., :width].bool()
+
+
+def suppress_overlaps_reference(logits: torch.Tensor) -> torch.Tensor:
+    if len(logits) < 2:
+        return logits
+    owner = logits.argmax(dim=0, keepdim=True)  # the first of equals; a NaN is the largest
+    keep = owner == torch.arange(len(logits), device=logits.device)[:, None, None, None]
+    return torch.where(keep, logits, logits.clamp(max=SUPPRESSED))

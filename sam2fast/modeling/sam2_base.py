@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2fast.kernels.mask_ops import suppress_overlaps
 from sam2fast.modeling.image_encoder import ImageEncoder
 from sam2fast.modeling.layers import MLP, Conv2d, Linear
 from sam2fast.modeling.mask_decoder import MaskDecoder
@@ -391,11 +392,7 @@ class SAM2Base(nn.Module):
 
     def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor:
         """Keeps at each pixel of ``(N, 1, H, W)`` only the object with the largest logit; the others go below -10."""
-        if len(pred_masks) == 1:
-            return pred_masks
-        owner = pred_masks.argmax(dim=0, keepdim=True)
-        keep = owner == torch.arange(len(pred_masks), device=pred_masks.device)[:, None, None, None]
-        return torch.where(keep, pred_masks, pred_masks.clamp(max=-10.0))
+        return suppress_overlaps(pred_masks)
 
 
 def _embedding(*shape: int) -> nn.Parameter:

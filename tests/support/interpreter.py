@@ -1,9 +1,9 @@
 """Repairs Triton's CPU interpreter for tests (checked on triton 3.6.0 and 3.7.1).
 
 Unrepaired, bfloat16 is stored as raw 16-bit integers and every operation on it, ``tl.dot`` included, silently computes
-on the bits; fp32 to bfloat16 truncates instead of rounding to nearest even; and with numpy 2.4 triton 3.6 cannot use a
-runtime loop bound. :func:`shuffled_programs` runs the programs of a launch in random order, which finds kernels that
-lean on the order (it finds no data race: programs still run one after another).
+on the bits; fp32 to bfloat16 truncates instead of rounding to nearest even; a fused multiply-add rounds twice; and with
+numpy 2.4 triton 3.6 cannot use a runtime loop bound. :func:`shuffled_programs` runs the programs of a launch in random
+order, which finds kernels that lean on the order (it finds no data race: programs still run one after another).
 """
 
 import contextlib
@@ -106,6 +106,19 @@ def _repair_sum() -> None:
     ReduceOps.sum = repaired
 
 
+def _repair_fused_multiply_add() -> None:
+    """The product of two fp32 numbers is exact in float64."""
+    original = InterpreterBuilder.create_fma
+
+    def repaired(self: Any, x: TensorHandle, y: TensorHandle, z: TensorHandle) -> TensorHandle:
+        if z.data.dtype != np.float32:
+            return original(self, x, y, z)
+        exact = x.data.astype(np.float64) * y.data + z.data
+        return TensorHandle(exact.astype(np.float32), z.dtype.scalar)
+
+    InterpreterBuilder.create_fma = repaired
+
+
 def _repair_loop_bounds() -> None:
     """``range(0, n)`` with a runtime n: numpy 2.4 refuses ``int()`` of a one-element array."""
     original = interpreter._patch_lang_tensor
@@ -154,6 +167,7 @@ def install() -> None:
     _repair_dot()
     _repair_casts()
     _repair_sum()
+    _repair_fused_multiply_add()
     _repair_loop_bounds()
     _let_programs_be_shuffled()
     _dispatch.interpreter_knows_bfloat16 = True

@@ -1,0 +1,266 @@
+"""Masks from low-resolution logits: upsampled in registers, and only what is asked for is written.
+
+A program has a band of rows of one mask and walks over its columns. Thresholds come as fp32, as torch compares with
+them. ``h·w`` and ``H·W`` are below 2**31; what all masks have together need not be.
+"""
+
+import triton
+import triton.language as tl
+
+from sam2fast.kernels._launch import Compilation, LaunchConfig
+
+# What a logit is lowered to where another object has the pixel.
+SUPPRESSED = tl.constexpr(-10.0)
+
+
+@triton.jit
+def neighbours(
+    position,  # int32, of an output row or column
+    scale,  # fp32, input size / output size
+    size,  # of the input
+    reach,  # 1, or 0 where torch copies this axis
+):
+    """The two input rows or columns that an output one lies between, and the weights of both."""
+    place = tl.maximum(tl.fma(position.to(tl.float32) + 0.5, scale, -0.5), 0.0)
+    near = tl.minimum(place.to(tl.int32), size - 1)
+    far = tl.minimum(near + reach, size - 1)
+    weight = place - near.to(tl.float32)
+    return near, far, 1.0 - weight, weight
+
+
+@triton.jit
+def blend(
+    image,  # pointer to (h, w) logits, any float
+    w,
+    y0, y1, v0, v1,  # (BY) rows and their weights
+    x0, x1, u0, u1,  # (BX) columns and their weights
+    COPY: tl.constexpr,  # the output has the input's size
+):  # fmt: skip
+    """Logits ``(BY, BX)`` in fp32."""
+    upper = image + (y0 * w)[:, None]
+    a = tl.load(upper + x0[None, :]).to(tl.float32)
+    if COPY:
+        return a
+    else:
+        lower = image + (y1 * w)[:, None]
+        b = tl.load(upper + x1[None, :]).to(tl.float32)
+        c = tl.load(lower + x0[None, :]).to(tl.float32)
+        d = tl.load(lower + x1[None, :]).to(tl.float32)
+        above = tl.fma(u0[None, :], a, u1[None, :] * b)
+        below = tl.fma(u0[None, :], c, u1[None, :] * d)
+        return tl.fma(v0[:, None], above, v1[:, None] * below)
+
+
+@triton.jit
+def _clear_kernel(
+    counts,  # (3, N) int32 out: 0
+    boxes,  # (N, 4) int32 out: no pixel yet
+    N, H, W,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(counts + i, tl.zeros_like(i), mask=i < 3 * N)
+    corner = i % 4
+    tl.store(boxes + i, tl.where(corner == 0, W, tl.where(corner == 1, H, -1)), mask=i < 4 * N)
+
+
+@triton.jit
+def _statistics_kernel(
+    logits,  # (N, h, w) any float
+    counts,  # (3, N) int32, zeroed
+    boxes,  # (N, 4) int32, cleared
+    N, h, w, H, W,
+    scale_y, scale_x, reach_y, reach_x,
+    threshold, higher, lower,
+    bands,  # of a mask
+    BLOCK_Y: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+    COPY: tl.constexpr,
+):  # fmt: skip
+    n = tl.program_id(0) // bands
+    logits += n.to(tl.int64) * h * w
+    y = (tl.program_id(0) % bands) * BLOCK_Y + tl.arange(0, BLOCK_Y)
+    y0, y1, v0, v1 = neighbours(y, scale_y, h, reach_y)
+    area = tl.zeros([BLOCK_Y, BLOCK_X], tl.int32)
+    above = tl.zeros([BLOCK_Y, BLOCK_X], tl.int32)
+    below = tl.zeros([BLOCK_Y, BLOCK_X], tl.int32)
+    first = tl.full([BLOCK_X], 2147483647, tl.int32)
+    last = tl.full([BLOCK_X], -1, tl.int32)
+    for start in tl.range(0, W, BLOCK_X):
+        x = start + tl.arange(0, BLOCK_X)
+        x0, x1, u0, u1 = neighbours(x, scale_x, w, reach_x)
+        value = blend(logits, w, y0, y1, v0, v1, x0, x1, u0, u1, COPY)
+        there = (y < H)[:, None] & (x < W)[None, :]
+        inside = (there & (value > threshold)).to(tl.int32)
+        area += inside
+        above += (there & (value > higher)).to(tl.int32)
+        below += (there & (value > lower)).to(tl.int32)
+        column = tl.max(inside, 0) > 0
+        first = tl.minimum(first, tl.where(column, x, 2147483647))
+        last = tl.maximum(last, tl.where(column, x, -1))
+
+    rows = tl.sum(area, 1)
+    total = tl.sum(rows, 0)
+    seen = total > 0
+    # Integer sums and extremes: the same in whatever order programs come.
+    tl.atomic_add(counts + n, total, mask=seen, sem="relaxed")
+    total = tl.sum(tl.sum(above, 1), 0)
+    tl.atomic_add(counts + N + n, total, mask=total > 0, sem="relaxed")
+    total = tl.sum(tl.sum(below, 1), 0)
+    tl.atomic_add(counts + 2 * N + n, total, mask=total > 0, sem="relaxed")
+    boxes += n * 4
+    tl.atomic_min(boxes, tl.min(first, 0), mask=seen, sem="relaxed")
+    tl.atomic_min(boxes + 1, tl.min(tl.where(rows > 0, y, 2147483647), 0), mask=seen, sem="relaxed")
+    tl.atomic_max(boxes + 2, tl.max(last, 0), mask=seen, sem="relaxed")
+    tl.atomic_max(boxes + 3, tl.max(tl.where(rows > 0, y, -1), 0), mask=seen, sem="relaxed")
+
+
+@triton.jit
+def _threshold_kernel(
+    logits,  # (N, h, w) any float
+    out,  # (N, H, W) uint8: 1 above the threshold
+    h, w, H, W,
+    scale_y, scale_x, reach_y, reach_x,
+    threshold,
+    bands,
+    BLOCK_Y: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+    COPY: tl.constexpr,
+):  # fmt: skip
+    n = (tl.program_id(0) // bands).to(tl.int64)
+    logits += n * h * w
+    out += n * H * W
+    y = (tl.program_id(0) % bands) * BLOCK_Y + tl.arange(0, BLOCK_Y)
+    y0, y1, v0, v1 = neighbours(y, scale_y, h, reach_y)
+    for start in tl.range(0, W, BLOCK_X):
+        x = start + tl.arange(0, BLOCK_X)
+        x0, x1, u0, u1 = neighbours(x, scale_x, w, reach_x)
+        value = blend(logits, w, y0, y1, v0, v1, x0, x1, u0, u1, COPY)
+        there = (y < H)[:, None] & (x < W)[None, :]
+        tl.store(out + (y * W)[:, None] + x[None, :], (value > threshold).to(tl.uint8), mask=there)
+
+
+@triton.jit
+def _threshold_and_pack_kernel(
+    logits,  # (N, h, w) any float
+    out,  # (N, H, width) uint8: the leftmost of eight pixels in the lowest bit
+    h, w, H, W,
+    width,  # ceil(W / 8)
+    scale_y, scale_x, reach_y, reach_x,
+    threshold,
+    bands,
+    BLOCK_Y: tl.constexpr,
+    BLOCK_X: tl.constexpr,  # bytes
+    COPY: tl.constexpr,
+):  # fmt: skip
+    n = (tl.program_id(0) // bands).to(tl.int64)
+    logits += n * h * w
+    out += n * H * width
+    y = (tl.program_id(0) % bands) * BLOCK_Y + tl.arange(0, BLOCK_Y)
+    y0, y1, v0, v1 = neighbours(y, scale_y, h, reach_y)
+    for start in tl.range(0, width, BLOCK_X):
+        byte = start + tl.arange(0, BLOCK_X)
+        bits = tl.zeros([BLOCK_Y, BLOCK_X], tl.int32)
+        for k in tl.static_range(8):
+            x = byte * 8 + k
+            x0, x1, u0, u1 = neighbours(x, scale_x, w, reach_x)
+            value = blend(logits, w, y0, y1, v0, v1, x0, x1, u0, u1, COPY)
+            bits += ((value > threshold) & (x < W)[None, :]).to(tl.int32) << k
+        there = (y < H)[:, None] & (byte < width)[None, :]
+        tl.store(out + (y * width)[:, None] + byte[None, :], bits.to(tl.uint8), mask=there)
+
+
+@triton.jit
+def _pack_kernel(
+    masks,  # (rows, W) uint8, 0 or 1
+    out,  # (rows, width) uint8
+    rows, W,
+    width,  # ceil(W / 8)
+    BLOCK_Y: tl.constexpr,
+    BLOCK_X: tl.constexpr,  # bytes
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64) * BLOCK_Y + tl.arange(0, BLOCK_Y)
+    byte = tl.program_id(1) * BLOCK_X + tl.arange(0, BLOCK_X)
+    there = (row < rows)[:, None] & (byte < width)[None, :]
+    bits = tl.zeros([BLOCK_Y, BLOCK_X], tl.int32)
+    for k in tl.static_range(8):
+        x = byte * 8 + k
+        pixel = tl.load(masks + (row * W)[:, None] + x[None, :], mask=there & (x < W)[None, :], other=0)
+        bits += (pixel != 0).to(tl.int32) << k
+    tl.store(out + (row * width)[:, None] + byte[None, :], bits.to(tl.uint8), mask=there)
+
+
+@triton.jit
+def _unpack_kernel(
+    packed,  # (rows, width) uint8
+    out,  # (rows, W) uint8: 0 or 1
+    rows, W,
+    width,  # ceil(W / 8)
+    BLOCK_Y: tl.constexpr,
+    BLOCK_X: tl.constexpr,  # pixels
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64) * BLOCK_Y + tl.arange(0, BLOCK_Y)
+    x = tl.program_id(1) * BLOCK_X + tl.arange(0, BLOCK_X)
+    there = (row < rows)[:, None] & (x < W)[None, :]
+    bits = tl.load(packed + (row * width)[:, None] + (x // 8)[None, :], mask=there, other=0).to(tl.int32)
+    tl.store(out + (row * W)[:, None] + x[None, :], ((bits >> (x % 8)[None, :]) & 1).to(tl.uint8), mask=there)
+
+
+@triton.jit
+def _overlaps_kernel(
+    logits,  # (N, pixels) any float
+    out,  # (N, pixels)
+    N, pixels,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    there = i < pixels
+    owner = tl.zeros([BLOCK], tl.int32)
+    best = tl.load(logits + i, mask=there, other=0.0).to(tl.float32)
+    source = logits + i
+    for n in tl.range(1, N):
+        source += pixels
+        value = tl.load(source, mask=there, other=0.0).to(tl.float32)
+        # The first of the largest wins, or a NaN: nothing is larger than that, and any other stays NaN when lowered.
+        better = (value > best) | (value != value)
+        owner = tl.where(better, n, owner)
+        best = tl.where(better, value, best)
+    source = logits + i
+    target = out + i
+    for n in tl.range(0, N):
+        value = tl.load(source, mask=there, other=0.0)
+        lowered = tl.where(value > SUPPRESSED, SUPPRESSED, value)  # a NaN stays one
+        tl.store(target, tl.where(owner == n, value, lowered).to(value.dtype), mask=there)
+        source += pixels
+        target += pixels
+
+
+# Numbers that one program of the clearing kernel writes.
+CLEARED = 256
+
+
+def compilations(config: LaunchConfig) -> list[Compilation]:
+    """What one row of the launch table compiles; its shape class names the op, ``*`` statistics and masks."""
+    meta, axes = dict(config.meta), ("fp32", "fp32", "i32", "i32")
+    if config.shape == "bits":
+        types = ("*u8", "*u8", "i32", "i32", "i32")
+        return [Compilation(kernel, types, meta, "uint8") for kernel in (_pack_kernel, _unpack_kernel)]
+    if config.shape == "overlaps":
+        return [Compilation(_overlaps_kernel, (t, t, "i32", "i32"), meta, dtype) for dtype, t in FLOATS.items()]
+    found = []
+    for dtype, t in FLOATS.items():
+        masks = (t, "*u8", "i32", "i32", "i32", "i32", *axes, "fp32", "i32")
+        packed = (t, "*u8", "i32", "i32", "i32", "i32", "i32", *axes, "fp32", "i32")
+        counts = (t, "*i32", "*i32", "i32", "i32", "i32", "i32", "i32", *axes, "fp32", "fp32", "fp32", "i32")
+        for constants in ({**meta, "COPY": False}, {**meta, "COPY": True}):
+            if config.shape == "pack":
+                found.append(Compilation(_threshold_and_pack_kernel, packed, constants, dtype))
+            else:
+                found.append(Compilation(_threshold_kernel, masks, constants, dtype))
+                found.append(Compilation(_statistics_kernel, counts, constants, dtype))
+    if config.shape != "pack":
+        found.append(Compilation(_clear_kernel, ("*i32", "*i32", "i32", "i32", "i32"), {"BLOCK": CLEARED}, "int32"))
+    return found
+
+
+FLOATS = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16"}

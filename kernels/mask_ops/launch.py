@@ -1,0 +1,145 @@
+"""Launches the Triton kernels of masks; none synchronises."""
+
+import torch
+import triton
+from torch import Tensor
+
+from sam2fast.kernels._dispatch import count_launch
+from sam2fast.kernels._launch import LaunchConfig, launch_config
+from sam2fast.kernels.mask_ops.kernel import (
+    CLEARED,
+    _clear_kernel,
+    _overlaps_kernel,
+    _pack_kernel,
+    _statistics_kernel,
+    _threshold_and_pack_kernel,
+    _threshold_kernel,
+    _unpack_kernel,
+)
+
+
+def mask_statistics_triton(
+    logits: Tensor, size: tuple[int, int], threshold: float, offset: float
+) -> tuple[Tensor, Tensor]:
+    """Counts ``(3, N)`` and boxes ``(N, 4)`` of :func:`sam2fast.kernels.mask_ops.mask_statistics`."""
+    (N, h, w), (H, W) = logits.shape, size
+    counts = torch.empty(3, N, dtype=torch.int32, device=logits.device)
+    boxes = torch.empty(N, 4, dtype=torch.int32, device=logits.device)
+    if N == 0:
+        return counts, boxes
+    logits, config = logits.contiguous(), launch_config("mask_ops", logits)
+    bands = triton.cdiv(H, config.meta["BLOCK_Y"])
+    count_launch("mask_statistics")
+    with config.on_device(logits):
+        _clear_kernel[(triton.cdiv(4 * N, CLEARED),)](counts, boxes, N, H, W, BLOCK=CLEARED)
+        _statistics_kernel[(N * bands,)](
+            logits, counts, boxes, N, h, w, H, W, *_axes(logits, size),
+            *(_as_compared(x) for x in (threshold, threshold + offset, threshold - offset)),
+            bands, **_constants(config, logits, size),
+        )  # fmt: skip
+    return counts, boxes
+
+
+def upsample_and_threshold_triton(logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
+    """:func:`sam2fast.kernels.mask_ops.upsample_and_threshold` on the GPU."""
+    (h, w), (H, W) = logits.shape[-2:], size
+    out = torch.empty(*logits.shape[:-2], H, W, dtype=torch.bool, device=logits.device)
+    if out.numel() == 0:
+        return out
+    logits, config = logits.contiguous(), launch_config("mask_ops", logits)
+    bands = triton.cdiv(H, config.meta["BLOCK_Y"])
+    count_launch("upsample_and_threshold")
+    with config.on_device(logits):
+        _threshold_kernel[(out.numel() // (H * W) * bands,)](
+            logits, out.view(torch.uint8), h, w, H, W, *_axes(logits, size), _as_compared(threshold), bands,
+            **_constants(config, logits, size),
+        )  # fmt: skip
+    return out
+
+
+def upsample_and_pack_triton(logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
+    """:func:`sam2fast.kernels.mask_ops.upsample_and_pack` on the GPU."""
+    (h, w), (H, W) = logits.shape[-2:], size
+    width = triton.cdiv(W, 8)
+    out = torch.empty(*logits.shape[:-2], H, width, dtype=torch.uint8, device=logits.device)
+    if out.numel() == 0:
+        return out
+    logits, config = logits.contiguous(), launch_config("mask_ops", logits, "pack")
+    bands = triton.cdiv(H, config.meta["BLOCK_Y"])
+    count_launch("upsample_and_pack")
+    with config.on_device(logits):
+        _threshold_and_pack_kernel[(out.numel() // (H * width) * bands,)](
+            logits, out, h, w, H, W, width, *_axes(logits, size), _as_compared(threshold), bands,
+            **_constants(config, logits, size),
+        )  # fmt: skip
+    return out
+
+
+def pack_masks_triton(masks: Tensor) -> Tensor:
+    """:func:`sam2fast.kernels.mask_ops.pack_masks` on the GPU."""
+    W = masks.shape[-1]
+    width = triton.cdiv(W, 8)
+    out = torch.empty(*masks.shape[:-1], width, dtype=torch.uint8, device=masks.device)
+    if out.numel():
+        count_launch("pack_masks")
+        _convert_bits(_pack_kernel, masks.contiguous().view(torch.uint8), out, W, width)
+    return out
+
+
+def unpack_masks_triton(packed: Tensor, width: int) -> Tensor:
+    """:func:`sam2fast.kernels.mask_ops.unpack_masks` on the GPU."""
+    out = torch.empty(*packed.shape[:-1], width, dtype=torch.bool, device=packed.device)
+    if out.numel():
+        count_launch("unpack_masks")
+        _convert_bits(_unpack_kernel, packed.contiguous(), out.view(torch.uint8), width, packed.shape[-1])
+    return out
+
+
+def suppress_overlaps_triton(logits: Tensor) -> Tensor:
+    """:func:`sam2fast.kernels.mask_ops.suppress_overlaps` on the GPU, of two objects or more."""
+    logits = logits.contiguous()
+    out = torch.empty_like(logits)
+    if out.numel() == 0:
+        return out
+    config = launch_config("mask_ops", logits, "overlaps")
+    pixels = logits[0].numel()
+    count_launch("suppress_overlaps")
+    with config.on_device(logits):
+        _overlaps_kernel[(triton.cdiv(pixels, config.meta["BLOCK"]),)](
+            logits, out, len(logits), pixels, **config.meta, **config.options
+        )
+    return out
+
+
+def _convert_bits(kernel: triton.JITFunction, source: Tensor, out: Tensor, W: int, width: int) -> None:
+    """``kernel`` on all rows; pixels and bytes of a row are ``W`` and ``width``."""
+    config = launch_config("mask_ops", source, "bits")
+    rows = out.numel() // out.shape[-1]
+    grid = (triton.cdiv(rows, config.meta["BLOCK_Y"]), triton.cdiv(out.shape[-1], config.meta["BLOCK_X"]))
+    with config.on_device(source):
+        kernel[grid](source, out, rows, W, width, **config.meta, **config.options)
+
+
+def _constants(config: LaunchConfig, logits: Tensor, size: tuple[int, int]) -> dict[str, int]:
+    return {**config.meta, **config.options, "COPY": _copies(logits, size)}
+
+
+def _copies(logits: Tensor, size: tuple[int, int]) -> bool:
+    """Whether torch copies logits as they are, on GPUs. Interpolated, one beside an infinite one would be NaN."""
+    return not logits.is_cpu and tuple(logits.shape[-2:]) == tuple(size)
+
+
+def _axes(logits: Tensor, size: tuple[int, int]) -> tuple[float, float, int, int]:
+    """Scales of rows and columns, rounded as torch rounds them, and how far a pixel reaches for its second logit.
+
+    Where one side stays as it is, torch takes the same logit twice on the CPU; elsewhere it takes the next one, which
+    shows where that is not finite.
+    """
+    (h, w), (H, W) = logits.shape[-2:], size
+    scale_y, scale_x = (torch.tensor([h, w], dtype=torch.float32) / torch.tensor([H, W], dtype=torch.float32)).tolist()
+    return scale_y, scale_x, int(not logits.is_cpu or h != H), int(not logits.is_cpu or w != W)
+
+
+def _as_compared(threshold: float) -> float:
+    """A threshold in fp32, as which torch compares it with fp32 logits."""
+    return torch.tensor(threshold, dtype=torch.float32).item()

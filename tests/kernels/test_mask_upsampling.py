@@ -1,0 +1,446 @@
+"""Masks from low-resolution logits: statistics, masks and bits of the upsampled ones, without their floats."""
+
+import numpy as np
+import oracle  # noqa: F401  (makes the official package importable)
+import pytest
+import torch
+import torch.nn.functional as F
+from parity import random_map
+from sam2.utils.amg import batched_mask_to_box, calculate_stability_score
+
+from sam2fast.kernels import _launch
+from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.kernels._launch import LaunchConfig
+from sam2fast.kernels.mask_ops import (
+    cpu,
+    mask_statistics,
+    mask_statistics_reference,
+    pack_masks,
+    unpack_masks,
+    upsample_and_pack,
+    upsample_and_threshold,
+    upsample_and_threshold_reference,
+)
+from sam2fast.kernels.mask_ops.operator import (
+    mask_statistics_operator,
+    pack_masks_operator,
+    unpack_masks_operator,
+    upsample_and_pack_operator,
+    upsample_and_threshold_operator,
+)
+
+# (h, w) of the logits and (H, W) of the masks
+SIZES = {
+    "doubled": ((12, 16), (24, 32)),
+    "odd": ((29, 23), (67, 89)),
+    "a photograph": ((16, 16), (75, 112)),
+    "downwards": ((37, 53), (20, 31)),
+    "one pixel": ((1, 1), (7, 9)),
+    "to one pixel": ((9, 5), (1, 1)),
+    "the same": ((12, 20), (12, 20)),
+    "columns alone": ((13, 8), (13, 70)),
+    "rows alone": ((3, 21), (80, 21)),
+    "down and up": ((40, 3), (17, 200)),
+}
+ALL_SIZES = pytest.mark.parametrize(("low", "size"), SIZES.values(), ids=SIZES.keys())
+
+
+def smooth(count, h, w, seed=0):
+    """Logits with outlines, as the decoder's have them."""
+    return F.avg_pool2d(random_map(count, h + 10, w + 10, seed=seed), 11, stride=1) * 33
+
+
+def discs(count, h, w):
+    """Logits with little outline."""
+    y, x, radius = (torch.rand(3, count, 1, 1, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.25).unbind()
+    distance = ((torch.arange(h)[:, None] - y * h) ** 2 + (torch.arange(w) - x * w) ** 2).sqrt()
+    return (radius * min(h, w) / 2 - distance) * 3 + random_map(count, h, w) / 4
+
+
+def kinds(h, w, level):
+    """Logits of every kind, hostile ones too, six of each."""
+    noise = random_map(6, h, w) * 3
+    broken = smooth(6, h, w, seed=1)
+    broken.view(6, -1)[:, :: max(1, h * w // 5)] = torch.tensor([np.nan, np.inf, -np.inf, np.nan, 3e38, -3e38])[:, None]
+    steps = torch.where(smooth(6, h, w, seed=2) > 0, 32.0, -32.0)
+    return {
+        "smooth": smooth(6, h, w),
+        "noise": noise,
+        "nothing": -noise.abs() - 5,
+        "everything": noise.abs() + 5,
+        "the level itself": torch.full((6, h, w), level),
+        "around the level": torch.nextafter(torch.full((6, h, w), level), noise),
+        "steps": steps,
+        "whole numbers": noise.round(),
+        "halves around the level": level + noise.round() / 2,
+        "not finite": broken,
+        "infinite": torch.where(smooth(6, h, w, seed=3) > 0, torch.inf, -torch.inf),
+        "tiny": noise * 1e-40,
+        "huge": noise * 1e38,
+        "all scales": noise * 10.0 ** (random_map(6, h, w, seed=4) * 12),
+    }
+
+
+def full_size(logits, size):
+    return F.interpolate(logits[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
+
+
+# ---- the twin ----
+
+
+@pytest.mark.parametrize(("low", "size"), [((32, 32), (150, 225)), ((37, 53), (20, 31)), ((1, 1), (7, 9))], ids=str)
+@pytest.mark.parametrize(("threshold", "offset"), [(0.0, 1.0), (0.3, 0.7), (-1.0, -0.5)])
+def test_statistics_are_the_official_ones(low, size, threshold, offset):
+    logits = torch.cat([smooth(7, *low), torch.full((1, *low), -9.0)])
+    found = mask_statistics_reference(logits, size, threshold, offset)
+    masks = full_size(logits, size)
+    expected = calculate_stability_score(masks, threshold, offset)
+    torch.testing.assert_close(found.above / found.below, expected, rtol=0, atol=0, equal_nan=True)
+    boxes = batched_mask_to_box(masks > threshold)
+    empty = found.area == 0
+    assert empty[-1] and found.boxes[-1].tolist() == [size[1], size[0], -1, -1]
+    assert torch.equal(found.boxes[~empty], boxes[~empty].to(torch.int32))
+    assert torch.equal(found.area, (masks > threshold).sum((1, 2)).to(torch.int32))
+    assert {x.dtype for x in found} == {torch.int32}
+
+
+@ALL_SIZES
+def test_masks_are_torchs_own(low, size):
+    logits = random_map(2, 3, *low)
+    expected = F.interpolate(logits, size, mode="bilinear", align_corners=False) > 0.3
+    assert torch.equal(upsample_and_threshold_reference(logits, size, 0.3), expected)
+    with backend("torch"):
+        assert torch.equal(upsample_and_threshold(logits, size, 0.3), expected)
+        assert torch.equal(upsample_and_pack(logits, size, 0.3), pack_masks(expected))
+        assert torch.equal(upsample_and_threshold(logits[0, 0], size, 0.3), expected[0, 0])
+
+
+# ---- the way on the CPU ----
+
+
+@ALL_SIZES
+@pytest.mark.parametrize(("threshold", "offset"), [(0.0, 1.0), (0.37, 0.5), (-2.0, -1.0)])
+def test_the_cpu_counts_what_the_twin_counts(low, size, threshold, offset):
+    for name, logits in kinds(*low, threshold).items():
+        with backend("torch"):
+            found = mask_statistics(logits, size, threshold, offset)
+        for part, right, ours in zip(found._fields, mask_statistics_reference(logits, size, threshold, offset), found,
+                                     strict=True):  # fmt: skip
+            assert torch.equal(right, ours), (name, part)
+
+
+@ALL_SIZES
+@pytest.mark.parametrize("threshold", [0.0, 0.37])
+def test_the_cpu_draws_what_the_twin_draws(low, size, threshold):
+    for name, logits in kinds(*low, threshold).items():
+        with backend("torch"):
+            found = upsample_and_threshold(logits, size, threshold)
+        assert torch.equal(found, upsample_and_threshold_reference(logits, size, threshold)), name
+
+
+class TestCells:
+    """The parts of the way on the CPU."""
+
+    low, size = (32, 32), (150, 225)
+
+    def check(self, logits, dense=0):
+        found = cpu.mask_statistics_cpu(logits, self.size, 0.0, 1.0)
+        for right, ours in zip(mask_statistics_reference(logits, self.size, 0.0, 1.0), found, strict=True):
+            assert torch.equal(right, ours)
+        assert self.upsampled == dense
+
+    @pytest.fixture(autouse=True)
+    def count(self, monkeypatch):
+        """Masks that are upsampled as the twin does it, and cells that torch is asked for."""
+        self.upsampled, self.asked = 0, 0
+        twin, ask = cpu.mask_statistics_reference, cpu._ask
+
+        def counted(logits, *rest):
+            self.upsampled += len(logits)
+            return twin(logits, *rest)
+
+        def counted_ask(logits, close, *rest):
+            self.asked += len(close)
+            ask(logits, close, *rest)
+
+        monkeypatch.setattr(cpu, "mask_statistics_reference", counted)
+        monkeypatch.setattr(cpu, "_ask", counted_ask)
+
+    def test_outlines_are_enough(self):
+        self.check(discs(20, *self.low))
+        assert self.asked < 20
+
+    def test_every_cell_can_be_asked_for(self, monkeypatch):
+        """As if no rounding were small enough."""
+        monkeypatch.setattr(cpu, "OF_CELL", 10.0)
+        monkeypatch.setattr(cpu, "CLOSE", 10**6)
+        self.check(discs(3, *self.low))
+        assert self.asked > 200
+
+    def test_ties_are_torchs_to_decide(self):
+        """Where a bilinear value is exactly the level, and its roundings decide."""
+        logits = torch.full((4, *self.low), -5.0)
+        for n in range(4):
+            logits[n, 8 : 11 + n, 8 : 10 + n] = 5.0
+            logits[n, 20, 20 : 22 + n] = 1.0 / 3
+        self.check(logits)
+        assert self.asked > 5
+
+    def test_masks_with_too_much_outline_are_upsampled(self):
+        logits = torch.cat([discs(2, *self.low), random_map(2, *self.low), torch.zeros(1, *self.low)])
+        self.check(logits, dense=2)
+
+    def test_passes_of_any_size(self, monkeypatch):
+        """Several masks a pass and one; cells in pieces, empty ones too."""
+        logits = discs(9, *self.low)
+        logits[4] = -9
+        for chunk, cells in ((1, 7), (2 * 32 * 32, 1), (4 * 32 * 32 + 1, 512)):
+            monkeypatch.setattr(cpu, "CHUNK", chunk)
+            monkeypatch.setattr(cpu, "AT_ONCE", cells)
+            self.check(logits)
+
+    def test_levels_that_are_no_numbers(self):
+        logits = discs(3, *self.low)
+        for threshold, offset in (
+            (torch.inf, 1.0),
+            (-torch.inf, 1.0),
+            (torch.nan, 1.0),
+            (0.0, torch.inf),
+            (1e38, 3e38),
+        ):
+            found = cpu.mask_statistics_cpu(logits, self.size, threshold, offset)
+            for right, ours in zip(mask_statistics_reference(logits, self.size, threshold, offset), found, strict=True):
+                assert torch.equal(right, ours)
+
+    def test_thousands_of_masks(self):
+        """Random sizes, scales and levels."""
+        generator = torch.Generator().manual_seed(0)
+        for seed in range(60):
+            h, w, up, across = torch.randint(2, 24, (4,), generator=generator).tolist()
+            size = (h * 2 + up * 4, w * 2 + across * 5)
+            logits = smooth(40, h, w, seed=seed) * 10.0 ** float(torch.randn((), generator=generator))
+            logits = logits.round() if seed % 3 == 0 else logits
+            level = float(torch.randn((), generator=generator)) * (seed % 2)
+            found = cpu.mask_statistics_cpu(logits, size, level, 0.5)
+            for right, ours in zip(mask_statistics_reference(logits, size, level, 0.5), found, strict=True):
+                assert torch.equal(right, ours), (seed, h, w, size, level)
+
+
+# ---- the kernels ----
+
+
+def undecided(logits, size, level):
+    """Pixels so near the level that a rounding decides: where compilers fuse other operations than torch's did."""
+    values = full_size(logits, size)
+    largest = logits.float().nan_to_num(0, 0, 0).abs().amax((1, 2), keepdim=True)
+    return (values - level).abs() <= 4 * torch.finfo(torch.float32).eps * (largest + abs(level))
+
+
+def assert_same_masks(found, logits, size, level):
+    wrong = found.cpu() != upsample_and_threshold_reference(logits, size, level)
+    assert not (wrong & ~undecided(logits, size, level)).any()
+
+
+def assert_same_statistics(found, logits, size, threshold, offset):
+    right = mask_statistics_reference(logits, size, threshold, offset)
+    levels = (threshold, threshold + offset, threshold - offset)
+    for expected, actual, level in zip(right[:3], found[:3], levels, strict=True):
+        assert ((expected - actual.cpu()).abs() <= undecided(logits, size, level).sum((1, 2))).all()
+    sure = ~undecided(logits, size, threshold).flatten(1).any(1)
+    assert torch.equal(right.boxes[sure], found.boxes.cpu()[sure])
+
+
+@ALL_SIZES
+def test_kernels(low, size, triton_device):
+    check_kernels(low, size, torch.float32, triton_device)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+def test_kernels_in_fewer_bits(dtype, triton_device):
+    check_kernels((9, 14), (31, 40), dtype, triton_device)
+
+
+def check_kernels(low, size, dtype, triton_device):
+    logits = torch.cat([smooth(1, *low), random_map(1, *low) - 1, torch.full((1, *low), -9.0)]).to(dtype)
+    logits[1].view(-1)[::7] = torch.nan
+    before = dict(launches)
+    with backend("triton"):
+        statistics = mask_statistics(logits.to(triton_device), size, 0.3, 0.7)
+        masks = upsample_and_threshold(logits.to(triton_device), size, 0.3)
+        packed = upsample_and_pack(logits.to(triton_device), size, 0.3)
+        assert torch.equal(pack_masks(masks), packed)
+        assert torch.equal(unpack_masks(packed, size[1]), masks)
+    assert_same_statistics(statistics, logits, size, 0.3, 0.7)
+    assert_same_masks(masks, logits, size, 0.3)
+    assert torch.equal(statistics.area.cpu(), masks.sum((1, 2), dtype=torch.int32).cpu())
+    for op in ("mask_statistics", "upsample_and_threshold", "upsample_and_pack", "pack_masks", "unpack_masks"):
+        assert launches[op] == before.get(op, 0) + 1
+
+
+# numpy's, from inside the interpreter
+@pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning")
+@pytest.mark.parametrize("name", kinds(1, 1, 0.0))
+def test_kernels_on_hostile_logits(name, triton_device):
+    for low, size in (((5, 4), (5, 30)), ((4, 5), (30, 5)), SIZES["the same"], ((9, 7), (20, 33))):
+        logits = kinds(*low, 0.37)[name][::2]
+        with backend("triton"):
+            statistics = mask_statistics(logits.to(triton_device), size, 0.37, 0.5)
+            masks = upsample_and_threshold(logits.to(triton_device), size, 0.37)
+        assert_same_statistics(statistics, logits, size, 0.37, 0.5)
+        assert_same_masks(masks, logits, size, 0.37)
+
+
+def test_kernels_interpolate_to_the_last_bits(triton_device):
+    """Each mask has a pixel so near the level that it would be on the other side with weights a little off."""
+    base, size = random_map(1, 5, 150) * 4, (7, 700)
+    place, scale = torch.arange(700) + 0.5, torch.tensor(150.0) / 700
+    fused = (scale.double() * place.double() - 0.5).float()
+    rounded_twice = scale * place - 0.5
+    weights = cpu.axis_of(150, 700)
+    if not np.array_equal(weights.weight[0, 1:-1], (fused % 1)[weights.first[1:-1]].numpy()):
+        pytest.skip("this build of torch does not fuse multiplications with additions, as its GPU kernels do")
+    columns = torch.cat([(fused != rounded_twice).nonzero()[:, 0], torch.arange(0, 700, 50)])
+    chosen = full_size(base, size)[0][3, columns][:, None, None]
+    near = 1e-6 * base.abs().max() * torch.tensor([-1.0, 1.0])[torch.arange(len(chosen)) % 2, None, None]
+    logits = base - chosen + near
+    with backend("triton"):
+        assert_same_masks(upsample_and_threshold(logits.to(triton_device), size), logits, size, 0.0)
+        assert_same_statistics(mask_statistics(logits.to(triton_device), size), logits, size, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("name", ["torch", "triton"])
+def test_the_level_itself_is_background(name, triton_device):
+    logits = torch.zeros(2, 4, 5, device=triton_device)
+    logits[1] = -0.0
+    for size in ((9, 13), (4, 5), (2, 2)):
+        with backend(name):
+            found = mask_statistics(logits, size)
+            assert not upsample_and_threshold(logits, size).any() and not upsample_and_pack(logits, size).any()
+        assert not found.area.any() and not found.above.any() and (found.below == size[0] * size[1]).all()
+
+
+def test_what_has_the_size_is_copied_on_gpus(monkeypatch, triton_device):
+    from sam2fast.kernels.mask_ops import launch
+
+    monkeypatch.setattr(launch, "_copies", lambda logits, size: logits.shape[-2:] == size)
+    logits, size = kinds(12, 20, 0.37)["not finite"], (12, 20)
+    with backend("triton"):
+        statistics = mask_statistics(logits.to(triton_device), size, 0.37, 0.5)
+        masks = upsample_and_threshold(logits.to(triton_device), size, 0.37)
+        packed = upsample_and_pack(logits.to(triton_device), size, 0.37)
+    assert torch.equal(masks.cpu(), logits > 0.37) and torch.equal(packed, pack_masks(masks))
+    for count, level in zip(statistics[:3], (0.37, 0.87, -0.13), strict=True):
+        assert torch.equal(count.cpu(), (logits > level).sum((1, 2), dtype=torch.int32))
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1])
+def test_small_blocks_in_any_order(seed, monkeypatch, triton_device):
+    """Many programs for a mask, which all add to the same counts and box."""
+    table = dict(_launch.launch_table())
+    table["mask_ops"] = [
+        LaunchConfig("*", "*", shape, {"BLOCK_Y": 4, "BLOCK_X": 8}, {"num_warps": 1}) for shape in ("*", "pack", "bits")
+    ]
+    monkeypatch.setattr(_launch, "launch_table", lambda: table)
+    logits, size = smooth(2, 6, 9), (18, 35)
+    if seed is not None:
+        if triton_device.type == "cuda":
+            pytest.skip("programs are shuffled by the interpreter")
+        import interpreter
+
+        shuffle = interpreter.shuffled_programs(seed)
+        shuffle.__enter__()
+    try:
+        with backend("triton"):
+            statistics = mask_statistics(logits.to(triton_device), size)
+            masks = upsample_and_threshold(logits.to(triton_device), size)
+            packed = upsample_and_pack(logits.to(triton_device), size)
+            assert torch.equal(unpack_masks(packed, size[1]), masks) and torch.equal(pack_masks(masks), packed)
+    finally:
+        if seed is not None:
+            shuffle.__exit__(None, None, None)
+    assert_same_statistics(statistics, logits, size, 0.0, 1.0)
+    assert_same_masks(masks, logits, size, 0.0)
+
+
+@pytest.mark.parametrize("name", ["torch", "triton"])
+def test_strided_and_empty_input(name, triton_device):
+    logits, size = smooth(4, 20, 14).to(triton_device), (45, 31)
+    strided = logits[::2, ::2].mT
+    with backend(name):
+        assert_same_statistics(mask_statistics(strided, size), strided.cpu(), size, 0.0, 1.0)
+        assert_same_masks(upsample_and_threshold(strided, size), strided.cpu(), size, 0.0)
+        masks = upsample_and_threshold(logits, size)[:, ::2, 1::2]
+        assert torch.equal(unpack_masks(pack_masks(masks)[::2], masks.shape[-1]), masks[::2])
+        none = mask_statistics(logits[:0], size)
+        assert [tuple(x.shape) for x in none] == [(0,), (0,), (0,), (0, 4)] and none.boxes.dtype == torch.int32
+        assert upsample_and_threshold(logits[:0], size).shape == (0, 45, 31)
+        assert upsample_and_pack(logits[:0], size).shape == (0, 45, 4)
+        assert pack_masks(masks[:0]).shape == (0, 23, 2) and unpack_masks(pack_masks(masks[:0]), 15).shape == (
+            0,
+            23,
+            15,
+        )
+
+
+@pytest.mark.parametrize("name", ["torch", "triton"])
+@pytest.mark.parametrize("width", [1, 7, 8, 9, 64, 131])
+def test_bits_are_numpys(name, width, triton_device):
+    masks = random_map(2, 3, 5, width) > 0
+    with backend(name):
+        packed = pack_masks(masks.to(triton_device))
+        assert torch.equal(unpack_masks(packed, width).cpu(), masks)
+    assert np.array_equal(packed.cpu().numpy(), np.packbits(masks.numpy(), axis=-1, bitorder="little"))
+
+
+@pytest.mark.slow
+def test_a_large_mask(triton_device):
+    logits, size = smooth(1, 256, 256), (4096, 4096)
+    with backend("torch"):
+        for right, ours in zip(
+            mask_statistics_reference(logits, size, 0.0, 1.0), mask_statistics(logits, size), strict=True
+        ):
+            assert torch.equal(right, ours)
+    size = (4096, 500)
+    with backend("triton"):
+        assert_same_statistics(mask_statistics(logits.to(triton_device), size), logits, size, 0.0, 1.0)
+
+
+# ---- the operators ----
+
+
+def test_what_is_refused(triton_device):
+    logits = random_map(2, 4, 4).to(triton_device)
+    for call in (upsample_and_threshold, upsample_and_pack, mask_statistics):
+        with pytest.raises(ValueError, match="floating logits"):
+            call(logits > 0, (8, 8))
+        with pytest.raises(ValueError, match="at least one pixel"):
+            call(logits[:, :0], (8, 8))
+        with pytest.raises(ValueError, match="1 to 2\\*\\*31 - 1 pixels"):
+            call(logits, (0, 8))
+        with pytest.raises(ValueError, match="1 to 2\\*\\*31 - 1 pixels"):
+            call(logits, (2**16, 2**15))
+        with backend("triton"), pytest.raises(RuntimeError, match=r"does not take torch\.float64"):
+            call(logits.double(), (8, 8))
+    with pytest.raises(ValueError, match=r"expected logits \(N, h, w\), got \(1, 2, 4, 4\)"):
+        mask_statistics(logits[None], (8, 8))
+    with pytest.raises(ValueError, match="bool masks"):
+        pack_masks(logits)
+    with pytest.raises(ValueError, match=r"expected uint8 \(..., H, 2\) for masks 9 wide, got torch.uint8 \(4, 1\)"):
+        unpack_masks(torch.zeros(4, 1, dtype=torch.uint8), 9)
+
+
+def test_the_operators_are_well_formed(triton_device):
+    logits = smooth(2, 6, 5).to(triton_device)
+    for given in (logits, logits.clone().requires_grad_()):
+        torch.library.opcheck(mask_statistics_operator, (given, [9, 13], 0.0, 1.0))
+        torch.library.opcheck(upsample_and_threshold_operator, (given, [9, 13], 0.0))
+        torch.library.opcheck(upsample_and_pack_operator, (given, [9, 13], 0.0))
+    torch.library.opcheck(pack_masks_operator, (logits > 0,))
+    torch.library.opcheck(unpack_masks_operator, (pack_masks(logits > 0), 5))
+
+
+def test_masks_have_no_gradient(triton_device):
+    logits = smooth(2, 6, 5).to(triton_device).requires_grad_()
+    for size in ((9, 13), (40, 50)):
+        assert not upsample_and_threshold(logits, size).requires_grad
+        assert not any(x.requires_grad for x in mask_statistics(logits, size))
