@@ -21,11 +21,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from attention_parity import QUICK, attention_parity
+from encoder_ops import QUICK as QUICK_ENCODER
+from encoder_ops import encoder_parity
+from mask_list_parity import QUICK as QUICK_LISTS
+from mask_list_parity import mask_list_parity
+from mask_parity import QUICK as QUICK_MASKS
+from mask_parity import mask_parity
 from measure import Limits, measure, measure_limits
 from registry import Case, WrongResultError, cases, check
 from window_parity import QUICK as QUICK_WINDOWS
@@ -36,7 +43,15 @@ from sam2fast.kernels.connected_components import connected_components, connecte
 
 RESULTS = Path(__file__).parent / "results"
 RANDOM_MASKS = 10_000
-OPS = ("connected_components", "memory_attention", "window_attention")  # of the parity part
+# Of the parity part: op -> name in the report, the check, and its plan for a quick run.
+PARITY: dict[str, tuple[str, Callable[..., bool], Any]] = {
+    "mask_ops": ("masks", mask_parity, QUICK_MASKS),
+    "run_lengths, nms": ("lists of masks", mask_list_parity, QUICK_LISTS),
+    "memory_attention": ("attention", attention_parity, QUICK),
+    "window_attention": ("windows", window_parity, QUICK_WINDOWS),
+    "layer_norm, linear_gelu, preprocess": ("the encoder", encoder_parity, QUICK_ENCODER),
+}
+OPS = ("connected_components", *PARITY)
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -154,16 +169,13 @@ def all_parity(device: torch.device, report: Report, arguments: argparse.Namespa
     Raises:
         SystemExit: none is.
     """
-    of_attention, of_windows = (
-        functools.partial(report.save, f"parity of {name}") for name in ("attention", "windows")
-    )
-    quick = arguments.quick
-    runs = (
-        lambda: parity(device, report, arguments.masks, arguments.side, arguments.batch),
-        lambda: attention_parity(device, of_attention, QUICK if quick else None),
-        lambda: window_parity(device, of_windows, QUICK_WINDOWS if quick else None),
-    )
-    results = [run() for op, run in zip(OPS, runs, strict=True) if arguments.only in op]
+    results = []
+    if arguments.only in "connected_components":
+        results.append(parity(device, report, arguments.masks, arguments.side, arguments.batch))
+    for op, (name, check_op, quick) in PARITY.items():
+        if arguments.only in op:
+            save = functools.partial(report.save, f"parity of {name}")
+            results.append(check_op(device, save, quick if arguments.quick else None))
     if not results:
         raise SystemExit(f"nothing is checked: {arguments.only!r} is in none of {', '.join(OPS)}")
     return all(results)

@@ -311,6 +311,15 @@ def cases() -> Iterator[Case]:
         for dtype in (torch.float32, torch.bfloat16):
             yield attention_case(side, window, heads, d, dtype, pooled=True)
     yield from attention_cases()
+    from masks import mask_cases  # which needs Case
+
+    yield from mask_cases()
+    from mask_lists import mask_list_cases
+
+    yield from mask_list_cases()
+    from encoder_ops import encoder_cases
+
+    yield from encoder_cases()
     for rows, inner, outer in ((2048, 96, 384), (4096, 384, 1536), (4096, 576, 2304)):
         yield linear_case(rows, inner, outer)
 

@@ -41,7 +41,7 @@ class Search(NamedTuple):
     shape: str
     candidates: list[Candidate]
     cases: tuple[str, ...]  # ops of the registry whose cases decide: those of this dtype and shape class
-    against_sdpa: bool = False  # the row says whether the yardstick, torch's own attention, is faster
+    against: str = ""  # if given, the row says under this name whether the yardstick, torch's own way, is faster
 
 
 def attention_search(dtype: str, shape: str, tiles: Iterable[tuple[int, ...]]) -> Search:
@@ -60,7 +60,29 @@ def window_search(dtype: str, shape: str, tiles: Iterable[tuple[int, ...]]) -> S
     candidates = [
         ({"BLOCK_M": m, "BLOCK_N": n}, {"num_warps": warps, "num_stages": stages}) for m, n, warps, stages in tiles
     ]
-    return Search("window_attention", dtype, shape, candidates, ("window_attention",), against_sdpa=shape == "global")
+    return Search(
+        "window_attention", dtype, shape, candidates, ("window_attention",), against="SDPA" if shape == "global" else ""
+    )
+
+
+def gelu_search(dtype: str, tiles: Iterable[tuple[int, ...]]) -> Search:
+    """``tiles``: BLOCK_M, BLOCK_N, BLOCK_K, warps and stages."""
+    candidates = [
+        ({"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k, "GROUP": 8}, {"num_warps": warps, "num_stages": stages})
+        for m, n, k, warps, stages in tiles
+        if m * n <= 4096 * warps
+    ]
+    return Search("linear_gelu", dtype, ANY, candidates, ("linear_gelu",), against="TORCH")
+
+
+def mask_search(shape: str, ops: tuple[str, ...], tiles: Iterable[tuple[int, ...]]) -> Search:
+    """``tiles``: BLOCK_Y, BLOCK_X and warps."""
+    candidates = [
+        ({"BLOCK_Y": y, "BLOCK_X": x}, {"num_warps": warps, "num_stages": 1})
+        for y, x, warps in tiles
+        if 1 <= y * x // (32 * warps) <= 16
+    ]
+    return Search("mask_ops", ANY, shape, candidates, ops)
 
 
 def could_fit(dtype: str, d: int, width: int, m: int, n: int, chunk: int, warps: int, stages: int) -> bool:
@@ -88,12 +110,91 @@ SEARCHES = [
         ("connected_components",),
     ),
     *(
+        mask_search(shape, ops, itertools.product((4, 8, 16), across, (2, 4, 8)))
+        for shape, ops, across in (
+            (ANY, ("mask_statistics", "upsample_and_threshold"), (64, 128, 256)),
+            ("pack", ("upsample_and_pack",), (16, 32, 64)),
+            ("bits", ("pack_masks", "unpack_masks"), (32, 64, 128)),
+        )
+    ),
+    Search(
+        "mask_ops",
+        ANY,
+        "overlaps",
+        [
+            ({"BLOCK": block}, {"num_warps": warps, "num_stages": 1})
+            for block, warps in itertools.product((256, 512, 1024), (4, 8))
+        ],
+        ("suppress_overlaps",),
+    ),
+    *(
+        Search(
+            "run_lengths",
+            ANY,
+            shape,
+            [
+                ({"BLOCK_Y": y, "BLOCK_X": x}, {"num_warps": warps})
+                for y, x, warps in itertools.product((8, 16, 32, 64), (32, 64, 128), (2, 4, 8))
+                if 2 <= y * x // (32 * warps) <= most
+            ],
+            (op,),
+        )
+        for shape, op, most in ((ANY, "encode_masks", 32), ("upsampled", "encode_upsampled", 16))
+    ),
+    Search(
+        "run_lengths",
+        ANY,
+        "decode",
+        [({"BLOCK": block}, {"num_warps": warps}) for block, warps in itertools.product((256, 512, 1024), (4, 8))],
+        ("decode_masks",),
+    ),
+    Search(
+        "nms",
+        ANY,
+        ANY,
+        [
+            ({"KEEP_WARPS": keep}, {"num_warps": warps})
+            for keep, warps in itertools.product((1, 2, 4, 8), (4, 8))
+        ],
+        ("box_nms",),
+    ),
+    Search(
+        "nms",
+        ANY,
+        "masks",
+        [
+            ({"BLOCK_K": k, "KEEP_WARPS": 4}, {"num_warps": warps, "num_stages": stages})
+            for k, warps, stages in itertools.product((64, 128, 256), (4, 8), (2, 3, 4))
+        ],
+        ("mask_nms",),
+    ),
+    *(
         attention_search("bfloat16", shape, itertools.product((64, 128, 256), (32, 64, 128), (256,), (4, 8), (2, 3, 4)))
         for shape in ("256x64", "256x256", "128x64")
     ),
     *(
         attention_search("float32", shape, itertools.product((32, 64, 128), (32, 64), (32, 64), (4, 8), (2, 3)))
         for shape in ("256x64", "256x256", "128x64")
+    ),
+    gelu_search("bfloat16", itertools.product((64, 128), (128, 256), (32, 64), (4, 8), (3, 4))),
+    gelu_search("float32", itertools.product((64, 128), (64, 128), (32,), (4, 8), (2, 3))),
+    Search(
+        "layer_norm",
+        ANY,
+        ANY,
+        [
+            ({"ELEMENTS": elements}, {"num_warps": warps, "num_stages": 1})
+            for elements, warps in itertools.product((1024, 2048, 4096), (2, 4, 8))
+            if 4 <= elements // (32 * warps) <= 16
+        ],
+        ("layer_norm",),
+    ),
+    Search(
+        "preprocess",
+        ANY,
+        ANY,
+        [({"BLOCK": block}, {"num_warps": block // 64, "num_stages": 1}) for block in (128, 256, 512)],
+        ("preprocess",),
     ),
     # Most windows are one or two blocks of keys, which leaves little to overlap; a whole map is many. What spills on
     # sm_90 is left out: in bfloat16 all of it, since ahead-of-time compilation refuses it, in fp32 the worst.
@@ -180,8 +281,8 @@ def time_of(op: str, config: LaunchConfig, prepared: list[Trial], device: torch.
 
 
 def decided(search: Search, best: LaunchConfig, time: float, trials: int) -> LaunchConfig:
-    """The row to be stored: the best candidate, and by ``SDPA`` whether the yardstick took less time on average."""
-    return best._replace(meta={**best.meta, "SDPA": int(time > trials)}) if search.against_sdpa else best
+    """The row to be stored: the best candidate, and where asked whether the yardstick took less time on average."""
+    return best._replace(meta={**best.meta, search.against: int(time > trials)}) if search.against else best
 
 
 def with_row(table: dict[str, Any], op: str, row: LaunchConfig) -> dict[str, Any]:

@@ -15,7 +15,25 @@ BACKENDS = ("auto", "torch", "triton")
 OLDEST_TRITON = (3, 6)
 OLDEST_GPU = (8, 0)  # compute capability
 # Ops that have a Triton kernel; every other op runs its torch twin, whatever backend is asked for.
-KERNELS = frozenset({"connected_components", "memory_attention", "rope_attention", "window_attention"})
+KERNELS = frozenset(
+    {
+        "connected_components",
+        "layer_norm",
+        "linear_gelu",
+        "mask_statistics",
+        "memory_attention",
+        "nms",
+        "pack_masks",
+        "preprocess",
+        "rope_attention",
+        "run_lengths",
+        "suppress_overlaps",
+        "unpack_masks",
+        "upsample_and_pack",
+        "upsample_and_threshold",
+        "window_attention",
+    }
+)
 
 # Op -> how often its kernel was launched in this process. Each launcher counts, so that tests can prove one ran.
 launches: Counter[str] = Counter()

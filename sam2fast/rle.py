@@ -1,9 +1,12 @@
-"""Masks as COCO's compressed run lengths, as ``pycocotools.mask`` writes and reads them."""
+"""Masks as COCO's run lengths: compressed, as ``pycocotools.mask`` writes and reads them, and as lists of integers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
+import torch
+
+from sam2fast.kernels.run_lengths import RunLengths
 
 # A number is written in groups of five bits, lowest first. The sixth bit says that another group follows; the whole is
 # shifted into printable characters.
@@ -20,6 +23,13 @@ class RLE(TypedDict):
 
     size: list[int]
     counts: str
+
+
+class UncompressedRLE(TypedDict):
+    """One mask: ``size`` is [height, width], ``counts`` the run lengths, beginning with background, which may be 0."""
+
+    size: list[int]
+    counts: list[int]
 
 
 def encode_rle(mask: np.ndarray) -> RLE:
@@ -53,31 +63,85 @@ def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
     counts = rle["counts"]
     if not isinstance(counts, str | bytes):
         raise ValueError(f"expected compressed counts, a string, got {type(counts).__name__}")
-    lengths = _decompress(counts.encode() if isinstance(counts, str) else counts)
-    area = height * width
-    if lengths.min() < 0 or lengths.max() > area or lengths.sum() != area:
-        raise ValueError(f"the run lengths do not add up to the {area} pixels of a mask {height}x{width}")
+    lengths = _lengths_of(counts, height, width)
     values = np.arange(len(lengths)) % 2 == 1
     return np.repeat(values, lengths).reshape(height, width, order="F")
 
 
+def compress_run_lengths(runs: RunLengths) -> list[RLE]:
+    """COCO's compressed run lengths of every mask, as ``pycocotools.mask.encode`` writes them; copies to the host."""
+    counts, offsets = runs.counts.cpu().numpy(), runs.offsets.cpu().numpy()
+    return [{"size": list(runs.size), "counts": counts} for counts in _compress_all(counts, offsets)]
+
+
+def list_run_lengths(runs: RunLengths) -> list[UncompressedRLE]:
+    """The run lengths of every mask as plain integers; copies to the host.
+
+    Source: ``sam2.utils.amg.mask_to_rle_pytorch``, which makes the same of masks.
+    """
+    counts, offsets = runs.counts.tolist(), runs.offsets.tolist()
+    ends = zip(offsets[:-1], offsets[1:], strict=True)
+    return [{"size": list(runs.size), "counts": counts[first:last]} for first, last in ends]
+
+
+def read_run_lengths(rles: Sequence[Mapping[str, Any]]) -> RunLengths:
+    """Run lengths of masks of one size, on the CPU.
+
+    Args:
+        rles: at least one ``{"size": [H, W], "counts": ...}``, compressed (str or bytes) or not (integers).
+
+    Raises:
+        ValueError: there is none, the sizes differ, or some counts are damaged or do not fill the size.
+    """
+    sizes = {(int(rle["size"][0]), int(rle["size"][1])) for rle in rles}
+    if len(sizes) != 1:
+        raise ValueError(f"expected at least one mask, all of one size, got sizes {sorted(sizes)}")
+    ((height, width),) = sizes
+    lengths = [_lengths_of(rle["counts"], height, width) for rle in rles]
+    offsets = np.cumsum([0, *map(len, lengths)])
+    counts = np.concatenate(lengths).astype(np.int32)
+    return RunLengths(torch.from_numpy(counts), torch.from_numpy(offsets), (height, width))
+
+
+def _lengths_of(counts: Any, height: int, width: int) -> np.ndarray:
+    """The run lengths of one mask, which fill it."""
+    if isinstance(counts, str | bytes):
+        lengths = _decompress(counts.encode() if isinstance(counts, str) else counts)
+    else:
+        lengths = np.asarray(counts, dtype=np.int64)
+    area = height * width
+    if not len(lengths) or lengths.min() < 0 or lengths.max() > area or lengths.sum() != area:
+        raise ValueError(f"the run lengths do not add up to the {area} pixels of a mask {height}x{width}")
+    return lengths
+
+
 def _compress(lengths: np.ndarray) -> str:
+    return _compress_all(lengths, np.array([0, len(lengths)]))[0]
+
+
+def _compress_all(lengths: np.ndarray, offsets: np.ndarray) -> list[str]:
+    """The compressed counts of every mask; its lengths are those from its offset to the next one."""
     rest = lengths.astype(np.int64)
-    # From the fourth on, a number is the difference to the run before last: neighbouring columns are alike.
-    rest[3:] -= lengths[1:-2]
-    groups = np.zeros((len(rest), MAX_GROUPS), dtype=np.uint8)
-    used = np.zeros(groups.shape, dtype=bool)
-    unfinished = np.ones(len(rest), dtype=bool)
-    for i in range(MAX_GROUPS):
-        used[:, i] = unfinished
+    # From the fourth of a mask on, a number is the difference to the run before last: neighbouring columns are alike.
+    linked = np.ones(len(rest), dtype=bool)
+    for skipped in range(3):
+        first = offsets[:-1] + skipped
+        linked[first[first < offsets[1:]]] = False
+    linked = np.flatnonzero(linked)
+    rest[linked] -= lengths[linked - 2]
+    groups, used, unfinished = [], [], np.ones(len(rest), dtype=bool)
+    while unfinished.any():
+        used.append(unfinished)
         group = rest & GROUP
         rest >>= GROUP_BITS
         # Done once the rest is nothing but copies of the sign bit written last.
-        unfinished &= np.where(group & SIGN, rest != -1, rest != 0)
-        groups[:, i] = group + np.where(unfinished, MORE, 0) + FIRST_CHARACTER
-        if not unfinished.any():
-            break
-    return groups[used].tobytes().decode("ascii")
+        unfinished = unfinished & np.where(group & SIGN, rest != -1, rest != 0)
+        groups.append((group + np.where(unfinished, MORE, 0) + FIRST_CHARACTER).astype(np.uint8))
+    if not groups:
+        return ["" for _ in offsets[1:]]
+    characters = np.stack(groups, 1)[np.stack(used, 1)].tobytes().decode("ascii")
+    ends = np.cumsum([0, *np.sum(used, 0)])[offsets].tolist()
+    return [characters[first:last] for first, last in zip(ends[:-1], ends[1:], strict=True)]
 
 
 def _decompress(counts: bytes) -> np.ndarray:

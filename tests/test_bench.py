@@ -6,6 +6,7 @@ import itertools
 import json
 
 import attention_parity
+import encoder_ops
 import gpu
 import pytest
 import torch
@@ -277,18 +278,53 @@ class TestParityOfWindows:
         assert {d for *_, d, _ in plan.real} == {56, 72, 96}
 
 
+class TestParityOfTheEncoder:
+    PLAN = encoder_ops.QUICK._replace(draws=2, rows=20, side=12)
+
+    def rows(self, device):
+        saved = []
+        right = encoder_ops.encoder_parity(device, lambda rows: saved.append(list(rows)), self.PLAN)
+        return right, saved[-1]
+
+    def test_rows(self, triton_device):
+        right, rows = self.rows(triton_device)
+        assert right
+        dtypes = ("float32", "bfloat16", "float16")
+        expected = [*itertools.product(("layer_norm", "linear_gelu"), dtypes), ("preprocess", "float32")]
+        assert [(row["op"], row["dtype"]) for row in rows] == expected
+        assert all(row["inputs"] == 2 and row["wrong"] == 0 and row["largest error"] < 0.02 for row in rows)
+
+    @pytest.mark.parametrize("changes", [[0.1], [float("nan")], [0, 3e-6]], ids=["wrong", "NaN", "race"])
+    def test_a_wrong_kernel_is_seen(self, triton_device, monkeypatch, changes):
+        from sam2fast.kernels.preprocess import kernel
+
+        right, more = kernel.resize_and_normalise_triton, itertools.cycle(changes)
+        monkeypatch.setattr(kernel, "resize_and_normalise_triton", lambda *inputs: right(*inputs) * (1 + next(more)))
+        right, rows = self.rows(triton_device)
+        assert not right and [row["wrong"] > 0 for row in rows] == [False] * 6 + [True]
+
+
 def test_parity_of_chosen_ops(monkeypatch, tmp_path):
     ran = []
-    for name in ("parity", "attention_parity", "window_parity"):
-        monkeypatch.setattr(gpu, name, lambda *_, name=name: ran.append(name) or name != "window_parity")
+    monkeypatch.setattr(gpu, "parity", lambda *_: ran.append("connected_components") or True)
+    checks = {
+        op: (name, lambda *_, op=op: ran.append(op) or op != "window_attention", plan)
+        for op, (name, _, plan) in gpu.PARITY.items()
+    }
+    monkeypatch.setattr(gpu, "PARITY", checks)
     arguments = argparse.Namespace(masks=1, side=1, batch=1, quick=True, only="")
     assert not gpu.all_parity(CPU, gpu.Report(CPU, tmp_path), arguments)
-    assert ran == ["parity", "attention_parity", "window_parity"]
+    assert ran == [*gpu.OPS]
     arguments.only = "memory"
-    assert gpu.all_parity(CPU, gpu.Report(CPU, tmp_path), arguments) and ran[3:] == ["attention_parity"]
+    assert gpu.all_parity(CPU, gpu.Report(CPU, tmp_path), arguments) and ran[len(gpu.OPS) :] == ["memory_attention"]
     arguments.only = "nothing"
     with pytest.raises(SystemExit, match="nothing is checked"):
         gpu.all_parity(CPU, gpu.Report(CPU, tmp_path), arguments)
+
+
+def test_every_kernel_has_a_parity_check():
+    named = {op for group in gpu.OPS for op in group.split(", ")}
+    assert set(launch_table()) <= named
 
 
 def test_sanitize_part_says_when_it_cannot(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import torch
 
 from sam2fast.kernels._dispatch import use_triton
+from sam2fast.kernels._operators import call
 from sam2fast.kernels.connected_components.reference import connected_components_reference
 
 __all__ = ["connected_components", "connected_components_reference"]
@@ -25,7 +26,7 @@ def connected_components(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     """
     if mask.ndim != 4 or mask.shape[1] != 1 or mask.dtype not in (torch.bool, torch.uint8):
         raise ValueError(f"expected a bool or uint8 mask (N, 1, H, W), got {mask.dtype} {tuple(mask.shape)}")
-    return _connected_components(mask)
+    return call(_connected_components, mask)
 
 
 # An operator of its own, so that graphs (torch.compile, torch.export) hold one node whose shapes are known; the backend

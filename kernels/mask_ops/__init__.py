@@ -3,6 +3,7 @@
 import torch
 
 from sam2fast.kernels._dispatch import use_triton
+from sam2fast.kernels._operators import call
 from sam2fast.kernels.mask_ops.operator import (
     mask_statistics_operator,
     overlaps_by_triton,
@@ -131,7 +132,7 @@ def mask_statistics(
     """
     if logits.ndim != 3:
         raise ValueError(f"expected logits (N, h, w), got {tuple(logits.shape)}")
-    counts, boxes = mask_statistics_operator(logits, _checked_size(logits, size), threshold, offset)
+    counts, boxes = call(mask_statistics_operator, logits, _checked_size(logits, size), threshold, offset)
     return MaskStatistics(counts[0], counts[1], counts[2], boxes)
 
 
@@ -143,7 +144,7 @@ def upsample_and_threshold(logits: torch.Tensor, size: tuple[int, int], threshol
     Raises:
         ValueError: ``logits`` are not floating or have no pixels, or ``size`` is not positive.
     """
-    return upsample_and_threshold_operator(logits, _checked_size(logits, size), threshold)
+    return call(upsample_and_threshold_operator, logits, _checked_size(logits, size), threshold)
 
 
 def upsample_and_pack(logits: torch.Tensor, size: tuple[int, int], threshold: float = 0.0) -> torch.Tensor:
@@ -155,7 +156,7 @@ def upsample_and_pack(logits: torch.Tensor, size: tuple[int, int], threshold: fl
     Raises:
         ValueError: as :func:`upsample_and_threshold`.
     """
-    return upsample_and_pack_operator(logits, _checked_size(logits, size), threshold)
+    return call(upsample_and_pack_operator, logits, _checked_size(logits, size), threshold)
 
 
 def pack_masks(masks: torch.Tensor) -> torch.Tensor:
@@ -168,7 +169,7 @@ def pack_masks(masks: torch.Tensor) -> torch.Tensor:
     """
     if masks.ndim < 2 or masks.dtype != torch.bool:
         raise ValueError(f"expected bool masks (..., H, W), got {masks.dtype} {tuple(masks.shape)}")
-    return pack_masks_operator(masks)
+    return call(pack_masks_operator, masks)
 
 
 def unpack_masks(packed: torch.Tensor, width: int) -> torch.Tensor:
@@ -180,7 +181,7 @@ def unpack_masks(packed: torch.Tensor, width: int) -> torch.Tensor:
     if packed.ndim < 2 or packed.dtype != torch.uint8 or width < 0 or packed.shape[-1] != -(-width // 8):
         shape = f"(..., H, {-(-width // 8)})"
         raise ValueError(f"expected uint8 {shape} for masks {width} wide, got {packed.dtype} {tuple(packed.shape)}")
-    return unpack_masks_operator(packed, width)
+    return call(unpack_masks_operator, packed, width)
 
 
 def suppress_overlaps(logits: torch.Tensor) -> torch.Tensor:

@@ -5,14 +5,25 @@ import torch
 from parity import build_pair, random_map
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+import sam2fast.kernels.linear_gelu
+from sam2fast.kernels.layer_norm import add_layer_norm
+from sam2fast.kernels.linear_gelu import linear_gelu
 from sam2fast.kernels.mask_ops import (
     fill_holes_and_remove_sprinkles,
     fill_holes_in_mask_scores,
+    mask_statistics,
     masks_to_boxes,
+    pack_masks,
+    suppress_overlaps,
+    unpack_masks,
+    upsample_and_pack,
+    upsample_and_threshold,
     upsample_masks,
 )
 from sam2fast.kernels.memory_attention import AttendedMemory, memory_attention, rope_attention
+from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.kernels.window_attention import window_attention
+from sam2fast.modeling.hiera import MultiScaleBlock
 from sam2fast.modeling.position_encoding import axial_rope
 
 ROPE = axial_rope(16, 4, 4, 10000.0, torch.device("cpu"))
@@ -38,6 +49,12 @@ CALLS = {
     "fill_holes_in_mask_scores": lambda: fill_holes_in_mask_scores(LOGITS, 8),
     "upsample_masks": lambda: upsample_masks(LOGITS, (32, 40)),
     "masks_to_boxes": lambda: masks_to_boxes(LOGITS > 0),
+    "mask_statistics": lambda: mask_statistics(LOGITS[:, 0], (32, 50)),
+    "upsample_and_threshold": lambda: upsample_and_threshold(LOGITS, (32, 50)),
+    "upsample_and_pack": lambda: upsample_and_pack(LOGITS, (32, 50)),
+    "pack_masks": lambda: pack_masks(LOGITS > 0),
+    "unpack_masks": lambda: unpack_masks(pack_masks(LOGITS > 0), 20),
+    "suppress_overlaps": lambda: suppress_overlaps(LOGITS),
 }
 
 
@@ -90,3 +107,76 @@ def test_image_encoder():
         compiled = torch.compile(model.encode_image, backend="aot_eager", fullgraph=True)(x)
         for expected, actual in zip(model.encode_image(x), compiled, strict=True):
             torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+class TestOnTheCPU:
+    """What compilers would make slower is one node each, and nothing of the kind is exported."""
+
+    BLOCK = MultiScaleBlock(96, 96, 1, 8).eval()
+    X = random_map(1, 64, 64, 96)
+
+    @torch.no_grad()
+    def test_compiled_block(self):
+        torch._dynamo.reset()
+        graphs = []
+
+        def keep(graph, _):
+            graphs.append(graph)
+            return graph.forward
+
+        compiled = torch.compile(self.BLOCK, backend=keep, fullgraph=True)(self.X)
+        torch.testing.assert_close(compiled, self.BLOCK(self.X), rtol=1e-4, atol=1e-4)
+        calls = [n.target for n in graphs[0].graph.nodes if n.op == "call_function"]
+        ours = [str(call) for call in calls if isinstance(call, torch._ops.OpOverload)]
+        # The two small products are oneDNN's where the processor is its, and torch's elsewhere.
+        assert [name for name in ours if name != "sam2fast.linear.default"] == [
+            "sam2fast.window_attention_eager.default",
+            "sam2fast.gelu_mlp_eager.default",
+        ]
+
+    def test_gradients_are_compiled_as_ever(self):
+        torch._dynamo.reset()
+        compiled = torch.compile(self.BLOCK, backend="aot_eager", fullgraph=True)
+        found = []
+        for call in (self.BLOCK, compiled):
+            x = self.X[:, :16, :16].clone().requires_grad_()
+            call(x).square().mean().backward()
+            found.append(x.grad)
+        torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
+
+    @torch.no_grad()
+    def test_exported_block(self):
+        exported = torch.export.export(self.BLOCK, (self.X,))
+        targets = [str(n.target) for n in exported.graph.nodes if n.op == "call_function"]
+        assert targets and not [t for t in targets if "sam2fast" in t]
+        torch.testing.assert_close(exported.module()(self.X), self.BLOCK(self.X), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("op", ["add_layer_norm", "layer_norm", "linear_gelu", "resize_and_normalise"])
+def test_around_attention_a_kernel_is_one_node_too(op, monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(sam2fast.kernels.linear_gelu, "_prefers_torch", lambda *_: False)
+    graphs = []
+
+    def keep(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    with FakeTensorMode(), torch.no_grad():
+        x, weight, bias, outer = (torch.empty(*s, device="cuda") for s in ((2, 5, 8), (12, 8), (8,), (12,)))
+        pixels = torch.empty(1, 30, 40, 3, dtype=torch.uint8, device="cuda")
+        call, shapes = {
+            "add_layer_norm": (lambda: add_layer_norm(x, x, bias, bias, 1e-6, torch.bfloat16), [(2, 5, 8)] * 2),
+            "layer_norm": (lambda: add_layer_norm(x, None, bias, bias, 1e-6)[1:], [(2, 5, 8)]),
+            "linear_gelu": (lambda: [linear_gelu(x, weight, outer)], [(2, 5, 12)]),
+            "resize_and_normalise": (
+                lambda: [resize_and_normalise(pixels, (16, 16), (0.5,) * 3, (0.5,) * 3, 255.0)],
+                [(1, 3, 16, 16)],
+            ),
+        }[op]
+        outs = torch.compile(call, backend=keep, fullgraph=True)()
+    assert [tuple(out.shape) for out in outs] == shapes and all(out.is_cuda for out in outs)
+    calls = [str(n.target) for n in graphs[0].graph.nodes if n.op == "call_function"]
+    assert [c for c in calls if c.startswith("sam2fast")] == [f"sam2fast.{op}.default"]

@@ -1,0 +1,41 @@
+"""Non-maximum suppression as operators of torch: one node in a graph; what computes it is chosen when it runs.
+
+How many are kept depends on the values: to a graph it is a size of its own, which nothing is known about.
+"""
+
+import torch
+from torch import Tensor
+
+from sam2fast.kernels._dispatch import use_triton
+from sam2fast.kernels.nms.cpu import box_nms_cpu, mask_nms_cpu
+from sam2fast.kernels.nms.reference import box_nms_reference, mask_nms_reference
+
+
+@torch.library.custom_op("sam2fast::box_nms", mutates_args=())
+def box_nms_operator(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    if use_triton("nms", boxes, scores):
+        from sam2fast.kernels.nms.launch import box_nms_triton
+
+        return box_nms_triton(boxes, scores, iou_threshold)
+    of_device = box_nms_cpu if boxes.is_cpu else box_nms_reference
+    return of_device(boxes, scores, iou_threshold)
+
+
+@torch.library.custom_op("sam2fast::mask_nms", mutates_args=())
+def mask_nms_operator(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    if use_triton("nms", masks, scores):
+        from sam2fast.kernels.nms.launch import mask_nms_triton
+
+        return mask_nms_triton(masks, scores, iou_threshold)
+    of_device = mask_nms_cpu if masks.is_cpu else mask_nms_reference
+    return of_device(masks, scores, iou_threshold)
+
+
+@box_nms_operator.register_fake
+def _(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
+
+
+@mask_nms_operator.register_fake
+def _(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    return masks.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)

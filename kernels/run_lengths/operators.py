@@ -1,0 +1,90 @@
+"""Run lengths as operators of torch, so that graphs hold one node; how they are computed is chosen when they run.
+
+How many runs there are depends on the masks: to a graph it is a size of its own, which nothing is known about.
+"""
+
+from typing import List  # noqa: UP035  (what the oldest supported torch reads in a schema)
+
+import torch
+from torch import Tensor
+
+from sam2fast.kernels._dispatch import use_triton
+from sam2fast.kernels.run_lengths.cpu import decode_masks_cpu, encode_masks_cpu, encode_upsampled_cpu
+from sam2fast.kernels.run_lengths.reference import (
+    decode_masks_reference,
+    encode_masks_reference,
+    encode_upsampled_reference,
+)
+from sam2fast.kernels.run_lengths.types import Placement, RunLengths
+
+# What the kernel reads logits in.
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@torch.library.custom_op("sam2fast::encode_masks", mutates_args=())
+def encode_masks_operator(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Counts and offsets."""
+    if use_triton("run_lengths", masks):
+        from sam2fast.kernels.run_lengths.launch import encode_masks_triton
+
+        runs = encode_masks_triton(masks)
+    else:
+        runs = encode_masks_cpu(masks) if masks.is_cpu else encode_masks_reference(masks)
+    return runs.counts, runs.offsets
+
+
+@torch.library.custom_op("sam2fast::encode_upsampled", mutates_args=())
+def encode_upsampled_operator(
+    logits: Tensor,
+    size: List[int],  # noqa: UP006
+    threshold: float,
+    origin: List[int],  # noqa: UP006
+    canvas: List[int],  # noqa: UP006
+) -> tuple[Tensor, Tensor]:
+    """Counts and offsets."""
+    place, sides = Placement((origin[0], origin[1]), (canvas[0], canvas[1])), (size[0], size[1])
+    obstacle = None if logits.dtype in DTYPES else f"does not take {logits.dtype}"
+    if use_triton("run_lengths", logits, obstacle=obstacle):
+        from sam2fast.kernels.run_lengths.launch import encode_upsampled_triton
+
+        runs = encode_upsampled_triton(logits, sides, threshold, place)
+    else:
+        encode = encode_upsampled_cpu if logits.is_cpu else encode_upsampled_reference
+        runs = encode(logits.detach(), sides, threshold, place)
+    return runs.counts, runs.offsets
+
+
+@torch.library.custom_op("sam2fast::decode_masks", mutates_args=())
+def decode_masks_operator(counts: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
+    runs = RunLengths(counts, offsets, (height, width))
+    if use_triton("run_lengths", counts, offsets):
+        from sam2fast.kernels.run_lengths.launch import decode_masks_triton
+
+        return decode_masks_triton(runs)
+    return decode_masks_cpu(runs) if counts.is_cpu else decode_masks_reference(runs)
+
+
+@encode_masks_operator.register_fake
+def _(masks: Tensor) -> tuple[Tensor, Tensor]:
+    return _of_unknown_length(masks)
+
+
+@encode_upsampled_operator.register_fake
+def _(
+    logits: Tensor,
+    size: List[int],  # noqa: UP006
+    threshold: float,
+    origin: List[int],  # noqa: UP006
+    canvas: List[int],  # noqa: UP006
+) -> tuple[Tensor, Tensor]:
+    return _of_unknown_length(logits)
+
+
+@decode_masks_operator.register_fake
+def _(counts: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
+    return counts.new_empty(offsets.shape[0] - 1, height, width, dtype=torch.bool)
+
+
+def _of_unknown_length(masks: Tensor) -> tuple[Tensor, Tensor]:
+    total = torch.library.get_ctx().new_dynamic_size()
+    return masks.new_empty(total, dtype=torch.int32), masks.new_empty(masks.shape[0] + 1, dtype=torch.int64)

@@ -1,0 +1,113 @@
+"""Upsampled and thresholded masks on the CPU, computed only where the outline runs.
+
+A pixel is interpolated from the four logits around it, its cell. Where all four are above the threshold, so is the
+pixel, and where none is, it is not. Only pixels of the other cells are interpolated, in float64: torch's result in
+fp32 is known to lie within a few roundings of it. Should the threshold lie there too, nobody but torch knows, and the
+mask is left to it.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+# Of the largest logit of a cell: more than what torch rounds in a pixel, in whatever order (at most five roundings of
+# 2**-24 for each of four terms), and more than underflow takes.
+ROUNDING, UNDERFLOW = 7 * 2.0**-24, 1e-37
+LARGEST = 1024  # side of logits; their weights are found by interpolating as many images
+# A mask with more than this share of its pixels in cells of the outline is left to torch.
+SPARSE = 0.25
+
+
+class Axis(NamedTuple):
+    """How torch interpolates along one axis from ``source`` to ``target`` positions."""
+
+    cell: np.ndarray  # (target) of each position: the nearer to 0 of the two that it lies between
+    first: np.ndarray  # (source + 1) the first position of each cell, and their number
+    positions: np.ndarray  # (source, most of a cell); a cell with fewer has its last again
+    weights: np.ndarray  # (2, source, most) float64: of the cell's own logit and of the next
+
+
+@functools.lru_cache(maxsize=16)
+def axis_of(source: int, target: int) -> Axis:
+    # The weights are torch's own, read off images of a single one; not a bit of them is guessed.
+    images = torch.eye(source)[:, None, :, None]
+    weights = F.interpolate(images, (target, 1), mode="bilinear", align_corners=False)[:, 0, :, 0].T.numpy()
+    cell = (weights != 0).argmax(1)
+    near = np.take_along_axis(weights, cell[:, None], 1)[:, 0]
+    far = np.take_along_axis(weights, np.minimum(cell + 1, source - 1)[:, None], 1)[:, 0]
+    far = np.where(cell + 1 < source, far, 0)
+    first = np.searchsorted(cell, np.arange(source + 1))
+    most = int(np.diff(first).max())
+    positions = np.minimum(first[:-1, None] + np.arange(most), first[1:, None] - 1).clip(min=0)
+    return Axis(cell, first, positions, np.stack([near[positions], far[positions]]).astype(np.float64))
+
+
+@dataclass(frozen=True)
+class SparseUpsampling:
+    """Upsamples one mask after the other to the same size."""
+
+    rows: Axis
+    columns: Axis
+    threshold: float  # as fp32 has it
+    cells: np.ndarray  # (h, w) bool: those with pixels; where there are fewer pixels than logits, not all
+
+    @classmethod
+    def of(cls, logits: torch.Tensor, size: tuple[int, int], threshold: float) -> "SparseUpsampling | None":
+        """For logits ``(N, h, w)``, or ``None`` if they are too large."""
+        h, w = logits.shape[1:]
+        if max(h, w) > LARGEST:
+            return None
+        rows, columns = axis_of(h, size[0]), axis_of(w, size[1])
+        cells = np.logical_and.outer(np.diff(rows.first) > 0, np.diff(columns.first) > 0)
+        return cls(rows, columns, float(np.float32(threshold)), cells)
+
+    def __call__(self, logits: np.ndarray) -> tuple[tuple[int, int], np.ndarray] | None:
+        """The part of the mask outside which there is background: its top left pixel, and bool ``(h', w')``.
+
+        ``None`` where torch must be asked, because there is much outline, a pixel too close to the threshold, or a
+        logit that is not finite.
+        """
+        rows, columns, t = self.rows, self.columns, self.threshold
+        h, w = logits.shape
+        corners = np.empty((h + 1, w + 1), dtype=np.float32)
+        corners[:h, :w] = logits
+        corners[h, :w], corners[:, w] = corners[h - 1, :w], corners[:, w - 1]
+        low, high = _of_cells(np.minimum, corners), _of_cells(np.maximum, corners)
+        margin = np.maximum(high, -low) * np.float32(ROUNDING) + np.float32(UNDERFLOW)
+        inside = low > t + margin
+        outline = ~(inside | (high < t - margin)) & self.cells  # NaN too
+        i, j = np.divmod(np.flatnonzero(outline), w)
+        most = rows.positions.shape[1] * columns.positions.shape[1]
+        near = margin[i, j, None, None]
+        if len(i) * most > SPARSE * len(rows.cell) * len(columns.cell) or not np.isfinite(near).all():
+            return None
+        filled = inside | outline
+        top, bottom = _extent(filled.any(1), rows)
+        left, right = _extent(filled.any(0), columns)
+        mask = inside.take(columns.cell[left:right], 1).take(rows.cell[top:bottom], 0)
+
+        (near_y, far_y), (near_x, far_x) = rows.weights[:, i, :, None], columns.weights[:, j, None, :]
+        a, b, c, d = (corners[i + p, j + q].astype(np.float64)[:, None, None] for p in (0, 1) for q in (0, 1))
+        pixels = (a * near_x + b * far_x) * near_y + (c * near_x + d * far_x) * far_y  # (cells, most, most)
+        pixels -= t
+        if not (np.abs(pixels) > near).all():
+            return None
+        y, x = rows.positions[i, :, None] - top, columns.positions[j, None, :] - left
+        mask.reshape(-1)[y * (right - left) + x] = pixels > 0
+        return (top, left), mask
+
+
+def _of_cells(least: np.ufunc, corners: np.ndarray) -> np.ndarray:
+    """The least, or largest, of the four corners of each cell; NaN if one is."""
+    pairs = least(corners[:, :-1], corners[:, 1:])
+    return np.asarray(least(pairs[:-1], pairs[1:]))
+
+
+def _extent(filled: np.ndarray, axis: Axis) -> tuple[int, int]:
+    """The first position of the first cell that is filled, and the first behind the last such cell."""
+    cells = np.flatnonzero(filled)
+    return (int(axis.first[cells[0]]), int(axis.first[cells[-1] + 1])) if len(cells) else (0, 0)

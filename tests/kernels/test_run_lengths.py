@@ -1,0 +1,428 @@
+"""Run lengths of masks: the CPU's way, the twin and the kernel against a slow definition and the official package."""
+
+import itertools
+
+import numpy as np
+import oracle  # noqa: F401  (makes the official package importable)
+import pytest
+import torch
+import torch.nn.functional as F
+from parity import random_map
+from sam2.utils.amg import area_from_rle, mask_to_rle_pytorch
+
+from sam2fast.kernels import _launch
+from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.kernels._launch import LaunchConfig
+from sam2fast.kernels.mask_ops import upsample_and_threshold_reference
+from sam2fast.kernels.run_lengths import (
+    RunLengths,
+    cpu,
+    decode_masks,
+    decode_masks_reference,
+    encode_masks,
+    encode_masks_reference,
+    encode_upsampled,
+    encode_upsampled_reference,
+    run_length_areas,
+    sparse_upsampling,
+)
+from sam2fast.kernels.run_lengths.operators import (
+    decode_masks_operator,
+    encode_masks_operator,
+    encode_upsampled_operator,
+)
+from sam2fast.kernels.run_lengths.types import Placement
+
+
+def slowly(masks):
+    """Counts of each mask, pixel by pixel."""
+    found = []
+    for mask in masks:
+        pixels = mask.T.flatten().tolist()
+        counts = [len(list(run)) for _, run in itertools.groupby(pixels)]
+        found.append([0, *counts] if pixels and pixels[0] else counts or [0])
+    return found
+
+
+def listed(runs):
+    assert runs.counts.dtype == torch.int32 and runs.offsets.dtype == torch.int64
+    counts, offsets = runs.counts.tolist(), runs.offsets.tolist()
+    assert offsets[0] == 0 and offsets[-1] == len(counts)
+    return [counts[a:b] for a, b in itertools.pairwise(offsets)]
+
+
+def same(a, b):
+    return torch.equal(a.counts.cpu(), b.counts.cpu()) and torch.equal(a.offsets.cpu(), b.offsets.cpu())
+
+
+def some(count, H, W, density=0.5, seed=0):
+    return torch.rand(count, H, W, generator=torch.Generator().manual_seed(seed)) < density
+
+
+def checkerboard(H, W):
+    return (torch.arange(H)[:, None] + torch.arange(W)) % 2 == 0
+
+
+MASKS = {
+    "none": torch.zeros(0, 5, 7, dtype=torch.bool),
+    "no rows": torch.zeros(2, 0, 7, dtype=torch.bool),
+    "no columns": torch.zeros(2, 5, 0, dtype=torch.bool),
+    "empty": torch.zeros(2, 5, 7, dtype=torch.bool),
+    "full": torch.ones(2, 6, 4, dtype=torch.bool),
+    "empty between full": torch.tensor([True, False, True])[:, None, None].expand(3, 9, 13),
+    "one pixel": torch.tensor([True, False, True])[:, None, None],
+    "one row": some(3, 1, 57),
+    "one column": some(3, 57, 1),
+    "checkerboards": torch.stack([checkerboard(17, 21), ~checkerboard(17, 21)]),
+    "one foreground pixel at every place": torch.eye(15, dtype=torch.bool).view(15, 3, 5),
+    "one background pixel at every place": ~torch.eye(15, dtype=torch.bool).view(15, 3, 5),
+    "rows": torch.arange(18)[None, :, None].expand(1, 18, 20) % 3 == 0,
+    "columns": torch.arange(20)[None, None, :].expand(1, 18, 20) % 3 == 0,
+    "sparse": some(2, 19, 33, 0.02),
+    "dense": some(2, 33, 19, 0.9),
+    "a disc": ((torch.arange(40)[:, None] - 15) ** 2 + (torch.arange(50) - 25) ** 2 < 180)[None],
+    "transposed": some(2, 20, 31).transpose(1, 2),
+    "every second": some(4, 34, 53)[::2, ::2, 1::3],
+}
+ALL_MASKS = pytest.mark.parametrize("masks", MASKS.values(), ids=MASKS.keys())
+
+
+@ALL_MASKS
+def test_as_the_slow_definition(masks):
+    runs = encode_masks(masks)
+    assert runs.size == masks.shape[1:]
+    assert listed(runs) == listed(encode_masks_reference(masks)) == slowly(masks)
+    assert torch.equal(decode_masks(runs), masks) and torch.equal(decode_masks_reference(runs), masks)
+    areas = run_length_areas(runs)
+    assert areas.dtype == torch.int64 and torch.equal(areas, masks.sum((1, 2)))
+
+
+@ALL_MASKS
+def test_as_the_official_package(masks):
+    if masks.numel() == 0:
+        return  # it fails on masks of no pixels
+    official = mask_to_rle_pytorch(masks)
+    assert [rle["counts"] for rle in official] == listed(encode_masks(masks))
+    assert [area_from_rle(rle) for rle in official] == run_length_areas(encode_masks(masks)).tolist()
+
+
+@pytest.mark.parametrize(("side", "density"), [(4096, 0.0001), (1024, 0.5)])
+def test_large(side, density):
+    """Few changes are sorted, many are found in a transposed copy."""
+    masks = some(2, side, side, density)
+    runs = encode_masks(masks)
+    assert same(runs, encode_masks_reference(masks))
+    assert torch.equal(decode_masks(runs), masks)
+
+
+def test_the_most_runs_there_can_be():
+    runs = encode_masks(checkerboard(4095, 4097)[None])
+    assert runs.offsets.tolist() == [0, 4095 * 4097 + 1] and runs.counts[0] == 0 and bool((runs.counts[1:] == 1).all())
+
+
+# ---- upsampled ----
+
+# (h, w) of the logits, (H, W) of the masks
+SIZES = {
+    "a photograph": ((16, 16), (75, 112)),
+    "odd": ((29, 23), (67, 89)),
+    "doubled": ((12, 16), (24, 32)),
+    "downwards": ((37, 53), (20, 31)),
+    "the same": ((12, 20), (12, 20)),
+    "rows alone": ((3, 21), (80, 21)),
+    "columns alone": ((21, 3), (21, 80)),
+    "one pixel": ((1, 1), (7, 9)),
+    "to one pixel": ((9, 5), (1, 1)),
+}
+
+
+def places(H, W):
+    """Masks that touch no border, each of the borders, and all but one."""
+    for above, below, left, right in itertools.product((0, 3), repeat=4):
+        yield Placement((above, left), (above + H + below, left + W + right))
+
+
+def kinds(h, w):
+    """Logits with an outline, with much of it, whole numbers, alike everywhere, and with what is no number."""
+    smooth = F.avg_pool2d(random_map(1, h + 10, w + 10), 11, stride=1)[0] * 33
+    hostile = random_map(h, w)
+    hostile.view(-1)[::7] = torch.nan
+    hostile.view(-1)[3::11] = torch.inf
+    hostile.view(-1)[5::13] = -torch.inf
+    tiny = random_map(h, w) * 1e-38
+    return torch.stack(
+        [smooth, -smooth, random_map(h, w), random_map(h, w).round(), hostile, tiny, torch.full((h, w), torch.nan)]
+        + [torch.full((h, w), value) for value in (0.0, 1.0, -1.0, 1e-45, torch.inf)]
+    )
+
+
+def placed(logits, size, threshold, place):
+    """Encoded as it is defined."""
+    (H, W), (y, x) = size, place.origin
+    masks = torch.zeros(len(logits), *place.canvas, dtype=torch.bool)
+    for mask, image in zip(masks, logits, strict=True):
+        full = F.interpolate(image[None, None].float(), size, mode="bilinear", align_corners=False)[0, 0]
+        mask[y : y + H, x : x + W] = full > threshold
+    return masks
+
+
+@pytest.mark.parametrize(("low", "size"), SIZES.values(), ids=SIZES.keys())
+@pytest.mark.parametrize("threshold", [0.0, 0.7, -3.0])
+def test_upsampled(low, size, threshold):
+    logits = kinds(*low)
+    for place in places(*size):
+        masks = placed(logits, size, threshold, place)
+        runs = encode_upsampled(logits, size, threshold, *place)
+        assert runs.size == place.canvas and same(runs, encode_masks_reference(masks))
+    assert same(encode_upsampled_reference(logits, size, threshold, place), runs)
+    assert torch.equal(decode_masks(runs), masks)
+
+
+def test_upsampled_at_the_origin_by_default():
+    logits = kinds(9, 8)
+    expected = encode_masks(upsample_and_threshold_reference(logits, (31, 20), 0.25))
+    runs = encode_upsampled(logits, (31, 20), 0.25)
+    assert runs.size == (31, 20) and same(runs, expected)
+    assert len(encode_upsampled(logits[:0], (31, 20)).offsets) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_upsampled_in_other_dtypes(dtype):
+    """Interpolated in fp32, whatever they are stored in."""
+    logits = random_map(3, 9, 11).to(dtype)
+    assert same(
+        encode_upsampled(logits, (40, 50)), encode_masks(placed(logits, (40, 50), 0.0, Placement((0, 0), (40, 50))))
+    )
+    grad = random_map(3, 9, 11).requires_grad_()
+    assert same(encode_upsampled(grad, (40, 50)), encode_upsampled(grad.detach(), (40, 50)))
+
+
+def test_many_random_masks_upsampled():
+    """Outlines through cells at every angle, at sizes with weights of every kind."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(40):
+        h, w, H, W = torch.randint(2, 60, (4,), generator=generator).tolist()
+        coarse = torch.randn(4, 1, 5, 5, generator=generator) * 10
+        logits = F.interpolate(coarse, (h, w), mode="bicubic")[:, 0]
+        threshold = float(torch.randn((), generator=generator))
+        place = Placement((0, 0), (2 * H, 2 * W))
+        expected = encode_masks_reference(placed(logits, (2 * H, 2 * W), threshold, place))
+        assert same(encode_upsampled(logits, (2 * H, 2 * W), threshold), expected)
+
+
+def test_torch_is_asked_only_where_it_must_be(monkeypatch):
+    asked = []
+    right = cpu.upsample_and_threshold_reference
+    monkeypatch.setattr(
+        cpu, "upsample_and_threshold_reference", lambda image, *rest: asked.append(image) or right(image, *rest)
+    )
+    y, x = torch.arange(64)[:, None], torch.arange(64)
+    disc = 20.3 - ((y - 30.1) ** 2 + (x - 33.7) ** 2).sqrt()
+    encode_upsampled(torch.stack([disc, -disc]), (300, 500))
+    assert not asked
+    on_the_threshold = disc.clone()
+    on_the_threshold[10, 10] = 0
+    noise = random_map(64, 64)
+    encode_upsampled(torch.stack([disc, on_the_threshold, noise]), (320, 320))
+    assert len(asked) == 2 and torch.equal(asked[0], on_the_threshold) and torch.equal(asked[1], noise)
+
+
+@pytest.mark.parametrize(("source", "target"), [(1, 5), (5, 1), (7, 7), (16, 75), (53, 31), (256, 1800), (3, 4)])
+def test_weights_are_torchs(source, target):
+    axis = sparse_upsampling.axis_of(source, target)
+    assert axis.first[0] == 0 and axis.first[-1] == target
+    signal = random_map(1, 1, source, 1)
+    expected = F.interpolate(signal, (target, 1), mode="bilinear", align_corners=False)[0, 0, :, 0].double().numpy()
+    values = np.append(signal.double().numpy().ravel(), 0)
+    for cell in range(source):
+        for k, position in enumerate(axis.positions[cell]):
+            if axis.first[cell] <= position < axis.first[cell + 1]:
+                near, far = axis.weights[:, cell, k]
+                np.testing.assert_allclose(near * values[cell] + far * values[cell + 1], expected[position], atol=1e-6)
+
+
+# ---- what is refused ----
+
+
+def test_other_input_is_refused():
+    for masks in (torch.zeros(1, 4, 4), torch.zeros(4, 4, dtype=torch.bool)):
+        with pytest.raises(ValueError, match=r"expected bool masks \(N, H, W\), got"):
+            encode_masks(masks)
+    for logits in (torch.zeros(4, 4), torch.zeros(1, 4, 4, dtype=torch.int32), torch.zeros(1, 0, 4)):
+        with pytest.raises(ValueError, match=r"expected floating logits \(N, h, w\)"):
+            encode_upsampled(logits, (8, 8))
+    with pytest.raises(ValueError, match="size .* at least one pixel, got"):
+        encode_upsampled(torch.zeros(1, 4, 4), (0, 8))
+    for origin in ((-1, 0), (0, -1), (3, 0), (0, 3)):
+        with pytest.raises(ValueError, match="reaches beyond the canvas 10 x 10"):
+            encode_upsampled(torch.zeros(1, 4, 4), (8, 8), 0.0, origin, (10, 10))
+    with pytest.raises(ValueError, match="more than 2147483647 pixels"):
+        encode_upsampled(torch.zeros(1, 4, 4), (8, 8), 0.0, (0, 0), (2**16, 2**15))
+
+
+@pytest.mark.parametrize("counts", [[3, 4], [3, 3, -1, 1], [7], []])
+def test_runs_that_do_not_fill_a_mask_are_refused(counts):
+    runs = RunLengths(torch.tensor(counts, dtype=torch.int32), torch.tensor([0, len(counts)]), (3, 2))
+    with pytest.raises(ValueError, match="do not add up to masks of 3 x 2 pixels"):
+        decode_masks(runs)
+
+
+def test_runs_of_nothing_between_others():
+    """What others may write."""
+    runs = RunLengths(torch.tensor([0, 2, 0, 0, 3, 1, 0, 0], dtype=torch.int32), torch.tensor([0, 8]), (3, 2))
+    expected = torch.tensor([[1, 0], [1, 0], [0, 1]], dtype=torch.bool)[None]
+    assert torch.equal(decode_masks(runs), expected) and torch.equal(decode_masks_reference(runs), expected)
+    assert run_length_areas(runs).tolist() == [3]
+
+
+# ---- the kernel ----
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks so small that masks cross many of them."""
+    encode = LaunchConfig("*", "*", "*", {"BLOCK_Y": 8, "BLOCK_X": 16}, {"num_warps": 4})
+    decode = encode._replace(shape="decode", meta={"BLOCK": 128})
+    rows = [encode, encode._replace(shape="upsampled"), decode]
+    monkeypatch.setattr(_launch, "launch_table", lambda: {"run_lengths": rows})
+
+
+def by_triton(call, *inputs):
+    """The result of the kernel, which is seen to have run."""
+    before = launches["run_lengths"]
+    with backend("triton"):
+        out = call(*inputs)
+    assert launches["run_lengths"] == before + 1
+    return out
+
+
+@ALL_MASKS
+def test_kernel(masks, small_blocks, triton_device):
+    if masks.numel() == 0:
+        with backend("triton"):
+            runs = encode_masks(masks.to(triton_device))
+            assert decode_masks(runs).shape == masks.shape
+        assert listed(runs) == slowly(masks)
+        return
+    runs = by_triton(encode_masks, masks.to(triton_device))
+    assert runs.size == masks.shape[1:] and listed(runs) == slowly(masks)
+    assert torch.equal(by_triton(decode_masks, runs).cpu(), masks)
+
+
+def same_but_for_rounding(runs, logits, size, threshold, place):
+    """The masks are those of the definition, except where a pixel is a few roundings from the threshold."""
+    (H, W), (y, x) = size, place.origin
+    differ = decode_masks(RunLengths(runs.counts.cpu(), runs.offsets.cpu(), runs.size)) != placed(
+        logits, size, threshold, place
+    )
+    if not differ.any():
+        return True
+    near = torch.zeros_like(differ)
+    for n, image in enumerate(logits):
+        values = F.interpolate(image[None, None].double(), size, mode="bilinear", align_corners=False)[0, 0]
+        near[n, y : y + H, x : x + W] = (values - threshold).abs() <= 1e-5 * (image.abs().max() + abs(threshold))
+    return bool((differ <= near).all()) and int(differ.sum()) < 5
+
+
+def test_kernel_as_it_is_stored(triton_device):
+    masks = some(2, 40, 70)
+    runs = by_triton(encode_masks, masks.to(triton_device))
+    assert same(runs, encode_masks_reference(masks))
+    assert torch.equal(by_triton(decode_masks, runs).cpu(), masks)
+
+
+# As those above, but small.
+KERNEL_SIZES = [((6, 5), (19, 33)), ((17, 23), (9, 14)), ((9, 12), (9, 12)), ((3, 11), (20, 11)), ((1, 1), (3, 5))]
+
+
+@pytest.mark.parametrize(("low", "size"), KERNEL_SIZES, ids=str)
+@pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning")
+def test_kernel_upsampled(low, size, triton_device):
+    logits = kinds(*low)[[0, 2, 8]]
+    for place in (Placement((0, 0), size), Placement((2, 3), (size[0] + 2, size[1] + 4))):
+        runs = by_triton(encode_upsampled, logits.to(triton_device), size, 0.2, *place)
+        assert runs.size == place.canvas and same_but_for_rounding(runs, logits, size, 0.2, place)
+
+
+@pytest.mark.parametrize("place", list(places(16, 24)), ids=str)
+@pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning")
+def test_kernel_upsampled_exactly(place, small_blocks, triton_device):
+    """Whole numbers at twice the size: nothing is rounded, and some pixels are the threshold."""
+    logits = (random_map(2, 8, 12) * 3).round()
+    logits[1, 3:5, 4:8] = torch.nan
+    runs = by_triton(encode_upsampled, logits.to(triton_device), (16, 24), 0.25, *place)
+    assert same(runs, encode_masks_reference(placed(logits, (16, 24), 0.25, place)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_kernel_in_fewer_bits(dtype, triton_device):
+    logits = (random_map(2, 8, 12) * 3).round().to(dtype)
+    place = Placement((1, 2), (20, 30))
+    runs = by_triton(encode_upsampled, logits.to(triton_device), (16, 24), 0.25, *place)
+    assert same(runs, encode_masks_reference(placed(logits, (16, 24), 0.25, place)))
+    with backend("triton"), pytest.raises(RuntimeError, match=r"run_lengths does not take torch\.float64"):
+        encode_upsampled(logits.double(), (32, 48))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_programs_in_any_order(seed, small_blocks, triton_device):
+    if triton_device.type != "cpu":
+        pytest.skip("the interpreter alone can be told an order")
+    import interpreter
+
+    masks, logits = some(3, 11, 37), (random_map(2, 8, 12) * 3).round()
+    with interpreter.shuffled_programs(seed):
+        runs = by_triton(encode_masks, masks)
+        assert torch.equal(by_triton(decode_masks, runs), masks)
+        upsampled = by_triton(encode_upsampled, logits, (16, 24), 0.25, (3, 0), (20, 30))
+    assert same(runs, encode_masks(masks))
+    assert same(upsampled, encode_upsampled(logits, (16, 24), 0.25, (3, 0), (20, 30)))
+
+
+@pytest.mark.parametrize("origin", [(0, 0), (46331, 46300), (46332, 46292), (20000, 20000)], ids=str)
+def test_canvas_of_almost_all_pixels_there_can_be(origin, triton_device):
+    """Three masks of 2**31 - 88,047 pixels each: numbers of pixels fit into 32 bits, their sums do not."""
+    canvas = (46340, 46340)
+    logits = torch.ones(3, 4, 4)
+    logits[1, 1] = -3
+    origin = tuple(min(o, c - 8) for o, c in zip(origin, canvas, strict=True))
+    runs = encode_upsampled(logits, (8, 8), 0.0, origin, canvas)
+    small = encode_upsampled(logits, (8, 8))
+    assert torch.equal(run_length_areas(runs), run_length_areas(small))
+    ends = runs.counts.cumsum(0, dtype=torch.int64)[runs.offsets[1:] - 1]
+    assert ends.tolist() == [canvas[0] * canvas[1] * n for n in (1, 2, 3)] and ends[-1] > 2**32
+    assert same(runs, by_triton(encode_upsampled, logits.to(triton_device), (8, 8), 0.0, origin, canvas))
+
+
+# ---- graphs ----
+
+
+class TestGraphs:
+    masks = some(2, 9, 14)
+    logits = random_map(2, 8, 12)
+
+    def test_compile(self):
+        """The number of runs is a size of the graph's own."""
+
+        def areas(masks, logits):
+            runs = encode_masks(masks)
+            return run_length_areas(encode_upsampled(logits, (20, 30))), runs.counts * 2, runs.offsets
+
+        with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+            compiled = torch.compile(areas, backend="aot_eager", fullgraph=True)(self.masks, self.logits)
+        assert all(map(torch.equal, areas(self.masks, self.logits), compiled))
+
+    def test_export(self):
+        class Module(torch.nn.Module):
+            def forward(self, masks):
+                return tuple(encode_masks(masks)[:2])
+
+        program = torch.export.export(Module(), (self.masks,))
+        for masks in (self.masks, ~self.masks, torch.zeros_like(self.masks)):
+            assert all(map(torch.equal, program.module()(masks), encode_masks(masks)[:2]))
+
+    def test_operators_are_well_formed(self):
+        torch.library.opcheck(encode_masks_operator, (self.masks,))
+        torch.library.opcheck(encode_upsampled_operator, (self.logits, [20, 30], 0.0, [1, 2], [30, 40]))
+        runs = encode_masks(self.masks)
+        torch.library.opcheck(decode_masks_operator, (runs.counts, runs.offsets, 9, 14))
