@@ -5,6 +5,7 @@ from typing import NamedTuple
 # Official module -> ours. `as_sam2` registers them; `config` maps targets through them.
 MODULES = {
     "sam2.build_sam": "sam2fast.build_sam",
+    "sam2.automatic_mask_generator": "sam2fast.automatic_mask_generator",
     "sam2.sam2_image_predictor": "sam2fast.sam2_image_predictor",
     "sam2.sam2_video_predictor": "sam2fast.sam2_video_predictor",
     "sam2.modeling.sam2_base": "sam2fast.modeling.sam2_base",
@@ -17,20 +18,53 @@ MODULES = {
     "sam2.modeling.sam.prompt_encoder": "sam2fast.modeling.prompt_encoder",
     "sam2.modeling.sam.transformer": "sam2fast.modeling.two_way_transformer",
     "sam2.modeling.sam2_utils": "sam2fast.modeling.layers",
+    "sam2.utils.amg": "sam2fast.amg",
+    "sam2.utils.misc": "sam2fast.misc",
     "sam2.utils.transforms": "sam2fast.transforms",
 }
 
-# Official names that live in another module than the rest of theirs, or under another name.
+
+def _in(module: str, *names: str) -> dict[str, str]:
+    return {name: f"sam2fast.{module}.{name}" for name in names}
+
+
+# Official names that live in another module than the rest of theirs, or under another name. Among them what a module
+# of the original only imports, since other code takes it from there, too.
 NAMES = {
-    "sam2.modeling.sam.transformer": {
-        "Attention": "sam2fast.modeling.attention.Attention",
-        "RoPEAttention": "sam2fast.modeling.attention.RoPEAttention",
+    "sam2.build_sam": _in("_official_utils", "_load_checkpoint"),
+    "sam2.automatic_mask_generator": _in("amg", "calculate_stability_score", "uncrop_masks"),
+    "sam2.sam2_video_predictor": _in("misc", "concat_points", "fill_holes_in_mask_scores", "load_video_frames"),
+    "sam2.modeling.sam2_base": {
+        **_in("_official_utils", "get_1d_sine_pe", "select_closest_cond_frames"),
+        "trunc_normal_": "torch.nn.init.trunc_normal_",
     },
-    "sam2.modeling.sam2_utils": {"get_1d_sine_pe": "sam2fast.modeling.position_encoding.sine_1d"},
-    "sam2.utils.misc": {
-        "get_connected_components": "sam2fast.kernels.connected_components.connected_components",
-        "fill_holes_in_mask_scores": "sam2fast.kernels.mask_ops.fill_holes_in_mask_scores",
-        "mask_to_box": "sam2fast.kernels.mask_ops.masks_to_boxes",
+    "sam2.modeling.sam2_utils": {
+        **_in(
+            "_official_utils",
+            "get_1d_sine_pe",
+            "get_activation_fn",
+            "get_clones",
+            "get_next_point",
+            "sample_box_points",
+            "sample_one_point_from_error_center",
+            "sample_random_points_from_errors",
+            "select_closest_cond_frames",
+        ),
+        **_in("misc", "mask_to_box"),
+    },
+    "sam2.modeling.backbones.utils": {
+        **_in("modeling.hiera", "PatchEmbed"),
+        **_in("_official_utils", "window_partition", "window_unpartition"),
+    },
+    "sam2.modeling.backbones.hieradet": _in("_official_utils", "do_pool", "window_partition", "window_unpartition"),
+    "sam2.modeling.memory_attention": _in("_official_utils", "get_activation_fn", "get_clones"),
+    "sam2.modeling.memory_encoder": _in("_official_utils", "get_clones"),
+    "sam2.modeling.position_encoding": _in(
+        "_official_utils", "apply_rotary_enc", "compute_axial_cis", "init_t_xy", "reshape_for_broadcast"
+    ),
+    "sam2.modeling.sam.transformer": {
+        **_in("modeling.attention", "Attention", "RoPEAttention"),
+        **_in("_official_utils", "apply_rotary_enc", "compute_axial_cis"),
     },
 }
 

@@ -24,6 +24,8 @@ class _Alias(ModuleType):
         setattr(self, _MARK, True)
 
     def __getattr__(self, attribute: str) -> Any:
+        if attribute == "__all__":
+            return dir(self)
         source = NAMES.get(self.__name__, {}).get(attribute)
         if source is None and self.__name__ in MODULES and not attribute.startswith("__"):
             source = f"{MODULES[self.__name__]}.{attribute}"
@@ -34,6 +36,13 @@ class _Alias(ModuleType):
             except AttributeError:
                 pass
         raise AttributeError(f"module {self.__name__!r} (sam2fast's) has no attribute {attribute!r}")
+
+    def __dir__(self) -> list[str]:
+        """What there is to import, for ``import *`` too."""
+        names = set(NAMES.get(self.__name__, {}))
+        if self.__name__ in MODULES:
+            names.update(vars(importlib.import_module(MODULES[self.__name__])))
+        return sorted(name for name in names if not name.startswith("_"))
 
 
 class _Absent(MetaPathFinder):

@@ -1,6 +1,16 @@
+import importlib
+import inspect
+import json
+import pkgutil
 import subprocess
 import sys
 import textwrap
+from typing import Any
+
+import oracle  # noqa: F401  (makes the official package importable)
+import sam2
+
+from sam2fast._official_names import ABSENT
 
 OFFICIAL_SCRIPT = """
     import pickle, inspect
@@ -106,3 +116,139 @@ def test_pickles_load_without_it(tmp_path):
     """)
     done = run(f"import pickle; print(type(pickle.load(open({str(path)!r}, 'rb'))).__module__)")
     assert done.stdout.strip() == "sam2fast.modeling.layers", done.stderr
+
+
+# What other packages define and the original's modules only import; their own packages have it.
+OTHER_PACKAGES = {
+    "sam2.automatic_mask_generator": {"batched_nms", "box_area"},  # torchvision; ours is sam2fast.kernels.nms
+    "sam2.build_sam": {"compose", "instantiate"},  # hydra, which ours does not initialise
+    "sam2.modeling.backbones.hieradet": {"g_pathmgr", "partial"},
+    "sam2.sam2_image_predictor": {"Image"},
+    "sam2.sam2_video_predictor": {"OrderedDict"},
+    "sam2.utils.amg": {"deepcopy", "product"},
+    "sam2.utils.misc": {"Thread", "tqdm"},
+    "sam2.utils.transforms": {"Normalize", "Resize", "ToTensor"},  # torchvision
+}
+# Constructors of parts of the network that take other arguments. Configurations do not name them.
+OTHER_ARGUMENTS = {
+    "sam2.modeling.backbones.hieradet": {
+        "Hiera": "without weights_path, a file on Meta's own storage",
+        "MultiScaleAttention": "told its window, which it takes itself",
+        "MultiScaleBlock": "norm and activation are the original's defaults, which no configuration changes",
+    },
+    "sam2.modeling.backbones.utils": {"PatchEmbed": "one kernel, the one of every configuration"},
+    "sam2.modeling.sam2_utils": {"DropPath": "scale_by_keep is always on, the default that everything uses"},
+}
+EXTENDED = ("dtype", "allow_targets", "progress")  # parameters that only ours have
+
+RESOLVE = """
+    import importlib, inspect, json, sys
+    import sam2fast.as_sam2
+
+    def parameters(value):
+        try:
+            return list(inspect.signature(value).parameters)
+        except (TypeError, ValueError):
+            return None
+
+    found = {}
+    for module, names in json.load(sys.stdin).items():
+        ours = importlib.import_module(module)
+        found[module] = {name: parameters(getattr(ours, name)) for name in names if hasattr(ours, name)}
+    print(json.dumps(found))
+"""
+
+
+def official_names() -> dict[str, dict[str, Any]]:
+    """Everything that each module of the original has, but for modules and typing; its own private functions too."""
+    names: dict[str, dict[str, Any]] = {}
+    for info in pkgutil.walk_packages(sam2.__path__, "sam2."):
+        if info.name in ABSENT:
+            continue
+        module = importlib.import_module(info.name)
+        names[info.name] = {
+            name: value
+            for name, value in vars(module).items()
+            if not name.startswith("__")
+            and not inspect.ismodule(value)
+            and getattr(value, "__module__", type(value).__module__) != "typing"
+        }
+    return {module: found for module, found in names.items() if found}
+
+
+def test_every_official_name_resolves():
+    """Also what a module has only imported: code takes ``MLP`` from ``sam2_base``."""
+    official = official_names()
+    asked = {module: [*names] for module, names in official.items()}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(RESOLVE)], input=json.dumps(asked), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    missing = {
+        f"{module}.{name}"
+        for module, names in official.items()
+        for name in {*names} - {*found[module]} - OTHER_PACKAGES.get(module, set())
+    }
+    assert not missing
+    assert sum(map(len, official.values())) > 100
+
+    other: dict[str, set[str]] = {}
+    for module, names in official.items():
+        for name, value in names.items():
+            if getattr(value, "__module__", None) == module and callable(value):
+                expected = list(inspect.signature(value).parameters)
+                ours = [
+                    parameter for parameter in found[module][name] if parameter not in EXTENDED or parameter in expected
+                ]
+                if "args" not in expected and ours != expected:
+                    other.setdefault(module, set()).add(name)
+    assert other == {module: {*reasons} for module, reasons in OTHER_ARGUMENTS.items()}
+
+
+STAR_SCRIPT = """
+    from sam2.utils.misc import *
+    from sam2.modeling.sam2_utils import *
+    from sam2.modeling.backbones.utils import *
+    import sam2.utils.misc, sam2.utils.amg
+
+    load_video_frames, concat_points, AsyncVideoFrameLoader, mask_to_box, get_clones, MLP, window_partition
+    assert "MaskData" in dir(sam2.utils.amg) and "_compress" not in dir(sam2.utils.amg)
+    print("imported")
+"""
+
+
+def test_star_imports():
+    done = run("import sam2fast.as_sam2\n" + textwrap.dedent(STAR_SCRIPT))
+    assert done.stdout == "imported\n", done.stderr
+
+
+DOWNSTREAM_SCRIPT = """
+    import numpy as np, torch
+    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+    from sam2.build_sam import build_sam2, _load_checkpoint
+    from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
+    from sam2.utils.amg import MaskData, build_all_layer_point_grids, calculate_stability_score, generate_crop_boxes
+    from sam2.utils.misc import _load_img_as_tensor
+
+    class Counting(SAM2AutomaticMaskGenerator):
+        def _process_crop(self, image, crop_box, crop_layer_idx, orig_size):
+            data = super()._process_crop(image, crop_box, crop_layer_idx, orig_size)
+            assert isinstance(data, MaskData)
+            print(crop_box, crop_layer_idx, orig_size)
+            return data
+
+    model = build_sam2("nano/sam2fast_nano", device="cpu", hydra_overrides_extra=["++model.image_size=256"])
+    generator = Counting(model, points_per_side=None, point_grids=build_all_layer_point_grids(2, 0, 1),
+                         pred_iou_thresh=0.0, stability_score_thresh=0.0)
+    masks = generator.generate(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8))
+    assert masks and set(masks[0]) == {
+        "segmentation", "area", "bbox", "predicted_iou", "point_coords", "stability_score", "crop_box"
+    }
+    assert NO_OBJ_SCORE == -1024.0 and isinstance(generator.predictor.model, SAM2Base)
+"""
+
+
+def test_a_script_with_a_mask_generator_of_its_own_runs():
+    done = run("import sam2fast.as_sam2\n" + textwrap.dedent(DOWNSTREAM_SCRIPT))
+    assert done.stdout == "[0, 0, 60, 40] 0 (40, 60)\n", done.stderr

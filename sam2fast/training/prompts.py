@@ -66,10 +66,13 @@ def sample_error_point(truth: Tensor, predicted: Tensor | None, uniform: Tensor)
     return _click(index, truth)
 
 
-def sample_error_center(truth: Tensor, predicted: Tensor | None) -> Prompt:
+def sample_error_center(truth: Tensor, predicted: Tensor | None, padding: bool = True) -> Prompt:
     """One click per object, at the point of its wrong regions that is farthest from their outline.
 
-    The frame's edge counts as outline. Arguments as for :func:`sample_error_point`.
+    Arguments are those of :func:`sample_error_point`, and:
+
+    Args:
+        padding: the frame's edge counts as outline.
 
     Source: ``sam2.modeling.sam2_utils.sample_one_point_from_error_center``.
 
@@ -80,7 +83,7 @@ def sample_error_center(truth: Tensor, predicted: Tensor | None) -> Prompt:
     false = torch.zeros_like(truth) if predicted is None else predicted & ~truth
     points, labels = [], []
     for missed_one, false_one in zip(missed[:, 0].cpu().numpy(), false[:, 0].cpu().numpy(), strict=True):
-        inside, outside = _depth(missed_one), _depth(false_one)
+        inside, outside = _depth(missed_one, padding), _depth(false_one, padding)
         positive = inside.max() > outside.max()
         labels.append(int(positive))
         points.append(int((inside if positive else outside).argmax()))
@@ -92,13 +95,16 @@ def sample_error_center(truth: Tensor, predicted: Tensor | None) -> Prompt:
     }
 
 
-def _depth(region: np.ndarray) -> np.ndarray:
-    """Distance ``(H, W)`` of each pixel of ``region`` to the nearest outside it."""
+def _depth(region: np.ndarray, padding: bool) -> np.ndarray:
+    """Distance ``(H, W)`` of each pixel of ``region`` to the nearest outside it; with padding, that may lie beyond."""
     try:
         from scipy.ndimage import distance_transform_edt
     except ImportError as error:
         raise ImportError("clicks at centres need scipy: pip install 'sam2fast[train]'") from error
-    return distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+    if padding:
+        return distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+    # Where there is no outside, all are equally far.
+    return np.full(region.shape, np.inf) if region.all() else distance_transform_edt(region)
 
 
 def next_click(method: str, truth: Tensor, predicted: Tensor | None, generators: ObjectGenerators) -> Prompt:

@@ -43,22 +43,22 @@ def resized(image: Image.Image, size: int) -> Tensor:
     return torch.from_numpy(np.array(image.resize((size, size))))
 
 
-class JpegFolder:
-    """The JPEG files of a folder, ordered by the integers that are their names.
+class ImageFiles:
+    """Image files in a given order.
 
-    Files are taken as they lie: an EXIF orientation is ignored, as in the original. The size is that of the last file,
+    They are taken as they lie: an EXIF orientation is ignored, as in the original. The size is that of the last file,
     also as in the original; where its header is damaged, of the last before it that has one.
 
+    Args:
+        paths: at least one.
+
     Raises:
-        NoFramesError: there are no JPEG files.
-        VideoError: a JPEG file's name is no integer, or no file has a readable header.
+        VideoError: no file has a readable header.
     """
 
-    def __init__(self, folder: Path, image_size: int) -> None:
+    def __init__(self, paths: Sequence[Path], image_size: int) -> None:
         self._image_size = image_size
-        self._paths = sorted((path for path in folder.iterdir() if path.suffix in JPEG_SUFFIXES), key=_number)
-        if not self._paths:
-            raise NoFramesError(f"no images found in {folder}; expected files named 00000.jpg, 00001.jpg, ...")
+        self._paths = paths
         self.width, self.height = self._size()
 
     def __len__(self) -> int:
@@ -82,7 +82,32 @@ class JpegFolder:
                     return image.size
             except UNREADABLE:
                 continue  # reported when that frame is asked for
-        raise VideoError(f"none of the {len(self)} JPEG files in {self._paths[0].parent} can be read as an image")
+        raise VideoError(f"none of the {len(self)} files in {self._paths[0].parent} can be read as an image")
+
+
+class JpegFolder(ImageFiles):
+    """The JPEG files of a folder, ordered by the integers that are their names; see :class:`ImageFiles`.
+
+    Raises:
+        NoFramesError: there are no JPEG files.
+        VideoError: a JPEG file's name is no integer, or no file has a readable header.
+    """
+
+    def __init__(self, folder: Path, image_size: int) -> None:
+        super().__init__(jpeg_files(folder), image_size)
+
+
+def jpeg_files(folder: Path) -> list[Path]:
+    """The JPEG files of a folder by the integers that are their names.
+
+    Raises:
+        NoFramesError: there are none.
+        VideoError: a name is no integer.
+    """
+    paths = sorted((path for path in folder.iterdir() if path.suffix in JPEG_SUFFIXES), key=_number)
+    if not paths:
+        raise NoFramesError(f"no images found in {folder}; expected files named 00000.jpg, 00001.jpg, ...")
+    return paths
 
 
 def _number(path: Path) -> tuple[int, str]:

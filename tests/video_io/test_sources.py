@@ -82,7 +82,7 @@ class TestFolder:
 
     def test_nothing_but_damaged_files(self, tmp_path):
         (tmp_path / "0.jpg").write_bytes(b"no picture")
-        with pytest.raises(VideoError, match="none of the 1 JPEG files"):
+        with pytest.raises(VideoError, match="none of the 1 files"):
             open_frames(tmp_path, SIZE)
 
     def test_a_name_that_is_no_integer(self, folder):
