@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
     from sam2fast.build_sam import (
         build_sam2,
         build_sam2_hf,
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "SAM2AutomaticMaskGenerator",
     "SAM2ImagePredictor",
     "SAM2VideoPredictor",
     "build_sam2",
@@ -23,6 +25,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "SAM2AutomaticMaskGenerator": "sam2fast.automatic_mask_generator",
     "SAM2ImagePredictor": "sam2fast.sam2_image_predictor",
     "SAM2VideoPredictor": "sam2fast.sam2_video_predictor",
     "build_sam2": "sam2fast.build_sam",

@@ -117,6 +117,7 @@ def test_thresholded_masks_have_the_official_dtype_and_values(pair):
     assert expected.dtype == actual.dtype == np.float32
     assert set(np.unique(actual)) <= {0.0, 1.0}
     assert (expected != actual).mean() < 1e-5  # pixels whose logit is within rounding of the threshold
+    assert np.array_equal(actual, pair.ours.predict(**BOXES, return_logits=True)[0] > 0)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +139,7 @@ def test_holes_and_sprinkles(pair, threshold, hole, sprinkle):
     changed = relative_error(plain[0], expected[0])
     assert changed > 0.01, "the official post-processing changed nothing"
     assert relative_error(expected[0], actual[0]) <= TOLERANCE
+    assert np.array_equal(ours.predict(**prompt | {"return_logits": False})[0], actual[0] > threshold)
 
 
 def test_batches_of_images():

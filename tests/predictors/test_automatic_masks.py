@@ -1,0 +1,474 @@
+"""Automatic masks against the official generator, live, on identical painted logits: every record is the same."""
+
+import copy
+import inspect
+import pickle
+import threading
+from typing import Any
+
+import numpy as np
+import oracle  # noqa: F401  (makes the official package importable)
+import pytest
+import torch
+from painted_model import SIDE, PaintedModel, generator
+from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator as OfficialGenerator
+
+from sam2fast import amg, automatic_mask_generator, mask_candidates
+from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
+
+GRID = {"points_per_side": 6}
+# Looser than the defaults, so that painted masks pass.
+LOOSE = {"pred_iou_thresh": 0.4, "stability_score_thresh": 0.6}
+ALL = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
+CASES = {
+    "defaults": {},
+    "loose": LOOSE,
+    "all masks": ALL,
+    "all masks, hard NMS": ALL | {"box_nms_thresh": 0.2},
+    "one mask a point": LOOSE | {"multimask_output": False},
+    "mask threshold": LOOSE | {"mask_threshold": 0.7, "stability_score_offset": 0.3},
+    "negative mask threshold": ALL | {"mask_threshold": -3.0},
+    "no stability offset": LOOSE | {"stability_score_offset": 0.0, "stability_score_thresh": 1.0},
+    "small regions": LOOSE | {"min_mask_region_area": 6},
+    "small regions, mask threshold": ALL | {"min_mask_region_area": 4, "mask_threshold": 1.0},
+    "m2m": LOOSE | {"use_m2m": True},
+    "m2m, all masks": ALL | {"use_m2m": True, "points_per_batch": 7},
+    "m2m, one mask, small regions": LOOSE | {"use_m2m": True, "multimask_output": False, "min_mask_region_area": 6},
+    "one point at a time": LOOSE | {"points_per_batch": 1},
+    "uneven batches": LOOSE | {"points_per_batch": 5},
+    "crops": LOOSE | {"crop_n_layers": 1},
+    "crops, all masks": ALL | {"crop_n_layers": 1, "crop_nms_thresh": 1.0},
+    "crops, other options": LOOSE
+    | {"crop_n_layers": 2, "crop_nms_thresh": 0.4, "crop_overlap_ratio": 0.5, "crop_n_points_downscale_factor": 2},
+    "crops, no overlap, m2m": LOOSE | {"crop_n_layers": 1, "crop_overlap_ratio": 0.0, "use_m2m": True},
+    "point grids": LOOSE
+    | {
+        "points_per_side": None,
+        "crop_n_layers": 1,
+        "point_grids": [np.random.default_rng(n).random((n, 2)) for n in (13, 4)],
+    },
+    "unknown options": {"colour": "red"},
+}
+IMAGES = {"landscape": (150, 200), "odd": (233, 97)}
+
+
+@pytest.fixture(autouse=True)
+def whole_batches(monkeypatch):
+    """As many points together as the caller allows, whatever is best for this device."""
+    monkeypatch.setattr(automatic_mask_generator, "CPU_PROMPTS", 1000)
+
+
+def image(height: int, width: int) -> np.ndarray:
+    return np.zeros((height, width, 3), dtype=np.uint8)
+
+
+def pair(options: dict[str, Any], **paint: Any) -> tuple[Any, Any]:
+    """Both generators, the official one first."""
+    official, ours = (
+        generator(kind, PaintedModel(**paint), **(GRID | options))
+        for kind in (OfficialGenerator, SAM2AutomaticMaskGenerator)
+    )
+    return official, ours
+
+
+def assert_same_records(expected: list[dict[str, Any]], actual: list[dict[str, Any]]) -> None:
+    assert len(expected) == len(actual)
+    for e, a in zip(expected, actual, strict=True):
+        assert list(e) == list(a)
+        for name, value in e.items():
+            assert type(value) is type(a[name]), name
+            if isinstance(value, np.ndarray):
+                assert value.dtype == a[name].dtype
+                np.testing.assert_array_equal(value, a[name])
+            else:
+                np.testing.assert_equal(a[name], value, name)  # NaN equals NaN
+
+
+@pytest.mark.parametrize("size", IMAGES.values(), ids=IMAGES.keys())
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES.keys())
+def test_records(options, size):
+    official, ours = pair(options)
+    expected = official.generate(image(*size))
+    assert_same_records(expected, ours.generate(image(*size)))
+    assert expected or options in ({}, {"colour": "red"}), "the case tests nothing"
+
+
+@pytest.mark.parametrize("mode", ["binary_mask", "uncompressed_rle", "coco_rle"])
+@pytest.mark.parametrize("crops", [0, 1])
+def test_output_modes(mode, crops):
+    official, ours = pair(LOOSE | {"output_mode": mode, "crop_n_layers": crops})
+    assert_same_records(official.generate(image(150, 200)), ours.generate(image(150, 200)))
+
+
+def test_the_cases_reach_every_filter():
+    """Each option changes what the official generator gives, or its case would test nothing."""
+
+    def count(**options: Any) -> int:
+        return len(pair(ALL | options)[0].generate(image(150, 200)))
+
+    every = count()
+    assert every == 3 * 36
+    assert count(pred_iou_thresh=0.4) < every
+    assert count(stability_score_thresh=0.6) < every
+    assert count(box_nms_thresh=0.7) < every
+    crops = count(crop_n_layers=1, crop_nms_thresh=1.0)
+    assert crops < 5 * every  # near the crops' edges
+    assert count(crop_n_layers=1) < crops
+
+    plain, filled = (pair(ALL | {"min_mask_region_area": area})[0].generate(image(150, 200)) for area in (0, 6))
+    changed = sum(a["area"] != b["area"] for a, b in zip(plain, filled, strict=True))
+    assert changed > every / 2
+
+
+def test_equal_scores_keep_their_order():
+    official, ours = pair(LOOSE, levels=2)
+    expected = official.generate(image(150, 200))
+    assert len(expected) > 2 * len({record["predicted_iou"] for record in expected})
+    assert_same_records(expected, ours.generate(image(150, 200)))
+
+
+@pytest.mark.parametrize("held", [0, 100_000, 1_000_000])
+def test_bounded_memory_changes_nothing(held, monkeypatch):
+    """However few logits may be held until NMS; the others are encoded before it."""
+    monkeypatch.setattr(mask_candidates, "HELD_BYTES", held)
+    monkeypatch.setattr(mask_candidates, "ENCODED_TOGETHER", 3)
+    official, ours = pair(LOOSE | {"points_per_batch": 4})
+    assert_same_records(official.generate(image(150, 200)), ours.generate(image(150, 200)))
+
+
+def test_only_survivors_of_nms_are_encoded(monkeypatch):
+    encoded = []
+    original = mask_candidates.encode_upsampled
+
+    def counted(logits: torch.Tensor, *args: Any) -> Any:
+        encoded.append(len(logits))
+        return original(logits, *args)
+
+    monkeypatch.setattr(mask_candidates, "encode_upsampled", counted)
+    records = pair(LOOSE)[1].generate(image(150, 200))
+    assert sum(encoded) == len(records) > 0
+
+
+def test_statistics_only_for_masks_of_a_good_score(monkeypatch):
+    seen = []
+    original = automatic_mask_generator.mask_statistics
+
+    def counted(logits: torch.Tensor, *args: Any) -> Any:
+        seen.append(len(logits))
+        return original(logits, *args)
+
+    monkeypatch.setattr(automatic_mask_generator, "mask_statistics", counted)
+    _, ours = pair({"pred_iou_thresh": 0.9, "stability_score_thresh": 0.0})
+    ours.generate(image(150, 200))
+    assert 0 < sum(seen) < 36
+
+
+# ---- nothing there ----
+
+
+@pytest.mark.parametrize("crops", [0, 1, 2])
+@pytest.mark.parametrize("mode", ["binary_mask", "coco_rle"])
+@pytest.mark.parametrize("m2m", [False, True])
+def test_no_mask_passes(crops, mode, m2m):
+    """With crops the original fails here."""
+    options = {"pred_iou_thresh": 2.0, "crop_n_layers": crops, "output_mode": mode, "use_m2m": m2m}
+    assert pair(options)[1].generate(image(60, 80)) == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (3, 2), (5, 200)])
+def test_images_of_fewer_pixels_than_crops(size):
+    """The original fails at the first crop of no pixels; the others' masks are as they would be."""
+    _, ours = pair(ALL | {"crop_n_layers": 3, "crop_nms_thresh": 1.0, "points_per_side": 2})
+    records = ours.generate(image(*size))
+    assert records
+    for record in records:
+        x, y, width, height = record["crop_box"]
+        assert width > 0 and height > 0 and x + width <= size[1] and y + height <= size[0]
+        assert record["segmentation"].shape == size
+    official, plain = pair(ALL | {"points_per_side": 2})
+    assert_same_records(official.generate(image(*size)), plain.generate(image(*size)))
+
+
+def test_no_points():
+    grids = [np.zeros((0, 2)), np.array([[0.5, 0.5]])]
+    _, ours = pair(ALL | {"points_per_side": None, "point_grids": grids, "crop_n_layers": 1})
+    assert ours.generate(image(300, 400))
+    assert pair(ALL | {"points_per_side": None, "point_grids": grids[:1]})[1].generate(image(30, 40)) == []
+
+
+# ---- images, several at once, progress ----
+
+
+def test_accepts_what_the_predictor_accepts():
+    _, ours = pair(LOOSE)
+    expected = ours.generate(image(150, 200))
+    for other in (torch.zeros(3, 150, 200, dtype=torch.uint8), np.zeros((150, 200)), image(300, 400)[::-2, ::2]):
+        assert_same_records(expected, ours.generate(other))
+    with pytest.raises(TypeError, match="expected an array"):
+        ours.generate(None)
+
+
+def test_batches_of_images():
+    _, ours = pair(LOOSE)
+    images = [image(150, 200), image(97, 33), image(150, 200)]
+    batch = ours.generate_batch(images)
+    assert len(batch) == 3
+    for records, one in zip(batch, images, strict=True):
+        assert_same_records(ours.generate(one), records)
+    assert ours.generate_batch([]) == []
+    with pytest.raises(TypeError, match="list of images"):
+        ours.generate_batch(images[0])
+
+
+def test_progress():
+    seen: list[tuple[int, int]] = []
+    _, ours = pair({"crop_n_layers": 1, "points_per_batch": 10, "progress": lambda *x: seen.append(x)})
+    ours.generate(image(150, 200))
+    assert seen[-1] == (180, 180)
+    assert [done for done, _ in seen[:5]] == [10, 20, 30, 36, 46]
+    seen.clear()
+    ours.generate_batch([image(150, 200), image(1, 1)])  # crops of no pixels count as done
+    assert seen[-1] == (360, 360)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+
+
+def test_progress_bar(capsys):
+    for shown in (False, True):
+        pair({"progress": shown})[1].generate(image(60, 80))
+        assert ("36/36" in capsys.readouterr().err) is shown
+
+
+def test_points_per_batch_bounds_the_decoder():
+    for limit in (1, 5, 1000):
+        _, ours = pair({"points_per_batch": limit, "use_m2m": True})
+        ours.generate(image(60, 80))
+        calls = ours.predictor.model.calls
+        assert max(calls) <= limit
+        assert sum(calls) == 36 + 3 * 36
+
+
+def test_the_device_bounds_the_decoder_too(monkeypatch):
+    _, ours = pair(LOOSE | {"use_m2m": True})
+    expected = ours.generate(image(60, 80))
+    ours.predictor.model.calls.clear()
+    monkeypatch.setattr(automatic_mask_generator, "CPU_PROMPTS", 5)
+    assert_same_records(expected, ours.generate(image(60, 80)))
+    assert max(ours.predictor.model.calls) == 5
+
+
+def test_a_failure_leaves_nothing_behind():
+    progress: list[int] = []
+    _, ours = pair(LOOSE | {"points_per_batch": 10, "progress": lambda done, _: progress.append(done)})
+    expected = ours.generate(image(150, 200))
+    decoder = ours.predictor.model.sam_mask_decoder
+    calls = 0
+
+    def failing(**kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise RuntimeError("out of memory")
+        return decoder(**kwargs)
+
+    ours.predictor.model.sam_mask_decoder = failing
+    with pytest.raises(RuntimeError, match="out of memory"):
+        ours.generate(image(150, 200))
+    assert ours.predictor._features is None and not ours.predictor._is_image_set
+    progress.clear()
+    assert_same_records(expected, ours.generate(image(150, 200)))
+    assert progress == [10, 20, 30, 36]
+
+
+def test_threads_take_turns():
+    _, ours = pair(LOOSE)
+    sizes = [(150, 200), (97, 33), (60, 80), (80, 60)]
+    expected = [ours.generate(image(*size)) for size in sizes]
+    results: dict[int, Any] = {}
+    threads = [
+        threading.Thread(target=lambda i=i: results.update({i: ours.generate(image(*sizes[i]))})) for i in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, records in enumerate(expected):
+        assert_same_records(records, results[i])
+
+
+def test_copies():
+    ours = SAM2AutomaticMaskGenerator(PaintedModel(), points_per_side=2, **ALL)
+    for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        twin.predictor.model.predictor(twin.predictor)
+        assert len(twin.generate(image(60, 80))) == 12
+
+
+def test_no_gradients():
+    _, ours = pair(LOOSE)
+    seen = []
+    ours.progress = lambda *_: seen.append(torch.is_grad_enabled())
+    ours.generate(image(60, 80))
+    assert seen == [False] * len(seen) != []
+
+
+# ---- subclasses ----
+
+
+def recording(base: type, names: list[str]) -> type:
+    """A subclass that notes calls of its methods, and otherwise leaves them as they are."""
+
+    def noted(name: str) -> Any:
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            self.calls.append(name)
+            return getattr(base, name)(self, *args, **kwargs)
+
+        return method
+
+    return type("Recording", (base,), {"calls": [], **{name: noted(name) for name in names}})
+
+
+@pytest.mark.parametrize("name", ["_generate_masks", "_process_crop", "_process_batch", "refine_with_m2m"])
+def test_overridden_methods_are_called(name):
+    options = LOOSE | {"use_m2m": name == "refine_with_m2m", "points_per_batch": 16, "crop_n_layers": 1}
+    expected = pair(options)[0].generate(image(150, 200))
+    official, ours = (
+        generator(recording(base, [name]), PaintedModel(), **(GRID | options))
+        for base in (OfficialGenerator, SAM2AutomaticMaskGenerator)
+    )
+    for made in (official, ours):
+        assert_same_records(expected, made.generate(image(150, 200)))
+        assert name in made.calls
+    if name != "refine_with_m2m":
+        assert official.calls == ours.calls
+
+
+@pytest.mark.parametrize("m2m", [False, True])
+def test_a_batch_of_points(m2m):
+    options = LOOSE | {"use_m2m": m2m, "min_mask_region_area": 6}
+    results = []
+    for made in pair(options):
+        made.predictor.set_image(image(80, 90))
+        points = np.random.default_rng(0).random((25, 2)) * [90, 80]
+        results.append(made._process_batch(points, (80, 90), [10, 15, 100, 95], (100, 110), normalize=True))
+    expected, actual = (dict(result.items()) for result in results)
+    assert len(expected["rles"]) > 3
+    assert actual.keys() == expected.keys()
+    for key, column in expected.items():
+        if isinstance(column, list):
+            assert actual[key] == column
+        else:
+            assert actual[key].dtype == column.dtype
+            assert torch.equal(actual[key], column), key
+
+
+def test_refining_masks():
+    results = []
+    for made in pair({}):
+        made.predictor.set_image(image(80, 90))
+        rng = torch.Generator().manual_seed(0)
+        points, masks = torch.rand(5, 2, generator=rng) * 1024, torch.randn(5, SIDE, SIDE, generator=rng)
+        results.append(made.refine_with_m2m(points, torch.ones(5, dtype=torch.int32), masks, 2))
+    for expected, actual in zip(*results, strict=True):
+        assert torch.equal(expected, actual)
+
+
+@pytest.mark.parametrize("as_arrays", [False, True])
+def test_small_regions_of_finished_masks(as_arrays, monkeypatch):
+    """On masks as they come from NMS, and again without their small regions."""
+    import scipy.ndimage
+
+    def remove(mask: np.ndarray, area: float, mode: str) -> tuple[np.ndarray, bool]:
+        regions = ~mask if mode == "holes" else mask
+        labels, count = scipy.ndimage.label(regions, structure=np.ones((3, 3)))
+        sizes = np.bincount(labels.ravel())
+        small = regions & (sizes[labels] < area)
+        if not small.any():
+            return mask, False
+        if mode == "holes":
+            return mask | small, True
+        return (labels == sizes[1:].argmax() + 1 if (small == regions).all() else regions & ~small), True
+
+    monkeypatch.setattr("sam2.automatic_mask_generator.remove_small_regions", remove)
+    results = []
+    for made, kind in zip(pair({}), (OfficialGenerator, SAM2AutomaticMaskGenerator), strict=True):
+        made.predictor.set_image(image(150, 200))
+        points = made.point_grids[0] * [200, 150]
+        made.pred_iou_thresh = made.stability_score_thresh = 0.4
+        data = made._process_batch(points, (150, 200), [0, 0, 200, 150], (150, 200), normalize=True)
+        if as_arrays:
+            data.to_numpy()
+            data["boxes"] = torch.from_numpy(data["boxes"])
+        before = copy.deepcopy(data["rles"])
+        results.append((kind.postprocess_small_regions(data, 25, 0.8), before))
+    (expected, before), (actual, _) = results
+    assert expected["rles"] == actual["rles"]
+    assert 3 < len(expected["rles"]) < len(before)
+    assert sum(rle not in before for rle in expected["rles"]) > 2
+    assert torch.equal(expected["boxes"], actual["boxes"])
+    empty = amg.MaskData(rles=[], boxes=torch.zeros(0, 4))
+    assert SAM2AutomaticMaskGenerator.postprocess_small_regions(empty, 25, 0.8)["rles"] == []
+
+
+# ---- parameters ----
+
+
+def test_signatures():
+    for name in ("__init__", "generate", "_generate_masks", "_process_crop", "_process_batch", "refine_with_m2m"):
+        theirs, mine = (
+            inspect.signature(getattr(kind, name)).parameters
+            for kind in (OfficialGenerator, SAM2AutomaticMaskGenerator)
+        )
+        assert [(p.name, p.default) for p in mine.values() if p.kind is not p.KEYWORD_ONLY] == [
+            (p.name, p.default) for p in theirs.values()
+        ]
+    static = inspect.getattr_static(SAM2AutomaticMaskGenerator, "postprocess_small_regions")
+    assert isinstance(static, staticmethod)
+
+
+def test_attributes():
+    official, ours = pair({"crop_n_layers": 1})
+    for name in vars(official):
+        assert hasattr(ours, name), name
+    for name in set(vars(official)) - {"predictor", "point_grids"}:
+        assert getattr(official, name) == getattr(ours, name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"points_per_side": None}, "points_per_side or point_grids"),
+        ({"point_grids": [np.zeros((1, 2))]}, "points_per_side or point_grids"),
+        ({"points_per_side": 0}, "points_per_side must be an integer of at least 1, got 0"),
+        ({"points_per_side": 2.5}, "points_per_side must be an integer"),
+        ({"points_per_batch": 0}, "points_per_batch must be an integer of at least 1, got 0"),
+        ({"points_per_batch": "64"}, "points_per_batch"),
+        ({"pred_iou_thresh": float("nan")}, "pred_iou_thresh must be a number, got nan"),
+        ({"pred_iou_thresh": None}, "pred_iou_thresh"),
+        ({"stability_score_thresh": "high"}, "stability_score_thresh"),
+        ({"stability_score_offset": -1.0}, "stability_score_offset must be a number of at least 0, got -1.0"),
+        ({"mask_threshold": None}, "mask_threshold"),
+        ({"box_nms_thresh": None}, "box_nms_thresh"),
+        ({"crop_n_layers": -1}, "crop_n_layers must be an integer of at least 0, got -1"),
+        ({"crop_nms_thresh": []}, "crop_nms_thresh"),
+        ({"crop_overlap_ratio": 1.5}, "crop_overlap_ratio must be a number from 0 to 1, got 1.5"),
+        ({"crop_n_points_downscale_factor": 0}, "crop_n_points_downscale_factor"),
+        ({"crop_n_layers": 3, "crop_n_points_downscale_factor": 2}, "crop_n_points_downscale_factor 2 leaves layer 3"),
+        ({"min_mask_region_area": -5}, "min_mask_region_area"),
+        ({"output_mode": "png"}, "output_mode must be one of binary_mask, uncompressed_rle, coco_rle; got 'png'"),
+        ({"progress": "bar"}, "progress must be"),
+        ({"points_per_side": None, "point_grids": []}, "point_grids holds 0 grids, but crop_n_layers 0 needs 1"),
+        ({"points_per_side": None, "point_grids": [np.zeros((4, 3))]}, r"point_grids\[0\] must be finite points"),
+        ({"points_per_side": None, "point_grids": [np.full((4, 2), np.nan)]}, r"point_grids\[0\]"),
+    ],
+    ids=lambda x: next(reversed(x)) if isinstance(x, dict) else "",
+)
+def test_unusable_parameters(options, message):
+    with pytest.raises(ValueError, match=message):
+        SAM2AutomaticMaskGenerator(PaintedModel(), **(GRID | options))
+
+
+def test_nano_from_pretrained():
+    made = SAM2AutomaticMaskGenerator.from_pretrained(
+        "sam2fast/nano", device="cpu", points_per_side=2, output_mode="coco_rle", pred_iou_thresh=0.1
+    )
+    assert (made.output_mode, len(made.point_grids[0]), made.pred_iou_thresh) == ("coco_rle", 4, 0.1)
+    assert made.predictor.device == torch.device("cpu")
