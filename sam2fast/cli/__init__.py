@@ -7,7 +7,7 @@ import click
 
 from sam2fast import __version__
 
-VERBS = ("segment", "train", "demo", "synthesize")
+VERBS = ("segment", "masks", "train", "demo", "synthesize")
 
 
 class _Verbs(click.Group):
@@ -27,7 +27,7 @@ class _NotesToStderr(logging.Handler):
 @click.version_option(__version__, prog_name="sam2fast")
 @click.pass_context
 def main(ctx: click.Context) -> None:
-    """SAM 2: masks of objects in pictures from points, boxes and masks.
+    """SAM 2: masks of objects in pictures, from points, boxes and masks, or of everything.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the model's checkpoint is missing.
     """

@@ -1,12 +1,15 @@
 """The files that a verb writes: their names, what they must not overwrite, and how they appear whole."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
 
 from sam2fast.cli.errors import UserError, one_line
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+RESULTS = "masks.json"
 
 
 def output_files(out: Path, stem: str) -> dict[str, Path]:
@@ -18,8 +21,46 @@ def output_files(out: Path, stem: str) -> dict[str, Path]:
     }
 
 
-def check_files(images: Sequence[Path], mask: Path | None, out: Path) -> None:
+def mask_files(out: Path, stem: str, formats: Sequence[str]) -> dict[str, Path]:
+    """The files for the masks of one image, by format; ``json`` is for all images and has none."""
+    files = {"layers": out / f"{stem}_masks.png", "overlay": out / f"{stem}_overlay.png"}
+    return {kind: file for kind, file in files.items() if kind in formats}
+
+
+def list_images(paths: Sequence[Path], out: Path) -> list[Path]:
+    """The given files, and the pictures right in the given folders by name; each once.
+
+    Raises:
+        UserError: a folder cannot be read, or has no pictures.
+        click.UsageError: ``out`` is one of the folders, so that results would lie among its pictures.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        for image in _pictures(path, out) if path.is_dir() else [path]:
+            found.setdefault(image.resolve(), image)
+    return list(found.values())
+
+
+def _pictures(folder: Path, out: Path) -> list[Path]:
+    if folder.resolve() == out.resolve():
+        raise click.UsageError(f"the results would lie among the pictures in {folder}; choose another --out folder")
+    with one_line(OSError):
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.is_file())
+    if not found:
+        raise UserError(f"no pictures ({', '.join(PICTURES)}) in the folder {folder}")
+    return found
+
+
+def check_files(
+    images: Sequence[Path],
+    mask: Path | None,
+    out: Path,
+    outputs: Callable[[Path, str], Mapping[str, Path]] = output_files,
+) -> None:
     """Checks before any work that all inputs are there, and that nothing read or written would be overwritten.
+
+    Args:
+        outputs: the files written for an image, by the output folder and the image's stem.
 
     Raises:
         UserError: an input is missing.
@@ -32,7 +73,7 @@ def check_files(images: Sequence[Path], mask: Path | None, out: Path) -> None:
     sources: dict[str, Path] = {}
     for image in images:
         # Names that differ in case only are the same file on some systems.
-        other = sources.setdefault(image.stem.casefold(), image)
+        other = sources.setdefault(image.stem.casefold(), image) if outputs(out, image.stem) else image
         if other is not image:
             raise click.UsageError(
                 f"the results of {other} and {image} would overwrite one another, since the names are the same; "
@@ -40,7 +81,7 @@ def check_files(images: Sequence[Path], mask: Path | None, out: Path) -> None:
             )
     taken = {path.resolve() for path in inputs}
     for image in images:
-        for file in output_files(out, image.stem).values():
+        for file in outputs(out, image.stem).values():
             if file.resolve() in taken:
                 raise click.UsageError(f"the result {file} would overwrite an input; choose another --out folder")
 

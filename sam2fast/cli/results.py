@@ -41,7 +41,7 @@ def write_result(
     """
     mask, files = prediction.mask, output_files(out, stem)
     overlay = draw_overlay(
-        pixels if pixels.dtype == np.uint8 else np.rint(pixels * 255).astype(np.uint8),
+        to_uint8(pixels),
         mask[None],
         [(c.x, c.y) for c in prompts.clicks],
         [c.label for c in prompts.clicks],
@@ -66,6 +66,11 @@ def write_result(
     return record
 
 
+def to_uint8(pixels: np.ndarray) -> np.ndarray:
+    """Pixels as they are shown, of uint8 or fp32 in [0, 1]."""
+    return pixels if pixels.dtype == np.uint8 else np.rint(pixels * 255).astype(np.uint8)
+
+
 def png(picture: Image.Image, compress_level: int = 6) -> bytes:
     """A picture as the content of a PNG file."""
     buffer = io.BytesIO()
@@ -79,6 +84,11 @@ def print_results(records: Mapping[str, Mapping[str, Any]], seconds: Mapping[str
     for name, record in records.items():
         box = "empty" if record["box"] is None else ",".join(map(str, record["box"]))
         rows.append((click.format_filename(name), f"{record['score']:.3f}", str(record["area"]), box))
+    print_table(rows, seconds, out)
+
+
+def print_table(rows: Sequence[Sequence[str]], seconds: Mapping[str, float], out: Path) -> None:
+    """Prints rows of four entries, then the time per stage and where the results are."""
     for line in _aligned(rows):
         click.echo(line)
     click.echo("time: " + ", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items()))

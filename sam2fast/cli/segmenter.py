@@ -21,6 +21,7 @@ from sam2fast.transforms import ImageError, to_pixels
 # Of a mask prompt: plus inside, minus outside. Below what the model gives its own masks, so that it may correct a rough
 # one.
 MASK_LOGIT = 4.0
+NOT_FINITE = "the model's scores are not finite: its weights are damaged, or float16 is too narrow for it"
 
 
 @dataclass
@@ -51,9 +52,9 @@ class Segmenter:
         self.seconds: dict[str, float] = {}
         self._device: torch.device | None = None
         with self.stage("load model"), one_line(OSError, ValueError, RuntimeError, ImportError):
-            model = build_sam2(choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype))
-            self._predictor = SAM2ImagePredictor(model)
-            self._device = model.device
+            self.model = build_sam2(choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype))
+            self._predictor = SAM2ImagePredictor(self.model)
+            self._device = self.model.device
         self.description: dict[str, Any] = {
             "config": choice.config,
             "checkpoint": str(choice.checkpoint),
@@ -131,9 +132,7 @@ class Segmenter:
                 multimask_output=prompts.is_ambiguous,
             )
         if not np.isfinite(scores).all():
-            raise UserError(
-                "the model's scores are not finite: its weights are damaged, or float16 is too narrow for it"
-            )
+            raise UserError(NOT_FINITE)
         best = int(scores.argmax())
         candidates = [float(score) for score in scores] if len(scores) > 1 else None
         return Prediction(masks[best] > 0, float(scores[best]), candidates)

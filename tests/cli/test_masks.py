@@ -1,0 +1,471 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from painted_model import PaintedModel
+from PIL import Image
+from pycocotools.coco import COCO
+
+from sam2fast import nano
+from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
+from sam2fast.build_sam import build_sam2
+from sam2fast.cli import mask_run
+from sam2fast.cli.layers import draw_layers, id_colours, layers_picture, paint_layers
+from sam2fast.rle import encode_rle
+
+# So few points and so low thresholds that nano finds something, quickly, in a picture of two halves and noise.
+QUICK = ["--model", "nano", "--device", "cpu", "--points-per-side", "4"]
+LOOSE = ["--pred-iou-thresh", "0.2", "--stability-thresh", "0.3"]
+ALL = {"points_per_side": 4, "pred_iou_thresh": 0.2, "stability_score_thresh": 0.3}
+
+
+@pytest.fixture(scope="module")
+def nano_model():
+    return build_sam2(nano.CONFIG, nano.WEIGHTS, device="cpu")
+
+
+class Painted(mask_run._Generator):
+    """Answers in no time, with many masks that overlap."""
+
+    def __init__(self, model, **options):
+        super().__init__(PaintedModel(), **options)
+        self.predictor.model.predictor(self.predictor)
+
+
+@pytest.fixture
+def painted(monkeypatch):
+    monkeypatch.setattr(mask_run, "_Generator", Painted)
+
+
+def read_coco(path: Path) -> COCO:
+    json.loads(path.read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+    return COCO(str(path))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def masks_of(coco: COCO, image_id: int) -> list[np.ndarray]:
+    return [coco.annToMask(annotation) > 0 for annotation in coco.loadAnns(coco.getAnnIds(imgIds=[image_id]))]
+
+
+# ---- what is written ----
+
+
+def test_results_are_those_of_the_generator(run, picture, tmp_path, nano_model):
+    paths = [picture("a.png"), picture("b.jpg", width=50, height=90)]
+    result = run("masks", *paths, *QUICK, *LOOSE)
+    assert result.exit_code == 0 and result.stderr == ""
+    assert names(tmp_path / "out") == ["a_masks.png", "a_overlay.png", "b_masks.png", "b_overlay.png", "masks.json"]
+    coco = read_coco(tmp_path / "out/masks.json")
+    generator = SAM2AutomaticMaskGenerator(nano_model, **ALL)
+    assert [(image["file_name"], image["width"], image["height"]) for image in coco.dataset["images"]] == [
+        (str(paths[0]), 96, 64),
+        (str(paths[1]), 50, 90),
+    ]
+    for image_id, path in enumerate(paths, 1):
+        expected = sorted(generator.generate(path), key=lambda record: -record["area"])
+        found = coco.loadAnns(coco.getAnnIds(imgIds=[image_id]))
+        assert len(found) == len(expected) >= 2
+        for i, (annotation, record) in enumerate(zip(found, expected, strict=True), 1):
+            np.testing.assert_array_equal(coco.annToMask(annotation) > 0, record["segmentation"])
+            assert annotation["layer"] == i and annotation["category_id"] in coco.cats
+            assert annotation["area"] == record["segmentation"].sum() and annotation["iscrowd"] == 0
+            assert annotation["predicted_iou"] == pytest.approx(record["predicted_iou"], abs=1e-5)
+            assert annotation["stability_score"] == pytest.approx(record["stability_score"], abs=1e-5)
+            assert annotation["point"] == record["point_coords"][0]
+    assert coco.getCatIds() == [1]
+    name, count, best, size = result.stdout.splitlines()[2].split()
+    assert (name, size) == (str(paths[1]), "50x90")
+    assert int(count) == len(found) and best == f"{max(a['predicted_iou'] for a in found):.3f}"
+
+
+def test_boxes_are_those_of_pycocotools(run, picture, tmp_path):
+    from pycocotools import mask as coco_masks
+
+    assert run("masks", picture(), *QUICK, *LOOSE, "--format", "json").exit_code == 0
+    coco = read_coco(tmp_path / "out/masks.json")
+    assert coco.anns
+    for annotation in coco.anns.values():
+        assert annotation["bbox"] == list(coco_masks.toBbox(annotation["segmentation"]))
+
+
+def test_layers_show_the_smallest_mask_of_each_pixel(run, picture, tmp_path, painted):
+    """Many masks, which overlap."""
+    options = ["--points-per-side", "6", "--pred-iou-thresh", "0.4", "--stability-thresh", "0.6"]
+    assert run("masks", picture(), *QUICK, *options).exit_code == 0
+    coco = read_coco(tmp_path / "out/masks.json")
+    masks = masks_of(coco, 1)
+    assert len(masks) >= 10 and sum(masks).max() >= 3
+    areas = [mask.sum() for mask in masks]
+    assert areas == sorted(areas, reverse=True)
+    expected = np.zeros((64, 96), dtype=int)
+    for y, x in np.ndindex(64, 96):
+        here = [i for i, mask in enumerate(masks) if mask[y, x]]
+        expected[y, x] = max(here, default=-1) + 1
+    layers = Image.open(tmp_path / "out/picture_masks.png")
+    assert layers.mode == "P"
+    np.testing.assert_array_equal(np.asarray(layers), expected)
+    assert Image.open(tmp_path / "out/picture_overlay.png").size == (96, 64)
+
+
+def test_more_masks_than_a_palette_has_colours(run, picture, tmp_path, painted):
+    options = ["--points-per-side", "12", "--pred-iou-thresh", "0", "--stability-thresh", "0", "--nms-thresh", "1"]
+    assert run("masks", picture(), *QUICK, *options, "--format", "layers,json").exit_code == 0
+    assert names(tmp_path / "out") == ["masks.json", "picture_masks.png"]
+    coco = read_coco(tmp_path / "out/masks.json")
+    count = len(coco.anns)
+    assert count > 255
+    layers = Image.open(tmp_path / "out/picture_masks.png")
+    assert layers.mode == "I;16" and np.asarray(layers).max() == count
+    np.testing.assert_array_equal(np.asarray(layers) == count, masks_of(coco, 1)[-1])
+
+
+@pytest.mark.parametrize(
+    ("formats", "files"),
+    [
+        ("json", ["masks.json"]),
+        ("layers", ["picture_masks.png"]),
+        ("overlay,json", ["masks.json", "picture_overlay.png"]),
+    ],
+)
+def test_formats(run, picture, tmp_path, formats, files):
+    assert run("masks", picture(), *QUICK, "--format", formats).exit_code == 0
+    assert names(tmp_path / "out") == files
+
+
+def test_options_reach_the_generator(run, picture, tmp_path, monkeypatch):
+    seen = {}
+
+    class Spy(mask_run._Generator):
+        def __init__(self, model, **options):
+            super().__init__(model, **options)
+            seen.update(vars(self))
+
+        def generate(self, image):
+            return []
+
+    monkeypatch.setattr(mask_run, "_Generator", Spy)
+    asked = {
+        "points_per_batch": 7, "pred_iou_thresh": 0.11, "stability_score_thresh": 0.12, "box_nms_thresh": 0.13,
+        "crop_n_layers": 1, "crop_nms_thresh": 0.14, "crop_overlap_ratio": 0.15, "crop_n_points_downscale_factor": 2,
+        "min_mask_region_area": 16, "use_m2m": True,
+    }  # fmt: skip
+    result = run(
+        "masks", picture(), "--model", "nano", "--points-per-side", 6, "--points-per-batch", 7, "--m2m",
+        "--pred-iou-thresh", 0.11, "--stability-thresh", 0.12, "--nms-thresh", 0.13, "--crops", 1,
+        "--crop-nms-thresh", 0.14, "--crop-overlap", 0.15, "--crop-points-downscale", 2, "--min-area", 16,
+    )  # fmt: skip
+    assert result.exit_code == 0
+    assert {name: seen[name] for name in asked} == asked
+    assert [len(grid) for grid in seen["point_grids"]] == [36, 9]
+    info = json.loads((tmp_path / "out/masks.json").read_text())["info"]
+    assert info["options"] == {"points_per_side": 6, **asked}
+    assert info["model"]["config"] == nano.CONFIG
+
+
+@pytest.mark.parametrize("small_model", [True, False])
+def test_defaults_are_those_of_the_generator(run, picture, monkeypatch, model, small_model):
+    """But for nano's lower thresholds."""
+    made = []
+    monkeypatch.setattr(mask_run, "_Generator", lambda model, **options: made.append(options) or _Nothing())
+    assert run("masks", picture(), *(["--model", "nano"] if small_model else model.small)).exit_code == 0
+    generator = vars(SAM2AutomaticMaskGenerator(PaintedModel(), points_per_side=32))
+    if small_model:
+        generator |= {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.7}
+    options = made[0]
+    for own in ("points_per_side", "output_mode", "progress"):
+        options.pop(own)
+    assert {name: generator[name] for name in options} == options and len(options) == 10
+
+
+def test_thresholds_of_zero_are_not_the_default(run, picture, tmp_path):
+    options = ["--pred-iou-thresh", "0", "--stability-thresh", "0", "--nms-thresh", "1", "--format", "json"]
+    assert run("masks", picture(), *QUICK, *options).exit_code == 0
+    info = json.loads((tmp_path / "out/masks.json").read_text())["info"]["options"]
+    assert info["pred_iou_thresh"] == info["stability_score_thresh"] == 0
+
+
+class _Nothing:
+    def generate(self, image):
+        return []
+
+
+def test_nothing_found(run, picture, tmp_path):
+    result = run("masks", picture(), *QUICK, "--pred-iou-thresh", "1")
+    assert result.exit_code == 0 and " 0 " in result.stdout
+    assert result.stderr.startswith("sam2fast: note: no mask in ") and "--pred-iou-thresh" in result.stderr
+    coco = read_coco(tmp_path / "out/masks.json")
+    assert len(coco.imgs) == 1 and not coco.anns
+    assert not np.asarray(Image.open(tmp_path / "out/picture_masks.png")).any()
+    overlay = np.asarray(Image.open(tmp_path / "out/picture_overlay.png"))
+    np.testing.assert_array_equal(overlay, np.asarray(Image.open(tmp_path / "picture.png")))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "I;16", "F"])
+def test_kinds_of_pictures(run, tmp_path, mode):
+    grey = np.tile(np.arange(96, dtype=np.uint16), (64, 1))
+    if mode == "I;16":
+        image = Image.fromarray(grey * 600)
+    elif mode == "F":
+        image = Image.fromarray((grey / 96).astype(np.float32))
+    else:
+        image = Image.fromarray(grey.astype(np.uint8)).convert(mode)
+    image.save(tmp_path / "x.tiff")
+    assert run("masks", "x.tiff", *QUICK, *LOOSE).exit_code == 0
+    assert Image.open(tmp_path / "out/x_overlay.png").size == (96, 64)
+
+
+def test_progress(run, picture, tmp_path, painted):
+    (tmp_path / "b.png").write_bytes(b"no image")
+    result = run("masks", picture("a.png"), "b.png", *QUICK, "--progress", "--format", "json")
+    assert "2/2" in result.stderr and "100% of this one" in result.stderr
+    # The error has a line of its own, after which the bar goes on.
+    assert any(line.startswith("sam2fast: b.png cannot be read") for line in result.stderr.splitlines())
+    assert run("masks", picture("a.png"), *QUICK, "--format", "json").stderr == ""
+
+
+# ---- which images ----
+
+
+def test_folders(run, picture, tmp_path, painted):
+    """Pictures right in a folder, by name, each once; nothing else."""
+    picture("photos/b.JPG"), picture("photos/a.png"), picture("photos/deeper/c.png")
+    (tmp_path / "photos/notes.txt").write_text("no picture")
+    alone = picture("alone.png")
+    result = run("masks", alone, "photos", "photos/a.png", *QUICK, "--format", "json")
+    assert result.exit_code == 0
+    images = json.loads((tmp_path / "out/masks.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == [str(alone), "photos/a.png", "photos/b.JPG"]
+
+
+def test_folder_without_pictures(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = run("masks", "empty", *QUICK)
+    assert result.exit_code == 1 and "in the folder empty" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_image(run, picture, tmp_path):
+    result = run("masks", picture(), "nowhere.png", *QUICK)
+    assert result.exit_code == 1 and result.stderr == "sam2fast: no file 'nowhere.png'\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_never_among_inputs_or_over_one_another(run, picture, tmp_path, painted):
+    picture("photos/a.png")
+    result = run("masks", "photos", "--out", "photos", *QUICK)
+    assert result.exit_code == 2 and "choose another --out folder" in result.stderr
+    result = run("masks", picture("x.png"), picture("x_overlay.png"), "--out", tmp_path, *QUICK)
+    assert result.exit_code == 2 and "would overwrite an input" in result.stderr
+    result = run("masks", picture("p/x.png"), picture("q/X.jpg"), *QUICK)
+    assert result.exit_code == 2 and "overwrite one another" in result.stderr
+    # One JSON file holds both.
+    assert run("masks", "p/x.png", "q/X.jpg", *QUICK, "--format", "json").exit_code == 0
+    assert len(json.loads((tmp_path / "out/masks.json").read_text())["images"]) == 2
+
+
+# ---- errors ----
+
+
+def test_broken_image_in_the_middle(run, picture, tmp_path, painted):
+    (tmp_path / "b.png").write_bytes(b"no image")
+    result = run("masks", picture("a.png"), "b.png", picture("c.png"), *QUICK, *LOOSE)
+    assert result.exit_code == 1
+    first, last = result.stderr.splitlines()
+    assert first.startswith("sam2fast: b.png cannot be read") and last == "sam2fast: 1 of 3 images failed"
+    assert len(result.stdout.splitlines()) == 5
+    assert names(tmp_path / "out") == ["a_masks.png", "a_overlay.png", "c_masks.png", "c_overlay.png", "masks.json"]
+    coco = read_coco(tmp_path / "out/masks.json")
+    assert [Path(image["file_name"]).name for image in coco.imgs.values()] == ["a.png", "c.png"]
+    assert set(coco.imgToAnns) == {1, 2}
+
+
+def test_only_broken_images(run, tmp_path):
+    (tmp_path / "b.png").write_bytes(b"no image")
+    result = run("masks", "b.png", *QUICK)
+    assert result.exit_code == 1 and result.stdout == "" and "1 of 1 images failed" in result.stderr
+    assert names(tmp_path / "out") == []
+
+
+def test_memory_that_is_too_small_for_one_image(run, picture, tmp_path, painted, monkeypatch):
+    generate = mask_run._Generator.generate
+
+    def fail_for_wide_ones(self, image):
+        if image.shape[1] > 100:
+            raise torch.OutOfMemoryError("tried to allocate 1 TiB")
+        return generate(self, image)
+
+    monkeypatch.setattr(mask_run._Generator, "generate", fail_for_wide_ones)
+    result = run("masks", picture("a.png", width=120), picture("b.png"), *QUICK)
+    assert result.exit_code == 1 and f"{tmp_path / 'a.png'}: tried to allocate 1 TiB" in result.stderr
+    assert len(read_coco(tmp_path / "out/masks.json").imgs) == 1
+
+
+def test_scores_that_are_not_finite(run, picture, tmp_path):
+    weights = build_sam2(nano.CONFIG, nano.WEIGHTS, device="cpu").state_dict()
+    name = "sam_mask_decoder.iou_prediction_head.layers.2.bias"
+    weights[name] = torch.full_like(weights[name], float("nan"))
+    torch.save({"model": weights}, tmp_path / "damaged.pt")
+    result = run("masks", picture(), *QUICK, "--checkpoint", tmp_path / "damaged.pt")
+    assert result.exit_code == 1 and "not finite" in result.stderr
+    assert names(tmp_path / "out") == []
+
+
+def test_interrupted_by_the_keyboard(run, picture, tmp_path, painted, monkeypatch):
+    generate = mask_run._Generator.generate
+    calls = []
+
+    def interrupted(self, image):
+        calls.append(image)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return generate(self, image)
+
+    monkeypatch.setattr(mask_run._Generator, "generate", interrupted)
+    result = run("masks", *(picture(f"{name}.png") for name in "abcd"), *QUICK)
+    assert result.exit_code == 1 and "Aborted" in result.stderr
+    assert names(tmp_path / "out") == ["a_masks.png", "a_overlay.png", "b_masks.png", "b_overlay.png", "masks.json"]
+    assert len(read_coco(tmp_path / "out/masks.json").imgs) == 2
+
+
+def test_interrupted_command(picture, tmp_path):
+    """The real command and the real signal."""
+    for i in range(60):
+        picture(f"photos/{i:02d}.png")
+    command = [Path(sys.executable).with_name("sam2fast"), "masks", "photos", *QUICK]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 100
+    while not (tmp_path / "out/02_overlay.png").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in stderr
+    found = names(tmp_path / "out")
+    assert not any(name.endswith(".part") for name in found)
+    done = len(read_coco(tmp_path / "out/masks.json").imgs)
+    assert 2 <= done < 60
+    for name in found:
+        if name.endswith(".png"):
+            Image.open(tmp_path / "out" / name).load()
+
+
+def test_results_are_saved_while_it_runs(run, picture, tmp_path, painted, monkeypatch):
+    """So that a run which is killed leaves them."""
+    monkeypatch.setattr(mask_run, "SECONDS_BETWEEN_SAVES", 0.0)
+    generate = mask_run._Generator.generate
+    there = []
+
+    def look(self, image):
+        file = tmp_path / "out/masks.json"
+        there.append(len(read_coco(file).imgs) if file.exists() else 0)
+        return generate(self, image)
+
+    monkeypatch.setattr(mask_run._Generator, "generate", look)
+    assert run("masks", *(picture(f"{name}.png") for name in "abc"), *QUICK).exit_code == 0
+    assert there == [0, 1, 2]
+
+
+def test_a_file_that_cannot_be_written_ends_the_run(run, picture, tmp_path, painted):
+    (tmp_path / "out/b_overlay.png").mkdir(parents=True)
+    result = run("masks", *(picture(f"{name}.png") for name in "abc"), *QUICK)
+    assert result.exit_code == 1 and "b_overlay.png" in result.stderr and result.stderr.count("\n") == 1
+    assert len(read_coco(tmp_path / "out/masks.json").imgs) == 1
+    assert not any(name.startswith("c") or name.endswith(".part") for name in names(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--points-per-side", "0"], "--points-per-side"),
+        (["--pred-iou-thresh", "1.5"], "--pred-iou-thresh"),
+        (["--crops", "-1"], "--crops"),
+        (["--format", "json,video"], "no format 'video'"),
+        (["--format", ""], "no format ''"),
+        (["--points-per-side", "4", "--crops", "2", "--crop-points-downscale", "3"], "layer 2 of the crops"),
+        (["--dtype", "int8"], "--dtype"),
+    ],
+)
+def test_usage_errors(run, picture, tmp_path, arguments, message):
+    result = run("masks", picture(), *arguments)
+    assert result.exit_code == 2 and result.stdout == "" and message in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_option_that_is_no_number(run, picture):
+    result = run("masks", picture(), *QUICK, "--nms-thresh", "nan")
+    assert result.exit_code == 1 and "box_nms_thresh must be a number" in result.stderr
+
+
+def test_help_and_usage_errors_need_no_torch(tmp_path):
+    code = """
+import sys
+from sam2fast.cli import main
+for arguments in (["masks", "--help"], ["masks", ".", "--format", "x"], ["masks", "nowhere.png"]):
+    try:
+        main(arguments, prog_name="sam2fast")
+    except SystemExit as stop:
+        print("exit", stop.code)
+assert "torch" not in sys.modules and "numpy" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("exit")] == ["exit 0", "exit 2", "exit 1"]
+    assert "masks.json" in done.stdout
+
+
+# ---- layers ----
+
+
+def square(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+    mask = np.zeros((40, 60), dtype=bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def test_later_masks_lie_above_earlier_ones():
+    large, small = square(5, 5, 50, 35), square(10, 10, 20, 20)
+    ids = paint_layers([encode_rle(large), encode_rle(small)], 40, 60)
+    np.testing.assert_array_equal(ids, np.where(small, 2, large.astype(int)))
+    assert paint_layers([], 40, 60).shape == (40, 60)
+
+
+@pytest.mark.parametrize("count", [0, 1, 255, 256, 65535])
+def test_ids_are_the_pixels_of_the_picture(count, tmp_path):
+    ids = np.zeros((3, 4), dtype=np.uint16)
+    ids[1, 2] = count
+    layers_picture(ids, count).save(tmp_path / "ids.png")
+    read = Image.open(tmp_path / "ids.png")
+    assert read.mode == ("P" if count <= 255 else "I;16")
+    np.testing.assert_array_equal(np.asarray(read), ids)
+
+
+def test_neighbouring_ids_have_different_colours():
+    colours = id_colours(255).astype(int)
+    assert colours.shape == (256, 3) and not colours[0].any()
+    for step in range(1, 6):
+        assert np.abs(colours[1:-step] - colours[1 + step :]).sum(1).min() > 60
+    np.testing.assert_array_equal(id_colours(7), colours[:8])
+
+
+@pytest.mark.parametrize("scale", [1, 40])
+def test_overlay_tints_and_outlines_masks_and_leaves_the_rest(scale):
+    ids = np.kron(square(10, 10, 30, 30) + 2 * square(30, 10, 50, 30), np.ones((scale, scale), dtype=np.uint16))
+    image = np.full((*ids.shape, 3), 100, dtype=np.uint8)
+    pixels = np.asarray(draw_layers(image, ids)).astype(int)
+    colours = id_colours(2).astype(int)
+    for x, number in ((20, 1), (40, 2)):
+        np.testing.assert_allclose(pixels[20 * scale, x * scale], (100 + colours[number]) / 2, atol=1)
+    for x in (10, 30, 50):  # the last edge is that to the background
+        assert (pixels[20 * scale, x * scale - 1 : x * scale + 1] > 200).all()
+    assert (pixels[: 9 * scale] == 100).all() and (pixels[:, 52 * scale :] == 100).all()
+    assert (image == 100).all()
