@@ -19,7 +19,7 @@ def add_layer_norm(
     weight: Tensor,
     bias: Tensor,
     eps: float,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A residual sum and its layer norm.
 
@@ -28,7 +28,7 @@ def add_layer_norm(
         delta: ``(..., C)`` to be added, or None.
         weight, bias: ``(C)``.
         eps: added to the variance.
-        dtype: of the norm, which is computed in fp32 whatever the input.
+        dtype: of the norm, which is computed in fp32 (fp64 for fp64 input); none for that of the computation.
 
     Returns:
         ``x + delta``, in the dtype that torch gives it (``x`` itself without ``delta``), and its norm; both
@@ -44,6 +44,7 @@ def add_layer_norm(
             f"expected x and delta (..., C), weight and bias (C), "
             f"got {tuple(x.shape)}, {added}, {tuple(weight.shape)} and {tuple(bias.shape)}"
         )
+    dtype = dtype or torch.promote_types(torch.float32, x.dtype)
     given = [t for t in (x, delta, weight, bias) if t is not None]
     if use_triton("layer_norm", *given, obstacle=_obstacle(given, dtype)) and _wanted(given):
         if delta is None:

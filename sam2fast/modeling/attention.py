@@ -41,11 +41,16 @@ class Attention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """``q (B, N, C)`` attends to ``k, v (B, M, C_kv)``; a batch of 1 is shared by the others. ``(B, N, C)``."""
-        q, k, v = (self._split_heads(x) for x in (self.q_proj(q), self.k_proj(k), self.v_proj(v)))
-        B = max(q.shape[0], k.shape[0])
-        q, k, v = (x.expand(B, -1, -1, -1) for x in (q, k, v))
+        return self.attend_projected(self.q_proj(q), self.k_proj(k), self.v_proj(v))
+
+    def attend_projected(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """:meth:`forward` of what has been projected to ``(B or 1, ..., D)``."""
+        B, N = max(len(q), len(k)), q.shape[1]
+        if len(k) == 1:
+            q = q.flatten(0, 1)[None]  # all queries in one row
+        q, k, v = (self._split_heads(x.expand(len(k), -1, -1)) for x in (q, k, v))
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout_p if self.training else 0.0)
-        return self.out_proj(self._join_heads(out))
+        return self.out_proj(self._join_heads(out)).reshape(B, N, self.out_proj.out_features)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, d)

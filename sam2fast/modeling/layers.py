@@ -44,13 +44,13 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
 
 class LayerNorm(nn.LayerNorm):
-    """``nn.LayerNorm`` computed in fp32 whatever the input; the result is fp32."""
+    """``nn.LayerNorm`` computed in fp32 also for input of fewer bits; so is the result."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.after(x, None)[1]
 
-    def after(self, x: Tensor, delta: Tensor | None, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """``x + delta`` and its norm in ``dtype``; see :func:`sam2fast.kernels.layer_norm.add_layer_norm`."""
+    def after(self, x: Tensor, delta: Tensor | None, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+        """``x + delta`` and its norm, in ``dtype`` if given; see :func:`sam2fast.kernels.layer_norm.add_layer_norm`."""
         return add_layer_norm(x, delta, self.weight, self.bias, self.eps, dtype)
 
 

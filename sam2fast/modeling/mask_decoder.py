@@ -1,11 +1,16 @@
 """Masks, their predicted quality, and object tokens from image and prompt embeddings."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from sam2fast.modeling.layers import MLP, Conv2d, ConvTranspose2d, LayerNorm2d, Linear
+from sam2fast.modeling.two_way_transformer import ImageTokens, TwoWayTransformer
+from sam2fast.modeling.upscaling import Upscaling
+
+# Prompts decoded at once. On the CPU, where one's image tokens are 4 MiB, so few that they stay in the last cache.
+GROUP, GROUP_ON_CPU = 32, 4
 
 
 class MaskDecoder(nn.Module):
@@ -21,7 +26,7 @@ class MaskDecoder(nn.Module):
         self,
         *,
         transformer_dim: int,
-        transformer: nn.Module,
+        transformer: TwoWayTransformer,
         num_multimask_outputs: int = 3,
         activation: type[nn.Module] = nn.GELU,
         iou_head_depth: int = 3,
@@ -95,21 +100,18 @@ class MaskDecoder(nn.Module):
             Mask logits ``(B, M, 4H, 4W)``, predicted IoUs ``(B, M)``, tokens for object pointers ``(B, M or 1, C)``,
             object score logits ``(B, 1)``.
         """
-        masks, ious, mask_tokens, object_scores = self.predict_masks(
+        dynamic = self.dynamic_multimask_via_stability and not multimask_output and not self.training
+        masks, ious, mask_tokens, object_scores = self._predict(
             image_embeddings,
             image_pe,
             sparse_prompt_embeddings,
             dense_prompt_embeddings,
-            repeat_image,
             high_res_features,
+            slice(1, None) if multimask_output else slice(None) if dynamic else slice(1),
+            self._best_if_unstable if dynamic else None,
         )
         use_multimask_tokens = multimask_output and self.use_multimask_token_for_obj_ptr
-        tokens = mask_tokens[:, 1:] if use_multimask_tokens else mask_tokens[:, :1]
-        if multimask_output:
-            return masks[:, 1:], ious[:, 1:], tokens, object_scores
-        if self.dynamic_multimask_via_stability and not self.training:
-            masks, ious = self._best_if_unstable(masks, ious)
-        return masks[:, :1], ious[:, :1], tokens, object_scores
+        return masks, ious, mask_tokens[:, 1:] if use_multimask_tokens else mask_tokens[:, :1], object_scores
 
     def predict_masks(
         self,
@@ -125,39 +127,90 @@ class MaskDecoder(nn.Module):
         Raises:
             ValueError: the number of images is neither 1 nor the number of prompts.
         """
-        B = len(sparse_prompt_embeddings)
-        if len(image_embeddings) not in (1, B):
-            raise ValueError(f"{len(image_embeddings)} images do not fit {B} prompts")
+        return self._predict(
+            image_embeddings,
+            image_pe,
+            sparse_prompt_embeddings,
+            dense_prompt_embeddings,
+            high_res_features,
+            slice(None),
+        )
+
+    def _predict(
+        self,
+        images: Tensor,
+        image_pe: Tensor,
+        sparse: Tensor,
+        dense: Tensor,
+        high_res_features: Sequence[Tensor] | None,
+        kept: slice,
+        choose: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """:meth:`predict_masks` for the ``kept`` masks, from which and whose IoUs ``choose`` makes others.
+
+        Prompts are decoded in groups: what is held between embeddings and masks does not grow with their number.
+        """
+        B, size = len(sparse), (images.shape[2], images.shape[3])
+        if len(images) not in (1, B):
+            raise ValueError(f"{len(images)} images do not fit {B} prompts")
+        tokens = torch.cat([self._own_tokens().expand(B, -1, -1), sparse.to(self.iou_token.weight.dtype)], dim=1)
+        images, dense = _once(images), _once(dense)
+        finer = [_once(x) for x in reversed(high_res_features or ())] if self.use_high_res_features else []
+        upscaling = Upscaling(self.output_upscaling, size, finer, B)
+        pe, shared = _as_rows(image_pe), None
+        if len(images) == len(dense) == 1:
+            shared = self.transformer.prepare(_as_rows(images + dense), pe, tokens[..., 0].numel())
+
+        results: tuple[Tensor, ...] = ()
+        step = _group_size(tokens)
+        for start in range(0, max(B, 1), step):
+            group = slice(start, start + step)
+            prepared = shared
+            if prepared is None:
+                image, mask = (x if len(x) == 1 else x[group] for x in (images, dense))
+                prepared = self.transformer.prepare(_as_rows(image + mask), pe, tokens.shape[1])
+            decoded = self._decode(prepared, tokens[group], upscaling, start, kept)
+            if choose is not None:
+                decoded = (*choose(*decoded[:2]), *decoded[2:])
+            if step >= B:
+                return decoded
+            results = results or tuple(x.new_empty(B, *x.shape[1:]) for x in decoded)
+            for result, x in zip(results, decoded, strict=True):
+                result[group] = x
+        masks, ious, mask_tokens, scores = results
+        return masks, ious, mask_tokens, scores
+
+    def _own_tokens(self) -> Tensor:
         own = [self.obj_score_token.weight] if self.pred_obj_scores else []
-        own += [self.iou_token.weight, self.mask_tokens.weight]
-        tokens = torch.cat([torch.cat(own).expand(B, -1, -1), sparse_prompt_embeddings.to(own[0].dtype)], dim=1)
+        return torch.cat([*own, self.iou_token.weight, self.mask_tokens.weight])
 
-        # The dense embedding without a mask prompt is one vector: one image then serves all prompts.
-        dense = dense_prompt_embeddings
-        if dense.stride(0) == 0:
-            dense = dense[:1]
-        source = image_embeddings + dense
-        H, W = source.shape[-2:]
-        tokens, source = self.transformer(source, image_pe, tokens)
-        iou_token, mask_tokens = tokens[:, len(own) - 2], tokens[:, len(own) - 1 :][:, : self.num_mask_tokens]
-
-        upscaled = self._upscale(source.transpose(1, 2).unflatten(2, (H, W)), high_res_features)
+    def _decode(
+        self, image: ImageTokens, tokens: Tensor, upscaling: Upscaling, start: int, kept: slice
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The results for the prompts of a group, whose first is number ``start``."""
+        tokens, source = self.transformer.attend(image, tokens)
+        first = int(self.pred_obj_scores)
+        iou_token, mask_tokens = tokens[:, first], tokens[:, first + 1 :][:, : self.num_mask_tokens]
         # A few tokens' worth of work, on which hang mask logits, the choice among masks, and an object's presence.
-        with torch.autocast(upscaled.device.type, enabled=False):
-            weights = [mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)]
-            masks = torch.stack(weights, dim=1).float() @ upscaled.float().flatten(2)
+        with torch.autocast(tokens.device.type, enabled=False):
+            weights = self._mask_weights(mask_tokens, kept)
             ious = self.iou_prediction_head(iou_token)
-            scores = self.pred_obj_score_head(tokens[:, 0]) if self.pred_obj_scores else ious.new_full((B, 1), 10.0)
-        return masks.unflatten(2, upscaled.shape[-2:]), ious, mask_tokens, scores
+            scores = (
+                self.pred_obj_score_head(tokens[:, 0]) if self.pred_obj_scores else torch.full_like(ious[:, :1], 10.0)
+            )
+        masks = []
+        for x, own in zip(source, weights.chunk(len(source)), strict=True):
+            masks.append(upscaling.masks(x, own, slice(start, start + len(own))))
+            start += len(own)
+        return torch.cat(masks), ious[:, kept], mask_tokens, scores
 
-    def _upscale(self, source: Tensor, high_res_features: Sequence[Tensor] | None) -> Tensor:
-        """``(B, C, H, W)`` to ``(B, C/8, 4H, 4W)``, adding the encoder's finer levels on the way."""
-        if not self.use_high_res_features:
-            return self.output_upscaling(source)
-        assert high_res_features is not None
-        finest, finer = high_res_features
-        first, norm, act1, second, act2 = self.output_upscaling
-        return act2(second(act1(norm(first(source) + finer))) + finest)
+    def _mask_weights(self, mask_tokens: Tensor, kept: slice) -> Tensor:
+        """What weighs the upscaled channels for each of the ``kept`` masks, ``(B, M, C/8)`` fp32."""
+        networks = list(self.output_hypernetworks_mlps)
+        # For autograd all take part, so that those of other masks have gradients, of zero, as in the original.
+        made = slice(None) if torch.is_grad_enabled() else kept
+        weights = [networks[i](mask_tokens[:, i]) for i in range(len(networks))[made]]
+        return torch.stack(weights, dim=1).float()[:, kept if made != kept else slice(None)]
 
     def _best_if_unstable(self, masks: Tensor, ious: Tensor) -> tuple[Tensor, Tensor]:
         """The single mask, or where its outline is uncertain the best of the three: ``(B, 1, H, W)``, ``(B, 1)``."""
@@ -173,3 +226,19 @@ class MaskDecoder(nn.Module):
         inner = (logits > delta).sum(dim=(1, 2)).float()
         outer = (logits > -delta).sum(dim=(1, 2)).float()
         return torch.where(outer > 0, inner / outer, 1.0)
+
+
+def _once(x: Tensor) -> Tensor:
+    """One of a batch that is the same throughout: an image's features, or the embedding of no mask."""
+    return x[:1] if x.stride(0) == 0 else x
+
+
+def _as_rows(x: Tensor) -> Tensor:
+    return x.flatten(2).transpose(1, 2).contiguous()
+
+
+def _group_size(tokens: Tensor) -> int:
+    """How many prompts are decoded at once: all of them for autograd and compilers."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return max(len(tokens), 1)
+    return GROUP_ON_CPU if tokens.is_cpu else GROUP

@@ -1,9 +1,32 @@
 """The mask decoder's transformer: prompt tokens and image tokens attend to each other."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
 from torch import Tensor, nn
 
 from sam2fast.modeling.attention import Attention
+from sam2fast.modeling.cross_attention import CrossAttention, pieces
 from sam2fast.modeling.layers import MLP, LayerNorm
+from sam2fast.modeling.upscaling import add_into
+
+
+class Projected(NamedTuple):
+    """Images in the inner width D of one layer's cross-attentions."""
+
+    keys: Tensor  # (b, P, D), what tokens look for
+    values: Tensor  # (b, P, D), what they find
+    queries: Tensor  # (b, P, D), what the image looks for
+
+
+class ImageTokens(NamedTuple):
+    """Images as the transformer reads them; one may be shared by all prompts."""
+
+    tokens: Tensor  # (B or 1, P, C)
+    pe: Tensor  # (1, P, C)
+    projected: list[Projected]  # of a shared image for the first layer, where that is less work than folding
 
 
 class TwoWayAttentionBlock(nn.Module):
@@ -24,16 +47,30 @@ class TwoWayAttentionBlock(nn.Module):
         super().__init__()
         self.self_attn = Attention(embedding_dim, num_heads)
         self.norm1 = LayerNorm(embedding_dim)
-        self.cross_attn_token_to_image = Attention(embedding_dim, num_heads, attention_downsample_rate)
+        self.cross_attn_token_to_image = CrossAttention(embedding_dim, num_heads, attention_downsample_rate)
         self.norm2 = LayerNorm(embedding_dim)
         self.mlp = MLP(embedding_dim, mlp_dim, embedding_dim, num_layers=2, activation=activation)
         self.norm3 = LayerNorm(embedding_dim)
         self.norm4 = LayerNorm(embedding_dim)
-        self.cross_attn_image_to_token = Attention(embedding_dim, num_heads, attention_downsample_rate)
+        self.cross_attn_image_to_token = CrossAttention(embedding_dim, num_heads, attention_downsample_rate)
         self.skip_first_layer_pe = skip_first_layer_pe
 
-    def forward(self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens ``queries (B, N, C)`` and image ``keys (B or 1, HW, C)``, with their position encodings."""
+    def forward(
+        self,
+        queries: Tensor,
+        keys: Sequence[Tensor],
+        query_pe: Tensor,
+        key_pe: Tensor,
+        projected: Sequence[Projected] = (),
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Tokens ``(B, N, C)`` and images, in pieces ``(b, HW, C)``, after attending to each other.
+
+        Args:
+            queries, query_pe: ``(B, N, C)``.
+            keys: pieces ``(b or 1, HW, C)``.
+            key_pe: ``(1, HW, C)``.
+            projected: :meth:`project` of the one image that all pieces are, if the caller has it.
+        """
         if self.skip_first_layer_pe:
             queries = self.self_attn(queries, queries, queries)
         else:
@@ -41,11 +78,38 @@ class TwoWayAttentionBlock(nn.Module):
             queries = queries + self.self_attn(q, q, queries)
         queries = self.norm1(queries)
 
-        k = keys + key_pe
-        queries = self.norm2(queries + self.cross_attn_token_to_image(queries + query_pe, k, keys))
+        to_image, to_tokens = self.cross_attn_token_to_image, self.cross_attn_image_to_token
+        few = to_tokens.folding_pays(queries.shape[1])
+        if not few and not projected:
+            projected = [self.project(x, key_pe) for x in keys]
+        q = queries + query_pe
+        if projected:
+            parts = to_image.q_proj(q).chunk(len(projected))
+            found = [to_image.attend_projected(t, x.keys, x.values) for t, x in zip(parts, projected, strict=True)]
+            attended = torch.cat(found)
+        else:
+            attended = to_image.tokens_to_image(q, keys, key_pe)
+        queries = self.norm2(queries + attended)
         queries = self.norm3(queries + self.mlp(queries))
-        keys = self.norm4(keys + self.cross_attn_image_to_token(k, queries + query_pe, queries))
-        return queries, keys
+
+        q, count = queries + query_pe, len(keys)
+        readers: list[Callable[[Tensor], Tensor]]
+        if few:
+            folded = to_tokens.fold(q, queries, bool(projected)).split(count)
+            readers = [partial(to_tokens.read, tokens=some) for some in folded]
+        else:
+            pairs = zip(to_tokens.k_proj(q).chunk(count), to_tokens.v_proj(queries).chunk(count), strict=True)
+            readers = [partial(to_tokens.attend_projected, k=k, v=v) for k, v in pairs]
+        changed = []
+        for i, (x, read) in enumerate(zip(keys, readers, strict=True)):
+            image = projected[min(i, len(projected) - 1)].queries if projected else x + key_pe
+            changed.append(self.norm4(add_into(read(image), x)))
+        return queries, changed
+
+    def project(self, keys: Tensor, key_pe: Tensor) -> Projected:
+        """Images ``(b, HW, C)`` for all tokens that attend to them."""
+        keyed, to_image = keys + key_pe, self.cross_attn_token_to_image
+        return Projected(to_image.k_proj(keyed), to_image.v_proj(keys), self.cross_attn_image_to_token.q_proj(keyed))
 
 
 class TwoWayTransformer(nn.Module):
@@ -70,7 +134,7 @@ class TwoWayTransformer(nn.Module):
             )
             for i in range(depth)
         )
-        self.final_attn_token_to_image = Attention(embedding_dim, num_heads, attention_downsample_rate)
+        self.final_attn_token_to_image = CrossAttention(embedding_dim, num_heads, attention_downsample_rate)
         self.norm_final_attn = LayerNorm(embedding_dim)
 
     def forward(self, image_embedding: Tensor, image_pe: Tensor, point_embedding: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,10 +145,31 @@ class TwoWayTransformer(nn.Module):
             image_pe: ``(1, C, H, W)``.
             point_embedding: ``(B, N, C)``.
         """
-        keys = image_embedding.flatten(2).transpose(1, 2)
-        key_pe = image_pe.flatten(2).transpose(1, 2)
-        queries = point_embedding
+        tokens, pe = (x.flatten(2).transpose(1, 2) for x in (image_embedding, image_pe))
+        image = self.prepare(tokens, pe, point_embedding[..., 0].numel())
+        queries, keys = self.attend(image, point_embedding)
+        return queries, torch.cat(keys)
+
+    def prepare(self, tokens: Tensor, pe: Tensor, readers: int) -> ImageTokens:
+        """Image tokens ``(B or 1, HW, C)`` and their encoding ``(1, HW, C)`` for :meth:`attend`, any number of times.
+
+        Args:
+            readers: how many prompt tokens will attend to the images, in all.
+        """
+        first: TwoWayAttentionBlock = self.layers[0]  # type: ignore[assignment]
+        fold = len(tokens) > 1 or first.cross_attn_token_to_image.folding_pays(readers)
+        return ImageTokens(tokens, pe, [] if fold else [first.project(tokens, pe)])
+
+    def attend(self, image: ImageTokens, point_embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """:meth:`forward` of prepared images; the image tokens come in pieces ``(b, HW, C)``."""
+        queries, keys, projected = point_embedding, pieces(image.tokens, len(point_embedding)), image.projected
         for layer in self.layers:
-            queries, keys = layer(queries, keys, point_embedding, key_pe)
-        attended = self.final_attn_token_to_image(queries + point_embedding, keys + key_pe, keys)
+            queries, keys = layer(queries, keys, point_embedding, image.pe, projected)
+            projected = []
+        final, q = self.final_attn_token_to_image, queries + point_embedding
+        if final.folding_pays(q.shape[1]):
+            attended = final.tokens_to_image(q, keys, image.pe)
+        else:
+            pairs = zip(q.chunk(len(keys)), keys, strict=True)
+            attended = torch.cat([final(some, x + image.pe, x) for some, x in pairs])
         return self.norm_final_attn(queries + attended), keys
