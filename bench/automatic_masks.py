@@ -216,12 +216,16 @@ def main() -> None:
             row["peak_mib"] = peaks(path, dtype, arguments)
             rows.append(row)
             print_row(row)
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        today = datetime.date.today().isoformat()
-        file = arguments.out / f"automatic-masks-cpu-{today}.json"
-        file.write_text(json.dumps({"date": today, "machine": machine(), "rows": rows}, indent=1) + "\n")
-        print(f"written to {file}")
+            if arguments.out:
+                write(rows, arguments.out)
+
+
+def write(rows: list[dict[str, Any]], folder: Path) -> None:
+    """The rows so far, whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    today = datetime.date.today().isoformat()
+    file = folder / f"automatic-masks-cpu-{today}.json"
+    file.write_text(json.dumps({"date": today, "machine": machine(), "rows": rows}, indent=1) + "\n")
 
 
 def print_row(row: dict[str, Any]) -> None:
