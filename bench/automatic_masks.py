@@ -201,6 +201,7 @@ def main() -> None:
     parser.add_argument("--dtype", action="append", choices=sorted(DTYPES))
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--no-peaks", action="store_true", help="leave out the processes that measure memory")
     parser.add_argument("--peak-of", choices=NAMES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     dtypes = sorted(arguments.dtype or DTYPES, reverse=True)  # fp32 first: bfloat16 is set against it
@@ -213,7 +214,7 @@ def main() -> None:
     for path in paths:
         for dtype in dtypes:
             row = measure(path, dtype, arguments, exact)
-            row["peak_mib"] = peaks(path, dtype, arguments)
+            row["peak_mib"] = {} if arguments.no_peaks else peaks(path, dtype, arguments)
             rows.append(row)
             print_row(row)
             if arguments.out:
@@ -231,7 +232,8 @@ def write(rows: list[dict[str, Any]], folder: Path) -> None:
 def print_row(row: dict[str, Any]) -> None:
     described = (
         f"{name} {row['median_s'][name]:.1f} s, {row['masks'][name]} masks, "
-        f"+{row['peak_mib'][name]['growth']:.0f} MiB, floor {row['decoder']['floor_s'][name]:.1f} s"
+        + (f"+{row['peak_mib'][name]['growth']:.0f} MiB, " if row["peak_mib"] else "")
+        + f"floor {row['decoder']['floor_s'][name]:.1f} s"
         for name in NAMES
     )
     ratio = row["ratio"]

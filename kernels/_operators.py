@@ -14,4 +14,7 @@ def call(operator: Any, *arguments: Any) -> Any:
     Args:
         operator: what ``torch.library.custom_op`` made of a function, without a gradient of its own.
     """
-    return operator(*arguments) if torch.compiler.is_compiling() else operator._init_fn(*arguments)
+    if torch.compiler.is_compiling():
+        return operator(*arguments)
+    with torch.no_grad():  # as below autograd, where an operator without a gradient runs
+        return operator._init_fn(*(x.detach() if isinstance(x, torch.Tensor) else x for x in arguments))

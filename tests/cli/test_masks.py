@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import signal
@@ -342,7 +343,9 @@ def test_interrupted_command(picture, tmp_path):
     for i in range(60):
         picture(f"photos/{i:02d}.png")
     command = [Path(sys.executable).with_name("sam2fast"), "masks", "photos", *QUICK]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    # A test run in the background of a shell has its interrupts ignored, and hands that on.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     deadline = time.monotonic() + 100
     while not (tmp_path / "out/02_overlay.png").exists():
         assert process.poll() is None and time.monotonic() < deadline
