@@ -1,6 +1,7 @@
 """Building blocks shared by the model's parts."""
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -134,27 +135,40 @@ def get_activation(name: str) -> Callable[[Tensor], Tensor]:
 
 
 class Derived:
-    """Keeps one tensor computed from small parameters on the CPU until their values change.
+    """Keeps one tensor computed from small parameters until their values change.
 
-    Values are compared, not version counters, which writes through ``.data`` do not touch. Elsewhere a comparison would
-    wait for the device, and computing is cheaper; for autograd it is always computed. Copies and pickles of the owner
-    start empty.
+    On the CPU values are compared. Elsewhere a comparison would wait for the device: there it is the parameters' memory
+    and version counters, which every write moves but one through ``.data``. For autograd it is always computed. Copies
+    and pickles of the owner start empty.
     """
 
     def __init__(self) -> None:
-        # Key, copies of the sources, value: one attribute, so that another thread never sees parts of two.
-        self._kept: tuple[Hashable, tuple[Tensor, ...], Tensor] | None = None
+        # Key, copies or marks of the sources, value: one attribute, so that another thread never sees parts of two.
+        self._kept: tuple[Hashable, tuple[Any, ...], Tensor] | None = None
 
     def __call__(self, key: Hashable, sources: tuple[Tensor, ...], compute: Callable[[], Tensor]) -> Tensor:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or not all(s.is_cpu for s in sources):
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return compute()
+        if any(s.is_inference() and not s.is_cpu for s in sources):  # which have no version
             return compute()
         kept = self._kept
-        if kept is None or kept[0] != key or not all(map(torch.equal, kept[1], sources)):
-            kept = self._kept = (key, tuple(s.detach().clone() for s in sources), compute())
+        if kept is None or kept[0] != key or not all(map(_unchanged, kept[1], sources)):
+            marks = tuple(s.detach().clone() if s.is_cpu else _mark(s) for s in sources)
+            kept = self._kept = (key, marks, compute())
         return kept[2]
 
     def __reduce__(self) -> tuple[type["Derived"], tuple[()]]:
         return Derived, ()
+
+
+def _mark(source: Tensor) -> tuple[Any, ...]:
+    return source.device, source.dtype, source.data_ptr(), source._version
+
+
+def _unchanged(kept: Any, source: Tensor) -> bool:
+    if isinstance(kept, Tensor):
+        return source.is_cpu and torch.equal(kept, source)
+    return not source.is_cpu and kept == _mark(source)
 
 
 # Elements of a band's input in `in_bands`, 3 MiB in fp32: near the best for the tiny and the large model on two cores.

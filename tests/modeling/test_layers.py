@@ -74,3 +74,22 @@ def test_bands_are_one_call(shape, rows):
     x = random_map(*shape)
     with torch.no_grad():
         assert torch.equal(in_bands(pool, x, rows), pool(x))
+
+
+def test_derived_off_the_cpu():
+    """Known by its memory and version, since its values cannot be looked at without waiting."""
+    source, other, calls = torch.empty(3, device="meta"), torch.ones(3), []
+    derived = Derived()
+
+    def ask(tensor, key=0):
+        with torch.no_grad():
+            derived(key, (tensor,), lambda: calls.append(1) or torch.empty(2))
+        return len(calls)
+
+    assert [ask(source), ask(source)] == [1, 1]
+    source.add_(1)
+    assert [ask(source), ask(source), ask(source, key=1)] == [2, 2, 3]
+    assert [ask(other), ask(other), ask(source, key=0)] == [4, 4, 5]
+    with torch.inference_mode():
+        unversioned = torch.empty(3, device="meta")
+        assert [ask(unversioned), ask(unversioned)] == [6, 7]
