@@ -21,6 +21,7 @@ from sam2fast.kernels.mask_ops.reference import (
     upsample_and_threshold_reference,
     upsample_masks_reference,
 )
+from sam2fast.kernels.mask_ops.sparse_upsampling import SparseUpsampling
 
 # Logits of one pass, which stay in the cache with all that belongs to them. Pixels that are interpolated at once: torch
 # keeps to one thread for so few, and does them before others would have been woken.
@@ -308,8 +309,6 @@ def _apart(close: list[Close]) -> Iterator[list[Close]]:
 
 def upsample_and_threshold_cpu(logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
     """:func:`sam2fast.kernels.mask_ops.upsample_and_threshold` of CPU tensors: the same masks as the twin's."""
-    from sam2fast.kernels.run_lengths.sparse_upsampling import SparseUpsampling
-
     (h, w), (H, W) = logits.shape[-2:], size
     if PIXELS_PER_LOGIT * h * w > H * W:
         return upsample_and_threshold_reference(logits, size, threshold)

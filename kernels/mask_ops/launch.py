@@ -33,8 +33,8 @@ def mask_statistics_triton(
     with config.on_device(logits):
         _clear_kernel[(triton.cdiv(4 * N, CLEARED),)](counts, boxes, N, H, W, BLOCK=CLEARED)
         _statistics_kernel[(N * bands,)](
-            logits, counts, boxes, N, h, w, H, W, *_axes(logits, size),
-            *(_as_compared(x) for x in (threshold, threshold + offset, threshold - offset)),
+            logits, counts, boxes, N, h, w, H, W, *axes_of(logits, size),
+            *(as_compared(x) for x in (threshold, threshold + offset, threshold - offset)),
             bands, **_constants(config, logits, size),
         )  # fmt: skip
     return counts, boxes
@@ -51,7 +51,7 @@ def upsample_and_threshold_triton(logits: Tensor, size: tuple[int, int], thresho
     count_launch("upsample_and_threshold")
     with config.on_device(logits):
         _threshold_kernel[(out.numel() // (H * W) * bands,)](
-            logits, out.view(torch.uint8), h, w, H, W, *_axes(logits, size), _as_compared(threshold), bands,
+            logits, out.view(torch.uint8), h, w, H, W, *axes_of(logits, size), as_compared(threshold), bands,
             **_constants(config, logits, size),
         )  # fmt: skip
     return out
@@ -69,7 +69,7 @@ def upsample_and_pack_triton(logits: Tensor, size: tuple[int, int], threshold: f
     count_launch("upsample_and_pack")
     with config.on_device(logits):
         _threshold_and_pack_kernel[(out.numel() // (H * width) * bands,)](
-            logits, out, h, w, H, W, width, *_axes(logits, size), _as_compared(threshold), bands,
+            logits, out, h, w, H, W, width, *axes_of(logits, size), as_compared(threshold), bands,
             **_constants(config, logits, size),
         )  # fmt: skip
     return out
@@ -121,15 +121,15 @@ def _convert_bits(kernel: triton.JITFunction, source: Tensor, out: Tensor, W: in
 
 
 def _constants(config: LaunchConfig, logits: Tensor, size: tuple[int, int]) -> dict[str, int]:
-    return {**config.meta, **config.options, "COPY": _copies(logits, size)}
+    return {**config.meta, **config.options, "COPY": copies(logits, size)}
 
 
-def _copies(logits: Tensor, size: tuple[int, int]) -> bool:
+def copies(logits: Tensor, size: tuple[int, int]) -> bool:
     """Whether torch copies logits as they are, on GPUs. Interpolated, one beside an infinite one would be NaN."""
     return not logits.is_cpu and tuple(logits.shape[-2:]) == tuple(size)
 
 
-def _axes(logits: Tensor, size: tuple[int, int]) -> tuple[float, float, int, int]:
+def axes_of(logits: Tensor, size: tuple[int, int]) -> tuple[float, float, int, int]:
     """Scales of rows and columns, rounded as torch rounds them, and how far a pixel reaches for its second logit.
 
     Where one side stays as it is, torch takes the same logit twice on the CPU; elsewhere it takes the next one, which
@@ -140,6 +140,6 @@ def _axes(logits: Tensor, size: tuple[int, int]) -> tuple[float, float, int, int
     return scale_y, scale_x, int(not logits.is_cpu or h != H), int(not logits.is_cpu or w != W)
 
 
-def _as_compared(threshold: float) -> float:
+def as_compared(threshold: float) -> float:
     """A threshold in fp32, as which torch compares it with fp32 logits."""
     return torch.tensor(threshold, dtype=torch.float32).item()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels.mask_ops import upsample_and_threshold_reference
-from sam2fast.kernels.run_lengths.sparse_upsampling import SparseUpsampling
+from sam2fast.kernels.mask_ops.sparse_upsampling import SparseUpsampling
 from sam2fast.kernels.run_lengths.types import Placement, RunLengths
 
 # With changes in more than one of so many groups of eight pixels, a transposed copy is cheaper than sorting them.

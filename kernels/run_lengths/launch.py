@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import ANY, LaunchConfig, launch_config
-from sam2fast.kernels.mask_ops.launch import _as_compared, _axes, _copies
+from sam2fast.kernels.mask_ops.launch import as_compared, axes_of, copies
 from sam2fast.kernels.run_lengths.kernel import _count_kernel, _decode_kernel, _write_kernel
 from sam2fast.kernels.run_lengths.types import Placement, RunLengths
 
@@ -38,9 +38,9 @@ def _encode(
     if N == 0:
         return RunLengths(images.new_empty(0, dtype=torch.int32), torch.arange(1, device=device), place.canvas)
     stretches = triton.cdiv(columns, config.meta["BLOCK_X"])
-    of_input = (h, w, H, W, *_axes(images, size), _as_compared(threshold))
+    of_input = (h, w, H, W, *axes_of(images, size), as_compared(threshold))
     rest = (*of_input, y, x, place.canvas[0], pixels, rows, columns, stretches)
-    copy = upsample and _copies(images, size)
+    copy = upsample and copies(images, size)
     constants = {"UPSAMPLE": upsample, "COPY": copy, "WHOLE": whole, **config.meta, **config.options}
     grid = (N * stretches,)
     per_column = torch.empty(N, columns, dtype=torch.int32, device=device)

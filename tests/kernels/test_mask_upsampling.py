@@ -322,7 +322,7 @@ def test_the_level_itself_is_background(name, triton_device):
 def test_what_has_the_size_is_copied_on_gpus(monkeypatch, triton_device):
     from sam2fast.kernels.mask_ops import launch
 
-    monkeypatch.setattr(launch, "_copies", lambda logits, size: logits.shape[-2:] == size)
+    monkeypatch.setattr(launch, "copies", lambda logits, size: logits.shape[-2:] == size)
     logits, size = kinds(12, 20, 0.37)["not finite"], (12, 20)
     with backend("triton"):
         statistics = mask_statistics(logits.to(triton_device), size, 0.37, 0.5)

@@ -13,7 +13,7 @@ from sam2.utils.amg import area_from_rle, mask_to_rle_pytorch
 from sam2fast.kernels import _launch
 from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.kernels._launch import LaunchConfig
-from sam2fast.kernels.mask_ops import upsample_and_threshold_reference
+from sam2fast.kernels.mask_ops import sparse_upsampling, upsample_and_threshold_reference
 from sam2fast.kernels.run_lengths import (
     RunLengths,
     cpu,
@@ -24,7 +24,6 @@ from sam2fast.kernels.run_lengths import (
     encode_upsampled,
     encode_upsampled_reference,
     run_length_areas,
-    sparse_upsampling,
 )
 from sam2fast.kernels.run_lengths.operators import (
     decode_masks_operator,

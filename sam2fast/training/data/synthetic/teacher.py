@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from sam2fast.training.data.synthetic.collect import PICTURES
 from sam2fast.training.data.synthetic.davis import FRAMES, MASKS
 
 _log = logging.getLogger(__name__)
 
 Logits = NDArray[np.float32]
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 
 class Predictor(Protocol):
