@@ -27,7 +27,7 @@ from sam2fast.amg import (
     uncrop_points,
     zeros_if_empty,
 )
-from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles, mask_statistics
+from sam2fast.kernels.mask_ops import mask_statistics
 from sam2fast.kernels.nms import box_nms
 from sam2fast.mask_candidates import Candidates, Crop, Shortlist, encode
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -346,9 +346,7 @@ class SAM2AutomaticMaskGenerator:
         if self.pred_iou_thresh > 0:
             rows = rows[ious > self.pred_iou_thresh]
         # Everything from here on is done for these only; none of it makes logits of the crop's size.
-        logits = fill_holes_and_remove_sprinkles(
-            logits[rows][None], transforms.mask_threshold, transforms.max_hole_area, transforms.max_sprinkle_area
-        )[0]
+        logits = transforms.cleaned(logits[rows][None])[0]
         counts = mask_statistics(logits, crop.size, self.mask_threshold, self.stability_score_offset)
         boxes, stability = zeros_if_empty(counts.boxes), counts.above / counts.below
         height, width = crop.image_size

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles, upsample_and_threshold
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompts import check_boxes, check_numbers, check_points
 from sam2fast.transforms import ImageLike, SAM2Transforms, to_pixels
@@ -260,18 +259,12 @@ class SAM2ImagePredictor:
         """
         low_res, ious = self._predict_low_res(point_coords, point_labels, boxes, mask_input, multimask_output, img_idx)
         assert self._orig_hw is not None
-        masks = self._full_size(low_res, self._orig_hw[img_idx], return_logits)
-        return masks, ious, low_res.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-
-    def _full_size(self, low_res: Tensor, size: tuple[int, int], return_logits: bool) -> Tensor:
-        """The decoder's masks at the image's size; without their logits there, where nobody asks for these."""
-        transforms = self._transforms
+        size = self._orig_hw[img_idx]
         if return_logits:
-            return transforms.postprocess_masks(low_res, size)
-        cleaned = fill_holes_and_remove_sprinkles(
-            low_res.float(), transforms.mask_threshold, transforms.max_hole_area, transforms.max_sprinkle_area
-        )
-        return upsample_and_threshold(cleaned, size, self.mask_threshold)
+            masks = self._transforms.postprocess_masks(low_res, size)
+        else:
+            masks = self._transforms.postprocess_to_bool(low_res, size, self.mask_threshold)
+        return masks, ious, low_res.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
 
     @torch.no_grad()
     def _predict_low_res(

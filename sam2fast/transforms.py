@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles, upsample_masks
+from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles, upsample_and_threshold, upsample_masks
 from sam2fast.kernels.preprocess import resize_and_normalise
 
 ImageLike: TypeAlias = np.ndarray | Image.Image | Tensor | str | Path
@@ -179,7 +179,14 @@ class SAM2Transforms:
 
     def postprocess_masks(self, masks: Tensor, orig_hw: tuple[int, int]) -> Tensor:
         """Low-resolution logits ``(B, C, h, w)`` without holes and sprinkles, at the image's size, fp32."""
-        masks = fill_holes_and_remove_sprinkles(
+        return upsample_masks(self.cleaned(masks), orig_hw)
+
+    def postprocess_to_bool(self, masks: Tensor, orig_hw: tuple[int, int], threshold: float) -> Tensor:
+        """The same cut at a threshold, bool, without logits at the image's size."""
+        return upsample_and_threshold(self.cleaned(masks), orig_hw, threshold)
+
+    def cleaned(self, masks: Tensor) -> Tensor:
+        """Low-resolution logits ``(B, C, h, w)`` without holes and sprinkles, fp32."""
+        return fill_holes_and_remove_sprinkles(
             masks.float(), self.mask_threshold, self.max_hole_area, self.max_sprinkle_area
         )
-        return upsample_masks(masks, orig_hw)
