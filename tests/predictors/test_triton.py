@@ -15,7 +15,17 @@ from sam2fast.kernels.memory_attention import AttendedMemory  # noqa: E402
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor  # noqa: E402
 from sam2fast.testing import relative_error  # noqa: E402
 
-FRAMES = 6
+FRAMES = 4
+
+
+def trunk(stages: list[int], global_block: int) -> list[str]:
+    """Overrides for fewer blocks of the same widths and windows, of which the third stage has the global one."""
+    prefix = "++model.image_encoder.trunk"
+    return [f"{prefix}.stages={stages}", f"{prefix}.global_att_blocks=[{global_block}]"]
+
+
+# The two deep models, as shallow as shows all of their blocks.
+SHALLOW = {"sam2.1_b+": trunk([2, 3, 5, 2], 7), "sam2.1_l": trunk([2, 3, 5, 2], 7)}
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +64,8 @@ def two_objects(s: Session) -> None:
     s.points(0, 1, (60, 40, 1))
     s.points(2, 2, box=[20, 20, 70, 60])
     s.propagate()
-    s.points(4, 1, (65, 45, 0))
-    s.propagate(start_frame_idx=5, max_frame_num_to_track=2, reverse=True)
+    s.points(3, 1, (65, 45, 0))
+    s.propagate(start_frame_idx=3, max_frame_num_to_track=1, reverse=True)
 
 
 def test_tracking(predictors, video, forced):
@@ -64,9 +74,9 @@ def test_tracking(predictors, video, forced):
     before = dict(launches)
     compare(expected, run(ours.to(forced), video, two_objects))
     counts = {op: launches[op] - before.get(op, 0) for op in KERNELS}
-    # Four layers; objects share launches. The first pass has six frames, on each of which an object attends to its
-    # memories (on the first one that is the second object, prompted later); then the correction; then three frames.
-    assert counts["memory_attention"] == counts["rope_attention"] == 4 * (6 + 1 + 3)
+    # Four layers; objects share launches. The first pass has four frames, on each of which an object attends to its
+    # memories (on the first one that is the second object, prompted later); then the correction; then two frames.
+    assert counts["memory_attention"] == counts["rope_attention"] == 4 * (4 + 1 + 2)
     assert counts["connected_components"] > 0
     assert counts["window_attention"] >= FRAMES * len(ours.image_encoder.trunk.blocks)
     ours.to("cpu")
@@ -75,7 +85,7 @@ def test_tracking(predictors, video, forced):
 @pytest.mark.parametrize("size", ["sam2.1_t", "sam2.1_b+"])
 def test_pictures(size, triton_device, large_blocks):
     """All kinds of windows of these models, padded ones too, with kernels and with their twins."""
-    model = build_pair(size, [f"++model.image_size={2 * SMALL}"])[1].to(triton_device)
+    model = build_pair(size, [f"++model.image_size={2 * SMALL}", *SHALLOW.get(size, [])])[1].to(triton_device)
     predictor, answers = SAM2ImagePredictor(model), []
     before = dict(launches)
     for name in ("torch", "triton"):
@@ -128,10 +138,19 @@ def test_a_compiled_memory_attention_does_not_compile_again(predictors, name, mo
     predictors[1].to("cpu")
 
 
-@pytest.mark.parametrize("size", ["sam2.1_t", "sam2.1_s", "sam2.1_b+", "sam2.1_l"])
+@pytest.mark.parametrize(
+    ("size", "overrides"),
+    [
+        ("sam2.1_t", []),
+        ("sam2.1_s", []),
+        *SHALLOW.items(),
+        *(pytest.param(size, [], marks=pytest.mark.slow) for size in SHALLOW),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "shallow" if value else "whole",
+)
 @torch.no_grad()
-def test_a_compiled_encoder_is_one_graph_with_the_kernel_in_it(size, triton_device, large_blocks):
-    model = build_pair(size, ["++model.image_size=64"])[1].to(triton_device)
+def test_a_compiled_encoder_is_one_graph_with_the_kernel_in_it(size, overrides, triton_device, large_blocks):
+    model = build_pair(size, ["++model.image_size=64", *overrides])[1].to(triton_device)
     picture, graphs = random_map(1, 3, 64, 64).to(triton_device), []
 
     def keep(graph, inputs):
