@@ -17,8 +17,9 @@ from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores
 from sam2fast.kernels.mask_ops import masks_to_boxes as mask_to_box
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import Frames, NoFramesError, open_frames
+from sam2fast.video_io.folders import frame_files
 from sam2fast.video_io.opening import VideoLike
-from sam2fast.video_io.sources import ImageFiles, jpeg_files, resized
+from sam2fast.video_io.sources import ImageFiles, resized
 
 __all__ = [
     "AsyncVideoFrameLoader",
@@ -146,7 +147,7 @@ def load_video_frames(
     wanted = compute_device or ("cuda" if torch.cuda.is_available() else "cpu")
     device = "cpu" if offload_video_to_cpu else wanted
     if async_loading_frames and isinstance(video_path, str | Path) and os.path.isdir(video_path):
-        paths = jpeg_files(Path(video_path))
+        paths = frame_files(Path(video_path))
         loader = AsyncVideoFrameLoader(paths, image_size, False, img_mean, img_std, device)
         return loader, loader.video_height, loader.video_width
     frames = open_frames(video_path, image_size)
@@ -169,14 +170,14 @@ def load_video_frames_from_jpg_images(
     async_loading_frames: bool = False,
     compute_device: Device | None = None,
 ) -> tuple[Tensor | AsyncVideoFrameLoader, int, int]:
-    """:func:`load_video_frames` of a folder of JPEG files named by integers.
+    """:func:`load_video_frames` of a folder of pictures.
 
     Raises:
         NotADirectoryError: it is no folder.
         VideoError, NoFramesError: it cannot be read.
     """
     if not os.path.isdir(video_path):
-        raise NotADirectoryError(f"expected a folder of JPEG files, got {video_path!r}")
+        raise NotADirectoryError(f"expected a folder of pictures, got {video_path!r}")
     return load_video_frames(
         video_path, image_size, offload_video_to_cpu, img_mean, img_std, async_loading_frames, compute_device
     )
@@ -210,6 +211,6 @@ class _Normalise:
         self._mean, self._std = (torch.as_tensor(x, dtype=torch.float32).view(3, 1, 1).to(device) for x in (mean, std))
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        image = pixels.to(self._mean.device).permute(2, 0, 1).float()
+        image = pixels.to(self._mean.device).permute(2, 0, 1).contiguous().float()
         # By a number on the device: CUDA multiplies by the reciprocal of one that is on the CPU.
         return image.div_(image.new_tensor(255.0)).sub_(self._mean).div_(self._std)

@@ -73,7 +73,7 @@ def test_film(film, as_bytes):
 
 
 def test_folder_is_asked_for(film):
-    with pytest.raises(NotADirectoryError, match=r"expected a folder of JPEG files, got '.*film\.mp4'"):
+    with pytest.raises(NotADirectoryError, match=r"expected a folder of pictures, got '.*film\.mp4'"):
         misc.load_video_frames_from_jpg_images(film, 32, True)
 
 

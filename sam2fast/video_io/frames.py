@@ -1,7 +1,6 @@
 """A video as a sequence of model inputs."""
 
 import operator
-import weakref
 from collections.abc import Iterator
 
 import torch
@@ -23,20 +22,25 @@ class Frames:
     Attributes:
         height, width: of the video itself, in pixels.
         device: where ``self[index]`` puts frames.
+        rate: average frames per second of a video file, if known.
+        truncated: one sentence on what is known to be missing after the last frame, such as "clip.mp4 ends after frame
+            199, but says it has 300 frames"; None if nothing is known to be missing.
     """
 
     dtype = torch.float32
+    rate: float | None = None
+    truncated: str | None = None
 
     def __init__(
         self, source: Source, image_size: int, device: torch.device | str = "cpu", prefetch: bool = False
     ) -> None:
         self.height, self.width = source.height, source.width
+        self.rate, self.truncated = source.rate, source.truncated
+        self._source = source
         self.device = torch.device(device)
         self._length, self._image_size = len(source), image_size
         self._cache = FrameCache(source)
         self._prefetcher = Prefetcher(self._cache) if prefetch else None
-        if self._prefetcher is not None:
-            weakref.finalize(self, self._prefetcher.stop)
 
     @property
     def shape(self) -> torch.Size:
@@ -66,6 +70,14 @@ class Frames:
         if self._prefetcher is not None:
             self._prefetcher.follow()
         return pixels
+
+    def time(self, index: int) -> float | None:
+        """Seconds from the first frame to another, where a file says when frames are shown; None otherwise.
+
+        Raises:
+            IndexError: there is no such frame.
+        """
+        return self._source.time(self._rank(index))
 
     def close(self) -> None:
         """Closes files, drops frames and ends the thread; frames cannot be had any more. May be called twice."""

@@ -1,20 +1,15 @@
 """From whatever a caller calls a video to its frames."""
 
-from pathlib import Path
-from typing import TypeAlias
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from sam2fast.transforms import ImageLike
-from sam2fast.video_io.errors import VideoError
+from sam2fast.video_io.errors import VideoError, require_pyav
 from sam2fast.video_io.frames import Frames
-from sam2fast.video_io.sources import JpegFolder, Pictures, Rows, Source
+from sam2fast.video_io.kinds import Kind, VideoLike, kind_of, sequence_of
+from sam2fast.video_io.sources import ImageFolder, Pictures, Source, Squares
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
-
-VideoLike: TypeAlias = str | Path | bytes | list[ImageLike] | tuple[ImageLike, ...] | np.ndarray | Tensor
+__all__ = ["VideoLike", "open_frames"]
 
 
 def open_frames(
@@ -23,9 +18,11 @@ def open_frames(
     """The frames of a video, none of them decoded but what its size and its number of frames need.
 
     Args:
-        source: a folder of JPEG files named by integers; a video file, by path or as ``bytes``; a list of images as
-            :func:`~sam2fast.transforms.to_pixels` takes them; an array or tensor ``(T, H, W, 3)`` uint8 RGB. Images in
-            memory are neither copied nor to be changed while the frames are in use.
+        source: a folder of JPEG, PNG or WebP files, see :func:`~sam2fast.video_io.folders.frame_files`; a video file of
+            any format that FFmpeg reads: its path, its bytes, or a binary file object, which is read from its beginning
+            and not to be used meanwhile; a list of images as :func:`~sam2fast.transforms.to_pixels` takes them; an
+            array or tensor ``(T, H, W, 3)`` uint8 RGB; an iterator of images, which is read to its end at once, S * S *
+            3 bytes for each. Images in memory are neither copied nor to be changed while the frames are in use.
         image_size: side S of the model's square input.
         device: where the frames are normalised and given out.
         prefetch: decode the next few frames in a thread.
@@ -40,38 +37,22 @@ def open_frames(
     return Frames(_open(source, image_size), image_size, device, prefetch)
 
 
-def _open(source: VideoLike, image_size: int) -> Source:
-    if isinstance(source, str | Path):
-        return _open_path(Path(source), image_size)
-    if isinstance(source, bytes):
-        return _open_video(source, image_size)
-    if isinstance(source, list | tuple):
-        return Pictures(tuple(source), image_size)
-    if isinstance(source, np.ndarray | Tensor):
-        return Pictures(Rows(source), image_size)
-    raise TypeError(
-        "expected a folder, a video file or its bytes, a list of images, or an array (T, H, W, 3), "
-        f"got {type(source).__name__}"
-    )
-
-
-def _open_path(path: Path, image_size: int) -> Source:
-    if path.is_dir():
-        return JpegFolder(path, image_size)
-    if not path.exists():
-        raise FileNotFoundError(f"no video file or folder of frames {str(path)!r}")
-    if path.suffix.lower() not in VIDEO_SUFFIXES:
+def _open(source: Any, image_size: int) -> Source:
+    kind = kind_of(source)
+    if kind is Kind.FOLDER:
+        return ImageFolder(source, image_size)
+    if kind is Kind.PICTURES:
+        return Pictures(sequence_of(source), image_size)
+    if kind is Kind.ITERATOR:
+        return Squares(source, image_size)
+    if kind is Kind.ADDRESS:
         raise VideoError(
-            f"{path} is not a supported video; expected a folder of JPEG files, or a file {', '.join(VIDEO_SUFFIXES)}"
+            f"{source} can only be read forwards, as it comes: use read_frames() or a stream, or download it first"
         )
-    return _open_video(path, image_size)
-
-
-def _open_video(file: Path | bytes, image_size: int) -> Source:
-    try:
-        import av  # noqa: F401
-    except ImportError as error:
-        raise ImportError("reading video files needs PyAV: pip install 'sam2fast[video]'") from error
+    if kind is Kind.CAMERA:
+        raise TypeError(f"camera {source}, an int, can only be read as it comes: use read_frames() or a stream")
+    require_pyav()
+    from sam2fast.video_io.containers import VideoInput
     from sam2fast.video_io.video_file import VideoFile
 
-    return VideoFile(file, image_size)
+    return VideoFile(VideoInput.of_file(source), image_size)

@@ -1,5 +1,6 @@
 """Reading ahead in a thread."""
 
+import weakref
 from queue import SimpleQueue
 from threading import Thread
 
@@ -11,8 +12,8 @@ AHEAD = 4  # enough to even out keyframes and disk, and few to throw away when t
 class Prefetcher:
     """A daemon thread that reads the frames which come next into a cache.
 
-    It knows nothing of who asks, so it does not keep the caller's objects alive. Its errors are dropped: who asks for
-    that frame meets them again, as without the thread.
+    It knows nothing of who asks, so it does not keep the caller's objects alive, and ends when nobody is left who could
+    ask. Its errors are dropped: who asks for that frame meets them again, as without the thread.
     """
 
     def __init__(self, cache: FrameCache) -> None:
@@ -20,6 +21,7 @@ class Prefetcher:
         self._wishes: SimpleQueue[bool] = SimpleQueue()
         self._thread = Thread(target=_work, args=(cache, self._wishes), name="sam2fast-prefetch", daemon=True)
         self._thread.start()
+        weakref.finalize(self, self._wishes.put, False)
 
     def follow(self) -> None:
         """Tells the thread that a frame was asked for."""

@@ -3,6 +3,7 @@
 import math
 from fractions import Fraction
 from itertools import pairwise
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -26,27 +27,38 @@ def clockwise_turn(frame: VideoFrame) -> int:
     return turn if turn in TURNS else 0
 
 
+def upright_size(frame: VideoFrame, turn: int) -> tuple[int, int]:
+    """Height and width of a frame once it is turned."""
+    return (frame.width, frame.height) if turn in (90, 270) else (frame.height, frame.width)
+
+
 class Scaler:
     """Turns frames upright and resizes them by swscale's bilinear filter, bit for bit as decord does.
 
+    Safe from several threads, as a stream's frames are converted where they are used.
+
     Args:
-        size: side S of the square.
+        size: side S of the square; None keeps each frame's own size.
         turn: see :func:`clockwise_turn`.
     """
 
-    def __init__(self, size: int, turn: int) -> None:
-        self._size, self._turn = size, turn
+    def __init__(self, size: int | None, turn: int) -> None:
+        self._scale = "iw:ih" if size is None else f"{size}:{size}"
+        self._turn = turn
+        self._lock = Lock()
         self._kind: tuple[int, int, str] | None = None
         self._graph = Graph()
 
     def __call__(self, frame: VideoFrame) -> Tensor:
         """Pixels of a frame, ``(S, S, 3)`` uint8 RGB."""
         kind = (frame.width, frame.height, frame.format.name)
-        if kind != self._kind:
-            self._graph = self._build(frame)
-            self._kind = kind
-        self._graph.push(frame)
-        return torch.from_numpy(np.array(self._graph.pull().to_ndarray()))
+        with self._lock:
+            if kind != self._kind:
+                self._graph = self._build(frame)
+                self._kind = kind
+            self._graph.push(frame)
+            scaled = self._graph.pull()
+        return torch.from_numpy(np.array(scaled.to_ndarray()))
 
     def _build(self, frame: VideoFrame) -> Graph:
         graph = Graph()
@@ -55,7 +67,7 @@ class Scaler:
         source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=unit)
         turns = [graph.add("transpose", direction) for direction in TURNS.get(self._turn, [])]
         # Not swscale's own default, bicubic: filters had another default when decord was built.
-        scale = graph.add("scale", f"{self._size}:{self._size}:flags=bilinear")
+        scale = graph.add("scale", f"{self._scale}:flags=bilinear")
         for one, next_one in pairwise([source, *turns, scale, graph.add("format", "rgb24"), graph.add("buffersink")]):
             one.link_to(next_one)
         graph.configure()

@@ -1,6 +1,6 @@
-"""Where frames come from: what every source offers, folders of JPEG files, and pictures in memory."""
+"""Where frames come from: what every source offers, image files, and pictures in memory."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -10,16 +10,23 @@ from PIL import Image
 from torch import Tensor
 
 from sam2fast.transforms import UNREADABLE, ImageError, ImageLike, to_pixels
-from sam2fast.video_io.errors import NoFramesError, VideoError
-
-JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")  # the original's list; .Jpg is another file
+from sam2fast.video_io.errors import NoFramesError, VideoError, check_size
+from sam2fast.video_io.folders import frame_files
 
 
 class Source(Protocol):
-    """A video whose frames can be read one by one. Not safe from several threads."""
+    """A video whose frames can be read one by one. Not safe from several threads, but for ``time``.
+
+    Attributes:
+        height, width: upright, in pixels.
+        rate: average frames per second, if there are times.
+        truncated: a sentence on what is known to be missing after the last frame; None if nothing is.
+    """
 
     height: int
     width: int
+    rate: float | None
+    truncated: str | None
 
     def __len__(self) -> int: ...
 
@@ -29,8 +36,12 @@ class Source(Protocol):
         Items are a frame's index and its pixels, ``(S, S, 3)`` uint8 RGB on the CPU.
 
         Raises:
-            VideoError: the frame cannot be read.
+            VideoError: the frame cannot be read, or has another size than the video.
         """
+        ...
+
+    def time(self, index: int) -> float | None:
+        """Seconds from the first frame to this one, if that is known."""
         ...
 
     def close(self) -> None:
@@ -43,11 +54,39 @@ def resized(image: Image.Image, size: int) -> Tensor:
     return torch.from_numpy(np.array(image.resize((size, size))))
 
 
-class ImageFiles:
+def picture_of(image: ImageLike, index: int) -> Image.Image:
+    """Whatever :func:`~sam2fast.transforms.to_pixels` takes as an RGB image of 8 bits, which is a copy.
+
+    Raises:
+        VideoError, TypeError: it cannot be used; the message names the frame.
+        FileNotFoundError: it is a path, and there is no such file.
+    """
+    try:
+        pixels = to_pixels(image)
+    except ImageError as error:
+        raise VideoError(f"frame {index}: {error}") from error
+    except TypeError as error:
+        raise TypeError(f"frame {index}: {error}") from error
+    if pixels.is_floating_point():
+        pixels = (pixels * 255).round().byte()
+    return Image.fromarray(pixels.cpu().numpy())
+
+
+class _Untimed:
+    """What sources have in common that do not say when their frames are shown."""
+
+    rate: float | None = None
+    truncated: str | None = None
+
+    def time(self, index: int) -> float | None:
+        return None
+
+
+class ImageFiles(_Untimed):
     """Image files in a given order.
 
-    They are taken as they lie: an EXIF orientation is ignored, as in the original. The size is that of the last file,
-    also as in the original; where its header is damaged, of the last before it that has one.
+    They are taken as they lie: an EXIF orientation is ignored, as in the original. The size is that of the first file
+    whose header can be read. Alpha is dropped; grey of 16 bits is scaled to 8.
 
     Args:
         paths: at least one.
@@ -65,10 +104,19 @@ class ImageFiles:
         return len(self._paths)
 
     def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
+        image = self.picture(index)
+        check_size(index, (image.height, image.width), (self.height, self.width))
+        return [(index, resized(image, self._image_size))]
+
+    def picture(self, index: int) -> Image.Image:
+        """A frame as an RGB image of 8 bits, whatever its size."""
         path = self._paths[index]
         try:
             with Image.open(path) as image:
-                return [(index, resized(image.convert("RGB"), self._image_size))]
+                # PIL would cut 16 bits off at 255.
+                return picture_of(image, index) if _is_deep(image) else image.convert("RGB")
+        except VideoError:
+            raise
         except UNREADABLE as error:
             raise VideoError(f"frame {index}, {path}, cannot be read as an image: {error}") from error
 
@@ -76,7 +124,7 @@ class ImageFiles:
         pass
 
     def _size(self) -> tuple[int, int]:
-        for path in reversed(self._paths):
+        for path in self._paths:
             try:
                 with Image.open(path) as image:
                     return image.size
@@ -85,49 +133,33 @@ class ImageFiles:
         raise VideoError(f"none of the {len(self)} files in {self._paths[0].parent} can be read as an image")
 
 
-class JpegFolder(ImageFiles):
-    """The JPEG files of a folder, ordered by the integers that are their names; see :class:`ImageFiles`.
-
-    Raises:
-        NoFramesError: there are no JPEG files.
-        VideoError: a JPEG file's name is no integer, or no file has a readable header.
-    """
-
-    def __init__(self, folder: Path, image_size: int) -> None:
-        super().__init__(jpeg_files(folder), image_size)
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
-def jpeg_files(folder: Path) -> list[Path]:
-    """The JPEG files of a folder by the integers that are their names.
+class ImageFolder(ImageFiles):
+    """The frames of a folder; see :func:`~sam2fast.video_io.folders.frame_files` and :class:`ImageFiles`.
 
     Raises:
         NoFramesError: there are none.
-        VideoError: a name is no integer.
+        VideoError: the folder cannot be read, or no file has a readable header.
     """
-    paths = sorted((path for path in folder.iterdir() if path.suffix in JPEG_SUFFIXES), key=_number)
-    if not paths:
-        raise NoFramesError(f"no images found in {folder}; expected files named 00000.jpg, 00001.jpg, ...")
-    return paths
+
+    def __init__(self, folder: str | Path, image_size: int) -> None:
+        super().__init__(frame_files(Path(folder)), image_size)
 
 
-def _number(path: Path) -> tuple[int, str]:
-    try:
-        return int(path.stem), path.name
-    except ValueError:
-        raise VideoError(f"{path} is not named by an integer; expected names such as 00000.jpg") from None
-
-
-class Pictures:
+class Pictures(_Untimed):
     """Pictures in the caller's memory, or their paths; nothing is copied before a frame is asked for.
 
-    The size is that of the last, as for a folder.
+    The size is that of the first.
 
     Args:
         frames: whatever :func:`~sam2fast.transforms.to_pixels` takes; float pictures are rounded to 8 bits.
 
     Raises:
         NoFramesError: there are none.
-        VideoError, TypeError, FileNotFoundError: the last one cannot be used.
+        VideoError, TypeError, FileNotFoundError: the first one cannot be used.
     """
 
     def __init__(self, frames: Sequence[ImageLike], image_size: int) -> None:
@@ -135,27 +167,63 @@ class Pictures:
         self._frames = frames
         if len(frames) == 0:
             raise NoFramesError("no images found: the sequence is empty")
-        self.height, self.width = self._pixels(len(frames) - 1).shape[:2]
+        first = self.picture(0)
+        self.height, self.width = first.height, first.width
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
-        pixels = self._pixels(index)
-        if pixels.is_floating_point():
-            pixels = (pixels * 255).round().byte()
-        return [(index, resized(Image.fromarray(pixels.cpu().numpy()), self._image_size))]
+        image = self.picture(index)
+        check_size(index, (image.height, image.width), (self.height, self.width))
+        return [(index, resized(image, self._image_size))]
+
+    def picture(self, index: int) -> Image.Image:
+        """A frame as an RGB image of 8 bits, whatever its size."""
+        return picture_of(self._frames[index], index)
 
     def close(self) -> None:
         self._frames = ()
 
-    def _pixels(self, index: int) -> Tensor:
+
+class Squares(_Untimed):
+    """The images of an iterator, read to its end and kept as the model's squares. The size is that of the first.
+
+    Raises:
+        NoFramesError: there are none.
+        VideoError, TypeError, FileNotFoundError: the first one cannot be used.
+    """
+
+    def __init__(self, images: Iterator[ImageLike], image_size: int) -> None:
+        self._squares: list[Tensor | Exception] = []
+        for index, image in enumerate(images):
+            self._squares.append(self._square(index, image, image_size))
+        if not self._squares:
+            raise NoFramesError("no images found: the iterator is empty")
+
+    def __len__(self) -> int:
+        return len(self._squares)
+
+    def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
+        square = self._squares[index]
+        if isinstance(square, Exception):
+            raise square
+        return [(index, square)]
+
+    def close(self) -> None:
+        self._squares = []
+
+    def _square(self, index: int, image: ImageLike, image_size: int) -> Tensor | Exception:
         try:
-            return to_pixels(self._frames[index])
-        except ImageError as error:
-            raise VideoError(f"frame {index}: {error}") from error
-        except TypeError as error:
-            raise TypeError(f"frame {index}: {error}") from error
+            picture = picture_of(image, index)
+            if index == 0:
+                self.height, self.width = picture.height, picture.width
+            check_size(index, (picture.height, picture.width), (self.height, self.width))
+        except (VideoError, TypeError, FileNotFoundError) as error:
+            if index == 0:
+                raise
+            return error  # kept for who asks for that frame
+        return resized(picture, image_size)
 
 
 class Rows(Sequence[ImageLike]):

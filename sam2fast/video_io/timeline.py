@@ -1,55 +1,39 @@
 """When the frames of a video file are shown, and where decoding may begin."""
 
+import logging
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import NamedTuple
 
-from av import Packet, VideoFrame
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
+
+from sam2fast.video_io.containers import VideoInput
+from sam2fast.video_io.ending import Ending
+from sam2fast.video_io.packets import Packets, decode
+
+logger = logging.getLogger(__name__)
 
 # These formats store when each frame is shown; for others FFmpeg guesses from what was stored before.
 FORMATS_WITH_TIMES = ("mov", "matroska")
 # Codecs with packets that show nothing, which only decoding tells.
 CODECS_WITH_HIDDEN_FRAMES = ("vp8",)
+# By which share an average of rounded times may differ from the rate they were made with.
+ROUNDING = 0.005
 
 
-def video_stream(container: InputContainer) -> VideoStream | None:
-    """The stream to show, which is no cover picture; None if there is no video."""
-    if hasattr(container.streams, "best"):  # PyAV 13
-        best = container.streams.best("video")
-        return best if isinstance(best, VideoStream) else None
-    return next(iter(container.streams.video), None)
+def has_times(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether every packet that is to be shown may be expected to say when, and to give a frame."""
+    form = container.format.name.split(",")[0]
+    return form in FORMATS_WITH_TIMES and stream.codec_context.name not in CODECS_WITH_HIDDEN_FRAMES
 
 
-def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
-    """What is stored from where the container stands; a damaged file ends where reading fails."""
-    try:
-        yield from container.demux(stream)
-    except FFmpegError:
-        return
-
-
-def decode(stream: VideoStream, packets: Iterable[Packet]) -> Iterator[VideoFrame]:
-    """The frames of packets in the order in which they are shown; damaged packets give none."""
-    for packet in packets:
-        if not _is_flush(packet):
-            yield from _decoded(stream, packet)
-    # Not left to the empty packet at the container's end, which a damaged file does not reach.
-    yield from _decoded(stream, None)
-
-
-def _is_flush(packet: Packet) -> bool:
-    return packet.size == 0 and packet.pts is None and packet.dts is None
-
-
-def _decoded(stream: VideoStream, packet: Packet | None) -> list[VideoFrame]:
-    try:
-        return stream.codec_context.decode(packet)
-    except FFmpegError:
-        return []
+def stated_rate(stream: VideoStream) -> float | None:
+    """Average frames per second as a file says, or as its first packets let expect."""
+    rate = stream.average_rate or stream.base_rate
+    return float(rate) if rate else None
 
 
 @dataclass(frozen=True)
@@ -62,12 +46,31 @@ class Timeline:
             counted from the beginning.
         keyframes: when those frames are shown from which decoding may begin, ascending; empty without ``times``.
         sound: nothing is known to be wrong with the file.
+        unit: of times, in seconds.
+        stated_rate: frames per second, as the file says.
+        truncated: what is known to be missing after the last frame.
     """
 
     count: int
     times: list[int] | None
     keyframes: list[int]
     sound: bool
+    unit: Fraction = Fraction(1)
+    stated_rate: float | None = None
+    truncated: str | None = None
+
+    @property
+    def rate(self) -> float | None:
+        """Average frames per second: what the file says if its times agree, else what they amount to."""
+        if self.times is None or self.count < 2:
+            return self.stated_rate
+        rate = float((self.count - 1) / ((self.times[-1] - self.times[0]) * self.unit))
+        agrees = self.stated_rate is not None and abs(self.stated_rate / rate - 1) < ROUNDING
+        return self.stated_rate if agrees else rate
+
+    def seconds(self, rank: int) -> float | None:
+        """From the first frame to another; None without ``times``."""
+        return None if self.times is None else float((self.times[rank] - self.times[0]) * self.unit)
 
     def rank(self, time: int | None) -> int | None:
         """Which frame is shown at a time; None if none begins then."""
@@ -87,20 +90,35 @@ class Timeline:
         return bisect_left(self.times, self.keyframes[position]) if self.times and position else 0
 
 
-def read_timeline(open_file: Callable[[], tuple[InputContainer, VideoStream]]) -> Timeline:
+def read_timeline(video: VideoInput) -> Timeline:
     """Finds out when frames are shown, from the packets if they can be believed, else by decoding them all."""
-    container, stream = open_file()
+    container, stream = video.open()
     with container:
-        timeline = _from_packets(container, stream)
-    if timeline.sound:
-        return timeline
-    container, stream = open_file()
+        packets = Packets(container, stream)
+        timeline = _from_packets(packets, container, stream)
+        ending = Ending.of(container, stream, packets)
+    if not timeline.sound:
+        timeline = _by_decoding(video, timeline)
+    return replace(timeline, truncated=ending.missing(video, timeline.count) if timeline.count else None)
+
+
+def _by_decoding(video: VideoInput, guess: Timeline) -> Timeline:
+    container, stream = video.open()
+    errors = 0
+
+    def count(error: FFmpegError) -> None:
+        nonlocal errors
+        errors += 1
+
     with container:
-        shown = [frame.pts for frame in decode(stream, packets_of(container, stream))]
+        shown = [frame.pts for frame in decode(stream, Packets(container, stream), count)]
+    if errors and shown:
+        # Nothing says how many frames they would have been, or where.
+        logger.warning("%s: %d of its packets cannot be decoded and are left out", video.name, errors)
     times = [time for time in shown if time is not None]
     if len(times) < len(shown) or not _strictly_ascending(times):
-        return Timeline(len(shown), None, [], sound=False)
-    return Timeline(len(times), times, timeline.keyframes, sound=False)
+        return replace(guess, count=len(shown), times=None, keyframes=[])
+    return replace(guess, count=len(times), times=times)
 
 
 class _Facts(NamedTuple):
@@ -112,22 +130,18 @@ class _Facts(NamedTuple):
     is_corrupt: bool
 
 
-def _from_packets(container: InputContainer, stream: VideoStream) -> Timeline:
-    packets = [
-        _Facts(packet.pts, packet.is_keyframe, not packet.is_discard, packet.is_corrupt)
-        for packet in packets_of(container, stream)
-        if not _is_flush(packet)
-    ]
+def _from_packets(source: Packets, container: InputContainer, stream: VideoStream) -> Timeline:
+    packets = [_Facts(packet.pts, packet.is_keyframe, not packet.is_discard, packet.is_corrupt) for packet in source]
     times = [packet.pts for packet in packets if packet.is_shown and packet.pts is not None]
     keyframes = [packet.pts for packet in packets if packet.is_key and packet.pts is not None]
     sound = (
-        container.format.name.split(",")[0] in FORMATS_WITH_TIMES
-        and stream.codec_context.name not in CODECS_WITH_HIDDEN_FRAMES
+        has_times(container, stream)
         and _consistent(packets)
         # Times that rise although the decoder reorders frames are times of decoding.
         and not (stream.codec_context.has_b_frames and _strictly_ascending(times))
     )
-    return Timeline(len(times), sorted(times), sorted(keyframes), sound)
+    unit = Fraction(stream.time_base or 1)
+    return Timeline(len(times), sorted(times), sorted(keyframes), sound, unit, stated_rate(stream))
 
 
 def _consistent(packets: list[_Facts]) -> bool:

@@ -2,42 +2,43 @@
 
 import weakref
 from collections.abc import Iterator
-from io import BytesIO
 from itertools import chain, islice
-from pathlib import Path
 
-import av
 from av import Packet, VideoFrame
-from av.container import InputContainer
 from av.error import FFmpegError
-from av.video.stream import VideoStream
 from torch import Tensor
 
-from sam2fast.video_io.errors import NoFramesError, VideoError
-from sam2fast.video_io.scaler import Scaler, clockwise_turn
-from sam2fast.video_io.timeline import Timeline, decode, packets_of, read_timeline, video_stream
+from sam2fast.video_io.containers import VideoInput
+from sam2fast.video_io.errors import NoFramesError, VideoError, check_size
+from sam2fast.video_io.packets import Packets, decode
+from sam2fast.video_io.scaler import Scaler, clockwise_turn, upright_size
+from sam2fast.video_io.timeline import Timeline, read_timeline
 
 Shown = tuple[int, VideoFrame]  # a frame and its index
 
 
 class VideoFile:
-    """A video file, by path or as bytes, decoded forwards from the keyframe before a wanted frame.
+    """A video file, decoded forwards from the keyframe before a wanted frame.
 
     Follows decord, the reader of the original: frame i is the i-th in the order in which frames are shown, frames are
     turned as the file asks for (in quarters), and pixels are the same bits. Formats that do not store when frames are
     shown (.avi), and files whose packets contradict each other, are decoded once when opened. Where that shows no use
     in a file's times, going back means to decode from the beginning. Of a truncated file there are the frames that
-    can be decoded; of one that is damaged amid, libavcodec makes up what it can.
+    are whole, see ``truncated``; of one that is damaged amid, libavcodec makes up what it can.
 
     Raises:
-        VideoError: the file cannot be read as a video.
+        VideoError: the file cannot be read as a video, or not twice.
         NoFramesError: none of its frames can be decoded.
     """
 
-    def __init__(self, file: Path | bytes, image_size: int) -> None:
-        self._file = file
-        self._name = f"the video of {len(file)} bytes" if isinstance(file, bytes) else str(file)
-        self._timeline = read_timeline(self._open)
+    def __init__(self, video: VideoInput, image_size: int) -> None:
+        if not video.is_file:
+            raise VideoError(f"{video.name} cannot be rewound; use read_frames(), or read it into bytes first")
+        self._video = video
+        self._timeline = read_timeline(video)
+        self.rate, self.truncated = self._timeline.rate, self._timeline.truncated
+        # An error in one of several frames decoded at a time takes others with it.
+        self._threads = "AUTO" if self._timeline.sound else "SLICE"
         self._coming: Iterator[Shown] = iter(())
         self._held: Shown | None = None
         self._next = 0  # the first frame that may still come
@@ -45,12 +46,11 @@ class VideoFile:
         first = next(self._coming, None)
         if first is None:
             self.close()
-            raise NoFramesError(f"no frame of {self._name} can be decoded")
+            raise NoFramesError(f"no frame of {video.name} can be decoded{video.cut()}")
         self._held = first
-        turn = clockwise_turn(first[1])
-        self._scaler = Scaler(image_size, turn)
-        size = first[1].height, first[1].width
-        self.height, self.width = size[::-1] if turn in (90, 270) else size
+        self._turn = clockwise_turn(first[1])
+        self._scaler = Scaler(image_size, self._turn)
+        self.height, self.width = upright_size(first[1], self._turn)
 
     def __len__(self) -> int:
         return self._timeline.count
@@ -60,11 +60,23 @@ class VideoFile:
             if start is not None:
                 self._enter(start)
             for rank, frame in self._until(index):
-                if rank >= since:
+                size = upright_size(frame, self._turn)
+                if rank == index:
+                    check_size(index, size, (self.height, self.width))
+                if rank >= since and size == (self.height, self.width):
                     yield rank, self._scaler(frame)
                 if rank == index:
                     return
-        raise VideoError(f"frame {index} of {self._name} cannot be decoded; the file is damaged there")
+        if self._threads == "AUTO":
+            # Once more, and from here on, so that a damaged frame takes no other with it.
+            self._threads = "SLICE"
+            self._enter(0)
+            yield from self.read(index, since)
+            return
+        raise VideoError(f"frame {index} of {self._video.name} cannot be decoded; it is damaged there")
+
+    def time(self, index: int) -> float | None:
+        return self._timeline.seconds(index)
 
     def close(self) -> None:
         self._held, self._coming = None, iter(())
@@ -97,13 +109,12 @@ class VideoFile:
 
     def _rewind(self) -> None:
         """Opens the file anew: certain to be at its beginning, which not every format can seek to."""
-        self._container, self._stream = self._open()
+        self._container, self._stream = self._video.open()
         # PyAV's objects refer to each other, so an abandoned file would stay open until Python looks for cycles.
         self._close_container = weakref.finalize(self, self._container.close)
         self._close_container.atexit = False  # when a thread may still be decoding
-        # An error in one of several frames decoded at a time takes others with it.
-        self._stream.thread_type = "AUTO" if self._timeline.sound else "SLICE"
-        self._begin(packets_of(self._container, self._stream), 0)
+        self._stream.thread_type = self._threads
+        self._begin(Packets(self._container, self._stream), 0)
 
     def _seek(self, keyframe: int) -> bool:
         """Whether the file could be moved to a keyframe. It may be another one, which shows when a frame is missing."""
@@ -111,7 +122,7 @@ class VideoFile:
             self._container.seek(self._timeline.keyframes[keyframe], stream=self._stream)
         except FFmpegError:
             return False
-        packets = packets_of(self._container, self._stream)
+        packets = Packets(self._container, self._stream)
         first = list(islice(packets, 1))
         if not first or not first[0].is_keyframe:
             return False
@@ -121,20 +132,6 @@ class VideoFile:
     def _begin(self, packets: Iterator[Packet], rank: int) -> None:
         self._held, self._next = None, rank
         self._coming = _ranked(decode(self._stream, packets), self._timeline)
-
-    def _open(self) -> tuple[InputContainer, VideoStream]:
-        # An absolute path, because FFmpeg takes what precedes a colon for a protocol.
-        file = BytesIO(self._file) if isinstance(self._file, bytes) else str(self._file.absolute())
-        try:
-            container = av.open(file, "r")
-        except FFmpegError as error:
-            raise VideoError(f"{self._name} cannot be read as a video: {error}") from error
-        stream = video_stream(container)
-        if stream is None:
-            kinds = ", ".join(sorted({other.type for other in container.streams})) or "nothing"
-            container.close()
-            raise VideoError(f"{self._name} holds no video, only {kinds}")
-        return container, stream
 
 
 def _ranked(frames: Iterator[VideoFrame], timeline: Timeline) -> Iterator[Shown]:

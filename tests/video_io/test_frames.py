@@ -1,5 +1,6 @@
 """Frames as a sequence, what is kept of them, and reading ahead, on a source that counts what is read."""
 
+import copy
 import gc
 import subprocess
 import sys
@@ -21,6 +22,7 @@ class CountingSource:
     """Frame i is filled with i; like a video file, reading gives the frames on the way too. Frame 57 is damaged."""
 
     height, width = 30, 40
+    rate, truncated = 10.0, "nothing after frame 99"
 
     def __init__(self):
         self.reads, self.users, self.is_closed = [], 0, False
@@ -41,6 +43,9 @@ class CountingSource:
             elif rank == index:
                 raise VideoError(f"frame {DAMAGED} is damaged")
 
+    def time(self, index):
+        return index / self.rate
+
     def close(self):
         self.is_closed = True
 
@@ -60,6 +65,12 @@ class TestSequence:
     def test_attributes(self, frames):
         assert (frames.height, frames.width, len(frames)) == (30, 40, COUNT)
         assert frames.shape == torch.Size((COUNT, 3, SIZE, SIZE)) and frames.dtype == torch.float32
+
+    def test_times(self, frames):
+        assert (frames.rate, frames.truncated) == (10.0, "nothing after frame 99")
+        assert [frames.time(index) for index in (0, 5, -1)] == [0.0, 0.5, 9.9]
+        with pytest.raises(IndexError, match="frame 100 of a video of 100 frames"):
+            frames.time(100)
 
     def test_values(self, frames):
         for value in (0, 255):
@@ -200,7 +211,13 @@ class TestPrefetch:
         thread = frames._prefetcher._thread
         assert thread.daemon
         frames.pixels(3)
+        other = copy.copy(frames)
         del frames
+        gc.collect()
+        other.pixels(4)
+        cache = other._cache
+        wait_until(lambda: 5 in cache._frames)
+        del other
         gc.collect()
         wait_until(lambda: not thread.is_alive())
 

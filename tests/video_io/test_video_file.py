@@ -2,9 +2,6 @@
 
 import io
 import random
-import struct
-import tempfile
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,98 +13,25 @@ from sam2fast.video_io import video_file as video_file_module
 
 av = pytest.importorskip("av")
 
-COUNT, WIDTH, HEIGHT, SIZE, GOP = 75, 64, 48, 32, 12
-B_FRAMES = {"bf": "3", "b-adapt": "0", "preset": "fast"}
+from drawn_videos import (  # noqa: E402  (after the question whether there is PyAV)
+    B_FRAMES,
+    COUNT,
+    GOP,
+    HEIGHT,
+    WIDTH,
+    drawing,
+    encode,
+    every_fifth_hidden,
+    every_third_lost,
+    fully_decoded,
+    number_in,
+    shown_earlier,
+    stored_early,
+    times_of_decoding,
+    turned,
+)
 
-
-def drawing(number, width=WIDTH, height=HEIGHT):
-    """Seven bars that are bright where the number has a bit, above a bar that moves."""
-    image = np.full((height, width, 3), 40, np.uint8)
-    for bit in range(7):
-        image[: height // 2, bit * width // 8 : (bit + 1) * width // 8] = 220 if number >> bit & 1 else 30
-    image[height * 3 // 4 :, number % width : number % width + 8] = (0, 200, 255)
-    return image
-
-
-def number_in(pixels):
-    """What :func:`drawing` drew."""
-    size = pixels.shape[1]
-    centres = [int((bit + 0.5) * size / 8) for bit in range(7)]
-    return sum(1 << bit for bit, x in enumerate(centres) if pixels[size // 4, x].float().mean() > 128)
-
-
-def encode(
-    codec, form, options=None, count=COUNT, b_frames=None, muxing=None, pix_fmt="yuv420p", draw=drawing, edit=None
-):
-    """Bytes of a video file; ``edit`` may change each packet, or drop it by returning False."""
-    with tempfile.NamedTemporaryFile() as file:
-        _encode_to(file.name, codec, form, options or {}, count, b_frames, muxing or {}, pix_fmt, draw, edit)
-        return file.read()
-
-
-def _encode_to(file, codec, form, options, count, b_frames, muxing, pix_fmt, draw, edit):
-    with av.open(file, "w", format=form, options=muxing) as container:
-        try:
-            stream = container.add_stream(codec, rate=25, options=options)
-        except (ValueError, av.error.FFmpegError):
-            pytest.skip(f"this FFmpeg has no encoder {codec}")
-        stream.height, stream.width = draw(0).shape[:2]
-        stream.pix_fmt, stream.gop_size = pix_fmt, GOP
-        if b_frames is not None:
-            stream.codec_context.max_b_frames = b_frames
-        position = 0
-        for number in [*range(count), None]:
-            frame = None if number is None else av.VideoFrame.from_ndarray(draw(number), format="rgb24")
-            if frame is not None:
-                frame.pts, frame.time_base = number, Fraction(1, 25)
-            for packet in stream.encode(frame):
-                if edit is None or edit(position, packet) is not False:
-                    container.mux(packet)
-                position += 1
-
-
-def shown_earlier(frames):
-    """An ``edit`` by which the first frames lie before the video's beginning and are not shown."""
-
-    def edit(position, packet):
-        ticks = round(frames / 25 / packet.time_base)
-        packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
-
-    return edit
-
-
-def times_of_decoding(position, packet):
-    packet.pts = packet.dts
-
-
-def stored_early(position, packet):
-    packet.dts -= round(4 / 25 / packet.time_base)
-
-
-def every_third_lost(position, packet):
-    return position % 3 != 1
-
-
-def fully_decoded(data):
-    """The numbers that plain PyAV sees, packet by packet."""
-    numbers = []
-    with av.open(io.BytesIO(data)) as container:
-        stream = container.streams.video[0]
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.error.FFmpegError:
-                continue
-            numbers += [number_in(torch.from_numpy(frame.to_ndarray(format="rgb24"))) for frame in frames]
-    return numbers
-
-
-def every_fifth_hidden(position, packet):
-    if position % 5 == 3:
-        header = bytes(packet)[0] & ~0x10  # VP8's flag of a frame that is shown
-        packet.update(bytes([header]) + bytes(packet)[1:])
-
-
+SIZE = 32
 VIDEOS = {
     "h264 mp4": lambda: encode("libx264", "mp4", B_FRAMES),
     "h264 mov": lambda: encode("libx264", "mov", B_FRAMES),
@@ -280,13 +204,8 @@ class TestPixels:
 
     @pytest.mark.parametrize("turn", [0, 90, 180, 270])
     def test_frames_are_turned_as_the_file_asks(self, turn):
-        data = bytearray(video("h264 mp4"))
-        upright = open_frames(bytes(data), SIZE).pixels(7)
-        cosine, sine = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[turn]
-        header = data.index(b"tkhd")
-        matrix = [cosine << 16, sine << 16, 0, -sine << 16, cosine << 16, 0, 0, 0, 1 << 30]
-        struct.pack_into(">9i", data, header + 44, *matrix)
-        frames = open_frames(bytes(data), SIZE)
+        upright = open_frames(video("h264 mp4"), SIZE).pixels(7)
+        frames = open_frames(turned(video("h264 mp4"), turn), SIZE)
         assert (frames.height, frames.width) == ((WIDTH, HEIGHT) if turn in (90, 270) else (HEIGHT, WIDTH))
         expected = upright.rot90(-turn // 90, (0, 1))
         assert (frames.pixels(7).int() - expected.int()).abs().float().mean() < 3

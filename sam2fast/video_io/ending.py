@@ -1,0 +1,150 @@
+"""What is known to be missing at the end of a video."""
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from av.container import InputContainer
+from av.error import FFmpegError, InvalidDataError
+from av.video.stream import VideoStream
+
+from sam2fast.video_io.containers import VideoInput, reason
+from sam2fast.video_io.packets import Packets
+
+MICROSECONDS = 1_000_000
+CLOCK = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
+# A file that does not say how many bytes it has may be wrong about its duration by this many seconds.
+DOUBT = 1.0
+# Sound is padded to whole packets; by this many seconds its end may differ from what a file says.
+PADDING = 0.25
+
+
+class Entry(NamedTuple):
+    """A packet in a file's index."""
+
+    position: int
+    is_shown: bool  # by an edit list, packets may be there only to be decoded
+
+
+def read_index(container: InputContainer, stream: VideoStream) -> list[Entry]:
+    """The index of an MP4 or QuickTime file, as far as it was read; empty for others, and before PyAV 17."""
+    if container.format.name.split(",")[0] != "mov":
+        return []
+    return [Entry(entry.pos, not entry.is_discard) for entry in getattr(stream, "index_entries", ())]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a container says about its end, and how reading it ended.
+
+    Attributes:
+        form: its format.
+        declared: number of shown frames in its index so far.
+        unread: how many of them come after the last packet that could be read.
+        in_parts: the index comes in parts, with the frames.
+        duration: of the stream in seconds, as the container says; 0 if it does not.
+        of_any: that is the duration of whatever stream is the longest.
+        end: when the last frame read is over, in seconds.
+        frame_time: how long a frame is shown.
+        is_amid: the last packet is not whole.
+        error: what ended the reading, if not the end.
+    """
+
+    form: str
+    declared: int
+    unread: int
+    in_parts: bool
+    duration: float
+    of_any: bool
+    end: float
+    frame_time: float
+    is_amid: bool
+    error: FFmpegError | None
+
+    @staticmethod
+    def of(container: InputContainer, stream: VideoStream, packets: Packets) -> "Ending":
+        """Of a container that was read to its end."""
+        form = container.format.name.split(",")[0]
+        index = read_index(container, stream)
+        own = _stated_duration(form, stream)
+        last = max(
+            (place for place, entry in enumerate(index) if entry.position == packets.position), default=len(index)
+        )
+        return Ending(
+            form,
+            declared=sum(entry.is_shown for entry in index) or stream.frames,
+            # Without an index, at least the packet that was cut off.
+            unread=sum(entry.is_shown for entry in index[last + 1 :]) if index else int(packets.is_cut),
+            in_parts=stream.frames == 0,
+            duration=own or (container.duration or 0) / MICROSECONDS * (form == "matroska"),
+            of_any=not own and len(container.streams) > 1,
+            end=float(packets.end * stream.time_base) if packets.end is not None and stream.time_base else 0.0,
+            frame_time=float(1 / stream.average_rate) if stream.average_rate else 0.0,
+            is_amid=packets.is_cut,
+            error=packets.error,
+        )
+
+    def missing(self, video: VideoInput, count: int) -> str | None:
+        """A sentence on what is missing after ``count`` frames of a video; None if nothing is known to be."""
+        ends = f"{video.name} ends after frame {count - 1}"
+        if self.form == "mov":
+            return self._by_index(video, ends, count)
+        if self.duration:
+            return self._by_duration(video, ends)
+        return self._by_error(ends)
+
+    def _by_index(self, video: VideoInput, ends: str, count: int) -> str | None:
+        if self.unread and not self.in_parts:
+            return f"{ends}, but says it has {max(self.declared, count + self.unread)} frames"
+        if self.unread:
+            return f"{ends}, but its last part has at least {self.unread} more"
+        lost = video.bytes_missing() if self.in_parts else None
+        if lost:
+            return f"{ends}, amid a part of which {lost} bytes are missing"
+        return self._by_error(ends) if self.in_parts else None
+
+    def _by_duration(self, video: VideoInput, ends: str) -> str | None:
+        slack = self.frame_time / 2
+        if self.duration - self.end <= slack:
+            return None
+        lost = video.bytes_missing()
+        if lost == 0:  # the duration is that of sound, or wrong
+            return None
+        if lost is None:
+            slack = max(slack, DOUBT)
+        end = self.end
+        if self.of_any and video.is_file:
+            slack, end = max(slack, PADDING), max(end, _last_end(video))
+        if self.duration - end <= slack or (not video.is_file and self.error is None):
+            return None
+        return f"{ends}, at {self.end:.2f} s, but says it lasts {self.duration:.2f} s"
+
+    def _by_error(self, ends: str) -> str | None:
+        if self.is_amid:
+            return f"{ends}, amid the next one"
+        # The usual end of motion JPEG, which announces another picture, is an error too.
+        failed = self.error is not None and not (self.form == "mpjpeg" and isinstance(self.error, InvalidDataError))
+        return f"{ends}, where reading fails: {reason(self.error)}" if failed else None
+
+
+def _stated_duration(form: str, stream: VideoStream) -> float:
+    """Of this stream alone, in seconds; 0 if that is not said."""
+    if form == "avi" and stream.time_base:
+        # FFmpeg shortens the duration of a file that is cut off, but not the number of its frames, gaps included.
+        return float(stream.frames * stream.time_base)
+    clock = CLOCK.fullmatch(stream.metadata.get("DURATION", "")) if form == "matroska" else None
+    return sum(float(part) * unit for part, unit in zip(clock.groups(), (3600, 60, 1), strict=True)) if clock else 0.0
+
+
+def _last_end(video: VideoInput) -> float:
+    """When the last packet of any stream is over, in seconds."""
+    container, _ = video.open()
+    end = 0.0
+    with container:
+        try:
+            for packet in container.demux():
+                if packet.pts is not None and packet.time_base is not None:
+                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        except FFmpegError:
+            pass
+    return end

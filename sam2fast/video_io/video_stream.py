@@ -1,0 +1,190 @@
+"""Videos decoded forwards, once: files, addresses on the network, and cameras."""
+
+import logging
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from heapq import heappop, heappush
+
+import numpy as np
+from av import Packet, VideoFrame
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sam2fast.video_io.containers import VideoInput, reason
+from sam2fast.video_io.ending import Ending, read_index
+from sam2fast.video_io.errors import NoFramesError, VideoError
+from sam2fast.video_io.packets import Packets, decode
+from sam2fast.video_io.scaler import Scaler, clockwise_turn, upright_size
+from sam2fast.video_io.stream_frame import StreamFrame
+from sam2fast.video_io.timeline import has_times, stated_rate
+
+logger = logging.getLogger(__name__)
+
+
+class DecodedStream:
+    """The frames of a video in the order in which they are shown, without looking ahead."""
+
+    def __init__(self, video: VideoInput, image_size: int) -> None:
+        self.name = video.name
+        self.rate: float | None = None
+        self.count: int | None = None
+        self._video, self._image_size = video, image_size
+
+    def frames(self) -> Generator[StreamFrame, None, None]:
+        """See :class:`~sam2fast.video_io.reading.FrameReader` for errors."""
+        given = 0
+        if self._video.is_file:
+            with suppress(_UndecodableError):
+                for frame in self._decoded(careful=False):
+                    given = frame.index + 1
+                    yield frame
+                return
+        for frame in self._decoded(careful=True):
+            if frame.index >= given:
+                yield frame
+
+    def _decoded(self, careful: bool) -> Iterator[StreamFrame]:
+        """All frames; unless ``careful``, faster, and only up to an error, which takes other frames with it."""
+        container, stream = self._video.open()
+        with container:
+            self.rate, self.count = stated_rate(stream), _stated_count(container, stream)
+            packets = Packets(container, stream)
+            expected = _Expected(container, stream, packets)
+            # AVI stores in which order frames are decoded, and not when they are shown.
+            timed = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
+            # What is lost can only be missed where frames are expected.
+            careful = careful or not expected.are_known
+            # Several frames decoded at a time come later, too.
+            stream.thread_type = "SLICE" if careful else "AUTO"
+            make, index = _Maker(stream, self._image_size, timed), 0
+            errors: list[FFmpegError] = []
+            for frame in decode(stream, expected, errors.append if careful else _raised):
+                if expected.lacks_before(frame) or not (careful or expected.are_known):
+                    raise self._undecodable(index, careful)
+                yield make(index, frame)
+                index += 1
+            if expected.lacks_before(None):
+                raise self._undecodable(index, careful)
+            if errors and index:
+                # Nothing says how many frames they would have been, or where.
+                logger.warning("%s: %d of its packets cannot be decoded and are left out", self.name, len(errors))
+            ending = Ending.of(container, stream, packets)
+        if index == 0:
+            why = f"; reading fails: {reason(packets.error)}" if packets.error else self._video.cut()
+            raise NoFramesError(f"no frame of {self.name} can be decoded{why}")
+        missing = ending.missing(self._video, index)
+        if missing is not None:
+            raise VideoError(missing)
+
+    def _undecodable(self, index: int, careful: bool) -> Exception:
+        if not careful:
+            return _UndecodableError()
+        return VideoError(f"frame {index} of {self.name} cannot be decoded; it is damaged there")
+
+
+class _UndecodableError(Exception):
+    """A frame cannot be decoded, or another one whose error took it along."""
+
+
+def _raised(error: FFmpegError) -> None:
+    raise _UndecodableError from error
+
+
+def _stated_count(container: InputContainer, stream: VideoStream) -> int | None:
+    if stream.frames:
+        # Less what an edit list leaves out.
+        return sum(entry.is_shown for entry in read_index(container, stream)) or stream.frames
+    return None
+
+
+class _Expected:
+    """Packets on their way to the decoder, and when the frames in them should be shown.
+
+    So a damaged frame, of which the decoder gives nothing, is missed when the next one comes. Packets are believed as
+    in :func:`~sam2fast.video_io.timeline.read_timeline`; where they contradict each other, nothing is missed.
+
+    Attributes:
+        are_known: packets say when their frames are shown.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream, packets: Packets) -> None:
+        self.are_known = has_times(container, stream)
+        self._stream, self._packets = stream, packets
+        self._due: list[int] = []  # a heap
+        self._first: int | None = None
+        self._latest: int | None = None
+        self._is_reordered = False
+
+    def __iter__(self) -> Iterator[Packet]:
+        for packet in self._packets:
+            if self.are_known:
+                self._note(packet)
+            yield packet
+
+    def lacks_before(self, frame: VideoFrame | None) -> bool:
+        """Whether another frame should have been shown before this one, or before the end; it is waited for no more."""
+        time = float("inf") if frame is None else frame.pts
+        if time is None:
+            self._distrust()
+            return False
+        lacks = False
+        while self._due and self._due[0] < time:
+            heappop(self._due)
+            lacks = True
+        if self._due and self._due[0] == time:
+            heappop(self._due)
+        # Times that rise although the decoder reorders frames are times of decoding.
+        return lacks and self.are_known and (self._is_reordered or not self._stream.codec_context.has_b_frames)
+
+    def _note(self, packet: Packet) -> None:
+        time = packet.pts
+        if self._first is None:
+            self._first = time if packet.is_keyframe else None
+        if time is None or self._first is None or time < self._first or time in self._due:
+            self._distrust()
+        elif not packet.is_discard and not packet.is_corrupt:
+            self._is_reordered = self._is_reordered or (self._latest is not None and time < self._latest)
+            self._latest = time
+            heappush(self._due, time)
+
+    def _distrust(self) -> None:
+        self.are_known = False
+        self._due.clear()
+
+
+class _Maker:
+    """Makes stream frames of decoded ones."""
+
+    def __init__(self, stream: VideoStream, image_size: int, timed: bool) -> None:
+        self._unit, self._image_size = stream.time_base if timed else None, image_size
+        self._start: int | None = None
+        self._turn = 0
+        self._scalers: tuple[Scaler, Scaler] | None = None
+
+    def __call__(self, index: int, frame: VideoFrame) -> StreamFrame:
+        if self._scalers is None:
+            self._start, self._turn = frame.pts, clockwise_turn(frame)
+            self._scalers = Scaler(self._image_size, self._turn), Scaler(None, self._turn)
+        height, width = upright_size(frame, self._turn)
+        return StreamFrame(index, self._seconds(frame.pts), height, width, _Decoded(frame, *self._scalers))
+
+    def _seconds(self, time: int | None) -> float | None:
+        if time is None or self._start is None or self._unit is None:
+            return None
+        return float((time - self._start) * self._unit)
+
+
+class _Decoded:
+    """A decoded frame as a picture."""
+
+    def __init__(self, frame: VideoFrame, to_square: Scaler, to_rgb: Scaler) -> None:
+        self._frame, self._to_square, self._to_rgb = frame, to_square, to_rgb
+
+    def rgb(self) -> NDArray[np.uint8]:
+        return self._to_rgb(self._frame).numpy()
+
+    def square(self) -> Tensor:
+        return self._to_square(self._frame)
