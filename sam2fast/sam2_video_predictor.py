@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,24 +14,16 @@ from sam2fast.tracking import steps
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.official_privates import OfficialPrivates
+from sam2fast.tracking.outputs import Output, check_output, returned_masks
 from sam2fast.tracking.prompts import click_prompt, mask_prompt
+from sam2fast.tracking.scores import TrackScores
 from sam2fast.tracking.selection import MemoryRules
+from sam2fast.tracking.sessions import Sessions
 from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
-from sam2fast.video_io import open_frames
-
-# Frames whose encoder features are kept: clicks go back and forth between a few.
-FEATURES_KEPT = 4
+from sam2fast.video_io import VideoError, open_frames
 
 
-class TrackScores(NamedTuple):
-    """What ``propagate_in_video(return_scores=True)`` adds, for N objects."""
-
-    iou: Tensor  # (N,) predicted IoU of each mask
-    object_score: Tensor  # (N,) logit of each object's presence
-    low_res_logits: Tensor  # (N, 1, S/4, S/4) fp32
-
-
-class SAM2VideoPredictor(OfficialPrivates, SAM2Base):
+class SAM2VideoPredictor(OfficialPrivates, Sessions, SAM2Base):
     """Holds the model; what is known about a video is in the state that :meth:`init_state` returns.
 
     Names, defaults, results and their order are those of ``sam2.sam2_video_predictor.SAM2VideoPredictor``.
@@ -85,7 +77,7 @@ class SAM2VideoPredictor(OfficialPrivates, SAM2Base):
         """Opens a video and encodes its first frame. Frames are decoded when they are needed, not before.
 
         Args:
-            video_path: a folder of JPEG files, a video file (its path or bytes), or frames; see
+            video_path: a folder of pictures, a video file (its path, bytes, or a file object), or frames; see
                 :func:`sam2fast.video_io.open_frames`.
             offload_video_to_cpu, offload_state_to_cpu: accepted as in the original. On the device lie only the frames,
                 features and memories in use, so there is nothing to offload; ``state["storage_device"]`` answers as
@@ -108,7 +100,7 @@ class SAM2VideoPredictor(OfficialPrivates, SAM2Base):
                 f"max_history is {max_history}; this model looks back {reach} frames, so give {reach} or more"
             )
         frames = open_frames(video_path, self.image_size, device=self.device, prefetch=async_loading_frames)
-        features = FeatureCache(self, frames, FEATURES_KEPT)
+        features = FeatureCache(self, frames)
         features[0]
         bank = MemoryBank(self)
         return VideoState(frames, features, bank, offload_video_to_cpu, offload_state_to_cpu, max_history)
@@ -343,6 +335,7 @@ class SAM2VideoPredictor(OfficialPrivates, SAM2Base):
         return_scores: bool = False,
         progress: bool | Callable[[Iterable[int]], Iterable[int]] = True,
         encode_ahead: int = 1,
+        output: Output = "logits",
     ) -> Iterator[tuple[Any, ...]]:
         """Tracks all objects from frame to frame, and yields each frame when it is done.
 
@@ -355,20 +348,27 @@ class SAM2VideoPredictor(OfficialPrivates, SAM2Base):
             return_scores: yield a fourth element, :class:`TrackScores`.
             progress: a bar on stderr, none, or a function that wraps the frame numbers, such as ``tqdm.notebook.tqdm``.
             encode_ahead: how many frames are encoded as one batch.
+            output: the form of the masks. ``"logits"`` as in the original; less memory and time take ``"bool"``,
+                ``"bits"`` (eight pixels a byte, see :func:`sam2fast.kernels.mask_ops.unpack_masks`) and ``"low_res"``
+                (the model's own logits, ``(objects, 1, S/4, S/4)``, which may overlap).
 
         Yields:
-            The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)``, fp32 on the model's device.
+            The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)``, fp32 on the model's device,
+            or another form of them.
 
         Raises:
             RuntimeError: see :meth:`propagate_in_video_preflight`.
             IndexError: no such start frame; the one after the last is allowed, and yields nothing.
-            ValueError: a negative number of frames, or ``encode_ahead`` below 1.
+            ValueError: a negative number of frames, ``encode_ahead`` below 1, or an unknown ``output``.
+            VideoError: a frame cannot be read; or, after the last one, more were asked for and the video is known to
+                have had them.
         """
         state = inference_state
         if max_frame_num_to_track is not None and max_frame_num_to_track < 0:
             raise ValueError(f"max_frame_num_to_track is {max_frame_num_to_track}; expected 0 or more")
         if encode_ahead < 1:
             raise ValueError(f"encode_ahead is {encode_ahead}; expected 1 or more")
+        check_output(output)
         start = None if start_frame_idx is None else _start(state, start_frame_idx)
         self.propagate_in_video_preflight(state)
         objects = dict(state.objects)
@@ -380,10 +380,13 @@ class SAM2VideoPredictor(OfficialPrivates, SAM2Base):
             if encode_ahead > 1:
                 self._encode_ahead(state, objects, order[order.index(frame) :][:encode_ahead])
             results, low_res = self._track_frame(state, objects, frame, reverse)
-            masks = self._get_orig_video_res_output(state, low_res)[1]
-            scores = (_scores(list(results.values()), low_res),) if return_scores else ()
+            masks = returned_masks(self, state, low_res, output)
+            scores = (TrackScores.of(list(results.values()), low_res),) if return_scores else ()
             self._store(state, objects, frame, reverse, results)
             yield (frame, self._ids(state, objects), masks, *scores)
+        wants_more = max_frame_num_to_track is None or len(order) <= max_frame_num_to_track
+        if order and wants_more and not reverse and state.frames.truncated is not None:
+            raise VideoError(state.frames.truncated)
 
     def _track_frame(
         self, state: VideoState, objects: dict[Any, TrackedObject], frame: int, reverse: bool
@@ -489,8 +492,3 @@ def _with_progress(order: range, progress: bool | Callable[[Iterable[int]], Iter
     if callable(progress):
         return progress(order)
     return tqdm(order, desc="propagate in video", disable=not progress)
-
-
-def _scores(results: list[FrameResult], masks: Tensor) -> TrackScores:
-    iou, score = (torch.cat([getattr(r, name)[0] for r in results]).to(masks.device) for name in ("iou", "score"))
-    return TrackScores(iou, score, masks)

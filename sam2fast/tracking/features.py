@@ -10,6 +10,9 @@ from torch import Tensor
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.video_io import Frames
 
+# Frames whose features are kept: clicks go back and forth between a few.
+FEATURES_KEPT = 4
+
 
 class FrameFeatures(NamedTuple):
     """What the encoder says about one frame."""
@@ -29,7 +32,7 @@ class FeatureCache:
         size: how many frames' features are kept, about 17 MB each at 1024x1024 in fp32.
     """
 
-    def __init__(self, model: SAM2Base, frames: Frames, size: int) -> None:
+    def __init__(self, model: SAM2Base, frames: Frames, size: int = FEATURES_KEPT) -> None:
         self.model = model
         self.frames = frames
         self.size = size

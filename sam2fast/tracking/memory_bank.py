@@ -52,9 +52,13 @@ class MemoryBank:
 
     def write_memories(self, memories: Tensor) -> list[Page]:
         """Pages for ``memories (B, C_mem, H, W)``."""
+        return self.begin_memories(memories.dtype).write(memories.flatten(2).transpose(1, 2))
+
+    def begin_memories(self, dtype: torch.dtype) -> PagePool:
+        """The pool of memories, made if there have been none."""
         if self.memories is None:
-            self.memories = PagePool(self._memory_shape, memories.dtype, memories.device)
-        return self.memories.write(memories.flatten(2).transpose(1, 2))
+            self.memories = PagePool(self._memory_shape, dtype, self.model.device)
+        return self.memories
 
     def write_pointers(self, pointers: Tensor) -> list[Page]:
         """Pages for ``pointers (B, C)``."""

@@ -55,6 +55,13 @@ class PagePool:
         self.data.index_copy_(0, rows, values.to(self.data.dtype))
         return pages
 
+    @staticmethod
+    def archived_page(values: Tensor) -> Page:
+        """A page of this pool that lies in the archive, with a copy of ``values (*shape)``."""
+        page = Page()
+        page.archived = values.to("cpu", copy=True)
+        return page
+
     def allocate(self, count: int) -> list[Page]:
         """New pages whose rows hold anything yet."""
         pages = [Page() for _ in range(count)]

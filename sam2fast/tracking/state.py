@@ -1,7 +1,7 @@
 """What is known about a video and its objects between calls."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.official_views import VIEWS
 from sam2fast.tracking.page_pool import Page
+from sam2fast.tracking.selection import MemoryRules
 from sam2fast.video_io import Frames
 
 
@@ -72,6 +73,20 @@ class TrackedObject:
         for near in [t for t in self.tracked if t != frame and abs(t - frame) <= distance]:
             del self.tracked[near]
 
+    def forget_unreachable(self, frame: int, rules: MemoryRules) -> None:
+        """Drops what neither a prompt on the frame nor any later frame can use; for videos that never go back."""
+        oldest = frame - rules.reach
+        for tracked in [t for t in self.tracked if t < oldest]:
+            del self.tracked[tracked]
+        for past in (self.points, self.masks, self.reverse):
+            for t in [t for t in past if t < frame]:
+                del past[t]
+        if 0 <= rules.max_conditioning < len(self.conditioning):
+            # Nearest first, as they are attended to when there are too many. One that is not may count as tracked.
+            nearest = sorted(self.conditioning, reverse=True)
+            kept = [t for rank, t in enumerate(nearest) if rank < rules.max_conditioning or t >= oldest]
+            self.conditioning = {t: self.conditioning[t] for t in kept}
+
     def take_back(self, frame: int) -> None:
         """Forgets prompts on a frame; what a conditioning frame holds becomes an ordinary result."""
         for prompts in (self.points, self.masks, self.new_conditioning, self.new_tracked):
@@ -101,6 +116,7 @@ class VideoState(Mapping[str, Any]):
         bank: for the memories.
         offload_video_to_cpu, offload_state_to_cpu: as asked for; neither changes where anything is computed.
         max_history: how many tracked frames of an object are kept at most.
+        max_cond_frames: how many conditioning frames are attended to, if that is less than the model's own limit.
     """
 
     def __init__(
@@ -108,9 +124,10 @@ class VideoState(Mapping[str, Any]):
         frames: Frames,
         features: FeatureCache,
         bank: MemoryBank,
-        offload_video_to_cpu: bool,
-        offload_state_to_cpu: bool,
-        max_history: int | None,
+        offload_video_to_cpu: bool = False,
+        offload_state_to_cpu: bool = False,
+        max_history: int | None = None,
+        max_cond_frames: int | None = None,
     ) -> None:
         self.frames: Frames = frames
         self.features: FeatureCache = features
@@ -118,6 +135,7 @@ class VideoState(Mapping[str, Any]):
         self.offload_video_to_cpu: bool = offload_video_to_cpu
         self.offload_state_to_cpu: bool = offload_state_to_cpu
         self.max_history = max_history
+        self.max_cond_frames = max_cond_frames
         self.device: torch.device = bank.model.device
         self.objects: dict[Any, TrackedObject] = {}  # by id, in the order in which ids were first seen
         self.obj_ids: list[Any] = []
@@ -130,6 +148,14 @@ class VideoState(Mapping[str, Any]):
     def video_size(self) -> tuple[int, int]:
         """(height, width) of the video."""
         return self.frames.height, self.frames.width
+
+    @property
+    def rules(self) -> MemoryRules:
+        """Which memories a frame attends to."""
+        rules = MemoryRules.of(self.bank.model)
+        if self.max_cond_frames is None or 0 <= rules.max_conditioning <= self.max_cond_frames:
+            return rules
+        return replace(rules, max_conditioning=self.max_cond_frames)
 
     @property
     def storage_device(self) -> torch.device:
@@ -170,7 +196,7 @@ class VideoState(Mapping[str, Any]):
         return f"VideoState({self.num_frames} frames of {width}x{height}, objects {self.obj_ids})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "VideoState":
-        raise TypeError("a video state cannot be copied: make another with init_state and give it the same prompts")
+        raise TypeError("a video state cannot be copied so; predictor.move_state(state) gives another one")
 
     # A state is itself, not its values: comparing those would compute them.
     __eq__ = object.__eq__

@@ -13,7 +13,7 @@ from sam2fast.modeling.sam2_base import ObjectPrediction, SAM2Base
 from sam2fast.tracking.features import FrameFeatures
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank
 from sam2fast.tracking.page_pool import Page
-from sam2fast.tracking.selection import MemoryRules, select_memories
+from sam2fast.tracking.selection import select_memories
 from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
 
 # Logits fed back as a mask prompt are within this range.
@@ -137,7 +137,7 @@ def attended(
     """What each object attends to on the frame; none if the model keeps no memories."""
     if not model.num_maskmem:
         return None
-    rules = MemoryRules.of(model)
+    rules = state.rules
     pages = []
     for tracked in objects:
         chosen = select_memories(frame, tracked.conditioning, tracked.tracked, state.num_frames, reverse, rules)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from video import SMALL, Session, build_video_pair, clip, jpeg_folder, snapshot
 
+from sam2fast.kernels.mask_ops import unpack_masks
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS, TrackScores
 from sam2fast.testing import relative_error
 
@@ -218,6 +219,26 @@ def test_scores(tracked):
         stored = state["output_dict_per_obj"][0][kind][frame]
         assert scores.object_score[0] == stored["object_score_logits"]
         assert scores.iou.min() >= 0 and scores.iou.max() <= 1
+
+
+@pytest.mark.parametrize("non_overlapping", [False, True])
+def test_forms_of_masks(tracked, non_overlapping, monkeypatch):
+    """The same masks, with fewer bytes; the low-resolution ones are the model's own."""
+    p, state = tracked.predictor, tracked.state
+    monkeypatch.setattr(p, "non_overlap_masks", non_overlapping)
+
+    def masks(output):
+        options = {"start_frame_idx": 2, "max_frame_num_to_track": 1, "progress": False, "return_scores": True}
+        return [(m, scores) for _, _, m, scores in p.propagate_in_video(state, **options, output=output)]
+
+    for (logits, scores), (cut, _), (bits, _), (low_res, _) in zip(
+        *(masks(output) for output in ("logits", "bool", "bits", "low_res")), strict=True
+    ):
+        assert cut.dtype == torch.bool and torch.equal(cut, logits > 0)
+        assert bits.dtype == torch.uint8 and torch.equal(unpack_masks(bits, logits.shape[-1]), cut)
+        assert torch.equal(low_res, scores.low_res_logits)
+    with pytest.raises(ValueError, match="output is 'rle'; expected one of 'logits', 'bool', 'bits', 'low_res'"):
+        masks("rle")
 
 
 def test_progress(tracked, capsys):

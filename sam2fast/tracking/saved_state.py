@@ -1,0 +1,242 @@
+"""States of videos as files: tensors in safetensors, everything else as JSON in the file's header."""
+
+import hashlib
+import json
+import operator
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.tracking.features import FeatureCache
+from sam2fast.tracking.memory_bank import MemoryBank
+from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
+from sam2fast.video_io import Frames
+
+FACTS, DIGEST = "sam2fast_state", "sha256"  # entries of the header
+VERSION = 1
+STREAM_FRAME = "stream_frame"  # the fact that only streams have
+RESULTS = ("conditioning", "tracked", "new_conditioning", "new_tracked")
+# Values of each parameter by which models are told apart.
+TELLING_VALUES = 8
+
+
+class StateError(ValueError):
+    """A state that cannot be saved, or a file that is not the state it should be."""
+
+
+class PackedState(NamedTuple):
+    """A state without its video and its model."""
+
+    facts: dict[str, Any]  # all that JSON can hold
+    tensors: dict[str, Tensor]  # on the CPU
+
+
+def save(state: PackedState, file: str | Path) -> None:
+    """Writes a state, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written; nothing is left behind.
+    """
+    facts, target = json.dumps(state.facts), Path(file)
+    if target.is_dir():
+        raise IsADirectoryError(f"the state cannot be written to {str(target)!r}, which is a folder")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.part")
+    try:
+        partial.touch()
+        mode = partial.stat().st_mode
+        save_file(state.tensors, partial, metadata={FACTS: facts, DIGEST: _digest(facts, state.tensors)})
+        partial.chmod(mode)  # safetensors lets nobody else read it
+        with open(partial, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(partial, target)
+    except SafetensorError as error:
+        raise OSError(f"{target} cannot be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(file: str | Path) -> PackedState:
+    """What :func:`save` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        StateError: it is no saved state, or is damaged.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"no saved state {str(path)!r}")
+    try:
+        with safe_open(path, framework="pt") as content:
+            header = content.metadata() or {}
+            # Clones: what safetensors gives lies in the file, and changes with it.
+            tensors = {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118  (no dict)
+        if header[DIGEST] != _digest(header[FACTS], tensors):
+            raise StateError(f"{path} is damaged: it is not what was written")
+    except (SafetensorError, KeyError) as error:
+        raise StateError(f"{path} is not a state that sam2fast saved, or it is damaged: {error}") from error
+    facts = json.loads(header[FACTS])
+    if facts["version"] != VERSION:
+        raise StateError(f"{path} has version {facts['version']} of the format; this program reads {VERSION}")
+    return PackedState(facts, tensors)
+
+
+def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(facts.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+# ---- from a state ----
+
+
+def packed(state: VideoState) -> PackedState:
+    """Copies all that is known of the objects to the CPU.
+
+    Raises:
+        StateError: an id is neither text nor an integer.
+    """
+    tensors: dict[str, Tensor] = {}
+    objects = [_packed_object(state, i, obj_id, tensors) for i, obj_id in enumerate(state.objects)]
+    memories = state.bank.memories
+    facts = {
+        "version": VERSION,
+        "model": fingerprint(state.bank.model),
+        "video": _size(state.frames),
+        "max_history": state.max_history,
+        "max_cond_frames": state.max_cond_frames,
+        "offload": [state.offload_video_to_cpu, state.offload_state_to_cpu],
+        # Not always that of the memories: once there were others, all are computed with as those are.
+        "memory_dtype": None if memories is None else str(memories.data.dtype).removeprefix("torch."),
+        "objects": objects,
+    }
+    return PackedState(facts, tensors)
+
+
+def _packed_object(state: VideoState, number: int, obj_id: Any, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    tracked = state.objects[obj_id]
+    for frame, clicks in tracked.points.items():
+        tensors.update({f"{number}.points.{frame}.{name}": value.cpu().contiguous() for name, value in clicks.items()})
+    for frame, mask in tracked.masks.items():
+        tensors[f"{number}.masks.{frame}"] = mask.cpu().contiguous()
+    results = {}
+    for kind in RESULTS:
+        frames: dict[int, FrameResult] = getattr(tracked, kind)
+        results[kind] = list(frames)  # in their order, which is that of the sums over them
+        if frames:
+            stacked = _stacked(state.bank, list(frames.values()))
+            tensors.update({f"{number}.{kind}.{name}": value for name, value in stacked.items()})
+    return {
+        "id": _json_id(obj_id),
+        "reverse": list(tracked.reverse.items()),
+        "points": list(tracked.points),
+        "masks": list(tracked.masks),
+        "results": results,
+    }
+
+
+def _stacked(bank: MemoryBank, results: list[FrameResult]) -> dict[str, Tensor]:
+    """Each part of the results ``(n, ...)``."""
+    parts = {name: torch.cat([getattr(r, name) for r in results]) for name in ("mask", "iou", "score")}
+    parts["pointer"] = torch.stack([bank.pointers.read(r.pointer).cpu() for r in results])
+    if all(r.memory is not None for r in results):
+        assert bank.memories is not None
+        pages = [bank.memories.read(r.memory).cpu() for r in results if r.memory is not None]
+        dtype = max({page.dtype for page in pages}, key=lambda d: d.itemsize)  # exact for the narrower ones too
+        parts["memory"] = torch.stack([page.to(dtype) for page in pages])
+    return parts
+
+
+def _json_id(obj_id: Any) -> str | int:
+    if isinstance(obj_id, str):
+        return obj_id
+    try:
+        number = operator.index(obj_id)
+        if number == obj_id and hash(number) == hash(obj_id):  # so that the caller's own id finds the object again
+            return number
+    except TypeError:
+        pass
+    raise StateError(f"object {obj_id!r} has an id of type {type(obj_id).__name__}; text and integers can be saved")
+
+
+def fingerprint(model: SAM2Base) -> dict[str, Any]:
+    """Tells models apart whose states do not fit one another; the same on every device, in fp32 and in bfloat16."""
+    parameters = [p.detach().flatten() for p in model.parameters()]
+    values = torch.cat([p[:: max(1, len(p) // TELLING_VALUES)][:TELLING_VALUES].to(torch.bfloat16) for p in parameters])
+    weights = hashlib.sha256(values.cpu().view(torch.uint8).numpy().tobytes()).hexdigest()
+    return {"image_size": model.image_size, "num_maskmem": model.num_maskmem, "weights": weights}
+
+
+def _size(frames: Frames) -> dict[str, int]:
+    return {"frames": len(frames), "height": frames.height, "width": frames.width}
+
+
+# ---- back ----
+
+
+def unpacked(saved: PackedState, model: SAM2Base, frames: Frames, features: FeatureCache) -> VideoState:
+    """The state, with all memories on the CPU until they are used.
+
+    Raises:
+        StateError: it is one of another model or another video.
+    """
+    facts, tensors = saved
+    for what, expected, actual in (
+        ("model", facts["model"], fingerprint(model)),
+        ("video", facts["video"], _size(frames)),
+    ):
+        if expected != actual:
+            differing = ", ".join(
+                f"{key} {expected[key]}, not {actual[key]}" for key in actual if expected[key] != actual[key]
+            )
+            raise StateError(f"the state was saved with another {what}: {differing}")
+    bank = MemoryBank(model)
+    if facts["memory_dtype"] is not None:
+        bank.begin_memories(getattr(torch, facts["memory_dtype"]))
+    offload_video, offload_state = facts["offload"]
+    limits = facts["max_history"], facts["max_cond_frames"]
+    state = VideoState(frames, features, bank, offload_video, offload_state, *limits)
+    for number, entry in enumerate(facts["objects"]):
+        state.add(entry["id"], _unpacked_object(entry, number, tensors, bank))
+    return state
+
+
+def _unpacked_object(
+    entry: Mapping[str, Any], number: int, tensors: Mapping[str, Tensor], bank: MemoryBank
+) -> TrackedObject:
+    device = bank.model.device
+    results = {
+        kind: dict(zip(entry["results"][kind], _results(f"{number}.{kind}", tensors, bank), strict=True))
+        for kind in RESULTS
+    }
+    points = {
+        frame: {
+            name: tensors[f"{number}.points.{frame}.{name}"].to(device) for name in ("point_coords", "point_labels")
+        }
+        for frame in entry["points"]
+    }
+    masks = {frame: tensors[f"{number}.masks.{frame}"] for frame in entry["masks"]}
+    return TrackedObject(points=points, masks=masks, reverse=dict(entry["reverse"]), **results)
+
+
+def _results(prefix: str, tensors: Mapping[str, Tensor], bank: MemoryBank) -> Iterator[FrameResult]:
+    names = ("mask", "iou", "score", "pointer", "memory")
+    parts = {name: tensors[f"{prefix}.{name}"] for name in names if f"{prefix}.{name}" in tensors}
+    for i in range(len(parts.get("mask", ()))):
+        # Clones: a view would keep all frames alive as long as one of them.
+        mask, iou, score = (parts[name][i : i + 1].clone() for name in ("mask", "iou", "score"))
+        pointer = bank.pointers.archived_page(parts["pointer"][i])
+        memory = None
+        if "memory" in parts:
+            assert bank.memories is not None
+            memory = bank.memories.archived_page(parts["memory"][i])
+        yield FrameResult(mask, iou, score, pointer, memory)

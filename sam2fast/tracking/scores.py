@@ -1,0 +1,28 @@
+"""What the model says about its own masks."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
+
+if TYPE_CHECKING:
+    from sam2fast.tracking.state import FrameResult
+
+
+class TrackScores(NamedTuple):
+    """Scores of N objects on a frame; of one without a result there, IoU 0 and logits -1024."""
+
+    iou: Tensor  # (N,) predicted IoU of each mask
+    object_score: Tensor  # (N,) logit of each object's presence
+    low_res_logits: Tensor  # (N, 1, S/4, S/4) fp32
+
+    @classmethod
+    def of(cls, results: Sequence["FrameResult | None"], low_res: Tensor) -> "TrackScores":
+        """Of results whose masks ``(N, 1, h, w)`` are on the device."""
+        iou = torch.cat([torch.zeros(0), *(torch.zeros(1) if r is None else r.iou[0] for r in results)])
+        absent = torch.tensor([NO_OBJ_SCORE])
+        score = torch.cat([absent[:0], *(absent if r is None else r.score[0] for r in results)])
+        return cls(iou.to(low_res.device), score.to(low_res.device), low_res)

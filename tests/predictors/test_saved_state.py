@@ -1,0 +1,230 @@
+"""Saved states go on with the same bits, and files that are none are refused."""
+
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from video import SMALL, Session, build_video_pair, clip, jpeg_folder, snapshot
+
+from sam2fast.tracking import saved_state
+from sam2fast.tracking.saved_state import DIGEST, FACTS, StateError
+
+
+@pytest.fixture
+def busy(video_predictor, video) -> Session:
+    """Two objects in the midst of everything: tracked, corrected, and prompted since."""
+    s = Session(video_predictor, video, max_history=15)
+    s.points(0, "a", (60, 40, 1))
+    s.points(2, 7, box=[20, 20, 70, 60])
+    s.propagate(max_frame_num_to_track=5)
+    s.points(3, "a", (61, 42, 0))
+    s.mask(6, 7, np.eye(90, 120))
+    s.points(4, "late", (30, 30, 1), (50, 60, 0))
+    s.points(1, "late", (33, 30, 1))  # out of order, which is the order of the sums over them
+    return s
+
+
+def go_on(s: Session) -> torch.Tensor:
+    s.points(4, "late", (35, 33, 1), clear_old_points=False)
+    s.propagate(start_frame_idx=1)
+    s.propagate(start_frame_idx=5, reverse=True)
+    s.remove(7)
+    return torch.cat([r.masks.flatten() for r in s.records])
+
+
+def restored(predictor, state) -> Session:
+    s = object.__new__(Session)
+    s.predictor, s.state, s.records = predictor, state, []
+    return s
+
+
+def saved_and_loaded(s: Session, video, file) -> Session:
+    s.predictor.save_state(s.state, file)
+    return restored(s.predictor, s.predictor.load_state(file, video))
+
+
+def test_goes_on_with_the_same_bits(busy, video, tmp_path):
+    other = saved_and_loaded(busy, video, tmp_path / "state.safetensors")
+    assert snapshot(other.state) == snapshot(busy.state) and other.state.obj_ids == ["a", 7, "late"]
+    assert other.state.max_history == 15
+    busy.records.clear()
+    expected, actual = go_on(busy), go_on(other)
+    assert torch.equal(expected, actual)
+    assert os.listdir(tmp_path) == ["state.safetensors"]
+
+
+def test_bfloat16_memories_stay_what_they_are(video_predictor, video, tmp_path):
+    """Also some of both kinds, and archived ones: what is computed with them does not change."""
+    s = Session(video_predictor, video)
+    with torch.autocast("cpu", torch.bfloat16):
+        s.points(0, 1, (60, 40, 1))
+        s.propagate(max_frame_num_to_track=3)
+        other = saved_and_loaded(s, video, tmp_path / "bf16")
+        for session in (s, other):
+            session.propagate(start_frame_idx=4, max_frame_num_to_track=0)
+    assert torch.equal(s.records[-1].masks, other.records[-1].masks)
+    assert other.state.bank.memories.data.dtype == torch.bfloat16
+    tensors = load_file(tmp_path / "bf16")
+    assert tensors["0.tracked.memory"].dtype == torch.bfloat16 and tensors["0.tracked.pointer"].dtype == torch.float32
+    s.propagate(start_frame_idx=5, max_frame_num_to_track=0)
+    other = saved_and_loaded(s, video, tmp_path / "mixed")
+    for session in (s, other):
+        session.propagate(start_frame_idx=6)
+        assert session.state.bank.memories.data.dtype == torch.float32
+    for a, b in zip(s.records[-2:], other.records, strict=True):
+        assert torch.equal(a.masks, b.masks)
+
+
+def test_moved_to_another_predictor(busy, video):
+    """One with the same weights; both go on by themselves."""
+    twin = build_video_pair(image_size=SMALL)[1]
+    other = restored(twin, twin.move_state(busy.state))
+    busy.records.clear()
+    assert torch.equal(go_on(busy), go_on(other))
+    with torch.no_grad():
+        twin.memory_attention.layers[2].linear1.weight.mul_(1.5)
+    with pytest.raises(StateError, match="saved with another model: weights"):
+        twin.move_state(busy.state)
+
+
+def test_streams(video_predictor, tmp_path):
+    """With prompts on the frame at which it was saved, before and after."""
+    pictures = clip(12)
+
+    def begin(stream):
+        for t in range(8):
+            stream.step(pictures[t])
+            if t == 1:
+                stream.add_new_points_or_box("a", [[60, 40]], [1])
+        stream.add_new_points_or_box("b", [[20, 70]], [1])
+
+    def end(stream):
+        found = [stream.add_new_points_or_box("b", [[25, 60]], [0], clear_old_points=False).masks]
+        found += [stream.step(picture).masks for picture in pictures[8:]]
+        return torch.cat([masks.flatten() for masks in found])
+
+    with video_predictor.open_stream(num_frames=12, max_cond_frames=4) as stream:
+        begin(stream)
+        stream.save(tmp_path / "stream")
+        expected = end(stream)
+    with video_predictor.restore_stream(tmp_path / "stream") as stream:
+        assert stream.frame == 7 and stream.video_size == (90, 120) and stream.obj_ids == ["a", "b"]
+        assert torch.equal(end(stream), expected)
+        with pytest.raises(IndexError, match="opened for 12 frames"):
+            stream.step(pictures[0])
+        assert stream._opened().max_cond_frames == 4
+    with pytest.raises(StateError, match=r"stream holds a stream; go on with it by restore_stream\(\)"):
+        video_predictor.load_state(tmp_path / "stream", pictures)
+
+
+def test_a_state_is_no_stream(busy, tmp_path):
+    busy.predictor.save_state(busy.state, tmp_path / "state")
+    with pytest.raises(StateError, match=r"state of a whole video; open it with load_state\(\)"):
+        busy.predictor.restore_stream(tmp_path / "state")
+
+
+def test_a_state_without_objects(video_predictor, video, tmp_path):
+    video_predictor.save_state(Session(video_predictor, video).state, tmp_path / "state")
+    state = video_predictor.load_state(tmp_path / "state", video, async_loading_frames=True)
+    assert state.obj_ids == [] and state.num_frames == 8
+    state.frames.close()
+
+
+# ---- what is refused ----
+
+
+def test_ids_that_json_cannot_hold(video_predictor, video, tmp_path):
+    s = Session(video_predictor, video)
+    s.points(0, (1, 2), (60, 40, 1))
+    with pytest.raises(StateError, match=r"object \(1, 2\) has an id of type tuple; text and integers"):
+        video_predictor.save_state(s.state, tmp_path / "state")
+    s.reset()
+    for _ in range(2):  # two objects, since tensors are not known by their values
+        s.points(0, torch.tensor(3), (60, 40, 1))
+    with pytest.raises(StateError, match="id of type Tensor"):
+        video_predictor.move_state(s.state)
+    assert not os.listdir(tmp_path)
+
+
+def test_numpy_ids_are_found_again(video_predictor, video, tmp_path):
+    s = Session(video_predictor, video)
+    s.points(0, np.int64(3), (60, 40, 1))
+    video_predictor.save_state(s.state, tmp_path / "state")
+    assert np.int64(3) in video_predictor.load_state(tmp_path / "state", video).objects
+
+
+def test_other_models_and_videos(busy, video, tmp_path):
+    p, file = busy.predictor, tmp_path / "state"
+    p.save_state(busy.state, file)
+    shorter = jpeg_folder(tmp_path / "shorter", clip(7))
+    with pytest.raises(StateError, match="saved with another video: frames 8, not 7"):
+        p.load_state(file, shorter)
+    larger = build_video_pair(image_size=SMALL + 32)[1]
+    with pytest.raises(StateError, match="saved with another model: image_size 128, not 160"):
+        larger.load_state(file, video)
+
+
+def test_damaged_files(busy, video, tmp_path):
+    p, file = busy.predictor, tmp_path / "state"
+    with pytest.raises(FileNotFoundError, match="no saved state"):
+        p.load_state(file, video)
+    p.save_state(busy.state, file)
+    content = file.read_bytes()
+    rng = random.Random(0)
+    flipped = []
+    for place in [*rng.sample(range(8, 3000), 40), *rng.sample(range(3000, len(content)), 20)]:
+        other = bytearray(content)
+        other[place] ^= 1 << rng.randrange(8)
+        flipped.append(bytes(other))
+    for damaged in (content[: len(content) // 2], b"", b"no safetensors at all", *flipped):
+        file.write_bytes(damaged)
+        with pytest.raises(StateError, match="damaged"):
+            p.load_state(file, video)
+    for header in (None, {FACTS: "{}"}, {DIGEST: "x"}):
+        save_file({"x": torch.zeros(1)}, file, metadata=header)
+        with pytest.raises(StateError, match="not a state that sam2fast saved"):
+            p.load_state(file, video)
+
+
+def test_another_version(busy, video, tmp_path, monkeypatch):
+    monkeypatch.setattr(saved_state, "VERSION", 9)
+    busy.predictor.save_state(busy.state, tmp_path / "state")
+    monkeypatch.undo()
+    with pytest.raises(StateError, match="has version 9 of the format; this program reads 1"):
+        busy.predictor.load_state(tmp_path / "state", video)
+
+
+def test_what_was_loaded_does_not_lie_in_the_file(busy, video, tmp_path):
+    file = tmp_path / "state"
+    p = busy.predictor
+    p.save_state(busy.state, file)
+    state = p.load_state(file, video)
+    expected = snapshot(state)
+    file.write_bytes(bytes(file.stat().st_size))
+    assert snapshot(state) == expected
+    (tmp_path / "other").touch()
+    assert file.stat().st_mode == (tmp_path / "other").stat().st_mode  # safetensors alone would hide it from others
+
+
+def test_prompts_with_any_strides(video_predictor, video, tmp_path):
+    s = Session(video_predictor, video)
+    coords = np.array([[60.0, 30.0], [40.0, 20.0]]).T
+    video_predictor.add_new_points_or_box(s.state, 0, "a", coords, np.array([1, 0]))
+    video_predictor.add_new_mask(s.state, 1, "a", torch.eye(SMALL, SMALL).cumsum(0).clamp(max=1).t())
+    other = saved_and_loaded(s, video, tmp_path / "state")
+    assert snapshot(other.state) == snapshot(s.state)
+
+
+def test_a_file_that_cannot_be_written(busy, tmp_path):
+    """The one that was there stays, and nothing is left beside it."""
+    p = busy.predictor
+    with pytest.raises(OSError, match="nowhere"):
+        p.save_state(busy.state, tmp_path / "nowhere" / "state")
+    (tmp_path / "folder").mkdir()
+    for folder in (tmp_path / "folder", ""):
+        with pytest.raises(IsADirectoryError, match="which is a folder"):
+            p.save_state(busy.state, folder)
+    assert os.listdir(tmp_path) == ["folder"]

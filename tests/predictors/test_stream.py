@@ -1,0 +1,347 @@
+"""Streams beside offline sessions that stop at every prompted frame: the same bits."""
+
+import gc
+import random
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from video import SMALL, clip
+
+from sam2fast.tracking.stream import VideoStream
+from sam2fast.video_io import VideoError
+
+FRAMES = 17  # one more than any model's pointers
+Actions = dict[int, list[tuple[Any, ...]]]
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return clip(FRAMES)
+
+
+# ---- equal to an offline session ----
+
+
+def schedule(seed: int) -> Actions:
+    """Prompts, corrections and removals on random frames; the first are not on the first frame."""
+    rng = random.Random(seed)
+    actions: Actions = {}
+    alive: list[str] = []
+    for t in sorted(rng.sample(range(FRAMES - 1), 6)):
+        actions[t] = []
+        for _ in range(rng.randint(1, 2)):
+            kind = rng.choice(("click", "click", "box", "mask", "two clicks", "remove"))
+            if kind == "remove" and len(alive) > 1:
+                actions[t].append(("remove", alive.pop(rng.randrange(len(alive)))))
+                continue
+            if not alive or (len(alive) < 4 and rng.random() < 0.5):
+                alive.append(f"object {t}.{len(alive)}")
+            actions[t].append(("click" if kind == "remove" else kind, rng.choice(alive), rng.randrange(90), seed))
+    return actions
+
+
+def prompt(add_points, add_mask, kind: str, obj_id: str, x: int, seed: int) -> Any:
+    """One prompt, by either predictor's methods."""
+    if kind == "mask":
+        rows, columns = np.mgrid[0:90, 0:120]
+        return add_mask(obj_id, (rows - 45) ** 2 + (columns - x) ** 2 < 300)
+    if kind == "box":
+        return add_points(obj_id, box=[x, 10, x + 25, 70])
+    answer = add_points(obj_id, [[x, 40]], [1])
+    if kind == "two clicks":
+        answer = add_points(obj_id, [[x + 9, 50]], [seed % 2], clear_old_points=False)
+    return answer
+
+
+def offline(predictor, pictures, actions: Actions) -> dict[int, tuple[list[str], torch.Tensor, Any]]:
+    """Passes up to each prompted frame; the next begins behind it. Answers of prompts replace those of passes."""
+    state = predictor.init_state(pictures)
+    found: dict[int, Any] = {}
+
+    def propagate(start: int, stop: int) -> None:
+        """The frames from ``start`` to ``stop - 1``."""
+        if start < stop and state.obj_ids:
+            for t, ids, masks, scores in predictor.propagate_in_video(
+                state, start, stop - start - 1, progress=False, return_scores=True
+            ):
+                found[t] = list(ids), masks, scores
+
+    start = 0
+    for t in sorted(actions):
+        propagate(start, t + 1)
+        for kind, obj_id, *details in actions[t]:
+            if kind == "remove":
+                predictor.remove_object(state, obj_id)
+                continue
+            answer = prompt(
+                lambda o, *a, t=t, **k: predictor.add_new_points_or_box(state, t, o, *a, **k),
+                lambda o, m, t=t: predictor.add_new_mask(state, t, o, m),
+                kind, obj_id, *details,
+            )  # fmt: skip
+            found[t] = list(answer[1]), answer[2], None
+        start = t + 1
+    propagate(start, len(pictures))
+    return found
+
+
+def streamed(stream, pictures, actions: Actions) -> dict[int, tuple[list[str], torch.Tensor, Any]]:
+    found = {}
+    for t, picture in enumerate(pictures):
+        answer = stream.step(picture)
+        assert answer.frame == t == stream.frame
+        for kind, obj_id, *details in actions.get(t, ()):
+            if kind == "remove":
+                stream.remove_object(obj_id)
+            else:
+                answer = prompt(stream.add_new_points_or_box, stream.add_new_mask, kind, obj_id, *details)
+        found[t] = answer.obj_ids, answer.masks, answer.scores
+    return found
+
+
+def assert_equal(expected, actual) -> None:
+    assert len(expected) >= FRAMES // 2
+    for t, (ids, masks, scores) in expected.items():
+        assert actual[t][0] == ids and torch.equal(actual[t][1], masks), f"frame {t}"
+        for name in () if scores is None else scores._fields:
+            assert torch.equal(getattr(actual[t][2], name), getattr(scores, name)), f"frame {t}: {name}"
+
+
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 24))])
+def test_equals_offline_bit_for_bit(video_predictor, pictures, seed, monkeypatch):
+    monkeypatch.setattr(video_predictor, "add_all_frames_to_correct_as_cond", seed % 2 == 1)
+    monkeypatch.setattr(video_predictor, "non_overlap_masks", seed % 3 == 1)
+    monkeypatch.setattr(video_predictor, "clear_non_cond_mem_around_input", seed % 5 in (1, 4))
+    actions = schedule(seed)
+    monkeypatch.setattr(video_predictor, "memory_temporal_stride_for_eval", 1 + (seed + 1) % 3)
+    with torch.autocast("cpu", torch.bfloat16, enabled=seed % 4 == 3), video_predictor.open_stream() as stream:
+        assert_equal(offline(video_predictor, pictures, actions), streamed(stream, pictures, actions))
+
+
+def test_a_short_clip_of_known_length(video_predictor, pictures):
+    """The number of frames scales the pointers' distances, where it is below sixteen."""
+    actions = {0: [("click", 1, 60, 1)]}
+    expected = offline(video_predictor, pictures[:6], actions)
+    with video_predictor.open_stream(num_frames=6) as stream:
+        actual = streamed(stream, pictures[:6], actions)
+        with pytest.raises(IndexError, match="opened for 6 frames"):
+            stream.step(pictures[6])
+    assert all(torch.equal(actual[t][1], expected[t][1]) for t in range(6))
+    with video_predictor.open_stream() as stream:
+        other = streamed(stream, pictures[:6], actions)
+    assert not torch.equal(other[5][1], expected[5][1])
+
+
+@pytest.mark.parametrize("whose", ["stream", "model"])
+def test_few_conditioning_frames(video_predictor, pictures, whose, monkeypatch):
+    """A limit that the stream is given is the limit that a model is configured with; what is beyond it is dropped."""
+    monkeypatch.setattr(video_predictor, "add_all_frames_to_correct_as_cond", True)
+    actions: Actions = {t: [("click", 1, 30 + 3 * t, 1)] for t in (0, 2, 3, 5)}
+    with monkeypatch.context() as patch:
+        patch.setattr(video_predictor, "max_cond_frames_in_attn", 2)
+        expected = offline(video_predictor, pictures, actions)
+        if whose == "model":
+            stream = video_predictor.open_stream()
+            actual = streamed(stream, pictures, actions)
+    if whose == "stream":
+        stream = video_predictor.open_stream(max_cond_frames=2)
+        actual = streamed(stream, pictures, actions)
+    assert_equal(expected, actual)
+    assert list(stream._opened().objects[1].conditioning) == [5, 3, 2]  # 2 is near enough to count as tracked
+
+
+def test_scores_are_those_of_the_masks(video_predictor, pictures):
+    """Also where one object was corrected, another is new, and a third has nothing on the frame."""
+    with video_predictor.open_stream() as stream:
+        stream.step(pictures[0])
+        stream.add_new_points_or_box("a", [[60, 40]], [1])
+        stream.step(pictures[1])
+        stream.add_new_points_or_box("nothing", [[30, 40]], [1])
+        stream.clear_prompts("nothing")
+        for prompt in (("a", [[70, 50]], [0]), ("new", [[20, 70]], [1]), ("a", [[50, 30]], [0])):
+            result = stream.add_new_points_or_box(*prompt)
+            low_res = result.scores.low_res_logits
+            resized = torch.nn.functional.interpolate(low_res, result.masks.shape[-2:], mode="bilinear")
+            assert torch.equal(resized, result.masks) and result.obj_ids[:2] == ["a", "nothing"]
+            assert result.scores.iou[1] == 0 and result.scores.object_score[1] == -1024 == result.masks[1].max()
+            assert result.scores.iou[0] > 0 and result.scores.object_score[0] > -1024
+
+
+def test_forms_of_masks(video_predictor, pictures):
+    with video_predictor.open_stream() as stream:
+        assert stream.step(pictures[0], output="bits").masks.shape == (0, 1, 90, 15)
+        stream.add_new_points_or_box("a", [[60, 40]], [1])
+        with pytest.raises(ValueError, match="output is 'rle'; expected one of"):
+            stream.step(pictures[1], output="rle")
+        assert stream.frame == 0
+        result = stream.step(pictures[1], output="low_res")
+        assert torch.equal(result.masks, result.scores.low_res_logits)
+        assert stream.step(pictures[2], output="bool").masks.dtype == torch.bool
+
+
+# ---- what is kept ----
+
+
+def test_memory_does_not_grow(video_predictor, pictures):
+    """Of thirty frames with two objects no more is known than of eighteen, on the device and off it."""
+    sizes = []
+    with video_predictor.open_stream() as stream:
+        stream.step(pictures[0])
+        for i in range(2):
+            stream.add_new_points_or_box(i, [[20 + 25 * i, 40]], [1])
+        for t in range(1, 30):
+            stream.step(pictures[t % FRAMES])
+            state = stream._opened()
+            known = [sum(len(entries) for entries in vars(o).values()) for o in state.objects.values()]
+            sizes.append((known, len(state.features.kept), state.bank.memories.data.shape[0]))
+    assert all(size == sizes[17] for size in sizes[17:])
+    assert sizes[17][0] == [1 + 16 + 1] * 2  # a conditioning frame, tracked ones, and how the last was reached
+
+
+def test_closing_frees_everything(video_predictor, pictures):
+    with video_predictor.open_stream() as stream:
+        stream.step(pictures[0])
+        stream.add_new_points_or_box("a", [[60, 40]], [1])
+        stream.step(pictures[1])
+        state = stream._opened()
+        parts = [weakref.ref(x) for x in (state, state.bank, state.features)]
+        assert "objects ['a']" in repr(stream)
+        del state
+    gc.collect()
+    assert all(part() is None for part in parts)
+    stream.close()
+    assert repr(stream) == "VideoStream(closed)"
+    for call in (lambda: stream.step(pictures[2]), lambda: stream.remove_object("a"), lambda: stream.obj_ids):
+        with pytest.raises(RuntimeError, match="the stream was closed"):
+            call()
+
+
+def test_nothing_is_encoded_without_objects(video_predictor, pictures, monkeypatch):
+    def encode(images):
+        raise AssertionError("a frame was encoded")
+
+    monkeypatch.setattr(video_predictor, "encode_image", encode)
+    with video_predictor.open_stream() as stream:
+        result = stream.step(pictures[0])
+    assert result.obj_ids == [] and result.masks.shape == (0, 1, 90, 120) and result.scores.iou.shape == (0,)
+    assert result.scores.low_res_logits.shape == (0, 1, SMALL // 4, SMALL // 4)
+
+
+# ---- wrong use ----
+
+
+def test_prompts_need_a_frame(video_predictor):
+    stream = video_predictor.open_stream()
+    for call in (
+        lambda: stream.add_new_points_or_box(1, [[3, 4]], [1]),
+        lambda: stream.add_new_mask(1, np.ones((4, 4))),
+        lambda: stream.clear_prompts(1),
+        lambda: stream.save("never"),
+    ):
+        with pytest.raises(RuntimeError, match=r"no frame yet: call step\(frame\) first"):
+            call()
+
+
+def test_wrong_numbers(video_predictor):
+    with pytest.raises(ValueError, match="num_frames is 0; expected 1 or more"):
+        video_predictor.open_stream(num_frames=0)
+    with pytest.raises(ValueError, match="num_frames is 1180591620717411303424; expected"):
+        video_predictor.open_stream(num_frames=2**70)
+    with pytest.raises(ValueError, match="max_cond_frames is 1; expected 2 or more"):
+        video_predictor.open_stream(max_cond_frames=1)
+    for name in ("num_frames", "max_cond_frames"):
+        with pytest.raises(TypeError, match="float"):
+            video_predictor.open_stream(**{name: 6.0})
+
+
+def test_an_object_that_lost_its_prompt(video_predictor, pictures):
+    with video_predictor.open_stream() as stream:
+        stream.step(pictures[0])
+        stream.add_new_points_or_box("a", [[60, 40]], [1])
+        stream.add_new_points_or_box("b", [[30, 40]], [1])
+        stream.clear_prompts("b")
+        with pytest.raises(RuntimeError, match="object 'b' has no points, box or mask"):
+            stream.step(pictures[1])
+        assert stream.frame == 0
+        assert stream.remove_object("b") == ["a"]
+        assert stream.step(pictures[1]).obj_ids == ["a"]
+        assert stream.remove_object("unknown") == ["a"]
+        with pytest.raises(RuntimeError, match="no object 'unknown'"):
+            stream.remove_object("unknown", strict=True)
+
+
+@pytest.mark.parametrize("bad", ["size", "dtype", "text", "missing", "model"])
+def test_a_call_that_fails_changes_nothing(video_predictor, pictures, bad, monkeypatch):
+    """Frames of another size, of no kind, and an error amid the tracking; the stream goes on with the same bits."""
+    frames = {
+        "size": (np.zeros((91, 120, 3), np.uint8), VideoError, "120x91 pixels, but the stream is 120x90"),
+        "dtype": (np.zeros((90, 120, 3), np.int64), VideoError, "frame 2: the image has dtype int64"),
+        "text": (object(), TypeError, "frame 2: expected an array"),
+        "missing": ("nowhere.jpg", FileNotFoundError, "nowhere.jpg"),
+        "model": (255 - pictures[2], MemoryError, "no room"),
+    }
+    frame, kind, message = frames[bad]
+    actions: Actions = {0: [("click", "a", 60, 1)]}
+    with video_predictor.open_stream() as stream:
+        expected = streamed(stream, pictures[:4], actions)
+    with video_predictor.open_stream() as stream:
+        actual = streamed(stream, pictures[:2], actions)
+        if bad == "model":
+            monkeypatch.setattr(video_predictor, "encode_memory", _no_room)
+        with pytest.raises(kind, match=message):
+            stream.step(frame)
+        monkeypatch.undo()
+        assert stream.frame == 1 and stream.video_size == (90, 120)
+        for t in (2, 3):
+            actual[t] = stream.step(pictures[t])[1:]
+    for t in range(4):
+        assert torch.equal(actual[t][1], expected[t][1])
+
+
+def _no_room(*args):
+    raise MemoryError("no room")
+
+
+PROMPTS_AFTERWARDS = {
+    "clear": lambda stream: stream.clear_prompts("a"),
+    "again": lambda stream: stream.add_new_points_or_box("a", [[50, 30]], [0]),
+    "new": lambda stream: stream.add_new_points_or_box("b", [[20, 70]], [1]),
+}
+
+
+@pytest.mark.parametrize("afterwards", PROMPTS_AFTERWARDS)
+def test_prompts_wait_for_a_step_that_succeeds(video_predictor, pictures, afterwards, monkeypatch):
+    """When it fails, a correction is still one that can be taken back, and the frame is still the current one."""
+    monkeypatch.setattr(video_predictor, "add_all_frames_to_correct_as_cond", True)
+    monkeypatch.setattr(video_predictor, "clear_non_cond_mem_around_input", True)
+    answers = []
+    for fails in (False, True):
+        with video_predictor.open_stream() as stream:
+            stream.step(pictures[0])
+            stream.add_new_points_or_box("a", [[60, 40]], [1])
+            for t in (1, 2):
+                stream.step(pictures[t])
+            stream.add_new_points_or_box("a", [[70, 50]], [0])
+            if fails:
+                with monkeypatch.context() as patch:
+                    patch.setattr(video_predictor, "_store", _no_room)
+                    with pytest.raises(MemoryError):
+                        stream.step(255 - pictures[3])
+            PROMPTS_AFTERWARDS[afterwards](stream)
+            answers.append(torch.cat([stream.step(pictures[t]).masks for t in (3, 4)]))
+    assert torch.equal(*answers)
+
+
+def test_a_prompt_that_fails_at_its_end(video_predictor, pictures, monkeypatch):
+    with video_predictor.open_stream() as stream:
+        stream.step(pictures[0])
+        monkeypatch.setattr("sam2fast.tracking.stream.TrackScores", None)
+        with pytest.raises(AttributeError):
+            stream.add_new_points_or_box("a", [[60, 40]], [1])
+        assert stream.obj_ids == []
+
+
+def test_the_class_is_what_open_stream_gives(video_predictor):
+    assert isinstance(video_predictor.open_stream(), VideoStream)
