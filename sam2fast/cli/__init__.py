@@ -7,7 +7,7 @@ import click
 
 from sam2fast import __version__
 
-VERBS = ("segment", "masks", "train", "demo", "synthesize")
+VERBS = ("segment", "masks", "track", "train", "demo", "synthesize")
 
 
 class _Verbs(click.Group):
@@ -27,9 +27,10 @@ class _NotesToStderr(logging.Handler):
 @click.version_option(__version__, prog_name="sam2fast")
 @click.pass_context
 def main(ctx: click.Context) -> None:
-    """SAM 2: masks of objects in pictures, from points, boxes and masks, or of everything.
+    """SAM 2: masks of objects in pictures and videos, from points, boxes and masks, or of everything.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the model's checkpoint is missing.
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the model's checkpoint is missing,
+    130 interrupted while tracking.
     """
     notes = _NotesToStderr(logging.WARNING)
     logger = logging.getLogger("sam2fast")

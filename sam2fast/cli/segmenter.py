@@ -83,19 +83,11 @@ class Segmenter:
             return _read(path)
 
     def read_mask(self, path: Path) -> MaskPrompt:
-        """A picture of a mask, of any size, as a prompt.
-
-        Foreground is what is brighter than half of the brightest pixel, so that 0 and 1, 0 and 255 and any palette do.
-
-        Raises:
-            UserError: there is no such picture, or it is black all over.
-        """
+        """A picture of a mask, of any size, as a prompt; raises as :func:`read_foreground`."""
         with self.stage("read image"):
-            brightness = _read(path).max(axis=2).astype(np.float32)
-            mask = brightness > brightness.max() / 2
+            mask = read_foreground(path)
             box = mask_box(mask)
-            if box is None:
-                raise UserError(f"the mask {path} is empty: all of its pixels are black")
+            assert box is not None
             height, width = mask.shape
             bounds = Box(box[0] / width, box[1] / height, (box[2] + 1) / width, (box[3] + 1) / height)
             size = self._predictor.model.sam_prompt_encoder.mask_input_size
@@ -142,6 +134,21 @@ def mask_box(mask: np.ndarray) -> list[int] | None:
     """First and last column and row of ``mask (H, W)`` as [x0, y0, x1, y1], both inclusive; none if it is empty."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return [int(v) for v in (columns[0], rows[0], columns[-1], rows[-1])] if len(columns) else None
+
+
+def read_foreground(path: Path) -> np.ndarray:
+    """A picture of a mask as bool ``(H, W)``.
+
+    Foreground is what is brighter than half of the brightest pixel, so that 0 and 1, 0 and 255 and any palette do.
+
+    Raises:
+        UserError: there is no such picture, or it is black all over.
+    """
+    brightness = _read(path).max(axis=2).astype(np.float32)
+    mask = brightness > brightness.max() / 2
+    if not mask.any():
+        raise UserError(f"the mask {path} is empty: all of its pixels are black")
+    return mask
 
 
 def _read(path: Path) -> np.ndarray:

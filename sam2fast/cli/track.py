@@ -1,0 +1,170 @@
+"""``sam2fast track``: objects through a video."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sam2fast.cli.errors import UserError
+from sam2fast.cli.model_choice import choose_model
+from sam2fast.cli.options import model_options, out_option
+from sam2fast.cli.track_prompts import (
+    MaskType,
+    PointType,
+    TrackBoxType,
+    TrackPrompt,
+    merge_prompts,
+    objects_of,
+    read_prompt_file,
+)
+from sam2fast.cli.track_video import VideoSource
+
+FORMATS = ("json", "png", "overlay", "coco")
+DEFAULT_FORMATS = ("json", "overlay")
+MOST_OBJECTS_OF_PALETTE = 255
+INTERRUPTED = 130
+
+
+class TrackFormatsType(click.ParamType):
+    """Some of the formats, separated by commas."""
+
+    name = ",".join(FORMATS)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Reads the formats; anything else is a usage error."""
+        if isinstance(value, tuple):
+            return value
+        asked = [part.strip() for part in value.split(",")]
+        for name in asked:
+            if name not in FORMATS:
+                self.fail(f"no format {name!r}; expected any of {self.name}", param, ctx)
+        return tuple(name for name in FORMATS if name in asked)
+
+
+@click.command()
+@click.argument("video")
+@click.option(
+    "--point",
+    "points",
+    multiple=True,
+    type=PointType(),
+    help="A click on a frame; OBJ is a number or a name, LABEL 0 is not the object. Repeatable.",
+)
+@click.option("--box", "boxes", multiple=True, type=TrackBoxType(), help="A box around an object. Repeatable.")
+@click.option(
+    "--mask",
+    "masks",
+    multiple=True,
+    type=MaskType(),
+    help="An object's mask: a picture of the video's size, bright where the object is. Repeatable.",
+)
+@click.option(
+    "--prompts",
+    "prompt_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help='The same as JSON: {"prompts": [{"frame": 0, "object": 1, "points": [[X, Y]], "labels": [1], '
+    '"box": [X0, Y0, X1, Y1]}, {"frame": 9, "object": "dog", "mask": "dog.png"}]}. Repeatable.',
+)
+@model_options
+@click.option("--reverse", is_flag=True, help="Then also backwards, from the first prompted frame to the beginning.")
+@click.option("--start", type=click.IntRange(0), metavar="FRAME", show_default="0", help="The first frame that counts.")
+@click.option("--end", type=click.IntRange(0), metavar="FRAME", show_default="the video's", help="The last one.")
+@click.option(
+    "--stream",
+    is_flag=True,
+    help="Read the video once, in order, in constant memory; cameras and URLs can only be read so.",
+)
+@click.option("--max-frames", type=click.IntRange(1), help="With --stream: stop after so many.")
+@click.option(
+    "--format",
+    "formats",
+    type=TrackFormatsType(),
+    metavar=",".join(FORMATS),
+    default=DEFAULT_FORMATS,
+    show_default=",".join(DEFAULT_FORMATS),
+    help="What to write, separated by commas; masks.jsonl always is.",
+)
+@click.option("--show-ids", is_flag=True, help="Write each object's id beside it in the overlay.")
+@click.option("--overwrite", is_flag=True, help="Remove what another run has left in the output folder.")
+@click.option("--progress", is_flag=True, help="A bar on stderr also where that is no terminal.")
+@out_option("out/track")
+@click.pass_context
+def track(
+    ctx: click.Context,
+    video: str,
+    points: Sequence[TrackPrompt],
+    boxes: Sequence[TrackPrompt],
+    masks: Sequence[TrackPrompt],
+    prompt_files: Sequence[Path],
+    model: str | None,
+    checkpoint: Path | None,
+    device: str,
+    dtype: str,
+    reverse: bool,
+    start: int | None,
+    end: int | None,
+    stream: bool,
+    max_frames: int | None,
+    formats: tuple[str, ...],
+    show_ids: bool,
+    overwrite: bool,
+    progress: bool,
+    out: Path,
+) -> None:
+    """Track objects through a VIDEO, from clicks, boxes and masks on any of its frames.
+
+    VIDEO is a file, a folder of pictures, and with --stream also a URL or camera:0. Frames count from 0, coordinates
+    are pixels of the video. All points and the box of an object on one frame are one prompt. Tracking begins with
+    the first prompted frame.
+
+    \b
+    Writes to the output folder
+      masks.jsonl  a line of JSON for each frame: run lengths, areas, boxes and scores of all objects
+      track.json   what was asked, and how far it got
+      overlay.mp4  the masks in colour on the video
+      masks/       with --format png: palette pictures, 1 for the first object, 2 for the second, ...
+      masks.json   with --format coco: all of it in COCO's format for videos
+
+    Ctrl-C leaves all that was done. The same command again goes on where it stopped, and makes missing formats.
+    """
+    source = VideoSource.parse(video)
+    _check_usage(source, reverse, start, end, stream, max_frames)
+    parts = [*points, *boxes, *masks, *(prompt for file in prompt_files for prompt in read_prompt_file(file))]
+    prompts = merge_prompts(parts, each_shows_object=not stream)
+    if "png" in formats and len(objects_of(prompts)) > MOST_OBJECTS_OF_PALETTE:
+        raise click.UsageError(
+            f"{len(objects_of(prompts))} objects, but a palette picture has room for {MOST_OBJECTS_OF_PALETTE}; "
+            "leave out --format png"
+        )
+    for prompt in prompts:
+        if prompt.mask is not None and not prompt.mask.is_file():
+            raise UserError(f"{prompt}: no file {str(prompt.mask)!r}")
+    source.check_out(out)
+    choice = choose_model(model, checkpoint)
+
+    from sam2fast.cli.track_session import Request, run
+
+    first = start or 0
+    try:
+        request = Request(source, prompts, first, end, reverse, stream, max_frames, formats, show_ids, progress)
+        code = run(request, choice, device, dtype, out, overwrite)
+    except KeyboardInterrupt:
+        click.echo("sam2fast: interrupted; the same command again goes on", err=True)
+        code = INTERRUPTED
+    ctx.exit(code)
+
+
+def _check_usage(
+    source: VideoSource, reverse: bool, start: int | None, end: int | None, stream: bool, max_frames: int | None
+) -> None:
+    if source.is_live and not stream:
+        raise click.UsageError(f"{source.name} can only be read once, in order; give --stream")
+    if stream and reverse:
+        raise click.UsageError("--reverse needs the whole video, --stream reads it once; give one of them")
+    if max_frames is not None and not stream:
+        raise click.UsageError("--max-frames goes with --stream; to stop early otherwise, give --end")
+    if start is not None and end is not None and start > end:
+        raise click.UsageError(f"--start {start} lies after --end {end}")

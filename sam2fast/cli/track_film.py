@@ -1,0 +1,101 @@
+"""A film written frame by frame, which appears when it is finished."""
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from sam2fast.cli.errors import one_line
+
+# H.264, the best first; without x264 FFmpeg has others on some machines.
+ENCODERS = {"libx264": {"preset": "veryfast", "crf": "20"}, "libopenh264": {"b": "4000000"}}
+TICK = Fraction(1, 90_000)  # of a second; the usual unit, in which most rates are whole numbers
+BT601, LIMITED_RANGE = 5, 1  # as FFmpeg numbers them
+DEFAULT_RATE = 25.0  # of folders of pictures
+
+
+class NoEncoderError(RuntimeError):
+    """No film can be written on this machine; the message says why."""
+
+
+class Film:
+    """An MP4 file with H.264 and yuv420p, of any size; odd sides get one more row or column.
+
+    Args:
+        path: where it appears.
+        rate: frames per second, for frames that have no times.
+
+    Raises:
+        NoEncoderError: PyAV is not installed, or has no encoder for H.264.
+    """
+
+    def __init__(self, path: Path, height: int, width: int, rate: float | None) -> None:
+        try:
+            import av
+            from av.error import FFmpegError
+            from av.video.stream import VideoStream
+        except ImportError as error:
+            raise NoEncoderError("PyAV is not installed: pip install 'sam2fast[video]'") from error
+        name = next((name for name in ENCODERS if name in av.codecs_available), None)
+        if name is None:
+            raise NoEncoderError("this PyAV has no encoder for H.264")
+        self._path, self._partial = path, path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._rate = rate or DEFAULT_RATE
+        self._padding = ((0, height % 2), (0, width % 2), (0, 0))
+        self._first, self._last, self._count = 0.0, -1, 0
+        self._failures = OSError, FFmpegError
+        with one_line(*self._failures):
+            self._container = av.open(str(self._partial.absolute()), "w", format="mp4")
+            whole_rate = Fraction(self._rate).limit_denominator(1001)
+            stream = self._container.add_stream(name, rate=whole_rate, options=dict(ENCODERS[name]))
+        assert isinstance(stream, VideoStream)
+        self._stream = stream
+        stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+        stream.codec_context.time_base = TICK
+        # How PyAV turns RGB into YUV; without saying so, players take large films for BT.709.
+        stream.codec_context.colorspace, stream.codec_context.color_range = BT601, LIMITED_RANGE
+        self._frame_from = av.VideoFrame.from_ndarray
+
+    def add(self, picture: np.ndarray, time: float | None) -> None:
+        """Adds a frame.
+
+        Args:
+            picture: ``(H, W, 3)`` uint8.
+            time: in seconds, when it is shown; the first one's is taken for the beginning.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        if self._padding != ((0, 0), (0, 0), (0, 0)):
+            picture = np.pad(picture, self._padding, mode="edge")
+        seconds = self._count / self._rate if time is None else time
+        if self._count == 0:
+            self._first = seconds
+        self._last = max(round((seconds - self._first) / TICK), self._last + 1)
+        self._count += 1
+        frame = self._frame_from(picture, format="rgb24")
+        frame.pts, frame.time_base = self._last, TICK
+        with one_line(*self._failures):
+            self._container.mux(self._stream.encode(frame))
+
+    def finish(self) -> None:
+        """Makes the film appear, if it has any frames.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        try:
+            with one_line(*self._failures):
+                if self._count:
+                    self._container.mux(self._stream.encode())
+                self._container.close()
+                if self._count:
+                    os.replace(self._partial, self._path)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Leaves nothing behind, unless the film has appeared."""
+        self._container.close()
+        self._partial.unlink(missing_ok=True)

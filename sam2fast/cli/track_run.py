@@ -1,0 +1,151 @@
+"""Tracks frame after frame, and records each when it is done."""
+
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.cli.errors import one_line
+from sam2fast.cli.model_choice import ModelChoice
+from sam2fast.cli.track_film import Film
+from sam2fast.cli.track_folder import RunFolder
+from sam2fast.cli.track_outputs import FrameDrawing
+from sam2fast.cli.track_passes import Passes
+from sam2fast.cli.track_record import as_line, frame_record
+from sam2fast.cli.track_video import digest_of_ends
+from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.video_io import VideoError
+
+SECONDS_BETWEEN_CHECKPOINTS = 30.0
+STDERR = 2
+
+
+def load_predictor(choice: ModelChoice, device: str, dtype: str) -> tuple[SAM2VideoPredictor, dict[str, Any]]:
+    """The model, and what tells it from another one.
+
+    Raises:
+        UserError: checkpoint, configuration, device or dtype cannot be used.
+    """
+    config = Path(choice.config)
+    with one_line(OSError, ValueError, RuntimeError, ImportError):
+        predictor = build_sam2_video_predictor(
+            choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype)
+        )
+        facts = {
+            "config": digest_of_ends(config) if config.is_file() else choice.config,
+            "weights": digest_of_ends(choice.checkpoint),
+            "device": str(predictor.device),
+            "dtype": dtype,
+        }
+    return predictor, facts
+
+
+@dataclass
+class LiveFilm:
+    """The film of a video that cannot be read again, drawn while it is tracked."""
+
+    film: Film
+    drawing: FrameDrawing
+
+
+@dataclass
+class Outcome:
+    """How tracking ended."""
+
+    frames: int = 0  # tracked by this process
+    seconds: float = 0.0
+    stopped: int | None = None  # the signal that ended it
+    failure: str | None = None  # what was wrong with the video
+
+
+def track(
+    predictor: SAM2VideoPredictor,
+    passes: Passes,
+    folder: RunFolder,
+    goes_on: bool,
+    film: LiveFilm | None,
+    progress: bool,
+) -> Outcome:
+    """Records all frames that are left, or those before the video breaks or a signal comes.
+
+    Args:
+        goes_on: another run may go on where this one is interrupted; otherwise that is the end.
+        film: what is drawn on the way, which is finished in any case.
+        progress: show a bar even if stderr is no terminal.
+
+    Raises:
+        UserError: a file cannot be written, or the model's numbers are not finite. What was recorded stays.
+    """
+    outcome, begun, saved = Outcome(), time.monotonic(), time.monotonic()
+    frames = iter(passes)
+    try:
+        with (
+            folder.recording(),
+            _Signals() as signals,
+            tqdm(total=passes.total, initial=folder.done, desc="frames", disable=False if progress else None) as bar,
+        ):
+            while True:
+                try:
+                    found = next(frames, None)
+                except (VideoError, torch.OutOfMemoryError) as error:
+                    outcome.failure = " ".join(str(error).split())
+                    break
+                if found is None:
+                    break
+                record = None
+                if found.ids:
+                    record = frame_record(found.frame, found.time, found.ids, found.masks, found.scores, passes.size)
+                    folder.append(as_line(record))
+                    outcome.frames += 1
+                    bar.update()
+                if film is not None and found.rgb is not None:
+                    picture = found.rgb if record is None else film.drawing.draw(found.rgb, record)
+                    film.film.add(picture, found.time)
+                if signals.received is not None:
+                    outcome.stopped = signals.received
+                    break
+                if goes_on and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                    folder.checkpoint(passes.save)
+                    saved = time.monotonic()
+            outcome.seconds = time.monotonic() - begun
+            if goes_on and (outcome.stopped is not None or outcome.failure is not None):
+                folder.checkpoint(passes.save)
+            else:
+                folder.finish()
+    finally:
+        if film is not None:
+            film.film.finish()
+    return outcome
+
+
+class _Signals:
+    """Inside, Ctrl-C and SIGTERM are noted rather than obeyed; the second time they act as usual."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Signals":
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.received = number
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        # Not by Python's own stderr, which may be amid a write.
+        with suppress(OSError):
+            os.write(STDERR, b"\nsam2fast: stopping after this frame\n")

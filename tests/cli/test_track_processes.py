@@ -1,0 +1,119 @@
+"""``sam2fast track`` as a process that is interrupted, killed, and started again."""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import click.testing
+import pytest
+import torch
+import track_films
+
+from sam2fast.cli import main
+from sam2fast.video_results import read_masks
+
+FRAMES = 16
+# The installed command but for the time between checkpoints, so that a film of seconds has some.
+COMMAND = """
+import sam2fast.cli.track_run as track_run
+track_run.SECONDS_BETWEEN_CHECKPOINTS = 0.2
+from sam2fast.cli import main
+main(prog_name="sam2fast")
+"""
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    return track_films.write_film(tmp_path_factory.mktemp("film") / "film.mp4", track_films.pictures(FRAMES))
+
+
+def arguments_for(film, out, *options):
+    x0, y0, x1, y1 = track_films.square_at(0)
+    box = f"0,1,{x0},{y0},{x1},{y1}"
+    return ["track", str(film), "--box", box, "--model", "nano", "--device", "cpu", "--out", str(out), *options]
+
+
+def run_here(film, out, *options):
+    """The same command in this process, to its end."""
+    result = click.testing.CliRunner().invoke(main, arguments_for(film, out, *options))
+    assert result.exit_code == 0 and result.stderr == ""
+    return result.stdout
+
+
+def start(film, out, *options):
+    # A test run in the background of a shell has its interrupts ignored, and hands that on.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on it
+    command = [sys.executable, "-c", COMMAND, *arguments_for(film, out, *options)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heed
+    )
+
+
+def wait_for(process, condition):
+    deadline = time.monotonic() + 100
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def has_checkpoint(out):
+    return (out / "track.json").exists() and json.loads((out / "track.json").read_text())["done"] > 0
+
+
+@pytest.fixture(scope="module")
+def whole(film, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "out"
+    assert f"{FRAMES} frames tracked" in run_here(film, out, "--format", "json")
+    return (out / "masks.jsonl").read_bytes()
+
+
+def test_interrupted_command(film, whole, tmp_path):
+    out = tmp_path / "out"
+    process = start(film, out)
+    wait_for(process, lambda: (out / "masks.jsonl").exists() and (out / "masks.jsonl").stat().st_size > 0)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in stderr and "the same command again goes on" in stderr
+    done = json.loads((out / "track.json").read_text())["done"]
+    assert 1 <= done < FRAMES and len(list(read_masks(out / "masks.jsonl"))) == done
+    assert len(track_films.decoded(out / "overlay.mp4")[0]) == done
+    assert not any(name.endswith(".part") for name in os.listdir(out))
+    assert f"{FRAMES - done} frames tracked" in run_here(film, out)
+    assert (out / "masks.jsonl").read_bytes() == whole
+
+
+def test_killed_command(film, whole, tmp_path):
+    out = tmp_path / "out"
+    process = start(film, out, "--format", "json")
+    wait_for(process, lambda: has_checkpoint(out))
+    process.kill()
+    process.communicate(timeout=60)
+    assert len(list(read_masks(out / "masks.jsonl"))) >= 1  # whole lines, whatever else there is
+    stdout = run_here(film, out, "--format", "json")
+    assert f"{FRAMES} in all" in stdout and f"{FRAMES} frames tracked" not in stdout
+    assert (out / "masks.jsonl").read_bytes() == whole
+    assert sorted(os.listdir(out)) == ["masks.jsonl", "track.json"]
+
+
+def test_help_and_usage_errors_need_no_torch(tmp_path):
+    (tmp_path / "film.mp4").write_text("no film")
+    code = """
+import sys
+from sam2fast.cli import main
+for arguments in (["--help"], ["film.mp4", "--format", "x"], ["film.mp4"], ["nowhere.mp4", "--point", "0,1,2,3"]):
+    try:
+        main(["track", *arguments], prog_name="sam2fast")
+    except SystemExit as stop:
+        print("exit", stop.code)
+assert "torch" not in sys.modules and "numpy" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    exits = [line for line in done.stdout.splitlines() if line.startswith("exit")]
+    assert exits == ["exit 0", "exit 2", "exit 2", "exit 1"]
+    assert "masks.jsonl" in done.stdout

@@ -1,0 +1,114 @@
+"""``sam2fast track`` in the tests' own process, with a model that is quick, and prompts for :mod:`track_films`."""
+
+import contextlib
+import functools
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click.testing
+import pytest
+import torch
+import track_films
+
+from sam2fast import nano
+from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.cli import main, track_run
+from sam2fast.config import shipped_configs
+from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.video_results.record import read_lines
+
+_load_once = functools.cache(build_sam2_video_predictor)
+
+
+class QuickTrack:
+    """Runs the command with nano at a quarter of its pixels, which looks back six frames rather than fifteen.
+
+    So films may be short. The model is loaded once.
+
+    Args:
+        folder: for its configuration.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        text = shipped_configs()["nano/sam2fast_nano"].read_text()
+        assert "image_size: 256" in text and "max_obj_ptrs_in_encoder" not in text
+        self._config = str(folder / "quick.yaml")
+        Path(self._config).write_text(text.replace("image_size: 256", "image_size: 128\n  max_obj_ptrs_in_encoder: 4"))
+
+    def __call__(self, *arguments: Any) -> click.testing.Result:
+        options = ["--model", self._config, "--checkpoint", nano.WEIGHTS, "--device", "cpu"]
+        result = click.testing.CliRunner().invoke(main, ["track", *map(str, [*arguments, *options])])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    @property
+    def predictor(self) -> SAM2VideoPredictor:
+        """The one that the command uses."""
+        return _load_once(self._config, nano.WEIGHTS, device="cpu", dtype=torch.float32)
+
+
+@contextlib.contextmanager
+def quick_track(folder: Path) -> Iterator[QuickTrack]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(track_run, "build_sam2_video_predictor", _load_once)
+        yield QuickTrack(folder)
+
+
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def interrupt_after(patch: pytest.MonkeyPatch, count: int, act: Callable[[], None] = press_ctrl_c) -> None:
+    """Makes ``act`` happen while so many frames of this process are being recorded."""
+    original, calls = track_run.frame_record, []
+
+    def record(*arguments: Any) -> dict[str, Any]:
+        calls.append(arguments)
+        if len(calls) == count:
+            act()
+        return original(*arguments)
+
+    patch.setattr(track_run, "frame_record", record)
+
+
+# ---- prompts ----
+
+
+def middle_of_square(frame: int) -> tuple[float, float]:
+    x0, y0, x1, y1 = track_films.square_at(frame)
+    return (x0 + x1) / 2, (y0 + y1) / 2
+
+
+def box_of_disc(frame: int) -> tuple[int, int, int, int]:
+    x, y, radius = track_films.disc_at(frame)
+    return x - radius, y - radius, x + radius + 1, y + radius + 1
+
+
+def text(*values: Any) -> str:
+    return ",".join(map(str, values))
+
+
+FRAMES, FIRST, LATER = 20, 8, 14
+# Two objects, first shown amid the film, and one of them once more.
+PROMPTS = [
+    *("--point", text(FIRST, 1, *middle_of_square(FIRST))),
+    *("--box", text(FIRST, "disc", *box_of_disc(FIRST))),
+    *("--point", text(LATER, 1, *middle_of_square(LATER))),
+]
+ONE = ["--point", text(0, 1, *middle_of_square(0))]
+
+
+# ---- results ----
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def lines_of(folder: Path) -> dict[int, dict[str, Any]]:
+    """The record by frame, in its order."""
+    return {line["frame"]: line for line in read_lines(folder / "masks.jsonl")}
