@@ -8,6 +8,8 @@ import pytest
 import torch
 from video import Session, clip, jpeg_folder, snapshot
 
+from sam2fast.video_io import VideoError
+
 NAN = [[float("nan"), 1.0]]
 WRONG_CALLS: dict[str, tuple[Callable[[Any, Any], Any], type[Exception], str]] = {
     "frame beyond the end": (
@@ -224,3 +226,18 @@ def test_a_failed_preflight_changes_nothing(tracked, monkeypatch):
             tracked.predictor.propagate_in_video_preflight(tracked.state)
     assert snapshot(tracked.state) == before
     tracked.propagate()
+
+
+def test_a_video_that_ends_too_early(video_predictor, video):
+    """All there is is tracked, and then it is said; who asked for no more, or goes backwards, is not bothered."""
+    s = Session(video_predictor, video)
+    s.points(0, 1, (60, 40, 1))
+    s.state.frames.truncated = "the film ends after frame 7, but says it has 9 frames"
+    with pytest.raises(VideoError, match="says it has 9 frames"):
+        s.propagate()
+    assert [r.frame for r in s.records[1:]] == list(range(8))
+    with pytest.raises(VideoError, match="says it has 9 frames"):
+        s.propagate(start_frame_idx=6, max_frame_num_to_track=2)
+    s.propagate(start_frame_idx=6, max_frame_num_to_track=1)
+    s.propagate(start_frame_idx=7, max_frame_num_to_track=1, reverse=True)
+    assert [r.frame for r in s.records[-4:]] == [6, 7, 7, 6]
