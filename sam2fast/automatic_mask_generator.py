@@ -31,6 +31,7 @@ from sam2fast.kernels.mask_ops import mask_statistics
 from sam2fast.kernels.nms import box_nms
 from sam2fast.mask_candidates import Candidates, Crop, Shortlist, encode
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.prompt_batches import prompts_per_call
 from sam2fast.rle import UncompressedRLE
 from sam2fast.sam2_image_predictor import LOGIT_LIMIT, SAM2ImagePredictor
 from sam2fast.transforms import ImageLike, to_pixels
@@ -42,13 +43,6 @@ OUTPUT_MODES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "coco_rle": coco_encode_rle,
 }
 Progress = bool | Callable[[int, int], Any]
-
-# Prompts that the decoder answers together on the CPU, several of its own groups: more only hold more logits.
-CPU_PROMPTS = 16
-# The decoder's working memory for one prompt, at most, in copies of the image embedding in fp32.
-EMBEDDINGS_PER_PROMPT = 16
-# Share of a GPU's free memory that the decoder may take.
-MEMORY_SHARE = 0.7
 
 
 class SAM2AutomaticMaskGenerator:
@@ -435,19 +429,6 @@ class SAM2AutomaticMaskGenerator:
     def _overridden(self, name: str) -> bool:
         """Whether a subclass, or somebody's assignment, has put a method of their own in place of this one."""
         return getattr(getattr(self, name), "__func__", None) is not getattr(SAM2AutomaticMaskGenerator, name)
-
-
-def prompts_per_call(limit: int, model: SAM2Base) -> int:
-    """How many prompts the decoder should answer together: at most ``limit``, and what fits into free GPU memory."""
-    device = model.device
-    if device.type == "cpu":
-        return min(limit, CPU_PROMPTS)
-    if device.type != "cuda":
-        return limit
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    free = MEMORY_SHARE * (torch.cuda.mem_get_info(device)[0] + cached)
-    embedding = 4 * model.hidden_dim * model.sam_image_embedding_size**2
-    return max(1, min(limit, int(free / (EMBEDDINGS_PER_PROMPT * embedding))))
 
 
 def _mask_data(found: Candidates, rles: list[UncompressedRLE]) -> MaskData:

@@ -13,7 +13,7 @@ import torch
 from painted_model import SIDE, PaintedModel, generator
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator as OfficialGenerator
 
-from sam2fast import amg, automatic_mask_generator, mask_candidates
+from sam2fast import amg, automatic_mask_generator, mask_candidates, prompt_batches
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
 GRID = {"points_per_side": 6}
@@ -55,7 +55,7 @@ IMAGES = {"landscape": (150, 200), "odd": (233, 97)}
 @pytest.fixture(autouse=True)
 def whole_batches(monkeypatch):
     """As many points together as the caller allows, whatever is best for this device."""
-    monkeypatch.setattr(automatic_mask_generator, "CPU_PROMPTS", 1000)
+    monkeypatch.setattr(prompt_batches, "CPU_PROMPTS", 1000)
 
 
 def image(height: int, width: int) -> np.ndarray:
@@ -251,7 +251,7 @@ def test_the_device_bounds_the_decoder_too(monkeypatch):
     _, ours = pair(LOOSE | {"use_m2m": True})
     expected = ours.generate(image(60, 80))
     ours.predictor.model.calls.clear()
-    monkeypatch.setattr(automatic_mask_generator, "CPU_PROMPTS", 5)
+    monkeypatch.setattr(prompt_batches, "CPU_PROMPTS", 5)
     assert_same_records(expected, ours.generate(image(60, 80)))
     assert max(ours.predictor.model.calls) == 5
 
