@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -45,6 +43,9 @@ def save(state: PackedState, file: str | Path) -> None:
     Raises:
         OSError: the file cannot be written; nothing is left behind.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     facts, target = json.dumps(state.facts), Path(file)
     if target.is_dir():
         raise IsADirectoryError(f"the state cannot be written to {str(target)!r}, which is a folder")
@@ -70,6 +71,8 @@ def read(file: str | Path) -> PackedState:
         FileNotFoundError: there is no such file.
         StateError: it is no saved state, or is damaged.
     """
+    from safetensors import SafetensorError, safe_open
+
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"no saved state {str(path)!r}")

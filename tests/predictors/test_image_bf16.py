@@ -13,7 +13,7 @@ from sam2fast import SAM2ImagePredictor, build_sam2
 from sam2fast.testing import relative_error
 
 SLACK = 2.0
-SIZES = ["sam2.1_t", "sam2.1_b+", pytest.param("sam2.1_l", marks=pytest.mark.slow)]
+SIZES = ["sam2.1_t", *(pytest.param(size, marks=pytest.mark.slow) for size in ("sam2.1_b+", "sam2.1_l"))]
 PROMPTS = {
     "point": {"point_coords": np.array([[310.0, 240.0]]), "point_labels": np.array([1])},
     "points": {"point_coords": np.array([[310.0, 240.0], [90.0, 500.0]]), "point_labels": np.array([1, 0])},
