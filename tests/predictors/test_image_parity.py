@@ -50,11 +50,10 @@ PROMPTS = {
 
 
 class Pair(NamedTuple):
-    """Both predictors with the same image set, and how far the official one is from itself."""
+    """Both predictors with the same image set."""
 
     official: Any
     ours: SAM2ImagePredictor
-    self_error: float
 
 
 def features(predictor: Any) -> list[torch.Tensor]:
@@ -76,14 +75,16 @@ def pair(request) -> Pair:
         predictor(model)
         for predictor, model in zip((OfficialPredictor, SAM2ImagePredictor), build_pair(request.param), strict=True)
     )
-    changed = with_own_attention(official, picture())
+    official.set_image(picture())
     ours.set_image(picture())
-    return Pair(official, ours, max(map(relative_error, features(official), changed)))
+    return Pair(official, ours)
 
 
+@pytest.mark.slow
 def test_case_is_tame(pair):
-    """Were the oracle not far closer to itself than the tolerance, the comparisons would mean nothing."""
-    assert pair.self_error < TOLERANCE / 3
+    """Were the oracle not far closer to itself than the tolerance, a failure of the comparisons would mean nothing."""
+    changed = with_own_attention(pair.official, picture())
+    assert max(map(relative_error, features(pair.official), changed)) < TOLERANCE / 3
 
 
 def test_image_features(pair):

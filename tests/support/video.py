@@ -140,14 +140,19 @@ def run(predictor: Any, video: Path, scenario: Scenario, **init: Any) -> list[Re
     return session.records
 
 
-def run_official(predictor: Any, video: Path, scenario: Scenario) -> list[Record]:
+def run_official(predictor: Any, video: Path, scenario: Scenario, *, check_itself: bool = True) -> list[Record]:
     """The official answers, after showing that they do not hang on the order of sums.
+
+    Args:
+        check_itself: False leaves that out, where another test has it: a comparison that passes is none the worse.
 
     Raises:
         AssertionError: they do; the case says nothing, and must be drawn again with another seed.
     """
     with float32_memory():
         records = run(predictor, video, scenario)
+        if not check_itself:
+            return records
         with oracle.written_out_attention():
             again = run(predictor, video, scenario)
     error = worst(records, again)
