@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -11,28 +10,12 @@ from sam2fast import nano
 from sam2fast.cli.errors import UserError
 from sam2fast.cli.files import check_files, list_images, make_folder, mask_files
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import model_options, out_option
+from sam2fast.cli.options import FormatsType, model_options, out_option
 
 FORMATS = ("json", "layers", "overlay")
 SHARE = click.FloatRange(0, 1)
 # Of the predicted IoU and of the stability: the generator's own, and lower ones for nano, which trusts itself less.
 THRESHOLDS, THRESHOLDS_OF_NANO = (0.8, 0.95), (0.5, 0.7)
-
-
-class FormatsType(click.ParamType):
-    """Some of the formats, separated by commas."""
-
-    name = ",".join(FORMATS)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Reads the formats; anything else is a usage error."""
-        if isinstance(value, tuple):
-            return value
-        asked = [part.strip() for part in value.split(",")]
-        for name in asked:
-            if name not in FORMATS:
-                self.fail(f"no format {name!r}; expected any of {self.name}", param, ctx)
-        return tuple(name for name in FORMATS if name in asked)
 
 
 @click.command()
@@ -98,7 +81,7 @@ class FormatsType(click.ParamType):
 @click.option(
     "--format",
     "formats",
-    type=FormatsType(),
+    type=FormatsType(FORMATS),
     metavar=",".join(FORMATS),
     default=FORMATS,
     show_default=",".join(FORMATS),

@@ -1,6 +1,6 @@
 """Options that several verbs have."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +27,24 @@ _MODEL_OPTIONS = (
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
     click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="To compute in."),
 )
+
+
+class FormatsType(click.ParamType):
+    """Some of the formats of a verb, separated by commas."""
+
+    def __init__(self, formats: Sequence[str]) -> None:
+        self.formats = formats
+        self.name = ",".join(formats)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Reads the formats; anything else is a usage error."""
+        if isinstance(value, tuple):
+            return value
+        asked = [part.strip() for part in value.split(",")]
+        for name in asked:
+            if name not in self.formats:
+                self.fail(f"no format {name!r}; expected any of {self.name}", param, ctx)
+        return tuple(name for name in self.formats if name in asked)
 
 
 def model_options(command: Command) -> Command:

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
 from sam2fast.cli.errors import UserError
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import model_options, out_option
+from sam2fast.cli.options import FormatsType, model_options, out_option
 from sam2fast.cli.track_prompts import (
     MaskType,
     PointType,
@@ -24,22 +23,6 @@ FORMATS = ("json", "png", "overlay", "coco")
 DEFAULT_FORMATS = ("json", "overlay")
 MOST_OBJECTS_OF_PALETTE = 255
 INTERRUPTED = 130
-
-
-class TrackFormatsType(click.ParamType):
-    """Some of the formats, separated by commas."""
-
-    name = ",".join(FORMATS)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Reads the formats; anything else is a usage error."""
-        if isinstance(value, tuple):
-            return value
-        asked = [part.strip() for part in value.split(",")]
-        for name in asked:
-            if name not in FORMATS:
-                self.fail(f"no format {name!r}; expected any of {self.name}", param, ctx)
-        return tuple(name for name in FORMATS if name in asked)
 
 
 @click.command()
@@ -81,7 +64,7 @@ class TrackFormatsType(click.ParamType):
 @click.option(
     "--format",
     "formats",
-    type=TrackFormatsType(),
+    type=FormatsType(FORMATS),
     metavar=",".join(FORMATS),
     default=DEFAULT_FORMATS,
     show_default=",".join(DEFAULT_FORMATS),
