@@ -2,8 +2,9 @@ import functools
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click.testing
 import numpy as np
@@ -101,3 +102,21 @@ def picture(tmp_path):
         return path
 
     return make
+
+
+@pytest.fixture(scope="module")
+def track(tmp_path_factory) -> Iterator[Any]:
+    """``sam2fast track`` as a function, with the embedded model loaded once."""
+    from track_runs import quick_track
+
+    with quick_track(tmp_path_factory.mktemp("model")) as command:
+        yield command
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory) -> Path:
+    """A short film of a disc and a square."""
+    import track_films
+    from track_runs import FRAMES
+
+    return track_films.write_film(tmp_path_factory.mktemp("film") / "film.mp4", track_films.pictures(FRAMES))

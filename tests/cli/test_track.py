@@ -18,7 +18,6 @@ from track_runs import (
     lines_of,
     middle_of_square,
     names,
-    quick_track,
     text,
 )
 
@@ -26,17 +25,6 @@ from sam2fast.cli import track_film
 from sam2fast.cli.track_outputs import FrameDrawing
 from sam2fast.training.data.synthetic.davis import palette
 from sam2fast.video_results import read_masks
-
-
-@pytest.fixture(scope="module")
-def track(tmp_path_factory):
-    with quick_track(tmp_path_factory.mktemp("model")) as command:
-        yield command
-
-
-@pytest.fixture(scope="module")
-def film(tmp_path_factory):
-    return track_films.write_film(tmp_path_factory.mktemp("film") / "film.mp4", track_films.pictures(FRAMES))
 
 
 @pytest.fixture(scope="module")

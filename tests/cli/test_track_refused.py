@@ -8,23 +8,10 @@ import pytest
 import track_films
 from PIL import Image
 from track_runs import (
-    FRAMES,
     ONE,
-    quick_track,
 )
 
 from sam2fast.cli import main, track_run
-
-
-@pytest.fixture(scope="module")
-def track(tmp_path_factory):
-    with quick_track(tmp_path_factory.mktemp("model")) as command:
-        yield command
-
-
-@pytest.fixture(scope="module")
-def film(tmp_path_factory):
-    return track_films.write_film(tmp_path_factory.mktemp("film") / "film.mp4", track_films.pictures(FRAMES))
 
 
 @pytest.mark.parametrize(

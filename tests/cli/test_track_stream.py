@@ -15,7 +15,6 @@ from track_runs import (
     lines_of,
     middle_of_square,
     names,
-    quick_track,
     text,
 )
 
@@ -23,17 +22,6 @@ from sam2fast.cli import track_passes, track_run
 from sam2fast.cli.track_video import VideoSource
 from sam2fast.video_io import read_frames
 from sam2fast.video_results import read_masks
-
-
-@pytest.fixture(scope="module")
-def track(tmp_path_factory):
-    with quick_track(tmp_path_factory.mktemp("model")) as command:
-        yield command
-
-
-@pytest.fixture(scope="module")
-def film(tmp_path_factory):
-    return track_films.write_film(tmp_path_factory.mktemp("film") / "film.mp4", track_films.pictures(FRAMES))
 
 
 @pytest.mark.parametrize("count", [3, FRAMES])
