@@ -379,9 +379,9 @@ class SAM2VideoPredictor(OfficialPrivates, Sessions, SAM2Base):
                 return
             if encode_ahead > 1:
                 self._encode_ahead(state, objects, order[order.index(frame) :][:encode_ahead])
-            results, low_res = self._track_frame(state, objects, frame, reverse)
-            masks = returned_masks(self, state, low_res, output)
-            scores = (TrackScores.of(list(results.values()), low_res),) if return_scores else ()
+            results, track_scores = self._track_frame(state, objects, frame, reverse)
+            masks = returned_masks(self, state, track_scores.low_res_logits, output)
+            scores = (track_scores,) if return_scores else ()
             self._store(state, objects, frame, reverse, results)
             yield (frame, self._ids(state, objects), masks, *scores)
         wants_more = max_frame_num_to_track is None or len(order) <= max_frame_num_to_track
@@ -390,17 +390,21 @@ class SAM2VideoPredictor(OfficialPrivates, Sessions, SAM2Base):
 
     def _track_frame(
         self, state: VideoState, objects: dict[Any, TrackedObject], frame: int, reverse: bool
-    ) -> tuple[dict[Any, FrameResult], Tensor]:
-        """Results of all objects on a frame by id, and their masks ``(N, 1, h, w)`` on the device."""
+    ) -> tuple[dict[Any, FrameResult], TrackScores]:
+        """Results of all objects on a frame by id, and their masks and scores on the device."""
         to_track = {obj_id: o for obj_id, o in objects.items() if frame not in o.conditioning}
-        results, rows = {obj_id: o.conditioning[frame] for obj_id, o in objects.items() if frame in o.conditioning}, {}
+        prompted = {obj_id: o.conditioning[frame] for obj_id, o in objects.items() if frame in o.conditioning}
+        results, parts = dict(prompted), []
+        if prompted:
+            low_res = torch.cat([result.mask for result in prompted.values()]).to(state.device)
+            parts.append(TrackScores.of(list(prompted.values()), low_res))
         if to_track:
-            new, masks = steps.track(self, state, list(to_track.values()), frame, reverse, self.fill_hole_area)
+            track = steps.track
+            new, scores = track(self, state, list(to_track.values()), frame, reverse, self.fill_hole_area)
             results.update(zip(to_track, new, strict=True))
-            rows = dict(zip(to_track, masks.split(1), strict=True))
-
-        low_res = [rows[i] if i in rows else results[i].mask.to(state.device) for i in objects]
-        return {i: results[i] for i in objects}, torch.cat(low_res)
+            parts.append(scores)
+        rank = {obj_id: i for i, obj_id in enumerate(results)}
+        return {i: results[i] for i in objects}, TrackScores.joined(parts, [rank[i] for i in objects])
 
     def _store(
         self,

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.kernels.mask_ops import suppress_overlaps
+from sam2fast.modeling.compiled import compile_method
 from sam2fast.modeling.image_encoder import ImageEncoder
 from sam2fast.modeling.layers import MLP, Conv2d, Linear
 from sam2fast.modeling.mask_decoder import MaskDecoder
@@ -29,6 +30,10 @@ class ObjectPrediction(NamedTuple):
     pointer: Tensor  # (B, C)
     score: Tensor  # (B, 1) logit of the object's presence
     choice: Tensor  # (B, 1) which of the decoder's masks it is
+
+    def first(self, count: int) -> "ObjectPrediction":
+        """The same about the first objects."""
+        return ObjectPrediction(*(x[:count] for x in self))
 
 
 class SAM2Base(nn.Module):
@@ -137,9 +142,8 @@ class SAM2Base(nn.Module):
         self._build_sam_heads()
 
         if compile_image_encoder:
-            options: dict[str, Any] = {"mode": "max-autotune", "fullgraph": True, "dynamic": False}
-            self.image_encoder.forward = torch.compile(self.image_encoder.forward, **options)  # type: ignore[method-assign]
-            self.image_encoder.features = torch.compile(self.image_encoder.features, **options)  # type: ignore[method-assign]
+            for method in ("forward", "features"):
+                compile_method(self.image_encoder, method, mode="max-autotune")
 
     def _build_sam_heads(self) -> None:
         C = self.hidden_dim

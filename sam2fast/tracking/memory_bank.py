@@ -9,7 +9,9 @@ from torch import Tensor
 from sam2fast.kernels.memory_attention import AttendedMemory
 from sam2fast.modeling.position_encoding import sine_1d
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.tracking.arrivals import Arrivals
 from sam2fast.tracking.page_pool import Page, PagePool
+from sam2fast.tracking.step_tables import StepShape, StepTables, fill_rows
 
 # Numbers of objects and of conditioning frames that tables are made for, so that shapes seldom change.
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
@@ -40,12 +42,14 @@ class MemoryBank:
     def __init__(self, model: SAM2Base) -> None:
         side = model.sam_image_embedding_size
         self.model = model
+        self.arrivals = Arrivals()
         self.memories: PagePool | None = None  # their dtype shows with the first one
-        self.pointers = PagePool((model.hidden_dim,), torch.float32, model.device)
+        self.pointers = PagePool((model.hidden_dim,), torch.float32, model.device, self.arrivals)
         self._memory_shape = (side * side, model.mem_dim)
 
     def begin_step(self) -> None:
         """Pages that this step neither reads nor writes may be archived."""
+        self.arrivals.begin_step()
         self.pointers.begin_step()
         if self.memories is not None:
             self.memories.begin_step()
@@ -57,7 +61,7 @@ class MemoryBank:
     def begin_memories(self, dtype: torch.dtype) -> PagePool:
         """The pool of memories, made if there have been none."""
         if self.memories is None:
-            self.memories = PagePool(self._memory_shape, dtype, self.model.device)
+            self.memories = PagePool(self._memory_shape, dtype, self.model.device, self.arrivals)
         return self.memories
 
     def write_pointers(self, pointers: Tensor) -> list[Page]:
@@ -71,44 +75,54 @@ class MemoryBank:
         return self.memories.read(page).t().unflatten(1, (side, side))[None]
 
     def attended(self, objects: Sequence[AttendedPages], num_frames: int) -> AttendedMemory:
-        """Tables for these objects, in their order, sized by buckets of what they may hold.
+        """What these objects attend to, in their order, in tables sized by buckets of what they may hold.
 
         On CUDA the number of rows is a bucket too, and the rows beyond the objects attend to nothing. Elsewhere nothing
         is recorded that a new shape would spoil, and idle rows would only cost time.
         """
         assert self.memories is not None
-        model = self.model
-        B = bucket(len(objects)) if model.device.type == "cuda" else len(objects)
+        shape = self.shape_of(objects, in_buckets=self.model.device.type == "cuda")
+        self.reserve(shape)
+        integers, tables = StepTables.blank(shape)
+        self.fill(tables, objects)
+        on_device = integers.to(self.memories.data.device, non_blocking=True)
+        return self.attended_by(StepTables.views(on_device, shape), num_frames)
+
+    def shape_of(self, objects: Sequence[AttendedPages], in_buckets: bool) -> StepShape:
+        """Capacities for these objects; the number of rows a bucket, or what they are."""
         conditioning = bucket(max(o.conditioning for o in objects))
-        K, P = model.num_maskmem - 1 + conditioning, model.max_obj_ptrs_in_encoder - 1 + conditioning
-        rows = bucket(len(objects))
-        self.memories.reserve(rows * (K + 1))  # one to be written
-        self.pointers.reserve(rows * (P + 1))
-        pages, times = _table(self.memories, [o.memories for o in objects], B, K)
-        pointers, distances = _table(self.pointers, [o.pointers for o in objects], B, P)
-        device = self.memories.data.device
-        pointer_table = torch.tensor(pointers, device=device).reshape(B, P)
+        rows = bucket(len(objects)) if in_buckets else len(objects)
+        recent, pointers = self.model.num_maskmem - 1, self.model.max_obj_ptrs_in_encoder - 1
+        return StepShape(rows, recent + conditioning, pointers + conditioning)
+
+    def reserve(self, shape: StepShape) -> None:
+        """Makes room for a step of this shape: what its objects read, and a page each to be written."""
+        assert self.memories is not None
+        rows = bucket(shape.objects)
+        self.memories.reserve(rows * (shape.memories + 1))
+        self.pointers.reserve(rows * (shape.pointers + 1))
+
+    def fill(self, tables: StepTables, objects: Sequence[AttendedPages]) -> None:
+        """Writes what the objects attend to into tables on the CPU; rows of the pools are valid until the next step."""
+        assert self.memories is not None
+        fill_rows(tables.page_table, [self.memories.rows(page for page, _ in o.memories) for o in objects])
+        fill_rows(tables.page_time, [[time for _, time in o.memories] for o in objects])
+        fill_rows(tables.pointer_table, [self.pointers.rows(page for page, _ in o.pointers) for o in objects])
+        fill_rows(tables.distance, [[distance for _, distance in o.pointers] for o in objects])
+
+    def attended_by(self, tables: StepTables, num_frames: int) -> AttendedMemory:
+        """What tables on the device say; nothing is read back from there."""
+        assert self.memories is not None
         return attended_memory(
-            model,
+            self.model,
             self.memories.data,
-            torch.tensor(pages, dtype=torch.int32, device=device).reshape(B, K),
-            torch.tensor(times, dtype=torch.int32, device=device).reshape(B, K),
-            self.pointers.data[pointer_table.clamp(min=0)],
-            torch.tensor(distances, dtype=torch.float32, device=device).reshape(B, P),
-            pointer_table >= 0,
+            tables.page_table,
+            tables.page_time,
+            self.pointers.data[tables.pointer_table.clamp(min=0).long()],
+            tables.distance.float(),
+            tables.pointer_table >= 0,
             num_frames,
         )
-
-
-def _table(
-    pool: PagePool, objects: Sequence[Sequence[tuple[Page, int]]], height: int, width: int
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Rows in the pool, -1 beyond what an object has, and the numbers that belong to them."""
-    rows, numbers = [[-1] * width for _ in range(height)], [[0] * width for _ in range(height)]
-    for b, entries in enumerate(objects):
-        rows[b][: len(entries)] = pool.rows(page for page, _ in entries)
-        numbers[b][: len(entries)] = [number for _, number in entries]
-    return rows, numbers
 
 
 def attended_memory(

@@ -1,10 +1,13 @@
 """A pool of equal rows on the device; those that are not needed now move to an archive on the CPU."""
 
 import weakref
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+
+from sam2fast.tracking.arrivals import Arrivals, HostCopy
 
 SMALLEST = 8
 
@@ -16,7 +19,7 @@ class Page:
 
     def __init__(self) -> None:
         self.row: int | None = None  # in the pool
-        self.archived: Tensor | None = None  # on the CPU
+        self.archived: HostCopy | None = None  # on the CPU
 
 
 class PagePool:
@@ -30,18 +33,30 @@ class PagePool:
         shape: of one row.
         dtype: of the rows; see :meth:`widen`.
         device: where the rows are.
+        arrivals: reads the archive's copies when they have come.
     """
 
-    def __init__(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device, arrivals: Arrivals | None = None
+    ) -> None:
         self.data = torch.zeros(SMALLEST, *shape, dtype=dtype, device=device)
+        self._arrivals = arrivals
         self._owners: list[weakref.ref[Page] | None] = [None] * SMALLEST
-        self._last_use = [0] * SMALLEST
+        self._free = deque(range(SMALLEST))  # written to also when a page dies, which may be at any time
+        self._last_use: OrderedDict[int, int] = OrderedDict()  # row -> step, the longest unused first
         self._step = 0
 
     def reserve(self, rows: int) -> None:
         """Grows at once to at least so many rows, so that steps that need no more leave the tensor where it is."""
-        while len(self._owners) < rows:
-            self._grow()
+        size = len(self._owners)
+        while size < rows:
+            size *= 2
+        self._grow(size)
+
+    def move_to(self, data: Tensor) -> None:
+        """Goes on in another tensor of the same dtype and shape of rows, with at least as many of them."""
+        data[: len(self.data)].copy_(self.data)
+        self._adopt(data)
 
     def begin_step(self) -> None:
         """From here on rows that earlier steps used may be taken away."""
@@ -51,7 +66,7 @@ class PagePool:
         """New pages holding ``values (n, *shape)``."""
         pages = self.allocate(len(values))
         self.widen(values.dtype)
-        rows = torch.tensor([page.row for page in pages], device=self.data.device)
+        rows = torch.tensor([page.row for page in pages]).to(self.data.device, non_blocking=True)
         self.data.index_copy_(0, rows, values.to(self.data.dtype))
         return pages
 
@@ -59,7 +74,7 @@ class PagePool:
     def archived_page(values: Tensor) -> Page:
         """A page of this pool that lies in the archive, with a copy of ``values (*shape)``."""
         page = Page()
-        page.archived = values.to("cpu", copy=True)
+        page.archived = HostCopy(values)
         return page
 
     def allocate(self, count: int) -> list[Page]:
@@ -77,48 +92,65 @@ class PagePool:
                 assert page.archived is not None
                 self.widen(page.archived.dtype)
                 row = self._free_row()
-                self.data[row] = page.archived.to(self.data)
+                self.data[row] = page.archived.tensor.to(self.data)
                 self._give(row, page)  # last: until then the page is what it was
             assert page.row is not None
-            self._last_use[page.row] = self._step
+            self._use(page.row)
             rows.append(page.row)
         return rows
 
     def read(self, page: Page) -> Tensor:
         """A copy of the page's values, on the CPU if it is archived."""
-        values = page.archived if page.row is None else self.data[page.row]
-        assert values is not None
-        return values.clone()
+        if page.row is not None:
+            return self.data[page.row].clone()
+        assert page.archived is not None
+        return page.archived.tensor.clone()
 
     def widen(self, dtype: torch.dtype) -> None:
         """Makes room for values of another dtype, so that none loses precision."""
         self.data = self.data.to(torch.promote_types(self.data.dtype, dtype))
 
     def _give(self, row: int, page: Page) -> None:
-        self._owners[row] = weakref.ref(page)
-        self._last_use[row] = self._step
+        free = self._free
+        # The callback knows the list and not the pool: a cycle would keep device memory until it is collected.
+        self._owners[row] = weakref.ref(page, lambda _: free.append(row))
         page.row = row
+        self._use(row)
+
+    def _use(self, row: int) -> None:
+        self._last_use[row] = self._step
+        self._last_use.move_to_end(row)
 
     def _free_row(self) -> int:
-        owners = [None if owner is None else owner() for owner in self._owners]
-        for row, page in enumerate(owners):
-            if page is None:
-                return row
-        row = min(range(len(owners)), key=self._last_use.__getitem__)
-        if self._last_use[row] == self._step:
-            self._grow()
-            return len(owners)
-        self._archive(row, owners[row])
+        if self._free:
+            return self._free.popleft()
+        row, step = next(iter(self._last_use.items()))
+        if step == self._step:
+            self._grow(2 * len(self._owners))
+            return self._free.popleft()
+        owner = self._owners[row]
+        page = None if owner is None else owner()
+        if page is None:  # died in this moment
+            self._free.remove(row)
+            return row
+        self._archive(row, page)
         return row
 
-    def _archive(self, row: int, page: Page | None) -> None:
-        assert page is not None
+    def _archive(self, row: int, page: Page) -> None:
         if page.archived is None:
-            page.archived = self.data[row].to("cpu", copy=True)
+            page.archived = HostCopy(self.data[row])
+            if self._arrivals is not None and self.data.is_cuda:
+                copy = page.archived
+                self._arrivals.add(lambda: copy.tensor)
         page.row = None
 
-    def _grow(self) -> None:
-        more = len(self._owners)
-        self.data = torch.cat([self.data, torch.zeros_like(self.data)])
-        self._owners += [None] * more
-        self._last_use += [0] * more
+    def _grow(self, size: int) -> None:
+        if size > len(self._owners):
+            more = torch.zeros(size - len(self.data), *self.data.shape[1:], dtype=self.data.dtype, device=self.data.device)
+            self._adopt(torch.cat([self.data, more]))
+
+    def _adopt(self, data: Tensor) -> None:
+        rows = range(len(self._owners), len(data))
+        self.data = data
+        self._owners += [None] * len(rows)
+        self._free.extend(rows)

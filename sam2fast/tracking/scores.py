@@ -20,6 +20,14 @@ class TrackScores(NamedTuple):
     low_res_logits: Tensor  # (N, 1, S/4, S/4) fp32
 
     @classmethod
+    def joined(cls, parts: Sequence["TrackScores"], order: Sequence[int]) -> "TrackScores":
+        """The objects of several, all of them in another order: the one at ``order[i]`` of all in a row becomes i."""
+        if len(parts) == 1:
+            return parts[0]
+        rows = torch.tensor(order).to(parts[0].iou.device, non_blocking=True)
+        return cls(*(torch.cat(tensors)[rows] for tensors in zip(*parts, strict=True)))
+
+    @classmethod
     def of(cls, results: Sequence["FrameResult | None"], low_res: Tensor) -> "TrackScores":
         """Of results whose masks ``(N, 1, h, w)`` are on the device."""
         iou = torch.cat([torch.zeros(0), *(torch.zeros(1) if r is None else r.iou[0] for r in results)])

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from sam2fast.tracking.arrivals import HostCopy
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.official_views import VIEWS
@@ -15,15 +16,66 @@ from sam2fast.tracking.selection import MemoryRules
 from sam2fast.video_io import Frames
 
 
-@dataclass(frozen=True)
-class FrameResult:
-    """One object on one frame; the small tensors lie on the CPU."""
+class FrameCopies(NamedTuple):
+    """Results of N objects on one frame, on their way to the CPU."""
 
-    mask: Tensor  # (1, 1, h, w) fp32 low-resolution logits, holes filled
-    iou: Tensor  # (1, 1) predicted
-    score: Tensor  # (1, 1) logit of the object's presence
-    pointer: Page
-    memory: Page | None  # none until the prompt is final
+    masks: HostCopy  # (N, 1, h, w)
+    ious: HostCopy  # (N, 1)
+    scores: HostCopy  # (N, 1)
+
+
+class FrameResult:
+    """One object on one frame; the small tensors lie on the CPU, or are on their way.
+
+    Attributes:
+        pointer: the object pointer.
+        memory: none until the prompt is final.
+    """
+
+    __slots__ = ("_copies", "_tensors", "memory", "pointer")
+
+    def __init__(self, mask: Tensor, iou: Tensor, score: Tensor, pointer: Page, memory: Page | None) -> None:
+        self._tensors: tuple[Tensor, Tensor, Tensor] | None = (mask, iou, score)
+        self._copies: tuple[FrameCopies, int] | None = None
+        self.pointer = pointer
+        self.memory = memory
+
+    @classmethod
+    def arriving(cls, copies: FrameCopies, row: int, pointer: Page, memory: Page | None) -> "FrameResult":
+        """The result that is row ``row`` of copies that need not have come yet."""
+        result = cls.__new__(cls)
+        result._tensors, result._copies = None, (copies, row)
+        result.pointer, result.memory = pointer, memory
+        return result
+
+    @property
+    def mask(self) -> Tensor:
+        """``(1, 1, h, w)`` fp32 low-resolution logits, holes filled."""
+        return self.arrived()[0]
+
+    @property
+    def iou(self) -> Tensor:
+        """``(1, 1)`` predicted."""
+        return self.arrived()[1]
+
+    @property
+    def score(self) -> Tensor:
+        """``(1, 1)`` logit of the object's presence."""
+        return self.arrived()[2]
+
+    def with_memory(self, memory: Page) -> "FrameResult":
+        """The same result with its memory."""
+        return FrameResult(*self.arrived(), self.pointer, memory)
+
+    def arrived(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Mask, IoU and score; waits for them once."""
+        if self._tensors is None:
+            assert self._copies is not None
+            copies, row = self._copies
+            # Clones: views would keep the results of all objects alive as long as one of them.
+            mask, iou, score = (copy.tensor[row : row + 1].float().clone() for copy in copies)
+            self._tensors, self._copies = (mask, iou, score), None
+        return self._tensors
 
 
 @dataclass

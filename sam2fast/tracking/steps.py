@@ -1,7 +1,6 @@
 """What the model computes on a frame of a video; nothing here changes which objects there are or what they hold."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +9,13 @@ from torch import Tensor
 from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores
 from sam2fast.kernels.memory_attention import AttendedMemory
 from sam2fast.modeling.sam2_base import ObjectPrediction, SAM2Base
+from sam2fast.tracking.arrivals import HostCopy
 from sam2fast.tracking.features import FrameFeatures
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank
 from sam2fast.tracking.page_pool import Page
+from sam2fast.tracking.scores import TrackScores
 from sam2fast.tracking.selection import select_memories
-from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
+from sam2fast.tracking.state import FrameCopies, FrameResult, TrackedObject, VideoState
 
 # Logits fed back as a mask prompt are within this range.
 LOGIT_LIMIT = 32.0
@@ -44,8 +45,9 @@ def predict_prompted(
     memory = None if initial else attended(model, state, [tracked], frame, tracked.reverse[frame])
     if previous is not None:
         previous = previous.to(state.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-    prediction = predict(model, state.features[frame], memory, initial, points, mask, previous)
-    return _results(state.bank, prediction, fill_hole_area, 1)[0][0]
+    prediction = predict(model, state.features[frame], memory, initial, points, mask, previous).first(1)
+    masks, pointers = filled(prediction.mask, fill_hole_area), state.bank.write_pointers(prediction.pointer)
+    return kept_results(state.bank, masks, prediction.iou, prediction.score, pointers, None)[0][0]
 
 
 def track(
@@ -55,22 +57,23 @@ def track(
     frame: int,
     reverse: bool,
     fill_hole_area: float,
-) -> tuple[list[FrameResult], Tensor]:
+) -> tuple[list[FrameResult], TrackScores]:
     """Results of objects without a prompt on the frame, all as one batch, with their new memories.
 
-    Also their masks ``(N, 1, h, w)``, still on the device.
+    Also their masks and scores, still on the device.
     """
     state.bank.begin_step()
     features = state.features[frame]
     memory = attended(model, state, objects, frame, reverse)
     prediction = predict(model, features, memory, initial=False, rows=len(objects))
-    results, masks = _results(state.bank, prediction, fill_hole_area, len(objects))
-    if not model.num_maskmem:
-        return results, masks
-    # The memory sees the mask before its holes are filled.
-    memories = encode(model, features, prediction.mask, prediction.score, from_prompt=False)[: len(objects)]
-    pages = state.bank.write_memories(memories)
-    return [replace(result, memory=page) for result, page in zip(results, pages, strict=True)], masks
+    _, iou, pointer, score, _ = prediction.first(len(objects))
+    masks = filled(prediction.mask[: len(objects)], fill_hole_area)
+    pointers, pages = state.bank.write_pointers(pointer), None
+    if model.num_maskmem:
+        # The memory sees the mask before its holes are filled.
+        memories = encode(model, features, prediction.mask, prediction.score, from_prompt=False)
+        pages = state.bank.write_memories(memories[: len(objects)])
+    return kept_results(state.bank, masks, iou, score, pointers, pages)
 
 
 def remember(model: SAM2Base, state: VideoState, frame: int, results: Sequence[FrameResult]) -> list[FrameResult]:
@@ -80,7 +83,7 @@ def remember(model: SAM2Base, state: VideoState, frame: int, results: Sequence[F
     state.bank.begin_step()
     masks, scores = (torch.cat([getattr(r, name) for r in results]).to(state.device) for name in ("mask", "score"))
     pages = state.bank.write_memories(encode(model, state.features[frame], masks, scores, from_prompt=True))
-    return [replace(result, memory=page) for result, page in zip(results, pages, strict=True)]
+    return [result.with_memory(page) for result, page in zip(results, pages, strict=True)]
 
 
 def predict(
@@ -137,8 +140,14 @@ def attended(
     """What each object attends to on the frame; none if the model keeps no memories."""
     if not model.num_maskmem:
         return None
-    rules = state.rules
-    pages = []
+    return state.bank.attended(attended_pages(state, objects, frame, reverse), state.num_frames)
+
+
+def attended_pages(
+    state: VideoState, objects: Sequence[TrackedObject], frame: int, reverse: bool
+) -> list[AttendedPages]:
+    """The memories and pointers that each object attends to on the frame."""
+    rules, pages = state.rules, []
     for tracked in objects:
         chosen = select_memories(frame, tracked.conditioning, tracked.tracked, state.num_frames, reverse, rules)
         limit = rules.max_conditioning if rules.max_conditioning >= 0 else len(tracked.conditioning)
@@ -149,7 +158,7 @@ def attended(
                 min(len(tracked.conditioning), limit),
             )
         )
-    return state.bank.attended(pages, state.num_frames)
+    return pages
 
 
 def _kept(tracked: TrackedObject, frame: int) -> FrameResult:
@@ -171,16 +180,32 @@ def encode(model: SAM2Base, features: FrameFeatures, masks: Tensor, scores: Tens
     return model.encode_memory(features.embedding, high_res, scores, from_prompt)
 
 
-def _results(
-    bank: MemoryBank, prediction: ObjectPrediction, fill_hole_area: float, count: int
-) -> tuple[list[FrameResult], Tensor]:
-    masks = prediction.mask[:count]
-    if fill_hole_area > 0:
-        masks = fill_holes_in_mask_scores(masks, fill_hole_area)
-    pointers = bank.write_pointers(prediction.pointer[:count])
-    kept = [x[:count].float().to("cpu") for x in (masks, prediction.iou, prediction.score)]
-    results = []
-    for i in range(count):
-        mask, iou, score = (x[i : i + 1].clone() for x in kept)
-        results.append(FrameResult(mask, iou, score, pointers[i], memory=None))
-    return results, masks
+def filled(masks: Tensor, fill_hole_area: float) -> Tensor:
+    """Low-resolution logits ``(B, 1, h, w)`` as they are stored and returned."""
+    return fill_holes_in_mask_scores(masks, fill_hole_area) if fill_hole_area > 0 else masks
+
+
+def kept_results(
+    bank: MemoryBank,
+    masks: Tensor,
+    ious: Tensor,
+    scores: Tensor,
+    pointers: Sequence[Page],
+    memories: Sequence[Page] | None,
+) -> tuple[list[FrameResult], TrackScores]:
+    """Results of N objects that go to the CPU by themselves, and the same on the device.
+
+    Args:
+        masks: ``(N, 1, h, w)``.
+        ious, scores: ``(N, 1)``.
+        pointers, memories: pages of each object.
+    """
+    copies, results = FrameCopies(HostCopy(masks), HostCopy(ious), HostCopy(scores)), []
+    for i, pointer in enumerate(pointers):
+        result = FrameResult.arriving(copies, i, pointer, None if memories is None else memories[i])
+        if masks.is_cuda:
+            bank.arrivals.add(result.arrived)
+        else:
+            result.arrived()
+        results.append(result)
+    return results, TrackScores(ious[:, 0].float(), scores[:, 0].float(), masks)

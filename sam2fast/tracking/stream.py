@@ -123,9 +123,8 @@ class VideoStream:
             low_res = torch.zeros(self._low_res_shape(0), device=state.device)
             masks = returned_masks(self._predictor, state, low_res, output)
             return StreamResult(index, [], masks, TrackScores.of([], low_res))
-        results, low_res = self._predictor._track_frame(state, objects, index, reverse=False)
-        masks = returned_masks(self._predictor, state, low_res, output)
-        scores = TrackScores.of(list(results.values()), low_res)
+        results, scores = self._predictor._track_frame(state, objects, index, reverse=False)
+        masks = returned_masks(self._predictor, state, scores.low_res_logits, output)
         self._predictor._store(state, objects, index, False, results)
         for tracked in objects.values():
             tracked.forget_unreachable(index, rules)
