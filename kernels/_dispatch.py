@@ -100,6 +100,15 @@ def use_triton(op: str, *tensors: torch.Tensor, obstacle: str | None = None) -> 
     return obstacle is None
 
 
+def why_no_triton(device: torch.device) -> str | None:
+    """What keeps Triton kernels from running on a CUDA device, the backend in force included, or None."""
+    if current_backend() == "torch":
+        return "the backend in force is 'torch', whose connected components wait for the device"
+    if too_old := _triton_obstacle():
+        return too_old
+    return _gpu_obstacle(device)
+
+
 def interpreting() -> bool:
     """Whether Triton runs kernels in its interpreter, on CPU tensors, in this process."""
     return os.environ.get("TRITON_INTERPRET") == "1"
@@ -112,12 +121,8 @@ def count_launch(op: str) -> None:
 
 
 def _obstacle(tensors: tuple[torch.Tensor, ...], interpreter: bool) -> str | None:
-    version = _triton_version()
-    if version is None:
-        return "needs the package triton, which is not installed"
-    if version < OLDEST_TRITON:
-        wanted, found = (".".join(map(str, v)) for v in (OLDEST_TRITON, version))
-        return f"needs triton {wanted} or newer, and {found} is installed"
+    if missing := _triton_obstacle():
+        return missing
     if interpreter and all(tensor.is_cpu for tensor in tensors):
         if any(tensor.dtype == torch.bfloat16 for tensor in tensors) and not interpreter_knows_bfloat16:
             return "would compute nonsense: Triton's interpreter does not know bfloat16"
@@ -128,6 +133,16 @@ def _obstacle(tensors: tuple[torch.Tensor, ...], interpreter: bool) -> str | Non
     for tensor in tensors:
         if too_old := _gpu_obstacle(tensor.device):
             return too_old
+    return None
+
+
+def _triton_obstacle() -> str | None:
+    version = _triton_version()
+    if version is None:
+        return "needs the package triton, which is not installed"
+    if version < OLDEST_TRITON:
+        wanted, found = (".".join(map(str, v)) for v in (OLDEST_TRITON, version))
+        return f"needs triton {wanted} or newer, and {found} is installed"
     return None
 
 

@@ -1,5 +1,6 @@
 """Tracks objects through a video from clicks, boxes and masks on any of its frames."""
 
+import logging
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -11,19 +12,23 @@ from tqdm import tqdm
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from sam2fast.tracking import steps
+from sam2fast.tracking.fast_path import why_not_fast
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.official_privates import OfficialPrivates
-from sam2fast.tracking.outputs import Output, check_output, returned_masks
+from sam2fast.tracking.outputs import Output, behind, check_output, returned_masks
 from sam2fast.tracking.prompts import click_prompt, mask_prompt
+from sam2fast.tracking.recorded_tracking import RecordedTracking
 from sam2fast.tracking.scores import TrackScores
 from sam2fast.tracking.selection import MemoryRules
 from sam2fast.tracking.sessions import Sessions
 from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
 from sam2fast.video_io import VideoError, open_frames
 
+logger = logging.getLogger(__name__)
 
-class SAM2VideoPredictor(OfficialPrivates, Sessions, SAM2Base):
+
+class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base):
     """Holds the model; what is known about a video is in the state that :meth:`init_state` returns.
 
     Names, defaults, results and their order are those of ``sam2.sam2_video_predictor.SAM2VideoPredictor``.
@@ -99,8 +104,10 @@ class SAM2VideoPredictor(OfficialPrivates, Sessions, SAM2Base):
             raise ValueError(
                 f"max_history is {max_history}; this model looks back {reach} frames, so give {reach} or more"
             )
-        frames = open_frames(video_path, self.image_size, device=self.device, prefetch=async_loading_frames)
-        features = FeatureCache(self, frames)
+        # While recorded steps run on the device, nothing else would keep this process busy.
+        prefetch = async_loading_frames or self._recording() is not None
+        frames = open_frames(video_path, self.image_size, device=self.device, prefetch=prefetch)
+        features = FeatureCache(self, frames, encoder=self._encode_frames)
         features[0]
         bank = MemoryBank(self)
         return VideoState(frames, features, bank, offload_video_to_cpu, offload_state_to_cpu, max_history)
@@ -336,6 +343,7 @@ class SAM2VideoPredictor(OfficialPrivates, Sessions, SAM2Base):
         progress: bool | Callable[[Iterable[int]], Iterable[int]] = True,
         encode_ahead: int = 1,
         output: Output = "logits",
+        lag: int = 0,
     ) -> Iterator[tuple[Any, ...]]:
         """Tracks all objects from frame to frame, and yields each frame when it is done.
 
@@ -347,10 +355,12 @@ class SAM2VideoPredictor(OfficialPrivates, Sessions, SAM2Base):
             reverse: go backwards in time. From frame 0 that yields nothing, as in the original.
             return_scores: yield a fourth element, :class:`TrackScores`.
             progress: a bar on stderr, none, or a function that wraps the frame numbers, such as ``tqdm.notebook.tqdm``.
-            encode_ahead: how many frames are encoded as one batch.
+            encode_ahead: how many frames are encoded as one batch; on the fast path while the ones before are tracked.
             output: the form of the masks. ``"logits"`` as in the original; less memory and time take ``"bool"``,
                 ``"bits"`` (eight pixels a byte, see :func:`sam2fast.kernels.mask_ops.unpack_masks`) and ``"low_res"``
                 (the model's own logits, ``(objects, 1, S/4, S/4)``, which may overlap).
+            lag: how many frames are tracked before the first is yielded. With 1 or more, masks and scores are on the
+                CPU, where they come while the next frame is tracked; objects removed meanwhile are still among them.
 
         Yields:
             The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)``, fp32 on the model's device,
@@ -359,7 +369,7 @@ class SAM2VideoPredictor(OfficialPrivates, Sessions, SAM2Base):
         Raises:
             RuntimeError: see :meth:`propagate_in_video_preflight`.
             IndexError: no such start frame; the one after the last is allowed, and yields nothing.
-            ValueError: a negative number of frames, ``encode_ahead`` below 1, or an unknown ``output``.
+            ValueError: a negative number of frames or ``lag``, ``encode_ahead`` below 1, or an unknown ``output``.
             VideoError: a frame cannot be read; or, after the last one, more were asked for and the video is known to
                 have had them.
         """
@@ -368,25 +378,41 @@ class SAM2VideoPredictor(OfficialPrivates, Sessions, SAM2Base):
             raise ValueError(f"max_frame_num_to_track is {max_frame_num_to_track}; expected 0 or more")
         if encode_ahead < 1:
             raise ValueError(f"encode_ahead is {encode_ahead}; expected 1 or more")
+        if lag < 0:
+            raise ValueError(f"lag is {lag}; expected 0 or more")
         check_output(output)
         start = None if start_frame_idx is None else _start(state, start_frame_idx)
         self.propagate_in_video_preflight(state)
-        objects = dict(state.objects)
         order = _order(state, start, max_frame_num_to_track, reverse)
+        answers = self._track_frames(state, order, reverse, return_scores, progress, encode_ahead, output)
+        yield from behind(answers, lag) if lag else answers
+        wants_more = max_frame_num_to_track is None or len(order) <= max_frame_num_to_track
+        if order and wants_more and not reverse and state.frames.truncated is not None:
+            raise VideoError(state.frames.truncated)
+
+    def _track_frames(
+        self,
+        state: VideoState,
+        order: range,
+        reverse: bool,
+        return_scores: bool,
+        progress: bool | Callable[[Iterable[int]], Iterable[int]],
+        encode_ahead: int,
+        output: Output,
+    ) -> Iterator[tuple[Any, ...]]:
+        objects = dict(state.objects)
         for frame in _with_progress(order, progress):
             objects = {obj_id: o for obj_id, o in objects.items() if state.objects.get(obj_id) is o}
             if not objects:
                 return
-            if encode_ahead > 1:
-                self._encode_ahead(state, objects, order[order.index(frame) :][:encode_ahead])
+            coming = order[order.index(frame) :]
+            self._encode_batch(state, objects.values(), coming, encode_ahead)
             results, track_scores = self._track_frame(state, objects, frame, reverse)
+            self._begin_ahead(state, objects.values(), coming[1:], encode_ahead)
             masks = returned_masks(self, state, track_scores.low_res_logits, output)
             scores = (track_scores,) if return_scores else ()
             self._store(state, objects, frame, reverse, results)
             yield (frame, self._ids(state, objects), masks, *scores)
-        wants_more = max_frame_num_to_track is None or len(order) <= max_frame_num_to_track
-        if order and wants_more and not reverse and state.frames.truncated is not None:
-            raise VideoError(state.frames.truncated)
 
     def _track_frame(
         self, state: VideoState, objects: dict[Any, TrackedObject], frame: int, reverse: bool
@@ -399,8 +425,7 @@ class SAM2VideoPredictor(OfficialPrivates, Sessions, SAM2Base):
             low_res = torch.cat([result.mask for result in prompted.values()]).to(state.device)
             parts.append(TrackScores.of(list(prompted.values()), low_res))
         if to_track:
-            track = steps.track
-            new, scores = track(self, state, list(to_track.values()), frame, reverse, self.fill_hole_area)
+            new, scores = self._tracker()(self, state, list(to_track.values()), frame, reverse, self.fill_hole_area)
             results.update(zip(to_track, new, strict=True))
             parts.append(scores)
         rank = {obj_id: i for i, obj_id in enumerate(results)}
@@ -420,11 +445,6 @@ class SAM2VideoPredictor(OfficialPrivates, Sessions, SAM2Base):
             elif self.clear_non_cond_mem_around_input:
                 tracked.forget_around(frame, self._clearing_distance)
             tracked.reverse[frame] = reverse
-
-    def _encode_ahead(self, state: VideoState, objects: dict[Any, TrackedObject], frames: Iterable[int]) -> None:
-        needed = [t for t in frames if any(t not in o.conditioning for o in objects.values())]
-        if needed and not state.features.keeps(needed[0]):
-            state.features.encode(needed)
 
     # ---- masks as they are returned ----
 
@@ -459,7 +479,22 @@ class SAM2VideoPredictor(OfficialPrivates, Sessions, SAM2Base):
 
 
 class SAM2VideoPredictorVOS(SAM2VideoPredictor):
-    """The same predictor under the name of the original's compiled one; it needs no compilation to be fast."""
+    """The same predictor under the name of the original's compiled one.
+
+    Says in the log if it cannot track by recorded steps, which :class:`SAM2VideoPredictor` does wherever it pays.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._explained = False
+
+    @torch.inference_mode()
+    def propagate_in_video_preflight(self, inference_state: VideoState) -> None:
+        """See :meth:`SAM2VideoPredictor.propagate_in_video_preflight`."""
+        super().propagate_in_video_preflight(inference_state)
+        if not self._explained and self._recording() is None:
+            logger.info("vos_optimized: steps are not recorded: %s", why_not_fast(self) or "fast is False")
+            self._explained = True
 
 
 def _frame(state: VideoState, frame_idx: int) -> int:

@@ -1,8 +1,8 @@
 """Encoder features of frames, computed when needed and kept for a while."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,19 @@ class FrameFeatures(NamedTuple):
     high_res: list[Tensor]  # (1, C/8, 4H, 4W), (1, C/4, 2H, 2W), or none
 
 
+class EncodedFrames(NamedTuple):
+    """Features of a few frames, which may still be computed on another stream."""
+
+    features: list[FrameFeatures]
+    wait: Callable[[FrameFeatures], None] | None  # makes the current stream wait, before it reads some of them
+
+
+class Encoder(Protocol):
+    """Encodes frames of a video by their numbers; ``ahead`` says that nobody waits for them yet."""
+
+    def __call__(self, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames: ...
+
+
 class FeatureCache:
     """Features of the frames used last.
 
@@ -30,38 +43,77 @@ class FeatureCache:
         model: the encoder's.
         frames: of the video.
         size: how many frames' features are kept, about 17 MB each at 1024x1024 in fp32.
+        encoder: what encodes them; by default :func:`encode_frames`.
     """
 
-    def __init__(self, model: SAM2Base, frames: Frames, size: int = FEATURES_KEPT) -> None:
+    def __init__(
+        self, model: SAM2Base, frames: Frames, size: int = FEATURES_KEPT, encoder: Encoder | None = None
+    ) -> None:
         self.model = model
         self.frames = frames
         self.size = size
         self.kept: OrderedDict[tuple[int, torch.dtype | None], FrameFeatures] = OrderedDict()
+        self._encoder: Encoder = encoder or (lambda frames, indices, ahead: encode_frames(model, frames, indices))
+        self._waits: dict[tuple[int, torch.dtype | None], Callable[[FrameFeatures], None]] = {}
 
     def __getitem__(self, frame: int) -> FrameFeatures:
         return self.encode([frame])[0]
 
     def keeps(self, frame: int) -> bool:
-        """Whether the frame's features are there already."""
-        return (frame, _autocast_dtype(self.model.device)) in self.kept
+        """Whether the frame's features are there already, or on their way."""
+        return (frame, autocast_dtype(self.model.device)) in self.kept
 
     def encode(self, frames: Sequence[int]) -> list[FrameFeatures]:
         """Features of several frames; those not kept from before are encoded as one batch."""
-        kind = _autocast_dtype(self.model.device)
+        self._begin(frames, ahead=False)
+        kind, found = autocast_dtype(self.model.device), []
+        for t in frames:
+            features = self.kept[t, kind]
+            wait = self._waits.pop((t, kind), None)
+            if wait is not None:
+                wait(features)
+            found.append(features)
+        return found
+
+    def begin(self, frames: Sequence[int]) -> None:
+        """Sees to it that these will be there; where the encoder has a stream of its own, nobody waits for it yet."""
+        self._begin(frames, ahead=True)
+
+    def _begin(self, frames: Sequence[int], ahead: bool) -> None:
+        kind = autocast_dtype(self.model.device)
         missing = [t for t in frames if (t, kind) not in self.kept]
         if missing:
-            levels = self.model.encode_image(torch.stack([self.frames[t] for t in missing]).to(self.model.device))
-            for i, t in enumerate(missing):
-                # Clones: a view would keep the whole batch alive as long as one of its frames.
-                *high_res, embedding = (level[i : i + 1].clone() if len(missing) > 1 else level for level in levels)
-                self.kept[t, kind] = FrameFeatures(embedding, high_res)
+            encoded = self._encoder(self.frames, missing, ahead)
+            for t, features in zip(missing, encoded.features, strict=True):
+                self.kept[t, kind] = features
+                if encoded.wait is not None:
+                    self._waits[t, kind] = encoded.wait
         for t in frames:
             self.kept.move_to_end((t, kind))
         if missing:  # not otherwise, or frames encoded ahead would be dropped before their turn
-            while len(self.kept) > max(self.size, len(frames)):
-                self.kept.popitem(last=False)
-        return [self.kept[t, kind] for t in frames]
+            # This batch, the one before, and the frame at hand.
+            most = self.size if len(frames) == 1 else max(self.size, 2 * len(frames) + 1)
+            while len(self.kept) > most:
+                key, _ = self.kept.popitem(last=False)
+                self._waits.pop(key, None)
 
 
-def _autocast_dtype(device: torch.device) -> torch.dtype | None:
+def encode_frames(model: SAM2Base, frames: Frames, indices: Sequence[int]) -> EncodedFrames:
+    """Features of some frames of a video, as one batch."""
+    images = torch.stack([frames[t] for t in indices]).to(model.device)
+    return EncodedFrames(features_by_frame(model.encode_image(images), len(indices)), None)
+
+
+def features_by_frame(levels: Sequence[Tensor], count: int) -> list[FrameFeatures]:
+    """The first ``count`` of a batch's levels ``(B, ...)``, finest first, frame by frame."""
+    features = []
+    for i in range(count):
+        # Clones: a view would keep the whole batch alive as long as one of its frames.
+        *high_res, embedding = (level[i : i + 1].clone() if len(level) > 1 else level for level in levels)
+        features.append(FrameFeatures(embedding, high_res))
+    return features
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """What autocast computes in on a kind of device, or None outside of it."""
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None

@@ -1,10 +1,14 @@
 """The forms in which masks are returned."""
 
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 from torch import Tensor
 
 from sam2fast.kernels.mask_ops import pack_masks, upsample_and_pack, upsample_and_threshold
+from sam2fast.tracking.arrivals import HostCopy
+from sam2fast.tracking.scores import TrackScores
 from sam2fast.tracking.state import VideoState
 
 if TYPE_CHECKING:
@@ -38,3 +42,42 @@ def returned_masks(predictor: "SAM2VideoPredictor", state: VideoState, low_res: 
             return logits
         return logits > 0 if output == "bool" else pack_masks(logits > 0)
     return (upsample_and_threshold if output == "bool" else upsample_and_pack)(low_res, state.video_size)
+
+
+def behind(answers: Iterable[tuple[Any, ...]], lag: int) -> Iterator[tuple[Any, ...]]:
+    """The same answers ``(frame, ids, masks, ...)``, each when ``lag`` later ones have been begun, on the CPU.
+
+    What an error cut off is given before the error.
+    """
+    waiting: deque[_Coming] = deque()
+    failure: Exception | None = None
+    coming = iter(answers)
+    while True:
+        try:
+            frame, ids, masks, *scores = next(coming)
+            copies = [[HostCopy(x) for x in each] for each in scores]
+            waiting.append(_Coming(frame, list(ids), HostCopy(masks), copies))
+        except StopIteration:
+            break
+        except Exception as error:
+            failure = error
+            break
+        if len(waiting) > lag:
+            yield waiting.popleft().arrived()
+    while waiting:
+        yield waiting.popleft().arrived()
+    if failure is not None:
+        raise failure
+
+
+class _Coming(NamedTuple):
+    """An answer on its way to the CPU."""
+
+    frame: int
+    ids: list[Any]
+    masks: HostCopy
+    scores: list[list[HostCopy]]
+
+    def arrived(self) -> tuple[Any, ...]:
+        scores = (TrackScores(*(copy.tensor for copy in each)) for each in self.scores)
+        return self.frame, self.ids, self.masks.tensor, *scores

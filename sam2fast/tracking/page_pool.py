@@ -146,7 +146,9 @@ class PagePool:
 
     def _grow(self, size: int) -> None:
         if size > len(self._owners):
-            more = torch.zeros(size - len(self.data), *self.data.shape[1:], dtype=self.data.dtype, device=self.data.device)
+            more = torch.zeros(
+                size - len(self.data), *self.data.shape[1:], dtype=self.data.dtype, device=self.data.device
+            )
             self._adopt(torch.cat([self.data, more]))
 
     def _adopt(self, data: Tensor) -> None:

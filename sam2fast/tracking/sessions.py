@@ -76,7 +76,12 @@ class Sessions(_Base):
             raise saved_state.StateError(f"{file} holds a stream; go on with it by restore_stream()")
         frames = open_frames(video_path, self.image_size, device=self.device, prefetch=async_loading_frames)
         try:
-            return saved_state.unpacked(packed, self, frames, FeatureCache(self, frames))
+            return saved_state.unpacked(
+                packed,
+                self,
+                frames,
+                FeatureCache(self, frames, encoder=cast("SAM2VideoPredictor", self)._encode_frames),
+            )
         except BaseException:
             frames.close()
             raise
@@ -94,7 +99,9 @@ class Sessions(_Base):
         frames = copy.copy(inference_state.frames)
         frames.device = self.device
         packed = saved_state.packed(inference_state)
-        return saved_state.unpacked(packed, self, frames, FeatureCache(self, frames))
+        return saved_state.unpacked(
+            packed, self, frames, FeatureCache(self, frames, encoder=cast("SAM2VideoPredictor", self)._encode_frames)
+        )
 
     @torch.inference_mode()
     def restore_stream(self, file: str | Path) -> VideoStream:

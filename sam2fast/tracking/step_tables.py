@@ -40,7 +40,8 @@ class StepTables(NamedTuple):
         for rows, columns in _shapes(shape):
             tables.append(integers[start : start + rows * columns].view(rows, columns))
             start += _aligned(rows * columns)
-        return cls(*tables[:4], tables[4][:, 0], tables[5][:, 0])
+        pages, times, pointers, distances, written_pages, written_pointers = tables
+        return cls(pages, times, pointers, distances, written_pages[:, 0], written_pointers[:, 0])
 
     @classmethod
     def blank(cls, shape: StepShape) -> tuple[Tensor, "StepTables"]:

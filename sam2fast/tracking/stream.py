@@ -62,7 +62,10 @@ class VideoStream:
             raise ValueError(f"max_cond_frames is {max_cond_frames}; expected 2 or more, or None for all")
         self._predictor = predictor
         frames = LiveFrames(ENDLESS if num_frames is None else num_frames, predictor.image_size, predictor.device)
-        features, bank = FeatureCache(predictor, frames, size=1), MemoryBank(predictor)
+        features, bank = (
+            FeatureCache(predictor, frames, size=1, encoder=predictor._encode_frames),
+            MemoryBank(predictor),
+        )
         self._frames = frames
         self._state: VideoState | None = VideoState(frames, features, bank, max_cond_frames=max_cond_frames)
 

@@ -1,0 +1,140 @@
+"""Tensors at fixed addresses for one session at a time, and the steps that were recorded on them."""
+
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sam2fast.tracking.features import FrameFeatures
+from sam2fast.tracking.memory_bank import BUCKETS, MemoryBank
+from sam2fast.tracking.static_step import NarrowPagesError, Pools, StepBuffers, static_step
+from sam2fast.tracking.step_tables import StepShape
+
+if TYPE_CHECKING:
+    from sam2fast.modeling.sam2_base import SAM2Base
+    from sam2fast.tracking.recorders import Recorder
+
+# Room for so many objects with two conditioning frames each is made at once: growing moves the pools, and what was
+# recorded on them has to be recorded again. At 1024x1024 that is 72 MiB in bfloat16.
+OBJECTS_AT_ONCE, CONDITIONING_AT_ONCE = 16, 2
+
+
+class Workspace:
+    """The pools of a memory bank, and buffers and recorded steps for each shape.
+
+    Outlives the session: the next one moves in, and what was recorded serves it too.
+
+    Args:
+        recorder: records the steps.
+    """
+
+    def __init__(self, recorder: "Recorder") -> None:
+        self._recorder = recorder
+        self._pools: Pools | None = None
+        self._features: dict[Hashable, FrameFeatures] = {}
+        self._buffers: dict[Hashable, StepBuffers] = {}
+        self._steps: dict[Hashable, Callable[[], None]] = {}
+        self.recorded: list[Hashable] = []  # every recording ever made, for those who count them
+
+    def move_in(self, bank: MemoryBank) -> None:
+        """Gives the bank these pools, where they are large enough, else takes those that the bank has grown."""
+        assert bank.memories is not None
+        K, P = bank.model.num_maskmem - 1, bank.model.max_obj_ptrs_in_encoder - 1
+        if self._pools is not None:
+            for pool, data in zip((bank.memories, bank.pointers), self._pools, strict=True):
+                if data.dtype == pool.data.dtype and len(data) >= len(pool.data):
+                    pool.move_to(data)
+        bank.reserve(StepShape(OBJECTS_AT_ONCE, K + CONDITIONING_AT_ONCE, P + CONDITIONING_AT_ONCE))
+
+    def step(
+        self,
+        model: "SAM2Base",
+        bank: MemoryBank,
+        shape: StepShape,
+        integers: Tensor,
+        features: FrameFeatures,
+        num_frames: int,
+        fill_hole_area: float,
+    ) -> StepBuffers:
+        """Runs a step, which is recorded if there is none of its kind yet.
+
+        Args:
+            integers: of the tables, on the CPU.
+            features: of the frame.
+            num_frames, fill_hole_area: see :func:`static_step`.
+
+        Returns:
+            The buffers with the results, to be overwritten by the next step.
+        """
+        longest = min(num_frames, model.max_obj_ptrs_in_encoder)
+        kind = (_mode(model.device), _signature(features))
+        buffers = self._buffers_of(model, kind, shape, features)
+        buffers.integers.copy_(integers, non_blocking=True)
+        for target, source in zip(_tensors(buffers.features), _tensors(features), strict=True):
+            target.copy_(source)
+        key = (shape, longest, fill_hole_area, *kind)
+        self._recorded(bank, key, lambda pools: _function(model, pools, buffers, longest, fill_hole_area))()
+        return buffers
+
+    def _recorded(
+        self, bank: MemoryBank, key: Hashable, function: Callable[[Pools], Callable[[], None]]
+    ) -> Callable[[], None]:
+        """The step of this kind on the bank's present pools."""
+        assert bank.memories is not None
+        while True:
+            pools = Pools(bank.memories.data, bank.pointers.data)
+            if self._pools is None or any(new is not old for new, old in zip(pools, self._pools, strict=True)):
+                self._pools = pools
+                self._steps.clear()
+            if key in self._steps:
+                return self._steps[key]
+            try:
+                self._steps[key] = self._recorder.record(function(pools))
+                self.recorded.append(key)
+            except NarrowPagesError as error:
+                bank.memories.widen(error.dtype)
+
+    def _buffers_of(self, model: "SAM2Base", kind: Hashable, shape: StepShape, features: FrameFeatures) -> StepBuffers:
+        if kind not in self._features:
+            embedding, high_res = features
+            self._features[kind] = FrameFeatures(torch.empty_like(embedding), [torch.empty_like(x) for x in high_res])
+        if (kind, shape) not in self._buffers:
+            self._buffers[kind, shape] = StepBuffers.make(model, self._features[kind], shape)
+        return self._buffers[kind, shape]
+
+
+def _function(
+    model: "SAM2Base", pools: Pools, buffers: StepBuffers, num_frames: int, fill_hole_area: float
+) -> Callable[[], None]:
+    kind = model.device.type
+    enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+
+    def run() -> None:
+        # What autocast keeps of weights would be made in this step's memory, and read by others.
+        with torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False):
+            static_step(model, pools, buffers, num_frames, fill_hole_area)
+
+    return run
+
+
+def buckets_up_to(count: int) -> list[int]:
+    """The buckets that sessions of 1 to ``count`` objects meet."""
+    largest = next((size for size in BUCKETS if size >= count), BUCKETS[-1])
+    return [size for size in BUCKETS if size <= largest]
+
+
+def _tensors(features: FrameFeatures) -> list[Tensor]:
+    return [features.embedding, *features.high_res]
+
+
+def _signature(features: FrameFeatures) -> Hashable:
+    return tuple((x.dtype, x.shape, x.stride()) for x in _tensors(features))
+
+
+def _mode(device: torch.device) -> Hashable:
+    """What else decides how a step is computed."""
+    from sam2fast.kernels._dispatch import current_backend
+
+    autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+    return current_backend(), autocast, torch.get_float32_matmul_precision()
