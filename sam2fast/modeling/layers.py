@@ -138,8 +138,8 @@ class Derived:
     """Keeps one tensor computed from small parameters until their values change.
 
     On the CPU values are compared. Elsewhere a comparison would wait for the device: there it is the parameters' memory
-    and version counters, which every write moves but one through ``.data``. For autograd it is always computed. Copies
-    and pickles of the owner start empty.
+    and version counters, which every write moves but one through ``.data``. For autograd it is always computed, and so
+    it is in CUDA graphs, which outlive what is kept. Copies and pickles of the owner start empty.
     """
 
     def __init__(self) -> None:
@@ -150,6 +150,8 @@ class Derived:
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return compute()
         if any(s.is_inference() and not s.is_cpu for s in sources):  # which have no version
+            return compute()
+        if sources[0].is_cuda and torch.cuda.is_current_stream_capturing():
             return compute()
         kept = self._kept
         if kept is None or kept[0] != key or not all(map(_unchanged, kept[1], sources)):

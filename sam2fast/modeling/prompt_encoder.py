@@ -82,7 +82,8 @@ class PromptEncoder(nn.Module):
             points = torch.cat([points, points.new_zeros(len(points), 1, 2)], dim=1)
             labels = torch.cat([labels, labels.new_full((len(labels), 1), -1)], dim=1)
         height, width = self.input_image_size
-        position = self.pe_layer.encode(points / points.new_tensor([width, height]))
+        x, y = points.unbind(-1)  # by numbers: a tensor of them would have to be copied to the device
+        position = self.pe_layer.encode(torch.stack([x / width, y / height], dim=-1))
         tables = [self.not_a_point_embed, *self.point_embeddings]
         kinds = torch.cat([cast(Tensor, table.weight) for table in tables])  # (5, C)
         labels = labels.long()

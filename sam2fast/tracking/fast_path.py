@@ -39,6 +39,7 @@ class FastPath:
         self._idle: list[Workspace] = []
         self._used: weakref.WeakKeyDictionary[MemoryBank, Workspace] = weakref.WeakKeyDictionary()
 
+    @torch.inference_mode()
     def track(
         self,
         model: "SAM2Base",
@@ -68,10 +69,12 @@ class FastPath:
         masks, ious, scores = (x[:count].clone() for x in (buffers.masks, buffers.ious, buffers.scores))
         return steps.kept_results(bank, masks, ious, scores, pointers[:count], memories[:count])
 
+    @torch.inference_mode()
     def encode(self, model: "SAM2Base", frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
         """What :func:`sam2fast.tracking.features.encode_frames` does, on a stream of its own."""
         return self._encoder.encode(model, frames, indices, ahead)
 
+    @torch.inference_mode()
     def workspace_of(self, bank: MemoryBank) -> Workspace:
         """The workspace of a session's bank, which moves into one when it first needs it."""
         if bank not in self._used:

@@ -65,7 +65,7 @@ class FeatureCache:
 
     def encode(self, frames: Sequence[int]) -> list[FrameFeatures]:
         """Features of several frames; those not kept from before are encoded as one batch."""
-        self._begin(frames, ahead=False)
+        self._begin(frames, len(frames), ahead=False)
         kind, found = autocast_dtype(self.model.device), []
         for t in frames:
             features = self.kept[t, kind]
@@ -75,11 +75,15 @@ class FeatureCache:
             found.append(features)
         return found
 
-    def begin(self, frames: Sequence[int]) -> None:
-        """Sees to it that these will be there; where the encoder has a stream of its own, nobody waits for it yet."""
-        self._begin(frames, ahead=True)
+    def begin(self, frames: Sequence[int], batch: int) -> None:
+        """Sees to it that these will be there; where the encoder has a stream of its own, nobody waits for it yet.
 
-    def _begin(self, frames: Sequence[int], ahead: bool) -> None:
+        Args:
+            batch: how many frames come at a time, at most.
+        """
+        self._begin(frames, batch, ahead=True)
+
+    def _begin(self, frames: Sequence[int], batch: int, ahead: bool) -> None:
         kind = autocast_dtype(self.model.device)
         missing = [t for t in frames if (t, kind) not in self.kept]
         if missing:
@@ -92,7 +96,7 @@ class FeatureCache:
             self.kept.move_to_end((t, kind))
         if missing:  # not otherwise, or frames encoded ahead would be dropped before their turn
             # This batch, the one before, and the frame at hand.
-            most = self.size if len(frames) == 1 else max(self.size, 2 * len(frames) + 1)
+            most = self.size if batch == 1 else max(self.size, 2 * batch + 1)
             while len(self.kept) > most:
                 key, _ = self.kept.popitem(last=False)
                 self._waits.pop(key, None)

@@ -122,7 +122,7 @@ class RecordedTracking(_Base):
         missing = [t for t in needed if not state.features.keeps(t)][:count]
         if missing and (len(missing) == count or missing[0] == needed[0] or len(frames) <= window):
             with suppress(Exception):  # who asks for that frame in its turn meets the error again
-                state.features.begin(missing)
+                state.features.begin(missing, count)
 
     # ---- what was recorded knows the weights by their addresses ----
 

@@ -67,6 +67,7 @@ class Workspace:
         Returns:
             The buffers with the results, to be overwritten by the next step.
         """
+        assert bank.memories is not None
         longest = min(num_frames, model.max_obj_ptrs_in_encoder)
         kind = (_mode(model.device), _signature(features))
         buffers = self._buffers_of(model, kind, shape, features)
@@ -74,26 +75,26 @@ class Workspace:
         for target, source in zip(_tensors(buffers.features), _tensors(features), strict=True):
             target.copy_(source)
         key = (shape, longest, fill_hole_area, *kind)
-        self._recorded(bank, key, lambda pools: _function(model, pools, buffers, longest, fill_hole_area))()
-        return buffers
+        while True:
+            try:
+                self._recorded(bank, key, lambda pools: _function(model, pools, buffers, longest, fill_hole_area))()
+                return buffers
+            except NarrowPagesError as error:
+                bank.memories.widen(error.dtype)
 
     def _recorded(
         self, bank: MemoryBank, key: Hashable, function: Callable[[Pools], Callable[[], None]]
     ) -> Callable[[], None]:
         """The step of this kind on the bank's present pools."""
         assert bank.memories is not None
-        while True:
-            pools = Pools(bank.memories.data, bank.pointers.data)
-            if self._pools is None or any(new is not old for new, old in zip(pools, self._pools, strict=True)):
-                self._pools = pools
-                self._steps.clear()
-            if key in self._steps:
-                return self._steps[key]
-            try:
-                self._steps[key] = self._recorder.record(function(pools))
-                self.recorded.append(key)
-            except NarrowPagesError as error:
-                bank.memories.widen(error.dtype)
+        pools = Pools(bank.memories.data, bank.pointers.data)
+        if self._pools is None or any(new is not old for new, old in zip(pools, self._pools, strict=True)):
+            self._pools = pools
+            self._steps.clear()
+        if key not in self._steps:
+            self._steps[key] = self._recorder.record(function(pools))
+            self.recorded.append(key)
+        return self._steps[key]
 
     def _buffers_of(self, model: "SAM2Base", kind: Hashable, shape: StepShape, features: FrameFeatures) -> StepBuffers:
         if kind not in self._features:

@@ -1,0 +1,44 @@
+"""A small predictor whose steps are recorded, beside a plain one and the official one."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import recorded_ops
+from recorded_ops import RecordedOps
+from video import build_video_pair, clip, jpeg_folder
+
+from sam2fast.tracking.fast_path import FastPath
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return build_video_pair(image_size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def plain(pair):
+    return pair[1]
+
+
+@pytest.fixture
+def fast(plain):
+    """The same weights; steps are functions of fixed tensors."""
+    predictor = copy.deepcopy(plain)
+    predictor.fast = True
+    return predictor
+
+
+@pytest.fixture
+def replaying(fast, monkeypatch):
+    """The same, and operations are replayed as a CUDA graph's are."""
+    recorded_ops.as_on_a_gpu(monkeypatch)
+    fast._fast_path = FastPath(fast.device, RecordedOps)
+    return fast
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    return jpeg_folder(tmp_path_factory.mktemp("video"), clip(20))

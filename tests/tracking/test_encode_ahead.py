@@ -1,0 +1,109 @@
+"""Frames that are encoded while others are tracked, and answers that are given while the next ones are made."""
+
+from typing import Any
+
+import pytest
+from video import Session, clip, jpeg_folder, run
+
+from sam2fast.testing import relative_error
+from sam2fast.tracking.fast_path import FastPath
+from sam2fast.video_io import VideoError
+
+TOLERANCE = 1e-5
+
+
+class Encodings:
+    """Which frames the encoder was given, and when."""
+
+    def __init__(self, predictor: Any, monkeypatch: Any) -> None:
+        self.batches: list[tuple[list[int], bool]] = []
+        right = predictor._fast_path.encode
+
+        def counted(model, frames, indices, ahead):
+            self.batches.append((list(indices), ahead))
+            return right(model, frames, indices, ahead)
+
+        monkeypatch.setattr(predictor._fast_path, "encode", counted)
+
+
+@pytest.mark.parametrize(
+    ("batch", "expected"),
+    [
+        (1, [([t], t > 0) for t in range(7)]),
+        (3, [([0], False), ([1, 2, 3], True), ([4, 5, 6], True)]),
+        (4, [([0], False), ([1, 2, 3, 4], True), ([5, 6], True)]),
+    ],
+)
+def test_the_next_frames_are_encoded_while_one_is_tracked(fast, plain, video, batch, expected, monkeypatch):
+    fast._fast_path = FastPath(fast.device)
+    encodings = Encodings(fast, monkeypatch)
+
+    def life(s: Session) -> None:
+        s.points(0, 1, (60, 40, 1))
+        s.propagate(max_frame_num_to_track=6, encode_ahead=batch)
+
+    actual = run(fast, video, life)
+    assert encodings.batches == expected
+    for a, b in zip(run(plain, video, life), actual, strict=True):
+        assert relative_error(a.masks, b.masks) < TOLERANCE
+
+
+def test_an_unreadable_frame_fails_in_its_turn(fast, tmp_path):
+    folder = jpeg_folder(tmp_path / "video", clip(6))
+    (folder / "00003.jpg").write_bytes(b"no picture")
+    s = Session(fast, folder)
+    s.points(0, 1, (60, 40, 1))
+    for lag in (0, 2):
+        seen = []
+        with pytest.raises(VideoError, match="00003"):
+            for frame, *_ in fast.propagate_in_video(s.state, lag=lag, progress=False):
+                seen.append(frame)
+        assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("lag", "output"), [(1, "bits"), (3, "logits"), (50, "low_res")])
+def test_answers_that_come_later_are_the_same(fast, plain, video, lag, output):
+    answers = []
+    for predictor, how in ((plain, {}), (fast, {"lag": lag})):
+        s = Session(predictor, video)
+        s.points(0, 1, (60, 40, 1))
+        s.points(2, 2, box=[20, 20, 70, 60])
+        how |= {"return_scores": True, "output": output, "progress": False, "max_frame_num_to_track": 7}
+        answers.append(list(predictor.propagate_in_video(s.state, **how)))
+    assert len(answers[0]) == len(answers[1]) == 8
+    for (frame, ids, masks, scores), (frame_, ids_, masks_, scores_) in zip(*answers, strict=True):
+        assert (frame, list(ids)) == (frame_, ids_)
+        assert relative_error(masks, masks_) < TOLERANCE
+        for x, y in zip(scores, scores_, strict=True):
+            assert relative_error(x, y) < 1e-4
+
+
+def test_tracking_goes_on_before_an_answer_is_given(fast, video):
+    s = Session(fast, video)
+    s.points(0, 1, (60, 40, 1))
+    passing = fast.propagate_in_video(s.state, lag=2, progress=False)
+    assert next(passing)[0] == 0
+    assert set(s.state.objects[1].reverse) == {0, 1, 2}
+    with pytest.raises(ValueError, match="lag is -1"):
+        next(fast.propagate_in_video(s.state, lag=-1))
+
+
+def test_streams_go_by_recorded_steps(plain, fast, video):
+    results = []
+    for predictor in (plain, fast):
+        with predictor.open_stream() as stream:
+            for i, picture in enumerate(clip(12)):
+                result = stream.step(picture)
+                if i == 1:
+                    stream.add_new_points_or_box("a", [[60, 40]], [1])
+                if i == 4:
+                    stream.add_new_points_or_box("b", box=[20, 20, 70, 60])
+                if i == 8:
+                    stream.remove_object("a")
+                results.append(result)
+    for a, b in zip(results[:12], results[12:], strict=True):
+        assert a.obj_ids == b.obj_ids and a.masks.shape == b.masks.shape
+        if a.obj_ids:
+            assert relative_error(a.masks, b.masks) < TOLERANCE
+            assert relative_error(a.scores.iou, b.scores.iou) < 1e-4
+    assert fast._fast_path._idle, "a stream's workspace is handed on"
