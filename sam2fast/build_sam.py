@@ -88,7 +88,9 @@ def build_sam2_video_predictor(
     Args:
         ckpt_path: as for :func:`build_sam2`, but a file with the image weights alone is refused.
         apply_postprocessing: also fills holes of up to 8 low-resolution pixels, and encodes prompted masks as binary.
-        vos_optimized: gives a :class:`SAM2VideoPredictorVOS`, which is the same: nothing is compiled for it.
+        vos_optimized: gives a :class:`SAM2VideoPredictorVOS`. Tracking goes by recorded steps on NVIDIA GPUs with or
+            without it; this class says in the log where it cannot. Nothing is compiled for it. ``warmup()`` of the
+            predictor does beforehand what the first frames would wait for.
         config_file, device, mode, hydra_overrides_extra, dtype, allow_targets, **kwargs: as for :func:`build_sam2`.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from recorded_ops import ReadBackError, RecordedOps
-from video import Session, compare, run, run_official
+from video import Session, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS
@@ -264,6 +264,19 @@ def test_copies_and_pickles_record_for_themselves(fast, video):
     assert fast._fast_path is not None
     fast.release_recordings()
     assert fast._fast_path is None
+
+
+def test_short_videos_have_steps_of_their_own(replaying, plain, tmp_path):
+    """Their object pointers are spaced differently."""
+
+    def life(s: Session) -> None:
+        s.points(0, 1, (60, 40, 1))
+        s.propagate()
+
+    for length in (4, 8, 4):
+        folder = jpeg_folder(tmp_path / str(length), clip(length))
+        for a, b in zip(run(plain, folder, life), run(replaying, folder, life), strict=True):
+            assert relative_error(a.masks, b.masks) < TOLERANCE, (length, a.frame)
 
 
 # ---- errors ----
