@@ -7,7 +7,7 @@ import click
 
 from sam2fast import __version__
 
-VERBS = ("segment", "masks", "track", "train", "demo", "synthesize")
+VERBS = ("segment", "masks", "track", "train", "export", "demo", "synthesize", "profile")
 
 
 class _Verbs(click.Group):

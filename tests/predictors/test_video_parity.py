@@ -9,18 +9,20 @@ import numpy as np
 import pytest
 import torch
 from parity import config_name
-from video import Scenario, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
+from video import SMALL, Scenario, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 PAIRS: dict[Any, Any] = {}
 
 
-def pair(size: str = "sam2.1_t", overrides: Sequence[str] = (), **kwargs: Any) -> tuple[Any, Any]:
+def pair(
+    size: str = "sam2.1_t", overrides: Sequence[str] = (), image_size: int = SMALL, **kwargs: Any
+) -> tuple[Any, Any]:
     """Both predictors; the last few kinds are kept."""
-    key = (size, tuple(overrides), *sorted(kwargs.items()))
+    key = (size, tuple(overrides), image_size, *sorted(kwargs.items()))
     if key not in PAIRS:
         while len(PAIRS) >= 3:
             PAIRS.pop(next(iter(PAIRS)))
-        PAIRS[key] = build_video_pair(size, overrides, **kwargs)
+        PAIRS[key] = build_video_pair(size, overrides, image_size=image_size, **kwargs)
     return PAIRS[key]
 
 
@@ -198,6 +200,7 @@ CASES: dict[str, tuple[Scenario, int, dict[str, Any]]] = {
     ),
     "no memories": (clicks_and_box, 3, {"overrides": ("++model.num_maskmem=0",)}),
     "one frame": (one_frame, 1, {}),
+    "256": (objects_prompted_on_different_frames, 6, {"image_size": 256}),
     "512": (clicks_and_box, 3, {"image_size": 512}),
     "512, 2.0": (normalised_coordinates, 3, {"image_size": 512, "size": "sam2_t", "seed": 1}),
 }
@@ -215,6 +218,15 @@ def test_parity(scenario, frames, kind, videos):
 def test_cases_are_tame(scenario, frames, kind, videos):
     """What explains a failure above: the original differs from itself by less than a third of what is allowed."""
     run_official(pair(**kind)[0], videos(frames), scenario)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scenario", "frames", "kind"), CASES.values(), ids=CASES.keys())
+def test_parity_on_larger_maps(scenario, frames, kind, videos):
+    """The same with 16 by 16 positions, where it is not larger already."""
+    kind = {"image_size": 256, **kind}
+    official, ours = pair(**kind)
+    compare(run_official(official, videos(frames), scenario), run(ours, videos(frames), scenario))
 
 
 @pytest.mark.slow
@@ -256,7 +268,7 @@ def vanishing(s: Session) -> None:
 
 @pytest.mark.parametrize(("size", "centre", "factor"), [("sam2.1_t", 2.895, -100), ("sam2_t", 2.8895, 100)])
 def test_objects_that_vanish(size, centre, factor, videos):
-    official, ours = pair(size)
+    official, ours = pair(size, image_size=256)
     with presence_sharpened((official, ours), centre, factor):
         expected = run_official(official, videos(9), vanishing)
         absent = [[bool((m == -1024).all()) for m in r.masks] for r in expected if r.step.startswith("propagate")]

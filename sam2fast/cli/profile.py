@@ -1,0 +1,272 @@
+"""``sam2fast profile``: where the time of pictures and of videos' frames goes."""
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sam2fast.cli.errors import UserError, one_line
+from sam2fast.cli.files import PICTURES, write_atomically
+from sam2fast.cli.model_choice import ModelChoice, choose_model
+from sam2fast.cli.options import model_options
+from sam2fast.cli.prompts import Box, BoxType, Click, ClickType
+from sam2fast.cli.track_prompts import PointType, TrackBoxType, TrackPrompt, merge_prompts
+from sam2fast.cli.track_video import VideoSource
+
+if TYPE_CHECKING:
+    from sam2fast.profiling import Profile
+
+CHARTS = (".png", ".svg", ".pdf")
+TRACES = (".json", ".json.gz")
+STDOUT = "-"
+# By the user's input: what cannot be opened, read or used.
+FAILURES = (OSError, ValueError, TypeError, ImportError)
+RUNS_OF_IMAGES, RUNS_OF_VIDEOS = 5, 1
+
+
+class _EitherType(click.ParamType):
+    """A prompt as ``segment`` takes it, or as ``track`` does, which has a frame and an object before it."""
+
+    def __init__(self, plain: click.ParamType, tracked: click.ParamType, longest: int) -> None:
+        self._plain, self._tracked, self._longest = plain, tracked, longest
+        self.name = f"[FRAME,OBJ,]{plain.name}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Reads one prompt; anything else is a usage error."""
+        if not isinstance(value, str):
+            return value
+        kind = self._tracked if value.count(",") >= self._longest else self._plain
+        return kind.convert(value, param, ctx)
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="IMAGE|VIDEO...")
+@click.option(
+    "--point",
+    "points",
+    multiple=True,
+    type=_EitherType(ClickType(), PointType(), 3),
+    help="A click; in a video FRAME is 0, and without it the object is 1. Repeatable.",
+)
+@click.option(
+    "--box", "boxes", multiple=True, type=_EitherType(BoxType(), TrackBoxType(), 4), help="A box around an object."
+)
+@click.option(
+    "--objects",
+    type=click.IntRange(1),
+    help="Without --point and --box: so many clicks are made up, each on an object of its own.  [default: 1]",
+)
+@model_options
+@click.option(
+    "--frames",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Of a video: how many are measured, after those that fill the memory.",
+)
+@click.option(
+    "--runs",
+    type=click.IntRange(1),
+    show_default=f"{RUNS_OF_IMAGES} for images, {RUNS_OF_VIDEOS} for videos",
+    help="How often each input is measured.",
+)
+@click.option("--depth", type=click.IntRange(1), metavar="N", help="How deep the tree is printed.  [default: 3]")
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also write a .json trace for Perfetto (https://ui.perfetto.dev) or Chrome.",
+)
+@click.option("--picture", type=click.Path(path_type=Path), metavar="FILE", help="Also draw a .png, .svg or .pdf.")
+@click.option(
+    "--json",
+    "json_file",
+    is_flag=False,
+    flag_value=STDOUT,
+    metavar="[FILE]",
+    help="Write all figures to a .json file; without one, print them instead of the tree. Give it after the inputs.",
+)
+def profile(
+    inputs: Sequence[str],
+    points: Sequence[Click | TrackPrompt],
+    boxes: Sequence[Box | TrackPrompt],
+    objects: int | None,
+    model: str | None,
+    checkpoint: Path | None,
+    device: str,
+    dtype: str,
+    frames: int,
+    runs: int | None,
+    depth: int | None,
+    trace: Path | None,
+    picture: Path | None,
+    json_file: str | None,
+) -> None:
+    """Show where the time goes in each IMAGE or VIDEO, part by part, and how near each part is to the limit.
+
+    An image is decoded, set and prompted; a video is tracked from its first frame on, and its last frames are the ones
+    that are measured. Products are counted by formula, and compared with what a large matrix product and a large copy
+    reach on this machine. What the columns mean: docs/profiling.md.
+    """
+    prompts = [*points, *boxes]
+    if objects is not None and prompts:
+        raise click.UsageError("--objects makes prompts up; give it, or --point and --box")
+    pictures = [Path(text).suffix.lower() in PICTURES and not Path(text).is_dir() for text in inputs]
+    for text, is_picture in zip(inputs, pictures, strict=True):
+        _check_input(text, is_picture, prompts)
+    json_path = None if json_file in (None, STDOUT) else Path(str(json_file))
+    _check_outputs(inputs, {"--trace": trace, "--picture": picture, "--json": json_path})
+    choice = choose_model(model, checkpoint)
+
+    made = []
+    jobs: dict[bool, _Images | _Videos] = {
+        True: _Images(choice, device, dtype),
+        False: _Videos(choice, device, dtype, frames),
+    }
+    for text, is_picture in zip(inputs, pictures, strict=True):
+        job = jobs[is_picture]
+        found = job.profile(text, prompts, objects or 1, runs, trace)
+        made.append({"input": text, **found.as_json()})
+        if json_file != STDOUT:
+            _show(found, text, depth, several=len(inputs) > 1)
+        if picture is not None:
+            _draw(found, picture)
+    document = json.dumps({"model": {"config": choice.config, "dtype": dtype}, "profiles": made}, indent=1) + "\n"
+    if json_file == STDOUT:
+        click.echo(document, nl=False)
+    elif json_path is not None:
+        write_atomically(json_path, document.encode())
+
+
+def _check_input(text: str, is_picture: bool, prompts: Sequence[Any]) -> None:
+    if is_picture:
+        if not Path(text).is_file():
+            raise UserError(f"no file {text!r}")
+        if any(isinstance(prompt, TrackPrompt) for prompt in prompts):
+            raise click.UsageError(f"{text} is an image, and a prompt has a frame and an object; expected X,Y or a box")
+        if sum(isinstance(prompt, Box) for prompt in prompts) > 1:
+            raise click.UsageError(f"{text} is an image; give one --box")
+        return
+    if VideoSource.parse(text).is_live:
+        raise click.UsageError(f"{text} can only be read once; give a file or a folder of pictures")
+    late = [p for p in prompts if isinstance(p, TrackPrompt) and p.frame != 0]
+    if late:
+        raise click.UsageError(f"{late[0]} is not on the first frame, where profiling begins; give frame 0")
+
+
+def _check_outputs(inputs: Sequence[str], files: dict[str, Path | None]) -> None:
+    """Before any work: one input for a trace or a chart, endings that say the format, folders that are there."""
+    endings = {"--trace": TRACES, "--picture": CHARTS, "--json": (".json",)}
+    taken = {Path(text).resolve() for text in inputs}
+    for option, file in files.items():
+        if file is None:
+            continue
+        if option != "--json" and len(inputs) > 1:
+            raise click.UsageError(f"{option} is of one image or video, and {len(inputs)} were given")
+        if not file.name.lower().endswith(endings[option]):
+            wanted = " or ".join(endings[option])
+            after = "; give it after the inputs" if option == "--json" else ""
+            raise click.UsageError(f"{option} {file} does not end with {wanted}{after}")
+        if file.resolve() in taken:
+            raise click.UsageError(f"{option} {file} would overwrite an input or another output")
+        taken.add(file.resolve())
+        if not file.absolute().parent.is_dir():
+            raise UserError(f"no folder {str(file.absolute().parent)!r} for {option}")
+    if files["--picture"] is not None and importlib.util.find_spec("matplotlib") is None:
+        raise UserError("--picture needs matplotlib, which is not installed: pip install 'sam2fast[profile]'")
+
+
+class _Images:
+    """Profiles of images; the model is loaded for the first one."""
+
+    def __init__(self, choice: ModelChoice, device: str, dtype: str) -> None:
+        self._choice, self._device, self._dtype = choice, device, dtype
+        self._predictor: Any = None
+
+    def profile(
+        self, text: str, prompts: Sequence[Any], objects: int, runs: int | None, trace: Path | None
+    ) -> "Profile":
+        import torch
+
+        from sam2fast.profiling import profile_image
+
+        if self._predictor is None:
+            from sam2fast.cli.segmenter import Segmenter
+
+            self._predictor = Segmenter(self._choice, self._device, self._dtype)._predictor
+        clicks = [prompt for prompt in prompts if isinstance(prompt, Click)]
+        box = next((list(prompt) for prompt in prompts if isinstance(prompt, Box)), None)
+        with one_line(*FAILURES, torch.OutOfMemoryError):
+            return profile_image(
+                self._predictor,
+                text,
+                point_coords=[(c.x, c.y) for c in clicks] or None,
+                point_labels=[c.label for c in clicks] or None,
+                box=box,
+                objects=objects,
+                runs=runs or RUNS_OF_IMAGES,
+                trace=trace,
+            )
+
+
+class _Videos:
+    """Profiles of videos; the model is loaded for the first one."""
+
+    def __init__(self, choice: ModelChoice, device: str, dtype: str, frames: int) -> None:
+        self._choice, self._device, self._dtype, self._frames = choice, device, dtype, frames
+        self._predictor: Any = None
+
+    def profile(
+        self, text: str, prompts: Sequence[Any], objects: int, runs: int | None, trace: Path | None
+    ) -> "Profile":
+        import torch
+
+        from sam2fast.profiling import profile_video
+
+        asked = {}
+        if prompts:
+            for prompt in merge_prompts([_on_first_frame(p) for p in prompts], each_shows_object=True):
+                asked[prompt.object] = {
+                    "points": [(c.x, c.y) for c in prompt.clicks] or None,
+                    "labels": [c.label for c in prompt.clicks] or None,
+                    "box": None if prompt.box is None else list(prompt.box),
+                }
+        if self._predictor is None:
+            from sam2fast.cli.track_run import load_predictor
+
+            self._predictor, _ = load_predictor(self._choice, self._device, self._dtype)
+        with one_line(*FAILURES, torch.OutOfMemoryError):
+            return profile_video(
+                self._predictor,
+                text,
+                prompts=asked,
+                objects=objects,
+                frames=self._frames,
+                runs=runs or RUNS_OF_VIDEOS,
+                trace=trace,
+            )
+
+
+def _on_first_frame(prompt: Any) -> TrackPrompt:
+    if isinstance(prompt, Click):
+        return TrackPrompt(0, 1, (prompt,))
+    return TrackPrompt(0, 1, box=prompt) if isinstance(prompt, Box) else prompt
+
+
+def _show(found: "Profile", text: str, depth: int | None, several: bool) -> None:
+    from sam2fast.profiling.report import DEPTH, print_profile
+
+    if several:
+        click.echo(f"\n{click.format_filename(text)}")
+    print_profile(found, depth or DEPTH)
+
+
+def _draw(found: "Profile", file: Path) -> None:
+    from sam2fast.profiling.picture import draw
+
+    with one_line(ImportError):
+        content = draw(found, file.suffix.lower())
+    write_atomically(file, content)

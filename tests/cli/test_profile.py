@@ -1,0 +1,161 @@
+import json
+
+import profiled
+import pytest
+from PIL import Image
+from video import clip
+
+from sam2fast import nano
+from sam2fast.config import shipped_configs
+from sam2fast.profiling import profile_image, profile_video
+
+
+@pytest.fixture(scope="module")
+def small_nano(tmp_path_factory):
+    """Nano at a quarter of its pixels."""
+    path = tmp_path_factory.mktemp("nano") / "small.yaml"
+    text = shipped_configs()["nano/sam2fast_nano"].read_text()
+    path.write_text(text.replace("image_size: 256", f"image_size: {profiled.SIDE}"))
+    return ["--model", path, "--checkpoint", nano.WEIGHTS, "--device", "cpu"]
+
+
+@pytest.fixture
+def film(tmp_path):
+    folder = tmp_path / "film"
+    folder.mkdir()
+    for i, picture in enumerate(clip(4)):
+        Image.fromarray(picture).save(folder / f"{i:03}.png")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def known_limits(monkeypatch):
+    monkeypatch.setattr("sam2fast.profiling.passes.measure_limits", lambda device, dtypes: profiled.LIMITS)
+
+
+def paths(tree: dict, path: str = "") -> set[str]:
+    """Of all parts of a tree, as a trace names them."""
+    name = f"{path}/{tree['name']}".lstrip("/")
+    return {name}.union(*(paths(child, name) for child in tree["children"]))
+
+
+def one_line(result, code: int) -> str:
+    assert result.exit_code == code and result.stdout == ""
+    error = result.stderr.strip()
+    if code != 2:
+        assert error.startswith("sam2fast: ") and "\n" not in error
+    return error
+
+
+def test_a_film_end_to_end(run, film, small_nano, tmp_path):
+    files = [tmp_path / name for name in ("trace.json", "parts.png", "figures.json")]
+    options = ["--trace", files[0], "--picture", files[1], "--json", files[2]]
+    result = run("profile", film, "--objects", 2, "--frames", 2, *options, *small_nano)
+    assert result.exit_code == 0, result.stderr
+    assert "the average of frames 2 to 3" in result.stdout
+    for name in ("memory attention", "cross-attention", "copies and rest"):
+        assert name in result.stdout
+
+    (found,) = json.loads(files[2].read_text())["profiles"]
+    assert found["input"] == str(film) and found["subject"]["objects"] == 2
+    ranges = {
+        event["name"]
+        for event in json.loads(files[0].read_text())["traceEvents"]
+        if event.get("cat") == "user_annotation"
+    }
+    expected = paths(found["tree"])
+    assert "frame/memory attention/layer 0/cross-attention/attention" in expected
+    assert expected <= ranges
+    assert Image.open(files[1]).width > 1000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figures.json", "film", "parts.png", "trace.json"]
+
+
+def test_two_pictures_as_json(run, picture, small_nano):
+    inputs = [picture("a.png"), picture("b.jpg")]
+    result = run("profile", *inputs, "--point", "20,30", "--point", "5,5,0", "--runs", 2, *small_nano, "--json")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["model"]["dtype"] == "float32"
+    for path, found in zip(inputs, document["profiles"], strict=True):
+        assert found["input"] == str(path) and found["tree"]["name"] == "picture"
+        assert len(found["seconds"]["plain"]) == len(found["seconds"]["profiled"]) == 2
+        assert (found["subject"]["width"], found["subject"]["height"]) == (96, 64)
+
+
+def test_prompts_of_pictures(run, picture, small_nano, monkeypatch):
+    asked = {}
+
+    def note(predictor, image, **options):
+        asked.update(options)
+        return profile_image(predictor, image, **{**options, "runs": 1})
+
+    monkeypatch.setattr("sam2fast.profiling.profile_image", note, raising=False)
+    result = run("profile", picture(), "--point", "20,30", "--box", "1,2,30,40", "--depth", 1, *small_nano)
+    assert result.exit_code == 0, result.stderr
+    assert asked["point_coords"] == [(20, 30)] and asked["point_labels"] == [1] and asked["box"] == [1, 2, 30, 40]
+
+
+def test_prompts_of_films(run, film, small_nano, monkeypatch):
+    asked = {}
+
+    def note(predictor, video, **options):
+        asked.update(options)
+        return profile_video(predictor, video, **{**options, "frames": 1})
+
+    monkeypatch.setattr("sam2fast.profiling.profile_video", note, raising=False)
+    prompts = ["--point", "20,30", "--point", "0,dog,50,40", "--point", "0,dog,1,1,0", "--box", "0,cat,1,2,30,40"]
+    result = run("profile", film, *prompts, *small_nano)
+    assert result.exit_code == 0, result.stderr
+    assert asked["prompts"] == {
+        1: {"points": [(20, 30)], "labels": [1], "box": None},
+        "dog": {"points": [(50, 40), (1, 1)], "labels": [1, 0], "box": None},
+        "cat": {"points": None, "labels": None, "box": [1, 2, 30, 40]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nowhere.png"], 1, "no file 'nowhere.png'"),
+        (["nowhere.mp4"], 1, "nowhere.mp4"),
+        (["rtsp://camera"], 2, "can only be read once"),
+        (["a.png", "--point", "0,1,20,30"], 2, "is an image, and a prompt has a frame"),
+        (["a.png", "--box", "0,0,5,5", "--box", "1,1,5,5"], 2, "give one --box"),
+        (["a.png", "--point", "20,30", "--objects", "2"], 2, "--objects makes prompts up"),
+        (["film", "--point", "3,1,20,30"], 2, "not on the first frame"),
+        (["a.png", "--point", "x,30"], 2, "'x,30' is not X,Y"),
+        (["a.png", "b.png", "--trace", "t.json"], 2, "--trace is of one image or video"),
+        (["a.png", "--picture", "parts.gif"], 2, "does not end with .png or .svg or .pdf"),
+        (["--json", "a.png", "film"], 2, "give it after the inputs"),
+        (["a.png", "--picture", "a.png"], 2, "would overwrite an input"),
+        (["a.png", "--trace", "x.json", "--json", "x.json"], 2, "would overwrite an input or another output"),
+        (["a.png", "--trace", "nowhere/t.json"], 1, "no folder"),
+    ],
+)
+def test_refused_before_any_work(run, picture, film, tmp_path, arguments, code, message, monkeypatch):
+    picture("a.png"), picture("b.png")
+    monkeypatch.setattr("sam2fast.cli.profile.choose_model", None)  # which comes later
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert message in " ".join(one_line(run("profile", *arguments), code).split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_what_cannot_be_read(run, tmp_path, small_nano, film):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    assert "broken.png cannot be read as an image" in one_line(run("profile", "broken.png", *small_nano), 1)
+    (tmp_path / "broken.mp4").write_bytes(b"no film")
+    assert "broken.mp4" in one_line(run("profile", "broken.mp4", "--trace", "t.json", *small_nano), 1)
+    for frame in list(film.iterdir())[1:]:
+        frame.unlink()
+    assert "single frame" in one_line(run("profile", film, *small_nano), 1)
+    assert not (tmp_path / "t.json").exists()
+
+
+def test_without_matplotlib(run, picture, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    error = one_line(run("profile", picture(), "--picture", "parts.png"), 1)
+    assert "pip install 'sam2fast[profile]'" in error
+
+
+def test_a_click_may_lie_outside(run, picture, small_nano):
+    assert run("profile", picture(), "--point", "500,500", "--runs", 1, *small_nano).exit_code == 0

@@ -1,0 +1,239 @@
+"""Profiles of pictures and videos: what parts there are, that they add up, and that the predictor stays as it was."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from profiled import LIMITS, SIDE, attributes, image_model, tracked, video_predictor
+from video import clip
+
+from sam2fast.profiling import profile_image, profile_video
+from sam2fast.profiling.parts import model_parts
+from sam2fast.profiling.patches import Patches
+from sam2fast.profiling.probes import Clock
+from sam2fast.profiling.recorder import Recorder
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.transforms import ImageError
+from sam2fast.video_io import VideoError
+
+FRAMES, OBJECTS = 3, 2
+BLOCKS = (1, 2, 6, 1)  # of nano's stages
+MEMORY_LAYERS = 3
+PICTURE = clip(1, 180, 240)[0]
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return video_predictor()
+
+
+@pytest.fixture(scope="module")
+def film():
+    return clip(12)
+
+
+@pytest.fixture(scope="module")
+def video_profile(predictor, film):
+    return profile_video(predictor, film, objects=OBJECTS, frames=FRAMES, runs=2, limits=LIMITS)
+
+
+@pytest.fixture(scope="module")
+def image_profile():
+    return profile_image(SAM2ImagePredictor(image_model()), PICTURE, objects=3, runs=2, limits=LIMITS)
+
+
+@pytest.fixture(params=["video", "image"])
+def profile(request, video_profile, image_profile):
+    return video_profile if request.param == "video" else image_profile
+
+
+def test_parts_add_up(profile):
+    for path, part in profile.root.walk():
+        inside = sum(child.seconds for child in part.children.values())
+        assert part.seconds > 0 and inside <= part.seconds * (1 + 1e-9), path
+        assert part.flops >= sum(child.flops for child in part.children.values())
+    assert 0.5 < profile.named <= 1  # far from what is seen: times are not asserted
+
+
+def test_seconds_are_those_of_the_clock(profile):
+    """Per unit: what the root has is what was seen from outside, but for the way there."""
+    mean = sum(profile.profiled) / len(profile.profiled)
+    assert mean / 2 < profile.root.seconds <= mean
+
+
+def test_how_often_parts_are_called(video_profile):
+    root = video_profile.root
+    assert root.calls == 1
+    names = ("decode", "preprocess", "encode", "memory attention", "prompt encoder", "mask decoder", "memory encoding")
+    for name in (*names, "hole filling", "masks to video size", "object pointers", "memory tables"):
+        assert root[name].calls == 1, name
+    number = 0
+    for stage, blocks in enumerate(BLOCKS, 1):
+        part = root[f"encode/stage {stage}"]
+        for name, times in (("query, key, value", 1), ("output projection", 1), ("MLP", 1), ("norms", 2)):
+            assert part[name].calls == times * blocks, name
+        assert ("residual projection" in part.children) == (stage > 1)
+        layers = [f"layer {number + i}" for i in range(blocks)]
+        assert list(part["attention"].children) == layers
+        assert all(part["attention"][layer].calls == 1 for layer in layers)
+        number += blocks
+    assert list(root["memory attention"].children) == [f"layer {i}" for i in range(MEMORY_LAYERS)]
+    for layer in root["memory attention"].children.values():
+        assert {name: part.calls for name, part in layer.children.items()} == {
+            "self-attention": 1,
+            "cross-attention": 1,
+            "feed-forward": 1,
+        }
+        assert layer["self-attention/projections"].calls == 4 and layer["cross-attention/projections"].calls == 2
+        assert layer["self-attention/attention"].calls == layer["cross-attention/attention"].calls == 1
+
+
+def test_self_attention_of_the_first_layer_serves_all_objects(video_profile):
+    first, second = (video_profile.root[f"memory attention/layer {i}/self-attention"] for i in (0, 1))
+    assert second.flops == OBJECTS * first.flops > 0
+
+
+def test_parts_of_a_picture(image_profile):
+    names = {"decode", "preprocess", "encode", "prompt encoder", "mask decoder", "masks to image size"}
+    assert names <= set(image_profile.root.children)
+    assert all(image_profile.root[name].calls == 1 for name in names)
+    assert image_profile.subject == {
+        "kind": "image", "width": 240, "height": 180, "image_size": SIDE, "objects": 3, "runs": 2,
+    }  # fmt: skip
+
+
+def test_bytes_of_a_picture(image_profile):
+    """By hand: the normalised picture, and a projection's input, weights and result once each."""
+    side, colours = SIDE, 3
+    assert image_profile.root["preprocess"].nbytes == 180 * 240 * colours + side**2 * colours * 4
+    rows, width = (side // 4) ** 2, 32
+    assert image_profile.root["encode/stage 1/query, key, value"].nbytes == 4 * (
+        rows * width + 3 * width * (width + 1) + rows * 3 * width
+    )
+
+
+def test_the_predictor_stays_as_it_was(predictor, film):
+    film = film[:5]
+    logits, before = tracked(predictor, film), attributes(predictor)
+    profile_video(predictor, film, frames=1, limits=LIMITS)
+    assert attributes(predictor) == before
+    assert torch.equal(tracked(predictor, film), logits)
+
+
+def test_the_predictor_stays_as_it_was_when_something_fails(predictor, film, monkeypatch):
+    before, instrumented = attributes(predictor), []
+    original = predictor.memory_encoder.forward
+
+    def fails(*args, **kwargs):
+        instrumented.append("encode_image" in vars(predictor))
+        if sum(instrumented) == 2:  # the second frame of a pass with wrappers
+            raise RuntimeError("broken on purpose")
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="broken on purpose"):
+        patch.setattr(predictor.memory_encoder, "forward", fails)
+        profile_video(predictor, film[:5], frames=2, limits=LIMITS)
+    assert not all(instrumented) and attributes(predictor) == before
+    assert len(tracked(predictor, film[:3])) == 3
+
+
+def test_an_image_predictor_stays_as_it_was():
+    predictor = SAM2ImagePredictor(image_model())
+
+    def answers():
+        predictor.set_image(PICTURE)
+        return [*predictor.predict(point_coords=[[50, 60]], point_labels=[1]), predictor.get_image_embedding().numpy()]
+
+    expected, before = answers(), attributes(predictor.model)
+    own = dict(vars(predictor._transforms))
+    profile_image(predictor, PICTURE, point_coords=[[50, 60]], point_labels=[1], runs=1, limits=LIMITS)
+    assert attributes(predictor.model) == before and dict(vars(predictor._transforms)) == own
+    with pytest.raises(RuntimeError, match="no image is set"):
+        predictor.get_image_embedding()
+    for a, b in zip(answers(), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_faster_path_is_timed_and_given_back(predictor, film, video_profile, monkeypatch):
+    assert video_profile.as_it_is is None and "fast" not in vars(predictor)
+    monkeypatch.setattr(predictor, "fast", True)
+    found = profile_video(predictor, film[:4], frames=2, limits=LIMITS)
+    assert predictor.fast is True
+    assert len(found.as_it_is) == len(found.plain) == len(found.profiled) == 2
+    assert found.root["memory attention"].calls == 1
+    predictor.release_recordings()
+
+
+def test_a_short_video(predictor, film):
+    found = profile_video(predictor, film[:3], frames=5, limits=LIMITS)
+    assert (found.subject["first_frame"], found.subject["frames"]) == (1, 2)
+
+
+def test_what_is_looked_at_gives_the_same_numbers(predictor):
+    """Wrapped, with everything counted, an image is encoded to the same bits."""
+    image = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = predictor.encode_image(image)
+        recorder = Recorder(Clock(), counts=True)
+        with ExitStack() as undo:
+            model_parts(Patches(undo, recorder), predictor)
+            with recorder.whole("frame"):
+                found = predictor.encode_image(image)
+    assert recorder.root["encode"].flops > 0
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def test_bfloat16_is_held_against_its_own_limit():
+    predictor = SAM2ImagePredictor(image_model().to(torch.bfloat16))
+    limits = LIMITS._replace(flops_per_s={"float32": 1e11, "bfloat16": 4e11})
+    found = profile_image(predictor, PICTURE, runs=1, limits=limits)
+    assert set(found.root["encode/stage 1/MLP"].own_flops) == {"bfloat16"}
+    assert set(found.root["encode/patch embedding"].own_flops) == {"bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("video", "options", "error", "message"),
+    [
+        ("nowhere.mp4", {}, FileNotFoundError, "nowhere.mp4"),
+        ([PICTURE], {}, VideoError, "single frame"),
+        ([PICTURE] * 3, {"frames": 0}, ValueError, "frames is 0"),
+        ([PICTURE] * 3, {"objects": 0}, ValueError, "objects is 0"),
+        ([PICTURE] * 3, {"runs": 0}, ValueError, "runs is 0"),
+        ([PICTURE] * 3, {"prompts": {1: {"points": [[1, 2, 3]], "labels": [1]}}}, ValueError, "points"),
+    ],
+)
+def test_videos_that_cannot_be_profiled(predictor, video, options, error, message):
+    before = attributes(predictor)
+    with pytest.raises(error, match=message):
+        profile_video(predictor, video, limits=LIMITS, **options)
+    assert attributes(predictor) == before
+
+
+def test_pictures_that_cannot_be_profiled(tmp_path):
+    predictor = SAM2ImagePredictor(image_model())
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(ImageError, match="broken.jpg"):
+        profile_image(predictor, broken, limits=LIMITS)
+    with pytest.raises(ValueError, match="objects is 0"):
+        profile_image(predictor, PICTURE, objects=0, limits=LIMITS)
+    with pytest.raises(ValueError, match="runs is 0"):
+        profile_image(predictor, PICTURE, runs=0, limits=LIMITS)
+
+
+def test_a_trace_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    predictor, file = SAM2ImagePredictor(image_model()), tmp_path / "trace.json"
+    file.write_text("of an earlier run")
+
+    def breaks_off(profiler, path):
+        Path(path).write_text('{"traceEvents": [')
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space left"):
+        patch.setattr(torch.profiler.profile, "export_chrome_trace", breaks_off)
+        profile_image(predictor, PICTURE, runs=1, trace=file, limits=LIMITS)
+    assert file.read_text() == "of an earlier run" and list(tmp_path.iterdir()) == [file]
+    with pytest.raises(FileNotFoundError):
+        profile_image(predictor, PICTURE, runs=1, trace=tmp_path / "nowhere" / "trace.json", limits=LIMITS)
