@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TRITON_CACHE_DIR := $(CURDIR)/.cache/triton
 export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 
-.PHONY: demo test test-slow test-transformers aot aot-3.6 bench gpu tune lint format clean
+.PHONY: demo test test-slow test-transformers aot aot-3.6 bench bench-ops bench-transformers figures gpu tune lint format clean
 
 demo: $(VENV)/.demo  ## install, then segment and track; with another model: CHECKPOINT=FILE make demo
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
@@ -34,11 +34,21 @@ aot: $(VENV)/.installed  ## compile every stored kernel configuration without a 
 aot-3.6: .venv-triton-3.6/.installed  ## the same with the oldest supported triton
 	env -u TRITON_INTERPRET .venv-triton-3.6/bin/python bench/aot.py $(AOT)
 
-bench: $(VENV)/.tested  ## microbenchmarks on this machine
+# From bench/, so that the top of the repository stays off Python's path.
+bench: $(VENV)/.tested  ## whole calls beside the official package on this machine, a quarter of an hour; BENCH=--help
+	cd bench && $(abspath $(BIN))/python -m suite $(BENCH)
+
+bench-ops: $(VENV)/.tested  ## microbenchmarks of the ops on this machine
 	$(BIN)/pytest bench --benchmark-only $(PYTEST)
 
+bench-transformers: .venv-transformers/.installed  ## beside Hugging Face transformers, in its environment
+	.venv-transformers/bin/python bench/transformers_side_by_side.py --out bench/results $(ARGS)
+
+figures: $(VENV)/.tested  ## tables and charts of README.md and docs/ from bench/results
+	$(BIN)/python bench/figures $(ARGS)
+
 # On a CUDA machine, with the Python that has torch and triton; no installation, no network.
-gpu:  ## proof and figures: make gpu PART=parity, make gpu PART=micro
+gpu:  ## proof and figures: make gpu PART=parity, micro, sanitize, video-t, video-s, video-b, video-l, image, amg, cold
 	@# A copy of the tree may have lost its symbolic links.
 	@for name in kernels configs; do [ -d sam2fast/$$name ] || { rm -f sam2fast/$$name; ln -s ../$$name sam2fast/$$name; }; done
 	PYTHONPATH=$(CURDIR) $(PYTHON) bench/gpu.py --part $(PART) $(GPU)

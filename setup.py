@@ -12,6 +12,7 @@ PACKAGE_DIR = {"sam2fast": "sam2fast", "sam2fast.kernels": "kernels", "sam2fast.
 HUB = ["huggingface-hub>=0.25"]
 VIDEO = ["av>=12"]
 TRAIN = ["scipy>=1.11", "tensorboard>=2.15"]
+PROFILE = ["rich>=13", "matplotlib>=3.8"]
 TEST = [
     "pytest>=8",
     "pytest-benchmark>=4",
@@ -20,6 +21,7 @@ TEST = [
     "scipy>=1.11",
     "pycocotools>=2.0.7",
     "supervision>=0.31",  # from 0.30 on without OpenCV
+    "matplotlib>=3.8",
     "build>=1.2",
     "setuptools>=68",
     *HUB,
@@ -30,13 +32,14 @@ EXTRAS = {
     "hub": HUB,
     "video": VIDEO,
     "train": TRAIN,
+    "profile": PROFILE,
     "eval": ["scikit-image>=0.22", "pycocotools>=2.0.7"],
     "demo": ["flask>=3"],
     "test": TEST,
     "dev": [*TEST, "ruff>=0.9", "mypy>=1.13", "types-tqdm", "pre-commit>=3"],
 }
 EXTRAS["all"] = sorted(
-    {requirement for name in ("hub", "video", "train", "eval", "demo") for requirement in EXTRAS[name]}
+    {requirement for name in ("hub", "video", "train", "profile", "eval", "demo") for requirement in EXTRAS[name]}
 )
 
 

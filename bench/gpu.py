@@ -4,9 +4,11 @@
                              GPU="--only window_attention": one of OPS)
     make gpu PART=micro      every op of the registry, beside what else computes it
     make gpu PART=sanitize   the parity part, small, under compute-sanitizer's memory and race checkers
+    make gpu PART=video-t    whole calls beside the official package, where that can be imported: video-s, video-b,
+                             video-l, image, amg and cold, too (python -m suite --list says what is in them)
 
 Needs this repository, torch, triton and numpy, and no network. Results are merged into
-``bench/results/<device>-<date>.json`` and a table of the same name.
+``bench/results/<device>-<date>.json`` and a table of the same name, those of whole calls into ``suite-<device>-...``.
 """
 
 import argparse
@@ -35,6 +37,9 @@ from mask_parity import QUICK as QUICK_MASKS
 from mask_parity import mask_parity
 from measure import Limits, measure, measure_limits
 from registry import Case, WrongResultError, cases, check
+from suite.machine import commit, cpu_name, driver
+from tracking_parity import QUICK as QUICK_TRACKING
+from tracking_parity import tracking_parity
 from window_parity import QUICK as QUICK_WINDOWS
 from window_parity import window_parity
 
@@ -50,16 +55,21 @@ PARITY: dict[str, tuple[str, Callable[..., bool], Any]] = {
     "memory_attention": ("attention", attention_parity, QUICK),
     "window_attention": ("windows", window_parity, QUICK_WINDOWS),
     "layer_norm, linear_gelu, preprocess": ("the encoder", encoder_parity, QUICK_ENCODER),
+    "tracking": ("recorded steps", tracking_parity, QUICK_TRACKING),
 }
 OPS = ("connected_components", *PARITY)
+SUITE = ("video-t", "video-s", "video-b", "video-l", "image", "amg", "cold")
+PARTS = ("parity", "micro", "sanitize", *SUITE)
+# Of whole calls no more are begun then: the longest that are may take minutes, where something is compiled.
+LIMIT_S = 360.0
 
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What the figures were taken on."""
     info: dict[str, Any] = {
-        "device": _cpu(),
+        "device": f"CPU {cpu_name()} {os.cpu_count()} cores",
         "torch": torch.__version__,
-        "commit": _output("git", "describe", "--always", "--dirty", "--abbrev=12"),
+        "commit": commit(),
     }
     try:
         import triton
@@ -69,34 +79,8 @@ def machine(device: torch.device) -> dict[str, Any]:
         info["triton"] = None
     if device.type == "cuda":
         info["device"] = torch.cuda.get_device_name(device)
-        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        info["driver"] = _output(*query) if shutil.which("nvidia-smi") else None
+        info["driver"] = driver()
     return info
-
-
-def _cpu() -> str:
-    """``CPU`` with its maker's name for it, where the system tells."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
-    return f"CPU {model} {os.cpu_count()} cores".replace("  ", " ")
-
-
-def commit() -> str | None:
-    """The commit measured, with ``-dirty`` where files other than results differ from it.
-
-    A copy of the tree without git is told by ``SAM2FAST_COMMIT``.
-    """
-    if "SAM2FAST_COMMIT" in os.environ:
-        return os.environ["SAM2FAST_COMMIT"]
-    changed = _output("git", "status", "--porcelain", "--", ":(top)", ":(top,exclude)bench/results")
-    head = _output("git", "rev-parse", "--short=12", "HEAD")
-    return f"{head}-dirty" if head and changed else head
-
-
-def _output(*command: str) -> str | None:
-    done = subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parent, check=False)
-    return done.stdout.strip() or None
 
 
 class Report:
@@ -234,9 +218,22 @@ def case_rows(case: Case, device: torch.device, limits: Limits) -> list[dict[str
     return rows
 
 
+def whole_calls(arguments: argparse.Namespace) -> None:
+    """Runs a part of the suite.
+
+    Raises:
+        SystemExit: always, with its status.
+    """
+    from suite.__main__ import main as run_suite
+
+    limit = ["--limit-s", str(LIMIT_S), "--out", str(arguments.out)]
+    only = ["--only", arguments.only] if arguments.only else []
+    run_suite(["--part", arguments.part, "--device", arguments.device, *limit, *only])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=["parity", "micro", "sanitize"], required=True)
+    parser.add_argument("--part", choices=PARTS, required=True)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--masks", type=int, default=RANDOM_MASKS, help="of the parity part")
     parser.add_argument("--side", type=int, default=300, help="largest side of a mask of the parity part")
@@ -250,6 +247,8 @@ def main() -> None:
     device = torch.device(arguments.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("there is no CUDA here; --device cpu runs the micro part on the CPU")
+    if arguments.part in SUITE:
+        whole_calls(arguments)
     report = Report(device, arguments.out)
     if arguments.part == "parity":
         right = all_parity(device, report, arguments)

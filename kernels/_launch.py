@@ -66,10 +66,11 @@ def product_precision(dtype: torch.dtype) -> str:
     """How a kernel makes its products: fp32 ones on NVIDIA by three TF32 ones, or one under torch's own switch."""
     if dtype != torch.float32 or interpreting() or torch.version.hip is not None:
         return "ieee"
-    return "tf32" if _tf32_is_allowed() else "tf32x3"
+    return "tf32" if tf32_is_allowed() else "tf32x3"
 
 
-def _tf32_is_allowed() -> bool:
+def tf32_is_allowed() -> bool:
+    """Whether torch makes fp32 products by TF32 ones."""
     matmul = torch.backends.cuda.matmul
     # Newer versions of torch have a switch of another name, and refuse to read the old one once that is set.
     precision = getattr(matmul, "fp32_precision", None)

@@ -74,7 +74,7 @@ ABSENT = {
         "the predictor from before December 2024 is not part of sam2fast; "
         "sam2.sam2_video_predictor has the same methods, and takes new objects at any time"
     ),
-    "sam2.benchmark": "sam2fast's own benchmark is bench/video_side_by_side.py in its repository",
+    "sam2.benchmark": "sam2fast's own benchmark is bench/suite in its repository: make bench",
 }
 
 

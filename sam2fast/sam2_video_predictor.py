@@ -12,7 +12,6 @@ from tqdm import tqdm
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from sam2fast.tracking import steps
-from sam2fast.tracking.fast_path import why_not_fast
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.official_privates import OfficialPrivates
@@ -382,6 +381,7 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
             raise ValueError(f"lag is {lag}; expected 0 or more")
         check_output(output)
         start = None if start_frame_idx is None else _start(state, start_frame_idx)
+        self.check_recordings()
         self.propagate_in_video_preflight(state)
         order = _order(state, start, max_frame_num_to_track, reverse)
         answers = self._track_frames(state, order, reverse, return_scores, progress, encode_ahead, output)
@@ -493,7 +493,7 @@ class SAM2VideoPredictorVOS(SAM2VideoPredictor):
         """See :meth:`SAM2VideoPredictor.propagate_in_video_preflight`."""
         super().propagate_in_video_preflight(inference_state)
         if not self._explained and self._recording() is None:
-            logger.info("vos_optimized: steps are not recorded: %s", why_not_fast(self) or "fast is False")
+            logger.info("vos_optimized: steps are not recorded: %s", self._why_not())
             self._explained = True
 
 

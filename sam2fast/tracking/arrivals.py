@@ -31,6 +31,12 @@ class HostCopy:
     def dtype(self) -> torch.dtype:
         return self._tensor.dtype
 
+    def row(self, index: int) -> Tensor:
+        """One row of the copy ``(1, ...)``, in memory of its own; waits until it is there."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._tensor[index : index + 1].clone()
+
     @property
     def tensor(self) -> Tensor:
         """The copy, in ordinary memory; waits until it is there."""

@@ -1,17 +1,21 @@
 """Tracking by recorded steps: a frame costs little more than its arithmetic."""
 
+import logging
+import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 
 from sam2fast.kernels._dispatch import why_no_triton
 from sam2fast.tracking import steps
-from sam2fast.tracking.features import EncodedFrames
+from sam2fast.tracking.features import EncodedFrames, encode_frames
 from sam2fast.tracking.memory_bank import MemoryBank
+from sam2fast.tracking.numerics import fingerprint
 from sam2fast.tracking.recorded_encoder import RecordedEncoder
-from sam2fast.tracking.recorders import CudaGraphs, Direct, Recorder
+from sam2fast.tracking.recorders import CudaGraphs, Direct, Recorder, RecordingError
 from sam2fast.tracking.scores import TrackScores
 from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
 from sam2fast.tracking.step_tables import StepTables
@@ -21,23 +25,36 @@ from sam2fast.video_io import Frames
 if TYPE_CHECKING:
     from sam2fast.modeling.sam2_base import SAM2Base
 
+logger = logging.getLogger(__name__)
+
+# Workspaces kept for sessions to come.
+MOST_IDLE = 2
+
 
 class FastPath:
     """Recorded steps and encodings of one predictor, which knows it; not the other way round.
 
-    Each session has a workspace, which the next one takes over when the first is gone.
+    Each session has a workspace, which the next one takes over when the first is gone. Threads take turns.
 
     Args:
-        device: of the predictor.
+        model: the predictor.
         recorder: makes a recorder; by default of CUDA graphs on CUDA, and elsewhere of nothing.
     """
 
-    def __init__(self, device: torch.device, recorder: Callable[[torch.device], Recorder] | None = None) -> None:
+    def __init__(self, model: "SAM2Base", recorder: Callable[[torch.device], Recorder] | None = None) -> None:
+        device = model.device
         make = recorder or (CudaGraphs if device.type == "cuda" else Direct)
         # Steps and encodings run at the same time, so each has its own.
         self._recorder, self._encoder = make(device), RecordedEncoder(device, make(device))
         self._idle: list[Workspace] = []
         self._used: weakref.WeakKeyDictionary[MemoryBank, Workspace] = weakref.WeakKeyDictionary()
+        self._lock = threading.RLock()
+        self._device = device
+        self._last: tuple[torch.cuda.Stream, torch.cuda.Event] | None = None
+        # Graphs read the weights by their addresses, which must not go to anybody else.
+        self._weights = [x.detach() for x in (*model.parameters(), *model.buffers())]
+        self.made_for = fingerprint(model)
+        self.failed = False
 
     @torch.inference_mode()
     def track(
@@ -49,7 +66,23 @@ class FastPath:
         reverse: bool,
         fill_hole_area: float,
     ) -> tuple[list[FrameResult], TrackScores]:
-        """What :func:`sam2fast.tracking.steps.track` does."""
+        """What :func:`sam2fast.tracking.steps.track` does; and that itself where recording has failed."""
+        try:
+            with self._turn():
+                return self._track(model, state, objects, frame, reverse, fill_hole_area)
+        except RecordingError as error:
+            self._give_up(error)
+            return steps.track(model, state, objects, frame, reverse, fill_hole_area)
+
+    def _track(
+        self,
+        model: "SAM2Base",
+        state: VideoState,
+        objects: Sequence[TrackedObject],
+        frame: int,
+        reverse: bool,
+        fill_hole_area: float,
+    ) -> tuple[list[FrameResult], TrackScores]:
         bank, count = state.bank, len(objects)
         workspace = self.workspace_of(bank)
         bank.begin_step()
@@ -72,17 +105,65 @@ class FastPath:
     @torch.inference_mode()
     def encode(self, model: "SAM2Base", frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
         """What :func:`sam2fast.tracking.features.encode_frames` does, on a stream of its own."""
-        return self._encoder.encode(model, frames, indices, ahead)
+        try:
+            with self._lock:
+                return self._encoder.encode(model, frames, indices, ahead)
+        except RecordingError as error:
+            self._give_up(error)
+            return encode_frames(model, frames, indices)
 
     @torch.inference_mode()
     def workspace_of(self, bank: MemoryBank) -> Workspace:
         """The workspace of a session's bank, which moves into one when it first needs it."""
-        if bank not in self._used:
-            workspace = self._idle.pop() if self._idle else Workspace(self._recorder)
-            workspace.move_in(bank)
-            self._used[bank] = workspace
-            weakref.finalize(bank, self._idle.append, workspace).atexit = False
-        return self._used[bank]
+        with self._lock:
+            if bank not in self._used:
+                assert bank.memories is not None
+                dtype = bank.memories.data.dtype
+                fitting = [workspace for workspace in self._idle if workspace.dtype == dtype]
+                workspace = fitting[-1] if fitting else Workspace(self._recorder)
+                if fitting:
+                    self._idle.remove(workspace)
+                workspace.move_in(bank)
+                self._used[bank] = workspace
+                weakref.finalize(bank, _hand_back, weakref.ref(self), workspace).atexit = False
+            return self._used[bank]
+
+    def clear(self) -> None:
+        """Frees everything that was recorded, also what open sessions use; they record it anew."""
+        with self._lock:
+            for workspace in (*self._idle, *self._used.values()):
+                workspace.clear()
+            self._idle.clear()
+            self._encoder.clear()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One step at a time: recorded steps share their memory, also on different streams."""
+        with self._lock:
+            if self._device.type != "cuda":
+                yield
+                return
+            stream = torch.cuda.current_stream(self._device)
+            if self._last is not None and self._last[0] != stream:
+                stream.wait_event(self._last[1])
+            try:
+                yield
+            finally:
+                event = torch.cuda.Event()
+                event.record(stream)
+                self._last = stream, event
+
+    def _give_up(self, error: RecordingError) -> None:
+        self.failed = True
+        logger.warning("CUDA graphs cannot be recorded here; tracking goes on without: %s", error.__cause__)
+
+
+def _hand_back(owner: "weakref.ref[FastPath]", workspace: Workspace) -> None:
+    """Keeps the workspace of a session that is gone for the next one."""
+    fast_path = owner()
+    # No lock: this runs in the middle of anything.
+    if fast_path is not None and len(fast_path._idle) < MOST_IDLE:
+        fast_path._idle.append(workspace)
 
 
 def why_not_fast(model: "SAM2Base") -> str | None:

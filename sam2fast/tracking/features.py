@@ -69,11 +69,16 @@ class FeatureCache:
         kind, found = autocast_dtype(self.model.device), []
         for t in frames:
             features = self.kept[t, kind]
-            wait = self._waits.pop((t, kind), None)
-            if wait is not None:
+            wait = self._waits.get((t, kind))
+            if wait is not None:  # each time, for it may be on another stream
                 wait(features)
             found.append(features)
         return found
+
+    def clear(self) -> None:
+        """Forgets all features."""
+        self.kept.clear()
+        self._waits.clear()
 
     def begin(self, frames: Sequence[int], batch: int) -> None:
         """Sees to it that these will be there; where the encoder has a stream of its own, nobody waits for it yet.
@@ -89,9 +94,9 @@ class FeatureCache:
         if missing:
             encoded = self._encoder(self.frames, missing, ahead)
             for t, features in zip(missing, encoded.features, strict=True):
-                self.kept[t, kind] = features
                 if encoded.wait is not None:
                     self._waits[t, kind] = encoded.wait
+                self.kept[t, kind] = features
         for t in frames:
             self.kept.move_to_end((t, kind))
         if missing:  # not otherwise, or frames encoded ahead would be dropped before their turn

@@ -1,9 +1,10 @@
 """A pool of equal rows on the device; those that are not needed now move to an archive on the CPU."""
 
 import weakref
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,9 +26,8 @@ class Page:
 class PagePool:
     """Rows ``(rows, *shape)`` on a device, handed out as pages.
 
-    Its size is what one step needs, rounded up to a power of two, however many pages exist: a row is taken from the
-    page that was used longest ago, whose values then move to the CPU. The tensor stays where it is until a step needs
-    more.
+    Its size is what one step needs and a few more, however many pages exist: a row is taken from the page that was used
+    longest ago, whose values then move to the CPU. The tensor stays where it is until a step needs more.
 
     Args:
         shape: of one row.
@@ -43,15 +43,12 @@ class PagePool:
         self._arrivals = arrivals
         self._owners: list[weakref.ref[Page] | None] = [None] * SMALLEST
         self._free = deque(range(SMALLEST))  # written to also when a page dies, which may be at any time
-        self._last_use: OrderedDict[int, int] = OrderedDict()  # row -> step, the longest unused first
+        self._last_use = np.zeros(SMALLEST, np.int64)  # the step of each row
         self._step = 0
 
     def reserve(self, rows: int) -> None:
-        """Grows at once to at least so many rows, so that steps that need no more leave the tensor where it is."""
-        size = len(self._owners)
-        while size < rows:
-            size *= 2
-        self._grow(size)
+        """Grows at once to so many rows and a few, so that steps that need no more leave the tensor where it is."""
+        self._grow(-(-rows // SMALLEST) * SMALLEST)
 
     def move_to(self, data: Tensor) -> None:
         """Goes on in another tensor of the same dtype and shape of rows, with at least as many of them."""
@@ -95,8 +92,8 @@ class PagePool:
                 self.data[row] = page.archived.tensor.to(self.data)
                 self._give(row, page)  # last: until then the page is what it was
             assert page.row is not None
-            self._use(page.row)
             rows.append(page.row)
+            self._last_use[page.row] = self._step  # before the next page asks for a row
         return rows
 
     def read(self, page: Page) -> Tensor:
@@ -115,17 +112,13 @@ class PagePool:
         # The callback knows the list and not the pool: a cycle would keep device memory until it is collected.
         self._owners[row] = weakref.ref(page, lambda _: free.append(row))
         page.row = row
-        self._use(row)
-
-    def _use(self, row: int) -> None:
         self._last_use[row] = self._step
-        self._last_use.move_to_end(row)
 
     def _free_row(self) -> int:
         if self._free:
             return self._free.popleft()
-        row, step = next(iter(self._last_use.items()))
-        if step == self._step:
+        row = int(self._last_use.argmin())
+        if self._last_use[row] == self._step:
             self._grow(2 * len(self._owners))
             return self._free.popleft()
         owner = self._owners[row]
@@ -155,4 +148,5 @@ class PagePool:
         rows = range(len(self._owners), len(data))
         self.data = data
         self._owners += [None] * len(rows)
+        self._last_use = np.concatenate([self._last_use, np.zeros(len(rows), np.int64)])
         self._free.extend(rows)

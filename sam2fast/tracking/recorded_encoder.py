@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import current_backend
 from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, autocast_dtype
 from sam2fast.tracking.memory_bank import bucket
+from sam2fast.tracking.numerics import numerics
 from sam2fast.tracking.recorders import Recorder
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import Frames
@@ -36,6 +36,10 @@ class RecordedEncoder:
         self._device, self._recorder = device, recorder
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._calls: dict[Hashable, _Call] = {}
+
+    def clear(self) -> None:
+        """Frees everything; encodings are recorded anew."""
+        self._calls.clear()
 
     def encode(self, model: SAM2Base, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
         """Features of some frames of a video, by a call that was recorded for at least as many.
@@ -71,8 +75,7 @@ class RecordedEncoder:
         return [_own(call.levels, i) for i in range(count)]
 
     def _call(self, model: SAM2Base, shape: torch.Size) -> _Call:
-        precision = torch.get_float32_matmul_precision()
-        key = (shape, autocast_dtype(self._device), current_backend(), precision)
+        key = (shape, numerics(self._device))
         if key not in self._calls:
             pixels = torch.zeros(shape, dtype=torch.uint8, device=self._device)
             levels: list[Tensor] = []

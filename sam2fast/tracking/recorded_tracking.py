@@ -13,6 +13,7 @@ from sam2fast.tracking import steps
 from sam2fast.tracking.fast_path import FastPath, why_not_fast
 from sam2fast.tracking.features import EncodedFrames, encode_frames
 from sam2fast.tracking.memory_bank import BUCKETS
+from sam2fast.tracking.numerics import fingerprint, has_hooks
 from sam2fast.tracking.outputs import Output, check_output, returned_masks
 from sam2fast.tracking.state import TrackedObject, VideoState
 from sam2fast.video_io import Frames
@@ -38,9 +39,17 @@ class RecordedTracking(_Base):
 
     fast: bool | None = None
     _fast_path: FastPath | None = None
+    _hooked = False
 
     @torch.inference_mode()
-    def warmup(self, num_objects: int = 1, size: tuple[int, int] | None = None, *, output: Output = "logits") -> None:
+    def warmup(
+        self,
+        num_objects: int = 1,
+        size: tuple[int, int] | None = None,
+        *,
+        output: Output = "logits",
+        encode_ahead: int = 1,
+    ) -> None:
         """Does beforehand what costs time when it is done first: compiles kernels, and records the steps for sessions
         of 1 to ``num_objects`` objects with a prompted frame each.
 
@@ -49,6 +58,7 @@ class RecordedTracking(_Base):
         Args:
             num_objects: how many objects there will be at most.
             size: (height, width) of the videos, in pixels; by default the model's own.
+            encode_ahead: as for ``propagate_in_video``.
             output: as for ``propagate_in_video``.
 
         Raises:
@@ -57,8 +67,11 @@ class RecordedTracking(_Base):
         """
         check_output(output)
         height, width = size or (self.image_size, self.image_size)
-        if num_objects < 1 or height < 1 or width < 1:
-            raise ValueError(f"num_objects is {num_objects} and size {height, width}; expected 1 or more of each")
+        if min(num_objects, encode_ahead, height, width) < 1:
+            raise ValueError(
+                f"num_objects is {num_objects}, encode_ahead {encode_ahead} and size {height, width}; "
+                "expected 1 or more of each"
+            )
         predictor = cast("SAM2VideoPredictor", self)
         state = predictor.init_state([np.zeros((height, width, 3), np.uint8)] * WARMUP_FRAMES)
         click = [[width / 2, height / 2]], [1]
@@ -71,27 +84,49 @@ class RecordedTracking(_Base):
             objects: dict[Any, TrackedObject] = {i: prompted.copy() for i in range(count)}
             results, scores = predictor._track_frame(state, objects, 1, reverse=False)
             returned_masks(predictor, state, scores.low_res_logits, output)
+        if encode_ahead > 1:
+            state.features.encode(range(2, 2 + min(encode_ahead, WARMUP_FRAMES - 2)))
         # And a correction, which attends to memories too.
         predictor._store(state, {0: prompted}, 1, False, {0: results[0]})
         predictor.add_new_points_or_box(state, 1, 0, *click)
 
     def release_recordings(self) -> None:
-        """Frees recorded steps and their memory; they are made again when they are needed.
-
-        Needed after the model's parts were replaced or compiled by hand. Moving, casting and loading weights do it.
-        """
+        """Frees recorded steps and their memory, also of sessions that are open; they are made again when needed."""
+        if self._fast_path is not None:
+            self._fast_path.clear()
         self._fast_path = None
 
     # ---- what decides ----
 
+    def check_recordings(self) -> None:
+        """Drops what was recorded if weights lie elsewhere since, or a setting of the model has another value.
+
+        Every pass over a video begins with it, and every step of a stream after a prompt; what is changed in between
+        counts from the next.
+        """
+        self._hooked = has_hooks(self)
+        if self._fast_path is not None and self._fast_path.made_for != fingerprint(self):
+            self.release_recordings()
+
+    def _why_not(self) -> str | None:
+        if self.fast is False:
+            return "fast is False"
+        if not self.num_maskmem:
+            return "the model keeps no memories"
+        if self._hooked:
+            return "modules have hooks, which a recording would not call"
+        why = why_not_fast(self)
+        if self.fast is None or why is None or self.device.type != "cuda":
+            return None if self.fast else why
+        raise RuntimeError(f"fast is True, but {why}; leave it at None to track without recordings then")
+
     def _recording(self) -> FastPath | None:
         """The recorded steps, where tracking goes by them."""
-        wanted = why_not_fast(self) is None if self.fast is None else self.fast
-        if not wanted or self.training or not self.num_maskmem:
+        if self._why_not() is not None or self.training:
             return None
         if self._fast_path is None:
-            self._fast_path = FastPath(self.device)
-        return self._fast_path
+            self._fast_path = FastPath(self)
+        return None if self._fast_path.failed else self._fast_path
 
     def _tracker(self) -> Callable[..., Any]:
         fast_path = self._recording()

@@ -5,6 +5,12 @@ from typing import Protocol
 
 import torch
 
+from sam2fast.modeling.compiled import recording
+
+
+class RecordingError(RuntimeError):
+    """What ran once could not be recorded; the cause says why."""
+
 
 class Recorder(Protocol):
     """Makes of a function one that does the same to the same tensors."""
@@ -14,6 +20,10 @@ class Recorder(Protocol):
         Args:
             function: reads and writes tensors whose addresses stay; waits for nothing on the device; may run any
                 number of times, the first of them here.
+
+        Raises:
+            RecordingError: it ran, and could not be recorded.
+            Exception: of the function's own, from that first time.
         """
         ...
 
@@ -37,18 +47,31 @@ class CudaGraphs:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream(device)
+        # Apart: what torch keeps for each stream, such as workspaces of matrix products, must be made in the graphs'
+        # own memory, where nobody frees it.
+        self._first, self._capture = torch.cuda.Stream(device), torch.cuda.Stream(device)
+        self._kept: torch.cuda.CUDAGraph | None = None  # the pool lives as long as one graph of it does
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
-        with torch.cuda.device(self._device):
+        with torch.cuda.device(self._device), recording():
             current = torch.cuda.current_stream()
-            self._stream.wait_stream(current)
-            with torch.cuda.stream(self._stream):
-                function()  # compiles kernels, and makes what is made when it is first needed
-            current.wait_stream(self._stream)
+            self._first.wait_stream(current)
+            try:
+                with torch.cuda.stream(self._first):
+                    function()  # compiles kernels, and makes what is made when it is first needed
+            finally:
+                current.wait_stream(self._first)
             graph = torch.cuda.CUDAGraph()
-            # Other threads may decode and copy meanwhile.
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-                function()
+            pool = None if self._kept is None else self._kept.pool()
+            try:
+                # Other threads may decode and copy meanwhile. The outer block restores the stream if capturing fails.
+                with (
+                    torch.cuda.stream(current),
+                    torch.cuda.graph(graph, pool=pool, stream=self._capture, capture_error_mode="thread_local"),
+                ):
+                    function()
+            except Exception as error:
+                raise RecordingError("a CUDA graph could not be recorded") from error
+        if self._kept is None:
+            self._kept = graph
         return graph.replay

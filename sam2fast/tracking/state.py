@@ -73,7 +73,7 @@ class FrameResult:
             assert self._copies is not None
             copies, row = self._copies
             # Clones: views would keep the results of all objects alive as long as one of them.
-            mask, iou, score = (copy.tensor[row : row + 1].float().clone() for copy in copies)
+            mask, iou, score = (copy.row(row).float() for copy in copies)
             self._tensors, self._copies = (mask, iou, score), None
         return self._tensors
 

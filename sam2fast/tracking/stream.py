@@ -109,6 +109,8 @@ class VideoStream:
             raise IndexError(f"the stream was opened for {state.num_frames} frames, and has had them all")
         check_output(output)
         prepared = self._frames.prepared(frame)
+        if any(tracked.new_conditioning or tracked.new_tracked for tracked in state.objects.values()):
+            self._predictor.check_recordings()  # not on every frame: it takes a millisecond
         with _all_or_nothing(state):
             if state.objects:
                 # While the frame of the last prompts is still there: their memories are made from it.
@@ -117,7 +119,7 @@ class VideoStream:
                 with self._frames.showing(index, prepared):
                     return self._track(state, index, output)
             except BaseException:
-                state.features.kept.clear()  # another frame may come under the same index
+                state.features.clear()  # another frame may come under the same index
                 raise
 
     def _track(self, state: VideoState, index: int, output: Output) -> StreamResult:

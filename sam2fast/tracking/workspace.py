@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from sam2fast.tracking.features import FrameFeatures
-from sam2fast.tracking.memory_bank import BUCKETS, MemoryBank
+from sam2fast.tracking.memory_bank import MemoryBank
+from sam2fast.tracking.numerics import numerics
 from sam2fast.tracking.static_step import NarrowPagesError, Pools, StepBuffers, static_step
 from sam2fast.tracking.step_tables import StepShape
 
@@ -36,6 +37,17 @@ class Workspace:
         self._buffers: dict[Hashable, StepBuffers] = {}
         self._steps: dict[Hashable, Callable[[], None]] = {}
         self.recorded: list[Hashable] = []  # every recording ever made, for those who count them
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Of the pages; none before anybody moved in."""
+        return None if self._pools is None else self._pools.pages.dtype
+
+    def clear(self) -> None:
+        """Frees everything; a session that is in it records its steps anew."""
+        self._pools = None
+        for made in (self._features, self._buffers, self._steps):
+            made.clear()
 
     def move_in(self, bank: MemoryBank) -> None:
         """Gives the bank these pools, where they are large enough, else takes those that the bank has grown."""
@@ -69,7 +81,7 @@ class Workspace:
         """
         assert bank.memories is not None
         longest = min(num_frames, model.max_obj_ptrs_in_encoder)
-        kind = (_mode(model.device), _signature(features))
+        kind = (numerics(model.device), _signature(features))
         buffers = self._buffers_of(model, kind, shape, features)
         buffers.integers.copy_(integers, non_blocking=True)
         for target, source in zip(_tensors(buffers.features), _tensors(features), strict=True):
@@ -119,23 +131,9 @@ def _function(
     return run
 
 
-def buckets_up_to(count: int) -> list[int]:
-    """The buckets that sessions of 1 to ``count`` objects meet."""
-    largest = next((size for size in BUCKETS if size >= count), BUCKETS[-1])
-    return [size for size in BUCKETS if size <= largest]
-
-
 def _tensors(features: FrameFeatures) -> list[Tensor]:
     return [features.embedding, *features.high_res]
 
 
 def _signature(features: FrameFeatures) -> Hashable:
     return tuple((x.dtype, x.shape, x.stride()) for x in _tensors(features))
-
-
-def _mode(device: torch.device) -> Hashable:
-    """What else decides how a step is computed."""
-    from sam2fast.kernels._dispatch import current_backend
-
-    autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
-    return current_backend(), autocast, torch.get_float32_matmul_precision()

@@ -35,7 +35,7 @@ def fast(plain):
 def replaying(fast, monkeypatch):
     """The same, and operations are replayed as a CUDA graph's are."""
     recorded_ops.as_on_a_gpu(monkeypatch)
-    fast._fast_path = FastPath(fast.device, RecordedOps)
+    fast._fast_path = FastPath(fast, RecordedOps)
     return fast
 
 

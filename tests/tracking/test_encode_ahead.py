@@ -35,7 +35,7 @@ class Encodings:
     ],
 )
 def test_the_next_frames_are_encoded_while_one_is_tracked(fast, plain, video, batch, expected, monkeypatch):
-    fast._fast_path = FastPath(fast.device)
+    fast._fast_path = FastPath(fast)
     encodings = Encodings(fast, monkeypatch)
 
     def life(s: Session) -> None:

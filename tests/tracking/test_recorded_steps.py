@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from video import Session, clip, compare, jpeg_folder, run, run_official
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS
 from sam2fast.testing import relative_error
-from sam2fast.tracking import fast_path, steps
+from sam2fast.tracking import fast_path, recorded_tracking, steps
 from sam2fast.tracking.fast_path import FastPath
 from sam2fast.tracking.memory_bank import BUCKETS
+from sam2fast.tracking.recorders import RecordingError
 from sam2fast.tracking.workspace import OBJECTS_AT_ONCE
 
 TOLERANCE = 1e-5
@@ -247,12 +249,110 @@ def test_other_weights_are_never_tracked_with_old_recordings(replaying, plain, v
     other = {name: x * 1.05 if x.is_floating_point() else x for name, x in plain.state_dict().items()}
     replaying.load_state_dict(other, assign=True)
     assert replaying._fast_path is None
-    replaying._fast_path = FastPath(replaying.device, RecordedOps)
+    replaying._fast_path = FastPath(replaying, RecordedOps)
     after = track(replaying)
     changed = copy.deepcopy(plain)
     changed.load_state_dict(other)
     assert relative_error(track(changed), after) < TOLERANCE < relative_error(before, after)
     assert replaying.to(torch.float32)._fast_path is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: setattr(m, "sigmoid_bias_for_mem_enc", -7.0),
+        lambda m: setattr(m.sam_mask_decoder, "dynamic_multimask_stability_thresh", 0.2),
+        lambda m: setattr(
+            m.memory_encoder.out_proj, "weight", torch.nn.Parameter(m.memory_encoder.out_proj.weight * 2)
+        ),
+        lambda m: setattr(m.memory_encoder.out_proj.weight, "data", m.memory_encoder.out_proj.weight.data * 2),
+        lambda m: m.memory_encoder.out_proj.weight.data.mul_(2),
+    ],
+    ids=["setting", "setting of the decoder", "parameter", "memory of a parameter", "values of a parameter"],
+)
+def test_what_is_changed_between_passes_counts(change, replaying, plain, video):
+    def life(s: Session) -> None:
+        s.points(0, 1, (60, 40, 1))
+        s.propagate(max_frame_num_to_track=2)
+        change(s.predictor)
+        s.propagate(start_frame_idx=1, max_frame_num_to_track=5)
+
+    replaying._fast_path = None
+    expected = run(copy.deepcopy(plain), video, life)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recorded_tracking, "FastPath", lambda model: FastPath(model, RecordedOps))
+        actual = run(replaying, video, life)
+    for a, b in zip(expected, actual, strict=True):
+        assert relative_error(a.masks, b.masks) < TOLERANCE, a.frame
+
+
+def test_hooks_are_called(fast, video):
+    called = []
+    s = Session(fast, video)
+    s.points(0, 1, (60, 40, 1))
+    s.propagate(max_frame_num_to_track=1)
+    with_hook = fast.sam_mask_decoder.register_forward_hook(lambda *_: called.append(1))
+    s.propagate(start_frame_idx=2, max_frame_num_to_track=2)
+    assert len(called) == 3 and fast._recording() is None
+    with_hook.remove()
+    s.propagate(start_frame_idx=5, max_frame_num_to_track=1)
+    assert len(called) == 3 and fast._recording() is not None
+
+
+def test_released_recordings_are_freed_and_made_again(fast, video):
+    s = Session(fast, video)
+    s.points(0, 1, (60, 40, 1))
+    s.propagate(max_frame_num_to_track=1)
+    place = workspace(fast, s)
+    fast.release_recordings()
+    assert not place._steps and not place._buffers and place._pools is None
+    s.propagate(start_frame_idx=2, max_frame_num_to_track=2)
+    expected = run(fast, video, lambda s: (s.points(0, 1, (60, 40, 1)), s.propagate(max_frame_num_to_track=4)))
+    assert relative_error(expected[-1].masks, s.records[-1].masks) < TOLERANCE
+
+
+class NoRecorder:
+    """Runs once, and then cannot record."""
+
+    def __init__(self, device: torch.device) -> None:
+        pass
+
+    def record(self, function):
+        function()
+        raise RecordingError("not here") from RuntimeError("operation not permitted when stream is capturing")
+
+
+def test_where_recording_fails_tracking_goes_on_without(fast, plain, video, caplog):
+    fast._fast_path = FastPath(fast, NoRecorder)
+    for a, b in zip(run(plain, video, long_life), run(fast, video, long_life), strict=True):
+        assert relative_error(a.masks, b.masks) < TOLERANCE, a.step
+    assert fast._recording() is None
+    assert caplog.text.count("operation not permitted") == 1
+
+
+def test_fast_means_fast_on_a_gpu(fast, monkeypatch):
+    """Asked for by name, it is not left out in silence."""
+    monkeypatch.setattr(type(fast), "device", torch.device("cuda"))
+    monkeypatch.setattr(fast_path, "why_no_triton", lambda device: "needs triton 3.6")
+    with pytest.raises(RuntimeError, match=r"fast is True, but needs triton 3\.6"):
+        fast._recording()
+    fast.fast = None
+    assert fast._recording() is None
+
+
+def test_threads_take_turns(fast, plain, video):
+    """Two sessions of one predictor, each in a thread."""
+
+    def life(s: Session, at: int) -> None:
+        s.points(0, 1, (at, 40, 1))
+        s.propagate(max_frame_num_to_track=6)
+
+    places = (30, 60, 90)
+    expected = [run(plain, video, lambda s, at=at: life(s, at)) for at in places]
+    with ThreadPoolExecutor(3) as pool:
+        actual = list(pool.map(lambda at: run(fast, video, lambda s: life(s, at)), places))
+    for a, b in zip(sum(expected, []), sum(actual, []), strict=True):
+        assert relative_error(a.masks, b.masks) < TOLERANCE
 
 
 def test_copies_and_pickles_record_for_themselves(fast, video):

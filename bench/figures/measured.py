@@ -1,0 +1,313 @@
+"""What the side-by-side programs measured on a CPU: images, videos, the encoder, automatic masks."""
+
+import statistics
+from typing import Any, NamedTuple
+
+from figures.charts import Chart, rounded
+from figures.results import Report, Results
+from figures.text import capitalised, counted, machine, model, seconds, small, table, times
+
+# Cases of the suite that measure what these programs do, and the tables that they replace.
+ENCODE, TRACK, PEAK = "image encode", "video steady frame", "peak memory"
+PAIR = ("official", "sam2fast")
+
+
+class Row(NamedTuple):
+    """A case of the official package and ours, from either form of file."""
+
+    size: str
+    dtype: str
+    image_size: int
+    objects: int | None
+    samples: int
+    medians: dict[str, float]
+    ratio: float
+    peaks: dict[str, float] | None
+    difference: float | None
+
+
+def pairs(results: Results, kind: str, case: str) -> tuple[Report, list[Row]]:
+    """Rows of the newest file: of the suite where it has the case, else of the kind's own."""
+    suite = results.find("suite", lambda data: any(_is_pair(row, case) for row in data["rows"]))
+    if suite is not None:
+        peaks = {_setting(row): row for row in suite.data["rows"] if row["case"] == PEAK and row["history"] is None}
+        chosen = [row for row in suite.data["rows"] if _is_pair(row, case)]
+        return suite, [_of_suite(row, peaks.get(_setting(row)) if case == ENCODE else None) for row in chosen]
+    report = results.newest(kind)
+    return report, [_of_pair(row) for row in report.data["rows"] if "median_s" in row]
+
+
+def _setting(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["size"], row["dtype"], row["image_size"]
+
+
+def _is_pair(row: dict[str, Any], case: str) -> bool:
+    """Both were timed; of videos, without a history that is given."""
+    timed = [name for name, subject in row["subjects"].items() if subject["median_s"] is not None]
+    return bool(
+        row["case"] == case and row["history"] is None and set(PAIR) <= set(timed) and "sam2fast" in row["ratio"]
+    )
+
+
+def _of_suite(row: dict[str, Any], peak: dict[str, Any] | None) -> Row:
+    subjects = {name: row["subjects"][name] for name in PAIR}
+    found = {} if peak is None else {name: s["peak_mib"] for name, s in peak["subjects"].items() if name in PAIR}
+    return Row(
+        row["size"],
+        row["dtype"],
+        row["image_size"],
+        row["objects"],
+        len(subjects["sam2fast"]["samples_s"]),
+        {name: subject["median_s"] for name, subject in subjects.items()},
+        row["ratio"]["sam2fast"]["median"],
+        found if len(found) == 2 and None not in found.values() else None,
+        row["difference"].get("sam2fast"),
+    )
+
+
+def _of_pair(row: dict[str, Any]) -> Row:
+    return Row(
+        row["size"],
+        row["dtype"],
+        int(row["op"].split("x")[-1]),
+        row.get("objects"),
+        len(row["seconds"]["sam2fast"]),
+        row["median_s"],
+        row["ratio"]["median"],
+        row.get("peak_mib"),
+        row["error"],
+    )
+
+
+def _source(results: Results, report: Report) -> str:
+    return f"Every sample is in {results.link(report)}, from {machine(report.data['machine'])}."
+
+
+def _sides(rows: list[Row]) -> str:
+    sides = sorted({row.image_size for row in rows}, reverse=True)
+    return " and ".join(f"{side}×{side}" for side in sides)
+
+
+def _medians(rows: list[Row]) -> str:
+    counts = sorted({row.samples for row in rows})
+    return f"medians of {counts[0]}" if len(counts) == 1 else f"medians of {counts[0]} to {counts[-1]}"
+
+
+def _label(row: Row, rows: list[Row]) -> list[str]:
+    """Model and dtype, and the side where rows differ in it."""
+    several = len({other.image_size for other in rows}) > 1
+    return [model(row.size), row.dtype, *([f"{row.image_size}"] if several else [])]
+
+
+def set_image(results: Results) -> str:
+    report, rows = pairs(results, "set-image", ENCODE)
+    peaks = all(row.peaks for row in rows)
+    several = len({row.image_size for row in rows}) > 1
+    header = ["model", "dtype", *(["side"] if several else []), "official", "sam2fast", "ratio"]
+    header += ["peak memory, official → sam2fast"] if peaks else []
+    lines = []
+    for row in rows:
+        line = [*_label(row, rows), *(seconds(row.medians[name]) for name in PAIR), f"**{times(row.ratio)}**"]
+        if peaks and row.peaks:
+            line.append(f"{row.peaks['official']:.0f} → {row.peaks['sam2fast']:.0f} MiB")
+        lines.append(line)
+    intro = (
+        f"`set_image` at {_sides(rows)}, official package and sam2fast in turn in one process, same weights, "
+        f"{_medians(rows)} runs after a warm-up:"
+    )
+    source = _source(results, report)
+    if peaks:
+        source += " Peak memory is that of a process which loads one model and sets one image."
+    return "\n\n".join((results.paragraph(intro), table(header, lines), results.paragraph(source)))
+
+
+def video(results: Results) -> str:
+    report, rows = pairs(results, "video", TRACK)
+    several = len({row.image_size for row in rows}) > 1
+    header = ["model", "dtype", *(["side"] if several else []), "objects", "official", "sam2fast", "ratio"]
+    lines = [
+        [
+            *_label(row, rows),
+            f"{row.objects}",
+            *(seconds(row.medians[name]) for name in PAIR),
+            f"**{times(row.ratio)}**",
+        ]
+        for row in rows
+    ]
+    intro = (
+        f"Video at {_sides(rows)}, seconds per steady frame (seven memories full), both predictors in turn on the same "
+        f"frames, {_medians(rows)}:"
+    )
+    return "\n\n".join((results.paragraph(intro), table(header, lines), results.paragraph(_source(results, report))))
+
+
+def long_video(results: Results) -> str:
+    """One sentence."""
+    suite = results.find("suite", lambda data: any(_is_long(row) for row in data["rows"]))
+    if suite is not None:
+        row = next(row for row in suite.data["rows"] if _is_long(row))
+        official, ours = (row["subjects"][name]["peak_mib"] for name in PAIR)
+        return (
+            f"tracking {counted(row['objects'], 'object')} through {row['history']} frames with {model(row['size'])} "
+            f"at {row['image_size']}×{row['image_size']} in {row['dtype']} peaks at {official:,.0f} MiB with the "
+            f"official package and {ours:,.0f} MiB here, each in a process of its own "
+            f"({results.link(suite, 'figures')})"
+        )
+    report = results.newest("video", lambda data: any("mib" in row for row in data["rows"]))
+    row = next(row for row in report.data["rows"] if "mib" in row)
+    frames, side = row["op"].split()[0], row["op"].split("x")[-1]
+    official, ours = (row["mib"][name] for name in PAIR)
+    objects = counted(row["objects"], "object")
+    return (
+        f"tracking {objects} through {frames} frames at image size {side} takes {official['seconds']:.0f} s and peaks "
+        f"at {official['peak']:.0f} MiB with the official package, {ours['seconds']:.0f} s and {ours['peak']:.0f} MiB "
+        f"here, each in a process of its own that holds {official['before']:.0f} and {ours['before']:.0f} MiB before "
+        f"it opens the video ({results.link(report, 'figures')})"
+    )
+
+
+def _is_long(row: dict[str, Any]) -> bool:
+    peaks = [row["subjects"].get(name, {}).get("peak_mib") for name in PAIR]
+    return row["case"] == PEAK and row["history"] is not None and row["objects"] is not None and None not in peaks
+
+
+def seen_difference(results: Results) -> str:
+    """The largest difference in fp32 between the two packages in the runs that are shown."""
+    rows = pairs(results, "set-image", ENCODE)[1] + pairs(results, "video", TRACK)[1]
+    return small(max(row.difference for row in rows if row.dtype == "fp32" and row.difference is not None))
+
+
+def set_image_chart(results: Results) -> Chart:
+    _, rows = pairs(results, "set-image", ENCODE)
+    series = {name: rounded([row.medians[name] for row in rows]) for name in PAIR}
+    return Chart("set_image on a CPU", "seconds, less is better", series, [" ".join(_label(row, rows)) for row in rows])
+
+
+def video_chart(results: Results) -> Chart:
+    _, rows = pairs(results, "video", TRACK)
+    series = {name: rounded([row.medians[name] for row in rows]) for name in PAIR}
+    places = [f"{' '.join(_label(row, rows))}, {row.objects} obj." for row in rows]
+    return Chart("One steady frame of a video on a CPU", "seconds, less is better", series, places)
+
+
+# ---- the encoder ----
+
+
+def encoder(results: Results) -> str:
+    return encoder_table(results, results.newest("encoder"))
+
+
+def encoder_table(results: Results, report: Report) -> str:
+    header = [
+        "model",
+        "dtype",
+        "batch",
+        "official",
+        "sam2fast",
+        "ratio",
+        "official compiled",
+        "sam2fast compiled",
+        "ratio",
+    ]
+    lines = []
+    for row in report.data["rows"]:
+        medians, ratio = row["median_s"], row["ratio"]
+        lines.append(
+            [model(row["size"]), row["dtype"], f"{row['batch']}"]
+            + [seconds(medians["official"]), seconds(medians["sam2fast"]), f"**{times(ratio['eager'])}**"]
+            + [seconds(medians["official compiled"])]
+            + [seconds(medians["sam2fast compiled"]), times(ratio["compiled"])]
+        )  # fmt: skip
+    return table(header, lines) + "\n\n" + results.paragraph(_source(results, report))
+
+
+# ---- automatic masks ----
+
+
+def _photographs(report: Report, dtype: str) -> list[dict[str, Any]]:
+    return [row for row in report.data["rows"] if row["dtype"] == dtype]
+
+
+def masks_ratio(results: Results) -> str:
+    """A piece of a sentence: how many photographs, and how many times as fast."""
+    rows = _photographs(results.newest("automatic-masks"), "fp32")
+    ratios = [row["ratio"]["median"] for row in rows]
+    found = f"{min(ratios):.1f} to {max(ratios):.1f} times"
+    return f"{counted(len(rows), 'photograph')} are done {found} as fast as by the official generator"
+
+
+def automatic_masks(results: Results) -> str:
+    report = results.newest("automatic-masks")
+    memory = results.newest("automatic-masks", lambda data: any(row["peak_mib"] for row in data["rows"]))
+    rates = {
+        dtype: statistics.median(row["decoder"]["GFLOP/s"] for row in _photographs(report, dtype))
+        for dtype in ("fp32", "bf16")
+    }
+    intro = (
+        f"The default grid (1,024 points), Meta's tiny weights, {machine(report.data['machine'])}, official generator "
+        f"and ours in turn in one process ({results.link(report, 'samples')}, `bench/automatic_masks.py`). The floor "
+        f"is the FLOPs of our decoder at the rate of a large matrix product, {rates['fp32']:.0f} GFLOP/s in fp32 and "
+        f"{rates['bf16']:.0f} in bfloat16 in that run. Growth of memory is over `set_image`, each in a "
+        "process of its own"
+    )
+    intro += "." if memory.name == report.name else f", from {results.link(memory, 'another run')}."
+    exact = table(
+        [
+            "photograph",
+            "fp32 masks",
+            "least IoU",
+            "official",
+            "sam2fast",
+            "",
+            "decoder's floor",
+            "memory, official → ours",
+        ],
+        [_exact_line(row, memory) for row in _photographs(report, "fp32")],
+    )
+    about = (
+        "In bfloat16 masks near a threshold come and go. Each is set against the official fp32 masks: the share of "
+        "masks that have no counterpart, and the mean IoU of those that have; official under autocast, ours with "
+        "weights cast once."
+    )
+    rough = table(
+        ["photograph", "official", "sam2fast", "", "masks", "without counterpart", "mean IoU"],
+        [_rough_line(row) for row in _photographs(report, "bf16")],
+    )
+    return "\n\n".join((results.paragraph(intro), exact, results.paragraph(about), rough))
+
+
+def _name(row: dict[str, Any]) -> str:
+    return str(row["image"].rsplit(".", 1)[0])
+
+
+def _exact_line(row: dict[str, Any], memory: Report) -> list[str]:
+    growth = next(other["peak_mib"] for other in _photographs(memory, "fp32") if other["image"] == row["image"])
+    height, width = row["pixels"]
+    return [
+        f"{_name(row)}, {width}×{height}",
+        f"{row['masks']['official']} and {row['masks']['sam2fast']}",
+        f"{row['agreement']['least IoU']:.4f}",
+        *(seconds(row["median_s"][name], 1) for name in PAIR),
+        f"**{times(row['ratio']['median'], 1)}**",
+        seconds(row["decoder"]["floor_s"]["sam2fast"], 1),
+        f"+{growth['official']['growth']:.0f} → +{growth['sam2fast']['growth']:.0f} MiB",
+    ]
+
+
+def _rough_line(row: dict[str, Any]) -> list[str]:
+    official, ours = (row["agreement"][name] for name in PAIR)
+    return [
+        _name(row),
+        *(seconds(row["median_s"][name], 1) for name in PAIR),
+        times(row["ratio"]["median"], 1),
+        f"{row['masks']['official']} and {row['masks']['sam2fast']}",
+        f"{official['mismatched'] * 100:.1f} and {ours['mismatched'] * 100:.1f} %",
+        f"{official['mean IoU']:.4f} and {ours['mean IoU']:.4f}",
+    ]
+
+
+def automatic_masks_chart(results: Results) -> Chart:
+    rows = results.newest("automatic-masks").data["rows"]
+    series = {name: rounded([row["median_s"][name] for row in rows]) for name in PAIR}
+    places = [f"{capitalised(_name(row))} {row['dtype']}" for row in rows]
+    return Chart("Automatic masks on one CPU thread", "seconds, less is better", series, places)

@@ -1,0 +1,52 @@
+"""Every generated part of a document, and every chart, by name."""
+
+from collections.abc import Callable
+
+from figures import compile_figures, curve_figures, gpu_figures, measured, other_figures, suite_figures
+from figures.charts import Chart
+from figures.results import Results
+
+SECTIONS: dict[str, Callable[[Results], str]] = {
+    "set-image": measured.set_image,
+    "video": measured.video,
+    "long-video": measured.long_video,
+    "seen-difference": measured.seen_difference,
+    "encoder": measured.encoder,
+    "masks-ratio": measured.masks_ratio,
+    "automatic-masks": measured.automatic_masks,
+    "stream-memory": other_figures.stream_memory,
+    "stream-saved": other_figures.stream_saved,
+    "video-loading": other_figures.video_loading,
+    "video-loading-file": other_figures.video_loading_file,
+    "video-loading-machine": other_figures.loading_machine,
+    "torchcodec": other_figures.torchcodec,
+    "nano": other_figures.nano,
+    "nano-heldout": other_figures.nano_heldout,
+    "nano-real": other_figures.nano_real,
+    "nano-overfit": other_figures.nano_overfit,
+    "suite": suite_figures.suite,
+    "transformers": suite_figures.transformers,
+    "curves": curve_figures.curves,
+    "compile-modes": compile_figures.compile_modes,
+    "gpu": gpu_figures.gpu,
+    "gpu-state": gpu_figures.gpu_state,
+}
+
+
+def charts(results: Results) -> dict[str, Chart]:
+    """Every chart that the sections refer to, by the name of its file."""
+    drawn = {
+        "set-image": measured.set_image_chart(results),
+        "video": measured.video_chart(results),
+        "automatic-masks": measured.automatic_masks_chart(results),
+        "stream-memory": other_figures.stream_chart(results),
+    }
+    if suite := results.find("suite"):
+        drawn |= suite_figures.suite_charts(suite, "suite", "on a CPU")
+    if transformers := results.find("transformers"):
+        drawn |= suite_figures.suite_charts(transformers, "transformers", "on a CPU")
+    if curves := results.find("curves"):
+        drawn |= curve_figures.curve_charts(curves, "curves")
+    if modes := results.find("compile-modes"):
+        drawn["compile-modes"] = compile_figures.compile_chart(modes)
+    return drawn | gpu_figures.gpu_charts(results)

@@ -1,0 +1,152 @@
+"""Files in the suite's form: one table and one chart for each case."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from figures.charts import Chart, rounded
+from figures.results import Report, Results
+from figures.text import capitalised, machine, model, seconds, small, table, times
+
+# What names a row besides its case, and how the column is called.
+SETTINGS = {"size": "model", "dtype": "dtype", "image_size": "side", "objects": "objects", "history": "frames before"}
+Rows = Sequence[dict[str, Any]]
+
+
+def suite(results: Results) -> str:
+    report = results.find("suite")
+    return results.not_measured("suite") if report is None else suite_tables(results, report, "suite")
+
+
+def transformers(results: Results) -> str:
+    report = results.find("transformers")
+    return results.not_measured("transformers") if report is None else suite_tables(results, report, "transformers")
+
+
+def suite_gpus(results: Results) -> list[Report]:
+    """The newest file of each GPU."""
+    found: dict[str, Report] = {}
+    while (report := results.find("suite-gpu", lambda data: data["machine"]["gpu"] not in found)) is not None:
+        found[report.data["machine"]["gpu"]] = report
+    return [found[name] for name in sorted(found)]
+
+
+def suite_tables(results: Results, report: Report, prefix: str, level: str = "###") -> str:
+    """Every case of one file, under headings of this level."""
+    parts, charts = [], suite_charts(report, prefix, "")
+    for case, rows in cases(report).items():
+        name, heading = f"{prefix}-{slug(case)}", capitalised(case)
+        parts += [f"{level} {heading}", results.picture(name, heading) if name in charts else "", case_table(rows)]
+        parts += [results.paragraph(note) for note in _notes(rows)]
+    parts.append(
+        results.paragraph(f"Every sample is in {results.link(report)}, from {machine(report.data['machine'])}.")
+    )
+    return "\n\n".join(part for part in parts if part)
+
+
+def slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def cases(report: Report) -> dict[str, Rows]:
+    """Rows by case, in the order in which they come."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in report.data["rows"]:
+        found.setdefault(row["case"], []).append(row)
+    return dict(found)
+
+
+def case_table(rows: Rows) -> str:
+    """Medians with the fastest and slowest sample, ratios, differences, and what there is of first calls and memory."""
+    shown = _settings(rows)
+    subjects = _subjects(rows)
+    compared = [name for name in subjects if any(name in row["ratio"] for row in rows)]
+    header = [SETTINGS[name] for name in shown] + subjects
+    header += [f"ratio of {name}" if len(compared) > 1 else "ratio" for name in compared]
+    differing = [name for name in subjects if any(name in row["difference"] for row in rows)]
+    header += ["difference"] if differing else []
+    peaks = any(subject["peak_mib"] is not None for row in rows for subject in row["subjects"].values())
+    header += [f"peak MiB, {' / '.join(subjects)}"] if peaks else []
+    tails = any("p99_s" in subject for row in rows for subject in row["subjects"].values())
+    header += [f"95 and 99 of 100 within, {' / '.join(subjects)}"] if tails else []
+    lines = []
+    for row in rows:
+        line = [model(row["size"]) if name == "size" else _plain(row[name]) for name in shown]
+        line += [_time(row["subjects"].get(name)) for name in subjects]
+        line += [_ratio(row["ratio"].get(name)) for name in compared]
+        if differing:
+            line.append(", ".join(small(row["difference"][name]) for name in differing if name in row["difference"]))
+        if peaks:
+            line.append(" / ".join(_peak(row["subjects"].get(name)) for name in subjects))
+        if tails:
+            line.append(" / ".join(_tail(row["subjects"].get(name)) for name in subjects))
+        lines.append(line)
+    return table(header, lines)
+
+
+def case_chart(case: str, rows: Rows, where: str) -> Chart | None:
+    """Medians of all subjects; none where nothing was timed."""
+    subjects = _subjects(rows)
+    series = {name: rounded([_median(row["subjects"].get(name)) for row in rows]) for name in subjects}
+    series = {name: values for name, values in series.items() if any(value is not None for value in values)}
+    if not series:
+        return None
+    differing = [name for name in _settings(rows) if len({row[name] for row in rows}) > 1] or ["size", "dtype"]
+    places = [" ".join(_place(name, row[name]) for name in differing if row[name] is not None) for row in rows]
+    return Chart(f"{capitalised(case)}, {where}", "seconds, less is better", series, places)
+
+
+def suite_charts(report: Report, prefix: str, where: str) -> dict[str, Chart]:
+    """Charts by the names that :func:`suite_tables` refers to."""
+    drawn = {f"{prefix}-{slug(case)}": case_chart(case, rows, where) for case, rows in cases(report).items()}
+    return {name: chart for name, chart in drawn.items() if chart is not None}
+
+
+def _settings(rows: Rows) -> list[str]:
+    return [name for name in SETTINGS if any(row[name] is not None for row in rows)]
+
+
+def _subjects(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row["subjects"]))
+
+
+def _median(subject: dict[str, Any] | None) -> float | None:
+    return None if subject is None else subject["median_s"]
+
+
+def _plain(value: Any) -> str:
+    return "" if value is None else f"{value:,}" if isinstance(value, int) and value > 9999 else f"{value}"
+
+
+def _place(name: str, value: Any) -> str:
+    return {"size": model(str(value)), "objects": f"{value} obj.", "history": f"after {value}"}.get(name, f"{value}")
+
+
+def _time(subject: dict[str, Any] | None) -> str:
+    if subject is None or subject["median_s"] is None:
+        return "–"
+    fastest, slowest = seconds(subject["min_s"]), seconds(subject["max_s"])
+    if fastest.split()[1] == slowest.split()[1]:
+        fastest = fastest.split()[0]
+    return f"{seconds(subject['median_s'])} ({fastest}–{slowest})"
+
+
+def _ratio(ratio: dict[str, float] | None) -> str:
+    return "–" if ratio is None else f"**{times(ratio['median'])}** ({ratio['min']:.2f}–{ratio['max']:.2f})"
+
+
+def _peak(subject: dict[str, Any] | None) -> str:
+    return "–" if subject is None or subject["peak_mib"] is None else f"{subject['peak_mib']:,.0f}"
+
+
+def _tail(subject: dict[str, Any] | None) -> str:
+    if subject is None or subject.get("p99_s") is None:
+        return "–"
+    return f"{seconds(subject['p95_s'])}, {seconds(subject['p99_s'])}"
+
+
+def _notes(rows: Rows) -> list[str]:
+    """What has to be known of the rows, and of subjects without a time."""
+    notes = list(dict.fromkeys(row["note"] for row in rows if row["note"]))
+    said = [f"{n}: {s['note']}." for row in rows for n, s in row["subjects"].items() if s["note"]]
+    return [*notes, *dict.fromkeys(said)]

@@ -1,0 +1,90 @@
+"""What figures were taken on."""
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+BENCH = Path(__file__).resolve().parents[1]
+RESULTS = BENCH / "results"
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """Processor, versions and commit; of a CUDA device also its name and driver."""
+    import torch
+
+    import sam2fast
+
+    about = {
+        "cpu": cpu_name(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": _version_of_triton(),
+        "sam2fast": sam2fast.__version__,
+        "commit": commit(),
+    }
+    if device.startswith("cuda"):
+        about |= {"gpu": torch.cuda.get_device_name(device), "driver": driver()}
+    return about
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = (line.split(":")[1].strip() for line in lines if "model name" in line)
+    return next(named, platform.processor() or platform.machine())
+
+
+def _version_of_triton() -> str | None:
+    try:
+        import triton
+    except ImportError:
+        return None
+    return triton.__version__
+
+
+def driver() -> str | None:
+    """The version of the CUDA driver."""
+    query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return output_of(*query) if shutil.which("nvidia-smi") else None
+
+
+def commit() -> str | None:
+    """The commit measured, with ``-dirty`` where files other than results differ from it.
+
+    A copy of the tree without git is told by ``SAM2FAST_COMMIT``.
+    """
+    if "SAM2FAST_COMMIT" in os.environ:
+        return os.environ["SAM2FAST_COMMIT"]
+    changed = output_of("git", "status", "--porcelain", "--", ":(top)", ":(top,exclude)bench/results")
+    head = output_of("git", "rev-parse", "--short=12", "HEAD")
+    return f"{head}-dirty" if head and changed else head
+
+
+def output_of(*command: str) -> str | None:
+    """What a command prints in this folder; None where it cannot be run or prints nothing."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=BENCH, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
+def peak_resident_mib() -> float | None:
+    """The most memory this process has had resident since :func:`forget_peak`; None where the system does not tell."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+
+
+def forget_peak() -> None:
+    """Peak memory counts from here."""
+    reset = Path("/proc/self/clear_refs")
+    if reset.exists():
+        reset.write_text("5")

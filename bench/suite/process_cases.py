@@ -1,0 +1,114 @@
+"""Sessions whose every call is a process of its own; see :mod:`suite.own_process`."""
+
+import functools
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from suite.machine import BENCH
+from suite.missing import MissingError
+from suite.pictures import as_jpeg, picture
+from suite.sessions import Sample
+from suite.subjects import Setting, video_predictor
+
+# Removed when the process ends.
+_SCRATCH = functools.cache(lambda: tempfile.TemporaryDirectory(prefix="suite-"))
+
+
+@functools.cache
+def checkpoint_of(size: str, image_size: int) -> str:
+    """A file of the tame weights that everybody loads, in the original's form."""
+    for subject in ("sam2fast", "official"):
+        try:
+            built = video_predictor(subject, Setting(size, "fp32", image_size))
+        except MissingError as error:
+            reason = error
+            continue
+        path = Path(_SCRATCH().name) / f"{size}.pt"
+        torch.save({"model": built.predictor.state_dict()}, path)
+        built.closing.close()
+        return str(path)
+    raise MissingError(f"there are no weights to load: {reason}")
+
+
+@functools.cache
+def video_of(side: int, frames: int) -> str:
+    """A folder of so many JPEG files."""
+    folder = Path(_SCRATCH().name) / f"{side}-{frames}"
+    folder.mkdir()
+    for t in range(frames):
+        (folder / f"{t:05d}.jpg").write_bytes(as_jpeg(picture(side, side, t))[0])
+    return str(folder)
+
+
+class OwnProcess:
+    """Runs a job for a subject, again for each call.
+
+    Args:
+        job: gives the name of the job at a setting.
+    """
+
+    def __init__(self, job: Callable[[Setting], str], subject: str, setting: Setting) -> None:
+        if subject in ("sam2fast fast", "official vos_optimized") and job(setting) != "video peak":
+            raise MissingError("for video only")
+        self.job, self.subject = job, subject
+        self.notes: list[str] = []
+        self.compile_s: float | None = None
+        self.earlier_s: list[float] = []
+        self.peak_mib: float | None = None
+
+    def prepare(self, setting: Setting) -> None:
+        self.peak_mib = None
+        self.order: dict[str, Any] = {
+            "what": self.job(setting),
+            "subject": self.subject,
+            "setting": asdict(setting),
+            "checkpoint": checkpoint_of(setting.size, setting.image_size),
+        }
+        if self.order["what"] == "video peak":
+            self.order["video"] = video_of(setting.image_size, setting.history or 0)
+
+    def call(self) -> Sample:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "result.npy"
+            answer = _run({**self.order, "result": str(path)})
+            if "missing" in answer:
+                raise MissingError(answer["missing"])
+            result = [torch.from_numpy(np.load(path))]
+        self.notes = answer["notes"]
+        if answer.get("peak_mib") is not None:
+            self.peak_mib = max(self.peak_mib or 0.0, answer["peak_mib"])
+        return Sample(answer["seconds"], result, answer.get("parts"))
+
+    def close(self) -> None:
+        pass
+
+
+def _run(order: dict[str, Any]) -> dict[str, Any]:
+    """
+    Raises:
+        RuntimeError: the process failed; the message is the end of what it said.
+    """
+    command = [sys.executable, "-m", "suite.own_process", json.dumps(order)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=BENCH, check=False)
+    if done.returncode:
+        raise RuntimeError(f"its process failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def cold_start(subject: str, setting: Setting) -> OwnProcess:
+    return OwnProcess(lambda setting: "cold start", subject, setting)
+
+
+def peak_memory(subject: str, setting: Setting) -> OwnProcess:
+    """With a history, of a video with so many frames; else of an image."""
+    return OwnProcess(lambda setting: "video peak" if setting.history else "image peak", subject, setting)

@@ -1,0 +1,64 @@
+"""What every case gives the timer: something that can be called again and again, and how results are compared."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from sam2fast.testing import relative_error
+from suite.subjects import Setting, timed
+
+
+class Sample:
+    """One call: its result, how long it took, and of which parts that consists."""
+
+    def __init__(self, seconds: float, result: Any, parts: dict[str, float] | None = None) -> None:
+        self.seconds, self.result, self.parts = seconds, result, parts or {}
+
+
+class Session(Protocol):
+    """One subject of a case, with everything loaded.
+
+    Attributes:
+        notes: what its row has to say.
+        compile_s: seconds spent compiling before the first call; None if nothing is compiled.
+        earlier_s: seconds of calls before the timed ones, of which the first may have compiled something.
+        peak_mib: where that is measured.
+    """
+
+    notes: list[str]
+    compile_s: float | None
+    earlier_s: list[float]
+    peak_mib: float | None
+
+    def prepare(self, setting: Setting) -> None:
+        """Gets ready for calls with these objects and this history."""
+
+    def call(self) -> Sample: ...
+
+    def close(self) -> None: ...
+
+
+def in_context(built: Any, call: Any) -> Sample:
+    """Times a call of a predictor in its own dtype."""
+
+    def run() -> Any:
+        with built.context():
+            return call()
+
+    return Sample(*timed(built.setting.device, run))
+
+
+def worst_error(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> float:
+    """The largest relative error of any object in any result; infinite if they are of different shapes.
+
+    Together, the large logits of one object would hide the others'.
+    """
+    if [x.shape for x in expected] != [x.shape for x in actual]:
+        return float("inf")
+    return max(_nan_is_worst(relative_error(a, b)) for x, y in zip(expected, actual, strict=True)
+               for a, b in zip(x, y, strict=True))  # fmt: skip
+
+
+def _nan_is_worst(error: float) -> float:
+    return error if error == error else float("inf")

@@ -1,0 +1,187 @@
+"""Times the subjects of one case in turn, in one process, and makes the row of it.
+
+Before anything counts, every subject is called once, and the results are compared. They are compared again after every
+round. In fp32 a subject that differs by more than is allowed gets no time.
+"""
+
+import contextlib
+import statistics
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from suite.cases import Case
+from suite.missing import MissingError
+from suite.schema import FIGURES
+from suite.sessions import Sample, Session
+from suite.subjects import COMPILED, SUBJECTS, YARDSTICK, Setting, plain_fp32
+
+ALLOWED = 1e-4  # in fp32
+
+
+class _Subject:
+    """What is known of one subject at one setting."""
+
+    def __init__(self, name: str, session: Session | None, reason: str = "") -> None:
+        self.name, self.session, self.reason = name, session, reason
+        self.first: Sample | None = None
+        self.samples: list[Sample] = []
+        self.difference: float | None = None
+
+    def attempt(self, step: Callable[[Session], Any]) -> Any:
+        """What the step gives; None where the subject is out, or fails now and is out from here on."""
+        if self.session is None or self.reason:
+            return None
+        try:
+            return step(self.session)
+        except MissingError as error:
+            self.refuse(str(error))
+        except Exception as error:  # whatever it is, the others go on
+            traceback.print_exc()
+            self.refuse(f"FAILED: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        return None
+
+    def refuse(self, reason: str) -> None:
+        self.reason, self.samples = reason, []
+
+
+@contextlib.contextmanager
+def opened(case: Case, setting: Setting, subjects: Sequence[str]) -> Iterator[list[tuple[str, Session | None, str]]]:
+    """Sessions of the subjects, with the reason where there is none."""
+    plain_fp32()
+    if set(subjects) & set(COMPILED):
+        torch.compiler.reset()  # or what other rows compiled would count against the limit of recompilations
+    found: list[tuple[str, Session | None, str]] = []
+    with contextlib.ExitStack() as closing:
+        for name in subjects:
+            try:
+                session = case.open(name, setting)
+            except MissingError as error:
+                found.append((name, None, str(error)))
+            else:
+                closing.callback(session.close)
+                found.append((name, session, ""))
+        yield found
+        found.clear()
+
+
+def measure(
+    case: Case,
+    setting: Setting,
+    runs: int,
+    sessions: Sequence[tuple[str, Session | None, str]],
+    left_out: str = "not asked for",
+) -> dict[str, Any]:
+    """The row of one case at one setting.
+
+    Args:
+        left_out: why the subjects without a session here are not among them.
+    """
+    subjects = [_Subject(*found) for found in sessions]
+    for subject in subjects:
+        subject.attempt(lambda session: session.prepare(setting))
+    for subject in subjects:
+        subject.first = subject.attempt(lambda session: session.call())
+    _compare(case, setting, subjects, [s.first for s in subjects])
+    for _ in range(runs):
+        latest = [subject.attempt(lambda session: session.call()) for subject in subjects]
+        for subject, sample in zip(subjects, latest, strict=True):
+            subject.samples += [] if sample is None else [sample]
+        _compare(case, setting, subjects, latest)
+    there = {s.name for s in subjects}
+    subjects += [_Subject(name, None, left_out) for name in SUBJECTS if name not in there]
+    return _row(case, setting, subjects)
+
+
+def _compare(case: Case, setting: Setting, subjects: Sequence[_Subject], latest: Sequence[Sample | None]) -> None:
+    """Sets the results of one round against the yardstick's, which are let go of then."""
+    results = {s.name: sample.result for s, sample in zip(subjects, latest, strict=False) if sample is not None}
+    first = YARDSTICK if YARDSTICK in results else next(iter(results), None)
+    for subject in subjects:
+        if first is None or subject.name == first or subject.name not in results:
+            continue
+        difference = case.compare(results[first], results[subject.name])
+        if difference > ALLOWED and (setting.dtype == "fp32" or difference == float("inf")):
+            found = "its results are not of the same form, or not numbers" if difference == float("inf") else ""
+            subject.refuse(f"WRONG: {found or f'differs from {first} by {difference:.1e}'}; not timed")
+        if difference != float("inf"):
+            subject.difference = max(difference, subject.difference or 0.0)
+    for sample in latest:
+        if sample is not None:
+            sample.result = None
+
+
+def _row(case: Case, setting: Setting, subjects: Sequence[_Subject]) -> dict[str, Any]:
+    order = sorted(subjects, key=lambda s: SUBJECTS.index(s.name))
+    compared = {s.name: s.difference for s in order if s.difference is not None}
+    return {
+        "case": case.name,
+        "size": setting.size,
+        "dtype": setting.dtype,
+        "image_size": setting.image_size,
+        "objects": setting.objects,
+        "history": setting.history,
+        "subjects": {s.name: _figures(case, s) for s in order},
+        "ratio": _ratios(order),
+        "difference": compared,
+        "note": case.note,
+    }
+
+
+def _figures(case: Case, subject: _Subject) -> dict[str, Any]:
+    samples, session = [x.seconds for x in subject.samples], subject.session
+    figures: dict[str, Any] = {"samples_s": samples, **dict.fromkeys(FIGURES), "note": subject.reason}
+    if session is None or not samples or subject.first is None:
+        return figures | {"note": subject.reason or "not timed"}
+    median = statistics.median(samples)
+    figures |= {"median_s": median, "min_s": min(samples), "max_s": max(samples), "first_s": subject.first.seconds}
+    figures |= {"peak_mib": session.peak_mib, "note": "; ".join(session.notes)}
+    if subject.name in COMPILED or session.compile_s is not None:
+        # What is compiled when it is first called shows as what those calls took longer.
+        slow = [*session.earlier_s, subject.first.seconds] if subject.name in COMPILED else []
+        figures["compile_s"] = (session.compile_s or 0.0) + sum(max(0.0, x - median) for x in slow)
+    if case.percentiles:
+        figures |= {f"p{q}_s": _percentile(samples, q) for q in (50, 95, 99)}
+    names = dict.fromkeys(name for x in subject.samples for name in x.parts)
+    return figures | ({"parts_s": {n: [x.parts[n] for x in subject.samples] for n in names}} if names else {})
+
+
+def _percentile(samples: Sequence[float], percent: int) -> float:
+    """The smallest sample that so many percent of them do not exceed."""
+    return sorted(samples)[-(-percent * len(samples) // 100) - 1]
+
+
+def _ratios(subjects: Sequence[_Subject]) -> dict[str, dict[str, float]]:
+    yardstick = next((s for s in subjects if s.name == YARDSTICK and s.samples), None)
+    if yardstick is None:
+        return {}
+    found = {}
+    for subject in subjects:
+        if subject is not yardstick and subject.samples:
+            pairs = zip(yardstick.samples, subject.samples, strict=True)
+            ratios = [a.seconds / b.seconds for a, b in pairs]
+            found[subject.name] = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+    return found
+
+
+def described(row: dict[str, Any], say: Callable[[str], None] = print) -> None:
+    """Says what a row holds."""
+    about = [row["size"], row["dtype"], f"{row['image_size']} px"]
+    about += [f"{row[name]} {name}" if name == "objects" else f"history {row[name]}" for name in ("objects", "history")
+              if row[name] is not None]  # fmt: skip
+    say(f"{row['case']}, {', '.join(about)}")
+    for name, figures in row["subjects"].items():
+        line = figures["note"]
+        if figures["median_s"] is not None:
+            parts = [f"{figures['median_s']:.4g} s ({figures['min_s']:.4g}-{figures['max_s']:.4g})"]
+            if name in row["ratio"]:
+                ratio = row["ratio"][name]
+                parts.append(f"{ratio['median']:.2f}x ({ratio['min']:.2f}-{ratio['max']:.2f})")
+            parts += [f"difference {row['difference'][name]:.1e}"] if name in row["difference"] else []
+            parts += [f"p{q} {figures[f'p{q}_s']:.4g} s" for q in (50, 95, 99) if f"p{q}_s" in figures]
+            parts += [f"compile {figures['compile_s']:.3g} s"] if figures["compile_s"] is not None else []
+            parts += [f"{figures['peak_mib']:.0f} MiB"] if figures["peak_mib"] is not None else []
+            line = ", ".join(parts) + (f" [{figures['note']}]" if figures["note"] else "")
+        say(f"    {name}: {line}")

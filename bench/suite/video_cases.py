@@ -1,0 +1,204 @@
+"""Sessions of the video predictor: frames of a video in which seven memories are full, and of a stream.
+
+One object is tracked through the first frames. The others then get copies of its results in the predictor's state, and
+where more history is asked for than was tracked, results are repeated in it: filling it by tracking would take minutes.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from suite.missing import MissingError
+from suite.pictures import Repeated, as_jpeg, centre, picture
+from suite.sessions import Sample, in_context
+from suite.subjects import Built, Setting, video_predictor
+
+FULL = 7  # frames of which the next one attends to all
+FRAMES = 24
+LENGTH = 100_000
+PREFILLED = "one object is tracked through 7 frames, of which the others get copies, and older history is repeated"
+
+
+class Frames:
+    """The frames of the video, of the model's own input size, so that reading them costs little."""
+
+    def __init__(self, side: int, count: int = FRAMES) -> None:
+        files = [as_jpeg(picture(side, side, t)) for t in range(count)]
+        self.jpegs = [jpeg for jpeg, _ in files]
+        self.pixels = [pixels for _, pixels in files]
+
+
+class WarmUp:
+    """What a subject does before it tracks so many objects; gives the seconds that its compilation took."""
+
+    def __init__(self, subject: str, built: Built) -> None:
+        self.built, self.fast = built, subject == "sam2fast fast"
+        self.seconds: dict[int, float] = {}
+
+    def __call__(self, objects: int) -> float | None:
+        if not self.fast:
+            return self.built.compile_s
+        if objects not in self.seconds:
+            side, predictor = self.built.setting.image_size, self.built.predictor
+            warm = in_context(self.built, lambda: predictor.warmup(num_objects=objects, size=(side, side)))
+            self.seconds[objects] = warm.seconds
+        return self.seconds[objects]
+
+
+class Steady:
+    """Frame after frame of ``propagate_in_video``."""
+
+    def __init__(self, subject: str, setting: Setting) -> None:
+        self.built = video_predictor(subject, setting)
+        self.notes, self.compile_s = list(self.built.notes), self.built.compile_s
+        self.peak_mib: float | None = None
+        self.tracked = OfficialVideo(self.built) if subject.startswith("official") else OurVideo(self.built)
+        self.passes: Iterator[Any] = iter(())
+        self.built.closing.callback(lambda: self.passes.close() if hasattr(self.passes, "close") else None)
+        self.warm_up = WarmUp(subject, self.built)
+        self.warm_up(1)
+        x, y = centre(setting.image_size, setting.image_size, 0)
+        with self.built.context():
+            self.built.predictor.add_new_points_or_box(self.tracked.state, 0, 0, [[x, y]], [1])
+        self._begin(0)
+        self.fill_s = [self._next().seconds for _ in range(FULL)]
+        self.tracked.remember()
+        self.next_frame = FULL
+
+    def prepare(self, setting: Setting) -> None:
+        """Goes on at a frame that was never seen, with so many objects and at least so much history."""
+        objects, start = setting.objects or 1, max(self.next_frame, setting.history or 0)
+        self.compile_s = self.warm_up(objects)
+        self.tracked.refill(objects, start)
+        self._begin(start)
+        self.next_frame = start
+        self.earlier_s, self.fill_s = self.fill_s, []  # what was compiled while filling counts once
+        self.notes = [*self.built.notes, f"{start} frames before the first"]
+
+    def call(self) -> Sample:
+        self.next_frame += 1
+        sample = self._next()
+        sample.result = [sample.result[2].float()]
+        return sample
+
+    def close(self) -> None:
+        self.built.closing.close()
+
+    def _begin(self, start: int) -> None:
+        self.passes = self.tracked.passes(start)
+
+    def _next(self) -> Sample:
+        return in_context(self.built, lambda: next(self.passes))
+
+
+class OurVideo:
+    """A state of ours, and how it is filled."""
+
+    def __init__(self, built: Built) -> None:
+        self.predictor = built.predictor
+        side = built.setting.image_size
+        # A GPU would wait for frames that are decoded in turn with it.
+        ahead = built.setting.device.startswith("cuda")
+        film = Repeated(Frames(side).pixels, LENGTH)
+        with built.context():
+            self.state = self.predictor.init_state(film, async_loading_frames=ahead)
+        self.first: Any = None
+
+    def passes(self, start: int) -> Iterator[Any]:
+        return self.predictor.propagate_in_video(self.state, start_frame_idx=start, progress=False)
+
+    def remember(self) -> None:
+        """What there is of the one object is what :meth:`refill` starts from."""
+        (tracked,) = self.state.objects.values()
+        self.first = tracked.copy()
+
+    def refill(self, objects: int, frames: int) -> None:
+        """So many objects with results on so many frames."""
+        for obj_id in list(self.state.objects):
+            self.state.remove(obj_id)
+        recent = list(self.first.tracked.values())
+        for obj_id in range(objects):
+            copy = self.first.copy()
+            for frame in range(FULL, frames):
+                copy.tracked[frame] = recent[frame % len(recent)]
+                copy.reverse[frame] = False
+            self.state.add(obj_id, copy)
+
+
+class OfficialVideo:
+    """The same with the official predictor."""
+
+    DICTIONARIES = ("point_inputs_per_obj", "mask_inputs_per_obj", "frames_tracked_per_obj")
+
+    def __init__(self, built: Built) -> None:
+        self.predictor = built.predictor
+        with tempfile.TemporaryDirectory() as folder, built.context():
+            for t, jpeg in enumerate(Frames(built.setting.image_size).jpegs):
+                Path(folder, f"{t:05d}.jpg").write_bytes(jpeg)
+            self.state = self.predictor.init_state(folder)
+        self.state["images"], self.state["num_frames"] = Repeated(self.state["images"], LENGTH), LENGTH
+        self.first: dict[str, Any] = {}
+
+    def passes(self, start: int) -> Iterator[Any]:
+        return self.predictor.propagate_in_video(self.state, start_frame_idx=start)
+
+    def remember(self) -> None:
+        self.first = {name: dict(self.state[name][0]) for name in self.DICTIONARIES}
+        self.first |= {name: dict(results) for name, results in self.state["output_dict_per_obj"][0].items()}
+
+    def refill(self, objects: int, frames: int) -> None:
+        self.predictor.reset_state(self.state)
+        recent = list(self.first["non_cond_frame_outputs"].values())
+        for obj_id in range(objects):
+            index = self.predictor._obj_id_to_idx(self.state, obj_id)
+            for name in self.DICTIONARIES:
+                self.state[name][index] = dict(self.first[name])
+            results = {name: dict(self.first[name]) for name in ("cond_frame_outputs", "non_cond_frame_outputs")}
+            for frame in range(FULL, frames):
+                results["non_cond_frame_outputs"][frame] = recent[frame % len(recent)]
+                self.state["frames_tracked_per_obj"][index][frame] = {"reverse": False}
+            self.state["output_dict_per_obj"][index] = results
+
+
+class Stream:
+    """``step`` of a stream with so many objects, whose memories are full."""
+
+    def __init__(self, subject: str, setting: Setting) -> None:
+        if subject.startswith("official"):
+            raise MissingError("it has no streams")
+        self.built = video_predictor(subject, setting)
+        self.warm_up = WarmUp(subject, self.built)
+        self.notes, self.compile_s = self.built.notes, self.built.compile_s
+        self.peak_mib: float | None = None
+        self.earlier_s: list[float] = []
+        self.opened = contextlib.ExitStack()
+        self.frames = Frames(setting.image_size).pixels
+
+    def prepare(self, setting: Setting) -> None:
+        side, objects = setting.image_size, setting.objects or 1
+        self.compile_s = self.warm_up(objects)
+        self.opened.close()
+        self.stream = self.opened.enter_context(self.built.predictor.open_stream())
+        self._step()
+        for i in range(objects):
+            with self.built.context():
+                self.stream.add_new_points_or_box(i, points=[centre(side, side, i)], labels=[1])
+        self.earlier_s = [self._step().seconds for _ in range(FULL)]
+
+    def call(self) -> Sample:
+        sample = self._step()
+        masks: Tensor = sample.result.masks
+        sample.result = [masks.float()]
+        return sample
+
+    def close(self) -> None:
+        self.opened.close()
+        self.built.closing.close()
+
+    def _step(self) -> Sample:
+        at = 0 if getattr(self, "stream", None) is None or self.stream.frame is None else self.stream.frame + 1
+        return in_context(self.built, lambda: self.stream.step(self.frames[at % FRAMES]))

@@ -1,0 +1,73 @@
+"""The parts of a model that are worth compiling, through ``torch.compile``; what it costs is in docs/compilation.md."""
+
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
+
+import torch
+
+from sam2fast.modeling.attention import RoPEAttention
+from sam2fast.modeling.compiled import compile_method, restore_methods
+from sam2fast.modeling.sam2_base import SAM2Base
+
+# Each part's module, and the method that predictors call.
+_METHODS = {
+    "image_encoder": ("image_encoder", "features"),
+    "memory_attention": ("memory_attention", "attend"),
+    "mask_decoder": ("sam_mask_decoder", "forward"),
+    "memory_encoder": ("memory_encoder", "forward"),
+}
+PARTS = tuple(_METHODS)
+
+ModelT = TypeVar("ModelT", bound=SAM2Base)
+
+
+def compile_model(
+    model: ModelT,
+    parts: Collection[str] = PARTS,
+    mode: str | None = None,
+    backend: str | Callable[..., Any] = "inductor",
+) -> ModelT:
+    """Compiles parts of a model in place, each as one graph for each shape it meets.
+
+    Compiling happens when a part first meets a shape: of memory attention, decoder and memory encoder that is once for
+    each number of objects. Up to 64 shapes of a part are compiled; more run as they are, with a logged note.
+
+    Args:
+        model: a model for images, or a video predictor.
+        parts: some of ``image_encoder``, ``memory_attention``, ``mask_decoder``, ``memory_encoder``. A part that is
+            compiled already is compiled anew; others stay as they are.
+        mode: of ``torch.compile``. With ``reduce-overhead`` and ``max-autotune``, which record CUDA graphs, results are
+            copied out of the graphs' memory, and training is not possible.
+        backend: of ``torch.compile``.
+
+    Returns:
+        The same model. ``state_dict``, ``copy.deepcopy`` and pickling work as before.
+
+    Raises:
+        ValueError: an unknown part; nothing is compiled.
+    """
+    if isinstance(parts, str):
+        parts = (parts,)
+    unknown = [part for part in parts if part not in _METHODS]
+    if unknown:
+        raise ValueError(f"a model has no part {unknown[0]!r} to compile; the parts are {', '.join(PARTS)}")
+    _fill_tables(model)
+    for part in parts:
+        module, method = _METHODS[part]
+        compile_method(getattr(model, module), method, mode, backend)
+    return model
+
+
+def _fill_tables(model: SAM2Base) -> None:
+    """Tables of positions are made when first asked for: a graph that made them would soon be compiled again."""
+    side = model.sam_image_embedding_size
+    model.memory_encoder.position_encoding(torch.zeros(1, 1, side, side, device=model.device))
+    for module in model.memory_attention.modules():
+        if isinstance(module, RoPEAttention):
+            module._rope(side * side, model.device)
+
+
+def uncompile(model: ModelT) -> ModelT:
+    """Undoes :func:`compile_model`, and ``compile_image_encoder`` of a configuration, in place."""
+    restore_methods(model)
+    return model

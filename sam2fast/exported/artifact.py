@@ -1,0 +1,188 @@
+"""A folder with a model's encoder and decoder, exported or compiled, and a JSON file of what they were made for."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sam2fast import __version__
+from sam2fast.exported.packages import ArtifactError, compile_artifact
+from sam2fast.exported.programs import POINTS, export_decoder, export_encoder, save_program
+from sam2fast.modeling.sam2_base import SAM2Base
+
+ENCODER, DECODER, FACTS = "encoder.pt2", "decoder.pt2", "artifact.json"
+FORMAT = 1
+# How a program lies in its file.
+EXPORTED, COMPILED = "exported", "aot"
+
+
+@dataclass(frozen=True)
+class ArtifactFacts:
+    """What the programs of an artefact were made of and for."""
+
+    kind: str  # "exported": torch.export; "aot": native code by AOTInductor
+    config: str | None  # name of the configuration
+    weights: str  # SHA-256 of the weights of encoder and decoder
+    image_size: int
+    dtype: str  # of the products' weights
+    device: str  # "cpu", "cuda" or "mps"
+    processor: str  # what native code runs on
+    prompts: int  # of one call of the decoder
+    points: int  # of a prompt, at most
+    torch: str
+    sam2fast: str
+    sizes: dict[str, int]  # of the files, in bytes
+    format: int = FORMAT
+
+
+def write_artifact(
+    model: SAM2Base,
+    folder: str | Path,
+    config: str | None = None,
+    aot: bool = False,
+    prompts: int = 1,
+    points: int = POINTS,
+    options: Mapping[str, Any] | None = None,
+) -> ArtifactFacts:
+    """Exports a model's encoder and decoder into a new folder, which appears whole or not at all.
+
+    Args:
+        folder: must not be there yet, or be empty.
+        config: the configuration's name, for the record.
+        aot: compile the programs for this machine, which takes minutes and a C++ compiler.
+        prompts: how many prompts one call of the decoder answers; fewer are filled up, more take several calls.
+        points: how many points a prompt may have, a box being two.
+        options: for the compiler, settings of ``torch._inductor.config``.
+
+    Raises:
+        FileExistsError: there is something in the folder, or a file in its place.
+        ValueError: the model is in training mode, or a number is below 1.
+        OSError: a file cannot be written; nothing is left behind.
+    """
+    target = check_folder(folder)
+    encoder, decoder = export_encoder(model), export_decoder(model, prompts, points)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        partial.mkdir()
+        for name, program in ((ENCODER, encoder), (DECODER, decoder)):
+            if aot:
+                compile_artifact(program, partial / name, options)
+            else:
+                save_program(program, partial / name)
+        facts = ArtifactFacts(
+            kind=COMPILED if aot else EXPORTED,
+            config=config,
+            weights=_digest(model),
+            image_size=model.image_size,
+            dtype=str(next(model.image_encoder.neck.convs.parameters()).dtype).removeprefix("torch."),
+            device=model.device.type,
+            processor=processor(model.device.type),
+            prompts=prompts,
+            points=points,
+            torch=torch.__version__,
+            sam2fast=__version__,
+            sizes={name: (partial / name).stat().st_size for name in (ENCODER, DECODER)},
+        )
+        (partial / FACTS).write_text(json.dumps(asdict(facts), indent=2) + "\n")
+        os.replace(partial, target)  # also onto an empty folder
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return facts
+
+
+def check_folder(folder: str | Path) -> Path:
+    """The folder's path, if an artefact can be written there.
+
+    Raises:
+        FileExistsError: there is something in it, or a file in its place.
+    """
+    target = Path(folder)
+    if target.is_dir() and any(target.iterdir()):
+        raise FileExistsError(f"the folder {str(target)!r} is not empty; an artefact takes a folder of its own")
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"there is a file {str(target)!r} where the artefact's folder should be")
+    return target
+
+
+def read_facts(folder: str | Path) -> ArtifactFacts:
+    """What an artefact says of itself.
+
+    Raises:
+        FileNotFoundError: there is no artefact in the folder.
+        ArtifactError: its description is damaged, or of another version; or a file is missing or cut short.
+    """
+    path = Path(folder) / FACTS
+    if not path.is_file():
+        raise FileNotFoundError(f"no artefact in {str(folder)!r}: it has no {FACTS}")
+    try:
+        content = json.loads(path.read_text())
+        if content["format"] != FORMAT:
+            raise ArtifactError(f"{path} has version {content['format']} of the format; this program reads {FORMAT}")
+        facts = ArtifactFacts(**{field.name: content[field.name] for field in fields(ArtifactFacts)})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    for name, size in facts.sizes.items():
+        file = Path(folder) / name
+        if not file.is_file() or file.stat().st_size != size:
+            raise ArtifactError(f"{file} is missing or incomplete; export the model again")
+    return facts
+
+
+def check_usable(facts: ArtifactFacts, folder: str | Path, device: str | None = None) -> torch.device:
+    """Where an artefact computes, if it can do so here.
+
+    Args:
+        device: where the caller wants it to; none for where it was made for.
+
+    Raises:
+        ArtifactError: it was made for another device, or compiled for another processor or version of torch.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    wanted = facts.device if device in (None, "auto") else torch.device(str(device)).type
+    if wanted != facts.device or not available.get(facts.device, False):
+        here = wanted if wanted != facts.device else "a machine without it"
+        raise ArtifactError(
+            f"the artefact {folder} was made for {facts.device}, not for {here}; export the model again"
+        )
+    if facts.kind == COMPILED:
+        for name, made_for, here in (
+            ("torch", facts.torch, torch.__version__),
+            ("", facts.processor, processor(facts.device)),
+        ):
+            if made_for != here:
+                pair = [f"{name} {x}".strip() for x in (made_for, here)]
+                raise ArtifactError(
+                    f"the artefact {folder} was compiled for {pair[0]}, and this is {pair[1]}; export the model again"
+                )
+    return torch.device(facts.device if device in (None, "auto") else str(device))
+
+
+def processor(device: str) -> str:
+    """What native code for a device depends on: system, architecture and vector units, or the GPU's capability."""
+    host = f"{platform.system()} {platform.machine()}"
+    if device == "cuda":
+        return f"{host}, CUDA capability {'.'.join(map(str, torch.cuda.get_device_capability()))}"
+    return f"{host}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _digest(model: SAM2Base) -> str:
+    """SHA-256 of names, shapes and values of what encoder and decoder are computed from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if name.startswith(("image_encoder.", "sam_", "no_mem_embed")):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,184 @@
+"""Encoder and decoder of a model as ``torch.export`` programs, which run without this package."""
+
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from sam2fast.kernels._dispatch import backend
+from sam2fast.modeling.sam2_base import SAM2Base
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+# Points of a prompt that a decoder takes unless it is made for more or fewer, two of them for a box.
+POINTS = 8
+
+
+class EncoderModule(nn.Module):
+    """Normalised ``pixels (B, 3, S, S)`` fp32 to what the image predictor keeps of images.
+
+    Returns:
+        The levels that the decoder reads, finest first and contiguous: ``(B, C/8, S/4, S/4)``,
+        ``(B, C/4, S/8, S/8)`` and ``(B, C, S/16, S/16)``, or the last alone for a model without high-resolution
+        features. The model's embedding of no memory is added to the last.
+    """
+
+    def __init__(self, model: SAM2Base) -> None:
+        super().__init__()
+        self.image_encoder = model.image_encoder
+        self.num_levels = model.num_feature_levels
+        self.heads = nn.ModuleDict({str(level): head for level, head in model._level_heads().items()})
+        self.no_memory = model.no_mem_embed if model.directly_add_no_mem_embed else None
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        heads = {int(level): cast(nn.Conv2d, head) for level, head in self.heads.items()}
+        *finer, embedding = self.image_encoder.features(pixels, heads)[-self.num_levels :]
+        if self.no_memory is not None:
+            embedding = embedding + self.no_memory.reshape(1, -1, 1, 1)
+        return (*(x.contiguous() for x in finer), embedding.contiguous())
+
+
+class DecoderModule(nn.Module):
+    """Prompts on one image to masks."""
+
+    def __init__(self, model: SAM2Base) -> None:
+        super().__init__()
+        self.sam_prompt_encoder = model.sam_prompt_encoder
+        self.sam_mask_decoder = model.sam_mask_decoder
+
+    def forward(
+        self, levels: Sequence[Tensor], coords: Tensor, labels: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Four masks for each of N prompts.
+
+        Args:
+            levels: of one image, as :class:`EncoderModule` returns them.
+            coords: ``(N, P, 2)`` fp32, (x, y) in the model's input pixels.
+            labels: ``(N, P)`` int32; 1 foreground, 0 background, 2 and 3 a box's corners, -1 padding.
+            mask: ``(N, 1, S/4, S/4)`` fp32 logits of a mask prompt, or none.
+
+        Returns:
+            Logits ``(N, 4, S/4, S/4)`` fp32: the single mask, then the three for ambiguous prompts; predicted IoUs
+            ``(N, 4)``; logits ``(N, 1)`` of the object's presence.
+        """
+        *finer, embedding = levels
+        decoder = self.sam_mask_decoder
+        sparse, dense = self.sam_prompt_encoder((coords, labels), None, mask)
+        masks, ious, _, scores = decoder.predict_masks(
+            image_embeddings=embedding,
+            image_pe=self.sam_prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            repeat_image=len(coords) > 1,
+            high_res_features=finer or None,
+        )
+        if decoder.dynamic_multimask_via_stability:
+            single, its_iou = decoder._best_if_unstable(masks, ious)
+            masks, ious = torch.cat([single, masks[:, 1:]], dim=1), torch.cat([its_iou, ious[:, 1:]], dim=1)
+        return masks.float(), ious.float(), scores.float()
+
+
+def export_encoder(model: SAM2Base, batch: int = 1, keep_kernels: bool = False) -> "ExportedProgram":
+    """:class:`EncoderModule` for exactly ``batch`` images.
+
+    Args:
+        keep_kernels: on a GPU, keep this package's Triton kernels as operators; such a program needs the package.
+            Otherwise it consists of torch's own operators.
+
+    Raises:
+        ValueError: the model is in training mode, or ``batch`` is below 1.
+    """
+    _check(model, batch=batch)
+    side = model.image_size
+    return _export(EncoderModule(model), (torch.zeros(batch, 3, side, side, device=model.device),), None, keep_kernels)
+
+
+def export_decoder(
+    model: SAM2Base, prompts: int = 1, points: int = POINTS, mask_input: bool = False, keep_kernels: bool = False
+) -> "ExportedProgram":
+    """:class:`DecoderModule` for exactly ``prompts`` prompts of one to ``points`` points each, the same for all.
+
+    Args:
+        mask_input: the program has a fourth input, ``mask``, and needs it.
+        keep_kernels: as for :func:`export_encoder`.
+
+    Raises:
+        ValueError: the model is in training mode, or a number is below 1.
+    """
+    _check(model, prompts=prompts, points=points)
+    device, S = model.device, model.image_size
+    with torch.no_grad(), _twins(keep_kernels):
+        levels = EncoderModule(model)(torch.zeros(1, 3, S, S, device=device))
+    # Two points stand for any number from two on, since torch makes what it traces with one for one alone.
+    count = min(points, 2)
+    coords = torch.full((prompts, count, 2), S / 2, device=device)
+    labels = torch.ones(prompts, count, dtype=torch.int32, device=device)
+    mask = torch.zeros(prompts, 1, S // 4, S // 4, device=device) if mask_input else None
+    shapes: dict[str, Any] = {"levels": [None] * len(levels), "coords": None, "labels": None, "mask": None}
+    if points > 1:
+        dimension = torch.export.Dim("points", min=1, max=points)
+        shapes |= {"coords": {1: dimension}, "labels": {1: dimension}}
+    return _export(DecoderModule(model), (list(levels), coords, labels, mask), shapes, keep_kernels)
+
+
+def _check(model: SAM2Base, **numbers: int) -> None:
+    if model.training:
+        raise ValueError("export needs evaluation mode: call eval() on the model")
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name} is {number}; expected at least 1")
+
+
+def _twins(keep_kernels: bool) -> Any:
+    return nullcontext() if keep_kernels else backend("torch")
+
+
+def _export(
+    module: nn.Module, example: tuple[Any, ...], shapes: dict[str, Any] | None, keep_kernels: bool
+) -> "ExportedProgram":
+    with torch.no_grad(), _twins(keep_kernels):
+        return torch.export.export(module.eval(), example, dynamic_shapes=shapes, strict=False)
+
+
+def save_program(program: "ExportedProgram", path: str | Path) -> None:
+    """Writes a program by ``torch.export.save``, whole or not at all.
+
+    Raises:
+        ValueError: the name does not end in ``.pt2``.
+        OSError: the file cannot be written; nothing is left behind.
+    """
+    target = checked_name(path)
+    partial = target.with_name(f".{target.stem}.{os.getpid()}.part.pt2")
+    try:
+        torch.export.save(program, partial)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_program(path: str | Path) -> "ExportedProgram":
+    """What :func:`save_program` wrote; ``load_program(path).module()`` is the function.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no exported program {str(path)!r}")
+    return torch.export.load(path)
+
+
+def checked_name(path: str | Path) -> Path:
+    """The path of a file that torch agrees to write.
+
+    Raises:
+        ValueError: the name does not end in ``.pt2``.
+    """
+    target = Path(path)
+    if target.suffix != ".pt2":
+        raise ValueError(f"torch writes programs to files that end in .pt2, and got {str(target)!r}")
+    return target

@@ -1,0 +1,82 @@
+"""``sam2fast export``: what it writes and says, and what it refuses."""
+
+import pytest
+import torch
+from mini_model import OVERRIDES, mini_model
+from omegaconf import OmegaConf
+
+from sam2fast import exported, nano
+from sam2fast.config import load_config
+from sam2fast.exported import artifact
+
+
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory):
+    """Options for a small model's configuration and checkpoint."""
+    folder = tmp_path_factory.mktemp("mini")
+    OmegaConf.save(load_config(nano.CONFIG, OVERRIDES), folder / "mini.yaml")
+    torch.save({"model": mini_model().state_dict()}, folder / "mini.pt")
+    return ["--model", folder / "mini.yaml", "--checkpoint", folder / "mini.pt", "--device", "cpu"]
+
+
+def test_exports(run, mini, tmp_path):
+    out = tmp_path / "new" / "artefact"
+    result = run("export", *mini, "--dtype", "bfloat16", "--points", 1, "--out", out)
+    assert result.exit_code == 0, result.stderr
+    encoder, decoder, facts_line, seconds, last = result.stdout.splitlines()
+    assert encoder.split()[0] == "encoder.pt2" and decoder.split()[0] == "decoder.pt2" and encoder.endswith(" MB")
+    assert facts_line == "artifact.json" and seconds.startswith("time: ") and last == f"written to {out}"
+    facts = exported.read_facts(out)
+    assert (facts.kind, facts.dtype, facts.prompts, facts.points) == ("exported", "bfloat16", 1, 1)
+    assert facts.config == str(mini[1])
+    assert sorted(path.name for path in out.iterdir()) == ["artifact.json", "decoder.pt2", "encoder.pt2"]
+
+
+def test_options_reach_the_export(run, mini, monkeypatch, tmp_path):
+    asked = []
+
+    def write(model, folder, config, aot, prompts, points):
+        asked.append((model.image_size, folder, config, aot, prompts, points))
+        return artifact.ArtifactFacts(*[""] * 11, sizes={"encoder.pt2": 2500000, "decoder.pt2": 0})
+
+    monkeypatch.setattr(artifact, "write_artifact", write)
+    result = run("export", *mini, "--aot", "--prompts", 64, "--points", 3)
+    assert result.exit_code == 0 and "encoder.pt2       2.5 MB" in result.stdout
+    assert [(*row[:1], str(row[1]), *row[2:]) for row in asked] == [(128, "exported", str(mini[1]), True, 64, 3)]
+
+
+def test_a_full_folder_is_refused(run, mini, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.txt").write_text("")
+    result = run("export", *mini, "--out", "out")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "'out' is not empty" in result.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_without_a_compiler_nothing_is_left(run, mini, monkeypatch, tmp_path):
+    def fail(program, path, options):
+        path.touch()
+        raise RuntimeError("no working\nC++ compiler")
+
+    monkeypatch.setattr(artifact, "export_encoder", lambda *_: None)
+    monkeypatch.setattr(artifact, "export_decoder", lambda *_: None)
+    monkeypatch.setattr(artifact, "compile_artifact", fail)
+    result = run("export", *mini, "--aot", "--out", "out")
+    assert result.exit_code == 1 and result.stderr == "sam2fast: no working C++ compiler\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (("--points", 0), 2, "--points"),
+        (("--prompts", 0), 2, "--prompts"),
+        (("--model", "enormous"), 2, "no model or YAML file 'enormous'"),
+        (("--checkpoint", "nowhere.pt"), 3, "no checkpoint file"),
+        (("--dtype", "float16", "--device", "cpu", "--model", "nano"), 1, "float16 on the CPU"),
+    ],
+)
+def test_wrong_usage_writes_nothing(run, tmp_path, arguments, code, message):
+    result = run("export", *arguments, "--out", "out")
+    assert result.exit_code == code and message in result.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,234 @@
+"""Compiled parts: the same results, one graph for each shape, and nothing that copies or sessions could trip over."""
+
+import copy
+import logging
+import pickle
+from collections import Counter
+
+import pytest
+import torch
+from mini_model import mini_model, mini_predictor
+from parity import picture, random_map
+from torch import nn
+from torch._dynamo.utils import counters
+from video import Session, clip, compare, jpeg_folder
+
+from sam2fast.compilation import PARTS, compile_model, uncompile
+from sam2fast.modeling import compiled
+from sam2fast.modeling.compiled import CompiledMethod, compile_method
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.testing import relative_error
+
+METHODS = {
+    "image_encoder": "features",
+    "memory_attention": "attend",
+    "sam_mask_decoder": "forward",
+    "memory_encoder": "forward",
+}
+
+
+def flat(result):
+    return [x for x in torch.utils._pytree.tree_leaves(result) if isinstance(x, torch.Tensor)]
+
+
+def signature(*arguments):
+    """What a graph is made for."""
+    leaves = torch.utils._pytree.tree_leaves(arguments)
+    return tuple((x.shape, x.stride(), x.dtype) if isinstance(x, torch.Tensor) else str(x) for x in leaves)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Every call of a compiled part is compared with the part itself; shapes, and graphs made, by part."""
+    seen: dict[str, Counter] = {}
+    call = CompiledMethod.__call__
+
+    def compared(self, *args, **kwargs):
+        before = counters["stats"]["unique_graphs"]
+        results = call(self, *args, **kwargs)
+        module, name, *_ = self._made_of
+        part = seen.setdefault(f"{type(module).__name__}.{name}", Counter())
+        part["graphs"] += counters["stats"]["unique_graphs"] - before
+        part[signature(args, kwargs)] += 1
+        for expected, actual in zip(flat(self._plain(*args, **kwargs)), flat(results), strict=True):
+            assert actual.dtype == expected.dtype
+            assert relative_error(expected, actual) <= 1e-5
+        return results
+
+    monkeypatch.setattr(CompiledMethod, "__call__", compared)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def both():
+    """The same video predictor plain and compiled."""
+    plain, predictor = mini_predictor(), mini_predictor()
+    compile_model(predictor, ("image_encoder", "mask_decoder"), backend="eager")
+    compile_model(predictor, ("memory_attention", "memory_encoder"), backend="aot_eager")
+    return plain, predictor
+
+
+def one_two_one(session: Session) -> None:
+    """One object, then two, then one again."""
+    session.points(0, 1, (60, 40, 1))
+    session.propagate(start_frame_idx=0, max_frame_num_to_track=1)
+    session.points(2, 2, (30, 60, 1))
+    session.propagate(start_frame_idx=2, max_frame_num_to_track=1)
+    session.remove(2)
+    session.propagate(start_frame_idx=4)
+
+
+def test_a_video_with_one_two_one_objects(both, calls, tmp_path):
+    film = jpeg_folder(tmp_path / "film", clip(6))
+    plain, again = (Session(predictor, film) for predictor in both)
+    for session in (plain, again):
+        one_two_one(session)
+    compare(plain.records, again.records)
+    assert set(calls) == {
+        "ImageEncoder.features",
+        "MemoryAttention.attend",
+        "MaskDecoder.forward",
+        "MemoryEncoder.forward",
+    }
+    for part, seen in calls.items():
+        assert 1 <= seen["graphs"] <= len(seen) - 1, f"{part} is compiled more than once for a shape"
+    calls.clear()
+    one_two_one(Session(both[1], film))
+    assert {part: seen["graphs"] for part, seen in calls.items()} == dict.fromkeys(calls, 0)
+
+
+def test_pictures(both, calls):
+    predictors = [SAM2ImagePredictor(model) for model in both]
+    for seed in (0, 1):
+        calls.clear()
+        answers = []
+        for predictor in predictors:
+            predictor.set_image(picture(60, 80, seed))
+            answers.append(predictor.predict([[30, 40]], [1], return_logits=True))
+        for expected, actual in zip(*answers, strict=True):
+            assert relative_error(expected, actual) <= 1e-4
+        assert set(calls) == {"ImageEncoder.features", "MaskDecoder.forward"}
+    assert {part: seen["graphs"] for part, seen in calls.items()} == dict.fromkeys(calls, 0)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_native_code():
+    """The compiler's own, of the part with the least to compile."""
+    model = mini_model()
+    inputs = random_map(1, 128, 8, 8), random_map(1, 1, 128, 128)
+    expected = flat(model.memory_encoder(*inputs))
+    compile_model(model, ["memory_encoder"])
+    for a, b in zip(expected, flat(model.memory_encoder(*inputs)), strict=True):
+        assert relative_error(a, b) <= 1e-5
+
+
+def test_parts_are_chosen_by_name():
+    model = mini_model()
+    with pytest.raises(ValueError, match="'decoder'.*image_encoder, memory_attention, mask_decoder, memory_encoder"):
+        compile_model(model, ["image_encoder", "decoder"])
+    assert compiled_methods(model) == []
+    assert compile_model(model, {"mask_decoder"}, backend="eager") is model
+    assert compiled_methods(model) == ["sam_mask_decoder.forward"]
+    compile_model(model, "memory_encoder", backend="eager")
+    assert compiled_methods(model) == ["memory_encoder.forward", "sam_mask_decoder.forward"]
+    compile_model(model, PARTS, backend="eager")
+    assert compiled_methods(model) == sorted(f"{module}.{method}" for module, method in METHODS.items())
+    keys = list(model.state_dict())
+    assert uncompile(model) is model and compiled_methods(model) == [] and list(model.state_dict()) == keys
+
+
+def test_the_configuration_compiles_the_encoder():
+    model = mini_model(["++model.compile_image_encoder=true"])
+    assert compiled_methods(model) == ["image_encoder.features", "image_encoder.forward"]
+    assert {vars(model.image_encoder)[name]._made_of[2] for name in ("features", "forward")} == {"max-autotune"}
+    assert compiled_methods(uncompile(model)) == []
+
+
+def compiled_methods(model):
+    return sorted(
+        f"{name}.{method}"
+        for name, module in model.named_modules()
+        for method, value in vars(module).items()
+        if isinstance(value, CompiledMethod)
+    )
+
+
+class Scale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x):
+        return x * self.factor
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])
+def test_copies_compute_with_their_own_weights(copied):
+    first, x = Scale(), torch.ones(3)
+    compile_method(first, "forward", backend="eager")
+    second = copied(first)
+    with torch.no_grad():
+        second.factor.fill_(5.0)
+    assert isinstance(vars(second)["forward"], CompiledMethod)
+    assert first(x).tolist() == [2.0] * 3 and second(x).tolist() == [5.0] * 3
+
+
+def test_more_shapes_than_are_compiled_run_uncompiled(monkeypatch, caplog):
+    monkeypatch.setattr(compiled, "SHAPES", 2)
+    module = Scale()
+    compile_method(module, "forward", backend="eager")
+    with caplog.at_level(logging.WARNING, "sam2fast"), torch.no_grad():
+        for _ in range(2):
+            for n in range(2, 7):
+                assert module(torch.ones(n)).tolist() == [2.0] * n
+    assert notes(caplog) == ["Scale.forward has met more shapes than it is compiled for; new ones run uncompiled"]
+
+
+def test_more_shapes_than_torch_allows_by_itself(caplog):
+    module, graphs = Scale(), []
+    compile_method(module, "forward", backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    with torch.no_grad():
+        for n in range(2, 22):
+            module(torch.ones(n))
+    assert len(graphs) == 20 and not notes(caplog)
+
+
+def notes(caplog):
+    return [record.getMessage() for record in caplog.records if record.name.startswith("sam2fast")]
+
+
+def test_models_do_not_use_up_each_others_shapes(monkeypatch):
+    monkeypatch.setattr(compiled, "SHAPES", 2)
+    for _ in range(4):
+        module, graphs = Scale(), []
+        compile_method(module, "forward", backend=lambda graph, _, graphs=graphs: graphs.append(graph) or graph.forward)
+        with torch.no_grad():
+            for n in (2, 3):
+                module(torch.ones(n))
+        assert len(graphs) == 2
+
+
+@pytest.mark.parametrize("mode", [None, "reduce-overhead"])
+def test_inside_what_somebody_compiles_it_is_a_part(mode):
+    module, graphs = Scale(), []
+    compile_method(module, "forward", mode)
+
+    def twice(x):
+        return module(module(x))
+
+    outer = torch.compile(twice, backend=lambda graph, _: graphs.append(graph) or graph.forward, fullgraph=True)
+    assert outer(torch.ones(2)).tolist() == [4.0, 4.0] and len(graphs) == 1
+
+
+@pytest.mark.parametrize("mode, expected", [("reduce-overhead", ["begin", "call"]), (None, ["call"])])
+def test_results_leave_the_memory_of_recorded_graphs(mode, expected, monkeypatch):
+    """Each call begins a step, after which earlier results may be overwritten; so they are copied out."""
+    events = []
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: events.append("begin"))
+    monkeypatch.setattr(torch, "compile", lambda f, **_: lambda *args: events.append("call") or [f(*args)])
+    monkeypatch.setattr(compiled, "_out_of_graph", lambda x: x + 1)
+    module = Scale()
+    compile_method(module, "forward", mode=mode)
+    (out,) = module(torch.ones(1))
+    assert events == expected and out.item() == (3.0 if mode else 2.0)

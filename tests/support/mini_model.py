@@ -1,0 +1,31 @@
+"""A model with every part of SAM 2 that is compiled and exported in seconds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tame_weights
+
+from sam2fast import nano
+from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
+
+OVERRIDES = (
+    "++model.image_size=128",
+    "++model.image_encoder.trunk.embed_dim=16",
+    "++model.image_encoder.trunk.stages=[1,1,1,1]",
+    "++model.image_encoder.trunk.global_att_blocks=[2]",
+    "++model.image_encoder.neck.backbone_channel_list=[128,64,32,16]",
+    "++model.memory_attention.num_layers=1",
+    "++model.memory_encoder.fuser.num_layers=1",
+)
+
+
+def mini_model(overrides: Sequence[str] = ()) -> Any:
+    """For images, with tame weights."""
+    changes = [*OVERRIDES, *overrides]
+    return tame_weights.fill(build_sam2(nano.CONFIG, None, device="cpu", hydra_overrides_extra=changes), 0)
+
+
+def mini_predictor() -> Any:
+    """The same for video."""
+    predictor = build_sam2_video_predictor(nano.CONFIG, None, device="cpu", hydra_overrides_extra=OVERRIDES)
+    return tame_weights.fill(predictor, 0)
