@@ -12,7 +12,9 @@ from sam2fast.profiling.timing import samples, wait
 RUNS = 10
 # Elements of the copy and side of the product: enough to fill the device.
 COPIED, COPIED_ON_CPU = 2**28, 2**24
-SIDE, SIDE_ON_CPU = 8192, 2048
+SIDE, SIDE_ON_CPU, SMALLEST_SIDE = 8192, 2048, 256
+# That a product may take, about.
+LONGEST_MS = 200.0
 
 
 class Limits(NamedTuple):
@@ -33,14 +35,22 @@ def measure_limits(device: torch.device, dtypes: Sequence[torch.dtype] = (torch.
     source = torch.randn(COPIED if big else COPIED_ON_CPU, device=device)
     target = torch.empty_like(source)
     copied = _median(lambda: target.copy_(source), device) / 1e3
-    side, flops = (SIDE if big else SIDE_ON_CPU), {}
-    for dtype in dtypes:
+    flops = {str(dtype).removeprefix("torch."): _products(dtype, device) for dtype in dtypes}
+    return Limits(2 * source.nbytes / copied, flops)
+
+
+def _products(dtype: torch.dtype, device: torch.device) -> float:
+    """FLOPs per second. A processor that has to imitate a dtype gets matrices as large as it can bear."""
+    side = SIDE if device.type == "cuda" else SMALLEST_SIDE
+    while True:
         a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
         with torch.no_grad():
             ways = (lambda a=a, b=b: a @ b, lambda a=a, b=b: linear(a, b))
+            if side < SIDE_ON_CPU and min(samples(way, device, 1)[0] for way in ways) < LONGEST_MS / 8:
+                side *= 2
+                continue
             ms = min(_median(way, device) for way in ways)
-        flops[str(dtype).removeprefix("torch.")] = 2 * side**3 / (ms / 1e3)
-    return Limits(2 * source.nbytes / copied, flops)
+        return 2 * side**3 / (ms / 1e3)
 
 
 def _median(call: Callable[[], Any], device: torch.device) -> float:

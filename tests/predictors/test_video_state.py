@@ -107,7 +107,7 @@ def test_device_memory_does_not_grow(video_predictor, tmp_path):
             bank, features = s.state.bank, s.state.features
             sizes.add((bank.memories.data.shape[0], bank.pointers.data.shape[0]))
             assert len(features.kept) <= 4 and len(s.state.frames._cache._frames) <= 32
-    assert sizes == {(16, 64)}
+    assert sizes == {(16, 40)}  # two objects' 7 pages and 16 pointers, and one of each to be written
 
 
 def test_max_history(video_predictor, tmp_path):

@@ -76,7 +76,10 @@ def test_printing(profile, capsys, monkeypatch):
     print_profile(profile)
     plain = capsys.readouterr().out
     assert plain == as_text(profile) + "\n"
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm-256color"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("NO_COLOR", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
     print_profile(profile)
     coloured = capsys.readouterr().out
     assert "\x1b[" in coloured
