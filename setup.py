@@ -21,12 +21,12 @@ TEST = [
     "scipy>=1.11",
     "pycocotools>=2.0.7",
     "supervision>=0.31",  # from 0.30 on without OpenCV
-    "matplotlib>=3.8",
     "build>=1.2",
     "setuptools>=68",
     *HUB,
     *VIDEO,
     *TRAIN,
+    *PROFILE,
 ]
 EXTRAS = {
     "hub": HUB,
