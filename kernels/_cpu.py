@@ -1,21 +1,24 @@
 """Matrix products on the CPU as fast as its vector units allow."""
 
-import platform
+from collections.abc import Iterable
 from typing import Optional  # (what the oldest supported torch reads in a schema)
 
 import torch
 import torch.nn.functional as F
 
-_ONEDNN_ON_X86 = platform.machine().lower() in ("x86_64", "amd64") and torch.backends.mkldnn.is_available()
+# With AVX2 alone MKL is as fast, and oneDNN takes four times as long for some shapes: 448 x 3072 by 3072 x 768.
+_ONEDNN_IS_FASTER = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
 # Below this many input elements torch hands a 1x1 convolution to a slower routine.
 _SMALLEST_CONVOLUTION = 20480
+
+Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """``x @ weight.T + bias`` for ``x (..., K)``, ``weight (N, K)``, ``bias (N)``; result ``(..., N)``.
 
-    Same sums as ``F.linear``. In fp32 on x86 they go through oneDNN as a 1x1 convolution: torch gives fp32 matrix
-    products to MKL, which on processors of other makers stays below AVX-512 and takes about twice as long.
+    Same sums as ``F.linear``. In fp32 with AVX-512 they go through oneDNN as a 1x1 convolution: torch gives fp32
+    matrix products to MKL, which on processors of other makers stays below AVX-512 and takes about twice as long.
     """
     if not _convolution_pays(x, weight):
         return F.linear(x, weight, bias)
@@ -46,7 +49,7 @@ def _convolution_pays(x: torch.Tensor, weight: torch.Tensor) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > _SMALLEST_CONVOLUTION
         and x.numel() // x.shape[-1] % 16 == 0
-        and _ONEDNN_ON_X86
+        and _ONEDNN_IS_FASTER
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
     )
@@ -64,39 +67,78 @@ def _(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch
 
 # Scores held at once: 1024 x 1024 fp32 are 4 MiB, well within a last-level cache, and large enough for full speed.
 BLOCK = 1024
+# Sums of exponentials of scores as they are, so far from fp32's ends that nothing which counts is lost.
+SAFE_SUMS = 1e-25, 1e30
 
 
-def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
-    """Softmax attention of one head by blocks of scores, with a running maximum; scores and sums are fp32.
+def attend(query: torch.Tensor, keys_and_values: Iterable[Pair], scale: float, width: int) -> torch.Tensor:
+    """Softmax attention of one head by blocks of scores; scores and sums are fp32.
 
     torch's own attention runs fp32 products through MKL (see :func:`linear`) and wants values as wide as keys.
 
     Args:
-        query, key: ``(N, d)`` and ``(M, d)`` fp32, M > 0.
-        value: ``(M, d_v)``; its dtype is that of the second product.
+        query: ``(N, d)`` fp32.
+        keys_and_values: pairs of keys ``(M, d)`` fp32 and values ``(M, width)``, whose dtype is that of the second
+            product; each is asked for when the ones before are done with. One key at least.
 
     Returns:
-        ``(N, d_v)`` fp32.
+        ``(N, width)`` fp32.
     """
-    keys = [block.contiguous() for block in key.split(BLOCK)]
-    values = [block.t().contiguous() for block in value.split(BLOCK)]
-    out = query.new_empty(len(query), value.shape[-1])
-    for start in range(0, len(query), BLOCK):
-        rows = query[start : start + BLOCK] * scale
-        out[start : start + BLOCK] = _attend_rows(rows, keys, values)
-    return out
+    blocks = [_Rows(rows * scale, width) for rows in query.split(BLOCK)]
+    for keys, values in keys_and_values:
+        with torch.autocast("cpu", enabled=False):  # unlike what makes the keys
+            for key, value in zip(keys.split(BLOCK), values.split(BLOCK), strict=True):
+                transposed = value.t().contiguous()
+                for block in blocks:
+                    block.add(key, transposed)
+    return torch.cat([block.means() for block in blocks])
 
 
-def _attend_rows(query: torch.Tensor, keys: list[torch.Tensor], values: list[torch.Tensor]) -> torch.Tensor:
-    highest = query.new_full((len(query), 1), float("-inf"))
-    total = query.new_zeros(len(query), 1)
-    out = query.new_zeros(len(query), values[0].shape[0])
-    for key, value in zip(keys, values, strict=True):
-        scores = linear(query, key)
-        higher = torch.maximum(highest, scores.amax(dim=1, keepdim=True))
-        shrink = (highest - higher).exp_()
-        scores.sub_(higher).exp_()
-        total.mul_(shrink).add_(scores.sum(dim=1, keepdim=True))
-        out.mul_(shrink).add_(linear(scores.to(value.dtype), value))
-        highest = higher
-    return out.div_(total)
+class _Rows:
+    """Softmax of a block of queries over keys that come one block after the other.
+
+    Exponentials are taken of the scores themselves, which saves two passes over them, as long as their sums stay
+    within ``SAFE_SUMS``. From the first that does not on, they are taken of the distance to the highest score so far.
+    """
+
+    def __init__(self, query: torch.Tensor, width: int) -> None:
+        self.query = query
+        self.total = query.new_zeros(len(query), 1)
+        self.out = query.new_zeros(len(query), width)
+        self.highest: torch.Tensor | None = None
+        self.is_empty = True
+
+    def add(self, key: torch.Tensor, value: torch.Tensor) -> None:
+        if self.highest is None and not self._add_as_they_are(key, value):
+            self._go_by_the_highest()
+        if self.highest is not None:
+            self._add_below_the_highest(self.highest, key, value)
+        self.is_empty = False
+
+    def _add_as_they_are(self, key: torch.Tensor, value: torch.Tensor) -> bool:
+        weights = linear(self.query, key).exp_()
+        total = self.total + weights.sum(dim=1, keepdim=True)
+        lowest, highest = (float(end) for end in total.aminmax())
+        if not SAFE_SUMS[0] < lowest <= highest < SAFE_SUMS[1]:
+            return False
+        self.total = total
+        self.out.add_(linear(weights.to(value.dtype), value))
+        return True
+
+    def _go_by_the_highest(self) -> None:
+        """As if all that was added had been one score, the logarithm of its sum."""
+        self.highest = torch.full_like(self.total, float("-inf")) if self.is_empty else self.total.log()
+        if not self.is_empty:
+            self.out.div_(self.total)
+            self.total.fill_(1)
+
+    def _add_below_the_highest(self, highest: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+        scores = linear(self.query, key)
+        self.highest = torch.maximum(highest, scores.amax(dim=1, keepdim=True))
+        shrink = (highest - self.highest).exp_()
+        weights = scores.sub_(self.highest).exp_()
+        self.total.mul_(shrink).add_(weights.sum(dim=1, keepdim=True))
+        self.out.mul_(shrink).add_(linear(weights.to(value.dtype), value))
+
+    def means(self) -> torch.Tensor:
+        return self.out.div_(self.total)

@@ -1,5 +1,6 @@
 """The torch twins as a CPU computes them fastest: only what is valid, in blocks that stay in its cache."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,13 +20,12 @@ def rope_attention_cpu(
     M = key.shape[2]
     order = _halves(d)
     out = value.new_empty(B, heads, N, value.shape[-1])
-    with torch.autocast("cpu", enabled=False):
-        for b in range(B):
-            for head in range(heads):
-                keys = key[b, head][:, order].float()
-                _rotate_(keys[: M - num_unrotated_keys], cos, sin)
-                queries = _rotate_(query[b, head][:, order].float(), cos, sin)
-                out[b, head] = attend(queries, keys, value[b, head], d**-0.5)
+    for b in range(B):
+        for head in range(heads):
+            keys = key[b, head][:, order].float()
+            _rotate_(keys[: M - num_unrotated_keys], cos, sin)
+            queries = _rotate_(query[b, head][:, order].float(), cos, sin)
+            out[b, head] = attend(queries, [(keys, value[b, head])], d**-0.5, value.shape[-1])
     return out
 
 
@@ -45,40 +45,46 @@ def memory_attention_cpu(
     weights = key_weight.unflatten(0, (heads, d))[:, order]
     biases = None if key_bias is None else key_bias.unflatten(0, (heads, d))[:, order]
     rotated = {}  # queries by (row, head): one row may serve all objects
-    out = query.new_empty(B, heads, N, memory.pages.shape[-1])
+    width = memory.pages.shape[-1]
+    out = query.new_empty(B, heads, N, width)
     for b in range(B):
-        encoded, values, positions = _valid_tokens(memory, b)
-        if not len(values):
+        if not (memory.page_table[b] >= 0).any() and not memory.pointer_valid[b].any():
             out[b] = 0
             continue
-        values = values.to(query.dtype)
         row = b % len(query)
         for head in range(heads):
             bias = None if biases is None else biases[head]
-            keys = linear(encoded.to(key_weight.dtype), weights[head], bias).float()
-            with torch.autocast("cpu", enabled=False):
-                _rotate_(keys[:positions], cos, sin)
-                if (row, head) not in rotated:
-                    rotated[row, head] = _rotate_(query[row, head][:, order].float(), cos, sin)
-                out[b, head] = attend(rotated[row, head], keys, values, d**-0.5)
+            if (row, head) not in rotated:
+                rotated[row, head] = _rotate_(query[row, head][:, order].float(), cos, sin)
+            pairs = _keys_and_values(memory, b, weights[head], bias, query.dtype, cos, sin)
+            out[b, head] = attend(rotated[row, head], pairs, d**-0.5, width)
     return project_values(out, value_weight, value_bias)
 
 
-def _valid_tokens(memory: "AttendedMemory", b: int) -> tuple[Tensor, Tensor, int]:
-    """Encoded tokens and plain ones ``(M, m)`` of object b, and how many of them have a position on the map."""
-    table, time = memory.page_table[b], memory.page_time[b]
-    slots = table >= 0
-    maps = memory.pages[table[slots].long()]  # (k, N, m)
-    encoded = maps + memory.position_encoding + memory.time_encoding[time[slots].long()][:, None]
+def _keys_and_values(
+    memory: "AttendedMemory",
+    b: int,
+    weight: Tensor,
+    bias: Tensor | None,
+    dtype: torch.dtype,
+    cos: Tensor,
+    sin: Tensor,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Keys and values of object b, one map at a time, then its pointers; what is not valid is left out."""
+    for page, time in zip(memory.page_table[b].tolist(), memory.page_time[b].tolist(), strict=True):
+        if page >= 0:
+            values = memory.pages[page]
+            encoded = values + memory.position_encoding + memory.time_encoding[time]
+            keys = linear(encoded.to(weight.dtype), weight, bias).float()
+            yield _rotate_(keys, cos, sin), values.to(dtype)
     valid = memory.pointer_valid[b]
-    pointers = memory.pointers[b, valid]
-    encoded_pointers = pointers + memory.pointer_encoding[b, valid]
-    dtype = encoded.dtype
-    return (
-        torch.cat([encoded.flatten(0, 1), encoded_pointers.to(dtype)]),
-        torch.cat([maps.flatten(0, 1), pointers.to(maps.dtype)]),
-        maps.shape[0] * maps.shape[1],
-    )
+    if valid.any():
+        values = memory.pointers[b, valid]
+        wider = torch.promote_types(memory.pages.dtype, memory.position_encoding.dtype)
+        encoded = (values + memory.pointer_encoding[b, valid]).to(
+            torch.promote_types(wider, memory.time_encoding.dtype)
+        )
+        yield linear(encoded.to(weight.dtype), weight, bias).float(), values.to(memory.pages.dtype).to(dtype)
 
 
 def _halves(d: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Building blocks shared by the model's parts."""
 
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -97,14 +97,19 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         *hidden, last = self.layers
-        first = self.layers[0]
-        # A layer that somebody has put something in the place of, such as a quantised one, is called.
-        if self.is_transformers and type(first) is Linear and type(last) is Linear:
-            return gelu_mlp(as_computed(x, first.weight), first.weight, first.bias, last.weight, last.bias)
+        if self.is_transformers:
+            return with_gelu_between(self.layers[0], self.layers[1], self.act, x)
         for layer in hidden:
             x = self.act(layer(x))
         x = last(x)
         return torch.sigmoid(x) if self.sigmoid_output else x
+
+
+def with_gelu_between(first: nn.Module, last: nn.Module, gelu: nn.Module, x: Tensor) -> Tensor:
+    """Both layers and their GELU in one, unless somebody has put something in a layer's place, a quantised one say."""
+    if type(first) is Linear and type(last) is Linear:
+        return gelu_mlp(as_computed(x, first.weight), first.weight, first.bias, last.weight, last.bias)
+    return cast(Tensor, last(gelu(first(x))))
 
 
 class DropPath(nn.Module):
@@ -171,6 +176,13 @@ def _unchanged(kept: Any, source: Tensor) -> bool:
     if isinstance(kept, Tensor):
         return source.is_cpu and torch.equal(kept, source)
     return not source.is_cpu and kept == _mark(source)
+
+
+def activated(activation: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
+    """``activation(hidden)`` for a ``hidden`` that nobody else has: in place, where no gradient wants it again."""
+    if activation is F.relu and not torch.is_grad_enabled():
+        return torch.relu_(hidden)
+    return activation(hidden)
 
 
 # Elements of a band's input in `in_bands`, 3 MiB in fp32: near the best for the tiny and the large model on two cores.

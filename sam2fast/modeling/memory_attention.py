@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sam2fast.kernels.memory_attention import AttendedMemory
 from sam2fast.modeling.attention import RoPEAttention
-from sam2fast.modeling.layers import LayerNorm, Linear, get_activation, in_bands
+from sam2fast.modeling.layers import LayerNorm, Linear, activated, get_activation, in_bands
 
 
 class MemoryAttentionLayer(nn.Module):
@@ -75,10 +75,11 @@ class MemoryAttentionLayer(nn.Module):
 
     def _feed_forward(self, tgt: Tensor) -> Tensor:
         def compute(x: Tensor) -> Tensor:
-            hidden = self.dropout(self.activation(self.linear1(self.norm3(x))))
+            hidden = self.dropout(activated(self.activation, self.linear1(self.norm3(x))))
             return x + self.dropout(self.linear2(hidden))
 
-        return in_bands(compute, tgt[:, :, None], rows=1)[:, :, 0]
+        # The objects' tokens in one row, so that a band of them is a piece of memory.
+        return in_bands(compute, tgt.reshape(1, -1, 1, tgt.shape[-1]), rows=1).view(tgt.shape)
 
 
 class MemoryAttention(nn.Module):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sam2fast.modeling.layers import Conv2d, DropPath, LayerNorm2d, Linear
+from sam2fast.modeling.layers import Conv2d, DropPath, LayerNorm2d, Linear, in_bands, with_gelu_between
 
 
 class MaskDownSampler(nn.Module):
@@ -65,8 +65,10 @@ class CXBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
-        y = self.pwconv2(self.act(self.pwconv1(y)))
+        def compute(y: Tensor) -> Tensor:
+            return with_gelu_between(self.pwconv1, self.pwconv2, self.act, y)
+
+        y = in_bands(compute, self.norm(self.dwconv(x)).permute(0, 2, 3, 1), rows=1)
         if self.gamma is not None:
             y = self.gamma * y
         return x + self.drop_path(y.permute(0, 3, 1, 2))
