@@ -60,7 +60,7 @@ class TestAttend:
         scores = 0.5 * query.double() @ key.flatten(0, 1).double().mT
         expected = scores.softmax(dim=1) @ value.flatten(0, 1).double()
         rounding = max(map(abs, moved)) * torch.finfo(torch.float32).eps  # of the scores
-        assert relative_error(expected, out) < 2e-6 + rounding
+        assert relative_error(expected, out) < 2e-6 + 3 * rounding
 
     def test_rows_of_very_different_scores(self, monkeypatch):
         """One row has to go by its highest score, and its block with it."""
