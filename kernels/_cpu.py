@@ -1,6 +1,6 @@
 """Matrix products on the CPU as fast as its vector units allow."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Optional  # (what the oldest supported torch reads in a schema)
 
 import torch
@@ -8,6 +8,8 @@ import torch.nn.functional as F
 
 # With AVX2 alone MKL is as fast, and oneDNN takes four times as long for some shapes: 448 x 3072 by 3072 x 768.
 _ONEDNN_IS_FASTER = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
+# Without vector instructions that oneDNN can use for it, torch's products in bfloat16 take many times those in fp32.
+_IMITATES_BFLOAT16 = not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 # Below this many input elements torch hands a 1x1 convolution to a slower routine.
 _SMALLEST_CONVOLUTION = 20480
 
@@ -20,6 +22,8 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     Same sums as ``F.linear``. In fp32 with AVX-512 they go through oneDNN as a 1x1 convolution: torch gives fp32
     matrix products to MKL, which on processors of other makers stays below AVX-512 and takes about twice as long.
     """
+    if imitates_bfloat16(x, weight):
+        return in_float32(F.linear, x, weight, bias)
     if not _convolution_pays(x, weight):
         return F.linear(x, weight, bias)
     return _linear_operator(x, weight, bias) if eager_in_graph() else _by_convolution(x, weight, bias)
@@ -29,8 +33,31 @@ def eager_in_graph() -> bool:
     """Whether a graph is being made that may hold what the compiler should leave alone, on the CPU: it knows neither
     these products nor blocks that fit the cache. A graph for export may not, since it has to run without this package.
     """
-    exporting = getattr(torch.compiler, "is_exporting", bool)
-    return torch.compiler.is_compiling() and not exporting() and not torch.is_grad_enabled()
+    return torch.compiler.is_compiling() and not _is_exporting() and not torch.is_grad_enabled()
+
+
+def _is_exporting() -> bool:
+    return getattr(torch.compiler, "is_exporting", bool)()
+
+
+def imitates_bfloat16(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether a product of these is one in bfloat16 on a processor without instructions for it, and wants no gradient.
+
+    Not in a graph for export, which may run elsewhere.
+    """
+    if not (_IMITATES_BFLOAT16 and x.device.type == "cpu") or torch.is_grad_enabled() or _is_exporting():
+        return False
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
+    return dtype == torch.bfloat16
+
+
+def in_float32(product: Callable[..., torch.Tensor], *operands: torch.Tensor | None) -> torch.Tensor:
+    """``product`` of the operands' bfloat16 values, with its sums in fp32; the result is rounded to bfloat16.
+
+    The same numbers as the product in bfloat16 itself, but for the order of its sums and what it rounds between.
+    """
+    with torch.autocast("cpu", enabled=False):
+        return product(*(x if x is None else x.bfloat16().float() for x in operands)).bfloat16()
 
 
 def _by_convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

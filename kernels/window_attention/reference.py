@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
 
-from sam2fast.kernels._cpu import linear
+from sam2fast.kernels._cpu import imitates_bfloat16, in_float32, linear
 
 # Rows of the score matrix held at once: 512 x 4096 fp32 is 8 MiB, about a core's share of the last-level cache.
 ROWS_AT_ONCE = 512
@@ -50,6 +50,8 @@ def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> t
     if plain and query.is_cpu and key.shape[1] >= LONG:
         return _attention_by_rows(query, key, value)
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    if imitates_bfloat16(q, k):
+        return in_float32(F.scaled_dot_product_attention, q, k, v).transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 

@@ -1,5 +1,6 @@
 """Attention with projections, plain (mask decoder) and with rotary positions (memory attention)."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2fast.kernels._cpu import imitates_bfloat16, in_float32
 from sam2fast.kernels.memory_attention import AttendedMemory, memory_attention, rope_attention
 from sam2fast.modeling.layers import Linear
 from sam2fast.modeling.position_encoding import axial_rope
@@ -49,7 +51,9 @@ class Attention(nn.Module):
         if len(k) == 1:
             q = q.flatten(0, 1)[None]  # all queries in one row
         q, k, v = (self._split_heads(x.expand(len(k), -1, -1)) for x in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout_p if self.training else 0.0)
+        dropout_p = self.dropout_p if self.training else 0.0
+        attention = functools.partial(F.scaled_dot_product_attention, dropout_p=dropout_p)
+        out = in_float32(attention, q, k, v) if imitates_bfloat16(q, k) else attention(q, k, v)
         return self.out_proj(self._join_heads(out)).reshape(B, N, self.out_proj.out_features)
 
     def _split_heads(self, x: Tensor) -> Tensor:

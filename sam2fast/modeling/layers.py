@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.kernels._cpu import linear
+from sam2fast.kernels._cpu import imitates_bfloat16, in_float32, linear
 from sam2fast.kernels.layer_norm import add_layer_norm
 from sam2fast.kernels.linear_gelu import gelu_mlp
 
@@ -34,6 +34,8 @@ class Conv2d(nn.Conv2d):
     """``nn.Conv2d`` that takes input of any float dtype and computes in that of its weights."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if imitates_bfloat16(x, self.weight):
+            return in_float32(self._conv_forward, x, self.weight, self.bias)
         return super().forward(x.to(self.weight.dtype))
 
 

@@ -5,6 +5,8 @@ from parity import random_map
 
 from sam2fast.kernels import _cpu
 from sam2fast.kernels._cpu import _convolution_pays, linear
+from sam2fast.modeling.attention import Attention
+from sam2fast.modeling.layers import MLP, Conv2d, Linear
 from sam2fast.testing import assert_as_accurate_as, relative_error
 
 
@@ -40,6 +42,58 @@ def test_autograd_autocast_and_other_dtypes_take_the_ordinary_way(monkeypatch):
         with torch.autocast("cpu", torch.bfloat16):
             assert not _convolution_pays(x, weight)
             assert linear(x, weight).dtype == torch.bfloat16
+
+
+class TestWithoutInstructionsForBfloat16:
+    """Products of bfloat16 values, made in fp32."""
+
+    @pytest.fixture(autouse=True)
+    def imitated(self, monkeypatch):
+        monkeypatch.setattr(_cpu, "_IMITATES_BFLOAT16", True)
+
+    @pytest.mark.parametrize("way", ["cast", "autocast"])
+    def test_the_same_but_for_the_order_of_sums(self, way, monkeypatch):
+        x, weight, bias = random_map(7, 33), random_map(40, 33, seed=1), random_map(40, seed=2)
+        rounded = [t.bfloat16().double() for t in (x, weight, bias)]
+        if way == "cast":
+            x, weight, bias = (t.bfloat16() for t in (x, weight, bias))
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=way == "autocast"):
+            out = linear(x, weight, bias)
+            monkeypatch.setattr(_cpu, "_IMITATES_BFLOAT16", False)
+            native = linear(x, weight, bias)
+        assert out.dtype == native.dtype == torch.bfloat16
+        exact = F.linear(*rounded)
+        # One rounding, of sums that in fp32 are as good as exact.
+        assert ((out.double() - exact).abs() <= exact.abs() * 2**-8 + 1e-5).all()
+        assert relative_error(exact, out) <= relative_error(exact, native) * 1.01
+
+    def test_no_products_in_bfloat16_are_left(self, monkeypatch):
+        """In the encoder and in both attentions of a decoder's block, cast once or under autocast."""
+        made = []
+
+        class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+                if any(name in str(func) for name in ("mm.", "linear.", "convolution.", "_attention", "conv2d")):
+                    made.extend((str(func), t.dtype) for t in args if isinstance(t, torch.Tensor))
+                return func(*args, **(kwargs or {}))
+
+        layers = [Conv2d(8, 8, 3, groups=8), Linear(16, 16), MLP(16, 32, 8, 2, torch.nn.GELU), Attention(16, 2)]
+        inputs = [(random_map(1, 8, 5, 5),), (random_map(3, 16),), (random_map(3, 16),), (random_map(2, 5, 16),) * 3]
+        with torch.no_grad(), Watch():
+            for layer, x in zip(layers, inputs, strict=True):
+                with torch.autocast("cpu", torch.bfloat16):
+                    assert layer(*x).dtype == torch.bfloat16
+                assert layer.bfloat16()(*x).dtype == torch.bfloat16
+        assert made and {dtype for _, dtype in made} == {torch.float32}
+
+    def test_gradients_other_dtypes_and_export_take_the_ordinary_way(self, monkeypatch):
+        x, weight = random_map(4, 8).bfloat16(), random_map(8, 8).bfloat16()
+        assert not _cpu.imitates_bfloat16(x, weight)
+        with torch.no_grad():
+            assert _cpu.imitates_bfloat16(x, weight) and not _cpu.imitates_bfloat16(x, weight.float())
+            assert not _cpu.imitates_bfloat16(x.to("meta"), weight.to("meta"))
+            monkeypatch.setattr(_cpu, "_is_exporting", lambda: True)
+            assert not _cpu.imitates_bfloat16(x, weight)
 
 
 class TestAttend:

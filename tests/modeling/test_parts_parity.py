@@ -44,7 +44,7 @@ def test_memory_attention(pair, side, maps, pointers):
 
 def test_memory_attention_at_full_size():
     """Of one generation: here they do not differ."""
-    assert_same(memory_attention_call(64, 2, 4), *build_pair("sam2.1_t", [f"++model.image_size={SIZE}"]))
+    assert_same(memory_attention_call(64, 2, 4, batch=1), *build_pair("sam2.1_t", [f"++model.image_size={SIZE}"]))
 
 
 def test_memory_attention_to_pointers_alone(pair):
@@ -53,15 +53,15 @@ def test_memory_attention_to_pointers_alone(pair):
         assert memory_attention_call(SIDE, 0, 12)(pair[1]).isfinite().all()
 
 
-def memory_attention_call(side, maps, pointers):
+def memory_attention_call(side, maps, pointers, batch=2):
     tokens, memory = side * side, maps * side * side + pointers
 
     def call(model):
         return model.memory_attention(
-            curr=[random_map(tokens, 2, 256, seed=1)],
-            curr_pos=[random_map(tokens, 2, 256, seed=2)],
-            memory=random_map(memory, 2, 64, seed=3),
-            memory_pos=random_map(memory, 2, 64, seed=4),
+            curr=[random_map(tokens, batch, 256, seed=1)],
+            curr_pos=[random_map(tokens, batch, 256, seed=2)],
+            memory=random_map(memory, batch, 64, seed=3),
+            memory_pos=random_map(memory, batch, 64, seed=4),
             num_obj_ptr_tokens=pointers,
         )
 

@@ -13,7 +13,11 @@ from sam2fast import SAM2ImagePredictor, build_sam2
 from sam2fast.testing import relative_error
 
 SLACK = 2.0
-SIZES = ["sam2.1_t", *(pytest.param(size, marks=pytest.mark.slow) for size in ("sam2.1_b+", "sam2.1_l"))]
+# Models and the sides of their input; on the smaller one all stages have windows that stick out of the map as well.
+MODELS = [
+    ("sam2.1_t", 384),
+    *(pytest.param((size, 1024), marks=pytest.mark.slow) for size in ("sam2.1_t", "sam2.1_b+", "sam2.1_l")),
+]
 PROMPTS = {
     "point": {"point_coords": np.array([[310.0, 240.0]]), "point_labels": np.array([1])},
     "points": {"point_coords": np.array([[310.0, 240.0], [90.0, 500.0]]), "point_labels": np.array([1, 0])},
@@ -35,12 +39,15 @@ class Case(NamedTuple):
     context: Any
 
 
-@pytest.fixture(scope="module", params=SIZES)
+@pytest.fixture(scope="module", params=MODELS, ids=str)
 def models(request):
-    official, ours = build_pair(request.param)
+    size, side = request.param
+    overrides = [f"++model.image_size={side}"]
+    official, ours = build_pair(size, overrides)
     predictor = OfficialPredictor(official)
+    predictor._bb_feat_sizes = [(side // stride, side // stride) for stride in (4, 8, 16)]  # it knows those of 1024
     predictor.set_image(picture())
-    cast = build_sam2(config_name(request.param), None, device="cpu", dtype=torch.bfloat16)
+    cast = build_sam2(config_name(size), None, device="cpu", dtype=torch.bfloat16, hydra_overrides_extra=overrides)
     cast.load_state_dict(official.state_dict())
     return predictor, predictor._features, ours, cast
 

@@ -147,8 +147,7 @@ def test_holes_and_sprinkles(pair, threshold, hole, sprinkle):
 
 
 def test_batches_of_images():
-    official_model, model = build_pair("sam2.1_t")
-    official, ours = OfficialPredictor(official_model), SAM2ImagePredictor(model)
+    official, ours = predictors_of_512()
     images = [picture(600, 800, seed=1), picture(500, 333, seed=2)]
     prompts = {
         "point_coords_batch": [np.array([[310.0, 240.0]]), np.array([[[10.0, 20.0]], [[300.0, 400.0]]])],
@@ -164,11 +163,16 @@ def test_batches_of_images():
             assert relative_error(e, a) <= TOLERANCE
 
 
-def test_other_image_sizes():
+def predictors_of_512():
     """At 512 the official predictor works once its hard-coded map sizes are put right; ours works as it is."""
     official_model, model = build_pair("sam2.1_t", ["++model.image_size=512"])
     official, ours = OfficialPredictor(official_model), SAM2ImagePredictor(model)
     official._bb_feat_sizes = [(128, 128), (64, 64), (32, 32)]
+    return official, ours
+
+
+def test_other_image_sizes():
+    official, ours = predictors_of_512()
     for predictor in (official, ours):
         predictor.set_image(picture())
     for expected, actual in zip(features(official), features(ours), strict=True):

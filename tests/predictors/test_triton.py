@@ -15,7 +15,7 @@ from sam2fast.kernels.memory_attention import AttendedMemory  # noqa: E402
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor  # noqa: E402
 from sam2fast.testing import relative_error  # noqa: E402
 
-FRAMES = 4
+FRAMES = 3
 
 
 def trunk(stages: list[int], global_block: int) -> list[str]:
@@ -62,10 +62,10 @@ def forced(monkeypatch, triton_device, large_blocks):
 def two_objects(s: Session) -> None:
     """The memory fills, one object comes later, one is corrected, then backwards."""
     s.points(0, 1, (60, 40, 1))
-    s.points(2, 2, box=[20, 20, 70, 60])
+    s.points(1, 2, box=[20, 20, 70, 60])
     s.propagate()
-    s.points(3, 1, (65, 45, 0))
-    s.propagate(start_frame_idx=3, max_frame_num_to_track=1, reverse=True)
+    s.points(2, 1, (65, 45, 0))
+    s.propagate(start_frame_idx=2, max_frame_num_to_track=1, reverse=True)
 
 
 def test_tracking(predictors, video, forced):
@@ -74,9 +74,9 @@ def test_tracking(predictors, video, forced):
     before = dict(launches)
     compare(expected, run(ours.to(forced), video, two_objects))
     counts = {op: launches[op] - before.get(op, 0) for op in KERNELS}
-    # Four layers; objects share launches. The first pass has four frames, on each of which an object attends to its
+    # Four layers; objects share launches. The first pass has three frames, on each of which an object attends to its
     # memories (on the first one that is the second object, prompted later); then the correction; then two frames.
-    assert counts["memory_attention"] == counts["rope_attention"] == 4 * (4 + 1 + 2)
+    assert counts["memory_attention"] == counts["rope_attention"] == 4 * (FRAMES + 1 + 2)
     assert counts["connected_components"] > 0
     assert counts["window_attention"] >= FRAMES * len(ours.image_encoder.trunk.blocks)
     ours.to("cpu")

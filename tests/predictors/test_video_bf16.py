@@ -18,7 +18,7 @@ from sam2fast.testing import relative_error
 
 SLACK = 2.0
 FRAME = 9  # seven memories
-SIDE, SIZE = 32, 512
+SIDE, SIZE = 16, 256
 
 
 class Case(NamedTuple):
