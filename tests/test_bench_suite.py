@@ -67,6 +67,17 @@ def row_of(sessions, dtype="fp32", runs=3, asked=SUBJECTS, **kwargs):
 # ---- the registry ----
 
 
+@pytest.mark.parametrize(("patience_s", "rounds"), [(0.0, 2), (1e9, 4), (float("inf"), 4)])
+def test_two_rounds_at_least_then_only_while_there_is_patience(patience_s, rounds):
+    case, setting = case_with({}), Setting("nano", "fp32", 64)
+    row = measure(case, setting, 4, [("sam2fast", Stand(), "")], patience_s=patience_s)
+    assert len(row["subjects"]["sam2fast"]["samples_s"]) == rounds
+
+
+def test_the_plan_of_a_cpu_has_patience_for_each_row():
+    assert {one.patience_s for one in plans.cpu()} == {plans.PATIENCE_S}
+
+
 def test_the_registry_is_complete():
     assert [case.name for case in CASES] == [
         "image encode", "predict", "boxes", "video steady frame", "stream latency", "automatic masks", "cold start",

@@ -13,7 +13,7 @@ from figures.sections import SECTIONS, charts
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
-CPU = {"cpu": "AMD EPYC", "capability": "AVX2", "cores": 2, "threads": 2, "python": "3.11.7", "torch": "2.13.0+cpu"}
+CPU = {"cpu": "AMD EPYC", "capability": "AVX512", "cores": 2, "threads": 2, "python": "3.11.7", "torch": "2.13.0+cpu"}
 GPU = CPU | {"gpu": "NVIDIA H200", "driver": "570"}
 TWO = ("official", "sam2fast")
 
@@ -219,6 +219,16 @@ def test_the_suite_takes_the_place_of_older_files(folder):
     assert "suite-cpu-2030-01-02" in SECTIONS["set-image"](results)
     (folder / "suite-cpu-2030-01-02.json").unlink()
     assert "set-image-cpu" in SECTIONS["set-image"](results)
+
+
+def test_a_processor_with_other_vector_units_has_its_own_table(folder):
+    slow = {"official": subject(2.0, 2.2, 2.4), "sam2fast": subject(0.5, 0.55, 0.6)}
+    put(folder, "suite-cpu", [row("image encode", slow)], CPU | {"capability": "AVX2"})
+    results = Results(folder)
+    new, old = SECTIONS["set-image"](results).split("`set_image` at")[1:]
+    assert "**4.00×**" in new and "AVX2" in new and "AVX512" in old and "set-image-cpu" in old
+    assert charts(results)["set-image"].places == ["tiny fp32"]
+    assert SECTIONS["video"](results).count("seconds per steady frame") == 1
 
 
 def test_tables_of_the_suite(folder):

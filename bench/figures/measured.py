@@ -34,7 +34,19 @@ def pairs(results: Results, kind: str, case: str) -> tuple[Report, list[Row]]:
         chosen = [row for row in suite.data["rows"] if _is_pair(row, case)]
         return suite, [_of_suite(row, peaks.get(_setting(row)) if case == ENCODE else None) for row in chosen]
     report = results.newest(kind)
-    return report, [_of_pair(row) for row in report.data["rows"] if "median_s" in row]
+    return report, _rows_of(report)
+
+
+def by_processor(results: Results, kind: str, case: str) -> list[tuple[Report, list[Row]]]:
+    """:func:`pairs`, and those of the newest file of the kind's own from a processor with other vector units."""
+    first = pairs(results, kind, case)
+    capability = first[0].data["machine"].get("capability")
+    other = results.find(kind, lambda data: data["machine"].get("capability") != capability)
+    return [first] if other is None else [first, (other, _rows_of(other))]
+
+
+def _rows_of(report: Report) -> list[Row]:
+    return [_of_pair(row) for row in report.data["rows"] if "median_s" in row]
 
 
 def _setting(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -100,7 +112,10 @@ def _label(row: Row, rows: list[Row]) -> list[str]:
 
 
 def set_image(results: Results) -> str:
-    report, rows = pairs(results, "set-image", ENCODE)
+    return "\n\n".join(_set_image(results, *found) for found in by_processor(results, "set-image", ENCODE))
+
+
+def _set_image(results: Results, report: Report, rows: list[Row]) -> str:
     peaks = all(row.peaks for row in rows)
     several = len({row.image_size for row in rows}) > 1
     header = ["model", "dtype", *(["side"] if several else []), "official", "sam2fast", "ratio"]
@@ -122,7 +137,10 @@ def set_image(results: Results) -> str:
 
 
 def video(results: Results) -> str:
-    report, rows = pairs(results, "video", TRACK)
+    return "\n\n".join(_video(results, *found) for found in by_processor(results, "video", TRACK))
+
+
+def _video(results: Results, report: Report, rows: list[Row]) -> str:
     several = len({row.image_size for row in rows}) > 1
     header = ["model", "dtype", *(["side"] if several else []), "objects", "official", "sam2fast", "ratio"]
     lines = [

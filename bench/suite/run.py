@@ -42,7 +42,7 @@ def _run_group(group: Group, results: Results | None) -> bool:
     with opened(group.case, group.setting, group.subjects) as sessions:
         for objects, history in at:
             setting = replace(group.setting, objects=objects, history=history)
-            row = measure(group.case, setting, group.runs, sessions)
+            row = measure(group.case, setting, group.runs, sessions, patience_s=group.patience_s)
             described(row, lambda line: print(line, flush=True))
             if results is not None:
                 results.add(row)

@@ -6,6 +6,7 @@ round. In fp32 a subject that differs by more than is allowed gets no time.
 
 import contextlib
 import statistics
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from suite.sessions import Sample, Session
 from suite.subjects import COMPILED, SUBJECTS, YARDSTICK, Setting, plain_fp32
 
 ALLOWED = 1e-4  # in fp32
+LEAST = 2  # rounds, however long they take
 
 
 class _Subject:
@@ -73,10 +75,12 @@ def measure(
     runs: int,
     sessions: Sequence[tuple[str, Session | None, str]],
     left_out: str = "not asked for",
+    patience_s: float = float("inf"),
 ) -> dict[str, Any]:
     """The row of one case at one setting.
 
     Args:
+        patience_s: after so many seconds no further round is begun, if there are two of them.
         left_out: why the subjects without a session here are not among them.
     """
     subjects = [_Subject(*found) for found in sessions]
@@ -85,7 +89,10 @@ def measure(
     for subject in subjects:
         subject.first = subject.attempt(lambda session: session.call())
     _compare(case, setting, subjects, [s.first for s in subjects])
-    for _ in range(runs):
+    start = time.perf_counter()
+    for done in range(runs):
+        if done >= LEAST and time.perf_counter() - start > patience_s:
+            break
         latest = [subject.attempt(lambda session: session.call()) for subject in subjects]
         for subject, sample in zip(subjects, latest, strict=True):
             subject.samples += [] if sample is None else [sample]
