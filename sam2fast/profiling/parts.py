@@ -10,6 +10,7 @@ from sam2fast.modeling.attention import Attention
 from sam2fast.modeling.cross_attention import CrossAttention
 from sam2fast.modeling.layers import MLP, Linear
 from sam2fast.modeling.mask_decoder import MaskDecoder
+from sam2fast.modeling.memory_encoder import CXBlock
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.modeling.two_way_transformer import ImageTokens, TwoWayTransformer
 from sam2fast.modeling.upscaling import Upscaling
@@ -92,6 +93,17 @@ def _mlp(patches: Patches, mlp: MLP) -> None:
     patches.part(mlp, "forward", "MLP", weights=(mlp,), flops=flops if at_once else None)
 
 
+def _between_gelu(patches: Patches, owner: nn.Module, layers: Sequence[nn.Module]) -> None:
+    """Two layers of a ``(B, C, H, W)`` map that are computed at once are not called as modules."""
+    sizes = [(layer.in_features, layer.out_features) for layer in layers if type(layer) is Linear]
+    if len(sizes) == len(layers):
+        patches.inside(
+            owner,
+            "forward",
+            lambda out, x: sum(costs.product(x.numel() / x.shape[1], *size) for size in sizes),
+        )
+
+
 class _Noted:
     """A number that one wrapper notes for another: the layer that is being computed, or how many objects there are."""
 
@@ -162,6 +174,8 @@ def _tables(memory: Any) -> Callable[[], list[int]]:
 def memory_encoder_parts(patches: Patches, model: SAM2Base) -> None:
     """What happens in a frame's memory encoding, whose beginning belongs to the tracker."""
     encoder = model.memory_encoder
+    for block in (module for module in encoder.modules() if isinstance(module, CXBlock)):
+        _between_gelu(patches, block, (block.pwconv1, block.pwconv2))
     patches.part(encoder.mask_downsampler, "forward", "mask downsampling", weights=(encoder.mask_downsampler,))
     objects = _Noted()
     patches.around(encoder, "forward", lambda features, masks, **kwargs: objects.set(len(masks)))
