@@ -21,6 +21,7 @@ from registry import WrongResultError, attention_case, cases, check, expectation
 from sam2fast.kernels._launch import LaunchConfig, launch_table
 from sam2fast.kernels.memory_attention import memory_attention
 from sam2fast.kernels.window_attention import window_attention_reference
+from sam2fast.profiling import limits
 from sam2fast.testing import relative_error
 
 CPU = torch.device("cpu")
@@ -126,7 +127,14 @@ def test_percentiles_are_in_order():
     assert 0 < timing.p20 <= timing.p50 <= timing.p80
 
 
-def test_micro_part_writes_rows_and_a_table(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def small_limits(monkeypatch):
+    """Limits of a copy and of products that take no time; full size they take half a minute where bfloat16 is slow."""
+    monkeypatch.setattr(limits, "SIDE_ON_CPU", limits.SMALLEST_SIDE)
+    monkeypatch.setattr(limits, "COPIED_ON_CPU", 2**16)
+
+
+def test_micro_part_writes_rows_and_a_table(tmp_path, monkeypatch, capsys, small_limits):
     monkeypatch.setattr(gpu, "cases", lambda: [small_case()])
     report = gpu.Report(CPU, tmp_path)
     assert gpu.micro(CPU, report, only="linear")
@@ -138,7 +146,7 @@ def test_micro_part_writes_rows_and_a_table(tmp_path, monkeypatch, capsys):
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".md"]
 
 
-def test_micro_part_fails_on_a_wrong_result(tmp_path, monkeypatch):
+def test_micro_part_fails_on_a_wrong_result(tmp_path, monkeypatch, small_limits):
     def prepare(device):
         calls = dict(small_case().prepare(device))
         return calls | {"sam2fast": lambda: calls["F.linear"]() + 1}

@@ -59,9 +59,10 @@ def wheel(checkout, tmp_path_factory):
 def empty_environment(wheel, tmp_path_factory):
     """An environment with the wheel alone; its dependencies are this one's, but for triton."""
     folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=True)
+    venv.create(folder)  # without a pip of its own, which takes longer than all the rest
     python = folder / "bin" / "python"
-    checked(run(python, "-m", "pip", "install", "--no-deps", "--no-index", "--disable-pip-version-check", str(wheel)))
+    pip = ["-m", "pip", "--python", str(python), "--disable-pip-version-check"]
+    checked(run(sys.executable, *pip, "install", "--no-deps", "--no-index", str(wheel)))
     site = Path(checked(run(python, "-c", "import site; print(site.getsitepackages()[0])")).strip())
     ours = Path(checked(run(sys.executable, "-c", "import torch; print(torch.__path__[0])")).strip()).parent
     for entry in ours.iterdir():
@@ -73,29 +74,48 @@ def empty_environment(wheel, tmp_path_factory):
     return python
 
 
-def test_wheel_from_sdist(empty_environment, tmp_path):
-    count, file = checked(run(empty_environment, "-c", CHECK, cwd=tmp_path)).split()
+IN_AN_EMPTY_ENVIRONMENT = """
+import importlib.util, sys
+extras = ("huggingface_hub", "skimage", "av", "scipy", "pycocotools", "tensorboard")
+sys.modules.update(dict.fromkeys(extras))  # None: cannot be imported
+assert importlib.util.find_spec("triton") is None
+"""
+USES = """
+import numpy as np
+from sam2fast import SAM2ImagePredictor, SAM2VideoPredictor, build_sam2, nano
+predictor = SAM2ImagePredictor.from_pretrained("sam2fast/nano")
+predictor.set_image(np.zeros((40, 60, 3), dtype=np.uint8))
+print(predictor.predict(point_coords=[[30, 20]], point_labels=[1])[0].shape, nano.WEIGHTS)
+SAM2VideoPredictor.from_pretrained("sam2fast/nano", device="cpu")
+import sam2fast.cli.demo_parts
+
+model = build_sam2("sam2.1_hiera_t", None, device="cpu", hydra_overrides_extra=["++model.image_size=256"])
+predictor = SAM2ImagePredictor(model, max_hole_area=4)
+predictor.set_image(np.zeros((40, 60, 3), dtype=np.uint8))
+print(predictor.predict(point_coords=[[30, 20]], point_labels=[1])[0].shape)
+"""
+
+
+@pytest.fixture(scope="module")
+def printed(empty_environment, tmp_path_factory):
+    """What a process says that imports and uses the wheel: no triton, no hub, no scikit-image, no PyAV."""
+    script = IN_AN_EMPTY_ENVIRONMENT + CHECK + USES
+    return checked(run(empty_environment, "-c", script, cwd=tmp_path_factory.mktemp("empty"))).splitlines()
+
+
+def test_wheel_from_sdist(printed):
+    count, file = printed[0].split()
     assert int(count) == 9
     assert "site-packages" in file
 
 
-def test_nano_is_in_the_package(empty_environment, tmp_path):
-    """After the core install alone: no hub, no scikit-image, no PyAV."""
-    script = """
-        import sys
-        extras = ("huggingface_hub", "skimage", "av", "scipy", "pycocotools", "tensorboard")
-        sys.modules.update(dict.fromkeys(extras))  # None: cannot be imported
-        import numpy as np
-        from sam2fast import SAM2ImagePredictor, SAM2VideoPredictor, nano
-        predictor = SAM2ImagePredictor.from_pretrained("sam2fast/nano")
-        predictor.set_image(np.zeros((40, 60, 3), dtype=np.uint8))
-        print(predictor.predict(point_coords=[[30, 20]], point_labels=[1])[0].shape, nano.WEIGHTS)
-        SAM2VideoPredictor.from_pretrained("sam2fast/nano", device="cpu")
-        import sam2fast.cli.demo_parts
-    """
-    script = "\n".join(line.strip() for line in script.splitlines())
-    shape, file = checked(run(empty_environment, "-c", script, cwd=tmp_path)).rsplit(maxsplit=1)
+def test_nano_is_in_the_package(printed):
+    shape, file = printed[1].rsplit(maxsplit=1)
     assert shape == "(3, 40, 60)" and "site-packages" in file
+
+
+def test_published_models_work_too(printed):
+    assert printed[2:] == ["(3, 40, 60)"]
 
 
 def test_what_the_core_needs(wheel):
@@ -108,21 +128,6 @@ def test_what_the_core_needs(wheel):
     needed = [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
     assert any(line.startswith("safetensors") and "extra ==" not in line for line in needed)
     assert not any(line.startswith(("huggingface", "av>", "scikit-image")) and "extra" not in line for line in needed)
-
-
-def test_works_without_triton(empty_environment, tmp_path):
-    script = """
-        import importlib.util
-        assert importlib.util.find_spec("triton") is None
-        import numpy as np
-        from sam2fast import SAM2ImagePredictor, build_sam2
-        model = build_sam2("sam2.1_hiera_t", None, device="cpu", hydra_overrides_extra=["++model.image_size=256"])
-        predictor = SAM2ImagePredictor(model, max_hole_area=4)
-        predictor.set_image(np.zeros((40, 60, 3), dtype=np.uint8))
-        print(predictor.predict(point_coords=[[30, 20]], point_labels=[1])[0].shape)
-    """
-    script = "\n".join(line.strip() for line in script.splitlines())
-    assert checked(run(empty_environment, "-c", script, cwd=tmp_path)).strip() == "(3, 40, 60)"
 
 
 def test_the_command_is_installed(empty_environment, tmp_path):
@@ -148,12 +153,6 @@ def test_bare_clone(checkout):
     assert int(count) == 9 and file.startswith(str(checkout))
 
 
-def test_editable_install(tmp_path):
-    """This environment's own: the tests run on it."""
-    count, file = checked(run(sys.executable, "-c", CHECK, cwd=tmp_path)).split()
-    assert int(count) == 9 and Path(file).resolve().is_relative_to(ROOT)
-
-
 def test_kernels_refuses_to_be_a_top_level_package(checkout):
     done = run(sys.executable, "-c", "import kernels", cwd=checkout)
     assert "belongs to a PyPI package" in done.stderr
@@ -177,5 +176,8 @@ print(os.listdir("."))
 """
 
 
-def test_import_has_no_side_effects(tmp_path):
-    assert checked(run(sys.executable, "-c", IMPORT_IS_CLEAN, cwd=tmp_path)).strip() == "[]"
+def test_editable_install_and_import_without_side_effects(tmp_path):
+    """In this environment, whose install the tests run on."""
+    listing, check = checked(run(sys.executable, "-c", IMPORT_IS_CLEAN + CHECK, cwd=tmp_path)).splitlines()
+    count, file = check.split()
+    assert listing == "[]" and int(count) == 9 and Path(file).resolve().is_relative_to(ROOT)

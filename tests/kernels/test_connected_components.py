@@ -35,33 +35,38 @@ def spiral(size):
     return mask
 
 
-def shapes():
+def shapes(scale=2):
+    """Masks by name, of about 20 x 28 pixels times the scale."""
     rng = np.random.default_rng(0)
-    y, x = np.mgrid[0:40, 0:56]
+    height, width = 20 * scale, 28 * scale
+    y, x = np.mgrid[:height, :width]
     named = {
         "empty": np.zeros((5, 7), bool),
         "full": np.ones((6, 9), bool),
         "one pixel": np.ones((1, 1), bool),
-        "one row": rng.random((1, 57)) < 0.5,
-        "one column": rng.random((57, 1)) < 0.5,
+        "one row": rng.random((1, width + 1)) < 0.5,
+        "one column": rng.random((width + 1, 1)) < 0.5,
         "checkerboard": (x + y) % 2 == 0,
         "falling diagonals": (x - y) % 3 == 0,
         "rising diagonals": (x + y) % 3 == 0,
-        "serpentine": ((y % 2 == 0) | (x == np.where(y % 4 == 1, 55, 0))),
-        "spiral": spiral(41),
-        "comb": (y == 39) | (x % 2 == 0),
+        "serpentine": ((y % 2 == 0) | (x == np.where(y % 4 == 1, width - 1, 0))),
+        "spiral": spiral(height + 1),
+        "comb": (y == height - 1) | (x % 2 == 0),
         "comb upside down": (y == 0) | (x % 2 == 0),
     }
-    centre = np.maximum(abs(y - 20), abs(x - 28))
+    centre = np.maximum(abs(y - height // 2), abs(x - width // 2))
     named["nested rings"] = centre % 2 == 0
-    named["nested rings, joined"] = (centre % 2 == 0) | ((x == 28) & (y < 20))
-    named["blobs"] = scipy.ndimage.gaussian_filter(rng.standard_normal((64, 64)), 2) > 0
+    named["nested rings, joined"] = (centre % 2 == 0) | ((x == width // 2) & (y < height // 2))
+    named["blobs"] = scipy.ndimage.gaussian_filter(rng.standard_normal((32 * scale, 32 * scale)), scale) > 0
     for density in (0.05, 0.3, 0.41, 0.6, 0.95):
-        named[f"random {density}"] = rng.random((37, 53)) < density
+        named[f"random {density}"] = rng.random((18 * scale + 1, 26 * scale + 1)) < density
     return named
 
 
-@pytest.mark.parametrize("mask", shapes().values(), ids=shapes().keys())
+SHAPES = shapes()
+
+
+@pytest.mark.parametrize("mask", SHAPES.values(), ids=SHAPES.keys())
 def test_matches_scipy(mask):
     mask = torch.from_numpy(mask)[None, None]
     labels, areas = connected_components(mask)
@@ -96,15 +101,19 @@ def test_other_input_is_refused(mask):
         connected_components(mask)
 
 
-@pytest.mark.parametrize("density", [0.2, 0.45, 0.7])
-def test_large(density):
-    """4096x4096: scipy's partition, by one label of ours per label of its and the other way round."""
-    mask = np.random.default_rng(0).random((4096, 4096)) < density
+@pytest.mark.parametrize(("side", "density"), [(2048, 0.2), (4096, 0.45), (2048, 0.7)])
+def test_large(side, density):
+    """Scipy's components, each labelled by its first pixel."""
+    mask = np.random.default_rng(0).random((side, side)) < density
     labels, areas = connected_components(torch.from_numpy(mask)[None, None])
     components, count = scipy.ndimage.label(mask, structure=EIGHT_NEIGHBOURS)
-    pairs = components[mask].astype(np.int64) << 32 | labels[0, 0].numpy()[mask]
-    assert len(np.unique(pairs)) == len(np.unique(labels[0, 0].numpy()[mask])) == count
-    assert np.array_equal(areas[0, 0].numpy(), np.bincount(components.ravel())[components] * mask)
+    flat = components.ravel()
+    first = np.zeros(count + 1, np.int32)
+    first[flat[::-1]] = np.arange(flat.size, 0, -1, dtype=np.int32)  # what is assigned last stays
+    first[0] = 0
+    sizes = np.bincount(flat).astype(np.int32)
+    sizes[0] = 0
+    assert np.array_equal(labels.numpy().ravel(), first[flat]) and np.array_equal(areas.numpy().ravel(), sizes[flat])
 
 
 def test_many_masks():
@@ -112,11 +121,12 @@ def test_many_masks():
     assert all(map(torch.equal, connected_components(mask), expected_by_scipy(mask)))
 
 
-@pytest.fixture(params=[64, 256])
+@pytest.fixture(params=[32, 256])
 def block(request, monkeypatch):
     """Blocks small enough that components cross many of them."""
     config = LaunchConfig("*", "*", "*", {"BLOCK": request.param}, {"num_warps": 4})
     monkeypatch.setattr(_launch, "launch_table", lambda: {"connected_components": [config]})
+    return request.param
 
 
 def by_triton(mask, device):
@@ -129,9 +139,10 @@ def by_triton(mask, device):
 
 
 @pytest.mark.parametrize("seed", [None, 1], ids=["in order", "shuffled"])
-@pytest.mark.parametrize("mask", shapes().values(), ids=shapes().keys())
-def test_kernel_matches_the_twin(mask, seed, block, triton_device):
-    mask = torch.from_numpy(mask)[None, None]
+@pytest.mark.parametrize("name", SHAPES)
+def test_kernel_matches_the_twin(name, seed, block, triton_device):
+    """A row of a mask is about as long as the small blocks; the large ones hold several."""
+    mask = torch.from_numpy(shapes(1 if block == 32 else 2)[name])[None, None]
     if seed is None or triton_device.type == "cuda":
         actual = by_triton(mask, triton_device)
     else:
@@ -143,14 +154,14 @@ def test_kernel_matches_the_twin(mask, seed, block, triton_device):
 
 
 def test_kernel_keeps_masks_apart(block, triton_device):
-    mask = torch.rand(3, 1, 23, 31, generator=torch.Generator().manual_seed(0)) < 0.5
+    mask = torch.rand(3, 1, 13, 19, generator=torch.Generator().manual_seed(0)) < 0.5
     assert all(map(torch.equal, connected_components(mask), by_triton(mask, triton_device)))
     uint8 = mask.to(torch.uint8) * 7
     assert all(map(torch.equal, connected_components(mask), by_triton(uint8, triton_device)))
 
 
 def test_kernel_with_the_stored_configuration(triton_device):
-    mask = torch.rand(1, 1, 64, 96, generator=torch.Generator().manual_seed(0)) < 0.4
+    mask = torch.rand(1, 1, 40, 64, generator=torch.Generator().manual_seed(0)) < 0.4
     assert all(map(torch.equal, connected_components(mask), by_triton(mask, triton_device)))
 
 

@@ -12,7 +12,7 @@ from sam2fast.video_io.sources import Pictures
 MEAN, STD = SAM2Transforms.mean, SAM2Transforms.std
 # Input and output sides: smaller, larger, by odd factors, one pixel, and one axis alone.
 SIZES = [((60, 97), (32, 32)), ((13, 9), (32, 48)), ((32, 200), (32, 32)), ((1, 1), (7, 5)), ((9, 5), (1, 1)),
-         ((33, 32), (32, 33)), ((300, 7), (11, 64))]  # fmt: skip
+         ((33, 32), (32, 33)), ((120, 7), (11, 64))]  # fmt: skip
 
 
 def pixels(batch, height, width, device, dtype=torch.uint8):

@@ -43,8 +43,9 @@ def test_memory_attention(pair, side, maps, pointers):
 
 
 def test_memory_attention_at_full_size():
-    """Of one generation: here they do not differ."""
-    assert_same(memory_attention_call(64, 2, 4, batch=1), *build_pair("sam2.1_t", [f"++model.image_size={SIZE}"]))
+    """One layer, of one generation: here they do not differ."""
+    overrides = [f"++model.image_size={SIZE}", "++model.memory_attention.num_layers=1"]
+    assert_same(memory_attention_call(64, 2, 4, batch=1), *build_pair("sam2.1_t", overrides))
 
 
 def test_memory_attention_to_pointers_alone(pair):

@@ -1,13 +1,13 @@
 from pathlib import Path
 
 import pytest
-from video import SMALL, Session, build_video_pair, clip, jpeg_folder
+from video import Session, clip, jpeg_folder, narrow_predictor
 
 
 @pytest.fixture(scope="module")
 def video_predictor():
-    """Ours, with tame weights, at the smallest size."""
-    return build_video_pair(image_size=SMALL)[1]
+    """Ours, narrow, with tame weights, at the smallest size."""
+    return narrow_predictor()
 
 
 @pytest.fixture(scope="module")

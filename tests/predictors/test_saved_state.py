@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from video import SMALL, Session, build_video_pair, clip, jpeg_folder, snapshot
+from video import SMALL, Session, clip, jpeg_folder, narrow_predictor, snapshot
 
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.saved_state import DIGEST, FACTS, StateError
@@ -80,12 +80,12 @@ def test_bfloat16_memories_stay_what_they_are(video_predictor, video, tmp_path):
 
 def test_moved_to_another_predictor(busy, video):
     """One with the same weights; both go on by themselves."""
-    twin = build_video_pair(image_size=SMALL)[1]
+    twin = narrow_predictor()
     other = restored(twin, twin.move_state(busy.state))
     busy.records.clear()
     assert torch.equal(go_on(busy), go_on(other))
     with torch.no_grad():
-        twin.memory_attention.layers[2].linear1.weight.mul_(1.5)
+        twin.memory_attention.layers[1].linear1.weight.mul_(1.5)
     with pytest.raises(StateError, match="saved with another model: weights"):
         twin.move_state(busy.state)
 
@@ -162,7 +162,7 @@ def test_other_models_and_videos(busy, video, tmp_path):
     shorter = jpeg_folder(tmp_path / "shorter", clip(7))
     with pytest.raises(StateError, match="saved with another video: frames 8, not 7"):
         p.load_state(file, shorter)
-    larger = build_video_pair(image_size=SMALL + 32)[1]
+    larger = narrow_predictor(SMALL + 32)
     with pytest.raises(StateError, match="saved with another model: image_size 128, not 160"):
         larger.load_state(file, video)
 

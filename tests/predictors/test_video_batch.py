@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from video import Session, build_video_pair, clip, jpeg_folder
+from video import Session, clip, jpeg_folder, narrow_predictor
 
 from sam2fast.testing import relative_error
 from sam2fast.tracking import memory_bank
@@ -14,7 +14,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def predictor():
-    return build_video_pair(image_size=128, apply_postprocessing=False)[1]
+    return narrow_predictor(apply_postprocessing=False)
 
 
 @pytest.fixture(scope="module")
@@ -163,4 +163,4 @@ def test_the_first_self_attention_is_shared(predictor, video, monkeypatch):
         life_of(s, obj)
     rows.clear()
     s.propagate(start_frame_idx=6, max_frame_num_to_track=0)
-    assert rows == [1, 3, 3, 3]
+    assert rows == [1, 3]

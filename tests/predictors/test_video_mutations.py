@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 import torch
-from video import Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
+from parity import NARROW
+from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.tracking import memory_bank, selection, steps
@@ -21,7 +22,8 @@ def scenario(s: Session) -> None:
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):
     """Our predictor, its video, and the official answers."""
-    official, ours = build_video_pair(overrides=["++model.max_obj_ptrs_in_encoder=4"])
+    overrides = ["++model.max_obj_ptrs_in_encoder=4", *NARROW]
+    official, ours = build_video_pair(overrides=overrides, image_size=SMALL)
     video = jpeg_folder(tmp_path_factory.mktemp("video"), clip(7))
     return ours, video, run_official(official, video, scenario)
 

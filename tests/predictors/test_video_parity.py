@@ -1,4 +1,8 @@
-"""Every answer of the video predictor beside the official one's, live: identical tame weights, fp32, on the CPU."""
+"""Every answer of the video predictor beside the official one's, live: identical tame weights, fp32, on the CPU.
+
+What hangs on the logic of tracking alone is compared on a narrow architecture; on the published tiny one, some cases
+are compared in every run, and all of them, on larger maps, among the slow tests.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from parity import config_name
+from parity import NARROW, config_name
 from video import SMALL, Scenario, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 PAIRS: dict[Any, Any] = {}
@@ -20,7 +24,7 @@ def pair(
     """Both predictors; the last few kinds are kept."""
     key = (size, tuple(overrides), image_size, *sorted(kwargs.items()))
     if key not in PAIRS:
-        while len(PAIRS) >= 3:
+        while len(PAIRS) >= 4:
             PAIRS.pop(next(iter(PAIRS)))
         PAIRS[key] = build_video_pair(size, overrides, image_size=image_size, **kwargs)
     return PAIRS[key]
@@ -195,7 +199,8 @@ CASES: dict[str, tuple[Scenario, int, dict[str, Any]]] = {
             "overrides": [
                 f"++model.{key}=false"
                 for key in ("use_obj_ptrs_in_encoder", "fixed_no_obj_ptr", "pred_obj_scores", "pred_obj_scores_mlp")
-            ]
+            ],
+            "seed": 1,
         },
     ),
     "no memories": (clicks_and_box, 3, {"overrides": ("++model.num_maskmem=0",)}),
@@ -206,24 +211,43 @@ CASES: dict[str, tuple[Scenario, int, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("scenario", "frames", "kind"), CASES.values(), ids=CASES.keys())
-def test_parity(scenario, frames, kind, videos):
+# Compared on the published architecture in every run.
+PUBLISHED = ("clicks and box", "mask prompts", "correction", "2.0", "many frames, 2.0")
+
+
+def on_narrow(kind: dict[str, Any]) -> dict[str, Any]:
+    """The same on the narrow architecture."""
+    return kind | {"overrides": (*kind.get("overrides", ()), *NARROW)}
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in PUBLISHED])
+def test_parity(name, videos):
+    scenario, frames, kind = CASES[name]
+    official, ours = pair(**on_narrow(kind))
+    video = videos(frames)
+    compare(run_official(official, video, scenario, check_itself=False), run(ours, video, scenario))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parity_of_the_published_architecture(name, videos):
+    scenario, frames, kind = CASES[name]
     official, ours = pair(**kind)
     video = videos(frames)
     compare(run_official(official, video, scenario, check_itself=False), run(ours, video, scenario))
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("narrow", [True, False], ids=["narrow", "published"])
 @pytest.mark.parametrize(("scenario", "frames", "kind"), CASES.values(), ids=CASES.keys())
-def test_cases_are_tame(scenario, frames, kind, videos):
+def test_cases_are_tame(scenario, frames, kind, narrow, videos):
     """What explains a failure above: the original differs from itself by less than a third of what is allowed."""
-    run_official(pair(**kind)[0], videos(frames), scenario)
+    run_official(pair(**(on_narrow(kind) if narrow else kind))[0], videos(frames), scenario)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("scenario", "frames", "kind"), CASES.values(), ids=CASES.keys())
 def test_parity_on_larger_maps(scenario, frames, kind, videos):
-    """The same with 16 by 16 positions, where it is not larger already."""
+    """Every case on the published architecture, with 16 by 16 positions where there are not more already."""
     kind = {"image_size": 256, **kind}
     official, ours = pair(**kind)
     compare(run_official(official, videos(frames), scenario), run(ours, videos(frames), scenario))
@@ -266,11 +290,21 @@ def vanishing(s: Session) -> None:
     s.propagate()
 
 
-@pytest.mark.parametrize(("size", "centre", "factor"), [("sam2.1_t", 2.895, -100), ("sam2_t", 2.8895, 100)])
-def test_objects_that_vanish(size, centre, factor, videos):
-    official, ours = pair(size, image_size=256)
+@pytest.mark.parametrize(
+    ("size", "overrides", "image_size", "centre", "factor"),
+    [
+        ("sam2.1_t", NARROW, SMALL, 2.965, 100),
+        ("sam2_t", NARROW, SMALL, 2.9705, -100),
+        ("sam2.1_t", (), 256, 2.895, -100),
+        pytest.param("sam2_t", (), 256, 2.8895, 100, marks=pytest.mark.slow),
+    ],
+    ids=["narrow, 2.1", "narrow, 2.0", "2.1", "2.0"],
+)
+def test_objects_that_vanish(size, overrides, image_size, centre, factor, videos):
+    official, ours = pair(size, overrides, image_size)
     with presence_sharpened((official, ours), centre, factor):
-        expected = run_official(official, videos(9), vanishing)
+        # On the narrow architecture that takes little time.
+        expected = run_official(official, videos(9), vanishing, check_itself=bool(overrides))
         absent = [[bool((m == -1024).all()) for m in r.masks] for r in expected if r.step.startswith("propagate")]
         came_and_went = sum(0 < sum(frames) < len(frames) for frames in zip(*absent[1:], strict=True))
         assert came_and_went >= 2, absent
@@ -279,7 +313,7 @@ def test_objects_that_vanish(size, centre, factor, videos):
 
 def test_holes_are_filled(videos):
     """The scenario has holes, so that parity with postprocessing shows that they are filled."""
-    _, ours = pair()
+    _, ours = pair(overrides=NARROW)
     filled = run(ours, videos(5), clicks_and_box)
     ours.fill_hole_area, area = 0, ours.fill_hole_area
     try:

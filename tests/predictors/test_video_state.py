@@ -6,6 +6,7 @@ import gc
 import numpy as np
 import pytest
 import torch
+from parity import NARROW
 from video import SMALL, Session, build_video_pair, clip, jpeg_folder, snapshot
 
 from sam2fast.kernels.mask_ops import unpack_masks
@@ -130,7 +131,7 @@ def test_max_history(video_predictor, tmp_path):
 
 
 def test_forgotten_objects_free_their_memory(tracked):
-    pages = [r.memory for r in tracked.state.objects["a"].tracked.values()]
+    pages = [page for r in tracked.state.objects["a"].tracked.values() for page in r.memory]
     import weakref
 
     refs = [weakref.ref(page) for page in pages]
@@ -183,7 +184,7 @@ def test_stored_outputs_are_the_official_ones(video):
     """Every entry of the output dicts, beside the official video_predictor's."""
     from video import float32_memory
 
-    official, ours = build_video_pair(image_size=SMALL)
+    official, ours = build_video_pair(overrides=NARROW, image_size=SMALL)
     sessions = []
     with float32_memory():
         for p in (official, ours):

@@ -7,10 +7,12 @@ order, which finds kernels that lean on the order (it finds no data race: progra
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 import triton.language as tl
 from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, ReduceOps, TensorHandle
@@ -130,6 +132,70 @@ def _repair_loop_bounds() -> None:
     interpreter._patch_lang_tensor = repaired
 
 
+def _compute_erf_in_arrays() -> None:
+    """In double precision, as ``math.erf``, which it is applied to element by element otherwise."""
+
+    def erf(x: np.ndarray) -> np.ndarray:
+        wide = np.array(x, dtype=np.float64)
+        return torch.erf(torch.from_numpy(wide)).numpy().astype(x.dtype)
+
+    interpreter.np_erf_fp32 = interpreter.np_erf_fp64 = erf
+
+
+def _look_dtypes_up() -> None:
+    original = interpreter._get_np_dtype
+    known: dict[str, np.dtype] = {}
+
+    def repaired(dtype: Any) -> np.dtype:
+        scalar = dtype.scalar
+        if scalar.is_ptr():
+            return original(scalar)
+        if scalar.name not in known:
+            known[scalar.name] = original(scalar)
+        return known[scalar.name]
+
+    interpreter._get_np_dtype = repaired
+
+
+def _drop_unused_overflow_checks() -> None:
+    """Without ``debug`` their result goes to an assertion that does nothing."""
+    builder = interpreter.interpreter_builder
+    if not builder.options.debug:
+        builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)
+
+
+def _patch_the_language_once() -> None:
+    """Once per launch and module with device functions, instead of at every call of one."""
+    original = interpreter._patch_lang
+    patched: set[int] = set()
+    of_launch: Any = None
+
+    def repaired(fn: Any) -> Any:
+        nonlocal of_launch
+        module = id(fn.__globals__)
+        if module in patched:
+            return of_launch
+        patched.add(module)
+        scope = original(fn)
+        if scope is None:  # where nothing is taken back after a launch
+            return None
+        if of_launch is not None:
+            of_launch._changes += scope._changes
+            return of_launch
+        of_launch, restore = scope, scope.restore
+
+        def forget() -> None:
+            nonlocal of_launch
+            of_launch = None
+            patched.clear()
+            restore()
+
+        scope.restore = forget
+        return scope
+
+    interpreter._patch_lang = repaired
+
+
 def _let_programs_be_shuffled() -> None:
     set_grid_dim, set_grid_idx = InterpreterBuilder.set_grid_dim, InterpreterBuilder.set_grid_idx
 
@@ -169,5 +235,9 @@ def install() -> None:
     _repair_sum()
     _repair_fused_multiply_add()
     _repair_loop_bounds()
+    _compute_erf_in_arrays()
+    _look_dtypes_up()
+    _drop_unused_overflow_checks()
+    _patch_the_language_once()
     _let_programs_be_shuffled()
     _dispatch.interpreter_knows_bfloat16 = True

@@ -8,8 +8,8 @@ import tame_weights
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
 
-OVERRIDES = (
-    "++model.image_size=128",
+# Of nano: fewer channels, and one block or layer of each kind.
+NARROW = (
     "++model.image_encoder.trunk.embed_dim=16",
     "++model.image_encoder.trunk.stages=[1,1,1,1]",
     "++model.image_encoder.trunk.global_att_blocks=[2]",
@@ -17,6 +17,7 @@ OVERRIDES = (
     "++model.memory_attention.num_layers=1",
     "++model.memory_encoder.fuser.num_layers=1",
 )
+OVERRIDES = ("++model.image_size=128", *NARROW)
 
 
 def mini_model(overrides: Sequence[str] = ()) -> Any:

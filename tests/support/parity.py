@@ -9,10 +9,22 @@ import sam2.build_sam
 import tame_weights
 import torch
 from numpy.typing import NDArray
+from torch.overrides import TorchFunctionMode
 
 import sam2fast.build_sam
 
 TOLERANCE = 1e-4
+# Overrides of any configuration for what does not depend on widths: every part of the tiny model, with thin layers and
+# as few of them as show each kind (windows that fit and that stick out, pooled and not, and global attention).
+NARROW = (
+    "++model.image_encoder.trunk.embed_dim=16",
+    "++model.image_encoder.trunk.stages=[1,1,2,1]",
+    "++model.image_encoder.trunk.global_att_blocks=[3]",
+    "++model.image_encoder.neck.backbone_channel_list=[128,64,32,16]",
+    "++model.memory_attention.num_layers=2",
+    "++model.memory_attention.layer.dim_feedforward=256",
+    "++model.memory_encoder.fuser.num_layers=1",
+)
 
 
 def config_name(size: str) -> str:
@@ -21,11 +33,23 @@ def config_name(size: str) -> str:
     return f"configs/{generation}/{generation}_hiera_{letter}.yaml"
 
 
+class NothingDrawn(TorchFunctionMode):
+    """Inside, modules leave their parameters as they are allocated, for weights that are set afterwards."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        draws = func in (torch.Tensor.normal_, torch.Tensor.uniform_)
+        if draws or getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def build_pair(size: str, overrides: Sequence[str] = (), seed: int = 0) -> tuple[Any, Any]:
     """The official model and ours with identical weights, fp32, on the CPU."""
     name = config_name(size)
-    official = sam2.build_sam.build_sam2(name, None, device="cpu", hydra_overrides_extra=list(overrides))
-    ours = sam2fast.build_sam.build_sam2(name, None, device="cpu", hydra_overrides_extra=overrides)
+    with NothingDrawn():
+        official = sam2.build_sam.build_sam2(name, None, device="cpu", hydra_overrides_extra=list(overrides))
+        ours = sam2fast.build_sam.build_sam2(name, None, device="cpu", hydra_overrides_extra=overrides)
     tame_weights.fill(official, seed)
     ours.load_state_dict(official.state_dict(), strict=True)
     return official, ours

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from mini_model import NARROW
+
 from sam2fast.training.config import build_trainer, load_training_config
 from sam2fast.training.trainer import Trainer
 
@@ -9,9 +11,10 @@ RECIPE = "nano/sam2fast_nano_overfit"
 
 
 def overrides(folder: Path, *more: str) -> list[str]:
-    """Six updates on four clips of two frames and 64 x 64 pixels, with an average of the weights."""
+    """Six updates of a narrow model on four clips of two frames and 64 x 64 pixels, with an average of the weights."""
     return [
         f"scratch.folder={folder}",
+        *(f"++trainer.{change.removeprefix('++')}" for change in NARROW),
         "scratch.size=64",
         "scratch.updates=6",
         "clips.count=4",

@@ -14,7 +14,7 @@ import tame_weights
 import torch
 from float32_memory import Float32Memory
 from numpy.typing import NDArray
-from parity import config_name
+from parity import NARROW, NothingDrawn, config_name
 from PIL import Image
 
 import sam2fast.build_sam
@@ -44,15 +44,26 @@ def build_video_pair(
 ) -> tuple[Any, Any]:
     """The official video predictor and ours with identical weights, fp32, on the CPU."""
     name, overrides = config_name(size), [f"++model.image_size={image_size}", *overrides]
-    official = sam2.build_sam.build_sam2_video_predictor(
-        name, None, device="cpu", hydra_overrides_extra=list(overrides), **kwargs
-    )
-    ours = sam2fast.build_sam.build_sam2_video_predictor(
-        name, None, device="cpu", hydra_overrides_extra=overrides, **kwargs
-    )
+    with NothingDrawn():
+        official = sam2.build_sam.build_sam2_video_predictor(
+            name, None, device="cpu", hydra_overrides_extra=list(overrides), **kwargs
+        )
+        ours = sam2fast.build_sam.build_sam2_video_predictor(
+            name, None, device="cpu", hydra_overrides_extra=overrides, **kwargs
+        )
     tame_weights.fill(official, seed)
     ours.load_state_dict(official.state_dict(), strict=True)
     return official, ours
+
+
+def narrow_predictor(image_size: int = SMALL, **kwargs: Any) -> Any:
+    """Ours of the narrow architecture alone, with tame weights: for tests that compare it with itself."""
+    overrides = [f"++model.image_size={image_size}", *NARROW]
+    with NothingDrawn():
+        ours = sam2fast.build_sam.build_sam2_video_predictor(
+            config_name("sam2.1_t"), None, device="cpu", hydra_overrides_extra=overrides, **kwargs
+        )
+    return tame_weights.fill(ours, 0)
 
 
 def clip(frames: int, height: int = 90, width: int = 120, seed: int = 0) -> list[NDArray[np.uint8]]:

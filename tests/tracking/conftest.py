@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import recorded_ops
+from parity import NARROW
 from recorded_ops import RecordedOps
 from video import build_video_pair, clip, jpeg_folder
 
@@ -15,7 +16,7 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def pair():
-    return build_video_pair(image_size=SIZE)
+    return build_video_pair(overrides=NARROW, image_size=SIZE)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from mini_model import NARROW
 from small_training import build
 from training_pair import batch_of_discs
 
@@ -85,7 +86,7 @@ def test_the_model_in_training_tracks_as_the_predictor_does(tmp_path: Path) -> N
     """With the same weights and clicks, the video predictor gives the masks that the loss has seen."""
     from sam2fast.build_sam import build_sam2_video_predictor
 
-    overrides: list[str] = ["++model.image_size=64"]
+    overrides = ["++model.image_size=64", *NARROW]
     model = build(tmp_path, "trainer.model.num_correction_pt_per_frame=1").model.eval()
     predictor = build_sam2_video_predictor(
         "nano/sam2fast_nano.yaml", None, "cpu", hydra_overrides_extra=overrides, apply_postprocessing=False

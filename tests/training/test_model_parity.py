@@ -149,7 +149,9 @@ def assert_pair_agrees(official: Any, ours: SAM2Train, settings: dict[str, Any],
         expected = gradients(official, training.loss_fns.MultiStepMultiMasksAndIous(**LOSS)(theirs, batch.masks))
         found = gradients(ours, MultiStepMultiMasksAndIous(**LOSS)(mine.frames, batch.masks))
     assert expected.keys() == found.keys(), "the parameters that have a gradient differ"
-    errors = {name: gradient_error(expected[name], found[name], expected) for name in expected}
+    # A gradient that is zero but for rounding is measured against the others'.
+    floor = 1e-4 * max(float(g.abs().mean()) for g in expected.values())
+    errors = {name: gradient_error(expected[name], found[name], floor) for name in expected}
     name = max(errors, key=lambda key: errors[key])
     assert errors[name] <= 1e-7, f"gradient of {name} differs by {errors[name]:.1e}"
 
@@ -161,9 +163,8 @@ def assert_predictions_equal(mine: ClipPrediction, theirs: list[dict[str, Any]],
             assert worst <= tolerance, f"{name} of frame {t} differ by {worst:.1e}"
 
 
-def gradient_error(expected: Tensor, found: Tensor, everything: dict[str, Tensor]) -> float:
-    """As for outputs; a gradient that is zero but for rounding is measured against the others'."""
-    floor = 1e-4 * max(float(g.abs().mean()) for g in everything.values())
+def gradient_error(expected: Tensor, found: Tensor, floor: float) -> float:
+    """As for outputs, with a scale of at least ``floor``."""
     scale = max(float(expected.abs().mean() + expected.std(correction=0)), floor)
     return float((expected - found).abs().max()) / scale
 

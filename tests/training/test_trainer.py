@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mini_model import NARROW
 from small_training import RECIPE, build, overrides
 from torch import Tensor
 
@@ -71,35 +72,30 @@ def test_a_stopped_run_goes_on_bitwise(undisturbed: Path, tmp_path: Path, stoppe
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_killed_run_goes_on_bitwise(tmp_path: Path) -> None:
-    """Real processes, of two threads, one of them with SIGKILL soon after each of its first checkpoints."""
-    calm, killed = tmp_path / "calm", tmp_path / "killed"
-    finish(start(calm))
-    checkpoint = killed / "checkpoints/checkpoint.pt"
+def test_a_killed_run_goes_on_bitwise(undisturbed: Path, tmp_path: Path) -> None:
+    """Real processes, one after the other, each with SIGKILL soon after its first checkpoint."""
+    checkpoint = tmp_path / "checkpoints/checkpoint.pt"
     rng = random.Random(0)
     for _ in range(2):
-        process = start(killed)
+        process = start(tmp_path)
         seen = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         while process.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == seen):
             time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.2))
+        time.sleep(rng.uniform(0, 0.1))
         assert process.poll() is None, "the run ended before it could be killed"
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-    finish(start(killed))
-    assert_same_checkpoint(calm, killed)
+    build(tmp_path).run()
+    assert_same_checkpoint(undisturbed, tmp_path)
 
 
 def start(folder: Path) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "sam2fast", "train", "-c", RECIPE, "--threads", "2", *overrides(folder)]
+    """The command, with as many threads as this process: sums are split among them."""
+    threads = str(torch.get_num_threads())
+    command = [sys.executable, "-m", "sam2fast", "train", "-c", RECIPE, "--threads", threads, *overrides(folder)]
     # Threads that wait without spinning: on a busy machine two that spin take turns, and take minutes.
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
-
-
-def finish(process: "subprocess.Popen[bytes]") -> None:
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors.decode()[-2000:]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
 
 
 def test_several_batches_may_make_one_update(tmp_path: Path) -> None:
@@ -119,7 +115,9 @@ def test_several_batches_may_make_one_update(tmp_path: Path) -> None:
 def test_predictors_load_the_checkpoints(undisturbed: Path) -> None:
     for name in ("checkpoint.pt", "averaged.pt", "best.pt"):
         path = undisturbed / "checkpoints" / name
-        predictor = build_sam2_video_predictor("nano/sam2fast_nano.yaml", path, device="cpu")
+        predictor = build_sam2_video_predictor(
+            "nano/sam2fast_nano.yaml", path, device="cpu", hydra_overrides_extra=NARROW
+        )
         saved = torch.load(path, weights_only=True)["model"]
         assert torch.equal(predictor.state_dict()["no_mem_embed"], saved["no_mem_embed"])
 
@@ -147,7 +145,7 @@ def test_given_weights_are_where_training_starts(undisturbed: Path, tmp_path: Pa
 
 
 def test_a_run_stops_at_the_end_of_an_epoch_too(tmp_path: Path) -> None:
-    epochs = ("trainer.max_epochs=4", "scratch.updates=1")
+    epochs = ("trainer.max_epochs=3", "scratch.updates=1")
     for expected in (1, 1, 2):  # the second run only makes up for the validation
         trainer = build(tmp_path, *epochs)
         trainer.run(lambda: True)
@@ -157,7 +155,7 @@ def test_a_run_stops_at_the_end_of_an_epoch_too(tmp_path: Path) -> None:
     build(calm, *epochs).run()
     assert_same_checkpoint(calm, tmp_path)
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "logs/metrics.jsonl").read_text().splitlines()]
-    assert kinds.count("train") == kinds.count("val") == 4
+    assert kinds.count("train") == kinds.count("val") == 3
 
 
 @pytest.mark.parametrize("option", ["use_act_ckpt_image_encoder", "use_act_ckpt_iterative_pt_sampling"])
