@@ -84,6 +84,7 @@ setup(
         "safetensors>=0.4.3",
         "click>=8.1",
         "tqdm>=4.66",
+        "filelock>=3.13",  # torch needs it, too
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["sam2fast = sam2fast.cli:main"]},

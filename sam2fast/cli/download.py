@@ -1,0 +1,118 @@
+"""``sam2fast download``: checkpoints from a mirror, the Hugging Face hub or Meta."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from sam2fast import nano
+from sam2fast._official_names import RELEASES
+from sam2fast.cli.errors import UserError
+from sam2fast.cli.model_choice import NANO
+from sam2fast.downloads import get_checkpoint, get_repository, places
+from sam2fast.downloads.names import is_repository, published, published_models, short_name, simplest_name
+from sam2fast.downloads.settings import MIRROR_VARIABLE
+
+INTERRUPTED = 130
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="NAME...")
+@click.option(
+    "--list", "list_all", is_flag=True, help="Show the names, and which files are on this machine; no network."
+)
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for the files. Left out, they go where every program finds them: into the Hugging Face cache, or from "
+    "a mirror or Meta into $SAM2FAST_CACHE.",
+)
+@click.option(
+    "--mirror", metavar="URL", help=f"HTTP folder with the files, asked first.  [default: ${MIRROR_VARIABLE}]"
+)
+@click.option("--sha256", metavar="HEX", help="What the hash of the file has to be.")
+@click.option("--force", is_flag=True, help="Download what is there already.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.pass_context
+def download(
+    ctx: click.Context,
+    names: Sequence[str],
+    list_all: bool,
+    to: Path | None,
+    mirror: str | None,
+    sha256: str | None,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Download checkpoints, and print where they are.
+
+    NAME is tiny, small, base_plus or large for SAM 2.1; another official name, such as sam2_hiera_t or
+    facebook/sam2-hiera-large; all for all of these; or the id of any other model on the Hugging Face hub, of which the
+    folder is printed.
+
+    What is on this machine is not downloaded again. A download that broke off goes on where it was.
+    """
+    if list_all:
+        _list()
+        return
+    wanted = _expand(names)
+    _check(wanted, to, mirror, sha256, force)
+    failed = False
+    for name in wanted:
+        try:
+            click.echo(_get(name, to, mirror, sha256, force, quiet))
+        except OSError as error:
+            failed = True
+            UserError(" ".join(str(error).split())).show()
+        except KeyboardInterrupt:
+            click.echo("sam2fast: interrupted; the same command goes on where this one was", err=True)
+            ctx.exit(INTERRUPTED)
+    if failed:
+        ctx.exit(1)
+
+
+def _expand(names: Sequence[str]) -> list[str]:
+    """The names one by one, each file once, in the order given."""
+    wanted: dict[str, None] = {}
+    for name in names:
+        for one in RELEASES if name == "all" else (name,):
+            official = published(one)
+            wanted[official.hub_id if official else one] = None
+    return list(wanted)
+
+
+def _check(wanted: Sequence[str], to: Path | None, mirror: str | None, sha256: str | None, force: bool) -> None:
+    from sam2fast.downloads.checks import is_sha256
+
+    if not wanted:
+        raise click.UsageError("give at least one NAME; sam2fast download --list shows them")
+    others = [name for name in wanted if published(name) is None and short_name(name) not in NANO]
+    for name in others:
+        if not is_repository(name):
+            raise click.BadParameter(
+                f"no model {name!r}; sam2fast download --list shows the names", param_hint="'NAME'"
+            )
+    if others and (force or not (to is mirror is sha256 is None)):
+        raise click.UsageError(f"--to, --mirror, --sha256 and --force are for official models; {others[0]} is none")
+    if sha256 is not None and (len(wanted) > 1 or not is_sha256(sha256.lower())):
+        raise click.UsageError("--sha256 takes 64 hexadecimal digits and goes with one NAME")
+
+
+def _get(name: str, to: Path | None, mirror: str | None, sha256: str | None, force: bool, quiet: bool) -> Path:
+    if short_name(name) in NANO:
+        return nano.WEIGHTS
+    if published(name) is None:
+        return get_repository(name, quiet=quiet)
+    return get_checkpoint(name, folder=to, mirror=mirror, sha256=sha256, force=force, quiet=quiet)
+
+
+def _list() -> None:
+    rows = [("name", "file", "MB", "found")]
+    for model in dict.fromkeys(published_models().values()):
+        found = places.find(model)
+        size = "-" if found is None else f"{found.stat().st_size / 1e6:.1f}"
+        rows.append((simplest_name(model), model.release.checkpoint, size, "-" if found is None else str(found)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, file, size, path in rows:
+        click.echo(f"{name:<{widths[0]}}  {file:<{widths[1]}}  {size:>{widths[2]}}  {path}")

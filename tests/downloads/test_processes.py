@@ -1,0 +1,146 @@
+"""Two processes at once, and processes that are killed in the middle."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from checkpoint_faults import stall
+from checkpoint_server import make_checkpoint
+
+from sam2fast.downloads import get_checkpoint
+
+FILE = "sam2.1_hiera_tiny.pt"
+REPO = "facebook/sam2.1-hiera-tiny"
+DATA = make_checkpoint()
+HALF = 150_000
+# What starts the tests may have told its children to ignore interruptions.
+SCRIPT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from sam2fast.downloads import get_checkpoint
+print(get_checkpoint("tiny"))
+"""
+
+
+@pytest.fixture(params=["mirror", "hub"])
+def source(request, server, monkeypatch) -> str:
+    """Where the file comes from; the path under which the server counts it."""
+    if request.param == "hub":
+        return f"/stored/{server.add_to_hub(REPO, FILE, DATA).sha256}"
+    monkeypatch.setenv("SAM2FAST_MIRROR", server.url)
+    server.add(f"/{FILE}", DATA)
+    return f"/{FILE}"
+
+
+@pytest.fixture
+def start():
+    """Starts a process that gets the checkpoint; ended with the test."""
+    started = []
+
+    def run() -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def path_of(process: subprocess.Popen) -> str:
+    out, error = process.communicate(timeout=30)
+    assert process.returncode == 0, error
+    return out.strip()
+
+
+def wait_for_bytes(folder, count: int) -> None:
+    until = time.monotonic() + 30
+    while sum(path.stat().st_size for path in folder.rglob("*.part")) < count:
+        assert time.monotonic() < until, "nothing arrives"
+        time.sleep(0.01)
+
+
+def test_two_at_once(server, source, start, machine):
+    server.files[source].faults.append(stall(HALF))
+    first, second = start(), start()
+    assert server.stalled.wait(30)
+    notes: list[str] = []
+    readers = [
+        threading.Thread(target=lambda p=process: notes.extend(iter(p.stderr.readline, "")))
+        for process in (first, second)
+    ]
+    for reader in readers:
+        reader.start()
+    until = time.monotonic() + 30
+    while not any("another process is downloading" in note for note in notes):
+        assert time.monotonic() < until, notes
+        time.sleep(0.01)
+    server.go_on.set()
+    for reader in readers:
+        reader.join()
+    assert first.stdout.read() == second.stdout.read() != ""
+    assert first.wait() == second.wait() == 0
+    assert len(server.gets(source)) == 1 and server.sent == len(DATA)
+
+
+def test_two_threads_at_once(server, source):
+    server.files[source].faults.append(stall(HALF))
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (pool.submit(get_checkpoint, "tiny", quiet=True) for _ in range(2))
+        assert server.stalled.wait(30)
+        server.go_on.set()
+        assert first.result(30) == second.result(30)
+    assert len(server.gets(source)) == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_in_the_middle(server, source, start, machine, how):
+    server.files[source].faults.append(stall(HALF))
+    process = start()
+    assert server.stalled.wait(30)
+    wait_for_bytes(machine, HALF)
+    process.send_signal(how)
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert not any(path.is_file() and path.stat().st_size == len(DATA) for path in machine.rglob("*"))
+
+    path = path_of(start())
+    with open(path, "rb") as file:
+        assert file.read() == DATA
+    assert server.sent == len(DATA)
+    first, second = server.gets(source)
+    assert "Range" not in first.headers and second.headers["Range"] == f"bytes={HALF}-"
+
+
+def test_the_second_takes_over_from_a_first_that_is_killed(server, source, start, machine):
+    server.files[source].faults.append(stall(HALF))
+    first = start()
+    assert server.stalled.wait(30)
+    second = start()
+    assert "another process is downloading" in second.stderr.readline()
+    wait_for_bytes(machine, HALF)
+    first.kill()
+    path = path_of(second)
+    with open(path, "rb") as file:
+        assert file.read() == DATA
+    assert server.sent == len(DATA)
+
+
+def test_it_starts_light():
+    """Neither torch, nor the network, nor huggingface_hub for a look at what is there."""
+    script = """
+import sys
+from sam2fast.downloads import find_checkpoint
+find_checkpoint("tiny")
+heavy = {"torch", "numpy", "huggingface_hub", "http.client", "filelock", "tqdm"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,0 +1,107 @@
+"""What a server of checkpoints can do wrong: for the ``faults`` of a file on :class:`CheckpointServer`."""
+
+import socket
+import struct
+import time
+
+from checkpoint_server import Fault, Handler, Served, serve
+
+
+def cut(at: int) -> Fault:
+    """Announces all and ends after the first ``at`` bytes of the file."""
+
+    def fault(handler: Handler, file: Served) -> None:
+        start = handler.head(file)
+        handler.body(file.data[start:at])
+
+    return fault
+
+
+def reset(at: int) -> Fault:
+    """The same, with the connection torn down."""
+
+    def fault(handler: Handler, file: Served) -> None:
+        cut(at)(handler, file)
+        handler.wfile.flush()
+        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        handler.connection.close()
+
+    return fault
+
+
+def stall(at: int, seconds: float = 30.0) -> Fault:
+    """Sends the first ``at`` bytes and then nothing for some time, or until ``site.go_on`` is set."""
+
+    def fault(handler: Handler, file: Served) -> None:
+        start = handler.head(file)
+        handler.body(file.data[start : at - 100])
+        time.sleep(0.05)  # what comes last is little enough to be left in a buffer
+        handler.body(file.data[max(start, at - 100) : at])
+        handler.site.stalled.set()
+        if handler.site.go_on.wait(seconds):
+            handler.body(file.data[max(start, at) :])
+
+    return fault
+
+
+def drip(handler: Handler, file: Served) -> None:
+    """Sends a byte now and then, for some seconds."""
+    start = handler.head(file)
+    for byte in file.data[start : start + 150]:
+        handler.wfile.write(bytes([byte]))
+        handler.wfile.flush()
+        if handler.site.go_on.wait(0.02):
+            return
+
+
+def announce(more: int) -> Fault:
+    """Announces ``more`` bytes than there are, or fewer if it is negative, and sends what is there."""
+
+    def fault(handler: Handler, file: Served) -> None:
+        length = len(file.data) - handler.start_of(file) + more
+        start = handler.head(file, length)
+        handler.body(file.data[start : start + length])
+
+    return fault
+
+
+def status(code: int, retry_after: str | None = None) -> Fault:
+    """Answers with a status."""
+
+    def fault(handler: Handler, file: Served) -> None:
+        handler.reply(code, b"no", **({} if retry_after is None else {"Retry_After": retry_after}))
+
+    return fault
+
+
+def redirect(to: str) -> Fault:
+    """Sends the client somewhere else."""
+
+    def fault(handler: Handler, file: Served) -> None:
+        handler.reply(302, Location=to)
+
+    return fault
+
+
+def ignore_range(handler: Handler, file: Served) -> None:
+    """Sends everything, whatever was asked for."""
+    del handler.headers["Range"]
+    serve(handler, file)
+
+
+def wrong_part(handler: Handler, file: Served) -> None:
+    """Sends a part that begins earlier than the one asked for."""
+    start = handler.start_of(file) - 10
+    del handler.headers["Range"]
+    handler.headers["Range"] = f"bytes={start}-"
+    serve(handler, file)
+
+
+def web_page(handler: Handler, file: Served) -> None:
+    """What a login page or a cache answers: everything is fine."""
+    handler.reply(200, b"<!DOCTYPE html><html><body>Please log in</body></html>", ETag='"page"')
+
+
+def compressed(handler: Handler, file: Served) -> None:
+    """Sends something that it calls compressed."""
+    handler.reply(200, file.data, Content_Encoding="gzip")

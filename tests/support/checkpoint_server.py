@@ -1,0 +1,216 @@
+"""A web server in this process that serves files well or badly, and remembers what it was asked.
+
+A file's ``faults`` are used up one by one, each by one GET; after them the file is served well. The server also answers
+as the Hugging Face hub does, under ``/hub``, with large files stored on another host, ``localhost``.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import random
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+BLOCK = 1 << 14
+
+
+def make_checkpoint(size: int = 300_000, seed: int = 0) -> bytes:
+    """The bytes of a file that is built like torch.save's: an archive with ``data.pkl`` and one tensor."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
+        archive.writestr("archive/data/0", random.Random(seed).randbytes(size))
+    return buffer.getvalue()
+
+
+@dataclass
+class Served:
+    """A file on the server; ``faults`` take the handler, the file, and the bytes asked for as a range."""
+
+    data: bytes
+    etag: str | None = '"v1"'
+    modified: str | None = "Sat, 01 Jan 2022 00:00:00 GMT"
+    faults: list["Fault"] = field(default_factory=list)
+    etag_of_parts: bool = True  # whether a partial answer repeats the ETag
+    obeys_if_range: bool = True
+
+    @property
+    def sha256(self) -> str:
+        """Its hash."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+
+
+Fault = Callable[["Handler", Served], None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers one request."""
+
+    site: "CheckpointServer"
+
+    def do_HEAD(self) -> None:
+        """As GET, without the body."""
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        """Serves a file, or the next of its faults."""
+        self.site.asked.append(Asked(self.command, self.path, {k.title(): v for k, v in self.headers.items()}))
+        path = unquote(self.path)
+        with contextlib.suppress(ConnectionError):
+            if path.startswith("/hub/"):
+                self.hub(path.removeprefix("/hub/"))
+            elif path in self.site.files:
+                file = self.site.files[path]
+                faults = file.faults if self.command == "GET" else []
+                (faults.pop(0) if faults else serve)(self, file)
+            else:
+                self.send_error(404)
+
+    def hub(self, path: str) -> None:
+        """Answers as the hub: what is stored elsewhere is a redirect with headers that describe it."""
+        if path.startswith("api/models/"):
+            repo = path.removeprefix("api/models/").removesuffix("/revision/main")
+            names = [{"rfilename": name} for owner, name in self.site.hub_files if owner == repo]
+            if not names:
+                self.send_error(404)
+                return
+            self.reply(200, json.dumps({"sha": COMMIT, "siblings": names}).encode())
+            return
+        repo, _, rest = path.removeprefix("api/resolve-cache/").partition("/resolve/")
+        file = self.site.hub_files.get((repo, rest.partition("/")[2]))
+        if file is None or rest.partition("/")[0] not in ("main", COMMIT):
+            self.send_error(404)
+            return
+        if not path.endswith((".pt", ".safetensors")):
+            self.small_on_hub(path, file)
+            return
+        self.send_response(302)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Linked-ETag", f'"{file.sha256}"')
+        self.send_header("X-Linked-Size", str(len(file.data)))
+        self.send_header("Location", f"http://localhost:{self.site.port}/stored/{file.sha256}")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def small_on_hub(self, path: str, file: Served) -> None:
+        """What is small is on the hub itself, behind a redirect; its ETag is git's hash. Any fault turns it round."""
+        if not path.startswith("api/"):
+            self.reply(307, Location=f"/hub/api/resolve-cache/{path}", X_Repo_Commit=COMMIT)
+            return
+        git = hashlib.sha1(b"blob %d\0" % len(file.data) + file.data).hexdigest()
+        self.reply(200, file.data[::-1] if file.faults else file.data, ETag=f'"{git}"', X_Repo_Commit=COMMIT)
+
+    def reply(self, status: int, body: bytes = b"", **headers: str) -> None:
+        """A short answer."""
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def start_of(self, file: Served) -> int:
+        """The first byte asked for; 0 for the whole file."""
+        asked = self.headers.get("Range")
+        condition = self.headers.get("If-Range")
+        if asked is None or (file.obeys_if_range and condition not in (None, file.etag, file.modified)):
+            return 0
+        return int(asked.removeprefix("bytes=").rstrip("-"))
+
+    def head(self, file: Served, announced: int | None = None) -> int:
+        """Sends the headers, with another length if ``announced``; gives the first byte to be sent."""
+        start = self.start_of(file)
+        if start and start >= len(file.data):
+            self.reply(416, Content_Range=f"bytes */{len(file.data)}")
+            return len(file.data)
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(file.data) - 1}/{len(file.data)}")
+        if file.etag is not None and (not start or file.etag_of_parts):
+            self.send_header("ETag", file.etag)
+        if file.modified is not None:
+            self.send_header("Last-Modified", file.modified)
+        self.send_header("Content-Length", str(len(file.data) - start if announced is None else announced))
+        self.end_headers()
+        return start
+
+    def body(self, data: bytes) -> None:
+        """Sends bytes, and counts those that went out."""
+        if self.command != "GET":
+            return
+        for begin in range(0, len(data), BLOCK):
+            block = data[begin : begin + BLOCK]
+            self.wfile.write(block)
+            with self.site.counting:
+                self.site.sent += len(block)
+
+    def log_message(self, *args: object) -> None:
+        """Nothing is written."""
+
+
+def serve(handler: Handler, file: Served) -> None:
+    """The file, as it should be."""
+    start = handler.head(file)
+    handler.body(file.data[start:])
+
+
+class CheckpointServer:
+    """The server: ``files`` by path, ``hub_files`` by repository and name, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, Served] = {}
+        self.hub_files: dict[tuple[str, str], Served] = {}
+        self.asked: list[Asked] = []
+        self.sent = 0  # bytes of bodies of files
+        self.counting = threading.Lock()
+        self.stalled, self.go_on = threading.Event(), threading.Event()
+        handler = type("SiteHandler", (Handler,), {"site": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self.port: int = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def add(self, path: str, data: bytes, *faults: Fault, **facts: object) -> Served:
+        """Puts a file on the server."""
+        self.files[path] = Served(data, faults=list(faults), **facts)  # type: ignore[arg-type]
+        return self.files[path]
+
+    def add_to_hub(self, repo: str, name: str, data: bytes, *faults: Fault) -> Served:
+        """Puts a file on the hub; its faults are those of the place where it is stored."""
+        file = Served(data, faults=list(faults), etag=f'"{hashlib.md5(data).hexdigest()}"')
+        self.hub_files[repo, name] = self.files[f"/stored/{file.sha256}"] = file
+        return file
+
+    def gets(self, path: str) -> list[Asked]:
+        """The GET requests for a path."""
+        return [asked for asked in self.asked if asked.method == "GET" and asked.path == path]
+
+    @contextmanager
+    def running(self) -> Iterator["CheckpointServer"]:
+        """Serves until the end of the block."""
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.go_on.set()
+            self._server.shutdown()
+            self._server.server_close()
+            thread.join()
