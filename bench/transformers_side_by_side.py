@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "transformers"))
 
 import tame_weights
 import transformers
-from counterpart import converted, vision_config
+from counterpart import vision_config
 from float32_memory import Float32Memory
 from PIL import Image
 from transformers import (
@@ -48,6 +48,7 @@ from transformers.models.sam2_video import modeling_sam2_video
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
 from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
+from sam2fast.checkpoints.transformers_layout import to_transformers
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.testing import relative_error
 
@@ -101,7 +102,7 @@ def image_calls(size: int) -> Iterator[tuple[str, dict[str, Call]]]:
     weights = {n: x for n, x in ours_model.state_dict().items() if not n.startswith(VIDEO_ONLY)}
     config = Sam2Config(vision_config=vision_config(NAME, size), prompt_encoder_config={"image_size": size})
     theirs = Sam2Model(config).eval()
-    theirs.load_state_dict(converted(weights), strict=True)
+    theirs.load_state_dict(to_transformers(weights), strict=True)
     ours = SAM2ImagePredictor(ours_model)
     picture = clip(1, size)[0]
     (point,) = clicks(1, size)
@@ -177,7 +178,7 @@ def their_frames(
         memory_attention_rope_feat_sizes=[size // 16, size // 16],
     )
     model = SameMemories(config).eval()
-    model.load_state_dict(converted(weights), strict=True)
+    model.load_state_dict(to_transformers(weights), strict=True)
     pixels = torch.cat([normalised(picture) for picture in video])
     session = Sam2VideoInferenceSession(pixels, video_height=size, video_width=size, dtype=torch.float32)
     for i, point in enumerate(clicks(objects, size)):

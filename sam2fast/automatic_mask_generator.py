@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,8 +147,8 @@ class SAM2AutomaticMaskGenerator:
         self.__dict__.update(state, _turn=threading.RLock())
 
     @classmethod
-    def from_pretrained(cls, model_id: str, **kwargs: Any) -> "SAM2AutomaticMaskGenerator":
-        """A generator for ``sam2fast/nano``, which is in the package, or for a model of the Hugging Face hub.
+    def from_pretrained(cls, model_id: str | Path, **kwargs: Any) -> "SAM2AutomaticMaskGenerator":
+        """A generator for ``sam2fast/nano``, which is in the package, a model of the hub, or a checkpoint at hand.
 
         ``kwargs`` go to :func:`~sam2fast.build_sam.build_sam2_hf` and to the constructor.
         """

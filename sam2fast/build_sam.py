@@ -1,8 +1,9 @@
 """Builds SAM 2 models by official configuration name and checkpoint."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import OmegaConf
@@ -10,8 +11,11 @@ from torch import nn
 
 from sam2fast import nano
 from sam2fast._official_names import RELEASES
-from sam2fast.checkpoints import load_checkpoint
+from sam2fast.approximations import Approximations, ApproximationsLike
+from sam2fast.checkpoints import choose_config, load_checkpoint, load_partial
+from sam2fast.checkpoints.folders import SUFFIXES
 from sam2fast.config import ConfigError, build_from_config, load_config
+from sam2fast.downloads import DownloadError, get_checkpoint, get_repository
 from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
@@ -42,14 +46,17 @@ def build_sam2(
     apply_postprocessing: bool = True,
     dtype: torch.dtype | None = None,
     allow_targets: Sequence[str] = (),
+    ckpt_prefix: str = "",
+    partial: bool = False,
     **kwargs: Any,
 ) -> SAM2Base:
     """Builds a model for images.
 
     Args:
         config_file: see :func:`sam2fast.config.load_config`.
-        ckpt_path: ``.pt`` or ``.safetensors``; none for untrained weights. A file that has only the weights that
-            images need is accepted with a logged note.
+        ckpt_path: ``.pt`` or ``.safetensors``, under official names or those of transformers, or a folder with one (see
+            :func:`sam2fast.checkpoints.find_weights`); none for untrained weights. A file that has only the weights
+            that images need is accepted with a logged note.
         device: where the model goes; ``auto`` takes CUDA, else MPS, else the CPU.
         mode: ``eval``, or anything else for training mode.
         hydra_overrides_extra: changes to the configuration, such as ``++model.image_size=512``.
@@ -57,6 +64,9 @@ def build_sam2(
         dtype: casts the weights of matrix products and convolutions once; norms, softmax and mask logits stay fp32.
             None leaves them fp32, to be used as they are or under autocast.
         allow_targets: see :func:`sam2fast.config.build_from_config`.
+        ckpt_prefix: taken off the checkpoint's names, such as ``module.``.
+        partial: loads what fits by name and shape, and leaves the rest untrained; a report is logged. See
+            :func:`sam2fast.checkpoints.load_partial`, which returns it.
         **kwargs: ignored, as in the original, so that one set of arguments can serve model and predictor.
 
     Raises:
@@ -67,7 +77,8 @@ def build_sam2(
         ValueError: a dtype that the device cannot compute in.
     """
     overrides = [*hydra_overrides_extra, *(IMAGE_POSTPROCESSING if apply_postprocessing else ())]
-    model = _build(config_file, ckpt_path, device, overrides, dtype, allow_targets)
+    weights = Weights(ckpt_path, ckpt_prefix, partial)
+    model = _build(config_file, weights, device, overrides, dtype, allow_targets)
     return model.eval() if mode == "eval" else model.train()
 
 
@@ -81,6 +92,9 @@ def build_sam2_video_predictor(
     vos_optimized: bool = False,
     dtype: torch.dtype | None = None,
     allow_targets: Sequence[str] = (),
+    ckpt_prefix: str = "",
+    partial: bool = False,
+    approximations: ApproximationsLike = (),
     **kwargs: Any,
 ) -> SAM2VideoPredictor:
     """Builds a model for video with its predictor.
@@ -91,43 +105,92 @@ def build_sam2_video_predictor(
         vos_optimized: gives a :class:`SAM2VideoPredictorVOS`. Tracking goes by recorded steps on NVIDIA GPUs with or
             without it; this class says in the log where it cannot. Nothing is compiled for it. ``warmup()`` of the
             predictor does beforehand what the first frames would wait for.
-        config_file, device, mode, hydra_overrides_extra, dtype, allow_targets, **kwargs: as for :func:`build_sam2`.
+        approximations: names of what may be approximated for speed, such as ``["memory_slots", "still_frames=0.01"]``;
+            by default nothing. See :class:`sam2fast.approximations.Approximations`.
+        config_file, device, mode, hydra_overrides_extra, dtype, allow_targets, ckpt_prefix, partial, **kwargs: as for
+            :func:`build_sam2`.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, does not fit, or lacks weights that video needs.
         FileNotFoundError, ConfigError, RuntimeError, ValueError: as for :func:`build_sam2`.
     """
+    wanted = Approximations.of(approximations)  # before anything is built, for they may be misspelt
     name = "SAM2VideoPredictorVOS" if vos_optimized else "SAM2VideoPredictor"
     overrides = [
         f"++model._target_=sam2fast.sam2_video_predictor.{name}",
         *hydra_overrides_extra,
         *(VIDEO_POSTPROCESSING if apply_postprocessing else ()),
     ]
-    model = _build(config_file, ckpt_path, device, overrides, dtype, allow_targets, allow_image_only=False)
+    weights = Weights(ckpt_path, ckpt_prefix, partial, allow_image_only=False)
+    model = _build(config_file, weights, device, overrides, dtype, allow_targets)
     if not isinstance(model, SAM2VideoPredictor):
         raise ConfigError(f"the overrides make the model a {type(model).__name__}, which is no SAM2VideoPredictor")
+    model.approximations = wanted
     return model.eval() if mode == "eval" else model.train()
 
 
-def build_sam2_hf(model_id: str, **kwargs: Any) -> SAM2Base:
-    """:func:`build_sam2` with a model of the Hugging Face hub, such as ``facebook/sam2.1-hiera-tiny``.
+def build_sam2_hf(model_id: str | Path, **kwargs: Any) -> SAM2Base:
+    """:func:`build_sam2` with a published model, such as ``facebook/sam2.1-hiera-tiny``, or a checkpoint at hand.
 
     ``sam2fast/nano`` comes with the package: no network, no hub, and ``device`` is ``auto`` unless it is given.
 
+    Args:
+        model_id: the path of a checkpoint file or of a folder with one (see :func:`sam2fast.checkpoints.find_weights`),
+            or an id of the Hugging Face hub: an official one, or any other of a model of SAM 2's architecture. Official
+            ids always mean the hub; ``./`` before it makes any name a path.
+        **kwargs: for :func:`build_sam2`. ``config_file``, left out, is the published model's, or the one that the
+            checkpoint's weights and the ``config.json`` of transformers beside it are of.
+
     Raises:
-        KeyError: the id is neither an official one nor nano's.
-        ImportError: the package huggingface_hub is not installed.
+        FileNotFoundError: the path leads to no checkpoint.
+        CheckpointError: several checkpoints could be meant, or no configuration fits; then ``config_file`` is needed.
+        KeyError: the id is neither an official one nor nano's, and the hub does not give a model of this name.
+        DownloadError: the official checkpoint is not on this machine and cannot be downloaded.
     """
-    config_name, ckpt_path = _hf_download(model_id)
-    kwargs = _defaults(model_id) | kwargs
-    return build_sam2(config_file=config_name, ckpt_path=ckpt_path, **kwargs)
+    return build_sam2(**_pretrained(model_id, **kwargs))
 
 
-def build_sam2_video_predictor_hf(model_id: str, **kwargs: Any) -> SAM2VideoPredictor:
-    """:func:`build_sam2_video_predictor` with a model of the Hugging Face hub; raises as :func:`build_sam2_hf`."""
-    config_name, ckpt_path = _hf_download(model_id)
-    kwargs = _defaults(model_id) | kwargs
-    return build_sam2_video_predictor(config_file=config_name, ckpt_path=ckpt_path, **kwargs)
+def build_sam2_video_predictor_hf(model_id: str | Path, **kwargs: Any) -> SAM2VideoPredictor:
+    """:func:`build_sam2_video_predictor` with a published model or a checkpoint at hand.
+
+    ``model_id``, ``config_file`` and errors are as for :func:`build_sam2_hf`.
+    """
+    return build_sam2_video_predictor(**_pretrained(model_id, **kwargs))
+
+
+def _pretrained(
+    model_id: str | Path,
+    config_file: str | Path | None = None,
+    hydra_overrides_extra: Sequence[str] = (),
+    **kwargs: Any,
+) -> dict[str, Any]:
+    """The builders' arguments for a published model or a checkpoint at hand."""
+    overrides: tuple[str, ...] = ()
+    if _is_published(model_id):
+        published_config, ckpt_path = _hf_download(str(model_id))
+        config_file = config_file or published_config
+    else:
+        ckpt_path = str(Path(model_id).expanduser()) if _is_path(model_id) else _repository(str(model_id))
+        if config_file is None:
+            config_file, overrides = choose_config(ckpt_path, kwargs.get("ckpt_prefix", ""))
+    return {
+        **_defaults(str(model_id)),
+        "config_file": config_file,
+        "ckpt_path": ckpt_path,
+        "hydra_overrides_extra": [*overrides, *hydra_overrides_extra],
+        **kwargs,
+    }
+
+
+def _is_published(model_id: str | Path) -> bool:
+    # Before paths: the original knows nothing else, and nano's id is also a folder of this package's checkout.
+    return model_id == nano.MODEL_ID or model_id in HF_MODEL_ID_TO_FILENAMES
+
+
+def _is_path(model_id: str | Path) -> bool:
+    name = os.fspath(model_id)
+    shaped_like_one = name.startswith((".", "/", "~")) or name.endswith(SUFFIXES)
+    return isinstance(model_id, Path) or shaped_like_one or os.path.exists(name)
 
 
 def _hf_download(model_id: str) -> tuple[str, str]:
@@ -135,14 +198,22 @@ def _hf_download(model_id: str) -> tuple[str, str]:
     if model_id == nano.MODEL_ID:
         return nano.CONFIG, str(nano.WEIGHTS)
     if model_id not in HF_MODEL_ID_TO_FILENAMES:
-        ids = ", ".join((nano.MODEL_ID, *HF_MODEL_ID_TO_FILENAMES))
-        raise KeyError(f"{model_id!r} is no published model; the ids are {ids}")
+        raise _unknown(model_id)
+    config_name, _ = HF_MODEL_ID_TO_FILENAMES[model_id]
+    return config_name, str(get_checkpoint(model_id))
+
+
+def _repository(model_id: str) -> str:
+    """Folder with the files of a model on the Hugging Face hub that is not one of the official ones."""
     try:
-        from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise ImportError("loading from the hub needs huggingface_hub: pip install 'sam2fast[hub]'") from error
-    config_name, checkpoint_name = HF_MODEL_ID_TO_FILENAMES[model_id]
-    return config_name, hf_hub_download(repo_id=model_id, filename=checkpoint_name)
+        return str(get_repository(model_id))
+    except (ValueError, DownloadError) as error:
+        raise _unknown(model_id, f"; {' '.join(str(error).split())}") from error
+
+
+def _unknown(model_id: str, reason: str = "") -> KeyError:
+    ids = ", ".join((nano.MODEL_ID, *HF_MODEL_ID_TO_FILENAMES))
+    return KeyError(f"{model_id!r} is neither a file or folder here nor a published model; the ids are {ids}{reason}")
 
 
 def _defaults(model_id: str) -> dict[str, Any]:
@@ -150,28 +221,39 @@ def _defaults(model_id: str) -> dict[str, Any]:
     return {"device": "auto"} if model_id == nano.MODEL_ID else {}
 
 
+class Weights(NamedTuple):
+    """What a model is filled with; see :func:`build_sam2`."""
+
+    path: str | Path | None
+    prefix: str = ""
+    partial: bool = False
+    allow_image_only: bool = True
+
+
 def _build(
     config_file: str | Path,
-    ckpt_path: str | Path | None,
+    weights: Weights,
     device: str | torch.device,
     overrides: Sequence[str],
     dtype: torch.dtype | None,
     allow_targets: Sequence[str],
-    allow_image_only: bool = True,
 ) -> SAM2Base:
     config = load_config(config_file, overrides)
     if OmegaConf.select(config, "model._target_") is None:
         raise ConfigError(f"configuration {config_file} has no 'model' with a '_target_'")
     target = available_device(device)
     _check_dtype(dtype, target)
-    if ckpt_path is None:
+    if weights.path is None:
         model = build_from_config(config.model, allow_targets)
+    elif weights.partial:
+        model = build_from_config(config.model, allow_targets)
+        load_partial(model, weights.path, weights.prefix)
     else:
         # Weights go straight to the device, without an initialisation that they would overwrite. Classes of the
         # caller's may compute something in their constructor, which the meta device would swallow.
         with torch.device("cpu" if allow_targets else "meta"):
             model = build_from_config(config.model, allow_targets)
-        load_checkpoint(model, ckpt_path, target, allow_image_only)
+        load_checkpoint(model, weights.path, target, weights.allow_image_only, prefix=weights.prefix)
     if not isinstance(model, SAM2Base):
         raise ConfigError(f"configuration {config_file} describes a {type(model).__name__}, not a SAM2Base")
     return cast_weights(model.to(target), dtype)
@@ -190,6 +272,9 @@ def available_device(device: str | torch.device) -> torch.device:
     device = torch.device(device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(f"there is no CUDA here for device {str(device)!r}; pass device='cpu' or 'auto'")
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise RuntimeError(f"there is no device {str(device)!r} here; CUDA has {count}, the first is cuda:0")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise RuntimeError("there is no MPS here; pass device='cpu' or 'auto'")
     return device

@@ -1,6 +1,7 @@
 """Masks for one image or a batch of images from points, boxes and masks."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,8 @@ class SAM2ImagePredictor:
         self._is_batch = False
 
     @classmethod
-    def from_pretrained(cls, model_id: str, **kwargs: Any) -> "SAM2ImagePredictor":
-        """A predictor for ``sam2fast/nano``, which is in the package, or for a model of the Hugging Face hub.
+    def from_pretrained(cls, model_id: str | Path, **kwargs: Any) -> "SAM2ImagePredictor":
+        """A predictor for ``sam2fast/nano``, which is in the package, a model of the hub, or a checkpoint at hand.
 
         ``kwargs`` go to :func:`~sam2fast.build_sam.build_sam2_hf` and to the constructor.
         """

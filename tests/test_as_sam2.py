@@ -1,6 +1,7 @@
 import importlib
 import inspect
 import json
+import pickle
 import pkgutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import textwrap
 from typing import Any
 
 import oracle  # noqa: F401  (makes the official package importable)
+import pytest
 import sam2
 
 from sam2fast._official_names import ABSENT
@@ -78,14 +80,11 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
 
 
-def test_a_script_written_for_the_original_runs():
-    done = run("import sam2fast.as_sam2\nimport sam2fast.as_sam2\n" + textwrap.dedent(OFFICIAL_SCRIPT))
-    assert done.stdout == "ran\n", done.stderr
-
-
-def test_a_video_script_written_for_the_original_runs():
-    done = run("import sam2fast.as_sam2\n" + textwrap.dedent(VIDEO_SCRIPT))
-    assert done.stdout == "tracked\n", done.stderr
+def test_scripts_written_for_the_original_run():
+    """One for pictures and one for video."""
+    scripts = textwrap.dedent(OFFICIAL_SCRIPT) + textwrap.dedent(VIDEO_SCRIPT)
+    done = run("import sam2fast.as_sam2\nimport sam2fast.as_sam2\n" + scripts)
+    assert done.stdout == "ran\ntracked\n", done.stderr
 
 
 def test_official_modules_without_a_counterpart_say_so():
@@ -94,28 +93,10 @@ def test_official_modules_without_a_counterpart_say_so():
         assert "ImportError" in done.stderr and f"sam2.{module}: " in done.stderr and message in done.stderr
 
 
-def test_unknown_official_names_are_ordinary_import_errors():
-    done = run("import sam2fast.as_sam2\nfrom sam2.build_sam import nothing")
-    assert "ImportError" in done.stderr and "nothing" in done.stderr
-    done = run("import sam2fast.as_sam2\nimport sam2.nothing")
-    assert "ModuleNotFoundError" in done.stderr and "sam2.nothing" in done.stderr
-
-
 def test_refuses_when_the_original_is_imported():
-    done = run("import sys; sys.path.insert(0, 'tests/support'); import oracle, sam2\nimport sam2fast.as_sam2")
+    done = run("import sam2\nimport sam2fast.as_sam2")
     assert done.returncode != 0
     assert "already imported" in done.stderr
-
-
-def test_pickles_load_without_it(tmp_path):
-    path = tmp_path / "mlp.pickle"
-    run(f"""
-        import sam2fast.as_sam2, pickle
-        from sam2.modeling.sam2_utils import MLP
-        pickle.dump(MLP(4, 4, 4, 2), open({str(path)!r}, "wb"))
-    """)
-    done = run(f"import pickle; print(type(pickle.load(open({str(path)!r}, 'rb'))).__module__)")
-    assert done.stdout.strip() == "sam2fast.modeling.layers", done.stderr
 
 
 # What other packages define and the original's modules only import; their own packages have it.
@@ -139,7 +120,8 @@ OTHER_ARGUMENTS = {
     "sam2.modeling.backbones.utils": {"PatchEmbed": "one kernel, the one of every configuration"},
     "sam2.modeling.sam2_utils": {"DropPath": "scale_by_keep is always on, the default that everything uses"},
 }
-EXTENDED = ("dtype", "allow_targets", "progress")  # parameters that only ours have
+# Parameters that only ours have.
+EXTENDED = ("dtype", "allow_targets", "approximations", "ckpt_prefix", "partial", "progress")
 
 RESOLVE = """
     import importlib, inspect, json, sys
@@ -216,11 +198,47 @@ STAR_SCRIPT = """
     assert "MaskData" in dir(sam2.utils.amg) and "_compress" not in dir(sam2.utils.amg)
     print("imported")
 """
+UNKNOWN_SCRIPT = """
+    for code in ("from sam2.build_sam import nothing", "import sam2.nothing"):
+        try:
+            exec(code)
+        except ImportError as error:
+            print(type(error).__name__, error)
+"""
+PICKLE_SCRIPT = """
+    import pickle
+    from sam2.modeling.sam2_utils import MLP
+    pickle.dump(MLP(4, 4, 4, 2), sys.stdout.buffer)
+"""
 
 
-def test_star_imports():
-    done = run("import sam2fast.as_sam2\n" + textwrap.dedent(STAR_SCRIPT))
-    assert done.stdout == "imported\n", done.stderr
+@pytest.fixture(scope="module")
+def pickled() -> bytes:
+    """Of a part of the network that was imported by its official name; before that, what else can be imported."""
+    scripts = ["import sam2fast.as_sam2, sys", *map(textwrap.dedent, (STAR_SCRIPT, UNKNOWN_SCRIPT))]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join([*scripts, "sys.stdout.flush()", textwrap.dedent(PICKLE_SCRIPT)])],
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def test_star_imports(pickled: bytes):
+    assert pickled.startswith(b"imported\n")
+
+
+def test_unknown_official_names_are_ordinary_import_errors(pickled: bytes):
+    _, name, module, _ = pickled.split(b"\n", 3)
+    assert name.startswith(b"ImportError") and b"nothing" in name
+    assert module.startswith(b"ModuleNotFoundError") and b"sam2.nothing" in module
+
+
+def test_pickles_load_without_it(pickled: bytes):
+    """In this process, where it was never imported."""
+    assert "sam2fast.as_sam2" not in sys.modules
+    loaded = pickle.loads(pickled.split(b"\n", 3)[3])
+    assert type(loaded).__module__ == "sam2fast.modeling.layers"
 
 
 DOWNSTREAM_SCRIPT = """

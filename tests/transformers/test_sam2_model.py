@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import tame_weights
 import torch
-from counterpart import converted, vision_config
+from counterpart import vision_config
 from PIL import Image
 from torch import Tensor
 from transformers import Sam2Config, Sam2Model
 
 from sam2fast.build_sam import build_sam2
+from sam2fast.checkpoints.transformers_layout import to_transformers
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 TOLERANCE = 1e-4
@@ -92,7 +93,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     unused = [name for name in weights if name.split(".")[0] in VIDEO_ONLY]
     theirs = Sam2Model(Sam2Config(vision_config=vision_config(request.param, SIZE))).eval()
     # Every tensor of theirs is filled, and none of ours is left.
-    theirs.load_state_dict(converted({name: x for name, x in weights.items() if name not in unused}), strict=True)
+    theirs.load_state_dict(to_transformers({name: x for name, x in weights.items() if name not in unused}), strict=True)
 
     picture = _picture()
     ours = SAM2ImagePredictor(model)

@@ -31,7 +31,7 @@ import pytest
 import tame_weights
 import torch
 import torch.nn.functional as F
-from counterpart import converted, vision_config
+from counterpart import vision_config
 from float32_memory import Float32Memory
 from PIL import Image
 from torch import Tensor
@@ -40,6 +40,7 @@ from transformers.models.sam2_video import modeling_sam2_video
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
 from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.checkpoints.transformers_layout import to_transformers
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.testing import mask_iou, relative_error
 
@@ -157,7 +158,7 @@ def build(name: str, seed: int) -> Pair:
         apply_postprocessing=False,
     )
     tame_weights.fill(ours, seed)
-    weights = converted(ours.state_dict())
+    weights = to_transformers(ours.state_dict())
     theirs = []
     for attention in ("sdpa", "eager"):
         config = Sam2VideoConfig(

@@ -1,0 +1,66 @@
+"""Which configuration a checkpoint is for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from sam2fast import nano
+from sam2fast._official_names import RELEASES
+from sam2fast.checkpoints.errors import NoConfigError
+from sam2fast.checkpoints.files import read_file
+from sam2fast.checkpoints.folders import config_beside, find_weights
+from sam2fast.checkpoints.reading import without_prefix
+from sam2fast.checkpoints.transformers_layout import is_transformers, to_official
+from sam2fast.checkpoints.transformers_overrides import overrides_from
+
+
+class Choice(NamedTuple):
+    """A configuration and the overrides with which a checkpoint's model is built."""
+
+    config: str
+    overrides: tuple[str, ...] = ()
+
+
+def choose_config(path: str | Path, prefix: str = "") -> Choice:
+    """The configuration, official or nano's, of a checkpoint, chosen by its weights.
+
+    A checkpoint in the layout of transformers may have a ``config.json`` beside it. What that says about the model must
+    be what the configuration says; the size of its pictures and a few values that are no shapes become overrides.
+
+    Args:
+        path, prefix: see :func:`sam2fast.checkpoints.read_checkpoint`.
+
+    Raises:
+        NoConfigError: no configuration fits the weights, or ``config.json`` describes another model.
+        CheckpointError: the checkpoint cannot be read.
+        FileNotFoundError, ImportError: see :func:`sam2fast.checkpoints.read_checkpoint`.
+    """
+    file = find_weights(path)
+    tensors = without_prefix(file, read_file(file), prefix)
+    theirs = is_transformers(tensors)
+    config = guess_config(to_official(tensors) if theirs else tensors)
+    if config is None:
+        raise NoConfigError(f"{file} fits neither nano nor an official model; name its configuration")
+    beside = config_beside(file) if theirs else None
+    return Choice(config, overrides_from(beside, config) if beside else ())
+
+
+def guess_config(tensors: Mapping[str, Tensor]) -> str | None:
+    """The configuration, official or nano's, whose image encoder has the widths and depth of these tensors, if any.
+
+    Files without the parts that tell 2.0 from 2.1 are taken for 2.0: for images there is no difference.
+    """
+    embedding = tensors.get("image_encoder.trunk.patch_embed.proj.weight")
+    if embedding is None or embedding.ndim != 4:
+        return None
+    depth = len({name.split(".")[3] for name in tensors if name.startswith("image_encoder.trunk.blocks.")})
+    size = (embedding.shape[0], depth)
+    if size == (32, 10):
+        return nano.CONFIG
+    letter = {(96, 12): "t", (96, 16): "s", (112, 24): "b+", (144, 48): "l"}.get(size)
+    generation = "sam2.1" if "no_obj_embed_spatial" in tensors else "sam2"
+    configs = {release.config for release in RELEASES.values()}
+    name = f"configs/{generation}/{generation}_hiera_{letter}.yaml"
+    return name if name in configs else None

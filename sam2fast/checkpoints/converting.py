@@ -1,0 +1,155 @@
+"""Converts a checkpoint from one layout to another."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sam2fast.checkpoints.choosing import Choice, choose_config
+from sam2fast.checkpoints.errors import CheckpointError, listed
+from sam2fast.checkpoints.loading import is_video_only
+from sam2fast.checkpoints.reading import read_checkpoint
+from sam2fast.checkpoints.transformers_config import transformers_config
+from sam2fast.checkpoints.writing import (
+    check_free,
+    file_hash,
+    write_official,
+    write_safetensors,
+    write_transformers,
+    written_files,
+)
+from sam2fast.config import build_from_config, load_config
+
+LAYOUTS = ("official", "safetensors", "transformers")
+OBJECT_SCORES = "sam_mask_decoder.pred_obj_score_head."
+
+
+class Conversion(NamedTuple):
+    """What was converted."""
+
+    layout: str
+    choice: Choice | None  # none where no configuration fits
+    tensors: int
+    parameters: int
+    dtypes: tuple[str, ...]
+    files: dict[Path, str]  # what was written, each with its SHA-256
+
+
+def convert_checkpoint(
+    source: str | Path,
+    target: str | Path,
+    layout: str,
+    *,
+    dtype: torch.dtype | None = None,
+    config: str | Path | None = None,
+    prefix: str = "",
+    force: bool = False,
+) -> Conversion:
+    """Reads a checkpoint of any layout and writes it in another; what is written is read back and compared.
+
+    Args:
+        source, prefix: see :func:`sam2fast.checkpoints.read_checkpoint`.
+        target: a file, or for ``transformers`` a folder; appears whole or not at all.
+        layout: ``official`` (``.pt``), ``safetensors`` (under official names) or ``transformers``.
+        dtype: what weights are rounded to; None leaves them, but for ``transformers``, where all have one dtype, makes
+            several dtypes float32.
+        config: the configuration of the weights; None chooses it. The names and shapes must be its own, all of them or
+            those for images; without one, ``official`` and ``safetensors`` take whatever weights there are.
+        force: replaces what was written by an earlier conversion.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint or configuration.
+        FileExistsError: the target is there.
+        CheckpointError: the checkpoint cannot be read, does not fit, or does not survive the dtype.
+        ConfigError: the configuration cannot be used, or transformers has no such model.
+        ValueError: the layout or the target's name.
+    """
+    target = Path(target)
+    check_target(target, layout)
+    check_free(target, force)
+    weights = read_checkpoint(source, prefix)
+    choice = Choice(str(config)) if config is not None else _fitting(source, prefix, layout)
+    video = choice is not None and _has_video(source, weights, choice)
+    if dtype is None and layout == "transformers" and len({x.dtype for x in weights.values()}) > 1:
+        dtype = torch.float32
+    weights = {name: _rounded(name, tensor, dtype) for name, tensor in weights.items()}
+    if layout == "official":
+        write_official(weights, target, force)
+    elif layout == "safetensors":
+        write_safetensors(weights, target, force)
+    else:
+        assert choice is not None
+        if not any(name.startswith(OBJECT_SCORES) for name in weights):
+            raise CheckpointError(f"{source} has no weights {OBJECT_SCORES}*, which transformers needs for images too")
+        described = transformers_config(choice.config, choice.overrides, video)
+        described["dtype"] = _dtype_name(next(iter(weights.values())).dtype)
+        write_transformers(weights, described, target, force)
+    return Conversion(
+        layout,
+        choice,
+        len(weights),
+        sum(tensor.numel() for tensor in weights.values()),
+        tuple(sorted({_dtype_name(tensor.dtype) for tensor in weights.values()})),
+        {file: file_hash(file) for file in written_files(target)},
+    )
+
+
+def check_target(target: Path, layout: str) -> None:
+    """Checks that a target's name is one that its layout is read from.
+
+    Raises:
+        ValueError: it is not, or there is no such layout.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"no layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
+    if layout == "safetensors" and target.suffix != ".safetensors":
+        raise ValueError(f"a file of the layout safetensors must be named *.safetensors, got {target}")
+    if layout == "official" and target.suffix not in (".pt", ".pth"):
+        raise ValueError(f"a file of the official layout must be named *.pt, got {target}")
+    if layout == "transformers" and target.suffix in (".pt", ".pth", ".safetensors"):
+        raise ValueError(f"the layout transformers is a folder, got the name of a file {target}")
+
+
+def _fitting(source: str | Path, prefix: str, layout: str) -> Choice | None:
+    try:
+        return choose_config(source, prefix)
+    except CheckpointError:
+        if layout == "transformers":
+            raise
+        return None
+
+
+def _has_video(source: str | Path, weights: Mapping[str, Tensor], choice: Choice) -> bool:
+    """Whether the weights are all of the configuration's model, rather than those for images.
+
+    Raises:
+        CheckpointError: they are neither.
+    """
+    with torch.device("meta"):
+        model = build_from_config(load_config(choice.config, choice.overrides).model)
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    other = sorted({name for name, _ in found.items() ^ wanted.items()})
+    if not other:
+        return True
+    if all(is_video_only(name) and name not in found for name in other):
+        return False
+    raise CheckpointError(
+        f"{source} does not have the weights of {choice.config}; missing, unexpected or of another shape: "
+        f"{listed(other)}"
+    )
+
+
+def _rounded(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    if dtype is None or not tensor.is_floating_point():
+        return tensor
+    out = tensor.to(dtype)
+    if tensor.isfinite().all() and not out.isfinite().all():
+        raise CheckpointError(f"{name} has numbers too large for {_dtype_name(dtype)}")
+    return out
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,194 @@
+"""The ``config.json`` of transformers' SAM 2, from a configuration of ours."""
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from sam2fast.config import ConfigError, load_config
+from sam2fast.modeling.hiera import Hiera
+from sam2fast.modeling.image_encoder import FpnNeck
+from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
+from sam2fast.modeling.sam2_base import SAM2Base
+
+VIDEO, IMAGE = "sam2_video", "sam2"  # their model types
+# Theirs and ours, for what changes results and no shape.
+SWITCHES = {
+    "sigmoid_scale_for_mem_enc": "sigmoid_scale_for_mem_enc",
+    "sigmoid_bias_for_mem_enc": "sigmoid_bias_for_mem_enc",
+    "multimask_output_in_sam": "multimask_output_in_sam",
+    "multimask_min_pt_num": "multimask_min_pt_num",
+    "multimask_max_pt_num": "multimask_max_pt_num",
+    "multimask_output_for_tracking": "multimask_output_for_tracking",
+    "max_object_pointers_in_encoder": "max_obj_ptrs_in_encoder",
+    "max_cond_frame_num": "max_cond_frames_in_attn",
+}
+# What their code does always, and ours when it is told to.
+ALWAYS = {
+    "use_mask_input_as_output_without_sam": True,
+    "directly_add_no_mem_embed": True,
+    "use_high_res_features_in_sam": True,
+    "use_multimask_token_for_obj_ptr": True,
+    "iou_prediction_use_sigmoid": True,
+    "use_obj_ptrs_in_encoder": True,
+    "only_obj_ptrs_in_the_past_for_eval": True,
+    "pred_obj_scores": True,
+    "pred_obj_scores_mlp": True,
+    "fixed_no_obj_ptr": True,
+    "use_mlp_for_obj_ptr_proj": True,
+    "memory_temporal_stride_for_eval": 1,
+    "backbone_stride": 16,
+}
+
+
+def transformers_config(config: str | Path, overrides: tuple[str, ...] = (), video: bool = True) -> dict[str, Any]:
+    """The ``config.json`` for a configuration of ours.
+
+    Args:
+        config, overrides: see :func:`sam2fast.config.load_config`.
+        video: for ``Sam2VideoModel``; otherwise for ``Sam2Model``.
+
+    Raises:
+        ConfigError: their model does not have what the configuration asks for.
+        FileNotFoundError: there is no such configuration.
+    """
+    given = OmegaConf.to_container(load_config(config, overrides).model, resolve=True)
+    assert isinstance(given, dict)
+    model = _arguments(SAM2Base, {str(name): value for name, value in given.items()})
+    encodes_time = model["proj_tpos_enc_in_obj_ptrs"]
+    asked = dict.fromkeys(("add_tpos_enc_to_obj_ptrs", "use_signed_tpos_enc_to_obj_ptrs"), encodes_time) | ALWAYS
+    if other := [f"{name}={model[name]}" for name, value in asked.items() if model[name] != value]:
+        raise ConfigError(f"transformers' model is not built like {config}, which has {', '.join(other)}")
+    vision = _vision_config(model["image_encoder"], model["image_size"])
+    dim = vision["fpn_hidden_size"]
+    kind = VIDEO if video else IMAGE
+    out = {
+        "architectures": ["Sam2VideoModel" if video else "Sam2Model"],
+        "model_type": kind,
+        "vision_config": vision,
+        "prompt_encoder_config": _prompt_encoder_config(kind, dim, model["image_size"]),
+        "mask_decoder_config": _mask_decoder_config(kind, dim),
+    }
+    return out | _video_config(model, dim) if video else out
+
+
+def _vision_config(encoder: Mapping[str, Any], size: int) -> dict[str, Any]:
+    trunk, neck = _arguments(Hiera, encoder["trunk"]), _arguments(FpnNeck, encoder["neck"])
+    stages = range(len(trunk["stages"]))
+    backbone = {
+        "model_type": "sam2_hiera_det_model",
+        "hidden_size": trunk["embed_dim"],
+        "num_attention_heads": trunk["num_heads"],
+        "num_channels": 3,
+        "image_size": [size, size],
+        "patch_kernel_size": [7, 7],
+        "patch_stride": [4, 4],
+        "patch_padding": [3, 3],
+        "query_stride": list(trunk["q_stride"]),
+        "window_positional_embedding_background_size": list(trunk["window_pos_embed_bkg_spatial_size"]),
+        "num_query_pool_stages": trunk["q_pool"],
+        "blocks_per_stage": list(trunk["stages"]),
+        "embed_dim_per_stage": [int(trunk["embed_dim"] * trunk["dim_mul"] ** i) for i in stages],
+        "num_attention_heads_per_stage": [int(trunk["num_heads"] * trunk["head_mul"] ** i) for i in stages],
+        "window_size_per_stage": list(trunk["window_spec"]),
+        "global_attention_blocks": list(trunk["global_att_blocks"] or ()),
+        "mlp_ratio": 4.0,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
+    }
+    return {
+        "model_type": "sam2_vision_model",
+        "backbone_config": backbone,
+        "backbone_channel_list": list(neck["backbone_channel_list"]),
+        "backbone_feature_sizes": [[size // stride] * 2 for stride in (4, 8, 16)],
+        "fpn_hidden_size": neck["d_model"],
+        "fpn_kernel_size": neck["kernel_size"],
+        "fpn_stride": neck["stride"],
+        "fpn_padding": neck["padding"],
+        "fpn_top_down_levels": list(neck["fpn_top_down_levels"]),
+        "num_feature_levels": 3,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
+    }
+
+
+def _prompt_encoder_config(kind: str, dim: int, size: int) -> dict[str, Any]:
+    return {
+        "model_type": f"{kind}_prompt_encoder",
+        "hidden_size": dim,
+        "image_size": size,
+        "patch_size": 16,
+        "mask_input_channels": 16,
+        "num_point_embeddings": 4,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
+        "scale": 1,
+    }
+
+
+def _mask_decoder_config(kind: str, dim: int) -> dict[str, Any]:
+    return {
+        "model_type": f"{kind}_mask_decoder",
+        "hidden_size": dim,
+        "hidden_act": "gelu",
+        "mlp_dim": 2048,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 8,
+        "attention_downsample_rate": 2,
+        "num_multimask_outputs": 3,
+        "iou_head_depth": 3,
+        "iou_head_hidden_dim": 256,
+        # Postprocessing, which the builders here switch on as well.
+        "dynamic_multimask_via_stability": True,
+        "dynamic_multimask_stability_delta": 0.05,
+        "dynamic_multimask_stability_thresh": 0.98,
+    }
+
+
+def _video_config(model: Mapping[str, Any], dim: int) -> dict[str, Any]:
+    layer = model["memory_attention"]["layer"]
+    attention = layer["cross_attention"]
+    encoder = _arguments(MemoryEncoder, model["memory_encoder"])
+    downsampler = _arguments(MaskDownSampler, encoder["mask_downsampler"])
+    fuser = _arguments(Fuser, encoder["fuser"])
+    block = _arguments(CXBlock, fuser["layer"])
+    return {
+        "image_size": model["image_size"],
+        "num_maskmem": model["num_maskmem"],
+        **{theirs: model[ours] for theirs, ours in SWITCHES.items()},
+        "enable_occlusion_spatial_embedding": model["no_obj_embed_spatial"],
+        "enable_temporal_pos_encoding_for_object_pointers": model["proj_tpos_enc_in_obj_ptrs"],
+        "memory_attention_hidden_size": dim,
+        "memory_attention_num_layers": model["memory_attention"]["num_layers"],
+        "memory_attention_num_attention_heads": attention["num_heads"],
+        "memory_attention_downsample_rate": attention["downsample_rate"],
+        "memory_attention_feed_forward_hidden_size": layer["dim_feedforward"],
+        "memory_attention_feed_forward_hidden_act": layer["activation"],
+        "memory_attention_dropout": layer["dropout"],
+        "memory_attention_rope_feat_sizes": [model["image_size"] // 16] * 2,
+        "memory_attention_rope_dropout": attention["dropout"],
+        "rope_parameters": {"rope_theta": attention["rope_theta"], "rope_type": "axial"},
+        "memory_encoder_hidden_size": encoder["in_dim"],
+        "memory_encoder_output_channels": encoder["out_dim"],
+        "mask_downsampler_embed_dim": downsampler["embed_dim"],
+        "mask_downsampler_kernel_size": downsampler["kernel_size"],
+        "mask_downsampler_stride": downsampler["stride"],
+        "mask_downsampler_padding": downsampler["padding"],
+        "mask_downsampler_total_stride": downsampler["total_stride"],
+        "mask_downsampler_hidden_act": "gelu",
+        "memory_fuser_num_layers": fuser["num_layers"],
+        "memory_fuser_embed_dim": block["dim"],
+        "memory_fuser_intermediate_dim": 4 * block["dim"],
+        "memory_fuser_kernel_size": block["kernel_size"],
+        "memory_fuser_padding": block["padding"],
+        "memory_fuser_layer_scale_init_value": block["layer_scale_init_value"],
+        "memory_fuser_hidden_act": "gelu",
+    }
+
+
+def _arguments(cls: type, node: Mapping[str, Any]) -> dict[str, Any]:
+    """What a class of ours is built with: the configuration's values, and its own defaults for the rest."""
+    parameters = inspect.signature(cls).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty} | dict(node)

@@ -1,0 +1,194 @@
+"""The names of Hugging Face transformers' SAM 2, and back: pure functions on named tensors.
+
+What differs besides names: the four point embeddings, tables of one row here, are one table of four rows there; and the
+matrix of the position encoding is held twice there. No tensor is transposed. Weights of SAM 2.0 lack the same two
+modules in both layouts.
+
+Source: ``Sam2VideoModel`` and ``Sam2Model`` of transformers; both have the same names, the latter those for images.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from sam2fast.checkpoints.errors import CheckpointError, listed
+
+
+def _attention(official: str, theirs: str) -> list[tuple[str, str]]:
+    projections = [(f"{official}.{x}_proj", f"{theirs}.{x}_proj") for x in "qkv"]
+    return [*projections, (f"{official}.out_proj", f"{theirs}.o_proj")]
+
+
+def _mlp(official: str, theirs: str) -> list[tuple[str, str]]:
+    """Three layers: the first and the last have names of their own there."""
+    parts = ("proj_in", "layers.0", "proj_out")
+    return [(f"{official}.layers.{i}", f"{theirs}.{part}") for i, part in enumerate(parts)]
+
+
+_TRUNK, _TRUNK_THERE = "image_encoder.trunk", "vision_encoder.backbone"
+_BLOCK, _BLOCK_THERE = f"{_TRUNK}.blocks.#", f"{_TRUNK_THERE}.blocks.#"
+_PROMPTS, _PROMPTS_THERE = "sam_prompt_encoder", "prompt_encoder"
+_DECODER, _DECODER_THERE = "sam_mask_decoder", "mask_decoder"
+_TWO_WAY, _TWO_WAY_THERE = f"{_DECODER}.transformer", f"{_DECODER_THERE}.transformer"
+_DOWNSAMPLER, _DOWNSAMPLER_THERE = "memory_encoder.mask_downsampler", "memory_encoder.mask_downsampler"
+_FUSER, _FUSER_THERE = "memory_encoder.fuser.layers.#", "memory_encoder.memory_fuser.layers.#"
+
+# (official module or parameter, theirs); # is a number, the same in both. `.weight` and `.bias` follow where there are.
+MODULES: tuple[tuple[str, str], ...] = (
+    ("maskmem_tpos_enc", "memory_temporal_positional_encoding"),
+    ("no_mem_embed", "no_memory_embedding"),
+    ("no_mem_pos_enc", "no_memory_positional_encoding"),
+    ("no_obj_ptr", "no_object_pointer"),
+    ("no_obj_embed_spatial", "occlusion_spatial_embedding_parameter"),
+    ("mask_downsample", "mask_downsample"),
+    ("obj_ptr_tpos_proj", "temporal_positional_encoding_projection_layer"),
+    *_mlp("obj_ptr_proj", "object_pointer_proj"),
+    (f"{_TRUNK}.pos_embed", f"{_TRUNK_THERE}.pos_embed"),
+    (f"{_TRUNK}.pos_embed_window", f"{_TRUNK_THERE}.pos_embed_window"),
+    (f"{_TRUNK}.patch_embed.proj", f"{_TRUNK_THERE}.patch_embed.projection"),
+    (f"{_BLOCK}.norm1", f"{_BLOCK_THERE}.layer_norm1"),
+    (f"{_BLOCK}.norm2", f"{_BLOCK_THERE}.layer_norm2"),
+    (f"{_BLOCK}.attn.qkv", f"{_BLOCK_THERE}.attn.qkv"),
+    (f"{_BLOCK}.attn.proj", f"{_BLOCK_THERE}.attn.proj"),
+    (f"{_BLOCK}.mlp.layers.0", f"{_BLOCK_THERE}.mlp.proj_in"),
+    (f"{_BLOCK}.mlp.layers.1", f"{_BLOCK_THERE}.mlp.proj_out"),
+    (f"{_BLOCK}.proj", f"{_BLOCK_THERE}.proj"),
+    ("image_encoder.neck.convs.#.conv", "vision_encoder.neck.convs.#"),
+    (f"{_PROMPTS}.not_a_point_embed", f"{_PROMPTS_THERE}.not_a_point_embed"),
+    (f"{_PROMPTS}.no_mask_embed", f"{_PROMPTS_THERE}.no_mask_embed"),
+    (f"{_PROMPTS}.mask_downscaling.0", f"{_PROMPTS_THERE}.mask_embed.conv1"),
+    (f"{_PROMPTS}.mask_downscaling.1", f"{_PROMPTS_THERE}.mask_embed.layer_norm1"),
+    (f"{_PROMPTS}.mask_downscaling.3", f"{_PROMPTS_THERE}.mask_embed.conv2"),
+    (f"{_PROMPTS}.mask_downscaling.4", f"{_PROMPTS_THERE}.mask_embed.layer_norm2"),
+    (f"{_PROMPTS}.mask_downscaling.6", f"{_PROMPTS_THERE}.mask_embed.conv3"),
+    (f"{_DECODER}.iou_token", f"{_DECODER_THERE}.iou_token"),
+    (f"{_DECODER}.mask_tokens", f"{_DECODER_THERE}.mask_tokens"),
+    (f"{_DECODER}.obj_score_token", f"{_DECODER_THERE}.obj_score_token"),
+    *_attention(f"{_TWO_WAY}.layers.#.self_attn", f"{_TWO_WAY_THERE}.layers.#.self_attn"),
+    *_attention(
+        f"{_TWO_WAY}.layers.#.cross_attn_token_to_image", f"{_TWO_WAY_THERE}.layers.#.cross_attn_token_to_image"
+    ),
+    *_attention(
+        f"{_TWO_WAY}.layers.#.cross_attn_image_to_token", f"{_TWO_WAY_THERE}.layers.#.cross_attn_image_to_token"
+    ),
+    *((f"{_TWO_WAY}.layers.#.norm{i}", f"{_TWO_WAY_THERE}.layers.#.layer_norm{i}") for i in (1, 2, 3, 4)),
+    (f"{_TWO_WAY}.layers.#.mlp.layers.0", f"{_TWO_WAY_THERE}.layers.#.mlp.proj_in"),
+    (f"{_TWO_WAY}.layers.#.mlp.layers.1", f"{_TWO_WAY_THERE}.layers.#.mlp.proj_out"),
+    *_attention(f"{_TWO_WAY}.final_attn_token_to_image", f"{_TWO_WAY_THERE}.final_attn_token_to_image"),
+    (f"{_TWO_WAY}.norm_final_attn", f"{_TWO_WAY_THERE}.layer_norm_final_attn"),
+    (f"{_DECODER}.output_upscaling.0", f"{_DECODER_THERE}.upscale_conv1"),
+    (f"{_DECODER}.output_upscaling.1", f"{_DECODER_THERE}.upscale_layer_norm"),
+    (f"{_DECODER}.output_upscaling.3", f"{_DECODER_THERE}.upscale_conv2"),
+    (f"{_DECODER}.conv_s0", f"{_DECODER_THERE}.conv_s0"),
+    (f"{_DECODER}.conv_s1", f"{_DECODER_THERE}.conv_s1"),
+    *_mlp(f"{_DECODER}.output_hypernetworks_mlps.#", f"{_DECODER_THERE}.output_hypernetworks_mlps.#"),
+    *_mlp(f"{_DECODER}.iou_prediction_head", f"{_DECODER_THERE}.iou_prediction_head"),
+    *_mlp(f"{_DECODER}.pred_obj_score_head", f"{_DECODER_THERE}.pred_obj_score_head"),
+    *_attention("memory_attention.layers.#.self_attn", "memory_attention.layers.#.self_attn"),
+    *_attention("memory_attention.layers.#.cross_attn_image", "memory_attention.layers.#.cross_attn_image"),
+    ("memory_attention.layers.#.linear1", "memory_attention.layers.#.linear1"),
+    ("memory_attention.layers.#.linear2", "memory_attention.layers.#.linear2"),
+    *((f"memory_attention.layers.#.norm{i}", f"memory_attention.layers.#.layer_norm{i}") for i in (1, 2, 3)),
+    ("memory_attention.norm", "memory_attention.layer_norm"),
+    # Convolution, norm and activation in turn; the activation is a module of the sequence here.
+    *((f"{_DOWNSAMPLER}.encoder.{3 * i}", f"{_DOWNSAMPLER_THERE}.layers.{i}.conv") for i in range(4)),
+    *((f"{_DOWNSAMPLER}.encoder.{3 * i + 1}", f"{_DOWNSAMPLER_THERE}.layers.{i}.layer_norm") for i in range(4)),
+    (f"{_DOWNSAMPLER}.encoder.12", f"{_DOWNSAMPLER_THERE}.final_conv"),
+    ("memory_encoder.pix_feat_proj", "memory_encoder.feature_projection"),
+    (f"{_FUSER}.gamma", f"{_FUSER_THERE}.scale"),
+    (f"{_FUSER}.dwconv", f"{_FUSER_THERE}.depthwise_conv"),
+    (f"{_FUSER}.norm", f"{_FUSER_THERE}.layer_norm"),
+    (f"{_FUSER}.pwconv1", f"{_FUSER_THERE}.pointwise_conv1"),
+    (f"{_FUSER}.pwconv2", f"{_FUSER_THERE}.pointwise_conv2"),
+    ("memory_encoder.out_proj", "memory_encoder.projection"),
+)
+POINTS = tuple(f"{_PROMPTS}.point_embeddings.{label}.weight" for label in range(4))
+POINTS_THERE = f"{_PROMPTS_THERE}.point_embed.weight"
+POSITIONS = f"{_PROMPTS}.pe_layer.positional_encoding_gaussian_matrix"
+POSITIONS_THERE = (
+    f"{_PROMPTS_THERE}.shared_embedding.positional_embedding",
+    "shared_image_embedding.positional_embedding",
+)
+# No official name begins like this. (SAM 1's begin like the second and third, but have an image encoder.)
+MARKS = ("vision_encoder.", f"{_PROMPTS_THERE}.", f"{_DECODER_THERE}.", "shared_image_embedding.")
+OFFICIAL_MARKS = ("image_encoder.", f"{_PROMPTS}.", f"{_DECODER}.")
+
+
+def is_transformers(names: Collection[str]) -> bool:
+    """Whether these are names of transformers rather than official ones."""
+    return any(name.startswith(MARKS) for name in names) and not any(name.startswith(OFFICIAL_MARKS) for name in names)
+
+
+def to_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Official weights under the names of transformers.
+
+    Args:
+        weights: of a whole model, or those for images; any dtypes.
+
+    Raises:
+        CheckpointError: names that have no counterpart there.
+    """
+    merged = (*POINTS, POSITIONS)
+    names = {name: _renamed(name, back=False) for name in weights if name not in merged}
+    if unknown := [name for name, theirs in names.items() if theirs is None]:
+        raise CheckpointError(f"{len(unknown)} names have no counterpart in transformers: {listed(unknown)}")
+    if absent := [name for name in merged if name not in weights]:
+        raise CheckpointError(f"{len(absent)} weights that transformers needs are missing: {listed(absent)}")
+    out = {theirs: weights[name] for name, theirs in names.items() if theirs is not None}
+    out[POINTS_THERE] = torch.cat([weights[name] for name in POINTS])
+    # Each a tensor of its own: safetensors refuses two names for the same memory.
+    out.update({theirs: weights[POSITIONS].clone() for theirs in POSITIONS_THERE})
+    return out
+
+
+def to_official(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of transformers under the official names; the inverse of :func:`to_transformers`.
+
+    Names that have no official counterpart stay as they are, so that what reads the result can name them.
+
+    Raises:
+        CheckpointError: the two matrices of the position encoding differ, the table of point embeddings has not four
+            rows, or two tensors would get the same name.
+    """
+    tables = [tensors[theirs] for theirs in POSITIONS_THERE if theirs in tensors]
+    if len(tables) == 2 and not torch.equal(*tables):
+        raise CheckpointError(
+            f"{POSITIONS_THERE[0]} and {POSITIONS_THERE[1]} differ; SAM 2 has one matrix for points and pictures"
+        )
+    out: dict[str, Tensor] = {}
+    for theirs, name in official_names(tensors).items():
+        if name in out and name != POSITIONS:
+            raise CheckpointError(f"the checkpoint has {name} under two names, one of them {theirs}")
+        out[name] = tensors[theirs]
+    if POINTS_THERE in out:
+        rows = out.pop(POINTS_THERE)
+        if rows.ndim != 2 or len(rows) != len(POINTS):
+            raise CheckpointError(f"{POINTS_THERE} has the shape {tuple(rows.shape)}; expected four rows")
+        out.update({name: rows[i : i + 1].clone() for i, name in enumerate(POINTS)})
+    return out
+
+
+def official_names(names: Iterable[str]) -> dict[str, str]:
+    """The official name of each name of transformers; the same where there is none, or, as for points, several."""
+    there = {name: _renamed(name, back=True) or name for name in names}
+    return there | {name: POSITIONS for name in POSITIONS_THERE if name in there}
+
+
+def _renamed(name: str, back: bool) -> str | None:
+    """The name in transformers of an official parameter, or ``back``; None where there is none."""
+    module, dot, kind = name.rpartition(".")
+    if kind not in ("weight", "bias"):
+        module, dot, kind = name, "", ""
+    for pattern, replacement in _patterns(back):
+        if found := pattern.fullmatch(module):
+            return found.expand(replacement) + dot + kind
+    return None
+
+
+@cache
+def _patterns(back: bool) -> list[tuple[re.Pattern[str], str]]:
+    pairs = ((theirs, official) if back else (official, theirs) for official, theirs in MODULES)
+    return [(re.compile(re.escape(a).replace(r"\#", r"(\d+)")), b.replace("#", r"\1")) for a, b in pairs]

@@ -1,0 +1,241 @@
+"""``sam2fast convert`` and what it calls: every layout to every other, whole or not at all."""
+
+import hashlib
+import json
+import os
+import stat
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors import safe_open
+
+from sam2fast import nano
+from sam2fast.build_sam import build_sam2_hf
+from sam2fast.checkpoints import CheckpointError, read_checkpoint, writing
+from sam2fast.checkpoints.converting import convert_checkpoint
+from sam2fast.checkpoints.loading import is_video_only
+from sam2fast.cli import main
+
+TARGETS = {"official": "out/x.pt", "safetensors": "out/x.safetensors", "transformers": "out/x"}
+
+
+@pytest.fixture
+def convert(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        result = CliRunner().invoke(main, ["convert", *map(str, arguments)], prog_name="sam2fast")
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("official", "transformers"),
+        ("transformers", "safetensors"),
+        ("safetensors", "official"),
+        ("official", "official"),
+    ],
+)
+def test_from_layout_to_layout(convert, nano_file, nano_weights, tmp_path, first, second):
+    assert convert(nano_file, TARGETS[first]).exit_code == 0
+    target = TARGETS[second].replace("out", "there")
+    result = convert(TARGETS[first], target)
+    assert result.exit_code == 0, result.stderr
+    back = read_checkpoint(target)
+    assert back.keys() == nano_weights.keys()
+    assert all(torch.equal(back[name], nano_weights[name]) for name in back)
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert lines["layout"] == second and lines["fits"] == nano.CONFIG
+    assert lines["weights"] == f"421 tensors, {sum(x.numel() for x in nano_weights.values())} parameters, float32"
+    for line in result.stdout.splitlines()[4:]:
+        _, digest, file = line.split()
+        assert hashlib.sha256((tmp_path / file).read_bytes()).hexdigest() == digest
+    assert len(files(tmp_path / "there")) == (2 if second == "transformers" else 1)
+
+
+def test_the_official_layout(convert, nano_file, nano_weights):
+    convert(nano_file, "x.pt")
+    content = torch.load("x.pt", weights_only=True)
+    assert content.keys() == {"model"} and content["model"].keys() == nano_weights.keys()
+
+
+def test_the_folder_is_for_transformers(convert, nano_file, tmp_path):
+    convert(nano_file, "x", "--dtype", "bfloat16")
+    with safe_open("x/model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+        names = set(file.keys())
+    assert "prompt_encoder.point_embed.weight" in names and "no_mem_embed" not in names
+    config = json.loads((tmp_path / "x/config.json").read_text())
+    assert config["dtype"] == "bfloat16" and config["image_size"] == 256
+    assert stat.S_IMODE(os.stat("x/model.safetensors").st_mode) == stat.S_IMODE(os.stat("x/config.json").st_mode)
+    assert build_sam2_hf(tmp_path / "x", device="cpu").image_size == 256
+
+
+def test_dtypes(convert, nano_file, nano_weights):
+    assert (
+        "421 tensors, 5027874 parameters, float16" in convert(nano_file, "x.safetensors", "--dtype", "float16").stdout
+    )
+    half = read_checkpoint("x.safetensors")
+    assert all(torch.equal(half[name], x.half()) for name, x in nano_weights.items())
+    # A folder has one dtype, and the package's file has two.
+    assert "parameters, float16, float32" in convert(nano.WEIGHTS, "y.pt").stdout
+    assert "parameters, float32\n" in convert(nano.WEIGHTS, "y").stdout
+
+
+def test_numbers_too_large(convert, nano_weights, tmp_path):
+    torch.save(nano_weights | {"no_obj_ptr": torch.full((1, 128), 1e5)}, tmp_path / "large.pt")
+    result = convert("large.pt", "x.pt", "--dtype", "float16")
+    assert result.exit_code == 1 and "no_obj_ptr has numbers too large for float16" in result.stderr
+    assert files(tmp_path) == ["large.pt"]
+
+
+def test_weights_for_images(convert, nano_weights, tmp_path):
+    image = {name: x for name, x in nano_weights.items() if not is_video_only(name) or "pred_obj_score" in name}
+    torch.save(image, tmp_path / "image.pt")
+    assert convert("image.pt", "x").exit_code == 0
+    config = json.loads((tmp_path / "x/config.json").read_text())
+    assert config["model_type"] == "sam2" and config["architectures"] == ["Sam2Model"]
+    assert read_checkpoint(tmp_path / "x").keys() == image.keys()
+    torch.save({name: x for name, x in image.items() if "pred_obj_score" not in name}, tmp_path / "image.pt")
+    result = convert("image.pt", "y")
+    assert result.exit_code == 1 and "no weights sam_mask_decoder.pred_obj_score_head.*" in result.stderr
+    assert convert("image.pt", "y.safetensors").exit_code == 0
+
+
+def test_prefix_and_model(convert, nano_weights, tmp_path):
+    torch.save({"module." + name: x for name, x in nano_weights.items()}, tmp_path / "wrapped.pt")
+    (tmp_path / "small.yaml").write_text(
+        (nano.WEIGHTS.parents[1] / nano.CONFIG).read_text().replace("image_size: 256", "image_size: 192")
+    )
+    result = convert("wrapped.pt", "x", "--prefix", "module.", "--model", "small.yaml")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads((tmp_path / "x/config.json").read_text())["image_size"] == 192
+    model = build_sam2_hf(tmp_path / "x", device="cpu")
+    assert model.image_size == 192
+    assert "with     ++model.image_size=192" in convert("x", "y.pt").stdout  # which is lost there
+
+
+def test_other_heads(convert, nano_weights, tmp_path):
+    torch.save(nano_weights | {"head.weight": torch.ones(2)}, tmp_path / "x.pt")
+    result = convert("x.pt", "y")
+    assert result.exit_code == 1 and "unexpected or of another shape: head.weight" in result.stderr
+    torch.save({"head.weight": torch.ones(2)}, tmp_path / "x.pt")
+    assert "fits neither nano nor an official model" in convert("x.pt", "y").stderr
+    assert "fits     no configuration" in convert("x.pt", "y.safetensors").stdout
+    assert files(tmp_path) == ["x.pt", "y.safetensors"]
+
+
+@pytest.mark.parametrize("target", TARGETS.values())
+def test_nothing_is_overwritten_without_force(convert, nano_file, nano_weights, tmp_path, target):
+    convert(nano_file, target, "--dtype", "bfloat16")
+    before = {file: (tmp_path / file).read_bytes() for file in files(tmp_path)}
+    result = convert(nano_file, target)
+    assert result.exit_code == 1 and "already there" in result.stderr
+    assert {file: (tmp_path / file).read_bytes() for file in files(tmp_path)} == before
+    assert convert(nano_file, target, "--force").exit_code == 0
+    assert torch.equal(read_checkpoint(target)["no_mem_embed"], nano_weights["no_mem_embed"])
+    assert files(tmp_path) == list(before)
+
+
+@pytest.mark.parametrize("target", TARGETS.values())
+def test_in_place(convert, nano_file, nano_weights, target):
+    convert(nano_file, target)
+    assert convert(target, target, "--force", "--dtype", "float16").exit_code == 0
+    found = read_checkpoint(target)
+    assert all(torch.equal(found[name], x.half()) for name, x in nano_weights.items())
+
+
+def test_a_folder_with_other_things_is_not_replaced(convert, nano_file, tmp_path):
+    convert(nano_file, "x")
+    (tmp_path / "x/notes.txt").write_text("mine")
+    result = convert(nano_file, "x", "--force")
+    assert result.exit_code == 1 and "other things in it, such as notes.txt" in result.stderr
+    (tmp_path / "f").write_text("a file")
+    result = convert(nano_file, "f", "--force")
+    assert result.exit_code == 1 and "f is a file, and is not replaced" in result.stderr
+    assert (tmp_path / "f").read_text() == "a file" and len(files(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("layout", TARGETS)
+def test_what_does_not_read_back_is_not_kept(nano_file, tmp_path, monkeypatch, layout):
+    """Of what was there, everything; of the new one, nothing."""
+    target = tmp_path / TARGETS[layout]
+    convert_checkpoint(nano_file, target, layout, dtype=torch.bfloat16)
+    before = {file: (tmp_path / file).read_bytes() for file in files(tmp_path)}
+
+    def damaged(path):
+        weights = read_checkpoint(path)
+        weights["no_mem_embed"] = weights["no_mem_embed"] + 1
+        return weights
+
+    monkeypatch.setattr(writing, "read_checkpoint", damaged)
+    with pytest.raises(CheckpointError, match="no_mem_embed is another"):
+        convert_checkpoint(nano_file, target, layout, force=True)
+    assert {file: (tmp_path / file).read_bytes() for file in files(tmp_path)} == before
+    assert len(list((tmp_path / "out").iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(nano_file, tmp_path, monkeypatch):
+    convert_checkpoint(nano_file, tmp_path / "x", "transformers", dtype=torch.bfloat16)
+    before = {file: (tmp_path / file).read_bytes() for file in files(tmp_path)}
+    rename = os.rename
+
+    def refuse(source, target):
+        if ".part." in str(source):
+            raise OSError("no space")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError, match="no space"):
+        convert_checkpoint(nano_file, tmp_path / "x", "transformers", force=True)
+    assert {file: (tmp_path / file).read_bytes() for file in files(tmp_path)} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("nowhere.pt", "x.pt"), 3, "no checkpoint 'nowhere.pt'"),
+        (("in.pt", "x.pt", "--to", "transformers"), 2, "is a folder, got the name of a file"),
+        (("in.pt", "x.bin", "--to", "official"), 2, "must be named *.pt"),
+        (("in.pt", "x", "--to", "safetensors"), 2, "must be named *.safetensors"),
+        (("in.pt", "x.pt"), 1, "truncated, damaged"),
+        (("in.pt", "x.pt", "--model", "nothing.yaml"), 1, "truncated, damaged"),
+        ((".", "x.pt"), 1, "truncated, damaged"),
+    ],
+)
+def test_errors_are_one_line(convert, tmp_path, arguments, code, message):
+    (tmp_path / "in.pt").write_bytes(b"PK\x03\x04")
+    result = convert(*arguments)
+    assert result.exit_code == code and message in result.stderr
+    assert code == 2 or len(result.stderr.splitlines()) == 1
+    assert files(tmp_path) == ["in.pt"]
+
+
+def test_the_command_takes_a_folder(tmp_path, nano_file, nano_weights):
+    from sam2fast.cli.errors import UserError
+    from sam2fast.cli.model_choice import choose_model
+
+    convert_checkpoint(nano_file, tmp_path / "x", "transformers")
+    assert choose_model(None, tmp_path / "x") == (nano.CONFIG, tmp_path / "x/model.safetensors")
+    config = json.loads((tmp_path / "x/config.json").read_text())
+    (tmp_path / "x/config.json").write_text(json.dumps(config | {"max_cond_frame_num": 4}))
+    with pytest.raises(UserError, match=r"max_cond_frames_in_attn=4, .* with --model FILE.yaml"):
+        choose_model(None, tmp_path / "x")
+    assert choose_model("nano", tmp_path / "x").config == nano.CONFIG
+    (tmp_path / "x/config.json").write_text(json.dumps(config | {"num_maskmem": 4}))
+    with pytest.raises(UserError, match="num_maskmem is 4 instead of 7.* with --model FILE.yaml"):
+        choose_model(None, tmp_path / "x")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no checkpoint") as error:
+        choose_model(None, tmp_path / "empty")
+    assert error.value.exit_code == 3

@@ -1,0 +1,141 @@
+"""config.json of transformers: what is written, and what of one that was found is obeyed or refused."""
+
+import json
+
+import pytest
+from checkpoint_files import OFFICIAL
+
+from sam2fast import nano
+from sam2fast.checkpoints import CheckpointError, NoConfigError
+from sam2fast.checkpoints.transformers_config import transformers_config
+from sam2fast.checkpoints.transformers_overrides import overrides_from
+from sam2fast.config import ConfigError
+
+TINY, BASE, TINY_2 = "configs/sam2.1/sam2.1_hiera_t.yaml", "configs/sam2.1/sam2.1_hiera_b+.yaml", "sam2_hiera_t"
+
+
+def with_values(config: dict, **values) -> dict:
+    """A copy with some values changed, by dotted names with __ for the dots; ``...`` removes one."""
+    out = json.loads(json.dumps(config))
+    for name, value in values.items():
+        *above, last = name.split("__")
+        node = out
+        for key in above:
+            node = node[key]
+        if value is ...:
+            del node[last]
+        else:
+            node[last] = value
+    return out
+
+
+@pytest.fixture
+def overrides(tmp_path):
+    def of(content, config: str) -> tuple[str, ...]:
+        file = tmp_path / "config.json"
+        file.write_text(content if isinstance(content, str) else json.dumps(content))
+        return overrides_from(file, config)
+
+    return of
+
+
+def test_the_large_model():
+    config = transformers_config("sam2_hiera_l")
+    assert config["model_type"] == "sam2_video" and config["architectures"] == ["Sam2VideoModel"]
+    backbone = config["vision_config"]["backbone_config"]
+    assert backbone["blocks_per_stage"] == [2, 6, 36, 4]
+    assert backbone["embed_dim_per_stage"] == [144, 288, 576, 1152]
+    assert backbone["num_attention_heads_per_stage"] == [2, 4, 8, 16]
+    assert backbone["window_size_per_stage"] == [8, 4, 16, 8]
+    assert backbone["global_attention_blocks"] == [23, 33, 43]
+    assert config["vision_config"]["backbone_channel_list"] == [1152, 576, 288, 144]
+    assert config["enable_occlusion_spatial_embedding"] is False
+    assert config["enable_temporal_pos_encoding_for_object_pointers"] is False
+
+
+def test_for_images():
+    config = transformers_config(TINY, video=False)
+    assert config["model_type"] == "sam2" and config["prompt_encoder_config"]["model_type"] == "sam2_prompt_encoder"
+    assert "num_maskmem" not in config
+
+
+@pytest.mark.parametrize("video", [True, False], ids=["video", "images"])
+@pytest.mark.parametrize("config", [*OFFICIAL, nano.CONFIG])
+def test_what_is_written_needs_no_override(config, video, overrides):
+    assert overrides(transformers_config(config, video=video), config) == ()
+
+
+def test_what_is_left_out_is_as_in_tiny(overrides):
+    assert overrides({"model_type": "sam2_video"}, TINY) == ()
+    assert overrides({"model_type": "sam2", "vision_config": None}, TINY) == ()
+    with pytest.raises(NoConfigError, match=r"embed_dim_per_stage is \[96, 192, 384, 768\] instead of \[112, 224"):
+        overrides({"model_type": "sam2_video"}, BASE)
+    with pytest.raises(NoConfigError, match="enable_occlusion_spatial_embedding is True instead of False"):
+        overrides({"model_type": "sam2_video"}, TINY_2)
+
+
+def test_the_size_of_pictures_is_obeyed(overrides):
+    config = transformers_config(TINY, ("++model.image_size=512",))
+    assert config["memory_attention_rope_feat_sizes"] == [32, 32]
+    assert config["vision_config"]["backbone_feature_sizes"] == [[128, 128], [64, 64], [32, 32]]
+    assert overrides(config, TINY) == ("++model.image_size=512",)
+    # What follows from it is often left as it was.
+    assert overrides(with_values(config, memory_attention_rope_feat_sizes=[64, 64]), TINY) == (
+        "++model.image_size=512",
+    )
+    # One number is a square.
+    assert overrides(with_values(config, vision_config__backbone_config__image_size=512), TINY)
+    with pytest.raises(NoConfigError, match="several sizes"):
+        overrides(with_values(config, prompt_encoder_config__image_size=1024), TINY)
+    tall = dict.fromkeys(
+        ("vision_config__backbone_config__image_size", "prompt_encoder_config__image_size"), [512, 256]
+    )
+    with pytest.raises(NoConfigError, match=r"size \[512, 256\], and only squares"):
+        overrides(with_values(config, **tall, image_size=[512, 256]), TINY)
+
+
+def test_switches_are_obeyed(overrides):
+    changed = with_values(
+        transformers_config(TINY),
+        max_cond_frame_num=4,
+        multimask_output_for_tracking=False,
+        sigmoid_scale_for_mem_enc=10.5,
+        memory_attention_dropout=0.3,
+        something_newer=1,
+    )
+    assert set(overrides(changed, TINY)) == {
+        "++model.max_cond_frames_in_attn=4",
+        "++model.multimask_output_for_tracking=false",
+        "++model.sigmoid_scale_for_mem_enc=10.5",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vision_config__backbone_config__window_size_per_stage": [8, 4, 16, 8]}, "window_size_per_stage is"),
+        ({"vision_config__backbone_config__global_attention_blocks": [5, 7]}, r"\[5, 7\] instead of \[5, 7, 9\]"),
+        ({"memory_attention_num_attention_heads": 2}, "memory_attention_num_attention_heads is 2 instead of 1"),
+        ({"enable_occlusion_spatial_embedding": False}, "enable_occlusion_spatial_embedding is False instead of True"),
+        ({"rope_parameters__rope_theta": 500.0}, "rope_theta is 500.0 instead of 10000.0"),
+        ({"mask_decoder_config__hidden_act": "relu"}, "mask_decoder_config.hidden_act is relu"),
+        ({"max_cond_frame_num": "4"}, "max_cond_frame_num = '4', expected a number"),
+        ({"model_type": "edgetam_video"}, "model type 'edgetam_video'"),
+        ({"model_type": ...}, "model type None"),
+    ],
+    ids=str,
+)
+def test_another_model_is_refused(change, message, overrides):
+    with pytest.raises(NoConfigError, match=message):
+        overrides(with_values(transformers_config(TINY), **change), TINY)
+
+
+@pytest.mark.parametrize(("content", "message"), [("{", "no JSON"), ("[1]", "expected a mapping")])
+def test_what_is_no_configuration(content, message, overrides):
+    with pytest.raises(CheckpointError, match=message):
+        overrides(content, TINY)
+
+
+def test_what_transformers_does_not_have():
+    with pytest.raises(ConfigError, match="use_high_res_features_in_sam=False"):
+        transformers_config(TINY, ("++model.use_high_res_features_in_sam=false",))
