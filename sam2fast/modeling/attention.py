@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -66,8 +66,13 @@ class Attention(nn.Module):
 class RoPEAttention(Attention):
     """Attention over a square map with axial rotary positions; keys may be several such maps in a row.
 
+    Attributes:
+        watch: is shown what :meth:`attend` hands to :func:`memory_attention`, before it does.
+
     Source: ``sam2.modeling.sam.transformer.RoPEAttention``.
     """
+
+    watch: Callable[..., None] | None = None
 
     def __init__(
         self,
@@ -81,7 +86,7 @@ class RoPEAttention(Attention):
         self.rope_theta = rope_theta
         self.rope_k_repeat = rope_k_repeat
         self.feat_sizes = (feat_sizes[0], feat_sizes[1])  # width, height
-        self._tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+        self._tables: dict[tuple[int, torch.device, bool], tuple[Tensor, Tensor]] = {}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
         """As :meth:`Attention.forward`; the last ``num_k_exclude_rope`` keys have no position.
@@ -102,21 +107,35 @@ class RoPEAttention(Attention):
 
         The values' projection comes after the weighted sum instead of before it; see :func:`memory_attention`.
         """
-        cos, sin = self._rope(x.shape[1], x.device)
+        whole = memory.pages.shape[1] == x.shape[1]
+        cos, sin = (self._rope if whole else self._rope_with_means)(x.shape[1], x.device)
         query = self._split_heads(self.q_proj(x))
         weights = (self.k_proj.weight, self.k_proj.bias, self.v_proj.weight, self.v_proj.bias)
+        if self.watch is not None:
+            self.watch(query, memory, *weights, cos, sin)
         return self.out_proj(memory_attention(query, memory, *weights, cos, sin))
 
     def _rope(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        return self._table(positions, device)
+
+    def _rope_with_means(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The same, and after it that of the centres of 2x2 positions each: ``(5 / 4 positions, d / 2)``."""
+        return self._table(positions, device, with_means=True)
+
+    def _table(self, positions: int, device: torch.device, with_means: bool = False) -> tuple[Tensor, Tensor]:
         width, height = self.feat_sizes
         if positions != width * height:
             width = height = math.isqrt(positions)
             if width * height != positions:
                 raise ValueError(f"{positions} queries are no square map, and not the {self.feat_sizes} one configured")
-        key = (positions, device)
+        key = (positions, device, with_means)
         if key not in self._tables:
             # Ordinary tensors, also when made inside inference mode: training may use the same module later.
             with torch.inference_mode(False), torch.no_grad():
                 head_dim = self.internal_dim // self.num_heads
-                self._tables[key] = axial_rope(head_dim, width, height, self.rope_theta, device)
+                cos, sin = axial_rope(head_dim, width, height, self.rope_theta, device)
+                if with_means:
+                    means = axial_rope(head_dim, width // 2, height // 2, self.rope_theta, device, stride=2)
+                    cos, sin = torch.cat([cos, means[0]]), torch.cat([sin, means[1]])
+                self._tables[key] = cos, sin
         return self._tables[key]

@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
+
+from sam2fast.kernels._dispatch import backend_key
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,8 @@ def recording() -> Iterator[None]:
 
 
 class CompiledMethod:
-    """Stands in a module's ``__dict__`` in the place of a method, and is compiled once for each shape it meets.
+    """Stands in a module's ``__dict__`` in the place of a method, and is compiled once for each shape and backend of
+    the ops that it meets.
 
     A copy of the module, or one that was pickled, has a compiled method of its own.
 
@@ -46,9 +49,8 @@ class CompiledMethod:
         self._made_of = (module, name, mode, backend)
         self._plain: Callable[..., Any] = getattr(type(module), name).__get__(module)
         self._overwritten = mode in MODES_WITH_CUDA_GRAPHS
-        self._compiled: Callable[..., Any] = torch.compile(
-            self._plain, fullgraph=True, dynamic=False, mode=mode, backend=backend, **_limits()
-        )
+        self._compiled: dict[Hashable, Callable[..., Any]] = {}
+        self._for_backend()  # an unknown mode or backend is an error here
         self._warned = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -59,11 +61,21 @@ class CompiledMethod:
         if self._overwritten:
             torch.compiler.cudagraph_mark_step_begin()
         try:
-            out = self._compiled(*args, **kwargs)
+            out = self._for_backend()(*args, **kwargs)
         except _limit_errors():
             self._warn()
             return self._plain(*args, **kwargs)
         return tree_map_only(Tensor, _out_of_graph, out) if self._overwritten else out
+
+    def _for_backend(self) -> Callable[..., Any]:
+        """What is compiled for the backend in force: a graph holds its ops, and does not notice when it changes."""
+        key = backend_key()
+        if key not in self._compiled:
+            _, _, mode, backend = self._made_of
+            self._compiled[key] = torch.compile(
+                self._plain, fullgraph=True, dynamic=False, mode=mode, backend=backend, **_limits()
+            )
+        return self._compiled[key]
 
     def _warn(self) -> None:
         if not self._warned:

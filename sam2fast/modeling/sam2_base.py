@@ -11,6 +11,7 @@ from sam2fast.modeling.compiled import compile_method
 from sam2fast.modeling.image_encoder import ImageEncoder
 from sam2fast.modeling.layers import MLP, Conv2d, Linear
 from sam2fast.modeling.mask_decoder import MaskDecoder
+from sam2fast.modeling.mask_selection import MaskSelection, select_masks
 from sam2fast.modeling.memory_attention import MemoryAttention
 from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.prompt_encoder import PromptEncoder
@@ -40,6 +41,9 @@ class SAM2Base(nn.Module):
     """SAM 2 without its predictors; constructor keys, defaults and state-dict names are the original's.
 
     Source: ``sam2.modeling.sam2_base.SAM2Base``; the keys are explained there and in the configurations.
+
+    Attributes:
+        mask_selection: a rule of one's own for the choice among several masks, or None for the highest predicted IoU.
 
     Raises:
         ValueError: keys that exclude each other, or an ``image_size`` that is no multiple of 32.
@@ -129,6 +133,7 @@ class SAM2Base(nn.Module):
         self.soft_no_obj_ptr = soft_no_obj_ptr
         self.use_mlp_for_obj_ptr_proj = use_mlp_for_obj_ptr_proj
         self.sam_mask_decoder_extra_args = sam_mask_decoder_extra_args
+        self.mask_selection: MaskSelection | None = None
 
         C = self.hidden_dim
         self.maskmem_tpos_enc = _embedding(num_maskmem, 1, 1, self.mem_dim)
@@ -241,7 +246,7 @@ class SAM2Base(nn.Module):
                 point.
             mask_inputs: ``(B, 1, h, w)``, resized to the prompt encoder's size where it differs.
             high_res_features: the finer levels, ``(B or 1, ...)``.
-            multimask_output: three masks, of which the one with the best predicted IoU is chosen.
+            multimask_output: three masks, of which ``mask_selection`` chooses: by default the best predicted IoU's.
 
         Returns:
             The original's seven: mask logits ``(B, M, 4H, 4W)``, the same at image size, IoUs ``(B, M)``, the chosen
@@ -303,8 +308,8 @@ class SAM2Base(nn.Module):
         return masks, ious, tokens, scores
 
     def _best(self, masks: Tensor, ious: Tensor, tokens: Tensor, scores: Tensor) -> "ObjectPrediction":
-        """The mask of the highest predicted IoU, and the pointer made of its token or of the only one."""
-        choice = ious.argmax(dim=-1, keepdim=True)  # (B, 1)
+        """The mask that is chosen among those given, and the pointer made of its token or of the only one."""
+        choice = select_masks(self.mask_selection, masks, ious, scores)  # (B, 1)
         mask = masks.take_along_dim(choice[:, :, None, None], dim=1)
         token = tokens.take_along_dim(choice[:, :, None], dim=1)[:, 0] if tokens.shape[1] > 1 else tokens[:, 0]
         pointer = self.obj_ptr_proj(token)

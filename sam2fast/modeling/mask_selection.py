@@ -1,0 +1,51 @@
+"""Which of the decoder's masks of an ambiguous prompt, or of a tracked frame, becomes the object's."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class MaskSelection(Protocol):
+    """A rule for the choice between M > 1 masks of each of B objects."""
+
+    def __call__(self, masks: Tensor, ious: Tensor, scores: Tensor) -> Tensor:
+        """
+        Args:
+            masks: ``(B, M, h, w)`` fp32 logits at the decoder's size; -1024 everywhere for an absent object.
+            ious: ``(B, M)`` predicted IoU of each mask.
+            scores: ``(B, 1)`` logit of the object's presence.
+
+        Returns:
+            ``(B, 1)`` int64 on the same device: which mask, from 0.
+        """
+        ...
+
+
+def select_masks(own: MaskSelection | None, masks: Tensor, ious: Tensor, scores: Tensor) -> Tensor:
+    """The choice ``(B, 1)`` of a rule; without one, and where there is a single mask, that of the highest IoU.
+
+    Raises:
+        ValueError: the rule returned something else than indices of masks. On a GPU their values are looked at where
+            that is possible, which it is not while a CUDA graph is recorded.
+    """
+    B, M = ious.shape
+    if own is None or M == 1:
+        return ious.argmax(dim=-1, keepdim=True)
+    choice = own(masks, ious, scores)
+    if not isinstance(choice, Tensor):
+        raise ValueError(f"mask_selection returned {type(choice).__name__}; expected an int64 tensor ({B}, 1)")
+    if choice.shape != (B, 1) or choice.dtype != torch.int64 or choice.device != ious.device:
+        raise ValueError(
+            f"mask_selection returned {choice.dtype} {tuple(choice.shape)} on {choice.device}; "
+            f"expected int64 ({B}, 1) on {ious.device}"
+        )
+    if B and not _is_being_recorded(choice):
+        low, high = (int(end) for end in choice.aminmax())
+        if low < 0 or high >= M:
+            raise ValueError(f"mask_selection returned indices from {low} to {high}; expected 0 to {M - 1}")
+    return choice
+
+
+def _is_being_recorded(x: Tensor) -> bool:
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()

@@ -1,0 +1,240 @@
+"""Where each position of a frame looks in the memory."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from sam2fast.kernels.memory_attention import MEANS, AttendedMemory
+from sam2fast.modeling.attention import RoPEAttention
+from sam2fast.modeling.compiled import CompiledMethod
+from sam2fast.modeling.memory_attention import MemoryAttentionLayer
+from sam2fast.research.attention_weights import operands_of, weights_by_block
+from sam2fast.tracking.selection import Selection
+from sam2fast.tracking.state import TrackedObject, VideoState
+
+if TYPE_CHECKING:
+    from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+
+# Of all maps that one recording keeps, unless it is told otherwise: 256 MiB.
+MOST_BYTES = 2**28
+
+
+class Column(NamedTuple):
+    """One memory that is attended to."""
+
+    kind: str  # "conditioning" or "tracked" for a spatial memory, "pointer" for an object pointer
+    frame: int  # whose memory it is
+    distance: int  # how many frames before the current one that is; negative if after it
+    tokens: slice  # its place among the tokens that are attended to
+
+
+class AttentionMap(NamedTuple):
+    """The weights of one head of one layer, for one object on one frame."""
+
+    frame: int
+    obj_id: Any
+    layer: int
+    head: int
+    queries: Tensor  # (Q, 2) int64: row and column on the map
+    columns: list[Column]
+    weights: Tensor  # fp32 on the CPU: (Q, columns), or (Q, tokens) if per token; each row sums to one
+    per_token: bool
+
+    def shares(self) -> list[float]:
+        """Of each column the mean weight over the queries; they sum to one."""
+        means = self.weights.mean(dim=0)
+        return [float(means[c.tokens].sum()) for c in self.columns] if self.per_token else means.tolist()
+
+
+@contextmanager
+def attention_maps(
+    predictor: "SAM2VideoPredictor",
+    *,
+    layers: Collection[int] | None = None,
+    frames: Collection[int] | None = None,
+    obj_ids: Collection[Any] | None = None,
+    head: int = 0,
+    queries: Sequence[tuple[int, int]] | None = None,
+    per_token: bool = False,
+    max_bytes: int = MOST_BYTES,
+) -> Iterator[list[AttentionMap]]:
+    """Inside, every frame that is tracked and every correction leaves maps of its cross-attention to the memory.
+
+    ::
+
+        with attention_maps(predictor, layers=[3], frames=[8]) as maps:
+            for frame, ids, logits in predictor.propagate_in_video(state):
+                ...
+
+    Masks are those that the predictor gives otherwise, by its plain path, bit by bit on the CPU: steps are not taken
+    from recordings and memory attention is not taken compiled for that long. Not for several threads at once.
+
+    Args:
+        predictor: of videos or streams.
+        layers, frames, obj_ids: which; None for all.
+        head: of each layer; published models have one.
+        queries: (row, column) of positions on the feature map, one for 16 x 16 pixels of the model's input; None for
+            all.
+        per_token: keep the weight of each token of the memory, not their sum over each memory. At 1024x1024 with seven
+            memories the map of all queries has 4096 x 28,736 weights, which are 471 MB.
+        max_bytes: what all maps may take together.
+
+    Yields:
+        The list that grows.
+
+    Raises:
+        ValueError: there is no such layer, head or position; or, while tracking, maps would take more than
+            ``max_bytes``: what was to be tracked is as it was then.
+        RuntimeError: they are being recorded already.
+    """
+    recording = _Recording(predictor, layers, frames, obj_ids, head, queries, per_token, max_bytes)
+    if predictor.selection_watch is not None:
+        raise RuntimeError("this predictor's choices of memories are watched already; leave the other block first")
+    memory_attention, fast = predictor.memory_attention, predictor.fast
+    with ExitStack() as restored:
+        predictor.selection_watch = recording.begin_step
+        restored.callback(setattr, predictor, "selection_watch", None)
+        predictor.fast = False
+        restored.callback(setattr, predictor, "fast", fast)
+        compiled = vars(memory_attention).get("attend")
+        if isinstance(compiled, CompiledMethod):
+            del memory_attention.attend
+            restored.callback(setattr, memory_attention, "attend", compiled)
+        for layer, attention in enumerate(recording.attentions):
+            attention.watch = recording.watch_of(layer)
+            restored.callback(setattr, attention, "watch", None)
+        yield recording.maps
+
+
+# In the place of an id: the object is not the session's, as in a warm-up.
+_NOBODY = object()
+
+
+class _Step(NamedTuple):
+    ids: list[Any]
+    objects: Sequence[TrackedObject]
+    frame: int
+    chosen: Sequence[Selection]
+
+
+class _Recording:
+    """What is asked for, and what was found; the arguments are those of :func:`attention_maps`."""
+
+    def __init__(
+        self,
+        predictor: "SAM2VideoPredictor",
+        layers: Collection[int] | None,
+        frames: Collection[int] | None,
+        obj_ids: Collection[Any] | None,
+        head: int,
+        queries: Sequence[tuple[int, int]] | None,
+        per_token: bool,
+        max_bytes: int,
+    ) -> None:
+        modules = cast(list[MemoryAttentionLayer], list(predictor.memory_attention.layers))
+        self.attentions = [cast(RoPEAttention, module.cross_attn_image) for module in modules]
+        self.maps: list[AttentionMap] = []
+        self._layers = range(len(modules)) if layers is None else layers
+        self._frames, self._obj_ids, self._head = frames, obj_ids, head
+        self._per_token, self._max_bytes, self._bytes = per_token, max_bytes, 0
+        self._step: _Step | None = None
+        if unknown := [layer for layer in self._layers if not 0 <= layer < len(modules)]:
+            raise ValueError(f"memory attention has no layer {unknown[0]}; expected 0 to {len(modules) - 1}")
+        if not 0 <= head < self.attentions[0].num_heads:
+            raise ValueError(f"there is no head {head}; expected 0 to {self.attentions[0].num_heads - 1}")
+        side = predictor.sam_image_embedding_size
+        positions = [(y, x) for y in range(side) for x in range(side)] if queries is None else list(queries)
+        if outside := [p for p in positions if not (0 <= p[0] < side and 0 <= p[1] < side)]:
+            raise ValueError(f"{outside[0]} is no (row, column) of the {side} x {side} feature map")
+        self._queries = torch.tensor(positions, dtype=torch.int64).reshape(-1, 2)
+        self._positions = (self._queries * torch.tensor([side, 1])).sum(dim=1).to(predictor.device)
+
+    def begin_step(
+        self,
+        state: VideoState,
+        objects: Sequence[TrackedObject],
+        frame: int,
+        reverse: bool,
+        chosen: Sequence[Selection],
+    ) -> None:
+        known = {id(tracked): obj_id for obj_id, tracked in state.objects.items()}
+        self._step = _Step([known.get(id(o), _NOBODY) for o in objects], objects, frame, chosen)
+
+    def watch_of(self, layer: int) -> Any:
+        def watch(query: Tensor, memory: AttendedMemory, *rest: Tensor | None) -> None:
+            step = self._step
+            if layer == len(self.attentions) - 1:
+                self._step = None
+            if step is None or layer not in self._layers or not _is_among(step.frame, self._frames):
+                return
+            for b, obj_id in enumerate(step.ids):
+                if obj_id is not _NOBODY and _is_among(obj_id, self._obj_ids):
+                    self.maps.append(self._map(step, b, layer, query, memory, rest))
+
+        return watch
+
+    def _map(
+        self,
+        step: _Step,
+        b: int,
+        layer: int,
+        query: Tensor,
+        memory: AttendedMemory,
+        rest: tuple[Tensor | None, ...],
+    ) -> AttentionMap:
+        operands = operands_of(b, query, memory, *rest)
+        attended = operands.offset.isfinite().nonzero()[:, 0]
+        columns = _columns(step, b, memory, int(memory.pointer_valid[b].sum()))
+        assert columns[-1].tokens.stop == len(attended) if columns else not len(attended)
+        Q, width = len(self._queries), len(attended) if self._per_token else len(columns)
+        self._bytes += 4 * Q * width
+        if self._bytes > self._max_bytes:
+            raise ValueError(
+                f"with {Q} x {width} weights of layer {layer} on frame {step.frame} the maps would take "
+                f"{self._bytes:,} bytes, more than max_bytes={self._max_bytes:,}; give queries, layers, frames or "
+                "obj_ids, leave per_token out, or allow more"
+            )
+        # Ordinary tensors, though they are made in inference mode.
+        with torch.inference_mode(False):
+            weights = torch.empty(Q, width)
+        start = 0
+        for block in weights_by_block(operands, self._head, self._positions):
+            block = block[:, attended]
+            if not self._per_token:
+                parts = [block[:, column.tokens].sum(dim=1) for column in columns]
+                block = torch.stack(parts, dim=1) if parts else block
+            weights[start : start + len(block)] = block.cpu()
+            start += len(block)
+        return AttentionMap(
+            step.frame, step.ids[b], layer, self._head, self._queries, columns, weights, self._per_token
+        )
+
+
+def _is_among(value: Any, asked: Collection[Any] | None) -> bool:
+    return asked is None or value in asked
+
+
+def _columns(step: _Step, b: int, memory: AttendedMemory, pointer_tokens: int) -> list[Column]:
+    """The memories of object ``b`` in the order of the twin's keys."""
+    conditioning, (memories, pointers) = step.objects[b].conditioning, step.chosen[b]
+    lengths = _memory_tokens(memory, b) + ([pointer_tokens // len(pointers)] * len(pointers) if pointers else [])
+    kinds = ["conditioning" if t in conditioning else "tracked" for t, _ in memories] + ["pointer"] * len(pointers)
+    columns, start = [], 0
+    for (t, _), kind, length in zip([*memories, *pointers], kinds, lengths, strict=True):
+        columns.append(Column(kind, t, step.frame - t, slice(start, start + length)))
+        start += length
+    return columns
+
+
+def _memory_tokens(memory: AttendedMemory, b: int) -> list[int]:
+    """How many tokens each spatial memory of object ``b`` has."""
+    n = memory.pages.shape[1]
+    times = memory.page_time[b][memory.page_table[b] >= 0].tolist()
+    if len(memory.position_encoding) == n:
+        return [n] * len(times)
+    # Pooled memories: a page of means is a memory, and so are the four quarters of a whole map.
+    kinds = [time // len(memory.time_encoding) for time in times]
+    return [n if kind == MEANS else MEANS * n for kind in kinds if kind in (0, MEANS)]
