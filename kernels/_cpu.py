@@ -13,7 +13,8 @@ _IMITATES_BFLOAT16 = not (torch.backends.mkldnn.is_available() and torch.ops.mkl
 # Below this many input elements torch hands a 1x1 convolution to a slower routine.
 _SMALLEST_CONVOLUTION = 20480
 
-Pair = tuple[torch.Tensor, torch.Tensor]
+# Keys, values, and how many of its kind each key counts as.
+Weighted = tuple[torch.Tensor, torch.Tensor, float]
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -98,26 +99,26 @@ BLOCK = 1024
 SAFE_SUMS = 1e-25, 1e30
 
 
-def attend(query: torch.Tensor, keys_and_values: Iterable[Pair], scale: float, width: int) -> torch.Tensor:
+def attend(query: torch.Tensor, keys_and_values: Iterable[Weighted], scale: float, width: int) -> torch.Tensor:
     """Softmax attention of one head by blocks of scores; scores and sums are fp32.
 
     torch's own attention runs fp32 products through MKL (see :func:`linear`) and wants values as wide as keys.
 
     Args:
         query: ``(N, d)`` fp32.
-        keys_and_values: pairs of keys ``(M, d)`` fp32 and values ``(M, width)``, whose dtype is that of the second
-            product; each is asked for when the ones before are done with. One key at least.
+        keys_and_values: keys ``(M, d)`` fp32, values ``(M, width)``, whose dtype is that of the second product, and the
+            weight of each of these keys; each is asked for when the ones before are done with. One key at least.
 
     Returns:
         ``(N, width)`` fp32.
     """
     blocks = [_Rows(rows * scale, width) for rows in query.split(BLOCK)]
-    for keys, values in keys_and_values:
+    for keys, values, weight in keys_and_values:
         with torch.autocast("cpu", enabled=False):  # unlike what makes the keys
             for key, value in zip(keys.split(BLOCK), values.split(BLOCK), strict=True):
                 transposed = value.t().contiguous()
                 for block in blocks:
-                    block.add(key, transposed)
+                    block.add(key, transposed, weight)
     return torch.cat([block.means() for block in blocks])
 
 
@@ -135,21 +136,21 @@ class _Rows:
         self.highest: torch.Tensor | None = None
         self.is_empty = True
 
-    def add(self, key: torch.Tensor, value: torch.Tensor) -> None:
-        if self.highest is None and not self._add_as_they_are(key, value):
+    def add(self, key: torch.Tensor, value: torch.Tensor, count: float) -> None:
+        if self.highest is None and not self._add_as_they_are(key, value, count):
             self._go_by_the_highest()
         if self.highest is not None:
-            self._add_below_the_highest(self.highest, key, value)
+            self._add_below_the_highest(self.highest, key, value, count)
         self.is_empty = False
 
-    def _add_as_they_are(self, key: torch.Tensor, value: torch.Tensor) -> bool:
+    def _add_as_they_are(self, key: torch.Tensor, value: torch.Tensor, count: float) -> bool:
         weights = linear(self.query, key).exp_()
-        total = self.total + weights.sum(dim=1, keepdim=True)
+        total = self.total.add(weights.sum(dim=1, keepdim=True), alpha=count)
         lowest, highest = (float(end) for end in total.aminmax())
         if not SAFE_SUMS[0] < lowest <= highest < SAFE_SUMS[1]:
             return False
         self.total = total
-        self.out.add_(linear(weights.to(value.dtype), value))
+        self.out.add_(linear(weights.to(value.dtype), value), alpha=count)
         return True
 
     def _go_by_the_highest(self) -> None:
@@ -159,13 +160,15 @@ class _Rows:
             self.out.div_(self.total)
             self.total.fill_(1)
 
-    def _add_below_the_highest(self, highest: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+    def _add_below_the_highest(
+        self, highest: torch.Tensor, key: torch.Tensor, value: torch.Tensor, count: float
+    ) -> None:
         scores = linear(self.query, key)
         self.highest = torch.maximum(highest, scores.amax(dim=1, keepdim=True))
         shrink = (highest - self.highest).exp_()
         weights = scores.sub_(self.highest).exp_()
-        self.total.mul_(shrink).add_(weights.sum(dim=1, keepdim=True))
-        self.out.mul_(shrink).add_(linear(weights.to(value.dtype), value))
+        self.total.mul_(shrink).add_(weights.sum(dim=1, keepdim=True), alpha=count)
+        self.out.mul_(shrink).add_(linear(weights.to(value.dtype), value), alpha=count)
 
     def means(self) -> torch.Tensor:
         return self.out.div_(self.total)

@@ -6,12 +6,14 @@ import importlib.util
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextvars import ContextVar
 
 import torch
 
-BACKENDS = ("auto", "torch", "triton")
+from sam2fast.kernels import _own_ops
+
+BACKENDS = _own_ops.BUILT_IN
 OLDEST_TRITON = (3, 6)
 OLDEST_GPU = (8, 0)  # compute capability
 # Ops that have a Triton kernel; every other op runs its torch twin, whatever backend is asked for.
@@ -45,8 +47,8 @@ _forced: ContextVar[str | None] = ContextVar("sam2fast_backend", default=None)
 
 
 def _known(name: str, source: str) -> str:
-    if name not in BACKENDS:
-        raise ValueError(f"{source} is {name!r}; expected one of {', '.join(BACKENDS)}")
+    if name not in BACKENDS and name not in _own_ops.registered:
+        raise ValueError(f"{source} is {name!r}; expected one of {', '.join((*BACKENDS, *_own_ops.registered))}")
     return name
 
 
@@ -54,10 +56,23 @@ def current_backend() -> str:
     """The backend in force: the innermost :func:`backend` block, else ``SAM2FAST_BACKEND``, else ``auto``.
 
     Raises:
-        ValueError: ``SAM2FAST_BACKEND`` is none of ``auto``, ``torch``, ``triton``.
+        ValueError: ``SAM2FAST_BACKEND`` is none of ``auto``, ``torch``, ``triton`` and the registered ones.
     """
     forced = _forced.get()
     return forced if forced is not None else _known(os.environ.get("SAM2FAST_BACKEND", "auto"), "SAM2FAST_BACKEND")
+
+
+def implementation_of(op: str) -> _own_ops.Implementation | None:
+    """The implementation of ``op`` that is registered for the backend in force, or None."""
+    if not _own_ops.registered:
+        return None
+    return _own_ops.registered.get(current_backend(), {}).get(op)
+
+
+def backend_key() -> Hashable:
+    """What a recording of ops hangs on: the backend in force, and what is registered for it."""
+    name = current_backend()
+    return name, 0 if name in BACKENDS else _own_ops.changes
 
 
 # What torch.compiler.assume_constant_result does, which would import the compiler with this module: a graph is made for
@@ -70,7 +85,7 @@ def backend(name: str) -> Iterator[None]:
     """Forces one backend inside a ``with`` block, for the calling thread only.
 
     Raises:
-        ValueError: ``name`` is none of ``auto``, ``torch``, ``triton``.
+        ValueError: ``name`` is none of ``auto``, ``torch``, ``triton`` and the registered ones.
     """
     token = _forced.set(_known(name, "backend"))
     try:
@@ -83,7 +98,8 @@ def use_triton(op: str, *tensors: torch.Tensor, obstacle: str | None = None) -> 
     """Whether the Triton kernel of ``op`` runs for these tensors.
 
     ``auto`` takes it wherever it can run, which is on GPUs; ``torch`` never. ``triton`` takes it also for CPU tensors
-    under Triton's interpreter (``TRITON_INTERPRET=1``). An op without a kernel always runs its twin.
+    under Triton's interpreter (``TRITON_INTERPRET=1``). An op without a kernel always runs its twin. A registered
+    backend is like ``auto`` to the ops that it leaves alone.
 
     Args:
         obstacle: what the op itself knows to stand in the way, such as "has no dropout".

@@ -3,12 +3,14 @@
 import logging
 import operator
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from sam2fast.approximations import EXACT, Approximations, ApproximationsLike
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from sam2fast.tracking import steps
@@ -16,6 +18,7 @@ from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.official_privates import OfficialPrivates
 from sam2fast.tracking.outputs import Output, behind, check_output, returned_masks
+from sam2fast.tracking.own_selection import MemorySelection
 from sam2fast.tracking.prompts import click_prompt, mask_prompt
 from sam2fast.tracking.recorded_tracking import RecordedTracking
 from sam2fast.tracking.scores import TrackScores
@@ -40,6 +43,10 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         add_all_frames_to_correct_as_cond: a correction of a tracked frame stays: later passes keep its mask and attend
             to it like to a first prompt. Otherwise, as in the original, the next pass over the frame overwrites it.
         **kwargs: see :class:`SAM2Base`.
+
+    Attributes:
+        memory_selection: a function of one's own in the place of
+            :func:`~sam2fast.tracking.selection.select_memories`, or None.
     """
 
     def __init__(
@@ -55,10 +62,29 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         self.non_overlap_masks = non_overlap_masks
         self.clear_non_cond_mem_around_input = clear_non_cond_mem_around_input
         self.add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond
+        self.memory_selection: MemorySelection | None = None
+
+    _approximations = EXACT
+
+    @property
+    def approximations(self) -> Approximations:
+        """What sessions opened from now on leave out; by default nothing. See docs/approximations.md.
+
+        May be set to what ``build_sam2_video_predictor(..., approximations=...)`` takes. A session that is open, or was
+        saved, keeps those that it was opened with.
+
+        Raises:
+            ValueError: an unknown name, or a value that this model cannot have; nothing has changed then.
+        """
+        return self._approximations
+
+    @approximations.setter
+    def approximations(self, asked: ApproximationsLike) -> None:
+        self._approximations = Approximations.of(asked).check_for(self.num_maskmem, self.sam_image_embedding_size)
 
     @classmethod
-    def from_pretrained(cls, model_id: str, **kwargs: Any) -> "SAM2VideoPredictor":
-        """A predictor with ``sam2fast/nano``, which is in the package, or with a model of the Hugging Face hub.
+    def from_pretrained(cls, model_id: str | Path, **kwargs: Any) -> "SAM2VideoPredictor":
+        """A predictor with ``sam2fast/nano``, which is in the package, a model of the hub, or a checkpoint at hand.
 
         ``kwargs`` go to :func:`~sam2fast.build_sam.build_sam2_video_predictor_hf`.
         """

@@ -27,6 +27,7 @@ KINDS = {
     "encoder-gpu": (r"encoder-cuda", "bench/encoder_side_by_side.py --device cuda"),
     "compile-modes": (r"compile-modes(-[a-z0-9-]+)?", "bench/compile_modes.py"),
     "transformers": (r"suite-transformers-cpu", "make bench-transformers"),
+    "approximations": (r"approximations-cpu", "bench/approximations.py"),
 }
 DATE = r"-(\d{4}-\d{2}-\d{2})\.json"
 

@@ -2,7 +2,15 @@
 
 from collections.abc import Callable
 
-from figures import compile_figures, curve_figures, gpu_figures, measured, other_figures, suite_figures
+from figures import (
+    approximation_figures,
+    compile_figures,
+    curve_figures,
+    gpu_figures,
+    measured,
+    other_figures,
+    suite_figures,
+)
 from figures.charts import Chart
 from figures.results import Results
 
@@ -28,6 +36,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "transformers": suite_figures.transformers,
     "curves": curve_figures.curves,
     "compile-modes": compile_figures.compile_modes,
+    "approximations": approximation_figures.approximations,
     "gpu": gpu_figures.gpu,
     "gpu-state": gpu_figures.gpu_state,
 }

@@ -5,16 +5,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import current_backend, use_triton
+from sam2fast.kernels._dispatch import current_backend, implementation_of, use_triton
 from sam2fast.kernels.memory_attention.cpu import memory_attention_cpu, rope_attention_cpu
 from sam2fast.kernels.memory_attention.operators import memory_attention_operator, rope_attention_operator
 from sam2fast.kernels.memory_attention.reference import (
+    KINDS,
+    MEANS,
     apply_rope,
     memory_attention_reference,
     rope_attention_reference,
 )
 
 __all__ = [
+    "KINDS",
+    "MEANS",
     "AttendedMemory",
     "apply_rope",
     "memory_attention",
@@ -33,12 +37,16 @@ LONG = 1024
 
 
 class AttendedMemory(NamedTuple):
-    """What B objects attend to on one frame. Shapes depend on capacities only, not on how much memory there is."""
+    """What B objects attend to on one frame. Shapes depend on capacities only, not on how much memory there is.
 
-    pages: Tensor  # (P, N, m) spatial memories of all objects, N positions each
+    A page is a whole map of N positions; or all pages have n = N / 4 and are of five kinds: the four quarters of a map,
+    which are N / 4 positions one after the other, and a map's means of 2x2 tokens. A mean counts as four tokens.
+    """
+
+    pages: Tensor  # (P, n, m) spatial memories of all objects
     page_table: Tensor  # (B, K) int32: the pages of each object; -1 for none
-    page_time: Tensor  # (B, K) int32: each page's row of time_encoding
-    position_encoding: Tensor  # (N, m)
+    page_time: Tensor  # (B, K) int32: each page's row of time_encoding, and T more for each kind before its own
+    position_encoding: Tensor  # (N, m); with five kinds (5 n, m): of the map's positions, then of the means
     time_encoding: Tensor  # (T, m)
     pointers: Tensor  # (B, L, m) object pointer tokens
     pointer_encoding: Tensor  # (B, L, m)
@@ -68,7 +76,8 @@ def memory_attention(
         key_bias: ``(heads * d,)``.
         value_weight: ``(heads * d_v, m)``.
         value_bias: ``(heads * d_v,)``.
-        cos, sin: ``(N, d / 2)`` fp32 rotation of each pair of neighbouring channels at each position.
+        cos, sin: ``(N, d / 2)`` fp32 rotation of each pair of neighbouring channels at each position; where pages are
+            of five kinds ``(5 n, d / 2)``, with the centres of the means last.
 
     Returns:
         ``(B, N, heads * d_v)`` in the dtype of ``query``; for an object without pages and pointers the bias.
@@ -80,6 +89,8 @@ def memory_attention(
     """
     _check(query, memory, key_weight, value_weight, cos, sin)
     weights = key_weight, key_bias, value_weight, value_bias
+    if own := implementation_of("memory_attention"):
+        return own(query, memory, *weights, cos, sin)
     obstacle = _obstacle(query, memory.pages)
     if use_triton("memory_attention", query, memory.pages, obstacle=obstacle) and _wanted(query, *memory, *weights):
         return memory_attention_operator(query, *memory, *weights, cos, sin)
@@ -110,17 +121,19 @@ def _check(
     query: Tensor, memory: AttendedMemory, key_weight: Tensor, value_weight: Tensor, cos: Tensor, sin: Tensor
 ) -> None:
     (batch, heads, positions, d), (B, K) = query.shape, memory.page_table.shape
-    _, N, m = memory.pages.shape
+    _, n, m = memory.pages.shape
     L = memory.pointers.shape[1]
+    has_kinds = memory.position_encoding.shape[0] == KINDS * n
+    N, rows = (MEANS * n, KINDS * n) if has_kinds else (n, n)
     expected = {
         "page_time": (memory.page_time, (B, K)),
-        "position_encoding": (memory.position_encoding, (N, m)),
+        "position_encoding": (memory.position_encoding, (rows, m)),
         "pointers": (memory.pointers, (B, L, m)),
         "pointer_encoding": (memory.pointer_encoding, (B, L, m)),
         "pointer_valid": (memory.pointer_valid, (B, L)),
         "key_weight": (key_weight, (heads * d, m)),
-        "cos": (cos, (N, d // 2)),
-        "sin": (sin, (N, d // 2)),
+        "cos": (cos, (rows, d // 2)),
+        "sin": (sin, (rows, d // 2)),
     }
     for name, (tensor, shape) in expected.items():
         if tensor.shape != shape:
@@ -166,6 +179,8 @@ def rope_attention(
         )
     if rotated < 0 or rotated % positions:
         raise ValueError(f"{rotated} rotated keys are not a whole number of maps of {positions} positions")
+    if own := implementation_of("rope_attention"):
+        return own(query, key, value, cos, sin, num_unrotated_keys, dropout_p)
     obstacle = "has no dropout" if dropout_p else _obstacle(query, value)
     if use_triton("rope_attention", query, key, value, obstacle=obstacle) and _wanted(query, key, value):
         return rope_attention_operator(query, key, value, cos, sin, num_unrotated_keys)

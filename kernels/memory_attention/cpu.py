@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels._cpu import attend, linear
-from sam2fast.kernels.memory_attention.reference import project_values
+from sam2fast.kernels.memory_attention.reference import MEANS, project_values
 
 if TYPE_CHECKING:
     from sam2fast.kernels.memory_attention import AttendedMemory
@@ -25,7 +25,7 @@ def rope_attention_cpu(
             keys = key[b, head][:, order].float()
             _rotate_(keys[: M - num_unrotated_keys], cos, sin)
             queries = _rotate_(query[b, head][:, order].float(), cos, sin)
-            out[b, head] = attend(queries, [(keys, value[b, head])], d**-0.5, value.shape[-1])
+            out[b, head] = attend(queries, [(keys, value[b, head], 1.0)], d**-0.5, value.shape[-1])
     return out
 
 
@@ -55,9 +55,9 @@ def memory_attention_cpu(
         for head in range(heads):
             bias = None if biases is None else biases[head]
             if (row, head) not in rotated:
-                rotated[row, head] = _rotate_(query[row, head][:, order].float(), cos, sin)
-            pairs = _keys_and_values(memory, b, weights[head], bias, query.dtype, cos, sin)
-            out[b, head] = attend(rotated[row, head], pairs, d**-0.5, width)
+                rotated[row, head] = _rotate_(query[row, head][:, order].float(), cos[:N], sin[:N])
+            keys_and_values = _keys_and_values(memory, b, weights[head], bias, query.dtype, cos, sin)
+            out[b, head] = attend(rotated[row, head], keys_and_values, d**-0.5, width)
     return project_values(out, value_weight, value_bias)
 
 
@@ -69,14 +69,17 @@ def _keys_and_values(
     dtype: torch.dtype,
     cos: Tensor,
     sin: Tensor,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Keys and values of object b, one map at a time, then its pointers; what is not valid is left out."""
+) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Keys, values and their weight of object b, a page at a time, then its pointers; what is not valid is left out."""
+    n, T = memory.pages.shape[1], len(memory.time_encoding)
     for page, time in zip(memory.page_table[b].tolist(), memory.page_time[b].tolist(), strict=True):
         if page >= 0:
+            kind = time // T
+            places = slice(kind * n, (kind + 1) * n)
             values = memory.pages[page]
-            encoded = values + memory.position_encoding + memory.time_encoding[time]
+            encoded = values + memory.position_encoding[places] + memory.time_encoding[time % T]
             keys = linear(encoded.to(weight.dtype), weight, bias).float()
-            yield _rotate_(keys, cos, sin), values.to(dtype)
+            yield _rotate_(keys, cos[places], sin[places]), values.to(dtype), MEANS if kind == MEANS else 1.0
     valid = memory.pointer_valid[b]
     if valid.any():
         values = memory.pointers[b, valid]
@@ -84,7 +87,7 @@ def _keys_and_values(
         encoded = (values + memory.pointer_encoding[b, valid]).to(
             torch.promote_types(wider, memory.time_encoding.dtype)
         )
-        yield linear(encoded.to(weight.dtype), weight, bias).float(), values.to(memory.pages.dtype).to(dtype)
+        yield linear(encoded.to(weight.dtype), weight, bias).float(), values.to(memory.pages.dtype).to(dtype), 1.0
 
 
 def _halves(d: int) -> Tensor:

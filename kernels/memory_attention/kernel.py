@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 
 from sam2fast.kernels._launch import ANY, Compilation, LaunchConfig
+from sam2fast.kernels.memory_attention.reference import MEANS
 
 # Of the kernels around the attention, which take a small part of the time: one configuration for all.
 ROTATE, ENCODE, COMBINE = {"BLOCK": 32}, {"BLOCK": 32}, {"BLOCK": 32, "COLUMNS": 64}
@@ -76,23 +77,25 @@ def _store_halves(out, row, inside, first, second, HALF: tl.constexpr):
 
 @triton.jit
 def _encode_kernel(
-    pages,  # (P, N, m)
+    pages,  # (P, N, m), N positions each
     page_table,  # (B, K) int32, -1 for none
     page_time,  # (B, K) int32
-    position_encoding,  # (N, m)
+    position_encoding,  # (N, m), or of each kind (5 N, m)
     time_encoding,  # (T, m)
     pointers,  # (B, L, m)
     pointer_encoding,  # (B, L, m)
     pointer_valid,  # (B, L) uint8
     weight,  # (H * d, m)
     bias,  # (H * d), or anything without HAS_BIAS
-    cos,  # (N, d / 2) fp32
-    sin,  # (N, d / 2) fp32
+    cos,  # (N, d / 2) or (5 N, d / 2) fp32
+    sin,  # (N, d / 2) or (5 N, d / 2) fp32
     keys,  # out (B, H, K * N + L, 2 * HALF)
     values,  # out (B, K * N + L, WIDTH)
     lengths,  # out (B) int32: how many of the K * N + L rows are filled
-    H, N, K, L, m, half,
+    offsets,  # out (B, K * N + L) fp32, with MEANS: log2 of how many tokens each row counts as
+    H, N, K, L, m, half, T,
     HAS_BIAS: tl.constexpr,
+    MEANS: tl.constexpr,  # 0, or the kind of pages of means, of so many tokens each; page_time is T * kind + time then
     SLOTS: tl.constexpr,  # power of two, at least K
     HALF: tl.constexpr,
     WIDTH: tl.constexpr,  # power of two, at least m
@@ -123,6 +126,7 @@ def _encode_kernel(
     channel = tl.arange(0, WIDTH)
     known = (channel < m)[None, :]
     lane = tl.arange(0, BLOCK)
+    tokens = tl.full((), 1, tl.int32)
     if is_page:
         position = (tile % tiles) * BLOCK + lane
         present = position < N
@@ -131,6 +135,12 @@ def _encode_kernel(
         cell = position[:, None] * m + channel[None, :]
         token = tl.load(pages + page.to(tl.int64) * N * m + cell, mask=mask, other=0.0).to(tl.float32)
         time = tl.load(page_time + b * K + slot)
+        if MEANS:
+            kind = time // T
+            time = time % T
+            position += kind * N
+            cell = position[:, None] * m + channel[None, :]
+            tokens = tl.where(kind == MEANS, MEANS, 1)
         moment = tl.load(time_encoding + time * m + channel, mask=channel < m, other=0.0).to(tl.float32)
         place = tl.load(position_encoding + cell, mask=mask, other=0.0).to(tl.float32)
         encoding = place + moment[None, :]
@@ -153,6 +163,9 @@ def _encode_kernel(
     if h == 0:
         place_of_value = values + b * length * WIDTH + row[:, None] * WIDTH + channel[None, :]
         tl.store(place_of_value, token.to(values.dtype.element_ty), mask=present[:, None])
+        if MEANS:
+            log_tokens = tl.math.log2(tokens.to(tl.float32))
+            tl.store(offsets + b * length + row, log_tokens + tl.zeros([BLOCK], tl.float32), mask=present)
     dtype = keys.dtype.element_ty
     pair = tl.arange(0, HALF)
     inside = pair < half
@@ -176,6 +189,7 @@ def _attend_kernel(
     keys,  # (B, H, M, D), rotated
     values,  # (B, H, M, width), channels contiguous
     lengths,  # (B) int32: so many of the M keys count; without RAGGED, all
+    offsets,  # (B, M) fp32, added to scores after scaling; with OFFSETS
     sums,  # out (splits, B * H, N, WIDTH) fp32 weighted means of each split, or with DIRECT (B, H, N, width)
     log_weights,  # out (splits, B * H, N) fp32 log2 of their summed weights; without DIRECT
     H, N, M, width,
@@ -183,6 +197,7 @@ def _attend_kernel(
     scale,  # of the scores, times log2(e)
     stride_qb, stride_vb, stride_vh, stride_vm, stride_ob, stride_oh, stride_om,
     RAGGED: tl.constexpr,
+    OFFSETS: tl.constexpr,
     DIRECT: tl.constexpr,
     PADDED: tl.constexpr,  # width < WIDTH
     EVEN: tl.constexpr,  # all blocks are full
@@ -232,8 +247,13 @@ def _attend_kernel(
                 scores = tl.dot(some_query, tl.load(places + start), scores, input_precision=PRECISION)
         if not EVEN:
             scores = tl.where((block * BLOCK_N + lane < length)[None, :], scores, float("-inf"))
-        higher = tl.maximum(highest, tl.max(scores, 1) * scale)
-        weights = tl.math.exp2(scores * scale - higher[:, None])
+        if OFFSETS:
+            scores = scores * scale + tl.load(offsets + b * M + row)[None, :]
+            higher = tl.maximum(highest, tl.max(scores, 1))
+            weights = tl.math.exp2(scores - higher[:, None])
+        else:
+            higher = tl.maximum(highest, tl.max(scores, 1) * scale)
+            weights = tl.math.exp2(scores * scale - higher[:, None])
         shrink = tl.math.exp2(highest - higher)
         place = v + row[:, None] * stride_vm + columns[None, :]
         if PADDED:
@@ -323,11 +343,13 @@ def compilations(config: LaunchConfig) -> list[Compilation]:
     meta = {**config.meta, "CHUNK": min(D, config.meta["CHUNK"])}
     shape = {"PADDED": False, "EVEN": not to_memory, "D": D, "WIDTH": WIDTH, **precision, **meta}
     scalars = ("i32", n, n, n, "i32", "fp32", *[n] * 7)
-    cases: list[Case] = [
-        (_attend_kernel, (t, t, t, "*i32", wide, wide, *scalars), {"RAGGED": to_memory, "DIRECT": False, **shape})
-    ]
-    if not to_memory:
-        cases.append((_attend_kernel, (t, t, t, "*i32", t, t, *scalars), {"RAGGED": False, "DIRECT": True, **shape}))
+    types, ways = (t, t, t, "*i32", wide, wide, wide, *scalars), {"RAGGED": to_memory, "OFFSETS": False}
+    cases: list[Case] = [(_attend_kernel, types, {**ways, "DIRECT": False, **shape})]
+    if to_memory:  # pooled memories
+        cases.append((_attend_kernel, types, {**ways, "OFFSETS": True, "DIRECT": False, **shape}))
+    else:
+        types = (t, t, t, "*i32", wide, t, t, *scalars)
+        cases.append((_attend_kernel, types, {**ways, "DIRECT": True, **shape}))
     compiled = [Compilation(*case, dtype, is_attention=True) for case in cases]
 
     project = {"PROJECT": to_memory, "HAS_BIAS": to_memory, "WIDTH": WIDTH, **precision, **COMBINE}
@@ -336,7 +358,9 @@ def compilations(config: LaunchConfig) -> list[Compilation]:
         (_combine_kernel, (wide, wide, t, t, t, "i32", n, n, n, "i32"), project),
     ]
     if to_memory:
-        types = (t, "*i32", "*i32", t, t, t, t, "*u8", t, t, wide, wide, t, t, "*i32", "i32", n, "i32", n, n, n)
-        constants = {"HAS_BIAS": True, "SLOTS": 8, "HALF": D // 2, "WIDTH": WIDTH, **ENCODE, **precision}
-        around.append((_encode_kernel, types, constants))
+        ints = ("i32", n, "i32", n, n, n, "i32")
+        types = (t, "*i32", "*i32", t, t, t, t, "*u8", t, t, wide, wide, t, t, "*i32", wide, *ints)
+        for means, slots in ((0, 8), (MEANS, 16)):
+            constants = {"HAS_BIAS": True, "MEANS": means, "SLOTS": slots, "HALF": D // 2}
+            around.append((_encode_kernel, types, {**constants, "WIDTH": WIDTH, **ENCODE, **precision}))
     return compiled + [Compilation(*case, dtype, options=WARPS) for case in around]

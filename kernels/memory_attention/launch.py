@@ -20,6 +20,7 @@ from sam2fast.kernels.memory_attention.kernel import (
     _encode_kernel,
     _rotate_kernel,
 )
+from sam2fast.kernels.memory_attention.reference import MEANS
 
 if TYPE_CHECKING:
     from sam2fast.kernels.memory_attention import AttendedMemory
@@ -46,11 +47,11 @@ def memory_attention_triton(
     Args:
         splits: programs that share the keys of a query tile; chosen by the GPU's size if left out.
     """
-    (B, K), (rows, H, N, d) = memory.page_table.shape, query.shape
+    (B, K), (rows, H, N, d), n = memory.page_table.shape, query.shape, memory.pages.shape[1]
     out = query.new_empty(B, N, value_weight.shape[0])
     if out.numel() == 0:
         return out
-    M = K * N + memory.pointers.shape[1]
+    M = K * n + memory.pointers.shape[1]
     if M * 2 * half_of(d) >= 2**31:
         raise ValueError(f"{M} memory tokens of one object are more than the kernels can address; limit its memories")
     config = attention_config(query, d, memory.pages.shape[-1])
@@ -71,9 +72,9 @@ def memory_attention_triton(
                 pointer_encoding=memory.pointer_encoding[some],
                 pointer_valid=memory.pointer_valid[some],
             )
-            keys, values, lengths = _encode(rotated, part, weights, key_bias is not None, cos, sin)
+            keys, values, lengths, offsets = _encode(rotated, part, weights, key_bias is not None, cos, sin)
             own = rotated[some] if rows > 1 else rotated
-            means = _attend(config, own, keys, values[:, None], lengths, scale, splits)
+            means = _attend(config, own, keys, values[:, None], lengths, scale, splits, offsets=offsets)
             assert means is not None
             _combine(means, out[some].unflatten(2, (H, -1)), projection, value_bias is not None)
     return out
@@ -182,21 +183,27 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor, rotated: int) -> Tensor:
 
 def _encode(
     rotated: Tensor, memory: "AttendedMemory", weights: list[Tensor], has_bias: bool, cos: Tensor, sin: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Keys ``(B, H, M, 2 * HALF)``, values ``(B, M, WIDTH)``, and how many of the M rows are filled ``(B)`` int32."""
-    (B, K), (_, N, m), L = memory.page_table.shape, memory.pages.shape, memory.pointers.shape[1]
-    H, D, WIDTH, M = rotated.shape[1], rotated.shape[-1], padded(m), K * N + L
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Keys ``(B, H, M, 2 * HALF)``, values ``(B, M, WIDTH)``, and how many of the M rows are filled ``(B)`` int32.
+
+    Where pages are of five kinds, also what is added to the scores of each row, times log2(e): ``(B, M)`` fp32.
+    """
+    (B, K), (_, n, m), L = memory.page_table.shape, memory.pages.shape, memory.pointers.shape[1]
+    H, D, WIDTH, M = rotated.shape[1], rotated.shape[-1], padded(m), K * n + L
     keys, values = rotated.new_empty(B, H, M, D), rotated.new_empty(B, M, WIDTH)
+    has_kinds = len(memory.position_encoding) > n
+    offsets = keys.new_empty(B, M, dtype=torch.float32) if has_kinds else None
     lengths = torch.empty(B, dtype=torch.int32, device=rotated.device)
     # At least one program per object, which says that it has nothing.
-    tiles = max(1, K * triton.cdiv(N, ENCODE["BLOCK"]) + triton.cdiv(L, ENCODE["BLOCK"]))
+    tiles = max(1, K * triton.cdiv(n, ENCODE["BLOCK"]) + triton.cdiv(L, ENCODE["BLOCK"]))
     _encode_kernel[tiles, B, H](
         *memory[:-1], memory.pointer_valid.view(torch.uint8), *weights, cos, sin, keys, values, lengths,
-        H, N, K, L, m, cos.shape[1],
-        HAS_BIAS=has_bias, SLOTS=triton.next_power_of_2(max(1, K)), HALF=D // 2, WIDTH=WIDTH, **ENCODE,
+        lengths if offsets is None else offsets, H, n, K, L, m, cos.shape[1], len(memory.time_encoding),
+        HAS_BIAS=has_bias, MEANS=MEANS if has_kinds else 0, SLOTS=triton.next_power_of_2(max(1, K)), HALF=D // 2,
+        WIDTH=WIDTH, **ENCODE,
         PRECISION=product_precision(keys.dtype), **WARPS,
     )  # fmt: skip
-    return keys, values, lengths
+    return keys, values, lengths, offsets
 
 
 def _attend(
@@ -208,8 +215,9 @@ def _attend(
     scale: float,
     splits: int | None,
     out: Tensor | None = None,
+    offsets: Tensor | None = None,
 ) -> Means | None:
-    """The attention itself, with scores times ``scale``.
+    """The attention itself, with scores times ``scale``, plus ``offsets (B, M)`` if there are any.
 
     With ``out (B, N, H, width)`` and one split the result is written there, and there are no means to combine.
     """
@@ -228,10 +236,11 @@ def _attend(
         log_weights = sums.new_empty(splits, B * H, N)
         strides = 0, 0, 0
     _attend_kernel[tiles, splits, B * H](
-        query, keys, values, keys if lengths is None else lengths, sums, log_weights, H, N, M, width, splits,
+        query, keys, values, keys if lengths is None else lengths, log_weights if offsets is None else offsets, sums,
+        log_weights, H, N, M, width, splits,
         scale, query.stride(0) if len(query) > 1 else 0, values.stride(0),
         values.stride(1) if values.shape[1] > 1 else 0, values.stride(2), *strides,
-        RAGGED=lengths is not None, DIRECT=direct, PADDED=width < WIDTH,
+        RAGGED=lengths is not None, OFFSETS=offsets is not None, DIRECT=direct, PADDED=width < WIDTH,
         EVEN=lengths is None and M % config.meta["BLOCK_N"] == 0, D=D, WIDTH=WIDTH,
         PRECISION=product_precision(keys.dtype), **{**config.meta, "CHUNK": min(D, config.meta["CHUNK"])},
         **config.options,

@@ -1,3 +1,4 @@
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -8,10 +9,14 @@ from sam2fast.kernels._cpu import linear
 if TYPE_CHECKING:
     from sam2fast.kernels.memory_attention import AttendedMemory
 
+# Pages of a quarter of a map's positions are of five kinds: 0 to 3 its quarters, 4 its means of as many tokens.
+MEANS = 4
+KINDS = 5
+
 
 def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotates the channel pairs (2i, 2i+1) of ``x (..., maps * N, d)`` in fp32; ``cos, sin (N, d / 2)``."""
-    maps = x.float().unflatten(-2, (-1, cos.shape[0]))  # (..., maps, N, d)
+    maps = x.float().unflatten(-2, (-1, cos.shape[-2]))  # (..., maps, N, d)
     even, odd = maps[..., 0::2], maps[..., 1::2]
     rotated = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
     return rotated.flatten(-2).flatten(-3, -2).to(x.dtype)
@@ -44,34 +49,51 @@ def memory_attention_reference(
     sin: torch.Tensor,
 ) -> torch.Tensor:
     heads, N = query.shape[1:3]
-    B, K = memory.page_table.shape
+    (B, K), n = memory.page_table.shape, memory.pages.shape[1]
     page_valid = memory.page_table >= 0  # (B, K)
-    valid = torch.cat([page_valid.repeat_interleave(N, dim=1), memory.pointer_valid], dim=1)  # (B, M)
+    valid = torch.cat([page_valid.repeat_interleave(n, dim=1), memory.pointer_valid], dim=1)  # (B, M)
+    place, key_cos, key_sin, time, offset = memory.position_encoding, cos, sin, memory.page_time.long(), None
+    if len(place) != n:
+        time, kind = time % len(memory.time_encoding), time // len(memory.time_encoding)
+        place, key_cos, key_sin = (_of_pages(table, kind, n) for table in (place, cos, sin))
+        key_cos, key_sin = (table.flatten(1, 2)[:, None, None] for table in (key_cos, key_sin))
+        offset = _log_weights(kind, n, memory.pointer_valid)
 
     # What is not attended may hold anything, also NaN.
-    maps = memory.pages[memory.page_table.clamp(min=0).long()]  # (B, K, N, m)
+    maps = memory.pages[memory.page_table.clamp(min=0).long()]  # (B, K, n, m)
     maps = torch.where(page_valid[:, :, None, None], maps, 0)
     pointers = torch.where(memory.pointer_valid[..., None], memory.pointers, 0)
-    time = memory.time_encoding[memory.page_time.long()]  # (B, K, m)
-    encoded = (maps + memory.position_encoding + time[:, :, None]).flatten(1, 2)
+    encoded = (maps + place + memory.time_encoding[time][:, :, None]).flatten(1, 2)
     tokens = torch.cat([encoded, (pointers + memory.pointer_encoding).to(encoded.dtype)], dim=1)
     key = F.linear(tokens.to(key_weight.dtype), key_weight, key_bias)
     key = key.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, M, d)
     if K:
-        key = torch.cat([apply_rope(key[:, :, : K * N], cos, sin), key[:, :, K * N :]], dim=2)
+        key = torch.cat([apply_rope(key[:, :, : K * n], key_cos, key_sin), key[:, :, K * n :]], dim=2)
 
     value = torch.cat([maps.flatten(1, 2), pointers.to(maps.dtype)], dim=1)  # (B, M, m)
     value = value.to(query.dtype)[:, None].expand(-1, heads, -1, -1)
     key = key.to(query.dtype)
-    query = apply_rope(query, cos, sin).expand(B, -1, -1, -1)
+    query = apply_rope(query, cos[:N], sin[:N]).expand(B, -1, -1, -1)
     width = value.shape[-1]
     if query.device.type == "mps":
         # Before torch 2.12 its attention returns nonsense for values narrower than keys.
         value = F.pad(value, (0, query.shape[-1] - width))
     # The mask stays one row for all queries: torch makes it dense in the queries' dtype.
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=valid[:, None, None])[..., :width]
+    mask = valid if offset is None else torch.where(valid, offset, -torch.inf).to(query.dtype)
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])[..., :width]
     means = torch.where(valid.any(dim=1)[:, None, None, None], out, 0)
     return project_values(means, value_weight, value_bias)
+
+
+def _of_pages(table: torch.Tensor, kind: torch.Tensor, n: int) -> torch.Tensor:
+    """Of a ``table (5 n, c)`` what the positions of pages of each ``kind (B, K)`` have: ``(B, K, n, c)``."""
+    return table.unflatten(0, (-1, n))[kind]
+
+
+def _log_weights(kind: torch.Tensor, n: int, pointers: torch.Tensor) -> torch.Tensor:
+    """What is added to scores, so that a mean counts as the tokens it is made of: ``(B, K * n + L)`` fp32."""
+    of_pages = math.log(MEANS) * (kind == MEANS).float()
+    return torch.cat([of_pages.repeat_interleave(n, dim=1), torch.zeros_like(pointers, dtype=torch.float32)], dim=1)
 
 
 def project_values(means: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

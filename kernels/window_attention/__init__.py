@@ -3,7 +3,7 @@
 import torch
 
 from sam2fast.kernels._cpu import eager_in_graph
-from sam2fast.kernels._dispatch import current_backend, use_triton
+from sam2fast.kernels._dispatch import current_backend, implementation_of, use_triton
 from sam2fast.kernels.window_attention.operator import window_attention_eager, window_attention_operator
 from sam2fast.kernels.window_attention.reference import window_attention_reference
 from sam2fast.kernels.window_attention.shapes import obstacle, prefers_sdpa
@@ -45,6 +45,8 @@ def window_attention(
         )
     if q_stride and window_size and (window_size % q_stride[0] or window_size % q_stride[1]):
         raise ValueError(f"the query stride {q_stride} does not divide the window of {window_size}")
+    if own := implementation_of("window_attention"):
+        return own(qkv, bias, num_heads, window_size, q_stride)
     no_kernel = obstacle(qkv, num_heads, window_size, q_stride)
     if use_triton("window_attention", qkv, bias, obstacle=no_kernel) and _wanted(qkv, bias, window_size):
         return window_attention_operator(qkv, bias, num_heads, window_size, q_stride)

@@ -100,7 +100,8 @@ class FastPath:
         buffers = workspace.step(model, bank, shape, integers, features, state.num_frames, fill_hole_area)
         # Clones, for the next step overwrites the buffers.
         masks, ious, scores = (x[:count].clone() for x in (buffers.masks, buffers.ious, buffers.scores))
-        return steps.kept_results(bank, masks, ious, scores, pointers[:count], memories[:count])
+        written = [(page,) for page in memories[:count]]
+        return steps.kept_results(bank, masks, ious, scores, pointers[:count], written)
 
     @torch.inference_mode()
     def encode(self, model: "SAM2Base", frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
@@ -118,8 +119,7 @@ class FastPath:
         with self._lock:
             if bank not in self._used:
                 assert bank.memories is not None
-                dtype = bank.memories.data.dtype
-                fitting = [workspace for workspace in self._idle if workspace.dtype == dtype]
+                fitting = [workspace for workspace in self._idle if workspace.suits(bank.memories.data)]
                 workspace = fitting[-1] if fitting else Workspace(self._recorder)
                 if fitting:
                     self._idle.remove(workspace)

@@ -2,12 +2,14 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
+from sam2fast.approximations import EXACT
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.tracking.still_frames import StillFrames
 from sam2fast.video_io import Frames
 
 # Frames whose features are kept: clicks go back and forth between a few.
@@ -28,6 +30,9 @@ class EncodedFrames(NamedTuple):
     wait: Callable[[FrameFeatures], None] | None  # makes the current stream wait, before it reads some of them
 
 
+_Features: TypeAlias = tuple[FrameFeatures, Callable[[FrameFeatures], None] | None]  # and their EncodedFrames.wait
+
+
 class Encoder(Protocol):
     """Encodes frames of a video by their numbers; ``ahead`` says that nobody waits for them yet."""
 
@@ -44,6 +49,9 @@ class FeatureCache:
         frames: of the video.
         size: how many frames' features are kept, about 17 MB each at 1024x1024 in fp32.
         encoder: what encodes them; by default :func:`encode_frames`.
+
+    Attributes:
+        encoded: how many frames went through the encoder.
     """
 
     def __init__(
@@ -55,6 +63,17 @@ class FeatureCache:
         self.kept: OrderedDict[tuple[int, torch.dtype | None], FrameFeatures] = OrderedDict()
         self._encoder: Encoder = encoder or (lambda frames, indices, ahead: encode_frames(model, frames, indices))
         self._waits: dict[tuple[int, torch.dtype | None], Callable[[FrameFeatures], None]] = {}
+        self._still: StillFrames | None = None
+        self.reuse(getattr(model, "approximations", EXACT).still_frames)
+        self.encoded = 0
+
+    def reuse(self, threshold: float | None) -> None:
+        """From here on, frames that differ no more than this from the last encoded one get its features; None for none.
+
+        Args:
+            threshold: see :func:`sam2fast.tracking.still_frames.difference`.
+        """
+        self._still = None if threshold is None else StillFrames(threshold)
 
     def __getitem__(self, frame: int) -> FrameFeatures:
         return self.encode([frame])[0]
@@ -79,6 +98,8 @@ class FeatureCache:
         """Forgets all features."""
         self.kept.clear()
         self._waits.clear()
+        if self._still is not None:
+            self._still.clear()
 
     def begin(self, frames: Sequence[int], batch: int) -> None:
         """Sees to it that these will be there; where the encoder has a stream of its own, nobody waits for it yet.
@@ -92,10 +113,9 @@ class FeatureCache:
         kind = autocast_dtype(self.model.device)
         missing = [t for t in frames if (t, kind) not in self.kept]
         if missing:
-            encoded = self._encoder(self.frames, missing, ahead)
-            for t, features in zip(missing, encoded.features, strict=True):
-                if encoded.wait is not None:
-                    self._waits[t, kind] = encoded.wait
+            for t, (features, wait) in zip(missing, self._encode(missing, kind, ahead), strict=True):
+                if wait is not None:
+                    self._waits[t, kind] = wait
                 self.kept[t, kind] = features
         for t in frames:
             self.kept.move_to_end((t, kind))
@@ -105,6 +125,23 @@ class FeatureCache:
             while len(self.kept) > most:
                 key, _ = self.kept.popitem(last=False)
                 self._waits.pop(key, None)
+
+    def _encode(self, frames: Sequence[int], kind: torch.dtype | None, ahead: bool) -> list[_Features]:
+        """Features of each, by the encoder or those of a still frame before it."""
+        still = self._still
+        sources = list(frames) if still is None else still.sources(kind, self.frames, frames)
+        new = [t for t, source in zip(frames, sources, strict=True) if t == source]
+        found: dict[int | None, _Features] = {}
+        if new:
+            encoded = self._encoder(self.frames, new, ahead)
+            found = {t: (features, encoded.wait) for t, features in zip(new, encoded.features, strict=True)}
+            self.encoded += len(new)
+        if still is not None:
+            if None in sources:
+                found[None] = still.last(kind)
+            if new:
+                still.remember(kind, self.frames, new[-1], found[new[-1]])
+        return [found[source] for source in sources]
 
 
 def encode_frames(model: SAM2Base, frames: Frames, indices: Sequence[int]) -> EncodedFrames:

@@ -1,12 +1,14 @@
 """The memories of all objects of a video, and the tables that say who attends to which."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.kernels.memory_attention import AttendedMemory
+from sam2fast.approximations import EXACT, Approximations
+from sam2fast.kernels.memory_attention import MEANS, AttendedMemory
 from sam2fast.modeling.position_encoding import sine_1d
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.arrivals import Arrivals
@@ -22,10 +24,15 @@ def bucket(count: int) -> int:
     return next((size for size in BUCKETS if size >= count), -(-count // BUCKETS[-1]) * BUCKETS[-1])
 
 
+# The pages of a spatial memory: one with the whole map. Where memories are pooled, one with its means of 2x2 tokens;
+# behind it, if it is a prompt's, the four quarters of the map, to be attended to as that of a conditioning frame.
+Memory: TypeAlias = tuple[Page, ...]
+
+
 class AttendedPages(NamedTuple):
     """What one object attends to."""
 
-    memories: list[tuple[Page, int]]  # and the row of maskmem_tpos_enc
+    memories: list[tuple[Page, int]]  # and what is in AttendedMemory.page_time
     pointers: list[tuple[Page, int]]  # and the distance in frames
     conditioning: int  # how many conditioning frames may be among them, besides the recent frames
 
@@ -33,19 +40,23 @@ class AttendedPages(NamedTuple):
 class MemoryBank:
     """Two pools of pages: spatial memories ``(H * W, C_mem)``, and object pointers ``(C,)`` in fp32.
 
-    Memories are kept in the dtype they are computed in.
+    Memories are kept in the dtype they are computed in. Where they are pooled, pages have a quarter of the positions.
 
     Args:
         model: whose memories they are.
+        approximations: of the session that these are the memories of; by default those of the model, if it has any.
     """
 
-    def __init__(self, model: SAM2Base) -> None:
+    def __init__(self, model: SAM2Base, approximations: Approximations | None = None) -> None:
         side = model.sam_image_embedding_size
         self.model = model
+        if approximations is None:
+            approximations = getattr(model, "approximations", EXACT)
+        self.approximations: Approximations = approximations
         self.arrivals = Arrivals()
         self.memories: PagePool | None = None  # their dtype shows with the first one
         self.pointers = PagePool((model.hidden_dim,), torch.float32, model.device, self.arrivals)
-        self._memory_shape = (side * side, model.mem_dim)
+        self._memory_shape = (side * side // (MEANS if self.is_pooled else 1), model.mem_dim)
 
     def begin_step(self) -> None:
         """Pages that this step neither reads nor writes may be archived."""
@@ -54,9 +65,19 @@ class MemoryBank:
         if self.memories is not None:
             self.memories.begin_step()
 
-    def write_memories(self, memories: Tensor) -> list[Page]:
+    @property
+    def is_pooled(self) -> bool:
+        """Whether pages are quarters and means."""
+        return self.approximations.pooled_memory
+
+    def write_memories(self, memories: Tensor, from_prompt: bool) -> list[Memory]:
         """Pages for ``memories (B, C_mem, H, W)``."""
-        return self.begin_memories(memories.dtype).write(memories.flatten(2).transpose(1, 2))
+        pool = self.begin_memories(memories.dtype)
+        pages = pool.write(as_pages(memories, self._memory_shape[0]))
+        if not (self.is_pooled and from_prompt):
+            return [(page,) for page in pages]
+        quarters = pool.write(memories.flatten(2).transpose(1, 2).reshape(-1, *self._memory_shape))
+        return [(page, *quarters[MEANS * i : MEANS * (i + 1)]) for i, page in enumerate(pages)]
 
     def begin_memories(self, dtype: torch.dtype) -> PagePool:
         """The pool of memories, made if there have been none."""
@@ -68,11 +89,41 @@ class MemoryBank:
         """Pages for ``pointers (B, C)``."""
         return self.pointers.write(pointers)
 
-    def read_memory(self, page: Page) -> Tensor:
-        """A copy ``(1, C_mem, H, W)``."""
+    def read_memory(self, memory: Memory) -> Tensor:
+        """A copy ``(1, C_mem, H, W)``; means stand where the tokens did that they are of."""
         assert self.memories is not None
         side = self.model.sam_image_embedding_size
-        return self.memories.read(page).t().unflatten(1, (side, side))[None]
+        if self.is_pooled and len(memory) == 1:
+            means = self.memories.read(memory[0]).t().unflatten(1, (side // 2, side // 2))[None]
+            return means.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        pages = [self.memories.read(page) for page in memory[1:] or memory]
+        tokens = pages[0] if len(pages) == 1 else torch.cat([page.to(self.model.device) for page in pages])
+        return tokens.t().unflatten(1, (side, side))[None]
+
+    def pages_to_attend(self, memory: Memory, time: int, conditioning: bool) -> list[tuple[Page, int]]:
+        """What attending to a memory reads, each page with its ``AttendedMemory.page_time``.
+
+        Args:
+            time: row of ``maskmem_tpos_enc``.
+            conditioning: attended to as that of a conditioning frame.
+        """
+        if not self.is_pooled:
+            return [(memory[0], time)]
+        rows = self.model.num_maskmem
+        if conditioning and len(memory) > 1:
+            return [(page, rows * quarter + time) for quarter, page in enumerate(memory[1:])]
+        return [(memory[0], rows * MEANS + time)]
+
+    @property
+    def recent(self) -> int:
+        """How many pages of recent frames an object attends to, at most."""
+        slots = self.approximations.memory_slots
+        return (self.model.num_maskmem if slots is None else slots) - 1
+
+    @property
+    def pages_of_conditioning(self) -> int:
+        """How many pages attending to a conditioning frame reads."""
+        return MEANS if self.is_pooled else 1
 
     def attended(self, objects: Sequence[AttendedPages], num_frames: int) -> AttendedMemory:
         """What these objects attend to, in their order, in tables sized by buckets of what they may hold.
@@ -92,8 +143,8 @@ class MemoryBank:
         """Capacities for these objects; the number of rows a bucket, or what they are."""
         conditioning = bucket(max(o.conditioning for o in objects))
         rows = bucket(len(objects)) if in_buckets else len(objects)
-        recent, pointers = self.model.num_maskmem - 1, self.model.max_obj_ptrs_in_encoder - 1
-        return StepShape(rows, recent + conditioning, pointers + conditioning)
+        memories = self.recent + self.pages_of_conditioning * conditioning
+        return StepShape(rows, memories, self.model.max_obj_ptrs_in_encoder - 1 + conditioning)
 
     def reserve(self, shape: StepShape) -> None:
         """Makes room for a step of this shape: what its objects read, and a page each to be written."""
@@ -125,6 +176,13 @@ class MemoryBank:
         )
 
 
+def as_pages(maps: Tensor, positions: int) -> Tensor:
+    """``maps (B, C, H, W)`` as ``(B, positions, C)``: all tokens, or the means of 2x2 if there is room for those."""
+    if positions != maps.shape[2] * maps.shape[3]:
+        maps = F.avg_pool2d(maps, 2)
+    return maps.flatten(2).transpose(1, 2)
+
+
 def attended_memory(
     model: SAM2Base,
     pages: Tensor,
@@ -147,6 +205,9 @@ def attended_memory(
     side, m = model.sam_image_embedding_size, model.mem_dim
     B, P, C = pointers.shape
     position = model.memory_encoder.position_encoding(pages.new_zeros(1, m, side, side))
+    places = as_pages(position, side * side)[0]
+    if pages.shape[1] != side * side:
+        places = torch.cat([places, as_pages(position, pages.shape[1])[0]])
     encoding = pointers.new_zeros(B, P, m)
     if model.add_tpos_enc_to_obj_ptrs:
         # At least 1: in a video of one frame the original divides by zero.
@@ -159,7 +220,7 @@ def attended_memory(
         pages=pages,
         page_table=page_table,
         page_time=page_time,
-        position_encoding=position[0].flatten(1).t(),
+        position_encoding=places,
         time_encoding=model.maskmem_tpos_enc[:, 0, 0],
         pointers=pointers.reshape(B, P * split, m),
         pointer_encoding=encoding.repeat_interleave(split, dim=1).to(pointers.dtype),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from sam2fast.kernels._dispatch import current_backend
+from sam2fast.kernels._dispatch import backend_key
 from sam2fast.kernels._launch import tf32_is_allowed
 from sam2fast.modeling.compiled import CompiledMethod
 from sam2fast.tracking.features import autocast_dtype
@@ -21,7 +21,7 @@ def numerics(device: torch.device) -> Hashable:
     reduced = (cuda.matmul.allow_bf16_reduced_precision_reduction, cuda.matmul.allow_fp16_reduced_precision_reduction)
     attention = (cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.cudnn_sdp_enabled())
     return (
-        current_backend(),
+        backend_key(),
         autocast_dtype(device),
         tf32_is_allowed(),
         cudnn.benchmark,
@@ -33,7 +33,10 @@ def numerics(device: torch.device) -> Hashable:
 
 
 def fingerprint(model: "SAM2Base") -> Hashable:
-    """Where the weights lie, and the settings of the parts that tracking goes through: what recordings hold on to."""
+    """Where the weights lie, and the settings of the parts that tracking goes through: what recordings hold on to.
+
+    The user's own functions count as they are, not by what they hold.
+    """
     tensors = [*model.parameters(), *model.buffers()]
     weights = tuple((x.data_ptr(), x.dtype) for x in tensors)
     parts = (
@@ -44,7 +47,8 @@ def fingerprint(model: "SAM2Base") -> Hashable:
         model.sam_mask_decoder,
         model.memory_encoder,
     )
-    return weights, tuple(_settings(part) for part in parts)
+    own = model.mask_selection, getattr(model, "memory_selection", None), getattr(model, "approximations", None)
+    return weights, tuple(_settings(part) for part in parts), own
 
 
 def has_hooks(model: nn.Module) -> bool:

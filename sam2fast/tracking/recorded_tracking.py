@@ -15,6 +15,7 @@ from sam2fast.tracking.features import EncodedFrames, encode_frames
 from sam2fast.tracking.memory_bank import BUCKETS
 from sam2fast.tracking.numerics import fingerprint, has_hooks
 from sam2fast.tracking.outputs import Output, check_output, returned_masks
+from sam2fast.tracking.own_selection import Watch
 from sam2fast.tracking.state import TrackedObject, VideoState
 from sam2fast.video_io import Frames
 
@@ -35,9 +36,11 @@ class RecordedTracking(_Base):
     Attributes:
         fast: whether tracking runs by recorded steps: None where it pays and is safe, which is on NVIDIA GPUs that
             Triton's kernels run on; True everywhere; False nowhere.
+        selection_watch: is told which memories each step attends to, before it attends to them.
     """
 
     fast: bool | None = None
+    selection_watch: Watch | None = None
     _fast_path: FastPath | None = None
     _hooked = False
 
@@ -74,6 +77,7 @@ class RecordedTracking(_Base):
             )
         predictor = cast("SAM2VideoPredictor", self)
         state = predictor.init_state([np.zeros((height, width, 3), np.uint8)] * WARMUP_FRAMES)
+        state.features.reuse(None)  # or none of these frames, which are all the same, would be encoded
         click = [[width / 2, height / 2]], [1]
         predictor.add_new_points_or_box(state, 0, 0, *click)
         predictor.propagate_in_video_preflight(state)

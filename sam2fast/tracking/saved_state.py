@@ -5,13 +5,15 @@ import json
 import operator
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from sam2fast.approximations import Approximations
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import MemoryBank
@@ -117,6 +119,7 @@ def packed(state: VideoState) -> PackedState:
         "video": _size(state.frames),
         "max_history": state.max_history,
         "max_cond_frames": state.max_cond_frames,
+        "approximations": state.bank.approximations.named(),
         "offload": [state.offload_video_to_cpu, state.offload_state_to_cpu],
         # Not always that of the memories: once there were others, all are computed with as those are.
         "memory_dtype": None if memories is None else str(memories.data.dtype).removeprefix("torch."),
@@ -131,10 +134,11 @@ def _packed_object(state: VideoState, number: int, obj_id: Any, tensors: dict[st
         tensors.update({f"{number}.points.{frame}.{name}": value.cpu().contiguous() for name, value in clicks.items()})
     for frame, mask in tracked.masks.items():
         tensors[f"{number}.masks.{frame}"] = mask.cpu().contiguous()
-    results = {}
+    results, pages = {}, {}
     for kind in RESULTS:
         frames: dict[int, FrameResult] = getattr(tracked, kind)
         results[kind] = list(frames)  # in their order, which is that of the sums over them
+        pages[kind] = [len(result.memory or ()) for result in frames.values()]
         if frames:
             stacked = _stacked(state.bank, list(frames.values()))
             tensors.update({f"{number}.{kind}.{name}": value for name, value in stacked.items()})
@@ -144,16 +148,17 @@ def _packed_object(state: VideoState, number: int, obj_id: Any, tensors: dict[st
         "points": list(tracked.points),
         "masks": list(tracked.masks),
         "results": results,
+        "pages": pages,
     }
 
 
 def _stacked(bank: MemoryBank, results: list[FrameResult]) -> dict[str, Tensor]:
-    """Each part of the results ``(n, ...)``."""
+    """Each part of the results ``(n, ...)``, but for memories, which may have several pages each."""
     parts = {name: torch.cat([getattr(r, name) for r in results]) for name in ("mask", "iou", "score")}
     parts["pointer"] = torch.stack([bank.pointers.read(r.pointer).cpu() for r in results])
     if all(r.memory is not None for r in results):
         assert bank.memories is not None
-        pages = [bank.memories.read(r.memory).cpu() for r in results if r.memory is not None]
+        pages = [bank.memories.read(page).cpu() for r in results for page in r.memory or ()]
         dtype = max({page.dtype for page in pages}, key=lambda d: d.itemsize)  # exact for the narrower ones too
         parts["memory"] = torch.stack([page.to(dtype) for page in pages])
     return parts
@@ -202,7 +207,8 @@ def unpacked(saved: PackedState, model: SAM2Base, frames: Frames, features: Feat
                 f"{key} {expected[key]}, not {actual[key]}" for key in actual if expected[key] != actual[key]
             )
             raise StateError(f"the state was saved with another {what}: {differing}")
-    bank = MemoryBank(model)
+    bank = MemoryBank(model, Approximations.of(facts.get("approximations")))
+    features.reuse(bank.approximations.still_frames)
     if facts["memory_dtype"] is not None:
         bank.begin_memories(getattr(torch, facts["memory_dtype"]))
     offload_video, offload_state = facts["offload"]
@@ -217,10 +223,11 @@ def _unpacked_object(
     entry: Mapping[str, Any], number: int, tensors: Mapping[str, Tensor], bank: MemoryBank
 ) -> TrackedObject:
     device = bank.model.device
-    results = {
-        kind: dict(zip(entry["results"][kind], _results(f"{number}.{kind}", tensors, bank), strict=True))
-        for kind in RESULTS
-    }
+    results = {}
+    for kind in RESULTS:
+        frames = entry["results"][kind]
+        pages = entry["pages"][kind] if "pages" in entry else [1] * len(frames)
+        results[kind] = dict(zip(frames, _results(f"{number}.{kind}", pages, tensors, bank), strict=True))
     points = {
         frame: {
             name: tensors[f"{number}.points.{frame}.{name}"].to(device) for name in ("point_coords", "point_labels")
@@ -231,9 +238,13 @@ def _unpacked_object(
     return TrackedObject(points=points, masks=masks, reverse=dict(entry["reverse"]), **results)
 
 
-def _results(prefix: str, tensors: Mapping[str, Tensor], bank: MemoryBank) -> Iterator[FrameResult]:
+def _results(
+    prefix: str, pages: Sequence[int], tensors: Mapping[str, Tensor], bank: MemoryBank
+) -> Iterator[FrameResult]:
+    """Each result; its memory is the next so many of the stored ``pages``."""
     names = ("mask", "iou", "score", "pointer", "memory")
     parts = {name: tensors[f"{prefix}.{name}"] for name in names if f"{prefix}.{name}" in tensors}
+    stored = iter(parts.get("memory", ()))
     for i in range(len(parts.get("mask", ()))):
         # Clones: a view would keep all frames alive as long as one of them.
         mask, iou, score = (parts[name][i : i + 1].clone() for name in ("mask", "iou", "score"))
@@ -241,5 +252,5 @@ def _results(prefix: str, tensors: Mapping[str, Tensor], bank: MemoryBank) -> It
         memory = None
         if "memory" in parts:
             assert bank.memories is not None
-            memory = bank.memories.archived_page(parts["memory"][i])
+            memory = tuple(bank.memories.archived_page(page) for page in islice(stored, pages[i]))
         yield FrameResult(mask, iou, score, pointer, memory)

@@ -1,5 +1,6 @@
 """Which memories a frame attends to: pure functions of frame numbers, without a tensor."""
 
+import operator
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,9 +20,18 @@ class MemoryRules:
     max_pointers: int
     only_past_pointers: bool
     signed_distances: bool
+    own_reach: int | None = None  # declared by a function of the user's own in the place of select_memories
+    memory_slots: int | None = None  # an approximation: fewer memories than num_maskmem
 
     @classmethod
     def of(cls, model: "SAM2Base") -> "MemoryRules":
+        """
+        Raises:
+            ValueError: the model's ``memory_selection`` has a ``reach`` below 0.
+        """
+        declared = getattr(getattr(model, "memory_selection", None), "reach", None)
+        if declared is not None and operator.index(declared) < 0:
+            raise ValueError(f"the reach of memory_selection is {declared} frames; expected 0 or more")
         return cls(
             num_maskmem=model.num_maskmem,
             stride=model.memory_temporal_stride_for_eval,
@@ -30,12 +40,20 @@ class MemoryRules:
             max_pointers=model.max_obj_ptrs_in_encoder,
             only_past_pointers=model.only_obj_ptrs_in_the_past_for_eval,
             signed_distances=model.use_signed_tpos_enc_to_obj_ptrs,
+            own_reach=declared,
         )
+
+    @property
+    def recent(self) -> int:
+        """How many ordinary memories are attended to, at most."""
+        return (self.num_maskmem if self.memory_slots is None else self.memory_slots) - 1
 
     @property
     def reach(self) -> int:
         """How many frames back an ordinary memory or pointer can be selected."""
-        oldest = (self.num_maskmem - 2) * self.stride + 1 if self.num_maskmem > 1 else 0
+        if self.own_reach is not None:
+            return self.own_reach
+        oldest = (self.recent - 1) * self.stride + 1 if self.recent > 0 else 0
         return max(oldest, self.max_pointers - 1 if self.use_pointers else 0)
 
 
@@ -115,13 +133,13 @@ def closest_conditioning_frames(frame: int, conditioning: Collection[int], limit
 
 
 def recent_frames(frame: int, reverse: bool, rules: MemoryRules) -> list[int]:
-    """The ``num_maskmem - 1`` ordinary frames that may be attended to, the nearest first.
+    """The ordinary frames that may be attended to, the nearest first.
 
     The nearest is the neighbour; the others are multiples of the stride.
     """
     r = rules.stride
     if reverse:
         first = -(-(frame + 2) // r) * r
-        return [frame + 1, *(first + i * r for i in range(rules.num_maskmem - 2))][: rules.num_maskmem - 1]
+        return [frame + 1, *(first + i * r for i in range(rules.recent - 1))][: rules.recent]
     first = (frame - 2) // r * r
-    return [frame - 1, *(first - i * r for i in range(rules.num_maskmem - 2))][: rules.num_maskmem - 1]
+    return [frame - 1, *(first - i * r for i in range(rules.recent - 1))][: rules.recent]

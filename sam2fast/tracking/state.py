@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sam2fast.tracking.arrivals import HostCopy
 from sam2fast.tracking.features import FeatureCache
-from sam2fast.tracking.memory_bank import MemoryBank
+from sam2fast.tracking.memory_bank import Memory, MemoryBank
 from sam2fast.tracking.official_views import VIEWS
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.selection import MemoryRules
@@ -34,14 +34,14 @@ class FrameResult:
 
     __slots__ = ("_copies", "_tensors", "memory", "pointer")
 
-    def __init__(self, mask: Tensor, iou: Tensor, score: Tensor, pointer: Page, memory: Page | None) -> None:
+    def __init__(self, mask: Tensor, iou: Tensor, score: Tensor, pointer: Page, memory: Memory | None) -> None:
         self._tensors: tuple[Tensor, Tensor, Tensor] | None = (mask, iou, score)
         self._copies: tuple[FrameCopies, int] | None = None
         self.pointer = pointer
         self.memory = memory
 
     @classmethod
-    def arriving(cls, copies: FrameCopies, row: int, pointer: Page, memory: Page | None) -> "FrameResult":
+    def arriving(cls, copies: FrameCopies, row: int, pointer: Page, memory: Memory | None) -> "FrameResult":
         """The result that is row ``row`` of copies that need not have come yet."""
         result = cls.__new__(cls)
         result._tensors, result._copies = None, (copies, row)
@@ -63,7 +63,7 @@ class FrameResult:
         """``(1, 1)`` logit of the object's presence."""
         return self.arrived()[2]
 
-    def with_memory(self, memory: Page) -> "FrameResult":
+    def with_memory(self, memory: Memory) -> "FrameResult":
         """The same result with its memory."""
         return FrameResult(*self.arrived(), self.pointer, memory)
 
@@ -204,7 +204,8 @@ class VideoState(Mapping[str, Any]):
     @property
     def rules(self) -> MemoryRules:
         """Which memories a frame attends to."""
-        rules = MemoryRules.of(self.bank.model)
+        slots = self.bank.approximations.memory_slots
+        rules = replace(MemoryRules.of(self.bank.model), memory_slots=slots)
         if self.max_cond_frames is None or 0 <= rules.max_conditioning <= self.max_cond_frames:
             return rules
         return replace(rules, max_conditioning=self.max_cond_frames)
@@ -230,7 +231,7 @@ class VideoState(Mapping[str, Any]):
         """
         self.objects.clear()
         self.obj_ids.clear()
-        self.bank = MemoryBank(self.bank.model)
+        self.bank = MemoryBank(self.bank.model, self.bank.approximations)
 
     # ---- the original's keys ----
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking import steps
 from sam2fast.tracking.features import FrameFeatures
-from sam2fast.tracking.memory_bank import attended_memory
+from sam2fast.tracking.memory_bank import as_pages, attended_memory
 from sam2fast.tracking.step_tables import StepShape, StepTables
 
 
@@ -51,7 +51,7 @@ class NarrowPagesError(Exception):
 class Pools(NamedTuple):
     """The tensors of a memory bank."""
 
-    pages: Tensor  # (rows, H * W, C_mem)
+    pages: Tensor  # (rows, H * W, C_mem), or a quarter of the positions
     pointers: Tensor  # (rows, C) fp32
 
 
@@ -81,7 +81,8 @@ def static_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, num_frames:
     memories = steps.encode(model, features, prediction.mask, prediction.score, from_prompt=False)
     if torch.promote_types(memories.dtype, pools.pages.dtype) != pools.pages.dtype:
         raise NarrowPagesError(memories.dtype)
-    pools.pages.index_copy_(0, tables.written_pages.long(), memories.flatten(2).transpose(1, 2).to(pools.pages.dtype))
+    pages = as_pages(memories, pools.pages.shape[1])
+    pools.pages.index_copy_(0, tables.written_pages.long(), pages.to(pools.pages.dtype))
     pools.pointers.index_copy_(0, tables.written_pointers.long(), prediction.pointer.to(pools.pointers.dtype))
     buffers.masks.copy_(steps.filled(prediction.mask, fill_hole_area))
     buffers.ious.copy_(prediction.iou)

@@ -11,10 +11,11 @@ from sam2fast.kernels.memory_attention import AttendedMemory
 from sam2fast.modeling.sam2_base import ObjectPrediction, SAM2Base
 from sam2fast.tracking.arrivals import HostCopy
 from sam2fast.tracking.features import FrameFeatures
-from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank
+from sam2fast.tracking.memory_bank import AttendedPages, Memory, MemoryBank
+from sam2fast.tracking.own_selection import own_selection
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.scores import TrackScores
-from sam2fast.tracking.selection import select_memories
+from sam2fast.tracking.selection import MemoryRules, Selection, select_memories
 from sam2fast.tracking.state import FrameCopies, FrameResult, TrackedObject, VideoState
 
 # Logits fed back as a mask prompt are within this range.
@@ -72,7 +73,7 @@ def track(
     if model.num_maskmem:
         # The memory sees the mask before its holes are filled.
         memories = encode(model, features, prediction.mask, prediction.score, from_prompt=False)
-        pages = state.bank.write_memories(memories[: len(objects)])
+        pages = state.bank.write_memories(memories[: len(objects)], from_prompt=False)
     return kept_results(state.bank, masks, iou, score, pointers, pages)
 
 
@@ -82,8 +83,9 @@ def remember(model: SAM2Base, state: VideoState, frame: int, results: Sequence[F
         return list(results)
     state.bank.begin_step()
     masks, scores = (torch.cat([getattr(r, name) for r in results]).to(state.device) for name in ("mask", "score"))
-    pages = state.bank.write_memories(encode(model, state.features[frame], masks, scores, from_prompt=True))
-    return [result.with_memory(page) for result, page in zip(results, pages, strict=True)]
+    memories = encode(model, state.features[frame], masks, scores, from_prompt=True)
+    written = state.bank.write_memories(memories, from_prompt=True)
+    return [result.with_memory(memory) for result, memory in zip(results, written, strict=True)]
 
 
 def predict(
@@ -147,25 +149,35 @@ def attended_pages(
     state: VideoState, objects: Sequence[TrackedObject], frame: int, reverse: bool
 ) -> list[AttendedPages]:
     """The memories and pointers that each object attends to on the frame."""
-    rules, pages = state.rules, []
-    for tracked in objects:
-        chosen = select_memories(frame, tracked.conditioning, tracked.tracked, state.num_frames, reverse, rules)
-        limit = rules.max_conditioning if rules.max_conditioning >= 0 else len(tracked.conditioning)
-        pages.append(
-            AttendedPages(
-                [(_memory(_kept(tracked, t)), row) for t, row in chosen.memories],
-                [(_kept(tracked, t).pointer, distance) for t, distance in chosen.pointers],
-                min(len(tracked.conditioning), limit),
-            )
-        )
-    return pages
+    rules, model = state.rules, state.bank.model
+    select = own_selection(state, rules) or select_memories
+    chosen = [select(frame, o.conditioning, o.tracked, state.num_frames, reverse, rules) for o in objects]
+    if (watch := getattr(model, "selection_watch", None)) is not None:
+        watch(state, objects, frame, reverse, chosen)
+    return [_pages(state.bank, tracked, selection, rules) for tracked, selection in zip(objects, chosen, strict=True)]
+
+
+def _pages(bank: MemoryBank, tracked: TrackedObject, chosen: Selection, rules: MemoryRules) -> AttendedPages:
+    limit = rules.max_conditioning if rules.max_conditioning >= 0 else len(tracked.conditioning)
+    # A selection of the user's own may be longer than any of the model's: the rest counts as conditioning frames do.
+    memories: list[tuple[Page, int]] = []
+    for t, row in chosen.memories:
+        conditioning = t in tracked.conditioning and row == rules.num_maskmem - 1
+        memories += bank.pages_to_attend(_memory(_kept(tracked, t)), row, conditioning)
+    beyond = -(-(len(memories) - bank.recent) // bank.pages_of_conditioning)
+    more = max(beyond, len(chosen.pointers) - (rules.max_pointers - 1))
+    return AttendedPages(
+        memories,
+        [(_kept(tracked, t).pointer, distance) for t, distance in chosen.pointers],
+        max(min(len(tracked.conditioning), limit), more),
+    )
 
 
 def _kept(tracked: TrackedObject, frame: int) -> FrameResult:
     return tracked.conditioning[frame] if frame in tracked.conditioning else tracked.tracked[frame]
 
 
-def _memory(result: FrameResult) -> Page:
+def _memory(result: FrameResult) -> Memory:
     assert result.memory is not None
     return result.memory
 
@@ -191,7 +203,7 @@ def kept_results(
     ious: Tensor,
     scores: Tensor,
     pointers: Sequence[Page],
-    memories: Sequence[Page] | None,
+    memories: Sequence[Memory] | None,
 ) -> tuple[list[FrameResult], TrackScores]:
     """Results of N objects that go to the CPU by themselves, and the same on the device.
 

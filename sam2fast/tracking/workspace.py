@@ -38,10 +38,12 @@ class Workspace:
         self._steps: dict[Hashable, Callable[[], None]] = {}
         self.recorded: list[Hashable] = []  # every recording ever made, for those who count them
 
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """Of the pages; none before anybody moved in."""
-        return None if self._pools is None else self._pools.pages.dtype
+    def suits(self, pages: Tensor) -> bool:
+        """Whether a session with such pages can move in."""
+        if self._pools is None:
+            return False
+        own = self._pools.pages
+        return own.dtype == pages.dtype and own.shape[1:] == pages.shape[1:]
 
     def clear(self) -> None:
         """Frees everything; a session that is in it records its steps anew."""
@@ -52,12 +54,13 @@ class Workspace:
     def move_in(self, bank: MemoryBank) -> None:
         """Gives the bank these pools, where they are large enough, else takes those that the bank has grown."""
         assert bank.memories is not None
-        K, P = bank.model.num_maskmem - 1, bank.model.max_obj_ptrs_in_encoder - 1
+        P, conditioning = bank.model.max_obj_ptrs_in_encoder - 1, CONDITIONING_AT_ONCE
+        memories = bank.recent + bank.pages_of_conditioning * conditioning
         if self._pools is not None:
             for pool, data in zip((bank.memories, bank.pointers), self._pools, strict=True):
                 if data.dtype == pool.data.dtype and len(data) >= len(pool.data):
                     pool.move_to(data)
-        bank.reserve(StepShape(OBJECTS_AT_ONCE, K + CONDITIONING_AT_ONCE, P + CONDITIONING_AT_ONCE))
+        bank.reserve(StepShape(OBJECTS_AT_ONCE, memories, P + conditioning))
 
     def step(
         self,

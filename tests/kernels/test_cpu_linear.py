@@ -103,15 +103,17 @@ class TestAttend:
     @pytest.mark.parametrize(
         "moved", [(0, 0, 0), (90, 0, 0), (0, 120, 0), (-120, -120, -120), (-120, 0, 3), (40, 60, 95), (62, 69, 0)]
     )
-    def test_same_as_softmax(self, moved, monkeypatch):
+    @pytest.mark.parametrize("counts", [(1, 1, 1), (4, 1, 0.5)])
+    def test_same_as_softmax(self, moved, counts, monkeypatch):
         monkeypatch.setattr(_cpu, "BLOCK", 24)
         query, value = random_map(50, 9), random_map(3, 60, 5, seed=2)
         query[:, 0] = 1
         key = random_map(3, 60, 9, seed=1)
         key[:, :, 0] = 2 * torch.tensor(moved, dtype=torch.float32)[:, None]
         with torch.no_grad():
-            out = _cpu.attend(query, zip(key, value, strict=True), 0.5, 5)
+            out = _cpu.attend(query, zip(key, value, counts, strict=True), 0.5, 5)
         scores = 0.5 * query.double() @ key.flatten(0, 1).double().mT
+        scores += torch.tensor(counts, dtype=torch.float64).log().repeat_interleave(60)
         expected = scores.softmax(dim=1) @ value.flatten(0, 1).double()
         rounding = max(map(abs, moved)) * torch.finfo(torch.float32).eps  # of the scores
         assert relative_error(expected, out) < 2e-6 + 3 * rounding
@@ -124,4 +126,4 @@ class TestAttend:
         query[20] *= 1e-6
         expected = (query.double() @ key.double().mT).softmax(dim=1) @ value.double()
         with torch.no_grad():
-            assert relative_error(expected, _cpu.attend(query, [(key, value)], 1.0, 4)) < 2e-6
+            assert relative_error(expected, _cpu.attend(query, [(key, value, 1)], 1.0, 4)) < 2e-6

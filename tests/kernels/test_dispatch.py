@@ -144,14 +144,37 @@ SWITCHES = {
 }
 
 
-@pytest.mark.parametrize(("change", "expected"), SWITCHES.values(), ids=SWITCHES.keys())
-def test_fp32_products_follow_torchs_switches(change, expected):
-    """In a process of their own: torch does not let its old and its new switch be mixed."""
+# Each switch in a process of its own, forked from one that has imported torch.
+PROGRAM = """
+import os, sys, torch
+from sam2fast.kernels._launch import product_precision
+for change in sys.argv[1:]:
+    child = os.fork()
+    if not child:
+        try:
+            exec(change)
+            print(product_precision(torch.float32), product_precision(torch.bfloat16), flush=True)
+        except Exception as error:
+            print(repr(error), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.fixture(scope="module")
+def precisions():
+    """What is printed after each change of a switch."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-c", PROGRAM, *(change for change, _ in SWITCHES.values())]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(SWITCHES, done.stdout.splitlines(), strict=True))
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_fp32_products_follow_torchs_switches(name, precisions):
+    """In processes of their own: torch does not let its old and its new switch be mixed."""
+    change, expected = SWITCHES[name]
     if "fp32_precision" in change and not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
         pytest.skip("this version of torch has the old switch alone")
-    program = f"import torch; {change}; from sam2fast.kernels._launch import product_precision as p; " + (
-        "print(p(torch.float32), p(torch.bfloat16))"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
-    assert done.stdout.split() == [expected, "ieee"], done.stderr
+    assert precisions[name].split() == [expected, "ieee"]

@@ -79,7 +79,7 @@ def one_two_one(session: Session) -> None:
 
 
 def test_a_video_with_one_two_one_objects(both, calls, tmp_path):
-    film = jpeg_folder(tmp_path / "film", clip(6))
+    film = jpeg_folder(tmp_path / "film", clip(5))
     plain, again = (Session(predictor, film) for predictor in both)
     for session in (plain, again):
         one_two_one(session)

@@ -5,21 +5,21 @@ import copy
 
 import pytest
 import torch
-from parity import TOLERANCE, build_pair, random_map
+from parity import NARROW, TOLERANCE, build_pair, random_map
 
 from sam2fast.modeling import mask_decoder
 from sam2fast.modeling.cross_attention import CrossAttention, pieces
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 from sam2fast.testing import assert_as_accurate_as, relative_error
 
-SIZE = 256
+SIZE = 128
 SIDE = SIZE // 16
 B = 6  # more than a group on the CPU
 
 
 @pytest.fixture(scope="module")
 def pair():
-    return build_pair("sam2.1_t", [f"++model.image_size={SIZE}"])
+    return build_pair("sam2.1_t", [f"++model.image_size={SIZE}", *NARROW])
 
 
 def arguments(model, prompts=B, points=1, images=1, masks=0, side=SIDE, **changes):
@@ -79,7 +79,7 @@ def test_same_as_the_official_decoder(pair, case, grad):
 @pytest.mark.parametrize("overrides", [("use_high_res_features_in_sam=false",), ("image_size=224",)], ids=str)
 def test_other_configurations(overrides):
     """Without finer levels, and with a number of positions (14 x 14) that fits no vector."""
-    official, ours = build_pair("sam2.1_t", [f"++model.image_size={SIZE}", *(f"++model.{x}" for x in overrides)])
+    official, ours = build_pair("sam2.1_t", [f"++model.image_size={SIZE}", *NARROW, *(f"++model.{x}" for x in overrides)])
     inputs = arguments(official, side=official.sam_image_embedding_size)
     with torch.no_grad():
         assert_same(official.sam_mask_decoder(**inputs), ours.sam_mask_decoder(**inputs))

@@ -16,11 +16,20 @@ def video(tmp_path_factory) -> Path:
     return jpeg_folder(tmp_path_factory.mktemp("video"), clip(8))
 
 
-@pytest.fixture
-def tracked(video_predictor, video) -> Session:
-    """Two objects, tracked once."""
+@pytest.fixture(scope="module")
+def tracked_for_all(video_predictor, video) -> Session:
+    """Two objects, tracked once; only to be copied."""
     s = Session(video_predictor, video)
     s.points(0, "a", (60, 40, 1))
     s.points(2, "b", box=[20, 20, 70, 60])
     s.propagate()
+    return s
+
+
+@pytest.fixture
+def tracked(video_predictor, video, tracked_for_all) -> Session:
+    """Two objects that were tracked, a state of the test's own."""
+    s = Session(video_predictor, video)
+    s.state = video_predictor.move_state(tracked_for_all.state)
+    s.records = list(tracked_for_all.records)
     return s

@@ -1,7 +1,7 @@
 """The image predictor against the official one, live, on identical tame weights.
 
-One model sees 1024x1024 pixels in every run, the others 512x512, where more windows stick out; all of them see 1024x1024
-among the slow tests.
+One model sees 1024x1024 pixels in every run, the others 512x512, where more windows stick out; all of them see
+1024x1024 among the slow tests.
 """
 
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from parity import TOLERANCE, build_pair, picture
+from parity import NARROW, TOLERANCE, build_pair, picture
 from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialPredictor
 
 from sam2fast import SAM2ImagePredictor
@@ -74,9 +74,9 @@ def with_own_attention(predictor: Any, image: np.ndarray) -> list[torch.Tensor]:
     return changed
 
 
-def predictors(size: str, side: int) -> tuple[Any, SAM2ImagePredictor]:
+def predictors(size: str, side: int, *overrides: str) -> tuple[Any, SAM2ImagePredictor]:
     """Beside 1024 the official predictor works once its hard-coded map sizes are put right; ours works as it is."""
-    official_model, model = build_pair(size, [f"++model.image_size={side}"])
+    official_model, model = build_pair(size, [f"++model.image_size={side}", *overrides])
     official, ours = OfficialPredictor(official_model), SAM2ImagePredictor(model)
     official._bb_feat_sizes = [(side // stride, side // stride) for stride in (4, 8, 16)]
     return official, ours
@@ -157,7 +157,7 @@ def test_holes_and_sprinkles(pair, threshold, hole, sprinkle):
 
 
 def test_batches_of_images():
-    official, ours = predictors("sam2.1_t", 512)
+    official, ours = predictors("sam2.1_t", 512, *NARROW)
     images = [picture(600, 800, seed=1), picture(500, 333, seed=2)]
     prompts = {
         "point_coords_batch": [np.array([[310.0, 240.0]]), np.array([[[10.0, 20.0]], [[300.0, 400.0]]])],
@@ -173,8 +173,9 @@ def test_batches_of_images():
             assert relative_error(e, a) <= TOLERANCE
 
 
-def test_other_image_sizes():
-    official, ours = predictors("sam2.1_t", 512)
+@pytest.mark.parametrize("side", [320, 736])
+def test_other_image_sizes(side):
+    official, ours = predictors("sam2.1_t", side, *NARROW)
     for predictor in (official, ours):
         predictor.set_image(picture())
     for expected, actual in zip(features(official), features(ours), strict=True):

@@ -5,12 +5,13 @@ different choice among masks would hide them.
 """
 
 import contextlib
+import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from parity import random_map
+from parity import NARROW, random_map
 from video import Session, build_video_pair, clip, float32_memory, jpeg_folder
 
 from sam2fast.build_sam import cast_weights
@@ -19,6 +20,8 @@ from sam2fast.testing import relative_error
 SLACK = 2.0
 FRAME = 9  # seven memories
 SIDE, SIZE = 16, 256
+# The encoder has tests of its own; everything behind it is as published.
+THIN_ENCODER = [override for override in NARROW if "image_encoder" in override]
 
 
 class Case(NamedTuple):
@@ -34,7 +37,7 @@ class Case(NamedTuple):
 @pytest.fixture(scope="module")
 def official(tmp_path_factory):
     """The official predictor with a state of fp32 memories, and its own features of one more frame."""
-    predictor, ours = build_video_pair(image_size=SIZE)
+    predictor, ours = build_video_pair(overrides=THIN_ENCODER, image_size=SIZE)
     video = jpeg_folder(tmp_path_factory.mktemp("video"), clip(FRAME + 1))
     with float32_memory():
         session = Session(predictor, video)
@@ -48,9 +51,7 @@ def case(request, official) -> Case:
     predictor, state, video, ours = official
     if request.param == "autocast":
         return Case(predictor, state, video, ours, autocast)
-    cast = build_video_pair(image_size=SIZE)[1]
-    cast.load_state_dict(predictor.state_dict())
-    return Case(predictor, state, video, cast_weights(cast, torch.bfloat16), contextlib.nullcontext)
+    return Case(predictor, state, video, cast_weights(copy.deepcopy(ours), torch.bfloat16), contextlib.nullcontext)
 
 
 def autocast() -> Any:
@@ -117,18 +118,25 @@ def test_memory_encoder(case, from_prompt):
         assert relative_error(exact, mine) <= SLACK * relative_error(exact, theirs)
 
 
+@pytest.fixture(scope="module")
+def whole_step(official):
+    """The arguments of a step, and what the official predictor makes of it in fp32 and in bfloat16."""
+    predictor, state, _, _ = official
+    step = (state["output_dict_per_obj"][0], FRAME, 1, False, None, None, False, True)
+    with torch.inference_mode(), float32_memory():
+        exact, _ = predictor._run_single_frame_inference(state, *step)
+        with autocast():
+            state["cached_features"].clear()
+            theirs, _ = predictor._run_single_frame_inference(state, *step)
+            state["cached_features"].clear()
+    return step, exact, theirs
+
+
 @torch.inference_mode()
-def test_the_whole_step(case):
+def test_the_whole_step(case, whole_step):
     """From the same state to logits, pointer and memory; the batched tracker keeps its memories in bf16."""
     names = ("pred_masks", "obj_ptr", "maskmem_features")
-    outputs = case.state["output_dict_per_obj"][0]
-    step = (outputs, FRAME, 1, False, None, None, False, True)
-    with float32_memory():
-        exact, _ = case.official._run_single_frame_inference(case.state, *step)
-        with autocast():
-            case.state["cached_features"].clear()
-            theirs, _ = case.official._run_single_frame_inference(case.state, *step)
-            case.state["cached_features"].clear()
+    step, exact, theirs = whole_step
     with case.context():
         mine, _ = case.ours._run_single_frame_inference(case.ours.init_state(case.video), *step)
     for name in names:

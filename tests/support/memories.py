@@ -30,14 +30,38 @@ def memory_of(*filled: int, side: int = 4, m: int = 8, pointers: int = 6, dtype=
     )
 
 
-def written_out(query, memory: AttendedMemory, weight, bias, value_weight, value_bias, cos, sin):
-    """Memory attention object by object and key by key, values projected token by token, in float64."""
-    heads, N, d = query.shape[1:]
-    cos, sin = cos.double(), sin.double()
+def memory_of_kinds(*filled: int, side: int = 4, m: int = 8, pointers: int = 6, dtype=torch.float32) -> AttendedMemory:
+    """The same with pages of a quarter of ``side * side`` positions, of all five kinds."""
+    memory, n, T = memory_of(*filled, side=side, m=m, pointers=pointers, dtype=dtype), side * side // 4, 7
+    kind = torch.arange(memory.page_table.numel(), dtype=torch.int32).view(memory.page_table.shape) % 5
+    return memory._replace(
+        pages=memory.pages[:, :n].contiguous(),
+        page_time=memory.page_time + T * kind,
+        position_encoding=random_map(5 * n, m, seed=2),
+    )
 
-    def rotate(x):  # (N, d)
+
+def rope_of_kinds(side: int, d: int, device="cpu") -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines for it, from the definition: positions one by one, then the centres of 2x2 of them."""
+    whole = [(float(y), float(x)) for y in range(side) for x in range(side)]
+    centres = [(2 * y + 0.5, 2 * x + 0.5) for y in range(side // 2) for x in range(side // 2)]
+    frequency = 10000.0 ** (-torch.arange(d // 4, dtype=torch.float64) * 4 / d)
+    angles = torch.stack([torch.cat([x * frequency, y * frequency]) for y, x in whole + centres])
+    return angles.cos().float().to(device), angles.sin().float().to(device)
+
+
+def written_out(query, memory: AttendedMemory, weight, bias, value_weight, value_bias, cos, sin):
+    """Memory attention object by object and key by key, values projected token by token, in float64.
+
+    A page of means is there four times.
+    """
+    heads, N, d = query.shape[1:]
+    turns = torch.complex(cos.double(), sin.double())
+    n, T = memory.pages.shape[1], len(memory.time_encoding)
+
+    def rotate(x, first=0):  # (rows, d) at positions from the first on
         pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())
-        return torch.view_as_real(pairs * torch.complex(cos, sin)).flatten(-2)
+        return torch.view_as_real(pairs * turns[first : first + len(x)]).flatten(-2)
 
     width = value_weight.shape[0] // heads
     out = torch.zeros(len(memory.page_table), heads, N, width, dtype=torch.float64)
@@ -48,10 +72,11 @@ def written_out(query, memory: AttendedMemory, weight, bias, value_weight, value
             keys, values = [], []
             for page, t in zip(table, time, strict=True):
                 if page >= 0:
-                    tokens = memory.pages[page].double()
-                    encoded = tokens + memory.position_encoding + memory.time_encoding[t]
-                    keys.append(rotate(encoded @ weight[rows].double().T + bias[rows]))
-                    values.append(tokens)
+                    tokens, first = memory.pages[page].double(), t // T * n
+                    encoded = tokens + memory.position_encoding[first : first + n] + memory.time_encoding[t % T]
+                    for _ in range(4 if t // T == 4 else 1):
+                        keys.append(rotate(encoded @ weight[rows].double().T + bias[rows], first))
+                        values.append(tokens)
             chosen = memory.pointer_valid[b]
             pointers = memory.pointers[b, chosen].double()
             keys.append((pointers + memory.pointer_encoding[b, chosen]) @ weight[rows].double().T + bias[rows])

@@ -38,8 +38,8 @@ class QuickTrack:
         self._config = str(folder / "quick.yaml")
         Path(self._config).write_text(text.replace("image_size: 256", "image_size: 128\n  max_obj_ptrs_in_encoder: 4"))
 
-    def __call__(self, *arguments: Any) -> click.testing.Result:
-        options = ["--model", self._config, "--checkpoint", nano.WEIGHTS, "--device", "cpu"]
+    def __call__(self, *arguments: Any, device: str = "cpu") -> click.testing.Result:
+        options = ["--model", self._config, "--checkpoint", nano.WEIGHTS, "--device", device]
         result = click.testing.CliRunner().invoke(main, ["track", *map(str, [*arguments, *options])])
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception

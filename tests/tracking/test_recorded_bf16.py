@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from parity import NARROW
 from recorded_ops import RecordedOps, as_on_a_gpu
 from video import Session, build_video_pair, clip, float32_memory, jpeg_folder
 
@@ -32,8 +33,8 @@ def track(predictor: Any, state: Any, first: int, more: int = 0) -> Any:
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory):
-    """States of the official predictor and of ours in fp32 before each of the frames, and the official fp32 masks."""
-    official, ours = build_video_pair(image_size=SIZE)
+    """Before each of the frames: our state in fp32, and the official masks of the frame in fp32 and in bfloat16."""
+    official, ours = build_video_pair(image_size=SIZE, overrides=NARROW)
     official.fill_hole_area = ours.fill_hole_area = 0
     video = jpeg_folder(tmp_path_factory.mktemp("video"), clip(FRAMES[-1] + 1))
     found = {}
@@ -46,16 +47,20 @@ def states(tmp_path_factory):
             for s in sessions:
                 track(s.predictor, s.state, at, frame - at - 1)
             at = frame
-            before = copy.deepcopy(sessions[0].state), ours.move_state(sessions[1].state)
-            found[frame] = (*before, track(official, sessions[0].state, frame))
+            before = ours.move_state(sessions[1].state)
+            rounded = copy.deepcopy(sessions[0].state)
+            rounded["cached_features"].clear()
+            with torch.autocast("cpu", torch.bfloat16):
+                theirs = track(official, rounded, frame)
+            found[frame] = before, track(official, sessions[0].state, frame), theirs
             track(ours, sessions[1].state, frame)
             at = frame + 1 if frame + 1 not in FRAMES else frame
-    return official, found
+    return ours, found
 
 
 @pytest.fixture(scope="module")
-def fast():
-    predictor = cast_weights(build_video_pair(image_size=SIZE)[1], torch.bfloat16)
+def fast(states):
+    predictor = cast_weights(copy.deepcopy(states[0]), torch.bfloat16)
     predictor.fast, predictor.fill_hole_area = True, 0
     return predictor
 
@@ -63,12 +68,7 @@ def fast():
 @pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize("replayed", [False, True], ids=["run again", "replayed"])
 def test_one_step(states, fast, frame, replayed, monkeypatch):
-    official, found = states
-    theirs_state, our_state, exact = found[frame]
-    with float32_memory(), torch.autocast("cpu", torch.bfloat16):
-        theirs_state = copy.deepcopy(theirs_state)
-        theirs_state["cached_features"].clear()
-        theirs = track(official, theirs_state, frame)
+    our_state, exact, theirs = states[1][frame]
     fast.release_recordings()
     if replayed:
         as_on_a_gpu(monkeypatch)

@@ -1,0 +1,90 @@
+"""How approximations are asked for, and what is refused."""
+
+import pickle
+import re
+
+import pytest
+import torch
+
+from sam2fast import nano
+from sam2fast.approximations import DEFAULT_SLOTS, DEFAULT_STILL, EXACT, Approximations
+from sam2fast.build_sam import build_sam2_video_predictor
+
+ALL = Approximations(memory_slots=DEFAULT_SLOTS, pooled_memory=True, still_frames=DEFAULT_STILL)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (None, EXACT),
+        ((), EXACT),
+        ({"pooled_memory": False, "memory_slots": None}, EXACT),
+        ("pooled_memory", Approximations(pooled_memory=True)),
+        (["memory_slots", "pooled_memory", "still_frames"], ALL),
+        (iter(["memory_slots=2", " still_frames = 0.5 "]), Approximations(memory_slots=2, still_frames=0.5)),
+        ({"memory_slots": 3, "still_frames": 0}, Approximations(memory_slots=3, still_frames=0.0)),
+        ({"memory_slots": True}, Approximations(memory_slots=DEFAULT_SLOTS)),
+        (ALL, ALL),
+    ],
+)
+def test_ways_to_ask(asked, expected):
+    found = Approximations.of(asked)
+    assert found == expected and hash(found) == hash(expected)
+    assert Approximations.of(found.named()) == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ("pooled", "no approximation 'pooled'; the known ones are memory_slots"),
+        (["still_frames", "still_frames=0.1"], "still_frames is given twice"),
+        ({"memory_slots": 0}, "memory_slots is 0; expected an integer of 1 or more"),
+        ("memory_slots=2.5", "memory_slots is '2.5'"),
+        ({"still_frames": -0.1}, "still_frames is -0.1; expected a difference of pixels from 0 to 1"),
+        ({"still_frames": float("nan")}, "still_frames is nan"),
+        ("still_frames=much", "still_frames is 'much'"),
+        ("pooled_memory=2", "pooled_memory is '2'; it takes no value"),
+        ("=", "no approximation ''"),
+    ],
+)
+def test_refused(asked, reason):
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        Approximations.of(asked)
+
+
+def test_neither_names_nor_a_mapping():
+    for asked in (3, [3], [("memory_slots", 3)]):
+        with pytest.raises(TypeError, match="approximation"):
+            Approximations.of(asked)
+
+
+def test_text():
+    assert str(EXACT) == "none" and str(ALL) == f"memory_slots={DEFAULT_SLOTS}, pooled_memory, still_frames=0.02"
+
+
+def test_the_builder_and_the_attribute():
+    predictor = build_sam2_video_predictor(nano.CONFIG, None, device="cpu", approximations=["memory_slots=2"])
+    assert predictor.approximations == Approximations(memory_slots=2)
+    for asked in ("memory_slots=8", "nothing"):
+        with pytest.raises(ValueError, match="8 is more than the 7 memories|no approximation 'nothing'"):
+            predictor.approximations = asked
+        assert predictor.approximations == Approximations(memory_slots=2)
+        with pytest.raises(ValueError, match="8 is more than the 7 memories|no approximation 'nothing'"):
+            build_sam2_video_predictor(nano.CONFIG, None, device="cpu", approximations=asked)
+    predictor.approximations = None
+    assert predictor.approximations == EXACT
+    predictor.approximations = "pooled_memory"
+    assert pickle.loads(pickle.dumps(predictor)).approximations.pooled_memory
+
+
+def test_maps_that_cannot_be_halved():
+    size = "++model.image_size=160"  # maps of 10 can be halved, and of 5 with a stride of 32 could not
+    predictor = build_sam2_video_predictor(nano.CONFIG, None, device="cpu", hydra_overrides_extra=[size])
+    predictor.approximations = "pooled_memory"
+    with pytest.raises(ValueError, match="an odd side of 5"):
+        Approximations.of("pooled_memory").check_for(num_maskmem=7, side=5)
+
+
+def test_by_default_there_are_none():
+    predictor = build_sam2_video_predictor(nano.CONFIG, None, device="cpu", mode="eval", dtype=torch.float32)
+    assert predictor.approximations == EXACT and EXACT.named() == {}

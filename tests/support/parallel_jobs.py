@@ -1,0 +1,102 @@
+"""Work for worker processes: functions that a new process can import, most of them without torch."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def build_nothing(device: str) -> dict[str, Any]:
+    """A predictor that knows where it is."""
+    return {"device": device, "pid": os.getpid()}
+
+
+def build_mini(device: str) -> Any:
+    from mini_model import mini_predictor
+
+    return mini_predictor().to(device)
+
+
+def build_mini_when_deterministic(device: str) -> Any:
+    import torch
+
+    if not (torch.are_deterministic_algorithms_enabled() and torch.backends.cudnn.deterministic):
+        raise RuntimeError("this process is not deterministic")
+    return build_mini(device)
+
+
+def build_where_it_can(device: str, broken_device: str) -> dict[str, Any]:
+    if device == broken_device:
+        raise OSError(f"no model on {device}")
+    return build_nothing(device)
+
+
+def build_on_the_second(device: str, flag: str) -> dict[str, Any]:
+    """Fails in the first process that comes to it."""
+    try:
+        Path(flag).touch(exist_ok=False)
+    except FileExistsError:
+        return build_nothing(device)
+    raise OSError("the first one cannot")
+
+
+def square(predictor: dict[str, Any], number: int) -> tuple[int, int]:
+    """A number's square and the process; negative ones fail."""
+    if number < 0:
+        raise ValueError(f"{number} is negative")
+    return number * number, predictor["pid"]
+
+
+def first_one_late(predictor: dict[str, Any], number: int) -> int:
+    time.sleep(0.5 if number == 1 else 0.0)
+    return number
+
+
+def large(predictor: dict[str, Any], number: int) -> bytes:
+    """More than a pipe holds."""
+    return bytes([number]) * 1_000_000
+
+
+def environment(predictor: dict[str, Any], number: int) -> tuple[str, bool]:
+    return os.environ["OMP_NUM_THREADS"], "torch" in sys.modules
+
+
+def killed_once(predictor: dict[str, Any], job: tuple[int, str]) -> tuple[int, int]:
+    """Number 2 kills the first process that does it."""
+    number, flag = job
+    if number == 2 and not Path(flag).exists():
+        Path(flag).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number, predictor["pid"]
+
+
+def killed_always(predictor: dict[str, Any], number: int) -> int:
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def note_and_sleep(predictor: dict[str, Any], folder: str) -> None:
+    """Leaves a file named after the process, then works for a long time."""
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(600)
+
+
+class Unreadable(Exception):
+    """Can be pickled and not read back."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first)
+
+
+def strange_failure(predictor: dict[str, Any], number: int) -> None:
+    raise Unreadable("odd", "indeed")
+
+
+def meta_tensor(predictor: dict[str, Any], number: int) -> Any:
+    """A tensor that is not on the CPU."""
+    import torch
+
+    return {"masks": [torch.zeros(2, device="meta")]}

@@ -1,0 +1,57 @@
+"""Workers that are threads of the tests' own process: what they do is the same, and nothing has to be loaded again."""
+
+import pickle
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from multiprocessing import Pipe
+from typing import Any
+
+import pytest
+
+from sam2fast.parallel import group, pool
+from sam2fast.parallel.process import Worker
+from sam2fast.parallel.worker import _answer, _called, packed
+
+
+class ThreadWorker(Worker):
+    """In the place of a process; ``travels`` is whether what makes its service must be picklable, as there."""
+
+    travels = True
+
+    def __init__(self, device: str, factory: Callable[[str], Any], threads: int) -> None:
+        self.device, self.threads = device, threads
+        if self.travels:
+            factory = pickle.loads(packed(factory))
+        self.connection, self._theirs = Pipe()
+        self._thread = threading.Thread(target=self._serve, args=(factory,), daemon=True)
+        self._thread.start()
+
+    def _serve(self, factory: Callable[[str], Any]) -> None:
+        service: list[Any] = []
+        with self._theirs, suppress(SystemExit):
+            if not _answer(self._theirs, lambda: service.append(factory(self.device))):
+                return
+            while True:
+                try:
+                    call = self._theirs.recv_bytes()
+                except (EOFError, OSError):
+                    if hasattr(service[0], "end"):
+                        service[0].end()
+                    return
+                _answer(self._theirs, partial(_called, service[0], call))
+
+    def ending(self) -> str:
+        return f"the thread on {self.device} has ended"
+
+    def _end(self, seconds: float) -> None:
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+
+def instead_of_processes(patch: pytest.MonkeyPatch, travels: bool = True) -> None:
+    """From here on workers are threads."""
+    patch.setattr(ThreadWorker, "travels", travels)
+    for module in (group, pool):
+        patch.setattr(module, "Worker", ThreadWorker)
