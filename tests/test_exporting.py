@@ -359,7 +359,7 @@ def test_native_code_is_given_all_tensors_in_order(copied, predictors, monkeypat
 
     model = predictors[1].model
 
-    def load(path):
+    def load(path, device_index):
         if path.name == ENCODER:
             return lambda tensors: model._encode(*tensors)
         return lambda tensors: model._decode(tensors[:3], *tensors[3:], None)

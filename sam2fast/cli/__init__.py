@@ -7,7 +7,7 @@ import click
 
 from sam2fast import __version__
 
-VERBS = ("segment", "masks", "track", "train", "export", "demo", "synthesize", "profile")
+VERBS = ("segment", "masks", "track", "train", "export", "demo", "synthesize", "profile", "download", "convert", "env")
 
 
 class _Verbs(click.Group):
@@ -25,14 +25,23 @@ class _NotesToStderr(logging.Handler):
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sam2fast")
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    help="Before the command's name: algorithms that give the same bits each time, which may be slower on GPUs.",
+)
 @click.pass_context
-def main(ctx: click.Context) -> None:
+def main(ctx: click.Context, deterministic: bool) -> None:
     """SAM 2: masks of objects in pictures and videos, from points, boxes and masks, or of everything.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the model's checkpoint is missing,
-    130 interrupted while tracking.
+    130 interrupted while tracking or downloading.
     """
     notes = _NotesToStderr(logging.WARNING)
     logger = logging.getLogger("sam2fast")
     logger.addHandler(notes)
     ctx.call_on_close(lambda: logger.removeHandler(notes))
+    if deterministic:
+        from sam2fast.reproducibility import deterministic as block
+
+        ctx.with_resource(block())

@@ -2,9 +2,10 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import click
 import numpy as np
@@ -24,6 +25,96 @@ from sam2fast.cli.segmenter import NOT_FINITE, Segmenter
 SECONDS_BETWEEN_SAVES = 10.0
 
 
+class FoundMasks(NamedTuple):
+    """What was found in one image."""
+
+    width: int
+    height: int
+    records: list[dict[str, Any]]  # of masks with any pixels, the largest first
+
+
+class Finder(Protocol):
+    """Finds the masks of images, on one device or several."""
+
+    description: dict[str, Any]  # of the model
+    seconds: dict[str, float]  # of every stage
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        """Adds the time of the block to ``seconds[name]``."""
+        ...
+
+    def found(
+        self, images: Iterable[Path], show_share_done: Callable[[int, int], None]
+    ) -> Iterator[tuple[Path, FoundMasks | UserError]]:
+        """Each image, in this order, when its pictures are drawn; an error for one that cannot be done.
+
+        Args:
+            show_share_done: is told how many points of how many have been asked in the image at hand.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        ...
+
+
+class MaskFinder:
+    """Finds the masks of one image at a time, in this process, and draws them.
+
+    Args:
+        options: of :class:`SAM2AutomaticMaskGenerator`.
+        formats: what to write: ``layers``, ``overlay``.
+        out: a folder.
+
+    Raises:
+        UserError: an option cannot be used.
+    """
+
+    def __init__(self, segmenter: Segmenter, options: Mapping[str, Any], formats: Sequence[str], out: Path) -> None:
+        self._segmenter, self._formats, self._out = segmenter, formats, out
+        self.description, self.seconds, self.stage = segmenter.description, segmenter.seconds, segmenter.stage
+        self._show_share_done: Callable[[int, int], None] = lambda done, points: None
+        with one_line(ValueError):
+            self._generator = _Generator(
+                segmenter.model,
+                **options,
+                output_mode="coco_rle",
+                progress=lambda done, points: self._show_share_done(done, points),
+            )
+
+    def found(
+        self, images: Iterable[Path], show_share_done: Callable[[int, int], None]
+    ) -> Iterator[tuple[Path, FoundMasks | UserError]]:
+        """See :class:`Finder`."""
+        self._show_share_done = show_share_done
+        for image in images:
+            yield image, self.find(image)
+
+    def find(self, image: Path) -> FoundMasks | UserError:
+        """One image, as :meth:`found` gives it."""
+        try:
+            pixels, records = self._masks(image)
+        except UserError as error:
+            return error
+        height, width = pixels.shape[:2]
+        files = mask_files(self._out, image.stem, self._formats)
+        if files:
+            with self.stage("write"):
+                ids = paint_layers([record["segmentation"] for record in records], height, width)
+                if "layers" in files:
+                    write_atomically(files["layers"], png(layers_picture(ids, len(records))))
+                if "overlay" in files:
+                    write_atomically(files["overlay"], png(draw_layers(to_uint8(pixels), ids), OVERLAY_COMPRESSION))
+        return FoundMasks(width, height, records)
+
+    def _masks(self, image: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """Pixels ``(H, W, 3)`` and the records of masks with any pixels, the largest first."""
+        pixels = self._segmenter.read(image)
+        with self.stage("find masks"), one_line(torch.OutOfMemoryError):
+            records = self._generator.generate(pixels)
+        found = [record for record in records if record["area"]]
+        return pixels, sorted(found, key=lambda record: -record["area"])
+
+
 class MaskRun:
     """One run over many images.
 
@@ -31,35 +122,24 @@ class MaskRun:
     ``failures`` is the number of those that could not be done.
 
     Args:
-        options: of :class:`SAM2AutomaticMaskGenerator`.
+        finder: finds the masks.
+        options: what it finds them with.
         formats: what to write: ``json``, ``layers``, ``overlay``.
         out: a folder.
         progress: show a bar even if stderr is no terminal.
-
-    Raises:
-        UserError: an option cannot be used.
     """
 
     def __init__(
-        self,
-        segmenter: Segmenter,
-        options: Mapping[str, Any],
-        formats: Sequence[str],
-        out: Path,
-        progress: bool = False,
+        self, finder: Finder, options: Mapping[str, Any], formats: Sequence[str], out: Path, progress: bool = False
     ) -> None:
         self.rows: list[tuple[str, str, str, str]] = []
         self.failures = 0
-        self._segmenter, self._formats, self._out, self._progress = segmenter, formats, out, progress
-        with one_line(ValueError):
-            self._generator = _Generator(
-                segmenter.model, **options, output_mode="coco_rle", progress=self._show_share_done
-            )
-        self._results = CocoFile(out / RESULTS, {"model": segmenter.description, "options": dict(options)})
+        self._finder, self._formats, self._progress = finder, formats, progress
+        self._results = CocoFile(out / RESULTS, {"model": finder.description, "options": dict(options)})
         self._bar: tqdm | None = None
 
     def find(self, images: Sequence[Path]) -> None:
-        """Does one image after the other; one that cannot be done is reported on stderr and counted.
+        """Does the images; one that cannot be done is reported on stderr and counted.
 
         However it ends, the results file holds what was done until then.
 
@@ -68,14 +148,14 @@ class MaskRun:
         """
         saved = time.monotonic()
         try:
-            with tqdm(images, "images", disable=False if self._progress else None) as self._bar:
-                for image in self._bar:
-                    try:
-                        pixels, records = self._masks(image)
-                    except UserError as error:
-                        self._report(image, error)
-                        continue
-                    self._write(image, pixels, records)
+            with tqdm(total=len(images), desc="images", disable=False if self._progress else None) as self._bar:
+                for image, found in self._finder.found(images, self._show_share_done):
+                    if isinstance(found, UserError):
+                        self._report(image, found)
+                    else:
+                        # After its pictures, so that what the results name lies beside them.
+                        self._add(image, found)
+                    self._bar.update()
                     if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                         self._save()
                         saved = time.monotonic()
@@ -83,35 +163,18 @@ class MaskRun:
             self._bar = None
             self._save()
 
-    def _masks(self, image: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """Pixels ``(H, W, 3)`` and the records of masks with any pixels, the largest first."""
-        pixels = self._segmenter.read(image)
-        with self._segmenter.stage("find masks"), one_line(torch.OutOfMemoryError):
-            records = self._generator.generate(pixels)
-        found = [record for record in records if record["area"]]
-        return pixels, sorted(found, key=lambda record: -record["area"])
-
-    def _write(self, image: Path, pixels: np.ndarray, records: Sequence[Mapping[str, Any]]) -> None:
-        height, width = pixels.shape[:2]
-        files = mask_files(self._out, image.stem, self._formats)
-        with self._segmenter.stage("write"):
-            if files:
-                ids = paint_layers([record["segmentation"] for record in records], height, width)
-                if "layers" in files:
-                    write_atomically(files["layers"], png(layers_picture(ids, len(records))))
-                if "overlay" in files:
-                    write_atomically(files["overlay"], png(draw_layers(to_uint8(pixels), ids), OVERLAY_COMPRESSION))
-            # Last, so that what the results name lies beside them.
-            self._results.add(str(image), width, height, records)
-        if not records:
+    def _add(self, image: Path, found: FoundMasks) -> None:
+        with self._finder.stage("write"):
+            self._results.add(str(image), found.width, found.height, found.records)
+        if not found.records:
             self._say(f"sam2fast: note: no mask in {image} reaches --pred-iou-thresh and --stability-thresh")
-        best = max((record["predicted_iou"] for record in records), default=None)
+        best = max((record["predicted_iou"] for record in found.records), default=None)
         shown = "-" if best is None else f"{best:.3f}"
-        self.rows.append((str(image), str(len(records)), shown, f"{width}x{height}"))
+        self.rows.append((str(image), str(len(found.records)), shown, f"{found.width}x{found.height}"))
 
     def _save(self) -> None:
         if "json" in self._formats and self.rows:
-            with self._segmenter.stage("write"):
+            with self._finder.stage("write"):
                 self._results.save()
 
     def _report(self, image: Path, error: UserError) -> None:

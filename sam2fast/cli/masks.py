@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from sam2fast import nano
+from sam2fast.cli.devices import chosen_devices
 from sam2fast.cli.errors import UserError
 from sam2fast.cli.files import check_files, list_images, make_folder, mask_files
 from sam2fast.cli.model_choice import choose_model
@@ -145,14 +146,20 @@ def masks(
         "use_m2m": m2m,
     }
 
-    from sam2fast.cli.mask_run import MaskRun
+    from sam2fast.cli.mask_run import Finder, MaskFinder, MaskRun
+    from sam2fast.cli.mask_spread import MaskFinders
     from sam2fast.cli.results import print_table
     from sam2fast.cli.segmenter import Segmenter
 
-    segmenter = Segmenter(choice, device, dtype)
-    run = MaskRun(segmenter, options, formats, out, progress)
+    devices = chosen_devices(device, len(pictures), "images")
+    finder: Finder
+    if len(devices) > 1:
+        finder = MaskFinders(choice, devices, dtype, options, formats, out)
+    else:
+        finder = MaskFinder(Segmenter(choice, devices[0], dtype), options, formats, out)
+    run = MaskRun(finder, options, formats, out, progress)
     run.find(pictures)
     if run.rows:
-        print_table([("image", "masks", "best", "size"), *run.rows], segmenter.seconds, out)
+        print_table([("image", "masks", "best", "size"), *run.rows], finder.seconds, out)
     if run.failures:
         raise UserError(f"{run.failures} of {len(pictures)} images failed")

@@ -21,10 +21,16 @@ _MODEL_OPTIONS = (
         "--checkpoint",
         metavar="FILE",
         type=click.Path(path_type=Path),
-        help="Weights, .pt or .safetensors. Left out, the official file is looked for in the folder "
-        "$SAM2FAST_CHECKPOINTS and in ./checkpoints.",
+        help="Weights, .pt or .safetensors, as Meta or as Hugging Face transformers names them, or a folder with one "
+        "such file. Left out, the official file is looked for in the folder "
+        "$SAM2FAST_CHECKPOINTS, in ./checkpoints and in the caches of downloads.",
     ),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
+    click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        help="auto, cpu, cuda, cuda:1, mps. segment, masks and track also take several: cuda:0,cuda:1, or all.",
+    ),
     click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="To compute in."),
 )
 

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from sam2fast.cli.devices import chosen_devices
 from sam2fast.cli.files import check_files, make_folder
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import model_options, out_option
@@ -56,27 +56,22 @@ def segment(
     choice = choose_model(model, checkpoint)
     make_folder(out)
 
-    from sam2fast.cli.results import print_results, write_result
-    from sam2fast.cli.segmenter import Segmenter
+    from sam2fast.cli.results import print_results
+    from sam2fast.cli.segment_run import SegmentRun
 
-    segmenter = Segmenter(choice, device, dtype)
-    mask_prompt = None if mask is None else segmenter.read_mask(mask)
+    run, spent = SegmentRun(prompts, out), dict[str, float]()
+    devices = chosen_devices(device, len(images), "images")
+    if len(devices) > 1:
+        found = run.on_several(choice, devices, dtype, images, spent)
+    else:
+        found = run.on_one(choice, devices[0], dtype, images, spent)
     records = {}
-    for image in images:
-        pixels = segmenter.read(image)
-        height, width = pixels.shape[:2]
-        asked = prompts
-        if mask_prompt is not None and prompts.box is None:
-            asked = replace(prompts, box=mask_prompt.bounds.scaled(width, height))
-        for prompt in asked.outside(width, height):
-            click.echo(f"sam2fast: note: {prompt} lies outside {image} ({width}x{height})", err=True)
-        segmenter.encode(pixels)
-        prediction = segmenter.predict(asked, mask_prompt)
-        with segmenter.stage("write"):
-            description = segmenter.description
-            records[str(image)] = write_result(out, image.stem, image, pixels, asked, prediction, description)
+    for image, (record, notes) in found:
+        for note in notes:
+            click.echo(f"sam2fast: note: {note}", err=True)
+        records[str(image)] = record
     if as_json:
-        seconds = {stage: round(value, 4) for stage, value in segmenter.seconds.items()}
+        seconds = {stage: round(value, 4) for stage, value in spent.items()}
         click.echo(json.dumps({"results": list(records.values()), "seconds": seconds}, indent=2))
     else:
-        print_results(records, segmenter.seconds, out)
+        print_results(records, spent, out)

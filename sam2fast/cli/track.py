@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from sam2fast.approximations import Approximations
+from sam2fast.cli.devices import names_several
 from sam2fast.cli.errors import UserError
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import FormatsType, model_options, out_option
@@ -70,6 +72,15 @@ INTERRUPTED = 130
     show_default=",".join(DEFAULT_FORMATS),
     help="What to write, separated by commas; masks.jsonl always is.",
 )
+@click.option(
+    "--approximate",
+    "approximations",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    callback=lambda ctx, option, names: _approximations(names),
+    help="Leave something out for speed: memory_slots=N, pooled_memory, still_frames=DIFFERENCE. By how much masks "
+    "change, docs/approximations.md says. Repeatable.",
+)
 @click.option("--show-ids", is_flag=True, help="Write each object's id beside it in the overlay.")
 @click.option("--overwrite", is_flag=True, help="Remove what another run has left in the output folder.")
 @click.option("--progress", is_flag=True, help="A bar on stderr also where that is no terminal.")
@@ -92,6 +103,7 @@ def track(
     stream: bool,
     max_frames: int | None,
     formats: tuple[str, ...],
+    approximations: Approximations,
     show_ids: bool,
     overwrite: bool,
     progress: bool,
@@ -115,6 +127,10 @@ def track(
     """
     source = VideoSource.parse(video)
     _check_usage(source, reverse, start, end, stream, max_frames)
+    if stream and names_several(device):
+        raise click.UsageError("--stream tracks on one device; give one, or leave out --stream")
+    if approximations != Approximations() and names_several(device):
+        raise click.UsageError("--approximate works on one device; give one, or leave it out")
     parts = [*points, *boxes, *masks, *(prompt for file in prompt_files for prompt in read_prompt_file(file))]
     prompts = merge_prompts(parts, each_shows_object=not stream)
     if "png" in formats and len(objects_of(prompts)) > MOST_OBJECTS_OF_PALETTE:
@@ -132,12 +148,21 @@ def track(
 
     first = start or 0
     try:
-        request = Request(source, prompts, first, end, reverse, stream, max_frames, formats, show_ids, progress)
+        request = Request(
+            source, prompts, first, end, reverse, stream, max_frames, formats, show_ids, progress, approximations
+        )
         code = run(request, choice, device, dtype, out, overwrite)
     except KeyboardInterrupt:
         click.echo("sam2fast: interrupted; the same command again goes on", err=True)
         code = INTERRUPTED
     ctx.exit(code)
+
+
+def _approximations(names: Sequence[str]) -> Approximations:
+    try:
+        return Approximations.of(names)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _check_usage(

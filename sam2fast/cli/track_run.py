@@ -3,11 +3,13 @@
 import os
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tqdm import tqdm
@@ -21,6 +23,8 @@ from sam2fast.cli.track_outputs import FrameDrawing
 from sam2fast.cli.track_passes import Passes
 from sam2fast.cli.track_record import as_line, frame_record
 from sam2fast.cli.track_video import digest_of_ends
+from sam2fast.parallel.objects import SpreadPredictor
+from sam2fast.parallel.process import WorkerError
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.video_io import VideoError
 
@@ -34,18 +38,40 @@ def load_predictor(choice: ModelChoice, device: str, dtype: str) -> tuple[SAM2Vi
     Raises:
         UserError: checkpoint, configuration, device or dtype cannot be used.
     """
-    config = Path(choice.config)
     with one_line(OSError, ValueError, RuntimeError, ImportError):
         predictor = build_sam2_video_predictor(
             choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype)
         )
-        facts = {
-            "config": digest_of_ends(config) if config.is_file() else choice.config,
-            "weights": digest_of_ends(choice.checkpoint),
-            "device": str(predictor.device),
-            "dtype": dtype,
-        }
-    return predictor, facts
+        return predictor, _facts(choice, str(predictor.device), dtype)
+
+
+@contextmanager
+def opened_predictor(
+    choice: ModelChoice, devices: Sequence[str], dtype: str
+) -> Iterator[tuple[SAM2VideoPredictor, dict[str, Any]]]:
+    """The same on one device, or with the objects spread over several by processes, which end with the block.
+
+    Raises: as :func:`load_predictor`.
+    """
+    if len(devices) == 1:
+        yield load_predictor(choice, devices[0], dtype)
+        return
+    build = partial(build_sam2_video_predictor, choice.config, choice.checkpoint, dtype=getattr(torch, dtype))
+    with one_line(OSError, ValueError, RuntimeError, ImportError):
+        spread = SpreadPredictor(build, devices)
+        facts = _facts(choice, ",".join(devices), dtype)
+    with spread:
+        yield cast(SAM2VideoPredictor, spread), facts  # which has the methods that tracking calls
+
+
+def _facts(choice: ModelChoice, device: str, dtype: str) -> dict[str, Any]:
+    config = Path(choice.config)
+    return {
+        "config": digest_of_ends(config) if config.is_file() else choice.config,
+        "weights": digest_of_ends(choice.checkpoint),
+        "device": device,
+        "dtype": dtype,
+    }
 
 
 @dataclass
@@ -82,7 +108,8 @@ def track(
         progress: show a bar even if stderr is no terminal.
 
     Raises:
-        UserError: a file cannot be written, or the model's numbers are not finite. What was recorded stays.
+        UserError: a file cannot be written, the model's numbers are not finite, or a process of several is lost. What
+            was recorded until the last checkpoint stays.
     """
     outcome, begun, saved = Outcome(), time.monotonic(), time.monotonic()
     frames = iter(passes)
@@ -94,7 +121,8 @@ def track(
         ):
             while True:
                 try:
-                    found = next(frames, None)
+                    with one_line(WorkerError):  # and what could be saved is lost with the process
+                        found = next(frames, None)
                 except (VideoError, torch.OutOfMemoryError) as error:
                     outcome.failure = " ".join(str(error).split())
                     break

@@ -85,7 +85,7 @@ def write_artifact(
             image_size=model.image_size,
             dtype=str(next(model.image_encoder.neck.convs.parameters()).dtype).removeprefix("torch."),
             device=model.device.type,
-            processor=processor(model.device.type),
+            processor=processor(model.device),
             prompts=prompts,
             points=points,
             torch=torch.__version__,
@@ -153,24 +153,25 @@ def check_usable(facts: ArtifactFacts, folder: str | Path, device: str | None = 
         raise ArtifactError(
             f"the artefact {folder} was made for {facts.device}, not for {here}; export the model again"
         )
+    chosen = torch.device(facts.device if device in (None, "auto") else str(device))
     if facts.kind == COMPILED:
         for name, made_for, here in (
             ("torch", facts.torch, torch.__version__),
-            ("", facts.processor, processor(facts.device)),
+            ("", facts.processor, processor(chosen)),
         ):
             if made_for != here:
                 pair = [f"{name} {x}".strip() for x in (made_for, here)]
                 raise ArtifactError(
                     f"the artefact {folder} was compiled for {pair[0]}, and this is {pair[1]}; export the model again"
                 )
-    return torch.device(facts.device if device in (None, "auto") else str(device))
+    return chosen
 
 
-def processor(device: str) -> str:
+def processor(device: torch.device) -> str:
     """What native code for a device depends on: system, architecture and vector units, or the GPU's capability."""
     host = f"{platform.system()} {platform.machine()}"
-    if device == "cuda":
-        return f"{host}, CUDA capability {'.'.join(map(str, torch.cuda.get_device_capability()))}"
+    if device.type == "cuda":
+        return f"{host}, CUDA capability {'.'.join(map(str, torch.cuda.get_device_capability(device)))}"
     return f"{host}, {torch.backends.cpu.get_cpu_capability()}"
 
 

@@ -51,13 +51,21 @@ class LoadedModel:
 
     def _load(self, path: Path) -> Callable[..., Any]:
         if self.facts.kind == COMPILED:
-            run = load_artifact(path)
+            run = load_artifact(path, self.device.index)
             return lambda *arguments: run(_flat(arguments))
         try:
-            return cast(Callable[..., Any], load_program(path).module())
+            return cast(Callable[..., Any], self._on_its_device(load_program(path)).module())
         except Exception as error:  # torch's readers of programs have no error of their own
             reason = str(error).strip().partition("\n")[0]
             raise ArtifactError(f"{path}, of torch {self.facts.torch}, cannot be loaded here: {reason}") from error
+
+    def _on_its_device(self, program: Any) -> Any:
+        """A program whose weights and constants are on the GPU that was asked for, rather than where it was made."""
+        if self.device.type != "cuda" or self.device.index is None:
+            return program
+        from torch.export.passes import move_to_device_pass
+
+        return move_to_device_pass(program, str(self.device))
 
     def encode_image(self, images: Tensor) -> list[Tensor]:
         """The decoder's levels for normalised ``images (B, 3, S, S)``, one after the other, finest first."""

@@ -50,11 +50,14 @@ def compile_artifact(program: "ExportedProgram", path: str | Path, options: Mapp
         partial.unlink(missing_ok=True)
 
 
-def load_artifact(path: str | Path) -> FlatFunction:
+def load_artifact(path: str | Path, device_index: int | None = None) -> FlatFunction:
     """What :func:`compile_artifact` wrote, as a function of all the program's tensors in one list, none left out.
 
     The tensors must be contiguous, and of the device and the dtypes that the program was made for: native code looks at
     their memory only.
+
+    Args:
+        device_index: which GPU a program for CUDA is to run on; by default the current one.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -65,18 +68,18 @@ def load_artifact(path: str | Path) -> FlatFunction:
     if not zipfile.is_zipfile(path):
         raise ArtifactError(f"{path} is damaged, or no compiled program")
     try:
-        return _load(str(path))
+        return _load(str(path), -1 if device_index is None else device_index)
     except RuntimeError as error:
         reason = str(error).strip().partition("\n")[0]
         raise ArtifactError(f"{path} cannot be loaded by torch {torch.__version__}: {reason}") from error
 
 
-def _load(path: str) -> FlatFunction:
+def _load(path: str, device_index: int) -> FlatFunction:
     try:
         # What torch._inductor.aoti_load_package makes; but that imports the compiler, which takes seconds.
-        loader = torch._C._aoti.AOTIModelPackageLoader(path, "model", False, 1, -1)
+        loader = torch._C._aoti.AOTIModelPackageLoader(path, "model", False, 1, device_index)
     except (AttributeError, TypeError):
         from torch._inductor import aoti_load_package
 
-        loader = aoti_load_package(path).loader
+        loader = aoti_load_package(path, device_index=device_index).loader
     return lambda tensors: loader.run(list(tensors))

@@ -18,7 +18,7 @@ def wait(device: torch.device) -> None:
 
 def samples(call: Callable[[], Any], device: torch.device, runs: int) -> list[float]:
     """Milliseconds of each of ``runs`` calls; on a GPU by events, with its cache flushed before each."""
-    return _by_events(call, runs) if device.type == "cuda" else _by_clock(call, runs)
+    return _by_events(call, device, runs) if device.type == "cuda" else _by_clock(call, runs)
 
 
 def _by_clock(call: Callable[[], Any], runs: int) -> list[float]:
@@ -30,13 +30,14 @@ def _by_clock(call: Callable[[], Any], runs: int) -> list[float]:
     return found
 
 
-def _by_events(call: Callable[[], Any], runs: int) -> list[float]:
-    flush = torch.empty(FLUSHED_BYTES, dtype=torch.int8, device="cuda")
+def _by_events(call: Callable[[], Any], device: torch.device, runs: int) -> list[float]:
+    flush = torch.empty(FLUSHED_BYTES, dtype=torch.int8, device=device)
     pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(runs)]
+    stream = torch.cuda.current_stream(device)
     for start, end in pairs:
         flush.zero_()
-        start.record()
+        start.record(stream)
         call()
-        end.record()
-    torch.cuda.synchronize()
+        end.record(stream)
+    torch.cuda.synchronize(device)
     return [start.elapsed_time(end) for start, end in pairs]

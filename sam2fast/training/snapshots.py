@@ -114,13 +114,6 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def seed_everything(seed: int) -> None:
-    """Starts every global generator anew, for model code of users' own that draws from one of them."""
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
-
-
 def random_state(device: torch.device) -> dict[str, Any]:
     """The states of every global generator that a run on ``device`` uses, as tensors and plain values."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()

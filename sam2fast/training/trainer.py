@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from sam2fast.build_sam import available_device
 from sam2fast.checkpoints import CheckpointError, load_checkpoint
+from sam2fast.reproducibility import seed_everything
 from sam2fast.training import snapshots
 from sam2fast.training.auxiliary import dense_features, object_ids
 from sam2fast.training.data.batch import ClipBatch
@@ -169,7 +170,7 @@ class Trainer:
             self._load(content)
             _log.info("going on from epoch %d, update %d", self.epoch, self.steps)
             return
-        snapshots.seed_everything(self.seed_value)
+        seed_everything(self.seed_value)  # for model code of users' own that draws from a global generator
         if self.checkpoint.initialize_from is not None:
             # Into the parameters that the optimiser holds.
             load_checkpoint(self.model, self.checkpoint.initialize_from, self.device, False, assign=False)

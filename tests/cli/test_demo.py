@@ -1,3 +1,4 @@
+import functools
 import io
 import json
 import os
@@ -24,6 +25,16 @@ STILL_LIFE = ["overlay.png", "scene.png", *(name + part for name in ("mug", "vas
 PHOTOGRAPH = ["photo" + part for part in PARTS]
 VIDEO = ["tracked.json", "tracked.mp4", "tracked.png"]
 FRAMES, SIDE = 5, 96
+
+
+# The same at every call, as a test shows.
+draw_scene_once = functools.cache(draw_scene)
+
+
+@pytest.fixture
+def drawn_once(monkeypatch):
+    """The still life is not drawn again."""
+    monkeypatch.setattr("sam2fast.cli.demo_parts.draw_scene", draw_scene_once)
 
 
 @pytest.fixture
@@ -56,7 +67,7 @@ def load(path) -> dict:
 # ---- the command ----
 
 
-def test_demo(run, tmp_path, short_clip, scikit_image):
+def test_demo(run, tmp_path, short_clip, scikit_image, drawn_once):
     """All of it with what an installation has: nano."""
     result = run("demo", "--device", "cpu")
     assert result.exit_code == 0, result.stderr
@@ -66,7 +77,7 @@ def test_demo(run, tmp_path, short_clip, scikit_image):
 
     scene = Image.open(out / "scene.png")
     assert scene.size == (WIDTH, HEIGHT)
-    np.testing.assert_array_equal(np.asarray(scene), np.asarray(draw_scene()))
+    np.testing.assert_array_equal(np.asarray(scene), np.asarray(draw_scene_once()))
     lines = {line.split()[0]: line.split() for line in result.stdout.splitlines()}
     for name in ("photo", *PROMPTS):
         record = load(out / f"{name}.json")
@@ -114,14 +125,14 @@ def test_the_same_model_gives_the_same_files_and_what_is_printed_can_be_computed
     assert abs(FRAMES / speed - seconds) < 0.006 + 0.05 * seconds
 
 
-def test_other_models(run, tmp_path, model, short_clip):
+def test_other_models(run, tmp_path, model, short_clip, drawn_once):
     result = run("demo", "--out", "there", *model.small)
     assert result.exit_code == 0, result.stderr
     assert set(STILL_LIFE + VIDEO) <= set(os.listdir(tmp_path / "there"))
     assert load(tmp_path / "there/tracked.json")["model"]["checkpoint"] == str(model.checkpoint)
 
 
-def test_a_picture_of_the_users(run, tmp_path, picture, short_clip):
+def test_a_picture_of_the_users(run, tmp_path, picture, short_clip, drawn_once):
     clicks = ["--point", "20,30", "--point", "90,60,0", "--point", "500,5"]
     result = run("demo", "--image", picture("mine.png"), *clicks, "--model", "nano")
     assert result.exit_code == 0, result.stderr
@@ -131,7 +142,7 @@ def test_a_picture_of_the_users(run, tmp_path, picture, short_clip):
     assert record["size"] == {"width": 96, "height": 64}
 
 
-def test_without_extras(run, tmp_path, monkeypatch, short_clip):
+def test_without_extras(run, tmp_path, monkeypatch, short_clip, drawn_once):
     """No scikit-image and no PyAV: what needs them is left out with a note each."""
     monkeypatch.setitem(sys.modules, "skimage", None)
     monkeypatch.setitem(sys.modules, "av", None)
@@ -142,7 +153,7 @@ def test_without_extras(run, tmp_path, monkeypatch, short_clip):
     assert len(notes) == 2 and "sam2fast[eval]" in notes[0] and "sam2fast[video]" in notes[1]
 
 
-def test_weights_for_images_only(run, tmp_path, nano_checkpoint, short_clip):
+def test_weights_for_images_only(run, tmp_path, nano_checkpoint, short_clip, drawn_once):
     import torch
 
     from sam2fast.checkpoints import VIDEO_ONLY
@@ -183,7 +194,7 @@ def test_what_is_refused(run, tmp_path, picture, arguments, code, message):
 
 
 def test_the_click_is_on_the_vase_and_things_differ_from_their_background():
-    vase, pixels = drawn_vase(), np.asarray(draw_scene()).astype(float)
+    vase, pixels = drawn_vase(), np.asarray(draw_scene_once()).astype(float)
     (click,) = PROMPTS["vase"].clicks
     assert vase[int(click.y), int(click.x)]
     assert 0.02 < vase.mean() < 0.1

@@ -145,6 +145,7 @@ def test_forgotten_objects_free_their_memory(tracked):
 
 
 def test_the_originals_keys(tracked):
+    tracked.propagate(start_frame_idx=7)
     state = tracked.state
     official_keys = {
         "images", "num_frames", "offload_video_to_cpu", "offload_state_to_cpu", "video_height", "video_width",

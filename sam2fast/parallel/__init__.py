@@ -1,0 +1,47 @@
+"""Work spread over several devices of one machine, with a process for each.
+
+:func:`track_videos`, :func:`segment_images` and :func:`run_jobs` spread many inputs; :class:`SpreadPredictor` spreads
+the objects of one video. See docs/devices.md.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sam2fast.parallel.images import ImageJob, SegmentedImage, segment_images
+    from sam2fast.parallel.objects import SpreadPredictor, SpreadState
+    from sam2fast.parallel.pool import JobResult, run_jobs
+    from sam2fast.parallel.process import WorkerError
+    from sam2fast.parallel.videos import TrackedVideo, VideoJob, VideoPrompt, track_videos
+
+__all__ = [
+    "ImageJob",
+    "JobResult",
+    "SegmentedImage",
+    "SpreadPredictor",
+    "SpreadState",
+    "TrackedVideo",
+    "VideoJob",
+    "VideoPrompt",
+    "WorkerError",
+    "run_jobs",
+    "segment_images",
+    "track_videos",
+]
+
+_HOMES = {
+    "images": ("ImageJob", "SegmentedImage", "segment_images"),
+    "objects": ("SpreadPredictor", "SpreadState"),
+    "pool": ("JobResult", "run_jobs"),
+    "process": ("WorkerError",),
+    "videos": ("TrackedVideo", "VideoJob", "VideoPrompt", "track_videos"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used: a worker should load no more than its work needs."""
+    import importlib
+
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"sam2fast.parallel.{home}"), name)
+    raise AttributeError(f"module 'sam2fast.parallel' has no attribute {name!r}")

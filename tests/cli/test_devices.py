@@ -1,0 +1,170 @@
+"""``--device`` with several devices: the same results as with one, in the same order."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import track_films
+from thread_workers import instead_of_processes
+from track_runs import box_of_disc, interrupt_after, lines_of, middle_of_square, names, text
+
+from sam2fast.parallel import object_share
+from sam2fast.parallel.process import WorkerError
+
+TWO = "cpu,cpu"
+QUICK = ["--model", "nano", "--points-per-side", "2", "--pred-iou-thresh", "0", "--stability-thresh", "0"]
+
+
+# Two objects, first shown amid the film's first frames, and one of them once more.
+FIRST, LATER, FRAMES = 2, 4, 7
+PROMPTS = [
+    *("--point", text(FIRST, 1, *middle_of_square(FIRST)), "--box", text(FIRST, "disc", *box_of_disc(FIRST))),
+    *("--point", text(LATER, 1, *middle_of_square(LATER))),
+]
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Workers are threads, which share what is loaded."""
+    instead_of_processes(monkeypatch)
+
+
+@pytest.fixture
+def cached(monkeypatch):
+    """The same with a model that is loaded already, which no process could be sent."""
+    instead_of_processes(monkeypatch, travels=False)
+
+
+def without_device(folder: Path, name: str) -> list[str]:
+    """The lines of a JSON file but for those that name devices and folders."""
+    lines = (folder / name).read_text().splitlines()
+    return [line for line in lines if "device" not in line and str(folder) not in line and folder.name not in line]
+
+
+def pictures_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.glob("*.png"))}
+
+
+# ---- pictures ----
+
+
+def test_segment(threads, run, picture, tmp_path):
+    images = [picture(f"{name}.png", width=96 + 8 * i) for i, name in enumerate("ab")]
+    ask = ["segment", *images, "--model", "nano", "--point", "48,30"]
+    one = run(*ask, "--device", "cpu", "--out", tmp_path / "one", "--json")
+    two = run(*ask, "--device", "cpu,cpu", "--out", tmp_path / "two", "--json")
+    assert two.exit_code == 0 and two.stderr == ""
+    assert pictures_of(tmp_path / "one") == pictures_of(tmp_path / "two") != {}
+    for name in "ab":
+        assert without_device(tmp_path / "two", f"{name}.json") == without_device(tmp_path / "one", f"{name}.json")
+    found = json.loads(two.stdout)
+    assert [r["image"] for r in found["results"]] == [str(image) for image in images]
+    assert found["seconds"].keys() == json.loads(one.stdout)["seconds"].keys()
+
+
+def test_segment_stops_at_the_first_image_that_fails(threads, run, picture, tmp_path):
+    (tmp_path / "broken.png").write_text("no picture")
+    images = [picture("a.png"), tmp_path / "broken.png", picture("c.png")]
+    result = run("segment", *images, "--model", "nano", "--point", "999,30", "--device", "cpu,cpu")
+    assert result.exit_code == 1 and result.stdout == ""
+    note, error = result.stderr.splitlines()
+    assert "point 999,30 lies outside" in note and "a.png" in note
+    assert error.startswith("sam2fast: ") and "broken.png" in error
+
+
+def test_one_image_needs_one_device(run, picture, tmp_path):
+    result = run("segment", picture(), "--model", "nano", "--point", "48,30", "--device", "cpu,cpu")
+    assert result.exit_code == 0 and result.stderr == "sam2fast: note: cpu not used: 1 image only\n"
+
+
+@pytest.mark.parametrize("device", ["cpu,nowhere", "cpu,cuda:7", "all"])
+def test_devices_that_are_not_there(device, run, picture, tmp_path):
+    result = run("segment", picture("a.png"), picture("b.png"), "--model", "nano", "--point", "9,9", "--device", device)
+    assert result.exit_code == 1 and result.stdout == ""
+    assert result.stderr.startswith("sam2fast: ") and result.stderr.count("\n") == 1
+    assert not os.listdir(tmp_path / "out")
+
+
+def test_masks(threads, run, picture, tmp_path):
+    """One of the pictures is broken; it is reported, and the others go on."""
+    for i, name in enumerate("ad"):
+        picture(f"photos/{name}.png", width=96 + 8 * i)
+    (tmp_path / "photos/c.png").write_text("no picture")
+    one = run("masks", "photos", *QUICK, "--device", "cpu", "--out", "one")
+    two = run("masks", "photos", *QUICK, "--device", TWO, "--out", "two")
+    assert one.exit_code == two.exit_code == 1
+    assert two.stderr == one.stderr and "c.png" in one.stderr
+    assert pictures_of(tmp_path / "one") == pictures_of(tmp_path / "two") != {}
+    found, expected = (json.loads((tmp_path / name / "masks.json").read_text()) for name in ("two", "one"))
+    assert found["info"]["model"].pop("device") == TWO and expected["info"]["model"].pop("device") == "cpu"
+    assert found == expected and len(expected["annotations"]) > 3
+    assert two.stdout.split("time:")[0] == one.stdout.split("time:")[0]
+
+
+# ---- videos ----
+
+
+def the_same(found, expected) -> None:
+    """Masks exactly, scores to rounding: they are computed in batches of other sizes."""
+    found, expected = lines_of(found), lines_of(expected)
+    assert list(found) == list(expected)
+    for frame, line in expected.items():
+        assert found[frame]["time"] == line["time"]
+        for a, b in zip(found[frame]["objects"], line["objects"], strict=True):
+            scores = [(entry.pop("score"), entry.pop("object_score")) for entry in (a, b)]
+            assert a == b and scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def whole(track, film, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "out"
+    ask = [film, *PROMPTS, "--reverse", "--end", FRAMES - 1, "--format", "json", "--out", out]
+    assert track(*ask).exit_code == 0
+    return out
+
+
+def test_track(cached, track, film, whole, tmp_path, monkeypatch):
+    """Two objects on two devices; interrupted on the way, and gone on with."""
+    ask = [film, *PROMPTS, "--reverse", "--end", FRAMES - 1, "--format", "json,png", "--out", tmp_path / "out"]
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 5)
+        stopped = track(*ask, device=TWO)
+    assert stopped.exit_code == 130 and "the same command again goes on" in stopped.stderr
+    assert len(lines_of(tmp_path / "out")) == 5
+    result = track(*ask, device=TWO)
+    assert result.exit_code == 0 and f"{FRAMES - 5} frames tracked" in result.stdout, result.stderr
+    the_same(tmp_path / "out", whole)
+    assert names(tmp_path / "out/masks") == [f"{t:05d}.png" for t in range(FRAMES)]
+
+
+def test_track_when_a_process_is_lost(cached, track, film, tmp_path, monkeypatch):
+    """What the last checkpoint has stays, and the same command goes on from there."""
+    original, calls = object_share.ObjectShare.next, []
+
+    def lost(self, number):
+        calls.append(number)
+        if len(calls) == 3:
+            raise SystemExit
+        return original(self, number)
+
+    monkeypatch.setattr(object_share.ObjectShare, "next", lost)
+    ask = [film, *PROMPTS, "--end", LATER, "--format", "json", "--out", tmp_path / "out"]
+    result = track(*ask, device=TWO)
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "on cpu has ended" in result.stderr
+    again = track(*ask, device=TWO)
+    assert again.exit_code == 0 and f"{LATER + 1 - FIRST} in all" in again.stdout
+    assert WorkerError.__name__ not in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stream"], "--stream tracks on one device"),
+        (["--approximate", "pooled_memory"], "--approximate works on one"),
+    ],
+)
+def test_track_on_one_device_only(arguments, message, track, tmp_path):
+    folder = track_films.write_folder(tmp_path / "frames", track_films.pictures(2))
+    result = track(folder, "--point", "0,1,9,9", *arguments, device=TWO)
+    assert result.exit_code == 2 and message in result.stderr
