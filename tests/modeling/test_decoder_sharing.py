@@ -79,7 +79,9 @@ def test_same_as_the_official_decoder(pair, case, grad):
 @pytest.mark.parametrize("overrides", [("use_high_res_features_in_sam=false",), ("image_size=224",)], ids=str)
 def test_other_configurations(overrides):
     """Without finer levels, and with a number of positions (14 x 14) that fits no vector."""
-    official, ours = build_pair("sam2.1_t", [f"++model.image_size={SIZE}", *NARROW, *(f"++model.{x}" for x in overrides)])
+    official, ours = build_pair(
+        "sam2.1_t", [f"++model.image_size={SIZE}", *NARROW, *(f"++model.{x}" for x in overrides)]
+    )
     inputs = arguments(official, side=official.sam_image_embedding_size)
     with torch.no_grad():
         assert_same(official.sam_mask_decoder(**inputs), ours.sam_mask_decoder(**inputs))
