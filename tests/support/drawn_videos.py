@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import struct
 import tempfile
 from fractions import Fraction
@@ -65,10 +66,27 @@ def encode(
         times: when each frame is shown, in 25ths of a second, instead of 0, 1, ...
         sound: seconds of silence beside the video.
     """
-    with tempfile.NamedTemporaryFile() as file:
+    with tempfile.NamedTemporaryFile() as file, ordinary_scheduling():
         with av.open(file.name, "w", format=form, options=muxing or {}) as container:
             _encode_to(container, codec, options or {}, times or range(count), b_frames, pix_fmt, draw, edit, sound)
         return file.read()
+
+
+@contextlib.contextmanager
+def ordinary_scheduling():
+    """Afterwards the calling thread is scheduled as before.
+
+    As root, SVT-AV1 makes the thread that calls it a real-time one. Whatever that thread starts later is real-time too:
+    threads that wait for each other actively then keep all others from running, for ever.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
 
 
 def _encode_to(container, codec, options, times, b_frames, pix_fmt, draw, edit, sound):
