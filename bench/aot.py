@@ -3,7 +3,8 @@
     python bench/aot.py [--target 90] [--op connected_components]
 
 Fails on an error, more shared memory than the target has, a spill in anything but fp32, and a bfloat16 or float16
-attention kernel without tensor cores.
+attention kernel without tensor cores; kernels for fp8 are compiled for GPUs that have it, and their attention must
+multiply in fp8.
 """
 
 import argparse
@@ -36,7 +37,10 @@ SHARED_MEMORY = {
     "sm_100": 232448,
     "gfx942": 65536,
 }
+# Of those, the ones with products in fp8.
+FP8_TARGETS = ("sm_89", "sm_90", "sm_100")
 TENSOR_CORES = re.compile(r"wgmma\.mma_async|mma\.sync|tcgen05\.mma|v_mfma")
+FP8_PRODUCTS = re.compile(r"(wgmma\.mma_async|mma\.sync)\S*\.e4m3\.e4m3|tcgen05\.mma\S*kind::f8f6f4")
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
@@ -51,6 +55,7 @@ class Result(NamedTuple):
     spilled: int = 0  # bytes
     shared: int = 0  # bytes
     tensor_cores: int = 0  # instructions
+    fp8: int = 0  # of those, in fp8
     problem: str = ""
 
 
@@ -74,6 +79,7 @@ def compile_one(op: str, config: LaunchConfig, case: Compilation, target: str) -
         spilled=spilled,
         shared=compiled.metadata.shared,
         tensor_cores=len(TENSOR_CORES.findall(assembly)),
+        fp8=len(FP8_PRODUCTS.findall(assembly)),
     )
     return result._replace(problem=problem_of(result, case))
 
@@ -86,6 +92,8 @@ def problem_of(result: Result, case: Compilation) -> str:
         return f"spills {result.spilled} bytes"
     if case.is_attention and not result.tensor_cores:
         return "no tensor cores"
+    if case.is_attention and bool(result.fp8) != case.is_fp8:
+        return f"{result.fp8} products in fp8"
     return ""
 
 
@@ -178,7 +186,8 @@ def _compile_nth(index: int) -> Result:
 def show(result: Result) -> None:
     print(
         f"{result.op:24} {result.kernel:24} {result.config:36} {result.target:7} {result.registers:4} registers "
-        f"{result.spilled:5} B spilled {result.shared:7} B shared {result.tensor_cores:4} mma  "
+        f"{result.spilled:5} B spilled {result.shared:7} B shared {result.tensor_cores:4} mma "
+        f"{f'({result.fp8} fp8)' if result.fp8 else '':9} "
         f"{result.problem or 'ok'}",
         flush=True,
     )
@@ -196,6 +205,7 @@ def main() -> None:
         (op, config, case, target)
         for op, config, case in cases(arguments.op or sorted(launch_table()))
         for target in targets_of(config, launch_table()[op], wanted)
+        if target in FP8_TARGETS or not case.is_fp8
     ]
     results = []
     for result in compile_all(work, arguments.jobs):

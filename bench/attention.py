@@ -18,6 +18,7 @@ from sam2fast.kernels.memory_attention import (
     rope_attention,
     rope_attention_reference,
 )
+from sam2fast.kernels.memory_attention.fp8 import too_old_for_fp8
 from sam2fast.kernels.window_attention import window_attention
 
 Call = Callable[[], Tensor]
@@ -146,6 +147,14 @@ def memory_ways(arguments: MemoryArguments, device: torch.device) -> dict[str, C
     ways = {"projected values, SDPA": call, "sam2fast": lambda: memory_attention(*arguments), "torch twin": twin}
     ways |= by_backend("projected values, SDPA", call, N * M, device)
     return ways | (compiled(arguments) if device.type == "cuda" else {})
+
+
+def fp8_ways(arguments: MemoryArguments, device: torch.device) -> dict[str, Call]:
+    """Memory attention exactly, which is the yardstick, and with scores in fp8 where the device has it."""
+    ways: dict[str, Call] = {"sam2fast": lambda: memory_attention(*arguments)}
+    if device.type == "cuda" and too_old_for_fp8(device) is None:
+        ways["sam2fast in fp8"] = lambda: memory_attention(*arguments, fp8=True)
+    return ways
 
 
 def rotated_before(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor) -> Call:

@@ -8,12 +8,21 @@ own rounding would hide that a kernel leaves out some keys; a case may therefore
 import importlib.util
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from attention import RefusedError, in_float32, memory_ways, published, rope_ways, rotated_before, window_ways
+from attention import (
+    RefusedError,
+    fp8_ways,
+    in_float32,
+    memory_ways,
+    published,
+    rope_ways,
+    rotated_before,
+    window_ways,
+)
 from inputs import blobs, full_bank, random, rope_tables
 
 from sam2fast.kernels._cpu import linear
@@ -26,6 +35,7 @@ from sam2fast.testing import relative_error
 Calls = Mapping[str, Callable[[], Any]]
 # In bfloat16, results may be so much farther from the fp32 one than the yardstick's is, and so far at least.
 SLACK, FLOOR = 2.0, 0.01
+FP8_ERROR = 0.5  # that attention in fp8 may be from the exact one, on random banks; a wrong scale is further off
 MOST = 0.1  # that the yardstick may be from it
 
 
@@ -254,6 +264,17 @@ def memory_case(
     )
 
 
+def fp8_case(objects: int) -> Case:
+    """The same with scores in fp8, beside the exact ones, for GPUs; FLOPs of all kinds in one sum."""
+    exact = memory_case(objects, 7, torch.bfloat16)
+
+    def prepare(device: torch.device) -> Calls:
+        return fp8_ways(full_bank(objects, 7, 64, 64, 256, 64, device, torch.bfloat16), device)
+
+    own = {"shape": f"{exact.shape} in fp8", "prepare": prepare, "tolerance": FP8_ERROR}
+    return replace(exact, **own, exact=None, device="cuda")
+
+
 def self_attention_case(objects: int, dtype: torch.dtype) -> Case:
     """Self-attention of one layer of the memory attention, beside SDPA on what is rotated already."""
     N, d, size = 64 * 64, 256, torch.finfo(dtype).bits // 8
@@ -331,6 +352,8 @@ def attention_cases() -> Iterator[Case]:
         yield memory_case(objects, pages, torch.bfloat16, "" if anywhere else "cuda")
         if anywhere:
             yield memory_case(objects, pages, torch.float32)
+    for objects in (1, 4):
+        yield fp8_case(objects)
     for dtype in (torch.float32, torch.bfloat16):
         for objects in (1, 4):
             yield memory_case(objects, 7, dtype, side=16, d=128)  # nano

@@ -24,6 +24,7 @@ class Compilation(NamedTuple):
     dtype: str  # what it computes in: a bfloat16 or float16 kernel must not spill
     is_attention: bool = False  # then it must use tensor cores in bfloat16 and float16
     options: Mapping[str, int] | None = None  # num_warps and num_stages, where they are not those of the row
+    is_fp8: bool = False  # only for GPUs with products in fp8, which attention must use then
 
 
 class LaunchConfig(NamedTuple):

@@ -31,7 +31,7 @@ def register_op(op: str, implementation: Implementation, name: str) -> None:
 
     Args:
         op: ``memory_attention``, ``rope_attention`` or ``window_attention``.
-        implementation: takes what the op's public function takes, by position and after its checks, and returns what
+        implementation: takes what the op's public function takes by position, after its checks, and returns what
             that returns. A graph by ``torch.compile`` holds what can be traced of it, or the node that it is if it is a
             ``torch.library.custom_op``.
         name: of the backend, which may have implementations of other ops already.
@@ -80,7 +80,8 @@ def _check_op(op: str) -> None:
 def _check_signature(op: str, implementation: Implementation) -> None:
     if not callable(implementation):
         raise ValueError(f"the implementation of {op} is no function but {type(implementation).__name__}")
-    names = list(inspect.signature(getattr(importlib.import_module(OPS[op]), op)).parameters)
+    parameters = inspect.signature(getattr(importlib.import_module(OPS[op]), op)).parameters.values()
+    names = [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
     try:
         inspect.signature(implementation).bind(*names)
     except TypeError as error:

@@ -4,7 +4,7 @@ import math
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 # Of names that are given without a value; measured in docs/approximations.md.
 DEFAULT_SLOTS = 4
@@ -23,11 +23,15 @@ class Approximations:
         still_frames: a frame that differs from the last encoded one by no more than this gets its features. The
             difference is that of pixels in [0, 1], the mean over a cell of 32x32 pixels of the model's input, of the
             cell where it is largest. None for never.
+        fp8_attention: scores of memory attention are of queries and keys rounded to eight bits, where the GPU has
+            products of such numbers (NVIDIA's from compute capability 8.9 on); elsewhere they are exact, which is
+            logged. ``"emulated"`` for the same rounding on any device, which saves nothing and shows what it costs.
     """
 
     memory_slots: int | None = None
     pooled_memory: bool = False
     still_frames: float | None = None
+    fp8_attention: bool | Literal["emulated"] = False
 
     @classmethod
     def of(cls, asked: "ApproximationsLike") -> "Approximations":
@@ -83,10 +87,15 @@ class Approximations:
 EXACT = Approximations()
 ApproximationsLike: TypeAlias = None | str | Iterable[str] | Mapping[str, Any] | Approximations
 
-DEFAULTS: dict[str, Any] = {"memory_slots": DEFAULT_SLOTS, "pooled_memory": True, "still_frames": DEFAULT_STILL}
+DEFAULTS: dict[str, Any] = {
+    "memory_slots": DEFAULT_SLOTS,
+    "pooled_memory": True,
+    "still_frames": DEFAULT_STILL,
+    "fp8_attention": True,
+}
 KNOWN = (
     f"memory_slots[=1, 2, ...] (by default {DEFAULT_SLOTS}), pooled_memory, "
-    f"still_frames[=0.0 to 1.0] (by default {DEFAULT_STILL})"
+    f"still_frames[=0.0 to 1.0] (by default {DEFAULT_STILL}), fp8_attention[=emulated]"
 )
 
 
@@ -136,4 +145,10 @@ def _threshold(value: Any) -> float:
     return number
 
 
-_CHECKS = {"memory_slots": _slots, "pooled_memory": _switch, "still_frames": _threshold}
+def _fp8(value: Any) -> bool | str:
+    if value is not True and value != "emulated":
+        raise ValueError(f"fp8_attention is {value!r}; it takes no value but True, False and 'emulated'")
+    return value
+
+
+_CHECKS = {"memory_slots": _slots, "pooled_memory": _switch, "still_frames": _threshold, "fp8_attention": _fp8}

@@ -29,6 +29,9 @@ def _table(rows: list[dict[str, Any]], films: str) -> str:
         line = [f"`{row['name']}`" if row["approximations"] else "exact"]
         line += _agreement(row) if judged else []
         line += [f"{row['encoded'] / row['frames']:.0%}", f"{row['tokens']:,.0f}", f"{row['gflop']:.1f}"]
+        if row["saving"] is None:  # of an imitation
+            lines.append([*line, "–", "–"])
+            continue
         saving = times(row["saving"]["total"]) if row["approximations"] else ""
         lines.append([*line, seconds(row["mean_s"]), f"**{saving}**" if saving else ""])
     return table(header, lines)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sam2fast.kernels._dispatch import current_backend, implementation_of, use_triton
 from sam2fast.kernels.memory_attention.cpu import memory_attention_cpu, rope_attention_cpu
+from sam2fast.kernels.memory_attention.fp8 import Fp8, too_old_for_fp8, why_no_fp8
 from sam2fast.kernels.memory_attention.operators import memory_attention_operator, rope_attention_operator
 from sam2fast.kernels.memory_attention.reference import (
     KINDS,
@@ -20,6 +21,7 @@ __all__ = [
     "KINDS",
     "MEANS",
     "AttendedMemory",
+    "Fp8",
     "apply_rope",
     "memory_attention",
     "memory_attention_cpu",
@@ -27,6 +29,7 @@ __all__ = [
     "rope_attention",
     "rope_attention_cpu",
     "rope_attention_reference",
+    "why_no_fp8",
 ]
 
 # The widest heads and values, and the dtypes, that the kernels are made for.
@@ -62,6 +65,8 @@ def memory_attention(
     value_bias: Tensor | None,
     cos: Tensor,
     sin: Tensor,
+    *,
+    fp8: Fp8 = False,
 ) -> Tensor:
     """Attention to the memory bank, by memory tokens as they lie in it.
 
@@ -78,12 +83,16 @@ def memory_attention(
         value_bias: ``(heads * d_v,)``.
         cos, sin: ``(N, d / 2)`` fp32 rotation of each pair of neighbouring channels at each position; where pages are
             of five kinds ``(5 n, d / 2)``, with the centres of the means last.
+        fp8: round each rotated query and key to float8_e4m3fn with a scale of its own; scores are of these. Where the
+            GPU has no products of such numbers, and anywhere by ``"emulated"``, the twin rounds. An implementation that
+            is registered for the backend in force is not told.
 
     Returns:
         ``(B, N, heads * d_v)`` in the dtype of ``query``; for an object without pages and pointers the bias.
 
     Raises:
         ValueError: shapes that do not fit each other.
+        RuntimeError: with ``fp8`` a gradient is wanted, which rounding does not have.
 
     Source: ``sam2.modeling.sam.transformer.RoPEAttention.forward`` as the memory attention uses it.
     """
@@ -92,11 +101,14 @@ def memory_attention(
     if own := implementation_of("memory_attention"):
         return own(query, memory, *weights, cos, sin)
     obstacle = _obstacle(query, memory.pages)
-    if use_triton("memory_attention", query, memory.pages, obstacle=obstacle) and _wanted(query, *memory, *weights):
-        return memory_attention_operator(query, *memory, *weights, cos, sin)
+    if fp8 and query.is_cuda:
+        obstacle = obstacle or too_old_for_fp8(query.device)
+    has_kernel = fp8 != "emulated" and use_triton("memory_attention", query, memory.pages, obstacle=obstacle)
+    if has_kernel and _wanted(query, *memory, *weights):
+        return memory_attention_operator(query, *memory, *weights, cos, sin, bool(fp8))
     plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
     compute = memory_attention_cpu if query.is_cpu and plain else memory_attention_reference
-    return compute(query, memory, *weights, cos, sin)
+    return compute(query, memory, *weights, cos, sin, fp8)
 
 
 def _obstacle(query: Tensor, values: Tensor) -> str | None:

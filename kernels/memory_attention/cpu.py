@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels._cpu import attend, linear
+from sam2fast.kernels.memory_attention.fp8 import Fp8, rounded_to_fp8
 from sam2fast.kernels.memory_attention.reference import MEANS, project_values
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def memory_attention_cpu(
     value_bias: Tensor | None,
     cos: Tensor,
     sin: Tensor,
+    fp8: Fp8 = False,
 ) -> Tensor:
     B = len(memory.page_table)
     heads, N, d = query.shape[1:]
@@ -55,8 +57,11 @@ def memory_attention_cpu(
         for head in range(heads):
             bias = None if biases is None else biases[head]
             if (row, head) not in rotated:
-                rotated[row, head] = _rotate_(query[row, head][:, order].float(), cos[:N], sin[:N])
+                turned = _rotate_(query[row, head][:, order].float(), cos[:N], sin[:N])
+                rotated[row, head] = rounded_to_fp8(turned) if fp8 else turned
             keys_and_values = _keys_and_values(memory, b, weights[head], bias, query.dtype, cos, sin)
+            if fp8:
+                keys_and_values = ((rounded_to_fp8(keys), values, n) for keys, values, n in keys_and_values)
             out[b, head] = attend(rotated[row, head], keys_and_values, d**-0.5, width)
     return project_values(out, value_weight, value_bias)
 

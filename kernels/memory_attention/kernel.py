@@ -18,11 +18,14 @@ import triton
 import triton.language as tl
 
 from sam2fast.kernels._launch import ANY, Compilation, LaunchConfig
+from sam2fast.kernels.memory_attention.fp8 import LARGEST, LEAST
 from sam2fast.kernels.memory_attention.reference import MEANS
 
 # Of the kernels around the attention, which take a small part of the time: one configuration for all.
 ROTATE, ENCODE, COMBINE = {"BLOCK": 32}, {"BLOCK": 32}, {"BLOCK": 32, "COLUMNS": 64}
 WARPS = {"num_warps": 8}
+
+FP8_LARGEST, FP8_LEAST = tl.constexpr(LARGEST), tl.constexpr(LEAST)
 
 Case = tuple[Any, tuple[str, ...], dict[str, Any]]  # kernel, types, constants
 
@@ -33,11 +36,13 @@ def _rotate_kernel(
     cos,  # (N, d / 2) fp32
     sin,  # (N, d / 2) fp32
     out,  # (B, H, M, 2 * HALF), contiguous
+    scales,  # out (B, H, M) fp32 of the rows, with FP8; anything without
     H, M, N,
     rotated,  # so many of the M rows have a position, which is their index modulo N
     half,  # d / 2
     stride_b, stride_h, stride_m, stride_d,
     HALF: tl.constexpr,
+    FP8: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     b = (tl.program_id(1) // H).to(tl.int64)
@@ -49,6 +54,8 @@ def _rotate_kernel(
     even = tl.load(pairs, mask=inside, other=0.0).to(tl.float32)
     odd = tl.load(pairs + stride_d, mask=inside, other=0.0).to(tl.float32)
     even, odd = _turn(even, odd, cos, sin, row % N, inside & (row < rotated)[:, None], half, HALF)
+    if FP8:
+        even, odd = _scaled(scales + (b * H + h) * M, row, row < M, even, odd)
     _store_halves(out + (b * H + h) * M * (2 * HALF), row, row < M, even, odd, HALF)
 
 
@@ -66,6 +73,16 @@ def _turn(
     c = tl.load(cos + angle, mask=rotated, other=1.0)
     s = tl.load(sin + angle, mask=rotated, other=0.0)
     return even * c - odd * s, even * s + odd * c
+
+
+@triton.jit
+def _scaled(scales, row, inside, first, second):
+    # `scales` gets what the two halves of rows are divided by, for float8_e4m3fn just to hold them.
+    highest = tl.max(tl.maximum(tl.abs(first), tl.abs(second)), 1)
+    scale = tl.maximum(highest, FP8_LEAST) / FP8_LARGEST
+    tl.store(scales + row, scale, mask=inside)
+    factor = (1.0 / scale)[:, None]
+    return first * factor, second * factor
 
 
 @triton.jit
@@ -90,6 +107,7 @@ def _encode_kernel(
     cos,  # (N, d / 2) or (5 N, d / 2) fp32
     sin,  # (N, d / 2) or (5 N, d / 2) fp32
     keys,  # out (B, H, K * N + L, 2 * HALF)
+    scales,  # out (B, H, K * N + L) fp32 of the keys, with FP8; anything without
     values,  # out (B, K * N + L, WIDTH)
     lengths,  # out (B) int32: how many of the K * N + L rows are filled
     offsets,  # out (B, K * N + L) fp32, with MEANS: log2 of how many tokens each row counts as
@@ -98,6 +116,7 @@ def _encode_kernel(
     MEANS: tl.constexpr,  # 0, or the kind of pages of means, of so many tokens each; page_time is T * kind + time then
     SLOTS: tl.constexpr,  # power of two, at least K
     HALF: tl.constexpr,
+    FP8: tl.constexpr,
     WIDTH: tl.constexpr,  # power of two, at least m
     BLOCK: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -166,7 +185,7 @@ def _encode_kernel(
         if MEANS:
             log_tokens = tl.math.log2(tokens.to(tl.float32))
             tl.store(offsets + b * length + row, log_tokens + tl.zeros([BLOCK], tl.float32), mask=present)
-    dtype = keys.dtype.element_ty
+    dtype = values.dtype.element_ty
     pair = tl.arange(0, HALF)
     inside = pair < half
     encoded = (token + encoding).to(dtype)
@@ -180,13 +199,17 @@ def _encode_kernel(
         even += tl.load(bias + h * 2 * half + 2 * pair, mask=inside, other=0.0).to(tl.float32)[None, :]
         odd += tl.load(bias + h * 2 * half + 2 * pair + 1, mask=inside, other=0.0).to(tl.float32)[None, :]
     even, odd = _turn(even, odd, cos, sin, position, rotated[:, None] & inside[None, :], half, HALF)
+    if FP8:
+        even, odd = _scaled(scales + (b * H + h) * length, row, present, even, odd)
     _store_halves(keys + (b * H + h) * length * (2 * HALF), row, present, even, odd, HALF)
 
 
 @triton.jit(do_not_specialize=["splits"])
 def _attend_kernel(
     query,  # (B or 1, H, N, D), rotated
+    query_scales,  # (B or 1, H, N) fp32, with FP8
     keys,  # (B, H, M, D), rotated
+    key_scales,  # (B, H, M) fp32, with FP8
     values,  # (B, H, M, width), channels contiguous
     lengths,  # (B) int32: so many of the M keys count; without RAGGED, all
     offsets,  # (B, M) fp32, added to scores after scaling; with OFFSETS
@@ -196,6 +219,7 @@ def _attend_kernel(
     splits,
     scale,  # of the scores, times log2(e)
     stride_qb, stride_vb, stride_vh, stride_vm, stride_ob, stride_oh, stride_om,
+    FP8: tl.constexpr,  # queries and keys are in float8_e4m3fn, to be multiplied by the scales of their rows
     RAGGED: tl.constexpr,
     OFFSETS: tl.constexpr,
     DIRECT: tl.constexpr,
@@ -220,6 +244,12 @@ def _attend_kernel(
         block_query = tl.load(q, mask=there[:, None], other=0.0)
     k = keys + (b * H + h) * M * D
     v = values + b * stride_vb + h * stride_vh
+    factor, row_factor = scale, scale
+    if FP8:
+        query_scale = tl.load(query_scales + b * (stride_qb // D) + h * N + position, mask=there, other=1.0)
+        factor = scale * query_scale
+        row_factor = factor[:, None]
+        key_scales += (b * H + h) * M
     length = M
     if RAGGED:
         length = tl.load(lengths + b)
@@ -245,15 +275,17 @@ def _attend_kernel(
             for start in tl.range(0, D, CHUNK):
                 some_query = tl.load(q + start, mask=there[:, None], other=0.0)
                 scores = tl.dot(some_query, tl.load(places + start), scores, input_precision=PRECISION)
+        if FP8:
+            scores = scores * tl.load(key_scales + row)[None, :]
         if not EVEN:
             scores = tl.where((block * BLOCK_N + lane < length)[None, :], scores, float("-inf"))
         if OFFSETS:
-            scores = scores * scale + tl.load(offsets + b * M + row)[None, :]
+            scores = scores * row_factor + tl.load(offsets + b * M + row)[None, :]
             higher = tl.maximum(highest, tl.max(scores, 1))
             weights = tl.math.exp2(scores - higher[:, None])
         else:
-            higher = tl.maximum(highest, tl.max(scores, 1) * scale)
-            weights = tl.math.exp2(scores * scale - higher[:, None])
+            higher = tl.maximum(highest, tl.max(scores, 1) * factor)
+            weights = tl.math.exp2(scores * row_factor - higher[:, None])
         shrink = tl.math.exp2(highest - higher)
         place = v + row[:, None] * stride_vm + columns[None, :]
         if PADDED:
@@ -335,32 +367,39 @@ def _combine_kernel(
 def compilations(config: LaunchConfig) -> list[Compilation]:
     """What one row of the launch table compiles; a row for any shape is taken for the largest."""
     D, WIDTH = (256, 256) if config.shape == ANY else map(int, config.shape.split("x"))
+    made = _compilations(config, D, WIDTH, fp8=False)
+    return made + _compilations(config, D, WIDTH, fp8=True) if WIDTH < D else made
+
+
+def _compilations(config: LaunchConfig, D: int, WIDTH: int, fp8: bool) -> list[Compilation]:
     dtype, to_memory = config.dtype, WIDTH < D
     t, wide = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}[dtype], "*fp32"
+    rotated, scales = ("*fp8e4nv", wide) if fp8 else (t, t)
     n = "i32:16"  # at 1024 x 1024 pixels all strides and most numbers are multiples of 16
     precision = {"PRECISION": "tf32x3" if dtype == "float32" else "ieee"}
 
     meta = {**config.meta, "CHUNK": min(D, config.meta["CHUNK"])}
     shape = {"PADDED": False, "EVEN": not to_memory, "D": D, "WIDTH": WIDTH, **precision, **meta}
     scalars = ("i32", n, n, n, "i32", "fp32", *[n] * 7)
-    types, ways = (t, t, t, "*i32", wide, wide, wide, *scalars), {"RAGGED": to_memory, "OFFSETS": False}
+    operands = (rotated, scales, rotated, scales, t, "*i32", wide)
+    types, ways = (*operands, wide, wide, *scalars), {"FP8": fp8, "RAGGED": to_memory, "OFFSETS": False}
     cases: list[Case] = [(_attend_kernel, types, {**ways, "DIRECT": False, **shape})]
     if to_memory:  # pooled memories
         cases.append((_attend_kernel, types, {**ways, "OFFSETS": True, "DIRECT": False, **shape}))
     else:
-        types = (t, t, t, "*i32", wide, t, t, *scalars)
+        types = (*operands, t, t, *scalars)
         cases.append((_attend_kernel, types, {**ways, "DIRECT": True, **shape}))
-    compiled = [Compilation(*case, dtype, is_attention=True) for case in cases]
+    compiled = [Compilation(*case, dtype, is_attention=True, is_fp8=fp8) for case in cases]
 
     project = {"PROJECT": to_memory, "HAS_BIAS": to_memory, "WIDTH": WIDTH, **precision, **COMBINE}
-    around: list[Case] = [
-        (_rotate_kernel, (t, wide, wide, t, "i32", *[n] * 7, "i32"), {"HALF": D // 2, **ROTATE}),
-        (_combine_kernel, (wide, wide, t, t, t, "i32", n, n, n, "i32"), project),
-    ]
+    types = (t, wide, wide, rotated, scales, "i32", *[n] * 7, "i32")
+    around: list[Case] = [(_rotate_kernel, types, {"HALF": D // 2, "FP8": fp8, **ROTATE})]
+    if not fp8:
+        around.append((_combine_kernel, (wide, wide, t, t, t, "i32", n, n, n, "i32"), project))
     if to_memory:
         ints = ("i32", n, "i32", n, n, n, "i32")
-        types = (t, "*i32", "*i32", t, t, t, t, "*u8", t, t, wide, wide, t, t, "*i32", wide, *ints)
+        types = (t, "*i32", "*i32", t, t, t, t, "*u8", t, t, wide, wide, rotated, scales, t, "*i32", wide, *ints)
         for means, slots in ((0, 8), (MEANS, 16)):
-            constants = {"HAS_BIAS": True, "MEANS": means, "SLOTS": slots, "HALF": D // 2}
+            constants = {"HAS_BIAS": True, "MEANS": means, "SLOTS": slots, "HALF": D // 2, "FP8": fp8}
             around.append((_encode_kernel, types, {**constants, "WIDTH": WIDTH, **ENCODE, **precision}))
-    return compiled + [Compilation(*case, dtype, options=WARPS) for case in around]
+    return compiled + [Compilation(*case, dtype, options=WARPS, is_fp8=fp8) for case in around]

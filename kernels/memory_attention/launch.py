@@ -41,11 +41,13 @@ def memory_attention_triton(
     cos: Tensor,
     sin: Tensor,
     splits: int | None = None,
+    fp8: bool = False,
 ) -> Tensor:
     """:func:`sam2fast.kernels.memory_attention.memory_attention` on the GPU; never synchronises.
 
     Args:
         splits: programs that share the keys of a query tile; chosen by the GPU's size if left out.
+        fp8: as for the public function; the GPU must have products in fp8.
     """
     (B, K), (rows, H, N, d), n = memory.page_table.shape, query.shape, memory.pages.shape[1]
     out = query.new_empty(B, N, value_weight.shape[0])
@@ -61,8 +63,8 @@ def memory_attention_triton(
     cos, sin, scale = cos.contiguous(), sin.contiguous(), LOG2E * d**-0.5
     count_launch("memory_attention")
     with config.on_device(query):
-        rotated = _rotate(query, cos, sin, N)
-        group = _group(H * M * rotated.shape[-1] * rotated.element_size())
+        rotated = _rotate(query, cos, sin, N, fp8)
+        group = _group(H * M * rotated.data.shape[-1] * rotated.data.element_size())
         for start in range(0, B, group):
             some = slice(start, start + group)
             part = memory._replace(
@@ -72,8 +74,8 @@ def memory_attention_triton(
                 pointer_encoding=memory.pointer_encoding[some],
                 pointer_valid=memory.pointer_valid[some],
             )
-            keys, values, lengths, offsets = _encode(rotated, part, weights, key_bias is not None, cos, sin)
-            own = rotated[some] if rows > 1 else rotated
+            keys, values, lengths, offsets = _encode(query, fp8, part, weights, key_bias is not None, cos, sin)
+            own = rotated.of(some) if rows > 1 else rotated
             means = _attend(config, own, keys, values[:, None], lengths, scale, splits, offsets=offsets)
             assert means is not None
             _combine(means, out[some].unflatten(2, (H, -1)), projection, value_bias is not None)
@@ -111,6 +113,28 @@ def rope_attention_triton(
         if means is not None:
             _combine(means, out)
     return out.transpose(1, 2)
+
+
+class Rotated(NamedTuple):
+    """Rotated queries or keys as the kernels store them."""
+
+    data: Tensor  # (B, H, M, 2 * HALF)
+    scales: Tensor | None = None  # (B, H, M) fp32, of rows in float8_e4m3fn
+
+    @classmethod
+    def empty(cls, like: Tensor, B: int, H: int, M: int, D: int, fp8: bool) -> "Rotated":
+        if not fp8:
+            return cls(like.new_empty(B, H, M, D))
+        data = torch.empty(B, H, M, D, dtype=torch.float8_e4m3fn, device=like.device)
+        return cls(data, like.new_empty(B, H, M, dtype=torch.float32))
+
+    @property
+    def scales_or_any(self) -> Tensor:
+        return self.data if self.scales is None else self.scales
+
+    def of(self, some: slice) -> "Rotated":
+        """Those of some objects."""
+        return Rotated(self.data[some], None if self.scales is None else self.scales[some])
 
 
 class Means(NamedTuple):
@@ -170,46 +194,53 @@ def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor, rotated: int) -> Tensor:
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, rotated: int, fp8: bool = False) -> Rotated:
     """``(B, H, M, d)`` to ``(B, H, M, 2 * HALF)``; the first ``rotated`` rows are turned."""
     B, H, M, d = x.shape
     HALF = half_of(d)
-    out = x.new_empty(B, H, M, 2 * HALF)
+    out = Rotated.empty(x, B, H, M, 2 * HALF, fp8)
     _rotate_kernel[triton.cdiv(M, ROTATE["BLOCK"]), B * H](
-        x, cos, sin, out, H, M, len(cos), rotated, d // 2, *x.stride(), HALF=HALF, **ROTATE, **WARPS
-    )
+        x, cos, sin, out.data, out.scales_or_any, H, M, len(cos), rotated, d // 2, *x.stride(), HALF=HALF, FP8=fp8,
+        **ROTATE, **WARPS,
+    )  # fmt: skip
     return out
 
 
 def _encode(
-    rotated: Tensor, memory: "AttendedMemory", weights: list[Tensor], has_bias: bool, cos: Tensor, sin: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    query: Tensor,
+    fp8: bool,
+    memory: "AttendedMemory",
+    weights: list[Tensor],
+    has_bias: bool,
+    cos: Tensor,
+    sin: Tensor,
+) -> tuple[Rotated, Tensor, Tensor, Tensor | None]:
     """Keys ``(B, H, M, 2 * HALF)``, values ``(B, M, WIDTH)``, and how many of the M rows are filled ``(B)`` int32.
 
     Where pages are of five kinds, also what is added to the scores of each row, times log2(e): ``(B, M)`` fp32.
     """
     (B, K), (_, n, m), L = memory.page_table.shape, memory.pages.shape, memory.pointers.shape[1]
-    H, D, WIDTH, M = rotated.shape[1], rotated.shape[-1], padded(m), K * n + L
-    keys, values = rotated.new_empty(B, H, M, D), rotated.new_empty(B, M, WIDTH)
+    H, HALF, WIDTH, M = query.shape[1], half_of(query.shape[-1]), padded(m), K * n + L
+    keys, values = Rotated.empty(query, B, H, M, 2 * HALF, fp8), query.new_empty(B, M, WIDTH)
     has_kinds = len(memory.position_encoding) > n
-    offsets = keys.new_empty(B, M, dtype=torch.float32) if has_kinds else None
-    lengths = torch.empty(B, dtype=torch.int32, device=rotated.device)
+    offsets = query.new_empty(B, M, dtype=torch.float32) if has_kinds else None
+    lengths = torch.empty(B, dtype=torch.int32, device=query.device)
     # At least one program per object, which says that it has nothing.
     tiles = max(1, K * triton.cdiv(n, ENCODE["BLOCK"]) + triton.cdiv(L, ENCODE["BLOCK"]))
     _encode_kernel[tiles, B, H](
-        *memory[:-1], memory.pointer_valid.view(torch.uint8), *weights, cos, sin, keys, values, lengths,
-        lengths if offsets is None else offsets, H, n, K, L, m, cos.shape[1], len(memory.time_encoding),
-        HAS_BIAS=has_bias, MEANS=MEANS if has_kinds else 0, SLOTS=triton.next_power_of_2(max(1, K)), HALF=D // 2,
-        WIDTH=WIDTH, **ENCODE,
-        PRECISION=product_precision(keys.dtype), **WARPS,
+        *memory[:-1], memory.pointer_valid.view(torch.uint8), *weights, cos, sin, keys.data, keys.scales_or_any,
+        values, lengths, lengths if offsets is None else offsets, H, n, K, L, m, cos.shape[1],
+        len(memory.time_encoding), HAS_BIAS=has_bias, FP8=fp8, MEANS=MEANS if has_kinds else 0,
+        SLOTS=triton.next_power_of_2(max(1, K)), HALF=HALF, WIDTH=WIDTH, **ENCODE,
+        PRECISION=product_precision(values.dtype), **WARPS,
     )  # fmt: skip
     return keys, values, lengths, offsets
 
 
 def _attend(
     config: LaunchConfig,
-    query: Tensor,
-    keys: Tensor,
+    query: Rotated,
+    keys: Rotated,
     values: Tensor,
     lengths: Tensor | None,
     scale: float,
@@ -221,28 +252,30 @@ def _attend(
 
     With ``out (B, N, H, width)`` and one split the result is written there, and there are no means to combine.
     """
-    (B, H, M, D), N, width = keys.shape, query.shape[2], values.shape[-1]
+    q, k = query.data, keys.data
+    (B, H, M, D), N, width = k.shape, q.shape[2], values.shape[-1]
     WIDTH = padded(width)
     tiles = triton.cdiv(N, config.meta["BLOCK_M"])
     if splits is None:
-        splits = splits_for(tiles * B * H, _processors(query.device), M // config.meta["BLOCK_N"])
+        splits = splits_for(tiles * B * H, _processors(q.device), M // config.meta["BLOCK_N"])
     direct = out is not None and splits == 1
     if direct:
         assert out is not None
         sums = log_weights = out
         strides = out.stride(0), out.stride(2), out.stride(1)
     else:
-        sums = torch.empty(splits, B * H, N, WIDTH, dtype=torch.float32, device=query.device)
+        sums = torch.empty(splits, B * H, N, WIDTH, dtype=torch.float32, device=q.device)
         log_weights = sums.new_empty(splits, B * H, N)
         strides = 0, 0, 0
     _attend_kernel[tiles, splits, B * H](
-        query, keys, values, keys if lengths is None else lengths, log_weights if offsets is None else offsets, sums,
-        log_weights, H, N, M, width, splits,
-        scale, query.stride(0) if len(query) > 1 else 0, values.stride(0),
+        q, query.scales_or_any, k, keys.scales_or_any, values, k if lengths is None else lengths,
+        log_weights if offsets is None else offsets, sums, log_weights, H, N, M, width, splits,
+        scale, q.stride(0) if len(q) > 1 else 0, values.stride(0),
         values.stride(1) if values.shape[1] > 1 else 0, values.stride(2), *strides,
+        FP8=keys.scales is not None,
         RAGGED=lengths is not None, OFFSETS=offsets is not None, DIRECT=direct, PADDED=width < WIDTH,
         EVEN=lengths is None and M % config.meta["BLOCK_N"] == 0, D=D, WIDTH=WIDTH,
-        PRECISION=product_precision(keys.dtype), **{**config.meta, "CHUNK": min(D, config.meta["CHUNK"])},
+        PRECISION=product_precision(values.dtype), **{**config.meta, "CHUNK": min(D, config.meta["CHUNK"])},
         **config.options,
     )  # fmt: skip
     return None if direct else Means(sums, log_weights, width)

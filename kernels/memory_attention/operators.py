@@ -33,12 +33,13 @@ def memory_attention_operator(
     value_bias: Maybe,
     cos: Tensor,
     sin: Tensor,
+    fp8: bool = False,
 ) -> Tensor:
     from sam2fast.kernels.memory_attention.launch import memory_attention_triton
 
     memory = _memory(pages, page_table, page_time, position_encoding, time_encoding, pointers, pointer_encoding,
                      pointer_valid)  # fmt: skip
-    return memory_attention_triton(query, memory, key_weight, key_bias, value_weight, value_bias, cos, sin)
+    return memory_attention_triton(query, memory, key_weight, key_bias, value_weight, value_bias, cos, sin, fp8=fp8)
 
 
 @memory_attention_operator.register_fake

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from sam2fast.kernels._cpu import linear
+from sam2fast.kernels.memory_attention.fp8 import Fp8, rounded_to_fp8
 
 if TYPE_CHECKING:
     from sam2fast.kernels.memory_attention import AttendedMemory
@@ -47,8 +48,10 @@ def memory_attention_reference(
     value_bias: torch.Tensor | None,
     cos: torch.Tensor,
     sin: torch.Tensor,
+    fp8: Fp8 = False,
 ) -> torch.Tensor:
     heads, N = query.shape[1:3]
+    out_dtype = query.dtype
     (B, K), n = memory.page_table.shape, memory.pages.shape[1]
     page_valid = memory.page_table >= 0  # (B, K)
     valid = torch.cat([page_valid.repeat_interleave(n, dim=1), memory.pointer_valid], dim=1)  # (B, M)
@@ -67,13 +70,19 @@ def memory_attention_reference(
     tokens = torch.cat([encoded, (pointers + memory.pointer_encoding).to(encoded.dtype)], dim=1)
     key = F.linear(tokens.to(key_weight.dtype), key_weight, key_bias)
     key = key.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, M, d)
+    if fp8:  # as rotated in fp32, and what the rounded rows are would not fit into less
+        wide = torch.promote_types(query.dtype, torch.float32)
+        query, key = query.to(wide), key.to(wide)
     if K:
         key = torch.cat([apply_rope(key[:, :, : K * n], key_cos, key_sin), key[:, :, K * n :]], dim=2)
 
     value = torch.cat([maps.flatten(1, 2), pointers.to(maps.dtype)], dim=1)  # (B, M, m)
     value = value.to(query.dtype)[:, None].expand(-1, heads, -1, -1)
     key = key.to(query.dtype)
-    query = apply_rope(query, cos[:N], sin[:N]).expand(B, -1, -1, -1)
+    query = apply_rope(query, cos[:N], sin[:N])
+    if fp8:
+        query, key = rounded_to_fp8(query), rounded_to_fp8(key)
+    query = query.expand(B, -1, -1, -1)
     width = value.shape[-1]
     if query.device.type == "mps":
         # Before torch 2.12 its attention returns nonsense for values narrower than keys.
@@ -81,7 +90,7 @@ def memory_attention_reference(
     # The mask stays one row for all queries: torch makes it dense in the queries' dtype.
     mask = valid if offset is None else torch.where(valid, offset, -torch.inf).to(query.dtype)
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])[..., :width]
-    means = torch.where(valid.any(dim=1)[:, None, None, None], out, 0)
+    means = torch.where(valid.any(dim=1)[:, None, None, None], out, 0).to(out_dtype)
     return project_values(means, value_weight, value_bias)
 
 

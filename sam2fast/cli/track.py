@@ -78,8 +78,8 @@ INTERRUPTED = 130
     multiple=True,
     metavar="NAME[=VALUE]",
     callback=lambda ctx, option, names: _approximations(names),
-    help="Leave something out for speed: memory_slots=N, pooled_memory, still_frames=DIFFERENCE. By how much masks "
-    "change, docs/approximations.md says. Repeatable.",
+    help="Leave something out for speed: memory_slots=N, pooled_memory, still_frames=DIFFERENCE, "
+    "fp8_attention[=emulated]. By how much masks change, docs/approximations.md says. Repeatable.",
 )
 @click.option("--show-ids", is_flag=True, help="Write each object's id beside it in the overlay.")
 @click.option("--overwrite", is_flag=True, help="Remove what another run has left in the output folder.")

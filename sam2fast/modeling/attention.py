@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.kernels._cpu import imitates_bfloat16, in_float32
-from sam2fast.kernels.memory_attention import AttendedMemory, memory_attention, rope_attention
+from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, memory_attention, rope_attention
 from sam2fast.modeling.layers import Linear
 from sam2fast.modeling.position_encoding import axial_rope
 
@@ -102,10 +102,11 @@ class RoPEAttention(Attention):
         out = rope_attention(q, k, v, cos, sin, num_k_exclude_rope, dropout)
         return self.out_proj(self._join_heads(out))
 
-    def attend(self, x: Tensor, memory: AttendedMemory) -> Tensor:
+    def attend(self, x: Tensor, memory: AttendedMemory, fp8: Fp8 = False) -> Tensor:
         """Queries from ``x (1 or B, N, C)`` to the memories of B objects: ``(B, N, C)``.
 
-        The values' projection comes after the weighted sum instead of before it; see :func:`memory_attention`.
+        The values' projection comes after the weighted sum instead of before it; see :func:`memory_attention`, also for
+        ``fp8``.
         """
         whole = memory.pages.shape[1] == x.shape[1]
         cos, sin = (self._rope if whole else self._rope_with_means)(x.shape[1], x.device)
@@ -113,7 +114,7 @@ class RoPEAttention(Attention):
         weights = (self.k_proj.weight, self.k_proj.bias, self.v_proj.weight, self.v_proj.bias)
         if self.watch is not None:
             self.watch(query, memory, *weights, cos, sin)
-        return self.out_proj(memory_attention(query, memory, *weights, cos, sin))
+        return self.out_proj(memory_attention(query, memory, *weights, cos, sin, fp8=fp8))
 
     def _rope(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
         return self._table(positions, device)

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from sam2fast.kernels.memory_attention import AttendedMemory
+from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.layers import LayerNorm, Linear, activated, get_activation, in_bands
 
@@ -58,7 +58,7 @@ class MemoryAttentionLayer(nn.Module):
         kwargs = {"num_k_exclude_rope": num_k_exclude_rope} if isinstance(self.cross_attn_image, RoPEAttention) else {}
         return self._feed_forward(tgt + self.dropout(self.cross_attn_image(q, k, memory, **kwargs)))
 
-    def attend(self, tgt: Tensor, query_pos: Tensor, memory: AttendedMemory) -> Tensor:
+    def attend(self, tgt: Tensor, query_pos: Tensor, memory: AttendedMemory, fp8: Fp8 = False) -> Tensor:
         """The same for B objects on one frame: tokens ``tgt (1 or B, N, C)`` to ``(B, N, C)``, for inference.
 
         As long as the tokens are one row, which no object has touched yet, they are computed once for all objects.
@@ -66,7 +66,7 @@ class MemoryAttentionLayer(nn.Module):
         tgt = self._attend_to_itself(tgt, query_pos)
         x = self.norm2(tgt)
         q = x + query_pos if self.pos_enc_at_cross_attn_queries else x
-        return self._feed_forward(tgt + cast(RoPEAttention, self.cross_attn_image).attend(q, memory))
+        return self._feed_forward(tgt + cast(RoPEAttention, self.cross_attn_image).attend(q, memory, fp8))
 
     def _attend_to_itself(self, tgt: Tensor, query_pos: Tensor | None) -> Tensor:
         x = self.norm1(tgt)
@@ -129,12 +129,13 @@ class MemoryAttention(nn.Module):
         x = self.norm(x)
         return x.transpose(0, 1) if self.batch_first else x
 
-    def attend(self, features: Tensor, position: Tensor, memory: AttendedMemory) -> Tensor:
+    def attend(self, features: Tensor, position: Tensor, memory: AttendedMemory, fp8: Fp8 = False) -> Tensor:
         """One frame's map for B objects, each conditioned on its own memory, for inference.
 
         Args:
             features, position: ``(1, C, H, W)`` map of the frame and its encoding.
             memory: what the objects attend to.
+            fp8: see :func:`sam2fast.kernels.memory_attention.memory_attention`.
 
         Returns:
             ``(B, C, H, W)``.
@@ -157,5 +158,5 @@ class MemoryAttention(nn.Module):
                 pointer_encoding=torch.zeros_like(memory.pointer_encoding),
             )
         for layer in layers:
-            x = layer.attend(x, pos, memory)
+            x = layer.attend(x, pos, memory, fp8)
         return self.norm(x).transpose(1, 2).unflatten(2, features.shape[-2:])

@@ -132,7 +132,11 @@ def _rope_attention(out: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) ->
 
 def _memory_layer(patches: Patches, layer: Any, name: str) -> None:
     itself, cross = layer.self_attn, layer.cross_attn_image
-    patches.part(layer, "attend", name, published=lambda out, tgt, pos, memory: _published_layer(layer, tgt, memory))
+
+    def published(out: Tensor, tgt: Tensor, pos: Tensor, memory: Any, *rest: Any) -> Callable[[], float]:
+        return _published_layer(layer, tgt, memory)
+
+    patches.part(layer, "attend", name, published=published)
     patches.part(layer, "_attend_to_itself", "self-attention")
     patches.part(cross, "attend", "cross-attention")
     patches.part(layer, "_feed_forward", "feed-forward", weights=(layer.norm3, layer.linear1, layer.linear2))
@@ -147,7 +151,14 @@ def _published_layer(layer: Any, tgt: Tensor, memory: Any) -> Callable[[], float
 
 
 def _cost_of_memory(
-    out: Tensor, query: Tensor, memory: Any, key_weight: Tensor, key_bias: Any, value_weight: Tensor, *rest: Any
+    out: Tensor,
+    query: Tensor,
+    memory: Any,
+    key_weight: Tensor,
+    key_bias: Any,
+    value_weight: Tensor,
+    *rest: Any,
+    **options: Any,
 ) -> Callable[[], Cost]:
     """Of the memory only what is valid is read, once; which that is, only the device knows."""
     tokens_of = _tables(memory)

@@ -12,6 +12,7 @@ from sam2fast.kernels.memory_attention import MEANS, AttendedMemory
 from sam2fast.modeling.position_encoding import sine_1d
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.arrivals import Arrivals
+from sam2fast.tracking.fp8_scores import fp8_scores
 from sam2fast.tracking.page_pool import Page, PagePool
 from sam2fast.tracking.step_tables import StepShape, StepTables, fill_rows
 
@@ -53,6 +54,7 @@ class MemoryBank:
         if approximations is None:
             approximations = getattr(model, "approximations", EXACT)
         self.approximations: Approximations = approximations
+        self.fp8 = fp8_scores(model, approximations)
         self.arrivals = Arrivals()
         self.memories: PagePool | None = None  # their dtype shows with the first one
         self.pointers = PagePool((model.hidden_dim,), torch.float32, model.device, self.arrivals)

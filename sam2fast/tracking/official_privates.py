@@ -111,9 +111,8 @@ class OfficialPrivates(_Base):
         memory = None
         if not is_init_cond_frame and self.num_maskmem:
             memory = self._memory_of(output_dict, frame_idx, state.num_frames, reverse)
-        prediction = steps.predict(
-            self, features, memory, is_init_cond_frame, point_inputs, mask_inputs, prev_sam_mask_logits
-        )
+        prompt, fp8 = (point_inputs, mask_inputs, prev_sam_mask_logits), state.bank.fp8
+        prediction = steps.predict(self, features, memory, is_init_cond_frame, *prompt, fp8=fp8)
         memory_features = memory_pos_enc = None
         if run_mem_encoder and self.num_maskmem:
             from_prompt = point_inputs is not None

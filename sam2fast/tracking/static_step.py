@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sam2fast.kernels.memory_attention import Fp8
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking import steps
 from sam2fast.tracking.features import FrameFeatures
@@ -55,12 +56,15 @@ class Pools(NamedTuple):
     pointers: Tensor  # (rows, C) fp32
 
 
-def static_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, num_frames: int, fill_hole_area: float) -> None:
+def static_step(
+    model: SAM2Base, pools: Pools, buffers: StepBuffers, num_frames: int, fill_hole_area: float, fp8: Fp8 = False
+) -> None:
     """Tracks the objects that the tables name; rows beyond them are computed too, and write where tables say.
 
     Args:
         num_frames: length of the video; it counts below ``max_obj_ptrs_in_encoder`` only.
         fill_hole_area: see :func:`fill_holes_in_mask_scores`; 0 for none.
+        fp8: see :func:`sam2fast.kernels.memory_attention.memory_attention`.
 
     Raises:
         NarrowPagesError: nothing of the pools has been written then.
@@ -76,7 +80,7 @@ def static_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, num_frames:
         tables.pointer_table >= 0,
         num_frames,
     )
-    prediction = steps.predict(model, features, memory, initial=False)
+    prediction = steps.predict(model, features, memory, initial=False, fp8=fp8)
     # The memory sees the mask before its holes are filled.
     memories = steps.encode(model, features, prediction.mask, prediction.score, from_prompt=False)
     if torch.promote_types(memories.dtype, pools.pages.dtype) != pools.pages.dtype:

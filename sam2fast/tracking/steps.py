@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores
-from sam2fast.kernels.memory_attention import AttendedMemory
+from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.sam2_base import ObjectPrediction, SAM2Base
 from sam2fast.tracking.arrivals import HostCopy
 from sam2fast.tracking.features import FrameFeatures
@@ -46,7 +46,8 @@ def predict_prompted(
     memory = None if initial else attended(model, state, [tracked], frame, tracked.reverse[frame])
     if previous is not None:
         previous = previous.to(state.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-    prediction = predict(model, state.features[frame], memory, initial, points, mask, previous).first(1)
+    embedded, fp8 = state.features[frame], state.bank.fp8
+    prediction = predict(model, embedded, memory, initial, points, mask, previous, fp8=fp8).first(1)
     masks, pointers = filled(prediction.mask, fill_hole_area), state.bank.write_pointers(prediction.pointer)
     return kept_results(state.bank, masks, prediction.iou, prediction.score, pointers, None)[0][0]
 
@@ -66,7 +67,7 @@ def track(
     state.bank.begin_step()
     features = state.features[frame]
     memory = attended(model, state, objects, frame, reverse)
-    prediction = predict(model, features, memory, initial=False, rows=len(objects))
+    prediction = predict(model, features, memory, initial=False, rows=len(objects), fp8=state.bank.fp8)
     _, iou, pointer, score, _ = prediction.first(len(objects))
     masks = filled(prediction.mask[: len(objects)], fill_hole_area)
     pointers, pages = state.bank.write_pointers(pointer), None
@@ -97,6 +98,7 @@ def predict(
     mask: Tensor | None = None,
     previous: Tensor | None = None,
     rows: int = 1,
+    fp8: Fp8 = False,
 ) -> ObjectPrediction:
     """What the model says about the objects whose memory this is, or about some without any.
 
@@ -105,6 +107,7 @@ def predict(
         initial: it is a first prompt, for the choice between one mask and three.
         points, mask, previous: as for :func:`predict_prompted`.
         rows: how many objects, if they have no memory.
+        fp8: see :func:`sam2fast.kernels.memory_attention.memory_attention`.
     """
     high_res = features.high_res or None
     if mask is not None and model.use_mask_input_as_output_without_sam:
@@ -112,7 +115,7 @@ def predict(
         return ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou, dtype=torch.int64))
     if memory is not None:
         position = model.image_encoder.neck.position_encoding(features.embedding)
-        conditioned = model.memory_attention.attend(features.embedding, position, memory)
+        conditioned = model.memory_attention.attend(features.embedding, position, memory, fp8)
     else:
         conditioned = without_memory(model, features).expand(rows, -1, -1, -1)
     multimask = model._use_multimask(initial, points)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sam2fast.kernels.memory_attention import Fp8
 from sam2fast.tracking.features import FrameFeatures
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.numerics import numerics
@@ -89,10 +90,11 @@ class Workspace:
         buffers.integers.copy_(integers, non_blocking=True)
         for target, source in zip(_tensors(buffers.features), _tensors(features), strict=True):
             target.copy_(source)
-        key = (shape, longest, fill_hole_area, *kind)
+        settings = (longest, fill_hole_area, bank.fp8)
+        key = (shape, *settings, *kind)
         while True:
             try:
-                self._recorded(bank, key, lambda pools: _function(model, pools, buffers, longest, fill_hole_area))()
+                self._recorded(bank, key, lambda pools: _function(model, pools, buffers, *settings))()
                 return buffers
             except NarrowPagesError as error:
                 bank.memories.widen(error.dtype)
@@ -121,7 +123,7 @@ class Workspace:
 
 
 def _function(
-    model: "SAM2Base", pools: Pools, buffers: StepBuffers, num_frames: int, fill_hole_area: float
+    model: "SAM2Base", pools: Pools, buffers: StepBuffers, num_frames: int, fill_hole_area: float, fp8: Fp8
 ) -> Callable[[], None]:
     kind = model.device.type
     enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
@@ -129,7 +131,7 @@ def _function(
     def run() -> None:
         # What autocast keeps of weights would be made in this step's memory, and read by others.
         with torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False):
-            static_step(model, pools, buffers, num_frames, fill_hole_area)
+            static_step(model, pools, buffers, num_frames, fill_hole_area, fp8)
 
     return run
 

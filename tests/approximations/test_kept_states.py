@@ -11,7 +11,7 @@ from video import Session, clip
 from sam2fast.approximations import EXACT, Approximations
 from sam2fast.cli import main, track_run
 
-ASKED = ["memory_slots=4", "pooled_memory", "still_frames=0.01"]
+ASKED = ["memory_slots=4", "pooled_memory", "still_frames=0.01", "fp8_attention=emulated"]
 
 
 def begun(predictor, video):
@@ -35,6 +35,7 @@ def test_a_restored_session_goes_on_as_it_was_opened(rough, video, tmp_path, way
     else:
         other = rough.move_state(s.state)
     assert other.bank.approximations == Approximations.of(ASKED) and other.rules.memory_slots == 4
+    assert other.bank.fp8 == "emulated"
     runs = [rough.propagate_in_video(state, 4, 6, progress=False) for state in (s.state, other)]
     for (_, _, a), (_, _, b) in zip(*runs, strict=True):
         assert torch.equal(a, b)
@@ -84,9 +85,11 @@ def test_the_command_refuses(video, tmp_path, monkeypatch):
 def test_the_command_tracks_by_them(video, tmp_path):
     command = ["track", str(video), "--model", "nano", "--device", "cpu", *ONE, "--format", "json"]
     command += ["--out", str(tmp_path / "out")]
-    out = [*command, "--end", "2", "--approximate", "memory_slots=2", "--approximate", "pooled_memory"]
+    asked = ("memory_slots=2", "pooled_memory", "fp8_attention=emulated")
+    out = [*command, "--end", "2", *(word for name in asked for word in ("--approximate", name))]
     assert CliRunner().invoke(main, out).exit_code == 0
     said = json.loads((tmp_path / "out" / "track.json").read_text())
+    assert '"fp8_attention": "emulated"' in json.dumps(said)
     assert '"memory_slots": 2' in json.dumps(said) and '"pooled_memory": true' in json.dumps(said)
     # Without them it would be another run, whose frames do not belong into the same file.
     refused = CliRunner().invoke(main, [*command, "--end", "2"])

@@ -24,6 +24,9 @@ ALL = Approximations(memory_slots=DEFAULT_SLOTS, pooled_memory=True, still_frame
         (iter(["memory_slots=2", " still_frames = 0.5 "]), Approximations(memory_slots=2, still_frames=0.5)),
         ({"memory_slots": 3, "still_frames": 0}, Approximations(memory_slots=3, still_frames=0.0)),
         ({"memory_slots": True}, Approximations(memory_slots=DEFAULT_SLOTS)),
+        ("fp8_attention", Approximations(fp8_attention=True)),
+        (["fp8_attention = emulated"], Approximations(fp8_attention="emulated")),
+        ({"fp8_attention": False}, EXACT),
         (ALL, ALL),
     ],
 )
@@ -44,6 +47,7 @@ def test_ways_to_ask(asked, expected):
         ({"still_frames": float("nan")}, "still_frames is nan"),
         ("still_frames=much", "still_frames is 'much'"),
         ("pooled_memory=2", "pooled_memory is '2'; it takes no value"),
+        ("fp8_attention=2", "fp8_attention is '2'; it takes no value but True, False and 'emulated'"),
         ("=", "no approximation ''"),
     ],
 )

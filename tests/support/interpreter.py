@@ -1,9 +1,10 @@
 """Repairs Triton's CPU interpreter for tests (checked on triton 3.6.0 and 3.7.1).
 
 Unrepaired, bfloat16 is stored as raw 16-bit integers and every operation on it, ``tl.dot`` included, silently computes
-on the bits; fp32 to bfloat16 truncates instead of rounding to nearest even; a fused multiply-add rounds twice; and with
-numpy 2.4 triton 3.6 cannot use a runtime loop bound. :func:`shuffled_programs` runs the programs of a launch in random
-order, which finds kernels that lean on the order (it finds no data race: programs still run one after another).
+on the bits; fp32 to bfloat16 or float8_e4m3fn truncates instead of rounding to nearest even; a fused multiply-add
+rounds twice; and with numpy 2.4 triton 3.6 cannot use a runtime loop bound. :func:`shuffled_programs` runs the programs
+of a launch in random order, which finds kernels that lean on the order (it finds no data race: programs still run one
+after another).
 """
 
 import contextlib
@@ -34,11 +35,24 @@ def _narrow(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
 
 
+def _widen_fp8(bits: np.ndarray) -> np.ndarray:
+    """float8_e4m3fn bits to fp32."""
+    return torch.from_numpy(np.array(bits, dtype=np.uint8)).view(torch.float8_e4m3fn).float().numpy()
+
+
+def _narrow_fp8(values: np.ndarray) -> np.ndarray:
+    """fp32 to float8_e4m3fn bits, rounding to nearest even; what is too large becomes the largest, as on GPUs."""
+    limited = torch.from_numpy(np.array(values, dtype=np.float32)).clamp(-448, 448)
+    return limited.to(torch.float8_e4m3fn).view(torch.uint8).numpy()
+
+
 def _is_bfloat16(handle: TensorHandle) -> bool:
     return handle.dtype.scalar == tl.bfloat16
 
 
 def _widened(handle: TensorHandle) -> TensorHandle:
+    if handle.dtype.scalar == tl.float8e4nv:
+        return TensorHandle(_widen_fp8(handle.data), tl.float32)
     return TensorHandle(_widen(handle.data), tl.float32) if _is_bfloat16(handle) else handle
 
 
@@ -88,6 +102,11 @@ def _repair_casts() -> None:
 
     def between_floats(self: Any, source: TensorHandle, target: Any, mode: Any) -> TensorHandle:
         kinds = {source.dtype.scalar, target.scalar}
+        if tl.float8e4nv in kinds:
+            wide = _widened(source)
+            if target.scalar == tl.float8e4nv:
+                return TensorHandle(_narrow_fp8(wide.data), tl.float8e4nv)
+            return wide if target.scalar == tl.float32 else cast(self, wide, target)
         if tl.bfloat16 in kinds and kinds <= floats:
             return cast(self, source, target)
         return create_fp_to_fp(self, source, target, mode)

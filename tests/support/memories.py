@@ -50,10 +50,12 @@ def rope_of_kinds(side: int, d: int, device="cpu") -> tuple[torch.Tensor, torch.
     return angles.cos().float().to(device), angles.sin().float().to(device)
 
 
-def written_out(query, memory: AttendedMemory, weight, bias, value_weight, value_bias, cos, sin):
+def written_out(
+    query, memory: AttendedMemory, weight, bias, value_weight, value_bias, cos, sin, rounded=lambda rows: rows
+):
     """Memory attention object by object and key by key, values projected token by token, in float64.
 
-    A page of means is there four times.
+    A page of means is there four times. Scores are of ``rounded`` queries and keys, which it gets in rows.
     """
     heads, N, d = query.shape[1:]
     turns = torch.complex(cos.double(), sin.double())
@@ -83,7 +85,8 @@ def written_out(query, memory: AttendedMemory, weight, bias, value_weight, value
             values.append(pointers)
             key, value = torch.cat(keys), torch.cat(values)
             if len(key):
-                scores = rotate(query[b % len(query), head].double()) @ key.T / d**0.5
+                asked = rotate(query[b % len(query), head].double())
+                scores = rounded(asked) @ rounded(key).T / d**0.5
                 columns = slice(head * width, (head + 1) * width)
                 out[b, head] = scores.softmax(-1) @ (value @ value_weight[columns].double().T + value_bias[columns])
     return out.transpose(1, 2).flatten(2)

@@ -1,0 +1,242 @@
+"""Memory attention of queries and keys rounded to eight bits, and its Triton kernels."""
+
+import pytest
+import torch
+from memories import memory_of, memory_of_kinds, rope_of_kinds, weights_of, written_out
+from parity import random_map
+
+from sam2fast.kernels import _own_ops
+from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.kernels.memory_attention import (
+    AttendedMemory,
+    fp8,
+    memory_attention,
+    memory_attention_cpu,
+    memory_attention_reference,
+)
+from sam2fast.modeling.position_encoding import axial_rope
+from sam2fast.testing import relative_error
+
+PATHS = {"reference": memory_attention_reference, "cpu": memory_attention_cpu, "op": memory_attention}
+# A relative error of fp32, some 1e-6, takes about one number in 1e5 over a tie. One that goes the other way is off by
+# 1/8 at most, hence a score by 1/8 |q_i k_i| / sqrt d: with d from 32 on and both of the size of 1 by 0.02, and the
+# output by 0.02 of one of 30 to 600 keys' share. All rounding together costs 20 times as much, see FLOOR.
+CLOSE = 1e-3
+# What rounding changes. A number is off by 1/16 at most, by 1/40 in the mean square, and a score of 32 to 256 products
+# of spread 1 by 0.035: of the largest of all outputs that is several times as much.
+FLOOR, CEILING = 0.01, 0.4
+
+
+def rounded_by_hand(rows: torch.Tensor) -> torch.Tensor:
+    """To the nearest of 0, k * 2**-9 and (8 + k) * 2**e up to 448, the largest of a row being 448; ties to even k."""
+    steps = [k * 2.0**-9 for k in range(8)]
+    numbers = torch.tensor(steps + [(8 + k) * 2.0**e for e in range(-9, 6) for k in range(8)][:-1], dtype=torch.float64)
+    assert numbers[-1] == 448 and (numbers.diff() > 0).all()
+    scale = rows.abs().amax(dim=-1, keepdim=True) / 448
+    scale = torch.where(scale == 0, 1, scale)
+    wanted = (rows / scale).abs()
+    above = torch.searchsorted(numbers, wanted.contiguous()).clamp(max=len(numbers) - 1)
+    below = (above - 1).clamp(min=0)
+    up, down = numbers[above] - wanted, wanted - numbers[below]
+    chosen = torch.where((up < down) | ((up == down) & (above % 2 == 0)), above, below)
+    return numbers[chosen] * rows.sign() * scale
+
+
+def moved(memory: AttendedMemory, device, dtype) -> AttendedMemory:
+    return AttendedMemory(*(x.to(device, dtype if x.is_floating_point() else x.dtype) for x in memory))
+
+
+def on_cpu(query, memory, *rest):
+    return [query.cpu(), AttendedMemory(*(x.cpu() for x in memory)), *(x.cpu() for x in rest)]
+
+
+@pytest.mark.parametrize("wide", [torch.float32, torch.float64])
+def test_rounding(wide):
+    """Rows of every size, ties, zeros, and a largest number that must not overflow."""
+    ties = torch.tensor([448.0, 17, 2**-9, 208, 216, 2**-10, 3 * 2**-10, -27])
+    sizes = 10.0 ** torch.arange(-20, 20).repeat(5)[:, None]
+    rows = torch.cat([random_map(200, 8) * sizes, ties[None], ties[None] * 2.0**-20, torch.zeros(1, 8)]).to(wide)
+    found = fp8.rounded_to_fp8(rows)
+    assert found.dtype == wide
+    expected = rounded_by_hand(rows.double())
+    assert (found - expected).abs().max(dim=1).values.le(1e-6 * rows.abs().amax(dim=1)).all()
+    assert found[-3].tolist() == [448, 16, 2**-9, 208, 224, 0, 2**-8, -28] and not found[-1].any()
+    spread = 2.0 ** torch.arange(8).to(wide)  # rounding does not mind powers of two, as long as they are not too small
+    assert torch.equal(fp8.rounded_to_fp8(rows[:1] * spread[:, None]), found[:1] * spread[:, None])
+
+
+@pytest.mark.parametrize("compute", PATHS.values(), ids=PATHS.keys())
+@pytest.mark.parametrize(("shared", "heads"), [(True, 1), (False, 2)])
+@torch.no_grad()
+def test_the_torch_ways(compute, shared, heads):
+    """Pages of all kinds, whole maps, pointers, an empty bank."""
+    query, weights = random_map(1 if shared else 4, heads, 16, 32), weights_of(32, 8, heads)
+    cases = (
+        (memory_of_kinds(7, 1, 0, 12), rope_of_kinds(4, 32)),
+        (memory_of(2, 0, 3, 1), axial_rope(32, 4, 4, 10000.0, torch.device("cpu"))),
+    )
+    for memory, tables in cases:
+        exact = compute(query, memory, *weights, *tables)
+        rough = compute(query, memory, *weights, *tables, fp8=True)
+        expected = written_out(query, memory, *weights, *tables, rounded=rounded_by_hand)
+        assert relative_error(expected, rough) < CLOSE
+        assert FLOOR < relative_error(exact, rough) < CEILING
+        assert relative_error(written_out(query, memory, *weights, *tables), exact) < 1e-5
+
+
+@torch.no_grad()
+def test_bfloat16_is_rounded_like_fp32():
+    """From numbers that have been rounded to bfloat16 before, and in the end."""
+    memory, tables = memory_of(2, 1), axial_rope(32, 4, 4, 10000.0, torch.device("cpu"))
+    query, weights = random_map(1, 1, 16, 32), weights_of(32, 8)
+    exact = memory_attention_reference(query, memory, *weights, *tables, fp8=True)
+    narrow = moved(memory, "cpu", torch.bfloat16), *(w.bfloat16() for w in weights)
+    for compute in (memory_attention_reference, memory_attention_cpu):
+        found = compute(query.bfloat16(), *narrow, *tables, fp8=True)
+        assert found.dtype == torch.bfloat16 and relative_error(exact, found) < CEILING / 2
+
+
+def test_there_is_no_gradient():
+    memory, tables = memory_of(2, 1), axial_rope(32, 4, 4, 10000.0, torch.device("cpu"))
+    query, weights = random_map(1, 1, 16, 32).requires_grad_(), weights_of(32, 8)
+    with pytest.raises(RuntimeError, match=r"fp8 has no gradient; compute it under torch\.no_grad"):
+        memory_attention(query, memory, *weights, *tables, fp8=True)
+    with torch.no_grad():
+        memory_attention(query, memory, *weights, *tables, fp8="emulated")
+
+
+@torch.no_grad()
+def test_own_implementations_are_not_told():
+    """They take what they took before fp8 was known."""
+    memory, tables = memory_of(2, 1), axial_rope(32, 4, 4, 10000.0, torch.device("cpu"))
+    arguments = random_map(1, 1, 16, 32), memory, *weights_of(32, 8), *tables
+
+    def own(query, memory, key_weight, key_bias, value_weight, value_bias, cos, sin):
+        return "own"
+
+    _own_ops.register_op("memory_attention", own, "rounding")
+    try:
+        with backend("rounding"):
+            assert memory_attention(*arguments, fp8=True) == "own"
+    finally:
+        _own_ops.unregister_op("memory_attention", "rounding")
+
+
+# ---- the Triton kernels ----
+
+# side, d, m, heads, pages of each object, pointers, splits, whether pages are of five kinds
+CASES = {
+    "one object": (4, 32, 32, 1, (2,), 6, 1, False),
+    "official widths": (4, 256, 64, 1, (3, 1), 8, 2, False),
+    "two heads, an odd side, an empty bank": (7, 32, 32, 2, (1, 0, 2), 4, 2, False),
+    "a width of no power of two": (6, 96, 64, 1, (2, 1), 5, 4, False),
+    "pooled, nano's widths": (8, 128, 64, 1, (7, 0, 10), 12, 3, True),
+    "pooled, no pointers": (6, 32, 32, 2, (5, 12), 0, 8, True),
+}
+
+
+def arguments_of(case, device, dtype=torch.float32, shared=True):
+    side, d, m, heads, filled, pointers, _, pooled = case
+    make = memory_of_kinds if pooled else memory_of
+    memory = moved(make(*filled, side=side, m=m, pointers=pointers, dtype=dtype), device, dtype)
+    weights = [w.to(device) / w.shape[-1] ** 0.5 for w in weights_of(d, m, heads, dtype)]
+    query = random_map(1 if shared else len(filled), heads, side**2, d).to(device, dtype)
+    tables = rope_of_kinds(side, d, device)
+    return query, memory, *weights, *(tables if pooled else [t[: side**2].contiguous() for t in tables])
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@torch.no_grad()
+def test_kernels(triton_device, case):
+    """One head's queries are shared by all objects, two heads' are not."""
+    launch = pytest.importorskip("sam2fast.kernels.memory_attention.launch")
+    arguments, splits = arguments_of(case, triton_device, shared=case[3] == 1), case[6]
+    expected = written_out(*on_cpu(*arguments), rounded=rounded_by_hand)
+    actual = launch.memory_attention_triton(*arguments, splits=splits, fp8=True).cpu()
+    assert relative_error(expected, actual) < CLOSE
+    exact = memory_attention_reference(*arguments).cpu()
+    assert FLOOR < relative_error(exact, actual) < CEILING
+    twin = memory_attention_reference(*arguments, fp8=True).cpu()
+    assert relative_error(twin, actual) < CLOSE
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+@torch.no_grad()
+def test_kernels_of_fewer_bits(triton_device, dtype):
+    """At most twice as far from what is rounded in float64 as the twin is, which rounds keys before it turns them."""
+    launch = pytest.importorskip("sam2fast.kernels.memory_attention.launch")
+    for name in ("official widths", "pooled, nano's widths"):
+        arguments = arguments_of(CASES[name], triton_device, dtype)
+        expected = written_out(*on_cpu(*arguments), rounded=rounded_by_hand)
+        twin = memory_attention_reference(*arguments, fp8=True)
+        actual = launch.memory_attention_triton(*arguments, splits=CASES[name][6], fp8=True)
+        assert actual.dtype == dtype
+        assert relative_error(expected, actual.cpu()) <= 2 * relative_error(expected, twin.cpu()) < 0.2
+
+
+@torch.no_grad()
+def test_the_dispatcher_takes_the_kernels(triton_device):
+    """Unless the twin is asked for."""
+    from sam2fast.kernels.memory_attention.operators import memory_attention_operator
+
+    arguments = arguments_of(CASES["one object"], triton_device)
+    before = launches["memory_attention"]
+    with backend("triton"):
+        actual = memory_attention(*arguments, fp8=True)
+        assert launches["memory_attention"] == before + 1
+        emulated = memory_attention(*arguments, fp8="emulated")
+        assert launches["memory_attention"] == before + 1
+    assert relative_error(emulated, actual) < CLOSE
+    query, memory, *rest = arguments
+    memory = AttendedMemory(*(x.nan_to_num() if x.is_floating_point() else x for x in memory))
+    torch.library.opcheck(memory_attention_operator, (query, *memory, *rest, True))
+
+
+@torch.no_grad()
+def test_objects_in_groups(triton_device, monkeypatch):
+    """Each group's queries have their own scales."""
+    launch = pytest.importorskip("sam2fast.kernels.memory_attention.launch")
+    arguments = arguments_of(CASES["two heads, an odd side, an empty bank"], triton_device, shared=False)
+    expected = launch.memory_attention_triton(*arguments, splits=2, fp8=True)
+    monkeypatch.setattr(launch, "MOST_KEYS", 1)
+    assert torch.equal(launch.memory_attention_triton(*arguments, splits=2, fp8=True), expected)
+
+
+def test_rounding_of_the_interpreter(triton_device):
+    """Is torch's, and what is too large becomes the largest number."""
+    triton = pytest.importorskip("triton")
+    import triton.language as tl
+
+    @triton.jit
+    def _there_and_back_kernel(x, rounded, out, N: tl.constexpr):
+        i = tl.arange(0, N)
+        value = tl.load(x + i).to(tl.float8e4nv)
+        tl.store(rounded + i, value)
+        tl.store(out + i, value.to(tl.float32))
+
+    ties = torch.tensor([448.0, 17, 19, 208, 216, 2**-10, 3 * 2**-10, -27, 448.01, -1e6])
+    x = torch.cat([ties, 100 * random_map(246)]).to(triton_device)
+    rounded, out = torch.empty(256, dtype=torch.float8_e4m3fn, device=triton_device), torch.empty_like(x)
+    _there_and_back_kernel[(1,)](x, rounded, out, N=256)
+    assert torch.equal(out, x.clamp(-448, 448).to(torch.float8_e4m3fn).float()) and torch.equal(rounded.float(), out)
+
+
+# ---- what GPUs have it ----
+
+
+@pytest.mark.parametrize(
+    ("capability", "reason"),
+    [((8, 6), "8.9 or newer, and this one has 8.6"), ((8, 9), None), ((9, 0), None), ((10, 0), None)],
+)
+def test_gpus(monkeypatch, capability, reason):
+    pytest.importorskip("triton")
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.version, "hip", None)
+    found = fp8.why_no_fp8(gpu)
+    assert found is None if reason is None else reason in found
+    monkeypatch.setattr(torch.version, "hip", "6.2")
+    assert fp8.why_no_fp8(gpu) == "fp8 is for NVIDIA GPUs alone"
+    with backend("torch"):
+        assert "'torch'" in fp8.why_no_fp8(gpu)
+    assert fp8.why_no_fp8(torch.device("mps")) == "there are no kernels for fp8 on mps"
