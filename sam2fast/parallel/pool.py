@@ -98,10 +98,10 @@ def run_jobs(
     """
     names = device_list(devices)
     share = threads_for_each(len(names), threads)
-    return _results(partial(_Service, build, function), iter(jobs), names, share, ordered)
+    return _results(partial(Service, build, function), iter(jobs), names, share, ordered)
 
 
-class _Service:
+class Service:
     """In a worker: a predictor, and what is done with it."""
 
     def __init__(self, build: Callable[..., Any], function: Callable[[Any, Any], Any], device: str) -> None:
@@ -112,45 +112,47 @@ class _Service:
 
 
 @dataclass
-class _Task:
+class Task:
+    """A job as it is sent."""
+
     index: int
     job: Any
     call: bytes
     losses: int = 0  # processes that died over it
 
 
-class _Member:
+class Member:
     """A worker and the tasks it has; it does the first of them."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Any) -> None:
         self.worker = worker
         self.is_ready = False
-        self.tasks: deque[_Task] = deque()
+        self.tasks: deque[Task] = deque()
 
 
 def _results(
     factory: Callable[[str], Any], jobs: Iterator[Any], devices: list[str], threads: int, ordered: bool
 ) -> Iterator[JobResult]:
-    source = _Source(jobs)
+    source = JobSource(jobs)
     if not source.has_next():
         return
     workers: list[Worker] = []
     try:
         for device in devices:
             workers.append(Worker(device, factory, threads))
-        pool = _Pool([_Member(worker) for worker in workers], source, JOBS_AHEAD * len(workers) if ordered else None)
+        pool = Pool([Member(worker) for worker in workers], source, JOBS_AHEAD * len(workers) if ordered else None)
         yield from pool.in_order() if ordered else pool.results()
     finally:
         end_all(workers)
 
 
-class _Source:
+class JobSource:
     """Jobs that were not begun: those of lost processes first, then new ones."""
 
     def __init__(self, jobs: Iterator[Any]) -> None:
         self._jobs = enumerate(jobs)
         self._waiting: deque[tuple[int, Any]] = deque()  # at most one, looked at before it was asked for
-        self._again: deque[_Task] = deque()
+        self._again: deque[Task] = deque()
 
     def has_next(self) -> bool:
         if not self._again and not self._waiting:
@@ -161,22 +163,32 @@ class _Source:
     def next_index(self) -> int:
         return self._again[0].index if self._again else self._waiting[0][0]
 
-    def take(self) -> "_Task | JobResult":
+    def take(self) -> "Task | JobResult":
         """The next task, or the result of a job that cannot be sent."""
         if self._again:
             return self._again.popleft()
         index, job = self._waiting.popleft()
         try:
-            return _Task(index, job, packed_call("do", job))
+            return Task(index, job, packed_call("do", job))
         except TypeError as error:
             return JobResult(index, job, None, error=f"TypeError: {error}")
 
-    def put_back(self, tasks: Iterable[_Task]) -> None:
+    def put_back(self, tasks: Iterable[Task]) -> None:
         self._again = deque(sorted([*self._again, *tasks], key=lambda task: task.index))
 
 
-class _Pool:
-    def __init__(self, members: list[_Member], source: _Source, most_ahead: int | None) -> None:
+class Pool:
+    """Workers and the jobs between them.
+
+    Args:
+        members: there may be none yet.
+        source: of the jobs.
+        most_ahead: jobs that are begun before the one whose result is awaited in order is done, at most.
+    """
+
+    most_losses = MOST_LOSSES
+
+    def __init__(self, members: list[Member], source: JobSource, most_ahead: int | None) -> None:
         self._members, self._source, self._most_ahead = members, source, most_ahead
         self._yielded = 0  # results that were taken in order
         self._last_loss = ""
@@ -200,9 +212,13 @@ class _Pool:
                 return
             if not busy:
                 raise WorkerError(f"jobs are left, and no process to do them: {self._last_loss}")
-            heard = wait([member.worker.connection for member in busy])
-            for member in [member for member in busy if member.worker.connection in heard]:
+            for member in self._heard(busy):
                 yield from self._hear(member)
+
+    def _heard(self, busy: list[Member]) -> list[Member]:
+        """Waits until some of them have answered, or have ended."""
+        heard = wait([member.worker.connection for member in busy])
+        return [member for member in busy if member.worker.connection in heard]
 
     def _hand_out(self) -> Iterator[JobResult]:
         """Gives jobs to processes that have room, the idle ones first."""
@@ -221,7 +237,7 @@ class _Pool:
             return False
         return self._most_ahead is None or self._source.next_index < self._yielded + self._most_ahead
 
-    def _hear(self, member: _Member) -> Iterator[JobResult]:
+    def _hear(self, member: Member) -> Iterator[JobResult]:
         """Takes one answer of a process, or notices its end."""
         device = member.worker.device
         try:
@@ -240,13 +256,13 @@ class _Pool:
         else:
             yield JobResult(task.index, task.job, device, error=value.summary, failure=value)
 
-    def _lose(self, member: _Member, why: str) -> Iterator[JobResult]:
+    def _lose(self, member: Member, why: str) -> Iterator[JobResult]:
         self._members.remove(member)
         self._last_loss = why
         tasks = list(member.tasks)
         if tasks:
             tasks[0].losses += 1  # the one it was at; the others it had not begun
-            if tasks[0].losses == MOST_LOSSES or not self._members:
+            if tasks[0].losses == self.most_losses or not self._members:
                 task = tasks.pop(0)
                 yield JobResult(task.index, task.job, member.worker.device, error=f"the job was lost: {why}")
         self._source.put_back(tasks)

@@ -57,9 +57,9 @@ def serve(connection: Connection, setup: bytes, device: str, threads: int, is_de
         if is_deterministic:
             lasting.enter_context(deterministic())
         factory: Callable[[str], Any] = pickle.loads(setup)
-        _settle(device, threads)
+        settle(device, threads)
         service = factory(device)
-        _settle(device, threads)  # whatever was imported by then
+        settle(device, threads)  # whatever was imported by then
 
     try:
         if not _answer(connection, make):
@@ -67,7 +67,7 @@ def serve(connection: Connection, setup: bytes, device: str, threads: int, is_de
         idle.set()
         while (call := calls.get()) is not None:
             idle.clear()
-            _answer(connection, partial(_called, service, call))
+            _answer(connection, partial(called, service, call))
             idle.set()
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending already
@@ -112,7 +112,8 @@ def _read(connection: Connection, calls: "queue.SimpleQueue[bytes | None]", idle
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _called(service: Any, call: bytes) -> Any:
+def called(service: Any, call: bytes) -> Any:
+    """Calls a method of the service, as :func:`~sam2fast.parallel.process.packed_call` has packed it."""
     name, args, kwargs = pickle.loads(call)
     return getattr(service, name)(*args, **kwargs)
 
@@ -122,7 +123,7 @@ def _answer(connection: Connection, function: Callable[[], Any]) -> bool:
     try:
         answer, done = packed((True, function())), True
     except Exception as error:
-        answer, done = packed((False, _failure(error))), False
+        answer, done = packed((False, failure_of(error))), False
     try:
         connection.send_bytes(answer)
     except OSError:  # the parent is gone
@@ -130,7 +131,8 @@ def _answer(connection: Connection, function: Callable[[], Any]) -> bool:
     return done
 
 
-def _failure(error: Exception) -> Failure:
+def failure_of(error: Exception) -> Failure:
+    """An exception as :class:`Failure`; called while it is handled, for its traceback."""
     kind = type(error).__name__
     summary = f"{kind}: {' '.join(str(error).split())}" if str(error) else kind
     try:
@@ -141,7 +143,7 @@ def _failure(error: Exception) -> Failure:
     return Failure(content, summary, traceback.format_exc())
 
 
-def _settle(device: str, threads: int) -> None:
+def settle(device: str, threads: int) -> None:
     """Keeps torch to its share of the processor and to its own GPU, also where code says just ``cuda``."""
     torch = sys.modules.get("torch")
     if torch is None and device.startswith("cuda"):

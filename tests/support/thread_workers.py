@@ -12,7 +12,7 @@ import pytest
 
 from sam2fast.parallel import group, pool
 from sam2fast.parallel.process import Worker
-from sam2fast.parallel.worker import _answer, _called, packed
+from sam2fast.parallel.worker import _answer, called, packed
 
 
 class ThreadWorker(Worker):
@@ -40,7 +40,7 @@ class ThreadWorker(Worker):
                     if hasattr(service[0], "end"):
                         service[0].end()
                     return
-                _answer(self._theirs, partial(_called, service[0], call))
+                _answer(self._theirs, partial(called, service[0], call))
 
     def ending(self) -> str:
         return f"the thread on {self.device} has ended"
