@@ -1,0 +1,95 @@
+"""A video from one layout to another, as a job for a :class:`~sam2fast.parallel.runners.Runner`."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sam2fast.datasets.annotations import VideoAnnotations, first_difference
+from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.frame_files import FrameFiles, bring_frames
+from sam2fast.datasets.layout import Layout, Settings
+from sam2fast.datasets.layouts import open_layout
+from sam2fast.datasets.staging import Stage
+
+ALL, ANNOTATED, NONE = PICTURES = ("all", "annotated", "none")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A data set, as another process can open it."""
+
+    root: Path
+    layout: str
+    settings: Settings
+
+    def open(self) -> Layout:
+        """See :func:`~sam2fast.datasets.layouts.open_layout`."""
+        return open_layout(self.root, self.layout, self.settings)
+
+
+@dataclass(frozen=True)
+class ConvertJob:
+    """One video to convert.
+
+    Attributes:
+        pictures: which come along: ``all``, ``annotated`` (those of annotated frames) or ``none``.
+        check: read all masks back and compare.
+    """
+
+    source: Place
+    target: Place
+    video: str
+    pictures: str = ALL
+    check: bool = False
+
+
+class Converted(NamedTuple):
+    """What became of a video."""
+
+    frames: int  # that are annotated
+    objects: int
+    has_pictures: bool  # in the source
+    lost: Mapping[str, Sequence[int]]  # objects that lost pixels to others in palette pictures, by frame
+
+
+def convert_video(_: Any, job: ConvertJob) -> Converted:
+    """Converts a video. In the target it appears whole or not at all.
+
+    Args:
+        _: what a runner has built; not used.
+
+    Raises:
+        DatasetError: files are missing or damaged, or the target's layout cannot hold the masks.
+        OSError, VideoError, ImportError: see :func:`~sam2fast.datasets.frame_files.bring_frames`.
+    """
+    source, target = job.source.open(), job.target.open()
+    video = source.open(job.video)
+    with Stage(target.root, video.name) as stage:
+        files = source.frame_files(video.name)
+        pictures = [] if job.pictures == NONE else _pictures(files, target, video, stage, job)
+        written = target.write(video, stage)
+        stage.move([*pictures, *written.places])
+    if job.check and not written.lost:
+        difference = first_difference(video, target.open(video.name))
+        if difference is not None:
+            raise DatasetError(f"what was written is not what was read: {difference}")
+    return Converted(len(video.frames), len(video.objects), bool(files), written.lost)
+
+
+def _pictures(files: FrameFiles, target: Layout, video: VideoAnnotations, stage: Stage, job: ConvertJob) -> list[str]:
+    """Brings the pictures; where they belong."""
+    if not files:
+        return []
+    if files.film is not None and target.keeps_films and job.pictures == ALL:
+        place = f"{video.name}{files.film.suffix}"
+        shutil.copyfile(files.film, stage.file(place))
+        return [place]
+    place = f"{target.frames_folder}/{video.name}"
+    bring_frames(files, stage.folder(place), video.frames if job.pictures == ANNOTATED else None)
+    return [place]
+
+
+def no_model(device: str) -> None:
+    """What a runner builds for jobs that need no model."""

@@ -1,0 +1,211 @@
+"""SA-V's training set as the original's tools have it: films, manual and automatic masklets, pictures of both.
+
+Follows the official ``sav_dataset.utils.sav_utils``.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from sam2fast.datasets.facts import read_json
+from sam2fast.datasets.frame_files import read_film
+from sam2fast.rle import decode_rle
+from sam2fast.video_results.drawing import colour_of, draw_masks
+
+logger = logging.getLogger(__name__)
+
+COLOURS = 256
+OPACITY = 0.55
+BORDER = (0.05, 0.05, 0.05, 1.0)  # red, green, blue, opacity
+Frames = Sequence[NDArray[np.uint8]]
+
+
+def decode_video(video_path: str | Path) -> list[NDArray[np.uint8]]:
+    """All frames of a film, ``(H, W, 3)`` uint8 RGB; empty if there is no such file, as with the original's reader.
+
+    Raises:
+        VideoError: the file is damaged or cut short.
+        ImportError: PyAV is not installed.
+    """
+    if not Path(video_path).is_file():
+        return []
+    return [picture for _, picture in read_film(Path(video_path), lambda index: True)]
+
+
+def show_anns(masks: Sequence[NDArray[Any]], colors: Sequence[Any], borders: bool = True) -> None:
+    """Draws masks onto matplotlib's current axes, the largest first.
+
+    Args:
+        masks: N of ``(H, W)``, bool.
+        colors: of the masks, red, green and blue from 0 to 1.
+        borders: draw a dark line around each, as wide as the original's.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    if len(masks) == 0:
+        return
+    pyplot = _pyplot()
+    height, width = np.asarray(masks[0]).shape
+    canvas = np.ones((height, width, 4))
+    canvas[..., 3] = 0
+    thickness = max(1, int(min(5, 0.01 * min(height, width))))
+    order = sorted(range(len(masks)), key=lambda number: -int(np.asarray(masks[number]).sum()))
+    for number in order:
+        mask = np.asarray(masks[number]) != 0
+        canvas[mask] = (*colors[number], OPACITY)
+        if borders:
+            canvas[_border(mask, thickness)] = BORDER
+    pyplot.gca().imshow(canvas)
+
+
+class SAVDataset:
+    """SA-V's videos with their annotations. Follows the official class of the same name.
+
+    Args:
+        sav_dir: folder of ``<video>.mp4``, ``<video>_manual.json`` and ``<video>_auto.json``.
+        annot_sample_rate: every how many frames of the film are annotated.
+
+    Attributes:
+        manual_mask_colors, auto_mask_colors: ``(256, 3)`` from 0 to 1; the original's differ in every process.
+    """
+
+    def __init__(self, sav_dir: str | Path, annot_sample_rate: int = 4) -> None:
+        if annot_sample_rate < 1:
+            raise ValueError(f"annot_sample_rate must be at least 1, got {annot_sample_rate}")
+        self.sav_dir, self.annot_sample_rate = sav_dir, annot_sample_rate
+        self.manual_mask_colors = np.array([colour_of(number) for number in range(COLOURS)]) / 255
+        self.auto_mask_colors = np.array([colour_of(number + COLOURS) for number in range(COLOURS)]) / 255
+
+    def read_frames(self, mp4_path: str | Path) -> list[NDArray[np.uint8]] | None:
+        """The annotated frames of a film, ``(H, W, 3)`` uint8 RGB; None, and a note, if there is no such file.
+
+        The film is decoded whole, but the frames between are never turned into pictures.
+
+        Raises:
+            VideoError, ImportError: as :func:`decode_video`.
+        """
+        if not Path(mp4_path).is_file():
+            logger.warning("%s doesn't exist", mp4_path)
+            return None
+        return [picture for _, picture in read_film(Path(mp4_path), lambda index: index % self.annot_sample_rate == 0)]
+
+    def get_frames_and_annotations(
+        self, video_id: str
+    ) -> tuple[list[NDArray[np.uint8]] | None, dict[str, Any] | None, dict[str, Any] | None]:
+        """The annotated frames, and the manual and the automatic annotations as their files have them.
+
+        All three are None if there is no film; annotations are None if their file is not there.
+
+        Raises:
+            VideoError, ImportError: as :func:`decode_video`.
+            DatasetError: a file of annotations is no JSON.
+        """
+        frames = self.read_frames(Path(self.sav_dir) / f"{video_id}.mp4")
+        if frames is None:
+            return None, None, None
+        return frames, self._annotations(video_id, "manual"), self._annotations(video_id, "auto")
+
+    def visualize_annotation(
+        self,
+        frames: Frames,
+        auto_annot: Mapping[str, Any] | None,
+        manual_annot: Mapping[str, Any] | None,
+        annotated_frame_id: int,
+        show_auto: bool = True,
+        show_manual: bool = True,
+    ) -> None:
+        """Shows an annotated frame with its masks by matplotlib, on its current axes.
+
+        Args:
+            annotated_frame_id: counts the annotated frames.
+
+        Raises:
+            IndexError: there is no such frame.
+            ImportError: matplotlib is not installed: ``pip install 'sam2fast[datasets]'``.
+        """
+        picture, masks, colours = self._chosen(
+            frames, auto_annot, manual_annot, annotated_frame_id, show_auto, show_manual
+        )
+        pyplot = _pyplot()
+        pyplot.imshow(picture)
+        if not masks:
+            logger.warning("frame %d has no annotation that could be shown", annotated_frame_id)
+        show_anns(masks, colours)
+        pyplot.axis("off")
+        pyplot.show()
+
+    def draw_annotation(
+        self,
+        frames: Frames,
+        auto_annot: Mapping[str, Any] | None,
+        manual_annot: Mapping[str, Any] | None,
+        annotated_frame_id: int,
+        show_auto: bool = True,
+        show_manual: bool = True,
+    ) -> NDArray[np.uint8]:
+        """The same as a picture ``(H, W, 3)`` uint8, with this package's outlines, without display and matplotlib.
+
+        Raises:
+            IndexError: there is no such frame.
+        """
+        picture, masks, colours = self._chosen(
+            frames, auto_annot, manual_annot, annotated_frame_id, show_auto, show_manual
+        )
+        order = sorted(range(len(masks)), key=lambda number: -int(masks[number].sum()))  # small ones above
+        stacked = np.stack([masks[i] for i in order]) if order else np.zeros((0, *picture.shape[:2]), dtype=bool)
+        tints = [tuple(round(float(part) * 255) for part in colours[i]) for i in order]
+        return draw_masks(picture, stacked, range(len(order)), tints)  # type: ignore[arg-type]
+
+    def _annotations(self, video_id: str, kind: str) -> dict[str, Any] | None:
+        path = Path(self.sav_dir) / f"{video_id}_{kind}.json"
+        if not path.is_file():
+            logger.warning("%s doesn't exist", path)
+            return None
+        content: dict[str, Any] = read_json(path)
+        return content
+
+    def _chosen(
+        self,
+        frames: Frames,
+        auto_annot: Mapping[str, Any] | None,
+        manual_annot: Mapping[str, Any] | None,
+        position: int,
+        show_auto: bool,
+        show_manual: bool,
+    ) -> tuple[NDArray[np.uint8], list[NDArray[np.bool_]], list[Any]]:
+        """A frame, its masks and their colours."""
+        if not 0 <= position < len(frames):
+            raise IndexError(f"annotated_frame_id must be from 0 to {len(frames) - 1}, got {position}")
+        masks: list[NDArray[np.bool_]] = []
+        colours: list[Any] = []
+        manual = manual_annot if show_manual else None
+        auto = auto_annot if show_auto else None
+        for annotations, palette in ((manual, self.manual_mask_colors), (auto, self.auto_mask_colors)):
+            if annotations is not None:
+                for number, rle in enumerate(annotations["masklet"][position]):
+                    if rle is not None:
+                        masks.append(decode_rle(rle))
+                        colours.append(palette[number % COLOURS])
+        return frames[position], masks, colours
+
+
+def _border(mask: NDArray[np.bool_], thickness: int) -> NDArray[np.bool_]:
+    """Pixels of a line of this width along the outline of ``mask (H, W)``, holes included."""
+    padded = np.pad(mask, 1)
+    inner = mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    edge = Image.fromarray((mask & ~inner).astype(np.uint8) * 255)
+    return np.asarray(edge.filter(ImageFilter.MaxFilter(2 * (thickness // 2) + 1))) > 0
+
+
+def _pyplot() -> Any:
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError("showing annotations needs matplotlib: pip install 'sam2fast[datasets]'") from error
+    return pyplot

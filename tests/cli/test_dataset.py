@@ -1,0 +1,287 @@
+"""``sam2fast dataset``: extract, convert, info, show; what is broken is named at the end and all else is done."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from annotated_videos import HEIGHT, WIDTH, read_files, small_film, write_jpegs, write_palette, write_sav
+from drawn_videos import number_in
+from PIL import Image
+
+from sam2fast.datasets.layouts import open_layout
+from sam2fast.rle import decode_rle
+from sam2fast.video_results import colour_of
+
+
+def number_of(path: Path) -> int:
+    with Image.open(path) as picture:
+        return number_in(torch.from_numpy(np.array(picture)))
+
+
+@pytest.fixture(scope="module")
+def film() -> bytes:
+    return small_film(11)
+
+
+@pytest.fixture
+def films(tmp_path, film) -> Path:
+    """As SA-V is shipped: films in folders; one is cut short, and one is none."""
+    folder = tmp_path / "films"
+    for name in ("part_0/a", "part_1/b", "c"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.mp4").write_bytes(film)
+    (folder / "part_1/short.mp4").write_bytes(film[: len(film) * 2 // 3])
+    (folder / "part_1/text.mp4").write_text("no film")
+    (folder / "part_1/a.mp4").write_bytes(film)
+    return folder
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_extract(jobs, run, films, tmp_path):
+    result = run("dataset", "extract", "--videos", films, "--out", "out", "--jobs", jobs)
+    assert result.exit_code == 1 and result.stdout == "9 frames of 3 films in out\n"
+    names = {f"{film}/{frame}.jpg" for film in "abc" for frame in ("00000", "00004", "00008")}
+    assert read_files(tmp_path / "out").keys() == names
+    for name in names:
+        assert number_of(tmp_path / "out" / name) == int(Path(name).stem)
+        with Image.open(tmp_path / "out" / name) as picture:
+            assert picture.size == (WIDTH, HEIGHT)
+            tables = picture.quantization
+    with Image.new("RGB", (8, 8)) as picture:
+        picture.save(tmp_path / "q95.jpg", quality=95)
+    assert tables == Image.open(tmp_path / "q95.jpg").quantization
+    *_, head, first, second, third, last = result.stderr.splitlines()
+    assert head == "sam2fast: not done, or not whole, 3 of 6 films:"
+    assert "part_1/a.mp4 has the name of" in first
+    assert {"short.mp4" in second + third, "text.mp4" in second + third} == {True}
+    assert last == "sam2fast: 3 of 6 films had problems; all else was done"
+    assert not list((tmp_path / "out").glob(".*.part"))
+
+
+def test_extract_goes_on_with_the_flags_of_the_original(run, films, tmp_path):
+    for path in (films / "part_1").iterdir():
+        if path.stem != "b":
+            path.unlink()
+    flags = ("--sav-vid-dir", films, "--sav-frame-sample-rate", 5, "--n-jobs", 1, "--output-dir", "out")
+    assert run("dataset", "extract", *flags).exit_code == 0
+    whole = read_files(tmp_path / "out")
+    assert {Path(name).name for name in whole} == {"00000.jpg", "00005.jpg", "00010.jpg"}
+    # As if it had been killed in the middle of the second film.
+    (tmp_path / "out/b").rename(tmp_path / "out/.b.part")
+    (tmp_path / "out/.b.part/00005.jpg").write_text("half")
+    (tmp_path / "out/a/mark").write_text("not made again")
+    result = run("dataset", "extract", *flags)
+    assert result.exit_code == 0 and result.stdout == "3 frames of 1 films in out; 2 films were there already\n"
+    assert (tmp_path / "out/a/mark").is_file()
+    (tmp_path / "out/a/mark").unlink()
+    assert read_files(tmp_path / "out") == whole and not list((tmp_path / "out").glob(".*.part"))
+
+    result = run("dataset", "extract", "--videos", films, "--out", "out", "--rate", 4)
+    assert result.exit_code == 1 and "another --rate" in result.stderr and read_files(tmp_path / "out") == whole
+    result = run("dataset", "extract", "--videos", films, "--out", "films")
+    assert result.exit_code == 1 and "films is not empty" in result.stderr
+
+
+def test_extract_without_films(run, tmp_path):
+    result = run("dataset", "extract", "--videos", tmp_path, "--out", "out")
+    assert result.exit_code == 1 and "no films (.mp4) in" in result.stderr and not (tmp_path / "out").exists()
+    result = run("dataset", "extract", "--videos", "nowhere", "--out", "out")
+    assert result.exit_code == 1 and "no folder 'nowhere' of films" in result.stderr
+
+
+@pytest.fixture
+def sav(tmp_path, film) -> Path:
+    """A folder like SA-V's, with a film, one without, and a damaged file."""
+    folder = tmp_path / "sav"
+    write_sav(folder, "clip", frames=3)
+    write_sav(folder, "clip", 1, "auto", objects=2, frames=3)
+    write_sav(folder / "part", "other", 2, frames=2)
+    (folder / "clip.mp4").write_bytes(film)
+    (folder / "bad_manual.json").write_text('{"masklet": [[1]]}')
+    return folder
+
+
+def test_convert(run, sav, tmp_path):
+    result = run("dataset", "convert", sav, "out", "--to", "sav-png", "--check", "--jobs", 1)
+    assert result.exit_code == 1
+    told = "2 videos with 6 objects in 5 annotated frames in out, layout sav-png; of 1 videos IN has no pictures\n"
+    assert result.stdout == told
+    assert (
+        "1 of 3 videos:\n" in result.stderr
+        and "bad_manual.json" in result.stderr
+        and "masklet[0][0] must have" in result.stderr
+    )
+    content = json.loads((sav / "clip_manual.json").read_text())
+    for position, rles in enumerate(content["masklet"]):
+        for number, rle in enumerate(rles):
+            with Image.open(tmp_path / f"out/Annotations_6fps/clip/{number:03d}/{4 * position:05d}.png") as picture:
+                np.testing.assert_array_equal(np.asarray(picture), decode_rle(rle))
+    frames = sorted((tmp_path / "out/JPEGImages_24fps/clip").iterdir())
+    assert [number_of(path) for path in frames] == list(range(11)), "all frames of the film"
+    assert not (tmp_path / "out/JPEGImages_24fps/other").exists()
+
+    back = run("dataset", "convert", "out", "back", "--to", "sav", "--jobs", 1)
+    assert back.exit_code == 0, back.stderr
+    for name in ("clip", "part/other"):
+        original = json.loads((sav / f"{name}_manual.json").read_text())
+        assert json.loads((tmp_path / f"back/{Path(name).name}_manual.json").read_text()) == original
+
+
+def test_convert_one_file_of_automatic_masklets_with_its_film(run, sav, tmp_path, film):
+    result = run("dataset", "convert", sav / "clip_auto.json", "out", "--to", "coco-jsonl")
+    assert result.exit_code == 0 and result.stdout.startswith("1 videos with 2 objects in 3 annotated frames in out")
+    assert read_files(tmp_path / "out").keys() == {"clip.jsonl", "clip.mp4"}
+    assert (tmp_path / "out/clip.mp4").read_bytes() == film
+    result = run("dataset", "convert", "out", "back", "--to", "sav", "--masklets", "auto")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads((tmp_path / "back/clip_auto.json").read_text()) == json.loads(
+        (sav / "clip_auto.json").read_text()
+    )
+
+
+def test_convert_names_what_a_palette_cannot_hold(run, sav, tmp_path):
+    """SA-V's masks overlap."""
+    for to in ("davis", "ytvos"):
+        flags = ("--to", to, "--video", "clip", "--pictures", "none", "--jobs", 1)
+        result = run("dataset", "convert", sav, "out", *flags, "--overwrite")
+        assert result.exit_code == 1 and "1 of 1 videos:\n" in result.stderr
+        assert "clip, frame 00000: objects " in result.stderr and "--overlaps" in result.stderr
+        assert read_files(tmp_path / "out") == {}
+    flags = ("--to", "davis", "--video", "clip", "--pictures", "annotated", "--overlaps", "smaller-id", "--jobs", 1)
+    result = run("dataset", "convert", sav, "flat", *flags)
+    assert result.exit_code == 0 and "clip: lost pixels where masks overlap, " in result.stdout
+    assert sorted(path.name for path in (tmp_path / "flat/JPEGImages/clip").iterdir()) == [
+        "00000.jpg", "00004.jpg", "00008.jpg",
+    ]  # fmt: skip
+    content = json.loads((sav / "clip_manual.json").read_text())
+    for position, rles in enumerate(content["masklet"]):
+        masks = [decode_rle(rle) for rle in rles]
+        expected = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+        for number in reversed(range(len(masks))):
+            expected[masks[number]] = number + 1
+        np.testing.assert_array_equal(Image.open(tmp_path / f"flat/Annotations/clip/{4 * position:05d}.png"), expected)
+
+    assert run("dataset", "convert", "flat", "meta", "--to", "ytvos", "--jobs", 1).exit_code == 0
+    assert json.loads((tmp_path / "meta/meta.json").read_text())["videos"]["clip"]["objects"].keys() == {"1", "2", "3"}
+    assert {path.name for path in tmp_path.glob("meta/JPEGImages/clip/*")} == {"00000.jpg", "00004.jpg", "00008.jpg"}
+
+
+def test_convert_goes_on_and_does_nothing_twice(run, sav, tmp_path):
+    (sav / "bad_manual.json").unlink()
+    ask = ("dataset", "convert", sav, "out", "--to", "coco-jsonl", "--jobs", 1)
+    assert run(*ask).exit_code == 0
+    whole = read_files(tmp_path / "out")
+    (tmp_path / "out/other.jsonl").unlink()
+    (tmp_path / "out/.other.part").mkdir()
+    (tmp_path / "out/.other.part/other.jsonl").write_text("half")
+    (tmp_path / "out/clip.jsonl").write_text("not made again")
+    result = run(*ask)
+    assert result.exit_code == 0 and "; 1 videos were there already" in result.stdout
+    assert (tmp_path / "out/clip.jsonl").read_text() == "not made again"
+    result = run(*ask, "--overwrite")
+    assert result.exit_code == 0 and "already" not in result.stdout
+    assert read_files(tmp_path / "out") == whole and not list((tmp_path / "out").glob(".*.part"))
+
+    result = run(*ask, "--masklets", "auto")
+    assert result.exit_code == 1 and "another --masklets" in result.stderr and read_files(tmp_path / "out") == whole
+
+
+@pytest.mark.parametrize(
+    "ask, code, told",
+    [
+        (("nowhere", "out", "--to", "davis"), 1, "no file or folder 'nowhere'"),
+        (("sav", "out"), 2, "Missing option '--to'"),
+        (("sav", "sav", "--to", "davis"), 2, "OUT is the folder of IN"),
+        (("sav", "out", "--to", "davis", "--video", "wolf"), 2, "there is no video 'wolf' in"),
+        (("sav", "out", "--to", "davis", "--from", "ytvos"), 1, "expected Annotations/<video>/<frame>.png"),
+        (("sav/clip.mp4", "out", "--to", "davis"), 1, "is neither <video>_manual.json"),
+        (("sav", "sav/part", "--to", "davis"), 1, "is not empty"),
+    ],
+)
+def test_convert_refuses(ask, code, told, run, sav, tmp_path):
+    before = read_files(tmp_path)
+    result = run("dataset", "convert", *ask)
+    assert result.exit_code == code and told in result.stderr, result.stderr
+    assert read_files(tmp_path) == before
+
+
+def test_info(run, sav):
+    result = run("dataset", "info", sav, "--count")
+    assert result.exit_code == 1 and "1 of 4 videos:\n" in result.stderr and "bad_manual.json" in result.stderr
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[0] == ["video", "objects", "frames", "from", "to", "size", "pictures", "masks", "visible"]
+    assert [line[:-1] for line in lines[1:4]] == [
+        ["clip", "manual", "3", "3", "00000", "00008", f"{WIDTH}x{HEIGHT}", "film", "9"],
+        ["other", "manual", "3", "2", "00000", "00004", f"{WIDTH}x{HEIGHT}", "0", "6"],
+        ["clip", "auto", "2", "3", "00000", "00008", f"{WIDTH}x{HEIGHT}", "film", "6"],
+    ]
+    visible = [
+        sum(decode_rle(rle).any() for frame in json.loads((sav / name).read_text())["masklet"] for rle in frame)
+        for name in ("clip_manual.json", "part/other_manual.json", "clip_auto.json")
+    ]
+    assert [int(line[-1]) for line in lines[1:4]] == visible and 0 < visible[0] <= 9
+    assert result.stdout.endswith("3 videos, 8 objects, 8 annotated frames; layout sav\n")
+
+
+def test_info_as_json_finds_damaged_pictures(run, tmp_path):
+    for frame in ("00000", "00001"):
+        write_palette(tmp_path / f"data/Annotations/good/{frame}.png", np.eye(10, 20))
+        write_palette(tmp_path / f"data/Annotations/bad/{frame}.png", np.eye(10, 20))
+    write_jpegs(tmp_path / "data/JPEGImages/good", ("00000", "00001", "00002"))
+    broken = tmp_path / "data/Annotations/bad/00001.png"
+    broken.write_bytes(broken.read_bytes()[:-30])
+    result = run("dataset", "info", "data", "--json")
+    assert result.exit_code == 1 and f"{broken.relative_to(tmp_path)}" in result.stderr
+    (row,) = json.loads(result.stdout)
+    assert row == {
+        "video": "good", "masklets": "", "objects": 1, "frames": 2, "first": "00000", "last": "00001",
+        "height": 10, "width": 20, "pictures": 3, "masks": None, "visible": None,
+    }  # fmt: skip
+
+
+def test_show_both_kinds_on_the_film(run, sav, tmp_path):
+    result = run("dataset", "show", sav / "clip_auto.json", "--frames", "0,8", "--out", "shown")
+    assert result.exit_code == 0 and result.stdout == "2 pictures in shown\n"
+    assert sorted(read_files(tmp_path / "shown")) == ["clip_00000.png", "clip_00008.png"]
+    picture = np.asarray(Image.open(tmp_path / "shown/clip_00008.png"))
+    top = picture.shape[0] - HEIGHT
+    assert picture.shape[1] == 2 * WIDTH + 4 and 12 <= top <= 30
+    panels = {"manual": picture[top:, :WIDTH], "auto": picture[top:, -WIDTH:]}
+    films = open_layout(sav).frame_files("clip")
+    ((_, frame),) = films.read(["00008"])
+    for kind, panel in panels.items():
+        masks = [decode_rle(r) for r in json.loads((sav / f"clip_{kind}.json").read_text())["masklet"][2]]
+        outside = ~np.any(masks, axis=0)
+        changed = (panel != frame).any(-1)
+        assert outside.any() and (changed[~outside]).mean() > 0.9
+        # Ids stand a little outside of their masks.
+        assert changed[outside].mean() < 0.5
+        smallest = min((mask for mask in masks if mask.any()), key=np.sum)
+        number = next(n for n, mask in enumerate(masks) if mask is smallest)
+        assert (panel[smallest] == colour_of(number)).all(-1).mean() > 0.1, "its outline is above all others"
+
+
+def test_show_on_grey_what_has_no_pictures(run, sav, tmp_path):
+    result = run("dataset", "show", sav, "--video", "other", "--out", "shown")
+    assert result.exit_code == 0 and sorted(read_files(tmp_path / "shown")) == ["other_00000.png", "other_00004.png"]
+    picture = np.asarray(Image.open(tmp_path / "shown/other_00000.png"))[-HEIGHT:]
+    masks = [decode_rle(r) for r in json.loads((sav / "part/other_manual.json").read_text())["masklet"][0]]
+    outside = ~np.any(masks, axis=0)
+    assert (picture[outside] == 128).all(-1).mean() > 0.5 and (picture[~outside] != 128).any(-1).mean() > 0.9
+
+
+def test_show_goes_on_after_problems(run, sav, tmp_path):
+    result = run("dataset", "show", sav, "--frames", "0", "--out", "shown")
+    assert result.exit_code == 1 and result.stdout == "2 pictures in shown\n"
+    assert "1 of 4 videos:\n" in result.stderr and "bad_manual.json" in result.stderr
+    result = run("dataset", "show", sav, "--frames", "4,5", "--out", "more", "--video", "clip")
+    assert result.exit_code == 1 and "clip has no annotation in frame 5; it has 00000, 00004, 00008" in result.stderr
+    result = run("dataset", "show", sav, "--frames", ",", "--out", "none")
+    assert result.exit_code == 2 and "--frames names no frame" in result.stderr and not (tmp_path / "none").exists()
+
+
+def test_commands_are_listed(run):
+    text = run("dataset", "--help").stdout
+    assert all(f"\n  {name} " in text for name in ("info", "show", "convert", "extract"))

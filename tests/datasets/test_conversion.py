@@ -1,0 +1,409 @@
+"""Between all layouts, there and back: every mask, every name, every fact."""
+
+import itertools
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from annotated_videos import (
+    HEIGHT,
+    WIDTH,
+    pixels_of,
+    random_labels,
+    random_masks,
+    random_video,
+    read_files,
+    write_jpegs,
+    write_palette,
+    write_sav,
+)
+from PIL import Image
+
+from sam2fast.datasets.annotations import VideoAnnotations, first_difference
+from sam2fast.datasets.conversion import ConvertJob, Place, convert_video
+from sam2fast.datasets.davis import Davis
+from sam2fast.datasets.errors import DatasetError, OverlapError
+from sam2fast.datasets.layout import Settings
+from sam2fast.datasets.layouts import BY_NAME, detect, open_layout
+from sam2fast.datasets.sav_json import read_masklets
+from sam2fast.datasets.staging import Stage
+from sam2fast.rle import decode_rle, encode_rle
+
+PALETTES = ("davis", "ytvos")
+PAIRS = list(itertools.product(BY_NAME, BY_NAME))
+FACTS = {"sav": {"video_id": "x", "video_environment": ["a"], "masklet_num": 3}, "ytvos": {"objects": {}, "extra": 1}}
+
+
+def put(root: Path, layout: str, video: VideoAnnotations, settings: Settings | None = None) -> None:
+    """Writes annotations that are in memory."""
+    target = open_layout(root, layout, settings)
+    with Stage(root, video.name) as stage:
+        stage.move(target.write(video, stage).places)
+    target.finish()
+
+
+def convert(source: Path, layout: str, target: Path, to: str, name: str, pictures: str = "all", **settings):
+    """One video, and what tells of all."""
+    chosen = Settings(**settings)
+    done = convert_video(None, ConvertJob(Place(source, layout, chosen), Place(target, to, chosen), name, pictures))
+    Place(target, to, chosen).open().finish()
+    return done
+
+
+def test_jobs_can_be_sent_to_other_processes(tmp_path):
+    job = ConvertJob(Place(tmp_path, "sav", Settings("auto")), Place(tmp_path / "b", "davis", Settings()), "bear")
+    assert pickle.loads(pickle.dumps((convert_video, job))) == (convert_video, job)
+
+
+def example(layout: str, root: Path, name: str = "bear") -> None:
+    """A video as others write it, without anything that only this package writes."""
+    rng = np.random.default_rng(7)
+    names = tuple(f"{index:05d}" for index in range(0, 25, 5 if layout == "ytvos" else 4))
+    if layout == "sav":
+        content = write_sav(root, name)
+        if (root.parent / "flat").is_dir():  # for layouts in which masks may not overlap
+            for frame in content["masklet"]:
+                frame[:] = [encode_rle(mask) for mask in random_masks(rng, 3)]
+            (root / f"{name}_manual.json").write_text(json.dumps(content))
+    elif layout == "sav-png":
+        write_jpegs(root / "JPEGImages_24fps" / name, ("00000", "00001", "00004"))
+        for frame in names:
+            for number, mask in enumerate(random_masks(rng, 3, overlap=not (root.parent / "flat").is_dir())):
+                if rng.random() < 0.8:
+                    write_palette(root / f"Annotations_6fps/{name}/{number:03d}/{frame}.png", mask)
+    elif layout == "coco-jsonl":
+        root.mkdir(parents=True)
+        header = {
+            "format": "sam2fast masks", "version": 1, "video": name, "size": [HEIGHT, WIDTH],
+            "frames": list(names), "objects": [3, 1], "facts": {"mine": "kept"},
+        }  # fmt: skip
+        lines = [header]
+        for frame in names:
+            masks = random_masks(rng, 2)
+            entries = [{"id": i, "rle": encode_rle(m)} for i, m in zip((3, 1), masks, strict=True)]
+            lines.append({"frame": int(frame), "name": frame, "objects": entries[: rng.integers(0, 3)]})
+        (root / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    else:
+        colours = bytes(rng.integers(0, 256, 48, dtype=np.uint8)) if layout == "ytvos" else None
+        shown: dict[int, list[str]] = {1: [], 2: [], 7: []}
+        for frame in names:
+            labels = random_labels(rng, tuple(shown))
+            write_palette(root / f"Annotations/{name}/{frame}.png", labels, colours)
+            for number in shown.keys() & set(np.unique(labels).tolist()):
+                shown[number].append(frame)
+        write_jpegs(root / "JPEGImages" / name, names)
+        if layout == "ytvos":
+            objects = {str(i): {"category": "bear" if i == 1 else "ape", "frames": f} for i, f in shown.items()}
+            (root / "meta.json").write_text(json.dumps({"videos": {name: {"objects": objects}}}))
+
+
+def parsed_files(root: Path) -> dict:
+    """All files, of JSON the content: the order of keys may differ."""
+    return {path: _parsed(path, data) for path, data in read_files(root).items()}
+
+
+def _parsed(path: str, data: bytes):
+    if path.endswith(".jsonl"):
+        return [json.loads(line) for line in data.splitlines()]
+    return json.loads(data) if path.endswith(".json") else data
+
+
+def content_of(layout: str, root: Path) -> dict:
+    """Everything that a layout holds, parsed, for comparison."""
+    content: dict = {path.name: json.loads(path.read_text()) for path in root.glob("*.json")}
+    content |= {path.name: [json.loads(line) for line in path.open()] for path in root.glob("*.jsonl")}
+    for path, labels in pixels_of(root).items():
+        content[path] = (labels != 0 if layout == "sav-png" else labels).tolist()
+    for path in root.rglob("*.png"):
+        if layout == "ytvos":
+            content[f"{path.name} colours"] = Image.open(path).getpalette()[:48]
+    return content | {path: data for path, data in read_files(root).items() if path.endswith((".jpg", ".mp4"))}
+
+
+@pytest.mark.parametrize("one, other", PAIRS)
+def test_files_of_others_there_and_back(one, other, tmp_path):
+    """What was written elsewhere comes back with equal content: JSON as parsed, pictures by pixels, JPEG by bytes."""
+    if other in PALETTES:
+        (tmp_path / "flat").mkdir()
+    example(one, tmp_path / "a")
+    assert detect(tmp_path / "a") == one
+    convert(tmp_path / "a", one, tmp_path / "b", other, "bear")
+    assert detect(tmp_path / "b") == other
+    assert first_difference(open_layout(tmp_path / "a").open("bear"), open_layout(tmp_path / "b").open("bear")) is None
+    convert(tmp_path / "b", other, tmp_path / "c", one, "bear")
+    assert content_of(one, tmp_path / "c") == content_of(one, tmp_path / "a")
+
+
+@pytest.mark.parametrize("one, other", PAIRS)
+def test_random_annotations_there_and_back(one, other, tmp_path):
+    """With objects that were not annotated, ids with gaps, uneven frames and facts of every layout."""
+    overlap = one not in PALETTES and other not in PALETTES
+    videos = [
+        random_video("even", 1, facts=FACTS, overlap=overlap),
+        random_video("uneven", 2, (5, 2, 9), ("00003", "00005", "00012"), overlap=overlap),
+        random_video("named", 3, (1,), ("first", "second"), {"davis": {"a": None}}),
+        random_video("short", 4, (2, 300), ("7", "11"), overlap=overlap, gaps=False),
+        random_video("nothing", 5, (), ("00000", "00004"), gaps=False),
+    ]
+    for video in videos:
+        put(tmp_path / "a", one, video)
+    source = open_layout(tmp_path / "a", one)
+    assert source.videos() == sorted(video.name for video in videos)
+    for video in videos:
+        assert first_difference(video, source.open(video.name)) is None
+        convert(tmp_path / "a", one, tmp_path / "b", other, video.name)
+        convert(tmp_path / "b", other, tmp_path / "c", one, video.name)
+        assert first_difference(video, open_layout(tmp_path / "b", other).open(video.name)) is None
+        assert first_difference(video, open_layout(tmp_path / "c", one).open(video.name)) is None
+    assert parsed_files(tmp_path / "c") == parsed_files(tmp_path / "a")
+    assert not list(tmp_path.rglob(".*.part"))
+
+
+def test_ids_are_one_more_in_palettes(tmp_path):
+    """As the training's loader of SA-V's folders has them."""
+    (tmp_path / "flat").mkdir()
+    example("sav", tmp_path / "a")
+    convert(tmp_path / "a", "sav", tmp_path / "b", "davis", "bear")
+    content = json.loads((tmp_path / "a/bear_manual.json").read_text())
+    for position, rles in enumerate(content["masklet"]):
+        with Image.open(tmp_path / f"b/Annotations/bear/{4 * position:05d}.png") as picture:
+            assert picture.mode == "P"
+            labels = np.asarray(picture)
+        for number, rle in zip(content["masklet_id"], rles, strict=True):
+            np.testing.assert_array_equal(labels == number + 1, decode_rle(rle))
+
+
+@pytest.mark.parametrize(
+    "names, rate, positions",
+    [
+        (("00000", "00004", "00012"), 4, [0, 1, 3]),
+        (("00000", "00005", "00010"), 5, [0, 1, 2]),
+        (("00003", "00005", "00012"), 1, [3, 5, 12]),
+        (("0", "4"), 4, [0, 1]),
+        (("b", "a"), 1, [0, 1]),
+        (("00001", "00402"), 1, [0, 1]),  # far apart: no entries for what is between
+    ],
+)
+def test_entries_of_sav_are_evenly_spaced(names, rate, positions, tmp_path):
+    """So that other programs, which count entries, find the frames."""
+    video = random_video("bear", frames=names, gaps=False)
+    put(tmp_path, "sav", video)
+    content = json.loads((tmp_path / "bear_manual.json").read_text())
+    assert len(content["masklet"]) == positions[-1] + 1 and content["masklet_id"] == [0, 1, 3]
+    for position, rles in enumerate(content["masklet"]):
+        frame = dict(zip(positions, names, strict=True)).get(position)
+        assert rles == (list(video.masks(frame).values()) if frame else [None] * 3)
+    assert read_masklets(tmp_path / "bear_manual.json").rate == rate
+
+
+def overlapping(*masks: tuple[slice, slice]) -> VideoAnnotations:
+    stored = {}
+    for number, area in enumerate(masks, 1):
+        mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
+        mask[area] = True
+        stored[number] = encode_rle(mask)
+    read = {"00000": {1: stored[1]}, "00004": stored}.__getitem__
+    return VideoAnnotations("heap", (HEIGHT, WIDTH), ("00000", "00004"), tuple(stored), {}, read)
+
+
+def test_overlaps_are_refused_and_named(tmp_path):
+    video = overlapping(np.s_[:9, :9], np.s_[5:20, 5:20], np.s_[25:, :])
+    put(tmp_path / "a", "coco-jsonl", video)
+    for to in PALETTES:
+        with pytest.raises(OverlapError, match=r"heap, frame 00004: objects 1, 2 overlap.*--overlaps"):
+            convert(tmp_path / "a", "coco-jsonl", tmp_path / to, to, "heap")
+        assert read_files(tmp_path / to) == {}
+
+
+@pytest.mark.parametrize("overlaps, winner, loser", [("smaller-id", 1, 2), ("larger-area", 2, 1)])
+def test_overlaps_resolved_are_told(overlaps, winner, loser, tmp_path):
+    """As the original's tool for VOS does it, or for the larger object."""
+    put(tmp_path / "a", "coco-jsonl", overlapping(np.s_[:9, :9], np.s_[5:20, 5:20]))
+    done = convert(tmp_path / "a", "coco-jsonl", tmp_path / "b", "davis", "heap", overlaps=overlaps)
+    assert done.lost == {"00004": [loser]}
+    labels = np.asarray(Image.open(tmp_path / "b/Annotations/heap/00004.png"))
+    assert (labels[5:9, 5:9] == winner).all()
+    assert ((labels == 1) | (labels == 2)).sum() == 81 + 225 - 16
+
+
+def test_a_palette_has_room_for_255_objects(tmp_path):
+    put(tmp_path / "a", "coco-jsonl", random_video("many", objects=tuple(range(1, 257)), frames=("00000",), gaps=False))
+    with pytest.raises(DatasetError, match="many has 256 objects, a palette picture has room for 255"):
+        convert(tmp_path / "a", "coco-jsonl", tmp_path / "b", "davis", "many")
+    convert(tmp_path / "a", "coco-jsonl", tmp_path / "c", "sav-png", "many")
+    assert len(open_layout(tmp_path / "c").open("many").objects) == 256
+
+
+def test_meta_of_videos_that_have_none(tmp_path):
+    """Frames are those that show an object."""
+    example("davis", tmp_path / "a")
+    convert(tmp_path / "a", "davis", tmp_path / "b", "ytvos", "bear")
+    objects = json.loads((tmp_path / "b/meta.json").read_text())["videos"]["bear"]["objects"]
+    assert objects.keys() == {"1", "2", "7"}
+    for number, entry in objects.items():
+        shown = [p.stem for p in sorted((tmp_path / "a/Annotations/bear").iterdir())
+                 if (np.asarray(Image.open(p)) == int(number)).any()]  # fmt: skip
+        assert entry == {"category": "object", "frames": shown}
+
+
+def test_meta_of_all_videos(tmp_path):
+    """Also of those that another run has converted, and of those whose facts were removed."""
+    for name in ("one", "two"):
+        put(tmp_path / "a", "coco-jsonl", random_video(name))
+        convert(tmp_path / "a", "coco-jsonl", tmp_path / "b", "ytvos", name)
+        (tmp_path / f"b/Facts/{name}.json").unlink()
+    assert open_layout(tmp_path / "b").videos() == ["one", "two"]
+    assert json.loads((tmp_path / "b/meta.json").read_text())["videos"].keys() == {"one", "two"}
+
+
+def test_davis_has_a_folder_for_its_resolution(tmp_path):
+    example("davis", tmp_path / "a")
+    for kind in ("Annotations", "JPEGImages"):
+        (tmp_path / "a" / kind).rename(tmp_path / "moved")
+        (tmp_path / "a" / kind).mkdir()
+        (tmp_path / "moved").rename(tmp_path / "a" / kind / "480p")
+    layout = open_layout(tmp_path / "a")
+    assert layout.name == "davis" and layout.videos() == ["bear"] and len(layout.open("bear").frames) == 7
+    assert len(layout.frame_files("bear").pictures) == 7
+
+
+@pytest.mark.parametrize("pictures, there", [("none", []), ("annotated", ["00000", "00004"])])
+def test_which_pictures_come(pictures, there, tmp_path):
+    example("sav-png", tmp_path / "a")
+    convert(tmp_path / "a", "sav-png", tmp_path / "b", "coco-jsonl", "bear", pictures)
+    assert sorted(path.stem for path in tmp_path.glob("b/JPEGImages/bear/*.jpg")) == there
+
+
+def test_a_video_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    """Also the one that is written again: it stays as it was."""
+    for layout in BY_NAME:
+        (tmp_path / layout / "flat").mkdir(parents=True)
+        root = tmp_path / layout
+        example("davis", root / "a")
+        convert(root / "a", "davis", root / "b", layout, "bear")
+        whole = read_files(root / "b")
+        broken = root / "a/Annotations/bear/00016.png"
+        broken.write_bytes(broken.read_bytes()[:60])
+        with pytest.raises(DatasetError, match=r"00016\.png"):
+            convert(root / "a", "davis", root / "b", layout, "bear")
+        assert read_files(root / "b") == whole and not list(root.glob("b/.*.part"))
+
+
+def test_facts_that_do_not_fit_are_refused(tmp_path):
+    """A picture was added or removed since."""
+    put(tmp_path / "a", "davis", random_video("bear", gaps=False))
+    added = tmp_path / "a/Annotations/bear/00099.png"
+    write_palette(added, np.zeros((HEIGHT, WIDTH)))
+    with pytest.raises(DatasetError, match=r"Facts/bear\.json does not tell of .*00099; .*remove that file"):
+        Davis(tmp_path / "a").open("bear")
+    added.unlink()
+    (tmp_path / "a/Annotations/bear/00004.png").unlink()
+    video = Davis(tmp_path / "a").open("bear")
+    with pytest.raises(DatasetError, match=r"00004\.png is missing"):
+        list(video)
+
+    put(tmp_path / "b", "sav-png", random_video("bear", gaps=False))
+    added = tmp_path / "b/Annotations_6fps/bear/007"
+    added.mkdir()
+    with pytest.raises(DatasetError, match=r"Facts/bear\.json does not tell of .*object 007"):
+        open_layout(tmp_path / "b").open("bear")
+    added.rmdir()
+    (tmp_path / "b/Annotations_6fps/bear/001/00004.png").unlink()
+    video = open_layout(tmp_path / "b").open("bear")
+    with pytest.raises(DatasetError, match=r"bear/001/00004\.png is missing"):
+        list(video)
+
+
+@pytest.mark.parametrize("layout", BY_NAME)
+@pytest.mark.parametrize("name", ["../../00004", ".00004", "", "a\\\\b"])
+def test_names_that_lead_elsewhere_are_refused(name, layout, tmp_path):
+    example("coco-jsonl", tmp_path / "a")
+    path = tmp_path / "a/bear.jsonl"
+    path.write_text(path.read_text().replace('"00004"', f'"{name}"'))
+    with pytest.raises(DatasetError, match="cannot be the name of a file"):
+        convert(tmp_path / "a", "coco-jsonl", tmp_path / "b", layout, "bear")
+    assert not (tmp_path / "00004.png").exists()
+
+
+def test_folders_in_no_layout(tmp_path):
+    with pytest.raises(DatasetError, match="is in no layout of sav, sav-png, davis, ytvos, coco-jsonl: expected"):
+        detect(tmp_path)
+    with pytest.raises(DatasetError, match="no folder"):
+        detect(tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match="no layout 'coco'"):
+        open_layout(tmp_path, "coco")
+
+
+def without_the_video(root: Path) -> None:
+    (root / "meta.json").write_text('{"videos": {"wolf": {"objects": {}}}}')
+
+
+def of_another_kind(root: Path) -> None:
+    (root / "meta.json").write_text('{"videos": [1]}')
+
+
+def with_a_name_for_an_id(root: Path) -> None:
+    (root / "meta.json").write_text('{"videos": {"bear": {"objects": {"one": {}}}}}')
+
+
+def without_an_object(root: Path) -> None:
+    entries = json.loads((root / "meta.json").read_text())
+    del entries["videos"]["bear"]["objects"]["7"]
+    (root / "meta.json").write_text(json.dumps(entries))
+
+
+def of_another_size(root: Path) -> None:
+    write_palette(root / "Annotations/bear/00010.png", np.zeros((5, 6)))
+
+
+def without_masks(root: Path) -> None:
+    for path in (root / "Annotations/bear").iterdir():
+        path.unlink()
+
+
+def without_a_folder(root: Path) -> None:
+    (root / "Annotations/bear").rename(root / "Annotations/dog")
+
+
+def twice_the_same_frame(root: Path) -> None:
+    write_palette(root / "Annotations/bear/5.png", np.zeros((HEIGHT, WIDTH)))
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (without_the_video, r"meta\.json does not have the video bear"),
+        (of_another_kind, r"meta\.json: expected {\"videos\": "),
+        (with_a_name_for_an_id, r"meta\.json, video bear: expected \"objects\" by their ids"),
+        (without_an_object, r"000..\.png has the index 7, which is no object of the video"),
+        (of_another_size, r"00010\.png is 5x6, other masks of the video 34x46"),
+        (without_masks, r"Annotations/bear has no masks: expected <frame>\.png in it"),
+        (without_a_folder, r"Annotations/bear: No such file or directory"),
+        (twice_the_same_frame, r"bear: 00005\.png and 5\.png are the same frame"),
+    ],
+)
+def test_what_is_wrong_is_named(change, told, tmp_path):
+    example("ytvos", tmp_path / "a")
+    list(open_layout(tmp_path / "a").open("bear"))
+    change(tmp_path / "a")
+    with pytest.raises(DatasetError, match=told):
+        list(open_layout(tmp_path / "a").open("bear"))
+
+
+@pytest.mark.parametrize(
+    "path, told",
+    [
+        ("bear/first/00000.png", "first: the folder of an object must be named by a number"),
+        ("bear/1/00000.png", "another folder is the same object"),
+        ("bear/002/4.png", "another object has the same frame as"),
+    ],
+)
+def test_folders_of_objects_that_do_not_fit(path, told, tmp_path):
+    for number in range(2):
+        write_palette(tmp_path / f"Annotations_6fps/bear/{number:03d}/00004.png", np.zeros((5, 6)))
+    list(open_layout(tmp_path).open("bear"))
+    write_palette(tmp_path / "Annotations_6fps" / path, np.zeros((5, 6)))
+    with pytest.raises(DatasetError, match=told):
+        open_layout(tmp_path).open("bear")

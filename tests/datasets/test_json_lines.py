@@ -1,0 +1,119 @@
+"""Files of JSON lines: what is wrong with them, and those of ``sam2fast track``."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from annotated_videos import HEIGHT, WIDTH, random_masks, random_video
+
+from sam2fast.datasets.conversion import ConvertJob, Place, convert_video
+from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.json_lines import JsonLines
+from sam2fast.datasets.layout import Settings
+from sam2fast.datasets.layouts import open_layout
+from sam2fast.datasets.staging import Stage
+from sam2fast.rle import decode_rle, encode_rle
+
+
+@pytest.fixture
+def lines(tmp_path) -> list[dict]:
+    """Of a file that is right."""
+    with Stage(tmp_path, "bear") as stage:
+        stage.move(JsonLines(tmp_path).write(random_video("bear", gaps=False), stage).places)
+    return [json.loads(line) for line in (tmp_path / "bear.jsonl").open()]
+
+
+def write(path: Path, lines: list) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def read_all(root: Path) -> None:
+    list(JsonLines(root).open("bear"))
+
+
+def test_schema(lines):
+    """What the documents say."""
+    header, first = lines[0], lines[1]
+    assert header == {
+        "format": "sam2fast masks", "version": 1, "video": "bear", "size": [HEIGHT, WIDTH],
+        "frames": ["00000", "00004", "00008", "00012"], "objects": [1, 2, 4], "facts": {},
+    }  # fmt: skip
+    assert first.keys() == {"frame", "name", "objects"} and (first["frame"], lines[2]["frame"]) == (0, 4)
+    assert [entry.keys() for entry in first["objects"]] == [{"id", "rle"}] * 3
+
+
+def test_null_is_not_annotated(lines, tmp_path):
+    lines[1]["objects"][1]["rle"] = None
+    write(tmp_path / "bear.jsonl", lines)
+    assert JsonLines(tmp_path).open("bear").masks("00000").keys() == {1, 4}
+
+
+def test_broken_files_are_named_with_the_line(lines, tmp_path):
+    path = tmp_path / "bear.jsonl"
+    cases = [
+        ([{**lines[0], "version": 2}, *lines[1:]], 'line 1: expected "format": "sam2fast masks" and "version": 1'),
+        ([{**lines[0], "size": [3]}, *lines[1:]], "line 1: expected size, frames, objects and facts"),
+        (lines[:-1], "the first line tells of 4 frames, the others have 3; frame 00012 is missing"),
+        ([*lines, lines[2]], "line 6: frame 00004 was in an earlier line"),
+        ([*lines[:2], 5, *lines[3:]], "line 3, is no object of JSON"),
+        ([*lines[:2], {"frame": "x"}, *lines[3:]], 'line 3: expected "frame" and "objects"'),
+        ([lines[0], {**lines[1], "objects": [{"id": 9, "rle": {}}]}, *lines[2:]], "frame 00000: KeyError: 9"),
+        ([lines[0], {**lines[1], "objects": [{"id": 1, "rle": {"size": [1]}}]}, *lines[2:]], "frame 00000, object 1"),
+    ]
+    for changed, told in cases:
+        write(path, changed)
+        with pytest.raises(DatasetError) as caught:
+            read_all(tmp_path)
+        assert told in str(caught.value), caught.value
+    path.write_text(json.dumps(lines[0]) + "\n{nothing\n")
+    with pytest.raises(DatasetError, match="line 2, is no JSON"):
+        read_all(tmp_path)
+    with pytest.raises(DatasetError, match="No such file"):
+        JsonLines(tmp_path).open("wolf")
+
+
+@pytest.mark.parametrize(
+    "size, told", [([2, 3], "the mask is 2x3, the video 34x46"), ([HEIGHT, WIDTH], "do not add up")]
+)
+def test_masks_of_another_size(size, told, lines, tmp_path):
+    lines[2]["objects"][0]["rle"] = {**encode_rle(np.ones((2, 3), dtype=bool)), "size": size or [HEIGHT, WIDTH]}
+    write(tmp_path / "bear.jsonl", lines)
+    with pytest.raises(DatasetError, match=told):
+        read_all(tmp_path)
+
+
+def tracked(root: Path, ids: tuple, frames: tuple[int, ...]) -> dict:
+    """``masks.jsonl`` as ``sam2fast track`` leaves it; masks by frame and id."""
+    rng = np.random.default_rng(3)
+    masks = {frame: dict(zip(ids, random_masks(rng, len(ids)), strict=True)) for frame in frames}
+    root.mkdir(parents=True)
+    with (root / "masks.jsonl").open("w") as file:
+        for frame in frames:
+            entries = [
+                {"id": name, "rle": encode_rle(mask), "area": int(mask.sum()), "box": None, "score": 0.5}
+                for name, mask in masks[frame].items()
+            ]
+            file.write(json.dumps({"frame": frame, "time": frame / 25, "objects": entries}) + "\n")
+        file.write('{"frame": 99, "ti')  # an interrupted run
+    return masks
+
+
+@pytest.mark.parametrize("ids, numbers", [(("dog", "cup"), (1, 2)), ((3, 7), (3, 7)), ((0, 4), (1, 2))])
+def test_what_track_writes_is_read(ids, numbers, tmp_path):
+    """Frames in their order, also of a pass backwards; ids that are no numbers from 1 are numbered."""
+    masks = tracked(tmp_path / "a/clip", ids, (2, 3, 1, 0))
+    source = open_layout(tmp_path / "a")
+    assert source.name == "coco-jsonl" and source.videos() == ["clip"]
+    video = source.open("clip")
+    assert video.frames == ("00000", "00001", "00002", "00003") and video.objects == numbers
+    place = Place(tmp_path / "b", "davis", Settings())
+    convert_video(None, ConvertJob(Place(tmp_path / "a", "coco-jsonl", Settings()), place, "clip"))
+    result = place.open().open("clip")
+    for frame, rles in result:
+        for number, name in zip(numbers, ids, strict=True):
+            np.testing.assert_array_equal(decode_rle(rles[number]), masks[int(frame)][name])
+    renamed = (
+        {} if ids == numbers else {"ids": {str(n): name for n, name in zip(numbers, ids, strict=True) if n != name}}
+    )
+    assert result.facts == renamed

@@ -1,0 +1,302 @@
+"""SA-V's annotation files, and the original's class for them."""
+
+import inspect
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from annotated_videos import HEIGHT, SAV_FACTS, WIDTH, random_masks, small_film, write_sav
+from drawn_videos import number_in
+
+from sam2fast.datasets import SAVDataset, read_masklets
+from sam2fast.datasets.conversion import ConvertJob, Place, convert_video
+from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.layout import MASKLETS, Settings
+from sam2fast.datasets.sav import decode_video, show_anns
+from sam2fast.datasets.sav_statistics import MaskletStatistics
+from sam2fast.rle import decode_rle, encode_rle
+from sam2fast.video_io import VideoError
+from sam2fast.video_results import draw_masks
+
+
+def test_masklets(tmp_path):
+    content = write_sav(tmp_path, "clip")
+    masklets = read_masklets(tmp_path / "clip_manual.json")
+    assert len(masklets) == 5 and masklets.ids == (0, 1, 2) and masklets.size == (HEIGHT, WIDTH)
+    assert masklets.video_id == "clip" and masklets.rate == 4 and masklets.frame_indices == (0, 4, 8, 12, 16)
+    assert masklets.facts.items() >= SAV_FACTS.items() and "masklet" not in masklets.facts and masklets.ours == {}
+    for position, rles in enumerate(content["masklet"]):
+        assert masklets.rles(position) == rles
+        np.testing.assert_array_equal(masklets.masks(position), [decode_rle(rle) for rle in rles])
+
+
+def test_masks_that_are_null_are_not_annotated(tmp_path):
+    content = write_sav(tmp_path, "clip")
+    content["masklet"][1][0] = None
+    (tmp_path / "clip_manual.json").write_text(json.dumps(content | {"fps": 12}))
+    masklets = read_masklets(tmp_path / "clip_manual.json")
+    assert masklets.rles(1)[0] is None and not masklets.masks(1)[0].any() and masklets.masks(1)[1:].any()
+    assert masklets.rate == 2  # as the loader for training computes it
+
+
+def broken(**changes):
+    def change(content):
+        content.update(changes)
+
+    return change
+
+
+def without_a_mask(content):
+    content["masklet"][3].pop()
+
+
+def of_another_size(content):
+    content["masklet"][2][1] = encode_rle(np.ones((4, 5), dtype=bool))
+
+
+def without_counts(content):
+    content["masklet"][4][2] = {"size": [HEIGHT, WIDTH]}
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (broken(masklet=None), 'expected the key "masklet" with a list of frames'),
+        (broken(masklet_id=[0, 1, 1]), r"masklet_id must be a list of different whole numbers from 0, got \[0, 1, 1\]"),
+        (without_a_mask, r"masklet\[3\] must have a mask for each of 3 objects, got 2"),
+        (broken(masklet=[7]), r"masklet\[0\] must have a mask for each of 3 objects, got 7"),
+        (of_another_size, rf"masklet\[2\]\[1\]\.size is \[4, 5\], other masks have \[{HEIGHT}, {WIDTH}\]"),
+        (without_counts, r'masklet\[4\]\[2\] must have "size" \[height, width\] and "counts", got'),
+        (broken(masklet=[], video_height="tall"), "has neither a mask nor video_height and video_width"),
+        (broken(fps=0), "the rate of its annotations must be 1 or more frames, got None"),
+        (broken(sam2fast=[1]), "sam2fast must be an object"),
+    ],
+)
+def test_broken_files_are_named_with_the_key(change, told, tmp_path):
+    content = write_sav(tmp_path, "clip")
+    change(content)
+    path = tmp_path / "clip_manual.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=told) as caught:
+        read_masklets(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text, told", [("{", "is no JSON"), ("[" * 100_000, "no JSON|nested too deeply"), (None, "No such file")]
+)
+def test_files_that_are_no_json(text, told, tmp_path):
+    path = tmp_path / "clip_manual.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(DatasetError, match=told) as caught:
+        read_masklets(path)
+    assert str(path) in str(caught.value)
+
+
+def test_damaged_masks_are_found_when_they_are_read(tmp_path):
+    content = write_sav(tmp_path, "clip")
+    content["masklet"][1][2]["counts"] = "0000"
+    (tmp_path / "clip_manual.json").write_text(json.dumps(content))
+    masklets = read_masklets(tmp_path / "clip_manual.json")
+    assert masklets.masks(0).shape == (3, HEIGHT, WIDTH)
+    with pytest.raises(DatasetError, match=r"clip_manual\.json: masklet\[1\]\[2\]: the run lengths do not add up"):
+        masklets.masks(1)
+    place = Place(tmp_path, "sav", Settings())
+    with pytest.raises(DatasetError, match="clip, frame 00004, object 3: the run lengths"):
+        convert_video(None, ConvertJob(place, Place(tmp_path / "b", "coco-jsonl", Settings()), "clip"))
+
+
+def statistics_of(frames) -> dict:
+    statistics = MaskletStatistics(len(frames[0]), frames[0][0].shape)
+    for masks in frames:
+        statistics.add([None if mask is None else encode_rle(mask) for mask in masks])
+    return statistics.facts("manual")
+
+
+def test_statistics():
+    """Two objects: one comes and goes, one is never seen."""
+    areas = [0, 40, 0, 0, 2000, 60]
+    frames = []
+    for area in areas:
+        mask = np.zeros(5000, dtype=bool)
+        mask[:area] = True
+        frames.append([mask.reshape(50, 100), np.zeros((50, 100), dtype=bool)])
+    facts = statistics_of(frames)
+    assert facts["masklet_size_abs"] == [700, 0] and facts["masklet_size_rel"] == [0.14, 0]
+    assert facts["masklet_size_bucket"] == ["small", "small"]
+    assert facts["masklet_first_appeared_frame"] == [1, None] and facts["masklet_visibility_changes"] == [2, 0]
+    assert facts["masklet_frame_count"] == [6, 6] and facts["masklet_num"] == 2
+
+
+@pytest.fixture
+def dataset(tmp_path) -> SAVDataset:
+    (tmp_path / "clip.mp4").write_bytes(small_film())
+    write_sav(tmp_path, "clip", frames=5)
+    write_sav(tmp_path, "clip", 1, "auto", objects=2, frames=5)
+    return SAVDataset(tmp_path)
+
+
+def test_frames_are_those_that_are_annotated(dataset, tmp_path):
+    frames = dataset.read_frames(str(tmp_path / "clip.mp4"))
+    assert [number_in(torch.from_numpy(frame)) for frame in frames] == [0, 4, 8, 12, 16]
+    assert all(frame.dtype == np.uint8 and frame.shape == (HEIGHT, WIDTH, 3) for frame in frames)
+    bar = frames[0][HEIGHT * 7 // 8, 3]
+    assert bar[2] > bar[0] + 100, "red, green and blue, in this order"
+    assert len(SAVDataset(tmp_path, 5).read_frames(tmp_path / "clip.mp4")) == 4
+    assert [number_in(torch.from_numpy(frame)) for frame in decode_video(tmp_path / "clip.mp4")] == list(range(18))
+
+
+def test_frames_and_annotations(dataset, tmp_path):
+    frames, manual, auto = dataset.get_frames_and_annotations("clip")
+    assert len(frames) == 5
+    assert manual == json.loads((tmp_path / "clip_manual.json").read_text())
+    assert auto == json.loads((tmp_path / "clip_auto.json").read_text())
+    (tmp_path / "clip_auto.json").unlink()
+    assert dataset.get_frames_and_annotations("clip")[1:] == (manual, None)
+    assert dataset.get_frames_and_annotations("other") == (None, None, None)
+    assert dataset.read_frames(tmp_path / "other.mp4") is None and decode_video("other.mp4") == []
+
+
+def test_a_film_that_is_cut_short_is_an_error(dataset, tmp_path):
+    data = (tmp_path / "clip.mp4").read_bytes()
+    (tmp_path / "clip.mp4").write_bytes(data[: len(data) // 3])
+    with pytest.raises(VideoError):
+        dataset.read_frames(tmp_path / "clip.mp4")
+
+
+def test_signatures_of_the_original():
+    def names(function) -> list[str]:
+        return [
+            f"{p.name}{'' if p.default is p.empty else f'={p.default}'}"
+            for p in inspect.signature(function).parameters.values()
+        ]
+
+    assert names(SAVDataset) == ["sav_dir", "annot_sample_rate=4"]
+    assert names(SAVDataset.read_frames) == ["self", "mp4_path"]
+    assert names(SAVDataset.get_frames_and_annotations) == ["self", "video_id"]
+    assert names(SAVDataset.visualize_annotation) == [
+        "self", "frames", "auto_annot", "manual_annot", "annotated_frame_id", "show_auto=True", "show_manual=True",
+    ]  # fmt: skip
+    assert names(decode_video) == ["video_path"] and names(show_anns) == ["masks", "colors", "borders=True"]
+
+
+def sav_frames(count: int = 5) -> list[np.ndarray]:
+    return [np.full((HEIGHT, WIDTH, 3), 10 * t, dtype=np.uint8) for t in range(count)]
+
+
+@pytest.mark.parametrize("show_auto, show_manual", [(True, True), (False, True), (True, False), (False, False)])
+def test_annotations_drawn_without_a_display(show_auto, show_manual, tmp_path):
+    manual, auto = write_sav(tmp_path, "clip"), write_sav(tmp_path, "clip", 1, "auto", objects=2)
+    sav = SAVDataset(tmp_path)
+    picture = sav.draw_annotation(sav_frames(), auto, manual, 3, show_auto, show_manual)
+    rles, colours = [], []
+    for wanted, annotations, palette in (
+        (show_manual, manual, sav.manual_mask_colors),
+        (show_auto, auto, sav.auto_mask_colors),
+    ):
+        if wanted:
+            rles += annotations["masklet"][3]
+            colours += [
+                tuple(np.round(colour * 255).astype(int)) for colour in palette[: len(annotations["masklet"][3])]
+            ]
+    masks = [decode_rle(rle) for rle in rles]
+    order = sorted(range(len(masks)), key=lambda number: -masks[number].sum())
+    stacked = np.array([masks[i] for i in order]).reshape(-1, HEIGHT, WIDTH)
+    expected = draw_masks(sav_frames()[3], stacked, colours=[colours[i] for i in order])
+    np.testing.assert_array_equal(picture, expected)
+    assert (picture != sav_frames()[3]).any() == bool(rles)
+
+
+@pytest.fixture
+def pyplot(monkeypatch):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    monkeypatch.setattr(pyplot, "show", lambda: None)
+    yield pyplot
+    pyplot.close("all")
+
+
+def test_annotations_shown_by_matplotlib(tmp_path, pyplot):
+    manual = write_sav(tmp_path, "clip")
+    sav = SAVDataset(tmp_path)
+    sav.visualize_annotation(sav_frames(), None, manual, 2)
+    frame, canvas = pyplot.gca().images
+    np.testing.assert_array_equal(frame.get_array(), sav_frames()[2])
+    canvas = np.asarray(canvas.get_array())
+    masks = [decode_rle(rle) for rle in manual["masklet"][2]]
+    assert (canvas[..., 3] == 0)[~np.any(masks, axis=0)].all(), "a line one pixel wide is inside"
+    order = sorted(range(3), key=lambda number: -masks[number].sum())
+    covered = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    for number in reversed(order):
+        inside = masks[number] & ~covered & (canvas[..., 3] != 1)
+        np.testing.assert_allclose(canvas[inside], [(*sav.manual_mask_colors[number], 0.55)] * inside.sum())
+        covered |= masks[number]
+    assert (canvas[covered][:, 3] > 0).all() and not pyplot.gca().axison
+
+
+def test_borders(pyplot):
+    mask = np.zeros((400, 400), dtype=bool)
+    mask[100:200, 100:200] = True
+    mask[140:160, 140:160] = False
+    pyplot.figure()
+    show_anns([mask], [(1, 0, 0)])
+    show_anns([mask], [(1, 0, 0)], borders=False)
+    show_anns([], [])
+    with_lines, without = (np.asarray(image.get_array()) for image in pyplot.gca().images)
+    dark = (with_lines == (0.05, 0.05, 0.05, 1)).all(-1)
+    # A line 4 pixels wide, in the original; 5 here, as it has a middle.
+    assert dark[150, 98:103].all() and not dark[150, [97, 103]].any()
+    assert dark[150, 137:142].all() and not dark[150, 136] and not dark[150, 142:158].any()
+    assert not (without[..., 3] == 1).any()
+
+
+@pytest.mark.parametrize("position", [-1, 5])
+def test_frames_that_are_not_there(position, tmp_path):
+    with pytest.raises(IndexError, match="annotated_frame_id must be from 0 to 4"):
+        SAVDataset(tmp_path).visualize_annotation(sav_frames(), None, None, position)
+
+
+@pytest.fixture
+def real(data_folder) -> Path:
+    folder = data_folder / "sav_example"
+    if not folder.is_dir():
+        pytest.skip("there is no sav_example/ in the folder")
+    return folder
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("kind", MASKLETS)
+@pytest.mark.parametrize("to", ["sav-png", "coco-jsonl", "sav"])
+def test_real_files_there_and_back(kind, to, real, tmp_path):
+    settings = Settings(kind)
+    convert_video(None, ConvertJob(Place(real, "sav", settings), Place(tmp_path / "b", to, settings), "sav_000001"))
+    convert_video(None, ConvertJob(Place(tmp_path / "b", to, settings), Place(tmp_path, "sav", settings), "sav_000001"))
+    file = f"sav_000001_{kind}.json"
+    assert json.loads((tmp_path / file).read_text()) == json.loads((real / file).read_text())
+
+
+@pytest.mark.weights
+def test_real_files_have_these_statistics(real):
+    masklets = read_masklets(real / "sav_000001_manual.json")
+    statistics = MaskletStatistics(len(masklets.ids), masklets.size)
+    for position in range(len(masklets)):
+        statistics.add(masklets.rles(position))
+    computed = statistics.facts("manual")
+    for key, value in computed.items():
+        told = masklets.facts[key]
+        if isinstance(value, list) and isinstance(value[0], float):
+            np.testing.assert_allclose(value, told, atol=1e-9, err_msg=key)
+        else:
+            assert value == told, key
+
+
+def test_random_masks_are_some_of_them_empty():
+    """What the other tests need of their random masks."""
+    masks = [mask for seed in range(20) for mask in random_masks(np.random.default_rng(seed), 3)]
+    assert 5 < sum(not mask.any() for mask in masks) < 40
