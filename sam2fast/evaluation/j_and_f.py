@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sam2fast.evaluation.bits import WORD, Bits, blank, boundary, count, dilated, pack
+
 TOLERANCE = 0.008  # of the picture's diagonal
 
 
@@ -120,59 +122,44 @@ def _jaccard(pred: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
 
 
 def _boundary_f(pred: NDArray[np.bool_], truth: NDArray[np.bool_], tolerance: float) -> float:
-    radius = math.ceil(tolerance * math.hypot(*pred.shape))
-    part = _surroundings(pred | truth)
-    pred_boundary, truth_boundary = _boundary(pred[part]), _boundary(truth[part])
-    in_pred, in_truth = np.count_nonzero(pred_boundary), np.count_nonzero(truth_boundary)
+    pair = blank((2, *pred.shape))
+    pair[..., : pred.shape[1]] = pred, truth
+    return compare_bits(pack(pair), (pred.shape[0], pred.shape[1]), tolerance)[1]
+
+
+def compare_bits(pair: Bits, size: tuple[int, int], tolerance: float = TOLERANCE) -> tuple[float, float]:
+    """J and F, as :func:`jaccard` and :func:`boundary_f`, of packed masks.
+
+    Args:
+        pair: ``(2, H, words)``, the prediction and the truth.
+        size: (height, width) in pixels.
+    """
+    rows, words = _surroundings(pair[0] | pair[1])
+    part = np.ascontiguousarray(pair[:, rows, words])
+    union = count(part[0] | part[1])
+    j = count(part[0] & part[1]) / union if union else 1.0
+    return j, _f(boundary(part, size[1] - WORD * words.start), math.ceil(tolerance * math.hypot(*size)))
+
+
+def _f(boundaries: Bits, radius: int) -> float:
+    in_pred, in_truth = count(boundaries[0]), count(boundaries[1])
     if not in_pred or not in_truth:
         # Of precision and recall, one has nothing to count and is 1, the other is 0; or both are 1.
         return float(in_pred == in_truth)
-    precision = _count_close(pred_boundary, truth_boundary, radius) / in_pred
-    recall = _count_close(truth_boundary, pred_boundary, radius) / in_truth
+    near_pred, near_truth = dilated(boundaries, radius)
+    precision = count(boundaries[0] & near_truth) / in_pred
+    recall = count(boundaries[1] & near_pred) / in_truth
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def _surroundings(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """The mask's box and a pixel around it, where there is one: no boundary lies outside."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
-        return slice(0), slice(0)
-    return slice(max(rows[0] - 1, 0), rows[-1] + 2), slice(max(columns[0] - 1, 0), columns[-1] + 2)
+def _surroundings(mask: Bits) -> tuple[slice, slice]:
+    """Rows and words of the mask and one more on each side, where there is one: no boundary lies outside."""
+    rows, words = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return _with_one_around(rows), _with_one_around(words)
 
 
-def _boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels that differ from their right, lower or lower right neighbour.
-
-    In the last row and the last column only the neighbour along it counts, and the last corner has none.
-    """
-    boundary = np.zeros_like(mask)
-    here, right, below = mask[:-1, :-1], mask[:-1, 1:], mask[1:, :-1]
-    boundary[:-1, :-1] = (here ^ right) | (here ^ below) | (here ^ mask[1:, 1:])
-    boundary[-1:, :-1] = mask[-1:, :-1] ^ mask[-1:, 1:]
-    boundary[:-1, -1:] = mask[:-1, -1:] ^ mask[1:, -1:]
-    return boundary
-
-
-def _count_close(boundary: NDArray[np.bool_], other: NDArray[np.bool_], radius: int) -> int:
-    """How many pixels of ``boundary`` have one of ``other`` in the disk ``dx² + dy² <= radius²`` around them.
-
-    The same as counting in ``other`` dilated by the disk, but looking at the boundary's pixels only.
-    """
-    height, width = other.shape
-    far = width + radius + 1
-    columns = np.arange(width, dtype=np.int16 if far + width < 2**15 else np.int32)  # small, as memory is what it takes
-    to_left = columns - np.maximum.accumulate(np.where(other, columns, -far), axis=1)
-    next_right = np.minimum.accumulate(np.where(other, columns, width + far)[:, ::-1], axis=1)[:, ::-1]
-    # Distance to the nearest pixel in the same row; a frame of far rows spares looking for the picture's edge.
-    distances = np.full((height + 2 * radius, width), far, dtype=columns.dtype)
-    distances[radius : radius + height] = np.minimum(to_left, next_right - columns)
-    left = np.flatnonzero(boundary)  # what is not found close yet: these, shifted by radius rows, are in distances
-    found = 0
-    for dy in sorted(range(-radius, radius + 1), key=abs):
-        close = distances.ravel()[left + (radius + dy) * width] <= math.isqrt(radius**2 - dy**2)
-        found += np.count_nonzero(close)
-        left = left[~close]
-    return found
+def _with_one_around(places: NDArray[np.intp]) -> slice:
+    return slice(max(int(places[0]) - 1, 0), int(places[-1]) + 2) if len(places) else slice(0, 1)
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -1,0 +1,179 @@
+"""``sam2fast evaluate``: J&F of predicted masks in folders."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sam2fast.cli.errors import UserError, one_line
+from sam2fast.cli.problems import Problems
+
+if TYPE_CHECKING:
+    from sam2fast.evaluation.scores import FolderScores, ObjectScore, VideoScore
+
+
+@click.command()
+@click.option(
+    "--gt",
+    "--gt_root",
+    "truths",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="True masks: a folder for each video, or one with Annotations. Repeatable, with as many --pred.",
+)
+@click.option(
+    "--pred",
+    "--pred_root",
+    "preds",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Predicted masks, in folders and files of the same names.",
+)
+@click.option(
+    "--processes",
+    "-n",
+    "--num_processes",
+    "processes",
+    type=click.IntRange(1),
+    help="At most so many at a time.  [default: one for each core]",
+)
+@click.option("--strict", "-s", is_flag=True, help="Fail if the folders do not have the same videos.")
+@click.option(
+    "--keep-first-and-last",
+    "--do_not_skip_first_and_last_frame",
+    "keep",
+    is_flag=True,
+    help="Score the first and the last annotated frame, too.",
+)
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="[default: PRED/results.csv]")
+@click.option("--partial", is_flag=True, help="Write the CSV file of the other videos, even if some had problems.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
+@click.option("--quiet", "-q", is_flag=True, help="No table, no bar, no notes.")
+def evaluate(
+    truths: Sequence[Path],
+    preds: Sequence[Path],
+    processes: int | None,
+    strict: bool,
+    keep: bool,
+    csv_file: Path | None,
+    partial: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Score predicted masks of videos: J, the overlap of regions, F, the closeness of outlines, and their mean.
+
+    The rules, the options and results.csv are those of the official sav_evaluator.py: PNGs of ids in the layout of
+    DAVIS, or a folder for each object in that of SA-V; the first and the last annotated frame do not count; the figures
+    of all videos are means over their objects.
+
+    A video with files that are missing or damaged is named in a report at the end and left out; the exit code is 1
+    then, and results.csv is not written without --partial.
+    """
+    if len(truths) != len(preds):
+        raise click.UsageError(f"{len(truths)} --gt and {len(preds)} --pred; expected as many of both")
+    if csv_file is not None and len(preds) > 1:
+        raise click.UsageError("--csv is for one pair of folders; left out, each --pred gets its own results.csv")
+
+    from sam2fast.evaluation.folders import evaluate_folders
+    from sam2fast.evaluation.mask_folders import EvaluationError
+
+    problems = Problems("videos")
+
+    def tell(video: "VideoScore") -> None:
+        if video.problems:
+            problems.add(video.name, "; ".join(video.problems))
+
+    results = []
+    for truth, pred in zip(truths, preds, strict=True):
+        with one_line(EvaluationError):
+            scores = evaluate_folders(
+                truth,
+                pred,
+                strict=strict,
+                processes=processes,
+                skip_first_and_last=not keep,
+                progress=not quiet,
+                on_video=tell,
+            )
+        if not scores.objects and not scores.problems:
+            raise UserError(f"nothing to score in {scores.truth}: it shows no object in the frames that count")
+        results.append(scores)
+        if not quiet:
+            _note_what_is_left_out(scores)
+            if not as_json:
+                click.echo("\n".join(_table(scores)))
+    if as_json:
+        click.echo(json.dumps({"results": [_as_json(scores, keep) for scores in results]}, indent=2))
+    for scores in results:
+        _write_csv(scores, csv_file, partial, quiet)
+    problems.raise_if_any(sum(len(scores.videos) for scores in results))
+
+
+def _note_what_is_left_out(scores: "FolderScores") -> None:
+    for names, folder in ((scores.only_truth, scores.truth), (scores.only_pred, scores.pred)):
+        if names:
+            click.echo(f"sam2fast: note: left out, since only {folder} has them: {', '.join(names)}", err=True)
+    empty = [video.name for video in scores.videos if not video.objects and not video.problems]
+    if empty:
+        click.echo(
+            f"sam2fast: note: the truth shows no object in the frames that count of {', '.join(empty)}", err=True
+        )
+
+
+def _write_csv(scores: "FolderScores", csv_file: Path | None, partial: bool, quiet: bool) -> None:
+    from sam2fast.evaluation.scores import RESULTS, write_results_csv
+
+    file = csv_file or scores.pred / RESULTS
+    if scores.problems and not (partial and scores.objects):
+        there = "the one that is there is older" if file.exists() else "--partial writes that of the others"
+        click.echo(f"sam2fast: {file} is not written, since some videos had problems; {there}", err=True)
+        return
+    with one_line(OSError):
+        write_results_csv(file, scores)
+    if not quiet:
+        click.echo(f"sam2fast: note: written to {file}", err=True)
+
+
+def _table(scores: "FolderScores") -> Iterator[str]:
+    """A line for each object and, where there are several, for each video; the last is for all objects."""
+    rows: list[tuple[str, str, VideoScore | ObjectScore | FolderScores, int]] = []
+    for video in scores.videos:
+        rows += [(video.name, str(i), score, score.frames) for i, score in video.objects.items()]
+        if len(video.objects) > 1:
+            rows.append((video.name, "all", video, sum(score.frames for score in video.objects.values())))
+    rows.append(("all", str(len(scores.objects)), scores, sum(score.frames for score in scores.objects)))
+    width = max(len("video"), *(len(name) for name, *_ in rows))
+    yield f"{'video':<{width}}  object    J&F      J      F  masks"
+    for name, i, score, count in rows:
+        yield f"{name:<{width}}  {i:>6}  {score.j_and_f:>5.1f}  {score.j:>5.1f}  {score.f:>5.1f}  {count:>5}"
+
+
+def _as_json(scores: "FolderScores", keep: bool) -> dict[str, Any]:
+    videos = {
+        video.name: _percent(video)
+        | {"objects": {str(i): _percent(score) | {"frames": score.frames} for i, score in video.objects.items()}}
+        for video in scores.videos
+        if not video.problems
+    }
+    return _percent(scores) | {
+        "gt": str(scores.truth),
+        "pred": str(scores.pred),
+        "first_and_last_skipped": not keep,
+        "videos": videos,
+        "problems": scores.problems,
+        "only_in_gt": scores.only_truth,
+        "only_in_pred": scores.only_pred,
+    }
+
+
+def _percent(score: "FolderScores | VideoScore | ObjectScore") -> dict[str, float | None]:
+    """JSON has no NaN."""
+    values = {"J&F": score.j_and_f, "J": score.j, "F": score.f}
+    return {name: None if math.isnan(value) else value for name, value in values.items()}

@@ -1,0 +1,161 @@
+"""``sam2fast evaluate``: table, results.csv, JSON, and what it does when files are missing."""
+
+import json
+import shutil
+
+import mask_sets as sets
+import plain_evaluator as plain
+import pytest
+
+
+@pytest.fixture
+def pair(tmp_path):
+    return sets.write_sets(tmp_path, "davis")
+
+
+def table_of(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+def test_table_and_results(run, pair):
+    truth, pred = pair
+    result = run("evaluate", "--gt", truth, "--pred", pred)
+    assert result.exit_code == 0, result.stderr
+    expected = plain.evaluate(truth, pred)
+    rows = table_of(result.stdout)
+    assert rows[0] == ["video", "object", "J&F", "J", "F", "masks"]
+    body = iter(rows[1:])
+    for name, objects in sorted(expected.items()):
+        for i, (j, f) in objects.items():
+            assert next(body)[:5] == [name, str(i), f"{(j + f) / 2:.1f}", f"{j:.1f}", f"{f:.1f}"]
+        whole = [f"{value:.1f}" for value in plain.overall({name: objects})]
+        assert next(body)[:5] == [name, "all", *whole]
+    assert next(body)[:5] == ["all", "11", *(f"{value:.1f}" for value in plain.overall(expected))]
+    assert rows[1][5] == "7" and rows[-1][5] == str(sum(int(row[5]) for row in rows[1:-1] if row[1] != "all"))
+    lines = (pred / "results.csv").read_text().splitlines()
+    assert lines[0].split(",")[0].strip() == "sequence" and len(lines) == 2 + 11
+    assert result.stderr == f"sam2fast: note: written to {pred}/results.csv\n"
+
+
+def test_the_original_s_spelling(run, pair, tmp_path):
+    truth, pred = pair
+    options = ("--gt_root", truth, "--pred_root", pred, "-n", 1, "-s", "-q", "--do_not_skip_first_and_last_frame")
+    result = run("evaluate", *options)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    j_and_f, j, f = plain.overall(plain.evaluate(truth, pred, skip=False))
+    assert (pred / "results.csv").read_text().splitlines()[1] == f"Global score,   , {j_and_f:.1f}, {j:.1f}, {f:.1f}"
+    ours = ("--gt", truth, "--pred", pred, "--processes", 1, "--strict", "--quiet", "--keep-first-and-last")
+    assert run("evaluate", *ours, "--csv", tmp_path / "ours.csv").exit_code == 0
+    assert (tmp_path / "ours.csv").read_bytes() == (pred / "results.csv").read_bytes()
+
+
+def test_json(run, pair):
+    truth, pred = pair
+    (pred / "video2").rename(pred / "video3")
+    result = run("evaluate", "--gt", truth, "--pred", pred, "--json", "--quiet")
+    assert result.exit_code == 0
+    (found,) = json.loads(result.stdout)["results"]
+    assert (found["only_in_gt"], found["only_in_pred"], found["problems"]) == (["video2"], ["video3"], {})
+    assert found["gt"] == str(truth) and found["pred"] == str(pred) and found["first_and_last_skipped"] is True
+    expected = plain.evaluate(truth, pred)
+    assert [found[key] for key in ("J&F", "J", "F")] == pytest.approx(plain.overall(expected))
+    assert list(found["videos"]) == ["video0", "video1"]
+    one = found["videos"]["video0"]["objects"]["2"]
+    assert (one["J"], one["F"]) == pytest.approx(expected["video0"][2]) and one["frames"] == 6
+
+
+def test_missing_and_damaged_files(run, pair, tmp_path):
+    truth, pred = pair
+    (pred / "video0/00004.png").unlink()
+    sets.cut(pred / "video2/00003.png")
+    result = run("evaluate", "--gt", truth, "--pred", pred)
+    assert result.exit_code == 1
+    left = plain.overall({"video1": plain.evaluate_video(truth, pred, "video1")[1]})
+    assert table_of(result.stdout)[-1][:5] == ["all", "3", *(f"{value:.1f}" for value in left)]
+    report = result.stderr[result.stderr.index("not done, or not whole, 2 of 3 videos:") :]
+    assert f"  1 of 7 masks are missing in {pred}/video0: 00004.png" in report
+    assert f"{pred}/video2/00003.png cannot be read as a mask" in report
+    assert report.endswith("2 of 3 videos had problems; all else was done\n")
+    assert "results.csv is not written, since some videos had problems; --partial writes" in result.stderr
+    assert not (pred / "results.csv").exists()
+
+    result = run("evaluate", "--gt", truth, "--pred", pred, "--partial", "--json")
+    assert result.exit_code == 1
+    assert list(json.loads(result.stdout)["results"][0]["problems"]) == ["video0", "video2"]
+    written = (pred / "results.csv").read_text()
+    assert "video1" in written and "video0" not in written and "video2" not in written
+    result = run("evaluate", "--gt", truth, "--pred", pred)
+    assert result.exit_code == 1 and "the one that is there is older" in result.stderr
+    assert (pred / "results.csv").read_text() == written
+
+    (pred / "video1/00004.png").unlink()
+    result = run("evaluate", "--gt", truth, "--pred", pred, "--partial", "--csv", tmp_path / "none.csv", "--json")
+    assert result.exit_code == 1 and not (tmp_path / "none.csv").exists()
+    assert json.loads(result.stdout)["results"][0]["J&F"] is None
+
+
+def test_several_pairs(run, tmp_path):
+    pairs = [sets.write_sets(tmp_path / layout, layout) for layout in ("davis", "sav")]
+    options = [part for truth, pred in pairs for part in ("--gt", truth, "--pred", pred)]
+    result = run("evaluate", *options)
+    assert result.exit_code == 0 and sum(row[0] == "all" for row in table_of(result.stdout)) == 2
+    assert all((pred / "results.csv").exists() for _, pred in pairs)
+    assert [len(one["videos"]) for one in json.loads(run("evaluate", *options, "--json").stdout)["results"]] == [3, 3]
+
+
+def test_videos_of_one_folder_only(run, pair):
+    truth, pred = pair
+    shutil.rmtree(pred / "video1")
+    result = run("evaluate", "--gt", truth, "--pred", pred)
+    assert result.exit_code == 0 and f"left out, since only {truth} has them: video1" in result.stderr
+    (pred / "results.csv").unlink()
+    result = run("evaluate", "--gt", truth, "--pred", pred, "--strict")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"sam2fast: videos that are in {truth} but not in {pred}: video1\n"
+    assert not (pred / "results.csv").exists()
+
+
+def test_videos_without_objects(run, pair):
+    truth, pred = pair
+    labels, _ = sets.hard_case()
+    for name in ("video0", "video1", "video2"):
+        if name == "video1":
+            assert (
+                "shows no object in the frames that count of video0\n"
+                in run("evaluate", "--gt", truth, "--pred", pred).stderr
+            )
+        shutil.rmtree(truth / name)
+        sets.write_davis(truth / name, labels[:2])
+    (pred / "results.csv").unlink()
+    result = run("evaluate", "--gt", truth, "--pred", pred)
+    assert result.exit_code == 1 and result.stderr.startswith(f"sam2fast: nothing to score in {truth}")
+    assert not (pred / "results.csv").exists()
+
+
+def test_what_cannot_be_written(run, pair, tmp_path):
+    truth, pred = pair
+    result = run("evaluate", "--gt", truth, "--pred", pred, "--csv", tmp_path / "nowhere/results.csv")
+    assert result.exit_code == 1 and "No such file or directory" in result.stderr and "all" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "options, code, message",
+    [
+        (("--gt", "a"), 2, "--pred"),
+        (("--gt", "a", "--gt", "b", "--pred", "c"), 2, "2 --gt and 1 --pred"),
+        (("--gt", "a", "--gt", "b", "--pred", "c", "--pred", "d", "--csv", "e"), 2, "--csv is for one pair"),
+        (("--gt", "a", "--pred", "b", "--processes", 0), 2, "--processes"),
+        (("--gt", "a", "--pred", "b"), 1, "the folder 'a' cannot be read: No such file or directory"),
+    ],
+)
+def test_wrong_usage(run, options, code, message):
+    result = run("evaluate", *options)
+    assert result.exit_code == code and message in result.stderr
+
+
+def test_a_process_of_its_own_loads_nothing_heavy(run_command, pair):
+    truth, pred = pair
+    result = run_command("evaluate", "--gt", truth, "--pred", pred, PYTHONPROFILEIMPORTTIME="1")
+    loaded = {line.split("|")[-1].strip() for line in result.stderr.splitlines() if line.startswith("import time:")}
+    assert result.returncode == 0 and "sam2fast.evaluation.folders" in loaded
+    assert not loaded & {"torch", "scipy", "skimage", "hydra"}
