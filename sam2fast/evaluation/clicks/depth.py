@@ -1,0 +1,94 @@
+"""The pixel of a region that is farthest from its outline, without the distance of every pixel."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Sides of the blocks that are looked at, one after the other; each is divided into 4 x 4 of the next.
+SIDES = (16, 4, 1)
+DIVISION = 4
+# Of a distance: two that are equal may be off by so much as bounds, never as distances of pixels.
+ROUNDING = 1e-6
+MOST_OUTLINE = 1 / 16  # of the region's box; of more, the distances of all pixels are the quicker way
+
+
+class Deepest(NamedTuple):
+    """A pixel and its Euclidean distance to the nearest one outside; 0 if there is none."""
+
+    x: int
+    y: int
+    depth: float
+
+
+def deepest_pixel(region: NDArray[np.bool_]) -> Deepest:
+    """The first pixel of ``region (H, W)``, in rows from the top, of those that are farthest from all outside it.
+
+    What is beyond the array is outside. It is where the Euclidean distance transform of the padded region is greatest.
+
+    The distance to a set grows by no more than one goes. So a block of pixels is not looked into when the distance in
+    its middle is smaller, by more than the way to its corner, than one that was found already. Of noise, where that
+    saves nothing, the transform is made after all.
+
+    Raises:
+        ImportError: the package scipy is not installed.
+    """
+    try:
+        from scipy.ndimage import distance_transform_edt
+        from scipy.spatial import cKDTree
+    except ImportError as error:
+        raise ImportError("clicks need scipy: pip install 'sam2fast[eval]'") from error
+    rows, columns = (np.flatnonzero(region.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return Deepest(0, 0, 0.0)
+    top, left = int(rows[0]), int(columns[0])
+    inside = region[top : rows[-1] + 1, left : columns[-1] + 1]
+    outline = _outline(inside)
+    if len(outline) > MOST_OUTLINE * inside.size:
+        depths = distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+        y, x = divmod(int(depths.argmax()), inside.shape[1])
+        return Deepest(left + x, top + y, float(depths[y, x]))
+    tree = cKDTree(outline, balanced_tree=False, compact_nodes=False)
+    blocks, best = _blocks_with_pixels(inside, SIDES[0]), 0.0
+    for side in SIDES[:-1]:
+        middles = blocks + side // 2
+        distances = tree.query(middles)[0]
+        best = max(best, distances[_at(inside, middles)].max(initial=0.0))
+        reach = math.hypot(side // 2, side // 2)
+        blocks = _divided(blocks[distances + reach + ROUNDING >= best], side // DIVISION)
+    pixels = blocks[_at(inside, blocks)]
+    distances = tree.query(pixels)[0]
+    y, x = min(pixels[distances == distances.max()].tolist())
+    return Deepest(left + x, top + y, float(distances.max()))
+
+
+def _outline(inside: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Pixels ``(N, 2)`` (y, x) outside, beside, above or below one inside: from any inside, the nearest is of these."""
+    padded = np.pad(inside, 1)
+    beside = np.zeros_like(padded)
+    beside[1:] |= padded[:-1]
+    beside[:-1] |= padded[1:]
+    beside[:, 1:] |= padded[:, :-1]
+    beside[:, :-1] |= padded[:, 1:]
+    return np.stack(np.divmod(np.flatnonzero(beside > padded), padded.shape[1]), axis=1) - 1
+
+
+def _blocks_with_pixels(inside: NDArray[np.bool_], side: int) -> NDArray[np.int64]:
+    """Top left corners ``(N, 2)`` of the blocks in which there is any pixel."""
+    height, width = (-(-length // side) for length in inside.shape)
+    whole = np.zeros((height * side, width * side), dtype=np.bool_)
+    whole[: inside.shape[0], : inside.shape[1]] = inside
+    return np.argwhere(whole.reshape(height, side, width, side).any(axis=(1, 3))) * side
+
+
+def _divided(blocks: NDArray[np.int64], side: int) -> NDArray[np.int64]:
+    steps = np.stack(np.divmod(np.arange(DIVISION**2), DIVISION), axis=1) * side
+    return (blocks[:, None] + steps).reshape(-1, 2)
+
+
+def _at(inside: NDArray[np.bool_], pixels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether pixels ``(N, 2)`` are inside."""
+    height, width = inside.shape
+    y, x = pixels.T
+    return (y < height) & (x < width) & inside[np.minimum(y, height - 1), np.minimum(x, width - 1)]

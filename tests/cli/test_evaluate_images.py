@@ -1,0 +1,231 @@
+"""``sam2fast evaluate-images``: numbers, files, what is broken, and wrong usage."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from thread_workers import instead_of_processes
+
+from sam2fast import SAM2ImagePredictor, nano
+from sam2fast.datasets.mask_pictures import label_png
+from sam2fast.evaluation.clicks import evaluate_boxes, evaluate_clicks
+from sam2fast.rle import encode_rle
+from sam2fast.training.data.synthetic import SyntheticClips
+
+NANO = ["--model", "nano", "--device", "cpu"]
+NAMES = ["a.jpg", "b.jpg", "sub/c.jpg"]
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[Any]:
+    factory = SyntheticClips(size=96, num_frames=1, max_objects=3, length=3, seed=7)
+    return [factory.sample(i, np.random.default_rng([7, i])) for i in range(3)]
+
+
+@pytest.fixture
+def data(tmp_path, clips) -> Path:
+    """Three pictures, and their masks as palette PNGs in another folder."""
+    for name, clip in zip(NAMES, clips, strict=True):
+        for folder in ("images", "masks"):
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(clip.frames[0]).save(tmp_path / "images" / name, quality=100)
+        labels = (clip.masks[0] * np.arange(1, len(clip.masks[0]) + 1)[:, None, None]).sum(axis=0)
+        (tmp_path / "masks" / name).with_suffix(".png").write_bytes(label_png(labels.astype(np.uint8)))
+    return tmp_path
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as text:
+        return list(csv.DictReader(text))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+@pytest.mark.parametrize("out", ["results/run.json", "results/run.csv", "results/run"])
+def test_numbers_are_those_of_the_functions(run, data, clips, out):
+    result = run("evaluate-images", "images", "--masks", "masks", "--clicks", "3,1", "--box", "--out", out, *NANO)
+    assert result.exit_code == 0 and result.stderr == ""
+    assert names(data / "results") == ["run.csv", "run.json"]
+    found, rows = json.loads((data / "results/run.json").read_text()), rows_of(data / "results/run.csv")
+    predictor = SAM2ImagePredictor.from_pretrained("sam2fast/nano", device="cpu")
+    clicks, boxes = [], []
+    for name, clip in zip(NAMES, clips, strict=True):
+        clicks.append(evaluate_clicks(predictor, data / "images" / name, clip.masks[0], 3))
+        boxes.append(evaluate_boxes(predictor, None, clip.masks[0]).ious)
+        mine = [row for row in rows if row["image"] == name]
+        assert [row["object"] for row in mine] == [str(i + 1) for i in range(len(clip.masks[0]))]
+        assert [int(row["area"]) for row in mine] == clip.masks[0].sum(axis=(1, 2)).tolist()
+        for k, column in ((1, "1 click"), (2, "2 clicks"), (3, "3 clicks")):
+            np.testing.assert_allclose([float(row[column]) for row in mine], clicks[-1].ious[:, k - 1], atol=1e-6)
+        np.testing.assert_allclose([float(row["box"]) for row in mine], boxes[-1], atol=1e-6)
+    ious = np.concatenate([scores.ious for scores in clicks])
+    expected = {
+        "1 click": ious[:, 0].mean(),
+        "1 click, best of 3": np.concatenate([scores.best_of_three for scores in clicks]).mean(),
+        "3 clicks": ious[:, 2].mean(),
+        "box": np.concatenate(boxes).mean(),
+    }
+    assert {prompt: value["mean"] for prompt, value in found["miou"].items()} == pytest.approx(expected, abs=1e-6)
+    assert (found["images"], found["objects"]) == (3, len(rows)) and found["problems"] == []
+    assert found["model"]["config"] == nano.CONFIG and found["data"]["format"] == "png"
+    assert found["settings"]["clicks"] == [1, 3] and found["settings"]["box"] is True
+    lines = result.stdout.splitlines()
+    assert lines[2].split()[:3] == ["1", "click", f"{100 * expected['1 click']:.1f}"] and len(lines) == 8
+    assert lines[-1] == f"written to {Path('results/run.json')} and {Path('results/run.csv')}"
+
+
+def test_names_of_results():
+    from sam2fast.cli.evaluate_images_run import output_files
+
+    expected = (Path("a/run.v2.json"), Path("a/run.v2.csv"))
+    assert all(output_files(Path(f"a/run.v2{suffix}")) == expected for suffix in ("", ".json", ".CSV"))
+
+
+def test_options_reach_the_settings(run, data, monkeypatch):
+    from sam2fast.cli import evaluate_images_run
+
+    seen = []
+
+    def look(predictor, job, settings):
+        seen.append((job.name, settings))
+        raise ValueError("not today")
+
+    monkeypatch.setattr(evaluate_images_run, "evaluate_image", look)
+    options = ["--clicks", "2", "--no-feedback", "--box", "--box-noise", "0.1", "--images", 2, "--max-objects", 4]
+    more = ["--min-area", 9, "--seed", 3, "--at-once", 5, "--format", "png"]
+    result = run("evaluate-images", "images", "--masks", "masks", *NANO, *options, *more)
+    assert result.exit_code == 1 and "ValueError: not today" in result.stderr
+    assert len(seen) == 2 and {name for name, _ in seen} < set(NAMES)
+    assert vars(seen[0][1]) == {
+        "clicks": 2, "feed_back": False, "box": True, "box_noise": 0.1, "min_area": 9, "max_objects": 4, "seed": 3,
+        "at_once": 5,
+    }  # fmt: skip
+
+
+def test_broken_and_missing_files_leave_the_others(run, data):
+    (data / "images/a.jpg").write_bytes(b"no picture")
+    (data / "masks/b.png").write_bytes((data / "masks/b.png").read_bytes()[:50])
+    Image.new("RGB", (9, 9)).save(data / "images/alone.png")
+    Image.new("L", (9, 9)).save(data / "masks/lost.png")
+    result = run("evaluate-images", "images", "--masks", "masks", "--clicks", 1, "--out", "run", *NANO)
+    assert result.exit_code == 1
+    *_, report = result.stderr.partition("not done, or not whole, 4 of 5 pictures and masks:")
+    for name in ("a.jpg", "b.png", "alone.png", "lost.png"):
+        assert name in report
+    assert "4 of 5 pictures and masks had problems; all else was done" in report.splitlines()[-1]
+    assert {row["image"] for row in rows_of(data / "run.csv")} == {"sub/c.jpg"}
+    found = json.loads((data / "run.json").read_text())
+    assert found["images"] == 1 and len(found["problems"]) == 4
+    assert result.stdout.splitlines()[-2].startswith("time: ")
+
+
+def test_one_damaged_object_leaves_the_others(run, data, clips):
+    content = {"images": [{"id": 1, "file_name": "a.jpg", "width": 96, "height": 96}], "annotations": []}
+    for i, mask in enumerate(clips[0].masks[0]):
+        content["annotations"].append({"id": i, "image_id": 1, "segmentation": encode_rle(mask)})
+    content["annotations"].append({"id": 77, "image_id": 1, "segmentation": {"size": [96, 96], "counts": [5]}})
+    (data / "coco.json").write_text(json.dumps(content))
+    result = run("evaluate-images", "images", "--masks", "coco.json", "--clicks", 1, "--out", "run", *NANO)
+    assert result.exit_code == 1 and "annotation 77: the run lengths do not add up" in result.stderr
+    assert len(rows_of(data / "run.csv")) == len(clips[0].masks[0])
+    assert json.loads((data / "run.json").read_text())["data"]["format"] == "coco"
+
+
+def test_several_devices_give_the_same(run, data, monkeypatch):
+    instead_of_processes(monkeypatch)
+    (data / "images/b.jpg").write_bytes(b"no picture")
+    found = []
+    for device in ("cpu", "cpu,cpu"):
+        result = run(
+            "evaluate-images", "images", "--masks", "masks", "--model", "nano", "--device", device, "--clicks", 2,
+            "--out", f"{len(found)}",
+        )  # fmt: skip
+        assert result.exit_code == 1 and "b.jpg" in result.stderr
+        found.append((data / f"{len(found)}.csv").read_text())
+    assert found[0] == found[1] and found[0].count("\n") > 3
+    assert json.loads((data / "1.json").read_text())["model"]["device"] == "cpu,cpu"
+
+
+def test_nothing_to_evaluate(run, data):
+    result = run("evaluate-images", "images", "--masks", "masks", "--min-area", 10**6, "--out", "run", *NANO)
+    assert result.exit_code == 1 and result.stderr == ("sam2fast: no picture has an object of 1000000 pixels or more\n")
+    assert not (data / "run.json").exists()
+
+
+def test_results_do_not_overwrite_what_they_are_of(run, data):
+    for name in ("images/a.jpg", "masks/b.png"):
+        assert (data / name).exists()
+    content = {"image": {}, "annotations": [{"id": 1, "segmentation": {"size": [96, 96], "counts": [10, 9206]}}]}
+    (data / "images/a.json").write_text(json.dumps(content))
+    result = run("evaluate-images", "images", "--out", "images/a.csv", "--skip-unmasked", *NANO)
+    assert result.exit_code == 2 and "would overwrite an input" in result.stderr
+    assert json.loads((data / "images/a.json").read_text()) == content
+
+
+def test_a_file_that_cannot_be_written(run, data):
+    (data / "run.json").mkdir()
+    result = run("evaluate-images", "images", "--masks", "masks", "--clicks", 1, "--out", "run", *NANO)
+    assert result.exit_code == 1 and "run.json" in result.stderr and result.stderr.count("\n") == 1
+    assert not any(name.endswith(".part") for name in names(data))
+
+
+def test_scores_that_are_not_finite(run, data):
+    from sam2fast.checkpoints import read_checkpoint
+
+    weights = {name: tensor.float() for name, tensor in read_checkpoint(nano.WEIGHTS).items()}
+    name = "sam_mask_decoder.iou_prediction_head.layers.2.bias"
+    weights[name] = torch.full_like(weights[name], float("nan"))
+    torch.save({"model": weights}, data / "damaged.pt")
+    result = run("evaluate-images", "images", "--masks", "masks", "--images", 1, *NANO, "--checkpoint", "damaged.pt")
+    assert result.exit_code == 1 and "not finite" in result.stderr and result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["images", "--clicks", "0"], 2, "--clicks"),
+        (["images", "--clicks", "1,x"], 2, "'1,x' is not whole numbers from 1 on"),
+        (["images", "--box-noise", "0.1"], 2, "--box-noise needs --box"),
+        (["images", "--box", "--box-noise", "0.5"], 2, "--box-noise"),
+        (["images", "--format", "voc"], 2, "--format"),
+        (["images", "--images", "0"], 2, "--images"),
+        ([], 2, "IMAGES"),
+        (["nowhere"], 1, "no folder 'nowhere'"),
+        (["images", "--masks", "nowhere"], 1, "no file or folder 'nowhere'"),
+        (["images"], 1, "has neither a JSON file for a picture nor PNGs"),
+        (["images", "--masks", "masks", "--format", "sa1b"], 1, "no picture in images has masks of the format sa1b"),
+        (["images", "--masks", "masks", "--device", "cuda:99"], 1, "cuda"),
+        (["images", "--masks", "masks", "--checkpoint", "none.pt"], 3, "none.pt"),
+    ],
+)
+def test_wrong_usage(run, data, arguments, code, message):
+    result = run("evaluate-images", *arguments, "--model", "nano", "--out", "run")
+    assert result.exit_code == code and result.stdout == "" and message in result.stderr
+    assert not (data / "run.json").exists()
+
+
+def test_help_and_usage_errors_need_no_torch(tmp_path):
+    code = """
+import sys
+from sam2fast.cli import main
+for arguments in (["--help"], [".", "--clicks", "x"], ["nowhere"]):
+    try:
+        main(["evaluate-images", *arguments], prog_name="sam2fast")
+    except SystemExit as stop:
+        print("exit", stop.code)
+assert "torch" not in sys.modules and "numpy" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("exit")] == ["exit 0", "exit 2", "exit 1"]
+    assert "Usage: sam2fast evaluate-images" in done.stdout
