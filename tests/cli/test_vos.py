@@ -1,0 +1,322 @@
+"""``sam2fast vos``: data sets as they are given, resumed, and broken; the masks themselves are in tests/vos."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click.testing
+import pytest
+from thread_workers import instead_of_processes
+from vos_sets import files_of, write_masks, write_video
+
+from sam2fast import nano
+from sam2fast.cli import main, vos_run
+from sam2fast.config import shipped_configs
+from sam2fast.vos import build_for_vos, pictures
+
+DISCS = {0: {1: (30, 30, 18), 3: (80, 50, 20)}, 2: {1: (34, 32, 16), 3: (76, 50, 20)}}
+LENGTHS = {"a": 4, "b": 3, "c": 2}
+TOTALS = "3 videos, 9 frames, 6 objects in "
+_load_once = functools.cache(build_for_vos)
+
+
+class DataSet:
+    """A folder with videos and masks, and the command over it, with nano at a quarter of its pixels."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name, frames in LENGTHS.items():
+            write_video(root / "videos" / name, frames, seed=frames)
+            write_masks(root / "masks" / name, DISCS)
+        text = shipped_configs()["nano/sam2fast_nano"].read_text()
+        (root / "quick.yaml").write_text(text.replace("image_size: 256", "image_size: 128"))
+
+    def arguments(self, out: str = "out", device: str = "cpu") -> list[str]:
+        folders = ["--videos", self.root / "videos", "--masks", self.root / "masks", "--out", self.root / out]
+        model = ["--model", self.root / "quick.yaml", "--checkpoint", nano.WEIGHTS, "--device", device]
+        return ["vos", *map(str, [*folders, *model])]
+
+    def __call__(self, *options: Any, out: str = "out", device: str = "cpu") -> click.testing.Result:
+        return invoke(*self.arguments(out, device), *options)
+
+    def files(self, out: str = "out") -> dict[str, bytes]:
+        return files_of(self.root / out)
+
+    def has_done(self, files: dict[str, bytes]) -> None:
+        """From here on a run has written these."""
+        for path, content in files.items():
+            (self.root / "out" / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.root / "out" / path).write_bytes(content)
+
+
+def invoke(*arguments: Any) -> click.testing.Result:
+    result = click.testing.CliRunner().invoke(main, [str(a) for a in arguments], prog_name="sam2fast")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch) -> DataSet:
+    monkeypatch.setattr(vos_run, "build_for_vos", _load_once)
+    return DataSet(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> dict[str, bytes]:
+    """The files of a run that nothing has disturbed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vos_run, "build_for_vos", _load_once)
+        data = DataSet(tmp_path_factory.mktemp("whole"))
+        result = data()
+        assert result.exit_code == 0 and result.stderr == ""
+        assert result.stdout.startswith(TOTALS) and "frames/s (opening " in result.stdout
+        assert result.stdout.endswith(f"written to {data.root / 'out'}\n")
+        return data.files()
+
+
+def pngs(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {path: content for path, content in files.items() if path.endswith(".png")}
+
+
+def test_files(whole):
+    assert sorted(pngs(whole)) == [f"{name}/{t:05d}.png" for name, frames in LENGTHS.items() for t in range(frames)]
+    assert sorted(set(whole) - set(pngs(whole))) == [".a.json", ".b.json", ".c.json"]
+
+
+def test_the_originals_spelling(data, whole):
+    result = invoke(
+        *("vos", "--base_video_dir", data.root / "videos", "--input_mask_dir", data.root / "masks"),
+        *("--output_mask_dir", data.root / "out", "--sam2_cfg", data.root / "quick.yaml"),
+        *("--sam2_checkpoint", nano.WEIGHTS, "--device", "cpu", "--score_thresh", "0.0"),
+        "--use_vos_optimized_video_predictor",
+    )
+    assert result.exit_code == 0 and pngs(data.files()) == pngs(whole)
+    for flag in ("--apply_postprocessing", "--use_all_masks", "--track_object_appearing_later_in_video"):
+        assert data(flag, out=f"out{flag}").exit_code == 0
+        assert sorted(pngs(data.files(f"out{flag}"))) == sorted(pngs(whole))
+    for flag in ("--apply_postprocessing", "--use_all_masks"):
+        assert pngs(data.files(f"out{flag}")) != pngs(whole)
+    write_masks(data.root / "objects/a", DISCS, per_object=True)
+    result = data("--per_obj_png_file", "--input_mask_dir", data.root / "objects", out="per_object")
+    assert result.exit_code == 1 and "b: " in result.stderr and "c: " in result.stderr
+    assert sorted(pngs(data.files("per_object"))) == [f"a/{i:03d}/{t:05d}.png" for i in (1, 3) for t in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sam2_cfg", "nano"], "--model and --sam2_cfg are the same"),
+        (["--sam2_checkpoint", "x.pt"], "--checkpoint and --sam2_checkpoint are the same"),
+        (["--score-thresh", "-1024"], "expected more than -1024"),
+        (["--masks", "nowhere"], "nowhere"),
+        (["--list", "nowhere"], "nowhere"),
+        (["--at-once", "0"], "--at-once"),
+    ],
+)
+def test_usage(data, options, message):
+    result = data(*options)
+    assert result.exit_code == 2 and message in result.stderr and not (data.root / "out").exists()
+
+
+@pytest.mark.parametrize("inputs", ["videos", "masks"])
+def test_results_do_not_go_among_the_inputs(data, inputs):
+    before = data.files(inputs)
+    result = data("--overwrite", out=inputs)
+    assert result.exit_code == 2 and "choose another --out folder" in result.stderr
+    assert data.files(inputs) == before
+
+
+# ---- which videos ----
+
+
+def test_list(data, whole):
+    (data.root / "some.txt").write_text("c\n\n  a  \nc\n")
+    result = data("--list", data.root / "some.txt")
+    assert result.exit_code == 0 and result.stdout.startswith("2 videos, 6 frames, 4 objects in ")
+    assert pngs(data.files()) == {path: x for path, x in pngs(whole).items() if path[0] in "ac"}
+
+
+@pytest.mark.parametrize(("text", "message"), [("\n", "no names in "), ("a\n../b\n", "'../b' is no name of a video")])
+def test_lists_that_are_refused(data, text, message):
+    (data.root / "some.txt").write_text(text)
+    result = data("--list", data.root / "some.txt")
+    assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1
+    assert not (data.root / "out").exists()
+
+
+def test_problems_are_told_at_the_end_and_the_rest_is_done(data, whole):
+    frame = data.root / "videos/a/00002.jpg"
+    intact = frame.read_bytes()
+    frame.write_bytes(b"no picture")
+    (data.root / "masks/c").rename(data.root / "masks/d")
+    (data.root / "some.txt").write_text("a\nb\nc\nnowhere\n")
+    result = data("--list", data.root / "some.txt")
+    assert result.exit_code == 1 and result.stdout.startswith("1 videos, 3 frames, 2 objects in ")
+    report = result.stderr.split("sam2fast: not done, or not whole, 3 of 4 videos:\n")[1].splitlines()
+    assert len(report) == 4 and report[3] == "sam2fast: 3 of 4 videos had problems; all else was done"
+    assert report[0] == f"  video c: {data.root}/masks/c: No such file or directory"
+    assert report[1].startswith("  video nowhere: there is no folder ")
+    assert report[2].startswith("  video a: frame 2, ") and "00002.jpg" in report[2]
+    assert pngs(data.files()) == {path: x for path, x in pngs(whole).items() if path[0] == "b"}
+    frame.write_bytes(intact)
+    (data.root / "masks/d").rename(data.root / "masks/c")
+    result = data()
+    assert result.exit_code == 0 and "; 1 videos were done before" in result.stdout
+    assert data.files() == whole
+
+
+def test_no_videos(data):
+    (data.root / "empty").mkdir()
+    result = data("--videos", data.root / "empty")
+    assert result.exit_code == 1 and "expected a folder of frames for each, or video files" in result.stderr
+
+
+def test_no_checkpoint(data):
+    result = invoke(*data.arguments()[:-4], "--checkpoint", data.root / "none.pt")
+    assert result.exit_code == 3 and "none.pt" in result.stderr
+
+
+def test_a_model_that_cannot_be_built(data, monkeypatch):
+    monkeypatch.setattr(vos_run, "build_for_vos", build_for_vos)
+    (data.root / "quick.yaml").write_text("model: [")
+    result = data()
+    assert result.exit_code == 1 and result.stderr.startswith("sam2fast: ") and result.stderr.count("\n") == 1
+    assert data.files() == {}
+
+
+# ---- again ----
+
+
+def test_what_is_done_is_not_done_again(data, whole, monkeypatch):
+    data.has_done(whole)
+    monkeypatch.setattr(vos_run, "build_for_vos", None)  # would fail
+    before = stamps(data)
+    result = data("--overwrite")
+    assert stamps(data) == before
+    assert result.exit_code == 0 and result.stdout.startswith("0 videos, 0 frames, 0 objects in ")
+    assert "; 3 videos were done before" in result.stdout
+
+
+def stamps(data: DataSet) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in (data.root / "out").rglob("*.png")}
+
+
+def other_weights(data):
+    (data.root / "quick.yaml").write_text((data.root / "quick.yaml").read_text() + "# other\n")
+
+
+def other_mask(data):
+    write_masks(data.root / "masks/b", {0: {1: (31, 30, 25), 3: (70, 50, 9)}})
+
+
+def longer_video(data):
+    write_video(data.root / "videos/b", 4, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "videos"),
+    [
+        (None, ["--score-thresh", "0.5"], 3),
+        (None, ["--dtype", "bfloat16"], 3),
+        (None, ["--postprocessing"], 3),
+        (other_weights, [], 3),
+        (other_mask, [], 1),
+        (longer_video, [], 1),
+    ],
+)
+def test_what_was_made_otherwise_is_not_mixed_in(data, whole, change, options, videos):
+    data.has_done(whole)
+    before = data.files()
+    if change is not None:
+        change(data)
+    result = data(*options)
+    assert result.exit_code == 1 and f"has {videos} of these videos" in result.stderr
+    assert "give another --out folder, or --overwrite" in result.stderr and data.files() == before
+    if videos == 1:
+        result = data("--overwrite")
+        assert result.exit_code == 0 and "; 2 videos were done before" in result.stdout
+        assert data.files()[".b.json"] != before[".b.json"]
+
+
+def test_a_folder_of_something_else_is_left_alone(data):
+    write_masks(data.root / "out/b", DISCS)
+    before = data.files()
+    result = data()
+    assert result.exit_code == 1 and "has 1 of these videos (b) made with other" in result.stderr
+    assert data.files() == before
+
+
+def test_interrupted(data, whole, monkeypatch):
+    original, calls = pictures.PictureWriter.add, []
+
+    def add(self, frame, masks):
+        calls.append(frame)
+        if len(calls) == 6:  # amid the second video
+            raise KeyboardInterrupt
+        original(self, frame, masks)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures.PictureWriter, "add", add)
+        result = data()
+    assert result.exit_code == 130 and "the same command again goes on" in result.stderr
+    assert sorted(os.listdir(data.root / "out")) == [".a.json", "a"]
+    result = data()
+    assert result.exit_code == 0 and "; 1 videos were done before" in result.stdout
+    assert data.files() == whole
+
+
+# ---- several at once ----
+
+
+@pytest.mark.parametrize(("device", "at_once", "travels"), [("cpu", 2, True), ("cpu,cpu", 1, False), ("cpu", 9, False)])
+def test_several_at_once(data, whole, monkeypatch, device, at_once, travels):
+    instead_of_processes(monkeypatch, travels)
+    if travels:
+        monkeypatch.setattr(vos_run, "build_for_vos", build_for_vos)
+    result = data("--at-once", at_once, device=device)
+    assert result.exit_code == 0 and result.stderr == "" and result.stdout.startswith(TOTALS)
+    assert data.files() == whole
+
+
+def test_problems_of_several_at_once(data, monkeypatch):
+    instead_of_processes(monkeypatch, travels=False)
+    (data.root / "videos/b/00001.jpg").write_bytes(b"no picture")
+    result = data("--at-once", 2)
+    assert result.exit_code == 1 and "1 of 3 videos had problems" in result.stderr
+    assert {path.split("/")[0] for path in pngs(data.files())} == {"a", "c"}
+
+
+def test_progress(data):
+    assert "9/9" in data("--progress").stderr
+
+
+def test_killed_and_started_again(data, whole):
+    """A process of its own, killed while a video is under way, by what no process can heed."""
+    write_video(data.root / "videos/long", 300)
+    write_masks(data.root / "masks/long", DISCS)
+    code = "from sam2fast.cli import main; main(prog_name='sam2fast')"
+    process = subprocess.Popen([sys.executable, "-c", code, *data.arguments()])
+    try:
+        deadline = time.monotonic() + 100
+        while not list((data.root / "out").glob(".long.*.part/00003.png")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    (left,) = os.listdir(data.root / "out")
+    assert left.endswith(".part")
+    for path in sorted((data.root / "videos/long").iterdir())[5:]:
+        path.unlink()
+    result = data()
+    assert result.exit_code == 0 and result.stdout.startswith("4 videos, 14 frames, 8 objects in ")
+    assert sorted(os.listdir(data.root / "out")) == sorted(
+        [*(f".{x}.json" for x in "abc"), ".long.json", *"abc", "long"]
+    )
+    assert {path: x for path, x in data.files().items() if "long" not in path} == whole
