@@ -11,8 +11,10 @@ PACKAGE_DIR = {"sam2fast": "sam2fast", "sam2fast.kernels": "kernels", "sam2fast.
 
 HUB = ["huggingface-hub>=0.25"]
 VIDEO = ["av>=12"]
-TRAIN = ["scipy>=1.11", "tensorboard>=2.15"]
+TRAIN = ["scipy>=1.11", "tensorboard>=2.15", "pycocotools>=2.0.7"]
 PROFILE = ["rich>=13", "matplotlib>=3.8"]
+CLUSTER = ["ray>=2.9,<3", "submitit>=1.5"]
+DATASETS = [*VIDEO, "matplotlib>=3.8"]
 TEST = [
     "pytest>=8",
     "pytest-benchmark>=4",
@@ -27,19 +29,26 @@ TEST = [
     *VIDEO,
     *TRAIN,
     *PROFILE,
+    *CLUSTER,
 ]
 EXTRAS = {
     "hub": HUB,
     "video": VIDEO,
     "train": TRAIN,
     "profile": PROFILE,
-    "eval": ["scikit-image>=0.22", "pycocotools>=2.0.7"],
+    "cluster": CLUSTER,
+    "datasets": DATASETS,
+    "eval": ["scikit-image>=0.22", "scipy>=1.11", "pycocotools>=2.0.7"],
     "demo": ["flask>=3"],
     "test": TEST,
     "dev": [*TEST, "ruff>=0.9", "mypy>=1.13", "types-tqdm", "pre-commit>=3"],
 }
 EXTRAS["all"] = sorted(
-    {requirement for name in ("hub", "video", "train", "profile", "eval", "demo") for requirement in EXTRAS[name]}
+    {
+        requirement
+        for name in ("hub", "video", "train", "profile", "cluster", "eval", "demo")
+        for requirement in EXTRAS[name]
+    }
 )
 
 

@@ -44,6 +44,14 @@ class CocoFile:
         self._images.append(_encode({"id": image_id, "file_name": file_name, "width": width, "height": height}))
         self._annotations += annotations
 
+    def keep(self, image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]]) -> None:
+        """Adds an image and its masks as another such file has them; they get ids of this one."""
+        image_id, first = len(self._images) + 1, len(self._annotations) + 1
+        self._images.append(_encode({**image, "id": image_id}))
+        self._annotations += [
+            _encode({**annotation, "id": first + i, "image_id": image_id}) for i, annotation in enumerate(annotations)
+        ]
+
     def save(self) -> None:
         """Writes all that was added, over what was saved before.
 

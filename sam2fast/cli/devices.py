@@ -1,12 +1,15 @@
 """What ``--device`` means where several devices may be given."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sam2fast.cli.errors import one_line
 from sam2fast.parallel.devices import device_list, names_several
+
+if TYPE_CHECKING:
+    from sam2fast.parallel.runners import Runner
 
 
 def chosen_devices(device: str, count: int, things: str) -> list[str]:
@@ -30,20 +33,19 @@ def chosen_devices(device: str, count: int, things: str) -> list[str]:
     return devices[: max(1, count)]
 
 
-def done_on(
-    devices: Sequence[str], function: Callable[[Any, Any], Any], jobs: Sequence[Any], build: Callable[..., Any]
+def done_by(
+    runner: "Runner", function: Callable[[Any, Any], Any], jobs: Sequence[Any], build: Callable[..., Any]
 ) -> Iterator[tuple[Any, Any]]:
     """Jobs and what a function of a predictor and a job gives, in the order of the jobs.
 
     Raises:
-        UserError: of the function, or of ``build`` on every device; or all processes are lost.
+        UserError: of the function, or of ``build`` everywhere; or all workers are lost, or a job with its workers.
         Exception: what else the function raises.
     """
-    from sam2fast.parallel.pool import run_jobs
     from sam2fast.parallel.process import WorkerError
 
     with one_line(WorkerError):
-        for result in run_jobs(function, jobs, devices, build, ordered=True):
+        for result in runner(function, jobs, build, ordered=True):
             yield result.job, result.unwrap()
 
 

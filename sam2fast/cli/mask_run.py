@@ -18,6 +18,7 @@ from sam2fast.cli.coco import CocoFile
 from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.files import RESULTS, mask_files, write_atomically
 from sam2fast.cli.layers import draw_layers, layers_picture, paint_layers
+from sam2fast.cli.mask_resume import KeptMasks
 from sam2fast.cli.results import OVERLAY_COMPRESSION, png, to_uint8
 from sam2fast.cli.segmenter import NOT_FINITE, Segmenter
 
@@ -138,18 +139,34 @@ class MaskRun:
         self._results = CocoFile(out / RESULTS, {"model": finder.description, "options": dict(options)})
         self._bar: tqdm | None = None
 
-    def find(self, images: Sequence[Path]) -> None:
+    def find(self, images: Sequence[Path], before: Mapping[str, KeptMasks] | None = None) -> None:
         """Does the images; one that cannot be done is reported on stderr and counted.
 
         However it ends, the results file holds what was done until then.
 
+        Args:
+            before: entries of an earlier results file by the images' names; they stay, and their images are left out.
+
         Raises:
             UserError: a file cannot be written.
         """
+        kept = before or {}
+        left = [image for image in images if str(image) not in kept]
+        for entries in kept.values():
+            self._results.keep(*entries)
+        for image in images:
+            if str(image) in kept:
+                entries = kept[str(image)]
+                self._note(image, entries.image["width"], entries.image["height"], entries.annotations)
         saved = time.monotonic()
         try:
-            with tqdm(total=len(images), desc="images", disable=False if self._progress else None) as self._bar:
-                for image, found in self._finder.found(images, self._show_share_done):
+            with tqdm(
+                total=len(images),
+                initial=len(images) - len(left),
+                desc="images",
+                disable=False if self._progress else None,
+            ) as self._bar:
+                for image, found in self._finder.found(left, self._show_share_done):
                     if isinstance(found, UserError):
                         self._report(image, found)
                     else:
@@ -168,9 +185,12 @@ class MaskRun:
             self._results.add(str(image), found.width, found.height, found.records)
         if not found.records:
             self._say(f"sam2fast: note: no mask in {image} reaches --pred-iou-thresh and --stability-thresh")
-        best = max((record["predicted_iou"] for record in found.records), default=None)
+        self._note(image, found.width, found.height, found.records)
+
+    def _note(self, image: Path, width: int, height: int, records: Sequence[Mapping[str, Any]]) -> None:
+        best = max((record["predicted_iou"] for record in records), default=None)
         shown = "-" if best is None else f"{best:.3f}"
-        self.rows.append((str(image), str(len(found.records)), shown, f"{found.width}x{found.height}"))
+        self.rows.append((str(image), str(len(records)), shown, f"{width}x{height}"))
 
     def _save(self) -> None:
         if "json" in self._formats and self.rows:

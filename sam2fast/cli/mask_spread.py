@@ -1,4 +1,4 @@
-"""Finds the masks of several images at a time, on several devices."""
+"""Finds the masks of several images at a time, on several devices or a cluster."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -7,25 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sam2fast.cli.devices import add_seconds, done_on
-from sam2fast.cli.errors import UserError
+from sam2fast.cli.devices import add_seconds
+from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.mask_run import FoundMasks, MaskFinder
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.segmenter import Segmenter
+from sam2fast.parallel.process import WorkerError
+from sam2fast.parallel.runners import Runner
 
 
 class MaskFinders:
-    """A :class:`MaskFinder` in a process on each device; see :class:`~sam2fast.cli.mask_run.Finder`.
+    """A :class:`MaskFinder` in each process of a runner; see :class:`~sam2fast.cli.mask_run.Finder`.
 
     Args:
-        devices: by name.
+        place: the name of where the runner is.
         options, formats, out: as for :class:`MaskFinder`.
     """
 
     def __init__(
         self,
         choice: ModelChoice,
-        devices: Sequence[str],
+        runner: Runner,
+        place: str,
         dtype: str,
         options: Mapping[str, Any],
         formats: Sequence[str],
@@ -35,10 +38,10 @@ class MaskFinders:
         self.description: dict[str, Any] = {
             "config": choice.config,
             "checkpoint": str(choice.checkpoint),
-            "device": ",".join(devices),
+            "device": place,
             "dtype": dtype,
         }
-        self._devices, self._build = devices, _Build(choice, dtype, options, formats, out)
+        self._runner, self._build = runner, _Build(choice, dtype, options, formats, out)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -51,9 +54,14 @@ class MaskFinders:
         self, images: Iterable[Path], show_share_done: Callable[[int, int], None]
     ) -> Iterator[tuple[Path, FoundMasks | UserError]]:
         """See :class:`~sam2fast.cli.mask_run.Finder`; nobody is told of shares."""
-        for image, (found, spent) in done_on(self._devices, _find, list(images), self._build):
-            add_seconds(self.seconds, spent)
-            yield image, found
+        with one_line(WorkerError):
+            for result in self._runner(_find, list(images), self._build, ordered=True):
+                if result.error is not None and result.failure is None:  # it was lost with those who did it
+                    yield result.job, UserError(result.error)
+                else:
+                    found, spent = result.unwrap()
+                    add_seconds(self.seconds, spent)
+                    yield result.job, found
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from sam2fast import nano
-from sam2fast.cli.devices import chosen_devices
 from sam2fast.cli.errors import UserError
-from sam2fast.cli.files import check_files, list_images, make_folder, mask_files
+from sam2fast.cli.files import RESULTS, check_files, list_images, make_folder, mask_files
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import FormatsType, model_options, out_option
+from sam2fast.cli.runner_options import Cluster, bytes_of, chosen_place, resume_option, runner_options
 
 FORMATS = ("json", "layers", "overlay")
 SHARE = click.FloatRange(0, 1)
@@ -89,6 +89,8 @@ THRESHOLDS, THRESHOLDS_OF_NANO = (0.8, 0.95), (0.5, 0.7)
     help="What to write, separated by commas.",
 )
 @click.option("--progress", is_flag=True, help="A bar on stderr also where that is no terminal.")
+@runner_options
+@resume_option
 @out_option("out")
 def masks(
     images: Sequence[Path],
@@ -96,6 +98,8 @@ def masks(
     checkpoint: Path | None,
     device: str,
     dtype: str,
+    cluster: Cluster,
+    resume: bool,
     points_per_side: int,
     points_per_batch: int,
     pred_iou_thresh: float | None,
@@ -127,6 +131,8 @@ def masks(
             f"--crop-points-downscale {crop_points_downscale} leaves layer {crops} of the crops without points: "
             f"--points-per-side is {points_per_side}"
         )
+    if resume and "json" not in formats:
+        raise click.UsageError(f"--resume goes on with {RESULTS}; add json to --format")
     pictures = list_images(images, out)
     check_files(pictures, None, out, partial(mask_files, formats=formats))
     choice = choose_model(model, checkpoint)
@@ -146,19 +152,28 @@ def masks(
         "use_m2m": m2m,
     }
 
+    from sam2fast.cli.mask_resume import masks_before
     from sam2fast.cli.mask_run import Finder, MaskFinder, MaskRun
     from sam2fast.cli.mask_spread import MaskFinders
     from sam2fast.cli.results import print_table
     from sam2fast.cli.segmenter import Segmenter
 
-    devices = chosen_devices(device, len(pictures), "images")
+    before = {}
+    if resume:
+        before = masks_before(
+            out / RESULTS, choice, dtype, options, pictures, lambda image: mask_files(out, image.stem, formats)
+        )
+    left = [image for image in pictures if str(image) not in before]
+    if resume:
+        click.echo(f"sam2fast: note: {len(pictures) - len(left)} of {len(pictures)} images were done before", err=True)
+    place = chosen_place(cluster, device, len(left) or len(pictures), "images", out, bytes_of)
     finder: Finder
-    if len(devices) > 1:
-        finder = MaskFinders(choice, devices, dtype, options, formats, out)
+    if place.is_here and left:
+        finder = MaskFinder(Segmenter(choice, place.name, dtype), options, formats, out)
     else:
-        finder = MaskFinder(Segmenter(choice, devices[0], dtype), options, formats, out)
+        finder = MaskFinders(choice, place.runner, place.name, dtype, options, formats, out)
     run = MaskRun(finder, options, formats, out, progress)
-    run.find(pictures)
+    run.find(pictures, before)
     if run.rows:
         print_table([("image", "masks", "best", "size"), *run.rows], finder.seconds, out)
     if run.failures:

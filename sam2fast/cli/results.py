@@ -91,7 +91,8 @@ def print_table(rows: Sequence[Sequence[str]], seconds: Mapping[str, float], out
     """Prints rows of four entries, then the time per stage and where the results are."""
     for line in _aligned(rows):
         click.echo(line)
-    click.echo("time: " + ", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items()))
+    if seconds:
+        click.echo("time: " + ", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items()))
     click.echo(f"written to {click.format_filename(out)}")
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from sam2fast.cli.devices import chosen_devices
 from sam2fast.cli.files import check_files, make_folder
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import model_options, out_option
 from sam2fast.cli.prompts import Box, BoxType, Click, ClickType, Prompts
+from sam2fast.cli.runner_options import Cluster, resume_option, runner_options
 
 
 @click.command()
@@ -27,6 +27,8 @@ from sam2fast.cli.prompts import Box, BoxType, Click, ClickType, Prompts
     "are the box, since the model hardly heeds a mask alone.",
 )
 @model_options
+@runner_options
+@resume_option
 @out_option("out")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
 def segment(
@@ -38,6 +40,8 @@ def segment(
     checkpoint: Path | None,
     device: str,
     dtype: str,
+    cluster: Cluster,
+    resume: bool,
     out: Path,
     as_json: bool,
 ) -> None:
@@ -60,16 +64,16 @@ def segment(
     from sam2fast.cli.segment_run import SegmentRun
 
     run, spent = SegmentRun(prompts, out), dict[str, float]()
-    devices = chosen_devices(device, len(images), "images")
-    if len(devices) > 1:
-        found = run.on_several(choice, devices, dtype, images, spent)
-    else:
-        found = run.on_one(choice, devices[0], dtype, images, spent)
-    records = {}
-    for image, (record, notes) in found:
+    before = run.done_before(choice, dtype, images) if resume else {}
+    left = [image for image in images if image not in before]
+    if resume:
+        click.echo(f"sam2fast: note: {len(before)} of {len(images)} images were done before", err=True)
+    done = dict(before)
+    for image, (record, notes) in run.on(cluster, choice, device, dtype, left, spent):
         for note in notes:
             click.echo(f"sam2fast: note: {note}", err=True)
-        records[str(image)] = record
+        done[image] = record
+    records = {str(image): done[image] for image in images}
     if as_json:
         seconds = {stage: round(value, 4) for stage, value in spent.items()}
         click.echo(json.dumps({"results": list(records.values()), "seconds": seconds}, indent=2))

@@ -15,7 +15,8 @@ PACKAGES = {
     "video": ("av",),
     "train": ("scipy", "tensorboard"),
     "profile": ("rich", "matplotlib"),
-    "eval": ("scikit-image", "pycocotools"),
+    "eval": ("scikit-image", "scipy", "pycocotools"),
+    "cluster": ("ray", "submitit"),
     "others": ("torchvision", "transformers", "supervision", "opencv-python", "SAM-2"),
 }
 MISSING = "not installed"
