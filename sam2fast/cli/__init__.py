@@ -7,7 +7,23 @@ import click
 
 from sam2fast import __version__
 
-VERBS = ("segment", "masks", "track", "train", "export", "demo", "synthesize", "profile", "download", "convert", "env")
+VERBS = (
+    "segment",
+    "masks",
+    "track",
+    "vos",
+    "train",
+    "evaluate",
+    "evaluate-images",
+    "export",
+    "demo",
+    "synthesize",
+    "profile",
+    "download",
+    "convert",
+    "dataset",
+    "env",
+)
 
 
 class _Verbs(click.Group):
@@ -15,7 +31,8 @@ class _Verbs(click.Group):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return getattr(import_module(f"sam2fast.cli.{cmd_name}"), cmd_name) if cmd_name in VERBS else None
+        name = cmd_name.replace("-", "_")
+        return getattr(import_module(f"sam2fast.cli.{name}"), name) if cmd_name in VERBS else None
 
 
 class _NotesToStderr(logging.Handler):
