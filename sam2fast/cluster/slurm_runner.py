@@ -1,11 +1,13 @@
 """Jobs for an array of SLURM tasks, by submitit."""
 
 import shutil
+import signal
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -167,8 +169,26 @@ def _submit(plan: SlurmPlan, folder: Path, chunks: Sequence[Chunk]) -> list[Any]
             slurm_array_parallelism=len(chunks),
             **{f"slurm_{name}": value for name, value in plan.slurm.items()},
         )
-        with executor.batch():
+        with _interruptible(), executor.batch():
             return [executor.submit(chunk) for chunk in chunks]
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         reason = " ".join(str(error).split())
         raise ClusterError(f"the tasks could not be submitted to {plan.cluster}: {reason}") from error
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is not ignored by processes started in this block.
+
+    submitit's local tasks are cancelled by it, and would inherit that this process ignores it, as one in the background
+    of a script does.
+    """
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if not is_ignored or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

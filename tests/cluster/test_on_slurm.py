@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import time
 import types
 from pathlib import Path
@@ -79,7 +80,15 @@ def test_a_task_that_cannot_begin(tmp_path):
     assert sorted(r.value[0] for r in results if r.done) in ([0, 4], [1, 9])
 
 
-def test_what_is_closed_is_cancelled(tmp_path):
+@pytest.fixture
+def ignored_interrupt():
+    """As in a process in the background of a script."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_what_is_closed_is_cancelled(tmp_path, ignored_interrupt):
     notes = tmp_path / "notes"
     notes.mkdir()
     results = local(tmp_path, tasks=3)(cluster_jobs.first_quick, [(n, str(notes)) for n in range(3)], build_nothing)
