@@ -34,6 +34,7 @@ def rows_of(results):
     return json.loads(path.read_text())["rows"]
 
 
+@pytest.mark.slow
 def test_rows(results):
     rows = rows_of(results)
     assert {row["films"] for row in rows} == {"slow clips", "real videos"}
@@ -50,6 +51,7 @@ def test_rows(results):
         assert (row["j_and_f"] is None) == (row["films"] == "real videos")
 
 
+@pytest.mark.slow
 def test_the_table(results):
     text = SECTIONS["approximations"](Results(results, "../", wraps=True))
     assert text.count("| `pooled_memory` |") == 2 and "| nano at 64, real videos | mean IoU |" in text

@@ -338,7 +338,13 @@ def test_without_the_extension_nobody_fills_holes(monkeypatch):
 ALL = [case.name for case in CASES[:6]]
 
 
-@pytest.mark.parametrize(("dtype", "names"), [("fp32", ALL), ("bf16", ["predict", "video steady frame"])])
+@pytest.mark.parametrize(
+    ("dtype", "names"),
+    [
+        pytest.param("fp32", ALL, marks=pytest.mark.slow, id="fp32"),
+        pytest.param("bf16", ["predict", "video steady frame"], id="bf16"),
+    ],
+)
 def test_small_runs(dtype, names, tmp_path, monkeypatch):
     monkeypatch.setattr(image_cases, "POINTS_PER_SIDE", 2)
     groups = plans.asked_for(names, ["nano"], [dtype], [64], [2], [12], BOTH, 2, "cpu")
@@ -373,6 +379,7 @@ def test_history_that_is_not_the_official_one_is_seen(monkeypatch):
     assert row["subjects"]["sam2fast"]["note"].startswith("WRONG: differs from official by")
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own(tmp_path):
     cold, official = (process_cases.cold_start(name, SETTING) for name in ("sam2fast", "official"))
     samples = []

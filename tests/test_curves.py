@@ -69,6 +69,7 @@ def test_the_film_is_a_few_pictures_over_and_over(predictors, film):
     assert not torch.equal(state["images"][1], state["images"][2])
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_history(predictors, monkeypatch):
     monkeypatch.setattr(curves, "build", lambda image_size, device: predictors)
     for name in curves.SUBJECTS:

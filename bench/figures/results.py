@@ -28,6 +28,8 @@ KINDS = {
     "compile-modes": (r"compile-modes(-[a-z0-9-]+)?", "bench/compile_modes.py"),
     "transformers": (r"suite-transformers-cpu", "make bench-transformers"),
     "approximations": (r"approximations-cpu", "bench/approximations.py"),
+    "evaluation": (r"evaluation-cpu", "bench/evaluation.py"),
+    "scaling": (r"scaling-cpu", "bench/scaling.py"),
 }
 DATE = r"-(\d{4}-\d{2}-\d{2})\.json"
 

@@ -6,6 +6,7 @@ from figures import (
     approximation_figures,
     compile_figures,
     curve_figures,
+    data_set_figures,
     gpu_figures,
     measured,
     other_figures,
@@ -37,6 +38,9 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "curves": curve_figures.curves,
     "compile-modes": compile_figures.compile_modes,
     "approximations": approximation_figures.approximations,
+    "evaluation": data_set_figures.evaluation,
+    "scaling": data_set_figures.scaling,
+    "empty-jobs": data_set_figures.empty_jobs,
     "gpu": gpu_figures.gpu,
     "gpu-state": gpu_figures.gpu_state,
 }

@@ -98,6 +98,7 @@ def test_masks_when_a_worker_is_killed(ray_folder, run, photos, expected, tmp_pa
     assert changed == {"b_masks.png", "b_overlay.png"}
 
 
+@pytest.mark.slow
 def test_segment(ray_folder, run, photos, tmp_path):
     """It stops at the image that fails, after the same results."""
     ask, options = ["a", "broken", "c"], [*NANO, "--point", "48,30"]

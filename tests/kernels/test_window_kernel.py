@@ -205,8 +205,11 @@ def test_only_the_bias_wants_a_gradient(triton_device):
 
 @pytest.mark.parametrize(
     ("window", "stride", "shapes"),
-    [(0, None, "dynamic"), (4, None, "static"), (4, [2, 2], "dynamic")],
-    ids=["whole map", "windows", "pooled"],
+    [
+        pytest.param(0, None, "dynamic", id="whole map"),
+        pytest.param(4, None, "static", id="windows"),
+        pytest.param(4, [2, 2], "dynamic", id="pooled", marks=pytest.mark.slow),
+    ],
 )
 def test_the_operator_is_well_formed(triton_device, window, stride, shapes):
     """Schema, fake result, autograd registration, tracing: for windows once with symbols as sizes, which takes long."""

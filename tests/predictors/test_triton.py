@@ -27,6 +27,7 @@ def trunk(stages: list[int], global_block: int) -> list[str]:
 
 # The models as shallow as shows all of their blocks: in each stage a pooled one, if there is one, and one of its own
 # windows; where the global one is, beside it.
+FAST = ("sam2.1_t", "sam2.1_l")
 SHALLOW = {size: trunk([1, 2, 3, 2], 5) for size in ("sam2.1_t", "sam2.1_s", "sam2.1_b+", "sam2.1_l")}
 
 
@@ -87,7 +88,7 @@ def test_tracking(predictors, video, forced):
     ours.to("cpu")
 
 
-@pytest.mark.parametrize("size", ["sam2.1_t", "sam2.1_b+"])
+@pytest.mark.parametrize("size", ["sam2.1_t", pytest.param("sam2.1_b+", marks=pytest.mark.slow)])
 def test_pictures(size, triton_device, large_blocks):
     """All kinds of windows of these models, padded ones too, with kernels and with their twins."""
     model = build_pair(size, [f"++model.image_size={2 * SMALL}", *SHALLOW.get(size, [])])[1].to(triton_device)
@@ -147,7 +148,7 @@ def test_a_compiled_memory_attention_does_not_compile_again(predictors, name, mo
 @pytest.mark.parametrize(
     ("size", "overrides"),
     [
-        *SHALLOW.items(),
+        *(pytest.param(*item, marks=() if item[0] in FAST else pytest.mark.slow) for item in SHALLOW.items()),
         *(pytest.param(size, [], marks=pytest.mark.slow) for size in SHALLOW),
     ],
     ids=lambda value: value if isinstance(value, str) else "shallow" if value else "whole",
