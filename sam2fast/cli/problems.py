@@ -1,5 +1,6 @@
 """Files of a data set that could not be done: told as they come, and all of them again at the end."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -49,4 +50,6 @@ class Problems:
 
 
 def _told(subject: str, line: str) -> str:
-    return line if subject in line else f"{subject}: {line}"
+    # As words of its own: a video may be called "a".
+    is_named = re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", line)
+    return line if is_named else f"{subject}: {line}"
