@@ -26,12 +26,15 @@ class VideoFile:
     in a file's times, going back means to decode from the beginning. Of a truncated file there are the frames that
     are whole, see ``truncated``; of one that is damaged amid, libavcodec makes up what it can.
 
+    Args:
+        image_size: side S of the square that frames are resized to; None leaves them at the file's own size.
+
     Raises:
         VideoError: the file cannot be read as a video, or not twice.
         NoFramesError: none of its frames can be decoded.
     """
 
-    def __init__(self, video: VideoInput, image_size: int) -> None:
+    def __init__(self, video: VideoInput, image_size: int | None) -> None:
         if not video.is_file:
             raise VideoError(f"{video.name} cannot be rewound; use read_frames(), or read it into bytes first")
         self._video = video

@@ -334,7 +334,7 @@ def annotations(file: Path, entries: Iterable[Any]) -> Sa1bMasks:
         ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "three corners"),
         ({"segmentation": [[1, 2, 3, 4, 5, 1e12]]}, "far outside"),
         ({"segmentation": [[1, 2, 3, float("nan"), 5, 6]]}, "far outside"),
-        ({"segmentation": [[1, 2, 3, "x", 5, 6]]}, "real number"),
+        ({"segmentation": [[1, 2, 3, "x", 5, 6]]}, "list of numbers"),
         ({"segmentation": [1, 2, 3, 4, 5, 6]}, "three corners"),
     ],
 )

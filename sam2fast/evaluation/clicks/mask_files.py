@@ -1,8 +1,7 @@
 """The true masks of one picture: annotations of SA-1B and COCO, pictures of labels, and of single objects."""
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -11,15 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.kernels.run_lengths import run_length_areas
+from sam2fast.polygons import rasterise_polygons
 from sam2fast.rle import encode_rle, read_run_lengths
 from sam2fast.training.data.errors import BadSampleError
 from sam2fast.training.data.files import read_labels
 
 # More objects in a picture of labels than in any data set: it is a photograph, or depths.
 MOST_LABELS = 10_000
-# A polygon's corners may lie so many times the image's sides outside of it.
-MOST_OUTSIDE = 1
-LEAST_NUMBERS = 6  # of a polygon: three corners
 
 
 class BadMasksError(ValueError):
@@ -194,29 +191,10 @@ def _read_annotations(file: Path, annotations: Iterable[Any], size: tuple[int, i
 
 def _run_lengths(segmentation: Any, size: tuple[int, int]) -> Mapping[str, Any]:
     if isinstance(segmentation, list):
-        return _rasterise(segmentation, size)
+        return rasterise_polygons(segmentation, size)
     if not isinstance(segmentation, Mapping):
         raise ValueError("its segmentation is neither polygons nor run lengths")
     height, width = segmentation["size"]
     if (height, width) != size:
         raise ValueError(f"its mask has {width}x{height} pixels, the image {size[1]}x{size[0]}")
     return {"size": [height, width], "counts": segmentation["counts"]}
-
-
-def _rasterise(polygons: Sequence[Any], size: tuple[int, int]) -> Mapping[str, Any]:
-    """The pixels of polygons, taken together, as pycocotools has them."""
-    from pycocotools import mask as coco  # type: ignore[import-untyped]
-
-    if not polygons:
-        raise ValueError("it has no polygon")
-    height, width = size
-    for polygon in polygons:
-        if not isinstance(polygon, list) or len(polygon) < LEAST_NUMBERS or len(polygon) % 2:
-            raise ValueError("a polygon must be a list of x, y, x, y, ... of at least three corners")
-        # pycocotools walks along each edge, however long.
-        for values, side in ((polygon[::2], width), (polygon[1::2], height)):
-            low, high = -MOST_OUTSIDE * side, (1 + MOST_OUTSIDE) * side
-            if not all(math.isfinite(value) and low <= value <= high for value in values):
-                raise ValueError("a polygon has corners far outside the image")
-    merged = coco.merge(coco.frPyObjects(polygons, height, width))
-    return {"size": [height, width], "counts": merged["counts"].decode("ascii")}

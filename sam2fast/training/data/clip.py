@@ -1,7 +1,7 @@
 """What every data set yields."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,4 +25,13 @@ class ClipDataset(Protocol):
 
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
         """One clip of the ``index``-th video or picture."""
+        ...
+
+
+@runtime_checkable
+class EpochDataset(ClipDataset, Protocol):
+    """A data set whose samples do not come equally often, or not the same ones in every epoch."""
+
+    def epoch_indices(self, epoch: int) -> NDArray[np.int64]:
+        """The samples of an epoch, rising, some of them several times: a pure function of the epoch."""
         ...

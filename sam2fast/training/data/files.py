@@ -1,10 +1,11 @@
 """Frames and masks of a video as files: which there are, in which order, and what is in them."""
 
+import json
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,33 @@ def read_frame(path: Path) -> NDArray[np.uint8]:
         raise BadSampleError(f"{path}: {error}") from error
 
 
+def read_frame_size(path: Path) -> tuple[int, int]:
+    """A picture's (height, width), from its header alone.
+
+    Raises:
+        BadSampleError: it cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except _DAMAGED as error:
+        raise BadSampleError(f"{path}: {error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        BadSampleError: it cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise BadSampleError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadSampleError(f"{path} is no JSON: {error}") from error
+
+
 def read_labels(path: Path) -> NDArray[np.generic]:
     """A mask picture's indices or grey levels, as integers ``(H, W)``.
 
@@ -90,6 +118,21 @@ def read_labels(path: Path) -> NDArray[np.generic]:
         raise
     except _DAMAGED as error:
         raise BadSampleError(f"{path}: {error}") from error
+
+
+def labels_in(labels: NDArray[np.generic]) -> tuple[int, ...]:
+    """The values but 0 that a mask picture has, rising."""
+    # Counting is twice as fast as sorting, where there are few values.
+    values = np.flatnonzero(np.bincount(labels.ravel())) if labels.dtype == np.uint8 else np.unique(labels)
+    return tuple(int(i) for i in values if i != 0)
+
+
+def check_size(path: Path, labels: NDArray[np.generic], size: tuple[int, int]) -> None:
+    """Raises ``BadSampleError`` unless a mask of ``path`` has its frame's size (height, width)."""
+    if labels.shape != size:
+        raise BadSampleError(
+            f"{path} has {labels.shape[1]}x{labels.shape[0]} pixels, its frame {size[1]}x{size[0]}: they must be equal"
+        )
 
 
 class Annotations(Protocol):
@@ -119,15 +162,12 @@ class PaletteAnnotations:
 
     def visible_objects(self, frame: FrameKey) -> tuple[int, ...]:
         """See :class:`Annotations`."""
-        labels = self._read(frame)
-        # Counting is twice as fast as sorting, where there are few values.
-        values = np.flatnonzero(np.bincount(labels.ravel())) if labels.dtype == np.uint8 else np.unique(labels)
-        return tuple(int(i) for i in values if i != 0)
+        return labels_in(self._read(frame))
 
     def read_masks(self, frame: FrameKey, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
         """See :class:`Annotations`."""
         labels = self._read(frame)
-        _check_size(self._files[frame], labels, size)
+        check_size(self._files[frame], labels, size)
         return labels == np.array(object_ids)[:, None, None]
 
     def _read(self, frame: FrameKey) -> NDArray[np.generic]:
@@ -159,13 +199,6 @@ class PerObjectAnnotations:
             path = self._files.get(i, {}).get(frame)
             if path is not None:
                 labels = read_labels(path)
-                _check_size(path, labels, size)
+                check_size(path, labels, size)
                 mask[:] = labels != 0
         return masks
-
-
-def _check_size(path: Path, labels: NDArray[np.generic], size: tuple[int, int]) -> None:
-    if labels.shape != size:
-        raise BadSampleError(
-            f"{path} has {labels.shape[1]}x{labels.shape[0]} pixels, its frame {size[1]}x{size[0]}: they must be equal"
-        )

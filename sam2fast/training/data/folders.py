@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.training.data.errors import BadSampleError, DataError
+from sam2fast.training.data.errors import BadSampleError
 from sam2fast.training.data.files import (
     FRAME_SUFFIXES,
     MASK_SUFFIXES,
@@ -22,9 +22,7 @@ from sam2fast.training.data.files import (
     list_folders,
     read_frame,
 )
-
-PathLike = str | os.PathLike[str]
-NAMED = 5  # how many offenders an error names
+from sam2fast.training.data.lists import NAMED, Lists, PathLike, choose_names, existing_folder, refuse
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,12 @@ class FolderVideo:
         """The ``position``-th frame as ``(H, W, 3)`` RGB."""
         return read_frame(self.frames[position][1])
 
+    def read_frames(self, positions: Sequence[int]) -> list[NDArray[np.uint8]]:
+        """Frames as ``(H, W, 3)`` RGB; a file that stands for several is read once."""
+        paths = [self.frames[position][1] for position in positions]
+        read = {path: read_frame(path) for path in dict.fromkeys(paths)}
+        return [read[path] for path in paths]
+
     def read_masks(self, position: int, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
         """Masks ``(O, H, W)`` in the ``position``-th frame, of ``size`` (height, width)."""
         return self.annotations.read_masks(self.frames[position][0], object_ids, size)
@@ -61,7 +65,7 @@ class PNGRawDataset:
 
     Args:
         file_list_txt: takes only the videos named in it, one a line; their file extensions are ignored.
-        excluded_videos_list_txt: leaves out those named in it.
+        excluded_videos_list_txt: leaves out those named in it, or in one of several lists.
         sample_rate: takes every ``sample_rate``-th frame.
         single_object_mode: makes every object's folder a video of its own.
         truncate_video: takes only so many frames from the start, if positive.
@@ -76,7 +80,7 @@ class PNGRawDataset:
         img_folder: PathLike,
         gt_folder: PathLike,
         file_list_txt: PathLike | None = None,
-        excluded_videos_list_txt: PathLike | None = None,
+        excluded_videos_list_txt: Lists = None,
         sample_rate: int = 1,
         is_palette: bool = True,
         single_object_mode: bool = False,
@@ -85,9 +89,9 @@ class PNGRawDataset:
     ) -> None:
         if sample_rate < 1:
             raise ValueError(f"sample_rate must be at least 1, got {sample_rate}")
-        self.img_folder = _existing_folder("img_folder", img_folder, "<video>/<frame>.jpg or .png")
+        self.img_folder = existing_folder("img_folder", img_folder, "<video>/<frame>.jpg or .png")
         masks = "<video>/<object>/<frame>.png" if single_object_mode or not is_palette else "<video>/<frame>.png"
-        self.gt_folder = _existing_folder("gt_folder", gt_folder, masks)
+        self.gt_folder = existing_folder("gt_folder", gt_folder, masks)
         self.sample_rate, self.truncate_video = sample_rate, truncate_video
         self.is_palette, self.single_object_mode = is_palette, single_object_mode
 
@@ -134,29 +138,21 @@ class PNGRawDataset:
             raise BadSampleError(f"{strange[0]}: the folder of an object must be named by a number")
         return PerObjectAnnotations({int(path.name) + 1: path for path in folders})
 
-    def _choose(self, file_list: PathLike | None, excluded_list: PathLike | None) -> list[str]:
+    def _choose(self, file_list: PathLike | None, excluded: Lists) -> list[str]:
         """Names of the videos, sorted."""
         present = {path.name for path in list_folders(self.img_folder)}
-        names = list(present) if file_list is None else _read_list("file_list_txt", file_list, present)
-        if excluded_list is not None:
-            excluded = set(_read_list("excluded_videos_list_txt", excluded_list, present))
-            names = [name for name in names if name not in excluded]
-        if not names:
-            source = f"{file_list}" if file_list is not None else f"{self.img_folder}"
-            raise DataError(
-                f"there are no videos in {source}: expected one folder of .jpg or .png frames per video in img_folder"
-                f"{' that is not excluded' if excluded_list is not None else ''}"
-            )
-        _refuse(
-            [name for name in sorted(names) if name not in present],
+        expected = "one folder of .jpg or .png frames per video in img_folder"
+        names = choose_names(present, self.img_folder, expected, file_list, excluded, "videos")
+        refuse(
+            [name for name in names if name not in present],
             f"of the {len(names)} videos listed in {file_list} are not in img_folder {self.img_folder}",
             "Expected <video>/<frame>.jpg or .png there.",
         )
-        return sorted(names)
+        return names
 
     def _check_frames(self, names: Sequence[str]) -> None:
         empty = [name for name in names if not has_files(self.img_folder / name, FRAME_SUFFIXES)]
-        _refuse(
+        refuse(
             empty,
             f"of {len(names)} videos have no frames in img_folder {self.img_folder}",
             "Expected <video>/<frame>.jpg or .png there.",
@@ -165,13 +161,13 @@ class PNGRawDataset:
     def _check_masks(self, names: Sequence[str], expected: str) -> None:
         folders = {name: self.gt_folder / name for name in names}
         found = ", ".join(sorted(path.name for path in list_entries(self.gt_folder))[:NAMED])
-        _refuse(
+        refuse(
             [name for name, folder in folders.items() if not folder.is_dir()],
             f"of {len(names)} videos have no folder in gt_folder {self.gt_folder}",
             f"Expected {expected} there, found {found or 'nothing'}. To leave videos out, use file_list_txt or "
             "excluded_videos_list_txt.",
         )
-        _refuse(
+        refuse(
             [name for name, folder in folders.items() if not self._has_masks(folder)],
             f"of {len(names)} videos have no masks in gt_folder {self.gt_folder}",
             f"Expected {expected} there, as is_palette is {self.is_palette}.",
@@ -180,27 +176,3 @@ class PNGRawDataset:
     def _has_masks(self, folder: Path) -> bool:
         by_object = not self.is_palette or self.single_object_mode
         return any(has_files(path, MASK_SUFFIXES) for path in (list_folders(folder) if by_object else [folder]))
-
-
-def _existing_folder(argument: str, folder: PathLike | None, expected: str) -> Path:
-    if folder is None:  # what configurations leave for the user to set
-        raise DataError(f"{argument} is not set: it must be a folder with {expected}")
-    if not Path(folder).is_dir():
-        raise DataError(f"{argument} {folder} is not a folder: expected {expected} in it")
-    return Path(folder)
-
-
-def _read_list(argument: str, path: PathLike, present: set[str]) -> list[str]:
-    """Names in a text file, one a line, without file extensions; a dot in the name of a present video is none."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{argument} {path} cannot be read, expected one name of a video a line: {error}") from error
-    names = [line.strip() for line in lines]
-    return [name if name in present else os.path.splitext(name)[0] for name in names if name]
-
-
-def _refuse(offenders: Sequence[str], problem: str, expected: str) -> None:
-    if offenders:
-        more = f" and {len(offenders) - NAMED} more" if len(offenders) > NAMED else ""
-        raise DataError(f"{len(offenders)} {problem}: {', '.join(offenders[:NAMED])}{more}. {expected}")

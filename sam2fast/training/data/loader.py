@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from sam2fast.training.data.batch import ClipBatch, collate
-from sam2fast.training.data.clip import Clip, ClipDataset
+from sam2fast.training.data.clip import Clip, ClipDataset, EpochDataset
 from sam2fast.training.data.errors import BadSampleError, DataError
 from sam2fast.training.data.schedule import EpochSchedule, Schedule, Slot
 
@@ -57,6 +57,8 @@ class ClipLoader:
         shuffle: whether each source is permuted anew every epoch.
         drop_last: whether the last, smaller batch of each source is left out.
         max_bad_samples: how many clips per epoch and rank may be replaced; 0 to allow none.
+        phases_per_epoch: how many epochs it takes to go once through every source; a long way through many data sets is
+            divided so for checkpoints and validations. Epochs may then differ by a batch.
 
     Attributes:
         bad_samples: how many clips were replaced so far, in all epochs of this object.
@@ -77,6 +79,7 @@ class ClipLoader:
         rank: int = 0,
         world_size: int = 1,
         max_bad_samples: int = 100,
+        phases_per_epoch: int = 1,
     ) -> None:
         if not datasets:
             raise ValueError("a ClipLoader needs at least one ClipSource, got none")
@@ -102,30 +105,47 @@ class ClipLoader:
             drop_last,
             rank,
             world_size,
+            phases_per_epoch,
+            [s.dataset.epoch_indices if isinstance(s.dataset, EpochDataset) else None for s in self.sources],
         )
+        self._counts: dict[int, int] = {}
         self._num_workers, self._pin_memory, self._max_bad_samples = num_workers, pin_memory, max_bad_samples
         self.bad_samples = 0
 
     def __len__(self) -> int:
-        """Batches per epoch."""
-        return len(self._schedule)
+        """Batches of the first epoch, and of all of them unless :meth:`num_batches` says otherwise."""
+        return self.num_batches(0)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[ClipBatch]:
+    def num_batches(self, epoch: int) -> int:
+        """Batches of an epoch: not always as many with ``phases_per_epoch`` or repeat factors."""
+        if epoch not in self._counts:
+            self._counts[epoch] = self._schedule.num_batches(epoch)
+        return self._counts[epoch]
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """``rank`` and ``world_size``."""
+        return self._schedule.rank, self._schedule.world_size
+
+    def epoch(self, epoch: int, start: int = 0, step: int = 1) -> Iterator[ClipBatch]:
         """The batches of an epoch from number ``start`` on, exactly those of an undisturbed run.
+
+        Args:
+            step: 2 gives every second one, and so on.
 
         Raises:
             ValueError: at once, for a negative epoch or a start outside it.
             DataError: while iterating: too many bad clips, or clips that do not fit into one batch.
         """
-        if not 0 <= start <= len(self):
-            raise ValueError(f"start must be in [0, {len(self)}], the batches of an epoch; got {start}")
-        return self._iterate(_BatchMaker(self.sources, self._schedule.epoch(epoch)), start)
+        if not 0 <= start <= self.num_batches(epoch):
+            raise ValueError(f"start must be in [0, {self.num_batches(epoch)}], the batches of an epoch; got {start}")
+        return self._iterate(_BatchMaker(self.sources, self._schedule.epoch(epoch)), start, step)
 
-    def _iterate(self, maker: "_BatchMaker", start: int) -> Iterator[ClipBatch]:
+    def _iterate(self, maker: "_BatchMaker", start: int, step: int) -> Iterator[ClipBatch]:
         loader: DataLoader[_Made] = DataLoader(
             maker,
             batch_size=None,  # an item already is a batch
-            sampler=range(start, len(self)),
+            sampler=range(start, len(maker.epoch), step),
             num_workers=self._num_workers,  # each sets itself to one thread
             pin_memory=self._pin_memory,
             # Without one of its own, it would draw its workers' seeds from the generator the model trains with.

@@ -1,13 +1,17 @@
 """Which samples each batch of an epoch is made of, on every rank: a pure function of the seed and the epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 # Children of one seed: numpy pads seeds with zeros, so [seed, epoch] alone would be [seed, epoch, 0, 0].
-_CHOICES, _PERMUTATION = 0, 1
+_CHOICES, _PERMUTATION, _PHASES = 0, 1, 2
+
+# The samples of a source in an epoch, given its number; some may come several times.
+EpochIndices: TypeAlias = Callable[[int], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Schedule:
     Args:
         lengths, batch_sizes: of the sources; batches are per rank.
         weights: of the sources, unnormalised; by default their numbers of batches.
+        phases: how many epochs it takes to go through every source once.
+        chosen: for sources of which an epoch has not every sample once, which it has; numbered are the times through.
 
     Raises:
         ValueError: a source without a single batch, or settings that make no sense.
@@ -50,8 +56,8 @@ class Schedule:
     drop_last: bool = True
     rank: int = 0
     world_size: int = 1
-    _per_pass: NDArray[np.int64] = field(init=False, repr=False)
-    _weights: NDArray[np.float64] = field(init=False, repr=False)
+    phases: int = 1
+    chosen: Sequence[EpochIndices | None] | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -60,50 +66,93 @@ class Schedule:
             raise ValueError(f"rank must be in [0, world_size), got {self.rank} of {self.world_size}")
         if self.batches_per_epoch is not None and self.batches_per_epoch < 1:
             raise ValueError(f"batches_per_epoch must be at least 1, got {self.batches_per_epoch}")
-        per_pass = []
-        for number, (length, batch_size) in enumerate(zip(self.lengths, self.batch_sizes, strict=True)):
-            if batch_size < 1:
-                raise ValueError(f"batch_size of source {number} must be at least 1, got {batch_size}")
-            together = batch_size * self.world_size
-            per_pass.append(length // together if self.drop_last else -(-length // together))
-            if per_pass[-1] == 0:
-                raise ValueError(
-                    f"source {number} has {length} samples, less than one batch of {batch_size} on each of "
-                    f"{self.world_size} ranks: lower the batch size or set drop_last=False"
-                )
-        weights = np.asarray(per_pass if self.weights is None else self.weights, dtype=np.float64)
-        if (
-            weights.shape != (len(per_pass),)
-            or not np.isfinite(weights).all()
-            or (weights < 0).any()
-            or not weights.sum()
-        ):
+        if self.phases < 1 or (self.phases > 1 and self.batches_per_epoch is not None):
             raise ValueError(
-                f"weights must be finite, at least 0 and not all 0, one per source; got {weights.tolist()}"
+                f"phases must be at least 1, and 1 with batches_per_epoch, got {self.phases} and "
+                f"{self.batches_per_epoch}"
             )
-        object.__setattr__(self, "_per_pass", np.asarray(per_pass))
-        object.__setattr__(self, "_weights", weights)
+        for batch_size in self.batch_sizes:
+            if batch_size < 1:
+                raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        last = self.phases - 1  # no phase is smaller
+        for number, batches in enumerate(self.available(last)):
+            if batches == 0:
+                raise ValueError(
+                    f"source {number} has {self._count(number, last)} samples in an epoch, less than one batch of "
+                    f"{self.batch_sizes[number]} on each of {self.world_size} ranks: lower the batch size or set "
+                    "drop_last=False"
+                )
+        if self.weights is not None:
+            weights = np.asarray(self.weights, dtype=np.float64)
+            fit = weights.shape == (len(self.lengths),) and np.isfinite(weights).all() and (weights >= 0).all()
+            if not fit or not weights.any():
+                raise ValueError(
+                    f"weights must be finite, at least 0 and not all 0, one per source; got {list(self.weights)}"
+                )
 
-    def __len__(self) -> int:
-        """Batches per epoch."""
-        return self.batches_per_epoch or int(self._per_pass[self._weights > 0].sum())
-
-    def epoch(self, epoch: int) -> "EpochSchedule":
-        """The batches of one epoch; the choices of sources are the same on all ranks."""
+    def num_batches(self, epoch: int) -> int:
+        """Batches of an epoch, which are as many in all of them unless there are phases or ``chosen`` samples."""
         if epoch < 0:
             raise ValueError(f"epoch must not be negative, got {epoch}")
-        draws = np.random.default_rng(np.random.SeedSequence([self.seed, epoch], spawn_key=(_CHOICES,))).random(
-            len(self)
-        )
+        if self.batches_per_epoch is not None:
+            return self.batches_per_epoch
+        available = self.available(epoch)
+        return int(available[self._weights(available) > 0].sum())
+
+    def available(self, epoch: int) -> NDArray[np.int64]:
+        """Batches that each source has in an epoch."""
+        batches = []
+        for source, batch_size in enumerate(self.batch_sizes):
+            together, count = batch_size * self.world_size, self._count(source, epoch)
+            batches.append(count // together if self.drop_last else -(-count // together))
+        return np.asarray(batches, dtype=np.int64)
+
+    def samples(self, source: int, epoch: int) -> NDArray[np.int64]:
+        """A source's samples in an epoch, not yet shuffled."""
+        time, phase = divmod(epoch, self.phases)
+        chosen = self._chosen(source)
+        indices = np.arange(self.lengths[source]) if chosen is None else chosen(time)
+        if self.phases > 1:
+            if self.shuffle:
+                seed = np.random.SeedSequence([self.seed, time], spawn_key=(_PHASES, source))
+                indices = np.random.default_rng(seed).permutation(indices)
+            indices = np.array_split(indices, self.phases)[phase]
+        return indices
+
+    def _count(self, source: int, epoch: int) -> int:
+        time, phase = divmod(epoch, self.phases)
+        chosen = self._chosen(source)
+        count = self.lengths[source] if chosen is None else len(chosen(time))
+        return count // self.phases + (phase < count % self.phases)
+
+    def _chosen(self, source: int) -> EpochIndices | None:
+        return None if self.chosen is None else self.chosen[source]
+
+    def _weights(self, available: NDArray[np.int64]) -> NDArray[np.float64]:
+        weights = np.asarray(available if self.weights is None else self.weights, dtype=np.float64)
+        return np.where(available > 0, weights, 0.0)
+
+    def epoch(self, epoch: int) -> "EpochSchedule":
+        """The batches of one epoch; the choices of sources are the same on all ranks.
+
+        Raises:
+            ValueError: the epoch is negative, or no source that is drawn has a batch in it.
+        """
+        count, available = self.num_batches(epoch), self.available(epoch)
+        weights = self._weights(available)
+        if not weights.sum():
+            raise ValueError(f"no source has a batch in epoch {epoch}: lower batch sizes or raise repeat factors")
+        seed = np.random.SeedSequence([self.seed, epoch], spawn_key=(_CHOICES,))
+        draws = np.random.default_rng(seed).random(count)
         if self.batches_per_epoch is None:
-            sources = _choose_once_through(draws, self._weights, self._per_pass)
+            sources = _choose_once_through(draws, weights, available)
         else:
-            sources = np.searchsorted(_distribution(self._weights), draws, side="right")
-        ordinals = np.empty(len(self), dtype=np.int64)
-        for source in range(len(self._per_pass)):
+            sources = np.searchsorted(_distribution(weights), draws, side="right")
+        ordinals = np.empty(count, dtype=np.int64)
+        for source in range(len(available)):
             chosen = sources == source
             ordinals[chosen] = np.arange(chosen.sum())
-        return EpochSchedule(self, epoch, sources, ordinals)
+        return EpochSchedule(self, epoch, available, sources, ordinals)
 
 
 @dataclass
@@ -112,14 +161,18 @@ class EpochSchedule:
 
     schedule: Schedule
     epoch: int
+    available: NDArray[np.int64]  # batches of each source in one pass
     sources: NDArray[np.int64]  # of each batch
     ordinals: NDArray[np.int64]  # of each batch among its source's
     _order: dict[int, tuple[int, NDArray[np.int64]]] = field(default_factory=dict, repr=False)
 
+    def __len__(self) -> int:
+        return len(self.sources)
+
     def __getitem__(self, batch: int) -> BatchPlan:
         schedule = self.schedule
         source, ordinal = int(self.sources[batch]), int(self.ordinals[batch])
-        number, within = divmod(ordinal, int(schedule._per_pass[source]))
+        number, within = divmod(ordinal, int(self.available[source]))
         order = self._pass(source, number)
         size, ranks = schedule.batch_sizes[source], schedule.world_size
         left = len(order) - within * size * ranks
@@ -139,7 +192,7 @@ class EpochSchedule:
             number = 0
         known = self._order.get(source)
         if known is None or known[0] != number:
-            order = np.arange(self.schedule.lengths[source])
+            order = self.schedule.samples(source, self.epoch)
             if self.schedule.shuffle:
                 seed = np.random.SeedSequence(
                     [self.schedule.seed, self.epoch], spawn_key=(_PERMUTATION, source, number)

@@ -26,7 +26,7 @@ class RawVideo(Protocol):
 
     def visible_objects(self, position: int) -> tuple[int, ...]: ...
 
-    def read_frame(self, position: int) -> NDArray[np.uint8]: ...
+    def read_frames(self, positions: Sequence[int]) -> list[NDArray[np.uint8]]: ...
 
     def read_masks(self, position: int, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]: ...
 
@@ -81,6 +81,12 @@ class VOSDataset:
         """For messages."""
         return self.video_dataset.name
 
+    @property
+    def video_names(self) -> Sequence[str]:
+        """Of the videos, if they are known before they are opened."""
+        names: Sequence[str] = getattr(self.video_dataset, "video_names", ())
+        return names
+
     def __len__(self) -> int:
         return max(1, round(len(self.video_dataset) * self.multiplier))
 
@@ -97,8 +103,17 @@ class VOSDataset:
         videos = len(self.video_dataset)
         if index >= videos * int(self.multiplier):
             index = int(rng.integers(videos))
+        return self.sample_once(index % videos, rng)
+
+    @property
+    def repeat_factors(self) -> NDArray[np.float32]:
+        """How often each video comes in an epoch, for :class:`~sam2fast.training.data.repeat.RepeatFactorWrapper`."""
+        return np.full(len(self.video_dataset), self.multiplier, dtype=np.float32)
+
+    def sample_once(self, index: int, rng: np.random.Generator) -> Clip:
+        """A transformed clip of the ``index``-th video, whatever the multiplier; raises as :meth:`sample`."""
         try:
-            clip = self._make(self.video_dataset.get_video(index % videos), rng)
+            clip = self._make(self.video_dataset.get_video(index), rng)
         except BadSampleError as error:
             if self.training:
                 raise
@@ -110,7 +125,7 @@ class VOSDataset:
     def _make(self, video: RawVideo, rng: np.random.Generator) -> Clip:
         try:
             sampled = self.sampler.sample(len(video), functools.cache(video.visible_objects), rng)
-            frames = [video.read_frame(position) for position in sampled.frames]
+            frames = video.read_frames(sampled.frames)
             sizes = {frame.shape[:2] for frame in frames}
             if len(sizes) != 1:
                 raise BadSampleError(f"its frames have several sizes: {sorted(sizes)}")

@@ -1,0 +1,162 @@
+"""Pictures with the objects of a COCO file."""
+
+import importlib.util
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from sam2fast.training.data.errors import BadSampleError, DataError
+from sam2fast.training.data.files import read_frame_size, read_json
+from sam2fast.training.data.folders import FolderVideo
+from sam2fast.training.data.lists import Lists, PathLike, choose_names, existing_folder, refuse, without_file
+from sam2fast.training.data.stills import SegmentAnnotations, check_num_frames, still_video
+
+LISTS = ("images", "annotations")
+
+
+class CocoRawDataset:
+    """The pictures that a file of COCO's instances has objects for, as videos of equal frames.
+
+    Objects have their annotations' ids. Masks may be polygons, which need pycocotools, or run lengths. Crowds are left
+    out, as are annotations without a mask, and pictures without any object.
+
+    Args:
+        img_folder: of the pictures, under the ``file_name`` that the file has.
+        annotation_file: such as ``annotations/instances_train2017.json``.
+        file_list_txt: takes only the pictures named in it, one a line, by file name; file extensions are ignored.
+        excluded_videos_list_txt: leaves out those named in it, or in one of several lists.
+        num_frames: of each video.
+        categories: takes only objects of these, by name or id.
+        min_area: leaves out objects of fewer pixels, by the file's ``area``.
+
+    Raises:
+        DataError: no such folder, file or list, a file that is not COCO's, no pictures, or pictures that are missing.
+        ImportError: polygons, and pycocotools is not installed.
+    """
+
+    def __init__(
+        self,
+        img_folder: PathLike,
+        annotation_file: PathLike,
+        file_list_txt: PathLike | None = None,
+        excluded_videos_list_txt: Lists = None,
+        num_frames: int = 1,
+        categories: Sequence[str | int] | None = None,
+        min_area: float = 0,
+    ) -> None:
+        self.img_folder = existing_folder("img_folder", img_folder, "the pictures that annotation_file names")
+        if annotation_file is None:
+            raise DataError("annotation_file is not set: it must be a JSON file of COCO's instances")
+        self.annotation_file = Path(annotation_file)
+        self.num_frames = check_num_frames(num_frames)
+        try:
+            content = _read(self.annotation_file)
+            objects = _objects_by_image(content, _category_ids(content, categories), min_area)
+            images = {str(i["file_name"]): i for i in content["images"] if i["id"] in objects}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{self.annotation_file} is not as COCO's files are: {error!r}") from error
+        by_name = {str(PurePath(file).with_suffix("")): file for file in images}
+        lists = file_list_txt, excluded_videos_list_txt
+        names = choose_names(by_name, self.annotation_file, "pictures with objects", *lists, "pictures")
+        refuse(
+            [name for name in names if name not in by_name],
+            f"of the {len(names)} pictures listed in {file_list_txt} have no object in {self.annotation_file}",
+            "Expected names of pictures as the file has them.",
+        )
+        self.video_names = names
+        self.files = [by_name[name] for name in names]
+        refuse(
+            without_file(self.files, self.img_folder, ""),
+            f"of {len(names)} pictures are not in img_folder {self.img_folder}",
+            f"Expected the file names of {self.annotation_file} there.",
+        )
+        ids = [images[file]["id"] for file in self.files]
+        _require_pycocotools(objects[i] for i in ids)
+        self._objects = PackedRecords(objects[i] for i in ids)
+        self._sizes = [(images[file].get("height"), images[file].get("width")) for file in self.files]
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return str(self.annotation_file)
+
+    def __len__(self) -> int:
+        return len(self.video_names)
+
+    def get_video(self, idx: int) -> FolderVideo:
+        """The ``idx``-th picture; its masks are decoded when they are asked for.
+
+        Raises:
+            BadSampleError: the picture cannot be read, or has another size than the file says.
+        """
+        path = self.img_folder / self.files[idx]
+        declared, size = self._sizes[idx], read_frame_size(path)
+        if declared not in (size, (None, None)):
+            raise BadSampleError(
+                f"{path} has {size[1]}x{size[0]} pixels, {self.annotation_file} says {declared[1]}x{declared[0]}"
+            )
+        segments = {int(i): segmentation for i, segmentation in self._objects[idx]}
+        where = f"{self.annotation_file}, annotation"
+        return still_video(self.video_names[idx], path, SegmentAnnotations(segments, where), self.num_frames)
+
+
+class PackedRecords:
+    """JSON values in one array of bytes: millions of objects would be copied, page by page, into every worker."""
+
+    def __init__(self, values: Iterable[Any]) -> None:
+        texts = [json.dumps(value, separators=(",", ":")).encode() for value in values]
+        self._ends = np.cumsum([0, *map(len, texts)])
+        self._bytes = np.frombuffer(b"".join(texts), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> Any:
+        return json.loads(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except BadSampleError as error:
+        raise DataError(f"annotation_file: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in LISTS):
+        raise DataError(f"annotation_file {path} is not COCO's: it has no lists of {' and '.join(LISTS)}")
+    return content
+
+
+def _category_ids(content: Mapping[str, Any], wanted: Sequence[str | int] | None) -> set[int] | None:
+    """Ids of the categories, or None for all of them."""
+    if wanted is None:
+        return None
+    known = {category["name"]: category["id"] for category in content.get("categories", [])}
+    ids = {known.get(category, category) for category in wanted}
+    strange = sorted(str(i) for i in ids if i not in known.values())
+    if strange:
+        raise DataError(f"there are no categories {', '.join(strange)}; there are {', '.join(sorted(known))}")
+    return ids
+
+
+def _objects_by_image(
+    content: Mapping[str, Any], categories: set[int] | None, min_area: float
+) -> dict[Any, list[tuple[int, Any]]]:
+    """Ids and segmentations of the objects that are used, by the id of their picture."""
+    objects: dict[Any, list[tuple[int, Any]]] = defaultdict(list)
+    for annotation in content["annotations"]:
+        area = annotation.get("area")
+        is_wanted = categories is None or annotation["category_id"] in categories
+        is_large = area is None or (area > 0 and area >= min_area)
+        if is_wanted and is_large and annotation.get("segmentation") and not annotation.get("iscrowd"):
+            objects[annotation["image_id"]].append((annotation["id"], annotation["segmentation"]))
+    return objects
+
+
+def _require_pycocotools(pictures: Iterable[list[tuple[int, Any]]]) -> None:
+    if importlib.util.find_spec("pycocotools") is None and any(
+        isinstance(segmentation, list) for objects in pictures for _, segmentation in objects
+    ):
+        raise ImportError("polygons need pycocotools: pip install 'sam2fast[train]'")
