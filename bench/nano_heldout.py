@@ -37,7 +37,7 @@ AREAS = (0.0, 0.01, 0.03, 0.1, 1.0)  # of the frame, for the breakdown of pictur
 Masks = NDArray[np.bool_]
 
 
-def clips(media: Path, count: int, kind: dict[str, Any]) -> list[Clip]:
+def clips(media: Path | None, count: int, kind: dict[str, Any]) -> list[Clip]:
     dataset = SyntheticClips(size=SIZE, media=media, procedural=0.4, motion=1.0, length=count, **kind)
     return [dataset.sample(i, np.random.default_rng([kind["seed"], i])) for i in range(count)]
 

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
@@ -73,6 +74,8 @@ def _shipped_files() -> "dict[str, Traversable]":
 def load_config(name: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     """Reads one configuration and applies Hydra-style overrides.
 
+    A configuration that names another one as its ``base_config`` says only what is different from that.
+
     Args:
         name: an official name (``configs/sam2.1/sam2.1_hiera_t.yaml``, with or without ``configs/`` and ``.yaml``),
             its last part alone (``sam2_hiera_t.yaml``), or the path of a YAML file.
@@ -82,18 +85,47 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
         FileNotFoundError: neither a shipped configuration nor a file has this name.
         ConfigError: the file is no configuration, or an override does not fit it.
     """
-    try:
-        config = OmegaConf.create(_read(str(name)))
+    return finish_config(read_config(name), name, overrides)
+
+
+def read_config(name: str | Path) -> DictConfig:
+    """A configuration as it is written, over its ``base_config`` if it names one; raises as :func:`load_config`."""
+    return _read_over_base(str(name), ())
+
+
+def _read_over_base(name: str, above: tuple[str, ...]) -> DictConfig:
+    if name in above:
+        raise ConfigError(f"base_config leads in a circle: {' -> '.join((*above, name))}")
+    with _named(name):
+        config = OmegaConf.create(_read(name))
         if not isinstance(config, DictConfig):
             raise ConfigError(f"{name} is a list; expected a mapping with the key 'model'")
         if "defaults" in config:
             raise ConfigError(f"{name} has a 'defaults' list, which is not supported; write the values out")
+        base = config.pop("base_config", None)
+    if base is None:
+        return config
+    below = _read_over_base(str(base), (*above, name))
+    with _named(name):
+        return cast(DictConfig, OmegaConf.merge(below, config))
+
+
+def finish_config(config: DictConfig, name: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
+    """``config`` itself with overrides applied and every interpolation filled in; raises as :func:`load_config`."""
+    with _named(name):
         for override in OverridesParser.create().parse_overrides(list(overrides)):
             _apply(config, override)
         OmegaConf.resolve(config)
+    return config
+
+
+@contextmanager
+def _named(name: str | Path) -> Iterator[None]:
+    """Errors of the libraries become one that names the configuration."""
+    try:
+        yield
     except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"configuration {name}: {error}") from error
-    return config
 
 
 def _read(name: str) -> str:
@@ -118,7 +150,8 @@ def _apply(config: DictConfig, override: Override) -> None:
         if not present:
             raise ConfigError(f"override {override.input_line!r} deletes {key!r}, which is not there")
         parent, _, last = key.rpartition(".")
-        del (OmegaConf.select(config, parent) if parent else config)[last]
+        node = OmegaConf.select(config, parent) if parent else config
+        del node[int(last) if isinstance(node, ListConfig) else last]
         return
     if kind == OverrideType.CHANGE and not present:
         raise ConfigError(f"override {override.input_line!r} changes {key!r}, which is not there; '++' would add it")

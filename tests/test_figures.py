@@ -336,6 +336,42 @@ def test_compile_modes(folder):
     assert charts(Results(folder))["compile-modes"].series["later masks"] == [0.2, 0.2]
 
 
+def test_training_memory(folder):
+    def memory(recipe, side, saved, measured=None):
+        sizes = {"weights": 308.4, "gradients": 44.8, "optimizer": 89.6, "saved": saved, "saved_measured": measured}
+        about = {"recipe": f"sam2.1_training/sam2.1_hiera_b+_{recipe}", "overrides": [], "side": side, "frames": 8}
+        return {**about, "objects": 3, "parameters": {"all": 80_850_178, "learning": 11_743_362}, "mib": sizes}
+
+    rows = [memory("24GB", 256, 100.0, 101.0), memory("24GB", 512, 400.0), memory("24GB", 1024, 1600.0)]
+    put(folder, "training-memory-cpu", [*rows, memory("lora", 256, 1.0), {**rows[2], "overrides": ["a=1"], "side": 1}])
+    text = SECTIONS["training-memory"](Results(folder))
+    assert "| `24GB` | 11.7 million | 308, 45, 90 | 100, 101 | 400, – | 1,600 | **2.0 GiB** |" in text
+    assert "lora" not in text  # which is not complete
+    assert "for eight frames and three objects" in text
+    assert "meets what is counted at 1024 within 0.0 percent, and what is counted is within 1.0 percent of" in text
+    put(folder, "training-memory-cpu", [*rows[:2], memory("24GB", 1024, 1700.0)], date="2030-01-03")
+    assert "within 5.9 percent" in SECTIONS["training-memory"](Results(folder))
+
+
+def test_own_masks(folder):
+    for path in folder.glob("own-masks-*.json"):
+        path.unlink()
+    assert SECTIONS["own-masks"](Results(folder)).startswith("Not measured yet: ")
+    names = ("1 click", "1 click, best of 3", "3 clicks", "box")
+    state = {"objects": 60, "miou": dict(zip(names, (51.04, 57.0, 66.7, 80.0), strict=True))}
+    drawn = {"objects": 9, "one_click_miou": 59.3, "one_click_miou_best_of_3": 70.1}
+    kept = {"pictures": drawn, **{f"clips_{prompt}": {"objects": 7, "J&F": 60.5} for prompt in ("click", "mask")}}
+    data = {"machine": CPU, "pictures": 48, "held_out": 30, "updates": 120, "training": {"cpu_seconds": 90.0}}
+    after = {"objects": 60, "miou": {name: 61.26 for name in names}}
+    data |= {"own": {"before": state, "after": after}, "kept": {"before": kept, "after": kept}}
+    (folder / "own-masks-cpu-2030-01-02.json").write_text(json.dumps(data))
+    text = SECTIONS["own-masks"](Results(folder, "../"))
+    assert "| snakes, one click: mean IoU | 51.0 | 61.3 |" in text
+    assert "| drawn clips, a mask: J&F | 60.5 | 60.5 |" in text
+    assert "120 updates took 1.5 minutes of one core's time. The 60 snakes are on 30 other" in text
+    assert "with 9 and 7 things" in text and "(../bench/results/own-masks-cpu-2030-01-02.json)" in text
+
+
 def test_memory_comes_from_the_newest_run_that_has_it(folder):
     text = SECTIONS["automatic-masks"](Results(folder))
     assert "[another run](bench/results/automatic-masks-cpu-2026-11-20.json)" in text

@@ -30,6 +30,9 @@ KINDS = {
     "approximations": (r"approximations-cpu", "bench/approximations.py"),
     "evaluation": (r"evaluation-cpu", "bench/evaluation.py"),
     "scaling": (r"scaling-cpu", "bench/scaling.py"),
+    "training-memory": (r"training-memory-cpu", "bench/training_memory.py"),
+    "own-masks": (r"own-masks-cpu", "bench/own_masks.py"),
+    "memory-trial": (r"memory-trial-cpu", "bench/memory_trial.py"),
 }
 DATE = r"-(\d{4}-\d{2}-\d{2})\.json"
 

@@ -9,7 +9,10 @@ from figures import (
     data_set_figures,
     gpu_figures,
     measured,
+    memory_trial_figures,
     other_figures,
+    own_mask_figures,
+    recipe_figures,
     suite_figures,
 )
 from figures.charts import Chart
@@ -41,6 +44,11 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "evaluation": data_set_figures.evaluation,
     "scaling": data_set_figures.scaling,
     "empty-jobs": data_set_figures.empty_jobs,
+    "training-memory": recipe_figures.training_memory,
+    "own-masks": own_mask_figures.own_masks,
+    "memory-trial": memory_trial_figures.memory_trial,
+    "memory-trial-pictures": memory_trial_figures.memory_trial_pictures,
+    "memory-trial-films": memory_trial_figures.memory_trial_films,
     "gpu": gpu_figures.gpu,
     "gpu-state": gpu_figures.gpu_state,
 }

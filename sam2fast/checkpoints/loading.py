@@ -35,6 +35,7 @@ def load_checkpoint(
     allow_image_only: bool,
     assign: bool = True,
     prefix: str = "",
+    keep_missing: bool = False,
 ) -> None:
     """Gives ``model``, which may be on the meta device, the tensors of a checkpoint, on ``device``.
 
@@ -47,6 +48,8 @@ def load_checkpoint(
             and what is missing becomes NaN, so that nothing computed from it can pass for a result.
         assign: replaces the model's parameters, which may be on the meta device, instead of overwriting their values,
             which an optimiser may hold.
+        keep_missing: what the file lacks keeps the values that the model has, and a note is logged. The model must not
+            be on the meta device then.
 
     Raises:
         CheckpointError: the file cannot be read or does not fit the model; the message names keys and reason.
@@ -55,6 +58,12 @@ def load_checkpoint(
     tensors = read_checkpoint(path, prefix)
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in tensors]
+    if keep_missing and len(missing) < len(wanted):
+        _check(path, wanted, tensors, [])
+        if missing:
+            log.warning("%s has no weights for %s: they keep the values that they had", path, listed(missing))
+        tensors = {**{name: wanted[name] for name in missing}, **tensors}
+        missing = []
     image_only = bool(missing) and all(is_video_only(name) for name in missing)
     _check(path, wanted, tensors, [] if image_only and allow_image_only else missing)
     if image_only:

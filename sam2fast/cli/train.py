@@ -4,15 +4,23 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sam2fast.cli.errors import one_line
+from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.files import write_atomically
+from sam2fast.cli.train_launch import Launch, check, launch_options, on_cluster, on_this_machine
+from sam2fast.reproducibility import is_deterministic
+
+if TYPE_CHECKING:
+    from sam2fast.training.trainer import Trainer
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 @click.command()
@@ -28,7 +36,10 @@ from sam2fast.cli.files import write_atomically
 )
 @click.option("--minutes", type=float, help="Save a checkpoint and stop after so long; run again to go on.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch.")
-@click.option("--dry-run", is_flag=True, help="Print the whole configuration, build everything, and stop.")
+@click.option(
+    "--dry-run", is_flag=True, help="Build everything, print the whole configuration and the memory it takes, and stop."
+)
+@launch_options
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def train(
     config: str,
@@ -37,52 +48,176 @@ def train(
     threads: int | None,
     dry_run: bool,
     overrides: Sequence[str],
+    **launch: Any,
 ) -> None:
     """Train a model.
 
     KEY=VALUE changes the configuration, +KEY=VALUE adds to it, ~KEY removes. A run that was stopped, or killed, goes on
     from its last checkpoint when it is started again. Ctrl-C saves a checkpoint and stops; twice stops at once.
-    """
-    from omegaconf import OmegaConf
 
+    Under torchrun this is one of the processes of a run; --num-gpus starts them itself.
+    """
+    where = Launch(**launch)
+    check(where)
+    run = TrainingRun(config, tuple(allow_targets), minutes, threads, tuple(overrides))
+    if dry_run:
+        run.show()
+    elif where.use_cluster != "0":
+        folder, has_gpus = run.look()
+        on_cluster(where, folder / "cluster", has_gpus, run)
+    elif where.num_gpus is not None and where.num_gpus * where.num_nodes > 1:
+        run.look()
+        on_this_machine(where, run.arguments())
+    else:
+        run()
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What the command is told of the training itself, for this process or others."""
+
+    config: str
+    allow_targets: tuple[str, ...]
+    minutes: float | None
+    threads: int | None
+    overrides: tuple[str, ...]
+
+    def look(self) -> tuple[Path, bool]:
+        """The folder for logs, and whether the run is to have GPUs; errors of the configuration come now."""
+        from omegaconf import OmegaConf
+
+        from sam2fast.config import ConfigError
+
+        with one_line(*_failures()):
+            loaded = self._load(told=False)
+            folder = OmegaConf.select(loaded, "trainer.logging.log_dir")
+            if folder is None:
+                raise ConfigError(f"{self.config} has no trainer.logging.log_dir")
+            return Path(folder), loaded.trainer.get("accelerator", "auto") != "cpu"
+
+    def arguments(self) -> list[str]:
+        """The command line of each of several processes."""
+        options = [f"--allow-target={prefix}" for prefix in self.allow_targets]
+        options += [] if self.minutes is None else [f"--minutes={self.minutes}"]
+        options += [] if self.threads is None else [f"--threads={self.threads}"]
+        before = ["--deterministic"] if is_deterministic() else []
+        return [*before, "train", f"--config={self.config}", *options, "--", *self.overrides]
+
+    def build(self) -> "tuple[Trainer, str]":
+        """The trainer, and its whole configuration as text."""
+        from omegaconf import OmegaConf
+
+        from sam2fast.training.config import build_trainer
+
+        with _told(), one_line(*_failures()):
+            loaded = self._load(told=os.environ.get("RANK", "0") == "0")
+            if self.threads is not None:
+                import torch
+
+                torch.set_num_threads(self.threads)
+            return build_trainer(loaded, self.allow_targets), OmegaConf.to_yaml(loaded)
+
+    def show(self) -> None:
+        """Prints the configuration, and what memory the training will take; the whole is YAML."""
+        from sam2fast.training.memory_estimate import described
+
+        trainer, text = self.build()
+        click.echo(text)
+        with one_line(*_failures()):
+            for line in described(trainer):
+                click.echo(f"# {line}")
+
+    def __call__(self, interrupted: Callable[[], bool] | None = None) -> None:
+        """Trains, in this process.
+
+        Args:
+            interrupted: asked after every update; once true, the run saves and returns. Signals are left to the caller
+                then.
+        """
+        from sam2fast.training.distributed.launch import ended, is_launched
+
+        trainer, text = self.build()
+        folder, is_main = Path(trainer.logging.log_dir), trainer.ranks.is_main
+
+        def started() -> None:
+            if is_main:
+                _keep_record(folder, text, trainer.steps)
+
+        error_file = folder / ("error.txt" if is_main else f"error_{trainer.ranks.rank}.txt")
+        stopping = _stopping(self.minutes, interrupted, {signal.SIGINT} if is_launched() else _STOPPING, is_main)
+        with _told(), one_line(*_failures()), _traceback_in(error_file), stopping as stop:
+            measures = trainer.run(stop, started)
+            trainer.ranks.leave()
+        ended()
+        if is_main:
+            for name, value in measures.items():
+                click.echo(f"{name:8} {value:.2f}")
+            click.echo(f"checkpoints in {trainer.checkpoint.save_dir}")
+
+    def _load(self, told: bool) -> Any:
+        from sam2fast.training.config import load_training_config
+
+        def report(line: str) -> None:
+            if told:
+                click.echo(line, err=True)
+
+        return load_training_config(self.config, self.overrides, report)
+
+
+def _failures() -> tuple[type[Exception], ...]:
     from sam2fast.checkpoints import CheckpointError
     from sam2fast.config import ConfigError
-    from sam2fast.training.config import build_trainer, load_training_config
     from sam2fast.training.data.errors import DataError
-    from sam2fast.training.trainer import NonFiniteError
+    from sam2fast.training.distributed.ranks import LostRankError
+    from sam2fast.training.finite import NonFiniteError
 
-    failures = (ConfigError, CheckpointError, DataError, NonFiniteError, OSError, ValueError, ImportError)
-    with one_line(*failures):
-        loaded = load_training_config(config, overrides)
-        text = OmegaConf.to_yaml(loaded)
-        if threads is not None:
-            import torch
-
-            torch.set_num_threads(threads)
-        trainer = build_trainer(loaded, allow_targets)
-    if dry_run:
-        click.echo(text)
-        return
-    folder = Path(trainer.logging.log_dir)
-
-    def started() -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        record = folder / "config_resolved.yaml"
-        if record.exists() and record.read_text(encoding="utf-8") != text:
-            click.echo("sam2fast: note: the configuration is not that of the run so far", err=True)
-            record.replace(folder / f"config_resolved_until_{trainer.steps}.yaml")
-        write_atomically(record, text.encode())
-
-    with one_line(*failures), _traceback_in(folder / "error.txt"), _stopping(minutes) as stop:
-        measures = trainer.run(stop, started)
-    for name, value in measures.items():
-        click.echo(f"{name:8} {value:.2f}")
-    click.echo(f"checkpoints in {trainer.checkpoint.save_dir}")
+    return ConfigError, CheckpointError, DataError, NonFiniteError, LostRankError, OSError, ValueError, ImportError
 
 
 @contextmanager
-def _stopping(minutes: float | None) -> Iterator[Callable[[], bool]]:
-    """Whether the time is over or Ctrl-C was pressed; a second Ctrl-C interrupts as usual."""
+def _told() -> Iterator[None]:
+    """Of several processes that this command has started, the one that started them says what went wrong."""
+    from sam2fast.training.distributed.launch import is_launched, record
+    from sam2fast.training.distributed.ranks import LostRankError
+
+    try:
+        yield
+    except UserError as error:
+        if not is_launched():
+            raise
+        record(str(error), any(isinstance(cause, LostRankError) for cause in _causes(error)))
+        raise SystemExit(error.exit_code) from error
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What led to an error, itself first."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _keep_record(folder: Path, text: str, steps: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    record = folder / "config_resolved.yaml"
+    if record.exists() and record.read_text(encoding="utf-8") != text:
+        click.echo("sam2fast: note: the configuration is not that of the run so far", err=True)
+        record.replace(folder / f"config_resolved_until_{steps}.yaml")
+    write_atomically(record, text.encode())
+
+
+@contextmanager
+def _stopping(
+    minutes: float | None,
+    interrupted: Callable[[], bool] | None = None,
+    told: Collection[int] = _STOPPING,
+    is_main: bool = True,
+) -> Iterator[Callable[[], bool]]:
+    """Whether the time is over, or ``interrupted`` says so.
+
+    Without that, whether Ctrl-C was pressed; a second Ctrl-C interrupts as usual. The first process says so where the
+    signal is among those ``told``: what starts several ends them by SIGTERM where one has failed.
+    """
     end = None if minutes is None else time.monotonic() + 60 * minutes
     asked, owner = False, os.getpid()
 
@@ -92,11 +227,13 @@ def _stopping(minutes: float | None) -> Iterator[Callable[[], bool]]:
             return
         asked = True
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        click.echo("stopping after this update", err=True)
+        if is_main and number in told:
+            click.echo("stopping after this update", err=True)
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = _STOPPING if interrupted is None else ()
+    before = {number: signal.signal(number, on_signal) for number in numbers}
     try:
-        yield lambda: asked or (end is not None and time.monotonic() >= end)
+        yield lambda: (interrupted or (lambda: asked))() or (end is not None and time.monotonic() >= end)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,14 +1,19 @@
 """Training configurations: reading them, and building what they describe."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from sam2fast.config import TARGETS, ConfigError, build_from_config, load_config
+from sam2fast.config import TARGETS, ConfigError, build_from_config, finish_config, load_config, read_config
+from sam2fast.training.distributed.ranks import LostRankError, join
+from sam2fast.training.official.yaml import from_official, is_official
 from sam2fast.training.trainer import Trainer
+
+_log = logging.getLogger(__name__)
 
 SCHEDULES = (
     "ConstantParamScheduler",
@@ -30,6 +35,8 @@ TRANSFORMS = (
     "NormalizeAPI",
 )
 OPTIMIZERS = ("AdamW", "Adam", "SGD", "NAdam", "RAdam", "RMSprop", "Adagrad")
+# With states of 8 bits, or, on GPUs alone, in memory of the host where that of the GPU is short.
+OPTIMIZERS_OF_BITSANDBYTES = ("AdamW8bit", "PagedAdamW8bit", "PagedAdamW")
 # What a training configuration may build, besides the model's parts.
 TRAINING_TARGETS = TARGETS | {
     *(
@@ -42,7 +49,10 @@ TRAINING_TARGETS = TARGETS | {
             "settings.LoggingConf",
             "settings.EmaConf",
             "settings.AuxiliaryConf",
+            "settings.DistributedConf",
             "model.SAM2Train",
+            "adapters.AdapterConf",
+            "feature_cache.EncoderCacheConf",
             "losses.MultiStepMultiMasksAndIous",
             "losses.FromScratchLoss",
             "resolution.AtResolution",
@@ -53,6 +63,13 @@ TRAINING_TARGETS = TARGETS | {
             "data.loader.ClipLoader",
             "data.loader.ClipSource",
             "data.folders.PNGRawDataset",
+            "data.sa1b.SA1BRawDataset",
+            "data.json_videos.JSONRawDataset",
+            "data.coco.CocoRawDataset",
+            "data.mask_folders.MaskFolderRawDataset",
+            "data.repeat.RepeatFactorWrapper",
+            "data.repeat.ConcatDataset",
+            "data.repeat.Subset",
             "data.vos.VOSDataset",
             "data.fixed.FixedClips",
             "data.camera.RandomCamera",
@@ -64,35 +81,48 @@ TRAINING_TARGETS = TARGETS | {
         )
     ),
     *(f"torch.optim.{name}" for name in OPTIMIZERS),
+    *(f"bitsandbytes.optim.{name}" for name in OPTIMIZERS_OF_BITSANDBYTES),
 }
 # Nodes that need no _target_: there is only one thing they can be.
 IMPLIED = {
     "trainer": "trainer.Trainer",
+    "trainer.model.adapters": "adapters.AdapterConf",
+    "trainer.model.encoder_cache": "feature_cache.EncoderCacheConf",
     "trainer.optim": "settings.OptimConf",
     "trainer.optim.amp": "settings.AmpConf",
     "trainer.checkpoint": "settings.CheckpointConf",
     "trainer.logging": "settings.LoggingConf",
     "trainer.ema": "settings.EmaConf",
     "trainer.auxiliary": "settings.AuxiliaryConf",
+    "trainer.distributed": "settings.DistributedConf",
     "trainer.data.train": "data.loader.ClipLoader",
     "trainer.data.val": "data.loader.ClipLoader",
 }
 
 
-def load_training_config(name: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
-    """Reads a training configuration.
+def load_training_config(
+    name: str | Path, overrides: Sequence[str] = (), report: Callable[[str], None] = _log.warning
+) -> DictConfig:
+    """Reads a training configuration, also one of the original's trainer.
 
     ``model_config`` in it names the configuration whose ``model`` is trained; ``trainer.model`` adds to that and
     changes it.
 
     Args:
         name, overrides: see :func:`sam2fast.config.load_config`.
+        report: is told, line by line, what becomes of each part of a configuration of the original's.
 
     Raises:
         FileNotFoundError: no such configuration.
         ConfigError: it is no training configuration, or an override does not fit.
     """
-    config = load_config(name, overrides)
+    config = read_config(name)
+    if is_official(config):
+        config, notes = from_official(config, str(name), overrides, TRAINING_TARGETS)
+        for note in notes:
+            report(str(note))
+    else:
+        finish_config(config, name, overrides)
     if OmegaConf.select(config, "trainer") is None:
         raise ConfigError(f"{name} is no training configuration: it has no 'trainer'")
     if "model_config" in config:
@@ -121,6 +151,8 @@ def load_training_config(name: str | Path, overrides: Sequence[str] = ()) -> Dic
 def build_trainer(config: DictConfig, allow_targets: Sequence[str] = ()) -> Trainer:
     """The trainer that a configuration describes, its model drawn from ``trainer.seed_value``.
 
+    In one of several processes it gets that process's share of ``trainer.data.train``.
+
     Args:
         allow_targets: dotted prefixes of the caller's own classes that the configuration may name.
 
@@ -128,7 +160,27 @@ def build_trainer(config: DictConfig, allow_targets: Sequence[str] = ()) -> Trai
         ConfigError: a target that is not allowed, or arguments that its class does not take.
     """
     torch.manual_seed(config.trainer.get("seed_value", 123))
-    trainer: Any = build_from_config(config.trainer, allow_targets, TRAINING_TARGETS)
+    node = _of_this_process(config.trainer, allow_targets)
+    trainer: Any = build_from_config(node, allow_targets, TRAINING_TARGETS)
     if not isinstance(trainer, Trainer):
         raise ConfigError(f"'trainer' describes a {type(trainer).__name__}, which is no Trainer")
     return trainer
+
+
+def _of_this_process(node: DictConfig, allow_targets: Sequence[str]) -> DictConfig:
+    """The trainer's node, with this process's place among those that train together filled in."""
+    distributed = node.get("distributed")
+    conf = None if distributed is None else build_from_config(distributed, allow_targets, TRAINING_TARGETS)
+    try:
+        ranks = join(conf, node.get("accelerator", "auto"))
+    except LostRankError:
+        raise
+    except RuntimeError as error:
+        raise ConfigError(f"trainer.accelerator: {error}") from error
+    train = OmegaConf.select(node, "data.train")
+    if not ranks.is_group or not isinstance(train, DictConfig):
+        return node
+    node = node.copy()
+    for key, value in (("rank", ranks.rank), ("world_size", ranks.world_size)):
+        OmegaConf.update(node, f"data.train.{key}", value, force_add=True)
+    return node

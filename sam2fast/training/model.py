@@ -15,7 +15,10 @@ from torch.utils.checkpoint import checkpoint
 from sam2fast.modeling.position_encoding import sine_1d
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.selection import MemoryRules, select_memories
+from sam2fast.training.adapters import AdapterConf, add_adapters
 from sam2fast.training.data.batch import ClipBatch
+from sam2fast.training.feature_cache import EncoderCacheConf, FeatureCache
+from sam2fast.training.memory_start import start_as_identity
 from sam2fast.training.prompts import ObjectGenerators, Prompt, add_click, next_click, sample_box
 from sam2fast.training.simulation import PromptPlan, PromptSettings, plan_prompts
 from sam2fast.transforms import SAM2Transforms
@@ -77,13 +80,16 @@ class SAM2Train(SAM2Base):
 
     Keys of its own: ``freeze`` names parameters that do not learn by patterns such as ``image_encoder.trunk.*``;
     ``use_act_ckpt_image_encoder`` computes the image encoder frame by frame and again in the backward pass, for less
-    memory.
+    memory; ``adapters`` gives layers low-rank adapters, which then are all that learns; ``encoder_cache`` keeps the
+    features of a frozen image encoder for frames that come again; ``identity_memory`` starts memory attention as the
+    identity (see :func:`start_as_identity`), for one that learns from nothing behind an encoder that does not.
 
     Source: ``training.model.sam2.SAM2Train``. Unlike there, prompts depend on the seeds in the batch alone, not on what
     came before it.
 
     Raises:
-        ValueError: settings that contradict each other, or a ``freeze`` pattern that names no parameter.
+        ValueError: settings that contradict each other, a ``freeze`` pattern that names no parameter, or an
+            ``encoder_cache`` of an encoder that learns.
     """
 
     def __init__(
@@ -110,6 +116,9 @@ class SAM2Train(SAM2Base):
         forward_backbone_per_frame_for_eval: bool = False,
         freeze_image_encoder: bool = False,
         freeze: Sequence[str] = (),
+        adapters: AdapterConf | None = None,
+        encoder_cache: EncoderCacheConf | None = None,
+        identity_memory: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -140,7 +149,18 @@ class SAM2Train(SAM2Base):
         self.use_act_ckpt_iterative_pt_sampling = use_act_ckpt_iterative_pt_sampling
         self.use_act_ckpt_image_encoder = use_act_ckpt_image_encoder
         self.forward_backbone_per_frame_for_eval = forward_backbone_per_frame_for_eval
+        self.adapters = adapters
+        if adapters is not None:
+            add_adapters(self, adapters)
         self._freeze([*freeze, *(["image_encoder.*"] if freeze_image_encoder else [])])
+        self.encoder_cache: FeatureCache | None = None
+        if encoder_cache is not None:
+            heads = {f"sam_mask_decoder.conv_s{level}": head for level, head in self._level_heads().items()}
+            modules = {"image_encoder": self.image_encoder, **heads}
+            self.encoder_cache = FeatureCache(encoder_cache, self._encode_anew, modules)
+            self.register_load_state_dict_post_hook(_forget_features)
+        if identity_memory is not None:
+            start_as_identity(self.memory_attention, identity_memory)
 
     def _freeze(self, patterns: Sequence[str]) -> None:
         for pattern in patterns:
@@ -195,11 +215,16 @@ class SAM2Train(SAM2Base):
 
     def _encode(self, frames: Tensor) -> list[Tensor]:
         """Levels of ``frames (N, S, S, 3)`` uint8 that the decoder reads, finest first."""
+        if self.encoder_cache is not None:
+            return self.encoder_cache(frames)
         images = _normalized(frames)
         if not (self.use_act_ckpt_image_encoder and torch.is_grad_enabled()):
             return self.encode_image(images)
         parts = [self._recomputed(self.encode_image, image[None]) for image in images]
         return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+    def _encode_anew(self, frames: Tensor) -> list[Tensor]:
+        return self.encode_image(_normalized(frames))
 
     def _levels_of(self, t: int, clips: _Tracking) -> list[Tensor]:
         """The levels of frame ``t``, one row per object."""
@@ -326,6 +351,11 @@ class SAM2Train(SAM2Base):
         split = C // self.mem_dim
         tokens = pointers.reshape(P, num_objects, split, self.mem_dim).permute(0, 2, 1, 3).flatten(0, 1)
         return tokens, encoding.repeat_interleave(split, dim=0)[:, None].expand(-1, num_objects, -1)
+
+
+def _forget_features(model: Any, _: object) -> None:
+    """Of the weights before; a hook that takes the model, so that a copy of it forgets its own."""
+    model.encoder_cache.forget()
 
 
 def _normalized(frames: Tensor) -> Tensor:

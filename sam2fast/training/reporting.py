@@ -52,6 +52,16 @@ class Reporter:
             self._writer.close()
 
 
+class SilentReporter:
+    """Writes nothing: for all processes of a run but the first."""
+
+    def report(self, step: int, kind: str, values: dict[str, float]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def _drop_after(path: Path, step: int) -> None:
     """Removes the lines of steps after ``step``, and a last line that was cut off."""
     if not path.exists():

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from sam2fast import nano
 from sam2fast.training.auxiliary import DenseAuxiliary
 from sam2fast.training.optimizer import GradientClipper, ParamGroupModifier
 
@@ -52,7 +53,15 @@ class CheckpointConf:
     save_freq: int = 0  # epochs between checkpoints that are kept; 0 for the last alone
     save_list: Sequence[int] = ()  # further epochs whose checkpoints are kept
     save_every_steps: int = 0  # updates between checkpoints within an epoch; 0 for none
-    initialize_from: str | None = None  # weights to start from, where there is no checkpoint yet
+    # Weights to start from, where there is no checkpoint yet: a file, or sam2fast/nano for those in the package.
+    initialize_from: str | None = None
+    missing_weights: str = "error"  # of the model in those; "draw" leaves them as they were drawn
+
+    def __post_init__(self) -> None:
+        if self.missing_weights not in ("error", "draw"):
+            raise ValueError(f"missing_weights must be 'error' or 'draw', got {self.missing_weights!r}")
+        if self.initialize_from == nano.MODEL_ID:
+            self.initialize_from = str(nano.WEIGHTS)
 
 
 @dataclass
@@ -84,3 +93,31 @@ class AuxiliaryConf:
     head: DenseAuxiliary
     affinity: float = 1.0
     boundary: float = 0.5
+
+
+BACKENDS = ("nccl", "gloo")
+STRATEGIES = ("ddp", "fsdp")
+
+
+@dataclass
+class DistributedConf:
+    """How several processes train together; one process alone needs nothing of it.
+
+    Source: ``training.utils.train_utils.DistributedConf`` but for ``strategy``, and unused parameters are looked for
+    unless told otherwise: which prompts a batch has decides what parts of the model it uses.
+    """
+
+    backend: str | None = None  # nccl on GPUs, gloo on the CPU
+    comms_dtype: str | None = None  # bfloat16 or float16 halves what is sent of the gradients, and rounds them
+    find_unused_parameters: bool = True  # of ddp
+    timeout_mins: float = 30  # until a process that says nothing is taken for lost
+    strategy: str = "ddp"  # fsdp divides weights, gradients and the optimiser's state among the processes
+
+    def __post_init__(self) -> None:
+        for name, known in (("backend", (None, *BACKENDS)), ("comms_dtype", (None, *AMP_DTYPES))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {getattr(self, name)!r}")
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {self.strategy!r}")
+        if not self.timeout_mins > 0:
+            raise ValueError(f"timeout_mins must be positive, got {self.timeout_mins}")

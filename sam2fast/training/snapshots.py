@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from sam2fast.checkpoints import CheckpointError
+from sam2fast.reproducibility import seed_everything
+from sam2fast.training.distributed.ranks import Ranks
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +99,29 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def load_by_all(folder: Path, ranks: Ranks) -> dict[str, Any] | None:
+    """What :func:`load_current` gives, in every process of a run, which all see the folder.
+
+    Raises:
+        CheckpointError: also where the processes do not find the same.
+    """
+    if not ranks.is_group:
+        return load_current(folder)
+    content = None
+    # The first one alone moves what is damaged aside.
+    for turn in (True, False):
+        if ranks.is_main == turn:
+            content = load_current(folder)
+        ranks.wait()
+    found = ranks.gather(None if content is None else content["steps"])
+    if len(set(found)) > 1:
+        raise CheckpointError(
+            f"the processes found checkpoints of updates {', '.join(map(str, found))} in {folder}; "
+            "the folder must be on a file system that all machines share"
+        )
+    return content
+
+
 def load(path: Path) -> dict[str, Any]:
     """A checkpoint of a training run; only tensors and plain values are read, no code.
 
@@ -125,6 +150,21 @@ def random_state(device: torch.device) -> dict[str, Any]:
         "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
         "python": [version, list(numbers), next_gauss],
     }
+
+
+def random_states(ranks: Ranks) -> dict[str, Any]:
+    """The entries of a checkpoint with the random states of all processes, which all ask for them."""
+    first, *others = ranks.gather(random_state(ranks.device))
+    return {"random_state": first, **({"random_states_of_others": others} if others else {})}
+
+
+def restore_random_states(content: dict[str, Any], ranks: Ranks, seed: int) -> None:
+    """Takes this process's random state from a checkpoint; one that it did not have gets a new seed."""
+    states = [content["random_state"], *content.get("random_states_of_others", ())]
+    if ranks.rank < len(states):
+        restore_random_state(states[ranks.rank], ranks.device)
+    else:
+        seed_everything(seed + ranks.rank)
 
 
 def restore_random_state(state: dict[str, Any], device: torch.device) -> None:

@@ -11,7 +11,7 @@ import sam2
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from parity import NothingDrawn, config_name
+from parity import NARROW, NothingDrawn, config_name
 
 from sam2fast.build_sam import HF_MODEL_ID_TO_FILENAMES, build_sam2
 from sam2fast.config import ConfigError, build_from_config, load_config, official_to_ours, shipped_configs
@@ -107,6 +107,11 @@ class TestOverrides:
         config = load_config(TINY, ["++model.sam_mask_decoder_extra_args={dynamic_multimask_via_stability: true}"])
         assert config.model.sam_mask_decoder_extra_args == {"dynamic_multimask_via_stability": True}
 
+    def test_an_element_of_a_list(self):
+        config = load_config(TINY, ["~model.image_encoder.neck.backbone_channel_list.1"])
+        before = load_config(TINY).model.image_encoder.neck.backbone_channel_list
+        assert config.model.image_encoder.neck.backbone_channel_list == [before[0], *before[2:]]
+
     @pytest.mark.parametrize(
         ("override", "message"),
         [
@@ -198,10 +203,11 @@ def test_hydras_global_state_is_untouched(first):
         from hydra.core.global_hydra import GlobalHydra
         {ours if first == "ours" else official}
         if {first == "ours"!r}:
-            build_ours("{TINY}", None, device="cpu")
+            build_ours("{TINY}", None, device="cpu", hydra_overrides_extra={NARROW})
             assert not GlobalHydra.instance().is_initialized()
         {official if first == "ours" else ours}
-        a, b = build_ours("{TINY}", None, device="cpu"), build_official("{TINY}", None, device="cpu")
+        arguments = dict(device="cpu", hydra_overrides_extra={list(NARROW)})
+        a, b = build_ours("{TINY}", None, **arguments), build_official("{TINY}", None, **arguments)
         print(type(a).__module__, type(b).__module__)
     """)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

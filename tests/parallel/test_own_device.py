@@ -46,8 +46,13 @@ NEED_A_DEVICE = {
 }
 # They change or ask for the current device of the process.
 NEVER = {"set_device", "current_device"}
-# Where that is meant: a worker process belongs to its device; the current stream inside a block for the device.
-MEANT = {("sam2fast/parallel/worker.py", "set_device"), ("sam2fast/tracking/recorders.py", "current_stream")}
+# Where that is meant: a worker process, and one of several that train together, belongs to its device; the current
+# stream inside a block for the device.
+MEANT = {
+    ("sam2fast/parallel/worker.py", "set_device"),
+    ("sam2fast/training/distributed/ranks.py", "set_device"),
+    ("sam2fast/tracking/recorders.py", "current_stream"),
+}
 
 
 def sources() -> list[Path]:

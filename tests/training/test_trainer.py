@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 from mini_model import NARROW
-from small_training import RECIPE, build, overrides
+from small_training import RECIPE, build, davis_folder, overrides
 from torch import Tensor
+from training_sets import masklet, write_film, write_mask_folders, write_masklets, write_sa1b
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.checkpoints import CheckpointError
@@ -60,7 +61,9 @@ def test_another_seed_gives_another_run(undisturbed: Path, tmp_path: Path) -> No
         assert_same_checkpoint(undisturbed, tmp_path)
 
 
-@pytest.mark.parametrize("stopped_after", [1, 3, 5])
+@pytest.mark.parametrize(
+    "stopped_after", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)]
+)
 def test_a_stopped_run_goes_on_bitwise(undisturbed: Path, tmp_path: Path, stopped_after: int) -> None:
     first = build(tmp_path)
     first.run(lambda: first.steps == stopped_after)
@@ -142,6 +145,31 @@ def test_given_weights_are_where_training_starts(undisturbed: Path, tmp_path: Pa
     after = trainer.model.state_dict()
     changed = sum(not torch.equal(value, given[name]) for name, value in after.items())
     assert changed > 0.9 * len(after)
+
+
+def test_epochs_of_several_lengths(tmp_path: Path) -> None:
+    """As phases and repeat factors make them; stopped within one, a run goes on bitwise."""
+    repeated = "{_target_: sam2fast.training.data.repeat.RepeatFactorWrapper, factors: 0.6, dataset: '${clips}'}"
+    changes = (
+        "trainer.max_epochs=3",
+        "trainer.checkpoint.save_every_steps=0",
+        "trainer.data.train.batches_per_epoch=null",
+        "+trainer.data.train.phases_per_epoch=2",
+        "trainer.data.train.datasets.0.batch_size=1",
+        f"trainer.data.train.datasets.0.dataset={repeated}",
+        "+trainer.mode=train_only",
+    )
+    whole = build(tmp_path / "whole", *changes)
+    whole.run()
+    lengths = [whole.data["train"].num_batches(epoch) for epoch in range(3)]
+    assert lengths == [2, 1, 1] and whole.steps == 4
+    lines = (tmp_path / "whole/logs/metrics.jsonl").read_text().splitlines()
+    expected = [(epoch + step / n) / 3 for epoch, n in enumerate(lengths) for step in range(n)]
+    assert [json.loads(line)["where"] for line in lines] == pytest.approx(expected)
+    stopped = build(tmp_path / "stopped", *changes)
+    stopped.run(lambda: stopped.steps == 1)
+    build(tmp_path / "stopped", *changes).run()
+    assert_same_checkpoint(tmp_path / "whole", tmp_path / "stopped")
 
 
 def test_a_run_stops_at_the_end_of_an_epoch_too(tmp_path: Path) -> None:
@@ -287,6 +315,8 @@ def reduced(recipe: str, folder: Path) -> list[str]:
     common += ["++trainer.logging.tensorboard=false"]
     if recipe.endswith("overfit"):
         return [*common, "scratch.size=64", "scratch.updates=1"]
+    if "own_masks" in recipe:
+        return [*common, *of_own_masks(recipe, folder)]
     if recipe.startswith("nano/"):
         loss = ["trainer.loss.all.size=32"]
         sizes = [
@@ -299,40 +329,49 @@ def reduced(recipe: str, folder: Path) -> list[str]:
             camera = "dataset.transforms.0.size=64"
             initial += [f"trainer.data.train.datasets.{i}.{key}" for i in (3, 4) for key in (camera, "batch_size=1")]
         return [*common, *loss, *sizes, "++trainer.model.image_size=64", "scratch.workers=0", *initial]
+    if recipe.endswith("from_image_weights"):
+        sizes = ["scratch.size=64", "scratch.pairs=6", "scratch.clips=3", "scratch.updates=1"]
+        return [*common, *sizes, "model_config=nano/sam2fast_nano.yaml", "trainer.checkpoint.initialize_from=null"]
     davis_folder(folder / "data")
+    data = [f"{kind}_folder={folder}/data/{name}" for kind, name in (("img", "JPEGImages"), ("gt", "Annotations"))]
+    if "mixed" in recipe:
+        fewer = ["scratch.image_batch_size=1", "scratch.max_num_objects_per_image=2"]
+        data = ["model_config=nano/sam2fast_nano.yaml", *(f"mose.{setting}" for setting in data), *fewer]
+        data += mixed_folders(folder)
+    else:
+        model = "configs/sam2.1/sam2.1_hiera_t" if "MOSE" in recipe else "nano/sam2fast_nano"
+        data = [f"model_config={model}.yaml", *(f"dataset.{setting}" for setting in data)]
     return [
         *common,
-        "model_config=configs/sam2.1/sam2.1_hiera_t.yaml",
         "scratch.resolution=64",
-        "scratch.num_frames=2",
+        f"scratch.num_frames={2 if 'finetune' in recipe else 3}",
         "scratch.num_train_workers=0",
-        f"dataset.img_folder={folder}/data/JPEGImages",
-        f"dataset.gt_folder={folder}/data/Annotations",
+        *data,
         "trainer.checkpoint.initialize_from=null",
         "trainer.data.train.pin_memory=false",
         "++trainer.model.num_correction_pt_per_frame=1",
+        "++trainer.optim.accumulate=1",
     ]
 
 
-def davis_folder(folder: Path, per_object: bool = False) -> None:
-    """Two videos of three frames with two objects each; one palette picture a frame, or a folder per object."""
-    from PIL import Image
+def of_own_masks(recipe: str, folder: Path) -> list[str]:
+    """Pictures with labels; nano begins with its own weights."""
+    write_mask_folders(folder / "own")
+    first = "trainer.data.train.datasets.0"
+    changes = [f"dataset.img_folder={folder}/own/images", f"dataset.gt_folder={folder}/own/masks"]
+    changes += ["++trainer.model.image_size=64"]
+    if recipe.startswith("nano/"):
+        sizes = ["trainer.loss.all.size=32", f"{first}.dataset.transforms.0.size=64", "scratch.batch_size=1"]
+        return [*changes, *sizes, *(f"trainer.data.train.datasets.1.{x}" for x in ("dataset.size=64", "batch_size=1"))]
+    changes += ["model_config=nano/sam2fast_nano.yaml", "trainer.checkpoint.initialize_from=null"]
+    changes += ["scratch.resolution=64", "scratch.num_train_workers=0"]
+    changes += ["trainer.model.num_correction_pt_per_frame=1", "trainer.data.train.pin_memory=false"]
+    return [*changes, "trainer.optim.accumulate=1"]
 
-    rng = np.random.default_rng(0)
-    for video in ("a", "b"):
-        for kind in ("JPEGImages", "Annotations"):
-            (folder / kind / video).mkdir(parents=True)
-        for t in range(3):
-            frame = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
-            mask = np.zeros((60, 80), dtype=np.uint8)
-            mask[10 + t : 30 + t, 10:40], mask[35:55, 50 + t : 70 + t] = 1, 2
-            Image.fromarray(frame).save(folder / f"JPEGImages/{video}/{t:05d}.jpg")
-            if per_object:
-                for i in (1, 2):
-                    file = folder / f"Annotations/{video}/{i:03d}/{t:05d}.png"
-                    file.parent.mkdir(exist_ok=True)
-                    Image.fromarray(mask == i).save(file)
-                continue
-            image = Image.fromarray(mask, mode="P")
-            image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
-            image.save(folder / f"Annotations/{video}/{t:05d}.png")
+
+def mixed_folders(folder: Path) -> list[str]:
+    """Photographs in the layout of SA-1B, and films in that of SA-V."""
+    write_sa1b(folder / "sa1b", (1, 2, 3, 4))
+    write_film(folder / "sav/sav_000/a.mp4")
+    write_masklets(folder / "sav/sav_000", "a", {"masklet": masklet(0)})
+    return [f"sa1b.folder={folder}/sa1b", f"sav.folder={folder}/sav"]

@@ -1,0 +1,146 @@
+"""Where a training runs: in this process, in several of this machine, or as a job of a cluster."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from sam2fast.cli.errors import one_line
+
+
+class Launch(NamedTuple):
+    """What the options say of where it runs."""
+
+    num_gpus: int | None = None
+    num_nodes: int = 1
+    rendezvous: str | None = None
+    restarts: int = 0
+    use_cluster: str = "0"
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    timeout_hours: float = 24.0
+    cpus_per_task: int = 10
+
+
+_OPTIONS = (
+    click.option(
+        "--num-gpus",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Train in N processes on each machine, one for each GPU; with trainer.accelerator=cpu they share the CPU.",
+    ),
+    click.option(
+        "--num-nodes",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Machines. Without --use-cluster the same command, with --rendezvous, is run on each of them.",
+    ),
+    click.option(
+        "--rendezvous",
+        metavar="HOST:PORT",
+        help="Where machines meet without --use-cluster: one of them, and a port of it that is free.",
+    ),
+    click.option(
+        "--restarts",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="How often all processes go on from the last checkpoint after one of them failed.",
+    ),
+    click.option(
+        "--use-cluster",
+        type=click.Choice(["0", "1", "local"]),
+        default="0",
+        help="1 submits the run to SLURM and returns; it is queued again when it is preempted or its time is up. local "
+        "does the same with processes of this machine.",
+    ),
+    click.option("--partition", metavar="NAME", help="Of the cluster."),
+    click.option("--account", metavar="NAME", help="Of the cluster."),
+    click.option("--qos", metavar="NAME", help="Of the cluster."),
+    click.option(
+        "--timeout-hours",
+        type=click.FloatRange(0, min_open=True),
+        default=24.0,
+        show_default=True,
+        help="Of a job on the cluster.",
+    ),
+    click.option(
+        "--cpus-per-task", type=click.IntRange(1), default=10, show_default=True, help="CPUs of each process there."
+    ),
+)
+
+
+def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of :class:`Launch` to a command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def check(launch: Launch) -> None:
+    """Raises a usage error where options contradict each other, before anything is done."""
+    on_cluster = launch.use_cluster != "0"
+    if "WORLD_SIZE" in os.environ and (on_cluster or launch.num_gpus is not None):
+        raise click.UsageError("this is one of several processes already (WORLD_SIZE is set): leave --num-gpus out")
+    if not on_cluster:
+        if any((launch.partition, launch.account, launch.qos)):
+            raise click.UsageError("--partition, --account and --qos need --use-cluster 1")
+        _check_machines(launch)
+    elif launch.rendezvous is not None:
+        raise click.UsageError("--rendezvous is for machines without --use-cluster; leave it out")
+    if launch.use_cluster == "local" and launch.num_nodes > 1:
+        raise click.UsageError("--use-cluster local is this machine alone; leave --num-nodes out")
+    if launch.restarts and (on_cluster or launch.num_gpus is None or launch.num_nodes > 1):
+        raise click.UsageError("--restarts needs --num-gpus, without --use-cluster and --num-nodes")
+
+
+def _check_machines(launch: Launch) -> None:
+    """The same for runs without a cluster."""
+    if launch.num_nodes == 1:
+        if launch.rendezvous is not None:
+            raise click.UsageError("--rendezvous needs --num-nodes")
+        return
+    if launch.num_gpus is None or launch.rendezvous is None:
+        raise click.UsageError(
+            "--num-nodes needs --use-cluster 1, or --num-gpus N and --rendezvous HOST:PORT in the same command on each "
+            "machine"
+        )
+    host, _, port = launch.rendezvous.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise click.UsageError(f"--rendezvous must be HOST:PORT, got {launch.rendezvous!r}")
+
+
+def on_this_machine(launch: Launch, arguments: Sequence[str]) -> None:
+    """Runs the verb with ``arguments`` in this machine's processes."""
+    from sam2fast.training.distributed.launch import LaunchError
+    from sam2fast.training.distributed.launch import launch as start
+
+    assert launch.num_gpus is not None
+    with one_line(LaunchError):
+        where = launch.num_gpus, launch.restarts, launch.num_nodes, launch.rendezvous
+        start(["-m", "sam2fast", *arguments], *where)
+
+
+def on_cluster(launch: Launch, folder: Path, has_gpus: bool, run: Callable[[Callable[[], bool]], None]) -> None:
+    """Submits ``run`` and says where it is to be found."""
+    from sam2fast.training.distributed.slurm import Job, SubmissionError, submit
+
+    job = Job(
+        folder=folder.absolute(),
+        nodes=launch.num_nodes,
+        processes=launch.num_gpus or 1,
+        gpus=has_gpus,
+        cpus=launch.cpus_per_task,
+        hours=launch.timeout_hours,
+        partition=launch.partition,
+        account=launch.account,
+        qos=launch.qos,
+        cluster="slurm" if launch.use_cluster == "1" else "local",
+    )
+    with one_line(SubmissionError):
+        submitted = submit(job, run)
+    click.echo(f"job {submitted.job_id}; what it says is in {submitted.paths.stdout} and {submitted.paths.stderr}")

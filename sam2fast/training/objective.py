@@ -1,0 +1,81 @@
+"""What a training differentiates: the model with its losses."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from sam2fast.training.auxiliary import dense_features, object_ids
+from sam2fast.training.data.batch import ClipBatch
+from sam2fast.training.losses import CORE_LOSS_KEY
+from sam2fast.training.model import SAM2Train
+from sam2fast.training.simulation import PromptPlan
+
+if TYPE_CHECKING:
+    from sam2fast.training.settings import AuxiliaryConf
+
+
+class Objective(nn.Module):
+    """One module from a batch to its losses, so that all that learns is in what distributed training wraps.
+
+    Args:
+        model: makes the predictions.
+        losses: for each key that batches have; ``all`` serves those without one of their own.
+        auxiliary: a task on the features, added to the loss.
+    """
+
+    def __init__(self, model: SAM2Train, losses: nn.ModuleDict, auxiliary: "AuxiliaryConf | None" = None) -> None:
+        super().__init__()
+        self.model, self.losses, self.auxiliary = model, losses, auxiliary
+        self.head = None if auxiliary is None else auxiliary.head
+
+    def forward(self, batch: ClipBatch) -> dict[str, Tensor]:
+        """Scalars: ``loss``, which has a gradient, and its terms, without weights, which have none.
+
+        Raises:
+            ValueError: nothing that learns has a part in the loss, or there is no loss for the batch.
+        """
+        prediction = self.model(batch)
+        losses = dict(self.loss_of(batch.key)(prediction.frames, batch.masks))
+        losses["loss"] = losses.pop(CORE_LOSS_KEY)
+        if self.auxiliary is not None:
+            assert self.head is not None
+            generator = torch.Generator().manual_seed(batch.seeds[0])
+            extra = self.head(dense_features(prediction), object_ids(batch), generator)
+            weights = {"loss_affinity": self.auxiliary.affinity, "loss_boundary": self.auxiliary.boundary}
+            losses["loss"] = losses["loss"] + sum(weights[name] * value for name, value in extra.items())
+            losses.update(extra)
+        if torch.is_grad_enabled():
+            check_gradient(losses["loss"], prediction.plan, batch)
+        # What is returned with a gradient is expected to take part in the backward pass.
+        return {name: value if name == "loss" else value.detach() for name, value in losses.items()}
+
+    def loss_of(self, key: str) -> nn.Module:
+        """The loss for batches of a key.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if key not in self.losses and "all" not in self.losses:
+            raise ValueError(f"trainer.loss has no {key!r} and no 'all'; it has {', '.join(self.losses)}")
+        return self.losses[key if key in self.losses else "all"]
+
+
+def check_gradient(loss: Tensor, plan: PromptPlan, batch: ClipBatch) -> None:
+    """
+    Raises:
+        ValueError: a loss without a gradient; says what to change.
+    """
+    if loss.requires_grad:
+        return
+    wrong = f"the loss of clips {', '.join(batch.names)} depends on nothing that learns"
+    if len(plan.initial) < batch.num_frames:
+        raise ValueError(
+            f"{wrong}: let more do so; trainer.model.freeze, freeze_image_encoder and adapters say what does"
+        )
+    frames = "the only frame is" if batch.num_frames == 1 else f"all {batch.num_frames} frames are"
+    way = "so no memory is used" if plan.use_points else "by masks, so nothing is predicted"
+    ways_out = [f"give the sampler num_frames of {batch.num_frames + 1} or more"]
+    ways_out += ["lower trainer.model.num_init_cond_frames_for_train"] if batch.num_frames > 1 else []
+    ways_out += ["let sam_mask_decoder learn"] if plan.use_points else []
+    raise ValueError(f"{wrong}: {frames} prompted, {way}; {', or '.join(ways_out)}")

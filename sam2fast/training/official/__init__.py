@@ -1,0 +1,1 @@
+"""Configurations of the original's trainer, understood."""

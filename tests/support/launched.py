@@ -1,0 +1,43 @@
+"""A program for several processes that needs no torch: fails once, or waits to be told to stop; and who starts it."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from sam2fast.training.distributed import launch as launching
+from sam2fast.training.distributed.launch import LaunchError, ended, launch
+
+
+def launch_all(folder: Path) -> list[str]:
+    """What comes of two processes on one of two machines, two that fail, that are started again, that are stopped."""
+    launching.SECONDS_TO_MEET = 1
+    said = []
+    for name, *how in (("alone", 0, 2, "127.0.0.1:0"), ("fail", 0), ("again", 1), ("wait", 0)):
+        try:
+            launch([__file__, name, str(folder)], 2, *how)  # type: ignore[arg-type]
+            said.append(f"{name} done")
+        except LaunchError as error:
+            said.append(f"{name} {error}")
+    return said
+
+
+def main(what: str, folder: Path) -> None:
+    """``wait`` has the launcher told to stop, and waits; whatever else fails in the second process's first turn."""
+    rank, turn = os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]
+    if what == "wait":
+        signal.signal(signal.SIGINT, lambda *_: sys.exit(ended()))
+    (folder / f"{what}-{rank}-{turn}").touch()
+    if what == "wait":
+        while rank == "0" and len(list(folder.glob("wait-*"))) < 2:
+            time.sleep(0.01)
+        if rank == "0":
+            os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(60)
+    elif rank == "1" and turn == "0":
+        sys.exit(5)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

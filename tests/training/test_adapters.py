@@ -1,0 +1,267 @@
+"""Adapters: nothing at first, the same merged or not, and all that learns."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mini_model import NARROW, OVERRIDES, mini_predictor
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from small_training import build
+from torch import Tensor
+from training_pair import batch_of_discs
+
+from sam2fast import nano
+from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.checkpoints import CheckpointError
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.training.adapter_files import load_adapters, save_adapters
+from sam2fast.training.adapters import (
+    AdapterConf,
+    adapted_layers,
+    add_adapters,
+    is_adapter,
+    merge_adapters,
+    merged_weights,
+    without_adapters,
+)
+from sam2fast.training.model import SAM2Train
+
+ADAPTERS = "+trainer.model.adapters={rank: 2, alpha: 4, train: [maskmem_tpos_enc]}"
+# Everything that reads weights without calling layers too.
+EVERYWHERE = AdapterConf(2, 4, targets=("image_encoder.*", "memory_attention.*", "sam_mask_decoder.*"))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> SAM2Train:
+    return build(tmp_path, "~trainer.auxiliary").model.eval()
+
+
+def predicted(model: SAM2Train) -> Tensor:
+    """Logits ``(T, O, h, w)`` of what the model tracks, and what it says about them."""
+    torch.manual_seed(0)
+    frames = model(batch_of_discs(3)).frames
+    return torch.cat([x.flatten() for f in frames for x in (*f.masks, *f.ious, *f.object_scores)])
+
+
+def learn_something(model: SAM2Train) -> None:
+    """As if the adapters had been trained."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for layer in adapted_layers(model).values():
+            layer.lora_up.copy_(0.1 * torch.randn(layer.lora_up.shape, generator=generator))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_new_adapters_change_nothing(model: SAM2Train, training: bool) -> None:
+    model.train(training)
+    before = predicted(model)
+    add_adapters(model, AdapterConf(rank=2))
+    assert len(adapted_layers(model)) == 16  # two in each of four blocks, eight in the layer of memory attention
+    assert torch.equal(predicted(model), before)
+
+
+def test_merged_models_predict_the_same(model: SAM2Train) -> None:
+    with torch.no_grad():
+        before, names = predicted(model), set(model.state_dict())
+        add_adapters(model, EVERYWHERE)
+        learn_something(model)
+        adapted = predicted(model)
+        merge_adapters(model)
+        merged = predicted(model)
+    assert set(model.state_dict()) == names and not adapted_layers(model)
+    torch.testing.assert_close(merged, adapted, rtol=1e-5, atol=1e-5)
+    assert (adapted - before).abs().max() > 0.01
+
+
+def test_they_do_what_their_rank_allows(model: SAM2Train) -> None:
+    """Beside the definition, in fp64."""
+    layer = model.image_encoder.trunk.blocks[0].attn.qkv
+    x, before = torch.randn(5, layer.in_features), layer.weight.detach().double()
+    add_adapters(model, AdapterConf(rank=3, alpha=6, targets=["image_encoder.trunk.blocks.0.attn.qkv"]))
+    learn_something(model)
+    difference = layer.lora_up.double() @ layer.lora_down.double() * (6 / 3)
+    expected = x.double() @ (before + difference).T + layer.bias.double()
+    torch.testing.assert_close(layer(x).double(), expected, rtol=1e-5, atol=1e-5)
+    assert torch.linalg.matrix_rank(layer.weight.double() - before, atol=1e-5) == 3
+
+
+def test_nothing_else_learns(model: SAM2Train) -> None:
+    model.train()
+    add_adapters(model, AdapterConf(rank=2, train=["sam_mask_decoder.iou_prediction_head.*"]))
+    predicted(model).sum().backward()
+    learning = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    heads = {name for name, _ in model.named_parameters() if name.startswith("sam_mask_decoder.iou_prediction_head.")}
+    adapters = {name for name, _ in model.named_parameters() if is_adapter(name)}
+    assert learning == heads | adapters and len(adapters) == 32
+    # The first step moves one of the two factors; the other one follows.
+    reached = {name for name in adapters if model.get_parameter(name).grad.any()}  # type: ignore[union-attr]
+    assert reached == {name for name in adapters if name.endswith("lora_up")}
+
+
+def test_weights_can_be_loaded_below_them(model: SAM2Train) -> None:
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    add_adapters(model, AdapterConf(rank=2))
+    learn_something(model)
+    learnt = {name: value.clone() for name, value in model.state_dict().items() if is_adapter(name)}
+    with without_adapters(model):
+        assert list(model.state_dict()) == list(before)
+        model.load_state_dict({name: value + 1 for name, value in before.items()})
+    after = model.state_dict()
+    assert {name for name in after if is_adapter(name)} == set(learnt) and len(learnt) == 32
+    assert all(torch.equal(after[name], before[name] + 1) for name in before)
+    assert all(torch.equal(after[name], learnt[name]) for name in learnt)
+
+
+class TestRuns:
+    @staticmethod
+    def build(folder: Path, base: Path, *more: str) -> Any:
+        initial = f"+trainer.checkpoint.initialize_from={base}"
+        return build(folder, ADAPTERS, initial, "~trainer.auxiliary", "scratch.updates=4", *more)
+
+    @pytest.fixture
+    def base(self, tmp_path: Path) -> Path:
+        """Ordinary weights to start from."""
+        weights = build(tmp_path, "trainer.seed_value=7").model.state_dict()
+        torch.save({"model": weights}, tmp_path / "base.pt")
+        return tmp_path / "base.pt"
+
+    def test_a_stopped_run_goes_on_bitwise(self, base: Path, tmp_path: Path) -> None:
+        self.build(tmp_path / "calm", base).run()
+        stopped = self.build(tmp_path / "stopped", base)
+        stopped.run(lambda: stopped.steps == 2)
+        self.build(tmp_path / "stopped", base).run()
+        files = [tmp_path / name / "checkpoints" for name in ("calm", "stopped")]
+        calm, other = (torch.load(folder / "checkpoint.pt", weights_only=True)["model"] for folder in files)
+        assert calm.keys() == other.keys() and all(torch.equal(calm[name], other[name]) for name in calm)
+        calm, other = (load_file(folder / "adapters.safetensors") for folder in files)
+        assert calm.keys() == other.keys() and all(torch.equal(calm[name], other[name]) for name in calm)
+
+        # What is learnt, over what it was learnt on, is the merged model; nothing but that has changed.
+        given = torch.load(base, weights_only=True)["model"]
+        merged = torch.load(files[0] / "merged.pt", weights_only=True)["model"]
+        assert merged.keys() == given.keys()
+        changed = {name for name in given if not torch.equal(given[name], merged[name])}
+        layers = {name.rpartition(".")[0] for name in calm if is_adapter(name)}
+        assert changed == {f"{layer}.weight" for layer in layers} | {"maskmem_tpos_enc"} and len(layers) == 16
+        predictor = self.predictor(base)
+        assert load_adapters(predictor, files[0] / "adapters.safetensors").scale == 2
+        merge_adapters(predictor)
+        found = predictor.state_dict()
+        assert all(torch.equal(found[name], merged[name]) for name in merged)
+        self.predictor(files[0] / "merged.pt")
+        with pytest.raises(CheckpointError, match="lora_down"):
+            self.predictor(files[0] / "checkpoint.pt")
+
+    @staticmethod
+    def predictor(weights: Path) -> Any:
+        return build_sam2_video_predictor(
+            "nano/sam2fast_nano.yaml", weights, device="cpu", hydra_overrides_extra=NARROW
+        )
+
+
+class TestPredictors:
+    """Adapters on a predictor, merged in it, and weights that were merged before: one and the same model."""
+
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> tuple[Path, Path, Path]:
+        """Weights, adapters for them, and both in one."""
+        base, adapters, merged = (tmp_path / name for name in ("base.pt", "adapters.safetensors", "merged.pt"))
+        predictor = mini_predictor()
+        torch.save({"model": predictor.state_dict()}, base)
+        add_adapters(predictor, EVERYWHERE)
+        learn_something(predictor)
+        save_adapters(predictor, EVERYWHERE, adapters)
+        state = {name: value.clone() for name, value in predictor.state_dict().items()}
+        torch.save({"model": merged_weights(state, EVERYWHERE)}, merged)
+        return base, adapters, merged
+
+    @staticmethod
+    def predictor(weights: Path) -> Any:
+        return build_sam2_video_predictor(nano.CONFIG, weights, device="cpu", hydra_overrides_extra=OVERRIDES)
+
+    def test_they_are_one_model(self, files: tuple[Path, Path, Path]) -> None:
+        base, adapters, merged = files
+        plain, adapted = self.predictor(base), self.predictor(base)
+        before = self.everything(plain)
+        load_adapters(adapted, adapters)
+        found = self.everything(adapted)
+        # Also one that has predicted, and kept what it prepared from its weights.
+        load_adapters(plain, adapters)
+        merge_adapters(plain)
+        assert not adapted_layers(plain) and not any(p.requires_grad for p in plain.parameters())
+        for other in (plain, self.predictor(merged)):
+            torch.testing.assert_close(self.everything(other), found, rtol=1e-4, atol=1e-4)
+        assert (found - before).abs().max() > 0.1
+
+    @staticmethod
+    @torch.inference_mode()
+    def everything(predictor: Any) -> Tensor:
+        """Logits of a click on a picture, and of the two frames of a video after it."""
+        pictures = np.random.default_rng(0).integers(0, 256, (3, 96, 128, 3), dtype=np.uint8)
+        click = {"point_coords": np.array([[60.0, 40.0]]), "point_labels": np.array([1])}
+        image = SAM2ImagePredictor(predictor)
+        image.set_image(pictures[0])
+        low = image.predict(**click, multimask_output=True)[2]
+        state = predictor.init_state([Image.fromarray(p) for p in pictures])
+        predictor.add_new_points_or_box(state, 0, 1, click["point_coords"], click["point_labels"])
+        logits = [masks for _, _, masks in predictor.propagate_in_video(state)]
+        return torch.cat([torch.from_numpy(low).flatten(), torch.cat(logits).flatten()])
+
+
+class TestFaults:
+    @pytest.mark.parametrize(
+        ("conf", "message"),
+        [
+            ({"rank": 0}, "rank and alpha must be positive, got 0"),
+            ({"alpha": float("nan")}, "rank and alpha must be positive"),
+            ({"targets": []}, "targets names no layers"),
+            ({"targets": ["image_encoder.neck.*"]}, r"no linear layer is named 'image_encoder\.neck\.\*'"),
+            ({"train": ["decoder.*"]}, r"no parameter is named 'decoder\.\*'"),
+        ],
+    )
+    def test_settings_that_cannot_be(self, model: SAM2Train, conf: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            add_adapters(model, AdapterConf(**conf))
+        assert not adapted_layers(model) and all(p.requires_grad for p in model.parameters())
+
+    def test_twice(self, model: SAM2Train) -> None:
+        add_adapters(model, AdapterConf(rank=2))
+        with pytest.raises(ValueError, match="has one already"):
+            add_adapters(model, AdapterConf(rank=2))
+
+    def test_files_of_something_else(self, model: SAM2Train, tmp_path: Path) -> None:
+        good = tmp_path / "good.safetensors"
+        add_adapters(model, AdapterConf(rank=2))
+        save_adapters(model, AdapterConf(rank=2), good)
+        with pytest.raises(CheckpointError, match="has adapters already: 16 names do not fit"):
+            load_adapters(model, good)
+        merge_adapters(model)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        tensors = load_file(good)
+        about = {"format": "sam2fast adapters", "adapters": json.dumps({"rank": 2, "alpha": 16.0})}
+        one = "image_encoder.trunk.blocks.0.attn.qkv.lora_up"
+        broken = {
+            "weights": (tensors, {"format": "pt"}, "no file of adapters"),
+            "unknown": (tensors, {**about, "adapters": '{"size": 2}'}, "no file of adapters"),
+            "shape": ({**tensors, one: tensors[one].T.contiguous()}, about, "1 names do not fit, such as .*0.attn.qkv"),
+            "half": ({k: v for k, v in tensors.items() if k != one}, about, "1 names do not fit, such as .*0.attn.qkv"),
+            "layer": ({**tensors, "neck.lora_up": torch.zeros(1)}, about, "1 names do not fit, such as neck"),
+            "parameter": ({**tensors, "bias": torch.zeros(1)}, about, "1 names do not fit, such as bias"),
+        }
+        for name, (content, metadata, message) in broken.items():
+            save_file(content, tmp_path / name, metadata)
+            with pytest.raises(CheckpointError, match=message):
+                load_adapters(model, tmp_path / name)
+        (tmp_path / "cut").write_bytes(good.read_bytes()[:1000])
+        with pytest.raises(CheckpointError, match="damaged or no file of adapters"):
+            load_adapters(model, tmp_path / "cut")
+        with pytest.raises(FileNotFoundError, match="nothing"):
+            load_adapters(model, tmp_path / "nothing")
+        after = model.state_dict()
+        assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+        load_adapters(model, good)
+        assert len(adapted_layers(model)) == 16 and not any(p.requires_grad for p in model.parameters())

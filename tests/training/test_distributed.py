@@ -1,0 +1,313 @@
+"""Several processes that train together are one process with a larger batch, and lose nothing when one is lost."""
+
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import launched
+import numpy as np
+import pytest
+import rank_jobs
+import torch
+from ranks import SECONDS, in_ranks
+from safetensors.torch import load_file
+from small_training import RECIPE, build, overrides
+
+from sam2fast.training.adapters import is_adapter
+
+CLIP = "trainer.data.train.datasets.0.batch_size=1"
+# Four updates that are saved one by one, and nothing else.
+SHORT = ("scratch.updates=4", "+trainer.mode=train_only", "trainer.checkpoint.save_every_steps=1", CLIP)
+# Where processes with whole models and those with parts of one do the same, bit by bit.
+PLAIN = (*SHORT, "~trainer.auxiliary", "~trainer.optim.gradient_clip")
+FSDP = "+trainer.distributed.strategy=fsdp"
+TWO_EPOCHS = ("trainer.data.train.batches_per_epoch=null", "trainer.max_epochs=2")
+
+
+# ---- the same numbers ----
+
+# The first update has a batch prompted by clicks, then one by masks, which leave other parts of the model unused; of
+# the three batches of the validation one process has two.
+THREE_UPDATES = (
+    "scratch.updates=3",
+    "trainer.data.train.batches_per_epoch=6",
+    "+trainer.optim.accumulate=2",
+    "clips.count=3",
+    "trainer.data.val.datasets.0.batch_size=1",
+    "clips.dataset.num_frames=3",
+    "trainer.model.num_correction_pt_per_frame=1",
+)
+# Weights that stay as they are beside some that learn.
+ADAPTERS = (
+    "scratch.updates=2",
+    "trainer.data.train.batches_per_epoch=4",
+    "+trainer.optim.accumulate=2",
+    "+trainer.mode=train_only",
+    "+trainer.model.adapters={rank: 2, alpha: 4, train: [maskmem_tpos_enc]}",
+)
+
+
+class Done(NamedTuple):
+    """A job: its folder, and what each process returned."""
+
+    folder: Path
+    results: list[Any]
+
+
+def done(count: int, parent: Path, **jobs: tuple[Any, ...]) -> dict[str, Done]:
+    """What so many processes did, one job after the other; a job is a function and what it gets beside a folder."""
+    folders = {name: parent / name for name in jobs}
+    tasks = ((function, folders[name], *arguments) for name, (function, *arguments) in jobs.items())
+    results = in_ranks(count, rank_jobs.in_turn, *tasks)
+    return {name: Done(folder, [of[i] for of in results]) for i, (name, folder) in enumerate(folders.items())}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+    """Of one process, with batches of two clips."""
+    return done(1, tmp_path_factory.mktemp("alone"), whole=(rank_jobs.gradients, *THREE_UPDATES))
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+    """Of two processes, with batches of one clip each."""
+    fewer = (rank_jobs.RANDOM, *SHORT, *TWO_EPOCHS)
+    return done(
+        2,
+        tmp_path_factory.mktemp("both"),
+        whole=(rank_jobs.gradients, *THREE_UPDATES, CLIP),
+        undisturbed=(rank_jobs.train, 9, *PLAIN),
+        fewer=(rank_jobs.train, 1, *fewer),
+        no_number=(rank_jobs.find_no_number,),
+        left=(rank_jobs.leave_first,),
+    )
+
+
+def assert_one_with_twice_the_batch(one: Done, two: Done, is_divided: bool = False) -> None:
+    (expected,) = one.results
+    assert len(expected["gradients"]) > 1
+    for found in two.results:
+        assert len(found["gradients"]) == (0 if is_divided else len(expected["gradients"]))
+        for a, b in zip(expected["gradients"], found["gradients"], strict=False):
+            assert_close(b, a)
+        if not is_divided or found is two.results[0]:  # who puts together what is divided
+            assert_close(found["weights"], expected["weights"])
+            assert_close(found["momenta"], expected["momenta"])
+        assert found["measures"] == expected["measures"]
+    reports = [lines(run.folder) for run in (one, two)]
+    assert len(reports[0]) == len(reports[1]) >= len(expected["gradients"])
+    for a, b in zip(*reports, strict=True):
+        assert b == pytest.approx(a, rel=1e-9)
+
+
+def test_two_processes_are_one_with_twice_the_batch(alone: dict[str, Done], both: dict[str, Done]) -> None:
+    assert_one_with_twice_the_batch(alone["whole"], both["whole"])
+    assert len(lines(both["whole"].folder)) == 4 and both["whole"].results[0]["measures"]["objects"] > 3
+
+
+@pytest.mark.slow
+def test_two_processes_with_parts_are_too(alone: dict[str, Done], tmp_path: Path) -> None:
+    two = done(2, tmp_path, whole=(rank_jobs.gradients_and_measures, *THREE_UPDATES, CLIP, FSDP))
+    for found in two["whole"].results:
+        assert found["again"] == found["measures"]
+    assert_one_with_twice_the_batch(alone["whole"], two["whole"], is_divided=True)
+
+
+@pytest.mark.slow
+def test_adapters_learn_the_same(tmp_path: Path) -> None:
+    one = done(1, tmp_path / "one", adapters=(rank_jobs.gradients, *ADAPTERS))["adapters"]
+    ddp, fsdp = (rank_jobs.gradients, *ADAPTERS, CLIP), (rank_jobs.gradients, *ADAPTERS, CLIP, FSDP)
+    two = done(2, tmp_path / "two", ddp=ddp, fsdp=fsdp)
+    learning = {name for name, gradient in one.results[0]["gradients"][0].items() if gradient is not None}
+    assert learning == {name for name in learning if is_adapter(name)} | {"maskmem_tpos_enc"} and len(learning) == 33
+    for strategy, run in two.items():
+        assert_one_with_twice_the_batch(one, run, is_divided=strategy == "fsdp")
+        assert_same_adapters(one, run)
+
+
+def assert_same_adapters(one: Done, two: Done) -> None:
+    """The files that the first process writes, also where it has a part of each tensor only."""
+    for name, read in (("adapters.safetensors", load_file), ("merged.pt", read_weights)):
+        expected, found = (read(run.folder / "checkpoints" / name) for run in (one, two))
+        assert found.keys() == expected.keys()
+        assert_close(*({key: value.double().numpy() for key, value in part.items()} for part in (found, expected)))
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["model"]
+    return weights
+
+
+def assert_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """All arrays together to 1e-5 of their size, in fp64 much closer, and the same ones missing."""
+    assert [name for name in expected if (found[name] is None) != (expected[name] is None)] == []
+    there = [name for name, value in expected.items() if value is not None]
+    scale = math.sqrt(sum(float((expected[name] ** 2).sum()) for name in there))
+    error = math.sqrt(sum(float(((found[name] - expected[name]) ** 2).sum()) for name in there))
+    assert np.isfinite(scale) and error <= 1e-10 * scale
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    reports = [json.loads(line) for line in (folder / "logs/metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in report.items() if name != "kind"} for report in reports]
+
+
+@pytest.mark.slow
+def test_gradients_may_travel_rounded(alone: dict[str, Done], tmp_path: Path) -> None:
+    more = (*THREE_UPDATES, CLIP, "+trainer.distributed.comms_dtype=float16", "trainer.data.train.batches_per_epoch=2")
+    (two, _), one = in_ranks(2, rank_jobs.gradients, tmp_path, *more), alone["whole"].results[0]
+    pairs = [(two["gradients"][0][name], value) for name, value in one["gradients"][0].items() if value is not None]
+    scale, error = (
+        math.sqrt(sum(float((x**2).sum()) for x in xs)) for xs in zip(*((b, a - b) for a, b in pairs), strict=True)
+    )
+    assert 1e-6 * scale < error < 1e-3 * scale
+
+
+# ---- interruptions ----
+
+
+def assert_same_checkpoint(a: Path, b: Path) -> None:
+    first, second = (torch.load(folder / "checkpoints/checkpoint.pt", weights_only=True) for folder in (a, b))
+    assert first["steps"] == second["steps"] and first["world_size"] == second["world_size"]
+    assert all(torch.equal(value, second["model"][name]) for name, value in first["model"].items())
+    assert all(torch.equal(value, second["ema"]["average"][name]) for name, value in first["ema"]["average"].items())
+    states = [[x["random_state"], *x["random_states_of_others"]] for x in (first, second)]
+    for one, other in zip(*states, strict=True):
+        assert torch.equal(one["torch"], other["torch"])
+    assert not torch.equal(states[0][0]["torch"], states[0][1]["torch"])
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "subprocess.Popen[str]", tuple[str, str]]:
+    """A run of the command, one of whose processes was killed: its folder, itself, and what it said."""
+    folder = tmp_path_factory.mktemp("killed")
+    run = start(*COMMAND, "--num-gpus", "2", *paused(folder))
+    kill_paused(run, folder)
+    return folder, run, run.communicate(timeout=SECONDS)
+
+
+def test_a_killed_process_ends_the_run_in_one_line(killed: Any) -> None:
+    folder, run, (output, errors) = killed
+    assert run.returncode == 1 and output == ""
+    assert errors.splitlines() == ["sam2fast: process 1 of 2 was killed by SIGKILL"], errors
+
+
+def test_it_goes_on_bitwise_also_where_one_process_stops_them_all(killed: Any, both: dict[str, Done]) -> None:
+    folder = killed[0]
+    assert torch.load(folder / "checkpoints/checkpoint.pt", weights_only=True)["steps"] in (1, 2)
+    assert in_ranks(2, rank_jobs.interrupted, folder, [(3, "ddp"), (9, "ddp")], *PLAIN) == [[3, 4]] * 2
+    assert both["undisturbed"].results == [4, 4]
+    assert_same_checkpoint(both["undisturbed"].folder, folder)
+    assert [report["step"] for report in lines(folder)] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_processes_with_parts_stop_and_go_on_too(both: dict[str, Done], tmp_path: Path) -> None:
+    """And where each had a part of the model before, it may have the whole now, and the other way round."""
+    turns = [(1, "ddp"), (2, "fsdp"), (3, "fsdp"), (9, "ddp")]
+    assert in_ranks(2, rank_jobs.interrupted, tmp_path, turns, *PLAIN) == [[1, 2, 3, 4]] * 2
+    assert_same_checkpoint(both["undisturbed"].folder, tmp_path)
+
+
+def test_who_finds_the_others_gone_says_so(both: dict[str, Done]) -> None:
+    assert (
+        both["left"].results[0].startswith("process 0 of 2 lost the others: ") and both["left"].results[1] == "nothing"
+    )
+
+
+COMMAND = (sys.executable, "-m", "sam2fast", "train", "-c", RECIPE, "--threads", "1")
+
+
+def settings(folder: Path) -> list[str]:
+    """Of the undisturbed run, for the command."""
+    return overrides(folder, "trainer.accelerator=cpu", rank_jobs.RANDOM, *PLAIN)
+
+
+def paused(folder: Path) -> list[str]:
+    """The same, and the second process waits in the middle of it; see :class:`paused_clips.PausedClips`."""
+    clips = f"{{_target_: paused_clips.PausedClips, file: {folder / 'paused'}, dataset: '${{clips}}'}}"
+    return ["--allow-target", "paused_clips", *settings(folder), f"trainer.data.train.datasets.0.dataset={clips}"]
+
+
+def start(*command: str) -> "subprocess.Popen[str]":
+    path = os.pathsep.join([str(Path(launched.__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def kill_paused(run: "subprocess.Popen[str]", folder: Path) -> None:
+    """Kills the process that waits, once there is a checkpoint."""
+    file, checkpoint, deadline = folder / "paused", folder / "checkpoints/checkpoint.pt", time.monotonic() + SECONDS
+    while not (checkpoint.exists() and file.exists() and file.read_text()):
+        assert run.poll() is None and time.monotonic() < deadline, run.communicate()
+        time.sleep(0.01)
+    os.kill(int(file.read_text()), signal.SIGKILL)
+
+
+def test_fewer_processes_go_on_from_the_same_share_of_the_epoch(
+    both: dict[str, Done], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert both["fewer"].results == [1, 1]  # of two updates in an epoch
+    trainer = build(both["fewer"].folder, "trainer.accelerator=cpu", rank_jobs.RANDOM, *SHORT, *TWO_EPOCHS)
+    trainer.run(lambda: True)
+    assert "an epoch has 4 updates now, and had 2: going on from the same share of it, update 2" in caplog.text
+    assert trainer.steps == 2 and trainer.steps_in_epoch == 3
+
+
+def test_what_is_no_number_ends_all_with_the_same_words(both: dict[str, Done]) -> None:
+    first, second = both["no_number"].results
+    assert first == second
+    for said, wrong in zip(first, ("the gradient of no_mem_embed ", "loss_iou, "), strict=True):
+        assert said.startswith(f"update 0: {wrong}") and "is not finite for clips synthetic/" in said
+
+
+# ---- the launcher ----
+
+
+def test_the_launcher_starts_again_and_passes_ctrl_c_on(tmp_path: Path) -> None:
+    ((alone, *others),) = in_ranks(1, launched.launch_all, tmp_path)
+    wrong = "the 2 machines did not meet at 127.0.0.1:0, or lost each other: not all of them came in 1 seconds"
+    assert alone == f"alone {wrong}"
+    assert others == ["fail process 1 of 2 ended with code 5", "again done", "wait done"]
+    turns = sorted(file.name for file in tmp_path.iterdir() if file.name.startswith("again"))
+    assert turns == ["again-0-0", "again-0-1", "again-1-0", "again-1-1"]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_by_itself_after_one_process_was_killed(both: dict[str, Done], tmp_path: Path) -> None:
+    run = start(*COMMAND, "--num-gpus", "2", "--restarts", "1", *paused(tmp_path))
+    kill_paused(run, tmp_path)
+    output, errors = run.communicate(timeout=SECONDS)
+    assert (run.returncode, output, errors) == (0, f"checkpoints in {tmp_path / 'checkpoints'}\n", "")
+    assert_same_checkpoint(both["undisturbed"].folder, tmp_path)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_same_run(both: dict[str, Done], tmp_path: Path) -> None:
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    run = start(*torchrun, *COMMAND[1:], *settings(tmp_path))
+    output, errors = run.communicate(timeout=SECONDS)
+    assert (run.returncode, output) == (0, f"checkpoints in {tmp_path / 'checkpoints'}\n"), errors
+    assert "Traceback" not in errors
+    assert_same_checkpoint(both["undisturbed"].folder, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_machines_are_one_run(both: dict[str, Done], tmp_path: Path) -> None:
+    """Two launchers, each as if it were alone on its machine, which meet by the loopback."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+    where = ("--num-gpus", "1", "--num-nodes", "2", "--rendezvous", f"127.0.0.1:{port}")
+    runs = [start(*COMMAND, *where, *settings(tmp_path)) for _ in range(2)]
+    said = [run.communicate(timeout=SECONDS) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    assert sorted(said) == [("", ""), (f"checkpoints in {tmp_path / 'checkpoints'}\n", "")]
+    assert_same_checkpoint(both["undisturbed"].folder, tmp_path)

@@ -1,0 +1,165 @@
+"""Features that are kept: the same numbers found or computed, for the weights they belong to, in the room there is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from small_training import build
+from torch import Tensor, nn
+
+from sam2fast.config import ConfigError
+from sam2fast.training.feature_cache import EncoderCacheConf, FeatureCache
+
+FROZEN = ("+trainer.model.freeze_image_encoder=true", "+trainer.model.freeze=[sam_mask_decoder.conv_s*]")
+
+
+class Encoder(nn.Module):
+    """Two levels of a frame, by weights that do not learn; refuses to encode two at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.1), requires_grad=False)
+
+    def forward(self, frames: Tensor) -> list[Tensor]:
+        assert len(frames) == 1 and not self.training
+        level = frames.permute(0, 3, 1, 2).float() * self.weight
+        return [level, level.mean((2, 3), keepdim=True)]
+
+
+def cache(encoder: Encoder, **conf: object) -> FeatureCache:
+    return FeatureCache(EncoderCacheConf(**conf), encoder, {"encoder": encoder})  # type: ignore[arg-type]
+
+
+def frames(*seeds: int) -> Tensor:
+    return torch.stack(
+        [torch.randint(256, (8, 8, 3), generator=torch.Generator().manual_seed(s), dtype=torch.uint8) for s in seeds]
+    )
+
+
+def expected(weight: float, *seeds: int) -> Tensor:
+    return (frames(*seeds).permute(0, 3, 1, 2).float() * torch.tensor(weight)).half().float()
+
+
+def assert_same(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_each_frame_is_encoded_once(folder: bool, tmp_path: Path) -> None:
+    encoder = Encoder().train()
+    kept = cache(encoder, folder=str(tmp_path) if folder else None)
+    first = kept(frames(1, 2, 1))
+    assert (kept.found, kept.computed) == (0, 2) and encoder.training
+    assert_same(first[:1], [expected(0.1, 1, 2, 1)])
+    second = kept(frames(2, 3, 1))
+    assert (kept.found, kept.computed) == (2, 3)
+    assert_same(second[:1], [expected(0.1, 2, 3, 1)])
+    assert_same([level[0] for level in first], [level[2] for level in second])
+
+
+def test_what_is_over_the_limit_is_encoded_anew(caplog: pytest.LogCaptureFixture) -> None:
+    size = 2 * (3 * 8 * 8 + 3)  # bytes of a frame's levels
+    kept = cache(Encoder(), gigabytes=1.5 * size / 1e9)
+    for _ in range(2):
+        assert_same(kept(frames(1, 2, 3))[:1], [expected(0.1, 1, 2, 3)])
+    assert (kept.found, kept.computed) == (1, 5)
+    assert caplog.text.count("are full") == 1
+
+
+def test_a_folder_serves_later_runs_within_its_limit(tmp_path: Path) -> None:
+    cache(Encoder(), folder=str(tmp_path))(frames(1, 2))
+    size = sum(file.stat().st_size for file in tmp_path.rglob("*.npz"))
+    later = cache(Encoder(), folder=str(tmp_path), gigabytes=size / 1e9)
+    assert_same(later(frames(2, 1, 3))[:1], [expected(0.1, 2, 1, 3)])
+    assert (later.found, later.computed) == (2, 1)
+    assert len(list(tmp_path.rglob("*.*"))) == 2, "a third file, or one that was not finished"
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_other_weights_have_features_of_their_own(folder: bool, tmp_path: Path) -> None:
+    encoder = Encoder()
+    kept = cache(encoder, folder=str(tmp_path) if folder else None)
+    kept(frames(1))
+    encoder.load_state_dict({"weight": torch.tensor(0.3)})
+    kept.forget()
+    assert_same(kept(frames(1))[:1], [expected(0.3, 1)])
+    assert (kept.found, kept.computed) == (0, 2)
+
+
+def test_another_precision_has_features_of_its_own(tmp_path: Path) -> None:
+    kept = cache(Encoder(), folder=str(tmp_path))
+    kept(frames(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        kept(frames(1))
+        kept(frames(1))
+    assert (kept.found, kept.computed) == (1, 2)
+
+
+def test_a_damaged_file_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache(Encoder(), folder=str(tmp_path))(frames(1))
+    (path,) = tmp_path.rglob("*.npz")
+    whole = path.read_bytes()
+    for damaged in (whole[:100], whole[:150] + b"x" + whole[151:], b""):
+        path.write_bytes(damaged)
+        later = cache(Encoder(), folder=str(tmp_path))
+        assert_same(later(frames(1))[:1], [expected(0.1, 1)])
+        assert later.computed == 1 and "damaged" in caplog.text
+        assert cache(Encoder(), folder=str(tmp_path))(frames(1)) and path.stat().st_size == len(whole)
+
+
+def test_no_room_is_refused() -> None:
+    with pytest.raises(ValueError, match="gigabytes must be positive, got 0"):
+        EncoderCacheConf(gigabytes=0)
+
+
+class TestTraining:
+    def options(self, folder: Path | None = None) -> tuple[str, ...]:
+        where = "null" if folder is None else str(folder)
+        return (*FROZEN, f"+trainer.model.encoder_cache={{folder: {where}}}")
+
+    def test_found_features_train_as_computed_ones_do(self, tmp_path: Path) -> None:
+        """In memory without a pause, and in a folder with one, after which some frames are found."""
+        short = ("scratch.updates=3", "+trainer.mode=train_only")
+        build(tmp_path / "a", *self.options(), *short).run()
+        first = build(tmp_path / "b", *self.options(tmp_path / "features"), *short)
+        first.run(lambda: first.steps == 1)
+        second = build(tmp_path / "b", *self.options(tmp_path / "features"), *short)
+        second.run()
+        assert second.model.encoder_cache is not None and second.model.encoder_cache.found > 0
+        files = [tmp_path / name / "checkpoints/checkpoint.pt" for name in ("a", "b")]
+        left, right = (torch.load(file, weights_only=True)["model"] for file in files)
+        assert all(torch.equal(value, right[name]) for name, value in left.items())
+
+    def test_features_are_the_encoders_but_for_rounding(self, tmp_path: Path) -> None:
+        trainer = build(tmp_path, *self.options())
+        batch = next(iter(trainer.data["train"].epoch(0)))
+        with torch.no_grad():
+            kept = trainer.model(batch).levels
+            trainer.model.encoder_cache = None
+            plain = trainer.model(batch).levels
+        for a, b in zip(kept, plain, strict=True):
+            torch.testing.assert_close(a, b, rtol=2**-10, atol=1e-6)
+
+    def test_given_weights_replace_features(self, tmp_path: Path) -> None:
+        trainer = build(tmp_path, *self.options())
+        batch = next(iter(trainer.data["train"].epoch(0)))
+        before = trainer.model(batch).levels[-1]
+        weights = {name: 2 * value for name, value in trainer.model.state_dict().items()}
+        trainer.model.load_state_dict(weights)
+        assert not torch.equal(trainer.model(batch).levels[-1], before)
+
+    @pytest.mark.parametrize(
+        ("changes", "named"),
+        [
+            ((), "70 of .* such as image_encoder.trunk.pos_embed; freeze image_encoder"),
+            (FROZEN[:1], "4 of .* such as sam_mask_decoder.conv_s0.weight"),
+            (
+                ("+trainer.model.adapters={rank: 2, targets: [image_encoder.trunk.blocks.0.attn.qkv]}",),
+                "2 of .* such as image_encoder.trunk.blocks.0.attn.qkv",
+            ),
+        ],
+    )
+    def test_what_learns_cannot_be_kept(self, changes: tuple[str, ...], named: str, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=f"features cannot be kept while {named}"):
+            build(tmp_path, *changes, "+trainer.model.encoder_cache={}")

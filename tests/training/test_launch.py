@@ -1,0 +1,159 @@
+"""Where a run's processes are, and who starts them: the environment, options of the command, a cluster's jobs."""
+
+import json
+import os
+import pickle
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cluster_runs
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from small_training import RECIPE, build, overrides
+
+from sam2fast.cli import main
+from sam2fast.training.distributed import slurm
+from sam2fast.training.distributed.ranks import Ranks, join
+from sam2fast.training.distributed.strategies import wrap
+from sam2fast.training.settings import DistributedConf
+
+CLIP = "trainer.data.train.datasets.0.batch_size=1"
+
+
+# ---- places ----
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is set and RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not"),
+        ({"WORLD_SIZE": "2", "RANK": "2", "LOCAL_RANK": "0"}, "RANK 2, LOCAL_RANK 0 and WORLD_SIZE 2 contradict"),
+        ({"WORLD_SIZE": "2", "RANK": "one", "LOCAL_RANK": "0"}, "must be whole numbers"),
+    ],
+)
+def test_a_place_that_cannot_be(variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"} if "RANK" in variables else {}
+    for name, value in {**variables, **address}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        join(accelerator="cpu")
+
+
+def test_nccl_needs_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="nccl is for GPUs"):
+        join(DistributedConf(backend="nccl"), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"backend": "mpi"}, "backend must be one of None, nccl, gloo, got 'mpi'"),
+        ({"comms_dtype": "float8"}, "comms_dtype must be one of None, bfloat16, float16"),
+        ({"strategy": "zero"}, "strategy must be one of ddp, fsdp"),
+        ({"timeout_mins": 0}, "timeout_mins must be positive"),
+    ],
+)
+def test_settings_that_cannot_be(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DistributedConf(**wrong)
+
+
+@pytest.mark.parametrize("what", ["auxiliary", "encoder_cache"])
+def test_what_cannot_be_divided(what: str) -> None:
+    parts = {"auxiliary": None, "encoder_cache": None, what: object()}
+    objective: Any = SimpleNamespace(auxiliary=parts["auxiliary"], model=SimpleNamespace(**parts))
+    with pytest.raises(ValueError, match=rf"{what}.*use strategy=ddp"):
+        wrap(objective, Ranks(torch.device("cpu"), 0, 2, 0, is_group=True), DistributedConf(strategy="fsdp"))
+
+
+def test_one_process_takes_the_whole(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"rank and world_size \(1, 2\), but this process needs \(0, 1\)"):
+        build(tmp_path, "+trainer.data.train.rank=1", "+trainer.data.train.world_size=2", CLIP)
+
+
+def test_every_second_batch(tmp_path: Path) -> None:
+    loader = build(tmp_path, CLIP).data["train"]
+    every = [batch.names for batch in loader.epoch(0)]
+    assert [batch.names for batch in loader.epoch(0, 1, 2)] == every[1::2] and len(every) == 6
+
+
+# ---- clusters ----
+
+
+def test_a_job_that_makes_room_is_queued_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two real processes, by submitit's local executor."""
+    support = str(Path(cluster_runs.__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", support, prepend=os.pathsep)
+    monkeypatch.chdir(tmp_path)
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    job = slurm.Job(tmp_path / "cluster", processes=2, gpus=False, cpus=1, hours=0.1, cluster="local")
+    submitted = slurm.submit(job, partial(cluster_runs.interrupted_once, notes))
+    submitted.wait()
+    found = {file.name: json.loads(file.read_text()) for file in notes.iterdir()}
+    assert sorted(found) == ["0-0", "0-1", "1-0", "1-1"]
+    for name, note in found.items():
+        rank, turn = name.split("-")
+        assert note["place"][:4] == [rank, rank, "2", "127.0.0.1"] and note["cwd"] == str(tmp_path)
+        assert note["asked"] == [False, turn == "0"]
+    assert len({note["place"][4] for note in found.values()}) == 1
+
+
+def train(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["train", "-c", RECIPE, *arguments])
+
+
+def test_the_command_submits_what_it_was_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = []
+
+    def submit(job: slurm.Job, run: Any) -> Any:
+        jobs.append((job, pickle.loads(pickle.dumps(run))))
+        raise slurm.SubmissionError("no such partition: big")
+
+    monkeypatch.setattr(slurm, "submit", submit)
+    options = "--use-cluster 1 --partition big --account us --qos low --num-nodes 2 --num-gpus 8 --timeout-hours 3"
+    result = train(*options.split(), "--minutes", "5", *overrides(tmp_path))
+    assert result.exit_code == 1 and result.output == "sam2fast: no such partition: big\n"
+    ((job, run),) = jobs
+    asked = {"partition": "big", "account": "us", "qos": "low", "nodes": 2, "processes": 8, "hours": 3.0}
+    assert {name: getattr(job, name) for name in asked} == asked
+    assert job.folder == tmp_path / "logs/cluster" and job.gpus and job.cluster == "slurm"
+    assert run.minutes == 5 and run.overrides == tuple(overrides(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--partition big", "--partition, --account and --qos need --use-cluster 1"),
+        ("--num-gpus 2 --num-nodes 2", "--num-nodes needs --use-cluster 1, or --num-gpus N and --rendezvous"),
+        ("--num-nodes 2 --rendezvous host:29400", "--num-nodes needs --use-cluster 1, or --num-gpus N"),
+        ("--num-gpus 2 --num-nodes 2 --rendezvous host", "--rendezvous must be HOST:PORT, got 'host'"),
+        ("--num-gpus 2 --rendezvous host:29400", "--rendezvous needs --num-nodes"),
+        ("--use-cluster 1 --rendezvous host:29400", "--rendezvous is for machines without --use-cluster"),
+        ("--num-gpus 2 --num-nodes 2 --rendezvous host:1 --restarts 1", "--restarts needs --num-gpus, without"),
+        ("--use-cluster local --num-nodes 2", "--use-cluster local is this machine alone"),
+        ("--restarts 1", "--restarts needs --num-gpus"),
+    ],
+)
+def test_options_that_contradict_each_other(options: str, message: str, tmp_path: Path) -> None:
+    result = train(*options.split(), *overrides(tmp_path))
+    assert result.exit_code == 2 and message in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_process_of_torchrun_starts_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = train("--num-gpus", "2", *overrides(tmp_path))
+    assert result.exit_code == 2 and "leave --num-gpus out" in result.output
+
+
+def test_a_broken_configuration_starts_no_process(tmp_path: Path) -> None:
+    result = train("--num-gpus", "2", "trainer.max_epoch=2", *overrides(tmp_path))
+    assert result.exit_code == 1 and len(result.output.strip().splitlines()) == 1
+    assert "changes 'trainer.max_epoch', which is not there" in result.output

@@ -1,0 +1,164 @@
+"""What a training will keep in memory: as it does when it is computed, and nothing is changed by asking."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from small_training import RECIPE, build, overrides
+from torch import Tensor, nn
+from training_memory import discs
+
+from sam2fast.cli import main
+from sam2fast.training.data.repeat import ConcatDataset, RepeatFactorWrapper
+from sam2fast.training.data.sampling import RandomUniformSampler
+from sam2fast.training.data.synthetic import SyntheticClips
+from sam2fast.training.data.vos import VOSDataset
+from sam2fast.training.memory_estimate import (
+    MIB,
+    PROBE,
+    MemoryEstimate,
+    estimate_memory,
+    largest_batch,
+    optimizer_bytes,
+)
+from sam2fast.training.saved_tensors import BatchShape, bytes_saved, bytes_saved_of, dearest_plan_seed
+from sam2fast.training.settings import AmpConf
+from sam2fast.training.simulation import PromptSettings, plan_prompts
+from sam2fast.training.trainer import Trainer
+
+# As the larger models have it: with dropout the CPU writes attention out.
+DROPOUT = tuple(f"++trainer.model.memory_attention.layer.{which}_attention.dropout=0.1" for which in ("self", "cross"))
+CHANGES = ("trainer.model.num_correction_pt_per_frame=1", *DROPOUT)
+SHAPE = BatchShape(num_frames=2, num_objects=2)
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Trainer:
+    return build(tmp_path, *CHANGES, "+trainer.model.freeze_image_encoder=true", "~trainer.auxiliary")
+
+
+@pytest.mark.parametrize("amp", [AmpConf(), AmpConf(enabled=True)], ids=["fp32", "bf16"])
+def test_counted_as_computed(trainer: Trainer, amp: AmpConf) -> None:
+    model, loss = trainer.model, trainer.loss["all"]
+    assert any(getattr(module, "dropout_p", 0) for module in model.modules())
+    batch = discs(SHAPE, model.image_size, dearest_plan_seed(model.train_settings, SHAPE.num_frames))
+    computed = bytes_saved_of(model, loss, batch, amp)
+    assert bytes_saved(model, loss, SHAPE, amp) == pytest.approx(computed, rel=0.02) and computed > MIB
+    # Parameters are counted elsewhere: with them this would be more than they alone.
+    assert computed < 4 * sum(p.numel() for p in model.parameters())
+    # The model has its dropout as before, and no gradients.
+    assert any(getattr(module, "dropout_p", 0) for module in model.modules())
+    assert "_attention" not in vars(model) and all(p.grad is None for p in model.parameters())
+
+
+def test_it_grows_with_the_pixels_and_no_faster(tmp_path: Path) -> None:
+    """Scores of all pairs of positions would grow with their square."""
+    sizes = {}
+    for side in (64, 128, 256):
+        trainer = build(tmp_path, f"scratch.size={side}", *CHANGES, "~trainer.auxiliary", "clips.keep=false")
+        sizes[side] = bytes_saved(trainer.model, trainer.loss["all"], SHAPE, AmpConf())
+    growth = (sizes[256] - sizes[128]) / (sizes[128] - sizes[64])
+    assert growth == pytest.approx((256**2 - 128**2) / (128**2 - 64**2), rel=0.02)
+
+
+def test_the_parts_of_a_training(tmp_path: Path) -> None:
+    trainer = build(tmp_path, "+trainer.model.freeze=[image_encoder.trunk.*]", *CHANGES)  # with an auxiliary task
+    everything = sum(p.numel() for p in trainer.model.parameters())
+    frozen = sum(p.numel() for p in trainer.model.image_encoder.trunk.parameters())
+    assert trainer.auxiliary is not None
+    head = sum(p.numel() for p in trainer.auxiliary.head.parameters())
+    found = estimate_memory(trainer)
+    assert found.weights == 4 * (everything + head) and found.gradients == 4 * (everything + head - frozen)
+    assert found.optimizer == 2 * found.gradients and found.average == 4 * everything
+    ((shape, saved),) = found.saved.items()
+    assert (shape.num_clips, shape.num_frames) == (2, 2)
+    assert found.total == found.weights + found.gradients + found.optimizer + found.average + saved
+    assert trainer.run(lambda: trainer.steps == 1) == {} and trainer.steps == 1  # nothing stands in the way afterwards
+
+
+def test_the_dearest_batch_counts() -> None:
+    saved = {BatchShape(8, 3): 30 * MIB, BatchShape(1, 12, 4): 50 * MIB}
+    found = MemoryEstimate(weights=MIB, gradients=MIB, optimizer=2 * MIB, average=0, saved=saved)
+    assert found.total == 54 * MIB
+    said = [" ".join(line.split()) for line in found.lines(1024)]
+    assert "for backward, 4 clips of 1 frame with 12 objects 50" in said and said[-1] == "total 54"
+    assert "average" not in "\n".join(said) and "1024 x 1024" in said[0]
+
+
+def test_a_cache_of_features_is_left_alone(tmp_path: Path) -> None:
+    frozen = "+trainer.model.freeze=[image_encoder.*, sam_mask_decoder.conv_s0.*, sam_mask_decoder.conv_s1.*]"
+    cache = f"+trainer.model.encoder_cache={{folder: {tmp_path}/features, gigabytes: 1}}"
+    trainer = build(tmp_path, *CHANGES, "~trainer.auxiliary", frozen, cache)
+    before = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert bytes_saved(trainer.model, trainer.loss["all"], SHAPE, AmpConf()) > MIB
+    assert trainer.model.encoder_cache is not None
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == before
+
+
+class Particular(nn.Module):
+    """A loss that looks at numbers."""
+
+    def forward(self, frames: Any, masks: Tensor) -> dict[str, Tensor]:
+        value = frames[0].ious[0].sum()
+        return {"core_loss": value * (2.0 if value.item() > 0 else 1.0)}
+
+
+def test_what_is_not_known_is_not_told(trainer: Trainer) -> None:
+    trainer.loss["all"] = Particular()
+    found = estimate_memory(trainer)
+    assert found.saved == {} and found.total is None
+    assert [line.split()[-2:] for line in found.lines(64)[-2:]] == [["not", "known"]] * 2
+
+
+def test_states_of_optimisers() -> None:
+    assert optimizer_bytes(torch.optim.AdamW, 1000) == 8000
+    assert optimizer_bytes(lambda groups: torch.optim.SGD(groups, lr=0.1), 1000) == 0
+    assert optimizer_bytes(lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9), PROBE) == 4 * PROBE
+
+    class OfAnotherDevice(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            raise RuntimeError("no such device")
+
+    assert optimizer_bytes(OfAnotherDevice, 1000) is None
+
+
+def test_the_largest_batch_of_a_data_set() -> None:
+    class Nothing:
+        video_names = ()
+
+        def __len__(self) -> int:
+            return 1
+
+    def videos(sampler: Any) -> Any:
+        return VOSDataset([], True, Nothing(), sampler)  # type: ignore[arg-type]
+
+    several = ConcatDataset([videos(RandomUniformSampler(8, 3)), videos(RandomUniformSampler(4, 5))])
+    assert largest_batch(RepeatFactorWrapper(several), 2, "a") == BatchShape(8, 5, 2, "a")
+    # Where nothing says how large, as the first clip is.
+    found = largest_batch(SyntheticClips(size=32, num_frames=3, max_objects=1), 1)
+    assert found == BatchShape(num_frames=3, num_objects=1)
+
+
+def test_the_dearest_prompts() -> None:
+    settings = PromptSettings(0.5, 0.5, 2, True, 2, True)
+    plan = plan_prompts(8, settings, np.random.default_rng(dearest_plan_seed(settings, 8)))
+    assert len(plan.corrected) == 2
+
+
+def test_a_dry_run_prints_yaml_and_the_memory(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["train", "-c", RECIPE, "--dry-run", *overrides(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert yaml.safe_load(result.stdout)["trainer"]["model"]["image_size"] == 64
+    last = result.stdout.splitlines()[-1].split()
+    assert last[:2] == ["#", "total"] and 20 < float(last[2]) < 500
+
+
+def test_a_dry_run_finds_that_nothing_learns(tmp_path: Path) -> None:
+    changes = overrides(tmp_path, "+trainer.model.freeze=['*']", "~trainer.auxiliary")
+    result = CliRunner().invoke(main, ["train", "-c", RECIPE, "--dry-run", *changes])
+    assert result.exit_code == 1
+    assert "the loss of clips of 2 frames with 1 object depends on nothing that learns" in result.stderr

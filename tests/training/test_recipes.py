@@ -1,0 +1,154 @@
+"""What the shipped recipes train, by the names of the parameters, and configurations that build on others."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from small_training import build
+
+from sam2fast.checkpoints.loading import is_video_only
+from sam2fast.config import ConfigError, build_from_config, load_config
+from sam2fast.training.adapters import is_adapter
+from sam2fast.training.config import TRAINING_TARGETS, load_training_config
+from sam2fast.training.model import SAM2Train
+
+FOLDER = "sam2.1_training/sam2.1_hiera_b+_"
+MEMORY = {
+    "maskmem_tpos_enc",
+    "mask_downsample",
+    "memory_attention",
+    "memory_encoder",
+    "no_mem_pos_enc",
+    "no_obj_embed_spatial",
+    "no_obj_ptr",
+    "obj_ptr_proj",
+    "obj_ptr_tpos_proj",
+}
+DECODING = {"no_mem_embed", "sam_mask_decoder", "sam_prompt_encoder"}
+
+
+def model_of(recipe: str, folder: str = FOLDER) -> SAM2Train:
+    """The recipe's model at its full width, of numbers that nobody drew."""
+    node = load_training_config(folder + recipe).trainer.model
+    with torch.device("meta"):
+        model: SAM2Train = build_from_config(node, targets=TRAINING_TARGETS)
+    return model
+
+
+def learning(model: SAM2Train) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def parts(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def test_the_recipe_for_24_gb_leaves_the_image_encoder() -> None:
+    model = model_of("24GB")
+    assert parts(learning(model)) == MEMORY | DECODING
+    assert all(not p.requires_grad for p in model.image_encoder.parameters())
+    assert model.use_act_ckpt_iterative_pt_sampling and not model.use_act_ckpt_image_encoder
+    assert load_training_config(FOLDER + "24GB").trainer.optim.accumulate == 8
+
+
+def test_the_recipe_for_memory_trains_memory() -> None:
+    model = model_of("memory")
+    assert parts(learning(model)) == MEMORY
+    of_memory = {name for name, _ in model.named_parameters() if name.partition(".")[0] in MEMORY}
+    assert learning(model) == of_memory and len(of_memory) < len(list(model.parameters()))
+
+
+def test_the_recipe_on_image_weights_trains_what_they_lack() -> None:
+    model = model_of("memory_from_image_weights", "sam2.1_training/sam2_hiera_t_")
+    names = {name for name, _ in model.named_parameters()}
+    assert learning(model) == {name for name in names if is_video_only(name)}
+    assert parts(learning(model)) & {"image_encoder", "sam_prompt_encoder", "no_mem_embed"} == set()
+    assert not any(isinstance(m, torch.nn.Dropout) and m.p for m in model.memory_attention.modules())
+
+
+def test_the_recipe_for_adapters_trains_adapters() -> None:
+    model = model_of("lora")
+    names = learning(model)
+    assert names == {name for name, _ in model.named_parameters() if is_adapter(name)}
+    # 24 blocks with two layers each, and four layers with four projections in each of two attentions; two factors each.
+    assert len(names) == 2 * (24 * 2 + 4 * 4 * 2)
+    assert {model.get_parameter(n).shape[0] for n in names if n.endswith("lora_down")} == {16}
+
+
+def test_the_published_recipe_trains_everything() -> None:
+    model = model_of("MOSE_finetune")
+    assert learning(model) == {name for name, _ in model.named_parameters()}
+
+
+class TestClipsOfWhichNothingLearns:
+    """They are refused at the first one, and nothing has changed by then."""
+
+    MEMORY_ALONE = "+trainer.model.freeze=[image_encoder.*, sam_prompt_encoder.*, sam_mask_decoder.*, no_mem_embed]"
+    ALL_PROMPTED = (
+        "trainer.model.num_init_cond_frames_for_train=2",
+        "trainer.model.num_frames_to_correct_for_train=2",
+        "+trainer.model.rand_init_cond_frames_for_train=false",
+    )
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            (
+                [MEMORY_ALONE, "clips.dataset.num_frames=1"],
+                "the only frame is prompted, so no memory is used; give the sampler num_frames of 2 or more, or let "
+                "sam_mask_decoder learn",
+            ),
+            (
+                [MEMORY_ALONE, *ALL_PROMPTED, "trainer.model.prob_to_use_pt_input_for_train=1"],
+                "all 2 frames are prompted, so no memory is used; give the sampler num_frames of 3 or more, or lower "
+                "trainer.model.num_init_cond_frames_for_train, or let",
+            ),
+            # The original's whole fine-tuning, too.
+            (
+                [*ALL_PROMPTED, "trainer.model.prob_to_use_pt_input_for_train=0"],
+                "all 2 frames are prompted, by masks, so nothing is predicted; give the sampler num_frames of 3",
+            ),
+            (["+trainer.model.freeze=['*']"], "depends on nothing that learns: let more do so; trainer.model.freeze"),
+        ],
+        ids=["a picture", "all frames", "masks", "all is frozen"],
+    )
+    def test_they_are_refused(self, tmp_path: Path, changes: list[str], message: str) -> None:
+        trainer = build(tmp_path, "~trainer.auxiliary", *changes)
+        before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+        with pytest.raises(ValueError, match=f"the loss of clips synthetic/.*{message}"):
+            trainer.run()
+        after = trainer.model.state_dict()
+        assert trainer.steps == 0 and all(torch.equal(after[name], before[name]) for name in before)
+        assert not (tmp_path / "checkpoints/checkpoint.pt").exists()
+
+    def test_memory_alone_learns_from_one_frame_more(self, tmp_path: Path) -> None:
+        trainer = build(tmp_path, "~trainer.auxiliary", self.MEMORY_ALONE)
+        trainer.run(lambda: trainer.steps == 1)
+        assert trainer.steps == 1
+
+
+class TestBase:
+    def write(self, folder: Path, **files: str) -> None:
+        for name, text in files.items():
+            (folder / f"{name}.yaml").write_text(text)
+
+    def test_says_only_what_is_different(self, tmp_path: Path) -> None:
+        self.write(
+            tmp_path,
+            first="size: 8\npart: {a: 1, b: ['${size}'], c: '${size}'}\n",
+            second=f"base_config: {tmp_path}/first.yaml\npart: {{b: [2, 3], d: 4}}\n",
+            third=f"base_config: {tmp_path}/second.yaml\nsize: 16\n",
+        )
+        found = OmegaConf.to_container(load_config(tmp_path / "third.yaml", ["part.a=5"]))
+        assert found == {"size": 16, "part": {"a": 5, "b": [2, 3], "c": 16, "d": 4}}
+
+    def test_a_circle(self, tmp_path: Path) -> None:
+        self.write(tmp_path, a=f"base_config: {tmp_path}/b.yaml\n", b=f"base_config: {tmp_path}/a.yaml\n")
+        with pytest.raises(ConfigError, match=r"circle: .*a.yaml -> .*b.yaml -> .*a.yaml"):
+            load_config(tmp_path / "a.yaml")
+
+    def test_none_of_that_name(self, tmp_path: Path) -> None:
+        self.write(tmp_path, a="base_config: nothing\n")
+        with pytest.raises(FileNotFoundError, match="no file 'nothing'"):
+            load_config(tmp_path / "a.yaml")
