@@ -71,12 +71,15 @@ def compile_one(op: str, config: LaunchConfig, case: Compilation, target: str) -
     try:
         compiled = triton.compile(source(case), target=gpu_target(target), options=dict(options))
         assembly = compiled.asm["amdgcn" if target.startswith("gfx") else "ptx"]
-        registers, spilled = amd_resources(assembly) if target.startswith("gfx") else resources(assembly, target)
+        if target.startswith("gfx"):
+            registers, in_memory = amd_resources(assembly)
+        else:
+            registers, in_memory = resources(assembly, compiled.asm["cubin"], target)
     except Exception as error:  # whatever the compiler raises is a row of the table
         return result._replace(problem=f"{type(error).__name__}: {' '.join(str(error).split())[-200:]}")
     result = result._replace(
         registers=registers,
-        spilled=spilled,
+        spilled=in_memory,
         shared=compiled.metadata.shared,
         tensor_cores=len(TENSOR_CORES.findall(assembly)),
         fp8=len(FP8_PRODUCTS.findall(assembly)),
@@ -118,8 +121,23 @@ def gpu_target(target: str) -> GPUTarget:
     return GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
 
 
-def resources(ptx: str, target: str) -> tuple[int, int]:
-    """Registers and spilled bytes, from the assembler that comes with triton."""
+def resources(ptx: str, cubin: bytes, target: str) -> tuple[int, int]:
+    """Registers and spilled bytes of what triton assembled.
+
+    Without a stack nothing is spilled. Otherwise it is assembled once more, for the assembler's own count.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "kernel.cubin")
+        file.write_bytes(cubin)
+        done = subprocess.run([str(TOOLS / "cuobjdump"), "-res-usage", str(file)], capture_output=True, text=True)
+    used = re.search(r"REG:(\d+) STACK:(\d+)", done.stdout)
+    if used is None:
+        raise RuntimeError(f"cuobjdump says {done.stdout + done.stderr!r}")
+    return int(used[1]), spilled(ptx, target) if int(used[2]) else 0
+
+
+def spilled(ptx: str, target: str) -> int:
+    """Bytes spilled, from the assembler that comes with triton."""
     number = int(target.removeprefix("sm_"))
     tool = TOOLS / ("ptxas-blackwell" if number >= 100 else "ptxas")
     newer = ["--regAllocOptLevel=2"] if version() >= (3, 7) else []  # as triton itself calls it
@@ -131,8 +149,7 @@ def resources(ptx: str, target: str) -> tuple[int, int]:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    spilled = sum(map(int, re.findall(r"(\d+) bytes spill", done.stderr)))
-    return max(map(int, re.findall(r"Used (\d+) registers", done.stderr))), spilled
+    return sum(map(int, re.findall(r"(\d+) bytes spill", done.stderr)))
 
 
 def amd_resources(assembly: str) -> tuple[int, int]:

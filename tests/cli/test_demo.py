@@ -270,7 +270,8 @@ def test_a_film_without_h264(monkeypatch, short_clip):
 
 
 @pytest.mark.weights
-def test_demo_finds_what_was_drawn(run, tmp_path, weights_folder):
+def test_demo_finds_what_was_drawn(run, tmp_path, monkeypatch, weights_folder, drawn_once):
+    monkeypatch.setitem(sys.modules, "skimage", None)  # no photograph, which takes as long
     checkpoint = weights_folder / "sam2_hiera_tiny_image_fp16.pt"
     assert run("demo", "--checkpoint", checkpoint, "--device", "cpu").exit_code == 0
     records = {name: load(tmp_path / f"out/demo/{name}.json") for name in PROMPTS}

@@ -1,8 +1,8 @@
+import functools
 import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 
@@ -15,6 +15,7 @@ from sam2fast import __version__, nano
 from sam2fast._official_names import RELEASES
 from sam2fast.build_sam import build_sam2
 from sam2fast.cli.model_choice import choose_model
+from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.rle import decode_rle
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
@@ -51,46 +52,72 @@ def assert_one_line(result, code: int = 1) -> str:
 # ---- the whole way ----
 
 
-def test_command_end_to_end(run_command, picture, tmp_path, model):
-    """The default model found by its official file name; a picture, and the same lying on its side."""
+@pytest.fixture
+def turned(picture, tmp_path) -> list[str]:
+    """A picture, and the same lying on its side in another folder."""
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = QUARTER_TURN
-    upright, turned = picture("a.png"), tmp_path / "folder/b.png"
-    turned.parent.mkdir()
-    Image.open(upright).transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
+    upright, lying = picture("a.png"), tmp_path / "folder/b.png"
+    lying.parent.mkdir()
+    Image.open(upright).transpose(Image.Transpose.ROTATE_90).save(lying, exif=exif)
+    return [str(upright), str(lying)]
+
+
+def assert_result(record, path, mask, model, config, scores) -> None:
+    """A record and its files are what the API answered for the click on a picture."""
+    found = read_mask(record["files"]["mask"])
+    assert (record["size"]["width"], record["size"]["height"]) == (96, 64) == found.shape[::-1]
+    assert Image.open(record["files"]["overlay"]).size == (96, 64)
+    np.testing.assert_array_equal(decode_rle(record["rle"]), found)
+    assert record["area"] == found.sum()
+    assert record["image"] == path
+    assert record["prompts"] == {"points": [[20, 30]], "labels": [1], "box": None, "mask": None}
+    assert record["model"] == {
+        "config": config,
+        "checkpoint": str(model.checkpoint),
+        "device": "cpu",
+        "dtype": "float32",
+    }
+    np.testing.assert_allclose(record["candidate_scores"], scores, atol=1e-4)
+    assert record["score"] == max(record["candidate_scores"])
+    assert (mask != found).mean() < 1e-3
+
+
+def test_command_end_to_end(run_command, turned, tmp_path, model):
+    """The default model found by its official file name, in a process of its own; a picture on its side."""
+    upright, lying = turned
     out = tmp_path / "results"
     result = run_command(
-        "segment", upright, turned, "--point", "20,30", "--out", out, "--device", "cpu", "--json",
+        "segment", lying, "--point", "20,30", "--out", out, "--device", "cpu", "--json",
         SAM2FAST_CHECKPOINTS=str(model.checkpoint.parent),
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     printed = json.loads(result.stdout)
     assert set(printed["seconds"]) == {"load model", "read image", "encode", "predict", "write"}
+    assert sorted(os.listdir(out)) == ["b.json", "b_mask.png", "b_overlay.png"]
+    assert printed["results"] == [load(out / "b.json")]
+
+    full_size = SAM2ImagePredictor(build_sam2("sam2.1_hiera_t", model.checkpoint, device="cpu"))
+    full_size.set_image(upright)
+    masks, scores, _ = full_size.predict(np.array([[20, 30]]), np.array([1]))
+    (record,) = printed["results"]
+    assert_result(record, lying, masks[scores.argmax()], model, "configs/sam2.1/sam2.1_hiera_t.yaml", scores)
+
+
+def test_pictures(run, turned, tmp_path, model, api):
+    """The small model's answers for a picture, and the same for it on its side."""
+    out = tmp_path / "results"
+    result = run("segment", *turned, "--point", "20,30", "--out", out, "--json", *model.small)
+    assert result.exit_code == 0, result.stderr
+    printed = json.loads(result.stdout)
     assert sorted(os.listdir(out)) == [
         "a.json", "a_mask.png", "a_overlay.png", "b.json", "b_mask.png", "b_overlay.png",
     ]  # fmt: skip
     assert printed["results"] == [load(out / "a.json"), load(out / "b.json")]
-
-    full_size = SAM2ImagePredictor(build_sam2("sam2.1_hiera_t", model.checkpoint, device="cpu"))
-    full_size.set_image(str(upright))
-    masks, scores, _ = full_size.predict(np.array([[20, 30]]), np.array([1]))
-    for record, path in zip(printed["results"], (upright, turned), strict=True):
-        mask = read_mask(record["files"]["mask"])
-        assert (record["size"]["width"], record["size"]["height"]) == (96, 64) == mask.shape[::-1]
-        assert Image.open(record["files"]["overlay"]).size == (96, 64)
-        np.testing.assert_array_equal(decode_rle(record["rle"]), mask)
-        assert record["area"] == mask.sum()
-        assert record["image"] == str(path)
-        assert record["prompts"] == {"points": [[20, 30]], "labels": [1], "box": None, "mask": None}
-        assert record["model"] == {
-            "config": "configs/sam2.1/sam2.1_hiera_t.yaml",
-            "checkpoint": str(model.checkpoint),
-            "device": "cpu",
-            "dtype": "float32",
-        }
-        np.testing.assert_allclose(record["candidate_scores"], scores, atol=1e-4)
-        assert record["score"] == max(record["candidate_scores"])
-        assert (masks[scores.argmax()] != mask).mean() < 1e-3
+    api.set_image(turned[0])
+    masks, scores, _ = api.predict(np.array([[20, 30]]), np.array([1]))
+    for record, path in zip(printed["results"], turned, strict=True):
+        assert_result(record, path, masks[scores.argmax()], model, str(model.small_config), scores)
 
 
 def test_command_without_checkpoint(run_command, picture):
@@ -475,24 +502,33 @@ def test_weights_that_are_not_finite(run, picture, tmp_path, model):
 # ---- real weights ----
 
 
+@pytest.fixture
+def encoded_once(monkeypatch):
+    """The image is encoded for the first command alone; the others must ask for the same pixels."""
+    encode, encoded = SAM2Base.encode_image, []
+
+    def once(model, pixels):
+        if not encoded:
+            encoded.append((pixels, encode(model, pixels)))
+        assert torch.equal(pixels, encoded[0][0])
+        return encoded[0][1]
+
+    monkeypatch.setattr(SAM2Base, "encode_image", once)
+
+
 @pytest.mark.weights
-def test_truck(run_command, tmp_path, weights_folder, data_folder):
-    truck = tmp_path / "truck.jpg"
-    shutil.copy(data_folder / "images/truck.jpg", truck)
+def test_truck(run, tmp_path, monkeypatch, weights_folder, data_folder, encoded_once):
+    """A click has the published scores; a disc drawn over a wheel becomes its outline, as does a box around it."""
+    monkeypatch.setattr("sam2fast.cli.segmenter.build_sam2", functools.cache(build_sam2))  # with its notes
+    truck = data_folder / "images/truck.jpg"
     chosen = ["--checkpoint", weights_folder / "sam2_hiera_tiny_image_fp16.pt", "--device", "cpu"]
-    result = run_command("segment", truck, "--point", "500,375", "--json", *chosen)
-    assert result.returncode == 0, result.stderr
+    result = run("segment", truck, "--point", "500,375", "--json", *chosen)
+    assert result.exit_code == 0, result.stderr
     assert "works for images, not for video" in result.stderr
     (record,) = json.loads(result.stdout)["results"]
     np.testing.assert_allclose(record["candidate_scores"], (0.046, 0.920, 0.523), atol=0.005)
     assert record["model"]["config"] == "configs/sam2/sam2_hiera_t.yaml"
 
-
-@pytest.mark.weights
-def test_rough_mask_of_a_wheel(run, tmp_path, weights_folder, data_folder):
-    """A disc drawn over the rear wheel becomes the wheel's outline, as does a box around it."""
-    truck = data_folder / "images/truck.jpg"
-    chosen = ["--checkpoint", weights_folder / "sam2_hiera_tiny_image_fp16.pt", "--device", "cpu"]
     y, x = np.ogrid[:300, :450]
     Image.fromarray(np.hypot(x - 140, y - 185) < 30).save(tmp_path / "rough.png")
     assert run("segment", truck, "--mask", tmp_path / "rough.png", *chosen).exit_code == 0

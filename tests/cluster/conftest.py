@@ -1,8 +1,14 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click.testing
+import numpy as np
 import pytest
+from cluster_commands import MASKS, NAMES
+from PIL import Image
 from small_ray import small_ray
+
+from sam2fast.cli import main
 
 
 @pytest.fixture(scope="package")
@@ -10,3 +16,38 @@ def ray_folder() -> Iterator[Path]:
     """This process is connected to a small Ray; its folder."""
     with small_ray() as folder:
         yield folder
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> Callable[..., click.testing.Result]:
+    """The command in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def invoke(*arguments: object) -> click.testing.Result:
+        result = click.testing.CliRunner().invoke(main, [str(a) for a in arguments], prog_name="sam2fast")
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Six small pictures, and one file that is none."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, name in enumerate(NAMES):
+        pixels = np.random.default_rng(i).integers(0, 60, (64, 96 + 8 * i, 3), dtype=np.uint8)
+        pixels[:, 48:] += np.array([150, 60, 0], dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    (folder / "broken.png").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def expected(run, photos) -> str:
+    result = run("masks", "photos", *MASKS, "--out", "one")
+    assert result.exit_code == 1 and "1 of 7 images failed" in result.stderr
+    return result.stdout.split("time:")[0]

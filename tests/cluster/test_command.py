@@ -1,115 +1,18 @@
 """``--ray``, ``--slurm`` and ``--resume``: the results of the run without."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
-import click.testing
-import numpy as np
 import pytest
-from PIL import Image
-from small_ray import importable, slots_of
-from vos_sets import files_of as vos_files
-from vos_sets import write_masks, write_video
+from cluster_commands import MASKS, NAMES, NANO, files_of, masks_of
+from small_ray import importable
 
-from sam2fast.cli import main, mask_run
+from sam2fast.cli import mask_run
 from sam2fast.cli.runner_options import Place
 from sam2fast.parallel import JobResult
 from sam2fast.parallel.runners import in_this_process
-
-NANO = ["--model", "nano", "--device", "cpu"]
-MASKS = [*NANO, "--points-per-side", "3", "--pred-iou-thresh", "0.2", "--stability-thresh", "0.3"]
-NAMES = "abcdef"
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-    def invoke(*arguments: object) -> click.testing.Result:
-        result = click.testing.CliRunner().invoke(main, [str(a) for a in arguments], prog_name="sam2fast")
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return invoke
-
-
-@pytest.fixture
-def photos(tmp_path) -> Path:
-    """Six small pictures, and one file that is none."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for i, name in enumerate(NAMES):
-        pixels = np.random.default_rng(i).integers(0, 60, (64, 96 + 8 * i, 3), dtype=np.uint8)
-        pixels[:, 48:] += np.array([150, 60, 0], dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{name}.png")
-    (folder / "broken.png").write_text("no picture")
-    return folder
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(folder.glob("*.png"))}
-
-
-def masks_of(folder: Path) -> dict:
-    found = json.loads((folder / "masks.json").read_text())
-    found["info"]["model"].pop("device")
-    return found
-
-
-@pytest.fixture
-def expected(run, photos) -> str:
-    result = run("masks", "photos", *MASKS, "--out", "one")
-    assert result.exit_code == 1 and "1 of 7 images failed" in result.stderr
-    return result.stdout.split("time:")[0]
-
-
-def test_masks_when_a_worker_is_killed(ray_folder, run, photos, expected, tmp_path):
-    """In the middle, by the signal that cannot be heeded; of a run that goes on with one that was interrupted."""
-    assert run("masks", "photos/a.png", "photos/b.png", *MASKS, "--out", "ray").exit_code == 0
-    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "ray").glob("*.png")}
-    (tmp_path / "ray/b_masks.png").unlink()  # so that this one is not done
-    killed = []
-
-    def kill() -> None:
-        deadline = time.monotonic() + 100
-        while len(list((tmp_path / "ray").glob("*_overlay.png"))) < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        killed.extend(slots_of(ray_folder)[:1])
-        os.kill(killed[0], signal.SIGKILL)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    result = run("masks", "photos", *MASKS, "--ray", "local", "--workers", "2", "--out", "ray", "--resume")
-    thread.join()
-    assert killed and result.exit_code == 1 and "1 of 7 images failed" in result.stderr
-    assert "1 of 7 images were done before" in result.stderr and result.stdout.split("time:")[0] == expected
-    assert files_of(tmp_path / "ray") == files_of(tmp_path / "one") != {}
-    assert masks_of(tmp_path / "ray") == masks_of(tmp_path / "one")
-    assert len(masks_of(tmp_path / "ray")["annotations"]) > 6
-    changed = {file.name for file, changed in before.items() if file.stat().st_mtime_ns != changed}
-    assert changed == {"b_masks.png", "b_overlay.png"}
-
-
-@pytest.mark.slow
-def test_segment(ray_folder, run, photos, tmp_path):
-    """It stops at the image that fails, after the same results."""
-    ask, options = ["a", "broken", "c"], [*NANO, "--point", "48,30"]
-    images = [f"photos/{name}.png" for name in ask]
-    one = run("segment", *images, *options, "--out", "one")
-    there = run("segment", *images, *options, "--ray", "local", "--workers", "1", "--out", "ray")
-    assert there.exit_code == one.exit_code == 1 and there.stdout == one.stdout == ""
-    assert there.stderr == one.stderr and "broken.png" in one.stderr
-    for name in ("a_mask.png", "a_overlay.png", "a.json"):
-        a, b = ((tmp_path / folder / name).read_bytes() for folder in ("ray", "one"))
-        assert a.replace(b'"ray/', b'"one/') == b
 
 
 def test_a_picture_that_is_lost_with_its_workers(run, photos, tmp_path, monkeypatch):
@@ -126,21 +29,6 @@ def test_a_picture_that_is_lost_with_its_workers(run, photos, tmp_path, monkeypa
     assert "1 of 3 images failed" in result.stderr
     names = [image["file_name"] for image in masks_of(tmp_path / "out")["images"]]
     assert names == ["photos/a.png", "photos/c.png"]
-
-
-def test_videos(ray_folder, run, tmp_path):
-    """What one worker alone does with them, without Ray."""
-    for name, frames in {"a": 3, "b": 2, "c": 1}.items():
-        write_video(tmp_path / "videos" / name, frames, seed=frames)
-        write_masks(tmp_path / "masks" / name, {0: {1: (30, 30, 18), 3: (80, 50, 20)}})
-    (tmp_path / "masks/b/00000.png").write_text("no picture")
-    ask = ["vos", "--videos", "videos", "--masks", "masks", *NANO]
-    one = run(*ask, "--out", "one")
-    there = run(*ask, "--ray", "local", "--workers", "1", "--out", "ray")
-    assert there.exit_code == one.exit_code == 1 and "1 of 3 videos had problems" in there.stderr
-    assert vos_files(tmp_path / "ray") == vos_files(tmp_path / "one") and len(vos_files(tmp_path / "ray")) >= 4
-    contradiction = run(*ask, "--ray", "local", "--at-once", "2", "--out", "ray")
-    assert contradiction.exit_code == 2 and "--at-once is for devices of this machine" in contradiction.stderr
 
 
 def test_masks_through_submitit(run, photos, expected, tmp_path):

@@ -9,14 +9,18 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import cluster_jobs
 import parallel_jobs
 import pytest
+from cluster_commands import MASKS, NANO, files_of, masks_of
 from parallel_jobs import build_nothing
-from small_ray import STORE_BYTES, WORKERS, importable
+from small_ray import STORE_BYTES, WORKERS, importable, slots_of
+from vos_sets import files_of as vos_files
+from vos_sets import write_masks, write_video
 
 from sam2fast.cluster import ClusterError, on_ray, ray_session, ray_workers, slot
 from sam2fast.parallel import WorkerError, run_jobs
@@ -199,6 +203,65 @@ def test_a_long_wait_for_room_is_told(monkeypatch, caplog):
 def test_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         on_ray(**arguments)
+
+
+# ---- commands: the results of the run without ----
+
+
+def test_masks_by_command_when_a_worker_is_killed(ray_folder, run, photos, expected, tmp_path):
+    """In the middle, by the signal that cannot be heeded; of a run that goes on with one that was interrupted."""
+    assert run("masks", "photos/a.png", "photos/b.png", *MASKS, "--out", "ray").exit_code == 0
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "ray").glob("*.png")}
+    (tmp_path / "ray/b_masks.png").unlink()  # so that this one is not done
+    killed = []
+
+    def kill() -> None:
+        deadline = time.monotonic() + 100
+        while len(list((tmp_path / "ray").glob("*_overlay.png"))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        killed.extend(slots_of(ray_folder)[:1])
+        os.kill(killed[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    result = run("masks", "photos", *MASKS, "--ray", "local", "--workers", "2", "--out", "ray", "--resume")
+    thread.join()
+    assert killed and result.exit_code == 1 and "1 of 7 images failed" in result.stderr
+    assert "1 of 7 images were done before" in result.stderr and result.stdout.split("time:")[0] == expected
+    assert files_of(tmp_path / "ray") == files_of(tmp_path / "one") != {}
+    assert masks_of(tmp_path / "ray") == masks_of(tmp_path / "one")
+    assert len(masks_of(tmp_path / "ray")["annotations"]) > 6
+    changed = {file.name for file, changed in before.items() if file.stat().st_mtime_ns != changed}
+    assert changed == {"b_masks.png", "b_overlay.png"}
+
+
+@pytest.mark.slow
+def test_segment_by_command(run, photos, tmp_path):
+    """It stops at the image that fails, after the same results."""
+    ask, options = ["a", "broken", "c"], [*NANO, "--point", "48,30"]
+    images = [f"photos/{name}.png" for name in ask]
+    one = run("segment", *images, *options, "--out", "one")
+    there = run("segment", *images, *options, "--ray", "local", "--workers", "1", "--out", "ray")
+    assert there.exit_code == one.exit_code == 1 and there.stdout == one.stdout == ""
+    assert there.stderr == one.stderr and "broken.png" in one.stderr
+    for name in ("a_mask.png", "a_overlay.png", "a.json"):
+        a, b = ((tmp_path / folder / name).read_bytes() for folder in ("ray", "one"))
+        assert a.replace(b'"ray/', b'"one/') == b
+
+
+def test_videos_by_command(run, tmp_path):
+    """What one worker alone does with them, without Ray."""
+    for name, frames in {"a": 3, "b": 2, "c": 1}.items():
+        write_video(tmp_path / "videos" / name, frames, seed=frames)
+        write_masks(tmp_path / "masks" / name, {0: {1: (30, 30, 18), 3: (80, 50, 20)}})
+    (tmp_path / "masks/b/00000.png").write_text("no picture")
+    ask = ["vos", "--videos", "videos", "--masks", "masks", *NANO]
+    one = run(*ask, "--out", "one")
+    there = run(*ask, "--ray", "local", "--workers", "1", "--out", "ray")
+    assert there.exit_code == one.exit_code == 1 and "1 of 3 videos had problems" in there.stderr
+    assert vos_files(tmp_path / "ray") == vos_files(tmp_path / "one") and len(vos_files(tmp_path / "ray")) >= 4
+    contradiction = run(*ask, "--ray", "local", "--at-once", "2", "--out", "ray")
+    assert contradiction.exit_code == 2 and "--at-once is for devices of this machine" in contradiction.stderr
 
 
 # ---- a Ray of its own ----

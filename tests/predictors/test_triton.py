@@ -27,7 +27,7 @@ def trunk(stages: list[int], global_block: int) -> list[str]:
 
 # The models as shallow as shows all of their blocks: in each stage a pooled one, if there is one, and one of its own
 # windows; where the global one is, beside it.
-FAST = ("sam2.1_t", "sam2.1_l")
+FAST = ("sam2.1_t",)  # of the others, each kind of block is among the cases of tests/kernels/test_window_kernel.py
 SHALLOW = {size: trunk([1, 2, 3, 2], 5) for size in ("sam2.1_t", "sam2.1_s", "sam2.1_b+", "sam2.1_l")}
 
 

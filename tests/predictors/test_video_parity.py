@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from parity import NARROW, config_name
+from tameness import CHECK_ITSELF
 from video import SMALL, Scenario, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 PAIRS: dict[Any, Any] = {}
@@ -212,7 +213,7 @@ CASES: dict[str, tuple[Scenario, int, dict[str, Any]]] = {
 
 
 # Compared on the published architecture in every run.
-PUBLISHED = ("clicks and box", "mask prompts", "correction", "2.0", "many frames, 2.0")
+PUBLISHED = ("clicks and box", "mask prompts", "2.0", "many frames, 2.0")
 
 
 def on_narrow(kind: dict[str, Any]) -> dict[str, Any]:
@@ -290,6 +291,7 @@ def vanishing(s: Session) -> None:
     s.propagate()
 
 
+@CHECK_ITSELF
 @pytest.mark.parametrize(
     ("size", "overrides", "image_size", "centre", "factor"),
     [
@@ -300,11 +302,10 @@ def vanishing(s: Session) -> None:
     ],
     ids=["narrow, 2.1", "narrow, 2.0", "2.1", "2.0"],
 )
-def test_objects_that_vanish(size, overrides, image_size, centre, factor, videos):
+def test_objects_that_vanish(size, overrides, image_size, centre, factor, videos, check_itself):
     official, ours = pair(size, overrides, image_size)
     with presence_sharpened((official, ours), centre, factor):
-        # On the narrow architecture that takes little time.
-        expected = run_official(official, videos(9), vanishing, check_itself=bool(overrides))
+        expected = run_official(official, videos(9), vanishing, check_itself=check_itself)
         absent = [[bool((m == -1024).all()) for m in r.masks] for r in expected if r.step.startswith("propagate")]
         came_and_went = sum(0 < sum(frames) < len(frames) for frames in zip(*absent[1:], strict=True))
         assert came_and_went >= 2, absent

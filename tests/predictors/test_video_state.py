@@ -98,8 +98,8 @@ def test_training_mode_is_refused(tracked):
 
 
 def test_device_memory_does_not_grow(video_predictor, tmp_path):
-    """Pools, features and decoded frames are as large on the sixtieth frame as on the second."""
-    s = Session(video_predictor, jpeg_folder(tmp_path, clip(60)))
+    """Pools, features and decoded frames are as large on the fortieth frame as on the second."""
+    s = Session(video_predictor, jpeg_folder(tmp_path, clip(40)))
     s.points(0, 1, (60, 40, 1))
     s.points(0, 2, box=[20, 20, 70, 60])
     sizes = set()

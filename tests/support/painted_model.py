@@ -4,6 +4,7 @@ What it paints depends on the prompt alone, so that two generators of automatic 
 give identical records, in milliseconds.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class PaintedModel:
         for prompt, mask in zip(sparse_prompt_embeddings, dense_prompt_embeddings, strict=True):
             x, y = prompt[0].tolist()
             for kind in range(3) if multimask_output else [3]:
-                painted, iou = self._paint(x, y, kind, float(mask.mean()))
+                painted, iou = _paint(x, y, kind, round(abs(float(mask.mean())) * 16), self.radius, self.levels)
                 logits.append(painted + 0.5 * mask[0])
                 ious.append(iou)
         B = len(sparse_prompt_embeddings)
@@ -52,22 +53,6 @@ class PaintedModel:
             None,
             None,
         )
-
-    def _paint(self, x: float, y: float, kind: int, mask: float) -> tuple[Tensor, float]:
-        """An ellipse about the point with a blurred or sharp edge, holes, and islands around it."""
-        rng = np.random.default_rng([round(x * 16) + 1000, round(y * 16) + 1000, kind, round(abs(mask) * 16)])
-        rows, columns = np.mgrid[:SIDE, :SIDE] + 0.5
-        width, height = rng.uniform(0.02, self.radius, 2) * SIDE
-        # Points in one cell of a coarse net are meant for the same object, so that there are duplicates.
-        cx, cy = (np.floor(v / 1024 * 5) + 0.5 + rng.uniform(-0.05, 0.05) for v in (x, y))
-        distance = np.hypot((columns - cx / 5 * SIDE) / width, (rows - cy / 5 * SIDE) / height)
-        logits = (1 - distance) * 10 ** rng.uniform(0.3, 1.8)
-        for _ in range(8):
-            i, j = rng.integers(0, SIDE - 4, 2)
-            h, w = rng.integers(1, 5, 2)
-            logits[i : i + h, j : j + w] *= -1  # a hole inside, an island outside
-        iou = rng.integers(0, self.levels + 1) / self.levels
-        return torch.from_numpy(logits).float(), iou
 
     def predictor(self, predictor: Any) -> Any:
         """Lets a predictor of this model set images without encoding them."""
@@ -80,6 +65,24 @@ class PaintedModel:
 
         predictor.set_image = set_image
         return predictor
+
+
+@functools.lru_cache(maxsize=4096)
+def _paint(x: float, y: float, kind: int, mask: int, radius: float, levels: int) -> tuple[Tensor, float]:
+    """An ellipse about the point with a blurred or sharp edge, holes, and islands around it; not to be written to."""
+    rng = np.random.default_rng([round(x * 16) + 1000, round(y * 16) + 1000, kind, mask])
+    rows, columns = np.mgrid[:SIDE, :SIDE] + 0.5
+    width, height = rng.uniform(0.02, radius, 2) * SIDE
+    # Points in one cell of a coarse net are meant for the same object, so that there are duplicates.
+    cx, cy = (np.floor(v / 1024 * 5) + 0.5 + rng.uniform(-0.05, 0.05) for v in (x, y))
+    distance = np.hypot((columns - cx / 5 * SIDE) / width, (rows - cy / 5 * SIDE) / height)
+    logits = (1 - distance) * 10 ** rng.uniform(0.3, 1.8)
+    for _ in range(8):
+        i, j = rng.integers(0, SIDE - 4, 2)
+        h, w = rng.integers(1, 5, 2)
+        logits[i : i + h, j : j + w] *= -1  # a hole inside, an island outside
+    iou = rng.integers(0, levels + 1) / levels
+    return torch.from_numpy(logits).float(), iou
 
 
 class _PromptEncoder:

@@ -7,6 +7,7 @@ names get bit-identical weights, whatever their order of parameters and whatever
 import math
 import re
 import zlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -33,9 +34,33 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 def fill(model: ModuleT, seed: int) -> ModuleT:
     """Overwrites every tensor of the model's state dict by its draw, and returns the model."""
-    drawn = {name: torch.from_numpy(draw(name, x.shape, seed)) for name, x in model.state_dict().items()}
+    drawn = {name: _draws.get(name, tuple(x.shape), seed) for name, x in model.state_dict().items()}
     model.load_state_dict(drawn)
     return model
+
+
+class _Draws:
+    """Draws as tensors that nobody may write to; the last are kept, as most models of a test run are of one size."""
+
+    KEPT = 3 * 2**27  # bytes
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, tuple[int, ...], int], torch.Tensor] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
+        key = name, shape, seed
+        if key not in self._kept:
+            self._kept[key] = torch.from_numpy(draw(name, shape, seed))
+            self._bytes += self._kept[key].nbytes
+        self._kept.move_to_end(key)
+        drawn = self._kept[key]
+        while self._bytes > self.KEPT:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return drawn
+
+
+_draws = _Draws()
 
 
 def draw(name: str, shape: Sequence[int], seed: int) -> np.ndarray:
@@ -49,9 +74,9 @@ def draw(name: str, shape: Sequence[int], seed: int) -> np.ndarray:
     if EMBEDDING_NAME.search(name):
         return EMBEDDING * x
     if len(shape) >= 2:
-        # Divided in double precision: NumPy 1 and 2 would choose differently.
-        wide = (_scale(name) * x).astype(np.float64)
-        return (wide / math.sqrt(_fan_in(name, shape))).astype(np.float32)
+        # Divided in double precision, by pieces: NumPy 1 and 2 would choose differently.
+        x *= np.float32(_scale(name))
+        return np.divide(x, math.sqrt(_fan_in(name, shape)), out=x, dtype=np.float64, casting="same_kind")
     if name.endswith("weight"):  # of a norm
         return 1 + 0.1 * x
     bias = 0.05 * x

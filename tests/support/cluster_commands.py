@@ -1,0 +1,19 @@
+"""What commands on a cluster are asked for, and what they leave behind."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+NANO = ["--model", "nano", "--device", "cpu"]
+MASKS = [*NANO, "--points-per-side", "3", "--pred-iou-thresh", "0.2", "--stability-thresh", "0.3"]
+NAMES = "abcdef"
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.glob("*.png"))}
+
+
+def masks_of(folder: Path) -> dict[str, Any]:
+    found = json.loads((folder / "masks.json").read_text())
+    found["info"]["model"].pop("device")
+    return found
