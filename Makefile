@@ -7,16 +7,30 @@ CONSTRAIN := -c constraints.txt
 CHECKPOINT ?=
 JOBS ?= 2
 OUT ?= out/demo
+SERVE ?=
+FRONTEND := sam2fast/demo/frontend
 
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export npm_config_cache := $(CURDIR)/.cache/npm
 export TRITON_CACHE_DIR := $(CURDIR)/.cache/triton
 export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
+# Bytecode is kept whatever the machine is set to: the tests start a hundred processes, and pytest rewrites their files.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow test-transformers aot aot-3.6 bench bench-ops bench-transformers figures gpu tune lint format clean
+.PHONY: demo demo-web frontend check-frontend test test-slow test-transformers aot aot-3.6 bench bench-ops bench-transformers figures gpu tune lint format clean
 
 demo: $(VENV)/.demo  ## install, then segment and track; with another model: CHECKPOINT=FILE make demo
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
+
+demo-web: frontend $(VENV)/.serve  ## build the page, then serve it and its API; SERVE="--model tiny --port 8000"
+	$(BIN)/sam2fast serve $(SERVE)
+
+frontend: $(FRONTEND)/node_modules/.package-lock.json  ## the web demo's page, into the package; needs node
+	cd $(FRONTEND) && npm run build
+
+check-frontend: $(FRONTEND)/node_modules/.package-lock.json  ## style, types and unit tests, and that the package's page is of these sources
+	cd $(FRONTEND) && npm run check
 
 # Two processes of one thread each: most tests are too small for two threads to help.
 test: $(VENV)/.tested  ## install with the oracle, then run the tests
@@ -66,7 +80,7 @@ format: $(VENV)/.linted
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-transformers .venv-triton-3.6 .cache build dist out *.egg-info
+	rm -rf $(FRONTEND)/node_modules $(VENV) .venv-transformers .venv-triton-3.6 .cache build dist out *.egg-info
 
 $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
@@ -78,6 +92,14 @@ $(VENV)/.installed: $(VENV)/.created setup.py pyproject.toml constraints.txt
 
 $(VENV)/.demo: $(VENV)/.installed
 	$(PIP) install --quiet $(CONSTRAIN) -e ".[video,eval]"
+	touch $@
+
+$(VENV)/.serve: $(VENV)/.installed
+	$(PIP) install --quiet $(CONSTRAIN) -e ".[serve]"
+	touch $@
+
+$(FRONTEND)/node_modules/.package-lock.json: $(FRONTEND)/package-lock.json
+	cd $(FRONTEND) && npm ci --no-fund --no-audit
 	touch $@
 
 $(VENV)/.tested: $(VENV)/.installed tests/oracle.txt

@@ -14,6 +14,14 @@ VIDEO = ["av>=12"]
 TRAIN = ["scipy>=1.11", "tensorboard>=2.15", "pycocotools>=2.0.7"]
 PROFILE = ["rich>=13", "matplotlib>=3.8"]
 CLUSTER = ["ray>=2.9,<3", "submitit>=1.5"]
+# What the web demo is served by.
+SERVE = [
+    *VIDEO,
+    "flask>=3.1,<4",
+    "strawberry-graphql>=0.334,<1",
+    "graphql-core>=3.3,<4",
+    "gunicorn>=23,<28; sys_platform != 'win32'",
+]
 DATASETS = [*VIDEO, "matplotlib>=3.8"]
 TEST = [
     "pytest>=8",
@@ -30,6 +38,7 @@ TEST = [
     *TRAIN,
     *PROFILE,
     *CLUSTER,
+    *SERVE,
 ]
 EXTRAS = {
     "hub": HUB,
@@ -39,14 +48,15 @@ EXTRAS = {
     "cluster": CLUSTER,
     "datasets": DATASETS,
     "eval": ["scikit-image>=0.22", "scipy>=1.11", "pycocotools>=2.0.7"],
-    "demo": ["flask>=3"],
+    "serve": SERVE,
+    "interactive-demo": SERVE,  # as the original calls it
     "test": TEST,
     "dev": [*TEST, "ruff>=0.9", "mypy>=1.13", "types-tqdm", "pre-commit>=3"],
 }
 EXTRAS["all"] = sorted(
     {
         requirement
-        for name in ("hub", "video", "train", "profile", "cluster", "eval", "demo")
+        for name in ("hub", "video", "train", "profile", "cluster", "eval", "serve")
         for requirement in EXTRAS[name]
     }
 )
@@ -82,6 +92,7 @@ setup(
         "sam2fast.configs": ["**/*.yaml"],
         "sam2fast.kernels": ["*.json"],
         "sam2fast.nano": ["*.safetensors", "*.md"],
+        "sam2fast.demo.server": ["static/*", "static/assets/*"],
     },
     python_requires=">=3.10",
     install_requires=[

@@ -22,6 +22,7 @@ VERBS = (
     "download",
     "convert",
     "dataset",
+    "serve",
     "env",
 )
 

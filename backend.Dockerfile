@@ -1,0 +1,36 @@
+# The web demo's server on port 7263; see docs/serve.md. Built from the top of the repository.
+ARG BASE_IMAGE=python:3.12-slim
+FROM ${BASE_IMAGE}
+
+# nano, tiny, small, base_plus or large
+ARG MODEL_SIZE=base_plus
+ENV MODEL_SIZE=${MODEL_SIZE} \
+    SAM2FAST_CHECKPOINTS=/opt/sam2fast/checkpoints \
+    TRITON_CACHE_DIR=/tmp/triton \
+    PYTHONUNBUFFERED=1
+
+# Triton compiles its launchers with it, on GPUs. The version is whatever the base image's release has.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+
+COPY setup.py pyproject.toml constraints.txt README.md LICENSE NOTICE /opt/sam2fast/source/
+COPY kernels /opt/sam2fast/source/kernels
+COPY configs /opt/sam2fast/source/configs
+COPY sam2fast /opt/sam2fast/source/sam2fast
+RUN pip install --no-cache-dir --constraint /opt/sam2fast/source/constraints.txt "/opt/sam2fast/source[serve]"
+
+RUN mkdir --parents /opt/sam2fast/checkpoints /data \
+    && { [ "${MODEL_SIZE}" = nano ] || SAM2FAST_CACHE=/opt/sam2fast/checkpoints sam2fast download "${MODEL_SIZE}"; } \
+    && useradd --create-home --uid 1000 demo \
+    && chown demo /data
+USER 1000
+
+VOLUME /data
+EXPOSE 7263
+HEALTHCHECK --interval=30s --timeout=5s --start-period=120s \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:7263/ready', timeout=4)"]
+
+# The shell gives way to the server, so that it gets the signals.
+CMD ["sh", "-c", "exec sam2fast serve --model \"$MODEL_SIZE\" --host 0.0.0.0 --port 7263 --data /data"]

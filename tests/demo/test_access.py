@@ -1,0 +1,247 @@
+"""Who may ask, which files there are, and what a browser is told."""
+
+import os
+
+import pytest
+from demo_client import DemoClient
+
+from sam2fast.demo.server import pages
+from sam2fast.demo.server.app import SERVICE
+from sam2fast.demo.server.errors import NotFoundError
+from sam2fast.demo.server.library import LONGEST_PATH
+
+FRIEND, STRANGER = "https://demo.example:8443", "https://evil.example"
+OUTSIDE = [
+    "",
+    ".",
+    "..",
+    "/etc/passwd",
+    "../secret.mp4",
+    "gallery/../../secret.mp4",
+    "gallery/../secret.mp4",
+    "gallery/./film.mp4",
+    "gallery//film.mp4",
+    "/gallery/film.mp4",
+    "gallery\\film.mp4",
+    "gallery/..\\..\\secret.mp4",
+    "posters/film.mp4",
+    "secret.mp4",
+    "gallery/",
+    "gallery/film",
+    "gallery/film.mp4/",
+    "gallery/film.mp4\0.mp4",
+    "gallery/.hidden.mp4",
+    "gallery/link.mp4",
+    "gallery/folder/film.mp4",
+    ".incoming/film.mp4",
+    "file:///etc/passwd",
+    "gallery/%2e%2e/%2e%2e/secret.mp4",
+    "~/film.mp4",
+    "gallery/" + "a" * LONGEST_PATH + ".mp4",
+    "gallery/" + "a/" * 5000 + ".mp4",
+    "gallery/\u202efilm.mp4",
+]
+
+
+@pytest.fixture(scope="module")
+def predictor(narrow_predictor):
+    return narrow_predictor
+
+
+@pytest.fixture(scope="module")
+def guarded(make_server):
+    """A server with things around its gallery that nobody may have."""
+    app = make_server()
+    root = app.extensions[SERVICE].library.root
+    content = (root / "gallery/film.mp4").read_bytes()
+    for name in ("secret.mp4", "posters/film.mp4", "gallery/.hidden.mp4", ".incoming/film.mp4"):
+        (root / name).write_bytes(content)
+    (root / "gallery/link.mp4").symlink_to(root / "secret.mp4")
+    elsewhere = root.with_name(root.name + "-elsewhere")
+    elsewhere.mkdir()
+    (elsewhere / "film.mp4").write_bytes(content)
+    (root / "gallery/folder").symlink_to(elsewhere)
+    return app
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: path[:30].encode("ascii", "replace").decode())
+def test_no_path_leads_out_of_the_library(guarded, path):
+    client = DemoClient(guarded.test_client())
+    refused = client.start(path)
+    assert refused.code == "NOT_FOUND" and "there is no" in refused.message and len(refused.message) < 200
+    assert len(guarded.extensions[SERVICE].sessions) == 0
+    with pytest.raises(NotFoundError):
+        guarded.extensions[SERVICE].library.file("gallery", path.removeprefix("gallery/") + "/../..")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gallery/../secret.mp4",
+        "/gallery/%2e%2e/secret.mp4",
+        "/gallery/..%2fsecret.mp4",
+        "/gallery/%2e%2e%2fsecret.mp4",
+        "/gallery/link.mp4",
+        "/gallery/folder/film.mp4",
+        "/gallery/.hidden.mp4",
+        "/posters/../.incoming/film.mp4",
+        "/uploads//etc/passwd",
+        "/uploads/%2fetc%2fpasswd",
+        "/gallery/film.mp4%00",
+        "/.incoming/film.mp4",
+        "/../app.py",
+        "/%2e%2e/app.py",
+        "/assets/..%2f..%2fapp.py",
+    ],
+)
+def test_no_address_leads_out_of_the_folders(guarded, path):
+    answer = guarded.test_client().get(path)
+    assert answer.status_code == 404
+    assert answer.get_json()["error"]["code"] == "NOT_FOUND"
+
+
+def test_links_within_the_gallery_are_fine(guarded):
+    root = guarded.extensions[SERVICE].library.root
+    os.symlink(root / "gallery/film.mp4", root / "gallery/same.mp4")
+    client = DemoClient(guarded.test_client())
+    assert client.close(client.start("gallery/same.mp4"))
+
+
+def test_ranges_of_films(client, film):
+    answer = client.http.get("/gallery/film.mp4", headers={"Range": "bytes=10-19"})
+    assert answer.status_code == 206 and answer.data == film.read_bytes()[10:20]
+    assert answer.content_type == "video/mp4"
+
+
+# ---- origins and hosts ----
+
+
+def test_pages_of_other_sites_are_refused(client):
+    for origin in (STRANGER, "null", "http://localhost:1", "http://localhost.evil.example", "x"):
+        answer = client.http.post("/graphql", json={"query": "{__typename}"}, headers={"Origin": origin})
+        assert answer.status_code == 403 and answer.get_json()["error"]["code"] == "FOREIGN_ORIGIN"
+        assert "Access-Control-Allow-Origin" not in answer.headers
+    assert client.http.post("/propagate_in_video", data="{}", headers={"Origin": STRANGER}).status_code == 403
+    own = client.http.post("/graphql", json={"query": "{__typename}"}, headers={"Origin": "http://localhost"})
+    assert own.get_json() == {"data": {"__typename": "Query"}}
+    assert "Access-Control-Allow-Origin" not in own.headers
+
+
+def test_allowed_origins(make_server):
+    http = make_server(allow_origins=(FRIEND,)).test_client()
+    asked = {"Origin": FRIEND, "Access-Control-Request-Method": "POST"}
+    preflight = http.options("/graphql", headers=asked)
+    assert preflight.status_code == 204
+    expected = {"Access-Control-Allow-Origin": FRIEND, "Access-Control-Allow-Credentials": "true"}
+    for headers in (preflight.headers, http.get("/healthy", headers={"Origin": FRIEND}).headers):
+        assert {name: headers[name] for name in expected} == expected and "Origin" in headers["Vary"]
+    assert "POST" in preflight.headers["Access-Control-Allow-Methods"]
+    assert "Content-Type" in preflight.headers["Access-Control-Allow-Headers"]
+    refused = http.options("/graphql", headers={**asked, "Origin": STRANGER})
+    assert refused.status_code == 403 and "Access-Control-Allow-Origin" not in refused.headers
+
+
+def test_hosts(make_server):
+    http = make_server(trusted_hosts=("127.0.0.1", "localhost", "::1")).test_client()
+    for host in ("127.0.0.1:7263", "localhost:7263", "localhost", "[::1]:7263"):
+        assert http.get("/healthy", headers={"Host": host}).status_code == 200
+    for host in ("evil.example", "localhost.evil.example:7263", "127.0.0.1.evil.example", "[::2]:7263"):
+        answer = http.get("/healthy", headers={"Host": host})
+        assert answer.status_code == 403 and answer.get_json()["error"]["code"] == "UNKNOWN_HOST"
+    assert http.get("/healthy", headers={"Host": "a b/../"}).status_code in (400, 403)
+
+
+@pytest.mark.parametrize("path", ["/", "/healthy", "/gallery/film.mp4", "/api/limits", "/api/nothing", "/graphql"])
+def test_headers(client, path):
+    headers = client.http.get(path).headers
+    assert headers["X-Content-Type-Options"] == "nosniff" and headers["X-Frame-Options"] == "DENY"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+
+
+def test_graphiql_only_when_asked_for(client, make_server):
+    page = {"Accept": "text/html"}
+    assert client.http.get("/graphql", headers=page).status_code == 404
+    http = make_server(graphiql=True).test_client()
+    answer = http.get("/graphql", headers=page)
+    assert answer.status_code == 200 and b"GraphiQL" in answer.data
+    assert "Content-Security-Policy" not in answer.headers  # it would not be shown
+    assert "Content-Security-Policy" in http.get("/healthy").headers
+
+
+# ---- facts ----
+
+
+def test_facts(client, app):
+    assert client.http.get("/healthy").data == b"OK"
+    limits = client.http.get("/api/limits").get_json()
+    assert limits == {
+        "maxUploadMB": 70, "maxSeconds": 10.0, "formats": [".mp4", ".m4v", ".mov", ".webm", ".mkv"],
+        "maxSessions": 16, "sessionMinutes": 15.0, "maxObjects": 32, "model": "nano", "imageSize": 128,
+    }  # fmt: skip
+    ready = client.http.get("/ready").get_json()
+    assert ready == {"ready": True, "model": "nano", "device": "cpu", "sessions": 0, "limits": limits}
+
+
+def test_videos(client, make_server):
+    fields = "{id path posterPath url posterUrl width height}"
+    video = client.graphql(f"{{defaultVideo{fields}}}")["defaultVideo"]
+    assert video == {
+        "id": "VmlkZW86Z2FsbGVyeS9maWxtLm1wNA==",  # Video:gallery/film.mp4
+        "path": "gallery/film.mp4",
+        "posterPath": "posters/gallery/film.jpg",
+        "url": "http://localhost/gallery/film.mp4",
+        "posterUrl": "http://localhost/posters/gallery/film.jpg",
+        "width": 64,
+        "height": 48,
+    }
+    assert client.http.get(video["posterUrl"]).data[:2] == b"\xff\xd8"
+    page = client.graphql(f"{{videos(first:1){{edges{{cursor node{fields}}} pageInfo{{hasNextPage}}}}}}")["videos"]
+    assert [edge["node"] for edge in page["edges"]] == [video] and page["pageInfo"] == {"hasNextPage": False}
+    for arguments in ("first:-1", "last:-1", "first:1000000", 'after:"garbage"', 'before:"AAAA"'):
+        refused = client.graphql(f"{{videos({arguments}){{edges{{cursor}}}}}}")
+        assert refused.code == "BAD_INPUT" and refused.message, arguments
+    other = DemoClient(make_server(api_url="https://demo.example", default_video="gallery/none.mp4").test_client())
+    assert other.graphql("{defaultVideo{url}}")["defaultVideo"]["url"] == "https://demo.example/gallery/film.mp4"
+
+
+def test_an_empty_gallery_is_said_to_be(make_server):
+    app = make_server()
+    (app.extensions[SERVICE].library.root / "gallery/film.mp4").unlink()
+    client = DemoClient(app.test_client())
+    refused = client.graphql("{defaultVideo{path}}")
+    assert refused.code == "NOT_FOUND" and "the gallery is empty: put MP4 files into" in refused.message
+    assert client.graphql("{videos{edges{cursor}}}") == {"videos": {"edges": []}}
+
+
+# ---- the front end's files ----
+
+
+@pytest.fixture
+def bundled(tmp_path, make_server, monkeypatch):
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "index.html").write_text("<title>the page</title>")
+    (tmp_path / "assets/index-abc123.js").write_text("1")
+    (tmp_path / "favicon.svg").write_text("<svg/>")
+    monkeypatch.setattr(pages.make_pages, "__defaults__", (tmp_path,))
+    return make_server().test_client()
+
+
+def test_pages(bundled):
+    for path in ("/", "/help", "/a/b", "/index.html"):
+        answer = bundled.get(path)
+        assert b"the page" in answer.data and answer.headers["Cache-Control"] == "no-cache"
+    script = bundled.get("/assets/index-abc123.js")
+    assert script.data == b"1" and "immutable" in script.headers["Cache-Control"]
+    assert "javascript" in script.content_type
+    assert bundled.get("/favicon.svg").status_code == 200
+    for path in ("/missing.js", "/assets/none.js", "/api/none", "/uploads/none", "/gallery/none"):
+        assert bundled.get(path).status_code == 404
+    assert bundled.get("/propagate_in_video").status_code in (404, 405)
+
+
+def test_a_missing_bundle_is_explained(bundled, tmp_path):
+    (tmp_path / "index.html").unlink()
+    answer = bundled.get("/")
+    assert answer.status_code == 503 and b"make frontend" in answer.data

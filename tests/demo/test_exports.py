@@ -1,0 +1,147 @@
+"""Files to take away hold the masks that were shown."""
+
+import json
+import os
+import zipfile
+from io import BytesIO
+
+import numpy as np
+import pytest
+import track_films
+from PIL import Image
+
+from sam2fast.demo.server.app import SERVICE
+from sam2fast.rle import decode_rle
+from sam2fast.training.data.synthetic.davis import palette
+
+ON_SQUARE, BOX_OF_DISC = (16 / 64, 19 / 48), ((41 / 64, 25 / 48), (59 / 64, 43 / 48))
+
+
+def export(client, session, kind):
+    return client.http.get(f"/api/sessions/{session}/export?format={kind}")
+
+
+def unpacked(answer) -> dict[str, Image.Image]:
+    assert answer.status_code == 200 and answer.content_type == "application/zip"
+    with zipfile.ZipFile(BytesIO(answer.data)) as archive:
+        return {name: Image.open(BytesIO(archive.read(name))) for name in archive.namelist()}
+
+
+@pytest.fixture
+def tracked(client, session):
+    """Two objects, 5 and 2, from frame 2 on, and one more prompt on frame 0."""
+    client.add(session, [ON_SQUARE], frame=2, obj=5)
+    client.add(session, BOX_OF_DISC, [2, 3], frame=2, obj=2)
+    masks = dict(client.track(session, 2, direction="forward"))
+    masks[0] = client.add(session, [ON_SQUARE], obj=5)
+    return session, masks
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind(app):
+    yield
+    assert os.listdir(app.extensions[SERVICE].library.incoming) == []
+
+
+def test_masks_as_palette_pictures(client, tracked):
+    session, masks = tracked
+    answer = export(client, session, "masks_png")
+    assert answer.headers["Content-Disposition"] == "attachment; filename=film_masks.zip"
+    pictures = unpacked(answer)
+    assert list(pictures) == ["00000.png", "00002.png", "00003.png", "00004.png"]
+    for name, picture in pictures.items():
+        found, labels = masks[int(name[:5])], np.asarray(picture)
+        np.testing.assert_array_equal(labels > 0, found[2] | found[5])
+        # In the order of their ids; where both are, it is one of them.
+        assert not (labels == 1)[~found[2]].any() and not (labels == 2)[~found[5]].any()
+        assert picture.mode == "P" and bytes(picture.getpalette()[:9]) == palette().tobytes()[:9]
+
+
+def test_overlapping_objects_share_a_picture_by_logit(client, session, predictor, film):
+    """Two objects by nearly the same click: each pixel is the one's that is surer of it."""
+    points = [[16, 19]], [[20, 22]]
+    state = predictor.init_state(film)
+    for obj, point in enumerate(points, 1):
+        client.add(session, [(point[0][0] / 64, point[0][1] / 48)], obj=obj)
+        logits = predictor.add_new_points_or_box(state, 0, obj, points=point, labels=[1])[2][:, 0].numpy()
+    masks = logits > 0
+    assert (masks[0] & masks[1]).any() and (masks[0] != masks[1]).any()
+    expected = np.where(masks.any(0), logits.argmax(0) + 1, 0)
+    labels = np.asarray(unpacked(export(client, session, "masks_png"))["00000.png"])
+    np.testing.assert_array_equal(labels, expected)
+
+
+def test_coco(client, tracked):
+    session, masks = tracked
+    answer = export(client, session, "coco_rle")
+    assert answer.headers["Content-Disposition"] == "attachment; filename=film_coco.json"
+    document = json.loads(answer.data)
+    (video,) = document["videos"]
+    assert (video["height"], video["width"], video["length"]) == (48, 64, 5)
+    assert {annotation["object"] for annotation in document["annotations"]} == {2, 5}
+    for annotation in document["annotations"]:
+        for frame in range(5):
+            rle, truth = annotation["segmentations"][frame], masks.get(frame, {}).get(annotation["object"])
+            if rle is None:
+                assert truth is None or not truth.any()
+                continue
+            np.testing.assert_array_equal(decode_rle(rle), truth)
+            x, y, width, height = annotation["bboxes"][frame]
+            rows, columns = np.nonzero(truth)
+            assert (x, y) == (columns.min(), rows.min())
+            assert (width, height) == (np.ptp(columns) + 1, np.ptp(rows) + 1)
+            assert annotation["areas"][frame] == truth.sum()
+
+
+def test_overlay(client, tracked, tmp_path, film):
+    session, masks = tracked
+    answer = export(client, session, "overlay_mp4")
+    assert answer.content_type == "video/mp4"
+    assert answer.headers["Content-Disposition"] == "attachment; filename=film_overlay.mp4"
+    (tmp_path / "overlay.mp4").write_bytes(answer.data)
+    drawn, times = track_films.decoded(tmp_path / "overlay.mp4")
+    plain, _ = track_films.decoded(film)
+    assert len(drawn) == 5 and times == pytest.approx([t / 25 for t in range(5)], abs=1e-3)
+    for frame in range(5):
+        difference = np.abs(drawn[frame].astype(int) - plain[frame]).max(axis=2)
+        seen = np.logical_or.reduce(list(masks.get(frame, {0: np.zeros((48, 64), dtype=bool)}).values()))
+        # Both films are lossy, in blocks.
+        assert np.median(difference[seen]) > 30 if seen.any() else difference.mean() < 15
+        assert np.median(difference[~seen]) < 15
+
+
+def test_cutouts(client, tracked, film):
+    session, masks = tracked
+    answer = export(client, session, "cutout")
+    assert answer.headers["Content-Disposition"] == "attachment; filename=film_cutout.zip"
+    pictures, (plain, _) = unpacked(answer), track_films.decoded(film)
+    assert list(pictures) == ["00000.png", "00002.png", "00003.png", "00004.png"]
+    for name, picture in pictures.items():
+        frame, pixels = int(name[:5]), np.asarray(picture)
+        seen = masks[frame][2] | masks[frame][5]
+        assert picture.mode == "RGBA"
+        np.testing.assert_array_equal(pixels[..., 3] == 255, seen)
+        assert not pixels[~seen].any()
+        # Another converter than the server's made these.
+        assert np.abs(pixels[seen][:, :3].astype(int) - plain[frame][seen]).mean() < 8
+
+
+def test_what_cannot_be_exported(client, session):
+    answer = export(client, session, "coco_rle")
+    assert answer.status_code == 404 and "no masks yet" in answer.get_json()["error"]["message"]
+    client.add(session)
+    for kind in ("", "png", "../masks_png", "coco_rle,cutout"):
+        answer = export(client, session, kind)
+        assert answer.status_code == 400 and "masks_png, coco_rle, overlay_mp4, cutout" in answer.get_data(as_text=True)
+
+
+def test_frames_as_pictures(client, session, film):
+    plain, _ = track_films.decoded(film)
+    for frame in (3, 0, 4):
+        answer = client.http.get(f"/api/sessions/{session}/frames/{frame}.jpg")
+        assert answer.content_type == "image/jpeg"
+        picture = np.asarray(Image.open(BytesIO(answer.data))).astype(int)
+        errors = [np.abs(picture - other).mean() for other in plain]
+        assert np.argmin(errors) == frame and errors[frame] < 10
+    for name in ("5", "-1", "x", "0x1", "99999999999999999999"):
+        assert client.http.get(f"/api/sessions/{session}/frames/{name}.jpg").status_code == 404

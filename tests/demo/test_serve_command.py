@@ -1,0 +1,170 @@
+"""``sam2fast serve`` as a process: clients that go away, and how it ends."""
+
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import click.testing
+import pytest
+import track_films
+from demo_client import ADD, CANCEL, START
+from demo_process import DemoProcess, serving
+
+from sam2fast.cli import main
+
+FRAMES = 200  # more than are tracked before somebody cancels
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    track_films.write_film(folder / "gallery/film.mp4", track_films.pictures(FRAMES))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(data):
+    with serving(data) as process:
+        yield process
+
+
+def begun(server: DemoProcess) -> tuple[str, socket.socket]:
+    """A session of which frames are coming."""
+    session = server.mutate(START, path="gallery/film.mp4")["sessionId"]
+    point = {"frameIndex": 0, "clearOldPoints": True, "objectId": 1, "labels": [1], "points": [[0.3, 0.4]]}
+    server.mutate(ADD, sessionId=session, **point)
+    return session, server.begin_track(session)[0]
+
+
+def tracked_when_it_stops(server: DemoProcess, session: str) -> int:
+    """How many frames were tracked until the track ended."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        facts = server.get(f"/api/sessions/{session}")
+        if not facts["isTracking"]:
+            return len(facts["trackedFrames"])
+        time.sleep(0.05)
+    raise AssertionError("it goes on tracking")
+
+
+def rest_of(connection: socket.socket) -> bytes:
+    come = b""
+    while block := connection.recv(1 << 16):
+        come += block
+        if come.endswith(b"0\r\n\r\n"):
+            break
+    return come
+
+
+def test_cancel_while_frames_come(server):
+    session, connection = begun(server)
+    with connection:
+        assert server.mutate(CANCEL, sessionId=session) == {"success": True}
+        assert rest_of(connection).endswith(b"0\r\n\r\n")  # the stream ends as it should
+    assert tracked_when_it_stops(server, session) < FRAMES
+
+
+@pytest.mark.parametrize("abruptly", [True, False])
+def test_a_client_that_vanishes_ends_its_track(server, abruptly):
+    session, connection = begun(server)
+    if abruptly:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+    assert tracked_when_it_stops(server, session) < FRAMES
+    # And others can use the model.
+    server.mutate(START, path="gallery/film.mp4")
+
+
+def test_the_documents_script(server, tmp_path, capsys, monkeypatch):
+    """As it stands, but for the address."""
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "docs/serve.md").read_text()
+    (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    short = script.replace('"start_frame_index": 0}', f'"start_frame_index": {FRAMES - 3}, "direction": "forward"}}')
+    exec(compile(short.replace("http://127.0.0.1:7263", server.url), "docs/serve.md", "exec"), {})
+    frames = range(FRAMES - 3, FRAMES)
+    assert capsys.readouterr().out == "".join(f"{frame} [1]\n" for frame in frames)
+    with zipfile.ZipFile("masks.zip") as masks:
+        assert masks.namelist() == [f"{frame:05d}.png" for frame in (0, *frames)]
+
+
+def test_it_is_at_the_loopback_address_under_its_own_name(server):
+    assert server.url.startswith("http://127.0.0.1:")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(b"GET /healthy HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 403")
+
+
+def test_a_port_that_is_taken(server, data, monkeypatch):
+    run = click.testing.CliRunner().invoke(main, ["serve", "--port", str(server.port), "--data", str(data)])
+    assert run.exit_code == 1
+    assert f"sam2fast: cannot listen at 127.0.0.1:{server.port}: Address already in use" in run.stderr
+
+
+def test_sigterm_ends_it_even_amid_a_stream(server):
+    """The last one with this server. A whole pass over the film would take longer than the wait."""
+    _, connection = begun(server)
+    with connection:
+        assert server.end(signal.SIGTERM) == 0
+        assert rest_of(connection).count(b"--frame") < FRAMES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--model", "nothing"], 2, "no model or YAML file 'nothing'"),
+        (["--model", "large"], 3, "no checkpoint sam2.1_hiera_large.pt"),
+        (["--port", "70000"], 2, "70000 is not in the range"),
+        (["--allow-origin", "demo.example"], 2, "is no origin; expected one such as https://demo.example:8443"),
+        (["--allow-origin", "https://demo.example/path"], 2, "is no origin"),
+        (["--max-sessions", "0"], 2, "0 is not in the range"),
+        (["--data", "file"], 2, "is a file"),
+    ],
+)
+def test_wrong_options(arguments, code, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAM2FAST_CHECKPOINTS", str(tmp_path))
+    monkeypatch.setenv("SAM2FAST_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    (tmp_path / "file").touch()
+    run = click.testing.CliRunner().invoke(main, ["serve", *arguments])
+    assert (run.exit_code, told in " ".join(run.stderr.split())) == (code, True), run.stderr
+
+
+def test_what_fails_while_loading_is_one_line(tmp_path):
+    """In the process that serves, whose parent ends with the command's own code."""
+    (tmp_path / "bad.pt").write_bytes(b"no weights")
+    command = [Path(sys.executable).with_name("sam2fast"), "serve", "--port", "0", "--data", tmp_path / "data"]
+    done = subprocess.run(
+        [*command, "--model", "nano", "--checkpoint", tmp_path / "bad.pt", "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "bad.pt" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_help_needs_nothing_heavy():
+    code = (
+        "import sys; from sam2fast.cli import main; main(['serve', '-h'], standalone_mode=False); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.splitlines()[-1].split()
+    assert "Options:" in done.stdout and not {"torch", "numpy", "flask", "gunicorn", "strawberry"} & set(loaded)
+
+
+def test_without_its_packages(monkeypatch):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gunicorn" else find(name))
+    run = click.testing.CliRunner().invoke(main, ["serve"])
+    assert run.exit_code == 1
+    assert run.stderr == "sam2fast: the web demo needs gunicorn: pip install 'sam2fast[serve]'\n"

@@ -1,0 +1,200 @@
+"""How many sessions there are, how long they last, and that nothing of them is left."""
+
+import gc
+import threading
+import time
+import weakref
+
+import pytest
+from demo_client import DemoClient, Refusal
+
+from sam2fast.demo.server.app import SERVICE
+
+
+@pytest.fixture(scope="module")
+def predictor(narrow_predictor):
+    return narrow_predictor
+
+
+def test_no_more_than_so_many(make_server):
+    client = DemoClient(make_server(max_sessions=2, session_minutes=3).test_client())
+    first, second = client.start(), client.start()
+    assert len({first, second}) == 2
+    refused = client.start()
+    assert refused.code == "BUSY"
+    assert "busy: 2 sessions of at most 2 are open; try again in about 3 minutes" in refused.message
+    client.close(first)
+    assert not isinstance(client.start(), Refusal)
+
+
+def test_a_video_that_cannot_be_opened_takes_no_place(make_server):
+    app = make_server(max_sessions=1)
+    client, library = DemoClient(app.test_client()), app.extensions[SERVICE].library
+    (library.root / "gallery" / "broken.mp4").write_bytes(b"\0\0\0\x20ftypisom" + bytes(500))
+    for _ in range(2):
+        refused = client.start("gallery/broken.mp4")
+        assert refused.code == "BAD_INPUT" and "gallery/broken.mp4 cannot be read as a video" in refused.message
+    assert not isinstance(client.start(), Refusal)
+    # Nor is it in the gallery.
+    videos = client.graphql("{videos{edges{node{path}}}}")["videos"]["edges"]
+    assert [edge["node"]["path"] for edge in videos] == ["gallery/film.mp4"]
+
+
+def test_idle_sessions_expire_and_used_ones_do_not(make_server):
+    app = make_server(session_minutes=1 / 60)
+    client, store = DemoClient(app.test_client()), app.extensions[SERVICE].sessions
+    idle, used = client.start(), client.start()
+    state = weakref.ref(store.get(idle).state)
+    deadline = time.monotonic() + 30
+    while len(store) == 2 and time.monotonic() < deadline:
+        assert client.http.post(f"/api/sessions/{used}/renew").get_json()["secondsLeft"] > 0.5
+        time.sleep(0.05)
+    assert client.add(idle).code == "NO_SESSION"
+    assert client.facts(used)["secondsLeft"] <= 1
+    gc.collect()
+    assert state() is None
+
+
+def test_looking_at_a_session_does_not_renew_it(client, session, app):
+    held = app.extensions[SERVICE].sessions.get(session)
+    held._last_use -= 100
+    assert client.facts(session)["secondsLeft"] == pytest.approx(800, abs=5)
+    client.http.get(f"/api/sessions/{session}/frames/0.jpg")
+    assert client.facts(session)["secondsLeft"] == pytest.approx(900, abs=5)
+
+
+def test_nothing_of_a_hundred_sessions_is_left(client, app):
+    """By what is alive rather than by the process's memory, which has reasons of its own."""
+    store, states = app.extensions[SERVICE].sessions, []
+    gc.collect()
+    for number in range(100):
+        session = client.start()
+        states.append(weakref.ref(store.get(session).state))
+        if number % 10 == 0:
+            client.add(session)
+        assert client.close(session)
+    gc.collect()
+    assert len(store) == 0
+    assert [number for number, state in enumerate(states) if state() is not None] == []
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("Prefetch")]
+
+
+def test_sessions_take_turns_frame_by_frame(client, app, monkeypatch):
+    """Two tracks and a click: nobody waits for another's whole video."""
+    service = app.extensions[SERVICE]
+    at_once, call = [0], service.model._run
+
+    def noted(function, *arguments, **more):
+        at_once.append(at_once[-1] + 1)
+        try:
+            return call(function, *arguments, **more)
+        finally:
+            at_once.append(at_once[-1] - 1)
+
+    sessions = [client.start() for _ in range(2)]
+    for session in sessions:
+        client.add(session)
+    monkeypatch.setattr(service.model, "_run", noted)
+    order: list[str] = []
+    both_run = threading.Barrier(2)
+
+    def track(name: str, session: str) -> None:
+        both_run.wait()
+        for _ in service.track(session, 0):
+            order.append(name)
+
+    threads = [threading.Thread(target=track, args=pair) for pair in zip("ab", sessions, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    # While both are at it, neither has two frames more than the other.
+    for length in range(1, len(order)):
+        begun = order[:length]
+        if begun.count("a") < 5 and begun.count("b") < 5:
+            assert abs(begun.count("a") - begun.count("b")) <= 2, order
+    assert sorted(order) == ["a"] * 5 + ["b"] * 5
+    assert max(at_once) == 1
+    for session in sessions:
+        client.close(session)
+
+
+def test_a_click_waits_for_no_more_than_the_frames_before_it(client, app):
+    """The model is held at a frame while a click is asked for: it is the next to be answered."""
+    service = app.extensions[SERVICE]
+    tracking, clicking = client.start(), client.start()
+    client.add(tracking)
+    answers: list[str] = []
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        go_on.wait(60)
+
+    holder = threading.Thread(target=service.model.call, args=(hold,))
+    holder.start()
+    assert held.wait(60)
+
+    def track() -> None:
+        for frame, _ in service.track(tracking, 0):
+            answers.append(f"frame {frame}")
+
+    def click() -> None:
+        service.add_points(clicking, 0, 1, [[0.3, 0.4]], [1], True)
+        answers.append("click")
+
+    threads = [threading.Thread(target=track), threading.Thread(target=click)]
+    threads[0].start()
+    while service.model._executor._work_queue.qsize() < 1:  # the track has asked for its turn
+        time.sleep(0.01)
+    threads[1].start()
+    while service.model._executor._work_queue.qsize() < 2:
+        time.sleep(0.01)
+    go_on.set()
+    for thread in threads:
+        thread.join(60)
+    # The track's first turn prepares it, and the click comes before its first frame, or at the latest its second.
+    assert answers.index("click") <= 1, answers
+    for session in (tracking, clicking):
+        client.close(session)
+
+
+def test_closing_while_others_track(client, app):
+    """Sessions that are closed amid their tracks end them, from whatever thread."""
+    service, failures = app.extensions[SERVICE], []
+    sessions = [client.start() for _ in range(4)]
+    for session in sessions:
+        client.add(session)
+
+    def track(session: str) -> None:
+        try:
+            for frame, _ in service.track(session, 0):
+                if frame == 1:
+                    service.close_session(session)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=track, args=(session,)) for session in sessions]
+    for thread in threads:
+        thread.start()
+    service.close_session(sessions[0])
+    for thread in threads:
+        thread.join(60)
+    assert all("Cannot find session" in str(error) for error in failures) and len(failures) <= 1
+    assert len(service.sessions) == 0
+
+
+def test_an_ending_server_refuses_and_says_so(make_server):
+    app = make_server()
+    client, service = DemoClient(app.test_client()), app.extensions[SERVICE]
+    session = client.start()
+    client.add(session)
+    parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
+    next(parts)
+    assert client.http.get("/ready").status_code == 200
+    service.close()
+    assert list(parts) == []
+    assert client.http.get("/ready").status_code == 503
+    assert client.http.get("/healthy").data == b"OK"
+    assert client.start().code == "BUSY"
+    assert client.add(session).code == "NO_SESSION"

@@ -1,0 +1,322 @@
+"""Clicks and tracks over HTTP give what the predictor gives."""
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from demo_client import CANCEL, CLEAR_FRAME, CLEAR_VIDEO, REMOVE, Refusal, masks_of, parts_of
+
+from sam2fast.demo.server.app import SERVICE
+from sam2fast.demo.server.rest import limit_patience
+from sam2fast.rle import encode_rle
+
+FRAMES, HEIGHT, WIDTH = 5, 48, 64
+ON_SQUARE, ON_DISC = (16 / WIDTH, 19 / HEIGHT), (50 / WIDTH, 34 / HEIGHT)
+BOX_OF_DISC = ((41 / WIDTH, 25 / HEIGHT), (59 / WIDTH, 43 / HEIGHT))
+
+
+class Direct:
+    """The same things said to the predictor itself, in pixels."""
+
+    def __init__(self, predictor: Any, film: Any) -> None:
+        self.predictor, self.state = predictor, predictor.init_state(film)
+
+    def add(self, frame: int = 0, obj: int = 1, **prompt: Any) -> dict[int, np.ndarray]:
+        return self._masks(*self.predictor.add_new_points_or_box(self.state, frame, obj, **prompt)[1:])
+
+    def track(self, **options: Any) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
+        for frame, ids, logits in self.predictor.propagate_in_video(self.state, progress=False, **options):
+            yield frame, self._masks(ids, logits)
+
+    @staticmethod
+    def _masks(ids: list[int], logits: Any) -> dict[int, np.ndarray]:
+        return {i: mask for i, mask in zip(ids, (logits[:, 0] > 0).numpy(), strict=True)}
+
+
+@pytest.fixture
+def direct(predictor, film) -> Direct:
+    return Direct(predictor, film)
+
+
+def assert_same(found: dict[int, np.ndarray], expected: dict[int, np.ndarray]) -> None:
+    assert list(found) == list(expected)
+    for obj, mask in expected.items():
+        np.testing.assert_array_equal(found[obj], mask)
+
+
+# ---- clicks ----
+
+
+def test_clicks_are_shares_of_the_picture(client, session, direct):
+    found = client.add(session, [ON_SQUARE, ON_DISC], [1, 0])
+    expected = direct.add(points=[[16, 19], [50, 34]], labels=[1, 0])
+    assert_same(found, expected)
+    assert found[1].shape == (HEIGHT, WIDTH) and found[1].any()
+
+
+def test_labels_2_and_3_are_a_box(client, session, direct):
+    found = client.add(session, [*BOX_OF_DISC, ON_DISC], [2, 3, 1])
+    assert_same(found, direct.add(box=[41, 25, 59, 43], points=[[50, 34]], labels=[1]))
+
+
+def test_points_join_those_before_unless_they_are_cleared(client, session, direct):
+    client.add(session, [ON_SQUARE])
+    joined = client.add(session, [ON_DISC], [0], clear=False)
+    assert_same(joined, direct.add(points=[[16, 19]], labels=[1]) | direct.add(
+        points=[[50, 34]], labels=[0], clear_old_points=False
+    ))  # fmt: skip
+    assert len(joined) == 1
+    alone = client.add(session, [ON_DISC])
+    assert (alone[1] != joined[1]).any()
+
+
+def test_an_answer_has_all_objects_of_the_frame(client, session):
+    first = client.add(session, [ON_SQUARE], obj=7)
+    both = client.add(session, [ON_DISC], obj=3)
+    assert list(both) == [7, 3]
+    np.testing.assert_array_equal(both[7], first[7])
+
+
+def test_masks_are_cocos_run_lengths(client, session, direct):
+    answer = client.http.post(
+        "/graphql",
+        json={
+            "query": "mutation($i:AddPointsInput!){addPoints(input:$i){frameIndex rleMaskList{objectId rleMask"
+            "{size counts order}}}}",
+            "variables": {
+                "i": {
+                    "sessionId": session, "frameIndex": 0, "clearOldPoints": True, "objectId": 1, "labels": [1],
+                    "points": [list(ON_SQUARE)],
+                }
+            },
+        },
+    ).get_json()["data"]["addPoints"]  # fmt: skip
+    mask = direct.add(points=[[16, 19]], labels=[1])[1]
+    expected = {**encode_rle(mask), "order": "F"}
+    assert answer == {"frameIndex": 0, "rleMaskList": [{"objectId": 1, "rleMask": expected}]}
+
+
+# ---- tracks ----
+
+
+def test_stream_is_the_originals_byte_for_byte(client, session, direct):
+    client.add(session, [ON_SQUARE])
+    answer = client.http.post("/propagate_in_video", json={"session_id": session, "start_frame_index": 0})
+    assert answer.status_code == 200
+    assert answer.content_type == "multipart/x-savi-stream; boundary=frame"
+
+    direct.add(points=[[16, 19]], labels=[1])
+    expected = b""
+    for frame, masks in direct.track(start_frame_idx=0):
+        rle = encode_rle(masks[1])
+        mask = f'{{"size": [48, 64], "counts": {json.dumps(rle["counts"])}}}'
+        body = f'{{"frame_index": {frame}, "results": [{{"object_id": 1, "mask": {mask}}}]}}'
+        expected += (
+            b"--frame\r\nContent-Type: application/json; charset=utf-8\r\nFrame-Current: -1\r\nFrame-Total: -1\r\n"
+            b"Mask-Type: RLE[]\r\nContent-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body.encode()
+        )
+    assert answer.data == expected
+
+
+def test_forwards_then_backwards_with_the_start_twice(client, session, direct):
+    client.add(session, [ON_SQUARE], frame=3)
+    client.add(session, BOX_OF_DISC, [2, 3], frame=0, obj=2)
+    found = client.track(session, start=3)
+    assert [frame for frame, _ in found] == [3, 4, 3, 2, 1, 0]
+
+    direct.add(frame=3, points=[[16, 19]], labels=[1])
+    direct.add(frame=0, obj=2, box=[41, 25, 59, 43])
+    expected = [*direct.track(start_frame_idx=3), *direct.track(start_frame_idx=3, reverse=True)]
+    for (_, masks), (_, truth) in zip(found, expected, strict=True):
+        assert_same(masks, truth)
+
+
+@pytest.mark.parametrize(
+    ("start", "more", "frames"),
+    [
+        (0, {}, [0, 1, 2, 3, 4]),
+        (3, {"direction": "forward"}, [3, 4]),
+        (1, {"direction": "backward"}, [1, 0]),
+        (0, {"direction": "backward"}, []),
+        (4, {"direction": "both"}, [4, 4, 3, 2, 1, 0]),
+    ],
+)
+def test_order_of_frames(client, session, start, more, frames):
+    client.add(session, frame=start)
+    assert [frame for frame, _ in client.track(session, start, **more)] == frames
+
+
+def test_nothing_to_track(client, session):
+    assert client.track(session)[:2] == (409, "NOTHING_TO_TRACK")
+    client.add(session)
+    client.mutate(CLEAR_FRAME, sessionId=session, frameIndex=0, objectId=1)
+    assert client.track(session)[:2] == (409, "NOTHING_TO_TRACK")
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ([], "expected a JSON object"),
+        ({}, "session_id is None"),
+        ({"session_id": 3}, "session_id is 3"),
+        ({"start_frame_index": 5}, "no frame 5"),
+        ({"start_frame_index": -1}, "no frame -1"),
+        ({"start_frame_index": "0"}, "start_frame_index is '0'"),
+        ({"start_frame_index": True}, "start_frame_index is True"),
+        ({"direction": "up"}, "no direction 'up'"),
+        ({"direction": ["both"]}, "no direction"),
+    ],
+)
+def test_wrong_tracks_are_refused_before_the_stream(client, session, body, told):
+    client.add(session)
+    asked = {"session_id": session, **body} if body else body
+    answer = client.http.post("/propagate_in_video", json=asked)
+    assert answer.status_code == 400 and told in answer.get_json()["error"]["message"]
+    assert client.facts(session)["trackedFrames"] == []
+
+
+def test_cancel_ends_the_stream_and_the_next_one_is_whole(client, session):
+    client.add(session)
+    stream = client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False)
+    parts = iter(stream.response)
+    assert b'"frame_index": 0' in next(parts)
+    assert client.mutate(CANCEL, sessionId=session) == {"success": True}
+    assert list(parts) == []
+    assert client.facts(session)["isTracking"] is False
+    assert len(client.track(session)) == FRAMES
+
+
+def test_a_client_that_goes_away_ends_its_track(client, session, app):
+    client.add(session)
+    stream = client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False)
+    parts = iter(stream.response)
+    next(parts)
+    assert client.facts(session)["isTracking"] is True
+    stream.response.close()
+    facts = client.facts(session)
+    assert facts["isTracking"] is False and facts["trackedFrames"] == [0] and facts["problem"] is None
+    app.extensions[SERVICE].model.call(lambda: None)  # it takes turns: nothing holds it
+
+
+def test_a_client_that_reads_slowly_keeps_nobody_waiting(client, session):
+    client.add(session)
+    parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
+    next(parts)  # and nothing more for now
+    other = client.start()
+    client.add(other)
+    assert len(client.track(other)) == FRAMES
+    assert len(list(parts)) == FRAMES - 1
+    client.close(other)
+
+
+def test_a_client_that_takes_nothing_is_given_up():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        limit_patience(ours, 1)
+        with pytest.raises(BlockingIOError):
+            ours.sendall(bytes(1 << 24))
+
+
+def test_another_track_takes_the_place_of_the_first(client, session):
+    client.add(session)
+    parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
+    next(parts)
+    assert len(client.track(session)) == FRAMES
+    assert list(parts) == []
+
+
+def test_closing_a_session_ends_its_track(client):
+    session = client.start()
+    client.add(session)
+    parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
+    next(parts)
+    assert client.close(session)
+    assert list(parts) == []
+    assert not client.close(session)
+
+
+def test_forgetting_all_objects_ends_the_track(client, session):
+    client.add(session)
+    parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
+    next(parts)
+    client.mutate(CLEAR_VIDEO, sessionId=session)
+    assert list(parts) == []
+    facts = client.facts(session)
+    assert facts["objects"] == facts["framesWithMasks"] == facts["trackedFrames"] == []
+
+
+# ---- taking back ----
+
+
+def test_removing_an_object_gives_the_others_where_it_was_prompted(client, session):
+    client.add(session, [ON_SQUARE], obj=1)
+    both = client.add(session, [ON_DISC], obj=2)
+    client.add(session, [ON_DISC], frame=3, obj=2)
+    answer = client.mutate(REMOVE, sessionId=session, objectId=2)
+    assert [entry["frameIndex"] for entry in answer] == [0, 3]
+    assert_same(masks_of(answer[0]), {1: both[1]})
+    assert not masks_of(answer[1])[1].any()
+    assert client.mutate(REMOVE, sessionId=session, objectId=2) == []
+    assert client.mutate(REMOVE, sessionId=session, objectId=1) == []
+    assert client.facts(session)["framesWithMasks"] == []
+
+
+def test_clearing_a_frame_gives_what_is_left_there(client, session):
+    client.add(session, [ON_SQUARE], obj=1)
+    both = client.add(session, [ON_DISC], obj=2)
+    left = masks_of(client.mutate(CLEAR_FRAME, sessionId=session, frameIndex=0, objectId=2))
+    assert_same(left, {1: both[1], 2: np.zeros((HEIGHT, WIDTH), dtype=bool)})
+    assert client.facts(session)["framesWithMasks"] == [0]
+    # No points at all, in the place of those of before, are the same as clearing.
+    assert not client.add(session, [], [], obj=1)[1].any()
+    assert client.facts(session)["framesWithMasks"] == []
+
+
+def test_corrections_stay_when_the_video_is_tracked_again(client, session):
+    client.add(session, [ON_SQUARE])
+    client.track(session)
+    corrected = client.add(session, BOX_OF_DISC, [2, 3], frame=3)
+    again = dict(client.track(session))
+    np.testing.assert_array_equal(again[3][1], corrected[1])
+
+
+# ---- what is told about a session ----
+
+
+def test_facts(client, session):
+    client.add(session, frame=2)
+    facts = client.facts(session)
+    assert {name: facts[name] for name in ("path", "fps", "numFrames", "width", "height", "objects")} == {
+        "path": "gallery/film.mp4", "fps": 25.0, "numFrames": 5, "width": 64, "height": 48, "objects": [1],
+    }  # fmt: skip
+    assert facts["framesWithMasks"] == [2] and facts["trackedFrames"] == []
+    client.track(session, 2)
+    assert client.facts(session)["trackedFrames"] == list(range(FRAMES))
+
+
+def test_unknown_sessions(client):
+    for answer in (
+        client.add("nobody"),
+        client.mutate(REMOVE, sessionId="nobody", objectId=1),
+        client.mutate(CLEAR_VIDEO, sessionId="nobody"),
+        client.mutate(CANCEL, sessionId="nobody"),
+        client.mutate(CLEAR_FRAME, sessionId="nobody", frameIndex=0, objectId=1),
+    ):
+        assert answer == Refusal(200, "NO_SESSION", answer.message)
+        assert "Cannot find session 'nobody'" in answer.message and "expired" in answer.message
+    assert client.track("nobody")[:2] == (404, "NO_SESSION")
+    for path in ("", "/export?format=coco_rle", "/frames/0.jpg"):
+        answer = client.http.get(f"/api/sessions/nobody{path}")
+        assert (answer.status_code, answer.get_json()["error"]["code"]) == (404, "NO_SESSION")
+    assert client.http.post("/api/sessions/nobody/renew").status_code == 404
+    assert client.close("nobody") is False
+
+
+def test_stream_reader_of_these_tests_minds_lengths():
+    part = b'--frame\r\nContent-Length: 33\r\n\r\n{"frame_index": 0, "results": []}'
+    assert len(list(parts_of(part + part))) == 2
+    with pytest.raises((AssertionError, ValueError, KeyError)):
+        list(parts_of(part.replace(b"33", b"32") + part))
