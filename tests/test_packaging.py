@@ -144,6 +144,10 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     assert {name.split("/")[0] for name in names} <= {"sam2fast", f"{wheel.name.rsplit('-', 3)[0]}.dist-info"}
     assert {"sam2fast/py.typed", "sam2fast/nano/weights.safetensors", "sam2fast/nano/MODEL_CARD.md"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names) and any("NOTICE" in name for name in names)
+    static = ROOT / "sam2fast" / "demo" / "server" / "static"
+    page = {file.relative_to(ROOT).as_posix() for file in static.rglob("*") if file.is_file()}
+    assert page and page == {name for name in names if "/static/" in name}
+    assert not any("demo/frontend" in name for name in names)
 
 
 def test_bare_clone(checkout):

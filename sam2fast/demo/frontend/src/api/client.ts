@@ -1,0 +1,28 @@
+import { Client, fetchExchange, type AnyVariables, type OperationResult, type TypedDocumentNode } from "@urql/core";
+import { networkError, serverError } from "./errors";
+
+// No cache: what the demo asks for changes with every click.
+const client = new Client({ url: "/graphql", exchanges: [fetchExchange], preferGetMethod: false });
+
+/** @throws ApiError */
+export async function query<Data, Variables extends AnyVariables>(
+  document: TypedDocumentNode<Data, Variables>,
+  variables: Variables,
+): Promise<Data> {
+  return read(await client.query(document, variables).toPromise());
+}
+
+/** @throws ApiError */
+export async function mutate<Data, Variables extends AnyVariables>(
+  document: TypedDocumentNode<Data, Variables>,
+  variables: Variables,
+): Promise<Data> {
+  return read(await client.mutation(document, variables).toPromise());
+}
+
+function read<Data, Variables extends AnyVariables>({ data, error }: OperationResult<Data, Variables>): Data {
+  const refusal = error?.graphQLErrors[0];
+  if (refusal) throw serverError(refusal.message, refusal.extensions["code"]);
+  if (error || data === undefined) throw networkError();
+  return data;
+}

@@ -1,0 +1,57 @@
+import type { FrameMasks } from "../masks/book";
+import type { Mask } from "../masks/rle";
+import { ApiError, networkError, responseError } from "./errors";
+import { PartParser } from "./stream";
+
+interface Body {
+  frame_index: number;
+  results: { object_id: number; mask: { size: [number, number]; counts: string } }[];
+}
+
+/**
+ * Tracks from a frame to the video's end, then from it back to the start, and gives each frame's masks as they come.
+ * The start frame comes twice unless it is the first.
+ *
+ * @throws ApiError, also when the server vanishes on the way
+ */
+export async function* propagate(
+  sessionId: string,
+  startFrame: number,
+  signal: AbortSignal,
+): AsyncGenerator<FrameMasks, void> {
+  const response = await fetch("/propagate_in_video", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ session_id: sessionId, start_frame_index: startFrame }),
+    signal,
+  }).catch((error: unknown) => {
+    throw signal.aborted ? error : networkError();
+  });
+  if (!response.ok || !response.body) throw await responseError(response);
+  const kind = response.headers.get("Content-Type") ?? "";
+  if (!kind.startsWith("multipart/x-savi-stream")) throw new ApiError("refused", `expected masks, got ${kind}`);
+
+  const reader = response.body.getReader();
+  const parser = new PartParser();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read().catch((error: unknown) => {
+        throw signal.aborted ? error : networkError();
+      });
+      if (done) break;
+      for (const part of parser.push(value)) yield readBody(JSON.parse(new TextDecoder().decode(part.body)) as Body);
+    }
+    parser.end();
+  } finally {
+    // A reader that goes away early lets the server stop, too.
+    await reader.cancel().catch(() => undefined);
+  }
+}
+
+function readBody(body: Body): FrameMasks {
+  const masks = new Map<number, Mask>();
+  for (const { object_id, mask } of body.results) {
+    masks.set(object_id, { height: mask.size[0], width: mask.size[1], counts: mask.counts });
+  }
+  return { frame: body.frame_index, masks };
+}

@@ -1,0 +1,73 @@
+import { stringifyDocument } from "@urql/core";
+import { ApiError, asApiError, networkError, serverError } from "./errors";
+import { UploadVideoDocument, type UploadVideoMutation } from "./generated";
+import type { Limits } from "./rest";
+import { readClip, type Clip } from "./video";
+
+/** What is wrong with a file that the server would not take, or null. */
+export function refuseFile(file: { name: string; size: number; type: string }, limits: Limits): string | null {
+  const ending = file.name.split(".").pop()?.toLowerCase() ?? "";
+  const formats = limits.formats.map((format) => format.replace(/^\./, "").toLowerCase());
+  if (!formats.includes(ending)) {
+    return `“${file.name}” is not a video this demo takes. Choose a file that ends in ${formats.map((f) => "." + f).join(", ")}.`;
+  }
+  if (file.size === 0) return `“${file.name}” is empty.`;
+  if (file.size > limits.maxUploadMB * 1024 * 1024) {
+    const size = (file.size / 1024 / 1024).toFixed(1);
+    return `“${file.name}” has ${size} MB, at most ${limits.maxUploadMB} MB can be uploaded.`;
+  }
+  return null;
+}
+
+/**
+ * Uploads a video by GraphQL's multipart request. XMLHttpRequest, because fetch does not tell how much has been sent.
+ *
+ * @param progress is told the share that has been sent, 0 to 1; at 1 the server begins to convert.
+ * @throws ApiError, or a DOMException named AbortError after `signal`
+ */
+export function uploadVideo(file: File, progress: (share: number) => void, signal: AbortSignal): Promise<Clip> {
+  const form = new FormData();
+  const operations = { query: stringifyDocument(UploadVideoDocument), variables: { file: null } };
+  form.append("operations", JSON.stringify(operations));
+  form.append("map", JSON.stringify({ file: ["variables.file"] }));
+  form.append("file", file);
+
+  return new Promise((resolve, reject) => {
+    const http = new XMLHttpRequest();
+    http.open("POST", "/graphql");
+    http.upload.onprogress = (event) => progress(event.total ? event.loaded / event.total : 0);
+    http.onerror = () => reject(networkError());
+    http.onabort = () => reject(new DOMException("The upload was cancelled.", "AbortError"));
+    http.onload = () => {
+      try {
+        resolve(readAnswer(http.status, http.responseText));
+      } catch (error) {
+        reject(asApiError(error));
+      }
+    };
+    signal.addEventListener("abort", () => http.abort(), { once: true });
+    http.send(form);
+  });
+}
+
+interface Answer {
+  data?: UploadVideoMutation | null;
+  errors?: { message: string; extensions?: { code?: string } }[];
+  error?: { code: string; message: string };
+}
+
+function readAnswer(status: number, text: string): Clip {
+  let answer: Answer;
+  try {
+    answer = JSON.parse(text) as Answer;
+  } catch {
+    throw new ApiError(
+      "refused",
+      status === 413 ? "The file is too large." : `The server answered with status ${status}.`,
+    );
+  }
+  const refusal = answer.errors?.[0] ?? answer.error;
+  if (refusal) throw serverError(refusal.message, "extensions" in refusal ? refusal.extensions?.code : undefined);
+  if (!answer.data) throw new ApiError("refused", `The server answered with status ${status}.`);
+  return readClip(answer.data.uploadVideo);
+}

@@ -1,0 +1,62 @@
+import { firstPromptedFrame } from "../state/scene";
+import { isTracking, setState, useStore, type Tracking } from "../state/store";
+import { Icon } from "../ui/Icon";
+import { toggleTracking } from "../ui/shortcuts";
+
+/** Track, see how far it is, call it off; download. */
+export function Actions() {
+  const tracking = useStore((state) => state.tracking);
+  const total = useStore((state) => state.session?.numFrames ?? 0);
+  const ready = useStore((state) => state.phase === "ready" && state.connected);
+  const hasPrompts = useStore((state) => firstPromptedFrame(state.scene) !== null);
+  const running = isTracking(tracking);
+
+  return (
+    <div className="actions">
+      {"done" in tracking && (
+        <div className="progress">
+          <progress max={total} value={tracking.done} aria-label="Tracking" />
+          <span>
+            {tracking.done} of {total} frames
+          </span>
+        </div>
+      )}
+      {!running && <p className="hint">{hint(tracking, hasPrompts)}</p>}
+      <div className="row">
+        <button
+          type="button"
+          className={running ? "danger" : "primary"}
+          disabled={!ready || !hasPrompts || tracking.state === "cancelling"}
+          onClick={toggleTracking}
+          title={running ? "Cancel (K)" : "Track (K)"}
+        >
+          {label(tracking)}
+        </button>
+        <button
+          type="button"
+          disabled={!ready || !hasPrompts || running}
+          onClick={() => setState({ dialog: "download" })}
+          title="Download (D)"
+        >
+          <Icon name="download" />
+          Download
+        </button>
+      </div>
+    </div>
+  );
+}
+
+function label({ state }: Tracking): string {
+  if (state === "running") return "Cancel";
+  if (state === "cancelling") return "Cancelling …";
+  return state === "never" ? "Track" : "Track again";
+}
+
+function hint({ state }: Tracking, hasPrompts: boolean): string {
+  if (!hasPrompts) return "Click an object in the picture to begin.";
+  if (state === "never") return "Happy with the masks? Track them through the video.";
+  if (state === "stale") return "The clicks have changed since the last track.";
+  if (state === "cancelled") return "Cancelled. Frames that were done keep their masks.";
+  if (state === "failed") return "Tracking broke off before the end.";
+  return "Where a mask is wrong, click there and track again.";
+}

@@ -1,0 +1,51 @@
+import { useEffect, useState } from "react";
+import { DownloadDialog } from "../download/DownloadDialog";
+import { LookPanel } from "../effects/LookPanel";
+import { DropTarget } from "../library/DropTarget";
+import { VideosDialog } from "../library/VideosDialog";
+import { ObjectPanel } from "../objects/ObjectPanel";
+import { Stage } from "../player/Stage";
+import { Transport } from "../player/Transport";
+import { begin, watchSession } from "../state/session";
+import { useStore } from "../state/store";
+import { Timeline } from "../timeline/Timeline";
+import { HelpDialog } from "../ui/HelpDialog";
+import { useShortcuts } from "../ui/shortcuts";
+import { Actions } from "./Actions";
+import { Banners } from "./Banners";
+import { SHEETS, SheetTabs, type Sheet } from "./SheetTabs";
+import { TopBar } from "./TopBar";
+
+export function App() {
+  const dialog = useStore((state) => state.dialog);
+  const [sheet, setSheet] = useState<Sheet>(SHEETS[0]);
+  useShortcuts();
+  useEffect(() => {
+    watchSession();
+    void begin();
+  }, []);
+
+  return (
+    <DropTarget>
+      {/* On small screens one of the sheets is shown, on others all. */}
+      <div className="app" data-sheet={sheet}>
+        <TopBar />
+        <main>
+          <Stage />
+          <Transport />
+        </main>
+        <SheetTabs sheet={sheet} onChange={setSheet} />
+        <Timeline />
+        <aside aria-label="Objects and effects">
+          <ObjectPanel />
+          <LookPanel />
+          <Actions />
+        </aside>
+      </div>
+      <Banners />
+      {dialog === "videos" && <VideosDialog />}
+      {dialog === "help" && <HelpDialog />}
+      {dialog === "download" && <DownloadDialog />}
+    </DropTarget>
+  );
+}

@@ -1,0 +1,38 @@
+import { useEffect } from "react";
+import { setState, useStore } from "../state/store";
+import { IconButton } from "../ui/IconButton";
+
+const INFO_MS = 5000;
+
+/** A lost connection, errors, and what screen readers are told. */
+export function Banners() {
+  const connected = useStore((state) => state.connected);
+  const notice = useStore((state) => state.notice);
+  const announcement = useStore((state) => state.announcement);
+
+  useEffect(() => {
+    if (notice?.tone !== "info") return;
+    const timer = setTimeout(() => setState({ notice: null }), INFO_MS);
+    return () => clearTimeout(timer);
+  }, [notice]);
+
+  return (
+    <div className="banners">
+      <div className="visually-hidden" role="status" aria-live="polite">
+        {announcement}
+      </div>
+      {!connected && (
+        <div className="banner error" role="alert">
+          <span className="spinner" />
+          The server does not answer. Trying again …
+        </div>
+      )}
+      {notice && connected && (
+        <div className={`banner ${notice.tone}`} role={notice.tone === "error" ? "alert" : undefined}>
+          {notice.text}
+          <IconButton icon="close" label="Dismiss" onClick={() => setState({ notice: null })} />
+        </div>
+      )}
+    </div>
+  );
+}

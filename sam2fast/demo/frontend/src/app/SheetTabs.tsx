@@ -1,0 +1,17 @@
+export const SHEETS = ["objects", "timeline", "effects"] as const;
+export type Sheet = (typeof SHEETS)[number];
+
+const NAMES: Record<Sheet, string> = { objects: "Objects", timeline: "Timeline", effects: "Effects" };
+
+/** Which sheet lies under the picture on a small screen; larger ones have room for all and hide this. */
+export function SheetTabs({ sheet, onChange }: { sheet: Sheet; onChange: (sheet: Sheet) => void }) {
+  return (
+    <nav className="sheet-tabs" aria-label="Sheets">
+      {SHEETS.map((name) => (
+        <button key={name} type="button" aria-pressed={name === sheet} onClick={() => onChange(name)}>
+          {NAMES[name]}
+        </button>
+      ))}
+    </nav>
+  );
+}

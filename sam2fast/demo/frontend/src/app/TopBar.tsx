@@ -1,0 +1,26 @@
+import { setState, useStore } from "../state/store";
+import { Icon } from "../ui/Icon";
+import { IconButton } from "../ui/IconButton";
+import { nextTheme, useTheme } from "../ui/theme";
+
+const THEME_ICONS = { system: "screen", light: "sun", dark: "moon" } as const;
+
+export function TopBar() {
+  const clip = useStore((state) => state.clip);
+  const model = useStore((state) => state.limits?.model);
+  const { theme } = useTheme();
+
+  return (
+    <header className="top-bar">
+      <h1>sam2fast</h1>
+      {model && <span className="model">{model}</span>}
+      <span className="clip-name">{clip?.name}</span>
+      <button type="button" onClick={() => setState({ dialog: "videos" })}>
+        <Icon name="film" />
+        Videos
+      </button>
+      <IconButton icon={THEME_ICONS[theme]} label={`Colours: ${theme}; change`} onClick={nextTheme} />
+      <IconButton icon="help" label="Help" shortcut="?" onClick={() => setState({ dialog: "help" })} />
+    </header>
+  );
+}

@@ -1,0 +1,49 @@
+import type { MaskEntry } from "./book";
+import { paintMask } from "./rle";
+
+const MAX_PIXELS = 16 * 1024 * 1024; // four bytes each
+
+/** Masks as canvases in their object's colour, transparent outside: a few of the newest are kept. */
+export class MaskBitmaps {
+  private readonly kept = new Map<MaskEntry, { colour: string; canvas: HTMLCanvasElement }>();
+  private pixels = 0;
+
+  get(entry: MaskEntry, colour: string): HTMLCanvasElement {
+    const found = this.kept.get(entry);
+    if (found?.colour === colour) {
+      this.kept.delete(entry); // in again as the newest
+      this.kept.set(entry, found);
+      return found.canvas;
+    }
+    if (found) this.forget(entry);
+    const canvas = paint(entry, colour);
+    this.kept.set(entry, { colour, canvas });
+    this.pixels += entry.width * entry.height;
+    for (const oldest of this.kept.keys()) {
+      if (this.pixels <= MAX_PIXELS || oldest === entry) break;
+      this.forget(oldest);
+    }
+    return canvas;
+  }
+
+  private forget(entry: MaskEntry): void {
+    if (this.kept.delete(entry)) this.pixels -= entry.width * entry.height;
+  }
+}
+
+function paint(entry: MaskEntry, colour: string): HTMLCanvasElement {
+  const canvas = document.createElement("canvas");
+  canvas.width = entry.width;
+  canvas.height = entry.height;
+  const context = canvas.getContext("2d")!;
+  const image = context.createImageData(entry.width, entry.height);
+  paintMask(entry, new Uint32Array(image.data.buffer), littleEndian(colour));
+  context.putImageData(image, 0, 0);
+  return canvas;
+}
+
+/** `#rrggbb` as an opaque pixel of ImageData, which every machine with a browser stores as ABGR. */
+function littleEndian(colour: string): number {
+  const rgb = parseInt(colour.slice(1), 16);
+  return (0xff000000 | ((rgb & 0xff) << 16) | (rgb & 0xff00) | (rgb >> 16)) >>> 0;
+}

@@ -1,0 +1,85 @@
+/** COCO's compressed run lengths: runs of 0 and 1 in turn, down the columns, as text. */
+
+export interface Mask {
+  readonly height: number;
+  readonly width: number;
+  /** COCO's compressed string. */
+  readonly counts: string;
+}
+
+const ZERO = 48; // the character that stands for 0
+const DIGIT_BITS = 5;
+const CONTINUES = 0x20;
+const SIGN = 0x10;
+
+/** The run lengths of a compressed string; the first run is of zeros and may be empty. */
+export function decodeCounts(text: string): number[] {
+  const runs: number[] = [];
+  let position = 0;
+  while (position < text.length) {
+    let value = 0;
+    let shift = 0;
+    let digit: number;
+    do {
+      digit = text.charCodeAt(position) - ZERO;
+      if (!(digit >= 0 && digit < 64)) throw new Error(`run lengths are broken at character ${position}`);
+      value |= (digit & 0x1f) << shift;
+      shift += DIGIT_BITS;
+      position += 1;
+    } while (digit & CONTINUES);
+    if (digit & SIGN) value |= -1 << shift;
+    // From the fourth on, a run is told as the difference to the one before the last.
+    if (runs.length > 2) value += runs[runs.length - 2]!;
+    runs.push(value);
+  }
+  return runs;
+}
+
+/** How many pixels are inside. */
+export function maskArea(mask: Mask): number {
+  return decodeCounts(mask.counts).reduce((area, run, index) => (index % 2 ? area + run : area), 0);
+}
+
+/** Whether the pixel `(x, y)` is inside. */
+export function maskHas(mask: Mask, x: number, y: number): boolean {
+  if (x < 0 || y < 0 || x >= mask.width || y >= mask.height) return false;
+  const wanted = x * mask.height + y;
+  let end = 0;
+  let inside = false;
+  for (const run of decodeCounts(mask.counts)) {
+    end += run;
+    if (wanted < end) return inside;
+    inside = !inside;
+  }
+  return false;
+}
+
+/**
+ * Sets every pixel inside to `value`.
+ *
+ * @param pixels `height * width` values, row by row: the picture's order, not that of the runs.
+ */
+export function paintMask(mask: Mask, pixels: Uint32Array, value: number): void {
+  const { height, width } = mask;
+  if (pixels.length !== height * width) throw new Error(`${pixels.length} pixels for a mask of ${width}x${height}`);
+  let start = 0;
+  let inside = false;
+  for (const run of decodeCounts(mask.counts)) {
+    const end = start + run;
+    if (end > height * width) throw new Error("run lengths exceed the mask's size");
+    if (inside) {
+      let x = Math.floor(start / height);
+      let y = start - x * height;
+      for (let left = run; left > 0; left -= 1) {
+        pixels[y * width + x] = value;
+        y += 1;
+        if (y === height) {
+          y = 0;
+          x += 1;
+        }
+      }
+    }
+    start = end;
+    inside = !inside;
+  }
+}

@@ -1,0 +1,35 @@
+import * as editing from "../state/editing";
+import { isTracking, useStore } from "../state/store";
+import { Icon } from "../ui/Icon";
+import { IconButton } from "../ui/IconButton";
+import { ObjectRow } from "./ObjectRow";
+import { ToolPicker } from "./ToolPicker";
+
+/** The objects, and what clicks do to the chosen one. */
+export function ObjectPanel() {
+  const objects = useStore((state) => state.scene.objects);
+  const locked = useStore((state) => state.phase !== "ready" || isTracking(state.tracking));
+  const canUndo = useStore((state) => state.history.past.length > 0);
+  const canRedo = useStore((state) => state.history.future.length > 0);
+
+  return (
+    <section className="panel objects" aria-label="Objects">
+      <header>
+        <h2>Objects</h2>
+        <IconButton icon="undo" label="Undo" shortcut="Z" disabled={locked || !canUndo} onClick={editing.undo} />
+        <IconButton icon="redo" label="Redo" shortcut="Shift Z" disabled={locked || !canRedo} onClick={editing.redo} />
+        <IconButton icon="restart" label="Start over" disabled={locked || !canUndo} onClick={editing.startOver} />
+      </header>
+      <ToolPicker />
+      <ul className="object-list">
+        {objects.map((object) => (
+          <ObjectRow key={object.id} object={object} locked={locked} />
+        ))}
+      </ul>
+      <button type="button" className="add-object" disabled={locked} onClick={editing.newObject} title="New object (N)">
+        <Icon name="plus" />
+        Add an object
+      </button>
+    </section>
+  );
+}

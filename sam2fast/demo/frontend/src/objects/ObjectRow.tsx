@@ -1,0 +1,74 @@
+import { useState } from "react";
+import { deleteObject, renameObject } from "../state/editing";
+import { promptedFrames, type SceneObject } from "../state/scene";
+import { setState, useStore } from "../state/store";
+import { IconButton } from "../ui/IconButton";
+
+/** One object: press its name to send clicks to it. */
+export function ObjectRow({ object, locked }: { object: SceneObject; locked: boolean }) {
+  const isActive = useStore((state) => state.active === object.id);
+  const isHovered = useStore((state) => state.hovered === object.id);
+  const [isRenaming, setRenaming] = useState(false);
+  const finish = (name: string) => {
+    if (name.trim() && name.trim() !== object.name) renameObject(object.id, name);
+    setRenaming(false);
+  };
+
+  return (
+    <li
+      className={`object ${isActive ? "active" : ""} ${isHovered ? "hovered" : ""}`}
+      style={{ "--colour": object.colour } as React.CSSProperties}
+      onPointerEnter={() => setState({ hovered: object.id })}
+      onPointerLeave={() => setState({ hovered: null })}
+    >
+      <span className="swatch" />
+      {isRenaming ? (
+        <input
+          aria-label={`Name of ${object.name}`}
+          defaultValue={object.name}
+          maxLength={60}
+          // The field replaces the button that was pressed.
+          ref={(field) => field?.focus()}
+          onFocus={(event) => event.target.select()}
+          onBlur={(event) => finish(event.target.value)}
+          onKeyDown={(event) => {
+            if (event.key === "Enter") finish(event.currentTarget.value);
+            if (event.key === "Escape") setRenaming(false);
+          }}
+        />
+      ) : (
+        <button
+          type="button"
+          className="object-name"
+          aria-pressed={isActive}
+          onClick={() => setState({ active: object.id })}
+          onDoubleClick={() => !locked && setRenaming(true)}
+        >
+          <span>{object.name}</span>
+          <small>{summary(object)}</small>
+        </button>
+      )}
+      <IconButton icon="pen" label={`Rename ${object.name}`} disabled={locked} onClick={() => setRenaming(true)} />
+      <IconButton
+        icon="bin"
+        label={`Delete ${object.name}`}
+        disabled={locked}
+        onClick={() => deleteObject(object.id)}
+      />
+    </li>
+  );
+}
+
+function summary(object: SceneObject): string {
+  const frames = promptedFrames(object).length;
+  if (frames === 0) return "Click it in the picture";
+  const prompts = Object.values(object.prompts);
+  const points = prompts.reduce((sum, { points }) => sum + points.length, 0);
+  const boxes = prompts.filter(({ box }) => box).length;
+  const parts = [points > 0 && count(points, "point"), boxes > 0 && count(boxes, "box", "boxes")].filter(Boolean);
+  return parts.join(", ") + (frames > 1 ? ` on ${frames} frames` : "");
+}
+
+function count(number: number, one: string, many = `${one}s`): string {
+  return `${number} ${number === 1 ? one : many}`;
+}

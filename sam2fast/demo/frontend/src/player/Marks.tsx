@@ -1,0 +1,49 @@
+import * as editing from "../state/editing";
+import { promptAt, type Box } from "../state/scene";
+import { isTracking, useStore } from "../state/store";
+import { DeleteMark } from "./DeleteMark";
+
+const percent = (share: number) => `${100 * share}%`;
+
+/** The points and boxes of the frame on show: each has a button that deletes it. */
+export function Marks({ draft }: { draft: Box | null }) {
+  const scene = useStore((state) => state.scene);
+  const active = useStore((state) => state.active);
+  const frame = useStore((state) => state.frame);
+  const isHidden = useStore((state) => state.playing || isTracking(state.tracking));
+  if (isHidden) return null;
+
+  return (
+    <>
+      {scene.objects.map(({ id, name, colour, prompts }) => {
+        const { points, box } = promptAt({ prompts }, frame);
+        const quiet = id === active ? "" : "quiet";
+        return (
+          <div key={id} style={{ "--colour": colour } as React.CSSProperties}>
+            {box && (
+              <div className={`box-mark ${quiet}`} style={placeBox(box)}>
+                <DeleteMark label={`Box of ${name}: delete`} onDelete={() => editing.deleteBox(id, frame)}>
+                  ×
+                </DeleteMark>
+              </div>
+            )}
+            {points.map(({ x, y, positive }, index) => (
+              <DeleteMark
+                key={`${x} ${y} ${index}`}
+                className={`point ${positive ? "positive" : "negative"} ${quiet}`}
+                style={{ left: percent(x), top: percent(y) }}
+                label={`${positive ? "Included" : "Excluded"} point ${index + 1} of ${name}: delete`}
+                onDelete={() => editing.deletePoint(id, frame, index)}
+              />
+            ))}
+          </div>
+        );
+      })}
+      {draft && <div className="box-mark draft" style={placeBox(draft)} />}
+    </>
+  );
+}
+
+function placeBox({ left, top, right, bottom }: Box): React.CSSProperties {
+  return { left: percent(left), top: percent(top), width: percent(right - left), height: percent(bottom - top) };
+}

@@ -1,0 +1,76 @@
+import { useRef } from "react";
+import { findObject } from "../state/scene";
+import { setState, useStore } from "../state/store";
+import { Marks } from "./Marks";
+import { StageMessage } from "./StageMessage";
+import { useCrosshair } from "./useCrosshair";
+import { usePlayer } from "./usePlayer";
+import { usePointer } from "./usePointer";
+import { useRoom } from "./useRoom";
+
+/** The picture: the video lies under a canvas on which each frame is drawn with its masks. */
+export function Stage() {
+  const clip = useStore((state) => state.clip);
+  const session = useStore((state) => state.session);
+  const tool = useStore((state) => state.tool);
+  const pending = useStore((state) => state.pending);
+  const isErasing = useStore((state) => state.look.background === "erase" || state.look.objects === "erase");
+  const hovered = useStore((state) => findObject(state.scene, state.hovered ?? -1));
+
+  const room = useRef<HTMLDivElement>(null);
+  const picture = useRef<HTMLDivElement>(null);
+  const video = useRef<HTMLVideoElement>(null);
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const size = useRoom(room, clip);
+  const { draft, handlers } = usePointer(picture);
+  const crosshair = useCrosshair();
+  usePlayer(video, canvas);
+
+  return (
+    <div className="stage" ref={room}>
+      {clip && (
+        // The rules know no element that takes clicks at places; keys do the same as the pointer (useCrosshair).
+        // eslint-disable-next-line jsx-a11y/no-noninteractive-element-interactions
+        <div
+          ref={picture}
+          className={`picture ${isErasing ? "erasing" : ""} ${pending ? "pending" : ""}`}
+          data-tool={tool}
+          style={size ?? { visibility: "hidden" }}
+          role="application"
+          aria-label={`${clip.name}. Click to add a point; with the keyboard, Shift and arrows move, Enter adds.`}
+          // eslint-disable-next-line jsx-a11y/no-noninteractive-tabindex
+          tabIndex={0}
+          onKeyDown={crosshair.onKeyDown}
+          onBlur={crosshair.onBlur}
+          {...handlers}
+        >
+          <video
+            key={clip.url}
+            ref={video}
+            src={clip.url}
+            muted
+            playsInline
+            loop
+            preload="auto"
+            tabIndex={-1}
+            onError={() => setState({ phase: "failed", problem: "The video cannot be loaded." })}
+          />
+          <canvas key={session?.id} ref={canvas} width={clip.width} height={clip.height} />
+          <Marks draft={draft} />
+          {crosshair.spot && (
+            <div
+              className="crosshair"
+              style={{ left: `${100 * crosshair.spot.x}%`, top: `${100 * crosshair.spot.y}%` }}
+            />
+          )}
+          {hovered && !draft && (
+            <div className="hover-name" style={{ "--colour": hovered.colour } as React.CSSProperties}>
+              {hovered.name}
+            </div>
+          )}
+        </div>
+      )}
+      <StageMessage />
+    </div>
+  );
+}

@@ -1,0 +1,35 @@
+import { restart } from "../state/session";
+import { firstPromptedFrame } from "../state/scene";
+import { setState, useStore } from "../state/store";
+
+/** What the picture's place says while there is no picture to work on. */
+export function StageMessage() {
+  const phase = useStore((state) => state.phase);
+  const problem = useStore((state) => state.problem);
+  const connected = useStore((state) => state.connected);
+  const hasPrompts = useStore((state) => firstPromptedFrame(state.scene) !== null);
+
+  if (phase === "ready") return null;
+  if (phase === "starting" || phase === "opening") {
+    return (
+      <div className="stage-message" role="status">
+        <span className="spinner" />
+        Opening the video …
+      </div>
+    );
+  }
+  if (!connected) return null; // the banner says it
+  return (
+    <div className="stage-message" role="alert">
+      <p>{phase === "expired" ? "This session has expired: the server has forgotten it." : problem}</p>
+      <div className="row">
+        <button type="button" className="primary" onClick={() => void restart()}>
+          {phase === "expired" ? `Start again${hasPrompts ? " with my clicks" : ""}` : "Try again"}
+        </button>
+        <button type="button" onClick={() => setState({ dialog: "videos" })}>
+          Choose a video
+        </button>
+      </div>
+    </div>
+  );
+}

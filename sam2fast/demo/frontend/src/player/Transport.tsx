@@ -1,0 +1,34 @@
+import { useStore } from "../state/store";
+import { IconButton } from "../ui/IconButton";
+import { goTo, step, togglePlay } from "./playback";
+import { isTracking } from "../state/store";
+
+/** Buttons to play and step, and where we are. */
+export function Transport() {
+  const session = useStore((state) => state.session);
+  const frame = useStore((state) => state.frame);
+  const playing = useStore((state) => state.playing);
+  const busy = useStore((state) => state.phase !== "ready" || isTracking(state.tracking));
+  const total = session?.numFrames ?? 0;
+
+  return (
+    <div className="transport" role="group" aria-label="Player">
+      <IconButton icon="first" label="First frame" shortcut="Home" disabled={!session} onClick={() => goTo(0)} />
+      <IconButton icon="back" label="One frame back" shortcut="←" disabled={!session} onClick={() => step(-1)} />
+      <IconButton
+        icon={playing ? "pause" : "play"}
+        label={playing ? "Pause" : "Play"}
+        shortcut="Space"
+        className="play"
+        disabled={busy}
+        onClick={togglePlay}
+      />
+      <IconButton icon="forward" label="One frame on" shortcut="→" disabled={!session} onClick={() => step(1)} />
+      <IconButton icon="last" label="Last frame" shortcut="End" disabled={!session} onClick={() => goTo(total - 1)} />
+      <output className="counter" aria-label="Frame">
+        {session ? `${frame + 1} / ${total}` : "–"}
+        {session && <small>{(frame / session.fps).toFixed(2)} s</small>}
+      </output>
+    </div>
+  );
+}

@@ -1,0 +1,27 @@
+import { getState, isTracking, setState } from "../state/store";
+
+/** What buttons and keys do with the player. The player follows `frame` and `playing` of the store. */
+
+export function togglePlay(): void {
+  const { playing, phase, tracking } = getState();
+  if (phase === "ready" && !isTracking(tracking)) setState({ playing: !playing });
+}
+
+export function pause(): void {
+  setState({ playing: false });
+}
+
+/** Goes to a frame, or the nearest there is, and stays there. */
+export function goTo(frame: number): void {
+  const { session } = getState();
+  if (!session) return;
+  setState({
+    playing: false,
+    following: false,
+    frame: Math.min(session.numFrames - 1, Math.max(0, Math.round(frame))),
+  });
+}
+
+export function step(frames: number): void {
+  goTo(getState().frame + frames);
+}

@@ -1,0 +1,35 @@
+import { useState, type KeyboardEvent } from "react";
+import * as editing from "../state/editing";
+import type { Spot } from "./geometry";
+
+const STEP = 0.02; // of the picture
+const MOVES: Record<string, Spot> = {
+  ArrowLeft: { x: -STEP, y: 0 },
+  ArrowRight: { x: STEP, y: 0 },
+  ArrowUp: { x: 0, y: -STEP },
+  ArrowDown: { x: 0, y: STEP },
+};
+
+/** Clicks by keys: Shift and arrows move a cross-hair over the focused picture, Enter adds a point there. */
+export function useCrosshair() {
+  const [spot, setSpot] = useState<Spot | null>(null);
+  const inside = (share: number) => Math.min(0.99, Math.max(0.01, share));
+
+  const onKeyDown = (event: KeyboardEvent) => {
+    if (event.target !== event.currentTarget) return;
+    const move = MOVES[event.key];
+    if (move && event.shiftKey) {
+      const from = spot ?? { x: 0.5, y: 0.5 };
+      setSpot({ x: inside(from.x + move.x), y: inside(from.y + move.y) });
+    } else if (event.key === "Enter") {
+      const at = spot ?? { x: 0.5, y: 0.5 };
+      setSpot(at);
+      editing.addPoint({ ...at, positive: !event.shiftKey });
+    } else {
+      return;
+    }
+    event.preventDefault();
+    event.stopPropagation();
+  };
+  return { spot, onKeyDown, onBlur: () => setSpot(null) };
+}

@@ -1,0 +1,42 @@
+import { isHealthy } from "../api/rest";
+import { asApiError } from "../api/errors";
+import { getState, notify, setState } from "./store";
+
+const RETRY_MS = [1000, 2000, 4000, 8000];
+
+/**
+ * Reacts to an error of a request: a lost server and a forgotten session change the page, anything else is told.
+ *
+ * @returns whether the request may succeed later, unchanged
+ */
+export function handleFailure(error: unknown): boolean {
+  const { failure, message } = asApiError(error);
+  if (failure === "network") {
+    void waitForServer();
+    return true;
+  }
+  if (failure === "session") {
+    setState({ phase: "expired", playing: false });
+    return true;
+  }
+  notify("error", message);
+  return false;
+}
+
+const listeners = new Set<() => void>();
+
+/** Calls back whenever the server has come back. */
+export function onReconnected(listener: () => void): void {
+  listeners.add(listener);
+}
+
+async function waitForServer(): Promise<void> {
+  if (!getState().connected) return; // somebody waits already
+  setState({ connected: false, announcement: "The connection to the server is lost." });
+  for (let attempt = 0; ; attempt += 1) {
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)]));
+    if (await isHealthy()) break;
+  }
+  setState({ connected: true, announcement: "The server answers again." });
+  for (const listener of listeners) listener();
+}

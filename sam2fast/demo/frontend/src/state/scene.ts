@@ -1,0 +1,118 @@
+/** What the user has asked for: objects, and the clicks and boxes on them. All edits give a new scene. */
+
+export interface Point {
+  /** Shares of the picture's width and height, 0 to 1. */
+  readonly x: number;
+  readonly y: number;
+  readonly positive: boolean;
+}
+
+export interface Box {
+  readonly left: number;
+  readonly top: number;
+  readonly right: number;
+  readonly bottom: number;
+}
+
+export interface Prompt {
+  readonly points: readonly Point[];
+  readonly box: Box | null;
+}
+
+export interface SceneObject {
+  readonly id: number;
+  readonly name: string;
+  readonly colour: string;
+  readonly prompts: Readonly<Record<number, Prompt>>; // by frame; never an empty prompt
+}
+
+export interface Scene {
+  readonly objects: readonly SceneObject[];
+}
+
+export const NO_PROMPT: Prompt = { points: [], box: null };
+
+/** The original's nine, of which each differs from its neighbours. */
+export const COLOURS = [
+  "#3880f3",
+  "#f0aa19",
+  "#00d2be",
+  "#28d232",
+  "#8773ff",
+  "#00c8f0",
+  "#fa8719",
+  "#e6193b",
+  "#fa7dc8",
+] as const;
+
+export function emptyScene(): Scene {
+  return addObject({ objects: [] });
+}
+
+/** One more object without prompts, named and coloured by its number. */
+export function addObject(scene: Scene): Scene {
+  const id = 1 + Math.max(0, ...scene.objects.map((object) => object.id));
+  const colour = COLOURS[(id - 1) % COLOURS.length]!;
+  return { objects: [...scene.objects, { id, name: `Object ${id}`, colour, prompts: {} }] };
+}
+
+/** Without the object; the last one gives way to a fresh one, so that a click always has an object. */
+export function removeObject(scene: Scene, id: number): Scene {
+  const objects = scene.objects.filter((object) => object.id !== id);
+  return objects.length > 0 ? { objects } : emptyScene();
+}
+
+export function renameObject(scene: Scene, id: number, name: string): Scene {
+  return changeObject(scene, id, (object) => ({ ...object, name: name.trim().slice(0, 60) || object.name }));
+}
+
+export function findObject(scene: Scene, id: number): SceneObject | undefined {
+  return scene.objects.find((object) => object.id === id);
+}
+
+export function promptAt(object: Pick<SceneObject, "prompts"> | undefined, frame: number): Prompt {
+  return object?.prompts[frame] ?? NO_PROMPT;
+}
+
+export function setPrompt(scene: Scene, id: number, frame: number, prompt: Prompt): Scene {
+  return changeObject(scene, id, (object) => {
+    const { [frame]: _before, ...others } = object.prompts;
+    const isEmpty = prompt.points.length === 0 && prompt.box === null;
+    return { ...object, prompts: isEmpty ? others : { ...others, [frame]: prompt } };
+  });
+}
+
+export function addPoint(scene: Scene, id: number, frame: number, point: Point): Scene {
+  const prompt = promptAt(findObject(scene, id), frame);
+  return setPrompt(scene, id, frame, { ...prompt, points: [...prompt.points, point] });
+}
+
+export function removePoint(scene: Scene, id: number, frame: number, index: number): Scene {
+  const prompt = promptAt(findObject(scene, id), frame);
+  return setPrompt(scene, id, frame, { ...prompt, points: prompt.points.filter((_, place) => place !== index) });
+}
+
+export function setBox(scene: Scene, id: number, frame: number, box: Box | null): Scene {
+  return setPrompt(scene, id, frame, { ...promptAt(findObject(scene, id), frame), box });
+}
+
+export function clearPrompts(scene: Scene): Scene {
+  return { objects: scene.objects.map((object) => ({ ...object, prompts: {} })) };
+}
+
+/** Frames on which the object has prompts, in order. */
+export function promptedFrames(object: SceneObject): number[] {
+  return Object.keys(object.prompts)
+    .map(Number)
+    .sort((a, b) => a - b);
+}
+
+/** The first frame on which anything is prompted; null if nothing is. */
+export function firstPromptedFrame(scene: Scene): number | null {
+  const frames = scene.objects.flatMap(promptedFrames);
+  return frames.length > 0 ? Math.min(...frames) : null;
+}
+
+function changeObject(scene: Scene, id: number, change: (object: SceneObject) => SceneObject): Scene {
+  return { objects: scene.objects.map((object) => (object.id === id ? change(object) : object)) };
+}

@@ -1,0 +1,114 @@
+import { create } from "zustand";
+import type { Limits } from "../api/rest";
+import type { Clip } from "../api/video";
+import { DEFAULT_LOOK, type Look } from "../effects/look";
+import { MaskBook } from "../masks/book";
+import type { Tool } from "../player/gestures";
+import { NO_HISTORY, type History } from "./history";
+import { emptyScene, type Scene } from "./scene";
+
+export interface Session {
+  readonly id: string;
+  readonly fps: number;
+  readonly numFrames: number;
+}
+
+/** How far the tracking of the whole video is; `stale` when prompts have changed since. */
+export type Tracking =
+  { state: "never" | "stale" | "done" | "cancelled" | "failed" } | { state: "running" | "cancelling"; done: number };
+
+export type Phase =
+  | "starting" // the page asks for its first video
+  | "opening" // a session is being started
+  | "ready"
+  | "expired" // the server has forgotten the session
+  | "failed"; // no session could be started
+
+export type DialogName = "videos" | "help" | "download";
+
+export interface Notice {
+  readonly tone: "info" | "error";
+  readonly text: string;
+}
+
+export interface State {
+  limits: Limits | null;
+  clips: readonly Clip[];
+  clip: Clip | null;
+  session: Session | null;
+  phase: Phase;
+  problem: string; // why phase is "failed"
+  connected: boolean;
+  notice: Notice | null;
+  announcement: string; // read out by screen readers
+
+  scene: Scene;
+  history: History<Scene>;
+  active: number; // id of the object that clicks go to
+  pending: boolean; // clicks wait for the server's answer
+  book: MaskBook; // changes in place, and `masksVersion` with it
+  masksVersion: number;
+  tracking: Tracking;
+
+  frame: number; // on show, or sought
+  playing: boolean;
+  following: boolean; // tracking shows each frame as it comes, until the user goes elsewhere
+  hovered: number | null; // id of the object under the pointer
+  tool: Tool;
+  look: Look;
+  dialog: DialogName | null;
+}
+
+export const useStore = create<State>(() => ({
+  limits: null,
+  clips: [],
+  clip: null,
+  session: null,
+  phase: "starting",
+  problem: "",
+  connected: true,
+  notice: null,
+  announcement: "",
+  ...freshWork(),
+  playing: false,
+  following: true,
+  hovered: null,
+  tool: "include",
+  look: DEFAULT_LOOK,
+  dialog: null,
+}));
+
+export const { getState, setState } = useStore;
+
+/** The state of a video on which nothing has been done. */
+export function freshWork() {
+  return {
+    scene: emptyScene(),
+    history: NO_HISTORY as History<Scene>,
+    active: 1,
+    pending: false,
+    book: new MaskBook(),
+    masksVersion: 0,
+    tracking: { state: "never" } as Tracking,
+    frame: 0,
+  };
+}
+
+export function isTracking(tracking: Tracking): boolean {
+  return tracking.state === "running" || tracking.state === "cancelling";
+}
+
+export function announce(text: string): void {
+  setState({ announcement: text });
+}
+
+export function notify(tone: Notice["tone"], text: string): void {
+  setState({ notice: { tone, text }, announcement: text });
+}
+
+/** Changes masks in place and lets everyone who shows them know. */
+export function changeMasks(change: (book: MaskBook) => void): void {
+  const { book, masksVersion } = getState();
+  change(book);
+  setState({ masksVersion: masksVersion + 1 });
+}

@@ -1,0 +1,98 @@
+import { mutate } from "../api/client";
+import {
+  AddPointsDocument,
+  ClearPointsInFrameDocument,
+  ClearPointsInVideoDocument,
+  RemoveObjectDocument,
+} from "../api/generated";
+import { readFrameMasks } from "../api/video";
+import type { FrameMasks } from "../masks/book";
+import { applyCommand, difference, encodePrompt, withPromptsOf, type Command } from "./commands";
+import { handleFailure } from "./failures";
+import { NO_HISTORY } from "./history";
+import { findObject, type Scene } from "./scene";
+import { announce, changeMasks, getState, setState } from "./store";
+
+// One request at a time: SAM 2 refines a mask by the clicks in their order. What is clicked meanwhile goes along with
+// the next request.
+let known: Scene = { objects: [] };
+let running: Promise<void> | null = null;
+
+/** A new session knows nothing. */
+export function forgetKnown(): void {
+  known = { objects: [] };
+}
+
+/** Tells the server what it does not know yet; resolves when it knows all, or when a request has failed. */
+export function synchronise(): Promise<void> {
+  running ??= tellAll().finally(() => {
+    running = null;
+    setState({ pending: false });
+  });
+  return running;
+}
+
+/** Whether the server knows everything that is on the screen. */
+export function isSynchronised(): boolean {
+  return difference(known, getState().scene).length === 0;
+}
+
+async function tellAll(): Promise<void> {
+  for (;;) {
+    const { session, phase, scene, connected } = getState();
+    const command = difference(known, scene)[0];
+    if (!command || !session || phase !== "ready" || !connected) return;
+    setState({ pending: true });
+    try {
+      const answers = await tell(session.id, command);
+      if (getState().session !== session) continue; // another video has been opened
+      known = applyCommand(known, command);
+      changeMasks((book) => {
+        if (command.kind === "clearVideo") book.clear();
+        if (command.kind === "removeObject") book.removeObject(command.id);
+        for (const answer of answers) book.set(answer);
+      });
+      announceMask(command);
+    } catch (error) {
+      if (getState().session !== session) continue;
+      if (!handleFailure(error)) takeBack();
+      return;
+    }
+  }
+}
+
+async function tell(sessionId: string, command: Command): Promise<FrameMasks[]> {
+  switch (command.kind) {
+    case "clearVideo":
+      await mutate(ClearPointsInVideoDocument, { input: { sessionId } });
+      return [];
+    case "removeObject": {
+      const { removeObject } = await mutate(RemoveObjectDocument, { input: { sessionId, objectId: command.id } });
+      return removeObject.map(readFrameMasks);
+    }
+    case "clearFrame": {
+      const input = { sessionId, objectId: command.id, frameIndex: command.frame };
+      return [readFrameMasks((await mutate(ClearPointsInFrameDocument, { input })).clearPointsInFrame)];
+    }
+    case "prompt": {
+      const place = { sessionId, objectId: command.id, frameIndex: command.frame };
+      const input = { ...place, ...encodePrompt(command.prompt), clearOldPoints: true };
+      return [readFrameMasks((await mutate(AddPointsDocument, { input })).addPoints)];
+    }
+  }
+}
+
+/** The server will not have it: back to what it knows. */
+function takeBack(): void {
+  setState({ scene: withPromptsOf(getState().scene, known), history: NO_HISTORY });
+}
+
+function announceMask(command: Command): void {
+  if (command.kind !== "prompt") return;
+  const { book, scene } = getState();
+  const mask = book.at(command.frame).get(command.id);
+  const name = findObject(scene, command.id)?.name ?? "The object";
+  if (!mask?.area) return announce(`${name}: nothing found on frame ${command.frame + 1}.`);
+  const percent = (100 * mask.area) / (mask.width * mask.height);
+  announce(`${name}: the mask covers ${percent.toFixed(1)} percent of frame ${command.frame + 1}.`);
+}

@@ -1,0 +1,25 @@
+import { useEffect, useRef, type ReactNode } from "react";
+import { setState } from "../state/store";
+import { IconButton } from "./IconButton";
+
+/** A modal dialog: the browser keeps the focus inside and closes it on Escape. */
+export function Dialog({ title, children }: { title: string; children: ReactNode }) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const close = () => setState({ dialog: null });
+
+  useEffect(() => {
+    const element = dialog.current!;
+    element.showModal();
+    return () => element.close();
+  }, []);
+
+  return (
+    <dialog ref={dialog} aria-label={title} onClose={close}>
+      <header>
+        <h2>{title}</h2>
+        <IconButton icon="close" label="Close" onClick={close} />
+      </header>
+      {children}
+    </dialog>
+  );
+}

@@ -1,0 +1,131 @@
+import { useEffect } from "react";
+import { goTo, step, togglePlay } from "../player/playback";
+import type { Tool } from "../player/gestures";
+import * as editing from "../state/editing";
+import { getState, isTracking, setState } from "../state/store";
+import { cancelTracking, track } from "../state/track";
+
+type Binding = [matches: (event: KeyboardEvent) => boolean, run: (event: KeyboardEvent) => void];
+
+interface Shortcut {
+  /** As the help shows them. */
+  readonly keys: string;
+  readonly does: string;
+  readonly bindings: readonly Binding[];
+}
+
+const isCommand = (event: KeyboardEvent) => event.ctrlKey || event.metaKey;
+
+/** A key without Ctrl and the like; `shift` undefined: with or without. */
+function key(name: string, shift?: boolean) {
+  return (event: KeyboardEvent) =>
+    event.key.toLowerCase() === name &&
+    !isCommand(event) &&
+    !event.altKey &&
+    (shift === undefined || event.shiftKey === shift);
+}
+
+function command(name: string, shift: boolean) {
+  return (event: KeyboardEvent) =>
+    event.key.toLowerCase() === name && isCommand(event) && !event.altKey && event.shiftKey === shift;
+}
+
+const choose = (tool: Tool) => () => setState({ tool });
+
+export const SHORTCUTS: readonly Shortcut[] = [
+  { keys: "Space", does: "Play or pause", bindings: [[key(" "), togglePlay]] },
+  {
+    keys: "← →",
+    does: "One frame back or on",
+    bindings: [
+      [key("arrowleft", false), () => step(-1)],
+      [key("arrowright", false), () => step(1)],
+    ],
+  },
+  {
+    keys: "Shift ← →",
+    does: "Ten frames back or on",
+    bindings: [
+      [key("arrowleft", true), () => step(-10)],
+      [key("arrowright", true), () => step(10)],
+    ],
+  },
+  {
+    keys: "Home, End",
+    does: "First or last frame",
+    bindings: [
+      [key("home"), () => goTo(0)],
+      [key("end"), () => goTo(Infinity)],
+    ],
+  },
+  { keys: "K", does: "Track all objects, or cancel tracking", bindings: [[key("k"), toggleTracking]] },
+  { keys: "N", does: "New object", bindings: [[key("n"), editing.newObject]] },
+  {
+    keys: "1 – 9",
+    does: "Choose an object",
+    bindings: [[(event) => /^[1-9]$/.test(event.key) && !isCommand(event), ({ key }) => chooseObject(Number(key))]],
+  },
+  {
+    keys: "I, E, B",
+    does: "Clicks include, clicks exclude, boxes",
+    bindings: [
+      [key("i"), choose("include")],
+      [key("e"), choose("exclude")],
+      [key("b"), choose("box")],
+    ],
+  },
+  {
+    keys: "Z, Ctrl Z",
+    does: "Undo",
+    bindings: [
+      [key("z", false), editing.undo],
+      [command("z", false), editing.undo],
+    ],
+  },
+  {
+    keys: "Shift Z, Ctrl Y",
+    does: "Redo",
+    bindings: [
+      [key("z", true), editing.redo],
+      [command("z", true), editing.redo],
+      [command("y", false), editing.redo],
+    ],
+  },
+  {
+    keys: "Delete",
+    does: "Delete the object's clicks and box on this frame",
+    bindings: [
+      [key("delete"), editing.clearHere],
+      [key("backspace"), editing.clearHere],
+    ],
+  },
+  { keys: "D", does: "Download", bindings: [[key("d"), () => setState({ dialog: "download" })]] },
+  { keys: "?", does: "This help", bindings: [[key("?"), () => setState({ dialog: "help" })]] },
+];
+
+export function toggleTracking(): void {
+  if (isTracking(getState().tracking)) void cancelTracking();
+  else void track();
+}
+
+function chooseObject(place: number): void {
+  const object = getState().scene.objects[place - 1];
+  if (object) setState({ active: object.id });
+}
+
+/** Listens for the keys of the whole page. Fields, dialogs and focused controls keep their own. */
+export function useShortcuts(): void {
+  useEffect(() => {
+    const onKey = (event: KeyboardEvent) => {
+      const target = event.target as HTMLElement;
+      if (event.defaultPrevented || getState().dialog || target.closest("input, select, textarea")) return;
+      if (event.key === " " && target.closest("button, a")) return;
+      const found = SHORTCUTS.flatMap(({ bindings }) => bindings).find(([matches]) => matches(event));
+      if (!found) return;
+      event.preventDefault();
+      found[1](event);
+    };
+    window.addEventListener("keydown", onKey);
+    return () => window.removeEventListener("keydown", onKey);
+  }, []);
+}

@@ -1,0 +1,34 @@
+import { create } from "zustand";
+
+const THEMES = ["system", "light", "dark"] as const;
+export type Theme = (typeof THEMES)[number];
+
+const KEY = "sam2fast-theme";
+
+export const useTheme = create<{ theme: Theme }>(() => ({ theme: "system" }));
+
+/** Takes up the choice of the last visit. */
+export function applyStoredTheme(): void {
+  let stored: string | null = null;
+  try {
+    stored = localStorage.getItem(KEY);
+  } catch {
+    // Storage may be forbidden; then the system's theme it is.
+  }
+  setTheme(THEMES.find((theme) => theme === stored) ?? "system");
+}
+
+export function nextTheme(): void {
+  const { theme } = useTheme.getState();
+  setTheme(THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length]!);
+}
+
+function setTheme(theme: Theme): void {
+  document.documentElement.dataset["theme"] = theme;
+  useTheme.setState({ theme });
+  try {
+    localStorage.setItem(KEY, theme);
+  } catch {
+    // As above.
+  }
+}

@@ -1,0 +1,281 @@
+import { readFileSync } from "node:fs";
+import { strFromU8, unzipSync } from "fflate";
+import type { Browser } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
+import { paintMask } from "../../src/masks/rle";
+import { violations } from "./accessibility";
+import { Demo, launch } from "./demo";
+
+// Shares of the first picture.
+const VASE = [0.26, 0.62] as const;
+const MUG_BOX = { from: [0.55, 0.57], to: [0.73, 0.85] } as const;
+const FRAMES = 48;
+const PNG_COLOUR = 25; // where a PNG file tells whether it is RGBA (6) or palette (3)
+
+let browser: Browser;
+let demo: Demo;
+
+beforeAll(async () => {
+  browser = await launch();
+  demo = await Demo.open(browser, inject("address"));
+  await demo.ready();
+});
+
+afterAll(() => browser.close());
+
+describe("one video from the gallery to the files", () => {
+  test("opens with the default video, and another one is picked", async () => {
+    expect(await demo.page.locator(".clip-name").textContent()).toBe("Still life");
+    await demo.button("Videos").click();
+    await demo.shot("gallery");
+    expect(await violations(demo.page)).toEqual([]);
+    await demo.button("Backwards").click();
+    await demo.page.locator(".counter", { hasText: "1 / 12" }).waitFor();
+    await demo.button("Videos").click();
+    await demo.button("Still life").click();
+    await demo.page.locator(".counter", { hasText: `1 / ${FRAMES}` }).waitFor();
+    await demo.ready();
+    expect((await demo.difference()).share).toBe(0);
+  });
+
+  test("shows exactly the frame that was asked for", async () => {
+    const session = await demo.page.evaluate(() =>
+      fetch("/graphql", {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({
+          query: 'mutation { startSession(input: { path: "gallery/01_still_life.mp4" }) { sessionId } }',
+        }),
+      })
+        .then((answer) => answer.json() as Promise<{ data: { startSession: { sessionId: string } } }>)
+        .then(({ data }) => data.startSession.sessionId),
+    );
+    for (const frame of [0, 1, 13, 29, FRAMES - 1]) {
+      await demo.goTo(frame);
+      const near = [frame - 1, frame, frame + 1].filter((other) => other >= 0 && other < FRAMES);
+      const distances = await demo.page.evaluate(distancesFromServer, { session, near });
+      expect(near[distances.indexOf(Math.min(...distances))], `of ${distances.join(", ")}`).toBe(frame);
+    }
+    await demo.goTo(0);
+  });
+
+  test("a click gives a mask, a right click cuts away, a click on a point deletes it", async () => {
+    await demo.click(...VASE);
+    await demo.said(/Object 1: the mask covers/);
+    const { share, tint } = await demo.difference();
+    expect(share).toBeGreaterThan(0.01);
+    expect(share).toBeLessThan(0.6);
+    expect(tint[2]).toBeGreaterThan(tint[0]!); // towards the first object's blue
+    await demo.shot("click");
+    await demo.click(0.9, 0.2, "right");
+    expect(await demo.page.locator(".point.negative").count()).toBe(1);
+    await demo.button(/Excluded point 2 of Object 1/).click();
+    await demo.settled();
+    expect(await demo.page.locator(".point").count()).toBe(1);
+    expect((await demo.difference()).share).toBeCloseTo(share, 3);
+  });
+
+  test("a second object by a box, with a name of its own; undo and redo", async () => {
+    await demo.page.keyboard.press("n");
+    await demo.page.keyboard.press("b");
+    const [from, to] = [await demo.at(...MUG_BOX.from), await demo.at(...MUG_BOX.to)];
+    const before = (await demo.difference()).share;
+    await demo.page.mouse.move(from.x, from.y);
+    await demo.page.mouse.down();
+    await demo.page.mouse.move(to.x, to.y, { steps: 4 });
+    await demo.page.mouse.up();
+    await demo.said(/Object 2: the mask covers/);
+    await demo.settled();
+    const both = (await demo.difference()).share;
+    expect(both).toBeGreaterThan(before + 0.01);
+
+    await demo.page.keyboard.press("z");
+    await demo.settled();
+    expect((await demo.difference()).share).toBeCloseTo(before, 3);
+    await demo.page.keyboard.press("Shift+Z");
+    await demo.settled();
+    expect((await demo.difference()).share).toBeCloseTo(both, 3);
+
+    await demo.button("Rename Object 2").click();
+    await demo.page.keyboard.type("Mug");
+    await demo.page.keyboard.press("Enter");
+    await demo.button(/^Mug 1 box/).waitFor();
+    await demo.page.keyboard.press("i");
+    await demo.shot("two objects");
+  });
+
+  test("tracking shows masks as they come, and can be cancelled", async () => {
+    await demo.button("Track").click();
+    await demo.page.locator(".progress", { hasText: /^([2-9]|1\d) of 48/ }).waitFor();
+    await demo.page.locator(".span.seen").first().waitFor();
+    await demo.shot("tracking");
+    await demo.button("Cancel").click();
+    await demo.said(/cancelled/);
+    const lane = (await demo.page.getByRole("group", { name: /^Mug:/ }).getAttribute("aria-label"))!;
+    const last = Number(/to (\d+)$/.exec(lane)![1]);
+    expect(last).toBeGreaterThan(1);
+    expect(last).toBeLessThan(FRAMES);
+  });
+
+  test("a correction goes along with the next track, which reaches the end", async () => {
+    await demo.goTo(2);
+    expect((await demo.difference()).share).toBeGreaterThan(0.01);
+    await demo.button(/^Object 1 \d+ point/).click();
+    await demo.click(0.3, 0.7);
+    await demo.page.getByText("The clicks have changed").waitFor();
+    expect(await demo.button(/Object 1 was clicked on frame 3/).count()).toBe(1);
+    await demo.page.keyboard.press("k");
+    await demo.page.getByText("Where a mask is wrong").waitFor({ timeout: 120_000 });
+    await demo.said(/finished/);
+    for (const frame of [FRAMES - 1, 20]) {
+      await demo.goTo(frame);
+      expect((await demo.difference()).share, `frame ${frame}`).toBeGreaterThan(0.01);
+    }
+    await demo.shot("tracked");
+    await demo.button(/Mug was clicked on frame 1/).click();
+    await demo.page.locator('.picture canvas[data-frame="0"]').waitFor();
+  });
+
+  test("plays with masks", async () => {
+    await demo.button("Play").click();
+    await demo.page.locator(".counter", { hasText: /^([6-9]|[1-4]\d) / }).waitFor();
+    await demo.button("Pause").click();
+    const frame = Number(/^\d+/.exec((await demo.page.locator(".counter").textContent())!)![0]) - 1;
+    await demo.page.locator(`.picture canvas[data-frame="${frame}"]`).waitFor();
+    expect((await demo.difference()).share).toBeGreaterThan(0.01);
+    await demo.goTo(0);
+  });
+
+  test("every effect draws something else", async () => {
+    const pictures = new Map<string, string>();
+    for (const [list, other] of [
+      ["Objects", "Background"],
+      ["Background", "Objects"],
+    ] as const) {
+      // prettier-ignore
+      await demo.page.getByRole("combobox", { name: other }).selectOption("original");
+      const select = demo.page.getByRole("combobox", { name: list });
+      for (const effect of await select.locator("option").allTextContents()) {
+        await select.selectOption(effect);
+        await demo.settled();
+        pictures.set(`${list} ${effect}`, await demo.page.evaluate(hashCanvas));
+      }
+    }
+    // Both lists begin with, or have, the untouched picture.
+    expect(new Set(pictures.values()).size).toBe(pictures.size - 1);
+    await demo.button("Cut-out").click();
+    await demo.settled();
+    await demo.shot("cut-out");
+    expect((await demo.difference()).share).toBeGreaterThan(0.5); // all that is transparent
+    await demo.button("Overlay").click();
+  });
+
+  test.each(["Film", "Masks", "Cut-out", "Run lengths", "Picture"])("the download of %s", async (name) => {
+    await demo.page.keyboard.press("d");
+    if (name === "Film") await demo.shot("download");
+    const waiting = demo.page.waitForEvent("download");
+    await demo.page.getByRole("dialog").getByRole("button", { name, exact: true }).click();
+    const download = await waiting;
+    const bytes = new Uint8Array(readFileSync(await download.path()));
+    await demo.page.keyboard.press("Escape");
+    await check(name, download.suggestedFilename(), bytes);
+  });
+
+  test("nothing is wrong with the page", async () => {
+    expect(await violations(demo.page)).toEqual([]);
+    expect(demo.problems).toEqual([]);
+  });
+});
+
+async function check(name: string, file: string, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+  if (name === "Film") {
+    expect(file).toMatch(/\.mp4$/);
+    const facts = await demo.page.evaluate(playFacts, Buffer.from(bytes).toString("base64"));
+    expect(facts).toEqual({ width: 480, height: 320, seconds: FRAMES / 24 });
+  } else if (name === "Run lengths") {
+    const coco = JSON.parse(strFromU8(bytes)) as Coco;
+    expect(coco.annotations).toHaveLength(2);
+    for (const { segmentations } of coco.annotations) expect(segmentations.filter(Boolean)).toHaveLength(FRAMES);
+    await compareWithScreen(coco);
+  } else if (name === "Picture") {
+    expect(file).toBe("frame_00000.png");
+    expect(isPng(bytes)).toBe(true);
+  } else {
+    expect(file).toMatch(/\.zip$/);
+    const entries = unzipSync(bytes);
+    expect(Object.keys(entries)).toHaveLength(FRAMES);
+    const first = entries["00000.png"]!;
+    expect(isPng(first)).toBe(true);
+    expect(first[PNG_COLOUR]).toBe(name === "Masks" ? 3 : 6);
+  }
+}
+
+interface Coco {
+  annotations: { segmentations: ({ size: [number, number]; counts: string } | null)[] }[];
+}
+
+/** Each frame is drawn with its own masks: what is erased on it is what the file has for it. */
+async function compareWithScreen({ annotations }: Coco): Promise<void> {
+  await demo.page.getByRole("combobox", { name: "Objects" }).selectOption("erase");
+  for (const frame of [0, 20, FRAMES - 1]) {
+    const [height, width] = annotations[0]!.segmentations[frame]!.size;
+    const expected = new Uint32Array(height * width);
+    for (const { segmentations } of annotations) {
+      paintMask({ height, width, counts: segmentations[frame]!.counts }, expected, 1);
+    }
+    await demo.goTo(frame);
+    const erased = await demo.page.evaluate(erasedPixels);
+    const wrong = erased.filter((pixel, place) => pixel !== expected[place]).length;
+    expect(wrong / erased.length, `frame ${frame}`).toBeLessThan(0.001);
+  }
+  await demo.button("Overlay").click();
+  await demo.goTo(0);
+}
+
+function isPng(bytes: Uint8Array): boolean {
+  return strFromU8(bytes.subarray(1, 4)) === "PNG";
+}
+
+// What follows runs in the page.
+
+async function distancesFromServer({ session, near }: { session: string; near: number[] }): Promise<number[]> {
+  const canvas = document.querySelector<HTMLCanvasElement>(".picture canvas")!;
+  const { width, height } = canvas;
+  const shown = canvas.getContext("2d")!.getImageData(0, 0, width, height).data;
+  const found: number[] = [];
+  for (const frame of near) {
+    const answer = await fetch(`/api/sessions/${session}/frames/${frame}.jpg`);
+    const image = await createImageBitmap(await answer.blob());
+    const other = document.createElement("canvas");
+    other.width = width;
+    other.height = height;
+    const context = other.getContext("2d")!;
+    context.drawImage(image, 0, 0);
+    const expected = context.getImageData(0, 0, width, height).data;
+    found.push(shown.reduce((sum, value, place) => sum + Math.abs(value - expected[place]!), 0) / shown.length);
+  }
+  return found;
+}
+
+function erasedPixels(): number[] {
+  const canvas = document.querySelector<HTMLCanvasElement>(".picture canvas")!;
+  const { data } = canvas.getContext("2d")!.getImageData(0, 0, canvas.width, canvas.height);
+  return Array.from({ length: data.length / 4 }, (_, pixel) => (data[4 * pixel + 3] === 0 ? 1 : 0));
+}
+
+async function hashCanvas(): Promise<string> {
+  const canvas = document.querySelector<HTMLCanvasElement>(".picture canvas")!;
+  const { data } = canvas.getContext("2d")!.getImageData(0, 0, canvas.width, canvas.height);
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", data)).join(" ");
+}
+
+async function playFacts(base64: string): Promise<{ width: number; height: number; seconds: number }> {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  const video = document.createElement("video");
+  video.src = URL.createObjectURL(new Blob([bytes], { type: "video/mp4" }));
+  await new Promise((done, failed) => {
+    video.onloadeddata = done;
+    video.onerror = () => failed(new Error(video.error?.message));
+  });
+  return { width: video.videoWidth, height: video.videoHeight, seconds: video.duration };
+}

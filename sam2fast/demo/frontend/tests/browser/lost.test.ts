@@ -1,0 +1,51 @@
+import type { Browser } from "playwright-core";
+import { afterAll, beforeAll, expect, inject, test } from "vitest";
+import { Demo, launch } from "./demo";
+import { serve, type Server } from "./serve";
+
+let browser: Browser;
+let server: Server;
+let demo: Demo;
+
+beforeAll(async () => {
+  browser = await launch();
+  server = await serve(inject("data"), "--port", "0", "--max-sessions", "1");
+  demo = await Demo.open(browser, server.address);
+  await demo.ready();
+});
+
+afterAll(async () => {
+  await browser.close();
+  await server.stop();
+});
+
+test("a server with no room for another session says so, and lets one in later", async () => {
+  const other = await Demo.open(browser, server.address);
+  const message = other.page.locator(".stage-message");
+  await message.filter({ hasText: /session/ }).waitFor();
+  await other.shot("busy");
+  await other.close();
+  await demo.click(0.26, 0.62); // the first one is not disturbed
+  await demo.said(/the mask covers/);
+});
+
+test("a lost server is told; when it is back, the session starts again with the same clicks", async () => {
+  const { share } = await demo.difference();
+  const port = new URL(server.address).port;
+  await server.stop("SIGKILL");
+  const place = await demo.at(0.3, 0.7);
+  await demo.page.mouse.click(place.x, place.y);
+  await demo.page.getByRole("alert").filter({ hasText: "The server does not answer" }).waitFor();
+  await demo.shot("lost");
+  expect(await demo.page.locator(".point").count()).toBe(2); // the click waits
+
+  server = await serve(inject("data"), "--port", port, "--max-sessions", "1");
+  await demo.page.getByText("This session has expired").waitFor();
+  await demo.shot("expired");
+  await demo.button("Start again with my clicks").click();
+  await demo.said(/the mask covers/);
+  await demo.settled();
+  expect(await demo.page.locator(".point").count()).toBe(2);
+  expect((await demo.difference()).share).toBeGreaterThan(share / 4);
+  expect(demo.problems).toEqual([]);
+});

@@ -1,0 +1,84 @@
+import type { Browser } from "playwright-core";
+import { afterAll, beforeAll, expect, inject, test } from "vitest";
+import { violations } from "./accessibility";
+import { Demo, launch } from "./demo";
+
+const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true } as const;
+const HOLD_MS = 700;
+
+let browser: Browser;
+let demo: Demo;
+
+beforeAll(async () => {
+  browser = await launch();
+  demo = await Demo.open(browser, inject("address"), { ...PHONE, colorScheme: "dark", reducedMotion: "reduce" });
+  await demo.ready();
+});
+
+afterAll(() => browser.close());
+
+test("a small screen shows one sheet at a time and never scrolls sideways", async () => {
+  for (const [tab, landmark] of [
+    ["Timeline", "Timeline"],
+    ["Effects", "Effects"],
+    ["Objects", "Objects"],
+  ] as const) {
+    // prettier-ignore
+    await demo.page.getByRole("navigation").getByRole("button", { name: tab }).tap();
+    const sheets = demo.page.locator(".panel:visible, .timeline:visible");
+    expect(await sheets.count()).toBe(1);
+    expect(await sheets.getAttribute("aria-label")).toBe(landmark);
+    await demo.shot(`phone ${tab}`);
+  }
+  const [content, window] = await demo.page.evaluate(() => [document.body.scrollWidth, innerWidth]);
+  expect(content).toBeLessThanOrEqual(window);
+  const track = (await demo.button("Track").boundingBox())!;
+  expect(track.y + track.height).toBeLessThanOrEqual(PHONE.viewport.height);
+});
+
+test("a tap includes, a long press excludes", async () => {
+  const vase = await demo.at(0.26, 0.62);
+  await demo.page.touchscreen.tap(vase.x, vase.y);
+  await demo.said(/the mask covers/);
+  await demo.settled();
+  expect((await demo.difference()).share).toBeGreaterThan(0.01);
+
+  const wall = await demo.at(0.9, 0.2);
+  const touch = await demo.page.context().newCDPSession(demo.page);
+  await touch.send("Input.dispatchTouchEvent", { type: "touchStart", touchPoints: [wall] });
+  await demo.page.waitForTimeout(HOLD_MS);
+  await touch.send("Input.dispatchTouchEvent", { type: "touchEnd", touchPoints: [] });
+  await demo.settled();
+  expect(await demo.page.locator(".point.positive").count()).toBe(1);
+  expect(await demo.page.locator(".point.negative").count()).toBe(1);
+  await demo.shot("phone clicked");
+});
+
+test("dark colours have contrast, and the choice of them is kept", async () => {
+  expect(await violations(demo.page)).toEqual([]);
+  const page = () => demo.page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  const dark = await page();
+  await demo.button(/^Colours: system/).click();
+  expect(await page()).not.toBe(dark);
+  await demo.page.reload();
+  await demo.button(/^Colours: light/).waitFor();
+  expect(await page()).not.toBe(dark);
+  expect(demo.problems).toEqual([]);
+});
+
+test("keys alone are enough", async () => {
+  await demo.ready();
+  await demo.page.getByRole("application").focus();
+  for (let step = 0; step < 12; step += 1) await demo.page.keyboard.press("Shift+ArrowLeft");
+  for (let step = 0; step < 6; step += 1) await demo.page.keyboard.press("Shift+ArrowDown");
+  await demo.page.keyboard.press("Enter");
+  await demo.said(/Object 1: the mask covers/);
+  await demo.settled();
+  await demo.button(/Included point 1 of Object 1/).focus();
+  await demo.page.keyboard.press("Delete");
+  await demo.settled();
+  expect(await demo.page.locator(".point").count()).toBe(0);
+  await demo.page.keyboard.press("?");
+  await demo.page.getByRole("dialog", { name: "Help" }).waitFor();
+  await demo.shot("phone help");
+});

@@ -1,0 +1,72 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Browser } from "playwright-core";
+import { afterAll, beforeAll, expect, inject, test } from "vitest";
+import { Demo, launch } from "./demo";
+
+let browser: Browser;
+let demo: Demo;
+
+beforeAll(async () => {
+  browser = await launch();
+  demo = await Demo.open(browser, inject("address"));
+  await demo.ready();
+  await demo.button("Videos").click();
+});
+
+afterAll(() => browser.close());
+
+const choose = (name: string, buffer: Buffer) =>
+  demo.page.getByLabel("Video file").setInputFiles({ name, mimeType: "application/octet-stream", buffer });
+
+test("files that are no videos are told, and change nothing", async () => {
+  await choose("notes.txt", Buffer.from("hello"));
+  await demo.page.getByRole("alert").filter({ hasText: "“notes.txt” is not a video" }).waitFor();
+  await demo.shot("wrong file");
+  await choose("fake.mp4", Buffer.from("this is no film".repeat(100)));
+  await demo.page.getByRole("alert").filter({ hasText: "none of MP4" }).waitFor();
+  await demo.button("Close").click();
+  expect(await demo.page.locator(".clip-name").textContent()).toBe("Still life");
+  await demo.click(0.26, 0.62);
+  await demo.said(/the mask covers/);
+  await demo.button("Videos").click();
+});
+
+test("an upload is cancelled", async () => {
+  const throttle = await demo.page.context().newCDPSession(demo.page);
+  await throttle.send("Network.enable");
+  const slow = { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: 200_000 };
+  await throttle.send("Network.emulateNetworkConditions", slow);
+  const film = readFileSync(join(inject("data"), "upload.mp4"));
+  await choose("long.mp4", Buffer.concat([film, Buffer.alloc(3_000_000)]));
+  await demo.page.getByText(/Uploading long\.mp4/).waitFor();
+  await demo.shot("uploading");
+  await demo.button("Cancel").click();
+  await demo.button("Upload a video").waitFor();
+  await demo.said(/upload is cancelled/);
+  await throttle.send("Network.emulateNetworkConditions", { ...slow, uploadThroughput: -1 });
+});
+
+test("a film is uploaded, converted, opened and clicked", async () => {
+  await demo.page.getByLabel("Video file").setInputFiles(join(inject("data"), "upload.mp4"));
+  await demo.page.locator(".clip-name", { hasText: "upload.mp4" }).waitFor();
+  await demo.ready();
+  await demo.shot("uploaded");
+  // 20 frames of 15 a second become 24 a second, up to the time of the last one.
+  await demo.page.locator(".counter", { hasText: "1 / 31" }).waitFor();
+  await demo.click(0.26, 0.62);
+  await demo.said(/Object 1: the mask covers/);
+  expect((await demo.difference()).share).toBeGreaterThan(0.01);
+  expect(demo.problems).toEqual([]);
+});
+
+test("a film is dropped on the page", async () => {
+  await demo.page.evaluate(() => {
+    const transfer = new DataTransfer();
+    transfer.items.add(new File(["hello"], "dropped.txt"));
+    const target = document.querySelector(".stage")!;
+    target.dispatchEvent(new DragEvent("dragover", { bubbles: true, cancelable: true, dataTransfer: transfer }));
+    target.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: transfer }));
+  });
+  await demo.page.getByRole("alert").filter({ hasText: "“dropped.txt” is not a video" }).waitFor();
+});

@@ -1,0 +1,60 @@
+"""The built front end in the package: whole, working offline, small, licensed, and made for this server's API."""
+
+import gzip
+import json
+import re
+from pathlib import Path
+
+import pytest
+from graphql import build_schema, lexicographic_sort_schema, print_schema
+
+from sam2fast.demo.server.schema import make_schema
+
+DEMO = Path(__file__).parents[2] / "sam2fast" / "demo"
+BUNDLE, SOURCES = DEMO / "server" / "static", DEMO / "frontend"
+LARGEST = 400_000  # bytes of all scripts and styles as they travel
+# Names of XML's vocabularies, and an address within messages to developers: nothing is fetched from them.
+NAMES = ("http://www.w3.org/", "https://react.dev/errors/")
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return (BUNDLE / "index.html").read_text(encoding="utf-8")
+
+
+def test_front_end_and_server_have_one_schema():
+    def comparable(sdl: str) -> str:
+        undescribed = re.sub(r'"""(?:.|\n)*?"""', "", sdl)
+        return print_schema(lexicographic_sort_schema(build_schema(undescribed)))
+
+    assert comparable((SOURCES / "schema.graphql").read_text()) == comparable(make_schema().as_str())
+
+
+def test_page_and_its_files_belong_together(page):
+    named = set(re.findall(r'(?:src|href)="/([^"]+)"', page))
+    assert len([name for name in named if name.startswith("assets/")]) == 2
+    files = {str(file.relative_to(BUNDLE)) for file in BUNDLE.rglob("*") if file.is_file()}
+    assert files == named | {"index.html", "licences.txt"}
+
+
+def test_nothing_comes_from_elsewhere(page):
+    """The server's content policy forbids it, and inline scripts."""
+    assert not re.search(r"<script(?![^>]* src=)|<style| on\w+=", page)
+    for file in [*(BUNDLE / "assets").iterdir(), BUNDLE / "index.html", BUNDLE / "favicon.svg"]:
+        addresses = re.findall(r"""https?://[^\s"'`)]+""", file.read_text(encoding="utf-8"))
+        assert [address for address in addresses if not address.startswith(NAMES)] == [], file.name
+
+
+def test_bundle_is_small():
+    assert sum(len(gzip.compress(file.read_bytes())) for file in (BUNDLE / "assets").iterdir()) < LARGEST
+
+
+def test_licences_of_what_is_in_it():
+    licences = (BUNDLE / "licences.txt").read_text(encoding="utf-8")
+    heads = re.findall(r"^(\S+) (\S+), (\S+)$", licences, re.MULTILINE)
+    lock = json.loads((SOURCES / "package-lock.json").read_text())["packages"]
+    assert {name for name, _, _ in heads} >= {"react", "react-dom", "scheduler", "zustand", "@urql/core"}
+    for name, version, licence in heads:
+        assert version == lock[f"node_modules/{name}"]["version"]
+        assert licence in ("MIT", "ISC", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause")
+    assert licences.count("Permission is hereby granted") == sum(licence == "MIT" for _, _, licence in heads)
