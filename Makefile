@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 CONSTRAIN := -c constraints.txt
 CHECKPOINT ?=
-JOBS ?= 2
+JOBS ?= 3
 OUT ?= out/demo
 SERVE ?=
 FRONTEND := sam2fast/demo/frontend
@@ -18,7 +18,7 @@ export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 # Bytecode is kept whatever the machine is set to: the tests start a hundred processes, and pytest rewrites their files.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo demo-web frontend check-frontend test test-slow test-transformers aot aot-3.6 bench bench-ops bench-transformers figures gpu tune lint format clean
+.PHONY: demo demo-web frontend check-frontend test-browser test test-slow test-transformers aot aot-3.6 bench bench-ops bench-transformers figures gpu tune lint format clean
 
 demo: $(VENV)/.demo  ## install, then segment and track; with another model: CHECKPOINT=FILE make demo
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
@@ -32,7 +32,10 @@ frontend: $(FRONTEND)/node_modules/.package-lock.json  ## the web demo's page, i
 check-frontend: $(FRONTEND)/node_modules/.package-lock.json  ## style, types and unit tests, and that the package's page is of these sources
 	cd $(FRONTEND) && npm run check
 
-# Two processes of one thread each: most tests are too small for two threads to help.
+test-browser: $(VENV)/.serve $(FRONTEND)/node_modules/.package-lock.json  ## the page in Chromium, with the server and nano; CHROMIUM=FILE
+	cd $(FRONTEND) && SAM2FAST_PYTHON="$(abspath $(BIN))/python" npm run test:browser
+
+# Processes of one thread each: most tests are too small for two threads to help. One more than two cores, for waits.
 test: $(VENV)/.tested  ## install with the oracle, then run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile $(PYTEST)
 
