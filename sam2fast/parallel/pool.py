@@ -163,6 +163,10 @@ class JobSource:
     def next_index(self) -> int:
         return self._again[0].index if self._again else self._waiting[0][0]
 
+    @property
+    def next_losses(self) -> int:
+        return self._again[0].losses if self._again else 0
+
     def take(self) -> "Task | JobResult":
         """The next task, or the result of a job that cannot be sent."""
         if self._again:
@@ -224,7 +228,7 @@ class Pool:
         """Gives jobs to processes that have room, the idle ones first."""
         for room in range(1, JOBS_AT_ONCE + 1):
             for member in self._members:
-                while member.is_ready and len(member.tasks) < room and self._may_begin():
+                while member.is_ready and len(member.tasks) < room and self._may_begin() and self._may_join(member):
                     task = self._source.take()
                     if isinstance(task, JobResult):
                         yield task
@@ -236,6 +240,10 @@ class Pool:
         if not self._source.has_next():
             return False
         return self._most_ahead is None or self._source.next_index < self._yielded + self._most_ahead
+
+    def _may_join(self, member: Member) -> bool:
+        """A job that a process died over is done alone: an answer can be lost with who gave it, and be blamed."""
+        return not member.tasks or not (member.tasks[-1].losses or self._source.next_losses)
 
     def _hear(self, member: Member) -> Iterator[JobResult]:
         """Takes one answer of a process, or notices its end."""

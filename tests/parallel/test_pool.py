@@ -2,6 +2,7 @@
 
 import functools
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from parallel_jobs import build_nothing
 
 from sam2fast.parallel import WorkerError, run_jobs
 from sam2fast.parallel.devices import device_list, names_several, threads_for_each
-from sam2fast.parallel.pool import JOBS_AHEAD, JOBS_AT_ONCE
+from sam2fast.parallel.pool import JOBS_AHEAD, JOBS_AT_ONCE, JobSource, Member, Pool
 from sam2fast.parallel.worker import packed
 
 TWO, THREE = ["cpu"] * 2, ["cpu"] * 3
@@ -95,6 +96,40 @@ def test_a_job_that_kills_every_process_is_given_up():
     assert "the job was lost: the process" in results[2].error and "signal 9" in results[2].error
     with pytest.raises(WorkerError, match="signal 9"):
         results[2].unwrap()
+
+
+class DiesWithItsAnswers:
+    """A worker that job 2 ends, before it has given the answers to jobs sent together with that."""
+
+    device = "cpu"
+
+    def __init__(self):
+        self.answers: list[int | None] = [None]  # to the making
+
+    def send_packed(self, call):
+        _, (job,), _ = pickle.loads(call)
+        self.answers.append(job)
+
+    def reply(self):
+        if 2 in self.answers:
+            raise WorkerError("it has died")
+        return True, self.answers.pop(0)
+
+
+class Replacing(Pool):
+    def _heard(self, busy):
+        return busy
+
+    def _lose(self, member, why):
+        self._members.append(Member(DiesWithItsAnswers()))
+        yield from super()._lose(member, why)
+
+
+def test_a_job_is_not_given_up_for_what_came_after_it():
+    """Its answer may be lost with the process that the next one has killed; done again, it is alone."""
+    pool = Replacing([Member(DiesWithItsAnswers())], JobSource(iter(range(4))), JOBS_AHEAD)
+    results = list(pool.in_order())
+    assert [(result.index, result.done) for result in results] == [(0, True), (1, True), (2, False), (3, True)]
 
 
 def test_no_process_is_left():
