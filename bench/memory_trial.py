@@ -1,6 +1,6 @@
 """Memory trained from nothing on top of image weights, beside nano, on clips that neither has seen.
 
-    python bench/memory_trial.py --media HELDOUT_FOLDER --trained averaged.pt --image-weights FILE --out bench/results
+    python bench/memory_trial.py --media HELDOUT --trained averaged.pt --image-weights FILE --videos FILMS --out FOLDER
 
 The clips are the first of `nano_heldout.py`, whose measures these are. Floors are the first frame's true mask kept
 still, and the model as its training began: image weights, and memory as it was drawn. The subject `pictures` is what
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--image-weights", type=Path, help="what the run began with")
     parser.add_argument("--videos", type=Path, help="films that nano_real.py knows")
     parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=SUBJECTS)
-    parser.add_argument("--clips", type=int, default=80)
+    parser.add_argument("--clips", type=int, default=50)
     parser.add_argument("--pictures", type=int, default=25)
     parser.add_argument("--training-minutes", type=float, help="of one core, that the training took; to be noted")
     parser.add_argument("--size", type=int, default=SIZE, help="side of the images of all but nano")

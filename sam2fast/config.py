@@ -184,6 +184,19 @@ def build_from_config(node: DictConfig, allow_targets: Sequence[str] = (), targe
     Raises:
         ConfigError: a target that is not allowed, or arguments that its class does not take.
     """
+    plain = check_targets(node, allow_targets, targets)
+    try:
+        return instantiate(plain, _convert_="all")
+    except HydraException as error:
+        raise ConfigError(f"the configuration cannot be built: {error.__cause__ or error}") from error
+
+
+def check_targets(node: DictConfig, allow_targets: Sequence[str] = (), targets: Collection[str] = TARGETS) -> Any:
+    """A node as plain containers that may be built, its targets being ours; arguments as of :func:`build_from_config`.
+
+    Raises:
+        ConfigError: a target that is not allowed, or a value that is missing.
+    """
     # Plain containers: no lazy interpolation is left that could change after the check.
     try:
         plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
@@ -194,10 +207,7 @@ def build_from_config(node: DictConfig, allow_targets: Sequence[str] = (), targe
             raise ConfigError(f"the configuration contains {text!r}; interpolations cannot be escaped")
     for child in _nodes(plain):
         child["_target_"] = _allowed(child["_target_"], allow_targets, targets)
-    try:
-        return instantiate(plain, _convert_="all")
-    except HydraException as error:
-        raise ConfigError(f"the configuration cannot be built: {error.__cause__ or error}") from error
+    return plain
 
 
 def _nodes(value: Any) -> Iterator[dict[str, Any]]:

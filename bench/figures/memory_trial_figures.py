@@ -14,6 +14,7 @@ ROWS = {
     "trained at 384": "the same at 384×384",
     "nano": "nano",
 }
+COMMAND = "python bench/memory_trial.py --media HELDOUT --trained averaged.pt --image-weights FILE --videos FILMS"
 
 
 def memory_trial(results: Results) -> str:
@@ -68,5 +69,5 @@ def _text(link: str, data: dict[str, Any]) -> str:
         f"After {trained['updates']:,} updates, {trained['training_minutes']:.0f} minutes of one core; on "
         f"{clips['count']} clips of {clips['num_frames']} frames with {trained['clips_mask']['objects']} things, made "
         f"as those of [nano's card](../sam2fast/nano/MODEL_CARD.md) from pictures that were set aside. {link}, from "
-        f"{machine(data['machine'])}; `python bench/memory_trial.py` does it again."
+        f"{machine(data['machine'])}; `{COMMAND}` does it again."
     )

@@ -48,8 +48,8 @@ def load_checkpoint(
             and what is missing becomes NaN, so that nothing computed from it can pass for a result.
         assign: replaces the model's parameters, which may be on the meta device, instead of overwriting their values,
             which an optimiser may hold.
-        keep_missing: what the file lacks keeps the values that the model has, and a note is logged. The model must not
-            be on the meta device then.
+        keep_missing: what the file lacks keeps the values that the model has, and a note is logged, also if it lacks
+            nothing. The model must not be on the meta device then.
 
     Raises:
         CheckpointError: the file cannot be read or does not fit the model; the message names keys and reason.
@@ -62,6 +62,8 @@ def load_checkpoint(
         _check(path, wanted, tensors, [])
         if missing:
             log.warning("%s has no weights for %s: they keep the values that they had", path, listed(missing))
+        else:
+            log.warning("%s has weights for everything: nothing keeps the values that it had", path)
         tensors = {**{name: wanted[name] for name in missing}, **tensors}
         missing = []
     image_only = bool(missing) and all(is_video_only(name) for name in missing)

@@ -5,7 +5,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import click
 from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.files import write_atomically
 from sam2fast.cli.train_launch import Launch, check, launch_options, on_cluster, on_this_machine
-from sam2fast.reproducibility import is_deterministic
+from sam2fast.reproducibility import deterministic, is_deterministic
 
 if TYPE_CHECKING:
     from sam2fast.training.trainer import Trainer
@@ -59,13 +59,13 @@ def train(
     """
     where = Launch(**launch)
     check(where)
-    run = TrainingRun(config, tuple(allow_targets), minutes, threads, tuple(overrides))
+    run = TrainingRun(config, tuple(allow_targets), minutes, threads, tuple(overrides), is_deterministic())
     if dry_run:
         run.show()
     elif where.use_cluster != "0":
-        folder, has_gpus = run.look()
+        folder, has_gpus = run.look(is_submitted=True)
         on_cluster(where, folder / "cluster", has_gpus, run)
-    elif where.num_gpus is not None and where.num_gpus * where.num_nodes > 1:
+    elif where.restarts or (where.num_gpus or 1) * where.num_nodes > 1:
         run.look()
         on_this_machine(where, run.arguments())
     else:
@@ -81,18 +81,27 @@ class TrainingRun:
     minutes: float | None
     threads: int | None
     overrides: tuple[str, ...]
+    deterministic: bool = False
 
-    def look(self) -> tuple[Path, bool]:
-        """The folder for logs, and whether the run is to have GPUs; errors of the configuration come now."""
+    def look(self, is_submitted: bool = False) -> tuple[Path, bool]:
+        """The folder for logs, and whether the run is to have GPUs; errors of the configuration come now.
+
+        Args:
+            is_submitted: nobody may be there when the run starts. So what becomes of a configuration of the original's
+                is printed, and the data sets are built to see whether they are there.
+        """
         from omegaconf import OmegaConf
 
         from sam2fast.config import ConfigError
+        from sam2fast.training.config import check_training_config
 
         with one_line(*_failures()):
-            loaded = self._load(told=False)
+            loaded = self._load(told=is_submitted)
             folder = OmegaConf.select(loaded, "trainer.logging.log_dir")
             if folder is None:
                 raise ConfigError(f"{self.config} has no trainer.logging.log_dir")
+            if is_submitted:
+                check_training_config(loaded, self.allow_targets)
             return Path(folder), loaded.trainer.get("accelerator", "auto") != "cpu"
 
     def arguments(self) -> list[str]:
@@ -100,7 +109,7 @@ class TrainingRun:
         options = [f"--allow-target={prefix}" for prefix in self.allow_targets]
         options += [] if self.minutes is None else [f"--minutes={self.minutes}"]
         options += [] if self.threads is None else [f"--threads={self.threads}"]
-        before = ["--deterministic"] if is_deterministic() else []
+        before = ["--deterministic"] if self.deterministic else []
         return [*before, "train", f"--config={self.config}", *options, "--", *self.overrides]
 
     def build(self) -> "tuple[Trainer, str]":
@@ -134,6 +143,10 @@ class TrainingRun:
             interrupted: asked after every update; once true, the run saves and returns. Signals are left to the caller
                 then.
         """
+        with deterministic() if self.deterministic and not is_deterministic() else nullcontext():
+            self._train(interrupted)
+
+    def _train(self, interrupted: Callable[[], bool] | None) -> None:
         from sam2fast.training.distributed.launch import ended, is_launched
 
         trainer, text = self.build()

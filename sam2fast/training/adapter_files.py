@@ -1,7 +1,6 @@
 """Files of adapters: what a training with adapters has learnt, and no more."""
 
 import json
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from sam2fast.checkpoints import CheckpointError
 from sam2fast.modeling.layers import Linear
 from sam2fast.training.adapters import DOWN, UP, AdapterConf, adapt, is_adapter
+from sam2fast.training.whole_files import written_whole
 
 FORMAT = "sam2fast adapters"
 
@@ -29,16 +29,8 @@ def write_adapters(weights: Mapping[str, Tensor], learnt: Collection[str], conf:
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in kept.items()}
     about = {"rank": conf.rank, "alpha": conf.alpha, "targets": list(conf.targets), "train": list(conf.train)}
     content = save(tensors, {"format": FORMAT, "adapters": json.dumps(about)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as file:
+        file.write(content)
 
 
 def save_adapters(model: nn.Module, conf: AdapterConf, path: str | Path) -> None:

@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from sam2fast.config import TARGETS, ConfigError, build_from_config, finish_config, load_config, read_config
+from sam2fast.config import (
+    TARGETS,
+    ConfigError,
+    build_from_config,
+    check_targets,
+    finish_config,
+    load_config,
+    read_config,
+)
 from sam2fast.training.distributed.ranks import LostRankError, join
 from sam2fast.training.official.yaml import from_official, is_official
 from sam2fast.training.trainer import Trainer
@@ -165,6 +173,21 @@ def build_trainer(config: DictConfig, allow_targets: Sequence[str] = ()) -> Trai
     if not isinstance(trainer, Trainer):
         raise ConfigError(f"'trainer' describes a {type(trainer).__name__}, which is no Trainer")
     return trainer
+
+
+def check_training_config(config: DictConfig, allow_targets: Sequence[str] = ()) -> None:
+    """Checks what a configuration names without making a model: every class is allowed, and the data are there.
+
+    Args:
+        allow_targets: as of :func:`build_trainer`.
+
+    Raises:
+        ConfigError: a target that is not allowed, arguments that a data set does not take, or data that are not there.
+    """
+    check_targets(config.trainer, allow_targets, TRAINING_TARGETS)
+    for loader in (config.trainer.get("data") or {}).values():
+        if isinstance(loader, DictConfig):
+            build_from_config(loader, allow_targets, TRAINING_TARGETS)
 
 
 def _of_this_process(node: DictConfig, allow_targets: Sequence[str]) -> DictConfig:

@@ -3,9 +3,10 @@
 import hashlib
 import logging
 import os
+import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ _log = logging.getLogger(__name__)
 
 GIGABYTE = 10**9
 LARGEST_FP16 = torch.finfo(torch.float16).max
+ABANDONED = 3600.0  # seconds after which a file that is not finished has nobody who writes it
 
 
 @dataclass
@@ -25,7 +27,9 @@ class EncoderCacheConf:
 
     Args:
         folder: one file for each frame, found again by later runs; without one they are kept in memory.
-        gigabytes: of 10**9 bytes; once they are full, frames that are not kept are encoded anew each time.
+        gigabytes: of 10**9 bytes; once they are full, frames that are not kept are encoded anew each time. It is the
+            limit of each process, which counts what it finds as it starts and what it adds, and of the features of each
+            setting: other weights, sizes and precisions have their own.
 
     Raises:
         ValueError: no room at all.
@@ -139,6 +143,7 @@ class _Folder:
 
     def __init__(self, folder: Path, limit: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder)
         self._folder = folder
         self._room = _Room(limit, sum(file.stat().st_size for file in folder.glob("*.npz")))
 
@@ -167,6 +172,14 @@ class _Folder:
 
     def _path(self, name: bytes) -> Path:
         return self._folder / f"{name.hex()}.npz"
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes what killed processes left; by its age, since they may have run on other machines."""
+    for path in folder.glob("*.unfinished"):
+        with suppress(FileNotFoundError):  # other processes remove them, too
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink()
 
 
 class _Room:

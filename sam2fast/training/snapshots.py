@@ -7,7 +7,7 @@ import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ import torch
 from sam2fast.checkpoints import CheckpointError
 from sam2fast.reproducibility import seed_everything
 from sam2fast.training.distributed.ranks import Ranks
+from sam2fast.training.whole_files import written_whole
 
 _log = logging.getLogger(__name__)
 
@@ -22,17 +23,9 @@ CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint_previous.pt"
 
 
 def save(content: dict[str, Any], path: Path) -> None:
-    """Writes ``content`` beside ``path`` and moves it there once it is on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Writes ``content``, whole or not at all."""
+    with written_whole(path) as file:
+        torch.save(content, file)
 
 
 def save_current(content: dict[str, Any], folder: Path) -> None:
@@ -81,22 +74,33 @@ def load_current(folder: Path) -> dict[str, Any] | None:
 def locked(folder: Path) -> Iterator[None]:
     """Inside, no other run can use the folder. What killed runs left half-written is removed.
 
+    Where files cannot be locked, a warning says so, and nothing is removed, since another run may be writing it.
+
     Raises:
         CheckpointError: another run uses it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # not on Windows
-            pass
-        except OSError as error:
-            raise CheckpointError(f"another run uses {folder}; wait for it, or choose another folder") from error
-        for left in folder.glob(".*.tmp"):
-            left.unlink(missing_ok=True)
+        if _lock(file, folder):
+            for left in folder.glob(".*.tmp"):
+                left.unlink(missing_ok=True)
         yield
+
+
+def _lock(file: IO[str], folder: Path) -> bool:
+    """Whether no other run can use the folder from now on; not known where files cannot be locked."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # not on Windows
+        return False
+    except BlockingIOError as error:
+        raise CheckpointError(f"another run uses {folder}; wait for it, or choose another folder") from error
+    except OSError as error:  # some network file systems have no locks
+        _log.warning("%s cannot be locked (%s): see to it that no other run uses it", folder, error)
+        return False
+    return True
 
 
 def load_by_all(folder: Path, ranks: Ranks) -> dict[str, Any] | None:

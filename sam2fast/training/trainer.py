@@ -106,8 +106,6 @@ class Trainer:
         if self._is_divided:
             if optim.amp.enabled and optim.amp.dtype == torch.float16:
                 raise ValueError("strategy fsdp has no gradient scaler for float16: use amp_dtype=bfloat16")
-            if model.encoder_cache is not None:
-                raise ValueError("strategy fsdp divides the weights that encoder_cache names features by: use ddp")
             self._initialize()  # whole tensors fit only now; a checkpoint of the folder replaces them
         with self.ranks.losses_named():
             self.parallel = wrap(objective, self.ranks, distributed)

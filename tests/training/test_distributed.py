@@ -16,11 +16,14 @@ import numpy as np
 import pytest
 import rank_jobs
 import torch
+from click.testing import CliRunner
 from ranks import SECONDS, in_ranks
 from safetensors.torch import load_file
 from small_training import RECIPE, build, overrides
 
+from sam2fast.cli import main
 from sam2fast.training.adapters import is_adapter
+from sam2fast.training.distributed import slurm
 
 CLIP = "trainer.data.train.datasets.0.batch_size=1"
 # Four updates that are saved one by one, and nothing else.
@@ -85,6 +88,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
         whole=(rank_jobs.gradients, *THREE_UPDATES, CLIP),
         undisturbed=(rank_jobs.train, 9, *PLAIN),
         fewer=(rank_jobs.train, 1, *fewer),
+        divided=(rank_jobs.interrupted, [(3, "ddp"), (9, "fsdp")], *PLAIN),
         no_number=(rank_jobs.find_no_number,),
         left=(rank_jobs.leave_first,),
     )
@@ -208,9 +212,13 @@ def test_it_goes_on_bitwise_also_where_one_process_stops_them_all(killed: Any, b
     assert [report["step"] for report in lines(folder)] == [1, 2, 3, 4]
 
 
+def test_processes_with_parts_go_on_too(both: dict[str, Done]) -> None:
+    assert both["divided"].results == [[3, 4]] * 2
+    assert_same_checkpoint(both["undisturbed"].folder, both["divided"].folder)
+
+
 @pytest.mark.slow
-def test_processes_with_parts_stop_and_go_on_too(both: dict[str, Done], tmp_path: Path) -> None:
-    """And where each had a part of the model before, it may have the whole now, and the other way round."""
+def test_processes_with_parts_stop_and_go_on_in_turn_with_others(both: dict[str, Done], tmp_path: Path) -> None:
     turns = [(1, "ddp"), (2, "fsdp"), (3, "fsdp"), (9, "ddp")]
     assert in_ranks(2, rank_jobs.interrupted, tmp_path, turns, *PLAIN) == [[1, 2, 3, 4]] * 2
     assert_same_checkpoint(both["undisturbed"].folder, tmp_path)
@@ -311,3 +319,32 @@ def test_two_machines_are_one_run(both: dict[str, Done], tmp_path: Path) -> None
     assert [run.returncode for run in runs] == [0, 0], said
     assert sorted(said) == [("", ""), (f"checkpoints in {tmp_path / 'checkpoints'}\n", "")]
     assert_same_checkpoint(both["undisturbed"].folder, tmp_path)
+
+
+# ---- clusters ----
+
+
+@pytest.mark.slow
+def test_a_job_that_makes_room_goes_on_bitwise(
+    both: dict[str, Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command's own job, by submitit's local executor."""
+    submit, jobs = slurm.submit, []
+
+    def submit_and_keep(job: slurm.Job, run: Any) -> Any:
+        jobs.append(submit(job, run))
+        return jobs[0]
+
+    monkeypatch.setattr(slurm, "submit", submit_and_keep)
+    monkeypatch.setenv("PYTHONPATH", str(Path(launched.__file__).parent), prepend=os.pathsep)
+    clips = f"{{_target_: interrupted_clips.InterruptedClips, folder: {tmp_path}, dataset: '${{clips}}'}}"
+    where = ["--use-cluster", "local", "--num-gpus", "2", "--allow-target", "interrupted_clips"]
+    changes = [*settings(tmp_path), f"trainer.data.train.datasets.0.dataset={clips}"]
+    said = CliRunner().invoke(main, ["train", "-c", RECIPE, "--threads", "1", *where, *changes])
+    assert said.exit_code == 0 and said.output.startswith("job "), said.output
+    (job,) = jobs
+    job.wait()
+    assert job.exception() is None, job.exception()
+    assert sorted(file.name for file in tmp_path.glob("told-*")) == ["told-0", "told-1"]
+    assert_same_checkpoint(both["undisturbed"].folder, tmp_path)
+    assert [report["step"] for report in lines(tmp_path)] == [1, 2, 3, 4]

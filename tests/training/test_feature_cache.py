@@ -1,5 +1,7 @@
 """Features that are kept: the same numbers found or computed, for the weights they belong to, in the room there is."""
 
+import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from small_training import build
 from torch import Tensor, nn
 
 from sam2fast.config import ConfigError
-from sam2fast.training.feature_cache import EncoderCacheConf, FeatureCache
+from sam2fast.training.feature_cache import ABANDONED, EncoderCacheConf, FeatureCache
 
 FROZEN = ("+trainer.model.freeze_image_encoder=true", "+trainer.model.freeze=[sam_mask_decoder.conv_s*]")
 
@@ -106,6 +108,18 @@ def test_a_damaged_file_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFi
         assert_same(later(frames(1))[:1], [expected(0.1, 1)])
         assert later.computed == 1 and "damaged" in caplog.text
         assert cache(Encoder(), folder=str(tmp_path))(frames(1)) and path.stat().st_size == len(whole)
+
+
+def test_what_killed_runs_left_is_removed(tmp_path: Path) -> None:
+    cache(Encoder(), folder=str(tmp_path))(frames(1))
+    (folder,) = tmp_path.iterdir()
+    for name, age in (("old", 2 * ABANDONED), ("young", 0.0)):
+        path = folder / f"{name}.1.unfinished"
+        path.write_bytes(b"x")
+        os.utime(path, (time.time() - age,) * 2)
+    later = cache(Encoder(), folder=str(tmp_path))
+    assert_same(later(frames(1))[:1], [expected(0.1, 1)])
+    assert later.computed == 0 and [path.stem for path in folder.glob("*.unfinished")] == ["young.1"]
 
 
 def test_no_room_is_refused() -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import signal
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,10 @@ from click.testing import CliRunner, Result
 from small_training import RECIPE, build, overrides
 
 from sam2fast.cli import main
-from sam2fast.training.distributed import slurm
+from sam2fast.cli.train import TrainingRun
+from sam2fast.cli.train_launch import Launch
+from sam2fast.reproducibility import is_deterministic
+from sam2fast.training.distributed import ranks, slurm
 from sam2fast.training.distributed.ranks import Ranks, join
 from sam2fast.training.distributed.strategies import wrap
 from sam2fast.training.settings import DistributedConf
@@ -48,6 +52,15 @@ def test_nccl_needs_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match="nccl is for GPUs"):
         join(DistributedConf(backend="nccl"), "cpu")
+
+
+def test_several_processes_without_gpus_are_no_accident(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ranks, "available_device", lambda accelerator: torch.device("cpu"))
+    with pytest.raises(ValueError, match="no CUDA here for process 1 of 2; set trainer.accelerator=cpu"):
+        join(DistributedConf(timeout_mins=0.01))
 
 
 @pytest.mark.parametrize(
@@ -105,11 +118,32 @@ def test_a_job_that_makes_room_is_queued_again(tmp_path: Path, monkeypatch: pyte
     assert len({note["place"][4] for note in found.values()}) == 1
 
 
+def test_saves_for_either_signal_and_is_queued_again_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SUBMITIT_PREEMPT_SIGNAL", raising=False)
+    done: list[int] = []
+    numbers = (signal.SIGUSR2, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, frame: done.append(number)) for number in numbers]
+    try:
+        for told, handled in (((), []), ((signal.SIGTERM,), [signal.SIGTERM]), (numbers[::-1], [signal.SIGUSR2])):
+            done.clear()
+            with slurm._Interruption() as interruption:
+                for number in told:
+                    os.kill(os.getpid(), number)
+                assert interruption.is_asked() == bool(told) and done == []
+            interruption.go_on()
+            assert done == handled
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
 def train(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["train", "-c", RECIPE, *arguments])
 
 
-def test_the_command_submits_what_it_was_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was submitted, as the cluster would get it; it takes nothing."""
     jobs = []
 
     def submit(job: slurm.Job, run: Any) -> Any:
@@ -117,6 +151,10 @@ def test_the_command_submits_what_it_was_told(tmp_path: Path, monkeypatch: pytes
         raise slurm.SubmissionError("no such partition: big")
 
     monkeypatch.setattr(slurm, "submit", submit)
+    return jobs
+
+
+def test_the_command_submits_what_it_was_told(tmp_path: Path, jobs: list[Any]) -> None:
     options = "--use-cluster 1 --partition big --account us --qos low --num-nodes 2 --num-gpus 8 --timeout-hours 3"
     result = train(*options.split(), "--minutes", "5", *overrides(tmp_path))
     assert result.exit_code == 1 and result.output == "sam2fast: no such partition: big\n"
@@ -124,7 +162,42 @@ def test_the_command_submits_what_it_was_told(tmp_path: Path, monkeypatch: pytes
     asked = {"partition": "big", "account": "us", "qos": "low", "nodes": 2, "processes": 8, "hours": 3.0}
     assert {name: getattr(job, name) for name in asked} == asked
     assert job.folder == tmp_path / "logs/cluster" and job.gpus and job.cluster == "slurm"
-    assert run.minutes == 5 and run.overrides == tuple(overrides(tmp_path))
+    assert run.minutes == 5 and run.overrides == tuple(overrides(tmp_path)) and not run.deterministic
+
+
+def test_a_deterministic_run_stays_so_elsewhere(
+    tmp_path: Path, jobs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def build(run: TrainingRun) -> Any:
+        seen.append(is_deterministic())
+        raise RuntimeError("enough")
+
+    CliRunner().invoke(main, ["--deterministic", "train", "-c", RECIPE, "--use-cluster", "1", *overrides(tmp_path)])
+    ((_, run),) = jobs
+    assert run.arguments()[:2] == ["--deterministic", "train"] and not is_deterministic()
+    monkeypatch.setattr(TrainingRun, "build", build)
+    with pytest.raises(RuntimeError, match="enough"):
+        run()
+    assert seen == [True] and not is_deterministic()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [("clips.count=0", "0 clips of a data set"), ("trainer.optim.optimizer._target_=mine.Adam", "target 'mine.Adam'")],
+)
+def test_what_cannot_run_is_not_submitted(wrong: str, message: str, tmp_path: Path, jobs: list[Any]) -> None:
+    result = train("--use-cluster", "1", *overrides(tmp_path), wrong)
+    assert result.exit_code == 1 and message in result.output and len(result.output.strip().splitlines()) == 1
+    assert not jobs
+
+
+def test_one_process_can_be_started_again_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Launch] = []
+    monkeypatch.setattr("sam2fast.cli.train.on_this_machine", lambda launch, arguments: started.append(launch))
+    result = train("--num-gpus", "1", "--restarts", "3", *overrides(tmp_path, "scratch.updates=1"))
+    assert result.exit_code == 0 and [(launch.num_gpus, launch.restarts) for launch in started] == [(1, 3)]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from sam2fast.cli import main
 from sam2fast.config import ConfigError
 from sam2fast.training.config import build_trainer, load_training_config
 from sam2fast.training.data.repeat import RepeatFactorWrapper
+from sam2fast.training.distributed import slurm
 from sam2fast.training.trainer import Trainer
 
 THEIRS = Path(sam2.__file__).parent / "configs/sam2.1_training/sam2.1_hiera_b+_MOSE_finetune.yaml"
@@ -31,6 +33,7 @@ SMALL = (
     "scratch.num_train_workers=0",
     "trainer.accelerator=cpu",
 )
+WEIGHTS = "trainer__checkpoint__model_weight_initializer"
 WITHOUT_WEIGHTS = "trainer.checkpoint.model_weight_initializer=null"
 
 
@@ -158,6 +161,15 @@ def test_changes_are_kept(tmp_path: Path) -> None:
     assert not [line for line in said if line.startswith("not supported")], said
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_weights_that_a_file_lacks_may_be_drawn(strict: bool, tmp_path: Path) -> None:
+    config, _ = theirs_with(tmp_path, **{f"{WEIGHTS}__strict": strict})
+    assert config.trainer.checkpoint.get("missing_weights", "error") == ("error" if strict else "draw")
+    value = "draw" if strict else "error"
+    config, _ = theirs_with(tmp_path, f"++trainer.checkpoint.missing_weights={value}", **{f"{WEIGHTS}__strict": strict})
+    assert config.trainer.checkpoint.missing_weights == value
+
+
 def test_other_data_sets(tmp_path: Path) -> None:
     """As the original's README mixes them: pictures beside videos, one with and one without repeat factors."""
     train = their_content()["trainer"]["data"]["train"]
@@ -197,7 +209,12 @@ def test_other_data_sets(tmp_path: Path) -> None:
         ("trainer__data__test", {}, "not supported: trainer.data.test"),
         ("trainer__checkpoint__resume_from", "old.pt", "not supported: trainer.checkpoint.resume_from"),
         ("trainer__checkpoint__skip_saving_parameters", ["a"], "left out: trainer.checkpoint.skip_saving_parameters"),
-        ("trainer__checkpoint__model_weight_initializer__strict", False, "not supported: trainer.checkpoint.model_w"),
+        (f"{WEIGHTS}__strict", False, "model_weight_initializer.strict: missing_weights=draw"),
+        (f"{WEIGHTS}__ignore_missing_keys", ["a"], "initializer.ignore_missing_keys: weights are not chosen by name"),
+        (f"{WEIGHTS}__state_dict__map_location", "cpu", "left out: trainer.checkpoint.model_weight_initializer.state_"),
+        ("trainer__env_variables", {"NAME": "1"}, "to do: trainer.env_variables: set them for the command"),
+        ("trainer__optim_overrides", [{"key": 1}], "to do: trainer.optim_overrides: write the changes"),
+        ("submitit__partition", "big", "left out: submitit.partition: the run is not for a cluster"),
         ("trainer__logging__tensorboard_writer", {"_target_": "mine.W"}, "not supported: trainer.logging.tensorb"),
         ("trainer__logging__log_level_primary", "DEBUG", "left out: trainer.logging.log_level_primary"),
         ("trainer__model__image_encoder__trunk__weights_path", "h.pt", "not supported: trainer.model.image_encoder.tr"),
@@ -230,7 +247,7 @@ def test_nothing_stays_registered(tmp_path: Path) -> None:
     assert OmegaConf.has_resolver("times") == before
 
 
-def test_the_command_says_what_it_made_of_it(tmp_path: Path) -> None:
+def test_the_command_says_what_it_made_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "theirs.yaml"
     config.write_text(THEIRS.read_text())
     changes = [*SMALL, *data(tmp_path), WITHOUT_WEIGHTS, "dataset.file_list_txt=null"]
@@ -238,4 +255,10 @@ def test_the_command_says_what_it_made_of_it(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["train", "-c", str(config), "--dry-run", *changes])
     assert result.exit_code == 0, result.output
     assert "mapped: trainer.data.train: batches of 1 clips on each GPU" in result.output
+    # Of a job it is said when it is submitted.
+    job = SimpleNamespace(job_id=7, paths=SimpleNamespace(stdout="out", stderr="err"))
+    monkeypatch.setattr(slurm, "submit", lambda asked, run: job)
+    submitted = CliRunner().invoke(main, ["train", "-c", str(config), "--use-cluster", "1", *changes])
+    assert submitted.exit_code == 0 and "job 7" in submitted.output
+    assert "mapped: trainer.data.train: batches of 1 clips on each GPU" in submitted.output
     assert "_target_: sam2fast.training.model.SAM2Train" in result.output

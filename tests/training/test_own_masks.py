@@ -1,4 +1,7 @@
-"""docs/own_masks.md from end to end: nano learns a kind of object that it has not seen."""
+"""docs/own_masks.md from end to end: nano learns a kind of object that it has not seen.
+
+To be short, by other settings than the document's: 30 updates at a higher rate, no made-up clips, a quicker average.
+"""
 
 import json
 from collections.abc import Callable

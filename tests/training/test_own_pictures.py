@@ -13,6 +13,7 @@ from training_sets import HEIGHT, WIDTH, clips_of, write_coco, write_mask_folder
 
 from sam2fast.training.data.coco import CocoRawDataset, PackedRecords
 from sam2fast.training.data.errors import BadSampleError, DataError
+from sam2fast.training.data.files import read_frame, read_frame_size
 from sam2fast.training.data.mask_folders import MaskFolderRawDataset
 from sam2fast.training.data.sampling import EvalSampler, RandomUniformSampler
 from sam2fast.training.data.vos import VOSDataset
@@ -88,6 +89,15 @@ class TestCoco:
         with pytest.raises(BadSampleError, match=f"instances.json, annotation 900: .*{message}"):
             sample(self.open(root))
         assert sample(self.open(root), 1).object_ids == (903, 904)
+
+    @pytest.mark.parametrize("name", ["000000000003.png", "000000000003.jpg"])
+    def test_pictures_of_one_name(self, root, name):
+        def rename(content):
+            next(i for i in content["images"] if i["id"] == 71)["file_name"] = name
+
+        self.change(root, rename)
+        with pytest.raises(DataError, match="1 names are those of several pictures in .*: 000000000003. Expected"):
+            self.open(root)
 
     def test_bad_pictures(self, root):
         raw = self.open(root)
@@ -170,6 +180,50 @@ class TestMaskFolders:
         with pytest.raises(BadSampleError, match=message):
             sample(self.open(root), 0 if name == "a.png" else 2)
         assert sample(self.open(root), 1).name == "b"
+
+    @pytest.mark.parametrize("orientation", [3, 6])
+    def test_pictures_are_upright(self, root, orientation):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = root / "images" / "b.png"
+        lying = Image.open(path).copy()
+        lying.save(path, exif=exif)
+        turned = lying.transpose({3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_270}[orientation])
+        labels = Image.fromarray(np.pad(np.full((5, 7), 9, np.uint8), ((2, turned.height - 7), (3, turned.width - 10))))
+        labels.save(root / "masks" / "b.png")
+        clip = sample(self.open(root), 1)
+        assert np.array_equal(clip.frames[0], np.asarray(turned)) and not np.array_equal(clip.frames[0], lying)
+        assert np.array_equal(clip.masks[0, 0], np.asarray(labels) == 9)
+        # As the original's data sets, the others take pixels as they lie.
+        assert np.array_equal(read_frame(path), np.asarray(lying)) and read_frame_size(path) == (HEIGHT, WIDTH)
+
+    def test_pictures_of_other_formats_are_not_passed_over(self, root):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(root / "images" / "d.TIF", format="TIFF")
+        with pytest.raises(DataError, match=r"1 pictures in img_folder .*images are neither JPEG nor PNG: d.TIF. Conv"):
+            self.open(root)
+        (root / "list.txt").write_text("a\n")
+        assert len(self.open(root, file_list_txt=root / "list.txt")) == 1
+
+    def test_suffixes_of_masks_in_capitals(self, root):
+        (root / "masks" / "a.png").rename(root / "masks" / "a.PNG")
+        assert sample(self.open(root)).object_ids == (2, 7, 255)
+        shutil.copy(root / "masks" / "a.PNG", root / "masks" / "a.png")
+        with pytest.raises(DataError, match="a.PNG and a.png have the same name"):
+            self.open(root)
+
+    def test_soft_edges_are_warned_of_once(self, root, caplog):
+        values = np.resize(np.arange(66, dtype=np.uint8), (HEIGHT, WIDTH))  # 65 but 0
+        soft, palette = Image.fromarray(values), Image.fromarray(values)
+        palette.putpalette(bytes(768))
+        palette.save(root / "masks" / "a.png")
+        Image.fromarray(np.minimum(values, 64)).save(root / "masks" / "b.png")
+        clips_of(self.open(root))
+        assert not caplog.records
+        soft.save(root / "masks" / "b.png")
+        raw = self.open(root)
+        for _ in range(2):
+            clips_of(raw)
+        assert caplog.text.count("b.png is a grey mask with 65 values, and each is taken for an object") == 1
 
     def test_lists(self, root):
         (root / "list.txt").write_text("c.1\nb.png\n")

@@ -81,6 +81,26 @@ def test_the_published_recipe_trains_everything() -> None:
     assert learning(model) == {name for name, _ in model.named_parameters()}
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(FOLDER + name for name in ("MOSE_finetune", "mixed_finetune", "24GB", "memory", "lora", "own_masks")),
+        "sam2.1_training/sam2_hiera_t_memory_from_image_weights",
+        "nano/sam2fast_nano_own_masks",
+    ],
+)
+def test_a_run_that_is_killed_loses_little(name: str) -> None:
+    initial = "trainer.checkpoint.initialize_from=file.pt"  # the one on image weights has to be told
+    assert 0 < load_training_config(name, [initial]).trainer.checkpoint.save_every_steps <= 50
+
+
+def test_published_recipes_settings_can_be_changed_by_their_names() -> None:
+    changes = ["scratch.phases_per_epoch=3", "trainer.distributed.strategy=fsdp", "dataset.file_list_txt=list.txt"]
+    trainer = load_training_config(FOLDER + "MOSE_finetune", changes).trainer
+    assert trainer.data.train.phases_per_epoch == 3 and trainer.distributed.strategy == "fsdp"
+    assert trainer.data.train.datasets[0].dataset.video_dataset.file_list_txt == "list.txt"
+
+
 class TestClipsOfWhichNothingLearns:
     """They are refused at the first one, and nothing has changed by then."""
 

@@ -1,5 +1,7 @@
 """Losses at a lower resolution, fixed clips, validation, checkpoints' random states."""
 
+import errno
+import logging
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -165,3 +167,18 @@ class TestSnapshots:
             pass
         with snapshots.locked(tmp_path):
             pass
+
+    def test_without_locks_it_goes_on_with_a_warning(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        fcntl = pytest.importorskip("fcntl")
+
+        def flock(file: Any, operation: int) -> None:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        left = tmp_path / ".checkpoint.pt.123.tmp"
+        left.write_bytes(b"half")
+        with caplog.at_level(logging.WARNING), snapshots.locked(tmp_path):
+            assert left.exists()  # another run may be at it
+        assert "cannot be locked" in caplog.text and "No locks available" in caplog.text

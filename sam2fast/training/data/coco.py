@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -34,7 +34,8 @@ class CocoRawDataset:
         min_area: leaves out objects of fewer pixels, by the file's ``area``.
 
     Raises:
-        DataError: no such folder, file or list, a file that is not COCO's, no pictures, or pictures that are missing.
+        DataError: no such folder, file or list, a file that is not COCO's, no pictures, or pictures that are missing or
+            whose names differ by their extension alone.
         ImportError: polygons, and pycocotools is not installed.
     """
 
@@ -56,10 +57,17 @@ class CocoRawDataset:
         try:
             content = _read(self.annotation_file)
             objects = _objects_by_image(content, _category_ids(content, categories), min_area)
-            images = {str(i["file_name"]): i for i in content["images"] if i["id"] in objects}
+            used = [i for i in content["images"] if i["id"] in objects]
+            images = {str(i["file_name"]): i for i in used}
+            names_used = Counter(_without_suffix(str(i["file_name"])) for i in used)
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{self.annotation_file} is not as COCO's files are: {error!r}") from error
-        by_name = {str(PurePath(file).with_suffix("")): file for file in images}
+        refuse(
+            sorted(name for name, count in names_used.items() if count > 1),
+            f"names are those of several pictures in {self.annotation_file}",
+            "Expected file names that differ by more than their extension.",
+        )
+        by_name = {_without_suffix(file): file for file in images}
         lists = file_list_txt, excluded_videos_list_txt
         names = choose_names(by_name, self.annotation_file, "pictures with objects", *lists, "pictures")
         refuse(
@@ -117,6 +125,10 @@ class PackedRecords:
 
     def __getitem__(self, index: int) -> Any:
         return json.loads(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
+
+
+def _without_suffix(file: str) -> str:
+    return str(PurePath(file).with_suffix(""))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sam2fast.training.data.errors import BadSampleError
 from sam2fast.transforms import UNREADABLE
@@ -61,21 +61,25 @@ def _order(item: tuple[FrameKey, Path]) -> tuple[bool, int, str]:
     return (True, 0, key) if isinstance(key, str) else (False, key, "")
 
 
-def read_frame(path: Path) -> NDArray[np.uint8]:
+def read_frame(path: Path, upright: bool = False) -> NDArray[np.uint8]:
     """A picture as ``(H, W, 3)`` RGB.
+
+    Args:
+        upright: turns it by its EXIF orientation, as predictors and evaluation do; else its pixels are taken as they
+            lie, as in the original's data sets.
 
     Raises:
         BadSampleError: it cannot be read.
     """
     try:
         with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
+            return np.array((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
     except _DAMAGED as error:
         raise BadSampleError(f"{path}: {error}") from error
 
 
 def read_frame_size(path: Path) -> tuple[int, int]:
-    """A picture's (height, width), from its header alone.
+    """A picture's (height, width) as its pixels lie, from its header alone.
 
     Raises:
         BadSampleError: it cannot be read.

@@ -33,6 +33,7 @@ class FolderVideo:
     frames: tuple[tuple[FrameKey, Path], ...]
     frame_indices: tuple[int, ...]  # of the frames in their folder
     annotations: Annotations
+    upright: bool = False  # whether frames are turned by their EXIF orientation
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -43,12 +44,12 @@ class FolderVideo:
 
     def read_frame(self, position: int) -> NDArray[np.uint8]:
         """The ``position``-th frame as ``(H, W, 3)`` RGB."""
-        return read_frame(self.frames[position][1])
+        return read_frame(self.frames[position][1], self.upright)
 
     def read_frames(self, positions: Sequence[int]) -> list[NDArray[np.uint8]]:
         """Frames as ``(H, W, 3)`` RGB; a file that stands for several is read once."""
         paths = [self.frames[position][1] for position in positions]
-        read = {path: read_frame(path) for path in dict.fromkeys(paths)}
+        read = {path: read_frame(path, self.upright) for path in dict.fromkeys(paths)}
         return [read[path] for path in paths]
 
     def read_masks(self, position: int, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -1,11 +1,13 @@
 """One's own pictures with masks as PNGs: the simplest layout to fine-tune on."""
 
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from sam2fast.training.data.errors import DataError
 from sam2fast.training.data.files import (
@@ -26,13 +28,23 @@ from sam2fast.training.data.stills import check_num_frames, still_video
 
 PICTURES = "<name>.jpg or .png"
 MASKS = "<name>.png, or <name>/<object>.png"
+OTHER_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".tif", ".tiff", ".webp")
+SUSPICIOUS_VALUES = 64  # in one grey mask: rather soft edges than so many objects
+
+_log = logging.getLogger(__name__)
 
 
 class LabelAnnotations:
-    """One picture of labels: every value is an object, but 0 and those that are ignored."""
+    """One picture of labels: every value is an object, but 0 and those that are ignored.
 
-    def __init__(self, path: Path, ignored: Collection[int] = ()) -> None:
-        self._path, self._ignored = path, frozenset(ignored)
+    Args:
+        notice: is told the path and the number of values, whenever they are looked at.
+    """
+
+    def __init__(
+        self, path: Path, ignored: Collection[int] = (), notice: Callable[[Path, int], None] | None = None
+    ) -> None:
+        self._path, self._ignored, self._notice = path, frozenset(ignored), notice
 
     @cached_property
     def _labels(self) -> NDArray[np.generic]:
@@ -40,7 +52,10 @@ class LabelAnnotations:
 
     def visible_objects(self, frame: FrameKey) -> tuple[int, ...]:
         """See :class:`~sam2fast.training.data.files.Annotations`."""
-        return tuple(label for label in labels_in(self._labels) if label not in self._ignored)
+        labels = labels_in(self._labels)
+        if self._notice is not None:
+            self._notice(self._path, len(labels))
+        return tuple(label for label in labels if label not in self._ignored)
 
     def read_masks(self, frame: FrameKey, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
         """See :class:`~sam2fast.training.data.files.Annotations`."""
@@ -76,8 +91,9 @@ class MaskFolderRawDataset:
 
     A picture's masks are either ``<name>.png``, a palette or grey picture in which every value but 0 is an object, so
     that black and white is one object; or ``<name>/*.png``, a picture for each object, in which all that is not 0 is
-    the object. Both ways may be used in one folder. Masks have their picture's size, and hard edges: soft ones would be
-    many objects.
+    the object. Both ways may be used in one folder. Pictures are turned upright by their EXIF orientation. Masks have
+    the size that their picture has then, and hard edges: soft ones would be many objects, and the first grey mask with
+    more than 64 values is warned of.
 
     Args:
         file_list_txt: takes only the pictures named in it, one a line; their file extensions are ignored.
@@ -86,8 +102,8 @@ class MaskFolderRawDataset:
         ignored_labels: values that are no objects, such as 255 for what is not labelled.
 
     Raises:
-        DataError: no such folder or list, no pictures, pictures without masks, or with both kinds of them; names what
-            was expected where.
+        DataError: no such folder or list, no pictures, pictures of another format while there is no
+            ``file_list_txt``, pictures without masks, or with both kinds of them; names what was expected where.
     """
 
     def __init__(
@@ -102,7 +118,9 @@ class MaskFolderRawDataset:
         self.img_folder = existing_folder("img_folder", img_folder, PICTURES)
         self.gt_folder = existing_folder("gt_folder", gt_folder, MASKS)
         self.num_frames, self.ignored_labels = check_num_frames(num_frames), tuple(ignored_labels)
-        pictures = _pictures(self.img_folder)
+        pictures = _by_name(self.img_folder, list_entries(self.img_folder), FRAME_SUFFIXES)
+        if file_list_txt is None:
+            _refuse_other_formats(self.img_folder)
         expected = f"{PICTURES} in img_folder"
         names = choose_names(pictures, self.img_folder, expected, file_list_txt, excluded_videos_list_txt, "pictures")
         refuse(
@@ -111,7 +129,8 @@ class MaskFolderRawDataset:
             f"Expected {PICTURES} there.",
         )
         self.video_names, self.pictures = names, [pictures[name] for name in names]
-        self._check_masks()
+        self._labels = self._find_masks()
+        self._has_warned = False
 
     @property
     def name(self) -> str:
@@ -128,19 +147,35 @@ class MaskFolderRawDataset:
             BadSampleError: the folder of its masks cannot be read.
         """
         name = self.video_names[idx]
-        labels = self.gt_folder / f"{name}.png"
         annotations: Annotations
-        if labels.is_file():
-            annotations = LabelAnnotations(labels, self.ignored_labels)
+        if name in self._labels:
+            annotations = LabelAnnotations(self._labels[name], self.ignored_labels, self._warn_of_soft_edges)
         else:
             annotations = ObjectPictureAnnotations(self.gt_folder / name)
-        return still_video(name, self.pictures[idx], annotations, self.num_frames)
+        return still_video(name, self.pictures[idx], annotations, self.num_frames, upright=True)
 
-    def _check_masks(self) -> None:
-        entries = {path.name: path for path in list_entries(self.gt_folder)}
-        folders = {name: path for name, path in entries.items() if path.is_dir()}
+    def _warn_of_soft_edges(self, path: Path, values: int) -> None:
+        """Once in each process; a palette has no edges to soften."""
+        if self._has_warned or values <= SUSPICIOUS_VALUES:
+            return
+        with Image.open(path) as image:
+            if image.mode == "P":
+                return
+        self._has_warned = True
+        _log.warning(
+            "%s is a grey mask with %d values, and each is taken for an object; if its edges are soft, make them hard, "
+            "such as by a threshold",
+            path,
+            values,
+        )
+
+    def _find_masks(self) -> dict[str, Path]:
+        """Pictures of labels by name; the other pictures have folders of masks."""
+        entries = list(list_entries(self.gt_folder))
+        folders = {path.name: path for path in entries if path.is_dir()}
+        labels = _by_name(self.gt_folder, (path for path in entries if path.name not in folders), MASK_SUFFIXES)
         of_objects = {n for n in self.video_names if n in folders and has_files(folders[n], MASK_SUFFIXES)}
-        of_labels = {n for n in self.video_names if f"{n}.png" in entries}
+        of_labels = {n for n in self.video_names if n in labels}
         total, names = len(self.video_names), self.video_names
         refuse(
             [name for name in names if name not in of_labels | of_objects],
@@ -152,13 +187,22 @@ class MaskFolderRawDataset:
             f"of {total} pictures have both a picture of labels and a folder of masks in gt_folder {self.gt_folder}",
             "Leave one.",
         )
+        return {name: labels[name] for name in of_labels}
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    """The pictures of a folder by name."""
-    pictures: dict[str, Path] = {}
-    for path in sorted(path for path in list_entries(folder) if path.suffix.lower() in FRAME_SUFFIXES):
-        if path.stem in pictures:
-            raise DataError(f"{folder}: {pictures[path.stem].name} and {path.name} have the same name")
-        pictures[path.stem] = path
-    return pictures
+def _by_name(folder: Path, paths: Iterable[Path], suffixes: Collection[str]) -> dict[str, Path]:
+    """Those of a folder's files that have such a suffix, by name."""
+    named: dict[str, Path] = {}
+    for path in sorted(path for path in paths if path.suffix.lower() in suffixes):
+        if path.stem in named:
+            raise DataError(f"{folder}: {named[path.stem].name} and {path.name} have the same name")
+        named[path.stem] = path
+    return named
+
+
+def _refuse_other_formats(folder: Path) -> None:
+    refuse(
+        sorted(path.name for path in list_entries(folder) if path.suffix.lower() in OTHER_SUFFIXES),
+        f"pictures in img_folder {folder} are neither JPEG nor PNG",
+        "Convert them, or name in file_list_txt the pictures to use.",
+    )

@@ -13,9 +13,9 @@ from sam2fast.training.data.folders import FolderVideo
 from sam2fast.training.data.segmentations import decode_segmentation
 
 
-def still_video(name: str, path: Path, annotations: Annotations, num_frames: int) -> FolderVideo:
-    """A picture as a video of equal frames."""
-    return FolderVideo(name, ((0, path),) * num_frames, tuple(range(num_frames)), annotations)
+def still_video(name: str, path: Path, annotations: Annotations, num_frames: int, upright: bool = False) -> FolderVideo:
+    """A picture as a video of equal frames, ``upright`` if it is turned by its EXIF orientation."""
+    return FolderVideo(name, ((0, path),) * num_frames, tuple(range(num_frames)), annotations, upright)
 
 
 def check_num_frames(num_frames: int) -> int:

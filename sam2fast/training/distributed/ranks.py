@@ -110,7 +110,7 @@ def join(conf: DistributedConf | None = None, accelerator: str = "auto") -> Rank
 
     Raises:
         ValueError: the environment is incomplete or contradicts itself, or several processes cannot share the
-            accelerator.
+            accelerator, or it was left open and there is no GPU.
         RuntimeError: the accelerator is not available.
         LostRankError: the others did not come.
     """
@@ -129,6 +129,11 @@ def join(conf: DistributedConf | None = None, accelerator: str = "auto") -> Rank
         torch.cuda.set_device(device)  # fully_shard knows no other way to be told
     elif device.type != "cpu":
         raise ValueError(f"several processes need CUDA or the CPU, not {device}; set trainer.accelerator=cpu")
+    elif accelerator == "auto":
+        # Whoever starts processes for GPUs would not notice before the bill that they all computed on the CPU.
+        raise ValueError(
+            f"no CUDA here for process {rank} of {world_size}; set trainer.accelerator=cpu to train on the CPU"
+        )
     ranks = Ranks(device, rank, world_size, local_rank, is_group=True)
     if not dist.is_initialized():
         backend = conf.backend or ("nccl" if device.type == "cuda" else "gloo")

@@ -74,29 +74,39 @@ class ClusterRun:
 
 
 class _Interruption:
-    """Puts off what submitit does when the job is to make room, until the run has saved."""
+    """Puts off what submitit does when the job is to make room, until the run has saved.
+
+    SLURM says so by the signal that submitit has asked for, upon which submitit queues the job again; or, as clusters
+    do by default on preemption, by SIGTERM, upon which the job ends and SLURM queues it again where it is set up to.
+    """
 
     def __init__(self) -> None:
-        self._number = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"))
-        self._asked = False
-        self._handler: Any = None
+        preempted = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"))
+        self._numbers = tuple(dict.fromkeys((preempted, signal.SIGTERM)))  # what queues again comes first
+        self._asked: set[int] = set()
+        self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "_Interruption":
-        self._handler = signal.signal(self._number, self._note)
+        self._handlers = {number: signal.signal(number, self._note) for number in self._numbers}
         return self
 
     def __exit__(self, *error: object) -> None:
-        signal.signal(self._number, self._handler)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     def _note(self, number: int, frame: Any) -> None:
-        self._asked = True
+        self._asked.add(number)
 
     def is_asked(self) -> bool:
-        return self._asked
+        return bool(self._asked)
 
     def go_on(self) -> None:
-        if self._asked and callable(self._handler):
-            self._handler(self._number, None)
+        """Does what submitit would have done at once; of two signals for the first alone."""
+        for number in self._numbers:
+            if number in self._asked:
+                if callable(self._handlers[number]):
+                    self._handlers[number](number, None)
+                return
 
 
 def submit(job: Job, run: Callable[[Callable[[], bool]], None]) -> Any:

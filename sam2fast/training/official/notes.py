@@ -53,9 +53,16 @@ class Fields:
 
     def leave_out(self, why: str, *names: str) -> None:
         """Entries without a use here; empty ones say nothing."""
+        self._unless_empty(LEFT_OUT, why, names)
+
+    def to_do(self, what: str, *names: str) -> None:
+        """Entries that have to be said elsewhere; empty ones say nothing."""
+        self._unless_empty(TO_DO, what, names)
+
+    def _unless_empty(self, kind: str, text: str, names: tuple[str, ...]) -> None:
         for name in names:
             if self._left.pop(name, None) not in (None, [], {}, False):
-                self.note(LEFT_OUT, why, name)
+                self.note(kind, text, name)
 
     def note(self, kind: str, text: str, name: str = "") -> None:
         """A note on the node, or on one of its entries."""

@@ -117,9 +117,9 @@ class _Translation:
                 out[name] = translated(part, f"trainer.{name}")
         out["data"] = self._data(fields.take("data", {}), "trainer.data", out.get("seed_value", 123))
         fields.leave_out("a validation measures J and F", "meters")
-        fields.leave_out("set them for the command: NAME=VALUE sam2fast train ...", "env_variables")
+        fields.to_do("set them for the command: NAME=VALUE sam2fast train ...", "env_variables")
         fields.leave_out("torch's own settings are left alone; see sam2fast --deterministic", "cuda")
-        fields.leave_out("write the changes into trainer.optim", "optim_overrides")
+        fields.to_do("write the changes into trainer.optim", "optim_overrides")
         fields.close()
         return out
 
@@ -194,8 +194,8 @@ class _Translation:
         out = fields.keep("save_dir", "save_freq", "save_list")
         fields.note(MAPPED, _as_they_are(out))
         if (initializer := fields.take("model_weight_initializer")) is not None:
-            out["initialize_from"] = self._initial_weights(initializer, f"{key}.model_weight_initializer")
-        out.update(fields.keep("initialize_from", "save_every_steps"))
+            out.update(self._initial_weights(initializer, f"{key}.model_weight_initializer"))
+        out.update(fields.keep("initialize_from", "missing_weights", "save_every_steps"))
         if (old := fields.take("resume_from")) is not None:
             text = f"it does not go on here; ++trainer.checkpoint.initialize_from={old} starts anew from its weights"
             fields.note(NOT_SUPPORTED, text, "resume_from")
@@ -204,8 +204,8 @@ class _Translation:
         fields.close()
         return out
 
-    def _initial_weights(self, node: Any, key: str) -> Any:
-        """The file to start from."""
+    def _initial_weights(self, node: Any, key: str) -> dict[str, Any]:
+        """The file to start from, and what is done where it lacks weights."""
         fields = self._fields(node, key)
         reader = self._fields(fields.take("state_dict", {}), f"{key}.state_dict")
         path = reader.take("checkpoint_path")
@@ -214,20 +214,26 @@ class _Translation:
                 f"{key}: only {INITIALIZER} of {READER} with a checkpoint_path is known; set it to null, and name the "
                 "weights by ++trainer.checkpoint.initialize_from=FILE"
             )
-        partly = "weights are loaded whole or not at all; make a checkpoint that fits, see docs/checkpoints.md"
+        out = {"initialize_from": path}
         if fields.take("strict", True) is not True:
-            fields.note(NOT_SUPPORTED, partly, "strict")
+            out["missing_weights"] = "draw"
+            text = "missing_weights=draw: what the file lacks stays as drawn; what the model lacks is refused"
+            fields.note(CHANGED, text, "strict")
+        partly = (
+            "weights are not chosen by name: ++trainer.checkpoint.missing_weights=draw takes a file that lacks some; "
+            "one that has others must be made to fit, see docs/checkpoints.md"
+        )
         for name in ("ignore_missing_keys", "ignore_unexpected_keys", "checkpoint_kernels"):
             for part in (fields, reader):
                 if part.take(name):
                     part.note(NOT_SUPPORTED, partly, name)
         if reader.take("ckpt_state_dict_keys", ["model"]) not in (["model"], []):
             reader.note(CHANGED, "weights are looked for under 'model', and at the top", "ckpt_state_dict_keys")
-        reader.take("map_location")
+        reader.leave_out("weights go where the model is", "map_location")
         reader.close()
         fields.close()
         self.notes.add(MAPPED, key, f"trainer.checkpoint.initialize_from={path}")
-        return path
+        return out
 
     def surroundings(self, plain: dict[str, Any]) -> None:
         """Everything beside the trainer."""
@@ -240,11 +246,15 @@ class _Translation:
             launcher.note(TO_DO, f"or, on one GPU, ++trainer.optim.accumulate={nodes * gpus} for updates as large")
         launcher.close()
         submitit = self._fields(plain.pop("submitit", None) or {}, "submitit")
-        given = [f"{SUBMITIT[name]} {value}" for name, value in submitit.keep(*SUBMITIT).items() if value is not None]
+        asked = {name: value for name, value in submitit.keep(*SUBMITIT).items() if value is not None}
+        given = {name: f"{SUBMITIT[name]} {value}" for name, value in asked.items()}
         submitit.leave_out("a free port is found at the start", "port_range")
         submitit.leave_out("jobs have the command's name", "name")
         if submitit.take("use_cluster"):
-            submitit.note(TO_DO, f"tell the command: sam2fast train --use-cluster 1 {' '.join(given)}")
+            submitit.note(TO_DO, f"tell the command: sam2fast train --use-cluster 1 {' '.join(given.values())}")
+        else:
+            for name, option in given.items():
+                submitit.note(LEFT_OUT, f"the run is not for a cluster; with --use-cluster 1 it is {option}", name)
         submitit.close()
         if plain.pop("hydra", None) is not None:
             self.notes.add(LEFT_OUT, "hydra", "Hydra does not run here")
