@@ -1,6 +1,7 @@
 import { useEffect, useState } from "react";
 import { DownloadDialog } from "../download/DownloadDialog";
 import { LookPanel } from "../effects/LookPanel";
+import { DiscardDialog } from "../library/DiscardDialog";
 import { DropTarget } from "../library/DropTarget";
 import { VideosDialog } from "../library/VideosDialog";
 import { ObjectPanel } from "../objects/ObjectPanel";
@@ -46,6 +47,7 @@ export function App() {
       {dialog === "videos" && <VideosDialog />}
       {dialog === "help" && <HelpDialog />}
       {dialog === "download" && <DownloadDialog />}
+      {dialog === "discard" && <DiscardDialog />}
     </DropTarget>
   );
 }

@@ -4,6 +4,7 @@ import { exportFile, type ExportFormat } from "../api/rest";
 import { handleFailure } from "../state/failures";
 import { announce, getState, setState, useStore } from "../state/store";
 import { Dialog } from "../ui/Dialog";
+import { withNames } from "./names";
 import { saveFile } from "./save";
 
 const FORMATS: readonly { format: ExportFormat; name: string; what: string }[] = [
@@ -14,7 +15,11 @@ const FORMATS: readonly { format: ExportFormat; name: string; what: string }[] =
     what: "A palette picture per frame: 0 is the background, 1 the first object, and so on (ZIP of PNG).",
   },
   { format: "cutout", name: "Cut-out", what: "The objects alone, transparent around them (ZIP of PNG)." },
-  { format: "coco_rle", name: "Run lengths", what: "Every mask in COCO's compressed run lengths (JSON)." },
+  {
+    format: "coco_rle",
+    name: "Run lengths",
+    what: "Every mask in COCO's compressed run lengths, with your names (JSON).",
+  },
 ];
 
 /** A file of all masks in one of the server's formats, or the picture on show as it is drawn. */
@@ -26,14 +31,15 @@ export function DownloadDialog() {
   useEffect(() => () => abort.current?.abort(), []);
 
   const download = async (format: ExportFormat) => {
-    const { session } = getState();
+    const { session, scene } = getState();
     if (!session) return;
     abort.current = new AbortController();
     setBusy(format);
     setProblem("");
     try {
       const { name, content } = await exportFile(session.id, format, abort.current.signal);
-      saveFile(content, name);
+      saveFile(format === "coco_rle" ? await withNames(content, scene) : content, name);
+      setState({ downloaded: scene });
       announce(`${name} is downloaded.`);
     } catch (error) {
       if (error instanceof DOMException && error.name === "AbortError") return;

@@ -3,6 +3,8 @@ import { maskArea, type Mask } from "./rle";
 export interface MaskEntry extends Mask {
   /** Pixels inside. */
   readonly area: number;
+  /** Whether tracking has looked for the object here, so that an empty mask means that it is hidden. */
+  readonly isTracked: boolean;
 }
 
 export interface FrameMasks {
@@ -14,11 +16,26 @@ export interface FrameMasks {
 export class MaskBook {
   private readonly frames = new Map<number, Map<number, MaskEntry>>();
 
-  /** Takes an answer of the server, which always has every object of the frame. */
-  set({ frame, masks }: FrameMasks): void {
+  /** Takes the answer to a click, which has every object: an empty mask for those never looked for on the frame. */
+  set(answer: FrameMasks): void {
+    this.replace(answer, false);
+  }
+
+  /** Takes a frame of a track. */
+  setTracked(answer: FrameMasks): void {
+    this.replace(answer, true);
+  }
+
+  private replace({ frame, masks }: FrameMasks, byTracking: boolean): void {
+    const before = this.at(frame);
     const entries = new Map<number, MaskEntry>();
-    for (const [id, mask] of masks) entries.set(id, { ...mask, area: maskArea(mask) });
-    this.frames.set(frame, entries);
+    for (const [id, mask] of masks) {
+      const area = maskArea(mask);
+      const isTracked = byTracking || before.get(id)?.isTracked === true;
+      if (area > 0 || isTracked) entries.set(id, { ...mask, area, isTracked });
+    }
+    if (entries.size > 0) this.frames.set(frame, entries);
+    else this.frames.delete(frame);
   }
 
   at(frame: number): ReadonlyMap<number, MaskEntry> {
@@ -40,7 +57,7 @@ export class MaskBook {
     return this.frames.size;
   }
 
-  /** For each frame of the video: is the object seen (1), known to be hidden (0), or not tracked (-1)? */
+  /** For each frame of the video: is the object seen (1), hidden where it was tracked (0), or unknown (-1)? */
   visibility(id: number, numFrames: number): Int8Array {
     const seen = new Int8Array(numFrames).fill(-1);
     for (const [frame, entries] of this.frames) {

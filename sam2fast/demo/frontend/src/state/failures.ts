@@ -20,7 +20,7 @@ export function handleFailure(error: unknown): boolean {
     return true;
   }
   notify("error", message);
-  return false;
+  return failure === "busy";
 }
 
 const listeners = new Set<() => void>();

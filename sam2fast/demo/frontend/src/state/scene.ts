@@ -32,7 +32,7 @@ export interface Scene {
 
 export const NO_PROMPT: Prompt = { points: [], box: null };
 
-/** The original's nine, of which each differs from its neighbours. */
+/** The original's nine, of which each differs from its neighbours. The server draws its films in the same. */
 export const COLOURS = [
   "#3880f3",
   "#f0aa19",
@@ -94,10 +94,6 @@ export function removePoint(scene: Scene, id: number, frame: number, index: numb
 
 export function setBox(scene: Scene, id: number, frame: number, box: Box | null): Scene {
   return setPrompt(scene, id, frame, { ...promptAt(findObject(scene, id), frame), box });
-}
-
-export function clearPrompts(scene: Scene): Scene {
-  return { objects: scene.objects.map((object) => ({ ...object, prompts: {} })) };
 }
 
 /** Frames on which the object has prompts, in order. */

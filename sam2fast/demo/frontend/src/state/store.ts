@@ -24,7 +24,7 @@ export type Phase =
   | "expired" // the server has forgotten the session
   | "failed"; // no session could be started
 
-export type DialogName = "videos" | "help" | "download";
+export type DialogName = "videos" | "help" | "download" | "discard";
 
 export interface Notice {
   readonly tone: "info" | "error";
@@ -49,6 +49,7 @@ export interface State {
   book: MaskBook; // changes in place, and `masksVersion` with it
   masksVersion: number;
   tracking: Tracking;
+  downloaded: Scene | null; // as it was when its masks went into a file; none if they have changed since
 
   frame: number; // on show, or sought
   playing: boolean;
@@ -57,6 +58,7 @@ export interface State {
   tool: Tool;
   look: Look;
   dialog: DialogName | null;
+  chosen: Clip | null; // what the "discard" dialog asks about
 }
 
 export const useStore = create<State>(() => ({
@@ -76,6 +78,7 @@ export const useStore = create<State>(() => ({
   tool: "include",
   look: DEFAULT_LOOK,
   dialog: null,
+  chosen: null,
 }));
 
 export const { getState, setState } = useStore;
@@ -90,6 +93,7 @@ export function freshWork() {
     book: new MaskBook(),
     masksVersion: 0,
     tracking: { state: "never" } as Tracking,
+    downloaded: null as Scene | null,
     frame: 0,
   };
 }

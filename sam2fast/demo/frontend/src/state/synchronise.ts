@@ -1,4 +1,5 @@
 import { mutate } from "../api/client";
+import { asApiError } from "../api/errors";
 import {
   AddPointsDocument,
   ClearPointsInFrameDocument,
@@ -9,9 +10,9 @@ import { readFrameMasks } from "../api/video";
 import type { FrameMasks } from "../masks/book";
 import { applyCommand, difference, encodePrompt, withPromptsOf, type Command } from "./commands";
 import { handleFailure } from "./failures";
-import { NO_HISTORY } from "./history";
+import { withoutRefused } from "./history";
 import { findObject, type Scene } from "./scene";
-import { announce, changeMasks, getState, setState } from "./store";
+import { announce, changeMasks, getState, notify, setState } from "./store";
 
 // One request at a time: SAM 2 refines a mask by the clicks in their order. What is clicked meanwhile goes along with
 // the next request.
@@ -55,7 +56,10 @@ async function tellAll(): Promise<void> {
       announceMask(command);
     } catch (error) {
       if (getState().session !== session) continue;
+      const { failure, message } = asApiError(error);
       if (!handleFailure(error)) takeBack();
+      else if (failure === "busy")
+        notify("error", `${message} What you did is kept, and tried again with the next click.`);
       return;
     }
   }
@@ -82,9 +86,11 @@ async function tell(sessionId: string, command: Command): Promise<FrameMasks[]> 
   }
 }
 
-/** The server will not have it: back to what it knows. */
+/** The server will not have it: back to what it knows, and to the step of undo that goes with that. */
 function takeBack(): void {
-  setState({ scene: withPromptsOf(getState().scene, known), history: NO_HISTORY });
+  const { scene, history } = getState();
+  const isKnown = (step: Scene) => difference(known, step).length === 0;
+  setState({ scene: withPromptsOf(scene, known), history: withoutRefused(history, isKnown) });
 }
 
 function announceMask(command: Command): void {

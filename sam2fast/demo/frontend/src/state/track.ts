@@ -10,33 +10,36 @@ import { isSynchronised, synchronise } from "./synchronise";
 const PATIENCE_MS = 3000; // after a cancel, for the server to end its stream
 const SPOKEN_SHARES = 4; // of the way, at each of which progress is read out
 
-let abort: AbortController | null = null;
+let abort: AbortController | null = null; // of the stream; none until it is asked for
 
 /** Tracks all prompted objects through the whole video, from the first frame with a prompt. */
 export async function track(): Promise<void> {
   const { session, phase, tracking, scene } = getState();
   const start = firstPromptedFrame(scene);
   if (!session || phase !== "ready" || isTracking(tracking) || start === null) return;
+  abort = null;
   setState({ tracking: { state: "running", done: 0 }, playing: false, following: true, notice: null });
   await synchronise();
   if (getState().session !== session) return; // another video has been opened
+  if (isCalledOff()) return endCalledOff();
   if (!isSynchronised()) return setState({ tracking: { state: "stale" } });
 
   abort = new AbortController();
   const frames = new Set<number>();
   try {
+    setState({ downloaded: null }); // the masks are about to differ from the file's
     for await (const masks of propagate(session.id, start, abort.signal)) {
       if (getState().session !== session) return;
       frames.add(masks.frame);
-      changeMasks((book) => book.set(masks));
+      changeMasks((book) => book.setTracked(masks));
       showProgress(masks.frame, frames.size, session.numFrames);
     }
     await finish(session.id, frames.size === session.numFrames);
   } catch (error) {
     if (getState().session !== session) return;
-    const wasCancelled = getState().tracking.state === "cancelling";
-    setState({ tracking: { state: wasCancelled ? "cancelled" : "failed" } });
-    if (!wasCancelled) handleFailure(error);
+    if (isCalledOff()) return endCalledOff();
+    setState({ tracking: { state: "failed" } });
+    handleFailure(error);
   }
 }
 
@@ -46,19 +49,28 @@ export async function cancelTracking(): Promise<void> {
   if (!session || tracking.state !== "running") return;
   setState({ tracking: { state: "cancelling", done: tracking.done } });
   const running = abort;
-  const giveUp = setTimeout(() => running?.abort(), PATIENCE_MS);
+  if (!running) return; // `track` still waits for the last clicks, and begins nothing after them
+  setTimeout(() => running.abort(), PATIENCE_MS);
   try {
     await mutate(CancelPropagateInVideoDocument, { input: { sessionId: session.id } });
   } catch (error) {
-    running?.abort(); // the server notices that nobody listens
+    running.abort(); // the server notices that nobody listens
     handleFailure(error);
   }
-  setTimeout(() => clearTimeout(giveUp), PATIENCE_MS + 1);
 }
 
 /** Stops listening, as when another video is opened. */
 export function abandonTracking(): void {
   abort?.abort();
+}
+
+function isCalledOff(): boolean {
+  return getState().tracking.state === "cancelling";
+}
+
+function endCalledOff(): void {
+  setState({ tracking: { state: "cancelled" } });
+  announce("Tracking is cancelled. Frames that were done keep their masks.");
 }
 
 function showProgress(frame: number, done: number, total: number): void {
@@ -70,10 +82,7 @@ function showProgress(frame: number, done: number, total: number): void {
 }
 
 async function finish(sessionId: string, isWhole: boolean): Promise<void> {
-  if (getState().tracking.state === "cancelling") {
-    setState({ tracking: { state: "cancelled" } });
-    return announce("Tracking is cancelled. Frames that were done keep their masks.");
-  }
+  if (isCalledOff()) return endCalledOff();
   if (isWhole) {
     setState({ tracking: { state: "done" } });
     return announce("Tracking is finished.");

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, expect, inject, test } from "vitest";
+import { violations } from "./accessibility";
 import { Demo, launch } from "./demo";
 
 let browser: Browser;
@@ -32,6 +33,19 @@ test("files that are no videos are told, and change nothing", async () => {
   await demo.button("Videos").click();
 });
 
+test("another video is not opened over clicks without asking", async () => {
+  await demo.button("Backwards").click();
+  const question = demo.page.getByRole("dialog", { name: "Discard your clicks?" });
+  await question.getByText("“Backwards” is opened").waitFor();
+  await demo.shot("discard");
+  expect(await violations(demo.page)).toEqual([]);
+  await demo.button("Keep them").click();
+  await question.waitFor({ state: "detached" });
+  expect(await demo.page.locator(".clip-name").textContent()).toBe("Still life");
+  expect(await demo.page.locator(".point").count()).toBe(1);
+  await demo.button("Videos").click();
+});
+
 test("an upload is cancelled", async () => {
   const throttle = await demo.page.context().newCDPSession(demo.page);
   await throttle.send("Network.enable");
@@ -49,7 +63,9 @@ test("an upload is cancelled", async () => {
 
 test("a film is uploaded, converted, opened and clicked", async () => {
   await demo.page.getByLabel("Video file").setInputFiles(join(inject("data"), "upload.mp4"));
+  await demo.button("Discard and open").click();
   await demo.page.locator(".clip-name", { hasText: "upload.mp4" }).waitFor();
+  expect(await demo.page.locator(".point").count()).toBe(0);
   await demo.ready();
   await demo.shot("uploaded");
   // 20 frames of 15 a second become 24 a second, up to the time of the last one.

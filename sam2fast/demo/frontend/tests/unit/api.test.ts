@@ -54,12 +54,28 @@ test("the book knows where an object is seen", () => {
   const book = new MaskBook();
   const full = { height: 2, width: 2, counts: "04" };
   const empty = { height: 2, width: 2, counts: "4" };
-  book.set({ frame: 1, masks: new Map([[1, full], [2, empty]]) }); // prettier-ignore
-  book.set({ frame: 3, masks: new Map([[1, empty]]) });
+  book.setTracked({ frame: 1, masks: new Map([[1, full], [2, empty]]) }); // prettier-ignore
+  book.setTracked({ frame: 3, masks: new Map([[1, empty]]) });
   expect([...book.visibility(1, 4)]).toEqual([-1, 1, -1, 0]);
   expect([...book.visibility(2, 4)]).toEqual([-1, 0, -1, -1]);
   book.set({ frame: 1, masks: new Map([[2, full]]) }); // an answer has every object of the frame
   expect([...book.visibility(1, 4)]).toEqual([-1, -1, -1, 0]);
   book.removeObject(1);
   expect(book.size).toBe(1);
+});
+
+test("an object is hidden only where tracking has looked for it", () => {
+  const book = new MaskBook();
+  const full = { height: 2, width: 2, counts: "04" };
+  const empty = { height: 2, width: 2, counts: "4" };
+  book.set({ frame: 0, masks: new Map([[1, full], [2, empty]]) }); // prettier-ignore
+  expect([...book.visibility(2, 2)]).toEqual([-1, -1]);
+  book.set({ frame: 0, masks: new Map([[1, empty]]) }); // its only click is taken back
+  expect([...book.visibility(1, 2)]).toEqual([-1, -1]);
+  expect(book.size).toBe(0);
+
+  book.setTracked({ frame: 1, masks: new Map([[1, full]]) });
+  book.set({ frame: 1, masks: new Map([[1, empty], [2, empty]]) }); // prettier-ignore
+  expect([...book.visibility(1, 2)]).toEqual([-1, 0]); // a correction says that it is not there
+  expect([...book.visibility(2, 2)]).toEqual([-1, -1]); // it came after the track
 });

@@ -2,9 +2,9 @@ import { expect, test } from "vitest";
 import { applyCommand, difference, encodePrompt, withPromptsOf } from "../../src/state/commands";
 import * as history from "../../src/state/history";
 import {
+  COLOURS,
   addObject,
   addPoint,
-  clearPrompts,
   emptyScene,
   firstPromptedFrame,
   removeObject,
@@ -42,8 +42,12 @@ function commands(known: Scene, wanted: Scene): string[] {
 test("objects are numbered, named and coloured", () => {
   const scene = addObject(addObject(emptyScene()));
   expect(scene.objects.map(({ id, name }) => `${id} ${name}`)).toEqual(["1 Object 1", "2 Object 2", "3 Object 3"]);
-  expect(new Set(scene.objects.map(({ colour }) => colour)).size).toBe(3);
   expect(addObject(removeObject(scene, 2)).objects.map(({ id }) => id)).toEqual([1, 3, 4]);
+  let many = removeObject(scene, 2);
+  while (many.objects.length < 12) many = addObject(many);
+  // By its number, as the server colours it in films, however many there are and were.
+  for (const { id, colour } of many.objects) expect(colour).toBe(COLOURS[(id - 1) % 9]);
+  expect(new Set(COLOURS).size).toBe(9);
   expect(removeObject(emptyScene(), 1).objects).toHaveLength(1);
   expect(renameObject(scene, 2, "  Cup ").objects[1]!.name).toBe("Cup");
   expect(renameObject(scene, 2, " ").objects[1]!.name).toBe("Object 2");
@@ -53,7 +57,7 @@ test("a prompt that becomes empty is gone", () => {
   const scene = removePoint(twoObjects(), 1, 4, 0);
   expect(scene.objects[0]!.prompts).toEqual({});
   expect(firstPromptedFrame(scene)).toBe(7);
-  expect(firstPromptedFrame(clearPrompts(scene))).toBeNull();
+  expect(firstPromptedFrame(withPromptsOf(scene, NOTHING))).toBeNull();
 });
 
 test("the server is told what it does not know", () => {
@@ -69,7 +73,7 @@ test("the server is told what it does not know", () => {
   expect(commands(scene, removePoint(addPoint(scene, 1, 5, POINT), 1, 4, 0))).toEqual(["prompt 1 5", "clearFrame 1 4"]);
   expect(commands(scene, removePoint(scene, 1, 4, 0))).toEqual(["removeObject 1"]);
   expect(commands(scene, removeObject(scene, 2))).toEqual(["removeObject 2"]);
-  expect(commands(scene, clearPrompts(scene))).toEqual(["clearVideo"]);
+  expect(commands(scene, withPromptsOf(scene, NOTHING))).toEqual(["clearVideo"]);
   expect(commands(removeObject(scene, 1), scene)).toEqual(["prompt 1 4"]); // undone
 });
 
@@ -93,6 +97,17 @@ test("a box is two points, and comes first", () => {
     labels: [2, 3, 1, 0],
   });
   expect(encodePrompt({ points: [POINT], box: null })).toEqual({ points: [[0.25, 0.5]], labels: [1] });
+});
+
+test("undo after a refusal leads to what the server has accepted", () => {
+  const isAccepted = (step: string) => step === "accepted";
+  const after = (past: string[], future: string[]) => history.withoutRefused({ past, future }, isAccepted);
+  expect(after(["a", "accepted"], [])).toEqual({ past: ["a"], future: [] }); // one click refused
+  expect(after(["a", "accepted", "b"], [])).toEqual({ past: ["a"], future: [] }); // with another on top of it
+  expect(after(["a"], ["accepted", "c"])).toEqual({ past: ["a"], future: ["c"] }); // an undo refused
+  expect(after(["a", "accepted"], ["c"])).toEqual({ past: ["a"], future: ["c"] }); // a redo refused
+  expect(after(["a", "b"], [])).toEqual({ past: ["a"], future: [] }); // the step itself has gone out of the history
+  expect(after([], [])).toEqual({ past: [], future: [] });
 });
 
 test("undo and redo", () => {
