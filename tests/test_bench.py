@@ -185,7 +185,14 @@ class _CountsUp:
 
 class TestParityOfAttention:
     PLAN = Plan(
-        sides=(3,), objects=(1, 2), widths=((32, 16),), dtypes=(torch.float32,), splits=(None, 2), draws=1, pointers=5, seed=0
+        sides=(3,),
+        objects=(1, 2),
+        widths=((32, 16),),
+        dtypes=(torch.float32,),
+        splits=(None, 2),
+        draws=1,
+        pointers=5,
+        seed=0,
     )
 
     def test_rows(self, tmp_path, triton_device):
