@@ -4,7 +4,9 @@ FROM ${BASE_IMAGE}
 
 # nano, tiny, small, base_plus or large
 ARG MODEL_SIZE=base_plus
+# API_URL is where others find the server; under other names than this one and localhost it answers nobody.
 ENV MODEL_SIZE=${MODEL_SIZE} \
+    API_URL=http://localhost:7263 \
     SAM2FAST_CHECKPOINTS=/opt/sam2fast/checkpoints \
     TRITON_CACHE_DIR=/tmp/triton \
     PYTHONUNBUFFERED=1
@@ -21,8 +23,10 @@ COPY configs /opt/sam2fast/source/configs
 COPY sam2fast /opt/sam2fast/source/sam2fast
 RUN pip install --no-cache-dir --constraint /opt/sam2fast/source/constraints.txt "/opt/sam2fast/source[serve]"
 
+# Readable by the user below, who did not download it.
 RUN mkdir --parents /opt/sam2fast/checkpoints /data \
-    && { [ "${MODEL_SIZE}" = nano ] || SAM2FAST_CACHE=/opt/sam2fast/checkpoints sam2fast download "${MODEL_SIZE}"; } \
+    && { [ "${MODEL_SIZE}" = nano ] || sam2fast download --to /opt/sam2fast/checkpoints "${MODEL_SIZE}"; } \
+    && chmod --recursive a+rX /opt/sam2fast/checkpoints \
     && useradd --create-home --uid 1000 demo \
     && chown demo /data
 USER 1000
@@ -33,4 +37,4 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=120s \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:7263/ready', timeout=4)"]
 
 # The shell gives way to the server, so that it gets the signals.
-CMD ["sh", "-c", "exec sam2fast serve --model \"$MODEL_SIZE\" --host 0.0.0.0 --port 7263 --data /data"]
+CMD ["sh", "-c", "exec sam2fast serve --model \"$MODEL_SIZE\" --host 0.0.0.0 --port 7263 --data /data --api-url \"$API_URL\""]

@@ -4,7 +4,7 @@ WORKDIR /source
 COPY sam2fast/demo/frontend/package.json sam2fast/demo/frontend/package-lock.json ./
 RUN npm ci
 COPY sam2fast/demo/frontend ./
-RUN SAM2FAST_BUNDLE=/bundle npm run build
+RUN npm run build -- --outDir /bundle --emptyOutDir
 
 FROM nginx:1.29
 COPY --from=build /bundle /usr/share/nginx/html

@@ -20,7 +20,7 @@ SERVE = [
     "flask>=3.1,<4",
     "strawberry-graphql>=0.334,<1",
     "graphql-core>=3.3,<4",
-    "gunicorn>=23,<28; sys_platform != 'win32'",
+    "gunicorn>=25,<28; sys_platform != 'win32'",
 ]
 DATASETS = [*VIDEO, "matplotlib>=3.8"]
 TEST = [

@@ -4,8 +4,10 @@
 
 A server of its own runs on the loopback address, as `sam2fast serve` starts it. Every session is a thread that clicks
 on a disc of a drawn film, tracks the film to its end, and counts the frames that come. Meanwhile one more session
-clicks here and there, all the time, and its answers are timed. Then so many sessions are opened, clicked in and closed
-one after the other; memory is what the system says is resident in the process that serves.
+clicks here and there, all the time, and its answers are timed. Then so many sessions are opened, clicked in, tracked to
+their ends and closed one after the other; memory is what the system says is resident in the process that serves.
+
+The exit code is 1, and no file is written, if a session or a click has failed or a track was not whole.
 """
 
 import argparse
@@ -136,12 +138,15 @@ def together(client: Client, sessions: int, frames: int) -> dict[str, Any]:
             failures.append(str(error))
 
     def click() -> None:
-        session, rng = client.start(), np.random.default_rng(0)
-        while not over.is_set():
-            begun = time.perf_counter()
-            client.click(session, int(rng.integers(frames)))
-            latencies.append(time.perf_counter() - begun)
-        client.close(session)
+        try:
+            session, rng = client.start(), np.random.default_rng(0)
+            while not over.is_set():
+                begun = time.perf_counter()
+                client.click(session, int(rng.integers(frames)))
+                latencies.append(time.perf_counter() - begun)
+            client.close(session)
+        except Exception as error:
+            failures.append(f"the one that clicks: {error}")
 
     clicking = threading.Thread(target=click)
     workers = [threading.Thread(target=work) for _ in range(sessions)]
@@ -160,18 +165,29 @@ def together(client: Client, sessions: int, frames: int) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "frames_per_s": round(sum(count for count, _ in done) / seconds, 2),
         "clicks": len(latencies),
-        "click_p50_s": round(float(np.percentile(latencies, 50)), 3),
-        "click_p95_s": round(float(np.percentile(latencies, 95)), 3),
+        "click_p50_s": _percentile(latencies, 50),
+        "click_p95_s": _percentile(latencies, 95),
         "click_samples_s": [round(value, 4) for value in latencies],
     }
 
 
-def one_after_the_other(client: Client, count: int, parent: int) -> dict[int, float]:
-    """Resident memory by how many sessions there have been, MiB."""
+def _percentile(samples: Sequence[float], share: int) -> float | None:
+    return round(float(np.percentile(samples, share)), 3) if samples else None
+
+
+def one_after_the_other(client: Client, count: int, frames: int, parent: int) -> dict[int, float]:
+    """Resident memory by how many sessions there have been, MiB.
+
+    Raises:
+        RuntimeError: a track was not whole.
+    """
     memory = {0: resident_mib(parent)}
     for number in range(1, count + 1):
         session = client.start()
         client.click(session, 0)
+        come = client.track(session)
+        if come != frames:
+            raise RuntimeError(f"{come} frames of {frames} came in session {number}")
         client.close(session)
         if number % MEMORY_EVERY == 0 or number == count:
             memory[number] = resident_mib(parent)
@@ -200,7 +216,7 @@ def main() -> None:
             client = Client(url)
             together(client, 1, arguments.frames)  # a warm-up
             report["together"] = [together(client, count, arguments.frames) for count in arguments.sessions]
-            report["resident_mib"] = one_after_the_other(client, arguments.closed, parent)
+            report["resident_mib"] = one_after_the_other(client, arguments.closed, arguments.frames, parent)
     for row in report["together"]:
         print(
             f"{row['sessions']} sessions: {row['complete']} complete, {row['frames_per_s']} frames/s in all; "
@@ -208,6 +224,8 @@ def main() -> None:
         )
         for failure in row["failures"]:
             print(f"  failed: {failure}")
+    if any(row["failures"] or row["complete"] < row["sessions"] for row in report["together"]):
+        sys.exit(1)
     memory = report["resident_mib"]
     print(f"resident: {memory[0]} MiB before, {memory[arguments.closed]} MiB after {arguments.closed} sessions")
     if arguments.out:

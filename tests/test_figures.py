@@ -372,6 +372,25 @@ def test_own_masks(folder):
     assert "with 9 and 7 things" in text and "(../bench/results/own-masks-cpu-2030-01-02.json)" in text
 
 
+def test_serve_load(folder):
+    for path in folder.glob("serve-load-*.json"):
+        path.unlink()
+    not_measured = SECTIONS["serve-load"](Results(folder))
+    assert not_measured.startswith("Not measured yet: ")
+    row = {"sessions": 4, "complete": 4, "failures": [], "frames_per_s": 30.04, "clicks": 70}
+    row |= {"click_p50_s": 0.25, "click_p95_s": 0.4}
+    data = {"machine": CPU, "model": "nano", "frames": 48, "frame": [240, 320], "together": [row]}
+    data |= {"resident_mib": {"0": 900.2, "10": 903.0, "100": 1904.4}}
+    (folder / "serve-load-cpu-2030-01-02.json").write_text(json.dumps(data))
+    text = SECTIONS["serve-load"](Results(folder, "../"))
+    assert "| 4 | 30.0 | 70 | 0.25 s | 0.40 s |" in text
+    assert "48 frames of 320×240" in text and "(../bench/results/serve-load-cpu-2030-01-02.json)" in text
+    assert "held 900 MiB afterwards, and 1,904 MiB when 100 more sessions" in text
+    for broken in ({"complete": 3}, {"failures": ["the one that clicks: BUSY"]}):
+        (folder / "serve-load-cpu-2030-01-02.json").write_text(json.dumps(data | {"together": [row | broken]}))
+        assert SECTIONS["serve-load"](Results(folder)) == not_measured
+
+
 def test_memory_comes_from_the_newest_run_that_has_it(folder):
     text = SECTIONS["automatic-masks"](Results(folder))
     assert "[another run](bench/results/automatic-masks-cpu-2026-11-20.json)" in text

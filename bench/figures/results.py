@@ -33,6 +33,7 @@ KINDS = {
     "training-memory": (r"training-memory-cpu", "bench/training_memory.py"),
     "own-masks": (r"own-masks-cpu", "bench/own_masks.py"),
     "memory-trial": (r"memory-trial-cpu", "bench/memory_trial.py"),
+    "serve-load": (r"serve-load-cpu", "bench/serve_load.py"),
 }
 DATE = r"-(\d{4}-\d{2}-\d{2})\.json"
 

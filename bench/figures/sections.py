@@ -13,6 +13,7 @@ from figures import (
     other_figures,
     own_mask_figures,
     recipe_figures,
+    serve_figures,
     suite_figures,
 )
 from figures.charts import Chart
@@ -49,6 +50,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "memory-trial": memory_trial_figures.memory_trial,
     "memory-trial-pictures": memory_trial_figures.memory_trial_pictures,
     "memory-trial-films": memory_trial_figures.memory_trial_films,
+    "serve-load": serve_figures.serve_load,
     "gpu": gpu_figures.gpu,
     "gpu-state": gpu_figures.gpu_state,
 }

@@ -1,12 +1,14 @@
 """``sam2fast serve``: the web demo."""
 
+import math
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
 import click
 
 from sam2fast.cli.errors import UserError
 from sam2fast.cli.model_choice import ModelChoice, choose_model
+from sam2fast.demo.server.origins import name_of, parse_origin
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NEEDED = {"flask": "flask", "strawberry": "strawberry-graphql", "gunicorn": "gunicorn", "av": "av"}
@@ -19,10 +21,21 @@ class OriginType(click.ParamType):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Takes a scheme and a host, and a port where it is not the usual one; no path."""
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        try:
+            return parse_origin(value)
+        except ValueError:
             self.fail(f"{value!r} is no origin; expected one such as https://demo.example:8443", param, ctx)
-        return f"{parts.scheme}://{parts.netloc}"
+
+
+class FiniteRange(click.FloatRange):
+    """As its base, which takes NaN and, without a maximum, infinity for numbers of any range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Takes what is a number."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number of this range", param, ctx)
+        return number
 
 
 @click.command()
@@ -57,7 +70,7 @@ class OriginType(click.ParamType):
 @click.option("--max-sessions", type=click.IntRange(1, 256), default=16, show_default=True, help="Open at a time.")
 @click.option(
     "--session-minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     default=15.0,
     show_default=True,
     help="Of idleness, after which a session is closed.",
@@ -74,7 +87,7 @@ class OriginType(click.ParamType):
 )
 @click.option(
     "--max-seconds",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, 3600, min_open=True),
     default=10.0,
     show_default=True,
     help="Of an uploaded video that are kept.",
@@ -91,10 +104,14 @@ class OriginType(click.ParamType):
     "origins",
     multiple=True,
     type=OriginType(),
-    help="Where else pages may come from that use this server; by default only from itself. Repeatable.",
+    help="Where else pages may come from that use this server; by default only from itself. The server may then be "
+    "addressed by these names and this machine's own, and no others. Repeatable.",
 )
 @click.option(
-    "--api-url", type=OriginType(), help="Begins the addresses of videos; by default as the server was asked."
+    "--api-url",
+    type=OriginType(),
+    help="Begins the addresses of videos; by default as the server was asked. The server may then be addressed by this "
+    "name and this machine's own, and no others.",
 )
 @click.option("--graphiql", is_flag=True, help="GraphiQL at GET /graphql; it loads itself from the network.")
 def serve(
@@ -174,9 +191,23 @@ def _data_folder(data: Path | None) -> Path:
 def _trusted(host: str, origins: tuple[str, ...]) -> tuple[str, ...]:
     """The names under which the server may be asked.
 
-    A server for this machine alone is asked by this machine's names. Under any other name, a page on the internet could
-    reach it that has had its own name point here.
+    A server for this machine alone is asked by this machine's names, and one that has been given names by these, too.
+    Under any other name, a page on the internet could reach it that has had its own name point here. What names lead to
+    a server that others can reach and that was given none is not known.
     """
-    if host not in LOOPBACK:
+    if not origins and not _is_loopback(host):
         return ()
-    return (*LOOPBACK, *(urlsplit(origin).hostname or "" for origin in origins))
+    named = (name_of(origin.partition("://")[2]) for origin in origins)
+    return tuple(dict.fromkeys((*LOOPBACK, host.lower(), *filter(None, named))))
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine can reach this address or name of its own."""
+    import socket
+    from ipaddress import ip_address
+
+    try:
+        found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return False  # listening there will fail, and say why
+    return all(ip_address(address).is_loopback for address in found)

@@ -55,7 +55,7 @@ def _build(settings: ServerSettings, choice: ModelChoice, device: str) -> Flask:
     from sam2fast.demo.server.app import make_app
     from sam2fast.demo.server.errors import DemoError
     from sam2fast.demo.server.gallery import draw_gallery
-    from sam2fast.demo.server.library import GALLERY
+    from sam2fast.demo.server.library import GALLERY, INCOMING
 
     _log_to_stderr()
     try:
@@ -66,7 +66,7 @@ def _build(settings: ServerSettings, choice: ModelChoice, device: str) -> Flask:
         gallery = settings.data / GALLERY
         if not any(gallery.rglob("*.mp4")):
             click.echo("sam2fast: drawing the gallery's films, once", err=True)
-            draw_gallery(gallery)
+            draw_gallery(gallery, settings.data / INCOMING)
     except (OSError, ValueError, RuntimeError, CheckpointError, ConfigError, DemoError) as error:
         raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
     return app

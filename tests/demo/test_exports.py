@@ -10,7 +10,9 @@ import pytest
 import track_films
 from PIL import Image
 
+from sam2fast.demo.server import rest
 from sam2fast.demo.server.app import SERVICE
+from sam2fast.demo.server.colours import colour_of
 from sam2fast.rle import decode_rle
 from sam2fast.training.data.synthetic.davis import palette
 
@@ -101,6 +103,7 @@ def test_overlay(client, tracked, tmp_path, film):
     (tmp_path / "overlay.mp4").write_bytes(answer.data)
     drawn, times = track_films.decoded(tmp_path / "overlay.mp4")
     plain, _ = track_films.decoded(film)
+    looked_at = set()
     assert len(drawn) == 5 and times == pytest.approx([t / 25 for t in range(5)], abs=1e-3)
     for frame in range(5):
         difference = np.abs(drawn[frame].astype(int) - plain[frame]).max(axis=2)
@@ -108,6 +111,13 @@ def test_overlay(client, tracked, tmp_path, film):
         # Both films are lossy, in blocks.
         assert np.median(difference[seen]) > 30 if seen.any() else difference.mean() < 15
         assert np.median(difference[~seen]) < 15
+        for obj, mask in masks.get(frame, {}).items():
+            alone = mask & (np.sum(list(masks[frame].values()), axis=0) == 1)
+            if alone.sum() > 50:
+                tints = 2 * drawn[frame][alone].astype(int) - plain[frame][alone]
+                assert np.abs(np.median(tints, axis=0) - colour_of(obj)).max() < 40, (frame, obj)
+                looked_at.add(obj)
+    assert looked_at == {2, 5}
 
 
 def test_cutouts(client, tracked, film):
@@ -133,6 +143,25 @@ def test_what_cannot_be_exported(client, session):
     for kind in ("", "png", "../masks_png", "coco_rle,cutout"):
         answer = export(client, session, kind)
         assert answer.status_code == 400 and "masks_png, coco_rle, overlay_mp4, cutout" in answer.get_data(as_text=True)
+
+
+def test_ranges_that_there_are_not(client, session):
+    """Nor does what was made for them stay behind, as for every test here."""
+    client.add(session)
+    answer = client.http.get(f"/api/sessions/{session}/export?format=cutout", headers={"Range": "bytes=9999999999-"})
+    assert answer.status_code == 416
+
+
+def test_what_is_forgotten_meanwhile_is_in_the_export_still(client, session, app, monkeypatch):
+    client.add(session)
+    held = app.extensions[SERVICE].sessions.get(session)
+
+    def forgetting(masks):
+        held.masks.clear()
+        return sorted(masks)
+
+    monkeypatch.setattr(rest, "sorted", forgetting, raising=False)
+    assert list(unpacked(export(client, session, "masks_png"))) == ["00000.png"] and not held.masks
 
 
 def test_frames_as_pictures(client, session, film):

@@ -21,18 +21,31 @@ def small(monkeypatch):
     monkeypatch.setattr(gallery, "draw_scene", lambda: Image.linear_gradient("L").rotate(90).convert("RGB"))
 
 
-def test_films_are_drawn_where_they_are_missing(small, tmp_path):
-    gallery.draw_gallery(tmp_path)
-    names = sorted(path.name for path in tmp_path.iterdir())
+def test_films_are_drawn_where_they_are_missing(small, tmp_path, monkeypatch):
+    folder, workspace = tmp_path / "gallery", tmp_path / "workspace"
+    folder.mkdir()
+    workspace.mkdir()
+
+    def fail(*_):
+        raise RuntimeError("in the middle")
+
+    with monkeypatch.context() as failing, pytest.raises(RuntimeError):
+        failing.setattr(gallery, "_clip", fail)
+        gallery.draw_gallery(folder, workspace)
+    assert [*folder.iterdir(), *workspace.iterdir()] == []  # so that the next start draws all
+
+    gallery.draw_gallery(folder, workspace)
+    names = sorted(path.name for path in folder.iterdir())
     assert names == ["01_still_life.mp4", "02_stone.mp4", "03_gathering.mp4"]
     for name, size in zip(names, [(320, 480), (64, 64), (64, 64)], strict=True):
-        frames, times = track_films.decoded(tmp_path / name)
+        frames, times = track_films.decoded(folder / name)
         assert times == pytest.approx([t / 24 for t in range(4)], abs=1e-4)
         assert frames[0].shape[:2] == size and frames[0].std() > 5
-    before = (tmp_path / names[0]).stat().st_mtime_ns
-    (tmp_path / names[1]).unlink()
-    gallery.draw_gallery(tmp_path)
-    assert (tmp_path / names[0]).stat().st_mtime_ns == before and (tmp_path / names[1]).exists()
+    before = (folder / names[0]).stat().st_mtime_ns
+    (folder / names[1]).unlink()
+    gallery.draw_gallery(folder, workspace)
+    assert (folder / names[0]).stat().st_mtime_ns == before and (folder / names[1]).exists()
+    assert list(workspace.iterdir()) == []
 
 
 def test_the_camera_comes_nearer(small):

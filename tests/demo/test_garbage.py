@@ -85,7 +85,18 @@ def test_bodies_of_the_stream_route(client):
         error = answer.get_json()["error"]
         assert answer.status_code in (400, 404) and error["code"] in ("BAD_INPUT", "NO_SESSION")
         assert 10 < len(error["message"]) < 300
-    assert client.http.post("/propagate_in_video", data=bytes((1 << 20) + 1)).status_code == 413
+
+
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=x"])
+def test_only_files_may_be_large(client, kind):
+    """Whatever the request says that it brings, where no file is expected."""
+    answer = client.http.post("/propagate_in_video", data=bytes((1 << 20) + 1), content_type=kind)
+    told = {"code": "TOO_LARGE", "message": "the request is too large; it may have 1 MB"}
+    assert (answer.status_code, answer.get_json()["error"]) == (413, told)
+    if "json" in kind:
+        answer = client.http.post("/graphql", data=bytes((1 << 20) + 1), content_type=kind)
+        (error,) = answer.get_json()["errors"]
+        assert (error["extensions"]["code"], error["message"]) == (told["code"], told["message"])
 
 
 def test_queries_that_would_cost_much(client):

@@ -16,7 +16,8 @@ import track_films
 from demo_client import ADD, CANCEL, START
 from demo_process import DemoProcess, serving
 
-from sam2fast.cli import main
+from sam2fast.cli import main, serve
+from sam2fast.demo.server.origins import parse_origin
 
 FRAMES = 200  # more than are tracked before somebody cancels
 
@@ -123,6 +124,11 @@ def test_sigterm_ends_it_even_amid_a_stream(server):
         (["--port", "70000"], 2, "70000 is not in the range"),
         (["--allow-origin", "demo.example"], 2, "is no origin; expected one such as https://demo.example:8443"),
         (["--allow-origin", "https://demo.example/path"], 2, "is no origin"),
+        (["--allow-origin", "http://["], 2, "is no origin"),
+        (["--api-url", "http://demo.example:x"], 2, "is no origin"),
+        (["--max-seconds", "nan"], 2, "nan is no number of this range"),
+        (["--max-seconds", "inf"], 2, "inf is not in the range"),
+        (["--session-minutes", "inf"], 2, "inf is no number of this range"),
         (["--max-sessions", "0"], 2, "0 is not in the range"),
         (["--data", "file"], 2, "is a file"),
     ],
@@ -135,6 +141,34 @@ def test_wrong_options(arguments, code, told, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     run = click.testing.CliRunner().invoke(main, ["serve", *arguments])
     assert (run.exit_code, told in " ".join(run.stderr.split())) == (code, True), run.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "origins", "trusted"),
+    [
+        ("127.0.0.1", [], {"127.0.0.1", "localhost", "::1"}),
+        ("LOCALHOST", [], {"127.0.0.1", "localhost", "::1"}),
+        ("127.0.0.2", [], {"127.0.0.1", "localhost", "::1", "127.0.0.2"}),
+        ("0.0.0.0", [], set()),
+        ("0.0.0.0", ["https://demo.example:8443"], {"127.0.0.1", "localhost", "::1", "0.0.0.0", "demo.example"}),
+        ("127.0.0.1", ["http://[::2]"], {"127.0.0.1", "localhost", "::1", "::2"}),
+    ],
+)
+def test_names_of_the_server(host, origins, trusted):
+    assert set(serve._trusted(host, tuple(origins))) == trusted
+
+
+@pytest.mark.parametrize(
+    ("written", "origin"),
+    [
+        ("https://Demo.Example:443", "https://demo.example"),
+        ("HTTP://demo.example:80/", "http://demo.example"),
+        ("http://demo.example:443", "http://demo.example:443"),
+        ("http://[::1]:7262", "http://[::1]:7262"),
+    ],
+)
+def test_origins_are_taken_as_browsers_write_them(written, origin):
+    assert parse_origin(written) == origin
 
 
 def test_what_fails_while_loading_is_one_line(tmp_path):

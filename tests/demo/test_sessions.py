@@ -4,11 +4,14 @@ import gc
 import threading
 import time
 import weakref
+from pathlib import Path
 
 import pytest
 from demo_client import DemoClient, Refusal
 
 from sam2fast.demo.server.app import SERVICE
+from sam2fast.demo.server.session import Session
+from sam2fast.demo.server.sessions import SessionStore
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,24 @@ def test_idle_sessions_expire_and_used_ones_do_not(make_server):
     assert client.facts(used)["secondsLeft"] <= 1
     gc.collect()
     assert state() is None
+
+
+def test_a_session_that_cannot_be_freed_holds_up_no_other(caplog):
+    freed = []
+
+    def free(session: Session) -> None:
+        freed.append(session.path)
+        if session.path == "broken":
+            raise RuntimeError("it cannot be freed")
+
+    store = SessionStore(4, 0.1, free)
+    for path in ("broken", "other"):
+        store.add(Session(path, Path()))
+        deadline = time.monotonic() + 30
+        while len(store) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    store.close_all()
+    assert freed == ["broken", "other"] and "it cannot be freed" in caplog.text
 
 
 def test_looking_at_a_session_does_not_renew_it(client, session, app):

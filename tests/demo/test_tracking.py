@@ -1,17 +1,21 @@
 """Clicks and tracks over HTTP give what the predictor gives."""
 
 import json
+import logging
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from demo_client import CANCEL, CLEAR_FRAME, CLEAR_VIDEO, REMOVE, Refusal, masks_of, parts_of
 
+from sam2fast.demo.server import serving
 from sam2fast.demo.server.app import SERVICE
-from sam2fast.demo.server.rest import limit_patience
-from sam2fast.rle import encode_rle
+from sam2fast.demo.server.budget import Budget
+from sam2fast.demo.server.serving import DemoWorker, ThreadWorker, limit_patience
+from sam2fast.rle import decode_rle, encode_rle
 
 FRAMES, HEIGHT, WIDTH = 5, 48, 64
 ON_SQUARE, ON_DISC = (16 / WIDTH, 19 / HEIGHT), (50 / WIDTH, 34 / HEIGHT)
@@ -212,12 +216,28 @@ def test_a_client_that_reads_slowly_keeps_nobody_waiting(client, session):
     client.close(other)
 
 
-def test_a_client_that_takes_nothing_is_given_up():
+def test_a_client_that_takes_nothing_or_sends_nothing_is_given_up(monkeypatch):
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        limit_patience(ours, 1)
-        with pytest.raises(BlockingIOError):
-            ours.sendall(bytes(1 << 24))
+        limit_patience(ours, reading=0.05, sending=0.1)
+        for wait in (lambda: ours.recv(1), lambda: ours.sendall(bytes(1 << 24))):
+            with pytest.raises(BlockingIOError):
+                wait()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        given = []
+        monkeypatch.setattr(serving, "READING_PATIENCE", 0.05)
+        monkeypatch.setattr(ThreadWorker, "enqueue_req", lambda worker, conn: given.append(conn.sock))
+        DemoWorker.enqueue_req(object.__new__(DemoWorker), SimpleNamespace(sock=ours))
+        theirs.sendall(b"G")  # and nothing more
+        assert given == [ours] and ours.recv(10) == b"G"
+        with pytest.raises(BlockingIOError) as given_up:
+            ours.recv(10)
+    raised = given_up.type, given_up.value, given_up.tb
+    record = logging.LogRecord("gunicorn.error", logging.ERROR, "", 0, "", (), raised)
+    assert not serving._is_worth_telling(record)
+    record.exc_info = None
+    assert serving._is_worth_telling(record)
 
 
 def test_another_track_takes_the_place_of_the_first(client, session):
@@ -259,6 +279,7 @@ def test_removing_an_object_gives_the_others_where_it_was_prompted(client, sessi
     assert [entry["frameIndex"] for entry in answer] == [0, 3]
     assert_same(masks_of(answer[0]), {1: both[1]})
     assert not masks_of(answer[1])[1].any()
+    assert client.facts(session)["framesWithMasks"] == [0]  # the other frame is as if it had never been prompted
     assert client.mutate(REMOVE, sessionId=session, objectId=2) == []
     assert client.mutate(REMOVE, sessionId=session, objectId=1) == []
     assert client.facts(session)["framesWithMasks"] == []
@@ -281,6 +302,34 @@ def test_corrections_stay_when_the_video_is_tracked_again(client, session):
     corrected = client.add(session, BOX_OF_DISC, [2, 3], frame=3)
     again = dict(client.track(session))
     np.testing.assert_array_equal(again[3][1], corrected[1])
+
+
+def test_corrections_leave_others_as_they_are_where_their_results_were_forgotten(client, session, app, monkeypatch):
+    calls = app.extensions[SERVICE]._calls
+    monkeypatch.setattr(calls, "_budget", Budget(results=9, reach=2))  # three tracked frames of each of two objects
+    client.add(session, [ON_SQUARE], obj=1)
+    client.add(session, BOX_OF_DISC, [2, 3], obj=2)
+    tracked = dict(client.track(session))
+    state = app.extensions[SERVICE].sessions.get(session).state
+    assert 1 not in state.objects[2].tracked and tracked[1][2].any()
+    corrected = client.add(session, BOX_OF_DISC, [2, 3], frame=1, obj=1)
+    np.testing.assert_array_equal(corrected[2], tracked[1][2])
+    assert (corrected[1] != tracked[1][1]).any()
+    left = masks_of(client.mutate(CLEAR_FRAME, sessionId=session, frameIndex=1, objectId=1))
+    assert_same(left, {1: np.zeros_like(corrected[1]), 2: corrected[2]})
+    (answer,) = client.mutate(REMOVE, sessionId=session, objectId=1)
+    assert answer["frameIndex"] == 0 and client.facts(session)["framesWithMasks"] == list(range(FRAMES))
+
+
+def test_an_object_that_is_new_during_a_track_keeps_its_mask(client, session, app):
+    client.add(session, [ON_SQUARE], obj=1)
+    parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
+    next(parts)
+    new = client.add(session, BOX_OF_DISC, [2, 3], frame=2, obj=2)
+    assert b'"object_id": 2' not in b"".join(parts)
+    export = client.http.get(f"/api/sessions/{session}/export?format=coco_rle").get_json()
+    (found,) = [annotation for annotation in export["annotations"] if annotation["object"] == 2]
+    np.testing.assert_array_equal(decode_rle(found["segmentations"][2]), new[2])
 
 
 # ---- what is told about a session ----

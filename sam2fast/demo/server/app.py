@@ -4,9 +4,9 @@ import logging
 
 from flask import Flask, Response, jsonify
 from flask.json.provider import DefaultJSONProvider
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from sam2fast.demo.server.access import guard
+from sam2fast.demo.server.access import guard, too_large
 from sam2fast.demo.server.errors import BadInputError, DemoError
 from sam2fast.demo.server.graphql_view import DemoView
 from sam2fast.demo.server.library import Library
@@ -61,6 +61,10 @@ def make_app(settings: ServerSettings, predictor: SAM2VideoPredictor) -> Flask:
     @app.errorhandler(DemoError)
     def refuse(error: DemoError) -> tuple[Response, int]:
         return _problem(error.code, str(error), error.status)
+
+    @app.errorhandler(RequestEntityTooLarge)
+    def refuse_size(_: RequestEntityTooLarge) -> tuple[Response, int]:
+        return refuse(too_large(settings))
 
     @app.errorhandler(HTTPException)
     def refuse_request(error: HTTPException) -> tuple[Response, int]:

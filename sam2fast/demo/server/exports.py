@@ -14,19 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sam2fast.demo.server.colours import colour_of
 from sam2fast.demo.server.errors import BadInputError, BusyError, NotFoundError, shown
 from sam2fast.demo.server.film_writer import FilmWriter
 from sam2fast.demo.server.masks import ObjectMask
 from sam2fast.demo.server.pictures import frame_pictures
 from sam2fast.rle import decode_rle
 from sam2fast.training.data.synthetic.davis import palette
-from sam2fast.video_results import colour_of, to_coco_video
+from sam2fast.video_results import to_coco_video
 from sam2fast.video_results.drawing import area_of, tint
 
 AT_ONCE = threading.Semaphore(2)  # they compress pictures, which takes a processor each
 PNG_EFFORT = 1  # of photographs with little to gain
 DEFAULT_RATE = 24.0
 MOST_LABELS = 255
+SECONDS_TO_WAIT = 10.0  # for other exports to be done with; whoever waits holds a thread
 
 
 class Exported(NamedTuple):
@@ -89,7 +91,7 @@ def make(exported: Exported, kind: str, folder: Path) -> Made:
         raise BadInputError(f"there is no format {shown(kind)}; expected one of {', '.join(FORMATS)}")
     if not exported.masks:
         raise NotFoundError("there are no masks yet: click on something first")
-    if not AT_ONCE.acquire(timeout=60):
+    if not AT_ONCE.acquire(timeout=SECONDS_TO_WAIT):
         raise BusyError("busy with other downloads; try again in a minute")
     write, suffix, content_type = FORMATS[kind]
     path = folder / f"{uuid4()}{Path(suffix).suffix}"

@@ -21,7 +21,7 @@ class FilmWriter:
 
     Args:
         path: where it appears.
-        height, width: of its pictures; odd sides lose a row or column.
+        height, width: of its pictures, which are scaled to even sides where these are odd.
         rate: frames per second.
 
     Raises:

@@ -1,8 +1,12 @@
 """The gallery's films, drawn here, so that there is something to click on without a network."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,19 +24,35 @@ ZOOM = (1.0, 0.72)  # share of the picture that the camera sees, at first and in
 SIDE, CLIPS = 320, (("02_stone.mp4", 2, 1, 8), ("03_gathering.mp4", 3, 2, 6))
 
 
-def draw_gallery(folder: Path) -> None:
-    """Draws the films that are not there; a second or two each."""
-    if not (folder / STILL_LIFE).exists():
-        with FilmWriter(folder / STILL_LIFE, HEIGHT, WIDTH, Fraction(RATE)) as film:
-            for picture in still_life():
-                film.add(picture)
-    for name, objects, seed, index in CLIPS:
-        if not (folder / name).exists():
-            source = SyntheticClips(SIDE, FRAMES, max_objects=objects, length=50, motion=0.5, seed=seed)
-            clip = source.sample(index, np.random.default_rng([seed, index]))
-            with FilmWriter(folder / name, SIDE, SIDE, Fraction(RATE)) as film:
-                for picture in clip.frames:
-                    film.add(picture)
+def draw_gallery(folder: Path, workspace: Path) -> None:
+    """Draws the films that are not there, a second or two each; they appear together, when all are done.
+
+    Args:
+        folder: of the gallery.
+        workspace: a folder of the same file system, for films that are not done.
+    """
+    pictures: dict[str, Callable[[], Iterable[NDArray[np.uint8]]]]
+    pictures = {STILL_LIFE: still_life, **{name: partial(_clip, *clip) for name, *clip in CLIPS}}
+    with TemporaryDirectory(dir=workspace) as unfinished:
+        drawn = [name for name in pictures if not (folder / name).exists()]
+        for name in drawn:
+            _write(Path(unfinished) / name, pictures[name]())
+        for name in drawn:
+            os.replace(Path(unfinished) / name, folder / name)
+
+
+def _write(file: Path, pictures: Iterable[NDArray[np.uint8]]) -> None:
+    coming = iter(pictures)
+    first = next(coming)
+    height, width = first.shape[:2]
+    with FilmWriter(file, height, width, Fraction(RATE)) as film:
+        for picture in chain((first,), coming):
+            film.add(picture)
+
+
+def _clip(objects: int, seed: int, index: int) -> Iterable[NDArray[np.uint8]]:
+    source = SyntheticClips(SIDE, FRAMES, max_objects=objects, length=50, motion=0.5, seed=seed)
+    return source.sample(index, np.random.default_rng([seed, index])).frames
 
 
 def still_life() -> Iterator[NDArray[np.uint8]]:

@@ -9,7 +9,8 @@ from strawberry.flask.views import GraphQLView
 from strawberry.http.sync_base_view import SyncHTTPRequestAdapter
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from sam2fast.demo.server.errors import BadInputError, DemoError, TooLargeError
+from sam2fast.demo.server.access import brings_file, too_large
+from sam2fast.demo.server.errors import BadInputError, DemoError
 from sam2fast.demo.server.schema import Context, DemoSchema
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.uploads import Uploads
@@ -41,14 +42,14 @@ class DemoView(GraphQLView):
     def dispatch_request(self) -> Any:
         """Answers a request; one that cannot be read gets an error in GraphQL's form, and a status that says so."""
         try:
-            if request.mimetype == "multipart/form-data":
+            if brings_file():
                 request.files  # noqa: B018  reads the body, which may be refused as it comes
             answer = super().dispatch_request()
         except DemoError as error:
             return _refusal(str(error), error.code, error.status)
         except RequestEntityTooLarge:
-            most = self._service.settings.max_upload_megabytes
-            return _refusal(f"the request is too large; a file may have {most} MB", TooLargeError.code, 413)
+            told = too_large(self._service.settings)
+            return _refusal(str(told), told.code, told.status)
         except HTTPException as error:
             return _refusal(error.description or error.name, error.name.upper().replace(" ", "_"), error.code or 400)
         except RecursionError:

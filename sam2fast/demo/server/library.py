@@ -2,15 +2,18 @@
 
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from sam2fast.demo.server.errors import NotFoundError, shown
+from sam2fast.demo.server.settings import PROBE_SIZE
 from sam2fast.video_io import VideoError, read_frames
 
 logger = logging.getLogger(__name__)
@@ -18,7 +21,6 @@ logger = logging.getLogger(__name__)
 GALLERY, UPLOADS, POSTERS, INCOMING = "gallery", "uploads", "posters", ".incoming"
 SUFFIX = ".mp4"
 LONGEST_PATH = 300
-PROBE_SIZE = 32  # of frames that are opened only to know a video's size
 UPLOADS_KEPT = 100
 SECONDS_TO_COME_IN = 3600  # more than any upload takes
 
@@ -51,8 +53,12 @@ class Library:
             (self.root / name).mkdir(parents=True, exist_ok=True)
         for left in self.incoming.iterdir():  # by a server that was killed; another one may be at work here, too
             if left.stat().st_mtime < time.time() - SECONDS_TO_COME_IN:
-                left.unlink(missing_ok=True)
-        self._known: dict[tuple[str, int, int], Video] = {}
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
+        # By path: what tells whether a file has changed, and what is known of it.
+        self._known: dict[str, tuple[tuple[int, int], Video]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -61,13 +67,14 @@ class Library:
         return self.root / INCOMING
 
     def gallery(self) -> list[Video]:
-        """All of the gallery, by name; what cannot be read as a video is left out."""
-        found = []
-        for file in sorted((self.root / GALLERY).rglob(f"*{SUFFIX}")):
-            if not any(part.startswith(".") for part in file.relative_to(self.root).parts) and file.is_file():
+        """All of the gallery, by name; what cannot be read as a video, or leads elsewhere, is left out."""
+        found, folder = [], self.root / GALLERY
+        for file in sorted(folder.rglob(f"*{SUFFIX}")):
+            name = file.relative_to(folder)
+            if not any(part.startswith(".") for part in name.parts):
                 try:
-                    found.append(self.describe(file))
-                except (VideoError, OSError) as error:
+                    found.append(self.describe(self.file(GALLERY, name.as_posix())))
+                except (NotFoundError, VideoError, OSError) as error:
                     logger.warning("%s is left out of the gallery: %s", file, error)
         return found
 
@@ -106,9 +113,10 @@ class Library:
         if not any(part == "" or part.startswith(".") or "\\" in part for part in parts):
             base = self.root / folder
             file = base.joinpath(*parts)
-            # What a link leads to counts, not where it lies.
-            if file.is_file() and file.resolve().is_relative_to(base.resolve()):
-                return file
+            with suppress(OSError):  # a name that is too long for the file system
+                # What a link leads to counts, not where it lies.
+                if file.is_file() and file.resolve().is_relative_to(base.resolve()):
+                    return file
         raise NotFoundError(f"there is no file {shown(name)} in {folder}")
 
     def describe(self, file: Path) -> Video:
@@ -118,15 +126,17 @@ class Library:
             VideoError, OSError: it cannot be read as a video.
         """
         path, stat = file.relative_to(self.root).as_posix(), file.stat()
-        key = (path, stat.st_mtime_ns, stat.st_size)
+        version = stat.st_mtime_ns, stat.st_size
         with self._lock:
-            if key not in self._known:
+            known = self._known.get(path)
+            if known is None or known[0] != version:
                 poster = f"{POSTERS}/{path.removesuffix(SUFFIX)}.jpg"
                 with read_frames(file, PROBE_SIZE) as reader:
                     first = next(reader)
                     made = _write_picture(self.root / poster, Image.fromarray(first.rgb))
-                    self._known[key] = Video(path, poster if made else None, reader.width, reader.height)
-            return self._known[key]
+                    known = version, Video(path, poster if made else None, reader.width, reader.height)
+                self._known[path] = known
+            return known[1]
 
     def adopt(self, film: Path, digest: str, in_use: Callable[[], set[str]]) -> Video:
         """Makes a finished film one of the uploads; the oldest go, but for those in use.
@@ -147,6 +157,8 @@ class Library:
             if path not in kept:
                 file.unlink(missing_ok=True)
                 (self.root / POSTERS / path).with_suffix(".jpg").unlink(missing_ok=True)
+                with self._lock:
+                    self._known.pop(path, None)
 
 
 def _write_picture(file: Path, picture: Image.Image) -> bool:

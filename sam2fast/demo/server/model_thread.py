@@ -17,9 +17,10 @@ CLOSING = "the server is shutting down"
 class ModelThread:
     """Does calls one at a time, in the order in which they were asked for.
 
-    A call is one click or one frame, never a whole video. So whoever asks waits for at most one call of each other
-    session, and what a client does with its answer, however slowly, keeps nobody waiting. One thread for all calls
-    also means one set of torch's own threads.
+    A call is one click, one frame of a track or the preparation of one, or the opening of a video; never a whole track.
+    So whoever asks waits for the calls that were asked for before, of which a track has one at a time, and what a
+    client does with its answer, however slowly, keeps nobody waiting. One thread for all calls also means one set of
+    torch's own threads.
 
     Args:
         device: of the model; on CUDA calls run under bfloat16 autocast, as in the original.

@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.demo.server.errors import NotFoundError
+from sam2fast.demo.server.settings import PROBE_SIZE
 from sam2fast.video_io import VideoError, read_frames
 from sam2fast.video_io.containers import VideoInput
 from sam2fast.video_io.video_file import VideoFile
-
-PROBE_SIZE = 32  # of the model's squares, which nobody asks for here
 
 
 def frame_picture(file: Path, frame: int, count: int) -> NDArray[np.uint8]:

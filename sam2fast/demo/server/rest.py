@@ -1,10 +1,7 @@
 """Everything besides GraphQL: the stream of tracked frames, files, facts about the server and about sessions."""
 
 import logging
-import socket
-import struct
 from collections.abc import Iterator
-from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
@@ -23,7 +20,6 @@ from sam2fast.demo.server.uploads import FORMATS
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 30  # seconds for a client to take any of what is sent to it
 JPEG_QUALITY = 90
 
 
@@ -69,9 +65,6 @@ def make_routes(service: DemoService) -> Blueprint:
         if not isinstance(start, int) or isinstance(start, bool):
             raise BadInputError(f"start_frame_index is {shown(start)}; expected the number of a frame")
         frames = service.track(session_id, start, asked.get("direction", "both"))
-        connection = request.environ.get("gunicorn.socket")
-        if connection is not None:
-            limit_patience(connection, PATIENCE)
         return Response(_parts(frames), content_type=CONTENT_TYPE)
 
     @routes.get("/api/sessions/<session_id>")
@@ -109,9 +102,10 @@ def make_routes(service: DemoService) -> Blueprint:
     def export(session_id: str) -> Response:
         session = sessions.use(session_id)
         made = exports.make(_exported(session), request.args.get("format", ""), service.library.incoming)
-        answer = send_file(made.path, made.content_type, as_attachment=True, download_name=made.name, max_age=0)
-        made.path.unlink()  # it is open already, and gone when it is sent
-        return answer
+        try:
+            return send_file(made.path, made.content_type, as_attachment=True, download_name=made.name, max_age=0)
+        finally:
+            made.path.unlink()  # it is open already, and gone when it is sent
 
     return routes
 
@@ -131,7 +125,8 @@ def _limits(settings: ServerSettings, service: DemoService) -> dict[str, Any]:
 
 def _exported(session: Session) -> exports.Exported:
     state = session.state
-    masks = {frame: session.masks[frame] for frame in sorted(dict(session.masks))}
+    known = dict(session.masks)  # the model's thread may be at them
+    masks = {frame: known[frame] for frame in sorted(known)}
     return exports.Exported(session.file, state.num_frames, state.video_size, state.frames.rate, masks)
 
 
@@ -146,12 +141,3 @@ def _parts(frames: Iterator[FrameMasks]) -> Iterator[bytes]:
         # There is no other way to say so within the stream than to break it.
         logger.exception("a track has failed")
         raise
-
-
-def limit_patience(connection: socket.socket, seconds: int) -> None:
-    """Sending to who takes nothing for so long fails; without this, one that vanished holds its thread for minutes.
-
-    Not ``connection.settimeout``, which counts for the whole of what is sent at a time, and would be undone.
-    """
-    with suppress(OSError):  # where a system has another form of it
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, 0))

@@ -5,6 +5,7 @@ Source: ``demo/backend/server/data/data_types.py`` and ``schema.py`` of the orig
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import strawberry
 from strawberry import relay
@@ -26,12 +27,12 @@ class Video(relay.Node):
     @strawberry.field(description="Address of the file.")
     def url(self) -> str:
         """On this server."""
-        return f"{self.base_url}/{self.path}"
+        return f"{self.base_url}/{quote(self.path)}"
 
     @strawberry.field(description="Address of a picture of its first frame.")
     def poster_url(self) -> str:
         """On this server; the original's answer where there is none."""
-        return f"{self.base_url}/{self.poster_path}"
+        return f"{self.base_url}/{quote(str(self.poster_path))}"
 
     @classmethod
     def of(cls, video: library.Video, base_url: str) -> "Video":

@@ -3,7 +3,9 @@
 import logging
 import os
 import socket
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,8 @@ from sam2fast.demo.server.service import DemoService
 
 GRACE_SECONDS = 8  # for the frame at hand, when the server is told to end
 SPARE_THREADS = 8  # besides one for each session's stream
+SENDING_PATIENCE = 30.0  # seconds for a client to take any of what is sent to it
+READING_PATIENCE = 15.0  # seconds for a client to send any more of a request that it has begun
 FAILED_TO_START = Arbiter.WORKER_BOOT_ERROR  # exit code of ``build``, when it has said why
 
 
@@ -36,7 +40,17 @@ class ServingError(Exception):
 
 
 class DemoWorker(ThreadWorker):
-    """Ends streams when it is told to end, instead of waiting for the videos' ends."""
+    """Gives up clients that keep threads waiting, and ends streams when told to end instead of at the videos' ends."""
+
+    def init_process(self) -> None:
+        """In the process that serves, before it does."""
+        self.log.error_log.addFilter(_is_worth_telling)
+        super().init_process()
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Gives a connection a thread."""
+        limit_patience(conn.sock, READING_PATIENCE, SENDING_PATIENCE)
+        super().enqueue_req(conn)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """SIGTERM."""
@@ -53,6 +67,23 @@ class DemoWorker(ThreadWorker):
         if isinstance(app, Flask):
             service: DemoService = app.extensions[SERVICE]
             service.close()
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """That a client was given up is its own affair, and would be told at length each time."""
+    return not (record.exc_info and isinstance(record.exc_info[1], BlockingIOError))
+
+
+def limit_patience(connection: socket.socket, reading: float, sending: float) -> None:
+    """Reading from who sends nothing for so many seconds fails, and sending to who takes nothing.
+
+    Without this, clients that stop amid a request or an answer hold their threads for minutes, and a few of them all.
+    Not ``connection.settimeout``, which counts for the whole of what is sent at a time, and would be undone.
+    """
+    for option, seconds in ((socket.SO_RCVTIMEO, reading), (socket.SO_SNDTIMEO, sending)):
+        with suppress(OSError):  # where a system has another form of it
+            duration = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+            connection.setsockopt(socket.SOL_SOCKET, option, duration)
 
 
 class _Server(BaseApplication):
@@ -93,6 +124,7 @@ def serve(build: Callable[[], Flask], address: Address, max_sessions: int, tell:
         "worker_connections": 10 * (max_sessions + SPARE_THREADS),
         "timeout": 0,  # loading a large model takes as long as it takes
         "graceful_timeout": GRACE_SECONDS,
+        "sendfile": False,  # which waits for ever for a client that takes nothing
         "loglevel": "warning",
         "post_worker_init": told,
         "worker_exit": _leave,

@@ -12,7 +12,7 @@ from sam2fast.demo.server.prompts import check_points
 from sam2fast.demo.server.session import Session, Track
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.outputs import Output
-from sam2fast.tracking.state import VideoState
+from sam2fast.tracking.state import TrackedObject, VideoState
 from sam2fast.video_io import VideoError
 
 FrameMasks = tuple[int, Mapping[int, ObjectMask]]
@@ -77,11 +77,11 @@ class SessionCalls:
         if object_id not in state.objects:
             ids = ", ".join(map(str, state.objects)) or "none"
             raise BadInputError(f"there is no object {object_id} in this session; the objects are: {ids}")
+        had_points = frame in state.objects[object_id].points
         answer = self._predictor.clear_all_prompts_in_frame(state, frame, object_id)
         assert answer is not None
-        masks = self._keep(session, frame, *answer[1:])
-        if frame not in session.tracked and not any(frame in tracked.points for tracked in state.objects.values()):
-            del session.masks[frame]
+        masks = self._keep(session, frame, *answer[1:], taken_back=object_id if had_points else None)
+        _drop_unprompted(session, frame)
         return masks
 
     def clear_video(self, session: Session) -> None:
@@ -97,6 +97,8 @@ class SessionCalls:
         for frame, masks in list(session.masks.items()):
             session.masks[frame] = {i: mask for i, mask in masks.items() if i != object_id}
         changed = {frame: self._keep(session, frame, ids, logits) for frame, logits in updated}
+        for frame in changed:
+            _drop_unprompted(session, frame)
         if not state.objects:
             self.clear_video(session)
         return changed
@@ -124,14 +126,38 @@ class SessionCalls:
         if found is None:
             return None
         frame, ids, logits = found
-        masks = self._keep(session, frame, ids, logits)
+        kept = self._keep(session, frame, ids, logits)
         session.tracked.add(frame)
-        return frame, masks
+        return frame, {object_id: kept[object_id] for object_id in ids}
 
-    def _keep(self, session: Session, frame: int, ids: Sequence[int], logits: Tensor) -> Mapping[int, ObjectMask]:
-        masks = encode_frame(ids, logits, session.state.video_size)
+    def _keep(
+        self, session: Session, frame: int, ids: Sequence[int], logits: Tensor, taken_back: int | None = None
+    ) -> Mapping[int, ObjectMask]:
+        """The masks of all objects on a frame, which are remembered.
+
+        An answer of the predictor has nothing of objects whose results there were forgotten to make room, or that are
+        newer than the track that asks: what was found of these before stays, unless their points were taken back.
+        """
+        found, earlier = encode_frame(ids, logits, session.state.video_size), session.masks.get(frame, {})
+        masks = {}
+        for object_id, tracked in session.state.objects.items():
+            is_told = object_id in found and (object_id == taken_back or _has_result(tracked, frame))
+            source = found if is_told or object_id not in earlier else earlier
+            if object_id in source:
+                masks[object_id] = source[object_id]
         session.masks[frame] = masks
         return masks
+
+
+def _has_result(tracked: TrackedObject, frame: int) -> bool:
+    return any(tracked.result_on(frame, conditioning) is not None for conditioning in (True, False))
+
+
+def _drop_unprompted(session: Session, frame: int) -> None:
+    """Forgets the masks of a frame that is neither tracked nor prompted any more."""
+    prompted = any(frame in tracked.points for tracked in session.state.objects.values())
+    if frame not in session.tracked and not prompted:
+        session.masks.pop(frame, None)
 
 
 def _check_frame(state: VideoState, frame: int) -> None:

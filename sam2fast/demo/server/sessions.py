@@ -92,7 +92,10 @@ class SessionStore:
             idle = [i for i, session in self._sessions.items() if self.seconds_left(session) == 0]
         for session_id in idle:
             logger.info("session %s has expired", session_id)
-            self.close(session_id)
+            try:
+                self.close(session_id)
+            except Exception:  # it is gone all the same, and others are waiting for their turn
+                logger.exception("session %s could not be freed", session_id)
 
     def close_all(self) -> None:
         """Ends all sessions without waiting for their memory; none can be added any more."""
@@ -104,7 +107,4 @@ class SessionStore:
 
     def _sweep_often(self) -> None:
         while not self._is_closed.wait(min(10.0, max(0.05, self.idle_seconds / 4))):
-            try:
-                self.sweep()
-            except BusyError:  # the model's thread was closed first
-                return
+            self.sweep()

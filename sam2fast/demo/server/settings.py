@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MEBIBYTE = 1 << 20
+PROBE_SIZE = 32  # of the model's squares, where a film is opened for its own frames alone
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sam2fast.demo.server.errors import BadInputError, BadVideoError
 from sam2fast.demo.server.film_writer import FilmWriter
+from sam2fast.demo.server.settings import PROBE_SIZE
 from sam2fast.video_io import FrameReader, VideoError
 from sam2fast.video_io.containers import VideoInput
 from sam2fast.video_io.stream_frame import StreamFrame
@@ -25,8 +26,8 @@ CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "prores")
 MOST_PIXELS = 8192 * 4608  # of a frame, which is decoded whole
 LONG_SIDE, SHORT_SIDE = 1280, 720  # of what is kept
 HIGHEST_RATE = 30
-PROBE_SIZE = 32
 SECONDS_TO_SPEND = 120.0
+LATEST_START = 1e6  # seconds; far from where numbers of frames end
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ def choose_cut(start: float | None, seconds: float | None, longest: float, fps: 
     """
     begin = 0.0 if start is None else start
     length = longest if seconds is None else seconds
-    if not (math.isfinite(begin) and begin >= 0):
-        raise BadInputError(f"startTimeSec is {begin}; expected 0 or more seconds")
+    if not 0 <= begin <= LATEST_START:
+        raise BadInputError(f"startTimeSec is {begin}; expected 0 to {LATEST_START:,.0f} seconds")
     if not (math.isfinite(length) and length > 0):
         raise BadInputError(f"durationTimeSec is {length}; expected more than 0 seconds")
     return Cut(begin, min(length, longest), fps)

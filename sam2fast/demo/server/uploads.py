@@ -20,7 +20,7 @@ FORMATS = (".mp4", ".m4v", ".mov", ".webm", ".mkv")
 FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 EBML = b"\x1a\x45\xdf\xa3"
 SIGNATURE = 8  # bytes that tell
-SECONDS_TO_WAIT = 60.0  # for other uploads to be done with
+SECONDS_TO_WAIT = 10.0  # for other uploads to be done with; whoever waits holds a thread
 LIMITS = "sam2fast_upload"  # where an app keeps its UploadLimits
 
 
