@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from sam2fast.cli.errors import one_line
+from sam2fast.video_io.h264 import encoder_options, find_encoder, label_colours
 
-# H.264, the best first; without x264 FFmpeg has others on some machines.
-ENCODERS = {"libx264": {"preset": "veryfast", "crf": "20"}, "libopenh264": {"b": "4000000"}}
+CRF = 20  # x264's quality
 TICK = Fraction(1, 90_000)  # of a second; the usual unit, in which most rates are whole numbers
-BT601, LIMITED_RANGE = 5, 1  # as FFmpeg numbers them
 DEFAULT_RATE = 25.0  # of folders of pictures
 
 
@@ -37,7 +36,7 @@ class Film:
             from av.video.stream import VideoStream
         except ImportError as error:
             raise NoEncoderError("PyAV is not installed: pip install 'sam2fast[video]'") from error
-        name = next((name for name in ENCODERS if name in av.codecs_available), None)
+        name = find_encoder()
         if name is None:
             raise NoEncoderError("this PyAV has no encoder for H.264")
         self._path, self._partial = path, path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -48,13 +47,12 @@ class Film:
         with one_line(*self._failures):
             self._container = av.open(str(self._partial.absolute()), "w", format="mp4")
             whole_rate = Fraction(self._rate).limit_denominator(1001)
-            stream = self._container.add_stream(name, rate=whole_rate, options=dict(ENCODERS[name]))
+            stream = self._container.add_stream(name, rate=whole_rate, options=encoder_options(name, CRF))
         assert isinstance(stream, VideoStream)
         self._stream = stream
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
         stream.codec_context.time_base = TICK
-        # How PyAV turns RGB into YUV; without saying so, players take large films for BT.709.
-        stream.codec_context.colorspace, stream.codec_context.color_range = BT601, LIMITED_RANGE
+        label_colours(stream)
         self._frame_from = av.VideoFrame.from_ndarray
 
     def add(self, picture: np.ndarray, time: float | None) -> None:

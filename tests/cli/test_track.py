@@ -24,6 +24,7 @@ from track_runs import (
 from sam2fast.cli import track_film
 from sam2fast.cli.track_outputs import FrameDrawing
 from sam2fast.training.data.synthetic.davis import palette
+from sam2fast.video_io import h264
 from sam2fast.video_results import read_masks
 
 
@@ -210,7 +211,7 @@ def test_ids_beside_the_objects(whole):
 
 
 def test_no_encoder(track, film, tmp_path, monkeypatch):
-    monkeypatch.setattr(track_film, "ENCODERS", {})
+    monkeypatch.setattr(h264, "ENCODERS", ())
     result = track(film, *ONE, "--end", 1, "--out", tmp_path)
     assert result.exit_code == 0
     assert result.stderr == "sam2fast: note: no overlay.mp4, since this PyAV has no encoder for H.264\n"

@@ -1,12 +1,8 @@
-import importlib.util
-import sys
-import types
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import oracle  # noqa: F401  makes the official package importable
 import pytest
+from official_data import vos_dataset, vos_raw_dataset, vos_sampler
 from PIL import Image
 
 from sam2fast.training.data.errors import BadSampleError, DataError
@@ -15,18 +11,6 @@ from sam2fast.training.data.loader import ClipLoader, ClipSource
 from sam2fast.training.data.sampling import EvalSampler, RandomUniformSampler
 from sam2fast.training.data.transforms import RandomResizeAPI
 from sam2fast.training.data.vos import VOSDataset
-
-# The official data sets import pandas for one function; it is not otherwise needed here.
-NO_PANDAS = importlib.util.find_spec("pandas") is None
-if NO_PANDAS:
-    pandas: Any = types.ModuleType("pandas")
-    pandas.unique = np.unique
-    sys.modules["pandas"] = pandas
-
-from training.dataset import vos_dataset, vos_raw_dataset, vos_sampler  # noqa: E402
-
-if NO_PANDAS:
-    del sys.modules["pandas"]
 
 SIZE = (20, 30)
 VIDEOS = ("bear", "goat", "v.1")

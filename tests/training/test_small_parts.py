@@ -171,12 +171,10 @@ class TestSnapshots:
     def test_without_locks_it_goes_on_with_a_warning(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        fcntl = pytest.importorskip("fcntl")
-
         def flock(file: Any, operation: int) -> None:
             raise OSError(errno.ENOLCK, "No locks available")
 
-        monkeypatch.setattr(fcntl, "flock", flock)
+        monkeypatch.setattr("fcntl.flock", flock)
         left = tmp_path / ".checkpoint.pt.123.tmp"
         left.write_bytes(b"half")
         with caplog.at_level(logging.WARNING), snapshots.locked(tmp_path):

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.demo.server.errors import BadVideoError
+from sam2fast.video_io.h264 import encoder_options, find_encoder, label_colours
 
-# H.264, the best first; without x264 FFmpeg has others on some machines.
-ENCODERS = {"libx264": {"preset": "veryfast", "crf": "23"}, "libopenh264": {"b": "4000000"}, "h264_videotoolbox": {}}
+CRF = 23  # x264's quality
 KEYFRAME_DISTANCE = 12  # half a second: seeking decodes at most so many frames
-BT601, LIMITED_RANGE = 5, 1  # as FFmpeg numbers them
 
 
 class FilmWriter:
@@ -37,21 +36,20 @@ class FilmWriter:
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
         self.count = 0
         self._size = max(2, height - height % 2), max(2, width - width % 2)
-        name = next((name for name in ENCODERS if name in av.codecs_available), None)
+        name = find_encoder()
         if name is None:
             raise BadVideoError("this installation of PyAV has no encoder for H.264")
         self._failures = (FFmpegError, ValueError)
         self._container = av.open(str(self._partial.absolute()), "w", format="mp4", options={"movflags": "+faststart"})
         # Without B-frames the first frame's time is 0 and needs no edit list, which players treat differently.
-        stream = self._container.add_stream(name, rate=rate, options={**ENCODERS[name], "bf": "0"})
+        stream = self._container.add_stream(name, rate=rate, options={**encoder_options(name, CRF), "bf": "0"})
         assert isinstance(stream, VideoStream)
         self._stream = stream
         stream.height, stream.width = self._size
         stream.pix_fmt, stream.gop_size = "yuv420p", KEYFRAME_DISTANCE
         stream.codec_context.time_base = 1 / rate
         stream.codec_context.thread_count = 1  # the bytes depend on it, and the model needs the other cores
-        # How swscale turns RGB into YUV; without saying so, players take large films for BT.709.
-        stream.codec_context.colorspace, stream.codec_context.color_range = BT601, LIMITED_RANGE
+        label_colours(stream)
         self._unit = 1 / rate
         self._frame_from = av.VideoFrame.from_ndarray
 
