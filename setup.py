@@ -27,6 +27,7 @@ TEST = [
     "pytest>=8",
     "pytest-benchmark>=4",
     "pytest-xdist>=3.5",
+    "hypothesis>=6.100,<7",
     "scikit-image>=0.22",
     "scipy>=1.11",
     "pycocotools>=2.0.7",
