@@ -1,5 +1,6 @@
 """SAM 2, promptable segmentation of images and video, rebuilt around Triton kernels."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
     )
     from sam2fast.sam2_image_predictor import SAM2ImagePredictor
     from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+
+# Where git does not make symbolic links, as on Windows, kernels and configs are text files in a checkout: then these
+# two packages are found where they are, beside this one.
+if os.path.isfile(os.path.join(__path__[0], "kernels")):
+    __path__.append(os.path.dirname(__path__[0]))
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,10 +41,12 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used, so that ``import sam2fast`` alone costs nothing."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'sam2fast' has no attribute {name!r}")
-    import importlib
+if not TYPE_CHECKING:  # which would take any name for one of ours
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    def __getattr__(name: str) -> Any:
+        """Imports a public name when it is first used, so that ``import sam2fast`` alone costs nothing."""
+        if name not in _HOMES:
+            raise AttributeError(f"module 'sam2fast' has no attribute {name!r}")
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)

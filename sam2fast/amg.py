@@ -8,7 +8,7 @@ import copy
 import itertools
 import math
 from collections.abc import ItemsView, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from sam2fast.rle import RLE, UncompressedRLE, compress_run_lengths, list_run_le
 
 # How close to the border of its crop, in pixels, an object counts as cut off by it.
 EDGE_DISTANCE = 20.0
+
+Boxes = TypeVar("Boxes", list[int], list[float], np.ndarray, Tensor)
 
 
 class MaskData:
@@ -174,7 +176,7 @@ def is_box_near_crop_edge(
     return (near(crop_box) & ~near(orig_box)).any(dim=1)
 
 
-def box_xyxy_to_xywh(box_xyxy: Any) -> Any:
+def box_xyxy_to_xywh(box_xyxy: Boxes) -> Boxes:
     """A box, or an array or tensor ``(..., 4)`` of them, as x, y, width, height; a copy."""
     box = copy.deepcopy(box_xyxy)
     if isinstance(box, list):

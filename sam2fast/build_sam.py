@@ -18,6 +18,7 @@ from sam2fast.config import ConfigError, build_from_config, load_config
 from sam2fast.downloads import DownloadError, get_checkpoint, get_repository
 from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.modeling.without_weights import without_weights
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
 # The original's table: Hugging Face id -> (configuration, checkpoint file).
@@ -251,7 +252,7 @@ def _build(
     else:
         # Weights go straight to the device, without an initialisation that they would overwrite. Classes of the
         # caller's may compute something in their constructor, which the meta device would swallow.
-        with torch.device("cpu" if allow_targets else "meta"):
+        with torch.device("cpu") if allow_targets else without_weights():
             model = build_from_config(config.model, allow_targets)
         load_checkpoint(model, weights.path, target, weights.allow_image_only, prefix=weights.prefix)
     if not isinstance(model, SAM2Base):

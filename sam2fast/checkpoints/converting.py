@@ -11,9 +11,9 @@ from sam2fast.checkpoints.choosing import Choice, choose_config
 from sam2fast.checkpoints.errors import CheckpointError, listed
 from sam2fast.checkpoints.loading import is_video_only
 from sam2fast.checkpoints.reading import read_checkpoint
+from sam2fast.checkpoints.replacing import check_free
 from sam2fast.checkpoints.transformers_config import transformers_config
 from sam2fast.checkpoints.writing import (
-    check_free,
     file_hash,
     write_official,
     write_safetensors,
@@ -21,6 +21,7 @@ from sam2fast.checkpoints.writing import (
     written_files,
 )
 from sam2fast.config import build_from_config, load_config
+from sam2fast.modeling.without_weights import without_weights
 
 LAYOUTS = ("official", "safetensors", "transformers")
 OBJECT_SCORES = "sam_mask_decoder.pred_obj_score_head."
@@ -127,7 +128,7 @@ def _has_video(source: str | Path, weights: Mapping[str, Tensor], choice: Choice
     Raises:
         CheckpointError: they are neither.
     """
-    with torch.device("meta"):
+    with without_weights():
         model = build_from_config(load_config(choice.config, choice.overrides).model)
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
@@ -146,7 +147,9 @@ def _rounded(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     if dtype is None or not tensor.is_floating_point():
         return tensor
     out = tensor.to(dtype)
-    if tensor.isfinite().all() and not out.isfinite().all():
+    # Through float32, since torch cannot look at numbers of eight bits themselves.
+    wide = tensor.float() if tensor.itemsize == 1 else tensor
+    if wide.isfinite().all() and not out.isfinite().all():
         raise CheckpointError(f"{name} has numbers too large for {_dtype_name(dtype)}")
     return out
 

@@ -50,16 +50,16 @@ class Attention(nn.Module):
         B, N = max(len(q), len(k)), q.shape[1]
         if len(k) == 1:
             q = q.flatten(0, 1)[None]  # all queries in one row
-        q, k, v = (self._split_heads(x.expand(len(k), -1, -1)) for x in (q, k, v))
+        q, k, v = (self._separate_heads(x.expand(len(k), -1, -1), self.num_heads) for x in (q, k, v))
         dropout_p = self.dropout_p if self.training else 0.0
         attention = functools.partial(F.scaled_dot_product_attention, dropout_p=dropout_p)
         out = in_float32(attention, q, k, v) if imitates_bfloat16(q, k) else attention(q, k, v)
-        return self.out_proj(self._join_heads(out)).reshape(B, N, self.out_proj.out_features)
+        return self.out_proj(self._recombine_heads(out)).reshape(B, N, self.out_proj.out_features)
 
-    def _split_heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, d)
+    def _separate_heads(self, x: Tensor, num_heads: int) -> Tensor:
+        return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # (B, heads, N, d)
 
-    def _join_heads(self, x: Tensor) -> Tensor:
+    def _recombine_heads(self, x: Tensor) -> Tensor:
         return x.transpose(1, 2).flatten(-2)
 
 
@@ -97,10 +97,11 @@ class RoPEAttention(Attention):
         if q.shape[1] != k.shape[1] and not self.rope_k_repeat:
             raise ValueError(f"{k.shape[1]} keys for {q.shape[1]} queries need rope_k_repeat=True")
         cos, sin = self._rope(q.shape[1], q.device)
-        q, k, v = (self._split_heads(x) for x in (self.q_proj(q), self.k_proj(k), self.v_proj(v)))
+        projected = (self.q_proj(q), self.k_proj(k), self.v_proj(v))
+        q, k, v = (self._separate_heads(x, self.num_heads) for x in projected)
         dropout = self.dropout_p if self.training else 0.0
         out = rope_attention(q, k, v, cos, sin, num_k_exclude_rope, dropout)
-        return self.out_proj(self._join_heads(out))
+        return self.out_proj(self._recombine_heads(out))
 
     def attend(self, x: Tensor, memory: AttendedMemory, fp8: Fp8 = False) -> Tensor:
         """Queries from ``x (1 or B, N, C)`` to the memories of B objects: ``(B, N, C)``.
@@ -110,7 +111,7 @@ class RoPEAttention(Attention):
         """
         whole = memory.pages.shape[1] == x.shape[1]
         cos, sin = (self._rope if whole else self._rope_with_means)(x.shape[1], x.device)
-        query = self._split_heads(self.q_proj(x))
+        query = self._separate_heads(self.q_proj(x), self.num_heads)
         weights = (self.k_proj.weight, self.k_proj.bias, self.v_proj.weight, self.v_proj.bias)
         if self.watch is not None:
             self.watch(query, memory, *weights, cos, sin)

@@ -54,14 +54,14 @@ class CrossAttention(Attention):
 
     def tokens_to_image(self, tokens: Tensor, images: Sequence[Tensor], pe: Tensor) -> Tensor:
         """``forward(tokens, image + pe, image)``, folded, for ``tokens (B, T, C)``."""
-        query = self._split_heads(self.q_proj(tokens)) * self._scale  # (B, heads, T, d)
+        query = self._separate_heads(self.q_proj(tokens), self.num_heads) * self._scale  # (B, heads, T, d)
         folded = (query @ self._by_head(self.k_proj.weight)).flatten(1, 2)  # (B, heads * T, C)
         offsets = (query @ self._by_head(self.k_proj.bias)[..., None])[..., 0].flatten(1)
         size = len(folded) // len(images)
         parts = zip(images, folded.split(size), offsets.split(size), strict=True)
         sums = torch.cat([self._sums(x, pe, *part) for x, *part in parts])  # (B, heads * T, C)
         out = sums.unflatten(1, (self.num_heads, -1)) @ self._by_head(self.v_proj.weight).mT
-        return self.out_proj(self._join_heads(out + self._by_head(self.v_proj.bias)[:, None]))
+        return self.out_proj(self._recombine_heads(out + self._by_head(self.v_proj.bias)[:, None]))
 
     def _sums(self, image: Tensor, pe: Tensor, keys: Tensor, offsets: Tensor) -> Tensor:
         # Offsets add the same to all scores of a token. So they do nothing but have a gradient, of zero.
@@ -70,14 +70,14 @@ class CrossAttention(Attention):
 
     def fold(self, keys: Tensor, values: Tensor, projected: bool = False) -> FoldedTokens:
         """Tokens ``keys, values (B, T, C)`` for :meth:`read` by an image, or by ``q_proj`` of one if ``projected``."""
-        keys = self._split_heads(self.k_proj(keys)) * self._scale  # (B, heads, T, d)
+        keys = self._separate_heads(self.k_proj(keys), self.num_heads) * self._scale  # (B, heads, T, d)
         if projected:
             own = torch.eye(self.num_heads, dtype=keys.dtype, device=keys.device)[:, None, :, None]
             folded, offsets = (keys[:, :, :, None] * own).flatten(3), torch.zeros_like(keys[..., 0])
         else:
             folded = keys @ self._by_head(self.q_proj.weight)
             offsets = (keys @ self._by_head(self.q_proj.bias)[..., None])[..., 0]
-        values = self._split_heads(self.v_proj(values)) @ self._by_head(self.out_proj.weight.t())
+        values = self._separate_heads(self.v_proj(values), self.num_heads) @ self._by_head(self.out_proj.weight.t())
         return FoldedTokens(folded.flatten(1, 2), offsets.flatten(1), values.flatten(1, 2))
 
     def read(self, image: Tensor, tokens: FoldedTokens) -> Tensor:

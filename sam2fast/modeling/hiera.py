@@ -22,11 +22,18 @@ from sam2fast.modeling.layers import (
 
 
 class PatchEmbed(nn.Module):
-    """Image ``(B, 3, H, W)`` to tokens ``(B, H / 4, W / 4, C)`` by a 7x7 convolution of stride 4."""
+    """Image ``(B, 3, H, W)`` to tokens ``(B, H / 4, W / 4, C)`` by a convolution, 7x7 of stride 4 in all models."""
 
-    def __init__(self, embed_dim: int) -> None:
+    def __init__(
+        self,
+        kernel_size: tuple[int, ...] = (7, 7),
+        stride: tuple[int, ...] = (4, 4),
+        padding: tuple[int, ...] = (3, 3),
+        in_chans: int = 3,
+        embed_dim: int = 768,
+    ) -> None:
         super().__init__()
-        self.proj = Conv2d(3, embed_dim, kernel_size=7, stride=4, padding=3)
+        self.proj = Conv2d(in_chans, embed_dim, kernel_size=kernel_size, stride=stride, padding=padding)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
@@ -141,7 +148,7 @@ class Hiera(nn.Module):
         stage_starts = [end + 1 for end in self.stage_ends[:-1]]
         pooling_blocks = stage_starts[:q_pool]
 
-        self.patch_embed = PatchEmbed(embed_dim)
+        self.patch_embed = PatchEmbed(embed_dim=embed_dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, embed_dim, *window_pos_embed_bkg_spatial_size))
         self.pos_embed_window = nn.Parameter(torch.zeros(1, embed_dim, window_spec[0], window_spec[0]))
         self._position = Derived()
@@ -165,7 +172,7 @@ class Hiera(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Feature maps ``(B, C_i, H_i, W_i)`` of each stage for an image ``(B, 3, H, W)``, finest first."""
         x = self.patch_embed(x)
-        x = x + self._position_embedding(x.shape[1], x.shape[2])
+        x = x + self._get_pos_embed((x.shape[1], x.shape[2]))
         outputs = []
         delta: Tensor | None = None
         # On the CPU a block goes through the map in bands that fit the cache. Elsewhere its last sum is made together
@@ -195,8 +202,9 @@ class Hiera(nn.Module):
             return int(layer_name.split("blocks")[1].split(".")[1]) + 1
         return self.get_num_layers() + 1
 
-    def _position_embedding(self, H: int, W: int) -> Tensor:
+    def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
         """``(1, H, W, C)``: a coarse map stretched over the image plus one window's map repeated."""
+        H, W = hw
 
         def compute() -> Tensor:
             window = self.pos_embed_window.float()

@@ -117,16 +117,17 @@ def with_gelu_between(first: nn.Module, last: nn.Module, gelu: nn.Module, x: Ten
 class DropPath(nn.Module):
     """Drops whole samples of a residual branch in training (stochastic depth) and rescales the rest."""
 
-    def __init__(self, drop_prob: float = 0.0) -> None:
+    def __init__(self, drop_prob: float = 0.0, scale_by_keep: bool = True) -> None:
         super().__init__()
         self.drop_prob = drop_prob
+        self.scale_by_keep = scale_by_keep
 
     def forward(self, x: Tensor) -> Tensor:
         if self.drop_prob == 0.0 or not self.training:
             return x
         keep = 1 - self.drop_prob
         mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
-        return x * mask / keep if keep > 0 else x * mask
+        return x * mask / keep if keep > 0 and self.scale_by_keep else x * mask
 
 
 def get_activation(name: str) -> Callable[[Tensor], Tensor]:

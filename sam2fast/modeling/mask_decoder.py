@@ -108,7 +108,7 @@ class MaskDecoder(nn.Module):
             dense_prompt_embeddings,
             high_res_features,
             slice(1, None) if multimask_output else slice(None) if dynamic else slice(1),
-            self._best_if_unstable if dynamic else None,
+            self._dynamic_multimask_via_stability if dynamic else None,
         )
         use_multimask_tokens = multimask_output and self.use_multimask_token_for_obj_ptr
         return masks, ious, mask_tokens[:, 1:] if use_multimask_tokens else mask_tokens[:, :1], object_scores
@@ -212,19 +212,22 @@ class MaskDecoder(nn.Module):
         weights = [networks[i](mask_tokens[:, i]) for i in range(len(networks))[made]]
         return torch.stack(weights, dim=1).float()[:, kept if made != kept else slice(None)]
 
-    def _best_if_unstable(self, masks: Tensor, ious: Tensor) -> tuple[Tensor, Tensor]:
+    def _dynamic_multimask_via_stability(
+        self, all_mask_logits: Tensor, all_iou_scores: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The single mask, or where its outline is uncertain the best of the three: ``(B, 1, H, W)``, ``(B, 1)``."""
+        masks, ious = all_mask_logits, all_iou_scores
         best = ious[:, 1:].argmax(dim=1) + 1
         rows = torch.arange(len(ious), device=ious.device)
-        stable = self._stability(masks[:, 0]) >= self.dynamic_multimask_stability_thresh
+        stable = self._get_stability_scores(masks[:, 0]) >= self.dynamic_multimask_stability_thresh
         chosen = torch.where(stable, 0, best)
         return masks[rows, chosen][:, None], ious[rows, chosen][:, None]
 
-    def _stability(self, logits: Tensor) -> Tensor:
-        """IoU ``(B)`` of each mask of ``logits (B, H, W)`` cut a little above and a little below zero."""
+    def _get_stability_scores(self, mask_logits: Tensor) -> Tensor:
+        """IoU ``(...)`` of each mask of ``mask_logits (..., H, W)`` cut a little above and a little below zero."""
         delta = self.dynamic_multimask_stability_delta
-        inner = (logits > delta).sum(dim=(1, 2)).float()
-        outer = (logits > -delta).sum(dim=(1, 2)).float()
+        inner = (mask_logits > delta).sum(dim=(-2, -1)).float()
+        outer = (mask_logits > -delta).sum(dim=(-2, -1)).float()
         return torch.where(outer > 0, inner / outer, 1.0)
 
 

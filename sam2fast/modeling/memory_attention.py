@@ -50,28 +50,33 @@ class MemoryAttentionLayer(nn.Module):
         num_k_exclude_rope: int = 0,
     ) -> Tensor:
         """Batch-first tokens ``tgt (B, N, C)`` and ``memory (B, M, C_mem)`` with their position encodings."""
-        tgt = self._attend_to_itself(tgt, query_pos)
-        x = self.norm2(tgt)
-        q = x + query_pos if self.pos_enc_at_cross_attn_queries and query_pos is not None else x
-        k = memory + pos if self.pos_enc_at_cross_attn_keys and pos is not None else memory
-        # Only the rotary kind knows pointer tokens.
-        kwargs = {"num_k_exclude_rope": num_k_exclude_rope} if isinstance(self.cross_attn_image, RoPEAttention) else {}
-        return self._feed_forward(tgt + self.dropout(self.cross_attn_image(q, k, memory, **kwargs)))
+        tgt = self._forward_sa(tgt, query_pos)
+        return self._feed_forward(self._forward_ca(tgt, memory, query_pos, pos, num_k_exclude_rope))
 
     def attend(self, tgt: Tensor, query_pos: Tensor, memory: AttendedMemory, fp8: Fp8 = False) -> Tensor:
         """The same for B objects on one frame: tokens ``tgt (1 or B, N, C)`` to ``(B, N, C)``, for inference.
 
         As long as the tokens are one row, which no object has touched yet, they are computed once for all objects.
         """
-        tgt = self._attend_to_itself(tgt, query_pos)
+        tgt = self._forward_sa(tgt, query_pos)
         x = self.norm2(tgt)
         q = x + query_pos if self.pos_enc_at_cross_attn_queries else x
         return self._feed_forward(tgt + cast(RoPEAttention, self.cross_attn_image).attend(q, memory, fp8))
 
-    def _attend_to_itself(self, tgt: Tensor, query_pos: Tensor | None) -> Tensor:
+    def _forward_sa(self, tgt: Tensor, query_pos: Tensor | None) -> Tensor:
         x = self.norm1(tgt)
         q = x + query_pos if self.pos_enc_at_attn and query_pos is not None else x
         return tgt + self.dropout(self.self_attn(q, q, x))
+
+    def _forward_ca(
+        self, tgt: Tensor, memory: Tensor, query_pos: Tensor | None, pos: Tensor | None, num_k_exclude_rope: int = 0
+    ) -> Tensor:
+        x = self.norm2(tgt)
+        q = x + query_pos if self.pos_enc_at_cross_attn_queries and query_pos is not None else x
+        k = memory + pos if self.pos_enc_at_cross_attn_keys and pos is not None else memory
+        # Only the rotary kind knows pointer tokens.
+        kwargs = {"num_k_exclude_rope": num_k_exclude_rope} if isinstance(self.cross_attn_image, RoPEAttention) else {}
+        return tgt + self.dropout(self.cross_attn_image(q, k, memory, **kwargs))
 
     def _feed_forward(self, tgt: Tensor) -> Tensor:
         def compute(x: Tensor) -> Tensor:

@@ -44,6 +44,37 @@ class PositionEmbeddingSine(nn.Module):
                 self._tables[key] = self._encode(H, W, x.device)
         return self._tables[key].expand(B, -1, -1, -1)
 
+    @torch.no_grad()
+    def encode_points(self, x: Tensor, y: Tensor, labels: Tensor) -> Tensor:
+        """``(B, N, num_pos_feats + 1)`` of points ``x, y (B, N)`` in [0, 1]: row, column, label.
+
+        Raises:
+            ValueError: the three are not of one shape.
+        """
+        if x.ndim != 2 or not x.shape == y.shape == labels.shape:
+            raise ValueError(
+                f"x, y and labels must be one shape (B, N), got {(*x.shape,)}, {(*y.shape,)} and {(*labels.shape,)}"
+            )
+        column, row = self._encode_xy(x.flatten(), y.flatten())
+        return torch.cat([row.unflatten(0, x.shape), column.unflatten(0, x.shape), labels[:, :, None]], dim=2)
+
+    @torch.no_grad()
+    def encode_boxes(self, x: Tensor, y: Tensor, w: Tensor, h: Tensor) -> Tensor:
+        """``(N, num_pos_feats + 2)`` of boxes by their centres ``x, y (N)`` and sizes in [0, 1]: row, column, h, w."""
+        column, row = self._encode_xy(x, y)
+        return torch.cat([row, column, h[:, None], w[:, None]], dim=1)
+
+    encode = encode_boxes
+
+    def _encode_xy(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        if x.ndim != 1 or x.shape != y.shape:
+            raise ValueError(f"x and y must be one shape (N,), got {(*x.shape,)} and {(*y.shape,)}")
+        return self._waves(x * self.scale), self._waves(y * self.scale)
+
+    def _pe(self, B: int, device: torch.device, *cache_key: int) -> Tensor:
+        H, W = cache_key
+        return self(torch.empty(B, 0, H, W, device=device))
+
     def _encode(self, H: int, W: int, device: torch.device) -> Tensor:
         y, x = self._encode_axis(H, device), self._encode_axis(W, device)  # (H, C/2), (W, C/2)
         grid = torch.cat([y[:, None].expand(H, W, -1), x[None].expand(H, W, -1)], dim=-1)
@@ -53,7 +84,11 @@ class PositionEmbeddingSine(nn.Module):
         position = torch.arange(1, length + 1, dtype=torch.float32, device=device)
         if self.normalize:
             position = position / (position[-1:] + 1e-6) * self.scale
-        channel = torch.arange(self.num_pos_feats, dtype=torch.float32, device=device)
+        return self._waves(position)
+
+    def _waves(self, position: Tensor) -> Tensor:
+        """``(N, num_pos_feats / 2)`` of ``position (N)``."""
+        channel = torch.arange(self.num_pos_feats, dtype=torch.float32, device=position.device)
         period = self.temperature ** (2 * (channel // 2) / self.num_pos_feats)
         angle = position[:, None] / period
         return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=2).flatten(1)
@@ -69,7 +104,7 @@ class PositionEmbeddingRandom(nn.Module):
 
     def __init__(self, num_pos_feats: int = 64, scale: float | None = None) -> None:
         super().__init__()
-        matrix = torch.randn(2, num_pos_feats) * (scale if scale is not None and scale > 0 else 1.0)
+        matrix = torch.empty(2, num_pos_feats).normal_(std=scale if scale is not None and scale > 0 else 1.0)
         self.register_buffer("positional_encoding_gaussian_matrix", matrix)
 
     def encode(self, points: Tensor) -> Tensor:
@@ -79,6 +114,15 @@ class PositionEmbeddingRandom(nn.Module):
         # Not a matrix product: autocast would round the coordinates to its dtype.
         angle = 2 * math.pi * (x * x_weights + y * y_weights)
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+    def _pe_encoding(self, coords: Tensor) -> Tensor:
+        return self.encode(coords)
+
+    def forward_with_coords(self, coords_input: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """``(B, N, C)`` fp32 of points ``(B, N, 2)``, (x, y) in pixels of an image of ``image_size`` = (H, W)."""
+        height, width = image_size
+        x, y = coords_input.unbind(-1)  # by numbers: a tensor of them would have to be copied to the device
+        return self.encode(torch.stack([x / width, y / height], dim=-1))
 
     def forward(self, size: tuple[int, int]) -> Tensor:
         """``(C, H, W)`` fp32 of the pixel centres of a map of ``size`` = (H, W)."""

@@ -65,25 +65,37 @@ class PromptEncoder(nn.Module):
         if points is not None:
             sparse.append(self._embed_points(*points, pad=boxes is None))
         if boxes is not None:
-            corners = torch.tensor([[2, 3]], device=boxes.device).expand(len(boxes), -1)
-            sparse.append(self._embed_points(boxes.reshape(-1, 2, 2), corners, pad=False))
-        batch = len(sparse[0]) if sparse else 1 if masks is None else len(masks)
+            sparse.append(self._embed_boxes(boxes))
+        batch = self._get_batch_size(points, boxes, masks)
         if not sparse:
             sparse.append(self.not_a_point_embed.weight.new_empty(batch, 0, self.embed_dim))
         if masks is not None:
-            dense = self.mask_downscaling(masks)
+            dense = self._embed_masks(masks)
         else:
             dense = self.no_mask_embed.weight[..., None, None].expand(batch, -1, *self.image_embedding_size)
         return torch.cat(sparse, dim=1), dense
+
+    def _get_batch_size(self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None) -> int:
+        given = [x for x in (None if points is None else points[0], boxes, masks) if x is not None]
+        return len(given[0]) if given else 1
+
+    def _get_device(self) -> torch.device:
+        return self.no_mask_embed.weight.device
+
+    def _embed_boxes(self, boxes: Tensor) -> Tensor:
+        """``(B, 2, C)`` of the corners of ``boxes (B, 4)``."""
+        corners = torch.tensor([[2, 3]], device=boxes.device).expand(len(boxes), -1)
+        return self._embed_points(boxes.reshape(-1, 2, 2), corners, pad=False)
+
+    def _embed_masks(self, masks: Tensor) -> Tensor:
+        return cast(Tensor, self.mask_downscaling(masks))
 
     def _embed_points(self, points: Tensor, labels: Tensor, pad: bool) -> Tensor:
         points = points + 0.5  # to the pixel's centre
         if pad:
             points = torch.cat([points, points.new_zeros(len(points), 1, 2)], dim=1)
             labels = torch.cat([labels, labels.new_full((len(labels), 1), -1)], dim=1)
-        height, width = self.input_image_size
-        x, y = points.unbind(-1)  # by numbers: a tensor of them would have to be copied to the device
-        position = self.pe_layer.encode(torch.stack([x / width, y / height], dim=-1))
+        position = self.pe_layer.forward_with_coords(points, self.input_image_size)
         tables = [self.not_a_point_embed, *self.point_embeddings]
         kinds = torch.cat([cast(Tensor, table.weight) for table in tables])  # (5, C)
         labels = labels.long()

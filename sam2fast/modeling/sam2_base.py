@@ -14,6 +14,7 @@ from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.mask_selection import MaskSelection, select_masks
 from sam2fast.modeling.memory_attention import MemoryAttention
 from sam2fast.modeling.memory_encoder import MemoryEncoder
+from sam2fast.modeling.official_steps import OfficialSteps
 from sam2fast.modeling.prompt_encoder import PromptEncoder
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
@@ -37,7 +38,7 @@ class ObjectPrediction(NamedTuple):
         return ObjectPrediction(*(x[:count] for x in self))
 
 
-class SAM2Base(nn.Module):
+class SAM2Base(OfficialSteps):
     """SAM 2 without its predictors; constructor keys, defaults and state-dict names are the original's.
 
     Source: ``sam2.modeling.sam2_base.SAM2Base``; the keys are explained there and in the configurations.

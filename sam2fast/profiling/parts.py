@@ -137,7 +137,7 @@ def _memory_layer(patches: Patches, layer: Any, name: str) -> None:
         return _published_layer(layer, tgt, memory)
 
     patches.part(layer, "attend", name, published=published)
-    patches.part(layer, "_attend_to_itself", "self-attention")
+    patches.part(layer, "_forward_sa", "self-attention")
     patches.part(cross, "attend", "cross-attention")
     patches.part(layer, "_feed_forward", "feed-forward", weights=(layer.norm3, layer.linear1, layer.linear2))
     projections = (itself.q_proj, itself.k_proj, itself.v_proj, itself.out_proj, cross.q_proj, cross.out_proj)

@@ -1,5 +1,6 @@
 """Private methods of the original's video predictor that its own tools and other programs call."""
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,48 @@ else:
 
 Output = Mapping[str, Any]
 
+# Through these the original's predictor computes. Here they give the same, but nothing goes through them.
+UNCALLED = frozenset(
+    {
+        "track_step",
+        "forward_image",
+        "_track_step",
+        "_prepare_memory_conditioned_features",
+        "_encode_memory_in_output",
+        "_encode_new_memory",
+        "_forward_sam_heads",
+        "_prepare_backbone_features",
+        "_get_image_feature",
+        "_get_maskmem_pos_enc",
+        "_run_single_frame_inference",
+        "_run_memory_encoder",
+        "_consolidate_temp_output_across_obj",
+        "_clear_obj_non_cond_mem_around_input",
+        "_obj_id_to_idx",
+        "_obj_idx_to_id",
+        "_get_obj_num",
+        "_reset_tracking_results",
+    }
+)
+
 
 class OfficialPrivates(_Base):
     """Mixin of the video predictor: the original's private names, arguments and results."""
 
     fill_hole_area: float
     non_overlap_masks: bool
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Warns about methods of a subclass of somebody's own that would have no effect here."""
+        super().__init_subclass__(**kwargs)
+        unheard = sorted(UNCALLED & vars(cls).keys())
+        if unheard and not cls.__module__.startswith("sam2fast."):
+            warnings.warn(
+                f"{cls.__name__} overrides {', '.join(unheard)}, which sam2fast's predictor does not call: all objects "
+                "are computed as one batch. For other rules of memories and masks set memory_selection and "
+                "mask_selection (docs/research.md), or drive the model yourself by track_step.",
+                stacklevel=2,
+            )
 
     @property
     def _clearing_distance(self) -> int:
