@@ -1,5 +1,6 @@
 """Masks of everything in an image, from a grid of points."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from sam2fast.kernels.nms import box_nms
 from sam2fast.mask_candidates import Candidates, Crop, Shortlist, encode
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_batches import prompts_per_call
+from sam2fast.prompts import LARGEST
 from sam2fast.rle import UncompressedRLE
 from sam2fast.sam2_image_predictor import LOGIT_LIMIT, SAM2ImagePredictor
 from sam2fast.transforms import ImageLike, to_pixels
@@ -114,7 +116,7 @@ class SAM2AutomaticMaskGenerator:
         )
         _check_numbers(least=1, crop_n_points_downscale_factor=crop_n_points_downscale_factor)
         _check_numbers(least=0, most=1, crop_overlap_ratio=crop_overlap_ratio)
-        if output_mode not in OUTPUT_MODES:
+        if not isinstance(output_mode, str) or output_mode not in OUTPUT_MODES:
             raise ValueError(f"output_mode must be one of {', '.join(OUTPUT_MODES)}; got {output_mode!r}")
         if not (isinstance(progress, bool) or callable(progress)):
             raise ValueError(f"progress must be True, False or a function, got {progress!r}")
@@ -138,13 +140,14 @@ class SAM2AutomaticMaskGenerator:
         self.multimask_output = multimask_output
         self.progress = progress
         self._report: Callable[[int], None] | None = None  # takes points that are done, while something is generated
-        self._turn = threading.RLock()
+        self._turns: dict[int, threading.RLock] = {}  # by process: a fork leaves behind the thread whose turn it is
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_turn"}  # a lock has no copy
+        return self.__dict__ | {"_turns": {}}  # a lock has no copy
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _turn=threading.RLock())
+    @property
+    def _turn(self) -> threading.RLock:
+        return self._turns.get(os.getpid()) or self._turns.setdefault(os.getpid(), threading.RLock())
 
     @classmethod
     def from_pretrained(cls, model_id: str | Path, **kwargs: Any) -> "SAM2AutomaticMaskGenerator":
@@ -454,19 +457,29 @@ def _grids(
     if point_grids is None:
         _check_integers(points_per_side=(points_per_side, 1))
         assert points_per_side is not None
-        if int(points_per_side / factor**layers) < 1:
+        if _points_in_layer(points_per_side, layers, factor) < 1:
             raise ValueError(
                 f"crop_n_points_downscale_factor {factor} leaves layer {layers} of crops without points: "
                 f"points_per_side is {points_per_side}"
             )
         return build_all_layer_point_grids(points_per_side, layers, factor)
-    if len(point_grids) <= layers:
-        raise ValueError(f"point_grids holds {len(point_grids)} grids, but crop_n_layers {layers} needs {layers + 1}")
-    grids = [np.asarray(grid, dtype=np.float64) for grid in point_grids]
+    try:
+        grids = [np.asarray(grid, dtype=np.float64) for grid in point_grids]
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"point_grids must be a list of points (N, 2) for each layer: {error}") from error
+    if len(grids) <= layers:
+        raise ValueError(f"point_grids holds {len(grids)} grids, but crop_n_layers {layers} needs {layers + 1}")
     for i, grid in enumerate(grids):
-        if grid.ndim != 2 or grid.shape[1] != 2 or not np.isfinite(grid).all():
+        if grid.ndim != 2 or grid.shape[1] != 2 or not (np.abs(grid) <= LARGEST).all():  # NaN is not
             raise ValueError(f"point_grids[{i}] must be finite points (N, 2), got shape {grid.shape}")
     return grids
+
+
+def _points_in_layer(points_per_side: int, layer: int, factor: float) -> int:
+    try:
+        return int(points_per_side / factor**layer)
+    except OverflowError:
+        return 0
 
 
 def _check_integers(**values: tuple[Any, int]) -> None:
@@ -477,7 +490,8 @@ def _check_integers(**values: tuple[Any, int]) -> None:
 
 def _check_numbers(least: float = -np.inf, most: float = np.inf, **values: Any) -> None:
     for name, value in values.items():
-        if not isinstance(value, int | float | np.number) or not least <= value <= most:
+        is_number = isinstance(value, int | float | np.integer | np.floating) and least <= value <= most
+        if not is_number or (isinstance(value, int) and abs(value) > LARGEST):  # which torch cannot compare with
             between = (
                 f" from {least} to {most}" if most < np.inf else f" of at least {least}" if least > -np.inf else ""
             )

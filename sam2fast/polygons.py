@@ -22,6 +22,8 @@ def rasterise_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> RLE:
             outside the picture.
         ImportError: pycocotools is not installed.
     """
+    if not isinstance(polygons, list | tuple):
+        raise ValueError(f"expected a list of polygons, got {type(polygons).__name__}")
     if not polygons:
         raise ValueError("there is no polygon")
     height, width = size
@@ -30,7 +32,7 @@ def rasterise_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> RLE:
     try:
         from pycocotools import mask as coco  # type: ignore[import-untyped]
     except ImportError as error:
-        raise ImportError("polygons need pycocotools: pip install pycocotools") from error
+        raise ImportError("polygons need pycocotools: pip install 'sam2fast[eval]'") from error
 
     merged = coco.merge(coco.frPyObjects(polygons, height, width))
     return {"size": [height, width], "counts": merged["counts"].decode("ascii")}

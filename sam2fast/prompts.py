@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 POINT_LABELS = (-1, 0, 1, 2, 3)
+# The largest coordinate or logit that is taken: squares of much larger ones overflow in the model.
+LARGEST = 1e15
 
 
 def check_points(
@@ -51,15 +53,50 @@ def check_boxes(box: Any, device: torch.device) -> Tensor:
 
 
 def check_numbers(value: Any, name: str, device: torch.device) -> Tensor:
-    """``value`` as an fp32 tensor.
+    """``value`` as an fp32 tensor: an array of any strides and byte order, a tensor, or lists of either or of numbers.
 
     Raises:
-        ValueError: no array of numbers, or NaN or infinity among them.
+        ValueError: no array of real numbers, or NaN, infinity or numbers beyond 1e15 among them.
     """
     try:
-        tensor = torch.as_tensor(value, dtype=torch.float32, device=device)
-    except (TypeError, ValueError, RuntimeError) as error:
+        tensor = _real_numbers(value)
+    except torch.OutOfMemoryError:  # a RuntimeError, too
+        raise
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{name} is no array of numbers: {error}") from error
-    if not tensor.isfinite().all():
-        raise ValueError(f"{name} holds NaN or infinite values")
+    tensor = tensor.to(device)
+    if not (tensor.abs() <= LARGEST).all():
+        wrong = f"numbers beyond {LARGEST:g}" if tensor.isfinite().all() else "NaN or infinite values"
+        raise ValueError(f"{name} holds {wrong}")
     return tensor
+
+
+def _real_numbers(value: Any) -> Tensor:
+    """Numbers in any container, fp32 and dense."""
+    if _holds_tensors(value):
+        return torch.stack([_real_numbers(x) for x in value])
+    if isinstance(value, Tensor):
+        if value.is_complex() or value.is_meta or value.layout != torch.strided:
+            raise TypeError(f"a {value.layout} tensor of {value.dtype} on {value.device}")
+        return value.detach().float()
+    if _is_on_gpu(value):  # no way to numpy
+        return _real_numbers(torch.as_tensor(value))
+    array = np.asarray(value)
+    if array.dtype == object:  # as a table with columns of several dtypes has it
+        array = np.asarray(array.tolist()) if array.size else array.astype(np.float32)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"a {type(value).__name__} of {'other things' if array.dtype == object else array.dtype}")
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        # A copy: torch takes no negative strides, no foreign byte order, and read-only memory with a warning.
+        return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, list | tuple) and any(
+        isinstance(x, Tensor) or _is_on_gpu(x) or _holds_tensors(x) for x in value
+    )
+
+
+def _is_on_gpu(value: Any) -> bool:
+    """Whether it is an array of another library's on a GPU, such as cupy's."""
+    return hasattr(value, "__cuda_array_interface__")

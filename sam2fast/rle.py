@@ -1,12 +1,13 @@
 """Masks as COCO's run lengths: compressed, as ``pycocotools.mask`` writes and reads them, and as lists of integers."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 import torch
 
-from sam2fast.kernels.run_lengths import RunLengths
+from sam2fast.kernels.run_lengths import MOST_PIXELS, RunLengths
 
 # A number is written in groups of five bits, lowest first. The sixth bit says that another group follows; the whole is
 # shifted into printable characters.
@@ -59,8 +60,7 @@ def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
     Raises:
         ValueError: the counts are damaged or do not fill the size.
     """
-    height, width = (int(side) for side in rle["size"])
-    counts = rle["counts"]
+    (height, width), counts = _parts_of(rle)
     if not isinstance(counts, str | bytes):
         raise ValueError(f"expected compressed counts, a string, got {type(counts).__name__}")
     lengths = _lengths_of(counts, height, width)
@@ -93,25 +93,54 @@ def read_run_lengths(rles: Sequence[Mapping[str, Any]]) -> RunLengths:
     Raises:
         ValueError: there is none, the sizes differ, or some counts are damaged or do not fill the size.
     """
-    sizes = {(int(rle["size"][0]), int(rle["size"][1])) for rle in rles}
+    parts = [_parts_of(rle) for rle in rles]
+    sizes = {size for size, _ in parts}
     if len(sizes) != 1:
         raise ValueError(f"expected at least one mask, all of one size, got sizes {sorted(sizes)}")
     ((height, width),) = sizes
-    lengths = [_lengths_of(rle["counts"], height, width) for rle in rles]
+    lengths = [_lengths_of(counts, height, width) for _, counts in parts]
     offsets = np.cumsum([0, *map(len, lengths)])
     counts = np.concatenate(lengths).astype(np.int32)
     return RunLengths(torch.from_numpy(counts), torch.from_numpy(offsets), (height, width))
 
 
+def _parts_of(rle: Mapping[str, Any]) -> tuple[tuple[int, int], Any]:
+    """The size of one mask, checked, and its counts as they are."""
+    try:
+        if not isinstance(rle, Mapping):
+            raise TypeError
+        (height, width), counts = rle["size"], rle["counts"]
+        sides = int(height), int(width)
+        if sides != (height, width) or min(sides) < 0:
+            raise ValueError
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        expected = 'run lengths must have "size" [height, width] and "counts"'
+        raise ValueError(f"{expected}, got {reprlib.repr(rle)}") from error
+    if sides[0] * sides[1] > MOST_PIXELS:
+        raise ValueError(f"a mask of {sides[0]}x{sides[1]} has more than {MOST_PIXELS} pixels")
+    return sides, counts
+
+
 def _lengths_of(counts: Any, height: int, width: int) -> np.ndarray:
-    """The run lengths of one mask, which fill it."""
+    """The run lengths of one mask, which fill it; int64."""
     if isinstance(counts, str | bytes):
-        lengths = _decompress(counts.encode() if isinstance(counts, str) else counts)
+        lengths = _decompress(counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else counts)
     else:
-        lengths = np.asarray(counts, dtype=np.int64)
+        lengths = _listed(counts)
     area = height * width
     if not len(lengths) or lengths.min() < 0 or lengths.max() > area or lengths.sum() != area:
         raise ValueError(f"the run lengths do not add up to the {area} pixels of a mask {height}x{width}")
+    return lengths.astype(np.int64, copy=False)
+
+
+def _listed(counts: Any) -> np.ndarray:
+    try:
+        lengths = np.asarray(counts)
+    except (TypeError, ValueError, RuntimeError) as error:  # of other lengths, or tensors that are no arrays
+        raise ValueError(f"run lengths must be a list of integers: {error}") from error
+    if lengths.ndim != 1 or lengths.dtype.kind not in "iuf" or (lengths.dtype.kind == "f" and (lengths % 1).any()):
+        wrong = f"{type(counts).__name__} {reprlib.repr(counts)}"
+        raise ValueError(f"run lengths must be a string or a list of integers, none too large, got {wrong}")
     return lengths
 
 

@@ -1,17 +1,20 @@
 """Masks for one image or a batch of images from points, boxes and masks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from sam2fast.exclusive import ThreadGuard, exclusive, shared
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompts import check_boxes, check_numbers, check_points
 from sam2fast.transforms import ImageLike, SAM2Transforms, to_pixels
 
+Prompt: TypeAlias = ArrayLike | Tensor
 # Low-resolution logits are returned within this range.
 LOGIT_LIMIT = 32.0
 
@@ -20,6 +23,9 @@ class SAM2ImagePredictor:
     """Encodes an image once, then answers prompts on it.
 
     Names, defaults, results and dtypes are those of ``sam2.sam2_image_predictor.SAM2ImagePredictor``.
+
+    Several threads may predict at once; setting an image while another thread is in a call, or the other way round,
+    raises :class:`~sam2fast.exclusive.ConcurrentUseError`. Predictors may share a model.
 
     Args:
         sam_model: the model; computes where and in what it was built.
@@ -45,6 +51,13 @@ class SAM2ImagePredictor:
         self._features: dict[str, Any] | None = None
         self._orig_hw: list[tuple[int, int]] | None = None
         self._is_batch = False
+        self.guard = ThreadGuard()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "guard"}  # a copy has its own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, guard=ThreadGuard())
 
     @classmethod
     def from_pretrained(cls, model_id: str | Path, **kwargs: Any) -> "SAM2ImagePredictor":
@@ -63,6 +76,7 @@ class SAM2ImagePredictor:
 
     # ---- images ----
 
+    @exclusive
     @torch.no_grad()
     def set_image(self, image: ImageLike) -> None:
         """Encodes the image that :meth:`predict` will answer for.
@@ -77,6 +91,7 @@ class SAM2ImagePredictor:
         """
         self._encode([image], is_batch=False)
 
+    @exclusive
     @torch.no_grad()
     def set_image_batch(self, image_list: Sequence[ImageLike]) -> None:
         """Encodes several images, which may differ in size, for :meth:`predict_batch`.
@@ -98,10 +113,10 @@ class SAM2ImagePredictor:
         *high_res, embedding = self.model.encode_image(batch)
         if self.model.directly_add_no_mem_embed:
             embedding = embedding + self.model.no_mem_embed.reshape(1, -1, 1, 1)
-        self._features = {"image_embed": embedding, "high_res_feats": high_res}
-        self._orig_hw = [(p.shape[0], p.shape[1]) for p in pixels]
-        self._is_batch = is_batch
-        self._is_image_set = True
+        features = {"image_embed": embedding, "high_res_feats": high_res}
+        sizes = [(p.shape[0], p.shape[1]) for p in pixels]
+        # At once: Ctrl-C may come between any two calls.
+        self._features, self._orig_hw, self._is_batch, self._is_image_set = features, sizes, is_batch, True
 
     def get_image_embedding(self) -> Tensor:
         """The embedding ``(B, C, S / 16, S / 16)`` of the image or images set.
@@ -111,6 +126,7 @@ class SAM2ImagePredictor:
         """
         return self._require_image()["image_embed"]
 
+    @exclusive
     def reset_predictor(self) -> None:
         """Forgets the image."""
         self._is_image_set = False
@@ -125,12 +141,13 @@ class SAM2ImagePredictor:
 
     # ---- prompts ----
 
+    @shared
     def predict(
         self,
-        point_coords: np.ndarray | None = None,
-        point_labels: np.ndarray | None = None,
-        box: np.ndarray | None = None,
-        mask_input: np.ndarray | None = None,
+        point_coords: Prompt | None = None,
+        point_labels: Prompt | None = None,
+        box: Prompt | None = None,
+        mask_input: Prompt | None = None,
         multimask_output: bool = True,
         return_logits: bool = False,
         normalize_coords: bool = True,
@@ -164,12 +181,13 @@ class SAM2ImagePredictor:
         masks, ious, low_res = (_to_numpy(x) for x in results)
         return masks, ious, low_res
 
+    @shared
     def predict_batch(
         self,
-        point_coords_batch: Sequence[np.ndarray] | None = None,
-        point_labels_batch: Sequence[np.ndarray] | None = None,
-        box_batch: Sequence[np.ndarray] | None = None,
-        mask_input_batch: Sequence[np.ndarray] | None = None,
+        point_coords_batch: Sequence[Prompt | None] | None = None,
+        point_labels_batch: Sequence[Prompt | None] | None = None,
+        box_batch: Sequence[Prompt | None] | None = None,
+        mask_input_batch: Sequence[Prompt | None] | None = None,
         multimask_output: bool = True,
         return_logits: bool = False,
         normalize_coords: bool = True,
@@ -178,6 +196,7 @@ class SAM2ImagePredictor:
 
         Raises:
             RuntimeError: no batch of images is set.
+            TypeError: something else than a list.
             ValueError: a list has another length than the batch, or a prompt is wrong.
         """
         features = self._require_image()
@@ -186,7 +205,11 @@ class SAM2ImagePredictor:
         count = len(features["image_embed"])
         batches = (point_coords_batch, point_labels_batch, box_batch, mask_input_batch)
         for name, batch in zip(("point_coords", "point_labels", "box", "mask_input"), batches, strict=True):
-            if batch is not None and len(batch) != count:
+            if batch is None:
+                continue
+            if not _is_list(batch):
+                raise TypeError(f"{name}_batch must be a list with an entry for each image, got {type(batch).__name__}")
+            if len(batch) != count:
                 raise ValueError(f"{name}_batch has {len(batch)} entries for {count} images")
         results = []
         for i in range(count):
@@ -233,6 +256,7 @@ class SAM2ImagePredictor:
             )
         return mask
 
+    @shared
     @torch.no_grad()
     def _predict(
         self,
@@ -267,6 +291,7 @@ class SAM2ImagePredictor:
             masks = self._transforms.postprocess_to_bool(low_res, size, self.mask_threshold)
         return masks, ious, low_res.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
 
+    @shared
     @torch.no_grad()
     def _predict_low_res(
         self,
@@ -312,6 +337,12 @@ def _check_counts(**prompts: Tensor | None) -> None:
     if len(set(others.values())) > 1:
         listed = ", ".join(f"{n} of {name}" for name, n in counts.items())
         raise ValueError(f"the prompts do not fit together: {listed}; give the same number of each")
+
+
+def _is_list(batch: Any) -> bool:
+    """Whether it has entries in an order; strings are not meant, nor arrays of a single number."""
+    has_entries = hasattr(batch, "__len__") and hasattr(batch, "__getitem__") and getattr(batch, "ndim", 1) > 0
+    return has_entries and not isinstance(batch, str | bytes | Mapping)
 
 
 def _to_numpy(x: Tensor) -> np.ndarray:

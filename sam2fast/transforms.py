@@ -1,22 +1,22 @@
 """Images in, model input out; and the way back from mask logits to the image's size."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles, upsample_and_threshold, upsample_masks
 from sam2fast.kernels.preprocess import resize_and_normalise
+from sam2fast.picture_files import UNREADABLE, open_picture
 
 ImageLike: TypeAlias = np.ndarray | Image.Image | Tensor | str | Path
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 SIXTEEN_TO_EIGHT_BITS = 257  # 65535 / 255
-# What PIL's decoders raise for files that are damaged, too large or no image.
-UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
 
 
 class ImageError(ValueError):
@@ -49,10 +49,10 @@ def to_pixels(image: ImageLike) -> Tensor:
 
 
 def _open(path: Path) -> Image.Image:
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, false also for names that no file can have
         raise FileNotFoundError(f"no image file {str(path)!r}")
     try:
-        with Image.open(path) as file:
+        with open_picture(path) as file:
             return ImageOps.exif_transpose(file) or file
     except UNREADABLE as error:
         raise ImageError(f"{path} cannot be read as an image: {error}") from error
@@ -63,15 +63,18 @@ def _from_pil(image: Image.Image) -> np.ndarray:
         raise ImageError(f"the image is empty: {image.width}x{image.height}")
     try:
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-            return _from_deep_pil(image)
-        return np.asarray(image.convert("RGB"))
-    except OSError as error:  # files are decoded when their pixels are first asked for
+            values = np.asarray(image)
+        else:
+            # PIL has no way from premultiplied grey to RGB.
+            image = image.convert("LA") if image.mode == "La" else image
+            return np.asarray(image.convert("RGB"))
+    except UNREADABLE as error:  # files are decoded when their pixels are first asked for
         raise ImageError(f"the image cannot be decoded: {error}") from error
+    return _from_deep(values)
 
 
-def _from_deep_pil(image: Image.Image) -> np.ndarray:
-    values = np.asarray(image)
-    if image.mode == "F":
+def _from_deep(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind == "f":
         return values
     if values.min() < 0 or values.max() > 65535:
         raise ImageError(f"the integer image has values from {values.min()} to {values.max()}; expected 0 to 65535")
@@ -81,18 +84,19 @@ def _from_deep_pil(image: Image.Image) -> np.ndarray:
 def _from_array(array: np.ndarray) -> Tensor:
     if array.ndim == 3 and array.shape[2] not in CHANNELS and array.shape[0] in CHANNELS:
         raise ImageError(f"the array {array.shape} has its channels first; expected (H, W, 3): use transpose(1, 2, 0)")
-    if array.dtype == np.uint16:
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:  # of either byte order
         array = np.rint(array / SIXTEEN_TO_EIGHT_BITS).astype(np.uint8)
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
         raise ImageError(f"the image has dtype {array.dtype}; expected uint8, uint16, or float in [0, 1]")
-    if array.dtype == np.longdouble:
+    if array.dtype.itemsize > 8:  # long doubles of either byte order
         array = array.astype(np.float64)
-    # A copy where torch could not take the memory as it is: negative strides, read-only buffers, foreign byte order.
+    # A copy where torch could not take the memory as it is: read-only buffers, foreign byte order, odd strides.
     return torch.from_numpy(array if _torch_takes(array) else array.astype(array.dtype.newbyteorder("="), order="C"))
 
 
 def _torch_takes(array: np.ndarray) -> bool:
-    return array.flags.writeable and array.dtype.isnative and all(stride >= 0 for stride in array.strides)
+    strides_fit = all(stride >= 0 and stride % array.itemsize == 0 for stride in array.strides)
+    return array.flags.writeable and array.flags.aligned and array.dtype.isnative and strides_fit
 
 
 def _channels_last(image: Tensor) -> Tensor:
@@ -101,6 +105,9 @@ def _channels_last(image: Tensor) -> Tensor:
 
 
 def _checked(image: Tensor) -> Tensor:
+    if image.is_meta or image.layout != torch.strided:
+        raise ImageError(f"the image is a {image.layout} tensor on {image.device}; expected a dense one with values")
+    image = image.detach()
     if image.ndim == 2:
         image = image[..., None]
     if image.ndim != 3 or image.shape[2] not in CHANNELS:

@@ -1,0 +1,56 @@
+"""How property-based tests run: a few examples, always the same, in ``make test``; a long campaign when asked for.
+
+``SAM2FAST_EXAMPLES=20`` makes every test draw twenty times its examples, at random; ``make properties`` also says from
+which seed. A failure prints what was drawn and a ``@reproduce_failure`` line that draws it again. Nothing is written
+into the tree.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, configuration, settings
+from hypothesis.internal.conjecture import providers
+
+VARIABLE = "SAM2FAST_EXAMPLES"
+IS_CAMPAIGN = VARIABLE in os.environ
+# What hypothesis keeps of the sources it has seen, of Unicode and of failures.
+user = getattr(os, "getuid", lambda: "")()  # Windows has none, and a folder for each user
+configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / f"sam2fast-hypothesis-{user}")
+
+
+def _factor() -> int:
+    value = os.environ.get(VARIABLE, "1")
+    if not value.isdecimal() or int(value) < 1:
+        raise ValueError(f"{VARIABLE} must be a whole number of at least 1, got {value!r}")
+    return int(value)
+
+
+FACTOR = _factor()
+# Not a promise of hypothesis, so that another version may have it elsewhere.
+if not IS_CAMPAIGN and hasattr(providers, "Constants") and hasattr(providers, "_get_local_constants"):
+    # Numbers that stand in the sources are drawn more often, from those modules that happen to be imported: examples
+    # would depend on which tests ran before.
+    no_constants = providers.Constants()
+    providers._get_local_constants = lambda: no_constants
+
+
+def examples(count: int, **more: Any) -> settings:
+    """Settings of a test that draws ``count`` examples, in a campaign so many times more.
+
+    A decorator for functions with ``@given``; for a state machine, ``Machine.TestCase.settings``. The budget of a test
+    is its time in ``make test``: rather few examples of rich strategies.
+
+    Args:
+        **more: other settings, such as ``stateful_step_count``.
+    """
+    of_all: dict[str, Any] = {
+        "deadline": None,
+        "derandomize": not IS_CAMPAIGN,
+        "database": None,
+        "print_blob": True,
+        # How long drawing takes hangs on how busy the machine is.
+        "suppress_health_check": [HealthCheck.too_slow],
+    }
+    return settings(**{**of_all, "max_examples": count * FACTOR, **more})
