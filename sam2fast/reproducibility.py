@@ -5,6 +5,7 @@ What is reproducible, and what cannot be, is in docs/devices.md.
 
 import os
 import random
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +14,8 @@ from typing import Any
 # cuBLAS gives the same sums in the same order only with a workspace of fixed size.
 WORKSPACE_VARIABLE, WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
 _OPEN = 2**64  # seeds are below
-_blocks = 0  # of deterministic() that are open
+_blocks: list["_Block"] = []  # of deterministic() that are open, in the order in which they were entered
+_entering = threading.RLock()
 
 
 def seed_everything(seed: int) -> None:
@@ -41,7 +43,7 @@ def deterministic(*, warn_only: bool = False) -> Iterator[None]:
     Torch takes deterministic algorithms and fp32 products without TF32, and cuDNN does not try out which algorithm is
     fastest. An operation that has no deterministic algorithm raises; by torch's list of them inference has none.
     Afterwards every switch is what it was, also after an exception. The switches are the process's: other threads see
-    them too.
+    them too, and they stay until the last thread has left its block.
 
     ``CUBLAS_WORKSPACE_CONFIG`` is set as well, but cuBLAS reads it once. Where CUDA has begun without it, a warning
     says so: set ``CUBLAS_WORKSPACE_CONFIG=:4096:8`` before Python starts, or enter this block before CUDA is used.
@@ -59,32 +61,50 @@ def deterministic(*, warn_only: bool = False) -> Iterator[None]:
             f"to run; set {WORKSPACE_VARIABLE}={WORKSPACE} before Python starts",
             stacklevel=3,
         )
-    with ExitStack() as after:
-        after.enter_context(_counted())
-        _set_variable(after)
-        _set_algorithms(after, warn_only)
-        if _old_switches_hold(torch):  # not allow_tf32, which torch takes for the new switch
-            after.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
-            torch.set_float32_matmul_precision("highest")
-        for owner, name, value in list(_switches(torch)):
-            after.callback(setattr, owner, name, getattr(owner, name))
-            setattr(owner, name, value)
+    block = _Block()
+    try:
+        with _entering:
+            _blocks.append(block)
+            _set_all(block.after, torch, warn_only)
         yield
+    finally:
+        _leave(block)
 
 
 def is_deterministic() -> bool:
     """Whether a block of :func:`deterministic` is open."""
-    return _blocks > 0
+    return bool(_blocks)
 
 
-@contextmanager
-def _counted() -> Iterator[None]:
-    global _blocks
-    _blocks += 1
-    try:
-        yield
-    finally:
-        _blocks -= 1
+class _Block:
+    """What will have to be restored when a block is left."""
+
+    def __init__(self) -> None:
+        self.after = ExitStack()
+
+
+def _leave(block: _Block) -> None:
+    """Restores what was before the block, or leaves that to the one entered next, which may be another thread's."""
+    with _entering:
+        if block not in _blocks:  # Ctrl-C came before it was entered
+            return
+        place = _blocks.index(block)
+        if place + 1 == len(_blocks):
+            block.after.close()
+        else:
+            _blocks[place + 1].after = block.after
+        _blocks.remove(block)
+
+
+def _set_all(after: ExitStack, torch: Any, warn_only: bool) -> None:
+    _set_variable(after)
+    _set_algorithms(after, warn_only)
+    if _old_switches_hold(torch):  # not allow_tf32, which torch takes for the new switch
+        after.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        torch.set_float32_matmul_precision("highest")
+    for owner, name, value in list(_switches(torch)):
+        after.callback(setattr, owner, name, getattr(owner, name))
+        setattr(owner, name, value)
 
 
 def _switches(torch: Any) -> Iterator[tuple[Any, str, Any]]:

@@ -1,19 +1,20 @@
 """Tracks objects through a video from clicks, boxes and masks on any of its frames."""
 
 import logging
-import operator
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from sam2fast.approximations import EXACT, Approximations, ApproximationsLike
+from sam2fast.exclusive import ThreadGuard, exclusive, exclusive_session, shared
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from sam2fast.tracking import steps
+from sam2fast.tracking.arguments import at_least, frame_number, integer
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.official_privates import OfficialPrivates
@@ -24,7 +25,7 @@ from sam2fast.tracking.recorded_tracking import RecordedTracking
 from sam2fast.tracking.scores import TrackScores
 from sam2fast.tracking.selection import MemoryRules
 from sam2fast.tracking.sessions import Sessions
-from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
+from sam2fast.tracking.state import FrameResult, TrackedObject, UnchangedOnError, VideoState
 from sam2fast.video_io import VideoError, open_frames
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,9 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         self.clear_non_cond_mem_around_input = clear_non_cond_mem_around_input
         self.add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond
         self.memory_selection: MemorySelection | None = None
+        # Threads may share the predictor, and their sessions have guards of their own. This one is for what a session
+        # reads more than once while it is opened: the approximations.
+        self.guard = ThreadGuard()
 
     _approximations = EXACT
 
@@ -75,10 +79,12 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
 
         Raises:
             ValueError: an unknown name, or a value that this model cannot have; nothing has changed then.
+            ConcurrentUseError: they are set while another thread opens a session.
         """
         return self._approximations
 
     @approximations.setter
+    @exclusive
     def approximations(self, asked: ApproximationsLike) -> None:
         self._approximations = Approximations.of(asked).check_for(self.num_maskmem, self.sam_image_embedding_size)
 
@@ -94,6 +100,7 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
 
     # ---- the video ----
 
+    @shared
     @torch.inference_mode()
     def init_state(
         self,
@@ -121,10 +128,11 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
             A state for the other methods, which also answers the keys of the original's ``inference_state``.
 
         Raises:
-            FileNotFoundError, VideoError, TypeError: the video cannot be used.
+            FileNotFoundError, VideoError, TypeError: the video cannot be used; or ``max_history`` is no integer.
             ValueError: ``max_history`` is less than one frame may attend to.
         """
         reach = MemoryRules.of(self).reach
+        max_history = None if max_history is None else integer(max_history, "max_history")
         if max_history is not None and max_history < reach:
             raise ValueError(
                 f"max_history is {max_history}; this model looks back {reach} frames, so give {reach} or more"
@@ -132,11 +140,17 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         # While recorded steps run on the device, nothing else would keep this process busy.
         prefetch = async_loading_frames or self._recording() is not None
         frames = open_frames(video_path, self.image_size, device=self.device, prefetch=prefetch)
-        features = FeatureCache(self, frames, encoder=self._encode_frames)
-        features[0]
-        bank = MemoryBank(self)
-        return VideoState(frames, features, bank, offload_video_to_cpu, offload_state_to_cpu, max_history)
+        try:
+            features = FeatureCache(self, frames, encoder=self._encode_frames)
+            features[0]
+            bank = MemoryBank(self)
+            offload = bool(offload_video_to_cpu), bool(offload_state_to_cpu)
+            return VideoState(frames, features, bank, *offload, max_history)
+        except BaseException:
+            frames.close()  # or its file and thread would last as long as somebody keeps the exception
+            raise
 
+    @exclusive_session
     @torch.inference_mode()
     def reset_state(self, inference_state: VideoState) -> None:
         """Forgets all objects and prompts; the video stays."""
@@ -144,6 +158,7 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
 
     # ---- prompts ----
 
+    @exclusive_session
     @torch.inference_mode()
     def add_new_points_or_box(
         self,
@@ -209,6 +224,7 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         """The old name of :meth:`add_new_points_or_box`."""
         return self.add_new_points_or_box(*args, **kwargs)
 
+    @exclusive_session
     @torch.inference_mode()
     def add_new_mask(
         self, inference_state: VideoState, frame_idx: int, obj_id: Any, mask: Any
@@ -246,18 +262,20 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         results = {**_latest_results(state.objects, frame, conditioning), obj_id: result}
         masks = self._masks_of(state, list({**state.objects, obj_id: tracked}), results)
 
-        # Nothing below can fail.
-        if points is not None:
-            tracked.points[frame] = points
-            tracked.masks.pop(frame, None)
-        if mask is not None:
-            tracked.masks[frame] = mask
-            tracked.points.pop(frame, None)
-        tracked.new_results(conditioning)[frame] = result
-        if obj_id not in state.objects:
-            state.add(obj_id, tracked)
+        # Nothing below can fail, but be interrupted.
+        with UnchangedOnError(state, [tracked]):
+            if points is not None:
+                tracked.points[frame] = points
+                tracked.masks.pop(frame, None)
+            if mask is not None:
+                tracked.masks[frame] = mask
+                tracked.points.pop(frame, None)
+            tracked.new_results(conditioning)[frame] = result
+            if obj_id not in state.objects:
+                state.add(obj_id, tracked)
         return frame, state.obj_ids, masks
 
+    @exclusive_session
     @torch.inference_mode()
     def clear_all_prompts_in_frame(
         self, inference_state: VideoState, frame_idx: int, obj_id: Any, need_output: bool = True
@@ -277,9 +295,11 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
             objects[obj_id].take_back(frame)
         masks = self._prompted_masks(state, objects, frame) if need_output else None
         if obj_id in objects:
-            state.objects[obj_id].take_back(frame)
+            with UnchangedOnError(state, [state.objects[obj_id]]):
+                state.objects[obj_id].take_back(frame)
         return None if masks is None else (frame, state.obj_ids, masks)
 
+    @exclusive_session
     @torch.inference_mode()
     def remove_object(
         self, inference_state: VideoState, obj_id: Any, strict: bool = False, need_output: bool = True
@@ -313,6 +333,7 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
 
     # ---- tracking ----
 
+    @exclusive_session
     @torch.inference_mode()
     def propagate_in_video_preflight(self, inference_state: VideoState) -> None:
         """Turns results of new prompts into memories; :meth:`propagate_in_video` begins with it.
@@ -323,25 +344,34 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         state = inference_state
         if not state.objects:
             raise RuntimeError("no object to track: give points, a box or a mask first")
-        for obj_id, tracked in state.objects.items():
-            if not tracked.conditioning and not tracked.new_conditioning:
-                raise RuntimeError(
-                    f"object {obj_id!r} has no points, box or mask to track it from; give one, or remove it"
-                )
+        self._check_prompted(state)
         remembered = self._remember_prompts(state)
 
-        for tracked in state.objects.values():
-            if self.clear_non_cond_mem_around_input:
-                for frame in [*tracked.new_tracked, *tracked.new_conditioning]:
-                    tracked.forget_around(frame, self._clearing_distance)
-            for conditioning in (False, True):
-                for frame in tracked.new_results(conditioning):
-                    tracked.results(conditioning)[frame] = remembered[id(tracked), conditioning, frame]
-            tracked.new_tracked.clear()
-            tracked.new_conditioning.clear()
-            # Also a correction of a conditioning frame, unless it was stored as one: the original's rule.
-            for frame in tracked.conditioning:
-                tracked.tracked.pop(frame, None)
+        with UnchangedOnError(state, state.objects.values()):
+            for tracked in state.objects.values():
+                self._finalise(tracked, remembered)
+
+    def _check_prompted(self, state: VideoState) -> None:
+        """Every object has a prompt to track it from, or RuntimeError."""
+        for obj_id, tracked in state.objects.items():
+            if not tracked.conditioning and not tracked.new_conditioning:
+                raise _no_prompt(obj_id)
+
+    def _finalise(self, tracked: TrackedObject, remembered: dict[tuple[int, bool, int], FrameResult]) -> None:
+        if self.clear_non_cond_mem_around_input:
+            for frame in [*tracked.new_tracked, *tracked.new_conditioning]:
+                tracked.forget_around(frame, self._clearing_distance)
+        for conditioning in (False, True):
+            for frame in tracked.new_results(conditioning):
+                results = tracked.results(conditioning)
+                if not conditioning:
+                    results.pop(frame, None)  # so that it becomes the newest: max_history forgets the oldest
+                results[frame] = remembered[id(tracked), conditioning, frame]
+        tracked.new_tracked.clear()
+        tracked.new_conditioning.clear()
+        # Also a correction of a conditioning frame, unless it was stored as one: the original's rule.
+        for frame in tracked.conditioning:
+            tracked.tracked.pop(frame, None)
 
     def _remember_prompts(self, state: VideoState) -> dict[tuple[int, bool, int], FrameResult]:
         """Results of new prompts with memories, by object, kind and frame; the objects of one frame are one batch."""
@@ -356,6 +386,52 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
             remembered.update(zip(keys, steps.remember(self, state, frame, results), strict=True))
         return remembered
 
+    @overload
+    def propagate_in_video(
+        self,
+        inference_state: VideoState,
+        start_frame_idx: int | None = None,
+        max_frame_num_to_track: int | None = None,
+        reverse: bool = False,
+        *,
+        return_scores: Literal[False] = False,
+        progress: bool | Callable[[Iterable[int]], Iterable[int]] = True,
+        encode_ahead: int = 1,
+        output: Output = "logits",
+        lag: int = 0,
+    ) -> Iterator[tuple[int, list[Any], Tensor]]: ...
+
+    @overload
+    def propagate_in_video(
+        self,
+        inference_state: VideoState,
+        start_frame_idx: int | None = None,
+        max_frame_num_to_track: int | None = None,
+        reverse: bool = False,
+        *,
+        return_scores: Literal[True],
+        progress: bool | Callable[[Iterable[int]], Iterable[int]] = True,
+        encode_ahead: int = 1,
+        output: Output = "logits",
+        lag: int = 0,
+    ) -> Iterator[tuple[int, list[Any], Tensor, TrackScores]]: ...
+
+    @overload
+    def propagate_in_video(
+        self,
+        inference_state: VideoState,
+        start_frame_idx: int | None = None,
+        max_frame_num_to_track: int | None = None,
+        reverse: bool = False,
+        *,
+        return_scores: bool,
+        progress: bool | Callable[[Iterable[int]], Iterable[int]] = True,
+        encode_ahead: int = 1,
+        output: Output = "logits",
+        lag: int = 0,
+    ) -> Iterator[tuple[Any, ...]]: ...
+
+    @exclusive_session
     @torch.inference_mode()
     def propagate_in_video(
         self,
@@ -392,19 +468,18 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
             or another form of them.
 
         Raises:
-            RuntimeError: see :meth:`propagate_in_video_preflight`.
+            RuntimeError: see :meth:`propagate_in_video_preflight`; or an object's last prompt was taken back meanwhile.
             IndexError: no such start frame; the one after the last is allowed, and yields nothing.
             ValueError: a negative number of frames or ``lag``, ``encode_ahead`` below 1, or an unknown ``output``.
+            TypeError: a number that is no integer.
             VideoError: a frame cannot be read; or, after the last one, more were asked for and the video is known to
                 have had them.
         """
         state = inference_state
-        if max_frame_num_to_track is not None and max_frame_num_to_track < 0:
-            raise ValueError(f"max_frame_num_to_track is {max_frame_num_to_track}; expected 0 or more")
-        if encode_ahead < 1:
-            raise ValueError(f"encode_ahead is {encode_ahead}; expected 1 or more")
-        if lag < 0:
-            raise ValueError(f"lag is {lag}; expected 0 or more")
+        if max_frame_num_to_track is not None:
+            max_frame_num_to_track = at_least(0, max_frame_num_to_track, "max_frame_num_to_track")
+        encode_ahead, lag = at_least(1, encode_ahead, "encode_ahead"), at_least(0, lag, "lag")
+        reverse = bool(reverse)
         check_output(output)
         start = None if start_frame_idx is None else _start(state, start_frame_idx)
         self.check_recordings()
@@ -431,6 +506,9 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
             objects = {obj_id: o for obj_id, o in objects.items() if state.objects.get(obj_id) is o}
             if not objects:
                 return
+            for obj_id, tracked in objects.items():
+                if not tracked.conditioning:
+                    raise _no_prompt(obj_id)
             coming = order[order.index(frame) :]
             self._encode_batch(state, objects.values(), coming, encode_ahead)
             results, track_scores = self._track_frame(state, objects, frame, reverse)
@@ -465,12 +543,19 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         reverse: bool,
         results: dict[Any, FrameResult],
     ) -> None:
-        for obj_id, tracked in objects.items():
-            if frame not in tracked.conditioning:
-                tracked.keep_tracked(frame, results[obj_id], state.max_history)
-            elif self.clear_non_cond_mem_around_input:
-                tracked.forget_around(frame, self._clearing_distance)
-            tracked.reverse[frame] = reverse
+        def store() -> None:
+            for obj_id, tracked in objects.items():
+                if frame not in tracked.conditioning:
+                    tracked.keep_tracked(frame, results[obj_id], state.max_history)
+                elif self.clear_non_cond_mem_around_input:
+                    tracked.forget_around(frame, self._clearing_distance)
+                tracked.reverse[frame] = reverse
+
+        try:
+            store()
+        except BaseException:  # Ctrl-C: the frame is kept for all objects; once more changes nothing for the first
+            store()
+            raise
 
     # ---- masks as they are returned ----
 
@@ -523,16 +608,16 @@ class SAM2VideoPredictorVOS(SAM2VideoPredictor):
             self._explained = True
 
 
+def _no_prompt(obj_id: Any) -> RuntimeError:
+    return RuntimeError(f"object {obj_id!r} has no points, box or mask to track it from; give one, or remove it")
+
+
 def _frame(state: VideoState, frame_idx: int) -> int:
-    frame = operator.index(frame_idx)
-    if not 0 <= frame < state.num_frames:
-        raise IndexError(f"frame {frame} is not in this video of {state.num_frames} frames")
-    return frame
+    return frame_number(frame_idx, state.num_frames, "frame_idx")
 
 
 def _start(state: VideoState, start_frame_idx: int) -> int:
-    """The first frame of a pass; the video's length is allowed, for loops that go on where the last pass ended."""
-    return state.num_frames if start_frame_idx == state.num_frames else _frame(state, start_frame_idx)
+    return frame_number(start_frame_idx, state.num_frames, "start_frame_idx", may_be_the_end=True)
 
 
 def _latest_results(objects: dict[Any, TrackedObject], frame: int, conditioning: bool) -> dict[Any, FrameResult]:

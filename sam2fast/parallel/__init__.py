@@ -37,11 +37,13 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used: a worker should load no more than its work needs."""
-    import importlib
+if not TYPE_CHECKING:  # which would take any name for one of ours
 
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"sam2fast.parallel.{home}"), name)
-    raise AttributeError(f"module 'sam2fast.parallel' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        """Imports a public name when it is first used: a worker should load no more than its work needs."""
+        import importlib
+
+        for home, names in _HOMES.items():
+            if name in names:
+                return getattr(importlib.import_module(f"sam2fast.parallel.{home}"), name)
+        raise AttributeError(f"module 'sam2fast.parallel' has no attribute {name!r}")

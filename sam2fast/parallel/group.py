@@ -1,5 +1,7 @@
 """Several workers that do the same at the same time."""
 
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +11,7 @@ from sam2fast.parallel.process import Worker, end_all, packed_call, raise_failur
 class WorkerGroup:
     """Processes with a service each, which are called together.
 
-    When one is lost, or a call is interrupted, all of them end.
+    When one is lost, or a call is interrupted, all of them end. Calls of several threads take turns.
 
     Args:
         devices: their names.
@@ -24,10 +26,14 @@ class WorkerGroup:
     def __init__(self, devices: Sequence[str], factory: Callable[[str], Any], threads: int) -> None:
         self.workers: list[Worker] = []
         self.closed = False
+        # From the first thing sent to the last answer: who comes in between would take another's answers.
+        # Reentrant: a signal's handler may close the group in the middle of a call.
+        self._turn = threading.RLock()
+        self._postponed: deque[list[tuple[Worker, bytes]]] = deque()
         try:
             for device in devices:
                 self.workers.append(Worker(device, factory, threads))
-            self.gather(self.workers)  # each says that it is ready
+            _results(self._exchange([(worker, None) for worker in self.workers]))  # each says that it is ready
         except BaseException:
             self.close()
             raise
@@ -41,23 +47,41 @@ class WorkerGroup:
             Exception: what the method raises, once all have answered.
         """
         call = packed_call(method, *args, **kwargs)
-        for worker in workers:
-            worker.send_packed(call)
-        return self.gather(workers)
+        return self.call_each([(worker, call) for worker in workers])
 
-    def gather(self, workers: Sequence[Worker]) -> list[Any]:
-        """An answer of each to what it was sent; raises as :meth:`call`, which is then free to call again."""
+    def call_each(self, calls: Sequence[tuple[Worker, bytes]]) -> list[Any]:
+        """The same with a call of its own for each, as :func:`packed_call` gives them."""
+        with self._turn:
+            while self._postponed:
+                self._exchange(self._postponed.popleft())
+            answers = self._exchange(calls)
+        return _results(answers)
+
+    def call_later(self, workers: Sequence[Worker], method: str, *args: Any) -> None:
+        """Calls a method before the next call; nobody hears of its answer. May be called amid a call."""
+        call = packed_call(method, *args)
+        self._postponed.append([(worker, call) for worker in workers])
+
+    def close(self) -> None:
+        """Ends the processes, once a call of another thread is done; may be called twice."""
+        with self._turn:
+            self.closed = True
+            end_all(self.workers)
+
+    def _exchange(self, calls: Sequence[tuple[Worker, bytes | None]]) -> list[tuple[bool, Any]]:
+        """An answer of each of them, once it is sent its call, if there is one."""
         try:
-            answers = [worker.reply() for worker in workers]
+            for worker, call in calls:
+                if call is not None:
+                    worker.send_packed(call)
+            return [worker.reply() for worker, _ in calls]
         except BaseException:  # a process that is gone, or Ctrl-C: some answers are still to come
             self.close()
             raise
-        for done, value in answers:
-            if not done:
-                raise_failure(value)
-        return [value for _, value in answers]
 
-    def close(self) -> None:
-        """Ends the processes; may be called twice."""
-        self.closed = True
-        end_all(self.workers)
+
+def _results(answers: Sequence[tuple[bool, Any]]) -> list[Any]:
+    for done, value in answers:
+        if not done:
+            raise_failure(value)
+    return [value for _, value in answers]

@@ -48,7 +48,7 @@ class ObjectShare:
         self._overlaps_are_settled = self._predictor.non_overlap_masks
         self._predictor.non_overlap_masks = False
         self._states: dict[int, VideoState] = {}
-        self._passes: dict[int, Iterator[Any]] = {}
+        self._passes: dict[tuple[int, int], Iterator[Any]] = {}  # by the numbers of video and pass
 
     def facts(self) -> ModelFacts:
         from sam2fast.tracking.selection import MemoryRules
@@ -61,7 +61,9 @@ class ObjectShare:
         self._states[number] = self._predictor.init_state(video, **options)
 
     def close(self, number: int) -> None:
-        self.end_pass(number)
+        for video, pass_number in list(self._passes):
+            if video == number:
+                self.end_pass(number, pass_number)
         state = self._states.pop(number, None)
         if state is not None:
             state.frames.close()
@@ -128,15 +130,18 @@ class ObjectShare:
         objects = self._states[number].objects.values()
         return min((t for o in objects for t in (*o.conditioning, *o.new_conditioning)), default=None)
 
-    def begin_pass(self, number: int, form: "Output", with_low_res: bool, **options: Any) -> None:
-        """Begins a pass; its frames come from :meth:`next`."""
-        self.end_pass(number)
+    def check_prompted(self, number: int) -> None:
+        """Raises what :meth:`begin_pass` would, while no process has changed anything."""
+        self._predictor._check_prompted(self._states[number])
+
+    def begin_pass(self, number: int, pass_number: int, form: "Output", with_low_res: bool, **options: Any) -> None:
+        """Begins a pass; its frames come from :meth:`next`. There may be several at a time."""
         self._predictor.propagate_in_video_preflight(self._states[number])  # before any process tracks a frame
         passes = self._predictor.propagate_in_video(
             self._states[number], output=form, return_scores=True, progress=False, **options
         )
         low_res = with_low_res or form == "low_res"
-        self._passes[number] = (
+        self._passes[number, pass_number] = (
             SharePart(
                 frame,
                 list(ids),
@@ -148,12 +153,12 @@ class ObjectShare:
             for frame, ids, masks, scores in passes
         )
 
-    def next(self, number: int) -> SharePart | None:
-        """The next frame of the pass, None after the last."""
-        return next(self._passes[number], None)
+    def next(self, number: int, pass_number: int) -> SharePart | None:
+        """The next frame of the pass, None after the last, and when the video was closed."""
+        return next(self._passes.get((number, pass_number), iter(())), None)
 
-    def end_pass(self, number: int) -> None:
-        self._passes.pop(number, None)
+    def end_pass(self, number: int, pass_number: int) -> None:
+        self._passes.pop((number, pass_number), None)
 
 
 def _array(x: "Tensor") -> np.ndarray:

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from sam2fast.exclusive import ThreadGuard, exclusive_session
 from sam2fast.parallel.devices import Devices, device_list, threads_for_each
 from sam2fast.parallel.group import WorkerGroup
 from sam2fast.parallel.merging import join, merged_state, returned
 from sam2fast.parallel.object_share import ModelFacts, ObjectShare
-from sam2fast.parallel.process import Worker
+from sam2fast.parallel.process import Worker, packed_call
+from sam2fast.tracking.arguments import at_least, frame_number
 from sam2fast.tracking.outputs import Output, check_output
 from sam2fast.tracking.scores import TrackScores
 from sam2fast.tracking.selection import MemoryRules
@@ -40,6 +42,7 @@ class SpreadState:
     def __init__(self, number: int, frames: Frames) -> None:
         self.number, self.frames = number, frames
         self.owners: dict[Any, int] = {}  # object -> which process has it, in the order in which ids were first seen
+        self.guard = ThreadGuard()
 
     @property
     def obj_ids(self) -> list[Any]:
@@ -71,6 +74,8 @@ class SpreadPredictor:
     Results are those of one device, on the CPU: corrections, removals and passes in both directions included. A new
     object goes to the process that has the fewest. What a method raises it raises here, with the worker's traceback as
     the cause; when a process is lost (``WorkerError``) or a call is interrupted, all of them end, and so do the states.
+    Calls of several threads take turns, each with a state of its own: while one is in a call on a state, another gets
+    :class:`~sam2fast.exclusive.ConcurrentUseError`.
 
     Args:
         build: picklable; called in each process with ``device="cuda:1"`` and such, gives a ``SAM2VideoPredictor``.
@@ -129,12 +134,14 @@ class SpreadPredictor:
         self._for_state(state, "open", video_path, **options)
         return state
 
+    @exclusive_session
     def close_state(self, inference_state: SpreadState) -> None:
         """Forgets a video and frees its memory; may be called twice."""
         self._group.call(self._workers, "close", inference_state.number)
         inference_state.owners.clear()
         inference_state.frames.close()
 
+    @exclusive_session
     def reset_state(self, inference_state: SpreadState) -> None:
         """Forgets all objects and prompts; the video stays."""
         self._group.call(self._workers, "reset", inference_state.number)
@@ -142,18 +149,21 @@ class SpreadPredictor:
 
     # ---- prompts ----
 
+    @exclusive_session
     def add_new_points_or_box(
         self, inference_state: SpreadState, frame_idx: int, obj_id: Any, *args: Any, **kwargs: Any
     ) -> tuple[int, list[Any], Tensor]:
         """See ``SAM2VideoPredictor.add_new_points_or_box``; the masks are on the CPU."""
         return self._prompt(inference_state, "add_new_points_or_box", frame_idx, obj_id, *args, **kwargs)
 
+    @exclusive_session
     def add_new_mask(
         self, inference_state: SpreadState, frame_idx: int, obj_id: Any, mask: Any
     ) -> tuple[int, list[Any], Tensor]:
         """See ``SAM2VideoPredictor.add_new_mask``; the masks are on the CPU."""
         return self._prompt(inference_state, "add_new_mask", frame_idx, obj_id, mask)
 
+    @exclusive_session
     def clear_all_prompts_in_frame(
         self, inference_state: SpreadState, frame_idx: int, obj_id: Any, need_output: bool = True
     ) -> tuple[int, list[Any], Tensor] | None:
@@ -163,6 +173,7 @@ class SpreadPredictor:
         self._group.call([owner], "take_back", state.number, frame_idx, obj_id)
         return (frame_idx, state.obj_ids, self._prompted_masks(state, frame_idx)) if need_output else None
 
+    @exclusive_session
     def remove_object(
         self, inference_state: SpreadState, obj_id: Any, strict: bool = False, need_output: bool = True
     ) -> tuple[list[Any], list[tuple[int, Tensor]]]:
@@ -202,6 +213,7 @@ class SpreadPredictor:
 
     # ---- tracking ----
 
+    @exclusive_session
     def propagate_in_video(
         self,
         inference_state: SpreadState,
@@ -221,33 +233,46 @@ class SpreadPredictor:
         """
         state = inference_state
         check_output(output)
+        # Here, for the processes begin with the preflight, which is a change.
+        if start_frame_idx is not None:
+            start_frame_idx = frame_number(start_frame_idx, state.num_frames, "start_frame_idx", may_be_the_end=True)
+        if max_frame_num_to_track is not None:
+            max_frame_num_to_track = at_least(0, max_frame_num_to_track, "max_frame_num_to_track")
+        encode_ahead, lag = at_least(1, encode_ahead, "encode_ahead"), at_least(0, lag, "lag")
         having = self._having(state)
         if not having:
             raise RuntimeError("no object to track: give points, a box or a mask first")
+        self._group.call(having, "check_prompted", state.number)
         if start_frame_idx is None:
             found = self._group.call(having, "earliest", state.number)
-            # None: an object without a prompt, which the worker reports.
-            start_frame_idx = min((t for t in found if t is not None), default=None)
+            start_frame_idx = min(t for t in found if t is not None)
         # With overlaps to settle, or to be enlarged: here. Bits are smaller than low-resolution logits.
         form: Output = "bits" if output in ("bool", "bits") and not self.non_overlap_masks else "low_res"
         options = {
             "start_frame_idx": start_frame_idx,
             "max_frame_num_to_track": max_frame_num_to_track,
-            "reverse": reverse,
+            "reverse": bool(reverse),
             "encode_ahead": encode_ahead,
             "lag": lag,
         }
+        number = next(self._numbers)
         try:
-            self._group.call(having, "begin_pass", state.number, form, return_scores, **options)
-            yield from _with_progress(self._pass(state, having, form, output, return_scores), progress)
+            self._group.call(having, "begin_pass", state.number, number, form, return_scores, **options)
+            yield from _with_progress(self._pass(state, number, having, form, output, return_scores), progress)
         finally:
-            if not self._group.closed:
-                self._group.call(having, "end_pass", state.number)
+            # Not now: Python's collector may end a pass that was given up, in the middle of another call.
+            self._group.call_later(having, "end_pass", state.number, number)
 
     def _pass(
-        self, state: SpreadState, having: Sequence[Worker], form: Output, output: Output, return_scores: bool
+        self,
+        state: SpreadState,
+        number: int,
+        having: Sequence[Worker],
+        form: Output,
+        output: Output,
+        return_scores: bool,
     ) -> Iterator[tuple[Any, ...]]:
-        while parts := [part for part in self._group.call(having, "next", state.number) if part is not None]:
+        while parts := [part for part in self._group.call(having, "next", state.number, number) if part is not None]:
             ids = [part.ids for part in parts]
             order = [i for i in state.obj_ids if any(i in each for each in ids)]
             order += [i for each in ids for i in each if i not in order]  # removed meanwhile, and still under way
@@ -264,6 +289,7 @@ class SpreadPredictor:
 
     # ---- files ----
 
+    @exclusive_session
     def save_state(self, inference_state: SpreadState, file: str | Path) -> None:
         """Writes the state as ``SAM2VideoPredictor.save_state`` does; either predictor loads what the other wrote."""
         from sam2fast.tracking import saved_state
@@ -280,9 +306,13 @@ class SpreadPredictor:
         state = self._opened(video_path)
         owners = {obj_id: number % len(self._workers) for number, obj_id in enumerate(ids)}
         shares = [[i for i in ids if owners[i] == number] for number in range(len(self._workers))]
-        for worker, own in zip(self._workers, shares, strict=True):
-            worker.send("load", state.number, Path(file), video_path, own, async_loading_frames=async_loading_frames)
-        self._closing_on_failure(state, partial(self._group.gather, self._workers))
+        options = {"async_loading_frames": async_loading_frames}
+
+        def load() -> None:
+            calls = [packed_call("load", state.number, Path(file), video_path, own, **options) for own in shares]
+            self._group.call_each(list(zip(self._workers, calls, strict=True)))
+
+        self._closing_on_failure(state, load)
         state.owners = owners
         return state
 

@@ -4,8 +4,8 @@ import multiprocessing
 import pickle
 import signal
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sam2fast.parallel.worker import Failure, packed, serve
@@ -24,6 +24,26 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
+
+
+@contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Keeps Ctrl-C from a process that is started in the block until it has said that they are not its own.
+
+    A terminal sends it to all processes, and those that are just being loaded would tell of it by tracebacks. This one
+    has it when the block ends.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # or it is started in the block, and ends the holding back
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Worker:
@@ -56,7 +76,8 @@ class Worker:
             daemon=True,
         )
         try:
-            self._process.start()
+            with interrupts_held_back():
+                self._process.start()
         except BaseException:
             self.connection.close()
             raise
@@ -90,7 +111,7 @@ class Worker:
             content = self.connection.recv_bytes()
         except (EOFError, OSError) as error:
             raise WorkerError(self.ending()) from error
-        done, value = pickle.loads(content)
+        done, value = pickle.loads(content)  # noqa: S301  of this run's own processes
         return done, value
 
     def receive(self) -> Any:
@@ -167,5 +188,5 @@ def raise_failure(failure: Failure) -> None:
     """
     error: Exception = WorkerError(failure.summary)
     if failure.error is not None:
-        error = pickle.loads(failure.error)
+        error = pickle.loads(failure.error)  # noqa: S301  of this run's own processes
     raise error from RemoteTraceback(failure.trace)

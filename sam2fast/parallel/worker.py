@@ -42,8 +42,7 @@ def serve(connection: Connection, setup: bytes, device: str, threads: int, is_de
         threads: of torch on the CPU.
         is_deterministic: all of it is done in a block of :func:`~sam2fast.reproducibility.deterministic`.
     """
-    # The terminal sends Ctrl-C to all processes; the parent decides what becomes of its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_interrupts_to_the_parent()
     signal.signal(signal.SIGTERM, _exit)  # by which what is half-written is removed on the way
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     calls: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -56,7 +55,7 @@ def serve(connection: Connection, setup: bytes, device: str, threads: int, is_de
         nonlocal service
         if is_deterministic:
             lasting.enter_context(deterministic())
-        factory: Callable[[str], Any] = pickle.loads(setup)
+        factory: Callable[[str], Any] = pickle.loads(setup)  # noqa: S301  of this run's own processes
         settle(device, threads)
         service = factory(device)
         settle(device, threads)  # whatever was imported by then
@@ -73,6 +72,13 @@ def serve(connection: Connection, setup: bytes, device: str, threads: int, is_de
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending already
         if hasattr(service, "end"):
             service.end()
+
+
+def leave_interrupts_to_the_parent() -> None:
+    """The terminal sends Ctrl-C to all processes; the parent decides what becomes of its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):  # see process.interrupts_held_back
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def packed(value: Any) -> bytes:
@@ -114,7 +120,7 @@ def _read(connection: Connection, calls: "queue.SimpleQueue[bytes | None]", idle
 
 def called(service: Any, call: bytes) -> Any:
     """Calls a method of the service, as :func:`~sam2fast.parallel.process.packed_call` has packed it."""
-    name, args, kwargs = pickle.loads(call)
+    name, args, kwargs = pickle.loads(call)  # noqa: S301  of this run's own processes
     return getattr(service, name)(*args, **kwargs)
 
 
@@ -137,7 +143,7 @@ def failure_of(error: Exception) -> Failure:
     summary = f"{kind}: {' '.join(str(error).split())}" if str(error) else kind
     try:
         content = packed(error)
-        pickle.loads(content)  # some exceptions can be written and not read
+        pickle.loads(content)  # noqa: S301  some exceptions can be written and not read
     except Exception:
         return Failure(None, summary, traceback.format_exc())
     return Failure(content, summary, traceback.format_exc())

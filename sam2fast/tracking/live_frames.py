@@ -1,7 +1,5 @@
 """The current frame of a stream, in the place of a video's frames."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TypeAlias
 
 import torch
@@ -61,16 +59,14 @@ class LiveFrames(Frames):
             )
         return square, height, width
 
-    @contextmanager
-    def showing(self, index: int, frame: tuple[Tensor, int, int]) -> Iterator[None]:
-        """Makes a prepared frame the current one; after an exception it is what was current before."""
-        before = self.current, self._square, self.height, self.width
+    @property
+    def shown(self) -> tuple[int | None, tuple[Tensor | None, int, int]]:
+        """The current frame, as :meth:`show` takes it."""
+        return self.current, (self._square, self.height, self.width)
+
+    def show(self, index: int | None, frame: tuple[Tensor | None, int, int]) -> None:
+        """Makes a prepared frame the current one."""
         self.current, (self._square, self.height, self.width) = index, frame
-        try:
-            yield
-        except BaseException:
-            self.current, self._square, self.height, self.width = before
-            raise
 
     def pixels(self, index: int) -> Tensor:
         """The current frame as ``(S, S, 3)`` uint8."""

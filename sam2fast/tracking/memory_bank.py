@@ -14,6 +14,7 @@ from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.arrivals import Arrivals
 from sam2fast.tracking.fp8_scores import fp8_scores
 from sam2fast.tracking.page_pool import Page, PagePool
+from sam2fast.tracking.saved_checks import Shapes
 from sam2fast.tracking.step_tables import StepShape, StepTables, fill_rows
 
 # Numbers of objects and of conditioning frames that tables are made for, so that shapes seldom change.
@@ -66,6 +67,13 @@ class MemoryBank:
         self.pointers.begin_step()
         if self.memories is not None:
             self.memories.begin_step()
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of what is kept of each frame."""
+        pages = (1, 1 + MEANS) if self.is_pooled else (1,)
+        low_res = self.model.sam_prompt_encoder.mask_input_size
+        return Shapes(self.model.image_size, low_res, self.model.hidden_dim, self._memory_shape, pages)
 
     @property
     def is_pooled(self) -> bool:

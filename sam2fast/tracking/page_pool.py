@@ -3,6 +3,7 @@
 import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -123,8 +124,9 @@ class PagePool:
             return self._free.popleft()
         owner = self._owners[row]
         page = None if owner is None else owner()
-        if page is None:  # died in this moment
-            self._free.remove(row)
+        if page is None:  # died in this moment; or the row was lost when a step failed
+            with suppress(ValueError):
+                self._free.remove(row)
             return row
         self._archive(row, page)
         return row
@@ -146,7 +148,7 @@ class PagePool:
 
     def _adopt(self, data: Tensor) -> None:
         rows = range(len(self._owners), len(data))
-        self.data = data
-        self._owners += [None] * len(rows)
-        self._last_use = np.concatenate([self._last_use, np.zeros(len(rows), np.int64)])
+        owners = [*self._owners, *(None for _ in rows)]
+        last_use = np.concatenate([self._last_use, np.zeros(len(rows), np.int64)])
+        self.data, self._owners, self._last_use = data, owners, last_use  # at once: Ctrl-C may come between two calls
         self._free.extend(rows)

@@ -2,11 +2,16 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sam2fast.prompts import check_boxes, check_numbers, check_points
+
+EXPECTED = "expected an array (H, W) of bool or numbers"
+# Values of a mask become logits, twenty times as large, which must stay far from the end of fp32.
+LARGEST = 1e6
 
 
 def click_prompt(
@@ -57,16 +62,34 @@ def mask_prompt(mask: Any, image_size: int, device: torch.device) -> Tensor:
     """A mask ``(H, W)`` of any size as ``(1, 1, S, S)`` fp32; arrays count as bool.
 
     Raises:
-        ValueError: another shape, or NaN or infinity in a tensor.
+        ValueError: no array or one of another shape, or NaN, infinity or very large values.
     """
-    if not isinstance(mask, Tensor):
-        mask = torch.as_tensor(mask, dtype=torch.bool)
+    mask = _as_numbers(mask)
     if mask.ndim != 2 or not mask.numel():
         raise ValueError(f"the mask has shape {tuple(mask.shape)}; expected (H, W)")
     mask = mask[None, None].to(device).float()
     if not mask.isfinite().all():
         raise ValueError("the mask holds NaN or infinite values")
+    if mask.abs().amax() > LARGEST:
+        raise ValueError(f"the mask holds {float(mask.abs().amax()):g}, which is too large; expected 0 and 1")
     size = (image_size, image_size)
     if mask.shape[-2:] == size:
         return mask
     return (F.interpolate(mask, size, mode="bilinear", align_corners=False, antialias=True) >= 0.5).float()
+
+
+def _as_numbers(mask: Any) -> Tensor:
+    """A tensor as it is; anything else as bool, with any strides and byte order."""
+    if isinstance(mask, Tensor):
+        if mask.is_complex() or mask.is_meta or mask.layout != torch.strided:
+            raise ValueError(f"the mask is a tensor of {mask.dtype}, {mask.layout}, on {mask.device}; {EXPECTED}")
+        return mask
+    try:
+        array = np.asarray(mask)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"the mask cannot be read: {error}; {EXPECTED}") from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"the mask is {type(mask).__name__} of {array.dtype}; {EXPECTED}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError("the mask holds NaN or infinite values")
+    return torch.from_numpy(array.astype(bool, order="C"))

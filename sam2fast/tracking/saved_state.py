@@ -4,6 +4,8 @@ import hashlib
 import json
 import operator
 import os
+import re
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -17,6 +19,7 @@ from sam2fast.approximations import Approximations
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import MemoryBank
+from sam2fast.tracking.saved_checks import check_state
 from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
 from sam2fast.video_io import Frames
 
@@ -51,8 +54,12 @@ def save(state: PackedState, file: str | Path) -> None:
     facts, target = json.dumps(state.facts), Path(file)
     if target.is_dir():
         raise IsADirectoryError(f"the state cannot be written to {str(target)!r}, which is a folder")
-    partial = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.part")
+    # A folder: safetensors writes to a file of its own choice beside the one that it is given.
+    folder = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed and had the same number
+        folder.mkdir()
+        partial = folder / target.name
         partial.touch()
         mode = partial.stat().st_mode
         save_file(state.tensors, partial, metadata={FACTS: facts, DIGEST: _digest(facts, state.tensors)})
@@ -61,9 +68,21 @@ def save(state: PackedState, file: str | Path) -> None:
             os.fsync(written.fileno())
         os.replace(partial, target)
     except SafetensorError as error:
-        raise OSError(f"{target} cannot be written: {error}") from error
+        raise _system_error(error, target) from error
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(target)) from error
     finally:
-        partial.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _system_error(error: Exception, file: Path) -> OSError:
+    """What safetensors met when it wrote, which it has in words only, as the operating system's error that it was."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    if number is None:
+        return OSError(f"{file} cannot be written: {error}")
+    return OSError(int(number[1]), os.strerror(int(number[1])), str(file))
 
 
 def read(file: str | Path) -> PackedState:
@@ -85,11 +104,15 @@ def read(file: str | Path) -> PackedState:
             tensors = {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118  (no dict)
         if header[DIGEST] != _digest(header[FACTS], tensors):
             raise StateError(f"{path} is damaged: it is not what was written")
-    except (SafetensorError, KeyError) as error:
+        facts = dict(json.loads(header[FACTS]))
+        version = facts["version"]
+    except StateError:
+        raise
+    # ValueError: JSON that is none, and kinds of numbers that torch does not have.
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise StateError(f"{path} is not a state that sam2fast saved, or it is damaged: {error}") from error
-    facts = json.loads(header[FACTS])
-    if facts["version"] != VERSION:
-        raise StateError(f"{path} has version {facts['version']} of the format; this program reads {VERSION}")
+    if version != VERSION:
+        raise StateError(f"{path} has version {version} of the format; this program reads {VERSION}")
     return PackedState(facts, tensors)
 
 
@@ -144,7 +167,7 @@ def _packed_object(state: VideoState, number: int, obj_id: Any, tensors: dict[st
             tensors.update({f"{number}.{kind}.{name}": value for name, value in stacked.items()})
     return {
         "id": _json_id(obj_id),
-        "reverse": list(tracked.reverse.items()),
+        "reverse": [list(entry) for entry in tracked.reverse.items()],  # lists, as they come back from JSON
         "points": list(tracked.points),
         "masks": list(tracked.masks),
         "results": results,
@@ -199,15 +222,20 @@ def unpacked(saved: PackedState, model: SAM2Base, frames: Frames, features: Feat
     """
     facts, tensors = saved
     for what, expected, actual in (
-        ("model", facts["model"], fingerprint(model)),
-        ("video", facts["video"], _size(frames)),
+        ("model", facts.get("model"), fingerprint(model)),
+        ("video", facts.get("video"), _size(frames)),
     ):
         if expected != actual:
+            known = expected if isinstance(expected, Mapping) else {}
             differing = ", ".join(
-                f"{key} {expected[key]}, not {actual[key]}" for key in actual if expected[key] != actual[key]
+                f"{key} {known.get(key)}, not {actual[key]}" for key in actual if known.get(key) != actual[key]
             )
-            raise StateError(f"the state was saved with another {what}: {differing}")
-    bank = MemoryBank(model, Approximations.of(facts.get("approximations")))
+            raise StateError(f"the state was saved with another {what}: {differing or expected}")
+    try:
+        bank = MemoryBank(model, Approximations.of(facts.get("approximations")))
+        check_state(facts, tensors, bank.shapes)
+    except (ValueError, TypeError) as error:
+        raise StateError(f"the state is none that sam2fast saved: {error}") from error
     features.reuse(bank.approximations.still_frames)
     if facts["memory_dtype"] is not None:
         bank.begin_memories(getattr(torch, facts["memory_dtype"]))

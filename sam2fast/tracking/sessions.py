@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from sam2fast.exclusive import exclusive_session, shared
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.features import FeatureCache
@@ -24,6 +25,7 @@ else:
 class Sessions(_Base):
     """Mixin of the video predictor; the original has nothing of this."""
 
+    @shared
     def open_stream(self, *, num_frames: int | None = None, max_cond_frames: int | None = None) -> VideoStream:
         """Opens a stream: a video whose frames are handed in one by one, and need not end.
 
@@ -46,6 +48,7 @@ class Sessions(_Base):
         """
         return VideoStream(cast("SAM2VideoPredictor", self), num_frames, max_cond_frames)
 
+    @exclusive_session
     def save_state(self, inference_state: VideoState, file: str | Path) -> None:
         """Writes everything that is known of a video's objects to one safetensors file, frames apart.
 
@@ -58,6 +61,7 @@ class Sessions(_Base):
         """
         saved_state.save(saved_state.packed(inference_state), file)
 
+    @shared
     @torch.inference_mode()
     def load_state(self, file: str | Path, video_path: Any, *, async_loading_frames: bool = False) -> VideoState:
         """A state that :meth:`save_state` wrote, as it was, on this predictor's device.
@@ -86,6 +90,7 @@ class Sessions(_Base):
             frames.close()
             raise
 
+    @exclusive_session
     @torch.inference_mode()
     def move_state(self, inference_state: VideoState) -> VideoState:
         """A copy of another predictor's state for this one, which has the same weights and may be on another device.
@@ -103,6 +108,7 @@ class Sessions(_Base):
             packed, self, frames, FeatureCache(self, frames, encoder=cast("SAM2VideoPredictor", self)._encode_frames)
         )
 
+    @shared
     @torch.inference_mode()
     def restore_stream(self, file: str | Path) -> VideoStream:
         """A stream that ``VideoStream.save`` wrote, with the same current frame, on this predictor's device.

@@ -1,12 +1,14 @@
 """What is known about a video and its objects between calls."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from sam2fast.exclusive import ThreadGuard
 from sam2fast.tracking.arrivals import HostCopy
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import Memory, MemoryBank
@@ -191,6 +193,7 @@ class VideoState(Mapping[str, Any]):
         self.device: torch.device = bank.model.device
         self.objects: dict[Any, TrackedObject] = {}  # by id, in the order in which ids were first seen
         self.obj_ids: list[Any] = []
+        self.guard = ThreadGuard()
 
     @property
     def num_frames(self) -> int:
@@ -217,21 +220,23 @@ class VideoState(Mapping[str, Any]):
 
     def add(self, obj_id: Any, tracked: TrackedObject) -> None:
         """Registers an object under a new id."""
-        self.objects[obj_id] = tracked
-        self.obj_ids = list(self.objects)
+        objects = {**self.objects, obj_id: tracked}
+        ids = list(objects)
+        self.objects, self.obj_ids = objects, ids  # at once: Ctrl-C may come between any two lines
 
     def remove(self, obj_id: Any) -> None:
-        del self.objects[obj_id]
-        self.obj_ids = list(self.objects)
+        objects = dict(self.objects)
+        del objects[obj_id]
+        ids = list(objects)
+        self.objects, self.obj_ids = objects, ids
 
     def clear(self) -> None:
         """Forgets all objects and frees the bank.
 
         The list of ids that callers may hold is emptied, as in the original.
         """
-        self.objects.clear()
-        self.obj_ids.clear()
-        self.bank = MemoryBank(self.bank.model, self.bank.approximations)
+        bank = MemoryBank(self.bank.model, self.bank.approximations)  # first: there may be no memory for it
+        self.objects, self.obj_ids[:], self.bank = {}, [], bank
 
     # ---- the original's keys ----
 
@@ -254,3 +259,31 @@ class VideoState(Mapping[str, Any]):
     # A state is itself, not its values: comparing those would compute them.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
+
+
+class UnchangedOnError:
+    """A block: after an exception, Ctrl-C included, a state has the objects that it had before.
+
+    No generator of :mod:`contextlib`: where Ctrl-C cuts that module's own code off, the generator would go on when it
+    is collected, and take back what later calls have done.
+
+    Args:
+        state: whose objects these are.
+        objects: those that the block changes; they hold again what they held.
+    """
+
+    def __init__(self, state: VideoState, objects: Iterable[TrackedObject]) -> None:
+        self._state, self._objects, self._ids = state, state.objects, state.obj_ids
+        self._before = [(tracked, vars(tracked.copy())) for tracked in objects]
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            return
+        self._state.objects, self._state.obj_ids = self._objects, self._ids
+        for tracked, entries in self._before:
+            vars(tracked).update(entries)

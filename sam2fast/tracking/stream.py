@@ -1,9 +1,6 @@
 """A video whose frames come one by one: a camera, a socket, a file of any length."""
 
-import operator
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,14 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sam2fast.exclusive import ConcurrentUseError, ThreadGuard, exclusive
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.tracking import saved_state
+from sam2fast.tracking.arguments import integer
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.live_frames import FrameLike, LiveFrames
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.outputs import Output, check_output, returned_masks
+from sam2fast.tracking.saved_checks import check_stream
 from sam2fast.tracking.scores import TrackScores
-from sam2fast.tracking.state import VideoState
+from sam2fast.tracking.state import UnchangedOnError, VideoState
 
 if TYPE_CHECKING:
     from sam2fast.sam2_video_predictor import SAM2VideoPredictor
@@ -42,7 +42,8 @@ class VideoStream:
 
     Prompts are for the current frame, the one handed in last. Answers are those of ``init_state`` and
     ``propagate_in_video`` on the whole video, if each pass ends at the next prompted frame t, and the one after it
-    begins at t + 1: the same bits on the CPU. A call that fails has changed nothing. Not safe from several threads.
+    begins at t + 1: the same bits on the CPU. A call that fails has changed nothing. One thread at a
+    time: another gets :class:`~sam2fast.exclusive.ConcurrentUseError`.
 
     What is kept does not grow with the frames: the memories that the next frame may attend to, and of each object the
     conditioning frames, a memory and a low-resolution mask each.
@@ -56,10 +57,13 @@ class VideoStream:
     def __init__(
         self, predictor: "SAM2VideoPredictor", num_frames: int | None = None, max_cond_frames: int | None = None
     ) -> None:
-        if num_frames is not None and not 1 <= operator.index(num_frames) <= ENDLESS:
+        num_frames = None if num_frames is None else integer(num_frames, "num_frames")
+        if num_frames is not None and not 1 <= num_frames <= ENDLESS:
             raise ValueError(f"num_frames is {num_frames}; expected 1 or more, or None if it is not known")
-        if max_cond_frames is not None and operator.index(max_cond_frames) < 2:
+        max_cond_frames = None if max_cond_frames is None else integer(max_cond_frames, "max_cond_frames")
+        if max_cond_frames is not None and max_cond_frames < 2:
             raise ValueError(f"max_cond_frames is {max_cond_frames}; expected 2 or more, or None for all")
+        self.guard = ThreadGuard()
         self._predictor = predictor
         frames = LiveFrames(ENDLESS if num_frames is None else num_frames, predictor.image_size, predictor.device)
         features, bank = (
@@ -88,6 +92,7 @@ class VideoStream:
 
     # ---- frames ----
 
+    @exclusive
     @torch.inference_mode()
     def step(self, frame: FrameLike, output: Output = "logits") -> StreamResult:
         """Goes to the next frame and finds all objects on it; without objects the frame is not even encoded.
@@ -111,16 +116,21 @@ class VideoStream:
         prepared = self._frames.prepared(frame)
         if any(tracked.new_conditioning or tracked.new_tracked for tracked in state.objects.values()):
             self._predictor.check_recordings()  # not on every frame: it takes a millisecond
-        with _all_or_nothing(state):
+        before = self._frames.shown
+        with UnchangedOnError(state, state.objects.values()):
             if state.objects:
                 # While the frame of the last prompts is still there: their memories are made from it.
                 self._predictor.propagate_in_video_preflight(state)
             try:
-                with self._frames.showing(index, prepared):
-                    return self._track(state, index, output)
+                self._frames.show(index, prepared)
+                return self._track(state, index, output)
             except BaseException:
+                self._frames.show(*before)
                 state.features.clear()  # another frame may come under the same index
                 raise
+            finally:
+                if self._state is None:  # left meanwhile
+                    self._frames.close()
 
     def _track(self, state: VideoState, index: int, output: Output) -> StreamResult:
         objects, rules = state.objects, state.rules
@@ -137,6 +147,7 @@ class VideoStream:
 
     # ---- prompts on the current frame ----
 
+    @exclusive
     def add_new_points_or_box(
         self,
         obj_id: Any,
@@ -153,26 +164,29 @@ class VideoStream:
             RuntimeError: there is no frame yet, or the stream was closed.
         """
         state, frame = self._prompted()
-        with _all_or_nothing(state):
+        with UnchangedOnError(state, state.objects.values()):
             masks = self._predictor.add_new_points_or_box(
                 state, frame, obj_id, points, labels, clear_old_points, normalize_coords, box
             )[2]
             return self._with_scores(state, frame, obj_id, masks)
 
+    @exclusive
     def add_new_mask(self, obj_id: Any, mask: Any) -> StreamResult:
         """A mask ``(H, W)`` of an object, which may be new, as ``SAM2VideoPredictor.add_new_mask`` takes it.
 
         Raises: as :meth:`add_new_points_or_box`.
         """
         state, frame = self._prompted()
-        with _all_or_nothing(state):
+        with UnchangedOnError(state, state.objects.values()):
             return self._with_scores(state, frame, obj_id, self._predictor.add_new_mask(state, frame, obj_id, mask)[2])
 
+    @exclusive
     def clear_prompts(self, obj_id: Any) -> None:
         """Takes back what was said about an object on the current frame; an unknown id has nothing to take back."""
         state, frame = self._prompted()
         self._predictor.clear_all_prompts_in_frame(state, frame, obj_id, need_output=False)
 
+    @exclusive
     def remove_object(self, obj_id: Any, strict: bool = False) -> list[Any]:
         """Forgets an object, and frees its memory; gives the ids that remain.
 
@@ -204,6 +218,7 @@ class VideoStream:
 
     # ---- files ----
 
+    @exclusive
     def save(self, file: str | Path) -> None:
         """Writes everything that is known, and the current frame, to one safetensors file, whole or not at all.
 
@@ -229,15 +244,21 @@ class VideoStream:
         """
         if saved_state.STREAM_FRAME not in packed.facts:
             raise saved_state.StateError("the file holds the state of a whole video; open it with load_state()")
+        shown = packed.facts[saved_state.STREAM_FRAME]
+        try:
+            check_stream(packed.facts, packed.tensors, shown, predictor.image_size)
+        except ValueError as error:
+            raise saved_state.StateError(f"the file holds no stream that sam2fast saved: {error}") from error
         video = packed.facts["video"]
         stream = cls(predictor, video["frames"], packed.facts["max_cond_frames"])
         prepared = packed.tensors["square"], video["height"], video["width"]
-        with stream._frames.showing(packed.facts[saved_state.STREAM_FRAME], prepared):
-            stream._state = saved_state.unpacked(packed, predictor, stream._frames, stream._opened().features)
+        stream._frames.show(shown, prepared)
+        stream._state = saved_state.unpacked(packed, predictor, stream._frames, stream._opened().features)
         return stream
 
     # ---- the end ----
 
+    @exclusive
     def close(self) -> None:
         """Frees everything; may be called twice."""
         self._state = None
@@ -249,7 +270,13 @@ class VideoStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except ConcurrentUseError:
+            if error is None:
+                raise
+            # The block's own error is the one to hear of. The other thread's call is the last; all is freed after it.
+            self._state = None
 
     def __repr__(self) -> str:
         if self._state is None:
@@ -261,14 +288,3 @@ class VideoStream:
         if self._state is None:
             raise RuntimeError("the stream was closed; open another with open_stream()")
         return self._state
-
-
-@contextmanager
-def _all_or_nothing(state: VideoState) -> Iterator[None]:
-    """After an exception the objects are what they were."""
-    before = {obj_id: tracked.copy() for obj_id, tracked in state.objects.items()}
-    try:
-        yield
-    except BaseException:
-        state.objects, state.obj_ids = before, list(before)
-        raise

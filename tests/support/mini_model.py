@@ -26,7 +26,8 @@ def mini_model(overrides: Sequence[str] = ()) -> Any:
     return tame_weights.fill(build_sam2(nano.CONFIG, None, device="cpu", hydra_overrides_extra=changes), 0)
 
 
-def mini_predictor() -> Any:
+def mini_predictor(overrides: Sequence[str] = ()) -> Any:
     """The same for video."""
-    predictor = build_sam2_video_predictor(nano.CONFIG, None, device="cpu", hydra_overrides_extra=OVERRIDES)
+    changes = [*OVERRIDES, *overrides]
+    predictor = build_sam2_video_predictor(nano.CONFIG, None, device="cpu", hydra_overrides_extra=changes)
     return tame_weights.fill(predictor, 0)

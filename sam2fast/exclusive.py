@@ -1,0 +1,148 @@
+"""Calls from several threads that would disturb each other are refused; those after a fork do not wait for ever."""
+
+import functools
+import inspect
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+logger = logging.getLogger(__name__)
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+class ConcurrentUseError(RuntimeError):
+    """A call on what another thread is in the middle of a call on. It was refused, and has changed nothing."""
+
+
+class ThreadGuard:
+    """Knows which threads are in the middle of a call on an object.
+
+    A call that changes the object is alone; calls that only read may be many. A thread does not stand in its own way,
+    so calls may be nested, and a generator is in a call only while it works on its next answer. Nobody ever waits.
+    """
+
+    def __init__(self) -> None:
+        # By process: after a fork the other threads are gone, in the middle of their calls.
+        self._ongoing = {os.getpid(): _Visits()}
+
+    def visit(self, owner: object, changes: bool) -> "Visit":
+        """A call on ``owner``, for a ``with`` block."""
+        visits = self._ongoing.get(os.getpid())
+        if visits is None:
+            _use_one_thread()
+            visits = self._ongoing.setdefault(os.getpid(), _Visits())
+        return Visit(visits, type(owner).__name__, changes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ThreadGuard, ()  # nobody is in the middle of a call on a copy
+
+
+_process = os.getpid()  # that has loaded this, or the child that has been told below
+
+
+def _use_one_thread() -> None:
+    """In a process that was forked, torch's threads are gone, and the first large sum would wait for them for ever.
+
+    Said once for a process: afterwards its ``torch.set_num_threads`` holds.
+    """
+    global _process
+    if _process == os.getpid():
+        return
+    _process = os.getpid()
+    import torch
+
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+        logger.warning("this process was forked, which torch's threads do not survive: it computes with one thread")
+
+
+class _Visits:
+    """Those of one process."""
+
+    def __init__(self) -> None:
+        # Reentrant: a signal's handler may come in the middle, and call something of the same object.
+        self.lock = threading.RLock()
+        # Weak: a signal may come before a visit can end, which it then does with the call that it belongs to.
+        self.ongoing: list[weakref.ref[Visit]] = []
+
+
+class Visit:
+    """A call of one thread; begins and ends with the ``with`` block."""
+
+    def __init__(self, visits: _Visits, kind: str, changes: bool) -> None:
+        self._visits, self._kind = visits, kind
+        self.thread, self.changes = threading.get_ident(), changes
+
+    def __enter__(self) -> None:
+        """
+        Raises:
+            ConcurrentUseError: another thread is in the middle of a call, and one of the two changes something.
+        """
+        with self._visits.lock:
+            ongoing = [ref for ref in self._visits.ongoing if ref() is not None]
+            for other in (ref() for ref in ongoing):
+                if other is not None and other.thread != self.thread and (other.changes or self.changes):
+                    raise ConcurrentUseError(
+                        f"this {self._kind} is being used by another thread; let threads take turns, for instance "
+                        "with a threading.Lock, or give each one its own: they may share a model"
+                    )
+            self._visits.ongoing = [*ongoing, weakref.ref(self)]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._visits.lock:
+            self._visits.ongoing = [ref for ref in self._visits.ongoing if ref() is not self]
+
+
+def exclusive(method: Method) -> Method:
+    """For methods of objects that have a ``guard``: refused while another thread is in a call on the object."""
+    return _guarded(method, lambda args, kwargs: args[0], changes=True)
+
+
+def shared(method: Method) -> Method:
+    """The same for methods that only read: any number of threads may call them, but not during an exclusive one."""
+    return _guarded(method, lambda args, kwargs: args[0], changes=False)
+
+
+def exclusive_session(method: Method) -> Method:
+    """:func:`exclusive` for the ``inference_state``, a method's first argument; the predictor may serve others."""
+    return _guarded(method, lambda args, kwargs: args[1] if len(args) > 1 else kwargs.get("inference_state"), True)
+
+
+def _guarded(method: Method, owner_of: Callable[[Any, Any], Any], changes: bool) -> Method:
+    def visit(args: Any, kwargs: Any) -> Visit | None:
+        owner = owner_of(args, kwargs)
+        guard = getattr(owner, "guard", None)  # without: the method says what is wrong with its arguments
+        return None if guard is None else guard.visit(owner, changes)
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if (visiting := visit(args, kwargs)) is None:
+            return method(*args, **kwargs)
+        with visiting:
+            return method(*args, **kwargs)
+
+    @functools.wraps(method)
+    def steps(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        coming = method(*args, **kwargs)
+        try:
+            while True:
+                if (visiting := visit(args, kwargs)) is None:
+                    yield from coming
+                    return
+                with visiting:
+                    try:
+                        answer = next(coming)
+                    except StopIteration:
+                        return
+                yield answer
+        finally:
+            coming.close()  # no visit: Python's collector may come along in any thread
+
+    return cast(Method, steps if inspect.isgeneratorfunction(method) else call)

@@ -1,0 +1,125 @@
+"""What is built on the predictors goes on after a call that failed: the trainer's updates, the demo's requests."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small_training
+import torch
+import track_films
+from chosen_places import some_asked
+from demo_client import DemoClient, Refusal
+from disturbed_calls import known_of_state, video_predictor
+from injected_memory import FailingOps, plain
+
+from sam2fast.demo.server.app import SERVICE, make_app
+from sam2fast.demo.server.library import GALLERY
+from sam2fast.demo.server.model_thread import ModelThread
+from sam2fast.demo.server.settings import ServerSettings
+from sam2fast.training.trainer import Trainer
+
+# ---- training ----
+
+
+def known_of_training(trainer: Trainer) -> Any:
+    """Weights, also the auxiliary heads', the optimiser's moments, the average and the counters."""
+    assert trainer.ema is not None
+    moments = trainer.optimizer.optimizer.state_dict()["state"]
+    weights = [*trainer._parameters(), *trainer.model.state_dict().values()]
+    return plain([weights, moments, trainer.ema.average, trainer.steps, trainer.steps_in_epoch])
+
+
+class Rewind:
+    """Takes a trainer back to where it is now."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        assert trainer.ema is not None
+        self._trainer = trainer
+        self._weights = [p.detach().clone() for p in trainer._parameters()]
+        self._optimizer = copy.deepcopy(trainer.optimizer.optimizer.state_dict())
+        self._average = copy.deepcopy(trainer.ema.state_dict())
+        self._counters = trainer.steps, trainer.steps_in_epoch
+
+    def __call__(self) -> None:
+        trainer = self._trainer
+        assert trainer.ema is not None
+        with torch.no_grad():
+            for parameter, value in zip(trainer._parameters(), self._weights, strict=True):
+                parameter.copy_(value)
+        trainer.optimizer.optimizer.load_state_dict(copy.deepcopy(self._optimizer))
+        trainer.ema.load_state_dict(self._average)
+        trainer.steps, trainer.steps_in_epoch = self._counters
+
+
+@pytest.mark.parametrize("failure", ["out of memory", pytest.param("interrupt", marks=pytest.mark.slow)])
+def test_an_update_that_fails_before_its_end_has_not_been(failure, tmp_path):
+    """Of two batches. What fails before the optimiser steps leaves weights, moments and average alone."""
+    trainer = small_training.build(tmp_path, "+trainer.optim.accumulate=2")
+    trainer._start()
+    trainer.model.train()
+    batches = list(trainer.data["train"].epoch(0, 0))[:2]
+    trainer._update(iter(batches))
+    rewind, before = Rewind(trainer), known_of_training(trainer)
+    optimizer, ops = trainer.optimizer.optimizer, FailingOps()
+    begun: list[int] = []
+    optimizer.register_step_pre_hook(lambda *_: begun.append(ops.count))
+    with ops:
+        values = trainer._update(iter(batches))
+    after = known_of_training(trainer)
+    for at in some_asked(1, begun[0]):
+        rewind()
+        assert known_of_training(trainer) == before
+        with pytest.raises((torch.OutOfMemoryError, KeyboardInterrupt)), FailingOps(at, failure):
+            trainer._update(iter(batches))
+        assert known_of_training(trainer) == before, at
+        assert trainer._update(iter(batches)) == values, at
+        assert known_of_training(trainer) == after, at
+
+
+# ---- the web demo ----
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Any:
+    (tmp_path / GALLERY).mkdir()
+    track_films.write_film(tmp_path / GALLERY / "film.mp4", track_films.pictures(3))
+    app = make_app(ServerSettings(tmp_path), video_predictor())
+    yield app
+    app.extensions[SERVICE].close()
+
+
+def test_a_request_for_which_memory_runs_out(demo, monkeypatch):
+    """It is refused, the session is as before, and the same request is answered when there is memory again."""
+    client, sessions = DemoClient(demo.test_client()), demo.extensions[SERVICE].sessions
+    expected = client.add(client.start())
+    session = client.start()
+    count, real = 0, ModelThread._run
+
+    def run_failing(at: int | None) -> Any:
+        def run(self: ModelThread, function: Any, *args: Any, **kwargs: Any) -> Any:
+            nonlocal count
+            with FailingOps(at) as ops:
+                try:
+                    return real(self, function, *args, **kwargs)
+                finally:
+                    count = ops.count
+
+        return run
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelThread, "_run", run_failing(None))
+        client.add(client.start())
+    # Among them one behind the predictor's own call, while the masks are encoded.
+    for at in sorted({*some_asked(1, count), count - 1}):
+        known = known_of_state(sessions.get(session).state), dict(sessions.get(session).masks)
+        with monkeypatch.context() as patch:
+            patch.setattr(ModelThread, "_run", run_failing(at))
+            refused = client.add(session)
+        assert isinstance(refused, Refusal) and refused.status in (200, 500, 503), refused
+        assert (known_of_state(sessions.get(session).state), dict(sessions.get(session).masks)) == known
+    found = client.add(session)
+    assert found.keys() == expected.keys()
+    for frame_or_object, mask in expected.items():
+        np.testing.assert_array_equal(found[frame_or_object], mask)

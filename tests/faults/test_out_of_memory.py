@@ -1,0 +1,254 @@
+"""Calls that fail in their middle, wherever that is: nothing of them is left, and made again they are right.
+
+``make inject`` tries every place, or as many as it is told.
+"""
+
+import gc
+import itertools
+import random
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from chosen_places import POINTS, SEED, some_asked
+from disturbed_calls import CALLS, disturb, is_mixture, known_of_state, pictures, places, undisturbed, video_predictor
+from injected_memory import FAILURES, FailingOps, Mishap, failing, tensor_bytes
+
+from sam2fast.tracking.page_pool import Page, PagePool
+from sam2fast.tracking.state import TrackedObject, UnchangedOnError, VideoState
+from sam2fast.video_io import VideoError
+
+KINDS = ("out of memory", "interrupt", "signal")
+ON_CPU = ("points", "mask", "set_image")
+# Where a trial takes no time.
+QUICK = ("clear", "remove", "remove the last", "reset", "stream clear", "stream remove")
+
+
+def tried(count: int, name: str, kind: str) -> list[int]:
+    """The places of so many that are tried."""
+    # Where the call says what it has done.
+    last = range(max(0, count - 25), count) if name in QUICK else ()
+    return sorted({*some_asked(1, count, f"{name} {kind}"), *last})
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [*itertools.product(CALLS, KINDS), *itertools.product(ON_CPU, ["allocator"])]
+)
+def test_a_call_that_fails_anywhere(name, kind, request):
+    count = places(name, kind)
+    at = tried(count, name, kind)
+    for place in at:
+        disturb(name, kind, place)
+    if POINTS:
+        with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            print(f"\n{name}, {kind}: {len(at)} of {count} places, seed {SEED}", flush=True)
+
+
+def test_what_is_tried_can_fail():
+    """A state that differs is told from one that does not."""
+    right = undisturbed("points")
+    assert right.before != right.after
+    assert known_of_state(CALLS["points"].start()[1]) == right.before
+    first, *_, last = undisturbed("propagate").stages
+    assert first != last and is_mixture(first, [first, last])
+    assert not is_mixture(last, [first]) and not is_mixture(right.after, [right.before, first, last])
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_failures_happen_where_they_are_wanted(failure):
+    x = torch.zeros(3)
+    for at in range(3):
+        with suppress(RuntimeError, KeyboardInterrupt), FailingOps(at, failure) as ops:
+            x.add_(1)
+            x.add_(1)
+        assert ops.count == min(at + 1, 2)
+    # The third time nothing failed. An interrupted operation has been done; one without memory has not.
+    assert x.tolist() == [(1 + 2 + 2 if failure == "interrupt" else 0 + 1 + 2)] * 3
+
+
+@pytest.mark.parametrize("name", ["points", "step"])
+def test_no_memory_stays_behind(name):
+    def bytes_of(at: int | None) -> int:
+        session = CALLS[name].start() if at is None else disturb(name, "out of memory", at)
+        if at is None:
+            CALLS[name].call(session)
+        return tensor_bytes()
+
+    count = places(name, "out of memory")
+    expected = bytes_of(None)
+    assert bytes_of(int(0.9 * count)) <= expected
+
+
+def test_a_lack_of_memory_is_not_taken_for_a_wrong_prompt():
+    for place in range(0, 12, 3):
+        disturb("points", "out of memory", place)
+
+
+# ---- videos ----
+
+
+def test_a_video_that_cannot_be_opened_is_closed(monkeypatch):
+    opened: list[Any] = []
+    from sam2fast import sam2_video_predictor
+
+    real = sam2_video_predictor.open_frames
+
+    def open_frames(*args: Any, **kwargs: Any) -> Any:
+        opened.append(real(*args, **kwargs))
+        return opened[-1]
+
+    monkeypatch.setattr(sam2_video_predictor, "open_frames", open_frames)
+    predictor = video_predictor()
+    with pytest.raises(torch.OutOfMemoryError) as kept, failing("out of memory", 100):
+        predictor.init_state(pictures(2), async_loading_frames=True)
+    assert kept.value is not None and not opened[0]._prefetcher._thread.is_alive()
+    with pytest.raises(VideoError, match="closed"):
+        opened[0][0]
+
+
+def test_a_forgotten_object_frees_its_memory_after_a_failure():
+    predictor, state = CALLS["reset"].start()
+    tracked = weakref.ref(state.objects["a"])
+    with pytest.raises(torch.OutOfMemoryError), failing("out of memory", 0):
+        predictor.reset_state(state)
+    assert list(state.objects) == state.obj_ids == ["a", "b"]
+    predictor.reset_state(state)
+    gc.collect()
+    assert tracked() is None and state.obj_ids == []
+
+
+# ---- Ctrl-C ----
+
+
+def interrupted_behind(patch: pytest.MonkeyPatch, owner: Any, name: str, number: int = 1) -> None:
+    """Ctrl-C comes when a method has been called so many times."""
+    real, calls = getattr(owner, name), []
+
+    def method(*args: Any) -> None:
+        real(*args)
+        calls.append(args)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+
+    patch.setattr(owner, name, method)
+
+
+def test_a_new_object_is_not_left_without_its_prompts(monkeypatch):
+    predictor, state = CALLS["points"].start()
+    before, ids = known_of_state(state), state.obj_ids
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupted_behind(patch, VideoState, "add")
+        predictor.add_new_points_or_box(state, 0, "new", [[15, 18]], [1])
+    assert known_of_state(state) == before and state.obj_ids is ids
+
+
+def test_a_frame_is_kept_for_all_objects_or_none(monkeypatch):
+    predictor, state = CALLS["propagate"].start()
+    assert len(state.objects) > 1
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupted_behind(patch, TrackedObject, "keep_tracked")
+        for _ in predictor.propagate_in_video(state, 2, progress=False):
+            pass
+    assert known_of_state(state) in undisturbed("propagate").stages
+
+
+def test_a_block_that_was_cut_off_takes_nothing_back_later():
+    predictor, state = CALLS["points"].start()
+    block = UnchangedOnError(state, state.objects.values())
+    block.__enter__()
+    predictor.add_new_points_or_box(state, 0, "a", [[15, 18]], [1])
+    after = known_of_state(state)
+    del block
+    gc.collect()
+    assert known_of_state(state) == after
+
+
+# ---- what callers do themselves ----
+
+
+def test_a_callers_own_mishap_between_frames():
+    predictor, state = CALLS["propagate"].start()
+    right = undisturbed("propagate")
+    done = []
+
+    def progress(frames: Any) -> Iterator[int]:
+        for frame in frames:
+            if len(done) == 2:
+                raise Mishap("the caller's own")
+            yield frame
+
+    with pytest.raises(Mishap):
+        for answer in predictor.propagate_in_video(state, 2, progress=progress):
+            done.append(answer)
+    assert known_of_state(state) == right.stages[2]
+    assert CALLS["propagate"].call((predictor, state)) is not None
+    assert known_of_state(state) == right.after
+
+
+def test_a_callers_own_mishap_while_frames_are_handed_in():
+    predictor = video_predictor()
+
+    def camera() -> Iterator[np.ndarray]:
+        yield from pictures(2)
+        raise Mishap("the cable was pulled")
+
+    with pytest.raises(Mishap):
+        predictor.init_state(camera())
+    with predictor.open_stream() as stream:
+        with pytest.raises(Mishap):
+            for picture in camera():
+                stream.step(picture)
+        assert stream.frame == 1
+        assert stream.step(pictures(3)[2]).frame == 2
+
+
+# ---- the pool of memories ----
+
+
+def pool_program(seed: int, at: int | None, kind: str) -> int:
+    """Writes, reads and drops pages at random, with one failure; every page has its values all the time.
+
+    Returns:
+        At how many places it could have failed.
+    """
+    rng, pool = random.Random(seed), PagePool((3,), torch.float32, torch.device("cpu"))
+    pages: dict[Page, list[float]] = {}
+    with failing(kind, at) as place:
+        for step in range(30):
+            try:
+                pool.begin_step()
+                if rng.random() < 0.5:
+                    values = torch.full((rng.randint(1, 4), 3), float(step))
+                    pages.update(dict.fromkeys(pool.write(values), values[0].tolist()))
+                wanted = rng.sample(list(pages), min(len(pages), rng.randint(0, 10)))
+                rows = pool.rows(wanted)
+                assert len(set(rows)) == len(rows)
+                for page, row in zip(wanted, rows, strict=True):
+                    assert pool.data[row].tolist() == pages[page]
+            except (torch.OutOfMemoryError, KeyboardInterrupt):
+                pass
+            wanted = []
+            for page in rng.sample(list(pages), min(len(pages), rng.randint(0, 2))):
+                del pages[page]
+            page = None
+    for page, expected in pages.items():
+        assert pool.read(page).tolist() == expected
+    held = Counter(page.row for page in pages if page.row is not None)
+    assert all(count == 1 for count in held.values())
+    assert not held.keys() & set(pool._free) and len(set(pool._free)) == len(pool._free)
+    return int(place.count)
+
+
+# Python drops Ctrl-C where it comes while a page dies.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_pages_keep_their_values_when_a_step_fails(kind):
+    for seed in range(2):
+        count = pool_program(SEED + seed, None, kind)
+        for at in some_asked(30, count, f"{kind} {seed}"):
+            pool_program(SEED + seed, at, kind)

@@ -1,0 +1,118 @@
+"""Calls that fail in their middle: memory that runs out at the k-th operation of torch, Ctrl-C at the k-th call."""
+
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import sam2fast
+
+PACKAGE = Path(sam2fast.__file__).parent
+FOLDERS = tuple(str(folder) for folder in (PACKAGE, (PACKAGE / "kernels").resolve()))
+
+
+class Mishap(Exception):
+    """What a caller's own code raises."""
+
+
+# Name -> what is raised, and whether the operation at which it is has been done.
+FAILURES: dict[str, tuple[Callable[[], BaseException], bool]] = {
+    "out of memory": (lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), False),
+    "allocator": (lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), False),
+    "interrupt": (KeyboardInterrupt, True),
+}
+
+
+class FailingOps(TorchDispatchMode):
+    """Counts torch's operations in this thread, and fails at one of them.
+
+    Args:
+        at: which, from 0; None for none of them.
+        failure: one of :data:`FAILURES`.
+    """
+
+    def __init__(self, at: int | None = None, failure: str = "out of memory") -> None:
+        super().__init__()
+        self.at, self.count = at, 0
+        self._error, self._is_done = FAILURES[failure]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        number, self.count = self.count, self.count + 1
+        if number == self.at and not self._is_done:
+            raise self._error()
+        result = func(*args, **(kwargs or {}))
+        if number == self.at:
+            raise self._error()
+        return result
+
+
+class Signalled:
+    """Counts the places in the package where Python looks for signals in this thread, and raises at one of them.
+
+    As for Ctrl-C: at the beginning of functions, and behind calls of functions that are not Python's. Between other
+    lines nothing is raised, which would be wrong: ``with lock:`` is left well whenever a signal comes.
+
+    Args:
+        at: which, from 0; None for none of them.
+    """
+
+    def __init__(self, at: int | None = None) -> None:
+        self.at, self.count = at, 0
+        self.where = ""
+
+    def __enter__(self) -> "Signalled":
+        self._before = sys.getprofile()
+        sys.setprofile(self._profile)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        sys.setprofile(self._before)
+
+    def _profile(self, frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        # Expressions are also begun again to be closed, where exceptions are dropped.
+        if event in ("call", "c_return") and code.co_filename.startswith(FOLDERS) and code.co_name != "<genexpr>":
+            number, self.count = self.count, self.count + 1
+            if number == self.at:
+                self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+                raise KeyboardInterrupt
+
+
+def plain(x: Any) -> Any:
+    """Nested answers as what can be compared: tensors and arrays by their bytes."""
+    if isinstance(x, torch.Tensor):
+        values = x.detach().cpu().contiguous().reshape(-1)
+        return str(x.dtype), tuple(x.shape), values.view(torch.uint8).numpy().tobytes()
+    if hasattr(x, "tobytes") and hasattr(x, "dtype"):
+        return str(x.dtype), x.shape, x.tobytes()
+    if isinstance(x, dict):
+        return [(key, plain(value)) for key, value in x.items()]
+    if isinstance(x, list | tuple):
+        return [plain(value) for value in x]
+    return x
+
+
+def tensor_bytes() -> int:
+    """Memory of all tensors that anything still refers to."""
+    gc.collect()
+    storages = {}
+    for x in gc.get_objects():
+        # Others, such as those of torch.export, of torch.compile and of other tests, have no storage to count.
+        is_plain = type(x) in (torch.Tensor, torch.nn.Parameter) and x.layout == torch.strided
+        if is_plain and x.device.type != "meta":
+            storage = x.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
+
+
+@contextmanager
+def failing(kind: str, at: int | None) -> Iterator[Any]:
+    """Inside, one of :data:`FAILURES`, or ``signal``, happens at the place ``at``."""
+    with Signalled(at) if kind == "signal" else FailingOps(at, kind) as place:
+        yield place
