@@ -1,5 +1,6 @@
 """Loads model configurations and builds what they describe, without touching Hydra's global state."""
 
+import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from sam2fast._official_names import MODULES, NAMES
+from sam2fast._yaml_text import check_references, parse_yaml
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
@@ -44,6 +46,10 @@ TARGETS = frozenset(
 
 # What every model configuration has at its top level.
 MODEL = re.compile("^model:", re.MULTILINE)
+
+
+# Of the values that Hydra's grammar refuses, those that can mean nothing but themselves: names such as ~/Größe.
+TEXT = re.compile(r"""[^"'()\[\]{},=]*[^"'()\[\]{},=\\]""")
 
 
 class ConfigError(ValueError):
@@ -97,7 +103,7 @@ def _read_over_base(name: str, above: tuple[str, ...]) -> DictConfig:
     if name in above:
         raise ConfigError(f"base_config leads in a circle: {' -> '.join((*above, name))}")
     with _named(name):
-        config = OmegaConf.create(_read(name))
+        config = parse_yaml(_read(name))
         if not isinstance(config, DictConfig):
             raise ConfigError(f"{name} is a list; expected a mapping with the key 'model'")
         if "defaults" in config:
@@ -113,8 +119,9 @@ def _read_over_base(name: str, above: tuple[str, ...]) -> DictConfig:
 def finish_config(config: DictConfig, name: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     """``config`` itself with overrides applied and every interpolation filled in; raises as :func:`load_config`."""
     with _named(name):
-        for override in OverridesParser.create().parse_overrides(list(overrides)):
-            _apply(config, override)
+        for override in overrides:
+            _apply(config, _parse(override))
+        check_references(config)
         OmegaConf.resolve(config)
     return config
 
@@ -124,8 +131,12 @@ def _named(name: str | Path) -> Iterator[None]:
     """Errors of the libraries become one that names the configuration."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+    except ConfigError:
+        raise
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ConfigError(f"configuration {name}: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"configuration {name}: its values are nested, or refer to each other, too deeply") from error
 
 
 def _read(name: str) -> str:
@@ -135,9 +146,21 @@ def _read(name: str) -> str:
     key = by_last_part.get(short, short)
     if key in shipped:
         return shipped[key].read_text(encoding="utf-8")
-    if Path(name).is_file():
+    if os.path.isfile(name):  # unlike Path.is_file, false also for names that no file can have
         return Path(name).read_text(encoding="utf-8")
     raise FileNotFoundError(f"no file {name!r}, and no such configuration; the shipped ones are: {', '.join(shipped)}")
+
+
+def _parse(override: str) -> Override:
+    """One override by Hydra's grammar, which has no letters but ASCII's outside quotes; those are taken as text."""
+    parser = OverridesParser.create()
+    try:
+        return parser.parse_overrides([override])[0]
+    except HydraException:
+        key, _, value = override.partition("=")
+        if not TEXT.fullmatch(value):
+            raise
+        return parser.parse_overrides([f'{key}="{value}"'])[0]
 
 
 def _apply(config: DictConfig, override: Override) -> None:

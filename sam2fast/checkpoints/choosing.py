@@ -11,8 +11,8 @@ from sam2fast._official_names import RELEASES
 from sam2fast.checkpoints.errors import NoConfigError
 from sam2fast.checkpoints.files import read_file
 from sam2fast.checkpoints.folders import config_beside, find_weights
-from sam2fast.checkpoints.reading import without_prefix
-from sam2fast.checkpoints.transformers_layout import is_transformers, to_official
+from sam2fast.checkpoints.reading import under_official_names, without_prefix
+from sam2fast.checkpoints.transformers_layout import is_transformers
 from sam2fast.checkpoints.transformers_overrides import overrides_from
 
 
@@ -40,7 +40,7 @@ def choose_config(path: str | Path, prefix: str = "") -> Choice:
     file = find_weights(path)
     tensors = without_prefix(file, read_file(file), prefix)
     theirs = is_transformers(tensors)
-    config = guess_config(to_official(tensors) if theirs else tensors)
+    config = guess_config(under_official_names(file, tensors) if theirs else tensors)
     if config is None:
         raise NoConfigError(f"{file} fits neither nano nor an official model; name its configuration")
     beside = config_beside(file) if theirs else None

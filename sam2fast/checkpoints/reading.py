@@ -30,7 +30,15 @@ def read_checkpoint(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
     """
     file = find_weights(path)
     tensors = without_prefix(file, read_file(file), prefix)
-    return to_official(tensors) if is_transformers(tensors) else tensors
+    return under_official_names(file, tensors) if is_transformers(tensors) else tensors
+
+
+def under_official_names(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file in the layout of transformers, as :func:`to_official` gives them; errors name the file."""
+    try:
+        return to_official(tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def without_prefix(path: Path, tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

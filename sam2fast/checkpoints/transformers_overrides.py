@@ -77,7 +77,7 @@ def _size_change(file: Path, told: Mapping[str, Any], ours: Any) -> list[str]:
 def _read(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is no JSON file: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} is no configuration: expected a mapping")

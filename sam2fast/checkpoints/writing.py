@@ -3,9 +3,7 @@
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +13,26 @@ from torch import Tensor
 from sam2fast.checkpoints.errors import CheckpointError
 from sam2fast.checkpoints.folders import CONFIG_FILE
 from sam2fast.checkpoints.reading import read_checkpoint
+from sam2fast.checkpoints.replacing import WEIGHTS_FILE, replacing
+from sam2fast.checkpoints.saving import save_torch
 from sam2fast.checkpoints.transformers_layout import to_transformers
 
-WEIGHTS_FILE = "model.safetensors"  # of a folder in the layout of transformers
 BLOCK = 1 << 20
 
 
 def write_official(weights: Mapping[str, Tensor], path: Path, force: bool = False) -> None:
     """A ``.pt`` file with the weights under ``model``, as the original reads it; raises as write_transformers."""
-    with _replacing(path, force) as partial:
+    with replacing(path, force) as partial:
         with partial.open("wb") as file:
             # Clones: a view would be saved with all that it is a view of.
-            torch.save({"model": {name: tensor.clone() for name, tensor in weights.items()}}, file)
+            save_torch({"model": {name: tensor.clone() for name, tensor in weights.items()}}, file)
             _to_disk(file)
         _check(partial, weights)
 
 
 def write_safetensors(weights: Mapping[str, Tensor], path: Path, force: bool = False) -> None:
     """A ``.safetensors`` file with the weights under official names; raises as write_transformers."""
-    with _replacing(path, force) as partial:
+    with replacing(path, force) as partial:
         _save_safetensors(weights, partial)
         _check(partial, weights)
 
@@ -55,7 +54,7 @@ def write_transformers(
         OSError: it cannot be written. Nothing is left behind, and what was there is as it was.
     """
     theirs = to_transformers(weights)
-    with _replacing(path, force) as partial:
+    with replacing(path, force) as partial:
         partial.mkdir()
         _save_safetensors(theirs, partial / WEIGHTS_FILE)
         with (partial / CONFIG_FILE).open("w", encoding="utf-8") as file:
@@ -77,50 +76,6 @@ def file_hash(path: Path) -> str:
         while block := file.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()
-
-
-def check_free(path: Path, force: bool) -> None:
-    """Checks that nothing would be lost by writing to ``path``.
-
-    Raises:
-        FileExistsError: there is something already; with ``force`` something other than what would be written.
-    """
-    if not os.path.lexists(path):
-        return
-    if not force:
-        raise FileExistsError(f"{path} is already there, and only replaced by force")
-    if path.is_dir() and (others := sorted({file.name for file in path.iterdir()} - {WEIGHTS_FILE, CONFIG_FILE})):
-        raise FileExistsError(f"the folder {path} has other things in it, such as {others[0]}, and is not replaced")
-
-
-@contextmanager
-def _replacing(path: Path, force: bool) -> Iterator[Path]:
-    """A name to write under; afterwards that is ``path``, and on an error there is nothing of it."""
-    check_free(path, force)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays, since readers go by it.
-    partial = path.with_name(f".{os.getpid()}.part.{path.name}")
-    before = path.with_name(f".{os.getpid()}.before.{path.name}")
-    try:
-        yield partial
-        check_free(path, force)
-        if partial.is_dir() != path.is_dir() and os.path.lexists(path):
-            raise FileExistsError(f"{path} is a {'folder' if path.is_dir() else 'file'}, and is not replaced")
-        if not path.is_dir():
-            os.replace(partial, path)
-            return
-        # A folder that is not empty cannot be replaced in one step.
-        os.rename(path, before)
-        try:
-            os.rename(partial, path)
-        except BaseException:
-            os.rename(before, path)
-            raise
-        shutil.rmtree(before)
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        partial.unlink(missing_ok=True)
 
 
 def _save_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -47,8 +47,10 @@ def encode_film(pictures: Sequence[Image.Image]) -> bytes:
     Raises:
         ImportError: PyAV is not installed.
     """
-    import av
-
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError("writing video files needs PyAV: pip install 'sam2fast[video]'") from error
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         name = "libx264" if "libx264" in av.codecs_available else "mpeg4"

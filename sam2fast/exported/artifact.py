@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from sam2fast import __version__
-from sam2fast.exported.packages import ArtifactError, compile_artifact
+from sam2fast.exported.errors import ArtifactError
+from sam2fast.exported.packages import compile_artifact
 from sam2fast.exported.programs import POINTS, export_decoder, export_encoder, save_program
 from sam2fast.modeling.sam2_base import SAM2Base
 
@@ -92,7 +93,7 @@ def write_artifact(
             sam2fast=__version__,
             sizes={name: (partial / name).stat().st_size for name in (ENCODER, DECODER)},
         )
-        (partial / FACTS).write_text(json.dumps(asdict(facts), indent=2) + "\n")
+        (partial / FACTS).write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
         os.replace(partial, target)  # also onto an empty folder
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -124,7 +125,7 @@ def read_facts(folder: str | Path) -> ArtifactFacts:
     if not path.is_file():
         raise FileNotFoundError(f"no artefact in {str(folder)!r}: it has no {FACTS}")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise ArtifactError(f"{path} has version {content['format']} of the format; this program reads {FORMAT}")
         facts = ArtifactFacts(**{field.name: content[field.name] for field in fields(ArtifactFacts)})

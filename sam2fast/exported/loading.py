@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from sam2fast.exported.artifact import COMPILED, DECODER, ENCODER, ArtifactFacts, check_usable, read_facts
-from sam2fast.exported.packages import ArtifactError, load_artifact
+from sam2fast.exported.errors import ArtifactError
+from sam2fast.exported.packages import load_artifact
 from sam2fast.exported.programs import load_program
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
@@ -21,7 +22,8 @@ def load_predictor(folder: str | Path, device: str | None = None, **kwargs: Any)
     refused, that a prompt needs points or a box, and that it may have only so many points as the artefact was made for.
 
     Args:
-        folder: what :func:`sam2fast.exported.write_artifact` wrote.
+        folder: what :func:`sam2fast.exported.write_artifact` wrote. One with ``aot`` is native code: only one's own,
+            or from somebody as trusted as a program's author.
         device: where it is expected to compute; none for the device it was made for.
         **kwargs: of :class:`SAM2ImagePredictor`: ``mask_threshold``, ``max_hole_area``, ``max_sprinkle_area``.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from sam2fast.exported.errors import ArtifactError
 from sam2fast.exported.programs import checked_name
 
 if TYPE_CHECKING:
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
 
 # A program's tensors in order, whatever lists they are in, to its results.
 FlatFunction = Callable[[Sequence[Tensor]], Sequence[Tensor]]
-
-
-class ArtifactError(RuntimeError):
-    """Files of an exported or compiled model that cannot be used here."""
 
 
 def compile_artifact(program: "ExportedProgram", path: str | Path, options: Mapping[str, Any] | None = None) -> None:
@@ -52,6 +49,8 @@ def compile_artifact(program: "ExportedProgram", path: str | Path, options: Mapp
 
 def load_artifact(path: str | Path, device_index: int | None = None) -> FlatFunction:
     """What :func:`compile_artifact` wrote, as a function of all the program's tensors in one list, none left out.
+
+    The file is native code, which runs as this process does: load only what you trust.
 
     The tensors must be contiguous, and of the device and the dtypes that the program was made for: native code looks at
     their memory only.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from sam2fast.exported.checking import check_program
 from sam2fast.kernels._dispatch import backend
 from sam2fast.modeling.sam2_base import SAM2Base
 
@@ -78,7 +79,7 @@ class DecoderModule(nn.Module):
             high_res_features=finer or None,
         )
         if decoder.dynamic_multimask_via_stability:
-            single, its_iou = decoder._best_if_unstable(masks, ious)
+            single, its_iou = decoder._dynamic_multimask_via_stability(masks, ious)
             masks, ious = torch.cat([single, masks[:, 1:]], dim=1), torch.cat([its_iou, ious[:, 1:]], dim=1)
         return masks.float(), ious.float(), scores.float()
 
@@ -166,9 +167,11 @@ def load_program(path: str | Path) -> "ExportedProgram":
 
     Raises:
         FileNotFoundError: there is no such file.
+        ArtifactError: it is damaged, or torch would run code that it holds; see :func:`check_program`.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no exported program {str(path)!r}")
+    check_program(path)
     return torch.export.load(path)
 
 

@@ -1,5 +1,6 @@
 """The few frames of a video that are kept in memory."""
 
+import os
 from threading import Lock
 
 from torch import Tensor
@@ -21,9 +22,11 @@ class FrameCache:
         self._closed = False
         self._lock = Lock()
         self._reading = Lock()  # apart, so that kept frames can be had while another is decoded
+        self._process = os.getpid()
 
     def get(self, index: int) -> Tensor:
         """Pixels of a frame, ``(S, S, 3)`` uint8; where frames are kept and read ahead follows these calls."""
+        self._take_over()
         with self._lock:
             if index != self._position:
                 self._step = -1 if 0 < self._position - index < CAPACITY else 1
@@ -58,10 +61,16 @@ class FrameCache:
 
     def close(self) -> None:
         """Lets go of the frames and of the source, once it is not being read."""
+        self._take_over()
         with self._reading, self._lock:
             self._closed = True
             self._frames.clear()
             self._source.close()
+
+    def _take_over(self) -> None:
+        """After a fork: threads that are not there any more hold no locks."""
+        if self._process != os.getpid():
+            self._lock, self._reading, self._process = Lock(), Lock(), os.getpid()
 
     def _kept(self, index: int) -> Tensor | None:
         with self._lock:

@@ -1,5 +1,7 @@
 """Opens what FFmpeg can read: files, addresses on the network, and cameras."""
 
+import errno
+import functools
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +22,11 @@ from sam2fast.video_io.layout import bytes_missing
 PATIENCE = (20.0, 30.0)
 STILL_FORMATS = ("image2", "ico")  # besides all that end in _pipe
 STILL_BRANDS = ("avif", "heic", "heix", "mif1")
+# Files of these formats are texts that name other files and addresses, or scripts: not what is meant by a video,
+# whatever they are called.
+INDIRECT_FORMATS = frozenset(("avisynth", "concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "vapoursynth"))
 ATTACHED_PICTURE = 0x400  # a cover, which is stored as a stream
+MOST_PIXELS = 16384 * 8192  # of a frame, which is decoded whole; a few bytes may ask for any size
 
 
 @dataclass(frozen=True)
@@ -57,9 +63,8 @@ class VideoInput:
             raise TypeError('the file object reads text; open it with mode "rb"')
         name = getattr(file, "name", None)
         seekable = getattr(file, "seekable", lambda: True)()
-        return VideoInput(
-            name if isinstance(name, str) else f"the video in a {type(file).__name__}", file, is_file=seekable
-        )
+        name = name if isinstance(name, str) else f"the video in a {type(file).__name__}"
+        return VideoInput(name, file, is_file=seekable)
 
     @staticmethod
     def of_address(address: str) -> "VideoInput":
@@ -95,9 +100,9 @@ class VideoInput:
                 self._openable(),
                 "r",
                 format=self.form,
-                options=dict(self.options),
-                metadata_errors="replace",  # titles in other encodings are no reason to refuse a video
+                options={**self._limits(), **self.options},
                 timeout=None if self.is_file else PATIENCE,
+                **_any_titles(),
             )
         except FFmpegError as error:
             raise VideoError(self._refusal(error)) from error
@@ -116,12 +121,24 @@ class VideoInput:
         with self._raw() as file:
             return bytes_missing(file)
 
+    def _limits(self) -> dict[str, str]:
+        """What whoever made the video has no say in, unless it was asked for by its address."""
+        # Decoders too: some are opened to find out about a file.
+        size = {"max_pixels": str(MOST_PIXELS)}
+        is_address = isinstance(self.target, str) and not self.is_file
+        return size if is_address else {**_direct_formats_only(), **size}
+
     def _openable(self) -> Any:
-        if isinstance(self.target, bytes):
-            return BytesIO(self.target)
-        if not isinstance(self.target, str) and self.is_file:
-            self.target.seek(0)
-        return self.target
+        if isinstance(self.target, str):
+            return self.target
+        return _FileObject(self._rewound(self.target))
+
+    def _rewound(self, target: bytes | BinaryIO) -> BinaryIO:
+        if isinstance(target, bytes):
+            return BytesIO(target)
+        if self.is_file:
+            target.seek(0)
+        return target
 
     @contextmanager
     def _raw(self) -> Iterator[BinaryIO]:
@@ -129,11 +146,13 @@ class VideoInput:
             with open(self.target, "rb") as file:
                 yield file
         else:
-            yield self._openable()
+            yield self._rewound(self.target)
 
     def _refusal(self, error: FFmpegError) -> str:
         if not self.is_file:
             return f"{self.name} cannot be opened: {reason(error)}"
+        if error.errno == errno.EINVAL:  # what a format that is not on the list comes to
+            return f"{self.name} cannot be read as a video: lists of files or addresses, and scripts, are not followed"
         return f"{self.name} cannot be read as a video: {reason(error)}{self.cut()}"
 
     def cut(self) -> str:
@@ -158,7 +177,43 @@ class VideoInput:
                 f"{self.name} is a single picture ({container.format.name}), not a video; give a folder of pictures, "
                 "or a list with one"
             )
+        context = stream.codec_context
+        if context.width * context.height > MOST_PIXELS:
+            size = f"{context.width}x{context.height}"
+            raise VideoError(f"{self.name} has frames of {size} pixels; at most {MOST_PIXELS:,} are decoded")
+        context.options = {**context.options, "max_pixels": str(MOST_PIXELS)}  # a header may lie
         return stream
+
+
+class _FileObject:
+    """A file object for FFmpeg, which a damaged file may send to places that no file has: an error for it alone."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """The new place; -1 if there is none."""
+        try:
+            return self._file.seek(offset, whence)
+        except (ValueError, OverflowError):
+            return -1
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return -1
+
+
+def _any_titles() -> dict[str, Any]:
+    """Titles in other encodings are no reason to refuse a video: PyAV from 19 on takes them by itself."""
+    return {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+
+
+@functools.cache
+def _direct_formats_only() -> dict[str, str]:
+    return {"format_whitelist": ",".join(sorted(av.formats_available - INDIRECT_FORMATS)), "protocol_whitelist": "file"}
 
 
 def _best_stream(container: InputContainer) -> VideoStream | None:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from av.container import InputContainer
@@ -12,6 +13,7 @@ from sam2fast.video_io.containers import VideoInput, reason
 from sam2fast.video_io.packets import Packets
 
 MICROSECONDS = 1_000_000
+MOST_ENTRIES = 10_000_000  # of an index: two days of sixty frames a second
 CLOCK = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 # A file that does not say how many bytes it has may be wrong about its duration by this many seconds.
 DOUBT = 1.0
@@ -30,7 +32,10 @@ def read_index(container: InputContainer, stream: VideoStream) -> list[Entry]:
     """The index of an MP4 or QuickTime file, as far as it was read; empty for others, and before PyAV 17."""
     if container.format.name.split(",")[0] != "mov":
         return []
-    return [Entry(entry.pos, not entry.is_discard) for entry in getattr(stream, "index_entries", ())]
+    # A few bytes can announce a thousand million frames; those that are there have a byte each at least.
+    most = min(max(container.size, 0), MOST_ENTRIES)
+    entries = islice(getattr(stream, "index_entries", ()), most)
+    return [Entry(entry.pos, not entry.is_discard) for entry in entries]
 
 
 @dataclass(frozen=True)

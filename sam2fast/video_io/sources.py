@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sam2fast.transforms import UNREADABLE, ImageError, ImageLike, to_pixels
+from sam2fast.picture_files import UNREADABLE, open_picture
+from sam2fast.transforms import ImageError, ImageLike, to_pixels
 from sam2fast.video_io.errors import NoFramesError, VideoError, check_size
 from sam2fast.video_io.folders import frame_files
 
@@ -112,7 +113,7 @@ class ImageFiles(_Untimed):
         """A frame as an RGB image of 8 bits, whatever its size."""
         path = self._paths[index]
         try:
-            with Image.open(path) as image:
+            with open_picture(path) as image:
                 # PIL would cut 16 bits off at 255.
                 return picture_of(image, index) if _is_deep(image) else image.convert("RGB")
         except VideoError:
@@ -126,7 +127,7 @@ class ImageFiles(_Untimed):
     def _size(self) -> tuple[int, int]:
         for path in self._paths:
             try:
-                with Image.open(path) as image:
+                with open_picture(path) as image:
                     return image.size
             except UNREADABLE:
                 continue  # reported when that frame is asked for

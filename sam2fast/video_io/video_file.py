@@ -1,10 +1,12 @@
 """Video files, read through PyAV."""
 
+import os
 import weakref
 from collections.abc import Iterator
 from itertools import chain, islice
 
 from av import Packet, VideoFrame
+from av.container import InputContainer
 from av.error import FFmpegError
 from torch import Tensor
 
@@ -15,6 +17,9 @@ from sam2fast.video_io.scaler import Scaler, clockwise_turn, upright_size
 from sam2fast.video_io.timeline import Timeline, read_timeline
 
 Shown = tuple[int, VideoFrame]  # a frame and its index
+
+# Decoders that a fork has left without their threads, for which they would wait for ever when they end.
+_abandoned: list[object] = []
 
 
 class VideoFile:
@@ -37,7 +42,7 @@ class VideoFile:
     def __init__(self, video: VideoInput, image_size: int | None) -> None:
         if not video.is_file:
             raise VideoError(f"{video.name} cannot be rewound; use read_frames(), or read it into bytes first")
-        self._video = video
+        self._video, self._process = video, os.getpid()
         self._timeline = read_timeline(video)
         self.rate, self.truncated = self._timeline.rate, self._timeline.truncated
         # An error in one of several frames decoded at a time takes others with it.
@@ -59,6 +64,11 @@ class VideoFile:
         return self._timeline.count
 
     def read(self, index: int, since: int) -> Iterator[tuple[int, Tensor]]:
+        if os.getpid() != self._process:
+            raise VideoError(
+                f"{self._video.name} was opened before this process was forked, and its decoder does not survive that; "
+                "open it in this process, or start processes by spawn"
+            )
         for start in self._starts(since):
             if start is not None:
                 self._enter(start)
@@ -114,7 +124,7 @@ class VideoFile:
         """Opens the file anew: certain to be at its beginning, which not every format can seek to."""
         self._container, self._stream = self._video.open()
         # PyAV's objects refer to each other, so an abandoned file would stay open until Python looks for cycles.
-        self._close_container = weakref.finalize(self, self._container.close)
+        self._close_container = weakref.finalize(self, _close, os.getpid(), self._container, self._stream)
         self._close_container.atexit = False  # when a thread may still be decoding
         self._stream.thread_type = self._threads
         self._begin(Packets(self._container, self._stream), 0)
@@ -135,6 +145,13 @@ class VideoFile:
     def _begin(self, packets: Iterator[Packet], rank: int) -> None:
         self._held, self._next = None, rank
         self._coming = _ranked(decode(self._stream, packets), self._timeline)
+
+
+def _close(process: int, container: InputContainer, stream: object) -> None:
+    if os.getpid() == process:
+        container.close()
+    else:
+        _abandoned.append((container, stream))
 
 
 def _ranked(frames: Iterator[VideoFrame], timeline: Timeline) -> Iterator[Shown]:

@@ -1,5 +1,7 @@
 """What a client is told when something cannot be done: one sentence, a code for programs, an HTTP status."""
 
+from pathlib import Path
+
 
 class DemoError(Exception):
     """A failure that the client may read about; any other exception is told as an internal error."""
@@ -57,6 +59,11 @@ class BusyError(DemoError):
     """No more of it at the moment; later perhaps."""
 
     code, status = "BUSY", 503
+
+
+def told(error: BaseException, file: Path) -> str:
+    """What went wrong with a file, without where it lies on this machine."""
+    return str(error).replace(str(file), "the file").replace(str(file.parent), "its folder")
 
 
 def shown(text: object, limit: int = 80) -> str:

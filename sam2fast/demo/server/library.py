@@ -15,6 +15,7 @@ from PIL import Image
 from sam2fast.demo.server.errors import NotFoundError, shown
 from sam2fast.demo.server.settings import PROBE_SIZE
 from sam2fast.video_io import VideoError, read_frames
+from sam2fast.whole_files import moved_to
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,9 @@ class Library:
         """
         videos = self.gallery()
         if not videos:
-            raise NotFoundError(f"the gallery is empty: put MP4 files into {self.root / GALLERY}, or upload a video")
+            raise NotFoundError(
+                f"the gallery is empty: put MP4 files into the folder {GALLERY} of --data, or upload one"
+            )
         return next((video for video in videos if video.path == path), videos[0])
 
     def find(self, path: str) -> Path:
@@ -166,11 +169,9 @@ def _write_picture(file: Path, picture: Image.Image) -> bool:
     partial = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(partial, "JPEG", quality=85)
-        os.replace(partial, file)
+        with moved_to(file, partial):
+            picture.save(partial, "JPEG", quality=85)
     except OSError as error:
         logger.warning("no poster %s: %s", file, error)
         return False
-    finally:
-        partial.unlink(missing_ok=True)
     return True

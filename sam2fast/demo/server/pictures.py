@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.demo.server.errors import NotFoundError
+from sam2fast.demo.server.errors import NotFoundError, told
 from sam2fast.demo.server.settings import PROBE_SIZE
 from sam2fast.video_io import VideoError, read_frames
 from sam2fast.video_io.containers import VideoInput
@@ -26,7 +26,7 @@ def frame_picture(file: Path, frame: int, count: int) -> NDArray[np.uint8]:
         with closing(VideoFile(VideoInput.of_file(file), None)) as film:
             pixels = next(pixels for rank, pixels in film.read(frame, frame) if rank == frame)
     except (VideoError, OSError) as error:
-        raise NotFoundError(f"frame {frame} cannot be read: {error}") from error
+        raise NotFoundError(f"frame {frame} cannot be read: {told(error, file)}") from error
     return pixels.numpy()
 
 
@@ -41,4 +41,4 @@ def frame_pictures(file: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
             for frame in frames:
                 yield frame.index, frame.rgb
     except (VideoError, OSError) as error:
-        raise NotFoundError(f"the video cannot be read: {error}") from error
+        raise NotFoundError(f"the video cannot be read: {told(error, file)}") from error

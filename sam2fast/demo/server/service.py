@@ -7,7 +7,7 @@ from typing import Literal, ParamSpec, TypeVar, get_args
 import torch
 
 from sam2fast.demo.server.budget import Budget
-from sam2fast.demo.server.errors import BadInputError, BusyError, DemoError, NoSessionError, shown
+from sam2fast.demo.server.errors import BadInputError, BusyError, DemoError, NoSessionError, shown, told
 from sam2fast.demo.server.library import Library
 from sam2fast.demo.server.masks import ObjectMask
 from sam2fast.demo.server.model_thread import ModelThread
@@ -163,8 +163,8 @@ class DemoService:
         except Exception as error:
             if self.is_closing:
                 return
-            told = isinstance(error, DemoError | VideoError)
-            session.problem = str(error) if told else "tracking failed; the server's log says more"
+            is_known = isinstance(error, DemoError | VideoError)
+            session.problem = told(error, session.file) if is_known else "tracking failed; the server's log says more"
             raise
         finally:
             session.end_track(track)

@@ -128,7 +128,8 @@ def serve(build: Callable[[], Flask], address: Address, max_sessions: int, tell:
         "loglevel": "warning",
         "post_worker_init": told,
         "worker_exit": _leave,
-        "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,
+        # For a file without a name.
+        "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,  # noqa: S108
         "control_socket_disable": True,
     }
     _check_free(address)

@@ -6,13 +6,13 @@ from typing import Any
 from torch import Tensor
 
 from sam2fast.demo.server.budget import Budget
-from sam2fast.demo.server.errors import BadInputError, NoSessionError, NothingToTrackError
+from sam2fast.demo.server.errors import BadInputError, NoSessionError, NothingToTrackError, told
 from sam2fast.demo.server.masks import ObjectMask, encode_frame
 from sam2fast.demo.server.prompts import check_points
 from sam2fast.demo.server.session import Session, Track
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.outputs import Output
-from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.tracking.state import TrackedObject, UnchangedOnError, VideoState
 from sam2fast.video_io import VideoError
 
 FrameMasks = tuple[int, Mapping[int, ObjectMask]]
@@ -36,7 +36,7 @@ class SessionCalls:
         try:
             state = self._predictor.init_state(session.file)
         except (VideoError, OSError) as error:
-            raise BadInputError(f"{session.path} cannot be read as a video: {error}") from error
+            raise BadInputError(f"{session.path} cannot be read as a video: {told(error, session.file)}") from error
         session.open(state)
 
     def add_points(
@@ -55,20 +55,21 @@ class SessionCalls:
         before = known.points.get(frame) if known is not None and not clear_old_points else None
         checked = check_points(points, labels, 0 if before is None else before["point_labels"].shape[1])
         self._budget.check_room(state, frame, object_id)
-        try:
-            _, ids, logits = self._predictor.add_new_points_or_box(
-                state,
-                frame,
-                object_id,
-                checked.points,
-                checked.labels,
-                clear_old_points=clear_old_points,
-                normalize_coords=False,
-            )
-        except ValueError as error:
-            raise BadInputError(str(error)) from error
-        self._budget.share(state)
-        return self._keep(session, frame, ids, logits)
+        with UnchangedOnError(state, state.objects.values()):  # also where its masks cannot be told
+            try:
+                _, ids, logits = self._predictor.add_new_points_or_box(
+                    state,
+                    frame,
+                    object_id,
+                    checked.points,
+                    checked.labels,
+                    clear_old_points=clear_old_points,
+                    normalize_coords=False,
+                )
+            except ValueError as error:
+                raise BadInputError(str(error)) from error
+            self._budget.share(state)
+            return self._keep(session, frame, ids, logits)
 
     def clear_points(self, session: Session, frame: int, object_id: int) -> Mapping[int, ObjectMask]:
         """Takes back an object's points on a frame; the masks of all objects there."""
@@ -78,9 +79,10 @@ class SessionCalls:
             ids = ", ".join(map(str, state.objects)) or "none"
             raise BadInputError(f"there is no object {object_id} in this session; the objects are: {ids}")
         had_points = frame in state.objects[object_id].points
-        answer = self._predictor.clear_all_prompts_in_frame(state, frame, object_id)
-        assert answer is not None
-        masks = self._keep(session, frame, *answer[1:], taken_back=object_id if had_points else None)
+        with UnchangedOnError(state, state.objects.values()):
+            answer = self._predictor.clear_all_prompts_in_frame(state, frame, object_id)
+            assert answer is not None
+            masks = self._keep(session, frame, *answer[1:], taken_back=object_id if had_points else None)
         _drop_unprompted(session, frame)
         return masks
 

@@ -12,7 +12,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from sam2fast.demo.server.errors import BadInputError, BadVideoError
+from sam2fast.demo.server.errors import BadInputError, BadVideoError, told
 from sam2fast.demo.server.film_writer import FilmWriter
 from sam2fast.demo.server.settings import PROBE_SIZE
 from sam2fast.video_io import FrameReader, VideoError
@@ -97,7 +97,7 @@ def transcode(source: Path, target: Path, cut: Cut) -> None:
                 if not film.count:
                     raise BadVideoError(f"the video has no frame after {cut.start:g} seconds")
     except (VideoError, OSError, MemoryError) as error:
-        raise BadVideoError(f"this is not a video that can be used: {error}") from error
+        raise BadVideoError(f"this is not a video that can be used: {told(error, source)}") from error
 
 
 def fitted_size(height: int, width: int) -> tuple[int, int]:

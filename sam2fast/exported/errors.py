@@ -1,0 +1,5 @@
+"""What is raised for artefacts."""
+
+
+class ArtifactError(RuntimeError):
+    """Files of an exported or compiled model that cannot be used here."""

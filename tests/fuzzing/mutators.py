@@ -1,0 +1,218 @@
+"""Changes to files that know nothing, or little, of what is in them. Every choice is drawn from the generator given."""
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from random import Random
+from typing import NamedTuple
+
+# What lengths, counts and offsets are set to: signs, powers of two, and the numbers beside them.
+BOUNDARIES = (0, 1, 2, 7, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
+LONG_BOUNDARIES = (*BOUNDARIES, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
+MOST_BYTES = 200_000  # of a mutated file: what grows by doubling has to end
+
+# A file, the generator, and other files of its kind, to the changed file.
+Mutator = Callable[[bytes, Random, Sequence[bytes]], bytes]
+
+
+def flip_bits(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4, 16))):
+        out[rng.randrange(len(out))] ^= 1 << rng.randrange(8)
+    return bytes(out)
+
+
+def set_run(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
+    """A run of bytes becomes zeros, ones or noise."""
+    start, end = _span(data, rng)
+    fill = rng.choice((b"\0", b"\xff", None))
+    run = rng.randbytes(end - start) if fill is None else fill * (end - start)
+    return data[:start] + run + data[end:]
+
+
+def truncate(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
+    return data[: rng.randrange(len(data))]
+
+
+def cut_out(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
+    start, end = _span(data, rng)
+    return data[:start] + data[end:]
+
+
+def repeat(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
+    start, end = _span(data, rng)
+    return data[:end] + data[start:end] * rng.choice((1, 1, 3, 20)) + data[end:]
+
+
+def insert(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
+    place = rng.randrange(len(data) + 1)
+    return data[:place] + rng.randbytes(rng.choice((1, 2, 4, 64))) + data[place:]
+
+
+def splice(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
+    """The beginning of this file and the end of another one."""
+    other = rng.choice(others) if others else data
+    return data[: rng.randrange(len(data) + 1)] + other[rng.randrange(len(other) + 1) :]
+
+
+def transplant(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
+    """A piece of another file over a piece of this one."""
+    other = rng.choice(others) if others else data
+    (start, end), (first, last) = _span(data, rng), _span(other, rng)
+    return data[:start] + other[first:last] + data[end:]
+
+
+def set_integer(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
+    """An integer of 1 to 8 bytes, of either order: a boundary, or the value beside what is there."""
+    width = rng.choice((1, 2, 4, 4, 8))
+    if len(data) < width:
+        return data
+    # Sizes and counts stand in headers, most of them at the beginning.
+    limit = len(data) - width + 1
+    place = rng.randrange(min(limit, 64)) if rng.random() < 0.4 else rng.randrange(limit)
+    order = rng.choice(("big", "little"))
+    before = int.from_bytes(data[place : place + width], order)
+    value = rng.choice((*LONG_BOUNDARIES, before + 1, before - 1, before * 2, before // 2, len(data)))
+    value &= (1 << 8 * width) - 1
+    return data[:place] + value.to_bytes(width, order) + data[place + width :]
+
+
+def swap(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
+    one, two, three = sorted(rng.randrange(len(data) + 1) for _ in range(3))
+    return data[:one] + data[two:three] + data[one:two] + data[three:]
+
+
+ANY_FILE: tuple[Mutator, ...] = (
+    *(flip_bits, set_run, truncate, cut_out, repeat, insert, splice, transplant, set_integer, set_integer, swap),
+)
+
+
+def mutate(data: bytes, rng: Random, others: Sequence[bytes], structured: Sequence[Mutator]) -> bytes:
+    """One to three changes, about half of them by those that know the format."""
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        if not data:
+            break
+        known = structured and rng.random() < 0.6
+        data = rng.choice(structured if known else ANY_FILE)(data, rng, others)[:MOST_BYTES]
+    return data
+
+
+def _span(data: bytes, rng: Random) -> tuple[int, int]:
+    """A short run rather than a long one."""
+    start = rng.randrange(len(data) + 1)
+    return start, min(start + rng.choice((1, 2, 4, 8, 32, 256, len(data))), len(data))
+
+
+# ---- files of pieces that say how long they are ----
+
+
+class Piece(NamedTuple):
+    """A box, chunk or segment: its name and what it holds."""
+
+    name: bytes
+    body: bytes
+
+
+def rearranged(pieces: list[Piece], rng: Random) -> list[Piece]:
+    """A piece twice, gone, elsewhere, under another's name, or with other bytes in it."""
+    if not pieces:
+        return pieces
+    pieces, place = list(pieces), rng.randrange(len(pieces))
+    piece, action = pieces[place], rng.randrange(8)
+    if action == 0:
+        pieces.insert(place, piece)
+    elif action == 1:
+        del pieces[place]
+    elif action == 2:
+        pieces.insert(rng.randrange(len(pieces)), pieces.pop(place))
+    elif action == 3:
+        pieces[place] = Piece(rng.choice(pieces).name, piece.body)
+    elif piece.body:
+        pieces[place] = Piece(piece.name, rng.choice((*ANY_FILE, set_integer, set_integer))(piece.body, rng, ()))
+    return pieces
+
+
+def png_chunks(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
+    """Chunks changed, with the checksums that they should have."""
+    pieces, place = [], 8
+    while place + 12 <= len(data):
+        length = int.from_bytes(data[place : place + 4], "big")
+        pieces.append(Piece(data[place + 4 : place + 8], data[place + 8 : place + 8 + length]))
+        place += 12 + length
+    out = data[:8]
+    for name, body in rearranged(pieces, rng):
+        out += len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
+    return out
+
+
+def png_claims(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
+    """A PNG that says it is enormous, or of another kind, with a right checksum."""
+    if data[12:16] != b"IHDR":
+        return data
+    width, height = (rng.choice((0, 1, 3, 9_000, 13_300, 100_000, 0x7FFFFFFF)) for _ in range(2))
+    kind = bytes((rng.choice((1, 2, 4, 8, 16, 33)), rng.choice((0, 2, 3, 4, 6, 7)), 0, 0, rng.randrange(2)))
+    header = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + kind
+    return data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:]
+
+
+def png_text_bomb(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
+    """Text or colours that unpack to a hundred megabytes."""
+    packed = _packed_zeros()
+    name, head = rng.choice(((b"zTXt", b"a\0\0"), (b"iTXt", b"a\0\1\0\0\0"), (b"iCCP", b"a\0\0")))
+    chunk = name + head + packed
+    return data[:33] + (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big") + data[33:]
+
+
+@cache
+def _packed_zeros() -> bytes:
+    return zlib.compress(bytes(100_000_000), 1)
+
+
+def jpeg_segments(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
+    """Segments before the pixels changed."""
+    pieces, place = [], 2
+    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
+        length = int.from_bytes(data[place + 2 : place + 4], "big")
+        pieces.append(Piece(data[place : place + 2], data[place + 4 : place + 2 + length]))
+        place += 2 + length
+    out = data[:2]
+    for name, body in rearranged(pieces, rng):
+        body = body[:65_000]
+        out += name + (len(body) + 2).to_bytes(2, "big") + body
+    return out + data[place:]
+
+
+BOXES_OF_BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf", b"mvex", b"udta", b"dinf")
+
+
+def boxes(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
+    """A box of MP4 changed at some depth, with the lengths of those around it made right."""
+    pieces = list(_boxes_in(data))
+    inner = [place for place, piece in enumerate(pieces) if piece.name in BOXES_OF_BOXES]
+    if inner and rng.random() < 0.85:
+        place = rng.choice(inner)
+        pieces[place] = Piece(pieces[place].name, boxes(pieces[place].body, rng, others))
+    else:
+        pieces = rearranged(pieces, rng)
+    return b"".join((len(body) + 8).to_bytes(4, "big") + name + body for name, body in pieces)
+
+
+def _boxes_in(data: bytes) -> Iterator[Piece]:
+    place = 0
+    while place + 8 <= len(data):
+        size = int.from_bytes(data[place : place + 4], "big")
+        if size < 8:
+            break
+        yield Piece(data[place + 4 : place + 8], data[place + 8 : place + size])
+        place += size
+
+
+def elements(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
+    """The length, or a byte, beside one of Matroska's names for sizes, times, codecs and tracks."""
+    names = (b"\x18\x53\x80\x67", b"\x15\x49\xa9\x66", b"\x16\x54\xae\x6b", b"\xae", b"\xe0", b"\xb0", b"\xba", b"\x86")
+    names += (b"\x2a\xd7\xb1", b"\x44\x89", b"\x1f\x43\xb6\x75", b"\xa3", b"\xe7", b"\x63\xa2", b"\x1c\x53\xbb\x6b")
+    place = data.find(rng.choice(names), rng.randrange(max(len(data) // 4, 1)))
+    if place < 0:
+        return data
+    place += rng.randrange(1, 8)
+    return data[:place] + bytes((rng.choice((0, 1, 0x10, 0x40, 0x7F, 0x80, 0x81, 0xFE, 0xFF)),)) + data[place + 1 :]

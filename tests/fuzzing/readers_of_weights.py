@@ -1,0 +1,116 @@
+"""Reads checkpoints, saved sessions and configurations, as programs do that use the package."""
+
+import contextlib
+from functools import cache
+from pathlib import Path
+
+import seeds_weights
+import torch
+import worlds
+
+from sam2fast.checkpoints import CheckpointError, choose_config, load_checkpoint, load_partial, read_checkpoint
+from sam2fast.config import ConfigError, check_targets, load_config
+
+
+@cache
+def model() -> torch.nn.Module:
+    return seeds_weights.tiny_model()
+
+
+def whole_checkpoint(path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in model().state_dict().items()}
+    try:
+        load_checkpoint(model(), path, torch.device("cpu"), allow_image_only=True, assign=False)
+    except CheckpointError:
+        after = model().state_dict()
+        assert all(torch.equal(before[name], after[name]) for name in before), "a refused checkpoint changed the model"
+        raise
+    finally:
+        model().load_state_dict(before)
+
+
+def part_checkpoint(path: Path) -> None:
+    try:
+        load_partial(model(), path)
+    finally:
+        model().load_state_dict(seeds_weights.weights())
+
+
+def any_checkpoint(path: Path) -> None:
+    from sam2fast.checkpoints.reading import recognised_prefix
+
+    tensors = read_checkpoint(path, prefix="")
+    assert all(isinstance(name, str) for name in tensors)
+    assert tensors.keys() != seeds_weights.secret().keys(), "what lies outside was read"
+    recognised_prefix(tensors, seeds_weights.weights())
+
+
+def converted(path: Path) -> None:
+    from sam2fast.checkpoints.converting import convert_checkpoint
+
+    target = path.with_name("converted.safetensors")
+    try:
+        convert_checkpoint(path, target, "safetensors", dtype=torch.float16)
+        read_checkpoint(target)
+    finally:
+        target.unlink(missing_ok=True)
+
+
+def training_checkpoint(path: Path) -> None:
+    from sam2fast.training.snapshots import load
+
+    load(path)
+
+
+def download(path: Path) -> None:
+    from sam2fast.downloads.checks import check_file
+
+    check_file(path, path.name, None, None)
+
+
+def adapters(path: Path) -> None:
+    from sam2fast.training.adapter_files import load_adapters
+
+    load_adapters(seeds_weights.tiny_model(), path)
+
+
+def state(path: Path) -> None:
+    predictor = worlds.mini_predictor()
+    restored = predictor.load_state(path, worlds.FILM)
+    for _ in predictor.propagate_in_video(restored, progress=False):
+        pass
+
+
+def stream(path: Path) -> None:
+    worlds.mini_predictor().restore_stream(path).close()
+
+
+def model_config(path: Path) -> None:
+    config = load_config(path)
+    if isinstance(config.get("model"), dict) or hasattr(config.get("model"), "keys"):
+        check_targets(config.model)
+
+
+def built_model(path: Path) -> None:
+    """On the meta device, where numbers cost nothing."""
+    from sam2fast.build_sam import build_sam2
+
+    with torch.device("meta"):
+        build_sam2(path, None, device="meta")
+
+
+def training_config(path: Path) -> None:
+    from sam2fast.training.config import TRAINING_TARGETS, check_training_config, load_training_config
+
+    config = load_training_config(path, report=lambda note: None)
+    check_targets(config.trainer, (), TRAINING_TARGETS)
+    with contextlib.suppress(ConfigError):  # the data that it names are not there
+        check_training_config(config)
+
+
+def choose(path: Path) -> None:
+    choose_config(path)
+
+
+def choose_beside(path: Path) -> None:
+    choose_config(path.parent)

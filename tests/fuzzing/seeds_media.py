@@ -1,0 +1,120 @@
+"""Sound films, pictures and masks: tiny, and made by the libraries that write them."""
+
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+WIDTH, HEIGHT, FRAMES = 48, 32, 5
+SECRET_SIZE = (176, 208)  # height and width of the film that no other file must lead to
+# Container, codec, its options and pixel format, options of the container.
+FILMS: tuple[tuple[str, str, dict[str, str], str, dict[str, str]], ...] = (
+    ("mp4", "libx264", {"preset": "ultrafast", "g": "3"}, "yuv420p", {}),
+    ("mp4", "libx264", {"bf": "2", "b-adapt": "0", "preset": "fast"}, "yuv420p", {}),
+    ("mp4", "libx264", {"preset": "ultrafast", "g": "2"}, "yuv420p", {"movflags": "frag_keyframe+empty_moov"}),
+    ("mov", "mpeg4", {}, "yuv420p", {}),
+    ("matroska", "libx264", {"preset": "ultrafast", "g": "3"}, "yuv420p", {}),
+    ("matroska", "ffv1", {}, "yuv420p", {}),
+    ("webm", "libvpx", {"deadline": "realtime"}, "yuv420p", {}),
+    ("webm", "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8"}, "yuv420p", {}),
+    ("avi", "mpeg4", {}, "yuv420p", {}),
+    ("avi", "mjpeg", {}, "yuvj420p", {}),
+    ("gif", "gif", {}, "rgb8", {}),
+    ("flv", "flv", {}, "yuv420p", {}),
+    ("mpegts", "mpeg2video", {}, "yuv420p", {}),
+    ("apng", "apng", {}, "rgb24", {}),
+    ("nut", "rawvideo", {}, "yuv420p", {}),
+)
+
+
+def picture(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """uint8 ``(H, W, 3)``: a bright square on a slope."""
+    ground = np.linspace(30, 120, width, dtype=np.uint8)[None, :, None].repeat(height, 0).repeat(3, 2)
+    ground[8:20, 4 + number : 18 + number] = (220, 60, 90)
+    return ground
+
+
+def film(
+    form: str,
+    codec: str,
+    options: dict[str, str],
+    pixels: str,
+    more: dict[str, str],
+    sound: bool = False,
+    size: tuple[int, int] = (HEIGHT, WIDTH),
+) -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=form, options=more) as container:
+        stream: Any = container.add_stream(codec, rate=Fraction(10), options=options)
+        (stream.height, stream.width), stream.pix_fmt = size, pixels
+        voice: Any = container.add_stream("pcm_s16le", rate=8000, layout="mono") if sound else None
+        for number in range(FRAMES):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24")))
+            if voice is not None:
+                samples = av.AudioFrame.from_ndarray(np.zeros((1, 800), dtype=np.int16), format="s16", layout="mono")
+                samples.sample_rate, samples.pts = 8000, 800 * number
+                container.mux(voice.encode(samples))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def films() -> Iterator[bytes]:
+    for kind in FILMS:
+        if kind[1] in av.codecs_available:
+            yield film(*kind)
+    yield film("matroska", "mpeg4", {}, "yuv420p", {}, sound=True)
+    # What FFmpeg takes for a list of other files.
+    yield b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n../outside/secret.ts\n#EXT-X-ENDLIST\n"
+    yield b"ffconcat version 1.0\nfile secret.mp4\nduration 1\n"
+
+
+def written(image: Image.Image, form: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def images() -> Iterator[bytes]:
+    rgb = Image.fromarray(picture(0))
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a picture"
+    text = PngInfo()
+    text.add_text("Title", "a picture", zip=True)
+    deep = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH) * 40
+    yield written(rgb, "JPEG", exif=exif)
+    yield written(rgb, "JPEG", progressive=True, quality=40)
+    yield written(rgb.convert("CMYK"), "JPEG")
+    yield written(rgb.convert("L"), "JPEG")
+    yield written(rgb, "PNG", pnginfo=text, exif=exif)
+    yield written(rgb.convert("RGBA"), "PNG")
+    yield written(rgb.convert("P"), "PNG", transparency=3)
+    yield written(Image.fromarray(deep), "PNG")
+    yield written(rgb.convert("1"), "PNG")
+    yield written(rgb.convert("LA"), "PNG")
+    for form in ("GIF", "BMP", "TIFF", "PPM", "TGA", "WEBP", "ICO"):
+        yield written(rgb, form)
+    yield written(rgb, "TIFF", compression="tiff_lzw")
+    yield written(rgb.convert("P"), "GIF", save_all=True, append_images=[rgb.convert("P")])
+
+
+def masks() -> Iterator[bytes]:
+    labels = Image.fromarray(label_map(1))
+    labels.putpalette(bytes(range(256)) * 3)
+    yield written(labels, "PNG")
+    yield written(labels, "PNG", bits=2)
+    yield written(Image.fromarray(label_map(1) * 100), "PNG")
+    yield written(Image.fromarray(label_map(1).astype(np.uint16) * 300), "PNG")
+    yield written(Image.fromarray(label_map(1) > 0), "PNG")
+    yield written(Image.fromarray(picture(0)), "PNG")
+
+
+def label_map(number: int) -> np.ndarray:
+    """uint8 ``(H, W)`` with objects 1 and 2."""
+    labels = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    labels[8:20, 4 + number : 18 + number], labels[22:30, 30:40] = 1, 2
+    return labels

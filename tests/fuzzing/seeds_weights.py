@@ -1,0 +1,86 @@
+"""Sound checkpoints, training runs and saved sessions, of a few tensors each."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pickles import saved
+
+
+def tiny_model() -> torch.nn.Module:
+    """Under names by which layouts are told apart; loads what :func:`weights` has."""
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"sam_mask_decoder": torch.nn.Linear(4, 3), "memory_encoder": torch.nn.Linear(3, 2)})
+    model.register_parameter("no_mem_embed", torch.nn.Parameter(torch.zeros(1, 1, 4)))
+    return model
+
+
+def weights() -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in tiny_model().state_dict().items()}
+
+
+def secret() -> dict[str, torch.Tensor]:
+    """What no other file must lead to, by its name."""
+    return {"secret": torch.zeros(1)}
+
+
+def nano_like() -> dict[str, torch.Tensor]:
+    """What nano is recognised by, and no more."""
+    blocks = {f"image_encoder.trunk.blocks.{i}.norm1.weight": torch.zeros(2) for i in range(10)}
+    return {"image_encoder.trunk.patch_embed.proj.weight": torch.zeros(32, 3, 1, 1), **blocks}
+
+
+def transformers_like() -> dict[str, torch.Tensor]:
+    from sam2fast.checkpoints.transformers_layout import POINTS, POSITIONS, to_transformers
+
+    more = {name: torch.zeros(1, 4) for name in POINTS} | {POSITIONS: torch.zeros(2, 4)}
+    return to_transformers({**nano_like(), **more})
+
+
+def training_run() -> dict[str, Any]:
+    return {"model": weights(), "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}, "steps": 3, "epoch": 1}
+
+
+def pickled() -> Iterator[bytes]:
+    for content in ({"model": weights()}, weights(), nano_like(), transformers_like(), training_run()):
+        yield saved(content)
+    yield saved({"model": weights()}, zipped=False)
+    yield saved({"state_dict": {f"module.{name}": tensor for name, tensor in weights().items()}})
+
+
+def safetensors() -> Iterator[bytes]:
+    from safetensors.torch import save
+
+    from sam2fast.training.adapter_files import FORMAT
+
+    yield save(weights())
+    yield save(nano_like())
+    yield save({name: tensor.contiguous() for name, tensor in transformers_like().items()}, {"format": "pt"})
+    about = {"rank": 2, "alpha": 4.0, "targets": ["image_encoder"], "train": []}
+    yield save({"no_mem_embed": torch.zeros(1, 1, 4)}, {"format": FORMAT, "adapters": json.dumps(about)})
+
+
+def states() -> Iterator[bytes]:
+    """Of a film of which two objects were tracked."""
+    import tempfile
+
+    from worlds import FILM, mini_predictor
+
+    predictor = mini_predictor()
+    with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
+        state = predictor.init_state(FILM)
+        predictor.add_new_points_or_box(state, 0, "disc", [[30, 40]], [1])
+        predictor.add_new_mask(state, 1, 7, np.eye(128, dtype=bool))
+        for _ in predictor.propagate_in_video(state, progress=False):
+            pass
+        predictor.save_state(state, Path(folder) / "state")
+        yield (Path(folder) / "state").read_bytes()
+        with predictor.open_stream() as stream:
+            stream.step(FILM[0])
+            stream.add_new_points_or_box("disc", [[30, 40]], [1])
+            stream.step(FILM[1])
+            stream.save(Path(folder) / "stream")
+        yield (Path(folder) / "stream").read_bytes()

@@ -1,0 +1,145 @@
+"""A slice of the campaign of ``make fuzz``, always the same; and that what goes wrong is noticed."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip("the readers' limits and what they take are Linux's", allow_module_level=True)
+
+FOLDER = Path(__file__).parent
+SLICE = 200
+
+
+def python(*arguments: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(FOLDER), environment.get("PYTHONPATH"))))
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=300)
+
+
+def test_a_slice_of_the_campaign() -> None:
+    done = python(str(FOLDER / "run.py"), "--files", str(SLICE), "--seed", "0")
+    counts = re.search(r"^(\d+) files, seed 0: (\d+) accepted, (\d+) refused, 0 findings", done.stdout, re.MULTILINE)
+    assert done.returncode == 0 and counts, done.stdout[-3000:] + done.stderr[-3000:]
+    files, accepted, refused = map(int, counts.groups())
+    assert files == SLICE == accepted + refused
+    # Changes that nobody minds, and changes that are minded: with either alone nothing is tried.
+    assert accepted > SLICE // 10 and refused > SLICE // 10
+
+
+# Readers that do what none should, each with a file that makes it.
+PLANTED = """
+import json, os, pickle, shutil, sys, warnings
+from pathlib import Path
+import cases, readers_of_media, readers_of_weights, seeds_media, worlds
+from cases import Case, Reader
+from safetensors.torch import load_file
+from sam2fast.video_io import containers
+from targets import TARGETS, Target
+from mutators import flip_bits
+from pickles import hostile_pickles
+
+class Documented(ValueError): pass
+
+def refuse(path): raise Documented(f"{path} is wrong")
+def refuse_namelessly(path): raise Documented("it is wrong")
+def refuse_silently(path): raise Documented
+def stumble(path): raise KeyError("x")
+def leave(path): sys.exit(3)
+def grow(path): return len(bytearray(b"x") * (1100 << 20))
+def unpickle(path): pickle.loads(path.read_bytes())
+def write(path): (Path("..") / "beside").write_text("x")
+def look_outside(path): open("../outside/x")
+def call(path): __import__("subprocess").run(["true"])
+def remove(path): os.remove("../beside")
+def rename(path): os.rename(path, "../beside")
+def remove_all(path): shutil.rmtree("../outside")
+
+def follow_a_list(path):  # FFmpeg opens what it names, of which no audit hook hears
+    containers.INDIRECT_FORMATS = frozenset()
+    containers._direct_formats_only.cache_clear()
+    path.write_bytes(list(seeds_media.films())[-1])
+    readers_of_media.all_frames(path)
+
+def follow_an_index(path):  # as safetensors opens files
+    readers_of_weights.read_checkpoint = lambda *_, **__: load_file("outside/secret")
+    readers_of_weights.any_checkpoint(path)
+
+READERS = (
+    *(refuse, refuse_namelessly, refuse_silently, stumble, leave, grow, unpickle, write, look_outside, call),
+    *(remove, rename, follow_a_list, follow_an_index, remove_all),
+)
+TARGETS.update({f.__name__: Target("x", "file", (Documented, OSError), f, is_named=True) for f in READERS})
+reader = Reader(Path(sys.argv[1]) / "work")
+worlds.secret(Path("follow_a_list"))
+worlds.with_weights(Path("follow_an_index"))
+for number, f in enumerate(READERS):
+    verdict = reader.read(Case(number, f.__name__, hostile_pickles()[0]))
+    print(json.dumps([f.__name__, verdict.outcome, verdict.what]))
+"""
+
+
+def test_what_goes_wrong_is_noticed(tmp_path: Path) -> None:
+    done = python("-c", PLANTED, str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = {name: (outcome, what) for name, outcome, what in map(json.loads, done.stdout.splitlines())}
+    assert found["refuse"] == ("refused", "Documented")
+    expected = {
+        "refuse_namelessly": "does not name the file",
+        "refuse_silently": "says nothing",
+        "stumble": "KeyError",
+        "leave": "SystemExit",
+        "grow": "memory grew",
+        "unpickle": "os.system",
+        "write": "writes",
+        "look_outside": "reads",
+        "call": "subprocess.Popen",
+        "remove": "os.remove",
+        "rename": "os.rename",
+        "remove_all": "shutil.rmtree",
+        "follow_a_list": "another film was read",
+        "follow_an_index": "what lies outside was read",
+    }
+    for name, part in expected.items():
+        outcome, what = found[name]
+        assert outcome == "finding" and part in what, (name, outcome, what)
+
+
+# The first file ends its process, the second says nothing, and the third is read by another process.
+DEADLY = """
+import os, sys, time
+from types import SimpleNamespace
+
+def read(path):
+    number = int(path.read_bytes())
+    if number == 0: os.abort()
+    if number == 1: time.sleep(600)
+
+target = SimpleNamespace(file="file", allowed=(), read=read, prepare=lambda folder: None, is_named=False)
+# Without what takes seconds to import.
+sys.modules["targets"] = SimpleNamespace(TARGETS={"x": target}, Target=None, mutators_of=None)
+sys.modules["pickles"] = SimpleNamespace(CANARY="EXECUTED")
+sys.modules["seeds"] = SimpleNamespace(write_seeds=lambda folder: None)
+import cases, run
+
+cases.make_case = lambda seed, number, seeds, only=None: cases.Case(number, "x", str(number).encode())
+cases.sound_files = lambda seeds, only=None: []
+run.PATIENCE, run.__file__ = 3, sys.argv[0]
+sys.exit(run.main())
+"""
+
+
+def test_what_ends_a_process_is_blamed_on_its_file(tmp_path: Path) -> None:
+    script = tmp_path / "deadly.py"
+    script.write_text(DEADLY)
+    done = python(str(script), "--files", "3")
+    assert done.returncode == 1, done.stderr[-3000:]
+    assert re.search(r"^file 0, x: the process ended: SIGABRT", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^file 1, x: nothing happened for 3 s", done.stdout, re.MULTILINE), done.stdout
+    assert "1 accepted, 0 refused, 2 findings" in done.stdout

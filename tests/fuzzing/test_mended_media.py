@@ -1,0 +1,59 @@
+"""Pictures and films that the fuzzer found, each by what was wrong with it: all are refused as documented."""
+
+import io
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
+
+import pytest
+from PIL import Image
+
+from sam2fast.transforms import ImageError, to_pixels
+from sam2fast.video_io import VideoError, open_frames
+from sam2fast.video_io.containers import VideoInput
+from sam2fast.video_io.ending import read_index
+
+
+def test_pictures_that_decoders_stumble_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PIL's decoders are code in Python, too, and raise what such code raises."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+
+    for error in (KeyError("x"), TypeError("x"), zlib.error("x"), OverflowError("x"), MemoryError(), EOFError()):
+        monkeypatch.setattr("PIL.ImageFile.ImageFile.load", Mock(side_effect=error))
+        with pytest.raises(ImageError, match="a.png"):
+            to_pixels(tmp_path / "a.png")
+        with pytest.raises(VideoError, match="frame 0"):
+            open_frames(tmp_path, 32).pixels(0)
+
+
+def test_films_of_enormous_frames() -> None:
+    """A GIF of a hundred bytes can ask for a canvas of half a gigabyte."""
+    buffer = io.BytesIO()
+    Image.new("P", (4, 4)).save(buffer, "GIF")
+    film = buffer.getvalue()
+    assert len(open_frames(film, 32)) == 1
+    width, height = (side.to_bytes(2, "little") for side in (16385, 8192))
+    with pytest.raises(VideoError):
+        open_frames(film[:6] + width + height + film[10:], 32)
+
+
+def test_places_that_a_file_object_does_not_have() -> None:
+    video = VideoInput.of_file(io.BytesIO(b"x" * 100))
+    file = video._openable()
+    assert file.seek(-5) == -1 and file.seek(1 << 70) == -1
+    assert file.seek(10) == 10 and file.read(1) == b"x"
+
+
+def test_an_index_of_more_frames_than_bytes() -> None:
+    """FFmpeg believes a fragment of a few bytes that announces millions of frames."""
+
+    def announced() -> Iterator[SimpleNamespace]:
+        for position in range(1000):
+            yield SimpleNamespace(pos=position, is_discard=False)
+        pytest.fail("the index was read beyond what the file can hold")
+
+    container = SimpleNamespace(format=SimpleNamespace(name="mov,mp4"), size=100)
+    stream = SimpleNamespace(index_entries=announced())
+    assert len(read_index(container, stream)) == 100  # type: ignore[arg-type]

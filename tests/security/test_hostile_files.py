@@ -1,0 +1,286 @@
+"""Files that would run something: at every place where the package reads one, nothing is run and an error says why."""
+
+import io
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mini_model
+import numpy as np
+import pytest
+import torch
+from hostile import touches
+from PIL import EpsImagePlugin, UnidentifiedImageError
+
+from sam2fast import nano
+from sam2fast.build_sam import build_sam2
+from sam2fast.checkpoints import CheckpointError, read_checkpoint
+from sam2fast.config import ConfigError, build_from_config, load_config
+from sam2fast.picture_files import open_picture
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+
+
+@pytest.fixture
+def canary(tmp_path):
+    path = tmp_path / "canary"
+    yield path
+    assert not path.exists(), "something in the file was run"
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return mini_model.mini_predictor()
+
+
+# ---- pickles ----
+
+
+def torch_file(canary: Path, file: Path, legacy: bool) -> Path:
+    """As ``torch.save`` writes it, with weights beside what acts."""
+    content = {"model": {"x": torch.ones(2)}, "optimizer": {}, "steps": 1, "more": touches(canary)}
+    torch.save(content, file, _use_new_zipfile_serialization=not legacy)
+    return file
+
+
+def build(path: Path, _: Any) -> None:
+    build_sam2(nano.CONFIG, path, device="cpu")
+
+
+def build_in_part(path: Path, _: Any) -> None:
+    build_sam2(nano.CONFIG, path, device="cpu", partial=True)
+
+
+def pretrained(path: Path, _: Any) -> None:
+    SAM2ImagePredictor.from_pretrained(path, device="cpu")
+
+
+def convert(path: Path, _: Any) -> None:
+    read_checkpoint(path)
+
+
+def resume(path: Path, _: Any) -> None:
+    from sam2fast.training.snapshots import load
+
+    load(path)
+
+
+def adapt(path: Path, model: Any) -> None:
+    from sam2fast.training.adapter_files import load_adapters
+
+    load_adapters(model, path)
+
+
+def restore(path: Path, model: Any) -> None:
+    model.load_state(path, [np.zeros((8, 8, 3), np.uint8)])
+
+
+def restore_stream(path: Path, model: Any) -> None:
+    model.restore_stream(path)
+
+
+READERS = [build, build_in_part, pretrained, convert, resume, adapt, restore, restore_stream]
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("name", ["x.pt", "x.safetensors"])
+@pytest.mark.parametrize("read", READERS, ids=lambda read: read.__name__)
+def test_pickles(read: Callable[[Path, Any], None], name: str, legacy: bool, canary: Path, tmp_path: Path, model: Any):
+    with pytest.raises(Exception) as caught:
+        read(torch_file(canary, tmp_path / name, legacy), model)
+    assert type(caught.value).__module__.startswith("sam2fast."), caught.value
+    assert name in str(caught.value) and "weights_only=False" not in str(caught.value)
+
+
+def test_python_alone_would_run_it(tmp_path: Path):
+    torch.load(torch_file(tmp_path / "ran", tmp_path / "x.pt", False), weights_only=False)
+    assert (tmp_path / "ran").exists()
+
+
+def test_arrays_of_objects_among_kept_features(canary: Path, tmp_path: Path):
+    """A cache is a folder that others may write to."""
+    from sam2fast.training import feature_files
+
+    feature_files.write_levels(tmp_path / "x.npz", [torch.ones(2), torch.zeros(3)])
+    content = io.BytesIO()
+    np.save(content, np.array([touches(canary)], dtype=object), allow_pickle=True)
+    with zipfile.ZipFile(tmp_path / "x.npz") as archive:
+        names = archive.namelist()
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        for name in names:
+            archive.writestr(name, content.getvalue())
+    with pytest.raises((ValueError, OSError)):
+        feature_files.read_levels(tmp_path / "x.npz")
+
+
+def test_an_index_names_files_beside_it_alone(tmp_path: Path):
+    (tmp_path / "below").mkdir()
+    for place in ("../x.safetensors", "/etc/passwd", "a/b.safetensors", "..", ""):
+        index = tmp_path / "below/model.safetensors.index.json"
+        index.write_text(f'{{"weight_map": {{"x": "{place}"}}}}')
+        with pytest.raises((CheckpointError, FileNotFoundError), match="names the file|no checkpoint file"):
+            read_checkpoint(index)
+
+
+# ---- configurations ----
+
+TARGETS = [
+    "os.system",
+    "builtins.eval",
+    "subprocess.Popen",
+    "sam2fast.config.instantiate",
+    "sam2fast.build_sam.torch.hub.load",
+    "sam2fast.modeling.hiera.F.__builtins__.eval",
+    "sam2.modeling.sam2_base.torch.load",
+    "torch.optim.lr_scheduler.torch.load",
+]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_targets(target: str, canary: Path, tmp_path: Path):
+    call = f"{{_target_: {target}, _args_: ['touch {canary}']}}"
+    for place in ("image_encoder", "more"):
+        file = tmp_path / f"{place}.yaml"
+        file.write_text(f"base_config: {nano.CONFIG}\nmodel:\n  {place}: {call}\n")
+        with pytest.raises(ConfigError, match="which is not part of SAM 2"):
+            build_sam2(str(file), None, device="cpu")
+    with pytest.raises(ConfigError, match="which is not part of SAM 2"):
+        build_sam2(nano.CONFIG, None, device="cpu", hydra_overrides_extra=[f"++model.more={{_target_:{target}}}"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: !!python/object/apply:os.system ['touch {canary}']",
+        "model: !!python/object/new:os.system ['touch {canary}']",
+        "!!python/object/apply:os.system ['touch {canary}']",
+        "model: !!python/name:os.system",
+        "model: !!python/module:os",
+        "model: {{_target_: '\\${{x}}', x: os.system}}",
+        "model: {{_target_: sam2fast.modeling.sam2_base.SAM2Base, x: ['\\${{oc.env:HOME}}']}}",
+    ],
+)
+def test_tags_and_escaped_interpolations(text: str, canary: Path, tmp_path: Path):
+    (tmp_path / "x.yaml").write_text(text.format(canary=canary))
+    with pytest.raises(ConfigError):
+        build_from_config(load_config(str(tmp_path / "x.yaml")).model)
+
+
+@pytest.mark.parametrize("target", ["os.system", "torch.utils.data.dataloader.os.system", "training.trainer.os.system"])
+def test_training(target: str, canary: Path, tmp_path: Path):
+    """A configuration of ours, and one of the original's trainer."""
+    from sam2fast.training.config import build_trainer, load_training_config
+
+    ours = tmp_path / "ours.yaml"
+    ours.write_text(
+        "base_config: nano/sam2fast_nano_own_masks\n"
+        f"trainer: {{more: {{_target_: {target}, _args_: ['touch {canary}']}}}}\n"
+        f"dataset: {{img_folder: {tmp_path}, gt_folder: {tmp_path}}}\n"
+    )
+    with pytest.raises(ConfigError, match="which is not part of SAM 2"):
+        build_trainer(load_training_config(str(ours)))
+
+
+# ---- pictures and films ----
+
+
+@pytest.fixture
+def ghostscript(canary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program of this name, which leaves the canary."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/gs"
+    program.write_text(f"#!/bin/sh\ntouch {canary}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    monkeypatch.setattr(EpsImagePlugin, "gs_windows_binary", None)
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def as_image(path: Path) -> None:
+    from sam2fast.transforms import to_pixels
+
+    to_pixels(path)
+
+
+def as_frame(path: Path) -> None:
+    from sam2fast.video_io import open_frames
+
+    open_frames(path.parent, 32)[0]
+
+
+def as_training_frame(path: Path) -> None:
+    from sam2fast.training.data.files import read_frame
+
+    read_frame(path)
+
+
+def as_mask(path: Path) -> None:
+    from sam2fast.training.data.files import read_labels
+
+    read_labels(path)
+
+
+def as_label_map(path: Path) -> None:
+    from sam2fast.evaluation.label_maps import read_label_map
+
+    read_label_map(path)
+
+
+def as_official(path: Path) -> None:
+    from sam2fast.misc import _load_img_as_tensor
+
+    _load_img_as_tensor(path, 32)
+
+
+@pytest.mark.usefixtures("ghostscript")
+@pytest.mark.parametrize(
+    "read", [as_image, as_frame, as_training_frame, as_mask, as_label_map, as_official], ids=lambda read: read.__name__
+)
+def test_postscript_by_any_name_runs_no_ghostscript(read: Callable[[Path], None], tmp_path: Path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "00000.jpg").write_bytes(POSTSCRIPT)
+    with pytest.raises((ValueError, OSError), match="EPS files are not read|can be read as an image"):
+        read(folder / "00000.jpg")
+
+
+@pytest.mark.usefixtures("ghostscript")
+def test_formats_that_are_not_read(tmp_path: Path):
+    (tmp_path / "x.png").write_bytes(POSTSCRIPT)
+    with pytest.raises(UnidentifiedImageError, match="EPS files are not read; convert the picture to PNG"):
+        open_picture(tmp_path / "x.png")
+    header = b"8BPS\x00\x01" + bytes(6) + b"\x00\x03" + b"\x00\x00\x00\x01" * 2 + b"\x00\x08\x00\x03" + bytes(14)
+    with pytest.raises(UnidentifiedImageError, match="PSD files are not read"):
+        open_picture(io.BytesIO(header))
+    with open_picture(io.BytesIO(b"P5 1 1 255 \x07")) as picture:  # others are as with Pillow
+        assert picture.getpixel((0, 0)) == 7
+
+
+LISTS = {
+    "concat": "ffconcat version 1.0\nfile film.mp4\n",
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfilm.mp4\n#EXT-X-ENDLIST\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+    "m=video 9 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period/></MPD>',
+}
+
+
+@pytest.mark.parametrize("as_bytes", [False, True], ids=["path", "bytes"])
+@pytest.mark.parametrize("kind", LISTS)
+def test_lists_of_other_files_and_addresses_are_no_films(kind: str, as_bytes: bool, tmp_path, monkeypatch):
+    """Whatever they are called: they would read other files, or wait for packets of the network for a minute."""
+    import track_films
+
+    from sam2fast.video_io import VideoError, open_frames
+
+    monkeypatch.chdir(tmp_path)
+    track_films.write_film(tmp_path / "film.mp4", track_films.pictures(3))
+    (tmp_path / "list.mp4").write_text(LISTS[kind])
+    given = LISTS[kind].encode() if as_bytes else "list.mp4"
+    with pytest.raises(VideoError, match="cannot be read as a video"):
+        open_frames(given, 32)
+    assert len(open_frames("film.mp4", 32)) == 3

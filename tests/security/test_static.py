@@ -1,0 +1,121 @@
+"""What the sources do not do: ruff's security rules, and what these leave out."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(
+    path
+    for folder in ("sam2fast", "kernels", "configs")
+    for path in (ROOT / folder).rglob("*.py")
+    if "node_modules" not in path.parts
+)
+# The only places where these are called, each with what makes it safe there.
+PLACES = {
+    "torch.load": {
+        "checkpoints/files.py": "weights_only=True",
+        "training/snapshots.py": "weights_only=True",
+        "exported/checking.py": "weights_only=True",
+    },
+    "ctypes.CDLL": {"profiling/probes.py": "the C library that is loaded already"},
+    "np.load": {"training/feature_files.py": "allow_pickle=False"},
+    "torch.export.load": {"exported/programs.py": "after check_program"},
+    "hydra instantiate": {"config.py": "of a node that check_targets has gone through"},
+    "Image.open": {
+        "picture_files.py": "refuses formats that run other programs",
+        "training/data/synthetic/photometry.py": "its own JPEG",
+    },
+    "av.open": {
+        "video_io/containers.py": "follows no lists of other files",
+        "cli/track_film.py": "for writing",
+        "demo/film.py": "for writing",
+        "demo/server/film_writer.py": "for writing",
+    },
+}
+# Calls by dotted name, as they are written, to what they are listed under.
+CALLS = {
+    **{name: name for name in ("ctypes.CDLL", "torch.load", "np.load", "torch.export.load", "Image.open")},
+    "av.open": "av.open",
+    "numpy.load": "np.load",
+    "instantiate": "hydra instantiate",
+    "hydra.utils.instantiate": "hydra instantiate",
+}
+# Not at all, under any name.
+NEVER = frozenset(
+    (
+        *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "pickle.load", "pickle.Unpickler"),
+        *("torch.hub.load", "torch.jit.load", "torch.package.PackageImporter", "yaml.load", "yaml.unsafe_load"),
+        *("yaml.full_load", "marshal.loads", "shelve.open", "tempfile.mktemp", "shutil.unpack_archive"),
+        *("tarfile.open", "runpy.run_path", "numpy.fromregex", "joblib.load", "dill.load", "dill.loads"),
+    )
+)
+
+NAMES = "|".join(sorted(name.replace(".", r"\.") for name in {*NEVER, *CALLS}))
+TELLING = re.compile(rf"(?<![\w.])({NAMES})\(|\b(extract|extractall|shell|weights_only|allow_pickle)\b")
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    """The dotted names that are called in a file, as it writes them."""
+    text = path.read_text(encoding="utf-8")
+    # Most files have none of the names, and need no closer look.
+    for node in ast.walk(ast.parse(text)) if TELLING.search(text) else ():
+        if isinstance(node, ast.Call):
+            yield dotted(node.func), node
+
+
+def dotted(function: ast.expr) -> str:
+    """``a.b.c``; a dot and the last name where something else than a name comes before it."""
+    if isinstance(function, ast.Attribute):
+        return f"{dotted(function.value)}.{function.attr}"
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+@pytest.fixture(scope="module")
+def called() -> dict[str, list[tuple[str, ast.Call]]]:
+    found = {path.relative_to(ROOT).as_posix().removeprefix("sam2fast/"): list(calls(path)) for path in SOURCES}
+    assert len(found) > 400
+    return found
+
+
+def test_nothing_is_evaluated_or_unpickled_or_unpacked(called):
+    assert not [(file, name) for file, found in called.items() for name, _ in found if name in NEVER]
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_files_are_opened_in_known_places(called, kind):
+    """A new place comes with a review: add it, with what makes it safe."""
+    places = {file for file, found in called.items() for name, _ in found if CALLS.get(name) == kind}
+    assert places == {*PLACES[kind]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "keyword", "value"), [("torch.load", "weights_only", True), ("np.load", "allow_pickle", False)]
+)
+def test_objects_are_not_unpickled(called, kind, keyword, value):
+    found = [call for calls_of in called.values() for name, call in calls_of if CALLS.get(name) == kind]
+    assert found
+    for call in found:
+        (given,) = [k.value for k in call.keywords if k.arg == keyword]
+        assert isinstance(given, ast.Constant) and given.value is value
+
+
+def test_no_shell_and_no_archive_is_extracted(called):
+    for file, found in called.items():
+        for name, call in found:
+            assert not name.endswith((".extract", ".extractall")), file
+            assert not any(k.arg == "shell" for k in call.keywords), file
+            assert not any(k.arg == "weights_only" and ast.unparse(k.value) != "True" for k in call.keywords), file
+            assert not any(k.arg == "allow_pickle" and ast.unparse(k.value) != "False" for k in call.keywords), file
+
+
+def test_security_rules_are_on():
+    """`make lint` applies them to the package, without exceptions by folder."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    chosen = text[text.index("[tool.ruff.lint]") :]
+    assert '"S"]' in chosen.split("\n")[1]
+    exceptions = chosen.partition("per-file-ignores]")[2].partition("\n[")[0]
+    assert {line.split('"')[1] for line in exceptions.splitlines() if line.startswith('"')} == {"tests/**", "bench/**"}
