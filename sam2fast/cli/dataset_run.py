@@ -82,8 +82,10 @@ def open_output(out: Path, file: str, asked: Mapping[str, Any], overwrite: bool 
     make_folder(out)
     record = out / file
     with one_line(OSError, ValueError):
+        for left in out.glob(f".{file}.*.part"):  # by a run that was killed before there was a record
+            left.unlink(missing_ok=True)
         is_new = not any(path.name != file for path in out.iterdir())
-        before = json.loads(record.read_text()) if record.is_file() else None
+        before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
     if not overwrite and not is_new:
         if not isinstance(before, dict):
             raise UserError(

@@ -19,7 +19,7 @@ from sam2fast.cli.dataset_run import (
     source_argument,
     video_option,
 )
-from sam2fast.cli.files import make_folder, write_atomically
+from sam2fast.cli.files import make_folder, remove_leftovers, write_atomically
 from sam2fast.cli.options import out_option
 from sam2fast.cli.problems import Problems
 
@@ -130,4 +130,6 @@ def _draw_frame(
             panels.append(Panel(title, video.size, masks, layout.first_id))
     content = BytesIO()
     draw_panels(picture, panels).save(content, "PNG")
-    write_atomically(out / f"{found[0][1].name}_{frame}.png", content.getvalue())
+    file = out / f"{found[0][1].name}_{frame}.png"
+    remove_leftovers([file])
+    write_atomically(file, content.getvalue())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from sam2fast.cli.files import check_files, make_folder
+from sam2fast.cli.files import check_files, make_folder, remove_leftovers
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import model_options, out_option
 from sam2fast.cli.prompts import Click, ClickType, Prompts
@@ -52,10 +52,11 @@ def demo(
     choice = choose_model(model, checkpoint)
     make_folder(out)
 
-    from sam2fast.cli.demo_parts import find_photograph, segment_photograph, segment_scene, track_clip
+    from sam2fast.cli.demo_parts import find_photograph, its_files, segment_photograph, segment_scene, track_clip
     from sam2fast.cli.results import print_results
     from sam2fast.cli.segmenter import Segmenter
 
+    remove_leftovers(its_files(out))
     segmenter = Segmenter(choice, device, dtype)
     records = {}
     photograph = find_photograph() if image is None else (image, Prompts(clicks))

@@ -11,7 +11,7 @@ import torch
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.checkpoints import CheckpointError
 from sam2fast.cli.errors import one_line
-from sam2fast.cli.files import write_atomically
+from sam2fast.cli.files import output_files, write_atomically
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.prompts import FOREGROUND, Box, Click, Prompts
 from sam2fast.cli.results import png, write_result
@@ -30,6 +30,13 @@ PROMPTS = {
     "mug": Prompts(box=Box(530, 372, 706, 540)),
 }
 DIGITS = 4  # of a measure in percent
+
+
+def its_files(out: Path) -> list[Path]:
+    """All that is written."""
+    results = [file for name in ("photo", *PROMPTS) for file in output_files(out, name).values()]
+    pictures = ("scene.png", "overlay.png", "tracked.png", "tracked.mp4", "tracked.json")
+    return [*results, *(out / name for name in pictures)]
 
 
 def find_photograph() -> tuple[Path, Prompts] | None:

@@ -9,11 +9,10 @@ from sam2fast import nano
 from sam2fast._official_names import RELEASES
 from sam2fast.cli.errors import UserError
 from sam2fast.cli.model_choice import NANO
+from sam2fast.cli.signals import exit_code, tell
 from sam2fast.downloads import get_checkpoint, get_repository, places
 from sam2fast.downloads.names import is_repository, published, published_models, short_name, simplest_name
 from sam2fast.downloads.settings import MIRROR_VARIABLE
-
-INTERRUPTED = 130
 
 
 @click.command()
@@ -65,9 +64,9 @@ def download(
         except OSError as error:
             failed = True
             UserError(" ".join(str(error).split())).show()
-        except KeyboardInterrupt:
-            click.echo("sam2fast: interrupted; the same command goes on where this one was", err=True)
-            ctx.exit(INTERRUPTED)
+        except KeyboardInterrupt as stop:
+            tell("interrupted; the same command goes on where this one was")
+            ctx.exit(exit_code(stop))
     if failed:
         ctx.exit(1)
 

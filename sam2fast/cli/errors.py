@@ -1,10 +1,13 @@
 """What goes wrong because of the user's input becomes one line on stderr and an exit code."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
 import click
+
+from sam2fast.whole_files import FULL
 
 
 class UserError(click.ClickException):
@@ -29,4 +32,12 @@ def one_line(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
+        raise UserError(told(error)) from error
+
+
+def told(error: Exception) -> str:
+    """An exception as one line; a full disk is told in words, and with the file if the error has it."""
+    if getattr(error, "errno", None) in FULL:
+        file = getattr(error, "filename", None)
+        return "the disk is full" + (f": {os.fsdecode(file)} could not be written" if file else "")
+    return " ".join(str(error).split()) or type(error).__name__

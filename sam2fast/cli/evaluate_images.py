@@ -9,6 +9,7 @@ import click
 
 from sam2fast.cli.devices import chosen_devices
 from sam2fast.cli.errors import UserError, one_line
+from sam2fast.cli.files import remove_leftovers
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import model_options
 
@@ -149,6 +150,7 @@ def evaluate_images(
         )
     if out is not None:
         check_out(out, data)
+        remove_leftovers(output_files(out))
     jobs = data.jobs if most_images is None else draw(data.jobs, most_images, seed)
     with one_line(ValueError, RuntimeError):
         devices = device_list(chosen_devices(device, len(jobs), "images"))

@@ -106,7 +106,7 @@ class EvaluationRun:
             "problems": [{"file": subject, "why": why} for subject, why in self.problems.found],
             **self.results.as_json(),
         }
-        write_atomically(objects, self.results.as_csv().encode())
+        write_atomically(objects, self.results.as_csv().encode(errors="surrogateescape"))
         # Last, so that where the means lie, the objects lie too.
         write_atomically(means, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 

@@ -1,15 +1,21 @@
 """The files that a verb writes: their names, what they must not overwrite, and how they appear whole."""
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+import math
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from sam2fast.cli.errors import UserError, one_line
+from sam2fast.whole_files import moved_to
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 RESULTS = "masks.json"
+PARTIAL = re.compile(r"\.(?P<name>.+)\.\d+\.part")
+WRITING = 600.0  # seconds for which a file on another machine may be half-written, its clock's error included
 
 
 def output_files(out: Path, stem: str) -> dict[str, Path]:
@@ -98,17 +104,33 @@ def make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
 
 
+def remove_leftovers(files: Iterable[Path], is_spread: bool = False) -> None:
+    """Removes what processes that were killed have left half-written of these files, which nobody may be writing now.
+
+    Args:
+        is_spread: the work is done on a cluster, where tasks of a run before may still be writing. What is young stays.
+
+    Raises:
+        UserError: that fails.
+    """
+    names: dict[Path, set[str]] = {}
+    for file in files:
+        names.setdefault(file.parent, set()).add(file.name)
+    latest = time.time() - WRITING if is_spread else math.inf
+    with one_line(OSError):
+        for folder in filter(Path.is_dir, names):
+            for path in folder.iterdir():
+                found = PARTIAL.fullmatch(path.name)
+                with suppress(FileNotFoundError):  # whoever wrote it was there first
+                    if found and found["name"] in names[folder] and path.stat().st_mtime <= latest:
+                        path.unlink()
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file that appears whole or not at all.
 
     Raises:
         UserError: it cannot be written; nothing is left behind.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with one_line(OSError):
-        try:
-            partial.write_bytes(content)
-            os.replace(partial, path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+    with one_line(OSError), moved_to(path) as partial:
+        partial.write_bytes(content)

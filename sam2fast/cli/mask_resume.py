@@ -49,7 +49,7 @@ def masks_before(
         for annotation in content["annotations"]:
             annotations[annotation["image_id"]].append(annotation)
         found = {image["file_name"]: KeptMasks(image, annotations[image["id"]]) for image in content["images"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{results} is no file of results to go on with ({error}); {ADVICE}") from error
     asked = {"version": __version__, "config": choice.config, "checkpoint": str(choice.checkpoint), "dtype": dtype}
     asked |= options

@@ -8,7 +8,7 @@ import click
 
 from sam2fast import nano
 from sam2fast.cli.errors import UserError
-from sam2fast.cli.files import RESULTS, check_files, list_images, make_folder, mask_files
+from sam2fast.cli.files import RESULTS, check_files, list_images, make_folder, mask_files, remove_leftovers
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import FormatsType, model_options, out_option
 from sam2fast.cli.runner_options import Cluster, bytes_of, chosen_place, resume_option, runner_options
@@ -137,6 +137,8 @@ def masks(
     check_files(pictures, None, out, partial(mask_files, formats=formats))
     choice = choose_model(model, checkpoint)
     make_folder(out)
+    files = (file for image in pictures for file in mask_files(out, image.stem, formats).values())
+    remove_leftovers([out / RESULTS, *files], bool(cluster))
     least_iou, least_stability = THRESHOLDS_OF_NANO if choice.config == nano.CONFIG else THRESHOLDS
     options = {
         "points_per_side": points_per_side,

@@ -3,13 +3,14 @@
 import importlib.util
 import json
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sam2fast.cli.errors import UserError, one_line
-from sam2fast.cli.files import PICTURES, write_atomically
+from sam2fast.cli.files import PICTURES, remove_leftovers, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import model_options
 from sam2fast.cli.prompts import Box, BoxType, Click, ClickType
@@ -177,6 +178,10 @@ def _check_outputs(inputs: Sequence[str], files: dict[str, Path | None]) -> None
             raise UserError(f"no folder {str(file.absolute().parent)!r} for {option}")
     if files["--picture"] is not None and importlib.util.find_spec("matplotlib") is None:
         raise UserError("--picture needs matplotlib, which is not installed: pip install 'sam2fast[profile]'")
+    remove_leftovers(file for file in files.values() if file is not None)
+    if (trace := files["--trace"]) is not None:
+        for left in trace.parent.glob(f".*.part.{escape(trace.name)}"):
+            left.unlink(missing_ok=True)
 
 
 class _Images:

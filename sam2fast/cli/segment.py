@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sam2fast.cli.files import check_files, make_folder
+from sam2fast.cli.files import check_files, make_folder, output_files, remove_leftovers
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import model_options, out_option
 from sam2fast.cli.prompts import Box, BoxType, Click, ClickType, Prompts
@@ -59,6 +59,8 @@ def segment(
     check_files(images, mask, out)
     choice = choose_model(model, checkpoint)
     make_folder(out)
+    files = (file for image in images for file in output_files(out, image.stem).values())
+    remove_leftovers(files, bool(cluster))
 
     from sam2fast.cli.results import print_results
     from sam2fast.cli.segment_run import SegmentRun

@@ -140,6 +140,6 @@ def _record(path: Path) -> dict[str, Any] | None:
     """What a JSON file holds; None if that is no record."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sam2fast.cli.errors import UserError, one_line
-from sam2fast.cli.files import make_folder, write_atomically
+from sam2fast.cli.files import make_folder, remove_leftovers, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import DTYPES, out_option
 
@@ -117,6 +117,7 @@ def _open_output(out: Path, record: dict[str, object], resume: bool) -> None:
     """Checks that the output folder is empty, or was filled by the run that is to be resumed."""
     make_folder(out)
     file = out / RECORD
+    remove_leftovers([file])
     with one_line(OSError):
         is_empty = not any(out.iterdir())
     if not is_empty:
@@ -125,7 +126,7 @@ def _open_output(out: Path, record: dict[str, object], resume: bool) -> None:
         if not file.is_file():
             raise UserError(f"the output folder {out} is not one of this command: it has no {RECORD}")
         with one_line(OSError, ValueError):
-            before = json.loads(file.read_text())
+            before = json.loads(file.read_text(encoding="utf-8"))
         changed = [f"--{name}" for name, value in record.items() if before.get(name) != value]
         if changed:
             raise UserError(f"the clips in {out} were made with another {', '.join(changed)}; see {file}")
@@ -137,7 +138,7 @@ def _teach(photographs: Sequence[Path], choice: ModelChoice, device: str, dtype:
     with one_line(OSError):
         media.mkdir(exist_ok=True)
         done_file = media / "done.txt"
-        done = set(done_file.read_text().splitlines()) if done_file.is_file() else set()
+        done = set(done_file.read_text(encoding="utf-8").splitlines()) if done_file.is_file() else set()
     photographs = [path for path in photographs if path.name not in done]
     if not photographs:
         return
@@ -156,7 +157,7 @@ def _teach(photographs: Sequence[Path], choice: ModelChoice, device: str, dtype:
     with one_line(OSError, torch.OutOfMemoryError):
         progress = tqdm(total=len(photographs), desc="cut-outs", disable=None)
         for path, count in teach_cutouts(photographs, predictor, media):
-            with done_file.open("a") as lines:
+            with done_file.open("a", encoding="utf-8") as lines:
                 lines.write(f"{path.name}\n")
             progress.update()
             progress.set_postfix(last=count)

@@ -10,6 +10,7 @@ from sam2fast.cli.devices import names_several
 from sam2fast.cli.errors import UserError
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import FormatsType, model_options, out_option
+from sam2fast.cli.signals import exit_code, tell
 from sam2fast.cli.track_prompts import (
     MaskType,
     PointType,
@@ -24,7 +25,6 @@ from sam2fast.cli.track_video import VideoSource
 FORMATS = ("json", "png", "overlay", "coco")
 DEFAULT_FORMATS = ("json", "overlay")
 MOST_OBJECTS_OF_PALETTE = 255
-INTERRUPTED = 130
 
 
 @click.command()
@@ -144,17 +144,17 @@ def track(
     source.check_out(out)
     choice = choose_model(model, checkpoint)
 
-    from sam2fast.cli.track_session import Request, run
-
     first = start or 0
     try:
+        from sam2fast.cli.track_session import Request, run
+
         request = Request(
             source, prompts, first, end, reverse, stream, max_frames, formats, show_ids, progress, approximations
         )
         code = run(request, choice, device, dtype, out, overwrite)
-    except KeyboardInterrupt:
-        click.echo("sam2fast: interrupted; the same command again goes on", err=True)
-        code = INTERRUPTED
+    except KeyboardInterrupt as stop:
+        tell("interrupted; the same command again goes on")
+        code = exit_code(stop)
     ctx.exit(code)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import Any, BinaryIO
 from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.files import make_folder, write_atomically
 from sam2fast.video_results.record import RecordIndex
+from sam2fast.whole_files import errors_named
 
 MANIFEST, RECORD, PNGS, OVERLAY, COCO = "track.json", "masks.jsonl", "masks", "overlay.mp4", "masks.json"
 BACKWARD = "backward.safetensors"
+STATES = r"backward\.safetensors|state_\d+\.safetensors"
 # What this program writes right into the folder, whole or in part.
 OURS = re.compile(
-    r"(track\.json|masks\.jsonl|overlay\.mp4|masks\.json|backward\.safetensors|state_\d+\.safetensors)"
-    r"|\.(track\.json|masks\.jsonl|overlay\.mp4|masks\.json|backward\.safetensors|state_\d+\.safetensors)\.(\d+\.)?part"
+    rf"(track\.json|masks\.jsonl|overlay\.mp4|masks\.json|{STATES})"
+    rf"|\.(track\.json|masks\.jsonl|overlay\.mp4|masks\.json)\.\d+\.part|\.({STATES})\.(\d+\.){{1,2}}part"
 )
 OUR_PNG = re.compile(r"\d{5,}\.png|\.\d{5,}\.png\.\d+\.part")
 CHANGE = "give another --out folder, or --overwrite it"
@@ -59,8 +62,9 @@ class RunFolder:
             make_folder(self.path)
         with one_line(OSError):
             for path in [*self._pngs(), *sorted(self._ours(), key=lambda path: path.name == MANIFEST)]:
-                if self.is_new or path.name.startswith("."):
-                    path.unlink()
+                is_spent = self.complete and re.fullmatch(STATES, path.name)  # killed before it removed these
+                if self.is_new or path.name.startswith(".") or is_spent:
+                    _remove(path)
         if self.is_new:
             self._write_manifest()
             self.is_new = False
@@ -98,10 +102,10 @@ class RunFolder:
         Raises:
             UserError: it has fewer frames than were done, or cannot be written.
         """
-        with one_line(OSError):
+        with one_line(OSError), errors_named(self.record):
             file = open(self.record, "ab+", buffering=0)  # noqa: SIM115  # closed below
         with file:
-            with one_line(OSError):
+            with one_line(OSError), errors_named(self.record):
                 file.truncate(_end_of_line(file, self.done, self.record))
             self._file = file
             try:
@@ -117,7 +121,7 @@ class RunFolder:
         """
         assert self._file is not None
         content = line.encode() + b"\n"
-        with one_line(OSError):
+        with one_line(OSError), errors_named(self.record):
             while content:
                 content = content[self._file.write(content) :]
         self.done += 1
@@ -131,8 +135,7 @@ class RunFolder:
         Raises:
             UserError: a file cannot be written; the checkpoint before this one stays.
         """
-        if self._file is not None:
-            os.fsync(self._file.fileno())
+        self._to_disk()
         name = f"state_{self.done:05d}.safetensors"
         with one_line(OSError, ValueError):
             save(self.path / name)
@@ -141,7 +144,12 @@ class RunFolder:
         self._remove_states(name)
 
     def finish(self) -> None:
-        """Says that all frames are on record, and removes what was kept to go on."""
+        """Says that all frames are on record, and removes what was kept to go on.
+
+        Raises:
+            UserError: a file cannot be written; the checkpoint before stays.
+        """
+        self._to_disk()
         self._facts |= {"done": self.done, "complete": True, "state": None}
         self._write_manifest()
         self._remove_states(None)
@@ -157,7 +165,7 @@ class RunFolder:
             if not index.is_sorted:
                 partial = self.record.with_name(f".{RECORD}.{os.getpid()}.part")
                 try:
-                    with open(partial, "wb") as file:
+                    with errors_named(self.record), open(partial, "wb") as file:
                         file.writelines(index.raw(frame) for frame in sorted(index))
                     os.replace(partial, self.record)
                 finally:
@@ -189,16 +197,28 @@ class RunFolder:
             return None
         try:
             facts = json.loads(manifest.read_text(encoding="utf-8"))
-            before, files = facts["asked"], facts["files"]
-            int(facts["done"]), bool(facts["complete"]), facts["state"], dict(files), dict(before)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            before, files, done, state = (facts[key] for key in ("asked", "files", "done", "state"))
+            bool(facts["complete"]), dict(files), dict(before)
+            if not isinstance(done, int) or done < 0:
+                raise ValueError(f"done is {done!r}, and no number of frames")
+            # Whatever else it names is nothing that a run has left here.
+            if state is not None and not re.fullmatch(STATES, state):
+                raise ValueError(f"state is {state!r}, and no file of this program")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{manifest} cannot be read: {error}; {CHANGE}") from error
         differing = [key for key in {**before, **self._asked} if before.get(key) != self._asked.get(key)]
         if differing:
             raise UserError(f"{self.path} holds another run, with another {', '.join(differing)}; {CHANGE}")
-        if not facts["complete"] and (facts["state"] is None or not (self.path / facts["state"]).is_file()):
-            facts |= {"done": 0, "state": None}
+        # A run that was to overwrite this one may have been killed when its record was gone already.
+        needed = RECORD if facts["complete"] else facts["state"]
+        if needed is None or not (self.path / needed).is_file():
+            facts |= {"done": 0, "state": None, "complete": False, "files": {}}
         return dict(facts)
+
+    def _to_disk(self) -> None:
+        if self._file is not None:
+            with one_line(OSError), errors_named(self.record):
+                os.fsync(self._file.fileno())
 
     def _write_manifest(self) -> None:
         write_atomically(self.path / MANIFEST, (json.dumps(self._facts, indent=2) + "\n").encode())
@@ -214,6 +234,14 @@ class RunFolder:
     def _pngs(self) -> list[Path]:
         folder = self.path / PNGS
         return [path for path in folder.iterdir() if OUR_PNG.fullmatch(path.name)] if folder.is_dir() else []
+
+
+def _remove(path: Path) -> None:
+    """Removes a file, or the folder that a state was being written in."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _end_of_line(file: BinaryIO, count: int, path: Path) -> int:

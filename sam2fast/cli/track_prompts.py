@@ -134,7 +134,7 @@ def read_prompt_file(path: Path) -> list[TrackPrompt]:
         text = path.read_text(encoding="utf-8", errors="replace")
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON: {error}") from error
     entries = content.get("prompts") if isinstance(content, dict) else None
     if not isinstance(entries, list) or set(content) != {"prompts"}:

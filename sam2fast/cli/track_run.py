@@ -17,6 +17,7 @@ from tqdm import tqdm
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.cli.errors import one_line
 from sam2fast.cli.model_choice import ModelChoice
+from sam2fast.cli.signals import ENDING
 from sam2fast.cli.track_film import Film
 from sam2fast.cli.track_folder import RunFolder
 from sam2fast.cli.track_outputs import FrameDrawing
@@ -30,6 +31,7 @@ from sam2fast.video_io import VideoError
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 STDERR = 2
+STOPPING = (signal.SIGINT, *ENDING)
 
 
 def load_predictor(choice: ModelChoice, device: str, dtype: str) -> tuple[SAM2VideoPredictor, dict[str, Any]]:
@@ -155,25 +157,35 @@ def track(
 
 
 class _Signals:
-    """Inside, Ctrl-C and SIGTERM are noted rather than obeyed; the second time they act as usual."""
+    """Inside, Ctrl-C, SIGTERM and SIGHUP are noted rather than obeyed; a second one acts as before.
+
+    Those that are ignored, as under ``nohup`` or in the background of a script, stay so.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "_Signals":
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in STOPPING:
+            before = signal.getsignal(number)
+            if before is not signal.SIG_IGN and before is not None:
+                self._before[number] = before  # first, since the signal may come at once
+                signal.signal(number, self._note)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: Any) -> None:
         self.received = number
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        self._restore()
         # Not by Python's own stderr, which may be amid a write.
         with suppress(OSError):
             os.write(STDERR, b"\nsam2fast: stopping after this frame\n")

@@ -1,9 +1,10 @@
 """One run of ``sam2fast track``, from the checked command line to the exit code."""
 
 import hashlib
+import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from sam2fast.cli.devices import chosen_devices
 from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.segmenter import read_foreground
+from sam2fast.cli.signals import SIGNALLED, if_read, tell
 from sam2fast.cli.track_film import Film, NoEncoderError
 from sam2fast.cli.track_folder import OVERLAY, RunFolder
 from sam2fast.cli.track_outputs import FrameDrawing, Outputs, Subject
@@ -24,8 +26,6 @@ from sam2fast.cli.track_prompts import TrackPrompt, check_against_video, objects
 from sam2fast.cli.track_run import LiveFilm, Outcome, opened_predictor, track
 from sam2fast.cli.track_video import VideoSource, probe
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-
-SIGNALLED = 128  # and the signal's number, as shells have it
 
 
 class Request(NamedTuple):
@@ -87,7 +87,9 @@ def run(request: Request, choice: ModelChoice, device: str, dtype: str, out: Pat
         _outputs(request, folder).make(request.formats)
     elif "coco" in request.formats or "png" in request.formats:
         _outputs(request, folder).make([kind for kind in request.formats if kind != "overlay"])
-    _report(folder, outcome, loading, time.monotonic() - begun)
+    # Where the end of its terminal has stopped the run, that is still what the exit code tells.
+    with nullcontext() if outcome.stopped is None else if_read(sys.stdout):
+        _report(folder, outcome, loading, time.monotonic() - begun)
     return _exit_code(request, folder, outcome)
 
 
@@ -172,7 +174,7 @@ def _exit_code(request: Request, folder: RunFolder, outcome: Outcome) -> int:
         raise UserError(f"{outcome.failure}; {folder.done} frames before that are in {folder.path}")
     if outcome.stopped is not None:
         more = "" if request.source.is_live else "; the same command again goes on"
-        click.echo(f"sam2fast: stopped after {folder.done} frames{more}", err=True)
+        tell(f"stopped after {folder.done} frames{more}")
         return SIGNALLED + outcome.stopped
     if folder["problem"]:
         raise UserError(f"{folder['problem']}; {folder.done} frames are in {folder.path}")

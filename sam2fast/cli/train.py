@@ -5,7 +5,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,14 @@ import click
 
 from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.files import write_atomically
+from sam2fast.cli.signals import ENDING, tell
 from sam2fast.cli.train_launch import Launch, check, launch_options, on_cluster, on_this_machine
 from sam2fast.reproducibility import deterministic, is_deterministic
 
 if TYPE_CHECKING:
     from sam2fast.training.trainer import Trainer
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
+_STOPPING = (signal.SIGINT, *ENDING)
 
 
 @click.command()
@@ -181,10 +182,12 @@ def _failures() -> tuple[type[Exception], ...]:
     from sam2fast.checkpoints import CheckpointError
     from sam2fast.config import ConfigError
     from sam2fast.training.data.errors import DataError
+    from sam2fast.training.data.workers import LostWorkerError
     from sam2fast.training.distributed.ranks import LostRankError
     from sam2fast.training.finite import NonFiniteError
 
-    return ConfigError, CheckpointError, DataError, NonFiniteError, LostRankError, OSError, ValueError, ImportError
+    lost = LostRankError, LostWorkerError
+    return ConfigError, CheckpointError, DataError, NonFiniteError, *lost, OSError, ValueError, ImportError
 
 
 @contextmanager
@@ -213,10 +216,12 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _keep_record(folder: Path, text: str, steps: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / "config_resolved.yaml"
-    if record.exists() and record.read_text(encoding="utf-8") != text:
+    for left in folder.glob(f".{record.name}.*.part"):  # by runs that were killed
+        left.unlink(missing_ok=True)
+    if record.exists() and record.read_text(encoding="utf-8", errors="surrogateescape") != text:
         click.echo("sam2fast: note: the configuration is not that of the run so far", err=True)
         record.replace(folder / f"config_resolved_until_{steps}.yaml")
-    write_atomically(record, text.encode())
+    write_atomically(record, text.encode(errors="surrogateescape"))
 
 
 @contextmanager
@@ -226,11 +231,14 @@ def _stopping(
     told: Collection[int] = _STOPPING,
     is_main: bool = True,
 ) -> Iterator[Callable[[], bool]]:
-    """Whether the time is over, or ``interrupted`` says so.
+    """Whether the time is over, or ``interrupted`` says so, or what has started this process was killed.
 
-    Without that, whether Ctrl-C was pressed; a second Ctrl-C interrupts as usual. The first process says so where the
-    signal is among those ``told``: what starts several ends them by SIGTERM where one has failed.
+    Without that, whether Ctrl-C was pressed, SIGTERM came or the terminal was closed, unless that is ignored, as under
+    ``nohup``; a second one interrupts as usual. The first process says so where the signal is among those ``told``:
+    what starts several ends them by SIGTERM where one has failed.
     """
+    from sam2fast.training.distributed.launch import is_abandoned
+
     end = None if minutes is None else time.monotonic() + 60 * minutes
     asked, owner = False, os.getpid()
 
@@ -239,17 +247,25 @@ def _stopping(
         if os.getpid() != owner:  # a worker that was forked: the run ends it when it stops
             return
         asked = True
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.signal(number, before[number])
         if is_main and number in told:
-            click.echo("stopping after this update", err=True)
+            with suppress(RuntimeError):  # where it interrupts a line that is being written, such as the bar
+                tell("stopping after this update")
+
+    def stop() -> bool:
+        is_over = end is not None and time.monotonic() >= end
+        return is_over or is_abandoned() or (asked if interrupted is None else interrupted())
 
     numbers = _STOPPING if interrupted is None else ()
-    before = {number: signal.signal(number, on_signal) for number in numbers}
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
     try:
-        yield lambda: (interrupted or (lambda: asked))() or (end is not None and time.monotonic() >= end)
+        for number in before:
+            signal.signal(number, on_signal)
+        yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 @contextmanager
@@ -258,6 +274,8 @@ def _traceback_in(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        if path.parent.is_dir():
-            path.write_text(traceback.format_exc(), encoding="utf-8")
+        # Where it cannot be written, such as on a full disk, what went wrong before is still to be told.
+        with suppress(OSError):
+            if path.parent.is_dir():
+                path.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
         raise

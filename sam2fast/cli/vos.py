@@ -8,9 +8,9 @@ import click
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import model_options
 from sam2fast.cli.runner_options import Cluster, runner_options
+from sam2fast.cli.signals import exit_code, tell
 from sam2fast.vos.job import VosSettings
 
-INTERRUPTED = 130
 T = TypeVar("T")
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -152,9 +152,9 @@ def vos(
         _either(checkpoint, weights, "--checkpoint", "--sam2_checkpoint"),
     )
 
-    from sam2fast.cli.vos_run import Model, Request, run
-
     try:
+        from sam2fast.cli.vos_run import Model, Request, run
+
         run(
             Request(videos, masks, out, list_file, settings, overwrite, progress),
             Model(choice, dtype, postprocessing, vos_optimized),
@@ -162,9 +162,9 @@ def vos(
             at_once,
             cluster,
         )
-    except KeyboardInterrupt:
-        click.echo("sam2fast: interrupted; the same command again goes on", err=True)
-        ctx.exit(INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        tell("interrupted; the same command again goes on")
+        ctx.exit(exit_code(stop))
 
 
 def _either(ours: T | None, theirs: T | None, name: str, original: str) -> T | None:

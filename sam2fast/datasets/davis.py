@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from PIL import Image
-
 from sam2fast.datasets.annotations import Masks, VideoAnnotations
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.facts import Facts, facts_file, read_facts
@@ -15,6 +13,7 @@ from sam2fast.datasets.layout import Settings, Written, folders_in, mask_files, 
 from sam2fast.datasets.mask_pictures import label_png, palette_of
 from sam2fast.datasets.palette_masks import indices_of, masks_in, objects_in, paint, read_picture
 from sam2fast.datasets.staging import Stage
+from sam2fast.picture_files import open_picture
 from sam2fast.training.data.files import FrameKey
 from sam2fast.training.data.synthetic.davis import palette
 
@@ -97,7 +96,7 @@ class Davis:
 
     def _facts(self, name: str, files: Mapping[FrameKey, Path]) -> dict[str, Any]:
         """What else a video without facts says: its colours, if they are not DAVIS's."""
-        with Image.open(next(iter(files.values()))) as picture:
+        with open_picture(next(iter(files.values()))) as picture:
             colours = palette_of(picture)
         is_usual = colours is None or palette().tobytes().startswith(colours)
         return {} if is_usual or colours is None else {"palette": colours.hex()}

@@ -12,6 +12,7 @@ from PIL import Image
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.training.data.errors import BadSampleError
 from sam2fast.training.data.files import FRAME_SUFFIXES, FrameKey, list_files, read_frame
+from sam2fast.training.data.jpeg_files import write_jpeg
 
 FILMS = (".mp4",)
 QUALITY = 95  # of JPEG; OpenCV's default, which the original's extraction has
@@ -119,7 +120,7 @@ def write_frames(
     """
     count = 0
     for index, picture in read_film(film, is_wanted):
-        Image.fromarray(picture).save(folder / f"{index:0{digits}d}.jpg", "JPEG", quality=quality)
+        write_jpeg(Image.fromarray(picture), folder / f"{index:0{digits}d}.jpg", quality)
         count += 1
     return count
 

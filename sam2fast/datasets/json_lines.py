@@ -118,7 +118,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
                 if line.endswith(b"\n"):
                     try:
                         content = json.loads(line)
-                    except ValueError as error:
+                    except (ValueError, RecursionError) as error:
                         raise DatasetError(f"{where}, is no JSON: {error}") from error
                     if not isinstance(content, dict):
                         raise DatasetError(f"{where}, is no object of JSON")

@@ -38,8 +38,11 @@ class YouTubeVOS(Davis):
             if facts is not None:
                 entries[folder.name] = facts.meta
         partial = self.root / f".{META}.part"
-        partial.write_text(json.dumps({"videos": dict(sorted(entries.items()))}, indent=1) + "\n")
-        partial.replace(self.root / META)
+        try:
+            partial.write_text(json.dumps({"videos": dict(sorted(entries.items()))}, indent=1) + "\n", encoding="utf-8")
+            partial.replace(self.root / META)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def _entries(self) -> dict[str, Any]:
         path = self.root / META

@@ -3,9 +3,6 @@
 How it works, and what can be set: docs/downloads.md.
 """
 
-import os
-import shutil
-import uuid
 from pathlib import Path
 
 from sam2fast.downloads import places, settings
@@ -53,6 +50,7 @@ def get_checkpoint(
         DownloadError: no source has it; or ``folder`` has it with another hash, or cannot be written.
     """
     from sam2fast.downloads.checks import file_digest, is_sha256
+    from sam2fast.downloads.copies import copied
     from sam2fast.downloads.progress import default_progress
     from sam2fast.downloads.sources import Order, fetch
 
@@ -72,7 +70,7 @@ def get_checkpoint(
             raise DownloadError(f"{target} is there with another hash than {sha256}; download it again with force")
         found = next((path for path in places.candidates(model) if path.is_file() and fits(path)), None)
         if found is not None:
-            return found if target is None else _copy(found, target)
+            return found if target is None else copied(found, target, default_progress(quiet), fits)
     where = None if target is None else target.parent
     mirror = mirror or settings.mirror()
     return fetch(Order(model, where, mirror, sha256, force, progress=default_progress(quiet)))
@@ -108,17 +106,3 @@ def _published(name: str) -> Published:
     if model is None:
         raise KeyError(f"{name!r} is no published model; see sam2fast download --list")
     return model
-
-
-def _copy(found: Path, target: Path) -> Path:
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(found, temporary)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise DownloadError(f"{found} could not be copied to {target.parent}: {error.strerror or error}") from error
-    finally:
-        if temporary.is_file():
-            temporary.unlink()
-    return target

@@ -97,7 +97,9 @@ def _check_safetensors(path: Path) -> None:
         try:
             header = json.loads(file.read(length))
             end = max((entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"), default=0)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            if not isinstance(end, int):
+                raise TypeError(f"an offset is {end!r}")
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
             raise DamagedError("is damaged or no safetensors file") from error
     if size != 8 + length + end:
         raise DamagedError(f"is cut off: {size} bytes instead of {8 + length + end}")

@@ -101,7 +101,7 @@ def split_login(url: str) -> tuple[str, dict[str, str]]:
 def _request(url: str, headers: Mapping[str, str], method: str) -> urllib.request.Request:
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise RefusedError(f"{url!r} is no http:// or https:// address")
-    request = urllib.request.Request(url, method=method)
+    request = urllib.request.Request(url, method=method)  # noqa: S310  the scheme is checked above
     for name, value in headers.items():
         # urllib sends ordinary headers to whatever host it is redirected to.
         (request.add_unredirected_header if name == AUTHORIZATION else request.add_header)(name, value)

@@ -31,11 +31,8 @@ def repository_folder(cache: Path, repo: str) -> Path:
 def cached_snapshot(cache: Path, repo: str) -> Path | None:
     """The folder with the files of the version that "main" was at when it was last asked for; None if there is none."""
     folder = repository_folder(cache, repo)
-    try:
-        commit = (folder / "refs" / REVISION).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return folder / "snapshots" / commit if is_safe_name(commit) else None
+    commit = _content(folder / "refs" / REVISION)
+    return folder / "snapshots" / commit if commit is not None and is_safe_name(commit) else None
 
 
 def cached_file(cache: Path, repo: str, file: str) -> Path | None:
@@ -60,9 +57,10 @@ def snapshot_path(cache: Path, repo: str, commit: str, file: str) -> Path:
 
 
 def point(blob: Path, pointer: Path) -> None:
-    """Lets a version's file point to its blob, which is there."""
+    """Lets a version's file point to its blob, which is there; whoever calls this holds the blob's lock."""
     pointer.parent.mkdir(parents=True, exist_ok=True)
-    link = pointer.with_name(f".{pointer.name}.{uuid.uuid4().hex[:8]}")
+    link = pointer.with_name(f".{pointer.name}.link")
+    link.unlink(missing_ok=True)  # of a process that was killed
     try:
         os.symlink(os.path.relpath(blob, pointer.parent), link)
         os.replace(link, pointer)
@@ -77,6 +75,19 @@ def refer(cache: Path, repo: str, commit: str) -> None:
     """Records that "main" is at this commit."""
     ref = repository_folder(cache, repo) / "refs" / REVISION
     ref.parent.mkdir(parents=True, exist_ok=True)
-    temporary = ref.with_name(f".{ref.name}.{uuid.uuid4().hex[:8]}")
-    temporary.write_text(commit, encoding="utf-8")
-    os.replace(temporary, ref)
+    if _content(ref) == commit:
+        return
+    # Not among the refs, where a process that is killed would leave one more.
+    temporary = ref.parent.with_name(f".{ref.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        temporary.write_text(commit, encoding="utf-8")
+        os.replace(temporary, ref)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _content(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None

@@ -53,9 +53,11 @@ class PartFile:
     def _read(self, url: str) -> Version:
         try:
             version = Version(**json.loads(self._record.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return Version(url)
-        return version if version.url == url else Version(url)
+        said = (version.etag, version.modified)
+        is_sound = all(text is None or isinstance(text, str) for text in said) and _is_length(version.total)
+        return version if is_sound and version.url == url else Version(url)
 
     @property
     def size(self) -> int:
@@ -112,8 +114,12 @@ class PartFile:
         """The file, open at its end."""
         with local_errors(self.target.parent):
             file = self.path.open("ab")
-        with file:
+        try:
             yield file
+        finally:
+            # What could not be written is tried once more.
+            with local_errors(self.target.parent):
+                file.close()
 
     def finish(self) -> None:
         """Puts the file in its place, whole and on the disk; there is never anything else under its name."""
@@ -140,6 +146,10 @@ class PartFile:
 def version_of(url: str, headers: Mapping[str, str], total: int | None) -> Version:
     """The version that an answer's headers describe."""
     return Version(url, headers.get("ETag"), headers.get("Last-Modified"), total)
+
+
+def _is_length(total: object) -> bool:
+    return total is None or (type(total) is int and total >= 0)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What the environment says about downloads; read when it is needed, never stored."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -60,7 +61,16 @@ def hub_cache() -> Path:
 
 
 def hub_token() -> str | None:
-    """The token for the hub: what huggingface_hub gives where it is installed, else from its variable or file."""
+    """The token for the hub: what huggingface_hub gives where it is installed, else from its variable or file.
+
+    None also where that file cannot be read, since most models need no token.
+    """
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return _hub_token()
+    return None
+
+
+def _hub_token() -> str | None:
     try:
         from huggingface_hub import get_token
     except ImportError:

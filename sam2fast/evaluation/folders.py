@@ -4,7 +4,6 @@ Neither torch nor anything else that is slow to load is needed. Each picture is 
 """
 
 import os
-import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -28,6 +27,8 @@ from sam2fast.evaluation.scores import (
     score_objects,
     write_results_csv,
 )
+from sam2fast.parallel.process import interrupts_held_back
+from sam2fast.parallel.worker import leave_interrupts_to_the_parent
 
 # Frames of a video that a process takes at a time, so that one long video keeps several busy.
 FRAMES_AT_ONCE = 32
@@ -168,19 +169,17 @@ def _compared(
         yield from map(work, chunks)
         return
     # Not forked: the caller may have threads, which do not survive it.
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_leave_interrupts_to_the_parent)
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=leave_interrupts_to_the_parent)
     try:
-        yield from pool.map(work, chunks)
+        with interrupts_held_back():  # all processes are started here
+            results = pool.map(work, chunks)
+        yield from results
     except BrokenProcessPool as error:
         raise EvaluationError(
             "a process that compares masks is gone, as when memory runs out; try with fewer processes"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def compare_frames(sequence: MaskSequence, tolerance: float) -> ComparedFrames:

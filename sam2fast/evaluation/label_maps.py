@@ -1,16 +1,14 @@
 """J and F of all objects of a frame, from two label maps in memory or in files."""
 
-import struct
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from sam2fast.evaluation.bits import blank, pack
 from sam2fast.evaluation.j_and_f import TOLERANCE, compare_bits
+from sam2fast.picture_files import UNREADABLE, open_picture
 
 Labels: TypeAlias = NDArray[np.integer[Any]]  # (H, W)
 
@@ -18,11 +16,6 @@ Labels: TypeAlias = NDArray[np.integer[Any]]  # (H, W)
 MODES = ("1", "L", "P", "I", "I;16")
 # Ids up to this are looked for one by one, which is quicker than counting all values.
 FEW = 16
-# What PIL raises for files that are damaged, too large or no picture.
-_UNREADABLE = (
-    *(UnidentifiedImageError, OSError, SyntaxError, ValueError, RuntimeError, EOFError, IndexError),
-    *(Image.DecompressionBombError, struct.error, zlib.error),
-)
 
 
 class MaskFileError(ValueError):
@@ -91,7 +84,7 @@ def read_label_map(path: str | Path) -> Labels:
         MaskFileError: it cannot be read, or has colours instead.
     """
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             if picture.mode not in MODES:
                 raise MaskFileError(f"{path}: a mask must be a palette or a grey PNG, got mode {picture.mode}")
             if picture.mode == "1":  # as bools, Pillow's array holds other bytes than 0 and 1
@@ -99,7 +92,7 @@ def read_label_map(path: str | Path) -> Labels:
             return np.asarray(picture)
     except MaskFileError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise MaskFileError(f"{path} cannot be read as a mask: {why}") from error
 

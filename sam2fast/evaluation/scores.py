@@ -1,13 +1,13 @@
 """Scores of objects, videos and whole folders, and the file that the official evaluator writes of them."""
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from sam2fast.evaluation.label_maps import BOTH_EMPTY, Agreement
+from sam2fast.whole_files import moved_to
 
 # An index in the pictures in the layout of DAVIS, the name of a folder in that of SA-V.
 ObjectId: TypeAlias = int | str
@@ -132,13 +132,9 @@ def write_results_csv(file: Path, scores: FolderScores) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    partial = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        partial.write_text(results_csv(scores), encoding="utf-8")
-        os.replace(partial, file)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with moved_to(file) as partial:
+        # A name that is no text in this locale is written as it is on the disk.
+        partial.write_text(results_csv(scores), encoding="utf-8", errors="surrogateescape")
 
 
 def _mean(values: Iterable[float]) -> float:

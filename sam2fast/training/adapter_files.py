@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sam2fast.checkpoints import CheckpointError
 from sam2fast.modeling.layers import Linear
 from sam2fast.training.adapters import DOWN, UP, AdapterConf, adapt, is_adapter
-from sam2fast.training.whole_files import written_whole
+from sam2fast.whole_files import written_whole
 
 FORMAT = "sam2fast adapters"
 
@@ -95,5 +95,5 @@ def _read(path: Path) -> tuple[dict[str, Tensor], AdapterConf]:
                 raise CheckpointError(f"{path} is no file of adapters, as a training with adapters writes them")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
             return tensors, AdapterConf(**json.loads(about["adapters"]))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged or no file of adapters: {error}") from error

@@ -1,12 +1,14 @@
 """Training configurations: reading them, and building what they describe."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from sam2fast.config import (
     TARGETS,
@@ -18,6 +20,7 @@ from sam2fast.config import (
     read_config,
 )
 from sam2fast.training.distributed.ranks import LostRankError, join
+from sam2fast.training.official.notes import Notes
 from sam2fast.training.official.yaml import from_official, is_official
 from sam2fast.training.trainer import Trainer
 
@@ -124,13 +127,34 @@ def load_training_config(
         FileNotFoundError: no such configuration.
         ConfigError: it is no training configuration, or an override does not fit.
     """
-    config = read_config(name)
-    if is_official(config):
-        config, notes = from_official(config, str(name), overrides, TRAINING_TARGETS)
+    config, notes = read_config(name), Notes()
+    with _misshapen(name):
+        if is_official(config):
+            config, notes = from_official(config, str(name), overrides, TRAINING_TARGETS)
+        else:
+            finish_config(config, name, overrides)
         for note in notes:
             report(str(note))
-    else:
-        finish_config(config, name, overrides)
+        return _completed(config, name)
+
+
+@contextmanager
+def _misshapen(name: str | Path) -> Iterator[None]:
+    """A mapping where a list should be, and the like, whatever stumbles over it."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (OmegaConfBaseException, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
+        raise ConfigError(f"{name} is not built as training configurations are: {error}") from error
+
+
+def _completed(config: DictConfig, name: str | Path) -> DictConfig:
+    """``config`` itself with the model that it names, and with what goes without saying.
+
+    Raises:
+        ConfigError: it is no training configuration.
+    """
     if OmegaConf.select(config, "trainer") is None:
         raise ConfigError(f"{name} is no training configuration: it has no 'trainer'")
     if "model_config" in config:

@@ -2,17 +2,16 @@
 
 import hashlib
 import logging
-import os
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+
+from sam2fast.training.feature_files import DAMAGED, read_levels, write_levels
 
 _log = logging.getLogger(__name__)
 
@@ -150,25 +149,17 @@ class _Folder:
     def get(self, name: bytes) -> list[Tensor] | None:
         path = self._path(name)
         try:
-            with np.load(path) as file:
-                return [torch.from_numpy(file[key]) for key in file.files]
+            return read_levels(path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             _log.warning("%s is damaged, and made anew: %s", path, error)
             return None
 
     def put(self, name: bytes, levels: list[Tensor]) -> None:
         path = self._path(name)
-        if not self._room.take(sum(level.nbytes for level in levels)):
-            return
-        unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
-        try:
-            with unfinished.open("wb") as file:
-                np.savez(file, *(level.numpy() for level in levels))
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        if self._room.take(sum(level.nbytes for level in levels)) and not write_levels(path, levels):
+            self._room.close(f"the disk of {self._folder} is full")
 
     def _path(self, name: bytes) -> Path:
         return self._folder / f"{name.hex()}.npz"
@@ -189,15 +180,17 @@ class _Room:
         self._limit, self._taken, self._is_full = limit, taken, False
 
     def take(self, size: int) -> bool:
-        if self._taken + size <= self._limit:
+        if not self._is_full and self._taken + size <= self._limit:
             self._taken += size
             return True
+        self.close(f"{self._limit / GIGABYTE:.2f} GB are full")
+        return False
+
+    def close(self, reason: str) -> None:
+        """Nothing is taken any more, which is no reason to end a training."""
         if not self._is_full:
             self._is_full = True
-            _log.warning(
-                "encoder_cache: %.2f GB are full; further frames are encoded each time", self._limit / GIGABYTE
-            )
-        return False
+            _log.warning("encoder_cache: %s; further frames are encoded each time", reason)
 
 
 @contextmanager

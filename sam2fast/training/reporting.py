@@ -2,9 +2,12 @@
 
 import json
 import logging
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from sam2fast.training.event_file import EventFile
+from sam2fast.whole_files import errors_named, moved_to
 
 _log = logging.getLogger(__name__)
 
@@ -16,40 +19,41 @@ class Reporter:
         folder: where they go; made if missing.
         resumed_at: the step a run goes on from. Lines of later steps are dropped: they are written again. None to keep
             them all.
+        is_validated: whether what was validated at that step stays, too; otherwise that is done again.
 
     Raises:
         ImportError: TensorBoard was asked for and is not installed.
     """
 
-    def __init__(self, folder: Path, resumed_at: int | None = 0, tensorboard: bool = True) -> None:
+    def __init__(
+        self, folder: Path, resumed_at: int | None = 0, tensorboard: bool = True, is_validated: bool = True
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
-        if resumed_at is not None:
-            _drop_after(self._path, resumed_at)
-        self._writer: Any = None
+
+        def is_kept(line: dict[str, Any]) -> bool:
+            step = line["step"]
+            is_pending = line.get("kind") == "val" and not is_validated
+            return resumed_at is None or step < resumed_at or (step == resumed_at and not is_pending)
+
+        _keep(self._path, is_kept)
+        self._events: EventFile | None = None
         if tensorboard:
             try:
-                from torch.utils.tensorboard import SummaryWriter
+                # What others have of later steps is not shown any more.
+                self._events = EventFile(folder / "tensorboard", None if resumed_at is None else resumed_at + 1)
             except ImportError as error:
                 raise ImportError(
                     "tensorboard=true needs the package tensorboard: pip install 'sam2fast[train]', "
                     "or set trainer.logging.tensorboard=false"
                 ) from error
-            self._writer = SummaryWriter(
-                str(folder / "tensorboard"), purge_step=None if resumed_at is None else resumed_at + 1
-            )
 
     def report(self, step: int, kind: str, values: dict[str, float]) -> None:
         """One line with ``step``, ``kind`` (such as ``train``) and the values."""
-        with self._path.open("a", encoding="utf-8") as file:
+        with errors_named(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(f"{kind}/{name}", value, step)
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        if self._events is not None:
+            self._events.add(step, {f"{kind}/{name}": value for name, value in values.items()})
 
 
 class SilentReporter:
@@ -58,21 +62,17 @@ class SilentReporter:
     def report(self, step: int, kind: str, values: dict[str, float]) -> None:
         """Nothing."""
 
-    def close(self) -> None:
-        """Nothing."""
 
-
-def _drop_after(path: Path, step: int) -> None:
-    """Removes the lines of steps after ``step``, and a last line that was cut off."""
+def _keep(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
+    """Removes other lines, and a last line that was cut off."""
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            if is_kept(json.loads(line)):
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError):
             _log.warning("%s: a line that is no report was dropped", path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    with moved_to(path, path.with_name(f".{path.name}.tmp")) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")

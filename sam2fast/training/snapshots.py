@@ -1,6 +1,7 @@
 """Checkpoints of a training run: written whole or not at all, the last good one kept, every random state in them."""
 
 import contextlib
+import errno
 import logging
 import os
 import random
@@ -13,9 +14,12 @@ import numpy as np
 import torch
 
 from sam2fast.checkpoints import CheckpointError
+from sam2fast.checkpoints.errors import first_line
+from sam2fast.checkpoints.saving import save_torch
 from sam2fast.reproducibility import seed_everything
 from sam2fast.training.distributed.ranks import Ranks
-from sam2fast.training.whole_files import written_whole
+from sam2fast.training.folder_lock import lock_file
+from sam2fast.whole_files import errors_named, written_whole
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +29,7 @@ CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint_previous.pt"
 def save(content: dict[str, Any], path: Path) -> None:
     """Writes ``content``, whole or not at all."""
     with written_whole(path) as file:
-        torch.save(content, file)
+        save_torch(content, file)
 
 
 def save_current(content: dict[str, Any], folder: Path) -> None:
@@ -36,12 +40,15 @@ def save_current(content: dict[str, Any], folder: Path) -> None:
         link = folder / f".{PREVIOUS}.{os.getpid()}.tmp"
         link.unlink(missing_ok=True)
         try:
-            os.link(current, link)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(current, link)
-        link.replace(previous)
-        # Where both names are one file already, replacing does nothing.
-        link.unlink(missing_ok=True)
+            try:
+                os.link(current, link)
+            except OSError:  # a file system without hard links
+                with errors_named(link):
+                    shutil.copyfile(current, link)
+            link.replace(previous)
+        finally:
+            # Where both names are one file already, replacing does nothing; a full disk may have cut a copy short.
+            link.unlink(missing_ok=True)
     save(content, current)
 
 
@@ -80,7 +87,7 @@ def locked(folder: Path) -> Iterator[None]:
         CheckpointError: another run uses it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    with lock_file(folder / ".lock") as file:
         if _lock(file, folder):
             for left in folder.glob(".*.tmp"):
                 left.unlink(missing_ok=True)
@@ -134,10 +141,12 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (MemoryError, OSError):
+    except MemoryError:
         raise
     except Exception as error:  # damaged files raise almost anything
-        raise CheckpointError(f"{path} is damaged or no checkpoint: {str(error).splitlines()[0]}") from error
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is going to where there is no file
+            raise
+        raise CheckpointError(f"{path} is damaged or no checkpoint: {first_line(error)}") from error
     if not isinstance(content, dict) or not {"model", "optimizer", "steps"} <= set(content):
         raise CheckpointError(f"{path} is no checkpoint of a training run: it has no model, optimizer and steps")
     return content

@@ -16,6 +16,7 @@ from sam2fast.training import snapshots, trainer_state
 from sam2fast.training.adapters import without_adapters
 from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.data.loader import ClipLoader
+from sam2fast.training.data.workers import lost_workers_named
 from sam2fast.training.distributed.ranks import join
 from sam2fast.training.distributed.strategies import wrap
 from sam2fast.training.ema import ExponentialMovingAverage
@@ -138,21 +139,21 @@ class Trainer:
             CheckpointError: the folder's checkpoints cannot be read, belong to another configuration, or are in use.
             DataError: the data cannot be used.
             LostRankError: another process of the run has ended.
+            LostWorkerError: a process that makes batches has ended.
         """
         is_main = self.ranks.is_main
-        with self.ranks.losses_named(), snapshots.locked(Path(self.checkpoint.save_dir)) if is_main else nullcontext():
+        lock = snapshots.locked(Path(self.checkpoint.save_dir)) if is_main else nullcontext()
+        with self.ranks.losses_named(), lost_workers_named(), lock:
             self._start()
             started()
             resumed_at = None if self.mode == "val" else self.steps
             reporter = (
-                Reporter(Path(self.logging.log_dir), resumed_at, self.logging.tensorboard)
+                # Within an epoch, its validation is still to come, even if a killed run has reported it.
+                Reporter(Path(self.logging.log_dir), resumed_at, self.logging.tensorboard, not self.steps_in_epoch)
                 if is_main
                 else SilentReporter()
             )
-            try:
-                return self._validate(reporter) if self.mode == "val" else self._train(reporter, stop)
-            finally:
-                reporter.close()
+            return self._validate(reporter) if self.mode == "val" else self._train(reporter, stop)
 
     def _train(self, reporter: Reporter | SilentReporter, wanted: Callable[[], bool]) -> dict[str, float]:
         def stop() -> bool:  # of all processes, or of none

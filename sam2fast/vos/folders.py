@@ -7,13 +7,17 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sam2fast.whole_files import errors_named
+
+# In hidden folders: the text that will lie beside the folder, and the folder that was there before.
+NOTE, FOLDER = ".note.json", "before"
 PARTIAL = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.part")
 
 
 def is_done(folder: Path, made_from: str) -> bool:
     """Whether the folder is there and was made from the same."""
     try:
-        return folder.is_dir() and _note(folder).read_text() == made_from
+        return folder.is_dir() and _note(folder).read_text(encoding="utf-8") == made_from
     except (OSError, UnicodeDecodeError):
         return False
 
@@ -29,7 +33,8 @@ def is_other(folder: Path, made_from: str) -> bool:
 def whole_folder(folder: Path, made_from: str, replace: bool) -> Iterator[Path]:
     """A folder to be filled, hidden beside ``folder``, which takes its place when the block ends without an exception.
 
-    Until then ``folder`` stays as it is. Whenever the process is killed, :func:`is_done` holds only for whole folders.
+    Until then ``folder`` stays as it is, and it also does where that fails. Whenever the process is killed,
+    :func:`is_done` holds only for whole folders.
 
     Args:
         made_from: text for the note ``.NAME.json``.
@@ -52,15 +57,33 @@ def whole_folder(folder: Path, made_from: str, replace: bool) -> Iterator[Path]:
 
 
 def _put(partial: Path, folder: Path, made_from: str) -> None:
-    note = _note(folder)
-    # In this order there is never a note beside a folder that it is not about.
-    note.unlink(missing_ok=True)
-    before = _beside(folder)
-    if folder.exists():
-        folder.rename(before)
-    note.write_text(made_from)
-    partial.rename(folder)
-    shutil.rmtree(before, ignore_errors=True)
+    note, new_note, before = _note(folder), partial / NOTE, _beside(folder)
+    # Before anything is moved: there may be no room for it.
+    with errors_named(new_note):
+        new_note.write_text(made_from, encoding="utf-8")
+    before.mkdir()
+    try:
+        # In this order there is never a note beside a folder that it is not about, and from here on all is renaming.
+        if note.exists():
+            note.rename(before / NOTE)
+        if folder.exists():
+            folder.rename(before / FOLDER)
+        new_note.rename(note)
+        partial.rename(folder)
+    except BaseException:
+        if partial.exists():
+            _put_back(before, folder, note)
+        raise
+    finally:
+        shutil.rmtree(before, ignore_errors=True)
+
+
+def _put_back(before: Path, folder: Path, note: Path) -> None:
+    if (before / FOLDER).exists():
+        note.unlink(missing_ok=True)
+        (before / FOLDER).rename(folder)
+    if (before / NOTE).exists():
+        (before / NOTE).rename(note)
 
 
 def remove_leftovers(out: Path, names: Collection[str]) -> None:

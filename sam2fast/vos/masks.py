@@ -6,9 +6,9 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from sam2fast.datasets.mask_pictures import COLOURS, palette_of
+from sam2fast.picture_files import open_picture
 from sam2fast.training.data.files import MASK_SUFFIXES, FrameKey, list_files, list_folders, read_labels
 from sam2fast.vos.errors import VosError
 
@@ -163,7 +163,7 @@ def _missing(path: Path) -> str:
 def _read(path: Path) -> NDArray[np.uint8]:
     labels = read_labels(path)
     if labels.dtype == np.uint8:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             bilevel = picture.mode == "1"  # whose white is 255 by then, but object 1 is meant
         return (labels != 0).astype(np.uint8) if bilevel else labels.view(np.uint8)
     if labels.min() < 0 or labels.max() >= COLOURS:
@@ -178,5 +178,5 @@ def _ids(labels: NDArray[np.uint8]) -> list[int]:
 
 def _colours(path: Path) -> bytes | None:
     read_labels(path)  # which says in its own way what is wrong with it
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         return palette_of(picture)

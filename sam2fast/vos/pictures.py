@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sam2fast.datasets.mask_pictures import label_png
 from sam2fast.training.data.synthetic.davis import palette
+from sam2fast.whole_files import errors_named
 
 # Frames that wait to be written, at most: a queue, so that one slow write does not stop the device.
 MOST_WAITING = 8
@@ -73,7 +74,9 @@ class PictureWriter:
 
     def _save(self, folder: Path, frame: int, content: bytes) -> None:
         folder.mkdir(exist_ok=True)
-        (folder / f"{self._names[frame]}.png").write_bytes(content)
+        file = folder / f"{self._names[frame]}.png"
+        with errors_named(file):
+            file.write_bytes(content)
 
 
 def label_map(masks: dict[int, NDArray[np.uint8]], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -1,4 +1,5 @@
 import functools
+import inspect
 import os
 import subprocess
 import sys
@@ -59,6 +60,10 @@ def no_checkpoints_of_the_machine(monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
 
 
+# click before 8.2 puts what is written to stderr into stdout, too, unless it is told not to.
+APART: dict[str, Any] = (
+    {"mix_stderr": False} if "mix_stderr" in inspect.signature(click.testing.CliRunner).parameters else {}
+)
 # Loading takes most of the time of a run on a small image.
 load_once = functools.cache(build_sam2)
 
@@ -70,7 +75,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr("sam2fast.cli.segmenter.build_sam2", load_once)
 
     def invoke(*arguments: object) -> click.testing.Result:
-        result = click.testing.CliRunner().invoke(main, [str(a) for a in arguments], prog_name="sam2fast")
+        result = click.testing.CliRunner(**APART).invoke(main, [str(a) for a in arguments], prog_name="sam2fast")
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result

@@ -142,11 +142,11 @@ def test_track_when_a_process_is_lost(cached, track, film, tmp_path, monkeypatch
     """What the last checkpoint has stays, and the same command goes on from there."""
     original, calls = object_share.ObjectShare.next, []
 
-    def lost(self, number):
-        calls.append(number)
+    def lost(self, *numbers):
+        calls.append(numbers)
         if len(calls) == 3:
             raise SystemExit
-        return original(self, number)
+        return original(self, *numbers)
 
     monkeypatch.setattr(object_share.ObjectShare, "next", lost)
     ask = [film, *PROMPTS, "--end", LATER, "--format", "json", "--out", tmp_path / "out"]

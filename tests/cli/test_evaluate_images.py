@@ -174,6 +174,7 @@ def test_results_do_not_overwrite_what_they_are_of(run, data):
 
 def test_a_file_that_cannot_be_written(run, data):
     (data / "run.json").mkdir()
+    (data / ".run.csv.1.part").touch()  # of a run that was killed
     result = run("evaluate-images", "images", "--masks", "masks", "--clicks", 1, "--out", "run", *NANO)
     assert result.exit_code == 1 and "run.json" in result.stderr and result.stderr.count("\n") == 1
     assert not any(name.endswith(".part") for name in names(data))

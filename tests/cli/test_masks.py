@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from sam2fast import nano
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.build_sam import build_sam2
 from sam2fast.cli import mask_run
+from sam2fast.cli.files import remove_leftovers
 from sam2fast.cli.layers import draw_layers, id_colours, layers_picture, paint_layers
 from sam2fast.rle import encode_rle
 
@@ -333,9 +335,31 @@ def test_interrupted_by_the_keyboard(run, picture, tmp_path, painted, monkeypatc
 
     monkeypatch.setattr(mask_run._Generator, "generate", interrupted)
     result = run("masks", *(picture(f"{name}.png") for name in "abcd"), *QUICK)
-    assert result.exit_code == 1 and "Aborted" in result.stderr
+    assert result.exit_code == 130 and result.stderr == "sam2fast: interrupted\n"
     assert names(tmp_path / "out") == ["a_masks.png", "a_overlay.png", "b_masks.png", "b_overlay.png", "masks.json"]
     assert len(read_coco(tmp_path / "out/masks.json").imgs) == 2
+
+
+@pytest.mark.parametrize("error", [EOFError("early"), av.error.EOFError(1, "early", "x.mp4")])
+def test_what_ends_too_early_is_no_interrupt(run, picture, monkeypatch, error):
+    """As click has it, for which each EOFError is Ctrl-D."""
+
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr("sam2fast.cli.masks.choose_model", fail)
+    result = run("masks", picture("a.png"), *QUICK)
+    assert result.exit_code == 1 and result.stderr.startswith("sam2fast: something that is read ends too early: ")
+    assert "early" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_what_tasks_of_a_cluster_may_be_writing_stays(tmp_path):
+    left = tmp_path / ".a_masks.png.7.part"
+    for age, is_spread, stays in ((60, True, True), (3600, True, False), (60, False, False)):
+        left.write_text("half")
+        os.utime(left, (time.time() - age, time.time() - age))
+        remove_leftovers([tmp_path / "a_masks.png"], is_spread)
+        assert left.exists() == stays
 
 
 def test_interrupted_command(picture, tmp_path):
@@ -352,7 +376,7 @@ def test_interrupted_command(picture, tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1 and "Traceback" not in stderr
+    assert process.returncode == 130 and "Traceback" not in stderr
     found = names(tmp_path / "out")
     assert not any(name.endswith(".part") for name in found)
     done = len(read_coco(tmp_path / "out/masks.json").imgs)

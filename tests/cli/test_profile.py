@@ -6,6 +6,7 @@ from PIL import Image
 from video import clip
 
 from sam2fast import nano
+from sam2fast.cli.profile import _check_outputs
 from sam2fast.config import shipped_configs
 from sam2fast.profiling import profile_image, profile_video
 
@@ -149,6 +150,15 @@ def test_what_cannot_be_read(run, tmp_path, small_nano, film):
         frame.unlink()
     assert "single frame" in one_line(run("profile", film, *small_nano), 1)
     assert not (tmp_path / "t.json").exists()
+
+
+def test_what_a_run_that_was_killed_has_left_is_removed(tmp_path):
+    left = (".a.json.1.part", ".1.part.t.json.gz")
+    for name in (*left, ".b.json.1.part"):
+        (tmp_path / name).touch()
+    outputs = {"--json": tmp_path / "a.json", "--trace": tmp_path / "t.json.gz", "--picture": None}
+    _check_outputs(["film.mp4"], outputs)
+    assert [file.name for file in tmp_path.iterdir()] == [".b.json.1.part"]
 
 
 def test_without_matplotlib(run, picture, monkeypatch):

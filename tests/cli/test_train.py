@@ -1,6 +1,8 @@
 """``sam2fast train`` as a user meets it."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from click.testing import CliRunner, Result
 from small_training import RECIPE, overrides
 
 from sam2fast.cli import main
+from sam2fast.cli.train import _stopping
 
 
 def train(*arguments: str) -> Result:
@@ -57,6 +60,24 @@ def test_what_cannot_be_is_one_line(arguments: tuple[str, ...], message: str, tm
     assert message in result.output and "Traceback" not in result.output
     assert len(result.output.strip().splitlines()) == 1, result.output
     assert not list(tmp_path.iterdir())
+
+
+def test_signals_that_stop_a_run() -> None:
+    """Those that are ignored, as under ``nohup``, stay so."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for ignored in (None, *numbers):
+            for number in numbers:
+                signal.signal(number, signal.SIG_IGN if number == ignored else lambda *_: None)
+            for number in numbers:
+                with _stopping(None) as stop:
+                    os.kill(os.getpid(), number)
+                    assert stop() == (number != ignored)
+                assert signal.getsignal(number) is not signal.SIG_IGN or number == ignored
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_a_class_of_the_user_s_needs_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import click.testing
 import pytest
+from file_contents import files_of
 from thread_workers import instead_of_processes
-from vos_sets import files_of, write_masks, write_video
+from vos_sets import write_masks, write_video
 
 from sam2fast import nano
 from sam2fast.cli import main, vos_run

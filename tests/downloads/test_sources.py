@@ -1,14 +1,16 @@
 """Where a checkpoint is looked for, where it is fetched from, and what is said when it is nowhere."""
 
+import hashlib
 import os
 import stat
+from contextlib import contextmanager
 
 import pytest
 from checkpoint_faults import status
 from checkpoint_server import make_checkpoint
 
 from sam2fast.build_sam import _hf_download
-from sam2fast.downloads import DownloadError, find_checkpoint, get_checkpoint, retries
+from sam2fast.downloads import DownloadError, copies, find_checkpoint, get_checkpoint, retries
 from sam2fast.downloads.names import published, published_models, simplest_name
 
 FILE = "sam2.1_hiera_tiny.pt"
@@ -171,6 +173,22 @@ class TestHashes:
         with pytest.raises(DownloadError, match="is there with another hash"):
             get_checkpoint("tiny", sha256=sha256, folder="checkpoints")
         assert server.asked == []
+
+    def test_of_a_file_that_another_process_has_put_there(self, machine, monkeypatch):
+        """After it was looked for, so that it is found under the lock."""
+        (machine / "own").mkdir()
+        (machine / "own" / FILE).write_bytes(DATA)
+        sha256, target = hashlib.sha256(DATA).hexdigest(), machine / "work/checkpoints" / FILE
+
+        @contextmanager
+        def locked(*arguments):
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(OTHER)
+            yield
+
+        monkeypatch.setattr(copies, "locked", locked)
+        with pytest.raises(DownloadError, match="is there by now with another hash"):
+            get_checkpoint("tiny", sha256=sha256, folder="checkpoints")
 
     def test_that_are_none(self):
         with pytest.raises(ValueError, match="64 hexadecimal digits"):

@@ -4,10 +4,14 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from sam2fast.training.distributed import launch as launching
 from sam2fast.training.distributed.launch import LaunchError, ended, launch
+
+SECONDS = 60
 
 
 def launch_all(folder: Path) -> list[str]:
@@ -24,8 +28,15 @@ def launch_all(folder: Path) -> list[str]:
 
 
 def main(what: str, folder: Path) -> None:
-    """``wait`` has the launcher told to stop, and waits; whatever else fails in the second process's first turn."""
+    """``wait`` has the launcher told to stop, and waits; whatever else fails in the second process's first turn.
+
+    ``abandoned`` has the launcher killed, and stops as a training does.
+    """
     rank, turn = os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]
+    if what == "abandoned":
+        (folder / f"ready-{rank}").write_text(str(os.getpid()))
+        abandoned(folder, rank)
+        return
     if what == "wait":
         signal.signal(signal.SIGINT, lambda *_: sys.exit(ended()))
     (folder / f"{what}-{rank}-{turn}").touch()
@@ -37,6 +48,26 @@ def main(what: str, folder: Path) -> None:
         time.sleep(60)
     elif rank == "1" and turn == "0":
         sys.exit(5)
+
+
+def abandoned(folder: Path, rank: str) -> None:
+    from sam2fast.cli.train import _stopping
+
+    wait_for(lambda: len(list(folder.glob("ready-*"))) == 2)
+    with _stopping(None) as stop:
+        if rank == "0":
+            os.kill(os.getppid(), signal.SIGKILL)
+        wait_for(stop)
+    (folder / f"stopped-{rank}").touch()
+
+
+def wait_for(condition: Callable[[], Any]) -> None:
+    """Ends the process where something does not come true in time, as nobody else would."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            sys.exit(f"waited for {SECONDS} s in vain")
+        time.sleep(0.01)
 
 
 if __name__ == "__main__":

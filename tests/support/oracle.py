@@ -5,9 +5,11 @@ the connected-components extension it lacks there, so that its hole filling real
 """
 
 import contextlib
+import importlib.util
 import sys
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,12 +45,26 @@ def _connected_components(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
     return torch.from_numpy(labels), torch.from_numpy(areas)
 
 
+def _torchvision_is_compiled_for_this_torch() -> bool:
+    """Whether its library loads, as beside a CUDA build of torch: to define its ops twice ends the process."""
+    spec = importlib.util.find_spec("torchvision")
+    assert spec is not None and spec.submodule_search_locations
+    libraries = [path for folder in spec.submodule_search_locations for path in Path(folder).glob("_C*.so")]
+    try:
+        for path in libraries:
+            torch.ops.load_library(path)
+    except OSError:
+        return False
+    return bool(libraries)
+
+
 def _make_torchvision_importable() -> None:
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.impl("nms", _nms, "CPU")
-    _libraries.append(library)
+    if not _torchvision_is_compiled_for_this_torch():
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.impl("nms", _nms, "CPU")
+        _libraries.append(library)
 
     import torchvision
 

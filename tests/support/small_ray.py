@@ -17,8 +17,9 @@ STORE_BYTES = 80 * 2**20  # hardly more than Ray insists on
 
 @contextmanager
 def importable() -> Iterator[None]:
-    """Processes that are started inside find what the tests import."""
+    """Processes that are started inside find what the tests import, and get their share of the processors."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # Ray's 15 beside other tests is to hardly run at all
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
         yield
 

@@ -132,8 +132,3 @@ class TheOriginal:
                     yield f"{obj_id:03d}/{self.names[t]}.png", masks[obj_id].astype(np.uint8), colours
             if not self.per_object:
                 yield f"{self.names[t]}.png", labels, colours
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    """Contents of all files in a folder, by relative path."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -19,12 +19,23 @@ from sam2fast.cli import main
 from sam2fast.cli.train import TrainingRun
 from sam2fast.cli.train_launch import Launch
 from sam2fast.reproducibility import is_deterministic
-from sam2fast.training.distributed import ranks, slurm
+from sam2fast.training.distributed import launch, ranks, slurm
 from sam2fast.training.distributed.ranks import Ranks, join
 from sam2fast.training.distributed.strategies import wrap
 from sam2fast.training.settings import DistributedConf
 
 CLIP = "trainer.data.train.datasets.0.batch_size=1"
+
+
+def test_a_process_on_windows_is_not_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parent in a virtual environment is a program between it and the launcher."""
+    monkeypatch.setenv(launch.LAUNCHED, "folder")
+    monkeypatch.setenv(launch.LAUNCHER, str(os.getppid()))
+    assert not launch.is_abandoned()
+    monkeypatch.setenv(launch.LAUNCHER, str(os.getpid()))
+    assert launch.is_abandoned()
+    monkeypatch.setattr("sys.platform", "win32")
+    assert not launch.is_abandoned()
 
 
 # ---- places ----

@@ -3,9 +3,11 @@
 import hashlib
 import itertools
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -319,6 +321,15 @@ def test_unreadable_pictures_are_reported_once_and_skipped(media, caplog):
     messages = [record.getMessage() for record in caplog.records]
     assert sorted(m.split(" is left out")[0] for m in messages) == [str(broken), str(media / "cutouts/no_alpha.png")]
     assert any("alpha" in message for message in messages)
+
+
+def test_pictures_that_decoders_stumble_over_are_skipped(media, tmp_path, caplog, monkeypatch):
+    photo = photograph(tmp_path / "photo.png")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", Mock(side_effect=struct.error("stumbled")))
+    with pytest.raises(MediaError, match="none of the .* can be read"):
+        Media([media], 64)
+    assert list(teach_pictures([photo], FakePredictor(), tmp_path / "out")) == [(photo, 0)]
+    assert "photo.png is left out: stumbled" in caplog.text
 
 
 def test_media_folders_that_lack_something_are_refused(tmp_path, media):

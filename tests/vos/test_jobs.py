@@ -7,9 +7,10 @@ import pickle
 import numpy as np
 import pytest
 import track_films
+from file_contents import files_of
 from PIL import Image
 from video import narrow_predictor
-from vos_sets import files_of, write_masks, write_video
+from vos_sets import write_masks, write_video
 
 from sam2fast.parallel.runners import in_this_process
 from sam2fast.vos import VosDone, VosJob, VosSettings, pictures, run_vos, track_job

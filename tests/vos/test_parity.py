@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from file_contents import files_of
 from parity import NARROW
 from PIL import Image
 from video import SMALL, build_video_pair, float32_memory
-from vos_sets import TheOriginal, files_of, odd_colours, write_masks, write_video
+from vos_sets import TheOriginal, odd_colours, write_masks, write_video
 
 from sam2fast.vos import VosJob, VosSettings, track_job
 

@@ -1,16 +1,14 @@
 """A video's folder is there as a whole or not at all, whenever the process ends."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
-from vos_sets import files_of
+from file_contents import files_of
+from killed import Ended, Fault, forked
 
 from sam2fast.vos.folders import is_done, is_other, remove_leftovers, whole_folder
-
-
-class KilledError(BaseException):
-    """The end of the process: nothing more is done."""
 
 
 def write(folder: Path, made_from: str, content: str, replace: bool = False) -> None:
@@ -62,47 +60,56 @@ def test_what_something_else_made_stays(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [".a.json", "a"]
 
 
-STEPS = ("unlink", "rename", "write_text")
+def replaced(out: Path, fault: Fault | None = None) -> Ended:
+    """A folder made from ``x`` gives way to one made from ``y``, in another process."""
+    write(out / "a", "x", "first", replace=True)
+    return forked(lambda: write(out / "a", "y", "second", replace=True), fault or Fault(folder=out))
 
 
-@pytest.mark.parametrize("step", range(5))
-def test_killed_while_it_is_put_in_its_place(tmp_path, monkeypatch, step):
-    """After any of the steps: no folder counts as done that is not whole, and the next run puts all right."""
+def test_killed_at_any_change(tmp_path):
+    """No folder counts as done that is not whole, and the next run puts all right."""
+    (tmp_path / "whole").mkdir()
+    changes = replaced(tmp_path / "whole").changes
+    for change in range(changes):
+        out = tmp_path / str(change)
+        out.mkdir()
+        assert replaced(out, Fault(change, out)).code == -signal.SIGKILL
+        before, after = is_done(out / "a", "x"), is_done(out / "a", "y")
+        if before or after:
+            assert (out / "a/00001.png").read_text() == ("first" if before else "second")
+        # Two folders and four files are made; two names make way, and two take their places.
+        assert before == (change <= 6) and after == (change > 9)
+        remove_leftovers(out, {"a"})
+        write(out / "a", "y", "third", replace=True)
+        assert sorted(os.listdir(out)) == [".a.json", "a"] and is_done(out / "a", "y")
+
+
+def test_a_full_disk_changes_nothing(tmp_path):
+    before = None
+    for change in range(7):
+        out = tmp_path / str(change)
+        out.mkdir()
+        ended = replaced(out, Fault(change, out, None))
+        before = before or files_of(out)
+        assert ("No space left on device" in ended.stderr) == (change < 6)
+        assert (files_of(out) == before) == (change < 6) and sorted(os.listdir(out)) == [".a.json", "a"]
+
+
+@pytest.mark.parametrize("failing", range(4))
+def test_what_cannot_be_put_in_its_place_changes_nothing(tmp_path, monkeypatch, failing):
     write(tmp_path / "a", "x", "first")
-    done: list[str] = []
+    before, renamed, original = files_of(tmp_path), [], Path.rename
 
-    def until_killed(name):
-        original = getattr(Path, name)
+    def rename(self, target):
+        renamed.append(target)
+        if len(renamed) == failing + 1:
+            raise KeyboardInterrupt
+        return original(self, target)
 
-        def act(self, *args, **kwargs):
-            if len(done) >= step:
-                raise KilledError
-            done.append(name)
-            return original(self, *args, **kwargs)
-
-        return act
-
-    with monkeypatch.context() as patch:
-        patch.setattr("sam2fast.vos.folders.shutil.rmtree", lambda *args, **kwargs: None)
-        folder = whole_folder(tmp_path / "a", "y", replace=True)
-        partial = folder.__enter__()
-        (partial / "00000.png").write_text("second")
-        for name in STEPS:
-            patch.setattr(Path, name, until_killed(name))
-        try:
-            folder.__exit__(None, None, None)
-        except KilledError:
-            pass
-        else:
-            assert step >= 4
-    assert done == ["unlink", "rename", "write_text", "rename"][:step]
-    assert is_done(tmp_path / "a", "x") == (step == 0)
-    assert is_done(tmp_path / "a", "y") == (step >= 4)
-    if (tmp_path / "a").exists():
-        assert (tmp_path / "a/00000.png").read_text() == ("first" if step < 2 else "second")
-    remove_leftovers(tmp_path, {"a"})
-    write(tmp_path / "a", "y", "third", replace=True)
-    assert sorted(os.listdir(tmp_path)) == [".a.json", "a"] and is_done(tmp_path / "a", "y")
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a", "y", "second", replace=True)
+    assert files_of(tmp_path) == before and sorted(os.listdir(tmp_path)) == [".a.json", "a"]
 
 
 def test_only_leftovers_of_these_videos_go(tmp_path):

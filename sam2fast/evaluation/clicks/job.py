@@ -78,7 +78,7 @@ def evaluate_image(predictor: "SAM2ImagePredictor", job: ImageJob, settings: Cli
     except (BadMasksError, ImageError, OSError) as error:
         return ImageScores((), np.zeros(0, np.int64), None, None, (str(error),))
     # Of the name, so that it is the same whichever other pictures there are.
-    rng = np.random.default_rng([settings.seed, zlib.crc32(job.name.encode())])
+    rng = np.random.default_rng([settings.seed, zlib.crc32(job.name.encode(errors="surrogatepass"))])
     objects = _chosen(found.masks, settings, rng)
     clicks = boxes = None
     if objects:

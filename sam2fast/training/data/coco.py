@@ -60,7 +60,7 @@ class CocoRawDataset:
             used = [i for i in content["images"] if i["id"] in objects]
             images = {str(i["file_name"]): i for i in used}
             names_used = Counter(_without_suffix(str(i["file_name"])) for i in used)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise DataError(f"{self.annotation_file} is not as COCO's files are: {error!r}") from error
         refuse(
             sorted(name for name, count in names_used.items() if count > 1),
@@ -107,7 +107,7 @@ class CocoRawDataset:
             raise BadSampleError(
                 f"{path} has {size[1]}x{size[0]} pixels, {self.annotation_file} says {declared[1]}x{declared[0]}"
             )
-        segments = {int(i): segmentation for i, segmentation in self._objects[idx]}
+        segments = dict(self._objects[idx])
         where = f"{self.annotation_file}, annotation"
         return still_video(self.video_names[idx], path, SegmentAnnotations(segments, where), self.num_frames)
 
@@ -163,7 +163,7 @@ def _objects_by_image(
         is_wanted = categories is None or annotation["category_id"] in categories
         is_large = area is None or (area > 0 and area >= min_area)
         if is_wanted and is_large and annotation.get("segmentation") and not annotation.get("iscrowd"):
-            objects[annotation["image_id"]].append((annotation["id"], annotation["segmentation"]))
+            objects[annotation["image_id"]].append((int(annotation["id"]), annotation["segmentation"]))
     return objects
 
 

@@ -1,25 +1,22 @@
 """Frames and masks of a video as files: which there are, in which order, and what is in them."""
 
 import json
-import struct
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
+from sam2fast.picture_files import UNREADABLE, open_picture
 from sam2fast.training.data.errors import BadSampleError
-from sam2fast.transforms import UNREADABLE
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_SUFFIXES = (".png",)
 
 # A file's name as a number where it is one: "00012" and "00000012" are the same frame.
 FrameKey: TypeAlias = int | str
-_DAMAGED = (*UNREADABLE, EOFError, IndexError, struct.error, zlib.error)
 
 
 def list_entries(folder: Path) -> Iterator[Path]:
@@ -72,9 +69,9 @@ def read_frame(path: Path, upright: bool = False) -> NDArray[np.uint8]:
         BadSampleError: it cannot be read.
     """
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return np.array((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
-    except _DAMAGED as error:
+    except UNREADABLE as error:
         raise BadSampleError(f"{path}: {error}") from error
 
 
@@ -85,9 +82,9 @@ def read_frame_size(path: Path) -> tuple[int, int]:
         BadSampleError: it cannot be read.
     """
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return image.height, image.width
-    except _DAMAGED as error:
+    except UNREADABLE as error:
         raise BadSampleError(f"{path}: {error}") from error
 
 
@@ -112,7 +109,7 @@ def read_labels(path: Path) -> NDArray[np.generic]:
         BadSampleError: it cannot be read, or has colours instead.
     """
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             if image.mode == "1":
                 return np.array(image.convert("L"))
             if image.mode not in ("P", "L", "I", "I;16"):
@@ -120,7 +117,7 @@ def read_labels(path: Path) -> NDArray[np.generic]:
             return np.array(image)
     except BadSampleError:
         raise
-    except _DAMAGED as error:
+    except UNREADABLE as error:
         raise BadSampleError(f"{path}: {error}") from error
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from sam2fast.picture_files import open_picture
 from sam2fast.training.data.errors import DataError
 from sam2fast.training.data.files import (
     FRAME_SUFFIXES,
@@ -158,7 +158,7 @@ class MaskFolderRawDataset:
         """Once in each process; a palette has no edges to soften."""
         if self._has_warned or values <= SUSPICIOUS_VALUES:
             return
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             if image.mode == "P":
                 return
         self._has_warned = True

@@ -12,6 +12,7 @@ from typing import Any
 
 # Tells a process that this module has started it and speaks for it: a folder for what it leaves.
 LAUNCHED = "SAM2FAST_LAUNCHED"
+LAUNCHER = "SAM2FAST_LAUNCHER"  # its process, to see whether it is still there
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 SECONDS_TO_MEET = 900  # of machines
 SECONDS_TO_SAVE = 600  # after Ctrl-C, before processes that do not end are killed
@@ -27,7 +28,8 @@ def launch(
     """Runs ``python ARGUMENTS`` in so many processes of this machine, which find each other, and waits for them.
 
     Ctrl-C and SIGTERM are passed on to all of them, once, and they are given time to end; what they did is as good as
-    if they had come to their end. When one fails, the others are ended.
+    if they had come to their end. When one fails, the others are ended. When this process is killed, those that ask
+    :func:`is_abandoned` save and stop.
 
     Args:
         restarts: how often all processes are started again after one failed.
@@ -48,7 +50,7 @@ def launch(
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_SAVE))
     with tempfile.TemporaryDirectory(prefix="sam2fast-") as folder:
-        os.environ[LAUNCHED] = folder
+        os.environ[LAUNCHED], os.environ[LAUNCHER] = folder, str(os.getpid())
         config = LaunchConfig(
             min_nodes=nodes,
             max_nodes=nodes,
@@ -75,12 +77,20 @@ def launch(
                 f"the {nodes} machines did not meet at {rendezvous}, or lost each other: {reason}"
             ) from error
         finally:
-            del os.environ[LAUNCHED]
+            del os.environ[LAUNCHED], os.environ[LAUNCHER]
 
 
 def is_launched() -> bool:
     """Whether :func:`launch` has started this process."""
     return LAUNCHED in os.environ
+
+
+def is_abandoned() -> bool:
+    """Whether :func:`launch` has started this process and was killed since, so that nobody can stop it any more.
+
+    Never on Windows, where a process keeps the number of its parent, which in a virtual environment is another one's.
+    """
+    return is_launched() and sys.platform != "win32" and os.getppid() != int(os.environ[LAUNCHER])
 
 
 def ended() -> None:

@@ -19,14 +19,15 @@ TRAINER = "training.trainer.Trainer"
 TENSORBOARD = "training.utils.logger.make_tensorboard_logger"
 INITIALIZER = "training.utils.checkpoint_utils.load_state_dict_into_model"
 READER = "training.utils.checkpoint_utils.load_checkpoint_and_apply_kernels"
+LARGEST, LARGEST_POWER = 1_000_000, 1_000  # lists and powers of larger numbers could take all memory
 # What the original registers for its interpolations, such as ${times:2,3}.
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "add": lambda x, y: x + y,
     "subtract": lambda x, y: x - y,
-    "times": lambda *factors: math.prod(factors),
+    "times": lambda *factors: math.prod(_number(x) for x in factors),
     "divide": lambda x, y: x / y,
-    "pow": lambda x, y: x**y,
-    "range": lambda x: list(range(x)),
+    "pow": lambda x, y: _number(x, LARGEST) ** _number(y, LARGEST_POWER),
+    "range": lambda x: list(range(_number(x, LARGEST))),
     "int": int,
     "ceil_int": math.ceil,
     "merge": lambda *parts: OmegaConf.merge(*parts),
@@ -85,6 +86,13 @@ def _resolvers() -> Iterator[None]:
     finally:
         for name in new:
             OmegaConf.clear_resolver(name)
+
+
+def _number(value: Any, largest: float = math.inf) -> Any:
+    """A number that may be computed with; raises ``ValueError`` for others, and for text, which could be repeated."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > largest:
+        raise ValueError(f"expected a number up to {largest:,}, got {str(value)[:60]}")
+    return value
 
 
 class _Translation:

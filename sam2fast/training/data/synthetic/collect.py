@@ -26,6 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sam2fast.picture_files import UNREADABLE, open_picture
+from sam2fast.training.data.jpeg_files import write_jpeg
+
 _log = logging.getLogger(__name__)
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
@@ -114,8 +117,13 @@ def largest_piece(mask: NDArray[np.bool_]) -> int:
 def is_heldout(name: str) -> bool:
     """Whether the picture of this name is kept from training; variants that differ in digits go the same way."""
     stem = re.sub(r"[\dx_-]+(left|right|mirror|flip)?$", "", name.lower())
-    share = int.from_bytes(hashlib.sha256(stem.encode()).digest()[:4], "big") / 2**32
+    share = int.from_bytes(_name_digest(stem)[:4], "big") / 2**32
     return share < HELDOUT_SHARE
+
+
+def _name_digest(name: str) -> bytes:
+    """A hash of a file's name, which may be no text in this locale."""
+    return hashlib.sha256(name.encode(errors="surrogatepass")).digest()
 
 
 def _arrange(folder: Path, out: Path, kind: str, usable: Filter, limit: int | None, exclude: Sequence[str]) -> int:
@@ -126,12 +134,12 @@ def _arrange(folder: Path, out: Path, kind: str, usable: Filter, limit: int | No
     count = 0
     for path, name, content in _pictures(folder, limit, exclude):
         try:
-            with Image.open(path if content is None else BytesIO(content)) as opened:
+            with open_picture(path if content is None else BytesIO(content)) as opened:
                 if opened.width * opened.height > MOST_PIXELS:
                     raise ValueError(f"{opened.width}x{opened.height} pixels are too many")
                 opened.draft("RGB", (2048, 2048))  # JPEG only: decodes at a fraction of the size
                 picture = usable(opened)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             _log.warning("%s is skipped: %s", path, error)
             continue
         if picture is None:
@@ -139,7 +147,10 @@ def _arrange(folder: Path, out: Path, kind: str, usable: Filter, limit: int | No
         part = "heldout" if path.stem in ALWAYS_HELDOUT or is_heldout(name) else "train"
         target = out / part / kind / folder.resolve().name / (name + (".png" if picture.mode == "RGBA" else ".jpg"))
         target.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(target, quality=92)
+        if picture.mode == "RGBA":
+            picture.save(target)
+        else:
+            write_jpeg(picture, target, quality=92)
         if arranged.setdefault(_digest(target), target) != target:
             target.unlink()
             continue
@@ -162,7 +173,7 @@ def _pictures(folder: Path, limit: int | None, exclude: Sequence[str]) -> Iterat
             paths.append(path)
     if limit is not None and len(paths) > limit:
         # In the order of a hash, since the first names are all of one kind.
-        paths.sort(key=lambda path: hashlib.sha256(path.relative_to(folder).as_posix().encode()).digest())
+        paths.sort(key=lambda path: _name_digest(path.relative_to(folder).as_posix()))
         paths = sorted(paths[:limit])
     for path in paths:
         name = _name(folder, path)

@@ -87,7 +87,7 @@ class DavisFolder:
         """Writes ``ImageSets/all.txt``."""
         file = self.root / LISTS / "all.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(f"{name}\n" for name in names))
+        file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
 def _remove(folder: Path) -> None:

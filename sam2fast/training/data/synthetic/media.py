@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sam2fast.picture_files import UNREADABLE, open_picture
+
 _log = logging.getLogger(__name__)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -166,7 +168,7 @@ class Media:
         if picture is None and path not in self._unreadable:
             try:
                 picture = opener(path)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            except UNREADABLE as error:
                 self._unreadable.add(path)
                 _log.warning("%s is left out: %s", path, error)
                 return None
@@ -253,7 +255,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _opened(path: Path) -> Image.Image:
     # Read at once: the PNG decoder asks for many small pieces.
-    return Image.open(BytesIO(path.read_bytes()))
+    return open_picture(BytesIO(path.read_bytes()))
 
 
 def _shrink(picture: Image.Image, scale: float) -> Image.Image:

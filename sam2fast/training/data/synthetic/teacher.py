@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from sam2fast.picture_files import UNREADABLE, open_picture
+from sam2fast.training.data.jpeg_files import write_jpeg
 from sam2fast.training.data.synthetic.collect import PICTURES
 from sam2fast.training.data.synthetic.davis import FRAMES, MASKS
 
@@ -105,7 +107,7 @@ def teach_pictures(
             # Last, since it tells that the masks are complete.
             frame.parent.mkdir(parents=True, exist_ok=True)
             partial = frame.with_suffix(".partial")
-            picture.save(partial, "JPEG", quality=92)
+            write_jpeg(picture, partial, quality=92)
             partial.rename(frame)
         yield path, len(found)
 
@@ -113,9 +115,9 @@ def teach_pictures(
 def _open(path: Path, longest: int) -> Image.Image | None:
     """An upright photograph, scaled down; None, with a warning, if it cannot be read."""
     try:
-        with Image.open(path) as opened:
+        with open_picture(path) as opened:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         _log.warning("%s is left out: %s", path, error)
         return None
     picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)

@@ -1,0 +1,88 @@
+"""Many runs of commands that are killed, interrupted or out of disk at random: ``make kills RUNS=50 SEED=0``.
+
+A subject is a class in tests/support, made once with an empty folder, where it prepares its inputs and an undisturbed
+run. Its method ``disturb(rng, folder)`` does one disturbed run in another empty folder, checks what that has left, runs
+again, compares, and gives a line on what it did; it raises AssertionError, or whatever else, if anything is wrong, and
+has then left its files in that folder. A method ``close()``, if there is one, is called at the end.
+"""
+
+import argparse
+import importlib
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+# By name, the module in tests/support and the class.
+SUBJECTS = {
+    "track": "track_kills:TrackKills",
+    "vos": "vos_kills:VosKills",
+    "images": "image_kills:ImageKills",
+    "train": "train_kills:TrainKills",
+    "download": "download_kills:DownloadKills",
+    "extract": "extract_kills:ExtractKills",
+}
+
+
+class Subject(Protocol):
+    """See above."""
+
+    def disturb(self, rng: random.Random, folder: Path) -> str: ...
+
+
+def load(name: str, folder: Path) -> Subject:
+    """A subject, ready."""
+    module, _, kind = SUBJECTS[name].partition(":")
+    subject: Subject = getattr(importlib.import_module(module), kind)(folder)
+    return subject
+
+
+def run(names: Sequence[str], runs: int, seed: int, folder: Path, verbose: bool) -> dict[str, int]:
+    """So many runs of each subject; failures by name, which are told as they come with what repeats them."""
+    failures = {}
+    for name in names:
+        prepared = folder / name
+        prepared.mkdir()
+        subject, failures[name] = load(name, prepared), 0
+        try:
+            for turn in range(runs):
+                at = folder / f"{name}-{turn}"
+                at.mkdir()
+                try:
+                    line = subject.disturb(random.Random(f"{name} {seed} {turn}"), at)
+                    if verbose:
+                        print(f"{name} {turn}: {line}", flush=True)
+                    shutil.rmtree(at)
+                except Exception:
+                    failures[name] += 1
+                    print(f"{name} {turn} FAILED, its files are in {at}:\n{traceback.format_exc()}", flush=True)
+        finally:
+            getattr(subject, "close", lambda: None)()
+    return failures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("subjects", nargs="*", choices=[*SUBJECTS, []], help="by default all of them")
+    parser.add_argument("--runs", type=int, default=50, help="of each subject")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--verbose", action="store_true", help="a line for each run")
+    options = parser.parse_args()
+    sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+    begun, folder = time.monotonic(), Path(tempfile.mkdtemp(prefix="kills-"))
+    names = options.subjects or list(SUBJECTS)
+    failures = run(names, options.runs, options.seed, folder, options.verbose)
+    if not any(failures.values()):
+        shutil.rmtree(folder)
+    told = ", ".join(f"{name} {count} of {options.runs} failed" for name, count in failures.items())
+    print(f"kills, seed {options.seed}: {told}; {time.monotonic() - begun:.0f} s")
+    return int(any(failures.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Checkpoints that are written on a disk that becomes full, or by a process that is killed."""
+
+import errno
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from file_contents import files_of
+from killed import Fault, forked, tells_errors
+
+from sam2fast.checkpoints import read_checkpoint
+from sam2fast.checkpoints.replacing import WEIGHTS_FILE, replacing
+from sam2fast.checkpoints.writing import write_official, write_safetensors
+from sam2fast.training import snapshots
+
+TENSOR = torch.arange(20_000, dtype=torch.float32)  # of more bytes than files keep back before they write
+SIZES = (1, 700, 40_000, 80_500)
+MOST_CHANGES = 12
+
+
+# ---- a training's checkpoints ----
+
+
+def checkpoint(steps: int) -> dict[str, Any]:
+    return {"model": {"weight": TENSOR}, "optimizer": {}, "steps": steps}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_last_checkpoint_stays_and_the_error_names_the_file(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "this file system has no hard links")
+
+    if not links:
+        monkeypatch.setattr(os, "link", link)
+    faults = [Fault(size=size, number=None) for size in SIZES]
+    faults += [Fault(change, tmp_path, number=None) for change in range(MOST_CHANGES)]
+    ends = []
+    for number, fault in enumerate(faults):
+        folder = tmp_path / str(number)
+        for steps in (1, 2):
+            snapshots.save_current(checkpoint(steps), folder)
+        ended = forked(tells_errors(lambda folder=folder: snapshots.save_current(checkpoint(3), folder)), fault)
+        ends.append(ended.code)
+        assert ended.stderr == ""
+        if ended.code:
+            code, _, file = ended.stdout.strip().partition(" ")
+            assert int(code) in (errno.ENOSPC, errno.EFBIG) and Path(file).parent == folder, ended
+        assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.pt", "checkpoint_previous.pt"]
+        found = snapshots.load_current(folder)
+        assert found is not None and found["steps"] == (2 if ended.code else 3)
+        assert snapshots.load(folder / snapshots.PREVIOUS)["steps"] <= 2
+    assert ends[: len(SIZES)] == [1] * len(SIZES) and 1 in ends[len(SIZES) :] and ends[-1] == 0
+
+
+# ---- converted checkpoints ----
+
+
+@pytest.mark.parametrize(("write", "name"), [(write_official, "a.pt"), (write_safetensors, "a.safetensors")])
+def test_a_conversion_is_whole_or_nothing(write: Callable[..., None], name: str, tmp_path: Path) -> None:
+    weights, before = {"weight": TENSOR}, {"weight": TENSOR + 1}
+    faults = [Fault(size=size, number=number) for size in SIZES[:3] for number in (None, signal.SIGKILL)]
+    faults += [Fault(change, tmp_path, number) for change in range(5) for number in (None, signal.SIGKILL)]
+    for number, fault in enumerate(faults):
+        path = tmp_path / str(number) / name
+        if number % 3:
+            write(before, path)
+        old = files_of(path.parent) if number % 3 else {}
+        ended = forked(tells_errors(lambda path=path: write(weights, path, force=True)), fault)
+        assert ended.code in (0, 1, -signal.SIGKILL, -signal.SIGXFSZ) and ended.stderr == "", ended
+        if ended.code == 1:
+            assert files_of(path.parent) == old if path.parent.is_dir() else not old
+            assert str(path.parent) in ended.stdout
+        elif path.exists():
+            found = read_checkpoint(path)["weight"]
+            assert torch.equal(found, TENSOR) or bool(old) and torch.equal(found, TENSOR + 1)
+        write(weights, path, force=True)
+        assert list(files_of(path.parent)) == [name] and torch.equal(read_checkpoint(path)["weight"], TENSOR)
+
+
+def test_a_folder_that_was_put_aside_comes_back(tmp_path: Path) -> None:
+    """A folder cannot be replaced in one step; killed between the two, the next run has it again."""
+    path, seen = tmp_path / "model", set()
+
+    def write(content: str) -> None:
+        with replacing(path, force=True) as partial:
+            partial.mkdir()
+            (partial / WEIGHTS_FILE).write_text(content)
+
+    write("old")
+    for change in range(MOST_CHANGES):
+        ended = forked(lambda: write("new"), Fault(change, tmp_path))
+        with pytest.raises(ValueError, match="enough"), replacing(path, force=True):
+            seen.add((ended.code, (path / WEIGHTS_FILE).read_text()))
+            raise ValueError("enough")
+        assert list(files_of(tmp_path)) == [f"model/{WEIGHTS_FILE}"], change
+        write("old")
+    assert seen == {(-signal.SIGKILL, "old"), (-signal.SIGKILL, "new"), (0, "new")}
+
+
+def test_a_lock_whose_file_cannot_be_removed_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, where a file that is open stays."""
+    real = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.name.endswith(".lock"):
+            raise PermissionError(13, "The process cannot access the file", str(path))
+        real(path, missing_ok)
+
+    def other() -> None:
+        with replacing(tmp_path / "a.pt", force=True) as partial:
+            partial.write_bytes(b"theirs")
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with replacing(tmp_path / "a.pt", force=True) as partial:
+        partial.write_bytes(b"ours")
+    assert (tmp_path / "a.pt").read_bytes() == b"ours"
+    forked(other)
+    assert (tmp_path / "a.pt").read_bytes() == b"theirs"
+
+
+def test_one_process_at_a_time_writes_a_checkpoint(tmp_path: Path) -> None:
+    def other() -> None:
+        with replacing(tmp_path / "a.pt", force=True):
+            pass
+
+    with replacing(tmp_path / "a.pt", force=True) as partial:
+        partial.write_bytes(b"ours")
+        assert "another process is writing" in forked(other).stderr
+    assert files_of(tmp_path) == {"a.pt": b"ours"}

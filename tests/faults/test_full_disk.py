@@ -1,0 +1,172 @@
+"""The disk is full amid a write: one line that says so, and where; nothing half-written; later the rest can be had.
+
+A limit on the size of files stands in for the disk, for libraries in C too; what is said is the same but for a word.
+"""
+
+import json
+import os
+import random
+import signal
+from contextlib import closing
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from chosen_places import some
+from disturbed import after_full_disk, left_whole
+from file_contents import files_of
+from image_kills import ImageKills
+from killed import Fault, forked
+from track_kills import TrackKills
+
+from sam2fast.cli.files import write_atomically
+from sam2fast.cli.synthesize import _open_output
+from sam2fast.cli.track_film import Film
+from sam2fast.cli.track_folder import RunFolder
+from sam2fast.demo.server.film_writer import FilmWriter
+
+
+@pytest.fixture(scope="module")
+def track(tmp_path_factory):
+    with closing(TrackKills(tmp_path_factory.mktemp("track"), 4, 1, 2)) as subject:
+        yield subject
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    with closing(ImageKills(tmp_path_factory.mktemp("images"), "ab")) as subject:
+        yield subject
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+# ---- track ----
+
+
+def test_track_on_a_full_disk(track, out):
+    """At some of the moments at which it makes files; each time the next run goes on."""
+    track.whole("reverse")
+    for change in some(random.Random(2), 2, track.changes["reverse"] // 2):
+        ended = forked(track.command(out, "reverse", 0.0), Fault(change, out, None))
+        line = after_full_disk(ended)
+        assert line == "there was room" or (line.startswith("sam2fast: the disk is full: ") and str(out) in line)
+        left_whole(out)
+    track.goes_on(out, "reverse")
+
+
+@pytest.mark.parametrize(("size", "name"), [(5, "track.json"), (2600, "state_00001.safetensors")])
+def test_the_file_is_named(track, out, size, name):
+    """Whatever writes it: Python, safetensors."""
+    line = after_full_disk(forked(track.command(out, "whole", 0.0), Fault(size=size, number=None)))
+    assert line.startswith("sam2fast: ") and f"{out}/" in line and name in line
+    left_whole(out)
+
+
+def test_the_record_is_named(out):
+    def work():
+        folder = RunFolder(out, {"asked": 1}, False)
+        folder.begin()
+        with folder.recording():
+            for _ in range(10):
+                folder.append("1" * 99)
+
+    ended = forked(work, Fault(size=850, number=None))
+    assert f"[Errno 27] File too large: '{out}/masks.jsonl'" in ended.stderr
+    assert (out / "masks.jsonl").read_bytes().count(b"\n") == 8 and json.loads((out / "track.json").read_text())
+
+
+def noise():
+    """So noisy that a film is far larger than the buffers on its way."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(12)]
+
+
+def film_of_track(path):
+    film = Film(path, 64, 64, 25.0)
+    try:
+        for picture in noise():
+            film.add(picture, None)
+        film.finish()
+    finally:
+        film.discard()
+
+
+def film_of_the_demo(path):
+    with FilmWriter(path, 64, 64, Fraction(25)) as film:
+        for picture in noise():
+            film.add(picture)
+
+
+@pytest.mark.parametrize(("noisy_film", "error"), [(film_of_track, "UserError"), (film_of_the_demo, "BadVideoError")])
+def test_films(tmp_path, noisy_film, error):
+    """At whatever byte: while frames are encoded, at the last of them, and in the index that ends the file."""
+    noisy_film(tmp_path / "whole.mp4")
+    size = (tmp_path / "whole.mp4").stat().st_size
+    for most in [0, *some(random.Random(3), 3, size), size - 700, size - 1]:
+        ended = forked(lambda: noisy_film(tmp_path / "film.mp4"), Fault(size=most, number=None))
+        last = ended.stderr.splitlines()[-1]
+        assert ended.code == 1 and f".{error}: " in last and "File too large" in last, ended
+        assert os.listdir(tmp_path) == ["whole.mp4"]
+    assert forked(lambda: noisy_film(tmp_path / "film.mp4"), Fault(size=size, number=None)).code == 0
+    assert (tmp_path / "film.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
+# ---- pictures ----
+
+
+@pytest.mark.parametrize("verb", ["segment", "masks"])
+def test_images_on_a_full_disk(images, verb):
+    """And killed: what is left half-written goes with the next run."""
+    images.whole(verb)
+    middle, out = images.changes[verb] // 2, images.folder / "out"
+    line = after_full_disk(forked(images.command(out, verb), Fault(middle, out, None)))
+    assert line.startswith("sam2fast: the disk is full: ") and str(out) in line
+    left_whole(out)
+    left = []
+    for change in range(middle, middle + 3):  # of one file after the other: opened, perhaps synchronised, renamed
+        assert forked(images.command(out, verb), Fault(change, out)).code < 0
+        left_whole(out)
+        left += [name for name in os.listdir(out) if name.endswith(".part")]
+    assert left
+    images.goes_on(verb)
+
+
+# ---- the ways by which all write ----
+
+
+def test_write_atomically(tmp_path):
+    file = tmp_path / "profile.json"
+    file.write_text("before")
+    ended = forked(lambda: write_atomically(file, b"x" * 1000), Fault(size=999, number=None))
+    assert ended.code == 1 and f"[Errno 27] File too large: '{file}'" in ended.stderr
+    assert files_of(tmp_path) == {"profile.json": b"before"}
+
+
+def test_a_folder_that_was_only_begun(out):
+    """Killed before it was said what the folder is for, so that nothing but a half-written file lies in it."""
+    ended = forked(lambda: _open_output(out, {"clips": 3}, False), Fault(2, out))
+    assert ended.code == -signal.SIGKILL and len(os.listdir(out)) == 1
+    _open_output(out, {"clips": 3}, False)
+    assert os.listdir(out) == ["synthesize.json"]
+
+
+def test_saved_sessions(track, tmp_path):
+    """The state from before stays, and the error has the number and the name that the operating system gave."""
+    predictor = track.track.predictor
+    state = predictor.init_state(str(track.film))
+    predictor.add_new_points_or_box(state, 0, 1, box=[5, 5, 30, 30])
+    predictor.save_state(state, tmp_path / "state.safetensors")
+    before = files_of(tmp_path)
+
+    def work():
+        try:
+            predictor.save_state(state, tmp_path / "state.safetensors")
+        except OSError as error:
+            print(error.errno, error.filename)
+
+    ended = forked(work, Fault(size=1000, number=None))
+    assert ended.stdout == f"27 {tmp_path}/state.safetensors\n", ended
+    assert files_of(tmp_path) == before

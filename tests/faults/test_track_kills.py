@@ -1,0 +1,226 @@
+"""``sam2fast track`` killed, stopped and hung up on: what it has written stays whole, and the next run goes on."""
+
+import json
+import os
+import random
+import shutil
+import signal
+from contextlib import closing
+
+import pytest
+import track_films
+from chosen_places import some
+from disturbed import after_signal, left_whole
+from killed import Fault, forked, start, wait_until
+from track_kills import TrackKills
+
+from sam2fast.cli import main, track_film, track_passes
+from sam2fast.cli.track_folder import RunFolder
+
+FRAMES, FIRST, LATER = 5, 1, 2
+# The folder, the manifest twice, the record, and then the state is saved, if that is done after each frame.
+AT_FIRST_CHECKPOINT = 8
+
+
+@pytest.fixture(scope="module")
+def kills(tmp_path_factory):
+    with closing(TrackKills(tmp_path_factory.mktemp("track"), FRAMES, FIRST, LATER)) as subject:
+        yield subject
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def hidden(folder):
+    return sorted(name for name in os.listdir(folder) if name.startswith("."))
+
+
+# ---- killed ----
+
+
+def test_killed_again_and_again(kills, out):
+    """Each run goes on from what the one before has left; the bytes are in the end those of an undisturbed run."""
+    kills.whole("reverse")
+    for turn, change in enumerate(some(random.Random(0), 3, kills.changes["reverse"])):
+        ended = forked(kills.command(out, "reverse", between=0.0), Fault(change, out))
+        # Later runs find work that is done, and may make fewer changes.
+        assert ended.code in (-signal.SIGKILL, *([0] if turn else [])), ended
+        left_whole(out)
+    kills.goes_on(out, "reverse")
+
+
+def test_killed_amid_saving_the_state(kills, out):
+    """Neither what was half-written of it stays, nor the file that safetensors makes beside it."""
+    whole = kills.whole("whole")
+    largest = max(len(content) for content in whole.values())
+    ended = forked(kills.command(out, "whole", between=0.0, formats="json"), Fault(size=largest))
+    assert ended.code == -signal.SIGXFSZ
+    (left,) = hidden(out)
+    assert left.startswith(".state_00001.safetensors.") and left.endswith(".part")
+    kills.goes_on(out, "whole")
+
+
+def test_killed_when_all_is_done_but_removing_states(out):
+    """They are of no use any more, and go with the next run."""
+
+    def work():
+        folder = RunFolder(out, {"asked": 1}, False)
+        folder.begin()
+        with folder.recording():
+            folder.append("{}")
+            folder.checkpoint(lambda path: path.write_bytes(b"a state"))
+            folder.backward.write_bytes(b"another")
+            folder.finish()
+
+    left, code = set(), -signal.SIGKILL
+    for change in range(6, 30):
+        if code == 0:
+            break
+        code = forked(work, Fault(change, out)).code
+        folder = RunFolder(out, {"asked": 1}, False)
+        if folder.complete:
+            left.update(os.listdir(out))
+            folder.begin()
+            assert sorted(os.listdir(out)) == ["masks.jsonl", "track.json"]
+        shutil.rmtree(out)
+    assert code == 0 and {"backward.safetensors", "state_00001.safetensors"} <= left
+
+
+def test_killed_while_it_overwrites(kills, out, tmp_path):
+    """The run that was to be overwritten can still be had, although its record is gone."""
+    kills.goes_on(out, "whole")
+    manifest = json.loads((out / "track.json").read_text())
+    other = [
+        kills.film,
+        "--point",
+        "0,7,20,20",
+        "--overwrite",
+        *kills.arguments(out, "whole")[2 + len(kills.prompts) :],
+    ]
+
+    def overwrite() -> None:
+        main(["track", *map(str, other)], prog_name="sam2fast")
+
+    removed = FRAMES - FIRST + 3  # its pictures, and its files but for the manifest
+    assert forked(overwrite, Fault(1 + removed, out)).code == -signal.SIGKILL
+    assert json.loads((out / "track.json").read_text()) == manifest and not (out / "masks.jsonl").exists()
+    kills.goes_on(out, "whole")
+
+
+# ---- told to stop ----
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_stopped_while_it_tracks(kills, out, number):
+    ended = forked(kills.command(out, "whole", between=0.0), Fault(AT_FIRST_CHECKPOINT, out, number))
+    after_signal(ended, [number])
+    assert ended.code == 128 + number and "the same command again goes on" in ended.stderr
+    done = json.loads((out / "track.json").read_text())["done"]
+    assert done == 2 and len(track_films.decoded(out / "overlay.mp4")[0]) == FIRST + done
+    assert hidden(out) == []
+    left_whole(out)
+
+
+def test_stopped_while_it_draws(kills, out):
+    """What is half-drawn goes, rather than to be found by somebody later."""
+    add, calls = track_film.Film.add, []
+
+    def stopped(self, picture, time):
+        calls.append(time)
+        if len(calls) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        add(self, picture, time)
+
+    def work():
+        track_film.Film.add = stopped
+        kills.command(out, "whole", formats="json,overlay")()
+
+    ended = forked(work)
+    assert (ended.code, ended.stderr) == (143, "sam2fast: interrupted; the same command again goes on\n")
+    assert sorted(os.listdir(out)) == ["masks.jsonl", "track.json"]
+
+
+def test_a_second_signal_ends_at_once(kills, out):
+    """Also one of another kind, and amid what is done about the first."""
+
+    def save(passes, path):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal was not heeded")
+
+    def work():
+        track_passes.VideoPasses.save = save
+        kills.command(out, "whole", 0.0, "json")()
+
+    ended = forked(work)
+    assert ended.code == 143 and "Traceback" not in ended.stderr
+    assert hidden(out) == [] and json.loads((out / "track.json").read_text())["done"] == 0
+
+
+def test_ignored_signals_stay_ignored(kills, out):
+    """As under nohup, and in the background of a script, whose Ctrl-C is for somebody else."""
+
+    finish = track_film.Film.finish
+
+    def interrupted(film):
+        os.kill(os.getpid(), signal.SIGINT)
+        finish(film)
+
+    def work():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        track_film.Film.finish = interrupted
+        kills.command(out, "whole", 0.0, "json,overlay")()
+
+    ended = forked(work, Fault(AT_FIRST_CHECKPOINT, out, signal.SIGHUP))
+    assert (ended.code, ended.stderr) == (0, "")
+
+
+def test_interrupted_while_torch_is_imported(kills, out):
+    """One line and 130, as later; not a traceback of wherever the import was."""
+    process = start(["-m", "sam2fast", *kills.arguments(out, "whole")])
+
+    def imports_torch():
+        with open(f"/proc/{process.pid}/maps") as maps:
+            return "libtorch_cpu" in maps.read()
+
+    assert wait_until(imports_torch)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, b"sam2fast: interrupted; the same command again goes on\n")
+    assert not out.exists()
+
+
+# ---- nobody reads any more ----
+
+
+def test_closed_stdout(kills, out):
+    """As by ``| head -0``: all is done, and there is no traceback."""
+
+    def work():
+        reading, writing = os.pipe()
+        os.close(reading)
+        os.dup2(writing, 1)
+        kills.command(out, "whole")()
+
+    ended = forked(work)
+    assert (ended.code, ended.stderr) == (1, "")
+    left_whole(out)
+    assert "0 frames tracked" in kills.goes_on(out, "whole").stdout
+
+
+def test_the_terminal_is_gone(kills, out):
+    """When it closes, there is SIGHUP, and nothing can be written to it; what was tracked is saved all the same."""
+
+    def work():
+        reading, writing = os.pipe()
+        os.close(reading)
+        os.dup2(writing, 1)
+        os.dup2(writing, 2)
+        kills.command(out, "whole", 0.0, "json")()
+
+    ended = forked(work, Fault(AT_FIRST_CHECKPOINT, out, signal.SIGHUP))
+    assert ended.code == 129
+    assert json.loads((out / "track.json").read_text())["done"] == 2

@@ -1,0 +1,119 @@
+"""A training whose processes are killed at whatever moment: it ends with one line, and goes on bitwise."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks
+import train_kills
+from killed import Fault, forked, is_running, wait_until
+
+from sam2fast.checkpoints import CheckpointError
+from sam2fast.training import snapshots
+from sam2fast.training.reporting import Reporter
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What came of one training that was disturbed in several ways, in a process that has nothing else in it."""
+    (lines,) = ranks.in_ranks(1, train_kills.disturbed_training, tmp_path_factory.mktemp("training"))
+    return list(lines)
+
+
+def test_a_killed_worker_is_named(told: list[str]) -> None:
+    assert told[0].startswith("sam2fast: a process that makes batches was lost")
+
+
+def test_a_run_goes_on_at_once_after_it_was_killed_and_validates_once(told: list[str]) -> None:
+    assert told[1:] == [f"-{signal.SIGKILL} ", ""]
+
+
+# ---- files ----
+
+
+def content(steps: int) -> dict[str, Any]:
+    return {"model": {}, "optimizer": {}, "steps": steps, "padding": bytes(5000)}
+
+
+def test_a_save_that_is_killed_anywhere_leaves_a_checkpoint(tmp_path: Path) -> None:
+    """Before each of its changes to files, and amid a write."""
+    faults = [Fault(change, tmp_path) for change in range(40)] + [Fault(size=size) for size in (1, 3000, 6000)]
+    codes = set()
+    for number, fault in enumerate(faults):
+        folder = tmp_path / str(number)
+        for steps in (1, 2):
+            snapshots.save_current(content(steps), folder)
+
+        def save(folder: Path = folder) -> None:
+            with snapshots.locked(folder):
+                snapshots.save_current(content(3), folder)
+
+        ended = forked(save, fault)
+        codes.add(ended.code)
+        with snapshots.locked(folder):
+            found = snapshots.load_current(folder)
+            assert found is not None and found["steps"] in ((3,) if ended.code == 0 else (2, 3))
+            snapshots.save_current(content(4), folder)
+        assert sorted(path.name for path in folder.iterdir()) == [".lock", "checkpoint.pt", "checkpoint_previous.pt"]
+        assert snapshots.load(folder / snapshots.PREVIOUS)["steps"] == found["steps"]
+    assert codes == {0, -signal.SIGKILL, -signal.SIGXFSZ}
+
+
+def test_a_lock_is_not_inherited(tmp_path: Path) -> None:
+    """By processes that are forked, which may outlive a run that is killed."""
+    (read, write), (read_ready, write_ready) = os.pipe(), os.pipe()
+    with snapshots.locked(tmp_path):
+        child = os.fork()
+        if child == 0:
+            os.write(write_ready, b"x")
+            os.read(read, 1)
+            os._exit(0)
+        os.read(read_ready, 1)
+        with pytest.raises(CheckpointError, match="another run uses"), snapshots.locked(tmp_path):
+            pass
+    try:
+        with snapshots.locked(tmp_path):
+            pass
+    finally:
+        os.write(write, b"x")
+        os.waitpid(child, 0)
+        for end in (read, write, read_ready, write_ready):
+            os.close(end)
+
+
+def test_what_was_validated_is_told_once(tmp_path: Path) -> None:
+    reporter = Reporter(tmp_path, 0, tensorboard=False)
+    for step, kind in ((1, "train"), (2, "train"), (2, "val"), (3, "train")):
+        reporter.report(step, kind, {"x": 1.0})
+    Reporter(tmp_path, 2, tensorboard=False, is_validated=True)
+    assert reported(tmp_path) == [(1, "train"), (2, "train"), (2, "val")]
+    Reporter(tmp_path, 2, tensorboard=False, is_validated=False)
+    assert reported(tmp_path) == [(1, "train"), (2, "train")]
+
+
+def test_a_line_that_was_cut_off_spoils_no_other(tmp_path: Path) -> None:
+    Reporter(tmp_path, 0, tensorboard=False).report(1, "train", {"x": 1.0})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "ki')
+    Reporter(tmp_path, None, tensorboard=False).report(1, "val", {"x": 2.0})
+    assert reported(tmp_path) == [(1, "train"), (1, "val")]
+
+
+def reported(folder: Path) -> list[tuple[int, str]]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [(line["step"], line["kind"]) for line in lines]
+
+
+# ---- several processes ----
+
+
+def test_processes_stop_whose_launcher_is_killed(tmp_path: Path) -> None:
+    """Nobody could stop them any more, and their run could not be started again while they are there."""
+    (code,) = ranks.in_ranks(1, train_kills.launch_and_be_killed, tmp_path)
+    assert code == -signal.SIGKILL
+    assert wait_until(lambda: len(list(tmp_path.glob("stopped-*"))) == 2), sorted(tmp_path.iterdir())
+    pids = [int(path.read_text()) for path in tmp_path.glob("ready-*")]
+    assert len(pids) == 2 and wait_until(lambda: not any(is_running(pid) for pid in pids))

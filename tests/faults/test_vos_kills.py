@@ -1,0 +1,76 @@
+"""``sam2fast vos`` killed and stopped, alone and with workers, whole folders only, and the next run goes on."""
+
+import os
+import random
+import signal
+from contextlib import closing
+
+import pytest
+from chosen_places import some
+from disturbed import after_signal, left_whole
+from file_contents import files_of
+from killed import Fault, forked, session_of, started, wait_until
+from vos_kills import VosKills
+
+# A worker of a process that is interrupted, with all of its session, while the worker is being loaded.
+INTERRUPTED_AT_ONCE = """
+import os, signal, sys, time
+from sam2fast.parallel.process import Worker, end_all
+worker = Worker("cpu", str, 1)
+time.sleep(float(sys.argv[1]))
+try:
+    os.killpg(0, signal.SIGINT)
+    time.sleep(20)
+except KeyboardInterrupt:
+    end_all([worker])
+"""
+
+
+@pytest.fixture(scope="module")
+def kills(tmp_path_factory):
+    with closing(VosKills(tmp_path_factory.mktemp("vos"), {"a": 3, "b": 1})) as subject:
+        yield subject
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def test_killed_again_and_again(kills, out):
+    kills.whole("late")
+    for turn, change in enumerate(some(random.Random(1), 3, kills.changes["late"])):
+        ended = forked(kills.command(out, "late"), Fault(change, out))
+        # Later runs find work that is done, and may make fewer changes.
+        assert ended.code in (-signal.SIGKILL, *([0] if turn else [])), ended
+        left_whole(out)
+    kills.goes_on(out, "late")
+
+
+def test_stopped(kills, out):
+    """Nothing half-written is left, also where no other run follows."""
+    kills.whole("whole")
+    ended = forked(kills.command(out, "whole"), Fault(kills.changes["whole"] // 2, out, signal.SIGTERM))
+    after_signal(ended, [signal.SIGTERM])
+    assert ended.code == 143 and "the same command again goes on" in ended.stderr
+    assert not [name for name in os.listdir(out) if name.endswith(".part")]
+    left_whole(out)
+
+
+def test_a_full_disk_leaves_what_was_to_be_overwritten(kills, out):
+    """It is told for each video, and the folders from before stay as they were, with their notes."""
+    kills.whole("overwrite")
+    kills.before(out)
+    before = files_of(out)
+    ended = forked(kills.command(out, "overwrite"), Fault(size=100, number=None))
+    assert ended.code == 1 and "Traceback" not in ended.stderr
+    assert ended.stderr.count("00000.png: File too large") == 2 * 2  # as they come, and again at the end
+    assert files_of(out) == before
+    kills.goes_on(out, "overwrite")
+
+
+def test_workers_that_are_interrupted_while_they_load():
+    """A terminal interrupts them too; they leave it to their parent, without tracebacks."""
+    ended = started(["-c", INTERRUPTED_AT_ONCE, "0.1"])
+    assert (ended.code, ended.stderr) == (0, "")
+    assert wait_until(lambda: not session_of(ended.pid))

@@ -1,0 +1,8 @@
+"""What commands have left in a folder."""
+
+from pathlib import Path
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Contents of all files in a folder, by relative path."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

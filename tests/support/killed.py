@@ -1,0 +1,324 @@
+"""Work that is ended by a signal, or meets a full disk, at a moment that is chosen exactly or at random; and its end.
+
+:func:`forked` is quick: a copy of this process, with all that it has imported and loaded. There a :class:`Fault`
+strikes before the k-th change to files, or at a byte of any file. :func:`started` is a process of its own, from its
+first import on, to which signals are sent after some time.
+"""
+
+import errno
+import mmap
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from io import StringIO
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip("needs fork, limits on resources and /proc", allow_module_level=True)
+
+import resource
+
+SECONDS_TO_END = 120.0
+# What Python tells its audit hooks before it changes something on the disk, and where the path is among its arguments.
+CHANGES = {"open": 0, "os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.truncate": 0, "os.link": 1}
+# On a full disk these fail; names can still be changed and removed.
+NEED_ROOM = ("open", "os.mkdir", "os.link")
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+class Fault(NamedTuple):
+    """What happens to a process of :func:`forked`, and when.
+
+    Attributes:
+        change: before the change of this number, from 0, to files in ``folder``: opening one to write, renaming,
+            removing, making a folder.
+        folder: whose changes count.
+        number: the signal that the process sends itself there; None has the disk full from there on.
+        size: instead, when a file grows beyond so many bytes: the process is killed amid the write; with ``number``
+            None the write is cut short and fails, as on a full disk. This holds for libraries in C too.
+    """
+
+    change: int | None = None
+    folder: Path = Path("/")
+    number: int | None = signal.SIGKILL
+    size: int | None = None
+
+
+class Sent(NamedTuple):
+    """A signal from outside, so many seconds after the one before it, or after the beginning."""
+
+    number: int
+    after: float
+    to_group: bool = False  # as a terminal does, to the workers too; only for :func:`started`
+
+
+class Ended(NamedTuple):
+    """How work ended."""
+
+    code: int  # below 0 the signal that ended it, as in subprocess
+    stdout: str
+    stderr: str
+    changes: int = 0  # to files in the folder of the fault, counted by :func:`forked`
+    pid: int = 0
+
+
+def forked(
+    work: Callable[[], Any], fault: Fault | None = None, sent: Sequence[Sent] = (), seconds: float = SECONDS_TO_END
+) -> Ended:
+    """Calls a function in a copy of this process.
+
+    Args:
+        work: gives the exit code, None for 0, or ends by SystemExit, as a command does.
+
+    Raises:
+        TimeoutError: it has not ended in time, or another process still holds its stdout or stderr; it is killed then,
+            with all of its group.
+    """
+    counter = mmap.mmap(-1, 8)  # shared, so that it can be read when the process was killed
+    (out, its_out), (err, its_err) = os.pipe(), os.pipe()  # not files, which a fault may limit
+    pid = os.fork()
+    if pid == 0:
+        _be_the_copy(work, fault, counter, its_out, its_err)
+    os.close(its_out), os.close(its_err)
+    deadline = time.monotonic() + sum(signal.after for signal in sent) + seconds
+    with ThreadPoolExecutor(2) as readers:
+        texts = [readers.submit(_read, end, deadline) for end in (out, err)]
+        try:
+            _send(pid, sent, lambda: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None)
+            code = _wait(pid, deadline)
+            said = [text.result() for text in texts]
+        except BaseException:
+            for kill in (os.killpg, os.kill):  # its group is made by itself, perhaps not yet
+                with suppress(ProcessLookupError):
+                    kill(pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+            raise
+        return Ended(code, *said, int.from_bytes(counter[:8], "little"), pid)
+
+
+def started(
+    arguments: Sequence[str],
+    sent: Sequence[Sent] = (),
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    seconds: float = SECONDS_TO_END,
+) -> Ended:
+    """Runs Python with these arguments as a session of its own, and sends it signals.
+
+    Raises:
+        TimeoutError: it has not ended in time; all of its session is killed then.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = start(arguments, out, err, env=env, cwd=cwd)
+        try:
+            _send(process.pid, sent, lambda: process.poll() is None)
+            code = process.wait(seconds)
+        except BaseException as error:
+            for pid in session_of(process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise TimeoutError(f"not ended after {seconds} s: {_text(err)}") from None
+            raise
+        return Ended(code, _text(out), _text(err), pid=process.pid)
+
+
+def start(
+    arguments: Sequence[str],
+    stdout: Any = subprocess.PIPE,
+    stderr: Any = subprocess.PIPE,
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> "subprocess.Popen[bytes]":
+    """Python with these arguments, as a session of its own, which heeds signals as if a shell had started it."""
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=stdout,
+        stderr=stderr,
+        env=dict(env or os.environ),
+        cwd=cwd,
+        start_new_session=True,
+        preexec_fn=_as_by_a_shell,  # noqa: PLW1509
+    )
+
+
+def warm_up(work: Callable[[], Any]) -> None:
+    """Calls a command once in this process, so that copies of it have imported and loaded all that it needs."""
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()) as err:
+        try:
+            work()
+        except SystemExit as end:
+            assert end.code in (0, None), err.getvalue()
+
+
+def session_of(pid: int) -> list[int]:
+    """The processes of a session that are still running, such as the workers of a process that :func:`start` gave."""
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _session(int(entry)) == pid]
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended."""
+    return _session(pid) is not None
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> bool:
+    """Whether something came true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def tells_errors(work: Callable[[], Any]) -> Callable[[], int]:
+    """The work, for :func:`forked`: which prints what error of the disk it ends by, and the file that it is about."""
+
+    def run() -> int:
+        try:
+            work()
+        except OSError as error:
+            print(error.errno, error.filename)
+            return 1
+        return 0
+
+    return run
+
+
+# ---- in the copy ----
+
+
+def _be_the_copy(work: Callable[[], Any], fault: Fault | None, counter: mmap.mmap, out: int, err: int) -> None:
+    code: Any = 1
+    try:
+        os.setpgid(0, 0)
+        _as_by_a_shell()
+        for end, number in ((out, 1), (err, 2)):
+            os.dup2(end, number)
+            os.close(end)  # so that whoever closes the other has closed both
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+        if fault is not None:
+            _arm(fault, counter)
+        code = work()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        code = code if isinstance(code, int) else int(code is not None)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except OSError:
+            code = 120  # as Python's own, when it cannot print what it was to print
+        os._exit(code)
+
+
+def _as_by_a_shell() -> None:
+    # A test run in the background of a shell has its interrupts ignored, and hands that on.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        signal.signal(number, handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _arm(fault: Fault, counter: mmap.mmap) -> None:
+    if fault.size is not None:
+        # Python ignores this signal, so that the write fails; as it is otherwise, it ends the process.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN if fault.number is None else signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (fault.size, resource.RLIM_INFINITY))
+    folder, seen = os.path.realpath(fault.folder), 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if event not in CHANGES or not _is_change(event, arguments, folder):
+            return
+        place, seen = seen, seen + 1
+        counter[:8] = seen.to_bytes(8, "little")
+        if fault.change is None:
+            return
+        if fault.number is None:
+            if place >= fault.change and event in NEED_ROOM:
+                path = arguments[CHANGES[event]]
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
+        elif place == fault.change:
+            os.kill(os.getpid(), fault.number)
+
+    sys.addaudithook(hook)
+
+
+def _is_change(event: str, arguments: tuple[Any, ...], folder: str) -> bool:
+    path = arguments[CHANGES[event]]
+    if isinstance(path, int) or (event == "open" and not arguments[2] & WRITING):
+        return False
+    name = os.fsdecode(path)
+    if not os.path.isabs(name):
+        # Relative to an open folder, whose number comes last, or to the current one, as -1.
+        last = arguments[-1] if event != "open" and isinstance(arguments[-1], int) else -1
+        with suppress(OSError):
+            name = os.path.join(os.readlink(f"/proc/self/fd/{last}") if last >= 0 else os.getcwd(), name)
+    parent = os.path.realpath(os.path.dirname(name))
+    return os.path.join(parent, "").startswith(os.path.join(folder, "")) or os.path.realpath(name) == folder
+
+
+# ---- from outside ----
+
+
+def _send(pid: int, sent: Sequence[Sent], is_running: Callable[[], bool]) -> None:
+    for number, after, to_group in sent:
+        deadline = time.monotonic() + after
+        while is_running() and time.monotonic() < deadline:
+            time.sleep(min(0.01, max(0.0, deadline - time.monotonic())))
+        if not is_running():  # its number may be another's by now
+            return
+        (os.killpg if to_group else os.kill)(pid, number)
+
+
+def _wait(pid: int, deadline: float) -> int:
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            raise TimeoutError("the process has not ended in time")
+        time.sleep(0.002)
+
+
+def _read(end: int, deadline: float) -> str:
+    """All that is written to a pipe until nobody has its other end any more."""
+    parts, poll = [], select.poll()
+    with open(end, "rb", buffering=0) as file:
+        poll.register(file, select.POLLIN)
+        while poll.poll(1000 * max(0.0, deadline - time.monotonic())):
+            parts.append(file.read(1 << 16))
+            if not parts[-1]:
+                return b"".join(parts).decode(errors="replace")
+    raise TimeoutError(f"somebody still has a pipe of the process, which told: {b''.join(parts)[-2000:]!r}")
+
+
+def _session(pid: int) -> int | None:
+    """Of a process; None if it has ended."""
+    with suppress(OSError, ValueError):
+        fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
+        return int(fields[3]) if fields[0] not in "ZX" else None
+    return None
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")

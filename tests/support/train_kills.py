@@ -1,0 +1,239 @@
+"""``sam2fast train`` disturbed, looked at, and run again."""
+
+import json
+import multiprocessing
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import killed_clips
+import launched
+import torch
+from disturbed import Disturbance, after_full_disk, after_signal, can_mount, chosen, small_disk
+from killed import Ended, Fault, Sent, forked, session_of, started, wait_until
+from small_training import RECIPE, overrides
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from sam2fast.cli import main
+from sam2fast.training import snapshots
+from sam2fast.training.distributed.launch import launch
+from sam2fast.training.reporting import Reporter
+
+FROZEN = ("+trainer.model.freeze_image_encoder=true", "+trainer.model.freeze=[sam_mask_decoder.conv_s*]")
+WORKERS = "+trainer.data.train.num_workers=1"
+# Files that say where or when they were written.
+OF_THE_PLACE = ("config_resolved.yaml", "error.txt", ".lock")
+
+
+class TrainKills:
+    """See tests/faults/campaign.py; epochs of two updates with a checkpoint each, a validation and a checkpoint kept.
+
+    Args:
+        folder: for an undisturbed run.
+    """
+
+    def __init__(self, folder: Path, epochs: int = 2) -> None:
+        torch.set_num_threads(1)  # which copies of this process can take over
+        self.whole, self.epochs = folder / "whole", epochs
+        ended = forked(self.command(self.whole), Fault(folder=self.whole))
+        assert ended.code == 0 and ended.stderr == "", ended
+        self.changes = ended.changes
+        self.reports = reports(self.whole)
+        steps = [(step, kind) for step in range(1, 2 * epochs + 1) for kind in ("train", "val")[: 2 - step % 2]]
+        assert [(line["step"], line["kind"]) for line in self.reports] == steps
+
+    def arguments(self, folder: Path, *more: str) -> list[str]:
+        changes = [
+            f"trainer.max_epochs={self.epochs}",
+            "~trainer.auxiliary",
+            "scratch.updates=2",
+            "trainer.checkpoint.save_every_steps=1",
+            "+trainer.checkpoint.save_freq=1",
+            "trainer.logging.tensorboard=true",
+            "trainer.accelerator=cpu",
+            # Draws from the global generators, whose states are a part of checkpoints.
+            "++trainer.model.image_encoder.trunk.drop_path_rate=0.3",
+        ]
+        own = [change for change in overrides(folder, *changes, *more) if change != "scratch.updates=6"]
+        return ["train", "-c", RECIPE, "--threads", "1", "--allow-target", "killed_clips", *own]
+
+    def command(self, folder: Path, *more: str) -> Callable[[], None]:
+        def work() -> None:
+            # A process that a test has started may have no children, as the workers are.
+            multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+            main(self.arguments(folder, *more), prog_name="sam2fast")
+
+        return work
+
+    def goes_on(self, folder: Path, *more: str) -> Ended:
+        """The same command again comes to bitwise the same end as an undisturbed run, and leaves nothing else."""
+        ended = forked(self.command(folder, *more))
+        assert ended.code == 0 and "Traceback" not in ended.stderr, ended
+        self.compare(folder)
+        return ended
+
+    def compare(self, folder: Path) -> None:
+        assert reports(folder) == self.reports
+        assert sorted(names(folder)) == sorted(names(self.whole))
+        for path in sorted((self.whole / "checkpoints").glob("*.pt")):
+            if path.name == snapshots.PREVIOUS:  # an earlier one, where the last was written twice
+                continue
+            ours, theirs = (
+                flat(torch.load(at, weights_only=True)) for at in (folder / "checkpoints" / path.name, path)
+            )
+            assert ours.keys() == theirs.keys()
+            different = [name for name, value in theirs.items() if not same(ours[name], value)]
+            assert not different, f"{path.name}: {len(different)} of {len(theirs)} differ, such as {different[:3]}"
+
+    # ---- the campaign ----
+
+    def disturb(self, rng: random.Random, folder: Path) -> str:
+        """See tests/faults/campaign.py."""
+        out, more = folder / "out", (WORKERS,) if rng.random() < 0.3 else ()
+        kind = rng.random()
+        if kind < 0.1 and can_mount():
+            return self._small_disk(rng, folder / "disk")
+        if kind < 0.2:
+            told = self._in_a_process(rng, out, more)
+        elif kind < 0.3:
+            told = killed_worker(self, out)
+        else:
+            told = "; ".join(self._here(rng, out, more) for _ in range(rng.randint(1, 3)))
+        self.goes_on(out, *more)
+        return f"{told} {'with workers' if more else ''}"
+
+    def _here(self, rng: random.Random, out: Path, more: tuple[str, ...]) -> str:
+        disturbance = chosen(rng, out, self.changes, seconds=3.0)
+        ended = forked(self.command(out, *more), disturbance.fault, disturbance.sent)
+        check(disturbance, ended)
+        left_whole(out)
+        return f"{disturbance.told} -> {ended.code}"
+
+    def _in_a_process(self, rng: random.Random, out: Path, more: tuple[str, ...]) -> str:
+        number, after = rng.choice([signal.SIGINT, signal.SIGTERM, signal.SIGKILL]), rng.uniform(0.0, 8.0)
+        sent = [Sent(number, after, to_group=rng.random() < 0.5 and number == signal.SIGINT)]
+        ended = started(["-m", "sam2fast", *self.arguments(out, *more)], sent, env=with_support())
+        told = f"process, {sent} -> {ended.code}"
+        left_whole(out)
+        assert wait_until(lambda: not session_of(ended.pid)), f"{told}: processes are left"
+        after_signal(ended, [number], from_the_first_import=after < 3)
+        return told
+
+    def _small_disk(self, rng: random.Random, folder: Path) -> str:
+        with small_disk(folder, rng.randint(100, 12_000)) as disk:
+            told = f"small disk: {after_full_disk(forked(self.command(disk / 'out')))}"
+            left_whole(disk / "out")
+            subprocess.run(["mount", "-o", "remount,size=256m", str(disk)], check=True)
+            self.goes_on(disk / "out")
+        return told
+
+
+def check(disturbance: Disturbance, ended: Ended) -> None:
+    """As it does itself; without what a run says that goes on."""
+    lines = [line for line in ended.stderr.splitlines() if not line.startswith("sam2fast: note: ")]
+    disturbance.check(ended._replace(stderr="\n".join(lines)))
+
+
+def killed_worker(kills: TrainKills, out: Path) -> str:
+    """A run whose worker is killed ends with one line; what it says."""
+    clips = f"{{_target_: killed_clips.KilledClips, file: {out / 'killed'}, dataset: '${{clips}}'}}"
+    out.mkdir()
+    ended = forked(kills.command(out, WORKERS, f"trainer.data.train.datasets.0.dataset={clips}"))
+    (line,) = ended.stderr.splitlines()
+    how = r"\(DataLoader worker \(pid.*\) (is killed by signal: Killed|exited unexpectedly)\); where memory ran out"
+    assert ended.code == 1 and re.search(f"a process that makes batches was lost {how}", line), ended
+    left_whole(out)
+    (out / "killed").unlink()
+    for name in ("config_resolved.yaml", "error.txt"):  # other clips, and the traceback
+        (out / "logs" / name).unlink()
+    return line
+
+
+def left_whole(folder: Path) -> None:
+    """Checks that all under a final name is whole, and that a checkpoint does not go once there was one."""
+    files = [path for path in folder.rglob("*") if not path.name.startswith(".")] if folder.is_dir() else []
+    for path in files:
+        if path.suffix == ".pt":
+            assert "model" in torch.load(path, weights_only=True), path
+        elif path.suffix == ".jsonl":
+            reports(folder)
+        elif path.parent.name == "tensorboard":
+            EventAccumulator(str(path)).Reload()
+    written = {path.name for path in files}
+    if snapshots.PREVIOUS in written or "best.pt" in written:
+        assert snapshots.CURRENT in written
+
+
+def reports(folder: Path) -> list[dict[str, Any]]:
+    """What was reported; but for a last line that a full disk has cut off."""
+    text = (folder / "logs/metrics.jsonl").read_text() if (folder / "logs/metrics.jsonl").exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def names(folder: Path) -> list[str]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "tensorboard")
+    return [str(path.relative_to(folder)) for path in files if path.name not in OF_THE_PLACE]
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Everything in nested dicts and lists, by its place."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else None
+    if items is None:
+        return {prefix: value}
+    return {name: leaf for key, child in items for name, leaf in flat(child, f"{prefix}/{key}").items()}
+
+
+def same(a: Any, b: Any) -> bool:
+    return torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else bool(a == b)
+
+
+def with_support() -> dict[str, str]:
+    path = os.pathsep.join([str(Path(killed_clips.__file__).parent), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+# ---- for tests, in a process of their own ----
+
+
+def disturbed_training(folder: Path) -> list[str]:
+    """A worker is killed; then the run, amid a validation and with a worker; then it goes on at once."""
+    kills = TrainKills(folder, epochs=1)
+    out = folder / "out"
+    first = killed_worker(kills, out)
+    second = forked(lambda: _killed_after_validation(kills, out))
+    left_whole(out)
+    third = kills.goes_on(out, WORKERS)
+    return [first, f"{second.code} {second.stderr}", third.stderr]
+
+
+def _killed_after_validation(kills: TrainKills, out: Path) -> None:
+    """What it reports is not in a checkpoint yet, and its worker is still there when the next run begins."""
+    report = Reporter.report
+
+    def report_and_end(self: Reporter, step: int, kind: str, values: dict[str, float]) -> None:
+        report(self, step, kind, values)
+        if kind == "val":
+            if os.fork() == 0:
+                _outlive()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Reporter.report = report_and_end  # type: ignore[method-assign]
+    kills.command(out, WORKERS)()
+
+
+def _outlive() -> None:
+    """As a worker that makes a batch while the run is killed, until that batch is done."""
+    os.close(1), os.close(2)  # for whose end others would wait
+    time.sleep(10.0)
+    os._exit(0)
+
+
+def launch_and_be_killed(folder: Path) -> int:
+    return forked(lambda: launch([launched.__file__, "abandoned", str(folder)], 2)).code
