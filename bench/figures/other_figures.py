@@ -5,6 +5,16 @@ from figures.results import Results
 from figures.text import counted, machine, table
 
 LOADERS = ("decord", "read_frames", "torchcodec")
+# Column -> what of a block of a soak it shows, and how.
+SOAKED = {
+    "processor's ms, half the frames below": ("processor_p50_ms", ".1f"),
+    "99 % below": ("processor_p99_ms", ".1f"),
+    "ms by the clock, half below": ("p50_ms", ".1f"),
+    "99 % below ": ("p99_ms", ".1f"),
+    "resident MiB": ("resident_mib", ".0f"),
+    "tensors": ("tensors", ",d"),
+    "their MiB": ("tensors_mib", ".1f"),
+}
 
 
 # ---- streams ----
@@ -34,6 +44,27 @@ def stream_saved(results: Results) -> str:
         f"{counted(data['objects'], 'object')} of nano, whose memories are a sixteenth of those at 1024×1024; that of "
         f"the video, with all of {frames} frames, {data['video']['saved_mib']:.0f} MiB."
     )
+
+
+def soak(results: Results) -> str:
+    report = results.newest("soak")
+    data, blocks = report.data, report.data["blocks"]
+    length = blocks[0]["frame"]
+    most = {key: max(block[key] for block in blocks) for key, _ in SOAKED.values()}
+    named = {"the first": blocks[0], "the second": blocks[1], "the last": blocks[-1], "the most of any": most}
+    rows = [
+        [f"{name} {length:,}", *(f"{block[key]:{form}}" for key, form in SOAKED.values())]
+        for name, block in named.items()
+    ]
+    different = data["different_answers"]
+    same = "every one has the same answers, bit for bit" if different == 1 else f"{different} have different answers"
+    said = results.paragraph(
+        f"Measured with nano at {data['image_size']}×{data['image_size']} ({results.link(report, 'samples')}, "
+        f"`bench/soak.py`), while the machine did other work, too, which the clock shows: {data['frames']:,} frames, "
+        f"{data['objects']} objects one after the other, up to two at a time. Film and prompts repeat every "
+        f"{data['period']} frames; of these {data['periods']} periods {same}."
+    )
+    return said + "\n\n" + table(["frames", *SOAKED], rows)
 
 
 def stream_chart(results: Results) -> Chart:

@@ -1,0 +1,143 @@
+"""A stream of tens of thousands of frames with objects that come and go: are memory, latency and answers flat?
+
+    python bench/soak.py --frames 50000 --out bench/results
+
+The embedded model, at a small input size so that many frames take little time, tracks drawn discs. The film and what is
+done to it repeat every 500 frames, with new object ids each time, so that every period has the same work; since a
+stream looks back no further than 16 frames, it must have the same answers too, bit for bit.
+"""
+
+import argparse
+import datetime
+import gc
+import hashlib
+import json
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from side_by_side import machine
+from stream_memory import Discs, resident_mib
+
+from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.tracking.stream import VideoStream
+
+PERIOD, BLOCK = 500, 1000  # frames until the film begins anew, and frames that are measured together
+# Fiftieth of a period -> what is done on its first frame: (verb, which disc).
+ACTS: dict[int, list[tuple[str, int]]] = {
+    2: [("add", 0)],
+    12: [("add", 1)],
+    20: [("remove", 0)],
+    26: [("add", 2), ("correct", 1)],
+    35: [("remove", 1)],
+    42: [("remove", 2)],
+}
+FIFTIETHS, DISCS = 50, 3
+
+
+class Soak:
+    """The stream, and what was measured of it in blocks of frames.
+
+    Args:
+        stream: newly opened.
+        period: frames until the film begins anew; a multiple of 50.
+        block: frames that are measured together; a multiple of ``period``.
+    """
+
+    def __init__(self, stream: VideoStream, period: int = PERIOD, block: int = BLOCK) -> None:
+        self.stream, self.period, self.block = stream, period, block
+        film = Discs(period, DISCS)
+        self.pictures: list[NDArray[np.uint8]] = [film[t] for t in range(period)]
+        self.centre = film.centre
+        self.blocks: list[dict[str, Any]] = []
+        self.answers: list[str] = []  # a digest of each period's masks
+
+    def run(self, frames: int) -> None:
+        taken: deque[tuple[float, float]] = deque(maxlen=self.block)
+        seen = hashlib.sha256()
+        for t in range(frames):
+            start = time.perf_counter(), time.process_time()
+            masks = self._step(t)
+            taken.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+            seen.update(masks)
+            if (t + 1) % self.period == 0:
+                self.answers.append(seen.hexdigest())
+                seen = hashlib.sha256()
+            if (t + 1) % self.block == 0:
+                self.blocks.append(measured(t + 1, np.array(taken) * 1e3))
+                print(self.blocks[-1], flush=True)
+
+    def _step(self, t: int) -> bytes:
+        """One frame, and what is done on it; the masks' bytes."""
+        round_, offset = divmod(t, self.period)
+        result = self.stream.step(self.pictures[offset])
+        part, begun = divmod(offset, self.period // FIFTIETHS)
+        for verb, disc in ACTS.get(part, ()) if begun == 0 else ():
+            obj_id = round_ * DISCS + disc
+            if verb == "remove":
+                self.stream.remove_object(obj_id)
+            else:
+                point = self.centre(disc, offset)
+                result = self.stream.add_new_points_or_box(obj_id, [point], [1], clear_old_points=verb == "add")
+        return result.masks.numpy().tobytes()
+
+
+def measured(frame: int, milliseconds: NDArray[np.float64]) -> dict[str, Any]:
+    """Latency of the frames before ``frame``, by the clock and in processor time, and what there is in memory now.
+
+    Args:
+        frame: how many there have been.
+        milliseconds: ``(frames, 2)``, of each by the clock and of the processor.
+    """
+    gc.collect()
+    things = gc.get_objects()
+    # By their types: asking the thing itself may call what it stands in for.
+    tensors = [thing for thing in things if issubclass(type(thing), torch.Tensor)]
+    (p50, cpu_p50), (p99, cpu_p99) = np.percentile(milliseconds, [50, 99], axis=0)
+    return {
+        "frame": frame,
+        "p50_ms": round(float(p50), 2),
+        "p99_ms": round(float(p99), 2),
+        "processor_p50_ms": round(float(cpu_p50), 2),
+        "processor_p99_ms": round(float(cpu_p99), 2),
+        "resident_mib": round(resident_mib(), 1),
+        "python_objects": len(things),
+        "tensors": len(tensors),
+        "tensors_mib": round(sum(t.numel() * t.element_size() for t in tensors) / 2**20, 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=50_000)
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    # The first block also fills caches.
+    if arguments.frames < 3 * BLOCK or arguments.frames % BLOCK:
+        parser.error(f"--frames is {arguments.frames}; expected a multiple of {BLOCK}, of at least {3 * BLOCK}")
+    torch.manual_seed(0)
+    predictor = SAM2VideoPredictor.from_pretrained(
+        "sam2fast/nano", device="cpu", hydra_overrides_extra=[f"++model.image_size={arguments.image_size}"]
+    )
+    with predictor.open_stream() as stream:
+        soak = Soak(stream)
+        soak.run(arguments.frames)
+    today = datetime.date.today().isoformat()
+    report = {
+        "date": today, "machine": machine(), "model": "sam2fast/nano", "image_size": arguments.image_size,
+        "frames": arguments.frames, "period": soak.period, "periods": len(soak.answers),
+        "different_answers": len(set(soak.answers)), "objects": len(soak.answers) * DISCS, "blocks": soak.blocks,
+    }  # fmt: skip
+    print(f"{arguments.frames} frames, {len(soak.answers)} periods, {len(set(soak.answers))} different answers")
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / f"soak-cpu-{today}.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
