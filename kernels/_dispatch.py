@@ -155,7 +155,7 @@ def _obstacle(tensors: tuple[torch.Tensor, ...], interpreter: bool) -> str | Non
 def _triton_obstacle() -> str | None:
     version = _triton_version()
     if version is None:
-        return "needs the package triton, which is not installed"
+        return f"needs the package triton, which {_why_absent}"
     if version < OLDEST_TRITON:
         wanted, found = (".".join(map(str, v)) for v in (OLDEST_TRITON, version))
         return f"needs triton {wanted} or newer, and {found} is installed"
@@ -178,11 +178,18 @@ _triton_version._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _gpu_obstacle._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+_why_absent = "is not installed"
+
+
 @functools.cache
 def _find_triton() -> tuple[int, int] | None:
+    global _why_absent
     if importlib.util.find_spec("triton") is None:
         return None
-    import triton
-
+    try:
+        import triton
+    except Exception as error:  # whatever a broken installation comes to; the torch twins work without it
+        _why_absent = f"cannot be imported ({type(error).__name__}: {error})"
+        return None
     major, minor = triton.__version__.split(".")[:2]
     return int(major), int(minor)

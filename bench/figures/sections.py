@@ -8,6 +8,7 @@ from figures import (
     curve_figures,
     data_set_figures,
     gpu_figures,
+    kernel_sections,
     measured,
     memory_trial_figures,
     other_figures,
@@ -29,6 +30,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "automatic-masks": measured.automatic_masks,
     "stream-memory": other_figures.stream_memory,
     "stream-saved": other_figures.stream_saved,
+    "soak": other_figures.soak,
     "video-loading": other_figures.video_loading,
     "video-loading-file": other_figures.video_loading_file,
     "video-loading-machine": other_figures.loading_machine,
@@ -53,6 +55,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "serve-load": serve_figures.serve_load,
     "gpu": gpu_figures.gpu,
     "gpu-state": gpu_figures.gpu_state,
+    **kernel_sections.SECTIONS,
 }
 
 

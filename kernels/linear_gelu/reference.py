@@ -6,6 +6,7 @@ from sam2fast.kernels._cpu import linear
 
 
 def linear_gelu_reference(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The twin of :func:`linear_gelu`: the product, then GELU of its rounded result."""
     hidden = linear(x, weight, bias)
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return F.gelu(hidden)

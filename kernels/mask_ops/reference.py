@@ -25,6 +25,7 @@ class MaskStatistics(NamedTuple):
 def fill_holes_and_remove_sprinkles_reference(
     logits: torch.Tensor, threshold: float, max_hole_area: float, max_sprinkle_area: float
 ) -> torch.Tensor:
+    """The twin of :func:`fill_holes_and_remove_sprinkles`: components of at most these areas."""
     flat = logits.flatten(0, 1).unsqueeze(1)  # (N·C, 1, H, W)
     out = flat
     if max_hole_area > 0:
@@ -35,6 +36,7 @@ def fill_holes_and_remove_sprinkles_reference(
 
 
 def fill_holes_in_mask_scores_reference(mask: torch.Tensor, max_area: float) -> torch.Tensor:
+    """The twin of :func:`fill_holes_in_mask_scores`: components of at most this area."""
     return torch.where(_small_components(mask <= 0, max_area), FILLED_IN_VIDEO, mask)
 
 
@@ -44,10 +46,12 @@ def _small_components(mask: torch.Tensor, max_area: float) -> torch.Tensor:
 
 
 def upsample_masks_reference(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """The twin of :func:`upsample_masks`: torch's own."""
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
 def masks_to_boxes_reference(masks: torch.Tensor) -> torch.Tensor:
+    """The twin of :func:`masks_to_boxes`: the first and last column and row with a pixel."""
     H, W = masks.shape[-2:]
     x = torch.arange(W, device=masks.device)
     y = torch.arange(H, device=masks.device)
@@ -60,6 +64,7 @@ def masks_to_boxes_reference(masks: torch.Tensor) -> torch.Tensor:
 def mask_statistics_reference(
     logits: torch.Tensor, size: tuple[int, int], threshold: float, offset: float
 ) -> MaskStatistics:
+    """The twin of :func:`mask_statistics`: one mask after the other, made at its full size."""
     N, device = len(logits), logits.device
     counts = torch.empty(3, N, dtype=torch.int32, device=device)
     boxes = torch.empty(N, 4, dtype=torch.int32, device=device)
@@ -72,6 +77,7 @@ def mask_statistics_reference(
 
 
 def upsample_and_threshold_reference(logits: torch.Tensor, size: tuple[int, int], threshold: float) -> torch.Tensor:
+    """The twin of :func:`upsample_and_threshold`: one mask after the other, made at its full size."""
     flat = logits.reshape(-1, *logits.shape[-2:])
     out = torch.empty(len(flat), *size, dtype=torch.bool, device=logits.device)
     for image, mask in zip(flat, out, strict=True):
@@ -80,20 +86,24 @@ def upsample_and_threshold_reference(logits: torch.Tensor, size: tuple[int, int]
 
 
 def upsample_and_pack_reference(logits: torch.Tensor, size: tuple[int, int], threshold: float) -> torch.Tensor:
+    """The twin of :func:`upsample_and_pack`: masks made, then packed."""
     return pack_masks_reference(upsample_and_threshold_reference(logits, size, threshold))
 
 
 def pack_masks_reference(masks: torch.Tensor) -> torch.Tensor:
+    """The twin of :func:`pack_masks`: eight shifted bits, summed up."""
     bits = F.pad(masks.view(torch.uint8), (0, -masks.shape[-1] % 8)).unflatten(-1, (-1, 8))  # (..., H, W / 8, 8)
     return (bits << torch.arange(8, dtype=torch.uint8, device=masks.device)).sum(-1, dtype=torch.uint8)
 
 
 def unpack_masks_reference(packed: torch.Tensor, width: int) -> torch.Tensor:
+    """The twin of :func:`unpack_masks`: each byte shifted eight times."""
     bits = packed[..., None] >> torch.arange(8, dtype=torch.uint8, device=packed.device) & 1
     return bits.flatten(-2)[..., :width].bool()
 
 
 def suppress_overlaps_reference(logits: torch.Tensor) -> torch.Tensor:
+    """The twin of :func:`suppress_overlaps`: by the index of the largest logit; has a gradient."""
     if len(logits) < 2:
         return logits
     owner = logits.argmax(dim=0, keepdim=True)  # the first of equals; a NaN is the largest

@@ -32,6 +32,7 @@ def rope_attention_reference(
     num_unrotated_keys: int = 0,
     dropout_p: float = 0.0,
 ) -> torch.Tensor:
+    """The twin of :func:`rope_attention`: queries and keys turned, then torch's attention."""
     rotated, unrotated = key.split([key.shape[-2] - num_unrotated_keys, num_unrotated_keys], dim=-2)
     query = apply_rope(query, cos, sin)
     if rotated.shape[-2]:  # an object may have pointers and no spatial memory
@@ -50,6 +51,7 @@ def memory_attention_reference(
     sin: torch.Tensor,
     fp8: Fp8 = False,
 ) -> torch.Tensor:
+    """The twin of :func:`memory_attention`: keys of every slot, those without memory masked."""
     heads, N = query.shape[1:3]
     out_dtype = query.dtype
     (B, K), n = memory.page_table.shape, memory.pages.shape[1]

@@ -8,6 +8,7 @@ from torch import Tensor
 def resize_and_normalise_reference(
     pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float], white: float
 ) -> Tensor:
+    """The twin of :func:`resize_and_normalise`: torch's antialiased resizing, then the rest."""
     if tuple(pixels.shape[1:3]) == tuple(size):
         image = pixels.permute(0, 3, 1, 2).contiguous().float()  # moved as bytes
     elif pixels.device.type == "mps":  # has no antialiased resizing

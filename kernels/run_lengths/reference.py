@@ -9,6 +9,7 @@ CHUNK = 1 << 22
 
 
 def encode_masks_reference(masks: Tensor) -> RunLengths:
+    """The twin of :func:`encode_masks`: all masks as one column of pixels, and where that changes."""
     N, H, W = masks.shape
     pixels = masks.transpose(1, 2).reshape(-1)  # (N·W·H) down the columns, one mask after the other
     before = torch.zeros_like(pixels)  # the pixel before; of a mask's first pixel, background
@@ -26,6 +27,7 @@ def encode_masks_reference(masks: Tensor) -> RunLengths:
 
 
 def encode_upsampled_reference(logits: Tensor, size: tuple[int, int], threshold: float, place: Placement) -> RunLengths:
+    """The twin of :func:`encode_upsampled`: some masks at a time, made at their full size."""
     (H, W), (y, x) = size, place.origin
     parts = [encode_masks_reference(logits.new_zeros(0, *place.canvas, dtype=torch.bool))]
     for chunk in logits.split(max(1, CHUNK // max(1, H * W))):
@@ -43,6 +45,7 @@ def concatenate(parts: list[RunLengths]) -> RunLengths:
 
 
 def decode_masks_reference(runs: RunLengths) -> Tensor:
+    """The twin of :func:`decode_masks`: each run repeated as often as it has pixels."""
     H, W = runs.size
     N = len(runs.offsets) - 1
     pixels = torch.repeat_interleave(_is_foreground(runs), runs.counts, output_size=N * H * W)
@@ -50,6 +53,7 @@ def decode_masks_reference(runs: RunLengths) -> Tensor:
 
 
 def run_length_areas_reference(runs: RunLengths) -> Tensor:
+    """The twin of :func:`run_length_areas`: a cumulative sum over the foreground's runs."""
     total = torch.where(_is_foreground(runs), runs.counts, 0).cumsum(0, dtype=torch.int64)
     total = torch.cat([total.new_zeros(1), total])
     return total[runs.offsets].diff()

@@ -15,6 +15,7 @@ def window_attention_reference(
     window_size: int,
     q_stride: tuple[int, int] | None = None,
 ) -> torch.Tensor:
+    """The twin of :func:`window_attention`: windows cut out of the padded map, attended to, and put back."""
     B, H, W, _ = qkv.shape
     if window_size:
         tiles = _to_windows(qkv, bias, window_size)  # (B, nH, nW, w, w, 3·heads·d)

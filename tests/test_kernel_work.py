@@ -1,0 +1,186 @@
+"""What the pages on kernels say of work and limits: formulas against what is measured by, and against the model."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from encoder_ops import layer_norm_case, linear_gelu_case, preprocess_case
+from figures import kernel_work as work
+from figures.kernel_figures import SPLITS, number
+from figures.kernel_limits import GPUS, Gpu, Work, floor
+from figures.kernel_sections import LAUNCHED, SECTIONS
+from figures.results import Results
+from masks import overlaps_case, statistics_case, threshold_case
+from registry import attention_case, components_case, memory_case, self_attention_case
+
+from sam2fast.kernels._launch import launch_table
+from sam2fast.profiling import costs
+
+RESULTS = Path(__file__).parents[1] / "bench" / "results"
+BF16 = torch.bfloat16
+FULL_HD = (1080, 1920)
+
+
+# ---- formulas ----
+
+
+@pytest.mark.parametrize(
+    ("side", "window", "heads", "d", "pooled"),
+    [(256, 8, 1, 96, False), (64, 14, 4, 96, False), (64, 0, 8, 56, False), (64, 14, 8, 96, True)],
+)
+def test_window_attention_is_counted_as_it_is_measured(side, window, heads, d, pooled):
+    block = work.Windowed(side, window, heads, d, 2 if pooled else 1)
+    case, done = attention_case(side, window, heads, d, BF16, pooled), work.window_attention(block, 2)
+    assert (done.products, done.bytes) == (case.flops, case.bytes)
+    assert done.exponentials == done.products / (4 * d)
+
+
+def test_memory_attention_is_counted_as_it_is_measured():
+    tokens = work.memory_tokens()
+    assert tokens == 28_736
+    for objects in (1, 16):
+        done = work.memory_attention(objects, 2, splits=1)
+        assert done.products == memory_case(objects, 7, BF16).flops
+        assert done.products == costs.memory_attention([tokens] * objects, 1, work.N, work.D, work.M_CHANNELS, work.D)
+        # What is handed on comes on top of what is read and written at the least.
+        assert done.bytes > memory_case(objects, 7, BF16).bytes
+        assert done.exponentials == objects * work.N * tokens
+        own, case = work.self_attention(objects, 4, splits=1), self_attention_case(objects, torch.float32)
+        assert own.products == case.flops and own.bytes == case.bytes + 4 * objects * 4 * work.N * work.D
+    # A further program that shares keys leaves a mean and a logarithm in fp32, which are read again.
+    more = work.memory_attention(1, 2, splits=4).bytes - work.memory_attention(1, 2, splits=1).bytes
+    assert more == 2 * 3 * 4 * work.N * (64 + 1)
+
+
+def test_published_memory_attention():
+    tokens = work.memory_tokens()
+    values = costs.attention_with_projections(work.N, tokens, work.D, work.D, work.M_CHANNELS)
+    assert work.published_memory_attention(1) == values - 2 * costs.product(work.N, work.D, work.D)
+
+
+@pytest.mark.parametrize("size", ["t", "b+", "l"])
+def test_blocks_are_those_of_the_model(size):
+    """The sum over a model's blocks is what was counted while the model ran."""
+    report = Results(RESULTS).newest("encoder-parts")
+    counted = {(row["size"], row["part"]): row["GFLOP"] for row in report.data["rows"]}
+    done = sum((work.window_attention(block, 2) for block in work.hiera_blocks(size)), Work())
+    assert done.products / 1e9 == pytest.approx(counted[size, "attention"], rel=1e-12)
+
+
+def test_what_surrounds_attention_is_counted_as_it_is_measured():
+    assert work.layer_norm(4096, 96, 4, 2).bytes == layer_norm_case(4096, 96, BF16).bytes
+    case, done = linear_gelu_case(4096, 96, 384, BF16), work.linear_gelu(4096, 96, 384, 2)
+    assert (done.products, done.bytes) == (case.flops, case.bytes)
+    assert work.preprocess(8, 480, 854).bytes == preprocess_case(8, 480, 854).bytes
+
+
+def test_masks_are_counted_as_they_are_measured():
+    pixels = math.prod(FULL_HD)
+    assert work.connected_components(64, 256 * 256).bytes == components_case(64, 256, 256).bytes
+    assert work.mask_statistics(64, pixels).bytes == statistics_case(64, FULL_HD).bytes
+    assert work.upsample_and_threshold(3, pixels).bytes == threshold_case(3, FULL_HD, packed=False).bytes
+    assert work.upsample_and_pack(3, *FULL_HD).bytes == threshold_case(3, FULL_HD, packed=True).bytes
+    assert work.suppress_overlaps(4, pixels).bytes == overlaps_case(4, FULL_HD).bytes
+
+
+def test_overlaps_are_of_pairs_at_and_right_of_the_diagonal():
+    # 65 boxes are two blocks: three squares of 64 x 64 pairs, three times 64 words.
+    done = work.box_nms(65)
+    assert done.vector == 13 * 3 * 64**2 and done.bytes == 17 * 65 + 2 * 8 * 3 * 64
+    assert work.mask_nms(65, 100).products == 2 * 100 * 3 * 64**2
+
+
+def _on_hopper(dtype, shape):
+    """The configuration of memory attention that is taken there."""
+    rows = [row for row in launch_table()["memory_attention"] if row.dtype == dtype and row.arch in ("*", "sm_90")]
+    fitting = [row for row in rows if row.shape in ("*", shape)]
+    return max(fitting, key=lambda row: (row.shape != "*", row.arch != "*")).meta
+
+
+def test_the_kernels_launch_as_is_said():
+    from sam2fast.kernels.memory_attention.launch import splits_for
+    from sam2fast.kernels.preprocess.kernel import taps
+
+    hopper = {objects: splits_for(32 * objects, 132, 28_736 // 64) for objects in (1, 2, 4, 8, 16)}
+    assert hopper == {1: 4, 2: 2, 4: 1, 8: 1, 16: 1}
+    for (dtype, objects), each in SPLITS.items():
+        for splits, keys, shape in zip(each, (28_736, 4096), ("256x64", "256x256"), strict=True):
+            meta = _on_hopper({"bf16": "bfloat16", "fp32": "float32"}[dtype], shape)
+            tiles = objects * work.N // meta["BLOCK_M"]
+            assert splits_for(tiles, 132, keys // meta["BLOCK_N"]) == splits, (dtype, objects, shape)
+    for length, wanted in ((1080, 1024), (1920, 1024), (480, 1024), (1024, 1024)):
+        assert work.taps(length, wanted) == taps(length / wanted)
+
+
+# ---- limits ----
+
+
+@pytest.mark.parametrize(
+    ("done", "expected"),
+    [
+        (Work(bytes=4.0, products=1e3), (2.0, "memory")),
+        (Work(bytes=1.0, products=3e3), (3.0, "products")),
+        (Work(bytes=1.0, products=1e3, vector=70.0), (7.0, "arithmetic")),
+        (Work(bytes=1.0, vector=1.0, exponentials=50.0), (10.0, "exponentials")),
+    ],
+)
+def test_the_limit_is_what_takes_longest(done, expected):
+    assert floor(done, Gpu("", 2.0, {"bf16": 1e3}, 10.0, 5.0), "bf16") == expected
+
+
+def test_work_adds_up():
+    done = Work(1, 2, 3, 4) + Work(1, 1, 1, 1)
+    assert done == Work(2, 3, 4, 5) and done * 2 == Work(4, 6, 8, 10) and done.intensity == 3.5
+
+
+def test_peaks_of_one_generation_agree():
+    a100, h100, h200 = GPUS
+    assert h100.products == h200.products and h100.exponentials == h200.exponentials
+    for gpu in GPUS:
+        assert gpu.products["int8"] == pytest.approx(2 * gpu.products["bf16"], rel=1e-3)
+        assert gpu.products["fp32"] == pytest.approx(gpu.products["bf16"] / 6, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.00123, "0.00123"), (1.5, "1.50"), (99.96, "100"), (123.4, "123"), (23509, "23,509")],
+)
+def test_numbers_have_three_digits(value, text):
+    assert number(value) == text
+
+
+# ---- sections ----
+
+
+def test_every_launched_op_has_its_table():
+    assert set(LAUNCHED) == set(launch_table())
+    text = SECTIONS["launch-memory-attention"](Results(RESULTS))
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
+    for row in launch_table()["memory_attention"]:
+        numbers = [str(n) for n in (*row.meta.values(), row.options["num_warps"], row.options["num_stages"])]
+        arch = row.arch.replace("*", "any")
+        (line,) = [line for line in lines if line[0] == arch and row.dtype in line[1].split(", ")
+                   and line[2] == row.shape.replace("*", "any")]  # fmt: skip
+        assert line[3:] == numbers
+
+
+def test_a_gpu_appears_with_its_file(tmp_path):
+    section = SECTIONS["measured-nms"]
+    assert section(Results(tmp_path)).startswith("Not measured, neither on a GPU nor on a CPU; ")
+    row = {"op": "box_nms", "shape": "300 boxes", "dtype": "float32", "of limit": 0.0123}
+    rows = [row | {"subject": name, "p50 ms": ms} for name, ms in (("torchvision", 0.5), ("triton", 0.025))]
+    rows[0]["of limit"] = 0.9
+    for date, ms in (("2030-01-02", 0.025), ("2030-01-01", 0.777)):
+        rows[1]["p50 ms"] = ms
+        data = {"date": date, "machine": {"device": "NVIDIA H200", "torch": "2.13.0"}, "parts": {"micro": rows}}
+        (tmp_path / f"nvidia-h200-{date}.json").write_text(json.dumps(data))
+    text = section(Results(tmp_path))
+    assert "| `box_nms` | 300 boxes | float32 | 0.500 ms | 0.0250 ms | 1.23 % |" in text
+    assert "NVIDIA H200" in text and "Not measured" not in text and "0.777" not in text
+    # A wrong result has no time, and no row.
+    rows[1] = {"op": "box_nms", "shape": "300 boxes", "dtype": "float32", "subject": "WRONG: differs"}
+    data = {"date": "2030-01-03", "machine": {"device": "NVIDIA H200", "torch": "2.13.0"}, "parts": {"micro": rows}}
+    (tmp_path / "nvidia-h200-2030-01-03.json").write_text(json.dumps(data))
+    assert "| `box_nms` | 300 boxes | float32 | 0.500 ms | – |" in section(Results(tmp_path))
