@@ -18,7 +18,7 @@ export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 # Bytecode is kept whatever the machine is set to: the tests start a hundred processes, and pytest rewrites their files.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo demo-web frontend check-frontend test-browser test test-slow test-transformers aot aot-3.6 bench bench-ops bench-transformers figures gpu tune lint format clean
+.PHONY: demo demo-web frontend check-frontend test-browser test properties kills fuzz inject test-slow test-transformers aot aot-3.6 bench bench-ops bench-transformers figures gpu tune matrix lint audit format clean
 
 demo: $(VENV)/.demo  ## install, then segment and track; with another model: CHECKPOINT=FILE make demo
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
@@ -39,6 +39,32 @@ test-browser: $(VENV)/.serve $(FRONTEND)/node_modules/.package-lock.json  ## the
 test: $(VENV)/.tested  ## install with the oracle, then run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile $(PYTEST)
 
+EXAMPLES ?= 20
+ifndef SEED
+SEED := $(shell date +%s)
+endif
+properties: $(VENV)/.tested  ## property-based and stateful tests, at random; EXAMPLES=20 times as many, SEED=1 to repeat
+	@OMP_NUM_THREADS=1 SAM2FAST_EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/properties tests/sessions tests/faults/test_threads.py \
+		--numprocesses $(JOBS) --dist loadfile --hypothesis-seed=$(SEED) $(PYTEST) \
+		&& echo "properties hold: EXAMPLES=$(EXAMPLES) SEED=$(SEED)" \
+		|| { echo "properties fail: EXAMPLES=$(EXAMPLES) SEED=$(SEED)"; exit 1; }
+
+FILES ?= 10000
+fuzz: $(VENV)/.tested  ## mutated films, pictures, checkpoints and texts for everything that reads files; FILES=10000 SEED=0 KEEP=DIR
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzzing/run.py --files $(FILES) --seed $(SEED) $(if $(KEEP),--keep "$(KEEP)")
+
+RUNS ?= 50
+kills: $(VENV)/.tested  ## commands killed, interrupted and out of disk at random, run again and compared; RUNS=50 SEED=0 ONLY="track vos"
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py --runs $(RUNS) --seed $(SEED) $(ONLY)
+
+# Most of it is the passes over videos and `generate`, of thousands of places each: PYTEST="-k 'not propagate'" leaves some out.
+POINTS ?= all
+inject: $(VENV)/.tested  ## memory that runs out, and Ctrl-C, at every place of every call, or POINTS=100 of each; SEED=0
+	@OMP_NUM_THREADS=1 SAM2FAST_INJECT_POINTS=$(POINTS) SAM2FAST_INJECT_SEED=$(SEED) \
+		$(BIN)/pytest tests/faults/test_out_of_memory.py tests/faults/test_failing_programs.py $(PYTEST) \
+		&& echo "calls that fail change nothing: POINTS=$(POINTS) SEED=$(SEED)" \
+		|| { echo "a call that failed is not as if it had not been: POINTS=$(POINTS) SEED=$(SEED)"; exit 1; }
+
 test-slow: $(VENV)/.tested  ## the larger models
 	$(BIN)/pytest -m slow $(PYTEST)
 
@@ -53,7 +79,7 @@ aot-3.6: .venv-triton-3.6/.installed  ## the same with the oldest supported trit
 
 # From bench/, so that the top of the repository stays off Python's path.
 bench: $(VENV)/.tested  ## whole calls beside the official package on this machine, a quarter of an hour; BENCH=--help
-	cd bench && $(abspath $(BIN))/python -m suite $(BENCH)
+	cd bench && "$(abspath $(BIN))/python" -m suite $(BENCH)
 
 bench-ops: $(VENV)/.tested  ## microbenchmarks of the ops on this machine
 	$(BIN)/pytest bench --benchmark-only $(PYTEST)
@@ -68,22 +94,32 @@ figures: $(VENV)/.tested  ## tables and charts of README.md and docs/ from bench
 gpu:  ## proof and figures: make gpu PART=parity, micro, sanitize, video-t, video-s, video-b, video-l, image, amg, cold
 	@# A copy of the tree may have lost its symbolic links.
 	@for name in kernels configs; do [ -d sam2fast/$$name ] || { rm -f sam2fast/$$name; ln -s ../$$name sam2fast/$$name; }; done
-	PYTHONPATH=$(CURDIR) $(PYTHON) bench/gpu.py --part $(PART) $(GPU)
+	PYTHONPATH="$(CURDIR)" $(PYTHON) bench/gpu.py --part $(PART) $(GPU)
 
 tune:  ## measure launch configurations on this GPU and store the best
-	PYTHONPATH=$(CURDIR) $(PYTHON) bench/tune.py $(if $(OP),--op $(OP))
+	PYTHONPATH="$(CURDIR)" $(PYTHON) bench/tune.py $(if $(OP),--op $(OP))
+
+matrix: $(VENV)/.installed  ## install in many ways and see what works; ROWS="oldest no-extras", MATRIX="--python /usr/bin/python3.12"
+	$(BIN)/python tests/installation/matrix.py $(ROWS) $(MATRIX)
 
 lint: $(VENV)/.linted  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tests/api/check_user_types.py
+
+audit: $(VENV)/.tested .venv-audit/.installed  ## what is installed against published advisories; asks for them on the network
+	@# Without what the index does not have: this package, the oracle's build, and the suffix of torch's CPU build.
+	$(PIP) freeze --exclude-editable | sed '/ @ /d; s/+cpu$$//' > .venv-audit/requirements.txt
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .venv-audit/requirements.txt
+	cd $(FRONTEND) && npm audit
 
 format: $(VENV)/.linted
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(FRONTEND)/node_modules $(VENV) .venv-transformers .venv-triton-3.6 .cache build dist out *.egg-info
+	rm -rf $(FRONTEND)/node_modules $(VENV) .venv-transformers .venv-triton-3.6 .venv-audit .cache build dist out *.egg-info
 
 $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
@@ -112,6 +148,11 @@ $(VENV)/.tested: $(VENV)/.installed tests/oracle.txt
 
 $(VENV)/.linted: $(VENV)/.installed
 	$(PIP) install --quiet $(CONSTRAIN) ruff mypy types-tqdm
+	touch $@
+
+.venv-audit/.installed:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet pip-audit
 	touch $@
 
 # Not from constraints.txt, which pins the triton that pairs with its torch.

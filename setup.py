@@ -13,11 +13,12 @@ HUB = ["huggingface-hub>=0.25"]
 VIDEO = ["av>=12"]
 TRAIN = ["scipy>=1.11", "tensorboard>=2.15", "pycocotools>=2.0.7"]
 PROFILE = ["rich>=13", "matplotlib>=3.8"]
-CLUSTER = ["ray>=2.9,<3", "submitit>=1.5"]
+CLUSTER = ["ray>=2.54,<3", "submitit>=1.5"]
 # What the web demo is served by.
 SERVE = [
     *VIDEO,
     "flask>=3.1,<4",
+    "werkzeug>=3.1.6,<4",
     "strawberry-graphql>=0.334,<1",
     "graphql-core>=3.3,<4",
     "gunicorn>=25,<28; sys_platform != 'win32'",
@@ -25,6 +26,7 @@ SERVE = [
 DATASETS = [*VIDEO, "matplotlib>=3.8"]
 TEST = [
     "pytest>=8",
+    "click>=8.2",  # its CliRunner keeps stderr apart from stdout
     "pytest-benchmark>=4",
     "pytest-xdist>=3.5",
     "hypothesis>=6.100,<7",
@@ -103,9 +105,9 @@ setup(
         "pillow>=10.3",
         "hydra-core>=1.3.2",
         "safetensors>=0.4.3",
-        "click>=8.1",
-        "tqdm>=4.66",
-        "filelock>=3.13",  # torch needs it, too
+        "click>=8.1.3",
+        "tqdm>=4.66.3",
+        "filelock>=3.20.3",  # torch needs it, too
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["sam2fast = sam2fast.cli:main"]},

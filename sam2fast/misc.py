@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from sam2fast.kernels.connected_components import connected_components
 from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores
 from sam2fast.kernels.mask_ops import masks_to_boxes as mask_to_box
+from sam2fast.picture_files import open_picture
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import Frames, NoFramesError, open_frames
 from sam2fast.video_io.folders import frame_files
@@ -199,7 +199,7 @@ def load_video_frames_from_video_file(
 
 def _load_img_as_tensor(img_path: str | Path, image_size: int) -> tuple[Tensor, int, int]:
     """An image file as fp64 ``(3, S, S)`` in [0, 1], and its height and width; many import it in spite of its name."""
-    with Image.open(img_path) as image:
+    with open_picture(img_path) as image:
         pixels = resized(image.convert("RGB"), image_size)
         return pixels.permute(2, 0, 1).double() / 255, image.height, image.width
 

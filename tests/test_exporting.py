@@ -97,7 +97,7 @@ def test_unstable_masks_are_replaced(model, levels, monkeypatch):
     module = exported.DecoderModule(model)
     monkeypatch.setattr(decoder, "dynamic_multimask_via_stability", False)
     plain, _, _ = module(levels, coords, labels)
-    stability = decoder._stability(plain[:, 0])
+    stability = decoder._get_stability_scores(plain[:, 0])
     monkeypatch.setattr(decoder, "dynamic_multimask_via_stability", True)
     monkeypatch.setattr(decoder, "dynamic_multimask_stability_thresh", float(stability.mean()))
     masks, ious, _ = module(levels, coords, labels)

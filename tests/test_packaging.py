@@ -1,15 +1,22 @@
 """The package as users get it: wheel from sdist in an empty environment, bare clone, cheap import, nothing touched."""
 
 import os
-import shutil
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
 import pytest
+from checkout import LINKS, copy_checkout
 
 ROOT = Path(__file__).parents[1]
+# What the wheel consists of; its weights are most of it.
+ENDINGS = {"py", "typed", "yaml", "json", "safetensors", "md", "html", "js", "css", "svg", "txt"}
+MOST_BYTES = 15_000_000
+EXTRAS = {
+    *("hub", "video", "train", "profile", "cluster", "datasets"),
+    *("eval", "serve", "interactive-demo", "test", "dev", "all"),
+}
 CHECK = """
 import sam2fast, sam2fast.kernels.window_attention, sam2fast.kernels.connected_components
 from sam2fast.config import load_config, shipped_configs
@@ -34,16 +41,8 @@ def checked(done: subprocess.CompletedProcess[str]) -> str:
 def checkout(tmp_path_factory):
     """What git has, and what it would add, without anything built."""
     target = tmp_path_factory.mktemp("checkout")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
-    )
-    if listed.returncode:
+    if not copy_checkout(target):
         pytest.skip("not a git checkout")
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        source = ROOT / name
-        if source.is_symlink() or source.exists():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target / name, follow_symlinks=False)
     return target
 
 
@@ -87,6 +86,8 @@ predictor = SAM2ImagePredictor.from_pretrained("sam2fast/nano")
 predictor.set_image(np.zeros((40, 60, 3), dtype=np.uint8))
 print(predictor.predict(point_coords=[[30, 20]], point_labels=[1])[0].shape, nano.WEIGHTS)
 SAM2VideoPredictor.from_pretrained("sam2fast/nano", device="cpu")
+slow = [name for name in ("torch._dynamo", "sympy") if name in sys.modules]
+assert not slow, f"a model with weights is built, and {slow} are imported, which takes seconds"
 import sam2fast.cli.demo_parts
 
 model = build_sam2("sam2.1_hiera_t", None, device="cpu", hydra_overrides_extra=["++model.image_size=256"])
@@ -148,13 +149,61 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     page = {file.relative_to(ROOT).as_posix() for file in static.rglob("*") if file.is_file()}
     assert page and page == {name for name in names if "/static/" in name}
     assert not any("demo/frontend" in name for name in names)
+    assert {name.rpartition(".")[2] for name in names if "dist-info" not in name} <= ENDINGS
+    assert wheel.stat().st_size < MOST_BYTES
+    with zipfile.ZipFile(wheel) as archive:
+        (record,) = (name for name in names if name.endswith("dist-info/RECORD"))
+        recorded = [line.split(",")[0] for line in archive.read(record).decode().splitlines()]
+    assert sorted(recorded) == sorted(names) and len(set(names)) == len(names)
 
 
-def test_bare_clone(checkout):
-    count, file = checked(
-        run(sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(checkout)!r})\n" + CHECK)
-    ).split()
+def test_every_module_is_in_the_wheel(wheel, checkout):
+    """Also of packages that setup.py might not find."""
+    import zipfile
+
+    ours = {file.relative_to(checkout).as_posix() for file in (checkout / "sam2fast").rglob("*.py")}
+    for name in LINKS:
+        ours |= {f"sam2fast/{file.relative_to(checkout).as_posix()}" for file in (checkout / name).rglob("*.py")}
+        ours |= {f"sam2fast/{file.relative_to(checkout).as_posix()}" for file in (checkout / name).rglob("*.yaml")}
+    ours = {name for name in ours if "demo/frontend" not in name}
+    assert ours <= set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_what_the_index_is_told(wheel):
+    from email import message_from_bytes
+    from zipfile import ZipFile
+
+    from sam2fast import __version__
+
+    with ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("dist-info/METADATA"))
+        told = message_from_bytes(archive.read(name))
+    assert told["Name"] == "sam2fast" and told["Version"] == __version__ and told["Requires-Python"] == ">=3.10"
+    assert set(told.get_all("Provides-Extra")) == EXTRAS
+    assert told["License"] == "Apache-2.0" or told["License-Expression"] == "Apache-2.0"
+    assert told["Description-Content-Type"] == "text/markdown"
+    assert told.get_payload().startswith("# sam2fast") and "sam2fast.build_sam" in told.get_payload()
+
+
+def test_bare_clone(checkout, tmp_path):
+    script = f"import sys; sys.path.insert(0, {str(checkout)!r})\n" + CHECK
+    count, file = checked(run(sys.executable, "-c", script, cwd=tmp_path)).split()
     assert int(count) == 9 and file.startswith(str(checkout))
+
+
+def test_bare_clone_without_symbolic_links(checkout, tmp_path):
+    """As git leaves it where ``core.symlinks`` is false: each link a text file with its target."""
+    (tmp_path / "sam2fast").mkdir()
+    for entry in (checkout / "sam2fast").iterdir():
+        if entry.name in LINKS:
+            assert entry.is_symlink()
+            (tmp_path / "sam2fast" / entry.name).write_text(entry.readlink().as_posix(), encoding="utf-8")
+            (tmp_path / entry.name).symlink_to(checkout / entry.name)
+        else:
+            (tmp_path / "sam2fast" / entry.name).symlink_to(entry)
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + CHECK
+    count, file = checked(run(sys.executable, "-c", script, cwd=tmp_path)).split()
+    assert int(count) == 9 and file.startswith(str(tmp_path))
 
 
 def test_kernels_refuses_to_be_a_top_level_package(checkout):

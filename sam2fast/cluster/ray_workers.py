@@ -56,7 +56,7 @@ class RayWorker:
             WorkerError: the actor, or its answer, is lost.
         """
         try:
-            done, value = pickle.loads(self._ray.get(self._replies.popleft()))
+            done, value = pickle.loads(self._ray.get(self._replies.popleft()))  # noqa: S301  of this run's own processes
         except self._ray.exceptions.RayError as error:
             raise WorkerError(f"the worker on {self.device} was lost: {_shortened(str(error))}") from error
         if done and not self._is_made:

@@ -84,7 +84,7 @@ class Slot:
             os.chdir(setup.folder)
         if setup.is_deterministic:
             self._lasting.enter_context(deterministic())
-        factory: Callable[[str], Any] = pickle.loads(setup.factory)
+        factory: Callable[[str], Any] = pickle.loads(setup.factory)  # noqa: S301  of this run's own processes
         settle(setup.device, setup.threads)
         self._service = factory(setup.device)
         settle(setup.device, setup.threads)  # whatever was imported by then

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.nano import CONFIG, WEIGHTS
+from sam2fast.whole_files import moved_to
 
 # Smaller tensors stay fp32: biases, norms, embeddings and the frequencies of positions are a hundredth of the file.
 LEAST_HALF = 4096
@@ -62,12 +62,8 @@ def narrowed(name: str, tensor: Tensor) -> Tensor:
 
 
 def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with moved_to(path) as partial:
         partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def main() -> None:

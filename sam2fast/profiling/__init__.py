@@ -21,10 +21,12 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used: the limits alone need neither a model nor its configuration."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'sam2fast.profiling' has no attribute {name!r}")
-    import importlib
+if not TYPE_CHECKING:  # which would take any name for one of ours
 
-    return getattr(importlib.import_module(f"sam2fast.profiling.{_HOMES[name]}"), name)
+    def __getattr__(name: str) -> Any:
+        """Imports a public name when it is first used: the limits alone need neither a model nor its configuration."""
+        if name not in _HOMES:
+            raise AttributeError(f"module 'sam2fast.profiling' has no attribute {name!r}")
+        import importlib
+
+        return getattr(importlib.import_module(f"sam2fast.profiling.{_HOMES[name]}"), name)

@@ -18,6 +18,7 @@ from sam2fast.profiling.profile import Profile
 from sam2fast.profiling.recorder import Recorder
 from sam2fast.profiling.timing import wait
 from sam2fast.profiling.tree import Part
+from sam2fast.whole_files import moved_to
 
 Whole = Callable[[], AbstractContextManager[None]]
 
@@ -164,9 +165,6 @@ def _trace(work: Work, file: Path) -> None:
         profiler.export_chrome_trace(str(partial))
         written = True
 
-    try:
+    with moved_to(file, partial):
         partial.touch()  # before the work, where it cannot be written
         _instrumented(work, recorder, whole)
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)

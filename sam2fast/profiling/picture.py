@@ -25,9 +25,11 @@ def draw(profile: Profile, suffix: str = ".png") -> bytes:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("a profile's picture needs matplotlib: pip install 'sam2fast[profile]'") from error
     root = profile.root
     depth = max(len(path) for path, _ in root.walk())
     figure = Figure(figsize=(WIDTH, ROW * depth + 1.4), layout="constrained")

@@ -136,8 +136,8 @@ class ResidentPeaks(Peaks):
     def available() -> bool:
         """Whether the system says how much it was at most, and can forget it."""
         try:
-            CLEAR.write_text(RESET_HIGH_WATER_MARK)
-            return "VmHWM" in STATUS.read_text()
+            CLEAR.write_text(RESET_HIGH_WATER_MARK, encoding="utf-8")
+            return "VmHWM" in STATUS.read_text(encoding="utf-8")
         except OSError:
             return False
 
@@ -146,12 +146,12 @@ class ResidentPeaks(Peaks):
 
     def _most_and_reset(self) -> int:
         most = _status("VmHWM")
-        CLEAR.write_text(RESET_HIGH_WATER_MARK)
+        CLEAR.write_text(RESET_HIGH_WATER_MARK, encoding="utf-8")
         return most
 
 
 def _status(field: str) -> int:
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
+    line = next(line for line in STATUS.read_text(encoding="utf-8").splitlines() if line.startswith(field))
     return int(line.split()[1]) * 1024  # given in kB
 
 

@@ -72,7 +72,7 @@ def object_number(obj_id: Any) -> int:
         return int(obj_id)
     import zlib
 
-    return zlib.crc32(str(obj_id).encode())
+    return zlib.crc32(str(obj_id).encode(errors="surrogatepass"))
 
 
 def _array(values: Any) -> NDArray[Any]:

@@ -47,7 +47,7 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{where}, is no JSON: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("frame"), int) or "objects" not in content:
         raise RecordError(f"{where}, is no frame of tracked masks")

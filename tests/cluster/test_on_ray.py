@@ -17,9 +17,9 @@ import cluster_jobs
 import parallel_jobs
 import pytest
 from cluster_commands import MASKS, NANO, files_of, masks_of
+from file_contents import files_of as vos_files
 from parallel_jobs import build_nothing
 from small_ray import STORE_BYTES, WORKERS, importable, slots_of
-from vos_sets import files_of as vos_files
 from vos_sets import write_masks, write_video
 
 from sam2fast.cluster import ClusterError, on_ray, ray_session, ray_workers, slot

@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import subprocess
 import sys
@@ -97,6 +98,18 @@ def test_obstacles_are_named(version, message, monkeypatch):
         use_triton("op", MASK)
     with backend("auto"):
         assert not use_triton("op", MASK)
+
+
+def test_a_triton_that_cannot_be_imported_counts_as_absent(monkeypatch):
+    monkeypatch.setattr(_dispatch, "KERNELS", frozenset({"op"}))
+    monkeypatch.setattr(_dispatch, "_why_absent", "is not installed")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.setattr(_dispatch, "_triton_version", _dispatch._find_triton.__wrapped__)
+    with backend("auto"):
+        assert not use_triton("op", MASK)
+    with backend("triton"), pytest.raises(RuntimeError, match=r"triton, which cannot be imported \(ModuleNotFound"):
+        use_triton("op", MASK)
 
 
 def test_the_installed_triton_is_read():

@@ -101,6 +101,27 @@ def test_prompts_of_any_kind_and_place(predictor):
     predictor.predict(point_coords=[[-50, 900]], point_labels=[0], box=[-10, -10, 500, 500])
 
 
+class OnTheGPU:
+    """An array as cupy has them: there is no way from it to numpy."""
+
+    __cuda_array_interface__ = {"shape": (1, 2)}  # noqa: RUF012
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, *arguments, **named):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+
+def test_prompts_of_other_libraries_on_a_gpu(predictor, monkeypatch):
+    as_tensor = torch.as_tensor
+    monkeypatch.setattr(torch, "as_tensor", lambda x, **kw: as_tensor(getattr(x, "values", x), **kw))
+    expected = predictor.predict(**ONE)
+    for coords in (OnTheGPU([[20.0, 30.0]]), [OnTheGPU([20, 30])]):
+        for a, b in zip(expected, predictor.predict(coords, OnTheGPU([1])), strict=True):
+            assert np.array_equal(a, b)
+
+
 def test_shapes_of_results(predictor):
     boxes = [[0, 0, 40, 40], [10, 10, 60, 50]]
     assert [x.shape for x in predictor.predict(**ONE)] == [(3, 60, 80), (3,), (3, 64, 64)]

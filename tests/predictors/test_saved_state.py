@@ -2,6 +2,7 @@
 
 import os
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -221,10 +222,18 @@ def test_prompts_with_any_strides(video_predictor, video, tmp_path):
 def test_a_file_that_cannot_be_written(busy, tmp_path):
     """The one that was there stays, and nothing is left beside it."""
     p = busy.predictor
-    with pytest.raises(OSError, match="nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere/state'$"):
         p.save_state(busy.state, tmp_path / "nowhere" / "state")
     (tmp_path / "folder").mkdir()
     for folder in (tmp_path / "folder", ""):
         with pytest.raises(IsADirectoryError, match="which is a folder"):
             p.save_state(busy.state, folder)
     assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_after_a_process_of_the_same_number_was_killed(busy, tmp_path):
+    left = tmp_path / f".state.{os.getpid()}.{threading.get_ident()}.part"
+    left.mkdir()
+    (left / "state").write_text("half")
+    busy.predictor.save_state(busy.state, tmp_path / "state")
+    assert os.listdir(tmp_path) == ["state"]

@@ -1,0 +1,189 @@
+"""Where the rows of the matrix run: a clean copy of the checkout, its wheel, and virtual environments."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from checkout import LINKS, ROOT, copy_checkout  # noqa: E402, F401
+
+HERE = Path(__file__).parent
+TESTED = ROOT / "constraints.txt"
+OLDEST = HERE / "oldest.txt"
+DEFAULT_PYTHON = "3.11"
+EVERYTHING = "hub,video,train,profile,cluster,eval,serve"
+SECONDS = 1800
+LINES_OF_A_FAILURE = 60
+
+
+class Unavailable(Exception):
+    """This machine does not have what the row needs."""
+
+
+class Failure(Exception):
+    """What the row is about does not work."""
+
+
+def expect(condition: object, message: str) -> None:
+    """Raises :class:`Failure` unless the condition holds."""
+    if not condition:
+        raise Failure(message)
+
+
+def checked(done: "subprocess.CompletedProcess[str]") -> str:
+    """What a command printed; raises :class:`Failure` with the end of all that it said unless it succeeded."""
+    if done.returncode:
+        said = "\n".join((done.stdout + done.stderr).splitlines()[-LINES_OF_A_FAILURE:])
+        raise Failure(f"{' '.join(map(str, done.args))[:200]}: exit code {done.returncode}\n{said}")
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    @property
+    def site_packages(self) -> Path:
+        return next((self.folder / "lib").glob("python3.*")) / "site-packages"
+
+    def run(
+        self,
+        *arguments: str | Path,
+        cwd: Path,
+        env: Mapping[str, str | None] | None = None,
+        prefix: Sequence[str] = (),
+        program: str = "python",
+    ) -> "subprocess.CompletedProcess[str]":
+        """Runs a program of the environment.
+
+        Args:
+            env: variables that differ from this process's; None takes one away.
+            prefix: a command that starts the program under other conditions.
+        """
+        variables: dict[str, str | None] = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+        variables |= {"OMP_NUM_THREADS": "1", **(env or {})}
+        return subprocess.run(
+            [*prefix, str(self.folder / "bin" / program), *map(str, arguments)],
+            cwd=cwd,
+            env={name: value for name, value in variables.items() if value is not None},
+            capture_output=True,
+            encoding="utf-8",
+            errors="backslashreplace",
+            timeout=SECONDS,
+        )
+
+    def pip(self, *arguments: str | Path, cwd: Path = HERE) -> str:
+        """Runs pip; what it keeps for later is in the folder that ``PIP_CACHE_DIR`` names."""
+        quiet = ("--disable-pip-version-check", "--quiet", "--no-input")
+        return checked(self.run("-m", "pip", arguments[0], *quiet, *arguments[1:], cwd=cwd))
+
+    def versions(self) -> dict[str, str]:
+        """What is installed."""
+        listed = checked(self.run("-m", "pip", "list", "--format=json", "--disable-pip-version-check", cwd=HERE))
+        return {entry["name"].lower(): entry["version"] for entry in json.loads(listed)}
+
+
+@dataclass
+class Place:
+    """A folder for one run of the matrix; what rows share is made when the first of them asks for it.
+
+    Args:
+        folder: emptied at the end.
+        pythons: interpreters by version, such as ``{"3.12": Path("/usr/bin/python3.12")}``.
+    """
+
+    folder: Path
+    pythons: dict[str, Path]
+    _made: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def checkout(self) -> Path:
+        """The clean copy; rows do not change it."""
+        if "checkout" not in self._made:
+            expect(copy_checkout(self.folder / "checkout"), "the matrix needs a checkout of git")
+            self._made["checkout"] = self.folder / "checkout"
+        return self._made["checkout"]
+
+    @property
+    def wheel(self) -> Path:
+        """Built by pip from the clean copy, in an environment of pip's own."""
+        if "wheel" not in self._made:
+            builder = self.environment("builder", install=False)
+            builder.pip("wheel", "--no-deps", "--wheel-dir", self.folder / "dist", self.checkout)
+            (self._made["wheel"],) = (self.folder / "dist").glob("sam2fast-*.whl")
+        return self._made["wheel"]
+
+    @property
+    def tested(self) -> Environment:
+        """With the tested versions and PyAV, for rows that differ in what surrounds the process."""
+        if "tested" not in self._made:
+            self._made["tested"] = self.environment("tested", extras="video", constraints=TESTED)
+        return self._made["tested"]
+
+    def environment(
+        self,
+        name: str,
+        python: str = DEFAULT_PYTHON,
+        extras: str = "",
+        constraints: Path | None = None,
+        install: bool = True,
+        more: Sequence[str] = (),
+    ) -> Environment:
+        """A fresh virtual environment, by default with the wheel in it; ``more`` is what else pip installs."""
+        if python not in self.pythons:
+            raise Unavailable(f"no Python {python}")
+        made = Environment(self.folder / "environments" / name)
+        shutil.rmtree(made.folder, ignore_errors=True)
+        checked(subprocess.run([self.pythons[python], "-m", "venv", made.folder], capture_output=True, text=True))
+        if install:
+            wanted = f"{self.wheel}[{extras}]" if extras else str(self.wheel)
+            made.pip("install", "--no-compile", *(["-c", constraints] if constraints else []), wanted, *more)
+        return made
+
+    def drop(self, environment: Environment) -> None:
+        """Removes an environment: one with torch takes a gigabyte, or seven."""
+        shutil.rmtree(environment.folder, ignore_errors=True)
+
+    def work(self, name: str) -> Path:
+        """An empty folder."""
+        folder = self.folder / "work" / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def smoke(self, environment: Environment, work: Path, *options: str, **conditions: Any) -> dict[str, Any]:
+        """What smoke.py finds in an environment, under the conditions that :meth:`Environment.run` takes."""
+        script = work / "smoke.py"
+        shutil.copy(HERE / "smoke.py", script)
+        printed = checked(environment.run(*options, script, cwd=work, **conditions))
+        return json.loads(printed.splitlines()[-1])
+
+
+def find_pythons(named: Sequence[Path]) -> dict[str, Path]:
+    """Interpreters by version: those that are named, then those of ``PATH``."""
+    found: dict[str, Path] = {}
+    on_path = [shutil.which(f"python3.{minor}") for minor in range(10, 15)]
+    for candidate in [*named, *(Path(path) for path in on_path if path), Path(sys.executable)]:
+        done = subprocess.run([candidate, "--version"], capture_output=True, text=True)
+        if done.returncode == 0 and (match := re.match(r"Python (3\.\d+)\.", done.stdout)):
+            found.setdefault(match[1], candidate)
+    return found
+
+
+def told(facts: Mapping[str, Any]) -> str:
+    """The facts of smoke.py as one line."""
+    return ", ".join(f"{name} {value}" for name, value in facts.items() if name != "file")

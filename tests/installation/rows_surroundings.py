@@ -1,0 +1,162 @@
+"""Rows about what surrounds the process: rights, home, network, locale, flags of the interpreter."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from places import HERE, Place, Unavailable, checked, expect, told
+
+NO_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+STRANGER = ("setpriv", "--reuid=54321", "--regid=54321", "--clear-groups")
+ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+# No variable that says where a home or a cache could be.
+HOMELESS = {"HOME": None, "XDG_CACHE_HOME": None, "HF_HOME": None, "USER": None, "LOGNAME": None}
+LATIN = "en_US.ISO-8859-1"
+REPETITIONS = 3
+LIGHT = 60  # modules: some of Python's own, no numpy and no torch
+
+
+def read_only(place: Place) -> str:
+    """Nothing in the environment may be written, bytecode included."""
+    _needs("setpriv")
+    environment = place.tested
+    before = _files(environment.folder)
+    checked(subprocess.run(["chmod", "-R", "a-w", environment.folder], capture_output=True, text=True))
+    try:
+        facts = place.smoke(environment, place.work("read-only"), prefix=NO_RIGHTS)
+        expect(_files(environment.folder) == before, "something was written")
+    finally:
+        checked(subprocess.run(["chmod", "-R", "u+w", environment.folder], capture_output=True, text=True))
+    return told(facts)
+
+
+def no_home(place: Place) -> str:
+    """HOME unset, HOME in a folder that is not there, and a user of whom the system knows nothing."""
+    _needs("setpriv")
+    said = []
+    for name, home in (("unset", None), ("absent", "/nonexistent/home")):
+        facts = place.smoke(place.tested, place.work("no-home"), env=HOMELESS | {"HOME": home})
+        said.append(f"{name}: image {facts['image']}")
+    work = place.work("no-home")
+    work.chmod(0o777)
+    probe = place.tested.run("-c", "import sam2fast", cwd=work, env=HOMELESS, prefix=STRANGER)
+    if probe.returncode and "Permission denied" in probe.stderr:
+        raise Unavailable("a stranger may not run this Python; name one outside of your home with --python")
+    facts = place.smoke(place.tested, work, env=HOMELESS, prefix=STRANGER)
+    return f"{', '.join(said)}, unknown user: image {facts['image']}"
+
+
+def no_network(place: Place) -> str:
+    """In a network of its own, in which nothing is; a download says so in one line."""
+    if subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode:
+        raise Unavailable("unshare may not make a network")
+    work = place.work("no-network")
+    nothing = {"HF_HOME": str(work / "hub"), "SAM2FAST_CACHE": str(work / "cache")}
+    facts = place.smoke(place.tested, work, env=nothing, prefix=("unshare", "--net"))
+    asked = place.tested.run(
+        *("download", "tiny", "--quiet"), cwd=work, env=nothing, prefix=("unshare", "--net"), program="sam2fast"
+    )
+    lines = asked.stderr.splitlines()
+    expect(asked.returncode == 1 and "Traceback" not in asked.stderr, f"download: {asked.returncode} {asked.stderr}")
+    return f"{told(facts)}; download: {lines[-1]}"
+
+
+def ascii_locale(place: Place) -> str:
+    """The locale C, without Python's help; names of files and objects in other scripts."""
+    return _words(place, "ascii-locale", ASCII | {"PYTHONIOENCODING": None})
+
+
+def ascii_streams(place: Place) -> str:
+    """The same with strict ASCII streams."""
+    return _words(place, "ascii-streams", ASCII | {"PYTHONIOENCODING": "ascii:strict"})
+
+
+def latin_locale(place: Place) -> str:
+    """A locale of ISO 8859-1, as old systems have it."""
+    locales = place.folder / "locales"
+    locales.mkdir(exist_ok=True)
+    command = ["localedef", "-i", "en_US", "-f", "ISO-8859-1", str(locales / LATIN)]
+    if shutil.which("localedef") is None or subprocess.run(command, capture_output=True).returncode > 1:
+        raise Unavailable("localedef cannot make the locale")
+    return _words(place, "latin-locale", {"LOCPATH": str(locales), "LC_ALL": LATIN, "PYTHONUTF8": "0"})
+
+
+def _words(place: Place, name: str, locale: Mapping[str, str | None]) -> str:
+    facts = place.smoke(place.tested, place.work(name), env=locale)
+    work = place.work(name)
+    for script in ("foreign_words.py", "smoke.py"):
+        shutil.copy(HERE / script, work)
+    # Encoded as UTF-8, which is what lies on disks, whatever the locale says.
+    return f"{told(facts)}; {checked(place.tested.run('foreign_words.py', cwd=work, env=locale)).splitlines()[-1]}"
+
+
+def optimized(place: Place) -> str:
+    """``python -OO``: no asserts, no docstrings; and bad input is still refused."""
+    facts = place.smoke(place.tested, place.work("optimized"), env={"PYTHONOPTIMIZE": "2"})
+    return told(facts)
+
+
+def strict_warnings(place: Place) -> str:
+    """Every warning is an error while sam2fast is imported, in each of its modules that users name."""
+    modules = "sam2fast.build_sam, sam2fast.sam2_image_predictor, sam2fast.sam2_video_predictor, sam2fast.cli"
+    done = place.tested.run("-W", "error", "-X", "dev", "-c", f"import {modules}", cwd=place.work("strict-warnings"))
+    checked(done)
+    return done.stderr.strip() or "no warning"
+
+
+def isolated(place: Place) -> str:
+    """``python -I``: neither the folder nor the user's packages nor PYTHON variables."""
+    work = place.work("isolated")
+    (work / "torch.py").write_text("raise ImportError('of the folder')\n", encoding="utf-8")
+    shutil.copy(HERE / "smoke.py", work)
+    printed = checked(place.tested.run("-I", "smoke.py", cwd=work))
+    return printed.splitlines()[-1]
+
+
+def import_time(place: Place) -> str:
+    """How long importing takes: the package alone, a predictor with its torch, and torch; the best of three each."""
+    times = {}
+    for statement in ("import sam2fast", "from sam2fast import SAM2ImagePredictor", "import torch"):
+        found = []
+        for _ in range(REPETITIONS):
+            done = place.tested.run("-X", "importtime", "-c", statement, cwd=place.work("import-time"))
+            checked(done)
+            found.append(_imported(done.stderr))
+        times[statement] = min(found)
+    lightest = times["import sam2fast"]
+    expect(lightest[1] < LIGHT, f"import sam2fast loads {lightest[1]} modules")
+    return ", ".join(f"{statement}: {ms:.0f} ms, {count} modules" for statement, (ms, count) in times.items())
+
+
+def _imported(report: str) -> tuple[float, int]:
+    """Milliseconds and number of modules in what ``-X importtime`` writes, without those of Python's own start."""
+    lines = [line for line in report.splitlines() if re.match(r"import time: +\d", line)]
+    names = [line.rpartition("|")[2].strip() for line in lines]
+    lines = lines[names.index("site") + 1 :]
+    return sum(int(line.split()[2]) for line in lines) / 1e3, len(lines)
+
+
+def _needs(program: str) -> None:
+    if shutil.which(program) is None:
+        raise Unavailable(f"no {program}")
+
+
+def _files(folder: Path) -> set[str]:
+    return {os.path.join(at, name) for at, _, names in os.walk(folder) for name in names}
+
+
+ROWS = {
+    "read-only": read_only,
+    "no-home": no_home,
+    "no-network": no_network,
+    "ascii-locale": ascii_locale,
+    "ascii-streams": ascii_streams,
+    "latin-locale": latin_locale,
+    "optimized": optimized,
+    "strict-warnings": strict_warnings,
+    "isolated": isolated,
+    "import-time": import_time,
+}

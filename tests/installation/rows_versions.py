@@ -1,0 +1,110 @@
+"""Rows about what is installed: versions of Python and of the dependencies, and what is left out."""
+
+import shutil
+from pathlib import Path
+
+from places import DEFAULT_PYTHON, EVERYTHING, HERE, OLDEST, ROOT, TESTED, Environment, Place, checked, expect, told
+
+TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "wheel", "build")
+# A slice of the suite that touches every layer, in a minute or two.
+TESTS = (
+    *("tests/kernels/test_connected_components.py", "tests/kernels/test_mask_ops.py", "tests/test_transforms.py"),
+    *("tests/predictors/test_image_parity.py", "tests/predictors/test_video_state.py", "tests/test_rle.py"),
+    *("tests/test_checkpoints.py", "tests/test_overlay.py", "tests/cli/test_env.py", "tests/video_io/test_reading.py"),
+)
+OLDEST_PYTHON = "3.10"
+
+
+def tested(place: Place) -> str:
+    """The versions of constraints.txt."""
+    return told(place.smoke(place.tested, place.work("tested")))
+
+
+def newest(place: Place) -> str:
+    """The newest that the index has of everything, on the newest Python of this machine up to 3.13."""
+    version = max((name for name in place.pythons if name in ("3.11", "3.12", "3.13")), key=lambda name: int(name[2:]))
+    return _on_python(place, "newest", version, constraints=None)
+
+
+def oldest(place: Place) -> str:
+    """The lower bounds of setup.py, on Python 3.10, with all extras and a slice of the tests."""
+    return _on_python(place, "oldest", OLDEST_PYTHON, constraints=OLDEST)
+
+
+def python_3_10(place: Place) -> str:
+    """Python 3.10, with a slice of the tests."""
+    return _on_python(place, "python-3.10", "3.10", constraints=TESTED)
+
+
+def python_3_12(place: Place) -> str:
+    """Python 3.12, with a slice of the tests."""
+    return _on_python(place, "python-3.12", "3.12", constraints=TESTED)
+
+
+def python_3_13(place: Place) -> str:
+    """Python 3.13, with a slice of the tests."""
+    return _on_python(place, "python-3.13", "3.13", constraints=TESTED)
+
+
+def _on_python(place: Place, name: str, python: str, constraints: Path | None) -> str:
+    environment = place.environment(name, python, extras=EVERYTHING, constraints=constraints)
+    try:
+        facts = place.smoke(environment, place.work(name))
+        return f"{told(facts)}; {_tests(place, environment, name, constraints)}"
+    finally:
+        place.drop(environment)
+
+
+def _tests(place: Place, environment: Environment, name: str, constraints: Path | None) -> str:
+    """A slice of the tests against the installed wheel: the copy that they lie in has no package of its own."""
+    environment.pip("install", *(["-c", constraints] if constraints else []), *TEST_TOOLS)
+    environment.pip("install", "--no-deps", "--no-build-isolation", "-r", HERE.parent / "oracle.txt")
+    copy = place.work(f"{name}-tests")
+    for folder in ("tests", "bench"):
+        shutil.copytree(place.checkout / folder, copy / folder)
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    present = [test for test in TESTS if (copy / test).exists()]
+    options = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=short", "--capture=sys")
+    return checked(environment.run(*options, *present, cwd=copy)).splitlines()[-1].strip("= ")
+
+
+def no_triton(place: Place) -> str:
+    """Triton taken out, as on Windows, macOS and ARM; then there, and failing to import."""
+    environment = place.environment("no-triton", DEFAULT_PYTHON, constraints=TESTED)
+    try:
+        environment.pip("uninstall", "--yes", "triton")
+        absent = place.smoke(environment, place.work("no-triton"))
+        expect(absent["triton"] is False, "triton is still there")
+        broken = environment.site_packages / "triton"
+        broken.mkdir()
+        (broken / "__init__.py").write_text("raise ImportError('this triton cannot be imported')\n", encoding="utf-8")
+        present = place.smoke(environment, place.work("no-triton"))
+        return f"absent: {absent['backend']}; broken: {present['backend']}"
+    finally:
+        place.drop(environment)
+
+
+def no_extras(place: Place) -> str:
+    """The core alone: each feature that needs an extra says which, in one line."""
+    environment = place.environment("no-extras", DEFAULT_PYTHON, constraints=TESTED)
+    try:
+        facts = place.smoke(environment, place.work("no-extras"))
+        work = place.work("no-extras")
+        for script in ("missing_extras.py", "smoke.py"):
+            shutil.copy(HERE / script, work)
+        said = checked(environment.run("missing_extras.py", cwd=work)).splitlines()[-1]
+        return f"{told(facts)}; {said}"
+    finally:
+        place.drop(environment)
+
+
+ROWS = {
+    "tested": tested,
+    "newest": newest,
+    "oldest": oldest,
+    "python-3.10": python_3_10,
+    "python-3.12": python_3_12,
+    "python-3.13": python_3_13,
+    "no-triton": no_triton,
+    "no-extras": no_extras,
+}
