@@ -1,0 +1,61 @@
+"""MkDocs hook: the documents link to files of the repository; the site carries these files along.
+
+A document in ``docs/`` refers to ``../bench/soak.py`` so that the link works where the repository is browsed. On the
+site each such file lies under ``repository/``, Markdown as a page of its own; links to folders become plain text.
+"""
+
+import os
+import re
+from pathlib import Path, PurePosixPath
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+CARRIED = "repository"
+LINK = re.compile(r"\[(?P<text>[^\]\n]*(?:\n[^\]\n]*)?)\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds what the documents refer to outside their folder, and what these refer to in turn."""
+    root = Path(config.docs_dir).parent
+    waiting = [(file.src_uri, file.content_string) for file in files.documentation_pages()]
+    while waiting:
+        uri, text = waiting.pop()
+        for match in LINK.finditer(text):
+            name = _in_repository(uri, match["target"])
+            if name is None or name.startswith("docs/") or not (root / name).is_file():
+                continue
+            carried = f"{CARRIED}/{name}"
+            if files.get_file_from_path(carried) is None:
+                file = File.generated(config, carried, abs_src_path=str(root / name))
+                files.append(file)
+                if file.is_documentation_page():
+                    waiting.append((carried, file.content_string))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links to carried files lead to them."""
+
+    def replaced(match: re.Match[str]) -> str:
+        name = _in_repository(page.file.src_uri, match["target"])
+        if name is None:
+            return match[0]
+        uri = name.removeprefix("docs/") if name.startswith("docs/") else f"{CARRIED}/{name}"
+        if files.get_file_from_path(uri) is None:
+            is_folder = (Path(config.docs_dir).parent / name).is_dir()
+            return match["text"] if is_folder else match[0]  # a link to nothing is MkDocs's to complain of
+        start = PurePosixPath(page.file.src_uri).parent
+        return f"[{match['text']}]({os.path.relpath(uri, start)}{match['anchor'] or ''})"
+
+    return LINK.sub(replaced, markdown)
+
+
+def _in_repository(uri: str, target: str) -> str | None:
+    """What a link on a page means, from the repository's root; nothing for addresses and places outside."""
+    if re.match(r"[a-z]+:", target):
+        return None
+    home = uri.removeprefix(f"{CARRIED}/") if uri.startswith(f"{CARRIED}/") else f"docs/{uri}"
+    name = os.path.normpath(PurePosixPath(home).parent / target)
+    return None if name.startswith("..") else name
