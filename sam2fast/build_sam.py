@@ -16,6 +16,7 @@ from sam2fast.checkpoints import choose_config, load_checkpoint, load_partial
 from sam2fast.checkpoints.folders import SUFFIXES
 from sam2fast.config import ConfigError, build_from_config, load_config
 from sam2fast.downloads import DownloadError, get_checkpoint, get_repository
+from sam2fast.home import expanded
 from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.modeling.without_weights import without_weights
@@ -171,7 +172,7 @@ def _pretrained(
         published_config, ckpt_path = _hf_download(str(model_id))
         config_file = config_file or published_config
     else:
-        ckpt_path = str(Path(model_id).expanduser()) if _is_path(model_id) else _repository(str(model_id))
+        ckpt_path = str(expanded(model_id)) if _is_path(model_id) else _repository(str(model_id))
         if config_file is None:
             config_file, overrides = choose_config(ckpt_path, kwargs.get("ckpt_prefix", ""))
     return {

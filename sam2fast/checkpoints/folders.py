@@ -5,6 +5,7 @@ from pathlib import Path
 from sam2fast._official_names import RELEASES
 from sam2fast.checkpoints.errors import CheckpointError, listed
 from sam2fast.checkpoints.files import INDEX_SUFFIX
+from sam2fast.home import expanded
 
 SUFFIXES = (".pt", ".pth", ".safetensors")
 CONFIG_FILE = "config.json"
@@ -25,7 +26,7 @@ def find_weights(path: str | Path) -> Path:
         FileNotFoundError: there is no such file or folder, or none in the folder.
         CheckpointError: several files of the folder could be meant.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.is_file():
         return path
     if not path.is_dir():

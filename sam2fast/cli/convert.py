@@ -6,6 +6,7 @@ import click
 
 from sam2fast.cli.errors import MissingCheckpointError, one_line
 from sam2fast.cli.options import DTYPES
+from sam2fast.home import expanded
 
 LAYOUTS = ("official", "safetensors", "transformers")
 BY_SUFFIX = {".pt": "official", ".pth": "official", ".safetensors": "safetensors"}
@@ -37,7 +38,7 @@ def convert(
     IN is a file or a folder of any of them. OUT appears whole or not at all; it is read back and compared before it
     gets its name.
     """
-    if not source.expanduser().exists():
+    if not expanded(source).exists():
         raise MissingCheckpointError(f"no checkpoint {str(source)!r}")
     layout = layout or BY_SUFFIX.get(target.suffix, "transformers")
 

@@ -12,6 +12,7 @@ from sam2fast.cli.errors import MissingCheckpointError, UserError, one_line
 from sam2fast.downloads import places
 from sam2fast.downloads.names import Published, published_models, short_name, simplest_name
 from sam2fast.downloads.settings import FOLDER_VARIABLE, LOCAL_FOLDER
+from sam2fast.home import expanded
 
 DEFAULT_MODEL = "tiny"  # where its checkpoint is there; else nano
 NANO = ("nano", nano.MODEL_ID, "sam2fast_nano", "nano/sam2fast_nano")  # its names, shortened by short_name
@@ -118,7 +119,7 @@ def _find_checkpoint(model: Published) -> Path:
     if found is not None:
         return found
     named = os.environ.get(FOLDER_VARIABLE)
-    first = f"{Path(named).expanduser()} (${FOLDER_VARIABLE})" if named else f"${FOLDER_VARIABLE} (not set)"
+    first = f"{expanded(named)} (${FOLDER_VARIABLE})" if named else f"${FOLDER_VARIABLE} (not set)"
     raise MissingCheckpointError(
         f"no checkpoint {model.release.checkpoint} in {first}, {LOCAL_FOLDER.absolute()} or the caches; get it by "
         f"'sam2fast download {simplest_name(model)}' or from {model.release.url} into one of these folders, or give a "

@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from sam2fast.home import expanded
+
 FOLDER_VARIABLE = "SAM2FAST_CHECKPOINTS"  # a folder of checkpoints under their official names
 CACHE_VARIABLE = "SAM2FAST_CACHE"  # what does not come from the hub is stored there
 MIRROR_VARIABLE = "SAM2FAST_MIRROR"  # an HTTP folder of checkpoints under their official names
@@ -32,20 +34,20 @@ def hub_endpoint() -> str:
 def checkpoint_folders() -> list[Path]:
     """Folders of the user's where checkpoints may lie, first the one that is named explicitly."""
     named = os.environ.get(FOLDER_VARIABLE)
-    return [*([Path(named).expanduser()] if named else []), LOCAL_FOLDER]
+    return [*([expanded(named)] if named else []), LOCAL_FOLDER]
 
 
 def own_cache() -> Path:
     """Where files from a mirror or from Meta are stored."""
     if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named).expanduser()
+        return expanded(named)
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":
         base = "~/Library/Caches"
     else:
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "sam2fast"
+    return expanded(base) / "sam2fast"
 
 
 def hub_home() -> Path:
@@ -82,4 +84,4 @@ def _hub_token() -> str | None:
 
 
 def _path(text: str) -> Path:
-    return Path(os.path.expandvars(text)).expanduser()
+    return expanded(os.path.expandvars(text))
