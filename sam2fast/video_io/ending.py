@@ -38,6 +38,50 @@ def read_index(container: InputContainer, stream: VideoStream) -> list[Entry]:
     return [Entry(entry.pos, not entry.is_discard) for entry in entries]
 
 
+class Unbroken:
+    """Of a file that ends too early: whether a frame follows upon the one before it, with none between them missing.
+
+    Frames that others refer to are stored before these and shown after them. The last of a file that is cut off may
+    therefore be shown after some that are lost, and have no place among the frames that are there.
+
+    Args:
+        packets: of the stream; before they are over nothing is missing. With the first frame that is left out, their
+            ``end`` becomes that of the frame before it.
+    """
+
+    def __init__(self, video: VideoInput, container: InputContainer, stream: VideoStream, packets: Packets) -> None:
+        self._video, self._container, self._stream, self._packets = video, container, stream, packets
+        self._ends_early: bool | None = None
+        self._previous: int | None = None
+
+    def __call__(self, time: int | None) -> bool:
+        """Asked about frames in the order in which they are shown, until one is left out."""
+        previous, self._previous = self._previous, time
+        packets = self._packets
+        if not packets.is_over or not packets.usual or time is None or previous is None:
+            return True
+        if time - previous <= packets.usual * 3 // 2 or (packets.loss is not None and time < packets.loss):
+            return True
+        if self._ends_early is None:
+            self._ends_early = self._is_cut_off()
+        if self._ends_early:
+            packets.end = previous + packets.usual
+        return not self._ends_early
+
+    def _is_cut_off(self) -> bool:
+        if self._packets.is_cut or self._packets.error is not None:
+            return True
+        # Matroska has no index of all frames, but says how many bytes it has.
+        index = read_index(self._container, self._stream)
+        return bool(unread(index, self._packets) if index else self._video.bytes_missing())
+
+
+def unread(index: list[Entry], packets: Packets) -> int:
+    """How many shown frames an index has after the last packet that could be read."""
+    last = max((place for place, entry in enumerate(index) if entry.position == packets.position), default=len(index))
+    return sum(entry.is_shown for entry in index[last + 1 :])
+
+
 @dataclass(frozen=True)
 class Ending:
     """What a container says about its end, and how reading it ended.
@@ -72,14 +116,11 @@ class Ending:
         form = container.format.name.split(",")[0]
         index = read_index(container, stream)
         own = _stated_duration(form, stream)
-        last = max(
-            (place for place, entry in enumerate(index) if entry.position == packets.position), default=len(index)
-        )
         return Ending(
             form,
             declared=sum(entry.is_shown for entry in index) or stream.frames,
             # Without an index, at least the packet that was cut off.
-            unread=sum(entry.is_shown for entry in index[last + 1 :]) if index else int(packets.is_cut),
+            unread=unread(index, packets) if index else int(packets.is_cut),
             in_parts=stream.frames == 0,
             duration=own or (container.duration or 0) / MICROSECONDS * (form == "matroska"),
             of_any=not own and len(container.streams) > 1,
@@ -111,7 +152,7 @@ class Ending:
     def _by_duration(self, video: VideoInput, ends: str) -> str | None:
         slack = self.frame_time / 2
         if self.duration - self.end <= slack:
-            return None
+            return self._by_error(ends) if self.is_amid else None
         lost = video.bytes_missing()
         if lost == 0:  # the duration is that of sound, or wrong
             return None

@@ -17,18 +17,22 @@ class Packets(Iterator[Packet]):
         error: what ended the reading, if not the end.
         position: where in the file the last packet began.
         end: when the last frame so far will be over, in the stream's units.
+        usual: how long a frame is shown as a rule; 0 if that is not known.
+        is_over: there are no more.
         is_cut: a last packet was left out.
+        loss: from when on frames may be missing, if the file ends here too early; all that are shown before are there.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._packets = container.demux(stream)
         # For packets that do not say how long they are shown.
         rate, unit = stream.average_rate, stream.time_base
-        self._usual = round(1 / (rate * unit)) if rate and unit else 0
+        self.usual = round(1 / (rate * unit)) if rate and unit else 0
         self.error: FFmpegError | None = None
         self.position: int | None = None
         self.end: int | None = None
-        self.is_cut = False
+        self.is_over, self.is_cut = False, False
+        self.loss: int | None = None
         self._next: Packet | None = None
 
     def __next__(self) -> Packet:
@@ -37,11 +41,15 @@ class Packets(Iterator[Packet]):
         if packet is not None and packet.is_corrupt:
             self._next = self._read()
             self.is_cut = self._next is None
-        if packet is None or self.is_cut:
+        self.is_over = packet is None or self.is_cut
+        if packet is not None and packet.dts is not None:
+            # No frame is stored after it that is shown before that; one that was left out is missing itself.
+            self.loss = packet.dts + 1 if packet.pts is None or not self.is_cut else min(packet.dts + 1, packet.pts)
+        if packet is None or self.is_over:
             raise StopIteration
         self.position = packet.pos
         if packet.pts is not None:
-            self.end = max(self.end or 0, packet.pts + (packet.duration or self._usual))
+            self.end = max(self.end or 0, packet.pts + (packet.duration or self.usual))
         return packet
 
     def _read(self) -> Packet | None:

@@ -4,6 +4,7 @@ import logging
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import takewhile
 from typing import NamedTuple
 
 from av.container import InputContainer
@@ -11,7 +12,7 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 from sam2fast.video_io.containers import VideoInput
-from sam2fast.video_io.ending import Ending
+from sam2fast.video_io.ending import Ending, Unbroken
 from sam2fast.video_io.packets import Packets, decode
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def read_timeline(video: VideoInput) -> Timeline:
     container, stream = video.open()
     with container:
         packets = Packets(container, stream)
-        timeline = _from_packets(packets, container, stream)
+        timeline = _from_packets(video, packets, container, stream)
         ending = Ending.of(container, stream, packets)
     if not timeline.sound:
         timeline = _by_decoding(video, timeline)
@@ -111,7 +112,10 @@ def _by_decoding(video: VideoInput, guess: Timeline) -> Timeline:
         errors += 1
 
     with container:
-        shown = [frame.pts for frame in decode(stream, Packets(container, stream), count)]
+        packets = Packets(container, stream)
+        shown = [frame.pts for frame in decode(stream, packets, count)]
+        if has_times(container, stream):
+            shown = list(takewhile(Unbroken(video, container, stream, packets), shown))
     if errors and shown:
         # Nothing says how many frames they would have been, or where.
         logger.warning("%s: %d of its packets cannot be decoded and are left out", video.name, errors)
@@ -130,18 +134,19 @@ class _Facts(NamedTuple):
     is_corrupt: bool
 
 
-def _from_packets(source: Packets, container: InputContainer, stream: VideoStream) -> Timeline:
+def _from_packets(video: VideoInput, source: Packets, container: InputContainer, stream: VideoStream) -> Timeline:
     packets = [_Facts(packet.pts, packet.is_keyframe, not packet.is_discard, packet.is_corrupt) for packet in source]
-    times = [packet.pts for packet in packets if packet.is_shown and packet.pts is not None]
+    stored = [packet.pts for packet in packets if packet.is_shown and packet.pts is not None]
     keyframes = [packet.pts for packet in packets if packet.is_key and packet.pts is not None]
     sound = (
         has_times(container, stream)
         and _consistent(packets)
         # Times that rise although the decoder reorders frames are times of decoding.
-        and not (stream.codec_context.has_b_frames and _strictly_ascending(times))
+        and not (stream.codec_context.has_b_frames and _strictly_ascending(stored))
     )
+    times = list(takewhile(Unbroken(video, container, stream, source), sorted(stored)))
     unit = Fraction(stream.time_base or 1)
-    return Timeline(len(times), sorted(times), sorted(keyframes), sound, unit, stated_rate(stream))
+    return Timeline(len(times), times, sorted(keyframes), sound, unit, stated_rate(stream))
 
 
 def _consistent(packets: list[_Facts]) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam2fast.video_io.containers import VideoInput, reason
-from sam2fast.video_io.ending import Ending, read_index
+from sam2fast.video_io.ending import Ending, Unbroken, read_index
 from sam2fast.video_io.errors import NoFramesError, VideoError
 from sam2fast.video_io.packets import Packets, decode
 from sam2fast.video_io.scaler import Scaler, clockwise_turn, upright_size
@@ -53,6 +53,7 @@ class DecodedStream:
             self.rate, self.count = stated_rate(stream), _stated_count(container, stream)
             packets = Packets(container, stream)
             expected = _Expected(container, stream, packets)
+            is_unbroken = Unbroken(self._video, container, stream, packets)
             # AVI stores in which order frames are decoded, and not when they are shown.
             timed = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
             # What is lost can only be missed where frames are expected.
@@ -62,6 +63,9 @@ class DecodedStream:
             make, index = _Maker(stream, self._image_size, timed), 0
             errors: list[FFmpegError] = []
             for frame in decode(stream, expected, errors.append if careful else _raised):
+                if expected.are_known and not is_unbroken(frame.pts):
+                    expected.forget()
+                    break
                 if expected.lacks_before(frame) or not (careful or expected.are_known):
                     raise self._undecodable(index, careful)
                 yield make(index, frame)
@@ -139,6 +143,10 @@ class _Expected:
         # Times that rise although the decoder reorders frames are times of decoding.
         return lacks and self.are_known and (self._is_reordered or not self._stream.codec_context.has_b_frames)
 
+    def forget(self) -> None:
+        """No frame is waited for any more."""
+        self._due.clear()
+
     def _note(self, packet: Packet) -> None:
         time = packet.pts
         if self._first is None:
@@ -152,7 +160,7 @@ class _Expected:
 
     def _distrust(self) -> None:
         self.are_known = False
-        self._due.clear()
+        self.forget()
 
 
 class _Maker:

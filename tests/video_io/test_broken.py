@@ -73,6 +73,18 @@ def read_both_ways(data):
 
 
 class TestCutOff:
+    @pytest.mark.parametrize("name", ["mp4", "fragments", "mkv"])
+    def test_no_frame_takes_the_place_of_a_lost_one(self, name):
+        """Frames that others refer to are stored before these, and shown after them."""
+        data = file(name)
+        for size in range(len(data) // 2, len(data), len(data) // 24):
+            try:
+                shown, end = read_both_ways(data[:size])
+            except VideoError:
+                continue  # its index is lost
+            assert shown == list(range(len(shown)))
+            assert len(shown) == COUNT or end is not None
+
     @pytest.mark.parametrize("name", FILES)
     def test_no_false_alarm(self, name):
         _, end = read_both_ways(file(name))

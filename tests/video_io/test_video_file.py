@@ -217,7 +217,8 @@ class TestDamage:
     def test_truncated(self, form, share):
         data = encode("libx264", form, B_FRAMES, muxing={"movflags": "faststart"} if form == "mp4" else None)
         data = data[: int(len(data) * share)]
-        expected = fully_decoded(data)
+        # Others that are whole are shown after some that are lost.
+        expected = [number for place, number in enumerate(fully_decoded(data)) if number == place]
         frames = open_frames(data, SIZE)
         assert len(frames) == len(expected) and 3 < len(frames) < COUNT
         assert [number_in(frames.pixels(index)) for index in range(len(frames))] == expected
