@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what goes wrong with them. Imports nothing; anybody may import it."""
+"""Files that appear whole or not at all, and what goes wrong with them; a leaf that anybody may import."""
 
 import errno
 import os
