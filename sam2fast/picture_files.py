@@ -1,4 +1,4 @@
-"""The one way to pictures in files."""
+"""The one way to pictures in files, and a way into them that notices a full disk."""
 
 import struct
 import zlib
@@ -6,6 +6,8 @@ from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
+
+from sam2fast.whole_files import errors_named
 
 # Formats that are not read, whatever a file is called: EPS is drawn by the program Ghostscript, WMF by Windows; IPTC
 # wraps a picture of any format; of PSD, Pillow before 12.1.1 writes outside its memory (CVE-2026-25990).
@@ -32,3 +34,18 @@ def open_picture(file: str | Path | BytesIO) -> Image.Image:
         picture.close()
         raise UnidentifiedImageError(f"{found} files are not read; convert the picture to PNG")
     return picture
+
+
+def write_jpeg(picture: Image.Image, path: Path, quality: int) -> None:
+    """Writes a JPEG file.
+
+    Given a file, Pillow takes what the system calls a success for one: where a disk becomes full, it leaves the
+    beginning of a picture, and says nothing.
+
+    Raises:
+        OSError: it cannot be written, or not to its end.
+    """
+    content = BytesIO()
+    picture.save(content, "JPEG", quality=quality)
+    with errors_named(path):
+        path.write_bytes(content.getvalue())

@@ -9,7 +9,12 @@ from typing import IO
 
 # No room on the disk, or none left of what this user may take of it.
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+def has_no_locks(error: OSError | NotImplementedError) -> bool:
+    """Whether filelock failed since the file system locks nothing, as some on networks; older versions of it say so."""
+    return isinstance(error, NotImplementedError) or error.errno in WITHOUT_LOCKS
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from glob import escape
 from pathlib import Path
 
 from sam2fast.checkpoints.folders import CONFIG_FILE
-from sam2fast.whole_files import WITHOUT_LOCKS, errors_named
+from sam2fast.whole_files import errors_named, has_no_locks
 
 WEIGHTS_FILE = "model.safetensors"  # of a folder in the layout of transformers
 
@@ -78,8 +78,8 @@ def _by_one_process(path: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise OSError(f"another process is writing {path}; wait for it") from error
-    except (OSError, NotImplementedError) as error:  # the latter of older versions
-        if isinstance(error, OSError) and error.errno not in WITHOUT_LOCKS:
+    except (OSError, NotImplementedError) as error:
+        if not has_no_locks(error):
             raise
         yield
         return

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam2fast.datasets.errors import DatasetError
+from sam2fast.picture_files import write_jpeg
 from sam2fast.training.data.errors import BadSampleError
 from sam2fast.training.data.files import FRAME_SUFFIXES, FrameKey, list_files, read_frame
-from sam2fast.training.data.jpeg_files import write_jpeg
 
 FILMS = (".mp4",)
 QUALITY = 95  # of JPEG; OpenCV's default, which the original's extraction has

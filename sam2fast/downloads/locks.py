@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sam2fast.downloads.part_file import local_errors
 from sam2fast.downloads.progress import Progress
-from sam2fast.whole_files import WITHOUT_LOCKS
+from sam2fast.whole_files import has_no_locks
 
 
 @contextmanager
@@ -29,8 +29,8 @@ def locked(path: Path, what: str, progress: Progress) -> Iterator[None]:
         except Timeout:
             progress.note(f"another process is downloading {what}; waiting for it")
             lock.acquire()
-        except (OSError, NotImplementedError) as error:  # the latter of older versions
-            if isinstance(error, OSError) and error.errno not in WITHOUT_LOCKS:
+        except (OSError, NotImplementedError) as error:
+            if not has_no_locks(error):
                 raise
             progress.note(f"{path.parent} cannot be locked ({error}): let nobody else download {what} now")
     try:

@@ -72,10 +72,10 @@ def _put(partial: Path, folder: Path, made_from: str) -> None:
         partial.rename(folder)
     except BaseException:
         if partial.exists():
-            _put_back(before, folder, note)
-        raise
-    finally:
+            _put_back(before, folder, note)  # where that fails, what was there is still in the hidden folder
         shutil.rmtree(before, ignore_errors=True)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def _put_back(before: Path, folder: Path, note: Path) -> None:

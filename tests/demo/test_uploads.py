@@ -1,5 +1,6 @@
 """What becomes of uploaded files, good ones and bad ones."""
 
+import errno
 import os
 import time
 import zlib
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import track_films
 from demo_client import DemoClient, Refusal
+from PIL import Image
 
 from sam2fast.demo.server import library, transcode
 from sam2fast.demo.server.app import SERVICE
@@ -172,6 +174,16 @@ def test_oldest_uploads_go_but_not_those_in_use(make_server, monkeypatch):
     assert [path for path in paths if (root / path).exists()] == [paths[0], paths[2], paths[3]]
     assert set(app.extensions[SERVICE].library._known) == {paths[0], paths[2], paths[3]}
     assert not (root / paths[1].replace("uploads", "posters/uploads").replace(".mp4", ".jpg")).exists()
+
+
+def test_a_poster_that_does_not_fit_is_none(tmp_path, monkeypatch):
+    def half(picture, path, quality):
+        path.write_bytes(b"\xff\xd8")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(library, "write_jpeg", half)
+    assert not library._write_picture(tmp_path / "posters" / "a.jpg", Image.new("RGB", (8, 8)))
+    assert not list((tmp_path / "posters").iterdir())
 
 
 def test_what_a_killed_server_left_is_removed(tmp_path):

@@ -1,5 +1,6 @@
 """A video's folder is there as a whole or not at all, whenever the process ends."""
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -110,6 +111,22 @@ def test_what_cannot_be_put_in_its_place_changes_nothing(tmp_path, monkeypatch, 
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "a", "y", "second", replace=True)
     assert files_of(tmp_path) == before and sorted(os.listdir(tmp_path)) == [".a.json", "a"]
+
+
+def test_what_cannot_be_put_back_is_kept(tmp_path, monkeypatch):
+    write(tmp_path / "a", "x", "first")
+    before, original = list(files_of(tmp_path / "a").values()), Path.rename
+
+    def rename(self, target):
+        if Path(target) == tmp_path / "a":  # neither the new folder nor, afterwards, the old one
+            raise OSError(errno.EIO, "the disk is gone")
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OSError, match="the disk is gone"):
+        write(tmp_path / "a", "y", "second", replace=True)
+    (kept,) = tmp_path.glob(".a.*.part/before")
+    assert list(files_of(kept).values()) == before
 
 
 def test_only_leftovers_of_these_videos_go(tmp_path):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from sam2fast.demo.server.errors import NotFoundError, shown
 from sam2fast.demo.server.settings import PROBE_SIZE
+from sam2fast.picture_files import write_jpeg
 from sam2fast.video_io import VideoError, read_frames
 from sam2fast.whole_files import moved_to
 
@@ -170,7 +171,7 @@ def _write_picture(file: Path, picture: Image.Image) -> bool:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with moved_to(file, partial):
-            picture.save(partial, "JPEG", quality=85)
+            write_jpeg(picture, partial, quality=85)
     except OSError as error:
         logger.warning("no poster %s: %s", file, error)
         return False

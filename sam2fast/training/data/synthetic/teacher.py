@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from sam2fast.picture_files import UNREADABLE, open_picture
-from sam2fast.training.data.jpeg_files import write_jpeg
+from sam2fast.picture_files import UNREADABLE, open_picture, write_jpeg
 from sam2fast.training.data.synthetic.collect import PICTURES
 from sam2fast.training.data.synthetic.davis import FRAMES, MASKS
 
