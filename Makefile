@@ -18,7 +18,7 @@ export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 # Bytecode is kept whatever the machine is set to: the tests start a hundred processes, and pytest rewrites their files.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo demo-web frontend check-frontend test-browser test properties kills fuzz inject test-slow test-transformers aot aot-3.6 bench bench-ops bench-transformers figures gpu tune matrix lint audit format clean
+.PHONY: demo demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers notebooks aot aot-3.6 bench bench-ops bench-transformers figures docs gpu tune matrix lint audit format clean
 
 demo: $(VENV)/.demo  ## install, then segment and track; with another model: CHECKPOINT=FILE make demo
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
@@ -65,11 +65,23 @@ inject: $(VENV)/.tested  ## memory that runs out, and Ctrl-C, at every place of 
 		&& echo "calls that fail change nothing: POINTS=$(POINTS) SEED=$(SEED)" \
 		|| { echo "a call that failed is not as if it had not been: POINTS=$(POINTS) SEED=$(SEED)"; exit 1; }
 
+test-long: $(VENV)/.tested  ## what takes many seconds each, and real checkpoints and photographs where they are
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "(long or weights) and not slow" --numprocesses $(JOBS) --dist loadfile $(PYTEST)
+
 test-slow: $(VENV)/.tested  ## the larger models
 	$(BIN)/pytest -m slow $(PYTEST)
 
 test-transformers: .venv-transformers/.installed  ## the second oracle, in an environment without torchvision
 	.venv-transformers/bin/pytest -o addopts="--import-mode=importlib" tests/transformers $(PYTEST)
+
+# Kernels, IPython and matplotlib keep files of their own: inside the checkout, too.
+NOTEBOOKS := out/notebooks
+notebooks: $(VENV)/.notebooks  ## run every notebook from top to bottom, in a copy; WRITE=1 keeps what they show
+	rm -rf $(NOTEBOOKS) && mkdir -p $(NOTEBOOKS) && cp notebooks/*.ipynb $(NOTEBOOKS)
+	env IPYTHONDIR="$(CURDIR)/.cache/ipython" JUPYTER_RUNTIME_DIR="$(CURDIR)/.cache/jupyter" \
+		MPLCONFIGDIR="$(CURDIR)/.cache/matplotlib" OMP_NUM_THREADS=1 \
+		$(BIN)/pytest --nbmake --nbmake-timeout 600 --overwrite --exitfirst --durations 0 $(PYTEST) $(NOTEBOOKS)
+	$(BIN)/python notebooks/clean.py $(NOTEBOOKS) $(if $(WRITE),notebooks,$(NOTEBOOKS))
 
 aot: $(VENV)/.installed  ## compile every stored kernel configuration without a GPU
 	env -u TRITON_INTERPRET $(BIN)/python bench/aot.py $(AOT)
@@ -89,6 +101,11 @@ bench-transformers: .venv-transformers/.installed  ## beside Hugging Face transf
 
 figures: $(VENV)/.tested  ## tables and charts of README.md and docs/ from bench/results
 	$(BIN)/python bench/figures $(ARGS)
+
+# Material for MkDocs writes a paragraph about MkDocs 2 into every build, unless told that it was read. Not --quiet: what is
+# not said is not counted as a warning either.
+docs: $(VENV)/.docs  ## the documents as a site in out/docs, warnings are errors; LIVE=1 shows it while you write
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(if $(LIVE),serve,build)
 
 # On a CUDA machine, with the Python that has torch and triton; no installation, no network.
 gpu:  ## proof and figures: make gpu PART=parity, micro, sanitize, video-t, video-s, video-b, video-l, image, amg, cold
@@ -133,6 +150,10 @@ $(VENV)/.demo: $(VENV)/.installed
 	$(PIP) install --quiet $(CONSTRAIN) -e ".[video,eval]"
 	touch $@
 
+$(VENV)/.notebooks: $(VENV)/.installed
+	$(PIP) install --quiet $(CONSTRAIN) -e ".[notebooks]"
+	touch $@
+
 $(VENV)/.serve: $(VENV)/.installed
 	$(PIP) install --quiet $(CONSTRAIN) -e ".[serve]"
 	touch $@
@@ -148,6 +169,10 @@ $(VENV)/.tested: $(VENV)/.installed tests/oracle.txt
 
 $(VENV)/.linted: $(VENV)/.installed
 	$(PIP) install --quiet $(CONSTRAIN) ruff mypy types-tqdm
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(PIP) install --quiet $(CONSTRAIN) -e ".[docs]"
 	touch $@
 
 .venv-audit/.installed:

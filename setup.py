@@ -23,7 +23,9 @@ SERVE = [
     "graphql-core>=3.3,<4",
     "gunicorn>=25,<28; sys_platform != 'win32'",
 ]
+DOCS = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0,<2"]
 DATASETS = [*VIDEO, "matplotlib>=3.8"]
+NOTEBOOKS = [*VIDEO, "scipy>=1.11", "matplotlib>=3.8", "ipykernel>=6.29", "nbmake>=1.5"]
 TEST = [
     "pytest>=8",
     "click>=8.2",  # its CliRunner keeps stderr apart from stdout
@@ -52,7 +54,9 @@ EXTRAS = {
     "datasets": DATASETS,
     "eval": ["scikit-image>=0.22", "scipy>=1.11", "pycocotools>=2.0.7"],
     "serve": SERVE,
+    "notebooks": NOTEBOOKS,
     "interactive-demo": SERVE,  # as the original calls it
+    "docs": DOCS,
     "test": TEST,
     "dev": [*TEST, "ruff>=0.9", "mypy>=1.13", "types-tqdm", "pre-commit>=3"],
 }

@@ -1,6 +1,6 @@
 """Compiles every stored launch configuration ahead of time, without a GPU, and says what the compiler made of it.
 
-    python bench/aot.py [--target 90] [--op connected_components]
+    python bench/aot.py [--target sm_90] [--op connected_components]
 
 Fails on an error, more shared memory than the target has, a spill in anything but fp32, and a bfloat16 or float16
 attention kernel without tensor cores; kernels for fp8 are compiled for GPUs that have it, and their attention must

@@ -13,13 +13,12 @@ GPU has it; ``fp8_attention=emulated`` rounds alike anywhere, and its times say 
 """
 
 import argparse
-import datetime
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from torch.utils.flop_counter import flop_registry
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from nano_real import BOXES
+from reports import write_rows
 from suite.machine import machine
 
 from sam2fast.approximations import Approximations
@@ -82,9 +82,6 @@ class Found:
     page_bytes: int = 0
 
 
-# ---- films ----
-
-
 def factory_films(motion: float, count: int, frames: int, size: int) -> Iterator[Film]:
     clips = SyntheticClips(size=size, num_frames=frames, max_objects=3, length=count, motion=motion, seed=9_100)
     for i in range(count):
@@ -119,9 +116,6 @@ def drawn_films(frames: int, size: int) -> Iterator[Film]:
         predictor.add_new_points_or_box(state, 0, 0, points=[[size / 2, size / 2]], labels=[1])
 
     yield Film(clip(frames, size, size), prompt, frames)
-
-
-# ---- tracking in turn ----
 
 
 def opened(predictor: SAM2VideoPredictor, film: Film, asked: Any) -> tuple[Any, Iterator[tuple[Any, ...]]]:
@@ -199,9 +193,6 @@ class Products(TorchDispatchMode):
         out = func(*args, **kwargs)
         self.flop += formula(*args, **kwargs, out_val=out)
         return out
-
-
-# ---- rows ----
 
 
 def measure(predictor: SAM2VideoPredictor, kind: str, films: Sequence[Film], has_weights: bool) -> list[dict[str, Any]]:
@@ -313,15 +304,8 @@ def main() -> None:
 
 def write(folder: Path, device: str, model: str, rows: list[dict[str, Any]]) -> None:
     """Rows of other models that the day's file has stay in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    today = datetime.date.today().isoformat()
-    path = folder / f"approximations-{torch.device(device).type}-{today}.json"
-    kept = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    rows = [row for row in kept if row["model"] != model] + rows
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps({"date": today, "machine": machine(device), "rows": rows}, indent=1) + "\n")
-    partial.replace(path)
-    print(f"written to {path}")
+    name = f"approximations-{torch.device(device).type}"
+    print(f"written to {write_rows(folder, name, rows, itemgetter('model'), machine=machine(device))}")
 
 
 if __name__ == "__main__":

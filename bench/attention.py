@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from backend_calls import RefusedError, by_triton, may_refuse
 from inputs import MemoryArguments
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sam2fast.kernels._dispatch import backend, use_triton
+from sam2fast.kernels._dispatch import use_triton
 from sam2fast.kernels.memory_attention import (
     apply_rope,
     memory_attention,
@@ -31,22 +32,6 @@ BACKENDS = (
 )
 # Scores that are held whole may take so much memory on a CPU, with their copies.
 MOST_ON_CPU = 4 * 2**30
-
-
-class RefusedError(RuntimeError):
-    """A way of computing that does not take this shape on this device."""
-
-
-def may_refuse(call: Call) -> Call:
-    """``call`` with whatever a library or compiler raises as :class:`RefusedError`; never for our own subjects."""
-
-    def run() -> Tensor:
-        try:
-            return call()
-        except Exception as error:
-            raise RefusedError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
-
-    return run
 
 
 def if_scores_fit(call: Call, scores: int, device: torch.device) -> Call:
@@ -180,15 +165,11 @@ def window_ways(qkv: Tensor, bias: Tensor, heads: int, window: int, pooled: bool
     """Attention in windows by subject: the dispatcher's choice, which for a whole map may be SDPA, and our kernel."""
     arguments = qkv, bias, heads, window, (2, 2) if pooled else None
 
-    def triton() -> Tensor:
-        with backend("triton"):
-            return window_attention(*arguments)
+    def call() -> Tensor:
+        return window_attention(*arguments)
 
-    ways: dict[str, Call] = {
-        "SDPA": lambda: cut_out_windows(qkv, bias, heads, window, pooled),
-        "sam2fast": lambda: window_attention(*arguments),
-    }
-    return ways | ({"triton": triton} if qkv.is_cuda and use_triton("window_attention", qkv, bias) else {})
+    ways: dict[str, Call] = {"SDPA": lambda: cut_out_windows(qkv, bias, heads, window, pooled), "sam2fast": call}
+    return ways | ({"triton": by_triton(call)} if qkv.is_cuda and use_triton("window_attention", qkv, bias) else {})
 
 
 def cut_out_windows(qkv: Tensor, bias: Tensor, heads: int, window: int, pooled: bool) -> Tensor:

@@ -3,17 +3,16 @@
 ``window_parity`` does the same for attention in windows.
 """
 
-import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from inputs import MemoryArguments, projections, random, rope_tables
+from parity_rows import NOTHING_RUN, SLACK, Draw, Rows, add_group, integer
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.kernels.memory_attention import (
     AttendedMemory,
     memory_attention,
@@ -22,17 +21,12 @@ from sam2fast.kernels.memory_attention import (
     rope_attention_reference,
 )
 from sam2fast.kernels.memory_attention.fp8 import too_old_for_fp8
-from sam2fast.testing import relative_error
 
 # Rounding to fp8 turns what fp32 leaves open near a tie into an eighth of a number, in one of some 1e5: the most that
 # this may do to an output. Between two ways of the CPU it is 0.002 on such inputs, and all rounding costs 0.1 to 0.2.
 NEAR_TIES = 0.02
-# fp32 may be so far from float64; what has fewer bits, twice as far as the twin is on any input of that side.
-FLOAT32, SLACK = 1e-4, 2.0
 MOMENTS = 7
 FP8 = "memory_attention in fp8"
-Rows = list[dict[str, Any]]
-NOTHING_RUN = {"inputs": 0, "runs": 0, "wrong": 0, "largest error": 0.0, "of the twin's": 0.0}
 
 
 class Plan(NamedTuple):
@@ -53,24 +47,6 @@ class Plan(NamedTuple):
 
 # For memory checkers, which take a hundred times as long and want to see themselves what nobody wrote.
 QUICK = Plan(sides=(5,), objects=(3,), splits=(None, 1, 3), draws=1, poison=False)
-
-
-class Draw(NamedTuple):
-    """One input of an op, and what is computed from it."""
-
-    exact: Tensor  # float64
-    twin: Tensor  # the twin in the dtype that is checked
-    kernel: Callable[[int | None], Tensor]  # by the number of splits, where the op has any
-    shape: str
-
-
-class Outcome(NamedTuple):
-    """Of two runs on one input."""
-
-    shape: str
-    splits: int | None
-    error: float  # relative_error of the first run
-    repeated: bool  # the second run gave the same bits, and both the right dtype
 
 
 def attention_parity(device: torch.device, save: Callable[[Rows], None], plan: Plan | None = None) -> bool:
@@ -108,64 +84,16 @@ def _row(
             for objects in plan.objects
             for _ in range(plan.draws)
         )
-        add_group(row, "memory_attention" if op == FP8 else op, draws, plan.splits, plan.poison)
+        if op == FP8:
+            add_group(row, "memory_attention", draws, plan.splits, plan.poison, _allowed_in_fp8)
+        else:
+            add_group(row, op, draws, plan.splits, plan.poison)
     return {**row, "seed": generator.initial_seed()}
 
 
-def add_group(row: dict[str, Any], op: str, draws: Iterable[Draw], splits: Sequence[int | None], poison: bool) -> None:
-    """Runs draws of like size and adds them to the row; the twin's largest error on any of them is the measure."""
-    outcomes, twin = [], 0.0
-    for draw in draws:
-        # The largest of one small input would be a matter of luck.
-        twin = max(twin, relative_error(draw.exact, draw.twin), key=nan_last)
-        outcomes += [_two_runs(op, draw, count, poison) for count in splits]
-        row["inputs"] += 1
-    allowed = FLOAT32 if row["dtype"] == "float32" else SLACK * twin
-    if row["op"] == FP8:
-        allowed = max(2 * SLACK * twin, NEAR_TIES)  # each way of its own decides what bfloat16 leaves open near ties
-    for outcome in outcomes:
-        row["runs"] += 2
-        row["largest error"] = max(row["largest error"], outcome.error, key=nan_last)
-        row["of the twin's"] = max(row["of the twin's"], outcome.error / twin if twin else 0.0, key=nan_last)
-        if not (outcome.repeated and outcome.error <= allowed):
-            row["wrong"] += 1
-            print(f"WRONG: {row['dtype']} {outcome}, allowed {allowed:.3g}", flush=True)
-
-
-def nan_last(value: float) -> float:
-    """A key by which NaN is the largest of all."""
-    return value if value == value else float("inf")
-
-
-def _two_runs(op: str, draw: Draw, splits: int | None, poison: bool) -> Outcome:
-    """Runs the kernel twice on one input.
-
-    Raises:
-        RuntimeError: the kernel was not launched.
-    """
-    before = launches[op]
-    with backend("triton"), poisoned() if poison else contextlib.nullcontext():
-        runs = [draw.kernel(splits) for _ in range(2)]
-    if launches[op] != before + 2:
-        raise RuntimeError("the kernel was not launched")
-    repeated = torch.equal(*runs) and runs[0].dtype == draw.twin.dtype
-    return Outcome(draw.shape, splits, relative_error(draw.exact, runs[0]), repeated)
-
-
-@contextlib.contextmanager
-def poisoned() -> Iterator[None]:
-    """Inside, memory that nobody wrote holds NaN."""
-    before = torch.get_deterministic_debug_mode()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.set_deterministic_debug_mode(before)
-
-
-def integer(low: int, high: int, generator: torch.Generator) -> int:
-    """Both ends included."""
-    return int(torch.randint(low, high + 1, (), generator=generator))
+def _allowed_in_fp8(_: str, twin: float) -> float:
+    """Each way of its own decides what bfloat16 leaves open near ties."""
+    return max(2 * SLACK * twin, NEAR_TIES)
 
 
 def memory_draw(

@@ -9,7 +9,6 @@ times stands the decoder's floor: its FLOPs at the rate of a large matrix produc
 """
 
 import argparse
-import datetime
 import json
 import statistics
 import subprocess
@@ -23,7 +22,8 @@ import numpy as np
 import torch
 from measure import measure_limits
 from PIL import Image
-from side_by_side import machine
+from reports import write_report
+from suite.machine import forget_peak, machine, peak_resident_mib
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
@@ -60,9 +60,6 @@ def in_its_dtype(name: str, dtype: str, call: Callable[[], Any]) -> Any:
 
 def read(path: Path) -> np.ndarray:
     return np.array(Image.open(path).convert("RGB"))
-
-
-# ---- time ----
 
 
 def timed(name: str, dtype: str, generator: Any, image: np.ndarray) -> tuple[float, float, list[dict[str, Any]]]:
@@ -162,9 +159,6 @@ def floors(generators: dict[str, Any], dtype: str, image: np.ndarray, points: in
     }
 
 
-# ---- memory ----
-
-
 def peaks(path: Path, dtype: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Peak resident memory of encoding and of generating, each generator in a process of its own, in MiB."""
     peak = {}
@@ -185,10 +179,9 @@ def print_peak(name: str, dtype: str, path: Path, arguments: argparse.Namespace)
     for part, call in (("set_image", generator.predictor.set_image), ("generate", generator.generate)):
         in_its_dtype(name, dtype, lambda: generator.predictor.set_image(image))  # a warm-up
         generator.predictor.reset_predictor()
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        forget_peak()
         in_its_dtype(name, dtype, lambda call=call: call(image))
-        status = Path("/proc/self/status").read_text()
-        peak[part] = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+        peak[part] = peak_resident_mib()
         generator.predictor.reset_predictor()
     print(json.dumps(peak | {"growth": peak["generate"] - peak["set_image"]}))
 
@@ -219,15 +212,7 @@ def main() -> None:
             rows.append(row)
             print_row(row)
             if arguments.out:
-                write(rows, arguments.out)
-
-
-def write(rows: list[dict[str, Any]], folder: Path) -> None:
-    """The rows so far, whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    today = datetime.date.today().isoformat()
-    file = folder / f"automatic-masks-cpu-{today}.json"
-    file.write_text(json.dumps({"date": today, "machine": machine(), "rows": rows}, indent=1) + "\n")
+                write_report(arguments.out, "automatic-masks-cpu", machine=machine(), rows=rows)
 
 
 def print_row(row: dict[str, Any]) -> None:

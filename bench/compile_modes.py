@@ -15,7 +15,6 @@ call takes longer than later ones. ``first_s``: from the beginning of loading to
 """
 
 import argparse
-import datetime
 import json
 import os
 import statistics
@@ -33,9 +32,6 @@ LETTERS = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TMPDIR")
 BOX = [300, 200, 900, 700]
 PARTS = ("image_encoder", "mask_decoder")
-
-
-# ---- in a process of its own ----
 
 
 def prepare(model: str, checkpoint: str, dtype: str, folder: str, aot: bool) -> dict[str, float]:
@@ -69,7 +65,7 @@ def run(way: str, model: str, checkpoint: str, dtype: str, folder: str, runs: in
 
     start = time.perf_counter()
     if way in ("exported", "AOTInductor"):
-        predictor = load_predictor(folder)
+        predictor = load_predictor(folder, allow_native=True)
     else:
         built = build_sam2(model, checkpoint, device="cpu", dtype=getattr(torch, dtype))
         if way.startswith("torch.compile"):
@@ -113,9 +109,6 @@ def _picture() -> Any:
     image = np.stack([np.sin(9 * x + 4 * y), np.cos(7 * y * x + 1), np.sin(5 * (x - y))], axis=-1) * 60 + 120
     image[(x - 0.5) ** 2 + (y - 0.4) ** 2 < 0.04] = (230, 40, 60)
     return (image + np.random.default_rng(0).normal(0, 8, image.shape)).clip(0, 255).astype(np.uint8)
-
-
-# ---- the parent ----
 
 
 def in_process(what: str, arguments: dict[str, Any], cache: Path) -> dict[str, Any]:
@@ -211,6 +204,7 @@ def main() -> None:
         result = {"prepare": prepare, "run": run}[arguments.only](**json.loads(arguments.arguments))
         print(json.dumps(result))
         return
+    from reports import write_report
     from side_by_side import machine
 
     rows = []
@@ -219,11 +213,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 rows += measure(name, dtype, arguments.runs, Path(folder), arguments.checkpoints)
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        today = datetime.date.today().isoformat()
-        path = arguments.out / f"compile-modes-cpu-{today}.json"
-        path.write_text(json.dumps({"date": today, "machine": machine(), "rows": rows}, indent=1) + "\n")
-        print(f"written to {path}")
+        print(f"written to {write_report(arguments.out, 'compile-modes-cpu', machine=machine(), rows=rows)}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ frames are not in it, of which the original would hold every one (0.75 MiB each 
 import argparse
 import contextlib
 import ctypes
-import datetime
 import gc
 import json
 import os
@@ -33,6 +32,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
+from reports import write_report
 from stream_memory import resident_mib
 from suite.machine import machine
 from video import build_video_pair, clip, float32_memory, jpeg_folder
@@ -69,9 +69,6 @@ def write_film(folder: Path, frames: int) -> Path:
     for t in range(frames):
         (film / f"{t:05d}.jpg").symlink_to(pictures / f"{t % PICTURES:05d}.jpg")
     return film
-
-
-# ---- states with a history ----
 
 
 def prompt(predictor: Any, state: Any, objects: int) -> None:
@@ -135,9 +132,6 @@ def fill(name: str, predictor: Any, state: Any, history: int, film: Path) -> Any
     return state
 
 
-# ---- time ----
-
-
 def steady_frames(predictor: Any, state: Any, history: int, runs: int) -> Iterator[tuple[float, Tensor]]:
     """Seconds and logits of each frame after the history; the first one is also what warms up."""
     device = next(predictor.parameters()).device
@@ -193,9 +187,6 @@ def build(image_size: int, device: torch.device) -> dict[str, Any]:
     return {name: predictor.to(device) for name, predictor in zip(SUBJECTS, pair, strict=True)}
 
 
-# ---- memory ----
-
-
 def growth(
     name: str, histories: Sequence[int], image_size: int, device: torch.device
 ) -> dict[int, dict[str, float | None]]:
@@ -230,9 +221,6 @@ def growth_in_own_process(name: str, arguments: argparse.Namespace) -> dict[int,
     if done.returncode:
         raise SystemExit(done.stderr)
     return {int(history): mib for history, mib in json.loads(done.stdout.splitlines()[-1]).items()}
-
-
-# ---- the command ----
 
 
 def points(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -288,12 +276,8 @@ def main() -> None:
         rows.append(row)
         print(report(row), flush=True)
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        today = datetime.date.today().isoformat()
-        path = arguments.out / f"curves-{device.type}-{today}.json"
-        path.write_text(
-            json.dumps({"date": today, "machine": machine(arguments.device), "rows": rows}, indent=1) + "\n"
-        )
+        about = machine(arguments.device)
+        path = write_report(arguments.out, f"curves-{device.type}", machine=about, rows=rows)
         print(f"written to {path}")
 
 

@@ -7,8 +7,6 @@ the same run. Results are compared before anything is timed.
 """
 
 import argparse
-import datetime
-import json
 import statistics
 import sys
 import time
@@ -18,6 +16,7 @@ from typing import Any
 
 import torch
 from measure import measure_limits
+from reports import write_report
 from side_by_side import ALLOWED, DTYPES, machine
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -127,16 +126,8 @@ def main() -> None:
                     flush=True,
                 )
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        today = datetime.date.today().isoformat()
-        path = arguments.out / f"decoder-cpu-{today}.json"
-        report = {
-            "date": today,
-            "machine": machine(),
-            "GFLOP_per_s": {k: v / 1e9 for k, v in limits.items()},
-            "rows": rows,
-        }
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        speeds = {k: v / 1e9 for k, v in limits.items()}
+        path = write_report(arguments.out, "decoder-cpu", machine=machine(), GFLOP_per_s=speeds, rows=rows)
         print(f"written to {path}")
 
 

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from attention_parity import FLOAT32, SLACK, Rows, integer, nan_last
+from backend_calls import both_ways
 from inputs import random
+from parity_rows import Rows, allowed_error, integer, nan_last
 from registry import Calls, Case
 from torch import Tensor
 
@@ -22,16 +23,6 @@ EPS = 1e-6
 MEAN, STD = SAM2Transforms.mean, SAM2Transforms.std
 
 
-def forced(call: Callable[[], Any], device: torch.device) -> dict[str, Callable[[], Any]]:
-    """``call`` as the dispatcher has it, and on a GPU also by our kernel whatever the table says."""
-
-    def by_triton() -> Any:
-        with backend("triton"):
-            return call()
-
-    return {"sam2fast": call} | ({"triton": by_triton} if device.type == "cuda" else {})
-
-
 def layer_norm_case(rows: int, C: int, dtype: torch.dtype) -> Case:
     """The stream of a session in this dtype, which is fp32 up to the first pooling, with what is added in ``dtype``."""
 
@@ -43,7 +34,7 @@ def layer_norm_case(rows: int, C: int, dtype: torch.dtype) -> Case:
             total = x + delta
             return [total, F.layer_norm(total.float(), (C,), weight, bias, EPS).to(dtype)]
 
-        return {"torch": separately} | forced(lambda: add_layer_norm(x, delta, weight, bias, EPS, dtype), device)
+        return {"torch": separately} | both_ways(lambda: add_layer_norm(x, delta, weight, bias, EPS, dtype), device)
 
     size = torch.finfo(dtype).bits // 8
     name = str(dtype).removeprefix("torch.")
@@ -56,7 +47,7 @@ def linear_gelu_case(rows: int, K: int, N: int, dtype: torch.dtype) -> Case:
         x, weight = random(rows, K, device=device, dtype=dtype), random(N, K, device=device, dtype=dtype, seed=1)
         weight, bias = weight * K**-0.5, random(N, device=device, dtype=dtype, seed=2)
         ordinary = {"torch": lambda: F.gelu(F.linear(x, weight, bias))}
-        return ordinary | forced(lambda: linear_gelu(x, weight, bias), device)
+        return ordinary | both_ways(lambda: linear_gelu(x, weight, bias), device)
 
     size = torch.finfo(dtype).bits // 8
     name = str(dtype).removeprefix("torch.")
@@ -75,7 +66,7 @@ def preprocess_case(batch: int, height: int, width: int) -> Case:
             image = F.interpolate(image, (1024, 1024), mode="bilinear", align_corners=False, antialias=True)
             return (image - mean) / std
 
-        return {"torch": separately} | forced(
+        return {"torch": separately} | both_ways(
             lambda: resize_and_normalise(pixels, (1024, 1024), MEAN, STD, 255.0), device
         )
 
@@ -146,9 +137,10 @@ def _row(
             raise RuntimeError(f"the kernel of {op} was not launched")
         unequal += not torch.equal(*runs)
         errors.append(relative_error(exact, runs[0].double()))
-    allowed = FLOAT32 if dtype == torch.float32 else SLACK * max(twins, key=nan_last)
+    name = str(dtype).removeprefix("torch.")
+    allowed = allowed_error(name, max(twins, key=nan_last))
     wrong = sum(not error <= allowed for error in errors) + unequal
-    return {"dtype": str(dtype).removeprefix("torch."), "inputs": plan.draws, "wrong": wrong,
+    return {"dtype": name, "inputs": plan.draws, "wrong": wrong,
             "largest error": max(errors, key=nan_last), "of the twin": max(twins, key=nan_last)}  # fmt: skip
 
 

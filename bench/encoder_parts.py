@@ -8,8 +8,6 @@ both measured in the same run.
 """
 
 import argparse
-import datetime
-import json
 import math
 import sys
 import time
@@ -20,6 +18,7 @@ from typing import Any
 
 import torch
 from measure import measure_limits
+from reports import write_report
 from side_by_side import machine
 from torch import Tensor, nn
 
@@ -117,6 +116,7 @@ def instrument(model: Any, profile: Profile) -> None:
     convolutions = [m for m in neck.modules() if isinstance(m, Conv2d)]
 
     def neck_cost(out: list[Tensor], xs: list[Tensor], *_: Any) -> tuple[float, float]:
+        """Products as published: to all channels in every level, without heads. Ours are a third of them."""
         flops = sum(2.0 * x.numel() * c.weight.shape[0] for x, c in zip(xs, reversed(convolutions), strict=True))
         return flops, float(sum(x.nbytes for x in xs) + sum(x.nbytes for x in out))
 
@@ -167,10 +167,7 @@ def main() -> None:
                 rows.append(row)
                 print("  ".join(f"{v:8.1f}" if isinstance(v, float) else f"{v:16}" for v in row.values()), flush=True)
     if arguments.out:
-        today = datetime.date.today().isoformat()
-        path = arguments.out / f"encoder-parts-cpu-{today}.json"
-        path.write_text(json.dumps({"date": today, "machine": machine(), "rows": rows}, indent=1) + "\n")
-        print(f"written to {path}")
+        print(f"written to {write_report(arguments.out, 'encoder-parts-cpu', machine=machine(), rows=rows)}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ timing. The official package has to be importable.
 """
 
 import argparse
-import datetime
 import json
 import statistics
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from reports import write_report
 from side_by_side import ALLOWED, DTYPES, machine, predictors
 from torch import Tensor
 
@@ -107,16 +107,7 @@ def main() -> None:
                 shown = {key: {k: round(v, 4) for k, v in rows[-1][key].items()} for key in ("median_s", "ratio")}
                 print(size, dtype, batch, json.dumps(shown), flush=True)
                 if arguments.out:
-                    write(rows, device, arguments.out)
-
-
-def write(rows: list[dict[str, Any]], device: torch.device, folder: Path) -> None:
-    """The rows so far, whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    today = datetime.date.today().isoformat()
-    about = machine() | ({"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})
-    path = folder / f"encoder-{device.type}-{today}.json"
-    path.write_text(json.dumps({"date": today, "machine": about, "rows": rows}, indent=1) + "\n")
+                    write_report(arguments.out, f"encoder-{device.type}", machine=machine(str(device)), rows=rows)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,7 @@ process.
 """
 
 import argparse
-import datetime
 import importlib.util
-import json
 import statistics
 import sys
 import tempfile
@@ -193,6 +191,7 @@ def main() -> None:
 def write(out: Path, rows: list[dict[str, Any]], note: str) -> None:
     from importlib.metadata import version
 
+    from reports import write_report
     from suite.machine import machine
 
     packages = {name: version(name) for name in ("numpy", "pillow", "scipy")}
@@ -200,12 +199,7 @@ def write(out: Path, rows: list[dict[str, Any]], note: str) -> None:
         import cv2
 
         packages["opencv"] = cv2.__version__
-    out.mkdir(parents=True, exist_ok=True)
-    today = datetime.date.today().isoformat()
-    path = out / f"evaluation-cpu-{today}.json"
-    path.write_text(
-        json.dumps({"date": today, "machine": machine() | packages, "note": note, "rows": rows}, indent=1) + "\n"
-    )
+    path = write_report(out, "evaluation-cpu", machine=machine() | packages, note=note, rows=rows)
     print(f"written to {path}")
 
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from attention_parity import Rows, integer
 from inputs import random
+from parity_rows import Rows, integer
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import backend, launches

@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from attention import may_refuse
+from backend_calls import may_refuse, ours
 from inputs import random
 from masks import PHOTOGRAPH, mask_logits, upsampled
 from registry import Calls, Case
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels._launch import ANY
 from sam2fast.kernels.mask_ops import upsample_and_threshold
 from sam2fast.kernels.nms import box_nms, box_nms_reference, mask_nms, mask_nms_reference
@@ -47,7 +46,7 @@ def encode_case(count: int, size: tuple[int, int], device: str = "") -> Case:
         return {
             "one by one": lambda: run_lengths_one_by_one(masks),
             "torch twin": lambda: encode_masks_reference(masks)[:2],
-            **_ours(lambda: encode_masks(masks)[:2], on),
+            **ours(lambda: encode_masks(masks)[:2], on),
         }
 
     return _case(
@@ -60,7 +59,7 @@ def encode_upsampled_case(count: int, size: tuple[int, int], device: str = "") -
         logits = mask_logits(count, on)
         return {
             "full-size logits, one by one": lambda: run_lengths_one_by_one(upsampled(logits, size) > 0),
-            **_ours(lambda: encode_upsampled(logits, size)[:2], on),
+            **ours(lambda: encode_upsampled(logits, size)[:2], on),
         }
 
     shape = f"{count}x{LOW[0]}x{LOW[1]} to {size[0]}x{size[1]}"
@@ -72,7 +71,7 @@ def decode_case(count: int, size: tuple[int, int]) -> Case:
     def prepare(on: torch.device) -> Calls:
         counts, offsets, _ = encode_masks_reference(upsample_and_threshold(mask_logits(count, on), size))
         runs = RunLengths(counts, offsets, size)
-        return {"torch twin": lambda: decode_masks_reference(runs), **_ours(lambda: decode_masks(runs), on)}
+        return {"torch twin": lambda: decode_masks_reference(runs), **ours(lambda: decode_masks(runs), on)}
 
     shape = f"{count}x{size[0]}x{size[1]}"
     return _case("decode_masks", shape, "int32", prepare, count * size[0] * size[1], "decode", "")
@@ -94,7 +93,7 @@ def box_nms_case(count: int, clusters: int) -> Case:
         calls: dict[str, Callable[[], Any]] = {"torch twin": lambda: box_nms_reference(boxes, scores, 0.7)}
         if importlib.util.find_spec("torchvision"):
             calls["torchvision"] = may_refuse(lambda: _torchvision_nms(boxes, scores))
-        return calls | _ours(lambda: box_nms(boxes, scores, 0.7), on)
+        return calls | ours(lambda: box_nms(boxes, scores, 0.7), on)
 
     return _case("box_nms", f"{count} boxes, {clusters} clusters", "float32", prepare, 20 * count, ANY, "")
 
@@ -111,18 +110,10 @@ def mask_nms_case(count: int, distinct: int) -> Case:
         masks = mask_logits(distinct, on)[chosen] + random(count, 1, 1, device=on, seed=1) > 0
         scores = random(count, device=on, seed=2).sigmoid()
         twin = {"torch twin": lambda: mask_nms_reference(masks, scores, 0.7)}
-        return twin | _ours(lambda: mask_nms(masks, scores, 0.7), on)
+        return twin | ours(lambda: mask_nms(masks, scores, 0.7), on)
 
     pixels = count * LOW[0] * LOW[1]
     return _case("mask_nms", f"{count}x{LOW[0]}x{LOW[1]}, {distinct} distinct", "bool", prepare, pixels, "masks", "")
-
-
-def _ours(call: Callable[[], Any], device: torch.device) -> Calls:
-    def forced() -> Any:
-        with backend("triton"):
-            return call()
-
-    return {"triton": forced} if device.type == "cuda" else {"sam2fast": call}
 
 
 def _case(

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from backend_calls import by_triton, ours
 from inputs import random
 from registry import Calls, Case
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels._launch import ANY
 from sam2fast.kernels.mask_ops import (
     mask_statistics,
@@ -59,27 +59,15 @@ def counted_at_full_size(logits: Tensor, size: tuple[int, int]) -> list[Tensor]:
     return [*counts, torch.stack([left, top, right, bottom], -1).to(torch.int32)]
 
 
-def _forced(call: Callable[[], Any]) -> Callable[[], Any]:
-    def forced() -> Any:
-        with backend("triton"):
-            return call()
-
-    return forced
-
-
-def _ours(call: Callable[[], Any], device: torch.device) -> Calls:
-    return {"triton": _forced(call)} if device.type == "cuda" else {"sam2fast": call}
-
-
 def statistics_case(count: int, size: tuple[int, int], device: str = "") -> Case:
     def prepare(on: torch.device) -> Calls:
         logits = mask_logits(count, on)
 
-        def ours() -> list[Tensor]:
+        def counted() -> list[Tensor]:
             found = mask_statistics(logits, size)
             return [found.above, found.below, found.boxes]
 
-        return {"full-size logits": lambda: counted_at_full_size(logits, size)} | _ours(ours, on)
+        return {"full-size logits": lambda: counted_at_full_size(logits, size)} | ours(counted, on)
 
     return _case("mask_statistics", count, size, prepare, 28 * count, ANY, device)
 
@@ -89,8 +77,8 @@ def threshold_case(count: int, size: tuple[int, int], packed: bool, device: str 
         logits = mask_logits(count, on)
         if packed:
             yardstick = {"full-size logits": lambda: pack_masks_reference(upsampled(logits, size) > 0)}
-            return yardstick | _ours(lambda: upsample_and_pack(logits, size), on)
-        return {"full-size logits": lambda: upsampled(logits, size) > 0} | _ours(
+            return yardstick | ours(lambda: upsample_and_pack(logits, size), on)
+        return {"full-size logits": lambda: upsampled(logits, size) > 0} | ours(
             lambda: upsample_and_threshold(logits, size), on
         )
 
@@ -131,7 +119,7 @@ def overlaps_case(objects: int, size: tuple[int, int], dtype: torch.dtype = torc
     def prepare(on: torch.device) -> Calls:
         logits = (random(objects, 1, *size, device=on) * 12).to(dtype)
         twin = {"torch": lambda: suppress_overlaps_reference(logits)}
-        return twin | _on_gpus(lambda: suppress_overlaps(logits), on)
+        return twin | {"sam2fast": lambda: suppress_overlaps(logits)}
 
     moved = 3 * objects * size[0] * size[1] * torch.finfo(dtype).bits // 8
     name = str(dtype).removeprefix("torch.")
@@ -141,7 +129,7 @@ def overlaps_case(objects: int, size: tuple[int, int], dtype: torch.dtype = torc
 
 def _on_gpus(call: Callable[[], Any], device: torch.device) -> Calls:
     """Elsewhere the op is its twin."""
-    return {"triton": _forced(call)} if device.type == "cuda" else {}
+    return {"triton": by_triton(call)} if device.type == "cuda" else {}
 
 
 def mask_cases() -> Iterator[Case]:

@@ -10,7 +10,6 @@ subject, and one of the same day and clips is completed, so that subjects can be
 """
 
 import argparse
-import datetime
 import json
 import time
 from pathlib import Path
@@ -29,6 +28,7 @@ from nano_heldout import (
     tracked_by,
 )
 from nano_real import BOXES, compare_video
+from reports import report_path, write_report
 from side_by_side import machine
 
 from sam2fast import nano
@@ -162,10 +162,8 @@ def main() -> None:
         report["results"][name] = found
         print(name, json.dumps(found))
         if args.out is not None:
-            args.out.mkdir(parents=True, exist_ok=True)
-            path = args.out / f"memory-trial-cpu-{datetime.date.today().isoformat()}.json"
-            report = _completed(path, report)
-            path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            report = _completed(report_path(args.out, "memory-trial-cpu"), report)
+            write_report(args.out, "memory-trial-cpu", **report)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ for clips the first frame's true mask kept still.
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from clip_tracking import Masks, centre, tracked
+from reports import write_report
+from suite.machine import machine
 from tqdm import tqdm
 
 from sam2fast.build_sam import build_sam2_video_predictor
@@ -27,26 +28,16 @@ from sam2fast.nano import CONFIG, WEIGHTS
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic import SyntheticClips
-from sam2fast.training.prompts import sample_error_center
 
 SIZE = 256
 PICTURES = {"num_frames": 1, "max_objects": 5, "seed": 9_001}
 CLIPS = {"num_frames": 12, "max_objects": 3, "seed": 9_002}
 AREAS = (0.0, 0.01, 0.03, 0.1, 1.0)  # of the frame, for the breakdown of pictures
 
-Masks = NDArray[np.bool_]
-
 
 def clips(media: Path | None, count: int, kind: dict[str, Any]) -> list[Clip]:
     dataset = SyntheticClips(size=SIZE, media=media, procedural=0.4, motion=1.0, length=count, **kind)
     return [dataset.sample(i, np.random.default_rng([kind["seed"], i])) for i in range(count)]
-
-
-def centre(mask: Masks) -> tuple[float, float]:
-    """The click a user would make: the point of the mask that is farthest from its outline."""
-    click = sample_error_center(torch.from_numpy(mask)[None, None], None)
-    x, y = click["point_coords"][0, 0].tolist()
-    return x, y
 
 
 def evaluate_pictures(predictor: SAM2ImagePredictor, pictures: list[Clip]) -> dict[str, Any]:
@@ -87,20 +78,7 @@ def evaluate_tracking(track: Callable[[Clip], Masks], videos: list[Clip], name: 
 
 def tracked_by(predictor: Any, prompt: str) -> Callable[[Clip], Masks]:
     """Tracks every object of a clip from one ``click`` or from its ``mask`` on the first frame."""
-
-    def track(clip: Clip) -> Masks:
-        state = predictor.init_state([*clip.frames])
-        for o, truth in enumerate(clip.masks[0]):
-            if prompt == "mask":
-                predictor.add_new_mask(state, 0, o, truth)
-            else:
-                predictor.add_new_points_or_box(state, 0, o, points=[centre(truth)], labels=[1])
-        found = np.zeros_like(clip.masks)
-        for frame, _, logits in predictor.propagate_in_video(state, progress=False):
-            found[frame] = (logits[:, 0] > 0).cpu().numpy()
-        return found
-
-    return track
+    return lambda clip: tracked(predictor, predictor.init_state([*clip.frames]), clip, prompt)
 
 
 def kept_still(clip: Clip) -> Masks:
@@ -140,18 +118,13 @@ def main() -> None:
         "checkpoint": args.checkpoint.name,
         "pictures": {**PICTURES, "count": args.pictures, "size": SIZE},
         "clips": {**CLIPS, "count": args.clips, "size": SIZE},
-        "torch": torch.__version__,
-        "machine": platform.machine(),
+        "machine": machine(args.device),
         "seconds": round(time.perf_counter() - start),
         "results": results,
     }
-    text = json.dumps(report, indent=2)
-    print(text)
+    print(json.dumps(report, indent=1))
     if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / f"{'-'.join(args.models)}-heldout-{time.strftime('%Y-%m-%d')}.json").write_text(
-            text + "\n", encoding="utf-8"
-        )
+        write_report(args.out, f"{'-'.join(args.models)}-heldout", **report)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,14 @@ teacher's mask on the first frame.
 """
 
 import argparse
-import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from reports import write_report
+from suite.machine import machine
 
 from sam2fast.build_sam import build_sam2
 from sam2fast.evaluation.j_and_f import jaccard
@@ -145,7 +144,7 @@ def main() -> None:
     args = parser.parse_args()
     teacher = SAM2ImagePredictor(build_sam2(args.teacher_config, args.teacher, device="cpu"))
     nano = SAM2VideoPredictor.from_pretrained("sam2fast/nano", device="cpu")
-    report: dict[str, Any] = {"teacher": args.teacher.name, "torch": torch.__version__, "pictures": {}, "videos": {}}
+    report: dict[str, Any] = {"machine": machine(), "teacher": args.teacher.name, "pictures": {}, "videos": {}}
     for picture in sorted(args.images.glob("*.jpg")):
         report["pictures"][picture.stem] = compare_picture(teacher, SAM2ImagePredictor(nano), picture)
         print(picture.stem, report["pictures"][picture.stem])
@@ -153,9 +152,7 @@ def main() -> None:
         report["videos"][name] = compare_video(teacher, nano, args.videos / name, args.sheets)
         print(name, report["videos"][name])
     if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
-        path = args.out / f"nano-real-{time.strftime('%Y-%m-%d')}.json"
-        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_report(args.out, "nano-real", **report)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from seeds it has not seen. The recipe was chosen by pictures of other seeds tha
 """
 
 import argparse
-import datetime
 import json
 import os
 import resource
@@ -21,6 +20,7 @@ from typing import Any
 
 import torch
 from nano_heldout import CLIPS, PICTURES, build, clips, evaluate_pictures, evaluate_tracking, tracked_by
+from reports import write_report
 from side_by_side import machine
 from striped_snakes import write_pictures
 
@@ -100,12 +100,9 @@ def main() -> None:
         "own": own,
         "kept": kept,
     }
-    text = json.dumps(report, indent=1)
-    print(text)
+    print(json.dumps(report, indent=1))
     if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
-        file = args.out / f"own-masks-cpu-{datetime.date.today().isoformat()}.json"
-        file.write_text(text + "\n", encoding="utf-8")
+        write_report(args.out, "own-masks-cpu", **report)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from attention import (
-    RefusedError,
     fp8_ways,
     in_float32,
     memory_ways,
@@ -23,6 +22,7 @@ from attention import (
     rotated_before,
     window_ways,
 )
+from backend_calls import RefusedError
 from inputs import blobs, full_bank, random, rope_tables
 
 from sam2fast.kernels._cpu import linear

@@ -9,8 +9,6 @@ of its own. Then empty jobs are handed out, to see how many a second a driver ca
 """
 
 import argparse
-import datetime
-import json
 import os
 import statistics
 import tempfile
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from reports import write_report
 
 from sam2fast.parallel.runners import Runner, on_devices
 from sam2fast.parallel.videos import TrackedVideo, VideoJob, VideoPrompt, track_video
@@ -181,12 +180,9 @@ def main() -> None:
     if arguments.out:
         from side_by_side import machine
 
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        today = datetime.date.today().isoformat()
-        path = arguments.out / f"scaling-cpu-{today}.json"
         shape = {"model": "nano", "size": SIZE, "clips": arguments.clips, "frames": arguments.frames}
-        content = {"date": today, "machine": machine(), "note": arguments.note, "clip": shape, "rows": rows}
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        about = {"machine": machine(), "note": arguments.note, "clip": shape}
+        path = write_report(arguments.out, "scaling-cpu", **about, rows=rows)
         print(f"written to {path}")
 
 

@@ -11,7 +11,6 @@ The exit code is 1, and no file is written, if a session or a click has failed o
 """
 
 import argparse
-import datetime
 import json
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from reports import write_report
 from side_by_side import machine
 
 from sam2fast.demo.server.film_writer import FilmWriter
@@ -203,9 +203,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    today = datetime.date.today().isoformat()
     report: dict[str, Any] = {
-        "date": today, "machine": machine(), "model": arguments.model, "device": arguments.device,
+        "machine": machine(), "model": arguments.model, "device": arguments.device,
         "frames": arguments.frames, "frame": [HEIGHT, WIDTH],
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
@@ -229,9 +228,8 @@ def main() -> None:
     memory = report["resident_mib"]
     print(f"resident: {memory[0]} MiB before, {memory[arguments.closed]} MiB after {arguments.closed} sessions")
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
         kind = "cpu" if arguments.device in ("auto", "cpu") else arguments.device.partition(":")[0]
-        (arguments.out / f"serve-load-{kind}-{today}.json").write_text(json.dumps(report, indent=1) + "\n")
+        write_report(arguments.out, f"serve-load-{kind}", **report)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,8 @@ stream looks back no further than 16 frames, it must have the same answers too, 
 """
 
 import argparse
-import datetime
 import gc
 import hashlib
-import json
 import time
 from collections import deque
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from reports import write_report
 from side_by_side import machine
 from stream_memory import Discs, resident_mib
 
@@ -127,16 +126,14 @@ def main() -> None:
     with predictor.open_stream() as stream:
         soak = Soak(stream)
         soak.run(arguments.frames)
-    today = datetime.date.today().isoformat()
     report = {
-        "date": today, "machine": machine(), "model": "sam2fast/nano", "image_size": arguments.image_size,
+        "machine": machine(), "model": "sam2fast/nano", "image_size": arguments.image_size,
         "frames": arguments.frames, "period": soak.period, "periods": len(soak.answers),
         "different_answers": len(set(soak.answers)), "objects": len(soak.answers) * DISCS, "blocks": soak.blocks,
     }  # fmt: skip
     print(f"{arguments.frames} frames, {len(soak.answers)} periods, {len(set(soak.answers))} different answers")
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / f"soak-cpu-{today}.json").write_text(json.dumps(report, indent=1) + "\n")
+        write_report(arguments.out, "soak-cpu", **report)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ every hundredth frame; of the video it is measured for fewer frames, in a proces
 """
 
 import argparse
-import datetime
 import json
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from reports import write_report
 from side_by_side import machine
 
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
@@ -116,9 +116,8 @@ def main() -> None:
         film = Discs(arguments.frames, arguments.objects)
         print(json.dumps(WAYS[arguments.only](predictor, film, arguments.objects)))
         return
-    today = datetime.date.today().isoformat()
     report: dict[str, Any] = {
-        "date": today, "machine": machine(), "model": arguments.model, "objects": arguments.objects,
+        "machine": machine(), "model": arguments.model, "objects": arguments.objects,
         "frame": [HEIGHT, WIDTH],
     }  # fmt: skip
     for way, frames in (("stream", arguments.frames), ("video", min(arguments.frames, OFFLINE_FRAMES))):
@@ -133,8 +132,7 @@ def main() -> None:
             f"{memory[0]} MiB, at most then {max(memory)}, at the end {memory[-1]}; saved {saved} MiB"
         )
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / f"stream-memory-cpu-{today}.json").write_text(json.dumps(report, indent=1) + "\n")
+        write_report(arguments.out, "stream-memory-cpu", **report)
 
 
 if __name__ == "__main__":

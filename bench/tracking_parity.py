@@ -40,7 +40,10 @@ QUICK = Plan(image_size=256, objects=(1, 3), frames=5)
 
 
 def tracking_parity(device: torch.device, save: Callable[[Rows], None], plan: Plan | None = None) -> bool:
-    """A row per dtype and number of objects, saved as they come; false if a mask is wrong or a step waits."""
+    """A row per dtype and number of objects, saved as they come.
+
+    False if a mask is wrong, or a step waits for the device or is not recorded.
+    """
     plan, rows, right = plan or Plan(), [], True
     exact = {n: masks_of(predictor(plan, torch.float32, device, fast=False), plan, n) for n in plan.objects}
     for dtype in plan.dtypes:
@@ -69,7 +72,9 @@ def tracking_parity(device: torch.device, save: Callable[[Rows], None], plan: Pl
                     **replays(fast, plan, objects, device),
                 }
             )
-            right = right and not (wrong or rows[-1]["recorded after warm-up"] or rows[-1]["waits for the device"])
+            row = rows[-1]
+            right = right and not (wrong or row["recorded after warm-up"] or row["waits for the device"])
+            right = right and row["recorded"] > 0 and not row["gave up"]
             save(rows)
             print(rows[-1], flush=True)
     return right
@@ -130,6 +135,8 @@ def replays(model: Any, plan: Plan, objects: int, device: torch.device) -> dict[
             allocations.append(_allocations(device) - before)
             reserved.append(torch.cuda.memory_reserved(device) if device.type == "cuda" else 0)
     return {
+        "recorded": recorded,
+        "gave up": model._fast_path.failed,
         "recorded after warm-up": len(workspace.recorded) - recorded,
         "waits for the device": len(waits),
         "where": sorted(set(waits))[:5],

@@ -11,15 +11,16 @@ With --out, recipes and sizes that were measured on the same day stay in the fil
 """
 
 import argparse
-import datetime
 import json
 import time
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
+from reports import write_rows
 from side_by_side import machine
 
 from sam2fast.config import build_from_config
@@ -89,17 +90,10 @@ def look(recipe: str, side: int, overrides: list[str], is_measured: bool) -> dic
     }
 
 
-def write(rows: list[dict[str, Any]], path: Path) -> None:
-    """Puts rows into a file in place of those of the same recipe and size."""
-
-    def key(row: dict[str, Any]) -> tuple[Any, ...]:
-        return row["recipe"], tuple(row["overrides"]), row["side"]
-
-    before = json.loads(path.read_text())["rows"] if path.exists() else []
-    new = {key(row) for row in rows}
-    kept = [row for row in before if key(row) not in new]
-    content = {"command": "bench/training_memory.py", "machine": machine(), "rows": [*kept, *rows]}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+def write(row: dict[str, Any], folder: Path) -> None:
+    """Puts a row into the day's file in place of that of the same recipe and size."""
+    about = {"command": "bench/training_memory.py", "machine": machine()}
+    write_rows(folder, "training-memory-cpu", [row], itemgetter("recipe", "overrides", "side"), **about)
 
 
 def main() -> None:
@@ -110,15 +104,12 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to the recipes")
     parser.add_argument("--out", type=Path, help="folder for a JSON file")
     arguments = parser.parse_args()
-    path = None
-    if arguments.out is not None:
-        path = arguments.out / f"training-memory-cpu-{datetime.date.today().isoformat()}.json"
     for recipe in arguments.recipe:
         for side in sorted({*arguments.side, *arguments.count}):
             row = look(recipe, side, arguments.set, is_measured=side in arguments.side)
             print(json.dumps(row), flush=True)
-            if path is not None:
-                write([row], path)
+            if arguments.out is not None:
+                write(row, arguments.out)
 
 
 if __name__ == "__main__":

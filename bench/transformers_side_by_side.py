@@ -12,8 +12,6 @@ place.
 """
 
 import argparse
-import datetime
-import json
 import statistics
 import sys
 import time
@@ -25,6 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from reports import write_report
 from suite.machine import machine
 from torch import Tensor
 
@@ -92,9 +91,6 @@ def clicks(objects: int, size: int) -> list[tuple[float, float]]:
     return [(size * x, size * y) for x, y in ((0.55, 0.45), (0.2, 0.3), (0.8, 0.75), (0.3, 0.8))[:objects]]
 
 
-# ---- images ----
-
-
 def image_calls(size: int) -> Iterator[tuple[str, dict[str, Call]]]:
     """Cases with the calls to be timed; what one returns is compared with the other's."""
     ours_model = build_sam2(CONFIG, None, device="cpu", hydra_overrides_extra=[f"++model.image_size={size}"])
@@ -127,9 +123,6 @@ def image_calls(size: int) -> Iterator[tuple[str, dict[str, Call]]]:
 
     yield "image encode", {"transformers": their_encoding, "sam2fast": our_encoding}
     yield "predict", {"transformers": their_answer, "sam2fast": our_answer}
-
-
-# ---- videos ----
 
 
 def our_frames(size: int, video: list[NDArray[np.uint8]], objects: int) -> tuple[Any, Iterator[Tensor]]:
@@ -197,9 +190,6 @@ def video_calls(size: int, objects: int, runs: int) -> dict[str, Call]:
     predictor, ours = our_frames(size, video, objects)
     theirs = their_frames(predictor.state_dict(), size, video, objects)
     return {"transformers": lambda: next(theirs), "sam2fast": lambda: next(ours)}
-
-
-# ---- rows ----
 
 
 def measure(case: str, calls: dict[str, Call], warm_up: int, runs: int, **setting: Any) -> dict[str, Any]:
@@ -280,11 +270,8 @@ def main() -> None:
             flush=True,
         )
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        today = datetime.date.today().isoformat()
         about = machine() | {"transformers": transformers.__version__}
-        path = arguments.out / f"suite-transformers-cpu-{today}.json"
-        path.write_text(json.dumps({"date": today, "machine": about, "rows": measured}, indent=1) + "\n")
+        path = write_report(arguments.out, "suite-transformers-cpu", machine=about, rows=measured)
         print(f"written to {path}")
 
 

@@ -8,7 +8,6 @@ them FFmpeg's threads. Packages that are not installed are left out with a line 
 """
 
 import argparse
-import datetime
 import importlib.util
 import json
 import os
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from reports import write_report
 from side_by_side import machine
 from torch import Tensor
 
@@ -204,11 +204,8 @@ def main() -> None:
             print(f"{name} is not installed and left out")
     rows = [row for cores in arguments.cores or [1] for row in in_own_process(cores)]
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        today = datetime.date.today().isoformat()
-        path = arguments.out / f"video-loading-cpu-{today}.json"
-        whole = {"date": today, "machine": machine() | versions(), "note": arguments.note, "rows": rows}
-        path.write_text(json.dumps(whole, indent=1) + "\n")
+        about = {"machine": machine() | versions(), "note": arguments.note}
+        path = write_report(arguments.out, "video-loading-cpu", **about, rows=rows)
         print(f"written to {path}")
 
 

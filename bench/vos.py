@@ -12,23 +12,28 @@ goes by them with ours, so that it shows what one pass for all objects saves. ``
 
 import argparse
 import contextlib
-import datetime
 import functools
 import io
-import json
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+
+from file_contents import files_of
+from reports import write_rows
 from side_by_side import machine
 from suite.subjects import Setting, video_predictor
-from vos_sets import TheOriginal, files_of, save_picture
+from vos_sets import TheOriginal, save_picture
 
 from sam2fast.parallel.runners import in_this_process, on_devices
 from sam2fast.training.data.clip import Clip
@@ -129,9 +134,6 @@ def measure(setting: Setting, jobs: list[VosJob], runs: int) -> dict[str, Any]:
     return {"seconds": seconds, "frames_per_s": rates, "difference": apart}
 
 
-# ---- several at once ----
-
-
 def build(setting: Setting, device: str) -> Any:
     made = video_predictor("sam2fast", setting).predictor
     made.non_overlap_masks = True
@@ -204,15 +206,8 @@ def measured(arguments: argparse.Namespace, setting: Setting, scratch: Path) -> 
 
 def write(folder: Path, device: str, rows: list[dict[str, Any]]) -> None:
     """Rows of other models that the day's file has stay in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    today = datetime.date.today().isoformat()
-    path = folder / f"vos-{device.split(':')[0]}-{today}.json"
-    kept = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    rows = [row for row in kept if row["model"] != rows[0]["model"]] + rows
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps({"date": today, "machine": machine(device), "rows": rows}, indent=1) + "\n")
-    partial.replace(path)
-    print(f"written to {path}")
+    name = f"vos-{device.partition(':')[0]}"
+    print(f"written to {write_rows(folder, name, rows, itemgetter('model'), machine=machine(device))}")
 
 
 if __name__ == "__main__":

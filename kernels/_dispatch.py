@@ -4,6 +4,9 @@ import contextlib
 import functools
 import importlib.util
 import os
+import shutil
+import sys
+import sysconfig
 import threading
 from collections import Counter
 from collections.abc import Hashable, Iterator
@@ -36,6 +39,9 @@ KERNELS = frozenset(
         "window_attention",
     }
 )
+
+# What the kernels that compute in floats take.
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 # Op -> how often its kernel was launched in this process. Each launcher counts, so that tests can prove one ran.
 launches: Counter[str] = Counter()
@@ -116,6 +122,17 @@ def use_triton(op: str, *tensors: torch.Tensor, obstacle: str | None = None) -> 
     return obstacle is None
 
 
+def kernel_pays(*tensors: torch.Tensor | None) -> bool:
+    """Whether a kernel without a gradient of its own is worth it for these inputs.
+
+    Its gradient takes the torch twin: where one is wanted, the twin may as well be taken at once, unless the kernel is
+    asked for.
+    """
+    if current_backend() == "triton" or not torch.is_grad_enabled():
+        return True
+    return not any(x is not None and x.requires_grad for x in tensors)
+
+
 def why_no_triton(device: torch.device) -> str | None:
     """What keeps Triton kernels from running on a CUDA device, the backend in force included, or None."""
     if current_backend() == "torch":
@@ -170,7 +187,28 @@ def _gpu_obstacle(device: torch.device) -> str | None:
     capability = torch.cuda.get_device_capability(device)
     if torch.version.hip is None and capability < OLDEST_GPU:
         return f"needs a GPU of compute capability 8.0 or newer, and this one has {capability[0]}.{capability[1]}"
+    return _build_obstacle()
+
+
+@functools.cache
+def _build_obstacle() -> str | None:
+    """What Triton lacks to build what starts its kernels, once for each machine; as ``triton.runtime.build`` looks."""
+    if sys.platform != "linux" or _has_builder():  # elsewhere Triton brings a compiler of its own
+        return None
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "needs a C compiler, with which Triton builds what starts kernels: install gcc, or name one in CC"
+    scheme = sysconfig.get_default_scheme()
+    headers = sysconfig.get_paths("posix_prefix" if scheme == "posix_local" else scheme)["include"]
+    if not os.path.exists(os.path.join(headers, "Python.h")):
+        return f"needs Python's headers, with which Triton builds what starts kernels; no Python.h in {headers}"
     return None
+
+
+def _has_builder() -> bool:
+    """Whether somebody has given Triton another way to build."""
+    from triton import knobs
+
+    return knobs.build.impl is not None
 
 
 # Constants of a graph too.

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -13,6 +13,10 @@ from sam2fast.kernels._dispatch import interpreting
 
 TABLE = "launch_table.json"
 ANY = "*"
+# Triton's names of pointers to floats, by the table's names of dtypes.
+POINTERS = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16"}
+# The most programs that CUDA launches along the second and the third axis of a grid; along the first it is 2**31 - 1.
+MOST_PROGRAMS = 65535
 
 
 class Compilation(NamedTuple):
@@ -54,10 +58,30 @@ def launch_config(op: str, tensor: torch.Tensor, shape: str = ANY) -> LaunchConf
     Raises:
         LookupError: not even a row of ``*`` is there.
     """
-    asked = (architecture(tensor.device), str(tensor.dtype).removeprefix("torch."), shape)
-    fitting = [
-        c for c in launch_table()[op] if all(have in (ANY, want) for have, want in zip(c[:3], asked, strict=True))
-    ]
+    global _chosen
+    table, chosen = launch_table(), _chosen
+    if chosen.table is not table:  # the tuner has put another in its place, or has put it back
+        chosen = _chosen = _Chosen(table, {})
+    asked = op, architecture(tensor.device), tensor.dtype, shape
+    row = chosen.rows.get(asked)
+    if row is None:
+        row = chosen.rows[asked] = _fitting_row(table.get(op, ()), *asked)
+    return row
+
+
+class _Chosen(NamedTuple):
+    """What is chosen once of a table, which is held so that another is never taken for it."""
+
+    table: Mapping[str, Sequence[LaunchConfig]]
+    rows: dict[tuple[str, str, torch.dtype, str], LaunchConfig]  # by op, GPU, dtype and shape class
+
+
+_chosen = _Chosen({}, {})
+
+
+def _fitting_row(rows: Sequence[LaunchConfig], op: str, arch: str, dtype: torch.dtype, shape: str) -> LaunchConfig:
+    asked = arch, str(dtype).removeprefix("torch."), shape
+    fitting = [c for c in rows if all(have in (ANY, want) for have, want in zip(c[:3], asked, strict=True))]
     if not fitting:
         raise LookupError(f"{TABLE} has no launch configuration of {op} for {asked}")
     return max(fitting, key=lambda c: (c.shape != ANY, c.arch != ANY, c.dtype != ANY))
@@ -73,9 +97,10 @@ def product_precision(dtype: torch.dtype) -> str:
 def tf32_is_allowed() -> bool:
     """Whether torch makes fp32 products by TF32 ones."""
     matmul = torch.backends.cuda.matmul
-    # Newer versions of torch have a switch of another name, and refuse to read the old one once that is set.
+    # Newer versions of torch have a switch of another name, which the old one sets too, and refuse to read the old one
+    # once that is set.
     precision = getattr(matmul, "fp32_precision", None)
-    return matmul.allow_tf32 if precision in (None, "none") else precision == "tf32"
+    return matmul.allow_tf32 if precision is None else precision == "tf32"
 
 
 @functools.cache

@@ -32,8 +32,20 @@ def _in(module: str, *names: str) -> dict[str, str]:
 # of the original only imports, since other code takes it from there, too.
 NAMES = {
     "sam2.build_sam": _in("_official_utils", "_load_checkpoint"),
-    "sam2.automatic_mask_generator": _in("amg", "calculate_stability_score", "uncrop_masks"),
-    "sam2.sam2_video_predictor": _in("misc", "concat_points", "fill_holes_in_mask_scores", "load_video_frames"),
+    "sam2.automatic_mask_generator": _in(
+        "amg",
+        "batched_mask_to_box",
+        "build_all_layer_point_grids",
+        "calculate_stability_score",
+        "mask_to_rle_pytorch",
+        "remove_small_regions",
+        "uncrop_masks",
+    ),
+    "sam2.sam2_video_predictor": {
+        **_in("misc", "concat_points", "fill_holes_in_mask_scores", "load_video_frames"),
+        **_in("modeling.sam2_base", "NO_OBJ_SCORE"),
+        "tqdm": "tqdm.tqdm",
+    },
     "sam2.modeling.sam2_base": {
         **_in("_official_utils", "get_1d_sine_pe", "select_closest_cond_frames"),
         "trunc_normal_": "torch.nn.init.trunc_normal_",

@@ -21,9 +21,6 @@ from sam2fast.training.prompts import BOX_LABELS, sample_box, sample_error_cente
 Value = TypeVar("Value")
 
 
-# ---- sam2.build_sam ----
-
-
 def _load_checkpoint(model: nn.Module, ckpt_path: str | Path | None) -> None:
     """Overwrites a model's weights by those of a checkpoint; nothing without a path.
 
@@ -33,9 +30,6 @@ def _load_checkpoint(model: nn.Module, ckpt_path: str | Path | None) -> None:
     if ckpt_path is not None:
         device = next(model.parameters()).device
         load_checkpoint(model, ckpt_path, device, allow_image_only=False, assign=False)
-
-
-# ---- sam2.modeling.sam2_utils ----
 
 
 def select_closest_cond_frames(
@@ -129,9 +123,6 @@ def get_next_point(gt_masks: Tensor, pred_masks: Tensor | None, method: str) -> 
     raise ValueError(f"unknown sampling method {method!r}; expected 'uniform' or 'center'")
 
 
-# ---- sam2.modeling.position_encoding ----
-
-
 def init_t_xy(end_x: int, end_y: int) -> tuple[Tensor, Tensor]:
     """Column and row, fp32, of each position of a map, row by row."""
     position = torch.arange(end_x * end_y)
@@ -166,9 +157,6 @@ def apply_rotary_enc(xq: Tensor, xk: Tensor, freqs_cis: Tensor, repeat_freqs_k: 
 def _turned(x: Tensor, rotations: Tensor) -> Tensor:
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
     return torch.view_as_real(pairs * reshape_for_broadcast(rotations, pairs)).flatten(-2).to(x.dtype)
-
-
-# ---- sam2.modeling.backbones ----
 
 
 def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, int]]:

@@ -88,9 +88,6 @@ class MaskData:
                 self._stats[name] = column.detach().float().cpu().numpy()
 
 
-# ---- grids and crops ----
-
-
 def build_point_grid(n_per_side: int) -> np.ndarray:
     """``(n * n, 2)`` points (x, y) in [0, 1], row by row, each in the middle of its cell.
 
@@ -152,9 +149,6 @@ def batch_iterator(batch_size: int, *args: Any) -> Iterator[list[Any]]:
         yield [arg[start : start + batch_size] for arg in args]
 
 
-# ---- boxes ----
-
-
 def is_box_near_crop_edge(
     boxes: Tensor, crop_box: Sequence[int], orig_box: Sequence[int], atol: float = EDGE_DISTANCE
 ) -> Tensor:
@@ -209,9 +203,6 @@ def zeros_if_empty(boxes: Tensor) -> Tensor:
     return torch.where(boxes[..., 2:3] < 0, 0, boxes).long()
 
 
-# ---- masks ----
-
-
 def calculate_stability_score(masks: Tensor, mask_threshold: float, threshold_offset: float) -> Tensor:
     """IoU ``(...)`` of each mask of logits ``(..., H, W)`` cut a little above and a little below the threshold.
 
@@ -254,9 +245,6 @@ def remove_small_regions(mask: np.ndarray, area_thresh: float, mode: str) -> tup
     if (small == regions).all():
         return labels == labels.flat[areas.argmax()], True
     return regions & ~small, True
-
-
-# ---- run lengths ----
 
 
 def mask_to_rle_pytorch(tensor: Tensor) -> list[UncompressedRLE]:

@@ -16,14 +16,10 @@ from sam2fast.amg import (
     MaskData,
     area_from_rle,
     batch_iterator,
-    batched_mask_to_box,
     box_xyxy_to_xywh,
-    build_all_layer_point_grids,
     coco_encode_rle,
     generate_crop_boxes,
     is_box_near_crop_edge,
-    mask_to_rle_pytorch,
-    remove_small_regions,
     rle_to_mask,
     uncrop_boxes_xyxy,
     uncrop_points,
@@ -31,12 +27,13 @@ from sam2fast.amg import (
 )
 from sam2fast.kernels.mask_ops import mask_statistics
 from sam2fast.kernels.nms import box_nms
-from sam2fast.mask_candidates import Candidates, Crop, Shortlist, encode
+from sam2fast.mask_candidates import Candidates, Crop, Shortlist
+from sam2fast.mask_generator_parameters import check_integers, check_numbers, grids_of_layers
+from sam2fast.mask_generator_steps import OverridableSteps
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_batches import prompts_per_call
-from sam2fast.prompts import LARGEST
-from sam2fast.rle import UncompressedRLE
-from sam2fast.sam2_image_predictor import LOGIT_LIMIT, SAM2ImagePredictor
+from sam2fast.prompts import LOGIT_LIMIT
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.transforms import ImageLike, to_pixels
 
 # How a record's segmentation is made of uncompressed run lengths.
@@ -48,7 +45,7 @@ OUTPUT_MODES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 Progress = bool | Callable[[int, int], Any]
 
 
-class SAM2AutomaticMaskGenerator:
+class SAM2AutomaticMaskGenerator(OverridableSteps):
     """Prompts the model with each point of a grid, and keeps the good masks, each once.
 
     Names, defaults, results and their order are those of ``sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator``,
@@ -103,24 +100,22 @@ class SAM2AutomaticMaskGenerator:
         progress: Progress = False,
         **kwargs: Any,
     ) -> None:
-        _check_integers(points_per_batch=(points_per_batch, 1), crop_n_layers=(crop_n_layers, 0))
-        _check_numbers(
+        check_integers(points_per_batch=(points_per_batch, 1), crop_n_layers=(crop_n_layers, 0))
+        check_numbers(
             pred_iou_thresh=pred_iou_thresh,
             stability_score_thresh=stability_score_thresh,
             mask_threshold=mask_threshold,
             box_nms_thresh=box_nms_thresh,
             crop_nms_thresh=crop_nms_thresh,
         )
-        _check_numbers(
-            least=0, stability_score_offset=stability_score_offset, min_mask_region_area=min_mask_region_area
-        )
-        _check_numbers(least=1, crop_n_points_downscale_factor=crop_n_points_downscale_factor)
-        _check_numbers(least=0, most=1, crop_overlap_ratio=crop_overlap_ratio)
+        check_numbers(least=0, stability_score_offset=stability_score_offset, min_mask_region_area=min_mask_region_area)
+        check_numbers(least=1, crop_n_points_downscale_factor=crop_n_points_downscale_factor)
+        check_numbers(least=0, most=1, crop_overlap_ratio=crop_overlap_ratio)
         if not isinstance(output_mode, str) or output_mode not in OUTPUT_MODES:
             raise ValueError(f"output_mode must be one of {', '.join(OUTPUT_MODES)}; got {output_mode!r}")
         if not (isinstance(progress, bool) or callable(progress)):
             raise ValueError(f"progress must be True, False or a function, got {progress!r}")
-        self.point_grids = _grids(points_per_side, point_grids, crop_n_layers, crop_n_points_downscale_factor)
+        self.point_grids = grids_of_layers(points_per_side, point_grids, crop_n_layers, crop_n_points_downscale_factor)
         self.predictor = SAM2ImagePredictor(
             model, max_hole_area=min_mask_region_area, max_sprinkle_area=min_mask_region_area
         )
@@ -158,8 +153,6 @@ class SAM2AutomaticMaskGenerator:
         from sam2fast.build_sam import build_sam2_hf
 
         return cls(build_sam2_hf(model_id, **kwargs), **kwargs)
-
-    # ---- images ----
 
     @torch.no_grad()
     def generate(self, image: ImageLike) -> list[dict[str, Any]]:
@@ -236,8 +229,6 @@ class SAM2AutomaticMaskGenerator:
             finally:
                 self._report = None
 
-    # ---- from the image to the crop to the batch of points ----
-
     def _generate_masks(self, image: np.ndarray) -> MaskData:
         """The masks of an image ``(H, W, 3)``, as arrays: ``rles`` (uncompressed, a list), ``boxes`` XYXY,
         ``iou_preds``, ``stability_score``, ``points`` and ``crop_boxes`` XYXY, all in pixels of the image.
@@ -285,19 +276,7 @@ class SAM2AutomaticMaskGenerator:
             shortlist.add(self._candidates(some, crop)[0])
         found = shortlist.columns()
         keep = box_nms(found.boxes.float(), found.iou_preds, self.box_nms_thresh)
-        return _mask_data(found.select(keep), shortlist.take(keep))
-
-    def _masks_of_batches(self, points: np.ndarray, crop: Crop) -> MaskData:
-        """The same through a subclass's :meth:`_process_batch`."""
-        data = _mask_data(Candidates.none(self.predictor.device), [])
-        for i, some in enumerate(self._batches(points)):
-            batch = self._process_batch(some, crop.size, list(crop.box), crop.image_size, normalize=True)
-            if i == 0:
-                data = batch
-            else:
-                data.cat(batch)
-        data.filter(box_nms(data["boxes"].float(), data["iou_preds"].float(), self.box_nms_thresh))
-        return data
+        return found.select(keep).mask_data(shortlist.take(keep))
 
     def _batches(self, points: np.ndarray) -> Iterator[np.ndarray]:
         """The points, as many at a time as the decoder answers together; each batch is reported when it is done."""
@@ -305,29 +284,6 @@ class SAM2AutomaticMaskGenerator:
             yield batch
             if self._report:
                 self._report(len(batch))
-
-    def _process_batch(
-        self,
-        points: np.ndarray,
-        im_size: tuple[int, ...],
-        crop_box: list[int],
-        orig_size: tuple[int, ...],
-        normalize: bool = False,
-    ) -> MaskData:
-        """The masks that some points give, filtered: ``rles`` in the image, ``boxes`` and ``points`` in the crop,
-        ``iou_preds``, ``stability_score``, and the decoder's clamped ``low_res_masks (N, h, w)``.
-
-        For subclasses. Unless one overrides it, it is not called: masks then become run lengths only after NMS.
-
-        Args:
-            points: ``(P, 2)`` (x, y) in pixels of the crop, or in [0, 1] unless ``normalize``.
-            im_size: (H, W) of the crop.
-        """
-        crop = Crop((crop_box[0], crop_box[1], crop_box[2], crop_box[3]), (orig_size[0], orig_size[1]))
-        found, low_res = self._candidates(points, crop, normalize)
-        data = _mask_data(found, encode(list(found.logits), crop, self.mask_threshold))
-        data["low_res_masks"] = low_res[found.rows].clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-        return data
 
     def _candidates(self, points: np.ndarray, crop: Crop, normalize: bool = True) -> tuple[Candidates, Tensor]:
         """The masks of ``points (P, 2)`` that pass the filters, and the decoder's logits ``(P * C, h, w)`` of all."""
@@ -362,8 +318,6 @@ class SAM2AutomaticMaskGenerator:
         )
         return low_res.float(), ious
 
-    # ---- refinements ----
-
     def _refined(self, coords: Tensor, low_res: Tensor) -> tuple[Tensor, Tensor]:
         """The logits ``(N, h, w)`` and IoUs ``(N)`` of masks that are prompts themselves, beside their points."""
         low_res = low_res.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
@@ -376,123 +330,3 @@ class SAM2AutomaticMaskGenerator:
         parts = [self._predict(some, masks[:, None], multimask_output=False) for some, masks in batches]
         logits, ious = (torch.cat(part)[:, 0] for part in zip(*parts, strict=True))
         return logits, ious
-
-    def refine_with_m2m(
-        self, points: Tensor, point_labels: Tensor, low_res_masks: Tensor, points_per_batch: int
-    ) -> tuple[Tensor, Tensor]:
-        """Predicts masks again from themselves and a point each, on the image that the predictor has.
-
-        For subclasses, and only called if one overrides it: the results are of the crop's full size.
-
-        Args:
-            points: ``(N, 2)`` in the model's input pixels.
-            point_labels: ``(N)``.
-            low_res_masks: ``(N, h, w)`` logits.
-
-        Returns:
-            Logits ``(N, 1, H, W)`` and IoUs ``(N, 1)``.
-        """
-        parts = [
-            self.predictor._predict(
-                some[:, None], labels[:, None], mask_input=masks[:, None], multimask_output=False, return_logits=True
-            )
-            for some, labels, masks in batch_iterator(points_per_batch, points, point_labels, low_res_masks)
-        ]
-        return torch.cat([masks for masks, _, _ in parts]), torch.cat([ious for _, ious, _ in parts])
-
-    @staticmethod
-    def postprocess_small_regions(mask_data: MaskData, min_area: int, nms_thresh: float) -> MaskData:
-        """Removes small holes and islands from masks of the image's size, then duplicates that this has made.
-
-        :meth:`generate` does not call it, in the original neither.
-
-        Args:
-            mask_data: with ``rles`` (uncompressed) and ``boxes``; changed in place.
-            min_area: in pixels of the image; holes and islands of fewer go.
-            nms_thresh: of two masks whose boxes overlap by a greater IoU one stays, rather one that was not changed.
-        """
-        if not len(mask_data["rles"]):
-            return mask_data
-        boxes, unchanged, changed_rles = [], [], {}
-        for i, rle in enumerate(mask_data["rles"]):
-            mask, filled = remove_small_regions(rle_to_mask(rle), min_area, mode="holes")
-            mask, dropped = remove_small_regions(mask, min_area, mode="islands")
-            pixels = torch.from_numpy(np.ascontiguousarray(mask))[None]
-            boxes.append(batched_mask_to_box(pixels)[0])
-            unchanged.append(float(not (filled or dropped)))
-            if filled or dropped:
-                changed_rles[i] = mask_to_rle_pytorch(pixels)[0]
-        keep = box_nms(torch.stack(boxes).float(), torch.tensor(unchanged), nms_thresh)
-        for i in keep.tolist():
-            if i in changed_rles:
-                mask_data["rles"][i] = changed_rles[i]
-                mask_data["boxes"][i] = boxes[i]
-        mask_data.filter(keep)
-        return mask_data
-
-    def _overridden(self, name: str) -> bool:
-        """Whether a subclass, or somebody's assignment, has put a method of their own in place of this one."""
-        return getattr(getattr(self, name), "__func__", None) is not getattr(SAM2AutomaticMaskGenerator, name)
-
-
-def _mask_data(found: Candidates, rles: list[UncompressedRLE]) -> MaskData:
-    return MaskData(
-        iou_preds=found.iou_preds,
-        points=found.points,
-        stability_score=found.stability_score,
-        boxes=found.boxes,
-        rles=rles,
-    )
-
-
-# ---- parameters ----
-
-
-def _grids(
-    points_per_side: int | None, point_grids: list[np.ndarray] | None, layers: int, factor: float
-) -> list[np.ndarray]:
-    """A grid ``(N, 2)`` for the whole image and each layer of crops."""
-    if (points_per_side is None) == (point_grids is None):
-        raise ValueError("give either points_per_side or point_grids, and None for the other")
-    if point_grids is None:
-        _check_integers(points_per_side=(points_per_side, 1))
-        assert points_per_side is not None
-        if _points_in_layer(points_per_side, layers, factor) < 1:
-            raise ValueError(
-                f"crop_n_points_downscale_factor {factor} leaves layer {layers} of crops without points: "
-                f"points_per_side is {points_per_side}"
-            )
-        return build_all_layer_point_grids(points_per_side, layers, factor)
-    try:
-        grids = [np.asarray(grid, dtype=np.float64) for grid in point_grids]
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise ValueError(f"point_grids must be a list of points (N, 2) for each layer: {error}") from error
-    if len(grids) <= layers:
-        raise ValueError(f"point_grids holds {len(grids)} grids, but crop_n_layers {layers} needs {layers + 1}")
-    for i, grid in enumerate(grids):
-        if grid.ndim != 2 or grid.shape[1] != 2 or not (np.abs(grid) <= LARGEST).all():  # NaN is not
-            raise ValueError(f"point_grids[{i}] must be finite points (N, 2), got shape {grid.shape}")
-    return grids
-
-
-def _points_in_layer(points_per_side: int, layer: int, factor: float) -> int:
-    try:
-        return int(points_per_side / factor**layer)
-    except OverflowError:
-        return 0
-
-
-def _check_integers(**values: tuple[Any, int]) -> None:
-    for name, (value, least) in values.items():
-        if not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-
-
-def _check_numbers(least: float = -np.inf, most: float = np.inf, **values: Any) -> None:
-    for name, value in values.items():
-        is_number = isinstance(value, int | float | np.integer | np.floating) and least <= value <= most
-        if not is_number or (isinstance(value, int) and abs(value) > LARGEST):  # which torch cannot compare with
-            between = (
-                f" from {least} to {most}" if most < np.inf else f" of at least {least}" if least > -np.inf else ""
-            )
-            raise ValueError(f"{name} must be a number{between}, got {value!r}")

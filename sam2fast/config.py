@@ -42,14 +42,11 @@ TARGETS = frozenset(
         "modeling.memory_encoder.CXBlock",
     )
 )
-
-
 # What every model configuration has at its top level.
 MODEL = re.compile("^model:", re.MULTILINE)
-
-
 # Of the values that Hydra's grammar refuses, those that can mean nothing but themselves: names such as ~/Größe.
 TEXT = re.compile(r"""[^"'()\[\]{},=]*[^"'()\[\]{},=\\]""")
+_ABSENT = object()  # in the place of a value that is not there; None may be one
 
 
 class ConfigError(ValueError):
@@ -190,9 +187,6 @@ def _is_missing(config: DictConfig, key: str) -> bool:
     return isinstance(node, DictConfig) and OmegaConf.is_missing(node, last)
 
 
-_ABSENT = object()
-
-
 def build_from_config(node: DictConfig, allow_targets: Sequence[str] = (), targets: Collection[str] = TARGETS) -> Any:
     """Builds the object that a configuration node describes by its ``_target_`` keys.
 
@@ -235,12 +229,12 @@ def check_targets(node: DictConfig, allow_targets: Sequence[str] = (), targets: 
 
 def _nodes(value: Any) -> Iterator[dict[str, Any]]:
     """Every mapping with a ``_target_`` in nested dicts and lists."""
-    if isinstance(value, dict | DictConfig):
+    if isinstance(value, dict):
         if "_target_" in value:
-            yield value  # type: ignore[misc]
+            yield value
         for child in value.values():
             yield from _nodes(child)
-    elif isinstance(value, list | ListConfig):
+    elif isinstance(value, list):
         for child in value:
             yield from _nodes(child)
 

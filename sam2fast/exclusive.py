@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class ConcurrentUseError(RuntimeError):
-    """A call on what another thread is in the middle of a call on. It was refused, and has changed nothing."""
+    """A call on what another thread is in the middle of a call on, or has taken over. It has changed nothing."""
 
 
 class ThreadGuard:
@@ -38,6 +38,33 @@ class ThreadGuard:
             visits = self._ongoing.setdefault(os.getpid(), _Visits())
         return Visit(visits, type(owner).__name__, changes)
 
+    def note_setting(self) -> None:
+        """This thread has set what other calls answer for, such as an image; within an exclusive call."""
+        visits, thread = self._ongoing[os.getpid()], threading.current_thread()
+        visits.setters.add(thread)
+        visits.set_by = weakref.ref(thread)
+
+    def forget_settings(self) -> None:
+        """What was set is gone, and with it who set it and who was refused."""
+        visits = self._ongoing[os.getpid()]
+        visits.is_contested, visits.setters, visits.set_by = False, weakref.WeakSet(), None
+
+    def check_setting(self, what: str) -> None:
+        """That what this thread has set was not replaced, once threads were seen to get in each other's way.
+
+        Threads that take turns may set and ask in any of them, as a pool does, so that this alone tells of no mistake.
+
+        Raises:
+            ConcurrentUseError: another thread has set another ``what`` since this one has.
+        """
+        visits, thread = self._ongoing.get(os.getpid()), threading.current_thread()
+        if visits is None or not visits.is_contested or thread not in visits.setters:
+            return
+        if visits.set_by is not None and visits.set_by() is not thread:
+            raise ConcurrentUseError(
+                f"another thread has set its {what} since this one has; a turn lasts from setting it to the last answer"
+            )
+
     def __reduce__(self) -> tuple[Any, ...]:
         return ThreadGuard, ()  # nobody is in the middle of a call on a copy
 
@@ -58,7 +85,7 @@ def _use_one_thread() -> None:
 
     if torch.get_num_threads() > 1:
         torch.set_num_threads(1)
-        logger.warning("this process was forked, which torch's threads do not survive: it computes with one thread")
+        _log.warning("this process was forked, which torch's threads do not survive: it computes with one thread")
 
 
 class _Visits:
@@ -69,6 +96,10 @@ class _Visits:
         self.lock = threading.RLock()
         # Weak: a signal may come before a visit can end, which it then does with the call that it belongs to.
         self.ongoing: list[weakref.ref[Visit]] = []
+        self.is_contested = False  # whether a call was ever refused
+        # Threads, not their numbers, which threads that begin later get again.
+        self.setters: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        self.set_by: weakref.ref[threading.Thread] | None = None
 
 
 class Visit:
@@ -87,6 +118,7 @@ class Visit:
             ongoing = [ref for ref in self._visits.ongoing if ref() is not None]
             for other in (ref() for ref in ongoing):
                 if other is not None and other.thread != self.thread and (other.changes or self.changes):
+                    self._visits.is_contested = True
                     raise ConcurrentUseError(
                         f"this {self._kind} is being used by another thread; let threads take turns, for instance "
                         "with a threading.Lock, or give each one its own: they may share a model"

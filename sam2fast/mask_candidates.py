@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sam2fast.amg import batch_iterator
+from sam2fast.amg import MaskData, batch_iterator
 from sam2fast.kernels.run_lengths import encode_upsampled
 from sam2fast.rle import UncompressedRLE, list_run_lengths
 
@@ -58,7 +58,19 @@ class Candidates(NamedTuple):
 
     def select(self, keep: Tensor) -> "Candidates":
         """Those of an index or a bool tensor."""
+        if keep.dtype == torch.bool:
+            keep = keep.nonzero()[:, 0]  # once: on a GPU each bool index waits for the device
         return Candidates(*(column[keep] for column in self))
+
+    def mask_data(self, rles: list[UncompressedRLE]) -> MaskData:
+        """The original's columns of these masks, whose run lengths are given."""
+        return MaskData(
+            iou_preds=self.iou_preds,
+            points=self.points,
+            stability_score=self.stability_score,
+            boxes=self.boxes,
+            rles=rles,
+        )
 
 
 def encode(logits: Sequence[Tensor], crop: Crop, threshold: float) -> list[UncompressedRLE]:

@@ -9,6 +9,8 @@ from PIL import Image, UnidentifiedImageError
 
 from sam2fast.whole_files import errors_named
 
+# Endings, in lower case, of what is taken for a picture where a folder is searched for them.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 # Formats that are not read, whatever a file is called: EPS is drawn by the program Ghostscript, WMF by Windows; IPTC
 # wraps a picture of any format; of PSD, Pillow before 12.1.1 writes outside its memory (CVE-2026-25990).
 REFUSED = frozenset(("EPS", "WMF", "IPTC", "PSD"))

@@ -3,6 +3,7 @@
 import torch
 
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.tracking.recorders import memory_of_graphs
 
 # Prompts that the decoder answers together on the CPU, several of its own groups: more only hold more logits.
 CPU_PROMPTS = 16
@@ -19,7 +20,9 @@ def prompts_per_call(limit: int, model: SAM2Base) -> int:
         return min(limit, CPU_PROMPTS)
     if device.type != "cuda":
         return limit
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    free = MEMORY_SHARE * (torch.cuda.mem_get_info(device)[0] + cached)
+    free = torch.cuda.mem_get_info(device)[0]
+    # What torch has reserved and does not use, but for what recorded graphs alone may use.
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free += max(0, unused - memory_of_graphs(device))
     embedding = 4 * model.hidden_dim * model.sam_image_embedding_size**2
-    return max(1, min(limit, int(free / (EMBEDDINGS_PER_PROMPT * embedding))))
+    return max(1, min(limit, int(MEMORY_SHARE * free / (EMBEDDINGS_PER_PROMPT * embedding))))

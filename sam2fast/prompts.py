@@ -6,23 +6,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+CPU = torch.device("cpu")
 POINT_LABELS = (-1, 0, 1, 2, 3)
 # The largest coordinate or logit that is taken: squares of much larger ones overflow in the model.
 LARGEST = 1e15
+# Low-resolution logits are returned, and given back as a mask prompt, within this range on either side of 0.
+LOGIT_LIMIT = 32.0
 
 
 def check_points(
-    points: Any, labels: Any, device: torch.device, points_name: str = "points", labels_name: str = "labels"
+    points: Any, labels: Any, points_name: str = "points", labels_name: str = "labels"
 ) -> tuple[Tensor, Tensor]:
-    """Points ``(B, N, 2)`` fp32 and labels ``(B, N)`` int32; either may come without its B of 1.
+    """Points ``(B, N, 2)`` fp32 and labels ``(B, N)`` int32 on the CPU; either may come without its B of 1.
+
+    Callers take them to a device when they are done with them: every look at values there waits for it.
 
     Raises:
         ValueError: one is missing, not finite, of another shape, or a label has no meaning.
     """
     if points is None or labels is None:
         raise ValueError(f"{points_name} and {labels_name} belong together: give both or neither")
-    coords = check_numbers(points, points_name, device)
-    kinds = check_numbers(labels, labels_name, device)
+    coords = check_numbers(points, points_name)
+    kinds = check_numbers(labels, labels_name)
     if coords.ndim not in (2, 3) or coords.shape[-1] != 2:
         raise ValueError(f"{points_name} has shape {tuple(coords.shape)}; expected (N, 2) or (B, N, 2)")
     coords = coords[None] if coords.ndim == 2 else coords
@@ -35,13 +40,13 @@ def check_points(
     return coords, kinds.to(torch.int32)
 
 
-def check_boxes(box: Any, device: torch.device) -> Tensor:
-    """Boxes ``(4)`` or ``(B, 4)`` XYXY, fp32.
+def check_boxes(box: Any) -> Tensor:
+    """Boxes ``(4)`` or ``(B, 4)`` XYXY, fp32, on the CPU as points are.
 
     Raises:
         ValueError: no such array, or corners the wrong way round.
     """
-    boxes = check_numbers(box, "box", device)
+    boxes = check_numbers(box, "box")
     if boxes.ndim == 0 or boxes.shape[-1] != 4 or boxes.numel() == 0:
         raise ValueError(f"box has shape {tuple(boxes.shape)}; expected (4) or (B, 4)")
     x0, y0, x1, y1 = boxes.reshape(-1, 4).unbind(-1)
@@ -52,8 +57,10 @@ def check_boxes(box: Any, device: torch.device) -> Tensor:
     return boxes
 
 
-def check_numbers(value: Any, name: str, device: torch.device) -> Tensor:
+def check_numbers(value: Any, name: str, device: torch.device = CPU) -> Tensor:
     """``value`` as an fp32 tensor: an array of any strides and byte order, a tensor, or lists of either or of numbers.
+
+    What is on the CPU is checked there.
 
     Raises:
         ValueError: no array of real numbers, or NaN, infinity or numbers beyond 1e15 among them.
@@ -64,11 +71,12 @@ def check_numbers(value: Any, name: str, device: torch.device) -> Tensor:
         raise
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{name} is no array of numbers: {error}") from error
-    tensor = tensor.to(device)
+    if not tensor.is_cpu:
+        tensor = tensor.to(device)
     if not (tensor.abs() <= LARGEST).all():
         wrong = f"numbers beyond {LARGEST:g}" if tensor.isfinite().all() else "NaN or infinite values"
         raise ValueError(f"{name} holds {wrong}")
-    return tensor
+    return tensor.to(device)
 
 
 def _real_numbers(value: Any) -> Tensor:

@@ -11,12 +11,10 @@ from torch import Tensor
 
 from sam2fast.exclusive import ThreadGuard, exclusive, shared
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.prompts import check_boxes, check_numbers, check_points
+from sam2fast.prompts import LOGIT_LIMIT, check_boxes, check_numbers, check_points
 from sam2fast.transforms import ImageLike, SAM2Transforms, to_pixels
 
 Prompt: TypeAlias = ArrayLike | Tensor
-# Low-resolution logits are returned within this range.
-LOGIT_LIMIT = 32.0
 
 
 class SAM2ImagePredictor:
@@ -25,7 +23,8 @@ class SAM2ImagePredictor:
     Names, defaults, results and dtypes are those of ``sam2.sam2_image_predictor.SAM2ImagePredictor``.
 
     Several threads may predict at once; setting an image while another thread is in a call, or the other way round,
-    raises :class:`~sam2fast.exclusive.ConcurrentUseError`. Predictors may share a model.
+    raises :class:`~sam2fast.exclusive.ConcurrentUseError`; so does predicting, from then on, for an image that another
+    thread has replaced. Predictors may share a model.
 
     Args:
         sam_model: the model; computes where and in what it was built.
@@ -74,8 +73,6 @@ class SAM2ImagePredictor:
         """Where the model computes."""
         return self.model.device
 
-    # ---- images ----
-
     @exclusive
     @torch.no_grad()
     def set_image(self, image: ImageLike) -> None:
@@ -117,6 +114,7 @@ class SAM2ImagePredictor:
         sizes = [(p.shape[0], p.shape[1]) for p in pixels]
         # At once: Ctrl-C may come between any two calls.
         self._features, self._orig_hw, self._is_batch, self._is_image_set = features, sizes, is_batch, True
+        self.guard.note_setting()
 
     def get_image_embedding(self) -> Tensor:
         """The embedding ``(B, C, S / 16, S / 16)`` of the image or images set.
@@ -133,13 +131,13 @@ class SAM2ImagePredictor:
         self._features = None
         self._orig_hw = None
         self._is_batch = False
+        self.guard.forget_settings()
 
     def _require_image(self) -> dict[str, Any]:
         if self._features is None:
             raise RuntimeError("no image is set: call set_image or set_image_batch first")
+        self.guard.check_setting("image")
         return self._features
-
-    # ---- prompts ----
 
     @shared
     def predict(
@@ -194,6 +192,10 @@ class SAM2ImagePredictor:
     ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
         """:meth:`predict` for each image of :meth:`set_image_batch`; lists with one entry per image.
 
+        Returns:
+            For image i masks ``(C, H_i, W_i)``, predicted IoUs ``(C)`` and low-resolution logits ``(C, S/4, S/4)``, as
+            :meth:`predict` has them; where an image has B > 1 prompts, all three of it have a leading B.
+
         Raises:
             RuntimeError: no batch of images is set.
             TypeError: something else than a list.
@@ -235,13 +237,15 @@ class SAM2ImagePredictor:
         size = self._orig_hw[img_idx]
         coords = labels = corners = mask = None
         if point_coords is not None or point_labels is not None:
-            coords, labels = check_points(point_coords, point_labels, self.device, "point_coords", "point_labels")
+            coords, labels = check_points(point_coords, point_labels, "point_coords", "point_labels")
             coords = self._transforms.transform_coords(coords, normalize_coords, size)
         if box is not None:
-            corners = self._transforms.transform_boxes(check_boxes(box, self.device), normalize_coords, size)
+            corners = self._transforms.transform_boxes(check_boxes(box), normalize_coords, size)
         if mask_logits is not None:
             mask = self._check_mask(mask_logits)
         _check_counts(points=coords, box=corners, mask_input=mask)
+        # Only now, for looking at a value on a GPU waits for it.
+        coords, labels, corners = (x if x is None else x.to(self.device) for x in (coords, labels, corners))
         return mask, coords, labels, corners
 
     def _check_mask(self, mask_logits: Any) -> Tensor:
@@ -311,7 +315,7 @@ class SAM2ImagePredictor:
         if boxes is not None:
             # A box is two more points, before the clicks.
             corners = boxes.reshape(-1, 2, 2)
-            kinds = torch.tensor([[2, 3]], dtype=torch.int32, device=corners.device).expand(len(corners), -1)
+            kinds = torch.arange(2, 4, dtype=torch.int32, device=corners.device).expand(len(corners), -1)
             points = (
                 (corners, kinds)
                 if points is None
@@ -346,4 +350,4 @@ def _is_list(batch: Any) -> bool:
 
 
 def _to_numpy(x: Tensor) -> np.ndarray:
-    return x.squeeze(0).float().cpu().numpy()
+    return x.squeeze(0).cpu().float().numpy()  # in this order: a mask has a quarter of the bytes before it is fp32

@@ -1,34 +1,34 @@
 """Tracks objects through a video from clicks, boxes and masks on any of its frames."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from sam2fast.approximations import EXACT, Approximations, ApproximationsLike
-from sam2fast.exclusive import ThreadGuard, exclusive, exclusive_session, shared
-from sam2fast.kernels.mask_ops import upsample_masks
-from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
-from sam2fast.tracking import steps
+from sam2fast.exclusive import ThreadGuard, exclusive, shared
+from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.arguments import at_least, frame_number, integer
-from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.official_privates import OfficialPrivates
-from sam2fast.tracking.outputs import Output, behind, check_output, returned_masks
+from sam2fast.tracking.outputs import Output, behind, check_output
 from sam2fast.tracking.own_selection import MemorySelection
+from sam2fast.tracking.own_sessions import own_session
+from sam2fast.tracking.passes import Progress, frames_of_pass, track_frames
+from sam2fast.tracking.prompt_answers import answer_prompt, forget_object, take_back_prompts
+from sam2fast.tracking.prompt_memories import remember_prompts
 from sam2fast.tracking.prompts import click_prompt, mask_prompt
 from sam2fast.tracking.recorded_tracking import RecordedTracking
 from sam2fast.tracking.scores import TrackScores
 from sam2fast.tracking.selection import MemoryRules
 from sam2fast.tracking.sessions import Sessions
-from sam2fast.tracking.state import FrameResult, TrackedObject, UnchangedOnError, VideoState
+from sam2fast.tracking.state import TrackedObject, VideoState
 from sam2fast.video_io import VideoError, open_frames
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base):
@@ -98,8 +98,6 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
 
         return build_sam2_video_predictor_hf(model_id, **kwargs)
 
-    # ---- the video ----
-
     @shared
     @torch.inference_mode()
     def init_state(
@@ -141,7 +139,7 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         prefetch = async_loading_frames or self._recording() is not None
         frames = open_frames(video_path, self.image_size, device=self.device, prefetch=prefetch)
         try:
-            features = FeatureCache(self, frames, encoder=self._encode_frames)
+            features = self._feature_cache(frames)
             features[0]
             bank = MemoryBank(self)
             offload = bool(offload_video_to_cpu), bool(offload_state_to_cpu)
@@ -150,15 +148,17 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
             frames.close()  # or its file and thread would last as long as somebody keeps the exception
             raise
 
-    @exclusive_session
+    @own_session
     @torch.inference_mode()
     def reset_state(self, inference_state: VideoState) -> None:
-        """Forgets all objects and prompts; the video stays."""
+        """Forgets all objects and prompts; the video stays.
+
+        Raises:
+            TypeError, ValueError: ``inference_state`` is no session, or is another model's.
+        """
         inference_state.clear()
 
-    # ---- prompts ----
-
-    @exclusive_session
+    @own_session
     @torch.inference_mode()
     def add_new_points_or_box(
         self,
@@ -190,41 +190,24 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
             objects without a result on the frame.
 
         Raises:
+            TypeError: ``inference_state`` is no session.
             IndexError: no such frame.
-            ValueError: points without labels, neither points nor box, a box that is to join earlier points, or a prompt
-                of the wrong shape or values.
+            ValueError: the session is another model's; points without labels, neither points nor box, a box that is to
+                join earlier points, or a prompt of the wrong shape or values.
         """
-        state, frame = inference_state, _frame(inference_state, frame_idx)
+        state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
         tracked = state.objects.get(obj_id) or TrackedObject()
-        clicks = click_prompt(
-            points,
-            labels,
-            box,
-            clear_old_points,
-            state.video_size if normalize_coords else (1, 1),
-            self.image_size,
-            self.device,
-        )
+        size = state.video_size if normalize_coords else (1, 1)
+        clicks = click_prompt(points, labels, box, clear_old_points, size, self.image_size, self.device)
         if not clear_old_points and frame in tracked.points:
             clicks = {name: torch.cat([tracked.points[frame][name], new], dim=1) for name, new in clicks.items()}
-        previous = tracked.result_on(frame, self._conditions(tracked, frame))
-        result = steps.predict_prompted(
-            self,
-            state,
-            tracked,
-            frame,
-            points=clicks,
-            mask=None,
-            previous=None if previous is None else previous.mask,
-            fill_hole_area=self.fill_hole_area,
-        )
-        return self._commit_prompt(state, frame, obj_id, tracked, result, points=clicks, mask=None)
+        return answer_prompt(self, state, frame, obj_id, tracked, points=clicks)
 
     def add_new_points(self, *args: Any, **kwargs: Any) -> tuple[int, list[Any], Tensor]:
         """The old name of :meth:`add_new_points_or_box`."""
         return self.add_new_points_or_box(*args, **kwargs)
 
-    @exclusive_session
+    @own_session
     @torch.inference_mode()
     def add_new_mask(
         self, inference_state: VideoState, frame_idx: int, obj_id: Any, mask: Any
@@ -235,47 +218,11 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
 
         Returns and raises: see :meth:`add_new_points_or_box`.
         """
-        state, frame = inference_state, _frame(inference_state, frame_idx)
+        state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
         tracked = state.objects.get(obj_id) or TrackedObject()
-        prompt = mask_prompt(mask, self.image_size, self.device)
-        result = steps.predict_prompted(
-            self, state, tracked, frame, points=None, mask=prompt, previous=None, fill_hole_area=self.fill_hole_area
-        )
-        kept = prompt.to("cpu", copy=True)
-        return self._commit_prompt(state, frame, obj_id, tracked, result, points=None, mask=kept)
+        return answer_prompt(self, state, frame, obj_id, tracked, mask=mask_prompt(mask, self.image_size, self.device))
 
-    def _conditions(self, tracked: TrackedObject, frame: int) -> bool:
-        """Whether a prompt on the frame makes it a conditioning frame."""
-        return tracked.is_initial(frame) or self.add_all_frames_to_correct_as_cond
-
-    def _commit_prompt(
-        self,
-        state: VideoState,
-        frame: int,
-        obj_id: Any,
-        tracked: TrackedObject,
-        result: FrameResult,
-        points: dict[str, Tensor] | None,
-        mask: Tensor | None,
-    ) -> tuple[int, list[Any], Tensor]:
-        conditioning = self._conditions(tracked, frame)
-        results = {**_latest_results(state.objects, frame, conditioning), obj_id: result}
-        masks = self._masks_of(state, list({**state.objects, obj_id: tracked}), results)
-
-        # Nothing below can fail, but be interrupted.
-        with UnchangedOnError(state, [tracked]):
-            if points is not None:
-                tracked.points[frame] = points
-                tracked.masks.pop(frame, None)
-            if mask is not None:
-                tracked.masks[frame] = mask
-                tracked.points.pop(frame, None)
-            tracked.new_results(conditioning)[frame] = result
-            if obj_id not in state.objects:
-                state.add(obj_id, tracked)
-        return frame, state.obj_ids, masks
-
-    @exclusive_session
+    @own_session
     @torch.inference_mode()
     def clear_all_prompts_in_frame(
         self, inference_state: VideoState, frame_idx: int, obj_id: Any, need_output: bool = True
@@ -287,19 +234,15 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
 
         Returns:
             As :meth:`add_new_points_or_box`; None without ``need_output``.
-        """
-        state, frame = inference_state, _frame(inference_state, frame_idx)
-        objects = dict(state.objects)
-        if obj_id in objects:
-            objects[obj_id] = objects[obj_id].copy()
-            objects[obj_id].take_back(frame)
-        masks = self._prompted_masks(state, objects, frame) if need_output else None
-        if obj_id in objects:
-            with UnchangedOnError(state, [state.objects[obj_id]]):
-                state.objects[obj_id].take_back(frame)
-        return None if masks is None else (frame, state.obj_ids, masks)
 
-    @exclusive_session
+        Raises:
+            TypeError, ValueError: ``inference_state`` is no session, or is another model's.
+            IndexError: no such frame.
+        """
+        frame = frame_number(frame_idx, inference_state.num_frames, "frame_idx")
+        return take_back_prompts(self, inference_state, frame, obj_id, need_output)
+
+    @own_session
     @torch.inference_mode()
     def remove_object(
         self, inference_state: VideoState, obj_id: Any, strict: bool = False, need_output: bool = True
@@ -314,6 +257,7 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
             The remaining ids, and pairs of frame and mask logits ``(objects, 1, H, W)``.
 
         Raises:
+            TypeError, ValueError: ``inference_state`` is no session, or is another model's.
             RuntimeError: an unknown id with ``strict``.
         """
         state = inference_state
@@ -321,70 +265,19 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
             if strict:
                 raise RuntimeError(f"there is no object {obj_id!r} to remove; the ids are {state.obj_ids}")
             return state.obj_ids, []
-        if len(state.objects) == 1:
-            state.clear()
-            return state.obj_ids, []
-        tracked = state.objects[obj_id]
-        frames = sorted(tracked.points.keys() | tracked.masks.keys()) if need_output else []
-        others = {i: o for i, o in state.objects.items() if o is not tracked}
-        updated = [(t, self._prompted_masks(state, others, t)) for t in frames]
-        state.remove(obj_id)
+        updated = forget_object(self, state, obj_id, need_output)
         return state.obj_ids, updated
 
-    # ---- tracking ----
-
-    @exclusive_session
+    @own_session
     @torch.inference_mode()
     def propagate_in_video_preflight(self, inference_state: VideoState) -> None:
         """Turns results of new prompts into memories; :meth:`propagate_in_video` begins with it.
 
         Raises:
+            TypeError, ValueError: ``inference_state`` is no session, or is another model's.
             RuntimeError: there is no object, or one has no conditioning frame; nothing has changed then.
         """
-        state = inference_state
-        if not state.objects:
-            raise RuntimeError("no object to track: give points, a box or a mask first")
-        self._check_prompted(state)
-        remembered = self._remember_prompts(state)
-
-        with UnchangedOnError(state, state.objects.values()):
-            for tracked in state.objects.values():
-                self._finalise(tracked, remembered)
-
-    def _check_prompted(self, state: VideoState) -> None:
-        """Every object has a prompt to track it from, or RuntimeError."""
-        for obj_id, tracked in state.objects.items():
-            if not tracked.conditioning and not tracked.new_conditioning:
-                raise _no_prompt(obj_id)
-
-    def _finalise(self, tracked: TrackedObject, remembered: dict[tuple[int, bool, int], FrameResult]) -> None:
-        if self.clear_non_cond_mem_around_input:
-            for frame in [*tracked.new_tracked, *tracked.new_conditioning]:
-                tracked.forget_around(frame, self._clearing_distance)
-        for conditioning in (False, True):
-            for frame in tracked.new_results(conditioning):
-                results = tracked.results(conditioning)
-                if not conditioning:
-                    results.pop(frame, None)  # so that it becomes the newest: max_history forgets the oldest
-                results[frame] = remembered[id(tracked), conditioning, frame]
-        tracked.new_tracked.clear()
-        tracked.new_conditioning.clear()
-        # Also a correction of a conditioning frame, unless it was stored as one: the original's rule.
-        for frame in tracked.conditioning:
-            tracked.tracked.pop(frame, None)
-
-    def _remember_prompts(self, state: VideoState) -> dict[tuple[int, bool, int], FrameResult]:
-        """Results of new prompts with memories, by object, kind and frame; the objects of one frame are one batch."""
-        by_frame: dict[int, list[tuple[tuple[int, bool, int], FrameResult]]] = {}
-        for tracked in state.objects.values():
-            for conditioning in (False, True):
-                for frame, result in tracked.new_results(conditioning).items():
-                    by_frame.setdefault(frame, []).append(((id(tracked), conditioning, frame), result))
-        remembered: dict[tuple[int, bool, int], FrameResult] = {}
-        for frame, entries in by_frame.items():
-            keys, results = zip(*entries, strict=True)
-            remembered.update(zip(keys, steps.remember(self, state, frame, results), strict=True))
-        return remembered
+        remember_prompts(self, inference_state)
 
     @overload
     def propagate_in_video(
@@ -395,7 +288,7 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         reverse: bool = False,
         *,
         return_scores: Literal[False] = False,
-        progress: bool | Callable[[Iterable[int]], Iterable[int]] = True,
+        progress: Progress = True,
         encode_ahead: int = 1,
         output: Output = "logits",
         lag: int = 0,
@@ -410,7 +303,7 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         reverse: bool = False,
         *,
         return_scores: Literal[True],
-        progress: bool | Callable[[Iterable[int]], Iterable[int]] = True,
+        progress: Progress = True,
         encode_ahead: int = 1,
         output: Output = "logits",
         lag: int = 0,
@@ -425,13 +318,13 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         reverse: bool = False,
         *,
         return_scores: bool,
-        progress: bool | Callable[[Iterable[int]], Iterable[int]] = True,
+        progress: Progress = True,
         encode_ahead: int = 1,
         output: Output = "logits",
         lag: int = 0,
     ) -> Iterator[tuple[Any, ...]]: ...
 
-    @exclusive_session
+    @own_session
     @torch.inference_mode()
     def propagate_in_video(
         self,
@@ -441,7 +334,7 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         reverse: bool = False,
         *,
         return_scores: bool = False,
-        progress: bool | Callable[[Iterable[int]], Iterable[int]] = True,
+        progress: Progress = True,
         encode_ahead: int = 1,
         output: Output = "logits",
         lag: int = 0,
@@ -470,8 +363,9 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         Raises:
             RuntimeError: see :meth:`propagate_in_video_preflight`; or an object's last prompt was taken back meanwhile.
             IndexError: no such start frame; the one after the last is allowed, and yields nothing.
-            ValueError: a negative number of frames or ``lag``, ``encode_ahead`` below 1, or an unknown ``output``.
-            TypeError: a number that is no integer.
+            ValueError: the session is another model's; a negative number of frames or ``lag``, ``encode_ahead`` below
+                1, or an unknown ``output``.
+            TypeError: ``inference_state`` is no session; or a number is no integer.
             VideoError: a frame cannot be read; or, after the last one, more were asked for and the video is known to
                 have had them.
         """
@@ -481,112 +375,16 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         encode_ahead, lag = at_least(1, encode_ahead, "encode_ahead"), at_least(0, lag, "lag")
         reverse = bool(reverse)
         check_output(output)
-        start = None if start_frame_idx is None else _start(state, start_frame_idx)
+        if start_frame_idx is not None:
+            start_frame_idx = frame_number(start_frame_idx, state.num_frames, "start_frame_idx", may_be_the_end=True)
         self.check_recordings()
         self.propagate_in_video_preflight(state)
-        order = _order(state, start, max_frame_num_to_track, reverse)
-        answers = self._track_frames(state, order, reverse, return_scores, progress, encode_ahead, output)
+        order = frames_of_pass(state, start_frame_idx, max_frame_num_to_track, reverse)
+        answers = track_frames(self, state, order, reverse, return_scores, progress, encode_ahead, output)
         yield from behind(answers, lag) if lag else answers
         wants_more = max_frame_num_to_track is None or len(order) <= max_frame_num_to_track
         if order and wants_more and not reverse and state.frames.truncated is not None:
             raise VideoError(state.frames.truncated)
-
-    def _track_frames(
-        self,
-        state: VideoState,
-        order: range,
-        reverse: bool,
-        return_scores: bool,
-        progress: bool | Callable[[Iterable[int]], Iterable[int]],
-        encode_ahead: int,
-        output: Output,
-    ) -> Iterator[tuple[Any, ...]]:
-        objects = dict(state.objects)
-        for frame in _with_progress(order, progress):
-            objects = {obj_id: o for obj_id, o in objects.items() if state.objects.get(obj_id) is o}
-            if not objects:
-                return
-            for obj_id, tracked in objects.items():
-                if not tracked.conditioning:
-                    raise _no_prompt(obj_id)
-            coming = order[order.index(frame) :]
-            self._encode_batch(state, objects.values(), coming, encode_ahead)
-            results, track_scores = self._track_frame(state, objects, frame, reverse)
-            self._begin_ahead(state, objects.values(), coming[1:], encode_ahead)
-            masks = returned_masks(self, state, track_scores.low_res_logits, output)
-            scores = (track_scores,) if return_scores else ()
-            self._store(state, objects, frame, reverse, results)
-            yield (frame, self._ids(state, objects), masks, *scores)
-
-    def _track_frame(
-        self, state: VideoState, objects: dict[Any, TrackedObject], frame: int, reverse: bool
-    ) -> tuple[dict[Any, FrameResult], TrackScores]:
-        """Results of all objects on a frame by id, and their masks and scores on the device."""
-        to_track = {obj_id: o for obj_id, o in objects.items() if frame not in o.conditioning}
-        prompted = {obj_id: o.conditioning[frame] for obj_id, o in objects.items() if frame in o.conditioning}
-        results, parts = dict(prompted), []
-        if prompted:
-            low_res = torch.cat([result.mask for result in prompted.values()]).to(state.device)
-            parts.append(TrackScores.of(list(prompted.values()), low_res))
-        if to_track:
-            new, scores = self._tracker()(self, state, list(to_track.values()), frame, reverse, self.fill_hole_area)
-            results.update(zip(to_track, new, strict=True))
-            parts.append(scores)
-        rank = {obj_id: i for i, obj_id in enumerate(results)}
-        return {i: results[i] for i in objects}, TrackScores.joined(parts, [rank[i] for i in objects])
-
-    def _store(
-        self,
-        state: VideoState,
-        objects: dict[Any, TrackedObject],
-        frame: int,
-        reverse: bool,
-        results: dict[Any, FrameResult],
-    ) -> None:
-        def store() -> None:
-            for obj_id, tracked in objects.items():
-                if frame not in tracked.conditioning:
-                    tracked.keep_tracked(frame, results[obj_id], state.max_history)
-                elif self.clear_non_cond_mem_around_input:
-                    tracked.forget_around(frame, self._clearing_distance)
-                tracked.reverse[frame] = reverse
-
-        try:
-            store()
-        except BaseException:  # Ctrl-C: the frame is kept for all objects; once more changes nothing for the first
-            store()
-            raise
-
-    # ---- masks as they are returned ----
-
-    def _get_orig_video_res_output(self, inference_state: VideoState, any_res_masks: Tensor) -> tuple[Tensor, Tensor]:
-        """The masks ``(N, 1, h, w)``, and the same at the video's size, without overlaps if so configured."""
-        any_res_masks = any_res_masks.to(inference_state.device)
-        masks = any_res_masks
-        if masks.shape[-2:] != inference_state.video_size:
-            masks = upsample_masks(masks, inference_state.video_size)
-        if self.non_overlap_masks and len(masks):
-            masks = self._apply_non_overlapping_constraints(masks)
-        return any_res_masks, masks
-
-    def _masks_of(self, state: VideoState, ids: list[Any], results: dict[Any, FrameResult]) -> Tensor:
-        """Mask logits ``(N, 1, H, W)`` at the video's size, of objects in the order of ``ids``."""
-        masks = torch.full((len(ids), 1, *state.video_size), NO_OBJ_SCORE, device=state.device)
-        present = [i for i, obj_id in enumerate(ids) if obj_id in results]
-        if present:
-            low_res = torch.cat([results[ids[i]].mask for i in present]).to(state.device)
-            masks[present] = upsample_masks(low_res, state.video_size)
-        return self._get_orig_video_res_output(state, masks)[1]
-
-    def _prompted_masks(self, state: VideoState, objects: dict[Any, TrackedObject], frame: int) -> Tensor:
-        """The same for these objects, as they are after a prompt is taken back."""
-        conditioning = any(frame in o.new_conditioning for o in objects.values())
-        return self._masks_of(state, list(objects), _latest_results(objects, frame, conditioning))
-
-    def _ids(self, state: VideoState, objects: dict[Any, TrackedObject]) -> list[Any]:
-        """The ids of the objects being tracked: the state's own list as long as these are all there are."""
-        ids = list(objects)
-        return state.obj_ids if state.obj_ids == ids else ids
 
 
 class SAM2VideoPredictorVOS(SAM2VideoPredictor):
@@ -604,41 +402,5 @@ class SAM2VideoPredictorVOS(SAM2VideoPredictor):
         """See :meth:`SAM2VideoPredictor.propagate_in_video_preflight`."""
         super().propagate_in_video_preflight(inference_state)
         if not self._explained and self._recording() is None:
-            logger.info("vos_optimized: steps are not recorded: %s", self._why_not())
+            _log.info("vos_optimized: steps are not recorded: %s", self._why_not())
             self._explained = True
-
-
-def _no_prompt(obj_id: Any) -> RuntimeError:
-    return RuntimeError(f"object {obj_id!r} has no points, box or mask to track it from; give one, or remove it")
-
-
-def _frame(state: VideoState, frame_idx: int) -> int:
-    return frame_number(frame_idx, state.num_frames, "frame_idx")
-
-
-def _start(state: VideoState, start_frame_idx: int) -> int:
-    return frame_number(start_frame_idx, state.num_frames, "start_frame_idx", may_be_the_end=True)
-
-
-def _latest_results(objects: dict[Any, TrackedObject], frame: int, conditioning: bool) -> dict[Any, FrameResult]:
-    found = {obj_id: o.result_on(frame, conditioning) for obj_id, o in objects.items()}
-    return {obj_id: result for obj_id, result in found.items() if result is not None}
-
-
-def _order(state: VideoState, start: int | None, count: int | None, reverse: bool) -> range:
-    """The frames of one pass."""
-    if start is None:
-        start = min(t for o in state.objects.values() for t in o.conditioning)
-    if count is None:
-        count = state.num_frames
-    if not reverse:
-        return range(start, min(start + count, state.num_frames - 1) + 1)
-    if not 0 < start < state.num_frames:
-        return range(0)
-    return range(start, max(start - count, 0) - 1, -1)
-
-
-def _with_progress(order: range, progress: bool | Callable[[Iterable[int]], Iterable[int]]) -> Iterable[int]:
-    if callable(progress):
-        return progress(order)
-    return tqdm(order, desc="propagate in video", disable=not progress)

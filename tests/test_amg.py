@@ -44,9 +44,6 @@ def same(expected: Any, actual: Any) -> None:
         assert expected == actual
 
 
-# ---- MaskData ----
-
-
 def columns() -> dict[str, Any]:
     return {"a": torch.arange(10).view(5, 2), "b": np.arange(5) * 0.5, "c": [{"i": i} for i in range(5)]}
 
@@ -111,9 +108,6 @@ def test_mask_data_items():
         amg.MaskData(c=5)
 
 
-# ---- grids and crops ----
-
-
 @pytest.mark.parametrize("n", [1, 2, 7, 32])
 def test_point_grid(n):
     same(official.build_point_grid(n), amg.build_point_grid(n))
@@ -158,9 +152,6 @@ def test_batch_iterator_needs_one_length():
     for args in ([], [[1, 2], [1]]):
         with pytest.raises(ValueError, match="one length"):
             list(amg.batch_iterator(3, *args))
-
-
-# ---- boxes ----
 
 
 def test_boxes_near_crop_edges():
@@ -218,9 +209,6 @@ def test_boxes_of_no_pixels(shape):
     boxes = amg.batched_mask_to_box(torch.zeros(shape, dtype=torch.bool))
     np.testing.assert_array_equal(official.batched_mask_to_box(torch.zeros(shape, dtype=torch.bool)), boxes)
     assert boxes.dtype == torch.int64
-
-
-# ---- masks ----
 
 
 @pytest.mark.parametrize(("threshold", "offset"), [(0.0, 1.0), (0.5, 0.0), (-2.0, 3.0)])
@@ -291,9 +279,6 @@ def test_small_regions_leave_their_input_alone():
 def test_small_regions_of_no_pixels():
     mask, changed = amg.remove_small_regions(np.zeros((0, 4), dtype=bool), 3, "holes")
     assert mask.shape == (0, 4) and not changed
-
-
-# ---- run lengths ----
 
 
 @pytest.mark.parametrize("size", [(23, 31), (1, 1), (1, 9), (9, 1), (64, 64)])

@@ -64,9 +64,6 @@ def row_of(sessions, dtype="fp32", runs=3, asked=SUBJECTS, **kwargs):
     return row
 
 
-# ---- the registry ----
-
-
 @pytest.mark.parametrize(("patience_s", "rounds"), [(0.0, 2), (1e9, 4), (float("inf"), 4)])
 def test_two_rounds_at_least_then_only_while_there_is_patience(patience_s, rounds):
     case, setting = case_with({}), Setting("nano", "fp32", 64)
@@ -119,9 +116,6 @@ def test_every_combination_that_is_asked_for():
     assert encode.at == ((None, None),) and encode.subjects == SUBJECTS
     (memory,) = plans.asked_for(["memory"], [], [], [], [], [300], [], None, "cpu")
     assert memory.at == ((4, 300),)
-
-
-# ---- rows ----
 
 
 def test_a_row_has_every_subject():
@@ -206,9 +200,6 @@ def test_masks_without_a_counterpart_are_counted():
     assert unlike_masks(same, list(reversed(same))) == 0 and unlike_masks([], []) == 0
     assert unlike_masks(same, [record(5), record(14)]) == 2 / 4
     assert unlike_masks([*same, record(18, iou=0.3)], same) == 0  # rounding may have carried it across the threshold
-
-
-# ---- result files ----
 
 
 def rows(*names):
@@ -306,9 +297,6 @@ def test_the_machine_says_what_was_measured(monkeypatch):
     assert commit() == machine()["commit"] == "abc" and machine()["torch"] == torch.__version__
 
 
-# ---- subjects ----
-
-
 def test_who_is_missing_says_so(monkeypatch):
     for name in ("official vos_optimized", "sam2fast fast"):
         with pytest.raises(MissingError, match="for video only"):
@@ -332,9 +320,6 @@ def test_without_the_extension_nobody_fills_holes(monkeypatch):
         assert built.predictor.fill_hole_area == 0 and any("holes are not filled" in note for note in built.notes)
 
 
-# ---- real runs, small ----
-
-
 ALL = [case.name for case in CASES[:6]]
 
 
@@ -342,7 +327,7 @@ ALL = [case.name for case in CASES[:6]]
     ("dtype", "names"),
     [
         pytest.param("fp32", ALL, marks=pytest.mark.slow, id="fp32"),
-        pytest.param("bf16", ["predict", "video steady frame"], id="bf16"),
+        pytest.param("bf16", ["predict", "video steady frame"], marks=pytest.mark.long, id="bf16"),
     ],
 )
 def test_small_runs(dtype, names, tmp_path, monkeypatch):
@@ -399,9 +384,6 @@ def test_a_process_of_its_own(tmp_path):
 def test_nothing_of_weight_is_imported_before_the_clock():
     code = "import suite.own_process, sys; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=BENCH).returncode == 0
-
-
-# ---- commands ----
 
 
 def test_the_command(tmp_path, capsys):

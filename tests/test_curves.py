@@ -80,6 +80,7 @@ def test_memory_grows_with_the_history(predictors, monkeypatch):
         assert grown[2000]["resident"] - grown[10]["resident"] > 0.8 * expected and grown[10]["device"] is None
 
 
+@pytest.mark.long
 def test_the_command(predictors, tmp_path, monkeypatch, capsys):
     """In this process, the part for other processes too."""
 

@@ -23,6 +23,8 @@ from sam2fast.testing import relative_error
 SIZE, PROMPTS, POINTS = 128, 2, 4
 TOLERANCE = 1e-5
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -143,7 +145,7 @@ def test_one_program_for_few_and_for_many_tokens():
         assert relative_error(module(image, tokens), program(image, tokens)) <= TOLERANCE
 
 
-def test_kernels_are_left_out_unless_asked_for(model):
+def test_kernels_are_left_out_unless_asked_for(model, tmp_path):
     """Where the kernels can run, which here is the interpreter."""
     pytest.importorskip("triton")
     trunk = model.image_encoder.trunk.blocks[0]
@@ -151,7 +153,11 @@ def test_kernels_are_left_out_unless_asked_for(model):
     with backend("triton"):
         assert not any("sam2fast" in name for name in operators(programs._export(trunk, example, None, False)))
         kept = operators(programs._export(trunk, example, None, True))
+        exported.save_program(programs._export(trunk, example, None, True), tmp_path / "kept.pt2")
     assert "sam2fast.window_attention.default" in kept
+    with pytest.raises(exported.ArtifactError, match="allow_kernels=True allows it"):
+        exported.load_program(tmp_path / "kept.pt2")
+    assert operators(exported.load_program(tmp_path / "kept.pt2", allow_kernels=True)) == kept
 
 
 def test_programs_need_torch_alone(folder, tmp_path):
@@ -255,7 +261,7 @@ WRONG = {
     "another processor": ({"kind": "aot", "processor": "Darwin arm64"}, "compiled for Darwin arm64, and this is"),
     "another device": ({"device": "xpu"}, "made for xpu, not for a machine without it"),
     "another format": ({"format": 2}, "version 2 of the format"),
-    "another file": ({"sizes": {ENCODER: 5}}, "encoder.pt2 is missing or incomplete"),
+    "another file": ({"sizes": {ENCODER: 5, DECODER: 5}}, "encoder.pt2 is missing or incomplete"),
 }
 
 
@@ -263,7 +269,7 @@ WRONG = {
 def test_made_for_something_else(copied, facts, message):
     change(copied, **facts)
     with pytest.raises(exported.ArtifactError, match=message):
-        exported.load_predictor(copied)
+        exported.load_predictor(copied, allow_native=True)
 
 
 def test_exported_programs_may_be_of_another_torch(copied):
@@ -283,7 +289,7 @@ def test_damaged(copied):
     change(copied, kind="aot")
     (copied / ENCODER).write_bytes(b"\0" * (copied / ENCODER).stat().st_size)
     with pytest.raises(exported.ArtifactError, match="encoder.pt2 is damaged"):
-        exported.load_predictor(copied)
+        exported.load_predictor(copied, allow_native=True)
     (copied / FACTS).write_text("{")
     with pytest.raises(exported.ArtifactError, match="artifact.json is damaged"):
         exported.load_predictor(copied)
@@ -316,6 +322,17 @@ def test_whole_or_not_at_all(model, quick_programs, monkeypatch, tmp_path):
     with pytest.raises(FileExistsError, match="there is a file"):
         exported.write_artifact(model, tmp_path / "artefact" / FACTS)
     assert [path.name for path in tmp_path.iterdir()] == ["artefact"]
+
+
+def test_a_folder_of_somebody_else_stays(model, quick_programs, monkeypatch, tmp_path):
+    """One under the name that was to be written under, as of a process on another machine: it is not deleted."""
+    monkeypatch.setattr(artifact, "own_number", lambda: 7)
+    theirs = tmp_path / ".artefact.7.part"
+    theirs.mkdir()
+    (theirs / ENCODER).write_text("theirs")
+    with pytest.raises(FileExistsError):
+        exported.write_artifact(model, tmp_path / "artefact")
+    assert [path.name for path in tmp_path.iterdir()] == [theirs.name] and (theirs / ENCODER).read_text() == "theirs"
 
 
 def test_a_program_that_cannot_be_written_leaves_the_one_before(monkeypatch, tmp_path):
@@ -367,7 +384,7 @@ def test_native_code_is_given_all_tensors_in_order(copied, predictors, monkeypat
     monkeypatch.setattr(loading, "load_artifact", load)
     change(copied, kind="aot")
     answers = []
-    for predictor in (predictors[0], exported.load_predictor(copied)):
+    for predictor in (predictors[0], exported.load_predictor(copied, allow_native=True)):
         predictor.set_image(picture(60, 80))
         answers.append(predictor.predict(box=[3, 4, 50, 40]))
     assert_same(*answers)
@@ -377,7 +394,7 @@ def test_native_code_is_given_all_tensors_in_order(copied, predictors, monkeypat
 def test_a_compiled_model(model, predictors, tmp_path):
     exported.write_artifact(model, tmp_path / "artefact", aot=True, prompts=PROMPTS, points=POINTS)
     assert exported.read_facts(tmp_path / "artefact").kind == "aot"
-    compiled = exported.load_predictor(tmp_path / "artefact")
+    compiled = exported.load_predictor(tmp_path / "artefact", allow_native=True)
     for prompts in PROMPTED.values():
         answers = []
         for predictor in (predictors[0], compiled):

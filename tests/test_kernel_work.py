@@ -10,12 +10,14 @@ from encoder_ops import layer_norm_case, linear_gelu_case, preprocess_case
 from figures import kernel_work as work
 from figures.kernel_figures import SPLITS, number
 from figures.kernel_limits import GPUS, Gpu, Work, floor
-from figures.kernel_sections import LAUNCHED, SECTIONS
+from figures.kernel_sections import LAUNCHED, MEASURED, SECTIONS
 from figures.results import Results
 from masks import overlaps_case, statistics_case, threshold_case
-from registry import attention_case, components_case, memory_case, self_attention_case
+from registry import attention_case, cases, components_case, memory_case, self_attention_case
 
+from sam2fast.config import load_config
 from sam2fast.kernels._launch import launch_table
+from sam2fast.modeling.image_encoder import FpnNeck
 from sam2fast.profiling import costs
 
 RESULTS = Path(__file__).parents[1] / "bench" / "results"
@@ -23,7 +25,11 @@ BF16 = torch.bfloat16
 FULL_HD = (1080, 1920)
 
 
-# ---- formulas ----
+@pytest.mark.parametrize("page", MEASURED)
+def test_the_command_of_a_page_measures_all_its_ops(page):
+    ops, _, only = MEASURED[page]
+    found = {case.op for case in cases() if any(text in case.name for text in only.split(","))}
+    assert found == set(ops)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +73,23 @@ def test_blocks_are_those_of_the_model(size):
     counted = {(row["size"], row["part"]): row["GFLOP"] for row in report.data["rows"]}
     done = sum((work.window_attention(block, 2) for block in work.hiera_blocks(size)), Work())
     assert done.products / 1e9 == pytest.approx(counted[size, "attention"], rel=1e-12)
+
+
+@pytest.mark.parametrize("size", ["t", "b+", "l"])
+def test_the_neck_is_counted_as_the_profile_counts_it(size):
+    """But for the product of both weights of a level that goes straight to the decoder's channels."""
+    settings = load_config(f"configs/sam2.1/sam2.1_hiera_{size}.yaml").model.image_encoder.neck
+    with torch.device("meta"):
+        levels = [torch.empty(1, channels, math.isqrt(n), math.isqrt(n)) for n, channels in work.stages(size)]
+        neck = FpnNeck(
+            torch.nn.Identity(),
+            settings.d_model,
+            settings.backbone_channel_list,
+            fpn_top_down_levels=settings.fpn_top_down_levels,
+        )
+        heads = {level: torch.nn.Conv2d(work.D, channels, 1) for level, channels in ((0, 32), (1, 64))}
+    weights = sum(costs.product(h.out_channels, work.D, levels[i].shape[1] + 1) for i, h in heads.items())
+    assert work.neck(size) == costs.neck(neck, levels, heads) - weights
 
 
 def test_what_surrounds_attention_is_counted_as_it_is_measured():
@@ -114,9 +137,6 @@ def test_the_kernels_launch_as_is_said():
         assert work.taps(length, wanted) == taps(length / wanted)
 
 
-# ---- limits ----
-
-
 @pytest.mark.parametrize(
     ("done", "expected"),
     [
@@ -151,11 +171,9 @@ def test_numbers_have_three_digits(value, text):
     assert number(value) == text
 
 
-# ---- sections ----
-
-
 def test_every_launched_op_has_its_table():
-    assert set(LAUNCHED) == set(launch_table())
+    other = set(LAUNCHED) ^ set(launch_table())
+    assert not other, f"LAUNCHED in bench/figures/kernel_sections.py has to name what the launch table has; see {other}"
     text = SECTIONS["launch-memory-attention"](Results(RESULTS))
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
     for row in launch_table()["memory_attention"]:

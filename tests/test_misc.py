@@ -35,9 +35,6 @@ def film(tmp_path_factory) -> str:
     return path
 
 
-# ---- videos ----
-
-
 @pytest.mark.parametrize("loader", ["load_video_frames", "load_video_frames_from_jpg_images"])
 @pytest.mark.parametrize("arguments", [{}, {"img_mean": MEAN, "img_std": STD}], ids=["imagenet", "other numbers"])
 @pytest.mark.parametrize("offload", [True, False])
@@ -81,9 +78,6 @@ def test_empty_folder(tmp_path):
     for lazy in (True, False):
         with pytest.raises(RuntimeError, match="no images found in"):
             misc.load_video_frames(str(tmp_path), 32, True, async_loading_frames=lazy)
-
-
-# ---- lazily ----
 
 
 def test_lazy_folder(folder):
@@ -142,9 +136,6 @@ def test_one_image(tmp_path):
     expected, actual = official._load_img_as_tensor(str(path), 48), misc._load_img_as_tensor(path, 48)
     assert actual[1:] == expected[1:] == (40, Image.open(path).width)
     assert actual[0].dtype == expected[0].dtype and torch.equal(actual[0], expected[0])
-
-
-# ---- small things ----
 
 
 def test_concat_points():

@@ -14,22 +14,11 @@ import sam2.modeling.position_encoding as official_positions
 import sam2.modeling.sam2_utils as official
 import scipy.ndimage
 import torch
+from random_blobs import random_blobs
 from torch import nn
 
 from sam2fast import _official_utils as ours
 from sam2fast.checkpoints import CheckpointError
-
-
-def random_masks(count: int, seed: int, size: int = 24) -> torch.Tensor:
-    """Blobs ``(count, 1, size, size)``; the first is empty, the second full."""
-    rng = np.random.default_rng(seed)
-    noise = scipy.ndimage.gaussian_filter(rng.standard_normal((count, size, size)), (0, 2, 2))
-    masks = torch.from_numpy(noise > 0.03)[:, None]
-    masks[0], masks[1] = False, True
-    return masks
-
-
-# ---- sam2.build_sam ----
 
 
 def test_checkpoint(tmp_path):
@@ -43,9 +32,6 @@ def test_checkpoint(tmp_path):
     for load, error in ((sam2.build_sam._load_checkpoint, RuntimeError), (ours._load_checkpoint, CheckpointError)):
         with pytest.raises(error):
             load(nn.Linear(3, 2, bias=False), str(tmp_path / "w.pt"))
-
-
-# ---- sam2.modeling.sam2_utils ----
 
 
 def test_closest_conditioning_frames():
@@ -88,7 +74,7 @@ def test_clones():
 )
 def test_boxes(arguments):
     """The same generator gives the same boxes, and is left at the same place."""
-    masks = random_masks(12, seed=1)[1:]
+    masks = random_blobs(12, seed=1)[1:]
     results, states = [], []
     for module in (official, ours):
         torch.manual_seed(3)
@@ -105,8 +91,8 @@ def test_boxes(arguments):
 @pytest.mark.parametrize("with_guess", [True, False])
 def test_random_errors(count, with_guess):
     """Every click is at one of the places where the original puts its own, with its label."""
-    truth = random_masks(20, seed=2)
-    guess = random_masks(20, seed=3) if with_guess else None
+    truth = random_blobs(20, seed=2)
+    guess = random_blobs(20, seed=3) if with_guess else None
     if guess is not None:
         guess[5] = truth[5]  # nothing wrong: the background is clicked
     shapes = []
@@ -150,8 +136,8 @@ def cv2(monkeypatch) -> None:
 @pytest.mark.usefixtures("cv2")
 @pytest.mark.parametrize("padding", [True, False])
 def test_centres_of_errors(padding):
-    truth = random_masks(30, seed=6)
-    for guess in (None, random_masks(30, seed=7), truth.clone()):
+    truth = random_blobs(30, seed=6)
+    for guess in (None, random_blobs(30, seed=7), truth.clone()):
         expected = official.sample_one_point_from_error_center(truth, guess, padding=padding)
         actual = ours.sample_one_point_from_error_center(truth, guess, padding=padding)
         for e, a in zip(expected, actual, strict=True):
@@ -160,7 +146,7 @@ def test_centres_of_errors(padding):
 
 @pytest.mark.usefixtures("cv2")
 def test_next_point():
-    truth, guess = random_masks(8, seed=8), random_masks(8, seed=9)
+    truth, guess = random_blobs(8, seed=8), random_blobs(8, seed=9)
     for e, a in zip(*(m.get_next_point(truth, guess, "center") for m in (official, ours)), strict=True):
         assert torch.equal(e, a)
     points, labels = ours.get_next_point(gt_masks=truth, pred_masks=guess, method="uniform")
@@ -168,9 +154,6 @@ def test_next_point():
     for module in (official, ours):
         with pytest.raises(ValueError, match="unknown sampling method"):
             module.get_next_point(truth, guess, "best")
-
-
-# ---- sam2.modeling.position_encoding ----
 
 
 def test_rotations():
@@ -202,9 +185,6 @@ def test_rotations_of_another_size():
     assert ours.reshape_for_broadcast(rotations, torch.zeros(2, 5, 9, 4)).shape == (1, 1, 9, 4)
     with pytest.raises(ValueError, match=r"\(9, 4\) do not fit"):
         ours.reshape_for_broadcast(rotations, torch.zeros(2, 5, 8, 4))
-
-
-# ---- sam2.modeling.backbones ----
 
 
 @pytest.mark.parametrize(("height", "width"), [(14, 21), (16, 15), (3, 5), (7, 7)])

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 ENDINGS = {"py", "typed", "yaml", "json", "safetensors", "md", "html", "js", "css", "svg", "txt"}
 MOST_BYTES = 15_000_000
 EXTRAS = {
-    *("hub", "video", "train", "profile", "cluster", "datasets"),
+    *("hub", "video", "train", "profile", "cluster", "datasets", "docs", "notebooks"),
     *("eval", "serve", "interactive-demo", "test", "dev", "all"),
 }
 CHECK = """
@@ -104,17 +104,20 @@ def printed(empty_environment, tmp_path_factory):
     return checked(run(empty_environment, "-c", script, cwd=tmp_path_factory.mktemp("empty"))).splitlines()
 
 
+@pytest.mark.long
 def test_wheel_from_sdist(printed):
     count, file = printed[0].split()
     assert int(count) == 9
     assert "site-packages" in file
 
 
+@pytest.mark.long
 def test_nano_is_in_the_package(printed):
     shape, file = printed[1].rsplit(maxsplit=1)
     assert shape == "(3, 40, 60)" and "site-packages" in file
 
 
+@pytest.mark.long
 def test_published_models_work_too(printed):
     assert printed[2:] == ["(3, 40, 60)"]
 
@@ -131,6 +134,7 @@ def test_what_the_core_needs(wheel):
     assert not any(line.startswith(("huggingface", "av>", "scikit-image")) and "extra" not in line for line in needed)
 
 
+@pytest.mark.long
 def test_the_command_is_installed(empty_environment, tmp_path):
     done = subprocess.run(
         [empty_environment.parent / "sam2fast", "--version"], capture_output=True, text=True, cwd=tmp_path

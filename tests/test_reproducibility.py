@@ -53,9 +53,6 @@ INSIDE = {
 }
 
 
-# ---- seeds ----
-
-
 def test_seeds():
     seed_everything(7)
     first = draws()
@@ -68,9 +65,6 @@ def test_seeds():
     for seed in (-1, 2**64):
         with pytest.raises(ValueError, match=f"the seed is {seed}; expected 0"):
             seed_everything(seed)
-
-
-# ---- switches ----
 
 
 @pytest.fixture
@@ -161,9 +155,6 @@ def test_the_commands_switch():
             assert click.testing.CliRunner().invoke(main, arguments).exit_code == 0
             assert seen.pop() == expected
         assert switches() == before
-
-
-# ---- bits ----
 
 
 def digest() -> str:

@@ -39,9 +39,6 @@ IOU = torch.tensor([0.5, 0.25, 0.75])
 SCORES = TrackScores(IOU, torch.tensor([4.0, -4.0, 4.0]), torch.zeros(3, 1, 8, 8))
 
 
-# ---- as arrays ----
-
-
 @pytest.mark.parametrize(
     "result",
     [
@@ -73,9 +70,6 @@ def test_arrays_of_something_else():
         to_numpy((5, [1, 2], LOGITS))
     with pytest.raises(ValueError, match="3 scores"):
         to_numpy((5, [1, 2, 3], LOGITS, [0.5]))
-
-
-# ---- supervision ----
 
 
 def test_detections():
@@ -119,9 +113,6 @@ def test_without_supervision(monkeypatch):
         to_supervision([1, 2, 3], MASKS)
 
 
-# ---- COCO ----
-
-
 def test_coco_video():
     frames = [(3, ["a", "b", "c"], LOGITS, SCORES), (1, ["a", "b", "c"], MASKS[[2, 0, 1]], IOU)]
     document = json.loads(json.dumps(to_coco_video(frames, (H, W), length=5, name="clip")))
@@ -157,9 +148,6 @@ def test_coco_video_that_does_not_fit():
         to_coco_video([(2, [1, 2, 3], MASKS)], (W, H))
     with pytest.raises(ValueError, match="1 file names for 3 frames"):
         to_coco_video([(2, [1, 2, 3], MASKS)], (H, W), file_names=["a"])
-
-
-# ---- the record ----
 
 
 def line(frame, masks=MASKS):
@@ -200,9 +188,6 @@ def test_record_with_damaged_run_lengths(tmp_path):
     (tmp_path / "x.jsonl").write_text(broken)
     with pytest.raises(RecordError, match="frame 3 cannot be read"):
         list(read_masks(tmp_path / "x.jsonl"))
-
-
-# ---- pictures ----
 
 
 def test_masks_are_tinted_half_and_outlined():

@@ -83,9 +83,6 @@ def test_damaged_counts(size, counts):
         decode_rle({"size": size, "counts": counts})
 
 
-# ---- many masks at once ----
-
-
 def many_masks(height: int, width: int, seed: int) -> torch.Tensor:
     """A hundred of one size: of every density, empty, full, striped and chequered."""
     rng = np.random.default_rng(seed)

@@ -15,6 +15,22 @@ def curves(results: Results) -> str:
     return results.not_measured("curves") if report is None else curve_tables(results, report, "curves")
 
 
+def many_objects(results: Results) -> str:
+    """A piece of a sentence: the least and the largest ratio over the numbers of objects."""
+    report = results.find("curves")
+    if report is None:
+        return "how much faster than the official package that is has not been measured yet"
+    rows = _points(report, "objects")
+    ratios, side = [row["ratio"]["sam2fast"]["median"] for row in rows], rows[0]["image_size"]
+    objects, about = [row["objects"] for row in rows], report.data["machine"]
+    vectors = f" with {about['capability']}" if "capability" in about else ""
+    return (
+        f"a frame with {min(objects)} to {max(objects)} objects is done {min(ratios):.2f} to {max(ratios):.2f} times "
+        f"as fast as by the official package (tiny at {side}×{side} in fp32, {about['cpu']}{vectors}; "
+        f"{results.link(report, 'samples')})"
+    )
+
+
 def curve_tables(results: Results, report: Report, prefix: str) -> str:
     parts = []
     for curve, over in CURVES.items():

@@ -31,7 +31,7 @@ def generate(root: Path, results: Path) -> dict[str, str]:
         name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
         try:
             if "<!-- figures:" in text or markers.END in text:
-                made[name] = _document(text, Results(results, "../" * name.count("/"), wraps="/" in name))
+                made[name] = _document(text, Results(results, "../" * name.count("/"), wraps=True))
         except FiguresError as error:
             raise FiguresError(f"{name}: {error}") from error
     drawn = charts(Results(results))

@@ -59,9 +59,6 @@ def limits(results: Results) -> str:
     return table(header, rows)
 
 
-# ---- attention ----
-
-
 def window_attention(results: Results) -> str:
     header, rows = ["model", "map", "heads × channels", "calls"], []
     for size in ("t", "b+", "l"):
@@ -107,40 +104,43 @@ def memory_share(results: Results) -> str:
     """A piece of a sentence: both attentions of all layers beside the image encoders."""
     each = work.LAYERS * (work.memory_attention(1, 2, 1).products + work.self_attention(1, 2, 1).products)
     counted = results.newest("encoder-parts").data["rows"]
-    encoders = {row["size"]: row["GFLOP"] for row in counted if row["part"] == "all" and row["dtype"] == "fp32"}
-    beside = ", ".join(f"{number(encoders[size])} ({model(size)})" for size in ("t", "b+", "l"))
+    gflop = {(row["size"], row["part"]): row["GFLOP"] for row in counted if row["dtype"] == "fp32"}
+    # The file has the neck as published.
+    sizes = ("t", "b+", "l")
+    encoders = {size: gflop[size, "all"] - gflop[size, "neck and heads"] + work.neck(size) / 1e9 for size in sizes}
+    beside = ", ".join(f"{number(encoders[size])} ({model(size)})" for size in sizes)
     return f"{number(each / 1e9)} GFLOP for each object, beside {beside} that the image encoder takes for the frame"
 
 
-# ---- around attention ----
+def _stages_of_both() -> list[tuple[str, int, int, int]]:
+    """Model, stage, positions and channels, of the smallest and the largest model."""
+    return [(size, stage, *sides) for size in ("t", "l") for stage, sides in enumerate(work.stages(size))]
 
 
-def around_attention(results: Results) -> str:
+def layer_norm(results: Results) -> str:
     rows = []
-    both = [(size, stage, *sides) for size in ("t", "l") for stage, sides in enumerate(_stages(size))]
-    for size, stage, positions, channels in both:
+    for size, stage, positions, channels in _stages_of_both():
         # A session's stream is fp32 up to the first pooling, whatever its dtype.
         dtype, x = ("fp32", 4) if stage == 0 else ("bf16", 2)
         shape = f"{model(size)}, {positions:,} × {channels}, {dtype}"
         rows.append(["`add_layer_norm`", shape, *_row(work.layer_norm(positions, channels, x, 2), "bf16")])
-    for size, _, positions, channels in both:
+    return _work_table(["op", "shape"], rows)
+
+
+def linear_gelu(results: Results) -> str:
+    rows = []
+    for size, _, positions, channels in _stages_of_both():
         shape = f"{model(size)}, {positions:,} × {channels} to {4 * channels:,}, bf16"
         rows.append(["`linear_gelu`", shape, *_row(work.linear_gelu(positions, channels, 4 * channels, 2), "bf16")])
+    return _work_table(["op", "shape"], rows)
+
+
+def preprocess(results: Results) -> str:
+    rows = []
     for batch, height, width in ((1, *FULL_HD), (1, *SQUARE), (8, 480, 854)):
         done = work.preprocess(batch, height, width)
         rows.append(["`resize_and_normalise`", f"{batch} × {height} × {width}", *_row(done, "bf16")])
     return _work_table(["op", "shape"], rows)
-
-
-def _stages(size: str) -> list[tuple[int, int]]:
-    """Positions and channels of a model's four stages."""
-    found = {}
-    for block in work.hiera_blocks(size):
-        found[block.side // block.stride] = block.heads * block.width
-    return [(side**2, channels) for side, channels in found.items()]
-
-
-# ---- masks ----
 
 
 def connected_components(results: Results) -> str:

@@ -71,7 +71,7 @@ def _device(results: Results, report: Report, ops: Sequence[str], subjects: Mapp
         f"Medians on {about['device'].replace('CPU ', 'a CPU: ')}, torch {about['torch'].split('+')[0]} "
         f"({results.link(report, 'every figure')}). The limit is the time that the FLOPs take at the rate of a large "
         "matrix product in that dtype, or the bytes at that of a large copy, both measured in the same run; the last "
-        "column is that limit over our time."
+        "column is that limit over our time. What stays in the cache may pass it."
     )
     header = ["op", "shape", "dtype", *columns, "of the limit"]
     return table(header, rows) + "\n\n" + results.paragraph(said)

@@ -13,9 +13,6 @@ N, D, M_CHANNELS, PAGES, POINTERS, LAYERS = 4096, 256, 64, 7, 64, 4
 SIZES = {"bf16": 2, "fp32": 4}
 
 
-# ---- window attention ----
-
-
 class Windowed(NamedTuple):
     """Attention of one block of Hiera."""
 
@@ -69,7 +66,18 @@ def window_attention(block: Windowed, size: int) -> Work:
     return Work(moved, products=4 * pairs * channels, exponentials=pairs * block.heads)
 
 
-# ---- memory attention ----
+def stages(size: str) -> list[tuple[int, int]]:
+    """Positions and channels of a model's four stages."""
+    found = {}
+    for block in hiera_blocks(size):
+        found[block.side // block.stride] = block.heads * block.width
+    return [(side**2, channels) for side, channels in found.items()]
+
+
+def neck(size: str) -> float:
+    """FLOPs of the pyramid: the two fine levels go straight to the decoder's channels, the others to all."""
+    channels = (D // 8, D // 4, D, D)
+    return float(sum(2 * n * inner * outer for (n, inner), outer in zip(stages(size), channels, strict=True)))
 
 
 def memory_tokens(pages: int = PAGES, pointers: int = POINTERS) -> int:
@@ -105,9 +113,6 @@ def self_attention(objects: int, size: int, splits: int) -> Work:
     return Work(moved, products=4 * N * N * D, exponentials=N * N) * objects + Work(4 * N * D)
 
 
-# ---- around attention ----
-
-
 def layer_norm(rows: int, channels: int, x: int, delta: int) -> Work:
     """Sum and norm of a stream of ``x`` bytes a number, to which ``delta`` bytes a number are added.
 
@@ -132,8 +137,6 @@ def preprocess(batch: int, height: int, width: int, side: int = 1024) -> Work:
     moved = batch * 3 * (height * width + 4 * side**2)
     return Work(moved, vector=12 * batch * side**2 * taps(height, side) * taps(width, side))
 
-
-# ---- masks ----
 
 LOW = 256 * 256  # logits of a mask
 BLEND = 9  # FLOPs of a pixel between four logits: two fused products and one more for each of three sums

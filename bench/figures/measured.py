@@ -1,11 +1,11 @@
-"""What the side-by-side programs measured on a CPU: images, videos, the encoder, automatic masks."""
+"""What the side-by-side programs measured on a CPU: images, videos, the encoder."""
 
-import statistics
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from figures.charts import Chart, rounded
 from figures.results import Report, Results
-from figures.text import capitalised, counted, machine, model, seconds, small, table, times
+from figures.text import counted, machine, model, seconds, small, table, times
 
 # Cases of the suite that measure what these programs do, and the tables that they replace.
 ENCODE, TRACK, PEAK = "image encode", "video steady frame", "peak memory"
@@ -100,15 +100,27 @@ def _sides(rows: list[Row]) -> str:
     return " and ".join(f"{side}×{side}" for side in sides)
 
 
-def _medians(rows: list[Row]) -> str:
-    counts = sorted({row.samples for row in rows})
-    return f"medians of {counts[0]}" if len(counts) == 1 else f"medians of {counts[0]} to {counts[-1]}"
+def medians(rows: list[Row]) -> str:
+    return medians_of(row.samples for row in rows)
 
 
-def _label(row: Row, rows: list[Row]) -> list[str]:
-    """Model and dtype, and the side where rows differ in it."""
-    several = len({other.image_size for other in rows}) > 1
-    return [model(row.size), row.dtype, *([f"{row.image_size}"] if several else [])]
+def medians_of(runs: Iterable[int]) -> str:
+    """Of how many runs figures are medians, the fewest and the most."""
+    *fewer, most = sorted(set(runs))
+    return f"medians of {fewer[0]} to {most}" if fewer else f"medians of {most}"
+
+
+def _labels(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+    """Headers, and of each row its model and dtype, and the side where rows differ in it."""
+    several = len({row.image_size for row in rows}) > 1
+    header = ["model", "dtype", *(["side"] if several else [])]
+    return header, [[model(row.size), row.dtype, *([f"{row.image_size}"] if several else [])] for row in rows]
+
+
+def _figures(row: Row) -> list[str]:
+    """Cells that tables of images and of videos share."""
+    difference = "–" if row.difference is None else small(row.difference)
+    return [*(seconds(row.medians[name]) for name in PAIR), f"**{times(row.ratio)}**", difference]
 
 
 def set_image(results: Results) -> str:
@@ -117,18 +129,18 @@ def set_image(results: Results) -> str:
 
 def _set_image(results: Results, report: Report, rows: list[Row]) -> str:
     peaks = all(row.peaks for row in rows)
-    several = len({row.image_size for row in rows}) > 1
-    header = ["model", "dtype", *(["side"] if several else []), "official", "sam2fast", "ratio"]
+    header, labels = _labels(rows)
+    header += ["official", "sam2fast", "ratio", "difference"]
     header += ["peak memory, official → sam2fast"] if peaks else []
     lines = []
-    for row in rows:
-        line = [*_label(row, rows), *(seconds(row.medians[name]) for name in PAIR), f"**{times(row.ratio)}**"]
+    for label, row in zip(labels, rows, strict=True):
+        line = [*label, *_figures(row)]
         if peaks and row.peaks:
             line.append(f"{row.peaks['official']:.0f} → {row.peaks['sam2fast']:.0f} MiB")
         lines.append(line)
     intro = (
         f"`set_image` at {_sides(rows)}, official package and sam2fast in turn in one process, same weights, "
-        f"{_medians(rows)} runs after a warm-up:"
+        f"{medians(rows)} runs after a warm-up:"
     )
     source = _source(results, report)
     if peaks:
@@ -141,20 +153,12 @@ def video(results: Results) -> str:
 
 
 def _video(results: Results, report: Report, rows: list[Row]) -> str:
-    several = len({row.image_size for row in rows}) > 1
-    header = ["model", "dtype", *(["side"] if several else []), "objects", "official", "sam2fast", "ratio"]
-    lines = [
-        [
-            *_label(row, rows),
-            f"{row.objects}",
-            *(seconds(row.medians[name]) for name in PAIR),
-            f"**{times(row.ratio)}**",
-        ]
-        for row in rows
-    ]
+    header, labels = _labels(rows)
+    header += ["objects", "official", "sam2fast", "ratio", "difference"]
+    lines = [[*label, f"{row.objects}", *_figures(row)] for label, row in zip(labels, rows, strict=True)]
     intro = (
         f"Video at {_sides(rows)}, seconds per steady frame (seven memories full), both predictors in turn on the same "
-        f"frames, {_medians(rows)}:"
+        f"frames, {medians(rows)}:"
     )
     return "\n\n".join((results.paragraph(intro), table(header, lines), results.paragraph(_source(results, report))))
 
@@ -189,26 +193,19 @@ def _is_long(row: dict[str, Any]) -> bool:
     return row["case"] == PEAK and row["history"] is not None and row["objects"] is not None and None not in peaks
 
 
-def seen_difference(results: Results) -> str:
-    """The largest difference in fp32 between the two packages in the runs that are shown."""
-    rows = pairs(results, "set-image", ENCODE)[1] + pairs(results, "video", TRACK)[1]
-    return small(max(row.difference for row in rows if row.dtype == "fp32" and row.difference is not None))
-
-
 def set_image_chart(results: Results) -> Chart:
     _, rows = pairs(results, "set-image", ENCODE)
     series = {name: rounded([row.medians[name] for row in rows]) for name in PAIR}
-    return Chart("set_image on a CPU", "seconds, less is better", series, [" ".join(_label(row, rows)) for row in rows])
+    return Chart(
+        "set_image on a CPU", "seconds, less is better", series, [" ".join(label) for label in _labels(rows)[1]]
+    )
 
 
 def video_chart(results: Results) -> Chart:
     _, rows = pairs(results, "video", TRACK)
     series = {name: rounded([row.medians[name] for row in rows]) for name in PAIR}
-    places = [f"{' '.join(_label(row, rows))}, {row.objects} obj." for row in rows]
+    places = [f"{' '.join(label)}, {row.objects} obj." for label, row in zip(_labels(rows)[1], rows, strict=True)]
     return Chart("One steady frame of a video on a CPU", "seconds, less is better", series, places)
-
-
-# ---- the encoder ----
 
 
 def encoder(results: Results) -> str:
@@ -237,95 +234,3 @@ def encoder_table(results: Results, report: Report) -> str:
             + [seconds(medians["sam2fast compiled"]), times(ratio["compiled"])]
         )  # fmt: skip
     return table(header, lines) + "\n\n" + results.paragraph(_source(results, report))
-
-
-# ---- automatic masks ----
-
-
-def _photographs(report: Report, dtype: str) -> list[dict[str, Any]]:
-    return [row for row in report.data["rows"] if row["dtype"] == dtype]
-
-
-def masks_ratio(results: Results) -> str:
-    """A piece of a sentence: how many photographs, and how many times as fast."""
-    rows = _photographs(results.newest("automatic-masks"), "fp32")
-    ratios = [row["ratio"]["median"] for row in rows]
-    found = f"{min(ratios):.1f} to {max(ratios):.1f} times"
-    return f"{counted(len(rows), 'photograph')} are done {found} as fast as by the official generator"
-
-
-def automatic_masks(results: Results) -> str:
-    report = results.newest("automatic-masks")
-    memory = results.newest("automatic-masks", lambda data: any(row["peak_mib"] for row in data["rows"]))
-    rates = {
-        dtype: statistics.median(row["decoder"]["GFLOP/s"] for row in _photographs(report, dtype))
-        for dtype in ("fp32", "bf16")
-    }
-    intro = (
-        f"The default grid (1,024 points), Meta's tiny weights, {machine(report.data['machine'])}, official generator "
-        f"and ours in turn in one process ({results.link(report, 'samples')}, `bench/automatic_masks.py`). The floor "
-        f"is the FLOPs of our decoder at the rate of a large matrix product, {rates['fp32']:.0f} GFLOP/s in fp32 and "
-        f"{rates['bf16']:.0f} in bfloat16 in that run. Growth of memory is over `set_image`, each in a "
-        "process of its own"
-    )
-    intro += "." if memory.name == report.name else f", from {results.link(memory, 'another run')}."
-    exact = table(
-        [
-            "photograph",
-            "fp32 masks",
-            "least IoU",
-            "official",
-            "sam2fast",
-            "",
-            "decoder's floor",
-            "memory, official → ours",
-        ],
-        [_exact_line(row, memory) for row in _photographs(report, "fp32")],
-    )
-    about = (
-        "In bfloat16 masks near a threshold come and go. Each is set against the official fp32 masks: the share of "
-        "masks that have no counterpart, and the mean IoU of those that have; official under autocast, ours with "
-        "weights cast once."
-    )
-    rough = table(
-        ["photograph", "official", "sam2fast", "", "masks", "without counterpart", "mean IoU"],
-        [_rough_line(row) for row in _photographs(report, "bf16")],
-    )
-    return "\n\n".join((results.paragraph(intro), exact, results.paragraph(about), rough))
-
-
-def _name(row: dict[str, Any]) -> str:
-    return str(row["image"].rsplit(".", 1)[0])
-
-
-def _exact_line(row: dict[str, Any], memory: Report) -> list[str]:
-    growth = next(other["peak_mib"] for other in _photographs(memory, "fp32") if other["image"] == row["image"])
-    height, width = row["pixels"]
-    return [
-        f"{_name(row)}, {width}×{height}",
-        f"{row['masks']['official']} and {row['masks']['sam2fast']}",
-        f"{row['agreement']['least IoU']:.4f}",
-        *(seconds(row["median_s"][name], 1) for name in PAIR),
-        f"**{times(row['ratio']['median'], 1)}**",
-        seconds(row["decoder"]["floor_s"]["sam2fast"], 1),
-        f"+{growth['official']['growth']:.0f} → +{growth['sam2fast']['growth']:.0f} MiB",
-    ]
-
-
-def _rough_line(row: dict[str, Any]) -> list[str]:
-    official, ours = (row["agreement"][name] for name in PAIR)
-    return [
-        _name(row),
-        *(seconds(row["median_s"][name], 1) for name in PAIR),
-        times(row["ratio"]["median"], 1),
-        f"{row['masks']['official']} and {row['masks']['sam2fast']}",
-        f"{official['mismatched'] * 100:.1f} and {ours['mismatched'] * 100:.1f} %",
-        f"{official['mean IoU']:.4f} and {ours['mean IoU']:.4f}",
-    ]
-
-
-def automatic_masks_chart(results: Results) -> Chart:
-    rows = results.newest("automatic-masks").data["rows"]
-    series = {name: rounded([row["median_s"][name] for row in rows]) for name in PAIR}
-    places = [f"{capitalised(_name(row))} {row['dtype']}" for row in rows]
-    return Chart("Automatic masks on one CPU thread", "seconds, less is better", series, places)

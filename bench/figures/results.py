@@ -52,7 +52,8 @@ class Report(NamedTuple):
 
 
 def read(path: Path) -> Report:
-    """
+    """A file of results under its own name.
+
     Raises:
         FiguresError: it cannot be read.
     """
@@ -73,10 +74,6 @@ class Results:
 
     def __init__(self, folder: Path, root: str = "", wraps: bool = False) -> None:
         self.folder, self.root, self.wraps = folder, root, wraps
-
-    def seen_from(self, root: str, wraps: bool) -> "Results":
-        """The same files, for another document."""
-        return Results(self.folder, root, wraps)
 
     def newest(self, kind: str, of: Callable[[dict[str, Any]], bool] = lambda data: True) -> Report:
         """The newest file of a kind, of those that have what is wanted.

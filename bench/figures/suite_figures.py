@@ -4,12 +4,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from figures import case_notes
 from figures.charts import Chart, rounded
 from figures.results import Report, Results
 from figures.text import capitalised, machine, model, seconds, small, table, times
 
 # What names a row besides its case, and how the column is called.
 SETTINGS = {"size": "model", "dtype": "dtype", "image_size": "side", "objects": "objects", "history": "frames before"}
+PEAK = "peak memory"
 Rows = Sequence[dict[str, Any]]
 
 
@@ -36,8 +38,9 @@ def suite_tables(results: Results, report: Report, prefix: str, level: str = "##
     parts, charts = [], suite_charts(report, prefix, "")
     for case, rows in cases(report).items():
         name, heading = f"{prefix}-{slug(case)}", capitalised(case)
-        parts += [f"{level} {heading}", results.picture(name, heading) if name in charts else "", case_table(rows)]
-        parts += [results.paragraph(note) for note in _notes(rows)]
+        letters = case_notes.Letters()
+        parts += [f"{level} {heading}", results.picture(name, heading) if name in charts else ""]
+        parts += [case_table(rows, letters), *map(results.paragraph, case_notes.paragraphs(rows, letters))]
     parts.append(
         results.paragraph(f"Every sample is in {results.link(report)}, from {machine(report.data['machine'])}.")
     )
@@ -56,26 +59,31 @@ def cases(report: Report) -> dict[str, Rows]:
     return dict(found)
 
 
-def case_table(rows: Rows) -> str:
-    """Medians with the fastest and slowest sample, ratios, differences, and what there is of first calls and memory."""
+def case_table(rows: Rows, letters: case_notes.Letters) -> str:
+    """Medians with the fastest and slowest sample, ratios, differences, and what there is of first calls and memory.
+
+    Subjects that were timed in no row have no column; ``letters`` gets the notes of cells and columns.
+    """
     shown = _settings(rows)
-    subjects = _subjects(rows)
+    subjects = _timed(rows)
     compared = [name for name in subjects if any(name in row["ratio"] for row in rows)]
-    header = [SETTINGS[name] for name in shown] + subjects
-    header += [f"ratio of {name}" if len(compared) > 1 else "ratio" for name in compared]
     differing = [name for name in subjects if any(name in row["difference"] for row in rows)]
-    header += ["difference"] if differing else []
+    header = ["frames" if (name, rows[0]["case"]) == ("history", PEAK) else SETTINGS[name] for name in shown]
+    header += [f"{name}{letters.of(case_notes.of_column(rows, name))}" for name in subjects]
+    header += [f"ratio of {name}" if len(compared) > 1 else "ratio" for name in compared]
+    header += [f"difference of {name}" if len(differing) > 1 else "difference" for name in differing]
     peaks = any(subject["peak_mib"] is not None for row in rows for subject in row["subjects"].values())
     header += [f"peak MiB, {' / '.join(subjects)}"] if peaks else []
     tails = any("p99_s" in subject for row in rows for subject in row["subjects"].values())
     header += [f"95 and 99 of 100 within, {' / '.join(subjects)}"] if tails else []
     lines = []
     for row in rows:
-        line = [model(row["size"]) if name == "size" else _plain(row[name]) for name in shown]
-        line += [_time(row["subjects"].get(name)) for name in subjects]
+        line = [_setting(row, name) for name in shown]
+        line += [
+            f"{_time(row['subjects'].get(name))}{letters.of(case_notes.of_cell(rows, row, name))}" for name in subjects
+        ]
         line += [_ratio(row["ratio"].get(name)) for name in compared]
-        if differing:
-            line.append(", ".join(small(row["difference"][name]) for name in differing if name in row["difference"]))
+        line += [_difference(row, name, letters) for name in differing]
         if peaks:
             line.append(" / ".join(_peak(row["subjects"].get(name)) for name in subjects))
         if tails:
@@ -91,7 +99,8 @@ def case_chart(case: str, rows: Rows, where: str) -> Chart | None:
     series = {name: values for name, values in series.items() if any(value is not None for value in values)}
     if not series:
         return None
-    differing = [name for name in _settings(rows) if len({row[name] for row in rows}) > 1] or ["size", "dtype"]
+    given = [name for name in SETTINGS if any(row[name] is not None for row in rows)]
+    differing = [name for name in given if len({row[name] for row in rows}) > 1] or ["size", "dtype"]
     places = [" ".join(_place(name, row[name]) for name in differing if row[name] is not None) for row in rows]
     return Chart(f"{capitalised(case)}, {where}", "seconds, less is better", series, places)
 
@@ -103,7 +112,20 @@ def suite_charts(report: Report, prefix: str, where: str) -> dict[str, Chart]:
 
 
 def _settings(rows: Rows) -> list[str]:
-    return [name for name in SETTINGS if any(row[name] is not None for row in rows)]
+    """Columns of which some row has something."""
+    return [name for name in SETTINGS if any(_setting(row, name) for row in rows)]
+
+
+def _setting(row: dict[str, Any], name: str) -> str:
+    if name == "size":
+        return model(row["size"])
+    if name == "history":
+        return " or ".join(map(_plain, case_notes.frames_before(row)))
+    return _plain(row[name])
+
+
+def _timed(rows: Rows) -> list[str]:
+    return [name for name in _subjects(rows) if any(_median(row["subjects"].get(name)) is not None for row in rows)]
 
 
 def _subjects(rows: Rows) -> list[str]:
@@ -125,6 +147,8 @@ def _place(name: str, value: Any) -> str:
 def _time(subject: dict[str, Any] | None) -> str:
     if subject is None or subject["median_s"] is None:
         return "–"
+    if len(subject["samples_s"]) == 1:
+        return seconds(subject["median_s"])
     fastest, slowest = seconds(subject["min_s"]), seconds(subject["max_s"])
     if fastest.split()[1] == slowest.split()[1]:
         fastest = fastest.split()[0]
@@ -132,7 +156,15 @@ def _time(subject: dict[str, Any] | None) -> str:
 
 
 def _ratio(ratio: dict[str, float] | None) -> str:
-    return "–" if ratio is None else f"**{times(ratio['median'])}** ({ratio['min']:.2f}–{ratio['max']:.2f})"
+    if ratio is None:
+        return "–"
+    spread = f" ({ratio['min']:.2f}–{ratio['max']:.2f})" if ratio["min"] < ratio["max"] else ""
+    return f"**{times(ratio['median'])}**{spread}"
+
+
+def _difference(row: dict[str, Any], name: str, letters: case_notes.Letters) -> str:
+    value = row["difference"].get(name)
+    return "–" if value is None else f"{small(value)}{letters.of(case_notes.of_difference(row))}"
 
 
 def _peak(subject: dict[str, Any] | None) -> str:
@@ -143,10 +175,3 @@ def _tail(subject: dict[str, Any] | None) -> str:
     if subject is None or subject.get("p99_s") is None:
         return "–"
     return f"{seconds(subject['p95_s'])}, {seconds(subject['p99_s'])}"
-
-
-def _notes(rows: Rows) -> list[str]:
-    """What has to be known of the rows, and of subjects without a time."""
-    notes = list(dict.fromkeys(row["note"] for row in rows if row["note"]))
-    said = [f"{n}: {s['note']}." for row in rows for n, s in row["subjects"].items() if s["note"]]
-    return [*notes, *dict.fromkeys(said)]

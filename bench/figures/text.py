@@ -26,7 +26,7 @@ def times(value: float, digits: int = 2) -> str:
 
 def small(value: float) -> str:
     """A difference, with two digits."""
-    return f"{value:.1e}".replace("e-0", "e-")
+    return f"{value:.1f}" if value >= 0.1 else f"{value:.1e}".replace("e-0", "e-") if value else "0"
 
 
 def count(number: int) -> str:

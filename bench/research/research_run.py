@@ -1,7 +1,6 @@
 """What the examples share: nano, clips from the factory, tracking and its measure, tables and result files."""
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,13 +12,14 @@ from numpy.typing import NDArray
 
 sys.path.append(str(Path(__file__).parents[1]))
 
+from clip_tracking import tracked
+from reports import write_report
 from suite.machine import machine
 
 from sam2fast.evaluation.j_and_f import JAndF, j_and_f
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic import SyntheticClips
-from sam2fast.training.prompts import sample_error_center
 
 SEED = 9_100  # of clips that are neither trained on nor in bench/nano_heldout.py
 
@@ -49,28 +49,6 @@ def open_clip(predictor: Any, clip: Clip) -> Any:
     state = predictor.init_state([*clip.frames])
     state.features.size = len(clip.frames)
     return state
-
-
-def tracked(predictor: Any, state: Any, clip: Clip, prompt: str = "mask") -> NDArray[np.bool_]:
-    """Masks ``(T, O, H, W)`` of the clip's objects from their true mask, or a click, on the first frame."""
-    predictor.reset_state(state)
-    for o, truth in enumerate(clip.masks[0]):
-        if prompt == "mask":
-            predictor.add_new_mask(state, 0, o, truth)
-        else:
-            predictor.add_new_points_or_box(state, 0, o, points=[centre(truth)], labels=[1])
-    found = np.zeros_like(clip.masks)
-    for frame, _, logits in predictor.propagate_in_video(state, progress=False):
-        found[frame] = (logits[:, 0] > 0).cpu().numpy()
-    return found
-
-
-def centre(mask: NDArray[np.bool_]) -> list[float]:
-    """The point of a mask that is farthest from its outline."""
-    import torch
-
-    click = sample_error_center(torch.from_numpy(mask)[None, None], None)
-    return click["point_coords"][0, 0].tolist()
 
 
 def measured(found: Iterable[NDArray[np.bool_]], clips: Sequence[Clip]) -> dict[str, float]:
@@ -103,20 +81,9 @@ def finish(name: str, args: argparse.Namespace, start: float, rows: list[dict[st
     print(f"{time.perf_counter() - start:.0f} s, {args.clips} clips of {args.frames} frames, seed {args.seed}")
     if args.out is None:
         return
-    date, kind = time.strftime("%Y-%m-%d"), args.device.partition(":")[0]
     settings = {key: value for key, value in vars(args).items() if key != "out"}
-    report = {
-        "date": date,
-        "machine": machine(args.device),
-        "model": "nano",
-        "settings": settings,
-        **facts,
-        "rows": rows,
-    }
-    args.out.mkdir(parents=True, exist_ok=True)
-    file = args.out / f"research-{name}-{kind}-{date}.json"
-    file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(file)
+    about = {"machine": machine(args.device), "model": "nano", "settings": settings, **facts}
+    print(write_report(args.out, f"research-{name}-{args.device.partition(':')[0]}", **about, rows=rows))
 
 
 def variants(

@@ -93,7 +93,8 @@ class OwnProcess:
 
 
 def _run(order: dict[str, Any]) -> dict[str, Any]:
-    """
+    """The answer of a process of its own to an order.
+
     Raises:
         RuntimeError: the process failed; the message is the end of what it said.
     """

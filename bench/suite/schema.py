@@ -34,7 +34,8 @@ def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def validate(report: Any) -> None:
-    """
+    """Looks through a whole report.
+
     Raises:
         SchemaError: it is not of the form above; the message says where.
     """
@@ -54,7 +55,8 @@ def validate(report: Any) -> None:
 
 
 def validate_row(row: Any, where: str = "the row") -> None:
-    """
+    """Looks through one row.
+
     Raises:
         SchemaError: as :func:`validate`.
     """

@@ -87,9 +87,6 @@ def config_of(size: str) -> str:
     return "configs/nano/sam2fast_nano.yaml" if size == "nano" else f"configs/sam2.1/sam2.1_hiera_{size}.yaml"
 
 
-# ---- images ----
-
-
 def import_for_images(subject: str, setting: Setting) -> None:
     """Imports what :func:`image_predictor` uses, so that its time can be told from the building's.
 
@@ -140,9 +137,6 @@ def _official_image_predictor(setting: Setting, checkpoint: str | None) -> Built
         # It takes 1024 for granted.
         predictor._bb_feat_sizes = [(setting.image_size // stride,) * 2 for stride in (4, 8, 16)]
     return Built(predictor, setting, autocast=setting.dtype == "bf16")
-
-
-# ---- video ----
 
 
 def video_predictor(subject: str, setting: Setting, checkpoint: str | None = None) -> Built:
@@ -242,11 +236,9 @@ def _official_hole_filling(device: str) -> str | None:
     return "scipy in place of its extension" if _C.__spec__ is None else "its extension"
 
 
-# ---- building ----
-
-
 def _official_package(device: str) -> None:
-    """
+    """Imports the official package, so that it works on the device.
+
     Raises:
         MissingError: it cannot be imported.
     """

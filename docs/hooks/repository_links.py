@@ -1,16 +1,20 @@
 """MkDocs hook: the documents link to files of the repository; the site carries these files along.
 
 A document in ``docs/`` refers to ``../bench/soak.py`` so that the link works where the repository is browsed. On the
-site each such file lies under ``repository/``, Markdown as a page of its own; links to folders become plain text.
+site each such file lies under ``repository/``; Markdown is a page there, and so is a notebook, beside its file.
+Links to folders become plain text.
 """
 
+import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from notebook_pages import notebook_page  # MkDocs loads hooks with their folder on the path
 
 CARRIED = "repository"
 LINK = re.compile(r"\[(?P<text>[^\]\n]*(?:\n[^\]\n]*)?)\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
@@ -28,10 +32,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
                 continue
             carried = f"{CARRIED}/{name}"
             if files.get_file_from_path(carried) is None:
-                file = File.generated(config, carried, abs_src_path=str(root / name))
-                files.append(file)
-                if file.is_documentation_page():
-                    waiting.append((carried, file.content_string))
+                for file in _carried_files(carried, root / name, config):
+                    files.append(file)
+                    if file.is_documentation_page():
+                        waiting.append((file.src_uri, file.content_string))
     return files
 
 
@@ -43,6 +47,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         if name is None:
             return match[0]
         uri = name.removeprefix("docs/") if name.startswith("docs/") else f"{CARRIED}/{name}"
+        uri = _page_of(uri)
         if files.get_file_from_path(uri) is None:
             is_folder = (Path(config.docs_dir).parent / name).is_dir()
             return match["text"] if is_folder else match[0]  # a link to nothing is MkDocs's to complain of
@@ -50,6 +55,21 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"[{match['text']}]({os.path.relpath(uri, start)}{match['anchor'] or ''})"
 
     return LINK.sub(replaced, markdown)
+
+
+def _carried_files(uri: str, path: Path, config: MkDocsConfig) -> Iterator[File]:
+    """A file under its name on the site; with a notebook its page and the pictures on that."""
+    yield File.generated(config, uri, abs_src_path=str(path))
+    if path.suffix == ".ipynb":
+        page = notebook_page(json.loads(path.read_text(encoding="utf-8")), path.stem)
+        yield File.generated(config, _page_of(uri), content=page.markdown)
+        for name, content in page.pictures.items():
+            yield File.generated(config, str(PurePosixPath(uri).with_name(name)), content=content)
+
+
+def _page_of(uri: str) -> str:
+    """Where links to a carried file lead: to itself, but for notebooks."""
+    return f"{uri.removesuffix('.ipynb')}.md" if uri.endswith(".ipynb") else uri
 
 
 def _in_repository(uri: str, target: str) -> str | None:

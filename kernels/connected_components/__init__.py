@@ -3,7 +3,7 @@
 import torch
 
 from sam2fast.kernels._dispatch import use_triton
-from sam2fast.kernels._operators import call
+from sam2fast.kernels._operators import call, registered
 from sam2fast.kernels.connected_components.reference import connected_components_reference
 
 __all__ = ["connected_components", "connected_components_reference"]
@@ -31,7 +31,7 @@ def connected_components(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 
 # An operator of its own, so that graphs (torch.compile, torch.export) hold one node whose shapes are known; the backend
 # is chosen when it runs.
-@torch.library.custom_op("sam2fast::connected_components", mutates_args=())
+@registered("sam2fast::connected_components")
 def _connected_components(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     if use_triton("connected_components", mask):
         from sam2fast.kernels.connected_components.kernel import connected_components_triton

@@ -35,6 +35,20 @@ def _larger(a, b):
 
 
 @triton.jit
+def _place(
+    pixels,  # H·W
+    BLOCK: tl.constexpr,
+):
+    """Where this program's mask begins, as int64 since N·H·W may pass 2**31, and where its block does in that mask.
+
+    Masks come one after the other along the grid's first axis: the others are too short for any number of masks.
+    """
+    blocks = tl.cdiv(pixels, BLOCK)
+    program = tl.program_id(0)
+    return (program // blocks).to(tl.int64) * pixels, (program % blocks) * BLOCK
+
+
+@triton.jit
 def _find(
     parents,  # (H·W) int32 of one mask
     pixel,  # (BLOCK) int32
@@ -77,8 +91,8 @@ def _start_kernel(
     W,
     BLOCK: tl.constexpr,
 ):
-    image = tl.program_id(1).to(tl.int64) * pixels  # N·H·W may pass 2**31
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    image, first = _place(pixels, BLOCK)
+    i = first + tl.arange(0, BLOCK)
     inside = i < pixels
     foreground = tl.load(mask + image + i, mask=inside, other=0) != 0
     left = tl.load(mask + image + i - 1, mask=inside & (i % W != 0), other=0) != 0
@@ -97,8 +111,8 @@ def _merge_kernel(
     W,
     BLOCK: tl.constexpr,
 ):
-    image = tl.program_id(1).to(tl.int64) * pixels
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    image, first = _place(pixels, BLOCK)
+    i = first + tl.arange(0, BLOCK)
     here = mask + image + i
     x = i % W
     foreground = tl.load(here, mask=i < pixels, other=0) != 0
@@ -129,9 +143,9 @@ def _count_kernel(
     pixels,  # H·W
     BLOCK: tl.constexpr,
 ):
-    image = tl.program_id(1).to(tl.int64) * pixels
+    image, first = _place(pixels, BLOCK)
     lane = tl.arange(0, BLOCK)
-    i = tl.program_id(0) * BLOCK + lane
+    i = first + lane
     foreground = tl.load(mask + image + i, mask=i < pixels, other=0) != 0
     parents = labels + image
     root = _find(parents, i, foreground)
@@ -158,8 +172,8 @@ def _finish_kernel(
     pixels,  # H·W
     BLOCK: tl.constexpr,
 ):
-    image = tl.program_id(1).to(tl.int64) * pixels
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    image, first = _place(pixels, BLOCK)
+    i = first + tl.arange(0, BLOCK)
     inside = i < pixels
     foreground = tl.load(mask + image + i, mask=inside, other=0) != 0
     root = tl.load(labels + image + i, mask=foreground, other=0)
@@ -179,7 +193,7 @@ def connected_components_triton(mask: torch.Tensor) -> tuple[torch.Tensor, torch
     mask = mask.contiguous().view(torch.uint8)
     config = launch_config("connected_components", mask)
     meta, options = config.meta, config.options
-    grid = (triton.cdiv(H * W, meta["BLOCK"]), N)
+    grid = (N * triton.cdiv(H * W, meta["BLOCK"]),)
     count_launch("connected_components")
     with config.on_device(mask):
         _start_kernel[grid](mask, labels, areas, H * W, W, **meta, **options)

@@ -1,3 +1,5 @@
+"""The torch twin of connected components: runs of a row are joined with those they touch in the row above."""
+
 import torch
 
 

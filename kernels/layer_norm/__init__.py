@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import current_backend, use_triton
-from sam2fast.kernels.layer_norm.operator import add_layer_norm_operator, layer_norm_operator
+from sam2fast.kernels._dispatch import FLOATS, kernel_pays, use_triton
+from sam2fast.kernels._operators import call_with_gradient
+from sam2fast.kernels.layer_norm.operators import add_layer_norm_operator, layer_norm_operator
 from sam2fast.kernels.layer_norm.reference import add_layer_norm_reference
 
 __all__ = ["add_layer_norm", "add_layer_norm_reference"]
 
 WIDEST = 4096  # channels
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def add_layer_norm(
@@ -46,23 +46,16 @@ def add_layer_norm(
         )
     dtype = dtype or torch.promote_types(torch.float32, x.dtype)
     given = [t for t in (x, delta, weight, bias) if t is not None]
-    if use_triton("layer_norm", *given, obstacle=_obstacle(given, dtype)) and _wanted(given):
+    if use_triton("layer_norm", *given, obstacle=_obstacle(given, dtype)) and kernel_pays(*given):
         if delta is None:
-            return x, layer_norm_operator(x, weight, bias, eps, dtype)
-        return add_layer_norm_operator(x, delta, weight, bias, eps, dtype)
+            return x, call_with_gradient(layer_norm_operator, x, weight, bias, eps, dtype)
+        return call_with_gradient(add_layer_norm_operator, x, delta, weight, bias, eps, dtype)
     return add_layer_norm_reference(x, delta, weight, bias, eps, dtype)
 
 
 def _obstacle(given: list[Tensor], dtype: torch.dtype) -> str | None:
     for found in (*(t.dtype for t in given), dtype):
-        if found not in DTYPES:
+        if found not in FLOATS:
             return f"does not take {found}"
     channels = given[0].shape[-1]
     return f"takes at most {WIDEST} channels, and got {channels}" if channels > WIDEST else None
-
-
-def _wanted(given: list[Tensor]) -> bool:
-    """The kernel's gradient takes the twin; then the twin may as well be taken at once."""
-    if current_backend() == "triton":
-        return True
-    return not (torch.is_grad_enabled() and any(t.requires_grad for t in given))

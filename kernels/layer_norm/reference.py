@@ -1,3 +1,5 @@
+"""The torch twin of layer norm with the addition before it."""
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor

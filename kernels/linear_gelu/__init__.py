@@ -4,14 +4,13 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels._cpu import eager_in_graph, linear
-from sam2fast.kernels._dispatch import current_backend, use_triton
+from sam2fast.kernels._dispatch import FLOATS, current_backend, kernel_pays, use_triton
 from sam2fast.kernels._launch import launch_config
-from sam2fast.kernels.linear_gelu.operator import gelu_mlp_eager, linear_gelu_operator
+from sam2fast.kernels._operators import call_with_gradient
+from sam2fast.kernels.linear_gelu.operators import gelu_mlp_eager, linear_gelu_operator
 from sam2fast.kernels.linear_gelu.reference import linear_gelu_reference
 
 __all__ = ["gelu_mlp", "linear_gelu", "linear_gelu_reference"]
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def gelu_mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
@@ -41,25 +40,23 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
             f"got {tuple(x.shape)}, {tuple(weight.shape)} and {tuple(bias.shape)}"
         )
     if use_triton("linear_gelu", x, weight, bias, obstacle=_obstacle(x, weight)) and _wanted(x, weight, bias):
-        return linear_gelu_operator(x, weight, bias)
+        return call_with_gradient(linear_gelu_operator, x, weight, bias)
     return linear_gelu_reference(x, weight, bias)
 
 
 def _obstacle(x: Tensor, weight: Tensor) -> str | None:
     if torch.is_autocast_enabled(x.device.type):
         return "leaves products under autocast to torch"
-    if x.dtype != weight.dtype or x.dtype not in DTYPES:
-        return f"takes input and weights of one dtype of {DTYPES}, and got {x.dtype} and {weight.dtype}"
+    if x.dtype != weight.dtype or x.dtype not in FLOATS:
+        return f"takes input and weights of one dtype of {FLOATS}, and got {x.dtype} and {weight.dtype}"
     return None
 
 
 def _wanted(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
-    """Not for gradients, which take the twin; nor where the launch table says that torch's product makes up for it."""
+    """Not for gradients; nor, unasked, where the launch table says that torch's product makes up for it."""
     if current_backend() == "triton":
         return True
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias)):
-        return False
-    return not _prefers_torch(x.device, x.dtype)
+    return kernel_pays(x, weight, bias) and not _prefers_torch(x.device, x.dtype)
 
 
 def _prefers_torch(device: torch.device, dtype: torch.dtype) -> bool:

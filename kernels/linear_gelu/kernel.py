@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import Compilation, LaunchConfig, launch_config, product_precision
+from sam2fast.kernels._launch import POINTERS, Compilation, LaunchConfig, launch_config, product_precision
 
 
 @triton.jit
@@ -80,7 +80,7 @@ def constants(config: LaunchConfig, K: int, precision: str) -> dict[str, Any]:
 
 def compilations(config: LaunchConfig) -> list[Compilation]:
     """What one row of the launch table compiles: the first stages' widths of the four models, and large's last."""
-    t = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}[config.dtype]
+    t = POINTERS[config.dtype]
     precision = "tf32x3" if config.dtype == "float32" else "ieee"
     return [
         Compilation(

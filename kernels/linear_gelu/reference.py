@@ -1,3 +1,5 @@
+"""The torch twin of a linear layer with a GELU behind it."""
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -2,9 +2,10 @@
 
 import torch
 
+from sam2fast.kernels._cpu import runs_freely
 from sam2fast.kernels._dispatch import use_triton
-from sam2fast.kernels._operators import call
-from sam2fast.kernels.mask_ops.operator import (
+from sam2fast.kernels._operators import call, call_with_gradient
+from sam2fast.kernels.mask_ops.operators import (
     mask_statistics_operator,
     overlaps_by_triton,
     pack_masks_operator,
@@ -13,6 +14,7 @@ from sam2fast.kernels.mask_ops.operator import (
     upsample_and_pack_operator,
     upsample_and_threshold_operator,
 )
+from sam2fast.kernels.mask_ops.overlaps import suppress_overlaps_cpu
 from sam2fast.kernels.mask_ops.reference import (
     MaskStatistics,
     fill_holes_and_remove_sprinkles_reference,
@@ -117,7 +119,7 @@ def mask_statistics(
 ) -> MaskStatistics:
     """Areas, boxes and the counts of the stability score of ``logits (N, h, w)`` upsampled to ``size``.
 
-    The upsampled logits are never held for more than one mask. A NaN is background.
+    Of upsampled logits at most 64 MiB, or those of one mask, are ever held. A NaN is background.
 
     Args:
         logits: ``(N, h, w)`` floating; interpolated bilinearly (``align_corners=False``) in fp32.
@@ -205,8 +207,8 @@ def suppress_overlaps(logits: torch.Tensor) -> torch.Tensor:
     if len(logits) < 2:
         return logits
     if overlaps_by_triton(logits):
-        return suppress_overlaps_operator(logits)
-    return suppress_overlaps_reference(logits)
+        return call_with_gradient(suppress_overlaps_operator, logits)
+    return suppress_overlaps_cpu(logits) if runs_freely(logits) else suppress_overlaps_reference(logits)
 
 
 def _checked_size(logits: torch.Tensor, size: tuple[int, int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Upsampled masks on the CPU, and counts and boxes of them without upsampling.
+"""Counts and boxes of upsampled masks on the CPU, without upsampling them.
 
 A pixel is interpolated from the four logits around it, its cell. Where these are all above a level, so are all pixels
 of the cell, and where none is, none are: they are counted, not looked at. The pixels of other cells are interpolated by
@@ -15,20 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.kernels.mask_ops.reference import (
-    MaskStatistics,
-    mask_statistics_reference,
-    upsample_and_threshold_reference,
-    upsample_masks_reference,
-)
-from sam2fast.kernels.mask_ops.sparse_upsampling import SparseUpsampling
+from sam2fast.kernels.mask_ops.interpolation import PIXELS_PER_LOGIT, weights_along
+from sam2fast.kernels.mask_ops.reference import MaskStatistics, mask_statistics_reference, upsample_masks_reference
 
 # Logits of one pass, which stay in the cache with all that belongs to them. Pixels that are interpolated at once: torch
 # keeps to one thread for so few, and does them before others would have been woken.
 CHUNK, AT_ONCE = 2**20, 2**15
-# Fewer pixels than so many per logit are simply upsampled. So are those of a mask of which torch would be asked for
-# more than so many cells, or of which more pixels would be interpolated than it has.
-PIXELS_PER_LOGIT, CLOSE = 4, 64
+# A mask of which torch would be asked for more than so many cells is simply upsampled, as is one of which more pixels
+# would be interpolated than it has.
+CLOSE = 64
 LARGEST_TABLE = 2**24
 # Of a level: more than the terms of a pixel are rounded by if all of them are on one side of it. Of the largest logit
 # of a cell: more than torch's operations and those here round together (38 times 2**-24).
@@ -46,11 +41,7 @@ class Axis(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def axis_of(n: int, N: int) -> Axis:
-    # torch's own weights, read off images of a single logit each.
-    images = torch.eye(n)[:, None, :, None]
-    share = F.interpolate(images, (N, 1), mode="bilinear", align_corners=False)[:, 0, :, 0].numpy()
-    cell = (share != 0).argmax(0)
-    far = np.where(cell + 1 < n, share[np.minimum(cell + 1, n - 1), np.arange(N)], np.float32(0))
+    cell, _, far = weights_along(n, N)
     count = np.bincount(cell, minlength=n)
     first = count.cumsum() - count
     position = first + np.minimum(np.arange(count.max())[:, None], np.maximum(count - 1, 0))
@@ -104,7 +95,8 @@ class Statistics:
 def mask_statistics_cpu(logits: Tensor, size: tuple[int, int], threshold: float, offset: float) -> MaskStatistics:
     """:func:`sam2fast.kernels.mask_ops.mask_statistics` of CPU tensors: the same integers as the twin's."""
     (N, h, w), (H, W) = logits.shape, size
-    levels = torch.tensor([threshold, threshold + offset, threshold - offset], dtype=torch.float32).tolist()
+    thresholds = threshold, threshold + offset, threshold - offset
+    levels = torch.tensor(thresholds, dtype=torch.float32, device="cpu").tolist()
     if (
         PIXELS_PER_LOGIT * h * w > H * W
         or h == H  # then torch copies rows, and a pixel lies between two logits instead of four
@@ -251,7 +243,7 @@ def _interpolate(
     count = torch.where(close, 0, count)
     if not extent:
         return Inside(count.numpy(), close.numpy(), None)
-    number = torch.arange(1.0, len(weight) + 1)[:, None]
+    number = torch.arange(1.0, len(weight) + 1, device="cpu")[:, None]
     right = torch.minimum((columns * number).amax(0), nx) - 1
     left = len(weight) - (columns * number.flip(0)).amax(0)
     right = torch.where(count > 0, right, -1)
@@ -282,7 +274,7 @@ def _ask(logits: Tensor, close: list[Close], grid: Grid, levels: list[float], fo
     """Adds to ``found`` the pixels of close cells, as torch interpolates them."""
     (h, w), (rows, columns) = logits.shape[1:], (grid.rows, grid.columns)
     for cells in _apart(close):
-        image = torch.zeros(1, 1, h, w)
+        image = torch.zeros(1, 1, h, w, device="cpu")
         for _, n, i, j in cells:
             image[0, 0, i : i + 2, j : j + 2] = logits[n, i : i + 2, j : j + 2]
         pixels = upsample_masks_reference(image, grid.size)[0, 0]
@@ -305,21 +297,3 @@ def _apart(close: list[Close]) -> Iterator[list[Close]]:
         # Cells with the same parities are the same or have a cell between them.
         groups.setdefault((cell.row % 2, cell.column % 2, seen[place]), []).append(cell)
     yield from groups.values()
-
-
-def upsample_and_threshold_cpu(logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
-    """:func:`sam2fast.kernels.mask_ops.upsample_and_threshold` of CPU tensors: the same masks as the twin's."""
-    (h, w), (H, W) = logits.shape[-2:], size
-    if PIXELS_PER_LOGIT * h * w > H * W:
-        return upsample_and_threshold_reference(logits, size, threshold)
-    flat = logits.reshape(-1, h, w).float()
-    masks = torch.zeros(len(flat), H, W, dtype=torch.bool)
-    sparse = SparseUpsampling.of(flat, size, threshold)
-    for image, mask in zip(flat, masks, strict=True):
-        part = sparse(image.numpy()) if sparse else None
-        if part is None:
-            torch.gt(upsample_masks_reference(image[None, None], size)[0, 0], threshold, out=mask)
-        else:
-            (y, x), inside = part
-            mask[y : y + inside.shape[0], x : x + inside.shape[1]] = torch.from_numpy(inside)
-    return masks.view(*logits.shape[:-2], H, W)

@@ -7,10 +7,12 @@ them. ``h·w`` and ``H·W`` are below 2**31; what all masks have together need n
 import triton
 import triton.language as tl
 
-from sam2fast.kernels._launch import Compilation, LaunchConfig
+from sam2fast.kernels._launch import POINTERS, Compilation, LaunchConfig
 
 # What a logit is lowered to where another object has the pixel.
 SUPPRESSED = tl.constexpr(-10.0)
+# Numbers that one program of the clearing kernel writes.
+CLEARED = 256
 
 
 @triton.jit
@@ -179,8 +181,9 @@ def _pack_kernel(
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,  # bytes
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64) * BLOCK_Y + tl.arange(0, BLOCK_Y)
-    byte = tl.program_id(1) * BLOCK_X + tl.arange(0, BLOCK_X)
+    stretches = tl.cdiv(width, BLOCK_X)
+    row = (tl.program_id(0) // stretches).to(tl.int64) * BLOCK_Y + tl.arange(0, BLOCK_Y)
+    byte = (tl.program_id(0) % stretches) * BLOCK_X + tl.arange(0, BLOCK_X)
     there = (row < rows)[:, None] & (byte < width)[None, :]
     bits = tl.zeros([BLOCK_Y, BLOCK_X], tl.int32)
     for k in tl.static_range(8):
@@ -199,8 +202,9 @@ def _unpack_kernel(
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,  # pixels
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64) * BLOCK_Y + tl.arange(0, BLOCK_Y)
-    x = tl.program_id(1) * BLOCK_X + tl.arange(0, BLOCK_X)
+    stretches = tl.cdiv(W, BLOCK_X)
+    row = (tl.program_id(0) // stretches).to(tl.int64) * BLOCK_Y + tl.arange(0, BLOCK_Y)
+    x = (tl.program_id(0) % stretches) * BLOCK_X + tl.arange(0, BLOCK_X)
     there = (row < rows)[:, None] & (x < W)[None, :]
     bits = tl.load(packed + (row * width)[:, None] + (x // 8)[None, :], mask=there, other=0).to(tl.int32)
     tl.store(out + (row * W)[:, None] + x[None, :], ((bits >> (x % 8)[None, :]) & 1).to(tl.uint8), mask=there)
@@ -235,10 +239,6 @@ def _overlaps_kernel(
         target += pixels
 
 
-# Numbers that one program of the clearing kernel writes.
-CLEARED = 256
-
-
 def compilations(config: LaunchConfig) -> list[Compilation]:
     """What one row of the launch table compiles; its shape class names the op, ``*`` statistics and masks."""
     meta, axes = dict(config.meta), ("fp32", "fp32", "i32", "i32")
@@ -246,9 +246,9 @@ def compilations(config: LaunchConfig) -> list[Compilation]:
         types = ("*u8", "*u8", "i32", "i32", "i32")
         return [Compilation(kernel, types, meta, "uint8") for kernel in (_pack_kernel, _unpack_kernel)]
     if config.shape == "overlaps":
-        return [Compilation(_overlaps_kernel, (t, t, "i32", "i32"), meta, dtype) for dtype, t in FLOATS.items()]
+        return [Compilation(_overlaps_kernel, (t, t, "i32", "i32"), meta, dtype) for dtype, t in POINTERS.items()]
     found = []
-    for dtype, t in FLOATS.items():
+    for dtype, t in POINTERS.items():
         masks = (t, "*u8", "i32", "i32", "i32", "i32", *axes, "fp32", "i32")
         packed = (t, "*u8", "i32", "i32", "i32", "i32", "i32", *axes, "fp32", "i32")
         counts = (t, "*i32", "*i32", "i32", "i32", "i32", "i32", "i32", *axes, "fp32", "fp32", "fp32", "i32")
@@ -261,6 +261,3 @@ def compilations(config: LaunchConfig) -> list[Compilation]:
     if config.shape != "pack":
         found.append(Compilation(_clear_kernel, ("*i32", "*i32", "i32", "i32", "i32"), {"BLOCK": CLEARED}, "int32"))
     return found
-
-
-FLOATS = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16"}

@@ -115,7 +115,7 @@ def _convert_bits(kernel: triton.JITFunction, source: Tensor, out: Tensor, W: in
     """``kernel`` on all rows; pixels and bytes of a row are ``W`` and ``width``."""
     config = launch_config("mask_ops", source, "bits")
     rows = out.numel() // out.shape[-1]
-    grid = (triton.cdiv(rows, config.meta["BLOCK_Y"]), triton.cdiv(out.shape[-1], config.meta["BLOCK_X"]))
+    grid = (triton.cdiv(rows, config.meta["BLOCK_Y"]) * triton.cdiv(out.shape[-1], config.meta["BLOCK_X"]),)
     with config.on_device(source):
         kernel[grid](source, out, rows, W, width, **config.meta, **config.options)
 
@@ -136,10 +136,11 @@ def axes_of(logits: Tensor, size: tuple[int, int]) -> tuple[float, float, int, i
     shows where that is not finite.
     """
     (h, w), (H, W) = logits.shape[-2:], size
-    scale_y, scale_x = (torch.tensor([h, w], dtype=torch.float32) / torch.tensor([H, W], dtype=torch.float32)).tolist()
+    before, after = (torch.tensor(sides, dtype=torch.float32, device="cpu") for sides in ([h, w], [H, W]))
+    scale_y, scale_x = (before / after).tolist()
     return scale_y, scale_x, int(not logits.is_cpu or h != H), int(not logits.is_cpu or w != W)
 
 
 def as_compared(threshold: float) -> float:
     """A threshold in fp32, as which torch compares it with fp32 logits."""
-    return torch.tensor(threshold, dtype=torch.float32).item()
+    return torch.tensor(threshold, dtype=torch.float32, device="cpu").item()

@@ -1,3 +1,5 @@
+"""The torch twins of the ops on masks, which say what each of them computes."""
+
 from typing import NamedTuple
 
 import torch
@@ -11,6 +13,9 @@ MARGIN = 10.0
 FILLED_IN_VIDEO = 0.1
 # What the logits of an overlapped object are lowered to, at least.
 SUPPRESSED = -10.0
+# Pixels of upsampled logits that the twins hold at once, but at least those of one mask. On the CPU so many stay in its
+# cache; elsewhere few masks at a time would be many operations.
+PIXELS, PIXELS_ON_CPU = 2**24, 2**20
 
 
 class MaskStatistics(NamedTuple):
@@ -64,24 +69,30 @@ def masks_to_boxes_reference(masks: torch.Tensor) -> torch.Tensor:
 def mask_statistics_reference(
     logits: torch.Tensor, size: tuple[int, int], threshold: float, offset: float
 ) -> MaskStatistics:
-    """The twin of :func:`mask_statistics`: one mask after the other, made at its full size."""
+    """The twin of :func:`mask_statistics`: some masks at a time, made at their full size."""
     N, device = len(logits), logits.device
     counts = torch.empty(3, N, dtype=torch.int32, device=device)
     boxes = torch.empty(N, 4, dtype=torch.int32, device=device)
-    for n in range(N):  # one mask's floats at a time
-        values = upsample_masks_reference(logits[n, None, None].float(), size)[0, 0]
+    for some in _chunks(logits, size):
+        values = upsample_masks_reference(logits[some, None].float(), size)[:, 0]
         for count, level in zip(counts, (threshold, threshold + offset, threshold - offset), strict=True):
-            count[n] = torch.count_nonzero(values > level)
-        boxes[n] = masks_to_boxes_reference(values > threshold)
+            count[some] = torch.count_nonzero(values > level, dim=(1, 2))
+        boxes[some] = masks_to_boxes_reference(values > threshold)
     return MaskStatistics(counts[0], counts[1], counts[2], boxes)
 
 
+def _chunks(logits: torch.Tensor, size: tuple[int, int]) -> list[slice]:
+    """Which of ``logits (N, h, w)`` are upsampled to ``size`` at once."""
+    step = max(1, (PIXELS_ON_CPU if logits.is_cpu else PIXELS) // (size[0] * size[1]))
+    return [slice(start, start + step) for start in range(0, len(logits), step)]
+
+
 def upsample_and_threshold_reference(logits: torch.Tensor, size: tuple[int, int], threshold: float) -> torch.Tensor:
-    """The twin of :func:`upsample_and_threshold`: one mask after the other, made at its full size."""
+    """The twin of :func:`upsample_and_threshold`: some masks at a time, made at their full size."""
     flat = logits.reshape(-1, *logits.shape[-2:])
     out = torch.empty(len(flat), *size, dtype=torch.bool, device=logits.device)
-    for image, mask in zip(flat, out, strict=True):
-        torch.gt(upsample_masks_reference(image[None, None].float(), size)[0, 0], threshold, out=mask)
+    for some in _chunks(flat, size):
+        torch.gt(upsample_masks_reference(flat[some, None].float(), size)[:, 0], threshold, out=out[some])
     return out.view(*logits.shape[:-2], *size)
 
 

@@ -12,7 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch import Tensor
+
+from sam2fast.kernels.mask_ops.interpolation import PIXELS_PER_LOGIT, weights_along
+from sam2fast.kernels.mask_ops.reference import upsample_and_threshold_reference, upsample_masks_reference
 
 # Of the largest logit of a cell: more than what torch rounds in a pixel, in whatever order (at most five roundings of
 # 2**-24 for each of four terms), and more than underflow takes.
@@ -33,13 +36,7 @@ class Axis(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def axis_of(source: int, target: int) -> Axis:
-    # The weights are torch's own, read off images of a single one; not a bit of them is guessed.
-    images = torch.eye(source)[:, None, :, None]
-    weights = F.interpolate(images, (target, 1), mode="bilinear", align_corners=False)[:, 0, :, 0].T.numpy()
-    cell = (weights != 0).argmax(1)
-    near = np.take_along_axis(weights, cell[:, None], 1)[:, 0]
-    far = np.take_along_axis(weights, np.minimum(cell + 1, source - 1)[:, None], 1)[:, 0]
-    far = np.where(cell + 1 < source, far, 0)
+    cell, near, far = weights_along(source, target)
     first = np.searchsorted(cell, np.arange(source + 1))
     most = int(np.diff(first).max())
     positions = np.minimum(first[:-1, None] + np.arange(most), first[1:, None] - 1).clip(min=0)
@@ -56,7 +53,7 @@ class SparseUpsampling:
     cells: np.ndarray  # (h, w) bool: those with pixels; where there are fewer pixels than logits, not all
 
     @classmethod
-    def of(cls, logits: torch.Tensor, size: tuple[int, int], threshold: float) -> "SparseUpsampling | None":
+    def of(cls, logits: Tensor, size: tuple[int, int], threshold: float) -> "SparseUpsampling | None":
         """For logits ``(N, h, w)``, or ``None`` if they are too large."""
         h, w = logits.shape[1:]
         if max(h, w) > LARGEST:
@@ -111,3 +108,21 @@ def _extent(filled: np.ndarray, axis: Axis) -> tuple[int, int]:
     """The first position of the first cell that is filled, and the first behind the last such cell."""
     cells = np.flatnonzero(filled)
     return (int(axis.first[cells[0]]), int(axis.first[cells[-1] + 1])) if len(cells) else (0, 0)
+
+
+def upsample_and_threshold_cpu(logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
+    """:func:`sam2fast.kernels.mask_ops.upsample_and_threshold` of CPU tensors: the same masks as the twin's."""
+    (h, w), (H, W) = logits.shape[-2:], size
+    if PIXELS_PER_LOGIT * h * w > H * W:
+        return upsample_and_threshold_reference(logits, size, threshold)
+    flat = logits.reshape(-1, h, w).float()
+    masks = torch.zeros(len(flat), H, W, dtype=torch.bool, device="cpu")
+    sparse = SparseUpsampling.of(flat, size, threshold)
+    for image, mask in zip(flat, masks, strict=True):
+        part = sparse(image.numpy()) if sparse else None
+        if part is None:
+            torch.gt(upsample_masks_reference(image[None, None], size)[0, 0], threshold, out=mask)
+        else:
+            (y, x), inside = part
+            mask[y : y + inside.shape[0], x : x + inside.shape[1]] = torch.from_numpy(inside)
+    return masks.view(*logits.shape[:-2], H, W)

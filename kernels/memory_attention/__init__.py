@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import current_backend, implementation_of, use_triton
+from sam2fast.kernels._cpu import runs_freely
+from sam2fast.kernels._dispatch import implementation_of, kernel_pays, use_triton
+from sam2fast.kernels._operators import call_with_gradient
 from sam2fast.kernels.memory_attention.cpu import memory_attention_cpu, rope_attention_cpu
 from sam2fast.kernels.memory_attention.fp8 import Fp8, too_old_for_fp8, why_no_fp8
 from sam2fast.kernels.memory_attention.operators import memory_attention_operator, rope_attention_operator
@@ -16,6 +17,7 @@ from sam2fast.kernels.memory_attention.reference import (
     memory_attention_reference,
     rope_attention_reference,
 )
+from sam2fast.kernels.memory_attention.shapes import memory_obstacle, obstacle
 
 __all__ = [
     "KINDS",
@@ -32,9 +34,6 @@ __all__ = [
     "why_no_fp8",
 ]
 
-# The widest heads and values, and the dtypes, that the kernels are made for.
-WIDEST = 256
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # From so many keys on the CPU path's own blocks beat torch's attention.
 LONG = 1024
 
@@ -100,33 +99,14 @@ def memory_attention(
     weights = key_weight, key_bias, value_weight, value_bias
     if own := implementation_of("memory_attention"):
         return own(query, memory, *weights, cos, sin)
-    obstacle = _obstacle(query, memory.pages)
+    no_kernel = memory_obstacle(query, memory.pages)
     if fp8 and query.is_cuda:
-        obstacle = obstacle or too_old_for_fp8(query.device)
-    has_kernel = fp8 != "emulated" and use_triton("memory_attention", query, memory.pages, obstacle=obstacle)
-    if has_kernel and _wanted(query, *memory, *weights):
-        return memory_attention_operator(query, *memory, *weights, cos, sin, bool(fp8))
-    plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    compute = memory_attention_cpu if query.is_cpu and plain else memory_attention_reference
+        no_kernel = no_kernel or too_old_for_fp8(query.device)
+    has_kernel = fp8 != "emulated" and use_triton("memory_attention", query, memory.pages, obstacle=no_kernel)
+    if has_kernel and kernel_pays(query, *memory, *weights):
+        return call_with_gradient(memory_attention_operator, query, *memory, *weights, cos, sin, bool(fp8))
+    compute = memory_attention_cpu if runs_freely(query) else memory_attention_reference
     return compute(query, memory, *weights, cos, sin, fp8)
-
-
-def _obstacle(query: Tensor, values: Tensor) -> str | None:
-    """Why the kernels cannot take these heads and values, if they cannot."""
-    if max(query.shape[-1], values.shape[-1]) > WIDEST:
-        return f"takes heads and values of up to {WIDEST} channels"
-    if query.shape[-1] % 2:
-        return f"takes heads of an even number of channels, and got {query.shape[-1]}"
-    if query.dtype not in DTYPES:
-        return f"does not take {query.dtype}"
-    return None
-
-
-def _wanted(*tensors: Tensor | None) -> bool:
-    """Whether a kernel is worth it: its gradient takes the twin, so that with gradients it has to be asked for."""
-    if current_backend() == "triton" or not torch.is_grad_enabled():
-        return True
-    return not any(x is not None and x.requires_grad for x in tensors)
 
 
 def _check(
@@ -193,10 +173,9 @@ def rope_attention(
         raise ValueError(f"{rotated} rotated keys are not a whole number of maps of {positions} positions")
     if own := implementation_of("rope_attention"):
         return own(query, key, value, cos, sin, num_unrotated_keys, dropout_p)
-    obstacle = "has no dropout" if dropout_p else _obstacle(query, value)
-    if use_triton("rope_attention", query, key, value, obstacle=obstacle) and _wanted(query, key, value):
-        return rope_attention_operator(query, key, value, cos, sin, num_unrotated_keys)
-    plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling() and dropout_p == 0
-    if query.is_cpu and plain and key.shape[-2] >= LONG:
+    no_kernel = "has no dropout" if dropout_p else obstacle(query, value)
+    if use_triton("rope_attention", query, key, value, obstacle=no_kernel) and kernel_pays(query, key, value):
+        return call_with_gradient(rope_attention_operator, query, key, value, cos, sin, num_unrotated_keys)
+    if runs_freely(query) and dropout_p == 0 and key.shape[-2] >= LONG:
         return rope_attention_cpu(query, key, value, cos, sin, num_unrotated_keys)
     return rope_attention_reference(query, key, value, cos, sin, num_unrotated_keys, dropout_p)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sam2fast.kernels._cpu import attend, linear
+from sam2fast.kernels._cpu import linear
+from sam2fast.kernels.memory_attention.blockwise import attend
 from sam2fast.kernels.memory_attention.fp8 import Fp8, rounded_to_fp8
 from sam2fast.kernels.memory_attention.reference import MEANS, project_values
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 def rope_attention_cpu(
     query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, num_unrotated_keys: int = 0
 ) -> Tensor:
+    """Like :func:`rope_attention_reference`, its scores in blocks that stay in the cache; without gradients."""
     B, heads, N, d = query.shape
     M = key.shape[2]
     order = _halves(d)
@@ -41,6 +43,7 @@ def memory_attention_cpu(
     sin: Tensor,
     fp8: Fp8 = False,
 ) -> Tensor:
+    """Like :func:`memory_attention_reference`, only of what is valid and in blocks; without gradients."""
     B = len(memory.page_table)
     heads, N, d = query.shape[1:]
     order = _halves(d)
@@ -101,7 +104,7 @@ def _halves(d: int) -> Tensor:
     A dot product does not mind in which order it meets the channels, if both sides have the same; with the two of a
     pair d / 2 apart instead of neighbours, rotating works on contiguous memory.
     """
-    return torch.cat([torch.arange(0, d, 2), torch.arange(1, d, 2)])
+    return torch.cat([torch.arange(start, d, 2, device="cpu") for start in (0, 1)])
 
 
 def _rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import LaunchConfig, launch_config, product_precision
+from sam2fast.kernels._launch import MOST_PROGRAMS, LaunchConfig, launch_config, product_precision
 from sam2fast.kernels.memory_attention.kernel import (
     COMBINE,
     ENCODE,
@@ -17,9 +17,8 @@ from sam2fast.kernels.memory_attention.kernel import (
     WARPS,
     _attend_kernel,
     _combine_kernel,
-    _encode_kernel,
-    _rotate_kernel,
 )
+from sam2fast.kernels.memory_attention.keys_kernel import _encode_kernel, _rotate_kernel
 from sam2fast.kernels.memory_attention.reference import MEANS
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def memory_attention_triton(
     count_launch("memory_attention")
     with config.on_device(query):
         rotated = _rotate(query, cos, sin, N, fp8)
-        group = _group(H * M * rotated.data.shape[-1] * rotated.data.element_size())
+        group = _group(H * M * rotated.data.shape[-1] * rotated.data.element_size(), H)
         for start in range(0, B, group):
             some = slice(start, start + group)
             part = memory._replace(
@@ -176,12 +175,12 @@ def splits_for(tiles: int, processors: int, longest: int) -> int:
     return min(range(1, max(1, min(MOST_SPLITS, longest)) + 1), key=time)
 
 
-def _group(keys: int) -> int:
-    """How many objects' keys, of so many bytes each, are made at once.
+def _group(keys: int, heads: int) -> int:
+    """How many objects' keys, of so many bytes and heads each, are made at once.
 
     If more than 16, a multiple of it: all groups' tables then begin at multiples of 16 bytes, which Triton tells apart.
     """
-    group = max(1, MOST_KEYS // max(1, keys))
+    group = max(1, min(MOST_KEYS // max(1, keys), MOST_PROGRAMS // heads))
     return group if group < 16 else group // 16 * 16
 
 

@@ -6,17 +6,17 @@ The gradient is that of the torch twin, which is computed again for it.
 from collections.abc import Callable
 from typing import Any, Optional
 
-import torch
 from torch import Tensor
 
 from sam2fast.kernels._autograd import twin_gradients
+from sam2fast.kernels._operators import registered
 from sam2fast.kernels.memory_attention.reference import memory_attention_reference, rope_attention_reference
 
 # Schemas are read off the annotations, and not every supported torch reads `Tensor | None` in them.
 Maybe = Optional[Tensor]  # noqa: UP045
 
 
-@torch.library.custom_op("sam2fast::memory_attention", mutates_args=())
+@registered("sam2fast::memory_attention")
 def memory_attention_operator(
     query: Tensor,
     pages: Tensor,
@@ -35,6 +35,7 @@ def memory_attention_operator(
     sin: Tensor,
     fp8: bool = False,
 ) -> Tensor:
+    """See :func:`~sam2fast.kernels.memory_attention.memory_attention`; the memory's tensors come one by one."""
     from sam2fast.kernels.memory_attention.launch import memory_attention_triton
 
     memory = _memory(pages, page_table, page_time, position_encoding, time_encoding, pointers, pointer_encoding,
@@ -48,10 +49,11 @@ def _(query: Tensor, pages: Tensor, page_table: Tensor, *rest: Any) -> Tensor:
     return query.new_empty(page_table.shape[0], query.shape[2], value_weight.shape[0])
 
 
-@torch.library.custom_op("sam2fast::rope_attention", mutates_args=())
+@registered("sam2fast::rope_attention")
 def rope_attention_operator(
     query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, num_unrotated_keys: int
 ) -> Tensor:
+    """Queries ``(B, H, N, D)`` to ``(B, H, N, D_v)``; see :func:`~sam2fast.kernels.memory_attention.rope_attention`."""
     from sam2fast.kernels.memory_attention.launch import rope_attention_triton
 
     return rope_attention_triton(query, key, value, cos, sin, num_unrotated_keys)

@@ -1,3 +1,5 @@
+"""The torch twins of attention with rotary positions, and what they share with the CPU's own way."""
+
 import math
 from typing import TYPE_CHECKING
 

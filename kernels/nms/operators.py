@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import use_triton
+from sam2fast.kernels._operators import registered
 from sam2fast.kernels.nms.cpu import box_nms_cpu, mask_nms_cpu
 from sam2fast.kernels.nms.reference import box_nms_reference, mask_nms_reference
 
 
-@torch.library.custom_op("sam2fast::box_nms", mutates_args=())
+@registered("sam2fast::box_nms")
 def box_nms_operator(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """Indices, int64, of the boxes ``(N, 4)`` that are kept; see :func:`~sam2fast.kernels.nms.box_nms`."""
     if use_triton("nms", boxes, scores):
         from sam2fast.kernels.nms.launch import box_nms_triton
 
@@ -21,8 +23,9 @@ def box_nms_operator(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Ten
     return of_device(boxes, scores, iou_threshold)
 
 
-@torch.library.custom_op("sam2fast::mask_nms", mutates_args=())
+@registered("sam2fast::mask_nms")
 def mask_nms_operator(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """Indices, int64, of the masks ``(N, H, W)`` that are kept; see :func:`~sam2fast.kernels.nms.mask_nms`."""
     if use_triton("nms", masks, scores):
         from sam2fast.kernels.nms.launch import mask_nms_triton
 

@@ -1,3 +1,5 @@
+"""The torch twins of non-maximum suppression, 64 boxes or masks at a time."""
+
 from collections.abc import Callable
 
 import torch

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import use_triton
-from sam2fast.kernels.preprocess.operator import resize_and_normalise_operator
+from sam2fast.kernels._operators import call_with_gradient
+from sam2fast.kernels.preprocess.operators import resize_and_normalise_operator
 from sam2fast.kernels.preprocess.reference import resize_and_normalise_reference
 
 __all__ = ["resize_and_normalise", "resize_and_normalise_reference"]
@@ -37,5 +38,5 @@ def resize_and_normalise(
         raise ValueError(f"the image has no pixels: {tuple(pixels.shape)}")
     mean, std = list(mean), list(std)
     if use_triton("preprocess", pixels):
-        return resize_and_normalise_operator(pixels, *size, mean, std, white)
+        return call_with_gradient(resize_and_normalise_operator, pixels, *size, mean, std, white)
     return resize_and_normalise_reference(pixels, size, mean, std, white)

@@ -58,8 +58,9 @@ def _resize_and_normalise_kernel(
     std2,
     BLOCK: tl.constexpr,
 ):
-    image = tl.program_id(1).to(tl.int64)
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    blocks = tl.cdiv(out_h * out_w, BLOCK)
+    image = (tl.program_id(0) // blocks).to(tl.int64)
+    i = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     inside = i < out_h * out_w
     first_y, last_y, centre_y, slope_y = _triangle(i // out_w, scale_y, H)
     first_x, last_x, centre_x, slope_x = _triangle(i % out_w, scale_x, W)
@@ -98,7 +99,7 @@ def resize_and_normalise_triton(
         config = launch_config("preprocess", pixels)
         count_launch("preprocess")
         with config.on_device(pixels):
-            _resize_and_normalise_kernel[triton.cdiv(height * width, config.meta["BLOCK"]), B](
+            _resize_and_normalise_kernel[(B * triton.cdiv(height * width, config.meta["BLOCK"]),)](
                 pixels, out, H, W, height, width, H / height, W / width, taps(H / height), taps(W / width),
                 float(white), *map(float, mean), *map(float, std), **config.meta, **config.options,
             )  # fmt: skip

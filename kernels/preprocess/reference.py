@@ -1,3 +1,5 @@
+"""The torch twin of resizing and normalising."""
+
 from collections.abc import Sequence
 
 import torch

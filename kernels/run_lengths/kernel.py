@@ -12,7 +12,7 @@ import itertools
 import triton
 import triton.language as tl
 
-from sam2fast.kernels._launch import Compilation, LaunchConfig
+from sam2fast.kernels._launch import POINTERS, Compilation, LaunchConfig
 from sam2fast.kernels.mask_ops.kernel import blend, neighbours
 
 
@@ -171,11 +171,6 @@ def _decode_kernel(
     tl.store(masks + n * H * W + i, (low % 2).to(tl.uint8), mask=inside)
 
 
-# dtypes that are read, and Triton's names of pointers to them
-MASKS = (("uint8", "*u8"),)
-UPSAMPLED = (("float32", "*fp32"), ("bfloat16", "*bf16"), ("float16", "*fp16"))
-
-
 def compilations(config: LaunchConfig) -> list[Compilation]:
     """What one row of the launch table compiles: its shape class names the input, or ``decode``."""
     meta, found = config.meta, []
@@ -183,7 +178,7 @@ def compilations(config: LaunchConfig) -> list[Compilation]:
         return [Compilation(_decode_kernel, ("*i64", "*i64", "*u8", "i32", "i32", "i32"), meta, "uint8")]
     upsample = config.shape == "upsampled"
     rest = ("i32",) * 4 + ("fp32",) * 2 + ("i32",) * 2 + ("fp32",) + ("i32",) * 7
-    for dtype, t in UPSAMPLED if upsample else MASKS:
+    for dtype, t in (POINTERS if upsample else {"uint8": "*u8"}).items():
         for whole, copy in itertools.product((False, True), (False, True) if upsample else (False,)):
             constants = {"UPSAMPLE": upsample, "COPY": copy, "WHOLE": whole, **meta}
             found.append(Compilation(_count_kernel, (t, "*i32", *rest), constants, dtype))

@@ -8,7 +8,8 @@ from typing import List  # noqa: UP035  (what the oldest supported torch reads i
 import torch
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import use_triton
+from sam2fast.kernels._dispatch import FLOATS, use_triton
+from sam2fast.kernels._operators import registered
 from sam2fast.kernels.run_lengths.cpu import decode_masks_cpu, encode_masks_cpu, encode_upsampled_cpu
 from sam2fast.kernels.run_lengths.reference import (
     decode_masks_reference,
@@ -17,11 +18,8 @@ from sam2fast.kernels.run_lengths.reference import (
 )
 from sam2fast.kernels.run_lengths.types import Placement, RunLengths
 
-# What the kernel reads logits in.
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-
-@torch.library.custom_op("sam2fast::encode_masks", mutates_args=())
+@registered("sam2fast::encode_masks")
 def encode_masks_operator(masks: Tensor) -> tuple[Tensor, Tensor]:
     """Counts and offsets."""
     if use_triton("run_lengths", masks):
@@ -33,7 +31,7 @@ def encode_masks_operator(masks: Tensor) -> tuple[Tensor, Tensor]:
     return runs.counts, runs.offsets
 
 
-@torch.library.custom_op("sam2fast::encode_upsampled", mutates_args=())
+@registered("sam2fast::encode_upsampled")
 def encode_upsampled_operator(
     logits: Tensor,
     size: List[int],  # noqa: UP006
@@ -43,7 +41,7 @@ def encode_upsampled_operator(
 ) -> tuple[Tensor, Tensor]:
     """Counts and offsets."""
     place, sides = Placement((origin[0], origin[1]), (canvas[0], canvas[1])), (size[0], size[1])
-    obstacle = None if logits.dtype in DTYPES else f"does not take {logits.dtype}"
+    obstacle = None if logits.dtype in FLOATS else f"does not take {logits.dtype}"
     if use_triton("run_lengths", logits, obstacle=obstacle):
         from sam2fast.kernels.run_lengths.launch import encode_upsampled_triton
 
@@ -54,8 +52,9 @@ def encode_upsampled_operator(
     return runs.counts, runs.offsets
 
 
-@torch.library.custom_op("sam2fast::decode_masks", mutates_args=())
+@registered("sam2fast::decode_masks")
 def decode_masks_operator(counts: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
+    """Counts, int32, and where those of each mask begin, int64 ``(N + 1)``, to bool ``(N, height, width)``."""
     runs = RunLengths(counts, offsets, (height, width))
     if use_triton("run_lengths", counts, offsets):
         from sam2fast.kernels.run_lengths.launch import decode_masks_triton

@@ -1,3 +1,5 @@
+"""The torch twins of run lengths: all masks at once, as one column of pixels."""
+
 import torch
 from torch import Tensor
 

@@ -3,8 +3,9 @@
 import torch
 
 from sam2fast.kernels._cpu import eager_in_graph
-from sam2fast.kernels._dispatch import current_backend, implementation_of, use_triton
-from sam2fast.kernels.window_attention.operator import window_attention_eager, window_attention_operator
+from sam2fast.kernels._dispatch import current_backend, implementation_of, kernel_pays, use_triton
+from sam2fast.kernels._operators import call_with_gradient
+from sam2fast.kernels.window_attention.operators import window_attention_eager, window_attention_operator
 from sam2fast.kernels.window_attention.reference import window_attention_reference
 from sam2fast.kernels.window_attention.shapes import obstacle, prefers_sdpa
 
@@ -49,16 +50,14 @@ def window_attention(
         return own(qkv, bias, num_heads, window_size, q_stride)
     no_kernel = obstacle(qkv, num_heads, window_size, q_stride)
     if use_triton("window_attention", qkv, bias, obstacle=no_kernel) and _wanted(qkv, bias, window_size):
-        return window_attention_operator(qkv, bias, num_heads, window_size, q_stride)
+        return call_with_gradient(window_attention_operator, qkv, bias, num_heads, window_size, q_stride)
     if qkv.is_cpu and eager_in_graph():
         return window_attention_eager(qkv, bias, num_heads, window_size, q_stride)
     return window_attention_reference(qkv, bias, num_heads, window_size, q_stride)
 
 
 def _wanted(qkv: torch.Tensor, bias: torch.Tensor, window_size: int) -> bool:
-    """Whether the kernel is worth it. Its gradient takes the twin, and the whole map may be faster with torch's own."""
+    """Not for gradients; nor, unasked, for the whole map where torch's own is faster."""
     if current_backend() == "triton":
         return True
-    if torch.is_grad_enabled() and (qkv.requires_grad or bias.requires_grad):
-        return False
-    return bool(window_size) or not prefers_sdpa(qkv.device, qkv.dtype)
+    return kernel_pays(qkv, bias) and (bool(window_size) or not prefers_sdpa(qkv.device, qkv.dtype))

@@ -8,13 +8,15 @@ Matrix products want powers of two. A head is taken as one piece of ``D1`` chann
 of ``D1`` and ``D2``: 72 channels are 64 + 16 instead of 128.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 
-from sam2fast.kernels._launch import ANY, Compilation, LaunchConfig
+from sam2fast.kernels._launch import ANY, POINTERS, Compilation, LaunchConfig
+from sam2fast.kernels.window_attention.shapes import WIDEST
 
 
 @triton.jit
@@ -212,21 +214,24 @@ def rows_of(block_m: int, group: int, queries: int) -> int:
     return min(block_m, max(16, triton.next_power_of_2(group * queries)))
 
 
-# heads, head, window, pooled, padded: what a row for any shape is compiled for, and a row for global attention
-ANY_SHAPE = ((2, 56, 8, False, False), (8, 72, 16, True, False), (4, 96, 14, False, True), (4, 96, 14, True, True),
-             (8, 112, 4, True, False), (8, 144, 8, True, False))  # fmt: skip
+# heads, head, window, pooled, padded: what a row for any shape is compiled for, and a row for global attention, besides
+# the widest heads, which take the most where windows are padded
+ANY_SHAPE = ((2, 56, 8, False, False), (8, 72, 16, True, False), (4, 96, 14, False, True), (4, 96, 14, True, True))
 GLOBAL = ((8, 56, 0, False, False), (8, 72, 0, False, False), (4, 96, 0, False, False))
 
 
 def compilations(config: LaunchConfig) -> list[Compilation]:
     """What one row of the launch table compiles."""
-    shapes: Sequence[tuple[int, int, int, bool, bool]]
-    if config.shape in (ANY, "global"):
-        shapes = ANY_SHAPE if config.shape == ANY else GLOBAL
+    shapes: Iterable[tuple[int, int, int, bool, bool]]
+    widest = WIDEST[getattr(torch, config.dtype)]
+    if config.shape == ANY:
+        shapes = dict.fromkeys((*ANY_SHAPE, *((4, widest, 14, pooled, True) for pooled in (False, True))))
+    elif config.shape == "global":
+        shapes = dict.fromkeys((*GLOBAL, *((4, widest, 0, pooled, False) for pooled in (False, True))))
     else:
         d, window = map(int, config.shape.split("w"))
         shapes = ((8, d, window, False, False), (8, d, window, True, False))
-    t = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}[config.dtype]
+    t = POINTERS[config.dtype]
     types = (t, t, t, "i32:16", "i32:16", "i32", "i32", "i32:16", "i32", "fp32")
     return [
         Compilation(_window_attention_kernel, types, constants(config, *shape), config.dtype, is_attention=True)

@@ -6,7 +6,7 @@ import torch
 import triton
 
 from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import launch_config, product_precision
+from sam2fast.kernels._launch import MOST_PROGRAMS, launch_config, product_precision
 from sam2fast.kernels.window_attention.kernel import _window_attention_kernel, constants
 from sam2fast.kernels.window_attention.shapes import shape_class
 
@@ -32,10 +32,13 @@ def window_attention_triton(
         config, num_heads, d, window_size, pool, bool(H % height or W % width), product_precision(qkv.dtype)
     )
     tiles = triton.cdiv(meta["GROUP"] * (height * width // stride**2), meta["BLOCK_M"])
-    count_launch("window_attention")
+    most = max(1, MOST_PROGRAMS // tiles)  # pictures that are launched at once
+    parts = [(qkv, out)] if most >= B else zip(qkv.split(most), out.split(most), strict=True)
     with config.on_device(qkv):
-        _window_attention_kernel[triton.cdiv(rows * columns, meta["GROUP"]), num_heads, B * tiles](
-            qkv.contiguous(), bias.contiguous(), out, H, W, rows, columns, H * W, tiles,
-            d**-0.5 * math.log2(math.e), **meta, **config.options,
-        )  # fmt: skip
+        for some, result in parts:
+            count_launch("window_attention")
+            _window_attention_kernel[triton.cdiv(rows * columns, meta["GROUP"]), num_heads, len(some) * tiles](
+                some.contiguous(), bias.contiguous(), result, H, W, rows, columns, H * W, tiles,
+                d**-0.5 * math.log2(math.e), **meta, **config.options,
+            )  # fmt: skip
     return out

@@ -1,7 +1,9 @@
+"""The torch twin of attention in windows: they are cut out of the map, attended to, and put back."""
+
 import torch
 import torch.nn.functional as F
 
-from sam2fast.kernels._cpu import imitates_bfloat16, in_float32, linear
+from sam2fast.kernels._cpu import imitates_bfloat16, in_float32, linear, runs_freely
 
 # Rows of the score matrix held at once: 512 x 4096 fp32 is 8 MiB, about a core's share of the last-level cache.
 ROWS_AT_ONCE = 512
@@ -47,8 +49,7 @@ def _to_windows(qkv: torch.Tensor, bias: torch.Tensor, w: int) -> torch.Tensor:
 
 def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """Softmax attention of ``(N, tokens, heads, d)`` tensors."""
-    plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    if plain and query.is_cpu and key.shape[1] >= LONG:
+    if runs_freely(query) and key.shape[1] >= LONG:
         return _attention_by_rows(query, key, value)
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
     if imitates_bfloat16(q, k):

@@ -11,7 +11,7 @@ from sam2fast.checkpoints.choosing import guess_config
 from sam2fast.checkpoints.errors import CheckpointError, listed
 from sam2fast.checkpoints.reading import read_checkpoint, recognised_prefix
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 # What a checkpoint may lack and still serve images: nothing there is computed from these.
 VIDEO_ONLY = (
@@ -61,15 +61,15 @@ def load_checkpoint(
     if keep_missing and len(missing) < len(wanted):
         _check(path, wanted, tensors, [])
         if missing:
-            log.warning("%s has no weights for %s: they keep the values that they had", path, listed(missing))
+            _log.warning("%s has no weights for %s: they keep the values that they had", path, listed(missing))
         else:
-            log.warning("%s has weights for everything: nothing keeps the values that it had", path)
+            _log.warning("%s has weights for everything: nothing keeps the values that it had", path)
         tensors = {**{name: wanted[name] for name in missing}, **tensors}
         missing = []
     image_only = bool(missing) and all(is_video_only(name) for name in missing)
     _check(path, wanted, tensors, [] if image_only and allow_image_only else missing)
     if image_only:
-        log.warning("%s has no weights for %s: the model works for images, not for video", path, _modules(missing))
+        _log.warning("%s has no weights for %s: the model works for images, not for video", path, _modules(missing))
     ready = {name: _on(device, tensors.get(name), like) for name, like in wanted.items()}
     model.load_state_dict(ready, strict=True, assign=assign)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sam2fast.checkpoints.errors import CheckpointError, listed
 from sam2fast.checkpoints.reading import read_checkpoint, recognised_prefix
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def load_partial(
     if not fitting:
         raise CheckpointError(f"nothing of the checkpoint fits the model: {report}{hint}")
     model.load_state_dict(fitting, strict=False, assign=False)
-    log.log(logging.INFO if report.complete else logging.WARNING, "%s%s", report, hint)
+    _log.log(logging.INFO if report.complete else logging.WARNING, "%s%s", report, hint)
     return report
 
 

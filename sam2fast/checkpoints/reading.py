@@ -16,6 +16,11 @@ def read_checkpoint(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
 
     No code from the file is run.
 
+    The tensors are mapped, so that those that nobody looks at take no memory: the file has to stay as it is while they
+    live, but for one in the format of torch before 1.6. Where it is written over, they change with it; where it is cut
+    short, looking at what is gone ends the process (SIGBUS). Moving another file to its name does no harm. ``clone()``
+    what has to outlive the file; models that are built from one have copies.
+
     Args:
         path: a ``.pt`` file, with or without the official ``model`` level; a ``.safetensors`` file; an index of several
             files; or a folder with one of them (see :func:`find_weights`). Names may be the official ones or those of

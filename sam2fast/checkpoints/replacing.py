@@ -8,7 +8,7 @@ from glob import escape
 from pathlib import Path
 
 from sam2fast.checkpoints.folders import CONFIG_FILE
-from sam2fast.whole_files import errors_named, has_no_locks
+from sam2fast.whole_files import behind_links, errors_named, has_no_locks, is_special, own_number
 
 WEIGHTS_FILE = "model.safetensors"  # of a folder in the layout of transformers
 
@@ -18,11 +18,15 @@ def check_free(path: Path, force: bool) -> None:
 
     Raises:
         FileExistsError: there is something already; with ``force`` something other than what would be written.
+        OSError: ``path`` is a symlink that leads in a circle.
     """
+    path = behind_links(path)
     if not os.path.lexists(path):
         return
     if not force:
         raise FileExistsError(f"{path} is already there, and only replaced by force")
+    if is_special(path):
+        raise FileExistsError(f"{path} is a device or a pipe, and a checkpoint can only be written to a file")
     if path.is_dir() and (others := sorted({file.name for file in path.iterdir()} - {WEIGHTS_FILE, CONFIG_FILE})):
         raise FileExistsError(f"the folder {path} has other things in it, such as {others[0]}, and is not replaced")
 
@@ -31,15 +35,18 @@ def check_free(path: Path, force: bool) -> None:
 def replacing(path: Path, force: bool) -> Iterator[Path]:
     """A name to write under; afterwards that is ``path``, and on an error there is nothing of it.
 
-    What a process has left that was killed here is put right by the next one.
+    What a process has left that was killed here is put right by the next one. A symlink stays, and what it leads to is
+    replaced.
 
     Raises:
         FileExistsError: see :func:`check_free`.
         OSError: it cannot be written, or another process is writing it.
     """
+    path = behind_links(path)
     check_free(path, force)
     # The suffix stays, since readers go by it.
-    partial, before = (path.with_name(f".{os.getpid()}.{kind}.{path.name}") for kind in ("part", "before"))
+    number = own_number()
+    partial, before = (path.with_name(f".{number}.{kind}.{path.name}") for kind in ("part", "before"))
     with errors_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _by_one_process(path):

@@ -1,5 +1,6 @@
 """The command ``sam2fast``. A verb is imported when it is asked for, and torch only once there is work to do."""
 
+import errno
 import io
 import logging
 import sys
@@ -13,6 +14,7 @@ import click
 from sam2fast import __version__
 from sam2fast.cli.errors import UserError, told
 from sam2fast.cli.signals import end_quietly, exit_code, heeded, tell
+from sam2fast.whole_files import FULL
 
 VERBS = (
     "segment",
@@ -32,6 +34,8 @@ VERBS = (
     "serve",
     "env",
 )
+
+OF_STREAMS = (*FULL, errno.EFBIG, errno.EIO)  # what writing to stdout may come to
 
 
 class _Verbs(click.Group):
@@ -75,6 +79,11 @@ class _Verbs(click.Group):
             ctx.exit(exit_code(stop))
         except EOFError as error:  # of a film, say; click would take it for Ctrl-D
             raise UserError(f"something that is read ends too early: {told(error)}") from error
+        except OSError as error:  # a path below a folder that may not be looked into, a name that is too long
+            # Without a name it may be of stdout. One whose reader has left click ends quietly; others are our mistakes.
+            if error.filename is None and error.errno not in OF_STREAMS:
+                raise
+            raise UserError(told(error)) from error
 
 
 class _NotesToStderr(logging.Handler):

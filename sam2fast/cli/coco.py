@@ -8,8 +8,7 @@ from typing import Any
 from sam2fast import __version__
 from sam2fast.cli.files import write_atomically
 from sam2fast.cli.results import DIGITS
-
-CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}  # masks without a class still need one
+from sam2fast.video_results.coco import CATEGORY
 
 
 class CocoFile:

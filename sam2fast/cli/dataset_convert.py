@@ -1,5 +1,6 @@
 """``sam2fast dataset convert``: from one layout to another."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def convert(
     """
     data, only = open_source(source, layout, masklets, rate)
     names = names_of(data, only, videos)
-    if target.resolve() == data.root.resolve():
+    if os.path.realpath(target) == os.path.realpath(data.root):
         raise click.UsageError("OUT is the folder of IN; choose another one")
     if data.name == to == "sav" and data.settings.masklets != masklets:
         masklets = data.settings.masklets

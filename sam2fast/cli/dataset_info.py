@@ -20,6 +20,7 @@ from sam2fast.cli.dataset_run import (
 )
 from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.problems import Problems
+from sam2fast.cli.tables import aligned
 
 if TYPE_CHECKING:
     from sam2fast.datasets.layout import Layout
@@ -97,8 +98,7 @@ def _print(rows: "Sequence[VideoSummary]", layout: str) -> None:
                 *counted,
             )
         )
-    widths = [max(len(line[column]) for line in table) for column in range(len(HEADERS))]
-    for line in table:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for line in aligned(table):
+        click.echo(line)
     objects, frames = sum(row.objects for row in rows), sum(row.frames for row in rows)
     click.echo(f"{len(rows)} videos, {objects} objects, {frames} annotated frames; layout {layout}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sam2fast.cli.errors import UserError, one_line
-from sam2fast.cli.files import make_folder, write_atomically
+from sam2fast.cli.files import make_folder, remove_leftovers, write_atomically
 from sam2fast.cli.problems import Problems
 
 if TYPE_CHECKING:
@@ -81,9 +81,8 @@ def open_output(out: Path, file: str, asked: Mapping[str, Any], overwrite: bool 
     """
     make_folder(out)
     record = out / file
+    remove_leftovers([record])  # of a run that was killed before there was one
     with one_line(OSError, ValueError):
-        for left in out.glob(f".{file}.*.part"):  # by a run that was killed before there was a record
-            left.unlink(missing_ok=True)
         is_new = not any(path.name != file for path in out.iterdir())
         before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
     if not overwrite and not is_new:

@@ -1,5 +1,6 @@
 """``sam2fast demo``: what the model makes of a photograph, of a drawn picture and of a video with known truth."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def demo(
         raise click.UsageError("--image and --point go together")
     if image is not None:
         check_files([image], None, out)
-        if image.resolve().parent == out.resolve():
+        if os.path.dirname(os.path.realpath(image)) == os.path.realpath(out):
             raise click.UsageError(f"a result might overwrite {image}; choose another --out folder")
     choice = choose_model(model, checkpoint)
     make_folder(out)

@@ -10,6 +10,7 @@ from sam2fast._official_names import RELEASES
 from sam2fast.cli.errors import UserError
 from sam2fast.cli.model_choice import NANO
 from sam2fast.cli.signals import exit_code, tell
+from sam2fast.cli.tables import aligned
 from sam2fast.downloads import get_checkpoint, get_repository, places
 from sam2fast.downloads.names import is_repository, published, published_models, short_name, simplest_name
 from sam2fast.downloads.settings import MIRROR_VARIABLE
@@ -112,6 +113,5 @@ def _list() -> None:
         found = places.find(model)
         size = "-" if found is None else f"{found.stat().st_size / 1e6:.1f}"
         rows.append((simplest_name(model), model.release.checkpoint, size, "-" if found is None else str(found)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, file, size, path in rows:
-        click.echo(f"{name:<{widths[0]}}  {file:<{widths[1]}}  {size:>{widths[2]}}  {path}")
+    for line in aligned(rows, numbers=(2,)):
+        click.echo(line)

@@ -3,13 +3,16 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sam2fast.cli.errors import UserError, one_line
+from sam2fast.cli.errors import UserError, one_line, told
+from sam2fast.cli.files import remove_leftovers
 from sam2fast.cli.problems import Problems
+from sam2fast.whole_files import own_output
 
 if TYPE_CHECKING:
     from sam2fast.evaluation.scores import FolderScores, ObjectScore, VideoScore
@@ -74,46 +77,66 @@ def evaluate(
     of all videos are means over their objects.
 
     A video with files that are missing or damaged is named in a report at the end and left out; the exit code is 1
-    then, and results.csv is not written without --partial.
+    then, and results.csv is not written without --partial. It is also 1 where results.csv cannot be written, or where
+    a pair of folders cannot be scored; other pairs are.
     """
     if len(truths) != len(preds):
         raise click.UsageError(f"{len(truths)} --gt and {len(preds)} --pred; expected as many of both")
     if csv_file is not None and len(preds) > 1:
         raise click.UsageError("--csv is for one pair of folders; left out, each --pred gets its own results.csv")
 
-    from sam2fast.evaluation.folders import evaluate_folders
-    from sam2fast.evaluation.mask_folders import EvaluationError
+    from sam2fast.evaluation.scores import RESULTS
 
     problems = Problems("videos")
 
-    def tell(video: "VideoScore") -> None:
+    def note(video: "VideoScore") -> None:
         if video.problems:
             problems.add(video.name, "; ".join(video.problems))
 
-    results = []
+    results: list[FolderScores] = []
+    is_whole = True
+    options: dict[str, Any] = {
+        "strict": strict,
+        "processes": processes,
+        "skip_first_and_last": not keep,
+        "progress": not quiet,
+    }
     for truth, pred in zip(truths, preds, strict=True):
-        with one_line(EvaluationError):
-            scores = evaluate_folders(
-                truth,
-                pred,
-                strict=strict,
-                processes=processes,
-                skip_first_and_last=not keep,
-                progress=not quiet,
-                on_video=tell,
-            )
-        if not scores.objects and not scores.problems:
-            raise UserError(f"nothing to score in {scores.truth}: it shows no object in the frames that count")
-        results.append(scores)
-        if not quiet:
-            _note_what_is_left_out(scores)
-            if not as_json:
-                click.echo("\n".join(_table(scores)))
-    if as_json:
+        file = csv_file or pred / RESULTS
+        try:
+            scores = _scored(truth, pred, file, **options, on_video=note)
+            results.append(scores)
+            if not quiet:
+                _note_what_is_left_out(scores)
+                if not as_json:
+                    click.echo("\n".join(_table(scores)))
+            _write_csv(scores, file, partial, quiet)
+        except UserError as error:  # the other pairs and the JSON document are still to come
+            error.show()
+            is_whole = False
+    if as_json and results:
         click.echo(json.dumps({"results": [_as_json(scores, keep) for scores in results]}, indent=2))
-    for scores in results:
-        _write_csv(scores, csv_file, partial, quiet)
-    problems.raise_if_any(sum(len(scores.videos) for scores in results))
+    count = sum(len(scores.videos) for scores in results)
+    if not is_whole:
+        with suppress(UserError):  # its last word is that all else was done
+            problems.raise_if_any(count)
+        click.get_current_context().exit(UserError.exit_code)
+    problems.raise_if_any(count)
+
+
+def _scored(truth: Path, pred: Path, file: Path, **options: Any) -> "FolderScores":
+    """The scores of a pair of folders; what is told where there are none says whose an old ``file`` is."""
+    from sam2fast.evaluation.folders import evaluate_folders
+    from sam2fast.evaluation.mask_folders import EvaluationError
+
+    try:
+        scores = evaluate_folders(truth, pred, **options)
+    except EvaluationError as error:
+        raise UserError(told(error) + _older(file)) from error
+    if not scores.objects and not scores.problems:
+        why = f"nothing to score in {scores.truth}: it shows no object in the frames that count"
+        raise UserError(why + _older(file))
+    return scores
 
 
 def _note_what_is_left_out(scores: "FolderScores") -> None:
@@ -127,14 +150,19 @@ def _note_what_is_left_out(scores: "FolderScores") -> None:
         )
 
 
-def _write_csv(scores: "FolderScores", csv_file: Path | None, partial: bool, quiet: bool) -> None:
-    from sam2fast.evaluation.scores import RESULTS, write_results_csv
+def _older(file: Path) -> str:
+    """The end of a message on why there are no results, where those of an earlier run might be taken for them."""
+    return f"; {file} is of an earlier run" if file.is_file() and own_output(file) is None else ""
 
-    file = csv_file or scores.pred / RESULTS
+
+def _write_csv(scores: "FolderScores", file: Path, partial: bool, quiet: bool) -> None:
+    from sam2fast.evaluation.scores import write_results_csv
+
     if scores.problems and not (partial and scores.objects):
-        there = "the one that is there is older" if file.exists() else "--partial writes that of the others"
-        click.echo(f"sam2fast: {file} is not written, since some videos had problems; {there}", err=True)
+        there = _older(file) or "; --partial writes that of the others"
+        click.echo(f"sam2fast: {file} is not written, since some videos had problems{there}", err=True)
         return
+    remove_leftovers([file])
     with one_line(OSError):
         write_results_csv(file, scores)
     if not quiet:

@@ -1,6 +1,7 @@
 """Evaluates pictures on one device or several, and writes what was found."""
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class BuildPredictor:
 
     def __call__(self, device: str) -> SAM2ImagePredictor:
         """A predictor on this device."""
-        return SAM2ImagePredictor(Segmenter(self.choice, device, self.dtype).model)
+        return Segmenter(self.choice, device, self.dtype).predictor
 
 
 class EvaluationRun:
@@ -134,7 +135,7 @@ def check_out(out: Path, data: "DataSet") -> None:
     Raises:
         click.UsageError: it would.
     """
-    inputs = {file.resolve() for job in data.jobs for file in (job.image, *job.masks.files)}
+    inputs = {os.path.realpath(file) for job in data.jobs for file in (job.image, *job.masks.files)}
     for file in output_files(out):
-        if file.resolve() in inputs:
+        if os.path.realpath(file) in inputs:
             raise click.UsageError(f"the result {file} would overwrite an input; choose another --out")

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from sam2fast.cli.errors import one_line
+from sam2fast.cli.files import check_folder as check_place
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import model_options, out_option
 
@@ -38,10 +39,12 @@ def export(
     """Export a model for images.
 
     Writes encoder.pt2, decoder.pt2 and artifact.json, which says what they were made for, to the output folder, which
-    must be new or empty and appears whole or not at all. sam2fast.exported.load_predictor(DIR) is a predictor on top of
-    them; torch.export.load, or with --aot torch._inductor.aoti_load_package, reads each file also without sam2fast.
+    must be new or empty and appears whole or not at all. sam2fast.exported.load_predictor(DIR), with --aot
+    load_predictor(DIR, allow_native=True), is a predictor on top of them; torch.export.load, or with --aot
+    torch._inductor.aoti_load_package, reads each file also without sam2fast.
     """
     choice = choose_model(model, checkpoint)
+    check_place(out, "output folder")
 
     import torch
 

@@ -1,6 +1,7 @@
 """The files that a verb writes: their names, what they must not overwrite, and how they appear whole."""
 
 import math
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,12 +11,11 @@ from pathlib import Path
 import click
 
 from sam2fast.cli.errors import UserError, one_line
-from sam2fast.whole_files import moved_to
+from sam2fast.picture_files import SUFFIXES
+from sam2fast.whole_files import SECONDS_TO_WRITE, behind_links, moved_to
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 RESULTS = "masks.json"
 PARTIAL = re.compile(r"\.(?P<name>.+)\.\d+\.part")
-WRITING = 600.0  # seconds for which a file on another machine may be half-written, its clock's error included
 
 
 def output_files(out: Path, stem: str) -> dict[str, Path]:
@@ -40,20 +40,20 @@ def list_images(paths: Sequence[Path], out: Path) -> list[Path]:
         UserError: a folder cannot be read, or has no pictures.
         click.UsageError: ``out`` is one of the folders, so that results would lie among its pictures.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for path in paths:
         for image in _pictures(path, out) if path.is_dir() else [path]:
-            found.setdefault(image.resolve(), image)
+            found.setdefault(os.path.realpath(image), image)
     return list(found.values())
 
 
 def _pictures(folder: Path, out: Path) -> list[Path]:
-    if folder.resolve() == out.resolve():
+    if os.path.realpath(folder) == os.path.realpath(out):
         raise click.UsageError(f"the results would lie among the pictures in {folder}; choose another --out folder")
     with one_line(OSError):
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.is_file())
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     if not found:
-        raise UserError(f"no pictures ({', '.join(PICTURES)}) in the folder {folder}")
+        raise UserError(f"no pictures ({', '.join(SUFFIXES)}) in the folder {folder}")
     return found
 
 
@@ -85,10 +85,10 @@ def check_files(
                 f"the results of {other} and {image} would overwrite one another, since the names are the same; "
                 "run them one by one with different --out folders"
             )
-    taken = {path.resolve() for path in inputs}
+    taken = {os.path.realpath(path) for path in inputs}
     for image in images:
         for file in outputs(out, image.stem).values():
-            if file.resolve() in taken:
+            if os.path.realpath(file) in taken:
                 raise click.UsageError(f"the result {file} would overwrite an input; choose another --out folder")
 
 
@@ -98,26 +98,36 @@ def make_folder(out: Path) -> None:
     Raises:
         UserError: a file is in the way, or the folder cannot be made.
     """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"the output folder {str(out)!r} is a file")
+    check_folder(out, "output folder")
     with one_line(OSError):
         out.mkdir(parents=True, exist_ok=True)
 
 
+def check_folder(path: Path, what: str) -> None:
+    """That there is either nothing of this name, or a folder.
+
+    Raises:
+        UserError: a file is in the way, or a link to one or to nothing.
+        OSError: nobody may look there.
+    """
+    if (path.exists() or path.is_symlink()) and not path.is_dir():
+        raise UserError(f"the {what} {str(path)!r} is {'a link to no folder' if path.is_symlink() else 'a file'}")
+
+
 def remove_leftovers(files: Iterable[Path], is_spread: bool = False) -> None:
-    """Removes what processes that were killed have left half-written of these files, which nobody may be writing now.
+    """Removes what processes that were killed have left half-written of these files.
 
     Args:
-        is_spread: the work is done on a cluster, where tasks of a run before may still be writing. What is young stays.
+        is_spread: processes elsewhere may be writing them, so what is young stays. Otherwise nobody may be.
 
     Raises:
         UserError: that fails.
     """
     names: dict[Path, set[str]] = {}
-    for file in files:
-        names.setdefault(file.parent, set()).add(file.name)
-    latest = time.time() - WRITING if is_spread else math.inf
+    latest = time.time() - SECONDS_TO_WRITE if is_spread else math.inf
     with one_line(OSError):
+        for file in map(behind_links, files):
+            names.setdefault(file.parent, set()).add(file.name)
         for folder in filter(Path.is_dir, names):
             for path in folder.iterdir():
                 found = PARTIAL.fullmatch(path.name)

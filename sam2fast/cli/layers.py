@@ -10,11 +10,10 @@ from PIL import Image, ImageFilter
 from sam2fast.cli.errors import UserError
 from sam2fast.overlay import OUTLINE_COLOUR, TINT
 from sam2fast.rle import decode_rle
+from sam2fast.video_results.drawing import HUE_STEP
 
 PALETTE_IDS = 255  # more need 16 bits
 MOST_IDS = 65535
-# Consecutive hues are this share of a turn apart, so that any few ids in a row have colours far from one another.
-HUE_STEP = (5**0.5 - 1) / 2
 SHADES = ((0.9, 0.95), (0.55, 1.0), (0.95, 0.7))  # saturation, value; ids take turns
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sam2fast.cli.devices import add_seconds
 from sam2fast.cli.errors import UserError, one_line
-from sam2fast.cli.mask_run import FoundMasks, MaskFinder
+from sam2fast.cli.mask_finder import FoundMasks, MaskFinder
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.segmenter import Segmenter
 from sam2fast.parallel.process import WorkerError
@@ -17,7 +17,7 @@ from sam2fast.parallel.runners import Runner
 
 
 class MaskFinders:
-    """A :class:`MaskFinder` in each process of a runner; see :class:`~sam2fast.cli.mask_run.Finder`.
+    """A :class:`MaskFinder` in each process of a runner; see :class:`~sam2fast.cli.mask_finder.Finder`.
 
     Args:
         place: the name of where the runner is.
@@ -53,7 +53,7 @@ class MaskFinders:
     def found(
         self, images: Iterable[Path], show_share_done: Callable[[int, int], None]
     ) -> Iterator[tuple[Path, FoundMasks | UserError]]:
-        """See :class:`~sam2fast.cli.mask_run.Finder`; nobody is told of shares."""
+        """See :class:`~sam2fast.cli.mask_finder.Finder`; nobody is told of shares."""
         with one_line(WorkerError):
             for result in self._runner(_find, list(images), self._build, ordered=True):
                 if result.error is not None and result.failure is None:  # it was lost with those who did it

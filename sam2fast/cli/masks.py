@@ -11,7 +11,14 @@ from sam2fast.cli.errors import UserError
 from sam2fast.cli.files import RESULTS, check_files, list_images, make_folder, mask_files, remove_leftovers
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import FormatsType, model_options, out_option
-from sam2fast.cli.runner_options import Cluster, bytes_of, chosen_place, resume_option, runner_options
+from sam2fast.cli.runner_options import (
+    Cluster,
+    bytes_of,
+    chosen_place,
+    may_be_written_elsewhere,
+    resume_option,
+    runner_options,
+)
 
 FORMATS = ("json", "layers", "overlay")
 SHARE = click.FloatRange(0, 1)
@@ -138,7 +145,7 @@ def masks(
     choice = choose_model(model, checkpoint)
     make_folder(out)
     files = (file for image in pictures for file in mask_files(out, image.stem, formats).values())
-    remove_leftovers([out / RESULTS, *files], bool(cluster))
+    remove_leftovers([out / RESULTS, *files], may_be_written_elsewhere(cluster, out))
     least_iou, least_stability = THRESHOLDS_OF_NANO if choice.config == nano.CONFIG else THRESHOLDS
     options = {
         "points_per_side": points_per_side,
@@ -154,8 +161,9 @@ def masks(
         "use_m2m": m2m,
     }
 
+    from sam2fast.cli.mask_finder import Finder, MaskFinder
     from sam2fast.cli.mask_resume import masks_before
-    from sam2fast.cli.mask_run import Finder, MaskFinder, MaskRun
+    from sam2fast.cli.mask_run import MaskRun
     from sam2fast.cli.mask_spread import MaskFinders
     from sam2fast.cli.results import print_table
     from sam2fast.cli.segmenter import Segmenter

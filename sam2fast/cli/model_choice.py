@@ -2,12 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
 from sam2fast import nano
 from sam2fast._official_names import RELEASES
+from sam2fast.cli.digests import digest_of_ends
 from sam2fast.cli.errors import MissingCheckpointError, UserError, one_line
 from sam2fast.downloads import places
 from sam2fast.downloads.names import Published, published_models, short_name, simplest_name
@@ -23,6 +24,18 @@ class ModelChoice(NamedTuple):
 
     config: str
     checkpoint: Path
+
+    def facts(self) -> dict[str, Any]:
+        """What tells the model from another one, wherever its files lie, as JSON has it.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        config = Path(self.config)
+        return {
+            "config": digest_of_ends(config) if config.is_file() else self.config,
+            "weights": digest_of_ends(self.checkpoint),
+        }
 
 
 def choose_model(model: str | None, checkpoint: Path | None) -> ModelChoice:

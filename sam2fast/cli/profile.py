@@ -2,29 +2,27 @@
 
 import importlib.util
 import json
+import os
 from collections.abc import Sequence
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from sam2fast.cli.errors import UserError, one_line
-from sam2fast.cli.files import PICTURES, remove_leftovers, write_atomically
-from sam2fast.cli.model_choice import ModelChoice, choose_model
+from sam2fast.cli.errors import UserError
+from sam2fast.cli.files import remove_leftovers, write_atomically
+from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import model_options
 from sam2fast.cli.prompts import Box, BoxType, Click, ClickType
-from sam2fast.cli.track_prompts import PointType, TrackBoxType, TrackPrompt, merge_prompts
+from sam2fast.cli.track_prompts import PointType, TrackBoxType, TrackPrompt
 from sam2fast.cli.track_video import VideoSource
-
-if TYPE_CHECKING:
-    from sam2fast.profiling import Profile
+from sam2fast.picture_files import SUFFIXES
+from sam2fast.whole_files import behind_links
 
 CHARTS = (".png", ".svg", ".pdf")
 TRACES = (".json", ".json.gz")
 STDOUT = "-"
-# By the user's input: what cannot be opened, read or used.
-FAILURES = (OSError, ValueError, TypeError, ImportError)
 RUNS_OF_IMAGES, RUNS_OF_VIDEOS = 5, 1
 
 
@@ -115,26 +113,28 @@ def profile(
     prompts = [*points, *boxes]
     if objects is not None and prompts:
         raise click.UsageError("--objects makes prompts up; give it, or --point and --box")
-    pictures = [Path(text).suffix.lower() in PICTURES and not Path(text).is_dir() for text in inputs]
+    pictures = [Path(text).suffix.lower() in SUFFIXES and not Path(text).is_dir() for text in inputs]
     for text, is_picture in zip(inputs, pictures, strict=True):
         _check_input(text, is_picture, prompts)
     json_path = None if json_file in (None, STDOUT) else Path(str(json_file))
     _check_outputs(inputs, {"--trace": trace, "--picture": picture, "--json": json_path})
     choice = choose_model(model, checkpoint)
 
+    from sam2fast.cli.profile_run import Images, Videos, draw_picture, show
+
     made = []
-    jobs: dict[bool, _Images | _Videos] = {
-        True: _Images(choice, device, dtype),
-        False: _Videos(choice, device, dtype, frames),
+    jobs: dict[bool, Images | Videos] = {
+        True: Images(choice, device, dtype),
+        False: Videos(choice, device, dtype, frames),
     }
     for text, is_picture in zip(inputs, pictures, strict=True):
-        job = jobs[is_picture]
-        found = job.profile(text, prompts, objects or 1, runs, trace)
+        usual = RUNS_OF_IMAGES if is_picture else RUNS_OF_VIDEOS
+        found = jobs[is_picture].profile(text, prompts, objects or 1, runs or usual, trace)
         made.append({"input": text, **found.as_json()})
         if json_file != STDOUT:
-            _show(found, text, depth, several=len(inputs) > 1)
+            show(found, text, depth, several=len(inputs) > 1)
         if picture is not None:
-            _draw(found, picture)
+            draw_picture(found, picture)
     document = json.dumps({"model": {"config": choice.config, "dtype": dtype}, "profiles": made}, indent=1) + "\n"
     if json_file == STDOUT:
         click.echo(document, nl=False)
@@ -161,7 +161,7 @@ def _check_input(text: str, is_picture: bool, prompts: Sequence[Any]) -> None:
 def _check_outputs(inputs: Sequence[str], files: dict[str, Path | None]) -> None:
     """Before any work: one input for a trace or a chart, endings that say the format, folders that are there."""
     endings = {"--trace": TRACES, "--picture": CHARTS, "--json": (".json",)}
-    taken = {Path(text).resolve() for text in inputs}
+    taken = {os.path.realpath(text) for text in inputs}
     for option, file in files.items():
         if file is None:
             continue
@@ -171,107 +171,14 @@ def _check_outputs(inputs: Sequence[str], files: dict[str, Path | None]) -> None
             wanted = " or ".join(endings[option])
             after = "; give it after the inputs" if option == "--json" else ""
             raise click.UsageError(f"{option} {file} does not end with {wanted}{after}")
-        if file.resolve() in taken:
+        if os.path.realpath(file) in taken:
             raise click.UsageError(f"{option} {file} would overwrite an input or another output")
-        taken.add(file.resolve())
+        taken.add(os.path.realpath(file))
         if not file.absolute().parent.is_dir():
             raise UserError(f"no folder {str(file.absolute().parent)!r} for {option}")
     if files["--picture"] is not None and importlib.util.find_spec("matplotlib") is None:
         raise UserError("--picture needs matplotlib, which is not installed: pip install 'sam2fast[profile]'")
     remove_leftovers(file for file in files.values() if file is not None)
     if (trace := files["--trace"]) is not None:
-        for left in trace.parent.glob(f".*.part.{escape(trace.name)}"):
+        for left in behind_links(trace).parent.glob(f".*.part.{escape(trace.name)}"):
             left.unlink(missing_ok=True)
-
-
-class _Images:
-    """Profiles of images; the model is loaded for the first one."""
-
-    def __init__(self, choice: ModelChoice, device: str, dtype: str) -> None:
-        self._choice, self._device, self._dtype = choice, device, dtype
-        self._predictor: Any = None
-
-    def profile(
-        self, text: str, prompts: Sequence[Any], objects: int, runs: int | None, trace: Path | None
-    ) -> "Profile":
-        import torch
-
-        from sam2fast.profiling import profile_image
-
-        if self._predictor is None:
-            from sam2fast.cli.segmenter import Segmenter
-
-            self._predictor = Segmenter(self._choice, self._device, self._dtype)._predictor
-        clicks = [prompt for prompt in prompts if isinstance(prompt, Click)]
-        box = next((list(prompt) for prompt in prompts if isinstance(prompt, Box)), None)
-        with one_line(*FAILURES, torch.OutOfMemoryError):
-            return profile_image(
-                self._predictor,
-                text,
-                point_coords=[(c.x, c.y) for c in clicks] or None,
-                point_labels=[c.label for c in clicks] or None,
-                box=box,
-                objects=objects,
-                runs=runs or RUNS_OF_IMAGES,
-                trace=trace,
-            )
-
-
-class _Videos:
-    """Profiles of videos; the model is loaded for the first one."""
-
-    def __init__(self, choice: ModelChoice, device: str, dtype: str, frames: int) -> None:
-        self._choice, self._device, self._dtype, self._frames = choice, device, dtype, frames
-        self._predictor: Any = None
-
-    def profile(
-        self, text: str, prompts: Sequence[Any], objects: int, runs: int | None, trace: Path | None
-    ) -> "Profile":
-        import torch
-
-        from sam2fast.profiling import profile_video
-
-        asked = {}
-        if prompts:
-            for prompt in merge_prompts([_on_first_frame(p) for p in prompts], each_shows_object=True):
-                asked[prompt.object] = {
-                    "points": [(c.x, c.y) for c in prompt.clicks] or None,
-                    "labels": [c.label for c in prompt.clicks] or None,
-                    "box": None if prompt.box is None else list(prompt.box),
-                }
-        if self._predictor is None:
-            from sam2fast.cli.track_run import load_predictor
-
-            self._predictor, _ = load_predictor(self._choice, self._device, self._dtype)
-        with one_line(*FAILURES, torch.OutOfMemoryError):
-            return profile_video(
-                self._predictor,
-                text,
-                prompts=asked,
-                objects=objects,
-                frames=self._frames,
-                runs=runs or RUNS_OF_VIDEOS,
-                trace=trace,
-            )
-
-
-def _on_first_frame(prompt: Any) -> TrackPrompt:
-    if isinstance(prompt, Click):
-        return TrackPrompt(0, 1, (prompt,))
-    return TrackPrompt(0, 1, box=prompt) if isinstance(prompt, Box) else prompt
-
-
-def _show(found: "Profile", text: str, depth: int | None, several: bool) -> None:
-    from sam2fast.profiling.report import DEPTH, print_profile
-
-    if several:
-        click.echo(f"\n{click.format_filename(text)}")
-    print_profile(found, depth or DEPTH)
-
-
-def _draw(found: "Profile", file: Path) -> None:
-    from sam2fast.profiling.picture import draw
-
-    with one_line(ImportError):
-        content = draw(found, file.suffix.lower())
-    write_atomically(file, content)

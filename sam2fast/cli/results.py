@@ -13,12 +13,14 @@ from PIL import Image
 from sam2fast.cli.files import output_files, write_atomically
 from sam2fast.cli.prompts import Prompts
 from sam2fast.cli.segmenter import Prediction, mask_box
+from sam2fast.cli.tables import aligned
 from sam2fast.overlay import draw_overlay
 from sam2fast.rle import encode_rle
 
 DIGITS = 6  # of a score
 # Pictures of photographs hardly get smaller with more effort, only later.
 OVERLAY_COMPRESSION = 1
+NUMBERS = (1, 2)  # columns of a table, which has a name before them and a note behind
 
 
 def write_result(
@@ -89,14 +91,8 @@ def print_results(records: Mapping[str, Mapping[str, Any]], seconds: Mapping[str
 
 def print_table(rows: Sequence[Sequence[str]], seconds: Mapping[str, float], out: Path) -> None:
     """Prints rows of four entries, then the time per stage and where the results are."""
-    for line in _aligned(rows):
+    for line in aligned(rows, NUMBERS):
         click.echo(line)
     if seconds:
         click.echo("time: " + ", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items()))
     click.echo(f"written to {click.format_filename(out)}")
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns padded to their widest entry; numbers, in the middle ones, to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}" for row in rows]

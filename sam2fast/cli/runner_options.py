@@ -182,6 +182,14 @@ def _on_slurm(cluster: Cluster, device: str, count: int, out: Path, weigh: Calla
     )
 
 
+def may_be_written_elsewhere(cluster: Cluster, out: Path) -> bool:
+    """Whether processes elsewhere may write to the output folder: those of this run, or of one that they have outlived.
+
+    Where a run on SLURM did not come to its end, or not well, its folder in ``out`` is still there.
+    """
+    return bool(cluster) or (out / SLURM_FOLDER).exists()
+
+
 def bytes_of(path: Path) -> float:
     """The size of a file, for :func:`chosen_place` to weigh pictures by."""
     return float(path.stat().st_size)

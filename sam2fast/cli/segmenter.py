@@ -44,6 +44,12 @@ class Prediction:
 class Segmenter:
     """A model on its device.
 
+    Attributes:
+        model: itself.
+        predictor: of images, with this model.
+        description: of the model, as JSON has it.
+        seconds: of every stage so far.
+
     Raises:
         UserError: checkpoint, configuration, device or dtype cannot be used.
     """
@@ -53,7 +59,7 @@ class Segmenter:
         self._device: torch.device | None = None
         with self.stage("load model"), one_line(OSError, ValueError, RuntimeError, ImportError):
             self.model = build_sam2(choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype))
-            self._predictor = SAM2ImagePredictor(self.model)
+            self.predictor = SAM2ImagePredictor(self.model)
             self._device = self.model.device
         self.description: dict[str, Any] = {
             "config": choice.config,
@@ -90,7 +96,7 @@ class Segmenter:
             assert box is not None
             height, width = mask.shape
             bounds = Box(box[0] / width, box[1] / height, (box[2] + 1) / width, (box[3] + 1) / height)
-            size = self._predictor.model.sam_prompt_encoder.mask_input_size
+            size = self.predictor.model.sam_prompt_encoder.mask_input_size
             share = F.interpolate(
                 torch.from_numpy(mask)[None, None].float(), size, mode="bilinear", align_corners=False, antialias=True
             )
@@ -103,7 +109,7 @@ class Segmenter:
             UserError: the device's memory is too small.
         """
         with self.stage("encode"), one_line(torch.OutOfMemoryError):
-            self._predictor.set_image(pixels)
+            self.predictor.set_image(pixels)
 
     def predict(self, prompts: Prompts, mask: MaskPrompt | None = None) -> Prediction:
         """The best mask for the prompts; one click alone is answered by the best-scored of three.
@@ -116,7 +122,7 @@ class Segmenter:
         """
         clicks = prompts.clicks
         with self.stage("predict"), one_line(ValueError, torch.OutOfMemoryError):
-            masks, scores, _ = self._predictor.predict(
+            masks, scores, _ = self.predictor.predict(
                 point_coords=np.array([(c.x, c.y) for c in clicks]) if clicks else None,
                 point_labels=np.array([c.label for c in clicks]) if clicks else None,
                 box=None if prompts.box is None else np.array(prompts.box),

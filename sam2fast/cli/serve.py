@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from sam2fast.cli.errors import UserError
+from sam2fast.cli.files import check_folder
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.demo.server.origins import name_of, parse_origin
 
@@ -176,15 +177,15 @@ def _short(choice: ModelChoice) -> str:
 
 
 def _data_folder(data: Path | None) -> Path:
-    """
+    """The folder of the gallery, the uploads and the posters.
+
     Raises:
         UserError: it is a file.
     """
     from sam2fast.downloads.settings import own_cache
 
     folder = own_cache() / "demo" if data is None else data
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"the data folder {str(folder)!r} is a file")
+    check_folder(folder, "data folder")
     return folder
 
 

@@ -10,10 +10,10 @@ from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.files import make_folder, remove_leftovers, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import DTYPES, out_option
+from sam2fast.picture_files import SUFFIXES
 
 # What the clips were made with; a run that goes on must be asked for the same.
 RECORD = "synthesize.json"
-PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @click.command()
@@ -75,6 +75,9 @@ def synthesize(
         "media": [str(folder) for folder in media],
         "teacher": None if teacher is None else [str(teacher), str(images)],
     }
+    for folder in media:
+        if not folder.is_dir():
+            raise UserError(f"no media folder {str(folder)!r}")
     photographs = [] if images is None else _photographs(images)
     choice = None if teacher is None else choose_model(model, teacher)
     _open_output(out, record, resume)
@@ -107,9 +110,9 @@ def synthesize(
 def _photographs(images: Path) -> list[Path]:
     if not images.is_dir():
         raise UserError(f"no folder {str(images)!r} of photographs for the teacher")
-    found = sorted(path for path in images.iterdir() if path.suffix.lower() in PICTURES)
+    found = sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
     if not found:
-        raise UserError(f"no photographs ({', '.join(PICTURES)}) for the teacher in {images}")
+        raise UserError(f"no photographs ({', '.join(SUFFIXES)}) for the teacher in {images}")
     return found
 
 

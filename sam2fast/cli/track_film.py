@@ -1,6 +1,6 @@
 """A film written frame by frame, which appears when it is finished."""
 
-import os
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from sam2fast.cli.errors import one_line
 from sam2fast.video_io.h264 import encoder_options, find_encoder, label_colours
+from sam2fast.whole_files import Partial
 
 CRF = 20  # x264's quality
 TICK = Fraction(1, 90_000)  # of a second; the usual unit, in which most rates are whole numbers
@@ -39,15 +40,18 @@ class Film:
         name = find_encoder()
         if name is None:
             raise NoEncoderError("this PyAV has no encoder for H.264")
-        self._path, self._partial = path, path.with_name(f".{path.name}.{os.getpid()}.part")
         self._rate = rate or DEFAULT_RATE
         self._padding = ((0, height % 2), (0, width % 2), (0, 0))
         self._first, self._last, self._count = 0.0, -1, 0
         self._failures = OSError, FFmpegError
-        with one_line(*self._failures):
-            self._container = av.open(str(self._partial.absolute()), "w", format="mp4")
+        with one_line(*self._failures), ExitStack() as opened:
+            self._file = Partial(path)
+            opened.callback(self._file.discard)
+            self._container = av.open(str(self._file.name.absolute()), "w", format="mp4")
+            opened.callback(self._container.close)
             whole_rate = Fraction(self._rate).limit_denominator(1001)
             stream = self._container.add_stream(name, rate=whole_rate, options=encoder_options(name, CRF))
+            opened.pop_all()
         assert isinstance(stream, VideoStream)
         self._stream = stream
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
@@ -89,11 +93,14 @@ class Film:
                     self._container.mux(self._stream.encode())
                 self._container.close()
                 if self._count:
-                    os.replace(self._partial, self._path)
+                    self._file.finish()
         finally:
             self.discard()
 
     def discard(self) -> None:
         """Leaves nothing behind, unless the film has appeared."""
-        self._container.close()
-        self._partial.unlink(missing_ok=True)
+        try:
+            with suppress(*self._failures):  # such as a disk that is full: what is closed here nobody wants
+                self._container.close()
+        finally:
+            self._file.discard()

@@ -5,14 +5,14 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sam2fast.cli.errors import UserError, one_line
-from sam2fast.cli.files import make_folder, write_atomically
+from sam2fast.cli.files import make_folder, remove_leftovers, write_atomically
 from sam2fast.video_results.record import RecordIndex
-from sam2fast.whole_files import errors_named
+from sam2fast.whole_files import errors_named, moved_to
 
 MANIFEST, RECORD, PNGS, OVERLAY, COCO = "track.json", "masks.jsonl", "masks", "overlay.mp4", "masks.json"
 BACKWARD = "backward.safetensors"
@@ -60,6 +60,10 @@ class RunFolder:
         """
         if self.is_new:
             make_folder(self.path)
+        for link in (self.path / name for name in (MANIFEST, RECORD, OVERLAY, COCO)):
+            if link.is_symlink():
+                with suppress(UserError):  # of a circle; it is told if the link is still there when it is written
+                    remove_leftovers([link])
         with one_line(OSError):
             for path in [*self._pngs(), *sorted(self._ours(), key=lambda path: path.name == MANIFEST)]:
                 is_spent = self.complete and re.fullmatch(STATES, path.name)  # killed before it removed these
@@ -68,8 +72,6 @@ class RunFolder:
         if self.is_new:
             self._write_manifest()
             self.is_new = False
-
-    # ---- what is there ----
 
     @property
     def record(self) -> Path:
@@ -92,8 +94,6 @@ class RunFolder:
     def has(self, file: Path, **how: Any) -> bool:
         """Whether a file derived from the record is there, shows all of it, and was made so."""
         return self._facts["files"].get(file.name) == {"frames": self.done, **how} and file.exists()
-
-    # ---- writing ----
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -163,13 +163,8 @@ class RunFolder:
         """
         with one_line(OSError, ValueError), closing(RecordIndex(self.record)) as index:
             if not index.is_sorted:
-                partial = self.record.with_name(f".{RECORD}.{os.getpid()}.part")
-                try:
-                    with errors_named(self.record), open(partial, "wb") as file:
-                        file.writelines(index.raw(frame) for frame in sorted(index))
-                    os.replace(partial, self.record)
-                finally:
-                    partial.unlink(missing_ok=True)
+                with moved_to(self.record) as partial, open(partial, "wb") as file:
+                    file.writelines(index.raw(frame) for frame in sorted(index))
 
     def made(self, file: Path, **how: Any) -> None:
         """Notes that a file was derived from the record as it is."""
@@ -185,8 +180,6 @@ class RunFolder:
         """What :meth:`note` added."""
         return self._facts.get(name)
 
-    # ---- inside ----
-
     def _read_manifest(self) -> dict[str, Any] | None:
         manifest = self.path / MANIFEST
         if not manifest.exists():
@@ -198,7 +191,9 @@ class RunFolder:
         try:
             facts = json.loads(manifest.read_text(encoding="utf-8"))
             before, files, done, state = (facts[key] for key in ("asked", "files", "done", "state"))
-            bool(facts["complete"]), dict(files), dict(before)
+            bool(facts["complete"])
+            if not isinstance(before, dict) or not isinstance(files, dict):
+                raise ValueError("asked or files is no mapping")
             if not isinstance(done, int) or done < 0:
                 raise ValueError(f"done is {done!r}, and no number of frames")
             # Whatever else it names is nothing that a run has left here.
@@ -208,7 +203,7 @@ class RunFolder:
             raise UserError(f"{manifest} cannot be read: {error}; {CHANGE}") from error
         differing = [key for key in {**before, **self._asked} if before.get(key) != self._asked.get(key)]
         if differing:
-            raise UserError(f"{self.path} holds another run, with another {', '.join(differing)}; {CHANGE}")
+            raise UserError(f"{self.path} holds a run that differs in its {' and '.join(differing)}; {CHANGE}")
         # A run that was to overwrite this one may have been killed when its record was gone already.
         needed = RECORD if facts["complete"] else facts["state"]
         if needed is None or not (self.path / needed).is_file():

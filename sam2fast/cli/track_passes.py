@@ -179,15 +179,7 @@ def _add(predictor: SAM2VideoPredictor, state: VideoState, prompt: TrackPrompt, 
     if prompt in masks:
         predictor.add_new_mask(state, prompt.frame, prompt.object, masks[prompt])
     else:
-        predictor.add_new_points_or_box(state, prompt.frame, prompt.object, **_as_arguments(prompt))
-
-
-def _as_arguments(prompt: TrackPrompt) -> dict[str, Any]:
-    return {
-        "points": [[c.x, c.y] for c in prompt.clicks] or None,
-        "labels": [c.label for c in prompt.clicks] or None,
-        "box": prompt.box,
-    }
+        predictor.add_new_points_or_box(state, prompt.frame, prompt.object, **prompt.as_arguments())
 
 
 class StreamPasses:
@@ -265,5 +257,5 @@ class StreamPasses:
             if prompt in self._masks:
                 result = self._stream.add_new_mask(prompt.object, self._masks[prompt])
             else:
-                result = self._stream.add_new_points_or_box(prompt.object, **_as_arguments(prompt))
+                result = self._stream.add_new_points_or_box(prompt.object, **prompt.as_arguments())
         return result

@@ -12,6 +12,7 @@ import click
 
 from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.prompts import BACKGROUND, FOREGROUND, Box, Click
+from sam2fast.whole_files import read_limited
 
 ObjectId: TypeAlias = int | str
 
@@ -35,6 +36,14 @@ class TrackPrompt:
     def shows_object(self) -> bool:
         """Whether it says where the object is, and not only where it is not."""
         return self.box is not None or self.mask is not None or any(c.label == FOREGROUND for c in self.clicks)
+
+    def as_arguments(self) -> dict[str, Any]:
+        """As ``add_new_points_or_box`` takes it, where it is no mask."""
+        return {
+            "points": [[c.x, c.y] for c in self.clicks] or None,
+            "labels": [c.label for c in self.clicks] or None,
+            "box": None if self.box is None else list(self.box),
+        }
 
     def as_json(self) -> dict[str, Any]:
         """As an entry of a prompt file."""
@@ -131,7 +140,7 @@ def read_prompt_file(path: Path) -> list[TrackPrompt]:
         UserError: the file cannot be read, or an entry is not as above; the message says which and why.
     """
     with one_line(OSError):
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_limited(path).decode(errors="replace")
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:

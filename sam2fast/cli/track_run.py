@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
@@ -23,7 +22,6 @@ from sam2fast.cli.track_folder import RunFolder
 from sam2fast.cli.track_outputs import FrameDrawing
 from sam2fast.cli.track_passes import Passes
 from sam2fast.cli.track_record import as_line, frame_record
-from sam2fast.cli.track_video import digest_of_ends
 from sam2fast.parallel.objects import SpreadPredictor
 from sam2fast.parallel.process import WorkerError
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
@@ -44,7 +42,7 @@ def load_predictor(choice: ModelChoice, device: str, dtype: str) -> tuple[SAM2Vi
         predictor = build_sam2_video_predictor(
             choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype)
         )
-        return predictor, _facts(choice, str(predictor.device), dtype)
+        return predictor, {**choice.facts(), "device": str(predictor.device), "dtype": dtype}
 
 
 @contextmanager
@@ -61,19 +59,9 @@ def opened_predictor(
     build = partial(build_sam2_video_predictor, choice.config, choice.checkpoint, dtype=getattr(torch, dtype))
     with one_line(OSError, ValueError, RuntimeError, ImportError):
         spread = SpreadPredictor(build, devices)
-        facts = _facts(choice, ",".join(devices), dtype)
+        facts = {**choice.facts(), "device": ",".join(devices), "dtype": dtype}
     with spread:
         yield cast(SAM2VideoPredictor, spread), facts  # which has the methods that tracking calls
-
-
-def _facts(choice: ModelChoice, device: str, dtype: str) -> dict[str, Any]:
-    config = Path(choice.config)
-    return {
-        "config": digest_of_ends(config) if config.is_file() else choice.config,
-        "weights": digest_of_ends(choice.checkpoint),
-        "device": device,
-        "dtype": dtype,
-    }
 
 
 @dataclass

@@ -1,17 +1,18 @@
 """The video that is tracked: where it is, how large it is, and how to tell it from another one."""
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
+from sam2fast.cli.digests import digest_of_ends
 from sam2fast.cli.errors import UserError, one_line
 
 CAMERA = "camera:"
 PROBE_SIZE = 32  # of frames that are opened only to know their size
-ENDS = 1 << 20  # so many bytes at either end of a file tell it from others
 
 
 class VideoSource(NamedTuple):
@@ -65,7 +66,7 @@ class VideoSource(NamedTuple):
         """
         if self.is_live:
             return
-        path, folder = Path(self.text).resolve(), out.resolve()
+        path, folder = Path(os.path.realpath(self.text)), Path(os.path.realpath(out))
         if path in (folder, folder / "masks"):
             raise click.UsageError(
                 f"the results would lie among the frames in {self.text}; choose another --out folder"
@@ -91,17 +92,6 @@ class VideoSize(NamedTuple):
     height: int
     width: int
     frames: int | None
-
-
-def digest_of_ends(path: Path) -> str:
-    """SHA-256 of a file's size, beginning and end: cheap, and it differs for any two files that one meets."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with open(path, "rb") as file:
-        digest.update(file.read(ENDS))
-        file.seek(max(size - ENDS, 0))
-        digest.update(file.read(ENDS))
-    return digest.hexdigest()
 
 
 def probe(source: VideoSource) -> VideoSize:

@@ -1,5 +1,6 @@
 """``sam2fast vos``: the videos of a data set, from their first masks."""
 
+import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -139,7 +140,7 @@ def vos(
     A video's folder appears when it is complete. The same command again, after Ctrl-C or anything else, does what is
     missing. Videos that cannot be done are named at the end.
     """
-    if out.resolve() in (videos.resolve(), masks.resolve()):
+    if os.path.realpath(out) in map(os.path.realpath, (videos, masks)):
         raise click.UsageError(f"the results would lie among the inputs in {out}; choose another --out folder")
     if cluster and at_once > 1:
         raise click.UsageError("--at-once is for devices of this machine; with --ray and --slurm give --workers")

@@ -18,13 +18,12 @@ from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.files import make_folder
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.problems import Problems
-from sam2fast.cli.runner_options import Cluster, chosen_place
-from sam2fast.cli.track_video import digest_of_ends
+from sam2fast.cli.runner_options import Cluster, chosen_place, may_be_written_elsewhere
 from sam2fast.parallel.process import WorkerError
 from sam2fast.parallel.runners import Runner, in_this_process, on_devices
 from sam2fast.video_io import VideoError
 from sam2fast.vos.errors import VosError, told
-from sam2fast.vos.folders import is_done, is_other
+from sam2fast.vos.folders import is_done, is_other, remove_leftovers
 from sam2fast.vos.job import VosDone, VosJob, VosSettings
 from sam2fast.vos.listing import find_video, inputs_of, listed_names, video_names
 from sam2fast.vos.run import build_for_vos, run_vos
@@ -56,14 +55,8 @@ class Model(NamedTuple):
         Raises:
             UserError: a file cannot be read.
         """
-        config = Path(self.choice.config)
         with one_line(OSError):
-            return {
-                "config": digest_of_ends(config) if config.is_file() else self.choice.config,
-                "weights": digest_of_ends(self.choice.checkpoint),
-                "dtype": self.dtype,
-                "postprocessing": self.postprocessing,
-            }
+            return {**self.choice.facts(), "dtype": self.dtype, "postprocessing": self.postprocessing}
 
     def builder(self, per_object: bool) -> partial[Any]:
         """Loads it, on a device that is yet to be said, and wherever the process is."""
@@ -81,7 +74,7 @@ class Model(NamedTuple):
 
 class _Plan(NamedTuple):
     jobs: list[VosJob]
-    videos: int  # all of them
+    names: list[str]  # of all videos
     done: int  # that need not be done again
 
 
@@ -94,13 +87,18 @@ def run(request: Request, model: Model, device: str, at_once: int, cluster: Clus
     problems = Problems("videos")
     plan = _plan(request, model.facts(), problems)
     make_folder(request.out)
+    is_spread = may_be_written_elsewhere(cluster, request.out)
+    with one_line(OSError):
+        # Also of videos that are done: a worker may have been lost over one that another did then.
+        remove_leftovers(request.out, set(plan.names), is_spread)
     begun, totals, seconds = time.monotonic(), Counter[str](), dict[str, float]()
     if plan.jobs:
         if cluster:
             runner = chosen_place(cluster, device, len(plan.jobs), "videos", request.out, _frames_of).runner
         else:
             runner = runner_for(device, at_once, len(plan.jobs))
-        results = _results(plan.jobs, runner, model.builder(request.settings.per_object))
+        build = model.builder(request.settings.per_object)
+        results = _results(plan.jobs, runner, build, is_spread)
         total = sum(job.frames for job in plan.jobs)
         with (
             closing(results),
@@ -114,7 +112,7 @@ def run(request: Request, model: Model, device: str, at_once: int, cluster: Clus
                     totals.update(videos=1, frames=done.frames, objects=done.objects)
                     add_seconds(seconds, done.seconds)
     _report(request.out, totals, time.monotonic() - begun, seconds, plan.done)
-    problems.raise_if_any(plan.videos)
+    problems.raise_if_any(len(plan.names))
 
 
 def runner_for(device: str, at_once: int, count: int) -> Runner:
@@ -163,7 +161,7 @@ def _plan(request: Request, model: dict[str, Any], problems: Problems) -> _Plan:
             f"{request.out} has {len(others)} of these videos ({some}) made with other options, another model or other "
             "inputs, or by something else; give another --out folder, or --overwrite"
         )
-    return _Plan(jobs, len(names), done)
+    return _Plan(jobs, names, done)
 
 
 def _job(request: Request, model: dict[str, Any], name: str) -> VosJob:
@@ -181,10 +179,12 @@ def _job(request: Request, model: dict[str, Any], name: str) -> VosJob:
     return VosJob(name, video, masks, out, request.settings, inputs.frames, text, request.overwrite)
 
 
-def _results(jobs: list[VosJob], runner: Runner, build: partial[Any]) -> Generator[tuple[VosJob, VosDone], None, None]:
+def _results(
+    jobs: list[VosJob], runner: Runner, build: partial[Any], is_spread: bool
+) -> Generator[tuple[VosJob, VosDone], None, None]:
     # Only what builds the model, and processes that are lost, can raise here; a video's failure is a result.
     with one_line(WorkerError, OSError, ValueError, RuntimeError, ImportError):
-        yield from run_vos(jobs, runner, build)
+        yield from run_vos(jobs, runner, build, is_spread=is_spread)
 
 
 def _report(out: Path, totals: Counter[str], took: float, seconds: dict[str, float], before: int) -> None:

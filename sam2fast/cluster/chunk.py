@@ -9,13 +9,14 @@ from typing import Any
 from sam2fast.cluster.result_file import append_answer, repair
 from sam2fast.cluster.slot import Setup, Slot
 from sam2fast.parallel.pool import Task
+from sam2fast.resubmission import Resubmitted
 
 # In the place of a job's index: the task could not begin.
 NOT_BEGUN = -1
 
 
 @dataclass(frozen=True)
-class Chunk:
+class Chunk(Resubmitted):
     """Jobs for one process, which submitit calls without arguments.
 
     Called again, after it was interrupted, it does those jobs that have no answer yet.
@@ -42,12 +43,6 @@ class Chunk:
             return
         for index, call in left:
             append_answer(self.answers, index, slot.call(call))
-
-    def checkpoint(self) -> Any:
-        """What submitit is to do when the task is preempted or its time is up: the same once more."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
 
 
 def deal(tasks: Sequence[Task], count: int, weigh: Callable[[Any], float]) -> list[list[Task]]:

@@ -85,8 +85,6 @@ class Davis:
     def finish(self) -> None:
         return
 
-    # ---- where YouTube-VOS differs ----
-
     def _objects(self, name: str, files: Mapping[FrameKey, Path], size: tuple[int, int]) -> tuple[int, ...]:
         """The ids in a video without facts: those in any of its pictures."""
         found: set[int] = set()
@@ -103,8 +101,6 @@ class Davis:
 
     def _meta(self, video: VideoAnnotations, seen: Mapping[int, list[str]]) -> Any:
         return None
-
-    # ---- reading ----
 
     def _below(self, folder: str) -> Path:
         levels = [self.root / folder / level for level in LEVELS]

@@ -73,7 +73,7 @@ class Facts:
                 {int(k): int(v) for k, v in content.get("numbers", {}).items()},
                 content.get("meta"),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise DatasetError(
                 f"{where}: expected size, frames, objects and facts of a video, and {type(error).__name__}: {error}"
             ) from error

@@ -14,7 +14,6 @@ from sam2fast.picture_files import write_jpeg
 from sam2fast.training.data.errors import BadSampleError
 from sam2fast.training.data.files import FRAME_SUFFIXES, FrameKey, list_files, read_frame
 
-FILMS = (".mp4",)
 QUALITY = 95  # of JPEG; OpenCV's default, which the original's extraction has
 # Frames are given out at the film's own size; the square that a model would see is never computed.
 UNUSED_SIZE = 32

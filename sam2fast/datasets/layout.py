@@ -42,10 +42,14 @@ class Layout(Protocol):
     """A data set in one layout."""
 
     @property
-    def root(self) -> Path: ...
+    def root(self) -> Path:
+        """The data set's folder."""
+        ...
 
     @property
-    def settings(self) -> Settings: ...
+    def settings(self) -> Settings:
+        """How masks are read and written, as it was opened with."""
+        ...
 
     @property
     def name(self) -> str:

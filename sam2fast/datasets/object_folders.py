@@ -20,7 +20,7 @@ from sam2fast.datasets.mask_pictures import label_png
 from sam2fast.datasets.palette_masks import decode_mask, read_picture
 from sam2fast.datasets.staging import Stage
 from sam2fast.rle import encode_rle
-from sam2fast.training.data.files import FrameKey
+from sam2fast.training.data.files import FrameKey, in_order
 
 MASKS, FRAMES = "Annotations_6fps", "JPEGImages_24fps"
 
@@ -83,7 +83,7 @@ class ObjectFolders:
         if not frames:
             raise DatasetError(f"{folder} has no masks: expected <object>/<frame>.png in it")
         height, width = read_picture(next(path for pictures in files.values() for path in pictures.values())).shape
-        names = tuple(name for _, name in sorted(frames.items(), key=_order))
+        names = tuple(frames[key] for key in sorted(frames, key=in_order))
         objects = tuple(sorted(files))
         unannotated = {
             name: tuple(number for number in objects if key not in files[number]) for key, name in frames.items()
@@ -107,12 +107,6 @@ class ObjectFolders:
 
     def finish(self) -> None:
         return
-
-
-def _order(item: tuple[FrameKey, str]) -> tuple[bool, int, str]:
-    """Numbers in order, then names in order."""
-    key = item[0]
-    return (True, 0, key) if isinstance(key, str) else (False, key, "")
 
 
 def _folder(number: int) -> str:

@@ -17,7 +17,7 @@ from sam2fast.datasets.frame_files import read_film
 from sam2fast.rle import decode_rle
 from sam2fast.video_results.drawing import colour_of, draw_masks
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 COLOURS = 256
 OPACITY = 0.55
@@ -91,7 +91,7 @@ class SAVDataset:
             VideoError, ImportError: as :func:`decode_video`.
         """
         if not Path(mp4_path).is_file():
-            logger.warning("%s doesn't exist", mp4_path)
+            _log.warning("%s doesn't exist", mp4_path)
             return None
         return [picture for _, picture in read_film(Path(mp4_path), lambda index: index % self.annot_sample_rate == 0)]
 
@@ -135,7 +135,7 @@ class SAVDataset:
         pyplot = _pyplot()
         pyplot.imshow(picture)
         if not masks:
-            logger.warning("frame %d has no annotation that could be shown", annotated_frame_id)
+            _log.warning("frame %d has no annotation that could be shown", annotated_frame_id)
         show_anns(masks, colours)
         pyplot.axis("off")
         pyplot.show()
@@ -165,7 +165,7 @@ class SAVDataset:
     def _annotations(self, video_id: str, kind: str) -> dict[str, Any] | None:
         path = Path(self.sav_dir) / f"{video_id}_{kind}.json"
         if not path.is_file():
-            logger.warning("%s doesn't exist", path)
+            _log.warning("%s doesn't exist", path)
             return None
         content: dict[str, Any] = read_json(path)
         return content

@@ -13,6 +13,7 @@ from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.facts import read_facts, read_json
 from sam2fast.datasets.layout import folders_in
 from sam2fast.training.data.files import FrameKey
+from sam2fast.whole_files import moved_to
 
 META = "meta.json"
 CATEGORY = "object"  # of objects that have none
@@ -37,12 +38,10 @@ class YouTubeVOS(Davis):
             facts = read_facts(self.root, folder.name)
             if facts is not None:
                 entries[folder.name] = facts.meta
-        partial = self.root / f".{META}.part"
-        try:
-            partial.write_text(json.dumps({"videos": dict(sorted(entries.items()))}, indent=1) + "\n", encoding="utf-8")
-            partial.replace(self.root / META)
-        finally:
-            partial.unlink(missing_ok=True)
+        text = json.dumps({"videos": dict(sorted(entries.items()))}, indent=1) + "\n"
+        # One name for all processes, so that what one that was killed has left does not stay.
+        with moved_to(self.root / META, self.root / f".{META}.part") as partial:
+            partial.write_text(text, encoding="utf-8")
 
     def _entries(self) -> dict[str, Any]:
         path = self.root / META

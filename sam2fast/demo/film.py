@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from sam2fast.demo.clip import Task
 from sam2fast.overlay import choose_colours, draw_overlay
 from sam2fast.training.data.clip import Clip
+from sam2fast.video_io.h264 import find_encoder
 
 FRAMES_PER_SECOND = 15
 SHOWN, COLUMNS = 8, 2  # pairs of pictures on the sheet
@@ -53,8 +54,7 @@ def encode_film(pictures: Sequence[Image.Image]) -> bytes:
         raise ImportError("writing video files needs PyAV: pip install 'sam2fast[video]'") from error
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        name = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        stream = container.add_stream(name, rate=FRAMES_PER_SECOND)
+        stream = container.add_stream(find_encoder() or "mpeg4", rate=FRAMES_PER_SECOND)
         stream.width, stream.height = pictures[0].size
         stream.pix_fmt = "yuv420p"
         stream.bit_rate = 2_000_000

@@ -14,7 +14,7 @@ from sam2fast.downloads.part_file import local_errors
 from sam2fast.downloads.progress import Progress
 from sam2fast.downloads.retries import Policy, retried
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 CONFIGURATIONS = ("config.json", "config.yaml")
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
@@ -32,7 +32,7 @@ def fetch_repository(repo: str, progress: Progress, policy: Policy | None = None
     except SourceError as error:
         cached = hub_cache.cached_snapshot(settings.hub_cache(), repo)
         if cached is not None and any(_is_weights(path.name) for path in cached.glob("*")):
-            log.warning("the model %s is taken from the cache: the hub %s", repo, error)
+            _log.warning("the model %s is taken from the cache: the hub %s", repo, error)
             return cached
         source = f"the hub {settings.hub_endpoint()}/{repo}"
         raise not_available(f"the model {repo}", [(source, str(error))], _HINT) from error

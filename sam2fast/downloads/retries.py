@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sam2fast.downloads.errors import SourceError, TemporaryError
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
@@ -64,7 +64,7 @@ class Failures:
             raise SourceError(f"{error}, and asks to wait for {error.retry_after:.0f} s") from error
         wait = policy.first_wait * 2 ** (self.count - 1) * (1 - policy.draw() / 2)
         wait = min(max(wait, error.retry_after or 0.0), policy.longest_wait)
-        log.warning("%s: %s; trying again in %.1f s", self.url, error, wait)
+        _log.warning("%s: %s; trying again in %.1f s", self.url, error, wait)
         (policy.sleep or time.sleep)(wait)
 
 

@@ -18,7 +18,7 @@ from sam2fast.downloads.progress import Progress
 from sam2fast.downloads.retries import Policy, retried
 from sam2fast.downloads.transfer import Remote, transfer
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _SHA256_LINE = re.compile(r"([0-9a-fA-F]{64})(\s.*)?", re.DOTALL)
 
 
@@ -60,7 +60,7 @@ def fetch(order: Order) -> Path:
     tried: list[tuple[str, str]] = []
     for source, action in _sources(order):
         if tried:
-            log.warning("%s: %s; asking %s", *tried[-1], source)
+            _log.warning("%s: %s; asking %s", *tried[-1], source)
         try:
             return action(order)
         except SourceError as error:

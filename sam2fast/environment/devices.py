@@ -4,7 +4,8 @@ import shutil
 import subprocess
 from typing import Any
 
-GIB = 2**30
+from sam2fast.environment.machine import GIB
+
 SECONDS_FOR_TOOLS = 10
 QUERY = ("driver_version", "name", "uuid", "memory.total", "memory.used", "mig.mode.current")
 

@@ -14,15 +14,19 @@ import torch
 from torch import Tensor
 
 from sam2fast import __version__
+from sam2fast.checkpoints.errors import first_line
 from sam2fast.exported.errors import ArtifactError
+from sam2fast.exported.facts import check_facts
 from sam2fast.exported.packages import compile_artifact
 from sam2fast.exported.programs import POINTS, export_decoder, export_encoder, save_program
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.whole_files import own_number
 
 ENCODER, DECODER, FACTS = "encoder.pt2", "decoder.pt2", "artifact.json"
 FORMAT = 1
 # How a program lies in its file.
 EXPORTED, COMPILED = "exported", "aot"
+LARGEST_FACTS = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,9 @@ def write_artifact(
     target = check_folder(folder)
     encoder, decoder = export_encoder(model), export_decoder(model, prompts, points)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    partial = target.with_name(f".{target.name}.{own_number()}.part")
+    partial.mkdir()  # outside of what deletes it again: if it is there, it is somebody else's
     try:
-        partial.mkdir()
         for name, program in ((ENCODER, encoder), (DECODER, decoder)):
             if aot:
                 compile_artifact(program, partial / name, options)
@@ -124,13 +128,17 @@ def read_facts(folder: str | Path) -> ArtifactFacts:
     path = Path(folder) / FACTS
     if not path.is_file():
         raise FileNotFoundError(f"no artefact in {str(folder)!r}: it has no {FACTS}")
+    if path.stat().st_size > LARGEST_FACTS:
+        raise ArtifactError(f"{path} is damaged: it has more than {LARGEST_FACTS} bytes")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise ArtifactError(f"{path} has version {content['format']} of the format; this program reads {FORMAT}")
-        facts = ArtifactFacts(**{field.name: content[field.name] for field in fields(ArtifactFacts)})
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+        if isinstance(content, dict) and content.get("format") != FORMAT:
+            version = repr(content.get("format"))[:80]
+            raise ArtifactError(f"{path} has version {version} of the format; this program reads {FORMAT}")
+        check_facts(content, (EXPORTED, COMPILED), (ENCODER, DECODER))
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is damaged: {first_line(error)}") from error
+    facts = ArtifactFacts(**{field.name: content[field.name] for field in fields(ArtifactFacts)})
     for name, size in facts.sizes.items():
         file = Path(folder) / name
         if not file.is_file() or file.stat().st_size != size:

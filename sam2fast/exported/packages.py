@@ -1,6 +1,5 @@
 """Exported programs compiled ahead of time by AOTInductor: native code in one file, loaded without a compiler."""
 
-import os
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from sam2fast.checkpoints.errors import first_line
 from sam2fast.exported.errors import ArtifactError
-from sam2fast.exported.programs import checked_name
+from sam2fast.exported.programs import written_program
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -34,17 +34,11 @@ def compile_artifact(program: "ExportedProgram", path: str | Path, options: Mapp
     """
     from torch._inductor import aoti_compile_and_package
 
-    target = checked_name(path)
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.part.pt2")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of one part of torch about another
-            aoti_compile_and_package(
-                program, package_path=str(partial), inductor_configs=None if options is None else dict(options)
-            )
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with written_program(path) as partial, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of one part of torch about another
+        aoti_compile_and_package(
+            program, package_path=str(partial), inductor_configs=None if options is None else dict(options)
+        )
 
 
 def load_artifact(path: str | Path, device_index: int | None = None) -> FlatFunction:
@@ -69,8 +63,7 @@ def load_artifact(path: str | Path, device_index: int | None = None) -> FlatFunc
     try:
         return _load(str(path), -1 if device_index is None else device_index)
     except RuntimeError as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ArtifactError(f"{path} cannot be loaded by torch {torch.__version__}: {reason}") from error
+        raise ArtifactError(f"{path} cannot be loaded by torch {torch.__version__}: {first_line(error)}") from error
 
 
 def _load(path: str, device_index: int) -> FlatFunction:

@@ -1,17 +1,19 @@
 """Encoder and decoder of a model as ``torch.export`` programs, which run without this package."""
 
-import os
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from sam2fast.exported.checking import check_program
+from sam2fast.checkpoints.errors import first_line
+from sam2fast.exported.checking import checked_bytes
+from sam2fast.exported.errors import ArtifactError
 from sam2fast.kernels._dispatch import backend
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.whole_files import moved_to, own_number
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -21,13 +23,7 @@ POINTS = 8
 
 
 class EncoderModule(nn.Module):
-    """Normalised ``pixels (B, 3, S, S)`` fp32 to what the image predictor keeps of images.
-
-    Returns:
-        The levels that the decoder reads, finest first and contiguous: ``(B, C/8, S/4, S/4)``,
-        ``(B, C/4, S/8, S/8)`` and ``(B, C, S/16, S/16)``, or the last alone for a model without high-resolution
-        features. The model's embedding of no memory is added to the last.
-    """
+    """Normalised pixels to what the image predictor keeps of images."""
 
     def __init__(self, model: SAM2Base) -> None:
         super().__init__()
@@ -37,6 +33,16 @@ class EncoderModule(nn.Module):
         self.no_memory = model.no_mem_embed if model.directly_add_no_mem_embed else None
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """The levels that the decoder reads.
+
+        Args:
+            pixels: ``(B, 3, S, S)`` fp32.
+
+        Returns:
+            Finest first and contiguous: ``(B, C/8, S/4, S/4)``, ``(B, C/4, S/8, S/8)`` and ``(B, C, S/16, S/16)``, or
+            the last alone for a model without high-resolution features. The model's embedding of no memory is added to
+            the last.
+        """
         heads = {int(level): cast(nn.Conv2d, head) for level, head in self.heads.items()}
         *finer, embedding = self.image_encoder.features(pixels, heads)[-self.num_levels :]
         if self.no_memory is not None:
@@ -88,8 +94,8 @@ def export_encoder(model: SAM2Base, batch: int = 1, keep_kernels: bool = False) 
     """:class:`EncoderModule` for exactly ``batch`` images.
 
     Args:
-        keep_kernels: on a GPU, keep this package's Triton kernels as operators; such a program needs the package.
-            Otherwise it consists of torch's own operators.
+        keep_kernels: on a GPU, keep this package's Triton kernels as operators; such a program needs the package, and
+            :func:`load_program` needs ``allow_kernels``. Otherwise it consists of torch's own operators.
 
     Raises:
         ValueError: the model is in training mode, or ``batch`` is below 1.
@@ -153,35 +159,43 @@ def save_program(program: "ExportedProgram", path: str | Path) -> None:
         ValueError: the name does not end in ``.pt2``.
         OSError: the file cannot be written; nothing is left behind.
     """
-    target = checked_name(path)
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.part.pt2")
-    try:
+    with written_program(path) as partial:
         torch.export.save(program, partial)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
-def load_program(path: str | Path) -> "ExportedProgram":
+def load_program(path: str | Path, allow_kernels: bool = False) -> "ExportedProgram":
     """What :func:`save_program` wrote; ``load_program(path).module()`` is the function.
+
+    Args:
+        allow_kernels: load a program with this package's own operators, too; see :func:`check_program`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ArtifactError: it is damaged, or torch would run code that it holds; see :func:`check_program`.
+        ArtifactError: it is damaged, nothing that this version of torch can load, or would do more than compute with
+            tensors; see :func:`sam2fast.exported.check_program`.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no exported program {str(path)!r}")
-    check_program(path)
-    return torch.export.load(path)
+    content = checked_bytes(path, allow_kernels)
+    try:
+        return torch.export.load(content)
+    except (ArtifactError, MemoryError):
+        raise
+    except Exception as error:  # torch's readers of programs have no error of their own
+        what = f"{path} is damaged, or nothing that torch {torch.__version__} can load"
+        raise ArtifactError(f"{what}: {first_line(error)}") from error
 
 
-def checked_name(path: str | Path) -> Path:
-    """The path of a file that torch agrees to write.
+@contextmanager
+def written_program(path: str | Path) -> Iterator[Path]:
+    """A name beside ``path`` for torch to write under, which becomes ``path``; see :func:`moved_to`.
 
     Raises:
-        ValueError: the name does not end in ``.pt2``.
+        ValueError: the name does not end in ``.pt2``, which torch insists on.
+        OSError: the file cannot be written; nothing is left behind.
     """
     target = Path(path)
     if target.suffix != ".pt2":
         raise ValueError(f"torch writes programs to files that end in .pt2, and got {str(target)!r}")
-    return target
+    with moved_to(target, target.with_name(f".{target.stem}.{own_number()}.part.pt2")) as partial:
+        yield partial

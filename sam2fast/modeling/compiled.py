@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 
 from sam2fast.kernels._dispatch import backend_key
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 # Shapes that a method is compiled for; torch's own limit of eight is soon reached by numbers of objects.
 SHAPES = 64
@@ -81,7 +81,7 @@ class CompiledMethod:
         if not self._warned:
             module, name, *_ = self._made_of
             kind = type(module).__name__
-            log.warning("%s.%s has met more shapes than it is compiled for; new ones run uncompiled", kind, name)
+            _log.warning("%s.%s has met more shapes than it is compiled for; new ones run uncompiled", kind, name)
         self._warned = True
 
     def __reduce__(self) -> tuple[Any, ...]:

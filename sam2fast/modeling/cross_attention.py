@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-from sam2fast.kernels._cpu import linear
+from sam2fast.kernels._cpu import linear, runs_freely
 from sam2fast.modeling.attention import Attention
 
 # Up to here an exponential is far from fp32's limits, as is a sum of thousands of them.
@@ -103,11 +103,6 @@ def pieces(images: Tensor, prompts: int) -> list[Tensor]:
     if prompts == 0 or not runs_freely(images):
         return [images]
     return [images] * prompts if len(images) == 1 else list(images.split(1))
-
-
-def runs_freely(x: Tensor) -> bool:
-    """Whether ``x`` is on the CPU and neither autograd nor a compiler looks on."""
-    return x.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2fast.kernels._cpu import runs_freely
 from sam2fast.kernels.window_attention import window_attention
 from sam2fast.modeling.layers import (
     MLP,
@@ -17,7 +18,6 @@ from sam2fast.modeling.layers import (
     Linear,
     computed_dtype,
     in_bands,
-    in_bands_pays,
 )
 
 
@@ -36,6 +36,7 @@ class PatchEmbed(nn.Module):
         self.proj = Conv2d(in_chans, embed_dim, kernel_size=kernel_size, stride=stride, padding=padding)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
+        """An image ``(B, in_chans, H, W)`` to tokens ``(B, H', W', embed_dim)``."""
         return self.proj(x.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
 
 
@@ -53,6 +54,7 @@ class MultiScaleAttention(nn.Module):
         self.proj = Linear(dim_out, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``; H' and W' are H and W over ``q_stride``, if given."""
         x = window_attention(self.qkv(x), self.qkv.bias, self.num_heads, self.window_size, self.q_stride)
         return self.proj(x)
 
@@ -177,7 +179,7 @@ class Hiera(nn.Module):
         delta: Tensor | None = None
         # On the CPU a block goes through the map in bands that fit the cache. Elsewhere its last sum is made together
         # with the norm that wants it, one block later.
-        bands = in_bands_pays(x)
+        bands = runs_freely(x)
         for i, block in enumerate(self.blocks):
             if bands:
                 x = block(x)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.kernels._cpu import imitates_bfloat16, in_float32, linear
+from sam2fast.kernels._cpu import imitates_bfloat16, in_float32, linear, runs_freely
 from sam2fast.kernels.layer_norm import add_layer_norm
 from sam2fast.kernels.linear_gelu import gelu_mlp
 
@@ -27,6 +27,7 @@ class Linear(nn.Linear):
     """``nn.Linear`` that takes input of any float dtype and computes in that of its weights."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(..., in_features)`` to ``(..., out_features)``, in :func:`computed_dtype`."""
         return linear(as_computed(x, self.weight), self.weight, self.bias)
 
 
@@ -34,6 +35,7 @@ class Conv2d(nn.Conv2d):
     """``nn.Conv2d`` that takes input of any float dtype and computes in that of its weights."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(B, in_channels, H, W)`` to ``(B, out_channels, H', W')``, in :func:`computed_dtype`."""
         if imitates_bfloat16(x, self.weight):
             return in_float32(self._conv_forward, x, self.weight, self.bias)
         return super().forward(x.to(self.weight.dtype))
@@ -43,6 +45,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     """``nn.ConvTranspose2d`` that takes input of any float dtype and computes in that of its weights."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """``(B, in_channels, H, W)`` to ``(B, out_channels, H', W')``, in :func:`computed_dtype`."""
         return super().forward(x.to(self.weight.dtype), output_size)
 
 
@@ -50,6 +53,7 @@ class LayerNorm(nn.LayerNorm):
     """``nn.LayerNorm`` computed in fp32 also for input of fewer bits; so is the result."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(..., *normalized_shape)`` to the same shape, in fp32."""
         return self.after(x, None)[1]
 
     def after(self, x: Tensor, delta: Tensor | None, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
@@ -70,13 +74,14 @@ class LayerNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` of any float dtype to the same shape, in fp32."""
         x = x.permute(0, 2, 3, 1).float()
         x = F.layer_norm(x, x.shape[-1:], self.weight.float(), self.bias.float(), self.eps)
         return x.permute(0, 3, 1, 2)
 
 
 class MLP(nn.Module):
-    """``num_layers`` linear layers with an activation between them.
+    """``num_layers`` linear layers with an activation between them, ``(..., input_dim)`` to ``(..., output_dim)``.
 
     Source: ``sam2.modeling.sam2_utils.MLP``.
     """
@@ -98,6 +103,7 @@ class MLP(nn.Module):
         self.is_transformers = num_layers == 2 and activation is nn.GELU and not sigmoid_output
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(..., input_dim)`` of any float dtype to ``(..., output_dim)``, in :func:`computed_dtype`."""
         *hidden, last = self.layers
         if self.is_transformers:
             return with_gelu_between(self.layers[0], self.layers[1], self.act, x)
@@ -115,7 +121,10 @@ def with_gelu_between(first: nn.Module, last: nn.Module, gelu: nn.Module, x: Ten
 
 
 class DropPath(nn.Module):
-    """Drops whole samples of a residual branch in training (stochastic depth) and rescales the rest."""
+    """Drops whole samples of a residual branch ``(B, ...)`` in training (stochastic depth) and rescales the rest.
+
+    Source: ``sam2.modeling.sam2_utils.DropPath``.
+    """
 
     def __init__(self, drop_prob: float = 0.0, scale_by_keep: bool = True) -> None:
         super().__init__()
@@ -123,6 +132,7 @@ class DropPath(nn.Module):
         self.scale_by_keep = scale_by_keep
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(B, ...)`` to the same shape and dtype; while training some of its B items are zero."""
         if self.drop_prob == 0.0 or not self.training:
             return x
         keep = 1 - self.drop_prob
@@ -192,11 +202,6 @@ def activated(activation: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
 BAND = 3 * 2**18
 
 
-def in_bands_pays(x: Tensor) -> bool:
-    """Whether :func:`in_bands` splits a map that is large enough: on the CPU, without autograd, outside graphs."""
-    return x.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-
-
 def in_bands(function: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tensor:
     """``function(x)`` for ``x (B, H, W, C)``, computed in bands of whole multiples of ``rows`` rows.
 
@@ -206,7 +211,7 @@ def in_bands(function: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tens
     """
     B, H, W, C = x.shape
     band = rows * max(1, BAND // (B * W * C * rows))
-    if band >= H or not in_bands_pays(x):
+    if band >= H or not runs_freely(x):
         return function(x)
     bands = x.split(band, dim=1)
     first = function(bands[0])

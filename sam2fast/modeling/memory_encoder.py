@@ -37,6 +37,7 @@ class MaskDownSampler(nn.Module):
         self.encoder.append(Conv2d(channels, embed_dim, kernel_size=1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """A mask ``(B, 1, H, W)`` to ``(B, embed_dim, H / total_stride, W / total_stride)``."""
         return self.encoder(x)
 
 
@@ -65,6 +66,8 @@ class CXBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(B, dim, H, W)`` to the same shape."""
+
         def compute(y: Tensor) -> Tensor:
             return with_gelu_between(self.pwconv1, self.pwconv2, self.act, y)
 
@@ -90,6 +93,7 @@ class Fuser(nn.Module):
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(B, dim, H, W)`` to the same shape."""
         x = self.proj(x)
         for layer in self.layers:
             x = layer(x)

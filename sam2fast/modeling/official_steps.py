@@ -1,4 +1,4 @@
-"""A frame's step in the original's form: from nested dicts of earlier outputs to one more such dict."""
+"""Features and a frame's step in the original's form: from nested dicts of earlier outputs to one more such dict."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sam2fast.modeling.position_encoding import sine_1d
-
 if TYPE_CHECKING:
     from sam2fast.modeling.memory_attention import MemoryAttention
+    from sam2fast.modeling.memory_encoder import MemoryEncoder
     from sam2fast.tracking.selection import Selection
 
 Output = Mapping[str, Any]
@@ -22,7 +21,7 @@ class OfficialSteps(nn.Module):
     """Mixin of :class:`~sam2fast.modeling.sam2_base.SAM2Base`: ``track_step`` and what it is made of.
 
     For programs that drive the model frame by frame themselves, with or without gradients. The predictors and the
-    trainer compute the same by other ways, in batches, and call none of these.
+    trainer compute the same by other ways, in batches; the trainer shares :meth:`_pointers_as_tokens`.
     """
 
     if TYPE_CHECKING:
@@ -30,20 +29,36 @@ class OfficialSteps(nn.Module):
         no_mem_embed: nn.Parameter
         no_mem_pos_enc: nn.Parameter
         memory_attention: MemoryAttention
-        obj_ptr_tpos_proj: nn.Module
-        hidden_dim: int
+        memory_encoder: MemoryEncoder
         mem_dim: int
+        num_feature_levels: int
         num_maskmem: int
-        max_obj_ptrs_in_encoder: int
         add_tpos_enc_to_obj_ptrs: bool
-        proj_tpos_enc_in_obj_ptrs: bool
         directly_add_no_mem_embed: bool
+        non_overlap_masks_for_mem_enc: bool
         use_mask_input_as_output_without_sam: bool
 
         def _forward_sam_heads(self, *args: Any, **kwargs: Any) -> Heads: ...
         def _use_mask_as_output(self, *args: Any) -> Heads: ...
         def _use_multimask(self, is_init_cond_frame: bool, point_inputs: dict[str, Tensor] | None) -> bool: ...
-        def _encode_new_memory(self, *args: Any, **kwargs: Any) -> tuple[Tensor, list[Tensor]]: ...
+        def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor: ...
+        def encode_memory(self, features: Tensor, masks: Tensor, scores: Tensor, is_mask_from_pts: bool) -> Tensor: ...
+        def _encode_pointer_distances(self, distance: Tensor, num_frames: int) -> Tensor: ...
+
+    def _prepare_backbone_features(
+        self, backbone_out: dict[str, Any]
+    ) -> tuple[dict[str, Any], list[Tensor], list[Tensor], list[tuple[int, int]]]:
+        """The levels in use as ``(HW, B, C)`` tokens, their encodings alike, and their sizes."""
+        backbone_out = dict(backbone_out)
+        maps = backbone_out["backbone_fpn"][-self.num_feature_levels :]
+        positions = backbone_out["vision_pos_enc"][-self.num_feature_levels :]
+        sizes = [(x.shape[-2], x.shape[-1]) for x in positions]
+        return (
+            backbone_out,
+            [_as_tokens(x) for x in maps],
+            [_as_tokens(x) for x in positions],
+            sizes,
+        )
 
     def track_step(
         self,
@@ -213,6 +228,30 @@ class OfficialSteps(nn.Module):
             )
         current_out |= {"maskmem_features": memory, "maskmem_pos_enc": encoding}
 
+    def _encode_new_memory(
+        self,
+        current_vision_feats: list[Tensor],
+        feat_sizes: list[tuple[int, int]],
+        pred_masks_high_res: Tensor,
+        object_score_logits: Tensor,
+        is_mask_from_pts: bool,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Memory ``(B, C_mem, H, W)`` of B objects on one frame, and its position encoding.
+
+        Args:
+            current_vision_feats: tokens ``(HW, B, C)`` of each level, the coarsest last.
+            feat_sizes: (H, W) of each level.
+            pred_masks_high_res: ``(B, 1, S, S)`` logits.
+            object_score_logits: ``(B, 1)``.
+            is_mask_from_pts: the mask comes from a prompt, and is binarised if so configured.
+        """
+        features = _as_map(current_vision_feats[-1], feat_sizes[-1])
+        masks = pred_masks_high_res
+        if self.non_overlap_masks_for_mem_enc and not self.training:
+            masks = self._apply_non_overlapping_constraints(masks)
+        memory = self.encode_memory(features, masks, object_score_logits, is_mask_from_pts)
+        return memory, [self.memory_encoder.position_encoding(memory).to(memory.dtype)]
+
     def _chosen_memories(
         self, frame: int, output_dict: Mapping[str, Mapping[int, Output]], num_frames: int, reverse: bool
     ) -> "Selection":
@@ -258,13 +297,10 @@ class OfficialSteps(nn.Module):
         """P pointers ``(B, C)`` as tokens ``(P * C / C_mem, B, C_mem)``, and their encodings."""
         stacked = torch.stack(pointers)  # (P, B, C)
         P, B, C = stacked.shape
-        encoding = stacked.new_zeros(P, self.mem_dim)
-        if self.add_tpos_enc_to_obj_ptrs:
-            # At least 1: in a video of one frame the original divides by zero.
-            longest = max(1, min(num_frames, self.max_obj_ptrs_in_encoder) - 1)
-            width = C if self.proj_tpos_enc_in_obj_ptrs else self.mem_dim
-            distance = torch.tensor(distances, dtype=torch.float32, device=like.device)
-            encoding = self.obj_ptr_tpos_proj(sine_1d(distance / longest, width))
+        distance = torch.tensor(distances, dtype=torch.float32, device=like.device)
+        encoding = self._encode_pointer_distances(distance, num_frames)
+        if not self.add_tpos_enc_to_obj_ptrs:
+            encoding = encoding.to(stacked.dtype)  # zeros, which must not make fp32 of all they are put beside
         split = C // self.mem_dim
         tokens = stacked.reshape(P, B, split, self.mem_dim).permute(0, 2, 1, 3).flatten(0, 1)
         return tokens, encoding.repeat_interleave(split, dim=0)[:, None].expand(-1, B, -1)

@@ -15,6 +15,7 @@ from sam2fast.modeling.mask_selection import MaskSelection, select_masks
 from sam2fast.modeling.memory_attention import MemoryAttention
 from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.official_steps import OfficialSteps
+from sam2fast.modeling.position_encoding import sine_1d
 from sam2fast.modeling.prompt_encoder import PromptEncoder
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
@@ -189,8 +190,6 @@ class SAM2Base(OfficialSteps):
         """Not a function of its own: use a predictor, or the trainer's model."""
         raise NotImplementedError("SAM2Base has no forward; use SAM2ImagePredictor or SAM2VideoPredictor")
 
-    # ---- image features ----
-
     def encode_image(self, images: Tensor) -> list[Tensor]:
         """The levels the mask decoder reads, for normalised ``images (B, 3, S, S)``, finest first.
 
@@ -213,23 +212,6 @@ class SAM2Base(OfficialSteps):
             "vision_pos_enc": [encode(x).to(x.dtype) for x in features],
             "backbone_fpn": features,
         }
-
-    def _prepare_backbone_features(
-        self, backbone_out: dict[str, Any]
-    ) -> tuple[dict[str, Any], list[Tensor], list[Tensor], list[tuple[int, int]]]:
-        """The levels in use as ``(HW, B, C)`` tokens, their encodings alike, and their sizes."""
-        backbone_out = dict(backbone_out)
-        maps = backbone_out["backbone_fpn"][-self.num_feature_levels :]
-        positions = backbone_out["vision_pos_enc"][-self.num_feature_levels :]
-        sizes = [(x.shape[-2], x.shape[-1]) for x in positions]
-        return (
-            backbone_out,
-            [x.flatten(2).permute(2, 0, 1) for x in maps],
-            [x.flatten(2).permute(2, 0, 1) for x in positions],
-            sizes,
-        )
-
-    # ---- features and prompts to masks ----
 
     def _forward_sam_heads(
         self,
@@ -354,32 +336,6 @@ class SAM2Base(OfficialSteps):
             and self.multimask_min_pt_num <= clicks <= self.multimask_max_pt_num
         )
 
-    # ---- masks to memories ----
-
-    def _encode_new_memory(
-        self,
-        current_vision_feats: list[Tensor],
-        feat_sizes: list[tuple[int, int]],
-        pred_masks_high_res: Tensor,
-        object_score_logits: Tensor,
-        is_mask_from_pts: bool,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Memory ``(B, C_mem, H, W)`` of B objects on one frame, and its position encoding.
-
-        Args:
-            current_vision_feats: tokens ``(HW, B, C)`` of each level, the coarsest last.
-            feat_sizes: (H, W) of each level.
-            pred_masks_high_res: ``(B, 1, S, S)`` logits.
-            object_score_logits: ``(B, 1)``.
-            is_mask_from_pts: the mask comes from a prompt, and is binarised if so configured.
-        """
-        features = current_vision_feats[-1].permute(1, 2, 0).unflatten(2, feat_sizes[-1])
-        masks = pred_masks_high_res
-        if self.non_overlap_masks_for_mem_enc and not self.training:
-            masks = self._apply_non_overlapping_constraints(masks)
-        memory = self.encode_memory(features, masks, object_score_logits, is_mask_from_pts)
-        return memory, [self.memory_encoder.position_encoding(memory).to(memory.dtype)]
-
     def encode_memory(self, features: Tensor, masks: Tensor, scores: Tensor, is_mask_from_pts: bool) -> Tensor:
         """Memory ``(B, C_mem, H, W)`` of B objects on one frame.
 
@@ -399,6 +355,20 @@ class SAM2Base(OfficialSteps):
             absence = (scores <= 0).to(memory.dtype)
             memory = memory + (absence * self.no_obj_embed_spatial)[..., None, None].to(memory.dtype)
         return memory
+
+    def _encode_pointer_distances(self, distance: Tensor, num_frames: int) -> Tensor:
+        """Encodings ``(..., C_mem)`` of how far away in time object pointers are; zeros unless so configured.
+
+        Args:
+            distance: ``(...)`` fp32, in frames.
+            num_frames: length of the video.
+        """
+        if not self.add_tpos_enc_to_obj_ptrs:
+            return distance.new_zeros(*distance.shape, self.mem_dim)
+        # At least 1: in a video of one frame the original divides by zero.
+        longest = max(1, min(num_frames, self.max_obj_ptrs_in_encoder) - 1)
+        width = self.hidden_dim if self.proj_tpos_enc_in_obj_ptrs else self.mem_dim
+        return cast(Tensor, self.obj_ptr_tpos_proj(sine_1d(distance / longest, width)))
 
     def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor:
         """Keeps at each pixel of ``(N, 1, H, W)`` only the object with the largest logit; the others go below -10."""

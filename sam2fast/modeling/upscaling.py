@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sam2fast.kernels._cpu import linear
-from sam2fast.modeling.cross_attention import runs_freely
+from sam2fast.kernels._cpu import linear, runs_freely
 
 
 class Upscaling:
@@ -14,16 +13,16 @@ class Upscaling:
 
     A transposed convolution whose kernel is its stride is a product at every position, the results being a block of
     2x2. Blocks stay together, ``(H, W, 2, 2, C)`` and then ``(H, W, 2, 2, 2, 2, C)``: nothing moves until the masks.
-    """
 
-    def __init__(self, layers: nn.Sequential, size: tuple[int, int], finer: Sequence[Tensor], prompts: int) -> None:
-        """Args:
+    Args:
         layers: convolution C to C/4, norm, activation, convolution to C/8, activation.
         size: H and W of the image tokens.
         finer: what is added behind the convolutions, ``(B or 1, C/4, 2H, 2W)`` and ``(B or 1, C/8, 4H, 4W)``, or
             nothing.
         prompts: how many use it.
-        """
+    """
+
+    def __init__(self, layers: nn.Sequential, size: tuple[int, int], finer: Sequence[Tensor], prompts: int) -> None:
         self._size = size
         first, self._norm, self._act1, second, self._act2 = layers
         self._first, self._second = _as_product(first), _as_product(second)

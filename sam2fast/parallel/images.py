@@ -49,7 +49,7 @@ def segment_images(
 
     Args:
         build: gives a model: ``functools.partial(build_sam2, config, checkpoint)``.
-        jobs, devices, ordered, threads: and what is raised, see :func:`~sam2fast.parallel.run_jobs`.
+        jobs, devices, ordered, threads: as for :func:`~sam2fast.parallel.run_jobs`, also in what is raised.
     """
     return run_jobs(segment_image, jobs, devices, _ImagePredictor(build), ordered=ordered, threads=threads)
 

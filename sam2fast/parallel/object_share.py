@@ -51,16 +51,17 @@ class ObjectShare:
         self._passes: dict[tuple[int, int], Iterator[Any]] = {}  # by the numbers of video and pass
 
     def facts(self) -> ModelFacts:
+        """Of the model, for the parent."""
         from sam2fast.tracking.selection import MemoryRules
 
         return ModelFacts(self._predictor.image_size, MemoryRules.of(self._predictor), self._overlaps_are_settled)
 
-    # ---- states ----
-
     def open(self, number: int, video: Any, **options: Any) -> None:
+        """Opens a video, which has this number from here on; options as for ``init_state``."""
         self._states[number] = self._predictor.init_state(video, **options)
 
     def close(self, number: int) -> None:
+        """Ends the passes over a video and forgets it; may be called twice."""
         for video, pass_number in list(self._passes):
             if video == number:
                 self.end_pass(number, pass_number)
@@ -74,9 +75,11 @@ class ObjectShare:
             self.close(number)
 
     def reset(self, number: int) -> None:
+        """Forgets the objects of a video."""
         self._predictor.reset_state(self._states[number])
 
     def pack(self, number: int) -> "PackedState":
+        """A video's state with the objects that this process has."""
         from sam2fast.tracking import saved_state
 
         return saved_state.packed(self._states[number])
@@ -88,17 +91,18 @@ class ObjectShare:
             self._predictor.remove_object(state, obj_id, need_output=False)
         self._states[number] = state
 
-    # ---- prompts ----
-
     def prompt(self, number: int, method: str, frame: int, obj_id: Any, *args: Any, **kwargs: Any) -> bool:
         """Calls one of the predictor's methods for prompts; whether the frame became a conditioning one by it."""
+        from sam2fast.tracking.prompt_answers import is_conditioning
+
         state = self._states[number]
         before = state.objects.get(obj_id)
-        conditioning = before is None or self._predictor._conditions(before, frame)
+        conditioning = before is None or is_conditioning(self._predictor, before, frame)
         getattr(self._predictor, method)(state, frame, obj_id, *args, **kwargs)
         return conditioning
 
     def take_back(self, number: int, frame: int, obj_id: Any) -> None:
+        """Takes back all prompts of an object on a frame."""
         self._predictor.clear_all_prompts_in_frame(self._states[number], frame, obj_id, need_output=False)
 
     def remove(self, number: int, obj_id: Any) -> list[int]:
@@ -109,21 +113,20 @@ class ObjectShare:
         return sorted(tracked.points.keys() | tracked.masks.keys())
 
     def has_new_conditioning(self, number: int, frame: int) -> bool:
+        """Whether a frame has prompts that no pass has seen yet."""
         return any(frame in tracked.new_conditioning for tracked in self._states[number].objects.values())
 
     def masks_on(self, number: int, frame: int, conditioning: bool) -> tuple[list[Any], np.ndarray]:
         """Ids of the objects and their mask logits ``(n, 1, H, W)`` on a frame, as prompts are answered."""
         import torch
 
-        from sam2fast.sam2_video_predictor import _latest_results
+        from sam2fast.tracking.prompt_answers import latest_results, masks_of
 
         state = self._states[number]
         with torch.inference_mode():
-            results = _latest_results(state.objects, frame, conditioning)
-            masks = self._predictor._masks_of(state, list(state.objects), results)
+            results = latest_results(state.objects, frame, conditioning)
+            masks = masks_of(self._predictor, state, list(state.objects), results)
         return list(state.objects), _array(masks)
-
-    # ---- tracking ----
 
     def earliest(self, number: int) -> int | None:
         """The first frame with a prompt to track from, as the next pass sees it."""
@@ -132,7 +135,9 @@ class ObjectShare:
 
     def check_prompted(self, number: int) -> None:
         """Raises what :meth:`begin_pass` would, while no process has changed anything."""
-        self._predictor._check_prompted(self._states[number])
+        from sam2fast.tracking.prompt_memories import check_prompted
+
+        check_prompted(self._states[number])
 
     def begin_pass(self, number: int, pass_number: int, form: "Output", with_low_res: bool, **options: Any) -> None:
         """Begins a pass; its frames come from :meth:`next`. There may be several at a time."""
@@ -158,6 +163,7 @@ class ObjectShare:
         return next(self._passes.get((number, pass_number), iter(())), None)
 
     def end_pass(self, number: int, pass_number: int) -> None:
+        """Gives a pass up, wherever it is; may be called twice."""
         self._passes.pop((number, pass_number), None)
 
 

@@ -5,7 +5,7 @@ encodes every frame and tracks its own objects, and the parent joins their masks
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from sam2fast.parallel.object_share import ModelFacts, ObjectShare
 from sam2fast.parallel.process import Worker, packed_call
 from sam2fast.tracking.arguments import at_least, frame_number
 from sam2fast.tracking.outputs import Output, check_output
+from sam2fast.tracking.passes import Progress
 from sam2fast.tracking.scores import TrackScores
 from sam2fast.tracking.selection import MemoryRules
 from sam2fast.video_io import Frames, open_frames
@@ -46,10 +47,12 @@ class SpreadState:
 
     @property
     def obj_ids(self) -> list[Any]:
+        """Of all objects, in the order in which they were first named."""
         return list(self.owners)
 
     @property
     def num_frames(self) -> int:
+        """Of the video."""
         return len(self.frames)
 
     @property
@@ -111,8 +114,6 @@ class SpreadPredictor:
     ) -> None:
         self.close()
 
-    # ---- the video ----
-
     def init_state(
         self,
         video_path: Any,
@@ -146,8 +147,6 @@ class SpreadPredictor:
         """Forgets all objects and prompts; the video stays."""
         self._group.call(self._workers, "reset", inference_state.number)
         inference_state.owners.clear()
-
-    # ---- prompts ----
 
     @exclusive_session
     def add_new_points_or_box(
@@ -211,8 +210,6 @@ class SpreadPredictor:
         masks = join([ids for ids, _ in parts], [masks for _, masks in parts], state.obj_ids)
         return returned(masks, "logits", state.video_size, self.non_overlap_masks)
 
-    # ---- tracking ----
-
     @exclusive_session
     def propagate_in_video(
         self,
@@ -222,7 +219,7 @@ class SpreadPredictor:
         reverse: bool = False,
         *,
         return_scores: bool = False,
-        progress: bool | Callable[[Iterable[int]], Iterable[int]] = True,
+        progress: Progress = True,
         encode_ahead: int = 1,
         output: Output = "logits",
         lag: int = 0,
@@ -287,8 +284,6 @@ class SpreadPredictor:
             assert low_res is not None
             yield parts[0].frame, order, masks, TrackScores(iou, presence, low_res)
 
-    # ---- files ----
-
     @exclusive_session
     def save_state(self, inference_state: SpreadState, file: str | Path) -> None:
         """Writes the state as ``SAM2VideoPredictor.save_state`` does; either predictor loads what the other wrote."""
@@ -316,8 +311,6 @@ class SpreadPredictor:
         state.owners = owners
         return state
 
-    # ---- the processes ----
-
     @property
     def _workers(self) -> list[Worker]:
         return self._group.workers
@@ -341,9 +334,7 @@ class SpreadPredictor:
             raise
 
 
-def _with_progress(
-    answers: Iterator[tuple[Any, ...]], progress: bool | Callable[[Iterable[int]], Iterable[int]]
-) -> Iterator[tuple[Any, ...]]:
+def _with_progress(answers: Iterator[tuple[Any, ...]], progress: Progress) -> Iterator[tuple[Any, ...]]:
     if not callable(progress):
         yield from tqdm(answers, desc="propagate in video", disable=not progress)
         return

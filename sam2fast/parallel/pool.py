@@ -108,6 +108,7 @@ class Service:
         self._predictor, self._function = build(device=device), function
 
     def do(self, job: Any) -> Any:
+        """What the function makes of a job."""
         return self._function(self._predictor, job)
 
 
@@ -155,6 +156,7 @@ class JobSource:
         self._again: deque[Task] = deque()
 
     def has_next(self) -> bool:
+        """Whether a job is left; looks at the next one."""
         if not self._again and not self._waiting:
             self._waiting.extend([pair] if (pair := next(self._jobs, None)) is not None else [])
         return bool(self._again or self._waiting)
@@ -178,6 +180,7 @@ class JobSource:
             return JobResult(index, job, None, error=f"TypeError: {error}")
 
     def put_back(self, tasks: Iterable[Task]) -> None:
+        """Has tasks that somebody else did not come to done before new ones."""
         self._again = deque(sorted([*self._again, *tasks], key=lambda task: task.index))
 
 

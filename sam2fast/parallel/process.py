@@ -88,16 +88,8 @@ class Worker:
     def pid(self) -> int | None:
         return self._process.pid
 
-    def send(self, method: str, *args: Any, **kwargs: Any) -> None:
-        """Calls a method of the service; :meth:`receive` or :meth:`reply` has the answer.
-
-        Raises:
-            TypeError: an argument cannot be pickled.
-        """
-        self.send_packed(packed_call(method, *args, **kwargs))
-
     def send_packed(self, call: bytes) -> None:
-        """The same for what :func:`packed_call` gave."""
+        """Calls a method of the service, as :func:`packed_call` gives it; :meth:`reply` has the answer."""
         with suppress(OSError):  # a process that is gone is noticed when its answer is read
             self.connection.send_bytes(call)
 
@@ -114,18 +106,6 @@ class Worker:
         done, value = pickle.loads(content)  # noqa: S301  of this run's own processes
         return done, value
 
-    def receive(self) -> Any:
-        """The result of the next answer.
-
-        Raises:
-            WorkerError: the process is gone.
-            Exception: what the service raised.
-        """
-        done, value = self.reply()
-        if not done:
-            raise_failure(value)
-        return value
-
     def ending(self) -> str:
         """How the process ended, in words."""
         self._process.join(SECONDS_TO_END)
@@ -139,10 +119,6 @@ class Worker:
         else:
             how = f"ended with exit code {code}"
         return f"the process {self.pid} on {self.device} {how}"
-
-    def close(self) -> None:
-        """Ends the process and waits for that; may be called twice."""
-        end_all([self])
 
     def _let_go(self) -> None:
         self.connection.close()

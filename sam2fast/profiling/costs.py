@@ -46,9 +46,6 @@ def dtype_name(x: Tensor) -> str:
     return str(x.dtype).removeprefix("torch.")
 
 
-# ---- bytes ----
-
-
 def bytes_of(*values: Any) -> float:
     """Bytes of the tensors in nested tuples, lists and dicts, each once; what is expanded counts as it lies."""
     seen: dict[tuple[Any, ...], float] = {}
@@ -73,9 +70,6 @@ def tensors(value: Any) -> Iterable[Tensor]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from tensors(inner)
-
-
-# ---- image encoder ----
 
 
 def window_attention(out: Tensor, qkv: Tensor, window: int) -> float:
@@ -131,9 +125,6 @@ def heads_of_neck(xs: Sequence[Tensor], heads: Mapping[int, nn.Conv2d] | None) -
     return sum(product(sizes[i], head.in_channels, head.out_channels) for i, head in (heads or {}).items())
 
 
-# ---- memory attention ----
-
-
 def attended_tokens(page_table: Tensor, pointer_valid: Tensor, positions: int) -> list[int]:
     """How many tokens each row attends to; waits for the device."""
     return [int(n) for n in ((page_table >= 0).sum(dim=1) * positions + pointer_valid.sum(dim=1)).tolist()]
@@ -156,9 +147,6 @@ def published_memory_attention(layer: MemoryAttentionLayer, N: int, tokens: Sequ
     C, hidden, m = layer.linear1.in_features, layer.linear1.out_features, cross.k_proj.in_features
     each = attention_with_projections(N, N, C, itself.internal_dim, C) + 2 * product(N, C, hidden)
     return sum(each + attention_with_projections(N, M, C, cross.internal_dim, m) for M in tokens if M)
-
-
-# ---- mask decoder ----
 
 
 def attend_projected(module: Attention, q: Tensor, k: Tensor) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from sam2fast import sam2_image_predictor
 from sam2fast.profiling import costs
 from sam2fast.profiling.limits import Limits
-from sam2fast.profiling.parts import model_parts
+from sam2fast.profiling.model_parts import model_parts
 from sam2fast.profiling.passes import Whole, profile
 from sam2fast.profiling.patches import Patches
 from sam2fast.profiling.profile import Profile

@@ -1,6 +1,5 @@
 """The passes of a profile: plain, timed, counted, traced; each over the same work."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -18,7 +17,7 @@ from sam2fast.profiling.profile import Profile
 from sam2fast.profiling.recorder import Recorder
 from sam2fast.profiling.timing import wait
 from sam2fast.profiling.tree import Part
-from sam2fast.whole_files import moved_to
+from sam2fast.whole_files import moved_to, own_number
 
 Whole = Callable[[], AbstractContextManager[None]]
 
@@ -149,7 +148,6 @@ def _trace(work: Work, file: Path) -> None:
     activities = [torch.profiler.ProfilerActivity.CPU]
     if work.model.device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
-    partial = file.with_name(f".{os.getpid()}.part.{file.name}")
     recorder, written = Recorder(Ranges()), False
 
     @contextmanager
@@ -165,6 +163,7 @@ def _trace(work: Work, file: Path) -> None:
         profiler.export_chrome_trace(str(partial))
         written = True
 
-    with moved_to(file, partial):
+    # The ending stays, since torch's profiler goes by it.
+    with moved_to(file, file.with_name(f".{own_number()}.part.{file.name}")) as partial:
         partial.touch()  # before the work, where it cannot be written
         _instrumented(work, recorder, whole)

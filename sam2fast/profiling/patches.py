@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sam2fast.profiling import costs
-from sam2fast.profiling.recorder import Cost, Recorder
+from sam2fast.profiling.recorder import Cost, CostOf, Recorder
 
 Call = Callable[..., Any]
 # Of a call: its result, then its arguments.
@@ -52,7 +52,7 @@ class Patches:
         weights: tuple[nn.Module, ...] | None = None,
         flops: Flops | None = None,
         published: Callable[..., Callable[[], float]] | None = None,
-        then: Callable[..., Cost | Callable[[], Cost]] | None = None,
+        then: CostOf | None = None,
     ) -> None:
         """The method's calls are a part of these names, each inside the one before.
 
@@ -72,7 +72,7 @@ class Patches:
         weights: tuple[nn.Module, ...] | None = None,
         flops: Flops | None = None,
         published: Callable[..., Callable[[], float]] | None = None,
-        then: Callable[..., Cost | Callable[[], Cost]] | None = None,
+        then: CostOf | None = None,
     ) -> None:
         """:meth:`part` with names that are asked at each call; none, and costs go to the part that is open."""
         recorder = self._recorder

@@ -5,17 +5,16 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sam2fast import sam2_video_predictor
 from sam2fast.profiling import costs
 from sam2fast.profiling.limits import Limits
-from sam2fast.profiling.parts import memory_attention_parts, memory_encoder_parts, model_parts
+from sam2fast.profiling.model_parts import memory_attention_parts, memory_encoder_parts, model_parts
 from sam2fast.profiling.passes import Whole, profile
 from sam2fast.profiling.patches import Patches, replace
 from sam2fast.profiling.profile import Profile
 from sam2fast.profiling.prompts import scattered_points
 from sam2fast.profiling.recorder import Cost
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.tracking import steps
+from sam2fast.tracking import passes, steps
 from sam2fast.tracking.state import VideoState
 from sam2fast.video_io import VideoError, open_frames
 from sam2fast.video_io import frames as video_frames
@@ -124,4 +123,4 @@ class _Video:
         patches.part(state.bank, "write_pointers", "copies", weights=())
         patches.part(steps, "encode", "memory encoding")
         patches.part(steps, "fill_holes_in_mask_scores", "hole filling", weights=())
-        patches.part(sam2_video_predictor, "returned_masks", "masks to video size", weights=())
+        patches.part(passes, "returned_masks", "masks to video size", weights=())

@@ -20,7 +20,7 @@ class HostCopy:
     def __init__(self, source: Tensor) -> None:
         self._event: torch.cuda.Event | None = None
         if source.is_cuda:
-            self._tensor = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
+            self._tensor = torch.empty(source.shape, dtype=source.dtype, device="cpu", pin_memory=True)
             self._tensor.copy_(source, non_blocking=True)
             self._event = torch.cuda.Event()
             self._event.record(torch.cuda.current_stream(source.device))

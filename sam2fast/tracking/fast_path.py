@@ -25,7 +25,7 @@ from sam2fast.video_io import Frames
 if TYPE_CHECKING:
     from sam2fast.modeling.sam2_base import SAM2Base
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 # Workspaces kept for sessions to come.
 MOST_IDLE = 2
@@ -95,8 +95,8 @@ class FastPath:
         assert bank.memories is not None
         # Rows beyond the objects write too; theirs are free again when this function ends.
         memories, pointers = bank.memories.allocate(shape.objects), bank.pointers.allocate(shape.objects)
-        tables.written_pages.copy_(torch.tensor([page.row for page in memories]))
-        tables.written_pointers.copy_(torch.tensor([page.row for page in pointers]))
+        tables.written_pages.copy_(torch.tensor([page.row for page in memories], device="cpu"))
+        tables.written_pointers.copy_(torch.tensor([page.row for page in pointers], device="cpu"))
         buffers = workspace.step(model, bank, shape, integers, features, state.num_frames, fill_hole_area)
         # Clones, for the next step overwrites the buffers.
         masks, ious, scores = (x[:count].clone() for x in (buffers.masks, buffers.ious, buffers.scores))
@@ -129,11 +129,15 @@ class FastPath:
             return self._used[bank]
 
     def clear(self) -> None:
-        """Frees everything that was recorded, also what open sessions use; they record it anew."""
-        with self._lock:
+        """Frees everything that was recorded, also what open sessions use; they record it anew.
+
+        On CUDA the current stream waits for steps and encodings that are under way on others.
+        """
+        with self._turn():
             for workspace in (*self._idle, *self._used.values()):
                 workspace.clear()
             self._idle.clear()
+            self._recorder.clear()
             self._encoder.clear()
 
     @contextmanager
@@ -155,7 +159,7 @@ class FastPath:
 
     def _give_up(self, error: RecordingError) -> None:
         self.failed = True
-        logger.warning("CUDA graphs cannot be recorded here; tracking goes on without: %s", error.__cause__)
+        _log.warning("CUDA graphs cannot be recorded here; tracking goes on without: %s", error.__cause__)
 
 
 def _hand_back(owner: "weakref.ref[FastPath]", workspace: Workspace) -> None:

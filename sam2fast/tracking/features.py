@@ -1,7 +1,7 @@
 """Encoder features of frames, computed when needed and kept for a while."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
@@ -30,6 +30,7 @@ class EncodedFrames(NamedTuple):
     wait: Callable[[FrameFeatures], None] | None  # makes the current stream wait, before it reads some of them
 
 
+_Key: TypeAlias = tuple[int, torch.dtype | None]  # a frame, and what autocast computes in
 _Features: TypeAlias = tuple[FrameFeatures, Callable[[FrameFeatures], None] | None]  # and their EncodedFrames.wait
 
 
@@ -47,22 +48,20 @@ class FeatureCache:
     Args:
         model: the encoder's.
         frames: of the video.
+        encoder: what encodes them, called as :class:`Encoder` says, such as ``predictor._encode_frames``.
         size: how many frames' features are kept, about 17 MB each at 1024x1024 in fp32.
-        encoder: what encodes them; by default :func:`encode_frames`.
 
     Attributes:
         encoded: how many frames went through the encoder.
     """
 
-    def __init__(
-        self, model: SAM2Base, frames: Frames, size: int = FEATURES_KEPT, encoder: Encoder | None = None
-    ) -> None:
+    def __init__(self, model: SAM2Base, frames: Frames, encoder: Encoder, size: int = FEATURES_KEPT) -> None:
         self.model = model
         self.frames = frames
         self.size = size
-        self.kept: OrderedDict[tuple[int, torch.dtype | None], FrameFeatures] = OrderedDict()
-        self._encoder: Encoder = encoder or (lambda frames, indices, ahead: encode_frames(model, frames, indices))
-        self._waits: dict[tuple[int, torch.dtype | None], Callable[[FrameFeatures], None]] = {}
+        self.kept: OrderedDict[_Key, FrameFeatures] = OrderedDict()
+        self._encoder = encoder
+        self._waits: dict[_Key, Callable[[FrameFeatures], None]] = {}
         self._still: StillFrames | None = None
         self.reuse(getattr(model, "approximations", EXACT).still_frames)
         self.encoded = 0
@@ -88,11 +87,21 @@ class FeatureCache:
         kind, found = autocast_dtype(self.model.device), []
         for t in frames:
             features = self.kept[t, kind]
-            wait = self._waits.get((t, kind))
-            if wait is not None:  # each time, for it may be on another stream
-                wait(features)
+            self._await((t, kind), features)
             found.append(features)
         return found
+
+    def awaited(self) -> Iterator[tuple[int, FrameFeatures]]:
+        """Each frame whose features are kept, and these, for the current stream to read; it is no use of them that
+        counts for how long they are kept."""
+        for key, features in list(self.kept.items()):
+            self._await(key, features)
+            yield key[0], features
+
+    def _await(self, key: _Key, features: FrameFeatures) -> None:
+        wait = self._waits.get(key)
+        if wait is not None:  # each time, for it may be on another stream
+            wait(features)
 
     def clear(self) -> None:
         """Forgets all features."""

@@ -9,7 +9,7 @@ from sam2fast.approximations import Approximations
 from sam2fast.kernels.memory_attention import Fp8, why_no_fp8
 from sam2fast.modeling.sam2_base import SAM2Base
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _told: WeakSet[nn.Module] = WeakSet()  # the predictors about which something was logged
 
@@ -22,5 +22,5 @@ def fp8_scores(model: SAM2Base, approximations: Approximations) -> Fp8:
         return asked
     if model not in _told:
         _told.add(model)
-        logger.warning("fp8_attention: memory attention stays exact, for %s", why)
+        _log.warning("fp8_attention: memory attention stays exact, for %s", why)
     return False

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from sam2fast.approximations import EXACT, Approximations
 from sam2fast.kernels.memory_attention import MEANS, AttendedMemory
-from sam2fast.modeling.position_encoding import sine_1d
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.arrivals import Arrivals
 from sam2fast.tracking.fp8_scores import fp8_scores
@@ -138,16 +137,17 @@ class MemoryBank:
     def attended(self, objects: Sequence[AttendedPages], num_frames: int) -> AttendedMemory:
         """What these objects attend to, in their order, in tables sized by buckets of what they may hold.
 
-        On CUDA the number of rows is a bucket too, and the rows beyond the objects attend to nothing. Elsewhere nothing
-        is recorded that a new shape would spoil, and idle rows would only cost time.
+        Where parts are compiled for CUDA the number of rows is a bucket too, and the rows beyond the objects attend to
+        nothing. Elsewhere nothing is made here that a new shape would spoil, and idle rows would only cost time.
         """
         assert self.memories is not None
-        shape = self.shape_of(objects, in_buckets=self.model.device.type == "cuda")
+        shape = self.shape_of(objects, in_buckets=self.model.device.type == "cuda" and _is_compiled(self.model))
         self.reserve(shape)
         integers, tables = StepTables.blank(shape)
         self.fill(tables, objects)
         on_device = integers.to(self.memories.data.device, non_blocking=True)
-        return self.attended_by(StepTables.views(on_device, shape), num_frames)
+        tables = StepTables.views(on_device, shape)
+        return attended_by_tables(self.model, self.memories.data, self.pointers.data, tables, num_frames)
 
     def shape_of(self, objects: Sequence[AttendedPages], in_buckets: bool) -> StepShape:
         """Capacities for these objects; the number of rows a bucket, or what they are."""
@@ -171,19 +171,16 @@ class MemoryBank:
         fill_rows(tables.pointer_table, [self.pointers.rows(page for page, _ in o.pointers) for o in objects])
         fill_rows(tables.distance, [[distance for _, distance in o.pointers] for o in objects])
 
-    def attended_by(self, tables: StepTables, num_frames: int) -> AttendedMemory:
-        """What tables on the device say; nothing is read back from there."""
-        assert self.memories is not None
-        return attended_memory(
-            self.model,
-            self.memories.data,
-            tables.page_table,
-            tables.page_time,
-            self.pointers.data[tables.pointer_table.clamp(min=0).long()],
-            tables.distance.float(),
-            tables.pointer_table >= 0,
-            num_frames,
-        )
+
+def _is_compiled(model: SAM2Base) -> bool:
+    """Whether a part that computes all objects together is compiled for each number of them, or may be.
+
+    By :func:`sam2fast.compilation.compile_model`; as the original's predictor for speed does it, ``part.forward =
+    torch.compile(part.forward)``; by ``part.compile()``; or as a whole, for torch's own module has such a forward.
+    """
+    parts = (model.memory_attention, model.sam_mask_decoder, model.memory_encoder)
+    names = ("forward", "attend", "_compiled_call_impl")
+    return any(vars(part).get(name) is not None for part in parts for name in names)
 
 
 def as_pages(maps: Tensor, positions: int) -> Tensor:
@@ -191,6 +188,28 @@ def as_pages(maps: Tensor, positions: int) -> Tensor:
     if positions != maps.shape[2] * maps.shape[3]:
         maps = F.avg_pool2d(maps, 2)
     return maps.flatten(2).transpose(1, 2)
+
+
+def attended_by_tables(
+    model: SAM2Base, pages: Tensor, pointers: Tensor, tables: StepTables, num_frames: int
+) -> AttendedMemory:
+    """What tables on the device say of the pools there; nothing is read back.
+
+    Args:
+        pages: ``(rows, n, C_mem)`` of the pool of memories.
+        pointers: ``(rows, C)`` of the pool of pointers.
+        num_frames: length of the video.
+    """
+    return attended_memory(
+        model,
+        pages,
+        tables.page_table,
+        tables.page_time,
+        pointers[tables.pointer_table.clamp(min=0).long()],
+        tables.distance.float(),
+        tables.pointer_table >= 0,
+        num_frames,
+    )
 
 
 def attended_memory(
@@ -218,12 +237,7 @@ def attended_memory(
     places = as_pages(position, side * side)[0]
     if pages.shape[1] != side * side:
         places = torch.cat([places, as_pages(position, pages.shape[1])[0]])
-    encoding = pointers.new_zeros(B, P, m)
-    if model.add_tpos_enc_to_obj_ptrs:
-        # At least 1: in a video of one frame the original divides by zero.
-        longest = max(1, min(num_frames, model.max_obj_ptrs_in_encoder) - 1)
-        width = C if model.proj_tpos_enc_in_obj_ptrs else m
-        encoding = model.obj_ptr_tpos_proj(sine_1d(distance / longest, width))
+    encoding = model._encode_pointer_distances(distance, num_frames)
     # A pointer is wider than a memory token and becomes several, with the same encoding.
     split = C // m
     return AttendedMemory(

@@ -18,18 +18,35 @@ if TYPE_CHECKING:
 def numerics(device: torch.device) -> Hashable:
     """The switches in force: a function is recorded for each setting that it meets."""
     cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
-    reduced = (cuda.matmul.allow_bf16_reduced_precision_reduction, cuda.matmul.allow_fp16_reduced_precision_reduction)
-    attention = (cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.cudnn_sdp_enabled())
+    matmul = cuda.matmul
+    reduced = (matmul.allow_bf16_reduced_precision_reduction, matmul.allow_fp16_reduced_precision_reduction)
+    attention = (
+        cuda.flash_sdp_enabled(),
+        cuda.mem_efficient_sdp_enabled(),
+        cuda.cudnn_sdp_enabled(),
+        cuda.math_sdp_enabled(),
+    )
     return (
         backend_key(),
         autocast_dtype(device),
         tf32_is_allowed(),
+        _convolutions_in_tf32(),
         cudnn.benchmark,
         cudnn.deterministic,
         torch.are_deterministic_algorithms_enabled(),
         reduced,
+        getattr(matmul, "allow_fp16_accumulation", None),  # not in the oldest torch
         attention,
     )
+
+
+def _convolutions_in_tf32() -> bool:
+    """Whether cuDNN convolves fp32 maps by TF32 products."""
+    cudnn = torch.backends.cudnn
+    # As for products of matrices, newer torch has another switch, which the old one sets too, and refuses to read the
+    # old one where the new ones of convolutions and of recurrent networks differ.
+    precision = getattr(getattr(cudnn, "conv", None), "fp32_precision", None)
+    return cudnn.allow_tf32 if precision is None else precision == "tf32"
 
 
 def fingerprint(model: "SAM2Base") -> Hashable:

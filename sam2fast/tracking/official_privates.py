@@ -94,6 +94,16 @@ class OfficialPrivates(_Base):
             tracked.forget_around(frame_idx, self._clearing_distance)
             tracked.tracked.pop(frame_idx, None)
 
+    def _get_orig_video_res_output(self, inference_state: VideoState, any_res_masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The masks ``(N, 1, h, w)``, and the same at the video's size, without overlaps if so configured."""
+        any_res_masks = any_res_masks.to(inference_state.device)
+        masks = any_res_masks
+        if masks.shape[-2:] != inference_state.video_size:
+            masks = upsample_masks(masks, inference_state.video_size)
+        if self.non_overlap_masks and len(masks):
+            masks = self._apply_non_overlapping_constraints(masks)
+        return any_res_masks, masks
+
     def _consolidate_temp_output_across_obj(
         self, inference_state: VideoState, frame_idx: int, is_cond: bool, consolidate_at_video_res: bool = False
     ) -> dict[str, Tensor]:

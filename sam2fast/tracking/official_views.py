@@ -51,7 +51,7 @@ def cached_features(state: "VideoState") -> Mapping[int, tuple[Tensor, dict[str,
     """Image ``(1, 3, S, S)`` and features of the frames used last, as the original keeps them."""
     encode = state.bank.model.image_encoder.neck.position_encoding
     found = {}
-    for (frame, _), features in state.features.kept.items():
+    for frame, features in state.features.awaited():
         levels = [*features.high_res, features.embedding]
         backbone_out = {"backbone_fpn": levels, "vision_pos_enc": [encode(x).to(x.dtype) for x in levels]}
         found[frame] = (state.frames[frame][None], backbone_out)

@@ -64,7 +64,7 @@ class PagePool:
         """New pages holding ``values (n, *shape)``."""
         pages = self.allocate(len(values))
         self.widen(values.dtype)
-        rows = torch.tensor([page.row for page in pages]).to(self.data.device, non_blocking=True)
+        rows = torch.tensor([page.row for page in pages], device="cpu").to(self.data.device, non_blocking=True)
         self.data.index_copy_(0, rows, values.to(self.data.dtype))
         return pages
 

@@ -1,5 +1,6 @@
 """One object's prompt on one frame, from what callers give to what the model takes."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.prompts import check_boxes, check_numbers, check_points
+from sam2fast.prompts import CPU, check_boxes, check_numbers, check_points
 
 EXPECTED = "expected an array (H, W) of bool or numbers"
 # Values of a mask become logits, twenty times as large, which must stay far from the end of fp32.
@@ -36,26 +37,28 @@ def click_prompt(
     """
     if points is None and labels is None and box is None:
         raise ValueError("at least one of points or box must be given")
-    coords, kinds = torch.zeros(1, 0, 2, device=device), torch.zeros(1, 0, dtype=torch.int32, device=device)
-    if not (_is_empty(points, device) and _is_empty(labels, device)):
-        coords, kinds = check_points(points, labels, device)
+    # All on the CPU but for what comes out: looking at values on a GPU waits for it.
+    coords, kinds = torch.zeros(1, 0, 2, device=CPU), torch.zeros(1, 0, dtype=torch.int32, device=CPU)
+    if not (_is_empty(points) and _is_empty(labels)):
+        coords, kinds = check_points(points, labels)
     if box is not None:
         if not clear_old_points:
             raise ValueError("a box cannot join earlier points, it comes before them; use clear_old_points=True")
-        corners = check_numbers(box, "box", device)
+        corners = check_numbers(box, "box")
         if corners.numel() != 4:
             raise ValueError(f"box has shape {tuple(corners.shape)}; expected (4), the box of one object")
-        corners = check_boxes(corners.reshape(1, 4), device).reshape(1, 2, 2)
+        corners = check_boxes(corners.reshape(1, 4)).reshape(1, 2, 2)
         kinds = torch.cat([kinds.new_tensor([[2, 3]]), kinds], dim=1)
         coords = torch.cat([corners, coords], dim=1)
     if len(coords) != 1 or not kinds.numel():
         raise ValueError(f"got {len(coords)} prompts with {kinds.shape[1]} points each; expected one with at least 1")
     height, width = size
-    return {"point_coords": coords / coords.new_tensor([width, height]) * image_size, "point_labels": kinds}
+    coords = coords / coords.new_tensor([width, height]) * image_size
+    return {"point_coords": coords.to(device), "point_labels": kinds.to(device)}
 
 
-def _is_empty(points_or_labels: Any, device: torch.device) -> bool:
-    return points_or_labels is None or not check_numbers(points_or_labels, "points", device).numel()
+def _is_empty(points_or_labels: Any) -> bool:
+    return points_or_labels is None or not check_numbers(points_or_labels, "points").numel()
 
 
 def mask_prompt(mask: Any, image_size: int, device: torch.device) -> Tensor:
@@ -67,11 +70,13 @@ def mask_prompt(mask: Any, image_size: int, device: torch.device) -> Tensor:
     mask = _as_numbers(mask)
     if mask.ndim != 2 or not mask.numel():
         raise ValueError(f"the mask has shape {tuple(mask.shape)}; expected (H, W)")
+    if mask.dtype != torch.bool:
+        largest = float(mask.float().abs().amax())  # NaN if there is one
+        if not math.isfinite(largest):
+            raise ValueError("the mask holds NaN or infinite values")
+        if largest > LARGEST:
+            raise ValueError(f"the mask holds {largest:g}, which is too large; expected 0 and 1")
     mask = mask[None, None].to(device).float()
-    if not mask.isfinite().all():
-        raise ValueError("the mask holds NaN or infinite values")
-    if mask.abs().amax() > LARGEST:
-        raise ValueError(f"the mask holds {float(mask.abs().amax()):g}, which is too large; expected 0 and 1")
     size = (image_size, image_size)
     if mask.shape[-2:] == size:
         return mask

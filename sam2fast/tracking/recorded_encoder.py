@@ -38,8 +38,11 @@ class RecordedEncoder:
         self._calls: dict[Hashable, _Call] = {}
 
     def clear(self) -> None:
-        """Frees everything; encodings are recorded anew."""
+        """Frees everything, once what is under way has read the weights; encodings are recorded anew."""
+        if self._stream is not None:  # what the caller does next may write other ones in their places
+            torch.cuda.current_stream(self._device).wait_stream(self._stream)
         self._calls.clear()
+        self._recorder.clear()
 
     def encode(self, model: SAM2Base, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
         """Features of some frames of a video, by a call that was recorded for at least as many.
@@ -97,7 +100,7 @@ class RecordedEncoder:
 
 def _staged(pixels: Sequence[Tensor], batch: int, pinned: bool) -> Tensor:
     """``(batch, S, S, 3)`` on the CPU; the last frame again where there are too few."""
-    staged = torch.empty(batch, *pixels[0].shape, dtype=torch.uint8, pin_memory=pinned)
+    staged = torch.empty(batch, *pixels[0].shape, dtype=torch.uint8, device="cpu", pin_memory=pinned)
     for i in range(batch):
         staged[i] = pixels[min(i, len(pixels) - 1)]
     return staged

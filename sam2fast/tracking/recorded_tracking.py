@@ -11,11 +11,12 @@ from torch import nn
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking import steps
 from sam2fast.tracking.fast_path import FastPath, why_not_fast
-from sam2fast.tracking.features import EncodedFrames, encode_frames
+from sam2fast.tracking.features import FEATURES_KEPT, EncodedFrames, FeatureCache, encode_frames
 from sam2fast.tracking.memory_bank import BUCKETS
 from sam2fast.tracking.numerics import fingerprint, has_hooks
 from sam2fast.tracking.outputs import Output, check_output, returned_masks
 from sam2fast.tracking.own_selection import Watch
+from sam2fast.tracking.passes import store_results, track_frame
 from sam2fast.tracking.state import TrackedObject, VideoState
 from sam2fast.video_io import Frames
 
@@ -56,7 +57,8 @@ class RecordedTracking(_Base):
         """Does beforehand what costs time when it is done first: compiles kernels, and records the steps for sessions
         of 1 to ``num_objects`` objects with a prompted frame each.
 
-        Call it where the videos will be tracked: in the same autocast context and with the same backend.
+        Call it where the videos will be tracked: in the same autocast context and with the same backend. On CUDA no
+        other thread may call ``torch.cuda.synchronize()`` meanwhile, or recording fails; see docs/tracking.md.
 
         Args:
             num_objects: how many objects there will be at most.
@@ -86,12 +88,12 @@ class RecordedTracking(_Base):
         counts = [size for size in BUCKETS if size < num_objects] if self._recording() else []
         for count in [num_objects, *reversed(counts)]:
             objects: dict[Any, TrackedObject] = {i: prompted.copy() for i in range(count)}
-            results, scores = predictor._track_frame(state, objects, 1, reverse=False)
+            results, scores = track_frame(predictor, state, objects, 1, reverse=False)
             returned_masks(predictor, state, scores.low_res_logits, output)
         if encode_ahead > 1:
             state.features.encode(range(2, 2 + min(encode_ahead, WARMUP_FRAMES - 2)))
         # And a correction, which attends to memories too.
-        predictor._store(state, {0: prompted}, 1, False, {0: results[0]})
+        store_results(predictor, state, {0: prompted}, 1, False, {0: results[0]})
         predictor.add_new_points_or_box(state, 1, 0, *click)
 
     def release_recordings(self) -> None:
@@ -99,8 +101,6 @@ class RecordedTracking(_Base):
         if self._fast_path is not None:
             self._fast_path.clear()
         self._fast_path = None
-
-    # ---- what decides ----
 
     def check_recordings(self) -> None:
         """Drops what was recorded if weights lie elsewhere since, or a setting of the model has another value.
@@ -136,13 +136,15 @@ class RecordedTracking(_Base):
         fast_path = self._recording()
         return steps.track if fast_path is None else fast_path.track
 
+    def _feature_cache(self, frames: Frames, size: int = FEATURES_KEPT) -> FeatureCache:
+        """Features of so many frames of a video, by recorded calls where tracking goes by them."""
+        return FeatureCache(self, frames, self._encode_frames, size)
+
     def _encode_frames(self, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
         fast_path = self._recording()
         if fast_path is None:
             return encode_frames(self, frames, indices)
         return fast_path.encode(self, frames, indices, ahead)
-
-    # ---- encoding ahead ----
 
     def _encode_batch(self, state: VideoState, objects: Iterable[TrackedObject], frames: range, count: int) -> None:
         """Before the first of ``frames`` is tracked: it and those that follow become one batch of ``count``."""
@@ -162,8 +164,6 @@ class RecordedTracking(_Base):
         if missing and (len(missing) == count or missing[0] == needed[0] or len(frames) <= window):
             with suppress(Exception):  # who asks for that frame in its turn meets the error again
                 state.features.begin(missing, count)
-
-    # ---- what was recorded knows the weights by their addresses ----
 
     def _apply(self, *args: Any, **kwargs: Any) -> nn.Module:
         self.release_recordings()

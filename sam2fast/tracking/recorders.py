@@ -1,11 +1,17 @@
 """Records a function of fixed tensors, to be run again without Python."""
 
+import threading
+import weakref
 from collections.abc import Callable
 from typing import Protocol
 
 import torch
 
 from sam2fast.modeling.compiled import recording
+
+# One recording at a time in the process: each begins by waiting for the whole device, which nobody may do while another
+# is under way. Taken last: whoever holds this lock takes no predictor's.
+_one_at_a_time = threading.RLock()
 
 
 class RecordingError(RuntimeError):
@@ -27,6 +33,10 @@ class Recorder(Protocol):
         """
         ...
 
+    def clear(self) -> None:
+        """Lets go of the memory that recordings share; those made before are not run any more."""
+        ...
+
 
 class Direct:
     """Records nothing: the function itself is run again."""
@@ -36,6 +46,9 @@ class Direct:
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         return function
+
+    def clear(self) -> None:
+        pass
 
 
 class CudaGraphs:
@@ -51,9 +64,11 @@ class CudaGraphs:
         # own memory, where nobody frees it.
         self._first, self._capture = torch.cuda.Stream(device), torch.cuda.Stream(device)
         self._kept: torch.cuda.CUDAGraph | None = None  # the pool lives as long as one graph of it does
+        self._held = 0  # bytes of the pool
+        _recorders.append(weakref.ref(self, _recorders.remove))
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
-        with torch.cuda.device(self._device), recording():
+        with _one_at_a_time, torch.cuda.device(self._device), recording():
             current = torch.cuda.current_stream()
             self._first.wait_stream(current)
             try:
@@ -69,9 +84,33 @@ class CudaGraphs:
                     torch.cuda.stream(current),
                     torch.cuda.graph(graph, pool=pool, stream=self._capture, capture_error_mode="thread_local"),
                 ):
-                    function()
+                    before = torch.cuda.memory_reserved(self._device)  # within: entering gives unused memory back
+                    try:
+                        function()
+                    finally:
+                        # Also what another thread has reserved meanwhile: rather too much than too little.
+                        self._held += max(0, torch.cuda.memory_reserved(self._device) - before)
             except Exception as error:
+                if self._kept is None:
+                    self._held = 0
                 raise RecordingError("a CUDA graph could not be recorded") from error
         if self._kept is None:
             self._kept = graph
         return graph.replay
+
+    def clear(self) -> None:
+        self._kept, self._held = None, 0
+
+    def held(self, device: torch.device) -> int:
+        """How many bytes of this device's memory the graphs' pool has."""
+        return self._held if self._device == device else 0
+
+
+# Without a lock: lists are appended to and copied in one go, and a signal's handler may come in anywhere.
+_recorders: list[weakref.ref[CudaGraphs]] = []
+
+
+def memory_of_graphs(device: torch.device) -> int:
+    """How many of the bytes that torch has reserved on a device are recorded graphs', which nothing else may use."""
+    recorders = (ref() for ref in list(_recorders))
+    return sum(recorder.held(device) for recorder in recorders if recorder is not None)

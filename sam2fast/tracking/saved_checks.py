@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 MEMORY_DTYPES = ("float64", "float32", "bfloat16", "float16")
+# Of an object's results; attributes of a TrackedObject.
 KINDS = ("conditioning", "tracked", "new_conditioning", "new_tracked")
 KEPT = KINDS[:2]  # those with memories
 

@@ -5,8 +5,6 @@ import json
 import operator
 import os
 import re
-import shutil
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,14 +17,14 @@ from sam2fast.approximations import Approximations
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import MemoryBank
-from sam2fast.tracking.saved_checks import check_state
+from sam2fast.tracking.saved_checks import KINDS, check_state
 from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
 from sam2fast.video_io import Frames
+from sam2fast.whole_files import moved_to
 
 FACTS, DIGEST = "sam2fast_state", "sha256"  # entries of the header
 VERSION = 1
 STREAM_FRAME = "stream_frame"  # the fact that only streams have
-RESULTS = ("conditioning", "tracked", "new_conditioning", "new_tracked")
 # Values of each parameter by which models are told apart.
 TELLING_VALUES = 8
 
@@ -54,27 +52,21 @@ def save(state: PackedState, file: str | Path) -> None:
     facts, target = json.dumps(state.facts), Path(file)
     if target.is_dir():
         raise IsADirectoryError(f"the state cannot be written to {str(target)!r}, which is a folder")
-    # A folder: safetensors writes to a file of its own choice beside the one that it is given.
-    folder = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
-        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed and had the same number
-        folder.mkdir()
-        partial = folder / target.name
-        partial.touch()
-        mode = partial.stat().st_mode
-        save_file(state.tensors, partial, metadata={FACTS: facts, DIGEST: _digest(facts, state.tensors)})
-        partial.chmod(mode)  # safetensors lets nobody else read it
-        with open(partial, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(partial, target)
+        # In a folder, since safetensors writes to a file of its own choice beside the one that it is given.
+        with moved_to(target, in_folder=True) as partial:
+            partial.touch()
+            mode = partial.stat().st_mode
+            save_file(state.tensors, partial, metadata={FACTS: facts, DIGEST: _digest(facts, state.tensors)})
+            partial.chmod(mode)  # safetensors lets nobody else read it
+            with open(partial, "rb+") as written:
+                os.fsync(written.fileno())
     except SafetensorError as error:
         raise _system_error(error, target) from error
     except OSError as error:
         if error.errno is None:
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(target)) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _system_error(error: Exception, file: Path) -> OSError:
@@ -91,6 +83,7 @@ def read(file: str | Path) -> PackedState:
     Raises:
         FileNotFoundError: there is no such file.
         StateError: it is no saved state, or is damaged.
+        MemoryError: there is not enough for it.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -108,8 +101,11 @@ def read(file: str | Path) -> PackedState:
         version = facts["version"]
     except StateError:
         raise
-    # ValueError: JSON that is none, and kinds of numbers that torch does not have.
-    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+    # ValueError: JSON that is none, and kinds of numbers that torch does not have. RuntimeError: JSON that is too deep,
+    # or no memory, for which torch has no class.
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        if "allocate memory" in str(error):
+            raise MemoryError(f"there is not enough memory for {path}") from error
         raise StateError(f"{path} is not a state that sam2fast saved, or it is damaged: {error}") from error
     if version != VERSION:
         raise StateError(f"{path} has version {version} of the format; this program reads {VERSION}")
@@ -124,7 +120,11 @@ def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-# ---- from a state ----
+def check_kind(session: object) -> None:
+    """That it is a session: ``TypeError`` for anything else."""
+    if not isinstance(session, VideoState):
+        kind = "None" if session is None else f"a {type(session).__name__}"
+        raise TypeError(f"inference_state is {kind}; expected the session that init_state() returned")
 
 
 def packed(state: VideoState) -> PackedState:
@@ -132,13 +132,15 @@ def packed(state: VideoState) -> PackedState:
 
     Raises:
         StateError: an id is neither text nor an integer.
+        TypeError: it is no state.
     """
+    check_kind(state)
     tensors: dict[str, Tensor] = {}
     objects = [_packed_object(state, i, obj_id, tensors) for i, obj_id in enumerate(state.objects)]
     memories = state.bank.memories
     facts = {
         "version": VERSION,
-        "model": fingerprint(state.bank.model),
+        "model": model_facts(state.bank.model),
         "video": _size(state.frames),
         "max_history": state.max_history,
         "max_cond_frames": state.max_cond_frames,
@@ -158,7 +160,7 @@ def _packed_object(state: VideoState, number: int, obj_id: Any, tensors: dict[st
     for frame, mask in tracked.masks.items():
         tensors[f"{number}.masks.{frame}"] = mask.cpu().contiguous()
     results, pages = {}, {}
-    for kind in RESULTS:
+    for kind in KINDS:
         frames: dict[int, FrameResult] = getattr(tracked, kind)
         results[kind] = list(frames)  # in their order, which is that of the sums over them
         pages[kind] = [len(result.memory or ()) for result in frames.values()]
@@ -199,7 +201,7 @@ def _json_id(obj_id: Any) -> str | int:
     raise StateError(f"object {obj_id!r} has an id of type {type(obj_id).__name__}; text and integers can be saved")
 
 
-def fingerprint(model: SAM2Base) -> dict[str, Any]:
+def model_facts(model: SAM2Base) -> dict[str, Any]:
     """Tells models apart whose states do not fit one another; the same on every device, in fp32 and in bfloat16."""
     parameters = [p.detach().flatten() for p in model.parameters()]
     values = torch.cat([p[:: max(1, len(p) // TELLING_VALUES)][:TELLING_VALUES].to(torch.bfloat16) for p in parameters])
@@ -211,9 +213,6 @@ def _size(frames: Frames) -> dict[str, int]:
     return {"frames": len(frames), "height": frames.height, "width": frames.width}
 
 
-# ---- back ----
-
-
 def unpacked(saved: PackedState, model: SAM2Base, frames: Frames, features: FeatureCache) -> VideoState:
     """The state, with all memories on the CPU until they are used.
 
@@ -222,7 +221,7 @@ def unpacked(saved: PackedState, model: SAM2Base, frames: Frames, features: Feat
     """
     facts, tensors = saved
     for what, expected, actual in (
-        ("model", facts.get("model"), fingerprint(model)),
+        ("model", facts.get("model"), model_facts(model)),
         ("video", facts.get("video"), _size(frames)),
     ):
         if expected != actual:
@@ -252,7 +251,7 @@ def _unpacked_object(
 ) -> TrackedObject:
     device = bank.model.device
     results = {}
-    for kind in RESULTS:
+    for kind in KINDS:
         frames = entry["results"][kind]
         pages = entry["pages"][kind] if "pages" in entry else [1] * len(frames)
         results[kind] = dict(zip(frames, _results(f"{number}.{kind}", pages, tensors, bank), strict=True))

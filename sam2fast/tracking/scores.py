@@ -24,13 +24,14 @@ class TrackScores(NamedTuple):
         """The objects of several, all of them in another order: the one at ``order[i]`` of all in a row becomes i."""
         if len(parts) == 1:
             return parts[0]
-        rows = torch.tensor(order).to(parts[0].iou.device, non_blocking=True)
+        rows = torch.tensor(order, device="cpu").to(parts[0].iou.device, non_blocking=True)
         return cls(*(torch.cat(tensors)[rows] for tensors in zip(*parts, strict=True)))
 
     @classmethod
     def of(cls, results: Sequence["FrameResult | None"], low_res: Tensor) -> "TrackScores":
         """Of results whose masks ``(N, 1, h, w)`` are on the device."""
-        iou = torch.cat([torch.zeros(0), *(torch.zeros(1) if r is None else r.iou[0] for r in results)])
-        absent = torch.tensor([NO_OBJ_SCORE])
+        none = torch.zeros(1, device="cpu")
+        iou = torch.cat([none[:0], *(none if r is None else r.iou[0] for r in results)])
+        absent = torch.tensor([NO_OBJ_SCORE], device="cpu")
         score = torch.cat([absent[:0], *(absent if r is None else r.score[0] for r in results)])
         return cls(iou.to(low_res.device), score.to(low_res.device), low_res)

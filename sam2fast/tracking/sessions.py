@@ -9,7 +9,6 @@ import torch
 from sam2fast.exclusive import exclusive_session, shared
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking import saved_state
-from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.state import VideoState
 from sam2fast.tracking.stream import VideoStream
 from sam2fast.video_io import open_frames
@@ -80,12 +79,8 @@ class Sessions(_Base):
             raise saved_state.StateError(f"{file} holds a stream; go on with it by restore_stream()")
         frames = open_frames(video_path, self.image_size, device=self.device, prefetch=async_loading_frames)
         try:
-            return saved_state.unpacked(
-                packed,
-                self,
-                frames,
-                FeatureCache(self, frames, encoder=cast("SAM2VideoPredictor", self)._encode_frames),
-            )
+            features = cast("SAM2VideoPredictor", self)._feature_cache(frames)
+            return saved_state.unpacked(packed, self, frames, features)
         except BaseException:
             frames.close()
             raise
@@ -101,12 +96,11 @@ class Sessions(_Base):
         Raises:
             StateError: the predictors' weights differ, or an id is neither text nor an integer.
         """
+        packed = saved_state.packed(inference_state)
         frames = copy.copy(inference_state.frames)
         frames.device = self.device
-        packed = saved_state.packed(inference_state)
-        return saved_state.unpacked(
-            packed, self, frames, FeatureCache(self, frames, encoder=cast("SAM2VideoPredictor", self)._encode_frames)
-        )
+        features = cast("SAM2VideoPredictor", self)._feature_cache(frames)
+        return saved_state.unpacked(packed, self, frames, features)
 
     @shared
     @torch.inference_mode()

@@ -1,6 +1,7 @@
 """What is known about a video and its objects between calls."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.exclusive import ThreadGuard
+from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.arrivals import HostCopy
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import Memory, MemoryBank
@@ -154,6 +156,7 @@ class TrackedObject:
         return TrackedObject(**{name: dict(entries) for name, entries in vars(self).items()})
 
     def clear(self) -> None:
+        """Forgets all prompts and results."""
         for results in vars(self).values():
             results.clear()
 
@@ -193,10 +196,13 @@ class VideoState(Mapping[str, Any]):
         self.device: torch.device = bank.model.device
         self.objects: dict[Any, TrackedObject] = {}  # by id, in the order in which ids were first seen
         self.obj_ids: list[Any] = []
+        # Another predictor that may use this too, and by what its and the model's weights were known then.
+        self.accepted: tuple[weakref.ref[SAM2Base], Hashable] | None = None
         self.guard = ThreadGuard()
 
     @property
     def num_frames(self) -> int:
+        """Of the video."""
         return len(self.frames)
 
     @property
@@ -225,6 +231,7 @@ class VideoState(Mapping[str, Any]):
         self.objects, self.obj_ids = objects, ids  # at once: Ctrl-C may come between any two lines
 
     def remove(self, obj_id: Any) -> None:
+        """Forgets an object; the others keep their order. ``KeyError`` for an id that there is not."""
         objects = dict(self.objects)
         del objects[obj_id]
         ids = list(objects)
@@ -237,8 +244,6 @@ class VideoState(Mapping[str, Any]):
         """
         bank = MemoryBank(self.bank.model, self.bank.approximations)  # first: there may be no memory for it
         self.objects, self.obj_ids[:], self.bank = {}, [], bank
-
-    # ---- the original's keys ----
 
     def __getitem__(self, key: str) -> Any:
         return VIEWS[key](self)

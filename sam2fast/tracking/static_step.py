@@ -9,7 +9,7 @@ from sam2fast.kernels.memory_attention import Fp8
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking import steps
 from sam2fast.tracking.features import FrameFeatures
-from sam2fast.tracking.memory_bank import as_pages, attended_memory
+from sam2fast.tracking.memory_bank import as_pages, attended_by_tables
 from sam2fast.tracking.step_tables import StepShape, StepTables
 
 
@@ -70,16 +70,7 @@ def static_step(
         NarrowPagesError: nothing of the pools has been written then.
     """
     tables, features = buffers.tables, buffers.features
-    memory = attended_memory(
-        model,
-        pools.pages,
-        tables.page_table,
-        tables.page_time,
-        pools.pointers[tables.pointer_table.clamp(min=0).long()],
-        tables.distance.float(),
-        tables.pointer_table >= 0,
-        num_frames,
-    )
+    memory = attended_by_tables(model, pools.pages, pools.pointers, tables, num_frames)
     prediction = steps.predict(model, features, memory, initial=False, fp8=fp8)
     # The memory sees the mask before its holes are filled.
     memories = steps.encode(model, features, prediction.mask, prediction.score, from_prompt=False)

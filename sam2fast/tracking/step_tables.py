@@ -46,7 +46,7 @@ class StepTables(NamedTuple):
     @classmethod
     def blank(cls, shape: StepShape) -> tuple[Tensor, "StepTables"]:
         """Integers on the CPU, and tables in them that name nothing."""
-        integers = torch.zeros(cls.size(shape), dtype=torch.int32)
+        integers = torch.zeros(cls.size(shape), dtype=torch.int32, device="cpu")
         tables = cls.views(integers, shape)
         for table in (tables.page_table, tables.pointer_table):
             table.fill_(-1)

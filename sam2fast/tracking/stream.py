@@ -12,10 +12,11 @@ from sam2fast.exclusive import ConcurrentUseError, ThreadGuard, exclusive
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.arguments import integer
-from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.live_frames import FrameLike, LiveFrames
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.outputs import Output, check_output, returned_masks
+from sam2fast.tracking.passes import store_results, track_frame
+from sam2fast.tracking.prompt_answers import is_conditioning
 from sam2fast.tracking.saved_checks import check_stream
 from sam2fast.tracking.scores import TrackScores
 from sam2fast.tracking.state import UnchangedOnError, VideoState
@@ -66,14 +67,9 @@ class VideoStream:
         self.guard = ThreadGuard()
         self._predictor = predictor
         frames = LiveFrames(ENDLESS if num_frames is None else num_frames, predictor.image_size, predictor.device)
-        features, bank = (
-            FeatureCache(predictor, frames, size=1, encoder=predictor._encode_frames),
-            MemoryBank(predictor),
-        )
+        features, bank = predictor._feature_cache(frames, size=1), MemoryBank(predictor)
         self._frames = frames
         self._state: VideoState | None = VideoState(frames, features, bank, max_cond_frames=max_cond_frames)
-
-    # ---- what it is at ----
 
     @property
     def frame(self) -> int | None:
@@ -89,8 +85,6 @@ class VideoStream:
     def video_size(self) -> tuple[int, int]:
         """(height, width) of the frames; zeros before the first."""
         return self._frames.height, self._frames.width
-
-    # ---- frames ----
 
     @exclusive
     @torch.inference_mode()
@@ -138,14 +132,12 @@ class VideoStream:
             low_res = torch.zeros(self._low_res_shape(0), device=state.device)
             masks = returned_masks(self._predictor, state, low_res, output)
             return StreamResult(index, [], masks, TrackScores.of([], low_res))
-        results, scores = self._predictor._track_frame(state, objects, index, reverse=False)
+        results, scores = track_frame(self._predictor, state, objects, index, reverse=False)
         masks = returned_masks(self._predictor, state, scores.low_res_logits, output)
-        self._predictor._store(state, objects, index, False, results)
+        store_results(self._predictor, state, objects, index, False, results)
         for tracked in objects.values():
             tracked.forget_unreachable(index, rules)
         return StreamResult(index, list(objects), masks, scores)
-
-    # ---- prompts on the current frame ----
 
     @exclusive
     def add_new_points_or_box(
@@ -206,17 +198,15 @@ class VideoStream:
     @torch.inference_mode()
     def _with_scores(self, state: VideoState, frame: int, obj_id: Any, masks: Tensor) -> StreamResult:
         """The masks that a prompt was answered with, and the scores of the same results."""
-        conditioning = self._predictor._conditions(state.objects[obj_id], frame)
+        conditioning = is_conditioning(self._predictor, state.objects[obj_id], frame)
         results = [o.result_on(frame, conditioning) for o in state.objects.values()]
-        absent = torch.full(self._low_res_shape(1), NO_OBJ_SCORE)
+        absent = torch.full(self._low_res_shape(1), NO_OBJ_SCORE, device="cpu")
         low_res = torch.cat([absent if r is None else r.mask for r in results]).to(state.device)
         return StreamResult(frame, list(state.objects), masks, TrackScores.of(results, low_res))
 
     def _low_res_shape(self, count: int) -> tuple[int, int, int, int]:
         side = self._predictor.sam_image_embedding_size * 4
         return count, 1, side, side
-
-    # ---- files ----
 
     @exclusive
     def save(self, file: str | Path) -> None:
@@ -255,8 +245,6 @@ class VideoStream:
         stream._frames.show(shown, prepared)
         stream._state = saved_state.unpacked(packed, predictor, stream._frames, stream._opened().features)
         return stream
-
-    # ---- the end ----
 
     @exclusive
     def close(self) -> None:

@@ -52,6 +52,7 @@ class AdapterConf:
 
     @property
     def scale(self) -> float:
+        """Of the differences, ``alpha / rank``."""
         return self.alpha / self.rank
 
 

@@ -1,7 +1,6 @@
 """Files of kept features: one frame's levels, which are found out if they are damaged."""
 
 import errno
-import os
 import struct
 import zipfile
 import zlib
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam2fast.whole_files import FULL, moved_to
+from sam2fast.whole_files import FULL, moved_to, own_number
 
 # What reading an archive raises that is damaged somewhere.
 DAMAGED = (OSError, ValueError, RuntimeError, EOFError, KeyError, struct.error, zlib.error, zipfile.BadZipFile)
@@ -27,9 +26,9 @@ def write_levels(path: Path, levels: Sequence[Tensor]) -> bool:
     Raises:
         OSError: it cannot be written for another reason.
     """
-    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
+    unfinished = path.with_suffix(f".{own_number()}.unfinished")
     try:
-        with moved_to(path, unfinished), unfinished.open("wb") as file:
+        with moved_to(path, unfinished) as partial, partial.open("wb") as file:
             arrays: dict[str, Any] = {_name(i, len(levels)): level.numpy() for i, level in enumerate(levels)}
             np.savez(file, **arrays)
     except OSError as error:

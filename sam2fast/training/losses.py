@@ -5,9 +5,9 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from sam2fast.training.mask_sums import balanced_entropy_of, dice_of, focal_of, mask_sums
 
 CORE_LOSS_KEY = "core_loss"
 SMALLEST_SHARE = 1e-6  # of a predicted IoU whose logarithm is taken
@@ -27,75 +27,6 @@ class PredictedFrame(Protocol):
     @property
     def object_scores(self) -> Sequence[Tensor]:
         """Logits ``(O, 1)`` of the object being visible."""
-
-
-class _MaskSums(torch.autograd.Function):
-    """Sums over pixels from which every mask loss follows, keeping nothing full-size but the input for backward.
-
-    For logits ``(..., P)`` and bool targets that broadcast to them, with ``s`` the probability given to the wrong
-    class: sums of ``s``, of ``ce * s**gamma`` and, ``with_entropy``, of ``ce = -log(1 - s)``, each over the foreground
-    and over the background: ``(..., 2 or 3, 2)``.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, gamma: float, with_entropy: bool) -> Tensor:
-        ctx.save_for_backward(logits, targets)
-        ctx.gamma, ctx.with_entropy = gamma, with_entropy
-        wrong, entropy, foreground = _wrongness(logits, targets)
-        sums = []
-        for value in (wrong, entropy * wrong**gamma, entropy)[: 3 if with_entropy else 2]:
-            on = (value * foreground).sum(-1)
-            sums.append(torch.stack([on, value.sum(-1) - on], dim=-1))
-        return torch.stack(sums, dim=-2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        logits, targets = ctx.saved_tensors
-        wrong, entropy, foreground = _wrongness(logits, targets)
-
-        def weight(i: int) -> Tensor:
-            on, off = grad[..., i, 0, None], grad[..., i, 1, None]
-            return torch.addcmul(off, on - off, foreground)
-
-        # By the logit of the wrong class; s' = s (1 - s) and ce' = s.
-        right = 1 - wrong
-        result = weight(0).mul_(right).mul_(wrong)
-        result += entropy.mul_(right).mul_(ctx.gamma).add_(wrong).mul_(wrong**ctx.gamma).mul_(weight(1))
-        if ctx.with_entropy:
-            result += weight(2).mul_(wrong)
-        return result.mul_(1 - 2 * foreground).to(logits.dtype), None, None, None
-
-
-def _wrongness(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Probability of the wrong class, cross entropy, targets as numbers; in fp32, or in fp64 for fp64 logits."""
-    if logits.dtype != torch.float64:
-        logits = logits.float()
-    foreground = targets.to(logits.dtype)
-    against = logits * (1 - 2 * foreground)
-    return torch.sigmoid(against), F.softplus(against, threshold=40), foreground
-
-
-def _mask_sums(logits: Tensor, targets: Tensor, gamma: float = 0.0, with_entropy: bool = False) -> Tensor:
-    return _MaskSums.apply(logits, targets, gamma, with_entropy)
-
-
-def _dice(sums: Tensor, area: Tensor) -> Tensor:
-    """``1 - (2 Σpy + 1) / (Σp + Σy + 1)`` from the sums of the wrong class's probability."""
-    hit, false = area - sums[..., 0, 0], sums[..., 0, 1]
-    return 1 - (2 * hit + 1) / (hit + false + area + 1)
-
-
-def _focal(sums: Tensor, alpha: float) -> Tensor:
-    """Sum over pixels of the focal loss."""
-    on, off = sums[..., 1, 0], sums[..., 1, 1]
-    return alpha * on + (1 - alpha) * off if alpha >= 0 else on + off
-
-
-def _balanced_entropy(sums: Tensor, area: Tensor, num_pixels: int) -> Tensor:
-    """Mean of the cross entropy's averages over foreground and background; a side without pixels counts nothing."""
-    on, off = sums[..., 2, 0], sums[..., 2, 1]
-    return 0.5 * (on / area.clamp(min=1) + off / (num_pixels - area).clamp(min=1))
 
 
 def _binary(targets: Tensor) -> Tensor:
@@ -133,7 +64,7 @@ def dice_loss(inputs: Tensor, targets: Tensor, num_objects: float | Tensor, loss
     Source: ``training.loss_fns.dice_loss``.
     """
     x, y = _pixels(inputs, targets, loss_on_multimask)
-    loss = _dice(_mask_sums(x, y), y.sum(-1)) / num_objects
+    loss = dice_of(mask_sums(x, y), y.sum(-1)) / num_objects
     return loss if loss_on_multimask else loss.sum()
 
 
@@ -162,7 +93,7 @@ def sigmoid_focal_loss(
     Source: ``training.loss_fns.sigmoid_focal_loss``.
     """
     x, y = _pixels(inputs, targets, loss_on_multimask)
-    loss = _focal(_mask_sums(x, y, gamma), alpha) / num_objects
+    loss = focal_of(mask_sums(x, y, gamma), alpha) / num_objects
     return loss / x.shape[-1] if loss_on_multimask else loss.sum() / inputs.shape[1]
 
 
@@ -203,11 +134,7 @@ def iou_loss(
 
     Source: ``training.loss_fns.iou_loss``.
     """
-    x, y = _pixels(inputs, targets, True)
-    predicted = x > 0
-    overlap = (predicted & y).sum(-1)
-    union = predicted.sum(-1) + y.sum(-1) - overlap
-    error = pred_ious - overlap / union.clamp(min=1)
+    error = pred_ious - _mask_ious(inputs, targets)
     loss = (error.abs() if use_l1_loss else error.square()) / num_objects
     return loss if loss_on_multimask else loss.sum()
 
@@ -327,8 +254,8 @@ class MultiStepMultiMasksAndIous(nn.Module):
 
     def _mask_losses(self, logits: Tensor, targets: Tensor, area: Tensor) -> dict[str, Tensor]:
         """The terms of ``mask_terms``, ``(...)`` each, of logits ``(..., P)`` whose targets have ``area`` pixels."""
-        sums = _mask_sums(logits, targets, self.focal_gamma)
-        return {"loss_mask": _focal(sums, self.focal_alpha) / logits.shape[-1], "loss_dice": _dice(sums, area)}
+        sums = mask_sums(logits, targets, self.focal_gamma)
+        return {"loss_mask": focal_of(sums, self.focal_alpha) / logits.shape[-1], "loss_dice": dice_of(sums, area)}
 
     @staticmethod
     def _count_objects(targets: Tensor) -> float | Tensor:
@@ -400,12 +327,12 @@ class FromScratchLoss(MultiStepMultiMasksAndIous):
 
     def _mask_losses(self, logits: Tensor, targets: Tensor, area: Tensor) -> dict[str, Tensor]:
         num_pixels = logits.shape[-1]
-        sums = _mask_sums(logits, targets, self.focal_gamma, with_entropy=True)
+        sums = mask_sums(logits, targets, self.focal_gamma, with_entropy=True)
         return {
-            "loss_mask": _focal(sums, self.focal_alpha) / num_pixels,
-            "loss_dice": _dice(sums, area),
+            "loss_mask": focal_of(sums, self.focal_alpha) / num_pixels,
+            "loss_dice": dice_of(sums, area),
             "loss_bce": sums[..., 2, :].sum(-1) / num_pixels,
-            "loss_balanced_bce": _balanced_entropy(sums, area, num_pixels),
+            "loss_balanced_bce": balanced_entropy_of(sums, area, num_pixels),
         }
 
 
@@ -417,8 +344,8 @@ def balanced_bce_and_dice(inputs: Tensor, targets: Tensor) -> Tensor:
         targets: binary, of the same shape.
     """
     x, y = inputs.flatten(-2), _binary(targets).flatten(-2)
-    sums, area = _mask_sums(x, y, with_entropy=True), y.sum(-1)
-    return _balanced_entropy(sums, area, x.shape[-1]) + _dice(sums, area)
+    sums, area = mask_sums(x, y, with_entropy=True), y.sum(-1)
+    return balanced_entropy_of(sums, area, x.shape[-1]) + dice_of(sums, area)
 
 
 def _steps(frame: PredictedFrame | Mapping[str, Any]) -> list[tuple[Tensor, Tensor, Tensor]]:

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from sam2fast.modeling.position_encoding import sine_1d
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.selection import MemoryRules, select_memories
 from sam2fast.training.adapters import AdapterConf, add_adapters
@@ -211,8 +210,6 @@ class SAM2Train(SAM2Base):
 
         return checkpoint(function, *args, use_reentrant=False, context_fn=contexts)
 
-    # ---- features ----
-
     def _encode(self, frames: Tensor) -> list[Tensor]:
         """Levels of ``frames (N, S, S, 3)`` uint8 that the decoder reads, finest first."""
         if self.encoder_cache is not None:
@@ -233,8 +230,6 @@ class SAM2Train(SAM2Base):
         if not clips.levels:
             return [level.index_select(0, video) for level in self._encode(clips.batch.frames[t])]
         return [level.index_select(0, t * clips.batch.num_videos + video) for level in clips.levels]
-
-    # ---- one frame ----
 
     def _process(self, t: int, clips: _Tracking, remember: bool) -> PredictedFrame:
         """Everything predicted on frame ``t``, with a memory for later frames if there are any."""
@@ -299,8 +294,6 @@ class SAM2Train(SAM2Base):
                 heads = self._forward_sam_heads(*arguments)
             frame.add(heads, prompt)
 
-    # ---- memory ----
-
     def _fuse(self, t: int, feature: Tensor, clips: _Tracking) -> Tensor:
         """The map ``(O, C, H, W)`` of frame ``t`` conditioned on the frames processed before it.
 
@@ -325,11 +318,12 @@ class SAM2Train(SAM2Base):
         tokens, encodings = [_tokens(memories)], [_tokens(encoding)]
         num_pointer_tokens = 0
         if chosen.pointers:
-            pointers = torch.stack([_present(frames[other].pointer) for other, _ in chosen.pointers])  # (P, O, C)
-            pointers, pointer_encoding = self._pointer_tokens(pointers, [d for _, d in chosen.pointers], num_frames)
-            tokens.append(pointers)
+            pointers = [_present(frames[other].pointer) for other, _ in chosen.pointers]  # (O, C) each
+            distances = [distance for _, distance in chosen.pointers]
+            pointer_tokens, pointer_encoding = self._pointers_as_tokens(pointers, distances, num_frames, feature)
+            tokens.append(pointer_tokens)
             encodings.append(pointer_encoding)
-            num_pointer_tokens = len(pointers)
+            num_pointer_tokens = len(pointer_tokens)
         fused = self.memory_attention(
             curr=feature.flatten(2).permute(2, 0, 1),
             curr_pos=self.image_encoder.neck.position_encoding(feature).to(feature.dtype).flatten(2).permute(2, 0, 1),
@@ -338,19 +332,6 @@ class SAM2Train(SAM2Base):
             num_obj_ptr_tokens=num_pointer_tokens,
         )
         return fused.permute(1, 2, 0).unflatten(2, feature.shape[-2:])
-
-    def _pointer_tokens(self, pointers: Tensor, distances: list[int], num_frames: int) -> tuple[Tensor, Tensor]:
-        """``pointers (P, O, C)`` as memory tokens ``(P * C / C_mem, O, C_mem)`` with their encodings."""
-        P, num_objects, C = pointers.shape
-        encoding = pointers.new_zeros(P, self.mem_dim)
-        if self.add_tpos_enc_to_obj_ptrs:
-            longest = max(1, min(num_frames, self.max_obj_ptrs_in_encoder) - 1)
-            width = C if self.proj_tpos_enc_in_obj_ptrs else self.mem_dim
-            distance = torch.tensor(distances, dtype=torch.float32, device=pointers.device)
-            encoding = self.obj_ptr_tpos_proj(sine_1d(distance / longest, width))
-        split = C // self.mem_dim
-        tokens = pointers.reshape(P, num_objects, split, self.mem_dim).permute(0, 2, 1, 3).flatten(0, 1)
-        return tokens, encoding.repeat_interleave(split, dim=0)[:, None].expand(-1, num_objects, -1)
 
 
 def _forget_features(model: Any, _: object) -> None:

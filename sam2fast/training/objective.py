@@ -62,9 +62,10 @@ class Objective(nn.Module):
 
 
 def check_gradient(loss: Tensor, plan: PromptPlan, batch: ClipBatch) -> None:
-    """
+    """Sees to it that something that learns has a part in a batch's loss.
+
     Raises:
-        ValueError: a loss without a gradient; says what to change.
+        ValueError: it has no gradient; says what to change.
     """
     if loss.requires_grad:
         return

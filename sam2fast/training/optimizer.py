@@ -187,11 +187,11 @@ def layer_decay_param_modifier(
     last = part.get_num_layers() + 1
 
     def layer_and_scale(name: str) -> tuple[Any, float]:
-        layer = part.get_layer_id(name) if name.startswith(apply_to) else last
-        if name.startswith(apply_to):
-            for override in overrides:
-                if fnmatchcase(name, override["pattern"]):
-                    return override["pattern"], float(override["value"])
+        is_inside = name.startswith(apply_to)
+        for override in overrides if is_inside else ():
+            if fnmatchcase(name, override["pattern"]):
+                return override["pattern"], float(override["value"])
+        layer = part.get_layer_id(name) if is_inside else last
         scale = layer_decay_value ** (last - layer)
         return layer, scale if layer_decay_min is None else max(scale, layer_decay_min)
 
@@ -210,7 +210,7 @@ def layer_decay_param_modifier(
             for layer, names in names_of_layer.items()
         ]
 
-    return [[part for entry in entries for part in split(entry)] for entries in scheduler_cfgs]
+    return [[piece for entry in entries for piece in split(entry)] for entries in scheduler_cfgs]
 
 
 class GradientClipper:

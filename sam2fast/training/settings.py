@@ -1,5 +1,6 @@
 """What a training configuration says about the trainer."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,8 +8,11 @@ from typing import Any
 import torch
 
 from sam2fast import nano
+from sam2fast.autocasting import gpu_lacks_bfloat16
 from sam2fast.training.auxiliary import DenseAuxiliary
 from sam2fast.training.optimizer import GradientClipper, ParamGroupModifier
+
+_log = logging.getLogger(__name__)
 
 AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -27,6 +31,15 @@ class AmpConf:
     @property
     def dtype(self) -> torch.dtype:
         return AMP_DTYPES[self.amp_dtype]
+
+    def check_device(self, device: torch.device) -> None:
+        """Warns where this dtype costs time and memory instead of saving them."""
+        if self.enabled and self.dtype == torch.bfloat16 and gpu_lacks_bfloat16(device):
+            _log.warning(
+                "bfloat16 is imitated on %s, which is slow and may take more memory: use amp.amp_dtype=float16, whose "
+                "gradients are scaled, or amp.enabled=false",
+                device,
+            )
 
 
 @dataclass

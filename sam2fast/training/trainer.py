@@ -21,6 +21,7 @@ from sam2fast.training.distributed.ranks import join
 from sam2fast.training.distributed.strategies import wrap
 from sam2fast.training.ema import ExponentialMovingAverage
 from sam2fast.training.finite import NonFiniteError, wrong_gradient, wrong_loss
+from sam2fast.training.folder_lock import locked
 from sam2fast.training.model import SAM2Train
 from sam2fast.training.objective import Objective
 from sam2fast.training.optimizer import GradientClipper, Optimizer, construct_optimizer
@@ -95,6 +96,7 @@ class Trainer:
         distributed = distributed or DistributedConf()
         self.ranks = join(distributed, accelerator)
         self.device = self.ranks.device
+        optim.amp.check_device(self.device)
         self.model = model.to(self.device)
         self.data, self.loss = dict(data), nn.ModuleDict(loss).to(self.device)
         self.conf, self.checkpoint, self.logging = optim, checkpoint, logging
@@ -123,8 +125,6 @@ class Trainer:
         self.epoch = self.steps = self.steps_in_epoch = 0  # of updates done
         self.best: dict[str, float] = {}
 
-    # ---- the run ----
-
     def run(
         self, stop: Callable[[], bool] = lambda: False, started: Callable[[], None] = lambda: None
     ) -> dict[str, float]:
@@ -142,7 +142,7 @@ class Trainer:
             LostWorkerError: a process that makes batches has ended.
         """
         is_main = self.ranks.is_main
-        lock = snapshots.locked(Path(self.checkpoint.save_dir)) if is_main else nullcontext()
+        lock = locked(Path(self.checkpoint.save_dir)) if is_main else nullcontext()
         with self.ranks.losses_named(), lost_workers_named(), lock:
             self._start()
             started()
@@ -246,8 +246,6 @@ class Trainer:
                     trainer_state.save(self)
         return True
 
-    # ---- one update ----
-
     def _update(self, batches: Iterator[ClipBatch]) -> dict[str, float]:
         self.optimizer.zero_grad()
         where = self.where
@@ -258,7 +256,8 @@ class Trainer:
         names: list[str] = []
         for number, batch in enumerate(batches):
             with self.parallel.batch_of_several(is_last=number + 1 == self.conf.accumulate):
-                losses = self._losses(batch.to(self.device))
+                with self._autocast():
+                    losses = self.parallel(batch.to(self.device))
                 self._add(sums, losses, batch)
                 names += batch.names
                 self.scaler.scale(losses["loss"] / self.conf.accumulate).backward()
@@ -276,10 +275,9 @@ class Trainer:
         rate = max(group["lr"] for group in self.optimizer.param_groups)
         return {**sums, "gradient_norm": norm, "lr": rate, "where": where}
 
-    def _losses(self, batch: ClipBatch) -> dict[str, Tensor]:
+    def _autocast(self) -> torch.autocast:
         amp = self.conf.amp
-        with torch.autocast(self.device.type, amp.dtype, enabled=amp.enabled):
-            return self.parallel(batch)
+        return torch.autocast(self.device.type, amp.dtype, enabled=amp.enabled)
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -298,14 +296,10 @@ class Trainer:
                 f"update {self.steps}: {wrong}; checkpoints in {self.checkpoint.save_dir} are from before"
             )
 
-    # ---- validation ----
-
     def _validate(self, reporter: Reporter | SilentReporter) -> dict[str, float]:
         self.model.eval()
         averaged = nullcontext() if self.ema is None else self.ema.applied(self.model)
-        amp = self.conf.amp
-        autocast = torch.autocast(self.device.type, amp.dtype, enabled=amp.enabled)
-        with averaged, torch.no_grad(), self.parallel.evaluating(), autocast:
+        with averaged, torch.no_grad(), self.parallel.evaluating(), self._autocast():
             measures = validate(self.model, self.data["val"], self.device, self.ranks)
         reporter.report(self.steps, "val", measures)
         _log.info("update %d: %s", self.steps, ", ".join(f"{k} {v:.2f}" for k, v in measures.items()))

@@ -11,6 +11,7 @@ from sam2fast.checkpoints import CheckpointError
 from sam2fast.training import snapshots
 from sam2fast.training.adapter_files import write_adapters
 from sam2fast.training.adapters import merged_weights
+from sam2fast.training.random_states import random_states, restore_random_states
 
 if TYPE_CHECKING:
     from sam2fast.training.trainer import Trainer
@@ -79,7 +80,7 @@ def restore(trainer: "Trainer", content: dict[str, Any]) -> None:
     trainer.best = content["best"]
     if trainer.mode != "val":
         _adapt_to_epoch_of(trainer, content.get("steps_per_epoch", trainer.steps_per_epoch))
-    snapshots.restore_random_states(content, trainer.ranks, trainer.seed_value)
+    restore_random_states(content, trainer.ranks, trainer.seed_value)
 
 
 def _content(trainer: "Trainer") -> dict[str, Any]:
@@ -96,7 +97,7 @@ def _content(trainer: "Trainer") -> dict[str, Any]:
         "steps": trainer.steps,
         "steps_in_epoch": trainer.steps_in_epoch,
         "best": trainer.best,
-        **snapshots.random_states(trainer.ranks),
+        **random_states(trainer.ranks),
         "world_size": trainer.ranks.world_size,
         "steps_per_epoch": trainer.steps_per_epoch,
     }

@@ -153,9 +153,9 @@ class VideoInput:
             return f"{self.name} cannot be opened: {reason(error)}"
         if error.errno == errno.EINVAL:  # what a format that is not on the list comes to
             return f"{self.name} cannot be read as a video: lists of files or addresses, and scripts, are not followed"
-        return f"{self.name} cannot be read as a video: {reason(error)}{self.cut()}"
+        return f"{self.name} cannot be read as a video: {reason(error)}{self.note_on_its_end()}"
 
-    def cut(self) -> str:
+    def note_on_its_end(self) -> str:
         """The end of a message on a file of which nothing can be read: that it is cut off, if it is."""
         try:
             missing = self.bytes_missing()
@@ -169,7 +169,8 @@ class VideoInput:
             kinds = ", ".join(sorted({_kind(other) for other in container.streams})) or "nothing"
             raise VideoError(f"{self.name} holds no video, only {kinds}")
         if stream.codec_context is None:
-            raise VideoError(f"{self.name} holds video of an unknown kind, which cannot be decoded{self.cut()}")
+            end = self.note_on_its_end()
+            raise VideoError(f"{self.name} holds video of an unknown kind, which cannot be decoded{end}")
         if container.format.name == "tty":
             raise VideoError(f"{self.name} is text, not a video")
         if _is_still(container):

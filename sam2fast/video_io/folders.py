@@ -24,7 +24,7 @@ def frame_files(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             # A link to nothing is kept: a frame that is missing should be missed.
-            names = [entry.name for entry in entries if not entry.name.startswith(".") and not entry.is_dir()]
+            names = [entry.name for entry in entries if not entry.name.startswith(".") and not _is_folder(entry)]
     except OSError as error:
         raise VideoError(f"the folder {folder} cannot be read: {error.strerror}") from error
     paths = next(filter(None, (_with_suffix(folder, names, choice) for choice in CHOICES)), [])
@@ -34,6 +34,13 @@ def frame_files(folder: Path) -> list[Path]:
         )
     by_number = all(_is_integer(path.stem) for path in paths)
     return sorted(paths, key=_number if by_number else _natural)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle is like one to nothing
+        return False
 
 
 def _with_suffix(folder: Path, names: list[str], suffixes: tuple[str, ...]) -> list[Path]:

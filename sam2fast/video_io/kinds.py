@@ -77,7 +77,7 @@ def _kind_of_path(path: Path) -> Kind:
         is_folder = os.path.isdir(path)
         if not is_folder:
             os.stat(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # the second of a null character, which no file's name has
         raise FileNotFoundError(f"no video file or folder of frames {str(path)!r}") from None
     except OSError as error:
         raise VideoError(f"{path} cannot be looked at: {error.strerror}") from error

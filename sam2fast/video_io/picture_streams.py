@@ -18,7 +18,9 @@ class Album(Protocol):
 
     def __len__(self) -> int: ...
 
-    def picture(self, index: int) -> Image.Image: ...
+    def picture(self, index: int) -> Image.Image:
+        """One of them, RGB with 8 bits."""
+        ...
 
 
 class SourceStream:

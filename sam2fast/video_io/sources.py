@@ -1,5 +1,6 @@
 """Where frames come from: what every source offers, image files, and pictures in memory."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -83,7 +84,25 @@ class _Untimed:
         return None
 
 
-class ImageFiles(_Untimed):
+class _Single(_Untimed, ABC):
+    """What sources have in common whose pictures are found one by one, at the size that they have."""
+
+    height: int
+    width: int
+    _image_size: int
+
+    def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
+        """Frame ``index`` alone, as ``(S, S, 3)`` uint8 RGB on the CPU; see :meth:`Source.read`."""
+        image = self.picture(index)
+        check_size(index, (image.height, image.width), (self.height, self.width))
+        return [(index, resized(image, self._image_size))]
+
+    @abstractmethod
+    def picture(self, index: int) -> Image.Image:
+        """A frame as an RGB image of 8 bits, whatever its size."""
+
+
+class ImageFiles(_Single):
     """Image files in a given order.
 
     They are taken as they lie: an EXIF orientation is ignored, as in the original. The size is that of the first file
@@ -104,13 +123,7 @@ class ImageFiles(_Untimed):
     def __len__(self) -> int:
         return len(self._paths)
 
-    def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
-        image = self.picture(index)
-        check_size(index, (image.height, image.width), (self.height, self.width))
-        return [(index, resized(image, self._image_size))]
-
     def picture(self, index: int) -> Image.Image:
-        """A frame as an RGB image of 8 bits, whatever its size."""
         path = self._paths[index]
         try:
             with open_picture(path) as image:
@@ -150,7 +163,7 @@ class ImageFolder(ImageFiles):
         super().__init__(frame_files(Path(folder)), image_size)
 
 
-class Pictures(_Untimed):
+class Pictures(_Single):
     """Pictures in the caller's memory, or their paths; nothing is copied before a frame is asked for.
 
     The size is that of the first.
@@ -174,13 +187,7 @@ class Pictures(_Untimed):
     def __len__(self) -> int:
         return len(self._frames)
 
-    def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
-        image = self.picture(index)
-        check_size(index, (image.height, image.width), (self.height, self.width))
-        return [(index, resized(image, self._image_size))]
-
     def picture(self, index: int) -> Image.Image:
-        """A frame as an RGB image of 8 bits, whatever its size."""
         return picture_of(self._frames[index], index)
 
     def close(self) -> None:
@@ -206,6 +213,7 @@ class Squares(_Untimed):
         return len(self._squares)
 
     def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
+        """Frame ``index`` alone, as ``(S, S, 3)`` uint8 RGB on the CPU; see :meth:`Source.read`."""
         square = self._squares[index]
         if isinstance(square, Exception):
             raise square

@@ -12,9 +12,13 @@ from torch import Tensor
 class Picture(Protocol):
     """What a frame shows, in the form in which its source has it."""
 
-    def rgb(self) -> NDArray[np.uint8]: ...
+    def rgb(self) -> NDArray[np.uint8]:
+        """``(H, W, 3)`` uint8 at the video's own size, upright."""
+        ...
 
-    def square(self) -> Tensor: ...
+    def square(self) -> Tensor:
+        """``(S, S, 3)`` uint8 RGB on the CPU, as the model takes it."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

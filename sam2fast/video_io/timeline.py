@@ -15,7 +15,7 @@ from sam2fast.video_io.containers import VideoInput
 from sam2fast.video_io.ending import Ending, Unbroken
 from sam2fast.video_io.packets import Packets, decode
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 # These formats store when each frame is shown; for others FFmpeg guesses from what was stored before.
 FORMATS_WITH_TIMES = ("mov", "matroska")
@@ -118,7 +118,7 @@ def _by_decoding(video: VideoInput, guess: Timeline) -> Timeline:
             shown = list(takewhile(Unbroken(video, container, stream, packets), shown))
     if errors and shown:
         # Nothing says how many frames they would have been, or where.
-        logger.warning("%s: %d of its packets cannot be decoded and are left out", video.name, errors)
+        _log.warning("%s: %d of its packets cannot be decoded and are left out", video.name, errors)
     times = [time for time in shown if time is not None]
     if len(times) < len(shown) or not _strictly_ascending(times):
         return replace(guess, count=len(shown), times=None, keyframes=[])

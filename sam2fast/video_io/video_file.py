@@ -54,7 +54,7 @@ class VideoFile:
         first = next(self._coming, None)
         if first is None:
             self.close()
-            raise NoFramesError(f"no frame of {video.name} can be decoded{video.cut()}")
+            raise NoFramesError(f"no frame of {video.name} can be decoded{video.note_on_its_end()}")
         self._held = first
         self._turn = clockwise_turn(first[1])
         self._scaler = Scaler(image_size, self._turn)
@@ -64,6 +64,13 @@ class VideoFile:
         return self._timeline.count
 
     def read(self, index: int, since: int) -> Iterator[tuple[int, Tensor]]:
+        """See :meth:`~sam2fast.video_io.sources.Source.read`; items are decoded while they are asked for.
+
+        Their pixels are ``(S, S, 3)`` uint8 RGB on the CPU, or ``(H, W, 3)`` without an ``image_size``.
+
+        Raises:
+            VideoError: the frame cannot be decoded or has another size, or the process was forked.
+        """
         if os.getpid() != self._process:
             raise VideoError(
                 f"{self._video.name} was opened before this process was forked, and its decoder does not survive that; "

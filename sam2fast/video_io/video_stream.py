@@ -21,7 +21,7 @@ from sam2fast.video_io.scaler import Scaler, clockwise_turn, upright_size
 from sam2fast.video_io.stream_frame import StreamFrame
 from sam2fast.video_io.timeline import has_times, stated_rate
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class DecodedStream:
@@ -74,10 +74,10 @@ class DecodedStream:
                 raise self._undecodable(index, careful)
             if errors and index:
                 # Nothing says how many frames they would have been, or where.
-                logger.warning("%s: %d of its packets cannot be decoded and are left out", self.name, len(errors))
+                _log.warning("%s: %d of its packets cannot be decoded and are left out", self.name, len(errors))
             ending = Ending.of(container, stream, packets)
         if index == 0:
-            why = f"; reading fails: {reason(packets.error)}" if packets.error else self._video.cut()
+            why = f"; reading fails: {reason(packets.error)}" if packets.error else self._video.note_on_its_end()
             raise NoFramesError(f"no frame of {self.name} can be decoded{why}")
         missing = ending.missing(self._video, index)
         if missing is not None:

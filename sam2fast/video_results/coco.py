@@ -4,8 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sam2fast.rle import encode_rle
+from sam2fast.video_results.drawing import area_of
 from sam2fast.video_results.frames import to_numpy
 
 CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}  # masks without a class still need one
@@ -98,11 +100,13 @@ def _entries(frames: Iterable[Any]) -> Iterator[tuple[int, Any, Any, int, Any, f
         for i, (obj_id, mask) in enumerate(zip(found.ids, found.masks, strict=True)):
             area = int(mask.sum())
             score = None if found.scores is None else float(found.scores[i])
-            yield found.frame, obj_id, encode_rle(mask) if area else None, area, _box(mask) if area else None, score
+            yield found.frame, obj_id, encode_rle(mask) if area else None, area, coco_box(mask), score
 
 
-def _box(mask: np.ndarray) -> list[int]:
-    """[x, y, width, height] around ``mask (H, W)``, which has a pixel."""
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    x, y = int(columns[0]), int(rows[0])
-    return [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
+def coco_box(mask: NDArray[np.bool_]) -> list[int] | None:
+    """[x, y, width, height] around ``mask (H, W)``; none if it is empty."""
+    area = area_of(mask)
+    if area is None:
+        return None
+    rows, columns = area
+    return [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]

@@ -30,7 +30,7 @@ class Arrivals(NamedTuple):
     palette_frame: int
 
 
-def together(masks: InputMasks, all_masks: bool) -> Arrivals:
+def from_one_frame(masks: InputMasks, all_masks: bool) -> Arrivals:
     """All objects from the first frame on.
 
     Args:
@@ -59,7 +59,7 @@ def _of_the_first(masks: InputMasks, frames: list[int]) -> Iterator[tuple[int, d
         yield frame, found
 
 
-def one_by_one(masks: InputMasks, all_masks: bool) -> Arrivals:
+def as_they_appear(masks: InputMasks, all_masks: bool) -> Arrivals:
     """Each object from the first frame on that shows it; masks without a pixel do not count.
 
     Args:

@@ -1,13 +1,16 @@
 """The folder of one video's pictures: there as a whole or not at all, with a note beside it that says what made it."""
 
+import math
+import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sam2fast.whole_files import errors_named
+from sam2fast.whole_files import SECONDS_TO_WRITE, errors_named
 
 # In hidden folders: the text that will lie beside the folder, and the folder that was there before.
 NOTE, FOLDER = ".note.json", "before"
@@ -86,17 +89,34 @@ def _put_back(before: Path, folder: Path, note: Path) -> None:
         (before / NOTE).rename(note)
 
 
-def remove_leftovers(out: Path, names: Collection[str]) -> None:
+def remove_leftovers(out: Path, names: Collection[str], is_spread: bool = False) -> None:
     """Removes the hidden folders of these videos that processes left which were killed.
 
-    None of these videos may be under way.
+    What cannot be removed stays.
+
+    Args:
+        is_spread: processes elsewhere may be at these videos, so what is young stays. Otherwise none may be under way.
     """
     if not out.is_dir():
         return
-    for path in out.iterdir():
+    latest = time.time() - SECONDS_TO_WRITE if is_spread else math.inf
+    for path in list(out.iterdir()):
         found = PARTIAL.fullmatch(path.name)
-        if found and found["name"] in names and path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
+        if found and found["name"] in names and path.is_dir() and not path.is_symlink() and _changed(path) <= latest:
+            # Under another name first: whoever is still at it finds nothing to put in its place, rather than a part.
+            gone = _beside(out / found["name"])
+            with suppress(OSError):  # whoever was at it has put it in its place, or holds it
+                path.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+
+def _changed(folder: Path) -> float:
+    """When a file was last added to a folder or one within, in seconds since 1970."""
+    times = [0.0]
+    for path, _, _ in os.walk(folder):
+        with suppress(FileNotFoundError):
+            times.append(os.stat(path).st_mtime)
+    return max(times)
 
 
 def _note(folder: Path) -> Path:

@@ -122,7 +122,7 @@ def track_job(predictor: "SAM2VideoPredictor", job: VosJob) -> VosDone:
 
 def _track(predictor: "SAM2VideoPredictor", job: VosJob, folder: Path) -> VosDone:
     from sam2fast.tracking.selection import MemoryRules
-    from sam2fast.vos.arrivals import one_by_one, together
+    from sam2fast.vos.arrivals import as_they_appear, from_one_frame
     from sam2fast.vos.masks import input_masks
     from sam2fast.vos.pictures import PictureWriter
 
@@ -133,7 +133,7 @@ def _track(predictor: "SAM2VideoPredictor", job: VosJob, folder: Path) -> VosDon
     try:
         names = frame_names(job.video, state.num_frames)
         masks = input_masks(job.masks, names, settings.per_object)
-        arrivals = (one_by_one if settings.late_objects else together)(masks, settings.all_masks)
+        arrivals = (as_they_appear if settings.late_objects else from_one_frame)(masks, settings.all_masks)
         colours = masks.colours(arrivals.palette_frame)
         written = 0
         with PictureWriter(folder, names, state.video_size, settings.per_object, colours) as writer:

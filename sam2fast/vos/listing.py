@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from sam2fast.training.data.files import list_entries
 from sam2fast.vos.errors import VosError
+from sam2fast.whole_files import read_limited
 
 FILM_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 PROBE_SIZE = 32  # of frames that are opened only to know how many there are
@@ -37,7 +38,7 @@ def listed_names(file: Path) -> list[str]:
         OSError, UnicodeDecodeError: it cannot be read.
         VosError: a line is no name.
     """
-    lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
+    lines = (line.strip() for line in read_limited(file).decode().splitlines())
     names = list(dict.fromkeys(line for line in lines if line))
     for name in names:
         if Path(name).name != name or name.startswith("."):

@@ -23,7 +23,7 @@ class PictureWriter:
     Inside a ``with`` block; pictures are all there when it ends without an exception.
 
     Args:
-        folder: for ``FRAME.png``, or for ``OBJECT/FRAME.png`` with the object's id as three digits.
+        folder: which is there, for ``FRAME.png``, or for ``OBJECT/FRAME.png`` with the object's id as three digits.
         names: of the frames, without suffix.
         size: (H, W) of the pictures.
         colours: of the palette; DAVIS's by default.
@@ -70,10 +70,11 @@ class PictureWriter:
             self._save(self._folder, frame, label_png(labels, colours))
             return
         for obj_id, mask in pixels.items():
-            self._save(self._folder / f"{obj_id:03d}", frame, label_png(mask, self._colours))
+            folder = self._folder / f"{obj_id:03d}"
+            folder.mkdir(exist_ok=True)
+            self._save(folder, frame, label_png(mask, self._colours))
 
     def _save(self, folder: Path, frame: int, content: bytes) -> None:
-        folder.mkdir(exist_ok=True)
         file = folder / f"{self._names[frame]}.png"
         with errors_named(file):
             file.write_bytes(content)

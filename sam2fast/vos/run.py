@@ -28,8 +28,8 @@ def build_for_vos(
         per_object: see :class:`VosSettings`; masks may overlap then, and otherwise may not.
         postprocessing: fill holes, fall back to the best of three masks, and so on, as in the interactive predictor.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
-        config, checkpoint, vos_optimized, device: and what is raised, see
-            :func:`~sam2fast.build_sam.build_sam2_video_predictor`.
+        config, checkpoint, vos_optimized, device: as for
+            :func:`~sam2fast.build_sam.build_sam2_video_predictor`, also in what is raised.
     """
     import torch
 
@@ -46,16 +46,20 @@ def build_for_vos(
     )
 
 
-def run_vos(jobs: Iterable[VosJob], runner: Runner, build: Callable[..., Any]) -> Iterator[tuple[VosJob, VosDone]]:
+def run_vos(
+    jobs: Iterable[VosJob], runner: Runner, build: Callable[..., Any], *, is_spread: bool = False
+) -> Iterator[tuple[VosJob, VosDone]]:
     """Does jobs, the longest videos first, and yields them as they are done.
 
     A video that cannot be done is a result with a ``problem``; the others go on. There must not be another run over the
-    same videos and the same ``out`` meanwhile.
+    same videos and the same ``out`` meanwhile, but for tasks of a cluster that outlive theirs.
 
     Args:
         jobs: of videos with different names, or different ``out``.
         runner: where they are done, such as ``in_this_process("cuda")``.
         build: picklable, gives the predictor, called with ``device=``.
+        is_spread: processes elsewhere may be writing to ``out``, of this run or of one before: the tasks of a cluster.
+            What they may be at is not removed; otherwise all that earlier runs have left half-written is.
 
     Raises:
         Exception: of ``build``, and if there is no place to go on; see :class:`~sam2fast.parallel.runners.Runner`.
@@ -64,7 +68,7 @@ def run_vos(jobs: Iterable[VosJob], runner: Runner, build: Callable[..., Any]) -
     names: dict[Path, set[str]] = {}
     for job in ordered:
         names.setdefault(job.out, set()).add(job.name)
-    _clean(names)
+    _clean(names, is_spread)
     results = runner(track_job, ordered, build)
     try:
         for result in results:
@@ -72,9 +76,9 @@ def run_vos(jobs: Iterable[VosJob], runner: Runner, build: Callable[..., Any]) -
     finally:
         if hasattr(results, "close"):
             results.close()  # processes end with it, and only then nobody fills folders any more
-        _clean(names)
+        _clean(names, is_spread)
 
 
-def _clean(names: dict[Path, set[str]]) -> None:
+def _clean(names: dict[Path, set[str]], is_spread: bool) -> None:
     for out, of_videos in names.items():
-        remove_leftovers(out, of_videos)
+        remove_leftovers(out, of_videos, is_spread)

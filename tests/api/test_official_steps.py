@@ -134,6 +134,16 @@ def test_track_step_has_gradients(pair, monkeypatch):
     assert_same(*pair, call)
 
 
+def test_pointers_without_encodings_leave_the_dtype_as_it_is(pair, monkeypatch):
+    """The encodings of a model in bf16 would be fp32 as a whole, if the zeros beside them were."""
+    model = pair[1]
+    pointers = [torch.ones(2, model.hidden_dim, dtype=torch.bfloat16)] * 3
+    monkeypatch.setattr(model, "add_tpos_enc_to_obj_ptrs", False)
+    tokens, encodings = model._pointers_as_tokens(pointers, [1, 2, 3], FRAMES, pointers[0])
+    assert tokens.shape == encodings.shape == (3 * model.hidden_dim // model.mem_dim, 2, model.mem_dim)
+    assert encodings.dtype == tokens.dtype == torch.bfloat16 and not encodings.any()
+
+
 def test_subclasses_that_would_be_ignored_are_told():
     with pytest.warns(UserWarning, match="Own overrides _forward_sam_heads, track_step, which .* does not call"):
 
@@ -150,9 +160,6 @@ def test_other_subclasses_are_not(recwarn):
         def _use_multimask(self, *args): ...
 
     assert not recwarn.list
-
-
-# ---- small methods ----
 
 
 def sine_pair():

@@ -1,9 +1,12 @@
 """Every name of the original takes what it took: parameters, their order, kinds and defaults, and what is returned."""
 
+import re
 from pathlib import Path
 
 import pytest
 from official_signatures import Member, differences, kind, members
+
+from sam2fast.tracking.official_privates import UNCALLED
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "compatibility.md"
 
@@ -59,6 +62,12 @@ def test_enough_is_compared(compared):
 def test_differences_are_documented(name):
     *_, owner, last = name.split(".")
     assert (f"`{owner}.{last}`" if owner[0].isupper() else f"`{last}`") in DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_methods_that_the_predictor_does_not_call_are_documented():
+    text = DOCUMENT.read_text(encoding="utf-8")
+    listed = text[text.index("overrides one of the methods below") : text.index("All of them are there")]
+    assert set(re.findall(r"`(\w+)`", listed)) == UNCALLED
 
 
 def given(official, ours) -> list[str]:

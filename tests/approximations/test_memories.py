@@ -53,9 +53,6 @@ def one_object(predictor, video, frames=12):
     return s
 
 
-# ---- fewer memories ----
-
-
 @pytest.mark.parametrize("slots", [1, 2, 4, 7])
 def test_the_nearest_frames_are_attended_to(slots):
     """Of the frames attended to without it, the conditioning ones and the slots - 1 nearest; pointers as ever."""
@@ -91,9 +88,6 @@ def test_none_again_is_the_exact_way(exact, rough, video):
     expected, again = one_object(exact, video), one_object(rough, video)
     assert all(torch.equal(a.masks, b.masks) for a, b in zip(expected.records, again.records, strict=True))
     assert not torch.equal(first.records[-1].masks, again.records[-1].masks)
-
-
-# ---- means of tokens ----
 
 
 def test_tokens_attended_to(exact, rough, video, monkeypatch):
@@ -155,9 +149,6 @@ def test_a_conditioning_frame_beyond_the_limit_counts_by_its_means(rough, video,
     s.points(5, 1, (60, 40, 1))
     s.propagate(start_frame_idx=7, max_frame_num_to_track=0)
     assert attended.tokens[-1] == 32 + 4  # 6 and 5 whole, of 4 the means
-
-
-# ---- recorded steps ----
 
 
 ALL = Approximations(memory_slots=4, pooled_memory=True, still_frames=0.01)

@@ -4,11 +4,13 @@ import hashlib
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 from safetensors import safe_open
+from small_nano import write_small_nano
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2_hf
@@ -114,9 +116,7 @@ def test_weights_for_images(convert, nano_weights, tmp_path):
 
 def test_prefix_and_model(convert, nano_weights, tmp_path):
     torch.save({"module." + name: x for name, x in nano_weights.items()}, tmp_path / "wrapped.pt")
-    (tmp_path / "small.yaml").write_text(
-        (nano.WEIGHTS.parents[1] / nano.CONFIG).read_text().replace("image_size: 256", "image_size: 192")
-    )
+    write_small_nano(tmp_path / "small.yaml", 192)
     result = convert("wrapped.pt", "x", "--prefix", "module.", "--model", "small.yaml")
     assert result.exit_code == 0, result.stderr
     assert json.loads((tmp_path / "x/config.json").read_text())["image_size"] == 192
@@ -183,6 +183,26 @@ def test_what_does_not_read_back_is_not_kept(nano_file, tmp_path, monkeypatch, l
         convert_checkpoint(nano_file, target, layout, force=True)
     assert {file: (tmp_path / file).read_bytes() for file in files(tmp_path)} == before
     assert len(list((tmp_path / "out").iterdir())) == 1
+
+
+@pytest.mark.parametrize("layout", TARGETS)
+def test_a_link_stays(nano_file, tmp_path, layout):
+    """To nothing at first, and then to what is replaced."""
+    link = tmp_path / f"link{Path(TARGETS[layout]).suffix}"
+    (tmp_path / "store").mkdir()
+    os.symlink(f"store/x{link.suffix}", link)
+    convert_checkpoint(nano_file, link, layout, dtype=torch.bfloat16)
+    first = {file: (tmp_path / file).read_bytes() for file in files(tmp_path)}
+    convert_checkpoint(nano_file, link, layout, force=True)
+    assert os.readlink(link) == f"store/x{link.suffix}" and os.listdir(tmp_path / "store") == [f"x{link.suffix}"]
+    assert {file: (tmp_path / file).read_bytes() for file in files(tmp_path)} != first
+    read_checkpoint(link)
+
+
+def test_a_pipe_is_no_place_for_a_checkpoint(convert, nano_file, tmp_path):
+    os.mkfifo(tmp_path / "x.pt")
+    result = convert(nano_file, tmp_path / "x.pt", "--force")
+    assert result.exit_code == 1 and "is a device or a pipe" in result.stderr and (tmp_path / "x.pt").is_fifo()
 
 
 def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(nano_file, tmp_path, monkeypatch):

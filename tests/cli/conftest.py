@@ -1,5 +1,4 @@
 import functools
-import inspect
 import os
 import subprocess
 import sys
@@ -7,16 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import click.testing
 import numpy as np
 import pytest
 import torch
+from commands import invoke
 from PIL import Image
 from tame_weights import fill
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2
-from sam2fast.cli import main
 from sam2fast.config import shipped_configs
 
 CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
@@ -60,10 +58,6 @@ def no_checkpoints_of_the_machine(monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
 
 
-# click before 8.2 puts what is written to stderr into stdout, too, unless it is told not to.
-APART: dict[str, Any] = (
-    {"mix_stderr": False} if "mix_stderr" in inspect.signature(click.testing.CliRunner).parameters else {}
-)
 # Loading takes most of the time of a run on a small image.
 load_once = functools.cache(build_sam2)
 
@@ -73,13 +67,6 @@ def run(tmp_path, monkeypatch):
     """The command in this process, in an empty folder; a model that an earlier test has loaded is used again."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sam2fast.cli.segmenter.build_sam2", load_once)
-
-    def invoke(*arguments: object) -> click.testing.Result:
-        result = click.testing.CliRunner(**APART).invoke(main, [str(a) for a in arguments], prog_name="sam2fast")
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
     return invoke
 
 

@@ -64,9 +64,6 @@ def load(path) -> dict:
     return json.loads(path.read_text())
 
 
-# ---- the command ----
-
-
 def test_demo(run, tmp_path, short_clip, scikit_image, drawn_once):
     """All of it with what an installation has: nano."""
     out = tmp_path / "out/demo"
@@ -95,6 +92,7 @@ def test_demo(run, tmp_path, short_clip, scikit_image, drawn_once):
     assert load(out / "photo.json")["prompts"]["points"] == [list(photograph.POINT)]
 
 
+@pytest.mark.long
 def test_the_same_model_gives_the_same_files_and_what_is_printed_can_be_computed_from_them(run, tmp_path, short_clip):
     for name in ("one", "two"):
         result = run("demo", "--model", "nano", "--device", "cpu", "--out", name)
@@ -128,6 +126,7 @@ def test_the_same_model_gives_the_same_files_and_what_is_printed_can_be_computed
     assert abs(FRAMES / speed - seconds) < 0.006 + 0.05 * seconds
 
 
+@pytest.mark.long
 def test_other_models(run, tmp_path, model, short_clip, drawn_once):
     result = run("demo", "--out", "there", *model.small)
     assert result.exit_code == 0, result.stderr
@@ -191,9 +190,6 @@ def test_what_is_refused(run, tmp_path, picture, arguments, code, message):
     result = run("demo", "--model", "nano", *arguments)
     assert result.exit_code == code and message in result.stderr
     assert os.listdir(tmp_path) == ["picture.png"]
-
-
-# ---- its parts ----
 
 
 def test_the_click_is_on_the_vase_and_things_differ_from_their_background():

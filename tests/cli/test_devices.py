@@ -46,9 +46,6 @@ def pictures_of(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.glob("*.png"))}
 
 
-# ---- pictures ----
-
-
 def test_segment(threads, run, picture, tmp_path):
     images = [picture(f"{name}.png", width=96 + 8 * i) for i, name in enumerate("ab")]
     ask = ["segment", *images, "--model", "nano", "--point", "48,30"]
@@ -100,9 +97,6 @@ def test_masks(threads, run, picture, tmp_path):
     assert found["info"]["model"].pop("device") == TWO and expected["info"]["model"].pop("device") == "cpu"
     assert found == expected and len(expected["annotations"]) > 3
     assert two.stdout.split("time:")[0] == one.stdout.split("time:")[0]
-
-
-# ---- videos ----
 
 
 def the_same(found, expected) -> None:

@@ -67,8 +67,6 @@ def test_check(run, monkeypatch):
     assert refused.exit_code == 1 and "nowhere" in refused.stdout
 
 
-# ---- what must not be shown ----
-
 SECRETS = {
     "HF_TOKEN": "hf_abcdefghijklmnop",
     "HUGGING_FACE_HUB_TOKEN": "plainlookingvalue",
@@ -112,9 +110,6 @@ def test_secrets_are_not_shown(run, monkeypatch, tmp_path):
 )
 def test_names_of_secrets(name, expected):
     assert secrets.is_secret(name) == expected
-
-
-# ---- what is broken ----
 
 
 def test_a_section_that_fails_has_its_error_in_it(monkeypatch, tmp_path):

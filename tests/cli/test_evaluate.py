@@ -85,7 +85,7 @@ def test_missing_and_damaged_files(run, pair, tmp_path):
     written = (pred / "results.csv").read_text()
     assert "video1" in written and "video0" not in written and "video2" not in written
     result = run("evaluate", "--gt", truth, "--pred", pred)
-    assert result.exit_code == 1 and "the one that is there is older" in result.stderr
+    assert result.exit_code == 1 and f"problems; {pred}/results.csv is of an earlier run\n" in result.stderr
     assert (pred / "results.csv").read_text() == written
 
     (pred / "video1/00004.png").unlink()
@@ -101,6 +101,31 @@ def test_several_pairs(run, tmp_path):
     assert result.exit_code == 0 and sum(row[0] == "all" for row in table_of(result.stdout)) == 2
     assert all((pred / "results.csv").exists() for _, pred in pairs)
     assert [len(one["videos"]) for one in json.loads(run("evaluate", *options, "--json").stdout)["results"]] == [3, 3]
+
+
+def test_a_pair_that_fails_before_another(run, tmp_path):
+    """The others are scored, written and in the JSON document."""
+    pairs = [sets.write_sets(tmp_path / layout, layout) for layout in ("davis", "sav")]
+    shutil.rmtree(pairs[0][1])
+    pairs[0][1].mkdir()
+    result = run("evaluate", *(part for truth, pred in pairs for part in ("--gt", truth, "--pred", pred)), "--json")
+    assert result.exit_code == 1 and result.stderr.count(str(pairs[0][1])) == 1
+    (one,) = json.loads(result.stdout)["results"]
+    assert one["pred"] == str(pairs[1][1]) and len(one["videos"]) == 3
+    assert (pairs[1][1] / "results.csv").exists() and not (pairs[0][1] / "results.csv").exists()
+
+
+def test_a_pair_that_fails_after_another(run, tmp_path):
+    """What was scored before it is written, and what was there before is told for what it is."""
+    pairs = [sets.write_sets(tmp_path / layout, layout) for layout in ("davis", "sav")]
+    (pairs[0][1] / ".results.csv.7.part").write_text("of a process that was killed")
+    (pairs[1][1] / "results.csv").write_text("before")
+    shutil.rmtree(pairs[1][1] / "video1")
+    result = run("evaluate", *(part for truth, pred in pairs for part in ("--gt", truth, "--pred", pred)), "--strict")
+    assert result.exit_code == 1 and (pairs[0][1] / "results.csv").exists()
+    assert not (pairs[0][1] / ".results.csv.7.part").exists()
+    assert result.stderr.endswith(f": video1; {pairs[1][1]}/results.csv is of an earlier run\n")
+    assert (pairs[1][1] / "results.csv").read_text() == "before"
 
 
 def test_videos_of_one_folder_only(run, pair):
@@ -136,6 +161,19 @@ def test_what_cannot_be_written(run, pair, tmp_path):
     truth, pred = pair
     result = run("evaluate", "--gt", truth, "--pred", pred, "--csv", tmp_path / "nowhere/results.csv")
     assert result.exit_code == 1 and "No such file or directory" in result.stderr and "all" in result.stdout
+    (pred / "video1/00004.png").unlink()
+    ask = ("--json", "--quiet", "--partial", "--csv", tmp_path / "nowhere/results.csv")
+    result = run("evaluate", "--gt", truth, "--pred", pred, *ask)
+    assert result.exit_code == 1 and list(json.loads(result.stdout)["results"][0]["videos"]) == ["video0", "video2"]
+    assert "not done, or not whole, 1 of 3 videos:" in result.stderr and "all else was done" not in result.stderr
+
+
+def test_a_table_that_cannot_be_written_before_another(run, tmp_path):
+    pairs = [sets.write_sets(tmp_path / layout, layout) for layout in ("davis", "sav")]
+    (pairs[0][1] / "results.csv").mkdir()
+    result = run("evaluate", *(part for truth, pred in pairs for part in ("--gt", truth, "--pred", pred)), "--json")
+    assert result.exit_code == 1 and [len(one["videos"]) for one in json.loads(result.stdout)["results"]] == [3, 3]
+    assert (pairs[1][1] / "results.csv").is_file() and result.stderr.count("Is a directory") == 1
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ def mini(tmp_path_factory):
     return ["--model", folder / "mini.yaml", "--checkpoint", folder / "mini.pt", "--device", "cpu"]
 
 
+@pytest.mark.long
 def test_exports(run, mini, tmp_path):
     out = tmp_path / "new" / "artefact"
     result = run("export", *mini, "--dtype", "bfloat16", "--points", 1, "--out", out)
@@ -29,6 +30,8 @@ def test_exports(run, mini, tmp_path):
     facts = exported.read_facts(out)
     assert (facts.kind, facts.dtype, facts.prompts, facts.points) == ("exported", "bfloat16", 1, 1)
     assert facts.config == str(mini[1])
+    for name in facts.sizes:
+        exported.check_program(out / name)  # as a stranger's is
     assert sorted(path.name for path in out.iterdir()) == ["artifact.json", "decoder.pt2", "encoder.pt2"]
 
 

@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from sam2fast import nano
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.build_sam import build_sam2
-from sam2fast.cli import mask_run
+from sam2fast.cli import mask_finder, mask_run
 from sam2fast.cli.files import remove_leftovers
 from sam2fast.cli.layers import draw_layers, id_colours, layers_picture, paint_layers
 from sam2fast.rle import encode_rle
@@ -34,7 +34,7 @@ def nano_model():
     return build_sam2(nano.CONFIG, nano.WEIGHTS, device="cpu")
 
 
-class Painted(mask_run._Generator):
+class Painted(mask_finder._Generator):
     """Answers in no time, with many masks that overlap."""
 
     def __init__(self, model, **options):
@@ -44,7 +44,7 @@ class Painted(mask_run._Generator):
 
 @pytest.fixture
 def painted(monkeypatch):
-    monkeypatch.setattr(mask_run, "_Generator", Painted)
+    monkeypatch.setattr(mask_finder, "_Generator", Painted)
 
 
 def read_coco(path: Path) -> COCO:
@@ -58,9 +58,6 @@ def names(folder: Path) -> list[str]:
 
 def masks_of(coco: COCO, image_id: int) -> list[np.ndarray]:
     return [coco.annToMask(annotation) > 0 for annotation in coco.loadAnns(coco.getAnnIds(imgIds=[image_id]))]
-
-
-# ---- what is written ----
 
 
 def test_results_are_those_of_the_generator(run, picture, tmp_path, nano_model):
@@ -148,7 +145,7 @@ def test_formats(run, picture, tmp_path, formats, files):
 def test_options_reach_the_generator(run, picture, tmp_path, monkeypatch):
     seen = {}
 
-    class Spy(mask_run._Generator):
+    class Spy(mask_finder._Generator):
         def __init__(self, model, **options):
             super().__init__(model, **options)
             seen.update(vars(self))
@@ -156,7 +153,7 @@ def test_options_reach_the_generator(run, picture, tmp_path, monkeypatch):
         def generate(self, image):
             return []
 
-    monkeypatch.setattr(mask_run, "_Generator", Spy)
+    monkeypatch.setattr(mask_finder, "_Generator", Spy)
     asked = {
         "points_per_batch": 7, "pred_iou_thresh": 0.11, "stability_score_thresh": 0.12, "box_nms_thresh": 0.13,
         "crop_n_layers": 1, "crop_nms_thresh": 0.14, "crop_overlap_ratio": 0.15, "crop_n_points_downscale_factor": 2,
@@ -179,7 +176,7 @@ def test_options_reach_the_generator(run, picture, tmp_path, monkeypatch):
 def test_defaults_are_those_of_the_generator(run, picture, monkeypatch, model, small_model):
     """But for nano's lower thresholds."""
     made = []
-    monkeypatch.setattr(mask_run, "_Generator", lambda model, **options: made.append(options) or _Nothing())
+    monkeypatch.setattr(mask_finder, "_Generator", lambda model, **options: made.append(options) or _Nothing())
     assert run("masks", picture(), *(["--model", "nano"] if small_model else model.small)).exit_code == 0
     generator = vars(SAM2AutomaticMaskGenerator(PaintedModel(), points_per_side=32))
     if small_model:
@@ -236,9 +233,6 @@ def test_progress(run, picture, tmp_path, painted):
     assert run("masks", picture("a.png"), *QUICK, "--format", "json").stderr == ""
 
 
-# ---- which images ----
-
-
 def test_folders(run, picture, tmp_path, painted):
     """Pictures right in a folder, by name, each once; nothing else."""
     picture("photos/b.JPG"), picture("photos/a.png"), picture("photos/deeper/c.png")
@@ -276,9 +270,6 @@ def test_results_never_among_inputs_or_over_one_another(run, picture, tmp_path, 
     assert len(json.loads((tmp_path / "out/masks.json").read_text())["images"]) == 2
 
 
-# ---- errors ----
-
-
 def test_broken_image_in_the_middle(run, picture, tmp_path, painted):
     (tmp_path / "b.png").write_bytes(b"no image")
     result = run("masks", picture("a.png"), "b.png", picture("c.png"), *QUICK, *LOOSE)
@@ -300,14 +291,14 @@ def test_only_broken_images(run, tmp_path):
 
 
 def test_memory_that_is_too_small_for_one_image(run, picture, tmp_path, painted, monkeypatch):
-    generate = mask_run._Generator.generate
+    generate = mask_finder._Generator.generate
 
     def fail_for_wide_ones(self, image):
         if image.shape[1] > 100:
             raise torch.OutOfMemoryError("tried to allocate 1 TiB")
         return generate(self, image)
 
-    monkeypatch.setattr(mask_run._Generator, "generate", fail_for_wide_ones)
+    monkeypatch.setattr(mask_finder._Generator, "generate", fail_for_wide_ones)
     result = run("masks", picture("a.png", width=120), picture("b.png"), *QUICK)
     assert result.exit_code == 1 and f"{tmp_path / 'a.png'}: tried to allocate 1 TiB" in result.stderr
     assert len(read_coco(tmp_path / "out/masks.json").imgs) == 1
@@ -324,7 +315,7 @@ def test_scores_that_are_not_finite(run, picture, tmp_path):
 
 
 def test_interrupted_by_the_keyboard(run, picture, tmp_path, painted, monkeypatch):
-    generate = mask_run._Generator.generate
+    generate = mask_finder._Generator.generate
     calls = []
 
     def interrupted(self, image):
@@ -333,7 +324,7 @@ def test_interrupted_by_the_keyboard(run, picture, tmp_path, painted, monkeypatc
             raise KeyboardInterrupt
         return generate(self, image)
 
-    monkeypatch.setattr(mask_run._Generator, "generate", interrupted)
+    monkeypatch.setattr(mask_finder._Generator, "generate", interrupted)
     result = run("masks", *(picture(f"{name}.png") for name in "abcd"), *QUICK)
     assert result.exit_code == 130 and result.stderr == "sam2fast: interrupted\n"
     assert names(tmp_path / "out") == ["a_masks.png", "a_overlay.png", "b_masks.png", "b_overlay.png", "masks.json"]
@@ -389,7 +380,7 @@ def test_interrupted_command(picture, tmp_path):
 def test_results_are_saved_while_it_runs(run, picture, tmp_path, painted, monkeypatch):
     """So that a run which is killed leaves them."""
     monkeypatch.setattr(mask_run, "SECONDS_BETWEEN_SAVES", 0.0)
-    generate = mask_run._Generator.generate
+    generate = mask_finder._Generator.generate
     there = []
 
     def look(self, image):
@@ -397,7 +388,7 @@ def test_results_are_saved_while_it_runs(run, picture, tmp_path, painted, monkey
         there.append(len(read_coco(file).imgs) if file.exists() else 0)
         return generate(self, image)
 
-    monkeypatch.setattr(mask_run._Generator, "generate", look)
+    monkeypatch.setattr(mask_finder._Generator, "generate", look)
     assert run("masks", *(picture(f"{name}.png") for name in "abc"), *QUICK).exit_code == 0
     assert there == [0, 1, 2]
 
@@ -448,9 +439,6 @@ assert "torch" not in sys.modules and "numpy" not in sys.modules
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith("exit")] == ["exit 0", "exit 2", "exit 1"]
     assert "masks.json" in done.stdout
-
-
-# ---- layers ----
 
 
 def square(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:

@@ -3,11 +3,11 @@ import json
 import profiled
 import pytest
 from PIL import Image
+from small_nano import write_small_nano
 from video import clip
 
 from sam2fast import nano
 from sam2fast.cli.profile import _check_outputs
-from sam2fast.config import shipped_configs
 from sam2fast.profiling import profile_image, profile_video
 
 
@@ -15,9 +15,7 @@ from sam2fast.profiling import profile_image, profile_video
 def small_nano(tmp_path_factory):
     """Nano at a quarter of its pixels."""
     path = tmp_path_factory.mktemp("nano") / "small.yaml"
-    text = shipped_configs()["nano/sam2fast_nano"].read_text()
-    path.write_text(text.replace("image_size: 256", f"image_size: {profiled.SIDE}"))
-    return ["--model", path, "--checkpoint", nano.WEIGHTS, "--device", "cpu"]
+    return ["--model", write_small_nano(path, profiled.SIDE), "--checkpoint", nano.WEIGHTS, "--device", "cpu"]
 
 
 @pytest.fixture
@@ -90,7 +88,7 @@ def test_prompts_of_pictures(run, picture, small_nano, monkeypatch):
         asked.update(options)
         return profile_image(predictor, image, **{**options, "runs": 1})
 
-    monkeypatch.setattr("sam2fast.profiling.profile_image", note, raising=False)
+    monkeypatch.setattr("sam2fast.cli.profile_run.profile_image", note)
     result = run("profile", picture(), "--point", "20,30", "--box", "1,2,30,40", "--depth", 1, *small_nano)
     assert result.exit_code == 0, result.stderr
     assert asked["point_coords"] == [(20, 30)] and asked["point_labels"] == [1] and asked["box"] == [1, 2, 30, 40]
@@ -103,13 +101,13 @@ def test_prompts_of_films(run, film, small_nano, monkeypatch):
         asked.update(options)
         return profile_video(predictor, video, **{**options, "frames": 1})
 
-    monkeypatch.setattr("sam2fast.profiling.profile_video", note, raising=False)
+    monkeypatch.setattr("sam2fast.cli.profile_run.profile_video", note)
     prompts = ["--point", "20,30", "--point", "0,dog,50,40", "--point", "0,dog,1,1,0", "--box", "0,cat,1,2,30,40"]
     result = run("profile", film, *prompts, *small_nano)
     assert result.exit_code == 0, result.stderr
     assert asked["prompts"] == {
-        1: {"points": [(20, 30)], "labels": [1], "box": None},
-        "dog": {"points": [(50, 40), (1, 1)], "labels": [1, 0], "box": None},
+        1: {"points": [[20, 30]], "labels": [1], "box": None},
+        "dog": {"points": [[50, 40], [1, 1]], "labels": [1, 0], "box": None},
         "cat": {"points": None, "labels": None, "box": [1, 2, 30, 40]},
     }
 

@@ -1,5 +1,6 @@
+"""``sam2fast segment``: what it finds and writes."""
+
 import functools
-import io
 import json
 import os
 import re
@@ -9,12 +10,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from commands import assert_one_line
 from PIL import Image
 
-from sam2fast import __version__, nano
-from sam2fast._official_names import RELEASES
+from sam2fast import __version__
 from sam2fast.build_sam import build_sam2
-from sam2fast.cli.model_choice import choose_model
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.rle import decode_rle
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
@@ -38,18 +38,6 @@ def load(path) -> dict:
 def api(model) -> SAM2ImagePredictor:
     """What the small model answers without the command line."""
     return SAM2ImagePredictor(build_sam2(model.small_config, model.checkpoint, device="cpu"))
-
-
-def assert_one_line(result, code: int = 1) -> str:
-    """The error of a finished command: one line, no traceback, nothing on stdout."""
-    error = result.stderr.removesuffix("\n")
-    assert result.stdout == ""
-    assert (getattr(result, "exit_code", None) or getattr(result, "returncode", None)) == code
-    assert error.startswith("sam2fast: ") and "\n" not in error
-    return error
-
-
-# ---- the whole way ----
 
 
 @pytest.fixture
@@ -83,6 +71,7 @@ def assert_result(record, path, mask, model, config, scores) -> None:
     assert (mask != found).mean() < 1e-3
 
 
+@pytest.mark.long
 def test_command_end_to_end(run_command, turned, tmp_path, model):
     """The default model found by its official file name, in a process of its own; a picture on its side."""
     upright, lying = turned
@@ -145,9 +134,6 @@ assert "torch" not in sys.modules and "numpy" not in sys.modules
     assert codes == ["0", "0", "0", "0", "2", "3"]
     assert f"sam2fast, version {__version__}" in result.stdout
     assert "segment" in result.stdout and "demo" in result.stdout
-
-
-# ---- prompts ----
 
 
 def test_one_click_takes_the_best_of_three(run, picture, tmp_path, model):
@@ -229,9 +215,6 @@ def test_prompt_outside_the_image_is_noted(run, picture, model):
     json.loads(result.stdout)
 
 
-# ---- pictures and dtypes ----
-
-
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "CMYK", "I;16", "F"])
 def test_every_kind_of_picture(run, tmp_path, model, mode):
     grey = np.tile(np.arange(96, dtype=np.uint16), (64, 1))
@@ -251,255 +234,6 @@ def test_every_kind_of_picture(run, tmp_path, model, mode):
 def test_bfloat16(run, picture, tmp_path, model):
     assert run("segment", picture(), "--point", "20,30", "--dtype", "bfloat16", *model.small).exit_code == 0
     assert load(tmp_path / "out/picture.json")["model"]["dtype"] == "bfloat16"
-
-
-# ---- choosing a model ----
-
-
-@pytest.mark.parametrize(
-    ("name", "config", "file"),
-    [
-        (None, "sam2.1/sam2.1_hiera_t", "sam2.1_hiera_tiny.pt"),
-        ("tiny", "sam2.1/sam2.1_hiera_t", "sam2.1_hiera_tiny.pt"),
-        ("small", "sam2.1/sam2.1_hiera_s", "sam2.1_hiera_small.pt"),
-        ("base_plus", "sam2.1/sam2.1_hiera_b+", "sam2.1_hiera_base_plus.pt"),
-        ("base+", "sam2.1/sam2.1_hiera_b+", "sam2.1_hiera_base_plus.pt"),
-        ("large", "sam2.1/sam2.1_hiera_l", "sam2.1_hiera_large.pt"),
-        ("sam2_hiera_t", "sam2/sam2_hiera_t", "sam2_hiera_tiny.pt"),
-        ("sam2_hiera_b+.yaml", "sam2/sam2_hiera_b+", "sam2_hiera_base_plus.pt"),
-        ("sam2.1_hiera_l", "sam2.1/sam2.1_hiera_l", "sam2.1_hiera_large.pt"),
-        ("configs/sam2.1/sam2.1_hiera_s.yaml", "sam2.1/sam2.1_hiera_s", "sam2.1_hiera_small.pt"),
-        ("sam2/sam2_hiera_l", "sam2/sam2_hiera_l", "sam2_hiera_large.pt"),
-        ("facebook/sam2-hiera-small", "sam2/sam2_hiera_s", "sam2_hiera_small.pt"),
-    ],
-)
-def test_official_names(tmp_path, monkeypatch, name, config, file):
-    monkeypatch.chdir(tmp_path)
-    local, named = tmp_path / "checkpoints", tmp_path / "named"
-    for folder in (local, named):
-        folder.mkdir()
-        for release in RELEASES.values():
-            (folder / release.checkpoint).touch()
-    choice = choose_model(name, None)
-    assert choice.config == f"configs/{config}.yaml"
-    assert choice.checkpoint.absolute() == local / file
-    monkeypatch.setenv("SAM2FAST_CHECKPOINTS", str(named))
-    assert choose_model(name, None).checkpoint == named / file
-    (named / file).unlink()
-    assert choose_model(name, None).checkpoint.absolute() == local / file
-
-
-# ---- nano ----
-
-
-def test_nothing_given_and_nothing_found_is_nano_with_a_note(run, picture, tmp_path):
-    result = run("segment", picture(), "--point", "20,30", "--device", "cpu", "--json")
-    assert result.exit_code == 0
-    (record,) = json.loads(result.stdout)["results"]
-    assert record["model"]["config"] == nano.CONFIG and record["model"]["checkpoint"] == str(nano.WEIGHTS)
-    (note,) = result.stderr.splitlines()
-    assert note.startswith("sam2fast: note: ") and "nano" in note
-    assert "sam2.1_hiera_tiny.pt" in note and "https://" in note and "--checkpoint FILE" in note
-
-
-@pytest.mark.parametrize("name", ["nano", "sam2fast/nano", "sam2fast_nano", "configs/nano/sam2fast_nano.yaml"])
-def test_nano_asked_for_needs_no_note(name, nano_checkpoint, capfd):
-    assert choose_model(name, None) == (nano.CONFIG, nano.WEIGHTS)
-    assert choose_model(name, nano_checkpoint) == (nano.CONFIG, nano_checkpoint)
-    assert capfd.readouterr() == ("", "")
-
-
-def test_nano_asked_for_is_nano_where_tiny_is_found(run, picture, tmp_path, model, monkeypatch):
-    monkeypatch.setenv("SAM2FAST_CHECKPOINTS", str(model.checkpoint.parent))
-    result = run("segment", picture(), "--point", "20,30", "--model", "nano", "--device", "cpu")
-    assert result.exit_code == 0 and result.stderr == ""
-    assert load(tmp_path / "out/picture.json")["model"]["config"] == nano.CONFIG
-
-
-def test_a_checkpoint_of_nano_tells_its_configuration(nano_checkpoint, capfd):
-    assert choose_model(None, nano_checkpoint) == (nano.CONFIG, nano_checkpoint)
-    assert capfd.readouterr() == ("", "")
-
-
-def test_an_installation_without_its_weights(run, picture, tmp_path, monkeypatch):
-    monkeypatch.setattr(nano, "WEIGHTS", tmp_path / "weights.safetensors")
-    result = run("segment", picture(), "--point", "20,30", "--model", "nano")
-    assert "install sam2fast again" in assert_one_line(result, code=3)
-
-
-def test_checkpoint_alone_tells_its_configuration(model, tmp_path):
-    renamed = tmp_path / "renamed.pt"
-    renamed.symlink_to(model.checkpoint)
-    assert choose_model(None, renamed) == ("configs/sam2.1/sam2.1_hiera_t.yaml", renamed)
-
-
-def test_unknown_checkpoint_asks_for_the_model(run, picture, tmp_path):
-    torch.save({"model": {"weight": torch.zeros(3)}}, tmp_path / "other.pt")
-    error = assert_one_line(run("segment", picture(), "--point", "1,1", "--checkpoint", tmp_path / "other.pt"))
-    assert "--model" in error and "other.pt" in error
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--model", "huge"], "no model or YAML file 'huge'"),
-        (["--model", "own.yaml"], "--checkpoint FILE"),
-    ],
-)
-def test_models_that_cannot_be_meant(run, picture, tmp_path, arguments, message):
-    (tmp_path / "own.yaml").write_text("model: {}")
-    result = run("segment", picture(), "--point", "1,1", *arguments)
-    assert result.exit_code == 2 and message in result.stderr
-
-
-# ---- errors ----
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "--point, --box or --mask"),
-        (["--point", "5"], "'5' is not X,Y[,LABEL]"),
-        (["--point", "5,six"], "not X,Y[,LABEL]"),
-        (["--point", "1,2,1,4"], "not X,Y[,LABEL]"),
-        (["--point", "nan,2"], "not X,Y[,LABEL]"),
-        (["--point", "1,2,7"], "label 7; expected 1"),
-        (["--point", "1,2,-1"], "label -1; expected 1"),
-        (["--box", "1,2,3"], "not X0,Y0,X1,Y1"),
-        (["--box", "9,9,1,1"], "wrong way round"),
-        (["--box", "1,1,9,9", "--box", "2,2,8,8"], "one --box"),
-        (["--point", "1,1", "--dtype", "int8"], "--dtype"),
-    ],
-)
-def test_usage_errors(run, picture, arguments, message):
-    result = run("segment", picture(), *arguments)
-    assert result.exit_code == 2 and result.stdout == ""
-    assert message in result.stderr
-
-
-def test_no_image(run):
-    assert run("segment", "--point", "1,1").exit_code == 2
-
-
-def test_missing_image(run, tmp_path, model):
-    assert "nowhere.png" in assert_one_line(run("segment", "nowhere.png", "--point", "1,1", *model.small))
-    assert not (tmp_path / "out").exists()
-
-
-def test_missing_mask(run, picture, model):
-    assert "rough.png" in assert_one_line(run("segment", picture(), "--mask", "rough.png", *model.small))
-
-
-def test_black_mask(run, picture, tmp_path, model):
-    Image.new("L", (9, 9)).save(tmp_path / "black.png")
-    error = assert_one_line(run("segment", picture(), "--mask", tmp_path / "black.png", *model.small))
-    assert "black.png is empty" in error
-
-
-def damaged_jpeg() -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(buffer, "JPEG")
-    return buffer.getvalue()[:1500]
-
-
-@pytest.mark.parametrize("content", [b"not an image", b"", damaged_jpeg()], ids=["text", "empty", "cut short"])
-def test_not_an_image(run, tmp_path, model, content):
-    (tmp_path / "x.jpg").write_bytes(content)
-    assert "x.jpg" in assert_one_line(run("segment", tmp_path / "x.jpg", "--point", "1,1", *model.small))
-    assert os.listdir(tmp_path / "out") == []
-
-
-def test_results_before_a_failing_image_stay(run, picture, tmp_path, model):
-    (tmp_path / "b.png").write_bytes(b"no image")
-    result = run("segment", picture("a.png"), tmp_path / "b.png", picture("c.png"), "--point", "1,1", *model.small)
-    assert_one_line(result)
-    assert sorted(os.listdir(tmp_path / "out")) == ["a.json", "a_mask.png", "a_overlay.png"]
-
-
-@pytest.mark.parametrize("names", [("a/x.png", "b/x.png"), ("x.png", "x.jpg"), ("x.png", "x.png"), ("x.png", "X.jpg")])
-def test_same_names(run, picture, tmp_path, names):
-    result = run("segment", *map(picture, names), "--point", "1,1")
-    assert result.exit_code == 2 and "overwrite one another" in result.stderr
-    assert not (tmp_path / "out").exists()
-
-
-def test_inputs_are_not_overwritten(run, picture, tmp_path):
-    image, mask = picture(), picture("picture_mask.png")
-    before = mask.read_bytes()
-    for arguments in ([image, "--mask", mask], [image, mask, "--point", "1,1"]):
-        result = run("segment", *arguments, "--out", tmp_path)
-        assert result.exit_code == 2 and "would overwrite an input" in result.stderr
-    assert mask.read_bytes() == before
-
-
-def test_output_folder_is_a_file(run, picture, tmp_path, model):
-    (tmp_path / "taken").write_text("here")
-    error = assert_one_line(run("segment", picture(), "--point", "1,1", "--out", "taken", *model.small))
-    assert "'taken' is a file" in error
-
-
-def test_nothing_half_written_stays(run, picture, tmp_path, model):
-    """A folder in the place of one result makes its writing fail at the last step."""
-    (tmp_path / "out/picture_overlay.png").mkdir(parents=True)
-    assert_one_line(run("segment", picture(), "--point", "1,1", *model.small))
-    assert sorted(os.listdir(tmp_path / "out")) == ["picture_mask.png", "picture_overlay.png"]
-
-
-def test_results_have_the_permissions_of_other_files(run, picture, tmp_path, model):
-    assert run("segment", picture(), "--point", "1,1", *model.small).exit_code == 0
-    (tmp_path / "other").touch()
-    assert (tmp_path / "out/picture.json").stat().st_mode == (tmp_path / "other").stat().st_mode
-
-
-def test_missing_checkpoint_file(run, picture):
-    result = run("segment", picture(), "--point", "1,1", "--checkpoint", "nowhere.pt")
-    assert "nowhere.pt" in assert_one_line(result, code=3)
-
-
-@pytest.mark.parametrize("arguments", [[], ["--model", "tiny"]])
-def test_corrupt_checkpoint(run, picture, tmp_path, model, arguments):
-    broken = tmp_path / "broken.pt"
-    with model.checkpoint.open("rb") as source, broken.open("wb") as target:
-        target.write(source.read(1_000_000))
-    result = run("segment", picture(), "--point", "1,1", "--checkpoint", broken, *arguments)
-    assert "broken.pt" in assert_one_line(result)
-
-
-def test_checkpoint_of_another_model(run, picture, model):
-    result = run("segment", picture(), "--point", "1,1", "--model", "large", "--checkpoint", model.checkpoint)
-    assert "sam2.1_hiera_t.yaml" in assert_one_line(result)
-
-
-@pytest.mark.parametrize("content", ["[", "- a", "model: {_target_: os.system}", "\x00\xff"])
-def test_broken_configuration(run, picture, tmp_path, model, content):
-    (tmp_path / "own.yaml").write_text(content, encoding="latin-1")
-    result = run("segment", picture(), "--point", "1,1", "--model", "own.yaml", "--checkpoint", model.checkpoint)
-    assert "own.yaml" in assert_one_line(result) or "os.system" in result.stderr
-
-
-@pytest.mark.parametrize("arguments", [["--device", "cpu", "--dtype", "float16"], ["--device", "toaster"]])
-def test_device_that_cannot(run, picture, model, arguments):
-    assert_one_line(run("segment", picture(), "--point", "1,1", "--checkpoint", model.checkpoint, *arguments))
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
-def test_no_cuda(run, picture, model):
-    result = run("segment", picture(), "--point", "1,1", "--checkpoint", model.checkpoint, "--device", "cuda")
-    assert "no CUDA" in assert_one_line(result)
-
-
-def test_weights_that_are_not_finite(run, picture, tmp_path, model):
-    weights = torch.load(model.checkpoint, weights_only=True, mmap=True)["model"]
-    name = "sam_mask_decoder.iou_prediction_head.layers.2.bias"
-    weights[name] = torch.full_like(weights[name], float("nan"))
-    damaged = tmp_path / "damaged.pt"
-    torch.save({"model": weights}, damaged)
-    result = run("segment", picture(), "--point", "1,1", "--model", model.small_config, "--checkpoint", damaged)
-    assert "not finite" in assert_one_line(result)
-    assert os.listdir(tmp_path / "out") == []
-
-
-# ---- real weights ----
 
 
 @pytest.fixture

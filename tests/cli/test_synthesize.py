@@ -144,11 +144,13 @@ def test_media_and_its_errors(run, tmp_path, picture):
         (("--teacher", "x.pt", "--images", "nowhere"), 1, "no folder 'nowhere'"),
         (("--teacher", "x.pt", "--images", "empty"), 1, "no photographs"),
         (("--teacher", "x.pt", "--images", "photos"), 3, "no checkpoint file"),
+        (("--teacher", "x.pt", "--images", "scans"), 3, "no checkpoint file"),
         (("--frames", 0), 2, "--frames"),
     ],
 )
 def test_wrong_usage_writes_nothing(run, tmp_path, picture, arguments, code, message):
     picture("photos/a.png")
+    picture("scans/a.TIF")
     (tmp_path / "empty").mkdir()
     result = run("synthesize", *arguments, "--out", "out")
     assert result.exit_code == code and message in result.stderr

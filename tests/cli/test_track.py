@@ -38,9 +38,6 @@ def whole(track, film, tmp_path_factory):
     return out
 
 
-# ---- what is written ----
-
-
 def test_files(whole):
     assert names(whole) == ["masks", "masks.json", "masks.jsonl", "overlay.mp4", "track.json"]
     assert names(whole / "masks") == [f"{t:05d}.png" for t in range(FRAMES)]
@@ -173,9 +170,6 @@ def test_mask_prompts_and_prompt_files(track, film, tmp_path):
 def test_progress(track, film, tmp_path):
     result = track(film, *ONE, "--end", 2, "--progress", "--format", "json", "--out", tmp_path)
     assert "3/3" in result.stderr and "frames" in result.stderr
-
-
-# ---- films ----
 
 
 def test_colours_of_large_films_are_not_guessed(tmp_path):

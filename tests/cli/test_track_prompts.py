@@ -98,9 +98,6 @@ def test_later_prompts_may_only_take_away_where_they_are_corrections():
         merge_prompts(parts[1:], each_shows_object=False)
 
 
-# ---- files ----
-
-
 def write(path, entries):
     path.write_text(json.dumps({"prompts": entries}))
     return path
@@ -163,9 +160,6 @@ def test_file_that_has_no_prompts(tmp_path, text):
 def test_missing_prompt_file(tmp_path):
     with pytest.raises(UserError, match="none.json"):
         read_prompt_file(tmp_path / "none.json")
-
-
-# ---- against the video ----
 
 
 @pytest.mark.parametrize(

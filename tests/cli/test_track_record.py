@@ -9,11 +9,13 @@ from pycocotools import mask as coco_masks
 
 from sam2fast.cli.errors import UserError
 from sam2fast.cli.track_outputs import label_map
-from sam2fast.cli.track_record import areas_of, as_line, boxes_of, frame_record
+from sam2fast.cli.track_record import as_line, frame_record
 from sam2fast.kernels.mask_ops import upsample_masks
-from sam2fast.kernels.run_lengths import encode_masks
+from sam2fast.kernels.run_lengths import encode_masks, run_length_areas
 from sam2fast.rle import compress_run_lengths, decode_rle
 from sam2fast.tracking.scores import TrackScores
+from sam2fast.video_results import overlaps
+from sam2fast.video_results.overlaps import boxes_of
 
 SIZE = (45, 70)
 
@@ -44,13 +46,13 @@ def test_areas_and_boxes_are_those_of_pycocotools():
     masks += [across, np.ones(SIZE, dtype=bool)]
     runs = encode_masks(torch.from_numpy(np.stack(masks)))
     rles = compress_run_lengths(runs)
-    assert areas_of(runs) == [int(coco_masks.area(rle)) for rle in rles]
+    assert run_length_areas(runs).tolist() == [int(coco_masks.area(rle)) for rle in rles]
     assert boxes_of(runs) == [coco_masks.toBbox(rle).tolist() for rle in rles]
 
 
 def test_empty_masks_have_no_box():
     runs = encode_masks(torch.zeros(2, *SIZE, dtype=torch.bool))
-    assert boxes_of(runs) == [None, None] and areas_of(runs) == [0, 0]
+    assert boxes_of(runs) == [None, None] and run_length_areas(runs).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -78,10 +80,16 @@ def test_where_masks_overlap_the_greatest_logit_is_seen(seed):
     np.testing.assert_array_equal(label_map(record, ["o0", "o1", "o2"]), expected)
 
 
-def test_masks_that_do_not_overlap_are_seen_whole():
+@pytest.mark.parametrize(("columns", "times"), [(slice(11, 14), 0), (slice(8, 14), 1)])
+def test_masks_that_do_not_overlap_are_seen_whole(monkeypatch, columns, times):
+    """Those whose boxes overlap are upsampled to know it."""
+    upsampled = []
+    monkeypatch.setattr(overlaps, "upsample_masks", lambda *args: upsampled.append(args) or upsample_masks(*args))
     low_res = torch.full((2, 1, 16, 16), -5.0)
-    low_res[0, :, 2:9, 2:9], low_res[1, :, 8:14, 11:14] = 5, 5
+    low_res[0, :, 2:9, 2:5] = low_res[0, :, 2:4, 2:9] = 5
+    low_res[1, :, 7:14, columns] = 5
     assert not any("visible" in entry for entry in record_of(low_res)["objects"])
+    assert len(upsampled) == times
 
 
 def test_a_predictor_that_removes_overlaps_is_believed():

@@ -31,9 +31,6 @@ def whole(track, film, tmp_path_factory):
     return out
 
 
-# ---- interrupted and continued ----
-
-
 def fail():
     raise ZeroDivisionError
 
@@ -153,7 +150,7 @@ def test_another_run_is_not_continued(track, film, tmp_path, change, what):
     end = [] if "--end" in change else ["--end", 2]
     result = track(film, *change, *end, "--format", "json", "--out", out)
     assert result.exit_code == 1
-    assert f"holds another run, with another {what}; give another --out folder, or --overwrite" in result.stderr
+    assert f"holds a run that differs in its {what}; give another --out folder, or --overwrite" in result.stderr
     assert {name: (out / name).read_bytes() for name in names(out)} == before
 
 
@@ -162,7 +159,7 @@ def test_another_video_under_the_same_name_is_noticed(track, tmp_path):
     assert track(film, *ONE, "--format", "json", "--out", tmp_path / "out").exit_code == 0
     track_films.write_film(film, track_films.pictures(3)[::-1])
     result = track(film, *ONE, "--format", "json", "--out", tmp_path / "out")
-    assert result.exit_code == 1 and "another video" in result.stderr
+    assert result.exit_code == 1 and "differs in its video" in result.stderr
 
 
 def test_overwrite_removes_only_what_the_command_wrote(track, film, tmp_path):
@@ -222,9 +219,6 @@ def test_interrupted_drawing_leaves_what_was_tracked(track, film, tmp_path, monk
     assert names(tmp_path) == ["masks.jsonl", "track.json"] and len(lines_of(tmp_path)) == 6
     assert track(*command).exit_code == 0
     assert len(track_films.decoded(tmp_path / "overlay.mp4")[0]) == 6
-
-
-# ---- videos that break ----
 
 
 def test_a_frame_that_cannot_be_read_ends_the_run(track, tmp_path):

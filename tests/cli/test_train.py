@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from small_training import RECIPE, overrides
 
 from sam2fast.cli import main
-from sam2fast.cli.train import _stopping
+from sam2fast.cli.train_run import _stopping
 
 
 def train(*arguments: str) -> Result:

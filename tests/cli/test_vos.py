@@ -11,13 +11,14 @@ from typing import Any
 
 import click.testing
 import pytest
+from commands import invoke
 from file_contents import files_of
+from small_nano import write_small_nano
 from thread_workers import instead_of_processes
 from vos_sets import write_masks, write_video
 
 from sam2fast import nano
-from sam2fast.cli import main, vos_run
-from sam2fast.config import shipped_configs
+from sam2fast.cli import vos_run
 from sam2fast.vos import build_for_vos, pictures
 
 DISCS = {0: {1: (30, 30, 18), 3: (80, 50, 20)}, 2: {1: (34, 32, 16), 3: (76, 50, 20)}}
@@ -34,8 +35,7 @@ class DataSet:
         for name, frames in LENGTHS.items():
             write_video(root / "videos" / name, frames, seed=frames)
             write_masks(root / "masks" / name, DISCS)
-        text = shipped_configs()["nano/sam2fast_nano"].read_text()
-        (root / "quick.yaml").write_text(text.replace("image_size: 256", "image_size: 128"))
+        write_small_nano(root / "quick.yaml")
 
     def arguments(self, out: str = "out", device: str = "cpu") -> list[str]:
         folders = ["--videos", self.root / "videos", "--masks", self.root / "masks", "--out", self.root / out]
@@ -53,13 +53,6 @@ class DataSet:
         for path, content in files.items():
             (self.root / "out" / path).parent.mkdir(parents=True, exist_ok=True)
             (self.root / "out" / path).write_bytes(content)
-
-
-def invoke(*arguments: Any) -> click.testing.Result:
-    result = click.testing.CliRunner().invoke(main, [str(a) for a in arguments], prog_name="sam2fast")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 @pytest.fixture
@@ -133,9 +126,6 @@ def test_results_do_not_go_among_the_inputs(data, inputs):
     assert data.files(inputs) == before
 
 
-# ---- which videos ----
-
-
 def test_list(data, whole):
     (data.root / "some.txt").write_text("c\n\n  a  \nc\n")
     result = data("--list", data.root / "some.txt")
@@ -189,9 +179,6 @@ def test_a_model_that_cannot_be_built(data, monkeypatch):
     result = data()
     assert result.exit_code == 1 and result.stderr.startswith("sam2fast: ") and result.stderr.count("\n") == 1
     assert data.files() == {}
-
-
-# ---- again ----
 
 
 def test_what_is_done_is_not_done_again(data, whole, monkeypatch):
@@ -253,6 +240,28 @@ def test_a_folder_of_something_else_is_left_alone(data):
     assert data.files() == before
 
 
+def test_what_tasks_of_an_earlier_run_may_be_writing_stays(data, monkeypatch):
+    left = data.root / "out/.a.0123abcd.part"
+    left.mkdir(parents=True)
+    (data.root / "out/.slurm").mkdir()  # which is there until a run on SLURM has ended well
+    monkeypatch.setattr(vos_run, "runner_for", lambda *args: lambda *args: iter(()))
+    assert data().exit_code == 0 and left.is_dir()
+    (data.root / "out/.slurm").rmdir()
+    assert data().exit_code == 0 and not left.is_dir()
+
+
+def test_leftovers_of_videos_that_are_done_go(data, whole):
+    """Left by a task that was lost over a video which another did. The next run removes it, with nothing to do, too."""
+    data.has_done(whole)
+    (data.root / "out/.slurm").mkdir()
+    for age, name in ((0, ".a.0123abcd.part"), (3600, ".b.0123abcd.part"), (3600, ".other.0123abcd.part")):
+        (data.root / "out" / name).mkdir()
+        os.utime(data.root / "out" / name, (time.time() - age, time.time() - age))
+    assert "; 3 videos were done before" in data().stdout
+    left = {path.name for path in (data.root / "out").glob("*.part")}
+    assert left == {".a.0123abcd.part", ".other.0123abcd.part"} and data.files() == whole
+
+
 def test_interrupted(data, whole, monkeypatch):
     original, calls = pictures.PictureWriter.add, []
 
@@ -270,9 +279,6 @@ def test_interrupted(data, whole, monkeypatch):
     result = data()
     assert result.exit_code == 0 and "; 1 videos were done before" in result.stdout
     assert data.files() == whole
-
-
-# ---- several at once ----
 
 
 @pytest.mark.parametrize(("device", "at_once", "travels"), [("cpu", 2, True), ("cpu,cpu", 1, False), ("cpu", 9, False)])

@@ -5,10 +5,9 @@ import click.testing
 import numpy as np
 import pytest
 from cluster_commands import MASKS, NAMES
+from commands import invoke
 from PIL import Image
 from small_ray import small_ray
-
-from sam2fast.cli import main
 
 
 @pytest.fixture(scope="package")
@@ -23,13 +22,6 @@ def run(tmp_path, monkeypatch) -> Callable[..., click.testing.Result]:
     """The command in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-    def invoke(*arguments: object) -> click.testing.Result:
-        result = click.testing.CliRunner().invoke(main, [str(a) for a in arguments], prog_name="sam2fast")
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
     return invoke
 
 

@@ -9,8 +9,9 @@ import pytest
 from cluster_commands import MASKS, NAMES, NANO, files_of, masks_of
 from small_ray import importable
 
-from sam2fast.cli import mask_run
-from sam2fast.cli.runner_options import Place
+from sam2fast.cli import mask_finder
+from sam2fast.cli.errors import UserError
+from sam2fast.cli.runner_options import Cluster, Place, may_be_written_elsewhere
 from sam2fast.parallel import JobResult
 from sam2fast.parallel.runners import in_this_process
 
@@ -39,7 +40,26 @@ def test_masks_through_submitit(run, photos, expected, tmp_path):
     assert masks_of(tmp_path / "slurm") == masks_of(tmp_path / "one")
 
 
-# ---- going on, without a cluster ----
+def test_what_tasks_of_an_earlier_run_may_be_writing_stays(run, photos, tmp_path, monkeypatch):
+    """Until a run on SLURM has ended well, its folder is there."""
+
+    def stop(*args):
+        raise UserError("stopped")
+
+    monkeypatch.setattr("sam2fast.cli.masks.chosen_place", stop)
+    monkeypatch.setattr("sam2fast.cli.segment_run.chosen_place", stop)
+    out = tmp_path / "out"
+    (out / ".slurm").mkdir(parents=True)
+    for stays in (True, False):
+        for verb, name in (("masks", ".a_masks.png.7.part"), ("segment", ".a_mask.png.7.part")):
+            (out / name).write_text("half")
+            point = ["--point", "48,30"] if verb == "segment" else []
+            assert run(verb, "photos/a.png", *NANO, *point).stderr == "sam2fast: stopped\n"
+            assert (out / name).exists() == stays
+        if stays:
+            (out / ".slurm").rmdir()
+    for cluster in (Cluster(ray="local"), Cluster(slurm="gpus")):
+        assert may_be_written_elsewhere(cluster, out)
 
 
 def test_segment_goes_on(run, photos, tmp_path):
@@ -63,7 +83,7 @@ def test_segment_goes_on(run, photos, tmp_path):
     assert "0 of 2" in run(*ask[:3], *NANO, "--mask", "rough.png", "--dtype", "bfloat16", "--resume").stderr
 
 
-class Counted(mask_run._Generator):
+class Counted(mask_finder._Generator):
     calls = 0
 
     def generate(self, image):
@@ -72,7 +92,7 @@ class Counted(mask_run._Generator):
 
 
 def test_masks_go_on_here(run, photos, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(mask_run, "_Generator", Counted)
+    monkeypatch.setattr(mask_finder, "_Generator", Counted)
     again = run("masks", "photos", *MASKS, "--out", "one", "--resume")
     assert Counted.calls == 0 and again.exit_code == 1 and again.stdout.split("time:")[0] == expected
     whole = masks_of(tmp_path / "one")

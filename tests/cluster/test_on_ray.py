@@ -21,28 +21,19 @@ from file_contents import files_of as vos_files
 from parallel_jobs import build_nothing
 from small_ray import STORE_BYTES, WORKERS, importable, slots_of
 from vos_sets import write_masks, write_video
+from waiting import is_alive, wait_until
 
 from sam2fast.cluster import ClusterError, on_ray, ray_session, ray_workers, slot
 from sam2fast.parallel import WorkerError, run_jobs
 from sam2fast.parallel.pool import JOBS_AHEAD, JOBS_AT_ONCE
 
-pytestmark = pytest.mark.usefixtures("ray_folder")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("ray_folder")]
 two_workers = on_ray(workers=WORKERS, cpus=1)
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
-
-
 def gone(pids: set[int]) -> bool:
-    """Whether processes end within a few seconds."""
-    deadline = time.monotonic() + 20
-    while any(is_alive(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not any(is_alive(pid) for pid in pids)
+    """Whether processes end soon."""
+    return wait_until(lambda: not any(is_alive(pid) for pid in pids))
 
 
 def test_every_job_is_done_once_and_failures_are_results():
@@ -88,8 +79,10 @@ def test_endless_jobs_are_taken_as_results_are():
 
 def test_a_worker_that_is_killed_loses_no_job(tmp_path, caplog):
     """Its job is done by another one, and another worker takes its place, which is told."""
-    jobs = [(number, str(tmp_path / "killed")) for number in range(8)]
-    results = list(on_ray(workers=1)(parallel_jobs.killed_once, jobs, build_nothing, ordered=True))
+    jobs, results = [(number, str(tmp_path)) for number in range(8)], []
+    for result in on_ray(workers=1)(cluster_jobs.killed_when_seen, jobs, build_nothing, ordered=True):
+        results.append(result)
+        (tmp_path / f"seen-{result.index}").touch()
     (told,) = (record.getMessage() for record in caplog.records if record.name == "sam2fast")
     assert told.startswith("the worker on ") and told.endswith("; another one takes its place")
     assert (tmp_path / "killed").exists()
@@ -162,7 +155,7 @@ def test_room():
         list(on_ray(gpus=1)(parallel_jobs.square, [1], build_nothing))
 
 
-def test_workers_as_there_are_jobs_and_room_for_them(monkeypatch):
+def test_workers_as_there_are_jobs_and_room_for_them(monkeypatch, tmp_path):
     """By default as many as the nodes hold, and more when there are more; never more than jobs."""
     hired = []
 
@@ -178,7 +171,7 @@ def test_workers_as_there_are_jobs_and_room_for_them(monkeypatch):
     places = iter([1, 1])  # then a node joins
     monkeypatch.setattr("sam2fast.cluster.ray_runner.room", lambda nodes, cpus, gpus: next(places, 2))
     hired.clear()
-    results = list(on_ray()(cluster_jobs.slow, range(12), build_nothing))
+    results = list(on_ray()(cluster_jobs.in_company, [str(tmp_path)] * 12, build_nothing))
     assert len(hired) == 2 and len({r.value for r in results}) == 2
 
 
@@ -203,9 +196,6 @@ def test_a_long_wait_for_room_is_told(monkeypatch, caplog):
 def test_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         on_ray(**arguments)
-
-
-# ---- commands: the results of the run without ----
 
 
 def test_masks_by_command_when_a_worker_is_killed(ray_folder, run, photos, expected, tmp_path):
@@ -263,8 +253,6 @@ def test_videos_by_command(run, tmp_path):
     contradiction = run(*ask, "--ray", "local", "--at-once", "2", "--out", "ray")
     assert contradiction.exit_code == 2 and "--at-once is for devices of this machine" in contradiction.stderr
 
-
-# ---- a Ray of its own ----
 
 SCRIPT = f"""
 import sys

@@ -12,6 +12,7 @@ import parallel_jobs
 import pytest
 from parallel_jobs import build_nothing
 from small_ray import importable
+from waiting import is_alive, wait_until
 
 from sam2fast.cluster import ClusterError, on_slurm
 from sam2fast.cluster.chunk import Chunk, deal
@@ -93,13 +94,9 @@ def test_what_is_closed_is_cancelled(tmp_path, ignored_interrupt):
     notes.mkdir()
     results = local(tmp_path, tasks=3)(cluster_jobs.first_quick, [(n, str(notes)) for n in range(3)], build_nothing)
     next(results)
-    deadline = time.monotonic() + 30
-    while len(pids := [int(name) for name in os.listdir(notes)]) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    assert wait_until(lambda: len(os.listdir(notes)) == 2, 60)
     results.close()
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert wait_until(lambda: not any(is_alive(int(pid)) for pid in os.listdir(notes)), 60)
 
 
 def test_what_slurm_is_asked_for(tmp_path, monkeypatch):
@@ -133,9 +130,6 @@ def test_in_this_process(tmp_path):
     runner = on_slurm(tmp_path, gpus=0, cpus=1, cluster="debug")
     (result,) = runner(cluster_jobs.this_process, [1], build_nothing)
     assert result.value == os.getpid()
-
-
-# ---- shares and answers ----
 
 
 def test_shares_are_equally_heavy():

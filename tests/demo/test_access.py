@@ -120,9 +120,6 @@ def test_ranges_of_films(client, film):
     assert answer.content_type == "video/mp4"
 
 
-# ---- origins and hosts ----
-
-
 def test_pages_of_other_sites_are_refused(client):
     for origin in (STRANGER, "null", "http://localhost:1", "http://localhost.evil.example", "x", "http://["):
         answer = client.http.post("/graphql", json={"query": "{__typename}"}, headers={"Origin": origin})
@@ -178,9 +175,6 @@ def test_graphiql_only_when_asked_for(client, make_server):
     assert "Content-Security-Policy" in http.get("/healthy").headers
 
 
-# ---- facts ----
-
-
 def test_facts(client, app):
     assert client.http.get("/healthy").data == b"OK"
     limits = client.http.get("/api/limits").get_json()
@@ -229,9 +223,6 @@ def test_an_empty_gallery_is_said_to_be(make_server):
     refused = client.graphql("{defaultVideo{path}}")
     assert refused.code == "NOT_FOUND" and "the gallery is empty: put MP4 files into" in refused.message
     assert client.graphql("{videos{edges{cursor}}}") == {"videos": {"edges": []}}
-
-
-# ---- the front end's files ----
 
 
 @pytest.fixture

@@ -123,9 +123,6 @@ def test_what_is_the_servers_own_fault_is_not_told_in_detail(client, app, monkey
     assert caplog.text.count("swordfish") >= 2
 
 
-# ---- a fuzzer ----
-
-
 class Fuzzer:
     """Calls any field of the schema with values that fit its types, mostly, and mean little.
 

@@ -51,9 +51,6 @@ def assert_same(found: dict[int, np.ndarray], expected: dict[int, np.ndarray]) -
         np.testing.assert_array_equal(found[obj], mask)
 
 
-# ---- clicks ----
-
-
 def test_clicks_are_shares_of_the_picture(client, session, direct):
     found = client.add(session, [ON_SQUARE, ON_DISC], [1, 0])
     expected = direct.add(points=[[16, 19], [50, 34]], labels=[1, 0])
@@ -101,9 +98,6 @@ def test_masks_are_cocos_run_lengths(client, session, direct):
     mask = direct.add(points=[[16, 19]], labels=[1])[1]
     expected = {**encode_rle(mask), "order": "F"}
     assert answer == {"frameIndex": 0, "rleMaskList": [{"objectId": 1, "rleMask": expected}]}
-
-
-# ---- tracks ----
 
 
 def test_stream_is_the_originals_byte_for_byte(client, session, direct):
@@ -269,9 +263,6 @@ def test_forgetting_all_objects_ends_the_track(client, session):
     assert facts["objects"] == facts["framesWithMasks"] == facts["trackedFrames"] == []
 
 
-# ---- taking back ----
-
-
 def test_removing_an_object_gives_the_others_where_it_was_prompted(client, session):
     client.add(session, [ON_SQUARE], obj=1)
     both = client.add(session, [ON_DISC], obj=2)
@@ -331,9 +322,6 @@ def test_an_object_that_is_new_during_a_track_keeps_its_mask(client, session, ap
     export = client.http.get(f"/api/sessions/{session}/export?format=coco_rle").get_json()
     (found,) = [annotation for annotation in export["annotations"] if annotation["object"] == 2]
     np.testing.assert_array_equal(decode_rle(found["segmentations"][2]), new[2])
-
-
-# ---- what is told about a session ----
 
 
 def test_facts(client, session):

@@ -60,9 +60,6 @@ def nothing_is_left_behind(app):
     assert leftovers(app) == []
 
 
-# ---- good ones ----
-
-
 def test_an_upload_is_a_film_of_constant_rate(client, app):
     video = client.upload(written(ramp(30), rate=30))
     assert (video["width"], video["height"]) == (64, 48)
@@ -177,13 +174,16 @@ def test_oldest_uploads_go_but_not_those_in_use(make_server, monkeypatch):
 
 
 def test_a_poster_that_does_not_fit_is_none(tmp_path, monkeypatch):
+    videos = library.Library(tmp_path)
+
     def half(picture, path, quality):
+        assert path.parent == videos.incoming  # where what a killed server leaves is removed
         path.write_bytes(b"\xff\xd8")
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(library, "write_jpeg", half)
-    assert not library._write_picture(tmp_path / "posters" / "a.jpg", Image.new("RGB", (8, 8)))
-    assert not list((tmp_path / "posters").iterdir())
+    assert not videos._write_poster(tmp_path / "posters" / "a.jpg", Image.new("RGB", (8, 8)))
+    assert not list((tmp_path / "posters").iterdir()) and not list(videos.incoming.iterdir())
 
 
 def test_what_a_killed_server_left_is_removed(tmp_path):
@@ -199,7 +199,22 @@ def test_what_a_killed_server_left_is_removed(tmp_path):
     assert [path.name for path in library.Library(tmp_path).incoming.iterdir()] == ["new.part"]
 
 
-# ---- bad ones ----
+def test_what_another_server_takes_away_meanwhile(tmp_path, monkeypatch):
+    """Its posters pass through the folder at any time."""
+    library.Library(tmp_path)
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / library.INCOMING / name).touch()
+        os.utime(tmp_path / library.INCOMING / name, (0, 0))
+    original = Path.iterdir
+
+    def iterdir(self):
+        for path in list(original(self)):
+            if path.name == "a.jpg":
+                path.unlink()
+            yield path
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert not os.listdir(library.Library(tmp_path).incoming)
 
 
 def png(width: int, height: int) -> bytes:

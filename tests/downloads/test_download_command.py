@@ -2,16 +2,16 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
-import click.testing
 import pytest
 from checkpoint_faults import status
 from checkpoint_server import make_checkpoint
+from commands import invoke
 
 from sam2fast import nano
 from sam2fast._official_names import RELEASES
-from sam2fast.cli import main
 from sam2fast.cli.errors import MissingCheckpointError
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.downloads import find_checkpoint, retries
@@ -24,15 +24,7 @@ DATA = make_checkpoint()
 @pytest.fixture
 def run(monkeypatch):
     monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)
-
-    def invoke(*arguments: object) -> click.testing.Result:
-        command = ["download", *map(str, arguments)]
-        result = click.testing.CliRunner().invoke(main, command, prog_name="sam2fast")
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return invoke
+    return partial(invoke, "download")
 
 
 def test_the_path_is_printed(run, server, machine):

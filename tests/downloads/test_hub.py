@@ -79,14 +79,15 @@ class TestCache:
         file = server.add_to_hub(REPO, FILE, DATA, stall(HALF))
         with ThreadPoolExecutor(2) as pool:
             theirs = pool.submit(hub_package, f"hub.hf_hub_download({REPO!r}, {FILE!r})")
-            assert server.stalled.wait(30)
+            assert server.stalled.wait(100)
             ours = pool.submit(from_hub)
-            until = time.monotonic() + 30
+            until = time.monotonic() + 100
             while len([asked for asked in server.asked if asked.method == "HEAD"]) < 2:
                 assert time.monotonic() < until, "the hub is not asked"
+                threading.Event().wait(0.01)  # time.sleep is none here
             threading.Event().wait(0.3)  # enough to begin a download
             server.go_on.set()
-            assert str(ours.result(30)) == theirs.result(30)
+            assert str(ours.result(100)) == theirs.result(100)
         assert len(server.gets(f"/stored/{file.sha256}")) == 1
 
     def test_without_symbolic_links(self, server, machine, monkeypatch, hub_package):

@@ -18,6 +18,7 @@ FILE = "sam2.1_hiera_tiny.pt"
 REPO = "facebook/sam2.1-hiera-tiny"
 DATA = make_checkpoint()
 HALF = 150_000
+LIMIT = 100  # seconds; processes have to start
 # What starts the tests may have told its children to ignore interruptions.
 SCRIPT = """
 import signal
@@ -56,13 +57,13 @@ def start():
 
 
 def path_of(process: subprocess.Popen) -> str:
-    out, error = process.communicate(timeout=30)
+    out, error = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, error
     return out.strip()
 
 
 def wait_for_bytes(folder, count: int) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + LIMIT
     while sum(path.stat().st_size for path in folder.rglob("*.part")) < count:
         assert time.monotonic() < until, "nothing arrives"
         time.sleep(0.01)
@@ -71,7 +72,7 @@ def wait_for_bytes(folder, count: int) -> None:
 def test_two_at_once(server, source, start, machine):
     server.files[source].faults.append(stall(HALF))
     first, second = start(), start()
-    assert server.stalled.wait(30)
+    assert server.stalled.wait(LIMIT)
     notes: list[str] = []
     readers = [
         threading.Thread(target=lambda p=process: notes.extend(iter(p.stderr.readline, "")))
@@ -79,7 +80,7 @@ def test_two_at_once(server, source, start, machine):
     ]
     for reader in readers:
         reader.start()
-    until = time.monotonic() + 30
+    until = time.monotonic() + LIMIT
     while not any("another process is downloading" in note for note in notes):
         assert time.monotonic() < until, notes
         time.sleep(0.01)
@@ -95,9 +96,9 @@ def test_two_threads_at_once(server, source):
     server.files[source].faults.append(stall(HALF))
     with ThreadPoolExecutor(2) as pool:
         first, second = (pool.submit(get_checkpoint, "tiny", quiet=True) for _ in range(2))
-        assert server.stalled.wait(30)
+        assert server.stalled.wait(LIMIT)
         server.go_on.set()
-        assert first.result(30) == second.result(30)
+        assert first.result(LIMIT) == second.result(LIMIT)
     assert len(server.gets(source)) == 1
 
 
@@ -105,10 +106,10 @@ def test_two_threads_at_once(server, source):
 def test_killed_in_the_middle(server, source, start, machine, how):
     server.files[source].faults.append(stall(HALF))
     process = start()
-    assert server.stalled.wait(30)
+    assert server.stalled.wait(LIMIT)
     wait_for_bytes(machine, HALF)
     process.send_signal(how)
-    process.communicate(timeout=30)
+    process.communicate(timeout=LIMIT)
     assert process.returncode != 0
     assert not any(path.is_file() and path.stat().st_size == len(DATA) for path in machine.rglob("*"))
 
@@ -123,7 +124,7 @@ def test_killed_in_the_middle(server, source, start, machine, how):
 def test_the_second_takes_over_from_a_first_that_is_killed(server, source, start, machine):
     server.files[source].faults.append(stall(HALF))
     first = start()
-    assert server.stalled.wait(30)
+    assert server.stalled.wait(LIMIT)
     second = start()
     assert "another process is downloading" in second.stderr.readline()
     wait_for_bytes(machine, HALF)

@@ -1,5 +1,6 @@
 """One file from a server that stalls, breaks off, lies about the length or refuses: whole, or not at all."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -32,15 +33,15 @@ class TestBrokenConnections:
         assert left() == ["file.pt"] and waits == [1.0]
 
     def test_a_server_that_stalls(self, server, fetch, impatient, caplog):
-        server.add("/file.pt", DATA, stall(HALF, seconds=4))
-        assert fetch(impatient).read_bytes() == DATA
+        server.add("/file.pt", DATA, stall(HALF))
+        assert fetch(replace(impatient, stall_timeout=2)).read_bytes() == DATA  # which half the file is not late for
         assert "nothing arrived in time; trying again" in caplog.text
         assert server.asked[1].headers["Range"] == f"bytes={HALF}-"
 
     def test_a_server_that_drips(self, server, fetch, impatient, caplog):
         server.add("/file.pt", DATA, drip)
         assert fetch(replace(impatient, least_speed=1e4)).read_bytes() == DATA
-        assert "bytes in 0 s; trying again" in caplog.text
+        assert re.search(r"bytes in \d+ s; trying again", caplog.text)
 
     def test_a_server_that_never_answers(self, server, fetch, impatient, waits):
         server.add("/file.pt", DATA, *[lambda handler, file: handler.site.go_on.wait(30)] * 9)

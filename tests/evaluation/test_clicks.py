@@ -210,9 +210,6 @@ def test_nano_gets_better_with_every_click(nano):
     assert np.concatenate(boxes).mean() > means[0]
 
 
-# ---- by hand ----
-
-
 class Planned:
     """A predictor that gives answers made beforehand, and keeps what it was asked."""
 

@@ -57,9 +57,6 @@ def labels_of(name: str) -> np.ndarray:
     return sum(i * mask for i, mask in masks_of(name).items())
 
 
-# ---- writers: each gives the path for --masks ----
-
-
 def write_sa1b(folder: Path) -> Path:
     for name in NAMES:
         entry = {"image_id": 1, "width": SIZE[1], "height": SIZE[0], "file_name": f"{name}.jpg"}
@@ -226,9 +223,6 @@ def test_drawn_pictures(images):
     assert draw(jobs, 3, 0) == draw(jobs, 99, 0) == jobs
 
 
-# ---- what is missing ----
-
-
 def told(data: DataSet) -> dict[str, str]:
     return {Path(subject).name: why for subject, why in data.problems}
 
@@ -307,9 +301,6 @@ def test_folders_that_are_no_data_set(images, tmp_path):
             open_data_set(images, masks, format)
     with pytest.raises(DataSetError, match="no folder"):
         open_data_set(tmp_path / "nowhere", empty)
-
-
-# ---- what is damaged ----
 
 
 def annotations(file: Path, entries: Iterable[Any]) -> Sa1bMasks:

@@ -93,9 +93,6 @@ def test_nothing_done():
     assert results.means() == {} and results.as_csv() == "" and results.as_json()["miou"] == {}
 
 
-# ---- one picture ----
-
-
 class Given:
     """Masks that need no file."""
 

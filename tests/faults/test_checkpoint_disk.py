@@ -22,9 +22,6 @@ SIZES = (1, 700, 40_000, 80_500)
 MOST_CHANGES = 12
 
 
-# ---- a training's checkpoints ----
-
-
 def checkpoint(steps: int) -> dict[str, Any]:
     return {"model": {"weight": TENSOR}, "optimizer": {}, "steps": steps}
 
@@ -56,9 +53,6 @@ def test_the_last_checkpoint_stays_and_the_error_names_the_file(
         assert found is not None and found["steps"] == (2 if ended.code else 3)
         assert snapshots.load(folder / snapshots.PREVIOUS)["steps"] <= 2
     assert ends[: len(SIZES)] == [1] * len(SIZES) and 1 in ends[len(SIZES) :] and ends[-1] == 0
-
-
-# ---- converted checkpoints ----
 
 
 @pytest.mark.parametrize(("write", "name"), [(write_official, "a.pt"), (write_safetensors, "a.safetensors")])

@@ -10,17 +10,16 @@ import small_training
 import torch
 import track_films
 from chosen_places import some_asked
+from comparable import plain
 from demo_client import DemoClient, Refusal
 from disturbed_calls import known_of_state, video_predictor
-from injected_memory import FailingOps, plain
+from injected_memory import FailingOps
 
 from sam2fast.demo.server.app import SERVICE, make_app
 from sam2fast.demo.server.library import GALLERY
 from sam2fast.demo.server.model_thread import ModelThread
 from sam2fast.demo.server.settings import ServerSettings
 from sam2fast.training.trainer import Trainer
-
-# ---- training ----
 
 
 def known_of_training(trainer: Trainer) -> Any:
@@ -76,9 +75,6 @@ def test_an_update_that_fails_before_its_end_has_not_been(failure, tmp_path):
         assert known_of_training(trainer) == before, at
         assert trainer._update(iter(batches)) == values, at
         assert known_of_training(trainer) == after, at
-
-
-# ---- the web demo ----
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ import forked_jobs
 import numpy as np
 import pytest
 import torch
+from comparable import plain
 from disturbed_calls import known_of_image, pictures
 from drawn_videos import encode
 from forked_jobs import in_child
-from injected_memory import plain
 from mini_model import mini_predictor
 
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
@@ -131,9 +131,6 @@ def test_pictures_in_memory_survive_a_fork():
     frames = open_frames(pictures(3), 128, prefetch=True)
     expected = [frames.pixels(i).numpy().tobytes() for i in range(3)]
     assert in_child(lambda: [frames.pixels(i).numpy().tobytes() for i in range(3)]) == expected
-
-
-# ---- copies ----
 
 
 def test_predictors_travel(images):

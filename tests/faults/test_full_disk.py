@@ -10,8 +10,10 @@ import signal
 from contextlib import closing
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
+from av.error import ArgumentError
 from chosen_places import some
 from disturbed import after_full_disk, left_whole
 from file_contents import files_of
@@ -19,10 +21,12 @@ from image_kills import ImageKills
 from killed import Fault, forked
 from track_kills import TrackKills
 
+from sam2fast.cli.errors import UserError
 from sam2fast.cli.files import write_atomically
 from sam2fast.cli.synthesize import _open_output
 from sam2fast.cli.track_film import Film
 from sam2fast.cli.track_folder import RunFolder
+from sam2fast.demo.server.errors import BadVideoError
 from sam2fast.demo.server.film_writer import FilmWriter
 
 
@@ -41,9 +45,6 @@ def images(tmp_path_factory):
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "out"
-
-
-# ---- track ----
 
 
 def test_track_on_a_full_disk(track, out):
@@ -114,7 +115,68 @@ def test_films(tmp_path, noisy_film, error):
     assert (tmp_path / "film.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
 
 
-# ---- pictures ----
+class NoRoomToClose:
+    """PyAV's file on a disk that is full, so that it cannot be closed."""
+
+    def __init__(self, container, adds):
+        self.container, self.adds = container, adds
+
+    def __getattr__(self, name):
+        return getattr(self.container, name)
+
+    def add_stream(self, *arguments, **options):
+        if not self.adds:
+            raise ArgumentError(22, "no such stream")
+        return self.container.add_stream(*arguments, **options)
+
+    def close(self):
+        if self.adds:
+            raise ArgumentError(5, "not closed")
+        self.container.close()
+
+
+@pytest.mark.parametrize("noisy_film", [film_of_track, film_of_the_demo])
+@pytest.mark.parametrize("way", ["not opened", "without a stream", "given up", "not closed"])
+def test_a_film_that_fails_leaves_nothing(tmp_path, noisy_film, way, monkeypatch):
+    """Not the folder in which a stream's film is written, either; and what is told is what went wrong first."""
+
+    def opened(*arguments, **options):
+        if way == "not opened":
+            raise ArgumentError(22, "not opened")
+        return NoRoomToClose(real(*arguments, **options), way != "without a stream")
+
+    def given_up():
+        raise ZeroDivisionError
+
+    real = av.open
+    monkeypatch.setattr(av, "open", opened)
+    if way == "given up":
+        monkeypatch.setattr(f"{__name__}.noise", given_up)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    os.mkfifo(tmp_path / "pipe")
+    why = {"given up": None, "without a stream": "no such stream"}.get(way, way)
+    with pytest.raises((UserError, BadVideoError, ArgumentError, ZeroDivisionError), match=why) as caught:
+        noisy_film(tmp_path / "pipe")
+    assert (caught.type is ZeroDivisionError) == (way == "given up")
+    assert (caught.type is ArgumentError) == (
+        noisy_film is film_of_the_demo and way in ("not opened", "without a stream")
+    )
+    assert os.listdir(tmp_path / "temporary") == []
+
+
+def test_what_a_killed_run_left_behind_links_goes(out, tmp_path):
+    """But for files of others there."""
+    (tmp_path / "disk").mkdir()
+    RunFolder(out, {"asked": 1}, False).begin()
+    (out / "track.json").rename(tmp_path / "disk" / "a.json")
+    (out / "track.json").symlink_to("../disk/a.json")
+    (out / "overlay.mp4").symlink_to("overlay.mp4")
+    for name in (".a.json.1.part", ".track.json.1.part"):
+        (tmp_path / "disk" / name).touch()
+    folder = RunFolder(out, {"asked": 1}, False)
+    folder.begin()
+    assert sorted(os.listdir(tmp_path / "disk")) == [".track.json.1.part", "a.json"]
 
 
 @pytest.mark.parametrize("verb", ["segment", "masks"])
@@ -132,9 +194,6 @@ def test_images_on_a_full_disk(images, verb):
         left += [name for name in os.listdir(out) if name.endswith(".part")]
     assert left
     images.goes_on(verb)
-
-
-# ---- the ways by which all write ----
 
 
 def test_write_atomically(tmp_path):

@@ -89,9 +89,6 @@ def test_a_lack_of_memory_is_not_taken_for_a_wrong_prompt():
         disturb("points", "out of memory", place)
 
 
-# ---- videos ----
-
-
 def test_a_video_that_cannot_be_opened_is_closed(monkeypatch):
     opened: list[Any] = []
     from sam2fast import sam2_video_predictor
@@ -120,9 +117,6 @@ def test_a_forgotten_object_frees_its_memory_after_a_failure():
     predictor.reset_state(state)
     gc.collect()
     assert tracked() is None and state.obj_ids == []
-
-
-# ---- Ctrl-C ----
 
 
 def interrupted_behind(patch: pytest.MonkeyPatch, owner: Any, name: str, number: int = 1) -> None:
@@ -168,9 +162,6 @@ def test_a_block_that_was_cut_off_takes_nothing_back_later():
     assert known_of_state(state) == after
 
 
-# ---- what callers do themselves ----
-
-
 def test_a_callers_own_mishap_between_frames():
     predictor, state = CALLS["propagate"].start()
     right = undisturbed("propagate")
@@ -205,9 +196,6 @@ def test_a_callers_own_mishap_while_frames_are_handed_in():
                 stream.step(picture)
         assert stream.frame == 1
         assert stream.step(pictures(3)[2]).frame == 2
-
-
-# ---- the pool of memories ----
 
 
 def pool_program(seed: int, at: int | None, kind: str) -> int:

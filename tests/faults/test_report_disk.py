@@ -6,7 +6,7 @@ from pathlib import Path
 from killed import Fault, forked, tells_errors
 
 from sam2fast.checkpoints import CheckpointError
-from sam2fast.cli.train import _traceback_in
+from sam2fast.cli.train_run import _traceback_in
 from sam2fast.training.reporting import Reporter
 
 

@@ -11,8 +11,9 @@ import pytest
 import track_films
 from chosen_places import some
 from disturbed import after_signal, left_whole
-from killed import Fault, forked, start, wait_until
+from killed import Fault, forked, start
 from track_kills import TrackKills
+from waiting import wait_until
 
 from sam2fast.cli import main, track_film, track_passes
 from sam2fast.cli.track_folder import RunFolder
@@ -35,9 +36,6 @@ def out(tmp_path):
 
 def hidden(folder):
     return sorted(name for name in os.listdir(folder) if name.startswith("."))
-
-
-# ---- killed ----
 
 
 def test_killed_again_and_again(kills, out):
@@ -107,9 +105,6 @@ def test_killed_while_it_overwrites(kills, out, tmp_path):
     assert forked(overwrite, Fault(1 + removed, out)).code == -signal.SIGKILL
     assert json.loads((out / "track.json").read_text()) == manifest and not (out / "masks.jsonl").exists()
     kills.goes_on(out, "whole")
-
-
-# ---- told to stop ----
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
@@ -191,9 +186,6 @@ def test_interrupted_while_torch_is_imported(kills, out):
     _, stderr = process.communicate(timeout=60)
     assert (process.returncode, stderr) == (130, b"sam2fast: interrupted; the same command again goes on\n")
     assert not out.exists()
-
-
-# ---- nobody reads any more ----
 
 
 def test_closed_stdout(kills, out):

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import ranks
 import train_kills
-from killed import Fault, forked, is_running, wait_until
+from killed import Fault, forked, is_running
+from waiting import wait_until
 
 from sam2fast.checkpoints import CheckpointError
 from sam2fast.training import snapshots
+from sam2fast.training.folder_lock import locked
 from sam2fast.training.reporting import Reporter
 
 
@@ -23,15 +25,14 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return list(lines)
 
 
+@pytest.mark.long
 def test_a_killed_worker_is_named(told: list[str]) -> None:
     assert told[0].startswith("sam2fast: a process that makes batches was lost")
 
 
+@pytest.mark.long
 def test_a_run_goes_on_at_once_after_it_was_killed_and_validates_once(told: list[str]) -> None:
     assert told[1:] == [f"-{signal.SIGKILL} ", ""]
-
-
-# ---- files ----
 
 
 def content(steps: int) -> dict[str, Any]:
@@ -48,12 +49,12 @@ def test_a_save_that_is_killed_anywhere_leaves_a_checkpoint(tmp_path: Path) -> N
             snapshots.save_current(content(steps), folder)
 
         def save(folder: Path = folder) -> None:
-            with snapshots.locked(folder):
+            with locked(folder):
                 snapshots.save_current(content(3), folder)
 
         ended = forked(save, fault)
         codes.add(ended.code)
-        with snapshots.locked(folder):
+        with locked(folder):
             found = snapshots.load_current(folder)
             assert found is not None and found["steps"] in ((3,) if ended.code == 0 else (2, 3))
             snapshots.save_current(content(4), folder)
@@ -62,20 +63,39 @@ def test_a_save_that_is_killed_anywhere_leaves_a_checkpoint(tmp_path: Path) -> N
     assert codes == {0, -signal.SIGKILL, -signal.SIGXFSZ}
 
 
+def test_what_was_left_behind_links_goes(tmp_path: Path) -> None:
+    """But for what others are writing there, who may have links of the same names."""
+    run, disk = tmp_path / "run", tmp_path / "disk"
+    run.mkdir()
+    disk.mkdir()
+    (run / snapshots.CURRENT).symlink_to("../disk/a.pt")
+    (run / snapshots.PREVIOUS).symlink_to("../disk/b.pt")
+    others = {".checkpoint.pt.1.tmp", ".c.pt.1.tmp", ".a.pt.x.1.tmp", ".a.pt.tmp"}
+    for name in others:
+        (disk / name).touch()
+    for fault in (Fault(change, disk) for change in range(8)):
+        forked(lambda: [snapshots.save_current(content(steps), run) for steps in (1, 2)], fault)
+    left = {path.name for path in disk.iterdir()} - others
+    assert any(name.startswith(".a.pt.") for name in left) and any(name.startswith(".b.pt.") for name in left)
+    with locked(run):
+        assert {path.name for path in disk.iterdir()} <= others | {"a.pt", "b.pt"}
+        assert others <= {path.name for path in disk.iterdir()}
+
+
 def test_a_lock_is_not_inherited(tmp_path: Path) -> None:
     """By processes that are forked, which may outlive a run that is killed."""
     (read, write), (read_ready, write_ready) = os.pipe(), os.pipe()
-    with snapshots.locked(tmp_path):
+    with locked(tmp_path):
         child = os.fork()
         if child == 0:
             os.write(write_ready, b"x")
             os.read(read, 1)
             os._exit(0)
         os.read(read_ready, 1)
-        with pytest.raises(CheckpointError, match="another run uses"), snapshots.locked(tmp_path):
+        with pytest.raises(CheckpointError, match="another run uses"), locked(tmp_path):
             pass
     try:
-        with snapshots.locked(tmp_path):
+        with locked(tmp_path):
             pass
     finally:
         os.write(write, b"x")
@@ -107,9 +127,7 @@ def reported(folder: Path) -> list[tuple[int, str]]:
     return [(line["step"], line["kind"]) for line in lines]
 
 
-# ---- several processes ----
-
-
+@pytest.mark.long
 def test_processes_stop_whose_launcher_is_killed(tmp_path: Path) -> None:
     """Nobody could stop them any more, and their run could not be started again while they are there."""
     (code,) = ranks.in_ranks(1, train_kills.launch_and_be_killed, tmp_path)

@@ -9,8 +9,9 @@ import pytest
 from chosen_places import some
 from disturbed import after_signal, left_whole
 from file_contents import files_of
-from killed import Fault, forked, session_of, started, wait_until
+from killed import Fault, forked, session_of, started
 from vos_kills import VosKills
+from waiting import wait_until
 
 # A worker of a process that is interrupted, with all of its session, while the worker is being loaded.
 INTERRUPTED_AT_ONCE = """
@@ -60,7 +61,7 @@ def test_stopped(kills, out):
 def test_a_full_disk_leaves_what_was_to_be_overwritten(kills, out):
     """It is told for each video, and the folders from before stay as they were, with their notes."""
     kills.whole("overwrite")
-    kills.before(out)
+    kills.before(out, "overwrite")
     before = files_of(out)
     ended = forked(kills.command(out, "overwrite"), Fault(size=100, number=None))
     assert ended.code == 1 and "Traceback" not in ended.stderr

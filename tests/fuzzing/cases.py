@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import sys
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -84,6 +85,7 @@ class Reader:
         self._folder = folder = folder.absolute()
         self._ready: set[str] = set()
         self._acts: list[str] = []
+        self._watched = False
         folder.mkdir(parents=True, exist_ok=True)
         os.chdir(folder)
         sys.addaudithook(self._notice)
@@ -112,8 +114,6 @@ class Reader:
             outcome, what = FINDING, f"it acted: {', '.join(self._acts) or 'the canary is there'}"
             (self._folder / CANARY).unlink(missing_ok=True)
         return Verdict(case.number, case.target, outcome, what)
-
-    _watched = False
 
     def _notice(self, event: str, arguments: tuple[Any, ...]) -> None:
         """An audit hook: commands, connections, and files where none should be read, written or changed.
@@ -182,8 +182,6 @@ def limit_process(seconds: int) -> None:
 
 def work(seed: int, first: int, end: int, seeds: Path, folder: Path, seconds: int, only: str | None) -> None:
     """Reads cases in turn, those below 0 being the sound files; a line of JSON goes to stdout before and after each."""
-    import time
-
     reader = Reader(folder)
     out = sys.stdout
     for number in range(max(first, -len(sound_files(seeds, only))), end):

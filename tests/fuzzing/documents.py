@@ -107,8 +107,6 @@ def json_twice(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
     return data[:place] + data[place:end] + b": " + json.dumps(any_value(rng)).encode() + b", " + data[place:]
 
 
-# ---- safetensors ----
-
 DTYPES = ("F32", "F16", "BF16", "F64", "I8", "U8", "I64", "U64", "BOOL", "F8_E4M3", "F8_E8M0", "F6_E2M3", "F4", "C64")
 
 

@@ -103,9 +103,6 @@ def _span(data: bytes, rng: Random) -> tuple[int, int]:
     return start, min(start + rng.choice((1, 2, 4, 8, 32, 256, len(data))), len(data))
 
 
-# ---- files of pieces that say how long they are ----
-
-
 class Piece(NamedTuple):
     """A box, chunk or segment: its name and what it holds."""
 

@@ -151,6 +151,8 @@ def batch(asked: argparse.Namespace, first: int, end: int, folder: Path) -> Iter
         why = _end_of(process, errors)
     except TimeoutError as error:
         why = str(error)
+    except subprocess.TimeoutExpired:
+        why = f"the process did not end within {PATIENCE} s after its last word"
     finally:
         process.kill()
         process.wait()

@@ -13,6 +13,7 @@ from sam2fast.cli.errors import UserError
 from sam2fast.cli.track_folder import RunFolder
 from sam2fast.cli.track_prompts import read_prompt_file
 from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.facts import Facts
 from sam2fast.datasets.json_lines import open_lines
 from sam2fast.training.data.coco import CocoRawDataset
 from sam2fast.training.data.errors import DataError
@@ -38,7 +39,13 @@ def test_deep_json(tmp_path: Path, name: str, read: Callable[[Path], Any], error
         read(tmp_path / name)
 
 
-@pytest.mark.parametrize("changes", [{"state": True}, {"state": "../x"}, {"done": -1}, {"done": 1e400}, {"done": "2"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"state": True}, {"state": "../x"}, {"done": -1}, {"done": 1e400}, {"done": "2"}),
+        *({"asked": []}, {"files": []}, {"files": [["masks", "x"]]}),
+    ],
+)
 def test_runs_that_went_on_elsewhere(tmp_path: Path, changes: dict[str, Any]) -> None:
     (tmp_path / "x").write_bytes(b"")
     folder = tmp_path / "run"
@@ -49,6 +56,14 @@ def test_runs_that_went_on_elsewhere(tmp_path: Path, changes: dict[str, Any]) ->
     (folder / "track.json").write_text(json.dumps(facts | changes))
     with pytest.raises(UserError, match="track.json cannot be read"):
         RunFolder(folder, {}, False)
+
+
+@pytest.mark.parametrize("key", ["size", "objects"])
+def test_facts_that_are_infinite(key: str) -> None:
+    content = {"size": [4, 6], "frames": ["0"], "objects": [1], "facts": {}}
+    assert Facts.parse(content, "a.json").size == (4, 6)
+    with pytest.raises(DatasetError, match="a.json: expected size"):
+        Facts.parse(content | {key: [float("inf"), 6]}, "a.json")
 
 
 @pytest.mark.parametrize("number", ["Infinity", "NaN", '"x"', "[]"])

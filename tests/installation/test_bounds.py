@@ -9,8 +9,8 @@ from packaging.version import Version
 SETUP = (ROOT / "setup.py").read_text(encoding="utf-8")
 # For those who change the package.
 TOOLS = {
-    *("pytest", "pytest-benchmark", "pytest-xdist", "hypothesis", "supervision", "build", "setuptools"),
-    *("ruff", "mypy", "pre-commit"),
+    *("pytest", "pytest-benchmark", "pytest-xdist", "hypothesis", "supervision", "nbmake", "build", "setuptools"),
+    *("ruff", "mypy", "pre-commit", "mkdocs-material", "mkdocstrings"),
 }
 
 
@@ -20,21 +20,55 @@ def required() -> dict[str, Requirement]:
     return {requirement.name: requirement for requirement in found if requirement.name not in TOOLS}
 
 
+def bound_of(requirement: Requirement) -> str:
+    return next(s.version for s in requirement.specifier if s.operator == ">=")
+
+
 def test_oldest_is_what_setup_allows():
     lines = (ROOT / "tests" / "installation" / "oldest.txt").read_text(encoding="utf-8").splitlines()
     oldest = {r.name: r for r in (Requirement(line) for line in lines if not line.startswith("#"))}
     assert oldest.keys() == required().keys()
     for name, requirement in required().items():
         (pin,) = oldest[name].specifier
-        bound = next(Version(s.version) for s in requirement.specifier if s.operator == ">=")
+        bound = Version(bound_of(requirement))
         # The first release of a bound such as 1.11 may be 1.11.1.
         assert Version(pin.version).release[: len(bound.release)] == bound.release, f"{pin} for {requirement}"
 
 
-def test_what_is_tested_is_what_setup_allows():
+def constraints() -> list[Requirement]:
+    """The lines of constraints.txt."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    for pin in pins:
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def test_what_is_tested_is_what_setup_allows():
+    for pin in constraints():
         for specifier in pin.specifier:
             if specifier.operator == "==" and pin.name in required():
                 assert required()[pin.name].specifier.contains(specifier.version), f"{pin} for {required()[pin.name]}"
+
+
+def test_what_security_says_of_versions():
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8").partition("## Dependencies")[2]
+    excluded, _, rest = text.partition("They do not exclude")
+    lower = {name.lower(): Version(bound_of(requirement)) for name, requirement in required().items()}
+    assert len(holes(excluded)) == 7
+    for name, version in holes(excluded).items():
+        assert lower[name] >= version, f"setup.py allows {name} before {version}"
+    pinned = {
+        r.name: Version(s.version)
+        for r in constraints()
+        for s in r.specifier
+        if s.operator == "==" and (r.marker is None or r.marker.evaluate({"python_version": "3.11"}))
+    }
+    assert len(holes(rest)) == 2
+    for name, version in holes(rest).items():
+        assert lower[name] < version <= pinned[name], f"constraints.txt gives {name} {pinned[name]}, not {version}"
+    (read,) = re.findall(r"advisories of ([^.]+) were read", rest)
+    names = re.split(r",\s+|\s+and\s+", read.lower())
+    assert len(names) > 5 and set(names) <= pinned.keys(), "which versions were read is not said"
+
+
+def holes(text: str) -> dict[str, Version]:
+    """By name, the first version without the hole."""
+    return {name.lower(): Version(version) for name, version in re.findall(r"([\w-]+)\s+before\s+([\d.]*\d)", text)}

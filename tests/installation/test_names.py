@@ -46,12 +46,13 @@ def test_results_are_written_under_the_name_on_the_disk(masks, tmp_path):
     assert ON_DISK in csv.read_bytes() and len(list(tmp_path.iterdir())) == 2
 
 
-def test_what_cannot_be_printed_is_escaped(masks, monkeypatch):
+def test_what_cannot_be_printed_is_escaped(masks, tmp_path, monkeypatch):
     """Nothing is as strict as stdout, which a pipe has by default."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
     monkeypatch.setattr(sys, "stdout", stream)
-    arguments = ["evaluate", "--gt", str(masks), "--pred", str(masks), "--csv", os.devnull, "--processes", "1"]
-    main(arguments, standalone_mode=False)
+    csv = tmp_path / "results.csv"
+    arguments = ["evaluate", "--gt", str(masks), "--pred", str(masks), "--csv", str(csv), "--processes", "1"]
+    assert not main(arguments, standalone_mode=False) and csv.exists()
     stream.flush()
     assert b"Gr\\udcf6\\udcdfe" in stream.buffer.getvalue() and stream.errors == "strict"
 

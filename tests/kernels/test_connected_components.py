@@ -101,7 +101,9 @@ def test_other_input_is_refused(mask):
         connected_components(mask)
 
 
-@pytest.mark.parametrize(("side", "density"), [(2048, 0.2), (4096, 0.45), (2048, 0.7)])
+@pytest.mark.parametrize(
+    ("side", "density"), [(2048, 0.2), (2048, 0.7), pytest.param(4096, 0.45, marks=pytest.mark.long)]
+)
 def test_large(side, density):
     """Scipy's components, each labelled by its first pixel."""
     mask = np.random.default_rng(0).random((side, side)) < density

@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from sam2fast.kernels import _dispatch, _launch
-from sam2fast.kernels._dispatch import backend, count_launch, current_backend, launches, use_triton
+from sam2fast.kernels._dispatch import backend, count_launch, current_backend, kernel_pays, launches, use_triton
 from sam2fast.kernels._launch import LaunchConfig
 from sam2fast.kernels.connected_components import connected_components
 from sam2fast.kernels.mask_ops import upsample_masks
@@ -56,6 +57,16 @@ def test_an_op_without_a_kernel_runs_its_twin():
         assert upsample_masks(torch.zeros(1, 1, 4, 4), (8, 8)).shape == (1, 1, 8, 8)
 
 
+def test_where_a_gradient_is_wanted_the_twin_is_taken_at_once():
+    plain, learns = torch.zeros(1), torch.zeros(1, requires_grad=True)
+    with backend("auto"):
+        assert kernel_pays(plain, None) and not kernel_pays(plain, None, learns)
+        with torch.no_grad():
+            assert kernel_pays(learns)
+    with backend("triton"):
+        assert kernel_pays(learns)
+
+
 def test_the_interpreter_is_for_forced_triton_only(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert not use_triton("connected_components", MASK)
@@ -100,6 +111,37 @@ def test_obstacles_are_named(version, message, monkeypatch):
         assert not use_triton("op", MASK)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Triton brings a compiler of its own")
+@pytest.mark.parametrize(
+    ("compilers", "variable", "headers", "builder", "obstacle"),
+    [
+        ((), None, True, None, "needs a C compiler, .* install gcc, or name one in CC"),
+        (("gcc",), None, True, None, None),
+        (("clang",), None, True, None, None),
+        ((), "/opt/cc", True, None, None),
+        (("gcc",), None, False, None, "needs Python's headers, .* no Python.h in /"),
+        ((), None, False, print, None),
+    ],
+    ids=["no compiler", "gcc", "clang", "CC", "no headers", "a builder of one's own"],
+)
+def test_what_triton_builds_launchers_with(compilers, variable, headers, builder, obstacle, monkeypatch, tmp_path):
+    """On a GPU that is new enough."""
+    knobs = pytest.importorskip("triton", "3.6").knobs
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(_dispatch.shutil, "which", lambda name: name if name in compilers else None)
+    monkeypatch.setenv("CC", variable) if variable else monkeypatch.delenv("CC", raising=False)
+    if headers:
+        (tmp_path / "Python.h").touch()
+    monkeypatch.setattr(_dispatch.sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path)})
+    monkeypatch.setattr(knobs.build, "impl", builder)
+    _dispatch._build_obstacle.cache_clear()
+    try:
+        found = _dispatch._gpu_obstacle(torch.device("cuda:0"))
+    finally:
+        _dispatch._build_obstacle.cache_clear()
+    assert found is None if obstacle is None else re.search(obstacle, found)
+
+
 def test_a_triton_that_cannot_be_imported_counts_as_absent(monkeypatch):
     monkeypatch.setattr(_dispatch, "KERNELS", frozenset({"op"}))
     monkeypatch.setattr(_dispatch, "_why_absent", "is not installed")
@@ -126,9 +168,6 @@ def test_a_block_holds_for_its_own_thread_only(monkeypatch):
     assert seen == ["auto"]
 
 
-# ---- launches ----
-
-
 def test_a_row_for_the_shape_wins_over_one_for_the_gpu(monkeypatch):
     rows = [
         LaunchConfig(*key, {"n": n}, {})
@@ -143,8 +182,31 @@ def test_a_row_for_the_shape_wins_over_one_for_the_gpu(monkeypatch):
     monkeypatch.setattr(_launch, "launch_table", lambda: {"op": rows[:4]})
     assert _launch.launch_config("op", x, "8x8").meta["n"] == 3
     monkeypatch.setattr(_launch, "launch_table", lambda: {"op": rows[3:4]})
-    with pytest.raises(LookupError, match="no launch configuration of op for .*4x4"):
-        _launch.launch_config("op", x, "4x4")
+    for op in ("op", "new"):
+        with pytest.raises(LookupError, match=f"no launch configuration of {op} for .*4x4"):
+            _launch.launch_config(op, x, "4x4")
+
+
+def test_a_row_is_looked_for_once(monkeypatch):
+    """For each op, GPU, dtype and shape class of a table, but again in another table."""
+    looked, find = [], _launch._fitting_row
+    monkeypatch.setattr(_launch, "_fitting_row", lambda rows, *asked: looked.append(asked) or find(rows, *asked))
+    table = {op: [LaunchConfig("*", "*", "*", {"n": n}, {})] for n, op in enumerate(("op", "other"))}
+    monkeypatch.setattr(_launch, "launch_table", lambda: table)
+    x = torch.zeros(1)
+    for _ in range(3):
+        assert _launch.launch_config("op", x).meta["n"] == 0 and _launch.launch_config("other", x).meta["n"] == 1
+        assert _launch.launch_config("op", x, "8x8") is _launch.launch_config("op", x.half()) is table["op"][0]
+    monkeypatch.setattr(_launch, "architecture", lambda device: "sm_90")
+    _launch.launch_config("op", x)
+    cpu = [("op", "cpu", x.dtype, "*"), ("other", "cpu", x.dtype, "*"), ("op", "cpu", x.dtype, "8x8")]
+    assert looked == [*cpu, ("op", "cpu", torch.float16, "*"), ("op", "sm_90", x.dtype, "*")]
+    # Tables that are gone may have had the same address.
+    for n in range(10):
+        monkeypatch.setattr(_launch, "launch_table", lambda n=n: {"op": [LaunchConfig("*", "*", "*", {"n": n}, {})]})
+        assert _launch.launch_config("op", x).meta["n"] == n
+    monkeypatch.setattr(_launch, "launch_table", lambda: table)
+    assert _launch.launch_config("op", x).meta["n"] == 0
 
 
 SWITCHES = {
@@ -154,6 +216,10 @@ SWITCHES = {
     "new switch": ("torch.backends.cuda.matmul.fp32_precision = 'tf32'", "tf32"),
     "new switch for everything": ("torch.backends.fp32_precision = 'tf32'", "tf32"),
     "new switch off": ("torch.backends.cuda.matmul.fp32_precision = 'ieee'", "tf32x3"),
+    "switches at odds": (
+        "matmul = torch.backends.cuda.matmul; matmul.allow_tf32 = True; matmul.fp32_precision = 'none'",
+        "tf32x3",
+    ),
 }
 
 

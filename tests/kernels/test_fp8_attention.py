@@ -122,8 +122,6 @@ def test_own_implementations_are_not_told():
         _own_ops.unregister_op("memory_attention", "rounding")
 
 
-# ---- the Triton kernels ----
-
 # side, d, m, heads, pages of each object, pointers, splits, whether pages are of five kinds
 CASES = {
     "one object": (4, 32, 32, 1, (2,), 6, 1, False),
@@ -219,9 +217,6 @@ def test_rounding_of_the_interpreter(triton_device):
     rounded, out = torch.empty(256, dtype=torch.float8_e4m3fn, device=triton_device), torch.empty_like(x)
     _there_and_back_kernel[(1,)](x, rounded, out, N=256)
     assert torch.equal(out, x.clamp(-448, 448).to(torch.float8_e4m3fn).float()) and torch.equal(rounded.float(), out)
-
-
-# ---- what GPUs have it ----
 
 
 @pytest.mark.parametrize(

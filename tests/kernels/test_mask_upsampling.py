@@ -21,7 +21,7 @@ from sam2fast.kernels.mask_ops import (
     upsample_and_threshold,
     upsample_and_threshold_reference,
 )
-from sam2fast.kernels.mask_ops.operator import (
+from sam2fast.kernels.mask_ops.operators import (
     mask_statistics_operator,
     pack_masks_operator,
     unpack_masks_operator,
@@ -85,9 +85,6 @@ def full_size(logits, size):
     return F.interpolate(logits[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
 
 
-# ---- the twin ----
-
-
 @pytest.mark.parametrize(("low", "size"), [((32, 32), (150, 225)), ((37, 53), (20, 31)), ((1, 1), (7, 9))], ids=str)
 @pytest.mark.parametrize(("threshold", "offset"), [(0.0, 1.0), (0.3, 0.7), (-1.0, -0.5)])
 def test_statistics_are_the_official_ones(low, size, threshold, offset):
@@ -113,9 +110,6 @@ def test_masks_are_torchs_own(low, size):
         assert torch.equal(upsample_and_threshold(logits, size, 0.3), expected)
         assert torch.equal(upsample_and_pack(logits, size, 0.3), pack_masks(expected))
         assert torch.equal(upsample_and_threshold(logits[0, 0], size, 0.3), expected[0, 0])
-
-
-# ---- the way on the CPU ----
 
 
 @ALL_SIZES
@@ -224,9 +218,6 @@ class TestCells:
             found = cpu.mask_statistics_cpu(logits, size, level, 0.5)
             for right, ours in zip(mask_statistics_reference(logits, size, level, 0.5), found, strict=True):
                 assert torch.equal(right, ours), (seed, h, w, size, level)
-
-
-# ---- the kernels ----
 
 
 def undecided(logits, size, level):
@@ -405,9 +396,6 @@ def test_a_large_mask(triton_device):
         assert_same_statistics(mask_statistics(logits.to(triton_device), size), logits, size, 0.0, 1.0)
 
 
-# ---- the operators ----
-
-
 def test_what_is_refused(triton_device):
     logits = random_map(2, 4, 4).to(triton_device)
     for call in (upsample_and_threshold, upsample_and_pack, mask_statistics):
@@ -444,3 +432,23 @@ def test_masks_have_no_gradient(triton_device):
     for size in ((9, 13), (40, 50)):
         assert not upsample_and_threshold(logits, size).requires_grad
         assert not any(x.requires_grad for x in mask_statistics(logits, size))
+
+
+def test_anothers_default_device(triton_launch):
+    """What is made on the CPU says so."""
+    generator = torch.Generator().manual_seed(0)
+    logits = F.avg_pool2d(torch.randn(3, 33, 35, generator=generator), 3, stride=1) * 5
+    size = (301, 299)  # of no other test: tables of sizes are kept
+    with torch.device("meta"):
+        found = mask_statistics(logits, size, 0.1, 1.0)
+        masks = upsample_and_threshold(logits, size, 0.1)
+        assert triton_launch.axes_of(logits, size)[:2] == (float(np.float32(31) / 301), float(np.float32(33) / 299))
+        assert triton_launch.as_compared(0.1) == float(np.float32(0.1))
+    for ours, twin in zip(found, mask_statistics_reference(logits, size, 0.1, 1.0), strict=True):
+        assert torch.equal(ours, twin)
+    assert torch.equal(masks, upsample_and_threshold_reference(logits, size, 0.1))
+
+
+@pytest.fixture
+def triton_launch():
+    return pytest.importorskip("sam2fast.kernels.mask_ops.launch")

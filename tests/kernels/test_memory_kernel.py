@@ -217,9 +217,6 @@ def test_programs_in_any_order(triton_device, seed):
         assert torch.equal(expected, launch.memory_attention_triton(query, memory, *weights, *tables, splits=3))
 
 
-# ---- the dispatcher and the operators ----
-
-
 @torch.no_grad()
 def test_forced_triton_launches_the_kernels(triton_device):
     memory = moved(memory_of(2, 1, m=32), triton_device, torch.float32)
@@ -345,9 +342,6 @@ def test_operators_are_well_formed(triton_device):
     torch.library.opcheck(rope_attention_operator, (x, x.requires_grad_(), x, *inputs[-2:], 0))
 
 
-# ---- the choice of a launch ----
-
-
 def test_keys_are_split_when_queries_do_not_fill_the_gpu():
     """For 132 processors: the query tiles of one object at 1024 pixels, of two, four and sixteen."""
     assert [launch.splits_for(32 * objects, 132, 449) for objects in (1, 2, 4, 16)] == [4, 2, 1, 1]
@@ -364,7 +358,9 @@ def test_every_width_has_a_launch(dtype):
 
 def test_a_group_of_objects_begins_at_aligned_tables(monkeypatch):
     monkeypatch.setattr(launch, "MOST_KEYS", 1000)
-    assert [launch._group(keys) for keys in (2000, 200, 52, 20, 0)] == [1, 5, 16, 48, 992]
+    assert [launch._group(keys, 1) for keys in (2000, 200, 52, 20, 0)] == [1, 5, 16, 48, 992]
+    monkeypatch.setattr(launch, "MOST_PROGRAMS", 100)
+    assert [launch._group(20, heads) for heads in (2, 3, 10, 100)] == [48, 32, 10, 1]
 
 
 @torch.no_grad()
@@ -376,9 +372,6 @@ def test_more_tokens_than_can_be_addressed(triton_device):
     query = random_map(1, 1, 16, 32).to(triton_device)
     with pytest.raises(ValueError, match="more than the kernels can address"):
         launch.memory_attention_triton(query, memory, *weights, *rope(4, 32, triton_device))
-
-
-# ---- mixed dtypes, gradients of gradients, graphs ----
 
 
 @torch.no_grad()

@@ -167,9 +167,6 @@ def test_ten_thousand_boxes(spread):
     assert scores[kept].diff().max() <= 0
 
 
-# ---- masks ----
-
-
 def random_masks(count, H, W, seed=0):
     """Blobs, many of which are nearly others."""
     generator = torch.Generator().manual_seed(seed)
@@ -238,9 +235,6 @@ def test_masks_apart_are_not_compared(monkeypatch):
     assert len(counted) == 1000  # their areas
 
 
-# ---- what is refused ----
-
-
 def test_other_input_is_refused():
     with pytest.raises(ValueError, match=r"expected boxes \(N, 4\), got torch.float32 \(3, 5\)"):
         box_nms(torch.zeros(3, 5), torch.zeros(3), 0.5)
@@ -249,9 +243,6 @@ def test_other_input_is_refused():
     for nms, things in ((box_nms, torch.zeros(3, 4)), (mask_nms, torch.zeros(3, 4, 4, dtype=torch.bool))):
         with pytest.raises(ValueError, match=r"expected 3 scores, one for each, got shape \(4,\)"):
             nms(things, torch.zeros(4), 0.5)
-
-
-# ---- the kernels ----
 
 
 def by_triton(nms, things, scores, threshold, device):
@@ -305,9 +296,6 @@ def test_programs_in_any_order(seed, triton_device):
         of_masks = by_triton(mask_nms, masks, random_scores(130), 0.5, triton_device)
     assert of_boxes == slow_boxes(boxes, random_scores(200), 0.3)
     assert of_masks == slow_masks(masks, random_scores(130), 0.5)
-
-
-# ---- graphs ----
 
 
 class TestGraphs:

@@ -70,8 +70,6 @@ def test_tables_that_do_not_fit():
         memory_attention(query[:, :, :4], memory, *weights, cos, sin)
 
 
-# ---- the Triton kernels ----
-
 # side, d, m, heads, pages of each object, pointers, splits
 CASES = {
     "nano's widths": (8, 128, 64, 1, (7, 0, 10), 12, 3),

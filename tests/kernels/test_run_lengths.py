@@ -119,8 +119,6 @@ def test_the_most_runs_there_can_be():
     assert runs.offsets.tolist() == [0, 4095 * 4097 + 1] and runs.counts[0] == 0 and bool((runs.counts[1:] == 1).all())
 
 
-# ---- upsampled ----
-
 # (h, w) of the logits, (H, W) of the masks
 SIZES = {
     "a photograph": ((16, 16), (75, 112)),
@@ -240,9 +238,6 @@ def test_weights_are_torchs(source, target):
                 np.testing.assert_allclose(near * values[cell] + far * values[cell + 1], expected[position], atol=1e-6)
 
 
-# ---- what is refused ----
-
-
 def test_other_input_is_refused():
     for masks in (torch.zeros(1, 4, 4), torch.zeros(4, 4, dtype=torch.bool)):
         with pytest.raises(ValueError, match=r"expected bool masks \(N, H, W\), got"):
@@ -272,9 +267,6 @@ def test_runs_of_nothing_between_others():
     expected = torch.tensor([[1, 0], [1, 0], [0, 1]], dtype=torch.bool)[None]
     assert torch.equal(decode_masks(runs), expected) and torch.equal(decode_masks_reference(runs), expected)
     assert run_length_areas(runs).tolist() == [3]
-
-
-# ---- the kernel ----
 
 
 @pytest.fixture
@@ -391,9 +383,6 @@ def test_canvas_of_almost_all_pixels_there_can_be(origin, triton_device):
     ends = runs.counts.cumsum(0, dtype=torch.int64)[runs.offsets[1:] - 1]
     assert ends.tolist() == [canvas[0] * canvas[1] * n for n in (1, 2, 3)] and ends[-1] > 2**32
     assert same(runs, by_triton(encode_upsampled, logits.to(triton_device), (8, 8), 0.0, origin, canvas))
-
-
-# ---- graphs ----
 
 
 class TestGraphs:

@@ -7,8 +7,8 @@ from parity import random_map
 from sam2.modeling.sam2_base import SAM2Base as OfficialBase
 
 from sam2fast.kernels._dispatch import backend, launches
-from sam2fast.kernels.mask_ops import suppress_overlaps
-from sam2fast.kernels.mask_ops.operator import suppress_overlaps_operator
+from sam2fast.kernels.mask_ops import suppress_overlaps, suppress_overlaps_reference
+from sam2fast.kernels.mask_ops.operators import suppress_overlaps_operator
 
 NAMES = pytest.mark.parametrize("name", ["torch", "triton"])
 
@@ -39,6 +39,16 @@ def test_ties_and_what_is_not_finite(name, triton_device):
     logits = torch.cartesian_prod(values, values, values).T.reshape(3, 1, 8, 64)
     with backend(name):
         same(official(logits), suppress_overlaps(logits.to(triton_device)))
+
+
+@torch.no_grad()
+def test_on_the_cpu_without_gradients():
+    """Object maps are compared one after the other, which is a way of its own."""
+    values = torch.tensor([torch.nan, torch.inf, 7.0, 0.0, -0.0, -10.0, -12.0, -torch.inf])
+    logits = torch.cartesian_prod(values, values, values).T.reshape(3, 1, 8, 64)
+    for case in (logits, (random_map(6, 1, 10, 12) * 12)[::2, :, ::3].mT, (random_map(16, 1, 9, 7) * 12).bfloat16()):
+        with backend("torch"):
+            same(suppress_overlaps_reference(case), suppress_overlaps(case))
 
 
 @NAMES

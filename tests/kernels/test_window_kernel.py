@@ -18,7 +18,7 @@ from sam2fast.kernels.window_attention import (  # noqa: E402
 )
 from sam2fast.kernels.window_attention.kernel import pieces  # noqa: E402
 from sam2fast.kernels.window_attention.launch import window_attention_triton  # noqa: E402
-from sam2fast.kernels.window_attention.operator import window_attention_operator  # noqa: E402
+from sam2fast.kernels.window_attention.operators import window_attention_operator  # noqa: E402
 from sam2fast.modeling.hiera import MultiScaleBlock  # noqa: E402
 from sam2fast.testing import relative_error  # noqa: E402
 
@@ -123,8 +123,6 @@ def test_pieces_of_a_head(d, expected):
     assert pieces(d) == expected and sum(expected) >= d
 
 
-# ---- the official block ----
-
 # dim, dim_out, heads, window, query stride, height, width
 BLOCKS = {
     "window": (32, 32, 1, 8, None, 16, 8),
@@ -158,14 +156,11 @@ def test_official_block(triton_device, case):
         assert relative_error(expected.detach(), actual.detach().cpu()) < 1e-4
 
 
-# ---- the dispatcher and the operator ----
-
-
 @torch.no_grad()
 def test_what_the_kernel_does_not_take(triton_device):
     qkv, bias = random_map(1, 8, 8, 36).to(triton_device), random_map(36).to(triton_device)
     with backend("triton"):
-        with pytest.raises(RuntimeError, match="takes heads of a multiple of 8 and at most 256 channels, and got 12"):
+        with pytest.raises(RuntimeError, match="multiple of 8 and at most 96 channels in torch.float32, and got 12"):
             window_attention(qkv, bias, 1, 4)
         with pytest.raises(RuntimeError, match=r"window_attention does not take torch\.float64"):
             window_attention(qkv.double(), bias.double(), 1, 4)

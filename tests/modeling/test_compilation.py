@@ -78,6 +78,7 @@ def one_two_one(session: Session) -> None:
     session.propagate(start_frame_idx=4)
 
 
+@pytest.mark.long
 def test_a_video_with_one_two_one_objects(both, calls, tmp_path):
     film = jpeg_folder(tmp_path / "film", clip(5))
     plain, again = (Session(predictor, film) for predictor in both)

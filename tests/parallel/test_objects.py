@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 import parallel_jobs
@@ -34,13 +33,6 @@ def frames() -> list[np.ndarray]:
 @pytest.fixture
 def one():
     return parallel_jobs.build_mini("cpu")
-
-
-@pytest.fixture
-def spread(monkeypatch) -> Iterator[SpreadPredictor]:
-    instead_of_processes(monkeypatch)
-    with SpreadPredictor(parallel_jobs.build_mini, ["cpu", "cpu"]) as predictor:
-        yield predictor
 
 
 def assert_same(found, expected) -> None:
@@ -250,6 +242,7 @@ def test_a_process_that_cannot_begin(monkeypatch):
     assert len(workers) == 2 and all(worker.connection.closed for worker in workers)
 
 
+@pytest.mark.long
 def test_real_processes(one, frames):
     """Two of them, with a thread each, deterministic as the one that makes them, and not minding Ctrl-C."""
     build = parallel_jobs.build_mini_when_deterministic

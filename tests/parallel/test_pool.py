@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import parallel_jobs
 import pytest
 import torch
 from parallel_jobs import build_nothing
+from waiting import is_alive, wait_until
 
 from sam2fast.parallel import WorkerError, run_jobs
 from sam2fast.parallel.devices import device_list, names_several, threads_for_each
@@ -20,13 +20,6 @@ from sam2fast.parallel.pool import JOBS_AHEAD, JOBS_AT_ONCE, JobSource, Member, 
 from sam2fast.parallel.worker import packed
 
 TWO, THREE = ["cpu"] * 2, ["cpu"] * 3
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
 
 
 def test_every_job_is_done_once_and_failures_are_results():
@@ -211,12 +204,7 @@ def test_workers_end_with_their_parent(ending, tmp_path):
     _, stderr = process.communicate(timeout=60)
     assert process.returncode != 0 and stderr.count("Traceback") <= 1
     assert ("KeyboardInterrupt" in stderr) == (ending == signal.SIGINT)
-    while any(is_alive(pid) for pid in workers):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-# ---- which devices are meant ----
+    assert wait_until(lambda: not any(is_alive(pid) for pid in workers), 60)
 
 
 def test_devices(monkeypatch):

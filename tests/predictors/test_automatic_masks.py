@@ -163,9 +163,6 @@ def test_statistics_only_for_masks_of_a_good_score(monkeypatch):
     assert 0 < sum(seen) < 36
 
 
-# ---- nothing there ----
-
-
 @pytest.mark.parametrize("crops", [0, 1, 2])
 @pytest.mark.parametrize("mode", ["binary_mask", "coco_rle"])
 @pytest.mark.parametrize("m2m", [False, True])
@@ -194,9 +191,6 @@ def test_no_points():
     _, ours = pair(ALL | {"points_per_side": None, "point_grids": grids, "crop_n_layers": 1})
     assert ours.generate(image(300, 400))
     assert pair(ALL | {"points_per_side": None, "point_grids": grids[:1]})[1].generate(image(30, 40)) == []
-
-
-# ---- images, several at once, progress ----
 
 
 def test_accepts_what_the_predictor_accepts():
@@ -310,9 +304,6 @@ def test_no_gradients():
     assert seen == [False] * len(seen) != []
 
 
-# ---- subclasses ----
-
-
 def recording(base: type, names: list[str]) -> type:
     """A subclass that notes calls of its methods, and otherwise leaves them as they are."""
 
@@ -406,9 +397,6 @@ def test_small_regions_of_finished_masks(as_arrays, monkeypatch):
     assert torch.equal(expected["boxes"], actual["boxes"])
     empty = amg.MaskData(rles=[], boxes=torch.zeros(0, 4))
     assert SAM2AutomaticMaskGenerator.postprocess_small_regions(empty, 25, 0.8)["rles"] == []
-
-
-# ---- parameters ----
 
 
 def test_signatures():

@@ -2,13 +2,14 @@
 
 import os
 import random
-import threading
 
 import numpy as np
+import pipe_ends
 import pytest
 import torch
+from comparable import snapshot
 from safetensors.torch import load_file, save_file
-from video import SMALL, Session, clip, jpeg_folder, narrow_predictor, snapshot
+from video import SMALL, Session, clip, jpeg_folder, narrow_predictor
 
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.saved_state import DIGEST, FACTS, StateError
@@ -134,9 +135,6 @@ def test_a_state_without_objects(video_predictor, video, tmp_path):
     state.frames.close()
 
 
-# ---- what is refused ----
-
-
 def test_ids_that_json_cannot_hold(video_predictor, video, tmp_path):
     s = Session(video_predictor, video)
     s.points(0, (1, 2), (60, 40, 1))
@@ -231,9 +229,56 @@ def test_a_file_that_cannot_be_written(busy, tmp_path):
     assert os.listdir(tmp_path) == ["folder"]
 
 
-def test_after_a_process_of_the_same_number_was_killed(busy, tmp_path):
-    left = tmp_path / f".state.{os.getpid()}.{threading.get_ident()}.part"
-    left.mkdir()
-    (left / "state").write_text("half")
+def test_two_processes_of_the_same_number(busy, video, tmp_path, monkeypatch):
+    """As in containers on two machines: each writes a file of its own, and the last one stays."""
+    move, written = os.replace, []
+
+    def after_another(partial, path):
+        if not written:
+            written.append(partial)
+            busy.predictor.save_state(busy.state, tmp_path / "state")
+            assert len(written) == 2 and partial.is_file()
+        else:
+            written.append(partial)
+        move(partial, path)
+
+    monkeypatch.setattr(os, "replace", after_another)
     busy.predictor.save_state(busy.state, tmp_path / "state")
-    assert os.listdir(tmp_path) == ["state"]
+    assert len(set(written)) == 2 and os.listdir(tmp_path) == ["state"]
+    assert snapshot(busy.predictor.load_state(tmp_path / "state", video)) == snapshot(busy.state)
+
+
+def test_a_link_stays_and_a_pipe_gets_it(busy, video, tmp_path):
+    os.symlink("stored", tmp_path / "state")
+    busy.predictor.save_state(busy.state, tmp_path / "state")
+    assert os.readlink(tmp_path / "state") == "stored" and sorted(os.listdir(tmp_path)) == ["state", "stored"]
+    assert snapshot(busy.predictor.load_state(tmp_path / "state", video)) == snapshot(busy.state)
+    os.mkfifo(tmp_path / "pipe")
+    content = pipe_ends.reader(tmp_path / "pipe")
+    busy.predictor.save_state(busy.state, tmp_path / "pipe")
+    (tmp_path / "stored").write_bytes(content())  # not always the same bytes: safetensors draws the order of its facts
+    assert snapshot(busy.predictor.load_state(tmp_path / "stored", video)) == snapshot(busy.state)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("name", ["nu\0ll", "loop"])
+def test_names_that_no_file_has(busy, tmp_path, name):
+    os.symlink("loop", tmp_path / "loop")
+    with pytest.raises((OSError, ValueError), match=r"nu\\\\?x00ll|Too many levels.*loop"):
+        busy.predictor.save_state(busy.state, tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="no saved state"):
+        busy.predictor.load_state(tmp_path / name, [])
+    assert os.listdir(tmp_path) == ["loop"]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_no_memory_is_no_damage(busy, tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    busy.predictor.save_state(busy.state, tmp_path / "state")
+    monkeypatch.setattr(saved_state, "_digest", fail)
+    with pytest.raises(MemoryError):
+        saved_state.read(tmp_path / "state")

@@ -22,9 +22,6 @@ def pictures():
     return clip(FRAMES)
 
 
-# ---- equal to an offline session ----
-
-
 def schedule(seed: int) -> Actions:
     """Prompts, corrections and removals on random frames; the first are not on the first frame."""
     rng = random.Random(seed)
@@ -181,9 +178,6 @@ def test_forms_of_masks(video_predictor, pictures):
         assert stream.step(pictures[2], output="bool").masks.dtype == torch.bool
 
 
-# ---- what is kept ----
-
-
 def test_memory_does_not_grow(video_predictor, pictures):
     """Of thirty frames with two objects no more is known than of eighteen, on the device and off it."""
     sizes = []
@@ -227,9 +221,6 @@ def test_nothing_is_encoded_without_objects(video_predictor, pictures, monkeypat
         result = stream.step(pictures[0])
     assert result.obj_ids == [] and result.masks.shape == (0, 1, 90, 120) and result.scores.iou.shape == (0,)
     assert result.scores.low_res_logits.shape == (0, 1, SMALL // 4, SMALL // 4)
-
-
-# ---- wrong use ----
 
 
 def test_prompts_need_a_frame(video_predictor):
@@ -326,7 +317,7 @@ def test_prompts_wait_for_a_step_that_succeeds(video_predictor, pictures, afterw
             stream.add_new_points_or_box("a", [[70, 50]], [0])
             if fails:
                 with monkeypatch.context() as patch:
-                    patch.setattr(video_predictor, "_store", _no_room)
+                    patch.setattr("sam2fast.tracking.stream.store_results", _no_room)
                     with pytest.raises(MemoryError):
                         stream.step(255 - pictures[3])
             PROMPTS_AFTERWARDS[afterwards](stream)

@@ -8,6 +8,7 @@ from parity import NARROW, build_pair, random_map
 from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 pytest.importorskip("triton")
+from sam2fast.compilation import _fill_tables
 from sam2fast.kernels import _launch  # noqa: E402
 from sam2fast.kernels._dispatch import KERNELS, backend, launches  # noqa: E402
 from sam2fast.kernels._launch import LaunchConfig  # noqa: E402
@@ -88,6 +89,7 @@ def test_tracking(predictors, video, forced):
     ours.to("cpu")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", ["sam2.1_t", pytest.param("sam2.1_b+", marks=pytest.mark.slow)])
 def test_pictures(size, triton_device, large_blocks):
     """All kinds of windows of these models, padded ones too, with kernels and with their twins."""
@@ -123,6 +125,7 @@ def memory_of(filled: int, slots: int, pointers: int) -> AttendedMemory:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["torch", "triton"])
 @torch.no_grad()
 def test_a_compiled_memory_attention_does_not_compile_again(predictors, name, monkeypatch, triton_device, large_blocks):
@@ -130,6 +133,7 @@ def test_a_compiled_memory_attention_does_not_compile_again(predictors, name, mo
     monkeypatch.setenv("SAM2FAST_BACKEND", name)
     attention = predictors[1].memory_attention.to(triton_device)
     features, position = (random_map(1, 256, 8, 8, seed=i).to(triton_device) for i in (5, 6))
+    _fill_tables(predictors[1])  # as compile_model does: what is made on the first call is not there yet in its graph
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(attention.attend, backend=counter, fullgraph=True)

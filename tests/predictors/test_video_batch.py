@@ -6,8 +6,10 @@ import pytest
 import torch
 from video import Session, clip, jpeg_folder, narrow_predictor
 
+from sam2fast.compilation import compile_model, uncompile
 from sam2fast.testing import relative_error
 from sam2fast.tracking import memory_bank
+from sam2fast.tracking.steps import attended_pages
 
 TOLERANCE = 1e-5
 
@@ -112,7 +114,7 @@ def test_shapes_do_not_depend_on_how_much_memory_there_is(prompted, predictor, t
 
 
 def test_capacity_in_buckets(predictor, video, monkeypatch):
-    """Rows beyond the objects, as on CUDA, change nothing; nor does a wider table."""
+    """Rows beyond the objects, as in recorded steps, change nothing; nor does a wider table."""
     s = Session(predictor, video)
     for obj in "abc":
         life_of(s, obj)
@@ -141,6 +143,51 @@ def test_capacity_in_buckets(predictor, video, monkeypatch):
         assert_equal(logits(wide, obj), logits(s, obj))
     # Two or three objects to track, with one or two conditioning frames.
     assert shapes == {(2, 7), (2, 8), (4, 8)}
+
+
+def test_rows_are_a_bucket_where_a_part_is_compiled_for_them(video):
+    """And nowhere else: idle rows cost as much as others."""
+    predictor = narrow_predictor(apply_postprocessing=False)
+    s = Session(predictor, video)
+    for obj in "abc":
+        s.points(0, obj, (60, 40, 1))
+    predictor.propagate_in_video_preflight(s.state)
+    pages = attended_pages(s.state, list(s.state.objects.values()), 1, False)
+
+    class OnCuda:
+        """The model, to who asks where it is."""
+
+        device = torch.device("cuda")
+
+        def __getattr__(self, name):
+            return getattr(predictor, name)
+
+    def rows(model) -> int:
+        s.state.bank.model = model
+        return len(s.state.bank.attended(pages, 12).page_table)
+
+    assert rows(OnCuda()) == 3
+    compile_model(predictor, ["mask_decoder"], backend="eager")
+    assert rows(OnCuda()) == 4 and rows(predictor) == 3
+    uncompile(predictor)
+    compile_model(predictor, ["memory_attention"], backend="eager")
+    assert rows(OnCuda()) == 4
+    uncompile(predictor)
+    compile_model(predictor, ["image_encoder"], backend="eager")  # which knows of no objects
+    assert rows(OnCuda()) == 3
+    part = predictor.memory_encoder
+    for how in ("its forward", "itself", "a module around it"):
+        if how == "its forward":  # as the original's predictor for speed does
+            part.forward = torch.compile(part.forward, backend="eager")
+        elif how == "itself":
+            part.compile(backend="eager")
+        else:
+            predictor.memory_encoder = torch.compile(part, backend="eager")
+        assert rows(OnCuda()) == 4, how
+        predictor.memory_encoder = part
+        for name in ("forward", "_compiled_call_impl"):
+            vars(part).pop(name, None)
+        assert rows(OnCuda()) == 3, how
 
 
 def test_buckets():

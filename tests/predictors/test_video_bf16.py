@@ -144,6 +144,23 @@ def test_the_whole_step(case, whole_step):
 
 
 @torch.inference_mode()
+def test_tracked_freely(official, monkeypatch):
+    """Each from its own past. Holes are not filled: a rounding may tip whether one is small enough."""
+    predictor, _, video, ours = official
+    cast = cast_weights(copy.deepcopy(ours), torch.bfloat16)
+    answers = []
+    for model, context in ((predictor, float32_memory), (predictor, autocast), (cast, contextlib.nullcontext)):
+        monkeypatch.setattr(model, "fill_hole_area", 0)
+        with context():
+            session = Session(model, video)
+            session.points(0, 1, (60, 40, 1))
+            session.propagate(max_frame_num_to_track=4)
+        answers.append([record.masks.float() for record in session.records])
+    for exact, theirs, mine in zip(*answers, strict=True):
+        assert relative_error(exact, mine) <= SLACK * relative_error(exact, theirs) < 0.5
+
+
+@torch.inference_mode()
 def test_memories_are_kept_in_the_compute_dtype(case):
     state = case.ours.init_state(clip(3))
     with case.context():

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from video import Session, clip, jpeg_folder, snapshot
+from comparable import snapshot
+from video import Session, clip, jpeg_folder
 
 from sam2fast.video_io import VideoError
 
@@ -134,9 +135,6 @@ def test_results_without_objects(video_predictor, video):
     _, ids, masks = video_predictor.clear_all_prompts_in_frame(state, 0, "unknown")
     assert ids == [] and masks.shape == (0, 1, 90, 120)
     assert video_predictor.remove_object(state, "unknown") == ([], [])
-
-
-# ---- defects of the original that do not happen ----
 
 
 def test_fp32_without_autocast_and_without_pointers(video_predictor, video):

@@ -7,6 +7,7 @@ import torch
 from parity import NARROW
 from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
+from sam2fast.modeling import sam2_base
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.tracking import memory_bank, selection, steps
 from sam2fast.tracking.selection import MemoryRules
@@ -44,8 +45,8 @@ def time_row_off_by_one(monkeypatch, model):
 
 
 def pointer_time_sign(monkeypatch, model):
-    right = memory_bank.sine_1d
-    monkeypatch.setattr(memory_bank, "sine_1d", lambda distance, width: right(-distance, width))
+    right = sam2_base.sine_1d
+    monkeypatch.setattr(sam2_base, "sine_1d", lambda distance, width: right(-distance, width))
 
 
 def rope_axes(monkeypatch, model):

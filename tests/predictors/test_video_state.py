@@ -6,14 +6,13 @@ import gc
 import numpy as np
 import pytest
 import torch
+from comparable import snapshot
 from parity import NARROW
-from video import SMALL, Session, build_video_pair, clip, jpeg_folder, snapshot
+from video import SMALL, Session, build_video_pair, clip, jpeg_folder
 
 from sam2fast.kernels.mask_ops import unpack_masks
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS, TrackScores
 from sam2fast.testing import relative_error
-
-# ---- calls in the middle of others ----
 
 
 def test_prompts_of_many_shapes(video_predictor, video):
@@ -94,9 +93,6 @@ def test_training_mode_is_refused(tracked):
         tracked.predictor.eval()
 
 
-# ---- memory ----
-
-
 def test_device_memory_does_not_grow(video_predictor, tmp_path):
     """Pools, features and decoded frames are as large on the fortieth frame as on the second."""
     s = Session(video_predictor, jpeg_folder(tmp_path, clip(40)))
@@ -139,9 +135,6 @@ def test_forgotten_objects_free_their_memory(tracked):
     tracked.remove("a")
     gc.collect()
     assert all(ref() is None for ref in refs)
-
-
-# ---- views, options, names ----
 
 
 def test_the_originals_keys(tracked):

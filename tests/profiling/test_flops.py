@@ -18,6 +18,8 @@ PROMPTS = {1: {"points": [[40, 30]], "labels": [1]}, 2: {"points": [[80, 60]], "
 # Positions of points and of the map, of which torch counts products with two columns.
 NEGLIGIBLE = 1e-4
 
+pytestmark = pytest.mark.long
+
 
 @contextmanager
 def counting() -> Iterator[FlopCounterMode]:

@@ -10,7 +10,7 @@ from profiled import LIMITS, SIDE, attributes, image_model, tracked, video_predi
 from video import clip
 
 from sam2fast.profiling import profile_image, profile_video
-from sam2fast.profiling.parts import model_parts
+from sam2fast.profiling.model_parts import model_parts
 from sam2fast.profiling.patches import Patches
 from sam2fast.profiling.probes import Clock
 from sam2fast.profiling.recorder import Recorder

@@ -120,9 +120,6 @@ def test_floor_and_bound():
     assert root["rest"].bound(limits) is None and root["rest"].fraction(limits) is None
 
 
-# ---- probes ----
-
-
 @pytest.mark.skipif(not ResidentPeaks.available(), reason="the system does not say how much memory there was at most")
 def test_growth_of_resident_memory():
     """Fresh pages of the system's, larger than what the allocator may have kept."""

@@ -164,9 +164,6 @@ def test_a_batch_of_images_is_each_alone(pair, drawn):
         assert_close([x[i] for x in together], pair.ours.predict(**given_prompts[i].arrays, **options))
 
 
-# ---- what is refused ----
-
-
 def _spoiled(draw: Any, prompt: Prompt) -> tuple[dict[str, Any], str]:
     """A prompt with one fault, and what the error must say."""
     arrays = dict(prompt.arrays)

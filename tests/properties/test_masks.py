@@ -113,9 +113,6 @@ def _without_small_regions(mask: np.ndarray, least: int, mode: str) -> np.ndarra
     return np.isin(labels, kept) if mode == "islands" else ~np.isin(labels, kept)
 
 
-# ---- overlaps ----
-
-
 @st.composite
 def boxes_with_scores(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     """Boxes ``(N, 4)`` on a coarse grid, so that many are equal, empty or behind their own end; scores with ties."""

@@ -109,8 +109,6 @@ def _is_small(size: Any) -> bool:
         return True
 
 
-# ---- polygons ----
-
 CORNER = st.integers(-40, 80) | st.floats(-40, 80) | st.sampled_from([0, 0.5, 39.5, 40, 40.0, -0.0])
 
 

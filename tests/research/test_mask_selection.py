@@ -105,9 +105,6 @@ def test_faults_are_named(predictor, frames, choice, message):
     assert not state.objects
 
 
-# ---- with recorded steps ----
-
-
 def test_a_rule_is_recorded_and_a_change_of_it_noticed(predictor, frames, as_recorded):
     expected = {None: track(predictor, frames[:4])}
     predictor.mask_selection = worst

@@ -73,9 +73,6 @@ def test_corrections_ask_it_and_may_see_results(predictor, frames):
     assert (frame, known) == (3, [1, 2, 3, 4]) and all(0 < iou <= 1 for iou in ious.values())
 
 
-# ---- streams ----
-
-
 def stream_of(predictor, frames):
     found = []
     with predictor.open_stream() as stream:
@@ -129,9 +126,6 @@ def undeclared():
         vars(function).pop("reach", None)
 
 
-# ---- with recorded steps ----
-
-
 @pytest.mark.parametrize("own", [first_and_last, everything])
 def test_recorded_steps_attend_to_it(predictor, frames, as_recorded, own):
     predictor.memory_selection = reaching(9)(own)
@@ -153,8 +147,6 @@ def test_a_change_between_passes_counts(predictor, frames, as_recorded):
     track(predictor, frames[:3])
     assert predictor._fast_path is not recorded
 
-
-# ---- what is refused ----
 
 FAULTS = {
     "not a selection": (lambda t: None, "frame 7, returned None; expected a Selection"),

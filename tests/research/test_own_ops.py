@@ -142,9 +142,6 @@ def test_refused(arguments, message):
         unregister_op("rope_attention", "mine")
 
 
-# ---- graphs and recordings ----
-
-
 @torch.inference_mode()
 def test_one_graph_with_the_op_in_it():
     """What can be traced is; what is an operator stays one. Compiled graphs are made without breaks or not at all."""

@@ -3,42 +3,19 @@
 import contextlib
 import io
 import json
-import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from hostile import touches
+from rewritten_programs import rewritten, save_rows, with_graph, with_target
 
-from sam2fast.exported import ArtifactError, check_program, load_program, save_program
-
-
-class Rows(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = torch.nn.Linear(4, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(x)
+from sam2fast.exported import ArtifactError, check_program, load_program
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory) -> Path:
-    """One with a dynamic size, so that there are expressions."""
-    path = tmp_path_factory.mktemp("program") / "rows.pt2"
-    shapes = ({0: torch.export.Dim("rows", min=2, max=64)},)
-    save_program(torch.export.export(Rows().eval(), (torch.ones(6, 4),), dynamic_shapes=shapes, strict=False), path)
-    return path
-
-
-def rewritten(program: Path, out: Path, change) -> Path:
-    """The program's file with ``change(name, content)`` in the place of each entry, and what that adds."""
-    with zipfile.ZipFile(program) as old, zipfile.ZipFile(out, "w") as new:
-        for name in old.namelist():
-            for changed, content in change(name, old.read(name)):
-                new.writestr(changed, content)
-    return out
+    return save_rows(tmp_path_factory.mktemp("program") / "rows.pt2")
 
 
 def with_pickle(canary: Path):
@@ -50,33 +27,6 @@ def with_pickle(canary: Path):
         return [(name, file.getvalue())]
 
     return change
-
-
-def with_graph(edit):
-    """``edit`` is given every mapping of the graph."""
-
-    def walk(value: Any) -> None:
-        if isinstance(value, dict):
-            edit(value)
-        for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-            walk(child)
-
-    def change(name, content):
-        if not name.endswith("model.json"):
-            return [(name, content)]
-        graph = json.loads(content)
-        walk(graph)
-        return [(name, json.dumps(graph))]
-
-    return change
-
-
-def with_target(target: str):
-    def edit(node):
-        if str(node.get("target", "")).startswith("torch.ops.aten.linear"):
-            node["target"] = target
-
-    return with_graph(edit)
 
 
 def with_expression(canary: Path):
@@ -123,6 +73,8 @@ def test_expressions_are_refused(program, tmp_path):
     [
         *("exec(chr(112))", "s0.__class__", "(lambda: 1)()", "[s0 for s0 in (1,)]", "open", "f(s0)", "s0 if s0 else 1"),
         *("Max('exit()', 1)", "Symbol(f'{exit()}')", "Integer(__import__('os'))", "1;2", "(s0 := 1)", "b'x'.size()"),
+        # Numbers without end.
+        *("9**9**9", "Pow(9, Pow(9, 9))", "PowByNatural(9, 9)", "1 << 99", "9" * 30, "-" + "9" * 30, "1+" * 6000 + "1"),
     ],
 )
 def test_no_other_way_to_python(program, tmp_path, text):

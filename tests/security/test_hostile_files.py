@@ -34,9 +34,6 @@ def model() -> Any:
     return mini_model.mini_predictor()
 
 
-# ---- pickles ----
-
-
 def torch_file(canary: Path, file: Path, legacy: bool) -> Path:
     """As ``torch.save`` writes it, with weights beside what acts."""
     content = {"model": {"x": torch.ones(2)}, "optimizer": {}, "steps": 1, "more": touches(canary)}
@@ -123,8 +120,6 @@ def test_an_index_names_files_beside_it_alone(tmp_path: Path):
             read_checkpoint(index)
 
 
-# ---- configurations ----
-
 TARGETS = [
     "os.system",
     "builtins.eval",
@@ -180,9 +175,6 @@ def test_training(target: str, canary: Path, tmp_path: Path):
     )
     with pytest.raises(ConfigError, match="which is not part of SAM 2"):
         build_trainer(load_training_config(str(ours)))
-
-
-# ---- pictures and films ----
 
 
 @pytest.fixture

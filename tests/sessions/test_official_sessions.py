@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from hypothesis_profiles import examples
 from parity import NARROW
 from session_model import PassModel, SessionModel
-from session_player import HEIGHT, IDS, WIDTH, Click, boxes, click_lists, disc, discs
+from session_player import HEIGHT, IDS, WIDTH, Click, add_clicks, boxes, click_lists, disc, discs
 from video import SELF_TOLERANCE, TOLERANCE, build_video_pair, clip, float32_memory, jpeg_folder
 
 from sam2fast.testing import relative_error
@@ -53,10 +53,7 @@ class EitherPlayer:
     def points(
         self, frame: int, obj_id: Hashable, clicks: list[Click] | None, box: list[int] | None, joins: bool
     ) -> Answers:
-        coords = None if clicks is None else [click[:2] for click in clicks]
-        labels = None if clicks is None else [click[2] for click in clicks]
-        call = self.predictor.add_new_points_or_box
-        return [call(self.state, frame, obj_id, coords, labels, clear_old_points=not joins, box=box)]
+        return [add_clicks(self.predictor, self.state, frame, obj_id, clicks, box, joins)]
 
     def mask(self, frame: int, obj_id: Hashable, mask: Any) -> Answers:
         return [self.predictor.add_new_mask(self.state, frame, obj_id, mask)]
@@ -149,8 +146,6 @@ class OfficialSessions(RuleBasedStateMachine):
                 again = played(predictor, self.num_frames, self.calls)
         return max(error for a, b in zip(plain, again, strict=True) for error in errors(a, b))
 
-    # ---- prompts ----
-
     @rule(frame=frames, obj_id=ids, clicks=click_lists, joins=st.booleans())
     def points(self, frame: int, obj_id: Hashable, clicks: Any, joins: bool) -> None:
         self.prompt("points", frame, obj_id, len(clicks), joins, clicks, None, joins)
@@ -201,8 +196,6 @@ class OfficialSessions(RuleBasedStateMachine):
         self.both("reset")
         self.passes.clear()
         self.model.objects.clear()
-
-    # ---- passes ----
 
     @precondition(lambda self: self.model.can_be_tracked())  # otherwise it fails with half of the prompts stored
     @rule(

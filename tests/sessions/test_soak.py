@@ -15,11 +15,13 @@ def soak() -> Iterator[Soak]:
         yield run
 
 
+@pytest.mark.long
 def test_every_period_has_the_same_answers(soak: Soak) -> None:
     assert len(soak.answers) == 3
     assert len(set(soak.answers)) == 1
 
 
+@pytest.mark.long
 def test_nothing_is_left_of_objects_that_went(soak: Soak) -> None:
     # The first period also fills caches.
     second, last = soak.blocks[1:]

@@ -1,13 +1,11 @@
 """Sessions whose objects are spread over processes, in calls that cross one another, beside one predictor."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import parallel_jobs
 import pytest
 import torch
 import track_films
-from thread_workers import instead_of_processes
 
 from sam2fast.parallel import SpreadPredictor
 
@@ -19,13 +17,6 @@ WRONG_PASSES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"encode_ahead": 0}, ValueError, "encode_ahead is 0; expected 1 or more"),
     ({"lag": 1.5}, TypeError, "lag is 1.5; expected an integer"),
 ]
-
-
-@pytest.fixture
-def spread(monkeypatch: pytest.MonkeyPatch) -> Iterator[SpreadPredictor]:
-    instead_of_processes(monkeypatch)
-    with SpreadPredictor(parallel_jobs.build_mini, ["cpu", "cpu"]) as predictor:
-        yield predictor
 
 
 def prompted(predictor: Any) -> Any:

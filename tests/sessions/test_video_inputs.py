@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from comparable import snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from hypothesis_profiles import examples
 from mini_model import mini_predictor
-from video import clip, snapshot
+from video import clip
 
 from sam2fast.tracking.state import VideoState
 

@@ -8,20 +8,19 @@ import functools
 import os
 import sys
 import tempfile
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
+from comparable import snapshot
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis_profiles import examples
 from mini_model import mini_predictor
 from session_model import PassModel, SessionModel, assert_consistent, assert_facts
-from session_player import HEIGHT, IDS, WIDTH, Answer, Player, boxes, click_lists, disc, discs, shown
-from video import clip, snapshot
+from session_player import HEIGHT, IDS, WIDTH, Answer, Player, boxes, click_lists, disc, discs, no_room, shown
+from video import clip
 from wrong_video_calls import WRONG_CALLS
 
 from sam2fast.testing import relative_error
@@ -95,8 +94,6 @@ class VideoSessions(RuleBasedStateMachine):
     def opened(self) -> Player:
         return Player(self.predictor, self.predictor.init_state(self.pictures, max_history=self.max_history))
 
-    # ---- prompts ----
-
     @rule(frame=frames, obj_id=ids, clicks=click_lists, joins=st.booleans())
     def points(self, frame: int, obj_id: Hashable, clicks: Any, joins: bool) -> None:
         self.prompt("points", frame, obj_id, len(clicks), joins, clicks, None, joins)
@@ -163,8 +160,6 @@ class VideoSessions(RuleBasedStateMachine):
         expected = [known.has_result(frame, conditioning) for known in self.model.objects.values()]
         assert [result is not None for result in results] == expected
         assert torch.equal(masks, shown(results, self.predictor.non_overlap_masks))
-
-    # ---- passes ----
 
     @precondition(lambda self: self.model.objects)
     @rule(
@@ -260,8 +255,6 @@ class VideoSessions(RuleBasedStateMachine):
             results = self.player.kept(answer.frame, answer.ids)
             assert torch.equal(masks, shown(results, self.predictor.non_overlap_masks))
 
-    # ---- what must change nothing ----
-
     @rule(name=st.sampled_from(sorted(WRONG_CALLS)))
     def wrong(self, name: str) -> None:
         call, error, message = WRONG_CALLS[name]
@@ -287,7 +280,7 @@ class VideoSessions(RuleBasedStateMachine):
         if forgets_features:
             state.features.clear()
         before = snapshot(state)
-        with failing(self.predictor, part, after):
+        with no_room(self.predictor, part, after):
             try:
                 return getattr(self.player, method)(*args)
             except MemoryError:
@@ -299,8 +292,6 @@ class VideoSessions(RuleBasedStateMachine):
         else:
             assert snapshot(state) == before
         return None
-
-    # ---- copies ----
 
     @rule(by_file=st.booleans())
     def go_on_with_a_copy(self, by_file: bool) -> None:
@@ -320,8 +311,6 @@ class VideoSessions(RuleBasedStateMachine):
             self.predictor.save_state(self.player.state, file)
             assert os.listdir(folder) == ["state"]
             return self.predictor.load_state(file, self.pictures)
-
-    # ---- always ----
 
     def living(self, ids: list[Hashable]) -> set[tuple[Hashable, int]]:
         """Objects, told from those that had the same ids before."""
@@ -389,20 +378,6 @@ def repeat(player: Player, log: list[Entry]) -> None:
             getattr(player, method)(*args)
         except RuntimeError as error:
             assert "no points, box or mask" in str(error)
-
-
-@contextmanager
-def failing(target: Any, part: str, after: int) -> Iterator[None]:
-    """Inside, one method runs out of memory after so many calls."""
-    right, calls = getattr(target, part), iter(range(after))
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        if next(calls, None) is None:
-            raise MemoryError("no room")
-        return right(*args, **kwargs)
-
-    with patch.object(target, part, run):
-        yield
 
 
 TestVideoSessions = VideoSessions.TestCase

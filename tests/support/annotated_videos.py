@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from drawn_videos import drawing_of, encode
+from file_contents import files_of
 from PIL import Image
 
 from sam2fast.datasets.annotations import VideoAnnotations
@@ -107,9 +108,8 @@ def small_film(count: int = 18, width: int = WIDTH, height: int = HEIGHT) -> byt
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """All files by their path in the folder, hidden ones left out."""
-    files = {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {path.as_posix(): content for path, content in files.items() if not path.parts[0].startswith(".")}
+    """All files by their path in the folder, those left out that are hidden or in a hidden folder."""
+    return {path: content for path, content in files_of(folder).items() if not path.startswith(".")}
 
 
 def pixels_of(folder: Path) -> dict[str, np.ndarray]:

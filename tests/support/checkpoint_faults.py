@@ -29,7 +29,7 @@ def reset(at: int) -> Fault:
     return fault
 
 
-def stall(at: int, seconds: float = 30.0) -> Fault:
+def stall(at: int, seconds: float = 120.0) -> Fault:
     """Sends the first ``at`` bytes and then nothing for some time, or until ``site.go_on`` is set."""
 
     def fault(handler: Handler, file: Served) -> None:

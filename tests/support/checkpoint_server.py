@@ -152,14 +152,14 @@ class Handler(BaseHTTPRequestHandler):
         return start
 
     def body(self, data: bytes) -> None:
-        """Sends bytes, and counts those that went out."""
+        """Sends bytes, and counts them before: who has them all may look at once how many there were."""
         if self.command != "GET":
             return
         for begin in range(0, len(data), BLOCK):
             block = data[begin : begin + BLOCK]
-            self.wfile.write(block)
             with self.site.counting:
                 self.site.sent += len(block)
+            self.wfile.write(block)
 
     def log_message(self, *args: object) -> None:
         """Nothing is written."""

@@ -1,22 +1,39 @@
 """Work for workers of a cluster, beside that of parallel_jobs."""
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import parallel_jobs
+from waiting import wait_until
 
 
 def where(predictor: dict[str, Any], number: int) -> tuple[str, str, str, bool]:
     return os.getcwd(), os.environ["SAM2FAST_MINE"], os.environ["OMP_NUM_THREADS"], "torch" in sys.modules
 
 
-def slow(predictor: dict[str, Any], number: int) -> int:
-    """The process, after a while."""
-    time.sleep(0.3)
+def in_company(predictor: dict[str, Any], folder: str) -> int:
+    """The process, once there is another one that does this too; each leaves a file named after itself."""
+    Path(folder, str(predictor["pid"])).touch()
+    assert wait_until(lambda: len(os.listdir(folder)) > 1, 60)
     return predictor["pid"]
+
+
+def killed_when_seen(predictor: dict[str, Any], job: tuple[int, str]) -> tuple[int, int]:
+    """Number 2 kills the first process that does it, once it is noted in a file that number 1's answer was seen.
+
+    A worker's last answer may be lost with it; its job is then done again.
+    """
+    number, folder = job
+    killed = Path(folder, "killed")
+    if number == 2 and not killed.exists():
+        killed.touch()
+        assert wait_until(Path(folder, "seen-1").exists, 60)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number, predictor["pid"]
 
 
 def build_late(device: str, seconds: float) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class DemoProcess:
     def end(self, number: int = signal.SIGTERM) -> int:
         """Its exit code, after a signal."""
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
 
 @contextlib.contextmanager

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from injected_memory import FAILURES, failing, plain
+from comparable import plain, snapshot
+from injected_memory import FAILURES, failing
 from mini_model import mini_model, mini_predictor
 
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-from sam2fast.tracking.state import FrameResult, VideoState
+from sam2fast.tracking.state import VideoState
 
 HEIGHT, WIDTH = 40, 60
 
@@ -44,34 +45,18 @@ def pictures(count: int) -> list[np.ndarray]:
     return found
 
 
-# ---- what is known ----
-
-
 def known_of_image(predictor: SAM2ImagePredictor) -> Any:
     return plain([predictor._features, predictor._orig_hw, predictor._is_batch, predictor._is_image_set])
 
 
 def known_of_state(state: VideoState) -> Any:
-    """All objects, their prompts and results, memories included."""
-
-    def known(x: Any) -> Any:
-        if isinstance(x, FrameResult):
-            memory = None if x.memory is None else plain(state.bank.read_memory(x.memory))
-            return plain([x.mask, x.iou, x.score, state.bank.pointers.read(x.pointer)]), memory
-        if isinstance(x, dict):
-            return [(key, known(value)) for key, value in x.items()]
-        return plain(x)
-
-    objects = [(obj_id, known(vars(tracked))) for obj_id, tracked in state.objects.items()]
-    return objects, list(state.obj_ids), len(state.bank.pointers._owners) > 0
+    """All objects, their order, and whether there are pointers."""
+    return snapshot(state), list(state.obj_ids), len(state.bank.pointers._owners) > 0
 
 
 def known_of_stream(stream: Any) -> Any:
     frames = stream._frames
     return known_of_state(stream._state), stream.frame, stream.video_size, plain(frames._square)
-
-
-# ---- calls ----
 
 
 @cache

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from checkpoint_faults import cut, reset, stall
 from checkpoint_server import COMMIT, CheckpointServer, Served, make_checkpoint
 from disturbed import Disturbance, after_signal, can_mount, chosen, small_disk
-from killed import Ended, Fault, Sent, forked, session_of, started, wait_until
+from killed import Ended, Fault, Sent, forked, session_of, started
+from waiting import wait_until
 
 from sam2fast.cli import main
 from sam2fast.downloads import names, settings, sources
@@ -116,8 +117,6 @@ class DownloadKills:
         # Killed right after the file was in its place: it is found, and nobody comes by again.
         harmless = {f"{FILE}.part.json", f".{FILE}.lock"} if place.way != "copy" else {f".{FILE}.lock"}
         assert set(expected) <= set(found) <= {*expected, *harmless}, found
-
-    # ---- the campaign ----
 
     def disturb(self, rng: random.Random, folder: Path) -> str:
         """See tests/faults/campaign.py."""

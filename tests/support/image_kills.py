@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_kills import undisturbed
 from disturbed import chosen, left_whole
 from file_contents import files_of
-from killed import Ended, Fault, forked, warm_up
+from killed import Ended, forked, warm_up
 from PIL import Image
+from small_nano import write_small_nano
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2
 from sam2fast.cli import main, mask_run, segmenter
-from sam2fast.config import shipped_configs
 
 VARIANTS: dict[str, list[Any]] = {
     "segment": ["--point", "20,20"],
@@ -40,8 +41,7 @@ class ImageKills:
             pixels = np.random.default_rng(ord(name)).integers(0, 60, (48, 64, 3), dtype=np.uint8)
             pixels[10:30, 10:40] += 150
             Image.fromarray(pixels).save(folder / f"{name}.png")
-        text = shipped_configs()["nano/sam2fast_nano"].read_text()
-        (folder / "quick.yaml").write_text(text.replace("image_size: 256", "image_size: 128"))
+        write_small_nano(folder / "quick.yaml")
         self._patch = pytest.MonkeyPatch()
         self._patch.setattr(segmenter, "build_sam2", _load_once)
         self._patch.setattr(mask_run, "SECONDS_BETWEEN_SAVES", 0.0)
@@ -66,12 +66,9 @@ class ImageKills:
         if verb not in self.wholes:
             # Where results lie is among what they tell.
             out = self.folder / "out"
-            ended = forked(self.command(out, verb), Fault(folder=out))
-            assert (ended.code, ended.stderr) == (0, ""), ended
-            found = files_of(out)
-            for name in found:
+            self.wholes[verb], self.changes[verb] = undisturbed(self.command(out, verb), out)
+            for name in self.wholes[verb]:
                 (out / name).unlink()
-            self.wholes[verb], self.changes[verb] = found, ended.changes
         return self.wholes[verb]
 
     def goes_on(self, verb: str, *options: Any) -> Ended:

@@ -84,20 +84,6 @@ class Signalled:
                 raise KeyboardInterrupt
 
 
-def plain(x: Any) -> Any:
-    """Nested answers as what can be compared: tensors and arrays by their bytes."""
-    if isinstance(x, torch.Tensor):
-        values = x.detach().cpu().contiguous().reshape(-1)
-        return str(x.dtype), tuple(x.shape), values.view(torch.uint8).numpy().tobytes()
-    if hasattr(x, "tobytes") and hasattr(x, "dtype"):
-        return str(x.dtype), x.shape, x.tobytes()
-    if isinstance(x, dict):
-        return [(key, plain(value)) for key, value in x.items()]
-    if isinstance(x, list | tuple):
-        return [plain(value) for value in x]
-    return x
-
-
 def tensor_bytes() -> int:
     """Memory of all tensors that anything still refers to."""
     gc.collect()

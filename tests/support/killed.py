@@ -176,16 +176,6 @@ def is_running(pid: int) -> bool:
     return _session(pid) is not None
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> bool:
-    """Whether something came true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 def tells_errors(work: Callable[[], Any]) -> Callable[[], int]:
     """The work, for :func:`forked`: which prints what error of the disk it ends by, and the file that it is about."""
 
@@ -198,9 +188,6 @@ def tells_errors(work: Callable[[], Any]) -> Callable[[], int]:
         return 0
 
     return run
-
-
-# ---- in the copy ----
 
 
 def _be_the_copy(work: Callable[[], Any], fault: Fault | None, counter: mmap.mmap, out: int, err: int) -> None:
@@ -274,9 +261,6 @@ def _is_change(event: str, arguments: tuple[Any, ...], folder: str) -> bool:
             name = os.path.join(os.readlink(f"/proc/self/fd/{last}") if last >= 0 else os.getcwd(), name)
     parent = os.path.realpath(os.path.dirname(name))
     return os.path.join(parent, "").startswith(os.path.join(folder, "")) or os.path.realpath(name) == folder
-
-
-# ---- from outside ----
 
 
 def _send(pid: int, sent: Sequence[Sent], is_running: Callable[[], bool]) -> None:

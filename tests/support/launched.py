@@ -1,4 +1,4 @@
-"""A program for several processes that needs no torch: fails once, or waits to be told to stop; and who starts it."""
+"""A program for several processes: fails once, or waits to be told to stop; and who starts it."""
 
 import os
 import signal
@@ -16,9 +16,9 @@ SECONDS = 60
 
 def launch_all(folder: Path) -> list[str]:
     """What comes of two processes on one of two machines, two that fail, that are started again, that are stopped."""
-    launching.SECONDS_TO_MEET = 1
-    said = []
+    enough, said = launching.SECONDS_TO_MEET, []
     for name, *how in (("alone", 0, 2, "127.0.0.1:0"), ("fail", 0), ("again", 1), ("wait", 0)):
+        launching.SECONDS_TO_MEET = 1 if name == "alone" else enough
         try:
             launch([__file__, name, str(folder)], 2, *how)  # type: ignore[arg-type]
             said.append(f"{name} done")
@@ -27,10 +27,15 @@ def launch_all(folder: Path) -> list[str]:
     return said
 
 
+def launch_those_that_meet(folder: Path) -> None:
+    """Of two processes that meet, one fails; they meet again."""
+    launch([__file__, "meet", str(folder)], 2, restarts=1)
+
+
 def main(what: str, folder: Path) -> None:
     """``wait`` has the launcher told to stop, and waits; whatever else fails in the second process's first turn.
 
-    ``abandoned`` has the launcher killed, and stops as a training does.
+    ``abandoned`` has the launcher killed, and stops as a training does. ``meet`` has the processes meet before.
     """
     rank, turn = os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]
     if what == "abandoned":
@@ -39,6 +44,8 @@ def main(what: str, folder: Path) -> None:
         return
     if what == "wait":
         signal.signal(signal.SIGINT, lambda *_: sys.exit(ended()))
+    if what == "meet":
+        meet(rank, turn)
     (folder / f"{what}-{rank}-{turn}").touch()
     if what == "wait":
         while rank == "0" and len(list(folder.glob("wait-*"))) < 2:
@@ -50,8 +57,18 @@ def main(what: str, folder: Path) -> None:
         sys.exit(5)
 
 
+def meet(rank: str, turn: str) -> None:
+    """The second time the first process comes late: where it was the first time nobody is any more."""
+    import torch.distributed as dist
+
+    if (rank, turn) == ("0", "1"):
+        time.sleep(3)
+    dist.init_process_group("gloo")
+    dist.barrier()
+
+
 def abandoned(folder: Path, rank: str) -> None:
-    from sam2fast.cli.train import _stopping
+    from sam2fast.cli.train_run import _stopping
 
     wait_for(lambda: len(list(folder.glob("ready-*"))) == 2)
     with _stopping(None) as stop:

@@ -5,18 +5,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from sam2fast import nano, sam2_image_predictor, sam2_video_predictor
+from sam2fast import nano, sam2_image_predictor
 from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
 from sam2fast.modeling import attention, hiera
 from sam2fast.modeling.upscaling import Upscaling
 from sam2fast.profiling import Limits
-from sam2fast.tracking import steps
+from sam2fast.tracking import passes, steps
 from sam2fast.video_io import frames
 
 SIDE = 128
 # So that no test spends its time on measuring them.
 LIMITS = Limits(1e10, {"float32": 1e11})
-OWNERS = (attention, hiera, steps, frames, sam2_image_predictor, sam2_video_predictor, Upscaling)
+OWNERS = (attention, hiera, steps, frames, passes, sam2_image_predictor, Upscaling)
 
 
 def video_predictor() -> Any:

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 from collections.abc import Iterator
+from types import FunctionType
 from typing import Any, NamedTuple, is_typeddict
 
 # Modules whose public names are promised: those that README.md and docs/ import from.
@@ -65,14 +66,32 @@ def public_api() -> str:
     return HEAD + "".join(f"\n{module}\n" + "".join(f"    {line}\n" for line in _lines(module)) for module in MODULES)
 
 
-def _lines(name: str) -> Iterator[str]:
+def promised(name: str) -> list[tuple[str, Any]]:
+    """The public names of a module and what they mean, sorted."""
     module = importlib.import_module(name)
     names = getattr(module, "__all__", None)
     if names is None:
         # What a module only imports is another's; its constants are not promised.
         names = [n for n, value in vars(module).items() if not n.startswith("_") and _is_own(value, name)]
-    for public in sorted(names):
-        value = getattr(module, public)
+    return [(public, getattr(module, public)) for public in sorted(names)]
+
+
+def promised_members(value: type) -> dict[str, Any]:
+    """Public methods and properties of a class and of those bases of ours that are not public by themselves."""
+    return {
+        name: member
+        for name, member in sorted(_found(value).items())
+        if not name.startswith("_") and isinstance(member, property | staticmethod | classmethod | FunctionType)
+    }
+
+
+def _found(value: type) -> dict[str, Any]:
+    homes = [base for base in value.__mro__ if base.__module__.startswith("sam2fast.") and not _is_listed(base, value)]
+    return {name: member for base in reversed(homes) for name, member in vars(base).items()}
+
+
+def _lines(name: str) -> Iterator[str]:
+    for public, value in promised(name):
         home = getattr(value, "__module__", name)
         if home != name and home in MODULES:
             yield f"{public}: {home}"
@@ -98,20 +117,15 @@ def _described(name: str, value: Any) -> Iterator[str]:
 
 
 def _members(value: type) -> Iterator[str]:
-    """Of the class and those bases of ours that are not public by themselves; not of torch."""
-    homes = [base for base in value.__mro__ if base.__module__.startswith("sam2fast.") and not _is_listed(base, value)]
     yield from _fields(value)
-    found = {n: m for base in reversed(homes) for n, m in vars(base).items()}
-    for name, member in sorted(found.items()):
-        if name == "__init__" and inspect.isfunction(member):
-            yield f"__init__{_signature(member)}"
-        if name.startswith("_"):
-            continue
+    if inspect.isfunction(init := _found(value).get("__init__")):
+        yield f"__init__{_signature(init)}"
+    for name, member in promised_members(value).items():
         if isinstance(member, property):
             yield f"{name}: property"
         elif isinstance(member, staticmethod | classmethod):
             yield f"{type(member).__name__} {name}{_signature(member.__func__)}"
-        elif inspect.isfunction(member):
+        else:
             yield f"{name}{_signature(member)}"
 
 

@@ -5,7 +5,7 @@ shapes that depend on values, and tensors made from Python's numbers on the way 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, List  # noqa: UP035  (what the oldest supported torch reads in a schema)
 
 import torch
 from torch import Tensor
@@ -50,6 +50,9 @@ class RecordedOps:
             function()
         type(self).made += 1
         return recording.replay
+
+    def clear(self) -> None:
+        pass
 
 
 class _Recording(TorchDispatchMode):
@@ -100,6 +103,11 @@ def _preprocess(
 
 @torch.library.custom_op("sam2fast_tests::preprocess", mutates_args=())
 def _preprocess_operator(
-    pixels: Tensor, height: int, width: int, mean: list[float], std: list[float], white: float
+    pixels: Tensor,
+    height: int,
+    width: int,
+    mean: List[float],  # noqa: UP006
+    std: List[float],  # noqa: UP006
+    white: float,
 ) -> Tensor:
     return resize_and_normalise_reference(pixels, (height, width), mean, std, white).clone()

@@ -46,7 +46,7 @@ class ThreadWorker(Worker):
         return f"the thread on {self.device} has ended"
 
     def _end(self, seconds: float) -> None:
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
 

@@ -12,11 +12,11 @@ import click.testing
 import pytest
 import torch
 import track_films
+from small_nano import write_small_nano
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.cli import main, track_run
-from sam2fast.config import shipped_configs
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.video_results.record import read_lines
 
@@ -33,10 +33,7 @@ class QuickTrack:
     """
 
     def __init__(self, folder: Path) -> None:
-        text = shipped_configs()["nano/sam2fast_nano"].read_text()
-        assert "image_size: 256" in text and "max_obj_ptrs_in_encoder" not in text
-        self._config = str(folder / "quick.yaml")
-        Path(self._config).write_text(text.replace("image_size: 256", "image_size: 128\n  max_obj_ptrs_in_encoder: 4"))
+        self._config = write_small_nano(folder / "quick.yaml", max_obj_ptrs_in_encoder=4)
 
     def __call__(self, *arguments: Any, device: str = "cpu") -> click.testing.Result:
         options = ["--model", self._config, "--checkpoint", nano.WEIGHTS, "--device", device]
@@ -75,9 +72,6 @@ def interrupt_after(patch: pytest.MonkeyPatch, count: int, act: Callable[[], Non
     patch.setattr(track_run, "frame_record", record)
 
 
-# ---- prompts ----
-
-
 def middle_of_square(frame: int) -> tuple[float, float]:
     x0, y0, x1, y1 = track_films.square_at(frame)
     return (x0 + x1) / 2, (y0 + y1) / 2
@@ -100,9 +94,6 @@ PROMPTS = [
     *("--point", text(LATER, 1, *middle_of_square(LATER))),
 ]
 ONE = ["--point", text(0, 1, *middle_of_square(0))]
-
-
-# ---- results ----
 
 
 def names(folder: Path) -> list[str]:

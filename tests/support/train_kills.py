@@ -12,14 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import killed_clips
+import disturbed_clips
 import launched
 import torch
 from disturbed import Disturbance, after_full_disk, after_signal, can_mount, chosen, small_disk
-from killed import Ended, Fault, Sent, forked, session_of, started, wait_until
+from killed import Ended, Fault, Sent, forked, session_of, started
 from small_training import RECIPE, overrides
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
+from waiting import wait_until
 
 from sam2fast.cli import main
 from sam2fast.training import snapshots
@@ -62,7 +63,7 @@ class TrainKills:
             "++trainer.model.image_encoder.trunk.drop_path_rate=0.3",
         ]
         own = [change for change in overrides(folder, *changes, *more) if change != "scratch.updates=6"]
-        return ["train", "-c", RECIPE, "--threads", "1", "--allow-target", "killed_clips", *own]
+        return ["train", "-c", RECIPE, "--threads", "1", "--allow-target", "disturbed_clips", *own]
 
     def command(self, folder: Path, *more: str) -> Callable[[], None]:
         def work() -> None:
@@ -91,8 +92,6 @@ class TrainKills:
             assert ours.keys() == theirs.keys()
             different = [name for name, value in theirs.items() if not same(ours[name], value)]
             assert not different, f"{path.name}: {len(different)} of {len(theirs)} differ, such as {different[:3]}"
-
-    # ---- the campaign ----
 
     def disturb(self, rng: random.Random, folder: Path) -> str:
         """See tests/faults/campaign.py."""
@@ -143,7 +142,7 @@ def check(disturbance: Disturbance, ended: Ended) -> None:
 
 def killed_worker(kills: TrainKills, out: Path) -> str:
     """A run whose worker is killed ends with one line; what it says."""
-    clips = f"{{_target_: killed_clips.KilledClips, file: {out / 'killed'}, dataset: '${{clips}}'}}"
+    clips = f"{{_target_: disturbed_clips.KilledClips, file: {out / 'killed'}, dataset: '${{clips}}'}}"
     out.mkdir()
     ended = forked(kills.command(out, WORKERS, f"trainer.data.train.datasets.0.dataset={clips}"))
     (line,) = ended.stderr.splitlines()
@@ -195,11 +194,8 @@ def same(a: Any, b: Any) -> bool:
 
 
 def with_support() -> dict[str, str]:
-    path = os.pathsep.join([str(Path(killed_clips.__file__).parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(Path(disturbed_clips.__file__).parent), os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "PYTHONPATH": path}
-
-
-# ---- for tests, in a process of their own ----
 
 
 def disturbed_training(folder: Path) -> list[str]:

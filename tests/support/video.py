@@ -1,7 +1,6 @@
 """The official video predictor and ours with the same tame weights, clips to try them on, and scenarios to compare."""
 
 import contextlib
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,6 @@ from PIL import Image
 
 import sam2fast.build_sam
 from sam2fast.testing import mask_iou, relative_error
-from sam2fast.tracking.state import FrameResult, VideoState
 
 # The official predictor must agree with itself this well, under another order of sums, for a case to count.
 SELF_TOLERANCE = 1e-4 / 3
@@ -192,19 +190,3 @@ def compare(expected: Sequence[Record], actual: Sequence[Record]) -> float:
             iou = mask_iou(x, y)
             assert iou >= 0.999, f"{where}: IoU {iou:.4f}"
     return worst(expected, actual)
-
-
-def snapshot(state: VideoState) -> bytes:
-    """Everything that is known, memories included, as bytes."""
-
-    def plain(x: Any) -> Any:
-        if isinstance(x, torch.Tensor):
-            return x.numpy().tobytes()
-        if isinstance(x, FrameResult):
-            memory = None if x.memory is None else plain(state.bank.read_memory(x.memory))
-            return plain([x.mask, x.iou, x.score, state.bank.pointers.read(x.pointer)]), memory
-        if isinstance(x, dict):
-            return [(key, plain(value)) for key, value in x.items()]
-        return [plain(value) for value in x] if isinstance(x, list) else x
-
-    return pickle.dumps([(obj_id, plain(vars(o))) for obj_id, o in state.objects.items()])

@@ -54,9 +54,6 @@ def write_video(folder: Path, frames: int, seed: int = 0) -> Path:
     return jpeg_folder(folder, clip(frames, HEIGHT, WIDTH, seed))
 
 
-# ---- the original's rules ----
-
-
 class TheOriginal:
     """What ``tools/vos_inference.py`` does with one video, in fp32."""
 

@@ -26,7 +26,16 @@ def _pass(**options: Any) -> Callable[[Any, Any], Any]:
 
 
 INFINITE = float("inf")
+NO_SESSION = "expected the session that init_state() returned"
 WRONG_CALLS = {
+    "no session": WrongCall(
+        lambda p, s: p.add_new_points_or_box(None, 0, "a", [[1, 1]], [1]), TypeError, f"is None; {NO_SESSION}"
+    ),
+    "a pass of no session": WrongCall(
+        lambda p, s: next(p.propagate_in_video({})), TypeError, f"is a dict; {NO_SESSION}"
+    ),
+    "no session to save": WrongCall(lambda p, s: p.save_state(None, "/nowhere"), TypeError, NO_SESSION),
+    "no session to move": WrongCall(lambda p, s: p.move_state(None), TypeError, NO_SESSION),
     "frame behind the end": WrongCall(
         lambda p, s: p.add_new_points_or_box(s, s.num_frames, "a", [[1, 1]], [1]), IndexError, "is not in this video"
     ),

@@ -7,6 +7,7 @@ from video import Session, clip, jpeg_folder, run
 
 from sam2fast.testing import relative_error
 from sam2fast.tracking.fast_path import FastPath
+from sam2fast.tracking.features import EncodedFrames, encode_frames
 from sam2fast.video_io import VideoError
 
 TOLERANCE = 1e-5
@@ -107,3 +108,22 @@ def test_streams_go_by_recorded_steps(plain, fast, video):
             assert relative_error(a.masks, b.masks) < TOLERANCE
             assert relative_error(a.scores.iou, b.scores.iou) < 1e-4
     assert fast._fast_path._idle, "a stream's workspace is handed on"
+
+
+def test_cached_features_are_waited_for(fast, video):
+    """The view of the original's state gives features that may still be on their way, and asks for none anew."""
+    s, waits = Session(fast, video), []
+    cache = s.state.features
+
+    def under_way(frames, indices, ahead):
+        return EncodedFrames(encode_frames(fast, frames, indices).features, waits.append)
+
+    cache._encoder = under_way
+    cache.begin([2, 1], 2)
+    order = list(cache.kept)
+    assert [frame for frame, _ in order] == [0, 2, 1] and not waits
+    for _ in range(2):  # each time, for it may be on another stream
+        waits.clear()
+        assert list(s.state["cached_features"]) == [0, 2, 1]
+        assert [id(features) for features in waits] == [id(cache.kept[key]) for key in order[1:]]
+    assert list(cache.kept) == order and cache.encoded == 3

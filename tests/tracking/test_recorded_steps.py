@@ -18,6 +18,7 @@ from sam2fast.tracking import fast_path, recorded_tracking, steps
 from sam2fast.tracking.fast_path import FastPath
 from sam2fast.tracking.memory_bank import BUCKETS
 from sam2fast.tracking.recorders import RecordingError
+from sam2fast.tracking.scores import TrackScores
 from sam2fast.tracking.workspace import OBJECTS_AT_ONCE
 
 TOLERANCE = 1e-5
@@ -53,9 +54,6 @@ def plain_life(plain, video) -> list[Record]:
     return run(plain, video, long_life)
 
 
-# ---- the same masks ----
-
-
 def test_static_steps_give_the_plain_masks(plain_life, fast, video):
     """By steps that are recorded once for each bucket."""
     s = Session(fast, video)
@@ -64,6 +62,30 @@ def test_static_steps_give_the_plain_masks(plain_life, fast, video):
     for a, b in zip(plain_life, s.records, strict=True):
         assert relative_error(a.masks, b.masks) < TOLERANCE, a.step
     assert shapes(fast, s) == [(1, 7, 16), (2, 7, 16), (4, 7, 16)]
+
+
+def test_anothers_default_device(fast, plain, video):
+    """What is made on the CPU says so: there nothing can be computed on the default device."""
+
+    def live(s: Session) -> None:
+        s.points(0, 1, box=[20, 20, 70, 60])
+        s.points(0, 2, (60, 40, 1))
+        s.propagate(max_frame_num_to_track=1)
+
+    def stream(predictor):
+        with predictor.open_stream() as opened:
+            opened.step(clip(1)[0])
+            opened.add_new_points_or_box(1, box=[20, 20, 70, 60])
+            scores = opened.add_new_points_or_box(2, [[60, 40]], [1]).scores
+            return TrackScores.joined([scores, scores], [0, 3])
+
+    expected, scores = run(plain, video, live), stream(plain)
+    with torch.device("meta"):
+        actual, others = run(fast, video, live), stream(fast)
+    for a, b in zip(expected, actual, strict=True):
+        assert relative_error(a.masks, b.masks) < TOLERANCE, a.step
+    for a, b in zip(scores, others, strict=True):
+        assert relative_error(a, b) < TOLERANCE
 
 
 def test_replayed_operations_give_the_plain_masks(plain_life, replaying, video):
@@ -118,9 +140,6 @@ def random_life(seed: int):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_random_sessions_beside_the_official_predictor(seed, pair, fast, video):
     compare(run_official(pair[0], video, random_life(seed)), run(fast, video, random_life(seed)))
-
-
-# ---- the same tensors ----
 
 
 def test_all_buckets_keep_addresses_and_shapes(fast, video):
@@ -211,9 +230,6 @@ def test_more_objects_than_there_was_room_for(plain, fast, video):
 
     for a, b in zip(run(plain, video, many), run(fast, video, many), strict=True):
         assert relative_error(a.masks, b.masks) < TOLERANCE, a.step
-
-
-# ---- what must be recorded anew ----
 
 
 def test_autocast_and_backend_have_steps_of_their_own(plain, fast, video):
@@ -326,6 +342,9 @@ class NoRecorder:
         function()
         raise RecordingError("not here") from RuntimeError("operation not permitted when stream is capturing")
 
+    def clear(self) -> None:
+        pass
+
 
 def test_where_recording_fails_tracking_goes_on_without(fast, plain_life, video, caplog):
     fast._fast_path = FastPath(fast, NoRecorder)
@@ -388,9 +407,6 @@ def test_short_videos_have_steps_of_their_own(replaying, plain, tmp_path):
             assert relative_error(a.masks, b.masks) < TOLERANCE, (length, a.frame)
 
 
-# ---- errors ----
-
-
 def test_what_waits_for_the_device_cannot_be_recorded(replaying, video, monkeypatch):
     s = Session(replaying, video)
     s.points(0, 1, (60, 40, 1))
@@ -442,9 +458,6 @@ def test_after_warmup_nothing_is_recorded(fast, video):
 def test_warmup_of_a_plain_predictor_leaves_no_trace(plain, video):
     plain.warmup(2)
     assert plain._fast_path is None
-
-
-# ---- when ----
 
 
 def test_on_the_cpu_nothing_is_recorded_unless_asked(plain, video, caplog):

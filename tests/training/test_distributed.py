@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import rank_jobs
 import torch
+import torch.distributed as dist
 from click.testing import CliRunner
 from ranks import SECONDS, in_ranks
 from safetensors.torch import load_file
@@ -24,6 +26,7 @@ from small_training import RECIPE, build, overrides
 from sam2fast.cli import main
 from sam2fast.training.adapters import is_adapter
 from sam2fast.training.distributed import slurm
+from sam2fast.training.distributed.ranks import LostRankError, Ranks
 
 CLIP = "trainer.data.train.datasets.0.batch_size=1"
 # Four updates that are saved one by one, and nothing else.
@@ -33,8 +36,6 @@ PLAIN = (*SHORT, "~trainer.auxiliary", "~trainer.optim.gradient_clip")
 FSDP = "+trainer.distributed.strategy=fsdp"
 TWO_EPOCHS = ("trainer.data.train.batches_per_epoch=null", "trainer.max_epochs=2")
 
-
-# ---- the same numbers ----
 
 # The first update has a batch prompted by clicks, then one by masks, which leave other parts of the model unused; of
 # the three batches of the validation one process has two.
@@ -81,16 +82,25 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
     """Of two processes, with batches of one clip each."""
-    fewer = (rank_jobs.RANDOM, *SHORT, *TWO_EPOCHS)
     return done(
         2,
         tmp_path_factory.mktemp("both"),
         whole=(rank_jobs.gradients, *THREE_UPDATES, CLIP),
+        no_number=(rank_jobs.find_no_number,),
+        left=(rank_jobs.leave_first,),
+    )
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+    """Of two processes that stop and go on, and of two that do not."""
+    fewer = (rank_jobs.RANDOM, *SHORT, *TWO_EPOCHS)
+    return done(
+        2,
+        tmp_path_factory.mktemp("stopped"),
         undisturbed=(rank_jobs.train, 9, *PLAIN),
         fewer=(rank_jobs.train, 1, *fewer),
         divided=(rank_jobs.interrupted, [(3, "ddp"), (9, "fsdp")], *PLAIN),
-        no_number=(rank_jobs.find_no_number,),
-        left=(rank_jobs.leave_first,),
     )
 
 
@@ -174,9 +184,6 @@ def test_gradients_may_travel_rounded(alone: dict[str, Done], tmp_path: Path) ->
     assert 1e-6 * scale < error < 1e-3 * scale
 
 
-# ---- interruptions ----
-
-
 def assert_same_checkpoint(a: Path, b: Path) -> None:
     first, second = (torch.load(folder / "checkpoints/checkpoint.pt", weights_only=True) for folder in (a, b))
     assert first["steps"] == second["steps"] and first["world_size"] == second["world_size"]
@@ -197,37 +204,50 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "subprocess.
     return folder, run, run.communicate(timeout=SECONDS)
 
 
+@pytest.mark.long
 def test_a_killed_process_ends_the_run_in_one_line(killed: Any) -> None:
     folder, run, (output, errors) = killed
     assert run.returncode == 1 and output == ""
     assert errors.splitlines() == ["sam2fast: process 1 of 2 was killed by SIGKILL"], errors
 
 
-def test_it_goes_on_bitwise_also_where_one_process_stops_them_all(killed: Any, both: dict[str, Done]) -> None:
+@pytest.mark.long
+def test_it_goes_on_bitwise_also_where_one_process_stops_them_all(killed: Any, stopped: dict[str, Done]) -> None:
     folder = killed[0]
     assert torch.load(folder / "checkpoints/checkpoint.pt", weights_only=True)["steps"] in (1, 2)
     assert in_ranks(2, rank_jobs.interrupted, folder, [(3, "ddp"), (9, "ddp")], *PLAIN) == [[3, 4]] * 2
-    assert both["undisturbed"].results == [4, 4]
-    assert_same_checkpoint(both["undisturbed"].folder, folder)
+    assert stopped["undisturbed"].results == [4, 4]
+    assert_same_checkpoint(stopped["undisturbed"].folder, folder)
     assert [report["step"] for report in lines(folder)] == [1, 2, 3, 4]
 
 
-def test_processes_with_parts_go_on_too(both: dict[str, Done]) -> None:
-    assert both["divided"].results == [[3, 4]] * 2
-    assert_same_checkpoint(both["undisturbed"].folder, both["divided"].folder)
+@pytest.mark.long
+def test_processes_with_parts_go_on_too(stopped: dict[str, Done]) -> None:
+    assert stopped["divided"].results == [[3, 4]] * 2
+    assert_same_checkpoint(stopped["undisturbed"].folder, stopped["divided"].folder)
 
 
 @pytest.mark.slow
-def test_processes_with_parts_stop_and_go_on_in_turn_with_others(both: dict[str, Done], tmp_path: Path) -> None:
+def test_processes_with_parts_stop_and_go_on_in_turn_with_others(stopped: dict[str, Done], tmp_path: Path) -> None:
     turns = [(1, "ddp"), (2, "fsdp"), (3, "fsdp"), (9, "ddp")]
     assert in_ranks(2, rank_jobs.interrupted, tmp_path, turns, *PLAIN) == [[1, 2, 3, 4]] * 2
-    assert_same_checkpoint(both["undisturbed"].folder, tmp_path)
+    assert_same_checkpoint(stopped["undisturbed"].folder, tmp_path)
 
 
 def test_who_finds_the_others_gone_says_so(both: dict[str, Done]) -> None:
     assert (
         both["left"].results[0].startswith("process 0 of 2 lost the others: ") and both["left"].results[1] == "nothing"
     )
+
+
+def test_a_store_that_ends_with_its_process_is_a_loss() -> None:
+    """With TORCH_DISABLE_SHARE_RDZV_TCP_STORE the first process has it, not torchrun."""
+    server = [dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)]
+    client = dist.TCPStore("127.0.0.1", server[0].port, is_master=False)
+    ranks = Ranks(torch.device("cpu"), 1, 2, is_group=True)
+    threading.Timer(0.2, server.clear).start()
+    with pytest.raises(LostRankError, match="process 1 of 2 lost the others: "), ranks.losses_named():
+        client.get("what nobody writes")
 
 
 COMMAND = (sys.executable, "-m", "sam2fast", "train", "-c", RECIPE, "--threads", "1")
@@ -239,9 +259,9 @@ def settings(folder: Path) -> list[str]:
 
 
 def paused(folder: Path) -> list[str]:
-    """The same, and the second process waits in the middle of it; see :class:`paused_clips.PausedClips`."""
-    clips = f"{{_target_: paused_clips.PausedClips, file: {folder / 'paused'}, dataset: '${{clips}}'}}"
-    return ["--allow-target", "paused_clips", *settings(folder), f"trainer.data.train.datasets.0.dataset={clips}"]
+    """The same, and the second process waits in the middle of it; see :class:`disturbed_clips.PausedClips`."""
+    clips = f"{{_target_: disturbed_clips.PausedClips, file: {folder / 'paused'}, dataset: '${{clips}}'}}"
+    return ["--allow-target", "disturbed_clips", *settings(folder), f"trainer.data.train.datasets.0.dataset={clips}"]
 
 
 def start(*command: str) -> "subprocess.Popen[str]":
@@ -259,11 +279,12 @@ def kill_paused(run: "subprocess.Popen[str]", folder: Path) -> None:
     os.kill(int(file.read_text()), signal.SIGKILL)
 
 
+@pytest.mark.long
 def test_fewer_processes_go_on_from_the_same_share_of_the_epoch(
-    both: dict[str, Done], caplog: pytest.LogCaptureFixture
+    stopped: dict[str, Done], caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert both["fewer"].results == [1, 1]  # of two updates in an epoch
-    trainer = build(both["fewer"].folder, "trainer.accelerator=cpu", rank_jobs.RANDOM, *SHORT, *TWO_EPOCHS)
+    assert stopped["fewer"].results == [1, 1]  # of two updates in an epoch
+    trainer = build(stopped["fewer"].folder, "trainer.accelerator=cpu", rank_jobs.RANDOM, *SHORT, *TWO_EPOCHS)
     trainer.run(lambda: True)
     assert "an epoch has 4 updates now, and had 2: going on from the same share of it, update 2" in caplog.text
     assert trainer.steps == 2 and trainer.steps_in_epoch == 3
@@ -276,9 +297,6 @@ def test_what_is_no_number_ends_all_with_the_same_words(both: dict[str, Done]) -
         assert said.startswith(f"update 0: {wrong}") and "is not finite for clips synthetic/" in said
 
 
-# ---- the launcher ----
-
-
 def test_the_launcher_starts_again_and_passes_ctrl_c_on(tmp_path: Path) -> None:
     ((alone, *others),) = in_ranks(1, launched.launch_all, tmp_path)
     wrong = "the 2 machines did not meet at 127.0.0.1:0, or lost each other: not all of them came in 1 seconds"
@@ -288,27 +306,34 @@ def test_the_launcher_starts_again_and_passes_ctrl_c_on(tmp_path: Path) -> None:
     assert turns == ["again-0-0", "again-0-1", "again-1-0", "again-1-1"]
 
 
+@pytest.mark.long
+def test_processes_that_are_started_again_meet_anew(tmp_path: Path) -> None:
+    """Not where one of them was before, which another that comes first would find."""
+    in_ranks(1, launched.launch_those_that_meet, tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["meet-0-0", "meet-0-1", "meet-1-0", "meet-1-1"]
+
+
 @pytest.mark.slow
-def test_a_run_goes_on_by_itself_after_one_process_was_killed(both: dict[str, Done], tmp_path: Path) -> None:
+def test_a_run_goes_on_by_itself_after_one_process_was_killed(stopped: dict[str, Done], tmp_path: Path) -> None:
     run = start(*COMMAND, "--num-gpus", "2", "--restarts", "1", *paused(tmp_path))
     kill_paused(run, tmp_path)
     output, errors = run.communicate(timeout=SECONDS)
     assert (run.returncode, output, errors) == (0, f"checkpoints in {tmp_path / 'checkpoints'}\n", "")
-    assert_same_checkpoint(both["undisturbed"].folder, tmp_path)
+    assert_same_checkpoint(stopped["undisturbed"].folder, tmp_path)
 
 
 @pytest.mark.slow
-def test_torchrun_starts_the_same_run(both: dict[str, Done], tmp_path: Path) -> None:
+def test_torchrun_starts_the_same_run(stopped: dict[str, Done], tmp_path: Path) -> None:
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     run = start(*torchrun, *COMMAND[1:], *settings(tmp_path))
     output, errors = run.communicate(timeout=SECONDS)
     assert (run.returncode, output) == (0, f"checkpoints in {tmp_path / 'checkpoints'}\n"), errors
     assert "Traceback" not in errors
-    assert_same_checkpoint(both["undisturbed"].folder, tmp_path)
+    assert_same_checkpoint(stopped["undisturbed"].folder, tmp_path)
 
 
 @pytest.mark.slow
-def test_two_machines_are_one_run(both: dict[str, Done], tmp_path: Path) -> None:
+def test_two_machines_are_one_run(stopped: dict[str, Done], tmp_path: Path) -> None:
     """Two launchers, each as if it were alone on its machine, which meet by the loopback."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -318,15 +343,12 @@ def test_two_machines_are_one_run(both: dict[str, Done], tmp_path: Path) -> None
     said = [run.communicate(timeout=SECONDS) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     assert sorted(said) == [("", ""), (f"checkpoints in {tmp_path / 'checkpoints'}\n", "")]
-    assert_same_checkpoint(both["undisturbed"].folder, tmp_path)
-
-
-# ---- clusters ----
+    assert_same_checkpoint(stopped["undisturbed"].folder, tmp_path)
 
 
 @pytest.mark.slow
 def test_a_job_that_makes_room_goes_on_bitwise(
-    both: dict[str, Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stopped: dict[str, Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command's own job, by submitit's local executor."""
     submit, jobs = slurm.submit, []
@@ -337,8 +359,8 @@ def test_a_job_that_makes_room_goes_on_bitwise(
 
     monkeypatch.setattr(slurm, "submit", submit_and_keep)
     monkeypatch.setenv("PYTHONPATH", str(Path(launched.__file__).parent), prepend=os.pathsep)
-    clips = f"{{_target_: interrupted_clips.InterruptedClips, folder: {tmp_path}, dataset: '${{clips}}'}}"
-    where = ["--use-cluster", "local", "--num-gpus", "2", "--allow-target", "interrupted_clips"]
+    clips = f"{{_target_: disturbed_clips.InterruptedClips, file: {tmp_path / 'told'}, dataset: '${{clips}}'}}"
+    where = ["--use-cluster", "local", "--num-gpus", "2", "--allow-target", "disturbed_clips"]
     changes = [*settings(tmp_path), f"trainer.data.train.datasets.0.dataset={clips}"]
     said = CliRunner().invoke(main, ["train", "-c", RECIPE, "--threads", "1", *where, *changes])
     assert said.exit_code == 0 and said.output.startswith("job "), said.output
@@ -346,5 +368,5 @@ def test_a_job_that_makes_room_goes_on_bitwise(
     job.wait()
     assert job.exception() is None, job.exception()
     assert sorted(file.name for file in tmp_path.glob("told-*")) == ["told-0", "told-1"]
-    assert_same_checkpoint(both["undisturbed"].folder, tmp_path)
+    assert_same_checkpoint(stopped["undisturbed"].folder, tmp_path)
     assert [report["step"] for report in lines(tmp_path)] == [1, 2, 3, 4]

@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from small_training import RECIPE, build, overrides
 
 from sam2fast.cli import main
-from sam2fast.cli.train import TrainingRun
 from sam2fast.cli.train_launch import Launch
+from sam2fast.cli.train_run import TrainingRun
 from sam2fast.reproducibility import is_deterministic
 from sam2fast.training.distributed import launch, ranks, slurm
 from sam2fast.training.distributed.ranks import Ranks, join
@@ -36,9 +36,6 @@ def test_a_process_on_windows_is_not_abandoned(monkeypatch: pytest.MonkeyPatch) 
     assert launch.is_abandoned()
     monkeypatch.setattr("sys.platform", "win32")
     assert not launch.is_abandoned()
-
-
-# ---- places ----
 
 
 @pytest.mark.parametrize(
@@ -105,9 +102,6 @@ def test_every_second_batch(tmp_path: Path) -> None:
     loader = build(tmp_path, CLIP).data["train"]
     every = [batch.names for batch in loader.epoch(0)]
     assert [batch.names for batch in loader.epoch(0, 1, 2)] == every[1::2] and len(every) == 6
-
-
-# ---- clusters ----
 
 
 def test_a_job_that_makes_room_is_queued_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

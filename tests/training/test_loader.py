@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sam2fast.training.data import workers
 from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.errors import DataError
@@ -141,6 +142,17 @@ def test_bad_samples_are_reported_and_replaced(num_workers, caplog):
     assert len(drawn) == 6 and 2 not in drawn
     assert loader.bad_samples == len(caplog.messages) >= 1
     assert "noise" in caplog.messages[0] and "clip 2" in caplog.messages[0] and "broken" in caplog.messages[0]
+
+
+def test_a_connection_to_a_worker_that_ends_is_a_lost_worker(monkeypatch):
+    monkeypatch.setattr(workers, "SECONDS_TO_END", 0.01)
+    monkeypatch.setattr(ClipBatch, "__reduce__", lambda batch: (_reset, ()), raising=False)  # where it is received
+    with pytest.raises(workers.LostWorkerError, match="ConnectionResetError amid a batch"):
+        list(mixture(num_workers=1).epoch(0))
+
+
+def _reset() -> None:
+    raise ConnectionResetError("reset by peer")
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -55,6 +55,7 @@ def test_counted_as_computed(trainer: Trainer, amp: AmpConf) -> None:
     assert "_attention" not in vars(model) and all(p.grad is None for p in model.parameters())
 
 
+@pytest.mark.long
 def test_it_grows_with_the_pixels_and_no_faster(tmp_path: Path) -> None:
     """Scores of all pairs of positions would grow with their square."""
     sizes = {}

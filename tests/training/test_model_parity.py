@@ -11,6 +11,7 @@ from double_precision import double_precision
 from torch import Tensor
 from training_pair import batch_of_discs, build_training_pair, injected_prompts, official_batch
 
+from sam2fast.modeling import sam2_base
 from sam2fast.modeling.position_encoding import sine_1d
 from sam2fast.testing import relative_error
 from sam2fast.tracking.selection import select_memories
@@ -132,6 +133,7 @@ def test_evaluation_equals_the_official(
         assert_predictions_equal(mine, theirs, 1e-9)
 
 
+@pytest.mark.long
 def test_the_published_architecture_too() -> None:
     with double_precision():
         pair = build_training_pair("sam2.1/sam2.1_hiera_t")
@@ -175,7 +177,7 @@ def detached_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def unsigned_distances(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_module, "sine_1d", lambda position, dim: sine_1d(position.abs(), dim))
+    monkeypatch.setattr(sam2_base, "sine_1d", lambda position, dim: sine_1d(position.abs(), dim))
 
 
 def one_memory_less(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -247,6 +247,7 @@ def test_nothing_stays_registered(tmp_path: Path) -> None:
     assert OmegaConf.has_resolver("times") == before
 
 
+@pytest.mark.long
 def test_the_command_says_what_it_made_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "theirs.yaml"
     config.write_text(THEIRS.read_text())

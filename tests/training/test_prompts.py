@@ -10,6 +10,7 @@ import pytest
 import scipy.ndimage
 import torch
 import training.model.sam2
+from random_blobs import random_blobs
 from sam2.modeling import sam2_utils
 
 from sam2fast.training.prompts import (
@@ -21,15 +22,6 @@ from sam2fast.training.prompts import (
     sample_error_point,
 )
 from sam2fast.training.simulation import PromptPlan, PromptSettings, plan_prompts
-
-
-def random_masks(count: int, seed: int, size: int = 24) -> torch.Tensor:
-    """Blobs ``(count, 1, size, size)``; the first is empty, the second full."""
-    rng = np.random.default_rng(seed)
-    noise = scipy.ndimage.gaussian_filter(rng.standard_normal((count, size, size)), (0, 2, 2))
-    masks = torch.from_numpy(noise > 0.03)[:, None]
-    masks[0], masks[1] = False, True
-    return masks
 
 
 class TestPlans:
@@ -84,7 +76,7 @@ class TestPlans:
 
 class TestBoxes:
     def test_boxes_equal_the_official_for_the_same_noise(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        masks = random_masks(12, seed=1)[1:]
+        masks = random_blobs(12, seed=1)[1:]
         uniform = torch.rand(11, 4)
         monkeypatch.setattr(torch, "rand", lambda *size, **kwargs: uniform[:, None])
         coords, labels = sam2_utils.sample_box_points(masks)
@@ -104,7 +96,7 @@ class TestBoxes:
 
 class TestErrorPoints:
     def test_points_are_where_the_masks_differ(self) -> None:
-        truth, predicted = random_masks(40, seed=2), random_masks(40, seed=3)
+        truth, predicted = random_blobs(40, seed=2), random_blobs(40, seed=3)
         found = sample_error_point(truth, predicted, torch.rand(40, 1))
         for o in range(40):
             x, y = found["point_coords"][o, 0].long().tolist()
@@ -123,7 +115,7 @@ class TestErrorPoints:
         assert found["point_labels"].sum() == 500
 
     def test_where_nothing_is_wrong_the_background_is_clicked(self) -> None:
-        truth = random_masks(30, seed=4)
+        truth = random_blobs(30, seed=4)
         found = sample_error_point(truth, truth, torch.rand(30, 1))
         assert (found["point_labels"] == 0)[2:].all()
 
@@ -134,7 +126,7 @@ class TestErrorPoints:
             assert found["point_coords"].flatten().tolist() == [0, 0]
 
     def test_the_largest_draw_stays_inside(self) -> None:
-        truth = random_masks(5, seed=5)
+        truth = random_blobs(5, seed=5)
         found = sample_error_point(truth, None, torch.full((5, 1), 1.0))
         assert (found["point_coords"] < 24).all()
 
@@ -145,15 +137,15 @@ class TestCentres:
         cv2.DIST_L2 = 2
         cv2.distanceTransform = lambda mask, kind, size: scipy.ndimage.distance_transform_edt(mask).astype(np.float32)
         monkeypatch.setitem(sys.modules, "cv2", cv2)
-        truth = random_masks(30, seed=6)
-        for predicted in (None, random_masks(30, seed=7), truth.clone()):
+        truth = random_blobs(30, seed=6)
+        for predicted in (None, random_blobs(30, seed=7), truth.clone()):
             coords, labels = sam2_utils.sample_one_point_from_error_center(truth, predicted)
             ours = sample_error_center(truth, predicted)
             assert torch.equal(ours["point_coords"], coords) and torch.equal(ours["point_labels"], labels)
 
     def test_another_method_is_refused(self) -> None:
         with pytest.raises(ValueError, match="unknown point sampling 'best'"):
-            next_click("best", random_masks(2, seed=0), None, ObjectGenerators((1,), torch.zeros(2, dtype=torch.long)))
+            next_click("best", random_blobs(2, seed=0), None, ObjectGenerators((1,), torch.zeros(2, dtype=torch.long)))
 
 
 def test_a_clip_s_prompts_do_not_depend_on_the_others() -> None:
@@ -163,7 +155,7 @@ def test_a_clip_s_prompts_do_not_depend_on_the_others() -> None:
 
 
 def test_clicks_accumulate() -> None:
-    truth = random_masks(3, seed=8)
+    truth = random_blobs(3, seed=8)
     first = sample_error_point(truth, None, torch.rand(3, 1))
     both = add_click(first, sample_error_point(truth, None, torch.rand(3, 1)))
     assert add_click(None, first) is first

@@ -62,9 +62,6 @@ def media(tmp_path) -> Path:
     return tmp_path / "media"
 
 
-# ---- the contract ----
-
-
 @pytest.mark.parametrize("num_frames", [1, 5])
 @pytest.mark.parametrize("with_media", [False, True])
 def test_masks_are_visible_pixels_of_one_to_five_objects(media, num_frames, with_media):
@@ -129,9 +126,6 @@ def test_index_seed_and_generator_all_matter():
 def test_arguments_out_of_range_are_refused(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         SyntheticClips(**arguments)
-
-
-# ---- exactness ----
 
 
 def flat_things(monkeypatch):
@@ -214,9 +208,6 @@ def test_hidden_things_are_not_labelled():
     assert _visible([square(20, side=3)], Stage) == []
 
 
-# ---- movement ----
-
-
 def test_without_motion_nothing_moves():
     for photometric in (False, True):
         clips = SyntheticClips(size=64, num_frames=3, motion=0, photometric=photometric)
@@ -252,9 +243,6 @@ def test_faster_motion_moves_things_further():
         masks = [mask for index in range(20) for mask in draw(clips, index).masks.swapaxes(0, 1)]
         overlaps.append(np.mean([(m[0] & m[-1]).sum() / (m[0] | m[-1]).sum() for m in masks]))
     assert overlaps[0] > overlaps[1] + 0.1
-
-
-# ---- media ----
 
 
 def test_cutouts_are_cropped_to_what_is_visible(media):
@@ -351,9 +339,6 @@ def test_media_folders_that_lack_something_are_refused(tmp_path, media):
         SyntheticClips(media=media)
 
 
-# ---- collecting ----
-
-
 def test_collect_keeps_what_is_usable(tmp_path):
     source, out = tmp_path / "package", tmp_path / "out"
     photograph(source / "usr/share/pictures/a.png", (1200, 800))
@@ -404,9 +389,6 @@ def test_held_out_names_are_fixed():
     words = ("cat", "dog", "cow", "pig", "hen", "owl", "bee", "ant", "fox", "elk", "emu", "yak")
     # Pictures must not change sides from one version to the next.
     assert {word for word in words if is_heldout(word)} == {"owl"}
-
-
-# ---- the teacher ----
 
 
 class FakePredictor:

@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from sam2fast.checkpoints import CheckpointError
 from sam2fast.config import shipped_recipes
 from sam2fast.training import snapshots
 from sam2fast.training.config import build_trainer, load_training_config
+from sam2fast.training.settings import AmpConf
 from sam2fast.training.trainer import NonFiniteError
 
 
@@ -75,30 +75,45 @@ def test_a_stopped_run_goes_on_bitwise(undisturbed: Path, tmp_path: Path, stoppe
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
 
 
+# The command, which kills itself some time after its first checkpoint, and goes no further than to its second.
+KILLED = """
+import os, signal, sys, threading, time
+from sam2fast.cli import main
+from sam2fast.training import snapshots
+
+seconds = float(sys.argv.pop(1))
+save, saves = snapshots.save_current, []
+
+def save_once(*arguments):
+    if saves:
+        time.sleep(600)
+    save(*arguments)
+    saves.append(threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)))
+    saves[0].start()
+
+snapshots.save_current = save_once
+main(prog_name="sam2fast")
+"""
+
+
 def test_a_killed_run_goes_on_bitwise(undisturbed: Path, tmp_path: Path) -> None:
     """Real processes, one after the other, each with SIGKILL soon after its first checkpoint."""
-    checkpoint = tmp_path / "checkpoints/checkpoint.pt"
     rng = random.Random(0)
-    for _ in range(2):
-        process = start(tmp_path)
-        seen = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        while process.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == seen):
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.1))
-        assert process.poll() is None, "the run ended before it could be killed"
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+    for steps in (2, 4):
+        assert killed(tmp_path, rng.uniform(0, 0.1)) == -signal.SIGKILL
+        assert torch.load(tmp_path / "checkpoints/checkpoint.pt", weights_only=True)["steps"] == steps
     build(tmp_path).run()
     assert_same_checkpoint(undisturbed, tmp_path)
 
 
-def start(folder: Path) -> "subprocess.Popen[bytes]":
-    """The command, with as many threads as this process: sums are split among them."""
+def killed(folder: Path, seconds: float) -> int:
+    """How the command ends, with as many threads as this process: sums are split among them."""
     threads = str(torch.get_num_threads())
-    command = [sys.executable, "-m", "sam2fast", "train", "-c", RECIPE, "--threads", threads, *overrides(folder)]
+    command = [sys.executable, "-c", KILLED, str(seconds)]
+    command += ["train", "-c", RECIPE, "--threads", threads, *overrides(folder)]
     # Threads that wait without spinning: on a busy machine two that spin take turns, and take minutes.
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    return subprocess.call(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
 
 
 def test_several_batches_may_make_one_update(tmp_path: Path) -> None:
@@ -147,6 +162,7 @@ def test_given_weights_are_where_training_starts(undisturbed: Path, tmp_path: Pa
     assert changed > 0.9 * len(after)
 
 
+@pytest.mark.long
 def test_epochs_of_several_lengths(tmp_path: Path) -> None:
     """As phases and repeat factors make them; stopped within one, a run goes on bitwise."""
     repeated = "{_target_: sam2fast.training.data.repeat.RepeatFactorWrapper, factors: 0.6, dataset: '${clips}'}"
@@ -172,6 +188,7 @@ def test_epochs_of_several_lengths(tmp_path: Path) -> None:
     assert_same_checkpoint(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.long
 def test_a_run_stops_at_the_end_of_an_epoch_too(tmp_path: Path) -> None:
     epochs = ("trainer.max_epochs=3", "scratch.updates=1")
     for expected in (1, 1, 2):  # the second run only makes up for the validation
@@ -214,7 +231,14 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
     assert events.Scalars("val/J&F")[0].step == 2
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_mixed_precision_is_checked_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(AmpConf, "check_device", lambda amp, device: asked.append((amp.enabled, device)))
+    trainer = build(tmp_path, "+trainer.optim.amp={enabled: true}")
+    assert asked == [(True, trainer.device)]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.long)])
 def test_mixed_precision(tmp_path: Path, dtype: str) -> None:
     amp = f"+trainer.optim.amp={{enabled: true, amp_dtype: {dtype}}}"
     trainer = build(tmp_path, amp, "scratch.updates=2")
@@ -301,7 +325,10 @@ class TestFaults:
         assert not (tmp_path / "logs").exists()
 
 
-@pytest.mark.parametrize("recipe", sorted(shipped_recipes()))
+@pytest.mark.parametrize(
+    "recipe",
+    [pytest.param(name, marks=pytest.mark.long if "MOSE" in name else ()) for name in sorted(shipped_recipes())],
+)
 def test_every_recipe_takes_a_step(recipe: str, tmp_path: Path) -> None:
     config = load_training_config(recipe, reduced(recipe, tmp_path))
     trainer = build_trainer(config)

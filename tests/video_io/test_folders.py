@@ -153,3 +153,11 @@ class TestRefused:
         for read in (lambda: frames[1], lambda: next(reader)):
             with pytest.raises(VideoError, match=r"frame 1, .*1\.png, cannot be read as an image: .*denied"):
                 read()
+
+
+def test_a_link_in_a_circle_spoils_no_other_frame(tmp_path):
+    for name in ("0.jpg", "1.jpg"):
+        (tmp_path / name).touch()
+    for name in ("2.jpg", "loop"):
+        os.symlink(name, tmp_path / name)
+    assert [path.name for path in frame_files(tmp_path)] == ["0.jpg", "1.jpg", "2.jpg"]

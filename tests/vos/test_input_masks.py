@@ -6,7 +6,7 @@ from PIL import Image
 from vos_sets import disc, save_picture, write_masks
 
 from sam2fast.training.data.errors import BadSampleError
-from sam2fast.vos.arrivals import one_by_one, together
+from sam2fast.vos.arrivals import as_they_appear, from_one_frame
 from sam2fast.vos.errors import VosError
 from sam2fast.vos.masks import input_masks
 
@@ -79,9 +79,6 @@ def test_folders_of_objects(tmp_path):
         input_masks(tmp_path, NAMES, True)
 
 
-# ---- from which masks objects are tracked ----
-
-
 def all_prompts(arrivals):
     return [(group.start, [(t, list(found)) for t, found in group.prompts()]) for group in arrivals.groups]
 
@@ -91,39 +88,39 @@ def test_late_objects(tmp_path, per_object):
     write_masks(tmp_path, {1: {5: (30, 30, 9)}, 3: {2: (60, 60, 9), 5: (31, 30, 9)}, 4: {2: (61, 60, 9)}}, per_object)
     save_picture(tmp_path / ("002/00000.png" if per_object else "00000.png"), np.zeros((90, 120), np.uint8), None)
     masks = input_masks(tmp_path, NAMES, per_object)
-    first = one_by_one(masks, all_masks=False)
+    first = as_they_appear(masks, all_masks=False)
     assert first.ids == [2, 5] and first.palette_frame == 4
     assert all_prompts(first) == [(1, [(1, [5])]), (3, [(3, [2])])]
-    every = one_by_one(masks, all_masks=True)
+    every = as_they_appear(masks, all_masks=True)
     assert all_prompts(every) == [(1, [(1, [5]), (3, [5])]), (3, [(3, [2]), (4, [2])])]
 
 
 def test_objects_that_appear_later_need_the_option(tmp_path):
     write_masks(tmp_path, {0: {1: (30, 30, 9)}, 2: {1: (30, 30, 9), 4: (60, 60, 9)}})
     masks = input_masks(tmp_path, NAMES, False)
-    assert all_prompts(together(masks, all_masks=False)) == [(0, [(0, [1])])]
+    assert all_prompts(from_one_frame(masks, all_masks=False)) == [(0, [(0, [1])])]
     with refused("object 4 of frame 2 is not on the first one with masks, 0; .* give --late-objects"):
-        all_prompts(together(masks, all_masks=True))
+        all_prompts(from_one_frame(masks, all_masks=True))
 
 
 @pytest.mark.parametrize("all_masks", [False, True])
 def test_a_first_mask_without_objects(tmp_path, all_masks):
     write_masks(tmp_path, {0: {}})
     with refused("the mask of frame 0 shows no object; .* give --late-objects"):
-        all_prompts(together(input_masks(tmp_path, NAMES, False), all_masks))
+        all_prompts(from_one_frame(input_masks(tmp_path, NAMES, False), all_masks))
 
 
 def test_masks_that_are_missing(tmp_path):
     write_masks(tmp_path / "late", {1: {1: (30, 30, 9)}})
     with refused(r"no input mask .*late/00000\.png; .* give --late-objects"):
-        all_prompts(together(input_masks(tmp_path / "late", NAMES, False), all_masks=False))
+        all_prompts(from_one_frame(input_masks(tmp_path / "late", NAMES, False), all_masks=False))
     write_masks(tmp_path / "objects", {0: {1: (30, 30, 9), 2: (60, 60, 9)}, 2: {1: (30, 30, 9)}}, per_object=True)
     objects = input_masks(tmp_path / "objects", NAMES, True)
     with refused(r"no input mask .*objects/002/00002\.png"):
-        all_prompts(together(objects, all_masks=True))
+        all_prompts(from_one_frame(objects, all_masks=True))
     write_masks(tmp_path / "others", {9: {1: (30, 30, 9)}})
     others = input_masks(tmp_path / "others", NAMES, False)
     with refused("no input masks"):
-        together(others, all_masks=True)
+        from_one_frame(others, all_masks=True)
     with refused("no input mask shows an object"):
-        one_by_one(others, all_masks=False)
+        as_they_appear(others, all_masks=False)

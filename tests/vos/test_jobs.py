@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -155,6 +156,21 @@ def test_pictures_that_cannot_be_written(predictor, job, monkeypatch, count):
     assert os.listdir(job.out) == []
 
 
+def test_a_folder_that_goes_amid_is_not_made_anew(predictor, job, monkeypatch):
+    """It would have the later frames alone."""
+    original, calls = pictures.label_png, []
+
+    def label_png(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            shutil.rmtree(next(job.out.glob(".a.*.part")))
+        return original(*args)
+
+    monkeypatch.setattr(pictures, "label_png", label_png)
+    assert "00001.png: No such file" in track_job(predictor, job).problem
+    assert os.listdir(job.out) == []
+
+
 def test_interrupted(predictor, job, monkeypatch):
     def add(self, frame, masks):
         raise KeyboardInterrupt
@@ -163,9 +179,6 @@ def test_interrupted(predictor, job, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         track_job(predictor, job)
     assert os.listdir(job.out) == []
-
-
-# ---- many ----
 
 
 def test_the_longest_come_first_and_failures_are_results(predictor, job, monkeypatch):
@@ -206,6 +219,15 @@ def test_what_a_lost_process_left_goes(job):
     lose(None, job)
     assert len(list(run_vos([job], runner, lambda device: None))) == 1
     assert os.listdir(job.out) == []
+
+
+def test_what_other_machines_may_be_writing_stays(job):
+    """Neither at the beginning, when tasks of a run before may go on, nor at the end, when those of this run may."""
+    lose(None, job)
+    done = lambda predictor, job: VosDone(job.name)  # noqa: E731
+    runner = lambda function, jobs, build: in_this_process("cpu")(done, jobs, build)  # noqa: E731
+    assert len(list(run_vos([job], runner, lambda device: None, is_spread=True))) == 1
+    assert os.listdir(job.out) == [".a.0123abcd.part"]
 
 
 def test_processes_have_ended_when_leftovers_are_looked_for(job):

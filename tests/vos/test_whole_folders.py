@@ -2,13 +2,16 @@
 
 import errno
 import os
+import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
 from file_contents import files_of
 from killed import Ended, Fault, forked
 
+from sam2fast.vos import folders
 from sam2fast.vos.folders import is_done, is_other, remove_leftovers, whole_folder
 
 
@@ -138,3 +141,46 @@ def test_only_leftovers_of_these_videos_go(tmp_path):
     remove_leftovers(tmp_path / "nowhere", {"a"})
     left = [".a.11111111.part", ".a.b.0123abcd.part", ".a.part", ".b.0123abcd.part", "a.0123abcd.part"]
     assert sorted(os.listdir(tmp_path)) == left
+
+
+def test_what_tasks_of_a_cluster_may_be_writing_stays(tmp_path):
+    """It counts when something was last added, to the folder of an object, too."""
+    left = tmp_path / ".a.0123abcd.part"
+    cases = ((3600, 60, True, True), (60, 3600, True, True), (3600, 3600, True, False), (60, 60, False, False))
+    for age, age_within, is_spread, stays in cases:
+        (left / "001").mkdir(parents=True, exist_ok=True)
+        for folder, seconds in ((left, age), (left / "001", age_within)):
+            os.utime(folder, (time.time() - seconds, time.time() - seconds))
+        remove_leftovers(tmp_path, {"a"}, is_spread)
+        assert os.listdir(tmp_path) == [left.name] * stays
+
+
+def test_what_cannot_be_removed_stays(tmp_path, monkeypatch):
+    """A folder that somebody holds is no reason to stop, and the others go."""
+    held, others = tmp_path / ".b.0123abcd.part", [tmp_path / ".a.0123abcd.part", tmp_path / ".c.0123abcd.part"]
+    for folder in (held, *others):
+        folder.mkdir()
+    original = Path.rename
+
+    def rename(self, target):
+        if self == held:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(self))
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    remove_leftovers(tmp_path, {"a", "b", "c"})
+    assert os.listdir(tmp_path) == [held.name]
+
+
+def test_what_is_taken_from_its_writer_is_never_done(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError), whole_folder(tmp_path / "a", "x", False) as partial:
+
+        def rmtree(path, **options):
+            assert not partial.exists()  # or it could be put in its place while its files go
+            shutil.rmtree(path, **options)
+
+        (partial / "00000.png").write_text("first")
+        with monkeypatch.context() as patch:
+            patch.setattr(folders, "shutil", type("Shutil", (), {"rmtree": staticmethod(rmtree)}))
+            remove_leftovers(tmp_path, {"a"})
+    assert os.listdir(tmp_path) == []

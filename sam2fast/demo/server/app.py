@@ -18,7 +18,7 @@ from sam2fast.demo.server.settings import MEBIBYTE, ServerSettings
 from sam2fast.demo.server.uploads import LIMITS, UploadLimits, UploadRequest, Uploads
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 SERVICE = "sam2fast"  # where an app keeps its DemoService
 BESIDES_THE_FILE = MEBIBYTE  # how much a request may hold of other things
@@ -76,7 +76,7 @@ def make_app(settings: ServerSettings, predictor: SAM2VideoPredictor) -> Flask:
 
     @app.errorhandler(Exception)
     def fail(error: Exception) -> tuple[Response, int]:
-        logger.exception("a request has failed")
+        _log.exception("a request has failed")
         return _problem(DemoError.code, "the server failed; its log says more", DemoError.status)
 
     return app

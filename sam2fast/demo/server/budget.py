@@ -14,7 +14,8 @@ FLOAT = 4  # bytes
 
 @dataclass(frozen=True)
 class Budget:
-    """
+    """What one session's memory has room for.
+
     Attributes:
         results: how many results of an object on a frame a session may keep.
         reach: how many frames back a tracked frame may look, so that fewer cannot be kept.

@@ -21,7 +21,7 @@ from sam2fast.demo.server.masks import ObjectMask
 from sam2fast.demo.server.pictures import frame_pictures
 from sam2fast.rle import decode_rle
 from sam2fast.training.data.synthetic.davis import palette
-from sam2fast.video_results import to_coco_video
+from sam2fast.video_results.coco import coco_box, to_coco_video
 from sam2fast.video_results.drawing import area_of, tint
 
 AT_ONCE = threading.Semaphore(2)  # they compress pictures, which takes a processor each
@@ -130,12 +130,8 @@ def _write_coco(exported: Exported, path: Path) -> None:
 def _entries(masks: Mapping[int, ObjectMask]) -> Iterator[dict[str, Any]]:
     for object_id, mask in masks.items():
         pixels = decode_rle(mask.rle)
-        area = area_of(pixels)
-        box = None
-        if area is not None:
-            rows, columns = area
-            box = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
-        yield {"id": object_id, "rle": dict(mask.rle), "area": int(pixels.sum()), "box": box, "score": None}
+        area, box = int(pixels.sum()), coco_box(pixels)
+        yield {"id": object_id, "rle": dict(mask.rle), "area": area, "box": box, "score": None}
 
 
 def _write_overlay(exported: Exported, path: Path) -> None:

@@ -1,7 +1,6 @@
 """Films as the demo serves them: H.264 in MP4 that any browser plays and can enter at nearly any frame."""
 
-import os
-import threading
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from sam2fast.demo.server.errors import BadVideoError
 from sam2fast.video_io.h264 import encoder_options, find_encoder, label_colours
+from sam2fast.whole_files import Partial
 
 CRF = 23  # x264's quality
 KEYFRAME_DISTANCE = 12  # half a second: seeking decodes at most so many frames
@@ -32,17 +32,22 @@ class FilmWriter:
         from av.error import FFmpegError
         from av.video.stream import VideoStream
 
-        self._path = path
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
         self.count = 0
         self._size = max(2, height - height % 2), max(2, width - width % 2)
         name = find_encoder()
         if name is None:
             raise BadVideoError("this installation of PyAV has no encoder for H.264")
         self._failures = (FFmpegError, ValueError)
-        self._container = av.open(str(self._partial.absolute()), "w", format="mp4", options={"movflags": "+faststart"})
-        # Without B-frames the first frame's time is 0 and needs no edit list, which players treat differently.
-        stream = self._container.add_stream(name, rate=rate, options={**encoder_options(name, CRF), "bf": "0"})
+        with ExitStack() as opened:
+            self._file = Partial(path)
+            opened.callback(self._file.discard)
+            self._container = av.open(
+                str(self._file.name.absolute()), "w", format="mp4", options={"movflags": "+faststart"}
+            )
+            opened.callback(self._container.close)
+            # Without B-frames the first frame's time is 0 and needs no edit list, which players treat differently.
+            stream = self._container.add_stream(name, rate=rate, options={**encoder_options(name, CRF), "bf": "0"})
+            opened.pop_all()
         assert isinstance(stream, VideoStream)
         self._stream = stream
         stream.height, stream.width = self._size
@@ -76,10 +81,13 @@ class FilmWriter:
         try:
             if kind is None:
                 self._finish()
-                os.replace(self._partial, self._path)
+                self._file.finish()
         finally:
-            self._container.close()
-            self._partial.unlink(missing_ok=True)
+            try:
+                with suppress(*self._failures):  # such as a disk that is full: what is closed here nobody wants
+                    self._container.close()
+            finally:
+                self._file.discard()
 
     def _finish(self) -> None:
         if not self.count:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from PIL import Image
 
@@ -18,12 +19,13 @@ from sam2fast.picture_files import write_jpeg
 from sam2fast.video_io import VideoError, read_frames
 from sam2fast.whole_files import moved_to
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 GALLERY, UPLOADS, POSTERS, INCOMING = "gallery", "uploads", "posters", ".incoming"
 SUFFIX = ".mp4"
 LONGEST_PATH = 300
 UPLOADS_KEPT = 100
+POSTER_QUALITY = 85  # of JPEG
 SECONDS_TO_COME_IN = 3600  # more than any upload takes
 
 
@@ -54,11 +56,12 @@ class Library:
         for name in (GALLERY, UPLOADS, POSTERS, INCOMING):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         for left in self.incoming.iterdir():  # by a server that was killed; another one may be at work here, too
-            if left.stat().st_mtime < time.time() - SECONDS_TO_COME_IN:
-                if left.is_dir():
-                    shutil.rmtree(left, ignore_errors=True)
-                else:
-                    left.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # which was there first
+                if left.stat().st_mtime < time.time() - SECONDS_TO_COME_IN:
+                    if left.is_dir():
+                        shutil.rmtree(left, ignore_errors=True)
+                    else:
+                        left.unlink()
         # By path: what tells whether a file has changed, and what is known of it.
         self._known: dict[str, tuple[tuple[int, int], Video]] = {}
         self._lock = threading.Lock()
@@ -77,7 +80,7 @@ class Library:
                 try:
                     found.append(self.describe(self.file(GALLERY, name.as_posix())))
                 except (NotFoundError, VideoError, OSError) as error:
-                    logger.warning("%s is left out of the gallery: %s", file, error)
+                    _log.warning("%s is left out of the gallery: %s", file, error)
         return found
 
     def default(self, path: str | None) -> Video:
@@ -137,7 +140,7 @@ class Library:
                 poster = f"{POSTERS}/{path.removesuffix(SUFFIX)}.jpg"
                 with read_frames(file, PROBE_SIZE) as reader:
                     first = next(reader)
-                    made = _write_picture(self.root / poster, Image.fromarray(first.rgb))
+                    made = self._write_poster(self.root / poster, Image.fromarray(first.rgb))
                     known = version, Video(path, poster if made else None, reader.width, reader.height)
                 self._known[path] = known
             return known[1]
@@ -154,6 +157,17 @@ class Library:
         self._forget_uploads(in_use() | {video.path})
         return video
 
+    def _write_poster(self, file: Path, picture: Image.Image) -> bool:
+        """Whether the picture is there, whole. What a killed server leaves of it goes as unfinished films do."""
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with moved_to(file, self.incoming / f"{uuid4()}.jpg") as partial:
+                write_jpeg(picture, partial, POSTER_QUALITY)
+        except OSError as error:
+            _log.warning("no poster %s: %s", file, error)
+            return False
+        return True
+
     def _forget_uploads(self, kept: set[str]) -> None:
         files = sorted((self.root / UPLOADS).glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
         for file in files[: max(0, len(files) - UPLOADS_KEPT)]:
@@ -163,16 +177,3 @@ class Library:
                 (self.root / POSTERS / path).with_suffix(".jpg").unlink(missing_ok=True)
                 with self._lock:
                     self._known.pop(path, None)
-
-
-def _write_picture(file: Path, picture: Image.Image) -> bool:
-    """Whether the picture could be written, whole."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with moved_to(file, partial):
-            write_jpeg(picture, partial, quality=85)
-    except OSError as error:
-        logger.warning("no poster %s: %s", file, error)
-        return False
-    return True

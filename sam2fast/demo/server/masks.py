@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sam2fast.kernels.mask_ops import suppress_overlaps, upsample_and_threshold, upsample_masks
-from sam2fast.kernels.run_lengths import encode_masks, encode_upsampled
+from sam2fast.kernels.run_lengths import encode_upsampled
 from sam2fast.rle import RLE, compress_run_lengths
+from sam2fast.video_results.overlaps import visible_parts
 
 
 class ObjectMask(NamedTuple):
@@ -33,8 +33,8 @@ def encode_frame(ids: Sequence[int], logits: Tensor, size: tuple[int, int]) -> d
     """
     if not len(ids):
         return {}
-    masks = compress_run_lengths(encode_upsampled(logits[:, 0], size))
-    visible = masks
-    if len(ids) > 1 and bool((upsample_and_threshold(logits, size).sum(0) > 1).any()):
-        visible = compress_run_lengths(encode_masks(suppress_overlaps(upsample_masks(logits, size))[:, 0] > 0))
+    runs = encode_upsampled(logits[:, 0], size)
+    seen = visible_parts(logits, runs)
+    masks = compress_run_lengths(runs)
+    visible = masks if seen is None else compress_run_lengths(seen)
     return {i: ObjectMask(*pair) for i, pair in zip(ids, zip(masks, visible, strict=True), strict=True)}

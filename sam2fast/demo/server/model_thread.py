@@ -7,6 +7,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from sam2fast.autocasting import autocast_dtype_for
 from sam2fast.demo.server.errors import BusyError
 
 P = ParamSpec("P")
@@ -23,7 +24,7 @@ class ModelThread:
     torch's own threads.
 
     Args:
-        device: of the model; on CUDA calls run under bfloat16 autocast, as in the original.
+        device: of the model; on CUDA calls run under autocast, see :func:`sam2fast.autocasting.autocast_dtype_for`.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -55,5 +56,5 @@ class ModelThread:
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self._device.type == "cuda":
-            return torch.autocast("cuda", torch.bfloat16)
+            return torch.autocast("cuda", autocast_dtype_for(self._device))
         return nullcontext()

@@ -18,7 +18,7 @@ from sam2fast.demo.server.session import Session
 from sam2fast.demo.server.settings import ServerSettings
 from sam2fast.demo.server.uploads import FORMATS
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 JPEG_QUALITY = 90
 
@@ -139,5 +139,5 @@ def _parts(frames: Iterator[FrameMasks]) -> Iterator[bytes]:
         raise
     except Exception:
         # There is no other way to say so within the stream than to break it.
-        logger.exception("a track has failed")
+        _log.exception("a track has failed")
         raise

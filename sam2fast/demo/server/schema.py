@@ -35,7 +35,7 @@ from sam2fast.demo.server.schema_types import (
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.uploads import Uploads
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 # Far more than the front ends ask for, and little enough to be answered at once.
 DEEPEST, MOST_ALIASES, MOST_TOKENS = 10, 5, 2000
@@ -139,7 +139,7 @@ class DemoSchema(strawberry.Schema):
             if isinstance(error.original_error, DemoError):
                 error.extensions = {**(error.extensions or {}), "code": error.original_error.code}
             elif _is_internal(error):
-                logger.error("GraphQL: %s", error, exc_info=error.original_error)
+                _log.error("GraphQL: %s", error, exc_info=error.original_error)
 
 
 def _is_internal(error: GraphQLError) -> bool:

@@ -18,7 +18,7 @@ from sam2fast.demo.server.settings import ServerSettings
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.video_io import VideoError
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,8 +42,6 @@ class DemoService:
         self._calls = SessionCalls(predictor, self.budget)
         self.is_closing = False
 
-    # ---- sessions ----
-
     def start_session(self, path: str) -> Session:
         """Opens a video of the library.
 
@@ -65,8 +63,6 @@ class DemoService:
     def close_session(self, session_id: str) -> bool:
         """Ends a session and what it tracks; says whether there was one."""
         return self.sessions.close(session_id)
-
-    # ---- prompts ----
 
     def add_points(
         self,
@@ -115,8 +111,6 @@ class DemoService:
             NoSessionError: no such session.
         """
         return self._call(self._calls.remove_object, self.sessions.use(session_id), object_id)
-
-    # ---- tracking ----
 
     def track(self, session_id: str, start: int, direction: Direction = "both") -> Iterator[FrameMasks]:
         """Follows all objects from a frame to the video's end, then back from that frame to the beginning.
@@ -179,4 +173,4 @@ class DemoService:
         try:
             self.model.call(session.release)
         except BusyError:
-            logger.debug("session %s is freed with the process", session.id)
+            _log.debug("session %s is freed with the process", session.id)

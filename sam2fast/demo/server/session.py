@@ -52,7 +52,8 @@ class Session:
 
     @property
     def state(self) -> VideoState:
-        """
+        """The video's, with all that was found.
+
         Raises:
             NoSessionError: the session was closed meanwhile.
         """
@@ -65,8 +66,6 @@ class Session:
         """Begins with this state."""
         self._state = state
 
-    # ---- time ----
-
     def touch(self) -> None:
         """Counts as a use."""
         self._last_use = time.monotonic()
@@ -74,8 +73,6 @@ class Session:
     def idle_seconds(self) -> float:
         """Since the last use."""
         return time.monotonic() - self._last_use
-
-    # ---- tracking ----
 
     @property
     def is_tracking(self) -> bool:
@@ -101,8 +98,6 @@ class Session:
         with self._lock:
             if self._track is not None:
                 self._track.cancel()
-
-    # ---- the end ----
 
     def close(self) -> None:
         """Nothing is begun after this; :meth:`release` frees the memory."""

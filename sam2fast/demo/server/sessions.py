@@ -7,7 +7,7 @@ from collections.abc import Callable
 from sam2fast.demo.server.errors import BusyError, NoSessionError
 from sam2fast.demo.server.session import Session
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class SessionStore:
@@ -91,11 +91,11 @@ class SessionStore:
         with self._lock:
             idle = [i for i, session in self._sessions.items() if self.seconds_left(session) == 0]
         for session_id in idle:
-            logger.info("session %s has expired", session_id)
+            _log.info("session %s has expired", session_id)
             try:
                 self.close(session_id)
             except Exception:  # it is gone all the same, and others are waiting for their turn
-                logger.exception("session %s could not be freed", session_id)
+                _log.exception("session %s could not be freed", session_id)
 
     def close_all(self) -> None:
         """Ends all sessions without waiting for their memory; none can be added any more."""

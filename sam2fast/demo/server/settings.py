@@ -9,7 +9,8 @@ PROBE_SIZE = 32  # of the model's squares, where a film is opened for its own fr
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """
+    """What a server is started with.
+
     Attributes:
         data: folder of ``gallery``, ``uploads`` and ``posters``.
         model: its name, to be shown.

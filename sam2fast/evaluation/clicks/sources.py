@@ -1,6 +1,7 @@
 """Which pictures and masks of a data set belong together: SA-1B, COCO, folders of PNGs."""
 
 import importlib.util
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,9 +19,9 @@ from sam2fast.evaluation.clicks.mask_files import (
     Sa1bMasks,
     read_json,
 )
+from sam2fast.picture_files import SUFFIXES
 
 FORMATS = ("sa1b", "coco", "png")
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 
 class DataSetError(ValueError):
@@ -114,7 +115,7 @@ class _Pictures(NamedTuple):
 
 def _pictures(images: Path, masks: Path, masks_are_png: bool = False) -> _Pictures:
     found = _Pictures(images, {}, [])
-    suffixes = tuple(s for s in PICTURES if s != ".png" or not (masks_are_png and _same(images, masks)))
+    suffixes = tuple(s for s in SUFFIXES if s != ".png" or not (masks_are_png and _same(images, masks)))
     for path in _files(images, suffixes, other_than=masks):
         name = _name(path, images)
         if name in found.files:
@@ -126,7 +127,7 @@ def _pictures(images: Path, masks: Path, masks_are_png: bool = False) -> _Pictur
 
 def _files(folder: Path, suffixes: Sequence[str], other_than: Path) -> Iterator[Path]:
     """Files in a folder and its subfolders, sorted; neither hidden nor in the other folder, if that lies in this."""
-    root, other = folder.resolve(), other_than.resolve()
+    root, other = Path(os.path.realpath(folder)), Path(os.path.realpath(other_than))
     left_out = other.relative_to(root).parts if root in other.parents else None
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
@@ -137,7 +138,7 @@ def _files(folder: Path, suffixes: Sequence[str], other_than: Path) -> Iterator[
 
 
 def _same(folder: Path, other: Path) -> bool:
-    return folder.resolve() == other.resolve()
+    return os.path.realpath(folder) == os.path.realpath(other)
 
 
 def _name(path: Path, folder: Path) -> str:

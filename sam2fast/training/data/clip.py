@@ -35,3 +35,8 @@ class EpochDataset(ClipDataset, Protocol):
     def epoch_indices(self, epoch: int) -> NDArray[np.int64]:
         """The samples of an epoch, rising, some of them several times: a pure function of the epoch."""
         ...
+
+
+def name_of(dataset: ClipDataset) -> str:
+    """What a data set is called in messages: its ``name``, or its class's."""
+    return str(getattr(dataset, "name", "") or type(dataset).__name__)

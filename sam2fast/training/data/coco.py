@@ -12,13 +12,21 @@ import numpy as np
 from sam2fast.training.data.errors import BadSampleError, DataError
 from sam2fast.training.data.files import read_frame_size, read_json
 from sam2fast.training.data.folders import FolderVideo
-from sam2fast.training.data.lists import Lists, PathLike, choose_names, existing_folder, refuse, without_file
+from sam2fast.training.data.lists import (
+    Lists,
+    NamedVideos,
+    PathLike,
+    choose_names,
+    existing_folder,
+    refuse,
+    without_file,
+)
 from sam2fast.training.data.stills import SegmentAnnotations, check_num_frames, still_video
 
 LISTS = ("images", "annotations")
 
 
-class CocoRawDataset:
+class CocoRawDataset(NamedVideos):
     """The pictures that a file of COCO's instances has objects for, as videos of equal frames.
 
     Objects have their annotations' ids. Masks may be polygons, which need pycocotools, or run lengths. Crowds are left
@@ -91,9 +99,6 @@ class CocoRawDataset:
     def name(self) -> str:
         """For messages."""
         return str(self.annotation_file)
-
-    def __len__(self) -> int:
-        return len(self.video_names)
 
     def get_video(self, idx: int) -> FolderVideo:
         """The ``idx``-th picture; its masks are decoded when they are asked for.

@@ -14,6 +14,7 @@ from sam2fast.training.data.errors import BadSampleError
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_SUFFIXES = (".png",)
+DATASET_FILM_SUFFIXES = (".mp4",)
 
 # A file's name as a number where it is one: "00012" and "00000012" are the same frame.
 FrameKey: TypeAlias = int | str
@@ -50,11 +51,11 @@ def list_files(folder: Path, suffixes: Sequence[str]) -> dict[FrameKey, Path]:
         if key in files:
             raise BadSampleError(f"{folder}: {files[key].name} and {path.name} are the same frame")
         files[key] = path
-    return dict(sorted(files.items(), key=_order))
+    return {key: files[key] for key in sorted(files, key=in_order)}
 
 
-def _order(item: tuple[FrameKey, Path]) -> tuple[bool, int, str]:
-    key = item[0]
+def in_order(key: FrameKey) -> tuple[bool, int, str]:
+    """By which frames are sorted: numbers in order, then names in order."""
     return (True, 0, key) if isinstance(key, str) else (False, key, "")
 
 

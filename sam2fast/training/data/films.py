@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 from sam2fast.training.data.errors import BadSampleError
 
-FILMS = (".mp4",)
-
 
 def count_frames(film: Path) -> int:
     """How many frames a film has; none is decoded.

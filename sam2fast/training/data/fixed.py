@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sam2fast.training.data.clip import Clip, ClipDataset
+from sam2fast.training.data.clip import Clip, ClipDataset, name_of
 
 
 class FixedClips:
@@ -25,7 +25,7 @@ class FixedClips:
     @property
     def name(self) -> str:
         """The data set's ``name``, or its class's."""
-        return str(getattr(self.dataset, "name", "") or type(self.dataset).__name__)
+        return name_of(self.dataset)
 
     def __len__(self) -> int:
         return self.count

@@ -22,7 +22,9 @@ from sam2fast.training.data.files import (
     list_folders,
     read_frame,
 )
-from sam2fast.training.data.lists import NAMED, Lists, PathLike, choose_names, existing_folder, refuse
+from sam2fast.training.data.lists import NAMED, Lists, NamedVideos, PathLike, choose_present, existing_folder, refuse
+
+FRAME_FILES = "<video>/<frame>.jpg or .png"
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class FolderVideo:
         return self.annotations.read_masks(self.frames[position][0], object_ids, size)
 
 
-class PNGRawDataset:
+class PNGRawDataset(NamedVideos):
     """Videos as ``img_folder/<video>/<frame>.jpg`` (or ``.png``) with masks in ``gt_folder``.
 
     Masks are ``gt_folder/<video>/<frame>.png`` with the objects' ids as palette indices or grey levels, or, with
@@ -90,7 +92,7 @@ class PNGRawDataset:
     ) -> None:
         if sample_rate < 1:
             raise ValueError(f"sample_rate must be at least 1, got {sample_rate}")
-        self.img_folder = existing_folder("img_folder", img_folder, "<video>/<frame>.jpg or .png")
+        self.img_folder = existing_folder("img_folder", img_folder, FRAME_FILES)
         masks = "<video>/<object>/<frame>.png" if single_object_mode or not is_palette else "<video>/<frame>.png"
         self.gt_folder = existing_folder("gt_folder", gt_folder, masks)
         self.sample_rate, self.truncate_video = sample_rate, truncate_video
@@ -105,14 +107,6 @@ class PNGRawDataset:
             counts = {name: len(list_files(self._frame_folder(name), FRAME_SUFFIXES)) for name in names}
             names = [name for name in names for _ in range(counts[name])]
         self.video_names = names
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-        return str(self.img_folder)
-
-    def __len__(self) -> int:
-        return len(self.video_names)
 
     def get_video(self, idx: int) -> FolderVideo:
         """The ``idx``-th video's files.
@@ -142,21 +136,15 @@ class PNGRawDataset:
     def _choose(self, file_list: PathLike | None, excluded: Lists) -> list[str]:
         """Names of the videos, sorted."""
         present = {path.name for path in list_folders(self.img_folder)}
-        expected = "one folder of .jpg or .png frames per video in img_folder"
-        names = choose_names(present, self.img_folder, expected, file_list, excluded, "videos")
-        refuse(
-            [name for name in names if name not in present],
-            f"of the {len(names)} videos listed in {file_list} are not in img_folder {self.img_folder}",
-            "Expected <video>/<frame>.jpg or .png there.",
-        )
-        return names
+        expected = "one folder of .jpg or .png frames per video"
+        return choose_present(present, self.img_folder, expected, file_list, excluded, "videos")
 
     def _check_frames(self, names: Sequence[str]) -> None:
         empty = [name for name in names if not has_files(self.img_folder / name, FRAME_SUFFIXES)]
         refuse(
             empty,
             f"of {len(names)} videos have no frames in img_folder {self.img_folder}",
-            "Expected <video>/<frame>.jpg or .png there.",
+            f"Expected {FRAME_FILES} there.",
         )
 
     def _check_masks(self, names: Sequence[str], expected: str) -> None:

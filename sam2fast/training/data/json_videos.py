@@ -8,10 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.training.data.errors import BadSampleError
-from sam2fast.training.data.files import FRAME_SUFFIXES, has_files, list_entries, list_files
-from sam2fast.training.data.films import FILMS, count_frames, read_film_frames
+from sam2fast.training.data.files import DATASET_FILM_SUFFIXES, FRAME_SUFFIXES, has_files, list_entries, list_files
+from sam2fast.training.data.films import count_frames, read_film_frames
 from sam2fast.training.data.folders import FolderVideo
-from sam2fast.training.data.lists import Lists, PathLike, choose_names, existing_folder, refuse, without_file
+from sam2fast.training.data.lists import (
+    Lists,
+    NamedVideos,
+    PathLike,
+    choose_present,
+    existing_folder,
+    refuse,
+    without_file,
+)
 from sam2fast.training.data.masklets import MaskletAnnotations
 
 EXPECTED = "<video>.mp4 or <video>/<frame>.jpg"
@@ -43,7 +51,7 @@ class FilmVideo:
         return self.annotations.read_masks(self.frame_indices[position], object_ids, size)
 
 
-class JSONRawDataset:
+class JSONRawDataset(NamedVideos):
     """Videos with masks in JSON files, ``gt_folder/<video>_manual.json``.
 
     They are films, ``img_folder/<video>.mp4``, or folders of frames, ``img_folder/<video>/<number>.jpg``. Films may be
@@ -93,14 +101,6 @@ class JSONRawDataset:
 
             require_pyav()
 
-    @property
-    def name(self) -> str:
-        """For messages."""
-        return str(self.img_folder)
-
-    def __len__(self) -> int:
-        return len(self.video_names)
-
     def get_video(self, idx: int) -> FilmVideo | FolderVideo:
         """The ``idx``-th video; frames and masks are decoded when they are asked for.
 
@@ -125,18 +125,13 @@ class JSONRawDataset:
         return [n for n in sampled if annotations.is_annotated(n)] if self.rm_unannotated else list(sampled)
 
     def _film(self, name: str) -> Path | None:
-        films = (self.img_folder / f"{name}{suffix}" for suffix in FILMS)
+        films = (self.img_folder / f"{name}{suffix}" for suffix in DATASET_FILM_SUFFIXES)
         return next((film for film in films if film.is_file()), None)
 
     def _choose(self, file_list: PathLike | None, excluded: Lists) -> list[str]:
         """Names of the videos, sorted."""
         present = set(_find_videos(self.img_folder))
-        names = choose_names(present, self.img_folder, f"{EXPECTED} in img_folder", file_list, excluded, "videos")
-        refuse(
-            [name for name in names if name not in present],
-            f"of the {len(names)} videos listed in {file_list} are not in img_folder {self.img_folder}",
-            f"Expected {EXPECTED} there.",
-        )
+        names = choose_present(present, self.img_folder, EXPECTED, file_list, excluded, "videos")
         refuse(
             [name for name in names if not (self._film(name) or has_files(self.img_folder / name, FRAME_SUFFIXES))],
             f"of {len(names)} videos have no frames in img_folder {self.img_folder}",
@@ -154,8 +149,8 @@ class JSONRawDataset:
 def _find_videos(folder: Path) -> Iterator[str]:
     """Films, folders of frames, and the films of folders of films."""
     for path in list_entries(folder):
-        if path.suffix in FILMS and path.is_file():
+        if path.suffix in DATASET_FILM_SUFFIXES and path.is_file():
             yield path.stem
         elif path.is_dir():
-            films = [film.stem for film in list_entries(path) if film.suffix in FILMS]
+            films = [film.stem for film in list_entries(path) if film.suffix in DATASET_FILM_SUFFIXES]
             yield from (f"{path.name}/{film}" for film in films) if films else [path.name]

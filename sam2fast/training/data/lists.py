@@ -13,6 +13,26 @@ Lists: TypeAlias = PathLike | Sequence[PathLike] | None
 NAMED = 5  # how many offenders an error names
 
 
+class NamedVideos:
+    """What data sets of videos, and of pictures as videos, have in common.
+
+    Attributes:
+        img_folder: of the frames or pictures.
+        video_names: of the videos that are used, in their order.
+    """
+
+    img_folder: Path
+    video_names: list[str]
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return str(self.img_folder)
+
+    def __len__(self) -> int:
+        return len(self.video_names)
+
+
 def existing_folder(argument: str, folder: PathLike | None, expected: str) -> Path:
     """``folder``, if it is one.
 
@@ -63,6 +83,27 @@ def choose_names(
         source = folder if file_list_txt is None else file_list_txt
         excluding = " that is not excluded" if lists else ""
         raise DataError(f"there are no {what} in {source}: expected {expected}{excluding}")
+    return names
+
+
+def choose_present(
+    present: Collection[str], folder: Path, expected: str, file_list_txt: PathLike | None, excluded: Lists, what: str
+) -> list[str]:
+    """As :func:`choose_names`, where ``file_list_txt`` may name nothing but what is ``present`` in ``img_folder``.
+
+    Args:
+        folder: ``img_folder``.
+        expected: for the message: what should be there.
+
+    Raises:
+        DataError: a list cannot be read or names what is not there, or none is left.
+    """
+    names = choose_names(present, folder, f"{expected} in img_folder", file_list_txt, excluded, what)
+    refuse(
+        [name for name in names if name not in present],
+        f"of the {len(names)} {what} listed in {file_list_txt} are not in img_folder {folder}",
+        f"Expected {expected} there.",
+    )
     return names
 
 

@@ -9,9 +9,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from sam2fast.training.data.batch import ClipBatch, collate
-from sam2fast.training.data.clip import Clip, ClipDataset, EpochDataset
+from sam2fast.training.data.clip import Clip, ClipDataset, EpochDataset, name_of
 from sam2fast.training.data.errors import BadSampleError, DataError
 from sam2fast.training.data.schedule import EpochSchedule, Schedule, Slot
+from sam2fast.training.data.workers import received
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class ClipSource:
     @property
     def name(self) -> str:
         """The data set's ``name``, or its class's."""
-        return str(getattr(self.dataset, "name", "") or type(self.dataset).__name__)
+        return name_of(self.dataset)
 
 
 class ClipLoader:
@@ -152,7 +153,7 @@ class ClipLoader:
             generator=torch.Generator().manual_seed(0),
         )
         bad = 0
-        for made in loader:
+        for made in received(loader) if self._num_workers else loader:
             for report in made.reports:
                 _log.warning("%s", report)
             bad += len(made.reports)

@@ -23,7 +23,7 @@ from sam2fast.training.data.files import (
     read_labels,
 )
 from sam2fast.training.data.folders import FolderVideo
-from sam2fast.training.data.lists import Lists, PathLike, choose_names, existing_folder, refuse
+from sam2fast.training.data.lists import Lists, NamedVideos, PathLike, choose_present, existing_folder, refuse
 from sam2fast.training.data.stills import check_num_frames, still_video
 
 PICTURES = "<name>.jpg or .png"
@@ -86,7 +86,7 @@ class ObjectPictureAnnotations:
         return self._masks[i]
 
 
-class MaskFolderRawDataset:
+class MaskFolderRawDataset(NamedVideos):
     """Pictures ``img_folder/<name>.jpg`` (or ``.png``) with masks in ``gt_folder``, as videos of equal frames.
 
     A picture's masks are either ``<name>.png``, a palette or grey picture in which every value but 0 is an object, so
@@ -121,24 +121,11 @@ class MaskFolderRawDataset:
         pictures = _by_name(self.img_folder, list_entries(self.img_folder), FRAME_SUFFIXES)
         if file_list_txt is None:
             _refuse_other_formats(self.img_folder)
-        expected = f"{PICTURES} in img_folder"
-        names = choose_names(pictures, self.img_folder, expected, file_list_txt, excluded_videos_list_txt, "pictures")
-        refuse(
-            [name for name in names if name not in pictures],
-            f"of the {len(names)} pictures listed in {file_list_txt} are not in img_folder {self.img_folder}",
-            f"Expected {PICTURES} there.",
-        )
+        lists = file_list_txt, excluded_videos_list_txt
+        names = choose_present(pictures, self.img_folder, PICTURES, *lists, "pictures")
         self.video_names, self.pictures = names, [pictures[name] for name in names]
         self._labels = self._find_masks()
         self._has_warned = False
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-        return str(self.img_folder)
-
-    def __len__(self) -> int:
-        return len(self.video_names)
 
     def get_video(self, idx: int) -> FolderVideo:
         """The ``idx``-th picture; its masks are read when they are asked for.

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sam2fast.training.data.clip import Clip, ClipDataset
+from sam2fast.training.data.clip import Clip, ClipDataset, name_of
 
 
 def distinct_factors(dataset: ClipDataset) -> NDArray[np.float32]:
@@ -58,7 +58,7 @@ class RepeatFactorWrapper:
     @property
     def name(self) -> str:
         """The data set's ``name``, or its class's."""
-        return str(getattr(self.dataset, "name", "") or type(self.dataset).__name__)
+        return name_of(self.dataset)
 
     def __len__(self) -> int:
         """Number of videos, each counted once; an epoch has ``len(epoch_indices(epoch))`` samples."""
@@ -104,7 +104,7 @@ class ConcatDataset:
     @property
     def name(self) -> str:
         """The names of the data sets."""
-        return ", ".join(str(getattr(d, "name", "") or type(d).__name__) for d in self.datasets)
+        return ", ".join(map(name_of, self.datasets))
 
     def __len__(self) -> int:
         return len(self.repeat_factors)
@@ -138,7 +138,7 @@ class Subset:
     @property
     def name(self) -> str:
         """The data set's ``name``, or its class's."""
-        return str(getattr(self.dataset, "name", "") or type(self.dataset).__name__)
+        return name_of(self.dataset)
 
     def __len__(self) -> int:
         return len(self.indices)

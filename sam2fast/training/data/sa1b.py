@@ -7,13 +7,21 @@ from typing import Any
 from sam2fast.training.data.errors import BadSampleError
 from sam2fast.training.data.files import list_entries, read_frame_size, read_json
 from sam2fast.training.data.folders import FolderVideo
-from sam2fast.training.data.lists import Lists, PathLike, choose_names, existing_folder, refuse, without_file
+from sam2fast.training.data.lists import (
+    Lists,
+    NamedVideos,
+    PathLike,
+    choose_names,
+    existing_folder,
+    refuse,
+    without_file,
+)
 from sam2fast.training.data.stills import SegmentAnnotations, check_num_frames, still_video
 
 PICTURE, MASKS = ".jpg", ".json"
 
 
-class SA1BRawDataset:
+class SA1BRawDataset(NamedVideos):
     """Pictures ``img_folder/sa_<number>.jpg`` with masks in ``gt_folder/sa_<number>.json``, as videos of equal frames.
 
     Follows the official ``training.dataset.vos_raw_dataset.SA1BRawDataset``, but for the order, which is that of the
@@ -58,14 +66,6 @@ class SA1BRawDataset:
                 f"Expected <name>{suffix} there. To leave pictures out, use file_list_txt or excluded_videos_list_txt.",
             )
         self.video_names = names
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-        return str(self.img_folder)
-
-    def __len__(self) -> int:
-        return len(self.video_names)
 
     def get_video(self, idx: int) -> FolderVideo:
         """The ``idx``-th picture; its masks are decoded when they are asked for.

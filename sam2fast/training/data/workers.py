@@ -1,9 +1,17 @@
 """Processes that make batches, where they end before their time."""
 
-from collections.abc import Iterator
+import time
+import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-SIGN = "DataLoader worker"  # with which torch begins what it says of them
+Item = TypeVar("Item")
+
+# With which torch begins what it says of them; the thread pins batches to memory, and ends with the process it reads,
+# and where batches are shared as named memory the name goes with the process.
+SIGNS = ("DataLoader worker", "Pin memory thread", "unable to open shared memory object")
+SECONDS_TO_END = 10.0  # a killed process lets go of its connections before it is gone
 
 
 class LostWorkerError(RuntimeError):
@@ -20,12 +28,56 @@ def lost_workers_named() -> Iterator[None]:
         yield
     except RuntimeError as error:
         said = _said(error)
-        if said is None:
+        if said is None or isinstance(error, LostWorkerError):
             raise
-        raise LostWorkerError(
-            f"a process that makes batches was lost ({said}); where memory ran out, take fewer: "
-            "trainer.data.train.num_workers, trainer.data.val.num_workers"
-        ) from error
+        raise _lost(said) from error
+
+
+def received(made: Iterable[Item]) -> Iterator[Item]:
+    """What worker processes make, all of whose own errors have another form than those of a broken connection.
+
+    A process that is killed while it hands a batch over may be there still when the connection ends, and then torch
+    lets the error of the connection pass. Where torch hears in time how the process ended, its error is raised.
+
+    Whatever is raised, the other processes are ended before.
+
+    Raises:
+        LostWorkerError: a connection has ended, and nothing was heard of why.
+    """
+    batches = iter(made)
+    try:
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except (OSError, EOFError) as error:  # also "got end of file during message", and files that are gone
+                time.sleep(SECONDS_TO_END)  # until torch raises what it hears by a signal
+                raise _lost(f"{type(error).__name__} amid a batch: {error}") from error
+            yield batch
+    except Exception as error:
+        _let_go(error)
+        raise
+    finally:
+        del batches
+
+
+def _let_go(error: BaseException) -> None:
+    """Of what the frames that an error has left hold: torch's hold its processes.
+
+    They would end with the next collection of garbage, which may be in a copy of this process that cannot end them.
+    """
+    left: BaseException | None = error
+    while left is not None:
+        traceback.clear_frames(left.__traceback__)
+        left = left.__cause__ or left.__context__
+
+
+def _lost(said: str) -> LostWorkerError:
+    return LostWorkerError(
+        f"a process that makes batches was lost ({said}); where memory ran out, take fewer: "
+        "trainer.data.train.num_workers, trainer.data.val.num_workers"
+    )
 
 
 def _said(error: BaseException) -> str | None:
@@ -33,7 +85,7 @@ def _said(error: BaseException) -> str | None:
     found: str | None = None
     cause: BaseException | None = error
     while cause is not None:
-        if str(cause).startswith(SIGN):
+        if str(cause).startswith(SIGNS):
             found = " ".join(str(cause).split()).rstrip(". ")
         cause = cause.__cause__ or cause.__context__
     return found

@@ -49,6 +49,9 @@ def launch(
     # Otherwise each process would take all cores. An entry that is there is the user's.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_SAVE))
+    # Each start in a place of its own: torch's launcher keeps one for all, where a process that comes first finds the
+    # addresses of those that are gone.
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     with tempfile.TemporaryDirectory(prefix="sam2fast-") as folder:
         os.environ[LAUNCHED], os.environ[LAUNCHER] = folder, str(os.getpid())
         config = LaunchConfig(

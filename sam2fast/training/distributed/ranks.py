@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from sam2fast.build_sam import available_device
+from sam2fast.checkpoints.errors import first_line
 from sam2fast.training.settings import DistributedConf
 
 # What torchrun, and everything else that starts the processes of a run, tells each of them.
@@ -19,7 +20,15 @@ MEETING = ("MASTER_ADDR", "MASTER_PORT")
 # Flags and names go through gloo wherever gradients go: they must not wait for a GPU.
 BACKENDS = {"nccl": "cpu:gloo,cuda:nccl", "gloo": "gloo"}
 # How libraries say that the other end of a connection is gone, or silent for too long.
-_GONE = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe")
+_GONE = (
+    "gloo",
+    "NCCL",
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Connection was likely closed",
+    "Timed out waiting",
+    "Broken pipe",
+)
 
 
 class LostRankError(RuntimeError):
@@ -83,7 +92,7 @@ class Ranks:
             yield
         except RuntimeError as error:
             if self.is_group and any(sign in str(error) for sign in _GONE):
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
                 raise LostRankError(f"process {self.rank} of {self.world_size} lost the others: {reason}") from error
             raise
 
@@ -142,7 +151,7 @@ def join(conf: DistributedConf | None = None, accelerator: str = "auto") -> Rank
         try:
             dist.init_process_group(BACKENDS[backend], timeout=timedelta(minutes=conf.timeout_mins))
         except dist.DistError as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise LostRankError(f"process {rank} of {world_size} did not meet the others: {reason}") from error
     return ranks
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sam2fast.resubmission import Resubmitted
+
 CLUSTERS = ("slurm", "local")
 PORTS = (10000, 65000)
 MOST_TIMEOUTS = 1000  # a run goes on in a new job as often as its time is up
@@ -36,7 +38,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class ClusterRun:
+class ClusterRun(Resubmitted):
     """One process of a run, which submitit calls without arguments, and calls again after it was preempted.
 
     Attributes:
@@ -65,12 +67,6 @@ class ClusterRun:
             self.run(interruption.is_asked)
         # The first process has the job queued again, once all have saved.
         interruption.go_on()
-
-    def checkpoint(self) -> Any:
-        """What submitit is to do when the job is preempted or its time is up: the same once more."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
 
 
 class _Interruption:

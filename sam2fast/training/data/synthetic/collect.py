@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam2fast.picture_files import UNREADABLE, open_picture, write_jpeg
+from sam2fast.training.data.synthetic.media import SUFFIXES
 
 _log = logging.getLogger(__name__)
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 RESOURCES = ".rcc"  # of Qt; the WebP pictures in them lie there as they are
 MOST_PIXELS = 40_000_000
 HELDOUT_SHARE = 0.12
@@ -167,7 +167,7 @@ def _pictures(folder: Path, limit: int | None, exclude: Sequence[str]) -> Iterat
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder).as_posix()
         # Packages give one picture several names by links.
-        wanted = path.suffix.lower() in (*PICTURES, RESOURCES) and path.is_file() and not path.is_symlink()
+        wanted = path.suffix.lower() in (*SUFFIXES, RESOURCES) and path.is_file() and not path.is_symlink()
         if wanted and not any(fnmatch(relative, pattern) for pattern in exclude):
             paths.append(path)
     if limit is not None and len(paths) > limit:

@@ -87,9 +87,6 @@ def footprint(actor: Actor, step: int, size: int) -> NDArray[np.bool_]:
     return covered
 
 
-# ---- one sprite ----
-
-
 def _part_matrix(actor: Actor, part: Part, step: int) -> Matrix:
     """From the pixels of the part's picture to the frame's."""
     amplitude, frequency, phase = part.swing

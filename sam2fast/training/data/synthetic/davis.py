@@ -1,5 +1,6 @@
 """Clips as files, in the layout of the DAVIS data set."""
 
+import shutil
 from io import BytesIO
 from pathlib import Path
 
@@ -91,14 +92,9 @@ class DavisFolder:
 
 
 def _remove(folder: Path) -> None:
-    """Removes a folder of files and of such folders, if it is there."""
+    """Removes a folder with all in it, if it is there."""
     if folder.is_dir():
-        for path in folder.iterdir():
-            if path.is_dir():
-                _remove(path)
-            else:
-                path.unlink()
-        folder.rmdir()
+        shutil.rmtree(folder)
 
 
 def _encoded(picture: Image.Image, kind: str, **options: int) -> bytes:

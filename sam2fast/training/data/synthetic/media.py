@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sam2fast.picture_files import UNREADABLE, open_picture
+from sam2fast.picture_files import SUFFIXES, UNREADABLE, open_picture
 
 _log = logging.getLogger(__name__)
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # Each worker process has caches of its own.
 PHOTOGRAPH_BYTES, CUTOUT_BYTES = 80 << 20, 30 << 20
 # Objects of fewer pixels are too blurred to be enlarged.
 LEAST_PIXELS = 256
+_SOLID = [255 * (alpha > 60) for alpha in range(256)]  # which of a cut-out's alphas count as opaque
 
 
 class MediaError(ValueError):
@@ -134,8 +134,6 @@ class Media:
                 return picture
         raise MediaError(f"none of the {len(self._cutouts)} cut-outs can be read, such as {path}")
 
-    # ---- folders ----
-
     def _add(self, folder: Path) -> None:
         if not folder.is_dir():
             raise MediaError(f"no media folder {str(folder)!r}")
@@ -159,8 +157,6 @@ class Media:
                 raise MediaError(f"no pictures ({', '.join(SUFFIXES)}) in {parts[name]}")
         self._photographs.add(found.get("backgrounds", []))
         self._cutouts.add(found.get("cutouts", []))
-
-    # ---- files ----
 
     def _read(self, path: Path, opener: Callable[[Path], Image.Image], cache: _Cache) -> Image.Image | None:
         """The picture from the cache or the file; None, said once, where it cannot be used."""
@@ -242,9 +238,6 @@ class Album:
             self._pictures.append(self._media.photograph(rng))
             return self._pictures[-1]
         return self._pictures[rng.integers(self._count)]
-
-
-_SOLID = [255 * (alpha > 60) for alpha in range(256)]
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -69,9 +69,6 @@ def _draw(shape: Shape, side: int) -> Image.Image:
     return picture
 
 
-# ---- the kinds ----
-
-
 def _angles(count: int) -> NDArray[np.float64]:
     return np.linspace(0, 2 * np.pi, count, endpoint=False)
 

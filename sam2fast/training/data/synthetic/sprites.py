@@ -84,9 +84,6 @@ def blurred(thing: Thing, radius: float) -> Thing:
     return tuple(replace(part, picture=part.picture.filter(soft)) for part in thing)
 
 
-# ---- drawing ----
-
-
 def _textured(
     rng: np.random.Generator, shape: Shape, side: int, near: Floats | None, photograph: Photograph | None
 ) -> Image.Image:

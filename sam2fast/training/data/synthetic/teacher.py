@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from sam2fast.picture_files import UNREADABLE, open_picture, write_jpeg
-from sam2fast.training.data.synthetic.collect import PICTURES
 from sam2fast.training.data.synthetic.davis import FRAMES, MASKS
+from sam2fast.training.data.synthetic.media import SUFFIXES
 
 _log = logging.getLogger(__name__)
 
@@ -182,9 +182,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--points-per-side", type=int, default=9)
     options = parser.parse_args(arguments)
     files = (path for folder in options.images for path in sorted(folder.rglob("*")))
-    images = [path for path in files if path.suffix.lower() in PICTURES]
+    images = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not images:
-        parser.error(f"no photographs ({', '.join(PICTURES)}) in {', '.join(map(str, options.images))}")
+        parser.error(f"no photographs ({', '.join(SUFFIXES)}) in {', '.join(map(str, options.images))}")
 
     from sam2fast.build_sam import build_sam2
     from sam2fast.sam2_image_predictor import SAM2ImagePredictor

@@ -47,9 +47,6 @@ def paint(grey: Image.Image, colours: NDArray[np.uint8]) -> Image.Image:
     return picture.convert("RGB")
 
 
-# ---- colours ----
-
-
 def random_colours(rng: np.random.Generator, count: int, near: Floats | None = None) -> Floats:
     """Colours ``(count, 3)`` in [0, 255], vivid, dull or grey, sometimes of one hue."""
     if near is not None:
@@ -69,9 +66,6 @@ def ramp(rng: np.random.Generator, colours: Floats) -> NDArray[np.uint8]:
     if rng.random() < 0.45:
         return colours[np.searchsorted(stops[1:], grey)].astype(np.uint8)
     return np.stack([np.interp(grey, stops, channel) for channel in colours.T], axis=1).astype(np.uint8)
-
-
-# ---- fields ----
 
 
 def field(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:

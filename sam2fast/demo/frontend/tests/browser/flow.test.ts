@@ -106,7 +106,7 @@ describe("one video from the gallery to the files", () => {
 
   test("tracking shows masks as they come, and can be cancelled", async () => {
     await demo.button("Track").click();
-    await demo.page.locator(".progress", { hasText: /^([2-9]|1\d) of 48/ }).waitFor();
+    await demo.page.locator(".progress", { hasText: /^([2-9]|[1-4]\d) of 48/ }).waitFor();
     await demo.page.locator(".span.seen").first().waitFor();
     await demo.shot("tracking");
     await demo.button("Cancel").click();
@@ -178,7 +178,7 @@ describe("one video from the gallery to the files", () => {
     const download = await waiting;
     const bytes = new Uint8Array(readFileSync(await download.path()));
     await demo.page.keyboard.press("Escape");
-    await demo.page.getByRole("dialog").waitFor({ state: "hidden" }); // keys have no effect behind it
+    await demo.page.getByRole("dialog").waitFor({ state: "detached" }); // keys have no effect until it is gone
     await check(name, download.suggestedFilename(), bytes);
   });
 

@@ -4,7 +4,6 @@ import { violations } from "./accessibility";
 import { Demo, launch } from "./demo";
 
 const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true } as const;
-const HOLD_MS = 700;
 
 let browser: Browser;
 let demo: Demo;
@@ -46,7 +45,7 @@ test("a tap includes, a long press excludes", async () => {
   const wall = await demo.at(0.9, 0.2);
   const touch = await demo.page.context().newCDPSession(demo.page);
   await touch.send("Input.dispatchTouchEvent", { type: "touchStart", touchPoints: [wall] });
-  await demo.page.waitForTimeout(HOLD_MS);
+  await demo.page.locator(".point.negative").waitFor(); // while it is held
   await touch.send("Input.dispatchTouchEvent", { type: "touchEnd", touchPoints: [] });
   await demo.settled();
   expect(await demo.page.locator(".point.positive").count()).toBe(1);

@@ -1,0 +1,46 @@
+"""Ways of computing the same thing: what may refuse, and our kernels whatever the launch table says."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+from sam2fast.kernels._dispatch import backend
+
+Result = TypeVar("Result")
+
+
+class RefusedError(RuntimeError):
+    """A way of computing that does not take this shape on this device."""
+
+
+def may_refuse(call: Callable[[], Result]) -> Callable[[], Result]:
+    """``call`` with whatever a library or compiler raises as :class:`RefusedError`; never for our own subjects."""
+
+    def run() -> Result:
+        try:
+            return call()
+        except Exception as error:
+            raise RefusedError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+
+    return run
+
+
+def by_triton(call: Callable[[], Result]) -> Callable[[], Result]:
+    """``call`` by our kernels."""
+
+    def run() -> Result:
+        with backend("triton"):
+            return call()
+
+    return run
+
+
+def ours(call: Callable[[], Any], device: torch.device) -> dict[str, Callable[[], Any]]:
+    """``call`` by our kernels on a GPU, and as the dispatcher has it elsewhere."""
+    return {"triton": by_triton(call)} if device.type == "cuda" else {"sam2fast": call}
+
+
+def both_ways(call: Callable[[], Any], device: torch.device) -> dict[str, Callable[[], Any]]:
+    """``call`` as the dispatcher has it, and on a GPU also by our kernels."""
+    return {"sam2fast": call} | ({"triton": by_triton(call)} if device.type == "cuda" else {})

@@ -1,0 +1,63 @@
+"""The kernel as operators of torch; their gradient is that of the torch twin, which is computed again for it.
+
+There are two, since an operator may not return its own input.
+"""
+
+from typing import Any, Tuple  # noqa: UP035  (what the oldest supported torch reads in a schema)
+
+import torch
+from torch import Tensor
+
+from sam2fast.kernels._autograd import twin_gradients
+from sam2fast.kernels._operators import registered
+from sam2fast.kernels.layer_norm.reference import add_layer_norm_reference
+
+
+@registered("sam2fast::add_layer_norm")
+def add_layer_norm_operator(
+    x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    """``x + delta`` and its norm over the last axis, both of the shape of ``x``; the norm is in ``dtype``."""
+    from sam2fast.kernels.layer_norm.kernel import add_layer_norm_triton
+
+    return add_layer_norm_triton(x, delta, weight, bias, eps, dtype)
+
+
+@add_layer_norm_operator.register_fake
+def _(x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, delta.dtype)), x.new_empty(x.shape, dtype=dtype)
+
+
+@registered("sam2fast::layer_norm")
+def layer_norm_operator(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    """The norm of ``x`` over its last axis, of the same shape, in ``dtype``."""
+    from sam2fast.kernels.layer_norm.kernel import add_layer_norm_triton
+
+    return add_layer_norm_triton(x, None, weight, bias, eps, dtype)[1]
+
+
+@layer_norm_operator.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    return x.new_empty(x.shape, dtype=dtype)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs[:-2])
+    ctx.rest = inputs[-2:]
+
+
+def _add_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    wanted = ctx.needs_input_grad[:4]
+    return *twin_gradients(add_layer_norm_reference, ctx.saved_tensors, ctx.rest, wanted, grads), None, None
+
+
+def _norm_twin(x: Tensor, *rest: Any) -> Tensor:
+    return add_layer_norm_reference(x, None, *rest)[1]
+
+
+def _norm_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return *twin_gradients(_norm_twin, ctx.saved_tensors, ctx.rest, ctx.needs_input_grad[:3], grad), None, None
+
+
+add_layer_norm_operator.register_autograd(_add_backward, setup_context=_setup)
+layer_norm_operator.register_autograd(_norm_backward, setup_context=_setup)

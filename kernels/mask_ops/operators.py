@@ -1,0 +1,142 @@
+"""The ops of masks as operators of torch: one node in a graph each; what computes it is chosen when it runs."""
+
+from typing import Any, List  # noqa: UP035  (what the oldest supported torch reads in a schema)
+
+import torch
+from torch import Tensor
+
+from sam2fast.kernels._autograd import twin_gradients
+from sam2fast.kernels._dispatch import FLOATS, use_triton
+from sam2fast.kernels._operators import registered
+from sam2fast.kernels.mask_ops.cpu import mask_statistics_cpu
+from sam2fast.kernels.mask_ops.reference import (
+    mask_statistics_reference,
+    pack_masks_reference,
+    suppress_overlaps_reference,
+    unpack_masks_reference,
+    upsample_and_threshold_reference,
+)
+from sam2fast.kernels.mask_ops.sparse_upsampling import upsample_and_threshold_cpu
+
+Size = List[int]  # noqa: UP006
+
+
+def _obstacle(logits: Tensor) -> str | None:
+    return None if logits.dtype in FLOATS else f"does not take {logits.dtype}"
+
+
+@registered("sam2fast::mask_statistics")
+def mask_statistics_operator(logits: Tensor, size: Size, threshold: float, offset: float) -> tuple[Tensor, Tensor]:
+    """Counts and boxes of :class:`MaskStatistics`, int32 ``(3, N)`` and ``(N, 4)``, of logits ``(N, h, w)``."""
+    height, width = size
+    if use_triton("mask_statistics", logits, obstacle=_obstacle(logits)):
+        from sam2fast.kernels.mask_ops.launch import mask_statistics_triton
+
+        return mask_statistics_triton(logits, (height, width), threshold, offset)
+    if logits.is_cpu:
+        area, above, below, boxes = mask_statistics_cpu(logits, (height, width), threshold, offset)
+    else:
+        area, above, below, boxes = mask_statistics_reference(logits, (height, width), threshold, offset)
+    return torch.stack([area, above, below]), boxes
+
+
+@mask_statistics_operator.register_fake
+def _(logits: Tensor, size: Size, threshold: float, offset: float) -> tuple[Tensor, Tensor]:
+    N = logits.shape[0]
+    return logits.new_empty(3, N, dtype=torch.int32), logits.new_empty(N, 4, dtype=torch.int32)
+
+
+@registered("sam2fast::upsample_and_threshold")
+def upsample_and_threshold_operator(logits: Tensor, size: Size, threshold: float) -> Tensor:
+    """Logits ``(..., h, w)`` to bool masks ``(..., H, W)`` of ``size``."""
+    height, width = size
+    if use_triton("upsample_and_threshold", logits, obstacle=_obstacle(logits)):
+        from sam2fast.kernels.mask_ops.launch import upsample_and_threshold_triton
+
+        return upsample_and_threshold_triton(logits, (height, width), threshold)
+    return _upsample_and_threshold(logits, (height, width), threshold)
+
+
+def _upsample_and_threshold(logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
+    of_device = upsample_and_threshold_cpu if logits.is_cpu else upsample_and_threshold_reference
+    return of_device(logits, size, threshold)
+
+
+@upsample_and_threshold_operator.register_fake
+def _(logits: Tensor, size: Size, threshold: float) -> Tensor:
+    return logits.new_empty(*logits.shape[:-2], *size, dtype=torch.bool)
+
+
+@registered("sam2fast::upsample_and_pack")
+def upsample_and_pack_operator(logits: Tensor, size: Size, threshold: float) -> Tensor:
+    """Logits ``(..., h, w)`` to masks of ``size`` with eight pixels in a byte, uint8 ``(..., H, ceil(W / 8))``."""
+    height, width = size
+    if use_triton("upsample_and_pack", logits, obstacle=_obstacle(logits)):
+        from sam2fast.kernels.mask_ops.launch import upsample_and_pack_triton
+
+        return upsample_and_pack_triton(logits, (height, width), threshold)
+    return pack_masks_reference(_upsample_and_threshold(logits, (height, width), threshold))
+
+
+@upsample_and_pack_operator.register_fake
+def _(logits: Tensor, size: Size, threshold: float) -> Tensor:
+    return logits.new_empty(*logits.shape[:-2], size[0], (size[1] + 7) // 8, dtype=torch.uint8)
+
+
+@registered("sam2fast::pack_masks")
+def pack_masks_operator(masks: Tensor) -> Tensor:
+    """Bool masks ``(..., H, W)`` to uint8 ``(..., H, ceil(W / 8))``."""
+    if use_triton("pack_masks", masks):
+        from sam2fast.kernels.mask_ops.launch import pack_masks_triton
+
+        return pack_masks_triton(masks)
+    return pack_masks_reference(masks)
+
+
+@pack_masks_operator.register_fake
+def _(masks: Tensor) -> Tensor:
+    return masks.new_empty(*masks.shape[:-1], (masks.shape[-1] + 7) // 8, dtype=torch.uint8)
+
+
+@registered("sam2fast::unpack_masks")
+def unpack_masks_operator(packed: Tensor, width: int) -> Tensor:
+    """Packed masks, uint8 ``(..., H, ceil(width / 8))``, to bool ``(..., H, width)``."""
+    if use_triton("unpack_masks", packed):
+        from sam2fast.kernels.mask_ops.launch import unpack_masks_triton
+
+        return unpack_masks_triton(packed, width)
+    return unpack_masks_reference(packed, width)
+
+
+@unpack_masks_operator.register_fake
+def _(packed: Tensor, width: int) -> Tensor:
+    return packed.new_empty(*packed.shape[:-1], width, dtype=torch.bool)
+
+
+def overlaps_by_triton(logits: Tensor) -> bool:
+    """Whether :func:`suppress_overlaps_operator` is wanted; the twin needs no operator, and has its own gradient."""
+    return use_triton("suppress_overlaps", logits, obstacle=_obstacle(logits))
+
+
+@registered("sam2fast::suppress_overlaps")
+def suppress_overlaps_operator(logits: Tensor) -> Tensor:
+    """Logits to as many of the same shape and dtype; see :func:`~sam2fast.kernels.mask_ops.suppress_overlaps`."""
+    from sam2fast.kernels.mask_ops.launch import suppress_overlaps_triton
+
+    return suppress_overlaps_triton(logits)
+
+
+@suppress_overlaps_operator.register_fake
+def _(logits: Tensor) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return twin_gradients(suppress_overlaps_reference, ctx.saved_tensors, (), ctx.needs_input_grad, grad)
+
+
+suppress_overlaps_operator.register_autograd(_backward, setup_context=_setup)

@@ -1,0 +1,185 @@
+"""What attention to the memory bank begins with: queries and keys turned by their positions, keys and values made.
+
+How rotated rows are stored is said in :mod:`sam2fast.kernels.memory_attention.kernel`.
+"""
+
+import triton
+import triton.language as tl
+
+from sam2fast.kernels.memory_attention.fp8 import LARGEST, LEAST
+
+FP8_LARGEST, FP8_LEAST = tl.constexpr(LARGEST), tl.constexpr(LEAST)
+
+
+@triton.jit
+def _rotate_kernel(
+    x,  # (B, H, M, d), any strides
+    cos,  # (N, d / 2) fp32
+    sin,  # (N, d / 2) fp32
+    out,  # (B, H, M, 2 * HALF), contiguous
+    scales,  # out (B, H, M) fp32 of the rows, with FP8; anything without
+    H, M, N,
+    rotated,  # so many of the M rows have a position, which is their index modulo N
+    half,  # d / 2
+    stride_b, stride_h, stride_m, stride_d,
+    HALF: tl.constexpr,
+    FP8: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    b = (tl.program_id(1) // H).to(tl.int64)
+    h = tl.program_id(1) % H
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    pair = tl.arange(0, HALF)
+    inside = (row < M)[:, None] & (pair < half)[None, :]
+    pairs = x + b * stride_b + h * stride_h + row[:, None] * stride_m + 2 * pair[None, :] * stride_d
+    even = tl.load(pairs, mask=inside, other=0.0).to(tl.float32)
+    odd = tl.load(pairs + stride_d, mask=inside, other=0.0).to(tl.float32)
+    even, odd = _turn(even, odd, cos, sin, row % N, inside & (row < rotated)[:, None], half, HALF)
+    if FP8:
+        even, odd = _scaled(scales + (b * H + h) * M, row, row < M, even, odd)
+    _store_halves(out + (b * H + h) * M * (2 * HALF), row, row < M, even, odd, HALF)
+
+
+@triton.jit
+def _turn(
+    even,  # (BLOCK, HALF) fp32
+    odd,  # (BLOCK, HALF) fp32
+    cos, sin,
+    position,  # (BLOCK)
+    rotated,  # (BLOCK, HALF) bool; the others stay as they are
+    half,
+    HALF: tl.constexpr,
+):  # fmt: skip
+    angle = position[:, None] * half + tl.arange(0, HALF)[None, :]
+    c = tl.load(cos + angle, mask=rotated, other=1.0)
+    s = tl.load(sin + angle, mask=rotated, other=0.0)
+    return even * c - odd * s, even * s + odd * c
+
+
+@triton.jit
+def _scaled(scales, row, inside, first, second):
+    # `scales` gets what the two halves of rows are divided by, for float8_e4m3fn just to hold them.
+    highest = tl.max(tl.maximum(tl.abs(first), tl.abs(second)), 1)
+    scale = tl.maximum(highest, FP8_LEAST) / FP8_LARGEST
+    tl.store(scales + row, scale, mask=inside)
+    factor = (1.0 / scale)[:, None]
+    return first * factor, second * factor
+
+
+@triton.jit
+def _store_halves(out, row, inside, first, second, HALF: tl.constexpr):
+    place = out + row[:, None] * (2 * HALF) + tl.arange(0, HALF)[None, :]
+    tl.store(place, first.to(out.dtype.element_ty), mask=inside[:, None])
+    tl.store(place + HALF, second.to(out.dtype.element_ty), mask=inside[:, None])
+
+
+@triton.jit
+def _encode_kernel(
+    pages,  # (P, N, m), N positions each
+    page_table,  # (B, K) int32, -1 for none
+    page_time,  # (B, K) int32
+    position_encoding,  # (N, m), or of each kind (5 N, m)
+    time_encoding,  # (T, m)
+    pointers,  # (B, L, m)
+    pointer_encoding,  # (B, L, m)
+    pointer_valid,  # (B, L) uint8
+    weight,  # (H * d, m)
+    bias,  # (H * d), or anything without HAS_BIAS
+    cos,  # (N, d / 2) or (5 N, d / 2) fp32
+    sin,  # (N, d / 2) or (5 N, d / 2) fp32
+    keys,  # out (B, H, K * N + L, 2 * HALF)
+    scales,  # out (B, H, K * N + L) fp32 of the keys, with FP8; anything without
+    values,  # out (B, K * N + L, WIDTH)
+    lengths,  # out (B) int32: how many of the K * N + L rows are filled
+    offsets,  # out (B, K * N + L) fp32, with MEANS: log2 of how many tokens each row counts as
+    H, N, K, L, m, half, T,
+    HAS_BIAS: tl.constexpr,
+    MEANS: tl.constexpr,  # 0, or the kind of pages of means, of so many tokens each; page_time is T * kind + time then
+    SLOTS: tl.constexpr,  # power of two, at least K
+    HALF: tl.constexpr,
+    FP8: tl.constexpr,
+    WIDTH: tl.constexpr,  # power of two, at least m
+    BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    tile = tl.program_id(0)
+    b = tl.program_id(1).to(tl.int64)
+    h = tl.program_id(2)
+    tiles = tl.cdiv(N, BLOCK)
+    slots = tl.arange(0, SLOTS)
+    filled = tl.load(page_table + b * K + slots, mask=slots < K, other=-1) >= 0
+    count = tl.sum(filled.to(tl.int32), 0)
+
+    if (tile == 0) & (h == 0):
+        total = count * N
+        for start in range(0, L, BLOCK):
+            index = start + tl.arange(0, BLOCK)
+            total += tl.sum((tl.load(pointer_valid + b * L + index, mask=index < L, other=0) != 0).to(tl.int32), 0)
+        tl.store(lengths + b, total)
+
+    is_page = tile < K * tiles
+    slot = tile // tiles
+    page = tl.load(page_table + b * K + slot, mask=is_page, other=0)
+    if page < 0:
+        return
+
+    channel = tl.arange(0, WIDTH)
+    known = (channel < m)[None, :]
+    lane = tl.arange(0, BLOCK)
+    tokens = tl.full((), 1, tl.int32)
+    if is_page:
+        position = (tile % tiles) * BLOCK + lane
+        present = position < N
+        row = tl.sum((filled & (slots < slot)).to(tl.int32), 0) * N + position
+        mask = present[:, None] & known
+        cell = position[:, None] * m + channel[None, :]
+        token = tl.load(pages + page.to(tl.int64) * N * m + cell, mask=mask, other=0.0).to(tl.float32)
+        time = tl.load(page_time + b * K + slot)
+        if MEANS:
+            kind = time // T
+            time = time % T
+            position += kind * N
+            cell = position[:, None] * m + channel[None, :]
+            tokens = tl.where(kind == MEANS, MEANS, 1)
+        moment = tl.load(time_encoding + time * m + channel, mask=channel < m, other=0.0).to(tl.float32)
+        place = tl.load(position_encoding + cell, mask=mask, other=0.0).to(tl.float32)
+        encoding = place + moment[None, :]
+        rotated = present
+    else:
+        position = (tile - K * tiles) * BLOCK + lane
+        before = tl.zeros((), dtype=tl.int32)
+        for start in range(0, (tile - K * tiles) * BLOCK, BLOCK):
+            before += tl.sum((tl.load(pointer_valid + b * L + start + lane) != 0).to(tl.int32), 0)
+        present = tl.load(pointer_valid + b * L + position, mask=position < L, other=0) != 0
+        row = count * N + before + tl.cumsum(present.to(tl.int32), 0) - 1
+        mask = present[:, None] & known
+        cell = position[:, None] * m + channel[None, :]
+        token = tl.load(pointers + b * L * m + cell, mask=mask, other=0.0).to(tl.float32)
+        encoding = tl.load(pointer_encoding + b * L * m + cell, mask=mask, other=0.0).to(tl.float32)
+        rotated = lane < 0
+        position = lane * 0
+
+    length = K * N + L
+    if h == 0:
+        place_of_value = values + b * length * WIDTH + row[:, None] * WIDTH + channel[None, :]
+        tl.store(place_of_value, token.to(values.dtype.element_ty), mask=present[:, None])
+        if MEANS:
+            log_tokens = tl.math.log2(tokens.to(tl.float32))
+            tl.store(offsets + b * length + row, log_tokens + tl.zeros([BLOCK], tl.float32), mask=present)
+    dtype = values.dtype.element_ty
+    pair = tl.arange(0, HALF)
+    inside = pair < half
+    encoded = (token + encoding).to(dtype)
+    rows_of_weight = weight + (h * 2 * half + 2 * pair[None, :]) * m + channel[:, None]  # (WIDTH, HALF)
+    known_weight = inside[None, :] & (channel < m)[:, None]
+    even = tl.dot(encoded, tl.load(rows_of_weight, mask=known_weight, other=0.0).to(dtype), input_precision=PRECISION)
+    odd = tl.dot(
+        encoded, tl.load(rows_of_weight + m, mask=known_weight, other=0.0).to(dtype), input_precision=PRECISION
+    )
+    if HAS_BIAS:
+        even += tl.load(bias + h * 2 * half + 2 * pair, mask=inside, other=0.0).to(tl.float32)[None, :]
+        odd += tl.load(bias + h * 2 * half + 2 * pair + 1, mask=inside, other=0.0).to(tl.float32)[None, :]
+    even, odd = _turn(even, odd, cos, sin, position, rotated[:, None] & inside[None, :], half, HALF)
+    if FP8:
+        even, odd = _scaled(scales + (b * H + h) * length, row, present, even, odd)
+    _store_halves(keys + (b * H + h) * length * (2 * HALF), row, present, even, odd, HALF)

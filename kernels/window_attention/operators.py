@@ -1,0 +1,71 @@
+"""The kernel as an operator of torch; its gradient is that of the torch twin, which is computed again for it."""
+
+from collections.abc import Sequence
+from typing import Any, List, Optional  # noqa: UP035  (what the oldest supported torch reads in a schema)
+
+import torch
+from torch import Tensor
+
+from sam2fast.kernels._autograd import twin_gradients
+from sam2fast.kernels._operators import registered
+from sam2fast.kernels.window_attention.reference import window_attention_reference
+
+
+@registered("sam2fast::window_attention")
+def window_attention_operator(
+    qkv: Tensor,
+    bias: Tensor,
+    num_heads: int,
+    window_size: int,
+    q_stride: Optional[List[int]],  # noqa: UP006, UP045
+) -> Tensor:
+    """``(B, H, W, 3C)`` to ``(B, H', W', C)``, where ``q_stride`` divides H and W; see the public function."""
+    from sam2fast.kernels.window_attention.launch import window_attention_triton
+
+    return window_attention_triton(qkv, bias, num_heads, window_size, _pair(q_stride))
+
+
+@window_attention_operator.register_fake
+def _(qkv: Tensor, bias: Tensor, num_heads: int, window_size: int, q_stride: Sequence[int] | None) -> Tensor:
+    return _output_of(qkv, q_stride)
+
+
+def _output_of(qkv: Tensor, q_stride: Sequence[int] | None) -> Tensor:
+    B, H, W, channels = qkv.shape
+    down, across = q_stride or (1, 1)
+    return qkv.new_empty(B, H // down, W // across, channels // 3)
+
+
+def _pair(q_stride: Sequence[int] | None) -> tuple[int, int] | None:
+    return (q_stride[0], q_stride[1]) if q_stride else None
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+    ctx.rest = inputs[2], inputs[3], _pair(inputs[4])
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return *twin_gradients(window_attention_reference, ctx.saved_tensors, ctx.rest, ctx.needs_input_grad, grad), *[
+        None
+    ] * 3
+
+
+window_attention_operator.register_autograd(_backward, setup_context=_setup)
+
+
+@torch.library.custom_op("sam2fast::window_attention_eager", mutates_args=())
+def window_attention_eager(
+    qkv: Tensor,
+    bias: Tensor,
+    num_heads: int,
+    window_size: int,
+    q_stride: Optional[List[int]],  # noqa: UP006, UP045
+) -> Tensor:
+    """The torch twin as one node of a graph: on the CPU it keeps to blocks that fit the cache, and compilers do not."""
+    return window_attention_reference(qkv, bias, num_heads, window_size, _pair(q_stride)).contiguous()
+
+
+@window_attention_eager.register_fake
+def _(qkv: Tensor, bias: Tensor, num_heads: int, window_size: int, q_stride: Sequence[int] | None) -> Tensor:
+    return _output_of(qkv, q_stride)

@@ -1,0 +1,94 @@
+"""A short film with the truth about it: a beach ball rolls behind a vase, and a mug is pushed into the picture."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2fast.demo.canvas import SCALE, SHADOW, TILT, Canvas, Turned, blurred, lit
+from sam2fast.training.data.clip import Clip
+
+WIDTH, HEIGHT = 480, 320
+TABLE = 170  # y of the table's far edge
+THINGS = ("ball", "vase", "mug")
+
+RADIUS = 40  # of the ball
+WEDGES = ((0.90, 0.20, 0.16), (0.95, 0.66, 0.22))
+GLAZE, CLAY = (0.13, 0.42, 0.50), (0.98, 0.80, 0.30)
+VASE = Turned((240, 262), ((0, 24), (6, 31), (34, 47), (66, 54), (98, 47), (124, 28), (142, 18), (156, 18), (168, 26)))
+MUG = ((0, 27), (5, 32), (18, 35), (46, 35), (72, 35))
+# x of the mug's foot, at first and in the end, and when it is on its way, of the film's length.
+PUSHED = {"left": ((-80, 110), (0.6, 0.85)), "right": ((540, 360), (0.4, 0.7))}
+
+
+def draw_rolling_ball(frames: int = 32, mug_from: Literal["left", "right"] = "left") -> Clip:
+    """The film, the same on every call.
+
+    Args:
+        frames: how many; the things move so much further from one to the next.
+        mug_from: from the left the mug comes when the ball is seen again, far from it; from the right while the ball is
+            hidden, and where the ball will be next, for which it may be mistaken.
+
+    Returns:
+        frames ``(T, 320, 480, 3)`` and masks ``(T, 3, 320, 480)`` of what is seen of each of ``THINGS``; halfway
+        nothing is seen of the ball.
+    """
+    (away, place), (start, end) = PUSHED[mug_from]
+    rng = np.random.default_rng(11)
+    room = Canvas.of_size(WIDTH, HEIGHT)
+    _draw_room(room, rng)
+    VASE.cast_shadow(room.part(150, 200, 440, 300))
+    front = Canvas(room.pixels.copy(), room.x, room.y)
+    _draw_body(front, VASE, GLAZE, gloss=0.8)
+    vase = VASE.cover(front)
+    pictures, masks = [], []
+    for t in np.linspace(0, 1, frames):
+        canvas = Canvas(room.pixels.copy(), room.x, room.y)
+        ball = _draw_ball(canvas, 52 + 376 * float(t), 203)
+        canvas.pixels[vase] = front.pixels[vase]
+        mug = np.zeros_like(vase)
+        body = Turned((float(np.interp(t, (start, end), (away, place))), 290), MUG)
+        if -body.radii.max() < body.foot[0] < WIDTH + body.radii.max():
+            body.cast_shadow(canvas.part(body.foot[0] - 80, 240, body.foot[0] + 160, HEIGHT))
+            _draw_body(canvas, body, CLAY, gloss=0.4)
+            mug = body.cover(canvas)
+        noisy = canvas.finished() + rng.normal(0, 0.01, (HEIGHT, WIDTH, 1))
+        pictures.append((255 * np.clip(noisy, 0, 1)).round().astype(np.uint8))
+        masks.append([_reduced(seen) for seen in (ball & ~vase & ~mug, vase & ~mug, mug)])
+    return Clip(np.array(pictures), np.array(masks))
+
+
+def _draw_room(canvas: Canvas, rng: np.random.Generator) -> None:
+    wall = np.array((0.80, 0.84, 0.84)) * (0.97 + 0.06 * canvas.clouds(rng, 30, 45))
+    canvas.pixels[:] = wall * (1.06 - 0.22 * canvas.x[..., None] / WIDTH)
+    table = canvas.part(0, TABLE, WIDTH, HEIGHT)
+    grain = 0.6 * table.clouds(rng, 60, 5) + 0.4 * table.clouds(rng, 160, 20)
+    table.pixels[:] = np.array((0.72, 0.54, 0.36)) * (0.86 + 0.26 * grain)
+    edge = canvas.part(0, TABLE - 8, WIDTH, TABLE + 8)
+    edge.blend((0.30, 0.20, 0.13), 0.6 * blurred(edge.box(0, TABLE - 1, WIDTH, TABLE + 1), 1.5))
+
+
+def _draw_body(canvas: Canvas, body: Turned, colour: tuple[float, float, float], gloss: float) -> None:
+    """With an open mouth; without its shadow."""
+    part, light = body.surroundings(canvas), np.array(colour)
+    body.draw(part, colour, gloss)
+    body.open_mouth(part, rim=0.3 + 0.7 * light, inside=0.5 * light, filling=0.3 * light)
+
+
+def _draw_ball(canvas: Canvas, x: float, y: float) -> NDArray[np.bool_]:
+    """Six wedges that have turned as far as the ball has rolled; where it is on the canvas. Its middle is (x, y)."""
+    ground = canvas.part(x - 60, y, x + 100, y + 70)
+    shade = ground.ellipse(x + SHADOW[0] * RADIUS, y + 0.9 * RADIUS, RADIUS, RADIUS * TILT)
+    ground.blend((0.10, 0.05, 0.03), 0.5 * blurred(shade, 5))
+    part = canvas.part(x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS)
+    right, up = (part.x - x) / RADIUS, (y - part.y) / RADIUS
+    normal = np.stack([right, up, np.sqrt(np.clip(1 - right**2 - up**2, 0.01, None))], axis=-1)
+    wedge = np.floor((np.arctan2(up, right) + x / RADIUS) / (np.pi / 3)).astype(int) % 2
+    part.blend(lit(normal, np.array(WEDGES)[wedge], gloss=0.5), right**2 + up**2 <= 1)
+    return canvas.ellipse(x, y, RADIUS, RADIUS)
+
+
+def _reduced(cover: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """At the picture's own size: where most of a pixel is covered."""
+    shares: NDArray[np.float64] = cover.reshape(HEIGHT, SCALE, WIDTH, SCALE).mean(axis=(1, 3))
+    return shares > 0.5

@@ -1,0 +1,89 @@
+"""Sums over a mask's pixels, from which every mask loss follows."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def mask_sums(logits: Tensor, targets: Tensor, gamma: float = 0.0, with_entropy: bool = False) -> Tensor:
+    """Sums ``(..., 2 or 3, 2)``; its backward pass keeps nothing full-size but the input.
+
+    They are, with ``s`` the probability given to the wrong class, of ``s``, of ``ce * s**gamma`` and, ``with_entropy``,
+    of ``ce = -log(1 - s)``, each over the foreground and over the background.
+
+    Args:
+        logits: ``(..., P)``; sums are in fp32, or in fp64 for fp64 logits.
+        targets: bool, of the same shape or one that broadcasts to it.
+    """
+    return _MaskSums.apply(logits, targets, gamma, with_entropy)
+
+
+def dice_of(sums: Tensor, area: Tensor) -> Tensor:
+    """One minus the soft Dice coefficient ``(...)``: ``1 - (2 Σpy + 1) / (Σp + Σy + 1)``.
+
+    Args:
+        sums: from :func:`mask_sums`.
+        area: ``(...)``, pixels of the targets.
+    """
+    hit, false = area - sums[..., 0, 0], sums[..., 0, 1]
+    return 1 - (2 * hit + 1) / (hit + false + area + 1)
+
+
+def focal_of(sums: Tensor, alpha: float) -> Tensor:
+    """The focal loss ``(...)``, summed over pixels; ``alpha`` weighs the foreground, negative for no weights."""
+    on, off = sums[..., 1, 0], sums[..., 1, 1]
+    return alpha * on + (1 - alpha) * off if alpha >= 0 else on + off
+
+
+def balanced_entropy_of(sums: Tensor, area: Tensor, num_pixels: int) -> Tensor:
+    """Mean ``(...)`` of the cross entropy's averages over foreground and background, from sums ``with_entropy``.
+
+    A side without pixels counts nothing.
+    """
+    on, off = sums[..., 2, 0], sums[..., 2, 1]
+    return 0.5 * (on / area.clamp(min=1) + off / (num_pixels - area).clamp(min=1))
+
+
+class _MaskSums(torch.autograd.Function):
+    """:func:`mask_sums` and its gradient, which keeps nothing full-size but the input."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, gamma: float, with_entropy: bool) -> Tensor:
+        ctx.save_for_backward(logits, targets)
+        ctx.gamma, ctx.with_entropy = gamma, with_entropy
+        wrong, entropy, foreground = _wrongness(logits, targets)
+        sums = []
+        for value in (wrong, entropy * wrong**gamma, entropy)[: 3 if with_entropy else 2]:
+            on = (value * foreground).sum(-1)
+            sums.append(torch.stack([on, value.sum(-1) - on], dim=-1))
+        return torch.stack(sums, dim=-2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        logits, targets = ctx.saved_tensors
+        wrong, entropy, foreground = _wrongness(logits, targets)
+
+        def weight(i: int) -> Tensor:
+            on, off = grad[..., i, 0, None], grad[..., i, 1, None]
+            return torch.addcmul(off, on - off, foreground)
+
+        # By the logit of the wrong class; s' = s (1 - s) and ce' = s.
+        right = 1 - wrong
+        result = weight(0).mul_(right).mul_(wrong)
+        result += entropy.mul_(right).mul_(ctx.gamma).add_(wrong).mul_(wrong**ctx.gamma).mul_(weight(1))
+        if ctx.with_entropy:
+            result += weight(2).mul_(wrong)
+        return result.mul_(1 - 2 * foreground).to(logits.dtype), None, None, None
+
+
+def _wrongness(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Probability of the wrong class, cross entropy, targets as numbers; in fp32, or in fp64 for fp64 logits."""
+    if logits.dtype != torch.float64:
+        logits = logits.float()
+    foreground = targets.to(logits.dtype)
+    against = logits * (1 - 2 * foreground)
+    return torch.sigmoid(against), F.softplus(against, threshold=40), foreground

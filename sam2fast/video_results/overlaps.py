@@ -1,0 +1,56 @@
+"""Where masks of one frame overlap, which of the objects is seen."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from sam2fast.kernels.mask_ops import suppress_overlaps, upsample_masks
+from sam2fast.kernels.run_lengths import RunLengths, encode_masks
+
+
+def visible_parts(masks: Tensor, runs: RunLengths) -> RunLengths | None:
+    """The part of each mask where the object has the greatest logit of all, so that these never overlap.
+
+    None where no masks overlap. Where not even their boxes do, nothing is computed.
+
+    Args:
+        masks: ``(N, 1, h, w)`` logits, at the model's or the video's resolution.
+        runs: of the same masks, at the video's.
+    """
+    if not _overlap(boxes_of(runs)):
+        return None
+    logits = upsample_masks(masks, runs.size)
+    if not bool(((logits > 0).sum(0) > 1).any()):
+        return None
+    return encode_masks(suppress_overlaps(logits)[:, 0] > 0)
+
+
+def boxes_of(runs: RunLengths) -> list[list[int] | None]:
+    """[x, y, width, height] around each mask as COCO has it; none for an empty one."""
+    counts, offsets = runs.counts.cpu().numpy(), runs.offsets.tolist()
+    height = runs.size[0]
+    boxes: list[list[int] | None] = []
+    for first, last in zip(offsets[:-1], offsets[1:], strict=True):
+        edges = np.cumsum(counts[first:last], dtype=np.int64)
+        begins, ends = edges[0::2][: len(edges) // 2], edges[1::2] - 1  # of runs of foreground; the last pixel too
+        if not len(begins):
+            boxes.append(None)
+            continue
+        columns, last_columns = begins // height, ends // height
+        if (columns != last_columns).any():  # it holds the lowest row of one column and the first of the next
+            top, bottom = 0, height - 1
+        else:
+            top, bottom = int((begins % height).min()), int((ends % height).max())
+        x = int(columns[0])
+        boxes.append([x, top, int(last_columns[-1]) - x + 1, bottom - top + 1])
+    return boxes
+
+
+def _overlap(boxes: Sequence[list[int] | None]) -> bool:
+    there = [box for box in boxes if box is not None]
+    return any(
+        ax < bx + bw and bx < ax + aw and ay < by + bh and by < ay + ah
+        for i, (ax, ay, aw, ah) in enumerate(there)
+        for bx, by, bw, bh in there[:i]
+    )

@@ -1,0 +1,193 @@
+"""Paths that the system refuses to look at, wherever a verb takes one: one line says so, and nothing is written."""
+
+import errno
+import io
+import json
+import os
+import re
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from no_privileges import permissions_count
+from PIL import Image
+from pipe_ends import reader, writer
+
+from sam2fast import nano
+from sam2fast.whole_files import MOST_TEXT, moved_to
+
+REFUSED = {
+    "locked/x": "Permission denied|does not exist",
+    "n" * 300: "File name too long|does not exist",
+    "loop": r"Too many levels|link|does not exist|File exists|\bno .*'(/.*/)?loop",
+}
+WEIGHTS = Path(nano.__file__).with_name("weights.safetensors")
+POINT, FIRST = "--point 5,5 --model nano", "--point 0,1,5,5 --model nano"
+COMMANDS = (
+    f"segment X {POINT}",
+    "segment picture.png --mask X --model nano",
+    "segment picture.png --point 5,5 --checkpoint X",
+    "segment picture.png --point 5,5 --model X/model.yaml",
+    f"segment picture.png {POINT} --out X",
+    "masks X --model nano",
+    "masks picture.png --model nano --out X",
+    f"track X {FIRST}",
+    "track frames --mask 0,1,X --model nano",
+    "track frames --prompts X --model nano",
+    f"track frames {FIRST} --out X",
+    "vos --videos X --masks masks --out out --model nano",
+    "vos --videos videos --masks X --out out --model nano",
+    "vos --videos videos --masks masks --out X --model nano",
+    "vos --videos videos --masks masks --out X --overwrite --model nano",
+    "vos --videos videos --masks masks --list X --out out --model nano",
+    "evaluate --gt X --pred masks",
+    "evaluate --gt masks --pred X",
+    "evaluate --gt masks --pred masks --processes 1 --keep-first-and-last --csv X",
+    "evaluate-images X --masks masks --model nano",
+    "evaluate-images pictures --masks X --model nano",
+    "evaluate-images pictures --masks masks --model nano --out X/run",
+    f"demo --image X {POINT}",
+    "demo --out X",
+    "synthesize --clips 1 --frames 1 --media X",
+    "synthesize --clips 1 --frames 1 --out X",
+    f"profile X {POINT}",
+    f"profile picture.png {POINT} --json X/a.json",
+    "convert X out.pt",
+    f"convert {WEIGHTS} X/out.pt",
+    "dataset info X",
+    "dataset show X --from davis",
+    "dataset convert X out --to davis",
+    "dataset convert davis X --from davis --to ytvos",
+    "serve --data X",
+)
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """What the commands find, and the paths that they do not."""
+    mask = np.zeros((24, 32), np.uint8)
+    mask[4:12, 4:20] = 1
+    picture = Image.fromarray(np.repeat(mask[..., None] * 200, 3, -1))
+    picture.save(tmp_path / "picture.png")
+    for folder in ("frames", "videos/a", "davis/JPEGImages/480p/a"):
+        (tmp_path / folder).mkdir(parents=True)
+        picture.save(tmp_path / folder / "00000.jpg")
+    for folder in ("masks/a", "davis/Annotations/480p/a"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(mask).save(tmp_path / folder / "00000.png")
+    (tmp_path / "pictures").mkdir()
+    picture.save(tmp_path / "pictures" / "a.jpg")
+    os.symlink("loop", tmp_path / "loop")
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "locked").chmod(0)
+    with permissions_count():
+        yield tmp_path
+    (tmp_path / "locked").chmod(0o700)
+
+
+@pytest.mark.parametrize("path", REFUSED, ids=["locked", "long", "loop"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_one_line_says_so(run, inputs, command, path, monkeypatch):
+    monkeypatch.setattr("sam2fast.cli.serve_run.run", None)  # where it is not refused, it would serve for ever
+    before = sorted(os.listdir(inputs))
+    result = run(*shlex.split(re.sub(r"\bX\b", path, command)))
+    assert result.exit_code in (1, 2, 3), result.stdout
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(("sam2fast: ", "Error: ")) and re.search(REFUSED[path], last)
+    assert sorted(os.listdir(inputs)) == before
+
+
+@pytest.mark.parametrize(
+    "command", ["track frames --prompts endless", "vos --videos videos --masks masks --out out --list endless"]
+)
+def test_what_has_no_end_is_not_read(run, inputs, command):
+    with open(inputs / "endless", "wb") as file:
+        file.truncate(MOST_TEXT + 1)
+    result = run(*command.split(), "--model", "nano")
+    assert result.exit_code == 1 and "more than 64 MiB, which nobody has written: 'endless'" in result.stderr
+
+
+def test_prompts_may_come_through_a_pipe(run, inputs):
+    os.mkfifo(inputs / "pipe")
+    text = json.dumps({"prompts": [{"frame": 3, "object": 1, "points": [[5, 5]]}]})
+    written = writer(inputs / "pipe", text)
+    result = run("track", "frames", "--prompts", "pipe", "--model", "nano")
+    written()
+    assert "the prompt for object 1 on frame 3 is beyond the end of the video" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["loop", "dangling"])
+def test_a_model_is_not_exported_to_a_link_to_no_folder(run, inputs, name):
+    os.symlink("nothing", inputs / "dangling")
+    result = run("export", "--model", "nano", "--out", name)
+    assert (result.exit_code, result.stderr) == (1, f"sam2fast: the output folder {name!r} is a link to no folder\n")
+
+
+def test_a_pipe_is_of_no_earlier_run(run, inputs):
+    os.mkfifo(inputs / "pipe")
+    (inputs / "results.csv").touch()
+    for name, end in (("pipe", ""), ("results.csv", "; results.csv is of an earlier run")):
+        result = run("evaluate", "--gt", "frames", "--pred", "masks", "--csv", name)
+        assert result.exit_code == 1 and result.stderr.endswith(f"{end}\n"), result.stderr
+        assert ("earlier" in result.stderr) == bool(end)
+
+
+def test_a_pipe_whose_reader_has_left_is_told(run, inputs, monkeypatch):
+    def left(file, path):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    monkeypatch.setattr("sam2fast.whole_files._send", left)
+    monkeypatch.setattr("sam2fast.cli.profile.choose_model", lambda *_: written(inputs / "pipe"))
+    os.mkfifo(inputs / "pipe")
+    result = run("profile", "picture.png", *POINT.split())
+    assert (result.exit_code, result.stderr) == (1, "sam2fast: [Errno 32] Broken pipe: 'pipe'\n")
+
+
+def written(path):
+    with moved_to(Path(path.name)) as partial:
+        partial.touch()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [io.UnsupportedOperation("not readable"), ConnectionResetError(104, "reset"), ChildProcessError(10, "none")],
+)
+def test_mistakes_of_ours_keep_their_traceback(run, inputs, error, monkeypatch):
+    def mistaken(*_):
+        raise error
+
+    monkeypatch.setattr("sam2fast.cli.profile.choose_model", mistaken)
+    with pytest.raises(type(error)):
+        run("profile", "picture.png", *POINT.split())
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
+def test_what_stdout_may_come_to_is_told(run, inputs, number, monkeypatch):
+    def full(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("sam2fast.cli.profile.choose_model", full)
+    result = run("profile", "picture.png", *POINT.split())
+    assert result.exit_code == 1 and re.fullmatch("sam2fast: .*(the disk is full|too large)\n", result.stderr)
+
+
+def test_root_elsewhere_skips(monkeypatch):
+    """Rather than see files that it may read after all."""
+    monkeypatch.setattr("no_privileges.sys", SimpleNamespace(platform="darwin"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(pytest.skip.Exception), permissions_count():
+        pass
+
+
+def test_results_go_through_a_pipe(run, inputs):
+    """And into what a link leads to; both stay what they are."""
+    os.mkfifo(inputs / "pipe")
+    os.symlink("stored.csv", inputs / "link")
+    arguments = "evaluate", "--gt", "masks", "--pred", "masks", "--processes", 1, "--keep-first-and-last", "--csv"
+    assert run(*arguments, "link").exit_code == 0
+    read = reader(inputs / "pipe")
+    assert run(*arguments, "pipe").exit_code == 0
+    assert read() == (inputs / "stored.csv").read_bytes() != b""
+    assert (inputs / "pipe").is_fifo() and os.readlink(inputs / "link") == "stored.csv"

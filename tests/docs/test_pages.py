@@ -1,0 +1,174 @@
+"""The documents, run as they stand: the Python, the ``sam2fast`` and the scripts of each page, from its top to its end.
+
+The working folder holds small files under the names that they use (``support/document_stage.py``); the models are nano.
+"""
+
+import re
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from document_blocks import ROOT, Block, kind
+from document_commands import Line, lines_of
+from document_pages import check_shapes, imports_of, pages, run_python, run_sam2fast, run_script, substituted
+from profiled import LIMITS
+from small_ray import small_ray
+
+pytestmark = pytest.mark.long
+
+# What a small machine without GPUs, cameras and time has instead. Everything else runs as it is written.
+SUBSTITUTES = {
+    '"cuda:0,cuda:1"': '"cpu"',
+    "--device cuda:0,cuda:1": "--device cpu",
+    "--device cuda": "--device cpu",
+    "--device all": "--device cpu",
+    'on_devices("all")': 'on_devices("cpu")',
+    "read_frames(0, ": 'read_frames("clip.mp4", ',
+    "rtsp://camera/1": "clip.mp4",
+    "frame.index == 30": "frame.index == 3",
+    "12,ball": "3,ball",
+    "size=(720, 1280)": "size=(576, 720)",
+    "SAM2AutomaticMaskGenerator(model)": "SAM2AutomaticMaskGenerator(model, points_per_side=2)",
+    "points_per_side=8": "points_per_side=2",
+    "sam2fast masks": "sam2fast masks --points-per-side 2",
+    "--clips 1 --objects 2": "--clips 1 --objects 2 --frames 3 --size 64",
+    "--objects 2 --runs 3": "--objects 2 --runs 1",
+    # What is exported, and what a compiler takes a minute for.
+    '"sam2fast/nano", device="cpu").model': '"narrow.pt", config_file="narrow.yaml", device="cpu").model',
+    "--model tiny --checkpoint sam2.1_hiera_tiny.pt --out tiny-exported": (
+        "--model narrow.yaml --checkpoint narrow.pt --out tiny-exported"
+    ),
+    'load_predictor("tiny-native"': 'load_predictor("tiny-exported"',
+    # In processes of Ray's the models have their own names.
+    '"sam2.1_hiera_b+", "/data/sam2.1_hiera_base_plus.pt"': '"small_nano.yaml", "averaged.pt"',
+    'Path("/data/films").glob("*.mp4")': 'Path().glob("a.mp4")',
+    "--ray local --workers 2": "--ray local --workers 1 --device cpu --model small_nano.yaml --checkpoint averaged.pt",
+    # What is trained, which is built and no more.
+    "--dry-run dataset": "--dry-run scratch.resolution=64 scratch.num_frames=1 scratch.max_num_objects=1 dataset",
+    "train -c CONFIG": "train -c my_training.yaml",
+    "dataset.img_folder=... dataset.gt_folder=...": "dataset.img_folder=JPEGImages dataset.gt_folder=Annotations",
+    "scratch.media=FOLDER": "scratch.media=.",
+    "initialize_from=IMAGE_WEIGHTS": "initialize_from=averaged.pt",
+    "HOST:PORT": "HOST:29400",
+    # Pictures that are evaluated afterwards, and what is timed.
+    "held_out --count 30": "held_out --count 2",
+    "--processes 1 2 ": "--processes 1 2 --videos 1 --frames 3 --size 64 48 --runs 1 ",
+}
+
+# What a sentence before the block says is there, by the page and the beginning of the block.
+BEFORE = {
+    "docs/troubleshooting.md: predictor.add_new": """
+from sam2fast import SAM2VideoPredictor
+predictor = SAM2VideoPredictor.from_pretrained("sam2fast/nano", device="cpu")
+state = predictor.init_state("clip.mp4")
+predictor.add_new_points_or_box(state, 0, 1, points=[[210, 350]], labels=[1])
+""",
+}
+# What has to be true after a block in which errors are results, or of which the page says what its code does not show.
+AFTERWARDS = {
+    "docs/images.md: from PIL": (
+        "[x.ndim for x in predictor.predict(box=[[1, 2, 30, 30]])] == [3, 1, 3]"
+        " and [x.ndim for x in predictor.predict(box=[[1, 2, 30, 30]] * 2)] == [4, 2, 4]"
+    ),
+    "docs/images.md: predictor.set_image_batch": (
+        "[x.ndim for x in masks] == [3, 4] and [x.ndim for x in scores] == [1, 2]"
+        " and [x[0].ndim for x in predictor.predict_batch(box_batch=[[[1, 2, 30, 30]]] * 2)] == [3, 1, 3]"
+    ),
+    "docs/devices.md: import functools": "first is not None",
+    "docs/scale_out.md: from functools": "result.done and len(result.value.frames) == 5",
+    "docs/vos.md: from functools": "done.problem is None and done.objects == 2",
+}
+# Snippets that need a server or are dear, and the test that takes them from the page; their imports are made here, too.
+# Commands that are dear, or need a cluster or a compiler, and a test of the same command on other inputs: their options
+# are read by test_commands.py. By the page and how they begin, or by the latter alone.
+ELSEWHERE = {
+    "docs/research.md: ": "research/test_docs.py::test_snippets",
+    "docs/serve.md: import json": "demo/test_serve_command.py::test_the_documents_script",
+    "docs/scale_out.md: sam2fast vos": "cluster/test_on_ray.py::test_videos_by_command",
+    "docs/scale_out.md: sam2fast masks": "cluster/test_on_ray.py::test_masks_by_command_when_a_worker_is_killed",
+    "docs/training.md: sam2fast synthesize": "cli/test_synthesize.py::test_clips_in_the_layout_of_davis",
+    "sam2fast train -c my_finetune.yaml": "training/test_official_yaml.py::test_the_command_says_what_it_made_of_it",
+    "sam2fast serve": "demo/test_serve_command.py::test_the_documents_script",
+    "sam2fast export --model tiny --checkpoint sam2.1_hiera_tiny.pt --out tiny-native --aot": (
+        "cli/test_export.py::test_options_reach_the_export"
+    ),
+    ".venv/bin/python bench/encoder_side_by_side.py": "test_bench_encoder.py::test_the_command",
+    ".venv/bin/python bench/curves.py": "test_curves.py::test_the_command",
+    ".venv/bin/python bench/scaling.py": "cluster/test_scaling.py::test_rows",
+    "python bench/research/memory_ablation.py": "research/test_docs.py::test_examples_run",
+}
+# Other programs install, serve or show; test_commands.py reads what they are told.
+RUN = {"sam2fast": run_sam2fast, "python": run_script}
+# Pages with a Ray: this process is connected to a small one.
+WITH_RAY = {"docs/scale_out.md"}
+PAGES = pages()
+
+
+def key_of(piece: Block | Line) -> str:
+    file = piece.file if isinstance(piece, Block) else piece.where.partition(":")[0]
+    return f"{file}: {piece.text.splitlines()[0]}"
+
+
+def fits(key: str, piece: Block | Line) -> bool:
+    begins = " ".join(piece.words) if isinstance(piece, Line) else piece.text
+    return key_of(piece).startswith(key) or begins.startswith(key)
+
+
+def is_elsewhere(piece: Block | Line) -> bool:
+    return any(fits(key, piece) for key in ELSEWHERE)
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_page_runs(page: str, stage: Path, official_names_free: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What the machine can do takes seconds to measure, and is not what a page is about.
+    monkeypatch.setattr("sam2fast.profiling.passes.measure_limits", lambda device, dtypes: LIMITS)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    with small_ray() if page in WITH_RAY else nullcontext():
+        for block in PAGES[page]:
+            run_block(block, names)
+
+
+def run_block(block: Block, names: dict[str, Any]) -> None:
+    exec(of_block(BEFORE, block) or "", names)
+    instead = substituted(block, SUBSTITUTES)
+    if kind(block) == "shell":
+        for line, asked in zip(lines_of(block), lines_of(instead), strict=True):
+            if line.program in RUN and not is_elsewhere(line):
+                RUN[line.program](asked)
+    elif is_elsewhere(block):
+        run_python(imports_of(instead), names)
+    else:
+        run_python(instead, names)
+        check_shapes(block, names)
+        if holds := of_block(AFTERWARDS, block):
+            assert eval(holds, names), f"{block.where}: not {holds}"
+
+
+def of_block(table: Mapping[str, str], block: Block) -> str | None:
+    return next((value for key, value in table.items() if key_of(block).startswith(key)), None)
+
+
+def test_tables_have_nothing_that_is_not_there() -> None:
+    blocks = [block for page in PAGES.values() for block in page]
+    lines = [line for block in blocks if kind(block) == "shell" for line in lines_of(block)]
+    for written in SUBSTITUTES:
+        assert any(written in block.text for block in blocks), written
+    for key in (*BEFORE, *AFTERWARDS):
+        assert any(key_of(block).startswith(key) for block in blocks), key
+    assert set(PAGES) >= WITH_RAY
+    for key in ELSEWHERE:
+        assert any(fits(key, piece) for piece in (*blocks, *lines)), key
+
+
+def test_what_runs_elsewhere_is_there() -> None:
+    snippets = {key_of(block) for page in PAGES.values() for block in page if kind(block) == "python"}
+    for key, test in ELSEWHERE.items():
+        file, _, name = test.partition("::")
+        text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        found = re.search(rf"((?:^@.*\n)*)^def {name}\((?:.*\n)(?:(?:    .*)?\n)*", text, re.MULTILINE)
+        assert found and "mark.slow" not in found[1], test
+        if any(snippet.startswith(key) for snippet in snippets):
+            page = Path(key.partition(":")[0]).name
+            assert "exec(" in found[0] and f'{page}"' in found[0], f"{test} does not run what {page} says"

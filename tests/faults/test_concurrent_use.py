@@ -1,0 +1,148 @@
+"""One thing that two threads use at once: the second is told so, and the first is not disturbed."""
+
+import copy
+
+import pytest
+from at_once import Held, at_once
+from comparable import plain
+from disturbed_calls import pictures
+from thread_work import answers, session, stream
+
+from sam2fast.exclusive import ConcurrentUseError
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+
+
+def test_a_picture_is_not_set_while_another_is(image_model, monkeypatch):
+    predictor = SAM2ImagePredictor(image_model)
+    first, second = pictures(2)
+    predictor.set_image(first[:30])
+    predictor.set_image(second)
+    expected = plain([predictor._features, predictor.predict([[20, 15]], [1])])
+    predictor.set_image(first[:30])
+    held = Held(lambda: predictor.set_image(second))
+    with held.within(monkeypatch, image_model, "encode_image"):
+        for call in (
+            lambda: predictor.set_image(first),
+            lambda: predictor.set_image_batch([first]),
+            lambda: predictor.predict([[20, 15]], [1]),
+            lambda: predictor._predict_low_res(None, None),
+            predictor.reset_predictor,
+        ):
+            with pytest.raises(ConcurrentUseError, match="SAM2ImagePredictor is being used by another thread"):
+                call()
+        assert predictor._orig_hw == [(30, 60)]
+        twin = copy.copy(predictor)  # with a guard of its own
+        twin.predict([[20, 15]], [1])
+    found = at_once(lambda: plain([predictor._features, predictor.predict([[20, 15]], [1])]))
+    assert found == [expected]
+
+
+def test_answers_for_another_threads_picture(image_model, monkeypatch):
+    """Threads that take turns may use each other's; none that were seen not to."""
+    predictor = SAM2ImagePredictor(image_model)
+    first, second = pictures(2)
+    predictor.set_image(second)
+    expected = plain(predictor.predict([[20, 15]], [1]))
+    predictor.set_image(first[:30])
+    at_once(lambda: predictor.set_image(second))
+    assert plain(predictor.predict([[20, 15]], [1])) == expected
+    held = Held(lambda: predictor.set_image(second))
+    with held.within(monkeypatch, image_model, "encode_image"), pytest.raises(ConcurrentUseError):
+        predictor.predict([[20, 15]], [1])
+    for call in (lambda: predictor.predict([[20, 15]], [1]), predictor.get_image_embedding):
+        with pytest.raises(ConcurrentUseError, match="another thread has set its image since this one has"):
+            call()
+    assert at_once(lambda: plain(predictor.predict([[20, 15]], [1]))) == [expected]  # one that has set none
+    predictor.set_image(second)
+    assert plain(predictor.predict([[20, 15]], [1])) == expected
+    predictor.reset_predictor()
+    at_once(lambda: predictor.set_image(second))
+    assert plain(predictor.predict([[20, 15]], [1])) == expected
+
+
+def test_a_picture_is_not_set_while_another_thread_predicts(image_model, monkeypatch):
+    predictor = SAM2ImagePredictor(image_model)
+    predictor.set_image(pictures(1)[0])
+    expected = plain(predictor.predict([[20, 15]], [1]))
+    held = Held(lambda: plain(predictor.predict([[20, 15]], [1])))
+    with held.within(monkeypatch, image_model.sam_prompt_encoder, "get_dense_pe"):
+        with pytest.raises(ConcurrentUseError):
+            predictor.set_image(pictures(2)[1][:20])
+        assert plain(predictor.predict([[20, 15]], [1])) == expected
+    assert held.result == expected
+
+
+def test_a_session_is_one_threads_at_a_time(video_predictor, monkeypatch, tmp_path):
+    expected = answers(video_predictor, session(video_predictor))
+    state, other = session(video_predictor), session(video_predictor)
+    passing = video_predictor.propagate_in_video(state, progress=False)
+    found = [plain(next(passing))]
+    held = Held(lambda: plain(next(passing)))
+    with held.within(monkeypatch, video_predictor, "encode_image"):
+        for call in (
+            lambda: video_predictor.add_new_points_or_box(state, 2, "b", [[15, 18]], [1]),
+            lambda: video_predictor.add_new_mask(state, 2, "b", pictures(1)[0][..., 0] > 100),
+            lambda: video_predictor.clear_all_prompts_in_frame(state, 0, "a"),
+            lambda: video_predictor.remove_object(state, "a"),
+            lambda: video_predictor.remove_object(inference_state=state, obj_id="a"),
+            lambda: video_predictor.reset_state(inference_state=state),
+            lambda: video_predictor.propagate_in_video_preflight(state),
+            lambda: next(video_predictor.propagate_in_video(state, progress=False)),
+            lambda: video_predictor.save_state(state, tmp_path / "state"),
+            lambda: video_predictor.move_state(state),
+        ):
+            with pytest.raises(ConcurrentUseError, match="VideoState is being used by another thread"):
+                call()
+        with pytest.raises(ValueError, match="already executing"):
+            next(passing)
+        assert answers(video_predictor, other) == expected  # another session of the same predictor
+    found.append(held.result)
+    found += [plain(answer) for answer in passing]
+    assert found == expected
+    assert answers(video_predictor, state, 0) == expected
+
+
+def test_a_stream_is_one_threads_at_a_time(video_predictor, monkeypatch, tmp_path):
+    expected = stream(video_predictor, 0)
+    with video_predictor.open_stream() as opened:
+        found = [plain(opened.step(pictures(4)[0]))]
+        found.append(plain(opened.add_new_points_or_box("a", [[15, 18]], [1])))
+        held = Held(lambda: plain(opened.step(pictures(4)[1])))
+        with held.within(monkeypatch, video_predictor, "encode_image"):
+            for call in (
+                lambda: opened.step(pictures(4)[2]),
+                lambda: opened.add_new_points_or_box("b", [[15, 18]], [1]),
+                lambda: opened.add_new_mask("b", pictures(1)[0][..., 0] > 100),
+                lambda: opened.clear_prompts("a"),
+                lambda: opened.remove_object("a"),
+                lambda: opened.save(tmp_path / "stream"),
+                opened.close,
+            ):
+                with pytest.raises(ConcurrentUseError, match="VideoStream is being used by another thread"):
+                    call()
+        found.append(held.result)
+        found += [plain(opened.step(picture)) for picture in pictures(3)[2:]]
+    assert found == expected
+
+
+def test_what_fails_in_a_stream_is_told_though_another_thread_uses_it(video_predictor, monkeypatch):
+    opened, pixels = video_predictor.open_stream(), pictures(2)
+    opened.step(pixels[0])
+    opened.add_new_points_or_box("a", [[15, 18]], [1])
+    held = Held(lambda: opened.step(pixels[1]).frame)
+    with held.within(monkeypatch, video_predictor, "encode_image"):
+        with pytest.raises(ZeroDivisionError), opened:
+            raise ZeroDivisionError
+        with pytest.raises(ConcurrentUseError):
+            opened.step(pixels[1])
+    assert held.result == 1
+    assert opened._state is None and opened._frames._square is None
+    with pytest.raises(RuntimeError, match="the stream was closed"):
+        opened.step(pixels[1])
+
+
+def test_approximations_are_not_set_while_another_thread_opens_a_session(video_predictor, monkeypatch):
+    held = Held(lambda: session(video_predictor).bank.approximations)
+    with held.within(monkeypatch, video_predictor, "encode_image"), pytest.raises(ConcurrentUseError):
+        video_predictor.approximations = ["still_frames"]
+    assert held.result == video_predictor.approximations

@@ -1,0 +1,232 @@
+"""What kernels refuse because some GPU could not launch it, and that all they take is compiled ahead of time."""
+
+import pytest
+import torch
+from parity import random_map
+
+from sam2fast.kernels import _dispatch, memory_attention, window_attention
+from sam2fast.kernels._dispatch import FLOATS, backend
+from sam2fast.kernels._launch import MOST_PROGRAMS, launch_table
+from sam2fast.kernels.memory_attention import AttendedMemory
+from sam2fast.kernels.memory_attention import shapes as memory_shapes
+from sam2fast.kernels.window_attention import shapes as window_shapes
+from sam2fast.testing import relative_error
+
+DTYPES = pytest.mark.parametrize("dtype", FLOATS, ids=lambda d: str(d).removeprefix("torch."))
+
+
+def empty(*shape, dtype=torch.float32):
+    """No memory is taken, however large."""
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+@DTYPES
+@pytest.mark.parametrize("window", [0, 8])
+def test_heads_in_windows(dtype, window):
+    widest = 96 if dtype == torch.float32 else 128
+    refused = f"takes heads of a multiple of 8 and at most {widest} channels in {dtype}, and got {widest + 8}"
+    for d, expected in ((widest, None), (widest + 8, refused)):
+        assert window_shapes.obstacle(empty(1, 8, 8, 3 * 2 * d, dtype=dtype), 2, window, None) == expected
+
+
+@DTYPES
+def test_memory_tokens(dtype):
+    widest = 64 if dtype == torch.float32 else 128
+    refused = f"takes memory tokens of up to {widest} channels in {dtype}, and got {widest + 1}"
+    query = empty(1, 1, 16, 256, dtype=dtype)
+    for m, expected in ((widest, None), (widest + 1, refused)):
+        assert memory_shapes.memory_obstacle(query, empty(3, 16, m, dtype=dtype)) == expected
+    assert memory_shapes.obstacle(query, empty(1, 1, 16, 256, dtype=dtype)) is None  # a frame attends to itself
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+def test_heads_of_all_objects(heads):
+    most = MOST_PROGRAMS // heads
+    found = f"takes up to 65535 heads of all objects' queries together, and got {most + 1} x {heads}"
+    many, pages = empty(most + 1, heads, 16, 32), empty(3, 16, 32)
+    assert memory_shapes.memory_obstacle(many[1:], pages) is None
+    assert memory_shapes.memory_obstacle(many, pages) == found
+    assert memory_shapes.obstacle(many[1:], many[1:]) is None and memory_shapes.obstacle(many, many) == found
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """As on a GPU that runs everything it is asked to; what asks for a kernel is an error."""
+    asked = []
+
+    def launched(operator, *_):
+        asked.append(operator)
+        raise AssertionError("a kernel would be launched")
+
+    monkeypatch.setattr(_dispatch, "_obstacle", lambda tensors, interpreter: None)
+    for module in (memory_attention, window_attention):
+        monkeypatch.setattr(module, "call_with_gradient", launched)
+    return asked
+
+
+@torch.no_grad()
+def test_wider_ones_take_the_twin(gpu):
+    """And what is just narrow enough, the kernel."""
+    for d, is_taken in ((96, True), (104, False)):
+        qkv, bias = random_map(1, 4, 4, 3 * d), random_map(3 * d, seed=1)
+        if is_taken:
+            with pytest.raises(AssertionError, match="would be launched"):
+                window_attention.window_attention(qkv, bias, 1, 4)
+        else:
+            expected = window_attention.window_attention_reference(qkv, bias, 1, 4)
+            assert torch.equal(window_attention.window_attention(qkv, bias, 1, 4), expected)
+            with backend("triton"), pytest.raises(RuntimeError, match="at most 96 channels in torch.float32, and got"):
+                window_attention.window_attention(qkv, bias, 1, 4)
+    angles = torch.zeros(4, 8), torch.zeros(4, 8)
+    for m, is_taken in ((64, True), (80, False)):
+        query, memory = random_map(1, 1, 4, 16), memory_of(m)
+        weights = random_map(16, m), None, random_map(24, m, seed=2), None
+        if is_taken:
+            with pytest.raises(AssertionError, match="would be launched"):
+                memory_attention.memory_attention(query, memory, *weights, *angles)
+        else:
+            out = memory_attention.memory_attention(query, memory, *weights, *angles)
+            expected = memory_attention.memory_attention_reference(query, memory, *weights, *angles)
+            assert relative_error(expected, out) < 1e-5
+            with backend("triton"), pytest.raises(RuntimeError, match="tokens of up to 64 channels in torch.float32"):
+                memory_attention.memory_attention(query, memory, *weights, *angles)
+    assert len(gpu) == 2
+
+
+def memory_of(m):
+    return AttendedMemory(
+        pages=random_map(2, 4, m, seed=3),
+        page_table=torch.tensor([[0, 1]], dtype=torch.int32),
+        page_time=torch.zeros(1, 2, dtype=torch.int32),
+        position_encoding=random_map(4, m, seed=4),
+        time_encoding=random_map(7, m, seed=5),
+        pointers=random_map(1, 4, m, seed=6),
+        pointer_encoding=random_map(1, 4, m, seed=7),
+        pointer_valid=torch.tensor([[True, True, False, False]]),
+    )
+
+
+# ---- what `make aot` compiles ----
+
+
+@DTYPES
+def test_the_widest_heads_in_windows_are_compiled(dtype):
+    """Padded and not pooled they take the most; none is compiled that is refused."""
+    kernel = pytest.importorskip("sam2fast.kernels.window_attention.kernel")
+    name, widest = str(dtype).removeprefix("torch."), window_shapes.WIDEST[dtype]
+    for row in launch_table()["window_attention"]:
+        if row.dtype == name:
+            made = [case.constants for case in kernel.compilations(row)]
+            assert {(c["POOL"], c["PAD"]) for c in made if c["D"] == widest} >= {
+                (pooled, row.shape == "*") for pooled in (False, True)
+            }
+            assert max(c["D"] for c in made) == widest
+
+
+@DTYPES
+def test_the_widest_memories_are_compiled(dtype):
+    """All kernels that come across them, in a row for any shape."""
+    kernel = pytest.importorskip("sam2fast.kernels.memory_attention.kernel")
+    name, widest = str(dtype).removeprefix("torch."), memory_shapes.WIDEST_MEMORY[dtype]
+    for row in launch_table()["memory_attention"]:
+        if row.dtype == name and row.shape == "*":
+            made = kernel.compilations(row)
+            to_memory = [
+                c for c in made if c.constants.get("RAGGED") or c.constants.get("PROJECT") or "MEANS" in c.constants
+            ]
+            found = {(c.kernel.__name__, c.constants["WIDTH"]) for c in to_memory}
+            assert found == {(n, widest) for n in ("_attend_kernel", "_combine_kernel", "_encode_kernel")}
+            assert {c.constants["HALF"] for c in to_memory if "HALF" in c.constants} == {memory_shapes.WIDEST // 2}
+            itself = [c.constants for c in made if c.constants.get("DIRECT")]
+            assert itself and all(c["D"] == c["WIDTH"] == memory_shapes.WIDEST for c in itself)
+
+
+# ---- grids ----
+
+
+@pytest.fixture
+def grids(monkeypatch):
+    """Puts kernels in the place of a module's that only remember the grids they are launched with."""
+    found = []
+
+    def of(module, *names):
+        for name in names:
+            launch = type("Kernel", (), {"__getitem__": lambda self, grid: lambda *a, **k: found.append(grid)})()
+            monkeypatch.setattr(module, name, launch)
+        return found
+
+    return of
+
+
+def test_any_number_of_masks_has_components(grids):
+    kernel = pytest.importorskip("sam2fast.kernels.connected_components.kernel")
+    found = grids(kernel, "_start_kernel", "_merge_kernel", "_count_kernel", "_finish_kernel")
+    kernel.connected_components_triton(torch.zeros(70_000, 1, 1, 3, dtype=torch.bool))
+    assert found == [(70_000,)] * 4
+
+
+def test_any_number_of_pictures_is_resized(grids):
+    kernel = pytest.importorskip("sam2fast.kernels.preprocess.kernel")
+    found = grids(kernel, "_resize_and_normalise_kernel")
+    kernel.resize_and_normalise_triton(torch.zeros(70_000, 1, 1, 3), (1, 1), [0.5] * 3, [0.5] * 3, 1.0)
+    assert found == [(70_000,)]
+
+
+def test_masks_of_any_width_are_packed(grids):
+    launch = pytest.importorskip("sam2fast.kernels.mask_ops.launch")
+    found = grids(launch, "_pack_kernel", "_unpack_kernel")
+    packed = launch.pack_masks_triton(torch.zeros(1, 2**23, dtype=torch.bool))
+    launch.unpack_masks_triton(packed, 2**23)
+    assert [len(grid) for grid in found] == [1, 1] and found[1][0] > MOST_PROGRAMS
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+def test_any_number_of_objects_that_share_a_query(grids, gpu, heads):
+    """Their keys are made in groups, each within the limit."""
+    launch = pytest.importorskip("sam2fast.kernels.memory_attention.launch")
+    found = grids(launch, "_rotate_kernel", "_encode_kernel", "_attend_kernel", "_combine_kernel")
+    B, m = 70_000, 16
+    memory = memory_of(m)
+    memory = memory._replace(
+        page_table=memory.page_table[:, :1].expand(B, 1),
+        page_time=memory.page_time[:, :1].expand(B, 1),
+        pointers=memory.pointers[:, :0].expand(B, 0, m),
+        pointer_encoding=memory.pointer_encoding[:, :0].expand(B, 0, m),
+        pointer_valid=memory.pointer_valid[:, :0].expand(B, 0),
+    )
+    query, angles = random_map(1, heads, 4, 16), (torch.zeros(4, 8), torch.zeros(4, 8))
+    weights = random_map(heads * 16, m), None, random_map(heads, m), None
+    with backend("triton"), pytest.raises(AssertionError, match="would be launched"):
+        memory_attention.memory_attention(query, memory, *weights, *angles)
+    launch.memory_attention_triton(query, memory, *weights, *angles, splits=1)
+    assert max(max(grid[1:]) for grid in found) <= MOST_PROGRAMS
+    assert sum(grid[1] for grid in found if len(grid) == 3 and grid[2] == heads) == B  # all are encoded
+
+
+def test_pictures_in_parts_take_no_more_memory(monkeypatch):
+    """Each part's results are written where they belong."""
+    launch = pytest.importorskip("sam2fast.kernels.window_attention.launch")
+    written = []
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda qkv, bias, out, *_, **__: written.append(out)
+
+    monkeypatch.setattr(launch, "_window_attention_kernel", Kernel())
+    monkeypatch.setattr(launch, "MOST_PROGRAMS", 8)
+    out = launch.window_attention_triton(random_map(3, 16, 16, 3 * 16), random_map(3 * 16, seed=1), 1, 16)
+    assert [len(part) for part in written] == [2, 1]
+    assert [part.data_ptr() for part in written] == [out.data_ptr(), out[2:].data_ptr()]
+
+
+@pytest.mark.parametrize("most", [8, 1])
+@torch.no_grad()
+def test_pictures_come_in_parts_where_there_are_too_many(triton_device, monkeypatch, most):
+    """Windows of a picture have four tiles of queries each."""
+    launch = pytest.importorskip("sam2fast.kernels.window_attention.launch")
+    qkv, bias = random_map(3, 16, 16, 3 * 16).to(triton_device), random_map(3 * 16, seed=1).to(triton_device)
+    expected = launch.window_attention_triton(qkv, bias, 1, 16)
+    before = _dispatch.launches["window_attention"]
+    monkeypatch.setattr(launch, "MOST_PROGRAMS", most)
+    assert torch.equal(launch.window_attention_triton(qkv, bias, 1, 16), expected)
+    assert _dispatch.launches["window_attention"] - before == {8: 2, 1: 3}[most]

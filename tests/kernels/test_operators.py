@@ -1,0 +1,176 @@
+"""Where an operator of torch is called, and where the function that it was made of."""
+
+import pytest
+import torch
+from parity import random_map
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sam2fast.kernels import _operators
+from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.kernels._operators import call_with_gradient, registered
+from sam2fast.kernels.layer_norm import add_layer_norm
+from sam2fast.kernels.linear_gelu import linear_gelu
+from sam2fast.kernels.mask_ops import suppress_overlaps
+from sam2fast.kernels.memory_attention import rope_attention
+from sam2fast.kernels.preprocess import resize_and_normalise
+from sam2fast.kernels.window_attention import window_attention
+
+
+def _scaled(x: Tensor, factor: float) -> Tensor:
+    return x * factor
+
+
+scaled = registered("sam2fast_tests::scaled")(_scaled)
+scaled.register_fake(lambda x, factor: torch.empty_like(x))
+scaled.register_autograd(
+    lambda ctx, grad: (grad * ctx.factor, None),
+    setup_context=lambda ctx, inputs, output: setattr(ctx, "factor", inputs[1]),
+)
+NODE = torch.ops.sam2fast_tests.scaled.default
+
+
+@pytest.fixture
+def direct(monkeypatch):
+    """The arguments of calls that went past the operator."""
+    seen = []
+
+    def function(*arguments):
+        seen.append(arguments)
+        return _scaled(*arguments)
+
+    monkeypatch.setitem(_operators._functions, scaled, function)
+    return seen
+
+
+class Watch(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+class Logged(Tensor):
+    """A class of its own, to whose tensors every operator is shown."""
+
+    seen: list = []
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        cls.seen.append(func)
+        return torch.zeros(2)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_the_function_is_called(direct, mode):
+    x = torch.nn.Parameter(torch.arange(3.0))
+    with mode():
+        out = call_with_gradient(scaled, x, 2.0)
+    assert len(direct) == 1 and out.tolist() == [0, 2, 4] and not out.requires_grad
+
+
+def test_with_gradients_it_is_the_operator(direct):
+    x = torch.arange(3.0, requires_grad=True)
+    call_with_gradient(scaled, x, 2.0).sum().backward()
+    assert not direct and x.grad.tolist() == [2, 2, 2]
+
+
+@torch.no_grad()
+def test_a_mode_sees_the_operator(direct):
+    with Watch() as watch:
+        call_with_gradient(scaled, torch.ones(2), 2.0)
+    assert NODE in watch.seen and not direct
+
+
+@torch.no_grad()
+def test_fake_tensors_go_through_the_operator(direct):
+    with FakeTensorMode() as mode:
+        x = torch.empty(4, 5, device="cuda")
+        assert call_with_gradient(scaled, x, 2.0).shape == (4, 5)
+    out = call_with_gradient(scaled, x, 2.0)  # outside the mode, to which the tensor still belongs
+    assert out.is_cuda and out.fake_mode is mode and not direct
+
+
+@torch.no_grad()
+def test_a_class_of_ones_own_sees_the_operator(direct):
+    Logged.seen.clear()
+    call_with_gradient(scaled, Tensor._make_subclass(Logged, torch.ones(2)), 2.0)
+    assert NODE in Logged.seen and not direct
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore")
+def test_torchs_tracer_sees_the_operator(direct):
+    traced = torch.jit.trace(lambda x: call_with_gradient(scaled, x, 2.0), torch.ones(2), check_trace=False)
+    assert "sam2fast_tests::scaled" in str(traced.graph) and not direct
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore")
+def test_transforms_see_the_operator(direct):
+    out = torch.vmap(lambda x: call_with_gradient(scaled, x, 2.0))(torch.ones(3, 2))
+    assert torch.equal(out, torch.full((3, 2), 2.0)) and not direct
+
+
+@torch.no_grad()
+def test_a_graph_holds_the_operator(direct):
+    graphs = []
+
+    def keep(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    torch.compile(lambda x: call_with_gradient(scaled, x, 2.0), backend=keep, fullgraph=True)(torch.ones(2))
+    assert NODE in [n.target for n in graphs[0].graph.nodes] and not direct
+    program = torch.export.export(Module(), (torch.ones(2),))
+    assert NODE in [n.target for n in program.graph.nodes] and not direct
+
+
+class Module(torch.nn.Module):
+    def forward(self, x):
+        return call_with_gradient(scaled, x, 2.0)
+
+
+def test_a_torch_without_these_names_always_gets_the_operator(direct, monkeypatch):
+    monkeypatch.setattr(_operators, "_dispatch_modes", lambda: 1)
+    with torch.no_grad():
+        call_with_gradient(scaled, torch.ones(2), 2.0)
+    assert not direct
+
+
+ANGLES = torch.linspace(0, 1, 16 * 8).view(16, 8)
+NUMBERS = random_map(8), random_map(8, seed=1)
+OPS = {
+    "window_attention": lambda x: window_attention(x(1, 8, 8, 48), x(48), 2, 4, (2, 2)),
+    "rope_attention": lambda x: rope_attention(*[x(1, 1, 16, 16)] * 3, *(t.to(x(1).device) for t in (ANGLES, ANGLES))),
+    "layer_norm": lambda x: add_layer_norm(x(3, 8), x(3, 8), x(8), x(8), 1e-6)[1],
+    "linear_gelu": lambda x: linear_gelu(x(4, 8), x(16, 8), x(16)),
+    "suppress_overlaps": lambda x: suppress_overlaps(x(3, 1, 8, 8)),
+    "preprocess": lambda x: resize_and_normalise(x(1, 9, 9, 3), (4, 4), [0.5] * 3, [0.5] * 3, 1.0),
+}
+
+
+@pytest.mark.parametrize("op", OPS)
+@torch.no_grad()
+def test_kernels_are_launched_without_the_operator(op, triton_device, monkeypatch):
+    """With the same bits as through it."""
+
+    def drawn(*shape):
+        return random_map(*shape).to(triton_device)
+
+    with backend("triton"):
+        with Watch() as watch:
+            expected = OPS[op](drawn)
+        assert any(func.namespace == "sam2fast" for func in watch.seen)
+
+        def refused(*_):
+            raise AssertionError("an operator was called")
+
+        monkeypatch.setattr(type(scaled), "__call__", refused)
+        before = launches[op]
+        assert torch.equal(OPS[op](drawn), expected) and launches[op] == before + 1

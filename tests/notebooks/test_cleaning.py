@@ -1,0 +1,82 @@
+"""Executed notebooks on their way to where they are kept."""
+
+import json
+import runpy
+import sys
+
+import pytest
+from checkout import ROOT
+
+SCRIPT = ROOT / "notebooks" / "clean.py"
+
+
+def stream(*text, name="stdout"):
+    return {"output_type": "stream", "name": name, "text": list(text)}
+
+
+def executed(*outputs, count=1):
+    """A notebook of one cell as a kernel leaves it."""
+    picture = {"image/jpeg": "/9j/4AAQ\n", "text/plain": ["<Figure size 640x480 with 1 Axes>"]}
+    shown = {"output_type": "display_data", "data": picture, "metadata": {"needs_background": "light"}}
+    times = {"execution": {"iopub.status.busy": "2026-01-01T00:00:00Z"}}
+    cell = {"cell_type": "code", "id": "a1b2", "metadata": times, "execution_count": count, "source": ["1\n"]}
+    metadata = {"language_info": {"name": "python", "version": "3.11.2"}}
+    return {"cells": [cell | {"outputs": [*outputs, shown]}], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+
+
+@pytest.fixture
+def clean(tmp_path, monkeypatch):
+    """Cleans notebooks by their names, and gives back those that were written."""
+
+    def run(**notebooks):
+        source, target = tmp_path / "from", tmp_path / "to"
+        source.mkdir()
+        target.mkdir()
+        for name, notebook in notebooks.items():
+            (source / f"{name}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(source), str(target)])
+        try:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        finally:
+            written = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in target.iterdir()}
+            run.written = written
+        return written
+
+    return run
+
+
+def test_what_differs_from_run_to_run_is_left_out(clean):
+    notebook = clean(one=executed(stream("a\n"), stream("b\n", "c\n")))["one"]
+    (cell,) = notebook["cells"]
+    assert cell["id"] == "cell-01" and cell["metadata"] == {} and cell["source"] == ["1\n"]
+    assert cell["outputs"] == [
+        stream("a\n", "b\n", "c\n"),
+        {"output_type": "display_data", "data": {"image/jpeg": "/9j/4AAQ\n"}, "metadata": {}},
+    ]
+    assert "3.11" not in json.dumps(notebook)
+
+
+def test_the_code_that_was_run_is_noted(clean):
+    """Whatever it shows; words may change afterwards."""
+    said = {"cell_type": "markdown", "id": "c3d4", "metadata": {}, "source": ["Words."]}
+    other, longer = executed(), executed(stream("a\n"))
+    other["cells"][0]["source"] = ["2\n"]
+    longer["cells"].insert(0, said)
+    written = clean(one=executed(), other=other, longer=longer)
+    one, other, longer = (written[name]["metadata"]["sam2fast"]["code_sha256"] for name in ("one", "other", "longer"))
+    assert one == longer != other
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (executed(stream("careful\n", name="stderr")), "two, cell-01 wrote to the error stream: careful"),
+        (executed({"output_type": "error", "ename": "KeyError", "evalue": "'a'"}), "two, cell-01 failed: KeyError"),
+        (executed(count=None), "two, cell-01 was not run"),
+    ],
+    ids=["warned", "failed", "not-run"],
+)
+def test_one_that_is_refused_keeps_all_from_being_written(clean, wrong, said):
+    with pytest.raises(SystemExit, match=said):
+        clean(one=executed(), two=wrong)
+    assert clean.written == {}

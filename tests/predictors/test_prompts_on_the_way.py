@@ -1,0 +1,166 @@
+"""Prompts are looked at on the CPU, before they go where nobody can look without waiting.
+
+A meta tensor has no values: what looks at one fails.
+"""
+
+import numpy as np
+import pytest
+import torch
+from parity import picture
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sam2fast import SAM2ImagePredictor, sam2_image_predictor
+from sam2fast.mask_candidates import Candidates
+from sam2fast.prompts import check_boxes, check_numbers, check_points
+from sam2fast.tracking.prompts import click_prompt, mask_prompt
+
+AWAY, CPU = torch.device("meta"), torch.device("cpu")
+
+
+def facts(*tensors):
+    return [(x.shape, x.dtype) for x in tensors]
+
+
+class Arrived(TorchDispatchMode):
+    """What is computed of tensors that have left the CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.computed = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.computed += [func for x in args if isinstance(x, torch.Tensor) and x.is_meta]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("place", [AWAY, CPU], ids=str)
+def test_prompts_are_checked_on_the_cpu(place):
+    with torch.device(place):
+        coords, labels = check_points([[1, 2], [3, 4]], [1, 0])
+        boxes = check_boxes([[0, 0, 5, 5], [1, 1, 2, 2]])
+    assert torch.equal(coords, torch.tensor([[[1.0, 2], [3, 4]]])) and coords.is_cpu
+    assert torch.equal(labels, torch.tensor([[1, 0]], dtype=torch.int32)) and labels.dtype == torch.int32
+    assert torch.equal(boxes, torch.tensor([[0.0, 0, 5, 5], [1, 1, 2, 2]]))
+    assert check_numbers(np.zeros((4, 4)), "mask_input", AWAY).is_meta
+
+
+@pytest.mark.parametrize("place", [AWAY, CPU], ids=str)
+def test_wrong_prompts_are_seen_wherever_they_go(place):
+    with pytest.raises(ValueError, match="points holds NaN"):
+        check_points([[np.nan, 0]], [1])
+    with pytest.raises(ValueError, match="labels holds 7"):
+        check_points([[0, 0]], [7])
+    with pytest.raises(ValueError, match=r"box \[3.0, 0.0, 1.0, 5.0\] has its corners the wrong way round"):
+        check_boxes([3, 0, 1, 5])
+    with pytest.raises(ValueError, match="logits holds numbers beyond 1e"):
+        check_numbers([1e20], "logits", place)
+    mask = torch.zeros(8, 8)
+    mask[2, 2] = 2e6
+    with pytest.raises(ValueError, match=r"the mask holds 2e\+06, which is too large"):
+        mask_prompt(mask, 8, place)
+    for value in (torch.nan, torch.inf, -torch.inf):
+        mask[2, 2] = value
+        with pytest.raises(ValueError, match="the mask holds NaN or infinite values"):
+            mask_prompt(mask, 8, place)
+
+
+def test_clicks_of_a_video_travel_last():
+    given = {"clear_old_points": True, "size": (90, 120), "image_size": 64}
+    for points, labels, box in (([[60, 40]], [1], None), (None, None, [0, 0, 9, 9]), ([[3, 4]], [0], [0, 0, 9, 9])):
+        here = click_prompt(points, labels, box, **given, device=CPU)
+        with Arrived() as arrived:
+            there = click_prompt(points, labels, box, **given, device=AWAY)
+        assert not arrived.computed
+        assert facts(*there.values()) == facts(*here.values()) and all(x.is_meta for x in there.values())
+
+
+@pytest.mark.parametrize("mask", [np.eye(8), torch.eye(8), torch.eye(8, dtype=torch.uint8), torch.eye(8).bool()])
+def test_masks_of_a_video_travel_last(mask):
+    there, here = mask_prompt(mask, 8, AWAY), mask_prompt(mask, 8, CPU)
+    assert there.is_meta and facts(there) == facts(here)
+    assert torch.equal(here, torch.eye(8)[None, None])
+
+
+def test_prompts_of_an_image_travel_last(narrow_image_predictor, monkeypatch):
+    predictor = narrow_image_predictor
+    prompts = {"point_coords": [[20, 30]], "point_labels": [1], "box": [1, 2, 30, 40], "mask_logits": None}
+    here = predictor._prep_prompts(**prompts, normalize_coords=True)
+    monkeypatch.setattr(SAM2ImagePredictor, "device", AWAY)
+    with Arrived() as arrived:
+        there = predictor._prep_prompts(**prompts, normalize_coords=True)
+    assert not arrived.computed
+    assert there[0] is None and all(x.is_meta for x in there[1:]) and facts(*there[1:]) == facts(*here[1:])
+
+
+def test_nothing_is_made_of_numbers_after_that(narrow_image_predictor):
+    """Python's numbers would be copied to a GPU, which waits."""
+    _, coords, labels, corners = narrow_image_predictor._prep_prompts([[20, 30]], [1], [1, 2, 30, 40], None, True)
+    decoder = narrow_image_predictor.model.sam_mask_decoder
+    assert decoder.training is False
+
+    class Watch(TorchDispatchMode):
+        made = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.made += func is torch.ops.aten.lift_fresh.default
+            return func(*args, **(kwargs or {}))
+
+    kinds = torch.tensor([[2, 3, 1]], dtype=torch.int32)
+    with torch.no_grad():
+        expected = narrow_image_predictor._predict_low_res(torch.cat([corners.reshape(1, 2, 2), coords], dim=1), kinds)
+        with Watch() as watch:
+            actual = narrow_image_predictor._predict_low_res(coords, labels, corners)
+    assert watch.made == 0
+    assert all(torch.equal(a, b) for a, b in zip(expected, actual, strict=True))
+
+
+@pytest.fixture(scope="module")
+def narrow_image_predictor():
+    from mini_model import mini_model
+
+    predictor = SAM2ImagePredictor(mini_model())
+    predictor.set_image(picture(60, 80))
+    return predictor
+
+
+class Travelling:
+    """A result, and what is done to it in which order."""
+
+    def __init__(self, tensor, done):
+        self.tensor, self.done = tensor, done
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            self.done.append(name)
+            result = getattr(self.tensor, name)(*arguments)
+            return Travelling(result, self.done) if isinstance(result, torch.Tensor) else result
+
+        return call
+
+
+def test_masks_come_back_as_bytes():
+    mask, done = torch.eye(3).bool()[None], []
+    result = sam2_image_predictor._to_numpy(Travelling(mask, done))
+    assert done.index("cpu") < done.index("float")
+    assert result.dtype == np.float32 and np.array_equal(result, np.eye(3))
+
+
+def test_candidates_are_selected_by_one_look():
+    found = Candidates(*(torch.randn(5, *shape) for shape in ((4, 4), (), (2,), (), (4,))), rows=torch.arange(5))
+    keep = torch.tensor([True, False, True, True, False])
+
+    class Watch(TorchDispatchMode):
+        looks = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten.index.Tensor:
+                self.looks += any(x is not None and x.dtype == torch.bool for x in args[1])
+            self.looks += func is torch.ops.aten.nonzero.default
+            return func(*args, **(kwargs or {}))
+
+    with Watch() as watch:
+        chosen = found.select(keep)
+    assert watch.looks == 1
+    for column, expected in zip(chosen, found, strict=True):
+        assert torch.equal(column, expected[keep])
+    assert torch.equal(found.select(torch.tensor([4, 0])).rows, torch.tensor([4, 0]))

@@ -1,0 +1,30 @@
+"""The command in this process."""
+
+import inspect
+from typing import Any
+
+import click.testing
+
+from sam2fast.cli import main
+
+# click before 8.2 puts what is written to stderr into stdout, too, unless it is told not to.
+_APART: dict[str, Any] = (
+    {"mix_stderr": False} if "mix_stderr" in inspect.signature(click.testing.CliRunner).parameters else {}
+)
+
+
+def invoke(*arguments: object) -> click.testing.Result:
+    """``sam2fast`` with these arguments; what it does not expect is raised."""
+    result = click.testing.CliRunner(**_APART).invoke(main, [str(a) for a in arguments], prog_name="sam2fast")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def assert_one_line(result: Any, code: int = 1) -> str:
+    """The error of a finished command: one line, no traceback, nothing on stdout."""
+    error = result.stderr.removesuffix("\n")
+    assert result.stdout == ""
+    assert (getattr(result, "exit_code", None) or getattr(result, "returncode", None)) == code
+    assert error.startswith("sam2fast: ") and "\n" not in error
+    return error

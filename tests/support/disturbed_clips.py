@@ -1,0 +1,62 @@
+"""Data sets that disturb a run of training in its middle, once: where a process makes its third clip."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import get_worker_info
+
+from sam2fast.training.data.clip import Clip, ClipDataset
+
+
+class DisturbedClips:
+    """Another data set, and what happens at a third clip.
+
+    Args:
+        file: that is left as a sign of it.
+    """
+
+    def __init__(self, dataset: ClipDataset, file: str) -> None:
+        self.dataset, self.file, self.clips = dataset, Path(file), 0
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def sample(self, index: int, rng: np.random.Generator) -> Clip:
+        self.clips += 1
+        if self.clips == 3:
+            self.disturb()
+        return self.dataset.sample(index, rng)
+
+    def disturb(self) -> None:
+        raise NotImplementedError
+
+
+class KilledClips(DisturbedClips):
+    """The first worker process that comes there is killed, as where memory runs out."""
+
+    def disturb(self) -> None:
+        if get_worker_info() is not None and not self.file.exists():
+            self.file.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class PausedClips(DisturbedClips):
+    """The second process of a run waits for ever, so that a test can do something to it; started again it does not."""
+
+    def disturb(self) -> None:
+        if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == ("1", "0"):
+            self.file.write_text(str(os.getpid()))
+            time.sleep(3600)
+
+
+class InterruptedClips(DisturbedClips):
+    """Every process of a cluster's job is told to make room; its rank is added to the file's name."""
+
+    def disturb(self) -> None:
+        told = self.file.with_name(f"{self.file.name}-{os.environ.get('RANK')}")
+        if not told.exists():
+            told.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGUSR2)

@@ -1,0 +1,168 @@
+"""A folder in which the documents' commands and snippets run as they stand: everything that they name is there, small.
+
+Every model that they name is nano at a quarter of its pixels, under the others' names.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import mini_model
+import numpy as np
+import pytest
+import small_training
+import torch
+import track_films
+import training_sets
+from annotated_videos import write_sav
+from mask_sets import write_davis
+from mask_sets import write_sav as write_sav_pngs
+from omegaconf import OmegaConf
+from PIL import Image
+from small_nano import write_small_nano
+
+from sam2fast import config, nano
+from sam2fast._official_names import RELEASES
+from sam2fast.downloads.names import short_name
+from sam2fast.rle import encode_rle
+
+HEIGHT, WIDTH, FRAMES = 576, 720, 5
+PICTURES = ("photo.jpg", "truck.jpg", "another.jpg", "a.jpg", "b.jpg", "photos/1.jpg", "photos/2.jpg")
+FILMS = ("clip.mov", "dog.mp4", "a.mp4", "b.mp4")
+# A batch of pictures in images/ whose numbers no script of the documents writes, and which instances.json has, too.
+OF_COCO = (101, 102, 103, 104)
+WEIGHTS = ("finetuned.pt", "runs/7/best.pt", "runs/nano_own_masks/checkpoints/averaged.pt")
+
+
+def write_stage(folder: Path) -> Path:
+    """Files under the documents' names; made once, to be copied for each page."""
+    frames = track_films.pictures(FRAMES, HEIGHT, WIDTH)
+    track_films.write_film(folder / "clip.mp4", frames)
+    for name in FILMS:
+        shutil.copy(folder / "clip.mp4", folder / name)
+    for name in PICTURES:
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(frames[0]).save(folder / name)
+    _write_weights(folder)
+    _write_adapters(folder)
+    _write_data_sets(folder)
+    _write_training(folder)
+    mask = Image.new("L", (WIDTH, HEIGHT))
+    mask.paste(255, (200, 300, 320, 420))
+    mask.save(folder / "dog.png")
+    click = {"frame": 0, "object": 1, "points": [[350, 300], [360, 420]], "labels": [1, 0]}
+    prompts = {"prompts": [click, {"frame": 3, "object": "dog", "mask": "dog.png"}]}
+    (folder / "prompts.json").write_text(json.dumps(prompts))
+    return folder
+
+
+def _write_weights(folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    from sam2fast.checkpoints.converting import convert_checkpoint
+
+    weights = load_file(nano.WEIGHTS)
+    torch.save({"model": weights}, folder / "averaged.pt")
+    # As somebody's trainer may have wrapped and named them.
+    wrapped = {f"model.{name.replace('trunk', 'backbone')}": value for name, value in weights.items()}
+    torch.save({"model": wrapped}, folder / "wrapped.pt")
+    convert_checkpoint(nano.WEIGHTS, folder / "their-finetuned-sam2.1", "transformers")
+    for model in ("their-finetuned-sam2.1", "fine-tune"):
+        cached = folder / "cache" / f"models--someone--{model}"
+        (cached / "refs").mkdir(parents=True)
+        (cached / "refs" / "main").write_text("0" * 40)
+        shutil.copytree(folder / "their-finetuned-sam2.1", cached / "snapshots" / ("0" * 40))
+    # For what takes long with nano.
+    OmegaConf.save(config.load_config(nano.CONFIG, mini_model.OVERRIDES), folder / "narrow.yaml")
+    torch.save({"model": mini_model.mini_model().state_dict()}, folder / "narrow.pt")
+    published = sorted({release.checkpoint for release in RELEASES.values()})
+    for name in [*published, *(f"checkpoints/{name}" for name in published), *WEIGHTS]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.link(folder / "averaged.pt", folder / name)
+
+
+def _write_adapters(folder: Path) -> None:
+    from sam2fast.build_sam import build_sam2_video_predictor
+    from sam2fast.training.adapter_files import save_adapters
+    from sam2fast.training.adapters import AdapterConf, add_adapters
+
+    adapters = AdapterConf(rank=2, alpha=4)
+    model = build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu")
+    add_adapters(model, adapters)
+    save_adapters(model, adapters, folder / "adapters.safetensors")
+
+
+def _write_training(folder: Path) -> None:
+    """A configuration of somebody's own: an update of a narrow model."""
+    from sam2fast.training.config import load_training_config
+
+    changes = small_training.overrides(Path("runs/mine"), "scratch.updates=1", "+trainer.mode=train_only")
+    OmegaConf.save(load_training_config(small_training.RECIPE, changes), folder / "my_training.yaml")
+
+
+def _write_data_sets(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.zeros((4, 48, 64), dtype=np.uint8)
+    for t in range(4):
+        labels[t, 10 + t : 30 + t, 8:28], labels[t, 34:44, 40 - t : 56 - t] = 1, 2
+    for root, below in (("", ""), ("DAVIS/", "/480p"), ("MOSE/train/", "")):
+        videos, masks = f"{root}JPEGImages{below}", f"{root}Annotations{below}"
+        for t in range(4):
+            training_sets.write_picture(folder / videos / "bear" / f"{t:05d}.jpg", rng, (48, 64))
+        write_davis(folder / masks / "bear", labels)
+    for same in ("PRED", "GT", "out/davis"):
+        shutil.copytree(folder / "Annotations", folder / same)
+    for same in ("sav_val/Annotations_6fps", "out/sav_val"):
+        write_sav_pngs(folder / same / "sav_000001", labels, [0, 1])
+    (folder / "val.txt").write_text("bear\n")
+    for kind in ("manual", "auto"):
+        write_sav(folder / "SAV", "sav_000001", kind=kind, frames=11)
+    training_sets.write_film(folder / "SAV" / "sav_000001.mp4", frames=41)
+    training_sets.write_sa1b(folder / "sa_000020", numbers=(3,), objects=2)
+    for root, numbers in (("", (1, *OF_COCO)), ("held_out", (1, 2))):
+        for number in numbers:
+            training_sets.write_picture(folder / root / "images" / f"{number:03d}.jpg", rng, (48, 64))
+            target = folder / root / "masks" / f"{number:03d}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(labels[number % 4]).save(target)
+    _write_coco(folder / "instances.json", tuple(f"{number}.jpg" for number in OF_COCO), (48, 64))
+    training_sets.write_picture(folder / "val2017" / "1.jpg", rng, (HEIGHT, WIDTH))
+    _write_coco(folder / "annotations.json", ("1.jpg", "2.jpg"))
+    _write_coco(folder / "instances_val2017.json", ("1.jpg",))
+
+
+def _write_coco(file: Path, pictures: tuple[str, ...], size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
+    """One object in each of these pictures of ``(height, width)``."""
+    height, width = size
+    mask = np.zeros(size, dtype=bool)
+    mask[20:60, 20:80] = True
+    shape = {"segmentation": encode_rle(mask), "area": int(mask.sum()), "category_id": 1}
+    images = [{"id": i, "file_name": name, "height": height, "width": width} for i, name in enumerate(pictures)]
+    objects = [{"id": i, "image_id": i, **shape} for i in range(len(pictures))]
+    content = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "leaf"}]}
+    file.write_text(json.dumps(content))
+
+
+def go_to(stage: Path, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Makes a copy of the stage the working folder of a machine without a GPU and without a network."""
+    shutil.copytree(stage, folder, copy_function=_copy, dirs_exist_ok=True)
+    patch.chdir(folder)
+    for name in ("SAM2FAST_CACHE", "HF_HUB_CACHE", "HF_HOME"):
+        patch.setenv(name, str(folder / "cache"))
+    patch.setenv("SAM2FAST_CHECKPOINTS", str(folder / "checkpoints"))
+    patch.setenv("SAM2FAST_MIRROR", "http://127.0.0.1:9/")
+    patch.setenv("HF_HUB_OFFLINE", "1")
+    _name_nano_as_all_models(folder, patch)
+
+
+def _copy(source: str, target: str) -> None:
+    """Weights, which nobody writes into, take room once."""
+    (os.link if source.endswith((".pt", ".safetensors")) else shutil.copy)(source, target)
+
+
+def _name_nano_as_all_models(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    files = config._shipped_files()
+    small = Path(write_small_nano(folder / "small_nano.yaml"))
+    names = {"nano/sam2fast_nano", *(short_name(release.config) for release in RELEASES.values())}
+    patch.setattr(config, "_shipped_files", lambda: {**files, **dict.fromkeys(names, small)})
