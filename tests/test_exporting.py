@@ -284,7 +284,7 @@ def test_asked_for_another_device(folder):
 
 def test_damaged(copied):
     (copied / DECODER).write_bytes(b"\0" * (copied / DECODER).stat().st_size)
-    with pytest.raises(exported.ArtifactError, match="decoder.pt2, of torch .*, cannot be loaded"):
+    with pytest.raises(exported.ArtifactError, match="decoder.pt2 is damaged, or no exported program"):
         exported.load_predictor(copied)
     change(copied, kind="aot")
     (copied / ENCODER).write_bytes(b"\0" * (copied / ENCODER).stat().st_size)
