@@ -28,7 +28,7 @@ from sam2fast.amg import (
 from sam2fast.kernels.mask_ops import mask_statistics
 from sam2fast.kernels.nms import box_nms
 from sam2fast.mask_candidates import Candidates, Crop, Shortlist
-from sam2fast.mask_generator_parameters import check_integers, check_numbers, grids_of_layers
+from sam2fast.mask_generator_parameters import check_integers, check_limits, grids_of_layers
 from sam2fast.mask_generator_steps import OverridableSteps
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_batches import prompts_per_call
@@ -101,16 +101,16 @@ class SAM2AutomaticMaskGenerator(OverridableSteps):
         **kwargs: Any,
     ) -> None:
         check_integers(points_per_batch=(points_per_batch, 1), crop_n_layers=(crop_n_layers, 0))
-        check_numbers(
+        check_limits(
             pred_iou_thresh=pred_iou_thresh,
             stability_score_thresh=stability_score_thresh,
             mask_threshold=mask_threshold,
             box_nms_thresh=box_nms_thresh,
             crop_nms_thresh=crop_nms_thresh,
         )
-        check_numbers(least=0, stability_score_offset=stability_score_offset, min_mask_region_area=min_mask_region_area)
-        check_numbers(least=1, crop_n_points_downscale_factor=crop_n_points_downscale_factor)
-        check_numbers(least=0, most=1, crop_overlap_ratio=crop_overlap_ratio)
+        check_limits(least=0, stability_score_offset=stability_score_offset, min_mask_region_area=min_mask_region_area)
+        check_limits(least=1, crop_n_points_downscale_factor=crop_n_points_downscale_factor)
+        check_limits(least=0, most=1, crop_overlap_ratio=crop_overlap_ratio)
         if not isinstance(output_mode, str) or output_mode not in OUTPUT_MODES:
             raise ValueError(f"output_mode must be one of {', '.join(OUTPUT_MODES)}; got {output_mode!r}")
         if not (isinstance(progress, bool) or callable(progress)):

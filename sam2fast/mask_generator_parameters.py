@@ -62,7 +62,7 @@ def check_integers(**values: tuple[Any, int]) -> None:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
-def check_numbers(least: float = -np.inf, most: float = np.inf, **values: Any) -> None:
+def check_limits(least: float = -np.inf, most: float = np.inf, **values: Any) -> None:
     """
     Raises:
         ValueError: one of ``values`` is no number from ``least`` to ``most``.

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 class OverridableSteps:
-    """Mixin of the automatic mask generator, which has faster ways, and calls none of these unless it is overridden."""
+    """Mixin of the automatic mask generator, which has faster ways, and calls none of these unless it is overridden.
+
+    And :meth:`postprocess_small_regions` not even then, as in the original.
+    """
 
     if TYPE_CHECKING:
         predictor: SAM2ImagePredictor
@@ -36,7 +39,8 @@ class OverridableSteps:
 
     def _overridden(self, name: str) -> bool:
         """Whether a subclass, or somebody's assignment, has put a method of their own in place of this one."""
-        return getattr(getattr(self, name), "__func__", None) is not getattr(OverridableSteps, name)
+        found = getattr(self, name)
+        return getattr(found, "__func__", found) is not getattr(OverridableSteps, name)
 
     def _masks_of_batches(self, points: np.ndarray, crop: Crop) -> MaskData:
         """The masks that ``points (P, 2)`` give of a crop, after NMS, through a subclass's :meth:`_process_batch`."""

@@ -30,10 +30,11 @@ def check_points(
     kinds = check_numbers(labels, labels_name)
     if coords.ndim not in (2, 3) or coords.shape[-1] != 2:
         raise ValueError(f"{points_name} has shape {tuple(coords.shape)}; expected (N, 2) or (B, N, 2)")
+    given, expected = tuple(kinds.shape), tuple(coords.shape[:-1])
     coords = coords[None] if coords.ndim == 2 else coords
     kinds = kinds[None] if kinds.ndim == 1 else kinds
     if kinds.shape != coords.shape[:-1]:
-        raise ValueError(f"{labels_name} has shape {np.shape(labels)}; expected {np.shape(points)[:-1]}, one per point")
+        raise ValueError(f"{labels_name} has shape {given}; expected {expected}, one per point")
     unknown = [x for x in kinds.unique().tolist() if x not in POINT_LABELS]
     if unknown:
         raise ValueError(f"{labels_name} holds {unknown[0]:g}; expected 1 (foreground), 0 (background), -1, 2 or 3")

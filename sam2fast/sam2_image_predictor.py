@@ -250,12 +250,13 @@ class SAM2ImagePredictor:
 
     def _check_mask(self, mask_logits: Any) -> Tensor:
         mask = check_numbers(mask_logits, "mask_input", self.device)
+        given = tuple(mask.shape)
         if mask.ndim in (2, 3):
             mask = mask.reshape(1, *mask.shape) if mask.ndim == 3 else mask[None, None]
         height, width = self.model.sam_prompt_encoder.mask_input_size
         if mask.ndim != 4 or mask.shape[1:] != (1, height, width):
             raise ValueError(
-                f"mask_input has shape {np.shape(mask_logits)}; expected (1, {height}, {width}) or "
+                f"mask_input has shape {given}; expected (1, {height}, {width}) or "
                 f"(B, 1, {height}, {width}) logits, such as the third result of predict"
             )
         return mask

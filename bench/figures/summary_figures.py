@@ -29,7 +29,8 @@ def summary(results: Results) -> str:
     about = (
         f"SAM 2 tiny in {DTYPE} at {SIDE}×{SIDE}: {medians(shown)} runs, official package and sam2fast in turn in one "
         f"process with the same weights, on {_threads(report for report, _ in timed)}; all masks of a photograph "
-        f"{runs_of(photographs(masks, DTYPE))} on {_threads([masks])}.{_altered(videos)} Samples: {links}."
+        f"{runs_of(photographs(masks, DTYPE))} on {_threads([masks])}, the official one's non-maximum suppression in "
+        f"Python in place of torchvision's.{_altered(videos)} Samples: {links}."
     )
     return table(["official → sam2fast", *processors], lines) + "\n\n" + results.paragraph(about)
 

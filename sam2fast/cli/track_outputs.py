@@ -14,13 +14,14 @@ from tqdm import tqdm
 from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.files import make_folder, write_atomically
 from sam2fast.cli.results import png
-from sam2fast.cli.track_film import Film, NoEncoderError
+from sam2fast.cli.track_film import Film
 from sam2fast.cli.track_folder import COCO, OVERLAY, PNGS, RunFolder
 from sam2fast.cli.track_prompts import ObjectId
 from sam2fast.cli.track_video import PROBE_SIZE, VideoSource
 from sam2fast.rle import decode_rle
 from sam2fast.training.data.synthetic.davis import palette
 from sam2fast.video_io import FrameReader, StreamFrame, VideoError, read_frames
+from sam2fast.video_io.film_file import NoEncoderError
 from sam2fast.video_results import colour_of, to_coco_video
 from sam2fast.video_results.drawing import Area, tint
 from sam2fast.video_results.record import RecordIndex

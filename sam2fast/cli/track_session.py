@@ -18,7 +18,7 @@ from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.segmenter import read_foreground
 from sam2fast.cli.signals import SIGNALLED, if_read, tell
-from sam2fast.cli.track_film import Film, NoEncoderError
+from sam2fast.cli.track_film import Film
 from sam2fast.cli.track_folder import OVERLAY, RunFolder
 from sam2fast.cli.track_outputs import FrameDrawing, Outputs, Subject
 from sam2fast.cli.track_passes import Masks, Plan, StreamPasses, VideoPasses
@@ -26,6 +26,7 @@ from sam2fast.cli.track_prompts import TrackPrompt, check_against_video, objects
 from sam2fast.cli.track_run import LiveFilm, Outcome, opened_predictor, track
 from sam2fast.cli.track_video import VideoSource, probe
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.video_io.film_file import NoEncoderError
 
 
 class Request(NamedTuple):

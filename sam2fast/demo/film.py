@@ -10,9 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 from sam2fast.demo.clip import Task
 from sam2fast.overlay import choose_colours, draw_overlay
 from sam2fast.training.data.clip import Clip
-from sam2fast.video_io.h264 import find_encoder
+from sam2fast.video_io.h264 import encoder_options, find_encoder
 
 FRAMES_PER_SECOND = 15
+CRF = 20  # x264's quality
 SHOWN, COLUMNS = 8, 2  # pairs of pictures on the sheet
 TILE, CAPTION, GAP = 300, 22, 8  # side of a picture, height of a line of text, space between pairs; pixels
 PAPER, INK = (250, 250, 250), (40, 40, 40)
@@ -54,10 +55,11 @@ def encode_film(pictures: Sequence[Image.Image]) -> bytes:
         raise ImportError("writing video files needs PyAV: pip install 'sam2fast[video]'") from error
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream(find_encoder() or "mpeg4", rate=FRAMES_PER_SECOND)
+        name = find_encoder() or "mpeg4"
+        stream = container.add_stream(name, rate=FRAMES_PER_SECOND, options=encoder_options(name, CRF))
         stream.width, stream.height = pictures[0].size
         stream.pix_fmt = "yuv420p"
-        stream.bit_rate = 2_000_000
+        stream.bit_rate = 2_000_000  # of encoders that have no CRF
         stream.codec_context.thread_count = 1  # the bytes depend on it
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_image(picture)))

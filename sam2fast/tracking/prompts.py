@@ -12,7 +12,7 @@ from sam2fast.prompts import CPU, check_boxes, check_numbers, check_points
 
 EXPECTED = "expected an array (H, W) of bool or numbers"
 # Values of a mask become logits, twenty times as large, which must stay far from the end of fp32.
-LARGEST = 1e6
+LARGEST_VALUE = 1e6
 
 
 def click_prompt(
@@ -74,7 +74,7 @@ def mask_prompt(mask: Any, image_size: int, device: torch.device) -> Tensor:
         largest = float(mask.float().abs().amax())  # NaN if there is one
         if not math.isfinite(largest):
             raise ValueError("the mask holds NaN or infinite values")
-        if largest > LARGEST:
+        if largest > LARGEST_VALUE:
             raise ValueError(f"the mask holds {largest:g}, which is too large; expected 0 and 1")
     mask = mask[None, None].to(device).float()
     size = (image_size, image_size)

@@ -4,8 +4,8 @@ from typing import Any
 
 # The best first; without x264 FFmpeg has others on some machines.
 ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox")
-# With x264's macroblock tree, and a processor that has AVX-512, the same small pictures are not always written as the same
-# bytes. Films without it are a little larger and a little better.
+# With x264's macroblock tree, and a processor that has AVX-512, the same small pictures are not always written as the
+# same bytes. Films without it are a little larger and a little better.
 OPTIONS: dict[str, dict[str, str]] = {
     "libx264": {"preset": "veryfast", "mbtree": "0"},
     "libopenh264": {"b": "4000000"},

@@ -188,7 +188,7 @@ def test_the_same_pictures_are_the_same_bytes(tmp_path):
     rows, columns = np.mgrid[:64, :96]
     ground = np.stack([columns * 3, rows * 5, rows + columns], -1).astype(np.uint8)
     films = set()
-    for _ in range(60):
+    for _ in range(30):
         film = track_film.Film(tmp_path / "x.mp4", 64, 96, 25.0)
         for turn in range(8):
             film.add(np.roll(ground, turn * 2, axis=1), None)

@@ -135,6 +135,8 @@ def test_pip_installs_what_there_is():
     extras = setup_arguments()["extras_require"]
 
     def check(line: Line) -> None:
+        if line.words[1:] == ("uninstall", "sam2fast"):
+            return
         assert line.words[1] == "install" and len(line.words) > 2
         arguments = list(line.words[2:])
         if arguments[0] == "-c":

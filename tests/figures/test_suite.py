@@ -87,7 +87,7 @@ def test_the_summary_has_a_column_for_each_processor(folder):
     assert "| a frame of a video, 16 objects | **4.00×**, 2.20 s → 0.55 s | – |" in lines
     assert lines[-1] == "| all masks of a photograph | – | **8.13×**, 327.54 s → 40.30 s |"  # the middle one of three
     assert "medians of 3 to 7 runs" in text
-    assert "on two threads; all masks of a photograph in one run on one thread." in text
+    assert "on two threads; all masks of a photograph in one run on one thread, the official" in text
     assert "[1](../bench/results/suite-cpu-2030-01-02.json)" in text
     put(folder, "suite-cpu", rows, CPU | {"capability": "AVX2", "threads": 16})
     assert "the same weights, on two or 16 threads; all masks" in SECTIONS["summary"](Results(folder))
@@ -103,7 +103,7 @@ def test_the_summary_says_how_often_and_against_what(folder):
         photograph["seconds"] = {name: [1.0] * (3 if i else 2) for name in TWO}
     path.write_text(json.dumps(data))
     text = SECTIONS["summary"](Results(folder))
-    assert "all masks of a photograph as medians of 2 to 3 runs on one thread." in text
+    assert "all masks of a photograph as medians of 2 to 3 runs on one thread, the official" in text
     assert " The official package in videos: memories kept. Samples: " in text
     assert ", as medians of 2 to 3 runs ([samples]" in SECTIONS["automatic-masks"](Results(folder))
 

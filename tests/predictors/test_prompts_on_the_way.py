@@ -64,6 +64,13 @@ def test_wrong_prompts_are_seen_wherever_they_go(place):
             mask_prompt(mask, 8, place)
 
 
+def test_shapes_of_lists_of_tensors_are_told():
+    """NumPy would refuse those that want gradients, or are on a GPU."""
+    points = [torch.zeros(2, requires_grad=True)] * 2
+    with pytest.raises(ValueError, match=r"labels has shape \(3,\); expected \(2,\), one per point"):
+        check_points(points, [1, 1, 1])
+
+
 def test_clicks_of_a_video_travel_last():
     given = {"clear_old_points": True, "size": (90, 120), "image_size": 64}
     for points, labels, box in (([[60, 40]], [1], None), (None, None, [0, 0, 9, 9]), ([[3, 4]], [0], [0, 0, 9, 9])):

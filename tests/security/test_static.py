@@ -31,9 +31,8 @@ PLACES = {
     },
     "av.open": {
         "video_io/containers.py": "follows no lists of other files",
-        "cli/track_film.py": "for writing",
         "demo/film.py": "for writing",
-        "demo/server/film_writer.py": "for writing",
+        "video_io/film_file.py": "for writing",
     },
 }
 # Calls by dotted name, as they are written, to what they are listed under.

@@ -28,7 +28,7 @@ def _factor() -> int:
 
 
 FACTOR = _factor()
-# Not a promise of hypothesis, so that another version may have it elsewhere.
+# Not a promise of hypothesis: another version than that of constraints.txt may have it elsewhere, or draw others.
 if not IS_CAMPAIGN and hasattr(providers, "Constants") and hasattr(providers, "_get_local_constants"):
     # Numbers that stand in the sources are drawn more often, from those modules that happen to be imported: examples
     # would depend on which tests ran before.

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -91,3 +91,15 @@ def test_shared_memory_whose_name_is_gone_is_a_lost_worker() -> None:
 def test_other_errors_pass() -> None:
     with pytest.raises(RuntimeError, match="^of another kind$"), lost_workers_named():
         raise RuntimeError("of another kind")
+
+
+def test_an_error_raised_from_itself_passes() -> None:
+    """It is its own cause."""
+    error = RuntimeError("of another kind")
+    with pytest.raises(RuntimeError, match="^of another kind$"), lost_workers_named():
+        list(received(raising_from_itself(error)))
+
+
+def raising_from_itself(error: Exception) -> Iterator[int]:
+    yield 1
+    raise error from error

@@ -1,6 +1,5 @@
 """Films as the demo serves them: H.264 in MP4 that any browser plays and can enter at nearly any frame."""
 
-from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.demo.server.errors import BadVideoError
-from sam2fast.video_io.h264 import encoder_options, find_encoder, label_colours
-from sam2fast.whole_files import Partial
+from sam2fast.video_io.film_file import FilmFile, NoEncoderError, film_failures
 
 CRF = 23  # x264's quality
 KEYFRAME_DISTANCE = 12  # half a second: seeking decodes at most so many frames
@@ -28,35 +26,27 @@ class FilmWriter:
     """
 
     def __init__(self, path: Path, height: int, width: int, rate: Fraction) -> None:
-        import av
-        from av.error import FFmpegError
-        from av.video.stream import VideoStream
-
         self.count = 0
         self._size = max(2, height - height % 2), max(2, width - width % 2)
-        name = find_encoder()
-        if name is None:
-            raise BadVideoError("this installation of PyAV has no encoder for H.264")
-        self._failures = (FFmpegError, ValueError)
-        with ExitStack() as opened:
-            self._file = Partial(path)
-            opened.callback(self._file.discard)
-            self._container = av.open(
-                str(self._file.name.absolute()), "w", format="mp4", options={"movflags": "+faststart"}
+        try:
+            self._failures = film_failures()
+            from av.video.frame import VideoFrame
+
+            self._file = FilmFile(
+                path,
+                *self._size,
+                rate,
+                tick=1 / rate,
+                crf=CRF,
+                keyframe_distance=KEYFRAME_DISTANCE,
+                threads=1,  # the bytes depend on it, and the model needs the other cores
+                # Without B-frames the first frame's time is 0 and needs no edit list, which players treat differently.
+                stream_options={"bf": "0"},
+                file_options={"movflags": "+faststart"},
             )
-            opened.callback(self._container.close)
-            # Without B-frames the first frame's time is 0 and needs no edit list, which players treat differently.
-            stream = self._container.add_stream(name, rate=rate, options={**encoder_options(name, CRF), "bf": "0"})
-            opened.pop_all()
-        assert isinstance(stream, VideoStream)
-        self._stream = stream
-        stream.height, stream.width = self._size
-        stream.pix_fmt, stream.gop_size = "yuv420p", KEYFRAME_DISTANCE
-        stream.codec_context.time_base = 1 / rate
-        stream.codec_context.thread_count = 1  # the bytes depend on it, and the model needs the other cores
-        label_colours(stream)
-        self._unit = 1 / rate
-        self._frame_from = av.VideoFrame.from_ndarray
+        except NoEncoderError as error:
+            raise BadVideoError(str(error)) from error
+        self._frame_from = VideoFrame.from_ndarray
 
     def add(self, picture: NDArray[np.uint8]) -> None:
         """Adds a frame ``(H, W, 3)``, resized if it is of another size.
@@ -67,33 +57,22 @@ class FilmWriter:
         height, width = self._size
         frame = self._frame_from(np.ascontiguousarray(picture), format="rgb24")
         frame = frame.reformat(width=width, height=height, format="yuv420p", interpolation="BICUBIC")
-        frame.pts, frame.time_base = self.count, self._unit
-        self.count += 1
         try:
-            self._container.mux(self._stream.encode(frame))
+            self._file.add(frame, self.count)
         except self._failures as error:
             raise BadVideoError(f"a film of {width}x{height} cannot be encoded: {error}") from error
+        self.count += 1
 
     def __enter__(self) -> "FilmWriter":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._finish()
-                self._file.finish()
-        finally:
-            try:
-                with suppress(*self._failures):  # such as a disk that is full: what is closed here nobody wants
-                    self._container.close()
-            finally:
-                self._file.discard()
-
-    def _finish(self) -> None:
+        if kind is not None:
+            return self._file.discard()
         if not self.count:
+            self._file.discard()
             raise BadVideoError("a film without a frame cannot be encoded")
         try:
-            self._container.mux(self._stream.encode())
-            self._container.close()
+            self._file.finish()
         except self._failures as error:
             raise BadVideoError(f"the film cannot be encoded: {error}") from error

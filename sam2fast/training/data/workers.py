@@ -67,10 +67,18 @@ def _let_go(error: BaseException) -> None:
 
     They would end with the next collection of garbage, which may be in a copy of this process that cannot end them.
     """
-    left: BaseException | None = error
-    while left is not None:
+    for left in _chain(error):
         traceback.clear_frames(left.__traceback__)
-        left = left.__cause__ or left.__context__
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that led to it, each once: after ``raise error from error`` one leads to itself."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _lost(said: str) -> LostWorkerError:
@@ -83,9 +91,7 @@ def _lost(said: str) -> LostWorkerError:
 def _said(error: BaseException) -> str | None:
     """What torch says first of a worker: the later errors that it led to do not say how it ended."""
     found: str | None = None
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in _chain(error):
         if str(cause).startswith(SIGNS):
             found = " ".join(str(cause).split()).rstrip(". ")
-        cause = cause.__cause__ or cause.__context__
     return found
