@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import platform
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,9 +15,11 @@ from sam2fast import __version__
 from sam2fast.checkpoints.errors import first_line
 from sam2fast.exported.errors import ArtifactError
 from sam2fast.exported.facts import check_facts
+from sam2fast.exported.folders import check_folder, whole_folder
 from sam2fast.exported.packages import compile_artifact
 from sam2fast.exported.programs import POINTS, export_decoder, export_encoder, save_program
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.short_names import shortened
 from sam2fast.whole_files import own_number
 
 ENCODER, DECODER, FACTS = "encoder.pt2", "decoder.pt2", "artifact.json"
@@ -57,10 +57,11 @@ def write_artifact(
     points: int = POINTS,
     options: Mapping[str, Any] | None = None,
 ) -> ArtifactFacts:
-    """Exports a model's encoder and decoder into a new folder, which appears whole or not at all.
+    """Exports a model's encoder and decoder into a folder, where they appear whole or not at all.
 
     Args:
-        folder: must not be there yet, or be empty.
+        folder: must not be there yet, or be empty. A process that is killed leaves ``.NAME.NUMBER.part`` beside it, or
+            in a folder that was there ``.part``, and perhaps programs without a description, which are no artefact.
         config: the configuration's name, for the record.
         aot: compile the programs for this machine, which takes minutes and a C++ compiler.
         prompts: how many prompts one call of the decoder answers; fewer are filled up, more take several calls.
@@ -68,16 +69,13 @@ def write_artifact(
         options: for the compiler, settings of ``torch._inductor.config``.
 
     Raises:
-        FileExistsError: there is something in the folder, or a file in its place.
+        FileExistsError: there is something in the folder, or a file in its place; see :func:`check_folder`.
         ValueError: the model is in training mode, or a number is below 1.
         OSError: a file cannot be written; nothing is left behind.
     """
     target = check_folder(folder)
     encoder, decoder = export_encoder(model), export_decoder(model, prompts, points)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{own_number()}.part")
-    partial.mkdir()  # outside of what deletes it again: if it is there, it is somebody else's
-    try:
+    with whole_folder(target, target.with_name(f".{shortened(target.name)}.{own_number()}.part"), FACTS) as partial:
         for name, program in ((ENCODER, encoder), (DECODER, decoder)):
             if aot:
                 compile_artifact(program, partial / name, options)
@@ -98,24 +96,7 @@ def write_artifact(
             sizes={name: (partial / name).stat().st_size for name in (ENCODER, DECODER)},
         )
         (partial / FACTS).write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, target)  # also onto an empty folder
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return facts
-
-
-def check_folder(folder: str | Path) -> Path:
-    """The folder's path, if an artefact can be written there.
-
-    Raises:
-        FileExistsError: there is something in it, or a file in its place.
-    """
-    target = Path(folder)
-    if target.is_dir() and any(target.iterdir()):
-        raise FileExistsError(f"the folder {str(target)!r} is not empty; an artefact takes a folder of its own")
-    if target.exists() and not target.is_dir():
-        raise FileExistsError(f"there is a file {str(target)!r} where the artefact's folder should be")
-    return target
 
 
 def read_facts(folder: str | Path) -> ArtifactFacts:
@@ -153,27 +134,37 @@ def check_usable(facts: ArtifactFacts, folder: str | Path, device: str | None = 
         device: where the caller wants it to; none for where it was made for.
 
     Raises:
-        ArtifactError: it was made for another device, or compiled for another processor or version of torch.
+        ArtifactError: there is no such device, or it was made for another one, or compiled for another processor or
+            version of torch.
     """
+    given = _device(facts.device if device in (None, "auto") else str(device))
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    wanted = facts.device if device in (None, "auto") else torch.device(str(device)).type
-    if wanted != facts.device or not available.get(facts.device, False):
-        here = wanted if wanted != facts.device else "a machine without it"
+    if given.type != facts.device or not available.get(facts.device, False):
+        here = given.type if given.type != facts.device else "a machine without it"
         raise ArtifactError(
             f"the artefact {folder} was made for {facts.device}, not for {here}; export the model again"
         )
-    chosen = torch.device(facts.device if device in (None, "auto") else str(device))
+    count = torch.cuda.device_count() if given.type == "cuda" else 1
+    if given.index is not None and given.index >= count:
+        raise ArtifactError(f"this machine has no device {str(given)!r}; it has {count} of them, counted from 0")
     if facts.kind == COMPILED:
         for name, made_for, here in (
             ("torch", facts.torch, torch.__version__),
-            ("", facts.processor, processor(chosen)),
+            ("", facts.processor, processor(given)),
         ):
             if made_for != here:
                 pair = [f"{name} {x}".strip() for x in (made_for, here)]
                 raise ArtifactError(
                     f"the artefact {folder} was compiled for {pair[0]}, and this is {pair[1]}; export the model again"
                 )
-    return chosen
+    return given
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError as error:  # the first of its lines has the names that torch knows
+        raise ArtifactError(f"no device {name!r}: {first_line(error)}") from error
 
 
 def processor(device: torch.device) -> str:

@@ -32,6 +32,9 @@ def check_program(path: str | Path, allow_kernels: bool = False) -> None:
     graph may call the functions of tensors that models like ours consist of, and no others. A file is still a program:
     it may compute anything, take all memory, and come to no end.
 
+    This alone does not make it safe to run: what operators are given is looked at by :func:`load_program`, which also
+    adds a comparison that torch leaves out.
+
     Args:
         allow_kernels: also this package's operators, as ``keep_kernels`` puts them into programs. On a GPU they do not
             check the sizes that they are given: for programs from those whom you trust.

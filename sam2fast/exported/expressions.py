@@ -14,11 +14,12 @@ FUNCTIONS = frozenset(
 )
 NUMBERS = ("Integer", "Rational", "Float")  # as sympy writes them
 VALUES = frozenset(("true", "false", "oo", "int_oo"))
-SYMBOL = re.compile(r"(s|u|zf|zuf)\d{1,9}", re.ASCII)
+# Of those with u torch counts up to the largest number, one by one.
+SYMBOL = re.compile(r"(s|u|zf|zuf)\d{1,4}", re.ASCII)
 NUMBER = re.compile(r"-?\d{1,40}(\.\d{0,40})?(e[+-]?\d{1,3})?", re.ASCII)
 # What sympy is told of symbols.
 ASSUMPTIONS = ("integer", "positive", "nonnegative", "negative", "nonpositive", "real", "finite", "evaluate")
-SIZES = frozenset(("size", "stride", "storage_offset"))
+MEASURES = frozenset(("size", "stride", "storage_offset"))
 # Not powers and shifts, of which a few make numbers without end.
 OPERATIONS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod)
 LONGEST, LARGEST_NUMBER, LARGEST_PRECISION = 10_000, 1 << 63, 1_000
@@ -93,7 +94,7 @@ def _is_size(node: ast.AST) -> bool:
         case ast.Subscript(value=sizes, slice=ast.Constant(value=place)) if isinstance(sizes, ast.Call):
             return type(place) is int and _is_size(sizes)
         case ast.Call(func=ast.Attribute(value=argument, attr=name), args=[], keywords=[]):
-            return name in SIZES and _is_argument(argument)
+            return name in MEASURES and _is_argument(argument)
     return False
 
 

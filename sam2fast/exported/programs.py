@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from sam2fast.checkpoints.errors import first_line
 from sam2fast.exported.checking import checked_bytes
 from sam2fast.exported.errors import ArtifactError
+from sam2fast.exported.operators import make_safe
 from sam2fast.kernels._dispatch import backend
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.short_names import shortened
 from sam2fast.whole_files import moved_to, own_number
 
 if TYPE_CHECKING:
@@ -166,6 +168,8 @@ def save_program(program: "ExportedProgram", path: str | Path) -> None:
 def load_program(path: str | Path, allow_kernels: bool = False) -> "ExportedProgram":
     """What :func:`save_program` wrote; ``load_program(path).module()`` is the function.
 
+    Attention fails in it where the keys are not as many as the values, since torch would read beyond the keys.
+
     Args:
         allow_kernels: load a program with this package's own operators, too; see :func:`check_program`.
 
@@ -178,8 +182,10 @@ def load_program(path: str | Path, allow_kernels: bool = False) -> "ExportedProg
         raise FileNotFoundError(f"no exported program {str(path)!r}")
     content = checked_bytes(path, allow_kernels)
     try:
-        return torch.export.load(content)
-    except (ArtifactError, MemoryError):
+        program = torch.export.load(content)
+        make_safe(program)
+        return program
+    except MemoryError:
         raise
     except Exception as error:  # torch's readers of programs have no error of their own
         what = f"{path} is damaged, or nothing that torch {torch.__version__} can load"
@@ -197,5 +203,5 @@ def written_program(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     if target.suffix != ".pt2":
         raise ValueError(f"torch writes programs to files that end in .pt2, and got {str(target)!r}")
-    with moved_to(target, target.with_name(f".{target.stem}.{own_number()}.part.pt2")) as partial:
+    with moved_to(target, target.with_name(f".{shortened(target.stem)}.{own_number()}.part.pt2")) as partial:
         yield partial

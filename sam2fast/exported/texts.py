@@ -4,12 +4,13 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
+from enum import Enum, auto
 from typing import Any
 
 import torch
 
-from sam2fast.exported.expressions import is_expression, is_variable
-from sam2fast.exported.operators import TEXTS, is_known
+from sam2fast.exported.expressions import SYMBOL, is_expression, is_variable
+from sam2fast.exported.operators import DTYPES, TEXTS, is_known
 
 RAW = re.compile(r"(weight|tensor)_\d+", re.ASCII)  # entries that are a tensor's bytes
 CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")  # of arguments and results
@@ -38,12 +39,29 @@ NUMBERS = ("Infinity", "-Infinity", "NaN")  # which JSON has not
 DEVICES = ("cpu", "cuda", "mps")
 # About nodes, which torch takes for no more than texts.
 NOTES = frozenset(("stack_trace", "nn_module_stack", "torch_fn", "from_node"))
-# In the place of the key, for keys themselves: any, of a role, of a weight; an operator's name for an argument; notes.
-KEY, ROLE, WEIGHT, ARGUMENT, NOTE = "", "a role", WEIGHTS[0], "an argument", "a note"
 
 
-def all_texts(value: Any, key: str = KEY) -> Iterator[tuple[str, Any]]:
-    """Everything in nested dicts and lists that is neither, with the key of the mapping that it lies under; and keys.
+class Kind(Enum):
+    """What a text is that is not known by the key it lies under."""
+
+    KEY = auto()  # a key itself, of no mapping of those below
+    ROLE = auto()  # what an argument or a result is for the graph
+    WEIGHT = auto()  # a weight's name
+    SYMBOL = auto()  # a size's name, with its limits below it
+    ARGUMENT = auto()  # an operator's name for an argument
+    NOTE = auto()  # about a node
+
+
+MAPPINGS = {
+    "config": Kind.WEIGHT,
+    "input_specs": Kind.ROLE,
+    "output_specs": Kind.ROLE,
+    "range_constraints": Kind.SYMBOL,
+}
+
+
+def all_texts(value: Any, key: str | Kind = Kind.KEY) -> Iterator[tuple[str | Kind, Any]]:
+    """Everything in nested dicts and lists that is neither, with the key that it lies under; and keys, with their kind.
 
     The notes that torch keeps about nodes are left out, unless there is something else among them.
     """
@@ -51,13 +69,13 @@ def all_texts(value: Any, key: str = KEY) -> Iterator[tuple[str, Any]]:
         if key in ("expr_str", "guards_code"):
             yield key, ""  # sympy takes mappings apart, and evaluates what is in them
         for name, child in value.items():
-            yield {"config": WEIGHT, "input_specs": ROLE, "output_specs": ROLE}.get(key, KEY), name
+            yield MAPPINGS.get(key, Kind.KEY) if isinstance(key, str) else Kind.KEY, name
             if name == "metadata" and isinstance(child, dict) and "target" in value:
                 wrong = [note for note, text in child.items() if note not in NOTES or not isinstance(text, str)]
-                yield from ((NOTE, note) for note in wrong)
+                yield from ((Kind.NOTE, note) for note in wrong)
             else:
                 # Of operators' arguments, which alone lie right below inputs: those of graphs have no names there.
-                yield from all_texts(child, ARGUMENT if (key, name) == ("inputs", "name") else name)
+                yield from all_texts(child, Kind.ARGUMENT if (key, name) == ("inputs", "name") else name)
     elif isinstance(value, list):
         for child in value:
             yield from all_texts(child, key)
@@ -65,8 +83,8 @@ def all_texts(value: Any, key: str = KEY) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def wrong_text(key: str, text: str, kernels: bool) -> str | None:
-    """What is wrong about a text under a key, with ``{}`` for the text; None for nothing."""
+def wrong_text(key: str | Kind, text: str, kernels: bool) -> str | None:
+    """What is wrong about a text under a key, or of a kind, with ``{}`` for the text; None for nothing."""
     named = "has the name {}, which could run code"
     if key == "target":
         if is_known(text, kernels):
@@ -82,25 +100,29 @@ def wrong_text(key: str, text: str, kernels: bool) -> str | None:
         return None if text in TEXTS else "gives an operator the text {}"
     if key == "path_name":
         return None if RAW.fullmatch(text) else "holds a tensor in {}, which could run code"
-    if (key == KEY and text.startswith("as_") and text not in ARGUMENTS) or (key == ROLE and text not in ROLES):
+    if key is Kind.KEY and text.startswith("as_") and text not in ARGUMENTS:
         return "has an argument of the kind {}"
-    if key == NOTE:
+    if key is Kind.ROLE and text not in ROLES:
+        return "has an argument of the kind {}"
+    if key is Kind.NOTE:
         return "has notes that our programs do not have ({})"
+    if key is Kind.SYMBOL:
+        return None if SYMBOL.fullmatch(text) else "has limits of {}, which is no size"
     if key in VARIABLES:
         return None if text == "" or is_variable(text) else named
-    if key in WEIGHTS:
+    if key is Kind.WEIGHT or key in WEIGHTS:
         return None if all(map(_is_part, text.split("."))) else named
     if key == "type":
         return None if text in DEVICES else named
     if key == "torch_version":
         return None if VERSION.fullmatch(text) else named
-    if key in (KEY, ROLE, ARGUMENT, "fqn", "verifiers", "dialect"):
+    if isinstance(key, Kind) or key in ("fqn", "verifiers", "dialect"):
         return None if IDENTIFIER.fullmatch(text) else named
     return None if key in ("as_float", "as_floats") and text in NUMBERS else f"has the text {{}} as {key}"
 
 
 def are_tensors(value: Any) -> bool:
-    """Whether there are but tensors and numbers in nested tuples, lists and dicts, the latter under plain names.
+    """Whether there are but plain tensors and numbers in nested tuples, lists and dicts, the latter under plain names.
 
     Of the example that a program was made with, torch writes the names into the code of its checks of arguments.
     """
@@ -108,7 +130,9 @@ def are_tensors(value: Any) -> bool:
         return all(map(are_tensors, value))
     if type(value) in (dict, OrderedDict):
         return all(type(x) is str and IDENTIFIER.fullmatch(x) for x in value) and all(map(are_tensors, value.values()))
-    return value is None or type(value) in (torch.Tensor, torch.nn.Parameter, bool, int, float)
+    if type(value) in (torch.Tensor, torch.nn.Parameter):
+        return value.layout is torch.strided and not value.is_nested and value.dtype in DTYPES
+    return value is None or type(value) in (bool, int, float)
 
 
 def _is_part(name: str) -> bool:

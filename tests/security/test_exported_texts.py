@@ -282,7 +282,9 @@ def test_no_overload_writes_to_a_tensor_that_it_is_given():
                 assert not any(a.is_out for a in schema.arguments) and not any(written[1:]), (name, overload)
                 assert not any(written) or name in operators.IN_PLACE, (name, overload)
             else:
-                assert any(written), (name, overload)
+                unchecked = any(a.name in operators.UNCHECKED for a in schema.arguments)
+                scripts = not torch._C._dispatch_has_kernel(f"aten::{name}.{overload}".removesuffix(".default"))
+                assert any(written) or unchecked or scripts, (name, overload)
     assert known > 200
     for target in ("topk.values", "sort.values", "sort.values_stable", "max.dim_max", "min.dim_min", "div.out_mode"):
         assert not operators.is_known(f"torch.ops.aten.{target}", False), target
