@@ -11,6 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from sam2fast.kept_rights import PRIVATE_FOLDER, file_at, hand_on, make_private
+from sam2fast.short_names import shortened
+
 # No room on the disk, or none left of what this user may take of it.
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -32,8 +35,8 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
     """A file to write, which is moved to ``path`` once it is on the disk; its folder is made.
 
     Where writing fails, what was at ``path`` stays, and nothing is left behind. A process that is killed leaves a file
-    ``.NAME.NUMBER.tmp`` beside it, or beside what a link leads to, with that name. Links and devices: see
-    :class:`Partial`.
+    ``.NAME.NUMBER.tmp`` beside it, or beside what a link leads to, with that name. Links, devices and who may read it:
+    see :class:`Partial`.
 
     Raises:
         OSError: it cannot be written; the error names ``path``, or the temporary file of a stream.
@@ -67,10 +70,13 @@ class Partial:
 
     As with ``open``, a symlink stays, and what it leads to is written, which need not be there. A FIFO, a device or
     what this process prints to, such as ``/dev/stdout``, stays too: it is sent what was written, once that is whole and
-    until then in the folder for temporary files.
+    until then in the folder for temporary files. A file that is there already keeps its mode, without setuid and the
+    like, and as far as this user may its group and owner, too; until it is whole, nobody else may read the new one.
+    Unlike with ``open``, other names of it (hard links) keep the old content, and lists of access (ACLs) are lost.
 
     Args:
-        partial: the name, by default ``.NAME.NUMBER.part``. A process that is killed leaves it.
+        partial: the name, by default ``.NAME.NUMBER.part``; see :func:`shortened` for long ones. A process that is
+            killed leaves it.
         in_folder: that name is of a folder, and in it lies the file, for writers that make other files beside theirs.
 
     Attributes:
@@ -85,6 +91,7 @@ class Partial:
 
     def __init__(self, path: Path, partial: Path | None = None, in_folder: bool = False) -> None:
         self._folder: Path | None = None
+        self._before: os.stat_result | None = None
         self.blamed = path
         with errors_named(path):
             self._target, self._is_stream = behind_links(path), _is_stream(path)
@@ -98,17 +105,28 @@ class Partial:
             partial = partial or _beside(self._target, "part")
             moves = self._target is not path and partial.parent == path.parent
             self.name = self._target.with_name(partial.name) if moves else partial
+            self._before = file_at(self._target)
             if in_folder:
-                self.name.mkdir()
+                self.name.mkdir(PRIVATE_FOLDER)
                 self._folder, self.name = self.name, self.name / self._target.name
+            elif self._before is not None:
+                try:
+                    make_private(self.name)
+                except BaseException:  # such as an interrupt: nobody else removes it
+                    self.discard()
+                    raise
 
     def finish(self) -> None:
         """Moves it to ``path``, or sends it there."""
         with errors_named(self._target):
             if self._is_stream:
                 _send(self.name, self._target)
-            else:
-                os.replace(self.name, self._target)
+                return
+            # As it is by now, or was if somebody has removed it.
+            before = file_at(self._target) or self._before
+            if before is not None:
+                hand_on(before, self.name)
+            os.replace(self.name, self._target)
 
     def discard(self) -> None:
         """Leaves nothing behind, unless the file was moved."""
@@ -168,7 +186,7 @@ def own_number() -> int:
 
 
 def _beside(path: Path, ending: str) -> Path:
-    return path.with_name(f".{path.name}.{own_number()}.{ending}")
+    return path.with_name(f".{shortened(path.name)}.{own_number()}.{ending}")
 
 
 def _is_stream(path: Path) -> bool:

@@ -11,7 +11,7 @@ from rewritten_programs import rewritten, with_graph
 from small_artefact import SIZE, write_small_artefact
 
 from sam2fast.exported import ArtifactError, load_predictor, load_program, loading, read_facts
-from sam2fast.exported.artifact import DECODER, ENCODER, FACTS
+from sam2fast.exported.artifact import DECODER, ENCODER, FACTS, check_usable
 
 PICTURE = np.zeros((20, 30, 3), dtype=np.uint8)
 
@@ -117,6 +117,25 @@ def test_results_that_no_program_of_ours_has(results: Any) -> None:
         Path("x.pt2"), torch.device("cpu"), lambda: (torch.zeros(2), torch.zeros(2, 5), torch.zeros(3))
     )
     assert len(sound(shapes=[(None,), (None, 5), (3,)])) == 3
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:-1", "", "7", "cpu:1"])
+def test_devices_that_are_none(folder: Path, device: str) -> None:
+    with pytest.raises(ArtifactError, match=f"no device '{device}'"):
+        load_predictor(folder, device=device)
+    with pytest.raises(ArtifactError, match="no device 'abacus'"):
+        load_predictor(told(folder, device="abacus"))
+
+
+def test_gpus_that_this_machine_does_not_have(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    facts = read_facts(told(folder, device="cuda"))
+    for device in ("cuda:2", "cuda:7"):
+        with pytest.raises(ArtifactError, match=f"no device '{device}'; it has 2 of them, counted from 0"):
+            check_usable(facts, folder, device)
+    for device in ("cuda", "cuda:0", "cuda:1"):
+        assert str(check_usable(facts, folder, device)) == device
 
 
 def test_a_machine_without_memory_is_not_a_damaged_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ from glob import escape
 from pathlib import Path
 
 from sam2fast.checkpoints.folders import CONFIG_FILE
+from sam2fast.kept_rights import PRIVATE_FOLDER, hand_on
+from sam2fast.short_names import shortened
 from sam2fast.whole_files import behind_links, errors_named, has_no_locks, is_special, own_number
 
 WEIGHTS_FILE = "model.safetensors"  # of a folder in the layout of transformers
@@ -36,7 +38,8 @@ def replacing(path: Path, force: bool) -> Iterator[Path]:
     """A name to write under; afterwards that is ``path``, and on an error there is nothing of it.
 
     What a process has left that was killed here is put right by the next one. A symlink stays, and what it leads to is
-    replaced.
+    replaced. Its mode, and as far as this user may its group and owner, stay as well; while it is written, nobody else
+    may read it.
 
     Raises:
         FileExistsError: see :func:`check_free`.
@@ -44,24 +47,32 @@ def replacing(path: Path, force: bool) -> Iterator[Path]:
     """
     path = behind_links(path)
     check_free(path, force)
-    # The suffix stays, since readers go by it.
-    number = own_number()
-    partial, before = (path.with_name(f".{number}.{kind}.{path.name}") for kind in ("part", "before"))
+    number, name = own_number(), shortened(path.name)
+    # A folder that nobody else may look into; in it the name stays, since readers go by its suffix.
+    private, before = (path.with_name(f".{number}.{kind}.{name}") for kind in ("part", "before"))
+    partial = private / path.name
     with errors_named(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.lstat(path)  # that its name is too long is told before the work
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with _by_one_process(path):
             check_free(path, force)  # what a killed process had put aside is there again
             try:
+                private.mkdir(PRIVATE_FOLDER)
                 yield partial
                 check_free(path, force)
                 _move(partial, path, before)
             finally:
-                _remove(partial)
+                _remove(private)
 
 
 def _move(partial: Path, path: Path, before: Path) -> None:
     if partial.is_dir() != path.is_dir() and os.path.lexists(path):
         raise FileExistsError(f"{path} is a {'folder' if path.is_dir() else 'file'}, and is not replaced")
+    for new in [*(partial.iterdir() if partial.is_dir() else ()), partial]:
+        with suppress(FileNotFoundError):  # there is none before
+            hand_on(os.stat(path / new.relative_to(partial)), new)
     if not path.is_dir():
         os.replace(partial, path)
         return
@@ -80,7 +91,7 @@ def _by_one_process(path: Path) -> Iterator[None]:
     """Inside, nobody else writes the checkpoint; so what is found of others' is of processes that were killed."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    lock = FileLock(path.with_name(f".{shortened(path.name)}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
@@ -103,16 +114,18 @@ def _by_one_process(path: Path) -> Iterator[None]:
 
 
 def _put_right(path: Path) -> None:
-    for before in path.parent.glob(f".*.before.{escape(path.name)}"):
+    name = escape(shortened(path.name))
+    for before in path.parent.glob(f".*.before.{name}"):
         if os.path.lexists(path):
             shutil.rmtree(before)
         else:
             os.rename(before, path)
-    for partial in path.parent.glob(f".*.part.{escape(path.name)}"):
+    for partial in path.parent.glob(f".*.part.{name}"):
         _remove(partial)
 
 
 def _remove(partial: Path) -> None:
     if partial.is_dir():
         shutil.rmtree(partial)
-    partial.unlink(missing_ok=True)
+    else:
+        partial.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import click
 
 from sam2fast.cli.errors import UserError, one_line
 from sam2fast.picture_files import SUFFIXES
+from sam2fast.short_names import shortened
 from sam2fast.whole_files import SECONDS_TO_WRITE, behind_links, moved_to
 
 RESULTS = "masks.json"
@@ -127,7 +128,7 @@ def remove_leftovers(files: Iterable[Path], is_spread: bool = False) -> None:
     latest = time.time() - SECONDS_TO_WRITE if is_spread else math.inf
     with one_line(OSError):
         for file in map(behind_links, files):
-            names.setdefault(file.parent, set()).add(file.name)
+            names.setdefault(file.parent, set()).add(shortened(file.name))
         for folder in filter(Path.is_dir, names):
             for path in folder.iterdir():
                 found = PARTIAL.fullmatch(path.name)

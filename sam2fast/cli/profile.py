@@ -18,6 +18,7 @@ from sam2fast.cli.prompts import Box, BoxType, Click, ClickType
 from sam2fast.cli.track_prompts import PointType, TrackBoxType, TrackPrompt
 from sam2fast.cli.track_video import VideoSource
 from sam2fast.picture_files import SUFFIXES
+from sam2fast.short_names import shortened
 from sam2fast.whole_files import behind_links
 
 CHARTS = (".png", ".svg", ".pdf")
@@ -180,5 +181,5 @@ def _check_outputs(inputs: Sequence[str], files: dict[str, Path | None]) -> None
         raise UserError("--picture needs matplotlib, which is not installed: pip install 'sam2fast[profile]'")
     remove_leftovers(file for file in files.values() if file is not None)
     if (trace := files["--trace"]) is not None:
-        for left in behind_links(trace).parent.glob(f".*.part.{escape(trace.name)}"):
+        for left in behind_links(trace).parent.glob(f".*.part.{escape(shortened(trace.name))}"):
             left.unlink(missing_ok=True)

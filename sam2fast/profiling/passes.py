@@ -17,6 +17,7 @@ from sam2fast.profiling.profile import Profile
 from sam2fast.profiling.recorder import Recorder
 from sam2fast.profiling.timing import wait
 from sam2fast.profiling.tree import Part
+from sam2fast.short_names import shortened
 from sam2fast.whole_files import moved_to, own_number
 
 Whole = Callable[[], AbstractContextManager[None]]
@@ -164,6 +165,6 @@ def _trace(work: Work, file: Path) -> None:
         written = True
 
     # The ending stays, since torch's profiler goes by it.
-    with moved_to(file, file.with_name(f".{own_number()}.part.{file.name}")) as partial:
+    with moved_to(file, file.with_name(f".{own_number()}.part.{shortened(file.name)}")) as partial:
         partial.touch()  # before the work, where it cannot be written
         _instrumented(work, recorder, whole)

@@ -69,6 +69,24 @@ def test_without_a_compiler_nothing_is_left(run, mini, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("out", [".", "link"])
+def test_a_folder_that_is_there_is_filled(run, mini, monkeypatch, tmp_path, out):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/link").symlink_to("../empty")
+    (tmp_path / "empty").mkdir()
+    place = tmp_path / ("work" if out == "." else "empty")
+    if out == ".":
+        (tmp_path / "work/link").unlink()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(artifact, "export_encoder", lambda *_: None)
+    monkeypatch.setattr(artifact, "export_decoder", lambda *_: None)
+    monkeypatch.setattr(artifact, "save_program", lambda program, path: path.touch())
+    result = run("export", *mini, "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert sorted(path.name for path in place.iterdir()) == ["artifact.json", "decoder.pt2", "encoder.pt2"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.parametrize(
     "arguments, code, message",
     [
