@@ -51,12 +51,12 @@ properties: $(VENV)/.tested  ## property-based and stateful tests, at random; EX
 		|| { echo "properties fail: EXAMPLES=$(EXAMPLES) SEED=$(SEED)"; exit 1; }
 
 FILES ?= 10000
-fuzz: $(VENV)/.tested  ## mutated films, pictures, checkpoints and texts for everything that reads files; FILES=10000 SEED=0 KEEP=DIR
-	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzzing/run.py --files $(FILES) --seed $(SEED) $(if $(KEEP),--keep "$(KEEP)")
+fuzz: $(VENV)/.tested  ## mutated films, pictures, checkpoints and texts for everything that reads files; FILES=10000 SEED=0 KEEP=DIR REPORT=DIR
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzzing/run.py --files $(FILES) --seed $(SEED) $(if $(KEEP),--keep "$(KEEP)") $(if $(REPORT),--out "$(REPORT)")
 
 RUNS ?= 50
-kills: $(VENV)/.tested  ## commands killed, interrupted and out of disk at random, run again and compared; RUNS=50 SEED=0 ONLY="track vos"
-	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py --runs $(RUNS) --seed $(SEED) $(ONLY)
+kills: $(VENV)/.tested  ## commands killed, interrupted and out of disk at random, run again and compared; RUNS=50 SEED=0 ONLY="track vos" REPORT=DIR
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py --runs $(RUNS) --seed $(SEED) $(ONLY) $(if $(REPORT),--out "$(REPORT)")
 
 # Most of it is the passes over videos and `generate`, of thousands of places each: PYTEST="-k 'not propagate'" leaves some out.
 POINTS ?= all

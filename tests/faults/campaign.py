@@ -14,10 +14,11 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+TESTS = Path(__file__).parents[1]
 # By name, the module in tests/support and the class.
 SUBJECTS = {
     "track": "track_kills:TrackKills",
@@ -42,13 +43,13 @@ def load(name: str, folder: Path) -> Subject:
     return subject
 
 
-def run(names: Sequence[str], runs: int, seed: int, folder: Path, verbose: bool) -> dict[str, int]:
-    """So many runs of each subject; failures by name, which are told as they come with what repeats them."""
-    failures = {}
+def run(names: Sequence[str], runs: int, seed: int, folder: Path, verbose: bool) -> dict[str, list[str]]:
+    """So many runs of each subject; failures by name, a line each; told as they come, with what repeats them."""
+    failures: dict[str, list[str]] = {}
     for name in names:
         prepared = folder / name
         prepared.mkdir()
-        subject, failures[name] = load(name, prepared), 0
+        subject, failures[name] = load(name, prepared), []
         try:
             for turn in range(runs):
                 at = folder / f"{name}-{turn}"
@@ -58,12 +59,24 @@ def run(names: Sequence[str], runs: int, seed: int, folder: Path, verbose: bool)
                     if verbose:
                         print(f"{name} {turn}: {line}", flush=True)
                     shutil.rmtree(at)
-                except Exception:
-                    failures[name] += 1
+                except Exception as error:
+                    failures[name].append(f"{name} {turn}: {type(error).__name__}: {str(error)[:200]}")
                     print(f"{name} {turn} FAILED, its files are in {at}:\n{traceback.format_exc()}", flush=True)
         finally:
             getattr(subject, "close", lambda: None)()
     return failures
+
+
+def write(folder: Path, runs: int, seed: int, failures: Mapping[str, Sequence[str]], seconds: int) -> Path:
+    """Today's report, as those of the benchmarks."""
+    sys.path.append(str(TESTS.parent / "bench"))
+    from reports import write_report
+    from suite.machine import machine
+
+    subjects = {name: {"runs": runs, "failed": len(told)} for name, told in failures.items()}
+    findings = [line for told in failures.values() for line in told]
+    facts = {"seed": seed, "runs": runs * len(subjects), "seconds": seconds, "findings": findings, "subjects": subjects}
+    return write_report(folder, "kills-cpu", machine=machine(), **facts)
 
 
 def main() -> int:
@@ -72,15 +85,19 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=50, help="of each subject")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbose", action="store_true", help="a line for each run")
+    parser.add_argument("--out", type=Path, help="a folder for a report, kills-cpu-DATE.json")
     options = parser.parse_args()
-    sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+    sys.path.insert(0, str(TESTS / "support"))
     begun, folder = time.monotonic(), Path(tempfile.mkdtemp(prefix="kills-"))
     names = options.subjects or list(SUBJECTS)
     failures = run(names, options.runs, options.seed, folder, options.verbose)
     if not any(failures.values()):
         shutil.rmtree(folder)
-    told = ", ".join(f"{name} {count} of {options.runs} failed" for name, count in failures.items())
-    print(f"kills, seed {options.seed}: {told}; {time.monotonic() - begun:.0f} s")
+    seconds = round(time.monotonic() - begun)
+    told = ", ".join(f"{name} {len(lines)} of {options.runs} failed" for name, lines in failures.items())
+    print(f"kills, seed {options.seed}: {told}; {seconds} s")
+    if options.out:
+        print(write(options.out, options.runs, options.seed, failures, seconds))
     return int(any(failures.values()))
 
 

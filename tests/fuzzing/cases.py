@@ -4,16 +4,19 @@ import json
 import os
 import resource
 import signal
+import site
 import sys
 import time
 import traceback
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
 from mutators import mutate
 from pickles import CANARY
+from sound import is_accepted
 from targets import TARGETS, Target, mutators_of
 
 MOST_MEMORY = 1 << 30  # by which one file may make a process grow
@@ -32,7 +35,11 @@ CHANGES = {
     **dict.fromkeys(("os.link", "os.symlink", "shutil.unpack_archive"), (1,)),
     **dict.fromkeys(("shutil.copyfile", "shutil.copymode", "shutil.copystat", "shutil.copytree"), (1,)),
 }
-OUTSIDE = "outside"  # a folder beside those that are read
+# What may be read beside the work folder: Python and its packages, this repository, and what says where one is.
+READABLE = (
+    *(sys.prefix, sys.base_prefix, sys.exec_prefix, *site.getsitepackages(), str(Path(__file__).parents[2])),
+    *("/proc", "/sys", "/dev", "/usr/lib", "/usr/share", "/lib", "/etc/localtime", "/etc/mime.types"),
+)
 
 
 class Case(NamedTuple):
@@ -82,7 +89,9 @@ class Reader:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder = folder.absolute()
+        self._folder = folder = Path(os.path.realpath(folder))  # as getcwd says it
+        # Where the files that readers are tempted with lie, or would: see worlds.py.
+        self._hidden = (folder / "outside", folder.parent / "outside", Path("/outside/secret"))
         self._ready: set[str] = set()
         self._acts: list[str] = []
         self._watched = False
@@ -125,10 +134,10 @@ class Reader:
             return
         if event in FORBIDDEN:
             self._acts.append(event)
-        elif event == "open" and isinstance(arguments[0], str):
-            path, flags = os.path.abspath(arguments[0]), arguments[2] or 0
+        elif event == "open" and isinstance(arguments[0], str | bytes):
+            path, flags = os.path.abspath(os.fsdecode(arguments[0])), arguments[2] or 0
             writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            if OUTSIDE in path or (writes and not self._is_own(path)):
+            if not (self._is_own(path) if writes else self._is_readable(path)):
                 self._acts.append(f"{'writes' if writes else 'reads'} {path}")
         for place in CHANGES.get(event, ()):
             if isinstance(arguments[place], str | bytes | os.PathLike):
@@ -137,7 +146,17 @@ class Reader:
                     self._acts.append(f"{event} {path}")
 
     def _is_own(self, path: str) -> bool:
-        return Path(path).is_relative_to(self._folder) or path.startswith("/dev/")
+        return (_is_below(path, (self._folder,)) and not _is_below(path, self._hidden)) or path.startswith("/dev/")
+
+    def _is_readable(self, path: str) -> bool:
+        """Also what is not there: files may name others, and those that are there are found out."""
+        if _is_below(path, self._hidden):
+            return False
+        return _is_below(path, (self._folder, *READABLE)) or not os.path.isfile(path)
+
+
+def _is_below(path: str, folders: Iterable[str | Path]) -> bool:
+    return any(Path(path).is_relative_to(folder) for folder in folders)
 
 
 def _outcome(target: Target, path: Path) -> tuple[str, str]:
@@ -155,6 +174,15 @@ def _outcome(target: Target, path: Path) -> tuple[str, str]:
         place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
         return FINDING, f"{type(error).__name__} at {place}: {str(error)[:200]}"
     return ACCEPTED, ""
+
+
+def judge_sound(verdict: Verdict, path: Path) -> Verdict:
+    """A sound file has to be accepted, but for those that have to be refused."""
+    expected = ACCEPTED if is_accepted(verdict.target, path.name) else REFUSED
+    if verdict.outcome in (expected, FINDING):
+        return verdict
+    what = f"the sound file {path.parent.name}/{path.name} is {verdict.outcome}, not {expected} ({verdict.what})"
+    return verdict._replace(outcome=FINDING, what=what)
 
 
 def _memory_peak(reset: bool = False) -> int:
@@ -191,4 +219,6 @@ def work(seed: int, first: int, end: int, seeds: Path, folder: Path, seconds: in
         begun = time.perf_counter()
         verdict = reader.read(case)._replace(seconds=time.perf_counter() - begun)
         signal.setitimer(signal.ITIMER_PROF, 0)
+        if number < 0:
+            verdict = judge_sound(verdict, sound_files(seeds, only)[number][1])
         print(json.dumps(verdict._asdict()), file=out, flush=True)

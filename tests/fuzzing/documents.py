@@ -124,7 +124,18 @@ def safetensors_header(data: bytes, rng: Random, others: Sequence[bytes]) -> byt
             if action == 0:
                 entry["dtype"] = rng.choice((*DTYPES, "x", 1, None))
             elif action == 1:
-                shapes = ([], [0], [2**32, 2**32], [2**63], [-1], [1, -4], [0, 2**62], ["4"], [1e3], None)
+                shapes: tuple[Any, ...] = (
+                    [],
+                    [0],
+                    [2**32, 2**32],
+                    [2**63],
+                    [-1],
+                    [1, -4],
+                    [0, 2**62],
+                    ["4"],
+                    [1e3],
+                    None,
+                )
                 entry["shape"] = rng.choice(shapes)
             else:
                 offsets = ([0, 0], [4, 0], [0, 2**63], [-4, 0], [0, len(data)], [1], [0.5, 4], None)

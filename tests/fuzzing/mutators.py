@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from random import Random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 # What lengths, counts and offsets are set to: signs, powers of two, and the numbers beside them.
 BOUNDARIES = (0, 1, 2, 7, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
@@ -70,7 +70,7 @@ def set_integer(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
     # Sizes and counts stand in headers, most of them at the beginning.
     limit = len(data) - width + 1
     place = rng.randrange(min(limit, 64)) if rng.random() < 0.4 else rng.randrange(limit)
-    order = rng.choice(("big", "little"))
+    order: Literal["big", "little"] = rng.choice(("big", "little"))
     before = int.from_bytes(data[place : place + width], order)
     value = rng.choice((*LONG_BOUNDARIES, before + 1, before - 1, before * 2, before // 2, len(data)))
     value &= (1 << 8 * width) - 1
@@ -206,8 +206,10 @@ def _boxes_in(data: bytes) -> Iterator[Piece]:
 
 def elements(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
     """The length, or a byte, beside one of Matroska's names for sizes, times, codecs and tracks."""
-    names = (b"\x18\x53\x80\x67", b"\x15\x49\xa9\x66", b"\x16\x54\xae\x6b", b"\xae", b"\xe0", b"\xb0", b"\xba", b"\x86")
-    names += (b"\x2a\xd7\xb1", b"\x44\x89", b"\x1f\x43\xb6\x75", b"\xa3", b"\xe7", b"\x63\xa2", b"\x1c\x53\xbb\x6b")
+    names: tuple[bytes, ...] = (
+        *(b"\x18\x53\x80\x67", b"\x15\x49\xa9\x66", b"\x16\x54\xae\x6b", b"\xae", b"\xe0", b"\xb0", b"\xba", b"\x86"),
+        *(b"\x2a\xd7\xb1", b"\x44\x89", b"\x1f\x43\xb6\x75", b"\xa3", b"\xe7", b"\x63\xa2", b"\x1c\x53\xbb\x6b"),
+    )
     place = data.find(rng.choice(names), rng.randrange(max(len(data) // 4, 1)))
     if place < 0:
         return data

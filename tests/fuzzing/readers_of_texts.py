@@ -119,7 +119,7 @@ def earlier_masks(path: Path) -> None:
     from sam2fast.cli.mask_resume import masks_before
     from sam2fast.cli.model_choice import ModelChoice
 
-    masks_before(path, ModelChoice("c", "w"), "float32", {"points_per_side": 4}, [], lambda image: {})
+    masks_before(path, ModelChoice("c", Path("w")), "float32", {"points_per_side": 4}, [], lambda image: {})
 
 
 def earlier_record(path: Path) -> None:

@@ -7,6 +7,7 @@ import seeds_media
 import seeds_programs
 import seeds_texts
 import seeds_weights
+import torch
 
 SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     "film": seeds_media.films,
@@ -35,9 +36,11 @@ SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
 
 
 def write_seeds(folder: Path) -> None:
-    """Writes them all into a folder for each kind, once."""
+    """Writes them all into a folder for each kind, once: under their numbers, which :mod:`sound` knows them by."""
     for kind, make in SEEDS.items():
         if not (folder / kind).exists():
             (folder / kind).mkdir(parents=True)
+            torch.manual_seed(0)
             for number, data in enumerate(make()):
-                (folder / kind / f"{number:02d}").write_bytes(data)
+                if data:
+                    (folder / kind / f"{number:02d}").write_bytes(data)

@@ -24,14 +24,17 @@ def python(*arguments: str, cwd: Path | None = None) -> "subprocess.CompletedPro
 
 
 @pytest.mark.long
-def test_a_slice_of_the_campaign() -> None:
-    done = python(str(FOLDER / "run.py"), "--files", str(SLICE), "--seed", "0")
-    counts = re.search(r"^(\d+) files, seed 0: (\d+) accepted, (\d+) refused, 0 findings", done.stdout, re.MULTILINE)
-    assert done.returncode == 0 and counts, done.stdout[-3000:] + done.stderr[-3000:]
-    files, accepted, refused = map(int, counts.groups())
-    assert files == SLICE == accepted + refused
+def test_a_slice_of_the_campaign(tmp_path: Path) -> None:
+    done = python(str(FOLDER / "run.py"), "--files", str(SLICE), "--seed", "0", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    (path,) = tmp_path.glob("fuzz-cpu-*.json")
+    report = json.loads(path.read_text())
+    assert (report["files"], report["seed"], report["findings"]) == (SLICE, 0, [])
+    assert report["machine"]["commit"] and report["machine"]["libraries"]["av"]
     # Changes that nobody minds, and changes that are minded: with either alone nothing is tried.
-    assert accepted > SLICE // 10 and refused > SLICE // 10
+    assert report["accepted"] + report["refused"] == SLICE and min(report["accepted"], report["refused"]) > SLICE // 10
+    assert sum(counts[name] for counts in report["targets"].values() for name in counts) == SLICE
+    assert report["sound"]["accepted"] > 300 and report["sound"]["finding"] == 0
 
 
 # Readers that do what none should, each with a file that makes it.
@@ -57,6 +60,8 @@ def grow(path): return len(bytearray(b"x") * (1100 << 20))
 def unpickle(path): pickle.loads(path.read_bytes())
 def write(path): (Path("..") / "beside").write_text("x")
 def look_outside(path): open("../outside/x")
+def look_around(path): open("/etc/passwd").close()
+def look_at_python(path): open(json.__file__).close()
 def call(path): __import__("subprocess").run(["true"])
 def remove(path): os.remove("../beside")
 def rename(path): os.rename(path, "../beside")
@@ -74,7 +79,7 @@ def follow_an_index(path):  # as safetensors opens files
 
 READERS = (
     *(refuse, refuse_namelessly, refuse_silently, stumble, leave, grow, unpickle, write, look_outside, call),
-    *(remove, rename, follow_a_list, follow_an_index, remove_all),
+    *(look_around, look_at_python, remove, rename, follow_a_list, follow_an_index, remove_all),
 )
 TARGETS.update({f.__name__: Target("x", "file", (Documented, OSError), f, is_named=True) for f in READERS})
 reader = Reader(Path(sys.argv[1]) / "work")
@@ -87,10 +92,11 @@ for number, f in enumerate(READERS):
 
 
 def test_what_goes_wrong_is_noticed(tmp_path: Path) -> None:
-    done = python("-c", PLANTED, str(tmp_path))
+    done = python("-c", PLANTED, str(tmp_path / "outside"))  # which is in the names of all files, and means nothing
     assert done.returncode == 0, done.stderr[-3000:]
     found = {name: (outcome, what) for name, outcome, what in map(json.loads, done.stdout.splitlines())}
     assert found["refuse"] == ("refused", "Documented")
+    assert found["look_at_python"] == ("accepted", "")
     expected = {
         "refuse_namelessly": "does not name the file",
         "refuse_silently": "says nothing",
@@ -100,6 +106,7 @@ def test_what_goes_wrong_is_noticed(tmp_path: Path) -> None:
         "unpickle": "os.system",
         "write": "writes",
         "look_outside": "reads",
+        "look_around": "reads /etc/passwd",
         "call": "subprocess.Popen",
         "remove": "os.remove",
         "rename": "os.rename",
@@ -127,11 +134,11 @@ target = SimpleNamespace(file="file", allowed=(), read=read, prepare=lambda fold
 sys.modules["targets"] = SimpleNamespace(TARGETS={"x": target}, Target=None, mutators_of=None)
 sys.modules["pickles"] = SimpleNamespace(CANARY="EXECUTED")
 sys.modules["seeds"] = SimpleNamespace(write_seeds=lambda folder: None)
-import cases, run
+import cases, processes, run
 
 cases.make_case = lambda seed, number, seeds, only=None: cases.Case(number, "x", str(number).encode())
 cases.sound_files = lambda seeds, only=None: []
-run.PATIENCE, run.__file__ = 5, sys.argv[0]
+processes.PATIENCE, processes.RUN = 5, sys.argv[0]
 sys.exit(run.main())
 """
 

@@ -1,6 +1,7 @@
 """Configurations that the fuzzer found, each by what was wrong with it: all are refused as documented."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -45,6 +46,33 @@ def test_references_that_are_few_are_filled_in(tmp_path: Path) -> None:
     file = tmp_path / "model.yaml"
     file.write_text("x: &x {a: 1}\nmodel: {b: *x, c: '${x.a}', d: '${.c}', e: '${model.b}'}")
     assert load_config(file).model == {"b": {"a": 1}, "c": 1, "d": 1, "e": {"a": 1}}
+    file.write_text("model: {l: [{a: 1}], c: '${model.l[0].a}', d: '${model.l.0.a}'}")
+    assert load_config(file).model == {"l": [{"a": 1}], "c": 1, "d": 1}
+
+
+@pytest.mark.parametrize("levels", [200, 2000])
+def test_references_that_refer_to_each_other_too_deeply(tmp_path: Path, levels: int) -> None:
+    """Where OmegaConf comes to an end, and where counting does."""
+    file = tmp_path / "model.yaml"
+    file.write_text("\n".join(["model: {a: 1}", *(f"x{i}: ${{x{i + 1}}}" for i in range(levels)), f"x{levels}: 1"]))
+    with pytest.raises(ConfigError, match="model.yaml"):
+        load_config(file)
+
+
+def test_depth_that_only_omegaconf_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "model.yaml"
+    file.write_text("model: {a: 1}")
+    monkeypatch.setattr("omegaconf.OmegaConf.resolve", Mock(side_effect=RecursionError))
+    with pytest.raises(ConfigError, match="model.yaml: its values are nested, or refer to each other, too deeply"):
+        load_config(file)
+
+
+@pytest.mark.parametrize("name", ["model.l.7", "model.l.a", "model.n.a.b"])
+def test_references_that_lead_nowhere(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "model.yaml"
+    file.write_text(f"model: {{l: [1], n: 1, c: '${{{name}}}'}}")
+    with pytest.raises(ConfigError, match="model.yaml"):
+        load_config(file)
 
 
 THEIRS = "trainer: {{_target_: training.trainer.Trainer, max_epochs: {}}}"

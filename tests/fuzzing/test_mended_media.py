@@ -1,5 +1,6 @@
 """Pictures and films that the fuzzer found, each by what was wrong with it: all are refused as documented."""
 
+import errno
 import io
 import zlib
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from unittest.mock import Mock
 import pytest
 from PIL import Image
 
+from sam2fast.demo.film import encode_film
 from sam2fast.transforms import ImageError, to_pixels
-from sam2fast.video_io import VideoError, open_frames
+from sam2fast.video_io import VideoError, containers, open_frames
 from sam2fast.video_io.containers import VideoInput
 from sam2fast.video_io.ending import read_index
 
@@ -39,11 +41,32 @@ def test_films_of_enormous_frames() -> None:
         open_frames(film[:6] + width + height + film[10:], 32)
 
 
+def test_films_that_announce_enormous_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused before a frame is decoded."""
+    film = encode_film([Image.new("RGB", (32, 16))] * 2)
+    assert len(open_frames(film, 32)) == 2
+    monkeypatch.setattr(containers, "MOST_PIXELS", 32 * 16 - 1)
+    with pytest.raises(VideoError, match="has frames of 32x16 pixels; at most 511 are decoded"):
+        open_frames(film, 32)
+
+
 def test_places_that_a_file_object_does_not_have() -> None:
     video = VideoInput.of_file(io.BytesIO(b"x" * 100))
     file = video._openable()
     assert file.seek(-5) == -1 and file.seek(1 << 70) == -1
     assert file.seek(10) == 10 and file.read(1) == b"x"
+
+
+def test_places_that_a_file_does_not_have(tmp_path: Path) -> None:
+    """The system's answer is another than that of bytes in memory; what is wrong with a disk is said."""
+    (tmp_path / "film").write_bytes(b"x" * 100)
+    with (tmp_path / "film").open("rb") as opened:
+        file = VideoInput.of_file(opened)._openable()
+        assert file.seek(-5) == -1 and file.seek(1 << 70) == -1
+        assert file.seek(10) == 10
+    broken = Mock(seek=Mock(side_effect=OSError(errno.EIO, "broken")))
+    with pytest.raises(OSError, match="broken"):
+        containers._FileObject(broken).seek(0)
 
 
 def test_an_index_of_more_frames_than_bytes() -> None:

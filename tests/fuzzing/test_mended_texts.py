@@ -15,6 +15,7 @@ from sam2fast.cli.track_prompts import read_prompt_file
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.facts import Facts
 from sam2fast.datasets.json_lines import open_lines
+from sam2fast.rle import read_run_lengths
 from sam2fast.training.data.coco import CocoRawDataset
 from sam2fast.training.data.errors import DataError
 from sam2fast.video_results import read_masks
@@ -74,3 +75,9 @@ def test_ids_of_coco(tmp_path: Path, number: str) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match="instances.json"):
         CocoRawDataset(tmp_path, file)
+
+
+@pytest.mark.parametrize("counts", [[[1, 2], [3]], [1, "a"], [1.5, 2.5], {"a": 1}, [4, [1]]])
+def test_run_lengths_that_are_no_list_of_integers(counts: Any) -> None:
+    with pytest.raises(ValueError, match="run lengths must be a (string or a )?list of integers"):
+        read_run_lengths([{"size": [2, 2], "counts": counts}])

@@ -69,7 +69,10 @@ def yaml_values(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
         holder, key = rng.choice(places)
         call = {"_target_": rng.choice(FUNCTIONS), "_args_": [rng.choice((COMMAND, PYTHON))]}
         holder[key] = rng.choice((HOSTILE, rng.choice(TEXTS), rng.choice(TEXTS), call, call["_target_"]))
-    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=rng.random() < 0.5)
+    try:
+        text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=rng.random() < 0.5)
+    except RecursionError:  # as deep as the change before has made it
+        return data
     text = text.replace(DEEP_LISTS, "[" * 700 + "]" * 700).replace(DEEP_MAPPINGS, "{a: " * 700 + "1" + "}" * 700)
     text = text.replace(LONG_NUMBER, "9" * 6000).replace(HOSTILE, rng.choice(TAGS))
     return text.encode("utf-8", "surrogatepass")

@@ -1,24 +1,28 @@
 """Installs the package in many ways and says what then works: ``make matrix ROWS="tested oldest"``.
 
 Rows run one after another, each in an environment of its own or, where only what surrounds the process differs, in one
-that they share. Prints a line for each and a table at the end; the exit code is 1 if one fails. A row that needs what
-this machine does not have says so, and is no failure.
+that they share. Prints a line for each and a table at the end. The exit code is 1 if one fails, or needs what this
+machine does not have; the latter not of those in ``OPTIONAL``, and not with ``--allow-absent``.
 """
 
 import argparse
-import json
+import shutil
 import sys
 import tempfile
 import time
+import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import rows_folders
 import rows_surroundings
 import rows_versions
-from places import Failure, Place, Unavailable, find_pythons
+from places import ROOT, Failure, Place, Unavailable, find_pythons
 
 ROWS = rows_versions.ROWS | rows_surroundings.ROWS | rows_folders.ROWS
+# They need rights or programs that many machines do not give, containers above all.
+OPTIONAL = {"read-only", "no-home", "no-network", "latin-locale"}
 OK, FAILED, ABSENT = "ok", "FAILED", "not here"
 
 
@@ -31,6 +35,8 @@ def run_row(name: str, place: Place) -> dict[str, Any]:
         verdict, said = ABSENT, str(error)
     except Failure as error:
         verdict, said = FAILED, str(error)
+    except Exception as error:  # what a row did not think of must not end those behind it
+        verdict, said = FAILED, f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
     return {"row": name, "verdict": verdict, "said": said, "seconds": round(time.perf_counter() - begun)}
 
 
@@ -38,6 +44,13 @@ def table(results: list[dict[str, Any]]) -> list[str]:
     """The results in columns, in one line each."""
     width = max(len(result["row"]) for result in results)
     return [f"{r['row']:<{width}}  {r['verdict']:<8}  {r['seconds']:>4} s  {_first_line(r['said'])}" for r in results]
+
+
+def exit_code(results: Iterable[dict[str, Any]], allow_absent: bool) -> int:
+    """1 if a row failed, or one that every machine should have could not be run."""
+    absent = [r["row"] for r in results if r["verdict"] == ABSENT and r["row"] not in OPTIONAL]
+    failed = [r["row"] for r in results if r["verdict"] == FAILED]
+    return 1 if failed or (absent and not allow_absent) else 0
 
 
 def _first_line(text: str) -> str:
@@ -49,21 +62,29 @@ def main() -> int:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; left out, all")
     parser.add_argument("--python", action="append", default=[], type=Path, help="an interpreter, beside those of PATH")
     parser.add_argument("--folder", type=Path, help="where to work, which takes 10 GB; left out, a temporary folder")
-    parser.add_argument("--out", type=Path, default=Path("out/matrix.json"), help="the results (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="where matrix-cpu-DATE.json goes (%(default)s)")
+    parser.add_argument("--allow-absent", action="store_true", help="a row that cannot be run here is no failure")
     arguments = parser.parse_args()
     if unknown := set(arguments.rows) - set(ROWS):
         parser.error(f"no rows {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    if lost := [str(python) for python in arguments.python if shutil.which(python) is None]:
+        parser.error(f"--python {', '.join(lost)} cannot be run")
+    sys.path.append(str(ROOT / "bench"))
+    from reports import write_report
+    from suite.machine import machine
+
+    about = machine()
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="matrix-") as folder:
         Path(folder).chmod(0o755)  # for users other than this one
         place = Place(Path(folder), find_pythons(arguments.python))
-        results = []
+        about["pythons"] = {version: str(path) for version, path in sorted(place.pythons.items())}
+        results: list[dict[str, Any]] = []
         for name in arguments.rows or ROWS:
             results.append(run_row(name, place))
             print(f"{name}: {results[-1]['verdict']}: {results[-1]['said']}", flush=True)
-            arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print("\n".join(["", *table(results)]))
-    return 1 if any(result["verdict"] == FAILED for result in results) else 0
+            report = write_report(arguments.out, "matrix-cpu", machine=about, rows=results)
+    print("\n".join(["", *table(results), str(report)]))
+    return exit_code(results, arguments.allow_absent)
 
 
 if __name__ == "__main__":

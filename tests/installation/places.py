@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 TESTED = ROOT / "constraints.txt"
 OLDEST = HERE / "oldest.txt"
 DEFAULT_PYTHON = "3.11"
+SUPPORTED = ("3.10", "3.11", "3.12", "3.13")
 EVERYTHING = "hub,video,train,profile,cluster,eval,serve"
 SECONDS = 1800
 LINES_OF_A_FAILURE = 60
@@ -44,6 +45,11 @@ def checked(done: "subprocess.CompletedProcess[str]") -> str:
         said = "\n".join((done.stdout + done.stderr).splitlines()[-LINES_OF_A_FAILURE:])
         raise Failure(f"{' '.join(map(str, done.args))[:200]}: exit code {done.returncode}\n{said}")
     return done.stdout
+
+
+def constrained(constraints: Path | None) -> tuple[str | Path, ...]:
+    """The option of pip's, if there is a file."""
+    return ("-c", constraints) if constraints else ()
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,19 @@ class Place:
     _made: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def default_python(self) -> str:
+        """The version for rows that are not about versions: 3.11, or the newest supported one where there is none."""
+        return DEFAULT_PYTHON if DEFAULT_PYTHON in self.pythons else self.newest_python
+
+    @property
+    def newest_python(self) -> str:
+        """The newest version here of those supported."""
+        here = [version for version in SUPPORTED if version in self.pythons]
+        if not here:
+            raise Unavailable(f"no Python {SUPPORTED[0]} to {SUPPORTED[-1]}")
+        return here[-1]
+
+    @property
     def checkout(self) -> Path:
         """The clean copy; rows do not change it."""
         if "checkout" not in self._made:
@@ -137,13 +156,14 @@ class Place:
     def environment(
         self,
         name: str,
-        python: str = DEFAULT_PYTHON,
+        python: str | None = None,
         extras: str = "",
         constraints: Path | None = None,
         install: bool = True,
         more: Sequence[str] = (),
     ) -> Environment:
         """A fresh virtual environment, by default with the wheel in it; ``more`` is what else pip installs."""
+        python = python or self.default_python
         if python not in self.pythons:
             raise Unavailable(f"no Python {python}")
         made = Environment(self.folder / "environments" / name)
@@ -151,7 +171,11 @@ class Place:
         checked(subprocess.run([self.pythons[python], "-m", "venv", made.folder], capture_output=True, text=True))
         if install:
             wanted = f"{self.wheel}[{extras}]" if extras else str(self.wheel)
-            made.pip("install", "--no-compile", *(["-c", constraints] if constraints else []), wanted, *more)
+            try:
+                made.pip("install", "--no-compile", *constrained(constraints), wanted, *more)
+            except BaseException:
+                self.drop(made)
+                raise
         return made
 
     def drop(self, environment: Environment) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import statistics
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +16,9 @@ ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 # No variable that says where a home or a cache could be.
 HOMELESS = {"HOME": None, "XDG_CACHE_HOME": None, "HF_HOME": None, "USER": None, "LOGNAME": None}
 LATIN = "en_US.ISO-8859-1"
-REPETITIONS = 3
+REPETITIONS = 5
 LIGHT = 60  # modules: some of Python's own, no numpy and no torch
+MOST_OF_TORCH = 1.5  # times as long as torch alone, a predictor may take to import
 
 
 def read_only(place: Place) -> str:
@@ -117,18 +119,21 @@ def isolated(place: Place) -> str:
 
 
 def import_time(place: Place) -> str:
-    """How long importing takes: the package alone, a predictor with its torch, and torch; the best of three each."""
-    times = {}
-    for statement in ("import sam2fast", "from sam2fast import SAM2ImagePredictor", "import torch"):
-        found = []
-        for _ in range(REPETITIONS):
+    """How long importing takes, in medians: the package alone, torch, and a predictor, which is held against torch."""
+    package, torch, predictor = "import sam2fast", "import torch", "from sam2fast import SAM2ImagePredictor"
+    found: dict[str, list[tuple[float, int]]] = {package: [], torch: [], predictor: []}
+    for _ in range(REPETITIONS):
+        for statement, times in found.items():
             done = place.tested.run("-X", "importtime", "-c", statement, cwd=place.work("import-time"))
             checked(done)
-            found.append(_imported(done.stderr))
-        times[statement] = min(found)
-    lightest = times["import sam2fast"]
-    expect(lightest[1] < LIGHT, f"import sam2fast loads {lightest[1]} modules")
-    return ", ".join(f"{statement}: {ms:.0f} ms, {count} modules" for statement, (ms, count) in times.items())
+            times.append(_imported(done.stderr))
+    modules = {statement: max(count for _, count in times) for statement, times in found.items()}
+    medians = {statement: statistics.median(ms for ms, _ in times) for statement, times in found.items()}
+    expect(modules[package] < LIGHT, f"{package} loads {modules[package]} modules")
+    ratio = medians[predictor] / medians[torch]
+    said = ", ".join(f"{name}: {medians[name]:.0f} ms, {modules[name]} modules" for name in found)
+    expect(ratio <= MOST_OF_TORCH, f"a predictor takes {ratio:.2f} times as long to import as torch: {said}")
+    return f"{said}, {ratio:.2f} times torch"
 
 
 def _imported(report: str) -> tuple[float, int]:

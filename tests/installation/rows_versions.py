@@ -3,15 +3,19 @@
 import shutil
 from pathlib import Path
 
-from places import DEFAULT_PYTHON, EVERYTHING, HERE, OLDEST, ROOT, TESTED, Environment, Place, checked, expect, told
+from places import EVERYTHING, HERE, OLDEST, TESTED, Environment, Place, checked, constrained, expect, told
 
 TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "wheel", "build")
-# A slice of the suite that touches every layer, in a minute or two.
+# A slice of the suite that touches every layer and every kind of attack that needs no minutes, in a minute or two.
 TESTS = (
     *("tests/kernels/test_connected_components.py", "tests/kernels/test_mask_ops.py", "tests/test_transforms.py"),
     *("tests/predictors/test_image_parity.py", "tests/predictors/test_video_state.py", "tests/test_rle.py"),
     *("tests/test_checkpoints.py", "tests/test_overlay.py", "tests/cli/test_env.py", "tests/video_io/test_reading.py"),
+    *("tests/api", "tests/sessions/test_wrong_calls.py", "tests/properties/test_run_lengths.py"),
+    *("tests/security/test_hostile_files.py", "tests/faults/test_thread_guard.py"),
 )
+# What these read beside the installed package.
+COPIED = ("tests", "bench", "docs", "README.md", "pyproject.toml")
 OLDEST_PYTHON = "3.10"
 
 
@@ -21,9 +25,8 @@ def tested(place: Place) -> str:
 
 
 def newest(place: Place) -> str:
-    """The newest that the index has of everything, on the newest Python of this machine up to 3.13."""
-    version = max((name for name in place.pythons if name in ("3.11", "3.12", "3.13")), key=lambda name: int(name[2:]))
-    return _on_python(place, "newest", version, constraints=None)
+    """The newest that the index has of everything, on the newest supported Python of this machine."""
+    return _on_python(place, "newest", place.newest_python, constraints=None)
 
 
 def oldest(place: Place) -> str:
@@ -57,20 +60,21 @@ def _on_python(place: Place, name: str, python: str, constraints: Path | None) -
 
 def _tests(place: Place, environment: Environment, name: str, constraints: Path | None) -> str:
     """A slice of the tests against the installed wheel: the copy that they lie in has no package of its own."""
-    environment.pip("install", *(["-c", constraints] if constraints else []), *TEST_TOOLS)
+    environment.pip("install", *constrained(constraints), *TEST_TOOLS)
     environment.pip("install", "--no-deps", "--no-build-isolation", "-r", HERE.parent / "oracle.txt")
     copy = place.work(f"{name}-tests")
-    for folder in ("tests", "bench"):
-        shutil.copytree(place.checkout / folder, copy / folder)
-    shutil.copy(ROOT / "pyproject.toml", copy)
-    present = [test for test in TESTS if (copy / test).exists()]
+    for name in COPIED:
+        source = place.checkout / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
+    missing = [test for test in TESTS if not (copy / test).exists()]
+    expect(not missing, f"rows_versions.py names tests that are not there: {missing}")
     options = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=short", "--capture=sys")
-    return checked(environment.run(*options, *present, cwd=copy)).splitlines()[-1].strip("= ")
+    return checked(environment.run(*options, *TESTS, cwd=copy)).splitlines()[-1].strip("= ")
 
 
 def no_triton(place: Place) -> str:
     """Triton taken out, as on Windows, macOS and ARM; then there, and failing to import."""
-    environment = place.environment("no-triton", DEFAULT_PYTHON, constraints=TESTED)
+    environment = place.environment("no-triton", constraints=TESTED)
     try:
         environment.pip("uninstall", "--yes", "triton")
         absent = place.smoke(environment, place.work("no-triton"))
@@ -86,7 +90,7 @@ def no_triton(place: Place) -> str:
 
 def no_extras(place: Place) -> str:
     """The core alone: each feature that needs an extra says which, in one line."""
-    environment = place.environment("no-extras", DEFAULT_PYTHON, constraints=TESTED)
+    environment = place.environment("no-extras", constraints=TESTED)
     try:
         facts = place.smoke(environment, place.work("no-extras"))
         work = place.work("no-extras")
