@@ -16,6 +16,7 @@ from sam2fast.checkpoints import choose_config, load_checkpoint, load_partial
 from sam2fast.checkpoints.folders import SUFFIXES
 from sam2fast.config import ConfigError, build_from_config, load_config
 from sam2fast.downloads import DownloadError, get_checkpoint, get_repository
+from sam2fast.exclusive import survive_fork
 from sam2fast.home import expanded
 from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -240,6 +241,7 @@ def _build(
     dtype: torch.dtype | None,
     allow_targets: Sequence[str],
 ) -> SAM2Base:
+    survive_fork()
     config = load_config(config_file, overrides)
     if OmegaConf.select(config, "model._target_") is None:
         raise ConfigError(f"configuration {config_file} has no 'model' with a '_target_'")

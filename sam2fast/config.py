@@ -119,7 +119,9 @@ def finish_config(config: DictConfig, name: str | Path, overrides: Sequence[str]
         for override in overrides:
             _apply(config, _parse(override))
         check_references(config)
-        OmegaConf.resolve(config)
+        # OmegaConf.resolve stores no lists, as the original's ${range:3} gives.
+        for key, value in cast("dict[Any, Any]", OmegaConf.to_container(config, resolve=True)).items():
+            config[key] = value
     return config
 
 

@@ -32,9 +32,9 @@ class ThreadGuard:
 
     def visit(self, owner: object, changes: bool) -> "Visit":
         """A call on ``owner``, for a ``with`` block."""
+        survive_fork()
         visits = self._ongoing.get(os.getpid())
         if visits is None:
-            _use_one_thread()
             visits = self._ongoing.setdefault(os.getpid(), _Visits())
         return Visit(visits, type(owner).__name__, changes)
 
@@ -72,20 +72,21 @@ class ThreadGuard:
 _process = os.getpid()  # that has loaded this, or the child that has been told below
 
 
-def _use_one_thread() -> None:
+def survive_fork() -> None:
     """In a process that was forked, torch's threads are gone, and the first large sum would wait for them for ever.
 
-    Said once for a process: afterwards its ``torch.set_num_threads`` holds.
+    Whatever is computed with: what the parent has made, a copy of it, or what was made here. Said once for a process:
+    afterwards its ``torch.set_num_threads`` holds.
     """
     global _process
     if _process == os.getpid():
         return
-    _process = os.getpid()
     import torch
 
     if torch.get_num_threads() > 1:
         torch.set_num_threads(1)
         _log.warning("this process was forked, which torch's threads do not survive: it computes with one thread")
+    _process = os.getpid()  # last, so that no other thread goes on before
 
 
 class _Visits:

@@ -5,6 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Before torch is loaded, here and in processes that tests start: sums depend on the number of threads, and a process
+# that was forked has one, and says so where its parent had more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 # Before anything imports triton, which reads it then: without a GPU, kernels run in its interpreter.

@@ -3,10 +3,11 @@
 import functools
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
-import time
+from contextlib import contextmanager
 
 import click.testing
 import pytest
@@ -16,12 +17,23 @@ import track_films
 from sam2fast.cli import main
 from sam2fast.video_results import read_masks
 
-FRAMES = 16
-# The installed command but for the time between checkpoints, so that a film of seconds has some.
-COMMAND = """
-import sam2fast.cli.track_run as track_run
-track_run.SECONDS_BETWEEN_CHECKPOINTS = 0.2
-from sam2fast.cli import main
+FRAMES, RECORDED = 16, 3
+# The installed command, but that it saves its state after each frame, and waits with some of them on record.
+COMMAND = f"""
+import os
+from sam2fast.cli import main, track_run
+from sam2fast.cli.track_folder import RunFolder
+
+append = RunFolder.append
+
+def append_and_wait(folder, line):
+    append(folder, line)
+    if folder.done == {RECORDED}:
+        os.write(1, b"recorded")
+        os.read(0, 1)
+
+RunFolder.append = append_and_wait
+track_run.SECONDS_BETWEEN_CHECKPOINTS = -1.0
 main(prog_name="sam2fast")
 """
 
@@ -44,25 +56,22 @@ def run_here(film, out, *options):
     return result.stdout
 
 
-def start(film, out, *options):
+@contextmanager
+def waiting(film, out, *options):
+    """The command in a process, which has recorded some frames and waits until something is written to it."""
     # A test run in the background of a shell has its interrupts ignored, and hands that on.
     heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on it
     command = [sys.executable, "-c", COMMAND, *arguments_for(film, out, *options)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heed
-    )
-
-
-def wait_for(process, condition):
-    deadline = time.monotonic() + 100
-    while not condition():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def has_checkpoint(out):
-    return (out / "track.json").exists() and json.loads((out / "track.json").read_text())["done"] > 0
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen(command, env=environment, preexec_fn=heed, **pipes)
+    try:
+        assert select.select([process.stdout], [], [], 100)[0], "it does not come so far"
+        assert os.read(process.stdout.fileno(), 100) == b"recorded", process.communicate()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +83,12 @@ def whole(film, tmp_path_factory):
 
 def test_interrupted_command(film, whole, tmp_path):
     out = tmp_path / "out"
-    process = start(film, out)
-    wait_for(process, lambda: (out / "masks.jsonl").exists() and (out / "masks.jsonl").stat().st_size > 0)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in stderr and "the same command again goes on" in stderr
+    with waiting(film, out) as process:
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(b".", timeout=60)
+    assert process.returncode == 130 and b"Traceback" not in stderr and b"the same command again goes on" in stderr
     done = json.loads((out / "track.json").read_text())["done"]
-    assert 1 <= done < FRAMES and len(list(read_masks(out / "masks.jsonl"))) == done
+    assert done == RECORDED == len(list(read_masks(out / "masks.jsonl")))
     assert len(track_films.decoded(out / "overlay.mp4")[0]) == done
     assert not any(name.endswith(".part") for name in os.listdir(out))
     assert f"{FRAMES - done} frames tracked" in run_here(film, out)
@@ -89,13 +97,12 @@ def test_interrupted_command(film, whole, tmp_path):
 
 def test_killed_command(film, whole, tmp_path):
     out = tmp_path / "out"
-    process = start(film, out, "--format", "json")
-    wait_for(process, lambda: has_checkpoint(out))
-    process.kill()
-    process.communicate(timeout=60)
-    assert len(list(read_masks(out / "masks.jsonl"))) >= 1  # whole lines, whatever else there is
+    with waiting(film, out, "--format", "json"):
+        pass  # which kills it
+    saved = json.loads((out / "track.json").read_text())["done"]
+    assert (saved, len(list(read_masks(out / "masks.jsonl")))) == (RECORDED - 1, RECORDED)
     stdout = run_here(film, out, "--format", "json")
-    assert f"{FRAMES} in all" in stdout and f"{FRAMES} frames tracked" not in stdout
+    assert f"{FRAMES} in all" in stdout and f"{FRAMES - saved} frames tracked" in stdout
     assert (out / "masks.jsonl").read_bytes() == whole
     assert sorted(os.listdir(out)) == ["masks.jsonl", "track.json"]
 

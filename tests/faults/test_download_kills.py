@@ -1,9 +1,6 @@
 """Downloads that are killed, interrupted or out of disk at some of their steps, and go on."""
 
-import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from download_kills import (
     said,
 )
 from killed import Fault, forked
+from no_privileges import permissions_count
 
 SIZES = (1, 299_000)
 
@@ -96,30 +94,17 @@ def test_a_record_of_nonsense_is_forgotten(kills: DownloadKills, tmp_path: Path)
         assert Path(kills.goes_on(place).stdout.strip()).read_bytes() == DATA
 
 
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """One to which other users have a way, as to those of pytest they may not."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
-def test_a_folder_that_cannot_be_written(kills: DownloadKills, open_folder: Path) -> None:
+def test_a_folder_that_cannot_be_written(kills: DownloadKills, tmp_path: Path) -> None:
     for number, way in enumerate(("mirror", "folder", "copy")):
-        place = Place(open_folder / way, way).prepare(DATA)
+        place = Place(tmp_path / way, way).prepare(DATA)
         place.root.mkdir(exist_ok=True)
         if number == 0:
             place.out.write_bytes(b"a file")
+            place.root.chmod(0o555)  # the hub, which is asked next, would have its cache there
         else:
             place.out.mkdir(mode=0o555)
-
-        def work(place: Place = place) -> None:
-            if os.getuid() == 0:  # who may write everywhere
-                os.setuid(65534)
-            kills.command(place)()
-
-        ended = forked(work)
+        with permissions_count():  # also in copies of this process
+            ended = forked(kills.command(place))
         (line,) = said(ended)
         assert ended.code == 1 and f"cannot write in {place.out}" in line, ended
         assert "(File exists)" in line or "(Permission denied)" in line or "(Not a directory)" in line, ended

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from chosen_places import POINTS, SEED, some_asked
+from chosen_places import POINTS, SEED, some, some_asked
 from disturbed_calls import CALLS, disturb, is_mixture, known_of_state, pictures, places, undisturbed, video_predictor
 from injected_memory import FAILURES, FailingOps, Mishap, failing, tensor_bytes
 
@@ -24,7 +24,9 @@ from sam2fast.tracking.state import TrackedObject, UnchangedOnError, VideoState
 from sam2fast.video_io import VideoError
 
 KINDS = ("out of memory", "interrupt", "signal")
+MORE = 10  # places at most, until a call has failed at one of them
 ON_CPU = ("points", "mask", "set_image")
+WITHOUT_TORCH = ("stream clear", "stream remove")  # which have no operation that could fail
 # Where a trial takes no time.
 QUICK = ("clear", "remove", "remove the last", "reset", "stream clear", "stream remove")
 
@@ -42,8 +44,12 @@ def tried(count: int, name: str, kind: str) -> list[int]:
 def test_a_call_that_fails_anywhere(name, kind, request):
     count = places(name, kind)
     at = tried(count, name, kind)
-    for place in at:
-        disturb(name, kind, place)
+    failed = [disturb(name, kind, place).failed for place in at]
+    # Some places are in what only saves time, where a call goes on without it.
+    others = some(random.Random(f"{SEED} {name} {kind} again"), MORE, count)
+    while others and not any(failed):
+        failed.append(disturb(name, kind, others.pop()).failed)
+    assert any(failed) or (name in WITHOUT_TORCH and kind != "signal")
     if POINTS:
         with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             print(f"\n{name}, {kind}: {len(at)} of {count} places, seed {SEED}", flush=True)
@@ -74,7 +80,7 @@ def test_failures_happen_where_they_are_wanted(failure):
 @pytest.mark.parametrize("name", ["points", "step"])
 def test_no_memory_stays_behind(name):
     def bytes_of(at: int | None) -> int:
-        session = CALLS[name].start() if at is None else disturb(name, "out of memory", at)
+        session = CALLS[name].start() if at is None else disturb(name, "out of memory", at).session
         if at is None:
             CALLS[name].call(session)
         return tensor_bytes()
@@ -85,8 +91,7 @@ def test_no_memory_stays_behind(name):
 
 
 def test_a_lack_of_memory_is_not_taken_for_a_wrong_prompt():
-    for place in range(0, 12, 3):
-        disturb("points", "out of memory", place)
+    assert any([disturb("points", "out of memory", place).failed for place in range(0, 12, 3)])
 
 
 def test_a_video_that_cannot_be_opened_is_closed(monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import select
 import shutil
 import signal
 from contextlib import closing
@@ -11,16 +12,28 @@ import pytest
 import track_films
 from chosen_places import some
 from disturbed import after_signal, left_whole
-from killed import Fault, forked, start
+from killed import SECONDS_TO_END, Fault, forked, start
 from track_kills import TrackKills
-from waiting import wait_until
 
 from sam2fast.cli import main, track_film, track_passes
 from sam2fast.cli.track_folder import RunFolder
 
 FRAMES, FIRST, LATER = 5, 1, 2
-# The folder, the manifest twice, the record, and then the state is saved, if that is done after each frame.
-AT_FIRST_CHECKPOINT = 8
+FIRST_STATE = ".state_00001.safetensors"  # of the first frame, while it is being saved
+# The command, which says when it is in the middle of importing torch, and stays there for longer than is waited for it.
+AMID_TORCH = """
+import runpy, sys, time
+
+class Waits:
+    @staticmethod
+    def find_spec(name, path, target=None):
+        if name == "torch.nn":
+            print("importing", flush=True)
+            time.sleep(300)
+
+sys.meta_path.insert(0, Waits)
+runpy.run_module("sam2fast", run_name="__main__", alter_sys=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +122,7 @@ def test_killed_while_it_overwrites(kills, out, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_stopped_while_it_tracks(kills, out, number):
-    ended = forked(kills.command(out, "whole", between=0.0), Fault(AT_FIRST_CHECKPOINT, out, number))
+    ended = forked(kills.command(out, "whole", between=0.0), Fault(None, out, number, name=FIRST_STATE))
     after_signal(ended, [number])
     assert ended.code == 128 + number and "the same command again goes on" in ended.stderr
     done = json.loads((out / "track.json").read_text())["done"]
@@ -169,21 +182,20 @@ def test_ignored_signals_stay_ignored(kills, out):
         track_film.Film.finish = interrupted
         kills.command(out, "whole", 0.0, "json,overlay")()
 
-    ended = forked(work, Fault(AT_FIRST_CHECKPOINT, out, signal.SIGHUP))
+    ended = forked(work, Fault(None, out, signal.SIGHUP, name=FIRST_STATE))
     assert (ended.code, ended.stderr) == (0, "")
 
 
 def test_interrupted_while_torch_is_imported(kills, out):
     """One line and 130, as later; not a traceback of wherever the import was."""
-    process = start(["-m", "sam2fast", *kills.arguments(out, "whole")])
-
-    def imports_torch():
-        with open(f"/proc/{process.pid}/maps") as maps:
-            return "libtorch_cpu" in maps.read()
-
-    assert wait_until(imports_torch)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    process = start(["-c", AMID_TORCH, *kills.arguments(out, "whole")])
+    try:
+        assert select.select([process.stdout], [], [], SECONDS_TO_END)[0]
+        assert process.stdout.readline() == b"importing\n"
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=SECONDS_TO_END)
+    finally:
+        process.kill()
     assert (process.returncode, stderr) == (130, b"sam2fast: interrupted; the same command again goes on\n")
     assert not out.exists()
 
@@ -213,6 +225,6 @@ def test_the_terminal_is_gone(kills, out):
         os.dup2(writing, 2)
         kills.command(out, "whole", 0.0, "json")()
 
-    ended = forked(work, Fault(AT_FIRST_CHECKPOINT, out, signal.SIGHUP))
+    ended = forked(work, Fault(None, out, signal.SIGHUP, name=FIRST_STATE))
     assert ended.code == 129
     assert json.loads((out / "track.json").read_text())["done"] == 2

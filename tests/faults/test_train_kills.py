@@ -73,8 +73,13 @@ def test_what_was_left_behind_links_goes(tmp_path: Path) -> None:
     others = {".checkpoint.pt.1.tmp", ".c.pt.1.tmp", ".a.pt.x.1.tmp", ".a.pt.tmp"}
     for name in others:
         (disk / name).touch()
-    for fault in (Fault(change, disk) for change in range(8)):
-        forked(lambda: [snapshots.save_current(content(steps), run) for steps in (1, 2)], fault)
+
+    def work() -> None:
+        for steps in (1, 2):
+            snapshots.save_current(content(steps), run)
+
+    ends = [forked(work, Fault(change, disk)).code for change in range(20)]
+    assert ends[0] == -signal.SIGKILL and ends[-1] == 0  # killed before every change
     left = {path.name for path in disk.iterdir()} - others
     assert any(name.startswith(".a.pt.") for name in left) and any(name.startswith(".b.pt.") for name in left)
     with locked(run):

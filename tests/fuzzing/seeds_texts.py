@@ -99,7 +99,7 @@ def indexes() -> Iterator[bytes]:
 
 
 SHORT_RECIPE = b"""
-scratch: {resolution: 64, lr: "${divide:1,${times:4,5}}", size: "${int:3.5}"}
+scratch: {resolution: 64, lr: "${divide:1,${times:4,5}}", size: "${int:3.5}", sizes: "${range:3}"}
 trainer:
   _target_: training.trainer.Trainer
   mode: train_only

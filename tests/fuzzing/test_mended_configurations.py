@@ -4,6 +4,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from omegaconf import OmegaConf
 
 from sam2fast.config import ConfigError, load_config
 from sam2fast.training.config import load_training_config
@@ -62,7 +63,9 @@ def test_references_that_refer_to_each_other_too_deeply(tmp_path: Path, levels: 
 def test_depth_that_only_omegaconf_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "model.yaml"
     file.write_text("model: {a: 1}")
-    monkeypatch.setattr("omegaconf.OmegaConf.resolve", Mock(side_effect=RecursionError))
+    plain = OmegaConf.to_container
+    resolving = Mock(side_effect=RecursionError)
+    monkeypatch.setattr(OmegaConf, "to_container", lambda config, resolve: (resolving if resolve else plain)(config))
     with pytest.raises(ConfigError, match="model.yaml: its values are nested, or refer to each other, too deeply"):
         load_config(file)
 

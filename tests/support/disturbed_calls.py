@@ -273,12 +273,20 @@ def is_mixture(known: Any, stages: Sequence[Any]) -> bool:
     return same and all(fact in ever for fact in facts(known))
 
 
-def disturb(name: str, kind: str, at: int) -> Any:
-    """Lets a call fail at one place, and asserts that nothing of it is left and that it can be made again.
+class Trial(NamedTuple):
+    """How a call was disturbed.
 
-    Returns:
-        What it is a call on.
+    Attributes:
+        session: what it is a call on.
+        failed: whether the failure came out of the call; the place may be in what only saves time.
     """
+
+    session: Any
+    failed: bool
+
+
+def disturb(name: str, kind: str, at: int) -> Trial:
+    """Lets a call fail at one place, and asserts that nothing of it is left and that it can be made again."""
     disturbed, right = CALLS[name], undisturbed(name)
     session = disturbed.start()
     failed = False
@@ -290,10 +298,10 @@ def disturb(name: str, kind: str, at: int) -> Any:
     known = disturbed.known(session)
     if not failed:  # the place is in what only saves time, or the call was done
         assert known == right.after, f"{where}: it went well, and something else is known"
-        return session
+        return Trial(session, failed)
     if kind == "signal":
         if known == right.after and known != right.before:  # it was done, and interrupted on its way back
-            return session
+            return Trial(session, failed)
         # Ctrl-C between two objects of a frame: the next pass stores the frame again.
         stages = [right.before, *right.stages, right.after]
         is_whole = is_mixture(known, stages) if disturbed.resumes else known == right.before
@@ -302,4 +310,4 @@ def disturb(name: str, kind: str, at: int) -> Any:
     assert is_whole, f"{where}: something is half done"
     assert _comparable(disturbed.call(session)) == right.answer, f"{where}: another answer when it is made again"
     assert disturbed.known(session) == right.after, f"{where}: something else is known afterwards"
-    return session
+    return Trial(session, failed)

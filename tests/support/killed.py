@@ -47,12 +47,15 @@ class Fault(NamedTuple):
         number: the signal that the process sends itself there; None has the disk full from there on.
         size: instead, when a file grows beyond so many bytes: the process is killed amid the write; with ``number``
             None the write is cut short and fails, as on a full disk. This holds for libraries in C too.
+        name: instead of ``change``, before the first one to a path with this in it: how many there are before it is
+            nobody's promise.
     """
 
     change: int | None = None
     folder: Path = Path("/")
     number: int | None = signal.SIGKILL
     size: int | None = None
+    name: str | None = None
 
 
 class Sent(NamedTuple):
@@ -229,21 +232,23 @@ def _arm(fault: Fault, counter: mmap.mmap) -> None:
         # Python ignores this signal, so that the write fails; as it is otherwise, it ends the process.
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN if fault.number is None else signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (fault.size, resource.RLIM_INFINITY))
-    folder, seen = os.path.realpath(fault.folder), 0
+    folder, seen, change = os.path.realpath(fault.folder), 0, fault.change
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal seen
+        nonlocal seen, change
         if event not in CHANGES or not _is_change(event, arguments, folder):
             return
         place, seen = seen, seen + 1
         counter[:8] = seen.to_bytes(8, "little")
-        if fault.change is None:
+        if change is None and fault.name is not None and fault.name in os.fsdecode(arguments[CHANGES[event]]):
+            change = place
+        if change is None:
             return
         if fault.number is None:
-            if place >= fault.change and event in NEED_ROOM:
+            if place >= change and event in NEED_ROOM:
                 path = arguments[CHANGES[event]]
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
-        elif place == fault.change:
+        elif place == change:
             os.kill(os.getpid(), fault.number)
 
     sys.addaudithook(hook)

@@ -241,6 +241,12 @@ def test_a_loader_of_another_kind_is_refused(tmp_path: Path) -> None:
         theirs_with(tmp_path, trainer__data__train___target_="mine.Loader")
 
 
+def test_lists_that_are_computed(tmp_path: Path) -> None:
+    """As hydra would fill them in where the original instantiates; OmegaConf.resolve refuses them."""
+    config, _ = theirs_with(tmp_path, trainer__checkpoint__save_list="${range:3}")
+    assert config.trainer.checkpoint.save_list == [0, 1, 2]
+
+
 def test_nothing_stays_registered(tmp_path: Path) -> None:
     before = OmegaConf.has_resolver("times")
     theirs_with(tmp_path)
