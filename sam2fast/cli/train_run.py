@@ -156,9 +156,11 @@ def _left_to_the_launcher() -> Iterator[None]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What led to an error, itself first."""
+    """What led to an error, itself first, each once: after ``raise error from error`` one leads to itself."""
+    seen: set[int] = set()
     cause: BaseException | None = error
-    while cause is not None:
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
         yield cause
         cause = cause.__cause__
 

@@ -111,6 +111,8 @@ class TrainKills:
     def _here(self, rng: random.Random, out: Path, more: tuple[str, ...]) -> str:
         disturbance = chosen(rng, out, self.changes, seconds=3.0)
         ended = forked(self.command(out, *more), disturbance.fault, disturbance.sent)
+        if disturbance.fault is not None and disturbance.fault.number != signal.SIGKILL:
+            disturbance = disturbance._replace(is_certain=False)  # it saves a checkpoint and ends as if it were done
         check(disturbance, ended)
         left_whole(out)
         return f"{disturbance.told} -> {ended.code}"
