@@ -177,6 +177,7 @@ def test_gpus(monkeypatch):
         torch.cuda, "get_device_properties", lambda index: type("P", (found,), {"major": 7 + 2 * index, "minor": 5})
     )
     monkeypatch.setattr(_dispatch, "_triton_version", lambda: (3, 7))
+    monkeypatch.setattr(_dispatch, "_build_obstacle", lambda: None)  # it asks the triton that is installed
     facts = describe()
     assert facts["gpu"]["cuda:1"] == {"name": "GPU", "capability": "9.5", "memory GiB": 16.0, "multiprocessors": 80}
     assert facts["ops"]["cuda:0"].startswith("torch: needs a GPU of compute capability 8.0")
