@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 
 from sam2fast.training.data import workers
 from sam2fast.training.data.workers import LostWorkerError, lost_workers_named, received
@@ -55,6 +56,18 @@ def receive(batches: TornBatches) -> list[int]:
     return made
 
 
+@pytest.fixture(params=["heard", "not heard"])
+def signals(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whether torch hears of a process that ends."""
+    before = signal.getsignal(signal.SIGCHLD)
+    if request.param == "not heard":
+        monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", True)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.usefixtures("signals")
 def test_a_worker_killed_while_its_batch_is_received_is_named() -> None:
     """Torch raises the connection's error as long as the process is not gone."""
     how = r"\(pid.*\) (is killed by signal: Killed|exited unexpectedly)"  # by the signal, or as torch looks for itself

@@ -1,5 +1,6 @@
 """Processes that make batches, where they end before their time."""
 
+import signal
 import time
 import traceback
 from collections.abc import Iterable, Iterator
@@ -37,12 +38,12 @@ def received(made: Iterable[Item]) -> Iterator[Item]:
     """What worker processes make, all of whose own errors have another form than those of a broken connection.
 
     A process that is killed while it hands a batch over may be there still when the connection ends, and then torch
-    lets the error of the connection pass. Where torch hears in time how the process ended, its error is raised.
+    lets the error of the connection pass. How the process ended is waited for.
 
     Whatever is raised, the other processes are ended before.
 
     Raises:
-        LostWorkerError: a connection has ended, and nothing was heard of why.
+        LostWorkerError: a connection has ended.
     """
     batches = iter(made)
     try:
@@ -52,14 +53,30 @@ def received(made: Iterable[Item]) -> Iterator[Item]:
             except StopIteration:
                 return
             except (OSError, EOFError) as error:  # also "got end of file during message", and files that are gone
-                time.sleep(SECONDS_TO_END)  # until torch raises what it hears by a signal
-                raise _lost(f"{type(error).__name__} amid a batch: {error}") from error
+                raise _lost(_how_it_ended(batches) or f"{type(error).__name__} amid a batch: {error}") from error
             yield batch
     except Exception as error:
         _let_go(error)
         raise
     finally:
         del batches
+
+
+def _how_it_ended(batches: Iterator[Item]) -> str | None:
+    """What torch would say of the first worker that has ended, or None if none has in time.
+
+    Torch may hear of it by a signal meanwhile, and raises its error from here; but not where somebody else has taken
+    the signal, or asks for the process first.
+    """
+    until = time.monotonic() + SECONDS_TO_END
+    while True:
+        for worker in getattr(batches, "_workers", ()):
+            if (code := worker.exitcode) is not None:
+                how = f"is killed by signal: {signal.strsignal(-code)}" if code < 0 else f"exited with code {code}"
+                return f"DataLoader worker (pid {worker.pid}) {how}"
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.01)
 
 
 def _let_go(error: BaseException) -> None:
