@@ -178,7 +178,8 @@ describe("one video from the gallery to the files", () => {
     const download = await waiting;
     const bytes = new Uint8Array(readFileSync(await download.path()));
     await demo.page.keyboard.press("Escape");
-    await demo.page.getByRole("dialog").waitFor({ state: "detached" }); // keys have no effect until it is gone
+    // Keys have no effect until it is gone, not only closed, when it has no role any more.
+    await demo.page.locator("dialog").waitFor({ state: "detached" });
     await check(name, download.suggestedFilename(), bytes);
   });
 
