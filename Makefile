@@ -19,7 +19,7 @@ export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 # Bytecode is kept whatever the machine is set to: the tests start a hundred processes, and pytest rewrites their files.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers notebooks aot aot-3.6 bench bench-ops bench-transformers figures docs gpu tune matrix lint audit format clean
+.PHONY: demo demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers notebooks aot aot-3.6 bench bench-ops bench-transformers figures docs gpu carry tune matrix lint audit format clean
 
 demo: $(VENV)/.demo  ## install, then segment and track; with another model: CHECKPOINT=FILE make demo
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
@@ -109,10 +109,13 @@ docs: $(VENV)/.docs  ## the documents as a site in out/docs, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(if $(LIVE),serve,build)
 
 # On a CUDA machine, with the Python that has torch and triton; no installation, no network.
-gpu:  ## proof and figures: make gpu PART=parity, micro, sanitize, video-t, video-s, video-b, video-l, image, amg, cold
+gpu:  ## proof and figures in order of value, into out/gpu; PART=parity for some steps, GPU="--budget 1500 --resume FILE --out DIR"
 	@# A copy of the tree may have lost its symbolic links.
 	@for name in kernels configs; do [ -d sam2fast/$$name ] || { rm -f sam2fast/$$name; ln -s ../$$name sam2fast/$$name; }; done
-	PYTHONPATH="$(CURDIR)" $(PYTHON) bench/gpu.py --part $(PART) $(GPU)
+	$(PYTHON) bench/gpu.py $(if $(PART),--only "$(PART)") $(GPU)
+
+carry: $(VENV)/.tested  ## before a visit to a GPU without a network: what it may lack, into .carry
+	$(BIN)/python bench/carry.py
 
 tune:  ## measure launch configurations on this GPU and store the best
 	PYTHONPATH="$(CURDIR)" $(PYTHON) bench/tune.py $(if $(OP),--op $(OP))
@@ -137,7 +140,7 @@ format: $(VENV)/.linted
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(FRONTEND)/node_modules $(VENV) .venv-transformers .venv-triton-3.6 .venv-audit .cache .*_cache .benchmarks .hypothesis build dist out *.egg-info
+	rm -rf $(FRONTEND)/node_modules $(VENV) .venv-transformers .venv-triton-3.6 .venv-audit .cache .carry .*_cache .benchmarks .hypothesis build dist out *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:

@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from backend_calls import RefusedError, by_triton, may_refuse
+from backend_calls import RefusedError, by_triton, kernel_if_any, may_refuse, runs_kernels
 from inputs import MemoryArguments
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sam2fast.kernels._dispatch import use_triton
 from sam2fast.kernels.memory_attention import (
     apply_rope,
     memory_attention,
@@ -123,15 +122,21 @@ def compiled(arguments: MemoryArguments) -> dict[str, Call]:
     }
 
 
-def memory_ways(arguments: MemoryArguments, device: torch.device) -> dict[str, Call]:
-    """Memory attention by subject; the yardstick is the published way with the attention that torch chooses."""
+def memory_ways(arguments: MemoryArguments, device: torch.device, compilers: bool = False) -> dict[str, Call]:
+    """Memory attention by subject; the baseline is the published formulation with the attention that torch chooses.
+
+    Args:
+        compilers: besides the baseline and ours what ``torch.compile`` makes of it, instead of torch's own backends.
+    """
     call = published(arguments)
+    own = kernel_if_any(lambda: memory_attention(*arguments), device)
+    if compilers:
+        return {"projected values, SDPA": call, "sam2fast": own, **compiled(arguments)}
     (objects, K), N, L = arguments.memory.page_table.shape, arguments.query.shape[2], arguments.memory.pointers.shape[1]
     M = K * N + L
     twin = if_scores_fit(lambda: memory_attention_reference(*arguments), objects * N * M, device)
-    ways = {"projected values, SDPA": call, "sam2fast": lambda: memory_attention(*arguments), "torch twin": twin}
-    ways |= by_backend("projected values, SDPA", call, N * M, device)
-    return ways | (compiled(arguments) if device.type == "cuda" else {})
+    ways = {"projected values, SDPA": call, "sam2fast": own, "torch twin": twin}
+    return ways | by_backend("projected values, SDPA", call, N * M, device)
 
 
 def fp8_ways(arguments: MemoryArguments, device: torch.device) -> dict[str, Call]:
@@ -154,7 +159,7 @@ def rope_ways(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tenso
     call = rotated_before(*arguments)
     ways: dict[str, Call] = {
         "rotated before, SDPA": call,
-        "sam2fast": lambda: rope_attention(*arguments),
+        "sam2fast": kernel_if_any(lambda: rope_attention(*arguments), query.device),
         "torch twin": lambda: rope_attention_reference(*arguments),
     }
     scores = query.shape[:-1].numel() * key.shape[2]
@@ -169,7 +174,7 @@ def window_ways(qkv: Tensor, bias: Tensor, heads: int, window: int, pooled: bool
         return window_attention(*arguments)
 
     ways: dict[str, Call] = {"SDPA": lambda: cut_out_windows(qkv, bias, heads, window, pooled), "sam2fast": call}
-    return ways | ({"triton": by_triton(call)} if qkv.is_cuda and use_triton("window_attention", qkv, bias) else {})
+    return ways | ({"triton": by_triton(call)} if runs_kernels(qkv.device) else {})
 
 
 def cut_out_windows(qkv: Tensor, bias: Tensor, heads: int, window: int, pooled: bool) -> Tensor:

@@ -43,8 +43,18 @@ class Plan(NamedTuple):
     draws: int = 4
     poison: bool = True  # whether memory that nobody wrote holds NaN
     seed: int | None = None  # of the draws; by the clock, so that each run sees others
+    ops: Sequence[str] = ("memory_attention", "rope_attention", FP8)
 
 
+# For a short visit to a GPU, where every combination of dtype and width is compiled first.
+SHORT = Plan(
+    sides=(64, 5),
+    objects=(1, 3),
+    widths=((256, 64), (128, 64)),
+    dtypes=(torch.float32, torch.bfloat16),
+    splits=(None, 1, 8),
+    draws=1,
+)
 # For memory checkers, which take a hundred times as long and want to see themselves what nobody wrote.
 QUICK = Plan(sides=(5,), objects=(3,), splits=(None, 1, 3), draws=1, poison=False)
 
@@ -57,6 +67,8 @@ def attention_parity(device: torch.device, save: Callable[[Rows], None], plan: P
     if device.type != "cuda" or too_old_for_fp8(device) is None:
         ops.append((FP8, functools.partial(memory_draw, fp8=True)))
     for op, make in ops:
+        if op not in plan.ops:
+            continue
         for dtype in plan.dtypes:
             for widths in plan.widths:
                 generator = torch.Generator().manual_seed(seed)

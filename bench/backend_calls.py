@@ -8,6 +8,13 @@ import torch
 from sam2fast.kernels._dispatch import backend
 
 Result = TypeVar("Result")
+# Whether kernels are measured on the CPU, too, by Triton's interpreter: set by a rehearsal, whose times mean nothing.
+interpreted = False
+
+
+def runs_kernels(device: torch.device) -> bool:
+    """Whether our kernels are among what is measured on a device."""
+    return device.type == "cuda" or interpreted
 
 
 class RefusedError(RuntimeError):
@@ -36,11 +43,16 @@ def by_triton(call: Callable[[], Result]) -> Callable[[], Result]:
     return run
 
 
+def kernel_if_any(call: Callable[[], Result], device: torch.device) -> Callable[[], Result]:
+    """``call`` by our kernels where they run on the device."""
+    return by_triton(call) if runs_kernels(device) else call
+
+
 def ours(call: Callable[[], Any], device: torch.device) -> dict[str, Callable[[], Any]]:
     """``call`` by our kernels on a GPU, and as the dispatcher has it elsewhere."""
-    return {"triton": by_triton(call)} if device.type == "cuda" else {"sam2fast": call}
+    return {"triton": by_triton(call)} if runs_kernels(device) else {"sam2fast": call}
 
 
 def both_ways(call: Callable[[], Any], device: torch.device) -> dict[str, Callable[[], Any]]:
     """``call`` as the dispatcher has it, and on a GPU also by our kernels."""
-    return {"sam2fast": call} | ({"triton": by_triton(call)} if device.type == "cuda" else {})
+    return {"sam2fast": call} | ({"triton": by_triton(call)} if runs_kernels(device) else {})

@@ -56,21 +56,21 @@ def linear_gelu_case(rows: int, K: int, N: int, dtype: torch.dtype) -> Case:
                 tolerance=1e-4 if dtype == torch.float32 else 0.05)  # fmt: skip
 
 
-def preprocess_case(batch: int, height: int, width: int) -> Case:
+def preprocess_case(batch: int, height: int, width: int, side: int = 1024) -> Case:
     def prepare(device: torch.device) -> Calls:
         pixels = (random(batch, height, width, 3, device=device).abs() * 90).clamp(max=255).to(torch.uint8)
         mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (MEAN, STD))
 
         def separately() -> Tensor:
             image = pixels.permute(0, 3, 1, 2).float() / 255
-            image = F.interpolate(image, (1024, 1024), mode="bilinear", align_corners=False, antialias=True)
+            image = F.interpolate(image, (side, side), mode="bilinear", align_corners=False, antialias=True)
             return (image - mean) / std
 
         return {"torch": separately} | both_ways(
-            lambda: resize_and_normalise(pixels, (1024, 1024), MEAN, STD, 255.0), device
+            lambda: resize_and_normalise(pixels, (side, side), MEAN, STD, 255.0), device
         )
 
-    nbytes = batch * 3 * (height * width + 4 * 1024**2)
+    nbytes = batch * 3 * (height * width + 4 * side**2)
     return Case("preprocess", f"{batch}x{height}x{width}", "uint8", prepare, 0, nbytes, tolerance=1e-5)
 
 
@@ -95,6 +95,8 @@ class Plan(NamedTuple):
     side: int = 1500  # of pictures
 
 
+# For a short visit to a GPU.
+SHORT = Plan(dtypes=(torch.float32, torch.bfloat16), draws=10)
 # For memory checkers and interpreters, which take a hundred times as long.
 QUICK = Plan(draws=4, rows=100, channels=150, outer=100, side=40)
 

@@ -29,6 +29,8 @@ class Plan(NamedTuple):
     many: bool = True  # one input whose masks together have more than 2**31 pixels
 
 
+# For a short visit to a GPU.
+SHORT = Plan(draws=30)
 # For memory checkers and interpreters, which take a hundred times as long.
 QUICK = Plan(draws=4, side=50, masks=3, boxes=150, crowd=70, many=False)
 

@@ -43,6 +43,8 @@ class Plan(NamedTuple):
     many: bool = True  # one input whose masks together have more than 2**31 pixels
 
 
+# For a short visit to a GPU.
+SHORT = Plan(dtypes=(torch.float32, torch.bfloat16), draws=12)
 # For memory checkers and interpreters, which take a hundred times as long.
 QUICK = Plan(draws=6, low=20, side=60, masks=3, many=False)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from backend_calls import by_triton, ours
+from backend_calls import by_triton, kernel_if_any, ours, runs_kernels
 from inputs import random
 from registry import Calls, Case
 from torch import Tensor
@@ -118,8 +118,8 @@ def bits_case(count: int, size: tuple[int, int], packing: bool) -> Case:
 def overlaps_case(objects: int, size: tuple[int, int], dtype: torch.dtype = torch.float32) -> Case:
     def prepare(on: torch.device) -> Calls:
         logits = (random(objects, 1, *size, device=on) * 12).to(dtype)
-        twin = {"torch": lambda: suppress_overlaps_reference(logits)}
-        return twin | {"sam2fast": lambda: suppress_overlaps(logits)}
+        own = kernel_if_any(lambda: suppress_overlaps(logits), on)
+        return {"torch": lambda: suppress_overlaps_reference(logits), "sam2fast": own}
 
     moved = 3 * objects * size[0] * size[1] * torch.finfo(dtype).bits // 8
     name = str(dtype).removeprefix("torch.")
@@ -129,7 +129,7 @@ def overlaps_case(objects: int, size: tuple[int, int], dtype: torch.dtype = torc
 
 def _on_gpus(call: Callable[[], Any], device: torch.device) -> Calls:
     """Elsewhere the op is its twin."""
-    return {"triton": by_triton(call)} if device.type == "cuda" else {}
+    return {"triton": by_triton(call)} if runs_kernels(device) else {}
 
 
 def mask_cases() -> Iterator[Case]:

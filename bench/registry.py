@@ -22,11 +22,11 @@ from attention import (
     rotated_before,
     window_ways,
 )
-from backend_calls import RefusedError
+from backend_calls import RefusedError, by_triton, runs_kernels
 from inputs import blobs, full_bank, random, rope_tables
 
 from sam2fast.kernels._cpu import linear
-from sam2fast.kernels._dispatch import backend, use_triton
+from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels._launch import ANY
 from sam2fast.kernels.connected_components import connected_components, connected_components_reference
 from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles
@@ -183,17 +183,17 @@ def components_case(count: int, height: int, width: int) -> Case:
             calls["scipy on the host"] = by_scipy(mask)
         if mask.numel() <= 256 * 256:  # minutes beyond
             calls["torch loop"] = by_max_pooling(mask)
-        if device.type == "cuda" and use_triton("connected_components", mask):
-            calls["triton"] = lambda: connected_components(mask)
+        if runs_kernels(device):
+            calls["triton"] = by_triton(lambda: connected_components(mask))
         return calls
 
     pixels = count * height * width
     return Case("connected_components", f"{count}x{height}x{width}", "bool", prepare, 0, 9 * pixels, tolerance=0)
 
 
-def holes_case(count: int) -> Case:
+def holes_case(count: int, side: int = 256) -> Case:
     def prepare(device: torch.device) -> Calls:
-        logits = blobs(count, 256, 256, device)
+        logits = blobs(count, side, side, device)
 
         def run(name: str) -> Callable[[], Any]:
             def call() -> torch.Tensor:
@@ -202,10 +202,10 @@ def holes_case(count: int) -> Case:
 
             return call
 
-        return {"torch": run("torch")} | ({"triton": run("triton")} if device.type == "cuda" else {})
+        return {"torch": run("torch")} | ({"triton": run("triton")} if runs_kernels(device) else {})
 
-    size = count * 256 * 256 * 4
-    return Case("fill_holes_and_remove_sprinkles", f"{count}x256x256", "float32", prepare, 0, 2 * size, tolerance=0)
+    nbytes = 2 * 4 * count * side * side
+    return Case("fill_holes_and_remove_sprinkles", f"{count}x{side}x{side}", "float32", prepare, 0, nbytes, tolerance=0)
 
 
 def attention_case(side: int, window: int, heads: int, d: int, dtype: torch.dtype, pooled: bool = False) -> Case:
@@ -233,24 +233,35 @@ def attention_case(side: int, window: int, heads: int, d: int, dtype: torch.dtyp
 
 
 def memory_case(
-    objects: int, pages: int, dtype: torch.dtype, device: str = "", side: int = 64, d: int = 256, m: int = 64
+    objects: int,
+    pages: int,
+    dtype: torch.dtype,
+    device: str = "",
+    side: int = 64,
+    d: int = 256,
+    m: int = 64,
+    compilers: bool = False,
 ) -> Case:
     """Cross-attention of one layer to so many memories and sixteen pointers, of four tokens each, per object.
 
-    The yardstick is the published way: values projected for every token, one object after the other, SDPA.
+    The baseline is the published formulation: values projected for every token, one object after the other, SDPA.
+
+    Args:
+        compilers: compares with what ``torch.compile`` makes of it, which takes a minute to compile, and with nothing
+            else.
     """
     N, L, size = side * side, 64, torch.finfo(dtype).bits // 8
     M = pages * N + L
 
     def prepare(device: torch.device) -> Calls:
-        return memory_ways(full_bank(objects, pages, L, side, d, m, device, dtype), device)
+        return memory_ways(full_bank(objects, pages, L, side, d, m, device, dtype), device, compilers)
 
     def exact(device: torch.device) -> torch.Tensor:
         return published(in_float32(full_bank(objects, pages, L, side, d, m, device, dtype)))()
 
     return Case(
         "memory_attention",
-        f"{objects} objects, {N}x{M}" + (f" {d}/{m}" if (d, m) != (256, 64) else ""),
+        f"{objects} objects, {N}x{M}" + (f" {d}/{m}" if (d, m) != (256, 64) else "") + ", compiled" * compilers,
         str(dtype).removeprefix("torch."),
         prepare,
         # Scores and sums over m channels, projection of the keys, projection of the result.
@@ -275,18 +286,18 @@ def fp8_case(objects: int) -> Case:
     return replace(exact, **own, exact=None, device="cuda")
 
 
-def self_attention_case(objects: int, dtype: torch.dtype) -> Case:
+def self_attention_case(objects: int, dtype: torch.dtype, side: int = 64, d: int = 256) -> Case:
     """Self-attention of one layer of the memory attention, beside SDPA on what is rotated already."""
-    N, d, size = 64 * 64, 256, torch.finfo(dtype).bits // 8
+    N, size = side * side, torch.finfo(dtype).bits // 8
 
     def inputs(device: torch.device) -> list[torch.Tensor]:
         return [random(objects, 1, N, d, device=device, dtype=dtype, seed=i) for i in range(3)]
 
     def prepare(device: torch.device) -> Calls:
-        return rope_ways(*inputs(device), *rope_tables(64, d, device))
+        return rope_ways(*inputs(device), *rope_tables(side, d, device))
 
     def exact(device: torch.device) -> torch.Tensor:
-        return rotated_before(*(x.float() for x in inputs(device)), *rope_tables(64, d, device))()
+        return rotated_before(*(x.float() for x in inputs(device)), *rope_tables(side, d, device))()
 
     return Case(
         "rope_attention",
@@ -352,6 +363,7 @@ def attention_cases() -> Iterator[Case]:
         yield memory_case(objects, pages, torch.bfloat16, "" if anywhere else "cuda")
         if anywhere:
             yield memory_case(objects, pages, torch.float32)
+    yield memory_case(1, 7, torch.bfloat16, "cuda", compilers=True)
     for objects in (1, 4):
         yield fp8_case(objects)
     for dtype in (torch.float32, torch.bfloat16):

@@ -15,12 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-
-import tame_weights
-
-from sam2fast.build_sam import build_sam2_video_predictor, cast_weights
 from sam2fast.testing import mask_iou, relative_error
+
+SUPPORT = Path(__file__).parents[1] / "tests" / "support"
 
 Rows = list[dict[str, Any]]
 # fp32 masks may differ so much; bfloat16 ones twice as much from fp32 as the plain path's do.
@@ -36,6 +33,8 @@ class Plan(NamedTuple):
     frames: int = 12
 
 
+# For a short visit to a GPU, and for memory checkers and interpreters.
+SHORT = Plan(objects=(1, 3), frames=6)
 QUICK = Plan(image_size=256, objects=(1, 3), frames=5)
 
 
@@ -81,7 +80,17 @@ def tracking_parity(device: torch.device, save: Callable[[Rows], None], plan: Pl
 
 
 def predictor(plan: Plan, dtype: torch.dtype, device: torch.device, fast: bool) -> Any:
-    """A tiny model with tame weights."""
+    """A tiny model with tame weights.
+
+    Raises:
+        ModuleNotFoundError: configurations cannot be read without omegaconf.
+    """
+    from sam2fast.build_sam import build_sam2_video_predictor, cast_weights
+
+    if str(SUPPORT) not in sys.path:
+        sys.path.insert(0, str(SUPPORT))
+    import tame_weights
+
     built = build_sam2_video_predictor(
         "configs/sam2.1/sam2.1_hiera_t.yaml",
         None,

@@ -46,7 +46,7 @@ class Plan(NamedTuple):
 
     windows: Sequence[int] = (4, 7, 8, 14, 16, 0)
     dtypes: Sequence[torch.dtype] = (torch.float32, torch.bfloat16, torch.float16)
-    widths: Sequence[int] = (56, 72, 96, 8, 24, 128)  # of heads, for small maps; those of SAM 2 as often as all others
+    head_widths: Sequence[int] = (56, 72, 96, 8, 24, 128)  # for small maps; those of SAM 2 as often as all others
     real: Sequence[tuple[int, int, int, int, bool]] = REAL
     draws: int = 4  # of small maps; nearly each compiles a kernel of its own
     whole: int = 40  # longest side of a small map that is one window
@@ -56,6 +56,8 @@ class Plan(NamedTuple):
     seed: int | None = None  # of the draws; by the clock, so that each run sees others
 
 
+# For a short visit to a GPU, where every combination of window, width and dtype is compiled first.
+SHORT = Plan(dtypes=(torch.float32, torch.bfloat16), draws=1)
 # For memory checkers and interpreters, which take a hundred times as long.
 QUICK = Plan(real=(), draws=2, whole=12, windows_across=2, batch=2, poison=False)
 
@@ -79,7 +81,7 @@ def _row(
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"op": "window_attention", "dtype": str(dtype).removeprefix("torch."), "window": window}
     row |= NOTHING_RUN
-    plan = plan._replace(widths=[d for d in plan.widths if d <= WIDEST[dtype]])  # what every GPU can launch
+    plan = plan._replace(head_widths=[d for d in plan.head_widths if d <= WIDEST[dtype]])  # what every GPU can launch
     for shapes in (real_shapes(window, plan, generator), small_shapes(window, plan, generator)):
         draws = (window_draw(shape, dtype, generator, device) for shape in shapes)
         add_group(row, "window_attention", draws, (None,), plan.poison)
@@ -104,7 +106,7 @@ def small_shapes(window: int, plan: Plan, generator: torch.Generator) -> Iterato
         pooled = window % 2 == 0 and turn % 2 == 1
         if pooled:  # at least one query
             height, width = (side + side % 2 if window == 0 else max(2, side) for side in (height, width))
-        d = plan.widths[integer(0, len(plan.widths) - 1, generator)]
+        d = plan.head_widths[integer(0, len(plan.head_widths) - 1, generator)]
         yield Shape(integer(1, plan.batch, generator), height, width, window, integer(1, 3, generator), d, pooled)
 
 

@@ -1,17 +1,19 @@
 """The measuring tools: a wrong result gets no time, and reports are whole."""
 
 import dataclasses
-import json
 
-import gpu
 import pytest
+import registry
 import torch
 from attention import by_backend, cut_out_windows
 from backend_calls import RefusedError, both_ways, may_refuse, ours
 from bench_cases import small_case
+from gpu_plan import steps, work
 from inputs import full_bank, random
 from measure import measure
+from micro import speed
 from registry import WrongResultError, attention_case, cases, check, expectation, memory_case
+from small_cases import small_cases
 
 from sam2fast.kernels._dispatch import current_backend
 from sam2fast.kernels.memory_attention import memory_attention
@@ -111,53 +113,51 @@ def test_scores_that_do_not_fit_are_not_tried():
         calls["SDPA MATH"]()
 
 
-def test_cases_for_another_device_are_left_out(tmp_path, monkeypatch):
-    elsewhere = dataclasses.replace(small_case(), device="cuda")
-    monkeypatch.setattr(gpu, "cases", lambda: [elsewhere])
-    monkeypatch.setattr(gpu, "measure_limits", lambda device: None)
-    report = gpu.Report(CPU, tmp_path)
-    assert gpu.micro(CPU, report, only="") and not report.content["parts"]
-    assert elsewhere.runs_on(torch.device("cuda")) and not elsewhere.runs_on(CPU)
-
-
 def test_percentiles_are_in_order():
     timing = measure(lambda: torch.zeros(1000).sum(), CPU, budget_s=0.01)
     assert 0 < timing.p20 <= timing.p50 <= timing.p80
 
 
 @pytest.fixture
-def small_limits(monkeypatch):
-    """Limits of a copy and of products that take no time; full size they take half a minute where bfloat16 is slow."""
-    monkeypatch.setattr(limits, "SIDE_ON_CPU", limits.SMALLEST_SIDE)
+def micro_rows(monkeypatch):
+    """Rows of the step for the ops of :func:`small_case`, from the cases that are given."""
+    monkeypatch.setattr(limits, "SIDE_ON_CPU", limits.SMALLEST_SIDE)  # half a minute where bfloat16 is slow
     monkeypatch.setattr(limits, "COPIED_ON_CPU", 2**16)
+    monkeypatch.setattr(work, "MICRO", {"linear": ("linear",)})
+
+    def run(case):
+        rows = []
+        monkeypatch.setattr(registry, "cases", lambda: [case])
+        return work.micro("linear", work.Context(CPU, lambda part, row: rows.append(row))), rows
+
+    return run
 
 
-def test_micro_part_writes_rows_and_a_table(tmp_path, monkeypatch, capsys, small_limits):
-    monkeypatch.setattr(gpu, "cases", lambda: [small_case()])
-    report = gpu.Report(CPU, tmp_path)
-    assert gpu.micro(CPU, report, only="linear")
-    content = json.loads(report.path.read_text())
-    assert [row["subject"] for row in content["parts"]["micro"]] == ["F.linear", "sam2fast"]
-    assert all(row["of limit"] > 0 for row in content["parts"]["micro"])
-    assert content["machine"]["torch"] == torch.__version__
-    assert "## micro" in report.path.with_suffix(".md").read_text()
-    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".md"]
+def test_micro_step_sends_a_row_for_each_subject(micro_rows):
+    outcome, rows = micro_rows(small_case())
+    assert outcome.right and "of the limit" not in outcome.figure  # which is that of bfloat16
+    assert [row["subject"] for row in rows] == ["F.linear", "sam2fast"]
+    assert all(row["of limit"] > 0 and row["timed by"] == "clock" for row in rows)
+    assert speed(rows).startswith("linear 2048x96 to 384: ") and speed(rows).endswith("x F.linear")
 
 
-def test_micro_part_fails_on_a_wrong_result(tmp_path, monkeypatch, small_limits):
+def test_micro_step_fails_on_a_wrong_result(micro_rows):
     def prepare(device):
         calls = dict(small_case().prepare(device))
         return calls | {"sam2fast": lambda: calls["F.linear"]() + 1}
 
-    monkeypatch.setattr(gpu, "cases", lambda: [dataclasses.replace(small_case(), prepare=prepare)])
-    report = gpu.Report(CPU, tmp_path)
-    assert not gpu.micro(CPU, report, only="")
-    (row,) = json.loads(report.path.read_text())["parts"]["micro"]
+    outcome, (row,) = micro_rows(dataclasses.replace(small_case(), prepare=prepare))
+    assert not outcome.right and "sam2fast differs" in outcome.why
     assert row["subject"].startswith("WRONG") and "p50 ms" not in row
 
 
-def test_a_part_keeps_the_others(tmp_path):
-    gpu.Report(CPU, tmp_path).save("parity", [{"op": "a", "wrong": 0}])
-    gpu.Report(CPU, tmp_path).save("micro", [{"op": "b", "p50 ms": 0.5}])
-    report = gpu.Report(CPU, tmp_path)
-    assert set(report.content["parts"]) == {"parity", "micro"}
+def test_micro_step_leaves_out_cases_for_another_device(micro_rows):
+    elsewhere = dataclasses.replace(small_case(), device="cuda")
+    assert micro_rows(elsewhere)[1] == []
+    assert elsewhere.runs_on(torch.device("cuda")) and not elsewhere.runs_on(CPU)
+
+
+def test_micro_steps_have_every_op_of_the_registry():
+    assert {case.op for case in cases()} - {"linear"} == {op for ops in work.MICRO.values() for op in ops}
+    assert {case.op for case in small_cases()} == {op for ops in work.MICRO.values() for op in ops}
+    assert set(work.MICRO) == set(steps.MICRO)

@@ -1,34 +1,37 @@
 """The checks of kernels on a GPU: a wrong one is seen, and every op has one."""
 
-import argparse
 import itertools
-import json
 
 import attention_parity
+import components_parity
 import encoder_ops
-import gpu
 import pytest
 import torch
 import window_parity
 from attention_parity import Plan
+from gpu_plan import steps, work
 
 from sam2fast.kernels._launch import launch_table
 
 CPU = torch.device("cpu")
 
 
-def test_parity_part(tmp_path, triton_device):
-    report = gpu.Report(triton_device, tmp_path)
-    assert gpu.parity(triton_device, report, masks=4, side=12, batch_limit=2)
-    (row,) = json.loads(report.path.read_text())["parts"]["parity"]
-    assert row["wrong"] == 0 and row["random masks"] >= 4
+class TestParityOfComponents:
+    PLAN = components_parity.Plan(masks=4, side=12, batch=2, seed=0)
 
+    def test_row(self, triton_device):
+        saved = []
+        assert components_parity.components_parity(triton_device, saved.extend, self.PLAN)
+        (row,) = saved
+        assert row["wrong"] == 0 and row["random masks"] >= 4
 
-def test_parity_part_sees_a_wrong_kernel(tmp_path, triton_device, monkeypatch):
-    right = gpu.connected_components
-    monkeypatch.setattr(gpu, "connected_components", lambda mask: (right(mask)[0], right(mask)[1] + 1))
-    monkeypatch.setattr(gpu, "launches", _CountsUp())
-    assert not gpu.parity(triton_device, gpu.Report(triton_device, tmp_path), masks=1, side=12, batch_limit=1)
+    def test_a_wrong_kernel_is_seen(self, triton_device, monkeypatch):
+        right = components_parity.connected_components
+        monkeypatch.setattr(components_parity, "connected_components", lambda x: (right(x)[0], right(x)[1] + 1))
+        monkeypatch.setattr(components_parity, "launches", _CountsUp())
+        saved = []
+        assert not components_parity.components_parity(triton_device, saved.extend, self.PLAN)
+        assert saved[0]["wrong"] == saved[0]["random masks"]
 
 
 class _CountsUp:
@@ -54,12 +57,12 @@ class TestParityOfAttention:
         seed=0,
     )
 
-    def test_rows(self, tmp_path, triton_device):
+    def test_rows(self, triton_device):
         """A row for each op, dtype and width; every choice of splits ran twice."""
-        report = gpu.Report(triton_device, tmp_path)
+        saved = []
         plan = self.PLAN._replace(dtypes=(torch.float32, torch.bfloat16))
-        assert attention_parity.attention_parity(triton_device, lambda rows: report.save("attention", rows), plan)
-        rows = json.loads(report.path.read_text())["parts"]["attention"]
+        assert attention_parity.attention_parity(triton_device, lambda rows: saved.append(list(rows)), plan)
+        rows = saved[-1]
         ops = ("memory_attention", "rope_attention", attention_parity.FP8)
         expected = itertools.product(ops, ("float32", "bfloat16"))
         assert [(row["op"], row["dtype"]) for row in rows] == list(expected)
@@ -105,7 +108,7 @@ class TestParityOfWindows:
     PLAN = window_parity.QUICK._replace(
         windows=(4, 7, 0),
         dtypes=(torch.float32,),
-        widths=(8, 24),
+        head_widths=(8, 24),
         real=((8, 4, 2, 24, True), (8, 7, 1, 8, False)),
         poison=True,
         seed=0,
@@ -144,7 +147,7 @@ class TestParityOfWindows:
             shapes = list(window_parity.small_shapes(window, plan, torch.Generator().manual_seed(0)))
             for shape in shapes:
                 stride = 2 if shape.pooled else 1
-                assert shape.height // stride and shape.width // stride and shape.d in plan.widths
+                assert shape.height // stride and shape.width // stride and shape.d in plan.head_widths
                 assert not shape.pooled or window % 2 == 0
                 assert window or not shape.pooled or shape.height % 2 == shape.width % 2 == 0
             assert {shape.pooled for shape in shapes} == ({False} if window == 7 else {False, True})
@@ -182,60 +185,9 @@ class TestParityOfTheEncoder:
         assert not right and [row["wrong"] > 0 for row in rows] == [False] * 6 + [True]
 
 
-def test_parity_of_chosen_ops(monkeypatch, tmp_path):
-    ran = []
-    monkeypatch.setattr(gpu, "parity", lambda *_: ran.append("connected_components") or True)
-    checks = {
-        op: (name, lambda *_, op=op: ran.append(op) or op != "window_attention", plan)
-        for op, (name, _, plan) in gpu.PARITY.items()
-    }
-    monkeypatch.setattr(gpu, "PARITY", checks)
-    arguments = argparse.Namespace(masks=1, side=1, batch=1, quick=True, only="")
-    assert not gpu.all_parity(CPU, gpu.Report(CPU, tmp_path), arguments)
-    assert ran == [*gpu.OPS]
-    arguments.only = "memory"
-    assert gpu.all_parity(CPU, gpu.Report(CPU, tmp_path), arguments) and ran[len(gpu.OPS) :] == ["memory_attention"]
-    arguments.only = "nothing"
-    with pytest.raises(SystemExit, match="nothing is checked"):
-        gpu.all_parity(CPU, gpu.Report(CPU, tmp_path), arguments)
-
-
-def test_graphs_are_not_recorded_under_a_sanitizer(monkeypatch, tmp_path, capsys):
-    """It gives each tensor memory of its own, and graphs need torch's allocator."""
-    ran = []
-    monkeypatch.setattr(gpu, "parity", lambda *_: True)
-    checks = {op: (name, lambda *_, op=op: ran.append(op) or True, plan) for op, (name, _, plan) in gpu.PARITY.items()}
-    monkeypatch.setattr(gpu, "PARITY", checks)
-    arguments = argparse.Namespace(masks=1, side=1, batch=1, quick=True, only="")
-    for device in ("cpu", "cuda"):
-        assert gpu.all_parity(torch.device(device), gpu.Report(CPU, tmp_path), arguments)
-    assert ran == [*checks, *checks] and not capsys.readouterr().out
-    ran.clear()
-    monkeypatch.setenv(gpu.NO_CACHING, "1")
-    assert gpu.all_parity(torch.device("cuda"), gpu.Report(CPU, tmp_path), arguments)
-    assert ran == [op for op in checks if op != "tracking"]
-    assert "recorded steps are not checked" in capsys.readouterr().out
-
-
 def test_every_kernel_has_a_parity_check():
-    named = {op for group in gpu.OPS for op in group.split(", ")}
-    unchecked = set(launch_table()) - named
-    assert not unchecked, f"PARITY in bench/gpu.py has no check of the kernels of {unchecked}"
-
-
-def test_sanitize_part_says_when_it_cannot(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu.shutil, "which", lambda name: None)
-    report = gpu.Report(CPU, tmp_path)
-    assert not gpu.sanitize(report)
-    assert report.content["parts"]["sanitize"] == [{"tool": "compute-sanitizer", "errors": "not installed"}]
-
-
-def test_sanitize_part_runs_the_checker(tmp_path, monkeypatch):
-    """A stand-in checker that finds an error with one of its tools."""
-    checker = tmp_path / "compute-sanitizer"
-    checker.write_text('#!/bin/sh\necho "========= ERROR SUMMARY: $2"\n[ "$2" != racecheck ] || exit 9\n')
-    checker.chmod(0o755)
-    monkeypatch.setattr(gpu.shutil, "which", lambda name: str(checker))
-    report = gpu.Report(CPU, tmp_path / "results")
-    assert not gpu.sanitize(report)
-    assert [row["exit"] for row in report.content["parts"]["sanitize"]] == [0, 9, 0, 0]
+    """Names of the steps are those of the launch table's ops, but for what one check has together."""
+    together = {"run_lengths and nms": {"run_lengths", "nms"}, "encoder": {"layer_norm", "linear_gelu", "preprocess"}}
+    named = set().union(*(together.get(name, {name}) for name in work._checks()))
+    assert set(work._checks()) == set(steps.PARITY)
+    assert not set(launch_table()) - named, "gpu_plan/work.py has no check of the kernels of these ops"

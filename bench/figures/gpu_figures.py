@@ -49,7 +49,7 @@ def _prefix(report: Report) -> str:
 
 
 def _micro(results: Results) -> list[Report]:
-    """Reports of ``bench/gpu.py``, which name themselves after their device."""
+    """Reports of ``make gpu``, which name themselves after their device."""
     reports = [read(path) for path in sorted(results.folder.glob("*.json"))]
     measured = [report for report in reports if "parts" in report.data and "device" in report.data["machine"]]
     return [report for report in measured if not report.data["machine"]["device"].startswith("CPU")]

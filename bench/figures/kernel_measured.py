@@ -14,18 +14,18 @@ TIMES = re.compile(r"(?<=\d)x(?=\d)")
 PARTS = ("preprocess", "patch embedding", "norms", "qkv", "attention", "projections", "MLP", "neck and heads", "rest")
 
 
-def measured(ops: Sequence[str], subjects: Mapping[str, str], only: str) -> Callable[[Results], str]:
+def measured(ops: Sequence[str], subjects: Mapping[str, str], step: str) -> Callable[[Results], str]:
     """A section of ops, with a table for each device.
 
     Args:
         subjects: those that are shown, as the files name them, and as the table does.
-        only: how ``bench/gpu.py --only`` finds these ops.
+        step: of ``make gpu`` that measures these ops.
     """
 
     def section(results: Results) -> str:
         found = _newest_of_devices(results, ops)
         parts = [_device(results, report, ops, subjects) for report in found]
-        command = f"`bench/gpu.py --part micro --only {only}`"
+        command = f"`make gpu PART='micro {step}'`"
         if not any(_on_gpu(report) for report in found):
             where = "Not measured on a GPU" if found else "Not measured, neither on a GPU nor on a CPU"
             parts.append(results.paragraph(f"{where}; {command} does."))
@@ -35,7 +35,7 @@ def measured(ops: Sequence[str], subjects: Mapping[str, str], only: str) -> Call
 
 
 def _newest_of_devices(results: Results, ops: Sequence[str]) -> list[Report]:
-    """Of each device, the newest report of ``bench/gpu.py`` with one of these ops."""
+    """Of each device, the newest report of ``make gpu`` with one of these ops."""
     newest: dict[str, Report] = {}
     for path in sorted(results.folder.glob("*.json")):
         report = read(path)

@@ -20,16 +20,16 @@ LAUNCHED = (
 )
 # Ours, as the files name it: the twin or the way of the CPU, the dispatcher's choice, the kernel.
 OURS = {"torch twin": "torch twin", "sam2fast": "sam2fast", "triton": "kernel"}
-# The pages' tables of measurements: the ops, who is shown under which name, and how `bench/gpu.py --only` finds them.
+# The pages' tables of measurements: the ops, who is shown under which name, and the step of `make gpu`.
 MEASURED: dict[str, tuple[list[str], dict[str, str], str]] = {
     "window-attention": (["window_attention"], {"SDPA": "windows cut out, SDPA", **OURS}, "window_attention"),
     "memory-attention": (
         ["memory_attention", "rope_attention"],
         {"projected values, SDPA": "as published, SDPA", "rotated before, SDPA": "as published, SDPA", **OURS},
-        "memory_attention,rope_attention",
+        "memory_attention",
     ),
     **{
-        op.replace("_", "-"): ([op], {"torch": "torch", **OURS}, op)
+        op.replace("_", "-"): ([op], {"torch": "torch", **OURS}, "encoder")
         for op in ("layer_norm", "linear_gelu", "preprocess")
     },
     "connected-components": (
@@ -37,7 +37,7 @@ MEASURED: dict[str, tuple[list[str], dict[str, str], str]] = {
         {"scipy on the host": "scipy", "torch loop": "plain torch loop", "torch": "torch twin", **OURS},
         "connected_components",
     ),
-    "fill-holes": (["fill_holes_and_remove_sprinkles"], {"torch": "torch twin", **OURS}, "fill_holes"),
+    "fill-holes": (["fill_holes_and_remove_sprinkles"], {"torch": "torch twin", **OURS}, "connected_components"),
     "mask-ops": (
         [
             "mask_statistics",
@@ -48,14 +48,14 @@ MEASURED: dict[str, tuple[list[str], dict[str, str], str]] = {
             "suppress_overlaps",
         ],
         {"full-size logits": "full-size logits", "torch": "torch twin", **OURS},
-        "mask_statistics,upsample_and,pack_masks,suppress_overlaps",
+        "masks",
     ),
     "run-lengths": (
         ["encode_masks", "encode_upsampled", "decode_masks"],
         {"one by one": "one by one", "full-size logits, one by one": "one by one", **OURS},
-        "encode_,decode_masks",
+        "mask lists",
     ),
-    "nms": (["box_nms", "mask_nms"], {"torchvision": "torchvision", **OURS}, "nms"),
+    "nms": (["box_nms", "mask_nms"], {"torchvision": "torchvision", **OURS}, "mask lists"),
 }
 SECTIONS: dict[str, Callable[[Results], str]] = {
     "kernel-limits": kernel_figures.limits,

@@ -1,0 +1,118 @@
+"""Takes the results of a visit to a GPU into the repository: figures into ``bench/results``, rows into the launch table.
+
+    python bench/collect.py DIR
+
+DIR is what ``bench/gpu.py --out`` wrote. Benchmarks of kernels go into ``<device>-<date>.json`` and a table of the same
+name, whole calls into ``suite-<device>-<date>.json``; what was measured again replaces what was there. Tuned rows replace
+those of the same GPU, dtype and shape class. ``make figures`` then renews the documents.
+"""
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gpu_plan.launch_rows import merged, stored, text_of
+from gpu_plan.records import NAME, Record, read_records
+
+BENCH = Path(__file__).resolve().parent
+RESULTS = BENCH / "results"
+TABLE = BENCH.parent / "kernels" / "launch_table.json"
+# What tells rows of a part from each other; of other parts all rows are kept.
+KEYS = {"micro": ("op", "shape", "dtype", "subject")}
+ELSEWHERE = ("suite", "environment")
+
+
+def collect(folder: Path, results: Path = RESULTS, table: Path = TABLE) -> list[Path]:
+    """Writes everything a visit has found.
+
+    Args:
+        folder: of the visit.
+        results: where figures go.
+        table: the launch table, which gets the tuned rows of real GPUs.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        SystemExit: the folder has no results, or they do not say where they were measured.
+    """
+    records = read_records(folder / NAME)
+    found = next((r for r in reversed(records) if r["kind"] == "row" and r["part"] == "environment"), None)
+    if found is None:
+        raise SystemExit(f"{folder / NAME} does not say what it was measured on: its step 'environment' has not run")
+    machine, date = found["row"]["machine"], found["row"]["date"]
+    parts = _parts(records)
+    verdicts = [{"step": r["step"], **{name: r[name] for name in ("verdict", "figure", "seconds")}}
+                for r in records if r["kind"] == "verdict"]  # fmt: skip
+    slug = re.sub(r"[^a-z0-9]+", "-", machine["device"].lower()).strip("-")
+    written = [_report(results / f"{slug}-{date}.json", date, machine, {**parts, "verdicts": verdicts})]
+    suite = [r["row"] for r in records if r["kind"] == "row" and r["part"] == "suite"]
+    if suite:
+        from suite.results import Results
+
+        report = Results(results, found["row"]["suite machine"], date)
+        for row in suite:
+            report.add(row)
+        written.append(report.path)
+    rows = [row for row in stored(records) if row["arch"] != "cpu"]
+    if rows:
+        _write(table, text_of(merged(json.loads(table.read_text(encoding="utf-8")), rows)))
+        written.append(table)
+    return written
+
+
+def _parts(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
+    """Rows by part, of each key the latest."""
+    parts: dict[str, dict[Any, dict[str, Any]]] = {}
+    for number, record in enumerate(records):
+        if record["kind"] == "row" and record["part"] not in ELSEWHERE:
+            row = record["row"]
+            names = KEYS.get(record["part"])
+            key = tuple(row.get(name) for name in names) if names else number
+            parts.setdefault(record["part"], {})[key] = row
+    return {part: list(rows.values()) for part, rows in parts.items()}
+
+
+def _report(path: Path, date: str, machine: dict[str, Any], parts: dict[str, Any]) -> Path:
+    """Parts that are not measured again stay as they are."""
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"parts": {}}
+    content |= {"date": date, "machine": machine, "parts": content["parts"] | parts}
+    _write(path, json.dumps(content, indent=1) + "\n")
+    _write(path.with_suffix(".md"), tables(content))
+    return path
+
+
+def tables(content: dict[str, Any]) -> str:
+    """A Markdown table per part."""
+    lines = [f"# {content['machine']['device']}, {content['date']}", "", f"`{json.dumps(content['machine'])}`"]
+    for part, rows in content["parts"].items():
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        lines += ["", f"## {part}", "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+        lines += ["| " + " | ".join(_shown(row.get(column, "")) for column in columns) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value).replace("|", "/").replace("\n", " ")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(path.suffix + ".part")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    for path in collect(parser.parse_args().folder):
+        print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()

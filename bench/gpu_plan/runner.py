@@ -1,0 +1,200 @@
+"""Runs steps, each in a process group of its own: whatever one does, the others run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any
+
+from gpu_plan.records import Record, Records
+from gpu_plan.steps import Step
+
+MOST_LOG = 200_000  # bytes of what one step prints that the log takes
+NO_TIME = "not run: no time left"
+PASSED = "passed"
+
+
+class Log:
+    """What the steps print: to the terminal, and into a file as far as there is room."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, threading.Lock()
+        self._written: dict[str, int] = {}
+
+    def say(self, step: str, line: str) -> None:
+        with self._lock:
+            print(f"{step}: {line}" if step else line, flush=True)
+            written = self._written.get(step, 0)
+            if written > MOST_LOG:
+                return
+            text = f"{step}: {line}\n" if written + len(line) <= MOST_LOG else f"{step}: the rest is left out\n"
+            self._written[step] = written + len(text)
+            try:
+                with open(self._path, "a", encoding="utf-8") as file:
+                    file.write(text)
+            except OSError:
+                pass  # a full disk; the records say so
+
+
+class Runner:
+    """Runs the plan of one visit.
+
+    Args:
+        command: what a step is run by; its name is added.
+        environment: of its process.
+        records: where rows and verdicts go.
+        deadline: of ``time.monotonic``; no step is begun that would take longer, and none goes on.
+        jobs: how many steps may run side by side that need not have the machine for themselves.
+        after: called after each verdict.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        records: Records,
+        log: Log,
+        deadline: float,
+        jobs: int,
+        after: Callable[[], None],
+    ) -> None:
+        self._command, self._environment = list(command), dict(environment)
+        self._records, self._log, self._deadline, self._jobs = records, log, deadline, jobs
+        self._after, self._lock = after, threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Runs them in order; neighbours that are not ``alone`` side by side."""
+        for alone, some in groupby(steps, key=lambda step: step.alone):
+            if alone:
+                for step in some:
+                    self._one(step)
+            else:
+                with ThreadPoolExecutor(self._jobs) as pool:
+                    list(pool.map(self._one, some))
+
+    def kill(self) -> None:
+        """Ends the processes that are running, and begins no others."""
+        self._deadline = 0.0
+        for process in list(self._running):
+            _kill_group(process)
+
+    def _one(self, step: Step) -> None:
+        left = self._deadline - time.monotonic()
+        if left < step.seconds:
+            self._end(step, NO_TIME, 0.0)
+            return
+        self._log.say(step.name, "begins")
+        start = time.monotonic()
+        end = _Ending()
+        verdict = self._process(step, min(step.limit_s, left), end)
+        self._end(step, verdict, time.monotonic() - start, end.figure)
+
+    def _process(self, step: Step, limit_s: float, end: "_Ending") -> str:
+        reader, writer = os.pipe()
+        try:
+            process = subprocess.Popen(
+                [*self._command, "--step", step.name, "--records", str(writer)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                pass_fds=[writer],
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(reader)
+            return f"FAILED: {error}"
+        finally:
+            os.close(writer)
+        self._running.add(process)
+        assert process.stdout is not None
+        threads = [
+            threading.Thread(target=self._read_records, args=(step, os.fdopen(reader, "rb"), end), daemon=True),
+            threading.Thread(target=self._read_output, args=(step, process.stdout, end), daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            code = process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            code = None
+        _kill_group(process)  # and what it has started
+        process.wait()
+        self._running.discard(process)
+        for thread in threads:
+            thread.join(10)
+        return _verdict(code, limit_s, end)
+
+    def _read_records(self, step: Step, pipe: IO[bytes], end: "_Ending") -> None:
+        with pipe:
+            for line in pipe:
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    continue  # cut off
+                if record["kind"] == "end":
+                    end.record = record
+                else:
+                    with self._lock:
+                        self._records.add({"step": step.name, **record})
+
+    def _read_output(self, step: Step, pipe: IO[bytes], end: "_Ending") -> None:
+        with pipe:
+            for line in pipe:
+                text = line.decode(errors="replace").rstrip()
+                end.last_line = text or end.last_line
+                self._log.say(step.name, text)
+
+    def _end(self, step: Step, verdict: str, seconds: float, figure: str = "") -> None:
+        with self._lock:
+            self._records.add(
+                {"step": step.name, "kind": "verdict", "verdict": verdict, "figure": figure, "seconds": round(seconds, 1)}
+            )
+            self._log.say(step.name, f"{verdict} after {seconds:.0f} s {figure}")
+            self._after()
+
+
+class _Ending:
+    """What a process said of itself."""
+
+    def __init__(self) -> None:
+        self.record: dict[str, Any] = {}
+        self.last_line = ""
+
+    @property
+    def figure(self) -> str:
+        return str(self.record.get("figure", ""))
+
+
+def _verdict(code: int | None, limit_s: float, end: _Ending) -> str:
+    if code is None:
+        return f"FAILED: timed out after {limit_s:.0f} s"
+    if code < 0:
+        return f"FAILED: killed by {signal.Signals(-code).name}"
+    if missing := end.record.get("missing"):
+        return f"not run: {missing} is missing"
+    if code or not end.record:
+        return f"FAILED: {end.record.get('why') or end.last_line[:200] or f'exit code {code}'}"
+    return PASSED if end.record["right"] else f"FAILED: {end.record.get('why') or 'a result is wrong'}"
+
+
+def is_failure(record: Record) -> bool:
+    """Whether a verdict is one."""
+    return bool(record["verdict"].startswith("FAILED"))
+
+
+def _kill_group(process: "subprocess.Popen[bytes]") -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    except PermissionError:  # all of the group are gone but not yet waited for, on some systems
+        print(f"processes of {process.pid} could not be killed", file=sys.stderr)

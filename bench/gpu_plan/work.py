@@ -1,0 +1,294 @@
+"""What the steps do, each in its own process: a function per job, which sends rows and says how it ended.
+
+Modules beyond torch, triton and numpy are imported inside the jobs; one that is missing ends that step alone.
+"""
+
+import datetime
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from gpu_plan.steps import plan
+
+# What a machine may lack; anything else that cannot be imported is a failure.
+OPTIONAL = ("antlr4", "av", "hydra", "iopath", "omegaconf", "sam2", "scipy", "torchvision")
+# Set, it gives every tensor memory of its own, in which no CUDA graph can be recorded.
+NO_CACHING = "PYTORCH_NO_CUDA_MEMORY_CACHING"
+# Ops of the registry by step.
+MICRO = {
+    "memory_attention": ("memory_attention",),
+    "rope_attention": ("rope_attention",),
+    "window_attention": ("window_attention",),
+    "encoder": ("layer_norm", "linear_gelu", "preprocess"),
+    "masks": (
+        "mask_statistics", "upsample_and_threshold", "upsample_and_pack", "pack_masks", "unpack_masks",
+        "suppress_overlaps",
+    ),
+    "connected_components": ("connected_components", "fill_holes_and_remove_sprinkles"),
+    "mask lists": ("encode_masks", "encode_upsampled", "decode_masks", "box_nms", "mask_nms"),
+    "memory_attention compiled": ("memory_attention",),
+}  # fmt: skip
+
+# Fields of parity's plans in a rehearsal.
+REHEARSED: dict[str, Any] = {
+    "dtypes": (torch.float32,),
+    "draws": 1,
+    "widths": ((32, 32),),
+    "splits": (None, 2),
+    "windows": (7, 0),
+    "objects": (1,),
+    "frames": 3,
+}
+
+
+class Outcome(NamedTuple):
+    """How a job ended."""
+
+    right: bool
+    figure: str = ""
+    why: str = ""  # what is wrong
+
+
+class Context(NamedTuple):
+    """What jobs are told.
+
+    Attributes:
+        device: where they run.
+        send: sends one row of a part.
+        rehearse: whether only the code is tried, in Triton's interpreter and at small shapes.
+        thorough: whether parity takes its full plans instead of short ones.
+    """
+
+    device: torch.device
+    send: Callable[[str, dict[str, Any]], None]
+    rehearse: bool = False
+    thorough: bool = False
+
+
+class MissingPackageError(Exception):
+    """The job needs a package that is not here."""
+
+
+def environment(_: str, context: Context) -> Outcome:
+    """Versions, the device, and the rates of a large copy and of large matrix products."""
+    from machines import machine, packages
+    from suite.machine import machine as suite_machine
+
+    about = {"date": datetime.date.today().isoformat(), "machine": machine(context.device)}
+    context.send("environment", about | {"suite machine": suite_machine(str(context.device)), **packages(OPTIONAL)})
+    if context.rehearse:
+        return Outcome(True, "no limits are measured in a rehearsal")
+    from measure import measure_limits
+
+    dtypes = (torch.float32, torch.bfloat16, torch.float16)
+    limits = measure_limits(context.device, dtypes)
+    rates = {f"{name} TFLOP/s": rate / 1e12 for name, rate in limits.flops_per_s.items()}
+    context.send("limits", {"copy TB/s": limits.bytes_per_s / 1e12, **rates})
+    return Outcome(True, f"{rates['bfloat16 TFLOP/s']:.0f} TFLOP/s bf16, {limits.bytes_per_s / 1e12:.2f} TB/s")
+
+
+def parity(name: str, context: Context) -> Outcome:
+    """A kernel against its reference on random inputs, or recorded steps against plain ones."""
+    check, full, short, quick = _checks()[name]
+    plan_ = quick if context.rehearse else full if context.thorough else short
+    if context.rehearse:  # one case of each kind
+        plan_ = plan_._replace(**{field: REHEARSED[field] for field in plan_._fields if field in REHEARSED})
+    rows: list[dict[str, Any]] = []
+
+    def save(found: list[dict[str, Any]]) -> None:
+        rows.append(found[-1])
+        context.send(f"parity of {name}", found[-1])
+
+    right = check(context.device, save, plan_)
+    wrong = sum(row.get("wrong", 0) for row in rows)
+    worst = max((row["largest error"] for row in rows if "largest error" in row), default=None)
+    figure = f"{wrong} wrong in {len(rows)} rows" + (f", largest error {worst:.2g}" if worst is not None else "")
+    return Outcome(right, figure, "" if right else f"{wrong} results are wrong")
+
+
+def _checks() -> dict[str, tuple[Callable[..., bool], Any, Any, Any]]:
+    """By name: the check, and its full, short and quick plans."""
+    import attention_parity as attention
+    import components_parity as components
+    import encoder_ops as encoder
+    import mask_list_parity as lists
+    import mask_parity as masks
+    import tracking_parity as tracking
+    import window_parity as windows
+
+    checks: dict[str, tuple[Callable[..., bool], Any, Any, Any]] = {
+        "window_attention": (windows.window_parity, windows.Plan(), windows.SHORT, windows.QUICK),
+        "mask_ops": (masks.mask_parity, masks.Plan(), masks.SHORT, masks.QUICK),
+        "run_lengths and nms": (lists.mask_list_parity, lists.Plan(), lists.SHORT, lists.QUICK),
+        "encoder": (encoder.encoder_parity, encoder.Plan(), encoder.SHORT, encoder.QUICK),
+        "connected_components": (components.components_parity, components.Plan(), components.SHORT, components.QUICK),
+        "recorded steps": (tracking.tracking_parity, tracking.Plan(), tracking.SHORT, tracking.QUICK),
+    }
+    for op in ("memory_attention", "rope_attention", attention.FP8):
+        plans = (plan_._replace(ops=(op,)) for plan_ in (attention.Plan(), attention.SHORT, attention.QUICK))
+        checks[op] = (attention.attention_parity, *plans)  # type: ignore[assignment]
+    return checks
+
+
+def tune(name: str, context: Context) -> Outcome:
+    """The best launch configuration of one row of the table."""
+    from small_cases import small_cases
+    from tune import SEARCHES, run
+
+    op, shape = name.split()
+    (search,) = (s for s in SEARCHES if (s.op, s.shape, s.dtype) == (op, shape, "bfloat16"))
+    rows: list[dict[str, Any]] = []
+
+    def save(row: dict[str, Any]) -> None:
+        rows.append(row)
+        context.send("tune", row)
+
+    cases = list(small_cases()) if context.rehearse else None
+    right = run(search, context.device, save, small=context.rehearse, cases=cases)
+    figure = str(rows[-1].get("figure", "")) if rows else ""
+    return Outcome(right, figure, "" if right else "no candidate gives the right result")
+
+
+def micro(name: str, context: Context) -> Outcome:
+    """Times of some ops, beside what else computes them."""
+    from measure import Limits, measure_limits
+    from micro import case_rows, speed
+    from registry import WrongResultError, cases
+    from small_cases import small_cases
+
+    # Those of the machine are measured in each process, so that a share of them is of one run.
+    limits = Limits(1.0, {}) if context.rehearse else measure_limits(context.device)
+    compiled, figure, wrong = name.endswith("compiled"), "", []
+    for case in small_cases() if context.rehearse else cases():
+        is_asked = case.op in MICRO[name] and (context.rehearse or case.shape.endswith("compiled") == compiled)
+        if not is_asked or not case.runs_on(context.device):
+            continue
+        try:
+            rows = case_rows(case, context.device, limits)
+        except WrongResultError as error:
+            wrong.append(str(error))
+            rows = [{"op": case.op, "shape": case.shape, "dtype": case.dtype, "subject": f"WRONG: {error}"}]
+        for row in rows:
+            context.send("micro", row)
+        figure = figure or ("" if case.dtype == "float32" else speed(rows))
+    return Outcome(not wrong, figure, "; ".join(wrong)[:200])
+
+
+def call(name: str, context: Context) -> Outcome:
+    """Whole calls of the predictors beside the official package's."""
+    from suite.missing import MissingError
+    from suite.plans import GPU_STEPS, rehearsal
+    from suite.run import figure_of, run
+
+    rows: list[dict[str, Any]] = []
+
+    def save(row: dict[str, Any]) -> None:
+        rows.append(row)
+        context.send("suite", row)
+
+    try:
+        right = run(rehearsal(name) if context.rehearse else GPU_STEPS[name](str(context.device)), None, save=save)
+    except MissingError as error:
+        raise MissingPackageError(str(error)) from None
+    notes = [subject["note"] for row in rows for subject in row["subjects"].values()]
+    bad = [note for note in notes if note.startswith(("WRONG", "FAILED"))]
+    return Outcome(right, figure_of(rows), "; ".join(bad)[:200])
+
+
+def sanitize(tool: str, context: Context) -> Outcome:
+    """The parity of every kernel, small, under one of compute-sanitizer's checkers.
+
+    Every tensor gets memory of its own, since steps from one into another within torch's blocks would not be noticed.
+    Recorded steps need such blocks and are left out; their kernels are checked one by one.
+    """
+    checker = shutil.which("compute-sanitizer")
+    if checker is None:
+        raise MissingPackageError("compute-sanitizer")
+    command = [checker, "--tool", tool, "--error-exitcode", "9", sys.executable, sys.argv[0]]
+    command += ["--step", "sanitized", "--device", str(context.device)]
+    own = {**os.environ, NO_CACHING: "1"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=own)
+    print(done.stdout[-4000:], flush=True)
+    summary = [line.strip("= ") for line in done.stdout.splitlines() if "SUMMARY" in line]
+    last = (done.stdout.splitlines() or [""])[-1]
+    found = " ".join(summary) or last[:200]
+    context.send("sanitize", {"tool": tool, "exit": done.returncode, "errors": found})
+    return Outcome(done.returncode == 0, found, found)
+
+
+def sanitized(_: str, context: Context) -> Outcome:
+    """What a checker watches."""
+    wrong = []
+    for name, (check, _full, _short, quick) in _checks().items():
+        if name != "recorded steps" and not check(context.device, lambda rows: None, quick):
+            wrong.append(name)
+    return Outcome(not wrong, "", f"wrong: {', '.join(wrong)}")
+
+
+JOBS = {
+    "environment": environment,
+    "parity": parity,
+    "tune": tune,
+    "micro": micro,
+    "call": call,
+    "sanitize": sanitize,
+    "sanitized": sanitized,
+}
+
+
+def main(name: str, device: str, rehearse: bool, thorough: bool, records: int | None) -> int:
+    """Runs one step in this process.
+
+    Args:
+        records: file descriptor that rows and the end are written to.
+
+    Returns:
+        The exit status.
+    """
+
+    def write(record: dict[str, Any]) -> None:
+        if records is not None:
+            data = memoryview((json.dumps(record, default=str) + "\n").encode())
+            while data:
+                data = data[os.write(records, data) :]
+
+    def send(part: str, row: dict[str, Any]) -> None:
+        write({"kind": "row", "part": part, "row": row})
+
+    if rehearse:
+        _interpret()
+    job, argument = next((step.job for step in plan() if step.name == name), (name, ""))
+    start = time.perf_counter()
+    try:
+        outcome = JOBS[job](argument, Context(torch.device(device), send, rehearse, thorough))
+    except (ModuleNotFoundError, MissingPackageError) as error:
+        missing = str(error)
+        if isinstance(error, ModuleNotFoundError):
+            missing = (error.name or "").partition(".")[0]
+            if missing not in OPTIONAL:
+                raise
+        write({"kind": "end", "right": True, "missing": missing})
+        return 0
+    print(f"{name}: {outcome} in {time.perf_counter() - start:.1f} s", flush=True)
+    write({"kind": "end", **outcome._asdict()})
+    return 0 if outcome.right else 1
+
+
+def _interpret() -> None:
+    """Kernels run in Triton's interpreter from here on, repaired, and are measured like on a GPU."""
+    import backend_calls
+    from suite.subjects import SUPPORT
+
+    if str(SUPPORT) not in sys.path:
+        sys.path.insert(0, str(SUPPORT))
+    import interpreter
+
+    interpreter.install()
+    backend_calls.interpreted = True

@@ -1,0 +1,229 @@
+"""A visit to a GPU, rehearsed in Triton's interpreter: whatever goes wrong in one step, the others' results are there."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import collect
+import pytest
+from gpu_plan.launch_rows import merged, text_of
+from gpu_plan.records import Records, read_records
+from gpu_plan.steps import plan
+from waiting import wait_until
+
+ROOT = Path(__file__).resolve().parents[1]
+FAULTS = ROOT / "tests" / "support" / "gpu_plan_faults"
+ABSENT_THERE = "hydra omegaconf antlr4 iopath sam2 av flask ray"
+QUICK_STEPS = ("parity rope_attention", "parity encoder", "parity connected_components", "parity run_lengths and nms")
+
+
+def started(out: Path, *options: str, missing: str = "", faults: dict[str, str] | None = None, **how) -> subprocess.Popen:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    environment |= {"PYTHONPATH": str(FAULTS), "SAM2FAST_TEST_MISSING": missing}
+    environment |= {"SAM2FAST_TEST_FAULTS": json.dumps(faults or {}), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(ROOT / "bench" / "gpu.py"), "--device", "cpu", "--rehearse", "--out", str(out)]
+    return subprocess.Popen([*command, *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True, cwd=out.parent, **how)  # fmt: skip
+
+
+def rehearsed(out: Path, *options: str, **surroundings) -> tuple[int, str]:
+    process = started(out, *options, **surroundings)
+    printed, _ = process.communicate(timeout=400)
+    return process.returncode, printed
+
+
+def only(*steps: str) -> list[str]:
+    return [word for step in steps for word in ("--only", step)]
+
+
+def verdicts(out: Path) -> dict[str, str]:
+    records = read_records(out / "results.jsonl")
+    return {record["step"]: record["verdict"] for record in records if record["kind"] == "verdict"}
+
+
+@pytest.mark.long
+def test_the_whole_plan_where_packages_are_missing(tmp_path):
+    """As on a machine that has torch, triton and numpy, and nothing was carried along."""
+    out = tmp_path / "out"
+    code, printed = rehearsed(out, missing=ABSENT_THERE)
+    assert code == 0, printed
+    found, names = verdicts(out), [step.name for step in plan()]
+    assert list(found) != [] and set(found) == set(names)
+    allowed = {"passed", "not run: omegaconf is missing", "not run: compute-sanitizer is missing"}
+    assert set(found.values()) <= allowed, found
+    passed = {name for name, verdict in found.items() if verdict == "passed"}
+    kinds = {"environment", *(name for name in names if name.startswith(("micro", "tune", "parity")))}
+    assert passed >= kinds - {"parity recorded steps"}
+    assert all(f"| {name} | {verdict} |" in printed for name, verdict in found.items())
+    files = list(out.iterdir())
+    assert len(files) <= 8 and all(path.is_file() and path.stat().st_size < 16 * 2**20 for path in files)
+    rows = [record for record in read_records(out / "results.jsonl") if record["kind"] == "row"]
+    assert {row["step"] for row in rows} >= passed
+
+
+@pytest.mark.long
+def test_what_goes_wrong_in_a_step_is_lost_with_that_step_alone(tmp_path):
+    kinds = ("raises", "exits by a signal", "fills the disk", "hangs")
+    faults = dict(zip(QUICK_STEPS, kinds, strict=True))
+    others = ("environment", "micro rope_attention", "micro masks")
+    out = tmp_path / "out"
+    code, printed = rehearsed(out, "--budget", "45", *only(*others, *faults), faults=faults)
+    assert code == 1
+    found = verdicts(out)
+    assert [found[name] for name in others] == ["passed"] * 3, printed
+    expected = ("RuntimeError: a fault on purpose", "killed by SIGSEGV", "No space left on device", "timed out after")
+    for step, why in zip(faults, expected, strict=True):
+        assert found[step].startswith("FAILED: ") and why in found[step], found
+        assert f"| {step} | FAILED" in printed.replace(f"| {step} | {found[step]}", f"| {step} | FAILED")
+    rows = {record["step"] for record in read_records(out / "results.jsonl") if record["kind"] == "row"}
+    assert rows == set(others)
+
+
+@pytest.mark.long
+def test_a_disk_that_is_full_loses_no_step(tmp_path):
+    """The files of the visit and of its steps may have 4,000 bytes each; what does not fit is still printed."""
+    out, steps = tmp_path / "out", ("parity rope_attention", "micro encoder", "micro rope_attention")
+    limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))}
+    process = started(out, *only(*steps), **limit)
+    printed, _ = process.communicate(timeout=200)
+    assert process.returncode == 1, printed
+    assert all(f"| {step} | passed |" in printed for step in steps)
+    assert "RESULTS WERE NOT WRITTEN" in printed and "File too large" in printed
+    assert read_records(out / "results.jsonl")  # whole lines, as far as there was room
+    assert (out / "results.jsonl").stat().st_size <= 4000
+
+
+@pytest.mark.long
+def test_a_visit_that_is_cut_off_is_resumed(tmp_path):
+    out, again = tmp_path / "first", tmp_path / "second"
+    steps = ("micro rope_attention", "micro encoder", "parity encoder")
+    process = started(out, *only(*steps), faults={"micro encoder": "hangs"})
+    wait_until(lambda: verdicts(out).get("micro rope_attention") == "passed" if out.exists() else False, 60)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    kept = read_records(out / "results.jsonl")
+    assert any(record["kind"] == "row" for record in kept)
+    code, printed = rehearsed(again, *only(*steps), "--resume", str(out / "results.jsonl"),
+                              faults={"micro rope_attention": "raises"})  # fmt: skip
+    assert code == 0, printed  # what has passed is not run again
+    assert set(verdicts(again).values()) == {"passed"} and read_records(again / "results.jsonl")[: len(kept)] == kept
+
+
+@pytest.mark.long
+def test_a_visit_that_is_told_to_stop_leaves_a_table_and_no_process(tmp_path):
+    out = tmp_path / "out"
+    process = started(out, *only("micro encoder", "parity encoder"), faults={"micro encoder": "hangs"})
+    wait_until(lambda: "begins" in (out / "log.txt").read_text() if (out / "log.txt").exists() else False, 60)
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=60)  # also the step's own child, which holds the pipe, is gone
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "| micro encoder | " in printed and (out / "summary.md").exists()
+
+
+def test_no_step_is_begun_without_time_for_it(tmp_path):
+    """The plan is in order of value; a shorter step may still fit."""
+    out = tmp_path / "out"
+    code, printed = rehearsed(out, "--budget", "-1", *only("parity"))
+    assert code == 0 and set(verdicts(out).values()) == {"not run: no time left"}, printed
+    assert (out / "summary.md").read_text() in printed
+
+
+def test_an_unknown_step_is_refused(tmp_path):
+    code, printed = rehearsed(tmp_path / "out", "--only", "nothing of the kind")
+    assert code and "no step has ['nothing of the kind'] in its name; the steps are environment, parity" in printed
+
+
+def test_steps_have_names_and_limits_of_their_own():
+    steps = plan()
+    assert len({step.name for step in steps}) == len(steps)
+    assert all(0 < step.seconds <= step.limit_s < 570 for step in steps)
+
+
+class TestRecords:
+    def test_a_full_disk_is_made_up_for(self, tmp_path):
+        records = Records(tmp_path)
+        records.add({"kind": "row", "step": "a", "row": "x" * 50})
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (130, hard))
+        try:
+            records.add({"kind": "row", "step": "b", "row": "y" * 50})
+            assert "File too large" in records.problem
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert [record["step"] for record in read_records(tmp_path / "results.jsonl")] == ["a"]
+        records.add({"kind": "row", "step": "c", "row": ""})
+        assert records.problem is None
+        assert read_records(tmp_path / "results.jsonl") == records.all and len(records.all) == 3
+
+    def test_a_file_of_another_kind_is_refused(self, tmp_path):
+        path = tmp_path / "other.jsonl"
+        path.write_text('{"a": 1}\n{"kind": "row", "step": "b"}\n')
+        with pytest.raises(SystemExit, match="other.jsonl, line 1: expected a record"):
+            read_records(path)
+        with pytest.raises(SystemExit, match="cannot be read"):
+            read_records(tmp_path / "none.jsonl")
+
+
+TABLE = {"nms": [{"arch": "*", "dtype": "*", "shape": "*", "meta": {"A": 1}, "options": {"num_warps": 4}}]}
+ROW = {"op": "nms", "arch": "sm_90", "dtype": "*", "shape": "*", "meta": {"A": 2}, "options": {"num_warps": 8}}
+
+
+def test_tuned_rows_replace_those_of_the_same_gpu():
+    once = merged(TABLE, [ROW])
+    assert [row["arch"] for row in once["nms"]] == ["*", "sm_90"] and len(TABLE["nms"]) == 1
+    twice = merged(once, [{**ROW, "meta": {"A": 3}}])
+    assert [row["meta"] for row in twice["nms"]] == [{"A": 1}, {"A": 3}]
+    assert json.loads(text_of(twice)) == twice
+
+
+class TestCollect:
+    MACHINE = {"device": "NVIDIA H200", "torch": "2.11.0"}
+
+    def folder(self, tmp_path, rows, environment=True):
+        records = Records(tmp_path / "visit")
+        if environment:
+            about = {"date": "2026-12-01", "machine": self.MACHINE, "suite machine": {"gpu": "NVIDIA H200"}}
+            records.add({"step": "environment", "kind": "row", "part": "environment", "row": about})
+        for part, row in rows:
+            records.add({"step": "a step", "kind": "row", "part": part, "row": row})
+        verdict = {"verdict": "passed", "figure": "1 | 2", "seconds": 3.0}
+        records.add({"step": "a step", "kind": "verdict", **verdict})
+        table = tmp_path / "launch_table.json"
+        table.write_text(text_of(TABLE))
+        return tmp_path / "visit", tmp_path / "results", table
+
+    def row(self, ms, subject="triton"):
+        return {"op": "nms", "shape": "3", "dtype": "float32", "subject": subject, "p50 ms": ms}
+
+    def test_rows_measured_again_replace_the_earlier(self, tmp_path):
+        rows = [("micro", self.row(2.0)), ("micro", self.row(4.0, "torch")), ("micro", self.row(1.5))]
+        (report,) = collect.collect(*self.folder(tmp_path, rows))
+        content = json.loads(report.read_text())
+        assert report.name == "nvidia-h200-2026-12-01.json" and content["machine"] == self.MACHINE
+        assert [row["p50 ms"] for row in content["parts"]["micro"]] == [1.5, 4.0]
+        assert content["parts"]["verdicts"][0]["verdict"] == "passed"
+        assert "## micro" in report.with_suffix(".md").read_text() and "1 / 2" in report.with_suffix(".md").read_text()
+
+    def test_a_later_visit_keeps_the_parts_of_an_earlier(self, tmp_path):
+        collect.collect(*self.folder(tmp_path, [("micro", self.row(2.0))]))
+        (report,) = collect.collect(*self.folder(tmp_path, [("sanitize", {"tool": "memcheck", "exit": 0})]))
+        assert {"micro", "sanitize"} <= set(json.loads(report.read_text())["parts"])
+
+    def test_tuned_rows_go_into_the_launch_table(self, tmp_path):
+        on_a_cpu = {**ROW, "arch": "cpu"}
+        folder, results, table = self.folder(tmp_path, [("tune", {"stored": ROW}), ("tune", {"stored": on_a_cpu})])
+        assert collect.collect(folder, results, table)[-1] == table
+        assert [row["arch"] for row in json.loads(table.read_text())["nms"]] == ["*", "sm_90"]
+
+    def test_results_that_do_not_say_where_they_are_from_are_refused(self, tmp_path):
+        arguments = self.folder(tmp_path, [("micro", self.row(2.0))], environment=False)
+        with pytest.raises(SystemExit, match="does not say what it was measured on"):
+            collect.collect(*arguments)
+        assert not arguments[1].exists()
