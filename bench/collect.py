@@ -1,10 +1,11 @@
-"""Takes the results of a visit to a GPU into the repository: figures into ``bench/results``, rows into the launch table.
+"""Takes the results of a visit to a GPU into the repository: figures into ``bench/results``, rows into the table.
 
     python bench/collect.py DIR
 
 DIR is what ``bench/gpu.py --out`` wrote. Benchmarks of kernels go into ``<device>-<date>.json`` and a table of the same
-name, whole calls into ``suite-<device>-<date>.json``; what was measured again replaces what was there. Tuned rows replace
-those of the same GPU, dtype and shape class. ``make figures`` then renews the documents.
+name, whole calls into ``suite-<device>-<date>.json``; what was measured again replaces what was there. Tuned rows go
+into ``kernels/launch_table.json``, in place of those of the same GPU, dtype and shape class. ``make figures`` then
+renews the documents.
 """
 
 import argparse

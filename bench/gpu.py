@@ -110,13 +110,13 @@ def _environment(out: Path, records: "Records", rehearse: bool) -> dict[str, str
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", metavar="TEXT", help="steps with this in their names; may be repeated")
+    parser.add_argument("--only", action="append", metavar="TEXT", help="steps with this in their names")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--budget", type=float, default=BUDGET_S, metavar="SECONDS", help="all of it, at most")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="results.jsonl of an earlier visit to go on from")
     parser.add_argument("--out", type=Path, default=OUT, help="a flat folder for the results")
     parser.add_argument("--thorough", action="store_true", help="parity on thousands of inputs, for many minutes")
-    parser.add_argument("--rehearse", action="store_true", help="small shapes, kernels in Triton's interpreter; no times")
+    parser.add_argument("--rehearse", action="store_true", help="small shapes in Triton's interpreter; no times")
     parser.add_argument("--step", help=argparse.SUPPRESS)  # one step, in this process
     parser.add_argument("--records", type=int, help=argparse.SUPPRESS)  # where it writes its rows
     return parser.parse_args()

@@ -1,4 +1,4 @@
-"""A visit to a GPU, rehearsed in Triton's interpreter: whatever goes wrong in one step, the others' results are there."""
+"""A visit to a GPU, rehearsed in Triton's interpreter: what goes wrong in one step costs that step alone."""
 
 import json
 import os
@@ -22,7 +22,9 @@ ABSENT_THERE = "hydra omegaconf antlr4 iopath sam2 av flask ray"
 QUICK_STEPS = ("parity rope_attention", "parity encoder", "parity connected_components", "parity run_lengths and nms")
 
 
-def started(out: Path, *options: str, missing: str = "", faults: dict[str, str] | None = None, **how) -> subprocess.Popen:
+def started(
+    out: Path, *options: str, missing: str = "", faults: dict[str, str] | None = None, **how
+) -> subprocess.Popen:
     environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     environment |= {"PYTHONPATH": str(FAULTS), "SAM2FAST_TEST_MISSING": missing}
     environment |= {"SAM2FAST_TEST_FAULTS": json.dumps(faults or {}), "CUDA_VISIBLE_DEVICES": ""}
@@ -103,7 +105,7 @@ def test_a_visit_that_is_cut_off_is_resumed(tmp_path):
     out, again = tmp_path / "first", tmp_path / "second"
     steps = ("micro rope_attention", "micro encoder", "parity encoder")
     process = started(out, *only(*steps), faults={"micro encoder": "hangs"})
-    wait_until(lambda: verdicts(out).get("micro rope_attention") == "passed" if out.exists() else False, 60)
+    assert wait_until(lambda: (out / "results.jsonl").exists() and "micro rope_attention" in verdicts(out), 60)
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
@@ -119,7 +121,9 @@ def test_a_visit_that_is_cut_off_is_resumed(tmp_path):
 def test_a_visit_that_is_told_to_stop_leaves_a_table_and_no_process(tmp_path):
     out = tmp_path / "out"
     process = started(out, *only("micro encoder", "parity encoder"), faults={"micro encoder": "hangs"})
-    wait_until(lambda: "begins" in (out / "log.txt").read_text() if (out / "log.txt").exists() else False, 60)
+    assert wait_until(
+        lambda: (out / "log.txt").exists() and "micro encoder: begins" in (out / "log.txt").read_text(), 60
+    )
     time.sleep(1)
     process.send_signal(signal.SIGTERM)
     printed, _ = process.communicate(timeout=60)  # also the step's own child, which holds the pipe, is gone
@@ -165,7 +169,7 @@ class TestRecords:
     def test_a_file_of_another_kind_is_refused(self, tmp_path):
         path = tmp_path / "other.jsonl"
         path.write_text('{"a": 1}\n{"kind": "row", "step": "b"}\n')
-        with pytest.raises(SystemExit, match="other.jsonl, line 1: expected a record"):
+        with pytest.raises(SystemExit, match="other.jsonl, line 1: expected a record of a step"):
             read_records(path)
         with pytest.raises(SystemExit, match="cannot be read"):
             read_records(tmp_path / "none.jsonl")

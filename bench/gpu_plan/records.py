@@ -84,6 +84,6 @@ def read_records(path: Path) -> list[Record]:
         except (ValueError, TypeError, KeyError):
             if number == len(lines):
                 break
-            raise SystemExit(f"{path}, line {number}: expected a record with a kind and a step, got {line[:80]!r}") from None
+            raise SystemExit(f"{path}, line {number}: expected a record of a step, got {line[:80]!r}") from None
         found.append(record)
     return found

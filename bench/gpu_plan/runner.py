@@ -155,9 +155,8 @@ class Runner:
 
     def _end(self, step: Step, verdict: str, seconds: float, figure: str = "") -> None:
         with self._lock:
-            self._records.add(
-                {"step": step.name, "kind": "verdict", "verdict": verdict, "figure": figure, "seconds": round(seconds, 1)}
-            )
+            found = {"verdict": verdict, "figure": figure, "seconds": round(seconds, 1)}
+            self._records.add({"step": step.name, "kind": "verdict", **found})
             self._log.say(step.name, f"{verdict} after {seconds:.0f} s {figure}")
             self._after()
 

@@ -1,7 +1,7 @@
-"""The plan: what is run on a CUDA machine, most valuable first. Imports nothing, so that nothing can keep it from running.
+"""The plan: what is run on a CUDA machine, most valuable first. Imports nothing that a machine may lack.
 
-The seconds are estimates for an H200 with 16 processors. Goals are those of the project: 40 % of the hardware's limit for
-a tracked frame, at the measured rate of a large matrix product.
+The seconds are estimates for an H200 with 16 processors. Goals are those of the project: 40 % of the hardware's limit
+for a tracked frame, at the measured rate of a large matrix product.
 """
 
 from typing import NamedTuple
@@ -99,10 +99,9 @@ def plan() -> list[Step]:
         for name, (seconds, goal) in MICRO.items()
     ]
     calls = [
-        Step(f"call {name}", ("call", name), seconds, 2.5 * seconds, goal=goal) for name, (seconds, goal) in CALLS.items()
+        Step(f"call {name}", ("call", name), seconds, 2.5 * seconds, goal=goal)
+        for name, (seconds, goal) in CALLS.items()
     ]
     steps += micro[:3] + calls[:6] + micro[3:7] + calls[6:]
-    steps += [
-        Step(f"sanitize {tool}", ("sanitize", tool), 120, 240, alone=False, goal="0 errors") for tool in SANITIZE
-    ]
+    steps += [Step(f"sanitize {tool}", ("sanitize", tool), 120, 240, alone=False, goal="0 errors") for tool in SANITIZE]
     return [*steps, micro[7]]

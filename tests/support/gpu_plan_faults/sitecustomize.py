@@ -1,7 +1,7 @@
 """On the path of a rehearsal: packages that cannot be imported, and steps in which something goes wrong.
 
-``SAM2FAST_TEST_MISSING`` names the packages. ``SAM2FAST_TEST_FAULTS`` is JSON: step -> what happens in it, when it imports
-torch.
+``SAM2FAST_TEST_MISSING`` names the packages. ``SAM2FAST_TEST_FAULTS`` is JSON: step -> what happens in it when torch is
+imported.
 """
 
 import importlib.abc
@@ -17,8 +17,8 @@ def _fail(fault: str) -> None:
         import subprocess
         import time
 
-        subprocess.Popen(["sleep", "1000"])  # which holds the pipes open
-        time.sleep(1000)
+        subprocess.Popen(["sleep", "100"])  # which holds the pipes open
+        time.sleep(100)
     if fault == "exits by a signal":
         import signal
 
