@@ -22,9 +22,7 @@ ABSENT_THERE = "hydra omegaconf antlr4 iopath sam2 av flask ray"
 QUICK_STEPS = ("parity rope_attention", "parity encoder", "parity connected_components", "parity run_lengths and nms")
 
 
-def started(
-    out: Path, *options: str, missing: str = "", faults: dict[str, str] | None = None, **how
-) -> subprocess.Popen:
+def started(out: Path, *options: str, missing: str = "", faults: dict | None = None, **how) -> subprocess.Popen:
     environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     environment |= {"PYTHONPATH": str(FAULTS), "SAM2FAST_TEST_MISSING": missing}
     environment |= {"SAM2FAST_TEST_FAULTS": json.dumps(faults or {}), "CUDA_VISIBLE_DEVICES": ""}
