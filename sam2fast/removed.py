@@ -1,0 +1,15 @@
+"""Public names that are gone, and what replaces each; a leaf that anybody may import."""
+
+# Full name -> what to use instead, as the end of a sentence.
+REMOVED: dict[str, str] = {}
+
+
+def refuse_if_removed(module: str, name: str) -> None:
+    """For a package's ``__getattr__``: says what replaces a name that was removed.
+
+    Raises:
+        ImportError: the name was removed; the message names the replacement. Not AttributeError, in whose place ``from
+            module import name`` puts a message of its own.
+    """
+    if instead := REMOVED.get(f"{module}.{name}"):
+        raise ImportError(f"{module}.{name} was removed in sam2fast 0.2; {instead}")
