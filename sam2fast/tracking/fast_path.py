@@ -90,7 +90,7 @@ class FastPath:
         pages = steps.attended_pages(state, objects, frame, reverse)
         shape = bank.shape_of(pages, in_buckets=True)
         bank.reserve(shape)
-        integers, tables = StepTables.blank(shape)
+        integers, tables = StepTables.blank(shape, pinned=self._device.type == "cuda")
         bank.fill(tables, pages)
         assert bank.memories is not None
         # Rows beyond the objects write too; theirs are free again when this function ends.

@@ -143,7 +143,7 @@ class MemoryBank:
         assert self.memories is not None
         shape = self.shape_of(objects, in_buckets=self.model.device.type == "cuda" and _is_compiled(self.model))
         self.reserve(shape)
-        integers, tables = StepTables.blank(shape)
+        integers, tables = StepTables.blank(shape, pinned=self.memories.data.is_cuda)
         self.fill(tables, objects)
         on_device = integers.to(self.memories.data.device, non_blocking=True)
         tables = StepTables.views(on_device, shape)

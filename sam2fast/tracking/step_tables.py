@@ -44,9 +44,14 @@ class StepTables(NamedTuple):
         return cls(pages, times, pointers, distances, written_pages[:, 0], written_pointers[:, 0])
 
     @classmethod
-    def blank(cls, shape: StepShape) -> tuple[Tensor, "StepTables"]:
-        """Integers on the CPU, and tables in them that name nothing."""
-        integers = torch.zeros(cls.size(shape), dtype=torch.int32, device="cpu")
+    def blank(cls, shape: StepShape, pinned: bool = False) -> tuple[Tensor, "StepTables"]:
+        """Integers on the CPU, and tables in them that name nothing.
+
+        Args:
+            pinned: nobody waits when they are copied to CUDA with ``non_blocking``. Torch gives their memory to nobody
+                else before that copy is made, and they may be forgotten at once; they may not be written again.
+        """
+        integers = torch.zeros(cls.size(shape), dtype=torch.int32, device="cpu", pin_memory=pinned)
         tables = cls.views(integers, shape)
         for table in (tables.page_table, tables.pointer_table):
             table.fill_(-1)

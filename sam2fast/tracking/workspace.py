@@ -76,7 +76,7 @@ class Workspace:
         """Runs a step, which is recorded if there is none of its kind yet.
 
         Args:
-            integers: of the tables, on the CPU.
+            integers: of the tables, on the CPU; pinned if the device is CUDA.
             features: of the frame.
             num_frames, fill_hole_area: see :func:`static_step`.
 
