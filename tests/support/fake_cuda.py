@@ -1,0 +1,525 @@
+"""A CUDA device without hardware: tensors on it have shapes, dtypes and strides, but no values.
+
+Inside :func:`fake_cuda` the package takes the same path as on a GPU. Tensors on the CPU are real, those on ``cuda`` are
+fake tensors of torch. Streams, events and graphs are stand-ins, and so is the launch of a Triton kernel: its launcher
+runs, and the kernel itself does nothing. What would make the host wait for the device, or would fail there, is noted as
+a :class:`Fault` with the line that did it. A value that is read from the device is 0.
+"""
+
+import contextlib
+import linecache
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType, SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses import fake_tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from sam2fast.kernels import _dispatch, _launch, _operators
+
+GPU = torch.device("cuda", 0)
+ROOT = Path(__file__).resolve().parents[2]
+
+aten = torch.ops.aten
+COPIES = {aten.copy_.default, aten._to_copy.default}
+INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
+# They neither start anything on the device nor copy.
+NO_LAUNCH = {
+    aten._unsafe_view.default,
+    aten.empty.memory_format,
+    aten.empty_like.default,
+    aten.empty_strided.default,
+    aten.lift_fresh.default,
+    aten.new_empty.default,
+    aten.new_empty_strided.default,
+}
+
+
+class Fault(NamedTuple):
+    """Something that a step on CUDA must not do."""
+
+    kind: str  # one of the keys of EXPLAINED
+    operation: str
+    place: str  # file, line, function and source of the innermost line of this repository
+
+    def __str__(self) -> str:
+        return f"{self.place}\n    {self.operation}: {EXPLAINED[self.kind]}"
+
+
+EXPLAINED = {
+    "blocking copy": "the host waits until the copy is made",
+    "pageable copy": "from memory that is not pinned; the host may wait for it",
+    "copy in a recording": "a graph would copy from or to this address of the host each time",
+    "reads a value": "the host waits for a value on the device",
+    "shape by values": "the host waits for a number that the shape of the result depends on",
+    "mixed devices": "tensors of the CPU and the GPU in one operation",
+    "waits": "the host waits for what this frame has begun on the device",
+}
+
+
+class Seen:
+    """What happened in a span of time.
+
+    Attributes:
+        faults: in their order.
+        launches: how often each operation, kernel or copy was started on the device, replays of graphs included. An
+            operation of torch counts once, whatever number of kernels it takes.
+        replays: how many graphs were run.
+    """
+
+    def __init__(self) -> None:
+        self.faults: list[Fault] = []
+        self.launches: Counter[str] = Counter()
+        self.replays = 0
+
+    def check(self, *allowed: tuple[str, str]) -> None:
+        """Fails if there was any fault.
+
+        Args:
+            allowed: pairs of a kind and a part of the place.
+        """
+        left = [f for f in self.faults if not any(f.kind == kind and part in f.place for kind, part in allowed)]
+        assert not left, f"{len(left)} faults:\n" + "\n".join(dict.fromkeys(map(str, left)))
+
+
+class Stream:
+    """Work on it is done at once."""
+
+    def __init__(self, device: Any = None, priority: int = 0) -> None:
+        self.device, self.priority = torch.device("cuda", 0), priority
+
+    def wait_stream(self, stream: "Stream") -> None:
+        pass
+
+    def wait_event(self, event: "Event") -> None:
+        pass
+
+    def synchronize(self) -> None:
+        _cuda().note("waits", "Stream.synchronize")
+
+
+class Event:
+    """One that knows when it was recorded."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._span: Seen | None = None
+
+    def record(self, stream: Stream | None = None) -> None:
+        self._span = _cuda().seen
+
+    def synchronize(self) -> None:
+        if self._span is _cuda().seen:
+            _cuda().note("waits", "Event.synchronize")
+
+
+class Graph:
+    """A recorded graph, whose replay counts what was recorded and computes nothing."""
+
+    def __init__(self) -> None:
+        self.recorded = Seen()
+
+    def pool(self) -> tuple[int, int]:
+        return 0, 1
+
+    def replay(self) -> None:
+        seen = _cuda().seen
+        seen.faults += self.recorded.faults
+        seen.launches += self.recorded.launches
+        seen.replays += 1
+
+
+class FakeCuda(TorchDispatchMode):
+    """Runs operations with a tensor on ``cuda`` on fake tensors, and others as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self.seen = Seen()
+        self.graph: Graph | None = None  # that is being recorded
+        self.stream = Stream()
+        self._pinned: dict[int, Tensor] = {}  # by address; held, so that no other memory gets it
+        self._functions = {operator._opoverload: f for operator, f in _operators._functions.items()}
+
+    # ---- what is seen ----
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[Seen]:
+        """What happens inside the block, which is a span of its own for events."""
+        before, self.seen = self.seen, Seen()
+        try:
+            yield self.seen
+        finally:
+            self.seen = before
+
+    def note(self, kind: str, operation: str) -> None:
+        self._target().faults.append(Fault(kind, operation, place()))
+
+    def launched(self, name: str) -> None:
+        self._target().launches[name] += 1
+
+    def _target(self) -> Seen:
+        return self.seen if self.graph is None else self.graph.recorded
+
+    @contextlib.contextmanager
+    def recording(self, graph: Graph) -> Iterator[None]:
+        self.graph = graph
+        try:
+            yield
+        finally:
+            self.graph = None
+
+    def is_pinned(self, tensor: Tensor) -> bool:
+        return tensor.untyped_storage().data_ptr() in self._pinned
+
+    # ---- operations ----
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        fakes = [x for x in tensors if isinstance(x, FakeTensor)]
+        asked = kwargs.get("device")
+        to_device = asked is not None and torch.device(asked).type == "cuda"
+        if not fakes and not to_device:
+            return self._on_cpu(func, args, kwargs)
+        if func.namespace == "prim":  # asks for a tensor's device
+            return func(*args, **kwargs)
+        if func in self._functions:  # what it does on CUDA, rather than what it says to compilers
+            with self:
+                return self._functions[func](*args, **kwargs)
+        if func is aten.scaled_dot_product_attention.default:
+            return self._attention(*args, **kwargs)
+        composite = torch._C.DispatchKey.CompositeImplicitAutograd
+        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), composite):
+            with self:  # not func.decompose, which has another way for compilers
+                return func._op_dk(composite, *args, **kwargs)
+        return self._on_device(func, args, kwargs, tensors)
+
+    def _on_cpu(self, func: Any, args: Any, kwargs: Any) -> Any:
+        pinned = kwargs.get("pin_memory") or func is aten._pin_memory.default
+        if pinned:
+            kwargs = {name: value for name, value in kwargs.items() if name != "pin_memory"}
+            func = aten.clone.default if func is aten._pin_memory.default else func
+        with unset_fake_temporarily():
+            if func is aten.is_pinned.default:
+                return self.is_pinned(args[0])
+            result = func(*args, **kwargs)
+        if pinned:
+            self._pinned[result.untyped_storage().data_ptr()] = result
+        return result
+
+    def _on_device(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
+        name = func.name().removeprefix("aten::")
+        real = [x for x in tensors if not isinstance(x, FakeTensor)]
+        if func is aten._local_scalar_dense.default:
+            self.note("reads a value", name)
+            with unset_fake_temporarily():
+                return torch.zeros((), dtype=args[0].dtype, device="cpu").item()
+        if func is aten.is_pinned.default:
+            return False
+        indices = [x for x in args[1] if x is not None] if func in INDEXED else []
+        # A mask that says where one number goes is no index.
+        is_filled = func is not aten.index.Tensor and bool(indices) and not args[2].dim() and not args[2].is_cuda
+        is_mask = any(x.dtype in (torch.bool, torch.uint8) for x in indices) and not is_filled
+        if torch.Tag.data_dependent_output in func.tags:
+            self.note("reads a value", name)
+            if func is aten.equal.default:
+                return False
+        elif is_mask or (torch.Tag.dynamic_output_shape in func.tags and func not in INDEXED):
+            self.note("shape by values", name)
+            if func is aten.nonzero.default:
+                return args[0].new_empty(0, args[0].dim(), dtype=torch.int64)
+            if func is aten.index.Tensor:
+                return args[0].new_empty(0, *args[0].shape[indices[0].dim() :])
+        elif func in COPIES:
+            self._check_copy(func, name, args, kwargs)
+        elif any(x.dim() for x in real) or any(not x.is_cuda for x in indices):
+            self.note("mixed devices", name)
+        if not (func.is_view or func in NO_LAUNCH):
+            self.launched(name)
+        given, options = tree_map_only(Tensor, self._as_fake, (args, kwargs))
+        result = func(*given, **options)
+        if func is aten.copy_.default and not isinstance(args[0], FakeTensor):
+            with unset_fake_temporarily():
+                return args[0].zero_()
+        return tree_map_only(FakeTensor, _without_values, result)
+
+    def _attention(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *_: Any, **kwargs: Any):
+        """One kernel, as on GPUs, where torch takes products and a softmax for what it knows no device of."""
+        given = query, key, value, mask
+        operation = aten._scaled_dot_product_efficient_attention.default
+        tensors = [x for x in given if x is not None]
+        return self._on_device(operation, (*given, False), {"scale": kwargs.get("scale")}, tensors)[0]
+
+    def _as_fake(self, x: Tensor) -> Tensor:
+        return x if isinstance(x, FakeTensor) else self.fake.from_tensor(x, static_shapes=True)
+
+    def _check_copy(self, func: Any, name: str, args: Any, kwargs: Any) -> None:
+        if func is aten.copy_.default:
+            target, source, non_blocking = args[0], args[1], bool(kwargs.get("non_blocking", args[2:] and args[2]))
+            target_is_cuda, host = target.is_cuda, source if target.is_cuda else target
+        else:
+            source, non_blocking, device = args[0], bool(kwargs.get("non_blocking")), kwargs.get("device")
+            target_is_cuda = source.is_cuda if device is None else torch.device(device).type == "cuda"
+            host = source if target_is_cuda else None
+        if target_is_cuda == source.is_cuda:
+            return
+        way = "host to device" if target_is_cuda else "device to host"
+        if self.graph is not None:
+            self.note("copy in a recording", f"{name}, {way}")
+        elif not non_blocking:
+            self.note("blocking copy", f"{name}, {way}")
+        elif host is None or not self.is_pinned(host):
+            self.note("pageable copy", f"{name}, {way}")
+
+
+def _without_values(x: FakeTensor) -> Tensor:
+    """A result on the CPU is real; its values are 0."""
+    if x.is_cuda:
+        return x
+    with unset_fake_temporarily():
+        return torch.empty_strided(x.size(), x.stride(), dtype=x.dtype, device="cpu").zero_()
+
+
+# ---- indexing ----
+
+# Torch does it in C++, where it asks for CUDA's driver.
+
+
+def _indexed(x: Tensor, index: Any) -> tuple[Tensor, list[Tensor | None]]:
+    """The view that slices and numbers leave, and the tensors among the indices."""
+    items = list(index) if isinstance(index, tuple) else [index]
+    given = sum(1 for item in items if item is not None and item is not Ellipsis)
+    gap = next((i for i, item in enumerate(items) if item is Ellipsis), None)
+    if gap is not None:
+        items[gap : gap + 1] = [slice(None)] * (x.dim() - given)
+    dim, tensors = 0, {}
+    for item in items:
+        if item is None:
+            x = x.unsqueeze(dim)
+        elif isinstance(item, slice):
+            if item != slice(None):
+                start, stop = (None if at is None else int(at) for at in (item.start, item.stop))
+                x = aten.slice.Tensor(x, dim, start, stop, item.step or 1)
+        elif isinstance(item, Tensor) and item.dim() or isinstance(item, list):
+            tensors[dim] = item if isinstance(item, Tensor) else torch.tensor(item, device="cpu")
+        else:
+            x = x.select(dim, int(item))
+            continue
+        dim += 1
+    return x, [tensors.get(i) for i in range(max(tensors) + 1)] if tensors else []
+
+
+def _getitem(self: Tensor, index: Any) -> Tensor:
+    view, tensors = _indexed(self, index)
+    if tensors:
+        return aten.index.Tensor(view, tensors)
+    return aten.alias.default(view) if view is self else view
+
+
+def _setitem(self: Tensor, index: Any, value: Any) -> None:
+    view, tensors = _indexed(self, index)
+    if tensors:
+        value = value if isinstance(value, Tensor) else torch.tensor(value, dtype=self.dtype, device="cpu")
+        aten.index_put_.default(view, tensors, value)
+    elif isinstance(value, Tensor):
+        while value.dim() > view.dim():
+            value = value.squeeze(0)
+        view.copy_(value)
+    else:
+        view.fill_(value)
+
+
+# What else asks for the driver in C++, rather than in the operator.
+_METHODS: dict[str, Callable[..., Any]] = {
+    "__getitem__": _getitem,
+    "__setitem__": _setitem,
+    "__bool__": lambda self: bool(self.item()),
+    "__float__": lambda self: float(self.item()),
+    "__int__": lambda self: int(self.item()),
+    "__index__": lambda self: int(self.item()),
+    "__invert__": lambda self: aten.bitwise_not.default(self),
+    "contiguous": lambda self, memory_format=torch.contiguous_format: aten.contiguous.default(
+        self, memory_format=memory_format
+    ),
+    "copy_": lambda self, source, non_blocking=False: aten.copy_.default(self, source, non_blocking),
+    "data_ptr": lambda self: id(self),
+    "item": lambda self: aten._local_scalar_dense.default(self),
+    "nonzero": lambda self: aten.nonzero.default(self),
+}
+
+
+# ---- places ----
+
+_TORCH = str(Path(torch.__file__).parent)
+
+
+def place() -> str:
+    """The innermost line of this repository, or of a test, that is being run outside this file."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file != __file__ and not file.startswith(_TORCH) and str(ROOT) in str(Path(file).resolve()):
+            path, line = Path(file).resolve(), frame.f_lineno
+            source = linecache.getline(file, line).strip()
+            return f"{path.relative_to(ROOT)}:{line} {frame.f_code.co_name}: {source}"
+        frame = frame.f_back
+    return "?"
+
+
+# ---- what stands in for hardware ----
+
+_active: list[FakeCuda] = []
+
+
+def _cuda() -> FakeCuda:
+    return _active[-1]
+
+
+@contextlib.contextmanager
+def fake_cuda(mode: FakeCuda | None = None) -> Iterator[FakeCuda]:
+    """Inside there is one H100, on which nothing is computed; see the module.
+
+    Args:
+        mode: of an earlier block, to go on with its tensors.
+    """
+    caches, mode = _uncached(), mode or FakeCuda()
+    # Torch's mode first: it does without a driver if torch.cuda says that there is none.
+    with mode.fake, pytest.MonkeyPatch.context() as patch:
+        for cache in caches:
+            cache()
+        for name, stand_in in _stand_ins(mode).items():
+            patch.setattr(torch.cuda, name, stand_in)
+        patch.setattr(fake_tensor, "init_gpu_context", lambda device: None)
+        patch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
+        for name, method in _METHODS.items():
+            patch.setattr(FakeTensor, name, method, raising=False)
+        patch.setattr(_dispatch, "_build_obstacle", lambda: None)
+        _patch_triton(patch)
+        _active.append(mode)
+        try:
+            with mode:
+                yield mode
+        finally:
+            _active.remove(mode)
+            for cache in caches:
+                cache()
+
+
+def _uncached() -> list[Callable[[], None]]:
+    """Forget what is kept of devices, so that neither side sees the other's."""
+    from sam2fast.kernels.memory_attention import launch
+
+    return [_launch.architecture.cache_clear, launch._processors.cache_clear]
+
+
+def _stand_ins(mode: FakeCuda) -> dict[str, Any]:
+    properties = SimpleNamespace(name="fake H100", multi_processor_count=132, major=9, minor=0, total_memory=80 * 2**30)
+
+    @contextlib.contextmanager
+    def stream(which: Stream | None) -> Iterator[None]:
+        before, mode.stream = mode.stream, which or mode.stream
+        try:
+            yield
+        finally:
+            mode.stream = before
+
+    @contextlib.contextmanager
+    def graph(which: Graph, pool: Any = None, stream: Any = None, capture_error_mode: str = "global") -> Iterator[None]:
+        with mode.recording(which):
+            yield
+
+    return {
+        "is_available": lambda: True,
+        "is_initialized": lambda: True,
+        "is_bf16_supported": lambda including_emulation=True: True,
+        "current_device": lambda: 0,
+        "device_count": lambda: 1,
+        "device": lambda which: contextlib.nullcontext(),
+        "stream": stream,
+        "current_stream": lambda device=None: mode.stream,
+        "default_stream": lambda device=None: mode.stream,
+        "Stream": Stream,
+        "Event": Event,
+        "CUDAGraph": Graph,
+        "graph": graph,
+        "is_current_stream_capturing": lambda: mode.graph is not None,
+        "synchronize": lambda device=None: mode.note("waits", "torch.cuda.synchronize"),
+        "memory_reserved": lambda device=None: 0,
+        "memory_allocated": lambda device=None: 0,
+        "mem_get_info": lambda device=None: (64 * 2**30, 80 * 2**30),
+        "get_device_capability": lambda device=None: (9, 0),
+        "get_device_properties": lambda device=None: properties,
+        "get_device_name": lambda device=None: properties.name,
+    }
+
+
+def _patch_triton(patch: pytest.MonkeyPatch) -> None:
+    jit = pytest.importorskip("triton.runtime.jit")
+
+    def launcher(kernel: Any, grid: Any) -> Callable[..., None]:
+        def launch(*args: Any, **kwargs: Any) -> None:
+            mode, name = _cuda(), kernel.fn.__name__
+            tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+            if any(not x.is_cuda for x in tensors):
+                mode.note("mixed devices", name)
+            mode.launched(name)
+
+        return launch
+
+    patch.setattr(jit.KernelInterface, "__getitem__", launcher)
+
+
+# ---- the package on it ----
+
+# Frames of a video before the steady ones: that of the prompts, and the one whose step is recorded.
+SETTLING = 2
+
+
+def build(builder: Callable[..., Any], config: str, **kwargs: Any) -> Any:
+    """A model of a configuration, with weights that have no values."""
+    return builder(config, None, device="cpu", **kwargs).to(GPU)
+
+
+def frames(count: int, height: int = 90, width: int = 120) -> list[np.ndarray]:
+    """Frames of noise."""
+    rng = np.random.default_rng(0)
+    return list(rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8))
+
+
+def steady_frames(cuda: FakeCuda, predictor: Any, objects: int, count: int, **options: Any) -> list[Seen]:
+    """What happens in each of so many frames of a video, after the first few.
+
+    Args:
+        options: for ``propagate_in_video``.
+    """
+    state = predictor.init_state(frames(SETTLING + count + 1))  # in the last there is nothing to encode ahead
+    for i in range(objects):
+        predictor.add_new_points_or_box(state, 0, i, [[20.0 * i, 40.0]], [1])
+    answers, found = predictor.propagate_in_video(state, progress=False, **options), []
+    for _ in range(SETTLING + count):
+        with cuda.watched() as seen:
+            next(answers)
+        found.append(seen)
+    return found[SETTLING:]
+
+
+def steady_steps(cuda: FakeCuda, predictor: Any, objects: int, count: int, **options: Any) -> list[Seen]:
+    """The same for frames that are handed to a stream; ``options`` are for its ``step``."""
+    found = []
+    with predictor.open_stream() as stream:
+        for t, frame in enumerate(frames(SETTLING + count)):
+            with cuda.watched() as seen:
+                stream.step(frame, **options)
+            found.append(seen)
+            for i in range(objects if t == 0 else 0):
+                stream.add_new_points_or_box(i, [[20.0 * i, 40.0]], [1])
+    return found[SETTLING:]

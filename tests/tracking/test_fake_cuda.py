@@ -1,0 +1,174 @@
+"""The whole CUDA branch of the video predictor, on tensors that only say that they are on a GPU."""
+
+import contextlib
+
+import fake_cuda
+import numpy as np
+import pytest
+import torch
+from fake_cuda import steady_frames, steady_steps
+
+from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.tracking import steps, workspace
+from sam2fast.tracking.step_tables import StepTables
+
+NANO, TINY = "configs/nano/sam2fast_nano.yaml", "configs/sam2.1/sam2.1_hiera_t.yaml"
+FRAME = np.zeros((90, 120, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def made():
+    """A device and a small predictor on it."""
+    with fake_cuda.fake_cuda() as mode:
+        return mode, fake_cuda.build(build_sam2_video_predictor, NANO)
+
+
+@pytest.fixture
+def cuda(made):
+    with fake_cuda.fake_cuda(made[0]) as mode:
+        yield mode
+
+
+@pytest.fixture
+def predictor(cuda, made):
+    yield made[1]
+    made[1].release_recordings()
+
+
+def check(predictor, found):
+    """Every frame went by recordings, and none of them waited."""
+    assert found and not predictor._fast_path.failed
+    for seen in found:
+        seen.check()
+        assert seen.replays == 2, "one encoding and one step"
+
+
+@pytest.mark.parametrize("objects", [1, 3])
+def test_steady_frames(cuda, predictor, objects):
+    assert predictor._why_not() is None
+    for output in ("logits", "bool", "bits", "low_res"):
+        check(predictor, steady_frames(cuda, predictor, objects, 3, output=output))
+    check(predictor, steady_steps(cuda, predictor, objects, 3))
+
+
+def test_batches_and_late_answers(cuda, predictor):
+    found = steady_frames(cuda, predictor, 3, 20, encode_ahead=4, lag=2, return_scores=True)
+    assert {1, 2} == {seen.replays for seen in found[4:-2]} and not predictor._fast_path.failed
+    for seen in found[4:]:  # the batches' encoding is recorded before
+        seen.check()
+
+
+@pytest.mark.parametrize("objects", [1, 3])
+def test_frames_that_archive_pages(cuda, predictor, objects, monkeypatch):
+    """In small pools, which are soon full: then each frame moves a page of each to the CPU."""
+    monkeypatch.setattr(workspace, "OBJECTS_AT_ONCE", 1)
+    found = steady_frames(cuda, predictor, objects, 30)
+    check(predictor, found)
+    assert found[-1].launches["copy_"] - found[0].launches["copy_"] == 2 * objects, "a memory and a pointer each"
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_tiny(cuda, dtype):
+    """At its 1024 pixels."""
+    predictor = fake_cuda.build(build_sam2_video_predictor, TINY, dtype=dtype)
+    check(predictor, steady_frames(cuda, predictor, 3, 3))
+    check(predictor, steady_steps(cuda, predictor, 1, 3))
+
+
+def test_tables_have_to_be_pinned(cuda, predictor, monkeypatch):
+    blank = StepTables.blank
+    monkeypatch.setattr(StepTables, "blank", lambda shape, pinned=False: blank(shape))
+    (seen,) = steady_frames(cuda, predictor, 1, 1)
+    (fault,) = seen.faults
+    assert fault.kind == "pageable copy" and fault.place.startswith("sam2fast/tracking/workspace.py:")
+    with pytest.raises(AssertionError, match=r"workspace\.py:\d+ step: buffers\.integers\.copy_"):
+        seen.check()
+
+
+def wait_for_an_event(masks):
+    event = torch.cuda.Event()
+    event.record()
+    event.synchronize()
+
+
+def add_of_the_cpu(masks):
+    return masks + torch.zeros(masks.shape, device="cpu")
+
+
+# Each is given masks on the device.
+FAULTS = {
+    "item": ("reads a value", lambda masks: masks[0, 0, 0, 0].item()),
+    "bool": ("reads a value", lambda masks: 1 if (masks > 0).any() else 0),
+    "tolist": ("reads a value", lambda masks: masks[0, 0, 0, :2].tolist()),
+    "equal": ("reads a value", lambda masks: torch.equal(masks, masks + 1)),
+    "nonzero": ("shape by values", lambda masks: masks.nonzero()),
+    "masked": ("shape by values", lambda masks: masks[masks > 0]),
+    "mixed": ("mixed devices", add_of_the_cpu),
+    "index": ("mixed devices", lambda masks: masks[torch.tensor([0], device="cpu")]),
+    "to the CPU": ("blocking copy", lambda masks: masks.cpu()),
+    "to the GPU": ("blocking copy", lambda masks: torch.zeros(3, device="cpu").to(masks.device)),
+    "made there": ("blocking copy", lambda masks: torch.tensor([1.0, 2.0], device=masks.device)),
+    "pageable": ("pageable copy", lambda masks: torch.zeros(3, device="cpu").to(masks.device, non_blocking=True)),
+    "synchronize": ("waits", lambda masks: torch.cuda.synchronize()),
+    "event": ("waits", wait_for_an_event),
+}
+
+
+@pytest.fixture(scope="module")
+def stream(made):
+    """One whose frames are steady."""
+    mode, predictor = made
+    with fake_cuda.fake_cuda(mode):
+        stream = predictor.open_stream()
+        for t in range(fake_cuda.SETTLING + 1):
+            stream.step(FRAME)
+            if t == 0:
+                stream.add_new_points_or_box(1, [[20.0, 40.0]], [1])
+    return stream
+
+
+def faults_of(cuda, stream, function, fault, monkeypatch):
+    """What a frame shows where a function of the step, which is given masks, also does something wrong with them."""
+    right = getattr(steps, function)
+
+    def wrong(*args):
+        fault(next(x for x in args if isinstance(x, torch.Tensor)))
+        return right(*args)
+
+    with monkeypatch.context() as patch, cuda.watched() as seen:
+        patch.setattr(steps, function, wrong)
+        with pytest.raises(RuntimeError) if fault is add_of_the_cpu else contextlib.nullcontext():
+            stream.step(FRAME)
+    with pytest.raises(AssertionError, match=r"test_fake_cuda\.py"):
+        seen.check()
+    return [f.kind for f in seen.faults if f.place.startswith("tests/tracking/test_fake_cuda.py:")]
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_of_a_frame_are_found(cuda, stream, name, monkeypatch):
+    kind, fault = FAULTS[name]
+    assert kind in faults_of(cuda, stream, "kept_results", fault, monkeypatch)
+    with cuda.watched() as seen:
+        stream.step(FRAME)
+    seen.check()
+
+
+@pytest.mark.parametrize("name", ["item", "masked", "mixed", "index", "to the CPU", "pageable"])
+def test_faults_of_what_is_recorded_are_found(cuda, predictor, stream, name, monkeypatch):
+    kind, fault = FAULTS[name]
+    predictor.release_recordings()
+    found = faults_of(cuda, stream, "filled", fault, monkeypatch)
+    assert kind in found
+    if name == "mixed":  # which does not get so far as to be recorded
+        return
+    with cuda.watched() as seen:  # it is in the graph now
+        stream.step(FRAME)
+    assert seen.replays and [f.kind for f in seen.faults] == ["copy in a recording" if "copy" in kind else kind]
+
+
+def test_launches_are_counted(cuda, predictor):
+    """What is recorded counts with each replay; views and empty tensors do not count."""
+    first, second = steady_frames(cuda, predictor, 1, 2)
+    assert first.launches == second.launches
+    assert first.launches["_attend_kernel"] == 6 and first.launches["_resize_and_normalise_kernel"] == 1
+    assert not {"view", "empty.memory_format", "permute"} & set(first.launches)
