@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sam2fast.uploads import uploaded
+
 CPU = torch.device("cpu")
 POINT_LABELS = (-1, 0, 1, 2, 3)
 # The largest coordinate or logit that is taken: squares of much larger ones overflow in the model.
@@ -77,7 +79,7 @@ def check_numbers(value: Any, name: str, device: torch.device = CPU) -> Tensor:
     if not (tensor.abs() <= LARGEST).all():
         wrong = f"numbers beyond {LARGEST:g}" if tensor.isfinite().all() else "NaN or infinite values"
         raise ValueError(f"{name} holds {wrong}")
-    return tensor.to(device)
+    return uploaded(tensor, device)
 
 
 def _real_numbers(value: Any) -> Tensor:

@@ -13,6 +13,7 @@ from sam2fast.exclusive import ThreadGuard, exclusive, shared
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompts import LOGIT_LIMIT, check_boxes, check_numbers, check_points
 from sam2fast.transforms import ImageLike, SAM2Transforms, to_pixels
+from sam2fast.uploads import uploaded
 
 Prompt: TypeAlias = ArrayLike | Tensor
 
@@ -245,7 +246,7 @@ class SAM2ImagePredictor:
             mask = self._check_mask(mask_logits)
         _check_counts(points=coords, box=corners, mask_input=mask)
         # Only now, for looking at a value on a GPU waits for it.
-        coords, labels, corners = (x if x is None else x.to(self.device) for x in (coords, labels, corners))
+        coords, labels, corners = (x if x is None else uploaded(x, self.device) for x in (coords, labels, corners))
         return mask, coords, labels, corners
 
     def _check_mask(self, mask_logits: Any) -> Tensor:
