@@ -1,0 +1,98 @@
+"""The CUDA branch of the image predictor, on tensors that only say that they are on a GPU."""
+
+import fake_cuda
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sam2fast.build_sam import build_sam2
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.uploads import uploaded
+
+NANO, TINY = "configs/nano/sam2fast_nano.yaml", "configs/sam2.1/sam2.1_hiera_t.yaml"
+
+# The only copies that a prediction waits for: those of its three results.
+RESULTS = "blocking copy", " _to_numpy: "
+
+IMAGE = fake_cuda.frames(1)[0]
+POINT = {"point_coords": np.array([[20.0, 40.0]]), "point_labels": np.array([1])}
+POINTS = {"point_coords": np.full((3, 2, 2), 30.0), "point_labels": np.ones((3, 2))}
+BOX = {"box": [10, 10, 60, 50]}
+
+
+@pytest.fixture
+def cuda():
+    with fake_cuda.fake_cuda() as mode:
+        yield mode
+
+
+def check_answer(seen, count=1):
+    seen.check(RESULTS)
+    assert len(seen.faults) == 3 * count
+
+
+@pytest.mark.parametrize(("config", "dtype"), [(NANO, None), (TINY, None), (TINY, torch.bfloat16)])
+def test_an_image(cuda, config, dtype):
+    predictor = SAM2ImagePredictor(fake_cuda.build(build_sam2, config, dtype=dtype))
+    for image in (
+        IMAGE,
+        IMAGE / 255.0,
+        IMAGE[..., 0],
+        Image.fromarray(IMAGE),
+        torch.from_numpy(IMAGE).permute(2, 0, 1),
+    ):
+        with cuda.watched() as seen:
+            predictor.set_image(image)
+        seen.check()
+        assert seen.launches["_resize_and_normalise_kernel"] == 1
+    side = predictor.model.sam_prompt_encoder.mask_input_size[0]
+    mask = {"mask_input": np.zeros((1, side, side))}
+    one, logits = {"multimask_output": False}, {"return_logits": True}
+    for prompt in (POINT, POINTS, {**POINT, **BOX, **one}, {**BOX, **mask}, {**POINT, **logits}):
+        with cuda.watched() as seen:
+            masks, ious, low_res = predictor.predict(**prompt)
+        check_answer(seen)
+        assert masks.shape[-2:] == IMAGE.shape[:2] and low_res.shape[-1] == side and masks.dtype == np.float32
+
+
+def test_holes_and_sprinkles(cuda):
+    predictor = SAM2ImagePredictor(fake_cuda.build(build_sam2, NANO), max_hole_area=8, max_sprinkle_area=8)
+    predictor.set_image(IMAGE)
+    with cuda.watched() as seen:
+        predictor.predict(**POINT)
+    check_answer(seen)
+    assert seen.launches["_merge_kernel"]
+
+
+def test_a_batch(cuda):
+    predictor = SAM2ImagePredictor(fake_cuda.build(build_sam2, NANO))
+    with cuda.watched() as seen:
+        predictor.set_image_batch([IMAGE, IMAGE[:50]])
+    seen.check()
+    with cuda.watched() as seen:
+        predictor.predict_batch([POINT["point_coords"]] * 2, [POINT["point_labels"]] * 2)
+    check_answer(seen, 2)
+
+
+def test_a_value_that_is_read_is_found(cuda, monkeypatch):
+    predictor = SAM2ImagePredictor(fake_cuda.build(build_sam2, NANO))
+    encode = predictor.model.encode_image
+    monkeypatch.setattr(predictor.model, "encode_image", lambda x: encode(x if x.sum() >= 0 else x))
+    with cuda.watched() as seen:
+        predictor.set_image(IMAGE)
+    assert [fault.kind for fault in seen.faults] == ["reads a value"]
+    with pytest.raises(AssertionError, match=r"tests/predictors/test_fake_cuda\.py:\d+ <lambda>: .*x\.sum"):
+        seen.check()
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_uploads(cuda, pinned):
+    """In the order of memory that the tensor has, and not from memory that the caller may write to again."""
+    x = torch.zeros(3, 4, 5, device="cpu", pin_memory=pinned).permute(1, 2, 0)
+    with cuda.watched() as seen:
+        out = uploaded(x, fake_cuda.GPU)
+    seen.check()
+    assert out.is_cuda and out.shape == x.shape and out.stride() == x.stride()
+    assert len(cuda._pinned) == 1 + pinned
+    assert uploaded(x, "cpu") is x and uploaded(out, fake_cuda.GPU) is out
