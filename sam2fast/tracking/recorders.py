@@ -1,7 +1,9 @@
 """Records a function of fixed tensors, to be run again without Python."""
 
+import itertools
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -62,7 +64,7 @@ class CudaGraphs:
         self._device = device
         # Apart: what torch keeps for each stream, such as workspaces of matrix products, must be made in the graphs'
         # own memory, where nobody frees it.
-        self._first, self._capture = torch.cuda.Stream(device), torch.cuda.Stream(device)
+        self._first, self._capture = torch.cuda.Stream(device), _capture_stream(self, device)
         self._kept: torch.cuda.CUDAGraph | None = None  # the pool lives as long as one graph of it does
         self._held = 0  # bytes of the pool
         _recorders.append(weakref.ref(self, _recorders.remove))
@@ -104,6 +106,38 @@ class CudaGraphs:
     def held(self, device: torch.device) -> int:
         """How many bytes of this device's memory the graphs' pool has."""
         return self._held if self._device == device else 0
+
+
+class _CaptureStreams:
+    """The streams of one device to record on."""
+
+    def __init__(self) -> None:
+        self.asked = itertools.count()
+        self.free: deque[torch.cuda.Stream] = deque()  # of recorders that are gone, the longest first
+
+
+_capture_streams: dict[torch.device, _CaptureStreams] = {}
+# So many streams torch makes of each priority; then it hands out the first again.
+STREAMS_OF_TORCH = 32
+
+
+def _capture_stream(owner: CudaGraphs, device: torch.device) -> torch.cuda.Stream:
+    """A stream that no other recorder has, as long as there are no more than :data:`STREAMS_OF_TORCH`.
+
+    Of high priority, as nothing else here: what a thread does meanwhile on a stream that is being recorded would be
+    recorded too. And of its own: graphs that were recorded on one stream share workspaces of matrix products, which
+    torch lets go with the first of them. What is recorded keeps the priority, steps and encodings alike.
+    """
+    streams = _capture_streams.setdefault(device, _CaptureStreams())
+    if next(streams.asked) < STREAMS_OF_TORCH:
+        stream = torch.cuda.Stream(device, priority=-1)
+    else:
+        try:
+            stream = streams.free.popleft()
+        except IndexError:
+            return torch.cuda.Stream(device, priority=-1)  # somebody's
+    weakref.finalize(owner, streams.free.append, stream).atexit = False
+    return stream
 
 
 # Without a lock: lists are appended to and copied in one go, and a signal's handler may come in anywhere.

@@ -5,6 +5,7 @@ import gc
 import sys
 import threading
 import time
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,10 +25,14 @@ GIB = 2**30
 
 
 class Stream:
-    """One that knows whom it has waited for."""
+    """One that knows whom it has waited for; of each priority there are 32, as torch has them."""
 
-    def __init__(self, device: torch.device | None = None) -> None:
+    made: Counter[int] = Counter()
+
+    def __init__(self, device: torch.device | None = None, priority: int = 0) -> None:
         self.waited: list[Any] = []
+        self.id = priority, self.made[priority] % 32
+        self.made[priority] += 1
 
     def wait_stream(self, other: Any) -> None:
         self.waited.append(other)
@@ -46,6 +51,8 @@ class Graph:
 @pytest.fixture
 def cuda(monkeypatch):
     """Streams and graphs; beginning to record waits for the device, which fails while anybody records."""
+    monkeypatch.setattr(recorders, "_capture_streams", {})
+    monkeypatch.setattr(Stream, "made", Counter())
     found = SimpleNamespace(current=Stream(), recording=set(), broken=0, reserved=6 * GIB)
 
     @contextlib.contextmanager
@@ -99,6 +106,37 @@ def test_a_recording_may_begin_in_the_first_run_of_another(cuda):
     outer.start()
     outer.join(20)
     assert not outer.is_alive() and made and cuda.broken == 0
+
+
+def captures(*recorders: CudaGraphs) -> list[tuple[int, int]]:
+    return [recorder._capture.id for recorder in recorders]
+
+
+def test_recorders_have_streams_to_capture_on_that_nobody_else_has(cuda):
+    """Not those that others are given meanwhile, however many, nor each other's."""
+    kept = []
+    for _ in range(16):
+        kept.append(CudaGraphs(GPU))
+        gone = CudaGraphs(GPU)
+        others = [gone._capture.id, *(Stream(GPU).id for _ in range(40))]
+        assert not set(captures(*kept)) & set(others)
+        del gone
+    assert len(set(captures(*kept))) == 16 and {priority for priority, _ in captures(*kept)} == {-1}
+    assert not {recorder._first.id for recorder in kept} & set(captures(*kept))
+
+
+def test_streams_of_recorders_that_are_gone_are_captured_on_again(cuda):
+    kept = [CudaGraphs(GPU) for _ in range(31)]
+    for _ in range(100):
+        assert CudaGraphs(GPU)._capture.id not in captures(*kept)
+    kept.append(CudaGraphs(GPU))
+    assert len(set(captures(*kept))) == 32
+    more = CudaGraphs(GPU)  # has somebody's
+    assert captures(more)[0] in captures(*kept)
+    del more, kept[7]
+    gc.collect()
+    kept.append(CudaGraphs(GPU))
+    assert len(set(captures(*kept))) == 32
 
 
 SWITCHES = [
