@@ -277,7 +277,7 @@ class FakeCuda(TorchDispatchMode):
             self.note("copy in a recording", f"{name}, {way}")
         elif not non_blocking:
             self.note("blocking copy", f"{name}, {way}")
-        elif host is None or not self.is_pinned(host):
+        elif host is not None and not self.is_pinned(host):  # without one torch makes it, in pinned memory
             self.note("pageable copy", f"{name}, {way}")
 
 
@@ -359,15 +359,13 @@ _METHODS: dict[str, Callable[..., Any]] = {
 
 # ---- places ----
 
-_TORCH = str(Path(torch.__file__).parent)
-
 
 def place() -> str:
     """The innermost line of this repository, or of a test, that is being run outside this file."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if file != __file__ and not file.startswith(_TORCH) and str(ROOT) in str(Path(file).resolve()):
+        if file != __file__ and "site-packages" not in file and Path(file).resolve().is_relative_to(ROOT):
             path, line = Path(file).resolve(), frame.f_lineno
             source = linecache.getline(file, line).strip()
             return f"{path.relative_to(ROOT)}:{line} {frame.f_code.co_name}: {source}"
@@ -391,6 +389,8 @@ def fake_cuda(mode: FakeCuda | None = None) -> Iterator[FakeCuda]:
     Args:
         mode: of an earlier block, to go on with its tensors.
     """
+    if torch.cuda.is_available():
+        pytest.skip("for machines without CUDA: with it torch's fake tensors use the driver")
     caches, mode = _uncached(), mode or FakeCuda()
     # Torch's mode first: it does without a driver if torch.cuda says that there is none.
     with mode.fake, pytest.MonkeyPatch.context() as patch:

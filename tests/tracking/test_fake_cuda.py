@@ -75,6 +75,34 @@ def test_tiny(cuda, dtype):
     check(predictor, steady_steps(cuda, predictor, 1, 3))
 
 
+class RecordedCasts(fake_cuda.FakeCuda):
+    """Also notes how many numbers each weight has that a recording casts to bfloat16."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights, self.cast = set(), []
+
+    def _on_device(self, func, args, kwargs, tensors):
+        is_cast = func is torch.ops.aten._to_copy.default and kwargs.get("dtype") == torch.bfloat16
+        if self.graph is not None and is_cast and id(args[0]) in self.weights:
+            self.cast.append(args[0].numel())
+        return super()._on_device(func, args, kwargs, tensors)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_autocast_casts_weights_on_every_frame(dtype):
+    """Under autocast, unless they were cast once; docs/tracking.md says how many they are."""
+    mode = RecordedCasts()
+    with fake_cuda.fake_cuda(mode):
+        predictor = fake_cuda.build(build_sam2_video_predictor, TINY, dtype=dtype)
+        mode.weights = {id(weight) for weight in predictor.parameters()}
+        with torch.autocast("cuda", torch.bfloat16, enabled=dtype is None):
+            check(predictor, steady_frames(mode, predictor, 1, 1))
+    assert len(mode.cast) == (248 if dtype is None else 0)
+    read_and_written = sum(mode.cast) * (4 + 2)
+    assert round(read_and_written / 1e6) == (223 if dtype is None else 0)
+
+
 def test_tables_have_to_be_pinned(cuda, predictor, monkeypatch):
     blank = StepTables.blank
     monkeypatch.setattr(StepTables, "blank", lambda shape, pinned=False: blank(shape))
