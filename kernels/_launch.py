@@ -3,8 +3,10 @@
 import contextlib
 import functools
 import json
+import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +14,11 @@ import torch
 from sam2fast.kernels._dispatch import interpreting
 
 TABLE = "launch_table.json"
+# Environment variable: a file that is read in place of the packaged table.
+TABLE_VARIABLE = "SAM2FAST_LAUNCH_TABLE"
 ANY = "*"
+# In a row's meta: how many programs one multiprocessor runs at once, 1 if absent. The kernel is not told.
+CTAS_PER_SM = "CTAS_PER_SM"
 # Triton's names of pointers to floats, by the table's names of dtypes.
 POINTERS = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16"}
 # The most programs that CUDA launches along the second and the third axis of a grid; along the first it is 2**31 - 1.
@@ -37,7 +43,7 @@ class LaunchConfig(NamedTuple):
     arch: str  # sm_90, gfx942, or * for every GPU without a row of its own
     dtype: str  # of the first argument, such as bfloat16, or *
     shape: str  # the op's shape class, or *
-    meta: Mapping[str, int]  # the kernel's constexpr arguments
+    meta: Mapping[str, int]  # the kernel's constexpr arguments, and what its launcher decides by
     options: Mapping[str, int]  # num_warps, num_stages
 
     def on_device(self, tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
@@ -47,9 +53,51 @@ class LaunchConfig(NamedTuple):
 
 @functools.cache
 def launch_table() -> dict[str, list[LaunchConfig]]:
-    """Every stored configuration by op, as they stand in ``launch_table.json``."""
-    rows = json.loads((files("sam2fast.kernels") / TABLE).read_text(encoding="utf-8"))
-    return {op: [LaunchConfig(**row) for row in configs] for op, configs in rows.items()}
+    """Every stored configuration by op, from ``launch_table.json`` or the file in ``SAM2FAST_LAUNCH_TABLE``.
+
+    It is read once per process.
+
+    Raises:
+        ValueError: the file in ``SAM2FAST_LAUNCH_TABLE`` cannot be read or is not a launch table.
+    """
+    own = os.environ.get(TABLE_VARIABLE)
+    if not own:
+        return rows_of((files("sam2fast.kernels") / TABLE).read_text(encoding="utf-8"))
+    try:
+        return rows_of(Path(own).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{TABLE_VARIABLE} is {own!r}, which is no launch table: {error}") from error
+
+
+def rows_of(text: str) -> dict[str, list[LaunchConfig]]:
+    """A launch table from its JSON.
+
+    Raises:
+        ValueError: it is not JSON, or not a list of rows per op.
+    """
+    table = json.loads(text)
+    if not isinstance(table, dict):
+        raise ValueError(f"expected an object with a list of rows per op, got {type(table).__name__}")
+    return {op: [_row(op, row) for row in _list(op, rows)] for op, rows in table.items()}
+
+
+def _list(op: str, rows: Any) -> list[Any]:
+    if not isinstance(rows, list):
+        raise ValueError(f"expected a list of rows of {op}, got {type(rows).__name__}")
+    return rows
+
+
+def _row(op: str, row: Any) -> LaunchConfig:
+    fields = LaunchConfig._fields
+    if not isinstance(row, dict) or set(row) != set(fields):
+        raise ValueError(f"expected rows with {', '.join(fields)}, and one of {op} is {row!r}")
+    numbers = [row[field] for field in ("meta", "options")]
+    names = [row[field] for field in ("arch", "dtype", "shape")]
+    if not all(isinstance(name, str) for name in names) or not all(
+        isinstance(values, dict) and all(isinstance(value, int) for value in values.values()) for values in numbers
+    ):
+        raise ValueError(f"expected names, and whole numbers in meta and options, and a row of {op} is {row!r}")
+    return LaunchConfig(**row)
 
 
 def launch_config(op: str, tensor: torch.Tensor, shape: str = ANY) -> LaunchConfig:
@@ -83,7 +131,7 @@ def _fitting_row(rows: Sequence[LaunchConfig], op: str, arch: str, dtype: torch.
     asked = arch, str(dtype).removeprefix("torch."), shape
     fitting = [c for c in rows if all(have in (ANY, want) for have, want in zip(c[:3], asked, strict=True))]
     if not fitting:
-        raise LookupError(f"{TABLE} has no launch configuration of {op} for {asked}")
+        raise LookupError(f"{os.environ.get(TABLE_VARIABLE) or TABLE} has no launch configuration of {op} for {asked}")
     return max(fitting, key=lambda c: (c.shape != ANY, c.arch != ANY, c.dtype != ANY))
 
 

@@ -190,6 +190,12 @@ def _combine_kernel(
         tl.store(row + channel[None, :], mean.to(dtype), mask=there[:, None] & (channel < width)[None, :])
 
 
+def blocks(config: LaunchConfig, D: int) -> dict[str, int]:
+    """The row's constexpr arguments of ``_attend_kernel`` for heads of ``D`` channels."""
+    meta = {name: config.meta[name] for name in ("BLOCK_M", "BLOCK_N", "CHUNK")}
+    return {**meta, "CHUNK": min(D, meta["CHUNK"])}
+
+
 def compilations(config: LaunchConfig) -> list[Compilation]:
     """What one row of the launch table compiles; that for any shape the widest heads, to itself and to memory."""
     if config.shape == ANY:
@@ -210,7 +216,7 @@ def _compilations(config: LaunchConfig, D: int, WIDTH: int, fp8: bool) -> list[C
     n = "i32:16"  # at 1024 x 1024 pixels all strides and most numbers are multiples of 16
     precision = {"PRECISION": "tf32x3" if dtype == "float32" else "ieee"}
 
-    meta = {**config.meta, "CHUNK": min(D, config.meta["CHUNK"])}
+    meta = blocks(config, D)
     shape = {"PADDED": False, "EVEN": not to_memory, "D": D, "WIDTH": WIDTH, **precision, **meta}
     scalars = ("i32", n, n, n, "i32", "fp32", *[n] * 7)
     operands = (rotated, scales, rotated, scales, t, "*i32", wide)

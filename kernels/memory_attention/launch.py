@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import MOST_PROGRAMS, LaunchConfig, launch_config, product_precision
+from sam2fast.kernels._launch import CTAS_PER_SM, MOST_PROGRAMS, LaunchConfig, launch_config, product_precision
 from sam2fast.kernels.memory_attention.kernel import (
     COMBINE,
     ENCODE,
@@ -17,6 +17,7 @@ from sam2fast.kernels.memory_attention.kernel import (
     WARPS,
     _attend_kernel,
     _combine_kernel,
+    blocks,
 )
 from sam2fast.kernels.memory_attention.keys_kernel import _encode_kernel, _rotate_kernel
 from sam2fast.kernels.memory_attention.reference import MEANS
@@ -159,18 +160,21 @@ def half_of(d: int) -> int:
     return padded(d // 2)
 
 
-def splits_for(tiles: int, processors: int, longest: int) -> int:
+def splits_for(tiles: int, processors: int, longest: int, programs: int = 1) -> int:
     """How many programs share the keys of each of ``tiles`` query tiles, so that they end soonest.
 
-    Each processor runs one program at a time. A further split is taken to cost a hundredth of the work without splits,
-    since its results must be written and read again.
+    Programs that share a processor are taken to have an equal part of its speed. A further split is taken to cost a
+    hundredth of the work without splits, since its results must be written and read again.
 
     Args:
+        processors: number of multiprocessors.
         longest: number of key blocks there can be.
+        programs: how many one processor runs at once.
     """
+    places = processors * programs
 
     def time(splits: int) -> float:
-        return -(-tiles * splits // processors) / splits + 0.01 * splits * tiles / processors
+        return programs * -(-tiles * splits // places) / splits + 0.01 * splits * tiles / processors
 
     return min(range(1, max(1, min(MOST_SPLITS, longest)) + 1), key=time)
 
@@ -256,7 +260,8 @@ def _attend(
     WIDTH = padded(width)
     tiles = triton.cdiv(N, config.meta["BLOCK_M"])
     if splits is None:
-        splits = splits_for(tiles * B * H, _processors(q.device), M // config.meta["BLOCK_N"])
+        longest, programs = M // config.meta["BLOCK_N"], config.meta.get(CTAS_PER_SM, 1)
+        splits = splits_for(tiles * B * H, _processors(q.device), longest, programs)
     direct = out is not None and splits == 1
     if direct:
         assert out is not None
@@ -274,8 +279,7 @@ def _attend(
         FP8=keys.scales is not None,
         RAGGED=lengths is not None, OFFSETS=offsets is not None, DIRECT=direct, PADDED=width < WIDTH,
         EVEN=lengths is None and M % config.meta["BLOCK_N"] == 0, D=D, WIDTH=WIDTH,
-        PRECISION=product_precision(values.dtype), **{**config.meta, "CHUNK": min(D, config.meta["CHUNK"])},
-        **config.options,
+        PRECISION=product_precision(values.dtype), **blocks(config, D), **config.options,
     )  # fmt: skip
     return None if direct else Means(sums, log_weights, width)
 

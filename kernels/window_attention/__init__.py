@@ -7,7 +7,8 @@ from sam2fast.kernels._dispatch import current_backend, implementation_of, kerne
 from sam2fast.kernels._operators import call_with_gradient
 from sam2fast.kernels.window_attention.operators import window_attention_eager, window_attention_operator
 from sam2fast.kernels.window_attention.reference import window_attention_reference
-from sam2fast.kernels.window_attention.shapes import obstacle, prefers_sdpa
+from sam2fast.kernels.window_attention.sdpa import attention_by
+from sam2fast.kernels.window_attention.shapes import obstacle, prefers_sdpa, sdpa_choice
 
 __all__ = ["window_attention", "window_attention_reference"]
 
@@ -53,6 +54,9 @@ def window_attention(
         return call_with_gradient(window_attention_operator, qkv, bias, num_heads, window_size, q_stride)
     if qkv.is_cpu and eager_in_graph():
         return window_attention_eager(qkv, bias, num_heads, window_size, q_stride)
+    if qkv.is_cuda and not window_size and current_backend() != "torch":
+        attend = attention_by(sdpa_choice(qkv.device, qkv.dtype))
+        return window_attention_reference(qkv, bias, num_heads, window_size, q_stride, attend)
     return window_attention_reference(qkv, bias, num_heads, window_size, q_stride)
 
 

@@ -214,6 +214,12 @@ def rows_of(block_m: int, group: int, queries: int) -> int:
     return min(block_m, max(16, triton.next_power_of_2(group * queries)))
 
 
+def options_of(config: LaunchConfig, block_m: int) -> dict[str, int]:
+    """The row's options; where its meta has ``ROWS_PER_WARP``, fewer warps for tiles of fewer queries."""
+    rows, most = config.meta.get("ROWS_PER_WARP", 0), config.options["num_warps"]
+    return {**config.options, "num_warps": max(1, min(most, block_m // rows))} if rows else dict(config.options)
+
+
 # heads, head, window, pooled, padded: what a row for any shape is compiled for, and a row for global attention, besides
 # the widest heads, which take the most where windows are padded
 ANY_SHAPE = ((2, 56, 8, False, False), (8, 72, 16, True, False), (4, 96, 14, False, True), (4, 96, 14, True, True))
@@ -233,10 +239,12 @@ def compilations(config: LaunchConfig) -> list[Compilation]:
         shapes = ((8, d, window, False, False), (8, d, window, True, False))
     t = POINTERS[config.dtype]
     types = (t, t, t, "i32:16", "i32:16", "i32", "i32", "i32:16", "i32", "fp32")
-    return [
-        Compilation(_window_attention_kernel, types, constants(config, *shape), config.dtype, is_attention=True)
-        for shape in shapes
-    ]
+    compiled = []
+    for shape in shapes:
+        made = constants(config, *shape)
+        options = options_of(config, made["BLOCK_M"])
+        compiled.append(Compilation(_window_attention_kernel, types, made, config.dtype, True, options))
+    return compiled
 
 
 def constants(

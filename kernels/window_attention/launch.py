@@ -7,7 +7,7 @@ import triton
 
 from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import MOST_PROGRAMS, launch_config, product_precision
-from sam2fast.kernels.window_attention.kernel import _window_attention_kernel, constants
+from sam2fast.kernels.window_attention.kernel import _window_attention_kernel, constants, options_of
 from sam2fast.kernels.window_attention.shapes import shape_class
 
 
@@ -31,6 +31,7 @@ def window_attention_triton(
     meta = constants(
         config, num_heads, d, window_size, pool, bool(H % height or W % width), product_precision(qkv.dtype)
     )
+    options = options_of(config, meta["BLOCK_M"])
     tiles = triton.cdiv(meta["GROUP"] * (height * width // stride**2), meta["BLOCK_M"])
     most = max(1, MOST_PROGRAMS // tiles)  # pictures that are launched at once
     parts = [(qkv, out)] if most >= B else zip(qkv.split(most), out.split(most), strict=True)
@@ -39,6 +40,6 @@ def window_attention_triton(
             count_launch("window_attention")
             _window_attention_kernel[triton.cdiv(rows * columns, meta["GROUP"]), num_heads, len(some) * tiles](
                 some.contiguous(), bias.contiguous(), result, H, W, rows, columns, H * W, tiles,
-                d**-0.5 * math.log2(math.e), **meta, **config.options,
+                d**-0.5 * math.log2(math.e), **meta, **options,
             )  # fmt: skip
     return out

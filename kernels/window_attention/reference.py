@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from sam2fast.kernels._cpu import imitates_bfloat16, in_float32, linear, runs_freely
+from sam2fast.kernels.window_attention.sdpa import Attend
 
 # Rows of the score matrix held at once: 512 x 4096 fp32 is 8 MiB, about a core's share of the last-level cache.
 ROWS_AT_ONCE = 512
@@ -16,8 +17,13 @@ def window_attention_reference(
     num_heads: int,
     window_size: int,
     q_stride: tuple[int, int] | None = None,
+    attend: Attend | None = None,
 ) -> torch.Tensor:
-    """The twin of :func:`window_attention`: windows cut out of the padded map, attended to, and put back."""
+    """The twin of :func:`window_attention`: windows cut out of the padded map, attended to, and put back.
+
+    Args:
+        attend: what computes the attention itself of ``(N, heads, tokens, d)`` tensors; torch's choice if left out.
+    """
     B, H, W, _ = qkv.shape
     if window_size:
         tiles = _to_windows(qkv, bias, window_size)  # (B, nH, nW, w, w, 3·heads·d)
@@ -30,7 +36,8 @@ def window_attention_reference(
         query = F.max_pool2d(query.permute(0, 3, 1, 2), q_stride).permute(0, 2, 3, 1)
         H, W = H // q_stride[0], W // q_stride[1]
         height, width = query.shape[1:3]
-    out = _attention(*(x.flatten(1, 2).unflatten(-1, (num_heads, -1)) for x in (query, key, value)))
+    parts = (x.flatten(1, 2).unflatten(-1, (num_heads, -1)) for x in (query, key, value))
+    out = _attention(*parts, attend=attend)
     out = out.reshape(B, rows, columns, height, width, -1).transpose(2, 3)
     out = out.reshape(B, rows * height, columns * width, -1)
     return out[:, :H, :W]
@@ -47,14 +54,15 @@ def _to_windows(qkv: torch.Tensor, bias: torch.Tensor, w: int) -> torch.Tensor:
     return qkv.unflatten(2, (-1, w)).unflatten(1, (-1, w)).transpose(2, 3)
 
 
-def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attend: Attend | None) -> torch.Tensor:
     """Softmax attention of ``(N, tokens, heads, d)`` tensors."""
     if runs_freely(query) and key.shape[1] >= LONG:
         return _attention_by_rows(query, key, value)
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    attend = attend or F.scaled_dot_product_attention
     if imitates_bfloat16(q, k):
-        return in_float32(F.scaled_dot_product_attention, q, k, v).transpose(1, 2)
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return in_float32(attend, q, k, v).transpose(1, 2)
+    return attend(q, k, v).transpose(1, 2)
 
 
 def _attention_by_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

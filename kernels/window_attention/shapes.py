@@ -31,10 +31,15 @@ def obstacle(qkv: torch.Tensor, num_heads: int, window_size: int, q_stride: tupl
     return None
 
 
+def sdpa_choice(device: torch.device, dtype: torch.dtype) -> int:
+    """What the launch table takes for attention over the whole map, a number of ``sdpa.py``; 0 is our kernel."""
+    row = launch_config("window_attention", torch.empty(0, dtype=dtype, device=device), "global")
+    return row.meta.get("SDPA", 0)
+
+
+sdpa_choice._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant of a graph
+
+
 def prefers_sdpa(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether the launch table leaves attention over the whole map to torch, which needs no windows there."""
-    row = launch_config("window_attention", torch.empty(0, dtype=dtype, device=device), "global")
-    return bool(row.meta.get("SDPA", 0))
-
-
-prefers_sdpa._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant of a graph
+    return sdpa_choice(device, dtype) != 0

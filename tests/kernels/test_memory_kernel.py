@@ -349,11 +349,39 @@ def test_keys_are_split_when_queries_do_not_fill_the_gpu():
     assert launch.splits_for(96, 132, 449) in (4, 11)
 
 
+def test_keys_are_split_further_where_a_processor_runs_several_programs():
+    """With two at once, the query tiles of one object fill 132 processors by eight splits."""
+    for tiles in (1, 8, 16, 32, 64, 128, 512):
+        splits = [launch.splits_for(tiles, 132, 449, programs) for programs in (1, 2, 3)]
+        assert splits[0] == launch.splits_for(tiles, 132, 449) and splits[0] <= splits[1] <= splits[2], tiles
+    for programs in (1, 2):
+        splits = [launch.splits_for(2**n, 132, 449, programs) for n in range(3, 11)]
+        assert splits == sorted(splits, reverse=True), programs
+    assert [launch.splits_for(32 * objects, 132, 449, 2) for objects in (1, 2, 4, 16)] == [8, 4, 2, 1]
+    assert launch.splits_for(32, 132, 3, 2) == 3
+
+
+@torch.no_grad()
+def test_the_row_says_how_many_programs_a_processor_runs(triton_device, monkeypatch):
+    """The kernel is not told."""
+    asked = []
+    monkeypatch.setattr(launch, "splits_for", lambda *arguments: asked.append(arguments[-1]) or 1)
+    q, tables = random_map(1, 1, 25, 64).to(triton_device), rope(5, 64, triton_device)
+    found = []
+    for more in ({}, {"CTAS_PER_SM": 2}):
+        meta = {"BLOCK_M": 16, "BLOCK_N": 16, "CHUNK": 64, **more}
+        config = LaunchConfig("*", "*", "*", meta, {"num_warps": 4})
+        monkeypatch.setattr(_launch, "launch_table", lambda config=config: {"memory_attention": [config]})
+        found.append(launch.rope_attention_triton(q, q, q, *tables))
+    assert asked == [1, 2] and torch.equal(*found)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_width_has_a_launch(dtype):
     x = torch.zeros(1, dtype=dtype)
     for d, width in ((256, 64), (256, 256), (128, 64), (128, 128), (96, 32), (32, 32)):
-        assert launch.attention_config(x, d, width).meta.keys() == {"BLOCK_M", "BLOCK_N", "CHUNK"}
+        meta = launch.attention_config(x, d, width).meta
+        assert meta.keys() - {_launch.CTAS_PER_SM} == {"BLOCK_M", "BLOCK_N", "CHUNK"}
 
 
 def test_a_group_of_objects_begins_at_aligned_tables(monkeypatch):

@@ -180,6 +180,24 @@ def test_the_table_chooses_for_whole_maps(monkeypatch):
         assert shapes.prefers_sdpa(torch.device("cpu"), torch.float32) == bool(prefers)
 
 
+def test_few_queries_take_few_warps(triton_device, monkeypatch):
+    """With ROWS_PER_WARP in the row; the result is the same."""
+    from sam2fast.kernels.window_attention import kernel
+
+    meta = {"BLOCK_M": 128, "BLOCK_N": 64}
+    plain, capped = (LaunchConfig("*", "float32", "*", {**meta, **more}, {"num_warps": 8, "num_stages": 1})
+                     for more in ({}, {"ROWS_PER_WARP": 16}))  # fmt: skip
+    assert [kernel.options_of(capped, block)["num_warps"] for block in (128, 64, 16)] == [8, 4, 1]
+    assert kernel.options_of(plain, 16) == plain.options
+    assert {case.options["num_warps"] for case in kernel.compilations(capped)} >= {8, 4}
+    qkv, bias = inputs(CASES["tiny, 4"], triton_device, torch.float32)
+    found = []
+    for config in (plain, capped):
+        monkeypatch.setattr(_launch, "launch_table", lambda config=config: {"window_attention": [config]})
+        found.append(window_attention_triton(qkv, bias, CASES["tiny, 4"][3], 4))
+    assert torch.equal(*found)
+
+
 def test_gradients_take_the_twin_unless_forced(triton_device):
     qkv, bias = inputs(CASES["tiny, 4"], triton_device, torch.float32)
     before = launches["window_attention"]

@@ -1,0 +1,69 @@
+"""Torch's own attention over the whole map, by the backend that the launch table names.
+
+A backend's operator is called directly. ``torch.nn.attention.sdpa_kernel`` would do, too, but it changes settings of
+the whole process, which other threads would see.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+# What ``SDPA`` in a row of the launch table means.
+KERNEL, DEFAULT, FLASH, CUDNN = 0, 1, 2, 3
+NAMES = {KERNEL: "our kernel", DEFAULT: "torch's choice", FLASH: "FlashAttention", CUDNN: "cuDNN"}
+WIDEST = 128  # channels of a head that both backends take
+# What a backend has refused in this process, which is not tried again.
+_refused: set[Hashable] = set()
+
+
+def attention_by(choice: int) -> Attend:
+    """Scaled dot product attention of ``(N, heads, tokens, d)`` tensors by this backend, where it takes them.
+
+    Torch chooses otherwise: for other GPUs and dtypes, other widths of heads, where gradients are wanted, and for what
+    the backend has refused before.
+    """
+    backend = _BACKENDS.get(choice)
+    if backend is None:
+        return F.scaled_dot_product_attention
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if not _suits(query, key, value):
+            return F.scaled_dot_product_attention(query, key, value)
+        if torch.compiler.is_compiling():  # a graph cannot find out, and holds what the table says
+            return backend(query, key, value)
+        asked = choice, query.device, query.dtype, tuple(query.shape), tuple(key.shape)
+        if asked not in _refused:
+            try:
+                return backend(query, key, value)
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, NotImplementedError):
+                _refused.add(asked)
+        return F.scaled_dot_product_attention(query, key, value)
+
+    return attend
+
+
+def _suits(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    d = query.shape[-1]
+    if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16) or d % 8 or d > WIDEST:
+        return False
+    return not (torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad))
+
+
+def _flash(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    out: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
+    return out
+
+
+def _cudnn(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    out: Tensor = torch.ops.aten._scaled_dot_product_cudnn_attention(query, key, value, None, False)[0]
+    return out
+
+
+_BACKENDS: dict[int, Attend] = {FLASH: _flash, CUDNN: _cudnn}

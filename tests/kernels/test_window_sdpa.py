@@ -1,0 +1,132 @@
+"""Attention over the whole map by torch: the launch table names the backend, or torch chooses."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from sam2fast.kernels import _launch
+from sam2fast.kernels import window_attention as package
+from sam2fast.kernels._dispatch import backend
+from sam2fast.kernels._launch import LaunchConfig
+from sam2fast.kernels.window_attention import sdpa, shapes, window_attention, window_attention_reference
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def heads():
+    """Queries, keys and values of four heads."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(2, 4, 30, 16, generator=generator) for _ in range(3)]
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Names of the backends that were called; they take everything, and compute as torch does."""
+    found = []
+
+    def stand_in(name):
+        def call(*tensors):
+            found.append(name)
+            return F.scaled_dot_product_attention(*tensors)
+
+        return call
+
+    monkeypatch.setattr(sdpa, "_suits", lambda *tensors: True)
+    monkeypatch.setattr(sdpa, "_refused", set())
+    monkeypatch.setattr(sdpa, "_BACKENDS", {sdpa.FLASH: stand_in("flash"), sdpa.CUDNN: stand_in("cudnn")})
+    return found
+
+
+def test_the_named_backend_is_called(heads, calls):
+    for choice in (sdpa.KERNEL, sdpa.DEFAULT, sdpa.FLASH, sdpa.CUDNN, 9):
+        assert torch.equal(sdpa.attention_by(choice)(*heads), F.scaled_dot_product_attention(*heads))
+    assert calls == ["flash", "cudnn"]
+
+
+def test_what_a_backend_refuses_is_not_tried_again(heads, calls, monkeypatch):
+    def refuse(*tensors):
+        calls.append("refused")
+        raise RuntimeError("no execution plan")
+
+    monkeypatch.setitem(sdpa._BACKENDS, sdpa.CUDNN, refuse)
+    attend = sdpa.attention_by(sdpa.CUDNN)
+    for _ in range(3):
+        assert torch.equal(attend(*heads), F.scaled_dot_product_attention(*heads))
+    assert calls == ["refused"]
+    attend(*(x[:1] for x in heads))
+    assert calls == ["refused"] * 2
+    sdpa.attention_by(sdpa.FLASH)(*heads)
+    assert calls[2:] == ["flash"]
+
+
+def test_running_out_of_memory_is_no_refusal(heads, calls, monkeypatch):
+    def full(*tensors):
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setitem(sdpa._BACKENDS, sdpa.CUDNN, full)
+    with pytest.raises(torch.OutOfMemoryError):
+        sdpa.attention_by(sdpa.CUDNN)(*heads)
+    assert not sdpa._refused
+
+
+def test_what_is_left_to_torch():
+    with FakeTensorMode():
+        for device, dtype, d, suits in (
+            ("cuda", torch.bfloat16, 96, True),
+            ("cuda", torch.float16, 56, True),
+            ("cuda", torch.float32, 96, False),
+            ("cuda", torch.bfloat16, 136, False),
+            ("cuda", torch.bfloat16, 90, False),
+            ("cpu", torch.bfloat16, 96, False),
+        ):
+            x = torch.empty(1, 2, 64, d, device=device, dtype=dtype)
+            assert sdpa._suits(x, x, x) == suits
+        wanted = torch.empty(1, 2, 64, 96, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+        assert not sdpa._suits(wanted, wanted, wanted)
+        with torch.no_grad():
+            assert sdpa._suits(wanted, wanted, wanted)
+
+
+@pytest.mark.parametrize("choice", [sdpa.DEFAULT, sdpa.FLASH, sdpa.CUDNN])
+@pytest.mark.parametrize("queries", [256, 64])
+@torch.no_grad()
+def test_operators_of_the_backends_are_what_they_are_taken_for(choice, queries):
+    """By shape, dtype and device, as tracing sees them."""
+    with FakeTensorMode():
+        query, key, value = (
+            torch.empty(1, tokens, 4, 72, device="cuda", dtype=torch.bfloat16).transpose(1, 2)
+            for tokens in (queries, 256, 256)
+        )
+        out = sdpa.attention_by(choice)(query, key, value)
+    assert (out.shape, out.dtype, out.device.type) == (query.shape, torch.bfloat16, "cuda")
+    assert not sdpa._refused
+
+
+def test_the_reference_implementation_attends_as_it_is_told():
+    qkv, bias = torch.randn(1, 6, 6, 48, generator=torch.Generator().manual_seed(0)), torch.zeros(48)
+    found = window_attention_reference(qkv, bias, 2, 0, None, lambda q, k, v: v)
+    assert torch.equal(found, qkv[..., 32:])
+
+
+@torch.no_grad()
+def test_a_row_names_the_backend(monkeypatch):
+    """As it does on a GPU, by the dispatcher's choice and not under a forced reference implementation."""
+    chosen = []
+    monkeypatch.setattr(package, "attention_by", lambda choice: chosen.append(choice))
+    monkeypatch.setattr(package, "use_triton", lambda *_, **__: False)
+    monkeypatch.setattr(package, "window_attention_reference", lambda *_: None)
+    monkeypatch.setattr(_launch, "architecture", lambda device: "sm_90")
+    for choice in (sdpa.DEFAULT, sdpa.CUDNN):
+        meta = {"BLOCK_M": 64, "BLOCK_N": 64, "SDPA": choice}
+        config = LaunchConfig("*", "*", "global", meta, {"num_warps": 4})
+        monkeypatch.setattr(_launch, "launch_table", lambda config=config: {"window_attention": [config]})
+        assert shapes.sdpa_choice(CPU, torch.float32) == choice and shapes.prefers_sdpa(CPU, torch.float32)
+        with FakeTensorMode():
+            qkv, bias = (torch.empty(*size, 48, device="cuda") for size in ((1, 8, 8), ()))
+            window_attention(qkv, bias, 2, 0)
+            window_attention(qkv, bias, 2, 4)
+            with backend("torch"):
+                window_attention(qkv, bias, 2, 0)
+    assert chosen == [sdpa.DEFAULT, sdpa.CUDNN]
