@@ -36,8 +36,8 @@ def window_attention_reference(
         query = F.max_pool2d(query.permute(0, 3, 1, 2), q_stride).permute(0, 2, 3, 1)
         H, W = H // q_stride[0], W // q_stride[1]
         height, width = query.shape[1:3]
-    parts = (x.flatten(1, 2).unflatten(-1, (num_heads, -1)) for x in (query, key, value))
-    out = _attention(*parts, attend=attend)
+    query, key, value = (x.flatten(1, 2).unflatten(-1, (num_heads, -1)) for x in (query, key, value))
+    out = _attention(query, key, value, attend)
     out = out.reshape(B, rows, columns, height, width, -1).transpose(2, 3)
     out = out.reshape(B, rows * height, columns * width, -1)
     return out[:, :H, :W]

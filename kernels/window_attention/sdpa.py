@@ -18,7 +18,7 @@ KERNEL, DEFAULT, FLASH, CUDNN = 0, 1, 2, 3
 NAMES = {KERNEL: "our kernel", DEFAULT: "torch's choice", FLASH: "FlashAttention", CUDNN: "cuDNN"}
 WIDEST = 128  # channels of a head that both backends take
 # What a backend has refused in this process, which is not tried again.
-_refused: set[Hashable] = set()
+refused: set[Hashable] = set()
 
 
 def attention_by(choice: int) -> Attend:
@@ -37,13 +37,13 @@ def attention_by(choice: int) -> Attend:
         if torch.compiler.is_compiling():  # a graph cannot find out, and holds what the table says
             return backend(query, key, value)
         asked = choice, query.device, query.dtype, tuple(query.shape), tuple(key.shape)
-        if asked not in _refused:
+        if asked not in refused:
             try:
                 return backend(query, key, value)
             except torch.OutOfMemoryError:
                 raise
             except (RuntimeError, NotImplementedError):
-                _refused.add(asked)
+                refused.add(asked)
         return F.scaled_dot_product_attention(query, key, value)
 
     return attend

@@ -34,7 +34,7 @@ def calls(monkeypatch):
         return call
 
     monkeypatch.setattr(sdpa, "_suits", lambda *tensors: True)
-    monkeypatch.setattr(sdpa, "_refused", set())
+    monkeypatch.setattr(sdpa, "refused", set())
     monkeypatch.setattr(sdpa, "_BACKENDS", {sdpa.FLASH: stand_in("flash"), sdpa.CUDNN: stand_in("cudnn")})
     return found
 
@@ -61,6 +61,12 @@ def test_what_a_backend_refuses_is_not_tried_again(heads, calls, monkeypatch):
     assert calls[2:] == ["flash"]
 
 
+def test_a_graph_holds_the_named_backend(heads, calls):
+    graph = torch.compile(sdpa.attention_by(sdpa.CUDNN), backend="eager", fullgraph=True)
+    assert torch.equal(graph(*heads), F.scaled_dot_product_attention(*heads)) and calls == ["cudnn"]
+    assert not sdpa.refused
+
+
 def test_running_out_of_memory_is_no_refusal(heads, calls, monkeypatch):
     def full(*tensors):
         raise torch.OutOfMemoryError("full")
@@ -68,7 +74,7 @@ def test_running_out_of_memory_is_no_refusal(heads, calls, monkeypatch):
     monkeypatch.setitem(sdpa._BACKENDS, sdpa.CUDNN, full)
     with pytest.raises(torch.OutOfMemoryError):
         sdpa.attention_by(sdpa.CUDNN)(*heads)
-    assert not sdpa._refused
+    assert not sdpa.refused
 
 
 def test_what_is_left_to_torch():
@@ -101,7 +107,7 @@ def test_operators_of_the_backends_are_what_they_are_taken_for(choice, queries):
         )
         out = sdpa.attention_by(choice)(query, key, value)
     assert (out.shape, out.dtype, out.device.type) == (query.shape, torch.bfloat16, "cuda")
-    assert not sdpa._refused
+    assert not sdpa.refused
 
 
 def test_the_reference_implementation_attends_as_it_is_told():
