@@ -2,287 +2,89 @@
 
     make tune [OP=connected_components]
     python bench/tune.py --op memory_attention --shape 256x64 --dtype bfloat16
-    python bench/tune.py --op window_attention --shape "*" --shape global
+    python bench/tune.py --list
+    SAM2FAST_LAUNCH_TABLE=mine.json python bench/tune.py --seconds 600 --out tuning.jsonl
+    python bench/tune.py --device cpu --small     # a rehearsal without a GPU, which stores nothing
 
-Every candidate's result is checked before it is timed. A row is written as soon as its candidates are through; the rows
-of other GPUs stay as they are. All of it takes longer than many a machine is lent for: ``--op``, ``--shape`` and
-``--dtype`` choose rows, each may be given several times, and what is left out means all. Rows of window_attention are
-"*", for which all windowed cases decide together, and "global", the whole map, which is also compared with torch's own
-attention: the row says by ``SDPA`` which is faster. They take a few minutes altogether, mostly of compiling.
+Every candidate's result is checked before anything is timed, by processes of their own (``tuning_workers.py``), which
+also compile. A row is written as soon as its candidates are through: into the file that ``SAM2FAST_LAUNCH_TABLE``
+names, which begins as a copy of the packaged table, or else into that. The rows of other GPUs stay as they are. The row
+that was there is always one of the candidates. ``--op``, ``--shape`` and ``--dtype`` choose rows, each may be
+given several times, and what is left out means all. Rows of window_attention are "*", for which all windowed cases
+decide together, and "global", the whole map, where the row may also name one of torch's own ways by ``SDPA``; that of
+linear_gelu may leave it to torch by ``TORCH``.
 """
 
 import argparse
-import contextlib
-import itertools
 import json
 import os
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from measure import measure
-from registry import Case, Expected, cases, compare, expectation
+from measure import device_time
+from tuning_candidates import SEARCHES, Search
+from tuning_trials import CASES, SMALL_CASES, Attempt, Subject, on_cpu, said, subjects, times
+from tuning_workers import NO_TIME, Judges
 
 from sam2fast.kernels import _launch
-from sam2fast.kernels._dispatch import launches
-from sam2fast.kernels._launch import ANY, LaunchConfig, architecture
+from sam2fast.kernels._launch import ANY, TABLE_VARIABLE, LaunchConfig, architecture
 
 TABLE = Path(__file__).parents[1] / "kernels" / _launch.TABLE
-Candidate = tuple[dict[str, int], dict[str, int]]  # meta and options of a row
+Save = Callable[[dict[str, Any]], None]
+# Seconds for each case: of the baseline, of all candidates, and of the best ones once more.
+BASELINE_S, FIRST_S, FINAL_S = 0.2, 0.05, 0.3
+FINALISTS = 5
+# The row that is there stays if the best one is not this much faster; less is noise.
+GAIN = 1.01
 
 
-class Search(NamedTuple):
-    """What is tried for one row of the table."""
+class Timed(NamedTuple):
+    """A candidate that was timed."""
 
-    op: str
-    dtype: str
-    shape: str
-    candidates: list[Candidate]
-    cases: tuple[str, ...]  # ops of the registry whose cases decide: those of this dtype and shape class
-    against: str = ""  # if given, the row says under this name whether the yardstick, torch's own way, is faster
+    attempt: Attempt
+    relative: float  # mean over the cases of its time over the baseline's
 
 
-def attention_search(dtype: str, shape: str, tiles: Iterable[tuple[int, ...]]) -> Search:
-    """``tiles``: BLOCK_M, BLOCK_N, CHUNK, warps and stages."""
-    d, width = map(int, shape.split("x"))
-    candidates = [
-        ({"BLOCK_M": m, "BLOCK_N": n, "CHUNK": chunk}, {"num_warps": warps, "num_stages": stages})
-        for m, n, chunk, warps, stages in tiles
-        if could_fit(dtype, d, width, m, n, chunk, warps, stages)
-    ]
-    return Search("memory_attention", dtype, shape, candidates, ("memory_attention", "rope_attention"))
+def table_file() -> Path:
+    """The launch table that results are stored in; a named one that is not there yet begins as a copy."""
+    own = os.environ.get(TABLE_VARIABLE)
+    if not own:
+        return TABLE
+    path = Path(own)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(TABLE.read_text())
+    return path
 
 
-def window_search(dtype: str, shape: str, tiles: Iterable[tuple[int, ...]]) -> Search:
-    """``tiles``: BLOCK_M, BLOCK_N, warps and stages."""
-    candidates = [
-        ({"BLOCK_M": m, "BLOCK_N": n}, {"num_warps": warps, "num_stages": stages}) for m, n, warps, stages in tiles
-    ]
-    return Search(
-        "window_attention", dtype, shape, candidates, ("window_attention",), against="SDPA" if shape == "global" else ""
-    )
+def stored_row(table: dict[str, Any], search: Search, arch: str) -> LaunchConfig:
+    """The row that this GPU takes now for what the search is about."""
+    asked = {"arch": arch, "dtype": search.dtype, "shape": search.shape}
+    fitting = [row for row in table.get(search.op, []) if all(row[key] in (ANY, asked[key]) for key in asked)]
+    if not fitting:
+        raise LookupError(f"{table_file()} has no row of {search.name} for {arch}")
+    best = max(fitting, key=lambda row: [row[key] != ANY for key in ("shape", "arch", "dtype")])
+    return LaunchConfig(**best)
 
 
-def gelu_search(dtype: str, tiles: Iterable[tuple[int, ...]]) -> Search:
-    """``tiles``: BLOCK_M, BLOCK_N, BLOCK_K, warps and stages."""
-    candidates = [
-        ({"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k, "GROUP": 8}, {"num_warps": warps, "num_stages": stages})
-        for m, n, k, warps, stages in tiles
-        if m * n <= 4096 * warps
-    ]
-    return Search("linear_gelu", dtype, ANY, candidates, ("linear_gelu",), against="TORCH")
-
-
-def mask_search(shape: str, ops: tuple[str, ...], tiles: Iterable[tuple[int, ...]]) -> Search:
-    """``tiles``: BLOCK_Y, BLOCK_X and warps."""
-    candidates = [
-        ({"BLOCK_Y": y, "BLOCK_X": x}, {"num_warps": warps, "num_stages": 1})
-        for y, x, warps in tiles
-        if 1 <= y * x // (32 * warps) <= 16
-    ]
-    return Search("mask_ops", ANY, shape, candidates, ops)
-
-
-def could_fit(dtype: str, d: int, width: int, m: int, n: int, chunk: int, warps: int, stages: int) -> bool:
-    """Whether blocks fit into 227 KiB of shared memory, and scores and sums into registers beside what else is there.
-
-    fp32 products are made of three and keep their parts in registers too. Of what has fewer bits, tensor cores take 64
-    rows with four warps.
-    """
-    size, most, rows = (4, 80, 16) if dtype == "float32" else (2, 160, 16 * warps)
-    shared = size * (m * min(d, chunk) + stages * n * (min(d, chunk) + width))
-    registers = m * (n + width) / (32 * warps)
-    return shared <= 232448 and registers <= most and m >= rows
-
-
-SEARCHES = [
-    Search(
-        "connected_components",
-        ANY,
-        ANY,
-        [
-            ({"BLOCK": block}, {"num_warps": warps})
-            for block, warps in itertools.product((256, 512, 1024, 2048), (4, 8, 16))
-            if 1 <= block // (32 * warps) <= 8
-        ],
-        ("connected_components",),
-    ),
-    *(
-        mask_search(shape, ops, itertools.product((4, 8, 16), across, (2, 4, 8)))
-        for shape, ops, across in (
-            (ANY, ("mask_statistics", "upsample_and_threshold"), (64, 128, 256)),
-            ("pack", ("upsample_and_pack",), (16, 32, 64)),
-            ("bits", ("pack_masks", "unpack_masks"), (32, 64, 128)),
-        )
-    ),
-    Search(
-        "mask_ops",
-        ANY,
-        "overlaps",
-        [
-            ({"BLOCK": block}, {"num_warps": warps, "num_stages": 1})
-            for block, warps in itertools.product((256, 512, 1024), (4, 8))
-        ],
-        ("suppress_overlaps",),
-    ),
-    *(
-        Search(
-            "run_lengths",
-            ANY,
-            shape,
-            [
-                ({"BLOCK_Y": y, "BLOCK_X": x}, {"num_warps": warps})
-                for y, x, warps in itertools.product((8, 16, 32, 64), (32, 64, 128), (2, 4, 8))
-                if 2 <= y * x // (32 * warps) <= most
-            ],
-            (op,),
-        )
-        for shape, op, most in ((ANY, "encode_masks", 32), ("upsampled", "encode_upsampled", 16))
-    ),
-    Search(
-        "run_lengths",
-        ANY,
-        "decode",
-        [({"BLOCK": block}, {"num_warps": warps}) for block, warps in itertools.product((256, 512, 1024), (4, 8))],
-        ("decode_masks",),
-    ),
-    Search(
-        "nms",
-        ANY,
-        ANY,
-        [
-            ({"KEEP_WARPS": keep}, {"num_warps": warps})
-            for keep, warps in itertools.product((1, 2, 4, 8), (4, 8))
-        ],
-        ("box_nms",),
-    ),
-    Search(
-        "nms",
-        ANY,
-        "masks",
-        [
-            ({"BLOCK_K": k, "KEEP_WARPS": 4}, {"num_warps": warps, "num_stages": stages})
-            for k, warps, stages in itertools.product((64, 128, 256), (4, 8), (2, 3, 4))
-        ],
-        ("mask_nms",),
-    ),
-    *(
-        attention_search("bfloat16", shape, itertools.product((64, 128, 256), (32, 64, 128), (256,), (4, 8), (2, 3, 4)))
-        for shape in ("256x64", "256x256", "128x64")
-    ),
-    *(
-        attention_search("float32", shape, itertools.product((32, 64, 128), (32, 64), (32, 64), (4, 8), (2, 3)))
-        for shape in ("256x64", "256x256", "128x64")
-    ),
-    gelu_search("bfloat16", itertools.product((64, 128), (128, 256), (32, 64), (4, 8), (3, 4))),
-    gelu_search("float32", itertools.product((64, 128), (64, 128), (32,), (4, 8), (2, 3))),
-    Search(
-        "layer_norm",
-        ANY,
-        ANY,
-        [
-            ({"ELEMENTS": elements}, {"num_warps": warps, "num_stages": 1})
-            for elements, warps in itertools.product((1024, 2048, 4096), (2, 4, 8))
-            if 4 <= elements // (32 * warps) <= 16
-        ],
-        ("layer_norm",),
-    ),
-    Search(
-        "preprocess",
-        ANY,
-        ANY,
-        [({"BLOCK": block}, {"num_warps": block // 64, "num_stages": 1}) for block in (128, 256, 512)],
-        ("preprocess",),
-    ),
-    # Most windows are one or two blocks of keys, which leaves little to overlap; a whole map is many. What spills on
-    # sm_90 is left out: in bfloat16 all of it, since ahead-of-time compilation refuses it, in fp32 the worst.
-    window_search(
-        "bfloat16",
-        ANY,
-        [(64, 32, 4, 1), (64, 32, 4, 2), (64, 64, 4, 1), (64, 64, 4, 2), (64, 64, 8, 1), (64, 32, 8, 1),
-         (128, 32, 8, 1), (128, 32, 8, 2), (128, 64, 8, 1), (128, 64, 8, 2)],
-    ),
-    window_search(
-        "bfloat16",
-        "global",
-        [(64, 64, 4, 1), (64, 64, 4, 2), (64, 64, 4, 3), (64, 128, 4, 2), (64, 128, 4, 3), (128, 32, 8, 3),
-         (128, 64, 4, 2), (128, 64, 4, 3), (128, 64, 8, 1), (128, 64, 8, 2), (128, 64, 8, 3), (128, 128, 8, 2),
-         (128, 128, 8, 3)],
-    ),
-    window_search(
-        "float32",
-        ANY,
-        [(64, 32, 4, 1), (64, 32, 4, 2), (64, 32, 8, 1), (64, 32, 8, 2), (64, 64, 4, 1),
-         (128, 32, 8, 1), (128, 32, 8, 2), (128, 64, 8, 1)],
-    ),
-    window_search(
-        "float32",
-        "global",
-        [(64, 32, 4, 1), (64, 32, 4, 2), (64, 32, 8, 1), (64, 32, 8, 2), (64, 32, 8, 3), (64, 64, 4, 2),
-         (128, 32, 8, 1), (128, 32, 8, 2), (128, 32, 8, 3), (128, 64, 8, 1)],
-    ),
-]  # fmt: skip
-
-
-@contextlib.contextmanager
-def launched_as(op: str, config: LaunchConfig) -> Iterator[None]:
-    """Inside, the op is launched with this configuration whatever the table says."""
-    table, original = {**_launch.launch_table(), op: [config]}, _launch.launch_table
-    _launch.launch_table = lambda: table  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        _launch.launch_table = original
-
-
-class Trial(NamedTuple):
-    """A case, prepared once for all candidates."""
-
-    case: Case
-    expected: Expected
-    ours: Callable[[], Any]
-    ms: float  # of the yardstick
-
-
-def trials(search: Search, device: torch.device) -> list[Trial]:
-    """The cases that decide, smallest last."""
-    found = []
-    for case in cases():
-        fits = search.dtype in (ANY, case.dtype) and search.shape == case.launch
-        if case.op in search.cases and fits and case.runs_on(device):
-            calls = case.prepare(device)
-            ours = calls["triton"] if "triton" in calls else calls["sam2fast"]
-            yardstick = next(iter(calls.values()))
-            expected = expectation(case, calls, device)
-            found.append(Trial(case, expected, ours, measure(yardstick, device, budget_s=0.2).p50))
-    return found
-
-
-def time_of(op: str, config: LaunchConfig, prepared: list[Trial], device: torch.device) -> float:
-    """Sum over the cases of the median time, in ms, each relative to the yardstick's; infinite if it fails.
-
-    Raises:
-        RuntimeError: what was timed is not the kernel.
-    """
-    total, before = 0.0, sum(launches.values())
-    with launched_as(op, config):
-        for case, expected, ours, ms in prepared:
-            try:
-                compare(case, "the candidate", ours, expected)
-                total += measure(ours, device, budget_s=0.1).p50 / ms
-            except Exception as error:  # a wrong result, or whatever the compiler raises
-                print(f"{config}: {type(error).__name__}: {' '.join(str(error).split())[:200]}", flush=True)
-                return float("inf")
-    if sum(launches.values()) == before:
-        raise RuntimeError(f"the kernel of {op} was not launched")
-    return total
-
-
-def decided(search: Search, best: LaunchConfig, time: float, trials: int) -> LaunchConfig:
-    """The row to be stored: the best candidate, and where asked whether the yardstick took less time on average."""
-    return best._replace(meta={**best.meta, search.against: int(time > trials)}) if search.against else best
+def attempts_of(search: Search, stored: LaunchConfig, small: bool = False) -> list[Attempt]:
+    """The row that is stored, torch's own ways where the row may name one, and the candidates; each once."""
+    blocks, name = dict(stored.meta), search.choice
+    found = [Attempt(blocks, dict(stored.options), not (name and blocks.get(name)))]
+    if name:
+        blocks = {key: value for key, value in blocks.items() if key != name}
+        found = [found[0]._replace(meta=blocks | {name: stored.meta.get(name, 0)})]
+        found += [Attempt(blocks | {name: choice}, dict(stored.options), False) for choice in search.choices]
+        found.append(Attempt(blocks | {name: 0}, dict(stored.options)))
+    kernels = [Attempt(meta | ({name: 0} if name else {}), options) for meta, options in search.candidates]
+    distinct = list({json.dumps(each, sort_keys=True): each for each in (*found, *kernels)}.values())
+    if small:  # one beside the stored row, by the kernel
+        distinct = distinct[:1] + [each for each in distinct[1:] if each.by_kernel][:1]
+    return distinct
 
 
 def with_row(table: dict[str, Any], op: str, row: LaunchConfig) -> dict[str, Any]:
@@ -301,26 +103,194 @@ def text_of(table: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(ops) + "\n}\n"
 
 
-def run(search: Search, device: torch.device) -> None:
-    """Times the candidates and stores the best.
+def store(op: str, row: LaunchConfig) -> None:
+    """Puts the row into the table's file, which is whole at any time."""
+    path = table_file()
+    partial = path.with_suffix(".part")
+    partial.write_text(text_of(with_row(json.loads(path.read_text()), op, row)))
+    os.replace(partial, path)
 
-    Raises:
-        SystemExit: none gives the right result.
+
+class Timer:
+    """Times candidates of one search until the deadline, and saves a row of each."""
+
+    def __init__(
+        self, search: Search, device: torch.device, source: str, save: Save, deadline: float | None, small: bool
+    ) -> None:
+        self._search, self._device, self._save = search, device, save
+        self._scale, self._least = (0.0, 1) if small else (1.0, 5)
+        self._deadline = float("inf") if deadline is None else deadline
+        self._subjects: list[Subject] = [] if self.is_late else subjects(search, device, source)
+        self._baselines: dict[str, float] = {}
+
+    @property
+    def is_late(self) -> bool:
+        return time.monotonic() >= self._deadline
+
+    def prepare(self) -> None:
+        """Times the baselines."""
+        budget_s = BASELINE_S * self._scale
+        with torch.no_grad():
+            for subject in self._subjects:
+                if self.is_late:
+                    return
+                self._baselines[subject.case.name] = device_time(subject.baseline, self._device, budget_s, self._least)[
+                    0
+                ]
+
+    def round(self, number: int, attempts: Sequence[Attempt], budget_s: float) -> list[Timed]:
+        """Those that were timed, the first ones if there is no time for all."""
+        found = []
+        for attempt in attempts:
+            if self.is_late:
+                break
+            row = row_of(self._search, attempt) | {"correct": True, "round": number}
+            try:
+                taken, ways = times(
+                    self._search, attempt, self._subjects, self._device, budget_s * self._scale, self._least
+                )
+            except Exception as error:  # it was right before: the device has changed its mind, or is of no use any more
+                self._save(row | {"correct": f"while it was timed: {said(error)}", "relative time": None})
+                continue
+            relative = sum(ms / self._baselines[case] for case, ms in taken.items()) / len(taken)
+            found.append(Timed(attempt, relative))
+            self._save(row | {"relative time": relative, "ms": taken, "timed by": sorted(ways)})
+        return found
+
+
+def row_of(search: Search, attempt: Attempt) -> dict[str, Any]:
+    names = {"op": search.op, "dtype": search.dtype, "shape": search.shape}
+    return names | {"meta": attempt.meta, "options": attempt.options}
+
+
+def run(
+    search: Search,
+    device: torch.device,
+    save: Save,
+    small: bool = False,
+    deadline: float | None = None,
+    *,
+    judges: Judges | None = None,
+    source: str | None = None,
+) -> bool:
+    """Judges all candidates of a search, times the right ones, and stores the best.
+
+    Args:
+        save: is given a row per candidate as they come, those of the final a second one, and at last a row that says
+            what was stored, and how much faster it is than the row before.
+        small: a rehearsal with two candidates on small cases. It is stored only where ``SAM2FAST_LAUNCH_TABLE`` is set.
+        deadline: by ``time.monotonic``; then the best of what was timed so far is stored.
+        judges: processes that stay for several searches; else they are started and ended here.
+        source: where cases come from, as "module:function", for this process and the others.
+
+    Returns:
+        Whether any candidate gives the right result; also true where there was no time to find out.
     """
-    start, name = time.perf_counter(), f"{search.op} {search.dtype} {search.shape}"
-    configs = [LaunchConfig(architecture(device), search.dtype, search.shape, *c) for c in search.candidates]
-    with torch.no_grad():
-        prepared = trials(search, device)
-        times = {i: time_of(search.op, config, prepared, device) for i, config in enumerate(configs)}
-    for i, value in sorted(times.items(), key=lambda item: item[1]):
-        print(f"{name} {configs[i].meta} {configs[i].options}: {value:.4f} of the yardstick's time", flush=True)
-    best = min(times, key=times.__getitem__)
-    if times[best] == float("inf"):
-        raise SystemExit(f"no candidate of {name} gives the right result; the table is unchanged")
-    row, partial = decided(search, configs[best], times[best], len(prepared)), TABLE.with_suffix(".part")
-    partial.write_text(text_of(with_row(json.loads(TABLE.read_text()), search.op, row)))
-    os.replace(partial, TABLE)
-    print(f"{name}: {len(configs)} candidates in {time.perf_counter() - start:.0f} s", flush=True)
+    if device.type == "cpu":
+        on_cpu()
+    source = source or (SMALL_CASES if small else CASES)
+    if judges is None:
+        with Judges(device.type, source) as judges:
+            return run(search, device, save, small, deadline, judges=judges, source=source)
+    start, arch = time.perf_counter(), architecture(device)
+    before = stored_row(json.loads(table_file().read_text()), search, arch)
+    attempts = attempts_of(search, before, small)
+    right, unknown = [], 0
+    for attempt, problem in zip(attempts, judges.judge(search, attempts, deadline), strict=True):
+        if problem == NO_TIME:
+            unknown += 1
+        elif problem:
+            save(row_of(search, attempt) | {"correct": problem, "relative time": None})
+        else:
+            right.append(attempt)
+    judged = time.perf_counter() - start
+    timed = timed_twice(Timer(search, device, source, save, deadline, small), right, attempts[0]) if right else []
+    best = chosen(timed, attempts[0])
+    row: LaunchConfig | None = None
+    if best is not None:
+        row = with_blocks(search, best, timed).config(search, arch)
+        if not small or os.environ.get(TABLE_VARIABLE):
+            store(search.op, row)
+        else:
+            row = None
+    save(
+        {
+            "op": search.op,
+            "dtype": search.dtype,
+            "shape": search.shape,
+            "candidates": len(attempts),
+            "right": len(right),
+            "not judged": unknown,
+            "timed": len(timed),
+            "stored": row and {"meta": dict(row.meta), "options": dict(row.options)},
+            "before": {"meta": dict(before.meta), "options": dict(before.options)},
+            "relative time": best and best.relative,
+            "speedup": speedup(best, timed, attempts[0]),
+            "judging s": judged,
+            "seconds": time.perf_counter() - start,
+            "out of time": deadline is not None and time.monotonic() >= deadline,
+        }
+    )
+    return bool(right) or unknown > 0
+
+
+def timed_twice(timer: Timer, right: list[Attempt], stored: Attempt) -> list[Timed]:
+    """All, shortly; then the best ones and the stored one longer. Of each its last time, the final's before others."""
+    timer.prepare()
+    first = sorted(timer.round(1, right, FIRST_S), key=lambda timed: timed.relative)
+    best = [timed.attempt for timed in first[:FINALISTS]]
+    best += [timed.attempt for timed in first[FINALISTS:] if timed.attempt == stored]
+    final = timer.round(2, best, FINAL_S) if len(best) > 1 else []
+    known = [timed.attempt for timed in final]
+    return sorted(final, key=lambda timed: timed.relative) + [t for t in first if t.attempt not in known]
+
+
+def chosen(timed: list[Timed], stored: Attempt) -> Timed | None:
+    """The best, or the stored one where that is about as fast."""
+    if not timed:
+        return None
+    for own in timed:
+        if own.attempt == stored and own.relative < timed[0].relative * GAIN:
+            return own
+    return timed[0]
+
+
+def speedup(best: Timed | None, timed: list[Timed], stored: Attempt) -> float | None:
+    """Over the row that was stored, where both were timed."""
+    before = next((each.relative for each in timed if each.attempt == stored), None)
+    return None if best is None or before is None else before / best.relative
+
+
+def with_blocks(search: Search, best: Timed, timed: list[Timed]) -> Attempt:
+    """The best; one of torch's own ways with the numbers of the best kernel, for whoever forces that."""
+    if best.attempt.by_kernel:
+        return best.attempt
+    kernel = next((each.attempt for each in timed if each.attempt.by_kernel), best.attempt)
+    return Attempt(kernel.meta | {search.choice: best.attempt.meta[search.choice]}, kernel.options, False)
+
+
+def wanted_searches(arguments: argparse.Namespace) -> list[Search]:
+    asked = {"op": arguments.op, "shape": arguments.shape, "dtype": arguments.dtype}
+    return [s for s in SEARCHES if all(names is None or getattr(s, field) in names for field, names in asked.items())]
+
+
+def run_all(searches: Sequence[Search], device: torch.device, save: Save, small: bool, deadline: float | None) -> bool:
+    """One search after the other; whether all of them have a right candidate."""
+    source, right = SMALL_CASES if small else CASES, True
+    with Judges(device.type, source) as judges:
+        for search in searches:
+            if deadline is not None and time.monotonic() >= deadline:
+                print(f"no time is left for {search.name} and what comes after it", flush=True)
+                break
+            try:
+                own = run(search, device, save, small, deadline, judges=judges)
+            except Exception as error:
+                print(f"{search.name}: {said(error)}", file=sys.stderr, flush=True)
+                own = False
+            if not own:
+                print(f"no candidate of {search.name} gives the right result; its row is unchanged", flush=True)
+            right &= own
+    return right
 
 
 def main() -> None:
@@ -328,13 +298,31 @@ def main() -> None:
     parser.add_argument("--op", choices=sorted({search.op for search in SEARCHES}), action="append")
     parser.add_argument("--shape", choices=sorted({search.shape for search in SEARCHES}), action="append")
     parser.add_argument("--dtype", choices=sorted({search.dtype for search in SEARCHES}), action="append")
+    parser.add_argument("--list", action="store_true", help="says what is searched, and how many candidates there are")
+    parser.add_argument("--seconds", type=float, help="after so many nothing more is judged or timed")
+    parser.add_argument("--out", type=Path, help="a line of JSON per candidate is added to this file")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--small", action="store_true", help="a rehearsal: two candidates, small cases")
     arguments = parser.parse_args()
-    if not torch.cuda.is_available():
-        raise SystemExit("there is no CUDA here: tuning measures on the GPU it is for")
-    wanted = {"op": arguments.op, "shape": arguments.shape, "dtype": arguments.dtype}
-    for search in SEARCHES:
-        if all(chosen is None or getattr(search, field) in chosen for field, chosen in wanted.items()):
-            run(search, torch.device("cuda"))
+    searches = wanted_searches(arguments)
+    if arguments.list:
+        for search in searches:
+            print(f"{search.name}: {len(search.candidates) + len(search.choices)} candidates, and the stored row")
+        return
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("there is no CUDA here: tuning measures on the GPU it is for; --device cpu --small rehearses")
+    if arguments.device == "cpu" and not arguments.small:
+        raise SystemExit("on a CPU there is only a rehearsal: add --small")
+
+    def save(row: dict[str, Any]) -> None:
+        print(json.dumps(row), flush=True)
+        if arguments.out:
+            with arguments.out.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    deadline = None if arguments.seconds is None else time.monotonic() + arguments.seconds
+    if not run_all(searches, torch.device(arguments.device), save, arguments.small, deadline):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,395 @@
 """The launch table: it is tuned and rewritten alike, and a row is taken where it is meant."""
 
-import argparse
 import dataclasses
 import itertools
 import json
+import os
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
 import tune
+import tuning_faults
+import tuning_trials
 from bench_cases import small_case
+from checkout import ROOT
 from registry import cases, expectation
+from tuning_candidates import SEARCHES, Search, could_fit, programs_at_once
+from tuning_small import small_cases
+from tuning_trials import Attempt, Subject
+from tuning_workers import NO_TIME, Judges
 
-from sam2fast.kernels._launch import LaunchConfig, launch_table
+from sam2fast.kernels._launch import TABLE_VARIABLE, LaunchConfig, launch_table
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def search_of(op, dtype="*", shape="*"):
+    return next(search for search in SEARCHES if (search.op, search.dtype, search.shape) == (op, dtype, shape))
+
+
+class TestTuning:
+    """With stand-ins for the GPU: what candidates take is said by the tests."""
+
+    @pytest.fixture(autouse=True)
+    def stand_ins(self, tmp_path, monkeypatch):
+        self.path, self.rows, self.wrong, self.timed = tmp_path / "table.json", [], lambda attempt: "", []
+        self.before = json.loads(tune.TABLE.read_text())
+        monkeypatch.setenv(TABLE_VARIABLE, str(self.path))
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(tune, "architecture", lambda device: "sm_90")
+        monkeypatch.setattr(tune, "subjects", lambda *_: [Subject(small_case(), {"torch": lambda: None})])
+        monkeypatch.setattr(tune, "device_time", lambda *_: (2.0, "clock"))
+        monkeypatch.setattr(tune, "times", self.times)
+        monkeypatch.setattr(tune, "Judges", self.judges)
+
+    def judges(self, *arguments):
+        test = self
+
+        class Stand:
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *_):
+                pass
+
+            def judge(self, search, attempts, deadline):
+                return [test.wrong(attempt) for attempt in attempts]
+
+        return Stand()
+
+    def times(self, search, attempt, prepared, device, budget_s, least):
+        self.timed.append((attempt, budget_s))
+        return {small_case().name: 2.0 * self.time_of(attempt)}, {"graph replay"}
+
+    def run(self, search, time_of, **more):
+        self.time_of = time_of
+        return tune.run(search, CUDA, self.rows.append, **more)
+
+    @property
+    def after(self):
+        return json.loads(self.path.read_text())
+
+    def changed(self, op):
+        """The rows of the file that were not there before."""
+        found = self.after
+        assert {**found, op: 0} == {**self.before, op: 0}
+        return [row for row in found[op] if row not in self.before[op]]
+
+    def test_the_fastest_right_candidate_is_stored(self):
+        search = search_of("connected_components")
+        self.wrong = lambda attempt: "WrongResultError: by 1" if attempt.meta["BLOCK"] == 2048 else ""
+        assert self.run(search, lambda attempt: 3000 / attempt.meta["BLOCK"] + attempt.options["num_warps"] / 100)
+        (row,) = self.changed("connected_components")
+        assert [row[key] for key in ("arch", "dtype", "shape")] == ["sm_90", "*", "*"]
+        assert row["meta"] == {"BLOCK": 1024} and row["options"] == {"num_warps": 4}
+        *candidates, last = self.rows
+        wrong = [r for r in candidates if r["correct"] is not True]
+        assert {r["meta"]["BLOCK"] for r in wrong} == {2048} and wrong[0]["correct"] == "WrongResultError: by 1"
+        assert all(r["relative time"] is None for r in wrong)
+        first = [r for r in candidates if r.get("round") == 1]
+        assert len(first) + len(wrong) == last["candidates"] == len(search.candidates)
+        assert first[0]["meta"] == {"BLOCK": 512} and first[0]["timed by"] == ["graph replay"]
+        assert last["stored"] == {"meta": row["meta"], "options": row["options"]} and last["right"] == len(first)
+        assert last["before"] == {"meta": {"BLOCK": 512}, "options": {"num_warps": 8}}
+        assert last["speedup"] == pytest.approx((3000 / 512 + 0.08) / (3000 / 1024 + 0.04))
+        assert all(json.dumps(r) for r in self.rows)
+
+    def test_the_best_are_timed_again_and_longer(self):
+        noise = iter([1.0] * 9 + [0.5] * 100)
+        self.run(search_of("connected_components"), lambda attempt: attempt.meta["BLOCK"] * next(noise))
+        first = [attempt for attempt, budget_s in self.timed if budget_s == tune.FIRST_S]
+        final = [attempt for attempt, budget_s in self.timed if budget_s == tune.FINAL_S]
+        assert len(first) == 10 and len(final) in (tune.FINALISTS, tune.FINALISTS + 1) and first[0] in final
+
+    def test_the_stored_row_stays_unless_another_is_faster(self):
+        search, stored = search_of("connected_components"), {"BLOCK": 512}
+        assert self.run(search, lambda attempt: 1.0 if attempt.meta == stored else 0.995)
+        (row,) = self.changed("connected_components")
+        assert row["meta"] == stored and row["arch"] == "sm_90" and self.rows[-1]["speedup"] == 1.0
+        assert self.run(search, lambda attempt: 1.0 if attempt.meta == stored else 0.9)
+        assert self.after["connected_components"][-1]["meta"] != stored
+        assert self.rows[-1]["speedup"] == pytest.approx(1 / 0.9)
+
+    def test_nothing_is_stored_if_all_are_wrong(self):
+        self.wrong = lambda attempt: "RuntimeError: no"
+        assert not self.run(search_of("connected_components"), None)
+        assert self.after == self.before and self.rows[-1]["stored"] is None and not self.timed
+
+    def test_the_others_are_searched_where_all_of_one_are_wrong(self, monkeypatch, capsys):
+        self.wrong = lambda attempt: "RuntimeError: no" if "ELEMENTS" in attempt.meta else ""
+        self.time_of = lambda attempt: 1 / attempt.meta.get("BLOCK", 1)
+        arguments = [text for op in ("layer_norm", "connected_components", "preprocess") for text in ("--op", op)]
+        monkeypatch.setattr("sys.argv", ["tune.py", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            tune.main()
+        assert ended.value.code == 1
+        assert "no candidate of layer_norm * * gives the right result" in capsys.readouterr().out
+        assert self.after["layer_norm"] == self.before["layer_norm"]
+        for op in ("connected_components", "preprocess"):
+            assert self.after[op][-1]["meta"]["BLOCK"] == {"preprocess": 512}.get(op, 2048)
+
+    def test_an_error_of_one_search_is_its_own(self, monkeypatch, capsys, tmp_path):
+        self.time_of = lambda attempt: 1.0
+        run = tune.run
+        broken = lambda search, *rest, **more: run(search, *rest, **more) if search.op != "nms" else 1 / 0  # noqa: E731
+        monkeypatch.setattr(tune, "run", broken)
+        out = tmp_path / "rows.jsonl"
+        monkeypatch.setattr("sys.argv", ["tune.py", "--op", "nms", "--op", "preprocess", "--out", str(out)])
+        with pytest.raises(SystemExit):
+            tune.main()
+        assert "ZeroDivisionError" in capsys.readouterr().err and self.changed("preprocess")
+        assert json.loads(out.read_text().splitlines()[-1])["op"] == "preprocess"
+
+    def test_rows_of_a_dtype_and_a_shape(self, monkeypatch, capsys):
+        self.time_of = lambda attempt: attempt.meta["BLOCK_N"] - attempt.options["num_stages"]
+        arguments = "--op", "memory_attention", "--shape", "256x64", "--dtype", "bfloat16"
+        monkeypatch.setattr("sys.argv", ["tune.py", *arguments])
+        tune.main()
+        (row,) = self.changed("memory_attention")
+        assert [row[key] for key in ("arch", "dtype", "shape")] == ["sm_90", "bfloat16", "256x64"]
+        assert row["meta"]["BLOCK_N"] == 32 and row["options"]["num_stages"] == 4
+        key = lambda row: (row["arch"], row["dtype"], row["shape"])  # noqa: E731
+        assert len({key(row) for row in self.after["memory_attention"]}) == len(self.after["memory_attention"])
+
+    @pytest.mark.parametrize(("fastest", "sdpa"), [("kernel", 0), ("torch", 1), ("flash", 2), ("cudnn", 3)])
+    def test_whole_maps_are_left_to_torch_if_it_is_faster(self, fastest, sdpa):
+        """By the backend that is the fastest; the numbers are those of the best kernel."""
+
+        def time_of(attempt):
+            if attempt.by_kernel:
+                return (1.0 if fastest != "kernel" else 0.01) * attempt.meta["BLOCK_N"] / attempt.options["num_stages"]
+            return 0.5 if attempt.meta["SDPA"] == sdpa else 1.0
+
+        assert self.run(search_of("window_attention", "bfloat16", "global"), time_of)
+        (row,) = self.changed("window_attention")
+        assert (row["arch"], row["shape"], row["meta"]["SDPA"]) == ("sm_90", "global", sdpa)
+        assert row["meta"]["BLOCK_N"] == 32 and row["options"]["num_stages"] == 3
+        assert {a.meta["SDPA"] for a, _ in self.timed if not a.by_kernel} == {1, 2, 3}
+
+    def test_one_of_torchs_ways_is_stored_where_no_kernel_is_right(self):
+        self.wrong = lambda attempt: "RuntimeError: no" if attempt.by_kernel else ""
+        assert self.run(search_of("linear_gelu", "bfloat16"), lambda attempt: 1.0)
+        (row,) = self.changed("linear_gelu")
+        assert row["meta"]["TORCH"] == 1 and row["meta"]["BLOCK_M"] == 128
+
+    def test_a_candidate_that_fails_while_it_is_timed_costs_itself(self):
+        def time_of(attempt):
+            if attempt.meta["BLOCK"] == 2048:
+                raise torch.OutOfMemoryError("full")
+            return 1 / attempt.meta["BLOCK"]
+
+        assert self.run(search_of("connected_components"), time_of)
+        assert self.changed("connected_components")[0]["meta"] == {"BLOCK": 1024}
+        failed = [row for row in self.rows if row.get("correct") not in (True, None)]
+        assert all("while it was timed: OutOfMemoryError: full" in row["correct"] for row in failed) and failed
+
+    def test_timing_ends_at_the_deadline(self, monkeypatch):
+        """What was timed until then decides."""
+        now = [0.0]
+        monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+        def time_of(attempt):
+            now[0] += 1
+            return 1 / attempt.meta["BLOCK"] / attempt.options["num_warps"]
+
+        assert self.run(search_of("connected_components"), time_of, deadline=4.0)
+        assert len(self.timed) == 4 and self.rows[-1]["timed"] == 4 and self.rows[-1]["out of time"]
+        best = min((attempt for attempt, _ in self.timed), key=lambda a: 1 / a.meta["BLOCK"] / a.options["num_warps"])
+        assert self.rows[-1]["stored"]["meta"] == best.meta
+
+    def test_without_any_time_nothing_is_stored(self):
+        self.wrong = lambda attempt: NO_TIME
+        assert self.run(search_of("connected_components"), None, deadline=0.0)
+        assert self.after == self.before and len(self.rows) == 1 and self.rows[0]["not judged"] == 10
+        assert tune.run_all(SEARCHES, CUDA, self.rows.append, False, deadline=0.0) and len(self.rows) == 1
+
+    def test_results_go_to_the_packaged_table_where_no_other_is_named(self, monkeypatch, tmp_path):
+        packaged = tmp_path / "packaged.json"
+        packaged.write_text(tune.TABLE.read_text())
+        monkeypatch.setattr(tune, "TABLE", packaged)
+        monkeypatch.delenv(TABLE_VARIABLE)
+        search = search_of("connected_components")
+        self.run(search, lambda attempt: 1 / attempt.meta["BLOCK"], small=True)
+        assert json.loads(packaged.read_text()) == self.before  # a rehearsal
+        self.run(search, lambda attempt: 1 / attempt.meta["BLOCK"])
+        assert json.loads(packaged.read_text()) != self.before and not self.path.exists()
+
+    def test_a_gpu_without_any_row_is_an_error(self):
+        with pytest.raises(LookupError, match="has no row of nms"):
+            tune.stored_row({"nms": []}, search_of("nms"), "sm_90")
+
+
+class TestCandidates:
+    def test_the_stored_row_comes_first_and_each_once(self):
+        for search in SEARCHES:
+            for arch in ("sm_90", "sm_80", "cpu"):
+                stored = tune.stored_row(json.loads(tune.TABLE.read_text()), search, arch)
+                found = tune.attempts_of(search, stored)
+                assert found[0].options == stored.options and {**stored.meta, **found[0].meta} == found[0].meta
+                assert len({json.dumps(each, sort_keys=True) for each in found}) == len(found) <= 45
+                small = tune.attempts_of(search, stored, small=True)
+                assert len(small) == 2 and small[0] == found[0] and small[1].by_kernel
+
+    def test_every_op_is_tuned_where_cases_are(self):
+        untuned = set(launch_table()) ^ {search.op for search in SEARCHES}
+        assert not untuned, f"the launch table and SEARCHES of bench/tuning_candidates.py name other ops: {untuned}"
+        for source in (cases, small_cases):
+            measured = {(case.op, case.dtype, case.launch) for case in source()}
+            for search in SEARCHES:
+                assert search.candidates, f"bench/tuning_candidates.py has no candidates for {search.name}"
+                assert any(
+                    op in search.cases and search.dtype in ("*", dtype) and search.shape == launch
+                    for op, dtype, launch in measured
+                ), f"no case of {source.__module__}.py decides on {search.name}"
+
+    def test_what_fits(self):
+        assert could_fit("bfloat16", 256, 64, 128, 32, 256, 8, 2, 2)
+        assert not could_fit("bfloat16", 256, 64, 128, 64, 256, 8, 2, 2)  # 144 KiB
+        assert not could_fit("bfloat16", 256, 256, 128, 64, 256, 8, 3)  # 256 KiB
+        assert not could_fit("bfloat16", 256, 64, 64, 32, 256, 8, 2)  # eight warps for 64 rows
+        assert [programs_at_once(*used) for used in ((106624, 128, 8), (106624, 136, 8), (73856, 114, 4))] == [2, 1, 3]
+        assert programs_at_once(232448, 255, 8) == 1 and programs_at_once(1024, 32, 16) == 4
+
+    def test_some_candidates_share_a_processor(self):
+        for shape in ("256x64", "256x256"):
+            assert any("CTAS_PER_SM" in meta for meta, _ in search_of("memory_attention", "bfloat16", shape).candidates)
+
+    def test_windows_are_tuned_together_and_apart_from_whole_maps(self, monkeypatch):
+        found = [
+            dataclasses.replace(case, prepare=lambda device: dict.fromkeys(("SDPA", "sam2fast", "triton")))
+            for case in cases()
+            if case.op == "window_attention"
+        ]
+        monkeypatch.setattr(tuning_trials, "cases_of", lambda source: found)
+        for search in SEARCHES:
+            if search.op == "window_attention":
+                names = [subject.case.name for subject in tuning_trials.subjects(search, CPU, "")]
+                assert len(names) == (1 if search.shape == "global" else 6)
+                assert all(("window 0" in name) == (search.shape == "global") for name in names)
+
+    def test_cases_whose_baseline_is_ours_decide_nothing(self, monkeypatch):
+        own, other, none = (
+            dataclasses.replace(small_case(), op="layer_norm", prepare=lambda device, n=n: dict.fromkeys(n, int))
+            for n in (("sam2fast", "sam2fast in fp8"), ("torch", "triton"), ("torch", "scipy"))
+        )
+        monkeypatch.setattr(tuning_trials, "cases_of", lambda source: [own, other, none])
+        (subject,) = tuning_trials.subjects(search_of("layer_norm"), CPU, "")
+        assert subject.case is other and subject.ours(True) is int
+
+    def test_the_list(self, monkeypatch, capsys):
+        monkeypatch.setattr("sys.argv", ["tune.py", "--list", "--op", "nms"])
+        tune.main()
+        assert capsys.readouterr().out.splitlines() == [
+            "nms * *: 8 candidates, and the stored row",
+            "nms * masks: 18 candidates, and the stored row",
+        ]
+
+    @pytest.mark.parametrize(("arguments", "complaint"), [([], "there is no CUDA"), (["--device", "cpu"], "--small")])
+    def test_without_a_gpu_there_is_a_rehearsal_alone(self, monkeypatch, arguments, complaint):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr("sys.argv", ["tune.py", *arguments])
+        with pytest.raises(SystemExit, match=complaint):
+            tune.main()
+
+
+class TestJudging:
+    def test_a_candidate(self, monkeypatch):
+        case, search = small_case(), Search("connected_components", "*", "*", [], ("linear",))
+        calls = dict(case.prepare(CPU))
+        right, expected = calls["sam2fast"], [expectation(case, calls, CPU)]
+        attempt = Attempt({"BLOCK": 64}, {})
+        judge = lambda **more: tuning_trials.judge(  # noqa: E731
+            search, attempt, [Subject(case, {"torch": right, **more})], expected, CPU
+        )
+        assert judge(triton=right) == "the kernel of connected_components was not launched"
+        assert "WrongResultError" in judge(triton=lambda: right() + 1)
+
+        def counted():
+            tuning_trials.launches["connected_components"] += 1
+            return right()
+
+        monkeypatch.setattr(tuning_trials, "launches", type(tuning_trials.launches)())
+        assert judge(triton=counted) == ""
+        attempt = Attempt({"SDPA": 3}, {}, False)
+        monkeypatch.setattr(tuning_trials, "refused", set())
+        refusing = {"torch": right, "sam2fast": lambda: tuning_trials.refused.add("a shape") or right()}
+        found = tuning_trials.judge(search, attempt, [Subject(case, refusing)], expected, CPU)
+        assert found == "cuDNN refused, and torch chose another way"
+
+        taken, ways = tuning_trials.times(search, attempt, [Subject(case, {"sam2fast": right})], CPU, 0.0, 1)
+        assert list(taken) == [case.name] and taken[case.name] > 0 and ways == {"clock"}
+
+    def test_a_candidate_is_used_only_inside(self):
+        from sam2fast.kernels import _launch
+
+        config = LaunchConfig("*", "*", "*", {"BLOCK": 64}, {})
+        before = _launch.launch_table()
+        with tuning_trials.launched_as("connected_components", config):
+            assert _launch.launch_config("connected_components", torch.zeros(1)).meta == {"BLOCK": 64}
+        assert _launch.launch_table() == before
+
+    @pytest.mark.long
+    def test_a_candidate_that_ends_its_process_costs_itself(self):
+        """One after the other in one process, which is started again where it must be."""
+        order = [getattr(tuning_faults, name) for name in
+                 ("RIGHT", "FATAL", "WRONG", "SLOW", "REFUSED", "UNLAUNCHED", "RIGHT")]  # fmt: skip
+        attempts = [Attempt({"ELEMENTS": fault}, {"num_warps": 4}) for fault in order]
+        with Judges("cpu", "tuning_faults:faulty_cases", count=1, seconds=4.0) as judges:
+            right, fatal, wrong, slow, refused, unlaunched, last = judges.judge(search_of("layer_norm"), attempts)
+            assert judges.judge(search_of("layer_norm"), attempts[:1], time.monotonic() - 1) == [NO_TIME]
+        assert right == last == ""
+        assert fatal.startswith("the process ended with -6: ")
+        assert wrong.startswith("WrongResultError") and slow == "no answer in 4 s"
+        assert refused == "RuntimeError: out of resources"
+        assert unlaunched == "the kernel of layer_norm was not launched"
+
+    def test_a_search_without_a_case_is_an_error(self):
+        with pytest.raises(LookupError, match="no case decides"):
+            tuning_trials.expectations([], CPU)
+
+    def test_cases_that_cannot_be_prepared_are_tried_twice(self):
+        attempts = [Attempt({"ELEMENTS": n}, {"num_warps": 4}) for n in range(5)]
+        with Judges("cpu", "tuning_faults:broken_cases", count=1) as judges:
+            found = judges.judge(search_of("layer_norm"), attempts)
+        assert found == ["cases were not prepared: ValueError: no inputs today"] * 5
+
+
+@pytest.mark.parametrize("name", ["layer_norm * *", "window_attention bfloat16 global"])
+def test_a_rehearsal(triton_device, tmp_path, monkeypatch, name):
+    """By processes and the interpreter, into a table of its own."""
+    if triton_device.type != "cpu":
+        pytest.skip("the rehearsal is for machines without a GPU")
+    path, rows = tmp_path / "table.json", []
+    monkeypatch.setenv(TABLE_VARIABLE, str(path))
+    (search,) = (search for search in SEARCHES if search.name == name)
+    assert tune.run(search, CPU, rows.append, small=True)
+    assert rows[-1]["right"] == rows[-1]["timed"] == rows[-1]["candidates"] == 2
+    assert json.loads(path.read_text())[search.op][-1]["arch"] == "cpu" and rows[-1]["stored"]
+
+
+def test_tuning_needs_torch_triton_and_numpy_alone(tmp_path):
+    """And pillow, tqdm and what torch itself needs."""
+    blocked = ("omegaconf", "hydra", "antlr4", "iopath", "sam2", "av", "scipy")
+    code = f"""
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Blocked())
+import tune, tuning_workers, tuning_small, tuning_compile, measure, registry
+print(len(tune.SEARCHES), len(list(registry.cases())) > 50, "triton" in sys.modules)
+"""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "bench"), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path,
+                          env={**os.environ, "PYTHONPATH": path})  # fmt: skip
+    assert done.stdout.split() == [str(len(SEARCHES)), "True", "False"], done.stderr
 
 
 class TestLaunchTable:
-    STORED = tune.TABLE
-
     def test_a_tuned_row_replaces_its_own_and_no_other(self):
         table = json.loads(tune.TABLE.read_text())
         row = LaunchConfig("sm_90", "*", "*", {"BLOCK": 256}, {"num_warps": 4})
@@ -27,95 +398,6 @@ class TestLaunchTable:
         assert len(once["connected_components"]) == len(twice["connected_components"]) == 2
         assert twice["connected_components"][0] == table["connected_components"][0]
         assert twice["connected_components"][1]["meta"] == {"BLOCK": 512}
-
-    def tune(self, tmp_path, monkeypatch, time_of, *arguments, prepared=()):
-        """Rows of the table after tuning, and before."""
-        path = tmp_path / "table.json"
-        before = tune.TABLE.read_text()
-        path.write_text(before)
-        monkeypatch.setattr(tune, "TABLE", path)
-        monkeypatch.setattr(tune, "architecture", lambda device: "sm_90")
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(tune, "trials", lambda search, device: prepared)
-        monkeypatch.setattr(tune, "time_of", time_of)
-        monkeypatch.setattr("sys.argv", ["tune.py", *arguments])
-        tune.main()
-        return json.loads(path.read_text()), json.loads(before)
-
-    def test_the_fastest_right_candidate_is_stored(self, tmp_path, monkeypatch, capsys):
-        time_of = lambda op, config, *rest: abs(config.meta["BLOCK"] - 1024) + 0.5  # noqa: E731
-        after, before = self.tune(tmp_path, monkeypatch, time_of, "--op", "connected_components")
-        row = after["connected_components"][-1]
-        assert (row["arch"], row["dtype"], row["shape"], row["meta"]) == ("sm_90", "*", "*", {"BLOCK": 1024})
-        assert after["memory_attention"] == before["memory_attention"]
-
-    def test_nothing_is_stored_if_all_are_wrong(self, tmp_path, monkeypatch, capsys):
-        with pytest.raises(SystemExit, match="table is unchanged"):
-            self.tune(tmp_path, monkeypatch, lambda *_: float("inf"))
-        assert (tmp_path / "table.json").read_text() == self.STORED.read_text()
-
-    def test_rows_of_a_dtype_and_a_shape(self, tmp_path, monkeypatch, capsys):
-        time_of = lambda op, config, *rest: config.meta["BLOCK_N"] - config.options["num_stages"] / 10  # noqa: E731
-        arguments = "--op", "memory_attention", "--shape", "256x64", "--dtype", "bfloat16"
-        after, before = (rows["memory_attention"] for rows in self.tune(tmp_path, monkeypatch, time_of, *arguments))
-        (row,) = [row for row in after if row not in before]
-        assert row == after[-1] and [row[key] for key in ("arch", "dtype", "shape")] == ["sm_90", "bfloat16", "256x64"]
-        assert row["meta"]["BLOCK_N"] == 32 and row["options"]["num_stages"] == 4
-        key = lambda row: (row["arch"], row["dtype"], row["shape"])  # noqa: E731
-        assert len({key(row) for row in after}) == len(after)
-
-    @pytest.mark.parametrize(("factor", "sdpa"), [(0.5, 0), (1.5, 1)])
-    def test_whole_maps_are_left_to_torch_if_it_is_faster(self, tmp_path, monkeypatch, capsys, factor, sdpa):
-        """By the time of the best kernel over that of the yardstick."""
-        slower = lambda op, config, *rest: factor + (config.meta["BLOCK_M"] != 64)  # noqa: E731
-        arguments = "--op", "window_attention", "--shape", "global", "--dtype", "float32"
-        tables = self.tune(tmp_path, monkeypatch, slower, *arguments, prepared=[None])
-        after, before = (rows["window_attention"] for rows in tables)
-        (row,) = [row for row in after if row not in before]
-        assert (row["arch"], row["shape"]) == ("sm_90", "global")
-        assert row["meta"]["BLOCK_M"] == 64 and row["meta"]["SDPA"] == sdpa
-
-    def test_windows_are_tuned_together_and_apart_from_whole_maps(self, monkeypatch):
-        monkeypatch.setattr(tune, "measure", lambda *_, **__: argparse.Namespace(p50=1.0))
-        monkeypatch.setattr(tune, "expectation", lambda *_: None)
-        found = [case for case in cases() if case.op == "window_attention"]
-        monkeypatch.setattr(tune, "cases", lambda: [dataclasses.replace(c, prepare=self.prepared) for c in found])
-        for search in tune.SEARCHES:
-            if search.op == "window_attention":
-                names = [trial.case.name for trial in tune.trials(search, CPU)]
-                assert len(names) == (1 if search.shape == "global" else 6)
-                assert all(("window 0" in name) == (search.shape == "global") for name in names)
-
-    def prepared(self, device):
-        return dict.fromkeys(("SDPA", "sam2fast", "triton"), lambda: None)
-
-    def test_every_op_is_tuned_where_cases_are(self):
-        untuned = set(launch_table()) ^ {search.op for search in tune.SEARCHES}
-        assert not untuned, f"the launch table and SEARCHES of bench/tune.py have to name the same ops, not {untuned}"
-        measured = {(case.op, case.dtype, case.launch) for case in cases()}
-        for search in tune.SEARCHES:
-            row = f"{search.op} {search.dtype} {search.shape}"
-            assert search.candidates, f"bench/tune.py has no candidates for {row}"
-            assert any(
-                op in search.cases and search.dtype in ("*", dtype) and search.shape == launch
-                for op, dtype, launch in measured
-            ), f"no case of bench/registry.py decides on {row}"
-
-    def test_time_of_a_candidate(self, monkeypatch):
-        case, config = small_case(), LaunchConfig("*", "*", "*", {"BLOCK": 64}, {})
-        right = case.prepare(CPU)["sam2fast"]
-        trial = tune.Trial(case, expectation(case, case.prepare(CPU), CPU), right, 1.0)
-        with pytest.raises(RuntimeError, match="was not launched"):
-            tune.time_of("connected_components", config, [trial], CPU)
-        wrong = trial._replace(ours=lambda: right() + 1)
-        assert tune.time_of("connected_components", config, [wrong], CPU) == float("inf")
-
-        def counted():
-            tune.launches["connected_components"] += 1
-            return right()
-
-        monkeypatch.setattr(tune, "launches", type(tune.launches)())
-        assert 0 < tune.time_of("connected_components", config, [trial._replace(ours=counted)], CPU) < float("inf")
 
     def test_the_file_is_written_as_it_stands(self):
         text = tune.TABLE.read_text()
@@ -189,11 +471,27 @@ class TestLaunchTable:
             dtypes = {row.dtype for row in rows if row.arch == row.shape == "*"}
             assert "*" in dtypes or dtypes >= {"float32", "bfloat16", "float16"}
 
-    def test_a_candidate_is_used_only_inside(self):
-        from sam2fast.kernels import _launch
+    def test_candidates_are_compiled_for_one_target(self, monkeypatch, capsys):
+        """Each program once; a candidate fails with any of its kernels, or if too few fit on a processor."""
+        aot = self.aot(monkeypatch)
+        import tuning_compile
 
-        config = LaunchConfig("*", "*", "*", {"BLOCK": 64}, {})
-        before = _launch.launch_table()
-        with tune.launched_as("connected_components", config):
-            assert _launch.launch_config("connected_components", torch.zeros(1)).meta == {"BLOCK": 64}
-        assert _launch.launch_table() == before
+        search = search_of("memory_attention", "bfloat16", "256x256")
+        monkeypatch.setattr(tuning_compile, "SEARCHES", [search])
+
+        def compile_all(work):
+            for op, config, case, target in work:
+                assert (op, target) == ("memory_attention", "sm_90")
+                kernel = case.kernel.__name__.strip("_")
+                slow = "attend" in kernel and config.options["num_stages"] == 4
+                yield aot.Result(op, kernel, "", target, 240, 0, 98304, problem="spills" if slow else "")
+
+        found = tuning_compile.compile_candidates("sm_90", lambda search: True, compile_all)
+        assert [v.candidate for v in found] == search.candidates
+        assert all(v.at_once in (0, 1, 2) for v in found)
+        for verdict in found:
+            meta, options = verdict.candidate
+            assert ("spills" in verdict.problem) == (options["num_stages"] == 4)
+            if "CTAS_PER_SM" in meta:
+                assert verdict.at_once == 2 and not verdict.problem
+        assert "kernels of candidates" in capsys.readouterr().out

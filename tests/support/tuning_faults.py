@@ -1,0 +1,43 @@
+"""A case whose result hangs on the launch configuration: right, wrong, refused, never there, or the process's end."""
+
+import os
+import time
+from collections.abc import Iterator
+
+import torch
+from registry import Calls, Case
+
+from sam2fast.kernels._dispatch import count_launch
+from sam2fast.kernels._launch import launch_config
+
+RIGHT, WRONG, REFUSED, SLOW, FATAL, UNLAUNCHED = range(6)
+
+
+def faulty_cases() -> Iterator[Case]:
+    def prepare(device: torch.device) -> Calls:
+        expected = torch.arange(4.0)
+
+        def ours() -> torch.Tensor:
+            fault = launch_config("layer_norm", expected).meta["ELEMENTS"]
+            print("what a case prints is not an answer", flush=True)
+            if fault == SLOW:
+                time.sleep(600)
+            if fault == FATAL:
+                os.write(2, b"an illegal access\n")
+                os.abort()
+            if fault == REFUSED:
+                raise RuntimeError("out of resources")
+            if fault != UNLAUNCHED:
+                count_launch("layer_norm")
+            return expected + (fault == WRONG)
+
+        return {"torch": lambda: expected, "sam2fast": ours}
+
+    yield Case("layer_norm", "faulty", "float32", prepare, 0, 0, 0)
+
+
+def broken_cases() -> Iterator[Case]:
+    def prepare(device: torch.device) -> Calls:
+        raise ValueError("no inputs today")
+
+    yield Case("layer_norm", "broken", "float32", prepare, 0, 0, 0)
