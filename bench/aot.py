@@ -10,13 +10,14 @@ many minutes.
 """
 
 import argparse
+import json
 import multiprocessing
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -63,13 +64,10 @@ class Result(NamedTuple):
 
 def compile_one(op: str, config: LaunchConfig, case: Compilation, target: str) -> Result:
     """Compiles one kernel and reads registers, spills and shared memory."""
-    name = case.kernel.__name__.strip("_")
+    result = Result(op, kernel_name(case), shown(config, case), target)
     if target.startswith("gfx"):  # they have no TF32
         case = case._replace(constants={k: "ieee" if v == "tf32x3" else v for k, v in case.constants.items()})
-    options = config.options if case.options is None else case.options
-    meta = {name: value for name, value in config.meta.items() if name in case.constants}
-    shown = " ".join(f"{k}={v}" for k, v in {**meta, **options}.items())
-    result = Result(op, name, f"{case.dtype} {shown}", target)
+    options = options_of(config, case)
     try:
         compiled = triton.compile(source(case), target=gpu_target(target), options=dict(options))
         assembly = compiled.asm["amdgcn" if target.startswith("gfx") else "ptx"]
@@ -87,6 +85,21 @@ def compile_one(op: str, config: LaunchConfig, case: Compilation, target: str) -
         fp8=len(FP8_PRODUCTS.findall(assembly)),
     )
     return result._replace(problem=problem_of(result, case))
+
+
+def kernel_name(case: Compilation) -> str:
+    name: str = case.kernel.__name__
+    return name.strip("_")
+
+
+def options_of(config: LaunchConfig, case: Compilation) -> Mapping[str, int]:
+    return config.options if case.options is None else case.options
+
+
+def shown(config: LaunchConfig, case: Compilation) -> str:
+    """The row's numbers that concern this kernel."""
+    meta = {name: value for name, value in config.meta.items() if name in case.constants}
+    return f"{case.dtype} " + " ".join(f"{k}={v}" for k, v in {**meta, **options_of(config, case)}.items())
 
 
 def problem_of(result: Result, case: Compilation) -> str:
@@ -199,7 +212,27 @@ _work: list[tuple[str, LaunchConfig, Compilation, str]] = []
 
 
 def _compile_nth(index: int) -> Result:
-    return compile_one(*_work[index])
+    """In a process of its own: LLVM ends the one that it is in where it finds itself wrong."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reader)
+            with os.fdopen(writer, "w") as answer:
+                json.dump(compile_one(*_work[index]), answer)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        text = answer.read()
+    _, status = os.waitpid(child, 0)
+    if text:
+        return Result(*json.loads(text))
+    op, config, case, target = _work[index]
+    code = os.waitstatus_to_exitcode(status)
+    return Result(
+        op, kernel_name(case), shown(config, case), target, problem=f"the compiler's process ended with {code}"
+    )
 
 
 def show(result: Result) -> None:

@@ -132,7 +132,8 @@ def test_the_kernels_launch_as_is_said():
         for splits, keys, shape in zip(each, (28_736, 4096), ("256x64", "256x256"), strict=True):
             meta = _on_hopper({"bf16": "bfloat16", "fp32": "float32"}[dtype], shape)
             tiles = objects * work.N // meta["BLOCK_M"]
-            assert splits_for(tiles, 132, keys // meta["BLOCK_N"]) == splits, (dtype, objects, shape)
+            programs = meta.get("CTAS_PER_SM", 1)
+            assert splits_for(tiles, 132, keys // meta["BLOCK_N"], programs) == splits, (dtype, objects, shape)
     for length, wanted in ((1080, 1024), (1920, 1024), (480, 1024), (1024, 1024)):
         assert work.taps(length, wanted) == taps(length / wanted)
 
@@ -176,8 +177,11 @@ def test_every_launched_op_has_its_table():
     assert not other, f"LAUNCHED in bench/figures/kernel_sections.py has to name what the launch table has; see {other}"
     text = SECTIONS["launch-memory-attention"](Results(RESULTS))
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
-    for row in launch_table()["memory_attention"]:
-        numbers = [str(n) for n in (*row.meta.values(), row.options["num_warps"], row.options["num_stages"])]
+    rows = launch_table()["memory_attention"]
+    names = dict.fromkeys(name for row in rows for name in row.meta)
+    for row in rows:
+        numbers = [str(row.meta.get(name, "")) for name in names]
+        numbers += [str(row.options["num_warps"]), str(row.options["num_stages"])]
         arch = row.arch.replace("*", "any")
         (line,) = [line for line in lines if line[0] == arch and row.dtype in line[1].split(", ")
                    and line[2] == row.shape.replace("*", "any")]  # fmt: skip
