@@ -8,7 +8,11 @@ from suite.image_cases import MASKS_HEIGHT, MASKS_WIDTH, POINTS_PER_SIDE, Boxes,
 from suite.process_cases import cold_start, peak_memory
 from suite.sessions import Session, worst_error
 from suite.subjects import Setting
-from suite.video_cases import PREFILLED, Steady, Stream
+from suite.video_cases import MEASURED_TOGETHER, PREFILLED, Steady, Stream, Throughput
+
+# By which results a subject is judged before it is timed; see :mod:`suite.accuracy`.
+FIRST_CALL, FIRST_FRAMES = "first call", "first frames"
+THROUGHPUT = "video throughput"
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Case:
         runs: how often at least, where not asked otherwise.
         compare: how far the second result is from the first; 0 for the same.
         percentiles: whether the tail is of interest.
+        judged: by which results in bfloat16; None where ``compare`` is all there is.
     """
 
     name: str
@@ -32,17 +37,36 @@ class Case:
     runs: int = 5
     compare: Callable[[Any, Any], float] = worst_error
     percentiles: bool = False
+    judged: str | None = FIRST_CALL
 
 
 ONE_TO_64 = ((1, None), (16, None), (64, None))
+ONE_AND_16 = ((1, None), (16, None))
 OBJECTS = ((1, None), (4, None), (16, None))
 HISTORIES = ((1, 10), (1, 100), (1, 1000))
 CASES = (
     Case("image encode", Encode, "set_image of a picture of 1200x1800"),
     Case("predict", Predict, "one click on an image that is set, three masks of 1200x1800", runs=10),
     Case("boxes", Boxes, "so many boxes in one call on an image that is set, a mask of 1200x1800 each", ONE_TO_64),
-    Case("video steady frame", Steady, PREFILLED, OBJECTS + HISTORIES),
-    Case("stream latency", Stream, "open_stream().step, memories full", ((1, None),), runs=100, percentiles=True),
+    Case("video steady frame", Steady, PREFILLED, OBJECTS + HISTORIES, judged=FIRST_FRAMES),
+    Case(
+        THROUGHPUT,
+        Throughput,
+        f"seconds per frame of {MEASURED_TOGETHER} frames tracked between two synchronisations of the device, "
+        f"where no other number is given; {PREFILLED}",
+        ONE_AND_16,
+        runs=2,
+        judged=FIRST_FRAMES,
+    ),
+    Case(
+        "stream latency",
+        Stream,
+        "open_stream().step, memories full",
+        ((1, None),),
+        runs=100,
+        percentiles=True,
+        judged=FIRST_FRAMES,
+    ),
     Case(
         "automatic masks",
         Masks,
@@ -50,6 +74,7 @@ CASES = (
         "the share of masks without a counterpart",
         runs=2,
         compare=unlike_masks,
+        judged=None,
     ),
     Case(
         "cold start",

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from suite.missing import MissingError
+from suite.paths import plain_path
 from suite.pictures import boxes, centre, picture
 from suite.sessions import Sample, in_context
 from suite.subjects import Built, Setting, image_predictor
@@ -29,6 +30,8 @@ class ImageSession:
         self.notes, self.compile_s = self.built.notes, self.built.compile_s
         self.earlier_s: list[float] = []
         self.peak_mib: float | None = None
+        self.checked: list[torch.Tensor] | None = None
+        self.path = plain_path(subject)
         self.image = picture(*self.shape)
 
     def prepare(self, setting: Setting) -> None:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from suite.missing import MissingError
+from suite.missing import GaveUpError, MissingError
 
 
 def cold_start(job: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +36,8 @@ def cold_start(job: dict[str, Any]) -> dict[str, Any]:
     subjects.synchronise(setting.device)
     done = time.perf_counter()
     parts = {"import": imported - start, "build": ready - imported, "first mask": done - ready}
-    return {"parts": parts, "seconds": done - start, "result": low_res, "notes": built.notes}
+    path = _plain_path(job)
+    return {"parts": parts, "seconds": done - start, "result": low_res, "notes": built.notes, "path": path}
 
 
 def image_peak(job: dict[str, Any]) -> dict[str, Any]:
@@ -48,30 +49,35 @@ def image_peak(job: dict[str, Any]) -> dict[str, Any]:
     built = subjects.image_predictor(job["subject"], setting, job["checkpoint"])
     peak = _Peak(setting.device)
     seconds, low_res = subjects.timed(setting.device, lambda: _first_mask(built, picture(1200, 1800)))
-    return {"seconds": seconds, "peak_mib": peak.mib(), "result": low_res, "notes": built.notes}
+    about = {"notes": built.notes, "path": _plain_path(job)}
+    return {"seconds": seconds, "peak_mib": peak.mib(), "result": low_res, **about}
 
 
 def video_peak(job: dict[str, Any]) -> dict[str, Any]:
     """Objects are tracked through a video from its first frame to its last."""
     from suite import subjects
+    from suite.paths import TrackingPath
     from suite.pictures import centre
 
     setting = _setting(job)
     built = subjects.video_predictor(job["subject"], setting, job["checkpoint"])
     peak, side = _Peak(setting.device), setting.image_size
+    path = TrackingPath(job["subject"], built.predictor)
 
     def track() -> Any:
         with built.context():
             state = built.predictor.init_state(job["video"])
             for i in range(setting.objects or 1):
                 built.predictor.add_new_points_or_box(state, 0, i, [centre(side, side, i)], [1])
-            bars = {} if job["subject"].startswith("official") else {"progress": False}
+            bars = {"progress": False} if subjects.is_ours(job["subject"]) else {}
             for answer in built.predictor.propagate_in_video(state, **bars):
                 masks = answer[2]
+            path.look(getattr(state, "bank", None))
         return masks[:, 0].float().cpu().numpy()
 
     seconds, masks = subjects.timed(setting.device, track)
-    return {"seconds": seconds, "peak_mib": peak.mib(), "result": masks, "notes": built.notes}
+    about = {"notes": built.notes, "path": path.name}
+    return {"seconds": seconds, "peak_mib": peak.mib(), "result": masks, **about}
 
 
 class _Peak:
@@ -105,6 +111,12 @@ def _setting(job: dict[str, Any]) -> Any:
     return Setting(**job["setting"])
 
 
+def _plain_path(job: dict[str, Any]) -> str:
+    from suite.paths import plain_path
+
+    return plain_path(job["subject"])
+
+
 def _first_mask(built: Any, image: Any) -> Any:
     import numpy as np
 
@@ -123,6 +135,9 @@ def main() -> None:
         answer = JOBS[job["what"]](job)
     except MissingError as error:
         print(json.dumps({"missing": str(error)}))
+        return
+    except GaveUpError as error:
+        print(json.dumps({"gave up": str(error)}))
         return
     import numpy as np
 

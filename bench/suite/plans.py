@@ -1,15 +1,16 @@
-"""Which cases are run at which settings: what is asked for, the plan of this machine's CPU, and parts for a GPU.
+"""Which cases are run at which settings: what is asked for, the plan of this machine's CPU, and steps for a GPU.
 
-A part of a GPU plan has its compiled subjects last: these take minutes to compile, and their rows replace those that
-the others got before, so that a run that is cut short has figures too.
+The steps come in the order of their value, so that a short visit to a GPU has the figures that matter. Each builds its
+models anew, and takes a minute or so, but for those that compile: these take minutes, and their rows replace those that
+the others got before. ``rehearsal`` has the same calls for a CPU.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from suite.cases import CASES, HISTORIES, OBJECTS, Case, case_of
-from suite.subjects import SUBJECTS, Setting
+from suite.cases import CASES, OBJECTS, ONE_AND_16, THROUGHPUT, Case, case_of
+from suite.subjects import COMPILED, SUBJECTS, Setting
 
 PLAIN = ("official", "sam2fast", "sam2fast fast")
 NEITHER_COMPILED = ("official", "sam2fast")
@@ -42,9 +43,11 @@ def group(
     subjects: tuple[str, ...] = SUBJECTS,
     runs: int | None = None,
     device: str = "cpu",
+    frames: int | None = None,
 ) -> Group:
     case = case_of(name)
-    return Group(case, Setting(size, dtype, image_size, device), at or case.at, runs or case.runs, subjects)
+    setting = Setting(size, dtype, image_size, device, frames=frames)
+    return Group(case, setting, at or case.at, runs or case.runs, subjects)
 
 
 def asked_for(
@@ -57,6 +60,7 @@ def asked_for(
     subjects: Sequence[str],
     runs: int | None,
     device: str,
+    frames: int | None = None,
 ) -> list[Group]:
     """Every combination of what is given; of what is not, the smallest model in fp32, and each case's own."""
     found = []
@@ -64,7 +68,7 @@ def asked_for(
         at = _pairs(case, objects, histories)
         for size, dtype in itertools.product(sizes or ("t",), dtypes or ("fp32",)):
             for image_size in image_sizes or (256 if size == "nano" else 1024,):
-                setting = Setting(size, dtype, image_size, device)
+                setting = Setting(size, dtype, image_size, device, frames=frames)
                 found.append(Group(case, setting, at, runs or case.runs, tuple(subjects) or SUBJECTS))
     return found
 
@@ -96,6 +100,7 @@ def cpu() -> list[Group]:
     groups += [group("boxes", "t", subjects=both, runs=3)]
     groups += [group("video steady frame", "t", "fp32", 256, subjects=both)]
     groups += [group("video steady frame", "t", "fp32", 1024, OBJECTS[:2], both, runs=2)]
+    groups += [group(THROUGHPUT, "nano", "fp32", 256, ONE_AND_16[:1], both, 2, frames=20)]
     groups += [group("stream latency", "nano", "fp32", 256, subjects=both)]
     groups += [group("automatic masks", "nano", "fp32", 256, subjects=both)]
     groups += [group("cold start", "nano", "fp32", 256, subjects=both), group("cold start", "t", subjects=both)]
@@ -104,50 +109,114 @@ def cpu() -> list[Group]:
     return [replace(one, patience_s=PATIENCE_S) for one in groups]
 
 
-def video_part(size: str, device: str) -> list[Group]:
-    def frames(dtype: str, at: Pairs, subjects: tuple[str, ...]) -> Group:
-        return group("video steady frame", size, dtype, 1024, at, subjects, 30, device)
+@dataclass(frozen=True)
+class Step:
+    """A part of the plan for GPUs, small enough for a process and a time limit of its own.
 
-    return [
-        frames("bf16", OBJECTS + HISTORIES, PLAIN),
-        group("stream latency", size, "bf16", subjects=PLAIN, runs=200, device=device),
-        frames("fp32", OBJECTS, PLAIN),
-        frames("bf16", OBJECTS, ("official", "sam2fast", "sam2fast fast", "sam2fast compiled")),
-        frames("bf16", OBJECTS, SUBJECTS),
-    ]
+    Attributes:
+        groups: the groups of it on a device.
+        limit_s: after so many seconds something is wrong with it: several times what it should take.
+    """
 
-
-def image_part(device: str) -> list[Group]:
-    sizes_and_dtypes = list(itertools.product(("t", "l", "b+", "s"), ("bf16", "fp32")))
-    encode = [
-        group("image encode", *one, subjects=NEITHER_COMPILED, runs=20, device=device) for one in sizes_and_dtypes
-    ]
-    prompts = [group(name, "t", dtype, subjects=NEITHER_COMPILED, runs=20, device=device)
-               for name in ("predict", "boxes") for dtype in ("bf16", "fp32")]  # fmt: skip
-    compiled = [group("image encode", size, "bf16", runs=20, device=device) for size in ("t", "l")]
-    return [*encode, *prompts, *compiled, group("predict", "t", "bf16", runs=20, device=device)]
+    groups: Callable[[str], list[Group]]
+    limit_s: float = 180.0
 
 
-def masks_part(device: str) -> list[Group]:
-    models = [("nano", "fp32", 256), ("t", "fp32", 1024), ("t", "bf16", 1024), ("l", "bf16", 1024)]
-    return [group("automatic masks", *model, subjects=NEITHER_COMPILED, runs=5, device=device) for model in models]
+# Where the whole of a process has to be done twice for each subject.
+SLOW_S, COMPILING_S = 300.0, 570.0
+MORE: Pairs = ((4, None), (1, 10), (1, 100), (1, 1000))
 
 
-def cold_part(device: str) -> list[Group]:
-    both = NEITHER_COMPILED
-    return [
-        *(group("cold start", size, dtype, subjects=both, device=device)
-          for size in ("t", "l") for dtype in ("fp32", "bf16")),
-        *(group("peak memory", size, "bf16", at=((None, None), (4, 100), (16, 100)), subjects=PLAIN, device=device)
-          for size in ("t", "l")),
-        group("cold start", "t", "bf16", runs=1, device=device),
-    ]  # fmt: skip
+def _video(size: str, dtype: str, at: Pairs, subjects: tuple[str, ...] = PLAIN, runs: int = 20) -> Step:
+    def groups(device: str) -> list[Group]:
+        return [group("video steady frame", size, dtype, 1024, at, subjects, runs, device)]
+
+    return Step(groups, COMPILING_S if set(subjects) & set(COMPILED) else 180.0)
 
 
-GPU_PARTS = {
-    **{f"video-{letter}": lambda device, size=size: video_part(size, device)
-       for letter, size in (("t", "t"), ("s", "s"), ("b", "b+"), ("l", "l"))},
-    "image": image_part,
-    "amg": masks_part,
-    "cold": cold_part,
-}  # fmt: skip
+def _throughput(size: str, objects: int, runs: int) -> Step:
+    # The official package tracks sixteen objects at half a second a frame: nobody waits for that more than once.
+    at = ((objects, None),)
+    return Step(lambda device: [group(THROUGHPUT, size, "bf16", 1024, at, NEITHER_COMPILED, runs, device)])
+
+
+def _stream(size: str) -> Step:
+    return Step(lambda device: [group("stream latency", size, "bf16", subjects=PLAIN, runs=200, device=device)])
+
+
+def _images(size: str, dtype: str, names: Sequence[str], subjects: tuple[str, ...] = NEITHER_COMPILED) -> Step:
+    def groups(device: str) -> list[Group]:
+        return [group(name, size, dtype, subjects=subjects, runs=20, device=device) for name in names]
+
+    return Step(groups, COMPILING_S if set(subjects) & set(COMPILED) else 180.0)
+
+
+def _masks(*models: tuple[str, str, int]) -> Step:
+    def groups(device: str) -> list[Group]:
+        return [group("automatic masks", *model, subjects=NEITHER_COMPILED, runs=5, device=device) for model in models]
+
+    return Step(groups)
+
+
+def _processes(name: str, size: str, dtype: str, at: Pairs, subjects: tuple[str, ...], runs: int) -> Step:
+    limit_s = COMPILING_S if set(subjects) & set(COMPILED) else SLOW_S
+    return Step(lambda device: [group(name, size, dtype, 1024, at, subjects, runs, device)], limit_s)
+
+
+ALL_IMAGE, ONCE = ("image encode", "predict", "boxes"), ((None, None),)
+IMAGE_COMPILED = ("official", "sam2fast", "sam2fast compiled")
+STEPS: dict[str, Step] = {
+    "video t": _video("t", "bf16", ONE_AND_16),
+    "throughput t": _throughput("t", 1, 5),
+    "image t": _images("t", "bf16", ALL_IMAGE),
+    "throughput t 16": _throughput("t", 16, 1),
+    "video l": _video("l", "bf16", ONE_AND_16),
+    "throughput l": _throughput("l", 1, 5),
+    "video t compiled": _video("t", "bf16", ONE_AND_16, SUBJECTS),
+    "image l": _images("l", "bf16", ALL_IMAGE[:1]),
+    "masks t": _masks(("t", "bf16", 1024), ("t", "fp32", 1024)),
+    "cold start t": _processes("cold start", "t", "bf16", ONCE, NEITHER_COMPILED, 2),
+    "video b+": _video("b+", "bf16", ONE_AND_16),
+    "video s": _video("s", "bf16", ONE_AND_16),
+    "stream t": _stream("t"),
+    "video t fp32": _video("t", "fp32", OBJECTS, runs=5),
+    "video t more": _video("t", "bf16", MORE),
+    "throughput l 16": _throughput("l", 16, 1),
+    "image b+": _images("b+", "bf16", ALL_IMAGE[:1]),
+    "image s": _images("s", "bf16", ALL_IMAGE[:1]),
+    "throughput b+": _throughput("b+", 1, 5),
+    "throughput s": _throughput("s", 1, 5),
+    "image t compiled": _images("t", "bf16", ALL_IMAGE[:2], IMAGE_COMPILED),
+    "video l compiled": _video("l", "bf16", ONE_AND_16, SUBJECTS),
+    "image l compiled": _images("l", "bf16", ALL_IMAGE[:1], IMAGE_COMPILED),
+    "image t fp32": _images("t", "fp32", ALL_IMAGE),
+    "video l fp32": _video("l", "fp32", OBJECTS, runs=5),
+    "video l more": _video("l", "bf16", MORE),
+    "stream l": _stream("l"),
+    "image l fp32": _images("l", "fp32", ALL_IMAGE[:1]),
+    "masks l": _masks(("l", "bf16", 1024), ("nano", "fp32", 256)),
+    "peak memory t": _processes("peak memory", "t", "bf16", ONCE, NEITHER_COMPILED, 1),
+    "peak memory t video": _processes("peak memory", "t", "bf16", ((4, 100),), NEITHER_COMPILED, 1),
+    "peak memory l": _processes("peak memory", "l", "bf16", ONCE, NEITHER_COMPILED, 1),
+    "peak memory l video": _processes("peak memory", "l", "bf16", ((4, 100),), NEITHER_COMPILED, 1),
+    "cold start l": _processes("cold start", "l", "bf16", ONCE, NEITHER_COMPILED, 2),
+    "cold start t fp32": _processes("cold start", "t", "fp32", ONCE, NEITHER_COMPILED, 2),
+    "cold start t compiled": _processes("cold start", "t", "bf16", ONCE, IMAGE_COMPILED, 1),
+    "video b+ fp32": _video("b+", "fp32", OBJECTS, runs=5),
+    "video s fp32": _video("s", "fp32", OBJECTS, runs=5),
+    "image b+ fp32": _images("b+", "fp32", ALL_IMAGE[:1]),
+    "image s fp32": _images("s", "fp32", ALL_IMAGE[:1]),
+}
+# In the order in which they are worth the time of a short visit.
+GPU_STEPS: dict[str, Callable[[str], list[Group]]] = {name: step.groups for name, step in STEPS.items()}
+
+
+def rehearsal(name: str) -> list[Group]:
+    """A step as a CPU does it in seconds: nano on 64x64 pixels, two objects at most, one run; nothing is compiled."""
+    return [_rehearsed(group) for group in GPU_STEPS[name]("cpu")]
+
+
+def _rehearsed(group: Group) -> Group:
+    setting = replace(group.setting, size="nano", image_size=64, frames=3, compiler="eager")
+    at = dict.fromkeys((objects and min(objects, 2), history and min(history, 10)) for objects, history in group.at)
+    return replace(group, setting=setting, at=tuple(at), runs=1)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from suite.machine import BENCH
-from suite.missing import MissingError
+from suite.missing import GaveUpError, MissingError
 from suite.pictures import as_jpeg, picture
 from suite.sessions import Sample
 from suite.subjects import Setting, video_predictor
@@ -64,9 +64,13 @@ class OwnProcess:
         self.compile_s: float | None = None
         self.earlier_s: list[float] = []
         self.peak_mib: float | None = None
+        self.checked: list[torch.Tensor] | None = None
+        self.path = ""
 
     def prepare(self, setting: Setting) -> None:
         self.peak_mib = None
+        # The last masks of a video are compared with the others' only: their memories differ by then.
+        self.checked = [] if self.job(setting) == "video peak" else None
         self.order: dict[str, Any] = {
             "what": self.job(setting),
             "subject": self.subject,
@@ -82,8 +86,10 @@ class OwnProcess:
             answer = _run({**self.order, "result": str(path)})
             if "missing" in answer:
                 raise MissingError(answer["missing"])
+            if "gave up" in answer:
+                raise GaveUpError(answer["gave up"])
             result = [torch.from_numpy(np.load(path))]
-        self.notes = answer["notes"]
+        self.notes, self.path = answer["notes"], answer["path"]
         if answer.get("peak_mib") is not None:
             self.peak_mib = max(self.peak_mib or 0.0, answer["peak_mib"])
         return Sample(answer["seconds"], result, answer.get("parts"))

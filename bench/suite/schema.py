@@ -5,8 +5,11 @@ A file is ``{"date", "machine", "rows"}``. A row is one case at one setting, wit
 * ``case``, ``size``, ``dtype``, ``image_size``, ``objects``, ``history`` name it; no two rows have the same six.
   ``objects`` is the number of objects, or of boxes; ``history`` of frames before the timed ones. Either may be null.
 * ``subjects``: per subject ``samples_s`` in the order taken, ``median_s``, ``min_s``, ``max_s``, ``first_s`` (the first
-  call, not among the samples), ``compile_s``, ``peak_mib`` and ``note``; of latencies also ``p50_s``, ``p95_s`` and
-  ``p99_s``; of what has parts ``parts_s``. One that was not timed has no samples, nulls, and a note that says why.
+  call, not among the samples), ``compile_s``, ``peak_mib``, ``note`` and ``path``; of latencies also ``p50_s``,
+  ``p95_s`` and ``p99_s``; of what has parts ``parts_s``; in bfloat16 ``error``, how far the results that it was judged
+  by are from those in fp32. One that was not timed has no samples, nulls, and a note that says why. ``path`` is which
+  path the calls took: ``eager``, ``compiled``, ``recorded`` (every timed frame by the recorded steps of our video
+  predictor), ``eager: `` and why it did not use them. It is empty where nothing ran, and older files have none.
 * ``ratio``: per subject, official seconds over its own, pair by pair: median, min and max.
 * ``difference``: per subject, how far its results are from the yardstick's, as the case measures it.
 * ``note``: what else has to be known.
@@ -86,11 +89,12 @@ def validate_row(row: Any, where: str = "the row") -> None:
 def _subject(where: str, subject: Any) -> bool:
     """Checks one subject; whether it was timed."""
     _expect(isinstance(subject, Mapping), where, "an object", subject)
-    _fields(where, subject, {"samples_s", *FIGURES, "note"}, {*PERCENTILES, "parts_s"})
+    _fields(where, subject, {"samples_s", *FIGURES, "note"}, {*PERCENTILES, "parts_s", "path", "error"})
     samples = subject["samples_s"]
     _expect(isinstance(samples, list) and all(map(_is_number, samples)), f"{where}: samples_s", "numbers", samples)
     _expect(isinstance(subject["note"], str), f"{where}: note", "text", subject["note"])
-    for name in (*FIGURES, *(set(PERCENTILES) & set(subject))):
+    _expect(isinstance(subject.get("path", ""), str), f"{where}: path", "text", subject.get("path"))
+    for name in (*FIGURES, *({*PERCENTILES, "error"} & set(subject))):
         value = subject[name]
         _expect(value is None or _is_number(value), f"{where}: {name}", "a number or null", value)
     if not samples:

@@ -24,12 +24,19 @@ class Session(Protocol):
         compile_s: seconds spent compiling before the first call; None if nothing is compiled.
         earlier_s: seconds of calls before the timed ones, of which the first may have compiled something.
         peak_mib: where that is measured.
+        checked: results by which it is judged before anything is timed; None for those of the first call, and an empty
+            list for none.
+        path: which path its calls took; see :mod:`suite.paths`.
     """
 
     notes: list[str]
     compile_s: float | None
     earlier_s: list[float]
     peak_mib: float | None
+    checked: list[Tensor] | None
+
+    @property
+    def path(self) -> str: ...
 
     def prepare(self, setting: Setting) -> None:
         """Gets ready for calls with these objects and this history."""

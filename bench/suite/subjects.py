@@ -26,7 +26,7 @@ import tame_weights  # noqa: E402
 
 from suite.missing import MissingError  # noqa: E402
 
-YARDSTICK = "official"
+BASELINE = "official"
 SUBJECTS = ("official", "official vos_optimized", "sam2fast", "sam2fast fast", "sam2fast compiled")
 # Those whose first calls compile.
 COMPILED = ("official vos_optimized", "sam2fast compiled")
@@ -37,7 +37,12 @@ UNUSABLE = (ImportError, OSError, RuntimeError, AttributeError)
 
 @dataclass(frozen=True)
 class Setting:
-    """What a case is measured at."""
+    """What a case is measured at.
+
+    Attributes:
+        frames: how many are tracked between two synchronisations, where a case is about that; None for its own number.
+        compiler: the backend of ``torch.compile`` for our compiled subject; another one than inductor for trying out.
+    """
 
     size: str
     dtype: str
@@ -45,6 +50,8 @@ class Setting:
     device: str = "cpu"
     objects: int | None = None
     history: int | None = None
+    frames: int | None = None
+    compiler: str = "inductor"
 
 
 @dataclass
@@ -61,6 +68,10 @@ class Built:
     def context(self) -> contextlib.AbstractContextManager[Any]:
         """The dtype it computes in; to be entered for each call, as the others compute between them."""
         return torch.autocast(torch.device(self.setting.device).type, torch.bfloat16, enabled=self.autocast)
+
+
+def is_ours(subject: str) -> bool:
+    return not subject.startswith("official")
 
 
 def synchronise(device: str) -> None:
@@ -308,7 +319,7 @@ def _compile(built: Built, model: Any) -> None:
     from sam2fast.compilation import compile_model
 
     start = time.perf_counter()
-    compile_model(model)
+    compile_model(model, backend=built.setting.compiler)
     built.compile_s = time.perf_counter() - start
 
 
@@ -320,7 +331,9 @@ def _or_missing(subject: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except UNUSABLE as error:
-        if not (subject.startswith("official") or isinstance(error, ImportError)):
+        if is_ours(subject) and not isinstance(error, ImportError):
             raise
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            raise MissingError(f"not run: {error.name.partition('.')[0]} is missing") from error
         reason = str(error).splitlines()[0] if str(error) else "no message"
         raise MissingError(f"{subject} cannot be built here: {type(error).__name__}: {reason}") from error

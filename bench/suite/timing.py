@@ -1,7 +1,7 @@
 """Times the subjects of one case in turn, in one process, and makes the row of it.
 
-Before anything counts, every subject is called once, and the results are compared. They are compared again after every
-round. In fp32 a subject that differs by more than is allowed gets no time.
+Before anything counts, every subject is called once, and the results are compared; see :mod:`suite.accuracy`. They are
+compared again after every round: in fp32 a subject that differs by more than is allowed gets no time.
 """
 
 import contextlib
@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from suite.cases import Case
-from suite.missing import MissingError
+from suite.accuracy import ALLOWED, judged
+from suite.cases import THROUGHPUT, Case
+from suite.missing import GaveUpError, MissingError
 from suite.schema import FIGURES
 from suite.sessions import Sample, Session
-from suite.subjects import COMPILED, SUBJECTS, YARDSTICK, Setting, plain_fp32
+from suite.subjects import BASELINE, COMPILED, SUBJECTS, Setting, is_ours, plain_fp32
 
-ALLOWED = 1e-4  # in fp32
 LEAST = 2  # rounds, however long they take
 
 
@@ -31,6 +31,8 @@ class _Subject:
         self.first: Sample | None = None
         self.samples: list[Sample] = []
         self.difference: float | None = None
+        self.error: float | None = None  # of bfloat16 from fp32
+        self.notes: list[str] = []
 
     def attempt(self, step: Callable[[Session], Any]) -> Any:
         """What the step gives; None where the subject is out, or fails now and is out from here on."""
@@ -40,6 +42,8 @@ class _Subject:
             return step(self.session)
         except MissingError as error:
             self.refuse(str(error))
+        except GaveUpError as error:
+            self.refuse(f"FAILED: recording gave up: {error}")
         except Exception as error:  # whatever it is, the others go on
             traceback.print_exc()
             self.refuse(f"FAILED: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
@@ -88,6 +92,7 @@ def measure(
         subject.attempt(lambda session: session.prepare(setting))
     for subject in subjects:
         subject.first = subject.attempt(lambda session: session.call())
+    _judge(case, setting, subjects)
     _compare(case, setting, subjects, [s.first for s in subjects])
     start = time.perf_counter()
     for done in range(runs):
@@ -102,15 +107,32 @@ def measure(
     return _row(case, setting, subjects)
 
 
+def _judge(case: Case, setting: Setting, subjects: Sequence[_Subject]) -> None:
+    """Refuses who is wrong before anything is timed."""
+    checked = {}
+    for subject in subjects:
+        if subject.session is not None and subject.first is not None:
+            own = subject.session.checked
+            checked[subject.name] = subject.first.result if own is None else own
+    found = judged(case, setting, checked, BASELINE in {subject.name for subject in subjects})
+    for subject in subjects:
+        subject.error = found.errors.get(subject.name)
+        if subject.name in found.wrong:
+            subject.refuse(f"WRONG: {found.wrong[subject.name]}; not timed")
+        if found.note and is_ours(subject.name):
+            subject.notes.append(found.note)
+
+
 def _compare(case: Case, setting: Setting, subjects: Sequence[_Subject], latest: Sequence[Sample | None]) -> None:
     """Sets the results of one round against the yardstick's, which are let go of then."""
     results = {s.name: sample.result for s, sample in zip(subjects, latest, strict=False) if sample is not None}
-    first = YARDSTICK if YARDSTICK in results else next(iter(results), None)
+    first = BASELINE if BASELINE in results else next(iter(results), None)
     for subject in subjects:
         if first is None or subject.name == first or subject.name not in results:
             continue
         difference = case.compare(results[first], results[subject.name])
-        if difference > ALLOWED and (setting.dtype == "fp32" or difference == float("inf")):
+        wrong = difference > ALLOWED and (setting.dtype == "fp32" or difference == float("inf"))
+        if wrong and not subject.reason:
             found = "its results are not of the same form, or not numbers" if difference == float("inf") else ""
             subject.refuse(f"WRONG: {found or f'differs from {first} by {difference:.1e}'}; not timed")
         if difference != float("inf"):
@@ -139,12 +161,16 @@ def _row(case: Case, setting: Setting, subjects: Sequence[_Subject]) -> dict[str
 
 def _figures(case: Case, subject: _Subject) -> dict[str, Any]:
     samples, session = [x.seconds for x in subject.samples], subject.session
-    figures: dict[str, Any] = {"samples_s": samples, **dict.fromkeys(FIGURES), "note": subject.reason}
+    figures: dict[str, Any] = {"samples_s": samples, **dict.fromkeys(FIGURES), "note": subject.reason, "path": ""}
+    if session is not None:
+        figures["path"] = session.path
+    if subject.error is not None:
+        figures["error"] = subject.error
     if session is None or not samples or subject.first is None:
         return figures | {"note": subject.reason or "not timed"}
     median = statistics.median(samples)
     figures |= {"median_s": median, "min_s": min(samples), "max_s": max(samples), "first_s": subject.first.seconds}
-    figures |= {"peak_mib": session.peak_mib, "note": "; ".join(session.notes)}
+    figures |= {"peak_mib": session.peak_mib, "note": "; ".join([*session.notes, *subject.notes])}
     if subject.name in COMPILED or session.compile_s is not None:
         # What is compiled when it is first called shows as what those calls took longer.
         slow = [*session.earlier_s, subject.first.seconds] if subject.name in COMPILED else []
@@ -161,7 +187,7 @@ def _percentile(samples: Sequence[float], percent: int) -> float:
 
 
 def _ratios(subjects: Sequence[_Subject]) -> dict[str, dict[str, float]]:
-    yardstick = next((s for s in subjects if s.name == YARDSTICK and s.samples), None)
+    yardstick = next((s for s in subjects if s.name == BASELINE and s.samples), None)
     if yardstick is None:
         return {}
     found = {}
@@ -183,12 +209,15 @@ def described(row: dict[str, Any], say: Callable[[str], None] = print) -> None:
         line = figures["note"]
         if figures["median_s"] is not None:
             parts = [f"{figures['median_s']:.4g} s ({figures['min_s']:.4g}-{figures['max_s']:.4g})"]
+            parts += [f"{1 / figures['median_s']:.4g} frames/s"] if row["case"] == THROUGHPUT else []
             if name in row["ratio"]:
                 ratio = row["ratio"][name]
                 parts.append(f"{ratio['median']:.2f}x ({ratio['min']:.2f}-{ratio['max']:.2f})")
             parts += [f"difference {row['difference'][name]:.1e}"] if name in row["difference"] else []
+            parts += [f"error in bf16 {figures['error']:.1e}"] if "error" in figures else []
             parts += [f"p{q} {figures[f'p{q}_s']:.4g} s" for q in (50, 95, 99) if f"p{q}_s" in figures]
             parts += [f"compile {figures['compile_s']:.3g} s"] if figures["compile_s"] is not None else []
             parts += [f"{figures['peak_mib']:.0f} MiB"] if figures["peak_mib"] is not None else []
+            parts += [figures["path"]] if figures["path"] else []
             line = ", ".join(parts) + (f" [{figures['note']}]" if figures["note"] else "")
         say(f"    {name}: {line}")

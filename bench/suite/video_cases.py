@@ -4,7 +4,9 @@ One object is tracked through the first frames. The others then get copies of it
 where more history is asked for than was tracked, results are repeated in it: filling it by tracking would take minutes.
 """
 
+import collections
 import contextlib
+import itertools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +15,16 @@ from typing import Any
 from torch import Tensor
 
 from suite.missing import MissingError
+from suite.paths import TrackingPath
 from suite.pictures import Repeated, as_jpeg, centre, picture
 from suite.sessions import Sample, in_context
-from suite.subjects import Built, Setting, video_predictor
+from suite.subjects import Built, Setting, is_ours, video_predictor
 
 FULL = 7  # frames of which the next one attends to all
+POINTERS = 16  # frames after which as many object pointers are attended to as ever
 FRAMES = 24
 LENGTH = 100_000
+MEASURED_TOGETHER = 100
 PREFILLED = "one object is tracked through 7 frames, of which the others get copies, and older history is repeated"
 
 
@@ -49,23 +54,75 @@ class WarmUp:
         return self.seconds[objects]
 
 
-class Steady:
-    """Frame after frame of ``propagate_in_video``."""
+@contextlib.contextmanager
+def holes_left(predictor: Any) -> Iterator[None]:
+    """Inside, holes in masks stay as they are, which nothing else depends on.
 
-    def __init__(self, subject: str, setting: Setting) -> None:
+    A hole near the size up to which they are filled is filled in one dtype and left in another: one pixel is then as
+    far off as a whole mask.
+    """
+    before, predictor.fill_hole_area = predictor.fill_hole_area, 0
+    try:
+        yield
+    finally:
+        predictor.fill_hole_area = before
+
+
+class FirstFrames:
+    """One object on the prompted frame and those after it; what videos in bfloat16 are judged by.
+
+    Attributes:
+        checked: masks ``(1, 1, S, S)`` of the prompted frame and of the first that was tracked, without filled holes.
+        fill_s: seconds of each frame tracked.
+    """
+
+    def __init__(self, subject: str, setting: Setting, frames: int = 2) -> None:
         self.built = video_predictor(subject, setting)
         self.notes, self.compile_s = list(self.built.notes), self.built.compile_s
         self.peak_mib: float | None = None
-        self.tracked = OfficialVideo(self.built) if subject.startswith("official") else OurVideo(self.built)
+        self.earlier_s: list[float] = []
+        self.tracked = OurVideo(self.built) if is_ours(subject) else OfficialVideo(self.built)
+        self.tracking_path = TrackingPath(subject, self.built.predictor)
         self.passes: Iterator[Any] = iter(())
         self.built.closing.callback(lambda: self.passes.close() if hasattr(self.passes, "close") else None)
         self.warm_up = WarmUp(subject, self.built)
         self.warm_up(1)
         x, y = centre(setting.image_size, setting.image_size, 0)
-        with self.built.context():
-            self.built.predictor.add_new_points_or_box(self.tracked.state, 0, 0, [[x, y]], [1])
-        self._begin(0)
-        self.fill_s = [self._next().seconds for _ in range(FULL)]
+        with holes_left(self.built.predictor):
+            with self.built.context():
+                answer = self.built.predictor.add_new_points_or_box(self.tracked.state, 0, 0, [[x, y]], [1])
+            self.checked: list[Tensor] | None = [answer[2].float().cpu()]
+            self._begin(0)
+            samples = [self._next() for _ in range(frames)]
+        self.checked.append(samples[1].result[2].float().cpu())
+        self.fill_s = [sample.seconds for sample in samples]
+
+    @property
+    def path(self) -> str:
+        return self.tracking_path.name
+
+    def prepare(self, setting: Setting) -> None:
+        pass
+
+    def call(self) -> Sample:
+        """Nothing more: all is done."""
+        return Sample(sum(self.fill_s), self.checked)
+
+    def close(self) -> None:
+        self.built.closing.close()
+
+    def _begin(self, start: int) -> None:
+        self.passes = self.tracked.passes(start)
+
+    def _next(self) -> Sample:
+        return in_context(self.built, lambda: next(self.passes))
+
+
+class Steady(FirstFrames):
+    """Frame after frame of ``propagate_in_video``."""
+
+    def __init__(self, subject: str, setting: Setting) -> None:
+        super().__init__(subject, setting, FULL)
         self.tracked.remember()
         self.next_frame = FULL
 
@@ -78,21 +135,43 @@ class Steady:
         self.next_frame = start
         self.earlier_s, self.fill_s = self.fill_s, []  # what was compiled while filling counts once
         self.notes = [*self.built.notes, f"{start} frames before the first"]
+        self.tracking_path.forget()
 
     def call(self) -> Sample:
         self.next_frame += 1
         sample = self._next()
+        self.tracking_path.look(self.tracked.bank)
         sample.result = [sample.result[2].float()]
         return sample
 
-    def close(self) -> None:
-        self.built.closing.close()
 
-    def _begin(self, start: int) -> None:
-        self.passes = self.tracked.passes(start)
+class Throughput(Steady):
+    """Many frames of ``propagate_in_video`` without waiting for the device between them; seconds are of one frame."""
 
-    def _next(self) -> Sample:
-        return in_context(self.built, lambda: next(self.passes))
+    frames = MEASURED_TOGETHER
+
+    def prepare(self, setting: Setting) -> None:
+        super().prepare(setting)
+        self.frames = setting.frames or MEASURED_TOGETHER
+        # One by one, until nothing new is recorded or compiled: what takes minutes shows as the seconds of one frame.
+        before = min(POINTERS - FULL, self.frames)
+        self.earlier_s = [*self.earlier_s, *(self._next().seconds for _ in range(before))]
+        self.next_frame += before
+        self.notes = [*self.built.notes, f"{self.next_frame} frames before the first"]
+        self.notes.append(f"{self.frames} frames between two synchronisations")
+        self.waiting = True
+
+    def call(self) -> Sample:
+        if self.waiting:  # the first call is not among the samples
+            self.waiting = False
+            return super().call()
+        self.next_frame += self.frames
+        # Of one frame's masks no more than the next needs: nobody keeps those of a hundred.
+        sample = in_context(
+            self.built, lambda: collections.deque(itertools.islice(self.passes, self.frames), maxlen=1).pop()
+        )
+        self.tracking_path.look(self.tracked.bank)
+        return Sample(sample.seconds / self.frames, [sample.result[2].float()])
 
 
 class OurVideo:
@@ -106,6 +185,7 @@ class OurVideo:
         film = Repeated(Frames(side).pixels, LENGTH)
         with built.context():
             self.state = self.predictor.init_state(film, async_loading_frames=ahead)
+        self.bank = self.state.bank
         self.first: Any = None
 
     def passes(self, start: int) -> Iterator[Any]:
@@ -132,6 +212,7 @@ class OurVideo:
 class OfficialVideo:
     """The same with the official predictor."""
 
+    bank = None  # of memories, which ours has
     DICTIONARIES = ("point_inputs_per_obj", "mask_inputs_per_obj", "frames_tracked_per_obj")
 
     def __init__(self, built: Built) -> None:
@@ -168,13 +249,15 @@ class Stream:
     """``step`` of a stream with so many objects, whose memories are full."""
 
     def __init__(self, subject: str, setting: Setting) -> None:
-        if subject.startswith("official"):
+        if not is_ours(subject):
             raise MissingError("it has no streams")
         self.built = video_predictor(subject, setting)
         self.warm_up = WarmUp(subject, self.built)
         self.notes, self.compile_s = self.built.notes, self.built.compile_s
         self.peak_mib: float | None = None
         self.earlier_s: list[float] = []
+        self.checked: list[Tensor] | None = None
+        self.tracking_path = TrackingPath(subject, self.built.predictor)
         self.opened = contextlib.ExitStack()
         self.frames = Frames(setting.image_size).pixels
 
@@ -184,13 +267,23 @@ class Stream:
         self.opened.close()
         self.stream = self.opened.enter_context(self.built.predictor.open_stream())
         self._step()
-        for i in range(objects):
-            with self.built.context():
-                self.stream.add_new_points_or_box(i, points=[centre(side, side, i)], labels=[1])
-        self.earlier_s = [self._step().seconds for _ in range(FULL)]
+        with holes_left(self.built.predictor):
+            for i in range(objects):
+                with self.built.context():
+                    answer = self.stream.add_new_points_or_box(i, points=[centre(side, side, i)], labels=[1])
+            samples = [self._step() for _ in range(FULL)]
+        # Of the first object, on the frames that FirstFrames has.
+        self.checked = [found.masks[:1].float().cpu() for found in (answer, samples[0].result)]
+        self.earlier_s = [sample.seconds for sample in samples]
+        self.tracking_path.forget()
+
+    @property
+    def path(self) -> str:
+        return self.tracking_path.name
 
     def call(self) -> Sample:
         sample = self._step()
+        self.tracking_path.look(self.stream._opened().bank)
         masks: Tensor = sample.result.masks
         sample.result = [masks.float()]
         return sample

@@ -54,7 +54,12 @@ class FastPath:
         # Graphs read the weights by their addresses, which must not go to anybody else.
         self._weights = [x.detach() for x in (*model.parameters(), *model.buffers())]
         self.made_for = fingerprint(model)
-        self.failed = False
+        self.failure: str | None = None  # why nothing can be recorded; known when it was first tried
+
+    @property
+    def failed(self) -> bool:
+        """Whether a recording failed, since when everything runs without."""
+        return self.failure is not None
 
     @torch.inference_mode()
     def track(
@@ -158,7 +163,8 @@ class FastPath:
                 self._last = stream, event
 
     def _give_up(self, error: RecordingError) -> None:
-        self.failed = True
+        cause = error.__cause__ or error
+        self.failure = f"{type(cause).__name__}: {cause}"
         _log.warning("CUDA graphs cannot be recorded here; tracking goes on without: %s", error.__cause__)
 
 
