@@ -2,7 +2,7 @@
 
     make bench                                         the plan of this machine's CPU
     cd bench && ../.venv/bin/python -m suite --list    every case, subject and micro-benchmark
-    ... -m suite --only video --size t --size b+ --dtype fp32 --dtype bf16 --objects 1 --objects 4 --runs 2
+    ... -m suite --only steady --size t --size b+ --dtype fp32 --dtype bf16 --objects 1 --objects 4 --runs 2
     ... -m suite --part "video t"                      on a CUDA machine: a step of the plan for GPUs
     ... -m suite --part "video t" --rehearse           the same calls on a CPU, with a small model; nothing is written
 

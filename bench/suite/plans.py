@@ -15,6 +15,7 @@ from suite.subjects import COMPILED, SUBJECTS, Setting
 PLAIN = ("official", "sam2fast", "sam2fast fast")
 NEITHER_COMPILED = ("official", "sam2fast")
 PATIENCE_S = 30.0
+CPU_FRAMES = 10  # between two synchronisations, unless more are asked for
 Pairs = tuple[tuple[int | None, int | None], ...]
 
 
@@ -68,7 +69,8 @@ def asked_for(
         at = _pairs(case, objects, histories)
         for size, dtype in itertools.product(sizes or ("t",), dtypes or ("fp32",)):
             for image_size in image_sizes or (256 if size == "nano" else 1024,):
-                setting = Setting(size, dtype, image_size, device, frames=frames)
+                together = frames or (CPU_FRAMES if device == "cpu" else None)
+                setting = Setting(size, dtype, image_size, device, frames=together)
                 found.append(Group(case, setting, at, runs or case.runs, tuple(subjects) or SUBJECTS))
     return found
 
@@ -100,7 +102,7 @@ def cpu() -> list[Group]:
     groups += [group("boxes", "t", subjects=both, runs=3)]
     groups += [group("video steady frame", "t", "fp32", 256, subjects=both)]
     groups += [group("video steady frame", "t", "fp32", 1024, OBJECTS[:2], both, runs=2)]
-    groups += [group(THROUGHPUT, "nano", "fp32", 256, ONE_AND_16[:1], both, 2, frames=20)]
+    groups += [group(THROUGHPUT, "nano", "fp32", 256, ONE_AND_16[:1], both, 2, frames=CPU_FRAMES)]
     groups += [group("stream latency", "nano", "fp32", 256, subjects=both)]
     groups += [group("automatic masks", "nano", "fp32", 256, subjects=both)]
     groups += [group("cold start", "nano", "fp32", 256, subjects=both), group("cold start", "t", subjects=both)]

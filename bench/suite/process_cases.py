@@ -25,18 +25,23 @@ _SCRATCH = functools.cache(lambda: tempfile.TemporaryDirectory(prefix="suite-"))
 
 @functools.cache
 def checkpoint_of(size: str, image_size: int) -> str:
-    """A file of the tame weights that everybody loads, in the original's form."""
+    """A file of the tame weights that everybody loads, in the original's form.
+
+    Raises:
+        MissingError: neither package can be used here; the message says why not ours.
+    """
+    missing = []
     for subject in ("sam2fast", "official"):
         try:
             built = video_predictor(subject, Setting(size, "fp32", image_size))
         except MissingError as error:
-            reason = error
+            missing.append(error)
             continue
         path = Path(_SCRATCH().name) / f"{size}.pt"
         torch.save({"model": built.predictor.state_dict()}, path)
         built.closing.close()
         return str(path)
-    raise MissingError(f"there are no weights to load: {reason}")
+    raise missing[0]
 
 
 @functools.cache
