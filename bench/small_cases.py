@@ -1,4 +1,4 @@
-"""One small case of every op with a kernel, for a rehearsal in Triton's interpreter; its times mean nothing."""
+"""A small case of every op and every row of the launch table, for rehearsals in Triton's interpreter; no times."""
 
 from collections.abc import Iterator
 
@@ -16,10 +16,11 @@ def small_cases() -> Iterator[Case]:
     yield components_case(1, 16, 24)
     yield holes_case(1, side=16)
     for dtype in (torch.float32, torch.bfloat16):
-        yield attention_case(8, 4, 1, 16, dtype)
-        yield attention_case(4, 0, 1, 16, dtype)
-        yield memory_case(1, 1, dtype, side=4, d=32, m=16)
-        yield self_attention_case(1, dtype, side=4, d=32)
+        yield attention_case(8, 4, 2, 16, dtype)
+        yield attention_case(8, 0, 2, 16, dtype)
+        yield memory_case(1, 1, dtype, side=4)
+        yield memory_case(1, 1, dtype, side=4, d=128)
+        yield self_attention_case(1, dtype, side=4)
     yield statistics_case(1, SIZE)
     yield threshold_case(1, SIZE, packed=False)
     yield threshold_case(1, SIZE, packed=True)

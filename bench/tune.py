@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from gpu_plan.launch_rows import merged, text_of
 from measure import device_time
 from tuning_candidates import SEARCHES, Search
 from tuning_trials import CASES, SMALL_CASES, Attempt, Subject, on_cpu, said, subjects, times
@@ -87,27 +88,11 @@ def attempts_of(search: Search, stored: LaunchConfig, small: bool = False) -> li
     return distinct
 
 
-def with_row(table: dict[str, Any], op: str, row: LaunchConfig) -> dict[str, Any]:
-    """The table with this row in place of the one for the same GPU, dtype and shape class; the input is not changed."""
-    same = {"arch": row.arch, "dtype": row.dtype, "shape": row.shape}
-    others = [r for r in table[op] if {key: r[key] for key in same} != same]
-    return {**table, op: [*others, {**same, "meta": dict(row.meta), "options": dict(row.options)}]}
-
-
-def text_of(table: dict[str, Any]) -> str:
-    """JSON with a line per row."""
-    ops = []
-    for op, rows in table.items():
-        lines = ",\n".join("    " + json.dumps(row) for row in rows)
-        ops.append(f'  "{op}": [\n{lines}\n  ]')
-    return "{\n" + ",\n".join(ops) + "\n}\n"
-
-
 def store(op: str, row: LaunchConfig) -> None:
     """Puts the row into the table's file, which is whole at any time."""
     path = table_file()
     partial = path.with_suffix(".part")
-    partial.write_text(text_of(with_row(json.loads(path.read_text()), op, row)))
+    partial.write_text(text_of(merged(json.loads(path.read_text()), [{"op": op, **row._asdict()}])))
     os.replace(partial, path)
 
 
@@ -222,7 +207,7 @@ def run(
             "right": len(right),
             "not judged": unknown,
             "timed": len(timed),
-            "stored": row and {"meta": dict(row.meta), "options": dict(row.options)},
+            "stored": row and {"op": search.op, **row._asdict()},
             "before": {"meta": dict(before.meta), "options": dict(before.options)},
             "relative time": best and best.relative,
             "speedup": speedup(best, timed, attempts[0]),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import backend_calls
 import torch
 from backend_calls import by_triton
 from measure import device_time
@@ -20,7 +21,7 @@ from sam2fast.kernels._launch import ANY, LaunchConfig
 from sam2fast.kernels.window_attention.sdpa import NAMES, refused
 
 # Where cases come from, as "module:function": those that decide, and small ones for a rehearsal without a GPU.
-CASES, SMALL_CASES = "registry:cases", "tuning_small:small_cases"
+CASES, SMALL_CASES = "registry:cases", "small_cases:small_cases"
 OURS = ("triton", "sam2fast")
 SUPPORT = Path(__file__).parents[1] / "tests" / "support"
 
@@ -66,6 +67,7 @@ def on_cpu() -> None:
     if str(SUPPORT) not in sys.path:
         sys.path.insert(0, str(SUPPORT))
     importlib.import_module("interpreter").install()
+    backend_calls.interpreted = True
 
 
 def cases_of(source: str) -> Iterable[Case]:

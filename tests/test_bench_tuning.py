@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import backend_calls
 import pytest
 import torch
 import tune
@@ -15,15 +16,22 @@ import tuning_faults
 import tuning_trials
 from bench_cases import small_case
 from checkout import ROOT
+from gpu_plan.launch_rows import merged, text_of
 from registry import cases, expectation
+from small_cases import small_cases
 from tuning_candidates import SEARCHES, Search, could_fit, programs_at_once
-from tuning_small import small_cases
 from tuning_trials import Attempt, Subject
 from tuning_workers import NO_TIME, Judges
 
 from sam2fast.kernels._launch import TABLE_VARIABLE, LaunchConfig, launch_table
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch):
+    """A rehearsal has kernels measured on the CPU in this process from then on."""
+    monkeypatch.setattr(backend_calls, "interpreted", False)
 
 
 def search_of(op, dtype="*", shape="*"):
@@ -380,7 +388,7 @@ class Blocked:
         if name.split(".")[0] in {blocked}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Blocked())
-import tune, tuning_workers, tuning_small, tuning_compile, measure, registry
+import tune, tuning_workers, small_cases, tuning_compile, measure, registry
 print(len(tune.SEARCHES), len(list(registry.cases())) > 50, "triton" in sys.modules)
 """
     path = os.pathsep.join([str(ROOT), str(ROOT / "bench"), os.environ.get("PYTHONPATH", "")])
@@ -393,15 +401,16 @@ class TestLaunchTable:
     def test_a_tuned_row_replaces_its_own_and_no_other(self):
         table = json.loads(tune.TABLE.read_text())
         row = LaunchConfig("sm_90", "*", "*", {"BLOCK": 256}, {"num_warps": 4})
-        once = tune.with_row(table, "connected_components", row)
-        twice = tune.with_row(once, "connected_components", row._replace(meta={"BLOCK": 512}))
+        once = merged(table, [{"op": "connected_components", **row._asdict()}])
+        again = row._replace(meta={"BLOCK": 512})
+        twice = merged(once, [{"op": "connected_components", **again._asdict()}])
         assert len(once["connected_components"]) == len(twice["connected_components"]) == 2
         assert twice["connected_components"][0] == table["connected_components"][0]
         assert twice["connected_components"][1]["meta"] == {"BLOCK": 512}
 
     def test_the_file_is_written_as_it_stands(self):
         text = tune.TABLE.read_text()
-        assert tune.text_of(json.loads(text)) == text
+        assert text_of(json.loads(text)) == text
 
     def test_the_more_particular_row_wins(self, monkeypatch):
         from sam2fast.kernels import _launch

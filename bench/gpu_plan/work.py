@@ -6,6 +6,7 @@ Modules beyond torch, triton and numpy are imported inside the jobs; one that is
 import datetime
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -63,11 +64,13 @@ class Context(NamedTuple):
         device: where they run.
         send: sends one row of a part.
         rehearse: whether only the code is tried, in Triton's interpreter and at small shapes.
+        limit_s: when the process is killed.
         thorough: whether parity takes its full plans instead of short ones.
     """
 
     device: torch.device
     send: Callable[[str, dict[str, Any]], None]
+    limit_s: float = float("inf")
     rehearse: bool = False
     thorough: bool = False
 
@@ -139,20 +142,22 @@ def _checks() -> dict[str, tuple[Callable[..., bool], Any, Any, Any]]:
 
 def tune(name: str, context: Context) -> Outcome:
     """The best launch configuration of one row of the table."""
-    from small_cases import small_cases
-    from tune import SEARCHES, run
+    from tune import run
+    from tuning_candidates import SEARCHES
 
     op, shape = name.split()
     (search,) = (s for s in SEARCHES if (s.op, s.shape, s.dtype) == (op, shape, "bfloat16"))
     rows: list[dict[str, Any]] = []
 
     def save(row: dict[str, Any]) -> None:
+        print(row, flush=True)
         rows.append(row)
         context.send("tune", row)
 
-    cases = list(small_cases()) if context.rehearse else None
-    right = run(search, context.device, save, small=context.rehearse, cases=cases)
-    figure = str(rows[-1].get("figure", "")) if rows else ""
+    right = run(search, context.device, save, small=context.rehearse, deadline=time.monotonic() + 0.8 * context.limit_s)
+    last = rows[-1]
+    gain = "" if last["speedup"] is None else f", {last['speedup']:.2f}x the row before"
+    figure = f"{last['right']} of {last['candidates']} right{gain}"
     return Outcome(right, figure, "" if right else "no candidate gives the right result")
 
 
@@ -183,9 +188,8 @@ def micro(name: str, context: Context) -> Outcome:
 
 def call(name: str, context: Context) -> Outcome:
     """Whole calls of the predictors beside the official package's."""
-    from suite.missing import MissingError
     from suite.plans import GPU_STEPS, rehearsal
-    from suite.run import figure_of, run
+    from suite.run import run
 
     rows: list[dict[str, Any]] = []
 
@@ -193,13 +197,28 @@ def call(name: str, context: Context) -> Outcome:
         rows.append(row)
         context.send("suite", row)
 
-    try:
-        right = run(rehearsal(name) if context.rehearse else GPU_STEPS[name](str(context.device)), None, save=save)
-    except MissingError as error:
-        raise MissingPackageError(str(error)) from None
+    groups = rehearsal(name) if context.rehearse else GPU_STEPS[name](str(context.device))
+    right = run(groups, None, save=save)
     notes = [subject["note"] for row in rows for subject in row["subjects"].values()]
+    missing = re.fullmatch("not run: (.*) is missing", rows[0]["subjects"]["sam2fast"]["note"]) if rows else None
+    if missing:
+        raise MissingPackageError(missing[1])
     bad = [note for note in notes if note.startswith(("WRONG", "FAILED"))]
-    return Outcome(right, figure_of(rows), "; ".join(bad)[:200])
+    return Outcome(right, _speed_of_calls(rows), "; ".join(bad)[:200])
+
+
+def _speed_of_calls(rows: list[dict[str, Any]]) -> str:
+    """Of the first row: our time, frames per second, how much faster than the official package, and which path ran."""
+    for row in rows:
+        ours = [name for name in ("sam2fast fast", "sam2fast compiled", "sam2fast") if name in row["subjects"]]
+        timed = [name for name in ours if row["subjects"][name]["median_s"]]
+        if timed:
+            found = row["subjects"][timed[0]]
+            ratio = row["ratio"].get(timed[0])
+            beside = f", {ratio['median']:.2f}x official" if ratio else ""
+            each = f"{1 / found['median_s']:.1f}/s, {found['median_s'] * 1e3:.4g} ms{beside}, {found.get('path', '')}"
+            return f"{row['case']}, {row['size']} {row['dtype']}, {row['objects'] or 1}: {each}"
+    return ""
 
 
 def sanitize(tool: str, context: Context) -> Outcome:
@@ -264,10 +283,10 @@ def main(name: str, device: str, rehearse: bool, thorough: bool, records: int | 
 
     if rehearse:
         _interpret()
-    job, argument = next((step.job for step in plan() if step.name == name), (name, ""))
+    job, argument, limit_s = next(((*step.job, step.limit_s) for step in plan() if step.name == name), (name, "", 0.0))
     start = time.perf_counter()
     try:
-        outcome = JOBS[job](argument, Context(torch.device(device), send, rehearse, thorough))
+        outcome = JOBS[job](argument, Context(torch.device(device), send, limit_s, rehearse, thorough))
     except (ModuleNotFoundError, MissingPackageError) as error:
         missing = str(error)
         if isinstance(error, ModuleNotFoundError):

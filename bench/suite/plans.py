@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from suite.cases import CASES, OBJECTS, ONE_AND_16, THROUGHPUT, Case, case_of
-from suite.subjects import COMPILED, SUBJECTS, Setting
+from suite.subjects import SUBJECTS, Setting
 
 PLAIN = ("official", "sam2fast", "sam2fast fast")
 NEITHER_COMPILED = ("official", "sam2fast")
@@ -111,63 +111,49 @@ def cpu() -> list[Group]:
     return [replace(one, patience_s=PATIENCE_S) for one in groups]
 
 
-@dataclass(frozen=True)
-class Step:
-    """A part of the plan for GPUs, small enough for a process and a time limit of its own.
-
-    Attributes:
-        groups: the groups of it on a device.
-        limit_s: after so many seconds something is wrong with it: several times what it should take.
-    """
-
-    groups: Callable[[str], list[Group]]
-    limit_s: float = 180.0
-
-
-# Where the whole of a process has to be done twice for each subject.
-SLOW_S, COMPILING_S = 300.0, 570.0
+Groups = Callable[[str], list[Group]]  # of a step, on a device
 MORE: Pairs = ((4, None), (1, 10), (1, 100), (1, 1000))
 
 
-def _video(size: str, dtype: str, at: Pairs, subjects: tuple[str, ...] = PLAIN, runs: int = 20) -> Step:
+def _video(size: str, dtype: str, at: Pairs, subjects: tuple[str, ...] = PLAIN, runs: int = 20) -> Groups:
     def groups(device: str) -> list[Group]:
         return [group("video steady frame", size, dtype, 1024, at, subjects, runs, device)]
 
-    return Step(groups, COMPILING_S if set(subjects) & set(COMPILED) else 180.0)
+    return groups
 
 
-def _throughput(size: str, objects: int, runs: int) -> Step:
+def _throughput(size: str, objects: int, runs: int) -> Groups:
     # The official package tracks sixteen objects at half a second a frame: nobody waits for that more than once.
     at = ((objects, None),)
-    return Step(lambda device: [group(THROUGHPUT, size, "bf16", 1024, at, NEITHER_COMPILED, runs, device)])
+    return lambda device: [group(THROUGHPUT, size, "bf16", 1024, at, NEITHER_COMPILED, runs, device)]
 
 
-def _stream(size: str) -> Step:
-    return Step(lambda device: [group("stream latency", size, "bf16", subjects=PLAIN, runs=200, device=device)])
+def _stream(size: str) -> Groups:
+    return lambda device: [group("stream latency", size, "bf16", subjects=PLAIN, runs=200, device=device)]
 
 
-def _images(size: str, dtype: str, names: Sequence[str], subjects: tuple[str, ...] = NEITHER_COMPILED) -> Step:
+def _images(size: str, dtype: str, names: Sequence[str], subjects: tuple[str, ...] = NEITHER_COMPILED) -> Groups:
     def groups(device: str) -> list[Group]:
         return [group(name, size, dtype, subjects=subjects, runs=20, device=device) for name in names]
 
-    return Step(groups, COMPILING_S if set(subjects) & set(COMPILED) else 180.0)
+    return groups
 
 
-def _masks(*models: tuple[str, str, int]) -> Step:
+def _masks(*models: tuple[str, str, int]) -> Groups:
     def groups(device: str) -> list[Group]:
         return [group("automatic masks", *model, subjects=NEITHER_COMPILED, runs=5, device=device) for model in models]
 
-    return Step(groups)
+    return groups
 
 
-def _processes(name: str, size: str, dtype: str, at: Pairs, subjects: tuple[str, ...], runs: int) -> Step:
-    limit_s = COMPILING_S if set(subjects) & set(COMPILED) else SLOW_S
-    return Step(lambda device: [group(name, size, dtype, 1024, at, subjects, runs, device)], limit_s)
+def _processes(name: str, size: str, dtype: str, at: Pairs, subjects: tuple[str, ...], runs: int) -> Groups:
+    return lambda device: [group(name, size, dtype, 1024, at, subjects, runs, device)]
 
 
 ALL_IMAGE, ONCE = ("image encode", "predict", "boxes"), ((None, None),)
 IMAGE_COMPILED = ("official", "sam2fast", "sam2fast compiled")
-STEPS: dict[str, Step] = {
+# gpu_plan/steps.py says in which order they are worth the time of a short visit.
+GPU_STEPS: dict[str, Groups] = {
     "video t": _video("t", "bf16", ONE_AND_16),
     "throughput t": _throughput("t", 1, 5),
     "image t": _images("t", "bf16", ALL_IMAGE),
@@ -209,8 +195,6 @@ STEPS: dict[str, Step] = {
     "image b+ fp32": _images("b+", "fp32", ALL_IMAGE[:1]),
     "image s fp32": _images("s", "fp32", ALL_IMAGE[:1]),
 }
-# In the order in which they are worth the time of a short visit.
-GPU_STEPS: dict[str, Callable[[str], list[Group]]] = {name: step.groups for name, step in STEPS.items()}
 
 
 def rehearsal(name: str) -> list[Group]:
