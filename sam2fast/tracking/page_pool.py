@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.tracking.arrivals import Arrivals, HostCopy
+from sam2fast.uploads import uploaded
 
 SMALLEST = 8
 
@@ -64,7 +65,7 @@ class PagePool:
         """New pages holding ``values (n, *shape)``."""
         pages = self.allocate(len(values))
         self.widen(values.dtype)
-        rows = torch.tensor([page.row for page in pages], device="cpu").to(self.data.device, non_blocking=True)
+        rows = uploaded(torch.tensor([page.row for page in pages], device="cpu"), self.data.device)
         self.data.index_copy_(0, rows, values.to(self.data.dtype))
         return pages
 

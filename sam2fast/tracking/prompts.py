@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2fast.prompts import CPU, check_boxes, check_numbers, check_points
+from sam2fast.uploads import uploaded
 
 EXPECTED = "expected an array (H, W) of bool or numbers"
 # Values of a mask become logits, twenty times as large, which must stay far from the end of fp32.
@@ -54,7 +55,7 @@ def click_prompt(
         raise ValueError(f"got {len(coords)} prompts with {kinds.shape[1]} points each; expected one with at least 1")
     height, width = size
     coords = coords / coords.new_tensor([width, height]) * image_size
-    return {"point_coords": coords.to(device), "point_labels": kinds.to(device)}
+    return {"point_coords": uploaded(coords, device), "point_labels": uploaded(kinds, device)}
 
 
 def _is_empty(points_or_labels: Any) -> bool:
@@ -76,7 +77,7 @@ def mask_prompt(mask: Any, image_size: int, device: torch.device) -> Tensor:
             raise ValueError("the mask holds NaN or infinite values")
         if largest > LARGEST_VALUE:
             raise ValueError(f"the mask holds {largest:g}, which is too large; expected 0 and 1")
-    mask = mask[None, None].to(device).float()
+    mask = uploaded(mask[None, None], device).float()
     size = (image_size, image_size)
     if mask.shape[-2:] == size:
         return mask

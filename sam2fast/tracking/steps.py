@@ -18,6 +18,7 @@ from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.scores import TrackScores
 from sam2fast.tracking.selection import MemoryRules, Selection, select_memories
 from sam2fast.tracking.state import FrameCopies, FrameResult, TrackedObject, VideoState
+from sam2fast.uploads import uploaded
 
 
 def predict_prompted(
@@ -43,7 +44,7 @@ def predict_prompted(
     initial = tracked.is_initial(frame)
     memory = None if initial else attended(model, state, [tracked], frame, tracked.reverse[frame])
     if previous is not None:
-        previous = previous.to(state.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        previous = uploaded(previous, state.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
     embedded, fp8 = state.features[frame], state.bank.fp8
     prediction = predict(model, embedded, memory, initial, points, mask, previous, fp8=fp8).first(1)
     masks, pointers = filled(prediction.mask, fill_hole_area), state.bank.write_pointers(prediction.pointer)
