@@ -63,7 +63,7 @@ class CudaGraphs:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         # Apart: what torch keeps for each stream, such as workspaces of matrix products, must be made in the graphs'
-        # own memory, where nobody frees it.
+        # own memory, which stays as long as one of them does, also where torch lets go of the workspace.
         self._first, self._capture = torch.cuda.Stream(device), _capture_stream(self, device)
         self._kept: torch.cuda.CUDAGraph | None = None  # the pool lives as long as one graph of it does
         self._held = 0  # bytes of the pool
