@@ -159,8 +159,13 @@ def _different_rehearsals():
     return list(found.values())
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", _different_rehearsals())
+def _marked(name):
+    """Those that start a process for every call take half a minute each."""
+    processes = name.startswith(("cold start", "peak memory")) and name != "cold start t"
+    return pytest.param(name, marks=pytest.mark.slow if processes else pytest.mark.long)
+
+
+@pytest.mark.parametrize("name", [_marked(name) for name in _different_rehearsals()])
 def test_rehearsals(name):
     """On a CPU as it will be on a GPU, without what only that has."""
     kept = []
