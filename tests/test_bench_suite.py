@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from gpu_plan import steps
+from figures.suite_figures import paths
 from suite import __main__ as command
 from suite import accuracy, image_cases, plans, process_cases, subjects, timing, video_cases
 from suite.cases import CASES, THROUGHPUT, Case, case_of
@@ -130,11 +130,11 @@ def test_every_case_is_planned():
 
 def test_steps_that_compile_stand_alone_and_later():
     """A visit that ends early has the others' rows, which they replace."""
-    names = list(steps.CALLS)
-    assert set(names) == set(plans.GPU_STEPS)
-    for name, groups in plans.GPU_STEPS.items():
-        compiling = any(set(group.subjects) & set(subjects.COMPILED) for group in groups("cuda"))
-        assert compiling == name.endswith("compiled")
+    names = list(plans.GPU_STEPS)
+    assert names[0] == "video t"
+    for name, step in plans.STEPS.items():
+        compiling = any(set(group.subjects) & set(subjects.COMPILED) for group in step.groups("cuda"))
+        assert compiling == name.endswith("compiled") and step.limit_s <= 600
         if compiling:
             assert names.index(name.removesuffix(" compiled")) < names.index(name)
 
@@ -548,6 +548,16 @@ def test_rows_say_which_path_ran(monkeypatch):
     monkeypatch.setattr(SAM2VideoPredictor, "fast", True)
     for name in ("video steady frame", "stream latency"):
         assert row_at(name, setting, ("sam2fast",))["subjects"]["sam2fast"]["path"] == "recorded"
+
+
+def test_documents_say_which_path_ran():
+    tables = rows("a", "b")
+    tables[1]["subjects"]["sam2fast"]["path"] = "recorded"
+    assert paths(tables) == "Path taken: official eager; sam2fast eager or recorded."
+    for row in tables:
+        for figures in row["subjects"].values():
+            del figures["path"]
+    assert paths(tables) == ""
 
 
 class Recorder:

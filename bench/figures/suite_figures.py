@@ -41,6 +41,7 @@ def suite_tables(results: Results, report: Report, prefix: str, level: str = "##
         letters = case_notes.Letters()
         parts += [f"{level} {heading}", results.picture(name, heading) if name in charts else ""]
         parts += [case_table(rows, letters), *map(results.paragraph, case_notes.paragraphs(rows, letters))]
+        parts.append(results.paragraph(paths(rows)))
     parts.append(
         results.paragraph(f"Every sample is in {results.link(report)}, from {machine(report.data['machine'])}.")
     )
@@ -90,6 +91,17 @@ def case_table(rows: Rows, letters: case_notes.Letters) -> str:
             line.append(" / ".join(_tail(row["subjects"].get(name)) for name in subjects))
         lines.append(line)
     return table(header, lines)
+
+
+def paths(rows: Rows) -> str:
+    """Which path the calls of each subject took; nothing where the file does not say."""
+    found = {}
+    for name in _timed(rows):
+        subjects = [row["subjects"][name] for row in rows if name in row["subjects"]]
+        taken = dict.fromkeys(subject.get("path", "") for subject in subjects if subject["median_s"] is not None)
+        found[name] = " or ".join(path for path in taken if path)
+    listed = "; ".join(f"{name} {path}" for name, path in found.items() if path)
+    return f"Path taken: {listed}." if listed else ""
 
 
 def case_chart(case: str, rows: Rows, where: str) -> Chart | None:

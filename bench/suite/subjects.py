@@ -321,6 +321,8 @@ def _compile(built: Built, model: Any) -> None:
     start = time.perf_counter()
     compile_model(model, backend=built.setting.compiler)
     built.compile_s = time.perf_counter() - start
+    if built.setting.compiler != "inductor":
+        built.notes.append(f"the backend of torch.compile is {built.setting.compiler}")
 
 
 @contextlib.contextmanager
