@@ -1,0 +1,183 @@
+"""What the suite of whole calls measures when it is asked to: plans, steps for a GPU, their rehearsals, the command."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from suite import __main__ as command
+from suite import plans, subjects, video_cases
+from suite.cases import CASES, THROUGHPUT, case_of
+from suite.machine import BENCH
+from suite.run import run
+from suite.schema import validate
+from suite.subjects import SUBJECTS
+
+
+def test_the_plan_of_a_cpu_has_patience_for_each_row():
+    assert {one.patience_s for one in plans.cpu()} == {plans.PATIENCE_S}
+
+
+def test_the_registry_is_complete():
+    assert [case.name for case in CASES] == [
+        "image encode", "predict", "boxes", "video steady frame", "video throughput", "stream latency",
+        "automatic masks", "cold start", "peak memory",
+    ]  # fmt: skip
+    wanted = {"official", "official vos_optimized", "sam2fast", "sam2fast fast", "sam2fast compiled"}
+    assert set(SUBJECTS) == wanted
+    assert case_of("boxes").at == ((1, None), (16, None), (64, None))
+    video = {(objects, None) for objects in (1, 4, 16)} | {(1, history) for history in (10, 100, 1000)}
+    assert set(case_of("video steady frame").at) == video
+    assert case_of(THROUGHPUT).at == ((1, None), (16, None)) and video_cases.Throughput.frames == 100
+    assert case_of("stream latency").percentiles
+
+
+def test_everything_is_listed():
+    listed = command.listing()
+    for name in (
+        *(case.name for case in CASES),
+        *SUBJECTS,
+        "video b+",
+        "throughput t 16",
+        "linear 2048x96 to 384 float32",
+    ):
+        assert f"  {name}" in listed or f" {name} " in listed
+
+
+def test_every_case_is_planned():
+    assert {group.case.name for group in plans.cpu()} == {case.name for case in CASES}
+    on_gpu = [group for step in plans.GPU_STEPS.values() for group in step("cuda")]
+    assert {group.case.name for group in on_gpu} == {case.name for case in CASES}
+    assert {group.setting.device for group in on_gpu} == {"cuda"} and {s for g in on_gpu for s in g.subjects} == set(
+        SUBJECTS
+    )
+    for size in ("t", "s", "b+", "l"):
+        for step in ("video", "throughput", "image", "video", "image"):
+            groups = plans.GPU_STEPS[f"{step} {size}"]("cuda")
+            assert {group.setting.size for group in groups} == {size}
+            assert {group.setting.dtype for group in groups} == {"bf16"}
+
+
+def test_steps_that_compile_stand_alone_and_later():
+    """A visit that ends early has the others' rows, which they replace."""
+    names = list(plans.GPU_STEPS)
+    assert names[0] == "video t"
+    for name, step in plans.STEPS.items():
+        compiling = any(set(group.subjects) & set(subjects.COMPILED) for group in step.groups("cuda"))
+        assert compiling == name.endswith("compiled") and step.limit_s <= 600
+        if compiling:
+            assert names.index(name.removesuffix(" compiled")) < names.index(name)
+
+
+def test_a_rehearsal_has_every_call_of_a_step_and_is_small():
+    for name, step in plans.GPU_STEPS.items():
+        planned, rehearsed = step("cuda"), plans.rehearsal(name)
+        assert [(g.case, g.subjects, g.setting.dtype) for g in planned] == [
+            (g.case, g.subjects, g.setting.dtype) for g in rehearsed
+        ]
+        for group in rehearsed:
+            assert (group.setting.size, group.setting.device, group.runs) == ("nano", "cpu", 1)
+            assert group.setting.image_size <= 256 and group.setting.frames == 3
+            assert all((objects or 0) <= 2 and (history or 0) <= 10 for objects, history in group.at)
+
+
+def _different_rehearsals():
+    """Steps of other sizes are the same with a small model."""
+    found = {}
+    for name in plans.GPU_STEPS:
+        found.setdefault(repr(plans.rehearsal(name)), name)
+    return list(found.values())
+
+
+def _marked(name):
+    """Those that start a process for every call take half a minute each."""
+    processes = name.startswith(("cold start", "peak memory")) and name != "cold start t"
+    return pytest.param(name, marks=pytest.mark.slow if processes else pytest.mark.long)
+
+
+@pytest.mark.parametrize("name", [_marked(name) for name in _different_rehearsals()])
+def test_rehearsals(name):
+    """On a CPU as it will be on a GPU, without what only that has."""
+    kept = []
+    assert run(plans.rehearsal(name), None, save=kept.append)
+    assert len(kept) == sum(len(group.at) for group in plans.rehearsal(name))
+    for row in kept:
+        left_out = {name for name, figures in row["subjects"].items() if not figures["samples_s"]}
+        notes = {row["subjects"][name]["note"] for name in left_out}
+        assert notes <= {"not asked for", "for CUDA only", "it has no streams"} and "sam2fast" not in left_out
+
+
+def test_every_combination_that_is_asked_for():
+    groups = plans.asked_for(["steady"], ["t", "b+"], ["fp32", "bf16"], [1024], [1, 4, 16], [], [], 2, "cpu")
+    assert len(groups) == 4 and {group.at for group in groups} == {((1, None), (4, None), (16, None))}
+    assert {group.runs for group in groups} == {2} and {group.setting.image_size for group in groups} == {1024}
+    (boxes,) = plans.asked_for(["boxes"], [], [], [], [2], [50], ["sam2fast"], None, "cpu")
+    assert boxes.at == ((2, None),) and boxes.subjects == ("sam2fast",)
+    (encode,) = plans.asked_for(["encode"], [], [], [], [2], [50], [], None, "cpu")
+    assert encode.at == ((None, None),) and encode.subjects == SUBJECTS
+    asked = ["throughput"], ["t"], [], [], [], [], [], None
+    frames = [plans.asked_for(*asked, *rest)[0].setting.frames for rest in (("cpu",), ("cuda",), ("cpu", 5))]
+    assert frames == [plans.CPU_FRAMES, None, 5]
+    (memory,) = plans.asked_for(["memory"], [], [], [], [], [300], [], None, "cpu")
+    assert memory.at == ((4, 300),)
+
+
+WITHOUT = """
+import importlib.abc, sys
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"omegaconf", "hydra", "iopath", "sam2", "av", "scipy"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+import importlib.util
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "sam2" else find_spec(name, *rest)
+from suite import __main__, plans
+from suite.run import run
+rows = []
+names = ("video t", "image t", "stream t", "throughput t", "masks t", "cold start t")
+right = [run(plans.rehearsal(name), None, save=rows.append) for name in names]
+assert right == [False] * len(names), right
+for row in rows:
+    assert row["subjects"]["sam2fast"]["note"] == "not run: omegaconf is missing", row["subjects"]["sam2fast"]
+    expected = {"stream latency": "it has no streams", "cold start": "not run: omegaconf is missing"}
+    official = expected.get(row["case"], "the official package is not installed")
+    assert row["subjects"]["official"]["note"] == official, row["subjects"]["official"]
+"""
+
+
+def test_without_what_packages_are_built_with_rows_say_what_is_missing():
+    done = subprocess.run([sys.executable, "-c", WITHOUT], cwd=BENCH, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command(tmp_path, capsys):
+    arguments = ["--only", "predict", "--size", "nano", "--image-size", "64", "--runs", "1", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as ended:
+        command.main([*arguments, "--subject", "sam2fast"])
+    assert ended.value.code == 0
+    (path,) = tmp_path.iterdir()
+    validate(json.loads(path.read_text()))
+    with pytest.raises(SystemExit, match="nothing to measure: no case has 'nonsense' in its name"):
+        command.main(["--only", "nonsense"])
+    for wrong in (["--runs", "0"], ["--subject", "nobody"]):
+        with pytest.raises(SystemExit) as ended:
+            command.main(wrong)
+        assert ended.value.code == 2
+
+
+def test_steps_for_a_gpu(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="nothing to measure"):
+        command.main(["--part", "masks t", "--device", "cpu", "--only", "nonsense", "--out", str(tmp_path)])
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit, match="no CUDA here"):
+            command.main(["--part", "video t"])
+    run_, asked = run, []
+    monkeypatch.setattr(command, "run", lambda *given: asked.append(given) or run_([], *given[1:]))
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--part", "video t", "--rehearse"])
+    assert ended.value.code == 0 and asked == [(plans.rehearsal("video t"), None, float("inf"))]
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--rehearse"])
+    assert ended.value.code == 2
