@@ -100,7 +100,7 @@ class TestTuning:
         first = [r for r in candidates if r.get("round") == 1]
         assert len(first) + len(wrong) == last["candidates"] == len(search.candidates)
         assert first[0]["meta"] == {"BLOCK": 512} and first[0]["timed by"] == ["graph replay"]
-        assert last["stored"] == {"meta": row["meta"], "options": row["options"]} and last["right"] == len(first)
+        assert last["stored"] == {"op": "connected_components", **row} and last["right"] == len(first)
         assert last["before"] == {"meta": {"BLOCK": 512}, "options": {"num_warps": 8}}
         assert last["speedup"] == pytest.approx((3000 / 512 + 0.08) / (3000 / 1024 + 0.04))
         assert all(json.dumps(r) for r in self.rows)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
@@ -87,6 +89,10 @@ class Runner:
             _kill_group(process)
 
     def _one(self, step: Step) -> None:
+        missing = [name for name in step.needs if shutil.which(name) is None and find_spec(name) is None]
+        if missing:
+            self._end(step, f"not run: {missing[0]} is missing", 0.0)
+            return
         left = self._deadline - time.monotonic()
         if left < step.seconds:
             self._end(step, NO_TIME, 0.0)

@@ -6,6 +6,8 @@ for a tracked frame, at the measured rate of a large matrix product.
 
 from typing import NamedTuple
 
+MOST_S = 560.0  # of any step: a call of ten minutes has room for it
+
 
 class Step(NamedTuple):
     """One process.
@@ -17,6 +19,7 @@ class Step(NamedTuple):
         limit_s: the process is killed then.
         alone: whether it times something, and so has the machine for itself.
         goal: what the figure should be.
+        needs: packages and programs besides torch, triton and numpy; without one of them it is not begun.
     """
 
     name: str
@@ -25,8 +28,10 @@ class Step(NamedTuple):
     limit_s: float
     alone: bool = True
     goal: str = ""
+    needs: tuple[str, ...] = ()
 
 
+BUILDING = ("omegaconf",)  # what building a predictor takes
 # Argument of the job -> seconds. Compiling takes most of it, so these steps run side by side.
 PARITY = {
     "memory_attention": 70,
@@ -108,19 +113,23 @@ def plan() -> list[Step]:
     """Every step in order."""
     steps = [Step("environment", ("environment", ""), 30, 90)]
     steps += [
-        Step(f"parity {name}", ("parity", name), seconds, 3 * seconds, alone=False, goal="0 wrong")
+        Step(f"parity {name}", ("parity", name), seconds, 3 * seconds, alone=False, goal="0 wrong",
+             needs=BUILDING if name == "recorded steps" else ())
         for name, seconds in PARITY.items()
-    ]
+    ]  # fmt: skip
     steps += [Step(f"tune {name}", ("tune", name), seconds, 2 * seconds) for name, seconds in TUNE.items()]
     micro = [
         Step(f"micro {name}", ("micro", name), seconds, 3 * seconds, goal=goal)
         for name, (seconds, goal) in MICRO.items()
     ]
     calls = [
-        Step(f"call {name}", ("call", name), seconds, 2.5 * seconds, goal=goal)
+        Step(f"call {name}", ("call", name), seconds, min(2.5 * seconds, MOST_S), goal=goal, needs=BUILDING)
         for name, (seconds, goal) in CALLS.items()
     ]
     # What decides most comes first of both; the sanitizer before what few ask for.
     steps += micro[:3] + calls[:6] + micro[3:7] + calls[6:15]
-    steps += [Step(f"sanitize {tool}", ("sanitize", tool), 120, 240, alone=False, goal="0 errors") for tool in SANITIZE]
+    steps += [
+        Step(f"sanitize {tool}", ("sanitize", tool), 120, 240, False, "0 errors", ("compute-sanitizer",))
+        for tool in SANITIZE
+    ]
     return [*steps, micro[7], *calls[15:]]

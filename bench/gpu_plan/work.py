@@ -7,7 +7,6 @@ import datetime
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -227,10 +226,7 @@ def sanitize(tool: str, context: Context) -> Outcome:
     Every tensor gets memory of its own, since steps from one into another within torch's blocks would not be noticed.
     Recorded steps need such blocks and are left out; their kernels are checked one by one.
     """
-    checker = shutil.which("compute-sanitizer")
-    if checker is None:
-        raise MissingPackageError("compute-sanitizer")
-    command = [checker, "--tool", tool, "--error-exitcode", "9", sys.executable, sys.argv[0]]
+    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", sys.executable, sys.argv[0]]
     command += ["--step", "sanitized", "--device", str(context.device)]
     own = {**os.environ, NO_CACHING: "1"}
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=own)
