@@ -110,7 +110,7 @@ def runs_search(shape: str, op: str, most: int) -> Search:
     candidates = [
         ({"BLOCK_Y": y, "BLOCK_X": x}, {"num_warps": warps})
         for y, x, warps in itertools.product((8, 16, 32, 64), (32, 64, 128), (2, 4, 8))
-        if 2 <= y * x // (32 * warps) <= most
+        if 2 <= y * x // (32 * warps) <= most and (shape, y, x, warps) != ("upsampled", 16, 128, 8)  # which spills
     ]
     return Search("run_lengths", ANY, shape, candidates, (op,))
 
@@ -158,9 +158,8 @@ SEARCHES = [
         ANY,
         ANY,
         [
-            ({"BLOCK": block}, {"num_warps": warps})
-            for block, warps in itertools.product((256, 512, 1024, 2048), (4, 8, 16))
-            if 1 <= block // (32 * warps) <= 8
+            ({"BLOCK": block}, {"num_warps": warps})  # others spill
+            for block, warps in ((256, 4), (256, 8), (512, 4), (512, 8), (512, 16), (1024, 4), (1024, 16))
         ],
         ("connected_components",),
     ),
@@ -183,7 +182,7 @@ SEARCHES = [
         ("suppress_overlaps",),
     ),
     runs_search(ANY, "encode_masks", 32),
-    runs_search("upsampled", "encode_upsampled", 16),
+    runs_search("upsampled", "encode_upsampled", 8),
     Search(
         "run_lengths",
         ANY,
@@ -195,7 +194,7 @@ SEARCHES = [
         "nms",
         ANY,
         ANY,
-        [({"KEEP_WARPS": keep}, {"num_warps": warps}) for keep, warps in itertools.product((1, 2, 4, 8), (4, 8))],
+        [({"KEEP_WARPS": keep}, {"num_warps": warps}) for keep, warps in itertools.product((1, 4, 8), (4, 8))],
         ("box_nms",),
     ),
     Search(

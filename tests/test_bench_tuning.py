@@ -1,9 +1,11 @@
 """The launch table: it is tuned and rewritten alike, and a row is taken where it is meant."""
 
 import dataclasses
+import importlib
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -88,29 +90,29 @@ class TestTuning:
 
     def test_the_fastest_right_candidate_is_stored(self):
         search = search_of("connected_components")
-        self.wrong = lambda attempt: "WrongResultError: by 1" if attempt.meta["BLOCK"] == 2048 else ""
-        assert self.run(search, lambda attempt: 3000 / attempt.meta["BLOCK"] + attempt.options["num_warps"] / 100)
+        self.wrong = lambda attempt: "WrongResultError: by 1" if attempt.meta["BLOCK"] == 1024 else ""
+        assert self.run(search, lambda attempt: attempt.options["num_warps"] / attempt.meta["BLOCK"])
         (row,) = self.changed("connected_components")
         assert [row[key] for key in ("arch", "dtype", "shape")] == ["sm_90", "*", "*"]
-        assert row["meta"] == {"BLOCK": 1024} and row["options"] == {"num_warps": 4}
+        assert row["meta"] == {"BLOCK": 512} and row["options"] == {"num_warps": 4}
         *candidates, last = self.rows
         wrong = [r for r in candidates if r["correct"] is not True]
-        assert {r["meta"]["BLOCK"] for r in wrong} == {2048} and wrong[0]["correct"] == "WrongResultError: by 1"
+        assert {r["meta"]["BLOCK"] for r in wrong} == {1024} and wrong[0]["correct"] == "WrongResultError: by 1"
         assert all(r["relative time"] is None for r in wrong)
         first = [r for r in candidates if r.get("round") == 1]
         assert len(first) + len(wrong) == last["candidates"] == len(search.candidates)
         assert first[0]["meta"] == {"BLOCK": 512} and first[0]["timed by"] == ["graph replay"]
         assert last["stored"] == {"op": "connected_components", **row} and last["right"] == len(first)
         assert last["before"] == {"meta": {"BLOCK": 512}, "options": {"num_warps": 8}}
-        assert last["speedup"] == pytest.approx((3000 / 512 + 0.08) / (3000 / 1024 + 0.04))
+        assert last["speedup"] == pytest.approx(2.0)
         assert all(json.dumps(r) for r in self.rows)
 
     def test_the_best_are_timed_again_and_longer(self):
-        noise = iter([1.0] * 9 + [0.5] * 100)
+        noise = iter([1.0] * 6 + [0.5] * 100)
         self.run(search_of("connected_components"), lambda attempt: attempt.meta["BLOCK"] * next(noise))
         first = [attempt for attempt, budget_s in self.timed if budget_s == tune.FIRST_S]
         final = [attempt for attempt, budget_s in self.timed if budget_s == tune.FINAL_S]
-        assert len(first) == 10 and len(final) in (tune.FINALISTS, tune.FINALISTS + 1) and first[0] in final
+        assert len(first) == 7 and len(final) in (tune.FINALISTS, tune.FINALISTS + 1) and first[0] in final
 
     def test_the_stored_row_stays_unless_another_is_faster(self):
         search, stored = search_of("connected_components"), {"BLOCK": 512}
@@ -137,7 +139,7 @@ class TestTuning:
         assert "no candidate of layer_norm * * gives the right result" in capsys.readouterr().out
         assert self.after["layer_norm"] == self.before["layer_norm"]
         for op in ("connected_components", "preprocess"):
-            assert self.after[op][-1]["meta"]["BLOCK"] == {"preprocess": 512}.get(op, 2048)
+            assert self.after[op][-1]["meta"]["BLOCK"] == {"preprocess": 512}.get(op, 1024)
 
     def test_an_error_of_one_search_is_its_own(self, monkeypatch, capsys, tmp_path):
         self.time_of = lambda attempt: 1.0
@@ -185,12 +187,12 @@ class TestTuning:
 
     def test_a_candidate_that_fails_while_it_is_timed_costs_itself(self):
         def time_of(attempt):
-            if attempt.meta["BLOCK"] == 2048:
+            if attempt.meta["BLOCK"] == 1024:
                 raise torch.OutOfMemoryError("full")
             return 1 / attempt.meta["BLOCK"]
 
         assert self.run(search_of("connected_components"), time_of)
-        assert self.changed("connected_components")[0]["meta"] == {"BLOCK": 1024}
+        assert self.changed("connected_components")[0]["meta"] == {"BLOCK": 512}
         failed = [row for row in self.rows if row.get("correct") not in (True, None)]
         assert all("while it was timed: OutOfMemoryError: full" in row["correct"] for row in failed) and failed
 
@@ -211,7 +213,7 @@ class TestTuning:
     def test_without_any_time_nothing_is_stored(self):
         self.wrong = lambda attempt: NO_TIME
         assert self.run(search_of("connected_components"), None, deadline=0.0)
-        assert self.after == self.before and len(self.rows) == 1 and self.rows[0]["not judged"] == 10
+        assert self.after == self.before and len(self.rows) == 1 and self.rows[0]["not judged"] == 7
         assert tune.run_all(SEARCHES, CUDA, self.rows.append, False, deadline=0.0) and len(self.rows) == 1
 
     def test_results_go_to_the_packaged_table_where_no_other_is_named(self, monkeypatch, tmp_path):
@@ -291,7 +293,7 @@ class TestCandidates:
         monkeypatch.setattr("sys.argv", ["tune.py", "--list", "--op", "nms"])
         tune.main()
         assert capsys.readouterr().out.splitlines() == [
-            "nms * *: 8 candidates, and the stored row",
+            "nms * *: 6 candidates, and the stored row",
             "nms * masks: 18 candidates, and the stored row",
         ]
 
@@ -358,6 +360,7 @@ class TestJudging:
         with pytest.raises(LookupError, match="no case decides"):
             tuning_trials.expectations([], CPU)
 
+    @pytest.mark.long
     def test_cases_that_cannot_be_prepared_are_tried_twice(self):
         attempts = [Attempt({"ELEMENTS": n}, {"num_warps": 4}) for n in range(5)]
         with Judges("cpu", "tuning_faults:broken_cases", count=1) as judges:
@@ -449,6 +452,8 @@ class TestLaunchTable:
 
     def aot(self, monkeypatch):
         pytest.importorskip("triton")  # before the environment says that it is not interpreted
+        for op in launch_table():  # and kernels, which other tests interpret
+            importlib.import_module(f"sam2fast.kernels.{op}.kernel")
         monkeypatch.delenv("TRITON_INTERPRET", raising=False)
         import aot
 
@@ -479,6 +484,18 @@ class TestLaunchTable:
         for rows in launch_table().values():
             dtypes = {row.dtype for row in rows if row.arch == row.shape == "*"}
             assert "*" in dtypes or dtypes >= {"float32", "bfloat16", "float16"}
+
+    def test_a_compiler_that_ends_its_process_is_a_problem_of_its_kernel(self, monkeypatch):
+        aot = self.aot(monkeypatch)
+        work = [(*work, "sm_90") for work in aot.cases(["layer_norm"])]
+        monkeypatch.setattr(aot, "_work", work)
+        expected = aot.Result("layer_norm", "kernel", "", "sm_90", 32, problem="spills")
+        monkeypatch.setattr(aot, "compile_one", lambda *_: expected)
+        assert aot._compile_nth(0) == expected
+        monkeypatch.setattr(aot, "compile_one", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        found = aot._compile_nth(0)
+        assert found.problem == "the compiler's process ended with -9" and found.target == "sm_90"
+        assert found.kernel == "add_layer_norm_kernel" and "num_warps=4" in found.config
 
     def test_candidates_are_compiled_for_one_target(self, monkeypatch, capsys):
         """Each program once; a candidate fails with any of its kernels, or if too few fit on a processor."""
