@@ -39,12 +39,14 @@ def collect(folder: Path, results: Path = RESULTS, table: Path = TABLE) -> list[
         The files that were written.
 
     Raises:
-        SystemExit: the folder has no results, or they do not say where they were measured.
+        SystemExit: the folder has no results, they do not say where they were measured, or are those of a rehearsal.
     """
     records = read_records(folder / NAME)
     found = next((r for r in reversed(records) if r["kind"] == "row" and r["part"] == "environment"), None)
     if found is None:
         raise SystemExit(f"{folder / NAME} does not say what it was measured on: its step 'environment' has not run")
+    if found["row"]["rehearsal"]:
+        raise SystemExit(f"{folder / NAME} is of a rehearsal; its times mean nothing")
     machine, date = found["row"]["machine"], found["row"]["date"]
     parts = _parts(records)
     verdicts = [{"step": r["step"], **{name: r[name] for name in ("verdict", "figure", "seconds")}}

@@ -186,47 +186,55 @@ def test_tuned_rows_replace_those_of_the_same_gpu():
     assert json.loads(text_of(twice)) == twice
 
 
-class TestCollect:
-    MACHINE = {"device": "NVIDIA H200", "torch": "2.11.0"}
+MACHINE = {"device": "NVIDIA H200", "torch": "2.11.0"}
 
-    def folder(self, tmp_path, rows, environment=True):
-        records = Records(tmp_path / "visit")
-        if environment:
-            about = {"date": "2026-12-01", "machine": self.MACHINE, "suite machine": {"gpu": "NVIDIA H200"}}
-            records.add({"step": "environment", "kind": "row", "part": "environment", "row": about})
-        for part, row in rows:
-            records.add({"step": "a step", "kind": "row", "part": part, "row": row})
-        verdict = {"verdict": "passed", "figure": "1 | 2", "seconds": 3.0}
-        records.add({"step": "a step", "kind": "verdict", **verdict})
-        table = tmp_path / "launch_table.json"
-        table.write_text(text_of(TABLE))
-        return tmp_path / "visit", tmp_path / "results", table
 
-    def row(self, ms, subject="triton"):
-        return {"op": "nms", "shape": "3", "dtype": "float32", "subject": subject, "p50 ms": ms}
+def visit(tmp_path, rows, environment=True, rehearsal=False):
+    records = Records(tmp_path / "visit")
+    if environment:
+        about = {"date": "2026-12-01", "rehearsal": rehearsal, "machine": MACHINE}
+        about["suite machine"] = {"gpu": "NVIDIA H200"}
+        records.add({"step": "environment", "kind": "row", "part": "environment", "row": about})
+    for part, row in rows:
+        records.add({"step": "a step", "kind": "row", "part": part, "row": row})
+    verdict = {"verdict": "passed", "figure": "1 | 2", "seconds": 3.0}
+    records.add({"step": "a step", "kind": "verdict", **verdict})
+    table = tmp_path / "launch_table.json"
+    table.write_text(text_of(TABLE))
+    return tmp_path / "visit", tmp_path / "results", table
 
-    def test_rows_measured_again_replace_the_earlier(self, tmp_path):
-        rows = [("micro", self.row(2.0)), ("micro", self.row(4.0, "torch")), ("micro", self.row(1.5))]
-        (report,) = collect.collect(*self.folder(tmp_path, rows))
-        content = json.loads(report.read_text())
-        assert report.name == "nvidia-h200-2026-12-01.json" and content["machine"] == self.MACHINE
-        assert [row["p50 ms"] for row in content["parts"]["micro"]] == [1.5, 4.0]
-        assert content["parts"]["verdicts"][0]["verdict"] == "passed"
-        assert "## micro" in report.with_suffix(".md").read_text() and "1 / 2" in report.with_suffix(".md").read_text()
 
-    def test_a_later_visit_keeps_the_parts_of_an_earlier(self, tmp_path):
-        collect.collect(*self.folder(tmp_path, [("micro", self.row(2.0))]))
-        (report,) = collect.collect(*self.folder(tmp_path, [("sanitize", {"tool": "memcheck", "exit": 0})]))
-        assert {"micro", "sanitize"} <= set(json.loads(report.read_text())["parts"])
+def row_of(ms, subject="triton"):
+    return {"op": "nms", "shape": "3", "dtype": "float32", "subject": subject, "p50 ms": ms}
 
-    def test_tuned_rows_go_into_the_launch_table(self, tmp_path):
-        on_a_cpu = {**ROW, "arch": "cpu"}
-        folder, results, table = self.folder(tmp_path, [("tune", {"stored": ROW}), ("tune", {"stored": on_a_cpu})])
-        assert collect.collect(folder, results, table)[-1] == table
-        assert [row["arch"] for row in json.loads(table.read_text())["nms"]] == ["*", "sm_90"]
 
-    def test_results_that_do_not_say_where_they_are_from_are_refused(self, tmp_path):
-        arguments = self.folder(tmp_path, [("micro", self.row(2.0))], environment=False)
-        with pytest.raises(SystemExit, match="does not say what it was measured on"):
-            collect.collect(*arguments)
-        assert not arguments[1].exists()
+def test_collected_rows_replace_earlier_ones(tmp_path):
+    rows = [("micro", row_of(2.0)), ("micro", row_of(4.0, "torch")), ("micro", row_of(1.5))]
+    (report,) = collect.collect(*visit(tmp_path, rows))
+    content = json.loads(report.read_text())
+    assert report.name == "nvidia-h200-2026-12-01.json" and content["machine"] == MACHINE
+    assert [row["p50 ms"] for row in content["parts"]["micro"]] == [1.5, 4.0]
+    assert content["parts"]["verdicts"][0]["verdict"] == "passed"
+    assert "## micro" in report.with_suffix(".md").read_text() and "1 / 2" in report.with_suffix(".md").read_text()
+
+
+def test_a_later_visit_keeps_the_parts_of_an_earlier(tmp_path):
+    collect.collect(*visit(tmp_path, [("micro", row_of(2.0))]))
+    (report,) = collect.collect(*visit(tmp_path, [("sanitize", {"tool": "memcheck", "exit": 0})]))
+    assert {"micro", "sanitize"} <= set(json.loads(report.read_text())["parts"])
+
+
+def test_tuned_rows_go_into_the_launch_table(tmp_path):
+    on_a_cpu = {**ROW, "arch": "cpu"}
+    folder, results, table = visit(tmp_path, [("tune", {"stored": ROW}), ("tune", {"stored": on_a_cpu})])
+    assert collect.collect(folder, results, table)[-1] == table
+    assert [row["arch"] for row in json.loads(table.read_text())["nms"]] == ["*", "sm_90"]
+
+
+def test_results_that_do_not_say_where_they_are_from_are_refused(tmp_path):
+    arguments = visit(tmp_path, [("micro", row_of(2.0))], environment=False)
+    with pytest.raises(SystemExit, match="does not say what it was measured on"):
+        collect.collect(*arguments)
+    with pytest.raises(SystemExit, match="is of a rehearsal"):
+        collect.collect(*visit(tmp_path, [], rehearsal=True))
+    assert not arguments[1].exists()

@@ -83,7 +83,8 @@ def environment(_: str, context: Context) -> Outcome:
     from machines import machine, packages
     from suite.machine import machine as suite_machine
 
-    about = {"date": datetime.date.today().isoformat(), "machine": machine(context.device)}
+    about: dict[str, Any] = {"date": datetime.date.today().isoformat(), "rehearsal": context.rehearse}
+    about["machine"] = machine(context.device)
     context.send("environment", about | {"suite machine": suite_machine(str(context.device)), **packages(OPTIONAL)})
     if context.rehearse:
         return Outcome(True, "no limits are measured in a rehearsal")

@@ -16,13 +16,14 @@ class Results:
     Args:
         folder: where it lies.
         machine: see :func:`suite.machine.machine`; one with a ``gpu`` gets a file of that name.
+        date: when the rows were measured, YYYY-MM-DD; today by default.
 
     Raises:
         SchemaError: the file is there and not of the suite's form.
     """
 
-    def __init__(self, folder: Path, machine: dict[str, Any]) -> None:
-        today = datetime.date.today().isoformat()
+    def __init__(self, folder: Path, machine: dict[str, Any], date: str | None = None) -> None:
+        today = date or datetime.date.today().isoformat()
         slug = re.sub(r"[^a-z0-9]+", "-", machine.get("gpu", "cpu").lower()).strip("-")
         self.path = folder / f"suite-{slug}-{today}.json"
         self.report: dict[str, Any] = {"date": today, "machine": machine, "rows": []}

@@ -96,6 +96,8 @@ ELSEWHERE = {
     ),
     ".venv/bin/python bench/encoder_side_by_side.py": "test_bench_encoder.py::test_the_command",
     ".venv/bin/python bench/curves.py": "test_curves.py::test_the_command",
+    ".venv/bin/python bench/tune.py": "test_bench_tuning.py::test_a_rehearsal",
+    "python bench/collect.py": "test_gpu_plan.py::test_collected_rows_replace_earlier_ones",
     ".venv/bin/python bench/scaling.py": "cluster/test_scaling.py::test_rows",
     "python bench/research/memory_ablation.py": "research/test_docs.py::test_examples_run",
 }
