@@ -65,7 +65,7 @@ def run(way: str, model: str, checkpoint: str, dtype: str, folder: str, runs: in
 
     start = time.perf_counter()
     if way in ("exported", "AOTInductor"):
-        predictor = load_predictor(folder, allow_native=True)
+        predictor = load_predictor(folder)
     else:
         built = build_sam2(model, checkpoint, device="cpu", dtype=getattr(torch, dtype))
         if way.startswith("torch.compile"):

@@ -1,7 +1,9 @@
 """Public names that are gone, and what replaces each; a leaf that anybody may import."""
 
 # Full name -> what to use instead, as the end of a sentence.
-REMOVED: dict[str, str] = {}
+REMOVED: dict[str, str] = {
+    "sam2fast.exported.check_program": "artefacts are programs: load only those that you exported yourself",
+}
 
 
 def refuse_if_removed(module: str, name: str) -> None:

@@ -11,12 +11,11 @@ import torch
 
 from sam2fast.checkpoints.replacing import replacing
 from sam2fast.cli.files import remove_leftovers
-from sam2fast.exported.programs import written_program
 from sam2fast.profiling import passes
 from sam2fast.short_names import MOST_ADDED, MOST_BYTES, shortened
 from sam2fast.whole_files import moved_to, written_whole
 
-WAYS = ["moved_to", "written_whole", "in_folder", "replacing", "program"]
+WAYS = ["moved_to", "written_whole", "in_folder", "replacing"]
 
 
 def write(way: str, path: Path, content: bytes = b"content") -> None:
@@ -24,7 +23,7 @@ def write(way: str, path: Path, content: bytes = b"content") -> None:
         with written_whole(path) as file:
             file.write(content)
         return
-    ways = {"replacing": lambda: replacing(path, force=True), "program": lambda: written_program(path)}
+    ways = {"replacing": lambda: replacing(path, force=True)}
     with ways.get(way, lambda: moved_to(path, in_folder=way == "in_folder"))() as partial:
         partial.write_bytes(content)
         assert partial.suffix == path.suffix or way == "moved_to"

@@ -39,9 +39,9 @@ def export(
     """Export a model for images.
 
     Writes encoder.pt2, decoder.pt2 and artifact.json, which says what they were made for, to the output folder, which
-    must be new or empty and appears whole or not at all. sam2fast.exported.load_predictor(DIR), with --aot
-    load_predictor(DIR, allow_native=True), is a predictor on top of them; torch.export.load, or with --aot
-    torch._inductor.aoti_load_package, reads each file also without sam2fast.
+    must be new or empty. sam2fast.exported.load_predictor(DIR) is a predictor on top of them; torch.export.load, or
+    with --aot torch._inductor.aoti_load_package, reads each file also without sam2fast. They are programs: load only
+    those that you exported yourself.
     """
     choice = choose_model(model, checkpoint)
     check_place(out, "output folder")

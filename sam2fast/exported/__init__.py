@@ -1,18 +1,24 @@
-"""Models as exported programs and ahead-of-time compiled artefacts, and a predictor on top of them."""
+"""Models as exported programs and ahead-of-time compiled artefacts, and a predictor on top of them.
+
+Artefacts are programs, and loading one can run code: load only artefacts that you exported yourself.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from sam2fast.exported.artifact import ArtifactFacts, read_facts, write_artifact
-from sam2fast.exported.checking import check_program
-from sam2fast.exported.errors import ArtifactError
 from sam2fast.exported.loading import LoadedModel, load_predictor
-from sam2fast.exported.packages import compile_artifact, load_artifact
 from sam2fast.exported.programs import (
+    ArtifactError,
     DecoderModule,
     EncoderModule,
+    compile_artifact,
     export_decoder,
     export_encoder,
+    load_artifact,
     load_program,
     save_program,
 )
+from sam2fast.removed import refuse_if_removed
 
 __all__ = [
     "ArtifactError",
@@ -20,7 +26,6 @@ __all__ = [
     "DecoderModule",
     "EncoderModule",
     "LoadedModel",
-    "check_program",
     "compile_artifact",
     "export_decoder",
     "export_encoder",
@@ -31,3 +36,9 @@ __all__ = [
     "save_program",
     "write_artifact",
 ]
+
+if not TYPE_CHECKING:  # for type checkers, other names stay errors
+
+    def __getattr__(name: str) -> Any:
+        refuse_if_removed(__name__, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

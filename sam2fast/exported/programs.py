@@ -1,6 +1,8 @@
-"""Encoder and decoder of a model as ``torch.export`` programs, which run without this package."""
+"""Encoder and decoder of a model as programs: by ``torch.export``, or compiled ahead of time by AOTInductor."""
 
-from collections.abc import Iterator, Sequence
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -9,19 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.checkpoints.errors import first_line
-from sam2fast.exported.checking import checked_bytes
-from sam2fast.exported.errors import ArtifactError
-from sam2fast.exported.operators import make_safe
 from sam2fast.kernels._dispatch import backend
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.short_names import shortened
-from sam2fast.whole_files import moved_to, own_number
+from sam2fast.whole_files import moved_to
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
+# The tensors of a program in order, whatever lists they are in, to its results.
+FlatFunction = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 # Points of a prompt that a decoder takes unless it is made for more or fewer, two of them for a box.
 POINTS = 8
+
+
+class ArtifactError(RuntimeError):
+    """Files of an exported or compiled model that cannot be used here."""
 
 
 class EncoderModule(nn.Module):
@@ -96,8 +100,8 @@ def export_encoder(model: SAM2Base, batch: int = 1, keep_kernels: bool = False) 
     """:class:`EncoderModule` for exactly ``batch`` images.
 
     Args:
-        keep_kernels: on a GPU, keep this package's Triton kernels as operators; such a program needs the package, and
-            :func:`load_program` needs ``allow_kernels``. Otherwise it consists of torch's own operators.
+        keep_kernels: on a GPU, keep this package's Triton kernels as operators; such a program needs the package.
+            Otherwise it consists of torch's own operators.
 
     Raises:
         ValueError: the model is in training mode, or ``batch`` is below 1.
@@ -121,7 +125,7 @@ def export_decoder(
     """
     _check(model, prompts=prompts, points=points)
     device, S = model.device, model.image_size
-    with torch.no_grad(), _twins(keep_kernels):
+    with torch.no_grad(), _references(keep_kernels):
         levels = EncoderModule(model)(torch.zeros(1, 3, S, S, device=device))
     # Two points stand for any number from two on, since torch makes what it traces with one for one alone.
     count = min(points, 2)
@@ -143,19 +147,19 @@ def _check(model: SAM2Base, **numbers: int) -> None:
             raise ValueError(f"{name} is {number}; expected at least 1")
 
 
-def _twins(keep_kernels: bool) -> Any:
+def _references(keep_kernels: bool) -> Any:
     return nullcontext() if keep_kernels else backend("torch")
 
 
 def _export(
     module: nn.Module, example: tuple[Any, ...], shapes: dict[str, Any] | None, keep_kernels: bool
 ) -> "ExportedProgram":
-    with torch.no_grad(), _twins(keep_kernels):
+    with torch.no_grad(), _references(keep_kernels):
         return torch.export.export(module.eval(), example, dynamic_shapes=shapes, strict=False)
 
 
 def save_program(program: "ExportedProgram", path: str | Path) -> None:
-    """Writes a program by ``torch.export.save``, whole or not at all.
+    """Writes a program by ``torch.export.save``; the write is atomic.
 
     Raises:
         ValueError: the name does not end in ``.pt2``.
@@ -165,36 +169,90 @@ def save_program(program: "ExportedProgram", path: str | Path) -> None:
         torch.export.save(program, partial)
 
 
-def load_program(path: str | Path, allow_kernels: bool = False) -> "ExportedProgram":
-    """What :func:`save_program` wrote; ``load_program(path).module()`` is the function.
+def load_program(path: str | Path) -> "ExportedProgram":
+    """Reads what :func:`save_program` wrote; ``load_program(path).module()`` is the function.
 
-    Attention fails in it where the keys are not as many as the values, since torch would read beyond the keys.
-
-    Args:
-        allow_kernels: load a program with this package's own operators, too; see :func:`check_program`.
+    The file is a program, and reading it can run code: load only files that you exported yourself.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ArtifactError: it is damaged, nothing that this version of torch can load, or would do more than compute with
-            tensors; see :func:`sam2fast.exported.check_program`.
+        ArtifactError: it is damaged, or this version of torch cannot load it.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no exported program {str(path)!r}")
-    content = checked_bytes(path, allow_kernels)
+    _check_archive(path, "exported program")
     try:
-        program = torch.export.load(content)
-        make_safe(program)
-        return program
+        with Path(path).open("rb") as file:
+            return torch.export.load(file)
     except MemoryError:
         raise
-    except Exception as error:  # torch's readers of programs have no error of their own
-        what = f"{path} is damaged, or nothing that torch {torch.__version__} can load"
+    except Exception as error:  # torch's readers of programs have no error class of their own
+        what = f"{path} is damaged, or not a program that torch {torch.__version__} can load"
         raise ArtifactError(f"{what}: {first_line(error)}") from error
+
+
+def compile_artifact(program: "ExportedProgram", path: str | Path, options: Mapping[str, Any] | None = None) -> None:
+    """Compiles a program for the device and the processor of this machine by AOTInductor; the write is atomic.
+
+    Args:
+        path: ends in ``.pt2``.
+        options: settings of ``torch._inductor.config``.
+
+    Raises:
+        ValueError: the name does not end in ``.pt2``.
+        OSError: the file cannot be written; nothing is left behind.
+        RuntimeError: there is no C++ compiler, or torch cannot compile the program.
+    """
+    from torch._inductor import aoti_compile_and_package
+
+    with written_program(path) as partial, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of one part of torch about another
+        aoti_compile_and_package(
+            program, package_path=str(partial), inductor_configs=None if options is None else dict(options)
+        )
+
+
+def load_artifact(path: str | Path, device_index: int | None = None) -> FlatFunction:
+    """Loads what :func:`compile_artifact` wrote, as a function of all the program's tensors in one list.
+
+    The file is native code: load only files that you compiled yourself.
+
+    The tensors must be contiguous, and of the device and the dtypes that the program was made for: native code looks at
+    their memory only.
+
+    Args:
+        device_index: which GPU a program for CUDA is to run on; by default the current one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ArtifactError: it is damaged, or this version of torch cannot load it.
+    """
+    _check_archive(path, "compiled program")
+    try:
+        return _load_native(str(path), -1 if device_index is None else device_index)
+    except RuntimeError as error:
+        raise ArtifactError(f"{path} cannot be loaded by torch {torch.__version__}: {first_line(error)}") from error
+
+
+def _check_archive(path: str | Path, what: str) -> None:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no {what} {str(path)!r}")
+    if not zipfile.is_zipfile(path):
+        raise ArtifactError(f"{path} is damaged: it is no zip archive, and so no {what}")
+
+
+def _load_native(path: str, device_index: int) -> FlatFunction:
+    try:
+        # What torch._inductor.aoti_load_package makes; but that imports the compiler, which takes seconds.
+        loader = torch._C._aoti.AOTIModelPackageLoader(path, "model", False, 1, device_index)
+    except (AttributeError, TypeError):
+        from torch._inductor import aoti_load_package
+
+        loader = aoti_load_package(path, device_index=device_index).loader
+    return lambda tensors: loader.run(list(tensors))
 
 
 @contextmanager
 def written_program(path: str | Path) -> Iterator[Path]:
-    """A name beside ``path`` for torch to write under, which becomes ``path``; see :func:`moved_to`.
+    """A temporary name for torch to write under, which becomes ``path``; see :func:`moved_to`.
 
     Raises:
         ValueError: the name does not end in ``.pt2``, which torch insists on.
@@ -203,5 +261,5 @@ def written_program(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     if target.suffix != ".pt2":
         raise ValueError(f"torch writes programs to files that end in .pt2, and got {str(target)!r}")
-    with moved_to(target, target.with_name(f".{shortened(target.stem)}.{own_number()}.part.pt2")) as partial:
+    with moved_to(target, in_folder=True) as partial:
         yield partial

@@ -30,8 +30,6 @@ def test_exports(run, mini, tmp_path):
     facts = exported.read_facts(out)
     assert (facts.kind, facts.dtype, facts.prompts, facts.points) == ("exported", "bfloat16", 1, 1)
     assert facts.config == str(mini[1])
-    for name in facts.sizes:
-        exported.check_program(out / name)  # as a stranger's is
     assert sorted(path.name for path in out.iterdir()) == ["artifact.json", "decoder.pt2", "encoder.pt2"]
 
 

@@ -5,8 +5,8 @@ not, takes more than a GiB of memory or more than ten seconds of processor time,
 file that is refused, and one that must be refused and is not (sound.py). ``--only NUMBER`` reads one again.
 
 The same seed makes the same changes to the same sound files. These are the same with the same versions of the libraries
-that write them, but for addresses in checkpoints of the old format, the order of metadata in safetensors, and names of
-folders in exported programs. ``--keep`` keeps them, too, and ``--seeds KEPT/seeds`` takes those.
+that write them, but for addresses in checkpoints of the old format, and the order of metadata in safetensors.
+``--keep`` keeps them, too, and ``--seeds KEPT/seeds`` takes those.
 """
 
 import argparse

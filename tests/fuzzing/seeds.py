@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import seeds_media
-import seeds_programs
 import seeds_texts
 import seeds_weights
 import torch
@@ -29,9 +28,6 @@ SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     "index": seeds_texts.indexes,
     "model": seeds_texts.models,
     "recipe": seeds_texts.recipes,
-    "program": seeds_programs.programs,
-    "encoder": seeds_programs.encoders,
-    "artefact": seeds_programs.facts,
 }
 
 

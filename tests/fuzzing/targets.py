@@ -8,7 +8,6 @@ from pathlib import Path
 import documents
 import mutators
 import pickles
-import programs
 import readers_of_media as media
 import readers_of_texts as texts
 import readers_of_weights as weights
@@ -24,7 +23,6 @@ from sam2fast.downloads.errors import DamagedError
 from sam2fast.evaluation.clicks.mask_files import BadMasksError
 from sam2fast.evaluation.clicks.sources import DataSetError
 from sam2fast.evaluation.label_maps import MaskFileError
-from sam2fast.exported import ArtifactError
 from sam2fast.tracking.saved_state import StateError
 from sam2fast.training.data.errors import BadSampleError, DataError
 from sam2fast.transforms import ImageError
@@ -108,11 +106,6 @@ OF_WEIGHTS = {
     "load_config": Target("model", "model.yaml", CONFIG, weights.model_config, share=1.5),
     "build_sam2": Target("model", "model.yaml", CONFIG, weights.built_model, share=0.3),
     "training configuration": Target("recipe", "recipe.yaml", CONFIG, weights.training_config),
-    "load_program": named("program", "program.pt2", ArtifactError, programs.program, 2),
-    "program of an artefact": Target(
-        *("encoder", "encoder.pt2", (ArtifactError,), programs.predictor, programs.prepare, 0.5)
-    ),
-    "artifact.json": Target("artefact", "artifact.json", (ArtifactError,), programs.predictor, programs.prepare, 1),
 }
 OF_TEXTS = {
     "prompts": Target("prompts", "prompts.json", (UserError, UsageError), texts.prompts, share=3),
@@ -151,7 +144,5 @@ def mutators_of(kind: str) -> Sequence[mutators.Mutator]:
         "state": (*[documents.state_facts] * 3, documents.safetensors_header),
         "model": of_yaml,
         "recipe": of_yaml,
-        "program": (*[programs.members] * 4, pickles.members),
-        "encoder": (*[programs.members] * 4, pickles.members),
     }
     return by_kind.get(kind, of_texts)

@@ -19,11 +19,10 @@ PLACES = {
     "torch.load": {
         "checkpoints/files.py": "weights_only=True",
         "training/snapshots.py": "weights_only=True",
-        "exported/checking.py": "weights_only=True",
     },
     "ctypes.CDLL": {"profiling/probes.py": "the C library that is loaded already"},
     "np.load": {"training/feature_files.py": "allow_pickle=False"},
-    "torch.export.load": {"exported/programs.py": "after check_program"},
+    "torch.export.load": {"exported/programs.py": "the user's own artefacts only"},
     "hydra instantiate": {"config.py": "of a node that check_targets has gone through"},
     "Image.open": {
         "picture_files.py": "refuses formats that run other programs",
