@@ -1,4 +1,4 @@
-"""``sam2fast download``: checkpoints from a mirror, the Hugging Face hub or Meta."""
+"""``sam2fast download``: checkpoints from Meta, a mirror or the Hugging Face hub."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ from sam2fast.cli.errors import UserError
 from sam2fast.cli.model_choice import NANO
 from sam2fast.cli.signals import exit_code, tell
 from sam2fast.cli.tables import aligned
-from sam2fast.downloads import get_checkpoint, get_repository, places
+from sam2fast.downloads import get_checkpoint, get_repository, is_sha256, places
 from sam2fast.downloads.names import is_repository, published, published_models, short_name, simplest_name
-from sam2fast.downloads.settings import MIRROR_VARIABLE
+from sam2fast.downloads.places import MIRROR_VARIABLE
 
 
 @click.command()
@@ -25,8 +25,7 @@ from sam2fast.downloads.settings import MIRROR_VARIABLE
     "--to",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder for the files. Left out, they go where every program finds them: into the Hugging Face cache, or from "
-    "a mirror or Meta into $SAM2FAST_CACHE.",
+    help="Folder for the files. Left out, they go into $SAM2FAST_CACHE, where all commands find them.",
 )
 @click.option(
     "--mirror", metavar="URL", help=f"HTTP folder with the files, asked first.  [default: ${MIRROR_VARIABLE}]"
@@ -49,7 +48,7 @@ def download(
 
     NAME is tiny, small, base_plus or large for SAM 2.1; another official name, such as sam2_hiera_t or
     facebook/sam2-hiera-large; all for all of these; or the id of any other model on the Hugging Face hub, of which the
-    folder is printed.
+    folder is printed: these need huggingface_hub (pip install "sam2fast[hub]").
 
     What is on this machine is not downloaded again. A download that broke off goes on where it was.
     """
@@ -62,7 +61,7 @@ def download(
     for name in wanted:
         try:
             click.echo(_get(name, to, mirror, sha256, force, quiet))
-        except OSError as error:
+        except (OSError, ImportError) as error:
             failed = True
             UserError(" ".join(str(error).split())).show()
         except KeyboardInterrupt as stop:
@@ -83,8 +82,6 @@ def _expand(names: Sequence[str]) -> list[str]:
 
 
 def _check(wanted: Sequence[str], to: Path | None, mirror: str | None, sha256: str | None, force: bool) -> None:
-    from sam2fast.downloads.checks import is_sha256
-
     if not wanted:
         raise click.UsageError("give at least one NAME; sam2fast download --list shows them")
     others = [name for name in wanted if published(name) is None and short_name(name) not in NANO]

@@ -1,143 +1,202 @@
-"""Brings one file from one address to its place, or nothing."""
+"""Downloads one file over HTTP into its place: resumed, checked, and by one process at a time."""
 
-import re
+import hashlib
+import http.client
+import os
+import shutil
+import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from sam2fast.downloads.checks import check_file
-from sam2fast.downloads.connection import Response, opened, split_login
-from sam2fast.downloads.errors import DamagedError, RefusedError, TemporaryError
-from sam2fast.downloads.part_file import PartFile, Version, local_errors, version_of
-from sam2fast.downloads.progress import Progress
-from sam2fast.downloads.retries import Failures, Policy
+from sam2fast import __version__
 
-_READ = 1 << 18
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-_TRIES = 2  # a file that arrives and turns out to be damaged is fetched once more
+TIMEOUT = 30.0  # seconds for a connection, and without a byte
+FAILURES = 3  # in a row and without new bytes, after which an address is given up
+TEMPORARY = (408, 416, 429, 500, 502, 503, 504)  # HTTP statuses after which it is asked again
+_BLOCK = 1 << 18
 
 
-@dataclass(frozen=True)
-class Remote:
-    """A file somewhere else.
+class DownloadError(OSError):
+    """A file cannot be downloaded; the message is one line."""
+
+
+class DamagedError(DownloadError):
+    """What arrived is not the file that was expected."""
+
+
+def install(target: Path, make: Callable[[Path], object], keep: Callable[[Path], bool], quiet: bool) -> Path:
+    """Makes a file in one process at a time; the others wait and find it.
 
     Args:
-        name: what it is called, for the user and for the choice of checks.
-        url: its address.
-        size: its length in bytes, where it is known beforehand.
-        digest: its SHA-256, or git's SHA-1, in hexadecimal digits, where it is known beforehand.
-        headers: what to send along; ``Authorization`` stays with the first host.
-    """
-
-    name: str
-    url: str
-    size: int | None = None
-    digest: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-def transfer(remote: Remote, part: PartFile, policy: Policy, progress: Progress) -> None:
-    """Fetches the file, checks it and puts it in its place, which nobody else may be doing at the same time.
-
-    What arrived before an interruption stays beside the place and is gone on with next time, if it still belongs to
-    the same version of the file.
+        target: the file; it is renamed from ``NAME.part``, so that it is never incomplete.
+        make: writes a path; a file that it finds there is from a process that was interrupted.
+        keep: whether a file that is there by now is the one that is wanted.
 
     Raises:
-        SourceError: the file cannot be had from there, is damaged, or cannot be written here.
+        DownloadError: ``make`` does, or the file cannot be written.
     """
-    for tries_left in reversed(range(_TRIES)):
-        _complete(remote, part, policy, progress)
+    from filelock import FileLock, Timeout
+
+    part, lock = target.with_name(f"{target.name}.part"), FileLock(target.with_name(f".{target.name}.lock"))
+    with _writing(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with local_errors(part.target.parent):
-                check_file(part.path, remote.name, remote.size, remote.digest)
-        except DamagedError as error:
-            part.discard()
-            if not tries_left:
-                raise RefusedError(f"what arrives {error}") from error
-            progress.note(f"{remote.name}: what arrived {error}; fetching it once more")
-        else:
-            part.finish()
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not quiet:
+                print(f"another process is downloading {target.name}; waiting for it", file=sys.stderr, flush=True)
+            lock.acquire()
+        try:
+            if not (target.is_file() and keep(target)):
+                make(part)
+                with part.open("rb+") as file:
+                    os.fsync(file.fileno())
+                os.replace(part, target)
+        finally:
+            lock.release()
+    return target
+
+
+def fetch(urls: list[str], part: Path, sha256: str | None, quiet: bool) -> None:
+    """Downloads a checkpoint from the first address that has it, after the bytes that are there.
+
+    Args:
+        urls: http:// or https:// addresses, asked one after the other.
+        part: the file to write; it stays after an interruption.
+        sha256: what its hash must be; without one, the checksums inside the checkpoint are compared.
+
+    Raises:
+        DownloadError: no address has it, or it cannot be written.
+    """
+    reasons = []
+    for url in urls:
+        try:
+            _fetch(url, part, quiet)
+            check_file(part, sha256)
             return
+        except DamagedError as error:
+            part.unlink()
+            reasons.append(f"{url}: {error}")
+        except DownloadError as error:
+            reasons.append(f"{url.rpartition('@')[2]}: {error}")  # without a password
+    raise DownloadError("; ".join(reasons))
 
 
-def _complete(remote: Remote, part: PartFile, policy: Policy, progress: Progress) -> None:
-    """Asks until all bytes are there."""
-    failures = Failures(split_login(remote.url)[0], policy)
-    furthest = part.size
+def file_sha256(path: Path) -> str:
+    """The hash of a file in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_file(path: Path, sha256: str | None = None) -> None:
+    """Compares a checkpoint by ``torch.save`` with its hash, or without one with the checksums inside it.
+
+    Raises:
+        DamagedError: they differ, or it is not a checkpoint.
+    """
+    if sha256 is not None:
+        if (found := file_sha256(path)) != sha256:
+            raise DamagedError(f"the SHA-256 of what arrived is {found}; expected {sha256}")
+        return
     try:
-        while not part.is_complete:
-            try:
-                _receive(remote, part, policy, progress)
-                return
-            except TemporaryError as error:
-                progressed = part.size >= furthest + policy.progress
-                if progressed:
-                    furthest = part.size
-                failures.wait(error, progressed)
-    finally:
-        progress.close()
+        with zipfile.ZipFile(path) as archive:
+            is_sound = archive.testzip() is None and any(name.endswith("data.pkl") for name in archive.namelist())
+    except Exception as error:  # zipfile raises many kinds for damaged archives
+        raise DamagedError(f"what arrived is not a checkpoint, or is damaged ({error})") from error
+    if not is_sound:
+        raise DamagedError("what arrived is not a checkpoint, or is damaged (a wrong checksum, or no data.pkl)")
 
 
-def _receive(remote: Remote, part: PartFile, policy: Policy, progress: Progress) -> None:
-    """Asks once, for the rest or the whole, and writes what comes."""
-    wanted = part.range_headers(hash_is_known=remote.digest is not None)
-    try:
-        with opened(remote.url, policy, {**remote.headers, **wanted}) as response:
-            _accept(response, remote, part, asked_for_rest=bool(wanted))
-            part.require_room()
-            progress.start(remote.name, part.size, part.version.total)
-            _write(response, part, policy, progress)
-    except RefusedError as error:
-        if error.status != 416 or not wanted:
+def _fetch(url: str, part: Path, quiet: bool) -> None:
+    """Asks an address until all bytes are there, or it fails several times in a row."""
+    if not url.startswith(("http://", "https://")) or "@" in url.split("/")[2]:
+        raise DownloadError("expected an http:// or https:// address without a user and a password")
+    failures = 0
+    while failures < FAILURES:
+        before = _size(part)
+        try:
+            _receive(url, part, quiet)
+            return
+        except DownloadError:
             raise
-        part.discard()
-        raise TemporaryError("has no such part of the file any more") from error
-    total = part.version.total
-    if total is not None and part.size < total:
-        raise TemporaryError(f"the connection ended after {part.size} of {total} bytes")
+        except urllib.error.HTTPError as error:
+            if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{before}":
+                return  # a process was interrupted between the last byte and the new name
+            if error.code == 416:
+                part.unlink(missing_ok=True)  # of another version
+            reason = f"HTTP status {error.code} {error.reason}"
+            if error.code not in TEMPORARY:
+                raise DownloadError(reason) from error
+        except urllib.error.URLError as error:
+            raise DownloadError(f"no connection ({error.reason})") from error
+        except (ValueError, http.client.InvalidURL) as error:
+            raise DownloadError(f"not a usable address ({error})") from error
+        except (OSError, http.client.HTTPException) as error:
+            reason = f"the connection broke ({error or type(error).__name__})"
+        failures = 1 if _size(part) > before else failures + 1
+        if failures < FAILURES:
+            time.sleep(2.0**failures)
+    raise DownloadError(f"{reason}, {FAILURES} times in a row")
 
 
-def _accept(response: Response, remote: Remote, part: PartFile, asked_for_rest: bool) -> None:
-    """Decides whether the answer goes on with the part or begins anew."""
-    headers = response.headers
-    if headers.get("Content-Encoding", "identity") != "identity":
-        raise RefusedError(f"sends the file compressed ({headers['Content-Encoding']}), which was not asked for")
-    if response.status == 206:
-        if not (asked_for_rest and _continues(headers, part)):
-            part.discard()
-            raise TemporaryError("sent another part of the file than it was asked for")
-    elif response.status == 200:
-        length = headers.get("Content-Length", "")
-        part.restart(version_of(remote.url, headers, int(length) if length.isdecimal() else remote.size))
-    else:
-        raise RefusedError(f"answers {response.status}", response.status)
-    total = part.version.total
-    if remote.size is not None and total is not None and total != remote.size:
-        part.discard()
-        raise RefusedError(f"announces {total} bytes instead of {remote.size}")
+def _receive(url: str, part: Path, quiet: bool) -> None:
+    """Asks once, for the rest of the file, and appends what comes."""
+    from tqdm import tqdm
+
+    start = _size(part)
+    headers = {"User-Agent": f"sam2fast/{__version__}", **({"Range": f"bytes={start}-"} if start else {})}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310  the scheme is checked above
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
+        if url.startswith("https:") and not response.url.startswith("https:"):
+            raise DownloadError(f"redirects from https to {response.url}")
+        if response.status != 206:
+            start = 0
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            part.unlink(missing_ok=True)
+            raise http.client.HTTPException("another part of the file was sent")
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length is not None else None
+        with _writing(part.parent):
+            if total is not None and shutil.disk_usage(part.parent).free < total - start:
+                raise DownloadError(f"{part.parent} has no room for {(total - start) / 1e6:.1f} MB")
+            file = part.open("ab" if start else "wb", buffering=0)
+        bar = tqdm(
+            desc=part.stem,
+            total=total,
+            initial=start,
+            unit="B",
+            unit_scale=True,
+            disable=quiet or sys.stderr is None,  # which a program without a console lacks
+            mininterval=0.1 if sys.stderr and sys.stderr.isatty() else 5.0,
+        )
+        with file, bar:
+            while block := response.read1(_BLOCK):
+                bar.update(len(block))
+                with _writing(part.parent):
+                    while block:
+                        block = block[file.write(block) :]
+    if total is not None and (size := _size(part)) != total:
+        raise http.client.HTTPException(f"{size} of {total} bytes arrived")
 
 
-def _continues(headers: Mapping[str, str], part: PartFile) -> bool:
-    """Whether a partial answer begins where the part ends, and belongs to the same version."""
-    found = _RANGE.fullmatch(headers.get("Content-Range", ""))
-    if found is None or int(found[1]) != part.size:
-        return False
-    known: Version = part.version
-    same_length = known.total is None or found[3] in ("*", str(known.total))
-    return same_length and headers.get("ETag", known.etag) == known.etag
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.is_file() else 0
 
 
-def _write(response: Response, part: PartFile, policy: Policy, progress: Progress) -> None:
-    since, arrived = time.monotonic(), 0
-    with part.appended() as file:
-        while data := response.read(_READ):
-            with local_errors(part.target.parent):
-                file.write(data)
-                file.flush()  # so that it outlives the process, and a full disk is noticed here
-            progress.advance(len(data))
-            arrived += len(data)
-            spent = time.monotonic() - since
-            if spent >= policy.stall_timeout:
-                if arrived < policy.least_speed * spent:
-                    raise TemporaryError(f"sent only {arrived} bytes in {spent:.0f} s")
-                since, arrived = time.monotonic(), 0
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turns errors of the file system into :class:`DownloadError`."""
+    try:
+        yield
+    except DownloadError:
+        raise
+    except (OSError, NotImplementedError) as error:  # the latter of filelock, where nothing can be locked
+        raise DownloadError(f"cannot write in {folder}: {getattr(error, 'strerror', None) or error}") from error

@@ -1,171 +1,201 @@
-"""One file from a server that stalls, breaks off, lies about the length or refuses: whole, or not at all."""
+"""Downloads of one file from a server that fails in all ways: resumed, checked, never half a file under its name."""
 
-import itertools
-import re
+import shutil
 import socket
-from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from checkpoint_faults import announce, cut, drip, reset, stall, status
+from checkpoint_faults import announce, cut, ignore_range, redirect, reset, stall, status, web_page, wrong_part
 from checkpoint_server import make_checkpoint
 
-from sam2fast.downloads import transfer
-from sam2fast.downloads.errors import SourceError
-from sam2fast.downloads.progress import Progress
+from sam2fast.downloads import DownloadError, transfer
+from sam2fast.downloads.transfer import FAILURES, DamagedError, check_file, fetch, install
 
-DATA = make_checkpoint()
+DATA, OTHER = make_checkpoint(seed=0), make_checkpoint(seed=1)
 HALF = 150_000
 
 
-def test_a_file_arrives(server, fetch, left):
+@pytest.fixture
+def download(tmp_path, server, waits):
+    """Downloads ``/file.pt`` to a file of that name."""
+
+    def run(sha256=None, url=None, quiet=True):
+        make = partial(fetch, [url or f"{server.url}/file.pt"], sha256=sha256, quiet=quiet)
+        return install(tmp_path / "to/file.pt", lambda part: make(part), lambda path: True, quiet)
+
+    return run
+
+
+@pytest.fixture
+def names(tmp_path):
+    return lambda: sorted(path.name for path in (tmp_path / "to").iterdir() if path.suffix != ".lock")
+
+
+def ranges(server):
+    return [asked.headers.get("Range") for asked in server.asked]
+
+
+@pytest.mark.parametrize("fault", [cut(HALF), reset(HALF)])
+def test_a_connection_that_breaks(server, download, names, waits, fault):
+    server.add("/file.pt", DATA, fault)
+    assert download().read_bytes() == DATA and names() == ["file.pt"]
+    assert len(waits) == 1 and ranges(server)[0] is None and ranges(server)[1].startswith("bytes=")
+
+
+def test_the_next_call_goes_on(server, download, names):
+    server.add("/file.pt", DATA, cut(HALF), *[status(503)] * (FAILURES - 1))
+    with pytest.raises(DownloadError, match="HTTP status 503 Service Unavailable, 3 times in a row"):
+        download()
+    assert names() == ["file.pt.part"]
+    assert download().read_bytes() == DATA
+    assert ranges(server) == [None] + [f"bytes={HALF}-"] * FAILURES and names() == ["file.pt"]
+
+
+def test_new_bytes_start_the_count_again(server, download):
+    server.add("/file.pt", DATA, *[cut(HALF + 1000 * i) for i in range(10)])
+    assert download().read_bytes() == DATA
+
+
+def test_a_server_that_stalls(server, download, monkeypatch):
+    monkeypatch.setattr(transfer, "TIMEOUT", 0.4)
+    server.add("/file.pt", DATA, stall(HALF))
+    assert download().read_bytes() == DATA and ranges(server) == [None, f"bytes={HALF}-"]
+
+
+@pytest.mark.parametrize("fault", [ignore_range, wrong_part])
+def test_servers_that_send_another_part(server, download, fault):
+    server.add("/file.pt", DATA, cut(HALF), fault)
+    assert download().read_bytes() == DATA
+
+
+def test_all_bytes_are_there_before_the_new_name(server, download, tmp_path):
+    (tmp_path / "to").mkdir()
+    (tmp_path / "to/file.pt.part").write_bytes(DATA)
     server.add("/file.pt", DATA)
-    assert fetch().read_bytes() == DATA
-    assert left() == ["file.pt"] and len(server.asked) == 1
+    assert download().read_bytes() == DATA and server.sent == 0
 
 
-class TestBrokenConnections:
-    @pytest.mark.parametrize("fault", [cut, reset], ids=["cut", "reset"])
-    def test_the_rest_is_asked_for(self, server, fetch, left, waits, fault):
-        server.add("/file.pt", DATA, fault(HALF))
-        assert fetch().read_bytes() == DATA
-        first, second = server.asked
-        assert "Range" not in first.headers
-        begin = int(second.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
-        assert (0 if fault is reset else HALF) <= begin <= HALF  # a reset may swallow what was on its way
-        assert second.headers.get("If-Range") == ('"v1"' if begin else None)
-        assert server.sent == HALF + len(DATA) - begin
-        assert left() == ["file.pt"] and waits == [1.0]
-
-    def test_a_server_that_stalls(self, server, fetch, policy, monkeypatch, caplog):
-        """Patience ends when all is there that ever comes: on a busy machine that may take any time."""
-        server.add("/file.pt", DATA, stall(HALF))
-        sockets, connect, patience = [], socket.create_connection, 60.0
-
-        def connected(*args, **kwargs):
-            sockets.append(connect(*args, **kwargs))
-            return sockets[-1]
-
-        class Arrived(Progress):
-            arrived = 0
-
-            def advance(self, count):
-                self.arrived += count
-                if self.arrived == HALF:
-                    assert sockets[0].gettimeout() == patience
-                    sockets[0].settimeout(0.1)
-
-        monkeypatch.setattr(socket, "create_connection", connected)
-        assert fetch(replace(policy, stall_timeout=patience), Arrived()).read_bytes() == DATA
-        assert "nothing arrived in time; trying again" in caplog.text
-        assert server.asked[1].headers["Range"] == f"bytes={HALF}-"
-
-    def test_a_server_that_drips(self, server, fetch, policy, monkeypatch, caplog):
-        """By a clock on which each byte takes minutes, until it is asked again."""
-        server.add("/file.pt", DATA, drip)
-        seconds = itertools.count(step=100)
-        clock = SimpleNamespace(monotonic=lambda: next(seconds) if len(server.asked) == 1 else 0)
-        monkeypatch.setattr(transfer, "time", clock)
-        assert fetch(replace(policy, stall_timeout=60)).read_bytes() == DATA
-        assert re.search(r"sent only \d+ bytes in 100 s; trying again", caplog.text)
-
-    def test_a_server_that_never_answers(self, server, fetch, impatient, waits):
-        server.add("/file.pt", DATA, *[lambda handler, file: handler.site.go_on.wait(30)] * 9)
-        with pytest.raises(SourceError, match=r"nothing arrived in time \(3 attempts\)"):
-            fetch(replace(impatient, attempts=3))
-        assert waits == [1.0, 2.0]
-
-    def test_it_is_given_up_at_some_time(self, server, fetch, left, policy, waits):
-        server.add("/file.pt", DATA, *[cut(HALF)] * 9)
-        with pytest.raises(SourceError, match=f"ended after {HALF} of {len(DATA)} bytes .5 attempts"):
-            fetch()
-        assert left() == ["file.pt.part", "file.pt.part.json"]
-
-    def test_progress_gives_new_attempts(self, server, fetch, policy, waits):
-        server.add("/file.pt", DATA, *[cut(at) for at in range(20_000, 300_000, 20_000)])
-        assert fetch(replace(policy, progress=20_000)).read_bytes() == DATA
-        assert waits == [1.0] * 14 and server.sent == len(DATA)
-
-    def test_no_server(self, fetch, waits):
-        with pytest.raises(SourceError, match=r"cannot be reached \(.*refused.*\) \(2 attempts\)"):
-            fetch(url="http://127.0.0.1:9/file.pt")
-        assert waits == [1.0]
-
-    def test_waits_are_shortened_at_random(self, server, fetch, policy, waits):
-        server.add("/file.pt", DATA, status(500), status(500))
-        fetch(replace(policy, draw=lambda: 0.5))
-        assert waits == [0.75, 1.5]
+def test_more_bytes_than_the_server_has(server, download, tmp_path):
+    (tmp_path / "to").mkdir()
+    (tmp_path / "to/file.pt.part").write_bytes(DATA + b"more")
+    server.add("/file.pt", DATA)
+    assert download().read_bytes() == DATA
 
 
-class TestLengths:
-    def test_more_is_announced_once(self, server, fetch):
-        server.add("/file.pt", DATA, announce(100))
-        assert fetch().read_bytes() == DATA
-
-    def test_more_is_announced_always(self, server, fetch, left):
-        server.add("/file.pt", DATA, *[announce(100)] * 20)
-        with pytest.raises(SourceError, match="attempts"):
-            fetch()
-        assert "file.pt" not in left() and len(server.asked) == 5
-
-    def test_less_is_announced_once(self, server, fetch):
-        server.add("/file.pt", DATA, announce(-100))
-        assert fetch().read_bytes() == DATA
-
-    def test_less_is_announced_always(self, server, fetch, left):
-        server.add("/file.pt", DATA, *[announce(-100)] * 20)
-        with pytest.raises(SourceError, match="what arrives is cut off or damaged"):
-            fetch()
-        assert left() == [] and len(server.asked) == 2
-
-    def test_another_length_than_was_known(self, server, fetch, left):
-        server.add("/file.pt", DATA)
-        with pytest.raises(SourceError, match=f"announces {len(DATA)} bytes instead of 5"):
-            fetch(size=5)
-        assert left() == []
-
-    def test_no_length(self, server, fetch):
-        def nothing_said(handler, file):
-            handler.send_response(200)
-            handler.end_headers()
-            handler.wfile.write(file.data[: HALF if len(handler.site.asked) == 1 else None])
-
-        server.add("/file.pt", DATA, nothing_said, nothing_said)
-        assert fetch().read_bytes() == DATA
-        assert len(server.asked) == 2
+def test_another_version_is_never_mixed_in(server, download, names):
+    """The checksums inside the checkpoint find it; the next call begins anew."""
+    file = server.add("/file.pt", DATA, cut(HALF), *[status(503)] * 2)
+    with pytest.raises(DownloadError, match="503"):
+        download()
+    file.data = OTHER
+    with pytest.raises(DownloadError, match="what arrived is not a checkpoint, or is damaged"):
+        download()
+    assert names() == []
+    assert download().read_bytes() == OTHER
 
 
-class TestStatus:
-    @pytest.mark.parametrize("code", [400, 403, 404, 410, 501])
-    def test_refused_for_good(self, server, fetch, code, waits):
-        server.add("/file.pt", DATA, status(code))
-        with pytest.raises(SourceError, match=f"answers {code} "):
-            fetch()
-        assert len(server.asked) == 1 and waits == []
+def test_wrong_sizes(server, download, names):
+    """Fewer bytes than there are make a damaged checkpoint; more are asked for until the server says how many."""
+    server.add("/file.pt", DATA, announce(-10), announce(10))
+    with pytest.raises(DownloadError, match="is damaged"):
+        download()
+    assert names() == []
+    assert download().read_bytes() == DATA and ranges(server)[1:] == [None, f"bytes={len(DATA)}-"]
 
-    @pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
-    def test_refused_for_the_moment(self, server, fetch, code, waits):
-        server.add("/file.pt", DATA, status(code), status(code))
-        assert fetch().read_bytes() == DATA
-        assert waits == [1.0, 2.0]
 
-    def test_refused_too_often(self, server, fetch):
-        server.add("/file.pt", DATA, *[status(500)] * 9)
-        with pytest.raises(SourceError, match="answers 500 Internal Server Error .5 attempts"):
-            fetch()
+def test_a_wrong_hash(server, download, names):
+    file = server.add("/file.pt", DATA)
+    with pytest.raises(DownloadError, match=f"SHA-256 of what arrived is {file.sha256}; expected 0000"):
+        download(sha256="0" * 64)
+    assert names() == []
+    assert download(sha256=file.sha256).read_bytes() == DATA
 
-    def test_the_server_says_when_to_come_back(self, server, fetch, waits):
-        server.add("/file.pt", DATA, status(503, "7"), status(503, "Sat, 01 Jan 2022 00:00:00 GMT"), status(503, "?"))
-        fetch()
-        assert waits == [7.0, 2.0, 4.0]
 
-    def test_a_wait_that_is_too_long(self, server, fetch, waits):
-        server.add("/file.pt", DATA, status(503, "3600"))
-        with pytest.raises(SourceError, match="503 Service Unavailable, and asks to wait for 3600 s"):
-            fetch()
-        assert waits == []
+def test_a_login_page(server, download, names):
+    server.add("/file.pt", DATA, web_page)
+    with pytest.raises(DownloadError, match="not a checkpoint"):
+        download()
+    assert names() == []
 
-    def test_no_content(self, server, fetch):
-        server.add("/file.pt", DATA, status(204))
-        with pytest.raises(SourceError, match="answers 204"):
-            fetch()
+
+@pytest.mark.parametrize("code", [401, 403, 404, 410])
+def test_statuses_that_are_final(server, download, waits, code):
+    server.add("/file.pt", DATA, status(code))
+    with pytest.raises(DownloadError, match=f"/file.pt: HTTP status {code} "):
+        download()
+    assert waits == [] and len(server.asked) == 1
+
+
+def test_redirects(server, download):
+    server.add("/elsewhere.pt", DATA)
+    server.add("/file.pt", DATA, redirect("/elsewhere.pt"))
+    assert download().read_bytes() == DATA
+
+
+def test_no_redirect_from_https_to_http(monkeypatch, download):
+    class Answer(SimpleNamespace):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+    monkeypatch.setattr(transfer.urllib.request, "urlopen", lambda *_, **__: Answer(url="http://host/file.pt"))
+    with pytest.raises(DownloadError, match="redirects from https to http://host/file.pt"):
+        download(url="https://host/file.pt")
+
+
+def test_no_network(download, waits):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(DownloadError, match=r"no connection \(.*refused"):
+        download(url=f"http://127.0.0.1:{port}/file.pt")
+    with pytest.raises(DownloadError, match="no connection"):
+        download(url="http://nowhere.invalid/file.pt")
+    assert waits == []
+
+
+def test_no_room(server, download, names, monkeypatch):
+    server.add("/file.pt", DATA)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(DownloadError, match="has no room for 0.3 MB"):
+        download()
+    assert names() == []
+
+
+def test_a_disk_that_is_full_while_it_is_written(server, download, names):
+    """With the limit on the size of files in the place of a small disk."""
+    resource = pytest.importorskip("resource")
+    signal = pytest.importorskip("signal")
+    server.add("/file.pt", DATA)
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (HALF, before[1]))
+    try:
+        with pytest.raises(DownloadError, match="cannot write in .*/to: File too large"):
+            download()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert names() == ["file.pt.part"]
+    assert download().read_bytes() == DATA and server.sent < 2 * len(DATA)
+
+
+def test_progress(server, download, capsys):
+    server.add("/file.pt", DATA)
+    download(quiet=False)
+    out, error = capsys.readouterr()
+    assert out == "" and "file.pt: 100%" in error
+
+
+def test_checks(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(DATA)
+    check_file(path)
+    changed = bytearray(DATA)
+    changed[HALF] ^= 1
+    for data in (b"", DATA[:-1], DATA[:HALF], bytes(changed), b"\x80\x02}q\x00.", b"PK\x03\x04" * 100):
+        path.write_bytes(data)
+        with pytest.raises(DamagedError, match="not a checkpoint, or is damaged"):
+            check_file(path)

@@ -25,7 +25,6 @@ SUBJECTS = {
     "vos": "vos_kills:VosKills",
     "images": "image_kills:ImageKills",
     "train": "train_kills:TrainKills",
-    "download": "download_kills:DownloadKills",
     "extract": "extract_kills:ExtractKills",
 }
 

@@ -63,9 +63,9 @@ def training_checkpoint(path: Path) -> None:
 
 
 def download(path: Path) -> None:
-    from sam2fast.downloads.checks import check_file
+    from sam2fast.downloads.transfer import check_file
 
-    check_file(path, path.name, None, None)
+    check_file(path)
 
 
 def adapters(path: Path) -> None:

@@ -19,7 +19,7 @@ from sam2fast.checkpoints import CheckpointError
 from sam2fast.cli.errors import UserError
 from sam2fast.config import ConfigError
 from sam2fast.datasets.errors import DatasetError
-from sam2fast.downloads.errors import DamagedError
+from sam2fast.downloads.transfer import DamagedError
 from sam2fast.evaluation.clicks.mask_files import BadMasksError
 from sam2fast.evaluation.clicks.sources import DataSetError
 from sam2fast.evaluation.label_maps import MaskFileError
@@ -92,7 +92,6 @@ OF_WEIGHTS = {
     "read_checkpoint of safetensors": named("safetensors", SAFE, CheckpointError, weights.any_checkpoint, 5),
     "load_checkpoint of safetensors": named("safetensors", SAFE, CheckpointError, weights.whole_checkpoint, 4),
     "choose_config of safetensors": named("safetensors", SAFE, CheckpointError, weights.choose, 2),
-    "download of safetensors": Target("safetensors", SAFE, (DamagedError,), weights.download, share=2),
     "adapters": named("safetensors", "adapters.safetensors", CheckpointError, weights.adapters, 2),
     "index": Target(
         *("index", "model.safetensors.index.json", (CheckpointError, FileNotFoundError), weights.any_checkpoint),

@@ -85,12 +85,15 @@ class Handler(BaseHTTPRequestHandler):
     def hub(self, path: str) -> None:
         """Answers as the hub: what is stored elsewhere is a redirect with headers that describe it."""
         if path.startswith("api/models/"):
-            repo = path.removeprefix("api/models/").removesuffix("/revision/main")
-            names = [{"rfilename": name} for owner, name in self.site.hub_files if owner == repo]
-            if not names:
+            kind = "/tree/" if "/tree/" in path else "/revision/"
+            repo = path.removeprefix("api/models/").partition(kind)[0]
+            files = {name: file for (owner, name), file in self.site.hub_files.items() if owner == repo}
+            tree = [{"type": "file", "path": n, "size": len(f.data), "oid": f.sha256} for n, f in files.items()]
+            about = {"id": repo, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
+            if files:
+                self.reply(200, json.dumps(tree if kind == "/tree/" else about).encode())
+            else:
                 self.send_error(404)
-                return
-            self.reply(200, json.dumps({"sha": COMMIT, "siblings": names}).encode())
             return
         repo, _, rest = path.removeprefix("api/resolve-cache/").partition("/resolve/")
         file = self.site.hub_files.get((repo, rest.partition("/")[2]))
