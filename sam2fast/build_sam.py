@@ -140,7 +140,7 @@ def build_sam2_hf(model_id: str | Path, **kwargs: Any) -> SAM2Base:
     Args:
         model_id: the path of a checkpoint file or of a folder with one (see :func:`sam2fast.checkpoints.find_weights`),
             or an id of the Hugging Face hub: an official one, or any other of a model of SAM 2's architecture. Official
-            ids always mean the hub; ``./`` before it makes any name a path.
+            ids always mean the published model; others need huggingface_hub. ``./`` before it makes any name a path.
         **kwargs: for :func:`build_sam2`. ``config_file``, left out, is the published model's, or the one that the
             checkpoint's weights and the ``config.json`` of transformers beside it are of.
 
@@ -148,6 +148,7 @@ def build_sam2_hf(model_id: str | Path, **kwargs: Any) -> SAM2Base:
         FileNotFoundError: the path leads to no checkpoint.
         CheckpointError: several checkpoints could be meant, or no configuration fits; then ``config_file`` is needed.
         KeyError: the id is neither an official one nor nano's, and the hub does not give a model of this name.
+        ImportError: the id is of the hub and not official, and huggingface_hub is not installed.
         DownloadError: the official checkpoint is not on this machine and cannot be downloaded.
     """
     return build_sam2(**_pretrained(model_id, **kwargs))

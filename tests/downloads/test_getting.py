@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -9,8 +10,10 @@ import pytest
 from checkpoint_server import make_checkpoint
 
 from sam2fast.build_sam import _hf_download
+from sam2fast.checkpoints import find_weights
 from sam2fast.downloads import DownloadError, find_checkpoint, get_checkpoint
-from sam2fast.downloads.names import published, published_models, simplest_name
+from sam2fast.downloads.names import published
+from sam2fast.home import expanded
 
 FILE = "sam2.1_hiera_tiny.pt"
 REPO = "facebook/sam2.1-hiera-tiny"
@@ -44,12 +47,6 @@ def test_names(name, file):
     assert published(name).release.checkpoint == file
 
 
-def test_the_simplest_name_leads_back():
-    for model in published_models().values():
-        assert published(simplest_name(model)) == model
-    assert simplest_name(published(REPO)) == "tiny"
-
-
 def test_unknown_names():
     for call in (find_checkpoint, get_checkpoint):
         with pytest.raises(KeyError, match="'enormous' is no published model"):
@@ -81,7 +78,7 @@ def test_without_huggingface_hub_its_cache_is_not_searched(machine, hub_cache, m
     snapshot = hub_cache / "models--facebook--sam2.1-hiera-tiny/snapshots/main"
     snapshot.mkdir(parents=True)
     (snapshot / FILE).write_bytes(b"x")
-    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert find_checkpoint("tiny") is None
 
 
@@ -187,6 +184,14 @@ def test_a_user_without_a_home(monkeypatch):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as it is where nothing is known
     before = os.listdir()
     assert find_checkpoint("tiny") is None
+    with pytest.raises(FileNotFoundError, match="no home directory"):
+        find_weights("~/model.pt")
     with pytest.raises(DownloadError, match="no home directory"):
         get_checkpoint("tiny", quiet=True)
     assert os.listdir() == before
+
+
+def test_a_home_is_filled_in(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert expanded("~/a") == tmp_path / "a" and str(expanded("a/~")) == os.path.join("a", "~")

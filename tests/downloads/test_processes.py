@@ -6,13 +6,10 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from checkpoint_faults import stall
 from checkpoint_server import make_checkpoint
-
-from sam2fast.downloads import get_checkpoint
 
 FILE = "sam2.1_hiera_tiny.pt"
 DATA = make_checkpoint()
@@ -89,16 +86,6 @@ def test_two_at_once(server, source, start, machine):
     assert len(server.gets(source)) == 1 and server.sent == len(DATA)
 
 
-def test_two_threads_at_once(server, source):
-    server.files[source].faults.append(stall(HALF))
-    with ThreadPoolExecutor(2) as pool:
-        first, second = (pool.submit(get_checkpoint, "tiny", quiet=True) for _ in range(2))
-        assert server.stalled.wait(LIMIT)
-        server.go_on.set()
-        assert first.result(LIMIT) == second.result(LIMIT)
-    assert len(server.gets(source)) == 1
-
-
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_killed_in_the_middle(server, source, start, machine, how):
     server.files[source].faults.append(stall(HALF))
@@ -116,20 +103,6 @@ def test_killed_in_the_middle(server, source, start, machine, how):
     assert server.sent == len(DATA)
     first, second = server.gets(source)
     assert "Range" not in first.headers and second.headers["Range"] == f"bytes={HALF}-"
-
-
-def test_the_second_takes_over_from_a_first_that_is_killed(server, source, start, machine):
-    server.files[source].faults.append(stall(HALF))
-    first = start()
-    assert server.stalled.wait(LIMIT)
-    second = start()
-    assert "another process is downloading" in second.stderr.readline()
-    wait_for_bytes(machine, HALF)
-    first.kill()
-    path = path_of(second)
-    with open(path, "rb") as file:
-        assert file.read() == DATA
-    assert server.sent == len(DATA)
 
 
 def test_it_starts_light():

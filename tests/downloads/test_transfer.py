@@ -6,7 +6,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from checkpoint_faults import announce, cut, ignore_range, redirect, reset, stall, status, web_page, wrong_part
+from checkpoint_faults import announce, cut, ignore_range, reset, stall, status, web_page, wrong_part
 from checkpoint_server import make_checkpoint
 
 from sam2fast.downloads import DownloadError, transfer
@@ -52,11 +52,6 @@ def test_the_next_call_goes_on(server, download, names):
     assert ranges(server) == [None] + [f"bytes={HALF}-"] * FAILURES and names() == ["file.pt"]
 
 
-def test_new_bytes_start_the_count_again(server, download):
-    server.add("/file.pt", DATA, *[cut(HALF + 1000 * i) for i in range(10)])
-    assert download().read_bytes() == DATA
-
-
 def test_a_server_that_stalls(server, download, monkeypatch):
     monkeypatch.setattr(transfer, "TIMEOUT", 0.4)
     server.add("/file.pt", DATA, stall(HALF))
@@ -74,13 +69,6 @@ def test_all_bytes_are_there_before_the_new_name(server, download, tmp_path):
     (tmp_path / "to/file.pt.part").write_bytes(DATA)
     server.add("/file.pt", DATA)
     assert download().read_bytes() == DATA and server.sent == 0
-
-
-def test_more_bytes_than_the_server_has(server, download, tmp_path):
-    (tmp_path / "to").mkdir()
-    (tmp_path / "to/file.pt.part").write_bytes(DATA + b"more")
-    server.add("/file.pt", DATA)
-    assert download().read_bytes() == DATA
 
 
 def test_another_version_is_never_mixed_in(server, download, names):
@@ -125,12 +113,6 @@ def test_statuses_that_are_final(server, download, waits, code):
     with pytest.raises(DownloadError, match=f"/file.pt: HTTP status {code} "):
         download()
     assert waits == [] and len(server.asked) == 1
-
-
-def test_redirects(server, download):
-    server.add("/elsewhere.pt", DATA)
-    server.add("/file.pt", DATA, redirect("/elsewhere.pt"))
-    assert download().read_bytes() == DATA
 
 
 def test_no_redirect_from_https_to_http(monkeypatch, download):

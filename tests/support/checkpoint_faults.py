@@ -44,16 +44,6 @@ def stall(at: int, seconds: float = 120.0) -> Fault:
     return fault
 
 
-def drip(handler: Handler, file: Served) -> None:
-    """Sends a byte now and then, for some seconds."""
-    start = handler.head(file)
-    for byte in file.data[start : start + 150]:
-        handler.wfile.write(bytes([byte]))
-        handler.wfile.flush()
-        if handler.site.go_on.wait(0.02):
-            return
-
-
 def announce(more: int) -> Fault:
     """Announces ``more`` bytes than there are, or fewer if it is negative, and sends what is there."""
 
@@ -65,20 +55,11 @@ def announce(more: int) -> Fault:
     return fault
 
 
-def status(code: int, retry_after: str | None = None) -> Fault:
+def status(code: int) -> Fault:
     """Answers with a status."""
 
     def fault(handler: Handler, file: Served) -> None:
-        handler.reply(code, b"no", **({} if retry_after is None else {"Retry_After": retry_after}))
-
-    return fault
-
-
-def redirect(to: str) -> Fault:
-    """Sends the client somewhere else."""
-
-    def fault(handler: Handler, file: Served) -> None:
-        handler.reply(302, Location=to)
+        handler.reply(code, b"no")
 
     return fault
 
@@ -100,8 +81,3 @@ def wrong_part(handler: Handler, file: Served) -> None:
 def web_page(handler: Handler, file: Served) -> None:
     """What a login page or a cache answers: everything is fine."""
     handler.reply(200, b"<!DOCTYPE html><html><body>Please log in</body></html>", ETag='"page"')
-
-
-def compressed(handler: Handler, file: Served) -> None:
-    """Sends something that it calls compressed."""
-    handler.reply(200, file.data, Content_Encoding="gzip")

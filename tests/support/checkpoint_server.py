@@ -36,10 +36,7 @@ class Served:
 
     data: bytes
     etag: str | None = '"v1"'
-    modified: str | None = "Sat, 01 Jan 2022 00:00:00 GMT"
     faults: list["Fault"] = field(default_factory=list)
-    etag_of_parts: bool = True  # whether a partial answer repeats the ETag
-    obeys_if_range: bool = True
 
     @property
     def sha256(self) -> str:
@@ -112,12 +109,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def small_on_hub(self, path: str, file: Served) -> None:
-        """What is small is on the hub itself, behind a redirect; its ETag is git's hash. Any fault turns it round."""
+        """What is small is on the hub itself, behind a redirect; its ETag is git's hash."""
         if not path.startswith("api/"):
             self.reply(307, Location=f"/hub/api/resolve-cache/{path}", X_Repo_Commit=COMMIT)
             return
         git = hashlib.sha1(b"blob %d\0" % len(file.data) + file.data).hexdigest()
-        self.reply(200, file.data[::-1] if file.faults else file.data, ETag=f'"{git}"', X_Repo_Commit=COMMIT)
+        self.reply(200, file.data, ETag=f'"{git}"', X_Repo_Commit=COMMIT)
 
     def reply(self, status: int, body: bytes = b"", **headers: str) -> None:
         """A short answer."""
@@ -132,10 +129,7 @@ class Handler(BaseHTTPRequestHandler):
     def start_of(self, file: Served) -> int:
         """The first byte asked for; 0 for the whole file."""
         asked = self.headers.get("Range")
-        condition = self.headers.get("If-Range")
-        if asked is None or (file.obeys_if_range and condition not in (None, file.etag, file.modified)):
-            return 0
-        return int(asked.removeprefix("bytes=").rstrip("-"))
+        return 0 if asked is None else int(asked.removeprefix("bytes=").rstrip("-"))
 
     def head(self, file: Served, announced: int | None = None) -> int:
         """Sends the headers, with another length if ``announced``; gives the first byte to be sent."""
@@ -146,10 +140,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(file.data) - 1}/{len(file.data)}")
-        if file.etag is not None and (not start or file.etag_of_parts):
+        if file.etag is not None:
             self.send_header("ETag", file.etag)
-        if file.modified is not None:
-            self.send_header("Last-Modified", file.modified)
         self.send_header("Content-Length", str(len(file.data) - start if announced is None else announced))
         self.end_headers()
         return start
