@@ -62,12 +62,6 @@ def training_checkpoint(path: Path) -> None:
     load(path)
 
 
-def download(path: Path) -> None:
-    from sam2fast.downloads.transfer import check_file
-
-    check_file(path)
-
-
 def adapters(path: Path) -> None:
     from sam2fast.training.adapter_files import load_adapters
 

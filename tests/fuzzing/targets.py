@@ -19,7 +19,6 @@ from sam2fast.checkpoints import CheckpointError
 from sam2fast.cli.errors import UserError
 from sam2fast.config import ConfigError
 from sam2fast.datasets.errors import DatasetError
-from sam2fast.downloads.transfer import DamagedError
 from sam2fast.evaluation.clicks.mask_files import BadMasksError
 from sam2fast.evaluation.clicks.sources import DataSetError
 from sam2fast.evaluation.label_maps import MaskFileError
@@ -88,7 +87,6 @@ OF_WEIGHTS = {
     "choose_config": named("pt", "weights.pt", CheckpointError, weights.choose, 2),
     "convert_checkpoint": Target("pt", "weights.pt", (CheckpointError,), weights.converted),
     "training checkpoint": named("pt", "checkpoint.pt", CheckpointError, weights.training_checkpoint, 2),
-    "download": Target("pt", "weights.pt", (DamagedError,), weights.download, share=2),
     "read_checkpoint of safetensors": named("safetensors", SAFE, CheckpointError, weights.any_checkpoint, 5),
     "load_checkpoint of safetensors": named("safetensors", SAFE, CheckpointError, weights.whole_checkpoint, 4),
     "choose_config of safetensors": named("safetensors", SAFE, CheckpointError, weights.choose, 2),

@@ -1,4 +1,4 @@
-"""Checkpoints and downloads that the fuzzer found, each by what was wrong with it: all are refused as documented."""
+"""Checkpoints that the fuzzer found, each by what was wrong with it: all are refused as documented."""
 
 import json
 import pickle
@@ -14,7 +14,6 @@ from sam2fast.checkpoints import CheckpointError, choose_config, load_checkpoint
 from sam2fast.checkpoints.converting import convert_checkpoint
 from sam2fast.training.snapshots import load as load_training_checkpoint
 
-DEEP = "[" * 100_000
 PLAIN = torch.arange(6.0).reshape(2, 3)
 
 
