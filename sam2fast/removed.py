@@ -3,6 +3,8 @@
 # Full name -> what to use instead, as the end of a sentence.
 REMOVED: dict[str, str] = {
     "sam2fast.exported.check_program": "artefacts are programs: load only those that you exported yourself",
+    "sam2fast.parallel.SpreadPredictor": "track each video on one device, and several videos with track_videos",
+    "sam2fast.parallel.SpreadState": "track each video on one device, and several videos with track_videos",
 }
 
 

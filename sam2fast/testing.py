@@ -26,11 +26,6 @@ def _float64(x: Any) -> Tensor:
     return x.detach().double() if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x)).double()
 
 
-def mismatch_ratio(expected: Any, actual: Any) -> float:
-    """Share of the elements in which two thresholded results differ."""
-    return float((torch.as_tensor(expected) != torch.as_tensor(actual)).double().mean())
-
-
 def mask_iou(a: Any, b: Any) -> float:
     """Intersection over union of two masks; 1 if both are empty."""
     a, b = torch.as_tensor(a) > 0, torch.as_tensor(b) > 0

@@ -1,8 +1,6 @@
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -66,16 +64,3 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-
-
-@pytest.fixture
-def spread(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A narrow predictor whose objects are spread over two workers, which are threads of this process."""
-    import parallel_jobs
-    from thread_workers import instead_of_processes
-
-    from sam2fast.parallel import SpreadPredictor
-
-    instead_of_processes(monkeypatch)
-    with SpreadPredictor(parallel_jobs.build_mini, ["cpu", "cpu"]) as predictor:
-        yield predictor

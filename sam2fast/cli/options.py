@@ -29,7 +29,7 @@ _MODEL_OPTIONS = (
         "--device",
         default="auto",
         show_default=True,
-        help="auto, cpu, cuda, cuda:1, mps. segment, masks, track, vos and evaluate-images also take several: "
+        help="auto, cpu, cuda, cuda:1, mps. segment, masks, vos and evaluate-images also take several: "
         "cuda:0,cuda:1, or all.",
     ),
     click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="To compute in."),

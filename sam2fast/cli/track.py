@@ -127,10 +127,11 @@ def track(
     """
     source = VideoSource.parse(video)
     _check_usage(source, reverse, start, end, stream, max_frames)
-    if stream and names_several(device):
-        raise click.UsageError("--stream tracks on one device; give one, or leave out --stream")
-    if approximations != Approximations() and names_several(device):
-        raise click.UsageError("--approximate works on one device; give one, or leave it out")
+    if names_several(device):
+        raise click.UsageError(
+            f"--device {device} for one video was removed in sam2fast 0.2; give one device. Several videos are spread "
+            "over devices by `sam2fast vos` and sam2fast.parallel.track_videos"
+        )
     parts = [*points, *boxes, *masks, *(prompt for file in prompt_files for prompt in read_prompt_file(file))]
     prompts = merge_prompts(parts, each_shows_object=not stream)
     if "png" in formats and len(objects_of(prompts)) > MOST_OBJECTS_OF_PALETTE:

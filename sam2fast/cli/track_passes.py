@@ -12,7 +12,6 @@ from torch import Tensor
 from sam2fast.cli.errors import one_line
 from sam2fast.cli.track_prompts import TrackPrompt, check_against_video
 from sam2fast.cli.track_video import VideoSource
-from sam2fast.parallel.objects import SpreadPredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.outputs import Output
 from sam2fast.tracking.scores import TrackScores
@@ -107,8 +106,7 @@ class VideoPasses:
         backward: Path,
     ) -> None:
         self._predictor, self._source, self._done, self._backward_file = predictor, source, done, backward
-        rules = predictor.memory_rules if isinstance(predictor, SpreadPredictor) else MemoryRules.of(predictor)
-        reach = rules.reach
+        reach = MemoryRules.of(predictor).reach
         # Backwards, the frames behind the first one count as well, until as many have been tracked before it.
         history = 2 * reach if plan.backward() else reach
         if saved is None:

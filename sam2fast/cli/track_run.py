@@ -3,12 +3,10 @@
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -22,8 +20,6 @@ from sam2fast.cli.track_folder import RunFolder
 from sam2fast.cli.track_outputs import FrameDrawing
 from sam2fast.cli.track_passes import Passes
 from sam2fast.cli.track_record import as_line, frame_record
-from sam2fast.parallel.objects import SpreadPredictor
-from sam2fast.parallel.process import WorkerError
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.video_io import VideoError
 
@@ -43,25 +39,6 @@ def load_predictor(choice: ModelChoice, device: str, dtype: str) -> tuple[SAM2Vi
             choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype)
         )
         return predictor, {**choice.facts(), "device": str(predictor.device), "dtype": dtype}
-
-
-@contextmanager
-def opened_predictor(
-    choice: ModelChoice, devices: Sequence[str], dtype: str
-) -> Iterator[tuple[SAM2VideoPredictor, dict[str, Any]]]:
-    """The same on one device, or with the objects spread over several by processes, which end with the block.
-
-    Raises: as :func:`load_predictor`.
-    """
-    if len(devices) == 1:
-        yield load_predictor(choice, devices[0], dtype)
-        return
-    build = partial(build_sam2_video_predictor, choice.config, choice.checkpoint, dtype=getattr(torch, dtype))
-    with one_line(OSError, ValueError, RuntimeError, ImportError):
-        spread = SpreadPredictor(build, devices)
-        facts = {**choice.facts(), "device": ",".join(devices), "dtype": dtype}
-    with spread:
-        yield cast(SAM2VideoPredictor, spread), facts  # which has the methods that tracking calls
 
 
 @dataclass
@@ -98,8 +75,8 @@ def track(
         progress: show a bar even if stderr is no terminal.
 
     Raises:
-        UserError: a file cannot be written, the model's numbers are not finite, or a process of several is lost. What
-            was recorded until the last checkpoint stays.
+        UserError: a file cannot be written, or the model's numbers are not finite. What was recorded until the last
+            checkpoint stays.
     """
     outcome, begun, saved = Outcome(), time.monotonic(), time.monotonic()
     frames = iter(passes)
@@ -111,8 +88,7 @@ def track(
         ):
             while True:
                 try:
-                    with one_line(WorkerError):  # and what could be saved is lost with the process
-                        found = next(frames, None)
+                    found = next(frames, None)
                 except (VideoError, torch.OutOfMemoryError) as error:
                     outcome.failure = " ".join(str(error).split())
                     break

@@ -13,7 +13,6 @@ import numpy as np
 
 from sam2fast import __version__
 from sam2fast.approximations import EXACT, Approximations
-from sam2fast.cli.devices import chosen_devices
 from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.segmenter import read_foreground
@@ -23,7 +22,7 @@ from sam2fast.cli.track_folder import OVERLAY, RunFolder
 from sam2fast.cli.track_outputs import FrameDrawing, Outputs, Subject
 from sam2fast.cli.track_passes import Masks, Plan, StreamPasses, VideoPasses
 from sam2fast.cli.track_prompts import TrackPrompt, check_against_video, objects_of
-from sam2fast.cli.track_run import LiveFilm, Outcome, opened_predictor, track
+from sam2fast.cli.track_run import LiveFilm, Outcome, load_predictor, track
 from sam2fast.cli.track_video import VideoSource, probe
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.video_io.film_file import NoEncoderError
@@ -62,24 +61,21 @@ def run(request: Request, choice: ModelChoice, device: str, dtype: str, out: Pat
         size = probe(source)
         check_against_video(request.prompts, masks, *size, request.start, request.end)
     begun = time.monotonic()
-    devices = chosen_devices(device, len(objects_of(request.prompts)), "objects")
-    with opened_predictor(choice, devices, dtype) as (predictor, model):
-        with one_line(ValueError):
-            predictor.approximations = request.approximations
-        if request.approximations != EXACT:
-            model["approximations"] = request.approximations.named()
-        loading = time.monotonic() - begun
-        folder = RunFolder(out, _asked(request, facts, model, masks), overwrite)
-        if source.is_live and not folder.is_new:
-            raise UserError(
-                f"{out} holds what was tracked in {source.name}, which cannot go on; give another --out folder"
-            )
+    predictor, model = load_predictor(choice, device, dtype)
+    with one_line(ValueError):
+        predictor.approximations = request.approximations
+    if request.approximations != EXACT:
+        model["approximations"] = request.approximations.named()
+    loading = time.monotonic() - begun
+    folder = RunFolder(out, _asked(request, facts, model, masks), overwrite)
+    if source.is_live and not folder.is_new:
+        raise UserError(f"{out} holds what was tracked in {source.name}, which cannot go on; give another --out folder")
 
-        outcome = Outcome()
-        if folder.complete:
-            folder.begin()
-        else:
-            outcome = _track(request, choice, predictor, folder, masks)
+    outcome = Outcome()
+    if folder.complete:
+        folder.begin()
+    else:
+        outcome = _track(request, choice, predictor, folder, masks)
     del predictor  # its memory is better used by what follows
     begun = time.monotonic()
     if folder.complete:

@@ -1,14 +1,15 @@
 """Work spread over several devices of one machine, with a process for each.
 
-:func:`track_videos`, :func:`segment_images` and :func:`run_jobs` spread many inputs; :class:`SpreadPredictor` spreads
-the objects of one video. See docs/devices.md.
+:func:`track_videos`, :func:`segment_images` and :func:`run_jobs` spread videos, images and any other jobs. See
+docs/devices.md.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from sam2fast.removed import refuse_if_removed
+
 if TYPE_CHECKING:
     from sam2fast.parallel.images import ImageJob, SegmentedImage, segment_images
-    from sam2fast.parallel.objects import SpreadPredictor, SpreadState
     from sam2fast.parallel.pool import JobResult, run_jobs
     from sam2fast.parallel.process import WorkerError
     from sam2fast.parallel.videos import TrackedVideo, VideoJob, VideoPrompt, track_videos
@@ -17,8 +18,6 @@ __all__ = [
     "ImageJob",
     "JobResult",
     "SegmentedImage",
-    "SpreadPredictor",
-    "SpreadState",
     "TrackedVideo",
     "VideoJob",
     "VideoPrompt",
@@ -30,7 +29,6 @@ __all__ = [
 
 _HOMES = {
     "images": ("ImageJob", "SegmentedImage", "segment_images"),
-    "objects": ("SpreadPredictor", "SpreadState"),
     "pool": ("JobResult", "run_jobs"),
     "process": ("WorkerError",),
     "videos": ("TrackedVideo", "VideoJob", "VideoPrompt", "track_videos"),
@@ -46,4 +44,5 @@ if not TYPE_CHECKING:  # which would take any name for one of ours
         for home, names in _HOMES.items():
             if name in names:
                 return getattr(importlib.import_module(f"sam2fast.parallel.{home}"), name)
+        refuse_if_removed(__name__, name)
         raise AttributeError(f"module 'sam2fast.parallel' has no attribute {name!r}")

@@ -33,8 +33,6 @@ class Failure(NamedTuple):
 def serve(connection: Connection, setup: bytes, device: str, threads: int, is_deterministic: bool = False) -> None:
     """Makes the service, says so, then answers calls until the parent closes its end of the pipe, or is gone.
 
-    Then the service's method ``end`` is called, if it has one.
-
     Answers are ``(True, result)`` or ``(False, Failure)``, in the order of the calls; the first is for the making.
 
     Args:
@@ -70,8 +68,6 @@ def serve(connection: Connection, setup: bytes, device: str, threads: int, is_de
             idle.set()
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending already
-        if hasattr(service, "end"):
-            service.end()
 
 
 def leave_interrupts_to_the_parent() -> None:

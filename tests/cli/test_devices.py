@@ -7,33 +7,15 @@ from pathlib import Path
 import pytest
 import track_films
 from thread_workers import instead_of_processes
-from track_runs import box_of_disc, interrupt_after, lines_of, middle_of_square, names, text
-
-from sam2fast.parallel import object_share
-from sam2fast.parallel.process import WorkerError
 
 TWO = "cpu,cpu"
 QUICK = ["--model", "nano", "--points-per-side", "2", "--pred-iou-thresh", "0", "--stability-thresh", "0"]
-
-
-# Two objects, first shown amid the film's first frames, and one of them once more.
-FIRST, LATER, FRAMES = 2, 4, 7
-PROMPTS = [
-    *("--point", text(FIRST, 1, *middle_of_square(FIRST)), "--box", text(FIRST, "disc", *box_of_disc(FIRST))),
-    *("--point", text(LATER, 1, *middle_of_square(LATER))),
-]
 
 
 @pytest.fixture
 def threads(monkeypatch):
     """Workers are threads, which share what is loaded."""
     instead_of_processes(monkeypatch)
-
-
-@pytest.fixture
-def cached(monkeypatch):
-    """The same with a model that is loaded already, which no process could be sent."""
-    instead_of_processes(monkeypatch, travels=False)
 
 
 def without_device(folder: Path, name: str) -> list[str]:
@@ -99,66 +81,8 @@ def test_masks(threads, run, picture, tmp_path):
     assert two.stdout.split("time:")[0] == one.stdout.split("time:")[0]
 
 
-def the_same(found, expected) -> None:
-    """Masks exactly, scores to rounding: they are computed in batches of other sizes."""
-    found, expected = lines_of(found), lines_of(expected)
-    assert list(found) == list(expected)
-    for frame, line in expected.items():
-        assert found[frame]["time"] == line["time"]
-        for a, b in zip(found[frame]["objects"], line["objects"], strict=True):
-            scores = [(entry.pop("score"), entry.pop("object_score")) for entry in (a, b)]
-            assert a == b and scores[0] == pytest.approx(scores[1], abs=1e-5)
-
-
-@pytest.fixture(scope="module")
-def whole(track, film, tmp_path_factory):
-    out = tmp_path_factory.mktemp("whole") / "out"
-    ask = [film, *PROMPTS, "--reverse", "--end", FRAMES - 1, "--format", "json", "--out", out]
-    assert track(*ask).exit_code == 0
-    return out
-
-
-def test_track(cached, track, film, whole, tmp_path, monkeypatch):
-    """Two objects on two devices; interrupted on the way, and gone on with."""
-    ask = [film, *PROMPTS, "--reverse", "--end", FRAMES - 1, "--format", "json,png", "--out", tmp_path / "out"]
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, 5)
-        stopped = track(*ask, device=TWO)
-    assert stopped.exit_code == 130 and "the same command again goes on" in stopped.stderr
-    assert len(lines_of(tmp_path / "out")) == 5
-    result = track(*ask, device=TWO)
-    assert result.exit_code == 0 and f"{FRAMES - 5} frames tracked" in result.stdout, result.stderr
-    the_same(tmp_path / "out", whole)
-    assert names(tmp_path / "out/masks") == [f"{t:05d}.png" for t in range(FRAMES)]
-
-
-def test_track_when_a_process_is_lost(cached, track, film, tmp_path, monkeypatch):
-    """What the last checkpoint has stays, and the same command goes on from there."""
-    original, calls = object_share.ObjectShare.next, []
-
-    def lost(self, *numbers):
-        calls.append(numbers)
-        if len(calls) == 3:
-            raise SystemExit
-        return original(self, *numbers)
-
-    monkeypatch.setattr(object_share.ObjectShare, "next", lost)
-    ask = [film, *PROMPTS, "--end", LATER, "--format", "json", "--out", tmp_path / "out"]
-    result = track(*ask, device=TWO)
-    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "on cpu has ended" in result.stderr
-    again = track(*ask, device=TWO)
-    assert again.exit_code == 0 and f"{LATER + 1 - FIRST} in all" in again.stdout
-    assert WorkerError.__name__ not in again.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--stream"], "--stream tracks on one device"),
-        (["--approximate", "pooled_memory"], "--approximate works on one"),
-    ],
-)
-def test_track_on_one_device_only(arguments, message, track, tmp_path):
+def test_track_takes_one_device(track, tmp_path):
+    """The error names what spreads several videos over devices."""
     folder = track_films.write_folder(tmp_path / "frames", track_films.pictures(2))
-    result = track(folder, "--point", "0,1,9,9", *arguments, device=TWO)
-    assert result.exit_code == 2 and message in result.stderr
+    result = track(folder, "--point", "0,1,9,9", device=TWO)
+    assert result.exit_code == 2 and "give one device" in result.stderr and "track_videos" in result.stderr

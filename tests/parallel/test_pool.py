@@ -18,6 +18,7 @@ from sam2fast.parallel import WorkerError, run_jobs
 from sam2fast.parallel.devices import device_list, names_several, threads_for_each
 from sam2fast.parallel.pool import JOBS_AHEAD, JOBS_AT_ONCE, JobSource, Member, Pool
 from sam2fast.parallel.worker import packed
+from sam2fast.reproducibility import deterministic
 
 TWO, THREE = ["cpu"] * 2, ["cpu"] * 3
 
@@ -164,6 +165,12 @@ def test_threads_are_divided_before_torch_is_loaded():
     assert threads_for_each(1) == torch.get_num_threads()
     with pytest.raises(ValueError, match="threads is 0; expected 1 or more"):
         threads_for_each(2, 0)
+
+
+def test_workers_are_as_deterministic_as_this_process():
+    with deterministic():
+        (result,) = run_jobs(parallel_jobs.square, [3], ["cpu"], parallel_jobs.build_when_deterministic)
+    assert result.unwrap()[0] == 9
 
 
 SCRIPT = """

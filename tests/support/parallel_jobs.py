@@ -19,12 +19,12 @@ def build_mini(device: str) -> Any:
     return mini_predictor().to(device)
 
 
-def build_mini_when_deterministic(device: str) -> Any:
+def build_when_deterministic(device: str) -> dict[str, Any]:
     import torch
 
     if not (torch.are_deterministic_algorithms_enabled() and torch.backends.cudnn.deterministic):
         raise RuntimeError("this process is not deterministic")
-    return build_mini(device)
+    return build_nothing(device)
 
 
 def build_where_it_can(device: str, broken_device: str) -> dict[str, Any]:

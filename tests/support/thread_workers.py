@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sam2fast.parallel import group, pool
+from sam2fast.parallel import pool
 from sam2fast.parallel.process import Worker
 from sam2fast.parallel.worker import _answer, called, packed
 
@@ -37,8 +37,6 @@ class ThreadWorker(Worker):
                 try:
                     call = self._theirs.recv_bytes()
                 except (EOFError, OSError):
-                    if hasattr(service[0], "end"):
-                        service[0].end()
                     return
                 _answer(self._theirs, partial(called, service[0], call))
 
@@ -53,5 +51,4 @@ class ThreadWorker(Worker):
 def instead_of_processes(patch: pytest.MonkeyPatch, travels: bool = True) -> None:
     """From here on workers are threads."""
     patch.setattr(ThreadWorker, "travels", travels)
-    for module in (group, pool):
-        patch.setattr(module, "Worker", ThreadWorker)
+    patch.setattr(pool, "Worker", ThreadWorker)
