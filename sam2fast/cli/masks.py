@@ -13,9 +13,7 @@ from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import FormatsType, model_options, out_option
 from sam2fast.cli.runner_options import (
     Cluster,
-    bytes_of,
     chosen_place,
-    may_be_written_elsewhere,
     resume_option,
     runner_options,
 )
@@ -145,7 +143,7 @@ def masks(
     choice = choose_model(model, checkpoint)
     make_folder(out)
     files = (file for image in pictures for file in mask_files(out, image.stem, formats).values())
-    remove_leftovers([out / RESULTS, *files], may_be_written_elsewhere(cluster, out))
+    remove_leftovers([out / RESULTS, *files], bool(cluster))
     least_iou, least_stability = THRESHOLDS_OF_NANO if choice.config == nano.CONFIG else THRESHOLDS
     options = {
         "points_per_side": points_per_side,
@@ -176,7 +174,7 @@ def masks(
     left = [image for image in pictures if str(image) not in before]
     if resume:
         click.echo(f"sam2fast: note: {len(pictures) - len(left)} of {len(pictures)} images were done before", err=True)
-    place = chosen_place(cluster, device, len(left) or len(pictures), "images", out, bytes_of)
+    place = chosen_place(cluster, device, len(left) or len(pictures), "images")
     finder: Finder
     if place.is_here and left:
         finder = MaskFinder(Segmenter(choice, place.name, dtype), options, formats, out)

@@ -10,7 +10,7 @@ from sam2fast.cli.files import check_files, make_folder, output_files, remove_le
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import model_options, out_option
 from sam2fast.cli.prompts import Box, BoxType, Click, ClickType, Prompts
-from sam2fast.cli.runner_options import Cluster, may_be_written_elsewhere, resume_option, runner_options
+from sam2fast.cli.runner_options import Cluster, resume_option, runner_options
 
 
 @click.command()
@@ -60,7 +60,7 @@ def segment(
     choice = choose_model(model, checkpoint)
     make_folder(out)
     files = (file for image in images for file in output_files(out, image.stem).values())
-    remove_leftovers(files, may_be_written_elsewhere(cluster, out))
+    remove_leftovers(files, bool(cluster))
 
     from sam2fast.cli.results import print_results
     from sam2fast.cli.segment_run import SegmentRun

@@ -11,7 +11,7 @@ from sam2fast.cli.files import output_files
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.prompts import Prompts
 from sam2fast.cli.results import write_result
-from sam2fast.cli.runner_options import Cluster, bytes_of, chosen_place
+from sam2fast.cli.runner_options import Cluster, chosen_place
 from sam2fast.cli.segmenter import MaskPrompt, Segmenter
 from sam2fast.parallel.runners import Runner
 
@@ -46,7 +46,7 @@ class SegmentRun:
         """
         if not images:
             return
-        place = chosen_place(cluster, device, len(images), "images", self.out, bytes_of)
+        place = chosen_place(cluster, device, len(images), "images")
         if place.is_here:
             yield from self.on_one(choice, place.name, dtype, images, seconds)
         else:

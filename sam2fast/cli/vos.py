@@ -143,7 +143,7 @@ def vos(
     if os.path.realpath(out) in map(os.path.realpath, (videos, masks)):
         raise click.UsageError(f"the results would lie among the inputs in {out}; choose another --out folder")
     if cluster and at_once > 1:
-        raise click.UsageError("--at-once is for devices of this machine; with --ray and --slurm give --workers")
+        raise click.UsageError("--at-once is for devices of this machine; with --ray give --workers")
     try:
         settings = VosSettings(score_thresh, all_masks, per_object, late_objects)
     except ValueError as error:

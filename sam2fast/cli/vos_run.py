@@ -18,7 +18,7 @@ from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.files import make_folder
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.problems import Problems
-from sam2fast.cli.runner_options import Cluster, chosen_place, may_be_written_elsewhere
+from sam2fast.cli.runner_options import Cluster, chosen_place
 from sam2fast.parallel.process import WorkerError
 from sam2fast.parallel.runners import Runner, in_this_process, on_devices
 from sam2fast.video_io import VideoError
@@ -87,18 +87,17 @@ def run(request: Request, model: Model, device: str, at_once: int, cluster: Clus
     problems = Problems("videos")
     plan = _plan(request, model.facts(), problems)
     make_folder(request.out)
-    is_spread = may_be_written_elsewhere(cluster, request.out)
     with one_line(OSError):
         # Also of videos that are done: a worker may have been lost over one that another did then.
-        remove_leftovers(request.out, set(plan.names), is_spread)
+        remove_leftovers(request.out, set(plan.names), bool(cluster))
     begun, totals, seconds = time.monotonic(), Counter[str](), dict[str, float]()
     if plan.jobs:
         if cluster:
-            runner = chosen_place(cluster, device, len(plan.jobs), "videos", request.out, _frames_of).runner
+            runner = chosen_place(cluster, device, len(plan.jobs), "videos").runner
         else:
             runner = runner_for(device, at_once, len(plan.jobs))
         build = model.builder(request.settings.per_object)
-        results = _results(plan.jobs, runner, build, is_spread)
+        results = _results(plan.jobs, runner, build, bool(cluster))
         total = sum(job.frames for job in plan.jobs)
         with (
             closing(results),
@@ -127,10 +126,6 @@ def runner_for(device: str, at_once: int, count: int) -> Runner:
         return in_this_process(devices[0])
     with one_line(ValueError, RuntimeError):
         return on_devices(devices, at_once=at_once)
-
-
-def _frames_of(job: VosJob) -> float:
-    return float(job.frames)
 
 
 def _plan(request: Request, model: dict[str, Any], problems: Problems) -> _Plan:

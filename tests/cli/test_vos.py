@@ -19,6 +19,7 @@ from vos_sets import write_masks, write_video
 
 from sam2fast import nano
 from sam2fast.cli import vos_run
+from sam2fast.cli.runner_options import Place
 from sam2fast.vos import build_for_vos, pictures
 
 DISCS = {0: {1: (30, 30, 18), 3: (80, 50, 20)}, 2: {1: (34, 32, 16), 3: (76, 50, 20)}}
@@ -240,24 +241,23 @@ def test_a_folder_of_something_else_is_left_alone(data):
     assert data.files() == before
 
 
-def test_what_tasks_of_an_earlier_run_may_be_writing_stays(data, monkeypatch):
+def test_what_workers_of_an_earlier_run_may_be_writing_stays(data, monkeypatch):
+    """With --ray; on this machine no process of an earlier run is left."""
     left = data.root / "out/.a.0123abcd.part"
     left.mkdir(parents=True)
-    (data.root / "out/.slurm").mkdir()  # which is there until a run on SLURM has ended well
     monkeypatch.setattr(vos_run, "runner_for", lambda *args: lambda *args: iter(()))
-    assert data().exit_code == 0 and left.is_dir()
-    (data.root / "out/.slurm").rmdir()
+    monkeypatch.setattr(vos_run, "chosen_place", lambda *args: Place(lambda *args: iter(()), "ray", False))
+    assert data("--ray", "local").exit_code == 0 and left.is_dir()
     assert data().exit_code == 0 and not left.is_dir()
 
 
 def test_leftovers_of_videos_that_are_done_go(data, whole):
     """Left by a task that was lost over a video which another did. The next run removes it, with nothing to do, too."""
     data.has_done(whole)
-    (data.root / "out/.slurm").mkdir()
     for age, name in ((0, ".a.0123abcd.part"), (3600, ".b.0123abcd.part"), (3600, ".other.0123abcd.part")):
         (data.root / "out" / name).mkdir()
         os.utime(data.root / "out" / name, (time.time() - age, time.time() - age))
-    assert "; 3 videos were done before" in data().stdout
+    assert "; 3 videos were done before" in data("--ray", "local").stdout
     left = {path.name for path in (data.root / "out").glob("*.part")}
     assert left == {".a.0123abcd.part", ".other.0123abcd.part"} and data.files() == whole
 

@@ -1,4 +1,4 @@
-"""``--ray``, ``--slurm`` and ``--resume``: the results of the run without."""
+"""``--ray`` and ``--resume``: the results of the run without."""
 
 import json
 import subprocess
@@ -6,12 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from cluster_commands import MASKS, NAMES, NANO, files_of, masks_of
-from small_ray import importable
+from cluster_commands import MASKS, NAMES, NANO, masks_of
 
 from sam2fast.cli import mask_finder
 from sam2fast.cli.errors import UserError
-from sam2fast.cli.runner_options import Cluster, Place, may_be_written_elsewhere
+from sam2fast.cli.runner_options import Place
 from sam2fast.parallel import JobResult
 from sam2fast.parallel.runners import in_this_process
 
@@ -32,16 +31,8 @@ def test_a_picture_that_is_lost_with_its_workers(run, photos, tmp_path, monkeypa
     assert names == ["photos/a.png", "photos/c.png"]
 
 
-def test_masks_through_submitit(run, photos, expected, tmp_path):
-    with importable():
-        result = run("masks", "photos", *MASKS, "--slurm", "local", "--workers", "1", "--out", "slurm")
-    assert result.exit_code == 1 and result.stdout.split("time:")[0] == expected
-    assert files_of(tmp_path / "slurm") == files_of(tmp_path / "one")
-    assert masks_of(tmp_path / "slurm") == masks_of(tmp_path / "one")
-
-
-def test_what_tasks_of_an_earlier_run_may_be_writing_stays(run, photos, tmp_path, monkeypatch):
-    """Until a run on SLURM has ended well, its folder is there."""
+def test_what_workers_of_an_earlier_run_may_be_writing_stays(run, photos, tmp_path, monkeypatch):
+    """With --ray; on this machine no process of an earlier run is left."""
 
     def stop(*args):
         raise UserError("stopped")
@@ -49,17 +40,14 @@ def test_what_tasks_of_an_earlier_run_may_be_writing_stays(run, photos, tmp_path
     monkeypatch.setattr("sam2fast.cli.masks.chosen_place", stop)
     monkeypatch.setattr("sam2fast.cli.segment_run.chosen_place", stop)
     out = tmp_path / "out"
-    (out / ".slurm").mkdir(parents=True)
+    out.mkdir()
     for stays in (True, False):
         for verb, name in (("masks", ".a_masks.png.7.part"), ("segment", ".a_mask.png.7.part")):
             (out / name).write_text("half")
             point = ["--point", "48,30"] if verb == "segment" else []
-            assert run(verb, "photos/a.png", *NANO, *point).stderr == "sam2fast: stopped\n"
+            where = ["--ray", "local"] if stays else []
+            assert run(verb, "photos/a.png", *NANO, *point, *where).stderr == "sam2fast: stopped\n"
             assert (out / name).exists() == stays
-        if stays:
-            (out / ".slurm").rmdir()
-    for cluster in (Cluster(ray="local"), Cluster(slurm="gpus")):
-        assert may_be_written_elsewhere(cluster, out)
 
 
 def test_segment_goes_on(run, photos, tmp_path):
@@ -135,11 +123,11 @@ def test_results_that_cannot_be_read(run, photos, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--ray", "local", "--slurm", "gpu"], "--ray or --slurm, not both"),
-        (["--workers", "2"], "--workers and --worker-cpus need --ray or --slurm"),
-        (["--ray", "local", "--slurm-qos", "high"], "need --slurm"),
+        (["--slurm", "gpu", "--slurm-hours", "4"], "use --ray auto inside a SLURM job"),
+        (["--ray", "local", "--slurm-qos", "high"], "--slurm-qos was removed"),
+        (["--workers", "2"], "--workers and --worker-cpus need --ray"),
         (["--ray", "local", "--device", "cuda:1"], "--device is what each worker computes on"),
-        (["--slurm", "gpu", "--device", "cpu,cpu"], "--device is what each worker computes on"),
+        (["--ray", "local", "--device", "cpu,cpu"], "--device is what each worker computes on"),
         (["--ray", "ray://head:10001"], "address of Ray's client"),
         (["--resume", "--format", "layers"], "add json to --format"),
     ],
@@ -151,8 +139,8 @@ def test_options_that_contradict_each_other(run, photos, tmp_path, arguments, me
 
 
 def test_what_is_imported_before_it_is_asked_for():
-    """Neither Ray nor submitit nor torch."""
-    code = "import sys, sam2fast.cluster, sam2fast.cli.vos\nassert not {'ray', 'submitit', 'torch'} & set(sys.modules)"
+    """Neither Ray nor torch."""
+    code = "import sys, sam2fast.cluster, sam2fast.cli.vos\nassert not {'ray', 'torch'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

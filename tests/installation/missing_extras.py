@@ -17,7 +17,7 @@ COMMANDS = {
     "dataset extract --videos films --out out": "video",
     "serve": "serve",
     "segment square.png --point 72,64 --ray local": "cluster",
-    "masks square.png --slurm partition": "cluster",
+    "masks square.png --ray auto": "cluster",
     "evaluate-images pictures --masks polygons.json --clicks 1": "eval",
     "evaluate-images pictures --masks polygons.json --box": "eval",
     "profile square.png --picture profile.png": "profile",

@@ -39,30 +39,3 @@ def killed_when_seen(predictor: dict[str, Any], job: tuple[int, str]) -> tuple[i
 def build_late(device: str, seconds: float) -> dict[str, Any]:
     time.sleep(seconds)
     return parallel_jobs.build_nothing(device)
-
-
-def note_then_be_preempted(predictor: dict[str, Any], job: tuple[int, str]) -> int:
-    """Leaves a file for each call; number 2 is told to make room when it is called first."""
-    number, notes = job
-    note = Path(notes, str(number))
-    if note.exists():
-        note = note.with_name(f"{number}-again")
-    note.touch(exist_ok=False)
-    if note.name == "2":
-        from submitit.core.job_environment import JobEnvironment
-
-        os.kill(os.getpid(), JobEnvironment._usr_sig())  # which is how SLURM says so
-        time.sleep(30)
-    return number
-
-
-def first_quick(predictor: dict[str, Any], job: tuple[int, str]) -> None:
-    """All but number 0 leave a file named after the process, then work for a long time."""
-    number, notes = job
-    if number:
-        Path(notes, str(os.getpid())).touch()
-        time.sleep(600)
-
-
-def this_process(predictor: dict[str, Any], number: int) -> int:
-    return os.getpid()

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sam2fast.resubmission import Resubmitted
-
-CLUSTERS = ("slurm", "local")
 PORTS = (10000, 65000)
 MOST_TIMEOUTS = 1000  # a run goes on in a new job as often as its time is up
 SECONDS_TO_SAVE = 300  # before a job's time is up
@@ -38,7 +35,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class ClusterRun(Resubmitted):
+class ClusterRun:
     """One process of a run, which submitit calls without arguments, and calls again after it was preempted.
 
     Attributes:
@@ -67,6 +64,12 @@ class ClusterRun(Resubmitted):
             self.run(interruption.is_asked)
         # The first process has the job queued again, once all have saved.
         interruption.go_on()
+
+    def checkpoint(self) -> Any:
+        """What submitit calls after a preemption or at the time limit, and queues again: the same call."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
 
 
 class _Interruption:
