@@ -12,7 +12,7 @@ PACKAGE_DIR = {"sam2fast": "sam2fast", "sam2fast.kernels": "kernels", "sam2fast.
 HUB = ["huggingface-hub>=0.25"]
 VIDEO = ["av>=12"]
 TRAIN = ["scipy>=1.11", "tensorboard>=2.15", "pycocotools>=2.0.7"]
-PROFILE = ["rich>=13", "matplotlib>=3.8"]
+PROFILE = ["matplotlib>=3.8"]
 CLUSTER = ["ray>=2.54,<3", "submitit>=1.5"]
 # What the web demo is served by.
 SERVE = [

@@ -14,11 +14,12 @@ from figures.kernel_sections import LAUNCHED, MEASURED, SECTIONS
 from figures.results import Results
 from masks import overlaps_case, statistics_case, threshold_case
 from registry import attention_case, cases, components_case, memory_case, self_attention_case
+from torch.utils.flop_counter import FlopCounterMode
 
 from sam2fast.config import load_config
 from sam2fast.kernels._launch import launch_table
 from sam2fast.modeling.image_encoder import FpnNeck
-from sam2fast.profiling import costs
+from sam2fast.profiling.parts import memory_attention_flops
 
 RESULTS = Path(__file__).parents[1] / "bench" / "results"
 BF16 = torch.bfloat16
@@ -49,7 +50,7 @@ def test_memory_attention_is_counted_as_it_is_measured():
     for objects in (1, 16):
         done = work.memory_attention(objects, 2, splits=1)
         assert done.products == memory_case(objects, 7, BF16).flops
-        assert done.products == costs.memory_attention([tokens] * objects, 1, work.N, work.D, work.M_CHANNELS, work.D)
+        assert done.products == _flops_of_memory(objects)
         # What is handed on comes on top of what is read and written at the least.
         assert done.bytes > memory_case(objects, 7, BF16).bytes
         assert done.exponentials == objects * work.N * tokens
@@ -60,10 +61,13 @@ def test_memory_attention_is_counted_as_it_is_measured():
     assert more == 2 * 3 * 4 * work.N * (64 + 1)
 
 
-def test_published_memory_attention():
-    tokens = work.memory_tokens()
-    values = costs.attention_with_projections(work.N, tokens, work.D, work.D, work.M_CHANNELS)
-    assert work.published_memory_attention(1) == values - 2 * costs.product(work.N, work.D, work.D)
+def _flops_of_memory(objects):
+    """As the profile counts them: of shapes, and of tables that are full."""
+    with torch.device("meta"):
+        query, pages = torch.empty(objects, 1, work.N, work.D), torch.empty(1, work.N, work.M_CHANNELS)
+        weight = torch.empty(work.D, work.M_CHANNELS)
+    table, valid = torch.zeros(objects, work.PAGES), torch.ones(objects, work.POINTERS)
+    return memory_attention_flops(query, pages, table, *[None] * 5, valid, weight, None, weight, None)
 
 
 @pytest.mark.parametrize("size", ["t", "b+", "l"])
@@ -79,7 +83,7 @@ def test_blocks_are_those_of_the_model(size):
 def test_the_neck_is_counted_as_the_profile_counts_it(size):
     """But for the product of both weights of a level that goes straight to the decoder's channels."""
     settings = load_config(f"configs/sam2.1/sam2.1_hiera_{size}.yaml").model.image_encoder.neck
-    with torch.device("meta"):
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         levels = [torch.empty(1, channels, math.isqrt(n), math.isqrt(n)) for n, channels in work.stages(size)]
         neck = FpnNeck(
             torch.nn.Identity(),
@@ -88,8 +92,9 @@ def test_the_neck_is_counted_as_the_profile_counts_it(size):
             fpn_top_down_levels=settings.fpn_top_down_levels,
         )
         heads = {level: torch.nn.Conv2d(work.D, channels, 1) for level, channels in ((0, 32), (1, 64))}
-    weights = sum(costs.product(h.out_channels, work.D, levels[i].shape[1] + 1) for i, h in heads.items())
-    assert work.neck(size) == costs.neck(neck, levels, heads) - weights
+        neck.features(levels, heads)
+    weights = sum(2 * h.out_channels * work.D * (levels[i].shape[1] + 1) for i, h in heads.items())
+    assert work.neck(size) == counter.get_total_flops() - weights
 
 
 def test_what_surrounds_attention_is_counted_as_it_is_measured():

@@ -3,15 +3,11 @@
 import errno
 import os
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-import torch
 
 from sam2fast.checkpoints.replacing import replacing
 from sam2fast.cli.files import remove_leftovers
-from sam2fast.profiling import passes
 from sam2fast.short_names import MOST_ADDED, MOST_BYTES, shortened
 from sam2fast.whole_files import moved_to, written_whole
 
@@ -87,20 +83,6 @@ def test_the_folder_that_was_put_aside_comes_back(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), replacing(path, force=True):
         raise ZeroDivisionError
     assert os.listdir(tmp_path) == [path.name]
-
-
-@pytest.mark.parametrize("ending", [".json", ".json.gz"])
-def test_traces(ending: str, tmp_path: Path) -> None:
-    def run(instrument: Any, whole: Any) -> None:
-        with whole():
-            pass
-
-    path = tmp_path / ("映" * 82 + ending)
-    work: Any = SimpleNamespace(model=SimpleNamespace(device=torch.device("cpu")), unit="picture", run=run)
-    for _ in range(2):
-        passes._trace(work, path)
-        assert os.listdir(tmp_path) == [path.name] and path.stat().st_size
-        assert (path.read_bytes()[:2] == b"\x1f\x8b") == (ending == ".json.gz")
 
 
 def test_leftovers_of_commands(tmp_path: Path) -> None:

@@ -4,22 +4,23 @@ import importlib.util
 import json
 import os
 from collections.abc import Sequence
-from glob import escape
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sam2fast.cli.errors import UserError
+from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.files import remove_leftovers, write_atomically
-from sam2fast.cli.model_choice import choose_model
+from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import model_options
 from sam2fast.cli.prompts import Box, BoxType, Click, ClickType
-from sam2fast.cli.track_prompts import PointType, TrackBoxType, TrackPrompt
+from sam2fast.cli.track_prompts import PointType, TrackBoxType, TrackPrompt, merge_prompts
 from sam2fast.cli.track_video import VideoSource
 from sam2fast.picture_files import SUFFIXES
-from sam2fast.short_names import shortened
-from sam2fast.whole_files import behind_links
+
+if TYPE_CHECKING:
+    from sam2fast.profiling import Profile
 
 CHARTS = (".png", ".svg", ".pdf")
 TRACES = (".json", ".json.gz")
@@ -57,7 +58,7 @@ class _EitherType(click.ParamType):
 @click.option(
     "--objects",
     type=click.IntRange(1),
-    help="Without --point and --box: so many clicks are made up, each on an object of its own.  [default: 1]",
+    help="Without --point and --box: so many clicks on a grid, each on an object of its own.  [default: 1]",
 )
 @model_options
 @click.option(
@@ -80,7 +81,9 @@ class _EitherType(click.ParamType):
     metavar="FILE",
     help="Also write a .json trace for Perfetto (https://ui.perfetto.dev) or Chrome.",
 )
-@click.option("--picture", type=click.Path(path_type=Path), metavar="FILE", help="Also draw a .png, .svg or .pdf.")
+@click.option(
+    "--picture", "chart", type=click.Path(path_type=Path), metavar="FILE", help="Also draw a .png, .svg or .pdf chart."
+)
 @click.option(
     "--json",
     "json_file",
@@ -102,45 +105,101 @@ def profile(
     runs: int | None,
     depth: int | None,
     trace: Path | None,
-    picture: Path | None,
+    chart: Path | None,
     json_file: str | None,
 ) -> None:
     """Show where the time goes in each IMAGE or VIDEO, part by part, and how near each part is to the limit.
 
     An image is decoded, set and prompted; a video is tracked from its first frame on, and its last frames are the ones
-    that are measured. Products are counted by formula, and compared with what a large matrix product and a large copy
-    reach on this machine. What the columns mean: docs/profiling.md.
+    that are measured. FLOPs are counted by torch, and compared with what a large matrix product reaches on this
+    machine. What the columns mean: docs/profiling.md.
     """
     prompts = [*points, *boxes]
     if objects is not None and prompts:
-        raise click.UsageError("--objects makes prompts up; give it, or --point and --box")
+        raise click.UsageError("--objects gives the prompts; give it, or --point and --box")
     pictures = [Path(text).suffix.lower() in SUFFIXES and not Path(text).is_dir() for text in inputs]
     for text, is_picture in zip(inputs, pictures, strict=True):
         _check_input(text, is_picture, prompts)
     json_path = None if json_file in (None, STDOUT) else Path(str(json_file))
-    _check_outputs(inputs, {"--trace": trace, "--picture": picture, "--json": json_path})
+    _check_outputs(inputs, {"--trace": trace, "--picture": chart, "--json": json_path})
     choice = choose_model(model, checkpoint)
 
-    from sam2fast.cli.profile_run import Images, Videos, draw_picture, show
+    from sam2fast.profiling.report import DEPTH, as_text, draw
 
     made = []
-    jobs: dict[bool, Images | Videos] = {
-        True: Images(choice, device, dtype),
-        False: Videos(choice, device, dtype, frames),
-    }
+    models = _Models(choice, device, dtype)
     for text, is_picture in zip(inputs, pictures, strict=True):
         usual = RUNS_OF_IMAGES if is_picture else RUNS_OF_VIDEOS
-        found = jobs[is_picture].profile(text, prompts, objects or 1, runs or usual, trace)
+        options = {"objects": objects or 1, "runs": runs or usual, "trace": trace}
+        found = models.image(text, prompts, options) if is_picture else models.video(text, prompts, frames, options)
         made.append({"input": text, **found.as_json()})
         if json_file != STDOUT:
-            show(found, text, depth, several=len(inputs) > 1)
-        if picture is not None:
-            draw_picture(found, picture)
+            if len(inputs) > 1:
+                click.echo(f"\n{click.format_filename(text)}")
+            click.echo(as_text(found, depth or DEPTH))
+        if chart is not None:
+            with one_line(ImportError):
+                content = draw(found, chart.suffix.lower())
+            write_atomically(chart, content)
     document = json.dumps({"model": {"config": choice.config, "dtype": dtype}, "profiles": made}, indent=1) + "\n"
     if json_file == STDOUT:
         click.echo(document, nl=False)
     elif json_path is not None:
         write_atomically(json_path, document.encode())
+
+
+class _Models:
+    """Profiles of images and videos; each model is loaded when it is first needed."""
+
+    def __init__(self, choice: ModelChoice, device: str, dtype: str) -> None:
+        self._choice, self._device, self._dtype = choice, device, dtype
+        self._images: Any = None
+        self._videos: Any = None
+
+    def image(self, text: str, prompts: Sequence[Any], options: dict[str, Any]) -> "Profile":
+        """The profile of an image with clicks and at most one box.
+
+        Raises:
+            UserError: the model, the file or a prompt cannot be used.
+        """
+        from sam2fast.cli.segmenter import Segmenter
+        from sam2fast.profiling import profile_image
+
+        if self._images is None:
+            self._images = Segmenter(self._choice, self._device, self._dtype).predictor
+        clicks = [prompt for prompt in prompts if isinstance(prompt, Click)]
+        box = next((list(prompt) for prompt in prompts if isinstance(prompt, Box)), None)
+        coords, labels = [(c.x, c.y) for c in clicks], [c.label for c in clicks]
+        with _failures():
+            return profile_image(
+                self._images, text, point_coords=coords or None, point_labels=labels or None, box=box, **options
+            )
+
+    def video(self, text: str, prompts: Sequence[Any], frames: int, options: dict[str, Any]) -> "Profile":
+        """The profile of a video, with all prompts on the first frame; raises as :meth:`image`."""
+        from sam2fast.cli.track_run import load_predictor
+        from sam2fast.profiling import profile_video
+
+        asked = [_on_first_frame(prompt) for prompt in prompts]
+        merged = merge_prompts(asked, each_shows_object=True) if asked else []
+        if self._videos is None:
+            self._videos, _ = load_predictor(self._choice, self._device, self._dtype)
+        with _failures():
+            by_object = {prompt.object: prompt.as_arguments() for prompt in merged}
+            return profile_video(self._videos, text, prompts=by_object, frames=frames, **options)
+
+
+def _failures() -> AbstractContextManager[None]:
+    """What the input can cause: it cannot be opened, read or used."""
+    import torch
+
+    return one_line(OSError, ValueError, TypeError, ImportError, torch.OutOfMemoryError)
+
+
+def _on_first_frame(prompt: Click | Box | TrackPrompt) -> TrackPrompt:
+    if isinstance(prompt, Click):
+        return TrackPrompt(0, 1, (prompt,))
+    return TrackPrompt(0, 1, box=prompt) if isinstance(prompt, Box) else prompt
 
 
 def _check_input(text: str, is_picture: bool, prompts: Sequence[Any]) -> None:
@@ -180,6 +239,3 @@ def _check_outputs(inputs: Sequence[str], files: dict[str, Path | None]) -> None
     if files["--picture"] is not None and importlib.util.find_spec("matplotlib") is None:
         raise UserError("--picture needs matplotlib, which is not installed: pip install 'sam2fast[profile]'")
     remove_leftovers(file for file in files.values() if file is not None)
-    if (trace := files["--trace"]) is not None:
-        for left in behind_links(trace).parent.glob(f".*.part.{escape(shortened(trace.name))}"):
-            left.unlink(missing_ok=True)

@@ -1,23 +1,21 @@
-"""Where the time of a picture or of a video's frame goes, part by part, and how near each part is to the limit."""
+"""Where the time of an image or of a video's frame goes, part by part: torch.profiler and FlopCounterMode."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sam2fast.profiling.image import profile_image
     from sam2fast.profiling.limits import Limits, measure_limits
-    from sam2fast.profiling.profile import Profile
-    from sam2fast.profiling.tree import Part
-    from sam2fast.profiling.video import profile_video
+    from sam2fast.profiling.run import profile_image, profile_video
+    from sam2fast.profiling.tree import Part, Profile
 
 __all__ = ["Limits", "Part", "Profile", "measure_limits", "profile_image", "profile_video"]
 
 _HOMES = {
     "Limits": "limits",
     "Part": "tree",
-    "Profile": "profile",
+    "Profile": "tree",
     "measure_limits": "limits",
-    "profile_image": "image",
-    "profile_video": "video",
+    "profile_image": "run",
+    "profile_video": "run",
 }
 
 

@@ -1,6 +1,6 @@
-"""A tree of parts: what each took, computed and moved."""
+"""What a profile found: a tree of parts, each with its calls, seconds and FLOPs."""
 
-from collections import defaultdict
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,29 +10,25 @@ from sam2fast.profiling.limits import Limits
 
 @dataclass
 class Part:
-    """A part of the work; what is said of its own is without that of its children.
+    """A part of the work, the parts inside it included.
 
     Attributes:
         calls: how often it began.
-        seconds: from its beginnings to its ends, children included.
-        own_flops: of products, two for each multiplication with its addition, by dtype.
-        published_flops: what the original computes for the same, children included; None if it computes the same.
-        own_bytes: inputs, weights and outputs, once each.
-        peak_bytes: by how much memory grew while it ran, at most, over what there was when it began; None if unknown.
+        seconds: on the CPU by the clock, on CUDA those of its kernels.
+        flops: as ``FlopCounterMode`` counts them, two for each multiplication with its addition.
+        dtype: of the model, whose rate is the limit.
     """
 
     name: str
     calls: float = 0
     seconds: float = 0.0
-    own_flops: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    published_flops: float | None = None
-    own_bytes: float = 0.0
-    peak_bytes: int | None = None
+    flops: float = 0.0
+    dtype: str = "float32"
     children: dict[str, "Part"] = field(default_factory=dict)
 
     def child(self, name: str) -> "Part":
         """The child of this name, which may be new."""
-        return self.children.setdefault(name, Part(name))
+        return self.children.setdefault(name, Part(name, dtype=self.dtype))
 
     def __getitem__(self, path: str) -> "Part":
         """A descendant by names with slashes between them.
@@ -54,81 +50,22 @@ class Part:
 
     @property
     def self_seconds(self) -> float:
-        """What no child took."""
+        """Seconds that no child took."""
         return self.seconds - sum(child.seconds for child in self.children.values())
 
-    @property
-    def flops(self) -> float:
-        """All products, children's included."""
-        return sum(self.own_flops.values()) + sum(child.flops for child in self.children.values())
-
-    @property
-    def published(self) -> float:
-        """What the original computes for the same, children included."""
-        if self.published_flops is not None:
-            return self.published_flops
-        return sum(self.own_flops.values()) + sum(child.published for child in self.children.values())
-
-    @property
-    def nbytes(self) -> float:
-        """Its own bytes and its children's."""
-        return self.own_bytes + sum(child.nbytes for child in self.children.values())
-
-    def floor(self, limits: Limits) -> tuple[float, float]:
-        """Seconds at the limit, in which arithmetic bounds and in which memory does; parts are done in turn."""
-        arithmetic = sum(n / limits.flops_per_s[dtype] for dtype, n in self.own_flops.items())
-        memory = self.own_bytes / limits.bytes_per_s
-        arithmetic, memory = (arithmetic, 0.0) if arithmetic >= memory else (0.0, memory)
-        for child in self.children.values():
-            floor = child.floor(limits)
-            arithmetic, memory = arithmetic + floor[0], memory + floor[1]
-        return arithmetic, memory
-
-    def bound(self, limits: Limits) -> str | None:
-        """``arithmetic`` or ``memory``, whichever takes longer at the limit; None where nothing was counted."""
-        arithmetic, memory = self.floor(limits)
-        return None if arithmetic == memory == 0 else "arithmetic" if arithmetic >= memory else "memory"
+    def floor(self, limits: Limits) -> float:
+        """Seconds that the FLOPs take at the rate of a large matrix product."""
+        return self.flops / limits.flops_per_s[self.dtype]
 
     def fraction(self, limits: Limits) -> float | None:
         """Seconds at the limit over seconds taken; None where nothing was counted or timed."""
-        floor = sum(self.floor(limits))
-        return floor / self.seconds if floor and self.seconds else None
+        return self.floor(limits) / self.seconds if self.flops and self.seconds else None
 
-    def scaled(self, factor: float) -> "Part":
-        """The tree with everything but peaks times ``factor``."""
-        return Part(
-            self.name,
-            self.calls * factor,
-            self.seconds * factor,
-            {dtype: n * factor for dtype, n in self.own_flops.items()},
-            None if self.published_flops is None else self.published_flops * factor,
-            self.own_bytes * factor,
-            self.peak_bytes,
-            {name: child.scaled(factor) for name, child in self.children.items()},
-        )
-
-    def counted_by(self, other: "Part") -> "Part":
-        """The tree with this one's calls and seconds, and the other's products, bytes and peaks."""
-        children = {
-            name: child.counted_by(other.children.get(name, Part(name))) for name, child in self.children.items()
-        }
-        return Part(
-            self.name,
-            self.calls,
-            self.seconds,
-            other.own_flops,
-            other.published_flops,
-            other.own_bytes,
-            other.peak_bytes,
-            children,
-        )
-
-    def as_json(self, limits: Limits, whole: float | None = None, split: bool = True) -> dict[str, Any]:
+    def as_json(self, limits: Limits, whole: float | None = None) -> dict[str, Any]:
         """The tree as plain values.
 
         Args:
-            whole: what shares are of, in seconds.
-            split: what the original computes is known of this part by itself, and not only of one around it.
+            whole: the seconds that shares are of.
         """
         whole = self.seconds if whole is None else whole
         return {
@@ -138,15 +75,53 @@ class Part:
             "self_seconds": self.self_seconds,
             "share": self.seconds / whole if whole else 0.0,
             "flops": self.flops,
-            "published_flops": self.published if split else None,
-            "bytes": self.nbytes,
             "flops_per_s": self.flops / self.seconds if self.seconds else None,
-            "bytes_per_s": self.nbytes / self.seconds if self.seconds else None,
-            "seconds_at_the_limit": sum(self.floor(limits)),
+            "seconds_at_the_limit": self.floor(limits),
             "fraction_of_the_limit": self.fraction(limits),
-            "bound": self.bound(limits),
-            "peak_bytes": self.peak_bytes,
-            "children": [
-                child.as_json(limits, whole, split and self.published_flops is None) for child in self.children.values()
-            ],
+            "children": [child.as_json(limits, whole) for child in self.children.values()],
+        }
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The parts of one image, or of the average frame, and the rates that they are compared with.
+
+    Attributes:
+        subject: what was profiled: its sizes, the model's, the numbers of objects and runs.
+        root: the tree; calls, seconds and FLOPs are per image or frame.
+        limits: of the device.
+        profiled: seconds of each image or frame under the profiler, by the host's clock.
+        plain: the same without it, on the same path.
+        as_it_is: the same by the predictor as it is, where it replays CUDA graphs, which have no parts.
+        machine: what it ran on.
+    """
+
+    subject: dict[str, Any]
+    root: Part
+    limits: Limits
+    profiled: list[float]
+    plain: list[float]
+    as_it_is: list[float] | None
+    machine: dict[str, Any]
+
+    @property
+    def overhead(self) -> float:
+        """The share by which the profiler made it slower; medians."""
+        return statistics.median(self.profiled) / statistics.median(self.plain) - 1
+
+    @property
+    def named(self) -> float:
+        """The share of the time in named parts; the rest is copies and Python between them."""
+        return 1 - self.root.self_seconds / self.root.seconds if self.root.seconds else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {
+            "subject": self.subject,
+            "machine": self.machine,
+            "limits": {"bytes_per_s": self.limits.bytes_per_s, "flops_per_s": dict(self.limits.flops_per_s)},
+            "seconds": {"profiled": self.profiled, "plain": self.plain, "as_it_is": self.as_it_is},
+            "overhead": self.overhead,
+            "named_share": self.named,
+            "tree": self.root.as_json(self.limits),
         }

@@ -29,7 +29,7 @@ def film(tmp_path):
 
 @pytest.fixture(autouse=True)
 def known_limits(monkeypatch):
-    monkeypatch.setattr("sam2fast.profiling.passes.measure_limits", lambda device, dtypes: profiled.LIMITS)
+    monkeypatch.setattr("sam2fast.profiling.run.measure_limits", lambda device, dtypes: profiled.LIMITS)
 
 
 def paths(tree: dict, path: str = "") -> set[str]:
@@ -88,7 +88,7 @@ def test_prompts_of_pictures(run, picture, small_nano, monkeypatch):
         asked.update(options)
         return profile_image(predictor, image, **{**options, "runs": 1})
 
-    monkeypatch.setattr("sam2fast.cli.profile_run.profile_image", note)
+    monkeypatch.setattr("sam2fast.profiling.run.profile_image", note)
     result = run("profile", picture(), "--point", "20,30", "--box", "1,2,30,40", "--depth", 1, *small_nano)
     assert result.exit_code == 0, result.stderr
     assert asked["point_coords"] == [(20, 30)] and asked["point_labels"] == [1] and asked["box"] == [1, 2, 30, 40]
@@ -101,7 +101,7 @@ def test_prompts_of_films(run, film, small_nano, monkeypatch):
         asked.update(options)
         return profile_video(predictor, video, **{**options, "frames": 1})
 
-    monkeypatch.setattr("sam2fast.cli.profile_run.profile_video", note)
+    monkeypatch.setattr("sam2fast.profiling.run.profile_video", note)
     prompts = ["--point", "20,30", "--point", "0,dog,50,40", "--point", "0,dog,1,1,0", "--box", "0,cat,1,2,30,40"]
     result = run("profile", film, *prompts, *small_nano)
     assert result.exit_code == 0, result.stderr
@@ -120,7 +120,7 @@ def test_prompts_of_films(run, film, small_nano, monkeypatch):
         (["rtsp://camera"], 2, "can only be read once"),
         (["a.png", "--point", "0,1,20,30"], 2, "is an image, and a prompt has a frame"),
         (["a.png", "--box", "0,0,5,5", "--box", "1,1,5,5"], 2, "give one --box"),
-        (["a.png", "--point", "20,30", "--objects", "2"], 2, "--objects makes prompts up"),
+        (["a.png", "--point", "20,30", "--objects", "2"], 2, "--objects gives the prompts"),
         (["film", "--point", "3,1,20,30"], 2, "not on the first frame"),
         (["a.png", "--point", "x,30"], 2, "'x,30' is not X,Y"),
         (["a.png", "b.png", "--trace", "t.json"], 2, "--trace is of one image or video"),
@@ -151,7 +151,7 @@ def test_what_cannot_be_read(run, tmp_path, small_nano, film):
 
 
 def test_what_a_run_that_was_killed_has_left_is_removed(tmp_path):
-    left = (".a.json.1.part", ".1.part.t.json.gz")
+    left = (".a.json.1.part", ".t.json.gz.1.part")
     for name in (*left, ".b.json.1.part"):
         (tmp_path / name).touch()
     outputs = {"--json": tmp_path / "a.json", "--trace": tmp_path / "t.json.gz", "--picture": None}

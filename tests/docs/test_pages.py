@@ -125,7 +125,7 @@ def is_elsewhere(piece: Block | Line) -> bool:
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_page_runs(page: str, stage: Path, official_names_free: None, monkeypatch: pytest.MonkeyPatch) -> None:
     # What the machine can do takes seconds to measure, and is not what a page is about.
-    monkeypatch.setattr("sam2fast.profiling.passes.measure_limits", lambda device, dtypes: LIMITS)
+    monkeypatch.setattr("sam2fast.profiling.run.measure_limits", lambda device, dtypes: LIMITS)
     names: dict[str, Any] = {"__name__": "__main__"}
     with small_ray() if page in WITH_RAY else nullcontext():
         for block in PAGES[page]:

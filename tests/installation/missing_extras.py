@@ -31,7 +31,7 @@ LIBRARY = {
     "from sam2fast.video_io import read_frames; read_frames(0, 256).__enter__()": "video",
     "from pathlib import Path; from sam2fast.training.reporting import Reporter; Reporter(Path('logs'))": "train",
     "from sam2fast.demo.film import encode_film; encode_film([])": "video",
-    "from sam2fast.profiling.picture import draw; draw(None)": "profile",
+    "from sam2fast.profiling.report import draw; draw(None)": "profile",
     "from sam2fast.polygons import rasterise_polygons as f; f([[0, 0, 9, 0, 9, 9]], (9, 9))": "eval",
 }
 

@@ -6,7 +6,7 @@ import pytest
 
 from sam2fast.demo.film import encode_film
 from sam2fast.polygons import rasterise_polygons
-from sam2fast.profiling.picture import draw
+from sam2fast.profiling.report import draw
 
 
 @pytest.mark.parametrize(

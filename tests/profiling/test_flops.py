@@ -1,98 +1,52 @@
-"""Products are counted rightly: against torch's counter on our own model, and on the official one for what it does."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+"""FLOPs of operators that torch's counter has no formula for are those of their reference implementations."""
 
 import pytest
 import torch
-import video
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from sam2fast.profiling import Limits, Part, costs, profile_video
-
-LIMITS = Limits(1e10, {"float32": 1e11})
-FRAMES = 2
-PROMPTS = {1: {"points": [[40, 30]], "labels": [1]}, 2: {"points": [[80, 60]], "labels": [1]}}
-# Positions of points and of the map, of which torch counts products with two columns.
-NEGLIGIBLE = 1e-4
-
-pytestmark = pytest.mark.long
+from sam2fast.kernels.linear_gelu.reference import linear_gelu_reference
+from sam2fast.kernels.window_attention.reference import window_attention_reference
+from sam2fast.profiling import parts  # registers them
 
 
-@contextmanager
-def counting() -> Iterator[FlopCounterMode]:
-    """Torch's counter; its attention for the CPU has no formula there, written out it has."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        yield counter
+def counted(function, *arguments, **options):
+    with FlopCounterMode(display=False) as counter:
+        out = function(*arguments, **options)
+    return counter.get_total_flops(), out
 
 
-class Counted(NamedTuple):
-    model: Any
-    tree: Part
-    official: dict[str, int]
-    ours: int
+@pytest.mark.parametrize(("size", "window", "pooled"), [(8, 4, False), (8, 0, False), (7, 3, False), (8, 4, True)])
+def test_window_attention(size, window, pooled):
+    """Windows that do not fit are padded; pooled queries are a quarter."""
+    qkv, bias, stride = torch.randn(2, size, size, 3 * 16), torch.randn(3 * 16), [2, 2] if pooled else None
+    flops, out = counted(window_attention_reference, qkv, bias, 2, window, stride)
+    found = parts.window_attention_flops(qkv, bias, 2, window, stride, out_val=out)
+    assert found == flops > 0
 
 
-def tracked(predictor: Any, clip: Any, before: int) -> FlopCounterMode:
-    """The counter after :data:`FRAMES` frames that follow the first one and ``before`` others."""
-    predictor.requires_grad_(False)  # what torch's counter hooks to parameters fails in inference mode
-    state = predictor.init_state(clip)
-    for obj_id, prompt in PROMPTS.items():
-        predictor.add_new_points_or_box(state, 0, obj_id, **prompt)
-    answers = predictor.propagate_in_video(state)
-    for _ in range(1 + before):
-        next(answers)
-    with counting() as counter:
-        for _ in range(FRAMES):
-            next(answers)
-    return counter
+def test_linear_gelu():
+    x, weight, bias = torch.randn(2, 5, 8), torch.randn(12, 8), torch.randn(12)
+    flops, out = counted(linear_gelu_reference, x, weight, bias)
+    assert parts.linear_gelu_flops(x, weight, bias, out_val=out) == flops == 2 * 10 * 8 * 12
 
 
-@pytest.fixture(scope="module")
-def counted(tmp_path_factory) -> Counted:
-    official, ours = video.build_video_pair(image_size=128)
-    folder = str(video.jpeg_folder(tmp_path_factory.mktemp("clip"), video.clip(6)))
-    profile = profile_video(ours, folder, prompts=PROMPTS, frames=FRAMES, limits=LIMITS)
-    before = profile.subject["first_frame"] - 1
-    assert before == 3  # memories of different ages, and of the prompted frame
-    by_module = tracked(official, folder, before).get_flop_counts()
-    by_name = {name: sum(counts.values()) for name, counts in by_module.items()}
-    # Modules that are called by themselves go by changing names, as do the heads of the two fine levels.
-    with torch.no_grad(), counting() as counter:
-        official.forward_image(torch.zeros(1, 3, 128, 128))
-    by_name["forward_image"] = counter.get_total_flops() * FRAMES
-    return Counted(ours, profile.root, by_name, tracked(ours, folder, before).get_total_flops())
+def test_attention():
+    """Of a CPU, too, for which torch has none."""
+    query, key, value = torch.randn(2, 3, 7, 8), torch.randn(2, 3, 5, 8), torch.randn(2, 3, 5, 8)
+    flops, _ = counted(torch.nn.functional.scaled_dot_product_attention, query, key, value)
+    assert flops == 4 * 2 * 3 * 7 * 5 * 8
+    assert parts.attention_flops(query, key, value, None, None, 0, out_val=query) == flops
+    assert torch.ops.sam2fast.rope_attention in flop_registry
 
 
-def test_what_we_compute(counted):
-    assert counted.tree.flops * FRAMES == pytest.approx(counted.ours, rel=NEGLIGIBLE)
-
-
-@pytest.mark.parametrize(
-    ("part", "name"),
-    [
-        ("encode", "forward_image"),
-        ("memory attention", "MemoryAttention"),
-        ("mask decoder", "MaskDecoder"),
-        ("memory encoding", "MemoryEncoder"),
-        ("object pointers", "MLP"),
-    ],
-)
-def test_what_the_original_computes(counted, part, name):
-    assert counted.tree[part].published * FRAMES == counted.official[name]
-
-
-def test_at_full_size(counted):
-    """What the documents say of 1024x1024, a click, and a full memory."""
-    layer, positions, tokens = counted.model.memory_attention.layers[0], 64 * 64, 7 * 64 * 64 + 64
-    published = 4 * costs.published_memory_attention(layer, positions, [tokens])
-    saved = costs.memory_attention([tokens], 1, positions, 256, 64, 256) - (
-        2 * costs.product(tokens, 64, 256) + costs.attention(positions, tokens, 256)
-    )
-    assert published / 1e9 == pytest.approx(605.6, abs=0.05)
-    assert (published + 4 * saved) / 1e9 == pytest.approx(421.6, abs=0.05)
-    assert costs.published_decoder(counted.model.sam_mask_decoder, 1, 8, positions) / 1e9 == pytest.approx(
-        3.64, abs=5e-3
-    )
+def test_memory_attention_counts_what_is_valid():
+    """Two objects: three pages of five tokens and a pointer, and one page."""
+    N, width, m, values = 6, 16, 4, 8
+    query, pages = torch.randn(2, 1, N, width), torch.randn(9, 5, m)
+    table, valid = torch.tensor([[0, 3, 4], [2, -1, -1]]), torch.tensor([[True, False], [False, False]])
+    empty = torch.empty(0)
+    tensors = [query, pages, table, empty, empty, empty, empty, empty, valid]
+    weights = [torch.randn(width, m), None, torch.randn(values, m), None, empty, empty]
+    tokens = 16 + 5
+    expected = 2 * tokens * m * width + 2 * tokens * N * (width + m) + 2 * 2 * N * m * values
+    assert parts.memory_attention_flops(*tensors, *weights, out_val=empty) == expected

@@ -20,7 +20,7 @@ PLACES = {
         "checkpoints/files.py": "weights_only=True",
         "training/snapshots.py": "weights_only=True",
     },
-    "ctypes.CDLL": {"profiling/probes.py": "the C library that is loaded already"},
+    "ctypes.CDLL": {},
     "np.load": {"training/feature_files.py": "allow_pickle=False"},
     "torch.export.load": {"exported/programs.py": "the user's own artefacts only"},
     "hydra instantiate": {"config.py": "of a node that check_targets has gone through"},

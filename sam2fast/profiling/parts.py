@@ -1,0 +1,202 @@
+"""Which calls are which part, ranges of torch.profiler around them, and FLOPs of our operators."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from threading import get_ident
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd import DeviceType
+from torch.profiler import record_function
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
+
+# Register the operators whose FLOPs are given below.
+import sam2fast.kernels.linear_gelu.operators
+import sam2fast.kernels.memory_attention.operators
+import sam2fast.kernels.window_attention.operators  # noqa: F401
+from sam2fast.modeling import attention, hiera
+from sam2fast.modeling.mask_decoder import MaskDecoder
+from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.modeling.upscaling import Upscaling
+from sam2fast.profiling.tree import Part
+
+Shape = Sequence[int]
+# An owner (an object, a class or a Python module), the name of its function, and names of parts from the outside in.
+PartOf = tuple[Any, str, tuple[str, ...]]
+_ops = torch.ops.sam2fast
+_CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+@register_flop_formula(_ops.window_attention)
+def window_attention_flops(qkv: Shape, bias: Shape, heads: int, window: int, *rest: Any, out_shape: Shape) -> int:
+    """``qkv (B, H, W, 3C)`` to ``(B, H', W', C)``: padding positions are keys, and queries before pooling."""
+    B, H, W, channels = qkv
+    keys = window**2 if window else H * W
+    positions = math.ceil(H / window) * math.ceil(W / window) * keys if window else keys
+    queries = positions * out_shape[1] * out_shape[2] // (H * W)
+    return 4 * B * queries * keys * (channels // 3)
+
+
+@register_flop_formula(_ops.linear_gelu)
+def linear_gelu_flops(x: Shape, weight: Shape, *rest: Any, out_shape: Shape) -> int:
+    """``x (..., K)`` by ``weight (M, K)``."""
+    return 2 * math.prod(x) * weight[0]
+
+
+# Torch has formulas for the attention of GPUs alone.
+@register_flop_formula([op for op in (_ops.rope_attention, _CPU_ATTENTION) if op not in flop_registry])
+def attention_flops(query: Shape, key: Shape, value: Shape, *rest: Any, **options: Any) -> int:
+    """``query (B, H, N, D)``, ``key (B, H, M, D)``, ``value (B, H, M, D_v)``; rotations are not counted."""
+    B, heads, N, D = query
+    return 2 * B * heads * N * key[2] * (D + value[3])
+
+
+@register_flop_formula(_ops.memory_attention, get_raw=True)
+def memory_attention_flops(*tensors: Any, **options: Any) -> int:
+    """Of valid tokens alone: keys are projected, values after the weighted sum; waits for the device."""
+    query, pages, page_table, pointer_valid = tensors[0], tensors[1], tensors[2], tensors[8]
+    (_, heads, N, _), (width, m), value_width = query.shape, tensors[9].shape, tensors[11].shape[0]
+    tokens = int(((page_table >= 0).sum() * pages.shape[1] + pointer_valid.sum()).item())
+    return 2 * tokens * (m * width + N * (width + heads * m)) + 2 * len(page_table) * N * m * value_width
+
+
+class Recorder:
+    """Puts ranges around the calls that are parts, and adds up what they took; of one thread.
+
+    Args:
+        root: of the tree, which grows.
+        counter: if given, FLOPs are added to the tree; else calls, and seconds by :meth:`add_seconds`.
+    """
+
+    def __init__(self, root: Part, counter: FlopCounterMode | None = None) -> None:
+        self._root, self._counter, self._thread = root, counter, get_ident()
+        self._open: list[Part] = []
+        self._by_path: dict[str, Part] = {}
+
+    @contextmanager
+    def watching(self, parts: Sequence[PartOf]) -> Iterator[None]:
+        """Inside, the calls of these functions are parts."""
+        with ExitStack() as undo:
+            for owner, name, names in parts:
+                original, is_own = getattr(owner, name), name in vars(owner)
+                setattr(owner, name, self._wrapped(original, names))
+                # What stands on the object itself comes back; what its class has shows again.
+                undo.callback(*(setattr, owner, name, original) if is_own else (delattr, owner, name))
+            yield
+
+    def _wrapped(self, function: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            if not self._open or get_ident() != self._thread:
+                return function(*args, **kwargs)
+            with ExitStack() as parts:
+                for name in names:
+                    if self._open[-1].name != name:
+                        parts.enter_context(self._part(self._open[-1].child(name)))
+                return function(*args, **kwargs)
+
+        return wrapped
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """What happens inside is one image or frame."""
+        with self._part(self._root):
+            yield
+
+    @contextmanager
+    def _part(self, part: Part) -> Iterator[None]:
+        self._open.append(part)
+        path = "/".join(each.name for each in self._open)
+        self._by_path[path] = part
+        before = self._flops()
+        try:
+            with record_function(path):
+                yield
+        finally:
+            self._open.pop()
+            if self._counter is None:
+                part.calls += 1
+            else:
+                part.flops += self._flops() - before
+
+    def _flops(self) -> int:
+        return 0 if self._counter is None else self._counter.get_total_flops()
+
+    def add_seconds(self, profiler: torch.profiler.profile, on_cuda: bool) -> None:
+        """Adds the seconds of all ranges: by the clock, or of the kernels that were launched inside."""
+        for event in profiler.events() or ():
+            part = self._by_path.get(event.name)
+            if part is not None and event.device_type == DeviceType.CPU:
+                part.seconds += (event.device_time_total if on_cuda else event.cpu_time_total) / 1e6
+
+
+def model_parts(model: SAM2Base) -> list[PartOf]:
+    """The parts that images and videos have in common."""
+    trunk, neck = model.image_encoder.trunk, model.image_encoder.neck
+    parts: list[PartOf] = [
+        (model, "encode_image", ("encode",)),
+        (trunk.patch_embed, "forward", ("patch embedding",)),
+        (hiera, "window_attention", ("attention",)),
+        (neck, "features", ("neck",)),
+        (model.sam_prompt_encoder, "forward", ("prompt encoder",)),
+    ]
+    block: Any
+    for number, block in enumerate(trunk.blocks):
+        stage = sum(end < number for end in trunk.stage_ends) + 1
+        parts += [(block, name, (f"stage {stage}",)) for name in ("forward", "branches")]
+        parts += [(norm, "after", ("norms",)) for norm in (block.norm1, block.norm2)]
+        parts += [
+            (block.attn.qkv, "forward", ("query, key, value",)),
+            (block.attn.proj, "forward", ("output projection",)),
+            (block.mlp, "forward", ("MLP",)),
+        ]
+        parts += [(block.proj, "forward", ("residual projection",))] if block.proj is not None else []
+    return parts + _decoder_parts(model.sam_mask_decoder)
+
+
+def _decoder_parts(decoder: MaskDecoder) -> list[PartOf]:
+    transformer = decoder.transformer
+    heads: list[nn.Module] = [decoder.iou_prediction_head]
+    heads += [decoder.pred_obj_score_head] if decoder.pred_obj_scores else []
+    return [
+        (decoder, "forward", ("mask decoder",)),
+        (transformer, "prepare", ("transformer", "shared projections")),
+        (transformer, "attend", ("transformer",)),
+        *((layer, "forward", (f"layer {number}",)) for number, layer in enumerate(transformer.layers)),
+        # Folded, or where that is more work not.
+        *(
+            (transformer.final_attn_token_to_image, name, ("final attention",))
+            for name in ("tokens_to_image", "forward")
+        ),
+        (Upscaling, "masks", ("upscaling",)),
+        *((head, "forward", ("heads",)) for head in heads),
+        (decoder, "_mask_weights", ("heads",)),
+    ]
+
+
+def memory_parts(model: SAM2Base) -> list[PartOf]:
+    """Attention to the memory, and what happens in a frame's memory encoding."""
+    encoder = model.memory_encoder
+    parts: list[PartOf] = [
+        (model.memory_attention, "attend", ("memory attention",)),
+        (attention, "rope_attention", ("attention",)),
+        (attention, "memory_attention", ("attention",)),
+        (encoder.mask_downsampler, "forward", ("mask downsampling",)),
+        (encoder.pix_feat_proj, "forward", ("pixel projection",)),
+        (encoder.fuser, "forward", ("fuser",)),
+        (encoder.out_proj, "forward", ("output projection",)),
+        (model.obj_ptr_proj, "forward", ("object pointers",)),
+    ]
+    layer: Any
+    for number, layer in enumerate(model.memory_attention.layers):
+        itself, cross = layer.self_attn, layer.cross_attn_image
+        parts += [
+            (layer, "attend", (f"layer {number}",)),
+            (layer, "_forward_sa", ("self-attention",)),
+            (cross, "attend", ("cross-attention",)),
+            (layer, "_feed_forward", ("feed-forward",)),
+        ]
+        projections = (itself.q_proj, itself.k_proj, itself.v_proj, itself.out_proj, cross.q_proj, cross.out_proj)
+        parts += [(module, "forward", ("projections",)) for module in projections]
+    return parts

@@ -1,0 +1,309 @@
+"""Profiles of an image and of a video's frames: without the profiler, with it, and once more to count FLOPs."""
+
+import math
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import sam2fast
+from sam2fast import sam2_image_predictor
+from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.profiling.limits import Limits, measure_limits
+from sam2fast.profiling.parts import PartOf, Recorder, memory_parts, model_parts
+from sam2fast.profiling.timing import wait
+from sam2fast.profiling.tree import Part, Profile
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.tracking import passes, steps
+from sam2fast.transforms import ImageLike, to_pixels
+from sam2fast.video_io import VideoError, open_frames
+from sam2fast.video_io import frames as video_frames
+from sam2fast.whole_files import moved_to
+
+
+class Work(NamedTuple):
+    """What is profiled.
+
+    Attributes:
+        unit: the name of the root: ``picture`` or ``frame``.
+        prepared: opens the input, and gives the images or frames as functions, with the parts in them.
+        is_warm: each pass begins with frames that are not measured.
+    """
+
+    model: SAM2Base
+    unit: str
+    subject: dict[str, Any]
+    prepared: Callable[[], AbstractContextManager[tuple[list[Callable[[], Any]], list[PartOf]]]]
+    is_warm: bool = False
+
+
+def profile_image(
+    predictor: SAM2ImagePredictor,
+    image: ImageLike,
+    *,
+    point_coords: Any = None,
+    point_labels: Any = None,
+    box: Any = None,
+    objects: int = 1,
+    runs: int = 3,
+    trace: Path | None = None,
+    limits: Limits | None = None,
+) -> Profile:
+    """Sets an image and predicts masks for prompts on it, and says where the time goes.
+
+    Args:
+        predictor: afterwards as it was, without an image.
+        image: what ``set_image`` takes; a path is read and decoded in each run.
+        point_coords, point_labels, box: as ``predict`` takes them.
+        objects: without them, so many clicks, each on an object of its own, are spread over the image.
+        runs: how often it is timed.
+        trace: a file for Chrome's or Perfetto's trace viewer, of the last run.
+        limits: of the device, if they are known; else they are measured.
+
+    Raises:
+        ImageError, FileNotFoundError, TypeError: the image cannot be used.
+        ValueError: prompts, ``objects`` or ``runs`` are wrong, or the model is neither on a CPU nor on CUDA.
+        OSError: the trace cannot be written.
+    """
+    height, width = to_pixels(image).shape[:2]
+    if point_coords is None and box is None:
+        if objects < 1:
+            raise ValueError(f"objects is {objects}; expected 1 or more")
+        point_coords = np.array(scattered_points(objects, height, width))[:, None]
+        point_labels = np.ones((objects, 1), dtype=np.int64)
+    # A batch has a dimension more than one prompt.
+    batches = [np.shape(x)[0] for x, dims in ((point_coords, 3), (box, 2)) if x is not None and np.ndim(x) == dims]
+    multimask = box is None and np.shape(point_coords)[-2] == 1
+    model, transforms = predictor.model, predictor._transforms
+    size = {"width": width, "height": height, "image_size": model.image_size}
+    subject = {"kind": "image", **size, "objects": batches[0] if batches else 1}
+    parts = [
+        *model_parts(model),
+        (sam2_image_predictor, "to_pixels", ("decode",)),
+        (transforms, "from_pixels", ("preprocess",)),
+        (transforms, "postprocess_to_bool", ("masks to image size",)),
+        (transforms, "cleaned", ("hole filling",)),
+        (sam2_image_predictor, "_to_numpy", ("results to the CPU",)),
+    ]
+
+    def segment() -> None:
+        predictor.set_image(image)
+        predictor.predict(point_coords, point_labels, box, multimask_output=multimask)
+
+    @contextmanager
+    def prepared() -> Iterator[tuple[list[Callable[[], Any]], list[PartOf]]]:
+        try:
+            yield [segment], parts
+        finally:
+            predictor.reset_predictor()
+
+    return _profile(Work(model, "picture", subject, prepared), runs, trace, limits)
+
+
+def profile_video(
+    predictor: SAM2VideoPredictor,
+    video: Any,
+    *,
+    prompts: Mapping[Any, Mapping[str, Any]] | None = None,
+    objects: int = 1,
+    frames: int = 5,
+    runs: int = 1,
+    trace: Path | None = None,
+    limits: Limits | None = None,
+) -> Profile:
+    """Tracks objects from the first frame on, and says where the time of the last of these frames goes.
+
+    Args:
+        predictor: afterwards as it was.
+        video: what ``init_state`` takes, and can be opened several times.
+        prompts: ``points`` and ``labels``, ``box``, or both, of each object on the first frame, by its id.
+        objects: without them, so many clicks, each on an object of its own, are spread over the first frame.
+        frames: how many are timed. As many as the memory holds are tracked before, or those that there are.
+        runs: how often the video is tracked for the time.
+        trace: a file for Chrome's or Perfetto's trace viewer, of the timed frames of the last run.
+        limits: of the device, if they are known; else they are measured.
+
+    Raises:
+        FileNotFoundError, VideoError, TypeError: the video cannot be used, or has a single frame.
+        ValueError: prompts, ``objects``, ``frames`` or ``runs`` are wrong, or the model is neither on a CPU nor on
+            CUDA.
+        OSError: the trace cannot be written.
+    """
+    if frames < 1 or objects < 1:
+        raise ValueError(f"frames is {frames} and objects is {objects}; expected 1 or more")
+    with closing(open_frames(video, predictor.image_size)) as opened:
+        height, width, length = opened.height, opened.width, len(opened)
+    if length < 2:
+        raise VideoError("the video has a single frame, which is prompted and not tracked; expected two or more")
+    if not prompts:
+        points = scattered_points(objects, height, width)
+        prompts = {i + 1: {"points": [point], "labels": [1]} for i, point in enumerate(points)}
+    asked, timed = prompts, min(frames, length - 1)
+    before = min(length - 1 - timed, predictor.num_maskmem)
+    size = {"width": width, "height": height, "image_size": predictor.image_size}
+    subject = {"kind": "video", **size, "objects": len(asked), "first_frame": before + 1, "frames": timed}
+
+    @contextmanager
+    def prepared() -> Iterator[tuple[list[Callable[[], Any]], list[PartOf]]]:
+        state = predictor.init_state(video)
+        with closing(state.frames):
+            for obj_id, prompt in asked.items():
+                predictor.add_new_points_or_box(state, 0, obj_id, **prompt)
+            answers = predictor.propagate_in_video(state, 0, before + timed, progress=False)
+            for _ in range(1 + before):
+                next(answers)
+            parts = [
+                *model_parts(predictor),
+                *memory_parts(predictor),
+                (state.frames, "pixels", ("decode",)),
+                (video_frames, "resize_and_normalise", ("preprocess",)),
+                (state.bank, "attended", ("memory tables",)),
+                (state.bank, "write_memories", ("copies",)),
+                (state.bank, "write_pointers", ("copies",)),
+                (steps, "encode", ("memory encoding",)),
+                (steps, "fill_holes_in_mask_scores", ("hole filling",)),
+                (passes, "returned_masks", ("masks to video size",)),
+            ]
+            yield [partial(next, answers)] * timed, parts
+
+    return _profile(Work(predictor, "frame", subject, prepared, is_warm=before > 0), runs, trace, limits)
+
+
+def scattered_points(count: int, height: int, width: int) -> list[tuple[float, float]]:
+    """So many (x, y) in pixels, on a grid over the image, away from its edges."""
+    columns = math.ceil(math.sqrt(count * width / height))
+    rows = math.ceil(count / columns)
+    cells = ((c, r) for r in range(rows) for c in range(columns))
+    points = [((c + 0.5) * width / columns, (r + 0.5) * height / rows) for c, r in cells]
+    return points[:count]
+
+
+def _profile(work: Work, runs: int, trace: Path | None, limits: Limits | None) -> Profile:
+    """All passes; plain and profiled ones in turn, so that a machine that slows down slows both."""
+    device = work.model.device
+    if runs < 1:
+        raise ValueError(f"runs is {runs}; expected 1 or more")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"parts can be timed on cpu and cuda, and the model is on {device}; build it on one of these")
+    dtypes = sorted({p.dtype for p in work.model.parameters()}, key=str)
+    root = Part(work.unit, dtype=str(dtypes[0]).removeprefix("torch."))
+    plain: list[float] = []
+    profiled: list[float] = []
+    as_it_is: list[float] | None = None
+    if isinstance(work.model, SAM2VideoPredictor) and work.model._recording() is not None:
+        as_it_is = []
+        _plain_pass(work, [])
+        for _ in range(runs):
+            _plain_pass(work, as_it_is)
+    with _without_graphs(work.model):
+        if not work.is_warm:
+            _plain_pass(work, [])
+        for run in range(runs):
+            _plain_pass(work, plain)
+            _profiled_pass(work, root, profiled, trace if run == runs - 1 else None)
+        count = _counting_pass(work, root)
+    for _, part in root.walk():
+        part.calls, part.seconds, part.flops = (
+            part.calls / len(profiled),
+            part.seconds / len(profiled),
+            part.flops / count,
+        )
+    subject, limits = {**work.subject, "runs": runs}, limits or measure_limits(device, dtypes)
+    return Profile(subject, root, limits, profiled, plain, as_it_is, machine(device))
+
+
+@contextmanager
+def _without_graphs(model: SAM2Base) -> Iterator[None]:
+    """CUDA graphs are replayed without the calls that are parts."""
+    if not isinstance(model, SAM2VideoPredictor):
+        yield
+        return
+    own = {name: value for name, value in vars(model).items() if name == "fast"}
+    model.fast = False
+    try:
+        yield
+    finally:
+        del model.fast
+        vars(model).update(own)
+
+
+@contextmanager
+def _timed(work: Work, seconds: list[float]) -> Iterator[None]:
+    """Adds the seconds of what happens inside, until the device is done."""
+    wait(work.model.device)
+    start = time.perf_counter()
+    yield
+    wait(work.model.device)
+    seconds.append(time.perf_counter() - start)
+
+
+def _plain_pass(work: Work, seconds: list[float]) -> None:
+    with work.prepared() as (units, _):
+        for unit in units:
+            with _timed(work, seconds):
+                unit()
+
+
+def _profiled_pass(work: Work, root: Part, seconds: list[float], trace: Path | None) -> None:
+    recorder, on_cuda = Recorder(root), work.model.device.type == "cuda"
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    activities += [torch.profiler.ProfilerActivity.CUDA] if on_cuda else []
+    profiler = torch.profiler.profile(activities=activities)
+    with work.prepared() as (units, parts), recorder.watching(parts), profiler:
+        for unit in units:
+            with _timed(work, seconds), recorder.whole():
+                unit()
+    recorder.add_seconds(profiler, on_cuda)
+    if trace is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            written = Path(folder, f"trace{''.join(trace.suffixes[-2:])}")  # torch compresses what ends in .gz
+            profiler.export_chrome_trace(str(written))
+            with moved_to(trace) as partly:
+                shutil.copyfile(written, partly)
+
+
+def _counting_pass(work: Work, root: Part) -> int:
+    """Adds the FLOPs of all units; gives how many there were."""
+    wanting = [p for p in work.model.parameters() if p.requires_grad]
+    for parameter in wanting:  # the counter hooks into gradients, which inference mode does not have
+        parameter.requires_grad_(False)
+    try:
+        with work.prepared() as (units, parts), FlopCounterMode(display=False) as counter:
+            recorder = Recorder(root, counter)
+            with recorder.watching(parts):
+                for unit in units:
+                    with recorder.whole():
+                        unit()
+            return len(units)
+    finally:
+        for parameter in wanting:
+            parameter.requires_grad_(True)
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Processor, device, and versions."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    found = {
+        "sam2fast": sam2fast.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": next(names, platform.processor() or "unknown"),
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+    }
+    return found | ({"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})
