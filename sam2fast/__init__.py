@@ -46,6 +46,9 @@ if not TYPE_CHECKING:  # which would take any name for one of ours
     def __getattr__(name: str) -> Any:
         """Imports a public name when it is first used, so that ``import sam2fast`` alone costs nothing."""
         if name not in _HOMES:
+            from sam2fast.removed import refuse_if_removed
+
+            refuse_if_removed(__name__, name)
             raise AttributeError(f"module 'sam2fast' has no attribute {name!r}")
         import importlib
 

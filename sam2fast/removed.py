@@ -3,6 +3,7 @@
 # Full name -> what to use instead, as the end of a sentence.
 REMOVED: dict[str, str] = {
     "sam2fast.exported.check_program": "artefacts are programs: load only those that you exported yourself",
+    "sam2fast.environment": "use `sam2fast env --json`",
     "sam2fast.cluster.on_slurm": "use on_ray inside a SLURM job, or an array of commands; see docs/scale_out.md",
     "sam2fast.parallel.SpreadPredictor": "track each video on one device, and several videos with track_videos",
     "sam2fast.parallel.SpreadState": "track each video on one device, and several videos with track_videos",

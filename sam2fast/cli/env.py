@@ -1,53 +1,127 @@
-"""``sam2fast env``: what a report of a bug needs to say about the machine."""
+"""``sam2fast env``: what a bug report needs to say about the machine, around ``torch.utils.collect_env``."""
 
+import importlib.metadata
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
+import sam2fast
+from sam2fast.cli.options import removed_option
+
+# By extra; the names under which packages are installed.
+PACKAGES = {
+    "core": ("torch", "triton", "numpy", "pillow", "hydra-core", "omegaconf", "safetensors", "click", "tqdm"),
+    "hub": ("huggingface-hub",),
+    "video": ("av",),
+    "train": ("scipy", "tensorboard"),
+    "profile": ("matplotlib",),
+    "eval": ("scikit-image", "scipy", "pycocotools"),
+    "cluster": ("ray", "submitit"),
+    "others": ("torchvision", "transformers", "supervision", "opencv-python", "SAM-2"),
+}
+# The only environment variables that are shown: those that change what is computed or found, and hold no secrets.
+VARIABLES = (
+    *("SAM2FAST_BACKEND", "SAM2FAST_CACHE", "SAM2FAST_CHECKPOINTS", "SAM2FAST_OFFLINE"),
+    *("ATEN_CPU_CAPABILITY", "CC", "CUBLAS_WORKSPACE_CONFIG", "CUDA_HOME", "CUDA_LAUNCH_BLOCKING"),
+    *("CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "LD_LIBRARY_PATH", "LD_PRELOAD"),
+    *("MKL_NUM_THREADS", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS", "PYTHONPATH", "PYTORCH_ALLOC_CONF"),
+    *("PYTORCH_CUDA_ALLOC_CONF", "TORCH_HOME", "TRITON_CACHE_DIR", "TRITON_INTERPRET", "VIRTUAL_ENV"),
+)
+MISSING = "not installed"
+
 
 @click.command()
-@click.option(
-    "--check", is_flag=True, help="Also segment a picture and track three frames with the model in the package."
-)
-@click.option("--device", default="auto", show_default=True, help="For --check: auto, cpu, cuda, cuda:1, mps.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_context
-def env(ctx: click.Context, check: bool, device: str, as_json: bool) -> None:
-    """Print what a report of a bug needs: versions, processor, GPUs, what computes each op, settings, checkpoints.
+@removed_option("--check", "run `sam2fast demo`, which uses the model in the package", is_flag=True)
+@removed_option("--device", "nothing is computed; all devices are shown")
+def env(as_json: bool) -> None:
+    """Print what a bug report needs: versions, extras, devices, which kernels run on them, environment variables.
 
-    Tokens, passwords and keys are not shown, and the home directory is ~. What cannot be found out has its error in its
-    place. The exit code is 1 if --check fails.
+    Of the environment variables only those of a fixed list are shown, none of which holds secrets; the home directory
+    is ~. A section that fails has its error in it.
     """
-    from sam2fast.environment import describe
-
-    found = describe(check, device)
+    found = describe()
     if as_json:
         click.echo(json.dumps(found, indent=2))
-    else:
-        for name, facts in found.items():
-            click.echo(name)
-            for line in _lines(facts, 1):
-                click.echo(line)
-    ctx.exit(1 if "error" in found.get("check", {}) else 0)
+        return
+    for section, facts in found.items():
+        click.echo(section)
+        for name, value in facts.items():
+            shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+            click.echo(f"  {name}: " + shown.strip().replace("\n", "\n    "))
 
 
-def _lines(facts: dict[str, Any], depth: int) -> Iterator[str]:
-    for key, value in facts.items():
-        indent = "  " * depth
-        if isinstance(value, dict):
-            yield f"{indent}{key}"
-            yield from _lines(value, depth + 1)
-        elif isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
-            for number, entry in enumerate(value):
-                yield f"{indent}{key} {number}"
-                yield from _lines(entry, depth + 1)
-        else:
-            shown = " ".join(map(str, value)) if isinstance(value, list) else value
-            yield f"{indent}{key}: {_word(shown)}"
+def describe() -> dict[str, dict[str, Any]]:
+    """All that is known, by section, as JSON can hold it. Never raises: a section that fails has its error in it."""
+    sections = {"sam2fast": _sam2fast, "torch": _torch, "ops": _ops, "packages": _packages, "variables": _variables}
+    return {name: _section(collect) for name, collect in sections.items()}
 
 
-def _word(value: Any) -> str:
-    words = {None: "none", True: "yes", False: "no"}
-    return words[value] if value is None or isinstance(value, bool) else str(value)
+def _section(collect: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        facts = collect()
+    except Exception as error:  # whatever is broken is what the report is about
+        facts = {"error": f"{type(error).__name__}: {error}"}
+    return {name: _without_home(value) for name, value in facts.items()}
+
+
+def _without_home(value: Any) -> Any:
+    home = os.path.expanduser("~")
+    return value.replace(home + os.sep, "~" + os.sep) if isinstance(value, str) and len(home) > 1 else value
+
+
+def _sam2fast() -> dict[str, Any]:
+    return {"version": sam2fast.__version__, "folder": str(Path(sam2fast.__file__).resolve().parent)}
+
+
+def _torch() -> dict[str, Any]:
+    """What ``torch.utils.collect_env`` finds, of the processor its name alone; and how torch computes on it."""
+    import torch
+    from torch.utils.collect_env import get_env_info
+
+    found = {name: value for name, value in get_env_info()._asdict().items() if value not in (None, "N/A", {}, "")}
+    lines = (found.pop("cpu_info", "") or "").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("Model name")]
+    return {
+        "version": torch.__version__,
+        "processor": names[0] if names else "unknown",
+        "CPU capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        **found,
+    }
+
+
+def _ops() -> dict[str, Any]:
+    """For each device what computes the ops that have a Triton kernel, and why it is not that kernel."""
+    import torch
+
+    from sam2fast.kernels import _dispatch
+
+    backend = _dispatch.current_backend()
+    facts: dict[str, Any] = {"backend in force": backend, "with kernels": " ".join(sorted(_dispatch.KERNELS))}
+    interpreted = backend == "triton" and _dispatch.interpreting()
+    facts["cpu"] = "triton's interpreter" if interpreted else "torch: Triton's kernels are for GPUs"
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        why = _dispatch.why_no_triton(torch.device("cuda", index))
+        facts[f"cuda:{index}"] = f"torch: {why}" if why else "triton, but for what torch does better"
+    return facts
+
+
+def _packages() -> dict[str, Any]:
+    """Versions by extra; they are read, and nothing is imported."""
+    return {extra: {name: _version(name) for name in names} for extra, names in PACKAGES.items()}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return MISSING
+
+
+def _variables() -> dict[str, Any]:
+    return {name: os.environ[name] for name in VARIABLES if name in os.environ}
