@@ -1,6 +1,7 @@
-"""Which calls are which part, ranges of torch.profiler around them, and FLOPs of our operators."""
+"""Which calls are which part, how they are timed, counted and shown to torch.profiler, and FLOPs of our operators."""
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from threading import get_ident
@@ -8,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd import DeviceType
 from torch.profiler import record_function
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
 
@@ -63,17 +63,20 @@ def memory_attention_flops(*tensors: Any, **options: Any) -> int:
 
 
 class Recorder:
-    """Puts ranges around the calls that are parts, and adds up what they took; of one thread.
+    """Adds calls and seconds of parts, or their FLOPs, to a tree; of one thread.
+
+    Each part is a range of torch.profiler.
 
     Args:
         root: of the tree, which grows.
-        counter: if given, FLOPs are added to the tree; else calls, and seconds by :meth:`add_seconds`.
+        device: of the model: seconds are by the clock, on CUDA by events on the current stream.
+        counter: if given, FLOPs are added, and neither calls nor seconds.
     """
 
-    def __init__(self, root: Part, counter: FlopCounterMode | None = None) -> None:
-        self._root, self._counter, self._thread = root, counter, get_ident()
+    def __init__(self, root: Part, device: torch.device, counter: FlopCounterMode | None = None) -> None:
+        self._root, self._device, self._counter, self._thread = root, device, counter, get_ident()
         self._open: list[Part] = []
-        self._by_path: dict[str, Part] = {}
+        self._events: list[tuple[Part, torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextmanager
     def watching(self, parts: Sequence[PartOf]) -> Iterator[None]:
@@ -103,32 +106,43 @@ class Recorder:
         """What happens inside is one image or frame."""
         with self._part(self._root):
             yield
+        if self._events:
+            torch.cuda.synchronize(self._device)
+        for part, start, end in self._events:
+            part.seconds += start.elapsed_time(end) / 1e3
+        self._events.clear()
 
     @contextmanager
     def _part(self, part: Part) -> Iterator[None]:
         self._open.append(part)
-        path = "/".join(each.name for each in self._open)
-        self._by_path[path] = part
-        before = self._flops()
         try:
-            with record_function(path):
+            with record_function("/".join(each.name for each in self._open)), self._measured(part):
                 yield
         finally:
             self._open.pop()
-            if self._counter is None:
-                part.calls += 1
-            else:
-                part.flops += self._flops() - before
 
-    def _flops(self) -> int:
-        return 0 if self._counter is None else self._counter.get_total_flops()
+    @contextmanager
+    def _measured(self, part: Part) -> Iterator[None]:
+        if self._counter is not None:
+            before = self._counter.get_total_flops()
+            yield
+            part.flops += self._counter.get_total_flops() - before
+            return
+        part.calls += 1
+        if self._device.type == "cuda":
+            stream, start, end = torch.cuda.current_stream(self._device), _event(), _event()
+            start.record(stream)
+            yield
+            end.record(stream)
+            self._events.append((part, start, end))
+            return
+        begun = time.perf_counter()
+        yield
+        part.seconds += time.perf_counter() - begun
 
-    def add_seconds(self, profiler: torch.profiler.profile, on_cuda: bool) -> None:
-        """Adds the seconds of all ranges: by the clock, or of the kernels that were launched inside."""
-        for event in profiler.events() or ():
-            part = self._by_path.get(event.name)
-            if part is not None and event.device_type == DeviceType.CPU:
-                part.seconds += (event.device_time_total if on_cuda else event.cpu_time_total) / 1e6
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)
 
 
 def model_parts(model: SAM2Base) -> list[PartOf]:

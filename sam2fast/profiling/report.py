@@ -61,7 +61,7 @@ def summary(profile: Profile) -> list[str]:
         f"{what}, runs: {s['runs']}",
         f"{m.get('gpu', m['processor'])}, threads: {m['threads']}, torch {m['torch']}, on {m['device']}",
         f"limits seen: {limits}, {profile.limits.bytes_per_s / 1e9:.1f} GB/s",
-        f"{unit}: {_ms(profile.plain)} without the profiler, {_ms(profile.profiled)} with it "
+        f"{unit}: {_ms(profile.plain)} as a whole, {_ms(profile.profiled)} with its parts timed "
         f"({profile.overhead:+.1%}); medians, to the device's end",
     ]
     if profile.as_it_is is not None:

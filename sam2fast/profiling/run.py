@@ -1,4 +1,4 @@
-"""Profiles of an image and of a video's frames: without the profiler, with it, and once more to count FLOPs."""
+"""Profiles of an image and of a video's frames: plain, with parts timed, with FLOPs counted, and traced."""
 
 import math
 import platform
@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,7 +67,7 @@ def profile_image(
         point_coords, point_labels, box: as ``predict`` takes them.
         objects: without them, so many clicks, each on an object of its own, are spread over the image.
         runs: how often it is timed.
-        trace: a file for Chrome's or Perfetto's trace viewer, of the last run.
+        trace: a file for Chrome's or Perfetto's trace viewer, written by one more run.
         limits: of the device, if they are known; else they are measured.
 
     Raises:
@@ -130,7 +130,7 @@ def profile_video(
         objects: without them, so many clicks, each on an object of its own, are spread over the first frame.
         frames: how many are timed. As many as the memory holds are tracked before, or those that there are.
         runs: how often the video is tracked for the time.
-        trace: a file for Chrome's or Perfetto's trace viewer, of the timed frames of the last run.
+        trace: a file for Chrome's or Perfetto's trace viewer, written by one more run.
         limits: of the device, if they are known; else they are measured.
 
     Raises:
@@ -208,10 +208,12 @@ def _profile(work: Work, runs: int, trace: Path | None, limits: Limits | None) -
     with _without_graphs(work.model):
         if not work.is_warm:
             _plain_pass(work, [])
-        for run in range(runs):
+        for _ in range(runs):
             _plain_pass(work, plain)
-            _profiled_pass(work, root, profiled, trace if run == runs - 1 else None)
+            _timed_pass(work, root, profiled)
         count = _counting_pass(work, root)
+        if trace is not None:
+            _trace(work, trace)
     for _, part in root.walk():
         part.calls, part.seconds, part.flops = (
             part.calls / len(profiled),
@@ -254,22 +256,27 @@ def _plain_pass(work: Work, seconds: list[float]) -> None:
                 unit()
 
 
-def _profiled_pass(work: Work, root: Part, seconds: list[float], trace: Path | None) -> None:
-    recorder, on_cuda = Recorder(root), work.model.device.type == "cuda"
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    activities += [torch.profiler.ProfilerActivity.CUDA] if on_cuda else []
-    profiler = torch.profiler.profile(activities=activities)
-    with work.prepared() as (units, parts), recorder.watching(parts), profiler:
+def _timed_pass(
+    work: Work, root: Part, seconds: list[float], within: AbstractContextManager[Any] | None = None
+) -> None:
+    recorder = Recorder(root, work.model.device)
+    with work.prepared() as (units, parts), recorder.watching(parts), within or nullcontext():
         for unit in units:
             with _timed(work, seconds), recorder.whole():
                 unit()
-    recorder.add_seconds(profiler, on_cuda)
-    if trace is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            written = Path(folder, f"trace{''.join(trace.suffixes[-2:])}")  # torch compresses what ends in .gz
-            profiler.export_chrome_trace(str(written))
-            with moved_to(trace) as partly:
-                shutil.copyfile(written, partly)
+
+
+def _trace(work: Work, file: Path) -> None:
+    """Writes what torch.profiler sees of one image, or of the frames."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    activities += [torch.profiler.ProfilerActivity.CUDA] if work.model.device.type == "cuda" else []
+    profiler = torch.profiler.profile(activities=activities)
+    _timed_pass(work, Part(work.unit), [], within=profiler)
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder, f"trace{''.join(file.suffixes[-2:])}")  # torch compresses what ends in .gz
+        profiler.export_chrome_trace(str(written))
+        with moved_to(file) as partly:
+            shutil.copyfile(written, partly)
 
 
 def _counting_pass(work: Work, root: Part) -> int:
@@ -279,7 +286,7 @@ def _counting_pass(work: Work, root: Part) -> int:
         parameter.requires_grad_(False)
     try:
         with work.prepared() as (units, parts), FlopCounterMode(display=False) as counter:
-            recorder = Recorder(root, counter)
+            recorder = Recorder(root, work.model.device, counter)
             with recorder.watching(parts):
                 for unit in units:
                     with recorder.whole():

@@ -14,7 +14,7 @@ class Part:
 
     Attributes:
         calls: how often it began.
-        seconds: on the CPU by the clock, on CUDA those of its kernels.
+        seconds: by the clock, on CUDA by events.
         flops: as ``FlopCounterMode`` counts them, two for each multiplication with its addition.
         dtype: of the model, whose rate is the limit.
     """
@@ -90,8 +90,8 @@ class Profile:
         subject: what was profiled: its sizes, the model's, the numbers of objects and runs.
         root: the tree; calls, seconds and FLOPs are per image or frame.
         limits: of the device.
-        profiled: seconds of each image or frame under the profiler, by the host's clock.
-        plain: the same without it, on the same path.
+        profiled: seconds of each image or frame while its parts are timed, by the host's clock.
+        plain: the same without that, on the same path.
         as_it_is: the same by the predictor as it is, where it replays CUDA graphs, which have no parts.
         machine: what it ran on.
     """
@@ -106,7 +106,7 @@ class Profile:
 
     @property
     def overhead(self) -> float:
-        """The share by which the profiler made it slower; medians."""
+        """The share by which timing the parts made it slower; medians."""
         return statistics.median(self.profiled) / statistics.median(self.plain) - 1
 
     @property

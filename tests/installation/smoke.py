@@ -97,14 +97,6 @@ def backends():
     raise SystemExit("smoke: a kernel ran on the CPU")
 
 
-def can_import(name):
-    try:
-        importlib.import_module(name)
-    except ImportError:
-        return False
-    return True
-
-
 def command():
     """``sam2fast env`` and ``sam2fast segment`` as processes, with all that was asked of them."""
     program = str(Path(sys.executable).with_name("sam2fast"))

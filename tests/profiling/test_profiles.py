@@ -1,5 +1,6 @@
 """Profiles of images and videos: what parts there are, that they add up, and that the predictor stays as it was."""
 
+import itertools
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import torch
 from profiled import LIMITS, SIDE, attributes, image_model, tracked, video_predictor
 from video import clip
 
-from sam2fast.profiling import Part, measure_limits, profile_image, profile_video
+from sam2fast.profiling import Part, measure_limits, parts, profile_image, profile_video
 from sam2fast.profiling.parts import Recorder
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.transforms import ImageError
@@ -67,7 +68,7 @@ def test_nested_calls_are_nested_parts():
     """Each by its path; a function of another thread is none, and what is open already stays one part."""
     owner = SimpleNamespace(inner=lambda: 1, outer=lambda: owner.inner() + owner.inner())
     before, root = dict(vars(owner)), Part("frame")
-    recorder = Recorder(root)
+    recorder = Recorder(root, torch.device("cpu"))
     names = [(owner, "outer", ("a", "b")), (owner, "inner", ("b", "c"))]
     with recorder.watching(names):
         assert owner.outer() == 2 and not root.children
@@ -82,19 +83,39 @@ def test_nested_calls_are_nested_parts():
     assert dict(vars(owner)) == before
 
 
-@pytest.mark.parametrize(("on_cuda", "seconds"), [(False, 3e-6), (True, 5e-6)])
-def test_seconds_are_those_of_the_clock_or_of_kernels(on_cuda, seconds):
-    root = Part("frame")
-    recorder = Recorder(root)
-    with recorder.whole():
-        pass
-    kinds = torch.autograd.DeviceType
-    events = [
-        SimpleNamespace(name=name, device_type=kind, cpu_time_total=3, device_time_total=5)
-        for name, kind in (("frame", kinds.CPU), ("frame", kinds.CUDA), ("aten::add", kinds.CPU))
-    ]
-    recorder.add_seconds(SimpleNamespace(events=lambda: events), on_cuda)
-    assert root.seconds == pytest.approx(seconds)
+def test_seconds_are_those_of_the_clock(monkeypatch):
+    """On one that goes on when it is read: a second passes before, between and after the children of a part."""
+    monkeypatch.setattr(parts, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
+    found = profile_image(SAM2ImagePredictor(image_model()), PICTURE, runs=2, limits=LIMITS)
+    for path, part in found.root.walk():
+        assert part.self_seconds == part.calls + sum(child.calls for child in part.children.values()), path
+
+
+def test_seconds_on_cuda_are_those_of_events(monkeypatch):
+    """The host waits once, when all parts have ended."""
+    clock, waits = itertools.count(), []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self, stream):
+            assert stream == "current"
+            self.at = 1000 * next(clock)
+
+        def elapsed_time(self, end):
+            assert waits, "asked before the device was done"
+            return end.at - self.at
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "current")
+    monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
+    owner, root, device = SimpleNamespace(inner=lambda: 1), Part("frame"), torch.device("cuda")
+    recorder = Recorder(root, device)
+    with recorder.watching([(owner, "inner", ("a",))]), recorder.whole():
+        owner.inner()
+        owner.inner()
+    assert (root.seconds, root["a"].seconds, root["a"].calls, waits) == (5, 2, 2, [device])
 
 
 def test_how_often_parts_are_called(video_profile):

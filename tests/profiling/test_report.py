@@ -38,7 +38,7 @@ def cells(text: str) -> dict[str, list[str]]:
 def test_text(profile):
     head, table = as_text(profile).split("\n\n")
     assert "video of 64x48 at 32x32, objects: 2, the average of frames 8 to 12, runs: 1" in head
-    assert "frame: 80.00 ms without the profiler, 84.00 ms with it (+5.0%)" in head
+    assert "frame: 80.00 ms as a whole, 84.00 ms with its parts timed (+5.0%)" in head
     assert "named parts account for 75.0%" in head and "An old CPU, threads: 2" in head
     assert "CUDA graphs" not in head
     rows = cells(table.splitlines())
