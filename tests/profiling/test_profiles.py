@@ -11,7 +11,7 @@ import torch
 from profiled import LIMITS, SIDE, attributes, image_model, tracked, video_predictor
 from video import clip
 
-from sam2fast.profiling import Part, measure_limits, parts, profile_image, profile_video
+from sam2fast.profiling import Part, measure_limits, parts, profile_image, profile_video, run
 from sam2fast.profiling.parts import Recorder
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.transforms import ImageError
@@ -222,6 +222,12 @@ def test_limits_of_this_machine(monkeypatch):
     monkeypatch.setattr("sam2fast.profiling.limits.SIDE_ON_CPU", 128)
     limits = measure_limits(torch.device("cpu"), [torch.float32])
     assert set(limits.flops_per_s) == {"float32"} and limits.flops_per_s["float32"] > 0 and limits.bytes_per_s > 0
+
+
+def test_other_devices_are_refused():
+    work = SimpleNamespace(model=SimpleNamespace(device=torch.device("mps")))
+    with pytest.raises(ValueError, match="cpu and cuda.*mps"):
+        run._profile(work, 1, None, LIMITS)
 
 
 def test_bfloat16_is_compared_with_its_own_limit():
