@@ -17,11 +17,11 @@ from sam2fast.checkpoints.folders import SUFFIXES
 from sam2fast.config import ConfigError, build_from_config, load_config
 from sam2fast.downloads import DownloadError, get_checkpoint, get_repository
 from sam2fast.exclusive import survive_fork
-from sam2fast.home import expanded
 from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.modeling.without_weights import without_weights
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.whole_files import expanded
 
 # The original's table: Hugging Face id -> (configuration, checkpoint file).
 HF_MODEL_ID_TO_FILENAMES = {name: (release.config, release.checkpoint) for name, release in RELEASES.items()}

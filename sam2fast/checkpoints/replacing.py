@@ -8,9 +8,7 @@ from glob import escape
 from pathlib import Path
 
 from sam2fast.checkpoints.folders import CONFIG_FILE
-from sam2fast.kept_rights import PRIVATE_FOLDER, hand_on
-from sam2fast.short_names import shortened
-from sam2fast.whole_files import behind_links, errors_named, has_no_locks, is_special, own_number
+from sam2fast.whole_files import errors_named, own_number, resolved
 
 WEIGHTS_FILE = "model.safetensors"  # of a folder in the layout of transformers
 
@@ -22,12 +20,12 @@ def check_free(path: Path, force: bool) -> None:
         FileExistsError: there is something already; with ``force`` something other than what would be written.
         OSError: ``path`` is a symlink that leads in a circle.
     """
-    path = behind_links(path)
+    path = resolved(path)
     if not os.path.lexists(path):
         return
     if not force:
         raise FileExistsError(f"{path} is already there, and only replaced by force")
-    if is_special(path):
+    if not path.is_file() and not path.is_dir():
         raise FileExistsError(f"{path} is a device or a pipe, and a checkpoint can only be written to a file")
     if path.is_dir() and (others := sorted({file.name for file in path.iterdir()} - {WEIGHTS_FILE, CONFIG_FILE})):
         raise FileExistsError(f"the folder {path} has other things in it, such as {others[0]}, and is not replaced")
@@ -37,34 +35,30 @@ def check_free(path: Path, force: bool) -> None:
 def replacing(path: Path, force: bool) -> Iterator[Path]:
     """A name to write under; afterwards that is ``path``, and on an error there is nothing of it.
 
-    What a process has left that was killed here is put right by the next one. A symlink stays, and what it leads to is
-    replaced. Its mode, and as far as this user may its group and owner, stay as well; while it is written, nobody else
-    may read it.
+    What a killed process has left here is put right by the next one. A symlink stays, and what it leads to is replaced.
+    Its mode stays as well.
 
     Raises:
         FileExistsError: see :func:`check_free`.
         OSError: it cannot be written, or another process is writing it.
     """
-    path = behind_links(path)
+    path = resolved(path)
     check_free(path, force)
-    number, name = own_number(), shortened(path.name)
-    # A folder that nobody else may look into; in it the name stays, since readers go by its suffix.
-    private, before = (path.with_name(f".{number}.{kind}.{name}") for kind in ("part", "before"))
-    partial = private / path.name
+    number = own_number()
+    # In a folder the name stays, since readers go by its suffix.
+    folder, before = (path.with_name(f".{number}.{kind}.{path.name}") for kind in ("part", "before"))
+    partial = folder / path.name
     with errors_named(path):
-        try:
-            os.lstat(path)  # that its name is too long is told before the work
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with _by_one_process(path):
             check_free(path, force)  # what a killed process had put aside is there again
             try:
-                private.mkdir(PRIVATE_FOLDER)
+                folder.mkdir()
                 yield partial
                 check_free(path, force)
                 _move(partial, path, before)
             finally:
-                _remove(private)
+                _remove(folder)
 
 
 def _move(partial: Path, path: Path, before: Path) -> None:
@@ -72,7 +66,7 @@ def _move(partial: Path, path: Path, before: Path) -> None:
         raise FileExistsError(f"{path} is a {'folder' if path.is_dir() else 'file'}, and is not replaced")
     for new in [*(partial.iterdir() if partial.is_dir() else ()), partial]:
         with suppress(FileNotFoundError):  # there is none before
-            hand_on(os.stat(path / new.relative_to(partial)), new)
+            shutil.copymode(path / new.relative_to(partial), new)
     if not path.is_dir():
         os.replace(partial, path)
         return
@@ -91,16 +85,11 @@ def _by_one_process(path: Path) -> Iterator[None]:
     """Inside, nobody else writes the checkpoint; so what is found of others' is of processes that were killed."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path.with_name(f".{shortened(path.name)}.lock"))
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise OSError(f"another process is writing {path}; wait for it") from error
-    except (OSError, NotImplementedError) as error:
-        if not has_no_locks(error):
-            raise
-        yield
-        return
     try:
         _put_right(path)
         yield
@@ -114,7 +103,7 @@ def _by_one_process(path: Path) -> Iterator[None]:
 
 
 def _put_right(path: Path) -> None:
-    name = escape(shortened(path.name))
+    name = escape(path.name)
     for before in path.parent.glob(f".*.before.{name}"):
         if os.path.lexists(path):
             shutil.rmtree(before)

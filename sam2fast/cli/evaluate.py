@@ -12,7 +12,6 @@ import click
 from sam2fast.cli.errors import UserError, one_line, told
 from sam2fast.cli.files import remove_leftovers
 from sam2fast.cli.problems import Problems
-from sam2fast.whole_files import own_output
 
 if TYPE_CHECKING:
     from sam2fast.evaluation.scores import FolderScores, ObjectScore, VideoScore
@@ -152,7 +151,7 @@ def _note_what_is_left_out(scores: "FolderScores") -> None:
 
 def _older(file: Path) -> str:
     """The end of a message on why there are no results, where those of an earlier run might be taken for them."""
-    return f"; {file} is of an earlier run" if file.is_file() and own_output(file) is None else ""
+    return f"; {file} is of an earlier run" if file.is_file() else ""
 
 
 def _write_csv(scores: "FolderScores", file: Path, partial: bool, quiet: bool) -> None:

@@ -12,8 +12,7 @@ import click
 
 from sam2fast.cli.errors import UserError, one_line
 from sam2fast.picture_files import SUFFIXES
-from sam2fast.short_names import shortened
-from sam2fast.whole_files import SECONDS_TO_WRITE, behind_links, moved_to
+from sam2fast.whole_files import SECONDS_TO_WRITE, moved_to, resolved
 
 RESULTS = "masks.json"
 PARTIAL = re.compile(r"\.(?P<name>.+)\.\d+\.part")
@@ -127,8 +126,8 @@ def remove_leftovers(files: Iterable[Path], is_spread: bool = False) -> None:
     names: dict[Path, set[str]] = {}
     latest = time.time() - SECONDS_TO_WRITE if is_spread else math.inf
     with one_line(OSError):
-        for file in map(behind_links, files):
-            names.setdefault(file.parent, set()).add(shortened(file.name))
+        for file in map(resolved, files):
+            names.setdefault(file.parent, set()).add(file.name)
         for folder in filter(Path.is_dir, names):
             for path in folder.iterdir():
                 found = PARTIAL.fullmatch(path.name)

@@ -13,7 +13,7 @@ from sam2fast.cli.errors import MissingCheckpointError, UserError, one_line
 from sam2fast.downloads import places
 from sam2fast.downloads.names import Published, published_models, short_name, simplest_name
 from sam2fast.downloads.places import FOLDER_VARIABLE, LOCAL_FOLDER
-from sam2fast.home import expanded
+from sam2fast.whole_files import expanded
 
 DEFAULT_MODEL = "tiny"  # where its checkpoint is there; else nano
 NANO = ("nano", nano.MODEL_ID, "sam2fast_nano", "nano/sam2fast_nano")  # its names, shortened by short_name

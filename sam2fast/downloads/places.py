@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sam2fast.downloads.names import Published
-from sam2fast.home import expanded
+from sam2fast.whole_files import expanded
 
 FOLDER_VARIABLE = "SAM2FAST_CHECKPOINTS"  # a folder of checkpoints under their official names
 CACHE_VARIABLE = "SAM2FAST_CACHE"  # what is downloaded from a mirror or from Meta is stored there

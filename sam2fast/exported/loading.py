@@ -31,7 +31,10 @@ def load_predictor(folder: str | Path, device: str | None = None, **kwargs: Any)
     Raises:
         FileNotFoundError: there is no artefact in the folder.
         ArtifactError: it is damaged, or was made for another device, processor or version of torch.
+        TypeError: ``allow_native`` is given, which was removed.
     """
+    if "allow_native" in kwargs:  # the predictor ignores what it does not know, as the original does
+        raise TypeError("allow_native was removed in sam2fast 0.2: an artefact is a program in any case; leave it out")
     return SAM2ImagePredictor(cast(SAM2Base, LoadedModel(folder, device)), **kwargs)
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import IO
 
 from sam2fast.checkpoints import CheckpointError
-from sam2fast.short_names import shortened
 from sam2fast.training.snapshots import CURRENT, PREVIOUS
-from sam2fast.whole_files import behind_links
+from sam2fast.whole_files import resolved
 
 _log = logging.getLogger(__name__)
 
@@ -40,8 +39,8 @@ def _left_behind(folder: Path) -> Iterator[Path]:
     """Also beside what the checkpoints' links lead to, where files of other runs may lie: there by the whole name."""
     yield from folder.glob(".*.tmp")
     for checkpoint in (folder / CURRENT, folder / PREVIOUS):
-        target = behind_links(checkpoint)
-        name = re.compile(rf"\.{re.escape(shortened(target.name))}\.\d+\.tmp")
+        target = resolved(checkpoint)
+        name = re.compile(rf"\.{re.escape(target.name)}\.\d+\.tmp")
         yield from (path for path in target.parent.glob(".*.tmp") if name.fullmatch(path.name))
 
 

@@ -13,7 +13,7 @@ from sam2fast.checkpoints import CheckpointError
 from sam2fast.checkpoints.errors import first_line
 from sam2fast.checkpoints.saving import save_torch
 from sam2fast.training.distributed.ranks import Ranks
-from sam2fast.whole_files import behind_links, errors_named, own_number, written_whole
+from sam2fast.whole_files import errors_named, own_number, resolved, written_whole
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def save(content: dict[str, Any], path: Path) -> None:
 
 def save_current(content: dict[str, Any], folder: Path) -> None:
     """Makes ``content`` the folder's checkpoint; what was it until now stays as the previous one."""
-    current, previous = folder / CURRENT, behind_links(folder / PREVIOUS)
+    current, previous = folder / CURRENT, resolved(folder / PREVIOUS)
     if current.exists():
         # A second name first, so that at no moment there is no checkpoint.
         link = previous.with_name(f".{previous.name}.{own_number()}.tmp")

@@ -13,7 +13,7 @@ from sam2fast.build_sam import _hf_download
 from sam2fast.checkpoints import find_weights
 from sam2fast.downloads import DownloadError, find_checkpoint, get_checkpoint
 from sam2fast.downloads.names import published
-from sam2fast.home import expanded
+from sam2fast.whole_files import expanded
 
 FILE = "sam2.1_hiera_tiny.pt"
 REPO = "facebook/sam2.1-hiera-tiny"

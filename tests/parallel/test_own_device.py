@@ -186,7 +186,7 @@ def test_graphs_are_recorded_on_their_device(monkeypatch):
         inside.pop()
 
     class Stream:
-        def __init__(self, device=None):
+        def __init__(self, device=None, priority=0):
             self.device = device
             made.append(device)
 
