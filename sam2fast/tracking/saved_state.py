@@ -66,7 +66,7 @@ def save(state: PackedState, file: str | Path) -> None:
     except OSError as error:
         if error.errno is None:
             raise
-        raise OSError(error.errno, os.strerror(error.errno), str(target)) from error
+        raise OSError(error.errno, error.strerror or os.strerror(error.errno), str(target)) from error
 
 
 def _system_error(error: Exception, file: Path) -> OSError:
