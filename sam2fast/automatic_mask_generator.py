@@ -263,7 +263,11 @@ class SAM2AutomaticMaskGenerator(OverridableSteps):
                 else self._masks(points, crop)
             )
         finally:
-            self.predictor.reset_predictor()
+            try:
+                self.predictor.reset_predictor()
+            except KeyboardInterrupt:  # in the middle of it
+                self.predictor.reset_predictor()
+                raise
         data["boxes"] = uncrop_boxes_xyxy(data["boxes"], crop_box)
         data["points"] = uncrop_points(data["points"], crop_box)
         data["crop_boxes"] = torch.tensor([crop_box] * len(data["rles"]), dtype=torch.int64).reshape(-1, 4)
