@@ -100,7 +100,7 @@ bench-ops: $(VENV)/.tested  ## microbenchmarks of the ops on this machine
 bench-transformers: .venv-transformers/.installed  ## beside Hugging Face transformers, in its environment
 	.venv-transformers/bin/python bench/transformers_side_by_side.py --out bench/results $(ARGS)
 
-figures: $(VENV)/.tested  ## tables and charts of README.md and docs/ from bench/results
+figures: $(VENV)/.tested  ## tables and sentences of README.md and docs/ from bench/results
 	$(BIN)/python bench/figures $(ARGS)
 
 # Material for MkDocs writes a paragraph about MkDocs 2 into every build, unless told that it was read. Not --quiet: what is

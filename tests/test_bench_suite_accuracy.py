@@ -3,7 +3,7 @@
 import pytest
 import torch
 from bench_stands import BOTH, SETTING, Stand, case_with, row_of, rows
-from figures.suite_figures import paths
+from figures.suite import paths
 from suite import accuracy, plans, process_cases, subjects, timing, video_cases
 from suite.cases import THROUGHPUT, case_of
 from suite.image_cases import unlike_masks

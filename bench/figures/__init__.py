@@ -1,1 +1,1 @@
-"""Tables, sentences and charts of the documents, made from ``bench/results/*.json``: ``make figures``."""
+"""Tables and sentences of the documents, made from ``bench/results/*.json``: ``make figures``."""

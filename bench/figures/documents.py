@@ -1,89 +1,97 @@
-"""Writes the generated parts of README.md and docs/*.md, and the charts.
+"""Writes the generated parts of README.md and docs/*.md.
 
 make figures
 python bench/figures --check      # changes nothing; fails, and names them, if documents do not show what was measured
 python bench/figures --out DIR    # leaves the documents as they are and writes the new ones there
+
+A generated part is between ``<!-- figures:NAME -->`` and ``<!-- /figures -->``. A marker with a line of its own holds
+paragraphs and tables, one inside a line a piece of a sentence. Such a one must not begin a line: Markdown would take
+the line for HTML.
 """
 
 import argparse
-import os
+import re
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from figures import markers
-from figures.charts import numbers, svg
+from figures import kernels, suite, tables
 from figures.results import FiguresError, Results
-from figures.sections import SECTIONS, charts
 
 ROOT = Path(__file__).resolve().parents[2]
-DRAWINGS = "docs/figures"
+END = "<!-- /figures -->"
+PART = re.compile(rf"<!-- figures:([a-z0-9-]+) -->(.*?){END}", re.DOTALL)
+ANY = re.compile(r"<!--\s*/?figures.*?-->")
+SECTIONS: dict[str, Callable[[Results], str]] = {**suite.SECTIONS, **tables.SECTIONS, **kernels.SECTIONS}
 
 
 def generate(root: Path, results: Path) -> dict[str, str]:
-    """Every document with markers as it should be, and every chart, by path relative to ``root``.
+    """Every document with markers as it should be, by path relative to ``root``.
 
     Raises:
-        FiguresError: a result file is missing, or a document's markers are wrong.
+        FiguresError: a result file or one of its fields is missing, or a document's markers are wrong.
     """
     made = {}
     for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
         name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
-        try:
-            if "<!-- figures:" in text or markers.END in text:
-                made[name] = _document(text, Results(results, "../" * name.count("/"), wraps=True))
-        except FiguresError as error:
-            raise FiguresError(f"{name}: {error}") from error
-    drawn = charts(Results(results))
-    return made | {f"{DRAWINGS}/{name}.svg": svg(chart) for name, chart in drawn.items()}
+        if ANY.search(text):
+            try:
+                made[name] = replace(text, Results(results, "../" * name.count("/")))
+            except FiguresError as error:
+                raise FiguresError(f"{name}: {error}") from error
+    return made
 
 
-def _document(text: str, results: Results) -> str:
-    def make(name: str) -> str:
+def replace(text: str, results: Results) -> str:
+    """A document with each part made anew.
+
+    Raises:
+        FiguresError: a marker is not closed, is misspelt or does not stand where it can; a part cannot be made.
+    """
+    if 2 * len(PART.findall(text)) != len(ANY.findall(text)):
+        raise FiguresError("a marker <!-- figures:NAME --> or <!-- /figures --> has no counterpart, or is misspelt")
+
+    def part(match: re.Match[str]) -> str:
+        name, own_lines = match[1], match[2].startswith("\n")
+        if own_lines != (match.start() == 0 or text[match.start() - 1] == "\n"):
+            raise FiguresError(f"the part {name!r} has to have lines of its own, or to stand inside a line")
         if name not in SECTIONS:
             raise FiguresError(f"there is no part {name!r}; the parts are {', '.join(SECTIONS)}")
-        return SECTIONS[name](results)
+        try:
+            content = SECTIONS[name](results)
+        except FiguresError as error:
+            raise FiguresError(f"the part {name!r}: {error}") from error
+        except KeyError as error:
+            raise FiguresError(f"the part {name!r}: a result file lacks the field {error}") from error
+        if own_lines:
+            content = "\n\n".join(["", *map(_wrapped, content.split("\n\n")), ""])
+        return f"<!-- figures:{name} -->{content}{END}"
 
-    return markers.replace(text, make)
-
-
-def stale(root: Path, made: dict[str, str]) -> list[str]:
-    """What differs from what was made, or was not made; charts are equal if their numbers are."""
-    found = []
-    for name, text in made.items():
-        path = root / name
-        present = path.read_text(encoding="utf-8") if path.exists() else None
-        equal = present == text
-        if present is not None and name.endswith(".svg"):
-            # Another version of matplotlib draws other paths.
-            equal = numbers(present) == numbers(text)
-        if not equal:
-            found.append(name)
-    return found + unused(root, made)
+    return PART.sub(part, text)
 
 
-def unused(root: Path, made: dict[str, str]) -> list[str]:
-    """Charts that no result file gives any more."""
-    there = (path.relative_to(root).as_posix() for path in sorted((root / DRAWINGS).glob("*.svg")))
-    return [name for name in there if name not in made]
+def _wrapped(text: str) -> str:
+    """A paragraph in lines of at most 120 characters; tables, lists and headings as they are."""
+    if text.startswith(("|", "- ", "#")):
+        return text
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def write(target: Path, made: dict[str, str]) -> list[str]:
-    """Writes what differs, each file whole or not at all; their names."""
-    written = []
-    for name, text in made.items():
+    """Writes what differs; the names of these documents."""
+    changed = stale(target, made)
+    for name in changed:
         path = target / name
-        if path.exists() and path.read_text(encoding="utf-8") == text:
-            continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        written.append(name)
-    return written
+        path.write_text(made[name], encoding="utf-8")
+    return changed
+
+
+def stale(root: Path, made: dict[str, str]) -> list[str]:
+    """The documents that differ from what was made."""
+    paths = {name: root / name for name in made}
+    return [name for name, path in paths.items() if not path.exists() or path.read_text("utf-8") != made[name]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,8 +112,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1 if old else 0
     for name in write(options.out or ROOT, made):
         print(f"written: {name}")
-    if options.out is None:
-        for name in unused(ROOT, made):
-            (ROOT / name).unlink()
-            print(f"removed: {name}")
     return 0

@@ -1,11 +1,66 @@
-"""What each kernel computes and moves, by formula from shapes: inputs read once and results written once."""
+"""What each kernel computes and moves, by formula from shapes, and how long GPUs need for it at the least.
+
+Counted are inputs read once and results written once. A multiplication with its addition is two FLOPs. The rates are
+those of data sheets.
+"""
 
 import functools
 import math
 from collections.abc import Iterable
+from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
-from figures.kernel_limits import Work
+
+@dataclass(frozen=True)
+class Work:
+    """What is computed and moved."""
+
+    bytes: float = 0.0
+    products: float = 0.0  # FLOPs (for masks: operations on int8) of matrix products
+    vector: float = 0.0  # FLOPs outside of products
+    exponentials: float = 0.0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def __mul__(self, calls: float) -> "Work":
+        return Work(*(a * calls for a in astuple(self)))
+
+    @property
+    def flops(self) -> float:
+        return self.products + self.vector
+
+
+class Gpu(NamedTuple):
+    """Peaks per second: dense products, without sparsity."""
+
+    name: str
+    memory: float  # bytes
+    products: dict[str, float]  # FLOPs on tensor cores by dtype; fp32 as three products in TF32
+    vector: float  # FLOPs in fp32 outside of tensor cores
+    exponentials: float  # 16 a clock and multiprocessor
+
+
+_HOPPER = {"bf16": 989e12, "fp32": 494e12 / 3, "int8": 1979e12}
+GPUS = (
+    # 64 fp32 lanes a multiprocessor: an eighth as many exponentials as FLOPs; of 128, a sixteenth.
+    Gpu("A100", 2.04e12, {"bf16": 312e12, "fp32": 156e12 / 3, "int8": 624e12}, 19.5e12, 19.5e12 / 8),
+    Gpu("H100", 3.35e12, _HOPPER, 67e12, 67e12 / 16),
+    Gpu("H200", 4.8e12, _HOPPER, 67e12, 67e12 / 16),
+)
+
+
+def floor(work: Work, gpu: Gpu, dtype: str) -> tuple[float, str]:
+    """Seconds at the least, and what takes them: memory, products, arithmetic or exponentials."""
+    needed = {
+        "memory": work.bytes / gpu.memory,
+        "products": work.products / gpu.products[dtype],
+        "arithmetic": work.vector / gpu.vector,
+        "exponentials": work.exponentials / gpu.exponentials,
+    }
+    what = max(needed, key=lambda name: needed[name])
+    return needed[what], what
+
 
 # Of the published models at 1024 x 1024 pixels: positions of a frame's map, channels of its queries and of memory
 # tokens, memories that an object has at most, and tokens of its pointers (16, of four tokens each).
@@ -74,12 +129,6 @@ def stages(size: str) -> list[tuple[int, int]]:
     return [(side**2, channels) for side, channels in found.items()]
 
 
-def neck(size: str) -> float:
-    """FLOPs of the pyramid: the two fine levels go straight to the decoder's channels, the others to all."""
-    channels = (D // 8, D // 4, D, D)
-    return float(sum(2 * n * inner * outer for (n, inner), outer in zip(stages(size), channels, strict=True)))
-
-
 def memory_tokens(pages: int = PAGES, pointers: int = POINTERS) -> int:
     return pages * N + pointers
 
@@ -144,11 +193,6 @@ BLEND = 9  # FLOPs of a pixel between four logits: two fused products and one mo
 
 def connected_components(masks: int, pixels: int) -> Work:
     return Work(9.0 * masks * pixels)
-
-
-def components_streamed(masks: int, pixels: int) -> float:
-    """Bytes that the four launches move where all is foreground: 9, 1, 9 and 13 a pixel; trees and atomics besides."""
-    return 32.0 * masks * pixels
 
 
 def mask_statistics(masks: int, pixels: int) -> Work:

@@ -1,43 +1,15 @@
-"""The result files: of several of one kind the newest date counts."""
+"""Result files, the newest of each kind, and how their numbers are written."""
 
 import json
 import re
-import textwrap
-from collections.abc import Callable
+import string
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-WIDTH = 120
-# Kind -> what its files' names begin with, as a regular expression, and what writes them.
-KINDS = {
-    "set-image": (r"set-image-cpu", "make bench"),
-    "video": (r"video-cpu", "make bench"),
-    "encoder": (r"encoder-cpu", "bench/encoder_side_by_side.py"),
-    "encoder-parts": (r"encoder-parts-cpu", "bench/encoder_parts.py"),
-    "automatic-masks": (r"automatic-masks-cpu", "bench/automatic_masks.py"),
-    "stream-memory": (r"stream-memory-cpu", "bench/stream_memory.py"),
-    "soak": (r"soak-cpu", "bench/soak.py"),
-    "video-loading": (r"video-loading-cpu", "bench/video_loading.py"),
-    "nano-heldout": (r"nano-heldout", "bench/nano_heldout.py"),
-    "nano-real": (r"nano-real", "bench/nano_real.py"),
-    "nano-overfit": (r"nano-overfit", "sam2fast train -c nano/sam2fast_nano_overfit"),
-    "untrained-heldout": (r"untrained-heldout", "bench/nano_heldout.py"),
-    "suite": (r"suite-cpu", "make bench"),
-    "suite-gpu": (r"suite-(?!cpu-|transformers-)[a-z0-9-]+", "make gpu"),
-    "curves": (r"curves-cpu", "bench/curves.py"),
-    "curves-gpu": (r"curves-cuda", "bench/curves.py --device cuda"),
-    "encoder-gpu": (r"encoder-cuda", "bench/encoder_side_by_side.py --device cuda"),
-    "compile-modes": (r"compile-modes(-[a-z0-9-]+)?", "bench/compile_modes.py"),
-    "transformers": (r"suite-transformers-cpu", "make bench-transformers"),
-    "approximations": (r"approximations-cpu", "bench/approximations.py"),
-    "evaluation": (r"evaluation-cpu", "bench/evaluation.py"),
-    "scaling": (r"scaling-cpu", "bench/scaling.py"),
-    "training-memory": (r"training-memory-cpu", "bench/training_memory.py"),
-    "own-masks": (r"own-masks-cpu", "bench/own_masks.py"),
-    "memory-trial": (r"memory-trial-cpu", "bench/memory_trial.py"),
-    "serve-load": (r"serve-load-cpu", "bench/serve_load.py"),
-}
 DATE = r"-(\d{4}-\d{2}-\d{2})\.json"
+MODELS = {"t": "tiny", "s": "small", "b+": "base+", "l": "large"}
+WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
 class FiguresError(Exception):
@@ -51,77 +23,149 @@ class Report(NamedTuple):
     data: dict[str, Any]
 
 
-def read(path: Path) -> Report:
-    """A file of results under its own name.
-
-    Raises:
-        FiguresError: it cannot be read.
-    """
-    try:
-        return Report(path.name, json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise FiguresError(f"{path} is not JSON: {error}") from error
-
-
 class Results:
-    """Result files, as one document refers to them.
+    """The result files, as one document refers to them.
 
     Args:
-        folder: where they lie.
+        folder: where they are.
         root: how the document writes the repository's root: ``""`` for the README, ``"../"`` for ``docs/*.md``.
-        wraps: paragraphs are broken into lines of at most 120 characters.
     """
 
-    def __init__(self, folder: Path, root: str = "", wraps: bool = False) -> None:
-        self.folder, self.root, self.wraps = folder, root, wraps
+    def __init__(self, folder: Path, root: str = "") -> None:
+        self.folder, self.root = folder, root
 
-    def newest(self, kind: str, of: Callable[[dict[str, Any]], bool] = lambda data: True) -> Report:
-        """The newest file of a kind, of those that have what is wanted.
-
-        Raises:
-            FiguresError: there is none.
-        """
-        found = self.find(kind, of)
-        if found is None:
-            _, writer = KINDS[kind]
-            raise FiguresError(
-                f"no file {_readable(kind)} with what is needed in {self.folder}; it is written by: {writer}"
-            )
-        return found
-
-    def find(self, kind: str, of: Callable[[dict[str, Any]], bool] = lambda data: True) -> Report | None:
-        """As :meth:`newest`; None if there is no such file.
+    def reports(self, kind: str) -> list[Report]:
+        """All files ``KIND-DATE.json``, the newest first. ``kind`` is a regular expression.
 
         Raises:
             FiguresError: a file cannot be read.
         """
-        pattern = re.compile(KINDS[kind][0] + DATE)
-        dated = [(m[m.lastindex or 0], p) for p in self.folder.glob("*.json") if (m := pattern.fullmatch(p.name))]
+        dated = [(m[1], p) for p in self.folder.glob("*.json") if (m := re.fullmatch(f"(?:{kind}){DATE}", p.name))]
+        found = []
         for _, path in sorted(dated, reverse=True):
-            report = read(path)
-            if of(report.data):
-                return report
-        return None
+            try:
+                found.append(Report(path.name, json.loads(path.read_text(encoding="utf-8"))))
+            except ValueError as error:
+                raise FiguresError(f"{path} is not JSON: {error}") from error
+        return found
 
-    def link(self, report: Report, text: str | None = None) -> str:
+    def newest(self, kind: str, suits: Callable[[dict[str, Any]], Any] = lambda data: True) -> Report:
+        """The newest file of a kind, of those that suit.
+
+        Raises:
+            FiguresError: there is none.
+        """
+        for report in self.reports(kind):
+            if suits(report.data):
+                return report
+        raise FiguresError(f"no file {kind}-DATE.json with what is needed in {self.folder}")
+
+    def link(self, report: Report, text: str = "") -> str:
         """A link to a result file; by default its path is the text."""
         return f"[{text or f'bench/results/{report.name}'}]({self.root}bench/results/{report.name})"
 
-    def picture(self, name: str, what: str) -> str:
-        """A chart in the document."""
-        return f"![{what}]({self.root}docs/figures/{name}.svg)"
 
-    def paragraph(self, text: str) -> str:
-        """Text of one paragraph in the document's form."""
-        if not self.wraps:
-            return text
-        return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
-
-    def not_measured(self, kind: str) -> str:
-        """What stands in place of a table of a kind of which there is no file yet."""
-        return self.paragraph(f"Not measured yet: there is no file {_readable(kind)} ({KINDS[kind][1]}).")
+class _Each(list[Any]):
+    """What ``[*]`` stands for: every element, to be summed up by the format."""
 
 
-def _readable(kind: str) -> str:
-    names = {"suite-gpu": "suite-GPU", "compile-modes": "compile-modes-DEVICE"}
-    return f"`bench/results/{names.get(kind, KINDS[kind][0])}-DATE.json`"
+def _step(found: Any, key: str) -> Any:
+    """One key further. What is null stays null."""
+    if isinstance(found, _Each):
+        return _Each(_step(each, key) for each in found)
+    if key == "*":
+        return _Each(found.values() if isinstance(found, Mapping) else found)
+    if found is None:
+        return None
+    return found[int(key)] if isinstance(found, list) else found[key]
+
+
+def field(found: Any, path: str) -> Any:
+    """``rows[0][median_s]``: what the keys of a path lead to; ``[*]`` are all elements.
+
+    Raises:
+        FiguresError: there is no such field.
+    """
+    for key in re.findall(r"[^\[\]]+", path):
+        try:
+            found = _step(found, key)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise FiguresError(f"there is no {path!r}") from error
+    return found
+
+
+class _Template(string.Formatter):
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> tuple[Any, str]:
+        return field(kwargs, field_name), field_name
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if isinstance(value, _Each) or format_spec.startswith("count"):
+            summary, _, format_spec = format_spec.partition(" ")
+            value = {"min": min, "max": max, "count": len}[summary](value)
+        if value is None:
+            return "–"
+        if callable(value):
+            return str(value(format_spec))
+        written = FORMATS.get(format_spec)
+        return written(value) if written else format(value, format_spec)
+
+
+def write(template: str, values: Mapping[str, Any]) -> str:
+    """Fills ``{PATH:format}`` from the fields of a result.
+
+    A format is one of :data:`FORMATS` or Python's. Before it stands ``min``, ``max`` or ``count`` where a path leads to
+    several values, as in ``{rows[*][ratio]:min .1f}``. Null is a dash.
+
+    Raises:
+        FiguresError: the result has no such field.
+    """
+    return _Template().vformat(template, (), values)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [f"| {' | '.join(line)} |" for line in (header, *rows)]
+    return "\n".join([lines[0], f"|{'---|' * len(header)}", *lines[1:]])
+
+
+def seconds(value: float, digits: int = 2) -> str:
+    """With its unit, in milliseconds below a tenth of a second."""
+    return f"{value:.{digits}f} s" if value >= 0.1 else f"{value * 1e3:.{1 if value >= 0.01 else 2}f} ms"
+
+
+def small(value: float) -> str:
+    """A difference, with two digits."""
+    return f"{value:.1f}" if value >= 0.1 else f"{value:.1e}".replace("e-0", "e-") if value else "0"
+
+
+def count(number: int) -> str:
+    """In words up to twelve."""
+    return WORDS[number] if number < len(WORDS) else f"{number:,}"
+
+
+def machine(about: dict[str, Any]) -> str:
+    """What was measured on, as a piece of a sentence."""
+    versions = f"torch {about['torch'].split('+')[0]}, Python {'.'.join(about['python'].split('.')[:2])}"
+    if "gpu" in about:
+        return f"{about['gpu']}, {versions}"
+    threads = f"{count(about['threads'])} thread{'s' * (about['threads'] > 1)}"
+    return f"{threads} of an {processor(about)}, {versions}"
+
+
+def processor(about: dict[str, Any]) -> str:
+    """The GPU, or the CPU with its vector units."""
+    vectors = f" with {about['capability']}" if "capability" in about else ""
+    return str(about.get("gpu") or f"{about['cpu']}{vectors}")
+
+
+FORMATS: dict[str, Callable[[Any], str]] = {
+    "seconds": seconds,
+    "seconds1": lambda value: seconds(value, 1),
+    "seconds3": lambda value: seconds(value, 3),
+    "times": lambda value: f"{value:.2f}×",
+    "times1": lambda value: f"{value:.1f}×",
+    "difference": small,
+    "model": lambda size: MODELS.get(size, size),
+    "million": lambda number: f"{number / 1e6:.1f} million",
+    "words": count,
+}

@@ -1,151 +1,142 @@
-"""Documents show what was measured: every generated table, sentence and chart against the result files."""
+"""Documents show what was measured: every generated part against the result files."""
 
-import functools
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from figure_results import RESULTS
-from figures import documents, markers
-from figures.charts import Chart, numbers, svg
-from figures.results import KINDS, FiguresError, Results
-from figures.sections import SECTIONS, charts
+from figures import documents
+from figures.documents import SECTIONS
+from figures.results import FiguresError, Results, table, write
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def made():
-    """Every generated file's text, by name."""
+    """Every generated document's text, by name."""
     return documents.generate(ROOT, RESULTS)
 
 
-def test_documents_show_what_was_measured(tmp_path):
-    assert documents.main(["--out", str(tmp_path)]) == 0
-    made = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
-    drawn = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / documents.DRAWINGS).iterdir())
-    assert [name for name in made if name.endswith(".svg")] == drawn
-    assert {"README.md", "docs/benchmarks.md"} <= set(made)
+@pytest.fixture
+def copied(tmp_path, made, monkeypatch):
+    """A copy of the documents, which the program takes for the repository's."""
     for name in made:
-        expected, present = (tmp_path / name).read_text(), (ROOT / name).read_text()
-        if name.endswith(".svg"):
-            assert numbers(present) == numbers(expected) != {}, f"{name} is old; run: make figures"
-        else:
-            assert present == expected, f"{name} is old; run: make figures"
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    monkeypatch.setattr(documents, "ROOT", tmp_path)
+    return tmp_path
 
 
-def test_nothing_changes_the_second_time(made, tmp_path):
-    assert sorted(documents.write(tmp_path, made)) == sorted(made) and documents.write(tmp_path, made) == []
-    assert documents.generate(ROOT, RESULTS) == made
+def test_documents_show_what_was_measured(made):
+    assert {"README.md", "docs/benchmarks.md"} <= set(made)
+    for name, text in made.items():
+        assert (ROOT / name).read_text() == text, f"{name} is old; run: make figures"
 
 
 def test_every_part_is_in_a_document_and_every_link_leads_somewhere(made):
-    texts = {name: text for name, text in made.items() if name.endswith(".md")}
-    unused = set(SECTIONS) - {part for text in texts.values() for part in markers.names(text)}
+    unused = set(SECTIONS) - set(re.findall(r"<!-- figures:([a-z0-9-]+) -->", " ".join(made.values())))
     assert not unused, f"no document has <!-- figures:NAME --> for {unused}"
-    for name, text in texts.items():
+    for name, text in made.items():
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
-            target = (ROOT / name).parent / link
-            assert target.exists() or target.resolve().relative_to(ROOT).as_posix() in made, f"{name}: {link}"
-    shown = {Path(link).name for text in texts.values() for link in re.findall(r"\]\(([^)]+\.svg)\)", text)}
-    assert shown == {Path(name).name for name in made if name.endswith(".svg")}
+            assert ((ROOT / name).parent / link).exists(), f"{name}: {link}"
 
 
-def test_check_names_what_is_old(made, tmp_path, monkeypatch, capsys):
-    documents.write(tmp_path, made)
-    monkeypatch.setattr(documents, "ROOT", tmp_path)
-    # Drawing takes most of the time, and gives the same each time, as other tests show.
-    drawings = functools.cache(lambda chart: svg(Chart(**json.loads(chart))))
-    monkeypatch.setattr(documents, "svg", lambda chart: drawings(json.dumps(chart._asdict())))
+def test_every_result_file_is_linked_or_shown(made):
+    pages = [*made.values(), *(path.read_text() for path in (ROOT / "docs").rglob("*.md"))]
+    said = " ".join([*pages, (ROOT / "sam2fast/nano/MODEL_CARD.md").read_text()])
+    unused = {path.name for path in RESULTS.iterdir()} - set(re.findall(r"bench/results/([^)#\]]+)", said))
+    assert not unused, f"no document links {unused}"
+
+
+def test_check_names_what_is_old(copied, made, capsys):
     options = ["--check", "--results", str(RESULTS)]
-    readme, drawing = tmp_path / "README.md", tmp_path / "docs/figures/video.svg"
+    assert documents.main(options) == 0
+    readme = copied / "README.md"
     readme.write_text(re.sub(r"\d\.\d\d s \|", "0.01 s |", readme.read_text(), count=1))
-    other = numbers(drawing.read_text())
-    other["series"]["sam2fast"][0] = 0.01
-    drawing.write_text(svg(Chart(**other)))
-    (tmp_path / "docs/figures/left-over.svg").write_text("<svg/>")
     assert documents.main(options) == 1
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in said] == ["README.md", "docs/figures/video.svg", "docs/figures/left-over.svg"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["README.md"]
     assert readme.read_text() != made["README.md"]  # nothing was changed
-    assert documents.main(["--results", str(RESULTS)]) == 0 and documents.main(options) == 0
-    assert not (tmp_path / "docs/figures/left-over.svg").exists()
+    assert documents.main(options[1:]) == 0 and documents.main(options) == 0
+
+
+def test_a_changed_result_makes_documents_old(copied, folder, capsys):
+    path = folder / "serve-load-cpu-2026-11-21.json"
+    path.write_text(path.read_text().replace('"frames_per_s": 5.53', '"frames_per_s": 6.53'))
+    assert documents.main(["--check", "--results", str(folder)]) == 1
+    assert capsys.readouterr().out.startswith("docs/serve.md does not show")
 
 
 def test_the_newest_date_counts(folder):
-    old = json.loads((folder / "set-image-cpu-2026-11-20.json").read_text())
-    newer = json.loads(json.dumps(old))
-    newer["rows"][0]["median_s"]["sam2fast"] = 0.123
-    (folder / "set-image-cpu-2027-01-01.json").write_text(json.dumps(newer))
-    (folder / "set-image-cpu-notes.json").write_text("no date: not looked at")
-    results = Results(folder)
-    assert results.newest("set-image").name == "set-image-cpu-2027-01-01.json"
-    text = SECTIONS["set-image"](results)
-    assert "| tiny | fp32 | 2.15 s | 0.12 s |" in text and "set-image-cpu-2027-01-01.json" in text
-    assert 0.123 in charts(results)["set-image"].series["sam2fast"]
+    data = json.loads((folder / "encoder-cpu-2026-11-20.json").read_text())
+    data["rows"][0]["median_s"]["sam2fast"] = 0.123
+    (folder / "encoder-cpu-2027-01-01.json").write_text(json.dumps(data))
+    (folder / "encoder-cpu-notes.json").write_text("no date: not looked at")
+    text = SECTIONS["encoder"](Results(folder, "../"))
+    assert "| tiny | fp32 | 1 | 3.50 s | 0.12 s |" in text and "](../bench/results/encoder-cpu-2027-01-01.json)" in text
 
 
-@pytest.mark.parametrize("kind", ["set-image", "video", "encoder", "automatic-masks", "stream-memory", "nano-real"])
-def test_a_missing_file_is_named(folder, kind, tmp_path, monkeypatch, capsys):
-    for path in folder.glob(f"{KINDS[kind][0]}-*.json"):
+@pytest.mark.parametrize("kind", ["encoder-cpu", "automatic-masks-cpu", "curves-cpu", "suite-transformers-cpu"])
+def test_a_missing_file_is_named(folder, kind, tmp_path, capsys):
+    for path in folder.glob(f"{kind}-*.json"):
         path.unlink()
-    with pytest.raises(FiguresError, match=f"{KINDS[kind][0]}-DATE.json.*{KINDS[kind][1]}"):
-        documents.generate(ROOT, folder)
     out = tmp_path / "out"
     assert documents.main(["--results", str(folder), "--out", str(out)]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1 and not out.exists()
+    assert re.match(f"error: .*no file {kind}-DATE.json", error) and error.count("\n") == 1 and not out.exists()
 
 
 def test_a_damaged_file_is_named(folder):
-    (folder / "video-cpu-2030-01-01.json").write_text("{")
-    with pytest.raises(FiguresError, match="video-cpu-2030-01-01.json is not JSON"):
+    (folder / "encoder-cpu-2030-01-01.json").write_text("{")
+    with pytest.raises(FiguresError, match=r"encoder-cpu-2030-01-01.json is not JSON"):
         documents.generate(ROOT, folder)
 
 
-def test_what_has_no_file_is_said_to_be_unmeasured(folder):
-    results = Results(folder)
-    for kind in ("suite", "curves", "transformers", "compile-modes"):
-        assert SECTIONS[kind](results).startswith("Not measured yet: ")
-    assert SECTIONS["many-objects"](results).endswith("has not been measured yet")
-    assert SECTIONS["gpu"](results) == "Nothing has been measured on a GPU."
-    assert SECTIONS["gpu-state"](results) == "nothing has been measured on a GPU"
-    assert not [name for name in charts(results) if name.startswith(("suite", "curves", "transformers", "compile"))]
+@pytest.mark.parametrize("kind", ["own-masks-cpu", "encoder-cpu", "suite-cpu", "serve-load-cpu", "training-memory-cpu"])
+def test_a_missing_field_is_named(folder, kind):
+    path = max(folder.glob(f"{kind}-*.json"))
+    for old in ("median_s", "frames_per_s", "miou", "parameters"):
+        path.write_text(path.read_text().replace(f'"{old}"', '"renamed"'))
+    with pytest.raises(FiguresError, match=r"lacks a|the field"):
+        documents.generate(ROOT, folder)
 
 
-def test_markers_amid_a_line_and_of_their_own():
-    text = "a <!-- figures:x -->old<!-- /figures --> b\n\n<!-- figures:y -->\nold\n<!-- /figures -->\nend\n"
-    done = markers.replace(text, {"x": "5 s", "y": "| t |"}.__getitem__)
-    own = "<!-- figures:y -->\n\n| t |\n\n<!-- /figures -->"
-    assert done == f"a <!-- figures:x -->5 s<!-- /figures --> b\n\n{own}\nend\n"
-    assert markers.replace(done, {"x": "5 s", "y": "| t |"}.__getitem__) == done and markers.names(done) == ["x", "y"]
+def test_fields_and_their_formats():
+    values = {"rows": [{"s": 0.05, "n": 2}, {"s": 3.0, "n": 12}], "of": {"J&F": 76.62}, "none": None, "d": 2.3e-6}
+    values["link"] = lambda text: f"[{text}]"
+    assert write("{rows[0][s]:seconds} {rows[-1][s]:seconds1}", values) == "50.0 ms 3.0 s"
+    assert write("{rows[*][s]:max .1f} of {rows[*]:count words}", values) == "3.0 of two"
+    assert write("{of[J&F]:.1f} {none[what]:.1f} {d:difference} {link:here}", values) == "76.6 – 2.3e-6 [here]"
+    for wrong in ("{rows[2][s]}", "{of[J]}", "{rows[*][t]:max}", "{absent}", "{rows[first]}"):
+        with pytest.raises(FiguresError, match="there is no"):
+            write(wrong, values)
+    assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n|---|---|\n| 1 | 2 |"
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("a <!-- figures:x -->old\n", "no counterpart"),
+        ("a <!-- figures:gpu -->old\n", "no counterpart"),
         ("a old<!-- /figures -->\n", "no counterpart"),
-        ("a <!-- figures:x -->1 <!-- figures:y -->2<!-- /figures -->\n", "no counterpart"),
-        ("a <!-- figures: x -->1<!-- /figures -->\n", "misspelt"),
-        ("<!-- figures:x -->1<!-- /figures --> begins a line\n", "'x' has to have lines of its own"),
-        ("a <!-- figures:x -->\n1\n<!-- /figures -->\n", "'x' has to have lines of its own"),
+        ("a <!-- figures:gpu -->1 <!-- figures:gpu -->2<!-- /figures -->\n", "no counterpart"),
+        ("a <!-- figures: gpu -->1<!-- /figures -->\n", "misspelt"),
+        ("<!-- figures:gpu -->1<!-- /figures --> begins a line\n", "'gpu' has to have lines of its own"),
+        ("a <!-- figures:gpu -->\n1\n<!-- /figures -->\n", "'gpu' has to have lines of its own"),
+        ("a <!-- figures:fps -->1<!-- /figures -->\n", "there is no part 'fps'; the parts are summary, "),
     ],
 )
-def test_markers_that_are_wrong(text, reason):
-    with pytest.raises(FiguresError, match=reason):
-        markers.replace(text, str)
-
-
-def test_an_unknown_part_is_named(tmp_path):
-    (tmp_path / "README.md").write_text("a <!-- figures:fps -->1<!-- /figures -->\n")
-    with pytest.raises(FiguresError, match="README.md: there is no part 'fps'; the parts are summary, "):
+def test_markers_that_are_wrong(tmp_path, text, reason):
+    (tmp_path / "README.md").write_text(text)
+    with pytest.raises(FiguresError, match=f"README.md: .*{reason}"):
         documents.generate(tmp_path, RESULTS)
 
 
-def test_paragraphs_are_broken_where_it_is_asked(folder):
-    narrow = SECTIONS["automatic-masks"](Results(folder, "../", wraps=True))
-    assert max(len(line) for line in narrow.splitlines() if not line.startswith("|")) <= 120
-    assert SECTIONS["automatic-masks"](Results(folder)).count("\n") < narrow.count("\n")
-    assert "](../bench/results/" in narrow
+def test_parts_have_lines_of_their_own_or_are_inside_one():
+    nothing = "nothing has been measured on a GPU"
+    text = "a <!-- figures:gpu-state -->old<!-- /figures --> b\n\n<!-- figures:gpu -->\nold\n<!-- /figures -->\nend\n"
+    done = documents.replace(text, Results(RESULTS))
+    own = "<!-- figures:gpu -->\n\nNothing has been measured on a GPU.\n\n<!-- /figures -->"
+    assert done == f"a <!-- figures:gpu-state -->{nothing}<!-- /figures --> b\n\n{own}\nend\n"
+    assert documents.replace(done, Results(RESULTS)) == done

@@ -29,12 +29,3 @@ def row(case, subjects, **setting):
     facts = {"size": "t", "dtype": "fp32", "image_size": 1024, "objects": None, "history": None} | setting
     differences = {name: 3e-6 for name in ratio}
     return {"case": case, **facts, "subjects": subjects, "ratio": ratio, "difference": differences, "note": ""}
-
-
-def point(curve, number):
-    subjects = {"official": subject(0.2, 0.3, 0.4), "sam2fast": subject(0.1, 0.15, 0.2)}
-    setting = {"objects": 1, "history": 16, "image_size": 256, curve: number}
-    made = {"curve": curve, **row("", subjects, **setting)}
-    if curve == "history":
-        made["growth_mib"] = {name: {"resident": number / 10, "device": None} for name in TWO}
-    return made

@@ -1,0 +1,224 @@
+"""Files in the suite's form: a table for each case and machine, the summary, and whether a GPU was measured."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from figures.results import MODELS, Report, Results, count, machine, processor, seconds, small, table
+
+SUITE = r"suite-(?!transformers-)[a-z0-9-]+"
+# What names a row besides its case, and how the column is called.
+SETTINGS = {"size": "model", "dtype": "dtype", "image_size": "side", "objects": "objects", "history": "frames before"}
+PAIR = ("official", "sam2fast")
+ENCODE, TRACK, MASKS = "image encode", "video steady frame", "automatic masks"
+LEFT_OUT = "not asked for"
+BEFORE = re.compile(r"\d+ frames before the first")
+Row = dict[str, Any]
+
+
+def newest_of_each(results: Results, gpu: bool | None = None) -> list[Report]:
+    """The suite's newest file of each machine, the last measured first; of GPUs, of CPUs, or of both."""
+    found: dict[str, Report] = {}
+    for report in results.reports(SUITE):
+        found.setdefault(processor(report.data["machine"]), report)
+    return [report for report in found.values() if gpu in (None, "gpu" in report.data["machine"])]
+
+
+def suite(results: Results) -> str:
+    """What was measured on CPUs."""
+    return "\n\n".join(tables_of(results, report) for report in newest_of_each(results, gpu=False))
+
+
+def transformers(results: Results) -> str:
+    return tables_of(results, results.newest("suite-transformers-cpu"))
+
+
+def gpu(results: Results) -> str:
+    """What was measured on GPUs: the suite's tables, and links to everything else."""
+    suites = newest_of_each(results, gpu=True)
+    others = [report for report in _on_gpus(results) if not re.match(SUITE, report.name)]
+    listed = "\n".join(f"- {results.link(report)}" for report in others)
+    parts = [*(tables_of(results, report) for report in suites), listed]
+    return "\n\n".join(filter(None, parts)) or "Nothing has been measured on a GPU."
+
+
+def gpu_state(results: Results) -> str:
+    """A piece of a sentence."""
+    names = {_gpu_of(report) for report in _on_gpus(results)}
+    if not names:
+        return "nothing has been measured on a GPU"
+    return f"measured on {' and '.join(sorted(names))}: [benchmarks]({results.root}docs/benchmarks.md)"
+
+
+def _gpu_of(report: Report) -> str:
+    """The GPU's name; files of ``make gpu`` name their device, which may be a CPU. Empty where there is none."""
+    about = report.data.get("machine")
+    name = about.get("gpu") or about.get("device", "") if isinstance(about, dict) else ""
+    return "" if name.startswith("CPU") else str(name)
+
+
+def _on_gpus(results: Results) -> list[Report]:
+    return [report for report in results.reports(".+") if _gpu_of(report)]
+
+
+def tables_of(results: Results, report: Report) -> str:
+    """Every case of one file, under headings."""
+    by_case: dict[str, list[Row]] = {}
+    for row in report.data["rows"]:
+        by_case.setdefault(row["case"], []).append(row)
+    parts = [f"### {processor(report.data['machine'])}"]
+    parts.append(f"Every sample is in {results.link(report)}, from {machine(report.data['machine'])}.")
+    for case, rows in by_case.items():
+        parts += [f"#### {case.capitalize()}", *case_table(rows), paths(rows)]
+    return "\n\n".join(filter(None, parts))
+
+
+def case_table(rows: list[Row]) -> list[str]:
+    """A table of one case, and the notes that its last column numbers.
+
+    Medians have the fastest and slowest sample in brackets. What no row has, gets no column.
+    """
+    subjects = [name for name in _subjects(rows) if any(_median(row, name) is not None for row in rows)]
+    notes: dict[str, int] = {}
+    columns: dict[str, list[str]] = {
+        title: [_plain(row[name], name) for row in rows] for name, title in SETTINGS.items()
+    }
+    columns |= {name: [_time(row["subjects"].get(name)) for row in rows] for name in subjects}
+    for name in subjects:
+        columns[f"ratio of {name}"] = [_ratio(row, name) for row in rows]
+    for name in subjects:
+        found = [row["difference"].get(name) for row in rows]
+        columns[f"difference of {name}"] = ["" if value is None else small(value) for value in found]
+    for name, title in {"peak_mib": "peak MiB of", "p95_s": "95 of 100 within,", "p99_s": "99 of 100 within,"}.items():
+        for who in subjects:
+            values = [row["subjects"].get(who, {}).get(name) for row in rows]
+            columns[f"{title} {who}"] = [
+                "" if v is None else f"{v:,.0f}" if name == "peak_mib" else seconds(v) for v in values
+            ]
+    columns["notes"] = [
+        ", ".join(str(notes.setdefault(note, len(notes) + 1)) for note in dict.fromkeys(_notes(row))) for row in rows
+    ]
+    shown = {title: cells for title, cells in columns.items() if any(cells)}
+    meanings = ". ".join(f"{number}: {note}" for note, number in notes.items())
+    return [table(list(shown), list(zip(*shown.values(), strict=True))), f"{meanings}." if meanings else ""]
+
+
+def paths(rows: list[Row]) -> str:
+    """Which path the calls of each implementation took; nothing where the file does not say."""
+    found = {}
+    for name in _subjects(rows):
+        timed = [row["subjects"][name] for row in rows if _median(row, name) is not None]
+        found[name] = " or ".join(filter(None, dict.fromkeys(subject.get("path", "") for subject in timed)))
+    listed = "; ".join(f"{name} {path}" for name, path in found.items() if path)
+    return f"Path taken: {listed}." if listed else ""
+
+
+def _subjects(rows: list[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row["subjects"]))
+
+
+def _median(row: Row, name: str) -> float | None:
+    subject = row["subjects"].get(name)
+    return None if subject is None else subject["median_s"]
+
+
+def _plain(value: Any, name: str) -> str:
+    if value is None:
+        return ""
+    return MODELS.get(value, value) if name == "size" else f"{value:,}" if name == "history" else f"{value}"
+
+
+def _time(subject: Row | None) -> str:
+    if subject is None or subject["median_s"] is None:
+        return "–"
+    spread = f" ({seconds(subject['min_s'])} to {seconds(subject['max_s'])})" if len(subject["samples_s"]) > 1 else ""
+    return seconds(subject["median_s"]) + spread
+
+
+def _ratio(row: Row, name: str) -> str:
+    return f"**{row['ratio'][name]['median']:.2f}×**" if name in row["ratio"] else ""
+
+
+def _notes(row: Row) -> Iterator[str]:
+    """Of the row and of its implementations, also why one was not timed."""
+    if row["note"]:
+        yield row["note"]
+    for name, subject in row["subjects"].items():
+        said = [
+            note for note in subject["note"].split("; ") if note not in ("", LEFT_OUT) and not BEFORE.fullmatch(note)
+        ]
+        if said:
+            yield f"{name}: {'; '.join(said)}"
+
+
+def summary(results: Results) -> str:
+    """SAM 2 tiny on images, frames of videos and whole photographs; a column for each processor."""
+    masks = results.newest("automatic-masks-cpu")
+    cells: dict[str, dict[str, str]] = {"an image": {}}
+    runs, threads, notes, used = set(), set(), {}, {}
+    for report in newest_of_each(results, gpu=False):
+        about = report.data["machine"]
+        for row in filter(_is_in_summary, report.data["rows"]):
+            what = f"a frame of a video, {objects(row['objects'])}" if row["case"] == TRACK else "an image"
+            medians = [_median(row, name) for name in PAIR]
+            cells.setdefault(what, {})[processor(about)] = _cell(row["ratio"][PAIR[1]], medians)
+            runs.add(len(row["subjects"][PAIR[1]]["samples_s"]))
+            threads.add(about["threads"])
+            notes |= dict.fromkeys(note for note in _notes(row) if row["case"] == TRACK)
+            used[report.name] = report
+    photographs = sorted((r for r in masks.data["rows"] if r["dtype"] == "fp32"), key=lambda r: r["ratio"]["median"])
+    middle = photographs[(len(photographs) - 1) // 2]
+    medians = [middle["median_s"][name] for name in PAIR]
+    cells["all masks of a photograph"] = {processor(masks.data["machine"]): _cell(middle["ratio"], medians)}
+    columns = sorted({name for found in cells.values() for name in found})
+    lines = [[what, *(found.get(name, "–") for name in columns)] for what, found in cells.items()]
+    links = ", ".join(results.link(report, str(i)) for i, report in enumerate([*used.values(), masks], 1))
+    about = (
+        f"SAM 2 tiny in fp32 at 1024×1024: medians of {_range(runs)} runs, official package and sam2fast in turn in "
+        f"one process with the same weights, with {_range(threads)} threads; all masks of a photograph with "
+        f"{masks.data['machine']['threads']}, the official one's non-maximum suppression in Python in place of "
+        f"torchvision's. In videos, {'; '.join(note for note in notes if note.startswith(PAIR[0]))}. Samples: {links}."
+    )
+    return table(["official → sam2fast", *columns], lines) + "\n\n" + about
+
+
+def objects(number: int) -> str:
+    return f"{count(number)} object{'s' * (number > 1)}"
+
+
+def _is_in_summary(row: Row) -> bool:
+    setting = (row["size"], row["dtype"], row["image_size"], row["history"]) == ("t", "fp32", 1024, None)
+    return setting and row["case"] in (ENCODE, TRACK) and None not in (_median(row, name) for name in PAIR)
+
+
+def _cell(ratio: dict[str, float], medians: list[Any]) -> str:
+    return f"**{ratio['median']:.2f}×**, {' → '.join(map(seconds, medians))}"
+
+
+def _range(numbers: Iterable[int]) -> str:
+    least, most = min(numbers), max(numbers)
+    return f"{least}" if least == most else f"{least} to {most}"
+
+
+def seen_difference(results: Results) -> str:
+    """The largest difference from the official package in fp32, of everything that was measured.
+
+    That of automatic masks is a share of masks, and does not count.
+    """
+    curves = [results.newest("curves-cpu"), *results.reports("curves-cuda")[:1]]
+    rows = [row for report in [*newest_of_each(results), *curves] for row in report.data["rows"]]
+    compared = [r for r in rows if r["dtype"] == "fp32" and r.get("case") != MASKS and _median(r, PAIR[0]) is not None]
+    encoders = [results.newest("encoder-cpu"), *results.reports("encoder-cuda")[:1]]
+    errors = [row["errors"] for report in encoders for row in report.data["rows"] if row["dtype"] == "fp32"]
+    found = [value for row in compared for value in row["difference"].values()]
+    return small(max([*found, *(value for each in errors for name, value in each.items() if name.startswith(PAIR[1]))]))
+
+
+SECTIONS: dict[str, Callable[[Results], str]] = {
+    "summary": summary,
+    "suite": suite,
+    "transformers": transformers,
+    "gpu": gpu,
+    "gpu-state": gpu_state,
+    "seen-difference": seen_difference,
+}
