@@ -2,7 +2,6 @@
 
 make figures
 python bench/figures --check      # changes nothing; fails, and names them, if documents do not show what was measured
-python bench/figures --out DIR    # leaves the documents as they are and writes the new ones there
 
 A generated part is between ``<!-- figures:NAME -->`` and ``<!-- /figures -->``. A marker with a line of its own holds
 paragraphs and tables, one inside a line a piece of a sentence. Such a one must not begin a line: Markdown would take
@@ -78,26 +77,9 @@ def _wrapped(text: str) -> str:
     return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
-def write(target: Path, made: dict[str, str]) -> list[str]:
-    """Writes what differs; the names of these documents."""
-    changed = stale(target, made)
-    for name in changed:
-        path = target / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(made[name], encoding="utf-8")
-    return changed
-
-
-def stale(root: Path, made: dict[str, str]) -> list[str]:
-    """The documents that differ from what was made."""
-    paths = {name: root / name for name in made}
-    return [name for name, path in paths.items() if not path.exists() or path.read_text("utf-8") != made[name]]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if something would change")
-    parser.add_argument("--out", type=Path, help="write into this folder instead")
     parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results", help="the result files")
     options = parser.parse_args(arguments)
     try:
@@ -105,11 +87,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FiguresError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if options.check:
-        old = stale(ROOT, made)
-        for name in old:
+    old = [name for name, text in made.items() if (ROOT / name).read_text(encoding="utf-8") != text]
+    for name in old:
+        if options.check:
             print(f"{name} does not show what was measured; run: make figures")
-        return 1 if old else 0
-    for name in write(options.out or ROOT, made):
-        print(f"written: {name}")
-    return 0
+        else:
+            (ROOT / name).write_text(made[name], encoding="utf-8")
+            print(f"written: {name}")
+    return 1 if options.check and old else 0

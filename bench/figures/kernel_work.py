@@ -7,24 +7,16 @@ those of data sheets.
 import functools
 import math
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """What is computed and moved."""
 
     bytes: float = 0.0
     products: float = 0.0  # FLOPs (for masks: operations on int8) of matrix products
     vector: float = 0.0  # FLOPs outside of products
     exponentials: float = 0.0
-
-    def __add__(self, other: "Work") -> "Work":
-        return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
-
-    def __mul__(self, calls: float) -> "Work":
-        return Work(*(a * calls for a in astuple(self)))
 
     @property
     def flops(self) -> float:
@@ -52,14 +44,9 @@ GPUS = (
 
 def floor(work: Work, gpu: Gpu, dtype: str) -> tuple[float, str]:
     """Seconds at the least, and what takes them: memory, products, arithmetic or exponentials."""
-    needed = {
-        "memory": work.bytes / gpu.memory,
-        "products": work.products / gpu.products[dtype],
-        "arithmetic": work.vector / gpu.vector,
-        "exponentials": work.exponentials / gpu.exponentials,
-    }
-    what = max(needed, key=lambda name: needed[name])
-    return needed[what], what
+    rates = (gpu.memory, gpu.products[dtype], gpu.vector, gpu.exponentials)
+    limits = ("memory", "products", "arithmetic", "exponentials")
+    return max((amount / rate, what) for amount, rate, what in zip(work, rates, limits, strict=True))
 
 
 # Of the published models at 1024 x 1024 pixels: positions of a frame's map, channels of its queries and of memory
@@ -76,15 +63,6 @@ class Windowed(NamedTuple):
     heads: int
     width: int  # channels of a head
     stride: int  # of pooling: 2, or 1
-
-    @property
-    def windows(self) -> int:
-        return math.ceil(self.side / self.window) ** 2 if self.window else 1
-
-    @property
-    def keys(self) -> int:
-        """Of a window, padding included."""
-        return (self.window or self.side) ** 2
 
     @property
     def name(self) -> str:
@@ -115,7 +93,8 @@ def hiera_blocks(size: str) -> tuple[Windowed, ...]:
 
 def window_attention(block: Windowed, size: int) -> Work:
     """Both products of each query with the keys of its window; the projected map read, the result written."""
-    pairs = block.windows * block.keys**2 / block.stride**2
+    window = block.window or block.side
+    pairs = math.ceil(block.side / window) ** 2 * window**4 / block.stride**2  # padding included
     channels = block.heads * block.width
     moved = size * channels * (3 * block.side**2 + (block.side // block.stride) ** 2)
     return Work(moved, products=4 * pairs * channels, exponentials=pairs * block.heads)
@@ -136,9 +115,7 @@ def memory_tokens(pages: int = PAGES, pointers: int = POINTERS) -> int:
 def memory_attention(objects: int, size: int, splits: int, tokens: int = memory_tokens()) -> Work:
     """One layer; with what its four launches hand to one another, each written once and read once.
 
-    Args:
-        size: bytes of a number in the bank and in the queries.
-        splits: programs that share the keys of a tile of queries.
+    ``size`` is bytes of a number; ``splits`` programs share the keys of a tile of queries.
     """
     pairs = N * tokens
     products = 2 * pairs * (D + M_CHANNELS) + 2 * tokens * M_CHANNELS * D + 2 * N * M_CHANNELS * D
@@ -147,7 +124,7 @@ def memory_attention(objects: int, size: int, splits: int, tokens: int = memory_
     # The bank read; queries read and the result written; both ways what is handed on.
     moved = bank + 2 * size * N * D + 2 * between
     shared = size * 2 * D * M_CHANNELS + 4 * N * (M_CHANNELS + D)  # weights, encoding and rotation: one for all
-    return Work(moved, products, exponentials=pairs) * objects + Work(shared)
+    return Work(moved * objects + shared, products * objects, exponentials=pairs * objects)
 
 
 def published_memory_attention(objects: int, tokens: int = memory_tokens()) -> float:
@@ -159,7 +136,7 @@ def self_attention(objects: int, size: int, splits: int) -> Work:
     """A frame's map to itself; rotated queries and keys are written and read, and so are the parts of split keys."""
     parts = 4 * splits * N * (D + 1) if splits > 1 else 0
     moved = size * N * D * 4 + 2 * (2 * size * N * D + parts)
-    return Work(moved, products=4 * N * N * D, exponentials=N * N) * objects + Work(4 * N * D)
+    return Work(moved * objects + 4 * N * D, 4 * N * N * D * objects, exponentials=N * N * objects)
 
 
 def layer_norm(rows: int, channels: int, x: int, delta: int) -> Work:
@@ -231,13 +208,17 @@ def _of_lists(columns: int, runs: int) -> float:
 
 def box_nms(boxes: int) -> Work:
     """Pairs at and right of the diagonal, 64 by 64: 13 operations each; half of the words written, and read at most."""
-    blocks = math.ceil(boxes / 64)
-    words = 64 * blocks * (blocks + 1) / 2
+    words = _words(boxes)
     return Work(16.0 * boxes + 2 * 8 * words + boxes, vector=13 * 64 * words)
 
 
 def mask_nms(masks: int, pixels: int) -> Work:
     """The pixels of each pair multiplied as int8, at and right of the diagonal; pixels read for the areas, too."""
-    blocks = math.ceil(masks / 64)
-    words = 64 * blocks * (blocks + 1) / 2
+    words = _words(masks)
     return Work(2.0 * masks * pixels + 2 * 8 * words + masks, products=2 * 64 * words * pixels)
+
+
+def _words(count: int) -> float:
+    """Of 64 pairs each, at and right of the diagonal of blocks."""
+    blocks = math.ceil(count / 64)
+    return 64 * blocks * (blocks + 1) / 2

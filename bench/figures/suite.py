@@ -4,11 +4,22 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from figures.results import MODELS, Report, Results, count, machine, processor, seconds, small, table
+from suite.schema import SchemaError, validate
+
+from figures.results import FiguresError, Report, Results, count, machine, processor, seconds, small, table, write
 
 SUITE = r"suite-(?!transformers-)[a-z0-9-]+"
-# What names a row besides its case, and how the column is called.
-SETTINGS = {"size": "model", "dtype": "dtype", "image_size": "side", "objects": "objects", "history": "frames before"}
+# Columns with templates of their cells, and those of each implementation NAME. What no row has, gets no column.
+SETTINGS = {"model": "{size:model}", "dtype": "{dtype}", "side": "{image_size}", "objects": "{objects}"}
+SETTINGS |= {"frames before": "{history:,}"}
+FIGURES = {
+    "NAME": "{subjects[NAME][median_s]:seconds} ({subjects[NAME][min_s]:seconds} to {subjects[NAME][max_s]:seconds})",
+    "ratio of NAME": "**{ratio[NAME][median]:times}**",
+    "difference of NAME": "{difference[NAME]:difference}",
+    "peak MiB of NAME": "{subjects[NAME][peak_mib]:,.0f}",
+    "95 of 100 within, NAME": "{subjects[NAME][p95_s]:seconds}",
+    "99 of 100 within, NAME": "{subjects[NAME][p99_s]:seconds}",
+}
 PAIR = ("official", "sam2fast")
 ENCODE, TRACK, MASKS = "image encode", "video steady frame", "automatic masks"
 LEFT_OUT = "not asked for"
@@ -20,7 +31,11 @@ def newest_of_each(results: Results, gpu: bool | None = None) -> list[Report]:
     """The suite's newest file of each machine, the last measured first; of GPUs, of CPUs, or of both."""
     found: dict[str, Report] = {}
     for report in results.reports(SUITE):
-        found.setdefault(processor(report.data["machine"]), report)
+        if found.setdefault(processor(report.data["machine"]), report) is report:
+            try:
+                validate(report.data)
+            except SchemaError as error:
+                raise FiguresError(f"{report.name}: {error}") from error
     return [report for report in found.values() if gpu in (None, "gpu" in report.data["machine"])]
 
 
@@ -74,33 +89,26 @@ def tables_of(results: Results, report: Report) -> str:
 
 
 def case_table(rows: list[Row]) -> list[str]:
-    """A table of one case, and the notes that its last column numbers.
-
-    Medians have the fastest and slowest sample in brackets. What no row has, gets no column.
-    """
-    subjects = [name for name in _subjects(rows) if any(_median(row, name) is not None for row in rows)]
+    """A table of one case, and the notes that its last column numbers."""
+    names = _subjects(rows)
+    templates = SETTINGS | {t.replace("NAME", n): f.replace("NAME", n) for t, f in FIGURES.items() for n in names}
+    columns = {title: [_cell(template, row) for row in rows] for title, template in templates.items()}
     notes: dict[str, int] = {}
-    columns: dict[str, list[str]] = {
-        title: [_plain(row[name], name) for row in rows] for name, title in SETTINGS.items()
-    }
-    columns |= {name: [_time(row["subjects"].get(name)) for row in rows] for name in subjects}
-    for name in subjects:
-        columns[f"ratio of {name}"] = [_ratio(row, name) for row in rows]
-    for name in subjects:
-        found = [row["difference"].get(name) for row in rows]
-        columns[f"difference of {name}"] = ["" if value is None else small(value) for value in found]
-    for name, title in {"peak_mib": "peak MiB of", "p95_s": "95 of 100 within,", "p99_s": "99 of 100 within,"}.items():
-        for who in subjects:
-            values = [row["subjects"].get(who, {}).get(name) for row in rows]
-            columns[f"{title} {who}"] = [
-                "" if v is None else f"{v:,.0f}" if name == "peak_mib" else seconds(v) for v in values
-            ]
-    columns["notes"] = [
-        ", ".join(str(notes.setdefault(note, len(notes) + 1)) for note in dict.fromkeys(_notes(row))) for row in rows
-    ]
-    shown = {title: cells for title, cells in columns.items() if any(cells)}
+    for row in rows:
+        numbers = (str(notes.setdefault(note, len(notes) + 1)) for note in dict.fromkeys(_notes(row)))
+        columns.setdefault("notes", []).append(", ".join(numbers) or "–")
+    shown = {title: cells for title, cells in columns.items() if set(cells) != {"–"}}
     meanings = ". ".join(f"{number}: {note}" for note, number in notes.items())
     return [table(list(shown), list(zip(*shown.values(), strict=True))), f"{meanings}." if meanings else ""]
+
+
+def _cell(template: str, row: Row) -> str:
+    """A dash where the row has no such figure; no spread where there is one sample."""
+    try:
+        text = write(template, row)
+    except FiguresError:
+        return "–"
+    return "–" if "–" in text else re.sub(r"^(.+) \(\1 to \1\)$", r"\1", text)
 
 
 def paths(rows: list[Row]) -> str:
@@ -120,23 +128,6 @@ def _subjects(rows: list[Row]) -> list[str]:
 def _median(row: Row, name: str) -> float | None:
     subject = row["subjects"].get(name)
     return None if subject is None else subject["median_s"]
-
-
-def _plain(value: Any, name: str) -> str:
-    if value is None:
-        return ""
-    return MODELS.get(value, value) if name == "size" else f"{value:,}" if name == "history" else f"{value}"
-
-
-def _time(subject: Row | None) -> str:
-    if subject is None or subject["median_s"] is None:
-        return "–"
-    spread = f" ({seconds(subject['min_s'])} to {seconds(subject['max_s'])})" if len(subject["samples_s"]) > 1 else ""
-    return seconds(subject["median_s"]) + spread
-
-
-def _ratio(row: Row, name: str) -> str:
-    return f"**{row['ratio'][name]['median']:.2f}×**" if name in row["ratio"] else ""
 
 
 def _notes(row: Row) -> Iterator[str]:
@@ -161,7 +152,7 @@ def summary(results: Results) -> str:
         for row in filter(_is_in_summary, report.data["rows"]):
             what = f"a frame of a video, {objects(row['objects'])}" if row["case"] == TRACK else "an image"
             medians = [_median(row, name) for name in PAIR]
-            cells.setdefault(what, {})[processor(about)] = _cell(row["ratio"][PAIR[1]], medians)
+            cells.setdefault(what, {})[processor(about)] = _pair(row["ratio"][PAIR[1]], medians)
             runs.add(len(row["subjects"][PAIR[1]]["samples_s"]))
             threads.add(about["threads"])
             notes |= dict.fromkeys(note for note in _notes(row) if row["case"] == TRACK)
@@ -169,7 +160,7 @@ def summary(results: Results) -> str:
     photographs = sorted((r for r in masks.data["rows"] if r["dtype"] == "fp32"), key=lambda r: r["ratio"]["median"])
     middle = photographs[(len(photographs) - 1) // 2]
     medians = [middle["median_s"][name] for name in PAIR]
-    cells["all masks of a photograph"] = {processor(masks.data["machine"]): _cell(middle["ratio"], medians)}
+    cells["all masks of a photograph"] = {processor(masks.data["machine"]): _pair(middle["ratio"], medians)}
     columns = sorted({name for found in cells.values() for name in found})
     lines = [[what, *(found.get(name, "–") for name in columns)] for what, found in cells.items()]
     links = ", ".join(results.link(report, str(i)) for i, report in enumerate([*used.values(), masks], 1))
@@ -191,7 +182,7 @@ def _is_in_summary(row: Row) -> bool:
     return setting and row["case"] in (ENCODE, TRACK) and None not in (_median(row, name) for name in PAIR)
 
 
-def _cell(ratio: dict[str, float], medians: list[Any]) -> str:
+def _pair(ratio: dict[str, float], medians: list[Any]) -> str:
     return f"**{ratio['median']:.2f}×**, {' → '.join(map(seconds, medians))}"
 
 
