@@ -15,8 +15,7 @@ from sam2fast.cli.files import remove_leftovers, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import model_options
 from sam2fast.cli.prompts import Box, BoxType, Click, ClickType
-from sam2fast.cli.track_prompts import PointType, TrackBoxType, TrackPrompt, merge_prompts
-from sam2fast.cli.track_video import VideoSource
+from sam2fast.cli.track_request import PointType, TrackBoxType, TrackPrompt, VideoSource, merge_prompts
 from sam2fast.picture_files import SUFFIXES
 
 if TYPE_CHECKING:

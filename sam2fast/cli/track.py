@@ -11,16 +11,16 @@ from sam2fast.cli.errors import UserError
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import FormatsType, model_options, out_option
 from sam2fast.cli.signals import exit_code, tell
-from sam2fast.cli.track_prompts import (
+from sam2fast.cli.track_request import (
     MaskType,
     PointType,
+    Request,
     TrackBoxType,
     TrackPrompt,
+    VideoSource,
     merge_prompts,
-    objects_of,
     read_prompt_file,
 )
-from sam2fast.cli.track_video import VideoSource
 
 FORMATS = ("json", "png", "overlay", "coco")
 DEFAULT_FORMATS = ("json", "overlay")
@@ -55,7 +55,14 @@ MOST_OBJECTS_OF_PALETTE = 255
 )
 @model_options
 @click.option("--reverse", is_flag=True, help="Then also backwards, from the first prompted frame to the beginning.")
-@click.option("--start", type=click.IntRange(0), metavar="FRAME", show_default="0", help="The first frame that counts.")
+@click.option(
+    "--start",
+    type=click.IntRange(0),
+    metavar="FRAME",
+    default=0,
+    show_default=True,
+    help="The first frame that counts.",
+)
 @click.option("--end", type=click.IntRange(0), metavar="FRAME", show_default="the video's", help="The last one.")
 @click.option(
     "--stream",
@@ -98,7 +105,7 @@ def track(
     device: str,
     dtype: str,
     reverse: bool,
-    start: int | None,
+    start: int,
     end: int | None,
     stream: bool,
     max_frames: int | None,
@@ -125,33 +132,23 @@ def track(
 
     Ctrl-C leaves all that was done. The same command again goes on where it stopped, and makes missing formats.
     """
-    source = VideoSource.parse(video)
-    _check_usage(source, reverse, start, end, stream, max_frames)
     if names_several(device):
         raise click.UsageError(
             f"--device {device} for one video was removed in sam2fast 0.2; give one device. Several videos are spread "
             "over devices by `sam2fast vos` and sam2fast.parallel.track_videos"
         )
+    source = VideoSource.parse(video)
     parts = [*points, *boxes, *masks, *(prompt for file in prompt_files for prompt in read_prompt_file(file))]
     prompts = merge_prompts(parts, each_shows_object=not stream)
-    if "png" in formats and len(objects_of(prompts)) > MOST_OBJECTS_OF_PALETTE:
-        raise click.UsageError(
-            f"{len(objects_of(prompts))} objects, but a palette picture has room for {MOST_OBJECTS_OF_PALETTE}; "
-            "leave out --format png"
-        )
-    for prompt in prompts:
-        if prompt.mask is not None and not prompt.mask.is_file():
-            raise UserError(f"{prompt}: no file {str(prompt.mask)!r}")
+    request = Request(
+        source, prompts, start, end, reverse, stream, max_frames, formats, show_ids, progress, approximations
+    )
+    _check(request)
     source.check_out(out)
     choice = choose_model(model, checkpoint)
-
-    first = start or 0
     try:
-        from sam2fast.cli.track_session import Request, run
+        from sam2fast.cli.track_run import run
 
-        request = Request(
-            source, prompts, first, end, reverse, stream, max_frames, formats, show_ids, progress, approximations
-        )
         code = run(request, choice, device, dtype, out, overwrite)
     except KeyboardInterrupt as stop:
         tell("interrupted; the same command again goes on")
@@ -166,14 +163,21 @@ def _approximations(names: Sequence[str]) -> Approximations:
         raise click.BadParameter(str(error)) from None
 
 
-def _check_usage(
-    source: VideoSource, reverse: bool, start: int | None, end: int | None, stream: bool, max_frames: int | None
-) -> None:
-    if source.is_live and not stream:
-        raise click.UsageError(f"{source.name} can only be read once, in order; give --stream")
-    if stream and reverse:
+def _check(request: Request) -> None:
+    """Checks options that exclude each other, and that masks of prompts exist."""
+    if request.source.is_live and not request.stream:
+        raise click.UsageError(f"{request.source.name} can only be read once, in order; give --stream")
+    if request.stream and request.reverse:
         raise click.UsageError("--reverse needs the whole video, --stream reads it once; give one of them")
-    if max_frames is not None and not stream:
+    if request.max_frames is not None and not request.stream:
         raise click.UsageError("--max-frames goes with --stream; to stop early otherwise, give --end")
-    if start is not None and end is not None and start > end:
-        raise click.UsageError(f"--start {start} lies after --end {end}")
+    if request.end is not None and request.start > request.end:
+        raise click.UsageError(f"--start {request.start} lies after --end {request.end}")
+    if "png" in request.formats and len(request.objects) > MOST_OBJECTS_OF_PALETTE:
+        raise click.UsageError(
+            f"{len(request.objects)} objects, but a palette picture has room for {MOST_OBJECTS_OF_PALETTE}; "
+            "leave out --format png"
+        )
+    for prompt in request.prompts:
+        if prompt.mask is not None and not prompt.mask.is_file():
+            raise UserError(f"{prompt}: no file {str(prompt.mask)!r}")

@@ -1,125 +1,362 @@
-"""What is made of the record: label pictures, a COCO document, a film."""
+"""The files of ``sam2fast track``: the manifest, the record of all masks, and the formats that are derived from it."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from fractions import Fraction
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO
 
 import click
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 from tqdm import tqdm
 
 from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.files import make_folder, write_atomically
-from sam2fast.cli.results import png
-from sam2fast.cli.track_film import Film
-from sam2fast.cli.track_folder import COCO, OVERLAY, PNGS, RunFolder
-from sam2fast.cli.track_prompts import ObjectId
-from sam2fast.cli.track_video import PROBE_SIZE, VideoSource
-from sam2fast.rle import decode_rle
+from sam2fast.cli.results import DIGITS, png
+from sam2fast.cli.segmenter import NOT_FINITE
+from sam2fast.cli.track_request import PROBE_SIZE, ObjectId, Request
+from sam2fast.kernels.run_lengths import encode_upsampled, run_length_areas
+from sam2fast.rle import compress_run_lengths, decode_rle
+from sam2fast.tracking.scores import TrackScores
 from sam2fast.training.data.synthetic.davis import palette
-from sam2fast.video_io import FrameReader, StreamFrame, VideoError, read_frames
-from sam2fast.video_io.film_file import NoEncoderError
+from sam2fast.video_io import VideoError, read_frames
+from sam2fast.video_io.film_file import FilmFile, NoEncoderError, film_failures
 from sam2fast.video_results import colour_of, to_coco_video
 from sam2fast.video_results.drawing import Area, tint
+from sam2fast.video_results.overlaps import boxes_of, visible_parts
 from sam2fast.video_results.record import RecordIndex
+from sam2fast.whole_files import errors_named, moved_to
 
-PADDING = 3  # around an id, pixels
+MANIFEST, RECORD, PNGS, OVERLAY, COCO = "track.json", "masks.jsonl", "masks", "overlay.mp4", "masks.json"
+BACKWARD = "backward.safetensors"
+STATES = re.compile(r"backward\.safetensors|state_\d+\.safetensors")
+# The final names of this command's files, and the hidden ones that a killed run leaves behind.
+PART = r"(?(1)\.[\d.]+(part|tmp))"  # after a name that begins with a dot
+OURS = re.compile(rf"(\.)?(track\.json|masks\.jsonl|overlay\.mp4|masks\.json|{STATES.pattern}){PART}")
+OUR_PNG = re.compile(rf"(\.)?\d{{5,}}\.png{PART}")
+CHANGE = "give another --out folder, or --overwrite it"
+CRF = 20  # x264's quality
+TICK = Fraction(1, 90_000)  # seconds; the time base of the overlay
+DEFAULT_RATE = 25.0  # frames per second, for folders of images
+PADDING = 3  # around an object's id, pixels
 Line = Mapping[str, Any]  # of the record
 
 
-class Subject(NamedTuple):
-    """What was tracked."""
+def frame_record(
+    frame: int, time: float | None, ids: Sequence[Any], masks: Tensor, scores: TrackScores, size: tuple[int, int]
+) -> dict[str, Any]:
+    """Run lengths, areas, boxes and scores of all objects on a frame.
 
-    source: VideoSource
-    objects: Sequence[ObjectId]
-    frames: int | None  # of the video, if it is known
-    start: int  # the first frame that counts
-    bounded: bool  # whether the last frame that counts may be another than the video's
-
-
-class Outputs:
-    """Makes what is missing in the folder of a run.
+    Where masks overlap, an object that does not have the greatest logit everywhere also has ``visible``, the part of
+    its mask where it does.
 
     Args:
-        show_ids: write objects' ids beside them in the film.
-        progress: show bars even if stderr is no terminal.
+        time: seconds since the first frame, if the video has times.
+        masks: ``(N, 1, h, w)`` low-resolution logits, or ``(N, 1, H, W)`` such as a predictor gives without overlaps.
+        scores: of the same objects.
+        size: (H, W) of the video.
+
+    Raises:
+        UserError: a score is not finite.
+    """
+    runs = encode_upsampled(masks[:, 0], size)
+    rles, boxes, areas = compress_run_lengths(runs), boxes_of(runs), run_length_areas(runs).tolist()
+    iou, presence = scores.iou.tolist(), scores.object_score.tolist()
+    if not np.isfinite([*iou, *presence]).all():
+        raise UserError(f"frame {frame}: {NOT_FINITE}")
+    objects: list[dict[str, Any]] = [
+        {
+            "id": ids[i],
+            "rle": rles[i],
+            "area": areas[i],
+            "box": boxes[i],
+            "score": round(iou[i], DIGITS),
+            "object_score": round(presence[i], DIGITS),
+        }
+        for i in range(len(ids))
+    ]
+    visible = visible_parts(masks, runs)
+    if visible is not None:
+        seen = zip(objects, run_length_areas(visible).tolist(), compress_run_lengths(visible), strict=True)
+        for entry, area, rle in seen:
+            if area != entry["area"]:
+                entry["visible"] = rle
+    return {"frame": frame, "time": None if time is None else round(time, DIGITS), "objects": objects}
+
+
+def as_line(record: Line) -> str:
+    """A record as JSON, without a line feed."""
+    return json.dumps(record, separators=(",", ":"), allow_nan=False)
+
+
+class RunFolder:
+    """The output folder of one run, which another process may continue.
+
+    The manifest says how many frames are ``done`` and names the ``state`` from which a new run continues. It is written
+    after the files that it names. Frames that were recorded after it are tracked again.
+
+    Args:
+        path: of the folder; nothing in it changes before :meth:`begin`.
+        asked: what the results depend on, as JSON; a run continues only if this is equal.
+        overwrite: remove the results of another run.
+
+    Raises:
+        UserError: the folder has results of another run. From all methods: a file cannot be read or written; then the
+            previous checkpoint remains.
     """
 
-    def __init__(self, folder: RunFolder, subject: Subject, show_ids: bool, progress: bool) -> None:
-        self._folder, self._subject, self._show_ids = folder, subject, show_ids
-        self._disable = False if progress else None
+    def __init__(self, path: Path, asked: Mapping[str, Any], overwrite: bool) -> None:
+        # Through JSON and back, to be compared with what was read from a file.
+        self.path, self._asked = path, json.loads(json.dumps(asked))
+        self._file: BinaryIO | None = None
+        with one_line(OSError):
+            found = None if overwrite else self._read_manifest()
+        self.is_new = found is None
+        self._facts = found or {"asked": self._asked, "done": 0, "complete": False, "state": None, "files": {}}
+        self.record, self.backward = path / RECORD, path / BACKWARD
+        self.complete: bool = self._facts["complete"]
+        self.state = None if self._facts["state"] is None else path / self._facts["state"]
+        self.done: int = self._facts["done"] if self.complete or self.state else 0
 
-    def make(self, formats: Sequence[str]) -> None:
-        """Makes files of these formats: ``png``, ``coco``, ``overlay``.
+    def begin(self) -> None:
+        """Makes the folder. Removes results that are overwritten, and what a killed run left behind."""
+        make_folder(self.path)
+        with one_line(OSError):
+            if self.is_new:
+                (self.path / MANIFEST).unlink(missing_ok=True)
+            for path in self._files():
+                is_spent = self.complete and STATES.fullmatch(path.name)
+                if self.is_new or is_spent or path.name.startswith("."):
+                    # Safetensors files are written in a hidden folder.
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if self.is_new:
+            self._write_manifest()
+            self.is_new = False
 
-        Raises:
-            UserError: a file cannot be written, or the video cannot be read again.
+    def has(self, file: Path, **options: Any) -> bool:
+        """Whether a derived file exists, shows the whole record, and was made with these options."""
+        return self._facts["files"].get(file.name) == {"frames": self.done, **options} and file.exists()
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Truncates the record to the frames that are done, and opens it for :meth:`append`."""
+        with one_line(OSError), errors_named(self.record), open(self.record, "ab+") as file:
+            file.seek(0)
+            lengths = [len(line) for line in islice(file, self.done) if line.endswith(b"\n")]
+            if len(lengths) < self.done:
+                raise UserError(f"{self.record} has fewer than the {self.done} frames in {MANIFEST}; {CHANGE}")
+            file.truncate(sum(lengths))
+        with one_line(OSError):
+            self._file = open(self.record, "ab", buffering=0)  # noqa: SIM115  # closed below
+        with self._file:
+            yield
+
+    def append(self, line: str) -> None:
+        """Adds a frame to the record."""
+        assert self._file is not None
+        content = line.encode() + b"\n"
+        with one_line(OSError), errors_named(self.record):
+            while content:
+                content = content[self._file.write(content) :]
+        self.done += 1
+
+    def checkpoint(self, save: Callable[[Path], None]) -> None:
+        """Saves the state after the recorded frames, so that another run can continue from here.
+
+        Args:
+            save: writes the state to a file.
         """
-        with one_line(OSError, ValueError), closing(RecordIndex(self._folder.record)) as record:
-            if "png" in formats:
-                self._pictures(record)
-            document, film = self._folder.path / COCO, self._folder.path / OVERLAY
-            if "coco" in formats and len(record) and not self._folder.has(document):
-                self._coco(record, document)
-                self._folder.made(document)
-            if "overlay" in formats and len(record) and not self._folder.has(film, ids=self._show_ids):
-                try:
-                    self._film(record, film)
-                    self._folder.made(film, ids=self._show_ids)
-                except NoEncoderError as error:
-                    click.echo(f"sam2fast: note: no {OVERLAY}, since {error}", err=True)
+        state = self.path / f"state_{self.done:05d}.safetensors"
+        with one_line(OSError, ValueError):
+            save(state)
+        self._commit(state)
 
-    def _pictures(self, record: RecordIndex) -> None:
-        """A frame's picture never changes, so those that are there stay."""
-        folder, colours = self._folder.path / PNGS, palette().tobytes()
-        make_folder(folder)
-        for frame in tqdm(record, "pictures", disable=self._disable):
-            file = folder / f"{frame:05d}.png"
-            if not file.exists():
-                picture = Image.fromarray(label_map(record[frame], self._subject.objects))
-                picture.putpalette(colours)
-                write_atomically(file, png(picture))
+    def finish(self) -> None:
+        """Marks the run as complete, and removes the saved states."""
+        self.complete = True
+        self._commit(None)
+        self.backward.unlink(missing_ok=True)
 
-    def _coco(self, record: RecordIndex, file: Path) -> None:
-        height, width = record[next(iter(record))]["objects"][0]["rle"]["size"]
-        lines = (record[frame] for frame in record)
-        length = max(self._subject.frames or 0, max(record) + 1)
-        document = to_coco_video(lines, (height, width), length, self._subject.source.stem)
-        write_atomically(file, (json.dumps(document) + "\n").encode())
+    def _commit(self, state: Path | None) -> None:
+        assert self._file is not None
+        with one_line(OSError), errors_named(self.record):
+            os.fsync(self._file.fileno())
+        self.note(done=self.done, complete=self.complete, state=None if state is None else state.name)
+        for path in self.path.glob("state_*.safetensors"):
+            if path != state and STATES.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
-    def _film(self, record: RecordIndex, file: Path) -> None:
-        subject = self._subject
-        last = max(record) if subject.bounded or not self._folder.complete else None
-        with read_frames(subject.source.to_open, PROBE_SIZE) as reader:
-            film = Film(file, reader.height, reader.width, reader.rate)
-            drawing = FrameDrawing(subject.objects, self._show_ids)
-            total = _shown(last, reader.count, subject.start)
-            try:
-                with tqdm(total=total, desc="overlay", disable=self._disable) as bar:
-                    for frame in _readable(reader):
-                        if frame.index >= subject.start:
-                            line = record.get(frame.index)
-                            film.add(frame.rgb if line is None else drawing.draw(frame.rgb, line), frame.time)
-                            bar.update()
-                        if frame.index == last:
-                            break
-                film.finish()
-            finally:
-                film.discard()
+    def sort(self) -> None:
+        """Sorts the record by frame, since the backward pass appends in descending order."""
+        with one_line(OSError, ValueError), closing(RecordIndex(self.record)) as index:
+            if not index.is_sorted:
+                with moved_to(self.record) as partial, open(partial, "wb") as file:
+                    file.writelines(index.raw(frame) for frame in sorted(index))
+
+    def made(self, file: Path, **options: Any) -> None:
+        """Notes that a file was derived from the record as it is."""
+        self._facts["files"][file.name] = {"frames": self.done, **options}
+        self._write_manifest()
+
+    def note(self, **facts: Any) -> None:
+        """Adds to the manifest."""
+        self._facts |= facts
+        self._write_manifest()
+
+    def __getitem__(self, name: str) -> Any:
+        """What :meth:`note` added."""
+        return self._facts.get(name)
+
+    def _read_manifest(self) -> dict[str, Any] | None:
+        manifest = self.path / MANIFEST
+        if not manifest.exists():
+            ours = [path for path in self._files() if not path.name.startswith(".")]
+            if ours:
+                raise UserError(f"{ours[0]} exists, but no {MANIFEST} that says what of; {CHANGE}")
+            return None
+        try:
+            facts: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
+            before, state = facts["asked"], facts["state"]
+            for key, kind in (("asked", dict), ("files", dict), ("done", int), ("complete", bool)):
+                if not isinstance(facts[key], kind):
+                    raise ValueError(f"{key} is {facts[key]!r}")
+            if facts["done"] < 0 or (state is not None and not STATES.fullmatch(state)):
+                raise ValueError(f"done is {facts['done']}, state is {state!r}")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"{manifest} cannot be read: {error}; {CHANGE}") from error
+        differing = [key for key in {**before, **self._asked} if before.get(key) != self._asked.get(key)]
+        if differing:
+            raise UserError(f"{self.path} holds a run that differs in its {' and '.join(differing)}; {CHANGE}")
+        return facts
+
+    def _write_manifest(self) -> None:
+        write_atomically(self.path / MANIFEST, (json.dumps(self._facts, indent=2) + "\n").encode())
+
+    def _files(self) -> list[Path]:
+        """The files of this command, finished or not."""
+        return [
+            path
+            for folder, names in ((self.path, OURS), (self.path / PNGS, OUR_PNG))
+            for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
+            if names.fullmatch(path.name)
+        ]
 
 
-def _readable(reader: FrameReader) -> Iterator[StreamFrame]:
-    """The frames up to where the video breaks, which tracking has told already."""
-    with suppress(VideoError):
-        yield from reader
+class OverlayWriter:
+    """An MP4 file with H.264 and yuv420p, which appears when it is finished. Odd sides get one more row or column.
+
+    Args:
+        path: of the file.
+        rate: frames per second, for frames without times.
+
+    Raises:
+        NoEncoderError: PyAV is not installed, or has no encoder for H.264.
+        UserError: the file cannot be written; so from all methods.
+    """
+
+    def __init__(self, path: Path, height: int, width: int, rate: float | None) -> None:
+        self._rate = rate or DEFAULT_RATE
+        self._odd = height % 2, width % 2
+        self._first, self._last, self._count = 0.0, -1, 0
+        self._failures: tuple[type[Exception], ...] = OSError, *film_failures()
+        from av.video.frame import VideoFrame
+
+        self._frame_from = VideoFrame.from_ndarray
+        rounded = Fraction(self._rate).limit_denominator(1001)
+        with one_line(*self._failures):
+            self._file = FilmFile(path, height + height % 2, width + width % 2, rounded, TICK, CRF)
+
+    def add(self, image: np.ndarray, time: float | None) -> None:
+        """Adds a frame ``(H, W, 3)`` uint8, shown at ``time`` in seconds; the video begins with the first one's."""
+        seconds = self._count / self._rate if time is None else time
+        if self._count == 0:
+            self._first = seconds
+        self._last = max(round((seconds - self._first) / TICK), self._last + 1)
+        self._count += 1
+        if any(self._odd):
+            image = np.pad(image, ((0, self._odd[0]), (0, self._odd[1]), (0, 0)), mode="edge")
+        with one_line(*self._failures):
+            self._file.add(self._frame_from(image, format="rgb24"), self._last)
+
+    def finish(self) -> None:
+        """Makes the file appear, if it has any frames."""
+        if not self._count:
+            return self.discard()
+        with one_line(*self._failures):
+            self._file.finish()
+
+    def discard(self) -> None:
+        """Leaves nothing behind, unless the file is finished."""
+        self._file.discard()
 
 
-def _shown(last: int | None, count: int | None, start: int) -> int | None:
-    end = last if last is not None else None if count is None else count - 1
-    return None if end is None else end - start + 1
+class FrameDrawing:
+    """Draws recorded masks on frames; each object has one colour throughout.
+
+    Args:
+        show_ids: write the objects' ids beside them.
+    """
+
+    def __init__(self, objects: Sequence[ObjectId], show_ids: bool) -> None:
+        self._colours = {obj_id: colour_of(number) for number, obj_id in enumerate(objects)}
+        self._show_ids = show_ids
+
+    def draw(self, rgb: np.ndarray, line: Line) -> np.ndarray:
+        """A copy of the frame ``(H, W, 3)`` uint8 with the masks of its line."""
+        image = np.array(rgb, order="C")
+        for entry in line["objects"]:
+            if entry["area"]:
+                x, y, width, height = entry["box"]
+                area: Area = slice(y, y + height), slice(x, x + width)
+                mask = decode_rle(entry.get("visible", entry["rle"]))[area]
+                tint(image, area, mask, self._colours[entry["id"]])
+        return self._with_ids(image, line) if self._show_ids else image
+
+    def _with_ids(self, rgb: np.ndarray, line: Line) -> np.ndarray:
+        image = Image.fromarray(rgb)
+        draw, size = ImageDraw.Draw(image), max(12, max(rgb.shape[:2]) // 50)
+        font = ImageFont.load_default(size)
+        for entry in line["objects"]:
+            if entry["area"]:
+                x, y = entry["box"][:2]
+                text, place = str(entry["id"]), (x + PADDING, max(y - size - 2 * PADDING, PADDING))
+                left, top, right, bottom = draw.textbbox(place, text, font)
+                sign = (left - PADDING, top - PADDING, right + PADDING, bottom + PADDING)
+                draw.rectangle(sign, fill=self._colours[entry["id"]])
+                draw.text(place, text, (0, 0, 0), font)
+        return np.asarray(image)
+
+
+def open_overlay(folder: RunFolder, size: tuple[int, int], rate: float | None) -> OverlayWriter | None:
+    """The overlay's writer; None, with a note to the user, where this machine has no encoder."""
+    try:
+        return OverlayWriter(folder.path / OVERLAY, *size, rate)
+    except NoEncoderError as error:
+        click.echo(f"sam2fast: note: no {OVERLAY}, since {error}", err=True)
+        return None
+
+
+def derive_outputs(folder: RunFolder, request: Request) -> None:
+    """Makes those of the requested files that are missing or do not show the whole record.
+
+    Raises:
+        UserError: a file cannot be written, or the video cannot be read again.
+    """
+    with one_line(OSError, ValueError), closing(RecordIndex(folder.record)) as record:
+        if "png" in request.formats:
+            _write_label_maps(record, folder, request)
+        if "coco" in request.formats and len(record):
+            _write_coco(record, folder, request)
+        # The overlay of a camera or URL is drawn while it is tracked.
+        if "overlay" in request.formats and len(record) and not request.source.is_live:
+            _write_overlay(record, folder, request)
 
 
 def label_map(line: Line, objects: Sequence[ObjectId]) -> np.ndarray:
@@ -136,44 +373,56 @@ def label_map(line: Line, objects: Sequence[ObjectId]) -> np.ndarray:
     return np.ascontiguousarray(labels)
 
 
-class FrameDrawing:
-    """Draws recorded masks on frames; each object has one colour throughout.
+def _write_label_maps(record: RecordIndex, folder: RunFolder, request: Request) -> None:
+    images, colours, objects = folder.path / PNGS, palette().tobytes(), request.objects
+    make_folder(images)
+    for frame in tqdm(record, "pictures", disable=False if request.progress else None):
+        file = images / f"{frame:05d}.png"
+        if not file.exists():  # the masks of a frame never change
+            image = Image.fromarray(label_map(record[frame], objects))
+            image.putpalette(colours)
+            write_atomically(file, png(image))
 
-    Args:
-        show_ids: write the objects' ids beside them.
-    """
 
-    def __init__(self, objects: Sequence[ObjectId], show_ids: bool) -> None:
-        self._colours = {obj_id: colour_of(number) for number, obj_id in enumerate(objects)}
-        self._show_ids = show_ids
+def _write_coco(record: RecordIndex, folder: RunFolder, request: Request) -> None:
+    file, source = folder.path / COCO, request.source
+    if folder.has(file):
+        return
+    name = "camera" if source.camera is not None else Path(source.text).stem or "video"
+    height, width = record[next(iter(record))]["objects"][0]["rle"]["size"]
+    length = max(folder["frames"] or 0, max(record) + 1)
+    document = to_coco_video((record[frame] for frame in record), (height, width), length, name)
+    write_atomically(file, (json.dumps(document) + "\n").encode())
+    folder.made(file)
 
-    def draw(self, rgb: np.ndarray, line: Line) -> np.ndarray:
-        """A copy of the frame ``(H, W, 3)`` uint8 with the masks of its line.
 
-        Raises:
-            UserError: the masks are of another size.
-        """
-        picture = np.array(rgb, order="C")
-        for entry in line["objects"]:
-            if tuple(entry["rle"]["size"]) != picture.shape[:2]:
-                raise UserError(f"the masks of frame {line['frame']} are of another size than the video's frames")
-            if entry["area"]:
-                x, y, width, height = entry["box"]
-                area: Area = slice(y, y + height), slice(x, x + width)
-                mask = decode_rle(entry.get("visible", entry["rle"]))[area]
-                tint(picture, area, mask, self._colours[entry["id"]])
-        return self._with_ids(picture, line) if self._show_ids else picture
-
-    def _with_ids(self, picture: np.ndarray, line: Line) -> np.ndarray:
-        image = Image.fromarray(picture)
-        draw, size = ImageDraw.Draw(image), max(12, max(picture.shape[:2]) // 50)
-        font = ImageFont.load_default(size)
-        for entry in line["objects"]:
-            if entry["area"]:
-                x, y = entry["box"][:2]
-                text, place = str(entry["id"]), (x + PADDING, max(y - size - 2 * PADDING, PADDING))
-                left, top, right, bottom = draw.textbbox(place, text, font)
-                sign = (left - PADDING, top - PADDING, right + PADDING, bottom + PADDING)
-                draw.rectangle(sign, fill=self._colours[entry["id"]])
-                draw.text(place, text, (0, 0, 0), font)
-        return np.asarray(image)
+def _write_overlay(record: RecordIndex, folder: RunFolder, request: Request) -> None:
+    """Reads the video again, up to where it ends or, for a part of it, the record ends."""
+    file = folder.path / OVERLAY
+    if folder.has(file, ids=request.show_ids):
+        return
+    last = max(record) if request.last is not None or not folder.complete else None
+    drawing = FrameDrawing(request.objects, request.show_ids)
+    with read_frames(request.source.to_open, PROBE_SIZE) as reader:
+        writer = open_overlay(folder, (reader.height, reader.width), reader.rate)
+        if writer is None:
+            return
+        stop = reader.count if last is None else last + 1
+        total = None if stop is None else stop - request.start
+        try:
+            # A broken video was reported while tracking; the overlay ends there.
+            with (
+                tqdm(total=total, desc="overlay", disable=False if request.progress else None) as bar,
+                suppress(VideoError),
+            ):
+                for frame in reader:
+                    if frame.index >= request.start:
+                        line = record.get(frame.index)
+                        writer.add(frame.rgb if line is None else drawing.draw(frame.rgb, line), frame.time)
+                        bar.update()
+                    if frame.index == last:
+                        break
+            writer.finish()
+        finally:
+            writer.discard()
+    folder.made(file, ids=request.show_ids)

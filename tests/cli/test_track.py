@@ -21,7 +21,7 @@ from track_runs import (
     text,
 )
 
-from sam2fast.cli import track_film
+from sam2fast.cli import track_outputs
 from sam2fast.cli.track_outputs import FrameDrawing
 from sam2fast.training.data.synthetic.davis import palette
 from sam2fast.video_io import h264
@@ -174,7 +174,7 @@ def test_progress(track, film, tmp_path):
 
 def test_colours_of_large_films_are_not_guessed(tmp_path):
     """Players take untagged large films for BT.709."""
-    film = track_film.Film(tmp_path / "x.mp4", 720, 1280, 25.0)
+    film = track_outputs.OverlayWriter(tmp_path / "x.mp4", 720, 1280, 25.0)
     film.add(np.full((720, 1280, 3), (200, 30, 90), dtype=np.uint8), None)
     film.finish()
     with av.open(str(tmp_path / "x.mp4")) as container:
@@ -189,7 +189,7 @@ def test_the_same_pictures_are_the_same_bytes(tmp_path):
     ground = np.stack([columns * 3, rows * 5, rows + columns], -1).astype(np.uint8)
     films = set()
     for _ in range(30):
-        film = track_film.Film(tmp_path / "x.mp4", 64, 96, 25.0)
+        film = track_outputs.OverlayWriter(tmp_path / "x.mp4", 64, 96, 25.0)
         for turn in range(8):
             film.add(np.roll(ground, turn * 2, axis=1), None)
         film.finish()
@@ -200,7 +200,7 @@ def test_the_same_pictures_are_the_same_bytes(tmp_path):
 def test_odd_frames_are_extended_not_scaled(tmp_path):
     stripes = np.zeros((47, 65, 3), dtype=np.uint8)
     stripes[:, ::2] = 255
-    film = track_film.Film(tmp_path / "x.mp4", 47, 65, 25.0)
+    film = track_outputs.OverlayWriter(tmp_path / "x.mp4", 47, 65, 25.0)
     film.add(stripes, None)
     film.finish()
     ((frame,), _) = track_films.decoded(tmp_path / "x.mp4")

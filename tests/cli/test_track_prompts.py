@@ -8,7 +8,7 @@ import pytest
 
 from sam2fast.cli.errors import UserError
 from sam2fast.cli.prompts import Box, Click
-from sam2fast.cli.track_prompts import (
+from sam2fast.cli.track_request import (
     MaskType,
     PointType,
     TrackBoxType,

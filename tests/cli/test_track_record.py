@@ -8,8 +8,7 @@ import torch
 from pycocotools import mask as coco_masks
 
 from sam2fast.cli.errors import UserError
-from sam2fast.cli.track_outputs import label_map
-from sam2fast.cli.track_record import as_line, frame_record
+from sam2fast.cli.track_outputs import as_line, frame_record, label_map
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.kernels.run_lengths import encode_masks, run_length_areas
 from sam2fast.rle import compress_run_lengths, decode_rle

@@ -17,7 +17,7 @@ from track_runs import (
     text,
 )
 
-from sam2fast.cli import track_film, track_passes, track_run
+from sam2fast.cli import track_outputs, track_run
 from sam2fast.video_results import read_masks
 
 
@@ -108,7 +108,7 @@ def test_a_second_interrupt_stops_at_once(track, film, tmp_path, monkeypatch):
 def test_a_finished_run_only_makes_what_is_missing(track, film, tmp_path, monkeypatch):
     command = [film, *ONE, "--end", 4, "--out", tmp_path / "out", "--format"]
     assert track(*command, "json").exit_code == 0
-    monkeypatch.setattr(track_passes.VideoPasses, "__init__", None)  # would fail
+    monkeypatch.setattr(track_run.VideoPasses, "__init__", None)  # would fail
     result = track(*command, "overlay,png")
     assert result.exit_code == 0 and "0 frames tracked" in result.stdout
     assert names(tmp_path / "out") == ["masks", "masks.jsonl", "overlay.mp4", "track.json"]
@@ -204,7 +204,7 @@ def test_record_that_lost_frames(track, film, tmp_path, monkeypatch):
 
 
 def test_interrupted_drawing_leaves_what_was_tracked(track, film, tmp_path, monkeypatch):
-    original, calls = track_film.Film.add, []
+    original, calls = track_outputs.OverlayWriter.add, []
 
     def add(self, picture, time):
         calls.append(time)
@@ -212,7 +212,7 @@ def test_interrupted_drawing_leaves_what_was_tracked(track, film, tmp_path, monk
             raise KeyboardInterrupt
         original(self, picture, time)
 
-    monkeypatch.setattr(track_film.Film, "add", add)
+    monkeypatch.setattr(track_outputs.OverlayWriter, "add", add)
     command = [film, *ONE, "--end", 5, "--out", tmp_path]
     result = track(*command)
     assert result.exit_code == 130 and "the same command again goes on" in result.stderr

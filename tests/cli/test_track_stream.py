@@ -18,8 +18,8 @@ from track_runs import (
     text,
 )
 
-from sam2fast.cli import track_passes, track_run
-from sam2fast.cli.track_video import VideoSource
+from sam2fast.cli import track_run
+from sam2fast.cli.track_request import VideoSource
 from sam2fast.video_io import read_frames
 from sam2fast.video_results import read_masks
 
@@ -90,7 +90,7 @@ def camera(monkeypatch, film):
             return read_frames(source, image_size)
         return read_frames(iter(track_films.pictures(FRAMES) * 100), image_size)
 
-    monkeypatch.setattr(track_passes, "read_frames", read)
+    monkeypatch.setattr(track_run, "read_frames", read)
 
 
 def test_camera(track, camera, tmp_path):
@@ -143,9 +143,7 @@ def test_url(track, film, tmp_path):
 
 
 def test_prompt_after_the_end_of_a_stream_of_unknown_length(track, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        track_passes, "read_frames", lambda source, size: read_frames(iter(track_films.pictures(4)), size)
-    )
+    monkeypatch.setattr(track_run, "read_frames", lambda source, size: read_frames(iter(track_films.pictures(4)), size))
     late = ["--point", "9,2,5,5"]
     result = track("camera:0", *ONE, *late, "--stream", "--format", "json", "--out", tmp_path)
     assert result.exit_code == 1 and "object 2 on frame 9 is beyond the end" in result.stderr

@@ -2,7 +2,6 @@
 
 import errno
 import io
-import json
 import os
 import re
 import shlex
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 from no_privileges import permissions_count
 from PIL import Image
-from pipe_ends import writer
 
 from sam2fast import nano
 from sam2fast.whole_files import MOST_TEXT
@@ -99,23 +97,12 @@ def test_one_line_says_so(run, inputs, command, path, monkeypatch):
     assert sorted(os.listdir(inputs)) == before
 
 
-@pytest.mark.parametrize(
-    "command", ["track frames --prompts endless", "vos --videos videos --masks masks --out out --list endless"]
-)
-def test_what_has_no_end_is_not_read(run, inputs, command):
+def test_what_has_no_end_is_not_read(run, inputs):
     with open(inputs / "endless", "wb") as file:
         file.truncate(MOST_TEXT + 1)
-    result = run(*command.split(), "--model", "nano")
+    command = "vos --videos videos --masks masks --out out --list endless --model nano"
+    result = run(*command.split())
     assert result.exit_code == 1 and "more than 64 MiB, which nobody has written: 'endless'" in result.stderr
-
-
-def test_prompts_may_come_through_a_pipe(run, inputs):
-    os.mkfifo(inputs / "pipe")
-    text = json.dumps({"prompts": [{"frame": 3, "object": 1, "points": [[5, 5]]}]})
-    written = writer(inputs / "pipe", text)
-    result = run("track", "frames", "--prompts", "pipe", "--model", "nano")
-    written()
-    assert "the prompt for object 1 on frame 3 is beyond the end of the video" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["loop", "dangling"])

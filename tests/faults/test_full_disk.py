@@ -24,8 +24,7 @@ from track_kills import TrackKills
 from sam2fast.cli.errors import UserError
 from sam2fast.cli.files import write_atomically
 from sam2fast.cli.synthesize import _open_output
-from sam2fast.cli.track_film import Film
-from sam2fast.cli.track_folder import RunFolder
+from sam2fast.cli.track_outputs import OverlayWriter, RunFolder
 from sam2fast.demo.server.errors import BadVideoError
 from sam2fast.demo.server.film_writer import FilmWriter
 
@@ -86,7 +85,7 @@ def noise():
 
 
 def film_of_track(path):
-    film = Film(path, 64, 64, 25.0)
+    film = OverlayWriter(path, 64, 64, 25.0)
     try:
         for picture in noise():
             film.add(picture, None)
@@ -160,20 +159,6 @@ def test_a_film_that_fails_leaves_nothing(tmp_path, noisy_film, way, monkeypatch
         noisy_film is film_of_the_demo and way in ("not opened", "without a stream")
     )
     assert os.listdir(tmp_path) == []
-
-
-def test_what_a_killed_run_left_behind_links_goes(out, tmp_path):
-    """But for files of others there."""
-    (tmp_path / "disk").mkdir()
-    RunFolder(out, {"asked": 1}, False).begin()
-    (out / "track.json").rename(tmp_path / "disk" / "a.json")
-    (out / "track.json").symlink_to("../disk/a.json")
-    (out / "overlay.mp4").symlink_to("overlay.mp4")
-    for name in (".a.json.1.part", ".track.json.1.part"):
-        (tmp_path / "disk" / name).touch()
-    folder = RunFolder(out, {"asked": 1}, False)
-    folder.begin()
-    assert sorted(os.listdir(tmp_path / "disk")) == [".track.json.1.part", "a.json"]
 
 
 @pytest.mark.parametrize("verb", ["segment", "masks"])

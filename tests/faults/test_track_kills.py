@@ -15,8 +15,8 @@ from disturbed import after_signal, left_whole
 from killed import SECONDS_TO_END, Fault, forked, start
 from track_kills import TrackKills
 
-from sam2fast.cli import main, track_film, track_passes
-from sam2fast.cli.track_folder import RunFolder
+from sam2fast.cli import track_outputs, track_run
+from sam2fast.cli.track_outputs import RunFolder
 
 FRAMES, FIRST, LATER = 5, 1, 2
 FIRST_STATE = ".state_00001.safetensors"  # of the first frame, while it is being saved
@@ -99,27 +99,6 @@ def test_killed_when_all_is_done_but_removing_states(out):
     assert code == 0 and {"backward.safetensors", "state_00001.safetensors"} <= left
 
 
-def test_killed_while_it_overwrites(kills, out, tmp_path):
-    """The run that was to be overwritten can still be had, although its record is gone."""
-    kills.goes_on(out, "whole")
-    manifest = json.loads((out / "track.json").read_text())
-    other = [
-        kills.film,
-        "--point",
-        "0,7,20,20",
-        "--overwrite",
-        *kills.arguments(out, "whole")[2 + len(kills.prompts) :],
-    ]
-
-    def overwrite() -> None:
-        main(["track", *map(str, other)], prog_name="sam2fast")
-
-    removed = FRAMES - FIRST + 3  # its pictures, and its files but for the manifest
-    assert forked(overwrite, Fault(1 + removed, out)).code == -signal.SIGKILL
-    assert json.loads((out / "track.json").read_text()) == manifest and not (out / "masks.jsonl").exists()
-    kills.goes_on(out, "whole")
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_stopped_while_it_tracks(kills, out, number):
     ended = forked(kills.command(out, "whole", between=0.0), Fault(None, out, number, name=FIRST_STATE))
@@ -133,7 +112,7 @@ def test_stopped_while_it_tracks(kills, out, number):
 
 def test_stopped_while_it_draws(kills, out):
     """What is half-drawn goes, rather than to be found by somebody later."""
-    add, calls = track_film.Film.add, []
+    add, calls = track_outputs.OverlayWriter.add, []
 
     def stopped(self, picture, time):
         calls.append(time)
@@ -142,7 +121,7 @@ def test_stopped_while_it_draws(kills, out):
         add(self, picture, time)
 
     def work():
-        track_film.Film.add = stopped
+        track_outputs.OverlayWriter.add = stopped
         kills.command(out, "whole", formats="json,overlay")()
 
     ended = forked(work)
@@ -159,7 +138,7 @@ def test_a_second_signal_ends_at_once(kills, out):
         raise AssertionError("the signal was not heeded")
 
     def work():
-        track_passes.VideoPasses.save = save
+        track_run.VideoPasses.save = save
         kills.command(out, "whole", 0.0, "json")()
 
     ended = forked(work)
@@ -170,7 +149,7 @@ def test_a_second_signal_ends_at_once(kills, out):
 def test_ignored_signals_stay_ignored(kills, out):
     """As under nohup, and in the background of a script, whose Ctrl-C is for somebody else."""
 
-    finish = track_film.Film.finish
+    finish = track_outputs.OverlayWriter.finish
 
     def interrupted(film):
         os.kill(os.getpid(), signal.SIGINT)
@@ -179,7 +158,7 @@ def test_ignored_signals_stay_ignored(kills, out):
     def work():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        track_film.Film.finish = interrupted
+        track_outputs.OverlayWriter.finish = interrupted
         kills.command(out, "whole", 0.0, "json,overlay")()
 
     ended = forked(work, Fault(None, out, signal.SIGHUP, name=FIRST_STATE))

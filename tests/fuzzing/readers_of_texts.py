@@ -8,7 +8,7 @@ SIZE = (HEIGHT, WIDTH)
 
 
 def prompts(path: Path) -> None:
-    from sam2fast.cli.track_prompts import check_against_video, merge_prompts, read_prompt_file
+    from sam2fast.cli.track_request import check_against_video, merge_prompts, read_prompt_file
 
     found = merge_prompts(read_prompt_file(path), True)
     check_against_video(found, {}, *SIZE, 5, 0, None)
@@ -108,7 +108,7 @@ def davis_facts(path: Path) -> None:
 
 
 def run_folder(path: Path) -> None:
-    from sam2fast.cli.track_folder import RunFolder
+    from sam2fast.cli.track_outputs import RunFolder
 
     folder = RunFolder(path.parent, {"video": "v", "prompts": [], "range": {"start": 0}}, False)
     assert folder.done >= 0 and folder.complete in (True, False)

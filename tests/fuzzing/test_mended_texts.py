@@ -10,8 +10,8 @@ from PIL import Image
 
 from sam2fast.checkpoints import CheckpointError, read_checkpoint
 from sam2fast.cli.errors import UserError
-from sam2fast.cli.track_folder import RunFolder
-from sam2fast.cli.track_prompts import read_prompt_file
+from sam2fast.cli.track_outputs import RunFolder
+from sam2fast.cli.track_request import read_prompt_file
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.facts import Facts
 from sam2fast.datasets.json_lines import open_lines

@@ -1,7 +1,6 @@
 """``sam2fast track`` disturbed, looked at, and run again."""
 
 import json
-import os
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,7 +10,6 @@ from typing import Any
 import track_films
 from command_kills import CommandKills, signalled
 from disturbed import chosen
-from file_contents import files_of
 from killed import forked, warm_up
 from track_runs import QuickTrack, box_of_disc, middle_of_square, quick_track, text
 
@@ -51,8 +49,8 @@ class TrackKills(CommandKills):
         """Leaves this process as it was."""
         self._lasting.close()
 
-    def arguments(self, out: Path, variant: str, formats: str = FORMATS, device: str = "cpu") -> list[str]:
-        model = ["--model", self.config, "--checkpoint", nano.WEIGHTS, "--device", device]
+    def arguments(self, out: Path, variant: str, formats: str = FORMATS) -> list[str]:
+        model = ["--model", self.config, "--checkpoint", nano.WEIGHTS, "--device", "cpu"]
         options = [*self.prompts, *VARIANTS[variant], "--format", formats, "--out", out]
         return ["track", *map(str, [self.film, *options, *model])]
 
@@ -80,10 +78,4 @@ class TrackKills(CommandKills):
         return f"{disturbance.told} -> {ended.code}"
 
     def process(self, rng: random.Random, out: Path, variant: str) -> str:
-        if variant == "stream" or rng.random() < 0.5:
-            return signalled(rng, self.arguments(out, variant), has_workers=False)
-        told = signalled(rng, self.arguments(out, variant, "json", "cpu,cpu"), has_workers=True)
-        # Its manifest says another device, so it cannot be gone on with.
-        for name in files_of(out) if out.is_dir() else ():
-            os.unlink(out / name)
-        return told
+        return signalled(rng, self.arguments(out, variant), has_workers=False)

@@ -1,27 +1,108 @@
-"""What to track, as it is written on the command line and in prompt files."""
+"""What is asked of ``sam2fast track``: the video, the prompts, and which frames to track."""
 
+import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import click
 
+from sam2fast.approximations import EXACT, Approximations
+from sam2fast.cli.digests import digest_of_ends
 from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.prompts import BACKGROUND, FOREGROUND, Box, Click
-from sam2fast.whole_files import read_limited
 
 ObjectId: TypeAlias = int | str
 
 KEYS = ("frame", "object", "points", "labels", "box", "mask")
+CAMERA = "camera:"
+PROBE_SIZE = 32  # the side of frames that are decoded for their size or for drawing, not for the model
+
+
+class VideoSource(NamedTuple):
+    """The VIDEO argument: a file, a folder of images, a URL or a camera."""
+
+    text: str
+    camera: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "VideoSource":
+        """Reads ``camera:0``, a URL or a path.
+
+        Raises:
+            UserError: there is no such file or folder.
+            click.UsageError: a camera without a number.
+        """
+        if text.startswith(CAMERA):
+            number = text.removeprefix(CAMERA)
+            if not number.isdecimal():
+                raise click.UsageError(f"{text!r} names no camera; expected a number, such as {CAMERA}0")
+            return cls(text, int(number))
+        source = cls(text)
+        if not source.is_live and not Path(text).exists():
+            raise UserError(f"no video file or folder of frames {text!r}")
+        return source
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is a camera or a URL, which cannot be read again from the beginning."""
+        return self.camera is not None or "://" in self.text
+
+    @property
+    def name(self) -> str:
+        """The text without the user and password of a URL."""
+        return re.sub(r"://[^/@]*@", "://", self.text) if self.is_live else self.text
+
+    @property
+    def to_open(self) -> int | str:
+        """The argument for :func:`sam2fast.video_io.read_frames`."""
+        return self.text if self.camera is None else self.camera
+
+    def check_out(self, out: Path) -> None:
+        """Checks that results are neither written among the frames nor over the video.
+
+        Raises:
+            click.UsageError: they would be.
+        """
+        path, folder = Path(os.path.realpath(self.text)), Path(os.path.realpath(out))
+        if not self.is_live and path in (folder, folder / "masks"):
+            raise click.UsageError(
+                f"the results would lie among the frames in {self.text}; choose another --out folder"
+            )
+        if not self.is_live and path == folder / "overlay.mp4":
+            raise click.UsageError(f"the result {out / 'overlay.mp4'} would overwrite the video; choose another --out")
+
+    def facts(self) -> dict[str, Any]:
+        """What identifies the video: its content, whatever the path; for cameras and URLs the address."""
+        if self.is_live:
+            return {"source": self.name}
+        path = Path(self.text)
+        with one_line(OSError):
+            if path.is_dir():
+                files = sorted((p.name, p.stat().st_size) for p in path.iterdir() if p.is_file())
+                return {"sha256": hashlib.sha256(repr(files).encode()).hexdigest()}
+            return {"bytes": path.stat().st_size, "sha256": digest_of_ends(path)}
+
+    def probe(self) -> tuple[int, int, int | None]:
+        """Height, width and, where the container has it, the number of frames; decodes the first frame only.
+
+        Raises:
+            UserError: it cannot be read as a video.
+        """
+        from sam2fast.video_io import read_frames
+
+        with one_line(OSError, ValueError, TypeError, ImportError), read_frames(self.to_open, PROBE_SIZE) as reader:
+            return reader.height, reader.width, reader.count
 
 
 @dataclass(frozen=True)
 class TrackPrompt:
-    """What is said about one object on one frame."""
+    """Clicks, a box or a mask for one object on one frame."""
 
     frame: int
     object: ObjectId
@@ -38,12 +119,9 @@ class TrackPrompt:
         return self.box is not None or self.mask is not None or any(c.label == FOREGROUND for c in self.clicks)
 
     def as_arguments(self) -> dict[str, Any]:
-        """As ``add_new_points_or_box`` takes it, where it is no mask."""
-        return {
-            "points": [[c.x, c.y] for c in self.clicks] or None,
-            "labels": [c.label for c in self.clicks] or None,
-            "box": None if self.box is None else list(self.box),
-        }
+        """The arguments of ``add_new_points_or_box``, for a prompt without a mask."""
+        entry = self.as_json()
+        return {key: entry[key] or None for key in ("points", "labels", "box")}
 
     def as_json(self) -> dict[str, Any]:
         """As an entry of a prompt file."""
@@ -58,7 +136,7 @@ class TrackPrompt:
 
 
 class _PromptType(click.ParamType):
-    """One prompt as text; subclasses say what follows frame and object."""
+    """One prompt as text. Subclasses parse what follows frame and object."""
 
     example: str
 
@@ -112,11 +190,7 @@ class MaskType(_PromptType):
 
 
 def object_id(value: Any) -> ObjectId:
-    """An integer, also one that is written as text; other text is a name.
-
-    Raises:
-        ValueError: it is neither, or empty.
-    """
+    """An integer, also if it is written as text; other text is a name. Raises ValueError for anything else."""
     if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
         return int(value)
     if isinstance(value, str) and value.strip():
@@ -127,22 +201,14 @@ def object_id(value: Any) -> ObjectId:
 
 
 def read_prompt_file(path: Path) -> list[TrackPrompt]:
-    """The prompts of a JSON file; paths of masks are relative to its folder.
-
-    ::
-
-        {"prompts": [{"frame": 0, "object": 1, "points": [[x, y]], "labels": [1], "box": [x0, y0, x1, y1]},
-                     {"frame": 3, "object": "dog", "mask": "dog.png"}]}
-
-    Labels may be left out if all points are on the object.
+    """The prompts of a JSON file, in the form that docs/video.md describes. Mask paths are relative to its folder.
 
     Raises:
-        UserError: the file cannot be read, or an entry is not as above; the message says which and why.
+        UserError: the file cannot be read, or an entry is invalid; the message names the entry and the reason.
     """
-    with one_line(OSError):
-        text = read_limited(path).decode(errors="replace")
     try:
-        content = json.loads(text)
+        with one_line(OSError):
+            content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON: {error}") from error
     entries = content.get("prompts") if isinstance(content, dict) else None
@@ -161,9 +227,10 @@ def _entry(entry: Any, folder: Path) -> TrackPrompt:
     if not isinstance(entry, Mapping):
         raise _Reason(f"expected an object with {', '.join(KEYS)}, got {entry!r}")
     unknown = sorted(set(entry) - set(KEYS))
-    if unknown or "frame" not in entry or "object" not in entry:
-        what = f"there is no key {unknown[0]!r}" if unknown else "frame or object is missing"
-        raise _Reason(f"{what}; the keys are {', '.join(KEYS)}, of which frame and object are needed")
+    if unknown:
+        raise _Reason(f"there is no key {unknown[0]!r}; the keys are {', '.join(KEYS)}")
+    if "frame" not in entry or "object" not in entry:
+        raise _Reason("frame or object is missing")
     points, labels = entry.get("points") or [], entry.get("labels")
     if not isinstance(points, list) or not (labels is None or isinstance(labels, list)):
         raise _Reason("points and labels must be lists")
@@ -191,8 +258,7 @@ def merge_prompts(parts: Iterable[TrackPrompt], each_shows_object: bool) -> list
         each_shows_object: also prompts after an object's first must say where it is.
 
     Raises:
-        click.UsageError: there is none; two boxes or masks for one object and frame; a mask with something else; one
-            that says nothing, or only where the object is not.
+        click.UsageError: there is no prompt, or one is empty, contradictory, or has only background points.
     """
     merged: dict[tuple[int, ObjectId], TrackPrompt] = {}
     for part in parts:
@@ -234,15 +300,14 @@ def check_against_video(
     start: int,
     end: int | None,
 ) -> None:
-    """Checks that all prompts are within the video, and within the frames that are to be tracked.
+    """Checks that all prompts lie within the video and between the frames ``start`` and ``end``, both inclusive.
 
     Args:
         masks: arrays ``(H, W)`` of the prompts that have one.
-        frames: of the video, where that is known.
-        start, end: the first and the last frame to be tracked.
+        frames: the number of frames in the video, if known.
 
     Raises:
-        UserError: the first prompt that is not.
+        UserError: a prompt does not; the message names the first one.
     """
     for prompt in prompts:
         if frames is not None and prompt.frame >= frames:
@@ -295,3 +360,31 @@ def _numbers(values: Any, counts: tuple[int, ...], what: str = "it") -> list[flo
     if len(numbers) not in counts or len(numbers) != len(values) or not all(map(math.isfinite, numbers)):
         raise _Reason(f"{what} has not {' or '.join(map(str, counts))} finite numbers")
     return numbers
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked command line."""
+
+    source: VideoSource
+    prompts: Sequence[TrackPrompt]  # by frame
+    start: int
+    end: int | None
+    reverse: bool
+    stream: bool
+    max_frames: int | None
+    formats: Sequence[str]
+    show_ids: bool
+    progress: bool
+    approximations: Approximations = EXACT
+
+    @property
+    def last(self) -> int | None:
+        """The last frame that counts, if it is not that of the video."""
+        ends = [self.end, None if self.max_frames is None else self.start + self.max_frames - 1]
+        return min((end for end in ends if end is not None), default=None)
+
+    @property
+    def objects(self) -> list[ObjectId]:
+        """See :func:`objects_of`."""
+        return objects_of(self.prompts)
