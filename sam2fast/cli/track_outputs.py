@@ -46,6 +46,7 @@ CRF = 20  # x264's quality
 TICK = Fraction(1, 90_000)  # seconds; the time base of the overlay
 DEFAULT_RATE = 25.0  # frames per second, for folders of images
 PADDING = 3  # around an object's id, pixels
+KEYS = ("id", "rle", "area", "box", "score", "object_score")  # of an object in the record
 Line = Mapping[str, Any]  # of the record
 
 
@@ -67,25 +68,18 @@ def frame_record(
         UserError: a score is not finite.
     """
     runs = encode_upsampled(masks[:, 0], size)
-    rles, boxes, areas = compress_run_lengths(runs), boxes_of(runs), run_length_areas(runs).tolist()
     iou, presence = scores.iou.tolist(), scores.object_score.tolist()
     if not np.isfinite([*iou, *presence]).all():
         raise UserError(f"frame {frame}: {NOT_FINITE}")
+    rles, boxes, areas = compress_run_lengths(runs), boxes_of(runs), run_length_areas(runs).tolist()
     objects: list[dict[str, Any]] = [
-        {
-            "id": ids[i],
-            "rle": rles[i],
-            "area": areas[i],
-            "box": boxes[i],
-            "score": round(iou[i], DIGITS),
-            "object_score": round(presence[i], DIGITS),
-        }
-        for i in range(len(ids))
+        dict(zip(KEYS, (*entry, round(score, DIGITS), round(logit, DIGITS)), strict=True))
+        for *entry, score, logit in zip(ids, rles, areas, boxes, iou, presence, strict=True)
     ]
     visible = visible_parts(masks, runs)
     if visible is not None:
-        seen = zip(objects, run_length_areas(visible).tolist(), compress_run_lengths(visible), strict=True)
-        for entry, area, rle in seen:
+        seen = zip(run_length_areas(visible).tolist(), compress_run_lengths(visible), strict=True)
+        for entry, (area, rle) in zip(objects, seen, strict=True):
             if area != entry["area"]:
                 entry["visible"] = rle
     return {"frame": frame, "time": None if time is None else round(time, DIGITS), "objects": objects}
@@ -113,8 +107,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, asked: Mapping[str, Any], overwrite: bool) -> None:
-        # Through JSON and back, to be compared with what was read from a file.
-        self.path, self._asked = path, json.loads(json.dumps(asked))
+        self.path, self._asked = path, json.loads(json.dumps(asked))  # to be compared with a file's content
         self._file: BinaryIO | None = None
         with one_line(OSError):
             found = None if overwrite else self._read_manifest()
@@ -132,12 +125,13 @@ class RunFolder:
             if self.is_new:
                 (self.path / MANIFEST).unlink(missing_ok=True)
             for path in self._files():
-                is_spent = self.complete and STATES.fullmatch(path.name)
-                if self.is_new or is_spent or path.name.startswith("."):
-                    # Safetensors files are written in a hidden folder.
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                is_unused = self.is_new or path.name.startswith(".") or (self.complete and STATES.fullmatch(path.name))
+                if is_unused and path.is_dir():  # in which a state was being written
+                    shutil.rmtree(path)
+                elif is_unused:
+                    path.unlink()
         if self.is_new:
-            self._write_manifest()
+            self.note()
             self.is_new = False
 
     def has(self, file: Path, **options: Any) -> bool:
@@ -168,11 +162,7 @@ class RunFolder:
         self.done += 1
 
     def checkpoint(self, save: Callable[[Path], None]) -> None:
-        """Saves the state after the recorded frames, so that another run can continue from here.
-
-        Args:
-            save: writes the state to a file.
-        """
+        """Has ``save`` write the state after the recorded frames to a file, so that another run can continue here."""
         state = self.path / f"state_{self.done:05d}.safetensors"
         with one_line(OSError, ValueError):
             save(state)
@@ -203,12 +193,12 @@ class RunFolder:
     def made(self, file: Path, **options: Any) -> None:
         """Notes that a file was derived from the record as it is."""
         self._facts["files"][file.name] = {"frames": self.done, **options}
-        self._write_manifest()
+        self.note()
 
     def note(self, **facts: Any) -> None:
-        """Adds to the manifest."""
+        """Adds to the manifest, and writes it."""
         self._facts |= facts
-        self._write_manifest()
+        write_atomically(self.path / MANIFEST, (json.dumps(self._facts, indent=2) + "\n").encode())
 
     def __getitem__(self, name: str) -> Any:
         """What :meth:`note` added."""
@@ -236,25 +226,16 @@ class RunFolder:
             raise UserError(f"{self.path} holds a run that differs in its {' and '.join(differing)}; {CHANGE}")
         return facts
 
-    def _write_manifest(self) -> None:
-        write_atomically(self.path / MANIFEST, (json.dumps(self._facts, indent=2) + "\n").encode())
-
     def _files(self) -> list[Path]:
         """The files of this command, finished or not."""
-        return [
-            path
-            for folder, names in ((self.path, OURS), (self.path / PNGS, OUR_PNG))
-            for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
-            if names.fullmatch(path.name)
-        ]
+        found = [path for path in sorted(self.path.glob("*")) if OURS.fullmatch(path.name)]
+        return found + [path for path in sorted((self.path / PNGS).glob("*")) if OUR_PNG.fullmatch(path.name)]
 
 
 class OverlayWriter:
     """An MP4 file with H.264 and yuv420p, which appears when it is finished. Odd sides get one more row or column.
 
-    Args:
-        path: of the file.
-        rate: frames per second, for frames without times.
+    The rate, in frames per second, is for frames without times.
 
     Raises:
         NoEncoderError: PyAV is not installed, or has no encoder for H.264.
@@ -298,11 +279,7 @@ class OverlayWriter:
 
 
 class FrameDrawing:
-    """Draws recorded masks on frames; each object has one colour throughout.
-
-    Args:
-        show_ids: write the objects' ids beside them.
-    """
+    """Draws recorded masks on frames, each object in one colour throughout, and with ``show_ids`` its id beside it."""
 
     def __init__(self, objects: Sequence[ObjectId], show_ids: bool) -> None:
         self._colours = {obj_id: colour_of(number) for number, obj_id in enumerate(objects)}
@@ -344,11 +321,7 @@ def open_overlay(folder: RunFolder, size: tuple[int, int], rate: float | None) -
 
 
 def derive_outputs(folder: RunFolder, request: Request) -> None:
-    """Makes those of the requested files that are missing or do not show the whole record.
-
-    Raises:
-        UserError: a file cannot be written, or the video cannot be read again.
-    """
+    """Makes the requested files that are missing or do not show the whole record; raises UserError where it cannot."""
     with one_line(OSError, ValueError), closing(RecordIndex(folder.record)) as record:
         if "png" in request.formats:
             _write_label_maps(record, folder, request)
@@ -360,10 +333,7 @@ def derive_outputs(folder: RunFolder, request: Request) -> None:
 
 
 def label_map(line: Line, objects: Sequence[ObjectId]) -> np.ndarray:
-    """Which object each pixel shows, ``(H, W)`` uint8: its position among all, from 1; 0 for none.
-
-    Where masks overlap, that is the object with the greatest logit.
-    """
+    """The object that each pixel shows, ``(H, W)`` uint8: its position among all objects, from 1; 0 for none."""
     labels = np.zeros(line["objects"][0]["rle"]["size"], dtype=np.uint8, order="F")
     for entry in line["objects"]:
         if entry["area"]:
@@ -389,9 +359,8 @@ def _write_coco(record: RecordIndex, folder: RunFolder, request: Request) -> Non
     if folder.has(file):
         return
     name = "camera" if source.camera is not None else Path(source.text).stem or "video"
-    height, width = record[next(iter(record))]["objects"][0]["rle"]["size"]
-    length = max(folder["frames"] or 0, max(record) + 1)
-    document = to_coco_video((record[frame] for frame in record), (height, width), length, name)
+    size, length = folder["size"], max(folder["frames"] or 0, max(record) + 1)
+    document = to_coco_video(record.values(), (size["height"], size["width"]), length, name)
     write_atomically(file, (json.dumps(document) + "\n").encode())
     folder.made(file)
 

@@ -19,15 +19,3 @@ def reader(pipe: Path) -> Callable[[], bytes]:
         return came[0]
 
     return result
-
-
-def writer(pipe: Path, text: str) -> Callable[[], None]:
-    """Writes into a FIFO; the function returned waits for that."""
-    thread = Thread(target=pipe.write_text, args=(text,), daemon=True)
-    thread.start()
-
-    def result() -> None:
-        thread.join(SECONDS)
-        assert not thread.is_alive(), f"{pipe} was not read"
-
-    return result
