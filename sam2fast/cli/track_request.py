@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import click
 
-from sam2fast.approximations import EXACT, Approximations
+from sam2fast.approximations import Approximations
 from sam2fast.cli.digests import digest_of_ends
 from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.prompts import BACKGROUND, FOREGROUND, Box, Click
@@ -376,7 +376,7 @@ class Request:
     formats: Sequence[str]
     show_ids: bool
     progress: bool
-    approximations: Approximations = EXACT
+    approximations: Approximations
 
     @property
     def last(self) -> int | None:

@@ -76,11 +76,14 @@ class VideoPasses:
         size: (H, W) of the video.
         video_frames: the number of frames in the video, None if unknown.
         total: the number of frames to track, including those of earlier runs; None if unknown.
+        rate: the frames per second of a stream, if known.
         problem: what was wrong with the video, known after the last frame.
 
     Raises:
         UserError: the video or a saved state cannot be used, or a prompt is not within the video.
     """
+
+    rate = None
 
     def __init__(self, predictor: SAM2VideoPredictor, request: Request, masks: Masks, folder: RunFolder) -> None:
         self._predictor, self._video, self._done = predictor, request.source.text, folder.done
@@ -159,9 +162,9 @@ class StreamPasses:
         self._next = self._first + folder.done if folder.done else request.start
         self.problem: str | None = None
         with ExitStack() as opened, one_line(*UNUSABLE):
-            self.reader = opened.enter_context(read_frames(request.source.to_open, predictor.image_size))
-            self.size = self.reader.height, self.reader.width
-            self.video_frames = count = self.reader.count
+            self._reader = reader = opened.enter_context(read_frames(request.source.to_open, predictor.image_size))
+            self.size, self.rate, self.video_frames = (reader.height, reader.width), reader.rate, reader.count
+            count = reader.count
             check_against_video(request.prompts, masks, *self.size, count, request.start, request.last)
             if folder.state is None:
                 # The length of a video makes no difference if it is longer than the model looks back.
@@ -176,7 +179,7 @@ class StreamPasses:
 
     def __iter__(self) -> Iterator[TrackedFrame]:
         read = 0
-        for frame in self.reader:
+        for frame in self._reader:
             read = frame.index + 1
             if frame.index >= self._next:
                 result = self._tracked(frame)
@@ -307,8 +310,8 @@ def _record(request: Request, passes: VideoPasses | StreamPasses, folder: RunFol
     """Records each frame when it is tracked, and from time to time the state to continue from."""
     outcome, is_live, disable = Outcome(), request.source.is_live, False if request.progress else None
     overlay, drawing = None, FrameDrawing(request.objects, request.show_ids)
-    if is_live and isinstance(passes, StreamPasses) and "overlay" in request.formats:
-        overlay = open_overlay(folder, passes.size, passes.reader.rate)
+    if is_live and "overlay" in request.formats:
+        overlay = open_overlay(folder, passes.size, passes.rate)
     begun = saved = time.monotonic()
     frames = iter(passes)
     try:
@@ -334,12 +337,12 @@ def _record(request: Request, passes: VideoPasses | StreamPasses, folder: RunFol
                 if overlay is not None and found.rgb is not None:
                     overlay.add(found.rgb if record is None else drawing.draw(found.rgb, record), found.time)
                 if stopped:
+                    outcome.stopped = stopped[0]
                     break
                 if not is_live and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
                     folder.checkpoint(passes.save)
                     saved = time.monotonic()
             outcome.seconds = time.monotonic() - begun
-            outcome.stopped = stopped[0] if stopped else None
             if is_live or (outcome.stopped is None and outcome.failure is None):
                 folder.finish()
             else:
