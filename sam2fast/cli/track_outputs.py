@@ -346,7 +346,7 @@ def label_map(line: Line, objects: Sequence[ObjectId]) -> np.ndarray:
 def _write_label_maps(record: RecordIndex, folder: RunFolder, request: Request) -> None:
     images, colours, objects = folder.path / PNGS, palette().tobytes(), request.objects
     make_folder(images)
-    for frame in tqdm(record, "pictures", disable=False if request.progress else None):
+    for frame in tqdm(record, "images", disable=False if request.progress else None):
         file = images / f"{frame:05d}.png"
         if not file.exists():  # the masks of a frame never change
             image = Image.fromarray(label_map(record[frame], objects))
