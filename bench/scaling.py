@@ -73,19 +73,16 @@ def build(device: str) -> Any:
 
 def make_clips(folder: Path, count: int, frames: int) -> list[VideoJob]:
     """Clips as folders of pictures, with a mask of each object on the first frame."""
+    from sam2fast.datasets.davis import DavisFolder
     from sam2fast.training.data.synthetic.clips import SyntheticClips
-    from sam2fast.training.data.synthetic.davis import clip_files
 
     made = SyntheticClips(SIZE, frames, OBJECTS)
     jobs = []
     for index in range(count):
         clip = made.sample(index, np.random.default_rng(index))
-        for name, content in clip_files(clip).items():
-            file = folder / str(index) / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
+        DavisFolder(folder).write(str(index), clip.frames, clip.masks)
         prompts = [VideoPrompt(0, i + 1, mask=mask) for i, mask in enumerate(clip.masks[0])]
-        jobs.append(VideoJob(str(folder / str(index) / "JPEGImages"), prompts))
+        jobs.append(VideoJob(str(folder / "JPEGImages" / str(index)), prompts))
     return jobs
 
 

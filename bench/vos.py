@@ -35,10 +35,9 @@ from side_by_side import machine
 from suite.subjects import Setting, video_predictor
 from vos_sets import TheOriginal, save_picture
 
+from sam2fast.datasets.davis import DavisFolder
 from sam2fast.parallel.runners import in_this_process, on_devices
-from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic import SyntheticClips
-from sam2fast.training.data.synthetic.davis import DavisFolder
 from sam2fast.vos import VosJob, VosSettings, run_vos, track_job
 
 SEED = 9_300
@@ -62,7 +61,7 @@ def data_set(root: Path, clips: int, frames: int, size: int, objects: int, late:
         if not all(masks[:, o].any() for o in range(objects)):
             continue
         name = f"{len(jobs):03d}"
-        folder.write(name, Clip(clip.frames, masks, name, clip.object_ids, clip.frame_indices))
+        folder.write(name, clip.frames, masks)
         video, given = folder.root / "JPEGImages" / name, folder.root / "Annotations" / name
         settings = VosSettings(late_objects=late)
         jobs.append(VosJob(name, video, given, root / "out", settings, frames))

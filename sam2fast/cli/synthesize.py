@@ -90,8 +90,8 @@ def synthesize(
     import numpy as np
     from tqdm import tqdm
 
+    from sam2fast.datasets.davis import DavisFolder
     from sam2fast.training.data.synthetic import MediaError, SyntheticClips
-    from sam2fast.training.data.synthetic.davis import DavisFolder
 
     with one_line(MediaError):
         source = SyntheticClips(size, frames, objects, folders, clips, motion, seed=seed)
@@ -101,7 +101,7 @@ def synthesize(
         if not target.has(name):
             clip = source.sample(index, np.random.default_rng([seed, index]))
             with one_line(OSError):
-                target.write(name, clip)
+                target.write(name, clip.frames, clip.masks)
     with one_line(OSError):
         target.list_clips(names)
     click.echo(f"{clips} clips of {frames} frames in {out}")

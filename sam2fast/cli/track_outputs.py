@@ -25,7 +25,7 @@ from sam2fast.cli.track_request import PROBE_SIZE, ObjectId, Request
 from sam2fast.kernels.run_lengths import encode_upsampled, run_length_areas
 from sam2fast.rle import compress_run_lengths, decode_rle
 from sam2fast.tracking.scores import TrackScores
-from sam2fast.training.data.synthetic.davis import palette
+from sam2fast.datasets.palette_masks import palette
 from sam2fast.video_io import VideoError, read_frames
 from sam2fast.video_io.film_file import FilmFile, NoEncoderError, film_failures
 from sam2fast.video_results import colour_of, to_coco_video

@@ -19,11 +19,11 @@ from sam2fast.cli.files import make_folder
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.problems import Problems
 from sam2fast.cli.runner_options import Cluster, chosen_place
+from sam2fast.datasets.errors import DatasetError
 from sam2fast.parallel.process import WorkerError
 from sam2fast.parallel.runners import Runner, in_this_process, on_devices
 from sam2fast.video_io import VideoError
-from sam2fast.vos.errors import VosError, told
-from sam2fast.vos.folders import is_done, is_other, remove_leftovers
+from sam2fast.vos.folders import is_done, is_other, remove_leftovers, told
 from sam2fast.vos.job import VosDone, VosJob, VosSettings
 from sam2fast.vos.listing import find_video, inputs_of, listed_names, video_names
 from sam2fast.vos.run import build_for_vos, run_vos
@@ -130,7 +130,7 @@ def runner_for(device: str, at_once: int, count: int) -> Runner:
 
 def _plan(request: Request, model: dict[str, Any], problems: Problems) -> _Plan:
     """The videos that are to be done; those whose inputs cannot be looked at are problems."""
-    with one_line(OSError, UnicodeDecodeError, VosError):
+    with one_line(OSError, UnicodeDecodeError, DatasetError):
         names = video_names(request.videos) if request.list_file is None else listed_names(request.list_file)
     if not names:
         if request.list_file is not None:

@@ -5,19 +5,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from sam2fast.datasets.annotations import Masks, VideoAnnotations
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.facts import Facts, facts_file, read_facts
-from sam2fast.datasets.frame_files import FrameFiles
-from sam2fast.datasets.layout import Settings, Written, folders_in, mask_files, refuse_unknown
-from sam2fast.datasets.mask_pictures import label_png, palette_of
-from sam2fast.datasets.palette_masks import indices_of, masks_in, objects_in, paint, read_picture
+from sam2fast.datasets.files import FrameKey, labels_in, list_files, list_folders, read_labels
+from sam2fast.datasets.frame_files import QUALITY, FrameFiles
+from sam2fast.datasets.layout import Settings, Written, refuse_unknown
+from sam2fast.datasets.palette_masks import (
+    MOST_OBJECTS,
+    extended,
+    indices_of,
+    label_png,
+    masks_in,
+    paint,
+    palette,
+    palette_of,
+)
 from sam2fast.datasets.staging import Stage
-from sam2fast.picture_files import open_picture
-from sam2fast.training.data.files import FrameKey
-from sam2fast.training.data.synthetic.davis import palette
 
-MASKS, FRAMES = "Annotations", "JPEGImages"
+MASKS, FRAMES, LISTS = "Annotations", "JPEGImages", "ImageSets"
+VIDEO = "other masks of the video"  # for messages
 LEVELS = ("480p", "Full-Resolution", "1080p")  # between these folders and the videos, in DAVIS's own downloads
 
 
@@ -33,7 +44,7 @@ class Davis:
     keeps_films: ClassVar[bool] = False
 
     def videos(self) -> list[str]:
-        return [path.name for path in folders_in(self._below(MASKS), f"{MASKS}/<video>/<frame>.png")]
+        return [path.name for path in list_folders(self._below(MASKS), f"{MASKS}/<video>/<frame>.png")]
 
     def frame_files(self, name: str) -> FrameFiles:
         return FrameFiles.find([self._below(FRAMES) / name])
@@ -43,13 +54,13 @@ class Davis:
 
     def open(self, name: str) -> VideoAnnotations:
         folder = self._below(MASKS) / name
-        files = mask_files(folder)
+        files = list_files(folder)
         facts = read_facts(self.root, name)
         if facts is not None:
             return self._with_facts(name, folder, files, facts)
         if not files:
             raise DatasetError(f"{folder} has no masks: expected <frame>.png in it")
-        labels = read_picture(next(iter(files.values())))
+        labels = read_labels(next(iter(files.values())))
         height, width = labels.shape
         objects = self._objects(name, files, (height, width))
         return self._video(
@@ -58,8 +69,7 @@ class Davis:
 
     def write(self, video: VideoAnnotations, stage: Stage) -> Written:
         indices = indices_of(video.objects, video.name)
-        colours = bytes.fromhex(video.facts.get("palette", ""))
-        colours += palette().tobytes()[len(colours) :]  # an index without a colour could not be stored
+        colours = extended(bytes.fromhex(video.facts.get("palette", "")))
         masks_place, facts_place = f"{MASKS}/{video.name}", facts_file(Path(), video.name).as_posix()
         folder = stage.folder(masks_place)
         unannotated: dict[str, tuple[int, ...]] = {}
@@ -75,7 +85,7 @@ class Davis:
             if losers:
                 lost[frame] = losers
             (folder / f"{frame}.png").write_bytes(label_png(labels, colours))
-            for index in objects_in(labels):
+            for index in labels_in(labels):
                 seen[index].append(frame)
         numbers = {number: index for number, index in indices.items() if number != index}
         facts = Facts.of(video, unannotated=unannotated, numbers=numbers, meta=self._meta(video, seen))
@@ -89,13 +99,12 @@ class Davis:
         """The ids in a video without facts: those in any of its pictures."""
         found: set[int] = set()
         for path in files.values():
-            found.update(objects_in(read_picture(path, size)))
+            found.update(labels_in(read_labels(path, size, VIDEO)))
         return tuple(sorted(found))
 
     def _facts(self, name: str, files: Mapping[FrameKey, Path]) -> dict[str, Any]:
         """What else a video without facts says: its colours, if they are not DAVIS's."""
-        with open_picture(next(iter(files.values()))) as picture:
-            colours = palette_of(picture)
+        colours = palette_of(next(iter(files.values())))
         is_usual = colours is None or palette().tobytes().startswith(colours)
         return {} if is_usual or colours is None else {"palette": colours.hex()}
 
@@ -121,8 +130,8 @@ class Davis:
                 return {}
             if frame not in by_name:
                 raise DatasetError(f"{folder / frame}.png is missing")
-            labels = read_picture(by_name[frame], facts.size)
-            strange = sorted(set(objects_in(labels)) - set(annotated.values()))
+            labels = read_labels(by_name[frame], facts.size, VIDEO)
+            strange = sorted(set(labels_in(labels)) - set(annotated.values()))
             if strange:
                 raise DatasetError(f"{by_name[frame]} has the index {strange[0]}, which is no object of the video")
             return masks_in(labels, annotated)
@@ -132,3 +141,50 @@ class Davis:
 
 def _stems(files: Mapping[FrameKey, Path]) -> tuple[str, ...]:
     return tuple(path.stem for path in files.values())
+
+
+class DavisFolder:
+    """Clips below one folder. A clip's two folders are complete once the one of its frames is there.
+
+    Args:
+        root: made when the first clip is written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def has(self, name: str) -> bool:
+        """Whether this clip is there."""
+        return (self.root / FRAMES / name).is_dir()
+
+    def write(self, name: str, frames: NDArray[np.uint8], masks: NDArray[np.bool_]) -> None:
+        """Writes a clip, over what an interrupted write of it may have left.
+
+        Args:
+            frames: ``(T, H, W, 3)`` uint8 RGB.
+            masks: ``(T, O, H, W)``; an object's id is its position from 1, and the larger id covers the smaller one.
+
+        Raises:
+            FileExistsError: the clip is there.
+            ValueError: more objects than a palette has colours.
+            OSError: a file cannot be written.
+        """
+        if self.has(name):
+            raise FileExistsError(f"the clip {name} is in {self.root} already")
+        count = masks.shape[1]
+        if count > MOST_OBJECTS:
+            raise ValueError(f"a palette has room for {MOST_OBJECTS} objects, the clip has {count}")
+        ids = np.arange(1, count + 1, dtype=np.uint8)[:, None, None]
+        places = f"{MASKS}/{name}", f"{FRAMES}/{name}"  # the frames last: they show that the clip is complete
+        with Stage(self.root, name) as stage:
+            for t, (frame, each) in enumerate(zip(frames, masks, strict=True)):
+                image = stage.file(f"{places[1]}/{t:05d}.jpg")
+                Image.fromarray(frame).save(image, "JPEG", quality=QUALITY, subsampling=0)
+                stage.file(f"{places[0]}/{t:05d}.png").write_bytes(label_png((each * ids).max(axis=0)))
+            stage.move(places)
+
+    def list_clips(self, names: list[str]) -> None:
+        """Writes ``ImageSets/all.txt``."""
+        file = self.root / LISTS / "all.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")

@@ -2,8 +2,11 @@
 
 
 class DatasetError(ValueError):
-    """A file or folder of a data set that cannot be used; the message names it, and what was expected."""
+    """A file, folder or sample of a data set that cannot be used; the message names it, and what was expected.
+
+    In training it is reported, and another sample takes its place.
+    """
 
 
 class OverlapError(DatasetError):
-    """Masks that lie on one another, where a picture has room for one object at each pixel."""
+    """Masks that overlap, where an image has room for one object at each pixel."""

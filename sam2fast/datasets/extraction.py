@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.files import VIDEO_SUFFIXES
 from sam2fast.datasets.frame_files import QUALITY, write_frames
 from sam2fast.datasets.staging import Stage
-from sam2fast.training.data.files import DATASET_FILM_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,11 @@ def list_films(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DatasetError(f"no folder {str(folder)!r} of films")
     files = [
-        path
-        for pattern in ("*", "*/*")
-        for suffix in DATASET_FILM_SUFFIXES
-        for path in folder.glob(f"{pattern}{suffix}")
+        path for pattern in ("*", "*/*") for suffix in VIDEO_SUFFIXES for path in folder.glob(f"{pattern}{suffix}")
     ]
     films = [path for path in files if path.is_file() and not path.name.startswith(".")]
     if not films:
-        raise DatasetError(f"no films ({', '.join(DATASET_FILM_SUFFIXES)}) in {folder} or in the folders in it")
+        raise DatasetError(f"no films ({', '.join(VIDEO_SUFFIXES)}) in {folder} or in the folders in it")
     return sorted(films, key=lambda path: (path.name, str(path)))
 
 

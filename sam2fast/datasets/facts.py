@@ -8,6 +8,7 @@ from typing import Any
 
 from sam2fast.datasets.annotations import VideoAnnotations
 from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.files import read_json
 
 FOLDER = "Facts"
 
@@ -92,19 +93,3 @@ def read_facts(root: Path, name: str) -> Facts | None:
     """
     path = facts_file(root, name)
     return Facts.parse(read_json(path), str(path)) if path.is_file() else None
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        DatasetError: it cannot be read, or is no JSON; names the file.
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise DatasetError(f"{path} is no JSON: {error}") from error
-    except RecursionError as error:
-        raise DatasetError(f"{path} is nested too deeply") from error

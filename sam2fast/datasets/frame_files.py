@@ -1,7 +1,7 @@
 """The pictures of a video: files of a folder, or a film; and how they come into another data set."""
 
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.files import FRAME_SUFFIXES, FrameKey, frame_key, list_files, read_frame
 from sam2fast.picture_files import write_jpeg
-from sam2fast.training.data.errors import BadSampleError
-from sam2fast.training.data.files import FRAME_SUFFIXES, FrameKey, list_files, read_frame
 
 QUALITY = 95  # of JPEG; OpenCV's default, which the original's extraction has
 # Frames are given out at the film's own size; the square that a model would see is never computed.
@@ -43,10 +42,7 @@ class FrameFiles:
                 return cls(film=film)
         for folder in folders:
             if folder.is_dir():
-                try:
-                    return cls(list_files(folder, FRAME_SUFFIXES))
-                except BadSampleError as error:
-                    raise DatasetError(str(error)) from error
+                return cls(list_files(folder, FRAME_SUFFIXES))
         return cls()
 
     def __bool__(self) -> bool:
@@ -65,19 +61,11 @@ class FrameFiles:
         if self.film is None:
             for key, path in self.pictures.items():
                 if key in keys:
-                    try:
-                        yield keys[key], read_frame(path)
-                    except BadSampleError as error:
-                        raise DatasetError(str(error)) from error
+                    yield keys[key], read_frame(path)
             return
         last = max((key for key in keys if isinstance(key, int)), default=-1)
         for index, picture in read_film(self.film, lambda index: index in keys, last):
             yield keys[index], picture
-
-
-def frame_key(name: str) -> FrameKey:
-    """What a frame is known by: its number, where its name is one."""
-    return int(name) if name.isdecimal() else name
 
 
 def read_film(
@@ -104,6 +92,54 @@ def read_film(
                 yield frame.index, frame.rgb
             if frame.index == last:
                 return
+
+
+def count_frames(film: Path) -> int:
+    """How many frames a film has; none is decoded.
+
+    Raises:
+        DatasetError: it cannot be read.
+        ImportError: PyAV is not installed.
+    """
+    from sam2fast.video_io.errors import VideoError, require_pyav
+
+    require_pyav()
+    from sam2fast.video_io.containers import VideoInput
+    from sam2fast.video_io.timeline import read_timeline
+
+    try:
+        return read_timeline(VideoInput.of_file(film)).count
+    except (VideoError, OSError) as error:
+        raise DatasetError(f"{film}: {error}") from error
+
+
+def read_film_frames(film: Path, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
+    """Frames ``(H, W, 3)`` RGB in the order of ``indices``; the file is opened once, and closed.
+
+    Frames are decoded in rising order from the keyframe before the first of them.
+
+    Raises:
+        DatasetError: the film or one of the frames cannot be read.
+        ImportError: PyAV is not installed.
+    """
+    from sam2fast.video_io.errors import VideoError, require_pyav
+
+    require_pyav()
+    from sam2fast.video_io.containers import VideoInput
+    from sam2fast.video_io.video_file import VideoFile
+
+    frames = {}
+    try:
+        video = VideoFile(VideoInput.of_file(film), None)
+        try:
+            for index in sorted(set(indices)):
+                ((_, pixels),) = video.read(index, index)
+                frames[index] = pixels.numpy()
+        finally:
+            video.close()
+    except (VideoError, OSError) as error:
+        raise DatasetError(f"{film}: {error}") from error
+    return [frames[index] for index in indices]
 
 
 def write_frames(

@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 from sam2fast.datasets.annotations import Masks, VideoAnnotations
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.facts import Facts
+from sam2fast.datasets.files import VIDEO_SUFFIXES
 from sam2fast.datasets.frame_files import FrameFiles
 from sam2fast.datasets.layout import Settings, Written
 from sam2fast.datasets.sav_json import DIGITS
 from sam2fast.datasets.staging import Stage
-from sam2fast.training.data.files import DATASET_FILM_SUFFIXES
 
 FORMAT, VERSION = "sam2fast masks", 1
 SUFFIX, TRACKED, FRAMES = ".jsonl", "masks.jsonl", "JPEGImages"
@@ -43,7 +43,7 @@ class JsonLines:
 
     def frame_files(self, name: str) -> FrameFiles:
         return FrameFiles.find(
-            [self.root / FRAMES / name], [self.root / f"{name}{suffix}" for suffix in DATASET_FILM_SUFFIXES]
+            [self.root / FRAMES / name], [self.root / f"{name}{suffix}" for suffix in VIDEO_SUFFIXES]
         )
 
     def has(self, name: str) -> bool:

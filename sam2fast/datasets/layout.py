@@ -10,8 +10,6 @@ from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.frame_files import FrameFiles
 from sam2fast.datasets.palette_masks import REFUSE
 from sam2fast.datasets.staging import Stage
-from sam2fast.training.data.errors import BadSampleError
-from sam2fast.training.data.files import MASK_SUFFIXES, FrameKey, list_files, list_folders
 
 MANUAL, AUTO = MASKLETS = ("manual", "auto")
 
@@ -111,30 +109,6 @@ class Layout(Protocol):
     def finish(self) -> None:
         """Writes what tells of all videos, when the last one is there."""
         ...
-
-
-def folders_in(folder: Path, expected: str) -> list[Path]:
-    """The folders in a folder, by name.
-
-    Raises:
-        DatasetError: it is not there.
-    """
-    try:
-        return list_folders(folder)
-    except OSError as error:
-        raise DatasetError(f"{folder}: {error.strerror or error}; expected {expected}") from error
-
-
-def mask_files(folder: Path) -> dict[FrameKey, Path]:
-    """The PNG files of a folder by frame, in order.
-
-    Raises:
-        DatasetError: there is no such folder, or two files are the same frame.
-    """
-    try:
-        return list_files(folder, MASK_SUFFIXES)
-    except BadSampleError as error:
-        raise DatasetError(str(error)) from error
 
 
 def refuse_unknown(found: Sequence[str], known: Sequence[str], what: str, facts: Path) -> None:

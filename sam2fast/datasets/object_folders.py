@@ -14,14 +14,14 @@ import numpy as np
 from sam2fast.datasets.annotations import Masks, VideoAnnotations
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.facts import Facts, facts_file, read_facts
+from sam2fast.datasets.files import FrameKey, in_order, list_files, list_folders, object_folders, read_labels
 from sam2fast.datasets.frame_files import FrameFiles
-from sam2fast.datasets.layout import Settings, Written, folders_in, mask_files, refuse_unknown
-from sam2fast.datasets.mask_pictures import label_png
-from sam2fast.datasets.palette_masks import decode_mask, read_picture
+from sam2fast.datasets.layout import Settings, Written, refuse_unknown
+from sam2fast.datasets.palette_masks import decode_mask, label_png
 from sam2fast.datasets.staging import Stage
 from sam2fast.rle import encode_rle
-from sam2fast.training.data.files import FrameKey, in_order
 
+VIDEO = "other masks of the video"  # for messages
 MASKS, FRAMES = "Annotations_6fps", "JPEGImages_24fps"
 
 
@@ -37,7 +37,7 @@ class ObjectFolders:
     keeps_films: ClassVar[bool] = False
 
     def videos(self) -> list[str]:
-        return [path.name for path in folders_in(self.root / MASKS, f"{MASKS}/<video>/<object>/<frame>.png")]
+        return [path.name for path in list_folders(self.root / MASKS, f"{MASKS}/<video>/<object>/<frame>.png")]
 
     def frame_files(self, name: str) -> FrameFiles:
         return FrameFiles.find([self.root / FRAMES / name])
@@ -47,11 +47,7 @@ class ObjectFolders:
 
     def open(self, name: str) -> VideoAnnotations:
         folder = self.root / MASKS / name
-        files: dict[int, dict[FrameKey, Path]] = {}
-        for path in folders_in(folder, "<object>/<frame>.png"):
-            if _id_of(path) in files:
-                raise DatasetError(f"{path}: another folder is the same object")
-            files[_id_of(path)] = mask_files(path)
+        files = {number + 1: list_files(path) for number, path in object_folders(folder).items()}
         facts = read_facts(self.root, name)
         if facts is None:
             facts = self._look(folder, files)
@@ -69,7 +65,7 @@ class ObjectFolders:
             missing = sorted(set(known.objects) - paths.keys() - set(known.unannotated.get(frame, ())))
             if missing:
                 raise DatasetError(f"{folder / _folder(missing[0]) / frame}.png is missing")
-            return {number: encode_rle(read_picture(path, size)) for number, path in paths.items()}
+            return {number: encode_rle(read_labels(path, size, VIDEO)) for number, path in paths.items()}
 
         return VideoAnnotations(name, size, facts.frames, facts.objects, facts.facts, read)
 
@@ -82,7 +78,7 @@ class ObjectFolders:
                     raise DatasetError(f"{path}: another object has the same frame as {frames[key]}.png")
         if not frames:
             raise DatasetError(f"{folder} has no masks: expected <object>/<frame>.png in it")
-        height, width = read_picture(next(path for pictures in files.values() for path in pictures.values())).shape
+        height, width = read_labels(next(path for pictures in files.values() for path in pictures.values())).shape
         names = tuple(frames[key] for key in sorted(frames, key=in_order))
         objects = tuple(sorted(files))
         unannotated = {
@@ -111,9 +107,3 @@ class ObjectFolders:
 
 def _folder(number: int) -> str:
     return f"{number - 1:03d}"
-
-
-def _id_of(folder: Path) -> int:
-    if not folder.name.isdecimal():
-        raise DatasetError(f"{folder}: the folder of an object must be named by a number, such as 000")
-    return int(folder.name) + 1

@@ -1,20 +1,79 @@
-"""Masks of a frame as one palette picture, and back."""
+"""Masks as palette images, as data sets of video object segmentation have them, and back."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from sam2fast.datasets.annotations import Masks
 from sam2fast.datasets.errors import DatasetError, OverlapError
+from sam2fast.datasets.files import Labels
+from sam2fast.picture_files import open_picture
 from sam2fast.rle import RLE, decode_rle, encode_rle
-from sam2fast.training.data.errors import BadSampleError
-from sam2fast.training.data.files import read_labels
-from sam2fast.training.data.synthetic.davis import MOST_OBJECTS
 
+COLOURS = 256
+MOST_OBJECTS = COLOURS - 1
 # Which object a pixel shows that several have.
 REFUSE, SMALLER_ID, LARGER_AREA = OVERLAPS = ("refuse", "smaller-id", "larger-area")
+
+
+def palette() -> NDArray[np.uint8]:
+    """DAVIS's colours ``(256, 3)`` of ids: an id's bits, three at a time, are bits of red, green and blue."""
+    ids = np.arange(COLOURS)
+    colours = np.zeros((COLOURS, 3), dtype=np.uint8)
+    for level in range(8):
+        for channel in range(3):
+            bit = (ids >> (3 * level + channel)) & 1
+            colours[:, channel] |= (bit << (7 - level)).astype(np.uint8)
+    return colours
+
+
+def label_png(labels: NDArray[np.uint8], colours: bytes | None = None) -> bytes:
+    """A palette image as the content of a PNG file.
+
+    Args:
+        labels: ``(H, W)``, the id of each pixel's object, 0 for none; or one object as 0 and 1.
+        colours: of the ids, at most 256 times red, green and blue; DAVIS's by default.
+
+    Raises:
+        ValueError: labels of another shape or type, or colours that are no palette.
+    """
+    if labels.ndim != 2 or labels.dtype != np.uint8:
+        raise ValueError(f"labels must be uint8 (H, W), got {labels.dtype} {labels.shape}")
+    if colours is not None and (len(colours) % 3 or len(colours) > 3 * COLOURS):
+        raise ValueError(f"a palette has at most {COLOURS} colours of 3 bytes, got {len(colours)} bytes")
+    image = Image.fromarray(labels)
+    image.putpalette(palette().tobytes() if colours is None else colours)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def palette_of(path: Path) -> bytes | None:
+    """The colours of a palette image that can be read, for :func:`label_png`; None if it is of another kind."""
+    with open_picture(path) as image:
+        colours = image.getpalette("RGB") if image.mode == "P" else None
+        return None if colours is None else bytes(colours)
+
+
+def extended(colours: bytes, count: int = COLOURS) -> bytes:
+    """A palette with at least ``count`` colours, the others DAVIS's: an index without a colour cannot be stored."""
+    return colours + palette().tobytes()[len(colours) : 3 * count]
+
+
+def label_map(masks: Mapping[int, NDArray[np.uint8]], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The id of each pixel's object ``(H, W)``, 0 for none; where masks overlap, the smaller id.
+
+    Args:
+        masks: of 0 and 1, ``(H, W)``, by id from 1 to 255.
+    """
+    labels = np.zeros(size, dtype=np.uint8)
+    for obj_id in sorted(masks, reverse=True):
+        np.copyto(labels, np.uint8(obj_id), where=masks[obj_id].view(np.bool_))
+    return labels
 
 
 def indices_of(objects: Sequence[int], name: str) -> dict[int, int]:
@@ -94,29 +153,6 @@ def decode_mask(rle: RLE, size: tuple[int, int], where: str) -> NDArray[np.bool_
     return mask
 
 
-def read_picture(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.generic]:
-    """The indices ``(H, W)`` of a mask picture.
-
-    Raises:
-        DatasetError: it is missing, cannot be read, has colours instead, or is not of ``size``.
-    """
-    try:
-        labels = read_labels(path)
-    except BadSampleError as error:
-        raise DatasetError(str(error)) from error
-    if size is not None and labels.shape != size:
-        raise DatasetError(
-            f"{path} is {labels.shape[0]}x{labels.shape[1]}, other masks of the video {size[0]}x{size[1]}"
-        )
-    return labels
-
-
-def objects_in(labels: NDArray[np.generic]) -> list[int]:
-    """The indices that a picture has, without 0."""
-    values = np.flatnonzero(np.bincount(labels.ravel())) if labels.dtype == np.uint8 else np.unique(labels)
-    return [int(value) for value in values if value != 0]
-
-
-def masks_in(labels: NDArray[np.generic], indices: Mapping[int, int]) -> dict[int, RLE]:
+def masks_in(labels: Labels, indices: Mapping[int, int]) -> dict[int, RLE]:
     """Run lengths of these objects, without a pixel for those that the picture does not show."""
     return {number: encode_rle(labels == index) for number, index in indices.items()}

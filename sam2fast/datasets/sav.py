@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from sam2fast.datasets.facts import read_json
+from sam2fast.datasets.files import read_json
 from sam2fast.datasets.frame_files import read_film
 from sam2fast.rle import decode_rle
 from sam2fast.video_results.drawing import colour_of, draw_masks

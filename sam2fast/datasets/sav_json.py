@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.datasets.errors import DatasetError
-from sam2fast.datasets.facts import read_json
+from sam2fast.datasets.files import FrameKey, read_json
 from sam2fast.datasets.palette_masks import decode_mask
+from sam2fast.datasets.segmentations import area_of, decode_segmentation
 from sam2fast.rle import RLE
 
 MASKLETS, IDS, OURS = "masklet", "masklet_id", "sam2fast"
+KEYS = (MASKLETS, "masks")  # where training looks for the list of frames
 DIGITS = 5  # of a frame's name
 
 
@@ -141,3 +143,81 @@ def _rate(path: Path, facts: Mapping[str, Any], ours: Mapping[str, Any], rate: i
     if not isinstance(value, int) or value < 1:
         raise DatasetError(f"{path}: the rate of its annotations must be 1 or more frames, got {value}")
     return value
+
+
+class MaskletAnnotations:
+    """Run lengths of every object in every ``ann_every``-th frame, decoded when they are asked for.
+
+    Objects' ids are their places in the file, from 0. Follows the official
+    ``training.dataset.vos_segment_loader.JSONSegmentLoader``.
+
+    Args:
+        path: of a JSON file with a list of frames, each a list with the run lengths of every object, or null; or with
+            such a list under the key ``masklet`` or ``masks``.
+        ann_every: how many frames of the video one annotated frame is for.
+        frames_fps: of the video; where the file has ``fps``, its own, the two say ``ann_every``.
+
+    Raises:
+        DatasetError: the file cannot be read, or has another structure.
+    """
+
+    def __init__(self, path: Path, ann_every: int, frames_fps: int) -> None:
+        content = read_json(path)
+        frames, self.ann_every = content, ann_every
+        if isinstance(content, dict):
+            frames = next((content[key] for key in KEYS if key in content), None)
+            if "fps" in content:
+                self.ann_every = _frames_per_annotation(path, content["fps"], frames_fps)
+        if not isinstance(frames, list) or not all(isinstance(frame, list) for frame in frames):
+            raise DatasetError(
+                f'{path}: expected the key "{MASKLETS}" with a list of frames, each a list of masks, as in SA-V'
+            )
+        self._path, self._frames = path, frames
+
+    def is_annotated(self, frame: int) -> bool:
+        """Whether the file has a mask, be it empty, for every object in a frame."""
+        position, rest = divmod(frame, self.ann_every)
+        return rest == 0 and 0 <= position < len(self._frames) and None not in self._frames[position]
+
+    def visible_objects(self, frame: FrameKey) -> tuple[int, ...]:
+        """See :class:`~sam2fast.datasets.frame_masks.Annotations`."""
+        position, masks = self._at(frame)
+        try:
+            return tuple(i for i, rle in enumerate(masks) if rle is not None and area_of(rle) > 0)
+        except ValueError as error:
+            raise DatasetError(f"{self._path}: {MASKLETS}[{position}]: {error}") from error
+
+    def read_masks(self, frame: FrameKey, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
+        """See :class:`~sam2fast.datasets.frame_masks.Annotations`; an object that a frame does not have is an error."""
+        position, masks = self._at(frame)
+        decoded = []
+        for i in object_ids:
+            where = f"{self._path}: {MASKLETS}[{position}][{i}]"
+            if i >= len(masks) or masks[i] is None:
+                raise DatasetError(f"{where}: the object is not annotated in frame {frame}: leave rm_unannotated on")
+            try:
+                decoded.append(decode_segmentation(masks[i], size))
+            except ValueError as error:
+                raise DatasetError(f"{where}: {error}") from error
+        return np.stack(decoded)
+
+    def _at(self, frame: FrameKey) -> tuple[int, list[Any]]:
+        """The place of a frame in the file, and what is there."""
+        if isinstance(frame, int):
+            position, rest = divmod(frame, self.ann_every)
+            if rest == 0 and position < len(self._frames):
+                return position, self._frames[position]
+        raise DatasetError(
+            f"{self._path} has {len(self._frames)} frames, one for every {self.ann_every} of the video, and none for "
+            f"frame {frame}: leave rm_unannotated on"
+        )
+
+
+def _frames_per_annotation(path: Path, fps: Any, frames_fps: int) -> int:
+    try:
+        annotated = int(fps[0] if isinstance(fps, list) else fps)
+        if annotated > 0 and frames_fps % annotated == 0:
+            return frames_fps // annotated
+    except (IndexError, TypeError, ValueError):
+        pass
+    raise DatasetError(f"{path}: fps must divide frames_fps, which is {frames_fps}, got {str(fps)[:60]}")

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 
 from sam2fast.datasets.annotations import Masks, VideoAnnotations
 from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.files import VIDEO_SUFFIXES
 from sam2fast.datasets.frame_files import FrameFiles
 from sam2fast.datasets.layout import Settings, Written
 from sam2fast.datasets.object_folders import FRAMES
 from sam2fast.datasets.sav_json import DIGITS, IDS, MASKLETS, OURS, Masklets, read_masklets
 from sam2fast.datasets.sav_statistics import MaskletStatistics
 from sam2fast.datasets.staging import Stage
-from sam2fast.training.data.files import DATASET_FILM_SUFFIXES
 
 USUAL_RATE = 4
 SPARSEST = 100  # entries of a file for each annotated frame; beyond, frames that are not annotated have none
@@ -53,7 +53,7 @@ class SavJson:
 
     def frame_files(self, name: str) -> FrameFiles:
         folders = self.file(name).parent, self.root
-        films = [folder / f"{name}{suffix}" for folder in folders for suffix in DATASET_FILM_SUFFIXES]
+        films = [folder / f"{name}{suffix}" for folder in folders for suffix in VIDEO_SUFFIXES]
         return FrameFiles.find([self.root / FRAMES / name], films)
 
     def has(self, name: str) -> bool:

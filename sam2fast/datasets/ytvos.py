@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 from sam2fast.datasets.annotations import VideoAnnotations
 from sam2fast.datasets.davis import MASKS, Davis
 from sam2fast.datasets.errors import DatasetError
-from sam2fast.datasets.facts import read_facts, read_json
-from sam2fast.datasets.layout import folders_in
-from sam2fast.training.data.files import FrameKey
+from sam2fast.datasets.facts import read_facts
+from sam2fast.datasets.files import FrameKey, list_folders, read_json
 from sam2fast.whole_files import moved_to
 
 META = "meta.json"
@@ -26,7 +25,7 @@ class YouTubeVOS(Davis):
     name: ClassVar[str] = "ytvos"
 
     def videos(self) -> list[str]:
-        folders = {path.name for path in folders_in(self._below(MASKS), f"{MASKS}/<video>/<frame>.png")}
+        folders = {path.name for path in list_folders(self._below(MASKS), f"{MASKS}/<video>/<frame>.png")}
         return sorted(folders | self._entries().keys())
 
     def finish(self) -> None:
@@ -34,7 +33,7 @@ class YouTubeVOS(Davis):
         if not (self.root / MASKS).is_dir():
             return
         entries = dict(self._entries()) if (self.root / META).is_file() else {}
-        for folder in folders_in(self.root / MASKS, "the masks that were written"):
+        for folder in list_folders(self.root / MASKS, "the masks that were written"):
             facts = read_facts(self.root, folder.name)
             if facts is not None:
                 entries[folder.name] = facts.meta

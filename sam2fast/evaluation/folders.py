@@ -15,8 +15,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from sam2fast.datasets.errors import DatasetError
 from sam2fast.evaluation.j_and_f import TOLERANCE
-from sam2fast.evaluation.label_maps import Agreement, MaskFileError, compare_files
+from sam2fast.evaluation.label_maps import Agreement, compare_files
 from sam2fast.evaluation.mask_folders import EvaluationError, MaskSequence, VideoPlan, pair_videos, plan_video
 from sam2fast.evaluation.scores import (
     RESULTS,
@@ -190,7 +191,7 @@ def compare_frames(sequence: MaskSequence, tolerance: float) -> ComparedFrames:
             found = compare_files(
                 sequence.pred / name, sequence.truth / name, sequence.object_id is not None, tolerance
             )
-        except MaskFileError as error:
+        except DatasetError as error:
             out.problems.append(str(error))
         else:
             out.frames.append(found)

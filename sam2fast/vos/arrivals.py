@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from sam2fast.vos.errors import VosError
+from sam2fast.datasets.errors import DatasetError
 from sam2fast.vos.masks import InputMasks, Mask
 
 LATE = "for videos in which objects appear later give --late-objects"
@@ -37,12 +37,12 @@ def from_one_frame(masks: InputMasks, all_masks: bool) -> Arrivals:
         all_masks: from all masks there are, beginning with the first one; otherwise from those of frame 0.
 
     Raises:
-        VosError: there is no mask. When they are read: one is missing, there is no object, or one that the first of
+        DatasetError: there is no mask. When they are read: one is missing, there is no object, or one that the first of
             these frames does not have.
     """
     frames = masks.frames() if all_masks else [0]
     if not frames:
-        raise VosError("there are no input masks; expected a PNG with the name of a frame")
+        raise DatasetError("there are no input masks; expected a PNG with the name of a frame")
     return Arrivals([Arrival(frames[0], lambda: _of_the_first(masks, frames))], [], frames[-1])
 
 
@@ -53,9 +53,11 @@ def _of_the_first(masks: InputMasks, frames: list[int]) -> Iterator[tuple[int, d
         known = set(found) if known is None else known
         new = sorted(set(found) - known)
         if new:
-            raise VosError(f"object {new[0]} of frame {frame} is not on the first one with masks, {frames[0]}; {LATE}")
+            raise DatasetError(
+                f"object {new[0]} of frame {frame} is not on the first one with masks, {frames[0]}; {LATE}"
+            )
         if not known:
-            raise VosError(f"the mask of frame {frame} shows no object; {LATE}")
+            raise DatasetError(f"the mask of frame {frame} shows no object; {LATE}")
         yield frame, found
 
 
@@ -66,14 +68,14 @@ def as_they_appear(masks: InputMasks, all_masks: bool) -> Arrivals:
         all_masks: from all of an object's masks; otherwise from its first one.
 
     Raises:
-        VosError, BadSampleError: there is no object at all, or a file cannot be used.
+        DatasetError: there is no object at all, or a file cannot be used.
     """
     frames: dict[int, list[int]] = {}
     for frame in masks.frames():
         for obj_id in masks.visible(frame, known=() if all_masks else frames.keys()):
             frames.setdefault(obj_id, []).append(frame)
     if not frames:
-        raise VosError("no input mask shows an object")
+        raise DatasetError("no input mask shows an object")
     starts: dict[int, list[int]] = {}
     for obj_id in sorted(frames):
         starts.setdefault(frames[obj_id][0], []).append(obj_id)

@@ -125,3 +125,10 @@ def _note(folder: Path) -> Path:
 
 def _beside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+
+
+def told(error: Exception) -> str:
+    """An exception as one line, with the file first if it is about one."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -109,21 +109,21 @@ def track_job(predictor: "SAM2VideoPredictor", job: VosJob) -> VosDone:
             f"non_overlap_masks of the predictor is {predictor.non_overlap_masks}; expected the opposite of "
             f"per_object, {job.settings.per_object}: build it with build_for_vos(..., per_object=...)"
         )
-    from sam2fast.training.data.errors import BadSampleError
+    from sam2fast.datasets.errors import DatasetError
     from sam2fast.video_io import VideoError
-    from sam2fast.vos.errors import VosError, told
+    from sam2fast.vos.folders import told
 
     try:
         with whole_folder(job.out / job.name, job.made_from, job.replace) as folder:
             return _track(predictor, job, folder)
-    except (VosError, VideoError, BadSampleError, OSError) as error:
+    except (DatasetError, VideoError, OSError) as error:
         return VosDone(job.name, problem=told(error))
 
 
 def _track(predictor: "SAM2VideoPredictor", job: VosJob, folder: Path) -> VosDone:
     from sam2fast.tracking.selection import MemoryRules
     from sam2fast.vos.arrivals import as_they_appear, from_one_frame
-    from sam2fast.vos.masks import input_masks
+    from sam2fast.vos.masks import InputMasks
     from sam2fast.vos.pictures import PictureWriter
 
     laps, settings = _Laps(), job.settings
@@ -132,7 +132,7 @@ def _track(predictor: "SAM2VideoPredictor", job: VosJob, folder: Path) -> VosDon
     state = predictor.init_state(job.video, async_loading_frames=True, max_history=reach)
     try:
         names = frame_names(job.video, state.num_frames)
-        masks = input_masks(job.masks, names, settings.per_object)
+        masks = InputMasks(job.masks, names, settings.per_object)
         arrivals = (as_they_appear if settings.late_objects else from_one_frame)(masks, settings.all_masks)
         colours = masks.colours(arrivals.palette_frame)
         written = 0

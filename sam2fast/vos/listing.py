@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from sam2fast.training.data.files import list_entries
-from sam2fast.vos.errors import VosError
+from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.files import list_entries
 from sam2fast.whole_files import read_limited
 
 FILM_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
@@ -36,13 +36,13 @@ def listed_names(file: Path) -> list[str]:
 
     Raises:
         OSError, UnicodeDecodeError: it cannot be read.
-        VosError: a line is no name.
+        DatasetError: a line is no name.
     """
     lines = (line.strip() for line in read_limited(file).decode().splitlines())
     names = list(dict.fromkeys(line for line in lines if line))
     for name in names:
         if Path(name).name != name or name.startswith("."):
-            raise VosError(f"{file}: {name!r} is no name of a video; expected one on each line, without folders")
+            raise DatasetError(f"{file}: {name!r} is no name of a video; expected one on each line, without folders")
     return names
 
 

@@ -9,8 +9,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.datasets.mask_pictures import label_png
-from sam2fast.training.data.synthetic.davis import palette
+from sam2fast.datasets.palette_masks import extended, label_map, label_png
 from sam2fast.whole_files import errors_named
 
 # Frames that wait to be written, at most: a queue, so that one slow write does not stop the device.
@@ -66,7 +65,7 @@ class PictureWriter:
         pixels = {i: np.unpackbits(bits, axis=-1, count=self._size[1], bitorder="little") for i, bits in masks.items()}
         if not self._per_object:
             labels = label_map(pixels, self._size)
-            colours = None if self._colours is None else _long_enough(self._colours, max(pixels, default=0))
+            colours = None if self._colours is None else extended(self._colours, max(pixels, default=0) + 1)
             self._save(self._folder, frame, label_png(labels, colours))
             return
         for obj_id, mask in pixels.items():
@@ -78,20 +77,3 @@ class PictureWriter:
         file = folder / f"{self._names[frame]}.png"
         with errors_named(file):
             file.write_bytes(content)
-
-
-def label_map(masks: dict[int, NDArray[np.uint8]], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The id of each pixel's object ``(H, W)``, 0 for none; where masks overlap, the smaller id.
-
-    Args:
-        masks: of 0 and 1, ``(H, W)``, by id from 1 to 255.
-    """
-    labels = np.zeros(size, dtype=np.uint8)
-    for obj_id in sorted(masks, reverse=True):
-        np.copyto(labels, np.uint8(obj_id), where=masks[obj_id].view(np.bool_))
-    return labels
-
-
-def _long_enough(colours: bytes, largest: int) -> bytes:
-    """A palette with a colour for each id: a PNG of a shorter one has too few bits a pixel for the others."""
-    return colours if len(colours) > 3 * largest else colours + palette().tobytes()[len(colours) : 3 * (largest + 1)]

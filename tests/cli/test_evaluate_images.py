@@ -15,7 +15,7 @@ from PIL import Image
 from thread_workers import instead_of_processes
 
 from sam2fast import SAM2ImagePredictor, nano
-from sam2fast.datasets.mask_pictures import label_png
+from sam2fast.datasets.palette_masks import label_png
 from sam2fast.evaluation.clicks import evaluate_boxes, evaluate_clicks
 from sam2fast.rle import encode_rle
 from sam2fast.training.data.synthetic import SyntheticClips

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam2fast.training.data.synthetic import SyntheticClips, davis, teacher
+from sam2fast.datasets import davis
+from sam2fast.training.data.synthetic import SyntheticClips, teacher
 
 SMALL = ("--frames", 3, "--size", 64)
 
@@ -65,8 +66,8 @@ def test_a_full_folder_is_refused_unless_resumed(run, tmp_path):
         remove(out / kind / "00001")
     remove(out / "JPEGImages/00002")
     (out / "Annotations/00002/00001.png").unlink()
-    (out / ".partial/Annotations").mkdir(parents=True)
-    (out / ".partial/Annotations/00009.png").write_text("")
+    (out / ".00002.part/Annotations").mkdir(parents=True)
+    (out / ".00002.part/Annotations/00009.png").write_text("")
     first = (out / "JPEGImages/00000/00000.jpg").stat().st_mtime_ns
     result = run(*ask, "--clips", 3, "--resume")
     assert result.exit_code == 0, result.stderr
@@ -88,15 +89,15 @@ def remove(folder: Path) -> None:
 
 def test_interrupted_clips_do_not_appear(run, tmp_path, monkeypatch):
     """The disk is full in the middle of the second clip."""
-    encode, calls = davis._encoded, []
+    encode, calls = davis.label_png, []
 
-    def failing(*arguments, **options):
+    def failing(labels):
         calls.append(1)
-        if len(calls) == 10:
+        if len(calls) == 5:
             raise OSError("no space left")
-        return encode(*arguments, **options)
+        return encode(labels)
 
-    monkeypatch.setattr(davis, "_encoded", failing)
+    monkeypatch.setattr(davis, "label_png", failing)
     result = run("synthesize", *SMALL, "--clips", 3, "--out", tmp_path / "out")
     assert result.exit_code == 1 and "no space left" in result.stderr
     assert [path.name for path in (tmp_path / "out/JPEGImages").iterdir()] == ["00000"]

@@ -23,7 +23,7 @@ from track_runs import (
 
 from sam2fast.cli import track_outputs
 from sam2fast.cli.track_outputs import FrameDrawing
-from sam2fast.training.data.synthetic.davis import palette
+from sam2fast.datasets.palette_masks import palette
 from sam2fast.video_io import h264
 from sam2fast.video_results import read_masks
 

@@ -378,7 +378,7 @@ def twice_the_same_frame(root: Path) -> None:
         (of_another_kind, r"meta\.json: expected {\"videos\": "),
         (with_a_name_for_an_id, r"meta\.json, video bear: expected \"objects\" by their ids"),
         (without_an_object, r"000..\.png has the index 7, which is no object of the video"),
-        (of_another_size, r"00010\.png is 5x6, other masks of the video 34x46"),
+        (of_another_size, r"00010\.png has 6x5 pixels, other masks of the video 46x34"),
         (without_masks, r"Annotations/bear has no masks: expected <frame>\.png in it"),
         (without_a_folder, r"Annotations/bear: No such file or directory"),
         (twice_the_same_frame, r"bear: 00005\.png and 5\.png are the same frame"),

@@ -1,5 +1,6 @@
 """The same masks in every layout, what belongs to what, and files that are damaged or missing."""
 
+import importlib.util
 import json
 import pickle
 from collections.abc import Callable, Iterable
@@ -12,10 +13,11 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 
-from sam2fast.datasets.mask_pictures import label_png
+from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.palette_masks import label_png
 from sam2fast.evaluation.clicks import sources
-from sam2fast.evaluation.clicks.mask_files import BadMasksError, LabelPicture, ObjectPictures, Sa1bMasks
-from sam2fast.evaluation.clicks.sources import DataSet, DataSetError, draw, open_data_set
+from sam2fast.evaluation.clicks.mask_files import LabelPicture, ObjectPictures, Sa1bMasks
+from sam2fast.evaluation.clicks.sources import DataSet, draw, open_data_set
 from sam2fast.rle import decode_rle, read_run_lengths
 
 SIZE = (40, 60)
@@ -177,7 +179,7 @@ def test_polygons_are_those_of_pycocotools(images, tmp_path):
 
 
 def test_polygons_without_pycocotools(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert open_data_set(images, write_coco(tmp_path)).jobs  # run lengths need nothing
     with pytest.raises(ImportError, match=r"sam2fast\[eval\]"):
         open_data_set(images, write_coco(tmp_path, lambda mask: [[0, 0, 9, 0, 9, 9]]))
@@ -274,7 +276,7 @@ def test_annotations_of_no_picture(images, tmp_path):
         ("{", "is no JSON"),
         ("[" * 200_000, "is no JSON"),
         (b"\xff\xfe\x00", "is no JSON"),
-        ("[]", "holds no JSON object"),
+        ("[]", "no lists of images and annotations"),
         ("{}", "no lists of images and annotations"),
         ('{"images": [], "annotations": {}}', "no lists of images and annotations"),
         ('{"images": [{"id": 1}], "annotations": []}', "no id and file_name"),
@@ -283,7 +285,7 @@ def test_annotations_of_no_picture(images, tmp_path):
     ],
 )
 def test_files_that_are_not_cocos(images, tmp_path, content, message):
-    with pytest.raises(DataSetError, match=message):
+    with pytest.raises(DatasetError, match=message):
         open_data_set(images, put(tmp_path / "instances.json", content))
 
 
@@ -297,9 +299,9 @@ def test_folders_that_are_no_data_set(images, tmp_path):
         (write_coco(tmp_path), "png", "are a folder, which"),
         (tmp_path / "nowhere", "auto", "no file or folder"),
     ):
-        with pytest.raises(DataSetError, match=message):
+        with pytest.raises(DatasetError, match=message):
             open_data_set(images, masks, format)
-    with pytest.raises(DataSetError, match="no folder"):
+    with pytest.raises(DatasetError, match="no folder"):
         open_data_set(tmp_path / "nowhere", empty)
 
 
@@ -312,10 +314,10 @@ def annotations(file: Path, entries: Iterable[Any]) -> Sa1bMasks:
     [
         ("nonsense", "attribute 'get'"),
         ({}, "has no 'segmentation'"),
-        ({"segmentation": None}, "neither polygons nor run lengths"),
-        ({"segmentation": {"size": [40, 60]}}, "has no 'counts'"),
-        ({"segmentation": {"size": [60, 40], "counts": [2400]}}, "40x60 pixels, the image 60x40"),
-        ({"segmentation": {"size": [40], "counts": [2400]}}, "not enough values"),
+        ({"segmentation": None}, "run lengths or polygons, got None"),
+        ({"segmentation": {"size": [40, 60]}}, 'must have "size"'),
+        ({"segmentation": {"size": [60, 40], "counts": [2400]}}, "40x60 pixels, its frame 60x40"),
+        ({"segmentation": {"size": [40], "counts": [2400]}}, 'must have "size"'),
         ({"segmentation": {"size": [40, 60], "counts": [2401]}}, "do not add up"),
         ({"segmentation": {"size": [40, 60], "counts": [10**30]}}, "too large"),
         ({"segmentation": {"size": [40, 60], "counts": "a"}}, "cut short"),
@@ -354,7 +356,7 @@ def test_damaged_files(tmp_path):
         (Sa1bMasks(put(tmp_path / "a.json", "{")), "is no JSON"),
         (Sa1bMasks(put(tmp_path / "b.json", "{}")), "no list of annotations"),
     ):
-        with pytest.raises(BadMasksError, match=message):
+        with pytest.raises(DatasetError, match=message):
             source.read((200, 200) if "many" in str(source) else SIZE)
     found = ObjectPictures((colours, good, cut, small)).read(SIZE)
     assert [mask.id for mask in found.masks] == ["good"] and found.masks[0].area == 2400
@@ -365,7 +367,7 @@ def test_damaged_files(tmp_path):
 
 def test_pictures_of_another_size_than_cocos_file_says(images, tmp_path):
     job = open_data_set(images, write_coco(tmp_path)).jobs[0]
-    with pytest.raises(BadMasksError, match="60x40 pixels, but it has 40x60"):
+    with pytest.raises(DatasetError, match="60x40 pixels, but it has 40x60"):
         job.masks.read((60, 40))
 
 

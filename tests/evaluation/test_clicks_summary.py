@@ -13,7 +13,7 @@ from PIL import Image
 from sam2fast import SAM2ImagePredictor
 from sam2fast.evaluation.clicks import BoxScores, ClickScores, evaluate_boxes, evaluate_clicks
 from sam2fast.evaluation.clicks.job import ClickSettings, ImageJob, ImageScores, evaluate_image
-from sam2fast.evaluation.clicks.mask_files import BadMasksError, FoundMasks, TrueMask
+from sam2fast.evaluation.clicks.mask_files import DatasetError, FoundMasks, TrueMask
 from sam2fast.evaluation.clicks.summary import Results, size_of
 from sam2fast.rle import encode_rle
 
@@ -103,7 +103,7 @@ class Given:
 
     def read(self, size: tuple[int, int]) -> FoundMasks:
         if size != self.masks.shape[1:]:
-            raise BadMasksError("of another size")
+            raise DatasetError("of another size")
         found = [TrueMask(str(i), encode_rle(mask), int(mask.sum())) for i, mask in enumerate(self.masks)]
         return FoundMasks(found, list(self.problems))
 

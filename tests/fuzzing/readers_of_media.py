@@ -50,7 +50,7 @@ def streamed_file(path: Path) -> None:
 
 
 def film_frames(path: Path) -> None:
-    from sam2fast.training.data.films import count_frames, read_film_frames
+    from sam2fast.datasets.frame_files import count_frames, read_film_frames
 
     count = min(count_frames(path), MOST_FRAMES)
     for frame in read_film_frames(path, range(count)):
@@ -79,7 +79,7 @@ def lazy_pixels(path: Path) -> None:
 
 
 def training_frame(path: Path) -> None:
-    from sam2fast.training.data.files import read_frame, read_frame_size
+    from sam2fast.datasets.files import read_frame, read_frame_size
 
     read_frame_size(path)
     assert read_frame(path).shape[2] == 3
@@ -87,7 +87,7 @@ def training_frame(path: Path) -> None:
 
 
 def training_labels(path: Path) -> None:
-    from sam2fast.training.data.files import labels_in, read_labels
+    from sam2fast.datasets.files import labels_in, read_labels
 
     labels_in(read_labels(path))
 
@@ -99,9 +99,9 @@ def labels(path: Path) -> None:
 
 
 def vos_masks(path: Path) -> None:
-    from sam2fast.vos.masks import input_masks
+    from sam2fast.vos.masks import InputMasks
 
-    masks = input_masks(path.parent, ["00000", "00001"], per_object=False)
+    masks = InputMasks(path.parent, ["00000", "00001"], per_object=False)
     for frame in masks.frames():
         masks.visible(frame), masks.read(frame), masks.colours(frame)
 

@@ -19,15 +19,11 @@ from sam2fast.checkpoints import CheckpointError
 from sam2fast.cli.errors import UserError
 from sam2fast.config import ConfigError
 from sam2fast.datasets.errors import DatasetError
-from sam2fast.evaluation.clicks.mask_files import BadMasksError
-from sam2fast.evaluation.clicks.sources import DataSetError
-from sam2fast.evaluation.label_maps import MaskFileError
 from sam2fast.tracking.saved_state import StateError
-from sam2fast.training.data.errors import BadSampleError, DataError
+from sam2fast.training.data.errors import DataError
 from sam2fast.transforms import ImageError
 from sam2fast.video_io import VideoError
 from sam2fast.video_results.record import RecordError
-from sam2fast.vos.errors import VosError
 
 
 @dataclass(frozen=True)
@@ -66,19 +62,19 @@ OF_MEDIA = {
     "open_frames of bytes": Target("film", "film", VIDEO, lambda p: media.all_frames(p.read_bytes()), worlds.secret, 3),
     "read_frames": Target("film", "film", VIDEO, media.streamed, worlds.secret, 10),
     "read_frames of a file object": Target("film", "film", VIDEO, media.streamed_file, worlds.secret, 2),
-    "film of training": Target("film", "film.mp4", (BadSampleError,), media.film_frames, worlds.secret, 2, True),
+    "film of training": Target("film", "film.mp4", (DatasetError,), media.film_frames, worlds.secret, 2, True),
     "to_pixels": named("image", "picture", ImageError, media.pixels, 8),
     "to_pixels of PIL": Target("image", "picture", (ImageError,), media.lazy_pixels, share=3),
     "folder": Target("image", "frames/00001.png", VIDEO, lambda p: media.all_frames(p.parent), worlds.with_frames, 3),
     "folder in turn": Target("image", "frames/00001.png", VIDEO, lambda p: media.streamed(p.parent), share=2),
     "list of paths": Target("image", "picture", VIDEO, lambda p: media.all_frames([p]), share=2),
-    "picture of training": named("image", "picture.jpg", BadSampleError, media.training_frame, 3),
+    "picture of training": named("image", "picture.jpg", DatasetError, media.training_frame, 3),
     "prompt mask": named("image", "mask.png", UserError, media.foreground, 2),
-    "labels of training": named("mask", "mask.png", BadSampleError, media.training_labels, 2),
-    "label map": Target("mask", "mask.png", (MaskFileError,), media.labels, worlds.with_picture, 2, True),
-    "masks of vos": Target("mask", "masks/00001.png", (VosError, BadSampleError), media.vos_masks, share=2),
+    "labels of training": named("mask", "mask.png", DatasetError, media.training_labels, 2),
+    "label map": Target("mask", "mask.png", (DatasetError,), media.labels, worlds.with_picture, 2, True),
+    "masks of vos": Target("mask", "masks/00001.png", (DatasetError,), media.vos_masks, share=2),
     "DAVIS": Target("mask", "Annotations/clip/00001.png", (DatasetError,), media.davis, worlds.davis),
-    "click labels": named("mask", "mask.png", BadMasksError, media.click_labels),
+    "click labels": named("mask", "mask.png", DatasetError, media.click_labels),
 }
 OF_WEIGHTS = {
     "read_checkpoint": named("pt", "weights.pt", CheckpointError, weights.any_checkpoint, 6),
@@ -111,13 +107,11 @@ OF_TEXTS = {
     "JSON lines": Target("tracked", "clip.jsonl", (DatasetError,), texts.json_lines, share=2),
     "SA-V": named("masklets", SAV, DatasetError, texts.sav, 2),
     "SA-V as a layout": Target("masklets", SAV, (DatasetError,), texts.sav_layout),
-    "SA-V of training": Target("masklets", SAV, (BadSampleError,), texts.training_masklets, worlds.sav),
-    "SA-1B": Target("sa1b", "sa_1.json", (BadSampleError,), texts.training_sa1b, worlds.sa1b, 2, True),
-    "SA-1B of clicks": named("sa1b", "sa_1.json", BadMasksError, texts.click_sa1b),
-    "COCO": Target("coco", "instances.json", (DataError, BadSampleError), texts.training_coco, worlds.with_picture, 2),
-    "COCO of clicks": Target(
-        *("coco", "instances.json", (DataSetError, BadMasksError), texts.click_coco, worlds.with_picture)
-    ),
+    "SA-V of training": Target("masklets", SAV, (DatasetError,), texts.training_masklets, worlds.sav),
+    "SA-1B": Target("sa1b", "sa_1.json", (DatasetError,), texts.training_sa1b, worlds.sa1b, 2, True),
+    "SA-1B of clicks": named("sa1b", "sa_1.json", DatasetError, texts.click_sa1b),
+    "COCO": Target("coco", "instances.json", (DataError, DatasetError), texts.training_coco, worlds.with_picture, 2),
+    "COCO of clicks": Target(*("coco", "instances.json", (DatasetError,), texts.click_coco, worlds.with_picture)),
     "YouTube-VOS": Target("ytvos", "meta.json", (DatasetError,), texts.youtube, worlds.youtube),
     "facts": Target("facts", "Facts/clip.json", (DatasetError,), texts.davis_facts, worlds.davis),
     "track.json": Target("run", "track.json", (UserError,), texts.run_folder),

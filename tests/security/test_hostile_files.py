@@ -205,21 +205,15 @@ def as_frame(path: Path) -> None:
 
 
 def as_training_frame(path: Path) -> None:
-    from sam2fast.training.data.files import read_frame
+    from sam2fast.datasets.files import read_frame
 
     read_frame(path)
 
 
 def as_mask(path: Path) -> None:
-    from sam2fast.training.data.files import read_labels
+    from sam2fast.datasets.files import read_labels
 
     read_labels(path)
-
-
-def as_label_map(path: Path) -> None:
-    from sam2fast.evaluation.label_maps import read_label_map
-
-    read_label_map(path)
 
 
 def as_official(path: Path) -> None:
@@ -230,7 +224,7 @@ def as_official(path: Path) -> None:
 
 @pytest.mark.usefixtures("ghostscript")
 @pytest.mark.parametrize(
-    "read", [as_image, as_frame, as_training_frame, as_mask, as_label_map, as_official], ids=lambda read: read.__name__
+    "read", [as_image, as_frame, as_training_frame, as_mask, as_official], ids=lambda read: read.__name__
 )
 def test_postscript_by_any_name_runs_no_ghostscript(read: Callable[[Path], None], tmp_path: Path):
     folder = tmp_path / "pictures"

@@ -9,8 +9,8 @@ from file_contents import files_of
 from PIL import Image
 
 from sam2fast.datasets.annotations import VideoAnnotations
+from sam2fast.datasets.palette_masks import palette
 from sam2fast.rle import encode_rle
-from sam2fast.training.data.synthetic.davis import palette
 
 HEIGHT, WIDTH = 34, 46
 SAV_FACTS = {

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sam2fast.datasets.errors import DatasetError
 from sam2fast.training.data.camera import RandomCamera
 from sam2fast.training.data.clip import Clip
-from sam2fast.training.data.errors import BadSampleError
 
 HEIGHT, WIDTH = 90, 120
 
@@ -56,7 +56,7 @@ def test_the_same_generator_gives_the_same_film(still: Clip) -> None:
 
 
 def test_what_cannot_be_filmed(still: Clip) -> None:
-    with pytest.raises(BadSampleError, match="'still': no crop"):
+    with pytest.raises(DatasetError, match="'still': no crop"):
         RandomCamera(32)(replace(still, masks=still.masks[:, 3:]), np.random.default_rng(0))
     with pytest.raises(ValueError, match="got 2"):
         RandomCamera(32)(replace(still, frames=np.concatenate([still.frames] * 2)), np.random.default_rng(0))

@@ -5,7 +5,8 @@ import pytest
 from official_data import vos_dataset, vos_raw_dataset, vos_sampler
 from PIL import Image
 
-from sam2fast.training.data.errors import BadSampleError, DataError
+from sam2fast.datasets.errors import DatasetError
+from sam2fast.training.data.errors import DataError
 from sam2fast.training.data.folders import PNGRawDataset
 from sam2fast.training.data.loader import ClipLoader, ClipSource
 from sam2fast.training.data.sampling import EvalSampler, RandomUniformSampler
@@ -205,7 +206,7 @@ def test_bad_videos(root, spoil, training):
     message = spoil(root)
     raw = PNGRawDataset(root / "frames", root / "palette")
     dataset = VOSDataset([], training, raw, RandomUniformSampler(6, 3))
-    with pytest.raises(BadSampleError if training else DataError, match=f"bear.*{message}"):
+    with pytest.raises(DatasetError if training else DataError, match=f"bear.*{message}"):
         dataset.sample(0, np.random.default_rng(0))
     assert dataset.sample(1, np.random.default_rng(0)).name == "goat"
 

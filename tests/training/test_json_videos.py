@@ -19,7 +19,8 @@ from training_sets import (
     write_picture,
 )
 
-from sam2fast.training.data.errors import BadSampleError, DataError
+from sam2fast.datasets.errors import DatasetError
+from sam2fast.training.data.errors import DataError
 from sam2fast.training.data.json_videos import JSONRawDataset
 from sam2fast.training.data.sampling import EvalSampler, RandomUniformSampler
 from sam2fast.training.data.vos import VOSDataset
@@ -181,7 +182,7 @@ def test_bad_files(root, content, message):
     if content == "{":
         (root / "json" / "cat_manual.json").write_text("{")
     dataset = VOSDataset([], True, JSONRawDataset(root / "frames", root / "json", ann_every=4), EvalSampler())
-    with pytest.raises(BadSampleError, match=message):
+    with pytest.raises(DatasetError, match=message):
         dataset.sample(0, np.random.default_rng(0))
     assert dataset.sample(1, np.random.default_rng(0)).name == "dog"
 
@@ -192,22 +193,22 @@ def test_bad_films(root, spoil):
     raw = JSONRawDataset(folder, folder, ann_every=4)
     video = raw.get_video(0)
     spoil(folder / "cat.mp4")
-    with pytest.raises(BadSampleError, match="cat.mp4"):
+    with pytest.raises(DatasetError, match="cat.mp4"):
         video.read_frames([0])
-    with pytest.raises(BadSampleError, match="cat"):
+    with pytest.raises(DatasetError, match="cat"):
         raw.get_video(0)
     assert len(raw.get_video(1)) == 5
 
 
 def test_frames_without_masks(root):
     raw = JSONRawDataset(root / "frames", root / "json", ann_every=4, rm_unannotated=False)
-    with pytest.raises(BadSampleError, match="none for frame 1: leave rm_unannotated on"):
+    with pytest.raises(DatasetError, match="none for frame 1: leave rm_unannotated on"):
         VOSDataset([], True, raw, EvalSampler()).sample(0, np.random.default_rng(0))
     raw = JSONRawDataset(root / "frames", root / "json", ann_every=4, sample_rate=4, rm_unannotated=False)
-    with pytest.raises(BadSampleError, match=r"masklet\[2\]\[1\]: the object is not annotated in frame 8"):
+    with pytest.raises(DatasetError, match=r"masklet\[2\]\[1\]: the object is not annotated in frame 8"):
         VOSDataset([], True, raw, EvalSampler()).sample(1, np.random.default_rng(0))
     write_picture(root / "frames" / "cat" / "x.jpg", np.random.default_rng())
-    with pytest.raises(BadSampleError, match="x.jpg: a frame must be named by its number"):
+    with pytest.raises(DatasetError, match="x.jpg: a frame must be named by its number"):
         raw.get_video(0)
 
 

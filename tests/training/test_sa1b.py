@@ -8,8 +8,9 @@ import pytest
 from official_data import official_clips, vos_raw_dataset
 from training_sets import HEIGHT, WIDTH, assert_same_clip, clips_of, write_picture, write_sa1b
 
+from sam2fast.datasets.errors import DatasetError
 from sam2fast.training.data.camera import RandomCamera
-from sam2fast.training.data.errors import BadSampleError, DataError
+from sam2fast.training.data.errors import DataError
 from sam2fast.training.data.sa1b import SA1BRawDataset
 from sam2fast.training.data.sampling import EvalSampler, RandomUniformSampler
 from sam2fast.training.data.vos import VOSDataset
@@ -76,7 +77,7 @@ def test_only_drawn_masks_are_decoded(folder):
     for seed in range(30):
         try:
             drawn.update(dataset.sample(0, np.random.default_rng(seed)).object_ids)
-        except BadSampleError as error:
+        except DatasetError as error:
             assert "sa_11.json, object 0" in str(error)
             drawn.add("bad")
     assert drawn == {1, 2, 3, "bad"}
@@ -125,7 +126,7 @@ def no_objects(folder):
 def test_bad_pictures(folder, spoil):
     message = spoil(folder)
     dataset = VOSDataset([], True, SA1BRawDataset(folder, folder), EvalSampler())
-    with pytest.raises(BadSampleError, match=message):
+    with pytest.raises(DatasetError, match=message):
         dataset.sample(0, np.random.default_rng(0))
     assert dataset.sample(1, np.random.default_rng(0)).name == "sa_207"
 

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from sam2fast.training.data.errors import BadSampleError
+from sam2fast.datasets.errors import DatasetError
 from sam2fast.training.data.sampling import EvalSampler, RandomUniformSampler
 
 
@@ -46,7 +46,7 @@ def test_the_whole_video_is_a_window():
     ],
 )
 def test_videos_that_do_not_do(sampler, num_frames, visible, message):
-    with pytest.raises(BadSampleError, match=message):
+    with pytest.raises(DatasetError, match=message):
         sampler.sample(num_frames, lambda _: visible, np.random.default_rng(0))
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from sam2fast.datasets.palette_masks import palette
 from sam2fast.training.data.folders import PNGRawDataset
 from sam2fast.training.data.synthetic import MediaError, SyntheticClips, scene
 from sam2fast.training.data.synthetic.clips import LEAST_AREA, _visible
 from sam2fast.training.data.synthetic.collect import collect_backgrounds, collect_cutouts, is_heldout
 from sam2fast.training.data.synthetic.compositing import Actor
-from sam2fast.training.data.synthetic.davis import palette
 from sam2fast.training.data.synthetic.media import Media
 from sam2fast.training.data.synthetic.shapes import coverage, random_shape, rasterise
 from sam2fast.training.data.synthetic.sprites import _with_border, single

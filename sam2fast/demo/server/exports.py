@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sam2fast.datasets.palette_masks import palette
 from sam2fast.demo.server.colours import colour_of
 from sam2fast.demo.server.errors import BadInputError, BusyError, NotFoundError, shown
 from sam2fast.demo.server.film_writer import FilmWriter
 from sam2fast.demo.server.masks import ObjectMask
 from sam2fast.demo.server.pictures import frame_pictures
 from sam2fast.rle import decode_rle
-from sam2fast.training.data.synthetic.davis import palette
 from sam2fast.video_results.coco import coco_box, to_coco_video
 from sam2fast.video_results.drawing import area_of, tint
 

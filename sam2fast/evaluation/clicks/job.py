@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.evaluation.clicks.mask_files import BadMasksError, MaskSource, TrueMask
+from sam2fast.datasets.errors import DatasetError
+from sam2fast.evaluation.clicks.mask_files import MaskSource, TrueMask
 from sam2fast.evaluation.clicks.protocol import AT_ONCE, BoxScores, ClickScores, evaluate_boxes, evaluate_clicks
 from sam2fast.transforms import ImageError, to_pixels
 
@@ -75,7 +76,7 @@ def evaluate_image(predictor: "SAM2ImagePredictor", job: ImageJob, settings: Cli
     try:
         pixels = to_pixels(job.image)
         found = job.masks.read((pixels.shape[0], pixels.shape[1]))
-    except (BadMasksError, ImageError, OSError) as error:
+    except (DatasetError, ImageError, OSError) as error:
         return ImageScores((), np.zeros(0, np.int64), None, None, (str(error),))
     # Of the name, so that it is the same whichever other pictures there are.
     rng = np.random.default_rng([settings.seed, zlib.crc32(job.name.encode(errors="surrogatepass"))])

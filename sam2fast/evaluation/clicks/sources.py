@@ -1,6 +1,5 @@
 """Which pictures and masks of a data set belong together: SA-1B, COCO, folders of PNGs."""
 
-import importlib.util
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -9,23 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.segmentations import read_coco, require_pycocotools
 from sam2fast.evaluation.clicks.job import ImageJob
-from sam2fast.evaluation.clicks.mask_files import (
-    BadMasksError,
-    CocoMasks,
-    LabelPicture,
-    MaskSource,
-    ObjectPictures,
-    Sa1bMasks,
-    read_json,
-)
+from sam2fast.evaluation.clicks.mask_files import CocoMasks, LabelPicture, MaskSource, ObjectPictures, Sa1bMasks
 from sam2fast.picture_files import SUFFIXES
 
 FORMATS = ("sa1b", "coco", "png")
-
-
-class DataSetError(ValueError):
-    """Folders that are no data set of the kind they should be."""
 
 
 class DataSet(NamedTuple):
@@ -57,18 +46,18 @@ def open_data_set(
         ignored_labels: values of pictures of labels that are no objects.
 
     Raises:
-        DataSetError: there is no picture with masks, or the file is not COCO's.
+        DatasetError: there is no picture with masks, or the file is not COCO's.
         ImportError: COCO's polygons without pycocotools.
     """
     if not images.is_dir():
-        raise DataSetError(f"no folder {str(images)!r}")
+        raise DatasetError(f"no folder {str(images)!r}")
     if not masks.exists():
-        raise DataSetError(f"no file or folder {str(masks)!r}")
+        raise DatasetError(f"no file or folder {str(masks)!r}")
     if format == "auto":
         format = _guess(images, masks)
     if (format == "coco") != masks.is_file():
         wanted = "the JSON file" if format == "coco" else "a folder"
-        raise DataSetError(f"the masks of a data set of the format {format} are {wanted}, which {masks} is not")
+        raise DatasetError(f"the masks of a data set of the format {format} are {wanted}, which {masks} is not")
     if format == "coco":
         found = _coco(images, masks, with_crowds)
     elif format == "sa1b":
@@ -76,7 +65,7 @@ def open_data_set(
     else:
         found = _png(images, masks, tuple(ignored_labels))
     if not found.jobs:
-        raise DataSetError(f"no picture in {images} has masks of the format {format} in {masks}")
+        raise DatasetError(f"no picture in {images} has masks of the format {format} in {masks}")
     if skip_unmasked:
         found = found._replace(problems=[(name, why) for name, why in found.problems if why != _UNMASKED])
     return found
@@ -102,7 +91,7 @@ def _guess(images: Path, masks: Path) -> str:
         return "sa1b"
     if any(_files(masks, (".png",), other_than=images)):
         return "png"
-    raise DataSetError(
+    raise DatasetError(
         f"{masks} has neither a JSON file for a picture nor PNGs; of COCO's data sets give the JSON file itself"
     )
 
@@ -210,18 +199,13 @@ def _owner(name: str, pictures: dict[str, Path]) -> str | None:
 
 
 def _coco(images: Path, file: Path, with_crowds: bool) -> DataSet:
-    try:
-        content = read_json(file)
-    except BadMasksError as error:
-        raise DataSetError(str(error)) from error
-    entries, annotations = content.get("images"), content.get("annotations")
-    if not isinstance(entries, list) or not isinstance(annotations, list):
-        raise DataSetError(f"{file} is not COCO's: it has no lists of images and annotations")
+    content = read_coco(file)
+    entries, annotations = content["images"], content["annotations"]
     found = DataSet("coco", [], [])
     for entry in entries:
         fields = entry if isinstance(entry, dict) else {}
         if not isinstance(fields.get("id"), int | str) or not isinstance(fields.get("file_name"), str):
-            raise DataSetError(f"{file} is not COCO's: an image has no id and file_name")
+            raise DatasetError(f"{file} is not COCO's: an image has no id and file_name")
     by_image: dict[Any, list[Any]] = {entry["id"]: [] for entry in entries}
     for position, annotation in enumerate(annotations):
         try:
@@ -231,16 +215,9 @@ def _coco(images: Path, file: Path, with_crowds: bool) -> DataSet:
             continue
         if with_crowds or not annotation.get("iscrowd"):
             objects.append(annotation)
-    _require_pycocotools(by_image)
+    require_pycocotools((each.get("segmentation") for objects in by_image.values() for each in objects), "eval")
     for entry in sorted(entries, key=lambda entry: entry["file_name"]):
         if by_image[entry["id"]]:
             source = CocoMasks(file, tuple(by_image[entry["id"]]), (entry.get("height"), entry.get("width")))
             found.jobs.append(ImageJob(Path(entry["file_name"]).as_posix(), images / entry["file_name"], source))
     return found
-
-
-def _require_pycocotools(by_image: dict[Any, list[Any]]) -> None:
-    if importlib.util.find_spec("pycocotools") is None and any(
-        isinstance(annotation.get("segmentation"), list) for objects in by_image.values() for annotation in objects
-    ):
-        raise ImportError("polygons need pycocotools: pip install 'sam2fast[eval]'")

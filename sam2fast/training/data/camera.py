@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sam2fast.datasets.errors import DatasetError
 from sam2fast.training.data.clip import Clip
-from sam2fast.training.data.errors import BadSampleError
 
 Box = tuple[float, float, float, float]
 # Crops drawn before a picture counts as one without objects.
@@ -45,7 +45,7 @@ class RandomCamera:
 
         Raises:
             ValueError: the clip has several frames.
-            BadSampleError: no crop shows an object well.
+            DatasetError: no crop shows an object well.
         """
         if len(clip.frames) != 1:
             raise ValueError(f"expected a clip of one frame, got {len(clip.frames)}: a camera films still pictures")
@@ -61,7 +61,7 @@ class RandomCamera:
             if fits.any():
                 break
         else:
-            raise BadSampleError(f"{clip.name!r}: no crop shows an object well")
+            raise DatasetError(f"{clip.name!r}: no crop shows an object well")
         kept = np.sort(rng.permutation(np.flatnonzero(fits))[: self.max_objects])
         boxes = self._path(first, (width, height), rng)
         return replace(

@@ -1,6 +1,5 @@
 """Pictures with the objects of a COCO file."""
 
-import importlib.util
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from sam2fast.training.data.errors import BadSampleError, DataError
-from sam2fast.training.data.files import read_frame_size, read_json
-from sam2fast.training.data.folders import FolderVideo
+from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.files import read_frame_size
+from sam2fast.datasets.segmentations import SegmentAnnotations, read_coco, require_pycocotools
+from sam2fast.training.data.errors import DataError
+from sam2fast.training.data.folders import FolderVideo, check_num_frames, still_video
 from sam2fast.training.data.lists import (
     Lists,
     NamedVideos,
@@ -21,9 +22,6 @@ from sam2fast.training.data.lists import (
     refuse,
     without_file,
 )
-from sam2fast.training.data.stills import SegmentAnnotations, check_num_frames, still_video
-
-LISTS = ("images", "annotations")
 
 
 class CocoRawDataset(NamedVideos):
@@ -63,11 +61,13 @@ class CocoRawDataset(NamedVideos):
         self.annotation_file = Path(annotation_file)
         self.num_frames = check_num_frames(num_frames)
         try:
-            content = _read(self.annotation_file)
+            content = read_coco(self.annotation_file)
             objects = _objects_by_image(content, _category_ids(content, categories), min_area)
             used = [i for i in content["images"] if i["id"] in objects]
             images = {str(i["file_name"]): i for i in used}
             names_used = Counter(_without_suffix(str(i["file_name"])) for i in used)
+        except DatasetError as error:
+            raise DataError(f"annotation_file: {error}") from error
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise DataError(f"{self.annotation_file} is not as COCO's files are: {error!r}") from error
         refuse(
@@ -91,7 +91,7 @@ class CocoRawDataset(NamedVideos):
             f"Expected the file names of {self.annotation_file} there.",
         )
         ids = [images[file]["id"] for file in self.files]
-        _require_pycocotools(objects[i] for i in ids)
+        require_pycocotools((segmentation for i in ids for _, segmentation in objects[i]), "train")
         self._objects = PackedRecords(objects[i] for i in ids)
         self._sizes = [(images[file].get("height"), images[file].get("width")) for file in self.files]
 
@@ -104,12 +104,12 @@ class CocoRawDataset(NamedVideos):
         """The ``idx``-th picture; its masks are decoded when they are asked for.
 
         Raises:
-            BadSampleError: the picture cannot be read, or has another size than the file says.
+            DatasetError: the picture cannot be read, or has another size than the file says.
         """
         path = self.img_folder / self.files[idx]
         declared, size = self._sizes[idx], read_frame_size(path)
         if declared not in (size, (None, None)):
-            raise BadSampleError(
+            raise DatasetError(
                 f"{path} has {size[1]}x{size[0]} pixels, {self.annotation_file} says {declared[1]}x{declared[0]}"
             )
         segments = dict(self._objects[idx])
@@ -136,16 +136,6 @@ def _without_suffix(file: str) -> str:
     return str(PurePath(file).with_suffix(""))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = read_json(path)
-    except BadSampleError as error:
-        raise DataError(f"annotation_file: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in LISTS):
-        raise DataError(f"annotation_file {path} is not COCO's: it has no lists of {' and '.join(LISTS)}")
-    return content
-
-
 def _category_ids(content: Mapping[str, Any], wanted: Sequence[str | int] | None) -> set[int] | None:
     """Ids of the categories, or None for all of them."""
     if wanted is None:
@@ -170,10 +160,3 @@ def _objects_by_image(
         if is_wanted and is_large and annotation.get("segmentation") and not annotation.get("iscrowd"):
             objects[annotation["image_id"]].append((int(annotation["id"]), annotation["segmentation"]))
     return objects
-
-
-def _require_pycocotools(pictures: Iterable[list[tuple[int, Any]]]) -> None:
-    if importlib.util.find_spec("pycocotools") is None and any(
-        isinstance(segmentation, list) for objects in pictures for _, segmentation in objects
-    ):
-        raise ImportError("polygons need pycocotools: pip install 'sam2fast[train]'")

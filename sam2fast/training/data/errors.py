@@ -2,8 +2,7 @@
 
 
 class DataError(RuntimeError):
-    """Training data that cannot be used, beyond what is skipped: training must stop."""
+    """Training data that cannot be used at all: training must stop.
 
-
-class BadSampleError(ValueError):
-    """One clip that cannot be used; in training it is reported and another one takes its place."""
+    A sample that is skipped raises :class:`~sam2fast.datasets.DatasetError`.
+    """

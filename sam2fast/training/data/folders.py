@@ -8,20 +8,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.training.data.errors import BadSampleError
-from sam2fast.training.data.files import (
+from sam2fast.datasets.files import (
     FRAME_SUFFIXES,
     MASK_SUFFIXES,
-    Annotations,
     FrameKey,
-    PaletteAnnotations,
-    PerObjectAnnotations,
     has_files,
     list_entries,
     list_files,
     list_folders,
+    object_folders,
+    object_number,
     read_frame,
 )
+from sam2fast.datasets.frame_masks import Annotations, PaletteAnnotations, PerObjectAnnotations
 from sam2fast.training.data.lists import NAMED, Lists, NamedVideos, PathLike, choose_present, existing_folder, refuse
 
 FRAME_FILES = "<video>/<frame>.jpg or .png"
@@ -57,6 +56,18 @@ class FolderVideo:
     def read_masks(self, position: int, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
         """Masks ``(O, H, W)`` in the ``position``-th frame, of ``size`` (height, width)."""
         return self.annotations.read_masks(self.frames[position][0], object_ids, size)
+
+
+def still_video(name: str, path: Path, annotations: Annotations, num_frames: int, upright: bool = False) -> FolderVideo:
+    """An image as a video of equal frames, ``upright`` if it is rotated by its EXIF orientation."""
+    return FolderVideo(name, ((0, path),) * num_frames, tuple(range(num_frames)), annotations, upright)
+
+
+def check_num_frames(num_frames: int) -> int:
+    """``num_frames``, if it is at least 1; else raises ``ValueError``."""
+    if num_frames < 1:
+        raise ValueError(f"num_frames must be at least 1, got {num_frames}")
+    return num_frames
 
 
 class PNGRawDataset(NamedVideos):
@@ -112,7 +123,7 @@ class PNGRawDataset(NamedVideos):
         """The ``idx``-th video's files.
 
         Raises:
-            BadSampleError: its folders changed, or an object's folder is not a number.
+            DatasetError: its folders changed, or an object's folder is not a number.
         """
         name = self.video_names[idx]
         files = list(list_files(self._frame_folder(name), FRAME_SUFFIXES).items())
@@ -126,12 +137,9 @@ class PNGRawDataset(NamedVideos):
     def _annotations(self, name: str) -> Annotations:
         folder = self.gt_folder / name
         if self.is_palette:
-            return PaletteAnnotations(folder)
-        folders = [folder] if self.single_object_mode else list_folders(folder)
-        strange = [path for path in folders if not path.name.isdecimal()]
-        if strange:
-            raise BadSampleError(f"{strange[0]}: the folder of an object must be named by a number")
-        return PerObjectAnnotations({int(path.name) + 1: path for path in folders})
+            return PaletteAnnotations(list_files(folder), folder)
+        folders = {object_number(folder): folder} if self.single_object_mode else object_folders(folder)
+        return PerObjectAnnotations({number + 1: list_files(path) for number, path in folders.items()})
 
     def _choose(self, file_list: PathLike | None, excluded: Lists) -> list[str]:
         """Names of the videos, sorted."""

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.training.data.errors import BadSampleError
-from sam2fast.training.data.files import DATASET_FILM_SUFFIXES, FRAME_SUFFIXES, has_files, list_entries, list_files
-from sam2fast.training.data.films import count_frames, read_film_frames
+from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.files import FRAME_SUFFIXES, VIDEO_SUFFIXES, has_files, list_entries, list_files
+from sam2fast.datasets.frame_files import count_frames, read_film_frames
+from sam2fast.datasets.layout import MASKLETS
+from sam2fast.datasets.sav_json import MaskletAnnotations
 from sam2fast.training.data.folders import FolderVideo
 from sam2fast.training.data.lists import (
     Lists,
@@ -20,10 +22,8 @@ from sam2fast.training.data.lists import (
     refuse,
     without_file,
 )
-from sam2fast.training.data.masklets import MaskletAnnotations
 
 EXPECTED = "<video>.mp4 or <video>/<frame>.jpg"
-ANNOTATORS = ("manual", "auto")
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class JSONRawDataset(NamedVideos):
         for argument, value in (("sample_rate", sample_rate), ("ann_every", ann_every), ("frames_fps", frames_fps)):
             if value < 1:
                 raise ValueError(f"{argument} must be at least 1, got {value}")
-        if annotator not in ANNOTATORS:
-            raise ValueError(f"annotator must be one of {', '.join(ANNOTATORS)}, got {annotator!r}")
+        if annotator not in MASKLETS:
+            raise ValueError(f"annotator must be one of {', '.join(MASKLETS)}, got {annotator!r}")
         self.masks_suffix = f"_{annotator}.json"
         self.img_folder = existing_folder("img_folder", img_folder, EXPECTED)
         self.gt_folder = existing_folder("gt_folder", gt_folder, f"<video>{self.masks_suffix}")
@@ -105,7 +105,7 @@ class JSONRawDataset(NamedVideos):
         """The ``idx``-th video; frames and masks are decoded when they are asked for.
 
         Raises:
-            BadSampleError: its JSON file or its frames cannot be read, or are none of SA-V's.
+            DatasetError: its JSON file or its frames cannot be read, or are none of SA-V's.
         """
         name = self.video_names[idx]
         annotations = MaskletAnnotations(self.gt_folder / f"{name}{self.masks_suffix}", self.ann_every, self.frames_fps)
@@ -115,7 +115,7 @@ class JSONRawDataset(NamedVideos):
         files = list_files(self.img_folder / name, FRAME_SUFFIXES)
         strange = [path for key, path in files.items() if not isinstance(key, int)]
         if strange:
-            raise BadSampleError(f"{strange[0]}: a frame must be named by its number in the video")
+            raise DatasetError(f"{strange[0]}: a frame must be named by its number in the video")
         numbers = self._taken([key for key in files if isinstance(key, int)], annotations)
         return FolderVideo(name, tuple((number, files[number]) for number in numbers), tuple(numbers), annotations)
 
@@ -125,7 +125,7 @@ class JSONRawDataset(NamedVideos):
         return [n for n in sampled if annotations.is_annotated(n)] if self.rm_unannotated else list(sampled)
 
     def _film(self, name: str) -> Path | None:
-        films = (self.img_folder / f"{name}{suffix}" for suffix in DATASET_FILM_SUFFIXES)
+        films = (self.img_folder / f"{name}{suffix}" for suffix in VIDEO_SUFFIXES)
         return next((film for film in films if film.is_file()), None)
 
     def _choose(self, file_list: PathLike | None, excluded: Lists) -> list[str]:
@@ -149,8 +149,8 @@ class JSONRawDataset(NamedVideos):
 def _find_videos(folder: Path) -> Iterator[str]:
     """Films, folders of frames, and the films of folders of films."""
     for path in list_entries(folder):
-        if path.suffix in DATASET_FILM_SUFFIXES and path.is_file():
+        if path.suffix in VIDEO_SUFFIXES and path.is_file():
             yield path.stem
         elif path.is_dir():
-            films = [film.stem for film in list_entries(path) if film.suffix in DATASET_FILM_SUFFIXES]
+            films = [film.stem for film in list_entries(path) if film.suffix in VIDEO_SUFFIXES]
             yield from (f"{path.name}/{film}" for film in films) if films else [path.name]

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from sam2fast.datasets.errors import DatasetError
 from sam2fast.training.data.batch import ClipBatch, collate
 from sam2fast.training.data.clip import Clip, ClipDataset, EpochDataset, name_of
-from sam2fast.training.data.errors import BadSampleError, DataError
+from sam2fast.training.data.errors import DataError
 from sam2fast.training.data.schedule import EpochSchedule, Schedule, Slot
 from sam2fast.training.data.workers import received
 
@@ -214,7 +215,7 @@ class _BatchMaker(Dataset[_Made]):
             try:
                 clip = source.dataset.sample(index, rng)
                 if clip.masks.shape[1] == 0:
-                    raise BadSampleError(f"clip {clip.name!r} has no object")
+                    raise DatasetError(f"clip {clip.name!r} has no object")
                 return clip
             except (DataError, *_NOT_THE_DATA):
                 raise

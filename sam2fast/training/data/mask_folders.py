@@ -1,30 +1,21 @@
 """One's own pictures with masks as PNGs: the simplest layout to fine-tune on."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import cached_property
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sam2fast.picture_files import open_picture
-from sam2fast.training.data.errors import DataError
-from sam2fast.training.data.files import (
+from sam2fast.datasets.files import (
     FRAME_SUFFIXES,
     MASK_SUFFIXES,
-    Annotations,
-    FrameKey,
-    check_size,
     has_files,
-    labels_in,
     list_entries,
     list_files,
-    read_labels,
 )
-from sam2fast.training.data.folders import FolderVideo
+from sam2fast.datasets.frame_masks import Annotations, PaletteAnnotations, PerObjectAnnotations
+from sam2fast.picture_files import open_picture
+from sam2fast.training.data.errors import DataError
+from sam2fast.training.data.folders import FolderVideo, check_num_frames, still_video
 from sam2fast.training.data.lists import Lists, NamedVideos, PathLike, choose_present, existing_folder, refuse
-from sam2fast.training.data.stills import check_num_frames, still_video
 
 PICTURES = "<name>.jpg or .png"
 MASKS = "<name>.png, or <name>/<object>.png"
@@ -32,58 +23,6 @@ OTHER_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".tif", ".tiff", ".
 SUSPICIOUS_VALUES = 64  # in one grey mask: rather soft edges than so many objects
 
 _log = logging.getLogger(__name__)
-
-
-class LabelAnnotations:
-    """One picture of labels: every value is an object, but 0 and those that are ignored.
-
-    Args:
-        notice: is told the path and the number of values, whenever they are looked at.
-    """
-
-    def __init__(
-        self, path: Path, ignored: Collection[int] = (), notice: Callable[[Path, int], None] | None = None
-    ) -> None:
-        self._path, self._ignored, self._notice = path, frozenset(ignored), notice
-
-    @cached_property
-    def _labels(self) -> NDArray[np.generic]:
-        return read_labels(self._path)
-
-    def visible_objects(self, frame: FrameKey) -> tuple[int, ...]:
-        """See :class:`~sam2fast.training.data.files.Annotations`."""
-        labels = labels_in(self._labels)
-        if self._notice is not None:
-            self._notice(self._path, len(labels))
-        return tuple(label for label in labels if label not in self._ignored)
-
-    def read_masks(self, frame: FrameKey, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-        """See :class:`~sam2fast.training.data.files.Annotations`."""
-        check_size(self._path, self._labels, size)
-        return self._labels == np.array(object_ids)[:, None, None]
-
-
-class ObjectPictureAnnotations:
-    """A picture for each object: what is not 0. Ids count the files from 1: by number, then by name."""
-
-    def __init__(self, folder: Path) -> None:
-        self._files = dict(enumerate(list_files(folder, MASK_SUFFIXES).values(), start=1))
-        self._masks: dict[int, NDArray[np.bool_]] = {}
-
-    def visible_objects(self, frame: FrameKey) -> tuple[int, ...]:
-        """See :class:`~sam2fast.training.data.files.Annotations`."""
-        return tuple(i for i in self._files if self._mask(i).any())
-
-    def read_masks(self, frame: FrameKey, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-        """See :class:`~sam2fast.training.data.files.Annotations`."""
-        for i in object_ids:
-            check_size(self._files[i], self._mask(i), size)
-        return np.stack([self._mask(i) for i in object_ids])
-
-    def _mask(self, i: int) -> NDArray[np.bool_]:
-        if i not in self._masks:
-            self._masks[i] = read_labels(self._files[i]) != 0
-        return self._masks[i]
 
 
 class MaskFolderRawDataset(NamedVideos):
@@ -131,14 +70,16 @@ class MaskFolderRawDataset(NamedVideos):
         """The ``idx``-th picture; its masks are read when they are asked for.
 
         Raises:
-            BadSampleError: the folder of its masks cannot be read.
+            DatasetError: the folder of its masks cannot be read.
         """
         name = self.video_names[idx]
         annotations: Annotations
         if name in self._labels:
-            annotations = LabelAnnotations(self._labels[name], self.ignored_labels, self._warn_of_soft_edges)
+            path = self._labels[name]
+            annotations = PaletteAnnotations({0: path}, path, self.ignored_labels, self._warn_of_soft_edges)
         else:
-            annotations = ObjectPictureAnnotations(self.gt_folder / name)
+            files = list_files(self.gt_folder / name).values()  # ids count them from 1: by number, then by name
+            annotations = PerObjectAnnotations({i: {0: path} for i, path in enumerate(files, 1)})
         return still_video(name, self.pictures[idx], annotations, self.num_frames, upright=True)
 
     def _warn_of_soft_edges(self, path: Path, values: int) -> None:

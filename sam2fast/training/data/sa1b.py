@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sam2fast.training.data.errors import BadSampleError
-from sam2fast.training.data.files import list_entries, read_frame_size, read_json
-from sam2fast.training.data.folders import FolderVideo
+from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.files import list_entries, read_frame_size
+from sam2fast.datasets.segmentations import SegmentAnnotations, read_sa1b
+from sam2fast.training.data.folders import FolderVideo, check_num_frames, still_video
 from sam2fast.training.data.lists import (
     Lists,
     NamedVideos,
@@ -16,7 +17,6 @@ from sam2fast.training.data.lists import (
     refuse,
     without_file,
 )
-from sam2fast.training.data.stills import SegmentAnnotations, check_num_frames, still_video
 
 PICTURE, MASKS = ".jpg", ".json"
 
@@ -71,7 +71,7 @@ class SA1BRawDataset(NamedVideos):
         """The ``idx``-th picture; its masks are decoded when they are asked for.
 
         Raises:
-            BadSampleError: its files cannot be read, or are none of SA-1B's.
+            DatasetError: its files cannot be read, or are none of SA-1B's.
         """
         name = self.video_names[idx]
         picture, masks = self.img_folder / f"{name}{PICTURE}", self.gt_folder / f"{name}{MASKS}"
@@ -80,19 +80,15 @@ class SA1BRawDataset(NamedVideos):
 
     def _segments(self, picture: Path, masks: Path) -> list[Any]:
         """Run lengths of the annotations that are not left out."""
-        content = read_json(masks)
-        annotations = content.get("annotations") if isinstance(content, dict) else None
-        if not isinstance(annotations, list):
-            raise BadSampleError(f'{masks}: expected the key "annotations" with a list, as SA-1B\'s files have it')
         by_share = self.mask_area_frac_thresh <= 1.0
         height, width = read_frame_size(picture) if by_share else (1, 1)
         try:
             return [
                 annotation["segmentation"]
-                for annotation in annotations
+                for annotation in read_sa1b(masks)
                 if annotation["area"] > 0
                 and not annotation.get("uncertain_iou", self.uncertain_iou) < self.uncertain_iou
                 and not (by_share and annotation["area"] / (height * width) >= self.mask_area_frac_thresh)
             ]
         except (KeyError, TypeError, AttributeError) as error:
-            raise BadSampleError(f'{masks}: an annotation must have "segmentation" and "area": {error!r}') from error
+            raise DatasetError(f'{masks}: an annotation must have "segmentation" and "area": {error!r}') from error

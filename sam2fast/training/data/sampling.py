@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sam2fast.training.data.errors import BadSampleError
+from sam2fast.datasets.errors import DatasetError
 
 MAX_TRIES = 1000
 
@@ -31,7 +31,7 @@ class Sampler(Protocol):
         """Chooses from a video of ``num_frames`` frames.
 
         Raises:
-            BadSampleError: the video is too short, or has no object where a clip would start.
+            DatasetError: the video is too short, or has no object where a clip would start.
         """
         ...
 
@@ -59,7 +59,7 @@ class RandomUniformSampler:
     ) -> SampledFramesAndObjects:
         """Chooses from a video of ``num_frames`` frames; see :class:`Sampler`."""
         if num_frames < self.num_frames:
-            raise BadSampleError(f"a clip takes {self.num_frames} annotated frames, but there are only {num_frames}")
+            raise DatasetError(f"a clip takes {self.num_frames} annotated frames, but there are only {num_frames}")
         for _ in range(MAX_TRIES):
             start = int(rng.integers(num_frames - self.num_frames + 1))
             frames = tuple(range(start, start + self.num_frames))
@@ -70,7 +70,7 @@ class RandomUniformSampler:
                 count = min(len(visible), self.max_num_objects)
                 chosen = rng.choice(len(visible), count, replace=False)
                 return SampledFramesAndObjects(frames, tuple(int(visible[i]) for i in chosen))
-        raise BadSampleError(f"no object is visible in the first frame of any of {MAX_TRIES} clips tried")
+        raise DatasetError(f"no object is visible in the first frame of any of {MAX_TRIES} clips tried")
 
 
 class EvalSampler:
@@ -84,8 +84,8 @@ class EvalSampler:
     ) -> SampledFramesAndObjects:
         """Chooses from a video of ``num_frames`` frames; see :class:`Sampler`."""
         if num_frames < 1:
-            raise BadSampleError("there are no frames")
+            raise DatasetError("there are no frames")
         visible = visible_objects(0)
         if len(visible) == 0:
-            raise BadSampleError("no object is visible in the first frame")
+            raise DatasetError("no object is visible in the first frame")
         return SampledFramesAndObjects(tuple(range(num_frames)), tuple(map(int, visible)))

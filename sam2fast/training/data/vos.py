@@ -7,8 +7,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2fast.datasets.errors import DatasetError
 from sam2fast.training.data.clip import Clip
-from sam2fast.training.data.errors import BadSampleError, DataError
+from sam2fast.training.data.errors import DataError
 from sam2fast.training.data.sampling import Sampler
 from sam2fast.training.data.transforms import Transform
 
@@ -95,7 +96,7 @@ class VOSDataset:
 
         Raises:
             IndexError: there is no such index.
-            BadSampleError: in training, the video is too short, has no objects, or cannot be read.
+            DatasetError: in training, the video is too short, has no objects, or cannot be read.
             DataError: the same, if not in training.
         """
         if not 0 <= index < len(self):
@@ -114,7 +115,7 @@ class VOSDataset:
         """A transformed clip of the ``index``-th video, whatever the multiplier; raises as :meth:`sample`."""
         try:
             clip = self._make(self.video_dataset.get_video(index), rng)
-        except BadSampleError as error:
+        except DatasetError as error:
             if self.training:
                 raise
             raise DataError(f"{self.name}: {error}") from error
@@ -128,10 +129,10 @@ class VOSDataset:
             frames = video.read_frames(sampled.frames)
             sizes = {frame.shape[:2] for frame in frames}
             if len(sizes) != 1:
-                raise BadSampleError(f"its frames have several sizes: {sorted(sizes)}")
+                raise DatasetError(f"its frames have several sizes: {sorted(sizes)}")
             height, width = sizes.pop()
             masks = [video.read_masks(position, sampled.object_ids, (height, width)) for position in sampled.frames]
-        except BadSampleError as error:
-            raise BadSampleError(f"video {video.name!r}: {error}") from error
+        except DatasetError as error:
+            raise DatasetError(f"video {video.name!r}: {error}") from error
         indices = tuple(video.frame_indices[position] for position in sampled.frames)
         return Clip(np.stack(frames), np.stack(masks), video.name, sampled.object_ids, indices)
