@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sam2fast.kernels.mask_ops import masks_to_boxes
 from sam2fast.uploads import uploaded
 
 CPU = torch.device("cpu")
@@ -58,6 +59,20 @@ def check_boxes(box: Any) -> Tensor:
         shown = [round(v, 3) for v in boxes.reshape(-1, 4)[wrong[0, 0]].tolist()]
         raise ValueError(f"box {shown} has its corners the wrong way round; expected x0 <= x1 and y0 <= y1")
     return boxes
+
+
+def noisy_boxes(masks: Tensor, uniform: Tensor, noise: float = 0.1, noise_bound: float = 20.0) -> Tensor:
+    """Boxes ``(O, 4)`` fp32 of ``masks (O, 1, H, W)``, each side moved by at most ``noise`` of its length.
+
+    Args:
+        uniform: ``(O, 4)`` draws in [0, 1).
+        noise_bound: the most that a side is moved by, in pixels.
+    """
+    boxes = masks_to_boxes(masks)[:, 0].float()
+    reach = ((boxes[:, 2:] - boxes[:, :2]) * noise).clamp(max=noise_bound).repeat(1, 2)
+    height, width = masks.shape[-2:]
+    last = boxes.new_tensor([width - 1, height - 1]).repeat(2)
+    return (boxes + (2 * uniform.float() - 1) * reach).clamp(min=torch.zeros_like(last), max=last)
 
 
 def check_numbers(value: Any, name: str, device: torch.device = CPU) -> Tensor:

@@ -19,13 +19,13 @@ from tqdm import tqdm
 
 from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.files import make_folder, write_atomically
-from sam2fast.cli.results import DIGITS, png
+from sam2fast.cli.results import DIGITS
 from sam2fast.cli.segmenter import NOT_FINITE
 from sam2fast.cli.track_request import PROBE_SIZE, ObjectId, Request
+from sam2fast.datasets.palette_masks import label_png
 from sam2fast.kernels.run_lengths import encode_upsampled, run_length_areas
 from sam2fast.rle import compress_run_lengths, decode_rle
 from sam2fast.tracking.scores import TrackScores
-from sam2fast.datasets.palette_masks import palette
 from sam2fast.video_io import VideoError, read_frames
 from sam2fast.video_io.film_file import FilmFile, NoEncoderError, film_failures
 from sam2fast.video_results import colour_of, to_coco_video
@@ -344,14 +344,12 @@ def label_map(line: Line, objects: Sequence[ObjectId]) -> np.ndarray:
 
 
 def _write_label_maps(record: RecordIndex, folder: RunFolder, request: Request) -> None:
-    images, colours, objects = folder.path / PNGS, palette().tobytes(), request.objects
+    images, objects = folder.path / PNGS, request.objects
     make_folder(images)
     for frame in tqdm(record, "images", disable=False if request.progress else None):
         file = images / f"{frame:05d}.png"
         if not file.exists():  # the masks of a frame never change
-            image = Image.fromarray(label_map(record[frame], objects))
-            image.putpalette(colours)
-            write_atomically(file, png(image))
+            write_atomically(file, label_png(label_map(record[frame], objects)))
 
 
 def _write_coco(record: RecordIndex, folder: RunFolder, request: Request) -> None:

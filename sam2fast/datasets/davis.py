@@ -1,7 +1,7 @@
 """The layout of DAVIS and MOSE: ``JPEGImages/<video>/<frame>.jpg``, ``Annotations/<video>/<frame>.png``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.facts import Facts, facts_file, read_facts
 from sam2fast.datasets.files import FrameKey, labels_in, list_files, list_folders, read_labels
 from sam2fast.datasets.frame_files import QUALITY, FrameFiles
-from sam2fast.datasets.layout import Settings, Written, refuse_unknown
+from sam2fast.datasets.layout import LayoutFolder, Written, refuse_unknown
 from sam2fast.datasets.palette_masks import (
     MOST_OBJECTS,
     extended,
@@ -33,11 +33,9 @@ LEVELS = ("480p", "Full-Resolution", "1080p")  # between these folders and the v
 
 
 @dataclass(frozen=True)
-class Davis:
+class Davis(LayoutFolder):
     """See :class:`~sam2fast.datasets.layout.Layout`."""
 
-    root: Path
-    settings: Settings = field(default_factory=Settings)
     name: ClassVar[str] = "davis"
     frames_folder: ClassVar[str] = FRAMES
     first_id: ClassVar[int] = 1
@@ -91,9 +89,6 @@ class Davis:
         facts = Facts.of(video, unannotated=unannotated, numbers=numbers, meta=self._meta(video, seen))
         facts.write(stage.file(facts_place))
         return Written([facts_place, masks_place], lost)
-
-    def finish(self) -> None:
-        return
 
     def _objects(self, name: str, files: Mapping[FrameKey, Path], size: tuple[int, int]) -> tuple[int, ...]:
         """The ids in a video without facts: those in any of its pictures."""

@@ -7,7 +7,7 @@ lengths). What ``sam2fast track`` writes, ``masks.jsonl``, has no first line and
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.facts import Facts
 from sam2fast.datasets.files import VIDEO_SUFFIXES
 from sam2fast.datasets.frame_files import FrameFiles
-from sam2fast.datasets.layout import Settings, Written
+from sam2fast.datasets.layout import LayoutFolder, Written
 from sam2fast.datasets.sav_json import DIGITS
 from sam2fast.datasets.staging import Stage
 
@@ -25,11 +25,9 @@ SUFFIX, TRACKED, FRAMES = ".jsonl", "masks.jsonl", "JPEGImages"
 
 
 @dataclass(frozen=True)
-class JsonLines:
+class JsonLines(LayoutFolder):
     """See :class:`~sam2fast.datasets.layout.Layout`. ``<video>/masks.jsonl``, which ``track`` leaves, is read, too."""
 
-    root: Path
-    settings: Settings = field(default_factory=Settings)
     name: ClassVar[str] = "coco-jsonl"
     frames_folder: ClassVar[str] = FRAMES
     first_id: ClassVar[int] = 1
@@ -63,9 +61,6 @@ class JsonLines:
                 number = int(frame) if frame.isdecimal() else position
                 file.write(json.dumps({"frame": number, "name": frame, "objects": entries}) + "\n")
         return Written([place], {})
-
-    def finish(self) -> None:
-        return
 
 
 def open_lines(path: Path, name: str) -> VideoAnnotations:

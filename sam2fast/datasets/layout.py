@@ -1,7 +1,7 @@
 """What every layout of a data set can do."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -109,6 +109,17 @@ class Layout(Protocol):
     def finish(self) -> None:
         """Writes what tells of all videos, when the last one is there."""
         ...
+
+
+@dataclass(frozen=True)
+class LayoutFolder:
+    """What the layouts have in common."""
+
+    root: Path
+    settings: Settings = field(default_factory=Settings)
+
+    def finish(self) -> None:
+        """See :class:`Layout`."""
 
 
 def refuse_unknown(found: Sequence[str], known: Sequence[str], what: str, facts: Path) -> None:

@@ -5,7 +5,7 @@ frame without an object's file is one in which it was not annotated.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,21 +16,19 @@ from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.facts import Facts, facts_file, read_facts
 from sam2fast.datasets.files import FrameKey, in_order, list_files, list_folders, object_folders, read_labels
 from sam2fast.datasets.frame_files import FrameFiles
-from sam2fast.datasets.layout import Settings, Written, refuse_unknown
-from sam2fast.datasets.palette_masks import decode_mask, label_png
+from sam2fast.datasets.layout import LayoutFolder, Written, refuse_unknown
+from sam2fast.datasets.palette_masks import label_png
 from sam2fast.datasets.staging import Stage
-from sam2fast.rle import encode_rle
+from sam2fast.rle import decode_rle, encode_rle
 
 VIDEO = "other masks of the video"  # for messages
 MASKS, FRAMES = "Annotations_6fps", "JPEGImages_24fps"
 
 
 @dataclass(frozen=True)
-class ObjectFolders:
+class ObjectFolders(LayoutFolder):
     """See :class:`~sam2fast.datasets.layout.Layout`. An object's folder is one less than its id, in three digits."""
 
-    root: Path
-    settings: Settings = field(default_factory=Settings)
     name: ClassVar[str] = "sav-png"
     frames_folder: ClassVar[str] = FRAMES
     first_id: ClassVar[int] = 0
@@ -96,13 +94,9 @@ class ObjectFolders:
             if missing:
                 unannotated[frame] = missing
             for number, rle in masks.items():
-                mask = decode_mask(rle, video.size, f"{video.name}, frame {frame}, object {number}")
-                (folders[number] / f"{frame}.png").write_bytes(label_png(mask.astype(np.uint8)))
+                (folders[number] / f"{frame}.png").write_bytes(label_png(decode_rle(rle).view(np.uint8)))
         Facts.of(video, unannotated=unannotated).write(stage.file(facts_place))
         return Written([facts_place, masks_place], {})
-
-    def finish(self) -> None:
-        return
 
 
 def _folder(number: int) -> str:

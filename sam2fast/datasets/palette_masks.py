@@ -31,7 +31,7 @@ def palette() -> NDArray[np.uint8]:
     return colours
 
 
-def label_png(labels: NDArray[np.uint8], colours: bytes | None = None) -> bytes:
+def label_png(labels: NDArray[np.uint8], colours: bytes | None = None, compress_level: int = 6) -> bytes:
     """A palette image as the content of a PNG file.
 
     Args:
@@ -48,7 +48,7 @@ def label_png(labels: NDArray[np.uint8], colours: bytes | None = None) -> bytes:
     image = Image.fromarray(labels)
     image.putpalette(palette().tobytes() if colours is None else colours)
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, "PNG", compress_level=compress_level)
     return buffer.getvalue()
 
 
@@ -100,13 +100,13 @@ def paint(
     Args:
         overlaps: ``smaller-id`` or ``larger-area`` gives a pixel of several objects to one of them, of equally large
             ones to the smaller id; ``refuse`` raises.
+        masks: of ``size``, as :meth:`VideoAnnotations.masks` gives them.
         where: names the frame.
 
     Raises:
         OverlapError: masks overlap, and that is refused; names the objects.
-        DatasetError: a mask is damaged, or of another size.
     """
-    pixels = {number: decode_mask(rle, size, f"{where}, object {number}") for number, rle in masks.items()}
+    pixels = {number: decode_rle(rle) for number, rle in masks.items()}
     labels, taken, losers = np.zeros(size, dtype=np.uint8), np.zeros(size, dtype=bool), []
     for number in _by_rank(pixels, overlaps):
         mask = pixels[number]
@@ -117,7 +117,7 @@ def paint(
         labels[mask] = indices[number]
         taken |= mask
     if losers and overlaps == REFUSE:
-        overlapping = _overlapping(masks, size, losers[0])
+        overlapping = _overlapping(masks, losers[0])
         raise OverlapError(
             f"{where}: objects {', '.join(map(str, overlapping))} overlap, and a palette picture has one object at "
             f"each pixel; choose --overlaps {SMALLER_ID} or {LARGER_AREA}, which loses pixels, or a layout that keeps "
@@ -132,25 +132,10 @@ def _by_rank(pixels: Mapping[int, NDArray[np.bool_]], overlaps: str) -> list[int
     return sorted(pixels, key=lambda number: (-int(pixels[number].sum()), number))
 
 
-def _overlapping(masks: Masks, size: tuple[int, int], loser: int) -> list[int]:
+def _overlapping(masks: Masks, loser: int) -> list[int]:
     """An object and those that lie on it."""
     mask = decode_rle(masks[loser])
     return sorted([loser, *(n for n, rle in masks.items() if n != loser and (decode_rle(rle) & mask).any())])
-
-
-def decode_mask(rle: RLE, size: tuple[int, int], where: str) -> NDArray[np.bool_]:
-    """A mask ``(H, W)``.
-
-    Raises:
-        DatasetError: the run lengths are damaged, or of another size; the message begins with ``where``.
-    """
-    try:
-        mask = decode_rle(rle)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{where}: {error}") from error
-    if mask.shape != size:
-        raise DatasetError(f"{where}: the mask is {mask.shape[0]}x{mask.shape[1]}, the video {size[0]}x{size[1]}")
-    return mask
 
 
 def masks_in(labels: Labels, indices: Mapping[int, int]) -> dict[int, RLE]:

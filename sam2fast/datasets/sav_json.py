@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.files import FrameKey, read_json
-from sam2fast.datasets.palette_masks import decode_mask
 from sam2fast.datasets.segmentations import area_of, decode_segmentation
 from sam2fast.rle import RLE
 
@@ -67,7 +66,7 @@ class Masklets:
         masks = np.zeros((len(self.ids), *self.size), dtype=np.bool_)
         for number, (mask, rle) in enumerate(zip(masks, self.rles(position), strict=True)):
             if rle is not None:
-                mask[:] = decode_mask(rle, self.size, f"{self.path}: {MASKLETS}[{position}][{number}]")
+                mask[:] = _decoded(rle, self.size, f"{self.path}: {MASKLETS}[{position}][{number}]")
         return masks
 
 
@@ -195,10 +194,7 @@ class MaskletAnnotations:
             where = f"{self._path}: {MASKLETS}[{position}][{i}]"
             if i >= len(masks) or masks[i] is None:
                 raise DatasetError(f"{where}: the object is not annotated in frame {frame}: leave rm_unannotated on")
-            try:
-                decoded.append(decode_segmentation(masks[i], size))
-            except ValueError as error:
-                raise DatasetError(f"{where}: {error}") from error
+            decoded.append(_decoded(masks[i], size, where))
         return np.stack(decoded)
 
     def _at(self, frame: FrameKey) -> tuple[int, list[Any]]:
@@ -211,6 +207,13 @@ class MaskletAnnotations:
             f"{self._path} has {len(self._frames)} frames, one for every {self.ann_every} of the video, and none for "
             f"frame {frame}: leave rm_unannotated on"
         )
+
+
+def _decoded(segmentation: Any, size: tuple[int, int], where: str) -> NDArray[np.bool_]:
+    try:
+        return decode_segmentation(segmentation, size)
+    except ValueError as error:
+        raise DatasetError(f"{where}: {error}") from error
 
 
 def _frames_per_annotation(path: Path, fps: Any, frames_fps: int) -> int:

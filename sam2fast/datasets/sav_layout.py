@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from sam2fast.datasets.annotations import Masks, VideoAnnotations
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.files import VIDEO_SUFFIXES
 from sam2fast.datasets.frame_files import FrameFiles
-from sam2fast.datasets.layout import Settings, Written
+from sam2fast.datasets.layout import LayoutFolder, Written
 from sam2fast.datasets.object_folders import FRAMES
 from sam2fast.datasets.sav_json import DIGITS, IDS, MASKLETS, OURS, Masklets, read_masklets
 from sam2fast.datasets.sav_statistics import MaskletStatistics
@@ -22,14 +22,12 @@ SPARSEST = 100  # entries of a file for each annotated frame; beyond, frames tha
 
 
 @dataclass(frozen=True)
-class SavJson:
+class SavJson(LayoutFolder):
     """See :class:`~sam2fast.datasets.layout.Layout`. Videos may also lie one folder further down, as they are shipped.
 
     Ids in the file are one less than elsewhere. What SA-V has no key for is under the key ``sam2fast``.
     """
 
-    root: Path
-    settings: Settings = field(default_factory=Settings)
     name: ClassVar[str] = "sav"
     frames_folder: ClassVar[str] = FRAMES
     first_id: ClassVar[int] = 0
@@ -108,9 +106,6 @@ class SavJson:
                 rest[OURS] = ours
             file.write(f"], {json.dumps(rest)[1:]}\n")
         return Written([place], {})
-
-    def finish(self) -> None:
-        return
 
 
 def _positions(masklets: Masklets) -> dict[str, int]:

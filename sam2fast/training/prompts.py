@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam2fast.kernels.mask_ops import masks_to_boxes
+from sam2fast.prompts import noisy_boxes
 
 BOX_LABELS = (2, 3)  # of the corners at the top left and the bottom right
 Prompt = dict[str, Tensor]  # point_coords (O, P, 2) in pixels, point_labels (O, P) int32
@@ -36,11 +36,7 @@ def sample_box(masks: Tensor, uniform: Tensor, noise: float = 0.1, noise_bound: 
 
     Source: ``sam2.modeling.sam2_utils.sample_box_points``.
     """
-    boxes = masks_to_boxes(masks)[:, 0].float()  # (O, 4)
-    reach = ((boxes[:, 2:] - boxes[:, :2]) * noise).clamp(max=noise_bound).repeat(1, 2)
-    height, width = masks.shape[-2:]
-    last = boxes.new_tensor([width - 1, height - 1]).repeat(2)
-    boxes = (boxes + (2 * uniform.float() - 1) * reach).clamp(min=torch.zeros_like(last), max=last)
+    boxes = noisy_boxes(masks, uniform, noise, noise_bound)
     labels = torch.tensor(BOX_LABELS, dtype=torch.int32, device=masks.device).repeat(len(masks), 1)
     return {"point_coords": boxes.reshape(-1, 2, 2), "point_labels": labels}
 

@@ -443,7 +443,7 @@ def test_teacher_writes_whole_pictures(tmp_path):
     video = videos.get_video(0)
     masks = video.read_masks(0, video.visible_objects(0), (60, 80))
     assert masks.sum(axis=(1, 2)).tolist() == [60 * 40, 60 * 20] and not masks.all(axis=0).any()
-    assert video.read_frame(0).shape == (60, 80, 3)
+    assert video.read_frames([0])[0].shape == (60, 80, 3)
     with pytest.raises(SystemExit):
         teach(["weights.pt", str(out), str(tmp_path / "nowhere")])
 

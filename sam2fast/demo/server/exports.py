@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sam2fast.datasets.palette_masks import palette
+from sam2fast.datasets.palette_masks import MOST_OBJECTS, label_png
 from sam2fast.demo.server.colours import colour_of
 from sam2fast.demo.server.errors import BadInputError, BusyError, NotFoundError, shown
 from sam2fast.demo.server.film_writer import FilmWriter
@@ -27,7 +27,6 @@ from sam2fast.video_results.drawing import area_of, tint
 AT_ONCE = threading.Semaphore(2)  # they compress pictures, which takes a processor each
 PNG_EFFORT = 1  # of photographs with little to gain
 DEFAULT_RATE = 24.0
-MOST_LABELS = 255
 SECONDS_TO_WAIT = 10.0  # for other exports to be done with; whoever waits holds a thread
 
 
@@ -108,17 +107,14 @@ def make(exported: Exported, kind: str, folder: Path) -> Made:
 def _write_masks(exported: Exported, path: Path) -> None:
     """Palette pictures as ``sam2fast track --format png`` writes them: 1 for the first object, 2 for the second, ..."""
     labels = {object_id: number for number, object_id in enumerate(exported.objects, 1)}
-    if len(labels) > MOST_LABELS:
-        raise BadInputError(f"a palette picture has room for {MOST_LABELS} objects, there are {len(labels)}")
-    colours = palette().tobytes()
+    if len(labels) > MOST_OBJECTS:
+        raise BadInputError(f"a palette picture has room for {MOST_OBJECTS} objects, there are {len(labels)}")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for frame, masks in exported.masks.items():
             picture = np.zeros(exported.size, dtype=np.uint8)
             for object_id, mask in masks.items():
                 picture[decode_rle(mask.visible)] = labels[object_id]
-            image = Image.fromarray(picture)
-            image.putpalette(colours)
-            archive.writestr(f"{frame:05d}.png", _png(image))
+            archive.writestr(f"{frame:05d}.png", label_png(picture, compress_level=PNG_EFFORT))
 
 
 def _write_coco(exported: Exported, path: Path) -> None:

@@ -51,15 +51,18 @@ class MaskSource(Protocol):
 
 
 @dataclass(frozen=True)
-class Sa1bMasks:
-    """A JSON file as SA-1B has one for each image."""
-
+class _OneFile:
     file: Path
 
     @property
     def files(self) -> tuple[Path, ...]:
         """See :class:`MaskSource`."""
         return (self.file,)
+
+
+@dataclass(frozen=True)
+class Sa1bMasks(_OneFile):
+    """A JSON file as SA-1B has one for each image."""
 
     def read(self, size: tuple[int, int]) -> FoundMasks:
         """See :class:`MaskSource`."""
@@ -67,17 +70,11 @@ class Sa1bMasks:
 
 
 @dataclass(frozen=True)
-class CocoMasks:
+class CocoMasks(_OneFile):
     """One image's annotations in a file of COCO's."""
 
-    file: Path
     annotations: tuple[Any, ...]
     declared: tuple[Any, Any]  # the image's (height, width) by the file
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """See :class:`MaskSource`."""
-        return (self.file,)
 
     def read(self, size: tuple[int, int]) -> FoundMasks:
         """See :class:`MaskSource`."""
@@ -88,20 +85,14 @@ class CocoMasks:
 
 
 @dataclass(frozen=True)
-class LabelPicture:
+class LabelPicture(_OneFile):
     """A palette or grey PNG: 0 is no object, every other value is one.
 
     Attributes:
         ignored: values that are no objects either.
     """
 
-    file: Path
     ignored: tuple[int, ...] = ()
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """See :class:`MaskSource`."""
-        return (self.file,)
 
     def read(self, size: tuple[int, int]) -> FoundMasks:
         """See :class:`MaskSource`."""

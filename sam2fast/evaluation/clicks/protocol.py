@@ -13,7 +13,7 @@ from sam2fast.evaluation.clicks.depth import deepest_pixel
 from sam2fast.evaluation.clicks.truths import Truths
 from sam2fast.evaluation.j_and_f import jaccard
 from sam2fast.prompt_batches import prompts_per_call
-from sam2fast.training.prompts import sample_box
+from sam2fast.prompts import noisy_boxes
 from sam2fast.transforms import ImageLike
 
 if TYPE_CHECKING:
@@ -127,8 +127,7 @@ def evaluate_boxes(
     draws = torch.from_numpy((rng or np.random.default_rng(0)).random((O, 4)))
     found = BoxScores(np.ones(O), np.ones(O), np.zeros((O, 4), dtype=np.float32))
     for part, truth in truths.parts(_objects_at_once(predictor, at_once, truths.size)):
-        corners = sample_box(torch.from_numpy(truth)[:, None], draws[part], noise)["point_coords"]
-        found.boxes[part] = corners.flatten(1).numpy()
+        found.boxes[part] = noisy_boxes(torch.from_numpy(truth)[:, None], draws[part], noise).numpy()
         answer = _ask(predictor, truth, box=found.boxes[part], multimask_output=False)
         found.ious[part], found.scores[part] = answer.ious, answer.scores
     return found

@@ -43,10 +43,6 @@ class FolderVideo:
         """Ids of the objects with a mask in the ``position``-th frame."""
         return self.annotations.visible_objects(self.frames[position][0])
 
-    def read_frame(self, position: int) -> NDArray[np.uint8]:
-        """The ``position``-th frame as ``(H, W, 3)`` RGB."""
-        return read_frame(self.frames[position][1], self.upright)
-
     def read_frames(self, positions: Sequence[int]) -> list[NDArray[np.uint8]]:
         """Frames as ``(H, W, 3)`` RGB; a file that stands for several is read once."""
         paths = [self.frames[position][1] for position in positions]

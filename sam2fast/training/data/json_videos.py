@@ -1,7 +1,6 @@
 """SA-V: videos as films or as folders of frames, with the masks of each in a JSON file."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,29 +25,12 @@ from sam2fast.training.data.lists import (
 EXPECTED = "<video>.mp4 or <video>/<frame>.jpg"
 
 
-@dataclass(frozen=True)
-class FilmVideo:
-    """A film with annotations; it is opened for the frames of a clip, and closed again."""
-
-    name: str
-    film: Path
-    frame_indices: tuple[int, ...]  # of the video's frames in the film
-    annotations: MaskletAnnotations
-
-    def __len__(self) -> int:
-        return len(self.frame_indices)
-
-    def visible_objects(self, position: int) -> tuple[int, ...]:
-        """Ids of the objects with a mask in the ``position``-th frame."""
-        return self.annotations.visible_objects(self.frame_indices[position])
+class FilmVideo(FolderVideo):
+    """A video file with annotations; it is opened for the frames of a clip, and closed again."""
 
     def read_frames(self, positions: Sequence[int]) -> list[NDArray[np.uint8]]:
         """Frames as ``(H, W, 3)`` RGB."""
-        return read_film_frames(self.film, [self.frame_indices[position] for position in positions])
-
-    def read_masks(self, position: int, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Masks ``(O, H, W)`` in the ``position``-th frame, of ``size`` (height, width)."""
-        return self.annotations.read_masks(self.frame_indices[position], object_ids, size)
+        return read_film_frames(self.frames[0][1], [self.frame_indices[position] for position in positions])
 
 
 class JSONRawDataset(NamedVideos):
@@ -101,7 +83,7 @@ class JSONRawDataset(NamedVideos):
 
             require_pyav()
 
-    def get_video(self, idx: int) -> FilmVideo | FolderVideo:
+    def get_video(self, idx: int) -> FolderVideo:
         """The ``idx``-th video; frames and masks are decoded when they are asked for.
 
         Raises:
@@ -111,7 +93,8 @@ class JSONRawDataset(NamedVideos):
         annotations = MaskletAnnotations(self.gt_folder / f"{name}{self.masks_suffix}", self.ann_every, self.frames_fps)
         film = self._film(name)
         if film is not None:
-            return FilmVideo(name, film, tuple(self._taken(range(count_frames(film)), annotations)), annotations)
+            taken = self._taken(range(count_frames(film)), annotations)
+            return FilmVideo(name, tuple((number, film) for number in taken), tuple(taken), annotations)
         files = list_files(self.img_folder / name, FRAME_SUFFIXES)
         strange = [path for key, path in files.items() if not isinstance(key, int)]
         if strange:
