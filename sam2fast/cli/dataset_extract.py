@@ -47,8 +47,8 @@ def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | N
     A film's folder appears when all its frames are there. What is there already is not done again, so that an
     interrupted run can be repeated. Films that cannot be read to their end are named at the end, and have no folder.
     """
+    from sam2fast.datasets.conversion import ExtractJob, extract_frames, list_films
     from sam2fast.datasets.errors import DatasetError
-    from sam2fast.datasets.extraction import ExtractJob, extract_frames, list_films
     from sam2fast.video_io.errors import require_pyav
 
     with one_line(DatasetError):

@@ -117,15 +117,15 @@ def _draw_video(
 def _draw_frame(
     frame: str, picture: "np.ndarray | None", found: "Sequence[tuple[Layout, VideoAnnotations]]", out: Path
 ) -> None:
-    from sam2fast.datasets.annotations import area_of_rle
     from sam2fast.datasets.pictures import Panel, draw_panels
+    from sam2fast.datasets.segmentations import area_of
 
     panels = []
     for layout, video in found:
         if frame in video.frames:
             masks = video.masks(frame)
             kind = f" {layout.settings.masklets}" if layout.name == "sav" else ""
-            visible = sum(area_of_rle(rle) > 0 for rle in masks.values())
+            visible = sum(area_of(rle) > 0 for rle in masks.values())
             title = f"{video.name}{kind}, frame {frame}: {visible} of {len(video.objects)} objects"
             panels.append(Panel(title, video.size, masks, layout.first_id))
     content = BytesIO()

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from sam2fast.datasets.errors import DatasetError
-from sam2fast.rle import RLE, read_run_lengths
+from sam2fast.datasets.segmentations import run_lengths_of
+from sam2fast.rle import RLE
 
 # Run lengths by object. One that is not there was not annotated; one that was looked for and not seen has no pixel.
 Masks: TypeAlias = Mapping[int, RLE]
@@ -62,22 +63,15 @@ class VideoAnnotations:
             yield frame, self.masks(frame)
 
 
-def area_of_rle(rle: RLE) -> int:
-    """Pixels of a mask."""
-    return int(read_run_lengths([rle]).counts[1::2].sum())
-
-
 def _check(rle: RLE, size: tuple[int, int], where: str) -> None:
     try:
         if not isinstance(rle["counts"], str):
             raise DatasetError(f"{where}: counts must be compressed run lengths, got {type(rle['counts']).__name__}")
-        found = read_run_lengths([rle]).size
+        run_lengths_of(rle, size)
     except DatasetError:
         raise
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DatasetError(f"{where}: {error}") from error
-    if found != size:
-        raise DatasetError(f"{where}: the mask is {found[0]}x{found[1]}, the video {size[0]}x{size[1]}")
 
 
 def first_difference(one: VideoAnnotations, other: VideoAnnotations) -> str | None:

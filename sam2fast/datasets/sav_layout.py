@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,11 +14,15 @@ from sam2fast.datasets.frame_files import FrameFiles
 from sam2fast.datasets.layout import LayoutFolder, Written
 from sam2fast.datasets.object_folders import FRAMES
 from sam2fast.datasets.sav_json import DIGITS, IDS, MASKLETS, OURS, Masklets, read_masklets
-from sam2fast.datasets.sav_statistics import MaskletStatistics
+from sam2fast.datasets.segmentations import area_of
 from sam2fast.datasets.staging import Stage
+from sam2fast.rle import RLE
 
 USUAL_RATE = 4
 SPARSEST = 100  # entries of a file for each annotated frame; beyond, frames that are not annotated have none
+# A masklet's mean area in pixels, below which it belongs to a bucket.
+BUCKETS = (("small", 32**2), ("medium", 96**2))
+LARGEST = "large"
 
 
 @dataclass(frozen=True)
@@ -134,3 +138,50 @@ def _grid(frames: tuple[str, ...], rate: int) -> tuple[int, Mapping[str, int]]:
     if max(numbers, default=0) // rate > SPARSEST * len(frames):
         return 1, {name: position for position, name in enumerate(frames)}
     return rate, {name: number // rate for name, number in zip(frames, numbers, strict=True)}
+
+
+class MaskletStatistics:
+    """Gathers one frame after the other.
+
+    Follows SA-V: the size is the mean area over the frames that show the object; its visibility changes whenever it
+    goes or comes back.
+    """
+
+    def __init__(self, count: int, size: tuple[int, int]) -> None:
+        self._pixels = size[0] * size[1]
+        self._area, self._shown, self._changes = [0] * count, [0] * count, [0] * count
+        self._first: list[int | None] = [None] * count
+        self._visible = [False] * count
+        self._frames = 0
+
+    def add(self, rles: Sequence[RLE | None]) -> None:
+        """A frame's masks, all objects'."""
+        for number, rle in enumerate(rles):
+            area = 0 if rle is None else area_of(rle)
+            if area and self._first[number] is None:
+                self._first[number] = self._frames
+            elif bool(area) != self._visible[number]:
+                self._changes[number] += 1
+            self._visible[number] = bool(area)
+            self._area[number] += area
+            self._shown[number] += bool(area)
+        self._frames += 1
+
+    def facts(self, kind: str) -> dict[str, Any]:
+        """The keys of SA-V's files that masks tell; null where an object is never seen.
+
+        Args:
+            kind: ``manual`` or ``auto``.
+        """
+        count = len(self._area)
+        sizes = [area / shown if shown else 0.0 for area, shown in zip(self._area, self._shown, strict=True)]
+        return {
+            "masklet_size_rel": [round(size / self._pixels, 10) for size in sizes],
+            "masklet_size_abs": [round(size, 10) for size in sizes],
+            "masklet_size_bucket": [next((name for name, end in BUCKETS if size < end), LARGEST) for size in sizes],
+            "masklet_visibility_changes": list(self._changes),
+            "masklet_first_appeared_frame": [None if first is None else float(first) for first in self._first],
+            "masklet_frame_count": [self._frames] * count,
+            "masklet_type": [kind] * count,
+            "masklet_num": count,
+        }

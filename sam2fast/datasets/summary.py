@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sam2fast.datasets.annotations import area_of_rle
 from sam2fast.datasets.layout import Layout
+from sam2fast.datasets.segmentations import area_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def summarise(layout: Layout, name: str, count: bool = False) -> VideoSummary:
     if count:
         for _, found in video:
             masks += len(found)
-            visible += sum(area_of_rle(rle) > 0 for rle in found.values())
+            visible += sum(area_of(rle) > 0 for rle in found.values())
     height, width = video.size
     return VideoSummary(
         name,

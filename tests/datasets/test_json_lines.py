@@ -74,7 +74,7 @@ def test_broken_files_are_named_with_the_line(lines, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "size, told", [([2, 3], "the mask is 2x3, the video 34x46"), ([HEIGHT, WIDTH], "do not add up")]
+    "size, told", [([2, 3], "the mask has 3x2 pixels, its frame 46x34"), ([HEIGHT, WIDTH], "do not add up")]
 )
 def test_masks_of_another_size(size, told, lines, tmp_path):
     lines[2]["objects"][0]["rle"] = {**encode_rle(np.ones((2, 3), dtype=bool)), "size": size or [HEIGHT, WIDTH]}
