@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sam2fast.datasets.files import read_labels
 from sam2fast.picture_files import SUFFIXES, UNREADABLE, open_picture
 
 _log = logging.getLogger(__name__)
@@ -186,10 +187,7 @@ class Media:
         return self._crop(picture)
 
     def _open_mask(self, path: Path) -> Image.Image:
-        with _opened(path) as opened:
-            if opened.mode not in ("P", "L", "1", "I", "I;16"):
-                raise ValueError(f"expected a palette or grey picture of ids, got mode {opened.mode}")
-            ids = np.asarray(opened).astype(np.int32)
+        ids = read_labels(path).astype(np.int32)
         if not ids.any():
             raise ValueError("it holds no object: all its pixels are 0")
         return Image.fromarray(ids)
