@@ -24,7 +24,7 @@ from sam2fast.cli.tables import aligned
 
 if TYPE_CHECKING:
     from sam2fast.datasets.layout import Layout
-    from sam2fast.datasets.summary import VideoSummary
+    from sam2fast.datasets.layouts import VideoSummary
 
 HEADERS = ("video", "objects", "frames", "from", "to", "size", "pictures", "masks", "visible")
 
@@ -42,7 +42,7 @@ def info(source: Path, layout: str | None, rate: int, count: bool, as_json: bool
     Frames and sizes are those of masks. What cannot be read is named at the end.
     """
     from sam2fast.datasets.errors import DatasetError
-    from sam2fast.datasets.summary import summarise
+    from sam2fast.datasets.layouts import summarise
 
     problems, rows = Problems("videos"), []
     kinds = [(data, names_of(data, only, ())) for data, only in both_kinds(source, layout, rate)]

@@ -14,9 +14,8 @@ from sam2fast.datasets.annotations import VideoAnnotations, first_difference
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.files import VIDEO_SUFFIXES
 from sam2fast.datasets.frame_files import QUALITY, FrameFiles, bring_frames, write_frames
-from sam2fast.datasets.layout import Layout, Settings
+from sam2fast.datasets.layout import Layout, Settings, Stage
 from sam2fast.datasets.layouts import open_layout
-from sam2fast.datasets.staging import Stage
 
 ALL, ANNOTATED, NONE = PICTURES = ("all", "annotated", "none")
 

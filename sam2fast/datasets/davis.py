@@ -14,7 +14,7 @@ from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.facts import Facts, facts_file, read_facts
 from sam2fast.datasets.files import FrameKey, labels_in, list_files, list_folders, read_labels
 from sam2fast.datasets.frame_files import QUALITY, FrameFiles
-from sam2fast.datasets.layout import LayoutFolder, Written, refuse_unknown
+from sam2fast.datasets.layout import LayoutFolder, Stage, Written, refuse_unknown
 from sam2fast.datasets.palette_masks import (
     MOST_OBJECTS,
     extended,
@@ -25,7 +25,6 @@ from sam2fast.datasets.palette_masks import (
     palette,
     palette_of,
 )
-from sam2fast.datasets.staging import Stage
 
 MASKS, FRAMES, LISTS = "Annotations", "JPEGImages", "ImageSets"
 VIDEO = "other masks of the video"  # for messages

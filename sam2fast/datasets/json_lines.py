@@ -16,9 +16,8 @@ from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.facts import Facts
 from sam2fast.datasets.files import VIDEO_SUFFIXES
 from sam2fast.datasets.frame_files import FrameFiles
-from sam2fast.datasets.layout import LayoutFolder, Written
+from sam2fast.datasets.layout import LayoutFolder, Stage, Written
 from sam2fast.datasets.sav_json import DIGITS
-from sam2fast.datasets.staging import Stage
 
 FORMAT, VERSION = "sam2fast masks", 1
 SUFFIX, TRACKED, FRAMES = ".jsonl", "masks.jsonl", "JPEGImages"

@@ -1,7 +1,9 @@
-"""All layouts by name, and which one a folder is in."""
+"""All layouts by name, which one a folder is in, and what a data set holds."""
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from sam2fast.datasets.davis import MASKS, Davis
 from sam2fast.datasets.errors import DatasetError
@@ -10,6 +12,7 @@ from sam2fast.datasets.layout import MASKLETS, Layout, Settings
 from sam2fast.datasets.object_folders import MASKS as OBJECT_MASKS
 from sam2fast.datasets.object_folders import ObjectFolders
 from sam2fast.datasets.sav_layout import SavJson
+from sam2fast.datasets.segmentations import area_of
 from sam2fast.datasets.ytvos import META, YouTubeVOS
 
 BY_NAME: dict[str, Callable[[Path, Settings], Layout]] = {
@@ -51,4 +54,64 @@ def detect(root: Path) -> str:
     raise DatasetError(
         f"{root} is in no layout of {', '.join(BY_NAME)}: expected {OBJECT_MASKS}/, {MASKS}/, "
         f"<video>_manual.json or <video>{SUFFIX} in it"
+    )
+
+
+@dataclass(frozen=True)
+class VideoSummary:
+    """A video in numbers.
+
+    Attributes:
+        masklets: ``manual`` or ``auto`` in SA-V's layout, which has both; else empty.
+        frames, first, last: number of annotated frames, and their names.
+        height, width: of the masks.
+        pictures: how many there are as files; None for a film.
+        masks, visible: how many masks are annotated, and how many of them have a pixel; None if that was not counted.
+    """
+
+    video: str
+    masklets: str
+    objects: int
+    frames: int
+    first: str
+    last: str
+    height: int
+    width: int
+    pictures: int | None
+    masks: int | None = None
+    visible: int | None = None
+
+    def content(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+def summarise(layout: Layout, name: str, count: bool = False) -> VideoSummary:
+    """A video in numbers.
+
+    Args:
+        count: read every mask.
+
+    Raises:
+        DatasetError: files are missing or damaged.
+    """
+    video, files = layout.open(name), layout.frame_files(name)
+    masks = visible = 0
+    if count:
+        for _, found in video:
+            masks += len(found)
+            visible += sum(area_of(rle) > 0 for rle in found.values())
+    height, width = video.size
+    return VideoSummary(
+        name,
+        layout.settings.masklets if layout.name == "sav" else "",
+        len(video.objects),
+        len(video.frames),
+        video.frames[0] if video.frames else "",
+        video.frames[-1] if video.frames else "",
+        height,
+        width,
+        None if files.film is not None else len(files.pictures),
+        masks if count else None,
+        visible if count else None,
     )

@@ -16,9 +16,8 @@ from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.facts import Facts, facts_file, read_facts
 from sam2fast.datasets.files import FrameKey, in_order, list_files, list_folders, object_folders, read_labels
 from sam2fast.datasets.frame_files import FrameFiles
-from sam2fast.datasets.layout import LayoutFolder, Written, refuse_unknown
+from sam2fast.datasets.layout import LayoutFolder, Stage, Written, refuse_unknown
 from sam2fast.datasets.palette_masks import label_png
-from sam2fast.datasets.staging import Stage
 from sam2fast.rle import decode_rle, encode_rle
 
 VIDEO = "other masks of the video"  # for messages

@@ -11,11 +11,10 @@ from sam2fast.datasets.annotations import Masks, VideoAnnotations
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.files import VIDEO_SUFFIXES
 from sam2fast.datasets.frame_files import FrameFiles
-from sam2fast.datasets.layout import LayoutFolder, Written
+from sam2fast.datasets.layout import LayoutFolder, Stage, Written
 from sam2fast.datasets.object_folders import FRAMES
 from sam2fast.datasets.sav_json import DIGITS, IDS, MASKLETS, OURS, Masklets, read_masklets
 from sam2fast.datasets.segmentations import area_of
-from sam2fast.datasets.staging import Stage
 from sam2fast.rle import RLE
 
 USUAL_RATE = 4

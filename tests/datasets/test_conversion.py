@@ -25,10 +25,9 @@ from sam2fast.datasets.annotations import VideoAnnotations, first_difference
 from sam2fast.datasets.conversion import ConvertJob, Place, convert_video
 from sam2fast.datasets.davis import Davis
 from sam2fast.datasets.errors import DatasetError, OverlapError
-from sam2fast.datasets.layout import Settings
+from sam2fast.datasets.layout import Settings, Stage
 from sam2fast.datasets.layouts import BY_NAME, detect, open_layout
 from sam2fast.datasets.sav_json import read_masklets
-from sam2fast.datasets.staging import Stage
 from sam2fast.rle import decode_rle, encode_rle
 
 PALETTES = ("davis", "ytvos")

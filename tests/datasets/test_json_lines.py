@@ -10,9 +10,8 @@ from annotated_videos import HEIGHT, WIDTH, random_masks, random_video
 from sam2fast.datasets.conversion import ConvertJob, Place, convert_video
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.json_lines import JsonLines
-from sam2fast.datasets.layout import Settings
+from sam2fast.datasets.layout import Settings, Stage
 from sam2fast.datasets.layouts import open_layout
-from sam2fast.datasets.staging import Stage
 from sam2fast.rle import decode_rle, encode_rle
 
 
