@@ -54,24 +54,16 @@ class VideoAnnotations:
         """
         masks = self.read(frame)
         for number, rle in masks.items():
-            _check(rle, self.size, f"{self.name}, frame {frame}, object {number}")
+            where = f"{self.name}, frame {frame}, object {number}"
+            if not isinstance(rle, Mapping) or not isinstance(rle.get("counts"), str):
+                raise DatasetError(f"{where}: a mask must have compressed run lengths, got {str(rle)[:60]}")
+            run_lengths_of(rle, self.size, where)
         return masks
 
     def __iter__(self) -> Iterator[tuple[str, Masks]]:
         """The frames' names with their masks, one frame in memory at a time."""
         for frame in self.frames:
             yield frame, self.masks(frame)
-
-
-def _check(rle: RLE, size: tuple[int, int], where: str) -> None:
-    try:
-        if not isinstance(rle["counts"], str):
-            raise DatasetError(f"{where}: counts must be compressed run lengths, got {type(rle['counts']).__name__}")
-        run_lengths_of(rle, size)
-    except DatasetError:
-        raise
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise DatasetError(f"{where}: {error}") from error
 
 
 def first_difference(one: VideoAnnotations, other: VideoAnnotations) -> str | None:

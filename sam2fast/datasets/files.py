@@ -6,12 +6,13 @@ processes.
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.picture_files import UNREADABLE, open_picture
@@ -117,11 +118,8 @@ def read_frame(path: Path, upright: bool = False) -> NDArray[np.uint8]:
     Raises:
         DatasetError: it cannot be read.
     """
-    try:
-        with open_picture(path) as image:
-            return np.array((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
-    except UNREADABLE as error:
-        raise DatasetError(f"{path}: {error}") from error
+    with _opened(path) as image:
+        return np.array((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
 
 
 def read_frame_size(path: Path) -> tuple[int, int]:
@@ -130,11 +128,21 @@ def read_frame_size(path: Path) -> tuple[int, int]:
     Raises:
         DatasetError: it cannot be read.
     """
+    with _opened(path) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _opened(path: Path, expected: str = "an image") -> Iterator[Image.Image]:
+    """An image in a file, closed afterwards; what cannot be read of it within the block is a ``DatasetError``."""
     try:
         with open_picture(path) as image:
-            return image.height, image.width
+            yield image
+    except DatasetError:
+        raise
     except UNREADABLE as error:
-        raise DatasetError(f"{path}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DatasetError(f"{path} cannot be read as {expected}: {why}") from error
 
 
 def read_json(path: Path) -> Any:
@@ -161,19 +169,13 @@ def read_labels(path: Path, size: tuple[int, int] | None = None, other: str = "i
     Raises:
         DatasetError: it cannot be read, has colours instead, or is of another size.
     """
-    try:
-        with open_picture(path) as image:
-            if image.mode not in LABEL_MODES:
-                raise DatasetError(f"{path}: a mask must be a palette or a grey PNG, got mode {image.mode}")
-            if image.mode == "1":  # as bools, Pillow's array holds other bytes than 0 and 1
-                labels: Labels = (np.asarray(image.convert("L")) > 0).view(np.uint8)
-            else:
-                labels = np.array(image)
-    except DatasetError:
-        raise
-    except UNREADABLE as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise DatasetError(f"{path} cannot be read as a mask: {why}") from error
+    with _opened(path, "a mask") as image:
+        if image.mode not in LABEL_MODES:
+            raise DatasetError(f"{path}: a mask must be a palette or a grey PNG, got mode {image.mode}")
+        if image.mode == "1":  # as bools, Pillow's array holds other bytes than 0 and 1
+            labels: Labels = (np.asarray(image.convert("L")) > 0).view(np.uint8)
+        else:
+            labels = np.array(image)
     if size is not None and labels.shape != size:
         height, width = labels.shape
         raise DatasetError(f"{path} has {width}x{height} pixels, {other} {size[1]}x{size[0]}: they must be equal")

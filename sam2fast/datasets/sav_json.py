@@ -66,7 +66,7 @@ class Masklets:
         masks = np.zeros((len(self.ids), *self.size), dtype=np.bool_)
         for number, (mask, rle) in enumerate(zip(masks, self.rles(position), strict=True)):
             if rle is not None:
-                mask[:] = _decoded(rle, self.size, f"{self.path}: {MASKLETS}[{position}][{number}]")
+                mask[:] = decode_segmentation(rle, self.size, f"{self.path}: {MASKLETS}[{position}][{number}]")
         return masks
 
 
@@ -181,10 +181,8 @@ class MaskletAnnotations:
     def visible_objects(self, frame: FrameKey) -> tuple[int, ...]:
         """See :class:`~sam2fast.datasets.frame_masks.Annotations`."""
         position, masks = self._at(frame)
-        try:
-            return tuple(i for i, rle in enumerate(masks) if rle is not None and area_of(rle) > 0)
-        except ValueError as error:
-            raise DatasetError(f"{self._path}: {MASKLETS}[{position}]: {error}") from error
+        where = f"{self._path}: {MASKLETS}[{position}]"
+        return tuple(i for i, rle in enumerate(masks) if rle is not None and area_of(rle, where=where) > 0)
 
     def read_masks(self, frame: FrameKey, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
         """See :class:`~sam2fast.datasets.frame_masks.Annotations`; an object that a frame does not have is an error."""
@@ -194,7 +192,7 @@ class MaskletAnnotations:
             where = f"{self._path}: {MASKLETS}[{position}][{i}]"
             if i >= len(masks) or masks[i] is None:
                 raise DatasetError(f"{where}: the object is not annotated in frame {frame}: leave rm_unannotated on")
-            decoded.append(_decoded(masks[i], size, where))
+            decoded.append(decode_segmentation(masks[i], size, where))
         return np.stack(decoded)
 
     def _at(self, frame: FrameKey) -> tuple[int, list[Any]]:
@@ -207,13 +205,6 @@ class MaskletAnnotations:
             f"{self._path} has {len(self._frames)} frames, one for every {self.ann_every} of the video, and none for "
             f"frame {frame}: leave rm_unannotated on"
         )
-
-
-def _decoded(segmentation: Any, size: tuple[int, int], where: str) -> NDArray[np.bool_]:
-    try:
-        return decode_segmentation(segmentation, size)
-    except ValueError as error:
-        raise DatasetError(f"{where}: {error}") from error
 
 
 def _frames_per_annotation(path: Path, fps: Any, frames_fps: int) -> int:

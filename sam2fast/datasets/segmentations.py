@@ -48,39 +48,41 @@ def require_pycocotools(segmentations: Iterable[Any], extra: str) -> None:
         raise ImportError(f"polygons need pycocotools: pip install 'sam2fast[{extra}]'")
 
 
-def run_lengths_of(segmentation: Any, size: tuple[int, int] | None = None) -> RunLengths:
+def run_lengths_of(segmentation: Any, size: tuple[int, int] | None = None, where: str = "") -> RunLengths:
     """The run lengths of one segmentation, checked.
 
     Args:
         size: (height, width) that it must have; needed for polygons.
+        where: what the message begins with.
 
     Raises:
-        ValueError: damaged, of another size, or neither run lengths nor polygons.
+        DatasetError: damaged, of another size, or neither run lengths nor polygons.
         ImportError: polygons, and pycocotools is not installed.
     """
-    if isinstance(segmentation, list) and size is not None:
-        segmentation = rasterise_polygons(segmentation, size)
-    if not isinstance(segmentation, Mapping):
-        raise ValueError(f"a mask must be run lengths or polygons, got {str(segmentation)[:60]}")
     try:
+        if isinstance(segmentation, list) and size is not None:
+            segmentation = rasterise_polygons(segmentation, size)
+        if not isinstance(segmentation, Mapping):
+            raise ValueError(f"a mask must be run lengths or polygons, got {str(segmentation)[:60]}")
         runs = read_run_lengths([segmentation])
-    except (KeyError, IndexError, TypeError, OverflowError) as error:
-        raise ValueError(f'run lengths must have "size" [height, width] and "counts": {error!r}') from error
-    if size is not None and runs.size != size:
-        height, width = runs.size
-        raise ValueError(f"the mask has {width}x{height} pixels, its frame {size[1]}x{size[0]}; must be equal")
+        if size is not None and runs.size != size:
+            height, width = runs.size
+            raise ValueError(f"the mask has {width}x{height} pixels, its frame {size[1]}x{size[0]}; must be equal")
+    except (LookupError, TypeError, OverflowError, ValueError) as error:
+        why = str(error) if isinstance(error, ValueError) else repr(error)
+        raise DatasetError(f"{where}: {why}" if where else why) from error
     return runs
 
 
-def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
+def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str = "") -> NDArray[np.bool_]:
     """The mask ``(H, W)`` of a segmentation; arguments and errors as for :func:`run_lengths_of`."""
-    counts = run_lengths_of(segmentation, size).counts.numpy()
+    counts = run_lengths_of(segmentation, size, where).counts.numpy()
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size, order="F")
 
 
-def area_of(segmentation: Any, size: tuple[int, int] | None = None) -> int:
+def area_of(segmentation: Any, size: tuple[int, int] | None = None, where: str = "") -> int:
     """Pixels in a segmentation; arguments and errors as for :func:`run_lengths_of`."""
-    return int(run_lengths_of(segmentation, size).counts[1::2].sum())
+    return int(run_lengths_of(segmentation, size, where).counts[1::2].sum())
 
 
 class SegmentAnnotations:
@@ -107,8 +109,5 @@ class SegmentAnnotations:
 
     def _decode(self, i: int, size: tuple[int, int]) -> NDArray[np.bool_]:
         if i not in self._masks:
-            try:
-                self._masks[i] = decode_segmentation(self._segments[i], size)
-            except ValueError as error:
-                raise DatasetError(f"{self._where} {i}: {error}") from error
+            self._masks[i] = decode_segmentation(self._segments[i], size, f"{self._where} {i}")
         return self._masks[i]
