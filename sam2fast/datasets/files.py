@@ -175,7 +175,7 @@ def read_labels(path: Path, size: tuple[int, int] | None = None, other: str = "i
         if image.mode == "1":  # as bools, Pillow's array holds other bytes than 0 and 1
             labels: Labels = (np.asarray(image.convert("L")) > 0).view(np.uint8)
         else:
-            labels = np.array(image)
+            labels = np.asarray(image)
     if size is not None and labels.shape != size:
         height, width = labels.shape
         raise DatasetError(f"{path} has {width}x{height} pixels, {other} {size[1]}x{size[0]}: they must be equal")
