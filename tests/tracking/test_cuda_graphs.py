@@ -11,18 +11,19 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
 import tracking_parity as check  # noqa: E402
 
+from sam2fast import build_sam  # noqa: E402
 from sam2fast.tracking.recorders import Direct, RecordingError  # noqa: E402
 
 
 def make_narrow(monkeypatch):
     """The check's models, for the CPU."""
-    right = check.build_sam2_video_predictor
+    right = build_sam.build_sam2_video_predictor
 
     def narrow(*args, hydra_overrides_extra, **kwargs):
         with NothingDrawn():
             return right(*args, hydra_overrides_extra=[*hydra_overrides_extra, *NARROW], **kwargs)
 
-    monkeypatch.setattr(check, "build_sam2_video_predictor", narrow)
+    monkeypatch.setattr(build_sam, "build_sam2_video_predictor", narrow)
 
 
 @pytest.mark.parametrize(
