@@ -153,6 +153,7 @@ def go_to(stage: Path, folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("SAM2FAST_CHECKPOINTS", str(folder / "checkpoints"))
     patch.setenv("SAM2FAST_MIRROR", "http://127.0.0.1:9/")
     patch.setenv("HF_HUB_OFFLINE", "1")
+    patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "cache"))  # which it reads when it is imported
     _name_nano_as_all_models(folder, patch)
 
 
