@@ -46,10 +46,9 @@ def visit(arguments: argparse.Namespace) -> int:
     Returns:
         The exit status: 1 if a step failed or results could not be written.
     """
-    from gpu_plan.records import Records, read_records
+    from gpu_plan.records import Records, read_records, table
     from gpu_plan.runner import PASSED, Log, Runner, is_failure
     from gpu_plan.steps import plan
-    from gpu_plan.summary import table
 
     start = time.monotonic()
     every = plan()
@@ -63,7 +62,8 @@ def visit(arguments: argparse.Namespace) -> int:
     to_run = [step for step in steps if verdicts.get(step.name, {}).get("verdict") != PASSED]
     to_run.sort(key=lambda step: step.name in verdicts and is_failure(verdicts[step.name]))  # failed ones last
     if arguments.rehearse:
-        to_run = [step._replace(alone=False, seconds=0) for step in to_run]  # its times mean nothing
+        # Its times mean nothing, so steps run side by side, but for those that rewrite the launch table.
+        to_run = [step._replace(alone=step.job[0] == "tune", seconds=0) for step in to_run]
 
     def summarise() -> None:
         try:

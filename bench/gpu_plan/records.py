@@ -1,13 +1,16 @@
-"""Results as they come: a line of JSON each, kept in memory too, so that a full disk costs none that fits later."""
+"""Results as they come, a line of JSON each, kept in memory too in case the disk is full; and the table at the end."""
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gpu_plan.steps import Step
+
 Record = dict[str, Any]
 NAME = "results.jsonl"
+NOT_REACHED = "not reached"
 
 
 class Records:
@@ -87,3 +90,20 @@ def read_records(path: Path) -> list[Record]:
             raise SystemExit(f"{path}, line {number}: expected a record of a step, got {line[:80]!r}") from None
         found.append(record)
     return found
+
+
+def table(steps: Sequence[Step], records: Records) -> str:
+    """Step, verdict, figure, goal and seconds of every step, as Markdown."""
+    verdicts = records.verdicts()
+    rows = [("step", "verdict", "figure", "goal", "s")]
+    for step in steps:
+        found = verdicts.get(step.name, {"verdict": NOT_REACHED, "figure": "", "seconds": 0})
+        rows.append((step.name, found["verdict"], found["figure"], step.goal, f"{found['seconds']:.0f}"))
+    rows.insert(1, ("---",) * 5)
+    lines = ["| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in row) + " |" for row in rows]
+    counts = [verdicts.get(step.name, {"verdict": NOT_REACHED})["verdict"].partition(":")[0] for step in steps]
+    said = ", ".join(f"{counts.count(kind)} {kind}" for kind in dict.fromkeys(counts))
+    lines += ["", f"{len(steps)} steps: {said}."]
+    if records.problem:
+        lines.append(f"RESULTS WERE NOT WRITTEN: {records.problem}")
+    return "\n".join(lines) + "\n"

@@ -135,8 +135,8 @@ def _checks() -> dict[str, tuple[Callable[..., bool], Any, Any, Any]]:
         "recorded steps": (tracking.tracking_parity, tracking.Plan(), tracking.SHORT, tracking.QUICK),
     }
     for op in ("memory_attention", "rope_attention", attention.FP8):
-        plans = (plan_._replace(ops=(op,)) for plan_ in (attention.Plan(), attention.SHORT, attention.QUICK))
-        checks[op] = (attention.attention_parity, *plans)  # type: ignore[assignment]
+        plans = [plan_._replace(ops=(op,)) for plan_ in (attention.Plan(), attention.SHORT, attention.QUICK)]
+        checks[op] = (attention.attention_parity, plans[0], plans[1], plans[2])
     return checks
 
 
