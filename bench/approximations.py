@@ -35,14 +35,14 @@ from nano_real import BOXES
 from reports import write_rows
 from suite.machine import machine
 
-from sam2fast.approximations import Approximations
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.evaluation.j_and_f import JAndF, j_and_f
 from sam2fast.kernels.memory_attention import why_no_fp8
 from sam2fast.profiling.run import scattered_points
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.testing import mask_iou
+from sam2fast.tracking.approximations import Approximations
 from sam2fast.training.data.synthetic import SyntheticClips
+from sam2fast.utils.testing import mask_iou
 
 STEADY = 8  # frames before the ones that are timed and counted
 SUBJECTS: dict[str, Any] = {

@@ -32,8 +32,8 @@ import oracle  # noqa: F401  (makes the official package importable)
 from mask_records import assert_same_mask, match, near_threshold
 
 from sam2fast import build_sam2
+from sam2fast.amg.decoder_batch_size import prompts_per_call
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
-from sam2fast.prompt_batches import prompts_per_call
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NAMES = ("official", "sam2fast")

@@ -11,7 +11,8 @@ unless ``--checkpoints`` names a folder with the official ones. Writes one JSON 
 call takes longer than later ones. ``first_s``: from the beginning of loading to the first mask, torch being imported;
 ``load_s``, ``first_encode_s`` and ``first_mask_s`` are its parts. ``import_s``: importing what the way needs.
 ``median_s``, ``spread``: encoding and one prompt, later calls; ``encode_s`` and ``mask_s`` are the medians of the two.
-``difference``: of the low-resolution logits and predicted IoUs, the larger :func:`sam2fast.testing.relative_error`.
+``difference``: of the low-resolution logits and predicted IoUs, the larger
+:func:`sam2fast.utils.testing.relative_error`.
 """
 
 import argparse
@@ -39,7 +40,7 @@ def prepare(model: str, checkpoint: str, dtype: str, folder: str, aot: bool) -> 
     import torch
 
     from sam2fast.build_sam import build_sam2
-    from sam2fast.exported import write_artifact
+    from sam2fast.deploy.exported import write_artifact
 
     built = build_sam2(model, checkpoint, device="cpu", dtype=getattr(torch, dtype))
     start = time.perf_counter()
@@ -56,7 +57,7 @@ def run(way: str, model: str, checkpoint: str, dtype: str, folder: str, runs: in
     torch_s = time.perf_counter() - start
     start = time.perf_counter()
     if way in ("exported", "AOTInductor"):
-        from sam2fast.exported import load_predictor
+        from sam2fast.deploy.exported import load_predictor
     else:
         from sam2fast.build_sam import build_sam2
         from sam2fast.sam2_image_predictor import SAM2ImagePredictor
@@ -69,7 +70,7 @@ def run(way: str, model: str, checkpoint: str, dtype: str, folder: str, runs: in
     else:
         built = build_sam2(model, checkpoint, device="cpu", dtype=getattr(torch, dtype))
         if way.startswith("torch.compile"):
-            from sam2fast.compilation import compile_model
+            from sam2fast.deploy.compilation import compile_model
 
             compile_model(built, PARTS)
         predictor = SAM2ImagePredictor(built)
@@ -174,7 +175,7 @@ def compare(expected: Path, actual: Path) -> float:
     """The larger relative error of logits and IoUs."""
     import numpy as np
 
-    from sam2fast.testing import relative_error
+    from sam2fast.utils.testing import relative_error
 
     with np.load(expected) as a, np.load(actual) as b:
         return max(relative_error(a[name], b[name]) for name in ("logits", "ious"))

@@ -37,7 +37,7 @@ from stream_memory import resident_mib
 from suite.machine import machine
 from video import build_video_pair, clip, float32_memory, jpeg_folder
 
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 ALLOWED = 1e-4
 OBJECTS = (1, 2, 4, 8, 16, 32, 64)

@@ -16,8 +16,8 @@ from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.kernels.layer_norm import add_layer_norm
 from sam2fast.kernels.linear_gelu import linear_gelu
 from sam2fast.kernels.preprocess import resize_and_normalise
-from sam2fast.testing import relative_error
 from sam2fast.transforms import SAM2Transforms
+from sam2fast.utils.testing import relative_error
 
 EPS = 1e-6
 MEAN, STD = SAM2Transforms.mean, SAM2Transforms.std

@@ -21,7 +21,7 @@ from reports import write_report
 from side_by_side import ALLOWED, DTYPES, machine, predictors
 from torch import Tensor
 
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 SIDE = 1024
 

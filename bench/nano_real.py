@@ -20,7 +20,7 @@ from suite.machine import machine
 
 from sam2fast.build_sam import build_sam2
 from sam2fast.evaluation.j_and_f import jaccard
-from sam2fast.overlay import draw_overlay
+from sam2fast.io.overlay import draw_overlay
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 

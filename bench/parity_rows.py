@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import backend, launches
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 # fp32 may be so far from float64; what has fewer bits, twice as far as the twin is on any input of its group.
 FLOAT32, SLACK = 1e-4, 2.0

@@ -30,7 +30,7 @@ from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels._launch import ANY
 from sam2fast.kernels.connected_components import connected_components, connected_components_reference
 from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 Calls = Mapping[str, Callable[[], Any]]
 # In bfloat16, results may be so much farther from the fp32 one than the yardstick's is, and so far at least.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sam2fast.whole_files import written_whole
+from sam2fast.io.atomic import written_whole
 
 
 def report_path(folder: Path, name: str) -> Path:

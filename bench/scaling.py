@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from reports import write_report
 
-from sam2fast.parallel.runners import Runner, on_devices
-from sam2fast.parallel.videos import TrackedVideo, VideoJob, VideoPrompt, track_video
+from sam2fast.deploy.parallel.runners import Runner, on_devices
+from sam2fast.deploy.parallel.videos import TrackedVideo, VideoJob, VideoPrompt, track_video
 
 SIZE = 256  # nano's own
 OBJECTS = 2
@@ -88,7 +88,7 @@ def make_clips(folder: Path, count: int, frames: int) -> list[VideoJob]:
 
 def runners(workers: int) -> dict[str, Callable[[], Runner]]:
     """Each with one thread for each worker."""
-    from sam2fast.cluster import on_ray
+    from sam2fast.deploy.ray import on_ray
 
     return {
         "processes": lambda: on_devices(["cpu"] * workers, threads=1),

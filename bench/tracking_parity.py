@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam2fast.testing import mask_iou, relative_error
+from sam2fast.utils.testing import mask_iou, relative_error
 
 SUPPORT = Path(__file__).parents[1] / "tests" / "support"
 

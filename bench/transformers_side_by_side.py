@@ -49,7 +49,7 @@ from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenc
 from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
 from sam2fast.checkpoints.transformers_layout import to_transformers
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 NAME = "sam2.1_hiera_t"
 CONFIG = f"configs/sam2.1/{NAME}.yaml"

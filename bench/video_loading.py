@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 import oracle  # noqa: F401  (makes the official package and torchvision, which torchcodec wants, importable)
 from sam2.utils import misc as official
 
-from sam2fast import misc
+from sam2fast.compat import misc
 from sam2fast.video_io import open_frames, read_frames
 
 OPTIONAL = ("decord", "torchcodec")

@@ -36,9 +36,9 @@ from suite.subjects import Setting, video_predictor
 from vos_sets import TheOriginal, save_picture
 
 from sam2fast.datasets.davis import DavisFolder
-from sam2fast.parallel.runners import in_this_process, on_devices
+from sam2fast.deploy.parallel.runners import in_this_process, on_devices
+from sam2fast.evaluation.vos import VosJob, VosSettings, run_vos, track_job
 from sam2fast.training.data.synthetic import SyntheticClips
-from sam2fast.vos import VosJob, VosSettings, run_vos, track_job
 
 SEED = 9_300
 MARGIN = 1e-3  # share of pixels that may differ

@@ -3,6 +3,8 @@
 import os
 from typing import TYPE_CHECKING, Any
 
+from sam2fast.deprecated import find_moved_modules, old_name
+
 if TYPE_CHECKING:
     from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
     from sam2fast.build_sam import (
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 # two packages are found where they are, beside this one.
 if os.path.isfile(os.path.join(__path__[0], "kernels")):
     __path__.append(os.path.dirname(__path__[0]))
+
+find_moved_modules()
 
 __version__ = "0.1.0"
 __all__ = [
@@ -46,10 +50,7 @@ if not TYPE_CHECKING:  # which would take any name for one of ours
     def __getattr__(name: str) -> Any:
         """Imports a public name when it is first used, so that ``import sam2fast`` alone costs nothing."""
         if name not in _HOMES:
-            from sam2fast.removed import refuse_if_removed
-
-            refuse_if_removed(__name__, name)
-            raise AttributeError(f"module 'sam2fast' has no attribute {name!r}")
+            return old_name(__name__, name)
         import importlib
 
         return getattr(importlib.import_module(_HOMES[name]), name)

@@ -19,7 +19,7 @@ MODULES = {
     "sam2.modeling.sam.transformer": "sam2fast.modeling.two_way_transformer",
     "sam2.modeling.sam2_utils": "sam2fast.modeling.layers",
     "sam2.utils.amg": "sam2fast.amg",
-    "sam2.utils.misc": "sam2fast.misc",
+    "sam2.utils.misc": "sam2fast.compat.misc",
     "sam2.utils.transforms": "sam2fast.transforms",
 }
 
@@ -31,7 +31,7 @@ def _in(module: str, *names: str) -> dict[str, str]:
 # Official names that live in another module than the rest of theirs, or under another name. Among them what a module
 # of the original only imports, since other code takes it from there, too.
 NAMES = {
-    "sam2.build_sam": _in("_official_utils", "_load_checkpoint"),
+    "sam2.build_sam": _in("compat.official_utils", "_load_checkpoint"),
     "sam2.automatic_mask_generator": _in(
         "amg",
         "batched_mask_to_box",
@@ -42,17 +42,17 @@ NAMES = {
         "uncrop_masks",
     ),
     "sam2.sam2_video_predictor": {
-        **_in("misc", "concat_points", "fill_holes_in_mask_scores", "load_video_frames"),
+        **_in("compat.misc", "concat_points", "fill_holes_in_mask_scores", "load_video_frames"),
         **_in("modeling.sam2_base", "NO_OBJ_SCORE"),
         "tqdm": "tqdm.tqdm",
     },
     "sam2.modeling.sam2_base": {
-        **_in("_official_utils", "get_1d_sine_pe", "select_closest_cond_frames"),
+        **_in("compat.official_utils", "get_1d_sine_pe", "select_closest_cond_frames"),
         "trunc_normal_": "torch.nn.init.trunc_normal_",
     },
     "sam2.modeling.sam2_utils": {
         **_in(
-            "_official_utils",
+            "compat.official_utils",
             "get_1d_sine_pe",
             "get_activation_fn",
             "get_clones",
@@ -62,21 +62,23 @@ NAMES = {
             "sample_random_points_from_errors",
             "select_closest_cond_frames",
         ),
-        **_in("misc", "mask_to_box"),
+        **_in("compat.misc", "mask_to_box"),
     },
     "sam2.modeling.backbones.utils": {
         **_in("modeling.hiera", "PatchEmbed"),
-        **_in("_official_utils", "window_partition", "window_unpartition"),
+        **_in("compat.official_utils", "window_partition", "window_unpartition"),
     },
-    "sam2.modeling.backbones.hieradet": _in("_official_utils", "do_pool", "window_partition", "window_unpartition"),
-    "sam2.modeling.memory_attention": _in("_official_utils", "get_activation_fn", "get_clones"),
-    "sam2.modeling.memory_encoder": _in("_official_utils", "get_clones"),
+    "sam2.modeling.backbones.hieradet": _in(
+        "compat.official_utils", "do_pool", "window_partition", "window_unpartition"
+    ),
+    "sam2.modeling.memory_attention": _in("compat.official_utils", "get_activation_fn", "get_clones"),
+    "sam2.modeling.memory_encoder": _in("compat.official_utils", "get_clones"),
     "sam2.modeling.position_encoding": _in(
-        "_official_utils", "apply_rotary_enc", "compute_axial_cis", "init_t_xy", "reshape_for_broadcast"
+        "compat.official_utils", "apply_rotary_enc", "compute_axial_cis", "init_t_xy", "reshape_for_broadcast"
     ),
     "sam2.modeling.sam.transformer": {
         **_in("modeling.attention", "Attention", "RoPEAttention"),
-        **_in("_official_utils", "apply_rotary_enc", "compute_axial_cis"),
+        **_in("compat.official_utils", "apply_rotary_enc", "compute_axial_cis"),
     },
 }
 

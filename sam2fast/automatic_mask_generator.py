@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sam2fast.amg import (
+from sam2fast.amg.candidates import Candidates, Crop, Shortlist
+from sam2fast.amg.decoder_batch_size import prompts_per_call
+from sam2fast.amg.parameters import check_integers, check_limits, grids_of_layers
+from sam2fast.amg.utils import (
     MaskData,
     area_from_rle,
     batch_iterator,
@@ -25,14 +28,11 @@ from sam2fast.amg import (
     uncrop_points,
     zeros_if_empty,
 )
+from sam2fast.compat.amg_hooks import OverridableSteps
 from sam2fast.kernels.mask_ops import mask_statistics
 from sam2fast.kernels.nms import box_nms
-from sam2fast.mask_candidates import Candidates, Crop, Shortlist
-from sam2fast.mask_generator_parameters import check_integers, check_limits, grids_of_layers
-from sam2fast.mask_generator_steps import OverridableSteps
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.prompt_batches import prompts_per_call
-from sam2fast.prompts import LOGIT_LIMIT
+from sam2fast.prompt_inputs import LOGIT_LIMIT
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.transforms import ImageLike, to_pixels
 

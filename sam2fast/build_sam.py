@@ -11,17 +11,17 @@ from torch import nn
 
 from sam2fast import nano
 from sam2fast._official_names import RELEASES
-from sam2fast.approximations import Approximations, ApproximationsLike
 from sam2fast.checkpoints import choose_config, load_checkpoint, load_partial
+from sam2fast.checkpoints.download import DownloadError, get_checkpoint, get_repository
 from sam2fast.checkpoints.folders import SUFFIXES
 from sam2fast.config import ConfigError, build_from_config, load_config
-from sam2fast.downloads import DownloadError, get_checkpoint, get_repository
-from sam2fast.exclusive import survive_fork
+from sam2fast.io.atomic import expanded
 from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.modeling.without_weights import without_weights
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.whole_files import expanded
+from sam2fast.tracking.approximations import Approximations, ApproximationsLike
+from sam2fast.utils.thread_guard import survive_fork
 
 # The original's table: Hugging Face id -> (configuration, checkpoint file).
 HF_MODEL_ID_TO_FILENAMES = {name: (release.config, release.checkpoint) for name, release in RELEASES.items()}
@@ -109,7 +109,7 @@ def build_sam2_video_predictor(
             without it; this class says in the log where it cannot. Nothing is compiled for it. ``warmup()`` of the
             predictor does beforehand what the first frames would wait for.
         approximations: names of what may be approximated for speed, such as ``["memory_slots", "still_frames=0.01"]``;
-            by default nothing. See :class:`sam2fast.approximations.Approximations`.
+            by default nothing. See :class:`sam2fast.tracking.approximations.Approximations`.
         config_file, device, mode, hydra_overrides_extra, dtype, allow_targets, ckpt_prefix, partial, **kwargs: as for
             :func:`build_sam2`.
 

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from sam2fast._official_names import MODULES, NAMES
-from sam2fast._yaml_text import check_references, parse_yaml
+from sam2fast.io.yaml_text import check_references, parse_yaml
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable

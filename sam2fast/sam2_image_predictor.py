@@ -9,11 +9,11 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from sam2fast.exclusive import ThreadGuard, exclusive, shared
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.prompts import LOGIT_LIMIT, check_boxes, check_numbers, check_points
+from sam2fast.prompt_inputs import LOGIT_LIMIT, check_boxes, check_numbers, check_points
 from sam2fast.transforms import ImageLike, SAM2Transforms, to_pixels
-from sam2fast.uploads import uploaded
+from sam2fast.utils.async_copies import uploaded
+from sam2fast.utils.thread_guard import ThreadGuard, exclusive, shared
 
 Prompt: TypeAlias = ArrayLike | Tensor
 
@@ -24,8 +24,8 @@ class SAM2ImagePredictor:
     Names, defaults, results and dtypes are those of ``sam2.sam2_image_predictor.SAM2ImagePredictor``.
 
     Several threads may predict at once; setting an image while another thread is in a call, or the other way round,
-    raises :class:`~sam2fast.exclusive.ConcurrentUseError`; so does predicting, from then on, for an image that another
-    thread has replaced. Predictors may share a model.
+    raises :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`; so does predicting, from then on, for an image that
+    another thread has replaced. Predictors may share a model.
 
     Args:
         sam_model: the model; computes where and in what it was built.

@@ -8,9 +8,8 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from sam2fast.approximations import EXACT, Approximations, ApproximationsLike
-from sam2fast.exclusive import ThreadGuard, exclusive, shared
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.tracking.approximations import EXACT, Approximations, ApproximationsLike
 from sam2fast.tracking.arguments import at_least, frame_number, integer
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.official_privates import OfficialPrivates
@@ -26,6 +25,7 @@ from sam2fast.tracking.scores import TrackScores
 from sam2fast.tracking.selection import MemoryRules
 from sam2fast.tracking.sessions import Sessions
 from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.utils.thread_guard import ThreadGuard, exclusive, shared
 from sam2fast.video_io import VideoError, open_frames
 
 _log = logging.getLogger(__name__)

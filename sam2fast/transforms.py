@@ -10,10 +10,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from sam2fast.io.images import UNREADABLE, open_picture
 from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles, upsample_and_threshold, upsample_masks
 from sam2fast.kernels.preprocess import resize_and_normalise
-from sam2fast.picture_files import UNREADABLE, open_picture
-from sam2fast.uploads import uploaded
+from sam2fast.utils.async_copies import uploaded
 
 ImageLike: TypeAlias = np.ndarray | Image.Image | Tensor | str | Path
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA

@@ -18,7 +18,7 @@ from sam2fast.kernels._dispatch import current_backend
 from sam2fast.kernels.memory_attention import memory_attention
 from sam2fast.kernels.window_attention import window_attention_reference
 from sam2fast.profiling import limits
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 CPU = torch.device("cpu")
 

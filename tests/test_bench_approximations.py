@@ -10,7 +10,7 @@ from figures.documents import SECTIONS
 from figures.results import Results
 from video import clip, jpeg_folder
 
-from sam2fast.approximations import EXACT, Approximations
+from sam2fast.tracking.approximations import EXACT, Approximations
 
 SOME = ("exact", "memory_slots=2", "pooled_memory")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pycocotools import mask as coco_masks
 
-from sam2fast.rle import encode_rle
+from sam2fast.io.rle import encode_rle
 from sam2fast.tracking.scores import TrackScores
 from sam2fast.tracking.stream import StreamResult
 from sam2fast.video_results import (

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 from suite.subjects import Setting, timed
 
 

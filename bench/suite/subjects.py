@@ -316,7 +316,7 @@ def _cast(setting: Setting) -> torch.dtype | None:
 
 
 def _compile(built: Built, model: Any) -> None:
-    from sam2fast.compilation import compile_model
+    from sam2fast.deploy.compilation import compile_model
 
     start = time.perf_counter()
     compile_model(model, backend=built.setting.compiler)

@@ -5,7 +5,7 @@ from pathlib import Path
 from sam2fast._official_names import RELEASES
 from sam2fast.checkpoints.errors import CheckpointError, listed
 from sam2fast.checkpoints.files import INDEX_SUFFIX
-from sam2fast.whole_files import expanded
+from sam2fast.io.atomic import expanded
 
 SUFFIXES = (".pt", ".pth", ".safetensors")
 CONFIG_FILE = "config.json"

@@ -8,7 +8,7 @@ from glob import escape
 from pathlib import Path
 
 from sam2fast.checkpoints.folders import CONFIG_FILE
-from sam2fast.whole_files import errors_named, own_number, resolved
+from sam2fast.io.atomic import errors_named, own_number, resolved
 
 WEIGHTS_FILE = "model.safetensors"  # of a folder in the layout of transformers
 

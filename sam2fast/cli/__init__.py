@@ -14,7 +14,7 @@ import click
 from sam2fast import __version__
 from sam2fast.cli.errors import UserError, told
 from sam2fast.cli.signals import end_quietly, exit_code, heeded, tell
-from sam2fast.whole_files import FULL
+from sam2fast.io.atomic import FULL
 
 VERBS = (
     "segment",
@@ -126,6 +126,6 @@ def main(ctx: click.Context, deterministic: bool) -> None:
     logger.addHandler(notes)
     ctx.call_on_close(lambda: logger.removeHandler(notes))
     if deterministic:
-        from sam2fast.reproducibility import deterministic as block
+        from sam2fast.utils.reproducibility import deterministic as block
 
         ctx.with_resource(block())

@@ -6,7 +6,7 @@ import click
 
 from sam2fast.cli.errors import MissingCheckpointError, one_line
 from sam2fast.cli.options import DTYPES
-from sam2fast.whole_files import expanded
+from sam2fast.io.atomic import expanded
 
 LAYOUTS = ("official", "safetensors", "transformers")
 BY_SUFFIX = {".pt": "official", ".pth": "official", ".safetensors": "safetensors"}

@@ -14,7 +14,7 @@ from sam2fast.cli.problems import Problems
 
 if TYPE_CHECKING:
     from sam2fast.datasets.layout import Layout
-    from sam2fast.parallel.pool import JobResult
+    from sam2fast.deploy.parallel.pool import JobResult
 
 LAYOUTS = ("sav", "sav-png", "davis", "ytvos", "coco-jsonl")
 MASKLETS = ("manual", "auto")
@@ -112,7 +112,7 @@ def done_jobs(
     from tqdm import tqdm
 
     from sam2fast.datasets.conversion import no_model
-    from sam2fast.parallel.runners import in_this_process, on_devices
+    from sam2fast.deploy.parallel.runners import in_this_process, on_devices
 
     count = min(processes or os.cpu_count() or 1, len(jobs))
     runner = in_this_process("cpu") if count < 2 else on_devices(["cpu"] * count, threads=1)

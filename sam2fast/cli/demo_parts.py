@@ -21,8 +21,8 @@ from sam2fast.demo import photograph
 from sam2fast.demo.film import contact_sheet, draw_frames, encode_film
 from sam2fast.demo.scene import draw_scene
 from sam2fast.evaluation.j_and_f import j_and_f
-from sam2fast.overlay import draw_overlay
-from sam2fast.rle import encode_rle
+from sam2fast.io.overlay import draw_overlay
+from sam2fast.io.rle import encode_rle
 
 # What to find in the drawn picture, in its pixels, by the name of the result.
 PROMPTS = {

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam2fast.cli.errors import one_line
-from sam2fast.parallel.devices import device_list, names_several
+from sam2fast.deploy.parallel.devices import device_list, names_several
 
 if TYPE_CHECKING:
-    from sam2fast.parallel.runners import Runner
+    from sam2fast.deploy.parallel.runners import Runner
 
 
 def chosen_devices(device: str, count: int, things: str) -> list[str]:
@@ -42,7 +42,7 @@ def done_by(
         UserError: of the function, or of ``build`` everywhere; or all workers are lost, or a job with its workers.
         Exception: what else the function raises.
     """
-    from sam2fast.parallel.process import WorkerError
+    from sam2fast.deploy.parallel.process import WorkerError
 
     with one_line(WorkerError):
         for result in runner(function, jobs, build, ordered=True):

@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import click
 
-from sam2fast.whole_files import FULL
+from sam2fast.io.atomic import FULL
 
 
 class UserError(click.ClickException):

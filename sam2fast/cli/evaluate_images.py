@@ -132,10 +132,10 @@ def evaluate_images(
     choice = choose_model(model, checkpoint)
 
     from sam2fast.cli.evaluate_images_run import BuildPredictor, EvaluationRun, check_out, output_files
+    from sam2fast.deploy.parallel.devices import device_list
+    from sam2fast.deploy.parallel.runners import in_this_process, on_devices
     from sam2fast.evaluation.clicks.job import ClickSettings
     from sam2fast.evaluation.clicks.sources import draw, open_data_set
-    from sam2fast.parallel.devices import device_list
-    from sam2fast.parallel.runners import in_this_process, on_devices
 
     if find_spec("scipy") is None:
         raise UserError("clicks need scipy: pip install 'sam2fast[eval]'")

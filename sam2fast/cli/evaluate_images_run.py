@@ -18,10 +18,10 @@ from sam2fast.cli.files import make_folder, write_atomically
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.problems import Problems
 from sam2fast.cli.segmenter import Segmenter
+from sam2fast.deploy.parallel.process import WorkerError
+from sam2fast.deploy.parallel.runners import Runner
 from sam2fast.evaluation.clicks.job import ClickSettings, ImageJob, ImageScores, evaluate_image
 from sam2fast.evaluation.clicks.summary import Results
-from sam2fast.parallel.process import WorkerError
-from sam2fast.parallel.runners import Runner
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 if TYPE_CHECKING:

@@ -39,8 +39,8 @@ def export(
     """Export a model for images.
 
     Writes encoder.pt2, decoder.pt2 and artifact.json, which says what they were made for, to the output folder, which
-    must be new or empty. sam2fast.exported.load_predictor(DIR) is a predictor on top of them; torch.export.load, or
-    with --aot torch._inductor.aoti_load_package, reads each file also without sam2fast. They are programs: load only
+    must be new or empty. sam2fast.deploy.exported.load_predictor(DIR) is a predictor on top of them; torch.export.load,
+    or with --aot torch._inductor.aoti_load_package, reads each file also without sam2fast. They are programs: load only
     those that you exported yourself.
     """
     choice = choose_model(model, checkpoint)
@@ -49,7 +49,7 @@ def export(
     import torch
 
     from sam2fast.build_sam import build_sam2
-    from sam2fast.exported.artifact import DECODER, ENCODER, FACTS, check_folder, write_artifact
+    from sam2fast.deploy.exported.artifact import DECODER, ENCODER, FACTS, check_folder, write_artifact
 
     start = time.perf_counter()
     with one_line(OSError, ValueError, RuntimeError, ImportError):

@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from sam2fast.cli.errors import UserError, one_line
-from sam2fast.picture_files import SUFFIXES
-from sam2fast.whole_files import SECONDS_TO_WRITE, moved_to, resolved
+from sam2fast.io.atomic import SECONDS_TO_WRITE, moved_to, resolved
+from sam2fast.io.images import SUFFIXES
 
 RESULTS = "masks.json"
 PARTIAL = re.compile(r"\.(?P<name>.+)\.\d+\.part")

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from sam2fast.cli.errors import UserError
-from sam2fast.overlay import OUTLINE_COLOUR, TINT
-from sam2fast.rle import decode_rle
+from sam2fast.io.overlay import OUTLINE_COLOUR, TINT
+from sam2fast.io.rle import decode_rle
 from sam2fast.video_results.drawing import HUE_STEP
 
 PALETTE_IDS = 255  # more need 16 bits

@@ -12,8 +12,8 @@ from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.mask_finder import FoundMasks, MaskFinder
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.segmenter import Segmenter
-from sam2fast.parallel.process import WorkerError
-from sam2fast.parallel.runners import Runner
+from sam2fast.deploy.parallel.process import WorkerError
+from sam2fast.deploy.parallel.runners import Runner
 
 
 class MaskFinders:

@@ -16,7 +16,7 @@ from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import model_options
 from sam2fast.cli.prompts import Box, BoxType, Click, ClickType
 from sam2fast.cli.track_request import PointType, TrackBoxType, TrackPrompt, VideoSource, merge_prompts
-from sam2fast.picture_files import SUFFIXES
+from sam2fast.io.images import SUFFIXES
 
 if TYPE_CHECKING:
     from sam2fast.profiling import Profile

@@ -14,8 +14,8 @@ from sam2fast.cli.files import output_files, write_atomically
 from sam2fast.cli.prompts import Prompts
 from sam2fast.cli.segmenter import Prediction, mask_box
 from sam2fast.cli.tables import aligned
-from sam2fast.overlay import draw_overlay
-from sam2fast.rle import encode_rle
+from sam2fast.io.overlay import draw_overlay
+from sam2fast.io.rle import encode_rle
 
 DIGITS = 6  # of a score
 # Pictures of photographs hardly get smaller with more effort, only later.

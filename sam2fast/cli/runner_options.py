@@ -10,7 +10,7 @@ import click
 from sam2fast.cli.devices import chosen_devices
 from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.options import removed_option
-from sam2fast.parallel.runners import Runner, in_this_process, on_devices
+from sam2fast.deploy.parallel.runners import Runner, in_this_process, on_devices
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -119,7 +119,7 @@ def _check(cluster: Cluster, device: str) -> None:
 
 
 def _on_ray(cluster: Cluster, device: str, count: int) -> Runner:
-    from sam2fast.cluster import on_ray
+    from sam2fast.deploy.ray import on_ray
 
     assert cluster.ray is not None
     workers = cluster.workers and min(cluster.workers, max(1, count))

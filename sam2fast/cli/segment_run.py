@@ -13,7 +13,7 @@ from sam2fast.cli.prompts import Prompts
 from sam2fast.cli.results import write_result
 from sam2fast.cli.runner_options import Cluster, chosen_place
 from sam2fast.cli.segmenter import MaskPrompt, Segmenter
-from sam2fast.parallel.runners import Runner
+from sam2fast.deploy.parallel.runners import Runner
 
 
 class SegmentedFile(NamedTuple):

@@ -10,7 +10,7 @@ from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.files import make_folder, remove_leftovers, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import DTYPES, out_option
-from sam2fast.picture_files import SUFFIXES
+from sam2fast.io.images import SUFFIXES
 
 # What the clips were made with; a run that goes on must be asked for the same.
 RECORD = "synthesize.json"

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from sam2fast.approximations import Approximations
 from sam2fast.cli.devices import names_several
 from sam2fast.cli.errors import UserError
 from sam2fast.cli.model_choice import choose_model
@@ -21,6 +20,7 @@ from sam2fast.cli.track_request import (
     merge_prompts,
     read_prompt_file,
 )
+from sam2fast.tracking.approximations import Approximations
 
 FORMATS = ("json", "png", "overlay", "coco")
 DEFAULT_FORMATS = ("json", "overlay")
@@ -135,7 +135,7 @@ def track(
     if names_several(device):
         raise click.UsageError(
             f"--device {device} for one video was removed in sam2fast 0.2; give one device. Several videos are spread "
-            "over devices by `sam2fast vos` and sam2fast.parallel.track_videos"
+            "over devices by `sam2fast vos` and sam2fast.deploy.parallel.track_videos"
         )
     source = VideoSource.parse(video)
     parts = [*points, *boxes, *masks, *(prompt for file in prompt_files for prompt in read_prompt_file(file))]

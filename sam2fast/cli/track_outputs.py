@@ -23,8 +23,9 @@ from sam2fast.cli.results import DIGITS
 from sam2fast.cli.segmenter import NOT_FINITE
 from sam2fast.cli.track_request import PROBE_SIZE, ObjectId, Request
 from sam2fast.datasets.palette_masks import label_png
+from sam2fast.io.atomic import errors_named, moved_to
+from sam2fast.io.rle import compress_run_lengths, decode_rle
 from sam2fast.kernels.run_lengths import encode_upsampled, run_length_areas
-from sam2fast.rle import compress_run_lengths, decode_rle
 from sam2fast.tracking.scores import TrackScores
 from sam2fast.video_io import VideoError, read_frames
 from sam2fast.video_io.film_file import FilmFile, NoEncoderError, film_failures
@@ -32,7 +33,6 @@ from sam2fast.video_results import colour_of, to_coco_video
 from sam2fast.video_results.drawing import Area, tint
 from sam2fast.video_results.overlaps import boxes_of, visible_parts
 from sam2fast.video_results.record import RecordIndex
-from sam2fast.whole_files import errors_named, moved_to
 
 MANIFEST, RECORD, PNGS, OVERLAY, COCO = "track.json", "masks.jsonl", "masks", "overlay.mp4", "masks.json"
 BACKWARD = "backward.safetensors"

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import click
 
-from sam2fast.approximations import Approximations
 from sam2fast.cli.digests import digest_of_ends
 from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.prompts import BACKGROUND, FOREGROUND, Box, Click
+from sam2fast.tracking.approximations import Approximations
 
 ObjectId: TypeAlias = int | str
 

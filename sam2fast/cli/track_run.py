@@ -19,7 +19,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sam2fast import __version__
-from sam2fast.approximations import EXACT
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.model_choice import ModelChoice
@@ -28,6 +27,7 @@ from sam2fast.cli.signals import ENDING, SIGNALLED, if_read, tell
 from sam2fast.cli.track_outputs import FrameDrawing, RunFolder, as_line, derive_outputs, frame_record, open_overlay
 from sam2fast.cli.track_request import Request, TrackPrompt, check_against_video
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.tracking.approximations import EXACT
 from sam2fast.tracking.outputs import Output
 from sam2fast.tracking.scores import TrackScores
 from sam2fast.tracking.selection import MemoryRules

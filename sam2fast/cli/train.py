@@ -7,7 +7,7 @@ import click
 
 from sam2fast.cli.train_launch import Launch, check, launch_options, on_cluster, on_this_machine
 from sam2fast.cli.train_run import TrainingRun
-from sam2fast.reproducibility import is_deterministic
+from sam2fast.utils.reproducibility import is_deterministic
 
 
 @click.command()

@@ -15,7 +15,7 @@ import click
 from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.files import remove_leftovers, write_atomically
 from sam2fast.cli.signals import ENDING, tell
-from sam2fast.reproducibility import deterministic, is_deterministic
+from sam2fast.utils.reproducibility import deterministic, is_deterministic
 
 if TYPE_CHECKING:
     from sam2fast.training.trainer import Trainer

@@ -10,7 +10,7 @@ from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import model_options
 from sam2fast.cli.runner_options import Cluster, runner_options
 from sam2fast.cli.signals import exit_code, tell
-from sam2fast.vos.job import VosSettings
+from sam2fast.evaluation.vos.job import VosSettings
 
 T = TypeVar("T")
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)

@@ -20,13 +20,13 @@ from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.problems import Problems
 from sam2fast.cli.runner_options import Cluster, chosen_place
 from sam2fast.datasets.errors import DatasetError
-from sam2fast.parallel.process import WorkerError
-from sam2fast.parallel.runners import Runner, in_this_process, on_devices
+from sam2fast.deploy.parallel.process import WorkerError
+from sam2fast.deploy.parallel.runners import Runner, in_this_process, on_devices
+from sam2fast.evaluation.vos.folders import is_done, is_other, remove_leftovers, told
+from sam2fast.evaluation.vos.job import VosDone, VosJob, VosSettings
+from sam2fast.evaluation.vos.listing import find_video, inputs_of, listed_names, video_names
+from sam2fast.evaluation.vos.run import build_for_vos, run_vos
 from sam2fast.video_io import VideoError
-from sam2fast.vos.folders import is_done, is_other, remove_leftovers, told
-from sam2fast.vos.job import VosDone, VosJob, VosSettings
-from sam2fast.vos.listing import find_video, inputs_of, listed_names, video_names
-from sam2fast.vos.run import build_for_vos, run_vos
 
 
 class Request(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.segmentations import run_lengths_of
-from sam2fast.rle import RLE
+from sam2fast.io.rle import RLE
 
 # Run lengths by object. One that is not there was not annotated; one that was looked for and not seen has no pixel.
 Masks: TypeAlias = Mapping[int, RLE]

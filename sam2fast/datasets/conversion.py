@@ -1,6 +1,6 @@
 """Videos from one layout to another, and frames of video files as JPEG, as jobs for a runner.
 
-See :class:`~sam2fast.parallel.runners.Runner`. Frames are extracted as by the official
+See :class:`~sam2fast.deploy.parallel.runners.Runner`. Frames are extracted as by the official
 ``training/scripts/sav_frame_extraction_submitit.py``.
 """
 

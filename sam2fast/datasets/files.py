@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from sam2fast.datasets.errors import DatasetError
-from sam2fast.picture_files import UNREADABLE, open_picture
+from sam2fast.io.images import UNREADABLE, open_picture
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_SUFFIXES = (".png",)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.files import FRAME_SUFFIXES, FrameKey, frame_key, list_files, read_frame
-from sam2fast.picture_files import write_jpeg
+from sam2fast.io.images import write_jpeg
 
 QUALITY = 95  # of JPEG; OpenCV's default, which the original's extraction has
 # Frames are given out at the film's own size; the square that a model would see is never computed.

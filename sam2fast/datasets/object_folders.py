@@ -18,7 +18,7 @@ from sam2fast.datasets.files import FrameKey, in_order, list_files, list_folders
 from sam2fast.datasets.frame_files import FrameFiles
 from sam2fast.datasets.layout import LayoutFolder, Stage, Written, refuse_unknown
 from sam2fast.datasets.palette_masks import label_png
-from sam2fast.rle import decode_rle, encode_rle
+from sam2fast.io.rle import decode_rle, encode_rle
 
 VIDEO = "other masks of the video"  # for messages
 MASKS, FRAMES = "Annotations_6fps", "JPEGImages_24fps"

@@ -11,8 +11,8 @@ from PIL import Image
 from sam2fast.datasets.annotations import Masks
 from sam2fast.datasets.errors import DatasetError, OverlapError
 from sam2fast.datasets.files import Labels
-from sam2fast.picture_files import open_picture
-from sam2fast.rle import RLE, decode_rle, encode_rle
+from sam2fast.io.images import open_picture
+from sam2fast.io.rle import RLE, decode_rle, encode_rle
 
 COLOURS = 256
 MOST_OBJECTS = COLOURS - 1

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sam2fast.datasets.annotations import Masks
 from sam2fast.datasets.errors import DatasetError
-from sam2fast.rle import decode_rle
+from sam2fast.io.rle import decode_rle
 from sam2fast.video_results.drawing import area_of, colour_of, draw_masks
 
 GREY = 128  # where there is no picture

@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 
 from sam2fast.datasets.files import read_json
 from sam2fast.datasets.frame_files import read_film
-from sam2fast.rle import decode_rle
+from sam2fast.io.rle import decode_rle
 from sam2fast.video_results.drawing import colour_of, draw_masks
 
 _log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.files import FrameKey, read_json
 from sam2fast.datasets.segmentations import area_of, decode_segmentation
-from sam2fast.rle import RLE
+from sam2fast.io.rle import RLE
 
 MASKLETS, IDS, OURS = "masklet", "masklet_id", "sam2fast"
 KEYS = (MASKLETS, "masks")  # where training looks for the list of frames

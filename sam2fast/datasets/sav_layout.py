@@ -15,7 +15,7 @@ from sam2fast.datasets.layout import LayoutFolder, Stage, Written
 from sam2fast.datasets.object_folders import FRAMES
 from sam2fast.datasets.sav_json import DIGITS, IDS, MASKLETS, OURS, Masklets, read_masklets
 from sam2fast.datasets.segmentations import area_of
-from sam2fast.rle import RLE
+from sam2fast.io.rle import RLE
 
 USUAL_RATE = 4
 SPARSEST = 100  # entries of a file for each annotated frame; beyond, frames that are not annotated have none

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.files import FrameKey, read_json
+from sam2fast.io.polygons import rasterise_polygons
+from sam2fast.io.rle import read_run_lengths
 from sam2fast.kernels.run_lengths import RunLengths
-from sam2fast.polygons import rasterise_polygons
-from sam2fast.rle import read_run_lengths
 
 COCO_LISTS = ("images", "annotations")
 

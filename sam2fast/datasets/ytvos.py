@@ -12,7 +12,7 @@ from sam2fast.datasets.davis import MASKS, Davis
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.facts import read_facts
 from sam2fast.datasets.files import FrameKey, list_folders, read_json
-from sam2fast.whole_files import moved_to
+from sam2fast.io.atomic import moved_to
 
 META = "meta.json"
 CATEGORY = "object"  # of objects that have none

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from sam2fast.demo.clip import Task
-from sam2fast.overlay import choose_colours, draw_overlay
+from sam2fast.io.overlay import choose_colours, draw_overlay
 from sam2fast.training.data.clip import Clip
 from sam2fast.video_io.h264 import encoder_options, find_encoder
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from sam2fast.datasets.errors import DatasetError
+from sam2fast.deploy.parallel.process import interrupts_held_back
+from sam2fast.deploy.parallel.worker import leave_interrupts_to_the_parent
 from sam2fast.evaluation.j_and_f import TOLERANCE
 from sam2fast.evaluation.label_maps import Agreement, compare_files
 from sam2fast.evaluation.mask_folders import EvaluationError, MaskSequence, VideoPlan, pair_videos, plan_video
@@ -28,8 +30,6 @@ from sam2fast.evaluation.scores import (
     score_objects,
     write_results_csv,
 )
-from sam2fast.parallel.process import interrupts_held_back
-from sam2fast.parallel.worker import leave_interrupts_to_the_parent
 
 # Frames of a video that a process takes at a time, so that one long video keeps several busy.
 FRAMES_AT_ONCE = 32

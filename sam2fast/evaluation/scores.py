@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from sam2fast.evaluation.label_maps import BOTH_EMPTY, Agreement
-from sam2fast.whole_files import moved_to
+from sam2fast.io.atomic import moved_to
 
 # An index in the pictures in the layout of DAVIS, the name of a folder in that of SA-V.
 ObjectId: TypeAlias = int | str

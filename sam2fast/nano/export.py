@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.io.atomic import moved_to
 from sam2fast.nano import CONFIG, WEIGHTS
-from sam2fast.whole_files import moved_to
 
 # Smaller tensors stay fp32: biases, norms, embeddings and the frequencies of positions are a hundredth of the file.
 LEAST_HALF = 4096

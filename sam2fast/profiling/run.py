@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import sam2fast
 from sam2fast import sam2_image_predictor
+from sam2fast.io.atomic import moved_to
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.profiling.limits import Limits, measure_limits
 from sam2fast.profiling.parts import PartOf, Recorder, memory_parts, model_parts
@@ -28,7 +29,6 @@ from sam2fast.tracking import passes, steps
 from sam2fast.transforms import ImageLike, to_pixels
 from sam2fast.video_io import VideoError, open_frames
 from sam2fast.video_io import frames as video_frames
-from sam2fast.whole_files import moved_to
 
 
 class Work(NamedTuple):

@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from sam2fast.approximations import EXACT
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.tracking.approximations import EXACT
 from sam2fast.tracking.still_frames import StillFrames
 from sam2fast.video_io import Frames
 

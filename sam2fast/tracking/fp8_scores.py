@@ -5,9 +5,9 @@ from weakref import WeakSet
 
 from torch import nn
 
-from sam2fast.approximations import Approximations
 from sam2fast.kernels.memory_attention import Fp8, why_no_fp8
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.tracking.approximations import Approximations
 
 _log = logging.getLogger(__name__)
 

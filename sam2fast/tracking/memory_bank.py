@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.approximations import EXACT, Approximations
 from sam2fast.kernels.memory_attention import MEANS, AttendedMemory
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.tracking.approximations import EXACT, Approximations
 from sam2fast.tracking.arrivals import Arrivals
 from sam2fast.tracking.fp8_scores import fp8_scores
 from sam2fast.tracking.page_pool import Page, PagePool
@@ -175,8 +175,8 @@ class MemoryBank:
 def _is_compiled(model: SAM2Base) -> bool:
     """Whether a part that computes all objects together is compiled for each number of them, or may be.
 
-    By :func:`sam2fast.compilation.compile_model`; as the original's predictor for speed does it, ``part.forward =
-    torch.compile(part.forward)``; by ``part.compile()``; or as a whole, for torch's own module has such a forward.
+    By :func:`sam2fast.deploy.compilation.compile_model`; as the original's predictor for speed does it,
+    ``part.forward = torch.compile(part.forward)``; by ``part.compile()``; or as a whole, for torch's own module has such a forward.
     """
     parts = (model.memory_attention, model.sam_mask_decoder, model.memory_encoder)
     names = ("forward", "attend", "_compiled_call_impl")

@@ -6,15 +6,15 @@ import weakref
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, TypeVar, cast
 
-from sam2fast.exclusive import exclusive_session
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.saved_state import check_kind, model_facts
+from sam2fast.utils.thread_guard import exclusive_session
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def own_session(method: Method) -> Method:
-    """:func:`~sam2fast.exclusive.exclusive_session`, and refused with a session of another model.
+    """:func:`~sam2fast.utils.thread_guard.exclusive_session`, and refused with a session of another model.
 
     The method raises what :func:`check_session` does, a generator with its first answer.
     """

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.tracking.arrivals import Arrivals, HostCopy
-from sam2fast.uploads import uploaded
+from sam2fast.utils.async_copies import uploaded
 
 SMALLEST = 8
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.prompts import CPU, check_boxes, check_numbers, check_points
-from sam2fast.uploads import uploaded
+from sam2fast.prompt_inputs import CPU, check_boxes, check_numbers, check_points
+from sam2fast.utils.async_copies import uploaded
 
 EXPECTED = "expected an array (H, W) of bool or numbers"
 # Values of a mask become logits, twenty times as large, which must stay far from the end of fp32.

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sam2fast.approximations import Approximations
+from sam2fast.io.atomic import moved_to
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.tracking.approximations import Approximations
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.saved_checks import KINDS, check_state
 from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
 from sam2fast.video_io import Frames
-from sam2fast.whole_files import moved_to
 
 FACTS, DIGEST = "sam2fast_state", "sha256"  # entries of the header
 VERSION = 1

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from sam2fast.exclusive import exclusive_session, shared
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.state import VideoState
 from sam2fast.tracking.stream import VideoStream
+from sam2fast.utils.thread_guard import exclusive_session, shared
 from sam2fast.video_io import open_frames
 
 if TYPE_CHECKING:

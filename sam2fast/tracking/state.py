@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sam2fast.exclusive import ThreadGuard
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.arrivals import HostCopy
 from sam2fast.tracking.features import FeatureCache
@@ -17,6 +16,7 @@ from sam2fast.tracking.memory_bank import Memory, MemoryBank
 from sam2fast.tracking.official_views import VIEWS
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.selection import MemoryRules
+from sam2fast.utils.thread_guard import ThreadGuard
 from sam2fast.video_io import Frames
 
 

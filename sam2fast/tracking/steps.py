@@ -9,7 +9,7 @@ from torch import Tensor
 from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.sam2_base import ObjectPrediction, SAM2Base
-from sam2fast.prompts import LOGIT_LIMIT
+from sam2fast.prompt_inputs import LOGIT_LIMIT
 from sam2fast.tracking.arrivals import HostCopy
 from sam2fast.tracking.features import FrameFeatures
 from sam2fast.tracking.memory_bank import AttendedPages, Memory, MemoryBank
@@ -18,7 +18,7 @@ from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.scores import TrackScores
 from sam2fast.tracking.selection import MemoryRules, Selection, select_memories
 from sam2fast.tracking.state import FrameCopies, FrameResult, TrackedObject, VideoState
-from sam2fast.uploads import uploaded
+from sam2fast.utils.async_copies import uploaded
 
 
 def predict_prompted(

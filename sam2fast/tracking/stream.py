@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sam2fast.exclusive import ConcurrentUseError, ThreadGuard, exclusive
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.arguments import integer
@@ -20,6 +19,7 @@ from sam2fast.tracking.prompt_answers import is_conditioning
 from sam2fast.tracking.saved_checks import check_stream
 from sam2fast.tracking.scores import TrackScores
 from sam2fast.tracking.state import UnchangedOnError, VideoState
+from sam2fast.utils.thread_guard import ConcurrentUseError, ThreadGuard, exclusive
 
 if TYPE_CHECKING:
     from sam2fast.sam2_video_predictor import SAM2VideoPredictor
@@ -44,7 +44,7 @@ class VideoStream:
     Prompts are for the current frame, the one handed in last. Answers are those of ``init_state`` and
     ``propagate_in_video`` on the whole video, if each pass ends at the next prompted frame t, and the one after it
     begins at t + 1: the same bits on the CPU. A call that fails has changed nothing. One thread at a
-    time: another gets :class:`~sam2fast.exclusive.ConcurrentUseError`.
+    time: another gets :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`.
 
     What is kept does not grow with the frames: the memories that the next frame may attend to, and of each object the
     conditioning frames, a memory and a low-resolution mask each.

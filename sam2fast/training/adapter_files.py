@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.checkpoints import CheckpointError
+from sam2fast.io.atomic import written_whole
 from sam2fast.modeling.layers import Linear
 from sam2fast.training.adapters import DOWN, UP, AdapterConf, adapt, is_adapter
-from sam2fast.whole_files import written_whole
 
 FORMAT = "sam2fast adapters"
 

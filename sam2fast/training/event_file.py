@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from sam2fast.whole_files import errors_named
+from sam2fast.io.atomic import errors_named
 
 
 class EventFile:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam2fast.whole_files import FULL, moved_to, own_number
+from sam2fast.io.atomic import FULL, moved_to, own_number
 
 # What reading an archive raises that is damaged somewhere.
 DAMAGED = (OSError, ValueError, RuntimeError, EOFError, KeyError, struct.error, zlib.error, zipfile.BadZipFile)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO
 
 from sam2fast.checkpoints import CheckpointError
+from sam2fast.io.atomic import resolved
 from sam2fast.training.snapshots import CURRENT, PREVIOUS
-from sam2fast.whole_files import resolved
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam2fast.prompts import noisy_boxes
+from sam2fast.prompt_inputs import noisy_boxes
 
 BOX_LABELS = (2, 3)  # of the corners at the top left and the bottom right
 Prompt = dict[str, Tensor]  # point_coords (O, P, 2) in pixels, point_labels (O, P) int32

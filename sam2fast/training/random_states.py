@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sam2fast.reproducibility import seed_everything
 from sam2fast.training.distributed.ranks import Ranks
+from sam2fast.utils.reproducibility import seed_everything
 
 _log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sam2fast.io.atomic import errors_named, moved_to
 from sam2fast.training.event_file import EventFile
-from sam2fast.whole_files import errors_named, moved_to
 
 _log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from sam2fast import nano
-from sam2fast.autocasting import gpu_lacks_bfloat16
 from sam2fast.training.auxiliary import DenseAuxiliary
 from sam2fast.training.optimizer import GradientClipper, ParamGroupModifier
+from sam2fast.utils.amp import gpu_lacks_bfloat16
 
 _log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import torch
 from sam2fast.checkpoints import CheckpointError
 from sam2fast.checkpoints.errors import first_line
 from sam2fast.checkpoints.saving import save_torch
+from sam2fast.io.atomic import errors_named, own_number, resolved, written_whole
 from sam2fast.training.distributed.ranks import Ranks
-from sam2fast.whole_files import errors_named, own_number, resolved, written_whole
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sam2fast.checkpoints import load_checkpoint
-from sam2fast.reproducibility import seed_everything
 from sam2fast.training import snapshots, trainer_state
 from sam2fast.training.adapters import without_adapters
 from sam2fast.training.data.batch import ClipBatch
@@ -35,6 +34,7 @@ from sam2fast.training.settings import (
     OptimConf,
 )
 from sam2fast.training.validation import validate
+from sam2fast.utils.reproducibility import seed_everything
 
 _log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sam2fast.io.atomic import Partial
 from sam2fast.video_io.h264 import encoder_options, find_encoder, label_colours
-from sam2fast.whole_files import Partial
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sam2fast.picture_files import UNREADABLE, open_picture
+from sam2fast.io.images import UNREADABLE, open_picture
 from sam2fast.transforms import ImageError, ImageLike, to_pixels
 from sam2fast.video_io.errors import NoFramesError, VideoError, check_size
 from sam2fast.video_io.folders import frame_files

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.rle import encode_rle
+from sam2fast.io.rle import encode_rle
 from sam2fast.video_results.drawing import area_of
 from sam2fast.video_results.frames import to_numpy
 

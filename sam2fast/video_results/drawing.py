@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.overlay import COLOURS, Colour
+from sam2fast.io.overlay import COLOURS, Colour
 from sam2fast.video_results.frames import mask_array, object_number
 
 Area: TypeAlias = tuple[slice, slice]  # rows and columns of a picture

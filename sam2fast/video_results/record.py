@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sam2fast.rle import decode_rle
+from sam2fast.io.rle import decode_rle
 from sam2fast.video_results.frames import FrameMasks
 
 

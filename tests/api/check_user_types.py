@@ -17,7 +17,7 @@ HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 SCRIPT = HERE / "typed_user.py"
 WRONG = """
 from sam2fast import build_sam3
-from sam2fast.parallel import nothing
+from sam2fast.deploy.parallel import nothing
 from sam2fast.datasets import nothing
 from sam2fast.profiling import nothing
 from sam2fast.build_sam import build_sam2, build_sam2_video_predictor

@@ -16,13 +16,13 @@ from sam2fast import SAM2AutomaticMaskGenerator, SAM2ImagePredictor, SAM2VideoPr
 from sam2fast.build_sam import build_sam2, build_sam2_hf, build_sam2_video_predictor, build_sam2_video_predictor_hf
 from sam2fast.checkpoints import CheckpointError, LoadReport, choose_config, load_partial, read_checkpoint
 from sam2fast.cli import main
-from sam2fast.compilation import compile_model, uncompile
 from sam2fast.config import ConfigError, load_config
-from sam2fast.exported import load_predictor
+from sam2fast.deploy.compilation import compile_model, uncompile
+from sam2fast.deploy.exported import load_predictor
+from sam2fast.deploy.parallel import VideoJob, track_videos
+from sam2fast.io.rle import decode_rle, encode_rle
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.parallel import VideoJob, track_videos
 from sam2fast.research import attention_maps, stage_features
-from sam2fast.rle import decode_rle, encode_rle
 from sam2fast.transforms import ImageError
 from sam2fast.video_io import VideoError, open_frames, read_frames
 

@@ -6,8 +6,8 @@ import torch
 
 from sam2fast.kernels.memory_attention import cpu
 from sam2fast.modeling import attention
-from sam2fast.testing import mask_iou
 from sam2fast.tracking.memory_bank import MemoryBank
+from sam2fast.utils.testing import mask_iou
 
 # Mean IoU over the frames after the first of a clip in which two things move fast. Those of pooled memories and of fp8
 # are near to what they reach, for the broken ways below to stay under them.

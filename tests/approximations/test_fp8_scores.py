@@ -9,9 +9,9 @@ import torch
 from video import Session, clip
 
 from sam2fast.kernels.memory_attention import why_no_fp8
-from sam2fast.testing import relative_error
 from sam2fast.tracking import fp8_scores
 from sam2fast.tracking.numerics import fingerprint
+from sam2fast.utils.testing import relative_error
 
 EMULATED = "fp8_attention=emulated"
 

@@ -8,8 +8,8 @@ from click.testing import CliRunner
 from track_runs import ONE
 from video import Session, clip
 
-from sam2fast.approximations import EXACT, Approximations
 from sam2fast.cli import main, track_run
+from sam2fast.tracking.approximations import EXACT, Approximations
 
 ASKED = ["memory_slots=4", "pooled_memory", "still_frames=0.01", "fp8_attention=emulated"]
 

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from video import Session
 
-from sam2fast.approximations import Approximations
-from sam2fast.testing import relative_error
 from sam2fast.tracking import memory_bank
+from sam2fast.tracking.approximations import Approximations
 from sam2fast.tracking.selection import MemoryRules, recent_frames, select_memories
+from sam2fast.utils.testing import relative_error
 
 
 def long_life(s: Session) -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sam2fast import nano
-from sam2fast.approximations import DEFAULT_SLOTS, DEFAULT_STILL, EXACT, Approximations
 from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.tracking.approximations import DEFAULT_SLOTS, DEFAULT_STILL, EXACT, Approximations
 
 ALL = Approximations(memory_slots=DEFAULT_SLOTS, pooled_memory=True, still_frames=DEFAULT_STILL)
 

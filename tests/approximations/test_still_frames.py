@@ -5,7 +5,7 @@ import pytest
 import torch
 from video import clip
 
-from sam2fast.approximations import DEFAULT_STILL
+from sam2fast.tracking.approximations import DEFAULT_STILL
 from sam2fast.tracking.still_frames import difference, summary_of
 
 PICTURES = clip(4, 64, 64)

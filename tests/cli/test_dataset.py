@@ -11,7 +11,7 @@ from drawn_videos import number_in
 from PIL import Image
 
 from sam2fast.datasets.layouts import open_layout
-from sam2fast.rle import decode_rle
+from sam2fast.io.rle import decode_rle
 from sam2fast.video_results import colour_of
 
 

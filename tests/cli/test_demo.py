@@ -18,7 +18,7 @@ from sam2fast.demo.clip import make_clip, point_inside, task_of
 from sam2fast.demo.film import contact_sheet, draw_frames, encode_film
 from sam2fast.demo.scene import HEIGHT, VASE, WIDTH, draw_scene
 from sam2fast.evaluation.j_and_f import j_and_f
-from sam2fast.rle import decode_rle
+from sam2fast.io.rle import decode_rle
 
 PARTS = (".json", "_mask.png", "_overlay.png")
 STILL_LIFE = ["overlay.png", "scene.png", *(name + part for name in ("mug", "vase") for part in PARTS)]

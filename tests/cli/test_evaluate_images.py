@@ -17,7 +17,7 @@ from thread_workers import instead_of_processes
 from sam2fast import SAM2ImagePredictor, nano
 from sam2fast.datasets.palette_masks import label_png
 from sam2fast.evaluation.clicks import evaluate_boxes, evaluate_clicks
-from sam2fast.rle import encode_rle
+from sam2fast.io.rle import encode_rle
 from sam2fast.training.data.synthetic import SyntheticClips
 
 NANO = ["--model", "nano", "--device", "cpu"]

@@ -5,9 +5,10 @@ import torch
 from mini_model import OVERRIDES, mini_model
 from omegaconf import OmegaConf
 
-from sam2fast import exported, nano
+from sam2fast import nano
 from sam2fast.config import load_config
-from sam2fast.exported import artifact
+from sam2fast.deploy import exported
+from sam2fast.deploy.exported import artifact
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from sam2fast.build_sam import build_sam2
 from sam2fast.cli import mask_finder, mask_run
 from sam2fast.cli.files import remove_leftovers
 from sam2fast.cli.layers import draw_layers, id_colours, layers_picture, paint_layers
-from sam2fast.rle import encode_rle
+from sam2fast.io.rle import encode_rle
 
 # So few points and so low thresholds that nano finds something, quickly, in a picture of two halves and noise.
 QUICK = ["--model", "nano", "--device", "cpu", "--points-per-side", "4"]

@@ -15,8 +15,8 @@ from PIL import Image
 
 from sam2fast import __version__
 from sam2fast.build_sam import build_sam2
+from sam2fast.io.rle import decode_rle
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.rle import decode_rle
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 EXIF_ORIENTATION, QUARTER_TURN = 0x0112, 6

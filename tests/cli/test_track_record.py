@@ -9,9 +9,9 @@ from pycocotools import mask as coco_masks
 
 from sam2fast.cli.errors import UserError
 from sam2fast.cli.track_outputs import as_line, frame_record, label_map
+from sam2fast.io.rle import compress_run_lengths, decode_rle
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.kernels.run_lengths import encode_masks, run_length_areas
-from sam2fast.rle import compress_run_lengths, decode_rle
 from sam2fast.tracking.scores import TrackScores
 from sam2fast.video_results import overlaps
 from sam2fast.video_results.overlaps import boxes_of

@@ -14,7 +14,7 @@ from no_privileges import permissions_count
 from PIL import Image
 
 from sam2fast import nano
-from sam2fast.whole_files import MOST_TEXT
+from sam2fast.io.atomic import MOST_TEXT
 
 REFUSED = {
     "locked/x": "Permission denied|does not exist",

@@ -1,4 +1,4 @@
-"""``sam2fast vos``: data sets as they are given, resumed, and broken; the masks themselves are in tests/vos."""
+"""``sam2fast vos``: data sets as given, resumed and broken. tests/evaluation/vos tests the masks."""
 
 import functools
 import os
@@ -20,7 +20,7 @@ from vos_sets import write_masks, write_video
 from sam2fast import nano
 from sam2fast.cli import vos_run
 from sam2fast.cli.runner_options import Place
-from sam2fast.vos import build_for_vos, pictures
+from sam2fast.evaluation.vos import build_for_vos, pictures
 
 DISCS = {0: {1: (30, 30, 18), 3: (80, 50, 20)}, 2: {1: (34, 32, 16), 3: (76, 50, 20)}}
 LENGTHS = {"a": 4, "b": 3, "c": 2}

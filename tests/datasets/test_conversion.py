@@ -28,7 +28,7 @@ from sam2fast.datasets.errors import DatasetError, OverlapError
 from sam2fast.datasets.layout import Settings, Stage
 from sam2fast.datasets.layouts import BY_NAME, detect, open_layout
 from sam2fast.datasets.sav_json import read_masklets
-from sam2fast.rle import decode_rle, encode_rle
+from sam2fast.io.rle import decode_rle, encode_rle
 
 PALETTES = ("davis", "ytvos")
 PAIRS = list(itertools.product(BY_NAME, BY_NAME))

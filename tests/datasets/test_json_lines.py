@@ -12,7 +12,7 @@ from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.json_lines import JsonLines
 from sam2fast.datasets.layout import Settings, Stage
 from sam2fast.datasets.layouts import open_layout
-from sam2fast.rle import decode_rle, encode_rle
+from sam2fast.io.rle import decode_rle, encode_rle
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.layout import MASKLETS, Settings
 from sam2fast.datasets.sav import decode_video, show_anns
 from sam2fast.datasets.sav_layout import MaskletStatistics
-from sam2fast.rle import decode_rle, encode_rle
+from sam2fast.io.rle import decode_rle, encode_rle
 from sam2fast.video_io import VideoError
 from sam2fast.video_results import draw_masks
 

@@ -14,7 +14,7 @@ from sam2fast.datasets.palette_masks import palette
 from sam2fast.demo.server import rest
 from sam2fast.demo.server.app import SERVICE
 from sam2fast.demo.server.colours import colour_of
-from sam2fast.rle import decode_rle
+from sam2fast.io.rle import decode_rle
 
 ON_SQUARE, BOX_OF_DISC = (16 / 64, 19 / 48), ((41 / 64, 25 / 48), (59 / 64, 43 / 48))
 

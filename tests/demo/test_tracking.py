@@ -15,7 +15,7 @@ from sam2fast.demo.server import serving
 from sam2fast.demo.server.app import SERVICE
 from sam2fast.demo.server.budget import Budget
 from sam2fast.demo.server.serving import DemoWorker, ThreadWorker, limit_patience
-from sam2fast.rle import decode_rle, encode_rle
+from sam2fast.io.rle import decode_rle, encode_rle
 
 FRAMES, HEIGHT, WIDTH = 5, 48, 64
 ON_SQUARE, ON_DISC = (16 / WIDTH, 19 / HEIGHT), (50 / WIDTH, 34 / HEIGHT)

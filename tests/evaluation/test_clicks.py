@@ -17,7 +17,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from sam2fast import SAM2ImagePredictor, build_sam2
 from sam2fast.evaluation.clicks import ClickScores, depth, evaluate_boxes, evaluate_clicks
 from sam2fast.evaluation.clicks.protocol import error_centre
-from sam2fast.rle import encode_rle
+from sam2fast.io.rle import encode_rle
 from sam2fast.training.data.synthetic import SyntheticClips
 from sam2fast.training.prompts import sample_error_center
 

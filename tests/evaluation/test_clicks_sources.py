@@ -18,7 +18,7 @@ from sam2fast.datasets.palette_masks import label_png
 from sam2fast.evaluation.clicks import sources
 from sam2fast.evaluation.clicks.mask_files import LabelPicture, ObjectPictures, Sa1bMasks
 from sam2fast.evaluation.clicks.sources import DataSet, draw, open_data_set
-from sam2fast.rle import decode_rle, read_run_lengths
+from sam2fast.io.rle import decode_rle, read_run_lengths
 
 SIZE = (40, 60)
 NAMES = ["a", "b_1", "sub/c"]

@@ -15,7 +15,7 @@ from sam2fast.evaluation.clicks import BoxScores, ClickScores, evaluate_boxes, e
 from sam2fast.evaluation.clicks.job import ClickSettings, ImageJob, ImageScores, evaluate_image
 from sam2fast.evaluation.clicks.mask_files import DatasetError, FoundMasks, TrueMask
 from sam2fast.evaluation.clicks.summary import Results, size_of
-from sam2fast.rle import encode_rle
+from sam2fast.io.rle import encode_rle
 
 
 def scores_of(ious: list[list[float]], best: list[float], areas: list[int], boxes: list[float] | None) -> ImageScores:

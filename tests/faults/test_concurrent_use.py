@@ -8,8 +8,8 @@ from comparable import plain
 from disturbed_calls import pictures
 from thread_work import answers, session, stream
 
-from sam2fast.exclusive import ConcurrentUseError
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.utils.thread_guard import ConcurrentUseError
 
 
 def test_a_picture_is_not_set_while_another_is(image_model, monkeypatch):

@@ -10,7 +10,7 @@ from file_contents import files_of
 from killed import Fault, forked, tells_errors
 from PIL import Image
 
-from sam2fast.picture_files import write_jpeg
+from sam2fast.io.images import write_jpeg
 from sam2fast.training.feature_cache import EncoderCacheConf, FeatureCache
 from sam2fast.training.feature_files import DAMAGED, read_levels, write_levels
 

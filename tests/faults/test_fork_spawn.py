@@ -22,8 +22,8 @@ from forked_jobs import in_child
 from mini_model import mini_predictor
 
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
-from sam2fast.exclusive import ThreadGuard
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.utils.thread_guard import ThreadGuard
 from sam2fast.video_io import VideoError, open_frames
 
 SUPPORT = Path(forked_jobs.__file__).parent

@@ -6,7 +6,7 @@ import pickle
 import pytest
 from at_once import at_once
 
-from sam2fast.exclusive import ConcurrentUseError, ThreadGuard
+from sam2fast.utils.thread_guard import ConcurrentUseError, ThreadGuard
 
 
 class Owner:

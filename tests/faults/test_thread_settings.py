@@ -6,7 +6,7 @@ import torch
 from at_once import at_once
 
 from sam2fast.kernels._dispatch import backend, current_backend
-from sam2fast.reproducibility import deterministic, is_deterministic
+from sam2fast.utils.reproducibility import deterministic, is_deterministic
 
 
 def test_backends_of_threads_and_tasks(monkeypatch, often):

@@ -16,7 +16,7 @@ from waiting import wait_until
 # A worker of a process that is interrupted, with all of its session, while the worker is being loaded.
 INTERRUPTED_AT_ONCE = """
 import os, signal, sys, time
-from sam2fast.parallel.process import Worker, end_all
+from sam2fast.deploy.parallel.process import Worker, end_all
 worker = Worker("cpu", str, 1)
 time.sleep(float(sys.argv[1]))
 try:

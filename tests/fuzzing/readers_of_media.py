@@ -67,7 +67,7 @@ def lazy_pixels(path: Path) -> None:
     """A picture that the caller opened with PIL, which is decoded when its pixels are asked for."""
     from PIL import Image
 
-    from sam2fast.picture_files import UNREADABLE
+    from sam2fast.io.images import UNREADABLE
     from sam2fast.transforms import to_pixels
 
     try:
@@ -99,7 +99,7 @@ def labels(path: Path) -> None:
 
 
 def vos_masks(path: Path) -> None:
-    from sam2fast.vos.masks import InputMasks
+    from sam2fast.evaluation.vos.masks import InputMasks
 
     masks = InputMasks(path.parent, ["00000", "00001"], per_object=False)
     for frame in masks.frames():

@@ -10,7 +10,7 @@ from seeds_media import HEIGHT, WIDTH, label_map
 from seeds_weights import weights
 
 from sam2fast import __version__, nano
-from sam2fast.rle import encode_rle
+from sam2fast.io.rle import encode_rle
 
 
 def rles() -> list[Any]:

@@ -15,7 +15,7 @@ from sam2fast.cli.track_request import read_prompt_file
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.facts import Facts
 from sam2fast.datasets.json_lines import open_lines
-from sam2fast.rle import read_run_lengths
+from sam2fast.io.rle import read_run_lengths
 from sam2fast.training.data.coco import CocoRawDataset
 from sam2fast.training.data.errors import DataError
 from sam2fast.video_results import read_masks

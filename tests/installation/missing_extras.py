@@ -32,7 +32,7 @@ LIBRARY = {
     "from pathlib import Path; from sam2fast.training.reporting import Reporter; Reporter(Path('logs'))": "train",
     "from sam2fast.demo.film import encode_film; encode_film([])": "video",
     "from sam2fast.profiling.report import draw; draw(None)": "profile",
-    "from sam2fast.polygons import rasterise_polygons as f; f([[0, 0, 9, 0, 9, 9]], (9, 9))": "eval",
+    "from sam2fast.io.polygons import rasterise_polygons as f; f([[0, 0, 9, 0, 9, 9]], (9, 9))": "eval",
 }
 
 

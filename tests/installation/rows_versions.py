@@ -9,8 +9,13 @@ TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "wheel", "build")
 # A slice of the suite that touches every layer and every kind of attack that needs no minutes, in a minute or two.
 TESTS = (
     *("tests/kernels/test_connected_components.py", "tests/kernels/test_mask_ops.py", "tests/test_transforms.py"),
-    *("tests/predictors/test_image_parity.py", "tests/predictors/test_video_state.py", "tests/test_rle.py"),
-    *("tests/test_checkpoints.py", "tests/test_overlay.py", "tests/cli/test_env.py", "tests/video_io/test_reading.py"),
+    *("tests/predictors/test_image_parity.py", "tests/predictors/test_video_state.py", "tests/io/test_rle.py"),
+    *(
+        "tests/checkpoints/test_checkpoints.py",
+        "tests/io/test_overlay.py",
+        "tests/cli/test_env.py",
+        "tests/video_io/test_reading.py",
+    ),
     *("tests/api", "tests/sessions/test_wrong_calls.py", "tests/properties/test_run_lengths.py"),
     *("tests/security/test_hostile_files.py", "tests/faults/test_thread_guard.py"),
 )

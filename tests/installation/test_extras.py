@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from sam2fast.demo.film import encode_film
-from sam2fast.polygons import rasterise_polygons
+from sam2fast.io.polygons import rasterise_polygons
 from sam2fast.profiling.report import draw
 
 

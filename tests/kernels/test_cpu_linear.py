@@ -8,7 +8,7 @@ from sam2fast.kernels._cpu import _convolution_pays, linear
 from sam2fast.kernels.memory_attention import blockwise
 from sam2fast.modeling.attention import Attention
 from sam2fast.modeling.layers import MLP, Conv2d, Linear
-from sam2fast.testing import assert_as_accurate_as, relative_error
+from sam2fast.utils.testing import assert_as_accurate_as, relative_error
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 32, 96), (4096, 33), (16, 8, 256), (2, 3, 96), (0, 96), (1000, 96)], ids=str)

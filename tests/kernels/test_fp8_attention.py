@@ -15,7 +15,7 @@ from sam2fast.kernels.memory_attention import (
     memory_attention_reference,
 )
 from sam2fast.modeling.position_encoding import axial_rope
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 PATHS = {"reference": memory_attention_reference, "cpu": memory_attention_cpu, "op": memory_attention}
 # A relative error of fp32, some 1e-6, takes about one number in 1e5 over a tie. One that goes the other way is off by

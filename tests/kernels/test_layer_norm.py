@@ -8,7 +8,7 @@ from parity import random_map
 from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.kernels.layer_norm import add_layer_norm, add_layer_norm_reference
 from sam2fast.modeling.hiera import MultiScaleBlock
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 EPS = 1e-6
 # x, delta, norm: of fp32 sessions, of bf16 ones before and after the first pooling, and the others a caller may mix

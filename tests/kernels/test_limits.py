@@ -10,7 +10,7 @@ from sam2fast.kernels._launch import MOST_PROGRAMS, launch_table
 from sam2fast.kernels.memory_attention import AttendedMemory
 from sam2fast.kernels.memory_attention import shapes as memory_shapes
 from sam2fast.kernels.window_attention import shapes as window_shapes
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 DTYPES = pytest.mark.parametrize("dtype", FLOATS, ids=lambda d: str(d).removeprefix("torch."))
 

@@ -7,7 +7,7 @@ from parity import random_map
 
 from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.kernels.linear_gelu import gelu_mlp, linear_gelu, linear_gelu_reference
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 DTYPES = pytest.mark.parametrize(
     "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=lambda d: str(d).removeprefix("torch.")

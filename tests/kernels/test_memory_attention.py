@@ -15,7 +15,7 @@ from sam2fast.kernels.memory_attention import (
     rope_attention_reference,
 )
 from sam2fast.modeling.position_encoding import axial_rope
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 
 @pytest.mark.parametrize(("width", "height", "dim"), [(8, 8, 256), (64, 64, 256), (6, 3, 32)], ids=str)

@@ -26,7 +26,7 @@ from sam2fast.kernels.memory_attention.operators import (  # noqa: E402
 )
 from sam2fast.modeling.attention import RoPEAttention  # noqa: E402
 from sam2fast.modeling.position_encoding import axial_rope  # noqa: E402
-from sam2fast.testing import relative_error  # noqa: E402
+from sam2fast.utils.testing import relative_error  # noqa: E402
 
 HALVES = (torch.bfloat16, torch.float16)
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=lambda d: str(d).removeprefix("torch."))

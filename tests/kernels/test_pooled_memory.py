@@ -14,7 +14,7 @@ from sam2fast.kernels.memory_attention import (
 )
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.position_encoding import axial_rope
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 PATHS = {"reference": memory_attention_reference, "cpu": memory_attention_cpu, "op": memory_attention}
 

@@ -9,7 +9,7 @@ from sam2.modeling.backbones.hieradet import MultiScaleAttention
 from sam2.modeling.backbones.utils import window_partition, window_unpartition
 
 from sam2fast.kernels.window_attention import window_attention
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 # (height, width, window, heads, head dim, pooled): SAM 2's own first, then hostile ones.
 CASES = [

@@ -20,7 +20,7 @@ from sam2fast.kernels.window_attention.kernel import pieces  # noqa: E402
 from sam2fast.kernels.window_attention.launch import window_attention_triton  # noqa: E402
 from sam2fast.kernels.window_attention.operators import window_attention_operator  # noqa: E402
 from sam2fast.modeling.hiera import MultiScaleBlock  # noqa: E402
-from sam2fast.testing import relative_error  # noqa: E402
+from sam2fast.utils.testing import relative_error  # noqa: E402
 
 DTYPES = pytest.mark.parametrize(
     "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=lambda d: str(d).removeprefix("torch.")

@@ -13,11 +13,11 @@ from torch import nn
 from torch._dynamo.utils import counters
 from video import Session, clip, compare, jpeg_folder
 
-from sam2fast.compilation import PARTS, compile_model, uncompile
+from sam2fast.deploy.compilation import PARTS, compile_model, uncompile
 from sam2fast.modeling import compiled
 from sam2fast.modeling.compiled import CompiledMethod, compile_method
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 METHODS = {
     "image_encoder": "features",

@@ -10,7 +10,7 @@ from parity import NARROW, TOLERANCE, build_pair, random_map
 from sam2fast.modeling import mask_decoder
 from sam2fast.modeling.cross_attention import CrossAttention, pieces
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
-from sam2fast.testing import assert_as_accurate_as, relative_error
+from sam2fast.utils.testing import assert_as_accurate_as, relative_error
 
 SIZE = 128
 SIDE = SIZE // 16

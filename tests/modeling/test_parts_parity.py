@@ -6,7 +6,7 @@ import torch
 from parity import TOLERANCE, build_pair, random_map
 from tameness import CHECK_ITSELF
 
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 SIZE = 256
 SIDE = SIZE // 16  # of the stride-16 map

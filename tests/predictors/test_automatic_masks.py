@@ -13,7 +13,9 @@ import torch
 from painted_model import SIDE, PaintedModel, generator
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator as OfficialGenerator
 
-from sam2fast import amg, automatic_mask_generator, mask_candidates, prompt_batches
+from sam2fast import amg, automatic_mask_generator
+from sam2fast.amg import candidates as mask_candidates
+from sam2fast.amg import decoder_batch_size as prompt_batches
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
 GRID = {"points_per_side": 6}

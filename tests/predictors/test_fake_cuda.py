@@ -8,7 +8,7 @@ from PIL import Image
 
 from sam2fast.build_sam import build_sam2
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-from sam2fast.uploads import uploaded
+from sam2fast.utils.async_copies import uploaded
 
 NANO, TINY = "configs/nano/sam2fast_nano.yaml", "configs/sam2.1/sam2.1_hiera_t.yaml"
 

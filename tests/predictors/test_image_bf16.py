@@ -10,7 +10,7 @@ from parity import NothingDrawn, build_pair, config_name, picture
 from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialPredictor
 
 from sam2fast import SAM2ImagePredictor, build_sam2
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 SLACK = 2.0
 # Models and the sides of their input; on the smaller one a larger share of the windows sticks out of the map.

@@ -15,7 +15,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialPredictor
 from tameness import CHECK_ITSELF
 
 from sam2fast import SAM2ImagePredictor
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 # The generations differ in memory only: of base+, one is enough for every run.
 SIZES = [("sam2.1_t", 1024), ("sam2_t", 512), ("sam2.1_b+", 512)]

@@ -9,7 +9,7 @@ from sam2.build_sam import build_sam2 as official_build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialPredictor
 
 from sam2fast import SAM2ImagePredictor, build_sam2
-from sam2fast.testing import mask_iou
+from sam2fast.utils.testing import mask_iou
 
 pytestmark = pytest.mark.weights
 CONFIG = "configs/sam2/sam2_hiera_t.yaml"
@@ -65,7 +65,7 @@ def test_box_around_the_wheel(official, ours):
 
 
 def test_features_agree(official, ours):
-    from sam2fast.testing import relative_error
+    from sam2fast.utils.testing import relative_error
 
     limit = 1e-4 if tolerances(ours)[0] == 0.999 else 0.5
     assert relative_error(official.get_image_embedding(), ours.get_image_embedding()) <= limit

@@ -10,8 +10,8 @@ from parity import picture
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sam2fast import SAM2ImagePredictor, sam2_image_predictor
-from sam2fast.mask_candidates import Candidates
-from sam2fast.prompts import check_boxes, check_numbers, check_points
+from sam2fast.amg.candidates import Candidates
+from sam2fast.prompt_inputs import check_boxes, check_numbers, check_points
 from sam2fast.tracking.prompts import click_prompt, mask_prompt
 
 AWAY, CPU = torch.device("meta"), torch.device("cpu")

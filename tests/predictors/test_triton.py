@@ -8,14 +8,14 @@ from parity import NARROW, build_pair, random_map
 from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 pytest.importorskip("triton")
-from sam2fast.compilation import _fill_tables
+from sam2fast.deploy.compilation import _fill_tables
 from sam2fast.kernels import _launch  # noqa: E402
 from sam2fast.kernels._dispatch import KERNELS, backend, launches  # noqa: E402
 from sam2fast.kernels._launch import LaunchConfig  # noqa: E402
 from sam2fast.kernels.memory_attention import AttendedMemory  # noqa: E402
 from sam2fast.kernels.memory_attention import kernel as memory_kernels  # noqa: E402
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor  # noqa: E402
-from sam2fast.testing import relative_error  # noqa: E402
+from sam2fast.utils.testing import relative_error  # noqa: E402
 
 FRAMES = 3
 

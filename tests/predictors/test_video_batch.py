@@ -6,10 +6,10 @@ import pytest
 import torch
 from video import Session, clip, jpeg_folder, narrow_predictor
 
-from sam2fast.compilation import compile_model, uncompile
-from sam2fast.testing import relative_error
+from sam2fast.deploy.compilation import compile_model, uncompile
 from sam2fast.tracking import memory_bank
 from sam2fast.tracking.steps import attended_pages
+from sam2fast.utils.testing import relative_error
 
 TOLERANCE = 1e-5
 

@@ -15,7 +15,7 @@ from parity import NARROW, random_map
 from video import Session, build_video_pair, clip, float32_memory, jpeg_folder
 
 from sam2fast.build_sam import cast_weights
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 SLACK = 2.0
 FRAME = 9  # seven memories

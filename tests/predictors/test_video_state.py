@@ -12,7 +12,7 @@ from video import SMALL, Session, build_video_pair, clip, jpeg_folder
 
 from sam2fast.kernels.mask_ops import unpack_masks
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS, TrackScores
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 
 def test_prompts_of_many_shapes(video_predictor, video):

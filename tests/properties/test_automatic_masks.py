@@ -15,7 +15,8 @@ from painted_model import PaintedModel, generator
 from pycocotools import mask as coco
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator as OfficialGenerator
 
-from sam2fast import SAM2ImagePredictor, amg, prompt_batches
+from sam2fast import SAM2ImagePredictor, amg
+from sam2fast.amg import decoder_batch_size as prompt_batches
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
 SIZES = st.one_of(

@@ -15,8 +15,8 @@ from parity import NARROW, TOLERANCE, build_pair, picture
 from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialPredictor
 
 from sam2fast import SAM2ImagePredictor
-from sam2fast.testing import relative_error
 from sam2fast.transforms import ImageError
+from sam2fast.utils.testing import relative_error
 
 SIDE, SIZE = 128, (37, 52)
 MASK_SIDE = SIDE // 4

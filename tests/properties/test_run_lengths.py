@@ -13,9 +13,9 @@ from junk import SCALARS, anything
 from pycocotools import mask as coco
 
 from sam2fast.amg import area_from_rle, coco_encode_rle, mask_to_rle_pytorch, rle_to_mask
+from sam2fast.io.polygons import rasterise_polygons
+from sam2fast.io.rle import compress_run_lengths, decode_rle, encode_rle, read_run_lengths
 from sam2fast.kernels.run_lengths import encode_masks
-from sam2fast.polygons import rasterise_polygons
-from sam2fast.rle import compress_run_lengths, decode_rle, encode_rle, read_run_lengths
 
 # pycocotools' own.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -8,13 +8,13 @@ from tame_weights import fill
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.compilation import compile_model
+from sam2fast.deploy.compilation import compile_model
 from sam2fast.kernels.memory_attention import memory_attention
 from sam2fast.kernels.memory_attention.reference import project_values
 from sam2fast.modeling.compiled import CompiledMethod
 from sam2fast.research import attention_maps, backend, register_op, unregister_op
 from sam2fast.research.attention_weights import operands_of
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 
 @pytest.fixture(scope="module")

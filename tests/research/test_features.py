@@ -13,7 +13,7 @@ from sam2fast.build_sam import build_sam2
 from sam2fast.config import load_config
 from sam2fast.research import stage_features
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from recorded_ops import ReadBackError, RecordedOps
 from small_film import track
 from torch import nn
 
-from sam2fast.testing import relative_error
 from sam2fast.tracking.recorders import RecordingError
+from sam2fast.utils.testing import relative_error
 
 
 def best(masks, ious, scores):

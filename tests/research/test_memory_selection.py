@@ -6,7 +6,7 @@ from recorded_ops import RecordedOps
 from small_film import track
 
 from sam2fast.research import MemoryRules, Selection, reaching, select_memories
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 OWN_REACH = 6
 

@@ -9,13 +9,13 @@ from parity import random_map
 from recorded_ops import RecordedOps
 from small_film import track
 
-from sam2fast.compilation import compile_model
+from sam2fast.deploy.compilation import compile_model
 from sam2fast.kernels import _own_ops
 from sam2fast.kernels._dispatch import backend_key, current_backend, implementation_of, use_triton
 from sam2fast.kernels.memory_attention import memory_attention_reference, rope_attention, rope_attention_reference
 from sam2fast.kernels.window_attention import window_attention, window_attention_reference
 from sam2fast.research import backend, register_op, unregister_op
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 
 @pytest.fixture(autouse=True)

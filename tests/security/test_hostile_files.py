@@ -18,7 +18,7 @@ from sam2fast import nano
 from sam2fast.build_sam import build_sam2
 from sam2fast.checkpoints import CheckpointError, read_checkpoint
 from sam2fast.config import ConfigError, build_from_config, load_config
-from sam2fast.picture_files import open_picture
+from sam2fast.io.images import open_picture
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 
@@ -217,7 +217,7 @@ def as_mask(path: Path) -> None:
 
 
 def as_official(path: Path) -> None:
-    from sam2fast.misc import _load_img_as_tensor
+    from sam2fast.compat.misc import _load_img_as_tensor
 
     _load_img_as_tensor(path, 32)
 

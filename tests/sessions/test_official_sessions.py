@@ -19,7 +19,7 @@ from session_model import PassModel, SessionModel
 from session_player import HEIGHT, IDS, WIDTH, Click, add_clicks, boxes, click_lists, disc, discs
 from video import SELF_TOLERANCE, TOLERANCE, build_video_pair, clip, float32_memory, jpeg_folder
 
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 LONGEST = 8
 Answers = list[tuple[int, list[Any], Any]]  # frame, ids, masks

@@ -23,7 +23,7 @@ from session_player import HEIGHT, IDS, WIDTH, Answer, Player, boxes, click_list
 from video import clip
 from wrong_video_calls import WRONG_CALLS
 
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 LONGEST = 8
 SIDE = 64

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sam2fast.datasets.annotations import VideoAnnotations
 from sam2fast.datasets.palette_masks import palette
-from sam2fast.rle import encode_rle
+from sam2fast.io.rle import encode_rle
 
 HEIGHT, WIDTH = 34, 46
 SAV_FACTS = {

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sam2fast.rle import decode_rle
+from sam2fast.io.rle import decode_rle
 
 MASKS = "{frameIndex rleMaskList{objectId rleMask{size counts order}}}"
 ADD = f"mutation($i:AddPointsInput!){{addPoints(input:$i){MASKS}}}"

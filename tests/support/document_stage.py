@@ -24,8 +24,8 @@ from small_nano import write_small_nano
 
 from sam2fast import config, nano
 from sam2fast._official_names import RELEASES
-from sam2fast.downloads.names import short_name
-from sam2fast.rle import encode_rle
+from sam2fast.checkpoints.download.names import short_name
+from sam2fast.io.rle import encode_rle
 
 HEIGHT, WIDTH, FRAMES = 576, 720, 5
 PICTURES = ("photo.jpg", "truck.jpg", "another.jpg", "a.jpg", "b.jpg", "photos/1.jpg", "photos/2.jpg")

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sam2fast.testing import mask_iou
+from sam2fast.utils.testing import mask_iou
 
 Record = dict[str, Any]
 IOU = 0.999

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sam2fast.cluster.ray_session import RayPlan, connected
+from sam2fast.deploy.ray.ray_session import RayPlan, connected
 
 WORKERS = 2
 STORE_BYTES = 80 * 2**20  # hardly more than Ray insists on

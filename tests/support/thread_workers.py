@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sam2fast.parallel import pool
-from sam2fast.parallel.process import Worker
-from sam2fast.parallel.worker import _answer, called, packed
+from sam2fast.deploy.parallel import pool
+from sam2fast.deploy.parallel.process import Worker
+from sam2fast.deploy.parallel.worker import _answer, called, packed
 
 
 class ThreadWorker(Worker):

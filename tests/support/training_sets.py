@@ -8,7 +8,7 @@ import numpy as np
 from annotated_videos import small_film
 from PIL import Image
 
-from sam2fast.rle import encode_rle
+from sam2fast.io.rle import encode_rle
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.sampling import EvalSampler
 from sam2fast.training.data.vos import RawDataset, VOSDataset

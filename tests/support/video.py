@@ -17,7 +17,7 @@ from parity import NARROW, NothingDrawn, config_name
 from PIL import Image
 
 import sam2fast.build_sam
-from sam2fast.testing import mask_iou, relative_error
+from sam2fast.utils.testing import mask_iou, relative_error
 
 # The official predictor must agree with itself this well, under another order of sums, for a case to count.
 SELF_TOLERANCE = 1e-4 / 3

@@ -15,7 +15,7 @@ from vos_sets import write_masks, write_video
 
 from sam2fast import nano
 from sam2fast.cli import main, vos_run
-from sam2fast.vos import build_for_vos
+from sam2fast.evaluation.vos import build_for_vos
 
 DISCS = {0: {1: (30, 30, 18), 3: (80, 50, 20)}, 2: {1: (34, 32, 16), 3: (76, 50, 20)}}
 LENGTHS = {"a": 5, "b": 3, "c": 2}

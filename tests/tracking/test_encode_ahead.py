@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from video import Session, clip, jpeg_folder, run
 
-from sam2fast.testing import relative_error
 from sam2fast.tracking.fast_path import FastPath
 from sam2fast.tracking.features import EncodedFrames, encode_frames
+from sam2fast.utils.testing import relative_error
 from sam2fast.video_io import VideoError
 
 TOLERANCE = 1e-5

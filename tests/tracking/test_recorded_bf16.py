@@ -14,8 +14,8 @@ from recorded_ops import RecordedOps, as_on_a_gpu
 from video import Session, build_video_pair, clip, float32_memory, jpeg_folder
 
 from sam2fast.build_sam import cast_weights
-from sam2fast.testing import mask_iou, relative_error
 from sam2fast.tracking.fast_path import FastPath
+from sam2fast.utils.testing import mask_iou, relative_error
 
 SLACK = 2.0
 SIZE, FRAMES = 128, (1, 4, 8)

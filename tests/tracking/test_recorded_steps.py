@@ -13,13 +13,13 @@ from video import Record, Session, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS
-from sam2fast.testing import relative_error
 from sam2fast.tracking import fast_path, recorded_tracking, steps
 from sam2fast.tracking.fast_path import FastPath
 from sam2fast.tracking.memory_bank import BUCKETS
 from sam2fast.tracking.recorders import RecordingError
 from sam2fast.tracking.scores import TrackScores
 from sam2fast.tracking.workspace import OBJECTS_AT_ONCE
+from sam2fast.utils.testing import relative_error
 
 TOLERANCE = 1e-5
 

@@ -14,7 +14,7 @@ import torch
 from recorded_ops import RecordedOps
 from video import Session
 
-from sam2fast import prompt_batches
+from sam2fast.amg import decoder_batch_size as prompt_batches
 from sam2fast.tracking import recorders
 from sam2fast.tracking.numerics import numerics
 from sam2fast.tracking.recorded_encoder import RecordedEncoder

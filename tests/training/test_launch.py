@@ -18,11 +18,11 @@ from small_training import RECIPE, build, overrides
 from sam2fast.cli import main
 from sam2fast.cli.train_launch import Launch
 from sam2fast.cli.train_run import TrainingRun
-from sam2fast.reproducibility import is_deterministic
 from sam2fast.training.distributed import launch, ranks, slurm
 from sam2fast.training.distributed.ranks import Ranks, join
 from sam2fast.training.distributed.strategies import wrap
 from sam2fast.training.settings import DistributedConf
+from sam2fast.utils.reproducibility import is_deterministic
 
 CLIP = "trainer.data.train.datasets.0.batch_size=1"
 

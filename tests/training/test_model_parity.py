@@ -13,12 +13,12 @@ from training_pair import batch_of_discs, build_training_pair, injected_prompts,
 
 from sam2fast.modeling import sam2_base
 from sam2fast.modeling.position_encoding import sine_1d
-from sam2fast.testing import relative_error
 from sam2fast.tracking.selection import select_memories
 from sam2fast.training import model as model_module
 from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.losses import MultiStepMultiMasksAndIous
 from sam2fast.training.model import ClipPrediction, SAM2Train
+from sam2fast.utils.testing import relative_error
 
 CLICKS = {"prob_to_use_pt_input_for_train": 1.0, "num_correction_pt_per_frame": 2}
 SCENARIOS: dict[str, tuple[dict[str, Any], int]] = {

@@ -13,7 +13,6 @@ import torch
 
 from sam2fast.checkpoints import CheckpointError
 from sam2fast.evaluation.j_and_f import boundary_f, jaccard
-from sam2fast.reproducibility import seed_everything
 from sam2fast.training import random_states, snapshots
 from sam2fast.training.auxiliary import object_ids
 from sam2fast.training.data.batch import ClipBatch, collate
@@ -26,6 +25,7 @@ from sam2fast.training.losses import FromScratchLoss, MultiStepMultiMasksAndIous
 from sam2fast.training.model import PredictedFrame
 from sam2fast.training.resolution import AtResolution, sample_masks
 from sam2fast.training.validation import validate
+from sam2fast.utils.reproducibility import seed_everything
 
 WEIGHTS = {"loss_mask": 20.0, "loss_dice": 1.0, "loss_iou": 1.0, "loss_class": 1.0}
 

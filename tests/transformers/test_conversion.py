@@ -31,7 +31,7 @@ from sam2fast.checkpoints.writing import write_transformers
 from sam2fast.config import build_from_config, load_config
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.testing import relative_error
+from sam2fast.utils.testing import relative_error
 
 TOLERANCE = 1e-4
 SIZE = 256

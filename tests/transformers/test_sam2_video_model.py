@@ -42,7 +42,7 @@ from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenc
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.checkpoints.transformers_layout import to_transformers
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.testing import mask_iou, relative_error
+from sam2fast.utils.testing import mask_iou, relative_error
 
 TOLERANCE = 1e-4
 # Their model must agree with itself this well, under another order of sums, for a case to count.

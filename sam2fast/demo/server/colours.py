@@ -3,7 +3,7 @@
 Source: the original's demo; the page has the same table in ``demo/frontend/src/state/scene.ts``.
 """
 
-from sam2fast.overlay import Colour
+from sam2fast.io.overlay import Colour
 
 COLOURS: tuple[Colour, ...] = (
     (0x38, 0x80, 0xF3),

@@ -20,7 +20,7 @@ from sam2fast.demo.server.errors import BadInputError, BusyError, NotFoundError,
 from sam2fast.demo.server.film_writer import FilmWriter
 from sam2fast.demo.server.masks import ObjectMask
 from sam2fast.demo.server.pictures import frame_pictures
-from sam2fast.rle import decode_rle
+from sam2fast.io.rle import decode_rle
 from sam2fast.video_results.coco import coco_box, to_coco_video
 from sam2fast.video_results.drawing import area_of, tint
 

@@ -15,9 +15,9 @@ from PIL import Image
 
 from sam2fast.demo.server.errors import NotFoundError, shown
 from sam2fast.demo.server.settings import PROBE_SIZE
-from sam2fast.picture_files import write_jpeg
+from sam2fast.io.atomic import moved_to
+from sam2fast.io.images import write_jpeg
 from sam2fast.video_io import VideoError, read_frames
-from sam2fast.whole_files import moved_to
 
 _log = logging.getLogger(__name__)
 

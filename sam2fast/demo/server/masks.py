@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sam2fast.io.rle import RLE, compress_run_lengths
 from sam2fast.kernels.run_lengths import encode_upsampled
-from sam2fast.rle import RLE, compress_run_lengths
 from sam2fast.video_results.overlaps import visible_parts
 
 

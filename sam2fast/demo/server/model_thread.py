@@ -7,8 +7,8 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from sam2fast.autocasting import autocast_dtype_for
 from sam2fast.demo.server.errors import BusyError
+from sam2fast.utils.amp import autocast_dtype_for
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,7 +24,7 @@ class ModelThread:
     torch's own threads.
 
     Args:
-        device: of the model; on CUDA calls run under autocast, see :func:`sam2fast.autocasting.autocast_dtype_for`.
+        device: of the model; on CUDA calls run under autocast, see :func:`sam2fast.utils.amp.autocast_dtype_for`.
     """
 
     def __init__(self, device: torch.device) -> None:

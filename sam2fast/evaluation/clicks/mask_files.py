@@ -10,8 +10,8 @@ import numpy as np
 from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.files import read_labels
 from sam2fast.datasets.segmentations import area_of, read_sa1b
-from sam2fast.polygons import rasterise_polygons
-from sam2fast.rle import encode_rle
+from sam2fast.io.polygons import rasterise_polygons
+from sam2fast.io.rle import encode_rle
 
 IMAGE = "its image"  # for messages
 # More objects in a picture of labels than in any data set: it is a photograph, or depths.

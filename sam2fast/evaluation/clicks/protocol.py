@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sam2fast.amg.decoder_batch_size import prompts_per_call
 from sam2fast.evaluation.clicks.depth import deepest_pixel
 from sam2fast.evaluation.clicks.truths import Truths
 from sam2fast.evaluation.j_and_f import jaccard
-from sam2fast.prompt_batches import prompts_per_call
-from sam2fast.prompts import noisy_boxes
+from sam2fast.prompt_inputs import noisy_boxes
 from sam2fast.transforms import ImageLike
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from sam2fast.datasets.errors import DatasetError
 from sam2fast.datasets.segmentations import read_coco, require_pycocotools
 from sam2fast.evaluation.clicks.job import ImageJob
 from sam2fast.evaluation.clicks.mask_files import CocoMasks, LabelPicture, MaskSource, ObjectPictures, Sa1bMasks
-from sam2fast.picture_files import SUFFIXES
+from sam2fast.io.images import SUFFIXES
 
 FORMATS = ("sa1b", "coco", "png")
 

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sam2fast.io.rle import read_run_lengths
 from sam2fast.kernels.run_lengths import decode_masks
-from sam2fast.rle import read_run_lengths
 
 
 class Truths:

@@ -12,7 +12,7 @@ from sam2fast.datasets.files import (
     list_files,
 )
 from sam2fast.datasets.frame_masks import Annotations, PaletteAnnotations, PerObjectAnnotations
-from sam2fast.picture_files import open_picture
+from sam2fast.io.images import open_picture
 from sam2fast.training.data.errors import DataError
 from sam2fast.training.data.folders import FolderVideo, check_num_frames, still_video
 from sam2fast.training.data.lists import Lists, NamedVideos, PathLike, choose_present, existing_folder, refuse

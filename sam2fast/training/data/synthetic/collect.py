@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sam2fast.picture_files import UNREADABLE, open_picture, write_jpeg
+from sam2fast.io.images import UNREADABLE, open_picture, write_jpeg
 from sam2fast.training.data.synthetic.media import SUFFIXES
 
 _log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from sam2fast.datasets.files import read_labels
-from sam2fast.picture_files import SUFFIXES, UNREADABLE, open_picture
+from sam2fast.io.images import SUFFIXES, UNREADABLE, open_picture
 
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from sam2fast.datasets.davis import FRAMES, MASKS
-from sam2fast.picture_files import UNREADABLE, open_picture, write_jpeg
+from sam2fast.io.images import UNREADABLE, open_picture, write_jpeg
 from sam2fast.training.data.synthetic.media import SUFFIXES
 
 _log = logging.getLogger(__name__)

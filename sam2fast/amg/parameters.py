@@ -1,0 +1,76 @@
+"""What the automatic mask generator's parameters may be."""
+
+from typing import Any
+
+import numpy as np
+
+from sam2fast.amg.utils import build_all_layer_point_grids
+from sam2fast.prompt_inputs import LARGEST
+
+
+def grids_of_layers(
+    points_per_side: int | None, point_grids: list[np.ndarray] | None, layers: int, factor: float
+) -> list[np.ndarray]:
+    """Grids ``(N, 2)`` of points (x, y) in [0, 1] for the whole image and each layer of crops.
+
+    Args:
+        points_per_side: of the grid for the whole image; layer i has ``points_per_side / factor**i``.
+        point_grids: the grids themselves, without ``points_per_side``.
+        layers: of crops, besides the whole image.
+
+    Raises:
+        ValueError: both or neither are given, a layer has no points, or a grid is none.
+    """
+    if (points_per_side is None) == (point_grids is None):
+        raise ValueError("give either points_per_side or point_grids, and None for the other")
+    if point_grids is None:
+        check_integers(points_per_side=(points_per_side, 1))
+        assert points_per_side is not None
+        if _points_in_layer(points_per_side, layers, factor) < 1:
+            raise ValueError(
+                f"crop_n_points_downscale_factor {factor} leaves layer {layers} of crops without points: "
+                f"points_per_side is {points_per_side}"
+            )
+        return build_all_layer_point_grids(points_per_side, layers, factor)
+    try:
+        grids = [np.asarray(grid, dtype=np.float64) for grid in point_grids]
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"point_grids must be a list of points (N, 2) for each layer: {error}") from error
+    if len(grids) <= layers:
+        raise ValueError(f"point_grids holds {len(grids)} grids, but crop_n_layers {layers} needs {layers + 1}")
+    for i, grid in enumerate(grids):
+        if grid.ndim != 2 or grid.shape[1] != 2 or not (np.abs(grid) <= LARGEST).all():  # NaN is not
+            raise ValueError(f"point_grids[{i}] must be finite points (N, 2), got shape {grid.shape}")
+    return grids
+
+
+def _points_in_layer(points_per_side: int, layer: int, factor: float) -> int:
+    try:
+        return int(points_per_side / factor**layer)
+    except OverflowError:
+        return 0
+
+
+def check_integers(**values: tuple[Any, int]) -> None:
+    """Of each parameter its value, and the least that it may be.
+
+    Raises:
+        ValueError: a value is no integer, or less.
+    """
+    for name, (value, least) in values.items():
+        if not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+
+
+def check_limits(least: float = -np.inf, most: float = np.inf, **values: Any) -> None:
+    """
+    Raises:
+        ValueError: one of ``values`` is no number from ``least`` to ``most``.
+    """
+    for name, value in values.items():
+        is_number = isinstance(value, int | float | np.integer | np.floating) and least <= value <= most
+        if not is_number or (isinstance(value, int) and abs(value) > LARGEST):  # which torch cannot compare with
+            between = (
+                f" from {least} to {most}" if most < np.inf else f" of at least {least}" if least > -np.inf else ""
+            )
+            raise ValueError(f"{name} must be a number{between}, got {value!r}")

@@ -1,0 +1,275 @@
+"""Grids, crops, boxes and run lengths for automatic masks, under the names of ``sam2.utils.amg``.
+
+Results are the original's; inputs of no masks or no pixels work, and nothing here needs OpenCV, torchvision or
+pycocotools.
+"""
+
+import copy
+import itertools
+import math
+from collections.abc import ItemsView, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2fast.io.rle import RLE, UncompressedRLE, compress_run_lengths, list_run_lengths, read_run_lengths
+from sam2fast.kernels.connected_components import connected_components
+from sam2fast.kernels.mask_ops import masks_to_boxes
+from sam2fast.kernels.run_lengths import decode_masks, encode_masks
+
+# How close to the border of its crop, in pixels, an object counts as cut off by it.
+EDGE_DISTANCE = 20.0
+
+Boxes = TypeVar("Boxes", list[int], list[float], np.ndarray, Tensor)
+
+
+class MaskData:
+    """Columns of equal length under names: lists, arrays or tensors with one entry per mask.
+
+    Source: ``sam2.utils.amg.MaskData``.
+
+    Raises:
+        TypeError: a column is none of these.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._stats: dict[str, Any] = {}
+        for name, column in kwargs.items():
+            self[name] = column
+
+    def __setitem__(self, key: str, item: Any) -> None:
+        if not isinstance(item, list | np.ndarray | Tensor):
+            raise TypeError(f"{key} is a {type(item).__name__}; MaskData takes lists, arrays and tensors")
+        self._stats[key] = item
+
+    def __delitem__(self, key: str) -> None:
+        del self._stats[key]
+
+    def __getitem__(self, key: str) -> Any:
+        return self._stats[key]
+
+    def items(self) -> ItemsView[str, Any]:
+        """Names and columns."""
+        return self._stats.items()
+
+    def filter(self, keep: Tensor) -> None:
+        """Keeps entries of every column, in place: those of the indices ``keep (K)``, or where bool ``keep (N)``."""
+        keep = torch.as_tensor(keep)
+        if keep.dtype != torch.bool:
+            keep = keep.long()  # an empty list becomes a float tensor
+        for name, column in self._stats.items():
+            if isinstance(column, Tensor):
+                self._stats[name] = column[keep.to(column.device)]
+            elif isinstance(column, np.ndarray):
+                self._stats[name] = column[keep.detach().cpu().numpy()]
+            else:
+                indices = keep.nonzero()[:, 0] if keep.dtype == torch.bool else keep
+                self._stats[name] = [column[i] for i in indices.tolist()]
+
+    def cat(self, new_stats: "MaskData") -> None:
+        """Appends copies of the other's columns, in place; a name that is new here begins with them."""
+        for name, column in new_stats.items():
+            if name not in self._stats:
+                self._stats[name] = copy.deepcopy(column)
+            elif isinstance(column, Tensor):
+                self._stats[name] = torch.cat([self._stats[name], column])
+            elif isinstance(column, np.ndarray):
+                self._stats[name] = np.concatenate([self._stats[name], column])
+            else:
+                self._stats[name] = self._stats[name] + copy.deepcopy(column)
+
+    def to_numpy(self) -> None:
+        """Tensors become fp32 arrays, in place."""
+        for name, column in self._stats.items():
+            if isinstance(column, Tensor):
+                self._stats[name] = column.detach().float().cpu().numpy()
+
+
+def build_point_grid(n_per_side: int) -> np.ndarray:
+    """``(n * n, 2)`` points (x, y) in [0, 1], row by row, each in the middle of its cell.
+
+    Raises:
+        ValueError: ``n_per_side`` is not positive.
+    """
+    if n_per_side < 1:
+        raise ValueError(f"n_per_side must be at least 1, got {n_per_side}")
+    offset = 1 / (2 * n_per_side)
+    side = np.linspace(offset, 1 - offset, n_per_side)
+    return np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+
+
+def build_all_layer_point_grids(n_per_side: int, n_layers: int, scale_per_layer: float) -> list[np.ndarray]:
+    """The grid of the whole image and of each layer of crops; each has ``scale_per_layer`` times fewer per side.
+
+    Raises:
+        ValueError: a layer would be left without points.
+    """
+    return [build_point_grid(int(n_per_side / scale_per_layer**layer)) for layer in range(n_layers + 1)]
+
+
+def generate_crop_boxes(
+    im_size: tuple[int, ...], n_layers: int, overlap_ratio: float
+) -> tuple[list[list[int]], list[int]]:
+    """The whole image, then ``2**i`` by ``2**i`` overlapping crops for each layer i, column by column.
+
+    Args:
+        im_size: (H, W).
+        overlap_ratio: of two neighbours in the first layer, as a share of the image's shorter side.
+
+    Returns:
+        Boxes XYXY in pixels, the last row and column excluded, and the layer of each. In an image of fewer pixels
+        than crops some boxes are empty.
+    """
+    height, width = im_size
+    boxes, layers = [[0, 0, width, height]], [0]
+    for layer in range(1, n_layers + 1):
+        per_side = 2**layer
+        overlap = int(overlap_ratio * min(height, width) * (2 / per_side))
+        crop_w, crop_h = (math.ceil((overlap * (per_side - 1) + side) / per_side) for side in (width, height))
+        for i, j in itertools.product(range(per_side), repeat=2):
+            x, y = i * (crop_w - overlap), j * (crop_h - overlap)
+            boxes.append([x, y, min(x + crop_w, width), min(y + crop_h, height)])
+            layers.append(layer)
+    return boxes, layers
+
+
+def batch_iterator(batch_size: int, *args: Any) -> Iterator[list[Any]]:
+    """Slices of all ``args`` together, ``batch_size`` entries at a time; the last may be shorter.
+
+    Raises:
+        ValueError: there is nothing to slice, or the lengths differ.
+    """
+    lengths = {len(arg) for arg in args}
+    if len(lengths) != 1:
+        raise ValueError(f"expected sequences of one length, got lengths {sorted(lengths)}")
+    for start in range(0, lengths.pop(), batch_size):
+        yield [arg[start : start + batch_size] for arg in args]
+
+
+def is_box_near_crop_edge(
+    boxes: Tensor, crop_box: Sequence[int], orig_box: Sequence[int], atol: float = EDGE_DISTANCE
+) -> Tensor:
+    """Whether a box ends at an edge of its crop that is no edge of the image: its object is probably cut off.
+
+    Args:
+        boxes: ``(N, 4)`` XYXY in pixels of the crop.
+        crop_box, orig_box: XYXY in pixels of the image.
+        atol: the largest distance, in pixels.
+
+    Returns:
+        bool ``(N)``.
+    """
+    in_image = uncrop_boxes_xyxy(boxes, crop_box).float()
+
+    def near(edges: Sequence[int]) -> Tensor:
+        return torch.isclose(in_image, in_image.new_tensor(edges), atol=atol, rtol=0)
+
+    return (near(crop_box) & ~near(orig_box)).any(dim=1)
+
+
+def box_xyxy_to_xywh(box_xyxy: Boxes) -> Boxes:
+    """A box, or an array or tensor ``(..., 4)`` of them, as x, y, width, height; a copy."""
+    box = copy.deepcopy(box_xyxy)
+    if isinstance(box, list):
+        box[2:] = [box[2] - box[0], box[3] - box[1]]
+    else:
+        box[..., 2:] -= box[..., :2]
+    return box
+
+
+def uncrop_boxes_xyxy(boxes: Tensor, crop_box: Sequence[int]) -> Tensor:
+    """Boxes ``(..., 4)`` in pixels of the crop, in pixels of the image."""
+    x, y = crop_box[:2]
+    return boxes + torch.tensor([x, y, x, y], device=boxes.device)
+
+
+def uncrop_points(points: Tensor, crop_box: Sequence[int]) -> Tensor:
+    """Points ``(..., 2)`` in pixels of the crop, in pixels of the image."""
+    return points + torch.tensor(crop_box[:2], device=points.device)
+
+
+def batched_mask_to_box(masks: Tensor) -> Tensor:
+    """Boxes ``(..., 4)`` int64, inclusive XYXY, around bool masks ``(..., H, W)``; zeros for an empty one."""
+    if masks.numel() == 0:
+        return masks.new_zeros(*masks.shape[:-2], 4, dtype=torch.int64)
+    return zeros_if_empty(masks_to_boxes(masks))
+
+
+def zeros_if_empty(boxes: Tensor) -> Tensor:
+    """:func:`~sam2fast.kernels.mask_ops.masks_to_boxes`'s boxes as int64, with zeros for those of empty masks."""
+    return torch.where(boxes[..., 2:3] < 0, 0, boxes).long()
+
+
+def calculate_stability_score(masks: Tensor, mask_threshold: float, threshold_offset: float) -> Tensor:
+    """IoU ``(...)`` of each mask of logits ``(..., H, W)`` cut a little above and a little below the threshold.
+
+    NaN where nothing is above the lower level, as in the original.
+    """
+    inner, outer = (
+        (masks > mask_threshold + sign * threshold_offset).sum((-2, -1), dtype=torch.int32) for sign in (1, -1)
+    )
+    return inner / outer
+
+
+def uncrop_masks(masks: Tensor, crop_box: Sequence[int], orig_h: int, orig_w: int) -> Tensor:
+    """Masks ``(..., h, w)`` of a crop on the empty canvas of the image, ``(..., orig_h, orig_w)``."""
+    x0, y0, x1, y1 = crop_box
+    if (x0, y0, x1, y1) == (0, 0, orig_w, orig_h):
+        return masks
+    return F.pad(masks, (x0, orig_w - x1, y0, orig_h - y1))
+
+
+def remove_small_regions(mask: np.ndarray, area_thresh: float, mode: str) -> tuple[np.ndarray, bool]:
+    """The mask ``(H, W)``, bool, without its small holes or islands, and whether that changed it.
+
+    Args:
+        area_thresh: 8-connected regions of fewer pixels are small.
+        mode: ``holes`` fills regions of the background, ``islands`` drops regions of the foreground; if all of those
+            are small, the largest stays, of equal ones the first.
+
+    Raises:
+        ValueError: another mode.
+    """
+    if mode not in ("holes", "islands"):
+        raise ValueError(f"mode must be 'holes' or 'islands', got {mode!r}")
+    regions = np.logical_not(mask) if mode == "holes" else np.asarray(mask, dtype=bool)
+    labels, areas = (x[0, 0].numpy() for x in connected_components(torch.from_numpy(regions.copy())[None, None]))
+    small = regions & (areas < area_thresh)
+    if not small.any():
+        return mask, False
+    if mode == "holes":
+        return mask | small, True
+    if (small == regions).all():
+        return labels == labels.flat[areas.argmax()], True
+    return regions & ~small, True
+
+
+def mask_to_rle_pytorch(tensor: Tensor) -> list[UncompressedRLE]:
+    """Run lengths of bool masks ``(N, H, W)`` in COCO's uncompressed form, ``{"size": [H, W], "counts": [...]}``."""
+    return list_run_lengths(encode_masks(tensor.bool()))
+
+
+def rle_to_mask(rle: Mapping[str, Any]) -> np.ndarray:
+    """The bool mask ``(H, W)`` of run lengths, uncompressed or compressed.
+
+    Raises:
+        ValueError: the counts are damaged or do not fill the size.
+    """
+    return decode_masks(read_run_lengths([rle]))[0].numpy()
+
+
+def area_from_rle(rle: Mapping[str, Any]) -> int:
+    """Foreground pixels of uncompressed run lengths."""
+    return sum(rle["counts"][1::2])
+
+
+def coco_encode_rle(uncompressed_rle: Mapping[str, Any]) -> RLE:
+    """Uncompressed run lengths in COCO's compressed form, ``{"size": [H, W], "counts": str}``.
+
+    Raises:
+        ValueError: the counts do not fill the size.
+    """
+    return compress_run_lengths(read_run_lengths([uncompressed_rle]))[0]

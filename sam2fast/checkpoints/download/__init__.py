@@ -1,0 +1,156 @@
+"""Checkpoints from Meta, a mirror or the Hugging Face hub, downloaded once per machine.
+
+How it works, and what can be set: docs/downloads.md.
+"""
+
+import shutil
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+from sam2fast.checkpoints.download import places
+from sam2fast.checkpoints.download.names import Published, is_repository, published
+from sam2fast.checkpoints.download.transfer import DownloadError, fetch, file_sha256, install
+
+__all__ = ["DownloadError", "find_checkpoint", "get_checkpoint", "get_repository"]
+
+_CONFIGURATIONS = ("config.json", "config.yaml")
+# Of a model on the hub: safetensors, in one file or in shards, or if there are none what torch.save wrote.
+_WEIGHTS = (("*.safetensors", "*.safetensors.index.json"), ("*.pt", "*.pth"))
+
+
+def find_checkpoint(name: str) -> Path | None:
+    """The checkpoint of an official model, if this machine has it; without network, and creating nothing.
+
+    Args:
+        name: the hub's id, the size of a SAM 2.1 model such as ``tiny``, or another official name.
+
+    Raises:
+        KeyError: no official model has this name.
+    """
+    return places.find(_published(name))
+
+
+def get_checkpoint(
+    name: str,
+    *,
+    folder: str | Path | None = None,
+    mirror: str | None = None,
+    sha256: str | None = None,
+    force: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """The checkpoint of an official model, downloaded from Meta's address if this machine does not have it.
+
+    Args:
+        name: as for :func:`find_checkpoint`.
+        folder: where it is wanted; a file elsewhere on this machine is copied. None takes it from wherever it is, and
+            puts what is downloaded into the package's cache.
+        mirror: address of an HTTP folder with the official files, asked first; None takes ``$SAM2FAST_MIRROR``.
+        sha256: what the file's hash must be, in hexadecimal digits.
+        force: downloads it even if it is there.
+        quiet: shows no progress.
+
+    Raises:
+        KeyError: no official model has this name.
+        ValueError: ``sha256`` is not a hash.
+        DownloadError: it cannot be downloaded, or cannot be written; or ``folder`` has it with another hash.
+    """
+    model = _published(name)
+    file = model.release.checkpoint
+    sha256 = sha256.lower() if sha256 is not None else None
+    if sha256 is not None and not is_sha256(sha256):
+        raise ValueError(f"sha256 must be 64 hexadecimal digits, got {sha256!r}")
+
+    def fits(path: Path) -> bool:
+        return sha256 is None or file_sha256(path) == sha256
+
+    target = Path(folder) / file if folder is not None else None
+    if not force:
+        if target is not None and target.is_file():
+            if fits(target):
+                return target
+            raise DownloadError(f"{target} exists with another hash than {sha256}; download it again with force")
+        found = next((path for path in places.candidates(model) if path.is_file() and fits(path)), None)
+        if found is not None:
+            return found if target is None else install(target, partial(shutil.copyfile, found), fits, quiet)
+    if (variable := places.offline_variable()) is not None:
+        raise _unavailable(file, f"{variable} is set")
+    mirror = mirror or places.mirror()
+    urls = [*([f"{mirror.rstrip('/')}/{quote(file)}"] if mirror else []), model.release.url]
+    try:
+        return install(
+            target or places.own_cache() / file,
+            lambda part: fetch(urls, part, sha256, quiet),
+            lambda path: not force and fits(path),
+            quiet,
+        )
+    except DownloadError as error:
+        raise _unavailable(file, str(error)) from error
+
+
+def get_repository(repo: str, quiet: bool = False) -> Path:
+    """The folder with the weights and configuration of any model on the Hugging Face hub, by huggingface_hub.
+
+    Its cache, its token and its environment variables are used. If the hub cannot be reached, the cache is.
+
+    Args:
+        repo: its id, ``owner/name``.
+        quiet: shows no progress.
+
+    Returns:
+        The folder in the cache, with ``config.json`` or ``config.yaml`` if there is one and the weights: safetensors if
+        there are any, else ``.pt`` or ``.pth``.
+
+    Raises:
+        ValueError: this is no id.
+        ImportError: huggingface_hub is not installed.
+        DownloadError: the model cannot be downloaded, or has no weights.
+    """
+    if not is_repository(repo):
+        raise ValueError(f"{repo!r} is no id of a model on the hub; expected 'owner/name'")
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    except ImportError as error:
+        raise ImportError(
+            f'{repo} is no official model, and others are downloaded by huggingface_hub: pip install "sam2fast[hub]"'
+        ) from error
+
+    offline, hidden = places.offline_variable() is not None, quiet and not are_progress_bars_disabled()
+    if hidden:
+        disable_progress_bars()
+    try:
+        for weights in _WEIGHTS:
+            wanted = [*_CONFIGURATIONS, *weights]
+            folder = Path(
+                snapshot_download(repo, allow_patterns=wanted, ignore_patterns="*/*", local_files_only=offline)
+            )
+            if any(path.suffix in (".safetensors", ".pt", ".pth") for path in folder.glob("*")):
+                return folder
+    except Exception as error:  # it raises its own errors, and those of the library that it asks by
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DownloadError(f"the model {repo} could not be downloaded: {reason}") from error
+    finally:
+        if hidden:
+            enable_progress_bars()
+    raise DownloadError(f"the model {repo} has no weights (.safetensors, .pt or .pth)")
+
+
+def is_sha256(text: str) -> bool:
+    """Whether this is a SHA-256 in lower-case hexadecimal digits."""
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+def _unavailable(file: str, reason: str) -> DownloadError:
+    return DownloadError(
+        f"{file} could not be downloaded: {reason}. If you have the file, pass it by ckpt_path=... or --checkpoint, or "
+        f"put it into ./{places.LOCAL_FOLDER} or ${places.FOLDER_VARIABLE}"
+    )
+
+
+def _published(name: str) -> Published:
+    model = published(name)
+    if model is None:
+        raise KeyError(f"{name!r} is no published model; see sam2fast download --list")
+    return model

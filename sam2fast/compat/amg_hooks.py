@@ -1,0 +1,131 @@
+"""The original's steps of automatic masks that subclasses override."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sam2fast.amg.candidates import Candidates, Crop, encode
+from sam2fast.amg.utils import (
+    MaskData,
+    batch_iterator,
+    batched_mask_to_box,
+    mask_to_rle_pytorch,
+    remove_small_regions,
+    rle_to_mask,
+)
+from sam2fast.kernels.nms import box_nms
+from sam2fast.prompt_inputs import LOGIT_LIMIT
+
+if TYPE_CHECKING:
+    from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+
+
+class OverridableSteps:
+    """Mixin of the automatic mask generator, which has faster ways, and calls none of these unless it is overridden.
+
+    And :meth:`postprocess_small_regions` not even then, as in the original.
+    """
+
+    if TYPE_CHECKING:
+        predictor: SAM2ImagePredictor
+        mask_threshold: float
+        box_nms_thresh: float
+
+        def _batches(self, points: np.ndarray) -> Iterator[np.ndarray]: ...
+        def _candidates(self, points: np.ndarray, crop: Crop, normalize: bool = True) -> tuple[Candidates, Tensor]: ...
+
+    def _overridden(self, name: str) -> bool:
+        """Whether a subclass, or somebody's assignment, has put a method of their own in place of this one."""
+        found = getattr(self, name)
+        return getattr(found, "__func__", found) is not getattr(OverridableSteps, name)
+
+    def _masks_of_batches(self, points: np.ndarray, crop: Crop) -> MaskData:
+        """The masks that ``points (P, 2)`` give of a crop, after NMS, through a subclass's :meth:`_process_batch`."""
+        data = Candidates.none(self.predictor.device).mask_data([])
+        for i, some in enumerate(self._batches(points)):
+            batch = self._process_batch(some, crop.size, list(crop.box), crop.image_size, normalize=True)
+            if i == 0:
+                data = batch
+            else:
+                data.cat(batch)
+        data.filter(box_nms(data["boxes"].float(), data["iou_preds"].float(), self.box_nms_thresh))
+        return data
+
+    def _process_batch(
+        self,
+        points: np.ndarray,
+        im_size: tuple[int, ...],
+        crop_box: list[int],
+        orig_size: tuple[int, ...],
+        normalize: bool = False,
+    ) -> MaskData:
+        """The masks that some points give, filtered: ``rles`` in the image, ``boxes`` and ``points`` in the crop,
+        ``iou_preds``, ``stability_score``, and the decoder's clamped ``low_res_masks (N, h, w)``.
+
+        Without an override masks become run lengths only after NMS.
+
+        Args:
+            points: ``(P, 2)`` (x, y) in pixels of the crop, or in [0, 1] unless ``normalize``.
+            im_size: (H, W) of the crop.
+        """
+        crop = Crop((crop_box[0], crop_box[1], crop_box[2], crop_box[3]), (orig_size[0], orig_size[1]))
+        found, low_res = self._candidates(points, crop, normalize)
+        data = found.mask_data(encode(list(found.logits), crop, self.mask_threshold))
+        data["low_res_masks"] = low_res[found.rows].clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        return data
+
+    def refine_with_m2m(
+        self, points: Tensor, point_labels: Tensor, low_res_masks: Tensor, points_per_batch: int
+    ) -> tuple[Tensor, Tensor]:
+        """Predicts masks again from themselves and a point each, on the image that the predictor has.
+
+        Without an override masks of the crop's full size are never made.
+
+        Args:
+            points: ``(N, 2)`` in the model's input pixels.
+            point_labels: ``(N)``.
+            low_res_masks: ``(N, h, w)`` logits.
+
+        Returns:
+            Logits ``(N, 1, H, W)`` and IoUs ``(N, 1)``.
+        """
+        parts = [
+            self.predictor._predict(
+                some[:, None], labels[:, None], mask_input=masks[:, None], multimask_output=False, return_logits=True
+            )
+            for some, labels, masks in batch_iterator(points_per_batch, points, point_labels, low_res_masks)
+        ]
+        return torch.cat([masks for masks, _, _ in parts]), torch.cat([ious for _, ious, _ in parts])
+
+    @staticmethod
+    def postprocess_small_regions(mask_data: MaskData, min_area: int, nms_thresh: float) -> MaskData:
+        """Removes small holes and islands from masks of the image's size, then duplicates that this has made.
+
+        :meth:`generate` does not call it, in the original neither.
+
+        Args:
+            mask_data: with ``rles`` (uncompressed) and ``boxes``; changed in place.
+            min_area: in pixels of the image; holes and islands of fewer go.
+            nms_thresh: of two masks whose boxes overlap by a greater IoU one stays, rather one that was not changed.
+        """
+        if not len(mask_data["rles"]):
+            return mask_data
+        boxes, unchanged, changed_rles = [], [], {}
+        for i, rle in enumerate(mask_data["rles"]):
+            mask, filled = remove_small_regions(rle_to_mask(rle), min_area, mode="holes")
+            mask, dropped = remove_small_regions(mask, min_area, mode="islands")
+            pixels = torch.from_numpy(np.ascontiguousarray(mask))[None]
+            boxes.append(batched_mask_to_box(pixels)[0])
+            unchanged.append(float(not (filled or dropped)))
+            if filled or dropped:
+                changed_rles[i] = mask_to_rle_pytorch(pixels)[0]
+        keep = box_nms(torch.stack(boxes).float(), torch.tensor(unchanged), nms_thresh)
+        for i in keep.tolist():
+            if i in changed_rles:
+                mask_data["rles"][i] = changed_rles[i]
+                mask_data["boxes"][i] = boxes[i]
+        mask_data.filter(keep)
+        return mask_data

@@ -1,0 +1,216 @@
+"""Videos as tensors and other small things, under the names of ``sam2.utils.misc``.
+
+For code that was written for the original; sam2fast itself reads videos with :mod:`sam2fast.video_io`.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from sam2fast.io.images import open_picture
+from sam2fast.kernels.connected_components import connected_components
+from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores
+from sam2fast.kernels.mask_ops import masks_to_boxes as mask_to_box
+from sam2fast.transforms import SAM2Transforms
+from sam2fast.video_io import Frames, NoFramesError, open_frames
+from sam2fast.video_io.folders import frame_files
+from sam2fast.video_io.opening import VideoLike
+from sam2fast.video_io.sources import ImageFiles, resized
+
+__all__ = [
+    "AsyncVideoFrameLoader",
+    "concat_points",
+    "fill_holes_in_mask_scores",
+    "get_connected_components",
+    "get_sdpa_settings",
+    "load_video_frames",
+    "load_video_frames_from_jpg_images",
+    "load_video_frames_from_video_file",
+    "mask_to_box",
+]
+
+# Three numbers for red, green and blue, or a tensor (3, 1, 1).
+Colour = Sequence[float] | Tensor
+Device = torch.device | str
+
+
+def get_connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`~sam2fast.kernels.connected_components.connected_components` of a mask of any dtype, cast to uint8."""
+    return connected_components(mask if mask.dtype == torch.bool else mask.to(torch.uint8))
+
+
+def get_sdpa_settings() -> tuple[bool, bool, bool]:
+    """Whether the first GPU is older than Volta, can run flash attention, and needs the unfused kernel.
+
+    (True, False, True) without a GPU, as in ``sam2.utils.misc.get_sdpa_settings``; nothing here asks for it.
+    """
+    if not torch.cuda.is_available():
+        return True, False, True
+    major = torch.cuda.get_device_properties(0).major
+    return major < 7, major >= 8, major < 8
+
+
+def concat_points(
+    old_point_inputs: Mapping[str, Tensor] | None, new_points: Tensor, new_labels: Tensor
+) -> dict[str, Tensor]:
+    """``point_coords (B, P, 2)`` and ``point_labels (B, P)``, the new ones after the old ones, if there are any.
+
+    Source: ``sam2.utils.misc.concat_points``.
+    """
+    new = {"point_coords": new_points, "point_labels": new_labels}
+    if old_point_inputs is None:
+        return new
+    return {name: torch.cat([old_point_inputs[name], added], dim=1) for name, added in new.items()}
+
+
+class AsyncVideoFrameLoader(Sequence[Tensor]):
+    """Frames as fp32 ``(3, S, S)``, decoded when they are asked for and a few ahead.
+
+    Source: ``sam2.utils.misc.AsyncVideoFrameLoader``, which decodes them all, keeps them all, and computes in fp64.
+    A frame that cannot be read is a ``VideoError`` for who asks for it, and no other.
+
+    Args:
+        img_paths: image files, in the order of their frames.
+        image_size: S.
+        offload_video_to_cpu: frames stay on the CPU instead of going to ``compute_device``.
+        img_mean, img_std: of pixels in [0, 1].
+
+    Attributes:
+        video_height, video_width: of the files, in pixels.
+
+    Raises:
+        NoFramesError: there are no paths.
+        VideoError: none of the files is an image.
+    """
+
+    def __init__(
+        self,
+        img_paths: Sequence[str | Path],
+        image_size: int,
+        offload_video_to_cpu: bool,
+        img_mean: Colour,
+        img_std: Colour,
+        compute_device: Device,
+    ) -> None:
+        paths = [Path(path) for path in img_paths]
+        if not paths:
+            raise NoFramesError("no images found: the list of paths is empty")
+        self._frames = Frames(ImageFiles(paths, image_size), image_size, prefetch=True)
+        self._normalise = _Normalise(img_mean, img_std, "cpu" if offload_video_to_cpu else compute_device)
+        self.video_height, self.video_width = self._frames.height, self._frames.width
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tensor]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        return self._normalise(self._frames.pixels(index))
+
+
+def load_video_frames(
+    video_path: VideoLike,
+    image_size: int,
+    offload_video_to_cpu: bool,
+    img_mean: Colour = SAM2Transforms.mean,
+    img_std: Colour = SAM2Transforms.std,
+    async_loading_frames: bool = False,
+    compute_device: Device | None = None,
+) -> tuple[Tensor | AsyncVideoFrameLoader, int, int]:
+    """All frames of a video, resized to S x S and normalised; then its height and width.
+
+    Source: ``sam2.utils.misc.load_video_frames``. A minute of video at 30 frames per second takes 21 GiB at S = 1024;
+    :func:`sam2fast.video_io.open_frames` has the same frames one by one.
+
+    Args:
+        video_path: whatever :func:`~sam2fast.video_io.open_frames` takes.
+        image_size: S.
+        offload_video_to_cpu: the frames stay on the CPU.
+        img_mean, img_std: of pixels in [0, 1].
+        async_loading_frames: a folder becomes an :class:`AsyncVideoFrameLoader`, which decodes it when asked.
+        compute_device: where the frames go; unless given, CUDA if there is any, else the CPU.
+
+    Returns:
+        fp32 ``(N, 3, S, S)``, or the loader.
+
+    Raises:
+        FileNotFoundError, VideoError, NoFramesError, TypeError, ImportError: as ``open_frames``.
+    """
+    wanted = compute_device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cpu" if offload_video_to_cpu else wanted
+    if async_loading_frames and isinstance(video_path, str | Path) and os.path.isdir(video_path):
+        paths = frame_files(Path(video_path))
+        loader = AsyncVideoFrameLoader(paths, image_size, False, img_mean, img_std, device)
+        return loader, loader.video_height, loader.video_width
+    frames = open_frames(video_path, image_size)
+    normalise = _Normalise(img_mean, img_std, device)
+    try:
+        images = torch.empty(frames.shape, device=device)
+        for i, image in enumerate(images):
+            image.copy_(normalise(frames.pixels(i)))
+    finally:
+        frames.close()
+    return images, frames.height, frames.width
+
+
+def load_video_frames_from_jpg_images(
+    video_path: str | Path,
+    image_size: int,
+    offload_video_to_cpu: bool,
+    img_mean: Colour = SAM2Transforms.mean,
+    img_std: Colour = SAM2Transforms.std,
+    async_loading_frames: bool = False,
+    compute_device: Device | None = None,
+) -> tuple[Tensor | AsyncVideoFrameLoader, int, int]:
+    """:func:`load_video_frames` of a folder of pictures.
+
+    Raises:
+        NotADirectoryError: it is no folder.
+        VideoError, NoFramesError: it cannot be read.
+    """
+    if not os.path.isdir(video_path):
+        raise NotADirectoryError(f"expected a folder of pictures, got {video_path!r}")
+    return load_video_frames(
+        video_path, image_size, offload_video_to_cpu, img_mean, img_std, async_loading_frames, compute_device
+    )
+
+
+def load_video_frames_from_video_file(
+    video_path: str | Path | bytes,
+    image_size: int,
+    offload_video_to_cpu: bool,
+    img_mean: Colour = SAM2Transforms.mean,
+    img_std: Colour = SAM2Transforms.std,
+    compute_device: Device | None = None,
+) -> tuple[Tensor | AsyncVideoFrameLoader, int, int]:
+    """:func:`load_video_frames` of a video file or of its bytes; raises what that does."""
+    return load_video_frames(
+        video_path, image_size, offload_video_to_cpu, img_mean, img_std, compute_device=compute_device
+    )
+
+
+def _load_img_as_tensor(img_path: str | Path, image_size: int) -> tuple[Tensor, int, int]:
+    """An image file as fp64 ``(3, S, S)`` in [0, 1], and its height and width; many import it in spite of its name."""
+    with open_picture(img_path) as image:
+        pixels = resized(image.convert("RGB"), image_size)
+        return pixels.permute(2, 0, 1).double() / 255, image.height, image.width
+
+
+class _Normalise:
+    """Pixels ``(S, S, 3)`` uint8 to fp32 ``(3, S, S)`` on a device, with a mean and deviation of the caller's."""
+
+    def __init__(self, mean: Colour, std: Colour, device: Device) -> None:
+        self._mean, self._std = (torch.as_tensor(x, dtype=torch.float32).view(3, 1, 1).to(device) for x in (mean, std))
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        image = pixels.to(self._mean.device).permute(2, 0, 1).contiguous().float()
+        # By a number on the device: CUDA multiplies by the reciprocal of one that is on the CPU.
+        return image.div_(image.new_tensor(255.0)).sub_(self._mean).div_(self._std)

@@ -1,0 +1,265 @@
+"""Encoder and decoder of a model as programs: by ``torch.export``, or compiled ahead of time by AOTInductor."""
+
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from sam2fast.checkpoints.errors import first_line
+from sam2fast.io.atomic import moved_to
+from sam2fast.kernels._dispatch import backend
+from sam2fast.modeling.sam2_base import SAM2Base
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+# The tensors of a program in order, whatever lists they are in, to its results.
+FlatFunction = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+# Points of a prompt that a decoder takes unless it is made for more or fewer, two of them for a box.
+POINTS = 8
+
+
+class ArtifactError(RuntimeError):
+    """Files of an exported or compiled model that cannot be used here."""
+
+
+class EncoderModule(nn.Module):
+    """Normalised pixels to what the image predictor keeps of images."""
+
+    def __init__(self, model: SAM2Base) -> None:
+        super().__init__()
+        self.image_encoder = model.image_encoder
+        self.num_levels = model.num_feature_levels
+        self.heads = nn.ModuleDict({str(level): head for level, head in model._level_heads().items()})
+        self.no_memory = model.no_mem_embed if model.directly_add_no_mem_embed else None
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """The levels that the decoder reads.
+
+        Args:
+            pixels: ``(B, 3, S, S)`` fp32.
+
+        Returns:
+            Finest first and contiguous: ``(B, C/8, S/4, S/4)``, ``(B, C/4, S/8, S/8)`` and ``(B, C, S/16, S/16)``, or
+            the last alone for a model without high-resolution features. The model's embedding of no memory is added to
+            the last.
+        """
+        heads = {int(level): cast(nn.Conv2d, head) for level, head in self.heads.items()}
+        *finer, embedding = self.image_encoder.features(pixels, heads)[-self.num_levels :]
+        if self.no_memory is not None:
+            embedding = embedding + self.no_memory.reshape(1, -1, 1, 1)
+        return (*(x.contiguous() for x in finer), embedding.contiguous())
+
+
+class DecoderModule(nn.Module):
+    """Prompts on one image to masks."""
+
+    def __init__(self, model: SAM2Base) -> None:
+        super().__init__()
+        self.sam_prompt_encoder = model.sam_prompt_encoder
+        self.sam_mask_decoder = model.sam_mask_decoder
+
+    def forward(
+        self, levels: Sequence[Tensor], coords: Tensor, labels: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Four masks for each of N prompts.
+
+        Args:
+            levels: of one image, as :class:`EncoderModule` returns them.
+            coords: ``(N, P, 2)`` fp32, (x, y) in the model's input pixels.
+            labels: ``(N, P)`` int32; 1 foreground, 0 background, 2 and 3 a box's corners, -1 padding.
+            mask: ``(N, 1, S/4, S/4)`` fp32 logits of a mask prompt, or none.
+
+        Returns:
+            Logits ``(N, 4, S/4, S/4)`` fp32: the single mask, then the three for ambiguous prompts; predicted IoUs
+            ``(N, 4)``; logits ``(N, 1)`` of the object's presence.
+        """
+        *finer, embedding = levels
+        decoder = self.sam_mask_decoder
+        sparse, dense = self.sam_prompt_encoder((coords, labels), None, mask)
+        masks, ious, _, scores = decoder.predict_masks(
+            image_embeddings=embedding,
+            image_pe=self.sam_prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            repeat_image=len(coords) > 1,
+            high_res_features=finer or None,
+        )
+        if decoder.dynamic_multimask_via_stability:
+            single, its_iou = decoder._dynamic_multimask_via_stability(masks, ious)
+            masks, ious = torch.cat([single, masks[:, 1:]], dim=1), torch.cat([its_iou, ious[:, 1:]], dim=1)
+        return masks.float(), ious.float(), scores.float()
+
+
+def export_encoder(model: SAM2Base, batch: int = 1, keep_kernels: bool = False) -> "ExportedProgram":
+    """:class:`EncoderModule` for exactly ``batch`` images.
+
+    Args:
+        keep_kernels: on a GPU, keep this package's Triton kernels as operators; such a program needs the package.
+            Otherwise it consists of torch's own operators.
+
+    Raises:
+        ValueError: the model is in training mode, or ``batch`` is below 1.
+    """
+    _check(model, batch=batch)
+    side = model.image_size
+    return _export(EncoderModule(model), (torch.zeros(batch, 3, side, side, device=model.device),), None, keep_kernels)
+
+
+def export_decoder(
+    model: SAM2Base, prompts: int = 1, points: int = POINTS, mask_input: bool = False, keep_kernels: bool = False
+) -> "ExportedProgram":
+    """:class:`DecoderModule` for exactly ``prompts`` prompts of one to ``points`` points each, the same for all.
+
+    Args:
+        mask_input: the program has a fourth input, ``mask``, and needs it.
+        keep_kernels: as for :func:`export_encoder`.
+
+    Raises:
+        ValueError: the model is in training mode, or a number is below 1.
+    """
+    _check(model, prompts=prompts, points=points)
+    device, S = model.device, model.image_size
+    with torch.no_grad(), _references(keep_kernels):
+        levels = EncoderModule(model)(torch.zeros(1, 3, S, S, device=device))
+    # Two points stand for any number from two on, since torch makes what it traces with one for one alone.
+    count = min(points, 2)
+    coords = torch.full((prompts, count, 2), S / 2, device=device)
+    labels = torch.ones(prompts, count, dtype=torch.int32, device=device)
+    mask = torch.zeros(prompts, 1, S // 4, S // 4, device=device) if mask_input else None
+    shapes: dict[str, Any] = {"levels": [None] * len(levels), "coords": None, "labels": None, "mask": None}
+    if points > 1:
+        dimension = torch.export.Dim("points", min=1, max=points)
+        shapes |= {"coords": {1: dimension}, "labels": {1: dimension}}
+    return _export(DecoderModule(model), (list(levels), coords, labels, mask), shapes, keep_kernels)
+
+
+def _check(model: SAM2Base, **numbers: int) -> None:
+    if model.training:
+        raise ValueError("export needs evaluation mode: call eval() on the model")
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name} is {number}; expected at least 1")
+
+
+def _references(keep_kernels: bool) -> Any:
+    return nullcontext() if keep_kernels else backend("torch")
+
+
+def _export(
+    module: nn.Module, example: tuple[Any, ...], shapes: dict[str, Any] | None, keep_kernels: bool
+) -> "ExportedProgram":
+    with torch.no_grad(), _references(keep_kernels):
+        return torch.export.export(module.eval(), example, dynamic_shapes=shapes, strict=False)
+
+
+def save_program(program: "ExportedProgram", path: str | Path) -> None:
+    """Writes a program by ``torch.export.save``; the write is atomic.
+
+    Raises:
+        ValueError: the name does not end in ``.pt2``.
+        OSError: the file cannot be written; nothing is left behind.
+    """
+    with written_program(path) as partial:
+        torch.export.save(program, partial)
+
+
+def load_program(path: str | Path) -> "ExportedProgram":
+    """Reads what :func:`save_program` wrote; ``load_program(path).module()`` is the function.
+
+    The file is a program, and reading it can run code: load only files that you exported yourself.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ArtifactError: it is damaged, or this version of torch cannot load it.
+    """
+    _check_archive(path, "exported program")
+    try:
+        with Path(path).open("rb") as file:
+            return torch.export.load(file)
+    except MemoryError:
+        raise
+    except Exception as error:  # torch's readers of programs have no error class of their own
+        what = f"{path} is damaged, or not a program that torch {torch.__version__} can load"
+        raise ArtifactError(f"{what}: {first_line(error)}") from error
+
+
+def compile_artifact(program: "ExportedProgram", path: str | Path, options: Mapping[str, Any] | None = None) -> None:
+    """Compiles a program for the device and the processor of this machine by AOTInductor; the write is atomic.
+
+    Args:
+        path: ends in ``.pt2``.
+        options: settings of ``torch._inductor.config``.
+
+    Raises:
+        ValueError: the name does not end in ``.pt2``.
+        OSError: the file cannot be written; nothing is left behind.
+        RuntimeError: there is no C++ compiler, or torch cannot compile the program.
+    """
+    from torch._inductor import aoti_compile_and_package
+
+    with written_program(path) as partial, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of one part of torch about another
+        aoti_compile_and_package(
+            program, package_path=str(partial), inductor_configs=None if options is None else dict(options)
+        )
+
+
+def load_artifact(path: str | Path, device_index: int | None = None) -> FlatFunction:
+    """Loads what :func:`compile_artifact` wrote, as a function of all the program's tensors in one list.
+
+    The file is native code: load only files that you compiled yourself.
+
+    The tensors must be contiguous, and of the device and the dtypes that the program was made for: native code looks at
+    their memory only.
+
+    Args:
+        device_index: which GPU a program for CUDA is to run on; by default the current one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ArtifactError: it is damaged, or this version of torch cannot load it.
+    """
+    _check_archive(path, "compiled program")
+    try:
+        return _load_native(str(path), -1 if device_index is None else device_index)
+    except RuntimeError as error:
+        raise ArtifactError(f"{path} cannot be loaded by torch {torch.__version__}: {first_line(error)}") from error
+
+
+def _check_archive(path: str | Path, what: str) -> None:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no {what} {str(path)!r}")
+    if not zipfile.is_zipfile(path):
+        raise ArtifactError(f"{path} is damaged: it is no zip archive, and so no {what}")
+
+
+def _load_native(path: str, device_index: int) -> FlatFunction:
+    try:
+        # What torch._inductor.aoti_load_package makes; but that imports the compiler, which takes seconds.
+        loader = torch._C._aoti.AOTIModelPackageLoader(path, "model", False, 1, device_index)
+    except (AttributeError, TypeError):
+        from torch._inductor import aoti_load_package
+
+        loader = aoti_load_package(path, device_index=device_index).loader
+    return lambda tensors: loader.run(list(tensors))
+
+
+@contextmanager
+def written_program(path: str | Path) -> Iterator[Path]:
+    """A temporary name for torch to write under, which becomes ``path``; see :func:`moved_to`.
+
+    Raises:
+        ValueError: the name does not end in ``.pt2``, which torch insists on.
+        OSError: the file cannot be written; nothing is left behind.
+    """
+    target = Path(path)
+    if target.suffix != ".pt2":
+        raise ValueError(f"torch writes programs to files that end in .pt2, and got {str(target)!r}")
+    with moved_to(target, in_folder=True) as partial:
+        yield partial

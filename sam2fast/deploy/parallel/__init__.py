@@ -1,0 +1,47 @@
+"""Work spread over several devices of one machine, with a process for each.
+
+:func:`track_videos`, :func:`segment_images` and :func:`run_jobs` spread videos, images and any other jobs. See
+docs/devices.md.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from sam2fast.deprecated import old_name
+
+if TYPE_CHECKING:
+    from sam2fast.deploy.parallel.images import ImageJob, SegmentedImage, segment_images
+    from sam2fast.deploy.parallel.pool import JobResult, run_jobs
+    from sam2fast.deploy.parallel.process import WorkerError
+    from sam2fast.deploy.parallel.videos import TrackedVideo, VideoJob, VideoPrompt, track_videos
+
+__all__ = [
+    "ImageJob",
+    "JobResult",
+    "SegmentedImage",
+    "TrackedVideo",
+    "VideoJob",
+    "VideoPrompt",
+    "WorkerError",
+    "run_jobs",
+    "segment_images",
+    "track_videos",
+]
+
+_HOMES = {
+    "images": ("ImageJob", "SegmentedImage", "segment_images"),
+    "pool": ("JobResult", "run_jobs"),
+    "process": ("WorkerError",),
+    "videos": ("TrackedVideo", "VideoJob", "VideoPrompt", "track_videos"),
+}
+
+
+if not TYPE_CHECKING:  # which would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        """Imports a public name when it is first used: a worker should load no more than its work needs."""
+        import importlib
+
+        for home, names in _HOMES.items():
+            if name in names:
+                return getattr(importlib.import_module(f"sam2fast.deploy.parallel.{home}"), name)
+        return old_name(__name__, name)

@@ -1,0 +1,80 @@
+"""Images spread over devices: prompts to run lengths."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sam2fast.deploy.parallel.devices import Devices
+from sam2fast.deploy.parallel.pool import JobResult, run_jobs
+
+if TYPE_CHECKING:
+    from sam2fast.io.rle import RLE
+    from sam2fast.modeling.sam2_base import SAM2Base
+    from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+
+
+@dataclass(frozen=True)
+class ImageJob:
+    """One image and one prompt for it; the values are those of ``SAM2ImagePredictor.predict``.
+
+    Attributes:
+        image: as ``set_image`` takes it; a path travels faster than pixels.
+    """
+
+    image: Any
+    points: Any = None  # (N, 2), in pixels of the image
+    labels: Any = None  # (N)
+    box: Any = None  # (4)
+    mask_input: Any = None  # (1, S/4, S/4) logits
+    multimask_output: bool = True
+
+
+class SegmentedImage(NamedTuple):
+    """The masks for a prompt."""
+
+    size: tuple[int, int]  # (H, W)
+    rles: "list[RLE]"  # compressed, as COCO has them
+    scores: list[float]  # predicted IoU of each
+
+
+def segment_images(
+    jobs: Iterable[ImageJob],
+    devices: Devices,
+    build: Callable[..., "SAM2Base"],
+    *,
+    ordered: bool = False,
+    threads: int | None = None,
+) -> Iterator[JobResult]:
+    """Segments images on several devices; the values of the results are :class:`SegmentedImage`.
+
+    Args:
+        build: gives a model: ``functools.partial(build_sam2, config, checkpoint)``.
+        jobs, devices, ordered, threads: as for :func:`~sam2fast.deploy.parallel.run_jobs`, also in what is raised.
+    """
+    return run_jobs(segment_image, jobs, devices, _ImagePredictor(build), ordered=ordered, threads=threads)
+
+
+def segment_image(predictor: "SAM2ImagePredictor", job: ImageJob) -> SegmentedImage:
+    """Segments one image in this process.
+
+    Raises: what ``set_image`` and ``predict`` raise.
+    """
+    from sam2fast.io.rle import encode_rle
+
+    predictor.set_image(job.image)
+    masks, scores, _ = predictor.predict(
+        job.points, job.labels, job.box, job.mask_input, multimask_output=job.multimask_output
+    )
+    return SegmentedImage(masks.shape[-2:], [encode_rle(mask > 0) for mask in masks], [float(x) for x in scores])
+
+
+@dataclass
+class _ImagePredictor:
+    """Builds a predictor around the model that ``build`` gives."""
+
+    build: Callable[..., Any]
+
+    def __call__(self, device: str) -> "SAM2ImagePredictor":
+        from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+
+        return SAM2ImagePredictor(self.build(device=device))

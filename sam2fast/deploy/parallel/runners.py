@@ -1,0 +1,84 @@
+"""Where jobs are done: here, on the devices of this machine, or wherever else somebody writes such a function for."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, Protocol
+
+from sam2fast.deploy.parallel.devices import Devices, device_list
+from sam2fast.deploy.parallel.pool import JobResult, run_jobs
+from sam2fast.deploy.parallel.worker import failure_of
+
+
+class Runner(Protocol):
+    """Does jobs and yields what became of them, as :func:`~sam2fast.deploy.parallel.run_jobs` does."""
+
+    def __call__(
+        self,
+        function: Callable[[Any, Any], Any],
+        jobs: Iterable[Any],
+        build: Callable[..., Any],
+        *,
+        ordered: bool = False,
+    ) -> Iterator[JobResult]:
+        """Calls ``function(predictor, job)`` for each job, with a predictor that ``build(device=...)`` has given.
+
+        A job that raises is a result with an ``error``; the others go on. The results come in the order of the jobs if
+        they are to be ``ordered``.
+
+        Raises:
+            Exception: of ``build``, if there is no other place to go on.
+        """
+        ...
+
+
+def in_this_process(device: str) -> Runner:
+    """One job after the other, right here."""
+    return partial(_here, device)
+
+
+def on_devices(devices: Devices, *, at_once: int = 1, threads: int | None = None) -> Runner:
+    """A process on each device, or several.
+
+    Args:
+        at_once: processes that share each device, each with a predictor of its own.
+        threads: see :func:`~sam2fast.deploy.parallel.run_jobs`.
+
+    Raises:
+        ValueError, RuntimeError: see :func:`~sam2fast.deploy.parallel.devices.device_list`; ``at_once`` is below 1.
+    """
+    if at_once < 1:
+        raise ValueError(f"at_once is {at_once}; expected 1 or more processes on each device")
+    return partial(_spread, device_list(devices) * at_once, threads)
+
+
+def _here(
+    device: str,
+    function: Callable[[Any, Any], Any],
+    jobs: Iterable[Any],
+    build: Callable[..., Any],
+    *,
+    ordered: bool = False,
+) -> Iterator[JobResult]:
+    predictor = None
+    for index, job in enumerate(jobs):
+        if predictor is None:
+            predictor = build(device=device)
+        try:
+            value = function(predictor, job)
+        except Exception as error:
+            failure = failure_of(error)
+            yield JobResult(index, job, device, error=failure.summary, failure=failure)
+        else:
+            yield JobResult(index, job, device, value)
+
+
+def _spread(
+    devices: list[str],
+    threads: int | None,
+    function: Callable[[Any, Any], Any],
+    jobs: Iterable[Any],
+    build: Callable[..., Any],
+    *,
+    ordered: bool = False,
+) -> Iterator[JobResult]:
+    return run_jobs(function, jobs, devices, build, ordered=ordered, threads=threads)

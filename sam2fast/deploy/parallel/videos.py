@@ -1,0 +1,141 @@
+"""Videos spread over devices: each is tracked by one process, from prompts to run lengths."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sam2fast.deploy.parallel.devices import Devices
+from sam2fast.deploy.parallel.pool import JobResult, run_jobs
+
+if TYPE_CHECKING:
+    from sam2fast.io.rle import RLE
+    from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+    from sam2fast.tracking.state import VideoState
+
+
+class VideoPrompt(NamedTuple):
+    """What is said about one object on one frame: points or a box, or a mask.
+
+    The values are those of ``SAM2VideoPredictor.add_new_points_or_box`` and ``add_new_mask``.
+    """
+
+    frame: int
+    obj_id: Any
+    points: Any = None  # (N, 2), in pixels of the video
+    labels: Any = None  # (N)
+    box: Any = None  # (4)
+    mask: Any = None  # (H, W); then there are no points and no box
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """One video and what is to be tracked in it.
+
+    Attributes:
+        video: as ``SAM2VideoPredictor.init_state`` takes it, and picklable: a path, rather than frames in memory.
+        prompts: in the order in which they are given.
+        reverse: also backwards, from the first prompted frame.
+        max_history: see ``init_state``.
+    """
+
+    video: Any
+    prompts: Sequence[VideoPrompt]
+    reverse: bool = False
+    max_history: int | None = None
+
+
+class TrackedMasks(NamedTuple):
+    """All objects on one frame."""
+
+    ids: list[Any]
+    rles: "list[RLE]"  # compressed, as COCO has them; decode_rle of sam2fast.io.rle gives bool (H, W)
+    iou: list[float]  # predicted
+    object_score: list[float]  # logits of presence
+
+
+@dataclass
+class TrackedVideo:
+    """The masks of a video, by frame in ascending order."""
+
+    size: tuple[int, int]  # (H, W)
+    frames: dict[int, TrackedMasks] = field(default_factory=dict)
+
+
+def track_videos(
+    jobs: Iterable[VideoJob],
+    devices: Devices,
+    build: Callable[..., "SAM2VideoPredictor"],
+    *,
+    ordered: bool = False,
+    threads: int | None = None,
+    encode_ahead: int = 1,
+) -> Iterator[JobResult]:
+    """Tracks videos on several devices, each on one of them; the values of the results are :class:`TrackedVideo`.
+
+    ::
+
+        build = functools.partial(build_sam2_video_predictor, "sam2.1_hiera_t", "sam2.1_hiera_tiny.pt")
+        jobs = [VideoJob("a.mp4", [VideoPrompt(0, 1, points=[[210, 350]], labels=[1])]), ...]
+        for result in track_videos(jobs, "cuda:0,cuda:1", build):
+            print(result.job.video, result.error or len(result.value.frames))
+
+    Args and raises: see :func:`~sam2fast.deploy.parallel.run_jobs`; ``encode_ahead`` as for ``propagate_in_video``.
+    """
+    return run_jobs(
+        partial(track_video, encode_ahead=encode_ahead), jobs, devices, build, ordered=ordered, threads=threads
+    )
+
+
+def track_video(predictor: "SAM2VideoPredictor", job: VideoJob, *, encode_ahead: int = 1) -> TrackedVideo:
+    """Tracks one video in this process: forwards from its first prompt, then, if so asked, backwards.
+
+    Raises: what the predictor's methods raise.
+    """
+    state = predictor.init_state(job.video, max_history=job.max_history)
+    try:
+        for prompt in job.prompts:
+            add_prompt(predictor, state, prompt)
+        found: dict[int, TrackedMasks] = {}
+        for reverse in (False, True) if job.reverse else (False,):
+            for frame, masks in _tracked(predictor, state, reverse, encode_ahead):
+                found[frame] = masks
+        return TrackedVideo(state.video_size, dict(sorted(found.items())))
+    finally:
+        state.frames.close()
+
+
+def add_prompt(predictor: "SAM2VideoPredictor", state: "VideoState", prompt: VideoPrompt) -> None:
+    """Gives a prompt to the predictor.
+
+    Raises:
+        ValueError: it has a mask together with points or a box.
+    """
+    if prompt.mask is None:
+        predictor.add_new_points_or_box(
+            state, prompt.frame, prompt.obj_id, points=prompt.points, labels=prompt.labels, box=prompt.box
+        )
+    elif prompt.points is not None or prompt.box is not None:
+        raise ValueError(f"the prompt for {prompt.obj_id!r} on frame {prompt.frame} has a mask, and points or a box")
+    else:
+        predictor.add_new_mask(state, prompt.frame, prompt.obj_id, prompt.mask)
+
+
+def _tracked(
+    predictor: "SAM2VideoPredictor", state: "VideoState", reverse: bool, encode_ahead: int
+) -> Iterator[tuple[int, TrackedMasks]]:
+    from sam2fast.io.rle import compress_run_lengths
+    from sam2fast.kernels.run_lengths import encode_upsampled
+
+    passes = predictor.propagate_in_video(
+        state,
+        reverse=reverse,
+        return_scores=True,
+        progress=False,
+        encode_ahead=encode_ahead,
+        # Overlaps are settled at the video's size.
+        output="logits" if predictor.non_overlap_masks else "low_res",
+    )
+    for frame, ids, masks, scores in passes:
+        rles = compress_run_lengths(encode_upsampled(masks[:, 0], state.video_size))
+        yield frame, TrackedMasks(list(ids), rles, scores.iou.tolist(), scores.object_score.tolist())

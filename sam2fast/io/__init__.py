@@ -1,0 +1,1 @@
+"""Files: atomic writes, images, YAML, and masks as run lengths, polygons and overlays."""

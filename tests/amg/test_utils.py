@@ -1,0 +1,324 @@
+"""``sam2fast.amg`` against ``sam2.utils.amg``, live, and on inputs of nothing, where the original fails."""
+
+import inspect
+import sys
+import types
+from typing import Any
+
+import numpy as np
+import oracle  # noqa: F401  (makes the official package importable)
+import pytest
+import sam2.utils.amg as official
+import scipy.ndimage
+import torch
+
+from sam2fast import amg
+from sam2fast.io.rle import decode_rle
+
+RNG_SEED = 0
+
+
+def blobs(count: int, height: int, width: int, seed: int = RNG_SEED) -> torch.Tensor:
+    """Bool masks with holes and islands of all sizes; the first is empty, the second full."""
+    rng = np.random.default_rng(seed)
+    masks = []
+    for _ in range(count):
+        noise = scipy.ndimage.gaussian_filter(rng.normal(size=(height, width)), rng.uniform(0.5, 3))
+        masks.append(noise > np.quantile(noise, rng.uniform(0.1, 0.9)))
+    masks[0][:], masks[1][:] = False, True
+    return torch.from_numpy(np.stack(masks))
+
+
+def logits(count: int, height: int, width: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(RNG_SEED)
+    return 3 * torch.randn(count, height, width, generator=generator)
+
+
+def same(expected: Any, actual: Any) -> None:
+    if isinstance(expected, torch.Tensor | np.ndarray):
+        assert type(expected) is type(actual)
+        assert expected.dtype == actual.dtype
+        assert expected.shape == actual.shape
+        np.testing.assert_array_equal(np.asarray(expected), np.asarray(actual))
+    else:
+        assert expected == actual
+
+
+def columns() -> dict[str, Any]:
+    return {"a": torch.arange(10).view(5, 2), "b": np.arange(5) * 0.5, "c": [{"i": i} for i in range(5)]}
+
+
+def same_data(expected: Any, actual: Any) -> None:
+    assert dict(expected.items()).keys() == dict(actual.items()).keys()
+    for name, column in expected.items():
+        same(column, actual[name])
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        torch.tensor([3, 0, 0]),
+        torch.tensor([True, False, True, True, False]),
+        torch.zeros(5, dtype=torch.bool),
+        torch.zeros(0, dtype=torch.int64),
+    ],
+    ids=["indices", "bool", "none", "no indices"],
+)
+def test_mask_data_filter(keep):
+    expected, actual = official.MaskData(**columns()), amg.MaskData(**columns())
+    for data in (expected, actual):
+        data.filter(keep)
+    same_data(expected, actual)
+
+
+def test_mask_data_filter_takes_a_list():
+    data = amg.MaskData(**columns())
+    data.filter([4, 1])
+    assert data["c"] == [{"i": 4}, {"i": 1}]
+    data.filter([])
+    assert data["c"] == [] and data["a"].shape == (0, 2)
+
+
+def test_mask_data_cat_copies():
+    results = []
+    for kind in (official.MaskData, amg.MaskData):
+        data, other = kind(), kind(**columns())
+        data.cat(other)
+        other["a"][:] = -1
+        other["c"][0]["i"] = -1
+        data.cat(kind(**columns()))
+        data.to_numpy()
+        results.append(data)
+    same_data(*results)
+    assert results[1]["a"].dtype == np.float32
+    assert results[1]["c"][0] == {"i": 0}
+
+
+def test_mask_data_items():
+    data = amg.MaskData(a=[1])
+    data["b"] = torch.ones(1)
+    del data["a"]
+    assert [name for name, _ in data.items()] == ["b"]
+    with pytest.raises(KeyError):
+        data["a"]
+    for wrong in (None, 3, "text", (1, 2)):
+        with pytest.raises(TypeError, match="b is a"):
+            data["b"] = wrong
+    with pytest.raises(TypeError, match="c is a"):
+        amg.MaskData(c=5)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 32])
+def test_point_grid(n):
+    same(official.build_point_grid(n), amg.build_point_grid(n))
+
+
+@pytest.mark.parametrize(("n", "layers", "scale"), [(32, 0, 1), (32, 2, 2), (10, 1, 3), (9, 2, 1.5)])
+def test_point_grids(n, layers, scale):
+    for pair in zip(
+        official.build_all_layer_point_grids(n, layers, scale),
+        amg.build_all_layer_point_grids(n, layers, scale),
+        strict=True,
+    ):
+        same(*pair)
+
+
+def test_grid_without_points():
+    with pytest.raises(ValueError, match="n_per_side must be at least 1"):
+        amg.build_all_layer_point_grids(2, 2, 2)
+
+
+@pytest.mark.parametrize("size", [(1200, 1800), (37, 91), (600, 600), (5, 3), (1, 1)])
+@pytest.mark.parametrize("layers", [0, 1, 3])
+@pytest.mark.parametrize("overlap", [0.0, 512 / 1500, 0.9])
+def test_crop_boxes(size, layers, overlap):
+    expected = official.generate_crop_boxes(size, layers, overlap)
+    actual = amg.generate_crop_boxes(size, layers, overlap)
+    assert expected == actual
+    assert all(type(x) is int for box in actual[0] for x in box)
+
+
+@pytest.mark.parametrize("lengths", [0, 1, 6, 7])
+def test_batch_iterator(lengths):
+    args = [list(range(lengths)), torch.arange(lengths), np.arange(lengths)]
+    expected, actual = (list(module.batch_iterator(3, *args)) for module in (official, amg))
+    assert len(expected) == len(actual)
+    for a, b in zip(expected, actual, strict=True):
+        for pair in zip(a, b, strict=True):
+            same(*pair)
+
+
+def test_batch_iterator_needs_one_length():
+    for args in ([], [[1, 2], [1]]):
+        with pytest.raises(ValueError, match="one length"):
+            list(amg.batch_iterator(3, *args))
+
+
+def test_boxes_near_crop_edges():
+    rng = np.random.default_rng(RNG_SEED)
+    image = [0, 0, 300, 200]
+    outcomes = set()
+    for crop in (image, [0, 0, 170, 120], [130, 80, 300, 200], [40, 50, 260, 160]):
+        corners = rng.integers(0, 170, size=(400, 2, 2)).astype(np.float32)
+        boxes = torch.from_numpy(np.concatenate([corners.min(1), corners.max(1)], axis=1))
+        for kind in (boxes, boxes.long()):
+            expected = official.is_box_near_crop_edge(kind, crop, image)
+            same(expected, amg.is_box_near_crop_edge(kind, crop, image))
+            same(
+                official.is_box_near_crop_edge(kind, crop, image, 3.0),
+                amg.is_box_near_crop_edge(kind, crop, image, 3.0),
+            )
+            outcomes.update(expected.tolist())
+    assert outcomes == {True, False}
+    assert amg.is_box_near_crop_edge(torch.zeros(0, 4), image, image).shape == (0,)
+
+
+@pytest.mark.parametrize("box", [[3, 4, 10, 20], np.array([3.5, 4, 10, 20]), torch.tensor([3, 4, 10, 20])], ids=type)
+def test_xywh(box):
+    before = list(box)
+    same(official.box_xyxy_to_xywh(box), amg.box_xyxy_to_xywh(box))
+    assert list(box) == before
+
+
+def test_xywh_of_many_boxes():
+    boxes = np.arange(12).reshape(3, 4) ** 2
+    for box, expected in zip(amg.box_xyxy_to_xywh(boxes), boxes, strict=True):
+        same(official.box_xyxy_to_xywh(expected), box)
+
+
+@pytest.mark.parametrize("shape", [(0,), (5,), (5, 3)])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
+def test_uncropping_boxes_and_points(shape, dtype):
+    crop = [7, 30, 50, 60]
+    boxes, points = torch.ones(*shape, 4, dtype=dtype), torch.ones(*shape, 2, dtype=dtype)
+    same(official.uncrop_boxes_xyxy(boxes, crop), amg.uncrop_boxes_xyxy(boxes, crop))
+    same(official.uncrop_points(points, crop), amg.uncrop_points(points, crop))
+
+
+def test_boxes_of_masks():
+    masks = blobs(8, 23, 31)
+    masks[2] = False
+    masks[2, 22, 30] = True
+    same(official.batched_mask_to_box(masks), amg.batched_mask_to_box(masks))
+    same(official.batched_mask_to_box(masks[3]), amg.batched_mask_to_box(masks[3]))
+    same(official.batched_mask_to_box(masks.view(2, 4, 23, 31)), amg.batched_mask_to_box(masks.view(2, 4, 23, 31)))
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 4), (3, 0, 4), (3, 5, 0)])
+def test_boxes_of_no_pixels(shape):
+    boxes = amg.batched_mask_to_box(torch.zeros(shape, dtype=torch.bool))
+    np.testing.assert_array_equal(official.batched_mask_to_box(torch.zeros(shape, dtype=torch.bool)), boxes)
+    assert boxes.dtype == torch.int64
+
+
+@pytest.mark.parametrize(("threshold", "offset"), [(0.0, 1.0), (0.5, 0.0), (-2.0, 3.0)])
+def test_stability_score(threshold, offset):
+    values = logits(6, 20, 30) + torch.arange(6)[:, None, None] * 2 - 5
+    values[0] = -100  # nothing above either level
+    expected = official.calculate_stability_score(values, threshold, offset)
+    assert expected[0].isnan()
+    same(expected, amg.calculate_stability_score(values, threshold, offset))
+    assert amg.calculate_stability_score(values[:0], threshold, offset).shape == (0,)
+
+
+@pytest.mark.parametrize("crop", [[0, 0, 40, 30], [5, 0, 25, 30], [0, 3, 40, 30], [11, 7, 12, 8]])
+def test_uncropping_masks(crop):
+    masks = blobs(3, crop[3] - crop[1], crop[2] - crop[0])
+    same(official.uncrop_masks(masks, crop, 30, 40), amg.uncrop_masks(masks, crop, 30, 40))
+
+
+@pytest.fixture
+def cv2(monkeypatch) -> None:
+    """What the official function uses of OpenCV, by scipy."""
+
+    def connected_components_with_stats(
+        mask: np.ndarray, connectivity: int
+    ) -> tuple[int, np.ndarray, np.ndarray, None]:
+        assert connectivity == 8
+        labels, count = scipy.ndimage.label(mask, structure=np.ones((3, 3)))
+        stats = np.bincount(labels.ravel(), minlength=count + 1)[:, None]
+        return count + 1, labels, stats, None
+
+    module: Any = types.ModuleType("cv2")
+    module.connectedComponentsWithStats = connected_components_with_stats
+    monkeypatch.setitem(sys.modules, "cv2", module)
+
+
+def ties() -> np.ndarray:
+    """Islands of 2, 3, 3 and 1 pixels."""
+    mask = np.zeros((7, 9), dtype=bool)
+    mask[0, :2] = mask[2, :3] = mask[4, 5:8] = mask[6, 0] = True
+    return mask
+
+
+@pytest.mark.usefixtures("cv2")
+@pytest.mark.parametrize("mode", ["holes", "islands"])
+def test_small_regions(mode):
+    outcomes = []
+    masks = [*blobs(12, 33, 47).numpy(), *blobs(6, 33, 47, seed=1).numpy(), ties()]
+    for mask in masks:
+        for threshold in (0, 1, 3, 8.5, 40, 10_000):
+            expected, expected_changed = official.remove_small_regions(mask.copy(), threshold, mode)
+            actual, changed = amg.remove_small_regions(mask.copy(), threshold, mode)
+            assert changed is expected_changed
+            assert actual.dtype == bool
+            np.testing.assert_array_equal(expected, actual)
+            outcomes.append(changed)
+    assert 30 < sum(outcomes) < len(outcomes) - 10
+
+
+def test_small_regions_leave_their_input_alone():
+    mask = ties()
+    for mode in ("holes", "islands"):
+        amg.remove_small_regions(mask, 3, mode)
+    np.testing.assert_array_equal(mask, ties())
+    with pytest.raises(ValueError, match="mode must be"):
+        amg.remove_small_regions(mask, 3, "hole")
+
+
+def test_small_regions_of_no_pixels():
+    mask, changed = amg.remove_small_regions(np.zeros((0, 4), dtype=bool), 3, "holes")
+    assert mask.shape == (0, 4) and not changed
+
+
+@pytest.mark.parametrize("size", [(23, 31), (1, 1), (1, 9), (9, 1), (64, 64)])
+def test_run_lengths(size):
+    masks = blobs(7, *size)
+    expected, actual = official.mask_to_rle_pytorch(masks), amg.mask_to_rle_pytorch(masks)
+    assert expected == actual
+    for mask, rle in zip(masks.numpy(), actual, strict=True):
+        decoded = amg.rle_to_mask(rle)
+        same(official.rle_to_mask(rle), decoded)
+        np.testing.assert_array_equal(mask, decoded)
+        assert amg.area_from_rle(rle) == official.area_from_rle(rle) == mask.sum()
+        compressed = amg.coco_encode_rle(rle)
+        assert compressed == official.coco_encode_rle(rle)
+        np.testing.assert_array_equal(decode_rle(compressed), mask)
+
+
+def test_run_lengths_are_plain_integers():
+    (rle,) = amg.mask_to_rle_pytorch(blobs(3, 8, 9)[2:])
+    assert {type(x) for x in (*rle["counts"], *rle["size"], amg.area_from_rle(rle))} == {int}
+
+
+def test_run_lengths_of_no_masks():
+    assert amg.mask_to_rle_pytorch(torch.zeros(0, 4, 5, dtype=torch.bool)) == []
+
+
+def test_run_lengths_that_do_not_fill_the_mask():
+    with pytest.raises(ValueError, match="do not add up to the 6 pixels"):
+        amg.rle_to_mask({"size": [2, 3], "counts": [2, 3]})
+
+
+def test_run_lengths_of_damaged_counts():
+    for counts in ([2, -3, 7], []):
+        with pytest.raises(ValueError, match="do not add up"):
+            amg.rle_to_mask({"size": [2, 3], "counts": counts})
+
+
+def test_every_official_name_is_there():
+    """Also with the original's parameters, in their order."""
+    for name, theirs in vars(official).items():
+        if getattr(theirs, "__module__", None) == official.__name__:
+            mine = getattr(amg, name)
+            assert list(inspect.signature(mine).parameters) == list(inspect.signature(theirs).parameters), name

@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import pytest
+from checkpoint_server import CheckpointServer
+
+from sam2fast.checkpoints.download import names, transfer
+
+
+@pytest.fixture
+def server():
+    with CheckpointServer().running() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path, monkeypatch, server) -> Path:
+    """A machine without checkpoints, where Meta's address and the hub are the server's; an empty working folder."""
+    for name in (
+        "SAM2FAST_CHECKPOINTS", "SAM2FAST_MIRROR", "SAM2FAST_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE",
+        "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH",
+    ):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hugging"))
+    monkeypatch.setenv("HF_ENDPOINT", f"{server.url}/hub")
+    monkeypatch.setenv("SAM2FAST_CACHE", str(tmp_path / "own"))
+    monkeypatch.setenv("NO_PROXY", "*")
+    for hub_id, release in list(names.RELEASES.items()):
+        monkeypatch.setitem(names.RELEASES, hub_id, release._replace(url=f"{server.url}/meta/{release.checkpoint}"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path
+
+
+@pytest.fixture
+def waits(monkeypatch) -> list[float]:
+    """The waits between attempts, which are not waited for."""
+    waits: list[float] = []
+    monkeypatch.setattr(transfer.time, "sleep", waits.append)
+    return waits

@@ -1,0 +1,140 @@
+"""``sam2fast download``, and what other verbs say and find."""
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from checkpoint_server import make_checkpoint
+from commands import invoke
+
+from sam2fast import nano
+from sam2fast._official_names import RELEASES
+from sam2fast.checkpoints.download import find_checkpoint
+from sam2fast.cli.errors import MissingCheckpointError
+from sam2fast.cli.model_choice import choose_model
+
+FILE = "sam2.1_hiera_tiny.pt"
+DATA = make_checkpoint()
+
+
+@pytest.fixture
+def run(waits):
+    return partial(invoke, "download")
+
+
+def test_the_path_is_printed(run, server, machine):
+    server.add(f"/meta/{FILE}", DATA)
+    result = run("tiny")
+    assert result.exit_code == 0
+    path = Path(result.stdout.strip())
+    assert path == find_checkpoint("tiny") and path.read_bytes() == DATA
+    assert f"{FILE}: 100%" in result.stderr
+    again = run("sam2.1_hiera_t", "tiny")
+    assert again.stdout == result.stdout and again.stderr == ""
+
+
+def test_several_names_of_which_one_fails(run, server, machine):
+    server.add("/sam2_hiera_small.pt", DATA)
+    result = run("large", "sam2_hiera_s", "nano", "--mirror", server.url, "--quiet")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [str(machine / "own/sam2_hiera_small.pt"), str(nano.WEIGHTS)]
+    (error,) = result.stderr.splitlines()
+    assert error.startswith("sam2fast: sam2.1_hiera_large.pt could not be downloaded: ")
+    assert error.count("HTTP status 404 Not Found") == 2 and "--checkpoint" in error
+
+
+def test_all_to_a_folder(run, server, machine):
+    for release in RELEASES.values():
+        server.add(f"/meta/{release.checkpoint}", DATA)
+    result = run("all", "--to", "folder", "--quiet")
+    assert result.exit_code == 0
+    files = {release.checkpoint for release in RELEASES.values()}
+    assert {Path(line).name for line in result.stdout.splitlines()} == files
+    assert {path.name for path in Path("folder").iterdir() if path.suffix != ".lock"} == files
+
+
+def test_by_force_and_by_hash(run, server, machine):
+    file = server.add(f"/{FILE}", DATA)
+    (machine / "own").mkdir()
+    (machine / "own" / FILE).write_bytes(b"something else")
+    result = run("tiny", "--mirror", server.url, "--sha256", file.sha256.upper(), "--force")
+    assert result.exit_code == 0 and (machine / "own" / FILE).read_bytes() == DATA
+    assert run("tiny", "--mirror", server.url, "--sha256", "0" * 64).exit_code == 1
+
+
+def test_other_models(run, monkeypatch, machine):
+    monkeypatch.setattr("sam2fast.cli.download.get_repository", lambda name, quiet: machine / name)
+    assert run("someone/fine-tune", "--quiet").stdout == f"{machine}/someone/fine-tune\n"
+
+
+def test_other_models_without_huggingface_hub(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    result = run("someone/fine-tune")
+    assert result.exit_code == 1 and result.stdout == ""
+    assert result.stderr.count("\n") == 1 and 'pip install "sam2fast[hub]"' in result.stderr
+
+
+def test_list(run, server, machine):
+    (machine / "own").mkdir()
+    (machine / "own" / FILE).write_bytes(DATA)
+    rows = [line.split() for line in run("--list").stdout.splitlines()]
+    assert rows[0] == ["name", "file", "MB", "found"] and len(rows) == 1 + len(RELEASES)
+    assert ["tiny", FILE, "0.3", str(machine / "own" / FILE)] in rows
+    assert ["sam2_hiera_l", "sam2_hiera_large.pt", "-", "-"] in rows
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "at least one NAME"),
+        (("enormous",), "no model 'enormous'"),
+        (("tiny", "../../x"), "no model '../../x'"),
+        (("tiny", "--sha256", "abc"), "64 hexadecimal digits"),
+        (("tiny", "small", "--sha256", "0" * 64), "goes with one NAME"),
+        (("someone/model", "--to", "x"), "are for official models; someone/model is none"),
+    ],
+)
+def test_wrong_usage(run, server, arguments, message):
+    result = run(*arguments)
+    assert result.exit_code == 2 and message in result.stderr
+    assert server.asked == []
+
+
+def test_an_interruption(run, server, monkeypatch):
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sam2fast.cli.download.get_checkpoint", interrupt)
+    result = run("tiny")
+    assert result.exit_code == 130 and "the same command goes on" in result.stderr
+
+
+def test_help_needs_no_torch():
+    script = """
+import sys
+from sam2fast.cli import main
+for arguments in (["download", "--help"], ["download", "--list"]):
+    try:
+        main(arguments, prog_name="sam2fast")
+    except SystemExit as stop:
+        assert not stop.code
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
+
+
+class TestOtherVerbs:
+    def test_find_what_was_downloaded(self, run, server):
+        server.add(f"/meta/{FILE}", DATA)
+        path = run("tiny", "--quiet").stdout.strip()
+        assert str(choose_model("tiny", None).checkpoint) == path
+        assert str(choose_model(None, None).checkpoint) == path
+
+    def test_do_not_download_by_themselves(self, server):
+        server.add("/meta/sam2_hiera_large.pt", DATA)
+        with pytest.raises(MissingCheckpointError, match="get it by 'sam2fast download sam2_hiera_l' or from http"):
+            choose_model("facebook/sam2-hiera-large", None)
+        assert server.asked == []

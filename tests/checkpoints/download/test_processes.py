@@ -1,0 +1,116 @@
+"""Two processes at once, and processes that are killed in the middle."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from checkpoint_faults import stall
+from checkpoint_server import make_checkpoint
+
+FILE = "sam2.1_hiera_tiny.pt"
+DATA = make_checkpoint()
+HALF = 150_000
+LIMIT = 100  # seconds; processes have to start
+# What starts the tests may have told its children to ignore interruptions.
+SCRIPT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from sam2fast.checkpoints.download import get_checkpoint
+print(get_checkpoint("tiny"))
+"""
+
+
+@pytest.fixture
+def source(server, monkeypatch) -> str:
+    """The path of the file on a mirror, which other processes are told of by the environment."""
+    monkeypatch.setenv("SAM2FAST_MIRROR", server.url)
+    server.add(f"/{FILE}", DATA)
+    return f"/{FILE}"
+
+
+@pytest.fixture
+def start():
+    """Starts a process that gets the checkpoint; ended with the test."""
+    started = []
+
+    def run() -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def path_of(process: subprocess.Popen) -> str:
+    out, error = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, error
+    return out.strip()
+
+
+def wait_for_bytes(folder, count: int) -> None:
+    until = time.monotonic() + LIMIT
+    while sum(path.stat().st_size for path in folder.rglob("*.part")) < count:
+        assert time.monotonic() < until, "nothing arrives"
+        time.sleep(0.01)
+
+
+def test_two_at_once(server, source, start, machine):
+    server.files[source].faults.append(stall(HALF))
+    first, second = start(), start()
+    assert server.stalled.wait(LIMIT)
+    notes: list[str] = []
+    readers = [
+        threading.Thread(target=lambda p=process: notes.extend(iter(p.stderr.readline, "")))
+        for process in (first, second)
+    ]
+    for reader in readers:
+        reader.start()
+    until = time.monotonic() + LIMIT
+    while not any("another process is downloading" in note for note in notes):
+        assert time.monotonic() < until, notes
+        time.sleep(0.01)
+    server.go_on.set()
+    for reader in readers:
+        reader.join()
+    assert first.stdout.read() == second.stdout.read() != ""
+    assert first.wait() == second.wait() == 0
+    assert len(server.gets(source)) == 1 and server.sent == len(DATA)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_in_the_middle(server, source, start, machine, how):
+    server.files[source].faults.append(stall(HALF))
+    process = start()
+    assert server.stalled.wait(LIMIT)
+    wait_for_bytes(machine, HALF)
+    process.send_signal(how)
+    process.communicate(timeout=LIMIT)
+    assert process.returncode != 0
+    assert not any(path.is_file() and path.stat().st_size == len(DATA) for path in machine.rglob("*"))
+
+    path = path_of(start())
+    with open(path, "rb") as file:
+        assert file.read() == DATA
+    assert server.sent == len(DATA)
+    first, second = server.gets(source)
+    assert "Range" not in first.headers and second.headers["Range"] == f"bytes={HALF}-"
+
+
+def test_it_starts_light():
+    """Without torch."""
+    script = """
+import sys
+from sam2fast.checkpoints.download import find_checkpoint
+find_checkpoint("tiny")
+assert not {"torch", "numpy"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,0 +1,183 @@
+"""Downloads of one file from a server that fails in all ways: resumed, checked, never half a file under its name."""
+
+import shutil
+import socket
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+from checkpoint_faults import announce, cut, ignore_range, reset, stall, status, web_page, wrong_part
+from checkpoint_server import make_checkpoint
+
+from sam2fast.checkpoints.download import DownloadError, transfer
+from sam2fast.checkpoints.download.transfer import FAILURES, DamagedError, check_file, fetch, install
+
+DATA, OTHER = make_checkpoint(seed=0), make_checkpoint(seed=1)
+HALF = 150_000
+
+
+@pytest.fixture
+def download(tmp_path, server, waits):
+    """Downloads ``/file.pt`` to a file of that name."""
+
+    def run(sha256=None, url=None, quiet=True):
+        make = partial(fetch, [url or f"{server.url}/file.pt"], sha256=sha256, quiet=quiet)
+        return install(tmp_path / "to/file.pt", lambda part: make(part), lambda path: True, quiet)
+
+    return run
+
+
+@pytest.fixture
+def names(tmp_path):
+    return lambda: sorted(path.name for path in (tmp_path / "to").iterdir() if path.suffix != ".lock")
+
+
+def ranges(server):
+    return [asked.headers.get("Range") for asked in server.asked]
+
+
+@pytest.mark.parametrize("fault", [cut(HALF), reset(HALF)])
+def test_a_connection_that_breaks(server, download, names, waits, fault):
+    server.add("/file.pt", DATA, fault)
+    assert download().read_bytes() == DATA and names() == ["file.pt"]
+    assert len(waits) == 1 and ranges(server)[0] is None and ranges(server)[1].startswith("bytes=")
+
+
+def test_the_next_call_goes_on(server, download, names):
+    server.add("/file.pt", DATA, cut(HALF), *[status(503)] * (FAILURES - 1))
+    with pytest.raises(DownloadError, match="HTTP status 503 Service Unavailable, 3 times in a row"):
+        download()
+    assert names() == ["file.pt.part"]
+    assert download().read_bytes() == DATA
+    assert ranges(server) == [None] + [f"bytes={HALF}-"] * FAILURES and names() == ["file.pt"]
+
+
+def test_a_server_that_stalls(server, download, monkeypatch):
+    monkeypatch.setattr(transfer, "TIMEOUT", 0.4)
+    server.add("/file.pt", DATA, stall(HALF))
+    assert download().read_bytes() == DATA and ranges(server) == [None, f"bytes={HALF}-"]
+
+
+@pytest.mark.parametrize("fault", [ignore_range, wrong_part])
+def test_servers_that_send_another_part(server, download, fault):
+    server.add("/file.pt", DATA, cut(HALF), fault)
+    assert download().read_bytes() == DATA
+
+
+def test_all_bytes_are_there_before_the_new_name(server, download, tmp_path):
+    (tmp_path / "to").mkdir()
+    (tmp_path / "to/file.pt.part").write_bytes(DATA)
+    server.add("/file.pt", DATA)
+    assert download().read_bytes() == DATA and server.sent == 0
+
+
+def test_another_version_is_never_mixed_in(server, download, names):
+    """The checksums inside the checkpoint find it; the next call begins anew."""
+    file = server.add("/file.pt", DATA, cut(HALF), *[status(503)] * 2)
+    with pytest.raises(DownloadError, match="503"):
+        download()
+    file.data = OTHER
+    with pytest.raises(DownloadError, match="what arrived is not a checkpoint, or is damaged"):
+        download()
+    assert names() == []
+    assert download().read_bytes() == OTHER
+
+
+def test_wrong_sizes(server, download, names):
+    """Fewer bytes than there are make a damaged checkpoint; more are asked for until the server says how many."""
+    server.add("/file.pt", DATA, announce(-10), announce(10))
+    with pytest.raises(DownloadError, match="is damaged"):
+        download()
+    assert names() == []
+    assert download().read_bytes() == DATA and ranges(server)[1:] == [None, f"bytes={len(DATA)}-"]
+
+
+def test_a_wrong_hash(server, download, names):
+    file = server.add("/file.pt", DATA)
+    with pytest.raises(DownloadError, match=f"SHA-256 of what arrived is {file.sha256}; expected 0000"):
+        download(sha256="0" * 64)
+    assert names() == []
+    assert download(sha256=file.sha256).read_bytes() == DATA
+
+
+def test_a_login_page(server, download, names):
+    server.add("/file.pt", DATA, web_page)
+    with pytest.raises(DownloadError, match="not a checkpoint"):
+        download()
+    assert names() == []
+
+
+@pytest.mark.parametrize("code", [401, 403, 404, 410])
+def test_statuses_that_are_final(server, download, waits, code):
+    server.add("/file.pt", DATA, status(code))
+    with pytest.raises(DownloadError, match=f"/file.pt: HTTP status {code} "):
+        download()
+    assert waits == [] and len(server.asked) == 1
+
+
+def test_no_redirect_from_https_to_http(monkeypatch, download):
+    class Answer(SimpleNamespace):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+    monkeypatch.setattr(transfer.urllib.request, "urlopen", lambda *_, **__: Answer(url="http://host/file.pt"))
+    with pytest.raises(DownloadError, match="redirects from https to http://host/file.pt"):
+        download(url="https://host/file.pt")
+
+
+def test_no_network(download, waits):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(DownloadError, match=r"no connection \(.*refused"):
+        download(url=f"http://127.0.0.1:{port}/file.pt")
+    with pytest.raises(DownloadError, match="no connection"):
+        download(url="http://nowhere.invalid/file.pt")
+    assert waits == []
+
+
+def test_no_room(server, download, names, monkeypatch):
+    server.add("/file.pt", DATA)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(DownloadError, match="has no room for 0.3 MB"):
+        download()
+    assert names() == []
+
+
+def test_a_disk_that_is_full_while_it_is_written(server, download, names):
+    """With the limit on the size of files in the place of a small disk."""
+    resource = pytest.importorskip("resource")
+    signal = pytest.importorskip("signal")
+    server.add("/file.pt", DATA)
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (HALF, before[1]))
+    try:
+        with pytest.raises(DownloadError, match="cannot write in .*/to: File too large"):
+            download()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert names() == ["file.pt.part"]
+    assert download().read_bytes() == DATA and server.sent < 2 * len(DATA)
+
+
+def test_progress(server, download, capsys):
+    server.add("/file.pt", DATA)
+    download(quiet=False)
+    out, error = capsys.readouterr()
+    assert out == "" and "file.pt: 100%" in error
+
+
+def test_checks(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(DATA)
+    check_file(path)
+    changed = bytearray(DATA)
+    changed[HALF] ^= 1
+    for data in (b"", DATA[:-1], DATA[:HALF], bytes(changed), b"\x80\x02}q\x00.", b"PK\x03\x04" * 100):
+        path.write_bytes(data)
+        with pytest.raises(DamagedError, match="not a checkpoint, or is damaged"):
+            check_file(path)

@@ -1,0 +1,180 @@
+"""Videos as tensors, beside the original's."""
+
+import warnings
+
+import numpy as np
+import oracle  # noqa: F401  (makes the official package importable)
+import pytest
+import sam2.utils.misc as official
+import torch
+from PIL import Image
+from video import clip, jpeg_folder
+
+from sam2fast.compat import misc
+from sam2fast.video_io import NoFramesError, VideoError, open_frames
+
+CPU = torch.device("cpu")
+MEAN, STD = (0.1, 0.2, 0.3), (1.0, 2.0, 3.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    return str(jpeg_folder(tmp_path_factory.mktemp("frames"), clip(3)))
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory) -> str:
+    av = pytest.importorskip("av")
+    path = str(tmp_path_factory.mktemp("film") / "film.mp4")
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for picture in clip(4):
+            container.mux(stream.encode(av.VideoFrame.from_image(Image.fromarray(picture).resize((64, 48)))))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("loader", ["load_video_frames", "load_video_frames_from_jpg_images"])
+@pytest.mark.parametrize("arguments", [{}, {"img_mean": MEAN, "img_std": STD}], ids=["imagenet", "other numbers"])
+@pytest.mark.parametrize("offload", [True, False])
+def test_folder(folder, loader, arguments, offload):
+    expected, *size = getattr(official, loader)(folder, 64, offload, compute_device=CPU, **arguments)
+    images, *our_size = getattr(misc, loader)(folder, 64, offload, compute_device=CPU, **arguments)
+    assert our_size == size
+    assert images.dtype == expected.dtype and torch.equal(images, expected)
+
+
+def test_the_model_s_own_numbers(folder):
+    """What ``load_video_frames`` gives is what our predictor takes."""
+    frames = open_frames(folder, 64)
+    images, height, width = misc.load_video_frames(folder, 64, True)
+    assert (height, width) == (frames.height, frames.width)
+    assert torch.equal(images, torch.stack(list(frames)))
+
+
+@pytest.mark.parametrize("as_bytes", [True, False])
+def test_film(film, as_bytes):
+    if as_bytes:
+        with open(film, "rb") as file:
+            film = file.read()
+    expected = torch.stack(list(open_frames(film, 32)))
+    for load in (misc.load_video_frames_from_video_file, misc.load_video_frames):
+        images, height, width = load(film, 32, True)
+        assert (height, width) == (48, 64) and torch.equal(images, expected)
+    images, _, _ = misc.load_video_frames_from_video_file(film, 32, True, MEAN, STD)
+    pixels = images * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+    torch.testing.assert_close(pixels * 255, torch.stack([open_frames(film, 32).pixels(i) for i in range(4)]).permute(
+        0, 3, 1, 2
+    ).float(), atol=1e-3, rtol=0)  # fmt: skip
+
+
+def test_folder_is_asked_for(film):
+    with pytest.raises(NotADirectoryError, match=r"expected a folder of pictures, got '.*film\.mp4'"):
+        misc.load_video_frames_from_jpg_images(film, 32, True)
+
+
+def test_empty_folder(tmp_path):
+    for lazy in (True, False):
+        with pytest.raises(RuntimeError, match="no images found in"):
+            misc.load_video_frames(str(tmp_path), 32, True, async_loading_frames=lazy)
+
+
+def test_lazy_folder(folder):
+    loader, height, width = misc.load_video_frames(folder, 64, False, async_loading_frames=True, compute_device=CPU)
+    expected, *size = official.load_video_frames(folder, 64, False, compute_device=CPU)
+    assert isinstance(loader, misc.AsyncVideoFrameLoader)
+    assert size == [height, width] == [loader.video_height, loader.video_width]
+    assert len(loader) == 3 and torch.equal(torch.stack(list(loader)), expected)
+    assert torch.equal(loader[-1], expected[2]) and torch.equal(loader[1:][0], expected[1])
+    with pytest.raises(IndexError):
+        loader[3]
+
+
+def test_loader_by_paths(tmp_path):
+    """Order is the caller's, and an EXIF orientation is ignored."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    paths = [str(tmp_path / f"{name}.jpg") for name in "ba"]
+    for path, picture in zip(paths, clip(2), strict=True):
+        Image.fromarray(picture[:40]).save(path, exif=exif)
+    mean, std = (torch.tensor(x)[:, None, None] for x in (MEAN, STD))
+    theirs = official.AsyncVideoFrameLoader(paths, 48, True, mean, std, CPU)
+    theirs.thread.join()
+    ours = misc.AsyncVideoFrameLoader(paths, 48, True, mean, std, CPU)
+    assert (ours.video_height, ours.video_width) == (theirs.video_height, theirs.video_width)
+    assert len(ours) == 2
+    for i in range(2):
+        assert ours[i].dtype == torch.float32
+        torch.testing.assert_close(ours[i], theirs[i].float(), rtol=0, atol=1e-6)
+
+
+def test_loader_without_files(tmp_path):
+    arguments = (48, True, MEAN, STD, CPU)
+    with pytest.raises(NoFramesError, match="list of paths is empty"):
+        misc.AsyncVideoFrameLoader([], *arguments)
+    (tmp_path / "0.jpg").write_bytes(b"no image")
+    with pytest.raises(VideoError, match="can be read as an image"):
+        misc.AsyncVideoFrameLoader([tmp_path / "0.jpg"], *arguments)
+
+
+def test_a_broken_frame_does_not_take_the_others_with_it(tmp_path):
+    jpeg_folder(tmp_path, clip(3))
+    path = tmp_path / "00001.jpg"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    loader, _, _ = misc.load_video_frames(str(tmp_path), 32, True, async_loading_frames=True)
+    for _ in range(2):
+        with pytest.raises(VideoError, match="frame 1"):
+            loader[1]
+    assert loader[0].shape == loader[2].shape == (3, 32, 32)
+
+
+def test_one_image(tmp_path):
+    path = tmp_path / "grey.jpg"
+    Image.fromarray(clip(1)[0][:40]).convert("L").save(path)
+    expected, actual = official._load_img_as_tensor(str(path), 48), misc._load_img_as_tensor(path, 48)
+    assert actual[1:] == expected[1:] == (40, Image.open(path).width)
+    assert actual[0].dtype == expected[0].dtype and torch.equal(actual[0], expected[0])
+
+
+def test_concat_points():
+    points, labels = torch.rand(2, 3, 2), torch.ones(2, 3, dtype=torch.int32)
+    for old in (None, {"point_coords": torch.rand(2, 1, 2), "point_labels": torch.zeros(2, 1, dtype=torch.int32)}):
+        expected, actual = (f(old, points, labels) for f in (official.concat_points, misc.concat_points))
+        assert expected.keys() == actual.keys() and all(torch.equal(expected[k], actual[k]) for k in expected)
+
+
+@pytest.mark.parametrize("major", [None, 6, 7, 8, 9])
+def test_sdpa_settings(monkeypatch, major):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: major is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: type("Properties", (), {"major": major}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert misc.get_sdpa_settings() == official.get_sdpa_settings()
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32])
+def test_components_of_any_dtype(dtype):
+    mask = (torch.from_numpy(np.random.default_rng(0).random((2, 1, 12, 14))) > 0.6).to(dtype)
+    labels, areas = misc.get_connected_components(mask)
+    their_labels, their_areas = official.get_connected_components(mask)
+    assert torch.equal(areas, their_areas)
+    pairs = {*zip(labels[0].flatten().tolist(), their_labels[0].flatten().tolist(), strict=True)}
+    assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+
+
+def test_boxes_and_holes():
+    """They are kernels' twins with tests of their own; here, that the names mean them."""
+    logits = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 1, 16, 18))).float()
+    assert torch.equal(misc.mask_to_box(masks=logits > 0), official.mask_to_box(masks=logits > 0))
+    expected = official.fill_holes_in_mask_scores(mask=logits, max_area=3)
+    assert not torch.equal(expected, logits)
+    assert torch.equal(misc.fill_holes_in_mask_scores(mask=logits, max_area=3), expected)
+
+
+def test_star_import_has_the_public_names():
+    names: dict[str, object] = {}
+    exec("from sam2fast.compat.misc import *", names)
+    ours = {name for name, value in vars(official).items() if getattr(value, "__module__", "") == official.__name__}
+    assert {name for name in ours if not name.startswith("_")} <= names.keys()

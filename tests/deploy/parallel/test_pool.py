@@ -1,0 +1,233 @@
+"""Jobs on several processes: none is lost, none is done twice, nothing is left behind."""
+
+import functools
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import parallel_jobs
+import pytest
+import torch
+from parallel_jobs import build_nothing
+from waiting import is_alive, wait_until
+
+from sam2fast.deploy.parallel import WorkerError, run_jobs
+from sam2fast.deploy.parallel.devices import device_list, names_several, threads_for_each
+from sam2fast.deploy.parallel.pool import JOBS_AHEAD, JOBS_AT_ONCE, JobSource, Member, Pool
+from sam2fast.deploy.parallel.worker import packed
+from sam2fast.utils.reproducibility import deterministic
+
+TWO, THREE = ["cpu"] * 2, ["cpu"] * 3
+
+
+def test_every_job_is_done_once_and_failures_are_results():
+    jobs = [3, -1, *range(4, 12)]
+    results = list(run_jobs(parallel_jobs.square, jobs, TWO, build_nothing))
+    assert sorted((r.index, r.job) for r in results) == list(enumerate(jobs))
+    for result in results:
+        assert result.device == "cpu" and result.done == (result.job != -1)
+        if result.done:
+            assert result.unwrap()[0] == result.job**2
+    failed = next(r for r in results if r.job == -1)
+    assert failed.error == "ValueError: -1 is negative" and failed.value is None
+    assert failed.trace is not None and "in square" in failed.trace
+    with pytest.raises(ValueError, match="-1 is negative") as caught:
+        failed.unwrap()
+    assert "in square" in str(caught.value.__cause__)
+    pids = {r.value[1] for r in results if r.done}
+    assert os.getpid() not in pids and not any(is_alive(pid) for pid in pids)
+
+
+def test_in_order_without_piling_up():
+    """While the first job takes long, no more jobs are begun than the window holds."""
+    taken, seen = [], []
+
+    def jobs():
+        for number in range(1, 25):
+            taken.append(number)
+            yield number
+
+    for result in run_jobs(parallel_jobs.first_one_late, jobs(), TWO, build_nothing, ordered=True):
+        seen.append(result.value)
+        # And one that was looked at, to know that there is one.
+        assert len(taken) <= len(seen) + JOBS_AHEAD * len(TWO) + 1
+    assert seen == list(range(1, 25))
+
+
+def test_results_wait_for_who_asks():
+    taken = []
+
+    def jobs():
+        for number in range(50):
+            taken.append(number)
+            yield number
+
+    results = run_jobs(parallel_jobs.large, jobs(), TWO, build_nothing)
+    assert not taken  # nothing begins before the first result is asked for
+    for count in range(1, 6):
+        assert len(set(next(results).value)) == 1
+        time.sleep(0.05)
+        assert len(taken) <= count + JOBS_AT_ONCE * len(TWO) + 1
+    results.close()
+
+
+def test_a_process_that_is_killed_loses_no_job(tmp_path):
+    """Its job is done by another one."""
+    jobs = [(number, str(tmp_path / "killed")) for number in range(8)]
+    results = list(run_jobs(parallel_jobs.killed_once, jobs, TWO, build_nothing))
+    assert sorted(r.index for r in results) == list(range(8))
+    assert all(r.done and r.value[0] == r.index for r in results)
+    assert (tmp_path / "killed").exists()
+
+
+def test_a_job_that_kills_every_process_is_given_up():
+    results = {r.index: r for r in run_jobs(parallel_jobs.killed_always, range(6), THREE, build_nothing)}
+    assert sorted(results) == list(range(6))
+    assert [r.index for r in results.values() if not r.done] == [2]
+    assert "the job was lost: the process" in results[2].error and "signal 9" in results[2].error
+    with pytest.raises(WorkerError, match="signal 9"):
+        results[2].unwrap()
+
+
+class DiesWithItsAnswers:
+    """A worker that job 2 ends, before it has given the answers to jobs sent together with that."""
+
+    device = "cpu"
+
+    def __init__(self):
+        self.answers: list[int | None] = [None]  # to the making
+
+    def send_packed(self, call):
+        _, (job,), _ = pickle.loads(call)
+        self.answers.append(job)
+
+    def reply(self):
+        if 2 in self.answers:
+            raise WorkerError("it has died")
+        return True, self.answers.pop(0)
+
+
+class Replacing(Pool):
+    def _heard(self, busy):
+        return busy
+
+    def _lose(self, member, why):
+        self._members.append(Member(DiesWithItsAnswers()))
+        yield from super()._lose(member, why)
+
+
+def test_a_job_is_not_given_up_for_what_came_after_it():
+    """Its answer may be lost with the process that the next one has killed; done again, it is alone."""
+    pool = Replacing([Member(DiesWithItsAnswers())], JobSource(iter(range(4))), JOBS_AHEAD)
+    results = list(pool.in_order())
+    assert [(result.index, result.done) for result in results] == [(0, True), (1, True), (2, False), (3, True)]
+
+
+def test_no_process_is_left():
+    found = []
+    with pytest.raises(WorkerError, match="jobs are left, and no process to do them: the process .* signal 9"):
+        for result in run_jobs(parallel_jobs.killed_always, range(6), ["cpu"], build_nothing):
+            found.append((result.index, result.done))
+    assert found == [(0, True), (1, True), (2, False)]
+
+
+def test_a_device_that_cannot_begin_is_done_without(tmp_path):
+    build = functools.partial(parallel_jobs.build_on_the_second, flag=str(tmp_path / "first"))
+    results = list(run_jobs(parallel_jobs.square, range(5), TWO, build, ordered=True))
+    assert [r.value[0] for r in results] == [0, 1, 4, 9, 16]
+    broken = functools.partial(parallel_jobs.build_where_it_can, broken_device="cpu")
+    with pytest.raises(WorkerError, match="the one on cpu could not begin: OSError: no model on cpu"):
+        list(run_jobs(parallel_jobs.square, range(5), TWO, broken))
+    assert list(run_jobs(parallel_jobs.square, [], TWO, broken)) == []
+
+
+def test_what_cannot_travel():
+    """A job that cannot be pickled, an exception that cannot be read."""
+    (unsent, odd) = run_jobs(parallel_jobs.strange_failure, [lambda: 0, 1], ["cpu"], build_nothing, ordered=True)
+    assert not unsent.done and "cannot go to another process" in unsent.error
+    assert odd.error == "Unreadable: odd" and "strange_failure" in odd.trace
+    with pytest.raises(WorkerError, match="Unreadable: odd"):
+        odd.unwrap()
+    with pytest.raises(TypeError, match="must be picklable"):
+        next(run_jobs(parallel_jobs.square, [1], ["cpu"], lambda device: None))
+    with pytest.raises(TypeError, match="a tensor on meta cannot go to another process"):
+        packed({"masks": [torch.zeros(2, device="meta")]})
+    assert len(packed(torch.zeros(1000))) > 4000  # its values, and no handle of memory that is shared
+
+
+def test_threads_are_divided_before_torch_is_loaded():
+    (result,) = run_jobs(parallel_jobs.environment, [0], ["cpu"], build_nothing, threads=3)
+    assert result.value == ("3", False)
+    assert threads_for_each(1000) == 1 and threads_for_each(2, 5) == 5
+    assert threads_for_each(1) == torch.get_num_threads()
+    with pytest.raises(ValueError, match="threads is 0; expected 1 or more"):
+        threads_for_each(2, 0)
+
+
+def test_workers_are_as_deterministic_as_this_process():
+    with deterministic():
+        (result,) = run_jobs(parallel_jobs.square, [3], ["cpu"], parallel_jobs.build_when_deterministic)
+    assert result.unwrap()[0] == 9
+
+
+SCRIPT = """
+import sys
+from parallel_jobs import build_nothing, note_and_sleep
+from sam2fast.deploy.parallel import run_jobs
+
+if __name__ == "__main__":
+    list(run_jobs(note_and_sleep, [sys.argv[1]] * 4, ["cpu", "cpu"], build_nothing))
+"""
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
+def test_workers_end_with_their_parent(ending, tmp_path):
+    """By Ctrl-C, which reaches them too, and when it is killed."""
+    script, notes = tmp_path / "script.py", tmp_path / "notes"
+    script.write_text(SCRIPT)
+    notes.mkdir()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(notes)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=heed,
+    )
+    deadline = time.monotonic() + 60
+    while len(workers := [int(name) for name in os.listdir(notes)]) < 2:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    if ending == signal.SIGINT:
+        os.killpg(process.pid, ending)
+    else:
+        process.send_signal(ending)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode != 0 and stderr.count("Traceback") <= 1
+    assert ("KeyboardInterrupt" in stderr) == (ending == signal.SIGINT)
+    assert wait_until(lambda: not any(is_alive(pid) for pid in workers), 60)
+
+
+def test_devices(monkeypatch):
+    assert device_list("cpu") == ["cpu"] and device_list(["cpu", torch.device("cpu")]) == ["cpu", "cpu"]
+    assert names_several("cuda:0,cuda:1") and names_several("all") and not names_several("cuda:1")
+    for devices, message in (([], "no device"), ("cpu,", "'' is no device"), ("cpu,gpu", "'gpu' is no device")):
+        with pytest.raises(ValueError, match=message):
+            device_list(devices)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(RuntimeError, match="'all' means every CUDA device"):
+        device_list("all")
+    with pytest.raises(RuntimeError, match="no CUDA"):
+        device_list("cuda:0,cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device_list("all") == ["cuda:0", "cuda:1"] == device_list(" cuda , cuda:1")
+    with pytest.raises(RuntimeError, match="no device 'cuda:2' here; CUDA has 2"):
+        device_list("cuda:2")

@@ -1,0 +1,152 @@
+"""``--ray`` and ``--resume``: the results of the run without."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cluster_commands import MASKS, NAMES, NANO, masks_of
+
+from sam2fast.cli import mask_finder
+from sam2fast.cli.errors import UserError
+from sam2fast.cli.runner_options import Place
+from sam2fast.deploy.parallel import JobResult
+from sam2fast.deploy.parallel.runners import in_this_process
+
+
+def test_a_picture_that_is_lost_with_its_workers(run, photos, tmp_path, monkeypatch):
+    """It is reported as any other that fails, and the others are done."""
+
+    def runner(function, jobs, build, *, ordered=False):
+        for result in in_this_process("cpu")(function, jobs, build, ordered=ordered):
+            is_lost = Path(result.job).stem == "b"
+            yield JobResult(result.index, result.job, "there", error="the job was lost: so") if is_lost else result
+
+    monkeypatch.setattr("sam2fast.cli.masks.chosen_place", lambda *args: Place(runner, "there", False))
+    result = run("masks", *(f"photos/{name}.png" for name in "abc"), *MASKS, "--format", "json")
+    assert result.exit_code == 1 and "photos/b.png: the job was lost: so" in result.stderr
+    assert "1 of 3 images failed" in result.stderr
+    names = [image["file_name"] for image in masks_of(tmp_path / "out")["images"]]
+    assert names == ["photos/a.png", "photos/c.png"]
+
+
+def test_what_workers_of_an_earlier_run_may_be_writing_stays(run, photos, tmp_path, monkeypatch):
+    """With --ray; on this machine no process of an earlier run is left."""
+
+    def stop(*args):
+        raise UserError("stopped")
+
+    monkeypatch.setattr("sam2fast.cli.masks.chosen_place", stop)
+    monkeypatch.setattr("sam2fast.cli.segment_run.chosen_place", stop)
+    out = tmp_path / "out"
+    out.mkdir()
+    for stays in (True, False):
+        for verb, name in (("masks", ".a_masks.png.7.part"), ("segment", ".a_mask.png.7.part")):
+            (out / name).write_text("half")
+            point = ["--point", "48,30"] if verb == "segment" else []
+            where = ["--ray", "local"] if stays else []
+            assert run(verb, "photos/a.png", *NANO, *point, *where).stderr == "sam2fast: stopped\n"
+            assert (out / name).exists() == stays
+
+
+def test_segment_goes_on(run, photos, tmp_path):
+    """The same prompts and model; the others are done again."""
+    (tmp_path / "rough.png").write_bytes((photos / "a.png").read_bytes())
+    for prompt in (["--point", "48,30"], ["--mask", "rough.png"]):
+        ask = ["segment", "photos/a.png", "photos/b.png", *NANO, *prompt, "--json", "--resume"]
+        whole = run(*ask)
+        assert "0 of 2 images were done before" in whole.stderr
+        before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
+        (tmp_path / "out/b_overlay.png").unlink()
+        again = run(*ask)
+        assert "1 of 2 images were done before" in again.stderr
+        assert json.loads(again.stdout)["results"] == json.loads(whole.stdout)["results"]
+        changed = {file.name for file, time in before.items() if file.stat().st_mtime_ns != time}
+        assert changed == {"b.json", "b_mask.png", "b_overlay.png"}
+    nothing = run(*ask)
+    assert "2 of 2" in nothing.stderr and json.loads(nothing.stdout)["seconds"] == {}
+    (tmp_path / "out/a.json").write_text("[]")
+    assert "1 of 2" in run(*ask).stderr
+    assert "0 of 2" in run(*ask[:3], *NANO, "--mask", "rough.png", "--dtype", "bfloat16", "--resume").stderr
+
+
+class Counted(mask_finder._Generator):
+    calls = 0
+
+    def generate(self, image):
+        Counted.calls += 1
+        return super().generate(image)
+
+
+def test_masks_go_on_here(run, photos, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(mask_finder, "_Generator", Counted)
+    again = run("masks", "photos", *MASKS, "--out", "one", "--resume")
+    assert Counted.calls == 0 and again.exit_code == 1 and again.stdout.split("time:")[0] == expected
+    whole = masks_of(tmp_path / "one")
+    (tmp_path / "photos/broken.png").unlink()
+    nothing = run("masks", "photos", *MASKS, "--out", "one", "--resume")
+    assert nothing.exit_code == 0 and "6 of 6 images were done before" in nothing.stderr
+    assert masks_of(tmp_path / "one") == whole
+    # Those that are not asked for stay.
+    (tmp_path / "one/c_masks.png").unlink()
+    assert run("masks", "photos/c.png", *MASKS, "--out", "one", "--resume").exit_code == 0
+    assert Counted.calls == 1
+    sizes = {image["file_name"]: image["width"] for image in masks_of(tmp_path / "one")["images"]}
+    assert sizes == {f"photos/{name}.png": 96 + 8 * i for i, name in enumerate(NAMES)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nms-thresh", "0.6"], "box_nms_thresh 0.7, now 0.6"),
+        (["--dtype", "bfloat16"], "dtype float32, now bfloat16"),
+    ],
+)
+def test_masks_by_other_options_are_not_gone_on_with(run, photos, tmp_path, arguments, message):
+    ask = ["masks", "photos/a.png", *MASKS, "--format", "json", "--resume"]
+    assert run(*ask).exit_code == 0
+    before = (tmp_path / "out/masks.json").read_bytes()
+    result = run(*ask, *arguments)
+    assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1
+    assert (tmp_path / "out/masks.json").read_bytes() == before
+
+
+def test_results_that_cannot_be_read(run, photos, tmp_path):
+    (tmp_path / "out").mkdir()
+    for text in ("{", "[]", '{"info": {"model": {}}}'):
+        (tmp_path / "out/masks.json").write_text(text)
+        result = run("masks", "photos/a.png", *MASKS, "--resume")
+        assert result.exit_code == 1 and "masks.json is no file of results" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--slurm", "gpu", "--slurm-hours", "4"], "use --ray auto inside a SLURM job"),
+        (["--ray", "local", "--slurm-qos", "high"], "--slurm-qos was removed"),
+        (["--workers", "2"], "--workers and --worker-cpus need --ray"),
+        (["--ray", "local", "--device", "cuda:1"], "--device is what each worker computes on"),
+        (["--ray", "local", "--device", "cpu,cpu"], "--device is what each worker computes on"),
+        (["--ray", "ray://head:10001"], "address of Ray's client"),
+        (["--resume", "--format", "layers"], "add json to --format"),
+    ],
+)
+def test_options_that_contradict_each_other(run, photos, tmp_path, arguments, message):
+    result = run("masks", "photos", "--model", "nano", *arguments)
+    assert result.exit_code == (1 if "://" in arguments[1] else 2) and message in result.stderr
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_what_is_imported_before_it_is_asked_for():
+    """Neither Ray nor torch."""
+    code = "import sys, sam2fast.deploy.ray, sam2fast.cli.vos\nassert not {'ray', 'torch'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_is_not_installed(run, photos, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = run("masks", "photos", "--model", "nano", "--ray", "local")
+    assert result.exit_code == 1 and result.stderr == (
+        'sam2fast: --ray needs ray, which is not installed: pip install "sam2fast[cluster]"\n'
+    )

@@ -1,0 +1,89 @@
+"""Where an artefact is written: new and empty folders, links to them, and failures that leave nothing behind."""
+
+import pytest
+from mini_model import mini_model
+
+from sam2fast.deploy import exported
+from sam2fast.deploy.exported import artifact
+from sam2fast.deploy.exported.artifact import DECODER, ENCODER, FACTS
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mini_model().eval()
+
+
+@pytest.fixture
+def quick_programs(monkeypatch):
+    monkeypatch.setattr(artifact, "export_encoder", lambda *_: ENCODER)
+    monkeypatch.setattr(artifact, "export_decoder", lambda *_: DECODER)
+    monkeypatch.setattr(artifact, "save_program", lambda program, path: path.write_text(program))
+
+
+FILES = sorted([ENCODER, DECODER, FACTS])
+
+
+@pytest.mark.parametrize("kind", ["new", "nested/new", "empty", "link", "link to nothing"])
+def test_folders_that_an_artefact_may_have(kind, model, quick_programs, tmp_path):
+    target = folder = tmp_path / kind
+    if kind == "empty":
+        folder.mkdir()
+    if kind.startswith("link"):
+        target = tmp_path / "target"
+        folder.symlink_to("target")
+        if kind == "link":
+            target.mkdir()
+    before = target.stat().st_ino if target.exists() else None
+    facts = exported.write_artifact(model, folder)
+    assert exported.read_facts(folder) == facts and sorted(path.name for path in target.iterdir()) == FILES
+    assert before in (None, target.stat().st_ino), "an empty folder stays: it may be a mount point"
+    assert not list(tmp_path.glob(".sam2fast-*")) and folder.is_symlink() == kind.startswith("link")
+
+
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize("failing", ["a program", "the description"])
+def test_after_a_failure_there_is_no_artefact(exists, failing, model, quick_programs, monkeypatch, tmp_path):
+    def full(*_, **__):
+        raise OSError("no space left")
+
+    if failing == "a program":
+        real = artifact.save_program
+        monkeypatch.setattr(artifact, "save_program", lambda *a: full() if a[0] == DECODER else real(*a))
+    else:
+        monkeypatch.setattr(artifact.json, "dumps", full)
+    if exists:
+        (tmp_path / "artefact").mkdir()
+    with pytest.raises(OSError, match="no space left"):
+        exported.write_artifact(model, tmp_path / "artefact")
+    assert [path.name for path in tmp_path.rglob("*")] == ["artefact"] * exists
+
+
+def test_folders_that_are_refused_before_the_export(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(artifact, "export_encoder", lambda *_: pytest.fail("exported"))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("")
+    for name, message in (
+        ("file", "there is a file"),
+        ("loop", "there is a file"),
+        ("full", "not empty, 'thesis.txt' is in it"),
+        ("file/new", "no artefact can be written into .*: not a folder"),
+    ):
+        with pytest.raises(OSError, match=message):
+            exported.write_artifact(model, tmp_path / name)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(OSError, match="no permission"):
+        exported.write_artifact(model, tmp_path / "new")
+
+
+def test_what_another_process_writes_there_stays(model, quick_programs, monkeypatch, tmp_path):
+    def save(program, path):
+        path.write_text(program)
+        (tmp_path / ENCODER).write_text("theirs")
+
+    monkeypatch.setattr(artifact, "save_program", save)
+    with pytest.raises(FileExistsError, match="another process has written 'encoder.pt2'"):
+        exported.write_artifact(model, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [ENCODER]
+    assert (tmp_path / ENCODER).read_text() == "theirs"

@@ -1,0 +1,405 @@
+"""Exported programs and artefacts: the model's own results, refusals, atomic writes, damaged files."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from mini_model import mini_model
+from parity import picture, random_map
+from torch import nn
+
+from sam2fast.deploy import exported
+from sam2fast.deploy.compilation import compile_model
+from sam2fast.deploy.exported import artifact, loading, programs
+from sam2fast.deploy.exported.artifact import DECODER, ENCODER, FACTS
+from sam2fast.kernels._dispatch import backend
+from sam2fast.modeling.cross_attention import CrossAttention
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.utils.testing import relative_error
+
+SIZE, PROMPTS, POINTS = 128, 2, 4
+TOLERANCE = 1e-5
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mini_model()
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    """An artefact of exported programs. They are of a model whose parts are compiled, which makes no difference."""
+    path = tmp_path_factory.mktemp("exported") / "artefact"
+    compiled = compile_model(mini_model(), backend="eager")
+    exported.write_artifact(compiled, path, "mini", prompts=PROMPTS, points=POINTS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def predictors(model, folder):
+    return SAM2ImagePredictor(model), exported.load_predictor(folder)
+
+
+@pytest.fixture
+def levels(model):
+    with torch.no_grad():
+        *finer, embedding = model.encode_image(random_map(1, 3, SIZE, SIZE))
+        return [*finer, embedding + model.no_mem_embed.reshape(1, -1, 1, 1)]
+
+
+def assert_same(expected, actual):
+    for a, b in zip(expected, actual, strict=True):
+        assert a.dtype == b.dtype and relative_error(a, b) <= TOLERANCE
+
+
+def operators(program):
+    return {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+
+
+def test_encoder(predictors, levels):
+    actual = predictors[1].model._encode(random_map(1, 3, SIZE, SIZE))
+    assert_same(levels, actual)
+    assert all(x.is_contiguous() for x in actual)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("points", [1, 2, POINTS])
+def test_decoder(model, predictors, levels, points):
+    """Against the decoder's own single and multiple masks."""
+    coords = random_map(PROMPTS, points, 2, seed=3).abs() * SIZE / 3
+    labels = torch.arange(PROMPTS * points).reshape(PROMPTS, points).int() % 5 - 1
+    sparse, dense = model.sam_prompt_encoder((coords, labels), None, None)
+    given = {
+        "image_embeddings": levels[-1],
+        "image_pe": model.sam_prompt_encoder.get_dense_pe(),
+        "sparse_prompt_embeddings": sparse,
+        "dense_prompt_embeddings": dense,
+        "repeat_image": True,
+        "high_res_features": levels[:-1],
+    }
+    masks, ious, scores = predictors[1].model._decode(levels, coords, labels, None)
+    decoder = model.sam_mask_decoder
+    single, its_iou, _, presence = decoder(**given, multimask_output=False)
+    many, their_ious, _, _ = decoder(**given, multimask_output=True)
+    assert_same(
+        [single, its_iou, many, their_ious, presence], [masks[:, :1], ious[:, :1], masks[:, 1:], ious[:, 1:], scores]
+    )
+
+
+@torch.no_grad()
+def test_unstable_masks_are_replaced(model, levels, monkeypatch):
+    """By the best of three, as the decoder does it: with the threshold between two prompts' stability."""
+    decoder = model.sam_mask_decoder
+    coords, labels = random_map(2, 1, 2, seed=5).abs() * SIZE / 2, torch.ones(2, 1, dtype=torch.int32)
+    module = exported.DecoderModule(model)
+    monkeypatch.setattr(decoder, "dynamic_multimask_via_stability", False)
+    plain, _, _ = module(levels, coords, labels)
+    stability = decoder._get_stability_scores(plain[:, 0])
+    monkeypatch.setattr(decoder, "dynamic_multimask_via_stability", True)
+    monkeypatch.setattr(decoder, "dynamic_multimask_stability_thresh", float(stability.mean()))
+    masks, ious, _ = module(levels, coords, labels)
+    stays, changes = int(stability.argmax()), int(stability.argmin())
+    best = int(ious[changes, 1:].argmax()) + 1
+    assert stays != changes and torch.equal(masks[stays, 0], plain[stays, 0])
+    assert torch.equal(masks[changes, 0], plain[changes, best]) and ious[changes, 0] == ious[changes, best]
+    assert torch.equal(masks[:, 1:], plain[:, 1:])
+
+
+@torch.no_grad()
+def test_decoder_with_a_mask(model, levels):
+    program = exported.export_decoder(model, points=1, mask_input=True)
+    arguments = (levels, torch.full((1, 1, 2), 40.0), torch.ones(1, 1, dtype=torch.int32))
+    mask = random_map(1, 1, SIZE // 4, SIZE // 4)
+    module = exported.DecoderModule(model)
+    assert_same(module(*arguments, mask), program.module()(*arguments, mask))
+    assert relative_error(module(*arguments, mask)[0], module(*arguments)[0]) > 0.01, "the mask has an effect"
+
+
+class Reading(nn.Module):
+    """Tokens that read an image in the way that is less work for their number."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = CrossAttention(256, 8, 2)
+
+    def forward(self, image, tokens):
+        if not self.attention.folding_pays(tokens.shape[1]):
+            return self.attention(tokens, image, image)
+        return self.attention.tokens_to_image(tokens, [image], torch.zeros_like(image))
+
+
+@torch.no_grad()
+def test_one_program_for_few_and_for_many_tokens():
+    """Of as many as the decoder of Meta's models may have, where eagerly the way depends on the number."""
+    module, image = Reading().eval(), random_map(1, 64, 256)
+    assert module.attention.folding_pays(2) and not module.attention.folding_pays(20)
+    shapes = {"image": None, "tokens": {1: torch.export.Dim("tokens", min=1, max=20)}}
+    program = programs._export(module, (image, random_map(1, 2, 256)), shapes, False).module()
+    for count in (1, 2, 20):
+        tokens = random_map(1, count, 256, seed=count)
+        assert relative_error(module(image, tokens), program(image, tokens)) <= TOLERANCE
+
+
+def test_kernels_are_left_out_unless_asked_for(model, tmp_path):
+    """Where the kernels can run, which here is the interpreter."""
+    pytest.importorskip("triton")
+    trunk = model.image_encoder.trunk.blocks[0]
+    example = (torch.zeros(1, 32, 32, 16),)
+    with backend("triton"):
+        assert not any("sam2fast" in name for name in operators(programs._export(trunk, example, None, False)))
+        kept = operators(programs._export(trunk, example, None, True))
+        exported.save_program(programs._export(trunk, example, None, True), tmp_path / "kept.pt2")
+    assert "sam2fast.window_attention.default" in kept
+    assert operators(exported.load_program(tmp_path / "kept.pt2")) == kept
+
+
+def test_programs_need_torch_alone(folder, tmp_path):
+    """A file is read without this package, and consists of torch's operators."""
+    script = f"""
+import sys, torch
+program = torch.export.load("{folder / DECODER}")
+assert not [n for n in program.graph.nodes if "sam2fast" in str(n.target)]
+assert not [name for name in sys.modules if name.startswith("sam2fast")]
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_wrong_requests(model, tmp_path):
+    for call in (exported.export_encoder, exported.export_decoder):
+        with pytest.raises(ValueError, match="evaluation mode"):
+            call(mini_model().train())
+    with pytest.raises(ValueError, match="batch is 0"):
+        exported.export_encoder(model, 0)
+    with pytest.raises(ValueError, match="points is 0"):
+        exported.export_decoder(model, points=0)
+    for write in (exported.save_program, exported.compile_artifact):
+        with pytest.raises(ValueError, match="end in .pt2"):
+            write(None, tmp_path / "program.pt")
+    for read in (exported.load_program, exported.load_artifact, exported.load_predictor):
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            read(tmp_path / "nowhere")
+    assert not list(tmp_path.iterdir())
+
+
+PROMPTED = {
+    "one point": {"point_coords": [[30, 20]], "point_labels": [1]},
+    "a box": {"box": [3, 4, 50, 40], "multimask_output": False},
+    "a box with two points": {"box": [3, 4, 50, 40], "point_coords": [[30, 20], [8, 8]], "point_labels": [1, 0]},
+    "more boxes than a call takes": {"box": [[3, 4, 50, 40], [1, 2, 30, 40], [5, 5, 9, 9]], "return_logits": True},
+    "shares of the image": {"point_coords": [[0.3, 0.2]], "point_labels": [1], "normalize_coords": False},
+}
+
+
+@pytest.mark.parametrize("prompts", PROMPTED.values(), ids=PROMPTED.keys())
+def test_predictor(predictors, prompts):
+    answers = []
+    for predictor in predictors:
+        predictor.set_image(picture(60, 80))
+        answers.append(predictor.predict(**prompts))
+    assert_same(*answers)
+
+
+def test_predictor_of_several_images(predictors):
+    answers = []
+    for predictor in predictors:
+        predictor.set_image_batch([picture(60, 80), picture(50, 40, seed=1)])
+        answers.append(predictor.predict_batch([[[30, 20]], [[9, 9]]], [[1], [0]]))
+    for expected, actual in zip(*answers, strict=True):
+        assert_same(expected, actual)
+
+
+def test_prompts_it_was_not_made_for(predictors):
+    predictor = predictors[1]
+    predictor.set_image(picture(60, 80))
+    with pytest.raises(ValueError, match="5 points; this artefact was exported for 1 to 4"):
+        predictor.predict([[1, 1]] * 5, [1] * 5)
+    with pytest.raises(ValueError, match="mask_input must be left out"):
+        predictor.predict([[1, 1]], [1], mask_input=torch.zeros(1, 32, 32))
+    with pytest.raises(ValueError, match="needs points or a box"):
+        predictor.predict()
+
+
+def test_facts(model, folder):
+    facts = exported.read_facts(folder)
+    content = json.loads((folder / FACTS).read_text())
+    assert sorted(path.name for path in folder.iterdir()) == sorted([ENCODER, DECODER, FACTS])
+    assert (facts.kind, facts.config, facts.image_size, facts.prompts, facts.points) == ("exported", "mini", SIZE, 2, 4)
+    assert (
+        (facts.dtype, facts.device, facts.torch)
+        == ("float32", "cpu", torch.__version__)
+        == tuple(content[name] for name in ("dtype", "device", "torch"))
+    )
+    assert facts.weights == artifact._digest(model)
+    other = mini_model()
+    with torch.no_grad():
+        other.image_encoder.neck.convs[0].conv.bias[0] += 1e-3
+    assert facts.weights != artifact._digest(other)
+    assert len(artifact._digest(mini_model().to(torch.bfloat16))) == 64
+
+
+@pytest.fixture
+def copied(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "artefact")
+
+
+def change(folder, **facts):
+    content = json.loads((folder / FACTS).read_text())
+    (folder / FACTS).write_text(json.dumps(content | facts))
+
+
+WRONG = {
+    "another torch": ({"kind": "aot", "torch": "2.4.0"}, "compiled for torch 2.4.0, and this is torch"),
+    "another processor": ({"kind": "aot", "processor": "Darwin arm64"}, "compiled for Darwin arm64, and this is"),
+    "another device": ({"device": "xpu"}, "made for xpu, not for a machine without it"),
+    "another format": ({"format": 2}, "version 2 of the format"),
+    "another file": ({"sizes": {ENCODER: 5, DECODER: 5}}, "encoder.pt2 is missing or incomplete"),
+}
+
+
+@pytest.mark.parametrize("facts, message", WRONG.values(), ids=WRONG.keys())
+def test_made_for_something_else(copied, facts, message):
+    change(copied, **facts)
+    with pytest.raises(exported.ArtifactError, match=message):
+        exported.load_predictor(copied)
+
+
+def test_exported_programs_may_be_of_another_torch(copied):
+    change(copied, torch="2.12.0")
+    assert artifact.check_usable(exported.read_facts(copied), copied, "cpu") == torch.device("cpu")
+
+
+def test_asked_for_another_device(folder):
+    with pytest.raises(exported.ArtifactError, match="made for cpu, not for cuda"):
+        exported.load_predictor(folder, device="cuda")
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cpu:1:2", ""])
+def test_unknown_devices(folder, device):
+    with pytest.raises(exported.ArtifactError, match=f"no device '{device}'"):
+        exported.load_predictor(folder, device=device)
+
+
+def test_gpus_that_this_machine_does_not_have(copied, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    change(copied, device="cuda")
+    facts = exported.read_facts(copied)
+    with pytest.raises(exported.ArtifactError, match="no device 'cuda:2'; it has 2 of them, counted from 0"):
+        artifact.check_usable(facts, copied, "cuda:2")
+    assert artifact.check_usable(facts, copied, "cuda:1") == torch.device("cuda:1")
+
+
+def test_damaged_programs(copied):
+    program = (copied / DECODER).read_bytes()
+    for damaged in (b"\0" * len(program), program[: len(program) // 2] * 2 + program[: len(program) % 2]):
+        (copied / DECODER).write_bytes(damaged)
+        with pytest.raises(exported.ArtifactError, match="decoder.pt2 is damaged"):
+            exported.load_predictor(copied)
+    (copied / DECODER).write_bytes(program[:-1])
+    with pytest.raises(exported.ArtifactError, match="decoder.pt2 is missing or incomplete"):
+        exported.load_predictor(copied)
+    (copied / DECODER).unlink()
+    with pytest.raises(exported.ArtifactError, match="decoder.pt2 is missing or incomplete"):
+        exported.load_predictor(copied)
+
+
+def test_damaged_native_code(copied):
+    change(copied, kind="aot")
+    (copied / ENCODER).write_bytes(b"\0" * (copied / ENCODER).stat().st_size)
+    with pytest.raises(exported.ArtifactError, match="encoder.pt2 is damaged"):
+        exported.load_predictor(copied)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", '{"format": 1}'])
+def test_damaged_descriptions(copied, text):
+    (copied / FACTS).write_text(text)
+    with pytest.raises(exported.ArtifactError, match="artifact.json is damaged"):
+        exported.read_facts(copied)
+
+
+def test_wrong_descriptions(copied):
+    change(copied, sizes=None)
+    with pytest.raises(exported.ArtifactError, match="artifact.json is damaged"):
+        exported.read_facts(copied)
+    change(copied, sizes={ENCODER: 1, DECODER: 1}, kind="other")
+    with pytest.raises(exported.ArtifactError, match="artifact.json is damaged: .* kind is 'other'"):
+        exported.read_facts(copied)
+
+
+def test_no_artefact(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no artefact in .*: it has no artifact.json"):
+        exported.load_predictor(tmp_path)
+
+
+def test_a_program_that_cannot_be_written_leaves_the_one_before(monkeypatch, tmp_path):
+    path = tmp_path / "program.pt2"
+    path.write_text("before")
+
+    def fail(program, file, **_):
+        open(file, "w").close()
+        raise OSError("no space left")
+
+    monkeypatch.setattr(torch.export, "save", fail)
+    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", lambda *a, package_path, **k: fail(a, package_path))
+    for write in (exported.save_program, exported.compile_artifact):
+        with pytest.raises(OSError, match="no space left"):
+            write(None, path)
+        assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 4)
+
+    def forward(self, xs, y):
+        return self.linear(xs[0]) * y, xs[1] + 1
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_native_code(tmp_path):
+    """A small program through the compiler, and back without it."""
+    module, inputs = Small(), ([random_map(3, 8), random_map(2)], random_map(3, 4))
+    exported.compile_artifact(torch.export.export(module, inputs), tmp_path / "small.pt2")
+    assert [path.name for path in tmp_path.iterdir()] == ["small.pt2"]
+    run = exported.load_artifact(tmp_path / "small.pt2")
+    assert_same(module(*inputs), run(loading._flat(inputs)))
+
+
+def test_native_code_is_given_all_tensors_in_order(copied, predictors, monkeypatch):
+    """The predictor on an artefact that says it is compiled, its native code played by the exported programs."""
+
+    model = predictors[1].model
+
+    def load(path, device_index):
+        if path.name == ENCODER:
+            return lambda tensors: model._encode(*tensors)
+        return lambda tensors: model._decode(tensors[:3], *tensors[3:], None)
+
+    monkeypatch.setattr(loading, "load_artifact", load)
+    change(copied, kind="aot")
+    answers = []
+    for predictor in (predictors[0], exported.load_predictor(copied)):
+        predictor.set_image(picture(60, 80))
+        answers.append(predictor.predict(box=[3, 4, 50, 40]))
+    assert_same(*answers)
+
+
+@pytest.mark.slow
+def test_a_compiled_model(model, predictors, tmp_path):
+    exported.write_artifact(model, tmp_path / "artefact", aot=True, prompts=PROMPTS, points=POINTS)
+    assert exported.read_facts(tmp_path / "artefact").kind == "aot"
+    compiled = exported.load_predictor(tmp_path / "artefact")
+    for prompts in PROMPTED.values():
+        answers = []
+        for predictor in (predictors[0], compiled):
+            predictor.set_image(picture(60, 80))
+            answers.append(predictor.predict(**prompts))
+        assert_same(*answers)

@@ -1,0 +1,125 @@
+"""What the masks of a video are read as, and what is said of those that cannot be."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from vos_sets import disc, save_picture, write_masks
+
+from sam2fast.datasets.errors import DatasetError
+from sam2fast.evaluation.vos.arrivals import as_they_appear, from_one_frame
+from sam2fast.evaluation.vos.masks import InputMasks
+
+NAMES = [f"{t:05d}" for t in range(6)]
+DISCS = {0: {1: (30, 30, 18), 3: (80, 50, 20)}, 3: {3: (74, 48, 16)}, 4: {}}
+
+
+@pytest.mark.parametrize("per_object", [False, True])
+def test_both_layouts(tmp_path, per_object):
+    write_masks(tmp_path, DISCS, per_object)
+    masks = InputMasks(tmp_path, NAMES, per_object)
+    assert masks.frames() == ([0, 3] if per_object else [0, 3, 4])
+    assert masks.visible(0) == [1, 3] and masks.visible(0, known={1}) == [3] and masks.visible(3) == [3]
+    found = masks.read(0)
+    assert list(found) == [1, 3] and all(mask.dtype == bool for mask in found.values())
+    for obj_id, mask in found.items():
+        assert np.array_equal(mask, disc(*DISCS[0][obj_id]))
+    assert list(masks.read(0, only=[3])) == [3]
+
+
+def test_numbers_may_be_written_otherwise(tmp_path):
+    write_masks(tmp_path, {2: {1: (30, 30, 18)}})
+    assert InputMasks(tmp_path, ["0", "1", "2"], False).frames() == [2]
+    assert InputMasks(tmp_path, ["a", "00002"], False).frames() == [1]
+
+
+@pytest.mark.parametrize(("mode", "value", "read"), [("1", 255, 1), ("L", 9, 9), ("I;16", 200, 200), ("L", 255, 255)])
+def test_pictures_without_a_palette(tmp_path, mode, value, read):
+    labels = np.zeros((4, 6), dtype=np.uint16 if mode == "I;16" else np.uint8)
+    labels[1:3, 2:4] = value
+    picture = Image.fromarray(labels)
+    (picture.convert("1") if mode == "1" else picture).save(tmp_path / "00000.png")
+    masks = InputMasks(tmp_path, NAMES, False)
+    assert list(masks.read(0)) == [read] and masks.read(0)[read].sum() == 4
+    assert masks.colours(0) is None
+
+
+def refused(message: str):
+    return pytest.raises(DatasetError, match=message)
+
+
+def test_too_many_objects(tmp_path):
+    Image.fromarray(np.full((4, 6), 300, dtype=np.uint16)).save(tmp_path / "00000.png")
+    with refused(r"00000\.png: ids go up to 300; a palette picture has room for ids up to 255"):
+        InputMasks(tmp_path, NAMES, False).read(0)
+
+
+def test_colours_and_broken_files(tmp_path):
+    save_picture(tmp_path / "00000.png", np.zeros((4, 6, 3), dtype=np.uint8), None)
+    (tmp_path / "00001.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    masks = InputMasks(tmp_path, NAMES, False)
+    for frame in (0, 1):
+        with refused(f"{frame:05d}.png"):
+            masks.read(frame)
+
+
+def test_folders_of_objects(tmp_path):
+    with refused("has no folders of objects, such as 001"):
+        InputMasks(tmp_path, NAMES, True)
+    with refused("nowhere"):
+        InputMasks(tmp_path / "nowhere", NAMES, True)
+    with refused("nowhere"):
+        InputMasks(tmp_path / "nowhere", NAMES, False)
+    (tmp_path / "01").mkdir()
+    (tmp_path / "001").mkdir()
+    with refused("01: another folder is the same object, 001"):
+        InputMasks(tmp_path, NAMES, True)
+    (tmp_path / "01").rename(tmp_path / "dog")
+    with refused("dog: the folder of an object must be named by a number"):
+        InputMasks(tmp_path, NAMES, True)
+
+
+def all_prompts(arrivals):
+    return [(group.start, [(t, list(found)) for t, found in group.prompts()]) for group in arrivals.groups]
+
+
+@pytest.mark.parametrize("per_object", [False, True])
+def test_late_objects(tmp_path, per_object):
+    write_masks(tmp_path, {1: {5: (30, 30, 9)}, 3: {2: (60, 60, 9), 5: (31, 30, 9)}, 4: {2: (61, 60, 9)}}, per_object)
+    save_picture(tmp_path / ("002/00000.png" if per_object else "00000.png"), np.zeros((90, 120), np.uint8), None)
+    masks = InputMasks(tmp_path, NAMES, per_object)
+    first = as_they_appear(masks, all_masks=False)
+    assert first.ids == [2, 5] and first.palette_frame == 4
+    assert all_prompts(first) == [(1, [(1, [5])]), (3, [(3, [2])])]
+    every = as_they_appear(masks, all_masks=True)
+    assert all_prompts(every) == [(1, [(1, [5]), (3, [5])]), (3, [(3, [2]), (4, [2])])]
+
+
+def test_objects_that_appear_later_need_the_option(tmp_path):
+    write_masks(tmp_path, {0: {1: (30, 30, 9)}, 2: {1: (30, 30, 9), 4: (60, 60, 9)}})
+    masks = InputMasks(tmp_path, NAMES, False)
+    assert all_prompts(from_one_frame(masks, all_masks=False)) == [(0, [(0, [1])])]
+    with refused("object 4 of frame 2 is not on the first one with masks, 0; .* give --late-objects"):
+        all_prompts(from_one_frame(masks, all_masks=True))
+
+
+@pytest.mark.parametrize("all_masks", [False, True])
+def test_a_first_mask_without_objects(tmp_path, all_masks):
+    write_masks(tmp_path, {0: {}})
+    with refused("the mask of frame 0 shows no object; .* give --late-objects"):
+        all_prompts(from_one_frame(InputMasks(tmp_path, NAMES, False), all_masks))
+
+
+def test_masks_that_are_missing(tmp_path):
+    write_masks(tmp_path / "late", {1: {1: (30, 30, 9)}})
+    with refused(r"no input mask .*late/00000\.png; .* give --late-objects"):
+        all_prompts(from_one_frame(InputMasks(tmp_path / "late", NAMES, False), all_masks=False))
+    write_masks(tmp_path / "objects", {0: {1: (30, 30, 9), 2: (60, 60, 9)}, 2: {1: (30, 30, 9)}}, per_object=True)
+    objects = InputMasks(tmp_path / "objects", NAMES, True)
+    with refused(r"no input mask .*objects/002/00002\.png"):
+        all_prompts(from_one_frame(objects, all_masks=True))
+    write_masks(tmp_path / "others", {9: {1: (30, 30, 9)}})
+    others = InputMasks(tmp_path / "others", NAMES, False)
+    with refused("no input masks"):
+        from_one_frame(others, all_masks=True)
+    with refused("no input mask shows an object"):
+        as_they_appear(others, all_masks=False)

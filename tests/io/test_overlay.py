@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+
+from sam2fast.io.overlay import COLOURS, TINT, draw_overlay
+
+GREY = np.full((120, 200, 3), 128, dtype=np.uint8)
+
+
+def square(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+    mask = np.zeros(GREY.shape[:2], dtype=bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def changed(picture) -> np.ndarray:
+    return (np.asarray(picture) != GREY).any(axis=2)
+
+
+def test_nothing_drawn_is_the_image_itself():
+    picture = draw_overlay(GREY)
+    assert picture.size == (200, 120) and picture.mode == "RGB"
+    assert not changed(picture).any()
+
+
+def test_mask_is_tinted_inside_outlined_on_its_edge_and_left_alone_outside():
+    before = GREY.copy()
+    pixels = np.asarray(draw_overlay(GREY, square(50, 30, 150, 90)[None]))
+    tints = [np.rint((1 - TINT) * 128 + TINT * np.array(colour)) for colour in COLOURS]
+    assert min(np.abs(pixels[60, 100] - tint).max() for tint in tints) <= 1
+    assert (pixels[60, 50:150][[0, -1]] > 200).all()
+    assert not changed(pixels)[:20].any() and not changed(pixels)[:, :40].any()
+    np.testing.assert_array_equal(GREY, before)
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_tint_differs_from_the_object(colour):
+    image = np.broadcast_to(np.array(colour, dtype=np.uint8), GREY.shape)
+    pixels = np.asarray(draw_overlay(image, square(50, 30, 150, 90)[None])).astype(int)
+    assert np.abs(pixels[60, 100] - colour).sum() > 80
+
+
+def test_masks_have_different_tints():
+    masks = np.stack([square(10 + 36 * i, 20, 40 + 36 * i, 100) for i in range(5)])
+    pixels = np.asarray(draw_overlay(GREY, masks))
+    assert len({tuple(pixels[60, 25 + 36 * i]) for i in range(5)}) == 5
+
+
+def test_colours_of_the_callers():
+    masks = np.stack([square(10, 20, 60, 100), square(100, 20, 160, 100)])
+    pixels = np.asarray(draw_overlay(GREY, masks, colours=COLOURS[2:4])).astype(int)
+    for x, colour in ((35, COLOURS[2]), (130, COLOURS[3])):
+        np.testing.assert_allclose(pixels[60, x], (1 - TINT) * 128 + TINT * np.array(colour), atol=1)
+    with pytest.raises(ValueError, match="1 colours for 2 masks"):
+        draw_overlay(GREY, masks, colours=COLOURS[:1])
+
+
+def test_empty_mask():
+    assert not changed(draw_overlay(GREY, square(0, 0, 0, 0)[None])).any()
+
+
+def test_clicks_are_green_plus_and_red_minus_around_their_point():
+    pixels = np.asarray(draw_overlay(GREY, points=[(50, 60), (150, 60)], labels=[1, 0])).astype(int)
+    green, red = pixels[55:66, 45:56].reshape(-1, 3), pixels[55:66, 145:156].reshape(-1, 3)
+    assert (green[:, 1] - green[:, 0]).max() > 80 and (red[:, 0] - red[:, 1]).max() > 80
+    where = changed(pixels)
+    np.testing.assert_allclose(np.argwhere(where[:, :100]).mean(axis=0), (60, 50), atol=0.6)
+    assert not where[:, 70:130].any()
+
+
+def test_clicks_are_foreground_without_labels():
+    with_labels = draw_overlay(GREY, points=[(50, 60)], labels=[1])
+    assert draw_overlay(GREY, points=[(50, 60)]).tobytes() == with_labels.tobytes()
+
+
+def test_box_is_a_frame():
+    where = changed(draw_overlay(GREY, boxes=[(40, 30, 160, 90)]))
+    assert where[60, 40] and where[60, 160] and where[30, 100] and where[90, 100]
+    assert not where[36:85, 46:155].any() and not where[:25].any()
+
+
+@pytest.mark.parametrize("far", [-1e9, -300, 500, 1e9])
+def test_prompts_outside_the_image_are_cut_off(far):
+    assert not changed(draw_overlay(GREY, points=[(far, 60)])).any()
+    where = changed(draw_overlay(GREY, boxes=[(min(far, 100), 30, max(far, 100), 90)]))
+    assert where[60, 100] and where[30].any()
+
+
+def test_markers_grow_with_the_image():
+    large = np.full((1200, 2000, 3), 128, dtype=np.uint8)
+    small_area = changed(draw_overlay(GREY, points=[(50, 60)])).sum()
+    assert (np.asarray(draw_overlay(large, points=[(500, 600)])) != large).any(axis=2).sum() > 5 * small_area
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"image": GREY[..., 0]},
+        {"image": GREY / 255},
+        {"image": GREY, "masks": square(0, 0, 1, 1)},
+        {"image": GREY, "masks": np.zeros((1, 10, 10), dtype=bool)},
+        {"image": GREY, "points": [1, 2]},
+        {"image": GREY, "points": [(1, 2)], "labels": [1, 1]},
+        {"image": GREY, "boxes": [(1, 2, 3)]},
+    ],
+)
+def test_wrong_shapes(arguments):
+    with pytest.raises(ValueError):
+        draw_overlay(**arguments)

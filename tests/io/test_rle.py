@@ -1,0 +1,151 @@
+import numpy as np
+import oracle  # noqa: F401  (makes the official package importable)
+import pytest
+import torch
+from pycocotools import mask as coco
+from sam2.utils.amg import mask_to_rle_pytorch
+
+from sam2fast.io.rle import compress_run_lengths, decode_rle, encode_rle, list_run_lengths, read_run_lengths
+from sam2fast.kernels.run_lengths import RunLengths, decode_masks, encode_masks
+
+
+def disc(height: int, width: int) -> np.ndarray:
+    y, x = np.ogrid[:height, :width]
+    return np.hypot(x - width / 2, y - height / 2) < min(height, width) / 3
+
+
+def random_masks() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    shapes = rng.integers(1, 40, size=(200, 2))
+    return [rng.random((h, w)) < rng.random() for h, w in shapes]
+
+
+MASKS = {
+    "empty": np.zeros((7, 5), dtype=bool),
+    "full": np.ones((7, 5), dtype=bool),
+    "one pixel": np.ones((1, 1), dtype=bool),
+    "one background pixel": np.zeros((1, 1), dtype=bool),
+    "row": np.array([[1, 0, 0, 1, 1, 0, 1]], dtype=bool),
+    "column": np.array([[0], [1], [1], [0]], dtype=bool),
+    "begins with foreground": np.eye(9, dtype=bool),
+    "disc": disc(480, 640),
+    "long runs": np.repeat([[False], [True], [False]], 1500, axis=0).repeat(2000, axis=1),
+    "not contiguous": disc(60, 80)[::-2, ::3],
+}
+
+
+def assert_as_pycocotools(mask: np.ndarray) -> None:
+    official = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    ours = encode_rle(mask)
+    assert ours == {"size": official["size"], "counts": official["counts"].decode()}
+    assert coco.area(ours) == mask.sum()
+    for rle in (ours, official):
+        decoded = decode_rle(rle)
+        assert decoded.dtype == bool
+        np.testing.assert_array_equal(decoded, mask)
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_as_pycocotools(name):
+    assert_as_pycocotools(MASKS[name])
+
+
+def test_random_masks_as_pycocotools():
+    for mask in random_masks():
+        assert_as_pycocotools(mask)
+
+
+def test_numbers_other_than_zero_are_foreground():
+    values = np.array([[0, 255, -1], [0.0, 0.5, 0]])
+    np.testing.assert_array_equal(decode_rle(encode_rle(values)), values != 0)
+
+
+def test_one_mask_at_a_time():
+    with pytest.raises(ValueError, match=r"\(H, W\).*\(2, 3, 4\)"):
+        encode_rle(np.zeros((2, 3, 4)))
+
+
+@pytest.mark.parametrize(
+    ("size", "counts"),
+    [
+        ([7, 5], ""),
+        ([7, 5], "T"),  # a group that announces another
+        ([7, 5], "é"),
+        ([7, 5], "S2"),  # too many pixels
+        ([7, 5], "3"),  # too few
+        ([2, 2], "5O"),  # a negative run
+        ([2, 2], "oooooooooooooooooooo0"),
+        ([2, 2], [0, 4]),
+    ],
+)
+def test_damaged_counts(size, counts):
+    with pytest.raises(ValueError):
+        decode_rle({"size": size, "counts": counts})
+
+
+def many_masks(height: int, width: int, seed: int) -> torch.Tensor:
+    """A hundred of one size: of every density, empty, full, striped and chequered."""
+    rng = np.random.default_rng(seed)
+    masks = rng.random((100, height, width)) < np.linspace(0, 1, 100)[:, None, None]
+    y, x = np.mgrid[:height, :width]
+    masks[50:56] = [(y + x) % 2 == 0, (y + x) % 2 == 1, y % 2 == 0, x % 3 == 0, y < height / 2, x < width / 2]
+    masks[60:90] = np.hypot(y - height / 2, x - width / 2) < rng.random((30, 1, 1)) * max(height, width)
+    return torch.from_numpy(masks)
+
+
+SIZES = [(1, 1), (1, 70), (70, 1), (2, 2), (31, 33), (64, 64), (7, 300), (300, 7), (120, 180), (199, 101)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
+def test_a_thousand_masks_as_pycocotools(size):
+    masks = many_masks(*size, seed=sum(size))
+    runs = encode_masks(masks)
+    compressed = compress_run_lengths(runs)
+    official = coco.encode(np.asfortranarray(masks.numpy().astype(np.uint8).transpose(1, 2, 0)))
+    assert [rle["counts"].encode() for rle in compressed] == [rle["counts"] for rle in official]
+    assert all(rle["size"] == list(size) for rle in compressed)
+    np.testing.assert_array_equal(coco.decode(compressed).transpose(2, 0, 1), masks.numpy())
+
+    listed = list_run_lengths(runs)
+    assert listed == mask_to_rle_pytorch(masks)
+    assert {type(x) for rle in listed for x in (*rle["counts"], *rle["size"])} == {int}
+    for rles in (compressed, official, listed):
+        read = read_run_lengths(rles)
+        assert read.size == size and read.counts.dtype == torch.int32 and read.offsets.dtype == torch.int64
+        assert all(map(torch.equal, read[:2], runs[:2]))
+    assert torch.equal(decode_masks(read), masks)
+
+
+def test_no_masks():
+    none = encode_masks(torch.zeros(0, 5, 7, dtype=torch.bool))
+    assert compress_run_lengths(none) == list_run_lengths(none) == []
+    with pytest.raises(ValueError, match="at least one mask"):
+        read_run_lengths([])
+
+
+def test_masks_of_no_pixels():
+    (rle,) = compress_run_lengths(encode_masks(torch.zeros(1, 0, 7, dtype=torch.bool)))
+    assert rle == encode_rle(np.zeros((0, 7), dtype=bool)) == {"size": [0, 7], "counts": "0"}
+    assert read_run_lengths([rle]).counts.tolist() == [0]
+
+
+def test_counts_up_to_the_largest():
+    """Differences of both signs that take one to seven characters."""
+    counts = [0, 1, 15, 16, 2**20, 3, 2**31 - 1, 0, 5, 2**31 - 1, 511, 512, 2**9, 2**14, 2**19, 31, 32]
+    for n in range(1, len(counts) + 1):
+        runs = RunLengths(torch.tensor(counts[:n] * 2, dtype=torch.int32), torch.tensor([0, n, 2 * n]), (1, 1))
+        first, second = compress_run_lengths(runs)
+        uncompressed = {"size": [2**16, 2**16], "counts": counts[:n]}
+        assert first["counts"] == second["counts"] == coco.frPyObjects(uncompressed, 2**16, 2**16)["counts"].decode()
+
+
+def test_masks_of_several_sizes_are_refused():
+    with pytest.raises(ValueError, match=r"all of one size, got sizes \[\(1, 4\), \(2, 2\)\]"):
+        read_run_lengths([{"size": [2, 2], "counts": [4]}, {"size": [1, 4], "counts": [4]}])
+
+
+@pytest.mark.parametrize("counts", [[3], [5], [], [2, -1, 3], [2**33, 4 - 2**33], "5", b"T"])
+def test_counts_that_do_not_fill_the_mask_are_refused(counts):
+    with pytest.raises(ValueError):
+        read_run_lengths([{"size": [2, 2], "counts": [4]}, {"size": [2, 2], "counts": counts}])
