@@ -12,9 +12,9 @@ from torch import nn
 from sam2fast import nano
 from sam2fast._official_names import RELEASES
 from sam2fast.checkpoints import choose_config, load_checkpoint, load_partial
-from sam2fast.checkpoints.download import DownloadError, get_checkpoint, get_repository
 from sam2fast.checkpoints.folders import SUFFIXES
 from sam2fast.config import ConfigError, build_from_config, load_config
+from sam2fast.downloads import DownloadError, get_checkpoint, get_repository
 from sam2fast.io.atomic import expanded
 from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.sam2_base import SAM2Base

@@ -17,7 +17,6 @@ MOVED: dict[str, str] = {
     "sam2fast.approximations": "sam2fast.tracking.approximations",
     "sam2fast.cluster": "sam2fast.deploy.ray",
     "sam2fast.compilation": "sam2fast.deploy.compilation",
-    "sam2fast.downloads": "sam2fast.checkpoints.download",
     "sam2fast.exported": "sam2fast.deploy.exported",
     "sam2fast.misc": "sam2fast.compat.misc",
     "sam2fast.overlay": "sam2fast.io.overlay",
@@ -77,6 +76,9 @@ class _MovedModule(ModuleType):
             super().__setattr__(name, value)
         else:
             setattr(importlib.import_module(self._target), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(importlib.import_module(self._target), name)
 
 
 class _MovedModules(MetaPathFinder, Loader):

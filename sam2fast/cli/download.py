@@ -7,13 +7,13 @@ import click
 
 from sam2fast import nano
 from sam2fast._official_names import RELEASES
-from sam2fast.checkpoints.download import get_checkpoint, get_repository, is_sha256, places
-from sam2fast.checkpoints.download.names import is_repository, published, published_models, short_name, simplest_name
-from sam2fast.checkpoints.download.places import MIRROR_VARIABLE
 from sam2fast.cli.errors import UserError
 from sam2fast.cli.model_choice import NANO
 from sam2fast.cli.signals import exit_code, tell
 from sam2fast.cli.tables import aligned
+from sam2fast.downloads import get_checkpoint, get_repository, is_sha256, places
+from sam2fast.downloads.names import is_repository, published, published_models, short_name, simplest_name
+from sam2fast.downloads.places import MIRROR_VARIABLE
 
 
 @click.command()

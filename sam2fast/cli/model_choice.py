@@ -8,11 +8,11 @@ import click
 
 from sam2fast import nano
 from sam2fast._official_names import RELEASES
-from sam2fast.checkpoints.download import places
-from sam2fast.checkpoints.download.names import Published, published_models, short_name, simplest_name
-from sam2fast.checkpoints.download.places import FOLDER_VARIABLE, LOCAL_FOLDER
 from sam2fast.cli.digests import digest_of_ends
 from sam2fast.cli.errors import MissingCheckpointError, UserError, one_line
+from sam2fast.downloads import places
+from sam2fast.downloads.names import Published, published_models, short_name, simplest_name
+from sam2fast.downloads.places import FOLDER_VARIABLE, LOCAL_FOLDER
 from sam2fast.io.atomic import expanded
 
 DEFAULT_MODEL = "tiny"  # where its checkpoint is there; else nano

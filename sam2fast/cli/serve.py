@@ -182,7 +182,7 @@ def _data_folder(data: Path | None) -> Path:
     Raises:
         UserError: it is a file.
     """
-    from sam2fast.checkpoints.download.places import own_cache
+    from sam2fast.downloads.places import own_cache
 
     folder = own_cache() / "demo" if data is None else data
     check_folder(folder, "data folder")

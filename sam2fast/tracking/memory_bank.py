@@ -176,7 +176,8 @@ def _is_compiled(model: SAM2Base) -> bool:
     """Whether a part that computes all objects together is compiled for each number of them, or may be.
 
     By :func:`sam2fast.deploy.compilation.compile_model`; as the original's predictor for speed does it,
-    ``part.forward = torch.compile(part.forward)``; by ``part.compile()``; or as a whole, for torch's own module has such a forward.
+    ``part.forward = torch.compile(part.forward)``; by ``part.compile()``; or as a
+    whole, for torch's own module has such a forward.
     """
     parts = (model.memory_attention, model.sam_mask_decoder, model.memory_encoder)
     names = ("forward", "attend", "_compiled_call_impl")

@@ -24,7 +24,7 @@ from small_nano import write_small_nano
 
 from sam2fast import config, nano
 from sam2fast._official_names import RELEASES
-from sam2fast.checkpoints.download.names import short_name
+from sam2fast.downloads.names import short_name
 from sam2fast.io.rle import encode_rle
 
 HEIGHT, WIDTH, FRAMES = 576, 720, 5

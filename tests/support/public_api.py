@@ -19,7 +19,7 @@ MODULES = (
     "sam2fast.deploy.compilation",
     "sam2fast.config",
     "sam2fast.datasets",
-    "sam2fast.checkpoints.download",
+    "sam2fast.downloads",
     "sam2fast.evaluation",
     "sam2fast.evaluation.clicks",
     "sam2fast.evaluation.folders",

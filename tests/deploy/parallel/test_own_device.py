@@ -33,7 +33,7 @@ from sam2fast.kernels.window_attention import window_attention
 from sam2fast.profiling import timing
 from sam2fast.tracking import recorders
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ONE = torch.device("cuda:1")
 
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from sam2fast.checkpoints.download.names import Published
+from sam2fast.downloads.names import Published
 from sam2fast.io.atomic import expanded
 
 FOLDER_VARIABLE = "SAM2FAST_CHECKPOINTS"  # a folder of checkpoints under their official names

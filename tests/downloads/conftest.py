@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from checkpoint_server import CheckpointServer
 
-from sam2fast.checkpoints.download import names, transfer
+from sam2fast.downloads import names, transfer
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from sam2fast.checkpoints.download import places
-from sam2fast.checkpoints.download.names import Published, is_repository, published
-from sam2fast.checkpoints.download.transfer import DownloadError, fetch, file_sha256, install
+from sam2fast.downloads import places
+from sam2fast.downloads.names import Published, is_repository, published
+from sam2fast.downloads.transfer import DownloadError, fetch, file_sha256, install
 
 __all__ = ["DownloadError", "find_checkpoint", "get_checkpoint", "get_repository"]
 

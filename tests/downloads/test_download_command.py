@@ -11,9 +11,9 @@ from commands import invoke
 
 from sam2fast import nano
 from sam2fast._official_names import RELEASES
-from sam2fast.checkpoints.download import find_checkpoint
 from sam2fast.cli.errors import MissingCheckpointError
 from sam2fast.cli.model_choice import choose_model
+from sam2fast.downloads import find_checkpoint
 
 FILE = "sam2.1_hiera_tiny.pt"
 DATA = make_checkpoint()

@@ -11,8 +11,8 @@ from checkpoint_server import make_checkpoint
 
 from sam2fast.build_sam import _hf_download
 from sam2fast.checkpoints import find_weights
-from sam2fast.checkpoints.download import DownloadError, find_checkpoint, get_checkpoint
-from sam2fast.checkpoints.download.names import published
+from sam2fast.downloads import DownloadError, find_checkpoint, get_checkpoint
+from sam2fast.downloads.names import published
 from sam2fast.io.atomic import expanded
 
 FILE = "sam2.1_hiera_tiny.pt"

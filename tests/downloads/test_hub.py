@@ -9,7 +9,7 @@ import pytest
 from checkpoint_server import COMMIT, make_checkpoint
 
 from sam2fast.build_sam import build_sam2_hf
-from sam2fast.checkpoints.download import get_repository
+from sam2fast.downloads import get_repository
 
 DATA = make_checkpoint()
 CONFIG = json.dumps({"model_type": "sam2_video"}).encode()
@@ -17,7 +17,7 @@ CONFIG = json.dumps({"model_type": "sam2_video"}).encode()
 
 def get(repo, **environment):
     """In a process that reads the environment anew; the last line of its output, or of its error."""
-    script = f"from sam2fast.checkpoints.download import get_repository; print(get_repository({repo!r}, quiet=True))"
+    script = f"from sam2fast.downloads import get_repository; print(get_repository({repo!r}, quiet=True))"
     done = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,

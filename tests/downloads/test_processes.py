@@ -19,7 +19,7 @@ LIMIT = 100  # seconds; processes have to start
 SCRIPT = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from sam2fast.checkpoints.download import get_checkpoint
+from sam2fast.downloads import get_checkpoint
 print(get_checkpoint("tiny"))
 """
 
@@ -109,7 +109,7 @@ def test_it_starts_light():
     """Without torch."""
     script = """
 import sys
-from sam2fast.checkpoints.download import find_checkpoint
+from sam2fast.downloads import find_checkpoint
 find_checkpoint("tiny")
 assert not {"torch", "numpy"} & set(sys.modules)
 """

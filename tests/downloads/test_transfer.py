@@ -9,8 +9,8 @@ import pytest
 from checkpoint_faults import announce, cut, ignore_range, reset, stall, status, web_page, wrong_part
 from checkpoint_server import make_checkpoint
 
-from sam2fast.checkpoints.download import DownloadError, transfer
-from sam2fast.checkpoints.download.transfer import FAILURES, DamagedError, check_file, fetch, install
+from sam2fast.downloads import DownloadError, transfer
+from sam2fast.downloads.transfer import FAILURES, DamagedError, check_file, fetch, install
 
 DATA, OTHER = make_checkpoint(seed=0), make_checkpoint(seed=1)
 HALF = 150_000
