@@ -4,14 +4,14 @@ FROM ${BASE_IMAGE}
 
 # nano, tiny, small, base_plus or large
 ARG MODEL_SIZE=base_plus
-# API_URL is where others find the server; under other names than this one and localhost it answers nobody.
+# API_URL is the server's address for clients; it answers only under this name and localhost.
 ENV MODEL_SIZE=${MODEL_SIZE} \
     API_URL=http://localhost:7263 \
     SAM2FAST_CHECKPOINTS=/opt/sam2fast/checkpoints \
     TRITON_CACHE_DIR=/tmp/triton \
     PYTHONUNBUFFERED=1
 
-# Triton compiles its launchers with it, on GPUs. The version is whatever the base image's release has.
+# Triton compiles its launchers with gcc on GPUs. The version is that of the base image's release.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \
@@ -23,7 +23,7 @@ COPY configs /opt/sam2fast/source/configs
 COPY sam2fast /opt/sam2fast/source/sam2fast
 RUN pip install --no-cache-dir --constraint /opt/sam2fast/source/constraints.txt "/opt/sam2fast/source[serve]"
 
-# Readable by the user below, who did not download it.
+# The checkpoint must be readable by the user below.
 RUN mkdir --parents /opt/sam2fast/checkpoints /data \
     && { [ "${MODEL_SIZE}" = nano ] || sam2fast download --to /opt/sam2fast/checkpoints "${MODEL_SIZE}"; } \
     && chmod --recursive a+rX /opt/sam2fast/checkpoints \
@@ -36,5 +36,5 @@ EXPOSE 7263
 HEALTHCHECK --interval=30s --timeout=5s --start-period=120s \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:7263/ready', timeout=4)"]
 
-# The shell gives way to the server, so that it gets the signals.
+# exec replaces the shell, so that the server gets the signals.
 CMD ["sh", "-c", "exec sam2fast serve --model \"$MODEL_SIZE\" --host 0.0.0.0 --port 7263 --data /data --api-url \"$API_URL\""]

@@ -1,4 +1,4 @@
-# The web demo's page on port 80, which passes everything else on to the server; see docs/serve.md.
+# The web demo's page on port 80; all other requests are forwarded to the server. See docs/serve.md.
 FROM node:22-slim AS build
 WORKDIR /source
 COPY sam2fast/demo/frontend/package.json sam2fast/demo/frontend/package-lock.json ./

@@ -140,7 +140,7 @@ def memory_ways(arguments: MemoryArguments, device: torch.device, compilers: boo
 
 
 def fp8_ways(arguments: MemoryArguments, device: torch.device) -> dict[str, Call]:
-    """Memory attention exactly, which is the yardstick, and with scores in fp8 where the device has it."""
+    """Memory attention exactly, which is the baseline, and with scores in fp8 where the device has it."""
     ways: dict[str, Call] = {"sam2fast": lambda: memory_attention(*arguments)}
     if device.type == "cuda" and too_old_for_fp8(device) is None:
         ways["sam2fast in fp8"] = lambda: memory_attention(*arguments, fp8=True)

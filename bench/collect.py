@@ -57,7 +57,7 @@ def collect(folder: Path, results: Path = RESULTS, table: Path = TABLE) -> list[
     if suite:
         from suite.results import Results
 
-        report = Results(results, found["row"]["suite machine"], date)
+        report = Results(results, machine, date)
         for row in suite:
             report.add(row)
         written.append(report.path)

@@ -6,9 +6,10 @@
     make gpu PART=parity          the steps with this text in their names; PART="micro rope_attention", ...
     python bench/gpu.py --device cpu --rehearse --out DIR    tries all of it without a GPU, at small shapes
 
-Needs this repository, torch, triton and numpy, and no network. What else a step needs is carried along in ``.carry``
-(``make carry``); a step whose package is missing says so. Every step is a process with its own time limit. Results are
-written into ``--out`` as they come; ``bench/collect.py`` takes them into ``bench/results`` and the launch table.
+Needs this repository, torch, triton and numpy, for parity pytest, and no network. What else a step needs is carried
+along in ``.carry`` (``make carry``); a step whose package is missing says so. Every step is a process with its own time
+limit. Results are written into ``--out`` as they come; ``bench/collect.py`` takes them into ``bench/results`` and the
+launch table.
 """
 
 import argparse

@@ -76,8 +76,8 @@ def threshold_case(count: int, size: tuple[int, int], packed: bool, device: str 
     def prepare(on: torch.device) -> Calls:
         logits = mask_logits(count, on)
         if packed:
-            yardstick = {"full-size logits": lambda: pack_masks_reference(upsampled(logits, size) > 0)}
-            return yardstick | ours(lambda: upsample_and_pack(logits, size), on)
+            baseline = {"full-size logits": lambda: pack_masks_reference(upsampled(logits, size) > 0)}
+            return baseline | ours(lambda: upsample_and_pack(logits, size), on)
         return {"full-size logits": lambda: upsampled(logits, size) > 0} | ours(
             lambda: upsample_and_threshold(logits, size), on
         )

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sam2fast.profiling.limits import Limits, measure_limits
-from sam2fast.profiling.timing import samples, wait
+from sam2fast.profiling.limits import Limits, measure_limits, samples, wait
 
 __all__ = ["Limits", "NotRecordableError", "Timing", "device_time", "measure", "measure_limits", "recorded"]
 

@@ -1,7 +1,7 @@
 """What is measured: every op at SAM 2's shapes, with every way of computing it that can run here.
 
-A case prepares its inputs on a device and gives callables by subject. The first subject is the yardstick: the others'
-results are compared with its before anything is timed, and a wrong one is not timed at all. In bfloat16 the yardstick's
+A case prepares its inputs on a device and gives callables by subject. The first subject is the baseline: the others'
+results are compared with its before anything is timed, and a wrong one is not timed at all. In bfloat16 the baseline's
 own rounding would hide that a kernel leaves out some keys; a case may therefore have its result in fp32 compared.
 """
 
@@ -33,10 +33,10 @@ from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles
 from sam2fast.utils.testing import relative_error
 
 Calls = Mapping[str, Callable[[], Any]]
-# In bfloat16, results may be so much farther from the fp32 one than the yardstick's is, and so far at least.
+# In bfloat16, results may be so much farther from the fp32 one than the baseline's is, and so far at least.
 SLACK, FLOOR = 2.0, 0.01
 FP8_ERROR = 0.5  # that attention in fp8 may be from the exact one, on random banks; a wrong scale is further off
-MOST = 0.1  # that the yardstick may be from it
+MOST = 0.1  # that the baseline may be from it
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Case:
 
 
 class WrongResultError(AssertionError):
-    """A subject whose result differs from the yardstick's; it gets no time."""
+    """A subject whose result differs from the baseline's; it gets no time."""
 
 
 class Expected(NamedTuple):
@@ -75,10 +75,10 @@ class Expected(NamedTuple):
 
 
 def expectation(case: Case, calls: Calls, device: torch.device) -> Expected:
-    """The yardstick's results or, where the case has one, that in fp32, from which others may be twice as far as it.
+    """The baseline's results or, where the case has one, that in fp32, from which others may be twice as far as it.
 
     Raises:
-        WrongResultError: the yardstick's is far from it.
+        WrongResultError: the baseline's is far from it.
     """
     first, call = next(iter(calls.items()))
     results = [x.cpu() for x in _tensors(call())]

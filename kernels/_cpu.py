@@ -1,4 +1,4 @@
-"""Matrix products on the CPU as fast as its vector units allow."""
+"""Fast matrix multiplications on the CPU."""
 
 from collections.abc import Callable
 from typing import Optional  # (what the oldest supported torch reads in a schema)
@@ -8,28 +8,31 @@ import torch.nn.functional as F
 
 # With AVX2 alone MKL is as fast, and oneDNN takes four times as long for some shapes: 448 x 3072 by 3072 x 768.
 _ONEDNN_IS_FASTER = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
-# Without vector instructions that oneDNN can use for it, torch's products in bfloat16 take many times those in fp32.
-_IMITATES_BFLOAT16 = not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-# Below this many input elements torch hands a 1x1 convolution to a slower routine.
+# Without vector instructions for bfloat16, torch's bfloat16 multiplications are many times slower than fp32.
+_EMULATES_BFLOAT16 = not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+# Below this many input elements torch runs a 1x1 convolution by a slower routine.
 _SMALLEST_CONVOLUTION = 20480
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """``x @ weight.T + bias`` for ``x (..., K)``, ``weight (N, K)``, ``bias (N)``; result ``(..., N)``.
 
-    Same sums as ``F.linear``. In fp32 with AVX-512 they go through oneDNN as a 1x1 convolution: torch gives fp32
-    matrix products to MKL, which on processors of other makers stays below AVX-512 and takes about twice as long.
+    The same sums as ``F.linear``. With AVX-512 an fp32 product runs as a 1x1 convolution through oneDNN. Torch's own
+    fp32 matrix multiplication uses MKL, which uses no AVX-512 on processors of other makers and takes about twice as
+    long.
     """
-    if imitates_bfloat16(x, weight):
+    if emulates_bfloat16(x, weight):
         return in_float32(F.linear, x, weight, bias)
-    if not _convolution_pays(x, weight):
+    if not _should_use_convolution(x, weight):
         return F.linear(x, weight, bias)
-    return _linear_operator(x, weight, bias) if eager_in_graph() else _by_convolution(x, weight, bias)
+    return _linear_operator(x, weight, bias) if use_opaque_op() else _by_convolution(x, weight, bias)
 
 
-def eager_in_graph() -> bool:
-    """Whether a graph is being made that may hold what the compiler should leave alone, on the CPU: it knows neither
-    these products nor blocks that fit the cache. A graph for export may not, since it has to run without this package.
+def use_opaque_op() -> bool:
+    """Whether the graph that is being traced should call an opaque CPU operator instead of the code inside it.
+
+    The compiler knows neither these matrix multiplications nor blocks that fit the cache. A graph for export must run
+    without this package, so it holds no such operator.
     """
     return torch.compiler.is_compiling() and not _is_exporting() and not torch.is_grad_enabled()
 
@@ -38,45 +41,46 @@ def _is_exporting() -> bool:
     return getattr(torch.compiler, "is_exporting", bool)()
 
 
-def runs_freely(x: torch.Tensor) -> bool:
-    """Whether ``x`` is on the CPU and neither autograd nor a compiler looks on: then work can be cut to fit the cache,
-    and done in place.
+def is_cpu_inference(x: torch.Tensor) -> bool:
+    """Whether ``x`` is on the CPU and neither autograd nor a compiler is active.
+
+    Then work can be cut into chunks that fit the cache, and done in place.
     """
     return x.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
-def imitates_bfloat16(x: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether a product of these is one in bfloat16 on a processor without instructions for it, and wants no gradient.
+def emulates_bfloat16(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether a product of these would be in bfloat16 on a processor without instructions for it, without gradients.
 
-    Not in a graph for export, which may run elsewhere.
+    False in a graph for export, which may run elsewhere.
     """
-    if not (_IMITATES_BFLOAT16 and x.device.type == "cpu") or torch.is_grad_enabled() or _is_exporting():
+    if not (_EMULATES_BFLOAT16 and x.device.type == "cpu") or torch.is_grad_enabled() or _is_exporting():
         return False
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
     return dtype == torch.bfloat16
 
 
 def in_float32(product: Callable[..., torch.Tensor], *operands: torch.Tensor | None) -> torch.Tensor:
-    """``product`` of the operands' bfloat16 values, with its sums in fp32; the result is rounded to bfloat16.
+    """``product`` of the operands' bfloat16 values with fp32 sums; the result is rounded to bfloat16.
 
-    The same numbers as the product in bfloat16 itself, but for the order of its sums and what it rounds between.
+    It differs from the product in bfloat16 only in the order of its sums and in intermediate rounding.
     """
     with torch.autocast("cpu", enabled=False):
         return product(*(x if x is None else x.bfloat16().float() for x in operands)).bfloat16()
 
 
 def _by_convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    # (batch, K, 1, rows) in channels-last order is the same memory as (batch, rows, K). With one thread torch picks
-    # oneDNN only from a batch of 16 on.
+    # (batch, K, 1, rows) in channels-last order is the same memory as (batch, rows, K). With one thread torch uses
+    # oneDNN only for batches of 16 or more.
     batch = 1 if torch.get_num_threads() > 1 else 16
     pixels = x.reshape(batch, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
     y = F.conv2d(pixels, weight[:, :, None, None], bias)
     return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], weight.shape[0])
 
 
-def _convolution_pays(x: torch.Tensor, weight: torch.Tensor) -> bool:
+def _should_use_convolution(x: torch.Tensor, weight: torch.Tensor) -> bool:
     return (
-        (not torch.compiler.is_compiling() or eager_in_graph())
+        (not torch.compiler.is_compiling() or use_opaque_op())
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > _SMALLEST_CONVOLUTION

@@ -1,4 +1,4 @@
-"""Chooses between an op's torch twin and its Triton kernel."""
+"""Chooses between an op's reference implementation in torch and its Triton kernel."""
 
 import contextlib
 import functools
@@ -14,12 +14,12 @@ from contextvars import ContextVar
 
 import torch
 
-from sam2fast.kernels import _own_ops
+from sam2fast.kernels import _custom_ops
 
-BACKENDS = _own_ops.BUILT_IN
+BACKENDS = _custom_ops.BUILT_IN
 OLDEST_TRITON = (3, 6)
 OLDEST_GPU = (8, 0)  # compute capability
-# Ops that have a Triton kernel; every other op runs its torch twin, whatever backend is asked for.
+# Ops with a Triton kernel. Every other op runs its reference implementation, whatever the backend.
 KERNELS = frozenset(
     {
         "connected_components",
@@ -40,75 +40,77 @@ KERNELS = frozenset(
     }
 )
 
-# What the kernels that compute in floats take.
+# Dtypes that the floating-point kernels support.
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
-# Op -> how often its kernel was launched in this process. Each launcher counts, so that tests can prove one ran.
+# Op -> number of kernel launches in this process. Tests use it to prove that a kernel ran.
 launches: Counter[str] = Counter()
 _launches_lock = threading.Lock()
-# Triton's interpreter computes on the bits of bfloat16 as if they were integers; tests repair it and say so here.
-interpreter_knows_bfloat16 = False
+# Triton's interpreter treats the bits of bfloat16 as integers. Tests fix it and set this.
+interpreter_supports_bfloat16 = False
 
 _forced: ContextVar[str | None] = ContextVar("sam2fast_backend", default=None)
 
 
-def _known(name: str, source: str) -> str:
-    if name not in BACKENDS and name not in _own_ops.registered:
-        raise ValueError(f"{source} is {name!r}; expected one of {', '.join((*BACKENDS, *_own_ops.registered))}")
+def _check_backend(name: str, source: str) -> str:
+    if name not in BACKENDS and name not in _custom_ops.registered:
+        raise ValueError(f"{source} is {name!r}; expected one of {', '.join((*BACKENDS, *_custom_ops.registered))}")
     return name
 
 
 def current_backend() -> str:
-    """The backend in force: the innermost :func:`backend` block, else ``SAM2FAST_BACKEND``, else ``auto``.
+    """The active backend: the innermost :func:`backend` block, else ``SAM2FAST_BACKEND``, else ``auto``.
 
     Raises:
         ValueError: ``SAM2FAST_BACKEND`` is none of ``auto``, ``torch``, ``triton`` and the registered ones.
     """
     forced = _forced.get()
-    return forced if forced is not None else _known(os.environ.get("SAM2FAST_BACKEND", "auto"), "SAM2FAST_BACKEND")
+    return (
+        forced if forced is not None else _check_backend(os.environ.get("SAM2FAST_BACKEND", "auto"), "SAM2FAST_BACKEND")
+    )
 
 
-def implementation_of(op: str) -> _own_ops.Implementation | None:
-    """The implementation of ``op`` that is registered for the backend in force, or None."""
-    if not _own_ops.registered:
+def implementation_of(op: str) -> _custom_ops.Implementation | None:
+    """The implementation of ``op`` that is registered for the active backend, or None."""
+    if not _custom_ops.registered:
         return None
-    return _own_ops.registered.get(current_backend(), {}).get(op)
+    return _custom_ops.registered.get(current_backend(), {}).get(op)
 
 
 def backend_key() -> Hashable:
-    """What a recording of ops hangs on: the backend in force, and what is registered for it."""
+    """What recorded or compiled ops depend on: the active backend, and what is registered for it."""
     name = current_backend()
-    return name, 0 if name in BACKENDS else _own_ops.changes
+    return name, 0 if name in BACKENDS else _custom_ops.changes
 
 
-# What torch.compiler.assume_constant_result does, which would import the compiler with this module: a graph is made for
-# the backend in force while it is traced.
+# What torch.compiler.assume_constant_result does, without importing the compiler: a graph is made for the backend that
+# is active while it is traced.
 current_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Forces one backend inside a ``with`` block, for the calling thread only.
+    """Context manager that forces a backend in the calling thread.
 
     Raises:
         ValueError: ``name`` is none of ``auto``, ``torch``, ``triton`` and the registered ones.
     """
-    token = _forced.set(_known(name, "backend"))
+    token = _forced.set(_check_backend(name, "backend"))
     try:
         yield
     finally:
         _forced.reset(token)
 
 
-def use_triton(op: str, *tensors: torch.Tensor, obstacle: str | None = None) -> bool:
+def use_triton(op: str, *tensors: torch.Tensor, unsupported_reason: str | None = None) -> bool:
     """Whether the Triton kernel of ``op`` runs for these tensors.
 
-    ``auto`` takes it wherever it can run, which is on GPUs; ``torch`` never. ``triton`` takes it also for CPU tensors
-    under Triton's interpreter (``TRITON_INTERPRET=1``). An op without a kernel always runs its twin. A registered
-    backend is like ``auto`` to the ops that it leaves alone.
+    ``auto`` uses it wherever it can run, that is on GPUs; ``torch`` never. ``triton`` also uses it for CPU tensors
+    under Triton's interpreter (``TRITON_INTERPRET=1``). An op without a kernel always runs its reference
+    implementation. A registered backend acts like ``auto`` for ops that it does not implement.
 
     Args:
-        obstacle: what the op itself knows to stand in the way, such as "has no dropout".
+        unsupported_reason: why the op's kernel does not support these inputs, such as "has no dropout", or None.
 
     Raises:
         RuntimeError: the backend is ``triton`` and the kernel cannot run; a forced backend never falls back.
@@ -116,17 +118,17 @@ def use_triton(op: str, *tensors: torch.Tensor, obstacle: str | None = None) -> 
     name = current_backend()
     if name == "torch" or op not in KERNELS:
         return False
-    obstacle = obstacle or _obstacle(tensors, interpreter=name == "triton" and interpreting())
-    if obstacle and name == "triton":
-        raise RuntimeError(f"the backend is forced to 'triton', but {op} {obstacle}; use 'auto' or 'torch'")
-    return obstacle is None
+    reason = unsupported_reason or _unsupported_reason(tensors, interpreter=name == "triton" and interpreting())
+    if reason and name == "triton":
+        raise RuntimeError(f"the backend is forced to 'triton', but {op} {reason}; use 'auto' or 'torch'")
+    return reason is None
 
 
-def kernel_pays(*tensors: torch.Tensor | None) -> bool:
-    """Whether a kernel without a gradient of its own is worth it for these inputs.
+def should_use_kernel(*tensors: torch.Tensor | None) -> bool:
+    """Whether to use a kernel that has no backward kernel for these inputs.
 
-    Its gradient takes the torch twin: where one is wanted, the twin may as well be taken at once, unless the kernel is
-    asked for.
+    Its gradient recomputes the reference implementation. Where a gradient is needed, the reference implementation is
+    used at once, unless the backend is ``triton``.
     """
     if current_backend() == "triton" or not torch.is_grad_enabled():
         return True
@@ -134,12 +136,12 @@ def kernel_pays(*tensors: torch.Tensor | None) -> bool:
 
 
 def why_no_triton(device: torch.device) -> str | None:
-    """What keeps Triton kernels from running on a CUDA device, the backend in force included, or None."""
+    """Why Triton kernels cannot run on a CUDA device, including the active backend, or None."""
     if current_backend() == "torch":
         return "the backend in force is 'torch', whose connected components wait for the device"
-    if too_old := _triton_obstacle():
+    if too_old := _triton_unsupported_reason():
         return too_old
-    return _gpu_obstacle(device)
+    return _gpu_unsupported_reason(device)
 
 
 def interpreting() -> bool:
@@ -148,28 +150,28 @@ def interpreting() -> bool:
 
 
 def count_launch(op: str) -> None:
-    """Called by a launcher when it launches the kernel of ``op``."""
+    """Counts a launch of the kernel of ``op``; called by its launcher."""
     with _launches_lock:
         launches[op] += 1
 
 
-def _obstacle(tensors: tuple[torch.Tensor, ...], interpreter: bool) -> str | None:
-    if missing := _triton_obstacle():
+def _unsupported_reason(tensors: tuple[torch.Tensor, ...], interpreter: bool) -> str | None:
+    if missing := _triton_unsupported_reason():
         return missing
     if interpreter and all(tensor.is_cpu for tensor in tensors):
-        if any(tensor.dtype == torch.bfloat16 for tensor in tensors) and not interpreter_knows_bfloat16:
+        if any(tensor.dtype == torch.bfloat16 for tensor in tensors) and not interpreter_supports_bfloat16:
             return "would compute nonsense: Triton's interpreter does not know bfloat16"
         return None
     if not all(tensor.is_cuda for tensor in tensors):
         found = ", ".join(str(tensor.device) for tensor in tensors)
         return f"needs CUDA tensors (or TRITON_INTERPRET=1 and CPU tensors), and got {found}"
     for tensor in tensors:
-        if too_old := _gpu_obstacle(tensor.device):
+        if too_old := _gpu_unsupported_reason(tensor.device):
             return too_old
     return None
 
 
-def _triton_obstacle() -> str | None:
+def _triton_unsupported_reason() -> str | None:
     version = _triton_version()
     if version is None:
         return f"needs the package triton, which {_why_absent}"
@@ -183,17 +185,17 @@ def _triton_version() -> tuple[int, int] | None:
     return _find_triton()
 
 
-def _gpu_obstacle(device: torch.device) -> str | None:
+def _gpu_unsupported_reason(device: torch.device) -> str | None:
     capability = torch.cuda.get_device_capability(device)
     if torch.version.hip is None and capability < OLDEST_GPU:
         return f"needs a GPU of compute capability 8.0 or newer, and this one has {capability[0]}.{capability[1]}"
-    return _build_obstacle()
+    return _build_unsupported_reason()
 
 
 @functools.cache
-def _build_obstacle() -> str | None:
-    """What Triton lacks to build what starts its kernels, once for each machine; as ``triton.runtime.build`` looks."""
-    if sys.platform != "linux" or _has_builder():  # elsewhere Triton brings a compiler of its own
+def _build_unsupported_reason() -> str | None:
+    """What Triton lacks to build its kernel launchers, looked up as ``triton.runtime.build`` does; else None."""
+    if sys.platform != "linux" or _has_builder():  # elsewhere Triton has its own compiler
         return None
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return "needs a C compiler, with which Triton builds what starts kernels: install gcc, or name one in CC"
@@ -205,15 +207,15 @@ def _build_obstacle() -> str | None:
 
 
 def _has_builder() -> bool:
-    """Whether somebody has given Triton another way to build."""
+    """Whether a custom build function is set in Triton."""
     from triton import knobs
 
     return knobs.build.impl is not None
 
 
-# Constants of a graph too.
+# Also constants of a graph.
 _triton_version._dynamo_marked_constant = True  # type: ignore[attr-defined]
-_gpu_obstacle._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_gpu_unsupported_reason._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 _why_absent = "is not installed"
@@ -226,7 +228,7 @@ def _find_triton() -> tuple[int, int] | None:
         return None
     try:
         import triton
-    except Exception as error:  # whatever a broken installation comes to; the torch twins work without it
+    except Exception as error:  # of a broken installation; the reference implementations work without Triton
         _why_absent = f"cannot be imported ({type(error).__name__}: {error})"
         return None
     major, minor = triton.__version__.split(".")[:2]

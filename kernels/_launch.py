@@ -1,4 +1,4 @@
-"""How kernels are launched: block sizes and warps by op, dtype, shape class and GPU, from a table in the package."""
+"""Launch configurations: block sizes and warps by op, dtype, shape class and GPU, from a table in the package."""
 
 import contextlib
 import functools
@@ -14,27 +14,27 @@ import torch
 from sam2fast.kernels._dispatch import interpreting
 
 TABLE = "launch_table.json"
-# Environment variable: a file that is read in place of the packaged table.
+# Environment variable with a file that replaces the packaged table.
 TABLE_VARIABLE = "SAM2FAST_LAUNCH_TABLE"
 ANY = "*"
-# In a row's meta: how many programs one multiprocessor runs at once, 1 if absent. The kernel is not told.
+# Key of a row's meta: programs that run at once on a multiprocessor, 1 if absent. Not passed to the kernel.
 CTAS_PER_SM = "CTAS_PER_SM"
-# Triton's names of pointers to floats, by the table's names of dtypes.
+# Triton's pointer types, by the table's dtype names.
 POINTERS = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16"}
-# The most programs that CUDA launches along the second and the third axis of a grid; along the first it is 2**31 - 1.
-MOST_PROGRAMS = 65535
+# CUDA's limit of programs along the second and the third axis of a grid; along the first it is 2**31 - 1.
+MAX_PROGRAMS = 65535
 
 
 class Compilation(NamedTuple):
-    """One kernel as a configuration compiles it, for doing so without a GPU."""
+    """One kernel with the arguments of a configuration, to compile it without a GPU."""
 
     kernel: Any  # the @triton.jit function
     arguments: tuple[str, ...]  # types of its runtime arguments, such as *bf16 and i32
     constants: Mapping[str, int]  # its constexpr arguments
-    dtype: str  # what it computes in: a bfloat16 or float16 kernel must not spill
+    dtype: str  # of the computation: a bfloat16 or float16 kernel must not spill
     is_attention: bool = False  # then it must use tensor cores in bfloat16 and float16
     options: Mapping[str, int] | None = None  # num_warps and num_stages, where they are not those of the row
-    is_fp8: bool = False  # only for GPUs with products in fp8, which attention must use then
+    is_fp8: bool = False  # only for GPUs with fp8 matrix multiplications, which attention must then use
 
 
 class LaunchConfig(NamedTuple):
@@ -43,11 +43,11 @@ class LaunchConfig(NamedTuple):
     arch: str  # sm_90, gfx942, or * for every GPU without a row of its own
     dtype: str  # of the first argument, such as bfloat16, or *
     shape: str  # the op's shape class, or *
-    meta: Mapping[str, int]  # the kernel's constexpr arguments, and what its launcher decides by
+    meta: Mapping[str, int]  # the kernel's constexpr arguments, and settings of its launcher
     options: Mapping[str, int]  # num_warps, num_stages
 
     def on_device(self, tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
-        """Triton launches on the current device, which need not be the tensor's."""
+        """Makes the tensor's device current, since Triton launches on the current device."""
         return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
 
 
@@ -60,16 +60,16 @@ def launch_table() -> dict[str, list[LaunchConfig]]:
     Raises:
         ValueError: the file in ``SAM2FAST_LAUNCH_TABLE`` cannot be read or is not a launch table.
     """
-    own = os.environ.get(TABLE_VARIABLE)
-    if not own:
-        return rows_of((files("sam2fast.kernels") / TABLE).read_text(encoding="utf-8"))
+    custom = os.environ.get(TABLE_VARIABLE)
+    if not custom:
+        return parse_launch_table((files("sam2fast.kernels") / TABLE).read_text(encoding="utf-8"))
     try:
-        return rows_of(Path(own).read_text(encoding="utf-8"))
+        return parse_launch_table(Path(custom).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{TABLE_VARIABLE} is {own!r}, which is no launch table: {error}") from error
+        raise ValueError(f"{TABLE_VARIABLE} is {custom!r}, which is no launch table: {error}") from error
 
 
-def rows_of(text: str) -> dict[str, list[LaunchConfig]]:
+def parse_launch_table(text: str) -> dict[str, list[LaunchConfig]]:
     """A launch table from its JSON.
 
     Raises:
@@ -101,24 +101,24 @@ def _row(op: str, row: Any) -> LaunchConfig:
 
 
 def launch_config(op: str, tensor: torch.Tensor, shape: str = ANY) -> LaunchConfig:
-    """The row for this op, GPU, dtype and shape class; a row that names the shape wins, then one that names the GPU.
+    """The row for this op, GPU, dtype and shape class. A row that names the shape wins, then one that names the GPU.
 
     Raises:
-        LookupError: not even a row of ``*`` is there.
+        LookupError: no row matches.
     """
     global _chosen
     table, chosen = launch_table(), _chosen
-    if chosen.table is not table:  # the tuner has put another in its place, or has put it back
+    if chosen.table is not table:  # the tuner has replaced or restored it
         chosen = _chosen = _Chosen(table, {})
-    asked = op, architecture(tensor.device), tensor.dtype, shape
-    row = chosen.rows.get(asked)
+    key = op, architecture(tensor.device), tensor.dtype, shape
+    row = chosen.rows.get(key)
     if row is None:
-        row = chosen.rows[asked] = _fitting_row(table.get(op, ()), *asked)
+        row = chosen.rows[key] = _fitting_row(table.get(op, ()), *key)
     return row
 
 
 class _Chosen(NamedTuple):
-    """What is chosen once of a table, which is held so that another is never taken for it."""
+    """Cache of chosen rows, with the table that they come from."""
 
     table: Mapping[str, Sequence[LaunchConfig]]
     rows: dict[tuple[str, str, torch.dtype, str], LaunchConfig]  # by op, GPU, dtype and shape class
@@ -128,25 +128,25 @@ _chosen = _Chosen({}, {})
 
 
 def _fitting_row(rows: Sequence[LaunchConfig], op: str, arch: str, dtype: torch.dtype, shape: str) -> LaunchConfig:
-    asked = arch, str(dtype).removeprefix("torch."), shape
-    fitting = [c for c in rows if all(have in (ANY, want) for have, want in zip(c[:3], asked, strict=True))]
+    wanted = arch, str(dtype).removeprefix("torch."), shape
+    fitting = [c for c in rows if all(have in (ANY, want) for have, want in zip(c[:3], wanted, strict=True))]
     if not fitting:
-        raise LookupError(f"{os.environ.get(TABLE_VARIABLE) or TABLE} has no launch configuration of {op} for {asked}")
+        raise LookupError(f"{os.environ.get(TABLE_VARIABLE) or TABLE} has no launch configuration of {op} for {wanted}")
     return max(fitting, key=lambda c: (c.shape != ANY, c.arch != ANY, c.dtype != ANY))
 
 
 def product_precision(dtype: torch.dtype) -> str:
-    """How a kernel makes its products: fp32 ones on NVIDIA by three TF32 ones, or one under torch's own switch."""
+    """Triton's ``input_precision``: on NVIDIA GPUs fp32 takes three TF32 products, or one if torch allows TF32."""
     if dtype != torch.float32 or interpreting() or torch.version.hip is not None:
         return "ieee"
     return "tf32" if tf32_is_allowed() else "tf32x3"
 
 
 def tf32_is_allowed() -> bool:
-    """Whether torch makes fp32 products by TF32 ones."""
+    """Whether torch uses TF32 for fp32 matrix multiplications."""
     matmul = torch.backends.cuda.matmul
-    # Newer versions of torch have a switch of another name, which the old one sets too, and refuse to read the old one
-    # once that is set.
+    # Newer versions of torch have another switch, which the old one also sets. Once that is set, they refuse to read
+    # the old one.
     precision = getattr(matmul, "fp32_precision", None)
     return matmul.allow_tf32 if precision is None else precision == "tf32"
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from sam2fast.sam2_image_predictor import SAM2ImagePredictor
     from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
-# Where git does not make symbolic links, as on Windows, kernels and configs are text files in a checkout: then these
-# two packages are found where they are, beside this one.
+# Without symbolic links, as on Windows, kernels and configs are text files in a checkout; these two packages are then
+# found beside this one.
 if os.path.isfile(os.path.join(__path__[0], "kernels")):
     __path__.append(os.path.dirname(__path__[0]))
 
@@ -45,10 +45,10 @@ _HOMES = {
 }
 
 
-if not TYPE_CHECKING:  # which would take any name for one of ours
+if not TYPE_CHECKING:  # for type checkers, other names stay errors
 
     def __getattr__(name: str) -> Any:
-        """Imports a public name when it is first used, so that ``import sam2fast`` alone costs nothing."""
+        """Imports a public name at its first use, which keeps ``import sam2fast`` fast."""
         if name not in _HOMES:
             return old_name(__name__, name)
         import importlib

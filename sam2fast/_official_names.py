@@ -1,8 +1,8 @@
-"""Where the original's modules, configurations and checkpoints are found here."""
+"""Maps the original's modules, names, configurations and checkpoints to those of sam2fast."""
 
 from typing import NamedTuple
 
-# Official module -> ours. `as_sam2` registers them; `config` maps targets through them.
+# Official module -> ours. `as_sam2` registers them; `config` maps `_target_`s with them.
 MODULES = {
     "sam2.build_sam": "sam2fast.build_sam",
     "sam2.automatic_mask_generator": "sam2fast.automatic_mask_generator",
@@ -28,8 +28,8 @@ def _in(module: str, *names: str) -> dict[str, str]:
     return {name: f"sam2fast.{module}.{name}" for name in names}
 
 
-# Official names that live in another module than the rest of theirs, or under another name. Among them what a module
-# of the original only imports, since other code takes it from there, too.
+# Official names that are in another module than the rest of theirs, or have another name. They include names that the
+# original's module only imports, since other code imports them from there.
 NAMES = {
     "sam2.build_sam": _in("compat.official_utils", "_load_checkpoint"),
     "sam2.automatic_mask_generator": _in(
@@ -82,7 +82,7 @@ NAMES = {
     },
 }
 
-# Official modules without a counterpart, and what to do instead.
+# Official modules without a counterpart, and the message of their ImportError.
 ABSENT = {
     "sam2.sam2_video_predictor_legacy": (
         "the predictor from before December 2024 is not part of sam2fast; "

@@ -1,7 +1,7 @@
-"""Lets a script written for ``sam2`` run on sam2fast: ``import sam2fast.as_sam2`` as its first line.
+"""Runs scripts written for ``sam2`` on sam2fast: make ``import sam2fast.as_sam2`` their first line.
 
-Registers our modules under the official names. Classes keep their own ``__module__``, so pickles name sam2fast and load
-without this module.
+This registers sam2fast's modules under the official names. Classes keep their ``__module__``, so pickles refer to
+sam2fast and load without this module.
 """
 
 import importlib
@@ -16,7 +16,7 @@ _MARK = "_registered_by_sam2fast"
 
 
 class _Alias(ModuleType):
-    """An official module name; takes attributes from our modules when they are first asked for."""
+    """A module under an official name, which takes its attributes lazily from our modules."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, f"sam2fast under the name {name}.")
@@ -38,7 +38,7 @@ class _Alias(ModuleType):
         raise AttributeError(f"module {self.__name__!r} (sam2fast's) has no attribute {attribute!r}")
 
     def __dir__(self) -> list[str]:
-        """What there is to import, for ``import *`` too."""
+        """The importable names, also for ``import *``."""
         names = set(NAMES.get(self.__name__, {}))
         if self.__name__ in MODULES:
             names.update(vars(importlib.import_module(MODULES[self.__name__])))
@@ -46,7 +46,7 @@ class _Alias(ModuleType):
 
 
 class _Absent(MetaPathFinder):
-    """Says why an official module that has no counterpart cannot be imported."""
+    """Raises an explanatory ImportError for official modules without a counterpart."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
         if fullname in ABSENT:

@@ -1,10 +1,11 @@
-"""Masks of everything in an image, from a grid of points."""
+"""Generates masks for an entire image from a grid of point prompts."""
 
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sam2fast.amg.candidates import Candidates, Crop, Shortlist
-from sam2fast.amg.decoder_batch_size import prompts_per_call
-from sam2fast.amg.parameters import check_integers, check_limits, grids_of_layers
+from sam2fast.amg.candidates import CandidateBuffer, Candidates, Crop
+from sam2fast.amg.parameters import check_integers, check_limits, decoder_batch_size, grids_of_layers
 from sam2fast.amg.utils import (
     MaskData,
     area_from_rle,
@@ -28,7 +28,7 @@ from sam2fast.amg.utils import (
     uncrop_points,
     zeros_if_empty,
 )
-from sam2fast.compat.amg_hooks import OverridableSteps
+from sam2fast.compat.amg_hooks import AMGHooks
 from sam2fast.kernels.mask_ops import mask_statistics
 from sam2fast.kernels.nms import box_nms
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -36,7 +36,7 @@ from sam2fast.prompt_inputs import LOGIT_LIMIT
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.transforms import ImageLike, to_pixels
 
-# How a record's segmentation is made of uncompressed run lengths.
+# Output mode -> the segmentation from uncompressed run lengths.
 OUTPUT_MODES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "binary_mask": rle_to_mask,
     "uncompressed_rle": lambda rle: rle,
@@ -45,36 +45,39 @@ OUTPUT_MODES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 Progress = bool | Callable[[int, int], Any]
 
 
-class SAM2AutomaticMaskGenerator(OverridableSteps):
-    """Prompts the model with each point of a grid, and keeps the good masks, each once.
+class SAM2AutomaticMaskGenerator(AMGHooks):
+    """Generates masks for an entire image.
 
-    Names, defaults, results and their order are those of ``sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator``,
-    and methods may be overridden as there. Calls from several threads take turns.
+    Prompts the model with a grid of points over the image, filters low-quality masks, and removes duplicates by
+    non-maximum suppression (NMS). Names, defaults, results and their order are those of
+    ``sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator``, and the same methods may be overridden. Thread-safe:
+    calls from several threads run one after another.
 
     Args:
-        model: the model; computes where and in what it was built.
-        points_per_side: of the grid; None with ``point_grids``.
-        points_per_batch: points that the decoder answers together, at most; see :func:`prompts_per_call`.
-        pred_iou_thresh: masks stay if their predicted IoU is greater; 0 for all.
-        stability_score_thresh: masks stay if their stability score is at least this; 0 for all. The score is the IoU of
-            the mask cut ``stability_score_offset`` above the threshold and as much below.
-        stability_score_offset: in logits.
+        model: the SAM 2 model; its device and dtype are used.
+        points_per_side: number of points along one side of the grid; None if ``point_grids`` is given.
+        points_per_batch: largest number of points per call of the decoder; see
+            :func:`~sam2fast.amg.parameters.decoder_batch_size`.
+        pred_iou_thresh: keeps masks with a greater predicted IoU; 0 keeps all.
+        stability_score_thresh: keeps masks with at least this stability score; 0 keeps all. The score is the IoU
+            between the masks at ``mask_threshold`` plus and minus ``stability_score_offset``.
+        stability_score_offset: shift of the threshold for the stability score, in logits.
         mask_threshold: logit above which a pixel belongs to a mask.
-        box_nms_thresh: of two masks whose boxes overlap by a greater IoU, only the one predicted better stays.
-        crop_n_layers: layers of crops that are searched besides the whole image; layer i has ``2**i`` by ``2**i``.
-        crop_nms_thresh: as ``box_nms_thresh``, between crops; the smaller crop's mask stays.
-        crop_overlap_ratio: of the first layer's crops, as a share of the image's shorter side.
+        box_nms_thresh: box IoU above which NMS removes the mask with the lower predicted IoU.
+        crop_n_layers: number of additional layers of image crops; layer i has ``2**i`` by ``2**i`` crops.
+        crop_nms_thresh: the same between crops; the mask of the smaller crop is kept.
+        crop_overlap_ratio: overlap of the first layer's crops, as a fraction of the image's shorter side.
         crop_n_points_downscale_factor: layer i has ``points_per_side / factor**i`` points per side.
-        point_grids: instead of ``points_per_side``, points ``(N, 2)`` (x, y) in [0, 1] for each layer.
-        min_mask_region_area: holes and islands of at most so many low-resolution pixels go; 0 for none.
+        point_grids: explicit grids instead of ``points_per_side``: ``(N, 2)`` points (x, y) in [0, 1] for each layer.
+        min_mask_region_area: removes holes and islands of at most so many low-resolution pixels; 0 removes none.
         output_mode: ``binary_mask``, ``uncompressed_rle`` or ``coco_rle``.
-        use_m2m: each mask is predicted once more, with itself as a prompt, before the filters.
-        multimask_output: three masks of each point rather than one.
-        progress: True shows a bar; a function is called with the points done and their number after each batch.
+        use_m2m: refines each mask by one more prediction with the mask as a prompt.
+        multimask_output: predicts three masks per point instead of one.
+        progress: True shows a progress bar; a function is called with (points done, total) after each batch.
         **kwargs: ignored, as in the original.
 
     Raises:
-        ValueError: a parameter cannot be used.
+        ValueError: a parameter is invalid.
     """
 
     def __init__(
@@ -134,51 +137,54 @@ class SAM2AutomaticMaskGenerator(OverridableSteps):
         self.use_m2m = use_m2m
         self.multimask_output = multimask_output
         self.progress = progress
-        self._report: Callable[[int], None] | None = None  # takes points that are done, while something is generated
-        self._turns: dict[int, threading.RLock] = {}  # by process: a fork leaves behind the thread whose turn it is
+        self._report: Callable[[int], None] | None = None  # takes the number of finished points, while generating
+        self._locks: dict[int, threading.RLock] = {}  # by process: a fork loses the thread that holds it
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_turns": {}}  # a lock has no copy
+        return self.__dict__ | {"_locks": {}}  # locks cannot be pickled
 
     @property
-    def _turn(self) -> threading.RLock:
-        return self._turns.get(os.getpid()) or self._turns.setdefault(os.getpid(), threading.RLock())
+    def _lock(self) -> threading.RLock:
+        return self._locks.get(os.getpid()) or self._locks.setdefault(os.getpid(), threading.RLock())
 
     @classmethod
     def from_pretrained(cls, model_id: str | Path, **kwargs: Any) -> "SAM2AutomaticMaskGenerator":
-        """A generator for ``sam2fast/nano``, which is in the package, a model of the hub, or a checkpoint at hand.
+        """Loads a model and returns a generator for it.
 
-        ``kwargs`` go to :func:`~sam2fast.build_sam.build_sam2_hf` and to the constructor.
+        Args:
+            model_id: ``sam2fast/nano``, which is part of the package, a Hugging Face id, or a local checkpoint; see
+                :func:`~sam2fast.build_sam.build_sam2_hf`.
+            **kwargs: for ``build_sam2_hf`` and the constructor.
         """
-        from sam2fast.build_sam import build_sam2_hf
-
-        return cls(build_sam2_hf(model_id, **kwargs), **kwargs)
+        return cls(resolve_name("sam2fast.build_sam.build_sam2_hf")(model_id, **kwargs), **kwargs)
 
     @torch.no_grad()
     def generate(self, image: ImageLike) -> list[dict[str, Any]]:
-        """Finds the masks of one image.
+        """Generates masks for an image.
 
-        If it fails, the generator is as it was.
+        A failed call leaves the generator unchanged.
 
         Args:
-            image: RGB; see :func:`sam2fast.transforms.to_pixels` for everything accepted.
+            image: an RGB image of any type that :func:`sam2fast.transforms.to_pixels` accepts.
 
         Returns:
-            A record per mask, those with the best predicted IoU first; with crops, the smallest crops' first. Its keys:
+            A list of records, one per mask, in descending order of predicted IoU; with crops, the masks of the smallest
+            crops come first. Each record has the keys:
 
-            - ``segmentation``: bool array ``(H, W)``, or the run lengths that ``output_mode`` asks for
-            - ``area``: its pixels
-            - ``bbox``: [x, y, width, height] in pixels; both ends are inside, so one pixel has width 0
-            - ``predicted_iou``, ``stability_score``: what was compared with the thresholds
-            - ``point_coords``: [[x, y]], the point that gave the mask
-            - ``crop_box``: [x, y, width, height] of the crop that the mask was found in
+            - ``segmentation``: the mask, a bool array ``(H, W)`` or run lengths, according to ``output_mode``
+            - ``area``: the area of the mask in pixels
+            - ``bbox``: the box around the mask, [x, y, width, height] in pixels; one pixel has width 0
+            - ``predicted_iou``: the model's own prediction of the mask's quality
+            - ``stability_score``: the measure of the mask's stability
+            - ``point_coords``: [[x, y]], the point prompt of the mask
+            - ``crop_box``: [x, y, width, height] of the crop that the mask was generated from
 
         Raises:
             ImageError, FileNotFoundError, TypeError: the image cannot be used.
         """
-        # An array, since a tensor of three rows could be taken for one with its channels first.
+        # An array: a tensor of three rows could be mistaken for one with channels first.
         pixels = to_pixels(image).cpu().numpy()
-        with self._turn, self._reporting(images=1):
+        with self._lock, self._reporting(images=1):
             data = self._generate_masks(pixels)
         segmentation = OUTPUT_MODES[self.output_mode]
         return [
@@ -195,20 +201,20 @@ class SAM2AutomaticMaskGenerator(OverridableSteps):
         ]
 
     def generate_batch(self, images: Sequence[ImageLike]) -> list[list[dict[str, Any]]]:
-        """:meth:`generate` for each of a list of images, with one progress for all.
+        """:meth:`generate` for each image of a list, with one progress bar for all.
 
         Raises:
-            TypeError: no list, or one of the images is of a type that cannot be used.
+            TypeError: ``images`` is no list, or an image has an unsupported type.
             ImageError, FileNotFoundError: one of the images cannot be used.
         """
         if not isinstance(images, list | tuple):
             raise TypeError(f"expected a list of images, got {type(images).__name__}")
-        with self._turn, self._reporting(len(images)):
+        with self._lock, self._reporting(len(images)):
             return [self.generate(image) for image in images]
 
     @contextmanager
     def _reporting(self, images: int) -> Iterator[None]:
-        """Inside, ``_report`` says how many points of so many images are done, if anyone wants to know."""
+        """Sets ``_report`` to report the progress over so many images, if ``progress`` asks for it."""
         if self.progress is False or self._report is not None:
             yield
             return
@@ -230,7 +236,7 @@ class SAM2AutomaticMaskGenerator(OverridableSteps):
                 self._report = None
 
     def _generate_masks(self, image: np.ndarray) -> MaskData:
-        """The masks of an image ``(H, W, 3)``, as arrays: ``rles`` (uncompressed, a list), ``boxes`` XYXY,
+        """The masks of an image ``(H, W, 3)`` as arrays: ``rles`` (uncompressed, a list), ``boxes`` XYXY,
         ``iou_preds``, ``stability_score``, ``points`` and ``crop_boxes`` XYXY, all in pixels of the image.
         """
         size = (image.shape[0], image.shape[1])
@@ -251,7 +257,7 @@ class SAM2AutomaticMaskGenerator(OverridableSteps):
     def _process_crop(
         self, image: np.ndarray, crop_box: list[int], crop_layer_idx: int, orig_size: tuple[int, ...]
     ) -> MaskData:
-        """The masks of one crop after NMS, best first: what :meth:`_generate_masks` returns, in tensors."""
+        """The masks of one crop after NMS, best first: the result of :meth:`_generate_masks` as tensors."""
         x0, y0, x1, y1 = crop_box
         crop = Crop((x0, y0, x1, y1), (orig_size[0], orig_size[1]))
         points = self.point_grids[crop_layer_idx] * np.array([x1 - x0, y1 - y0])
@@ -265,7 +271,7 @@ class SAM2AutomaticMaskGenerator(OverridableSteps):
         finally:
             try:
                 self.predictor.reset_predictor()
-            except KeyboardInterrupt:  # in the middle of it
+            except KeyboardInterrupt:  # interrupted halfway
                 self.predictor.reset_predictor()
                 raise
         data["boxes"] = uncrop_boxes_xyxy(data["boxes"], crop_box)
@@ -274,23 +280,23 @@ class SAM2AutomaticMaskGenerator(OverridableSteps):
         return data
 
     def _masks(self, points: np.ndarray, crop: Crop) -> MaskData:
-        """The masks that ``points (P, 2)`` give of the crop that the predictor has, after NMS; in the crop's pixels."""
-        shortlist = Shortlist(crop, self.mask_threshold, self.predictor.device)
+        """The masks of ``points (P, 2)`` on the predictor's crop, after NMS, in the crop's pixels."""
+        buffer = CandidateBuffer(crop, self.mask_threshold, self.predictor.device)
         for some in self._batches(points):
-            shortlist.add(self._candidates(some, crop)[0])
-        found = shortlist.columns()
+            buffer.add(self._candidates(some, crop)[0])
+        found = buffer.columns()
         keep = box_nms(found.boxes.float(), found.iou_preds, self.box_nms_thresh)
-        return found.select(keep).mask_data(shortlist.take(keep))
+        return found.select(keep).mask_data(buffer.take(keep))
 
     def _batches(self, points: np.ndarray) -> Iterator[np.ndarray]:
-        """The points, as many at a time as the decoder answers together; each batch is reported when it is done."""
-        for (batch,) in batch_iterator(prompts_per_call(self.points_per_batch, self.predictor.model), points):
+        """The points in batches for the decoder; reports the progress after each batch."""
+        for (batch,) in batch_iterator(decoder_batch_size(self.points_per_batch, self.predictor.model), points):
             yield batch
             if self._report:
                 self._report(len(batch))
 
     def _candidates(self, points: np.ndarray, crop: Crop, normalize: bool = True) -> tuple[Candidates, Tensor]:
-        """The masks of ``points (P, 2)`` that pass the filters, and the decoder's logits ``(P * C, h, w)`` of all."""
+        """The masks of ``points (P, 2)`` that pass the filters, and all logits ``(P * C, h, w)`` of the decoder."""
         predictor, transforms = self.predictor, self.predictor._transforms
         xy = torch.as_tensor(points, dtype=torch.float32, device=predictor.device)
         coords = transforms.transform_coords(xy, normalize, crop.size)
@@ -303,7 +309,7 @@ class SAM2AutomaticMaskGenerator(OverridableSteps):
         rows = torch.arange(len(ious), device=ious.device)
         if self.pred_iou_thresh > 0:
             rows = rows[ious > self.pred_iou_thresh]
-        # Everything from here on is done for these only; none of it makes logits of the crop's size.
+        # From here on only these masks are processed, without logits of the crop's size.
         logits = transforms.cleaned(logits[rows][None])[0]
         counts = mask_statistics(logits, crop.size, self.mask_threshold, self.stability_score_offset)
         boxes, stability = zeros_if_empty(counts.boxes), counts.above / counts.below
@@ -315,7 +321,7 @@ class SAM2AutomaticMaskGenerator(OverridableSteps):
         return found.select(keep), low_res
 
     def _predict(self, coords: Tensor, mask_input: Tensor | None, multimask_output: bool) -> tuple[Tensor, Tensor]:
-        """Logits ``(P, C, h, w)`` and IoUs ``(P, C)`` of points ``coords (P, 2)``, one each, in input pixels."""
+        """Logits ``(P, C, h, w)`` and IoUs ``(P, C)`` for points ``coords (P, 2)`` in input pixels, one per prompt."""
         labels = torch.ones(len(coords), 1, dtype=torch.int32, device=coords.device)
         low_res, ious = self.predictor._predict_low_res(
             coords[:, None], labels, mask_input=mask_input, multimask_output=multimask_output
@@ -323,13 +329,13 @@ class SAM2AutomaticMaskGenerator(OverridableSteps):
         return low_res.float(), ious
 
     def _refined(self, coords: Tensor, low_res: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits ``(N, h, w)`` and IoUs ``(N)`` of masks that are prompts themselves, beside their points."""
+        """Logits ``(N, h, w)`` and IoUs ``(N)`` predicted again, with masks and points as prompts."""
         low_res = low_res.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         if self._overridden("refine_with_m2m"):
             labels = torch.ones(len(coords), dtype=torch.int32, device=coords.device)
             masks, ious = self.refine_with_m2m(coords, labels, low_res, self.points_per_batch)
             return masks.squeeze(1), ious.squeeze(1)
-        count = prompts_per_call(self.points_per_batch, self.predictor.model)
+        count = decoder_batch_size(self.points_per_batch, self.predictor.model)
         batches = batch_iterator(count, coords, low_res)
         parts = [self._predict(some, masks[:, None], multimask_output=False) for some, masks in batches]
         logits, ious = (torch.cat(part)[:, 0] for part in zip(*parts, strict=True))

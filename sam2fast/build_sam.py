@@ -1,4 +1,4 @@
-"""Builds SAM 2 models by official configuration name and checkpoint."""
+"""Builds SAM 2 models and predictors from configurations and checkpoints."""
 
 import os
 from collections.abc import Sequence
@@ -12,21 +12,22 @@ from torch import nn
 from sam2fast import nano
 from sam2fast._official_names import RELEASES
 from sam2fast.checkpoints import choose_config, load_checkpoint, load_partial
-from sam2fast.checkpoints.folders import SUFFIXES
+from sam2fast.checkpoints.weight_files import SUFFIXES
 from sam2fast.config import ConfigError, build_from_config, load_config
 from sam2fast.downloads import DownloadError, get_checkpoint, get_repository
 from sam2fast.io.atomic import expanded
+from sam2fast.modeling.layers import init_empty_weights
 from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.modeling.without_weights import without_weights
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.approximations import Approximations, ApproximationsLike
-from sam2fast.utils.thread_guard import survive_fork
+from sam2fast.utils.devices import available_device
+from sam2fast.utils.thread_guard import limit_threads_after_fork
 
 # The original's table: Hugging Face id -> (configuration, checkpoint file).
 HF_MODEL_ID_TO_FILENAMES = {name: (release.config, release.checkpoint) for name, release in RELEASES.items()}
 
-# What apply_postprocessing adds. It comes after the caller's overrides and wins over them, as in the original.
+# The overrides of apply_postprocessing. They come after the caller's and win, as in the original.
 IMAGE_POSTPROCESSING = (
     "++model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability=true",
     "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_delta=0.05",
@@ -53,31 +54,31 @@ def build_sam2(
     partial: bool = False,
     **kwargs: Any,
 ) -> SAM2Base:
-    """Builds a model for images.
+    """Builds a SAM 2 model for images.
 
     Args:
         config_file: see :func:`sam2fast.config.load_config`.
         ckpt_path: ``.pt`` or ``.safetensors``, under official names or those of transformers, or a folder with one (see
-            :func:`sam2fast.checkpoints.find_weights`); none for untrained weights. A file that has only the weights
-            that images need is accepted with a logged note.
-        device: where the model goes; ``auto`` takes CUDA, else MPS, else the CPU.
-        mode: ``eval``, or anything else for training mode.
-        hydra_overrides_extra: changes to the configuration, such as ``++model.image_size=512``.
-        apply_postprocessing: falls back to the best of three masks where the single one has an uncertain outline.
-        dtype: casts the weights of matrix products and convolutions once; norms, softmax and mask logits stay fp32.
-            None leaves them fp32, to be used as they are or under autocast.
+            :func:`sam2fast.checkpoints.find_weights`); None for untrained weights. A file with only the weights
+            for images is accepted with a logged note.
+        device: the model's device; ``auto`` takes CUDA, else MPS, else the CPU.
+        mode: ``eval``; any other value gives training mode.
+        hydra_overrides_extra: overrides of the configuration, such as ``++model.image_size=512``.
+        apply_postprocessing: uses the best of the three multimasks if the single mask is not stable.
+        dtype: dtype of the linear and convolution weights; norms, softmax and mask logits stay fp32. None keeps fp32
+            weights, for use with or without autocast.
         allow_targets: see :func:`sam2fast.config.build_from_config`.
-        ckpt_prefix: taken off the checkpoint's names, such as ``module.``.
-        partial: loads what fits by name and shape, and leaves the rest untrained; a report is logged. See
-            :func:`sam2fast.checkpoints.load_partial`, which returns it.
-        **kwargs: ignored, as in the original, so that one set of arguments can serve model and predictor.
+        ckpt_prefix: prefix to strip from the checkpoint's names, such as ``module.``.
+        partial: loads the weights that match by name and shape, leaves the rest untrained, and logs a report; see
+            :func:`sam2fast.checkpoints.load_partial`.
+        **kwargs: ignored, as in the original, so that model and predictor can share arguments.
 
     Raises:
-        FileNotFoundError: no such configuration or checkpoint.
-        ConfigError: a configuration or override that cannot be used.
-        CheckpointError: a checkpoint that cannot be read or does not fit.
+        FileNotFoundError: there is no such configuration or checkpoint.
+        ConfigError: the configuration or an override is invalid.
+        CheckpointError: the checkpoint cannot be read or does not fit.
         RuntimeError: the device is not available.
-        ValueError: a dtype that the device cannot compute in.
+        ValueError: the device does not support the dtype.
     """
     overrides = [*hydra_overrides_extra, *(IMAGE_POSTPROCESSING if apply_postprocessing else ())]
     weights = Weights(ckpt_path, ckpt_prefix, partial)
@@ -100,24 +101,25 @@ def build_sam2_video_predictor(
     approximations: ApproximationsLike = (),
     **kwargs: Any,
 ) -> SAM2VideoPredictor:
-    """Builds a model for video with its predictor.
+    """Builds a SAM 2 video predictor.
 
     Args:
         ckpt_path: as for :func:`build_sam2`, but a file with the image weights alone is refused.
-        apply_postprocessing: also fills holes of up to 8 low-resolution pixels, and encodes prompted masks as binary.
-        vos_optimized: gives a :class:`SAM2VideoPredictorVOS`. Tracking goes by recorded steps on NVIDIA GPUs with or
-            without it; this class says in the log where it cannot. Nothing is compiled for it. ``warmup()`` of the
-            predictor does beforehand what the first frames would wait for.
-        approximations: names of what may be approximated for speed, such as ``["memory_slots", "still_frames=0.01"]``;
-            by default nothing. See :class:`sam2fast.tracking.approximations.Approximations`.
+        apply_postprocessing: also fills holes of up to 8 low-resolution pixels, and binarises prompted masks for the
+            memory encoder.
+        vos_optimized: returns a :class:`SAM2VideoPredictorVOS`. Tracking uses CUDA graphs on NVIDIA GPUs with or
+            without it; this class logs where it cannot. Nothing is compiled. The predictor's ``warmup()`` does the
+            one-time work of the first frames in advance.
+        approximations: approximations for speed, such as ``["memory_slots", "still_frames=0.01"]``; by default none.
+            See :class:`sam2fast.tracking.approximations.Approximations`.
         config_file, device, mode, hydra_overrides_extra, dtype, allow_targets, ckpt_prefix, partial, **kwargs: as for
             :func:`build_sam2`.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, does not fit, or lacks weights that video needs.
+        CheckpointError: the checkpoint cannot be read, does not fit, or lacks weights for video.
         FileNotFoundError, ConfigError, RuntimeError, ValueError: as for :func:`build_sam2`.
     """
-    wanted = Approximations.of(approximations)  # before anything is built, for they may be misspelt
+    wanted = Approximations.of(approximations)  # first, to report misspelt names before the build
     name = "SAM2VideoPredictorVOS" if vos_optimized else "SAM2VideoPredictor"
     overrides = [
         f"++model._target_=sam2fast.sam2_video_predictor.{name}",
@@ -133,29 +135,29 @@ def build_sam2_video_predictor(
 
 
 def build_sam2_hf(model_id: str | Path, **kwargs: Any) -> SAM2Base:
-    """:func:`build_sam2` with a published model, such as ``facebook/sam2.1-hiera-tiny``, or a checkpoint at hand.
+    """:func:`build_sam2` with a published model, such as ``facebook/sam2.1-hiera-tiny``, or a local checkpoint.
 
-    ``sam2fast/nano`` comes with the package: no network, no hub, and ``device`` is ``auto`` unless it is given.
+    ``sam2fast/nano`` is part of the package: it needs no network, and its default ``device`` is ``auto``.
 
     Args:
         model_id: the path of a checkpoint file or of a folder with one (see :func:`sam2fast.checkpoints.find_weights`),
-            or an id of the Hugging Face hub: an official one, or any other of a model of SAM 2's architecture. Official
-            ids always mean the published model; others need huggingface_hub. ``./`` before it makes any name a path.
-        **kwargs: for :func:`build_sam2`. ``config_file``, left out, is the published model's, or the one that the
-            checkpoint's weights and the ``config.json`` of transformers beside it are of.
+            or a Hugging Face id of a model with SAM 2's architecture. An official id always means the published model;
+            others need huggingface_hub. The prefix ``./`` makes any name a path.
+        **kwargs: for :func:`build_sam2`. The default ``config_file`` is the published model's, or is derived from the
+            checkpoint's weights and the ``config.json`` of transformers beside it.
 
     Raises:
-        FileNotFoundError: the path leads to no checkpoint.
-        CheckpointError: several checkpoints could be meant, or no configuration fits; then ``config_file`` is needed.
-        KeyError: the id is neither an official one nor nano's, and the hub does not give a model of this name.
-        ImportError: the id is of the hub and not official, and huggingface_hub is not installed.
-        DownloadError: the official checkpoint is not on this machine and cannot be downloaded.
+        FileNotFoundError: there is no checkpoint at the path.
+        CheckpointError: the folder has several checkpoints, or no configuration fits; then pass ``config_file``.
+        KeyError: the id is unknown, also to the hub.
+        ImportError: the id is not official, and huggingface_hub is not installed.
+        DownloadError: the official checkpoint is not cached and cannot be downloaded.
     """
     return build_sam2(**_pretrained(model_id, **kwargs))
 
 
 def build_sam2_video_predictor_hf(model_id: str | Path, **kwargs: Any) -> SAM2VideoPredictor:
-    """:func:`build_sam2_video_predictor` with a published model or a checkpoint at hand.
+    """:func:`build_sam2_video_predictor` with a published model or a local checkpoint.
 
     ``model_id``, ``config_file`` and errors are as for :func:`build_sam2_hf`.
     """
@@ -168,7 +170,7 @@ def _pretrained(
     hydra_overrides_extra: Sequence[str] = (),
     **kwargs: Any,
 ) -> dict[str, Any]:
-    """The builders' arguments for a published model or a checkpoint at hand."""
+    """The builders' arguments for a published model or a local checkpoint."""
     overrides: tuple[str, ...] = ()
     if _is_published(model_id):
         published_config, ckpt_path = _hf_download(str(model_id))
@@ -187,7 +189,7 @@ def _pretrained(
 
 
 def _is_published(model_id: str | Path) -> bool:
-    # Before paths: the original knows nothing else, and nano's id is also a folder of this package's checkout.
+    # Ids win over paths: the original knows ids only, and nano's id is also a folder of a checkout.
     return model_id == nano.MODEL_ID or model_id in HF_MODEL_ID_TO_FILENAMES
 
 
@@ -208,7 +210,7 @@ def _hf_download(model_id: str) -> tuple[str, str]:
 
 
 def _repository(model_id: str) -> str:
-    """Folder with the files of a model on the Hugging Face hub that is not one of the official ones."""
+    """The downloaded folder of an unofficial model on the Hugging Face hub."""
     try:
         return str(get_repository(model_id))
     except (ValueError, DownloadError) as error:
@@ -221,12 +223,12 @@ def _unknown(model_id: str, reason: str = "") -> KeyError:
 
 
 def _defaults(model_id: str) -> dict[str, Any]:
-    # The original's default device is CUDA; a model that is there on every machine should run on it.
+    # The original's default device is CUDA; nano should run on every machine.
     return {"device": "auto"} if model_id == nano.MODEL_ID else {}
 
 
 class Weights(NamedTuple):
-    """What a model is filled with; see :func:`build_sam2`."""
+    """The weights to load; see :func:`build_sam2`."""
 
     path: str | Path | None
     prefix: str = ""
@@ -242,7 +244,7 @@ def _build(
     dtype: torch.dtype | None,
     allow_targets: Sequence[str],
 ) -> SAM2Base:
-    survive_fork()
+    limit_threads_after_fork()
     config = load_config(config_file, overrides)
     if OmegaConf.select(config, "model._target_") is None:
         raise ConfigError(f"configuration {config_file} has no 'model' with a '_target_'")
@@ -254,35 +256,14 @@ def _build(
         model = build_from_config(config.model, allow_targets)
         load_partial(model, weights.path, weights.prefix)
     else:
-        # Weights go straight to the device, without an initialisation that they would overwrite. Classes of the
-        # caller's may compute something in their constructor, which the meta device would swallow.
-        with torch.device("cpu") if allow_targets else without_weights():
+        # Weights are loaded directly to the device, without initialisation. The caller's own classes are built on the
+        # CPU: their constructors may compute values, which the meta device would drop.
+        with torch.device("cpu") if allow_targets else init_empty_weights():
             model = build_from_config(config.model, allow_targets)
         load_checkpoint(model, weights.path, target, weights.allow_image_only, prefix=weights.prefix)
     if not isinstance(model, SAM2Base):
         raise ConfigError(f"configuration {config_file} describes a {type(model).__name__}, not a SAM2Base")
     return cast_weights(model.to(target), dtype)
-
-
-def available_device(device: str | torch.device) -> torch.device:
-    """``device`` as a ``torch.device``; ``auto`` is CUDA, else MPS, else the CPU.
-
-    Raises:
-        RuntimeError: this machine has no such device.
-    """
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(f"there is no CUDA here for device {str(device)!r}; pass device='cpu' or 'auto'")
-    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise RuntimeError(f"there is no device {str(device)!r} here; CUDA has {count}, the first is cuda:0")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise RuntimeError("there is no MPS here; pass device='cpu' or 'auto'")
-    return device
 
 
 def _check_dtype(dtype: torch.dtype | None, device: torch.device) -> None:
@@ -293,9 +274,9 @@ def _check_dtype(dtype: torch.dtype | None, device: torch.device) -> None:
 
 
 def cast_weights(model: SAM2Base, dtype: torch.dtype | None) -> SAM2Base:
-    """Casts the weights of linear layers and convolutions in place, but for the mask decoder's small heads.
+    """Casts the weights of linear layers and convolutions in place, except the mask decoder's small heads.
 
-    Everything else keeps its dtype.
+    All other parameters keep their dtype.
     """
     heads = tuple(f"sam_mask_decoder.{name}." for name in MaskDecoder.keep_fp32)
     if dtype is not None:

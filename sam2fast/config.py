@@ -1,4 +1,4 @@
-"""Loads model configurations and builds what they describe, without touching Hydra's global state."""
+"""Loads model configurations and instantiates them, without Hydra's global state."""
 
 import os
 import re
@@ -22,7 +22,7 @@ from sam2fast.io.yaml_text import check_references, parse_yaml
 if TYPE_CHECKING:
     from importlib.abc import Traversable
 
-# What a configuration may build without asking.
+# The targets that a configuration may build by default.
 TARGETS = frozenset(
     f"sam2fast.{name}"
     for name in (
@@ -42,24 +42,24 @@ TARGETS = frozenset(
         "modeling.memory_encoder.CXBlock",
     )
 )
-# What every model configuration has at its top level.
+# Model configurations have this key at the top level.
 MODEL = re.compile("^model:", re.MULTILINE)
-# Of the values that Hydra's grammar refuses, those that can mean nothing but themselves: names such as ~/Größe.
+# Values that Hydra's grammar refuses but that are plain text, such as ~/Größe.
 TEXT = re.compile(r"""[^"'()\[\]{},=]*[^"'()\[\]{},=\\]""")
-_ABSENT = object()  # in the place of a value that is not there; None may be one
+_ABSENT = object()  # marks a missing value; None is a valid one
 
 
 class ConfigError(ValueError):
-    """A configuration, or an override of it, that cannot be used."""
+    """A configuration or an override is invalid."""
 
 
 def shipped_configs() -> "dict[str, Traversable]":
-    """Every model configuration in the package by its name, such as ``sam2.1/sam2.1_hiera_t``."""
+    """The model configurations of the package by name, such as ``sam2.1/sam2.1_hiera_t``."""
     return {name: file for name, file in _shipped_files().items() if MODEL.search(file.read_text(encoding="utf-8"))}
 
 
 def shipped_recipes() -> "dict[str, Traversable]":
-    """Every training configuration in the package by its name, such as ``nano/sam2fast_nano_train``."""
+    """The training configurations of the package by name, such as ``nano/sam2fast_nano_train``."""
     models = shipped_configs()
     return {name: file for name, file in _shipped_files().items() if name not in models}
 
@@ -77,22 +77,22 @@ def _shipped_files() -> "dict[str, Traversable]":
 def load_config(name: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     """Reads one configuration and applies Hydra-style overrides.
 
-    A configuration that names another one as its ``base_config`` says only what is different from that.
+    A configuration may name another one as its ``base_config`` and then contains only the differences.
 
     Args:
         name: an official name (``configs/sam2.1/sam2.1_hiera_t.yaml``, with or without ``configs/`` and ``.yaml``),
             its last part alone (``sam2_hiera_t.yaml``), or the path of a YAML file.
-        overrides: ``key=value`` to change, ``+key=value`` to add, ``++key=value`` to do either, ``~key`` to delete.
+        overrides: ``key=value`` changes, ``+key=value`` adds, ``++key=value`` does either, ``~key`` deletes.
 
     Raises:
-        FileNotFoundError: neither a shipped configuration nor a file has this name.
-        ConfigError: the file is no configuration, or an override does not fit it.
+        FileNotFoundError: there is no shipped configuration and no file of this name.
+        ConfigError: the file is no configuration, or an override does not apply.
     """
     return finish_config(read_config(name), name, overrides)
 
 
 def read_config(name: str | Path) -> DictConfig:
-    """A configuration as it is written, over its ``base_config`` if it names one; raises as :func:`load_config`."""
+    """A configuration without overrides, merged into its ``base_config`` if any; raises as :func:`load_config`."""
     return _read_over_base(str(name), ())
 
 
@@ -114,12 +114,12 @@ def _read_over_base(name: str, above: tuple[str, ...]) -> DictConfig:
 
 
 def finish_config(config: DictConfig, name: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
-    """``config`` itself with overrides applied and every interpolation filled in; raises as :func:`load_config`."""
+    """Applies overrides and resolves interpolations in ``config``, in place; raises as :func:`load_config`."""
     with _named(name):
         for override in overrides:
             _apply(config, _parse(override))
         check_references(config)
-        # OmegaConf.resolve stores no lists, as the original's ${range:3} gives.
+        # OmegaConf.resolve cannot store lists, such as the result of the original's ${range:3}.
         for key, value in cast("dict[Any, Any]", OmegaConf.to_container(config, resolve=True)).items():
             config[key] = value
     return config
@@ -127,7 +127,7 @@ def finish_config(config: DictConfig, name: str | Path, overrides: Sequence[str]
 
 @contextmanager
 def _named(name: str | Path) -> Iterator[None]:
-    """Errors of the libraries become one that names the configuration."""
+    """Turns the libraries' errors into a ConfigError that names the configuration."""
     try:
         yield
     except ConfigError:
@@ -145,13 +145,13 @@ def _read(name: str) -> str:
     key = by_last_part.get(short, short)
     if key in shipped:
         return shipped[key].read_text(encoding="utf-8")
-    if os.path.isfile(name):  # unlike Path.is_file, false also for names that no file can have
+    if os.path.isfile(name):  # unlike Path.is_file, does not raise for invalid names
         return Path(name).read_text(encoding="utf-8")
     raise FileNotFoundError(f"no file {name!r}, and no such configuration; the shipped ones are: {', '.join(shipped)}")
 
 
 def _parse(override: str) -> Override:
-    """One override by Hydra's grammar, which has no letters but ASCII's outside quotes; those are taken as text."""
+    """Parses one override. Hydra's grammar allows only ASCII outside quotes, so other plain text is quoted here."""
     parser = OverridesParser.create()
     try:
         return parser.parse_overrides([override])[0]
@@ -183,25 +183,25 @@ def _apply(config: DictConfig, override: Override) -> None:
 
 
 def _is_missing(config: DictConfig, key: str) -> bool:
-    """Whether ``key`` is there with the value ``???``, to be filled in."""
+    """Whether ``key`` exists with the value ``???``, which means missing."""
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     return isinstance(node, DictConfig) and OmegaConf.is_missing(node, last)
 
 
 def build_from_config(node: DictConfig, allow_targets: Sequence[str] = (), targets: Collection[str] = TARGETS) -> Any:
-    """Builds the object that a configuration node describes by its ``_target_`` keys.
+    """Instantiates a configuration node with ``_target_`` keys.
 
-    Targets of the original (``sam2.modeling...``) are mapped to ours. Nothing else may be named, so that a YAML file
-    from elsewhere cannot call arbitrary functions.
+    Targets of the original (``sam2.modeling...``) are mapped to ours. Other targets are refused, so that a foreign YAML
+    file cannot call arbitrary functions.
 
     Args:
         node: a node with a ``_target_``; nested nodes are built first.
         allow_targets: dotted prefixes of the caller's own classes, such as ``my_package.models``.
-        targets: what may be built without asking; the model's parts by default.
+        targets: the allowed targets; the model's parts by default.
 
     Raises:
-        ConfigError: a target that is not allowed, or arguments that its class does not take.
+        ConfigError: a target is not allowed, or its class does not accept the arguments.
     """
     plain = check_targets(node, allow_targets, targets)
     try:
@@ -211,18 +211,18 @@ def build_from_config(node: DictConfig, allow_targets: Sequence[str] = (), targe
 
 
 def check_targets(node: DictConfig, allow_targets: Sequence[str] = (), targets: Collection[str] = TARGETS) -> Any:
-    """A node as plain containers that may be built, its targets being ours; arguments as of :func:`build_from_config`.
+    """A node as plain containers with our targets, after the check; arguments as of :func:`build_from_config`.
 
     Raises:
-        ConfigError: a target that is not allowed, or a value that is missing.
+        ConfigError: a target is not allowed, or a value is missing.
     """
-    # Plain containers: no lazy interpolation is left that could change after the check.
+    # Plain containers, without interpolations that could change after the check.
     try:
         plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"the configuration is not complete: {error}") from error
     for text in _strings(plain):
-        if "${" in text:  # an escaped one, which would be resolved when the objects are built
+        if "${" in text:  # an escaped interpolation, which would be resolved at instantiation
             raise ConfigError(f"the configuration contains {text!r}; interpolations cannot be escaped")
     for child in _nodes(plain):
         child["_target_"] = _allowed(child["_target_"], allow_targets, targets)
@@ -265,7 +265,7 @@ def _allowed(target: Any, allow_targets: Sequence[str], targets: Collection[str]
 
 
 def official_to_ours(name: str) -> str:
-    """The dotted name of our counterpart of an official class; other names unchanged."""
+    """The dotted name of our counterpart of an official class; other names are returned unchanged."""
     module, _, attribute = name.rpartition(".")
     if attribute in NAMES.get(module, {}):
         return NAMES[module][attribute]

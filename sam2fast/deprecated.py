@@ -14,18 +14,18 @@ from typing import Any
 
 # Old module or package -> where its public names are now. A package's modules move with it.
 MOVED: dict[str, str] = {
-    "sam2fast.approximations": "sam2fast.tracking.approximations",
-    "sam2fast.cluster": "sam2fast.deploy.ray",
-    "sam2fast.compilation": "sam2fast.deploy.compilation",
-    "sam2fast.exported": "sam2fast.deploy.exported",
-    "sam2fast.misc": "sam2fast.compat.misc",
-    "sam2fast.overlay": "sam2fast.io.overlay",
-    "sam2fast.parallel": "sam2fast.deploy.parallel",
-    "sam2fast.polygons": "sam2fast.io.polygons",
-    "sam2fast.reproducibility": "sam2fast.utils.reproducibility",
-    "sam2fast.rle": "sam2fast.io.rle",
-    "sam2fast.testing": "sam2fast.utils.testing",
-    "sam2fast.vos": "sam2fast.evaluation.vos",
+    "sam2fast.tracking.approximations": "sam2fast.tracking.approximations",
+    "sam2fast.deploy.ray": "sam2fast.deploy.ray",
+    "sam2fast.deploy.compilation": "sam2fast.deploy.compilation",
+    "sam2fast.deploy.exported": "sam2fast.deploy.exported",
+    "sam2fast.compat.misc": "sam2fast.compat.misc",
+    "sam2fast.io.overlay": "sam2fast.io.overlay",
+    "sam2fast.deploy.parallel": "sam2fast.deploy.parallel",
+    "sam2fast.io.polygons": "sam2fast.io.rle",
+    "sam2fast.utils.reproducibility": "sam2fast.utils.reproducibility",
+    "sam2fast.io.rle": "sam2fast.io.rle",
+    "sam2fast.utils.testing": "sam2fast.utils.testing",
+    "sam2fast.evaluation.vos": "sam2fast.evaluation.vos",
 }
 
 # Old public name in a module that stays -> its name there now.

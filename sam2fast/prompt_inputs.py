@@ -1,4 +1,4 @@
-"""Clicks and boxes of the caller as checked tensors, for images and video alike."""
+"""Validates prompts and converts them to tensors, for images and video."""
 
 from typing import Any
 
@@ -11,21 +11,21 @@ from sam2fast.utils.async_copies import uploaded
 
 CPU = torch.device("cpu")
 POINT_LABELS = (-1, 0, 1, 2, 3)
-# The largest coordinate or logit that is taken: squares of much larger ones overflow in the model.
+# Limit of coordinates and logits: squares of much larger ones overflow in the model.
 LARGEST = 1e15
-# Low-resolution logits are returned, and given back as a mask prompt, within this range on either side of 0.
+# Low-resolution logits are clamped to [-32, 32], in results and in mask prompts.
 LOGIT_LIMIT = 32.0
 
 
 def check_points(
     points: Any, labels: Any, points_name: str = "points", labels_name: str = "labels"
 ) -> tuple[Tensor, Tensor]:
-    """Points ``(B, N, 2)`` fp32 and labels ``(B, N)`` int32 on the CPU; either may come without its B of 1.
+    """Points ``(B, N, 2)`` fp32 and labels ``(B, N)`` int32 on the CPU; without B in the input, it is 1.
 
-    Callers take them to a device when they are done with them: every look at values there waits for it.
+    The result stays on the CPU, since checks of values on a GPU would synchronise with it.
 
     Raises:
-        ValueError: one is missing, not finite, of another shape, or a label has no meaning.
+        ValueError: one is missing, not finite, of another shape, or a label is unknown.
     """
     if points is None or labels is None:
         raise ValueError(f"{points_name} and {labels_name} belong together: give both or neither")
@@ -45,10 +45,10 @@ def check_points(
 
 
 def check_boxes(box: Any) -> Tensor:
-    """Boxes ``(4)`` or ``(B, 4)`` XYXY, fp32, on the CPU as points are.
+    """Boxes ``(4)`` or ``(B, 4)`` XYXY as fp32 on the CPU.
 
     Raises:
-        ValueError: no such array, or corners the wrong way round.
+        ValueError: the shape is wrong, or the corners are swapped.
     """
     boxes = check_numbers(box, "box")
     if boxes.ndim == 0 or boxes.shape[-1] != 4 or boxes.numel() == 0:
@@ -65,8 +65,8 @@ def noisy_boxes(masks: Tensor, uniform: Tensor, noise: float = 0.1, noise_bound:
     """Boxes ``(O, 4)`` fp32 of ``masks (O, 1, H, W)``, each side moved by at most ``noise`` of its length.
 
     Args:
-        uniform: ``(O, 4)`` draws in [0, 1).
-        noise_bound: the most that a side is moved by, in pixels.
+        uniform: ``(O, 4)`` random numbers in [0, 1).
+        noise_bound: largest shift of a side, in pixels.
     """
     boxes = masks_to_boxes(masks)[:, 0].float()
     reach = ((boxes[:, 2:] - boxes[:, :2]) * noise).clamp(max=noise_bound).repeat(1, 2)
@@ -76,16 +76,16 @@ def noisy_boxes(masks: Tensor, uniform: Tensor, noise: float = 0.1, noise_bound:
 
 
 def check_numbers(value: Any, name: str, device: torch.device = CPU) -> Tensor:
-    """``value`` as an fp32 tensor: an array of any strides and byte order, a tensor, or lists of either or of numbers.
+    """``value`` as an fp32 tensor on ``device``: an array, a tensor, or nested lists of arrays, tensors or numbers.
 
-    What is on the CPU is checked there.
+    Values on the CPU are checked before they are copied to the device.
 
     Raises:
-        ValueError: no array of real numbers, or NaN, infinity or numbers beyond 1e15 among them.
+        ValueError: these are no real numbers, or some are NaN, infinite or beyond 1e15.
     """
     try:
         tensor = _real_numbers(value)
-    except torch.OutOfMemoryError:  # a RuntimeError, too
+    except torch.OutOfMemoryError:  # a subclass of RuntimeError
         raise
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{name} is no array of numbers: {error}") from error
@@ -98,22 +98,22 @@ def check_numbers(value: Any, name: str, device: torch.device = CPU) -> Tensor:
 
 
 def _real_numbers(value: Any) -> Tensor:
-    """Numbers in any container, fp32 and dense."""
+    """The numbers as a dense fp32 tensor."""
     if _holds_tensors(value):
         return torch.stack([_real_numbers(x) for x in value])
     if isinstance(value, Tensor):
         if value.is_complex() or value.is_meta or value.layout != torch.strided:
             raise TypeError(f"a {value.layout} tensor of {value.dtype} on {value.device}")
         return value.detach().float()
-    if _is_on_gpu(value):  # no way to numpy
+    if _is_on_gpu(value):  # numpy cannot convert it
         return _real_numbers(torch.as_tensor(value))
     array = np.asarray(value)
-    if array.dtype == object:  # as a table with columns of several dtypes has it
+    if array.dtype == object:  # such as a table with columns of several dtypes
         array = np.asarray(array.tolist()) if array.size else array.astype(np.float32)
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"a {type(value).__name__} of {'other things' if array.dtype == object else array.dtype}")
-    with np.errstate(over="ignore"):  # what becomes infinite is refused
-        # A copy: torch takes no negative strides, no foreign byte order, and read-only memory with a warning.
+        raise TypeError(f"a {type(value).__name__} of {'other objects' if array.dtype == object else array.dtype}")
+    with np.errstate(over="ignore"):  # overflows are refused as infinite
+        # A copy: torch refuses negative strides and foreign byte order, and warns about read-only memory.
         return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
 
 
@@ -124,5 +124,5 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _is_on_gpu(value: Any) -> bool:
-    """Whether it is an array of another library's on a GPU, such as cupy's."""
+    """Whether it is a GPU array of another library, such as cupy."""
     return hasattr(value, "__cuda_array_interface__")

@@ -1,7 +1,8 @@
-"""Masks for one image or a batch of images from points, boxes and masks."""
+"""Predicts masks for images from point, box and mask prompts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,25 +14,25 @@ from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import LOGIT_LIMIT, check_boxes, check_numbers, check_points
 from sam2fast.transforms import ImageLike, SAM2Transforms, to_pixels
 from sam2fast.utils.async_copies import uploaded
-from sam2fast.utils.thread_guard import ThreadGuard, exclusive, shared
+from sam2fast.utils.thread_guard import CallGuard, exclusive, shared
 
 Prompt: TypeAlias = ArrayLike | Tensor
 
 
 class SAM2ImagePredictor:
-    """Encodes an image once, then answers prompts on it.
+    """Uses SAM 2 to compute the embedding of an image once, and then predicts masks for prompts on it.
 
     Names, defaults, results and dtypes are those of ``sam2.sam2_image_predictor.SAM2ImagePredictor``.
 
-    Several threads may predict at once; setting an image while another thread is in a call, or the other way round,
-    raises :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`; so does predicting, from then on, for an image that
-    another thread has replaced. Predictors may share a model.
+    Several threads may predict at the same time. Setting an image during another thread's call, or the reverse, raises
+    :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`. After such an error, predicting for an image that another
+    thread has replaced raises it, too. Predictors may share a model.
 
     Args:
-        sam_model: the model; computes where and in what it was built.
-        mask_threshold: logit above which a pixel belongs to a mask.
-        max_hole_area: background components of at most so many low-resolution pixels are filled; 0 for none.
-        max_sprinkle_area: foreground components of at most so many low-resolution pixels are removed; 0 for none.
+        sam_model: the SAM 2 model for mask prediction; its device and dtype are used.
+        mask_threshold: the threshold to convert mask logits to binary masks.
+        max_hole_area: fills holes of at most so many low-resolution pixels; 0 fills none.
+        max_sprinkle_area: removes sprinkles of at most so many low-resolution pixels; 0 removes none.
         **kwargs: ignored, as in the original.
     """
 
@@ -51,38 +52,39 @@ class SAM2ImagePredictor:
         self._features: dict[str, Any] | None = None
         self._orig_hw: list[tuple[int, int]] | None = None
         self._is_batch = False
-        self.guard = ThreadGuard()
+        self.guard = CallGuard()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "guard"}  # a copy has its own
+        return {name: value for name, value in self.__dict__.items() if name != "guard"}  # a copy gets its own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, guard=ThreadGuard())
+        self.__dict__.update(state, guard=CallGuard())
 
     @classmethod
     def from_pretrained(cls, model_id: str | Path, **kwargs: Any) -> "SAM2ImagePredictor":
-        """A predictor for ``sam2fast/nano``, which is in the package, a model of the hub, or a checkpoint at hand.
+        """Loads a model and returns a predictor for it.
 
-        ``kwargs`` go to :func:`~sam2fast.build_sam.build_sam2_hf` and to the constructor.
+        Args:
+            model_id: ``sam2fast/nano``, which is part of the package, a Hugging Face id, or a local checkpoint; see
+                :func:`~sam2fast.build_sam.build_sam2_hf`.
+            **kwargs: for ``build_sam2_hf`` and the constructor.
         """
-        from sam2fast.build_sam import build_sam2_hf
-
-        return cls(build_sam2_hf(model_id, **kwargs), **kwargs)
+        return cls(resolve_name("sam2fast.build_sam.build_sam2_hf")(model_id, **kwargs), **kwargs)
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """The model's device."""
         return self.model.device
 
     @exclusive
     @torch.no_grad()
     def set_image(self, image: ImageLike) -> None:
-        """Encodes the image that :meth:`predict` will answer for.
+        """Computes the embedding of an image, so that masks can be predicted with :meth:`predict`.
 
-        If it fails, the predictor keeps the image it had.
+        A failed call keeps the previous image.
 
         Args:
-            image: RGB; see :func:`sam2fast.transforms.to_pixels` for everything accepted.
+            image: an RGB image of any type that :func:`sam2fast.transforms.to_pixels` accepts.
 
         Raises:
             ImageError, FileNotFoundError, TypeError: the image cannot be used.
@@ -92,7 +94,10 @@ class SAM2ImagePredictor:
     @exclusive
     @torch.no_grad()
     def set_image_batch(self, image_list: Sequence[ImageLike]) -> None:
-        """Encodes several images, which may differ in size, for :meth:`predict_batch`.
+        """Computes the embeddings of a batch of images, so that masks can be predicted with :meth:`predict_batch`.
+
+        Args:
+            image_list: RGB images, which may differ in size.
 
         Raises:
             TypeError: ``image_list`` is no list.
@@ -113,12 +118,12 @@ class SAM2ImagePredictor:
             embedding = embedding + self.model.no_mem_embed.reshape(1, -1, 1, 1)
         features = {"image_embed": embedding, "high_res_feats": high_res}
         sizes = [(p.shape[0], p.shape[1]) for p in pixels]
-        # At once: Ctrl-C may come between any two calls.
+        # In one statement, so that Ctrl-C cannot leave a mixture.
         self._features, self._orig_hw, self._is_batch, self._is_image_set = features, sizes, is_batch, True
-        self.guard.note_setting()
+        self.guard.record_setter()
 
     def get_image_embedding(self) -> Tensor:
-        """The embedding ``(B, C, S / 16, S / 16)`` of the image or images set.
+        """The embeddings ``(B, C, S / 16, S / 16)`` of the current images.
 
         Raises:
             RuntimeError: no image is set.
@@ -127,17 +132,17 @@ class SAM2ImagePredictor:
 
     @exclusive
     def reset_predictor(self) -> None:
-        """Forgets the image."""
+        """Removes the current images and their embeddings."""
         self._is_image_set = False
         self._features = None
         self._orig_hw = None
         self._is_batch = False
-        self.guard.forget_settings()
+        self.guard.clear_setters()
 
     def _require_image(self) -> dict[str, Any]:
         if self._features is None:
             raise RuntimeError("no image is set: call set_image or set_image_batch first")
-        self.guard.check_setting("image")
+        self.guard.check_setter("image")
         return self._features
 
     @shared
@@ -151,22 +156,26 @@ class SAM2ImagePredictor:
         return_logits: bool = False,
         normalize_coords: bool = True,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Predicts masks for one prompt, or for B prompts at once.
+        """Predicts masks for the given input prompts, using the current image.
 
-        Prompts may be arrays, tensors or lists. Coordinates outside the image are allowed.
+        A call takes one prompt or a batch of B prompts, as arrays, tensors or lists. Coordinates may lie outside the
+        image.
 
         Args:
             point_coords: ``(N, 2)`` or ``(B, N, 2)`` points (x, y) in pixels of the image.
-            point_labels: ``(N)`` or ``(B, N)``; 1 foreground, 0 background, -1 padding (2, 3: a box's corners).
+            point_labels: ``(N)`` or ``(B, N)`` labels: 1 foreground, 0 background, -1 padding, 2 and 3 a box's corners.
             box: ``(4)`` or ``(B, 4)`` XYXY in pixels of the image.
-            mask_input: ``(1, S/4, S/4)`` or ``(B, 1, S/4, S/4)`` logits, usually the third result of an earlier call.
-            multimask_output: three masks for an ambiguous prompt rather than one.
-            return_logits: logits instead of masks.
-            normalize_coords: False if coordinates are in [0, 1] rather than in pixels.
+            mask_input: ``(1, S/4, S/4)`` or ``(B, 1, S/4, S/4)`` low-resolution logits, typically the third result of a
+                previous call.
+            multimask_output: if True, the model returns three masks, which is better for ambiguous prompts such as a
+                single click.
+            return_logits: if True, returns un-thresholded mask logits.
+            normalize_coords: if False, the coordinates are in [0, 1] instead of pixels.
 
         Returns:
-            Masks ``(C, H, W)`` of the image's size, predicted IoUs ``(C)``, low-resolution logits ``(C, S/4, S/4)`` in
-            [-32, 32]; fp32 arrays, masks of 0.0 and 1.0. With B > 1 prompts all have a leading B.
+            Three fp32 arrays: masks ``(C, H, W)`` of 0.0 and 1.0 at the image's size, the model's quality predictions
+            (IoU) ``(C)``, and low-resolution logits ``(C, S/4, S/4)`` in [-32, 32], which can be passed as
+            ``mask_input`` to the next call. C is the number of masks. With B > 1 prompts all have a leading B.
 
         Raises:
             RuntimeError: no image is set.
@@ -191,16 +200,18 @@ class SAM2ImagePredictor:
         return_logits: bool = False,
         normalize_coords: bool = True,
     ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-        """:meth:`predict` for each image of :meth:`set_image_batch`; lists with one entry per image.
+        """Predicts masks for each image of :meth:`set_image_batch`.
+
+        The arguments are those of :meth:`predict`, as lists with one entry per image; an entry may be None.
 
         Returns:
-            For image i masks ``(C, H_i, W_i)``, predicted IoUs ``(C)`` and low-resolution logits ``(C, S/4, S/4)``, as
-            :meth:`predict` has them; where an image has B > 1 prompts, all three of it have a leading B.
+            Three lists with one entry per image: masks ``(C, H_i, W_i)``, predicted IoUs ``(C)`` and low-resolution
+            logits ``(C, S/4, S/4)``, as from :meth:`predict`. With B > 1 prompts an image's arrays have a leading B.
 
         Raises:
             RuntimeError: no batch of images is set.
-            TypeError: something else than a list.
-            ValueError: a list has another length than the batch, or a prompt is wrong.
+            TypeError: an argument is no list.
+            ValueError: a list does not match the batch in length, or a prompt has the wrong shape or values.
         """
         features = self._require_image()
         if not self._is_batch:
@@ -233,7 +244,7 @@ class SAM2ImagePredictor:
         normalize_coords: bool,
         img_idx: int = -1,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-        """Prompts as checked tensors on the device: mask, points, labels, box corners in the model's input pixels."""
+        """Validated prompts on the device: mask, points, labels, and box corners, in the model's input pixels."""
         assert self._orig_hw is not None
         size = self._orig_hw[img_idx]
         coords = labels = corners = mask = None
@@ -245,7 +256,7 @@ class SAM2ImagePredictor:
         if mask_logits is not None:
             mask = self._check_mask(mask_logits)
         _check_counts(points=coords, box=corners, mask_input=mask)
-        # Only now, for looking at a value on a GPU waits for it.
+        # After all checks, since reading values on a GPU would synchronise with it.
         coords, labels, corners = (x if x is None else uploaded(x, self.device) for x in (coords, labels, corners))
         return mask, coords, labels, corners
 
@@ -274,13 +285,13 @@ class SAM2ImagePredictor:
         return_logits: bool = False,
         img_idx: int = -1,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """:meth:`predict` on tensors in the model's input pixels, without checks.
+        """Predicts masks for prompts that are tensors in the model's input pixels, without checks.
 
         Args:
             point_coords, point_labels: ``(B, N, 2)`` and ``(B, N)``.
             boxes: ``(B, 4)`` or ``(B, 2, 2)``.
             mask_input: ``(B or 1, 1, S/4, S/4)``.
-            img_idx: which image of a batch.
+            img_idx: index of the image in the batch.
 
         Returns:
             Masks ``(B, C, H, W)``, bool or logits; IoUs ``(B, C)``; low-resolution logits ``(B, C, S/4, S/4)``.
@@ -308,14 +319,14 @@ class SAM2ImagePredictor:
         multimask_output: bool = True,
         img_idx: int = -1,
     ) -> tuple[Tensor, Tensor]:
-        """The decoder's own logits ``(B, C, S/4, S/4)``, neither clamped nor post-processed, and IoUs ``(B, C)``.
+        """The decoder's raw logits ``(B, C, S/4, S/4)`` and IoUs ``(B, C)``.
 
         Arguments and errors are those of :meth:`_predict`.
         """
         features = self._require_image()
         points = None if point_coords is None or point_labels is None else (point_coords, point_labels)
         if boxes is not None:
-            # A box is two more points, before the clicks.
+            # A box is encoded as two points before the clicks.
             corners = boxes.reshape(-1, 2, 2)
             kinds = torch.arange(2, 4, dtype=torch.int32, device=corners.device).expand(len(corners), -1)
             points = (
@@ -346,10 +357,10 @@ def _check_counts(**prompts: Tensor | None) -> None:
 
 
 def _is_list(batch: Any) -> bool:
-    """Whether it has entries in an order; strings are not meant, nor arrays of a single number."""
+    """Whether it is a sequence; strings and 0-d arrays do not count."""
     has_entries = hasattr(batch, "__len__") and hasattr(batch, "__getitem__") and getattr(batch, "ndim", 1) > 0
     return has_entries and not isinstance(batch, str | bytes | Mapping)
 
 
 def _to_numpy(x: Tensor) -> np.ndarray:
-    return x.squeeze(0).cpu().float().numpy()  # in this order: a mask has a quarter of the bytes before it is fp32
+    return x.squeeze(0).cpu().float().numpy()  # in this order: bool masks are four times smaller than fp32

@@ -1,53 +1,44 @@
 """Tracks objects through a video from clicks, boxes and masks on any of its frames."""
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
-from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.tracking.approximations import EXACT, Approximations, ApproximationsLike
-from sam2fast.tracking.arguments import at_least, frame_number, integer
-from sam2fast.tracking.memory_bank import MemoryBank
-from sam2fast.tracking.official_privates import OfficialPrivates
-from sam2fast.tracking.outputs import Output, behind, check_output
-from sam2fast.tracking.own_selection import MemorySelection
-from sam2fast.tracking.own_sessions import own_session
-from sam2fast.tracking.passes import Progress, frames_of_pass, track_frames
-from sam2fast.tracking.prompt_answers import answer_prompt, forget_object, take_back_prompts
-from sam2fast.tracking.prompt_memories import remember_prompts
-from sam2fast.tracking.prompts import click_prompt, mask_prompt
-from sam2fast.tracking.recorded_tracking import RecordedTracking
-from sam2fast.tracking.scores import TrackScores
-from sam2fast.tracking.selection import MemoryRules
-from sam2fast.tracking.sessions import Sessions
-from sam2fast.tracking.state import TrackedObject, VideoState
-from sam2fast.utils.thread_guard import ThreadGuard, exclusive, shared
+from sam2fast.compat.private_api import PrivateApi
+from sam2fast.tracking.memory_selection import MemoryRules
+from sam2fast.tracking.outputs import Output, TrackScores, check_output, delayed
+from sam2fast.tracking.prompting import add_mask, add_points_or_box, clear_prompts, commit_prompts, remove_object
+from sam2fast.tracking.prompts import at_least, frame_number, integer
+from sam2fast.tracking.propagation import Progress, frames_of_pass, propagate
+from sam2fast.tracking.session_api import TrackingModel
+from sam2fast.tracking.state import VideoState, checked_session
+from sam2fast.tracking.tracker import Tracker, TrackingOptions
+from sam2fast.utils.thread_guard import shared
 from sam2fast.video_io import VideoError, open_frames
 
-_log = logging.getLogger(__name__)
 
+class SAM2VideoPredictor(PrivateApi, TrackingModel):
+    """The official API: checks arguments, passes data to the tracker and returns its results.
 
-class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base):
-    """Holds the model; what is known about a video is in the state that :meth:`init_state` returns.
+    It holds the model. Everything about a video is in the state that :meth:`init_state` returns.
 
     Names, defaults, results and their order are those of ``sam2.sam2_video_predictor.SAM2VideoPredictor``.
 
     Args:
         fill_hole_area: background components of at most so many low-resolution pixels are filled; 0 for none.
-        non_overlap_masks: at each pixel only the object with the largest logit keeps it in what is returned.
-        clear_non_cond_mem_around_input: a prompt makes the object forget tracked frames up to ``num_maskmem`` strides
-            away, which may show it wrongly.
+        non_overlap_masks: in returned masks each pixel belongs only to the object with the largest logit.
+        clear_non_cond_mem_around_input: a prompt removes the object's tracked frames up to ``num_maskmem`` strides
+            away, which may be wrong.
         add_all_frames_to_correct_as_cond: a correction of a tracked frame stays: later passes keep its mask and attend
             to it like to a first prompt. Otherwise, as in the original, the next pass over the frame overwrites it.
-        **kwargs: see :class:`SAM2Base`.
+        **kwargs: see :class:`~sam2fast.modeling.sam2_base.SAM2Base`.
 
     Attributes:
-        memory_selection: a function of one's own in the place of
-            :func:`~sam2fast.tracking.selection.select_memories`, or None.
+        memory_selection, selection_watch, fast: see :class:`~sam2fast.tracking.session_api.TrackingModel`.
     """
 
     def __init__(
@@ -58,45 +49,18 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         add_all_frames_to_correct_as_cond: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.fill_hole_area = fill_hole_area
-        self.non_overlap_masks = non_overlap_masks
-        self.clear_non_cond_mem_around_input = clear_non_cond_mem_around_input
-        self.add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond
-        self.memory_selection: MemorySelection | None = None
-        # Threads may share the predictor, and their sessions have guards of their own. This one is for what a session
-        # reads more than once while it is opened: the approximations.
-        self.guard = ThreadGuard()
-
-    _approximations = EXACT
-
-    @property
-    def approximations(self) -> Approximations:
-        """What sessions opened from now on leave out; by default nothing. See docs/approximations.md.
-
-        May be set to what ``build_sam2_video_predictor(..., approximations=...)`` takes. A session that is open, or was
-        saved, keeps those that it was opened with.
-
-        Raises:
-            ValueError: an unknown name, or a value that this model cannot have; nothing has changed then.
-            ConcurrentUseError: they are set while another thread opens a session.
-        """
-        return self._approximations
-
-    @approximations.setter
-    @exclusive
-    def approximations(self, asked: ApproximationsLike) -> None:
-        self._approximations = Approximations.of(asked).check_for(self.num_maskmem, self.sam_image_embedding_size)
+        options = TrackingOptions(
+            fill_hole_area, non_overlap_masks, clear_non_cond_mem_around_input, add_all_frames_to_correct_as_cond
+        )
+        super().__init__(options, **kwargs)
 
     @classmethod
     def from_pretrained(cls, model_id: str | Path, **kwargs: Any) -> "SAM2VideoPredictor":
-        """A predictor with ``sam2fast/nano``, which is in the package, a model of the hub, or a checkpoint at hand.
+        """A predictor with ``sam2fast/nano``, which is in the package, a model of the hub, or a local checkpoint.
 
         ``kwargs`` go to :func:`~sam2fast.build_sam.build_sam2_video_predictor_hf`.
         """
-        from sam2fast.build_sam import build_sam2_video_predictor_hf
-
-        return build_sam2_video_predictor_hf(model_id, **kwargs)
+        return resolve_name("sam2fast.build_sam.build_sam2_video_predictor_hf")(model_id, **kwargs)
 
     @shared
     @torch.inference_mode()
@@ -112,14 +76,14 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         """Opens a video and encodes its first frame. Frames are decoded when they are needed, not before.
 
         Args:
-            video_path: a folder of pictures, a video file (its path, bytes, or a file object), or frames; see
+            video_path: a folder of images, a video file (its path, bytes, or a file object), or frames; see
                 :func:`sam2fast.video_io.open_frames`.
-            offload_video_to_cpu, offload_state_to_cpu: accepted as in the original. On the device lie only the frames,
-                features and memories in use, so there is nothing to offload; ``state["storage_device"]`` answers as
-                before.
+            offload_video_to_cpu, offload_state_to_cpu: accepted as in the original. The device only holds the frames,
+                features and memories in use, so there is nothing to offload; ``state["storage_device"]`` is the
+                original's.
             async_loading_frames: a thread decodes the next frames ahead.
-            max_history: how many tracked frames are remembered per object, besides conditioning frames; older ones are
-                as if never tracked when a later pass starts in their midst. None for all: on the CPU, about 0.8 MB
+            max_history: how many tracked frames are kept per object, besides conditioning frames; older ones are as
+                if never tracked when a later pass starts among them. None for all: on the CPU, about 0.8 MB
                 (bf16) or 1.3 MB (fp32) per object and frame at 1024x1024.
 
         Returns:
@@ -129,36 +93,44 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
             FileNotFoundError, VideoError, TypeError: the video cannot be used; or ``max_history`` is no integer.
             ValueError: ``max_history`` is less than one frame may attend to.
         """
-        reach = MemoryRules.of(self).reach
+        tracker = self._tracker
+        reach = MemoryRules.of(self, self.memory_selection).reach
         max_history = None if max_history is None else integer(max_history, "max_history")
         if max_history is not None and max_history < reach:
             raise ValueError(
                 f"max_history is {max_history}; this model looks back {reach} frames, so give {reach} or more"
             )
-        # While recorded steps run on the device, nothing else would keep this process busy.
-        prefetch = async_loading_frames or self._recording() is not None
+        # While CUDA graphs run on the device, the process has time to decode.
+        prefetch = async_loading_frames or tracker.graphs is not None
         frames = open_frames(video_path, self.image_size, device=self.device, prefetch=prefetch)
         try:
-            features = self._feature_cache(frames)
-            features[0]
-            bank = MemoryBank(self)
-            offload = bool(offload_video_to_cpu), bool(offload_state_to_cpu)
-            return VideoState(frames, features, bank, *offload, max_history)
+            state = tracker.new_state(
+                frames,
+                offload_video_to_cpu=bool(offload_video_to_cpu),
+                offload_state_to_cpu=bool(offload_state_to_cpu),
+                max_history=max_history,
+            )
+            tracker.encode(state, [0])
+            return state
         except BaseException:
-            frames.close()  # or its file and thread would last as long as somebody keeps the exception
+            frames.close()  # or its file and thread would live as long as the exception is kept
             raise
 
-    @own_session
+    def _tracker_for(self, state: VideoState) -> Tracker:
+        """What computes the objects of a session: the one place where a session may get another implementation."""
+        return self._tracker
+
+    @checked_session
     @torch.inference_mode()
     def reset_state(self, inference_state: VideoState) -> None:
-        """Forgets all objects and prompts; the video stays.
+        """Removes all objects and prompts; the video stays open.
 
         Raises:
             TypeError, ValueError: ``inference_state`` is no session, or is another model's.
         """
         inference_state.clear()
 
-    @own_session
+    @checked_session
     @torch.inference_mode()
     def add_new_points_or_box(
         self,
@@ -171,14 +143,14 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         normalize_coords: bool = True,
         box: Any = None,
     ) -> tuple[int, list[Any], Tensor]:
-        """Clicks or a box on an object, which may be new. If it fails, nothing has changed.
+        """Adds points or a box for an object, which may be new. If it fails, nothing has changed.
 
         On a frame that was tracked before this is a correction: it starts from the tracked mask and the memory. See
-        ``add_all_frames_to_correct_as_cond`` for what becomes of it.
+        ``add_all_frames_to_correct_as_cond`` for how long it lasts.
 
         Args:
             frame_idx: which frame.
-            obj_id: any hashable of the caller's.
+            obj_id: any hashable value.
             points: ``(N, 2)`` (x, y) in pixels of the video.
             labels: ``(N)``; 1 foreground, 0 background.
             clear_old_points: these replace the object's earlier points on the frame, rather than joining them.
@@ -196,38 +168,34 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
                 join earlier points, or a prompt of the wrong shape or values.
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
-        tracked = state.objects.get(obj_id) or TrackedObject()
-        size = state.video_size if normalize_coords else (1, 1)
-        clicks = click_prompt(points, labels, box, clear_old_points, size, self.image_size, self.device)
-        if not clear_old_points and frame in tracked.points:
-            clicks = {name: torch.cat([tracked.points[frame][name], new], dim=1) for name, new in clicks.items()}
-        return answer_prompt(self, state, frame, obj_id, tracked, points=clicks)
+        prompt = points, labels, clear_old_points, normalize_coords, box
+        return add_points_or_box(self._tracker_for(state), state, frame, obj_id, *prompt)
 
     def add_new_points(self, *args: Any, **kwargs: Any) -> tuple[int, list[Any], Tensor]:
         """The old name of :meth:`add_new_points_or_box`."""
         return self.add_new_points_or_box(*args, **kwargs)
 
-    @own_session
+    @checked_session
     @torch.inference_mode()
     def add_new_mask(
         self, inference_state: VideoState, frame_idx: int, obj_id: Any, mask: Any
     ) -> tuple[int, list[Any], Tensor]:
-        """A mask ``(H, W)`` of an object, of any size, which becomes its result on the frame.
+        """Adds a mask ``(H, W)`` of any size for an object, which becomes its result on the frame.
 
-        Arrays count as bool. A tensor of the model's input size is taken as it is; others are resized and cut at 0.5.
+        Arrays are converted to bool. A tensor of the model's input size is used as it is; others are resized and
+        thresholded at 0.5.
 
         Returns and raises: see :meth:`add_new_points_or_box`.
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
-        tracked = state.objects.get(obj_id) or TrackedObject()
-        return answer_prompt(self, state, frame, obj_id, tracked, mask=mask_prompt(mask, self.image_size, self.device))
+        return add_mask(self._tracker_for(state), state, frame, obj_id, mask)
 
-    @own_session
+    @checked_session
     @torch.inference_mode()
     def clear_all_prompts_in_frame(
         self, inference_state: VideoState, frame_idx: int, obj_id: Any, need_output: bool = True
     ) -> tuple[int, list[Any], Tensor] | None:
-        """Takes back an object's prompts on one frame.
+        """Removes an object's prompts on one frame.
 
         Its mask there, if a propagation has used it, stays as that of an ordinary tracked frame. An unknown id has no
         prompts, and stays unknown.
@@ -240,14 +208,14 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
             IndexError: no such frame.
         """
         frame = frame_number(frame_idx, inference_state.num_frames, "frame_idx")
-        return take_back_prompts(self, inference_state, frame, obj_id, need_output)
+        return clear_prompts(self._tracker_for(inference_state), inference_state, frame, obj_id, need_output)
 
-    @own_session
+    @checked_session
     @torch.inference_mode()
     def remove_object(
         self, inference_state: VideoState, obj_id: Any, strict: bool = False, need_output: bool = True
     ) -> tuple[list[Any], list[tuple[int, Tensor]]]:
-        """Forgets an object; the others keep their results.
+        """Removes an object; the others keep their results.
 
         Args:
             strict: an unknown id is an error.
@@ -261,23 +229,19 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
             RuntimeError: an unknown id with ``strict``.
         """
         state = inference_state
-        if obj_id not in state.objects:
-            if strict:
-                raise RuntimeError(f"there is no object {obj_id!r} to remove; the ids are {state.obj_ids}")
-            return state.obj_ids, []
-        updated = forget_object(self, state, obj_id, need_output)
+        updated = remove_object(self._tracker_for(state), state, obj_id, strict, need_output)
         return state.obj_ids, updated
 
-    @own_session
+    @checked_session
     @torch.inference_mode()
     def propagate_in_video_preflight(self, inference_state: VideoState) -> None:
-        """Turns results of new prompts into memories; :meth:`propagate_in_video` begins with it.
+        """Encodes the memories of new prompts; :meth:`propagate_in_video` begins with it.
 
         Raises:
             TypeError, ValueError: ``inference_state`` is no session, or is another model's.
             RuntimeError: there is no object, or one has no conditioning frame; nothing has changed then.
         """
-        remember_prompts(self, inference_state)
+        commit_prompts(self._tracker_for(inference_state), inference_state)
 
     @overload
     def propagate_in_video(
@@ -324,7 +288,7 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         lag: int = 0,
     ) -> Iterator[tuple[Any, ...]]: ...
 
-    @own_session
+    @checked_session
     @torch.inference_mode()
     def propagate_in_video(
         self,
@@ -361,7 +325,7 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
             or another form of them.
 
         Raises:
-            RuntimeError: see :meth:`propagate_in_video_preflight`; or an object's last prompt was taken back meanwhile.
+            RuntimeError: see :meth:`propagate_in_video_preflight`; or an object's last prompt was removed meanwhile.
             IndexError: no such start frame; the one after the last is allowed, and yields nothing.
             ValueError: the session is another model's; a negative number of frames or ``lag``, ``encode_ahead`` below
                 1, or an unknown ``output``.
@@ -380,8 +344,9 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
         self.check_recordings()
         self.propagate_in_video_preflight(state)
         order = frames_of_pass(state, start_frame_idx, max_frame_num_to_track, reverse)
-        answers = track_frames(self, state, order, reverse, return_scores, progress, encode_ahead, output)
-        yield from behind(answers, lag) if lag else answers
+        tracker = self._tracker_for(state)
+        answers = propagate(tracker, state, order, reverse, return_scores, progress, encode_ahead, output)
+        yield from delayed(answers, lag) if lag else answers
         wants_more = max_frame_num_to_track is None or len(order) <= max_frame_num_to_track
         if order and wants_more and not reverse and state.frames.truncated is not None:
             raise VideoError(state.frames.truncated)
@@ -390,17 +355,9 @@ class SAM2VideoPredictor(RecordedTracking, OfficialPrivates, Sessions, SAM2Base)
 class SAM2VideoPredictorVOS(SAM2VideoPredictor):
     """The same predictor under the name of the original's compiled one.
 
-    Says in the log if it cannot track by recorded steps, which :class:`SAM2VideoPredictor` does wherever it pays.
+    It logs why it does not use CUDA graphs, which :class:`SAM2VideoPredictor` uses wherever they pay.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._explained = False
-
-    @torch.inference_mode()
-    def propagate_in_video_preflight(self, inference_state: VideoState) -> None:
-        """See :meth:`SAM2VideoPredictor.propagate_in_video_preflight`."""
-        super().propagate_in_video_preflight(inference_state)
-        if not self._explained and self._recording() is None:
-            _log.info("vos_optimized: steps are not recorded: %s", self._why_not())
-            self._explained = True
+        self._runners.explain = True

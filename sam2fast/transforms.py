@@ -1,4 +1,4 @@
-"""Images in, model input out; and the way back from mask logits to the image's size."""
+"""Converts images to model input, and mask logits back to the image's size."""
 
 import os
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from sam2fast.io.images import UNREADABLE, open_picture
+from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles, upsample_and_threshold, upsample_masks
 from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.utils.async_copies import uploaded
@@ -21,18 +21,18 @@ SIXTEEN_TO_EIGHT_BITS = 257  # 65535 / 255
 
 
 class ImageError(ValueError):
-    """An image that cannot be used, or cannot be read."""
+    """An image cannot be read or used."""
 
 
 def to_pixels(image: ImageLike) -> Tensor:
-    """Any accepted image as ``(H, W, 3)`` RGB, uint8, or fp32 in [0, 1] for float input.
+    """Converts an image to ``(H, W, 3)`` RGB: uint8, or fp32 in [0, 1] for float input.
 
     Accepts arrays ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA; tensors of the same shapes or
-    channels first; PIL images of any mode; paths. Grey is repeated, alpha dropped, 16 bits become 8. A file is turned
-    upright by its EXIF orientation; the pixels of an array or a PIL image are taken as they lie, as in the original.
+    channels first; PIL images of any mode; paths. Grey is repeated, alpha is dropped, 16 bits become 8. Files are
+    rotated by their EXIF orientation; arrays and PIL images are used unchanged, as in the original.
 
     Raises:
-        ImageError: the image is empty, of another shape or dtype, out of range or not finite, or unreadable.
+        ImageError: the image is empty or unreadable, has another shape or dtype, or values out of range.
         FileNotFoundError: there is no such file.
         TypeError: another type.
     """
@@ -50,12 +50,12 @@ def to_pixels(image: ImageLike) -> Tensor:
 
 
 def _open(path: Path) -> Image.Image:
-    if not os.path.isfile(path):  # unlike Path.is_file, false also for names that no file can have
+    if not os.path.isfile(path):  # unlike Path.is_file, does not raise for invalid names
         raise FileNotFoundError(f"no image file {str(path)!r}")
     try:
-        with open_picture(path) as file:
+        with open_image(path) as file:
             return ImageOps.exif_transpose(file) or file
-    except UNREADABLE as error:
+    except IMAGE_READ_ERRORS as error:
         raise ImageError(f"{path} cannot be read as an image: {error}") from error
 
 
@@ -66,10 +66,10 @@ def _from_pil(image: Image.Image) -> np.ndarray:
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             values = np.asarray(image)
         else:
-            # PIL has no way from premultiplied grey to RGB.
+            # PIL cannot convert premultiplied grey to RGB.
             image = image.convert("LA") if image.mode == "La" else image
             return np.asarray(image.convert("RGB"))
-    except UNREADABLE as error:  # files are decoded when their pixels are first asked for
+    except IMAGE_READ_ERRORS as error:  # PIL decodes files lazily
         raise ImageError(f"the image cannot be decoded: {error}") from error
     return _from_deep(values)
 
@@ -91,17 +91,17 @@ def _from_array(array: np.ndarray) -> Tensor:
         raise ImageError(f"the image has dtype {array.dtype}; expected uint8, uint16, or float in [0, 1]")
     if array.dtype.itemsize > 8:  # long doubles of either byte order
         array = array.astype(np.float64)
-    # A copy where torch could not take the memory as it is: read-only buffers, foreign byte order, odd strides.
-    return torch.from_numpy(array if _torch_takes(array) else array.astype(array.dtype.newbyteorder("="), order="C"))
+    # A copy where torch cannot share the memory: read-only buffers, foreign byte order, odd strides.
+    return torch.from_numpy(array if _is_shareable(array) else array.astype(array.dtype.newbyteorder("="), order="C"))
 
 
-def _torch_takes(array: np.ndarray) -> bool:
+def _is_shareable(array: np.ndarray) -> bool:
     strides_fit = all(stride >= 0 and stride % array.itemsize == 0 for stride in array.strides)
     return array.flags.writeable and array.flags.aligned and array.dtype.isnative and strides_fit
 
 
 def _channels_last(image: Tensor) -> Tensor:
-    """``(C, H, W)`` to ``(H, W, C)``; what is both is taken for channels first, torch's order."""
+    """``(C, H, W)`` to ``(H, W, C)``; an ambiguous shape counts as channels first, torch's order."""
     return image.permute(1, 2, 0) if image.ndim == 3 and image.shape[0] in CHANNELS else image
 
 
@@ -130,12 +130,13 @@ def _checked(image: Tensor) -> Tensor:
 class SAM2Transforms:
     """Resizes and normalises images; scales coordinates; post-processes masks.
 
-    Source: ``sam2.utils.transforms.SAM2Transforms``, with the same numbers and without torchvision.
+    Source: ``sam2.utils.transforms.SAM2Transforms``, with identical results and without torchvision.
 
     Args:
         resolution: side S of the model's square input.
         mask_threshold: logit above which a pixel is foreground.
-        max_hole_area, max_sprinkle_area: see :func:`fill_holes_and_remove_sprinkles`, in low-resolution pixels.
+        max_hole_area, max_sprinkle_area: see :func:`~sam2fast.kernels.mask_ops.fill_holes_and_remove_sprinkles`; in
+            low-resolution pixels.
     """
 
     mean = (0.485, 0.456, 0.406)
@@ -150,7 +151,7 @@ class SAM2Transforms:
         self.max_sprinkle_area = max_sprinkle_area
 
     def __call__(self, x: ImageLike, device: torch.device | str = "cpu") -> Tensor:
-        """One image as fp32 ``(3, S, S)`` on ``device``; its pixels travel there before they become floats."""
+        """One image as fp32 ``(3, S, S)`` on ``device``; it is copied as uint8 and converted there."""
         return self.from_pixels(to_pixels(x), device)
 
     def from_pixels(self, pixels: Tensor, device: torch.device | str = "cpu") -> Tensor:
@@ -190,7 +191,7 @@ class SAM2Transforms:
         return upsample_masks(self.cleaned(masks), orig_hw)
 
     def postprocess_to_bool(self, masks: Tensor, orig_hw: tuple[int, int], threshold: float) -> Tensor:
-        """The same cut at a threshold, bool, without logits at the image's size."""
+        """The same as bool masks above a threshold, without logits at the image's size."""
         return upsample_and_threshold(self.cleaned(masks), orig_hw, threshold)
 
     def cleaned(self, masks: Tensor) -> Tensor:

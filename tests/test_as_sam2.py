@@ -81,7 +81,7 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_scripts_written_for_the_original_run():
-    """One for pictures and one for video."""
+    """One for images and one for video."""
     scripts = textwrap.dedent(OFFICIAL_SCRIPT) + textwrap.dedent(VIDEO_SCRIPT)
     done = run("import sam2fast.as_sam2\nimport sam2fast.as_sam2\n" + scripts)
     assert done.stdout == "ran\ntracked\n", done.stderr
@@ -99,7 +99,7 @@ def test_refuses_when_the_original_is_imported():
     assert "already imported" in done.stderr
 
 
-# What other packages define and the original's modules only import; their own packages have it.
+# Names of other packages that the original's modules only import.
 OTHER_PACKAGES = {
     "sam2.automatic_mask_generator": {"batched_nms", "box_area"},  # torchvision; ours is sam2fast.kernels.nms
     "sam2.build_sam": {"compose", "instantiate"},  # hydra, which ours does not initialise
@@ -124,7 +124,7 @@ RESOLVE = """
 
 
 def official_names() -> dict[str, dict[str, Any]]:
-    """Everything that each module of the original has, but for modules and typing; its own private functions too."""
+    """All names in the original's modules, except modules and typing, including private functions."""
     names: dict[str, dict[str, Any]] = {}
     for info in pkgutil.walk_packages(sam2.__path__, "sam2."):
         if info.name in ABSENT:
@@ -141,7 +141,7 @@ def official_names() -> dict[str, dict[str, Any]]:
 
 
 def test_every_official_name_resolves():
-    """Also what a module has only imported: code takes ``MLP`` from ``sam2_base``. Of signatures: tests/api."""
+    """Also imported names: code takes ``MLP`` from ``sam2_base``. tests/api compares signatures."""
     official = official_names()
     asked = {module: [*names] for module, names in official.items()}
     done = subprocess.run(
@@ -184,7 +184,7 @@ PICKLE_SCRIPT = """
 
 @pytest.fixture(scope="module")
 def pickled() -> bytes:
-    """Of a part of the network that was imported by its official name; before that, what else can be imported."""
+    """A pickle of a module that was imported by its official name."""
     scripts = ["import sam2fast.as_sam2, sys", *map(textwrap.dedent, (STAR_SCRIPT, UNKNOWN_SCRIPT))]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join([*scripts, "sys.stdout.flush()", textwrap.dedent(PICKLE_SCRIPT)])],
@@ -205,7 +205,7 @@ def test_unknown_official_names_are_ordinary_import_errors(pickled: bytes):
 
 
 def test_pickles_load_without_it(pickled: bytes):
-    """In this process, where it was never imported."""
+    """In this process, which never imported it."""
     assert "sam2fast.as_sam2" not in sys.modules
     loaded = pickle.loads(pickled.split(b"\n", 3)[3])
     assert type(loaded).__module__ == "sam2fast.modeling.layers"
@@ -237,6 +237,6 @@ DOWNSTREAM_SCRIPT = """
 """
 
 
-def test_a_script_with_a_mask_generator_of_its_own_runs():
+def test_a_script_with_a_custom_mask_generator_runs():
     done = run("import sam2fast.as_sam2\n" + textwrap.dedent(DOWNSTREAM_SCRIPT))
     assert done.stdout == "[0, 0, 60, 40] 0 (40, 60)\n", done.stderr

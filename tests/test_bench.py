@@ -1,6 +1,7 @@
 """The measuring tools: a wrong result gets no time, and reports are whole."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import registry
@@ -15,12 +16,14 @@ from registry import WrongResultError, attention_case, cases, check, expectation
 from small_cases import small_cases
 
 from sam2fast.kernels._dispatch import current_backend
+from sam2fast.kernels._launch import launch_table
 from sam2fast.kernels.memory_attention import memory_attention
 from sam2fast.kernels.window_attention import window_attention_reference
 from sam2fast.profiling import limits
 from sam2fast.utils.testing import relative_error
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[1]
 
 
 def test_names_are_unique():
@@ -54,7 +57,7 @@ def test_a_dropped_block_of_keys_is_refused(dtype):
         check(case, wrong, CPU)
 
 
-def test_a_yardstick_far_from_itself_in_fp32_is_refused():
+def test_a_baseline_far_from_itself_in_fp32_is_refused():
     case = memory_case(1, 1, torch.bfloat16, side=4, d=32, m=16)
     calls = {"broken": lambda: torch.zeros(1, 16, 32)}
     with pytest.raises(WrongResultError, match="broken differs from itself in fp32 by"):
@@ -149,6 +152,14 @@ def test_micro_step_leaves_out_cases_for_another_device(micro_rows):
     elsewhere = dataclasses.replace(small_case(), device="cuda")
     assert micro_rows(elsewhere)[1] == []
     assert elsewhere.runs_on(torch.device("cuda")) and not elsewhere.runs_on(CPU)
+
+
+def test_every_kernel_has_a_parity_check():
+    """Names of the steps are those of the launch table's ops, but for what one check has together."""
+    together = {"run_lengths and nms": {"run_lengths", "nms"}, "encoder": {"layer_norm", "linear_gelu", "preprocess"}}
+    named = set().union(*(together.get(name, {name}) for name in steps.PARITY))
+    assert not set(launch_table()) - named, "gpu_plan/steps.py has no check of the kernels of these ops"
+    assert all((ROOT / "tests" / test.partition("::")[0]).is_file() for test, _ in steps.PARITY.values())
 
 
 def test_micro_steps_have_every_op_of_the_registry():

@@ -45,18 +45,18 @@ assert names and all(getattr(old, name) is getattr(new, name) for name in names)
 def test_modules_of_a_moved_package_move_with_it_and_what_is_patched_there_takes_effect():
     code = """
 from unittest import mock
-import sam2fast.parallel.runners as old, sam2fast.deploy.parallel.runners as new
-from sam2fast.parallel.videos import VideoJob
-with mock.patch("sam2fast.parallel.runners.Runner", 1):
+import sam2fast.deploy.parallel.runners as old, sam2fast.deploy.parallel.runners as new
+from sam2fast.deploy.parallel.videos import VideoJob
+with mock.patch("sam2fast.deploy.parallel.runners.Runner", 1):
     assert new.Runner == 1
 assert new.Runner is old.Runner and VideoJob.__module__ == "sam2fast.deploy.parallel.videos"
 """
     result = run_python(code)
     assert result.returncode == 0, result.stderr
-    assert "<string>:3: DeprecationWarning: sam2fast.parallel.runners is now" in result.stderr
+    assert "<string>:3: DeprecationWarning: sam2fast.deploy.parallel.runners is now" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["sam2fast.parallel.nothing", "sam2fast.nothing"])
+@pytest.mark.parametrize("name", ["sam2fast.deploy.parallel.nothing", "sam2fast.nothing"])
 def test_a_module_that_never_was_is_not_found_under_an_old_name(name):
     with pytest.raises(ModuleNotFoundError, match=name):
         importlib.import_module(name)

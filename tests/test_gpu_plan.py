@@ -130,6 +130,32 @@ def test_a_visit_that_is_told_to_stop_leaves_a_table_and_no_process(tmp_path):
     assert "| micro encoder | " in printed and (out / "summary.md").exists()
 
 
+WRONG = """
+import pytest
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("wrong", [0, 2])
+def test_parity(record_property, wrong):
+    record_property("row", {"op": "nms", "wrong": wrong, "largest error": 0.5})
+    assert wrong == 0
+"""
+TESTED = """
+import sys, torch
+from gpu_plan.work import Context, _tested
+print(_tested(sys.argv[1], Context(torch.device("cpu"), lambda part, row: print(part, row["wrong"])), "rehearsal"))
+"""
+
+
+def test_a_wrong_row_is_sent_and_fails_its_step(tmp_path):
+    (tmp_path / "test_wrong.py").write_text(WRONG)
+    command = [sys.executable, "-c", TESTED, str(tmp_path / "test_wrong.py")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "bench")])}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert "parity of nms 0" in done.stdout and "parity of nms 2" in done.stdout, done.stdout + done.stderr
+    expected = "Outcome(right=False, figure='2 wrong in 2 rows, largest error 0.5', why='test_parity[2]: "
+    assert expected in done.stdout.splitlines()[-1]
+
+
 def test_no_step_is_begun_without_time_for_it(tmp_path):
     """The plan is in order of value; a shorter step may still fit."""
     out = tmp_path / "out"
@@ -186,14 +212,13 @@ def test_tuned_rows_replace_those_of_the_same_gpu():
     assert json.loads(text_of(twice)) == twice
 
 
-MACHINE = {"device": "NVIDIA H200", "torch": "2.11.0"}
+MACHINE = {"device": "NVIDIA H200", "gpu": "NVIDIA H200", "torch": "2.11.0"}
 
 
 def visit(tmp_path, rows, environment=True, rehearsal=False):
     records = Records(tmp_path / "visit")
     if environment:
         about = {"date": "2026-12-01", "rehearsal": rehearsal, "machine": MACHINE}
-        about["suite machine"] = {"gpu": "NVIDIA H200"}
         records.add({"step": "environment", "kind": "row", "part": "environment", "row": about})
     for part, row in rows:
         records.add({"step": "a step", "kind": "row", "part": part, "row": row})

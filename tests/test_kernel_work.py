@@ -1,4 +1,4 @@
-"""What the pages on kernels say of work and limits: formulas against what is measured by, and against the model."""
+"""Work and limits on the pages of kernels: formulas against the benchmarks' counts and against the model."""
 
 import json
 import math
@@ -47,12 +47,12 @@ def test_memory_attention_is_counted_as_it_is_measured():
         done = work.memory_attention(objects, 2, splits=1)
         assert done.products == memory_case(objects, 7, BF16).flops
         assert done.products == _flops_of_memory(objects)
-        # What is handed on comes on top of what is read and written at the least.
+        # Data passed between launches is added to the minimum of reads and writes.
         assert done.bytes > memory_case(objects, 7, BF16).bytes
         assert done.exponentials == objects * work.N * tokens
         own, case = work.self_attention(objects, 4, splits=1), self_attention_case(objects, torch.float32)
         assert own.products == case.flops and own.bytes == case.bytes + 4 * objects * 4 * work.N * work.D
-    # A further program that shares keys leaves a mean and a logarithm in fp32, which are read again.
+    # Each further split writes a mean and a logarithm in fp32, which are read again.
     more = work.memory_attention(1, 2, splits=4).bytes - work.memory_attention(1, 2, splits=1).bytes
     assert more == 2 * 3 * 4 * work.N * (64 + 1)
 
@@ -75,7 +75,7 @@ def test_blocks_are_those_of_the_model(size):
     assert done / 1e9 == pytest.approx(counted[size, "attention"], rel=1e-12)
 
 
-def test_what_surrounds_attention_is_counted_as_it_is_measured():
+def test_ops_around_attention_are_counted_as_they_are_measured():
     assert work.layer_norm(4096, 96, 4, 2).bytes == layer_norm_case(4096, 96, BF16).bytes
     case, done = linear_gelu_case(4096, 96, 384, BF16), work.linear_gelu(4096, 96, 384, 2)
     assert (done.products, done.bytes) == (case.flops, case.bytes)
@@ -105,7 +105,7 @@ def _on_hopper(dtype, shape):
     return max(fitting, key=lambda row: (row.shape != "*", row.arch != "*")).meta
 
 
-def test_the_kernels_launch_as_is_said():
+def test_the_kernels_launch_as_documented():
     from sam2fast.kernels.memory_attention.launch import splits_for
     from sam2fast.kernels.preprocess.kernel import taps
 

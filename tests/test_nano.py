@@ -1,4 +1,4 @@
-"""nano: weights in the package, found without a network, and how they get there."""
+"""nano: the packaged weights, loading without a network, and their export."""
 
 import json
 import socket
@@ -8,19 +8,19 @@ import sys
 import numpy as np
 import pytest
 import torch
-from parity import picture
+from parity import random_image
 from safetensors import safe_open
 from tame_weights import fill
 
 from sam2fast import SAM2ImagePredictor, SAM2VideoPredictor, build_sam2, nano
 from sam2fast.build_sam import HF_MODEL_ID_TO_FILENAMES, build_sam2_hf, build_sam2_video_predictor_hf
 from sam2fast.checkpoints import VIDEO_ONLY, CheckpointError, guess_config, read_checkpoint
-from sam2fast.nano.export import LEAST_HALF, ROUNDING, export, narrowed
+from sam2fast.nano.export import LEAST_HALF, ROUNDING, export, to_half
 
 
 @pytest.fixture
 def no_network(monkeypatch):
-    """No connection, and no package that would make one."""
+    """Blocks network connections and the packages that make them."""
 
     def refuse(*args, **kwargs):
         raise AssertionError("the network was asked")
@@ -33,7 +33,7 @@ def no_network(monkeypatch):
 
 @pytest.fixture(scope="module")
 def tame():
-    """An untrained nano with weights that keep it well-behaved."""
+    """An untrained nano with tame weights."""
     return fill(build_sam2(nano.CONFIG, None, device="cpu"), seed=0)
 
 
@@ -49,21 +49,21 @@ class TestLoading:
     def test_images(self, no_network):
         predictor = SAM2ImagePredictor.from_pretrained("sam2fast/nano", device="cpu", mask_threshold=0.25)
         assert predictor.model.image_size == 256 and predictor.mask_threshold == 0.25
-        predictor.set_image(picture(60, 80))
+        predictor.set_image(random_image(60, 80))
         masks, scores, logits = predictor.predict(point_coords=[[20, 30]], point_labels=[1])
         assert masks.shape == (3, 60, 80) and scores.shape == (3,) and logits.shape == (3, 64, 64)
         assert np.isfinite(logits).all()
 
     def test_video(self, no_network):
         predictor = SAM2VideoPredictor.from_pretrained("sam2fast/nano", device="cpu")
-        state = predictor.init_state(np.stack([picture(60, 80, seed) for seed in range(3)]))
+        state = predictor.init_state(np.stack([random_image(60, 80, seed) for seed in range(3)]))
         predictor.add_new_points_or_box(state, frame_idx=0, obj_id=1, points=[[20, 30]], labels=[1])
         tracked = list(predictor.propagate_in_video(state, progress=False))
         assert [frame for frame, _, _ in tracked] == [0, 1, 2]
         assert all(logits.shape == (1, 1, 60, 80) and logits.isfinite().all() for _, _, logits in tracked)
 
     @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is more than CPU")
-    def test_without_a_device_it_is_the_machines(self):
+    def test_the_default_device(self):
         assert SAM2ImagePredictor.from_pretrained("sam2fast/nano").device.type == "cpu"
         assert build_sam2_video_predictor_hf("sam2fast/nano").device.type == "cpu"
 
@@ -87,11 +87,11 @@ class TestLoading:
         model = build_sam2("nano/sam2fast_nano.yaml", None, device="cpu")
         assert not torch.equal(model.state_dict()[name], read_checkpoint(nano.WEIGHTS)[name].float())
 
-    def test_the_originals_table_is_as_it_was(self):
+    def test_the_originals_table_is_unchanged(self):
         assert len(HF_MODEL_ID_TO_FILENAMES) == 8
         assert all(name.startswith("facebook/sam2") for name in HF_MODEL_ID_TO_FILENAMES)
 
-    def test_unknown_ids_are_told_about_it(self, monkeypatch):
+    def test_errors_for_unknown_ids_name_it(self, monkeypatch):
         monkeypatch.setenv("SAM2FAST_OFFLINE", "1")
         with pytest.raises(KeyError, match="sam2fast/nano, facebook/sam2-hiera-tiny"):
             SAM2ImagePredictor.from_pretrained("sam2fast/pico")
@@ -101,7 +101,7 @@ class TestFile:
     def test_is_small(self):
         assert nano.WEIGHTS.stat().st_size <= 12e6
 
-    def test_is_finite_and_tells_its_configuration(self):
+    def test_is_finite_and_has_its_configuration(self):
         tensors = read_checkpoint(nano.WEIGHTS)
         assert all(tensor.isfinite().all() for tensor in tensors.values())
         assert guess_config(tensors) == nano.CONFIG
@@ -109,9 +109,9 @@ class TestFile:
             assert json.loads(file.metadata()["sam2fast"])["config"] == nano.CONFIG
 
     def test_is_as_precise_as_export_makes_it(self):
-        """Whatever is not fp16 could not be."""
+        """fp32 tensors could not be fp16."""
         for name, tensor in read_checkpoint(nano.WEIGHTS).items():
-            assert tensor.dtype == narrowed(name, tensor.float()).dtype, name
+            assert tensor.dtype == to_half(name, tensor.float()).dtype, name
 
 
 class TestExport:
@@ -128,19 +128,19 @@ class TestExport:
                 assert stored[name].dtype == torch.float16, name
         assert halves > 0.95 * sum(tensor.numel() for tensor in stored.values())
 
-    def test_answers_hardly_change(self, checkpoint, tame, tmp_path):
+    def test_results_hardly_change(self, checkpoint, tame, tmp_path):
         export(checkpoint, tmp_path / "nano.safetensors")
         answers = []
         for model in (tame, build_sam2(nano.CONFIG, tmp_path / "nano.safetensors", device="cpu")):
             predictor = SAM2ImagePredictor(model)
-            predictor.set_image(picture(120, 160))
+            predictor.set_image(random_image(120, 160))
             answers.append(predictor.predict(point_coords=[[80, 60]], point_labels=[1])[2])
         before, after = answers
         # Rounding moves weights by 2**-12 of their size; through all layers that adds up to about ten times as much.
         assert np.abs(after - before).max() < 40 * 2**-12 * (np.abs(before).mean() + before.std())
 
     def test_equal_weights_give_equal_bytes(self, checkpoint, tmp_path):
-        """In another process too, where hashes of strings differ."""
+        """Also in another process, where string hashes differ."""
         here, there = tmp_path / "here.safetensors", tmp_path / "there.safetensors"
         export(checkpoint, here, steps=7)
         command = [sys.executable, "-m", "sam2fast.nano.export", checkpoint, "--out", there, "--steps", "7"]
@@ -150,15 +150,15 @@ class TestExport:
         with safe_open(here, "pt") as file:
             assert json.loads(file.metadata()["sam2fast"]) == {"config": nano.CONFIG, "steps": 7}
 
-    def test_what_fp16_cannot_hold_stays(self):
+    def test_values_beyond_fp16_stay_fp32(self):
         large = torch.randn(LEAST_HALF, generator=torch.Generator().manual_seed(0))
-        assert narrowed("a", large).dtype == torch.float16
+        assert to_half("a", large).dtype == torch.float16
         for other in (large * 1e6, large * 1e-7, large[1:]):
-            assert narrowed("a", other) is other
-        assert narrowed("a", large.zero_()).dtype == torch.float16
+            assert to_half("a", other) is other
+        assert to_half("a", large.zero_()).dtype == torch.float16
 
     @pytest.mark.parametrize("damage", ["not finite", "images only", "another model"])
-    def test_what_is_no_nano_is_refused_and_changes_nothing(self, tame, tmp_path, damage):
+    def test_other_checkpoints_are_refused_and_change_nothing(self, tame, tmp_path, damage):
         weights, out = dict(tame.state_dict()), tmp_path / "nano.safetensors"
         if damage == "not finite":
             weights["no_mem_embed"] = torch.full_like(weights["no_mem_embed"], torch.inf)
@@ -174,5 +174,5 @@ class TestExport:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["nano.safetensors", "wrong.pt"]
 
 
-def test_a_checkpoint_of_a_training_run_tells_its_configuration(checkpoint):
+def test_a_checkpoint_of_a_training_run_has_its_configuration(checkpoint):
     assert guess_config(read_checkpoint(checkpoint)) == nano.CONFIG

@@ -1,4 +1,4 @@
-"""The package as users get it: wheel from sdist in an empty environment, bare clone, cheap import, nothing touched."""
+"""The installed package: wheel from sdist in an empty environment, bare clone, cheap import, no side effects."""
 
 import os
 import subprocess
@@ -39,7 +39,7 @@ def checked(done: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """What git has, and what it would add, without anything built."""
+    """Tracked files and files that git would add, without build products."""
     target = tmp_path_factory.mktemp("checkout")
     if not copy_checkout(target):
         pytest.skip("not a git checkout")
@@ -48,7 +48,7 @@ def checkout(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wheel(checkout, tmp_path_factory):
-    """The wheel built from the sdist, in this environment: the index is not asked for build tools."""
+    """The wheel built from the sdist in this environment, without downloading build tools."""
     out = tmp_path_factory.mktemp("dist")
     checked(run(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(checkout)))
     return next(out.glob("*.whl"))
@@ -56,7 +56,7 @@ def wheel(checkout, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def empty_environment(wheel, tmp_path_factory):
-    """An environment with the wheel alone; its dependencies are this one's, but for triton."""
+    """An environment with only the wheel; it uses this environment's dependencies except triton."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder)  # without a pip of its own, which takes longer than all the rest
     python = folder / "bin" / "python"
@@ -88,7 +88,7 @@ print(predictor.predict(point_coords=[[30, 20]], point_labels=[1])[0].shape, nan
 SAM2VideoPredictor.from_pretrained("sam2fast/nano", device="cpu")
 slow = [name for name in ("torch._dynamo", "sympy") if name in sys.modules]
 assert not slow, f"a model with weights is built, and {slow} are imported, which takes seconds"
-import sam2fast.cli.demo_parts
+import sam2fast.cli.demo_run
 
 model = build_sam2("sam2.1_hiera_t", None, device="cpu", hydra_overrides_extra=["++model.image_size=256"])
 predictor = SAM2ImagePredictor(model, max_hole_area=4)
@@ -99,7 +99,7 @@ print(predictor.predict(point_coords=[[30, 20]], point_labels=[1])[0].shape)
 
 @pytest.fixture(scope="module")
 def printed(empty_environment, tmp_path_factory):
-    """What a process says that imports and uses the wheel: no triton, no hub, no scikit-image, no PyAV."""
+    """The output of a process that uses the wheel without triton, hub, scikit-image and PyAV."""
     script = IN_AN_EMPTY_ENVIRONMENT + CHECK + USES
     return checked(run(empty_environment, "-c", script, cwd=tmp_path_factory.mktemp("empty"))).splitlines()
 
@@ -122,7 +122,7 @@ def test_published_models_work_too(printed):
     assert printed[2:] == ["(3, 40, 60)"]
 
 
-def test_what_the_core_needs(wheel):
+def test_dependencies_of_the_core(wheel):
     """Weights of nano are read after the core install."""
     import zipfile
 
@@ -173,7 +173,7 @@ def test_every_module_is_in_the_wheel(wheel, checkout):
     assert ours <= set(zipfile.ZipFile(wheel).namelist())
 
 
-def test_what_the_index_is_told(wheel):
+def test_metadata(wheel):
     from email import message_from_bytes
     from zipfile import ZipFile
 
@@ -196,7 +196,7 @@ def test_bare_clone(checkout, tmp_path):
 
 
 def test_bare_clone_without_symbolic_links(checkout, tmp_path):
-    """As git leaves it where ``core.symlinks`` is false: each link a text file with its target."""
+    """As with ``core.symlinks`` false: each link is a text file with its target."""
     (tmp_path / "sam2fast").mkdir()
     for entry in (checkout / "sam2fast").iterdir():
         if entry.name in LINKS:
@@ -234,7 +234,7 @@ print(os.listdir("."))
 
 
 def test_editable_install_and_import_without_side_effects(tmp_path):
-    """In this environment, whose install the tests run on."""
+    """In this environment, with the installation that the tests use."""
     listing, check = checked(run(sys.executable, "-c", IMPORT_IS_CLEAN + CHECK, cwd=tmp_path)).splitlines()
     count, file = check.split()
     assert listing == "[]" and int(count) == 9 and Path(file).resolve().is_relative_to(ROOT)

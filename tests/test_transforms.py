@@ -1,21 +1,21 @@
-"""Every kind of image that is accepted, every kind that is refused, and the official numbers in between."""
+"""Accepted images, refused images, and numerical agreement with the original."""
 
 import numpy as np
 import oracle  # noqa: F401  (makes torchvision importable for the official package)
 import pytest
 import torch
-from parity import picture
+from parity import random_image
 from PIL import Image
 from sam2.utils.transforms import SAM2Transforms as OfficialTransforms
 
 from sam2fast.transforms import ImageError, SAM2Transforms, to_pixels
 
-RGB = picture(60, 80)
+RGB = random_image(60, 80)
 
 
 @pytest.mark.parametrize("size", [(600, 800), (1500, 700), (64, 64), (1, 1), (1024, 1024)], ids=str)
 def test_preprocessing_equals_the_official_one(size):
-    image = picture(*size)
+    image = random_image(*size)
     expected = OfficialTransforms(1024, 0.0)(image)
     actual = SAM2Transforms(1024, 0.0)(image)
     assert actual.shape == (3, 1024, 1024) and actual.dtype == torch.float32
@@ -23,12 +23,12 @@ def test_preprocessing_equals_the_official_one(size):
 
 
 def test_batches_of_different_sizes():
-    images = [picture(60, 80), picture(90, 40)]
+    images = [random_image(60, 80), random_image(90, 40)]
     expected = OfficialTransforms(256, 0.0).forward_batch(images)
     assert (expected - SAM2Transforms(256, 0.0).forward_batch(images)).abs().max() < 1e-5
 
 
-def test_float_images_are_taken_as_the_original_takes_them():
+def test_float_images_as_the_original():
     image = (RGB / 255).astype(np.float32)
     expected = OfficialTransforms(256, 0.0)(image)
     assert (expected - SAM2Transforms(256, 0.0)(image)).abs().max() < 1e-5
@@ -109,10 +109,10 @@ class TestFiles:
     def test_exif_orientation_is_applied_to_files(self, tmp_path):
         path = tmp_path / "turned.png"
         exif = Image.Exif()
-        exif[0x0112] = 6  # turn 90 degrees clockwise to view
+        exif[0x0112] = 6  # rotate by 90 degrees clockwise to view
         Image.fromarray(RGB).save(path, exif=exif)
         assert np.array_equal(to_pixels(path).numpy(), np.rot90(RGB, -1))
-        with Image.open(path) as image:  # an opened image is taken as it lies, as in the original
+        with Image.open(path) as image:  # an opened image is used unchanged, as in the original
             assert np.array_equal(to_pixels(image).numpy(), RGB)
 
     def test_sixteen_bit_png(self, tmp_path):
@@ -126,14 +126,14 @@ class TestFiles:
 
     def test_no_image(self, tmp_path):
         path = tmp_path / "text.png"
-        path.write_text("no picture")
+        path.write_text("no image")
         with pytest.raises(ImageError, match="text.png cannot be read"):
             to_pixels(path)
 
     @pytest.mark.parametrize("suffix", ["png", "jpg"])
     def test_truncated(self, tmp_path, suffix):
         path = tmp_path / f"cut.{suffix}"
-        Image.fromarray(picture(300, 300)).save(path)
+        Image.fromarray(random_image(300, 300)).save(path)
         path.write_bytes(path.read_bytes()[:3000])
         with pytest.raises(ImageError, match="cannot be read|cannot be decoded"):
             to_pixels(path)

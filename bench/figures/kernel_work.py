@@ -51,7 +51,7 @@ def floor(work: Work, gpu: Gpu, dtype: str) -> tuple[float, str]:
 
 # Of the published models at 1024 x 1024 pixels: positions of a frame's map, channels of its queries and of memory
 # tokens, memories that an object has at most, and tokens of its pointers (16, of four tokens each).
-N, D, M_CHANNELS, PAGES, POINTERS, LAYERS = 4096, 256, 64, 7, 64, 4
+N, D, M_CHANNELS, PAGES, POINTERS = 4096, 256, 64, 7, 64
 SIZES = {"bf16": 2, "fp32": 4}
 
 

@@ -31,18 +31,19 @@ class Step(NamedTuple):
     needs: tuple[str, ...] = ()
 
 
-BUILDING = ("omegaconf",)  # what building a predictor takes
-# Argument of the job -> seconds. Compiling takes most of it, so these steps run side by side.
+BUILDING, TESTING = ("omegaconf",), ("pytest",)  # what building a predictor takes, and what parity
+# Name -> the tests in ``tests/`` marked ``gpu``, and seconds. Compiling takes most of it, so they run side by side.
+ATTENTION = "kernels/test_parity_attention.py::test_parity_of_"
 PARITY = {
-    "memory_attention": 70,
-    "rope_attention": 50,
-    "window_attention": 80,
-    "mask_ops": 50,
-    "run_lengths and nms": 40,
-    "encoder": 50,
-    "connected_components": 30,
-    "memory_attention in fp8": 50,
-    "recorded steps": 60,
+    "memory_attention": (f"{ATTENTION}memory_attention", 70),
+    "rope_attention": (f"{ATTENTION}rope_attention", 50),
+    "window_attention": ("kernels/test_parity_windows.py", 80),
+    "mask_ops": ("kernels/test_parity_masks.py", 50),
+    "run_lengths and nms": ("kernels/test_parity_mask_lists.py", 40),
+    "encoder": ("kernels/test_parity_encoder.py", 50),
+    "connected_components": ("kernels/test_parity_components.py", 30),
+    "memory_attention in fp8": (f"{ATTENTION}memory_attention_in_fp8", 50),
+    "recorded steps": ("tracking/test_tracking_parity.py::test_parity", 60),
 }
 # Op and shape class of the rows in bfloat16 that decide how long a frame takes.
 TUNE = {
@@ -113,9 +114,9 @@ def plan() -> list[Step]:
     """Every step in order."""
     steps = [Step("environment", ("environment", ""), 30, 90)]
     steps += [
-        Step(f"parity {name}", ("parity", name), seconds, 3 * seconds, alone=False, goal="0 wrong",
-             needs=BUILDING if name == "recorded steps" else ())
-        for name, seconds in PARITY.items()
+        Step(f"parity {name}", ("parity", nodes), seconds, 3 * seconds, alone=False, goal="0 wrong",
+             needs=(*TESTING, *BUILDING) if name == "recorded steps" else TESTING)
+        for name, (nodes, seconds) in PARITY.items()
     ]  # fmt: skip
     steps += [Step(f"tune {name}", ("tune", name), seconds, 2 * seconds) for name, seconds in TUNE.items()]
     micro = [
@@ -129,7 +130,7 @@ def plan() -> list[Step]:
     # What decides most comes first of both; the sanitizer before what few ask for.
     steps += micro[:3] + calls[:6] + micro[3:7] + calls[6:15]
     steps += [
-        Step(f"sanitize {tool}", ("sanitize", tool), 120, 240, False, "0 errors", ("compute-sanitizer",))
+        Step(f"sanitize {tool}", ("sanitize", tool), 120, 240, False, "0 errors", ("compute-sanitizer", *TESTING))
         for tool in SANITIZE
     ]
     return [*steps, micro[7], *calls[15:]]

@@ -11,14 +11,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from gpu_plan.steps import plan
+from gpu_plan.steps import PARITY, plan
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # What a machine may lack; anything else that cannot be imported is a failure.
-OPTIONAL = ("antlr4", "av", "hydra", "iopath", "omegaconf", "sam2", "scipy", "torchvision")
+OPTIONAL = ("antlr4", "av", "hydra", "iopath", "omegaconf", "pytest", "sam2", "scipy", "torchvision")
 # Set, it gives every tensor memory of its own, in which no CUDA graph can be recorded.
 NO_CACHING = "PYTORCH_NO_CUDA_MEMORY_CACHING"
 # Ops of the registry by step.
@@ -35,17 +38,6 @@ MICRO = {
     "mask lists": ("encode_masks", "encode_upsampled", "decode_masks", "box_nms", "mask_nms"),
     "memory_attention compiled": ("memory_attention",),
 }  # fmt: skip
-
-# Fields of parity's plans in a rehearsal.
-REHEARSED: dict[str, Any] = {
-    "dtypes": (torch.float32,),
-    "draws": 1,
-    "widths": ((32, 32),),
-    "splits": (None, 2),
-    "windows": (7, 0),
-    "objects": (1,),
-    "frames": 3,
-}
 
 
 class Outcome(NamedTuple):
@@ -80,12 +72,10 @@ class MissingPackageError(Exception):
 
 def environment(_: str, context: Context) -> Outcome:
     """Versions, the device, and the rates of a large copy and of large matrix products."""
-    from machines import machine, packages
-    from suite.machine import machine as suite_machine
+    from suite.machine import machine, packages
 
     about: dict[str, Any] = {"date": datetime.date.today().isoformat(), "rehearsal": context.rehearse}
-    about["machine"] = machine(context.device)
-    context.send("environment", about | {"suite machine": suite_machine(str(context.device)), **packages(OPTIONAL)})
+    context.send("environment", about | {"machine": machine(str(context.device)), **packages(OPTIONAL)})
     if context.rehearse:
         return Outcome(True, "no limits are measured in a rehearsal")
     from measure import measure_limits
@@ -97,47 +87,44 @@ def environment(_: str, context: Context) -> Outcome:
     return Outcome(True, f"{rates['bfloat16 TFLOP/s']:.0f} TFLOP/s bf16, {limits.bytes_per_s / 1e12:.2f} TB/s")
 
 
-def parity(name: str, context: Context) -> Outcome:
-    """A kernel against its reference on random inputs, or recorded steps against plain ones."""
-    check, full, short, quick = _checks()[name]
-    plan_ = quick if context.rehearse else full if context.thorough else short
-    if context.rehearse:  # one case of each kind
-        plan_ = plan_._replace(**{field: REHEARSED[field] for field in plan_._fields if field in REHEARSED})
-    rows: list[dict[str, Any]] = []
-
-    def save(found: list[dict[str, Any]]) -> None:
-        rows.append(found[-1])
-        context.send(f"parity of {name}", found[-1])
-
-    right = check(context.device, save, plan_)
-    wrong = sum(row.get("wrong", 0) for row in rows)
-    worst = max((row["largest error"] for row in rows if "largest error" in row), default=None)
-    figure = f"{wrong} wrong in {len(rows)} rows" + (f", largest error {worst:.2g}" if worst is not None else "")
-    return Outcome(right, figure, "" if right else f"{wrong} results are wrong")
+def parity(nodes: str, context: Context) -> Outcome:
+    """Tests of kernels against float64 on random inputs, or of recorded steps against plain ones."""
+    return _tested(nodes, context, "rehearsal" if context.rehearse else "full" if context.thorough else "short")
 
 
-def _checks() -> dict[str, tuple[Callable[..., bool], Any, Any, Any]]:
-    """By name: the check, and its full, short and quick plans."""
-    import attention_parity as attention
-    import components_parity as components
-    import encoder_ops as encoder
-    import mask_list_parity as lists
-    import mask_parity as masks
-    import tracking_parity as tracking
-    import window_parity as windows
+class _Rows:
+    """A plugin of pytest that sends the row of each test as it ends."""
 
-    checks: dict[str, tuple[Callable[..., bool], Any, Any, Any]] = {
-        "window_attention": (windows.window_parity, windows.Plan(), windows.SHORT, windows.QUICK),
-        "mask_ops": (masks.mask_parity, masks.Plan(), masks.SHORT, masks.QUICK),
-        "run_lengths and nms": (lists.mask_list_parity, lists.Plan(), lists.SHORT, lists.QUICK),
-        "encoder": (encoder.encoder_parity, encoder.Plan(), encoder.SHORT, encoder.QUICK),
-        "connected_components": (components.components_parity, components.Plan(), components.SHORT, components.QUICK),
-        "recorded steps": (tracking.tracking_parity, tracking.Plan(), tracking.SHORT, tracking.QUICK),
-    }
-    for op in ("memory_attention", "rope_attention", attention.FP8):
-        plans = [plan_._replace(ops=(op,)) for plan_ in (attention.Plan(), attention.SHORT, attention.QUICK)]
-        checks[op] = (attention.attention_parity, plans[0], plans[1], plans[2])
-    return checks
+    def __init__(self, send: Callable[[str, dict[str, Any]], None]) -> None:
+        self.send = send
+        self.rows: list[dict[str, Any]] = []
+        self.problems: list[str] = []
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            self.problems.append(f"{report.nodeid.partition('::')[2]}: {report.longreprtext.splitlines()[-1]}")
+        for name, row in report.user_properties if report.when == "call" else ():
+            if name == "row":
+                self.rows.append(row)
+                self.send(f"parity of {row['op']}", row)
+
+
+def _tested(nodes: str, context: Context, mode: str) -> Outcome:
+    """Runs the tests marked ``gpu`` of some files in this process."""
+    # What other packages add to pytest may need packages that are not here.
+    os.environ |= {"SAM2FAST_PARITY": mode, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    import pytest
+
+    found = _Rows(context.send)
+    options = ["-q", "-m", "gpu", "--tb=short", "-p", "no:cacheprovider"]
+    options += ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
+    code = pytest.main([*options, *(str(ROOT / "tests" / node) for node in nodes.split())], plugins=[found])
+    wrong = sum(row["wrong"] for row in found.rows)
+    worst = max((row["largest error"] for row in found.rows if "largest error" in row), default=None)
+    figure = f"{wrong} wrong in {len(found.rows)} rows" + ("" if worst is None else f", largest error {worst:.2g}")
+    right = code == 0 and bool(found.rows)  # where no kernel can run, all tests are skipped
+    why = "; ".join(found.problems) or f"pytest ended with {int(code)}"
+    return Outcome(right, figure, "" if right else why[:300])
 
 
 def tune(name: str, context: Context) -> Outcome:
@@ -222,7 +209,7 @@ def _speed_of_calls(rows: list[dict[str, Any]]) -> str:
 
 
 def sanitize(tool: str, context: Context) -> Outcome:
-    """The parity of every kernel, small, under one of compute-sanitizer's checkers.
+    """The tests of every kernel, small, under one of compute-sanitizer's checkers.
 
     Every tensor gets memory of its own, since steps from one into another within torch's blocks would not be noticed.
     Recorded steps need such blocks and are left out; their kernels are checked one by one.
@@ -241,11 +228,8 @@ def sanitize(tool: str, context: Context) -> Outcome:
 
 def sanitized(_: str, context: Context) -> Outcome:
     """What a checker watches."""
-    wrong = []
-    for name, (check, _full, _short, quick) in _checks().items():
-        if name != "recorded steps" and not check(context.device, lambda rows: None, quick):
-            wrong.append(name)
-    return Outcome(not wrong, "", f"wrong: {', '.join(wrong)}")
+    nodes = dict.fromkeys(test.partition("::")[0] for name, (test, _) in PARITY.items() if name != "recorded steps")
+    return _tested(" ".join(nodes), context._replace(send=lambda part, row: None), "sanitizer")
 
 
 JOBS = {

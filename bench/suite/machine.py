@@ -1,9 +1,12 @@
 """What figures were taken on."""
 
+import importlib.util
 import os
 import platform
 import shutil
 import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +15,43 @@ RESULTS = BENCH / "results"
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """Processor, versions and commit; of a CUDA device also its name and driver."""
+    """The device, processor, versions and commit; of a CUDA device also what limits kernels."""
     import torch
 
     import sam2fast
 
-    about = {
+    about: dict[str, Any] = {
+        "device": f"CPU {cpu_name()} {os.cpu_count()} cores",
         "cpu": cpu_name(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "triton": _version_of_triton(),
+        "triton": _version("triton"),
+        "numpy": _version("numpy"),
         "sam2fast": sam2fast.__version__,
         "commit": commit(),
     }
     if device.startswith("cuda"):
-        about |= {"gpu": torch.cuda.get_device_name(device), "driver": driver()}
+        name, limits = torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device)
+        about |= {
+            "device": name,
+            "gpu": name,
+            "driver": driver(),
+            "cuda": torch.version.cuda,
+            "compute capability": f"{limits.major}.{limits.minor}",
+            "multiprocessors": limits.multi_processor_count,
+            "memory GiB": round(limits.total_memory / 2**30, 1),
+        }
     return about
+
+
+def packages(names: Iterable[str]) -> dict[str, Any]:
+    """Where the named packages are found; None where they are missing."""
+    found = {name: importlib.util.find_spec(name) for name in names}
+    return {"packages": {name: None if spec is None else str(spec.origin) for name, spec in found.items()},
+            "path": [entry for entry in sys.path if entry]}  # fmt: skip
 
 
 def cpu_name() -> str:
@@ -40,12 +61,11 @@ def cpu_name() -> str:
     return next(named, platform.processor() or platform.machine())
 
 
-def _version_of_triton() -> str | None:
+def _version(name: str) -> str | None:
     try:
-        import triton
+        return str(__import__(name).__version__)
     except ImportError:
         return None
-    return triton.__version__
 
 
 def driver() -> str | None:

@@ -54,13 +54,13 @@ def why_not_recorded(predictor: Any, bank: Any) -> str | None:
     Raises:
         GaveUpError: see :meth:`TrackingPath.look`.
     """
-    fast_path = predictor._fast_path
-    if fast_path is not None and fast_path.failed:
-        raise GaveUpError(fast_path.failure.splitlines()[0])
-    why: str | None = predictor._why_not()
+    graphs = predictor._runners.graphs
+    if graphs is not None and graphs.failed:
+        raise GaveUpError(graphs.failure.splitlines()[0])
+    why: str | None = predictor._tracker.why_eager()
     if why is None and predictor.training:
         why = "the predictor is in training mode"
-    # A session's bank moves into a workspace of the fast path when that first tracks a frame of it.
-    if why is None and (fast_path is None or bank not in fast_path._used):
+    # A session's bank moves into a workspace of the graph runner when that first tracks a frame of it.
+    if why is None and (graphs is None or bank not in graphs._used):
         why = "the fast path has not tracked this video"
     return why

@@ -5,9 +5,13 @@ models anew, and takes a minute or so, but for those that compile: these take mi
 the others got before. ``rehearsal`` has the same calls for a CPU.
 """
 
+import functools
 import itertools
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+
+from gpu_plan.steps import CALLS
 
 from suite.cases import CASES, OBJECTS, ONE_AND_16, THROUGHPUT, Case, case_of
 from suite.subjects import SUBJECTS, Setting
@@ -113,88 +117,42 @@ def cpu() -> list[Group]:
 
 Groups = Callable[[str], list[Group]]  # of a step, on a device
 MORE: Pairs = ((4, None), (1, 10), (1, 100), (1, 1000))
-
-
-def _video(size: str, dtype: str, at: Pairs, subjects: tuple[str, ...] = PLAIN, runs: int = 20) -> Groups:
-    def groups(device: str) -> list[Group]:
-        return [group("video steady frame", size, dtype, 1024, at, subjects, runs, device)]
-
-    return groups
-
-
-def _throughput(size: str, objects: int, runs: int) -> Groups:
-    # The official package tracks sixteen objects at half a second a frame: nobody waits for that more than once.
-    at = ((objects, None),)
-    return lambda device: [group(THROUGHPUT, size, "bf16", 1024, at, NEITHER_COMPILED, runs, device)]
-
-
-def _stream(size: str) -> Groups:
-    return lambda device: [group("stream latency", size, "bf16", subjects=PLAIN, runs=200, device=device)]
-
-
-def _images(size: str, dtype: str, names: Sequence[str], subjects: tuple[str, ...] = NEITHER_COMPILED) -> Groups:
-    def groups(device: str) -> list[Group]:
-        return [group(name, size, dtype, subjects=subjects, runs=20, device=device) for name in names]
-
-    return groups
-
-
-def _masks(*models: tuple[str, str, int]) -> Groups:
-    def groups(device: str) -> list[Group]:
-        return [group("automatic masks", *model, subjects=NEITHER_COMPILED, runs=5, device=device) for model in models]
-
-    return groups
-
-
-def _processes(name: str, size: str, dtype: str, at: Pairs, subjects: tuple[str, ...], runs: int) -> Groups:
-    return lambda device: [group(name, size, dtype, 1024, at, subjects, runs, device)]
-
-
-ALL_IMAGE, ONCE = ("image encode", "predict", "boxes"), ((None, None),)
 IMAGE_COMPILED = ("official", "sam2fast", "sam2fast compiled")
-# gpu_plan/steps.py says in which order they are worth the time of a short visit.
-GPU_STEPS: dict[str, Groups] = {
-    "video t": _video("t", "bf16", ONE_AND_16),
-    "throughput t": _throughput("t", 1, 5),
-    "image t": _images("t", "bf16", ALL_IMAGE),
-    "throughput t 16": _throughput("t", 16, 1),
-    "video l": _video("l", "bf16", ONE_AND_16),
-    "throughput l": _throughput("l", 1, 5),
-    "video t compiled": _video("t", "bf16", ONE_AND_16, SUBJECTS),
-    "image l": _images("l", "bf16", ALL_IMAGE[:1]),
-    "masks t": _masks(("t", "bf16", 1024), ("t", "fp32", 1024)),
-    "cold start t": _processes("cold start", "t", "bf16", ONCE, NEITHER_COMPILED, 2),
-    "video b+": _video("b+", "bf16", ONE_AND_16),
-    "video s": _video("s", "bf16", ONE_AND_16),
-    "stream t": _stream("t"),
-    "video t fp32": _video("t", "fp32", OBJECTS, runs=5),
-    "video t more": _video("t", "bf16", MORE),
-    "throughput l 16": _throughput("l", 16, 1),
-    "image b+": _images("b+", "bf16", ALL_IMAGE[:1]),
-    "image s": _images("s", "bf16", ALL_IMAGE[:1]),
-    "throughput b+": _throughput("b+", 1, 5),
-    "throughput s": _throughput("s", 1, 5),
-    "image t compiled": _images("t", "bf16", ALL_IMAGE[:2], IMAGE_COMPILED),
-    "video l compiled": _video("l", "bf16", ONE_AND_16, SUBJECTS),
-    "image l compiled": _images("l", "bf16", ALL_IMAGE[:1], IMAGE_COMPILED),
-    "image t fp32": _images("t", "fp32", ALL_IMAGE),
-    "video l fp32": _video("l", "fp32", OBJECTS, runs=5),
-    "video l more": _video("l", "bf16", MORE),
-    "stream l": _stream("l"),
-    "image l fp32": _images("l", "fp32", ALL_IMAGE[:1]),
-    "masks l": _masks(("l", "bf16", 1024), ("nano", "fp32", 256)),
-    "peak memory t": _processes("peak memory", "t", "bf16", ONCE, NEITHER_COMPILED, 1),
-    "peak memory t video": _processes("peak memory", "t", "bf16", ((4, 100),), NEITHER_COMPILED, 1),
-    "peak memory l": _processes("peak memory", "l", "bf16", ONCE, NEITHER_COMPILED, 1),
-    "peak memory l video": _processes("peak memory", "l", "bf16", ((4, 100),), NEITHER_COMPILED, 1),
-    "cold start l": _processes("cold start", "l", "bf16", ONCE, NEITHER_COMPILED, 2),
-    "cold start t fp32": _processes("cold start", "t", "fp32", ONCE, NEITHER_COMPILED, 2),
-    "cold start t compiled": _processes("cold start", "t", "bf16", ONCE, IMAGE_COMPILED, 1),
-    "video b+ fp32": _video("b+", "fp32", OBJECTS, runs=5),
-    "video s fp32": _video("s", "fp32", OBJECTS, runs=5),
-    "image b+ fp32": _images("b+", "fp32", ALL_IMAGE[:1]),
-    "image s fp32": _images("s", "fp32", ALL_IMAGE[:1]),
-}
+STEP = re.compile(r"(.+?) (t|s|b\+|l)(?: (.+))?")
+
+
+def step(name: str, device: str) -> list[Group]:
+    """The rows of a step: ``KIND SIZE``, in bfloat16 unless it says fp32; see :data:`gpu_plan.steps.CALLS`."""
+    kind, size, rest = STEP.fullmatch(name).groups("")
+    dtype, compiled = "fp32" if rest == "fp32" else "bf16", rest == "compiled"
+    pair = IMAGE_COMPILED if compiled else NEITHER_COMPILED
+
+    def groups(*names: str, at: Pairs | None = None, subjects: tuple[str, ...], runs: int) -> list[Group]:
+        return [group(one, size, dtype, at=at, subjects=subjects, runs=runs, device=device) for one in names]
+
+    if kind == "video":
+        at, runs = {"fp32": (OBJECTS, 5), "more": (MORE, 20)}.get(rest, (ONE_AND_16, 20))
+        return groups("video steady frame", at=at, subjects=SUBJECTS if compiled else PLAIN, runs=runs)
+    if kind == "throughput":
+        # The official package tracks sixteen objects at half a second a frame: nobody waits for that more than once.
+        objects = int(rest or 1)
+        return groups(THROUGHPUT, at=((objects, None),), subjects=NEITHER_COMPILED, runs=5 if objects == 1 else 1)
+    if kind == "image":
+        names = ("image encode", "predict", "boxes")[: 1 if size != "t" else 2 if compiled else 3]
+        return groups(*names, subjects=pair, runs=20)
+    if kind == "stream":
+        return groups("stream latency", subjects=PLAIN, runs=200)
+    if kind == "masks":
+        (bf16,) = groups("automatic masks", subjects=NEITHER_COMPILED, runs=5)
+        other = {"dtype": "fp32"} if size == "t" else {"dtype": "fp32", "size": "nano", "image_size": 256}
+        return [bf16, replace(bf16, setting=replace(bf16.setting, **other))]
+    if kind == "cold start":
+        return groups("cold start", at=((None, None),), subjects=pair, runs=1 if compiled else 2)
+    return groups("peak memory", at=((4 if rest else None, 100 if rest else None),), subjects=NEITHER_COMPILED, runs=1)
+
+
+# gpu_plan/steps.py says in which order they are worth the time of a short visit, and how long they take.
+GPU_STEPS: dict[str, Groups] = {name: functools.partial(step, name) for name in CALLS}
 
 
 def rehearsal(name: str) -> list[Group]:

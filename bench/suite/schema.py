@@ -11,7 +11,7 @@ A file is ``{"date", "machine", "rows"}``. A row is one case at one setting, wit
   path the calls took: ``eager``, ``compiled``, ``recorded`` (every timed frame by the recorded steps of our video
   predictor), ``eager: `` and why it did not use them. It is empty where nothing ran, and older files have none.
 * ``ratio``: per subject, official seconds over its own, pair by pair: median, min and max.
-* ``difference``: per subject, how far its results are from the yardstick's, as the case measures it.
+* ``difference``: per subject, how far its results are from the baseline's, as the case measures it.
 * ``note``: what else has to be known.
 """
 

@@ -124,7 +124,7 @@ def _judge(case: Case, setting: Setting, subjects: Sequence[_Subject]) -> None:
 
 
 def _compare(case: Case, setting: Setting, subjects: Sequence[_Subject], latest: Sequence[Sample | None]) -> None:
-    """Sets the results of one round against the yardstick's, which are let go of then."""
+    """Sets the results of one round against the baseline's, which are let go of then."""
     results = {s.name: sample.result for s, sample in zip(subjects, latest, strict=False) if sample is not None}
     first = BASELINE if BASELINE in results else next(iter(results), None)
     for subject in subjects:
@@ -187,13 +187,13 @@ def _percentile(samples: Sequence[float], percent: int) -> float:
 
 
 def _ratios(subjects: Sequence[_Subject]) -> dict[str, dict[str, float]]:
-    yardstick = next((s for s in subjects if s.name == BASELINE and s.samples), None)
-    if yardstick is None:
+    baseline = next((s for s in subjects if s.name == BASELINE and s.samples), None)
+    if baseline is None:
         return {}
     found = {}
     for subject in subjects:
-        if subject is not yardstick and subject.samples:
-            pairs = zip(yardstick.samples, subject.samples, strict=True)
+        if subject is not baseline and subject.samples:
+            pairs = zip(baseline.samples, subject.samples, strict=True)
             ratios = [a.seconds / b.seconds for a, b in pairs]
             found[subject.name] = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
     return found

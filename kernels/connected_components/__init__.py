@@ -3,7 +3,7 @@
 import torch
 
 from sam2fast.kernels._dispatch import use_triton
-from sam2fast.kernels._operators import call, registered
+from sam2fast.kernels._operators import call, register_operator
 from sam2fast.kernels.connected_components.reference import connected_components_reference
 
 __all__ = ["connected_components", "connected_components_reference"]
@@ -17,7 +17,7 @@ def connected_components(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 
     Returns:
         ``labels, areas``, both int32 ``(N, 1, H, W)`` and 0 on the background. A component's label is 1 plus the
-        row-major index of its first pixel in its own mask; its area, in pixels, stands at each of its pixels.
+        row-major index of its first pixel in its mask. Each of its pixels holds its area, in pixels.
 
     Raises:
         ValueError: ``mask`` has another shape or dtype.
@@ -29,9 +29,9 @@ def connected_components(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     return call(_connected_components, mask)
 
 
-# An operator of its own, so that graphs (torch.compile, torch.export) hold one node whose shapes are known; the backend
-# is chosen when it runs.
-@registered("sam2fast::connected_components")
+# One operator, so that graphs (torch.compile, torch.export) hold one node with known shapes. The backend is chosen when
+# it runs.
+@register_operator("sam2fast::connected_components")
 def _connected_components(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     if use_triton("connected_components", mask):
         from sam2fast.kernels.connected_components.kernel import connected_components_triton

@@ -1,24 +1,24 @@
 """Connected components by union-find over pixels, in four launches.
 
-``labels`` serves as the forest: it holds for each pixel the index of its parent in its own mask, never larger than its
-own, so a root is the first pixel of its tree. ``areas`` collects the size of a tree at its root.
+``labels`` is the forest. It holds for each pixel the index of its parent in the same mask, which is never larger than
+the pixel's own, so a root is the first pixel of its tree. ``areas`` collects the size of a tree at its root.
 
-Why it is right with programs running in any order and at once:
+Why it is correct with programs running concurrently, in any order:
 
 - *Only roots are linked, to smaller pixels.* ``_union`` finds the roots of both pixels and does an atomic minimum on
-  the larger. If the old value was the pixel itself it was still a root, and the link is done. If not, another program
-  had linked it in the meantime: the minimum keeps the smaller of the two parents, and the loop goes on to join the
-  other. So every edge ends up inside one tree, whoever came first, and no link is ever lost.
-- *It ends.* Parents only fall and are never negative; each failed attempt goes on with a smaller pair.
-- *Stale reads do no harm.* A parent read late is still an ancestor, since trees only ever grow together. The atomic
-  operation is what decides. Loads are volatile so that a loop does see other programs' links at last; no other memory
-  order is needed, because within a launch only parents are exchanged, each a single aligned word.
-- *Path compression while others climb* replaces a parent by the root, again an ancestor.
-- Launches on one stream are ordered: when pixels are flattened all links are there, when areas are read all are
-  counted.
+  the larger. If the old value was the pixel itself, it was still a root, and the link is done. If not, another program
+  has linked it in the meantime. The minimum keeps the smaller of the two parents, and the loop goes on to join the
+  other. So both pixels of every edge end up in one tree, and no link is lost.
+- *It terminates.* Parents only decrease and are never negative. Each failed attempt continues with a smaller pair.
+- *Stale reads are harmless.* An outdated parent is still an ancestor, since trees only merge. The atomic operation
+  decides. Loads are volatile, so that loops eventually see the links of other programs. No other memory order is
+  needed: within a launch only parents are exchanged, and each is a single aligned word.
+- *Concurrent path compression* replaces a parent by the root, which is also an ancestor.
+- Launches on one stream are ordered: all links exist when pixels are flattened, and all areas are counted when they are
+  read.
 
-The root is the smallest pixel of its component whatever the order, so labels are deterministic, and so are areas,
-being integer sums.
+The root is the smallest pixel of its component in any order, so labels are deterministic. Areas are integer sums, so
+they are, too.
 """
 
 import torch
@@ -35,13 +35,13 @@ def _larger(a, b):
 
 
 @triton.jit
-def _place(
+def _block_offsets(
     pixels,  # H·W
     BLOCK: tl.constexpr,
 ):
-    """Where this program's mask begins, as int64 since N·H·W may pass 2**31, and where its block does in that mask.
+    """Start of this program's mask, int64 since N·H·W may exceed 2**31, and start of its block in that mask.
 
-    Masks come one after the other along the grid's first axis: the others are too short for any number of masks.
+    Masks lie one after the other along the grid's first axis; the other axes are limited to 65,535 programs.
     """
     blocks = tl.cdiv(pixels, BLOCK)
     program = tl.program_id(0)
@@ -77,7 +77,7 @@ def _union(
         high = tl.maximum(a, b)
         active = active & (low != high)
         old = tl.atomic_min(parents + high, low, mask=active, sem="relaxed")
-        active = active & (old != high)  # not a root any more: its parent and low are still to be joined
+        active = active & (old != high)  # no longer a root: its parent and low must still be joined
         a = tl.where(active, old, 0)
         b = tl.where(active, low, 0)
 
@@ -91,7 +91,7 @@ def _start_kernel(
     W,
     BLOCK: tl.constexpr,
 ):
-    image, first = _place(pixels, BLOCK)
+    image, first = _block_offsets(pixels, BLOCK)
     i = first + tl.arange(0, BLOCK)
     inside = i < pixels
     foreground = tl.load(mask + image + i, mask=inside, other=0) != 0
@@ -111,27 +111,27 @@ def _merge_kernel(
     W,
     BLOCK: tl.constexpr,
 ):
-    image, first = _place(pixels, BLOCK)
+    image, first = _block_offsets(pixels, BLOCK)
     i = first + tl.arange(0, BLOCK)
-    here = mask + image + i
+    ptrs = mask + image + i
     x = i % W
-    foreground = tl.load(here, mask=i < pixels, other=0) != 0
+    foreground = tl.load(ptrs, mask=i < pixels, other=0) != 0
     has_left = foreground & (x > 0)
     has_above = foreground & (i >= W)
-    left = tl.load(here - 1, mask=has_left, other=0) != 0
-    above = tl.load(here - W, mask=has_above, other=0) != 0
-    above_left = tl.load(here - W - 1, mask=has_above & has_left, other=0) != 0
-    above_right = tl.load(here - W + 1, mask=has_above & (x < W - 1), other=0) != 0
+    left = tl.load(ptrs - 1, mask=has_left, other=0) != 0
+    above = tl.load(ptrs - W, mask=has_above, other=0) != 0
+    above_left = tl.load(ptrs - W - 1, mask=has_above & has_left, other=0) != 0
+    above_right = tl.load(ptrs - W + 1, mask=has_above & (x < W - 1), other=0) != 0
     parents = labels + image
 
-    # Runs are trees of their own already, except where a block cut them.
+    # Each run is already a tree, except where a block boundary cuts it.
     _union(parents, i, i - 1, left & (tl.arange(0, BLOCK) == 0))
-    # The edge upwards follows from the left neighbour's if that one has the same run above it; the corner to the left
-    # follows from the pixel above or beside it, where that is foreground.
+    # The edge upwards is implied by the left neighbour's if both have the same run above them. The upper left corner is
+    # implied if the pixel above or to the left is foreground.
     upwards = above & ((left & above_left) == 0)
     to_the_left = above_left & (above == 0) & (left == 0)
     _union(parents, i, tl.where(above, i - W, i - W - 1), upwards | to_the_left)
-    # The corner to the right likewise.
+    # Likewise the upper right corner.
     _union(parents, i, i - W + 1, above_right & (above == 0))
 
 
@@ -143,7 +143,7 @@ def _count_kernel(
     pixels,  # H·W
     BLOCK: tl.constexpr,
 ):
-    image, first = _place(pixels, BLOCK)
+    image, first = _block_offsets(pixels, BLOCK)
     lane = tl.arange(0, BLOCK)
     i = first + lane
     foreground = tl.load(mask + image + i, mask=i < pixels, other=0) != 0
@@ -151,7 +151,7 @@ def _count_kernel(
     root = _find(parents, i, foreground)
     tl.store(parents + i, root, mask=foreground)
 
-    # A stretch of pixels with one root adds its end and takes away its start: two atomics instead of one per pixel.
+    # A stretch of pixels with one root adds its end and subtracts its start: two atomics instead of one per pixel.
     has_before = foreground & (lane > 0)
     has_after = foreground & (lane < BLOCK - 1) & (i + 1 < pixels)
     before = has_before & (tl.load(mask + image + i - 1, mask=has_before, other=0) != 0)
@@ -172,12 +172,12 @@ def _finish_kernel(
     pixels,  # H·W
     BLOCK: tl.constexpr,
 ):
-    image, first = _place(pixels, BLOCK)
+    image, first = _block_offsets(pixels, BLOCK)
     i = first + tl.arange(0, BLOCK)
     inside = i < pixels
     foreground = tl.load(mask + image + i, mask=inside, other=0) != 0
     root = tl.load(labels + image + i, mask=foreground, other=0)
-    # In place: a root's own area is rewritten as it is, and only roots are read.
+    # In place: only roots are read, and a root's area is rewritten unchanged.
     area = tl.load(areas + image + root, mask=foreground, other=0)
     tl.store(labels + image + i, tl.where(foreground, root + 1, 0), mask=inside)
     tl.store(areas + image + i, area, mask=inside)
@@ -204,7 +204,7 @@ def connected_components_triton(mask: torch.Tensor) -> tuple[torch.Tensor, torch
 
 
 def compilations(config: LaunchConfig) -> list[Compilation]:
-    """What one row of the launch table compiles."""
+    """The compilations of one row of the launch table."""
     arguments = {
         _start_kernel: ("*u8", "*i32", "*i32", "i32", "i32"),
         _merge_kernel: ("*u8", "*i32", "i32", "i32"),

@@ -1,4 +1,4 @@
-"""The torch twin of connected components: runs of a row are joined with those they touch in the row above."""
+"""Reference implementation of connected components: runs of a row are joined with touching runs of the row above."""
 
 import torch
 
@@ -19,7 +19,7 @@ def connected_components_reference(mask: torch.Tensor) -> tuple[torch.Tensor, to
     length = torch.bincount(run[foreground], minlength=len(first_pixel))  # (R,)
     area = torch.zeros_like(length).scatter_add_(0, root, length)[root]
     label = first_pixel[root] % (H * W) + 1
-    # Of a background pixel the run is the last before it, or -1: any will do, since it is masked out.
+    # The run of a background pixel is the one before it, or -1. It is masked out.
     labels, areas = (torch.where(foreground, table.to(torch.int32)[run], 0)[:, None] for table in (label, area))
     return labels, areas
 
@@ -33,7 +33,7 @@ def _touching_runs(
     for shift in (-1, 0, 1):  # column of the upper pixel less that of the lower one
         above = (slice(None), slice(None, -1), slice(max(shift, 0), W + min(shift, 0)))
         below = (slice(None), slice(1, None), slice(max(-shift, 0), W + min(-shift, 0)))
-        # Two runs that touch in several columns do so where one of them begins, or one pixel beside it.
+        # Touching runs also touch where one of them begins, or one pixel beside it: other columns are not needed.
         touching = foreground[above] & foreground[below] & (starts[above] | starts[below])
         upper.append(run[above][touching])
         lower.append(run[below][touching])

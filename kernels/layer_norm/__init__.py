@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import FLOATS, kernel_pays, use_triton
+from sam2fast.kernels._dispatch import FLOATS, should_use_kernel, use_triton
 from sam2fast.kernels._operators import call_with_gradient
 from sam2fast.kernels.layer_norm.operators import add_layer_norm_operator, layer_norm_operator
 from sam2fast.kernels.layer_norm.reference import add_layer_norm_reference
@@ -28,10 +28,10 @@ def add_layer_norm(
         delta: ``(..., C)`` to be added, or None.
         weight, bias: ``(C)``.
         eps: added to the variance.
-        dtype: of the norm, which is computed in fp32 (fp64 for fp64 input); none for that of the computation.
+        dtype: of the norm, which is computed in fp32 (fp64 for fp64 input); None for the dtype of the computation.
 
     Returns:
-        ``x + delta``, in the dtype that torch gives it (``x`` itself without ``delta``), and its norm; both
+        ``x + delta``, in torch's promoted dtype (``x`` itself without ``delta``), and its norm; both
         ``(..., C)``.
 
     Raises:
@@ -46,14 +46,15 @@ def add_layer_norm(
         )
     dtype = dtype or torch.promote_types(torch.float32, x.dtype)
     given = [t for t in (x, delta, weight, bias) if t is not None]
-    if use_triton("layer_norm", *given, obstacle=_obstacle(given, dtype)) and kernel_pays(*given):
+    reason = _unsupported_reason(given, dtype)
+    if use_triton("layer_norm", *given, unsupported_reason=reason) and should_use_kernel(*given):
         if delta is None:
             return x, call_with_gradient(layer_norm_operator, x, weight, bias, eps, dtype)
         return call_with_gradient(add_layer_norm_operator, x, delta, weight, bias, eps, dtype)
     return add_layer_norm_reference(x, delta, weight, bias, eps, dtype)
 
 
-def _obstacle(given: list[Tensor], dtype: torch.dtype) -> str | None:
+def _unsupported_reason(given: list[Tensor], dtype: torch.dtype) -> str | None:
     for found in (*(t.dtype for t in given), dtype):
         if found not in FLOATS:
             return f"does not take {found}"

@@ -28,22 +28,22 @@ def _add_layer_norm_kernel(
 ):
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     channel = tl.arange(0, WIDTH)
-    place = row[:, None] * C + channel[None, :]
+    offsets = row[:, None] * C + channel[None, :]
     used = (channel < C)[None, :]
-    kept = (row < rows)[:, None] & used
-    value = tl.load(x + place, mask=kept, other=0).to(tl.float32)
+    mask = (row < rows)[:, None] & used
+    value = tl.load(x + offsets, mask=mask, other=0).to(tl.float32)
     if ADD:
-        value += tl.load(delta + place, mask=kept, other=0).to(tl.float32)
+        value += tl.load(delta + offsets, mask=mask, other=0).to(tl.float32)
         rounded = value.to(total.dtype.element_ty)
-        tl.store(total + place, rounded, mask=kept)
-        value = rounded.to(tl.float32)  # what everybody else sees of the sum
+        tl.store(total + offsets, rounded, mask=mask)
+        value = rounded.to(tl.float32)  # the sum as later layers read it
     mean = tl.sum(value, 1) / C
     centred = tl.where(used, value - mean[:, None], 0)
     variance = tl.sum(centred * centred, 1) / C
     scale = tl.load(weight + channel, mask=channel < C, other=0).to(tl.float32)
     shift = tl.load(bias + channel, mask=channel < C, other=0).to(tl.float32)
     out = centred * tl.rsqrt(variance + eps)[:, None] * scale[None, :] + shift[None, :]
-    tl.store(normed + place, out.to(normed.dtype.element_ty), mask=kept)
+    tl.store(normed + offsets, out.to(normed.dtype.element_ty), mask=mask)
 
 
 def add_layer_norm_triton(
@@ -69,13 +69,13 @@ def add_layer_norm_triton(
 
 
 def constants(config: LaunchConfig, C: int, add: bool) -> dict[str, Any]:
-    """The kernel's constexpr arguments: a program takes so many rows that it has ELEMENTS of them, or one row."""
+    """The kernel's constexpr arguments. A program takes as many rows as fit into ELEMENTS elements, at least one."""
     width = triton.next_power_of_2(C)
     return {"C": C, "WIDTH": width, "ADD": add, "BLOCK": max(1, config.meta["ELEMENTS"] // width)}
 
 
 def compilations(config: LaunchConfig) -> list[Compilation]:
-    """What one row of the launch table compiles: widths of the four models, as fp32 and bf16 sessions ask for them."""
+    """The compilations of one row of the launch table: the widths of the four models in fp32 and bf16."""
     found = []
     for C in (96, 112, 144, 384, 576, 1152):
         for x, added, out in (("*fp32", "*fp32", "*fp32"), ("*fp32", "*bf16", "*bf16"), ("*bf16", "*bf16", "*bf16")):

@@ -1,4 +1,4 @@
-"""The kernel as operators of torch; their gradient is that of the torch twin, which is computed again for it.
+"""The kernel as torch operators; their gradients recompute the reference implementation.
 
 There are two, since an operator may not return its own input.
 """
@@ -8,12 +8,11 @@ from typing import Any, Tuple  # noqa: UP035  (what the oldest supported torch r
 import torch
 from torch import Tensor
 
-from sam2fast.kernels._autograd import twin_gradients
-from sam2fast.kernels._operators import registered
+from sam2fast.kernels._operators import reference_backward, register_operator
 from sam2fast.kernels.layer_norm.reference import add_layer_norm_reference
 
 
-@registered("sam2fast::add_layer_norm")
+@register_operator("sam2fast::add_layer_norm")
 def add_layer_norm_operator(
     x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
 ) -> Tuple[Tensor, Tensor]:  # noqa: UP006
@@ -28,7 +27,7 @@ def _(x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype:
     return x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, delta.dtype)), x.new_empty(x.shape, dtype=dtype)
 
 
-@registered("sam2fast::layer_norm")
+@register_operator("sam2fast::layer_norm")
 def layer_norm_operator(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     """The norm of ``x`` over its last axis, of the same shape, in ``dtype``."""
     from sam2fast.kernels.layer_norm.kernel import add_layer_norm_triton
@@ -47,16 +46,16 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _add_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    wanted = ctx.needs_input_grad[:4]
-    return *twin_gradients(add_layer_norm_reference, ctx.saved_tensors, ctx.rest, wanted, grads), None, None
+    needs_grad = ctx.needs_input_grad[:4]
+    return *reference_backward(add_layer_norm_reference, ctx.saved_tensors, ctx.rest, needs_grad, grads), None, None
 
 
-def _norm_twin(x: Tensor, *rest: Any) -> Tensor:
+def _norm_reference(x: Tensor, *rest: Any) -> Tensor:
     return add_layer_norm_reference(x, None, *rest)[1]
 
 
 def _norm_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return *twin_gradients(_norm_twin, ctx.saved_tensors, ctx.rest, ctx.needs_input_grad[:3], grad), None, None
+    return *reference_backward(_norm_reference, ctx.saved_tensors, ctx.rest, ctx.needs_input_grad[:3], grad), None, None
 
 
 add_layer_norm_operator.register_autograd(_add_backward, setup_context=_setup)

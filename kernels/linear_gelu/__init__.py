@@ -1,10 +1,10 @@
-"""A transformer's MLP, and its first half: a linear layer with a GELU behind it."""
+"""A transformer's MLP, and its first half: a linear layer followed by GELU."""
 
 import torch
 from torch import Tensor
 
-from sam2fast.kernels._cpu import eager_in_graph, linear
-from sam2fast.kernels._dispatch import FLOATS, current_backend, kernel_pays, use_triton
+from sam2fast.kernels._cpu import linear, use_opaque_op
+from sam2fast.kernels._dispatch import FLOATS, current_backend, should_use_kernel, use_triton
 from sam2fast.kernels._launch import launch_config
 from sam2fast.kernels._operators import call_with_gradient
 from sam2fast.kernels.linear_gelu.operators import gelu_mlp_eager, linear_gelu_operator
@@ -15,13 +15,13 @@ __all__ = ["gelu_mlp", "linear_gelu", "linear_gelu_reference"]
 
 def gelu_mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
     """``linear_gelu(x, weight1, bias1) @ weight2.T + bias2``, ``(..., K)`` to ``(..., weight2.shape[0])``."""
-    if x.is_cpu and eager_in_graph() and not torch.is_autocast_enabled("cpu"):
+    if x.is_cpu and use_opaque_op() and not torch.is_autocast_enabled("cpu"):
         return gelu_mlp_eager(x, weight1, bias1, weight2, bias2)
     return linear(linear_gelu(x, weight1, bias1), weight2, bias2)
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``gelu(x @ weight.T + bias)`` with the exact GELU, by the error function.
+    """``gelu(x @ weight.T + bias)`` with the exact GELU (error function).
 
     Args:
         x: ``(..., K)``; under autocast of any float dtype, else of the weights'.
@@ -39,12 +39,13 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
             f"expected x (..., K), weight (N, K) and bias (N), "
             f"got {tuple(x.shape)}, {tuple(weight.shape)} and {tuple(bias.shape)}"
         )
-    if use_triton("linear_gelu", x, weight, bias, obstacle=_obstacle(x, weight)) and _wanted(x, weight, bias):
+    reason = _unsupported_reason(x, weight)
+    if use_triton("linear_gelu", x, weight, bias, unsupported_reason=reason) and _should_use_kernel(x, weight, bias):
         return call_with_gradient(linear_gelu_operator, x, weight, bias)
     return linear_gelu_reference(x, weight, bias)
 
 
-def _obstacle(x: Tensor, weight: Tensor) -> str | None:
+def _unsupported_reason(x: Tensor, weight: Tensor) -> str | None:
     if torch.is_autocast_enabled(x.device.type):
         return "leaves products under autocast to torch"
     if x.dtype != weight.dtype or x.dtype not in FLOATS:
@@ -52,11 +53,11 @@ def _obstacle(x: Tensor, weight: Tensor) -> str | None:
     return None
 
 
-def _wanted(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
-    """Not for gradients; nor, unasked, where the launch table says that torch's product makes up for it."""
+def _should_use_kernel(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    """False where gradients are needed or the launch table prefers torch, unless the backend is ``triton``."""
     if current_backend() == "triton":
         return True
-    return kernel_pays(x, weight, bias) and not _prefers_torch(x.device, x.dtype)
+    return should_use_kernel(x, weight, bias) and not _prefers_torch(x.device, x.dtype)
 
 
 def _prefers_torch(device: torch.device, dtype: torch.dtype) -> bool:

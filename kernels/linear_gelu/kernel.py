@@ -1,4 +1,4 @@
-"""A product with bias and GELU on its way out: what lies between an MLP's layers is written once, read once."""
+"""Matrix multiplication with bias and GELU in its epilogue: the hidden layer is written once and read once."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def _linear_gelu_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    GROUP: tl.constexpr,  # tiles of rows that share the columns' weights while these are in the cache
+    GROUP: tl.constexpr,  # tiles of rows that share the columns' weights in the cache
 ):
     program = tl.program_id(0)
     tiles_m = tl.cdiv(M, BLOCK_M)
@@ -36,7 +36,7 @@ def _linear_gelu_kernel(
     row = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
     inner = tl.arange(0, BLOCK_K)
-    # Rows and columns beyond the end repeat others and are not stored.
+    # Rows and columns beyond the end repeat others. They are not stored.
     left = x + (row % M).to(tl.int64)[:, None] * K + inner[None, :]
     right = weight + (column % N)[None, :] * K + inner[:, None]
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
@@ -50,8 +50,8 @@ def _linear_gelu_kernel(
         total = tl.dot(a, b, total, input_precision=PRECISION)
     total += tl.load(bias + column % N).to(tl.float32)[None, :]
     gelu = 0.5 * total * (1.0 + tl.erf(total * 0.7071067811865476))
-    place = out + row.to(tl.int64)[:, None] * N + column[None, :]
-    tl.store(place, gelu.to(out.dtype.element_ty), mask=(row < M)[:, None] & (column < N)[None, :])
+    ptrs = out + row.to(tl.int64)[:, None] * N + column[None, :]
+    tl.store(ptrs, gelu.to(out.dtype.element_ty), mask=(row < M)[:, None] & (column < N)[None, :])
 
 
 def linear_gelu_triton(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def constants(config: LaunchConfig, K: int, precision: str) -> dict[str, Any]:
 
 
 def compilations(config: LaunchConfig) -> list[Compilation]:
-    """What one row of the launch table compiles: the first stages' widths of the four models, and large's last."""
+    """The compilations of one row of the launch table: first stages' widths of the models, and large's last."""
     t = POINTERS[config.dtype]
     precision = "tf32x3" if config.dtype == "float32" else "ieee"
     return [

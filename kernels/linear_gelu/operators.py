@@ -1,17 +1,16 @@
-"""The kernel as an operator of torch; its gradient is that of the torch twin, which is computed again for it."""
+"""The kernel as a torch operator; its gradient recomputes the reference implementation."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sam2fast.kernels._autograd import twin_gradients
 from sam2fast.kernels._cpu import linear
-from sam2fast.kernels._operators import registered
+from sam2fast.kernels._operators import reference_backward, register_operator
 from sam2fast.kernels.linear_gelu.reference import linear_gelu_reference
 
 
-@registered("sam2fast::linear_gelu")
+@register_operator("sam2fast::linear_gelu")
 def linear_gelu_operator(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``(..., K)`` by ``weight`` ``(M, K)``, ``bias`` ``(M)`` and GELU to ``(..., M)``, in the dtype of ``x``."""
     from sam2fast.kernels.linear_gelu.kernel import linear_gelu_triton
@@ -29,23 +28,23 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return twin_gradients(linear_gelu_reference, ctx.saved_tensors, (), ctx.needs_input_grad, grad)
+    return reference_backward(linear_gelu_reference, ctx.saved_tensors, (), ctx.needs_input_grad, grad)
 
 
 linear_gelu_operator.register_autograd(_backward, setup_context=_setup)
 
 
-# Input elements of a band, 1 MiB in fp32: what lies between the layers, four times as wide, stays in the cache.
-BAND = 2**18
+# Input elements of a chunk, 1 MiB in fp32: its hidden layer, four times as wide, fits the cache.
+CHUNK = 2**18
 
 
 @torch.library.custom_op("sam2fast::gelu_mlp_eager", mutates_args=())
 def gelu_mlp_eager(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
-    """Both layers in bands of rows, as one node of a graph for the CPU."""
+    """Both layers in chunks of rows, as one node of a graph for the CPU."""
     rows = x.reshape(-1, x.shape[-1])
     out = rows.new_empty(len(rows), len(weight2))
-    band = max(16, BAND // x.shape[-1] // 16 * 16)
-    for part, target in zip(rows.split(band), out.split(band), strict=True):
+    chunk = max(16, CHUNK // x.shape[-1] // 16 * 16)
+    for part, target in zip(rows.split(chunk), out.split(chunk), strict=True):
         target.copy_(linear(linear_gelu_reference(part, weight1, bias1), weight2, bias2))
     return out.view(*x.shape[:-1], -1)
 

@@ -1,4 +1,4 @@
-"""The torch twin of a linear layer with a GELU behind it."""
+"""Reference implementation of a linear layer followed by GELU."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from sam2fast.kernels._cpu import linear
 
 
 def linear_gelu_reference(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The twin of :func:`linear_gelu`: the product, then GELU of its rounded result."""
+    """Reference implementation of :func:`linear_gelu`: a matrix multiplication, then GELU of its rounded result."""
     hidden = linear(x, weight, bias)
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return F.gelu(hidden)

@@ -1,10 +1,11 @@
-"""From low-resolution mask logits to the masks a user sees: holes, sprinkles, upsampling, boxes, bits, overlaps."""
+"""Post-processing of mask logits: holes, sprinkles, upsampling, boxes, packed bits, overlaps."""
 
 import torch
 
-from sam2fast.kernels._cpu import runs_freely
+from sam2fast.kernels._cpu import is_cpu_inference
 from sam2fast.kernels._dispatch import use_triton
 from sam2fast.kernels._operators import call, call_with_gradient
+from sam2fast.kernels.mask_ops.cpu import suppress_overlaps_cpu
 from sam2fast.kernels.mask_ops.operators import (
     mask_statistics_operator,
     overlaps_by_triton,
@@ -14,7 +15,6 @@ from sam2fast.kernels.mask_ops.operators import (
     upsample_and_pack_operator,
     upsample_and_threshold_operator,
 )
-from sam2fast.kernels.mask_ops.overlaps import suppress_overlaps_cpu
 from sam2fast.kernels.mask_ops.reference import (
     MaskStatistics,
     fill_holes_and_remove_sprinkles_reference,
@@ -59,7 +59,7 @@ def fill_holes_and_remove_sprinkles(
 ) -> torch.Tensor:
     """Turns small background components into foreground and small foreground components into background.
 
-    Both are found on the given logits, so a filled hole does not save the sprinkle around it.
+    Both are found in the given logits: a filled hole does not enlarge the sprinkle around it.
 
     Args:
         logits: ``(N, C, H, W)`` fp32.
@@ -68,7 +68,7 @@ def fill_holes_and_remove_sprinkles(
         max_sprinkle_area: foreground components of at most this many pixels are set to ``threshold - 10``; 0 for none.
 
     Returns:
-        ``(N, C, H, W)``; the input itself where there is nothing to do.
+        ``(N, C, H, W)``; the input itself if both areas are 0 or less.
 
     Source: ``sam2.utils.transforms.SAM2Transforms.postprocess_masks``, steps 1 and 2.
     """
@@ -78,7 +78,7 @@ def fill_holes_and_remove_sprinkles(
 
 
 def fill_holes_in_mask_scores(mask: torch.Tensor, max_area: float) -> torch.Tensor:
-    """The video predictor's flavour: background components of at most ``max_area`` pixels are set to 0.1.
+    """The video predictor's variant: background components of at most ``max_area`` pixels are set to 0.1.
 
     Args:
         mask: ``(N, 1, H, W)`` logits; a pixel is background if its logit is not greater than 0.
@@ -119,13 +119,14 @@ def mask_statistics(
 ) -> MaskStatistics:
     """Areas, boxes and the counts of the stability score of ``logits (N, h, w)`` upsampled to ``size``.
 
-    Of upsampled logits at most 64 MiB, or those of one mask, are ever held. A NaN is background.
+    At most 64 MiB of upsampled logits, or those of one mask, are held at once. A NaN is background.
 
     Args:
         logits: ``(N, h, w)`` floating; interpolated bilinearly (``align_corners=False``) in fp32.
         size: (H, W) of the masks, in pixels; smaller than (h, w) is allowed.
         threshold: a pixel is foreground if its logit is greater.
-        offset: of the two other levels, in logits. The stability score is ``above / below``.
+        offset: distance of the two other levels from the threshold, in logits. The stability score
+            is ``above / below``.
 
     Raises:
         ValueError: ``logits`` or ``size`` are not as described.
@@ -175,7 +176,7 @@ def pack_masks(masks: torch.Tensor) -> torch.Tensor:
 
 
 def unpack_masks(packed: torch.Tensor, width: int) -> torch.Tensor:
-    """Bool masks ``(..., H, width)`` of what :func:`pack_masks` made of them.
+    """Bool masks ``(..., H, width)`` of the result of :func:`pack_masks`.
 
     Raises:
         ValueError: ``packed`` is not uint8 ``(..., H, ceil(width / 8))``.
@@ -187,7 +188,7 @@ def unpack_masks(packed: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def suppress_overlaps(logits: torch.Tensor) -> torch.Tensor:
-    """Leaves each pixel to the object with the largest logit there; the others' are lowered to at most -10.
+    """Gives each pixel to the object with the largest logit there; the others' logits are lowered to at most -10.
 
     Among equals the first object keeps the pixel; a NaN counts as the largest.
 
@@ -195,7 +196,7 @@ def suppress_overlaps(logits: torch.Tensor) -> torch.Tensor:
         logits: ``(N, 1, H, W)`` of N objects on one frame, floating.
 
     Returns:
-        ``(N, 1, H, W)``; the input itself where there are no two objects.
+        ``(N, 1, H, W)``; the input itself if there are fewer than two objects.
 
     Raises:
         ValueError: ``logits`` have another shape or are not floating.
@@ -208,7 +209,7 @@ def suppress_overlaps(logits: torch.Tensor) -> torch.Tensor:
         return logits
     if overlaps_by_triton(logits):
         return call_with_gradient(suppress_overlaps_operator, logits)
-    return suppress_overlaps_cpu(logits) if runs_freely(logits) else suppress_overlaps_reference(logits)
+    return suppress_overlaps_cpu(logits) if is_cpu_inference(logits) else suppress_overlaps_reference(logits)
 
 
 def _checked_size(logits: torch.Tensor, size: tuple[int, int]) -> list[int]:

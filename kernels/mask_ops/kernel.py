@@ -1,7 +1,7 @@
-"""Masks from low-resolution logits: upsampled in registers, and only what is asked for is written.
+"""Masks from low-resolution logits: upsampled in registers, so that only results are written.
 
-A program has a band of rows of one mask and walks over its columns. Thresholds come as fp32, as torch compares with
-them. ``h·w`` and ``H·W`` are below 2**31; what all masks have together need not be.
+A program has a band of rows of one mask and loops over its columns. Thresholds are fp32, as in torch's comparison.
+``h·w`` and ``H·W`` are below 2**31; the pixels of all masks together may be more.
 """
 
 import triton
@@ -9,9 +9,9 @@ import triton.language as tl
 
 from sam2fast.kernels._launch import POINTERS, Compilation, LaunchConfig
 
-# What a logit is lowered to where another object has the pixel.
+# Upper limit of a logit where another object has the pixel.
 SUPPRESSED = tl.constexpr(-10.0)
-# Numbers that one program of the clearing kernel writes.
+# Elements that one program of the clearing kernel writes.
 CLEARED = 256
 
 
@@ -23,10 +23,10 @@ def neighbours(
     reach,  # 1, or 0 where torch copies this axis
 ):
     """The two input rows or columns that an output one lies between, and the weights of both."""
-    place = tl.maximum(tl.fma(position.to(tl.float32) + 0.5, scale, -0.5), 0.0)
-    near = tl.minimum(place.to(tl.int32), size - 1)
+    source = tl.maximum(tl.fma(position.to(tl.float32) + 0.5, scale, -0.5), 0.0)
+    near = tl.minimum(source.to(tl.int32), size - 1)
     far = tl.minimum(near + reach, size - 1)
-    weight = place - near.to(tl.float32)
+    weight = source - near.to(tl.float32)
     return near, far, 1.0 - weight, weight
 
 
@@ -92,11 +92,11 @@ def _statistics_kernel(
         x = start + tl.arange(0, BLOCK_X)
         x0, x1, u0, u1 = neighbours(x, scale_x, w, reach_x)
         value = blend(logits, w, y0, y1, v0, v1, x0, x1, u0, u1, COPY)
-        there = (y < H)[:, None] & (x < W)[None, :]
-        inside = (there & (value > threshold)).to(tl.int32)
+        mask = (y < H)[:, None] & (x < W)[None, :]
+        inside = (mask & (value > threshold)).to(tl.int32)
         area += inside
-        above += (there & (value > higher)).to(tl.int32)
-        below += (there & (value > lower)).to(tl.int32)
+        above += (mask & (value > higher)).to(tl.int32)
+        below += (mask & (value > lower)).to(tl.int32)
         column = tl.max(inside, 0) > 0
         first = tl.minimum(first, tl.where(column, x, 2147483647))
         last = tl.maximum(last, tl.where(column, x, -1))
@@ -104,7 +104,7 @@ def _statistics_kernel(
     rows = tl.sum(area, 1)
     total = tl.sum(rows, 0)
     seen = total > 0
-    # Integer sums and extremes: the same in whatever order programs come.
+    # Integer sums and extremes do not depend on the order of programs.
     tl.atomic_add(counts + n, total, mask=seen, sem="relaxed")
     total = tl.sum(tl.sum(above, 1), 0)
     tl.atomic_add(counts + N + n, total, mask=total > 0, sem="relaxed")
@@ -138,8 +138,8 @@ def _threshold_kernel(
         x = start + tl.arange(0, BLOCK_X)
         x0, x1, u0, u1 = neighbours(x, scale_x, w, reach_x)
         value = blend(logits, w, y0, y1, v0, v1, x0, x1, u0, u1, COPY)
-        there = (y < H)[:, None] & (x < W)[None, :]
-        tl.store(out + (y * W)[:, None] + x[None, :], (value > threshold).to(tl.uint8), mask=there)
+        mask = (y < H)[:, None] & (x < W)[None, :]
+        tl.store(out + (y * W)[:, None] + x[None, :], (value > threshold).to(tl.uint8), mask=mask)
 
 
 @triton.jit
@@ -168,8 +168,8 @@ def _threshold_and_pack_kernel(
             x0, x1, u0, u1 = neighbours(x, scale_x, w, reach_x)
             value = blend(logits, w, y0, y1, v0, v1, x0, x1, u0, u1, COPY)
             bits += ((value > threshold) & (x < W)[None, :]).to(tl.int32) << k
-        there = (y < H)[:, None] & (byte < width)[None, :]
-        tl.store(out + (y * width)[:, None] + byte[None, :], bits.to(tl.uint8), mask=there)
+        mask = (y < H)[:, None] & (byte < width)[None, :]
+        tl.store(out + (y * width)[:, None] + byte[None, :], bits.to(tl.uint8), mask=mask)
 
 
 @triton.jit
@@ -184,13 +184,13 @@ def _pack_kernel(
     stretches = tl.cdiv(width, BLOCK_X)
     row = (tl.program_id(0) // stretches).to(tl.int64) * BLOCK_Y + tl.arange(0, BLOCK_Y)
     byte = (tl.program_id(0) % stretches) * BLOCK_X + tl.arange(0, BLOCK_X)
-    there = (row < rows)[:, None] & (byte < width)[None, :]
+    mask = (row < rows)[:, None] & (byte < width)[None, :]
     bits = tl.zeros([BLOCK_Y, BLOCK_X], tl.int32)
     for k in tl.static_range(8):
         x = byte * 8 + k
-        pixel = tl.load(masks + (row * W)[:, None] + x[None, :], mask=there & (x < W)[None, :], other=0)
+        pixel = tl.load(masks + (row * W)[:, None] + x[None, :], mask=mask & (x < W)[None, :], other=0)
         bits += (pixel != 0).to(tl.int32) << k
-    tl.store(out + (row * width)[:, None] + byte[None, :], bits.to(tl.uint8), mask=there)
+    tl.store(out + (row * width)[:, None] + byte[None, :], bits.to(tl.uint8), mask=mask)
 
 
 @triton.jit
@@ -205,9 +205,9 @@ def _unpack_kernel(
     stretches = tl.cdiv(W, BLOCK_X)
     row = (tl.program_id(0) // stretches).to(tl.int64) * BLOCK_Y + tl.arange(0, BLOCK_Y)
     x = (tl.program_id(0) % stretches) * BLOCK_X + tl.arange(0, BLOCK_X)
-    there = (row < rows)[:, None] & (x < W)[None, :]
-    bits = tl.load(packed + (row * width)[:, None] + (x // 8)[None, :], mask=there, other=0).to(tl.int32)
-    tl.store(out + (row * W)[:, None] + x[None, :], ((bits >> (x % 8)[None, :]) & 1).to(tl.uint8), mask=there)
+    mask = (row < rows)[:, None] & (x < W)[None, :]
+    bits = tl.load(packed + (row * width)[:, None] + (x // 8)[None, :], mask=mask, other=0).to(tl.int32)
+    tl.store(out + (row * W)[:, None] + x[None, :], ((bits >> (x % 8)[None, :]) & 1).to(tl.uint8), mask=mask)
 
 
 @triton.jit
@@ -218,29 +218,29 @@ def _overlaps_kernel(
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    there = i < pixels
+    mask = i < pixels
     owner = tl.zeros([BLOCK], tl.int32)
-    best = tl.load(logits + i, mask=there, other=0.0).to(tl.float32)
+    best = tl.load(logits + i, mask=mask, other=0.0).to(tl.float32)
     source = logits + i
     for n in tl.range(1, N):
         source += pixels
-        value = tl.load(source, mask=there, other=0.0).to(tl.float32)
-        # The first of the largest wins, or a NaN: nothing is larger than that, and any other stays NaN when lowered.
+        value = tl.load(source, mask=mask, other=0.0).to(tl.float32)
+        # The first of the largest wins. A NaN wins over every number, and stays NaN when lowered.
         better = (value > best) | (value != value)
         owner = tl.where(better, n, owner)
         best = tl.where(better, value, best)
     source = logits + i
     target = out + i
     for n in tl.range(0, N):
-        value = tl.load(source, mask=there, other=0.0)
+        value = tl.load(source, mask=mask, other=0.0)
         lowered = tl.where(value > SUPPRESSED, SUPPRESSED, value)  # a NaN stays one
-        tl.store(target, tl.where(owner == n, value, lowered).to(value.dtype), mask=there)
+        tl.store(target, tl.where(owner == n, value, lowered).to(value.dtype), mask=mask)
         source += pixels
         target += pixels
 
 
 def compilations(config: LaunchConfig) -> list[Compilation]:
-    """What one row of the launch table compiles; its shape class names the op, ``*`` statistics and masks."""
+    """The compilations of one row of the launch table; ``*`` is statistics and masks, other shapes name their op."""
     meta, axes = dict(config.meta), ("fp32", "fp32", "i32", "i32")
     if config.shape == "bits":
         types = ("*u8", "*u8", "i32", "i32", "i32")

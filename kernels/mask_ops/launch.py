@@ -125,15 +125,15 @@ def _constants(config: LaunchConfig, logits: Tensor, size: tuple[int, int]) -> d
 
 
 def copies(logits: Tensor, size: tuple[int, int]) -> bool:
-    """Whether torch copies logits as they are, on GPUs. Interpolated, one beside an infinite one would be NaN."""
+    """Whether torch copies the logits, as it does on GPUs. Interpolation would make NaN beside an infinite logit."""
     return not logits.is_cpu and tuple(logits.shape[-2:]) == tuple(size)
 
 
 def axes_of(logits: Tensor, size: tuple[int, int]) -> tuple[float, float, int, int]:
-    """Scales of rows and columns, rounded as torch rounds them, and how far a pixel reaches for its second logit.
+    """Scales of rows and columns, rounded as in torch, and the distance of a pixel's second logit.
 
-    Where one side stays as it is, torch takes the same logit twice on the CPU; elsewhere it takes the next one, which
-    shows where that is not finite.
+    Where a side keeps its size, torch uses the same logit twice on the CPU, and the next one elsewhere. That matters
+    only if the next one is not finite.
     """
     (h, w), (H, W) = logits.shape[-2:], size
     before, after = (torch.tensor(sides, dtype=torch.float32, device="cpu") for sides in ([h, w], [H, W]))
@@ -142,5 +142,5 @@ def axes_of(logits: Tensor, size: tuple[int, int]) -> tuple[float, float, int, i
 
 
 def as_compared(threshold: float) -> float:
-    """A threshold in fp32, as which torch compares it with fp32 logits."""
+    """The threshold rounded to fp32, as torch compares it with fp32 logits."""
     return torch.tensor(threshold, dtype=torch.float32, device="cpu").item()

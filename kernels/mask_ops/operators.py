@@ -1,13 +1,12 @@
-"""The ops of masks as operators of torch: one node in a graph each; what computes it is chosen when it runs."""
+"""The mask ops as torch operators: one node in a graph each; the implementation is chosen when it runs."""
 
 from typing import Any, List  # noqa: UP035  (what the oldest supported torch reads in a schema)
 
 import torch
 from torch import Tensor
 
-from sam2fast.kernels._autograd import twin_gradients
 from sam2fast.kernels._dispatch import FLOATS, use_triton
-from sam2fast.kernels._operators import registered
+from sam2fast.kernels._operators import reference_backward, register_operator
 from sam2fast.kernels.mask_ops.cpu import mask_statistics_cpu
 from sam2fast.kernels.mask_ops.reference import (
     mask_statistics_reference,
@@ -21,15 +20,15 @@ from sam2fast.kernels.mask_ops.sparse_upsampling import upsample_and_threshold_c
 Size = List[int]  # noqa: UP006
 
 
-def _obstacle(logits: Tensor) -> str | None:
+def _unsupported_reason(logits: Tensor) -> str | None:
     return None if logits.dtype in FLOATS else f"does not take {logits.dtype}"
 
 
-@registered("sam2fast::mask_statistics")
+@register_operator("sam2fast::mask_statistics")
 def mask_statistics_operator(logits: Tensor, size: Size, threshold: float, offset: float) -> tuple[Tensor, Tensor]:
     """Counts and boxes of :class:`MaskStatistics`, int32 ``(3, N)`` and ``(N, 4)``, of logits ``(N, h, w)``."""
     height, width = size
-    if use_triton("mask_statistics", logits, obstacle=_obstacle(logits)):
+    if use_triton("mask_statistics", logits, unsupported_reason=_unsupported_reason(logits)):
         from sam2fast.kernels.mask_ops.launch import mask_statistics_triton
 
         return mask_statistics_triton(logits, (height, width), threshold, offset)
@@ -46,11 +45,11 @@ def _(logits: Tensor, size: Size, threshold: float, offset: float) -> tuple[Tens
     return logits.new_empty(3, N, dtype=torch.int32), logits.new_empty(N, 4, dtype=torch.int32)
 
 
-@registered("sam2fast::upsample_and_threshold")
+@register_operator("sam2fast::upsample_and_threshold")
 def upsample_and_threshold_operator(logits: Tensor, size: Size, threshold: float) -> Tensor:
     """Logits ``(..., h, w)`` to bool masks ``(..., H, W)`` of ``size``."""
     height, width = size
-    if use_triton("upsample_and_threshold", logits, obstacle=_obstacle(logits)):
+    if use_triton("upsample_and_threshold", logits, unsupported_reason=_unsupported_reason(logits)):
         from sam2fast.kernels.mask_ops.launch import upsample_and_threshold_triton
 
         return upsample_and_threshold_triton(logits, (height, width), threshold)
@@ -67,11 +66,11 @@ def _(logits: Tensor, size: Size, threshold: float) -> Tensor:
     return logits.new_empty(*logits.shape[:-2], *size, dtype=torch.bool)
 
 
-@registered("sam2fast::upsample_and_pack")
+@register_operator("sam2fast::upsample_and_pack")
 def upsample_and_pack_operator(logits: Tensor, size: Size, threshold: float) -> Tensor:
     """Logits ``(..., h, w)`` to masks of ``size`` with eight pixels in a byte, uint8 ``(..., H, ceil(W / 8))``."""
     height, width = size
-    if use_triton("upsample_and_pack", logits, obstacle=_obstacle(logits)):
+    if use_triton("upsample_and_pack", logits, unsupported_reason=_unsupported_reason(logits)):
         from sam2fast.kernels.mask_ops.launch import upsample_and_pack_triton
 
         return upsample_and_pack_triton(logits, (height, width), threshold)
@@ -83,7 +82,7 @@ def _(logits: Tensor, size: Size, threshold: float) -> Tensor:
     return logits.new_empty(*logits.shape[:-2], size[0], (size[1] + 7) // 8, dtype=torch.uint8)
 
 
-@registered("sam2fast::pack_masks")
+@register_operator("sam2fast::pack_masks")
 def pack_masks_operator(masks: Tensor) -> Tensor:
     """Bool masks ``(..., H, W)`` to uint8 ``(..., H, ceil(W / 8))``."""
     if use_triton("pack_masks", masks):
@@ -98,7 +97,7 @@ def _(masks: Tensor) -> Tensor:
     return masks.new_empty(*masks.shape[:-1], (masks.shape[-1] + 7) // 8, dtype=torch.uint8)
 
 
-@registered("sam2fast::unpack_masks")
+@register_operator("sam2fast::unpack_masks")
 def unpack_masks_operator(packed: Tensor, width: int) -> Tensor:
     """Packed masks, uint8 ``(..., H, ceil(width / 8))``, to bool ``(..., H, width)``."""
     if use_triton("unpack_masks", packed):
@@ -114,11 +113,11 @@ def _(packed: Tensor, width: int) -> Tensor:
 
 
 def overlaps_by_triton(logits: Tensor) -> bool:
-    """Whether :func:`suppress_overlaps_operator` is wanted; the twin needs no operator, and has its own gradient."""
-    return use_triton("suppress_overlaps", logits, obstacle=_obstacle(logits))
+    """Whether to call :func:`suppress_overlaps_operator`; the reference implementation has a gradient by itself."""
+    return use_triton("suppress_overlaps", logits, unsupported_reason=_unsupported_reason(logits))
 
 
-@registered("sam2fast::suppress_overlaps")
+@register_operator("sam2fast::suppress_overlaps")
 def suppress_overlaps_operator(logits: Tensor) -> Tensor:
     """Logits to as many of the same shape and dtype; see :func:`~sam2fast.kernels.mask_ops.suppress_overlaps`."""
     from sam2fast.kernels.mask_ops.launch import suppress_overlaps_triton
@@ -136,7 +135,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return twin_gradients(suppress_overlaps_reference, ctx.saved_tensors, (), ctx.needs_input_grad, grad)
+    return reference_backward(suppress_overlaps_reference, ctx.saved_tensors, (), ctx.needs_input_grad, grad)
 
 
 suppress_overlaps_operator.register_autograd(_backward, setup_context=_setup)

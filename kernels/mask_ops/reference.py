@@ -1,4 +1,4 @@
-"""The torch twins of the ops on masks, which say what each of them computes."""
+"""Reference implementations of the mask ops."""
 
 from typing import NamedTuple
 
@@ -9,17 +9,17 @@ from sam2fast.kernels.connected_components import connected_components
 
 # How far beyond the threshold a filled hole or a removed sprinkle is put, in logits (the original's constant).
 MARGIN = 10.0
-# A filled hole's logit in the video predictor's flavour.
+# A filled hole's logit in the video predictor.
 FILLED_IN_VIDEO = 0.1
-# What the logits of an overlapped object are lowered to, at least.
+# Upper limit of an overlapped object's logits.
 SUPPRESSED = -10.0
-# Pixels of upsampled logits that the twins hold at once, but at least those of one mask. On the CPU so many stay in its
-# cache; elsewhere few masks at a time would be many operations.
+# Pixels of upsampled logits that are held at once, at least one mask. On the CPU they fit the cache; elsewhere fewer
+# masks at a time would mean many more operations.
 PIXELS, PIXELS_ON_CPU = 2**24, 2**20
 
 
 class MaskStatistics(NamedTuple):
-    """What is counted of N masks at their full size, all int32; a box is of the pixels counted in ``area``."""
+    """Counts and boxes of N masks at full size, all int32; a box contains the pixels counted in ``area``."""
 
     area: torch.Tensor  # (N) pixels above the threshold
     above: torch.Tensor  # (N) pixels above threshold + offset
@@ -30,7 +30,7 @@ class MaskStatistics(NamedTuple):
 def fill_holes_and_remove_sprinkles_reference(
     logits: torch.Tensor, threshold: float, max_hole_area: float, max_sprinkle_area: float
 ) -> torch.Tensor:
-    """The twin of :func:`fill_holes_and_remove_sprinkles`: components of at most these areas."""
+    """Reference implementation of :func:`fill_holes_and_remove_sprinkles`: components of at most these areas."""
     flat = logits.flatten(0, 1).unsqueeze(1)  # (N·C, 1, H, W)
     out = flat
     if max_hole_area > 0:
@@ -41,7 +41,7 @@ def fill_holes_and_remove_sprinkles_reference(
 
 
 def fill_holes_in_mask_scores_reference(mask: torch.Tensor, max_area: float) -> torch.Tensor:
-    """The twin of :func:`fill_holes_in_mask_scores`: components of at most this area."""
+    """Reference implementation of :func:`fill_holes_in_mask_scores`: components of at most this area."""
     return torch.where(_small_components(mask <= 0, max_area), FILLED_IN_VIDEO, mask)
 
 
@@ -51,12 +51,12 @@ def _small_components(mask: torch.Tensor, max_area: float) -> torch.Tensor:
 
 
 def upsample_masks_reference(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """The twin of :func:`upsample_masks`: torch's own."""
+    """Reference implementation of :func:`upsample_masks`: torch's interpolation."""
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
 def masks_to_boxes_reference(masks: torch.Tensor) -> torch.Tensor:
-    """The twin of :func:`masks_to_boxes`: the first and last column and row with a pixel."""
+    """Reference implementation of :func:`masks_to_boxes`: the first and last column and row with a pixel."""
     H, W = masks.shape[-2:]
     x = torch.arange(W, device=masks.device)
     y = torch.arange(H, device=masks.device)
@@ -69,7 +69,7 @@ def masks_to_boxes_reference(masks: torch.Tensor) -> torch.Tensor:
 def mask_statistics_reference(
     logits: torch.Tensor, size: tuple[int, int], threshold: float, offset: float
 ) -> MaskStatistics:
-    """The twin of :func:`mask_statistics`: some masks at a time, made at their full size."""
+    """Reference implementation of :func:`mask_statistics`: a few masks at a time at full size."""
     N, device = len(logits), logits.device
     counts = torch.empty(3, N, dtype=torch.int32, device=device)
     boxes = torch.empty(N, 4, dtype=torch.int32, device=device)
@@ -88,7 +88,7 @@ def _chunks(logits: torch.Tensor, size: tuple[int, int]) -> list[slice]:
 
 
 def upsample_and_threshold_reference(logits: torch.Tensor, size: tuple[int, int], threshold: float) -> torch.Tensor:
-    """The twin of :func:`upsample_and_threshold`: some masks at a time, made at their full size."""
+    """Reference implementation of :func:`upsample_and_threshold`: a few masks at a time at full size."""
     flat = logits.reshape(-1, *logits.shape[-2:])
     out = torch.empty(len(flat), *size, dtype=torch.bool, device=logits.device)
     for some in _chunks(flat, size):
@@ -97,24 +97,24 @@ def upsample_and_threshold_reference(logits: torch.Tensor, size: tuple[int, int]
 
 
 def upsample_and_pack_reference(logits: torch.Tensor, size: tuple[int, int], threshold: float) -> torch.Tensor:
-    """The twin of :func:`upsample_and_pack`: masks made, then packed."""
+    """Reference implementation of :func:`upsample_and_pack`: makes masks, then packs them."""
     return pack_masks_reference(upsample_and_threshold_reference(logits, size, threshold))
 
 
 def pack_masks_reference(masks: torch.Tensor) -> torch.Tensor:
-    """The twin of :func:`pack_masks`: eight shifted bits, summed up."""
+    """Reference implementation of :func:`pack_masks`: the sum of eight shifted bits."""
     bits = F.pad(masks.view(torch.uint8), (0, -masks.shape[-1] % 8)).unflatten(-1, (-1, 8))  # (..., H, W / 8, 8)
     return (bits << torch.arange(8, dtype=torch.uint8, device=masks.device)).sum(-1, dtype=torch.uint8)
 
 
 def unpack_masks_reference(packed: torch.Tensor, width: int) -> torch.Tensor:
-    """The twin of :func:`unpack_masks`: each byte shifted eight times."""
+    """Reference implementation of :func:`unpack_masks`: each byte shifted eight times."""
     bits = packed[..., None] >> torch.arange(8, dtype=torch.uint8, device=packed.device) & 1
     return bits.flatten(-2)[..., :width].bool()
 
 
 def suppress_overlaps_reference(logits: torch.Tensor) -> torch.Tensor:
-    """The twin of :func:`suppress_overlaps`: by the index of the largest logit; has a gradient."""
+    """Reference implementation of :func:`suppress_overlaps`: by the index of the largest logit; has a gradient."""
     if len(logits) < 2:
         return logits
     owner = logits.argmax(dim=0, keepdim=True)  # the first of equals; a NaN is the largest

@@ -1,9 +1,8 @@
-"""Upsampled and thresholded masks on the CPU, computed only where the outline runs.
+"""Upsampled and thresholded masks on the CPU, computed only along the outline.
 
-A pixel is interpolated from the four logits around it, its cell. Where all four are above the threshold, so is the
-pixel, and where none is, it is not. Only pixels of the other cells are interpolated, in float64: torch's result in
-fp32 is known to lie within a few roundings of it. Should the threshold lie there too, nobody but torch knows, and the
-mask is left to it.
+A pixel is interpolated from the four logits around it, its cell. If all four are above the threshold, so is the pixel.
+If none is, the pixel is not. Only pixels of the other cells are interpolated, in float64. Torch's fp32 result lies
+within a few roundings of that. If the threshold lies within them, too, torch computes the mask.
 """
 
 import functools
@@ -12,20 +11,39 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.kernels.mask_ops.interpolation import PIXELS_PER_LOGIT, weights_along
 from sam2fast.kernels.mask_ops.reference import upsample_and_threshold_reference, upsample_masks_reference
 
-# Of the largest logit of a cell: more than what torch rounds in a pixel, in whatever order (at most five roundings of
-# 2**-24 for each of four terms), and more than underflow takes.
+# With fewer pixels per logit than this, torch upsamples the mask.
+PIXELS_PER_LOGIT = 4
+
+
+def weights_along(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Between which of ``source`` logits each of ``target`` pixels lies, bilinearly (``align_corners=False``).
+
+    Returns:
+        The nearer to 0 of the two, its cell, ``(target)`` int64; the weights of that logit and of the next, each
+        ``(target)`` fp32. Behind the last logit the next one's weight is 0.
+    """
+    # Torch's exact weights, obtained by upsampling images with a single nonzero logit.
+    images = torch.eye(source, device="cpu")[:, None, :, None]
+    weights = F.interpolate(images, (target, 1), mode="bilinear", align_corners=False)[:, 0, :, 0].numpy()
+    cell, pixel = (weights != 0).argmax(0), np.arange(target)
+    far = weights[np.minimum(cell + 1, source - 1), pixel]
+    return cell, weights[cell, pixel], np.where(cell + 1 < source, far, np.float32(0))
+
+
+# Bound of torch's rounding in a pixel relative to the largest logit of its cell, in any order of operations (at most
+# five roundings of 2**-24 for each of four terms), and bound of underflow.
 ROUNDING, UNDERFLOW = 7 * 2.0**-24, 1e-37
 LARGEST = 1024  # side of logits; their weights are found by interpolating as many images
-# A mask with more than this share of its pixels in cells of the outline is left to torch.
+# If more than this share of a mask's pixels is in cells of the outline, torch computes the mask.
 SPARSE = 0.25
 
 
-class Axis(NamedTuple):
+class SparseAxis(NamedTuple):
     """How torch interpolates along one axis from ``source`` to ``target`` positions."""
 
     cell: np.ndarray  # (target) of each position: the nearer to 0 of the two that it lies between
@@ -35,21 +53,21 @@ class Axis(NamedTuple):
 
 
 @functools.lru_cache(maxsize=16)
-def axis_of(source: int, target: int) -> Axis:
+def axis_of(source: int, target: int) -> SparseAxis:
     cell, near, far = weights_along(source, target)
     first = np.searchsorted(cell, np.arange(source + 1))
     most = int(np.diff(first).max())
     positions = np.minimum(first[:-1, None] + np.arange(most), first[1:, None] - 1).clip(min=0)
-    return Axis(cell, first, positions, np.stack([near[positions], far[positions]]).astype(np.float64))
+    return SparseAxis(cell, first, positions, np.stack([near[positions], far[positions]]).astype(np.float64))
 
 
 @dataclass(frozen=True)
 class SparseUpsampling:
-    """Upsamples one mask after the other to the same size."""
+    """Upsamples masks to one size, one at a time."""
 
-    rows: Axis
-    columns: Axis
-    threshold: float  # as fp32 has it
+    rows: SparseAxis
+    columns: SparseAxis
+    threshold: float  # rounded to fp32
     cells: np.ndarray  # (h, w) bool: those with pixels; where there are fewer pixels than logits, not all
 
     @classmethod
@@ -63,10 +81,10 @@ class SparseUpsampling:
         return cls(rows, columns, float(np.float32(threshold)), cells)
 
     def __call__(self, logits: np.ndarray) -> tuple[tuple[int, int], np.ndarray] | None:
-        """The part of the mask outside which there is background: its top left pixel, and bool ``(h', w')``.
+        """The part of the mask that may have foreground: its top left pixel, and bool ``(h', w')``.
 
-        ``None`` where torch must be asked, because there is much outline, a pixel too close to the threshold, or a
-        logit that is not finite.
+        ``None`` if torch must compute the mask: too much outline, a pixel too close to the threshold, or a logit that
+        is not finite.
         """
         rows, columns, t = self.rows, self.columns, self.threshold
         h, w = logits.shape
@@ -99,19 +117,19 @@ class SparseUpsampling:
 
 
 def _of_cells(least: np.ufunc, corners: np.ndarray) -> np.ndarray:
-    """The least, or largest, of the four corners of each cell; NaN if one is."""
+    """Minimum or maximum of the four corners of each cell; NaN if one is."""
     pairs = least(corners[:, :-1], corners[:, 1:])
     return np.asarray(least(pairs[:-1], pairs[1:]))
 
 
-def _extent(filled: np.ndarray, axis: Axis) -> tuple[int, int]:
-    """The first position of the first cell that is filled, and the first behind the last such cell."""
+def _extent(filled: np.ndarray, axis: SparseAxis) -> tuple[int, int]:
+    """First position of the first filled cell, and the end of the last one."""
     cells = np.flatnonzero(filled)
     return (int(axis.first[cells[0]]), int(axis.first[cells[-1] + 1])) if len(cells) else (0, 0)
 
 
 def upsample_and_threshold_cpu(logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
-    """:func:`sam2fast.kernels.mask_ops.upsample_and_threshold` of CPU tensors: the same masks as the twin's."""
+    """:func:`sam2fast.kernels.mask_ops.upsample_and_threshold` of CPU tensors, equal to the reference."""
     (h, w), (H, W) = logits.shape[-2:], size
     if PIXELS_PER_LOGIT * h * w > H * W:
         return upsample_and_threshold_reference(logits, size, threshold)

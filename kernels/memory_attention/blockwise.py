@@ -1,4 +1,4 @@
-"""Attention of one head on the CPU, in blocks of scores that stay in its cache."""
+"""Attention of one head on the CPU, in blocks of scores that fit the cache."""
 
 from collections.abc import Iterable
 
@@ -7,33 +7,33 @@ from torch import Tensor
 
 from sam2fast.kernels._cpu import linear
 
-# Keys, values, and how many of its kind each key counts as.
+# Keys, values, and how many tokens each key counts as.
 Weighted = tuple[Tensor, Tensor, float]
-# Scores held at once: 1024 x 1024 fp32 are 4 MiB, well within a last-level cache, and large enough for full speed.
+# Side of a block of scores: 1024 x 1024 fp32 are 4 MiB, well within a last-level cache, and large enough for full
+# speed.
 BLOCK = 1024
-# Sums of exponentials of scores as they are, so far from fp32's ends that nothing which counts is lost.
+# Limits of sums of exponentials within which fp32 loses nothing that matters.
 SAFE_SUMS = 1e-25, 1e30
 
 
 def attend(query: Tensor, keys_and_values: Iterable[Weighted], scale: float, width: int) -> Tensor:
     """Softmax attention of one head by blocks of scores; scores and sums are fp32.
 
-    torch's own attention runs fp32 products through MKL (see :func:`linear`) and wants values as wide as keys.
+    Torch's attention uses MKL for fp32 (see :func:`linear`) and needs values as wide as keys.
 
     Args:
         query: ``(N, d)`` fp32.
-        keys_and_values: keys ``(M, d)`` fp32, values ``(M, width)``, whose dtype is that of the second product (fp32
-            for fp16), and the weight of each of these keys; each is asked for when the ones before are done with. One
-            key at least.
+        keys_and_values: keys ``(M, d)`` fp32, values ``(M, width)``, whose dtype is that of the second multiplication
+            (fp32 for fp16), and the weight of these keys. It is consumed lazily. At least one key.
 
     Returns:
         ``(N, width)`` fp32.
     """
     blocks = [_Rows(rows * scale, width) for rows in query.split(BLOCK)]
     for keys, values, weight in keys_and_values:
-        with torch.autocast("cpu", enabled=False):  # unlike what makes the keys
+        with torch.autocast("cpu", enabled=False):  # but not where the keys are made
             for key, value in zip(keys.split(BLOCK), values.split(BLOCK), strict=True):
-                # Exponentials of scores as they are go far beyond float16.
+                # Exponentials of unshifted scores exceed float16's range.
                 transposed = (value.float() if value.dtype == torch.float16 else value).t().contiguous()
                 for block in blocks:
                     block.add(key, transposed, weight)
@@ -41,10 +41,10 @@ def attend(query: Tensor, keys_and_values: Iterable[Weighted], scale: float, wid
 
 
 class _Rows:
-    """Softmax of a block of queries over keys that come one block after the other.
+    """Softmax of a block of queries over blocks of keys.
 
-    Exponentials are taken of the scores themselves, which saves two passes over them, as long as their sums stay
-    within ``SAFE_SUMS``. From the first that does not on, they are taken of the distance to the highest score so far.
+    As long as sums stay within ``SAFE_SUMS``, exponentials are taken of the scores themselves, which saves two passes
+    over them. After that they are taken of the distance to the highest score so far (online softmax).
     """
 
     def __init__(self, query: Tensor, width: int) -> None:
@@ -55,13 +55,13 @@ class _Rows:
         self.is_empty = True
 
     def add(self, key: Tensor, value: Tensor, count: float) -> None:
-        if self.highest is None and not self._add_as_they_are(key, value, count):
-            self._go_by_the_highest()
+        if self.highest is None and not self._add_unshifted(key, value, count):
+            self._start_shifting()
         if self.highest is not None:
-            self._add_below_the_highest(self.highest, key, value, count)
+            self._add_shifted(self.highest, key, value, count)
         self.is_empty = False
 
-    def _add_as_they_are(self, key: Tensor, value: Tensor, count: float) -> bool:
+    def _add_unshifted(self, key: Tensor, value: Tensor, count: float) -> bool:
         weights = linear(self.query, key).exp_()
         total = self.total.add(weights.sum(dim=1, keepdim=True), alpha=count)
         lowest, highest = (float(end) for end in total.aminmax())
@@ -71,14 +71,14 @@ class _Rows:
         self.out.add_(linear(weights.to(value.dtype), value), alpha=count)
         return True
 
-    def _go_by_the_highest(self) -> None:
-        """As if all that was added had been one score, the logarithm of its sum."""
+    def _start_shifting(self) -> None:
+        """Replaces all that was added by one score, the logarithm of its sum."""
         self.highest = torch.full_like(self.total, float("-inf")) if self.is_empty else self.total.log()
         if not self.is_empty:
             self.out.div_(self.total)
             self.total.fill_(1)
 
-    def _add_below_the_highest(self, highest: Tensor, key: Tensor, value: Tensor, count: float) -> None:
+    def _add_shifted(self, highest: Tensor, key: Tensor, value: Tensor, count: float) -> None:
         scores = linear(self.query, key)
         self.highest = torch.maximum(highest, scores.amax(dim=1, keepdim=True))
         shrink = (highest - self.highest).exp_()

@@ -1,7 +1,6 @@
-"""The torch twins as a CPU computes them fastest: only what is valid, in blocks that stay in its cache."""
+"""Attention with rotary positions on the CPU: only valid tokens, in blocks that fit the cache."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -9,16 +8,14 @@ from torch import Tensor
 from sam2fast.kernels._cpu import linear
 from sam2fast.kernels.memory_attention.blockwise import attend
 from sam2fast.kernels.memory_attention.fp8 import Fp8, rounded_to_fp8
-from sam2fast.kernels.memory_attention.reference import MEANS, project_values
-
-if TYPE_CHECKING:
-    from sam2fast.kernels.memory_attention import AttendedMemory
+from sam2fast.kernels.memory_attention.reference import project_values
+from sam2fast.kernels.memory_attention.shapes import MEANS, AttendedMemory
 
 
 def rope_attention_cpu(
     query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, num_unrotated_keys: int = 0
 ) -> Tensor:
-    """Like :func:`rope_attention_reference`, its scores in blocks that stay in the cache; without gradients."""
+    """Like :func:`rope_attention_reference`, with scores in blocks that fit the cache; without gradients."""
     B, heads, N, d = query.shape
     M = key.shape[2]
     order = _halves(d)
@@ -34,7 +31,7 @@ def rope_attention_cpu(
 
 def memory_attention_cpu(
     query: Tensor,
-    memory: "AttendedMemory",
+    memory: AttendedMemory,
     key_weight: Tensor,
     key_bias: Tensor | None,
     value_weight: Tensor,
@@ -43,7 +40,7 @@ def memory_attention_cpu(
     sin: Tensor,
     fp8: Fp8 = False,
 ) -> Tensor:
-    """Like :func:`memory_attention_reference`, only of what is valid and in blocks; without gradients."""
+    """Like :func:`memory_attention_reference`, for valid tokens only and in blocks; without gradients."""
     B = len(memory.page_table)
     heads, N, d = query.shape[1:]
     order = _halves(d)
@@ -60,8 +57,8 @@ def memory_attention_cpu(
         for head in range(heads):
             bias = None if biases is None else biases[head]
             if (row, head) not in rotated:
-                turned = _rotate_(query[row, head][:, order].float(), cos[:N], sin[:N])
-                rotated[row, head] = rounded_to_fp8(turned) if fp8 else turned
+                rotated_query = _rotate_(query[row, head][:, order].float(), cos[:N], sin[:N])
+                rotated[row, head] = rounded_to_fp8(rotated_query) if fp8 else rotated_query
             keys_and_values = _keys_and_values(memory, b, weights[head], bias, query.dtype, cos, sin)
             if fp8:
                 keys_and_values = ((rounded_to_fp8(keys), values, n) for keys, values, n in keys_and_values)
@@ -70,7 +67,7 @@ def memory_attention_cpu(
 
 
 def _keys_and_values(
-    memory: "AttendedMemory",
+    memory: AttendedMemory,
     b: int,
     weight: Tensor,
     bias: Tensor | None,
@@ -78,16 +75,16 @@ def _keys_and_values(
     cos: Tensor,
     sin: Tensor,
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """Keys, values and their weight of object b, a page at a time, then its pointers; what is not valid is left out."""
+    """Keys, values and their weight for object b: one page at a time, then its pointers; valid tokens only."""
     n, T = memory.pages.shape[1], len(memory.time_encoding)
     for page, time in zip(memory.page_table[b].tolist(), memory.page_time[b].tolist(), strict=True):
         if page >= 0:
             kind = time // T
-            places = slice(kind * n, (kind + 1) * n)
+            positions = slice(kind * n, (kind + 1) * n)
             values = memory.pages[page]
-            encoded = values + memory.position_encoding[places] + memory.time_encoding[time % T]
+            encoded = values + memory.position_encoding[positions] + memory.time_encoding[time % T]
             keys = linear(encoded.to(weight.dtype), weight, bias).float()
-            yield _rotate_(keys, cos[places], sin[places]), values.to(dtype), MEANS if kind == MEANS else 1.0
+            yield _rotate_(keys, cos[positions], sin[positions]), values.to(dtype), MEANS if kind == MEANS else 1.0
     valid = memory.pointer_valid[b]
     if valid.any():
         values = memory.pointers[b, valid]
@@ -101,8 +98,8 @@ def _keys_and_values(
 def _halves(d: int) -> Tensor:
     """Even channels, then odd ones.
 
-    A dot product does not mind in which order it meets the channels, if both sides have the same; with the two of a
-    pair d / 2 apart instead of neighbours, rotating works on contiguous memory.
+    A dot product does not depend on the order of channels, if both sides have the same. With the two channels of a pair
+    d / 2 apart instead of adjacent, rotation works on contiguous memory.
     """
     return torch.cat([torch.arange(start, d, 2, device="cpu") for start in (0, 1)])
 
@@ -111,8 +108,8 @@ def _rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotates ``x (maps * N, d)``, its channels ordered by :func:`_halves`, in place."""
     maps = x.view(-1, cos.shape[0], x.shape[-1])
     first, second = maps.chunk(2, dim=-1)
-    turned = second * cos
-    turned.addcmul_(first, sin)
+    rotated = second * cos
+    rotated.addcmul_(first, sin)
     first.mul_(cos).addcmul_(second, sin, value=-1)
-    second.copy_(turned)
+    second.copy_(rotated)
     return x

@@ -1,4 +1,4 @@
-"""Rows of eight-bit numbers, each with a scale: what memory attention rounds queries and keys to, if it may."""
+"""Rounding of rows to float8_e4m3fn with a scale each, for queries and keys of memory attention."""
 
 from typing import Literal, TypeAlias
 
@@ -7,22 +7,22 @@ from torch import Tensor
 
 from sam2fast.kernels._dispatch import current_backend, why_no_triton
 
-# False, True, or the same rounding by the torch twin wherever it runs.
+# False, True, or the same rounding by the reference implementation on any device.
 Fp8: TypeAlias = bool | Literal["emulated"]
 
 LARGEST = 448.0  # of float8_e4m3fn
-# Scales are those of rows with at least such a largest element: a row of zeros has one, and stays zero.
+# Lower limit of a row's largest element, so that a row of zeros has a scale and stays zero.
 LEAST = 1e-30
 OLDEST_FP8_GPU = (8, 9)  # compute capability
 
 
 def rounded_to_fp8(rows: Tensor) -> Tensor:
-    """Each row of ``rows (..., d)`` fp32 as it is told from its numbers of eight bits and its scale, in fp32.
+    """Rounds each row of ``rows (..., d)`` fp32 to float8_e4m3fn with a scale; returns the rounded values in fp32.
 
-    The scale is the largest magnitude / 448, so that nothing overflows; ties are rounded to even.
+    The scale is the largest magnitude / 448, so that nothing overflows. Ties are rounded to even.
 
     Raises:
-        RuntimeError: a gradient is wanted, which rounding does not have.
+        RuntimeError: a gradient is needed; rounding has none.
     """
     if rows.requires_grad and torch.is_grad_enabled():
         raise RuntimeError("attention in fp8 has no gradient; compute it under torch.no_grad(), or exactly")
@@ -31,7 +31,7 @@ def rounded_to_fp8(rows: Tensor) -> Tensor:
 
 
 def why_no_fp8(device: torch.device) -> str | None:
-    """What keeps the kernels from products in fp8 on a device, the backend in force included, or None."""
+    """Why the kernels cannot use fp8 on a device, including the active backend, or None."""
     if device.type != "cuda":
         return f"there are no kernels for fp8 on {device.type}"
     if current_backend() == "torch":
@@ -40,7 +40,7 @@ def why_no_fp8(device: torch.device) -> str | None:
 
 
 def too_old_for_fp8(device: torch.device) -> str | None:
-    """Why a CUDA device has no products in fp8, or None."""
+    """Why a CUDA device has no fp8 matrix multiplications, or None."""
     if torch.version.hip is not None:
         return "fp8 is for NVIDIA GPUs alone"
     capability = torch.cuda.get_device_capability(device)

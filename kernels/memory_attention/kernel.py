@@ -1,15 +1,15 @@
-"""Attention to the memory bank and of a frame to itself, in four kernels, the first two in ``keys_kernel.py``.
+"""Cross-attention to the memory bank and self-attention, in four kernels; the first two are in ``keys_kernel.py``.
 
-1. ``_rotate_kernel`` turns queries (and the keys of self-attention) by their positions.
-2. ``_encode_kernel`` makes the memory's keys: encodings added, projected, turned; and gathers the values. It writes the
-   tokens of valid pages and pointers one after the other, so that what comes next sees plain sequences without gaps.
-3. ``_attend_kernel`` is the attention, with a running maximum; several programs may share the keys of one query tile.
-4. ``_combine_kernel`` joins their results and projects the weighted sums of memory tokens to values.
+1. ``_rotate_kernel`` rotates queries (and the keys of self-attention) by their positions.
+2. ``_encode_kernel`` makes the memory's keys: it adds encodings, projects and rotates. It also gathers the values. It
+   writes the tokens of valid pages and pointers contiguously, so that the next kernel reads sequences without gaps.
+3. ``_attend_kernel`` is the attention, with an online softmax. Several programs may share the keys of one query tile.
+4. ``_combine_kernel`` combines their results and projects the weighted sums of memory tokens to values.
 
-Rotation turns pairs of neighbouring channels (2i, 2i + 1). A dot product does not mind in which order it meets the
-channels, so rotated queries and keys are stored as all first members of the pairs, then all second ones: kernels 1 and
-2 read queries and rows of the projection in that order, and nothing is ever shuffled. Each half is padded with zeros to
-a power of two, ``HALF`` channels.
+Rotation works on pairs of adjacent channels (2i, 2i + 1). A dot product does not depend on the order of channels, so
+rotated queries and keys are stored as all first members of the pairs, then all second ones. Kernels 1 and 2 load
+queries and rows of the projection in that order, without shuffling. Each half is padded with zeros to a power of two,
+``HALF`` channels.
 """
 
 from typing import Any
@@ -20,10 +20,9 @@ import triton.language as tl
 
 from sam2fast.kernels._launch import ANY, POINTERS, Compilation, LaunchConfig
 from sam2fast.kernels.memory_attention.keys_kernel import _encode_kernel, _rotate_kernel
-from sam2fast.kernels.memory_attention.reference import MEANS
-from sam2fast.kernels.memory_attention.shapes import WIDEST, WIDEST_MEMORY
+from sam2fast.kernels.memory_attention.shapes import MEANS, WIDEST, WIDEST_MEMORY
 
-# Of the kernels around the attention, which take a small part of the time: one configuration for all.
+# One configuration for the kernels around the attention, which take a small part of the time.
 ROTATE, ENCODE, COMBINE = {"BLOCK": 32}, {"BLOCK": 32}, {"BLOCK": 32, "COLUMNS": 64}
 WARPS = {"num_warps": 8}
 
@@ -37,15 +36,15 @@ def _attend_kernel(
     keys,  # (B, H, M, D), rotated
     key_scales,  # (B, H, M) fp32, with FP8
     values,  # (B, H, M, width), channels contiguous
-    lengths,  # (B) int32: so many of the M keys count; without RAGGED, all
+    lengths,  # (B) int32: number of valid keys of the M; all without RAGGED
     offsets,  # (B, M) fp32, added to scores after scaling; with OFFSETS
     sums,  # out (splits, B * H, N, WIDTH) fp32 weighted means of each split, or with DIRECT (B, H, N, width)
-    log_weights,  # out (splits, B * H, N) fp32 log2 of their summed weights; without DIRECT
+    log_weights,  # out (splits, B * H, N) fp32 log2 of the sums of weights; without DIRECT
     H, N, M, width,
     splits,
     scale,  # of the scores, times log2(e)
     stride_qb, stride_vb, stride_vh, stride_vm, stride_ob, stride_oh, stride_om,
-    FP8: tl.constexpr,  # queries and keys are in float8_e4m3fn, to be multiplied by the scales of their rows
+    FP8: tl.constexpr,  # queries and keys are float8_e4m3fn with a scale per row
     RAGGED: tl.constexpr,
     OFFSETS: tl.constexpr,
     DIRECT: tl.constexpr,
@@ -56,23 +55,23 @@ def _attend_kernel(
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
-    CHUNK: tl.constexpr,  # channels of a head taken at once; D, or less where fp32 would not fit into registers
+    CHUNK: tl.constexpr,  # channels of a head per step; D, or fewer where fp32 would not fit into registers
 ):  # fmt: skip
     split = tl.program_id(1)
     b = (tl.program_id(2) // H).to(tl.int64)
     h = tl.program_id(2) % H
     position = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tl.arange(0, WIDTH)
-    there = position < N
+    mask = position < N
     part = tl.arange(0, CHUNK)
     q = query + b * stride_qb + (h * N + position[:, None]) * D + part[None, :]
     if CHUNK == D:
-        block_query = tl.load(q, mask=there[:, None], other=0.0)
+        block_query = tl.load(q, mask=mask[:, None], other=0.0)
     k = keys + (b * H + h) * M * D
     v = values + b * stride_vb + h * stride_vh
     factor, row_factor = scale, scale
     if FP8:
-        query_scale = tl.load(query_scales + b * (stride_qb // D) + h * N + position, mask=there, other=1.0)
+        query_scale = tl.load(query_scales + b * (stride_qb // D) + h * N + position, mask=mask, other=1.0)
         factor = scale * query_scale
         row_factor = factor[:, None]
         key_scales += (b * H + h) * M
@@ -80,8 +79,8 @@ def _attend_kernel(
     if RAGGED:
         length = tl.load(lengths + b)
 
-    # This program's share of the blocks. The last block of all may be partly filled; beyond the last key its rows
-    # repeat that key, which counts nothing there.
+    # This program's share of the blocks. The last block of all may be partly filled: beyond the last key its rows
+    # repeat that key with a score of -inf.
     blocks = tl.cdiv(length, BLOCK_N)
     first = blocks * split // splits
     last = blocks * (split + 1) // splits
@@ -93,14 +92,14 @@ def _attend_kernel(
         row = block * BLOCK_N + lane
         if not EVEN:
             row = tl.minimum(row, length - 1)
-        places = k + row[None, :] * D + part[:, None]
+        key_ptrs = k + row[None, :] * D + part[:, None]
         if CHUNK == D:
-            scores = tl.dot(block_query, tl.load(places), input_precision=PRECISION)
+            scores = tl.dot(block_query, tl.load(key_ptrs), input_precision=PRECISION)
         else:
             scores = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
             for start in tl.range(0, D, CHUNK):
-                some_query = tl.load(q + start, mask=there[:, None], other=0.0)
-                scores = tl.dot(some_query, tl.load(places + start), scores, input_precision=PRECISION)
+                some_query = tl.load(q + start, mask=mask[:, None], other=0.0)
+                scores = tl.dot(some_query, tl.load(key_ptrs + start), scores, input_precision=PRECISION)
         if FP8:
             scores = scores * tl.load(key_scales + row)[None, :]
         if not EVEN:
@@ -113,26 +112,26 @@ def _attend_kernel(
             higher = tl.maximum(highest, tl.max(scores, 1) * factor)
             weights = tl.math.exp2(scores * row_factor - higher[:, None])
         shrink = tl.math.exp2(highest - higher)
-        place = v + row[:, None] * stride_vm + columns[None, :]
+        value_ptrs = v + row[:, None] * stride_vm + columns[None, :]
         if PADDED:
-            block_values = tl.load(place, mask=(columns < width)[None, :], other=0.0)
+            block_values = tl.load(value_ptrs, mask=(columns < width)[None, :], other=0.0)
         else:
-            block_values = tl.load(place)
+            block_values = tl.load(value_ptrs)
         weighted = weighted * shrink[:, None]
         weighted = tl.dot(weights.to(block_values.dtype), block_values, weighted, input_precision=PRECISION)
         total = total * shrink + tl.sum(weights, 1)
         highest = higher
 
-    some = total > 0  # an object may have no memory, a split no block
-    mean = weighted / tl.where(some, total, 1.0)[:, None]
+    has_keys = total > 0  # an object may have no memory, a split no block
+    mean = weighted / tl.where(has_keys, total, 1.0)[:, None]
     if DIRECT:
-        place = sums + b * stride_ob + h * stride_oh + position[:, None] * stride_om + columns[None, :]
-        tl.store(place, mean.to(sums.dtype.element_ty), mask=there[:, None] & (columns < width)[None, :])
+        out_ptrs = sums + b * stride_ob + h * stride_oh + position[:, None] * stride_om + columns[None, :]
+        tl.store(out_ptrs, mean.to(sums.dtype.element_ty), mask=mask[:, None] & (columns < width)[None, :])
     else:
         part = split.to(tl.int64) * tl.num_programs(2) + tl.program_id(2)
-        tl.store(sums + (part * N + position[:, None]) * WIDTH + columns[None, :], mean, mask=there[:, None])
-        log_weight = tl.where(some, highest + tl.math.log2(tl.where(some, total, 1.0)), float("-inf"))
-        tl.store(log_weights + part * N + position, log_weight, mask=there)
+        tl.store(sums + (part * N + position[:, None]) * WIDTH + columns[None, :], mean, mask=mask[:, None])
+        log_weight = tl.where(has_keys, highest + tl.math.log2(tl.where(has_keys, total, 1.0)), float("-inf"))
+        tl.store(log_weights + part * N + position, log_weight, mask=mask)
 
 
 @triton.jit(do_not_specialize=["splits"])
@@ -151,21 +150,21 @@ def _combine_kernel(
     BLOCK: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    pair = tl.program_id(1).to(tl.int64)  # of object and head
+    pair = tl.program_id(1).to(tl.int64)  # object and head
     h = tl.program_id(1) % H
     position = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    there = position < N
+    mask = position < N
     channel = tl.arange(0, WIDTH)
     highest = tl.full([BLOCK], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
     mean = tl.zeros([BLOCK, WIDTH], tl.float32)
     for split in range(0, splits):
         part = (split * tl.num_programs(1) + pair) * N + position
-        log_weight = tl.load(log_weights + part, mask=there, other=float("-inf"))
+        log_weight = tl.load(log_weights + part, mask=mask, other=float("-inf"))
         higher = tl.maximum(highest, log_weight)
         base = tl.where(higher == float("-inf"), 0.0, higher)
         shrink, share = tl.math.exp2(highest - base), tl.math.exp2(log_weight - base)
-        part_mean = tl.load(sums + part[:, None] * WIDTH + channel[None, :], mask=there[:, None], other=0.0)
+        part_mean = tl.load(sums + part[:, None] * WIDTH + channel[None, :], mask=mask[:, None], other=0.0)
         mean = mean * shrink[:, None] + part_mean * share[:, None]
         total = total * shrink + share
         highest = higher
@@ -185,9 +184,9 @@ def _combine_kernel(
             value = tl.dot(mean.to(dtype), w.to(dtype), input_precision=PRECISION)
             if HAS_BIAS:
                 value += tl.load(bias + h * outer + column, mask=inside, other=0.0).to(tl.float32)[None, :]
-            tl.store(row + column[None, :], value.to(dtype), mask=there[:, None] & inside[None, :])
+            tl.store(row + column[None, :], value.to(dtype), mask=mask[:, None] & inside[None, :])
     else:
-        tl.store(row + channel[None, :], mean.to(dtype), mask=there[:, None] & (channel < width)[None, :])
+        tl.store(row + channel[None, :], mean.to(dtype), mask=mask[:, None] & (channel < width)[None, :])
 
 
 def blocks(config: LaunchConfig, D: int) -> dict[str, int]:
@@ -197,11 +196,11 @@ def blocks(config: LaunchConfig, D: int) -> dict[str, int]:
 
 
 def compilations(config: LaunchConfig) -> list[Compilation]:
-    """What one row of the launch table compiles; that for any shape the widest heads, to itself and to memory."""
+    """The compilations of one row of the launch table; for any shape those of the widest heads."""
     if config.shape == ANY:
         to_itself = _compilations(config, WIDEST, WIDEST, fp8=False)
         to_memory = _compilations(config, WIDEST, WIDEST_MEMORY[getattr(torch, config.dtype)], fp8=False)
-        # Of these only what else is not compiled, and pooled memories, which take as much as others or more.
+        # Of these only what is not compiled otherwise, and pooled memories, which need as many resources or more.
         return to_itself + [c for c in to_memory if c.constants.get("OFFSETS") or c.constants.get("MEANS") or
                             c.constants.get("PROJECT")]  # fmt: skip
     D, WIDTH = map(int, config.shape.split("x"))
@@ -213,7 +212,7 @@ def _compilations(config: LaunchConfig, D: int, WIDTH: int, fp8: bool) -> list[C
     dtype, to_memory = config.dtype, WIDTH < D
     t, wide = POINTERS[dtype], "*fp32"
     rotated, scales = ("*fp8e4nv", wide) if fp8 else (t, t)
-    n = "i32:16"  # at 1024 x 1024 pixels all strides and most numbers are multiples of 16
+    n = "i32:16"  # at 1024 x 1024 pixels all strides and most sizes are multiples of 16
     precision = {"PRECISION": "tf32x3" if dtype == "float32" else "ieee"}
 
     meta = blocks(config, D)

@@ -1,6 +1,6 @@
-"""What attention to the memory bank begins with: queries and keys turned by their positions, keys and values made.
+"""The first two kernels of memory attention: rotation of queries and keys, and keys and values of the memory.
 
-How rotated rows are stored is said in :mod:`sam2fast.kernels.memory_attention.kernel`.
+:mod:`sam2fast.kernels.memory_attention.kernel` describes how rotated rows are stored.
 """
 
 import triton
@@ -19,7 +19,7 @@ def _rotate_kernel(
     out,  # (B, H, M, 2 * HALF), contiguous
     scales,  # out (B, H, M) fp32 of the rows, with FP8; anything without
     H, M, N,
-    rotated,  # so many of the M rows have a position, which is their index modulo N
+    rotated,  # number of the M rows with a position, which is their index modulo N
     half,  # d / 2
     stride_b, stride_h, stride_m, stride_d,
     HALF: tl.constexpr,
@@ -34,14 +34,14 @@ def _rotate_kernel(
     pairs = x + b * stride_b + h * stride_h + row[:, None] * stride_m + 2 * pair[None, :] * stride_d
     even = tl.load(pairs, mask=inside, other=0.0).to(tl.float32)
     odd = tl.load(pairs + stride_d, mask=inside, other=0.0).to(tl.float32)
-    even, odd = _turn(even, odd, cos, sin, row % N, inside & (row < rotated)[:, None], half, HALF)
+    even, odd = _rotate_pairs(even, odd, cos, sin, row % N, inside & (row < rotated)[:, None], half, HALF)
     if FP8:
         even, odd = _scaled(scales + (b * H + h) * M, row, row < M, even, odd)
     _store_halves(out + (b * H + h) * M * (2 * HALF), row, row < M, even, odd, HALF)
 
 
 @triton.jit
-def _turn(
+def _rotate_pairs(
     even,  # (BLOCK, HALF) fp32
     odd,  # (BLOCK, HALF) fp32
     cos, sin,
@@ -58,7 +58,7 @@ def _turn(
 
 @triton.jit
 def _scaled(scales, row, inside, first, second):
-    # `scales` gets what the two halves of rows are divided by, for float8_e4m3fn just to hold them.
+    # Stores the divisors of rows in `scales`, so that float8_e4m3fn just holds the largest element.
     highest = tl.max(tl.maximum(tl.abs(first), tl.abs(second)), 1)
     scale = tl.maximum(highest, FP8_LEAST) / FP8_LARGEST
     tl.store(scales + row, scale, mask=inside)
@@ -68,9 +68,9 @@ def _scaled(scales, row, inside, first, second):
 
 @triton.jit
 def _store_halves(out, row, inside, first, second, HALF: tl.constexpr):
-    place = out + row[:, None] * (2 * HALF) + tl.arange(0, HALF)[None, :]
-    tl.store(place, first.to(out.dtype.element_ty), mask=inside[:, None])
-    tl.store(place + HALF, second.to(out.dtype.element_ty), mask=inside[:, None])
+    ptrs = out + row[:, None] * (2 * HALF) + tl.arange(0, HALF)[None, :]
+    tl.store(ptrs, first.to(out.dtype.element_ty), mask=inside[:, None])
+    tl.store(ptrs + HALF, second.to(out.dtype.element_ty), mask=inside[:, None])
 
 
 @triton.jit
@@ -94,7 +94,7 @@ def _encode_kernel(
     offsets,  # out (B, K * N + L) fp32, with MEANS: log2 of how many tokens each row counts as
     H, N, K, L, m, half, T,
     HAS_BIAS: tl.constexpr,
-    MEANS: tl.constexpr,  # 0, or the kind of pages of means, of so many tokens each; page_time is T * kind + time then
+    MEANS: tl.constexpr,  # 0, or the kind of pages of means and their tokens each; then page_time is T * kind + time
     SLOTS: tl.constexpr,  # power of two, at least K
     HALF: tl.constexpr,
     FP8: tl.constexpr,
@@ -124,14 +124,14 @@ def _encode_kernel(
         return
 
     channel = tl.arange(0, WIDTH)
-    known = (channel < m)[None, :]
+    channel_mask = (channel < m)[None, :]
     lane = tl.arange(0, BLOCK)
     tokens = tl.full((), 1, tl.int32)
     if is_page:
         position = (tile % tiles) * BLOCK + lane
         present = position < N
         row = tl.sum((filled & (slots < slot)).to(tl.int32), 0) * N + position
-        mask = present[:, None] & known
+        mask = present[:, None] & channel_mask
         cell = position[:, None] * m + channel[None, :]
         token = tl.load(pages + page.to(tl.int64) * N * m + cell, mask=mask, other=0.0).to(tl.float32)
         time = tl.load(page_time + b * K + slot)
@@ -141,9 +141,9 @@ def _encode_kernel(
             position += kind * N
             cell = position[:, None] * m + channel[None, :]
             tokens = tl.where(kind == MEANS, MEANS, 1)
-        moment = tl.load(time_encoding + time * m + channel, mask=channel < m, other=0.0).to(tl.float32)
-        place = tl.load(position_encoding + cell, mask=mask, other=0.0).to(tl.float32)
-        encoding = place + moment[None, :]
+        temporal = tl.load(time_encoding + time * m + channel, mask=channel < m, other=0.0).to(tl.float32)
+        spatial = tl.load(position_encoding + cell, mask=mask, other=0.0).to(tl.float32)
+        encoding = spatial + temporal[None, :]
         rotated = present
     else:
         position = (tile - K * tiles) * BLOCK + lane
@@ -152,7 +152,7 @@ def _encode_kernel(
             before += tl.sum((tl.load(pointer_valid + b * L + start + lane) != 0).to(tl.int32), 0)
         present = tl.load(pointer_valid + b * L + position, mask=position < L, other=0) != 0
         row = count * N + before + tl.cumsum(present.to(tl.int32), 0) - 1
-        mask = present[:, None] & known
+        mask = present[:, None] & channel_mask
         cell = position[:, None] * m + channel[None, :]
         token = tl.load(pointers + b * L * m + cell, mask=mask, other=0.0).to(tl.float32)
         encoding = tl.load(pointer_encoding + b * L * m + cell, mask=mask, other=0.0).to(tl.float32)
@@ -161,8 +161,8 @@ def _encode_kernel(
 
     length = K * N + L
     if h == 0:
-        place_of_value = values + b * length * WIDTH + row[:, None] * WIDTH + channel[None, :]
-        tl.store(place_of_value, token.to(values.dtype.element_ty), mask=present[:, None])
+        value_ptrs = values + b * length * WIDTH + row[:, None] * WIDTH + channel[None, :]
+        tl.store(value_ptrs, token.to(values.dtype.element_ty), mask=present[:, None])
         if MEANS:
             log_tokens = tl.math.log2(tokens.to(tl.float32))
             tl.store(offsets + b * length + row, log_tokens + tl.zeros([BLOCK], tl.float32), mask=present)
@@ -170,16 +170,14 @@ def _encode_kernel(
     pair = tl.arange(0, HALF)
     inside = pair < half
     encoded = (token + encoding).to(dtype)
-    rows_of_weight = weight + (h * 2 * half + 2 * pair[None, :]) * m + channel[:, None]  # (WIDTH, HALF)
-    known_weight = inside[None, :] & (channel < m)[:, None]
-    even = tl.dot(encoded, tl.load(rows_of_weight, mask=known_weight, other=0.0).to(dtype), input_precision=PRECISION)
-    odd = tl.dot(
-        encoded, tl.load(rows_of_weight + m, mask=known_weight, other=0.0).to(dtype), input_precision=PRECISION
-    )
+    weight_ptrs = weight + (h * 2 * half + 2 * pair[None, :]) * m + channel[:, None]  # (WIDTH, HALF)
+    weight_mask = inside[None, :] & (channel < m)[:, None]
+    even = tl.dot(encoded, tl.load(weight_ptrs, mask=weight_mask, other=0.0).to(dtype), input_precision=PRECISION)
+    odd = tl.dot(encoded, tl.load(weight_ptrs + m, mask=weight_mask, other=0.0).to(dtype), input_precision=PRECISION)
     if HAS_BIAS:
         even += tl.load(bias + h * 2 * half + 2 * pair, mask=inside, other=0.0).to(tl.float32)[None, :]
         odd += tl.load(bias + h * 2 * half + 2 * pair + 1, mask=inside, other=0.0).to(tl.float32)[None, :]
-    even, odd = _turn(even, odd, cos, sin, position, rotated[:, None] & inside[None, :], half, HALF)
+    even, odd = _rotate_pairs(even, odd, cos, sin, position, rotated[:, None] & inside[None, :], half, HALF)
     if FP8:
         even, odd = _scaled(scales + (b * H + h) * length, row, present, even, odd)
     _store_halves(keys + (b * H + h) * length * (2 * HALF), row, present, even, odd, HALF)

@@ -1,15 +1,15 @@
-"""Launches the Triton kernels of attention to memory and of a frame to itself."""
+"""Launches the Triton kernels of memory attention and self-attention."""
 
 import functools
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import CTAS_PER_SM, MOST_PROGRAMS, LaunchConfig, launch_config, product_precision
+from sam2fast.kernels._launch import CTAS_PER_SM, MAX_PROGRAMS, LaunchConfig, launch_config, product_precision
 from sam2fast.kernels.memory_attention.kernel import (
     COMBINE,
     ENCODE,
@@ -20,20 +20,17 @@ from sam2fast.kernels.memory_attention.kernel import (
     blocks,
 )
 from sam2fast.kernels.memory_attention.keys_kernel import _encode_kernel, _rotate_kernel
-from sam2fast.kernels.memory_attention.reference import MEANS
-
-if TYPE_CHECKING:
-    from sam2fast.kernels.memory_attention import AttendedMemory
+from sam2fast.kernels.memory_attention.shapes import MEANS, AttendedMemory
 
 LOG2E = math.log2(math.e)
-# Keys of so many bytes are held at once; with more objects than that takes, they come in groups.
-MOST_KEYS = 512 * 2**20
-MOST_SPLITS = 16
+# Bytes of keys that are held at once. Objects beyond that come in groups.
+MAX_KEY_BYTES = 512 * 2**20
+MAX_SPLITS = 16
 
 
 def memory_attention_triton(
     query: Tensor,
-    memory: "AttendedMemory",
+    memory: AttendedMemory,
     key_weight: Tensor,
     key_bias: Tensor | None,
     value_weight: Tensor,
@@ -47,7 +44,7 @@ def memory_attention_triton(
 
     Args:
         splits: programs that share the keys of a query tile; chosen by the GPU's size if left out.
-        fp8: as for the public function; the GPU must have products in fp8.
+        fp8: as in the public function; the GPU must support fp8 matrix multiplications.
     """
     (B, K), (rows, H, N, d), n = memory.page_table.shape, query.shape, memory.pages.shape[1]
     out = query.new_empty(B, N, value_weight.shape[0])
@@ -75,8 +72,8 @@ def memory_attention_triton(
                 pointer_valid=memory.pointer_valid[some],
             )
             keys, values, lengths, offsets = _encode(query, fp8, part, weights, key_bias is not None, cos, sin)
-            own = rotated.of(some) if rows > 1 else rotated
-            means = _attend(config, own, keys, values[:, None], lengths, scale, splits, offsets=offsets)
+            queries = rotated.of(some) if rows > 1 else rotated
+            means = _attend(config, queries, keys, values[:, None], lengths, scale, splits, offsets=offsets)
             assert means is not None
             _combine(means, out[some].unflatten(2, (H, -1)), projection, value_bias is not None)
     return out
@@ -98,7 +95,7 @@ def rope_attention_triton(
     """
     B, H, N, d = query.shape
     M, width = value.shape[2:]
-    # Heads side by side, as the projection that comes next wants them.
+    # Heads are adjacent, as the following projection needs them.
     out = value.new_empty(B, N, H, width)
     if out.numel() == 0:
         return out.transpose(1, 2)
@@ -137,8 +134,8 @@ class Rotated(NamedTuple):
         return Rotated(self.data[some], None if self.scales is None else self.scales[some])
 
 
-class Means(NamedTuple):
-    """What each split of the keys made of the values."""
+class SplitMeans(NamedTuple):
+    """Weighted means of the values for each split of the keys."""
 
     sums: Tensor  # (splits, B * H, N, WIDTH) fp32
     log_weights: Tensor  # (splits, B * H, N) fp32
@@ -151,7 +148,7 @@ def attention_config(query: Tensor, d: int, width: int) -> LaunchConfig:
 
 
 def padded(width: int) -> int:
-    """A power of two that matrix products of blocks can have as a side."""
+    """The next power of two that ``tl.dot`` accepts as a side."""
     return max(16, triton.next_power_of_2(width))
 
 
@@ -161,30 +158,30 @@ def half_of(d: int) -> int:
 
 
 def splits_for(tiles: int, processors: int, longest: int, programs: int = 1) -> int:
-    """How many programs share the keys of each of ``tiles`` query tiles, so that they end soonest.
+    """How many programs share the keys of each of ``tiles`` query tiles for the shortest time.
 
-    Programs that share a processor are taken to have an equal part of its speed. A further split is taken to cost a
-    hundredth of the work without splits, since its results must be written and read again.
+    The model: programs on one processor share its speed equally. Each further split costs a hundredth of the work
+    without splits, since its results are written and read again.
 
     Args:
         processors: number of multiprocessors.
-        longest: number of key blocks there can be.
-        programs: how many one processor runs at once.
+        longest: largest number of key blocks.
+        programs: programs that run at once on a processor.
     """
-    places = processors * programs
+    slots = processors * programs
 
     def time(splits: int) -> float:
-        return programs * -(-tiles * splits // places) / splits + 0.01 * splits * tiles / processors
+        return programs * -(-tiles * splits // slots) / splits + 0.01 * splits * tiles / processors
 
-    return min(range(1, max(1, min(MOST_SPLITS, longest)) + 1), key=time)
+    return min(range(1, max(1, min(MAX_SPLITS, longest)) + 1), key=time)
 
 
 def _group(keys: int, heads: int) -> int:
-    """How many objects' keys, of so many bytes and heads each, are made at once.
+    """Number of objects whose keys, of ``keys`` bytes and ``heads`` heads each, are made at once.
 
-    If more than 16, a multiple of it: all groups' tables then begin at multiples of 16 bytes, which Triton tells apart.
+    Above 16 it is a multiple of 16: then all groups' tables begin at multiples of 16 bytes, and Triton compiles once.
     """
-    group = max(1, min(MOST_KEYS // max(1, keys), MOST_PROGRAMS // heads))
+    group = max(1, min(MAX_KEY_BYTES // max(1, keys), MAX_PROGRAMS // heads))
     return group if group < 16 else group // 16 * 16
 
 
@@ -198,7 +195,7 @@ def _processors(device: torch.device) -> int:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, rotated: int, fp8: bool = False) -> Rotated:
-    """``(B, H, M, d)`` to ``(B, H, M, 2 * HALF)``; the first ``rotated`` rows are turned."""
+    """``(B, H, M, d)`` to ``(B, H, M, 2 * HALF)``; the first ``rotated`` rows are rotated."""
     B, H, M, d = x.shape
     HALF = half_of(d)
     out = Rotated.empty(x, B, H, M, 2 * HALF, fp8)
@@ -212,7 +209,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor, rotated: int, fp8: bool = False
 def _encode(
     query: Tensor,
     fp8: bool,
-    memory: "AttendedMemory",
+    memory: AttendedMemory,
     weights: list[Tensor],
     has_bias: bool,
     cos: Tensor,
@@ -220,7 +217,7 @@ def _encode(
 ) -> tuple[Rotated, Tensor, Tensor, Tensor | None]:
     """Keys ``(B, H, M, 2 * HALF)``, values ``(B, M, WIDTH)``, and how many of the M rows are filled ``(B)`` int32.
 
-    Where pages are of five kinds, also what is added to the scores of each row, times log2(e): ``(B, M)`` fp32.
+    Where pages are of five kinds, also the offsets of the scores of each row, times log2(e): ``(B, M)`` fp32.
     """
     (B, K), (_, n, m), L = memory.page_table.shape, memory.pages.shape, memory.pointers.shape[1]
     H, HALF, WIDTH, M = query.shape[1], half_of(query.shape[-1]), padded(m), K * n + L
@@ -228,7 +225,7 @@ def _encode(
     has_kinds = len(memory.position_encoding) > n
     offsets = query.new_empty(B, M, dtype=torch.float32) if has_kinds else None
     lengths = torch.empty(B, dtype=torch.int32, device=query.device)
-    # At least one program per object, which says that it has nothing.
+    # At least one program per object, which writes its length, even 0.
     tiles = max(1, K * triton.cdiv(n, ENCODE["BLOCK"]) + triton.cdiv(L, ENCODE["BLOCK"]))
     _encode_kernel[tiles, B, H](
         *memory[:-1], memory.pointer_valid.view(torch.uint8), *weights, cos, sin, keys.data, keys.scales_or_any,
@@ -250,7 +247,7 @@ def _attend(
     splits: int | None,
     out: Tensor | None = None,
     offsets: Tensor | None = None,
-) -> Means | None:
+) -> SplitMeans | None:
     """The attention itself, with scores times ``scale``, plus ``offsets (B, M)`` if there are any.
 
     With ``out (B, N, H, width)`` and one split the result is written there, and there are no means to combine.
@@ -281,11 +278,11 @@ def _attend(
         EVEN=lengths is None and M % config.meta["BLOCK_N"] == 0, D=D, WIDTH=WIDTH,
         PRECISION=product_precision(values.dtype), **blocks(config, D), **config.options,
     )  # fmt: skip
-    return None if direct else Means(sums, log_weights, width)
+    return None if direct else SplitMeans(sums, log_weights, width)
 
 
-def _combine(means: Means, out: Tensor, projection: list[Tensor] | None = None, has_bias: bool = False) -> None:
-    """Joins the splits into ``out (B, N, H, outer)``, projected if there is a projection."""
+def _combine(means: SplitMeans, out: Tensor, projection: list[Tensor] | None = None, has_bias: bool = False) -> None:
+    """Combines the splits into ``out (B, N, H, outer)``, projected if there is a projection."""
     (B, N, H, outer), (splits, _, _, WIDTH) = out.shape, means.sums.shape
     weight, bias = projection or (means.sums, means.sums)
     width = projection[0].shape[1] if projection else means.width

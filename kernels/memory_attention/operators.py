@@ -1,6 +1,6 @@
-"""The kernels as operators of torch: one node in a graph, with known shapes and a gradient.
+"""The kernels as torch operators: one node in a graph, with known shapes and a gradient.
 
-The gradient is that of the torch twin, which is computed again for it.
+The gradient recomputes the reference implementation.
 """
 
 from collections.abc import Callable
@@ -8,15 +8,15 @@ from typing import Any, Optional
 
 from torch import Tensor
 
-from sam2fast.kernels._autograd import twin_gradients
-from sam2fast.kernels._operators import registered
+from sam2fast.kernels._operators import reference_backward, register_operator
 from sam2fast.kernels.memory_attention.reference import memory_attention_reference, rope_attention_reference
+from sam2fast.kernels.memory_attention.shapes import AttendedMemory
 
-# Schemas are read off the annotations, and not every supported torch reads `Tensor | None` in them.
-Maybe = Optional[Tensor]  # noqa: UP045
+# Torch reads schemas from annotations, and the oldest supported torch does not read `Tensor | None`.
+OptionalTensor = Optional[Tensor]  # noqa: UP045
 
 
-@registered("sam2fast::memory_attention")
+@register_operator("sam2fast::memory_attention")
 def memory_attention_operator(
     query: Tensor,
     pages: Tensor,
@@ -28,9 +28,9 @@ def memory_attention_operator(
     pointer_encoding: Tensor,
     pointer_valid: Tensor,
     key_weight: Tensor,
-    key_bias: Maybe,
+    key_bias: OptionalTensor,
     value_weight: Tensor,
-    value_bias: Maybe,
+    value_bias: OptionalTensor,
     cos: Tensor,
     sin: Tensor,
     fp8: bool = False,
@@ -38,8 +38,9 @@ def memory_attention_operator(
     """See :func:`~sam2fast.kernels.memory_attention.memory_attention`; the memory's tensors come one by one."""
     from sam2fast.kernels.memory_attention.launch import memory_attention_triton
 
-    memory = _memory(pages, page_table, page_time, position_encoding, time_encoding, pointers, pointer_encoding,
-                     pointer_valid)  # fmt: skip
+    memory = AttendedMemory(
+        pages, page_table, page_time, position_encoding, time_encoding, pointers, pointer_encoding, pointer_valid
+    )
     return memory_attention_triton(query, memory, key_weight, key_bias, value_weight, value_bias, cos, sin, fp8=fp8)
 
 
@@ -49,7 +50,7 @@ def _(query: Tensor, pages: Tensor, page_table: Tensor, *rest: Any) -> Tensor:
     return query.new_empty(page_table.shape[0], query.shape[2], value_weight.shape[0])
 
 
-@registered("sam2fast::rope_attention")
+@register_operator("sam2fast::rope_attention")
 def rope_attention_operator(
     query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, num_unrotated_keys: int
 ) -> Tensor:
@@ -65,14 +66,8 @@ def _(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, num_u
     return value.new_empty(B, N, H, value.shape[-1]).transpose(1, 2)
 
 
-def _memory(*tensors: Tensor) -> Any:
-    from sam2fast.kernels.memory_attention import AttendedMemory
-
-    return AttendedMemory(*tensors)
-
-
-def _memory_attention_twin(query: Tensor, *rest: Any) -> Tensor:
-    return memory_attention_reference(query, _memory(*rest[:8]), *rest[8:])
+def _memory_attention_reference(query: Tensor, *rest: Any) -> Tensor:
+    return memory_attention_reference(query, AttendedMemory(*rest[:8]), *rest[8:])
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -81,13 +76,13 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.numbers = inputs[len(tensors) :]  # they come last
 
 
-def _backward_of(twin: Callable[..., Tensor]) -> Callable[[Any, Tensor], tuple[Tensor | None, ...]]:
+def _backward_of(reference: Callable[..., Tensor]) -> Callable[[Any, Tensor], tuple[Tensor | None, ...]]:
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        found = twin_gradients(twin, ctx.saved_tensors, ctx.numbers, ctx.needs_input_grad, grad)
+        found = reference_backward(reference, ctx.saved_tensors, ctx.numbers, ctx.needs_input_grad, grad)
         return *found, *[None] * len(ctx.numbers)
 
     return backward
 
 
-memory_attention_operator.register_autograd(_backward_of(_memory_attention_twin), setup_context=_setup)
+memory_attention_operator.register_autograd(_backward_of(_memory_attention_reference), setup_context=_setup)
 rope_attention_operator.register_autograd(_backward_of(rope_attention_reference), setup_context=_setup)

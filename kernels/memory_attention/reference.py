@@ -1,20 +1,13 @@
-"""The torch twins of attention with rotary positions, and what they share with the CPU's own way."""
+"""Reference implementations of attention with rotary positions."""
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
 from sam2fast.kernels._cpu import linear
 from sam2fast.kernels.memory_attention.fp8 import Fp8, rounded_to_fp8
-
-if TYPE_CHECKING:
-    from sam2fast.kernels.memory_attention import AttendedMemory
-
-# Pages of a quarter of a map's positions are of five kinds: 0 to 3 its quarters, 4 its means of as many tokens.
-MEANS = 4
-KINDS = 5
+from sam2fast.kernels.memory_attention.shapes import MEANS, AttendedMemory
 
 
 def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -34,7 +27,7 @@ def rope_attention_reference(
     num_unrotated_keys: int = 0,
     dropout_p: float = 0.0,
 ) -> torch.Tensor:
-    """The twin of :func:`rope_attention`: queries and keys turned, then torch's attention."""
+    """Reference implementation of :func:`rope_attention`: rotates queries and keys, then torch's attention."""
     rotated, unrotated = key.split([key.shape[-2] - num_unrotated_keys, num_unrotated_keys], dim=-2)
     query = apply_rope(query, cos, sin)
     if rotated.shape[-2]:  # an object may have pointers and no spatial memory
@@ -44,7 +37,7 @@ def rope_attention_reference(
 
 def memory_attention_reference(
     query: torch.Tensor,
-    memory: "AttendedMemory",
+    memory: AttendedMemory,
     key_weight: torch.Tensor,
     key_bias: torch.Tensor | None,
     value_weight: torch.Tensor,
@@ -53,28 +46,28 @@ def memory_attention_reference(
     sin: torch.Tensor,
     fp8: Fp8 = False,
 ) -> torch.Tensor:
-    """The twin of :func:`memory_attention`: keys of every slot, those without memory masked."""
+    """Reference implementation of :func:`memory_attention`: keys of every slot, masked where there is no memory."""
     heads, N = query.shape[1:3]
     out_dtype = query.dtype
     (B, K), n = memory.page_table.shape, memory.pages.shape[1]
     page_valid = memory.page_table >= 0  # (B, K)
     valid = torch.cat([page_valid.repeat_interleave(n, dim=1), memory.pointer_valid], dim=1)  # (B, M)
-    place, key_cos, key_sin, time, offset = memory.position_encoding, cos, sin, memory.page_time.long(), None
-    if len(place) != n:
+    spatial, key_cos, key_sin, time, offset = memory.position_encoding, cos, sin, memory.page_time.long(), None
+    if len(spatial) != n:
         time, kind = time % len(memory.time_encoding), time // len(memory.time_encoding)
-        place, key_cos, key_sin = (_of_pages(table, kind, n) for table in (place, cos, sin))
+        spatial, key_cos, key_sin = (_of_pages(table, kind, n) for table in (spatial, cos, sin))
         key_cos, key_sin = (table.flatten(1, 2)[:, None, None] for table in (key_cos, key_sin))
         offset = _log_weights(kind, n, memory.pointer_valid)
 
-    # What is not attended may hold anything, also NaN.
+    # Slots without memory may hold anything, also NaN.
     maps = memory.pages[memory.page_table.clamp(min=0).long()]  # (B, K, n, m)
     maps = torch.where(page_valid[:, :, None, None], maps, 0)
     pointers = torch.where(memory.pointer_valid[..., None], memory.pointers, 0)
-    encoded = (maps + place + memory.time_encoding[time][:, :, None]).flatten(1, 2)
+    encoded = (maps + spatial + memory.time_encoding[time][:, :, None]).flatten(1, 2)
     tokens = torch.cat([encoded, (pointers + memory.pointer_encoding).to(encoded.dtype)], dim=1)
     key = F.linear(tokens.to(key_weight.dtype), key_weight, key_bias)
     key = key.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, M, d)
-    if fp8:  # as rotated in fp32, and what the rounded rows are would not fit into less
+    if fp8:  # rotation and the rounded rows need fp32
         wide = torch.promote_types(query.dtype, torch.float32)
         query, key = query.to(wide), key.to(wide)
     if K:
@@ -89,9 +82,9 @@ def memory_attention_reference(
     query = query.expand(B, -1, -1, -1)
     width = value.shape[-1]
     if query.device.type == "mps":
-        # Before torch 2.12 its attention returns nonsense for values narrower than keys.
+        # Before torch 2.12 attention is wrong on MPS for values narrower than keys.
         value = F.pad(value, (0, query.shape[-1] - width))
-    # The mask stays one row for all queries: torch makes it dense in the queries' dtype.
+    # One row of the mask serves all queries; torch expands it in the queries' dtype.
     mask = valid if offset is None else torch.where(valid, offset, -torch.inf).to(query.dtype)
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])[..., :width]
     means = torch.where(valid.any(dim=1)[:, None, None, None], out, 0).to(out_dtype)
@@ -99,12 +92,12 @@ def memory_attention_reference(
 
 
 def _of_pages(table: torch.Tensor, kind: torch.Tensor, n: int) -> torch.Tensor:
-    """Of a ``table (5 n, c)`` what the positions of pages of each ``kind (B, K)`` have: ``(B, K, n, c)``."""
+    """Rows of a ``table (5 n, c)`` for pages of each ``kind (B, K)``: ``(B, K, n, c)``."""
     return table.unflatten(0, (-1, n))[kind]
 
 
 def _log_weights(kind: torch.Tensor, n: int, pointers: torch.Tensor) -> torch.Tensor:
-    """What is added to scores, so that a mean counts as the tokens it is made of: ``(B, K * n + L)`` fp32."""
+    """Offsets of scores, so that a mean counts as its four tokens: ``(B, K * n + L)`` fp32."""
     of_pages = math.log(MEANS) * (kind == MEANS).float()
     return torch.cat([of_pages.repeat_interleave(n, dim=1), torch.zeros_like(pointers, dtype=torch.float32)], dim=1)
 

@@ -1,19 +1,42 @@
-"""What the kernels take; without triton."""
+"""The memory that is attended to, and what the kernels support; imports without Triton."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import FLOATS
-from sam2fast.kernels._launch import MOST_PROGRAMS
+from sam2fast.kernels._launch import MAX_PROGRAMS
 
 WIDEST = 256  # channels of a head, and of values
-# Channels of memory tokens. The next power of two takes more shared memory than the 99 KiB of compute capabilities 8.6,
-# 8.9 and 12.0: 104 KiB for 128 channels in fp32, and 144 KiB for 256 in fewer bits.
+# Channels of memory tokens. The next power of two needs more than the 99 KiB of shared memory of compute capabilities
+# 8.6, 8.9 and 12.0: 104 KiB for 128 channels in fp32, and 144 KiB for 256 in fp16 and bf16.
 WIDEST_MEMORY = {torch.float32: 64, torch.bfloat16: 128, torch.float16: 128}
+# Pages with a quarter of a map's positions are of five kinds: 0 to 3 are its quarters, 4 its means of four tokens.
+MEANS = 4
+KINDS = 5
 
 
-def obstacle(query: Tensor, values: Tensor) -> str | None:
-    """Why the kernels cannot take these queries ``(B, heads, N, d)`` and values ``(..., d_v)``, if they cannot."""
+class AttendedMemory(NamedTuple):
+    """What B objects attend to on one frame. Shapes depend on capacities, not on how much memory there is.
+
+    A page is a whole map of N positions. Alternatively all pages have n = N / 4 positions and are of five kinds: the
+    four quarters of a map, N / 4 consecutive positions each, and the means of 2x2 tokens of a map. A mean counts as
+    four tokens.
+    """
+
+    pages: Tensor  # (P, n, m) spatial memories of all objects
+    page_table: Tensor  # (B, K) int32: the pages of each object; -1 for none
+    page_time: Tensor  # (B, K) int32: each page's row of time_encoding, and T more for each kind before its own
+    position_encoding: Tensor  # (N, m); with five kinds (5 n, m): of the map's positions, then of the means
+    time_encoding: Tensor  # (T, m)
+    pointers: Tensor  # (B, L, m) object pointer tokens
+    pointer_encoding: Tensor  # (B, L, m)
+    pointer_valid: Tensor  # (B, L) bool
+
+
+def unsupported_reason(query: Tensor, values: Tensor) -> str | None:
+    """Why the kernels do not support queries ``(B, heads, N, d)`` and values ``(..., d_v)``, or None."""
     if max(query.shape[-1], values.shape[-1]) > WIDEST:
         return f"takes heads and values of up to {WIDEST} channels"
     if query.shape[-1] % 2:
@@ -21,15 +44,15 @@ def obstacle(query: Tensor, values: Tensor) -> str | None:
     if query.dtype not in FLOATS:
         return f"does not take {query.dtype}"
     B, heads = query.shape[:2]
-    # Not asked of graphs, where a limit on the number of objects would become a condition of theirs.
-    if not torch.compiler.is_compiling() and B * heads > MOST_PROGRAMS:
-        return f"takes up to {MOST_PROGRAMS} heads of all objects' queries together, and got {B} x {heads}"
+    # Not checked in graphs, where it would become a guard on the number of objects.
+    if not torch.compiler.is_compiling() and B * heads > MAX_PROGRAMS:
+        return f"takes up to {MAX_PROGRAMS} heads of all objects' queries together, and got {B} x {heads}"
     return None
 
 
-def memory_obstacle(query: Tensor, pages: Tensor) -> str | None:
-    """The same for attention to memory ``pages (P, n, m)``, by any number of objects if they share a query."""
-    if found := obstacle(query, pages):
+def memory_unsupported_reason(query: Tensor, pages: Tensor) -> str | None:
+    """The same for memory ``pages (P, n, m)``; the number of objects is not limited if they share a query."""
+    if found := unsupported_reason(query, pages):
         return found
     m, widest = pages.shape[-1], WIDEST_MEMORY[query.dtype]
     if m > widest:

@@ -1,4 +1,4 @@
-"""Non-maximum suppression: of boxes or masks that overlap too much, only the best is kept."""
+"""Non-maximum suppression: of boxes or masks that overlap too much, the best is kept."""
 
 import torch
 from torch import Tensor
@@ -16,20 +16,20 @@ def box_nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     Args:
         boxes: ``(N, 4)`` XYXY; overlaps are computed in float64 if that is their dtype, else in fp32.
         scores: ``(N)``; of equal ones the first is better, and NaN is better than any number (``torch.sort``).
-        iou_threshold: a box goes if its intersection over union with a better one is greater, compared in the dtype of
-            the overlaps. Boxes without area, or with infinite or NaN coordinates, may have none (0/0): then neither
-            suppresses the other.
+        iou_threshold: a box is suppressed if its intersection over union with a better one is greater, compared in the
+            dtype of the overlaps. Boxes without area, or with infinite or NaN coordinates, may have none (0/0): then
+            neither suppresses the other.
 
     Returns:
         int64 ``(K)``, on the device of ``boxes``.
 
     Raises:
-        ValueError: the shapes are others, or boxes are complex.
+        ValueError: wrong shapes, or complex boxes.
 
-    On a GPU it synchronises once, for how many are kept.
+    On a GPU it synchronises once, for the number that are kept.
 
-    Source: ``torchvision.ops.nms``, as it is on GPUs. On the CPU that compares fp32 overlaps with the threshold in
-    float64, which is another result only where an overlap is the threshold rounded to fp32, and that is larger.
+    Source: ``torchvision.ops.nms`` on GPUs. On the CPU torchvision compares fp32 overlaps with the threshold in
+    float64. That differs only where an overlap equals the threshold rounded up to fp32.
     """
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.is_complex():
         raise ValueError(f"expected boxes (N, 4), got {boxes.dtype} {tuple(boxes.shape)}")
@@ -46,16 +46,16 @@ def mask_nms(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     Args:
         masks: ``(N, H, W)`` bool.
         scores: ``(N)``, as for boxes.
-        iou_threshold: a mask goes if its intersection over union with a better one, a quotient of pixels in float64,
-            is greater.
+        iou_threshold: a mask is suppressed if its intersection over union with a better one is greater. It is a
+            quotient of pixels in float64.
 
     Returns:
         int64 ``(K)``, on the device of ``masks``.
 
     Raises:
-        ValueError: the shapes or dtypes are others.
+        ValueError: wrong shapes or dtypes.
 
-    On a GPU it synchronises once, for how many are kept.
+    On a GPU it synchronises once, for the number that are kept.
     """
     if masks.ndim != 3 or masks.dtype != torch.bool:
         raise ValueError(f"expected bool masks (N, H, W), got {masks.dtype} {tuple(masks.shape)}")

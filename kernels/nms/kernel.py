@@ -1,15 +1,19 @@
-"""Non-maximum suppression in two launches: who overlaps whom, as bits, then who is kept, by one program.
+"""Non-maximum suppression in two launches: one computes the overlaps as bits, one selects what is kept.
 
-Boxes or masks are taken best first, 64 to a word: bit j of word ``(i, b)`` says that i overlaps ``64·b + j`` too much.
-A program computes half a word, of 32 bits, for each of 64. Who is kept depends on all who were kept before: a single
-program walks over the words on the diagonal, and after each takes away what those kept overlap, in all later words at
-once. So nothing goes to the host in between.
+Boxes or masks are ordered best first, 64 to a word: bit j of word ``(i, b)`` says that i overlaps ``64·b + j`` too
+much. A program computes half a word, 32 bits, for each of 64 rows. Whether an item is kept depends on all that are kept
+before it. So a single program walks over the words on the diagonal, and after each suppresses what the kept items
+overlap in all later words. Nothing goes to the host in between.
 """
 
+import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
+from torch import Tensor
 
-from sam2fast.kernels._launch import Compilation, LaunchConfig
+from sam2fast.kernels._dispatch import count_launch
+from sam2fast.kernels._launch import Compilation, LaunchConfig, launch_config
 
 WORD, HALF = tl.constexpr(64), tl.constexpr(32)  # bits
 # Rows of words that are read at once.
@@ -32,7 +36,7 @@ def _store_halves(
 def _boxes_kernel(
     boxes,  # (N, 4) XYXY, fp32 or fp64, best first
     threshold,  # (1), of their dtype
-    words,  # (N, 2·blocks) int32 out; of words left of the diagonal nothing is said
+    words,  # (N, 2·blocks) int32 out; words left of the diagonal are undefined
     N, blocks,
 ):  # fmt: skip
     if tl.program_id(0) // 2 >= tl.program_id(1):
@@ -48,7 +52,7 @@ def _boxes_kernel(
         bottom_j = tl.load(boxes + j * 4 + 3, mask=j < N, other=0.0)
         width = tl.minimum(right_i[:, None], right_j[None, :]) - tl.maximum(left_i[:, None], left_j[None, :])
         height = tl.minimum(bottom_i[:, None], bottom_j[None, :]) - tl.maximum(top_i[:, None], top_j[None, :])
-        # A NaN here comes from a box whose area is NaN too, so that whatever a maximum makes of it does not matter.
+        # A NaN here comes from a box whose area is NaN, too, so the result of the maximum does not matter.
         shared = tl.maximum(width, 0.0) * tl.maximum(height, 0.0)
         area_i = (right_i - left_i) * (bottom_i - top_i)
         area_j = (right_j - left_j) * (bottom_j - top_j)
@@ -66,7 +70,7 @@ def _masks_kernel(
     order,  # (N) int64, best first
     areas,  # (N) int64, in that order
     threshold,  # (1) fp64
-    words,  # (N, 2·blocks) int32 out; of words left of the diagonal nothing is said
+    words,  # (N, 2·blocks) int32 out; words left of the diagonal are undefined
     N, blocks, pixels,
     BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -92,42 +96,42 @@ def _masks_kernel(
 @triton.jit
 def _keep_kernel(
     words,  # (N, blocks) int64
-    kept,  # (N) uint8 out
+    keep,  # (N) uint8 out
     N, blocks,
     WIDTH: tl.constexpr,  # power of two, at least the blocks
 ):  # fmt: skip
     lane = tl.arange(0, WIDTH)
     bit = tl.arange(0, WORD).to(tl.int64)
-    gone = tl.zeros([WIDTH], tl.int64)  # who is overlapped by one that is kept
+    suppressed = tl.zeros([WIDTH], tl.int64)  # items that a kept item overlaps
     for block in tl.range(0, blocks):
-        here = N - block * WORD  # of a word's bits or rows, those that there are
-        out = tl.sum(tl.where(lane == block, gone, 0), 0)
-        chosen = out * 0
+        remaining = N - block * WORD  # valid bits or rows of a word
+        removed = tl.sum(tl.where(lane == block, suppressed, 0), 0)
+        chosen = removed * 0
         for i in tl.static_range(WORD):
-            # Read whether or not it is wanted, so that no read waits for what was decided before.
-            overlapped = tl.load(words + i * blocks + block, mask=i < here, other=0)
-            free = ((out >> i) & 1) == 0
-            chosen |= tl.where(free, 1, 0).to(tl.int64) << i
-            # Of those before i, which the word may also name, everything is decided.
-            out |= tl.where(free, overlapped, 0)
-        tl.store(kept + bit, ((chosen >> bit) & 1).to(tl.uint8), mask=bit < here)
+            # Always loaded, so that no load waits for earlier decisions.
+            overlapped = tl.load(words + i * blocks + block, mask=i < remaining, other=0)
+            is_kept = ((removed >> i) & 1) == 0
+            chosen |= tl.where(is_kept, 1, 0).to(tl.int64) << i
+            # The word may also name items before i. They are already decided.
+            removed |= tl.where(is_kept, overlapped, 0)
+        tl.store(keep + bit, ((chosen >> bit) & 1).to(tl.uint8), mask=bit < remaining)
         for start in tl.range(0, WORD, ROWS):
             for k in tl.static_range(ROWS):
                 row = start + k
-                wanted = (((chosen >> row) & 1) != 0) & (row < here) & (lane > block) & (lane < blocks)
-                gone |= tl.load(words + row * blocks + lane, mask=wanted, other=0)
+                row_mask = (((chosen >> row) & 1) != 0) & (row < remaining) & (lane > block) & (lane < blocks)
+                suppressed |= tl.load(words + row * blocks + lane, mask=row_mask, other=0)
         words += WORD * blocks
-        kept += WORD
+        keep += WORD
 
 
-# A product and the difference after it must not be fused: what is exactly at the threshold would be decided otherwise.
+# The multiplication and the subtraction after it must not be fused: results exactly at the threshold would change.
 UNFUSED = {"enable_fp_fusion": False}
-# Widths of the last kernel that are compiled ahead: for 64, 3,000 and 10,000 boxes or masks.
+# Widths of the last kernel in ahead-of-time compilation: for 64, 3,000 and 10,000 boxes or masks.
 WIDTHS = (1, 64, 256)
 
 
 def compilations(config: LaunchConfig) -> list[Compilation]:
-    """What one row of the launch table compiles: the overlaps of boxes or, of ``masks``, of those, and who is kept."""
+    """The compilations of one row of the launch table: overlaps of boxes or ``masks``, and the selection."""
     options, of_keeping = dict(config.options), {"num_warps": config.meta["KEEP_WARPS"]}
     found = [
         Compilation(_keep_kernel, ("*i64", "*u8", "i32", "i32"), {"WIDTH": width}, "int64", options=of_keeping)
@@ -135,9 +139,62 @@ def compilations(config: LaunchConfig) -> list[Compilation]:
     ]
     if config.shape == "masks":
         types = ("*i8", "*i64", "*i64", "*fp64", "*i32", "i32", "i32", "i32:16")
-        # The products of masks belong on tensor cores as much as those of attention.
+        # Overlaps of masks must use tensor cores, as attention does.
         meta = {"BLOCK_K": config.meta["BLOCK_K"]}
         return [*found, Compilation(_masks_kernel, types, meta, "int8", is_attention=True)]
     for dtype, t in (("float32", "*fp32"), ("float64", "*fp64")):
         found.append(Compilation(_boxes_kernel, (t, t, "*i32", "i32", "i32"), {}, dtype, options=options | UNFUSED))
     return found
+
+
+# Masks whose number of pixels is a multiple of this are read in words; others are padded.
+ALIGNED = 16
+
+
+def box_nms_triton(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """:func:`sam2fast.kernels.nms.box_nms` on the GPU; synchronises once, for the number that are kept."""
+    N, order = len(boxes), scores.sort(descending=True, stable=True).indices
+    if N == 0:
+        return order
+    config = launch_config("nms", boxes)
+    words, blocks = _words(N, boxes.device)
+    threshold = torch.full((1,), iou_threshold, dtype=boxes.dtype, device=boxes.device)
+    count_launch("nms")
+    best_first, bits = boxes[order].contiguous(), words.view(torch.int32)
+    with config.on_device(boxes):
+        _boxes_kernel[(2 * blocks, blocks)](best_first, threshold, bits, N, blocks, **config.options, **UNFUSED)
+    return order[_keep(words, N, blocks, config)]
+
+
+def mask_nms_triton(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """:func:`sam2fast.kernels.nms.mask_nms` on the GPU; synchronises once, for the number that are kept."""
+    N, order = len(masks), scores.sort(descending=True, stable=True).indices
+    if N == 0:
+        return order
+    pixels = masks.contiguous().view(N, -1).view(torch.int8)
+    if pixels.shape[1] % ALIGNED:
+        pixels = F.pad(pixels, (0, -pixels.shape[1] % ALIGNED))
+    config = launch_config("nms", pixels, "masks")
+    words, blocks = _words(N, masks.device)
+    threshold = torch.full((1,), iou_threshold, dtype=torch.float64, device=masks.device)
+    areas = pixels.sum(1, dtype=torch.int64)[order]
+    count_launch("nms")
+    inputs, bits = (pixels, order, areas, threshold), words.view(torch.int32)
+    options = {"BLOCK_K": config.meta["BLOCK_K"], **config.options}
+    with config.on_device(masks):
+        _masks_kernel[(2 * blocks, blocks)](*inputs, bits, N, blocks, pixels.shape[1], **options)
+    return order[_keep(words, N, blocks, config)]
+
+
+def _words(N: int, device: torch.device) -> tuple[Tensor, int]:
+    blocks = triton.cdiv(N, WORD.value)
+    return torch.empty(N, blocks, dtype=torch.int64, device=device), blocks
+
+
+def _keep(words: Tensor, N: int, blocks: int, config: LaunchConfig) -> Tensor:
+    """bool ``(N)``: whether each box or mask is kept, best first."""
+    keep = torch.empty(N, dtype=torch.bool, device=words.device)
+    width, warps = triton.next_power_of_2(blocks), config.meta["KEEP_WARPS"]
+    with config.on_device(words):
+        _keep_kernel[(1,)](words, keep.view(torch.uint8), N, blocks, WIDTH=width, num_warps=warps)
+    return keep

@@ -1,33 +1,33 @@
-"""Non-maximum suppression as operators of torch: one node in a graph; what computes it is chosen when it runs.
+"""Non-maximum suppression as torch operators: one node in a graph; the implementation is chosen when it runs.
 
-How many are kept depends on the values: to a graph it is a size of its own, which nothing is known about.
+The number of kept items depends on the values. In a graph it is an unbacked size.
 """
 
 import torch
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import use_triton
-from sam2fast.kernels._operators import registered
+from sam2fast.kernels._operators import register_operator
 from sam2fast.kernels.nms.cpu import box_nms_cpu, mask_nms_cpu
 from sam2fast.kernels.nms.reference import box_nms_reference, mask_nms_reference
 
 
-@registered("sam2fast::box_nms")
+@register_operator("sam2fast::box_nms")
 def box_nms_operator(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """Indices, int64, of the boxes ``(N, 4)`` that are kept; see :func:`~sam2fast.kernels.nms.box_nms`."""
     if use_triton("nms", boxes, scores):
-        from sam2fast.kernels.nms.launch import box_nms_triton
+        from sam2fast.kernels.nms.kernel import box_nms_triton
 
         return box_nms_triton(boxes, scores, iou_threshold)
     of_device = box_nms_cpu if boxes.is_cpu else box_nms_reference
     return of_device(boxes, scores, iou_threshold)
 
 
-@registered("sam2fast::mask_nms")
+@register_operator("sam2fast::mask_nms")
 def mask_nms_operator(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """Indices, int64, of the masks ``(N, H, W)`` that are kept; see :func:`~sam2fast.kernels.nms.mask_nms`."""
     if use_triton("nms", masks, scores):
-        from sam2fast.kernels.nms.launch import mask_nms_triton
+        from sam2fast.kernels.nms.kernel import mask_nms_triton
 
         return mask_nms_triton(masks, scores, iou_threshold)
     of_device = mask_nms_cpu if masks.is_cpu else mask_nms_reference

@@ -1,13 +1,13 @@
-"""The torch twins of non-maximum suppression, 64 boxes or masks at a time."""
+"""Reference implementations of non-maximum suppression, 64 boxes or masks at a time."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-# Boxes or masks that are decided on together: their overlaps with all that are left are held.
+# Boxes or masks that are decided together. Their overlaps with all remaining ones are held.
 BLOCK = 64
-# Pixels of masks that are multiplied at once: sums of so many ones are exact in fp32.
+# Pixels of masks that are multiplied at once: sums of this many ones are exact in fp32.
 PIXELS = 1 << 16
 
 # Which pairs of indices (A) and (B) overlap too much, bool (A, B).
@@ -15,7 +15,7 @@ Overlapping = Callable[[Tensor, Tensor], Tensor]
 
 
 def box_nms_reference(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """The twin of :func:`box_nms`: 64 at a time, compared with all that are left."""
+    """Reference implementation of :func:`box_nms`: 64 at a time, compared with all remaining ones."""
     order = scores.sort(descending=True, stable=True).indices
     boxes = boxes[order]
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -30,7 +30,7 @@ def box_nms_reference(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Te
 
 
 def mask_nms_reference(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """The twin of :func:`mask_nms`: 64 at a time, their shared pixels by products that fp32 holds exactly."""
+    """Reference implementation of :func:`mask_nms`: 64 at a time, by exact fp32 matrix multiplications."""
     order = scores.sort(descending=True, stable=True).indices
     pixels = masks.flatten(1)  # (N, H·W)
     areas = pixels.sum(1)[order]
@@ -45,15 +45,15 @@ def mask_nms_reference(masks: Tensor, scores: Tensor, iou_threshold: float) -> T
 
 
 def _keep(count: int, overlapping: Overlapping, device: torch.device) -> Tensor:
-    """Indices, rising, of what no earlier kept one overlaps too much, of so many, best first."""
-    left, kept = torch.arange(count, device=device), []
-    while len(left):
-        block, left = left[:BLOCK], left[BLOCK:]
+    """Ascending indices of the items that no earlier kept item overlaps too much; there are ``count``, best first."""
+    remaining, keep = torch.arange(count, device=device), []
+    while len(remaining):
+        block, remaining = remaining[:BLOCK], remaining[BLOCK:]
         among = overlapping(block, block).tolist()
         chosen: list[int] = []
         for i in range(len(block)):
             if not any(among[j][i] for j in chosen):
                 chosen.append(i)
-        kept.append(block[chosen])
-        left = left[~overlapping(kept[-1], left).any(0)]
-    return torch.cat(kept) if kept else left
+        keep.append(block[chosen])
+        remaining = remaining[~overlapping(keep[-1], remaining).any(0)]
+    return torch.cat(keep) if keep else remaining

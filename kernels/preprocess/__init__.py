@@ -1,13 +1,13 @@
-"""Pixels as an image comes, to what the image encoder takes."""
+"""Preprocessing of images for the image encoder."""
 
 from collections.abc import Sequence
+from typing import List  # noqa: UP035  (what the oldest supported torch reads in a schema)
 
 import torch
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import use_triton
-from sam2fast.kernels._operators import call_with_gradient
-from sam2fast.kernels.preprocess.operators import resize_and_normalise_operator
+from sam2fast.kernels._operators import call_with_gradient, register_operator
 from sam2fast.kernels.preprocess.reference import resize_and_normalise_reference
 
 __all__ = ["resize_and_normalise", "resize_and_normalise_reference"]
@@ -25,12 +25,12 @@ def resize_and_normalise(
         white: the largest value of a pixel, 255 or 1.
 
     Returns:
-        ``(B, 3, *size)`` fp32; on GPUs its memory is in the order ``(B, *size, 3)``, as convolutions like it best.
+        ``(B, 3, *size)`` fp32; on GPUs in channels-last memory order, which convolutions prefer.
 
     Raises:
         ValueError: the pixels have another shape or dtype, or there are none.
 
-    Source: ``sam2.utils.transforms.SAM2Transforms``, to whose resizing that of torch is equal.
+    Source: ``sam2.utils.transforms.SAM2Transforms``, whose resizing equals torch's.
     """
     if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype not in (torch.uint8, torch.float32):
         raise ValueError(f"expected pixels (B, H, W, 3), uint8 or float32, got {tuple(pixels.shape)}, {pixels.dtype}")
@@ -40,3 +40,24 @@ def resize_and_normalise(
     if use_triton("preprocess", pixels):
         return call_with_gradient(resize_and_normalise_operator, pixels, *size, mean, std, white)
     return resize_and_normalise_reference(pixels, size, mean, std, white)
+
+
+@register_operator("sam2fast::resize_and_normalise")
+def resize_and_normalise_operator(
+    pixels: Tensor,
+    height: int,
+    width: int,
+    mean: List[float],  # noqa: UP006
+    std: List[float],  # noqa: UP006
+    white: float,
+) -> Tensor:
+    """Pixels to fp32 ``(B, 3, height, width)``, channels last in memory."""
+    from sam2fast.kernels.preprocess.kernel import resize_and_normalise_triton
+
+    return resize_and_normalise_triton(pixels, (height, width), mean, std, white)
+
+
+@resize_and_normalise_operator.register_fake
+def _(pixels: Tensor, height: int, width: int, mean: list[float], std: list[float], white: float) -> Tensor:
+    out = pixels.new_empty(len(pixels), height, width, 3, dtype=torch.float32)
+    return out.permute(0, 3, 1, 2)

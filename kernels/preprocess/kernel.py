@@ -1,8 +1,9 @@
 """Antialiased resizing and normalising in one pass over the pixels, which are read as bytes.
 
-Shrinking averages under a triangle that reaches from one output pixel to the next, on each axis by itself; growing is
-ordinary interpolation, a triangle that reaches from one input pixel to the next. A program takes a run of output pixels
-and sums the few input pixels under their triangles, all three channels; neighbours share them through the cache.
+The filter is a triangle on each axis. When shrinking, it reaches from one output pixel to the next. When enlarging, it
+reaches from one input pixel to the next, which is bilinear interpolation. A program takes a block of output pixels and
+sums the few input pixels under their triangles, for all three channels. Neighbours share input pixels through the
+cache.
 """
 
 import math
@@ -19,13 +20,13 @@ from sam2fast.kernels._launch import Compilation, LaunchConfig, launch_config
 
 @triton.jit
 def _triangle(
-    place,  # (BLOCK) int32 output index
+    position,  # (BLOCK) int32 output index
     scale,  # input pixels per output pixel
     length,  # input pixels
 ):
-    """Where the triangle above an output pixel begins and ends, its middle, and how it falls off."""
+    """First and last input pixel of the triangle of an output pixel, its centre, and its slope."""
     support = tl.maximum(scale, 1.0)
-    centre = (place.to(tl.float32) + 0.5) * scale
+    centre = (position.to(tl.float32) + 0.5) * scale
     first = tl.maximum((centre - support + 0.5).to(tl.int32), 0)
     last = tl.minimum((centre + support + 0.5).to(tl.int32), length)
     return first, last, centre, 1.0 / support
@@ -47,7 +48,7 @@ def _resize_and_normalise_kernel(
     out_w,
     scale_y,  # H / out_h
     scale_x,
-    taps_y,  # the most input pixels under a triangle
+    taps_y,  # the largest number of input pixels under a triangle
     taps_x,
     white,
     mean0,
@@ -74,17 +75,17 @@ def _resize_and_normalise_kernel(
         for dx in range(taps_x):
             x = first_x + dx
             weight = weight_y * _weight(x, last_x, centre_x, slope_x)
-            here = pixels + (image * H * W + tl.minimum(y, H - 1) * W + tl.minimum(x, W - 1)) * 3
-            sum0 += weight * tl.load(here, mask=inside, other=0).to(tl.float32)
-            sum1 += weight * tl.load(here + 1, mask=inside, other=0).to(tl.float32)
-            sum2 += weight * tl.load(here + 2, mask=inside, other=0).to(tl.float32)
+            ptrs = pixels + (image * H * W + tl.minimum(y, H - 1) * W + tl.minimum(x, W - 1)) * 3
+            sum0 += weight * tl.load(ptrs, mask=inside, other=0).to(tl.float32)
+            sum1 += weight * tl.load(ptrs + 1, mask=inside, other=0).to(tl.float32)
+            sum2 += weight * tl.load(ptrs + 2, mask=inside, other=0).to(tl.float32)
             total += weight
     total = tl.where(inside, total, 1.0)
-    # Whole divisions in the order of the twin: a picture that needs no resizing comes out the same to the last bit.
-    there = out + (image * out_h * out_w + i) * 3
-    tl.store(there, tl.div_rn(tl.div_rn(tl.div_rn(sum0, total), white) - mean0, std0), mask=inside)
-    tl.store(there + 1, tl.div_rn(tl.div_rn(tl.div_rn(sum1, total), white) - mean1, std1), mask=inside)
-    tl.store(there + 2, tl.div_rn(tl.div_rn(tl.div_rn(sum2, total), white) - mean2, std2), mask=inside)
+    # Exact divisions in the order of the reference: an image that needs no resizing has the same result bit by bit.
+    out_ptrs = out + (image * out_h * out_w + i) * 3
+    tl.store(out_ptrs, tl.div_rn(tl.div_rn(tl.div_rn(sum0, total), white) - mean0, std0), mask=inside)
+    tl.store(out_ptrs + 1, tl.div_rn(tl.div_rn(tl.div_rn(sum1, total), white) - mean1, std1), mask=inside)
+    tl.store(out_ptrs + 2, tl.div_rn(tl.div_rn(tl.div_rn(sum2, total), white) - mean2, std2), mask=inside)
 
 
 def resize_and_normalise_triton(
@@ -107,12 +108,12 @@ def resize_and_normalise_triton(
 
 
 def taps(scale: float) -> int:
-    """The most input pixels under a triangle, by how many of them go into an output pixel."""
+    """The largest number of input pixels under a triangle; ``scale`` is input pixels per output pixel."""
     return 2 * math.ceil(max(scale, 1.0)) + 1
 
 
 def compilations(config: LaunchConfig) -> list[Compilation]:
-    """What one row of the launch table compiles."""
+    """The compilations of one row of the launch table."""
     types = ("i32",) * 4 + ("fp32",) * 2 + ("i32",) * 2 + ("fp32",) * 7
     return [
         Compilation(_resize_and_normalise_kernel, (pixels, "*fp32", *types), config.meta, "uint8")

@@ -1,4 +1,4 @@
-"""Run lengths of many masks at once, down the columns as COCO has them, and masks from run lengths."""
+"""Run lengths of many masks at once, in COCO's column-major order, and masks from run lengths."""
 
 import torch
 from torch import Tensor
@@ -10,12 +10,12 @@ from sam2fast.kernels.run_lengths.operators import (
     encode_upsampled_operator,
 )
 from sam2fast.kernels.run_lengths.reference import (
+    RunLengths,
     decode_masks_reference,
     encode_masks_reference,
     encode_upsampled_reference,
     run_length_areas_reference,
 )
-from sam2fast.kernels.run_lengths.types import RunLengths
 
 __all__ = [
     "RunLengths",
@@ -63,10 +63,10 @@ def encode_upsampled(
     origin: tuple[int, int] = (0, 0),
     canvas: tuple[int, int] | None = None,
 ) -> RunLengths:
-    """Run lengths of masks that are made on the way: upsampled logits above a threshold, placed on a canvas.
+    """Run lengths of upsampled logits above a threshold, placed on a canvas.
 
-    Equal to encoding ``upsample_and_threshold(logits, size, threshold)`` put on an empty canvas, without holding
-    such masks, let alone logits of that size, for more than a few at once.
+    Equal to encoding ``upsample_and_threshold(logits, size, threshold)`` placed on an empty canvas, but holds only a
+    few masks of that size at once, and no logits.
 
     Args:
         logits: ``(N, h, w)`` floating, at least one pixel each; NaN is background.
@@ -107,7 +107,7 @@ def decode_masks(runs: RunLengths) -> Tensor:
     """The masks ``(N, H, W)``, bool, on the device of the run lengths.
 
     Raises:
-        ValueError: some mask's counts are negative or do not add up to its pixels. To know that it synchronises.
+        ValueError: some mask's counts are negative or do not add up to its pixels. The check synchronises.
     """
     (H, W), (counts, offsets) = runs.size, runs[:2]
     ends = torch.cat([offsets.new_zeros(1), counts.cumsum(0, dtype=torch.int64)])[offsets]

@@ -1,4 +1,4 @@
-"""Run lengths on the CPU: changes from row to row are found eight pixels at a time, and only they are sorted."""
+"""Run lengths on the CPU: changes between rows are found eight pixels at a time, and only changes are sorted."""
 
 from collections.abc import Callable
 
@@ -8,20 +8,20 @@ from torch import Tensor
 
 from sam2fast.kernels.mask_ops import upsample_and_threshold_reference
 from sam2fast.kernels.mask_ops.sparse_upsampling import SparseUpsampling
-from sam2fast.kernels.run_lengths.types import Placement, RunLengths
+from sam2fast.kernels.run_lengths.reference import Placement, RunLengths
 
-# With changes in more than one of so many groups of eight pixels, a transposed copy is cheaper than sorting them.
+# If more than one in this many groups of eight pixels has changes, a transposed copy is cheaper than sorting them.
 FEW = 8
 
 
 def encode_masks_cpu(masks: Tensor) -> RunLengths:
     """:func:`sam2fast.kernels.run_lengths.encode_masks` of CPU tensors."""
     N, H, W = masks.shape
-    place, buffer, pixels = Placement((0, 0), (H, W)), _buffer(H, W), masks.numpy()
-    return _collect(N, lambda n: changes(np.ascontiguousarray(pixels[n]), place, buffer), (H, W))
+    placement, buffer, pixels = Placement((0, 0), (H, W)), _buffer(H, W), masks.numpy()
+    return _collect(N, lambda n: changes(np.ascontiguousarray(pixels[n]), placement, buffer), (H, W))
 
 
-def encode_upsampled_cpu(logits: Tensor, size: tuple[int, int], threshold: float, place: Placement) -> RunLengths:
+def encode_upsampled_cpu(logits: Tensor, size: tuple[int, int], threshold: float, placement: Placement) -> RunLengths:
     """:func:`sam2fast.kernels.run_lengths.encode_upsampled` of CPU tensors, one mask at a time."""
     upsampling = SparseUpsampling.of(logits, size, threshold)
     buffer = _buffer(*size)
@@ -29,27 +29,27 @@ def encode_upsampled_cpu(logits: Tensor, size: tuple[int, int], threshold: float
     def of(n: int) -> np.ndarray:
         part = upsampling(logits[n].float().numpy()) if upsampling else None
         if part is None:
-            return changes(upsample_and_threshold_reference(logits[n], size, threshold).numpy(), place, buffer)
+            return changes(upsample_and_threshold_reference(logits[n], size, threshold).numpy(), placement, buffer)
         (y, x), mask = part
-        return changes(mask, Placement((place.origin[0] + y, place.origin[1] + x), place.canvas), buffer)
+        return changes(mask, Placement((placement.origin[0] + y, placement.origin[1] + x), placement.canvas), buffer)
 
-    return _collect(len(logits), of, place.canvas)
+    return _collect(len(logits), of, placement.canvas)
 
 
-def changes(mask: np.ndarray, place: Placement, buffer: np.ndarray) -> np.ndarray:
-    """Pixels of the canvas, counted down its columns, that differ from the one before; rising, int64.
+def changes(mask: np.ndarray, placement: Placement, buffer: np.ndarray) -> np.ndarray:
+    """Column-major indices of the canvas's pixels that differ from the previous one; ascending, int64.
 
     Args:
         mask: bool ``(h, w)``, contiguous.
         buffer: at least ``(h + 1) * w`` bytes and 7 more, overwritten.
     """
-    (h, w), (y, x), (H, W) = mask.shape, place.origin, place.canvas
+    (h, w), (y, x), (H, W) = mask.shape, placement.origin, placement.canvas
     if mask.size == 0:
         return np.empty(0, dtype=np.int64)
     pixels, used = mask.view(np.uint8), (h + 1) * w
     groups = buffer[: -(-used // 8) * 8]
     groups[used:] = 0
-    # Above the mask and below it there is background.
+    # The mask is surrounded by background above and below.
     edges = groups[:used].reshape(h + 1, w)
     edges[0], edges[h] = pixels[0], pixels[-1]
     np.bitwise_xor(pixels[1:], pixels[:-1], out=edges[1:h])
@@ -64,7 +64,7 @@ def changes(mask: np.ndarray, place: Placement, buffer: np.ndarray) -> np.ndarra
         column, row = np.divmod(np.flatnonzero(np.ascontiguousarray(edges.T)), h + 1)
         found = (x + column) * H + (y + row)
     if h == H and len(found):
-        # Below a column's last pixel comes the next one's first: where both have an edge there is none.
+        # A column's last pixel is followed by the next column's first. Where both have an edge, there is none.
         twice = found[1:] == found[:-1]
         found = found[~(np.append(twice, False) | np.append(False, twice))]
     return found[:-1] if len(found) and found[-1] == H * W else found

@@ -1,19 +1,24 @@
-"""Run lengths in two passes over the masks: changes are counted by column, then written where they belong.
+"""Run lengths in two passes over the masks: one counts changes per column, one writes them.
 
-A program has a stretch of columns of one mask and walks down its rows. A change is a pixel of the canvas that differs
-from the one before it, down the columns: the one above, or for a first row the last of the column to the left. Unless
-the mask is as high as its canvas, that is background, and the row below the mask is looked at too, where what was
-foreground ends. The changes of all columns, summed up, say where each column writes its own, so that nothing depends
-on the order of programs.
+A program has a block of columns of one mask and loops over its rows. A change is a pixel of the canvas that differs
+from the previous one in column-major order: the pixel above, or for the first row the last pixel of the column to the
+left. If the mask is lower than its canvas, that is background, and the row below the mask is checked, too, for runs
+that end there. The cumulative sum of the changes of all columns says where each column writes its own. So the result
+does not depend on the order of programs.
 """
 
 import itertools
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
-from sam2fast.kernels._launch import POINTERS, Compilation, LaunchConfig
+from sam2fast.kernels._dispatch import count_launch
+from sam2fast.kernels._launch import ANY, POINTERS, Compilation, LaunchConfig, launch_config
 from sam2fast.kernels.mask_ops.kernel import blend, neighbours
+from sam2fast.kernels.mask_ops.launch import as_compared, axes_of, copies
+from sam2fast.kernels.run_lengths.reference import Placement, RunLengths
 
 
 @triton.jit
@@ -27,13 +32,13 @@ def _pixels(
     UPSAMPLE: tl.constexpr,
     COPY: tl.constexpr,
 ):  # fmt: skip
-    there = ((row >= 0) & (row < H))[:, None] & ((column >= 0) & (column < W))[None, :]
+    mask = ((row >= 0) & (row < H))[:, None] & ((column >= 0) & (column < W))[None, :]
     if UPSAMPLE:
         y0, y1, v0, v1 = neighbours(row, scale_y, h, reach_y)
         x0, x1, u0, u1 = neighbours(column, scale_x, w, reach_x)
-        return there & (blend(image, w, y0, y1, v0, v1, x0, x1, u0, u1, COPY) > threshold)
+        return mask & (blend(image, w, y0, y1, v0, v1, x0, x1, u0, u1, COPY) > threshold)
     else:
-        return tl.load(image + (row * W)[:, None] + column[None, :], mask=there, other=0) != 0
+        return tl.load(image + (row * W)[:, None] + column[None, :], mask=mask, other=0) != 0
 
 
 @triton.jit
@@ -52,11 +57,11 @@ def _changes(
     COPY: tl.constexpr,
     WHOLE: tl.constexpr,  # the mask is as high as the canvas
 ):  # fmt: skip
-    """Which pixels differ from the one before, ``(BY, BX)``, and their number on the canvas."""
-    here = _pixels(
+    """Which pixels differ from the previous one, ``(BY, BX)``, and their column-major index on the canvas."""
+    current = _pixels(
         image, row, column, h, w, H, W, scale_y, scale_x, reach_y, reach_x, threshold, UPSAMPLE, COPY
     )  # fmt: skip
-    before = _pixels(
+    previous = _pixels(
         image, row - 1, column, h, w, H, W, scale_y, scale_x, reach_y, reach_x, threshold, UPSAMPLE, COPY
     )  # fmt: skip
     if WHOLE:
@@ -64,11 +69,11 @@ def _changes(
         left = _pixels(
             image, last, column - 1, h, w, H, W, scale_y, scale_x, reach_y, reach_x, threshold, UPSAMPLE, COPY
         )  # fmt: skip
-        before = tl.where((row == 0)[:, None], left, before & (row < H)[:, None])
+        previous = tl.where((row == 0)[:, None], left, previous & (row < H)[:, None])
     inside = (column < columns)[None, :]
-    # Of columns beyond the last, the number might pass 2**31.
+    # Beyond the last column the index might exceed 2**31.
     number = tl.where(inside, ((x + column) * height + y)[None, :] + row[:, None], 0)
-    return inside & (here != before) & (number < pixels), number
+    return inside & (current != previous) & (number < pixels), number
 
 
 @triton.jit
@@ -129,11 +134,11 @@ def _write_kernel(
     else:
         image = images + n * H * W
     inside = column < columns
-    place = n * columns + column
-    count = tl.load(counts + place, mask=inside, other=0)
-    # Every mask so far, this one included, has a run that begins without a change.
-    free = tl.load(ends + place, mask=inside, other=0) - count + n + 1
-    tl.store(begins + free - 1, tl.zeros_like(count), mask=column == 0)
+    offset = n * columns + column
+    count = tl.load(counts + offset, mask=inside, other=0)
+    # Every mask so far, including this one, has a first run that begins without a change.
+    next_run = tl.load(ends + offset, mask=inside, other=0) - count + n + 1
+    tl.store(begins + next_run - 1, tl.zeros_like(count), mask=column == 0)
     for start in tl.range(0, rows, BLOCK_Y):
         row = start + tl.arange(0, BLOCK_Y)
         changed, number = _changes(
@@ -141,8 +146,8 @@ def _write_kernel(
             y, x, height, pixels, columns, UPSAMPLE, COPY, WHOLE,
         )  # fmt: skip
         one = changed.to(tl.int32)
-        tl.store(begins + free[None, :] + (tl.cumsum(one, 0) - 1), number, mask=changed)
-        free += tl.sum(one, 0)
+        tl.store(begins + next_run[None, :] + (tl.cumsum(one, 0) - 1), number, mask=changed)
+        next_run += tl.sum(one, 0)
 
 
 @triton.jit
@@ -159,7 +164,7 @@ def _decode_kernel(
     inside = i < H * W
     pixel = n * H * W + (i % W) * H + i // W
     first = tl.load(offsets + n)
-    # The run is the first that ends behind the pixel: it lies between low and high, and they meet.
+    # Binary search for the first run that ends after the pixel.
     low = tl.zeros([BLOCK], tl.int32)
     high = tl.zeros([BLOCK], tl.int32) + tl.where(inside, (tl.load(offsets + n + 1) - first).to(tl.int32), 0)
     while tl.max(high - low, 0) > 0:
@@ -172,7 +177,7 @@ def _decode_kernel(
 
 
 def compilations(config: LaunchConfig) -> list[Compilation]:
-    """What one row of the launch table compiles: its shape class names the input, or ``decode``."""
+    """The compilations of one row of the launch table: its shape class names the input, or is ``decode``."""
     meta, found = config.meta, []
     if config.shape == "decode":
         return [Compilation(_decode_kernel, ("*i64", "*i64", "*u8", "i32", "i32", "i32"), meta, "uint8")]
@@ -184,3 +189,69 @@ def compilations(config: LaunchConfig) -> list[Compilation]:
             found.append(Compilation(_count_kernel, (t, "*i32", *rest), constants, dtype))
             found.append(Compilation(_write_kernel, (t, "*i32", "*i64", "*i32", *rest), constants, dtype))
     return found
+
+
+def encode_masks_triton(masks: Tensor) -> RunLengths:
+    """:func:`sam2fast.kernels.run_lengths.encode_masks` on the GPU; synchronises once."""
+    N, H, W = masks.shape
+    if H * W == 0:
+        counts = torch.zeros(N, dtype=torch.int32, device=masks.device)
+        return RunLengths(counts, torch.arange(N + 1, device=masks.device), (H, W))
+    images = masks.contiguous().view(torch.uint8)
+    return _encode(images, (H, W), 0.0, Placement((0, 0), (H, W)), False, launch_config("run_lengths", images, ANY))
+
+
+def encode_upsampled_triton(
+    logits: Tensor, size: tuple[int, int], threshold: float, placement: Placement
+) -> RunLengths:
+    """:func:`sam2fast.kernels.run_lengths.encode_upsampled` on the GPU; synchronises once."""
+    config = launch_config("run_lengths", logits, "upsampled")
+    return _encode(logits.contiguous(), size, threshold, placement, True, config)
+
+
+def _encode(
+    images: Tensor, size: tuple[int, int], threshold: float, placement: Placement, upsample: bool, config: LaunchConfig
+) -> RunLengths:
+    (N, h, w), (H, W), (y, x), device = images.shape, size, placement.origin, images.device
+    pixels, whole = placement.canvas[0] * placement.canvas[1], placement.canvas[0] == H
+    # Runs may also begin after the mask: in the row below, or for a mask as high as the canvas in the next column.
+    rows = H if whole else H + 1
+    columns = min(W + 1, placement.canvas[1] - x) if whole else W
+    if N == 0:
+        return RunLengths(images.new_empty(0, dtype=torch.int32), torch.arange(1, device=device), placement.canvas)
+    stretches = triton.cdiv(columns, config.meta["BLOCK_X"])
+    of_input = (h, w, H, W, *axes_of(images, size), as_compared(threshold))
+    rest = (*of_input, y, x, placement.canvas[0], pixels, rows, columns, stretches)
+    copy = upsample and copies(images, size)
+    constants = {"UPSAMPLE": upsample, "COPY": copy, "WHOLE": whole, **config.meta, **config.options}
+    grid = (N * stretches,)
+    per_column = torch.empty(N, columns, dtype=torch.int32, device=device)
+    count_launch("run_lengths")
+    with config.on_device(images):
+        _count_kernel[grid](images, per_column, *rest, **constants)
+    ends = per_column.view(-1).cumsum(0, dtype=torch.int64)
+    offsets = torch.arange(N + 1, device=device)
+    offsets[1:] += ends.view(N, columns)[:, -1]
+    begins = torch.empty(int(offsets[-1]), dtype=torch.int32, device=device)  # the synchronisation
+    with config.on_device(images):
+        _write_kernel[grid](images, per_column, ends, begins, *rest, **constants)
+    # A run ends where the next one begins; a mask's last run ends with the canvas.
+    behind = begins.roll(-1).index_fill_(0, offsets[1:] - 1, pixels)
+    return RunLengths(behind.sub_(begins), offsets, placement.canvas)
+
+
+def decode_masks_triton(runs: RunLengths) -> Tensor:
+    """:func:`sam2fast.kernels.run_lengths.decode_masks` on the GPU; never synchronises."""
+    (H, W), N = runs.size, len(runs.offsets) - 1
+    masks = torch.empty(N, H, W, dtype=torch.bool, device=runs.counts.device)
+    if masks.numel() == 0:
+        return masks
+    config = launch_config("run_lengths", runs.counts, "decode")
+    blocks = triton.cdiv(H * W, config.meta["BLOCK"])
+    ends = runs.counts.cumsum(0, dtype=torch.int64)
+    count_launch("run_lengths")
+    with config.on_device(masks):
+        _decode_kernel[(N * blocks,)](
+            ends, runs.offsets, masks.view(torch.uint8), H, W, blocks, **config.meta, **config.options
+        )
+    return masks

@@ -1,6 +1,6 @@
-"""Run lengths as operators of torch, so that graphs hold one node; how they are computed is chosen when they run.
+"""Run lengths as torch operators: one node in a graph; the implementation is chosen when it runs.
 
-How many runs there are depends on the masks: to a graph it is a size of its own, which nothing is known about.
+The number of runs depends on the masks. In a graph it is an unbacked size.
 """
 
 from typing import List  # noqa: UP035  (what the oldest supported torch reads in a schema)
@@ -9,21 +9,22 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import FLOATS, use_triton
-from sam2fast.kernels._operators import registered
+from sam2fast.kernels._operators import register_operator
 from sam2fast.kernels.run_lengths.cpu import decode_masks_cpu, encode_masks_cpu, encode_upsampled_cpu
 from sam2fast.kernels.run_lengths.reference import (
+    Placement,
+    RunLengths,
     decode_masks_reference,
     encode_masks_reference,
     encode_upsampled_reference,
 )
-from sam2fast.kernels.run_lengths.types import Placement, RunLengths
 
 
-@registered("sam2fast::encode_masks")
+@register_operator("sam2fast::encode_masks")
 def encode_masks_operator(masks: Tensor) -> tuple[Tensor, Tensor]:
     """Counts and offsets."""
     if use_triton("run_lengths", masks):
-        from sam2fast.kernels.run_lengths.launch import encode_masks_triton
+        from sam2fast.kernels.run_lengths.kernel import encode_masks_triton
 
         runs = encode_masks_triton(masks)
     else:
@@ -31,7 +32,7 @@ def encode_masks_operator(masks: Tensor) -> tuple[Tensor, Tensor]:
     return runs.counts, runs.offsets
 
 
-@registered("sam2fast::encode_upsampled")
+@register_operator("sam2fast::encode_upsampled")
 def encode_upsampled_operator(
     logits: Tensor,
     size: List[int],  # noqa: UP006
@@ -40,24 +41,24 @@ def encode_upsampled_operator(
     canvas: List[int],  # noqa: UP006
 ) -> tuple[Tensor, Tensor]:
     """Counts and offsets."""
-    place, sides = Placement((origin[0], origin[1]), (canvas[0], canvas[1])), (size[0], size[1])
-    obstacle = None if logits.dtype in FLOATS else f"does not take {logits.dtype}"
-    if use_triton("run_lengths", logits, obstacle=obstacle):
-        from sam2fast.kernels.run_lengths.launch import encode_upsampled_triton
+    placement, sides = Placement((origin[0], origin[1]), (canvas[0], canvas[1])), (size[0], size[1])
+    reason = None if logits.dtype in FLOATS else f"does not take {logits.dtype}"
+    if use_triton("run_lengths", logits, unsupported_reason=reason):
+        from sam2fast.kernels.run_lengths.kernel import encode_upsampled_triton
 
-        runs = encode_upsampled_triton(logits, sides, threshold, place)
+        runs = encode_upsampled_triton(logits, sides, threshold, placement)
     else:
         encode = encode_upsampled_cpu if logits.is_cpu else encode_upsampled_reference
-        runs = encode(logits.detach(), sides, threshold, place)
+        runs = encode(logits.detach(), sides, threshold, placement)
     return runs.counts, runs.offsets
 
 
-@registered("sam2fast::decode_masks")
+@register_operator("sam2fast::decode_masks")
 def decode_masks_operator(counts: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
     """Counts, int32, and where those of each mask begin, int64 ``(N + 1)``, to bool ``(N, height, width)``."""
     runs = RunLengths(counts, offsets, (height, width))
     if use_triton("run_lengths", counts, offsets):
-        from sam2fast.kernels.run_lengths.launch import decode_masks_triton
+        from sam2fast.kernels.run_lengths.kernel import decode_masks_triton
 
         return decode_masks_triton(runs)
     return decode_masks_cpu(runs) if counts.is_cpu else decode_masks_reference(runs)

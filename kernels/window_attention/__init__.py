@@ -2,13 +2,13 @@
 
 import torch
 
-from sam2fast.kernels._cpu import eager_in_graph
-from sam2fast.kernels._dispatch import current_backend, implementation_of, kernel_pays, use_triton
+from sam2fast.kernels._cpu import use_opaque_op
+from sam2fast.kernels._dispatch import current_backend, implementation_of, should_use_kernel, use_triton
 from sam2fast.kernels._operators import call_with_gradient
 from sam2fast.kernels.window_attention.operators import window_attention_eager, window_attention_operator
 from sam2fast.kernels.window_attention.reference import window_attention_reference
 from sam2fast.kernels.window_attention.sdpa import attention_by
-from sam2fast.kernels.window_attention.shapes import obstacle, prefers_sdpa, sdpa_choice
+from sam2fast.kernels.window_attention.shapes import prefers_sdpa, sdpa_choice, unsupported_reason
 
 __all__ = ["window_attention", "window_attention_reference"]
 
@@ -22,8 +22,8 @@ def window_attention(
 ) -> torch.Tensor:
     """Multi-head self-attention inside each window of a projected feature map.
 
-    The map is padded to whole windows at the right and the bottom. As in the original, which pads before the
-    projection, a padding position is a real key: it projects to the bias alone.
+    The map is padded to whole windows at the right and the bottom. The original pads before the projection, so a
+    padding position is a real key that projects to the bias alone.
 
     Args:
         qkv: ``(B, H, W, 3 * heads * d)`` projections, ordered (query, key, value), then head, then channel.
@@ -47,12 +47,13 @@ def window_attention(
         )
     if q_stride and window_size and (window_size % q_stride[0] or window_size % q_stride[1]):
         raise ValueError(f"the query stride {q_stride} does not divide the window of {window_size}")
-    if own := implementation_of("window_attention"):
-        return own(qkv, bias, num_heads, window_size, q_stride)
-    no_kernel = obstacle(qkv, num_heads, window_size, q_stride)
-    if use_triton("window_attention", qkv, bias, obstacle=no_kernel) and _wanted(qkv, bias, window_size):
+    if custom := implementation_of("window_attention"):
+        return custom(qkv, bias, num_heads, window_size, q_stride)
+    reason = unsupported_reason(qkv, num_heads, window_size, q_stride)
+    has_kernel = use_triton("window_attention", qkv, bias, unsupported_reason=reason)
+    if has_kernel and _should_use_kernel(qkv, bias, window_size):
         return call_with_gradient(window_attention_operator, qkv, bias, num_heads, window_size, q_stride)
-    if qkv.is_cpu and eager_in_graph():
+    if qkv.is_cpu and use_opaque_op():
         return window_attention_eager(qkv, bias, num_heads, window_size, q_stride)
     if qkv.is_cuda and not window_size and current_backend() != "torch":
         attend = attention_by(sdpa_choice(qkv.device, qkv.dtype))
@@ -60,8 +61,8 @@ def window_attention(
     return window_attention_reference(qkv, bias, num_heads, window_size, q_stride)
 
 
-def _wanted(qkv: torch.Tensor, bias: torch.Tensor, window_size: int) -> bool:
-    """Not for gradients; nor, unasked, for the whole map where torch's own is faster."""
+def _should_use_kernel(qkv: torch.Tensor, bias: torch.Tensor, window_size: int) -> bool:
+    """False where gradients are needed or torch is faster over the whole map, unless the backend is ``triton``."""
     if current_backend() == "triton":
         return True
-    return kernel_pays(qkv, bias) and (bool(window_size) or not prefers_sdpa(qkv.device, qkv.dtype))
+    return should_use_kernel(qkv, bias) and (bool(window_size) or not prefers_sdpa(qkv.device, qkv.dtype))

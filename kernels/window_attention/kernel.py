@@ -1,13 +1,14 @@
-"""Attention in windows, straight from the projected map and back to a map: a window is index arithmetic, never a copy.
+"""Window attention directly on the projected map: windows are index arithmetic, without copies.
 
-A program has a tile of queries of one head and walks over the keys of their window. Small windows come several at once,
-with the scores between different windows masked. Positions that pad the map to whole windows are real keys and values:
-the map was padded before the projection, so that they hold its bias.
+A program has a tile of queries of one head and loops over the keys of their window. It takes several small windows at
+once, and masks the scores between different windows. Positions that pad the map to whole windows are real keys and
+values: the original pads the map before the projection, so that they hold its bias.
 
-Matrix products want powers of two. A head is taken as one piece of ``D1`` channels, or, where that wastes less, as two
-of ``D1`` and ``D2``: 72 channels are 64 + 16 instead of 128.
+Tile sizes are powers of two. A head is loaded as one piece of ``D1`` channels, or as two of ``D1`` and ``D2`` where
+that wastes less: 72 channels are 64 + 16 instead of 128.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,15 +16,24 @@ import torch
 import triton
 import triton.language as tl
 
-from sam2fast.kernels._launch import ANY, POINTERS, Compilation, LaunchConfig
-from sam2fast.kernels.window_attention.shapes import WIDEST
+from sam2fast.kernels._dispatch import count_launch
+from sam2fast.kernels._launch import (
+    ANY,
+    MAX_PROGRAMS,
+    POINTERS,
+    Compilation,
+    LaunchConfig,
+    launch_config,
+    product_precision,
+)
+from sam2fast.kernels.window_attention.shapes import WIDEST, shape_class
 
 
 @triton.jit
 def _position(
-    token,  # of its window, row-major
-    window,  # of the image, row-major
-    columns,  # windows side by side
+    token,  # index in its window, row-major
+    window,  # index in the image, row-major
+    columns,  # windows per row
     WINDOW_H: tl.constexpr,
     WINDOW_W: tl.constexpr,
 ):
@@ -37,7 +47,7 @@ def _load_piece(
     qkv,  # (H·W, 3·C) of one image
     bias,  # (3·C)
     row,  # (BLOCK) position in the map times 3·C
-    wanted,  # (BLOCK) bool; the others are 0
+    valid,  # (BLOCK) bool; the others are 0
     inside,  # (BLOCK) bool; the others hold the bias
     first,  # channel
     SIZE: tl.constexpr,
@@ -45,14 +55,14 @@ def _load_piece(
     PAD: tl.constexpr,
 ):
     channel = tl.arange(0, PIECE)
-    known = channel < SIZE
-    mask = (wanted & inside)[:, None]
+    channel_mask = channel < SIZE
+    mask = (valid & inside)[:, None]
     if SIZE < PIECE:
-        mask = mask & known[None, :]
+        mask = mask & channel_mask[None, :]
     x = tl.load(qkv + row[:, None] + (first + channel)[None, :], mask=mask, other=0.0)
     if PAD:
-        b = tl.load(bias + first + channel, mask=known, other=0.0).to(x.dtype)
-        x = tl.where((wanted & (inside == 0))[:, None], b[None, :], x)
+        b = tl.load(bias + first + channel, mask=channel_mask, other=0.0).to(x.dtype)
+        x = tl.where((valid & (inside == 0))[:, None], b[None, :], x)
     return x
 
 
@@ -62,7 +72,7 @@ def _load_query(
     token,  # (BLOCK_M) query of its window
     window,  # (BLOCK_M)
     columns, H, W,
-    wanted,  # (BLOCK_M) bool
+    valid,  # (BLOCK_M) bool
     first,
     C: tl.constexpr,
     SIZE: tl.constexpr, PIECE: tl.constexpr,
@@ -79,15 +89,15 @@ def _load_query(
                 y, x = _position(token, window, columns, WINDOW // 2, WINDOW // 2)
                 y = 2 * y + corner // 2
                 x = 2 * x + corner % 2
-            piece = _load_piece(qkv, bias, (y * W + x) * (3 * C), wanted, (y < H) & (x < W), first, SIZE, PIECE, PAD)
+            piece = _load_piece(qkv, bias, (y * W + x) * (3 * C), valid, (y < H) & (x < W), first, SIZE, PIECE, PAD)
             query = tl.maximum(query, piece.to(tl.float32))
-        return tl.where(wanted[:, None], query, 0.0).to(qkv.dtype.element_ty)
+        return tl.where(valid[:, None], query, 0.0).to(qkv.dtype.element_ty)
     else:
         if WINDOW == 0:
-            return _load_piece(qkv, bias, token * (3 * C), wanted, wanted, first, SIZE, PIECE, PAD)
+            return _load_piece(qkv, bias, token * (3 * C), valid, valid, first, SIZE, PIECE, PAD)
         else:
             y, x = _position(token, window, columns, WINDOW, WINDOW)
-            return _load_piece(qkv, bias, (y * W + x) * (3 * C), wanted, (y < H) & (x < W), first, SIZE, PIECE, PAD)
+            return _load_piece(qkv, bias, (y * W + x) * (3 * C), valid, (y < H) & (x < W), first, SIZE, PIECE, PAD)
 
 
 @triton.jit
@@ -114,7 +124,7 @@ def _window_attention_kernel(
     SIZE1: tl.constexpr = D if D2 == 0 else D1
     SIZE2: tl.constexpr = D - SIZE1
     STRIDE: tl.constexpr = 2 if POOL else 1
-    # Where they are constants, dividing by them is cheap.
+    # As constants they are cheap to divide by.
     keys = WINDOW * WINDOW if WINDOW > 0 else positions
     queries = WINDOW * WINDOW // (STRIDE * STRIDE) if WINDOW > 0 else positions // (STRIDE * STRIDE)
     group = tl.program_id(0)
@@ -126,13 +136,13 @@ def _window_attention_kernel(
     m = (tl.program_id(2) % tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
     query_group = m // queries
     query_window = group * GROUP + query_group
-    wanted = (m < GROUP * queries) & (query_window < windows)
+    valid = (m < GROUP * queries) & (query_window < windows)
     token = m % queries
-    query1 = _load_query(qkv, bias, token, query_window, columns, H, W, wanted, first, C, SIZE1, D1, WINDOW, POOL, PAD)
+    query1 = _load_query(qkv, bias, token, query_window, columns, H, W, valid, first, C, SIZE1, D1, WINDOW, POOL, PAD)
     out1 = tl.zeros([BLOCK_M, D1], tl.float32)
     if D2 > 0:
         query2 = _load_query(
-            qkv, bias, token, query_window, columns, H, W, wanted, first + D1, C, SIZE2, D2, WINDOW, POOL, PAD
+            qkv, bias, token, query_window, columns, H, W, valid, first + D1, C, SIZE2, D2, WINDOW, POOL, PAD
         )
         out2 = tl.zeros([BLOCK_M, D2], tl.float32)
     highest = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -140,25 +150,25 @@ def _window_attention_kernel(
     for start in tl.range(0, GROUP * keys, BLOCK_N):
         n = start + tl.arange(0, BLOCK_N)
         if WINDOW == 0:
-            there = n < keys
-            inside = there
+            key_mask = n < keys
+            inside = key_mask
             row = n * (3 * C)
         else:
             key_group = n // keys
             key_window = group * GROUP + key_group
-            there = (n < GROUP * keys) & (key_window < windows)
+            key_mask = (n < GROUP * keys) & (key_window < windows)
             y, x = _position(n % keys, key_window, columns, WINDOW, WINDOW)
             inside = (y < H) & (x < W)
             row = (y * W + x) * (3 * C)
-        key = _load_piece(qkv, bias, row, there, inside, C + first, SIZE1, D1, PAD)
+        key = _load_piece(qkv, bias, row, key_mask, inside, C + first, SIZE1, D1, PAD)
         scores = tl.dot(query1, tl.trans(key), input_precision=PRECISION)
         if D2 > 0:
-            key = _load_piece(qkv, bias, row, there, inside, C + first + D1, SIZE2, D2, PAD)
+            key = _load_piece(qkv, bias, row, key_mask, inside, C + first + D1, SIZE2, D2, PAD)
             scores = tl.dot(query2, tl.trans(key), scores, input_precision=PRECISION)
-        seen = there[None, :]
+        seen = key_mask[None, :]
         if GROUP > 1:
             seen = seen & (query_group[:, None] == key_group[None, :])
-        # Finite, since a row of a tile may see nothing, if it is no query.
+        # Finite: a row of a tile that is no query may have no key.
         scores = tl.where(seen, scores * scale, -1.0e30)
         higher = tl.maximum(highest, tl.max(scores, 1))
         shrink = tl.math.exp2(highest - higher)
@@ -166,38 +176,38 @@ def _window_attention_kernel(
         total = total * shrink + tl.sum(weights, 1)
         highest = higher
         weights = weights.to(qkv.dtype.element_ty)
-        value = _load_piece(qkv, bias, row, there, inside, 2 * C + first, SIZE1, D1, PAD)
+        value = _load_piece(qkv, bias, row, key_mask, inside, 2 * C + first, SIZE1, D1, PAD)
         out1 = tl.dot(weights, value, out1 * shrink[:, None], input_precision=PRECISION)
         if D2 > 0:
-            value = _load_piece(qkv, bias, row, there, inside, 2 * C + first + D1, SIZE2, D2, PAD)
+            value = _load_piece(qkv, bias, row, key_mask, inside, 2 * C + first + D1, SIZE2, D2, PAD)
             out2 = tl.dot(weights, value, out2 * shrink[:, None], input_precision=PRECISION)
 
     height = H // STRIDE
     width = W // STRIDE
     if WINDOW == 0:
-        place = token
-        kept = wanted
+        position = token
+        mask = valid
     else:
         y, x = _position(token, query_window, columns, WINDOW // STRIDE, WINDOW // STRIDE)
-        place = y * width + x
-        kept = wanted & (y < height) & (x < width)
-    target = out + b * height * width * C + (place * C + first)[:, None]
+        position = y * width + x
+        mask = valid & (y < height) & (x < width)
+    target = out + b * height * width * C + (position * C + first)[:, None]
     channel1 = tl.arange(0, D1)
     dtype = out.dtype.element_ty
     tl.store(
-        target + channel1[None, :], (out1 / total[:, None]).to(dtype), mask=kept[:, None] & (channel1 < SIZE1)[None, :]
+        target + channel1[None, :], (out1 / total[:, None]).to(dtype), mask=mask[:, None] & (channel1 < SIZE1)[None, :]
     )
     if D2 > 0:
         channel2 = tl.arange(0, D2)
         tl.store(
             target + (D1 + channel2)[None, :],
             (out2 / total[:, None]).to(dtype),
-            mask=kept[:, None] & (channel2 < SIZE2)[None, :],
+            mask=mask[:, None] & (channel2 < SIZE2)[None, :],
         )
 
 
 def pieces(d: int) -> tuple[int, int]:
-    """The sizes of the one or two pieces that a head of ``d`` channels is taken in; the second is 0 if there is one."""
+    """Sizes of the one or two pieces of a head of ``d`` channels; the second is 0 if there is one."""
     whole = max(16, triton.next_power_of_2(d))
     first = whole if whole == d or d < 16 else whole // 2
     second = max(16, triton.next_power_of_2(d - first)) if first < d else 0
@@ -205,12 +215,12 @@ def pieces(d: int) -> tuple[int, int]:
 
 
 def group_of(window: int, block_n: int) -> int:
-    """How many windows a program takes, so that their keys fill a block."""
+    """Windows per program, so that their keys fill a block."""
     return max(1, block_n // window**2) if window else 1
 
 
 def rows_of(block_m: int, group: int, queries: int) -> int:
-    """Queries of a tile: no more than there are."""
+    """Queries per tile: not more than there are."""
     return min(block_m, max(16, triton.next_power_of_2(group * queries)))
 
 
@@ -220,14 +230,14 @@ def options_of(config: LaunchConfig, block_m: int) -> dict[str, int]:
     return {**config.options, "num_warps": max(1, min(most, block_m // rows))} if rows else dict(config.options)
 
 
-# heads, head, window, pooled, padded: what a row for any shape is compiled for, and a row for global attention, besides
-# the widest heads, which take the most where windows are padded
+# (heads, channels of a head, window, pooled, padded) that a row for any shape, and one for global attention, is
+# compiled for, besides the widest heads, which need the most resources where windows are padded.
 ANY_SHAPE = ((2, 56, 8, False, False), (8, 72, 16, True, False), (4, 96, 14, False, True), (4, 96, 14, True, True))
 GLOBAL = ((8, 56, 0, False, False), (8, 72, 0, False, False), (4, 96, 0, False, False))
 
 
 def compilations(config: LaunchConfig) -> list[Compilation]:
-    """What one row of the launch table compiles."""
+    """The compilations of one row of the launch table."""
     shapes: Iterable[tuple[int, int, int, bool, bool]]
     widest = WIDEST[getattr(torch, config.dtype)]
     if config.shape == ANY:
@@ -262,3 +272,37 @@ def constants(
         "C": heads * d, "D": d, "D1": D1, "D2": D2, "WINDOW": window, "GROUP": group, "POOL": pool, "PAD": pad,
         "PRECISION": precision, "BLOCK_M": block_m, "BLOCK_N": config.meta["BLOCK_N"],
     }  # fmt: skip
+
+
+def window_attention_triton(
+    qkv: torch.Tensor,
+    bias: torch.Tensor,
+    num_heads: int,
+    window_size: int,
+    q_stride: tuple[int, int] | None = None,
+) -> torch.Tensor:
+    """:func:`sam2fast.kernels.window_attention.window_attention` on the GPU; never synchronises."""
+    B, H, W, channels = qkv.shape
+    C, pool = channels // 3, q_stride is not None
+    d, stride = C // num_heads, 2 if pool else 1
+    out = qkv.new_empty(B, H // stride, W // stride, C)
+    if out.numel() == 0:
+        return out
+    height, width = (window_size, window_size) if window_size else (H, W)
+    rows, columns = triton.cdiv(H, height), triton.cdiv(W, width)
+    config = launch_config("window_attention", qkv, shape_class(d, window_size))
+    meta = constants(
+        config, num_heads, d, window_size, pool, bool(H % height or W % width), product_precision(qkv.dtype)
+    )
+    options = options_of(config, meta["BLOCK_M"])
+    tiles = triton.cdiv(meta["GROUP"] * (height * width // stride**2), meta["BLOCK_M"])
+    most = max(1, MAX_PROGRAMS // tiles)  # images per launch
+    parts = [(qkv, out)] if most >= B else zip(qkv.split(most), out.split(most), strict=True)
+    with config.on_device(qkv):
+        for some, result in parts:
+            count_launch("window_attention")
+            _window_attention_kernel[triton.cdiv(rows * columns, meta["GROUP"]), num_heads, len(some) * tiles](
+                some.contiguous(), bias.contiguous(), result, H, W, rows, columns, H * W, tiles,
+                d**-0.5 * math.log2(math.e), **meta, **options,
+            )  # fmt: skip
+    return out

@@ -1,4 +1,4 @@
-"""The kernel as an operator of torch; its gradient is that of the torch twin, which is computed again for it."""
+"""The kernel as a torch operator; its gradient recomputes the reference implementation."""
 
 from collections.abc import Sequence
 from typing import Any, List, Optional  # noqa: UP035  (what the oldest supported torch reads in a schema)
@@ -6,12 +6,11 @@ from typing import Any, List, Optional  # noqa: UP035  (what the oldest supporte
 import torch
 from torch import Tensor
 
-from sam2fast.kernels._autograd import twin_gradients
-from sam2fast.kernels._operators import registered
+from sam2fast.kernels._operators import reference_backward, register_operator
 from sam2fast.kernels.window_attention.reference import window_attention_reference
 
 
-@registered("sam2fast::window_attention")
+@register_operator("sam2fast::window_attention")
 def window_attention_operator(
     qkv: Tensor,
     bias: Tensor,
@@ -20,7 +19,7 @@ def window_attention_operator(
     q_stride: Optional[List[int]],  # noqa: UP006, UP045
 ) -> Tensor:
     """``(B, H, W, 3C)`` to ``(B, H', W', C)``, where ``q_stride`` divides H and W; see the public function."""
-    from sam2fast.kernels.window_attention.launch import window_attention_triton
+    from sam2fast.kernels.window_attention.kernel import window_attention_triton
 
     return window_attention_triton(qkv, bias, num_heads, window_size, _pair(q_stride))
 
@@ -46,7 +45,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return *twin_gradients(window_attention_reference, ctx.saved_tensors, ctx.rest, ctx.needs_input_grad, grad), *[
+    return *reference_backward(window_attention_reference, ctx.saved_tensors, ctx.rest, ctx.needs_input_grad, grad), *[
         None
     ] * 3
 
@@ -62,7 +61,7 @@ def window_attention_eager(
     window_size: int,
     q_stride: Optional[List[int]],  # noqa: UP006, UP045
 ) -> Tensor:
-    """The torch twin as one node of a graph: on the CPU it keeps to blocks that fit the cache, and compilers do not."""
+    """The reference implementation as one node of a graph: its blocks fit the CPU's cache, a compiler's do not."""
     return window_attention_reference(qkv, bias, num_heads, window_size, _pair(q_stride)).contiguous()
 
 

@@ -1,14 +1,15 @@
-"""The torch twin of attention in windows: they are cut out of the map, attended to, and put back."""
+"""Reference implementation of window attention."""
 
 import torch
 import torch.nn.functional as F
 
-from sam2fast.kernels._cpu import imitates_bfloat16, in_float32, linear, runs_freely
+from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, is_cpu_inference, linear
 from sam2fast.kernels.window_attention.sdpa import Attend
 
-# Rows of the score matrix held at once: 512 x 4096 fp32 is 8 MiB, about a core's share of the last-level cache.
+# Rows of the score matrix that are held at once: 512 x 4096 fp32 are 8 MiB, about a core's share of the last-level
+# cache.
 ROWS_AT_ONCE = 512
-LONG = 1024  # keys from which on splitting the queries pays
+LONG = 1024  # number of keys from which the queries are split
 
 
 def window_attention_reference(
@@ -19,10 +20,10 @@ def window_attention_reference(
     q_stride: tuple[int, int] | None = None,
     attend: Attend | None = None,
 ) -> torch.Tensor:
-    """The twin of :func:`window_attention`: windows cut out of the padded map, attended to, and put back.
+    """Reference implementation of :func:`window_attention`: cuts the padded map into windows, attends, and merges them.
 
     Args:
-        attend: what computes the attention itself of ``(N, heads, tokens, d)`` tensors; torch's choice if left out.
+        attend: computes the attention of ``(N, heads, tokens, d)`` tensors; torch's default if left out.
     """
     B, H, W, _ = qkv.shape
     if window_size:
@@ -56,17 +57,17 @@ def _to_windows(qkv: torch.Tensor, bias: torch.Tensor, w: int) -> torch.Tensor:
 
 def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attend: Attend | None) -> torch.Tensor:
     """Softmax attention of ``(N, tokens, heads, d)`` tensors."""
-    if runs_freely(query) and key.shape[1] >= LONG:
+    if is_cpu_inference(query) and key.shape[1] >= LONG:
         return _attention_by_rows(query, key, value)
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
     attend = attend or F.scaled_dot_product_attention
-    if imitates_bfloat16(q, k):
+    if emulates_bfloat16(q, k):
         return in_float32(attend, q, k, v).transpose(1, 2)
     return attend(q, k, v).transpose(1, 2)
 
 
 def _attention_by_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """The same for long inputs on the CPU, as whole matrix products over a block of queries; scores are fp32."""
+    """The same for long inputs on the CPU, one block of queries at a time; scores are fp32."""
     N, tokens, heads, d = query.shape
     out = torch.empty_like(query)
     with torch.autocast("cpu", enabled=False):

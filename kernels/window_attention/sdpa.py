@@ -1,7 +1,7 @@
-"""Torch's own attention over the whole map, by the backend that the launch table names.
+"""Torch's attention over the whole map, by the backend that the launch table names.
 
-A backend's operator is called directly. ``torch.nn.attention.sdpa_kernel`` would do, too, but it changes settings of
-the whole process, which other threads would see.
+A backend's operator is called directly: ``torch.nn.attention.sdpa_kernel`` changes settings of the whole process, which
+other threads would see.
 """
 
 from collections.abc import Callable, Hashable
@@ -13,43 +13,43 @@ from torch import Tensor
 
 Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-# What ``SDPA`` in a row of the launch table means.
+# Values of ``SDPA`` in a row of the launch table.
 KERNEL, DEFAULT, FLASH, CUDNN = 0, 1, 2, 3
 NAMES = {KERNEL: "our kernel", DEFAULT: "torch's choice", FLASH: "FlashAttention", CUDNN: "cuDNN"}
 WIDEST = 128  # channels of a head that both backends take
-# What a backend has refused in this process, which is not tried again.
+# What a backend has refused in this process. It is not tried again.
 refused: set[Hashable] = set()
 
 
 def attention_by(choice: int) -> Attend:
-    """Scaled dot product attention of ``(N, heads, tokens, d)`` tensors by this backend, where it takes them.
+    """Scaled dot product attention of ``(N, heads, tokens, d)`` tensors by this backend, where it supports them.
 
-    Torch chooses otherwise: for other GPUs and dtypes, other widths of heads, where gradients are wanted, and for what
-    the backend has refused before.
+    Otherwise torch chooses: for other devices and dtypes, other widths of heads, where gradients are needed, and for
+    what the backend has refused before.
     """
     backend = _BACKENDS.get(choice)
     if backend is None:
         return F.scaled_dot_product_attention
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        if not _suits(query, key, value):
+        if not _is_supported(query, key, value):
             return F.scaled_dot_product_attention(query, key, value)
-        if torch.compiler.is_compiling():  # a graph cannot find out, and holds what the table says
+        if torch.compiler.is_compiling():  # a graph cannot try; it holds what the table says
             return backend(query, key, value)
-        asked = choice, query.device, query.dtype, tuple(query.shape), tuple(key.shape)
-        if asked not in refused:
+        request = choice, query.device, query.dtype, tuple(query.shape), tuple(key.shape)
+        if request not in refused:
             try:
                 return backend(query, key, value)
             except torch.OutOfMemoryError:
                 raise
             except (RuntimeError, NotImplementedError):
-                refused.add(asked)
+                refused.add(request)
         return F.scaled_dot_product_attention(query, key, value)
 
     return attend
 
 
-def _suits(query: Tensor, key: Tensor, value: Tensor) -> bool:
+def _is_supported(query: Tensor, key: Tensor, value: Tensor) -> bool:
     d = query.shape[-1]
     if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16) or d % 8 or d > WIDEST:
         return False

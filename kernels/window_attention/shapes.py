@@ -1,12 +1,12 @@
-"""What the kernel takes, and how the launch table names it; without triton."""
+"""What the kernel supports, and the launch table's names of shapes; imports without Triton."""
 
 import torch
 
 from sam2fast.kernels._dispatch import FLOATS
 from sam2fast.kernels._launch import launch_config
 
-# Channels of a head. In fp32 wider ones take 112 KiB of shared memory where windows are padded, more than the 99 KiB of
-# compute capabilities 8.6, 8.9 and 12.0; in fewer bits they take more registers than some GPUs have.
+# Channels of a head. In fp32 wider heads need 112 KiB of shared memory where windows are padded, more than the 99 KiB
+# of compute capabilities 8.6, 8.9 and 12.0. In fp16 and bf16 they need more registers than some GPUs have.
 WIDEST = {torch.float32: 96, torch.bfloat16: 128, torch.float16: 128}
 
 
@@ -15,8 +15,10 @@ def shape_class(d: int, window_size: int) -> str:
     return f"{d}w{window_size}" if window_size else "global"
 
 
-def obstacle(qkv: torch.Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None) -> str | None:
-    """Why the kernel cannot compute this, if it cannot."""
+def unsupported_reason(
+    qkv: torch.Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None
+) -> str | None:
+    """Why the kernel does not support these inputs, or None."""
     _, H, W, channels = qkv.shape
     d = channels // (3 * num_heads)
     if qkv.dtype not in FLOATS:
@@ -32,7 +34,7 @@ def obstacle(qkv: torch.Tensor, num_heads: int, window_size: int, q_stride: tupl
 
 
 def sdpa_choice(device: torch.device, dtype: torch.dtype) -> int:
-    """What the launch table takes for attention over the whole map, a number of ``sdpa.py``; 0 is our kernel."""
+    """The launch table's choice for attention over the whole map, as numbered in ``sdpa.py``; 0 is our kernel."""
     row = launch_config("window_attention", torch.empty(0, dtype=dtype, device=device), "global")
     return row.meta.get("SDPA", 0)
 
@@ -41,5 +43,5 @@ sdpa_choice._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a co
 
 
 def prefers_sdpa(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the launch table leaves attention over the whole map to torch, which needs no windows there."""
+    """Whether the launch table prefers torch for attention over the whole map."""
     return sdpa_choice(device, dtype) != 0

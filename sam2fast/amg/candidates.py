@@ -1,4 +1,4 @@
-"""Masks of one crop while it is being decided which of them stay, held as the decoder's low-resolution logits."""
+"""Candidate masks of one crop before NMS, kept as low-resolution logits."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,10 +10,10 @@ from sam2fast.amg.utils import MaskData, batch_iterator
 from sam2fast.io.rle import UncompressedRLE, list_run_lengths
 from sam2fast.kernels.run_lengths import encode_upsampled
 
-# Logits held for the choice among a crop's masks; beyond it they become run lengths before the choice is made.
-HELD_BYTES = 256 << 20
+# Bytes of logits that are kept until NMS; more are encoded as run lengths before it.
+MAX_LOGIT_BYTES = 256 << 20
 # Masks that are encoded in one call.
-ENCODED_TOGETHER = 64
+ENCODE_BATCH_SIZE = 64
 
 
 class Crop(NamedTuple):
@@ -35,14 +35,14 @@ class Crop(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """N masks that a crop's prompts gave, each with what is said about it."""
+    """N masks of a crop and their scores."""
 
     logits: Tensor  # (N, h, w) fp32, to be upsampled to the crop's size
     iou_preds: Tensor  # (N)
     points: Tensor  # (N, 2) (x, y) in pixels of the crop
     stability_score: Tensor  # (N)
     boxes: Tensor  # (N, 4) int64 inclusive XYXY in pixels of the crop; zeros for an empty mask
-    rows: Tensor  # (N) which mask of the decoder's it is
+    rows: Tensor  # (N) index of the mask in the decoder's output
 
     @classmethod
     def none(cls, device: torch.device) -> "Candidates":
@@ -57,13 +57,13 @@ class Candidates(NamedTuple):
         )
 
     def select(self, keep: Tensor) -> "Candidates":
-        """Those of an index or a bool tensor."""
+        """The candidates at indices ``keep (K)``, or where bool ``keep (N)`` is true."""
         if keep.dtype == torch.bool:
-            keep = keep.nonzero()[:, 0]  # once: on a GPU each bool index waits for the device
+            keep = keep.nonzero()[:, 0]  # once: each bool index synchronises with the GPU
         return Candidates(*(column[keep] for column in self))
 
     def mask_data(self, rles: list[UncompressedRLE]) -> MaskData:
-        """The original's columns of these masks, whose run lengths are given."""
+        """The original's columns for these masks and their run lengths."""
         return MaskData(
             iou_preds=self.iou_preds,
             points=self.points,
@@ -74,44 +74,44 @@ class Candidates(NamedTuple):
 
 
 def encode(logits: Sequence[Tensor], crop: Crop, threshold: float) -> list[UncompressedRLE]:
-    """Uncompressed run lengths, in the image, of the masks whose ``logits (h, w)`` in the crop these are."""
+    """Uncompressed run lengths, at the image's size, of masks with ``logits (h, w)`` of a crop."""
     rles: list[UncompressedRLE] = []
-    for (together,) in batch_iterator(ENCODED_TOGETHER, logits):
+    for (together,) in batch_iterator(ENCODE_BATCH_SIZE, logits):
         runs = encode_upsampled(torch.stack(tuple(together)), crop.size, threshold, crop.origin, crop.image_size)
         rles += list_run_lengths(runs)
     return rles
 
 
-class Shortlist:
-    """A crop's candidates, batch by batch, until :meth:`take` says which of them stay.
+class CandidateBuffer:
+    """Collects a crop's candidates in batches; :meth:`take` encodes those that NMS keeps.
 
     Args:
         threshold: logit above which a pixel belongs to a mask.
-        held_bytes: of logits; when there are more, they are replaced by their run lengths.
+        max_logit_bytes: when the kept logits take more, they are replaced by run lengths.
     """
 
-    def __init__(self, crop: Crop, threshold: float, device: torch.device, held_bytes: int | None = None) -> None:
+    def __init__(self, crop: Crop, threshold: float, device: torch.device, max_logit_bytes: int | None = None) -> None:
         self.crop = crop
         self.threshold = threshold
-        self.held_bytes = HELD_BYTES if held_bytes is None else held_bytes
+        self.max_logit_bytes = MAX_LOGIT_BYTES if max_logit_bytes is None else max_logit_bytes
         self._batches = [Candidates.none(device)]  # without logits
         self._encoded: list[UncompressedRLE] = []  # run lengths of the first candidates
-        self._held: list[Tensor] = []  # logits (h, w) of the others
+        self._logits: list[Tensor] = []  # logits (h, w) of the other candidates
 
     def add(self, batch: Candidates) -> None:
         """Appends a batch of candidates."""
         self._batches.append(batch._replace(logits=batch.logits.new_empty(len(batch.logits), 0, 0)))
-        self._held.extend(batch.logits)
-        if sum(logits.nbytes for logits in self._held) > self.held_bytes:
-            self._encoded += encode(self._held, self.crop, self.threshold)
-            self._held = []
+        self._logits.extend(batch.logits)
+        if sum(logits.nbytes for logits in self._logits) > self.max_logit_bytes:
+            self._encoded += encode(self._logits, self.crop, self.threshold)
+            self._logits = []
 
     def columns(self) -> Candidates:
-        """Every candidate so far, without logits."""
+        """All candidates so far, without logits."""
         return Candidates(*(torch.cat(column) for column in zip(*self._batches, strict=True)))
 
     def take(self, keep: Tensor) -> list[UncompressedRLE]:
-        """Uncompressed run lengths, in the image, of candidates ``keep (K)``, indices, in their order."""
+        """Uncompressed run lengths, at the image's size, of the candidates with indices ``keep (K)``, in this order."""
         first, indices = len(self._encoded), keep.tolist()
-        late = iter(encode([self._held[i - first] for i in indices if i >= first], self.crop, self.threshold))
+        late = iter(encode([self._logits[i - first] for i in indices if i >= first], self.crop, self.threshold))
         return [self._encoded[i] if i < first else next(late) for i in indices]

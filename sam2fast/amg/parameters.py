@@ -1,11 +1,21 @@
-"""What the automatic mask generator's parameters may be."""
+"""Checks of the automatic mask generator's parameters, and the batch size of its decoder."""
 
 from typing import Any
 
 import numpy as np
+import torch
 
 from sam2fast.amg.utils import build_all_layer_point_grids
+from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import LARGEST
+from sam2fast.tracking.cuda_graphs import memory_of_graphs
+
+# Largest batch on the CPU; more would only take more memory.
+CPU_PROMPTS = 16
+# Upper bound of the decoder's memory per prompt, in fp32 image embeddings.
+EMBEDDINGS_PER_PROMPT = 16
+# Share of the free GPU memory that the decoder may use.
+MEMORY_SHARE = 0.7
 
 
 def grids_of_layers(
@@ -15,11 +25,11 @@ def grids_of_layers(
 
     Args:
         points_per_side: of the grid for the whole image; layer i has ``points_per_side / factor**i``.
-        point_grids: the grids themselves, without ``points_per_side``.
+        point_grids: the grids themselves, instead of ``points_per_side``.
         layers: of crops, besides the whole image.
 
     Raises:
-        ValueError: both or neither are given, a layer has no points, or a grid is none.
+        ValueError: both or neither are given, a layer has no points, or a grid is invalid.
     """
     if (points_per_side is None) == (point_grids is None):
         raise ValueError("give either points_per_side or point_grids, and None for the other")
@@ -52,10 +62,10 @@ def _points_in_layer(points_per_side: int, layer: int, factor: float) -> int:
 
 
 def check_integers(**values: tuple[Any, int]) -> None:
-    """Of each parameter its value, and the least that it may be.
+    """Checks parameters, given as pairs of a value and its minimum.
 
     Raises:
-        ValueError: a value is no integer, or less.
+        ValueError: a value is no integer, or below its minimum.
     """
     for name, (value, least) in values.items():
         if not isinstance(value, int | np.integer) or value < least:
@@ -69,8 +79,23 @@ def check_limits(least: float = -np.inf, most: float = np.inf, **values: Any) ->
     """
     for name, value in values.items():
         is_number = isinstance(value, int | float | np.integer | np.floating) and least <= value <= most
-        if not is_number or (isinstance(value, int) and abs(value) > LARGEST):  # which torch cannot compare with
+        if not is_number or (isinstance(value, int) and abs(value) > LARGEST):  # torch cannot compare larger integers
             between = (
                 f" from {least} to {most}" if most < np.inf else f" of at least {least}" if least > -np.inf else ""
             )
             raise ValueError(f"{name} must be a number{between}, got {value!r}")
+
+
+def decoder_batch_size(limit: int, model: SAM2Base) -> int:
+    """Number of prompts per call of the decoder: at most ``limit``, and as many as fit into free GPU memory."""
+    device = model.device
+    if device.type == "cpu":
+        return min(limit, CPU_PROMPTS)
+    if device.type != "cuda":
+        return limit
+    free = torch.cuda.mem_get_info(device)[0]
+    # Memory that torch has reserved and does not use, except the CUDA graphs' pools.
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free += max(0, unused - memory_of_graphs(device))
+    embedding = 4 * model.hidden_dim * model.sam_image_embedding_size**2
+    return max(1, min(limit, int(MEMORY_SHARE * free / (EMBEDDINGS_PER_PROMPT * embedding))))

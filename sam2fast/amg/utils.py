@@ -20,7 +20,7 @@ from sam2fast.kernels.connected_components import connected_components
 from sam2fast.kernels.mask_ops import masks_to_boxes
 from sam2fast.kernels.run_lengths import decode_masks, encode_masks
 
-# How close to the border of its crop, in pixels, an object counts as cut off by it.
+# Distance in pixels to the edge of a crop within which an object counts as cut off.
 EDGE_DISTANCE = 20.0
 
 Boxes = TypeVar("Boxes", list[int], list[float], np.ndarray, Tensor)

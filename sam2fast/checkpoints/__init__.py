@@ -1,11 +1,9 @@
-"""Checkpoints: read safely in every published layout, loaded whole, in part or not at all, and written again."""
+"""Checkpoints: reads every published layout safely, loads models completely or in part, and writes checkpoints."""
 
 from sam2fast.checkpoints.choosing import Choice, choose_config, guess_config
-from sam2fast.checkpoints.errors import CheckpointError, NoConfigError
-from sam2fast.checkpoints.folders import find_weights
-from sam2fast.checkpoints.loading import VIDEO_ONLY, load_checkpoint
-from sam2fast.checkpoints.partial import LoadReport, load_partial
+from sam2fast.checkpoints.loading import VIDEO_ONLY, LoadReport, load_checkpoint, load_partial
 from sam2fast.checkpoints.reading import read_checkpoint
+from sam2fast.checkpoints.weight_files import CheckpointError, NoConfigError, find_weights
 
 __all__ = [
     "VIDEO_ONLY",

@@ -1,4 +1,4 @@
-"""Which configuration a checkpoint is for."""
+"""Chooses the configuration of a checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,26 +8,24 @@ from torch import Tensor
 
 from sam2fast import nano
 from sam2fast._official_names import RELEASES
-from sam2fast.checkpoints.errors import NoConfigError
-from sam2fast.checkpoints.files import read_file
-from sam2fast.checkpoints.folders import config_beside, find_weights
 from sam2fast.checkpoints.reading import under_official_names, without_prefix
+from sam2fast.checkpoints.transformers_config import overrides_from
 from sam2fast.checkpoints.transformers_layout import is_transformers
-from sam2fast.checkpoints.transformers_overrides import overrides_from
+from sam2fast.checkpoints.weight_files import NoConfigError, config_beside, find_weights, read_file
 
 
 class Choice(NamedTuple):
-    """A configuration and the overrides with which a checkpoint's model is built."""
+    """The configuration of a checkpoint's model, and overrides for it."""
 
     config: str
     overrides: tuple[str, ...] = ()
 
 
 def choose_config(path: str | Path, prefix: str = "") -> Choice:
-    """The configuration, official or nano's, of a checkpoint, chosen by its weights.
+    """Chooses the configuration of a checkpoint, official or nano's, by its weights.
 
-    A checkpoint in the layout of transformers may have a ``config.json`` beside it. What that says about the model must
-    be what the configuration says; the size of its pictures and a few values that are no shapes become overrides.
+    A checkpoint in the layout of transformers may have a ``config.json`` beside it. It must describe the same model as
+    the configuration; the image size and a few values that do not change shapes become overrides.
 
     Args:
         path, prefix: see :func:`sam2fast.checkpoints.read_checkpoint`.
@@ -39,18 +37,18 @@ def choose_config(path: str | Path, prefix: str = "") -> Choice:
     """
     file = find_weights(path)
     tensors = without_prefix(file, read_file(file), prefix)
-    theirs = is_transformers(tensors)
-    config = guess_config(under_official_names(file, tensors) if theirs else tensors)
+    from_transformers = is_transformers(tensors)
+    config = guess_config(under_official_names(file, tensors) if from_transformers else tensors)
     if config is None:
         raise NoConfigError(f"{file} fits neither nano nor an official model; name its configuration")
-    beside = config_beside(file) if theirs else None
+    beside = config_beside(file) if from_transformers else None
     return Choice(config, overrides_from(beside, config) if beside else ())
 
 
 def guess_config(tensors: Mapping[str, Tensor]) -> str | None:
-    """The configuration, official or nano's, whose image encoder has the widths and depth of these tensors, if any.
+    """The configuration, official or nano's, whose image encoder has the width and depth of these tensors, or None.
 
-    Files without the parts that tell 2.0 from 2.1 are taken for 2.0: for images there is no difference.
+    Weights without the modules that distinguish SAM 2.1 from 2.0 are taken for 2.0; for images they are the same.
     """
     embedding = tensors.get("image_encoder.trunk.patch_embed.proj.weight")
     if embedding is None or embedding.ndim != 4:

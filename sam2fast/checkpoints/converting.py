@@ -8,34 +8,34 @@ import torch
 from torch import Tensor
 
 from sam2fast.checkpoints.choosing import Choice, choose_config
-from sam2fast.checkpoints.errors import CheckpointError, listed
 from sam2fast.checkpoints.loading import is_video_only
 from sam2fast.checkpoints.reading import read_checkpoint
-from sam2fast.checkpoints.replacing import check_free
 from sam2fast.checkpoints.transformers_config import transformers_config
+from sam2fast.checkpoints.weight_files import CheckpointError, listed
 from sam2fast.checkpoints.writing import (
-    file_hash,
+    check_free,
     write_official,
     write_safetensors,
     write_transformers,
     written_files,
 )
 from sam2fast.config import build_from_config, load_config
-from sam2fast.modeling.without_weights import without_weights
+from sam2fast.downloads.transfer import file_sha256
+from sam2fast.modeling.layers import init_empty_weights
 
 LAYOUTS = ("official", "safetensors", "transformers")
 OBJECT_SCORES = "sam_mask_decoder.pred_obj_score_head."
 
 
 class Conversion(NamedTuple):
-    """What was converted."""
+    """The result of a conversion."""
 
     layout: str
-    choice: Choice | None  # none where no configuration fits
+    choice: Choice | None  # None if no configuration fits
     tensors: int
     parameters: int
     dtypes: tuple[str, ...]
-    files: dict[Path, str]  # what was written, each with its SHA-256
+    files: dict[Path, str]  # the written files, with their SHA-256
 
 
 def convert_checkpoint(
@@ -48,24 +48,24 @@ def convert_checkpoint(
     prefix: str = "",
     force: bool = False,
 ) -> Conversion:
-    """Reads a checkpoint of any layout and writes it in another; what is written is read back and compared.
+    """Reads a checkpoint in any layout and writes it in another; the written files are read back and compared.
 
     Args:
         source, prefix: see :func:`sam2fast.checkpoints.read_checkpoint`.
-        target: a file, or for ``transformers`` a folder; appears whole or not at all.
-        layout: ``official`` (``.pt``), ``safetensors`` (under official names) or ``transformers``.
-        dtype: what weights are rounded to; None leaves them, but for ``transformers``, where all have one dtype, makes
-            several dtypes float32.
-        config: the configuration of the weights; None chooses it. The names and shapes must be its own, all of them or
-            those for images; without one, ``official`` and ``safetensors`` take whatever weights there are.
-        force: replaces what was written by an earlier conversion.
+        target: a file, or for ``transformers`` a folder; written atomically.
+        layout: ``official`` (``.pt``), ``safetensors`` (with official names) or ``transformers``.
+        dtype: of the written weights; None keeps their dtypes, except that ``transformers`` needs a single one, and
+            several become float32.
+        config: the configuration of the weights; None chooses it. Names and shapes must fit the whole model or its
+            part for images. If none fits, ``official`` and ``safetensors`` accept any weights.
+        force: replaces the result of an earlier conversion.
 
     Raises:
         FileNotFoundError: there is no such checkpoint or configuration.
-        FileExistsError: the target is there.
-        CheckpointError: the checkpoint cannot be read, does not fit, or does not survive the dtype.
+        FileExistsError: the target exists.
+        CheckpointError: the checkpoint cannot be read, does not fit, or overflows in the dtype.
         ConfigError: the configuration cannot be used, or transformers has no such model.
-        ValueError: the layout or the target's name.
+        ValueError: invalid layout, or the target's name does not fit it.
     """
     target = Path(target)
     check_target(target, layout)
@@ -93,15 +93,15 @@ def convert_checkpoint(
         len(weights),
         sum(tensor.numel() for tensor in weights.values()),
         tuple(sorted({_dtype_name(tensor.dtype) for tensor in weights.values()})),
-        {file: file_hash(file) for file in written_files(target)},
+        {file: file_sha256(file) for file in written_files(target)},
     )
 
 
 def check_target(target: Path, layout: str) -> None:
-    """Checks that a target's name is one that its layout is read from.
+    """Checks that a target's name fits the layout.
 
     Raises:
-        ValueError: it is not, or there is no such layout.
+        ValueError: it does not, or there is no such layout.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"no layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
@@ -123,12 +123,12 @@ def _fitting(source: str | Path, prefix: str, layout: str) -> Choice | None:
 
 
 def _has_video(source: str | Path, weights: Mapping[str, Tensor], choice: Choice) -> bool:
-    """Whether the weights are all of the configuration's model, rather than those for images.
+    """Whether the weights are those of the configuration's whole model (true), or of its part for images (false).
 
     Raises:
-        CheckpointError: they are neither.
+        CheckpointError: neither fits.
     """
-    with without_weights():
+    with init_empty_weights():
         model = build_from_config(load_config(choice.config, choice.overrides).model)
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
@@ -147,7 +147,7 @@ def _rounded(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     if dtype is None or not tensor.is_floating_point():
         return tensor
     out = tensor.to(dtype)
-    # Through float32, since torch cannot look at numbers of eight bits themselves.
+    # isfinite is not implemented for 8-bit floats.
     wide = tensor.float() if tensor.itemsize == 1 else tensor
     if wide.isfinite().all() and not out.isfinite().all():
         raise CheckpointError(f"{name} has numbers too large for {_dtype_name(dtype)}")

@@ -1,19 +1,20 @@
-"""Loads a checkpoint whole or not at all."""
+"""Loads a checkpoint into a model: all of it or nothing, or the part that fits."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from sam2fast.checkpoints.choosing import guess_config
-from sam2fast.checkpoints.errors import CheckpointError, listed
 from sam2fast.checkpoints.reading import read_checkpoint, recognised_prefix
+from sam2fast.checkpoints.weight_files import CheckpointError, listed
 
 _log = logging.getLogger(__name__)
 
-# What a checkpoint may lack and still serve images: nothing there is computed from these.
+# Modules that only video needs: a checkpoint without them works for images.
 VIDEO_ONLY = (
     "memory_attention",
     "memory_encoder",
@@ -37,22 +38,22 @@ def load_checkpoint(
     prefix: str = "",
     keep_missing: bool = False,
 ) -> None:
-    """Gives ``model``, which may be on the meta device, the tensors of a checkpoint, on ``device``.
+    """Loads a checkpoint into ``model``, which may be on the meta device, with tensors on ``device``.
 
-    Every name and shape is compared before the first tensor is assigned, so a failed call leaves the model as it was.
-    Tensors are converted to the dtype of the parameter they fill.
+    All names and shapes are compared before the first tensor is assigned, so a failed call does not change the model.
+    Tensors are converted to the dtypes of the model's parameters.
 
     Args:
         path, prefix: see :func:`sam2fast.checkpoints.read_checkpoint`.
-        allow_image_only: accept a file that lacks only what images do not need (``VIDEO_ONLY``). A note is logged,
-            and what is missing becomes NaN, so that nothing computed from it can pass for a result.
-        assign: replaces the model's parameters, which may be on the meta device, instead of overwriting their values,
-            which an optimiser may hold.
-        keep_missing: what the file lacks keeps the values that the model has, and a note is logged, also if it lacks
-            nothing. The model must not be on the meta device then.
+        allow_image_only: accepts a file that lacks only modules for video (``VIDEO_ONLY``). A warning is logged, and
+            missing weights become NaN, so that results computed from them are recognisable.
+        assign: replaces the model's parameters, which may be on the meta device; otherwise their values are
+            overwritten in place, so that an optimizer's references stay valid.
+        keep_missing: weights that the file lacks keep their values in the model, which must not be on the meta device.
+            A warning is always logged.
 
     Raises:
-        CheckpointError: the file cannot be read or does not fit the model; the message names keys and reason.
+        CheckpointError: the file cannot be read or does not fit the model; the message gives keys and reason.
         FileNotFoundError: there is no such file.
     """
     tensors = read_checkpoint(path, prefix)
@@ -75,7 +76,7 @@ def load_checkpoint(
 
 
 def _on(device: torch.device, tensor: Tensor | None, like: Tensor) -> Tensor:
-    # A copy, since the file is memory-mapped and may change or go while the model lives.
+    # A copy, since the file is memory-mapped and may change later.
     out = torch.empty(like.shape, dtype=like.dtype, device=device)
     return out.fill_(float("nan")) if tensor is None else out.copy_(tensor)
 
@@ -107,9 +108,98 @@ def _check(path: str | Path, wanted: Mapping[str, Tensor], found: Mapping[str, T
 
 
 def is_video_only(name: str) -> bool:
-    """Whether a weight of this official name serves video alone."""
+    """Whether the weight with this official name is only used for video."""
     return any(name == module or name.startswith(module + ".") for module in VIDEO_ONLY)
 
 
 def _modules(names: Iterable[str]) -> str:
     return ", ".join(m for m in VIDEO_ONLY if any(n == m or n.startswith(m + ".") for n in names))
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Which weights of a model and a checkpoint were loaded, by official names."""
+
+    path: Path
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]  # weights of the model that keep their values
+    unexpected: tuple[str, ...]  # weights of the checkpoint that are not used
+    other_shape: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]  # the checkpoint's and the model's; not loaded
+
+    @property
+    def complete(self) -> bool:
+        """Whether all weights of the model were loaded, and all of the checkpoint used."""
+        return not (self.missing or self.unexpected or self.other_shape)
+
+    def __str__(self) -> str:
+        kept = len(self.missing) + len(self.other_shape)
+        parts = [f"{self.path}: {len(self.loaded)} weights loaded, {kept} as they were"]
+        if self.missing:
+            parts.append(f"{len(self.missing)} missing: {listed(self.missing)}")
+        if self.other_shape:
+            shapes = [f"{name} {found} instead of {own}" for name, (found, own) in self.other_shape.items()]
+            parts.append(f"{len(shapes)} of another shape: {listed(shapes)}")
+        if self.unexpected:
+            parts.append(f"{len(self.unexpected)} unexpected: {listed(self.unexpected)}")
+        return "; ".join(parts)
+
+
+def load_partial(
+    model: nn.Module, path: str | Path, prefix: str = "", rename: Callable[[str], str] | None = None
+) -> LoadReport:
+    """Overwrites the weights of ``model`` that the checkpoint has with the same name and shape; others are unchanged.
+
+    Nothing is resized: a position encoding of another size, for example, is reported and not loaded. All names and
+    shapes are compared before the first weight is written. The report is also logged.
+
+    Args:
+        model: not on the meta device, since weights that the checkpoint lacks keep their values.
+        path, prefix: see :func:`sam2fast.checkpoints.read_checkpoint`.
+        rename: returns the model's name of a weight, given its official name without ``prefix``.
+
+    Raises:
+        CheckpointError: no weight fits, the checkpoint cannot be read, or two of its weights get the same name; the
+            model is unchanged.
+        FileNotFoundError: there is no such file.
+        ValueError: the model is on the meta device.
+    """
+    wanted = model.state_dict()
+    if any(tensor.is_meta for tensor in wanted.values()):
+        raise ValueError(
+            "the model is on the meta device, and a part of it would stay there; build it without a checkpoint"
+        )
+    found = read_checkpoint(path, prefix)
+    if rename is not None:
+        found = _renamed(path, found, rename)
+    fitting = {name: x for name, x in found.items() if name in wanted and x.shape == wanted[name].shape}
+    report = LoadReport(
+        path=Path(path),
+        loaded=tuple(name for name in wanted if name in fitting),
+        missing=tuple(name for name in wanted if name not in found),
+        unexpected=tuple(name for name in found if name not in wanted),
+        other_shape={
+            name: (tuple(found[name].shape), tuple(like.shape))
+            for name, like in wanted.items()
+            if name in found and name not in fitting
+        },
+    )
+    hint = recognised_prefix(found, wanted)
+    hint = (
+        f". Every name begins with {hint!r}; pass prefix={hint!r}, to builders ckpt_prefix, to load it without"
+        if hint
+        else ""
+    )
+    if not fitting:
+        raise CheckpointError(f"nothing of the checkpoint fits the model: {report}{hint}")
+    model.load_state_dict(fitting, strict=False, assign=False)
+    _log.log(logging.INFO if report.complete else logging.WARNING, "%s%s", report, hint)
+    return report
+
+
+def _renamed(path: str | Path, found: Mapping[str, Tensor], rename: Callable[[str], str]) -> dict[str, Tensor]:
+    out: dict[str, Tensor] = {}
+    for name, tensor in found.items():
+        if (new := rename(name)) in out:
+            raise CheckpointError(f"rename gives {new!r} to two weights of {path}, the second of them {name}")
+        out[new] = tensor
+    return out

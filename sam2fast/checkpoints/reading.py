@@ -1,37 +1,35 @@
-"""Reads checkpoints of every layout, under the official names."""
+"""Reads checkpoints in every layout, and returns official names."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
 
-from sam2fast.checkpoints.errors import CheckpointError
-from sam2fast.checkpoints.files import read_file
-from sam2fast.checkpoints.folders import find_weights
 from sam2fast.checkpoints.transformers_layout import is_transformers, official_names, to_official
+from sam2fast.checkpoints.weight_files import CheckpointError, find_weights, read_file
 
 
 def read_checkpoint(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of a checkpoint under the official names, in the dtypes and shapes that they are stored in.
+    """The tensors of a checkpoint under official names, with the stored dtypes and shapes.
 
     No code from the file is run.
 
-    The tensors are mapped, so that those that nobody looks at take no memory: the file has to stay as it is while they
-    live, but for one in the format of torch before 1.6. Where it is written over, they change with it; where it is cut
-    short, looking at what is gone ends the process (SIGBUS). Moving another file to its name does no harm. ``clone()``
-    what has to outlive the file; models that are built from one have copies.
+    The tensors are memory-mapped, except from files of torch before 1.6, so unused ones take no memory. The file must
+    not change while they are in use: overwriting it changes them, and after truncating it, reading them ends the
+    process (SIGBUS). Replacing it by a rename is safe. ``clone()`` tensors that must outlive the file; models built
+    from it have copies.
 
     Args:
         path: a ``.pt`` file, with or without the official ``model`` level; a ``.safetensors`` file; an index of several
-            files; or a folder with one of them (see :func:`find_weights`). Names may be the official ones or those of
+            files; or a folder with one of them (see :func:`find_weights`). Names may be official or those of
             transformers.
-        prefix: taken off every name that has it, such as ``module.``.
+        prefix: removed from every name that has it, such as ``module.``.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: the file is no checkpoint, is damaged, or holds objects other than tensors; or no name has the
+        CheckpointError: the file is no checkpoint, is damaged, or has objects other than tensors; or no name has the
             prefix.
-        ImportError: a ``.safetensors`` file and the package safetensors is not installed.
+        ImportError: a ``.safetensors`` file without the package safetensors.
     """
     file = find_weights(path)
     tensors = without_prefix(file, read_file(file), prefix)
@@ -39,7 +37,7 @@ def read_checkpoint(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
 
 
 def under_official_names(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file in the layout of transformers, as :func:`to_official` gives them; errors name the file."""
+    """:func:`to_official` for the tensors of a file; errors name the file."""
     try:
         return to_official(tensors)
     except CheckpointError as error:
@@ -47,10 +45,10 @@ def under_official_names(path: Path, tensors: dict[str, Tensor]) -> dict[str, Te
 
 
 def without_prefix(path: Path, tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """``tensors`` with their names from behind ``prefix``; names without it stay.
+    """``tensors`` with ``prefix`` removed from their names; names without it stay.
 
     Raises:
-        CheckpointError: no name has the prefix, or two names become one.
+        CheckpointError: no name has the prefix, or two names become equal.
     """
     if not prefix:
         return tensors
@@ -66,12 +64,12 @@ def without_prefix(path: Path, tensors: dict[str, Tensor], prefix: str) -> dict[
 
 
 def recognised_prefix(names: Iterable[str], wanted: Mapping[str, object]) -> str:
-    """What stands before every name, if more of them belong to a model without it; else an empty string.
+    """The common prefix of all names without which more of them fit the model; otherwise an empty string.
 
-    Wrappers put it there: ``module.`` by parallel training, ``model.`` by many trainers.
+    Wrappers add prefixes, such as ``module.`` by DistributedDataParallel and ``model.`` by many trainers.
 
     Args:
-        wanted: the model's own names.
+        wanted: the model's names.
     """
     names = list(names)
     best, most = "", _known(names, wanted)

@@ -1,20 +1,22 @@
-"""The ``config.json`` of transformers' SAM 2, from a configuration of ours."""
+"""The ``config.json`` of transformers' SAM 2: written from a configuration of sam2fast, and compared with one."""
 
 import inspect
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from sam2fast.checkpoints.weight_files import CheckpointError, NoConfigError, listed
 from sam2fast.config import ConfigError, load_config
 from sam2fast.modeling.hiera import Hiera
 from sam2fast.modeling.image_encoder import FpnNeck
 from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
 from sam2fast.modeling.sam2_base import SAM2Base
 
-VIDEO, IMAGE = "sam2_video", "sam2"  # their model types
-# Theirs and ours, for what changes results and no shape.
+VIDEO, IMAGE = "sam2_video", "sam2"  # model types of transformers
+# Names in transformers and here of parameters that change results, but no shape.
 SWITCHES = {
     "sigmoid_scale_for_mem_enc": "sigmoid_scale_for_mem_enc",
     "sigmoid_bias_for_mem_enc": "sigmoid_bias_for_mem_enc",
@@ -25,7 +27,7 @@ SWITCHES = {
     "max_object_pointers_in_encoder": "max_obj_ptrs_in_encoder",
     "max_cond_frame_num": "max_cond_frames_in_attn",
 }
-# What their code does always, and ours when it is told to.
+# Options here that transformers' code always has at these values.
 ALWAYS = {
     "use_mask_input_as_output_without_sam": True,
     "directly_add_no_mem_embed": True,
@@ -41,17 +43,30 @@ ALWAYS = {
     "memory_temporal_stride_for_eval": 1,
     "backbone_stride": 16,
 }
+# The model with transformers' default values, for keys that a config.json omits.
+DEFAULTS = "configs/sam2.1/sam2.1_hiera_t.yaml"
+# Keys that follow from the image size; files with another size often keep their default values.
+DERIVED = ("image_size", "backbone_feature_sizes", "memory_attention_rope_feat_sizes")
+# Keys that do not describe the model, or that only matter in training.
+IRRELEVANT = (
+    "model_type",
+    "architectures",
+    "dtype",
+    "memory_attention_dropout",
+    "memory_attention_rope_dropout",
+    "memory_fuser_layer_scale_init_value",
+)
 
 
 def transformers_config(config: str | Path, overrides: tuple[str, ...] = (), video: bool = True) -> dict[str, Any]:
-    """The ``config.json`` for a configuration of ours.
+    """The ``config.json`` for a configuration of sam2fast.
 
     Args:
         config, overrides: see :func:`sam2fast.config.load_config`.
         video: for ``Sam2VideoModel``; otherwise for ``Sam2Model``.
 
     Raises:
-        ConfigError: their model does not have what the configuration asks for.
+        ConfigError: transformers' model does not support the configuration.
         FileNotFoundError: there is no such configuration.
     """
     given = OmegaConf.to_container(load_config(config, overrides).model, resolve=True)
@@ -140,7 +155,7 @@ def _mask_decoder_config(kind: str, dim: int) -> dict[str, Any]:
         "num_multimask_outputs": 3,
         "iou_head_depth": 3,
         "iou_head_hidden_dim": 256,
-        # Postprocessing, which the builders here switch on as well.
+        # Postprocessing, which sam2fast's builders enable, too.
         "dynamic_multimask_via_stability": True,
         "dynamic_multimask_stability_delta": 0.05,
         "dynamic_multimask_stability_thresh": 0.98,
@@ -189,6 +204,88 @@ def _video_config(model: Mapping[str, Any], dim: int) -> dict[str, Any]:
 
 
 def _arguments(cls: type, node: Mapping[str, Any]) -> dict[str, Any]:
-    """What a class of ours is built with: the configuration's values, and its own defaults for the rest."""
+    """The constructor arguments of a class: the configuration's values, and defaults for the others."""
     parameters = inspect.signature(cls).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not p.empty} | dict(node)
+
+
+def overrides_from(file: Path, config: str) -> tuple[str, ...]:
+    """The overrides of a configuration of sam2fast for the model that a ``config.json`` describes.
+
+    Raises:
+        NoConfigError: the file describes another model than the configuration.
+        CheckpointError: the file is no JSON mapping.
+    """
+    found = _read(file)
+    kind = found.get("model_type")
+    if kind not in (VIDEO, IMAGE):
+        raise NoConfigError(
+            f"{file} is of the model type {kind!r}, expected {VIDEO} or {IMAGE}; to use the weights, name their "
+            "configuration"
+        )
+    video = kind == VIDEO
+    defaults = _flat(transformers_config(DEFAULTS, video=video))
+    described = defaults | {name: value for name, value in _flat(found).items() if name in defaults}
+    described = {name: _pair(value) if _last(name) == "image_size" else value for name, value in described.items()}
+    ours = _flat(transformers_config(config, video=video))
+    changes = _size_change(file, described, ours["vision_config.backbone_config.image_size"])
+    for theirs, name in SWITCHES.items():
+        if video and described[theirs] != ours[theirs]:
+            if not isinstance(described[theirs], int | float):
+                raise NoConfigError(
+                    f"{file} has {theirs} = {described[theirs]!r}, expected a number; name a configuration"
+                )
+            changes.append(f"++model.{name}={json.dumps(described[theirs])}")
+    other = [
+        f"{name} is {described[name]} instead of {value}"
+        for name, value in ours.items()
+        if name not in SWITCHES and _last(name) not in (*DERIVED, *IRRELEVANT) and described[name] != value
+    ]
+    if other:
+        raise NoConfigError(
+            f"{file} describes another model than {config}, which the weights are of: {listed(other)}; to use the "
+            "weights all the same, name their configuration"
+        )
+    return tuple(changes)
+
+
+def _size_change(file: Path, described: Mapping[str, Any], ours: Any) -> list[str]:
+    sizes = {name: value for name, value in described.items() if _last(name) == "image_size"}
+    size = sizes["vision_config.backbone_config.image_size"]
+    if any(other != size for other in sizes.values()):
+        given = ", ".join(f"{name} {value}" for name, value in sizes.items())
+        raise NoConfigError(f"{file} has several sizes of images, {given}; name a configuration")
+    if len(size) != 2 or not all(isinstance(side, int) for side in size) or size[0] != size[1]:
+        raise NoConfigError(
+            f"{file} is for images of the size {size}, and only squares can be built; name a configuration"
+        )
+    return [] if size == ours else [f"++model.image_size={size[0]}"]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} is no JSON file: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} is no configuration: expected a mapping")
+    return content
+
+
+def _flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Flattens nested mappings to one with dotted names."""
+    out: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            out |= _flat(value, f"{above}{name}.")
+        elif value is not None:  # None is the default value in transformers
+            out[above + name] = value
+    return out
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _pair(size: Any) -> Any:
+    return size if isinstance(size, list) else [size, size]

@@ -1,8 +1,8 @@
-"""The names of Hugging Face transformers' SAM 2, and back: pure functions on named tensors.
+"""Converts weights between official names and those of Hugging Face transformers' SAM 2: pure functions.
 
-What differs besides names: the four point embeddings, tables of one row here, are one table of four rows there; and the
-matrix of the position encoding is held twice there. No tensor is transposed. Weights of SAM 2.0 lack the same two
-modules in both layouts.
+Besides names, two things differ: the four point embeddings of shape (1, C) are one of shape (4, C) in transformers; and
+transformers stores the matrix of the position encoding twice. No tensor is transposed. Weights of SAM 2.0 lack the same
+two modules in both layouts.
 
 Source: ``Sam2VideoModel`` and ``Sam2Model`` of transformers; both have the same names, the latter those for images.
 """
@@ -14,7 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from sam2fast.checkpoints.errors import CheckpointError, listed
+from sam2fast.checkpoints.weight_files import CheckpointError, listed
 
 
 def _attention(official: str, theirs: str) -> list[tuple[str, str]]:
@@ -23,7 +23,7 @@ def _attention(official: str, theirs: str) -> list[tuple[str, str]]:
 
 
 def _mlp(official: str, theirs: str) -> list[tuple[str, str]]:
-    """Three layers: the first and the last have names of their own there."""
+    """Three layers; in transformers the first and the last have special names."""
     parts = ("proj_in", "layers.0", "proj_out")
     return [(f"{official}.layers.{i}", f"{theirs}.{part}") for i, part in enumerate(parts)]
 
@@ -36,7 +36,7 @@ _TWO_WAY, _TWO_WAY_THERE = f"{_DECODER}.transformer", f"{_DECODER_THERE}.transfo
 _DOWNSAMPLER, _DOWNSAMPLER_THERE = "memory_encoder.mask_downsampler", "memory_encoder.mask_downsampler"
 _FUSER, _FUSER_THERE = "memory_encoder.fuser.layers.#", "memory_encoder.memory_fuser.layers.#"
 
-# (official module or parameter, theirs); # is a number, the same in both. `.weight` and `.bias` follow where there are.
+# (official module or parameter, transformers'); # is a number, equal in both. `.weight` or `.bias` may follow.
 MODULES: tuple[tuple[str, str], ...] = (
     ("maskmem_tpos_enc", "memory_temporal_positional_encoding"),
     ("no_mem_embed", "no_memory_embedding"),
@@ -93,7 +93,7 @@ MODULES: tuple[tuple[str, str], ...] = (
     ("memory_attention.layers.#.linear2", "memory_attention.layers.#.linear2"),
     *((f"memory_attention.layers.#.norm{i}", f"memory_attention.layers.#.layer_norm{i}") for i in (1, 2, 3)),
     ("memory_attention.norm", "memory_attention.layer_norm"),
-    # Convolution, norm and activation in turn; the activation is a module of the sequence here.
+    # Officially, convolution, norm and activation alternate in one sequence.
     *((f"{_DOWNSAMPLER}.encoder.{3 * i}", f"{_DOWNSAMPLER_THERE}.layers.{i}.conv") for i in range(4)),
     *((f"{_DOWNSAMPLER}.encoder.{3 * i + 1}", f"{_DOWNSAMPLER_THERE}.layers.{i}.layer_norm") for i in range(4)),
     (f"{_DOWNSAMPLER}.encoder.12", f"{_DOWNSAMPLER_THERE}.final_conv"),
@@ -112,24 +112,24 @@ POSITIONS_THERE = (
     f"{_PROMPTS_THERE}.shared_embedding.positional_embedding",
     "shared_image_embedding.positional_embedding",
 )
-# No official name begins like this. (SAM 1's begin like the second and third, but have an image encoder.)
+# Prefixes of transformers' names only. (SAM 1 has names with the second and third, but also an image encoder.)
 MARKS = ("vision_encoder.", f"{_PROMPTS_THERE}.", f"{_DECODER_THERE}.", "shared_image_embedding.")
 OFFICIAL_MARKS = ("image_encoder.", f"{_PROMPTS}.", f"{_DECODER}.")
 
 
 def is_transformers(names: Collection[str]) -> bool:
-    """Whether these are names of transformers rather than official ones."""
+    """Whether these are transformers' names rather than official ones."""
     return any(name.startswith(MARKS) for name in names) and not any(name.startswith(OFFICIAL_MARKS) for name in names)
 
 
 def to_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Official weights under the names of transformers.
+    """Weights with official names under transformers' names.
 
     Args:
-        weights: of a whole model, or those for images; any dtypes.
+        weights: of a whole model, or of its part for images; any dtypes.
 
     Raises:
-        CheckpointError: names that have no counterpart there.
+        CheckpointError: names without a counterpart in transformers.
     """
     merged = (*POINTS, POSITIONS)
     names = {name: _renamed(name, back=False) for name in weights if name not in merged}
@@ -139,24 +139,24 @@ def to_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise CheckpointError(f"{len(absent)} weights that transformers needs are missing: {listed(absent)}")
     out = {theirs: weights[name] for name, theirs in names.items() if theirs is not None}
     out[POINTS_THERE] = torch.cat([weights[name] for name in POINTS])
-    # Each a tensor of its own: safetensors refuses two names for the same memory.
+    # Clones: safetensors refuses tensors that share memory.
     out.update({theirs: weights[POSITIONS].clone() for theirs in POSITIONS_THERE})
     return out
 
 
 def to_official(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of transformers under the official names; the inverse of :func:`to_transformers`.
+    """Weights with transformers' names under official names; the inverse of :func:`to_transformers`.
 
-    Names that have no official counterpart stay as they are, so that what reads the result can name them.
+    Names without an official counterpart are kept, so that later errors can name them.
 
     Raises:
-        CheckpointError: the two matrices of the position encoding differ, the table of point embeddings has not four
+        CheckpointError: the two matrices of the position encoding differ, the point embeddings do not have four
             rows, or two tensors would get the same name.
     """
     tables = [tensors[theirs] for theirs in POSITIONS_THERE if theirs in tensors]
     if len(tables) == 2 and not torch.equal(*tables):
         raise CheckpointError(
-            f"{POSITIONS_THERE[0]} and {POSITIONS_THERE[1]} differ; SAM 2 has one matrix for points and pictures"
+            f"{POSITIONS_THERE[0]} and {POSITIONS_THERE[1]} differ; SAM 2 has one matrix for points and images"
         )
     out: dict[str, Tensor] = {}
     for theirs, name in official_names(tensors).items():
@@ -172,13 +172,13 @@ def to_official(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def official_names(names: Iterable[str]) -> dict[str, str]:
-    """The official name of each name of transformers; the same where there is none, or, as for points, several."""
+    """The official name of each of transformers' names; the name itself if it has none, or several, as for points."""
     there = {name: _renamed(name, back=True) or name for name in names}
     return there | {name: POSITIONS for name in POSITIONS_THERE if name in there}
 
 
 def _renamed(name: str, back: bool) -> str | None:
-    """The name in transformers of an official parameter, or ``back``; None where there is none."""
+    """Transformers' name of an official parameter, or with ``back`` the reverse; None if there is none."""
     module, dot, kind = name.rpartition(".")
     if kind not in ("weight", "bias"):
         module, dot, kind = name, "", ""

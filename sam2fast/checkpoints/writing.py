@@ -1,37 +1,183 @@
-"""Writes checkpoints in each layout; what is written appears whole or not at all, and reads back as it was."""
+"""Writes checkpoints in each layout, atomically, and reads them back to check them."""
 
-import hashlib
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
-from sam2fast.checkpoints.errors import CheckpointError
-from sam2fast.checkpoints.folders import CONFIG_FILE
 from sam2fast.checkpoints.reading import read_checkpoint
-from sam2fast.checkpoints.replacing import WEIGHTS_FILE, replacing
-from sam2fast.checkpoints.saving import save_torch
 from sam2fast.checkpoints.transformers_layout import to_transformers
+from sam2fast.checkpoints.weight_files import CONFIG_FILE, CheckpointError
+from sam2fast.io.atomic import annotate_oserror, resolve_symlinks, unique_number
 
-BLOCK = 1 << 20
+WEIGHTS_FILE = "model.safetensors"  # of a folder in the layout of transformers
+
+
+def save_torch(content: Any, file: IO[bytes]) -> None:
+    """``torch.save`` into an open file.
+
+    Raises:
+        OSError: of the file, such as a full disk, which torch reports as an unfinished archive.
+    """
+    watched: Any = _Watched(file)  # has only the methods that torch.save needs
+    try:
+        torch.save(content, watched)
+    except RuntimeError as error:
+        if watched.failure is not None:
+            raise watched.failure from error
+        raise
+
+
+class _Watched:
+    """A file that stores the first error of writing to it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.failure: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """As the file's own."""
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+
+    def flush(self) -> None:
+        """As the file's own."""
+        try:
+            self._file.flush()
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+
+
+def check_free(path: Path, force: bool) -> None:
+    """Checks that writing to ``path`` would not lose anything.
+
+    Raises:
+        FileExistsError: the path exists; with ``force``, it is something other than a checkpoint.
+        OSError: ``path`` is a circular symlink.
+    """
+    path = resolve_symlinks(path)
+    if not os.path.lexists(path):
+        return
+    if not force:
+        raise FileExistsError(f"{path} already exists, and is only replaced with force")
+    if not path.is_file() and not path.is_dir():
+        raise FileExistsError(f"{path} is a device or a pipe, and a checkpoint can only be written to a file")
+    if path.is_dir() and (others := sorted({file.name for file in path.iterdir()} - {WEIGHTS_FILE, CONFIG_FILE})):
+        raise FileExistsError(f"the folder {path} has other files, such as {others[0]}, and is not replaced")
+
+
+@contextmanager
+def replacing(path: Path, force: bool) -> Iterator[Path]:
+    """A temporary path to write to, renamed to ``path`` when the block ends, and removed on an error.
+
+    Leftovers of a killed process are cleaned up by the next one. Of a symlink the target is replaced. The mode of a
+    replaced file stays.
+
+    Raises:
+        FileExistsError: see :func:`check_free`.
+        OSError: the path cannot be written, or another process is writing it.
+    """
+    path = resolve_symlinks(path)
+    check_free(path, force)
+    number = unique_number()
+    # In a temporary folder under the same name, since readers need its suffix.
+    folder, before = (path.with_name(f".{number}.{kind}.{path.name}") for kind in ("part", "before"))
+    partial = folder / path.name
+    with annotate_oserror(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path):
+            check_free(path, force)  # again: the backup of a killed process may have been restored
+            try:
+                folder.mkdir()
+                yield partial
+                check_free(path, force)
+                _move(partial, path, before)
+            finally:
+                _remove(folder)
+
+
+def _move(partial: Path, path: Path, before: Path) -> None:
+    if partial.is_dir() != path.is_dir() and os.path.lexists(path):
+        raise FileExistsError(f"{path} is a {'folder' if path.is_dir() else 'file'}, and is not replaced")
+    for new in [*(partial.iterdir() if partial.is_dir() else ()), partial]:
+        with suppress(FileNotFoundError):  # a new file
+            shutil.copymode(path / new.relative_to(partial), new)
+    if not path.is_dir():
+        os.replace(partial, path)
+        return
+    # A folder that is not empty cannot be replaced in one step.
+    os.rename(path, before)
+    try:
+        os.rename(partial, path)
+    except BaseException:
+        os.rename(before, path)
+        raise
+    shutil.rmtree(before)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Locks the checkpoint for writing, and cleans up the leftovers of killed processes."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise OSError(f"another process is writing {path}; wait for it") from error
+    try:
+        _clean_up(path)
+        yield
+    finally:
+        try:
+            # Removed while the lock is held: the next process notices, and creates a new file.
+            with suppress(OSError):  # Windows cannot remove an open file; it may stay
+                Path(lock.lock_file).unlink()
+        finally:
+            lock.release()
+
+
+def _clean_up(path: Path) -> None:
+    name = escape(path.name)
+    for before in path.parent.glob(f".*.before.{name}"):
+        if os.path.lexists(path):
+            shutil.rmtree(before)
+        else:
+            os.rename(before, path)
+    for partial in path.parent.glob(f".*.part.{name}"):
+        _remove(partial)
+
+
+def _remove(partial: Path) -> None:
+    if partial.is_dir():
+        shutil.rmtree(partial)
+    else:
+        partial.unlink(missing_ok=True)
 
 
 def write_official(weights: Mapping[str, Tensor], path: Path, force: bool = False) -> None:
-    """A ``.pt`` file with the weights under ``model``, as the original reads it; raises as write_transformers."""
+    """Writes a ``.pt`` file with the weights under ``model``, as in the original; raises as write_transformers."""
     with replacing(path, force) as partial:
         with partial.open("wb") as file:
-            # Clones: a view would be saved with all that it is a view of.
+            # Clones: a view would be saved with its whole storage.
             save_torch({"model": {name: tensor.clone() for name, tensor in weights.items()}}, file)
-            _to_disk(file)
+            _fsync(file)
         _check(partial, weights)
 
 
 def write_safetensors(weights: Mapping[str, Tensor], path: Path, force: bool = False) -> None:
-    """A ``.safetensors`` file with the weights under official names; raises as write_transformers."""
+    """Writes a ``.safetensors`` file with official names; raises as write_transformers."""
     with replacing(path, force) as partial:
         _save_safetensors(weights, partial)
         _check(partial, weights)
@@ -40,18 +186,18 @@ def write_safetensors(weights: Mapping[str, Tensor], path: Path, force: bool = F
 def write_transformers(
     weights: Mapping[str, Tensor], config: Mapping[str, Any], path: Path, force: bool = False
 ) -> None:
-    """A folder with ``model.safetensors`` under the names of transformers, and ``config.json``.
+    """Writes a folder with ``model.safetensors`` in transformers' names, and ``config.json``.
 
     Args:
         weights: under official names.
         config: the content of ``config.json``.
-        path: the folder, which must be new, or with ``force`` have nothing but these two files.
+        path: the folder, which must be new, or with ``force`` have only these two files.
 
     Raises:
-        FileExistsError: there is something of this name; without ``force`` anything.
-        CheckpointError: some of the weights have no counterpart in transformers, or what was written does not read back
-            as the weights.
-        OSError: it cannot be written. Nothing is left behind, and what was there is as it was.
+        FileExistsError: see :func:`check_free`.
+        CheckpointError: some of the weights have no counterpart in transformers, or the written file differs when read
+            back.
+        OSError: the folder cannot be written. A previous one is unchanged, and nothing else is left.
     """
     theirs = to_transformers(weights)
     with replacing(path, force) as partial:
@@ -60,36 +206,27 @@ def write_transformers(
         with (partial / CONFIG_FILE).open("w", encoding="utf-8") as file:
             json.dump(config, file, indent=2)
             file.write("\n")
-            _to_disk(file)
+            _fsync(file)
         _check(partial, weights)
 
 
 def written_files(path: Path) -> list[Path]:
-    """The files of a checkpoint that was written here."""
+    """The files of a written checkpoint."""
     return [path / WEIGHTS_FILE, path / CONFIG_FILE] if path.is_dir() else [path]
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _save_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     from safetensors.torch import save
 
-    # Clones: safetensors refuses views of one memory. Older versions of transformers read no file without this note.
-    # Its own function for files would let nobody else read them.
+    # Clones: safetensors refuses tensors that share memory. Older versions of transformers need this metadata.
+    # save_file would make the file readable by its owner only.
     content = save({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, {"format": "pt"})
     with path.open("wb") as file:
         file.write(content)
-        _to_disk(file)
+        _fsync(file)
 
 
-def _to_disk(file: Any) -> None:
+def _fsync(file: Any) -> None:
     file.flush()
     os.fsync(file.fileno())
 
@@ -104,5 +241,5 @@ def _check(path: Path, weights: Mapping[str, Tensor]) -> None:
 def _same(a: Tensor | None, b: Tensor | None) -> bool:
     if a is None or b is None or a.dtype != b.dtype or a.shape != b.shape:
         return False
-    # Bytes: a number that is none is not equal to itself.
+    # Compared as bytes, since NaN is not equal to itself.
     return torch.equal(*(x.contiguous().flatten().view(torch.uint8) for x in (a, b)))

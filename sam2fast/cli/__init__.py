@@ -1,4 +1,7 @@
-"""The command ``sam2fast``. A verb is imported when it is asked for, and torch only once there is work to do."""
+"""The command ``sam2fast``.
+
+Each command is a module of its name, imported when it is called. Modules ``*_run`` hold the work of a command. They
+import torch, and are imported after the options were checked."""
 
 import errno
 import io
@@ -12,11 +15,11 @@ from typing import Any
 import click
 
 from sam2fast import __version__
-from sam2fast.cli.errors import UserError, told
-from sam2fast.cli.signals import end_quietly, exit_code, heeded, tell
+from sam2fast.cli.terminal import exit_code, exit_quietly, handle_signals, print_message
+from sam2fast.cli.user_errors import UserError, format_error
 from sam2fast.io.atomic import FULL
 
-VERBS = (
+COMMANDS = (
     "segment",
     "masks",
     "track",
@@ -35,32 +38,32 @@ VERBS = (
     "env",
 )
 
-OF_STREAMS = (*FULL, errno.EFBIG, errno.EIO)  # what writing to stdout may come to
+STREAM_ERRNOS = (*FULL, errno.EFBIG, errno.EIO)  # errors of writing to stdout
 
 
-class _Verbs(click.Group):
+class _CommandGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         name = cmd_name.replace("-", "_")
-        return getattr(import_module(f"sam2fast.cli.{name}"), name) if cmd_name in VERBS else None
+        return getattr(import_module(f"sam2fast.cli.{name}"), name) if cmd_name in COMMANDS else None
 
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
-        inherited: Any = super().main  # of which there are overloads
-        with heeded():
+        inherited: Any = super().main  # it has overloads
+        with handle_signals():
             if not standalone_mode:
                 return inherited(*args, standalone_mode=False, **kwargs)
             try:
-                sys.exit(self._ended(*args, **kwargs))
+                sys.exit(self._run_to_exit_code(*args, **kwargs))
             except KeyboardInterrupt as stop:
-                tell("interrupted")
+                print_message("interrupted")
                 sys.exit(exit_code(stop))
             finally:
-                end_quietly()
+                exit_quietly()
 
-    def _ended(self, *args: Any, **kwargs: Any) -> int:
-        """The exit code, as click itself would end, but for interrupts: those it takes for a failure like any other."""
+    def _run_to_exit_code(self, *args: Any, **kwargs: Any) -> int:
+        """The exit code that click would end with. Raises interrupts, which click reports as ordinary failures."""
         inherited: Any = super().main
         try:
             code = inherited(*args, standalone_mode=False, **kwargs)
@@ -74,26 +77,26 @@ class _Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as stop:  # verbs that can say more catch it themselves
-            tell("interrupted")
+        except KeyboardInterrupt as stop:  # commands with a more specific message catch it themselves
+            print_message("interrupted")
             ctx.exit(exit_code(stop))
-        except EOFError as error:  # of a film, say; click would take it for Ctrl-D
-            raise UserError(f"something that is read ends too early: {told(error)}") from error
-        except OSError as error:  # a path below a folder that may not be looked into, a name that is too long
-            # Without a name it may be of stdout. One whose reader has left click ends quietly; others are our mistakes.
-            if error.filename is None and error.errno not in OF_STREAMS:
+        except EOFError as error:  # from a truncated video, for example; click would take it for Ctrl-D
+            raise UserError(f"an input file ends too early: {format_error(error)}") from error
+        except OSError as error:  # a folder without permission, a name that is too long
+            # Without a file name it may come from stdout. click handles closed pipes; other errors are bugs.
+            if error.filename is None and error.errno not in STREAM_ERRNOS:
                 raise
-            raise UserError(told(error)) from error
+            raise UserError(format_error(error)) from error
 
 
-class _NotesToStderr(logging.Handler):
+class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(f"sam2fast: note: {record.getMessage()}", err=True)
 
 
 @contextmanager
-def _anything_can_be_printed() -> Iterator[None]:
-    """What stdout's encoding does not have, such as a file's name in another one, is shown escaped, as on stderr."""
+def _escape_unencodable() -> Iterator[None]:
+    """Prints characters that stdout's encoding lacks as escapes, as stderr does."""
     stream = sys.stdout
     if not isinstance(stream, io.TextIOWrapper) or stream.errors != "strict":
         yield
@@ -106,22 +109,22 @@ def _anything_can_be_printed() -> Iterator[None]:
             stream.reconfigure(errors="strict")
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sam2fast")
 @click.option(
     "--deterministic",
     is_flag=True,
-    help="Before the command's name: algorithms that give the same bits each time, which may be slower on GPUs.",
+    help="Give it before the command's name. Use deterministic algorithms, which may be slower on GPUs.",
 )
 @click.pass_context
 def main(ctx: click.Context, deterministic: bool) -> None:
-    """SAM 2: masks of objects in pictures and videos, from points, boxes and masks, or of everything.
+    """SAM 2: masks of objects in images and videos, from points, boxes and masks, or of everything.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the model's checkpoint is missing,
     130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by the end of the terminal.
     """
-    ctx.with_resource(_anything_can_be_printed())
-    notes = _NotesToStderr(logging.WARNING)
+    ctx.with_resource(_escape_unencodable())
+    notes = _StderrHandler(logging.WARNING)
     logger = logging.getLogger("sam2fast")
     logger.addHandler(notes)
     ctx.call_on_close(lambda: logger.removeHandler(notes))

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from sam2fast.cli.errors import MissingCheckpointError, one_line
 from sam2fast.cli.options import DTYPES
+from sam2fast.cli.user_errors import MissingCheckpointError, as_user_error
 from sam2fast.io.atomic import expanded
 
 LAYOUTS = ("official", "safetensors", "transformers")
-BY_SUFFIX = {".pt": "official", ".pth": "official", ".safetensors": "safetensors"}
+LAYOUT_OF_SUFFIX = {".pt": "official", ".pth": "official", ".safetensors": "safetensors"}
 
 
 @click.command()
@@ -20,27 +20,26 @@ BY_SUFFIX = {".pt": "official", ".pth": "official", ".safetensors": "safetensors
     "layout",
     type=click.Choice(LAYOUTS),
     help="official: a .pt file as Meta publishes them; safetensors: the same names in a .safetensors file; "
-    "transformers: a folder for Hugging Face transformers. Left out, the name of OUT says it.",
+    "transformers: a folder for Hugging Face transformers. [default: by the name of OUT]",
 )
-@click.option("--dtype", type=click.Choice(DTYPES), help="To round the weights to. Left out, they stay as they are.")
+@click.option("--dtype", type=click.Choice(DTYPES), help="Round the weights to this dtype.  [default: unchanged]")
 @click.option(
     "--model",
     metavar="FILE",
-    help="Their configuration, by official name or as a YAML file. Left out, the one that they fit.",
+    help="Configuration of the weights: an official name or a YAML file.  [default: detected]",
 )
-@click.option("--prefix", default="", metavar="TEXT", help="To take off the names of IN, such as module.")
+@click.option("--prefix", default="", metavar="TEXT", help="Prefix to remove from the names in IN, such as module.")
 @click.option("--force", is_flag=True, help="Replace OUT.")
 def convert(
     source: Path, target: Path, layout: str | None, dtype: str | None, model: str | None, prefix: str, force: bool
 ) -> None:
     """Convert a checkpoint between Meta's layout, safetensors and Hugging Face transformers.
 
-    IN is a file or a folder of any of them. OUT appears whole or not at all; it is read back and compared before it
-    gets its name.
+    IN is a file or a folder of any of them. OUT is written atomically, after it was read back and compared.
     """
     if not expanded(source).exists():
         raise MissingCheckpointError(f"no checkpoint {str(source)!r}")
-    layout = layout or BY_SUFFIX.get(target.suffix, "transformers")
+    layout = layout or LAYOUT_OF_SUFFIX.get(target.suffix, "transformers")
 
     import torch
 
@@ -52,7 +51,7 @@ def convert(
         check_target(target, layout)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    with one_line(CheckpointError, ConfigError, OSError, ImportError):
+    with as_user_error(CheckpointError, ConfigError, OSError, ImportError):
         done = convert_checkpoint(
             source,
             target,

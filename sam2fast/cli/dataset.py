@@ -1,18 +1,229 @@
-"""``sam2fast dataset``: data sets of masks in the layouts that are in use."""
+"""``sam2fast dataset``: data sets of masks in the common layouts; its commands ``info`` and ``show``."""
+
+import json
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from sam2fast.cli.dataset_convert import convert
-from sam2fast.cli.dataset_extract import extract
-from sam2fast.cli.dataset_info import info
-from sam2fast.cli.dataset_show import show
+from sam2fast.cli.command_files import make_folder, remove_leftovers, write_atomically
+from sam2fast.cli.dataset_convert import convert, extract
+from sam2fast.cli.dataset_options import (
+    MASKLETS,
+    layout_option,
+    open_source,
+    rate_option,
+    select_source_videos,
+    select_videos,
+    source_argument,
+    strip_error_kind,
+    video_option,
+)
+from sam2fast.cli.options import out_option
+from sam2fast.cli.terminal import aligned
+from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sam2fast.datasets.annotations import VideoAnnotations
+    from sam2fast.datasets.layout import Layout
+    from sam2fast.datasets.layout_registry import VideoSummary
+
+
+HEADERS = ("video", "objects", "frames", "from", "to", "size", "images", "masks", "visible")
+
+
+@click.command()
+@source_argument
+@layout_option
+@rate_option
+@click.option("--count", is_flag=True, help="Read every mask: counts them, and finds damaged ones.")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of JSON instead of a table.")
+@video_option
+def info(source: Path, layout: str | None, rate: int, count: bool, as_json: bool, videos: Sequence[str]) -> None:
+    """List the videos of the data set in the folder IN, or of one file of it, with their objects, frames and sizes.
+
+    Frames and sizes are those of masks. Unreadable videos are listed at the end.
+    """
+    from sam2fast.datasets.dataset_files import DatasetError
+    from sam2fast.datasets.layout_registry import summarise
+
+    problems, rows = ErrorReport("videos"), []
+    kinds = [(data, select_source_videos(data, only, ())) for data, only in open_masklets(source, layout, rate)]
+    asked = select_videos(sorted({name for _, names in kinds for name in names}), videos, source)
+    total = 0
+    for data, there in kinds:
+        names = [name for name in there if name in asked]
+        total += len(names)
+        for name in names:
+            try:
+                rows.append(summarise(data, name, count))
+            except (DatasetError, OSError) as error:
+                problems.add(name, strip_error_kind(str(error)))
+    if as_json:
+        click.echo(json.dumps([row.content() for row in rows], indent=2))
+    else:
+        _print(rows, kinds[0][0].name)
+    problems.raise_if_any(total)
+
+
+def open_masklets(source: Path, layout: str | None, rate: int) -> "list[tuple[Layout, list[str]]]":
+    """The data set. A folder in SA-V's layout gives the manual and the automatic masklets, if both exist.
+
+    Raises:
+        UserError: see :func:`~sam2fast.cli.dataset_options.open_source`; or there are no videos.
+    """
+    data, only = open_source(source, layout, MASKLETS[0], rate)
+    if data.name != "sav" or only:
+        return [(data, only)]
+    from sam2fast.datasets.dataset_files import DatasetError
+
+    found = [open_source(source, "sav", kind, rate) for kind in MASKLETS]
+    with as_user_error(DatasetError):
+        present = [pair for pair in found if pair[0].videos()]
+    if not present:
+        raise UserError(f"there are no annotated videos in {source}")
+    return present
+
+
+def _print(rows: "Sequence[VideoSummary]", layout: str) -> None:
+    table: list[tuple[str, ...]] = [HEADERS]
+    for row in rows:
+        counted = ("-" if value is None else str(value) for value in (row.masks, row.visible))
+        table.append(
+            (
+                f"{row.video} {row.masklets}".rstrip(),
+                str(row.objects),
+                str(row.frames),
+                row.first,
+                row.last,
+                f"{row.width}x{row.height}",
+                "video" if row.pictures is None else str(row.pictures),
+                *counted,
+            )
+        )
+    for line in aligned(table):
+        click.echo(line)
+    objects, frames = sum(row.objects for row in rows), sum(row.frames for row in rows)
+    click.echo(f"{len(rows)} videos, {objects} objects, {frames} annotated frames; layout {layout}")
+
+
+FRAMES_SHOWN = 4  # of a video
+
+
+@click.command()
+@source_argument
+@layout_option
+@rate_option
+@click.option(
+    "--frames",
+    metavar="A,B,C",
+    help="Annotated frames by number or file name: 0,40,480.  [default: four, evenly spaced]",
+)
+@video_option
+@out_option("out/dataset")
+def show(source: Path, layout: str | None, rate: int, frames: str | None, videos: Sequence[str], out: Path) -> None:
+    """Draw the masks of annotated frames, of the data set in the folder IN or of one file of it.
+
+    They are drawn on the frames, or on grey without frames. SA-V's manual and automatic masklets are drawn side by
+    side. Each image is OUT/VIDEO_FRAME.png.
+    """
+    asked = None if frames is None else [part.strip() for part in frames.split(",") if part.strip()]
+    if asked == []:
+        raise click.UsageError("--frames names no frame; expected such as 0,40,480")
+    kinds = [
+        (data, set(select_source_videos(data, only, ()))) for data, only in _open_both_masklets(source, layout, rate)
+    ]
+    names = select_videos(sorted(set().union(*(there for _, there in kinds))), videos, source)
+    make_folder(out)
+
+    from sam2fast.datasets.dataset_files import DatasetError
+    from sam2fast.video_io import VideoError
+
+    problems, count = ErrorReport("videos"), 0
+    for name in names:
+        opened = []
+        for data, there in kinds:
+            if name in there:
+                try:
+                    opened.append((data, data.open(name)))
+                except DatasetError as error:
+                    problems.add(name, strip_error_kind(str(error)))
+        try:
+            count += _draw_video(name, opened, asked, out)
+        except (DatasetError, VideoError, OSError, ImportError) as error:
+            problems.add(name, strip_error_kind(str(error)))
+    click.echo(f"{count} images in {out}")
+    problems.raise_if_any(sum(name in there for name in names for _, there in kinds))
+
+
+def _open_both_masklets(source: Path, layout: str | None, rate: int) -> "list[tuple[Layout, list[str]]]":
+    """As :func:`open_masklets`; also opens the other kind of masklets if IN is one JSON file of SA-V."""
+    pairs = open_masklets(source, layout, rate)
+    data, only = pairs[0]
+    if data.name != "sav" or not only:
+        return pairs
+    both = [(open_source(data.root, "sav", kind, rate)[0], only) for kind in MASKLETS]
+    return [(one, names) for one, names in both if (data.root / f"{names[0]}_{one.settings.masklets}.json").is_file()]
+
+
+def _draw_video(
+    name: str, found: "Sequence[tuple[Layout, VideoAnnotations]]", asked: Sequence[str] | None, out: Path
+) -> int:
+    """Draws frames of a video from the layouts that have it; returns how many."""
+    from sam2fast.datasets.dataset_files import DatasetError
+    from sam2fast.datasets.frame_files import frame_key
+
+    if not found:
+        return 0
+    known = {frame_key(frame): frame for _, video in found for frame in video.frames}
+    ordered = list(known.values())
+    if asked is None:
+        step = max(1, -(-len(ordered) // FRAMES_SHOWN))
+        wanted = ordered[::step]
+    else:
+        missing = [number for number in asked if frame_key(number) not in known]
+        if missing:
+            raise DatasetError(f"{name} has no annotation in frame {missing[0]}; it has {', '.join(ordered[:5])}, ...")
+        wanted = [known[frame_key(number)] for number in asked]
+    left = dict.fromkeys(wanted)
+    for frame, image in found[0][0].frame_files(name).read(wanted):
+        _draw_frame(frame, image, found, out)
+        del left[frame]
+    for frame in left:
+        _draw_frame(frame, None, found, out)
+    return len(set(wanted))
+
+
+def _draw_frame(
+    frame: str, image: "np.ndarray | None", found: "Sequence[tuple[Layout, VideoAnnotations]]", out: Path
+) -> None:
+    from sam2fast.datasets.segmentations import area_of
+    from sam2fast.datasets.visualization import Panel, draw_panels
+
+    panels = []
+    for layout, video in found:
+        if frame in video.frames:
+            masks = video.masks(frame)
+            kind = f" {layout.settings.masklets}" if layout.name == "sav" else ""
+            visible = sum(area_of(rle) > 0 for rle in masks.values())
+            title = f"{video.name}{kind}, frame {frame}: {visible} of {len(video.objects)} objects"
+            panels.append(Panel(title, video.size, masks, layout.first_id))
+    content = BytesIO()
+    draw_panels(image, panels).save(content, "PNG")
+    file = out / f"{found[0][1].name}_{frame}.png"
+    remove_leftovers([file])
+    write_atomically(file, content.getvalue())
 
 
 @click.group()
 def dataset() -> None:
-    """Data sets of masks: list what is in them, show it, convert them, extract frames of films.
+    """Data sets of masks: list what is in them, show it, convert them, extract frames of videos.
 
-    Layouts: sav (SA-V's JSON files beside films), sav-png (SA-V's folders of PNGs), davis (DAVIS, MOSE), ytvos
+    Layouts: sav (SA-V's JSON files beside videos), sav-png (SA-V's folders of PNGs), davis (DAVIS, MOSE), ytvos
     (YouTube-VOS), coco-jsonl (a file of JSON lines for each video; also what track writes).
     """
 

@@ -1,4 +1,4 @@
-"""``sam2fast dataset convert``: from one layout to another."""
+"""``sam2fast dataset convert`` and ``extract``: other layouts, and frames of videos as JPEG files."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -6,21 +6,20 @@ from pathlib import Path
 
 import click
 
-from sam2fast.cli.dataset_run import (
+from sam2fast.cli.dataset_options import (
     LAYOUTS,
     MASKLETS,
-    done_jobs,
     jobs_option,
     layout_option,
-    names_of,
     open_output,
     open_source,
     rate_option,
+    run_jobs,
+    select_source_videos,
     source_argument,
     video_option,
 )
-from sam2fast.cli.errors import one_line
-from sam2fast.cli.problems import Problems
+from sam2fast.cli.user_errors import ErrorReport, as_user_error
 
 RECORD = ".convert.json"
 
@@ -43,17 +42,17 @@ RECORD = ".convert.json"
     type=click.Choice(("all", "annotated", "none")),
     default="all",
     show_default=True,
-    help="Which frames come along: byte for byte, or, from films into layouts of pictures, as JPEG of quality 95.",
+    help="Which frames to copy: byte for byte, or, from video files into layouts of images, as JPEG of quality 95.",
 )
 @click.option(
     "--overlaps",
     type=click.Choice(("refuse", "smaller-id", "larger-area")),
     default="refuse",
     show_default=True,
-    help="davis and ytvos have one object at each pixel. Who gets a pixel of several objects; the others lose it.",
+    help="davis and ytvos have one object at each pixel. Which object gets a pixel of several objects.",
 )
 @click.option("--check", is_flag=True, help="Read every mask back and compare.")
-@click.option("--overwrite", is_flag=True, help="Write videos again that are there.")
+@click.option("--overwrite", is_flag=True, help="Write existing videos again.")
 @video_option
 @jobs_option()
 def convert(
@@ -72,51 +71,116 @@ def convert(
 ) -> None:
     """Convert the data set in the folder IN, or one file of it, to another layout in the folder OUT.
 
-    Nothing is lost: what a layout has no place for is in small files in OUT/Facts (in SA-V's JSON, under the key
-    sam2fast), from which the way back restores it. A video appears in OUT whole or not at all; those that are there
-    already are not done again. What cannot be read or held is named at the end.
+    Nothing is lost: what a layout cannot hold is written to OUT/Facts (in SA-V's JSON under the key sam2fast), and
+    restored when converting back. Each video is written atomically. Existing videos are skipped. Videos that cannot
+    be read or converted are listed at the end.
     """
     data, only = open_source(source, layout, masklets, rate)
-    names = names_of(data, only, videos)
+    names = select_source_videos(data, only, videos)
     if os.path.realpath(target) == os.path.realpath(data.root):
         raise click.UsageError("OUT is the folder of IN; choose another one")
     if data.name == to == "sav" and data.settings.masklets != masklets:
         masklets = data.settings.masklets
 
-    from sam2fast.datasets.conversion import ConvertJob, Place, convert_video
-    from sam2fast.datasets.errors import DatasetError
+    from sam2fast.datasets.conversion import ConvertJob, DatasetLocation, convert_video
+    from sam2fast.datasets.dataset_files import DatasetError
     from sam2fast.datasets.layout import Settings
 
     asked = {"to": to, "masklets": masklets, "rate": rate, "pictures": pictures, "overlaps": overlaps}
     open_output(target, RECORD, asked, overwrite)
-    place = Place(target, to, Settings(masklets, rate, overlaps))
+    place = DatasetLocation(target, to, Settings(masklets, rate, overlaps))
     output = place.open()
     jobs = [
-        ConvertJob(Place(data.root, data.name, data.settings), place, name, pictures, check)
+        ConvertJob(DatasetLocation(data.root, data.name, data.settings), place, name, pictures, check)
         for name in names
         if overwrite or not output.has(name)
     ]
-    problems, count, frames, objects, bare = Problems("videos"), 0, 0, 0, 0
-    for result in done_jobs(convert_video, jobs, processes, "videos", problems, lambda job: job.video):
+    problems, count, frames, objects, bare = ErrorReport("videos"), 0, 0, 0, 0
+    for result in run_jobs(convert_video, jobs, processes, "videos", problems, lambda job: job.video):
         done = result.value
         count, frames, objects = count + 1, frames + done.frames, objects + done.objects
-        bare += not done.has_pictures
+        bare += not done.has_images
         if done.lost:
-            click.echo(_told(result.job.video, done.lost))
-    with one_line(DatasetError, OSError):
+            click.echo(_format_subject(result.job.video, done.lost))
+    with as_user_error(DatasetError, OSError):
         output.finish()
     there = len(names) - len(jobs)
     click.echo(
         f"{count} videos with {objects} objects in {frames} annotated frames in {target}, layout {to}"
-        + (f"; {there} videos were there already" if there else "")
-        + (f"; of {bare} videos IN has no pictures" if bare and pictures != "none" else "")
+        + (f"; {there} videos were done before" if there else "")
+        + (f"; of {bare} videos IN has no images" if bare and pictures != "none" else "")
     )
     problems.raise_if_any(len(names))
 
 
-def _told(video: str, lost: Mapping[str, Sequence[int]]) -> str:
+def _format_subject(video: str, lost: Mapping[str, Sequence[int]]) -> str:
     objects = sorted({number for numbers in lost.values() for number in numbers})
     return (
         f"{video}: lost pixels where masks overlap, {len(lost)} frames from {next(iter(lost))} on, "
         f"objects {', '.join(map(str, objects))}"
     )
+
+
+RECORD = ".extract.json"
+
+
+@click.command()
+@click.option(
+    "--videos",
+    "--sav-vid-dir",
+    "videos",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Folder of .mp4 files, or of folders with such files.",
+)
+@click.option(
+    "--out",
+    "--output-dir",
+    "out",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="For the frames: DIR/VIDEO/00000.jpg, 00004.jpg and so on.",
+)
+@click.option(
+    "--rate",
+    "--sav-frame-sample-rate",
+    "rate",
+    type=click.IntRange(1),
+    default=4,
+    show_default=True,
+    help="Take every RATEth frame. 4 are SA-V's annotated ones.",
+)
+@click.option("--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Of the JPEG files.")
+@jobs_option("--n-jobs")
+def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | None) -> None:
+    """Extract every RATEth frame of videos, several videos at once.
+
+    The folder of a video appears when all its frames are written. Existing folders are skipped, so an interrupted run
+    can be repeated. Videos that cannot be read to their end get no folder, and are listed at the end.
+    """
+    from sam2fast.datasets.conversion import ExtractJob, extract_frames, list_videos
+    from sam2fast.datasets.dataset_files import DatasetError
+    from sam2fast.video_io.video_types import require_pyav
+
+    with as_user_error(DatasetError):
+        files = list_videos(videos)
+    with as_user_error(ImportError):
+        require_pyav()
+    open_output(out, RECORD, {"rate": rate, "quality": quality})
+    problems = ErrorReport("videos")
+    jobs: dict[str, ExtractJob] = {}
+    for file in files:
+        job = ExtractJob(file, out, rate, quality)
+        if job.name in jobs:
+            problems.add(file, f"{file} has the name of {jobs[job.name].video}, their frames would be in one folder")
+        else:
+            jobs[job.name] = job
+    waiting = [job for job in jobs.values() if not job.is_done()]
+    count = frames = 0
+    for result in run_jobs(extract_frames, waiting, processes, "videos", problems, lambda job: str(job.video)):
+        count, frames = count + 1, frames + result.value
+    there = len(jobs) - len(waiting)
+    click.echo(f"{frames} frames of {count} videos in {out}" + (f"; {there} videos were done before" if there else ""))
+    problems.raise_if_any(len(files))

@@ -1,4 +1,4 @@
-"""``sam2fast demo``: what the model makes of a photograph, of a drawn picture and of a video with known truth."""
+"""``sam2fast demo``: segments a photograph and a drawn image, and tracks through a synthetic video."""
 
 import os
 from collections.abc import Sequence
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from sam2fast.cli.files import check_files, make_folder, remove_leftovers
+from sam2fast.cli.command_files import check_files, make_folder, remove_leftovers
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import model_options, out_option
-from sam2fast.cli.prompts import Click, ClickType, Prompts
+from sam2fast.cli.prompt_options import Click, ClickType, Prompts
 
 
 @click.command()
@@ -17,7 +17,7 @@ from sam2fast.cli.prompts import Click, ClickType, Prompts
     "--image",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A picture of yours, with --point. Left out, a cup of coffee from scikit-image, where that is installed.",
+    help="Your image, with --point.  [default: a cup of coffee from scikit-image, if installed]",
 )
 @click.option(
     "--point",
@@ -37,12 +37,11 @@ def demo(
     dtype: str,
     out: Path,
 ) -> None:
-    """Find a thing in a photograph, two in a drawn picture, and track two through a made-up video.
+    """Segment an object in a photograph, two in a drawn image, and track two through a synthetic video.
 
-    Writes photo*, vase* and mug*, for each what `sam2fast segment` writes; scene.png and overlay.png, the drawn picture
-    without and with what was found in it; tracked.mp4, tracked.png and tracked.json: what was tracked as a film, as a
-    sheet of frames beside the truth, and as run lengths. Prints J, F and their mean against the truth in percent, as
-    DAVIS measures them.
+    Writes photo*, vase* and mug*: the files of `sam2fast segment`; scene.png and overlay.png: the drawn image without
+    and with masks; tracked.mp4, tracked.png and tracked.json: the tracked masks as a video, as a sheet of frames beside
+    the ground truth, and as run lengths. Prints J, F and their mean in percent, as DAVIS defines them.
     """
     if (image is None) != (not clicks):
         raise click.UsageError("--image and --point go together")
@@ -53,11 +52,11 @@ def demo(
     choice = choose_model(model, checkpoint)
     make_folder(out)
 
-    from sam2fast.cli.demo_parts import find_photograph, its_files, segment_photograph, segment_scene, track_clip
+    from sam2fast.cli.demo_run import demo_files, find_photograph, segment_photograph, segment_scene, track_clip
     from sam2fast.cli.results import print_results
     from sam2fast.cli.segmenter import Segmenter
 
-    remove_leftovers(its_files(out))
+    remove_leftovers(demo_files(out))
     segmenter = Segmenter(choice, device, dtype)
     records = {}
     photograph = find_photograph() if image is None else (image, Prompts(clicks))

@@ -7,13 +7,18 @@ import click
 
 from sam2fast import nano
 from sam2fast._official_names import RELEASES
-from sam2fast.cli.errors import UserError
 from sam2fast.cli.model_choice import NANO
-from sam2fast.cli.signals import exit_code, tell
-from sam2fast.cli.tables import aligned
-from sam2fast.downloads import get_checkpoint, get_repository, is_sha256, places
-from sam2fast.downloads.names import is_repository, published, published_models, short_name, simplest_name
-from sam2fast.downloads.places import MIRROR_VARIABLE
+from sam2fast.cli.terminal import aligned, exit_code, print_message
+from sam2fast.cli.user_errors import UserError
+from sam2fast.downloads import catalog, get_checkpoint, get_repository, is_sha256
+from sam2fast.downloads.catalog import (
+    MIRROR_VARIABLE,
+    is_repository,
+    published,
+    published_models,
+    short_name,
+    simplest_name,
+)
 
 
 @click.command()
@@ -25,13 +30,13 @@ from sam2fast.downloads.places import MIRROR_VARIABLE
     "--to",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder for the files. Left out, they go into $SAM2FAST_CACHE, where all commands find them.",
+    help="Folder for the files.  [default: $SAM2FAST_CACHE, where all commands find them]",
 )
 @click.option(
-    "--mirror", metavar="URL", help=f"HTTP folder with the files, asked first.  [default: ${MIRROR_VARIABLE}]"
+    "--mirror", metavar="URL", help=f"HTTP folder with the files, tried first.  [default: ${MIRROR_VARIABLE}]"
 )
-@click.option("--sha256", metavar="HEX", help="What the hash of the file has to be.")
-@click.option("--force", is_flag=True, help="Download what is there already.")
+@click.option("--sha256", metavar="HEX", help="The expected hash of the file.")
+@click.option("--force", is_flag=True, help="Download existing files again.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.pass_context
 def download(
@@ -50,7 +55,7 @@ def download(
     facebook/sam2-hiera-large; all for all of these; or the id of any other model on the Hugging Face hub, of which the
     folder is printed: these need huggingface_hub (pip install "sam2fast[hub]").
 
-    What is on this machine is not downloaded again. A download that broke off goes on where it was.
+    Existing files are not downloaded again. An interrupted download continues where it stopped.
     """
     if list_all:
         _list()
@@ -65,14 +70,14 @@ def download(
             failed = True
             UserError(" ".join(str(error).split())).show()
         except KeyboardInterrupt as stop:
-            tell("interrupted; the same command goes on where this one was")
+            print_message("interrupted; run the same command again to continue")
             ctx.exit(exit_code(stop))
     if failed:
         ctx.exit(1)
 
 
 def _expand(names: Sequence[str]) -> list[str]:
-    """The names one by one, each file once, in the order given."""
+    """The names, with ``all`` expanded and without duplicates, in the given order."""
     wanted: dict[str, None] = {}
     for name in names:
         for one in RELEASES if name == "all" else (name,):
@@ -107,7 +112,7 @@ def _get(name: str, to: Path | None, mirror: str | None, sha256: str | None, for
 def _list() -> None:
     rows = [("name", "file", "MB", "found")]
     for model in dict.fromkeys(published_models().values()):
-        found = places.find(model)
+        found = catalog.find_local(model)
         size = "-" if found is None else f"{found.stat().st_size / 1e6:.1f}"
         rows.append((simplest_name(model), model.release.checkpoint, size, "-" if found is None else str(found)))
     for line in aligned(rows, numbers=(2,)):

@@ -1,4 +1,4 @@
-"""``sam2fast env``: what a bug report needs to say about the machine, around ``torch.utils.collect_env``."""
+"""``sam2fast env``: a report of the machine for bug reports, around ``torch.utils.collect_env``."""
 
 import importlib.metadata
 import json
@@ -12,7 +12,7 @@ import click
 import sam2fast
 from sam2fast.cli.options import removed_option
 
-# By extra; the names under which packages are installed.
+# Names of packages, by extra.
 PACKAGES = {
     "core": ("torch", "triton", "numpy", "pillow", "hydra-core", "omegaconf", "safetensors", "click", "tqdm"),
     "hub": ("huggingface-hub",),
@@ -23,7 +23,7 @@ PACKAGES = {
     "cluster": ("ray", "submitit"),
     "others": ("torchvision", "transformers", "supervision", "opencv-python", "SAM-2"),
 }
-# The only environment variables that are shown: those that change what is computed or found, and hold no secrets.
+# The only environment variables that are shown. They change results or paths, and hold no secrets.
 VARIABLES = (
     *("SAM2FAST_BACKEND", "SAM2FAST_CACHE", "SAM2FAST_CHECKPOINTS", "SAM2FAST_OFFLINE"),
     *("ATEN_CPU_CAPABILITY", "CC", "CUBLAS_WORKSPACE_CONFIG", "CUDA_HOME", "CUDA_LAUNCH_BLOCKING"),
@@ -41,8 +41,8 @@ MISSING = "not installed"
 def env(as_json: bool) -> None:
     """Print what a bug report needs: versions, extras, devices, which kernels run on them, environment variables.
 
-    Of the environment variables only those of a fixed list are shown, none of which holds secrets; the home directory
-    is ~. A section that fails has its error in it.
+    Only a fixed list of environment variables is shown, none of which holds secrets. The home directory is shown as ~.
+    A section that fails shows its error.
     """
     found = describe()
     if as_json:
@@ -56,7 +56,7 @@ def env(as_json: bool) -> None:
 
 
 def describe() -> dict[str, dict[str, Any]]:
-    """All that is known, by section, as JSON can hold it. Never raises: a section that fails has its error in it."""
+    """The report by section, as JSON. Never raises: a section that fails holds its error."""
     sections = {"sam2fast": _sam2fast, "torch": _torch, "ops": _ops, "packages": _packages, "variables": _variables}
     return {name: _section(collect) for name, collect in sections.items()}
 
@@ -64,7 +64,7 @@ def describe() -> dict[str, dict[str, Any]]:
 def _section(collect: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         facts = collect()
-    except Exception as error:  # whatever is broken is what the report is about
+    except Exception as error:  # the report is for broken installations
         facts = {"error": f"{type(error).__name__}: {error}"}
     return {name: _without_home(value) for name, value in facts.items()}
 
@@ -79,7 +79,7 @@ def _sam2fast() -> dict[str, Any]:
 
 
 def _torch() -> dict[str, Any]:
-    """What ``torch.utils.collect_env`` finds, of the processor its name alone; and how torch computes on it."""
+    """The report of ``torch.utils.collect_env`` with only the name of the processor, and torch's CPU settings."""
     import torch
     from torch.utils.collect_env import get_env_info
 
@@ -96,7 +96,7 @@ def _torch() -> dict[str, Any]:
 
 
 def _ops() -> dict[str, Any]:
-    """For each device what computes the ops that have a Triton kernel, and why it is not that kernel."""
+    """For each device, whether Triton or torch runs the ops, and why."""
     import torch
 
     from sam2fast.kernels import _dispatch
@@ -112,7 +112,7 @@ def _ops() -> dict[str, Any]:
 
 
 def _packages() -> dict[str, Any]:
-    """Versions by extra; they are read, and nothing is imported."""
+    """Versions by extra, from package metadata; nothing is imported."""
     return {extra: {name: _version(name) for name in names} for extra, names in PACKAGES.items()}
 
 

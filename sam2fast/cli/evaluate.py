@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sam2fast.cli.errors import UserError, one_line, told
-from sam2fast.cli.files import remove_leftovers
-from sam2fast.cli.problems import Problems
+from sam2fast.cli.command_files import remove_leftovers
+from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error
 
 if TYPE_CHECKING:
     from sam2fast.evaluation.scores import FolderScores, ObjectScore, VideoScore
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     required=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="True masks: a folder for each video, or one with Annotations. Repeatable, with as many --pred.",
+    help="Ground truth: a folder for each video, or one with Annotations. Repeatable; give one --pred for each.",
 )
 @click.option(
     "--pred",
@@ -44,20 +43,20 @@ if TYPE_CHECKING:
     "--num_processes",
     "processes",
     type=click.IntRange(1),
-    help="At most so many at a time.  [default: one for each core]",
+    help="Parallel processes.  [default: one for each core]",
 )
-@click.option("--strict", "-s", is_flag=True, help="Fail if the folders do not have the same videos.")
+@click.option("--strict", "-s", is_flag=True, help="Fail if the folders have different videos.")
 @click.option(
     "--keep-first-and-last",
     "--do_not_skip_first_and_last_frame",
     "keep",
     is_flag=True,
-    help="Score the first and the last annotated frame, too.",
+    help="Also score the first and the last annotated frame.",
 )
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="[default: PRED/results.csv]")
-@click.option("--partial", is_flag=True, help="Write the CSV file of the other videos, even if some had problems.")
+@click.option("--partial", is_flag=True, help="Write the CSV file even if some videos had problems.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
-@click.option("--quiet", "-q", is_flag=True, help="No table, no bar, no notes.")
+@click.option("--quiet", "-q", is_flag=True, help="No table, no progress bar, no notes.")
 def evaluate(
     truths: Sequence[Path],
     preds: Sequence[Path],
@@ -69,15 +68,15 @@ def evaluate(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Score predicted masks of videos: J, the overlap of regions, F, the closeness of outlines, and their mean.
+    """Score predicted masks of videos by J (region overlap), F (contour accuracy) and their mean.
 
-    The rules, the options and results.csv are those of the official sav_evaluator.py: PNGs of ids in the layout of
-    DAVIS, or a folder for each object in that of SA-V; the first and the last annotated frame do not count; the figures
-    of all videos are means over their objects.
+    Rules, options and results.csv follow the official sav_evaluator.py. Masks are PNGs of ids, as in DAVIS, or a folder
+    for each object, as in SA-V. The first and the last annotated frame do not count. Overall scores are means over all
+    objects.
 
-    A video with files that are missing or damaged is named in a report at the end and left out; the exit code is 1
-    then, and results.csv is not written without --partial. It is also 1 where results.csv cannot be written, or where
-    a pair of folders cannot be scored; other pairs are.
+    Videos with missing or damaged files are left out and listed at the end. Then the exit code is 1, and results.csv is
+    only written with --partial. The exit code is also 1 if results.csv cannot be written or a pair of folders cannot be
+    scored; the other pairs are scored.
     """
     if len(truths) != len(preds):
         raise click.UsageError(f"{len(truths)} --gt and {len(preds)} --pred; expected as many of both")
@@ -86,7 +85,7 @@ def evaluate(
 
     from sam2fast.evaluation.scores import RESULTS
 
-    problems = Problems("videos")
+    problems = ErrorReport("videos")
 
     def note(video: "VideoScore") -> None:
         if video.problems:
@@ -103,42 +102,41 @@ def evaluate(
     for truth, pred in zip(truths, preds, strict=True):
         file = csv_file or pred / RESULTS
         try:
-            scores = _scored(truth, pred, file, **options, on_video=note)
+            scores = _score_folders(truth, pred, file, **options, on_video=note)
             results.append(scores)
             if not quiet:
-                _note_what_is_left_out(scores)
+                _note_left_out(scores)
                 if not as_json:
                     click.echo("\n".join(_table(scores)))
             _write_csv(scores, file, partial, quiet)
-        except UserError as error:  # the other pairs and the JSON document are still to come
+        except UserError as error:  # the other pairs are still scored
             error.show()
             is_whole = False
     if as_json and results:
         click.echo(json.dumps({"results": [_as_json(scores, keep) for scores in results]}, indent=2))
     count = sum(len(scores.videos) for scores in results)
     if not is_whole:
-        with suppress(UserError):  # its last word is that all else was done
+        with suppress(UserError):  # its message says that all else was done
             problems.raise_if_any(count)
         click.get_current_context().exit(UserError.exit_code)
     problems.raise_if_any(count)
 
 
-def _scored(truth: Path, pred: Path, file: Path, **options: Any) -> "FolderScores":
-    """The scores of a pair of folders; what is told where there are none says whose an old ``file`` is."""
-    from sam2fast.evaluation.folders import evaluate_folders
-    from sam2fast.evaluation.mask_folders import EvaluationError
+def _score_folders(truth: Path, pred: Path, file: Path, **options: Any) -> "FolderScores":
+    """The scores of a pair of folders. The error message mentions an existing ``file`` of an earlier run."""
+    from sam2fast.evaluation.folders import EvaluationError, evaluate_folders
 
     try:
         scores = evaluate_folders(truth, pred, **options)
     except EvaluationError as error:
-        raise UserError(told(error) + _older(file)) from error
+        raise UserError(format_error(error) + _earlier_run_note(file)) from error
     if not scores.objects and not scores.problems:
         why = f"nothing to score in {scores.truth}: it shows no object in the frames that count"
-        raise UserError(why + _older(file))
+        raise UserError(why + _earlier_run_note(file))
     return scores
 
 
-def _note_what_is_left_out(scores: "FolderScores") -> None:
+def _note_left_out(scores: "FolderScores") -> None:
     for names, folder in ((scores.only_truth, scores.truth), (scores.only_pred, scores.pred)):
         if names:
             click.echo(f"sam2fast: note: left out, since only {folder} has them: {', '.join(names)}", err=True)
@@ -149,27 +147,27 @@ def _note_what_is_left_out(scores: "FolderScores") -> None:
         )
 
 
-def _older(file: Path) -> str:
-    """The end of a message on why there are no results, where those of an earlier run might be taken for them."""
-    return f"; {file} is of an earlier run" if file.is_file() else ""
+def _earlier_run_note(file: Path) -> str:
+    """The end of an error message, if results of an earlier run exist."""
+    return f"; {file} is from an earlier run" if file.is_file() else ""
 
 
 def _write_csv(scores: "FolderScores", file: Path, partial: bool, quiet: bool) -> None:
     from sam2fast.evaluation.scores import write_results_csv
 
     if scores.problems and not (partial and scores.objects):
-        there = _older(file) or "; --partial writes that of the others"
+        there = _earlier_run_note(file) or "; --partial writes that of the others"
         click.echo(f"sam2fast: {file} is not written, since some videos had problems{there}", err=True)
         return
     remove_leftovers([file])
-    with one_line(OSError):
+    with as_user_error(OSError):
         write_results_csv(file, scores)
     if not quiet:
         click.echo(f"sam2fast: note: written to {file}", err=True)
 
 
 def _table(scores: "FolderScores") -> Iterator[str]:
-    """A line for each object and, where there are several, for each video; the last is for all objects."""
+    """A line for each object, for each video with several objects, and for all objects."""
     rows: list[tuple[str, str, VideoScore | ObjectScore | FolderScores, int]] = []
     for video in scores.videos:
         rows += [(video.name, str(i), score, score.frames) for i, score in video.objects.items()]
@@ -201,6 +199,6 @@ def _as_json(scores: "FolderScores", keep: bool) -> dict[str, Any]:
 
 
 def _percent(score: "FolderScores | VideoScore | ObjectScore") -> dict[str, float | None]:
-    """JSON has no NaN."""
+    """Scores in percent; None for NaN, which JSON lacks."""
     values = {"J&F": score.j_and_f, "J": score.j, "F": score.f}
     return {name: None if math.isnan(value) else value for name, value in values.items()}

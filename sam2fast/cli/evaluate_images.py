@@ -1,24 +1,40 @@
-"""``sam2fast evaluate-images``: mean IoU by clicks and boxes on pictures with masks."""
+"""``sam2fast evaluate-images``: mean IoU by clicks and boxes on images with masks."""
 
-from dataclasses import asdict
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from tqdm import tqdm
 
-from sam2fast.cli.devices import chosen_devices
-from sam2fast.cli.errors import UserError, one_line
-from sam2fast.cli.files import remove_leftovers
-from sam2fast.cli.model_choice import choose_model
+from sam2fast import __version__
+from sam2fast.cli.command_files import make_folder, remove_leftovers, write_atomically
+from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import model_options
+from sam2fast.cli.runner_options import choose_devices
+from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
+from sam2fast.deploy.parallel.device_list import device_list
+from sam2fast.deploy.parallel.process import WorkerError
+from sam2fast.deploy.parallel.runners import Runner, in_this_process, on_devices
+
+if TYPE_CHECKING:
+    from sam2fast.evaluation.clicks.image_evaluation import ClickJob, ClickSettings, ImageScores
+    from sam2fast.evaluation.clicks.sources import ClickDataset
+    from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+
 
 FORMATS = ("auto", "sa1b", "coco", "png")
-MOST_NOISE = 0.5  # of which each side of a box is moved at most: more could turn it inside out
+MOST_NOISE = 0.5  # of a box side's length: larger values could invert the box
 
 
 class NumbersType(click.ParamType):
-    """Whole numbers, separated by commas; each once, rising."""
+    """Integers separated by commas; sorted, without duplicates."""
 
     name = "N,N,..."
 
@@ -31,7 +47,7 @@ class NumbersType(click.ParamType):
             return value
         parts = [part.strip() for part in value.split(",")]
         if not all(part.isdecimal() and int(part) >= self._least for part in parts):
-            self.fail(f"{value!r} is not whole numbers from {self._least} on, separated by commas", param, ctx)
+            self.fail(f"{value!r} is not a list of integers from {self._least}, separated by commas", param, ctx)
         return tuple(sorted({int(part) for part in parts}))
 
 
@@ -42,7 +58,7 @@ class NumbersType(click.ParamType):
     type=click.Path(path_type=Path),
     metavar="PATH",
     show_default="IMAGES",
-    help="The folder of the true masks, or COCO's JSON file.",
+    help="The folder of the ground truth, or COCO's JSON file.",
 )
 @click.option("--format", type=click.Choice(FORMATS), default="auto", show_default=True, help="Of the masks.")
 @click.option(
@@ -50,42 +66,42 @@ class NumbersType(click.ParamType):
     type=NumbersType(1),
     default=(1, 3, 5),
     show_default="1,3,5",
-    help="After which clicks mean IoUs are told; every object gets as many as the greatest of them.",
+    help="Report the mean IoU after these numbers of clicks; every object gets the largest number.",
 )
-@click.option("--box", is_flag=True, help="Also give each object's box, without clicks.")
+@click.option("--box", is_flag=True, help="Also prompt with each object's box, without clicks.")
 @click.option(
     "--box-noise",
     type=click.FloatRange(0, MOST_NOISE, max_open=True),
     default=0.0,
     show_default=True,
-    help="Each side of the box is moved by up to this share of its length, and at most 20 pixels.",
+    help="Move each side of the box by up to this share of its length, at most 20 pixels.",
 )
-@click.option("--no-feedback", is_flag=True, help="Clicks alone: later ones do not come with the mask so far.")
-@click.option("--images", "most_images", type=click.IntRange(1), metavar="N", help="So many pictures, drawn.")
-@click.option("--max-objects", type=click.IntRange(1), metavar="N", help="So many objects of each picture, drawn.")
+@click.option("--no-feedback", is_flag=True, help="Prompt with clicks only, without the previous mask.")
+@click.option("--images", "most_images", type=click.IntRange(1), metavar="N", help="Evaluate N random images.")
+@click.option("--max-objects", type=click.IntRange(1), metavar="N", help="Evaluate N random objects of each image.")
 @click.option(
-    "--min-area", type=click.IntRange(1), default=1, show_default=True, help="Objects of fewer pixels are left out."
+    "--min-area", type=click.IntRange(1), default=1, show_default=True, help="Leave out objects of fewer pixels."
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="For whatever is drawn.")
-@click.option("--with-crowds", is_flag=True, help="Take COCO's crowds for objects, too.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random choices and noise.")
+@click.option("--with-crowds", is_flag=True, help="Also evaluate COCO's crowds.")
 @click.option(
     "--ignore-label",
     "ignored_labels",
     type=NumbersType(0),
     default=(),
-    help="Values of label pictures that are no objects, besides 0; 255 for those of Pascal VOC.",
+    help="Values of label images to ignore besides 0; 255 for Pascal VOC.",
 )
-@click.option("--skip-unmasked", is_flag=True, help="A picture without masks is no problem.")
+@click.option("--skip-unmasked", is_flag=True, help="Skip images without masks.")
 @model_options
 @click.option(
-    "--at-once", type=click.IntRange(1), default=32, show_default=True, help="Objects prompted together, at most."
+    "--at-once", type=click.IntRange(1), default=32, show_default=True, help="Objects per batch of the decoder."
 )
-@click.option("--progress", is_flag=True, help="A bar on stderr also where that is no terminal.")
+@click.option("--progress", is_flag=True, help="Show a progress bar even if stderr is no terminal.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="NAME.json for the means and NAME.csv for every object; whichever is given, both are written.",
+    help="Write the means to NAME.json and every object to NAME.csv; FILE is either name.",
 )
 def evaluate_images(
     images: Path,
@@ -110,18 +126,18 @@ def evaluate_images(
     progress: bool,
     out: Path | None,
 ) -> None:
-    """Measure how well a model finds the objects in the pictures of the folder IMAGES by clicks and boxes.
+    """Measure how well a model segments the objects in the images of the folder IMAGES from clicks and boxes.
 
     \b
-    The true masks are one of
-      sa1b  NAME.json for each picture, as in SA-1B
+    The ground truth is one of
+      sa1b  NAME.json for each image, as in SA-1B
       coco  one JSON file, with polygons or run lengths
       png   NAME.png with a value for each object, or a PNG
             for each object: NAME_*.png or NAME/*.png
 
-    Pictures lie in IMAGES or its subfolders, masks under the same names in PATH. The first click is in the middle of
-    the object, each later one in the middle of what is wrong with the mask. Pictures and masks that cannot be read are
-    reported, and the others go on; then the exit code is 1.
+    Images lie in IMAGES or its subfolders, masks under the same names in PATH. The first click is at the center of the
+    object, each later click at the center of the largest error. Unreadable images and masks are reported and skipped;
+    then the exit code is 1.
     """
     if box_noise and not box:
         raise click.UsageError("--box-noise needs --box")
@@ -131,15 +147,12 @@ def evaluate_images(
         raise UserError(f"no file or folder {str(masks)!r}")
     choice = choose_model(model, checkpoint)
 
-    from sam2fast.cli.evaluate_images_run import BuildPredictor, EvaluationRun, check_out, output_files
-    from sam2fast.deploy.parallel.devices import device_list
-    from sam2fast.deploy.parallel.runners import in_this_process, on_devices
-    from sam2fast.evaluation.clicks.job import ClickSettings
-    from sam2fast.evaluation.clicks.sources import draw, open_data_set
+    from sam2fast.evaluation.clicks.image_evaluation import ClickSettings
+    from sam2fast.evaluation.clicks.sources import open_data_set, sample_jobs
 
     if find_spec("scipy") is None:
         raise UserError("clicks need scipy: pip install 'sam2fast[eval]'")
-    with one_line(ValueError, OSError, ImportError):
+    with as_user_error(ValueError, OSError, ImportError):
         data = open_data_set(
             images,
             masks or images,
@@ -151,9 +164,9 @@ def evaluate_images(
     if out is not None:
         check_out(out, data)
         remove_leftovers(output_files(out))
-    jobs = data.jobs if most_images is None else draw(data.jobs, most_images, seed)
-    with one_line(ValueError, RuntimeError):
-        devices = device_list(chosen_devices(device, len(jobs), "images"))
+    jobs = data.jobs if most_images is None else sample_jobs(data.jobs, most_images, seed)
+    with as_user_error(ValueError, RuntimeError):
+        devices = device_list(choose_devices(device, len(jobs), "images"))
     settings = ClickSettings(max(clicks), not no_feedback, box, box_noise, min_area, max_objects, seed, at_once)
     run = EvaluationRun(settings, clicks, data, jobs, progress)
     runner = in_this_process(devices[0]) if len(devices) == 1 else on_devices(devices)
@@ -176,3 +189,123 @@ def evaluate_images(
             run.write(out, facts)
             click.echo(f"written to {' and '.join(click.format_filename(file) for file in output_files(out))}")
     run.finish()
+
+
+SUFFIXES = (".json", ".csv")
+MAX_SHOWN = 3  # problems of one image
+
+
+@dataclass(frozen=True)
+class BuildPredictor:
+    """Loads the model in the process that calls it."""
+
+    choice: ModelChoice
+    dtype: str
+
+    def __call__(self, device: str) -> "SAM2ImagePredictor":
+        """A predictor on this device."""
+        from sam2fast.cli.segmenter import Segmenter
+
+        return Segmenter(self.choice, device, self.dtype).predictor
+
+
+class EvaluationRun:
+    """One evaluation of many images: ``results`` of those that succeeded, ``problems`` of the others.
+
+    Args:
+        asked: the numbers of clicks after which means are reported.
+        data: the data set; its problems are reported immediately.
+        jobs: the images to evaluate.
+        progress: show a bar even if stderr is no terminal.
+    """
+
+    def __init__(
+        self,
+        settings: "ClickSettings",
+        asked: Sequence[int],
+        data: "ClickDataset",
+        jobs: "Sequence[ClickJob]",
+        progress: bool = False,
+    ) -> None:
+        from sam2fast.evaluation.clicks.image_evaluation import Results
+
+        self.results, self.problems, self.seconds = Results(asked), ErrorReport("images and masks"), 0.0
+        self._settings, self._asked, self._jobs, self._progress = settings, asked, jobs, progress
+        self._count = len(jobs) + len(data.problems)
+        for subject, why in data.problems:
+            self.problems.add(subject, why)
+
+    def evaluate(self, runner: Runner, build: BuildPredictor) -> None:
+        """Evaluates all images; failures go to ``problems``.
+
+        Raises:
+            UserError: the model cannot be loaded, or all processes were lost.
+        """
+        from sam2fast.evaluation.clicks.image_evaluation import evaluate_image
+
+        start, function = time.perf_counter(), partial(evaluate_image, settings=self._settings)
+        with (
+            tqdm(total=len(self._jobs), desc="images", disable=False if self._progress else None) as bar,
+            as_user_error(WorkerError),
+        ):
+            for result in runner(function, self._jobs, build, ordered=True):
+                if result.error is not None:
+                    self.problems.add(result.job.image, result.error)
+                else:
+                    self._take(result.job, result.value)
+                bar.update()
+        self.seconds = time.perf_counter() - start
+
+    def _take(self, job: "ClickJob", scores: "ImageScores") -> None:
+        self.results.add(job.name, scores)
+        if scores.problems:
+            shown, more = scores.problems[:MAX_SHOWN], len(scores.problems) - MAX_SHOWN
+            self.problems.add(job.image, "; ".join(shown) + (f"; and {more} more" if more > 0 else ""))
+
+    def write(self, out: Path, facts: Mapping[str, Any]) -> None:
+        """Writes the means as JSON, with these facts of the run, and every object as CSV.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        means, objects = output_files(out)
+        make_folder(means.parent)
+        content = {
+            "version": __version__,
+            **facts,
+            "seconds": round(self.seconds, 3),
+            "problems": [{"file": subject, "why": why} for subject, why in self.problems.found],
+            **self.results.as_json(),
+        }
+        write_atomically(objects, self.results.as_csv().encode(errors="surrogateescape"))
+        # Written last: if this file exists, the CSV file exists too.
+        write_atomically(means, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+    def finish(self) -> None:
+        """Ends the run.
+
+        Raises:
+            UserError: there were problems, or there was no object.
+        """
+        self.problems.raise_if_any(self._count)
+        if not self.results.objects:
+            raise UserError(f"no image has an object of {self._settings.min_area} pixels or more")
+
+
+def output_files(out: Path) -> tuple[Path, Path]:
+    """The JSON and the CSV file for ``--out``, which is either of them or their common stem."""
+    stem = out.with_suffix("") if out.suffix.lower() in SUFFIXES else out
+    json_file, csv_file = (stem.with_name(stem.name + suffix) for suffix in SUFFIXES)
+    return json_file, csv_file
+
+
+def check_out(out: Path, data: "ClickDataset") -> None:
+    """Checks before any work that no result overwrites an input.
+
+    Raises:
+        click.UsageError: a result would.
+    """
+    inputs = {os.path.realpath(file) for job in data.jobs for file in (job.image, *job.masks.files)}
+    for file in output_files(out):
+        if os.path.realpath(file) in inputs:
+            raise click.UsageError(f"the result {file} would overwrite an input; choose another --out")

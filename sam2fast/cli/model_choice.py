@@ -8,15 +8,21 @@ import click
 
 from sam2fast import nano
 from sam2fast._official_names import RELEASES
-from sam2fast.cli.digests import digest_of_ends
-from sam2fast.cli.errors import MissingCheckpointError, UserError, one_line
-from sam2fast.downloads import places
-from sam2fast.downloads.names import Published, published_models, short_name, simplest_name
-from sam2fast.downloads.places import FOLDER_VARIABLE, LOCAL_FOLDER
+from sam2fast.cli.command_files import digest_of_ends
+from sam2fast.cli.user_errors import MissingCheckpointError, UserError, as_user_error
+from sam2fast.downloads import catalog
+from sam2fast.downloads.catalog import (
+    FOLDER_VARIABLE,
+    LOCAL_FOLDER,
+    Published,
+    published_models,
+    short_name,
+    simplest_name,
+)
 from sam2fast.io.atomic import expanded
 
-DEFAULT_MODEL = "tiny"  # where its checkpoint is there; else nano
-NANO = ("nano", nano.MODEL_ID, "sam2fast_nano", "nano/sam2fast_nano")  # its names, shortened by short_name
+DEFAULT_MODEL = "tiny"  # if its checkpoint is found; else nano
+NANO = ("nano", nano.MODEL_ID, "sam2fast_nano", "nano/sam2fast_nano")  # its names, in the form of short_name
 
 
 class ModelChoice(NamedTuple):
@@ -25,8 +31,8 @@ class ModelChoice(NamedTuple):
     config: str
     checkpoint: Path
 
-    def facts(self) -> dict[str, Any]:
-        """What tells the model from another one, wherever its files lie, as JSON has it.
+    def fingerprint(self) -> dict[str, Any]:
+        """Identifies the model independently of where its files lie, as JSON.
 
         Raises:
             OSError: a file cannot be read.
@@ -39,17 +45,17 @@ class ModelChoice(NamedTuple):
 
 
 def choose_model(model: str | None, checkpoint: Path | None) -> ModelChoice:
-    """Resolves what the user gave, by reading names and at most the checkpoint's table of contents.
+    """Resolves ``--model`` and ``--checkpoint``. Reads at most the checkpoint's table of contents.
 
-    Given nothing, it is the tiny model if its checkpoint is found; else nano, which is always there, with a note.
+    Without either it is the tiny model if its checkpoint is found, else nano with a note.
 
     Raises:
-        MissingCheckpointError: the checkpoint is not there; for an official model the message says where to get it.
+        MissingCheckpointError: the checkpoint does not exist; for an official model the message says where to get it.
         UserError: the checkpoint cannot be read, or its model is neither an official one nor nano.
         click.UsageError: no model has this name, or it has no official checkpoint.
     """
     if checkpoint is not None and not checkpoint.is_file():
-        checkpoint = _in_folder(checkpoint)
+        checkpoint = _find_in_folder(checkpoint)
     if checkpoint is not None and model is None:
         return ModelChoice(_config_that_fits(checkpoint), checkpoint)
     if model is None:
@@ -91,14 +97,14 @@ def _weights_of_nano() -> Path:
     return nano.WEIGHTS
 
 
-def _in_folder(path: Path) -> Path:
-    """The checkpoint in a folder, such as one of transformers."""
+def _find_in_folder(path: Path) -> Path:
+    """The checkpoint in a folder, such as a model folder of transformers."""
     if not path.is_dir():
         raise MissingCheckpointError(f"no checkpoint file {str(path)!r}")
     from sam2fast.checkpoints import CheckpointError, find_weights
 
     try:
-        with one_line(CheckpointError):
+        with as_user_error(CheckpointError):
             return find_weights(path)
     except FileNotFoundError as error:
         raise MissingCheckpointError(str(error)) from error
@@ -128,7 +134,7 @@ def _is_config(name: str) -> bool:
 
 
 def _find_checkpoint(model: Published) -> Path:
-    found = places.find(model)
+    found = catalog.find_local(model)
     if found is not None:
         return found
     named = os.environ.get(FOLDER_VARIABLE)

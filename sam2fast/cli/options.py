@@ -1,4 +1,4 @@
-"""Options that several verbs have."""
+"""Options that several commands share."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,12 +32,14 @@ _MODEL_OPTIONS = (
         help="auto, cpu, cuda, cuda:1, mps. segment, masks, vos and evaluate-images also take several: "
         "cuda:0,cuda:1, or all.",
     ),
-    click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="To compute in."),
+    click.option(
+        "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="For the computation."
+    ),
 )
 
 
 class FormatsType(click.ParamType):
-    """Some of the formats of a verb, separated by commas."""
+    """A list of output formats, separated by commas."""
 
     def __init__(self, formats: Sequence[str]) -> None:
         self.formats = formats
@@ -62,7 +64,7 @@ def model_options(command: Command) -> Command:
 
 
 def out_option(default: str) -> Callable[[Command], Command]:
-    """Adds ``--out``, the folder for what a verb writes."""
+    """Adds ``--out``, the folder for the results."""
     return click.option(
         "--out",
         type=click.Path(path_type=Path),
@@ -74,10 +76,10 @@ def out_option(default: str) -> Callable[[Command], Command]:
 
 
 def removed_option(flag: str, instead: str, is_flag: bool = False) -> Callable[[Command], Command]:
-    """An option that is gone: whoever gives it is told what to use instead, and nothing else happens.
+    """A removed option: giving it is a usage error that says what to use instead.
 
     Args:
-        instead: the end of a sentence.
+        instead: completes the sentence "... was removed in sam2fast 0.2; ".
     """
 
     def refuse(_ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:

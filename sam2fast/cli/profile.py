@@ -1,4 +1,4 @@
-"""``sam2fast profile``: where the time of pictures and of videos' frames goes."""
+"""``sam2fast profile``: where the time goes in images and in frames of videos."""
 
 import importlib.util
 import json
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sam2fast.cli.errors import UserError, one_line
-from sam2fast.cli.files import remove_leftovers, write_atomically
+from sam2fast.cli.command_files import remove_leftovers, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import model_options
-from sam2fast.cli.prompts import Box, BoxType, Click, ClickType
+from sam2fast.cli.prompt_options import Box, BoxType, Click, ClickType
 from sam2fast.cli.track_request import PointType, TrackBoxType, TrackPrompt, VideoSource, merge_prompts
+from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.io.images import SUFFIXES
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ RUNS_OF_IMAGES, RUNS_OF_VIDEOS = 5, 1
 
 
 class _EitherType(click.ParamType):
-    """A prompt as ``segment`` takes it, or as ``track`` does, which has a frame and an object before it."""
+    """A prompt in the form of ``segment``, or in that of ``track`` with a frame and an object before it."""
 
     def __init__(self, plain: click.ParamType, tracked: click.ParamType, longest: int) -> None:
         self._plain, self._tracked, self._longest = plain, tracked, longest
@@ -49,7 +49,7 @@ class _EitherType(click.ParamType):
     "points",
     multiple=True,
     type=_EitherType(ClickType(), PointType(), 3),
-    help="A click; in a video FRAME is 0, and without it the object is 1. Repeatable.",
+    help="A click; in a video FRAME must be 0, and OBJ is 1 if left out. Repeatable.",
 )
 @click.option(
     "--box", "boxes", multiple=True, type=_EitherType(BoxType(), TrackBoxType(), 4), help="A box around an object."
@@ -57,7 +57,7 @@ class _EitherType(click.ParamType):
 @click.option(
     "--objects",
     type=click.IntRange(1),
-    help="Without --point and --box: so many clicks on a grid, each on an object of its own.  [default: 1]",
+    help="Without --point and --box: this many clicks on a grid, one per object.  [default: 1]",
 )
 @model_options
 @click.option(
@@ -65,15 +65,15 @@ class _EitherType(click.ParamType):
     type=click.IntRange(1),
     default=5,
     show_default=True,
-    help="Of a video: how many are measured, after those that fill the memory.",
+    help="Frames of a video to measure, after those that fill the memory bank.",
 )
 @click.option(
     "--runs",
     type=click.IntRange(1),
     show_default=f"{RUNS_OF_IMAGES} for images, {RUNS_OF_VIDEOS} for videos",
-    help="How often each input is measured.",
+    help="Repetitions for each input.",
 )
-@click.option("--depth", type=click.IntRange(1), metavar="N", help="How deep the tree is printed.  [default: 3]")
+@click.option("--depth", type=click.IntRange(1), metavar="N", help="Depth of the printed tree.  [default: 3]")
 @click.option(
     "--trace",
     type=click.Path(path_type=Path),
@@ -89,7 +89,7 @@ class _EitherType(click.ParamType):
     is_flag=False,
     flag_value=STDOUT,
     metavar="[FILE]",
-    help="Write all figures to a .json file; without one, print them instead of the tree. Give it after the inputs.",
+    help="Write all results to a .json file, or print them as JSON without FILE. Give it after the inputs.",
 )
 def profile(
     inputs: Sequence[str],
@@ -107,40 +107,40 @@ def profile(
     chart: Path | None,
     json_file: str | None,
 ) -> None:
-    """Show where the time goes in each IMAGE or VIDEO, part by part, and how near each part is to the limit.
+    """Show where the time goes in each IMAGE or VIDEO, by part, and how close each part is to the hardware limit.
 
-    An image is decoded, set and prompted; a video is tracked from its first frame on, and its last frames are the ones
-    that are measured. FLOPs are counted by torch, and compared with what a large matrix product reaches on this
-    machine. What the columns mean: docs/profiling.md.
+    An image is decoded, encoded and prompted. A video is tracked from its first frame; its last frames are measured.
+    FLOPs are counted by torch, and compared with a large matrix multiplication on this machine. docs/profiling.md
+    explains the columns.
     """
     prompts = [*points, *boxes]
     if objects is not None and prompts:
         raise click.UsageError("--objects gives the prompts; give it, or --point and --box")
-    pictures = [Path(text).suffix.lower() in SUFFIXES and not Path(text).is_dir() for text in inputs]
-    for text, is_picture in zip(inputs, pictures, strict=True):
-        _check_input(text, is_picture, prompts)
+    images = [Path(text).suffix.lower() in SUFFIXES and not Path(text).is_dir() for text in inputs]
+    for text, is_image in zip(inputs, images, strict=True):
+        _check_input(text, is_image, prompts)
     json_path = None if json_file in (None, STDOUT) else Path(str(json_file))
     _check_outputs(inputs, {"--trace": trace, "--picture": chart, "--json": json_path})
     choice = choose_model(model, checkpoint)
 
     from sam2fast.profiling.report import DEPTH, as_text, draw
 
-    made = []
+    profiles = []
     models = _Models(choice, device, dtype)
-    for text, is_picture in zip(inputs, pictures, strict=True):
-        usual = RUNS_OF_IMAGES if is_picture else RUNS_OF_VIDEOS
+    for text, is_image in zip(inputs, images, strict=True):
+        usual = RUNS_OF_IMAGES if is_image else RUNS_OF_VIDEOS
         options = {"objects": objects or 1, "runs": runs or usual, "trace": trace}
-        found = models.image(text, prompts, options) if is_picture else models.video(text, prompts, frames, options)
-        made.append({"input": text, **found.as_json()})
+        found = models.image(text, prompts, options) if is_image else models.video(text, prompts, frames, options)
+        profiles.append({"input": text, **found.as_json()})
         if json_file != STDOUT:
             if len(inputs) > 1:
                 click.echo(f"\n{click.format_filename(text)}")
             click.echo(as_text(found, depth or DEPTH))
         if chart is not None:
-            with one_line(ImportError):
+            with as_user_error(ImportError):
                 content = draw(found, chart.suffix.lower())
             write_atomically(chart, content)
-    document = json.dumps({"model": {"config": choice.config, "dtype": dtype}, "profiles": made}, indent=1) + "\n"
+    document = json.dumps({"model": {"config": choice.config, "dtype": dtype}, "profiles": profiles}, indent=1) + "\n"
     if json_file == STDOUT:
         click.echo(document, nl=False)
     elif json_path is not None:
@@ -148,7 +148,7 @@ def profile(
 
 
 class _Models:
-    """Profiles of images and videos; each model is loaded when it is first needed."""
+    """Profiles images and videos; each predictor is loaded at first use."""
 
     def __init__(self, choice: ModelChoice, device: str, dtype: str) -> None:
         self._choice, self._device, self._dtype = choice, device, dtype
@@ -169,7 +169,7 @@ class _Models:
         clicks = [prompt for prompt in prompts if isinstance(prompt, Click)]
         box = next((list(prompt) for prompt in prompts if isinstance(prompt, Box)), None)
         coords, labels = [(c.x, c.y) for c in clicks], [c.label for c in clicks]
-        with _failures():
+        with _expected_errors():
             return profile_image(
                 self._images, text, point_coords=coords or None, point_labels=labels or None, box=box, **options
             )
@@ -183,16 +183,16 @@ class _Models:
         merged = merge_prompts(asked, each_shows_object=True) if asked else []
         if self._videos is None:
             self._videos, _ = load_predictor(self._choice, self._device, self._dtype)
-        with _failures():
+        with _expected_errors():
             by_object = {prompt.object: prompt.as_arguments() for prompt in merged}
             return profile_video(self._videos, text, prompts=by_object, frames=frames, **options)
 
 
-def _failures() -> AbstractContextManager[None]:
-    """What the input can cause: it cannot be opened, read or used."""
+def _expected_errors() -> AbstractContextManager[None]:
+    """Errors caused by the input."""
     import torch
 
-    return one_line(OSError, ValueError, TypeError, ImportError, torch.OutOfMemoryError)
+    return as_user_error(OSError, ValueError, TypeError, ImportError, torch.OutOfMemoryError)
 
 
 def _on_first_frame(prompt: Click | Box | TrackPrompt) -> TrackPrompt:
@@ -201,8 +201,8 @@ def _on_first_frame(prompt: Click | Box | TrackPrompt) -> TrackPrompt:
     return TrackPrompt(0, 1, box=prompt) if isinstance(prompt, Box) else prompt
 
 
-def _check_input(text: str, is_picture: bool, prompts: Sequence[Any]) -> None:
-    if is_picture:
+def _check_input(text: str, is_image: bool, prompts: Sequence[Any]) -> None:
+    if is_image:
         if not Path(text).is_file():
             raise UserError(f"no file {text!r}")
         if any(isinstance(prompt, TrackPrompt) for prompt in prompts):
@@ -211,21 +211,21 @@ def _check_input(text: str, is_picture: bool, prompts: Sequence[Any]) -> None:
             raise click.UsageError(f"{text} is an image; give one --box")
         return
     if VideoSource.parse(text).is_live:
-        raise click.UsageError(f"{text} can only be read once; give a file or a folder of pictures")
+        raise click.UsageError(f"{text} can only be read once; give a file or a folder of images")
     late = [p for p in prompts if isinstance(p, TrackPrompt) and p.frame != 0]
     if late:
         raise click.UsageError(f"{late[0]} is not on the first frame, where profiling begins; give frame 0")
 
 
 def _check_outputs(inputs: Sequence[str], files: dict[str, Path | None]) -> None:
-    """Before any work: one input for a trace or a chart, endings that say the format, folders that are there."""
+    """Checks before any work: one input for a trace or chart, known file endings, existing folders."""
     endings = {"--trace": TRACES, "--picture": CHARTS, "--json": (".json",)}
     taken = {os.path.realpath(text) for text in inputs}
     for option, file in files.items():
         if file is None:
             continue
         if option != "--json" and len(inputs) > 1:
-            raise click.UsageError(f"{option} is of one image or video, and {len(inputs)} were given")
+            raise click.UsageError(f"{option} takes one image or video, got {len(inputs)}")
         if not file.name.lower().endswith(endings[option]):
             wanted = " or ".join(endings[option])
             after = "; give it after the inputs" if option == "--json" else ""

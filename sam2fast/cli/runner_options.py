@@ -1,20 +1,20 @@
-"""Options of commands whose work may be done elsewhere: on Ray, on several devices, or in this process."""
+"""Options that choose where the work is done: on Ray, on several devices, or in this process."""
 
 import functools
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from sam2fast.cli.devices import chosen_devices
-from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.options import removed_option
+from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.deploy.parallel.device_list import device_list, names_several
 from sam2fast.deploy.parallel.runners import Runner, in_this_process, on_devices
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-HERE = ("auto", "cpu", "cuda")  # the devices that a worker elsewhere may compute on
+WORKER_DEVICES = ("auto", "cpu", "cuda")  # devices of Ray workers
 INSTEAD_OF_SLURM = "use --ray auto inside a SLURM job, or an array of commands; see docs/scale_out.md"
 
 _OPTIONS = (
@@ -28,7 +28,7 @@ _OPTIONS = (
         "--workers",
         type=click.IntRange(1),
         metavar="N",
-        help="With --ray, at most so many, each with a model of its own.  [default: one for each GPU, without GPUs "
+        help="With --ray, the maximum of workers, each with its own model.  [default: one for each GPU, without GPUs "
         "for each CPU]",
     ),
     click.option(
@@ -46,8 +46,8 @@ _OPTIONS = (
 )
 
 
-class Cluster(NamedTuple):
-    """What the options say; without ``ray`` it is this machine."""
+class RayOptions(NamedTuple):
+    """The options of Ray; without ``ray`` the work is done on this machine."""
 
     ray: str | None = None
     workers: int | None = None
@@ -57,25 +57,25 @@ class Cluster(NamedTuple):
         return self.ray is not None
 
 
-class Place(NamedTuple):
-    """Where work is done."""
+class RunnerChoice(NamedTuple):
+    """The runner that does the work."""
 
     runner: Runner
-    name: str  # of the device or devices, or of the cluster
-    is_here: bool  # in this process, on the device ``name``
+    name: str  # of the devices or the Ray address
+    is_local: bool  # whether it is this process, on the device ``name``
 
 
 def runner_options(command: Command) -> Command:
-    """Adds ``--ray --workers --worker-cpus``; the command gets them as one argument, ``cluster``.
+    """Adds ``--ray --workers --worker-cpus``; the command gets them as one argument, ``ray_options``.
 
-    Where they contradict each other or ``--device`` it is a usage error before the command begins.
+    Contradictory options are a usage error before the command begins.
     """
 
     @functools.wraps(command)
     def collected(*args: Any, **kwargs: Any) -> Any:
-        cluster = Cluster(**{name: kwargs.pop(name) for name in Cluster._fields})
-        _check(cluster, kwargs["device"])
-        return command(*args, cluster=cluster, **kwargs)
+        ray_options = RayOptions(**{name: kwargs.pop(name) for name in RayOptions._fields})
+        _check(ray_options, kwargs["device"])
+        return command(*args, ray_options=ray_options, **kwargs)
 
     for option in reversed(_OPTIONS):
         collected = option(collected)
@@ -85,44 +85,89 @@ def runner_options(command: Command) -> Command:
 resume_option = click.option(
     "--resume",
     is_flag=True,
-    help="Skip images whose results are there already, by the same model and options.",
+    help="Skip images that already have results of the same model and options.",
 )
 
 
-def chosen_place(cluster: Cluster, device: str, count: int, things: str) -> Place:
-    """Where the work is to be done, for ``count`` inputs.
+def choose_runner(ray_options: RayOptions, device: str, count: int, unit: str) -> RunnerChoice:
+    """The runner for ``count`` inputs.
 
     Args:
-        device: of this machine, or several; of each worker where it is a cluster.
-        things: what the inputs are, such as ``images``.
+        device: one or several devices of this machine; with Ray, the device of each worker.
+        unit: what the inputs are, such as ``images``.
 
     Raises:
-        UserError: a device is none of this machine's, or an address is none of Ray's.
+        UserError: this machine has no such device, or the address is not one of Ray.
     """
-    if cluster.ray is not None:
-        return Place(_on_ray(cluster, device, count), f"ray {cluster.ray}", False)
-    devices = chosen_devices(device, count, things)
+    if ray_options.ray is not None:
+        return RunnerChoice(_on_ray(ray_options, device, count), f"ray {ray_options.ray}", False)
+    devices = choose_devices(device, count, unit)
     if len(devices) > 1:
-        return Place(on_devices(devices), ",".join(devices), False)
-    return Place(in_this_process(devices[0]), devices[0], True)
+        return RunnerChoice(on_devices(devices), ",".join(devices), False)
+    return RunnerChoice(in_this_process(devices[0]), devices[0], True)
 
 
-def _check(cluster: Cluster, device: str) -> None:
-    if not cluster:
-        if cluster != Cluster():
+def _check(ray_options: RayOptions, device: str) -> None:
+    if not ray_options:
+        if ray_options != RayOptions():
             raise click.UsageError("--workers and --worker-cpus need --ray")
         return
-    if device not in HERE:
-        raise click.UsageError(f"with --ray, --device is what each worker computes on, {', '.join(HERE)}; got {device}")
+    if device not in WORKER_DEVICES:
+        raise click.UsageError(
+            f"with --ray, --device is what each worker computes on, {', '.join(WORKER_DEVICES)}; got {device}"
+        )
     if importlib.util.find_spec("ray") is None:
         raise UserError('--ray needs ray, which is not installed: pip install "sam2fast[cluster]"')
 
 
-def _on_ray(cluster: Cluster, device: str, count: int) -> Runner:
+def _on_ray(ray_options: RayOptions, device: str, count: int) -> Runner:
     from sam2fast.deploy.ray import on_ray
 
-    assert cluster.ray is not None
-    workers = cluster.workers and min(cluster.workers, max(1, count))
+    assert ray_options.ray is not None
+    workers = ray_options.workers and min(ray_options.workers, max(1, count))
     gpus = {"auto": None, "cpu": 0.0, "cuda": 1.0}[device]
-    with one_line(ValueError):
-        return on_ray(cluster.ray, workers=workers, gpus=gpus, cpus=cluster.worker_cpus)
+    with as_user_error(ValueError):
+        return on_ray(ray_options.ray, workers=workers, gpus=gpus, cpus=ray_options.worker_cpus)
+
+
+def choose_devices(device: str, count: int, unit: str) -> list[str]:
+    """The devices to be used for this many inputs, by name; with a note if there are more devices than inputs.
+
+    A single device is returned unchanged; building the model checks it.
+
+    Args:
+        unit: what is counted, such as ``images``.
+
+    Raises:
+        UserError: this machine lacks one of the devices.
+    """
+    if not names_several(device):
+        return [device]
+    with as_user_error(ValueError, RuntimeError):
+        devices = device_list(device)
+    if count < len(devices):
+        idle = ", ".join(devices[count:])
+        click.echo(f"sam2fast: note: {idle} not used: {count} {unit if count > 1 else unit[:-1]} only", err=True)
+    return devices[: max(1, count)]
+
+
+def run_ordered(
+    runner: Runner, function: Callable[[Any, Any], Any], jobs: Sequence[Any], build: Callable[..., Any]
+) -> Iterator[tuple[Any, Any]]:
+    """Runs ``function(predictor, job)`` for each job; yields jobs with results, in the order of the jobs.
+
+    Raises:
+        UserError: raised by the function or by every ``build``; or the workers of a job, or all workers, were lost.
+        Exception: any other error of the function.
+    """
+    from sam2fast.deploy.parallel.process import WorkerError
+
+    with as_user_error(WorkerError):
+        for result in runner(function, jobs, build, ordered=True):
+            yield result.job, result.unwrap()
+
+
+def add_seconds(sums: dict[str, float], seconds: dict[str, float]) -> None:
+    """Adds the seconds that a process reports for each stage."""
+    for stage, value in seconds.items():
+        sums[stage] = sums.get(stage, 0.0) + value

@@ -1,16 +1,29 @@
-"""``sam2fast segment``: one object in each picture."""
+"""``sam2fast segment``: one object in each image."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from sam2fast.cli.files import check_files, make_folder, output_files, remove_leftovers
-from sam2fast.cli.model_choice import choose_model
+from sam2fast.cli.command_files import check_files, make_folder, output_files, remove_leftovers
+from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import model_options, out_option
-from sam2fast.cli.prompts import Box, BoxType, Click, ClickType, Prompts
-from sam2fast.cli.runner_options import Cluster, resume_option, runner_options
+from sam2fast.cli.prompt_options import Box, BoxType, Click, ClickType, Prompts
+from sam2fast.cli.runner_options import (
+    RayOptions,
+    add_seconds,
+    choose_runner,
+    resume_option,
+    run_ordered,
+    runner_options,
+)
+from sam2fast.deploy.parallel.runners import Runner
+
+if TYPE_CHECKING:
+    from sam2fast.cli.segmenter import MaskPrompt, Segmenter
 
 
 @click.command()
@@ -23,8 +36,8 @@ from sam2fast.cli.runner_options import Cluster, resume_option, runner_options
     "--mask",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A rough mask: a picture of any size, bright where the object is. Without --box its bounds "
-    "are the box, since the model hardly heeds a mask alone.",
+    help="A rough mask: an image of any size, bright where the object is. Without --box its bounds "
+    "are the box, since a mask alone has little effect.",
 )
 @model_options
 @runner_options
@@ -40,19 +53,19 @@ def segment(
     checkpoint: Path | None,
     device: str,
     dtype: str,
-    cluster: Cluster,
+    ray_options: RayOptions,
     resume: bool,
     out: Path,
     as_json: bool,
 ) -> None:
     """Find one object in each IMAGE by points, a box or a mask.
 
-    Coordinates are pixels of the image as it is displayed, and apply to every image. One point alone may mean a part
-    or the whole: of three masks the best-scored is taken. Writes STEM_mask.png, STEM_overlay.png and STEM.json to
+    Coordinates are pixels of the image as it is displayed, and apply to every image. A single point is ambiguous:
+    the best-scored of three masks is taken. Writes STEM_mask.png, STEM_overlay.png and STEM.json to
     the output folder. Stops at the first image that fails.
     """
     if len(boxes) > 1:
-        raise click.UsageError("one --box at a time: one object is segmented per run")
+        raise click.UsageError("give one --box: one object is segmented per run")
     prompts = Prompts(clicks, boxes[0] if boxes else None, mask)
     if not prompts:
         raise click.UsageError("say what to segment, with --point, --box or --mask")
@@ -60,18 +73,17 @@ def segment(
     choice = choose_model(model, checkpoint)
     make_folder(out)
     files = (file for image in images for file in output_files(out, image.stem).values())
-    remove_leftovers(files, bool(cluster))
+    remove_leftovers(files, bool(ray_options))
 
     from sam2fast.cli.results import print_results
-    from sam2fast.cli.segment_run import SegmentRun
 
     run, spent = SegmentRun(prompts, out), dict[str, float]()
-    before = run.done_before(choice, dtype, images) if resume else {}
+    before = run.read_previous(choice, dtype, images) if resume else {}
     left = [image for image in images if image not in before]
     if resume:
         click.echo(f"sam2fast: note: {len(before)} of {len(images)} images were done before", err=True)
     done = dict(before)
-    for image, (record, notes) in run.on(cluster, choice, device, dtype, left, spent):
+    for image, (record, notes) in run.run(ray_options, choice, device, dtype, left, spent):
         for note in notes:
             click.echo(f"sam2fast: note: {note}", err=True)
         done[image] = record
@@ -81,3 +93,138 @@ def segment(
         click.echo(json.dumps({"results": list(records.values()), "seconds": seconds}, indent=2))
     else:
         print_results(records, spent, out)
+
+
+class SegmentedFile(NamedTuple):
+    """The result of one image."""
+
+    record: dict[str, Any]  # the content of its JSON file
+    notes: list[str]  # about prompts outside the image
+
+
+@dataclass(frozen=True)
+class SegmentRun:
+    """Segments images by the same prompts, and writes the results to a folder."""
+
+    prompts: Prompts
+    out: Path
+
+    def run(
+        self,
+        ray_options: RayOptions,
+        choice: ModelChoice,
+        device: str,
+        dtype: str,
+        images: Sequence[Path],
+        seconds: dict[str, float],
+    ) -> Iterator[tuple[Path, SegmentedFile]]:
+        """Yields each image when it is done, on the chosen runner. Adds to the ``seconds`` of every stage.
+
+        Raises:
+            UserError: see :func:`choose_runner`, :meth:`run_local` and :meth:`run_parallel`.
+        """
+        if not images:
+            return
+        runner_choice = choose_runner(ray_options, device, len(images), "images")
+        if runner_choice.is_local:
+            yield from self.run_local(choice, runner_choice.name, dtype, images, seconds)
+        else:
+            yield from self.run_parallel(runner_choice.runner, choice, dtype, images, seconds)
+
+    def run_local(
+        self, choice: ModelChoice, device: str, dtype: str, images: Sequence[Path], seconds: dict[str, float]
+    ) -> Iterator[tuple[Path, SegmentedFile]]:
+        """Yields each image when it is done by a model in this process. Adds to the ``seconds`` of every stage.
+
+        Raises:
+            UserError: see :class:`Segmenter`; the first image that fails.
+        """
+        from sam2fast.cli.segmenter import Segmenter
+
+        segmenter = Segmenter(choice, device, dtype)
+        mask_prompt = self._mask_prompt(segmenter)
+        for image in images:
+            found = self._segment(segmenter, mask_prompt, image)
+            seconds.update(segmenter.seconds)
+            yield image, found
+
+    def run_parallel(
+        self, runner: Runner, choice: ModelChoice, dtype: str, images: Sequence[Path], seconds: dict[str, float]
+    ) -> Iterator[tuple[Path, SegmentedFile]]:
+        """The same in other processes; images after one that fails may be done, too."""
+        for image, (found, spent) in run_ordered(runner, self, images, _Build(self, choice, dtype)):
+            add_seconds(seconds, spent)
+            yield image, found
+
+    def read_previous(self, choice: ModelChoice, dtype: str, images: Sequence[Path]) -> dict[Path, dict[str, Any]]:
+        """The records of images that already have all results, by the same model and prompts."""
+        found = {}
+        for image in images:
+            files = output_files(self.out, image.stem)
+            if all(file.is_file() for file in files.values()):
+                record = _record(files["json"])
+                if record is not None and self._matches_request(record, image, choice, dtype):
+                    found[image] = record
+        return found
+
+    def _matches_request(self, record: dict[str, Any], image: Path, choice: ModelChoice, dtype: str) -> bool:
+        asked, prompts, model = self.prompts.as_json(), record.get("prompts"), record.get("model")
+        if not isinstance(prompts, dict) or not isinstance(model, dict):
+            return False
+        if self.prompts.mask is not None and self.prompts.box is None:
+            prompts = {**prompts, "box": None}  # derived from the mask, different for each image
+        made_by = {"config": choice.config, "checkpoint": str(choice.checkpoint), "dtype": dtype}
+        is_same_model = {name: model.get(name) for name in made_by} == made_by
+        return record.get("image") == str(image) and prompts == asked and is_same_model
+
+    def __call__(
+        self, predictor: "tuple[Segmenter, MaskPrompt | None]", image: Path
+    ) -> tuple[SegmentedFile, dict[str, float]]:
+        """One image in a worker process, and the seconds it took by stage."""
+        segmenter, mask_prompt = predictor
+        found = self._segment(segmenter, mask_prompt, image)
+        spent = dict(segmenter.seconds)
+        segmenter.seconds.clear()
+        return found, spent
+
+    def _mask_prompt(self, segmenter: "Segmenter") -> "MaskPrompt | None":
+        return None if self.prompts.mask is None else segmenter.read_mask(self.prompts.mask)
+
+    def _segment(self, segmenter: "Segmenter", mask_prompt: "MaskPrompt | None", image: Path) -> SegmentedFile:
+        from sam2fast.cli.results import write_result
+
+        pixels = segmenter.read(image)
+        height, width = pixels.shape[:2]
+        asked = self.prompts
+        if mask_prompt is not None and asked.box is None:
+            asked = replace(asked, box=mask_prompt.bounds.scaled(width, height))
+        notes = [f"{prompt} lies outside {image} ({width}x{height})" for prompt in asked.outside(width, height)]
+        segmenter.encode(pixels)
+        prediction = segmenter.predict(asked, mask_prompt)
+        with segmenter.stage("write"):
+            record = write_result(self.out, image.stem, image, pixels, asked, prediction, segmenter.description)
+        return SegmentedFile(record, notes)
+
+
+@dataclass(frozen=True)
+class _Build:
+    """Loads the model in a worker process."""
+
+    run: SegmentRun
+    choice: ModelChoice
+    dtype: str
+
+    def __call__(self, device: str) -> "tuple[Segmenter, MaskPrompt | None]":
+        from sam2fast.cli.segmenter import Segmenter
+
+        segmenter = Segmenter(self.choice, device, self.dtype)
+        return segmenter, self.run._mask_prompt(segmenter)
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    """The record in a JSON file; None if it has none."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None

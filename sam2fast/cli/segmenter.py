@@ -1,4 +1,4 @@
-"""Loads a model, asks it for one mask at a time, and keeps the time of every stage."""
+"""A model for one mask at a time, with the time of every stage."""
 
 import time
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 
 from sam2fast.build_sam import build_sam2
-from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.model_choice import ModelChoice
-from sam2fast.cli.prompts import Box, Prompts
+from sam2fast.cli.prompt_options import Box, Prompts
+from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.transforms import ImageError, to_pixels
 
-# Of a mask prompt: plus inside, minus outside. Below what the model gives its own masks, so that it may correct a rough
-# one.
+# Logit of a mask prompt: plus inside, minus outside. Smaller than the model's own logits, so that it can correct the
+# mask.
 MASK_LOGIT = 4.0
 NOT_FINITE = "the model's scores are not finite: its weights are damaged, or float16 is too narrow for it"
 
@@ -37,17 +37,17 @@ class Prediction:
     """The best mask for some prompts."""
 
     mask: np.ndarray  # (H, W) bool
-    score: float  # the IoU with the object that the model expects
-    candidate_scores: list[float] | None  # of all masks, where there was a choice
+    score: float  # the predicted IoU
+    candidate_scores: list[float] | None  # of all masks, if there were several
 
 
 class Segmenter:
-    """A model on its device.
+    """An image predictor on its device.
 
     Attributes:
-        model: itself.
-        predictor: of images, with this model.
-        description: of the model, as JSON has it.
+        model: the model.
+        predictor: the image predictor of this model.
+        description: of the model, as JSON.
         seconds: of every stage so far.
 
     Raises:
@@ -57,7 +57,7 @@ class Segmenter:
     def __init__(self, choice: ModelChoice, device: str, dtype: str) -> None:
         self.seconds: dict[str, float] = {}
         self._device: torch.device | None = None
-        with self.stage("load model"), one_line(OSError, ValueError, RuntimeError, ImportError):
+        with self.stage("load model"), as_user_error(OSError, ValueError, RuntimeError, ImportError):
             self.model = build_sam2(choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype))
             self.predictor = SAM2ImagePredictor(self.model)
             self._device = self.model.device
@@ -70,7 +70,7 @@ class Segmenter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds the time of the block, until the device is done, to ``seconds[name]``."""
+        """Adds the time of the block, with device synchronization, to ``seconds[name]``."""
         start = time.perf_counter()
         yield
         if self._device is not None and self._device.type == "cuda":
@@ -83,13 +83,13 @@ class Segmenter:
         """The pixels ``(H, W, 3)`` of a file, upright; uint8, or fp32 in [0, 1].
 
         Raises:
-            UserError: there is no such image.
+            UserError: the image cannot be read.
         """
         with self.stage("read image"):
             return _read(path)
 
     def read_mask(self, path: Path) -> MaskPrompt:
-        """A picture of a mask, of any size, as a prompt; raises as :func:`read_foreground`."""
+        """An image of a mask, of any size, as a prompt. Raises as :func:`read_foreground`."""
         with self.stage("read image"):
             mask = read_foreground(path)
             box = mask_box(mask)
@@ -103,25 +103,25 @@ class Segmenter:
             return MaskPrompt(((2 * share[0] - 1) * MASK_LOGIT).numpy(), bounds)
 
     def encode(self, pixels: np.ndarray) -> None:
-        """Makes ``pixels (H, W, 3)`` the image that :meth:`predict` answers for.
+        """Encodes ``pixels (H, W, 3)`` for :meth:`predict`.
 
         Raises:
-            UserError: the device's memory is too small.
+            UserError: the device is out of memory.
         """
-        with self.stage("encode"), one_line(torch.OutOfMemoryError):
+        with self.stage("encode"), as_user_error(torch.OutOfMemoryError):
             self.predictor.set_image(pixels)
 
     def predict(self, prompts: Prompts, mask: MaskPrompt | None = None) -> Prediction:
-        """The best mask for the prompts; one click alone is answered by the best-scored of three.
+        """The best mask for the prompts; for a single click the best-scored of three.
 
         Args:
             mask: ``prompts.mask`` as :meth:`read_mask` returns it.
 
         Raises:
-            UserError: the model refuses the prompts, or its numbers are not finite.
+            UserError: the prompts are invalid, or the scores are not finite.
         """
         clicks = prompts.clicks
-        with self.stage("predict"), one_line(ValueError, torch.OutOfMemoryError):
+        with self.stage("predict"), as_user_error(ValueError, torch.OutOfMemoryError):
             masks, scores, _ = self.predictor.predict(
                 point_coords=np.array([(c.x, c.y) for c in clicks]) if clicks else None,
                 point_labels=np.array([c.label for c in clicks]) if clicks else None,
@@ -143,12 +143,12 @@ def mask_box(mask: np.ndarray) -> list[int] | None:
 
 
 def read_foreground(path: Path) -> np.ndarray:
-    """A picture of a mask as bool ``(H, W)``.
+    """An image of a mask as bool ``(H, W)``.
 
-    Foreground is what is brighter than half of the brightest pixel, so that 0 and 1, 0 and 255 and any palette do.
+    Foreground pixels are brighter than half of the brightest pixel, so 0/1, 0/255 and palette images work.
 
     Raises:
-        UserError: there is no such picture, or it is black all over.
+        UserError: the image cannot be read, or is completely black.
     """
     brightness = _read(path).max(axis=2).astype(np.float32)
     mask = brightness > brightness.max() / 2
@@ -158,7 +158,7 @@ def read_foreground(path: Path) -> np.ndarray:
 
 
 def _read(path: Path) -> np.ndarray:
-    with one_line(FileNotFoundError):
+    with as_user_error(FileNotFoundError):
         try:
             return to_pixels(path).numpy()
         except ImageError as error:

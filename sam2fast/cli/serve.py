@@ -1,41 +1,49 @@
 """``sam2fast serve``: the web demo."""
 
+import logging
 import math
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sam2fast.cli.errors import UserError
-from sam2fast.cli.files import check_folder
+from sam2fast.cli.command_files import check_folder
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.demo.server.origins import name_of, parse_origin
+from sam2fast.cli.user_errors import UserError
+from sam2fast.demo.server.settings import hostname_of, parse_origin
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from sam2fast.demo.server.settings import ServerSettings
+
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NEEDED = {"flask": "flask", "strawberry": "strawberry-graphql", "gunicorn": "gunicorn", "av": "av"}
 
 
 class OriginType(click.ParamType):
-    """Where a page comes from, such as ``https://demo.example:8443``."""
+    """The origin of a page, such as ``https://demo.example:8443``."""
 
     name = "URL"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Takes a scheme and a host, and a port where it is not the usual one; no path."""
+        """Accepts a scheme, a host and optionally a port; no path."""
         try:
             return parse_origin(value)
         except ValueError:
-            self.fail(f"{value!r} is no origin; expected one such as https://demo.example:8443", param, ctx)
+            self.fail(f"{value!r} is not an origin; expected one such as https://demo.example:8443", param, ctx)
 
 
 class FiniteRange(click.FloatRange):
-    """As its base, which takes NaN and, without a maximum, infinity for numbers of any range."""
+    """A range without NaN and infinity, which ``click.FloatRange`` accepts."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Takes what is a number."""
+        """Accepts finite numbers of the range."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value} is no number of this range", param, ctx)
+            self.fail(f"{value} is not a finite number", param, ctx)
         return number
 
 
@@ -50,38 +58,42 @@ class FiniteRange(click.FloatRange):
     "--checkpoint",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Weights; left out, the official file is looked for as by the other commands.",
+    help="Weights.  [default: the official file, found as by the other commands]",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen at. Anything else than the default lets other machines in; there are no passwords.",
+    help="Address to listen on. Any other than the default lets other machines in; there are no passwords.",
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=7263, show_default=True, help="0 for any that is free.")
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Folder of gallery/, uploads/ and posters/. An empty gallery is filled with drawn films. Left out, a folder "
-    "in the user's cache.",
+    help="Folder of gallery/, uploads/ and posters/. An empty gallery is filled with synthetic videos.  [default: a "
+    "folder in the user's cache]",
 )
-@click.option("--default-video", metavar="PATH", help="To begin with, such as gallery/01_dog.mp4; else the first one.")
-@click.option("--max-sessions", type=click.IntRange(1, 256), default=16, show_default=True, help="Open at a time.")
+@click.option(
+    "--default-video",
+    metavar="PATH",
+    help="The first video shown, such as gallery/01_dog.mp4.  [default: the first of the gallery]",
+)
+@click.option("--max-sessions", type=click.IntRange(1, 256), default=16, show_default=True, help="Open sessions.")
 @click.option(
     "--session-minutes",
     type=FiniteRange(0, min_open=True),
     default=15.0,
     show_default=True,
-    help="Of idleness, after which a session is closed.",
+    help="Close a session after this time without requests.",
 )
 @click.option(
     "--session-mb",
     type=click.IntRange(1),
     default=1024,
     show_default=True,
-    help="Memory of one session for what it remembers of its objects.",
+    help="Memory bank of one session.",
 )
 @click.option(
     "--max-upload-mb", type=click.IntRange(1), default=70, show_default=True, help="Size of an uploaded file."
@@ -91,7 +103,7 @@ class FiniteRange(click.FloatRange):
     type=FiniteRange(0, 3600, min_open=True),
     default=10.0,
     show_default=True,
-    help="Of an uploaded video that are kept.",
+    help="Keep this much of an uploaded video.",
 )
 @click.option(
     "--fps",
@@ -105,16 +117,16 @@ class FiniteRange(click.FloatRange):
     "origins",
     multiple=True,
     type=OriginType(),
-    help="Where else pages may come from that use this server; by default only from itself. The server may then be "
-    "addressed by these names and this machine's own, and no others. Repeatable.",
+    help="Other origins whose pages may use this server. The server then accepts requests under these names and this "
+    "machine's own only. Repeatable.",
 )
 @click.option(
     "--api-url",
     type=OriginType(),
-    help="Begins the addresses of videos; by default as the server was asked. The server may then be addressed by this "
-    "name and this machine's own, and no others.",
+    help="Base of the URLs of videos.  [default: that of the request] The server then accepts requests under this name "
+    "and this machine's own only.",
 )
-@click.option("--graphiql", is_flag=True, help="GraphiQL at GET /graphql; it loads itself from the network.")
+@click.option("--graphiql", is_flag=True, help="Serve GraphiQL at GET /graphql; it loads from the network.")
 def serve(
     model: str | None,
     checkpoint: Path | None,
@@ -133,17 +145,16 @@ def serve(
     api_url: str | None,
     graphiql: bool,
 ) -> None:
-    """The web demo: click on things in a video, track them, take the masks away.
+    """The web demo: click on objects in a video, track them, download the masks.
 
-    Serves the front end and its API, which is that of the original's demo, until Ctrl-C. docs/serve.md has the rest:
-    the API with examples, containers, and what to heed where others can reach the server.
+    Serves the front end and its API, which is that of the original demo, until Ctrl-C. docs/serve.md describes the API
+    with examples, containers, and what to consider when others can reach the server.
     """
     _check_installed()
     named = model or ("nano" if checkpoint is None else None)
     choice = choose_model(named, checkpoint)
     folder = _data_folder(data)
 
-    from sam2fast.cli.serve_run import run
     from sam2fast.demo.server.settings import ServerSettings
 
     settings = ServerSettings(
@@ -182,7 +193,7 @@ def _data_folder(data: Path | None) -> Path:
     Raises:
         UserError: it is a file.
     """
-    from sam2fast.downloads.places import own_cache
+    from sam2fast.downloads.catalog import own_cache
 
     folder = own_cache() / "demo" if data is None else data
     check_folder(folder, "data folder")
@@ -190,25 +201,88 @@ def _data_folder(data: Path | None) -> Path:
 
 
 def _trusted(host: str, origins: tuple[str, ...]) -> tuple[str, ...]:
-    """The names under which the server may be asked.
+    """The host names that requests may use; empty for any.
 
-    A server for this machine alone is asked by this machine's names, and one that has been given names by these, too.
-    Under any other name, a page on the internet could reach it that has had its own name point here. What names lead to
-    a server that others can reach and that was given none is not known.
+    Checking the names prevents DNS rebinding: a page on the internet could point its own name to this machine. A server
+    for this machine only accepts this machine's names and those of the given origins. For a server that other machines
+    can reach, without given origins, the names are unknown.
     """
     if not origins and not _is_loopback(host):
         return ()
-    named = (name_of(origin.partition("://")[2]) for origin in origins)
+    named = (hostname_of(origin.partition("://")[2]) for origin in origins)
     return tuple(dict.fromkeys((*LOOPBACK, host.lower(), *filter(None, named))))
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether only this machine can reach this address or name of its own."""
+    """Whether the address or name is reachable from this machine only."""
     import socket
     from ipaddress import ip_address
 
     try:
         found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):
-        return False  # listening there will fail, and say why
+        return False  # listening fails with a clear error
     return all(ip_address(address).is_loopback for address in found)
+
+
+# Tracking again keeps the corrections of tracked frames: users expect to see what they clicked.
+KEEP_CORRECTIONS = "++model.add_all_frames_to_correct_as_cond=true"
+
+
+def run(settings: "ServerSettings", choice: ModelChoice, device: str, host: str, port: int) -> None:
+    """Serves until a signal ends it.
+
+    Raises:
+        UserError: the address is in use, the data folder cannot be used, or the model does not load.
+    """
+
+    from sam2fast.demo.server import serving
+
+    def build() -> "Flask":
+        try:
+            return _build(settings, choice, device)
+        except UserError as error:
+            error.show()
+            sys.exit(serving.FAILED_TO_START)
+
+    def announce(address: str) -> None:
+        click.echo(f"sam2fast: {settings.model} at {address}, data in {settings.data}; Ctrl-C ends it")
+
+    try:
+        serving.serve(build, serving.Address(host, port), settings.max_sessions, announce)
+    except serving.ServingError as error:
+        raise UserError(str(error)) from error
+
+
+def _log_to_stderr() -> None:
+    """Logs with times and tracebacks, unlike the notes of other commands, since the server runs unattended."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("[%(asctime)s] [%(levelname)s] %(message)s"))
+    logger = logging.getLogger("sam2fast.demo.server")
+    logger.addHandler(handler)
+    logger.propagate = False
+
+
+def _build(settings: "ServerSettings", choice: ModelChoice, device: str) -> "Flask":
+    """The app, built in the serving process."""
+    from sam2fast.build_sam import build_sam2_video_predictor
+    from sam2fast.checkpoints import CheckpointError
+    from sam2fast.config import ConfigError
+    from sam2fast.demo.server.app import make_app
+    from sam2fast.demo.server.demo_errors import DemoError
+    from sam2fast.demo.server.gallery import draw_gallery
+    from sam2fast.demo.server.library import GALLERY, INCOMING
+
+    _log_to_stderr()
+    try:
+        predictor = build_sam2_video_predictor(
+            choice.config, choice.checkpoint, device=device, hydra_overrides_extra=[KEEP_CORRECTIONS]
+        )
+        app = make_app(settings, predictor)
+        gallery = settings.data / GALLERY
+        if not any(gallery.rglob("*.mp4")):
+            click.echo("sam2fast: drawing the gallery's videos, once", err=True)
+            draw_gallery(gallery, settings.data / INCOMING)
+    except (OSError, ValueError, RuntimeError, CheckpointError, ConfigError, DemoError) as error:
+        raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
+    return app

@@ -1,4 +1,4 @@
-"""``sam2fast synthesize``: videos with exact masks, made up."""
+"""``sam2fast synthesize``: synthetic videos with exact masks."""
 
 import json
 from collections.abc import Sequence
@@ -6,31 +6,31 @@ from pathlib import Path
 
 import click
 
-from sam2fast.cli.errors import UserError, one_line
-from sam2fast.cli.files import make_folder, remove_leftovers, write_atomically
+from sam2fast.cli.command_files import make_folder, remove_leftovers, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import DTYPES, out_option
+from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.io.images import SUFFIXES
 
-# What the clips were made with; a run that goes on must be asked for the same.
+# The options of the clips; a resumed run must have the same.
 RECORD = "synthesize.json"
 
 
 @click.command()
-@click.option("--clips", type=click.IntRange(1), default=100, show_default=True, help="How many.")
-@click.option("--frames", type=click.IntRange(1), default=24, show_default=True, help="Of a clip.")
+@click.option("--clips", type=click.IntRange(1), default=100, show_default=True, help="Number of clips.")
+@click.option("--frames", type=click.IntRange(1), default=24, show_default=True, help="Frames of a clip.")
 @click.option("--size", type=click.IntRange(32), default=512, show_default=True, help="Side of the frames, in pixels.")
-@click.option("--objects", type=click.IntRange(1, 200), default=5, show_default=True, help="At most, in a clip.")
-@click.option("--motion", type=click.FloatRange(0), default=1.0, show_default=True, help="Speed; 0 is still.")
+@click.option("--objects", type=click.IntRange(1, 200), default=5, show_default=True, help="Maximum number in a clip.")
+@click.option("--motion", type=click.FloatRange(0), default=1.0, show_default=True, help="Speed; 0 for no motion.")
 @click.option(
     "--media",
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Pictures to use: backgrounds/ (photographs) and cutouts/ (PNG with alpha), or images/ and masks/ (ids). "
-    "Without, everything is drawn. Repeatable.",
+    help="Images to use: backgrounds/ (photographs) and cutouts/ (PNG with alpha), or images/ and masks/ (ids). "
+    "[default: everything is drawn] Repeatable.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same one gives the same files.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Equal seeds give equal files.")
 @click.option(
     "--teacher",
     type=click.Path(path_type=Path),
@@ -38,10 +38,10 @@ RECORD = "synthesize.json"
     help="Weights of a model that first cuts objects out of the photographs in --images, into OUT/media.",
 )
 @click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Photographs for the teacher.")
-@click.option("--model", metavar="NAME", help="The teacher's; left out, the one that its weights fit.")
+@click.option("--model", metavar="NAME", help="The teacher's configuration.  [default: detected from its weights]")
 @click.option("--device", default="auto", show_default=True, help="The teacher's: auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="The teacher's.")
-@click.option("--resume", is_flag=True, help="Go on after the last complete clip of an interrupted run.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run after its last complete clip.")
 @out_option("out/synthetic")
 def synthesize(
     clips: int,
@@ -59,10 +59,10 @@ def synthesize(
     resume: bool,
     out: Path,
 ) -> None:
-    """Make up videos of moving things, with the mask of every thing in every frame.
+    """Make synthetic videos of moving objects, with the mask of every object in every frame.
 
-    Written in the layout of DAVIS: JPEGImages/CLIP/00000.jpg, Annotations/CLIP/00000.png (a palette picture of ids from
-    1), ImageSets/all.txt. All objects are visible in the first frame; later they may be hidden or leave and come back.
+    Written in the layout of DAVIS: JPEGImages/CLIP/00000.jpg, Annotations/CLIP/00000.png (a palette image of ids from
+    1), ImageSets/all.txt. All objects are visible in the first frame; later they may be occluded, or leave and return.
     """
     if (teacher is None) != (images is None):
         raise click.UsageError("--teacher and --images go together")
@@ -84,25 +84,25 @@ def synthesize(
 
     folders = list(media)
     if choice is not None:
-        _teach(photographs, choice, device, dtype, out / "media")
+        _make_cutouts(photographs, choice, device, dtype, out / "media")
         folders.append(out / "media")
 
     import numpy as np
     from tqdm import tqdm
 
-    from sam2fast.datasets.davis import DavisFolder
+    from sam2fast.datasets.davis import DavisWriter
     from sam2fast.training.data.synthetic import MediaError, SyntheticClips
 
-    with one_line(MediaError):
+    with as_user_error(MediaError):
         source = SyntheticClips(size, frames, objects, folders, clips, motion, seed=seed)
-    target = DavisFolder(out)
+    target = DavisWriter(out)
     names = [f"{index:05d}" for index in range(clips)]
     for index, name in enumerate(tqdm(names, "clips", disable=None)):
         if not target.has(name):
             clip = source.sample(index, np.random.default_rng([seed, index]))
-            with one_line(OSError):
+            with as_user_error(OSError):
                 target.write(name, clip.frames, clip.masks)
-    with one_line(OSError):
+    with as_user_error(OSError):
         target.list_clips(names)
     click.echo(f"{clips} clips of {frames} frames in {out}")
 
@@ -117,18 +117,18 @@ def _photographs(images: Path) -> list[Path]:
 
 
 def _open_output(out: Path, record: dict[str, object], resume: bool) -> None:
-    """Checks that the output folder is empty, or was filled by the run that is to be resumed."""
+    """Checks that the output folder is empty, or belongs to the run to resume."""
     make_folder(out)
     file = out / RECORD
     remove_leftovers([file])
-    with one_line(OSError):
+    with as_user_error(OSError):
         is_empty = not any(out.iterdir())
     if not is_empty:
         if not resume:
-            raise UserError(f"the output folder {out} is not empty; choose another one, or go on in it with --resume")
+            raise UserError(f"the output folder {out} is not empty; choose another one, or continue with --resume")
         if not file.is_file():
-            raise UserError(f"the output folder {out} is not one of this command: it has no {RECORD}")
-        with one_line(OSError, ValueError):
+            raise UserError(f"the output folder {out} was not made by this command: it has no {RECORD}")
+        with as_user_error(OSError, ValueError):
             before = json.loads(file.read_text(encoding="utf-8"))
         changed = [f"--{name}" for name, value in record.items() if before.get(name) != value]
         if changed:
@@ -136,9 +136,9 @@ def _open_output(out: Path, record: dict[str, object], resume: bool) -> None:
     write_atomically(file, (json.dumps(record, indent=2) + "\n").encode())
 
 
-def _teach(photographs: Sequence[Path], choice: ModelChoice, device: str, dtype: str, media: Path) -> None:
-    """Cuts objects out of the photographs that it has not been done for."""
-    with one_line(OSError):
+def _make_cutouts(photographs: Sequence[Path], choice: ModelChoice, device: str, dtype: str, media: Path) -> None:
+    """Cuts objects out of the photographs, except those of an earlier run."""
+    with as_user_error(OSError):
         media.mkdir(exist_ok=True)
         done_file = media / "done.txt"
         done = set(done_file.read_text(encoding="utf-8").splitlines()) if done_file.is_file() else set()
@@ -151,15 +151,15 @@ def _teach(photographs: Sequence[Path], choice: ModelChoice, device: str, dtype:
 
     from sam2fast.build_sam import build_sam2
     from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-    from sam2fast.training.data.synthetic.teacher import teach_cutouts
+    from sam2fast.training.data.synthetic.pseudo_labels import write_cutouts
 
-    with one_line(OSError, ValueError, RuntimeError, ImportError):
+    with as_user_error(OSError, ValueError, RuntimeError, ImportError):
         predictor = SAM2ImagePredictor(
             build_sam2(choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype))
         )
-    with one_line(OSError, torch.OutOfMemoryError):
+    with as_user_error(OSError, torch.OutOfMemoryError):
         progress = tqdm(total=len(photographs), desc="cut-outs", disable=None)
-        for path, count in teach_cutouts(photographs, predictor, media):
+        for path, count in write_cutouts(photographs, predictor, media):
             with done_file.open("a", encoding="utf-8") as lines:
                 lines.write(f"{path.name}\n")
             progress.update()

@@ -5,26 +5,26 @@ from pathlib import Path
 
 import click
 
-from sam2fast.cli.devices import names_several
-from sam2fast.cli.errors import UserError
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import FormatsType, model_options, out_option
-from sam2fast.cli.signals import exit_code, tell
+from sam2fast.cli.runner_options import names_several
+from sam2fast.cli.terminal import exit_code, print_message
 from sam2fast.cli.track_request import (
     MaskType,
     PointType,
-    Request,
     TrackBoxType,
     TrackPrompt,
+    TrackRequest,
     VideoSource,
     merge_prompts,
     read_prompt_file,
 )
+from sam2fast.cli.user_errors import UserError
 from sam2fast.tracking.approximations import Approximations
 
 FORMATS = ("json", "png", "overlay", "coco")
 DEFAULT_FORMATS = ("json", "overlay")
-MOST_OBJECTS_OF_PALETTE = 255
+MAX_PALETTE_OBJECTS = 255
 
 
 @click.command()
@@ -42,7 +42,7 @@ MOST_OBJECTS_OF_PALETTE = 255
     "masks",
     multiple=True,
     type=MaskType(),
-    help="An object's mask: a picture of the video's size, bright where the object is. Repeatable.",
+    help="An object's mask: an image of the video's size, bright where the object is. Repeatable.",
 )
 @click.option(
     "--prompts",
@@ -50,26 +50,28 @@ MOST_OBJECTS_OF_PALETTE = 255
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help='The same as JSON: {"prompts": [{"frame": 0, "object": 1, "points": [[X, Y]], "labels": [1], '
+    help='Prompts as JSON: {"prompts": [{"frame": 0, "object": 1, "points": [[X, Y]], "labels": [1], '
     '"box": [X0, Y0, X1, Y1]}, {"frame": 9, "object": "dog", "mask": "dog.png"}]}. Repeatable.',
 )
 @model_options
-@click.option("--reverse", is_flag=True, help="Then also backwards, from the first prompted frame to the beginning.")
+@click.option("--reverse", is_flag=True, help="Also track backwards, from the first prompted frame to the beginning.")
 @click.option(
     "--start",
     type=click.IntRange(0),
     metavar="FRAME",
     default=0,
     show_default=True,
-    help="The first frame that counts.",
+    help="The first frame to track.",
 )
-@click.option("--end", type=click.IntRange(0), metavar="FRAME", show_default="the video's", help="The last one.")
+@click.option(
+    "--end", type=click.IntRange(0), metavar="FRAME", show_default="the video's", help="The last frame to track."
+)
 @click.option(
     "--stream",
     is_flag=True,
-    help="Read the video once, in order, in constant memory; cameras and URLs can only be read so.",
+    help="Read the video once, in order, in constant memory; required for cameras and URLs.",
 )
-@click.option("--max-frames", type=click.IntRange(1), help="With --stream: stop after so many.")
+@click.option("--max-frames", type=click.IntRange(1), help="With --stream: stop after this many frames.")
 @click.option(
     "--format",
     "formats",
@@ -77,7 +79,7 @@ MOST_OBJECTS_OF_PALETTE = 255
     metavar=",".join(FORMATS),
     default=DEFAULT_FORMATS,
     show_default=",".join(DEFAULT_FORMATS),
-    help="What to write, separated by commas; masks.jsonl always is.",
+    help="What to write, separated by commas; masks.jsonl is always written.",
 )
 @click.option(
     "--approximate",
@@ -85,12 +87,12 @@ MOST_OBJECTS_OF_PALETTE = 255
     multiple=True,
     metavar="NAME[=VALUE]",
     callback=lambda ctx, option, names: _approximations(names),
-    help="Leave something out for speed: memory_slots=N, pooled_memory, still_frames=DIFFERENCE, "
-    "fp8_attention[=emulated]. By how much masks change, docs/approximations.md says. Repeatable.",
+    help="Trade accuracy for speed: memory_slots=N, pooled_memory, still_frames=DIFFERENCE, "
+    "fp8_attention[=emulated]. docs/approximations.md shows how much masks change. Repeatable.",
 )
 @click.option("--show-ids", is_flag=True, help="Write each object's id beside it in the overlay.")
-@click.option("--overwrite", is_flag=True, help="Remove what another run has left in the output folder.")
-@click.option("--progress", is_flag=True, help="A bar on stderr also where that is no terminal.")
+@click.option("--overwrite", is_flag=True, help="Remove the results of another run from the output folder.")
+@click.option("--progress", is_flag=True, help="Show a progress bar even if stderr is no terminal.")
 @out_option("out/track")
 @click.pass_context
 def track(
@@ -118,19 +120,19 @@ def track(
 ) -> None:
     """Track objects through a VIDEO, from clicks, boxes and masks on any of its frames.
 
-    VIDEO is a file, a folder of pictures, and with --stream also a URL or camera:0. Frames count from 0, coordinates
+    VIDEO is a file, a folder of images, and with --stream also a URL or camera:0. Frames count from 0, coordinates
     are pixels of the video. All points and the box of an object on one frame are one prompt. Tracking begins with
     the first prompted frame.
 
     \b
     Writes to the output folder
       masks.jsonl  a line of JSON for each frame: run lengths, areas, boxes and scores of all objects
-      track.json   what was asked, and how far it got
+      track.json   the request and the progress of the run
       overlay.mp4  the masks in colour on the video
-      masks/       with --format png: palette pictures, 1 for the first object, 2 for the second, ...
-      masks.json   with --format coco: all of it in COCO's format for videos
+      masks/       with --format png: palette images, 1 for the first object, 2 for the second, ...
+      masks.json   with --format coco: all masks in COCO's format for videos
 
-    Ctrl-C leaves all that was done. The same command again goes on where it stopped, and makes missing formats.
+    Ctrl-C keeps all results. The same command again continues there, and writes missing formats.
     """
     if names_several(device):
         raise click.UsageError(
@@ -140,7 +142,7 @@ def track(
     source = VideoSource.parse(video)
     parts = [*points, *boxes, *masks, *(prompt for file in prompt_files for prompt in read_prompt_file(file))]
     prompts = merge_prompts(parts, each_shows_object=not stream)
-    request = Request(
+    request = TrackRequest(
         source, prompts, start, end, reverse, stream, max_frames, formats, show_ids, progress, approximations
     )
     _check(request)
@@ -151,7 +153,7 @@ def track(
 
         code = run(request, choice, device, dtype, out, overwrite)
     except KeyboardInterrupt as stop:
-        tell("interrupted; the same command again goes on")
+        print_message("interrupted; run the same command again to continue")
         code = exit_code(stop)
     ctx.exit(code)
 
@@ -163,8 +165,8 @@ def _approximations(names: Sequence[str]) -> Approximations:
         raise click.BadParameter(str(error)) from None
 
 
-def _check(request: Request) -> None:
-    """Checks options that exclude each other, and that masks of prompts exist."""
+def _check(request: TrackRequest) -> None:
+    """Checks for contradictory options, and that the masks of prompts exist."""
     if request.source.is_live and not request.stream:
         raise click.UsageError(f"{request.source.name} can only be read once, in order; give --stream")
     if request.stream and request.reverse:
@@ -173,9 +175,9 @@ def _check(request: Request) -> None:
         raise click.UsageError("--max-frames goes with --stream; to stop early otherwise, give --end")
     if request.end is not None and request.start > request.end:
         raise click.UsageError(f"--start {request.start} lies after --end {request.end}")
-    if "png" in request.formats and len(request.objects) > MOST_OBJECTS_OF_PALETTE:
+    if "png" in request.formats and len(request.objects) > MAX_PALETTE_OBJECTS:
         raise click.UsageError(
-            f"{len(request.objects)} objects, but a palette picture has room for {MOST_OBJECTS_OF_PALETTE}; "
+            f"{len(request.objects)} objects, but a palette image holds at most {MAX_PALETTE_OBJECTS}; "
             "leave out --format png"
         )
     for prompt in request.prompts:

@@ -1,4 +1,4 @@
-"""The files of ``sam2fast track``: the manifest, the record of all masks, and the formats that are derived from it."""
+"""The files of ``sam2fast track``: the manifest, the record of all masks, and the formats derived from it."""
 
 import json
 import os
@@ -17,18 +17,18 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from tqdm import tqdm
 
-from sam2fast.cli.errors import UserError, one_line
-from sam2fast.cli.files import make_folder, write_atomically
+from sam2fast.cli.command_files import make_folder, write_atomically
 from sam2fast.cli.results import DIGITS
 from sam2fast.cli.segmenter import NOT_FINITE
-from sam2fast.cli.track_request import PROBE_SIZE, ObjectId, Request
+from sam2fast.cli.track_request import PROBE_SIZE, ObjectId, TrackRequest
+from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.datasets.palette_masks import label_png
-from sam2fast.io.atomic import errors_named, moved_to
+from sam2fast.io.atomic import annotate_oserror, atomic_path
 from sam2fast.io.rle import compress_run_lengths, decode_rle
 from sam2fast.kernels.run_lengths import encode_upsampled, run_length_areas
-from sam2fast.tracking.scores import TrackScores
+from sam2fast.tracking.outputs import TrackScores
 from sam2fast.video_io import VideoError, read_frames
-from sam2fast.video_io.film_file import FilmFile, NoEncoderError, film_failures
+from sam2fast.video_io.video_writer import NoEncoderError, VideoWriter, encoding_errors
 from sam2fast.video_results import colour_of, to_coco_video
 from sam2fast.video_results.drawing import Area, tint
 from sam2fast.video_results.overlaps import boxes_of, visible_parts
@@ -37,7 +37,7 @@ from sam2fast.video_results.record import RecordIndex
 MANIFEST, RECORD, PNGS, OVERLAY, COCO = "track.json", "masks.jsonl", "masks", "overlay.mp4", "masks.json"
 BACKWARD = "backward.safetensors"
 STATES = re.compile(r"backward\.safetensors|state_\d+\.safetensors")
-# The final names of this command's files, and the hidden ones that a killed run leaves behind.
+# The names of this command's files, and the hidden partial files of killed runs.
 PART = r"(?(1)\.[\d.]+(part|tmp))"  # after a name that begins with a dot
 OURS = re.compile(rf"(\.)?(track\.json|masks\.jsonl|overlay\.mp4|masks\.json|{STATES.pattern}){PART}")
 OUR_PNG = re.compile(rf"(\.)?\d{{5,}}\.png{PART}")
@@ -60,7 +60,7 @@ def frame_record(
 
     Args:
         time: seconds since the first frame, if the video has times.
-        masks: ``(N, 1, h, w)`` low-resolution logits, or ``(N, 1, H, W)`` such as a predictor gives without overlaps.
+        masks: ``(N, 1, h, w)`` low-resolution logits, or ``(N, 1, H, W)`` as from a predictor that removes overlaps.
         scores: of the same objects.
         size: (H, W) of the video.
 
@@ -109,7 +109,7 @@ class RunFolder:
     def __init__(self, path: Path, asked: Mapping[str, Any], overwrite: bool) -> None:
         self.path, self._asked = path, json.loads(json.dumps(asked))  # to be compared with a file's content
         self._file: BinaryIO | None = None
-        with one_line(OSError):
+        with as_user_error(OSError):
             found = None if overwrite else self._read_manifest()
         self.is_new = found is None
         self._facts = found or {"asked": self._asked, "done": 0, "complete": False, "state": None, "files": {}}
@@ -121,12 +121,12 @@ class RunFolder:
     def begin(self) -> None:
         """Makes the folder. Removes results that are overwritten, and what a killed run left behind."""
         make_folder(self.path)
-        with one_line(OSError):
+        with as_user_error(OSError):
             if self.is_new:
                 (self.path / MANIFEST).unlink(missing_ok=True)
             for path in self._files():
                 is_unused = self.is_new or path.name.startswith(".") or (self.complete and STATES.fullmatch(path.name))
-                if is_unused and path.is_dir():  # in which a state was being written
+                if is_unused and path.is_dir():  # a partial state
                     shutil.rmtree(path)
                 elif is_unused:
                     path.unlink()
@@ -135,19 +135,19 @@ class RunFolder:
             self.is_new = False
 
     def has(self, file: Path, **options: Any) -> bool:
-        """Whether a derived file exists, shows the whole record, and was made with these options."""
+        """Whether a derived file exists, covers the whole record, and was made with these options."""
         return self._facts["files"].get(file.name) == {"frames": self.done, **options} and file.exists()
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Truncates the record to the frames that are done, and opens it for :meth:`append`."""
-        with one_line(OSError), errors_named(self.record), open(self.record, "ab+") as file:
+        with as_user_error(OSError), annotate_oserror(self.record), open(self.record, "ab+") as file:
             file.seek(0)
             lengths = [len(line) for line in islice(file, self.done) if line.endswith(b"\n")]
             if len(lengths) < self.done:
                 raise UserError(f"{self.record} has fewer than the {self.done} frames in {MANIFEST}; {CHANGE}")
             file.truncate(sum(lengths))
-        with one_line(OSError):
+        with as_user_error(OSError):
             self._file = open(self.record, "ab", buffering=0)  # noqa: SIM115  # closed below
         with self._file:
             yield
@@ -156,7 +156,7 @@ class RunFolder:
         """Adds a frame to the record."""
         assert self._file is not None
         content = line.encode() + b"\n"
-        with one_line(OSError), errors_named(self.record):
+        with as_user_error(OSError), annotate_oserror(self.record):
             while content:
                 content = content[self._file.write(content) :]
         self.done += 1
@@ -164,7 +164,7 @@ class RunFolder:
     def checkpoint(self, save: Callable[[Path], None]) -> None:
         """Has ``save`` write the state after the recorded frames to a file, so that another run can continue here."""
         state = self.path / f"state_{self.done:05d}.safetensors"
-        with one_line(OSError, ValueError):
+        with as_user_error(OSError, ValueError):
             save(state)
         self._commit(state)
 
@@ -176,7 +176,7 @@ class RunFolder:
 
     def _commit(self, state: Path | None) -> None:
         assert self._file is not None
-        with one_line(OSError), errors_named(self.record):
+        with as_user_error(OSError), annotate_oserror(self.record):
             os.fsync(self._file.fileno())
         self.note(done=self.done, complete=self.complete, state=None if state is None else state.name)
         for path in self.path.glob("state_*.safetensors"):
@@ -185,9 +185,9 @@ class RunFolder:
 
     def sort(self) -> None:
         """Sorts the record by frame, since the backward pass appends in descending order."""
-        with one_line(OSError, ValueError), closing(RecordIndex(self.record)) as index:
+        with as_user_error(OSError, ValueError), closing(RecordIndex(self.record)) as index:
             if not index.is_sorted:
-                with moved_to(self.record) as partial, open(partial, "wb") as file:
+                with atomic_path(self.record) as partial, open(partial, "wb") as file:
                     file.writelines(index.raw(frame) for frame in sorted(index))
 
     def made(self, file: Path, **options: Any) -> None:
@@ -233,7 +233,7 @@ class RunFolder:
 
 
 class OverlayWriter:
-    """An MP4 file with H.264 and yuv420p, which appears when it is finished. Odd sides get one more row or column.
+    """Writes an MP4 file with H.264 and yuv420p atomically. Odd sides get one more row or column.
 
     The rate, in frames per second, is for frames without times.
 
@@ -246,13 +246,13 @@ class OverlayWriter:
         self._rate = rate or DEFAULT_RATE
         self._odd = height % 2, width % 2
         self._first, self._last, self._count = 0.0, -1, 0
-        self._failures: tuple[type[Exception], ...] = OSError, *film_failures()
+        self._expected_errors: tuple[type[Exception], ...] = OSError, *encoding_errors()
         from av.video.frame import VideoFrame
 
         self._frame_from = VideoFrame.from_ndarray
         rounded = Fraction(self._rate).limit_denominator(1001)
-        with one_line(*self._failures):
-            self._file = FilmFile(path, height + height % 2, width + width % 2, rounded, TICK, CRF)
+        with as_user_error(*self._expected_errors):
+            self._file = VideoWriter(path, height + height % 2, width + width % 2, rounded, TICK, CRF)
 
     def add(self, image: np.ndarray, time: float | None) -> None:
         """Adds a frame ``(H, W, 3)`` uint8, shown at ``time`` in seconds; the video begins with the first one's."""
@@ -263,23 +263,23 @@ class OverlayWriter:
         self._count += 1
         if any(self._odd):
             image = np.pad(image, ((0, self._odd[0]), (0, self._odd[1]), (0, 0)), mode="edge")
-        with one_line(*self._failures):
+        with as_user_error(*self._expected_errors):
             self._file.add(self._frame_from(image, format="rgb24"), self._last)
 
     def finish(self) -> None:
-        """Makes the file appear, if it has any frames."""
+        """Finishes the file, if it has any frames."""
         if not self._count:
             return self.discard()
-        with one_line(*self._failures):
+        with as_user_error(*self._expected_errors):
             self._file.finish()
 
     def discard(self) -> None:
-        """Leaves nothing behind, unless the file is finished."""
+        """Removes the file, unless it is finished."""
         self._file.discard()
 
 
 class FrameDrawing:
-    """Draws recorded masks on frames, each object in one colour throughout, and with ``show_ids`` its id beside it."""
+    """Draws recorded masks on frames, each object in its colour; with ``show_ids`` also its id."""
 
     def __init__(self, objects: Sequence[ObjectId], show_ids: bool) -> None:
         self._colours = {obj_id: colour_of(number) for number, obj_id in enumerate(objects)}
@@ -320,9 +320,9 @@ def open_overlay(folder: RunFolder, size: tuple[int, int], rate: float | None) -
         return None
 
 
-def derive_outputs(folder: RunFolder, request: Request) -> None:
-    """Makes the requested files that are missing or do not show the whole record; raises UserError where it cannot."""
-    with one_line(OSError, ValueError), closing(RecordIndex(folder.record)) as record:
+def derive_outputs(folder: RunFolder, request: TrackRequest) -> None:
+    """Writes the requested files that are missing or incomplete; raises UserError if that fails."""
+    with as_user_error(OSError, ValueError), closing(RecordIndex(folder.record)) as record:
         if "png" in request.formats:
             _write_label_maps(record, folder, request)
         if "coco" in request.formats and len(record):
@@ -333,17 +333,17 @@ def derive_outputs(folder: RunFolder, request: Request) -> None:
 
 
 def label_map(line: Line, objects: Sequence[ObjectId]) -> np.ndarray:
-    """The object that each pixel shows, ``(H, W)`` uint8: its position among all objects, from 1; 0 for none."""
+    """The object at each pixel, ``(H, W)`` uint8: its position among all objects, from 1; 0 for none."""
     labels = np.zeros(line["objects"][0]["rle"]["size"], dtype=np.uint8, order="F")
     for entry in line["objects"]:
         if entry["area"]:
-            # Run lengths go down the columns, and so do pixels in memory here.
+            # Run lengths are column-major, so the array is too.
             number = np.uint8(objects.index(entry["id"]) + 1)
             np.copyto(labels, number, where=decode_rle(entry.get("visible", entry["rle"])))
     return np.ascontiguousarray(labels)
 
 
-def _write_label_maps(record: RecordIndex, folder: RunFolder, request: Request) -> None:
+def _write_label_maps(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
     images, objects = folder.path / PNGS, request.objects
     make_folder(images)
     for frame in tqdm(record, "images", disable=False if request.progress else None):
@@ -352,7 +352,7 @@ def _write_label_maps(record: RecordIndex, folder: RunFolder, request: Request) 
             write_atomically(file, label_png(label_map(record[frame], objects)))
 
 
-def _write_coco(record: RecordIndex, folder: RunFolder, request: Request) -> None:
+def _write_coco(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
     file, source = folder.path / COCO, request.source
     if folder.has(file):
         return
@@ -363,8 +363,8 @@ def _write_coco(record: RecordIndex, folder: RunFolder, request: Request) -> Non
     folder.made(file)
 
 
-def _write_overlay(record: RecordIndex, folder: RunFolder, request: Request) -> None:
-    """Reads the video again, up to where it ends or, for a part of it, the record ends."""
+def _write_overlay(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
+    """Reads the video again, up to its end, or to the end of the record if only a part was tracked."""
     file = folder.path / OVERLAY
     if folder.has(file, ids=request.show_ids):
         return
@@ -377,7 +377,7 @@ def _write_overlay(record: RecordIndex, folder: RunFolder, request: Request) -> 
         stop = reader.count if last is None else last + 1
         total = None if stop is None else stop - request.start
         try:
-            # A broken video was reported while tracking; the overlay ends there.
+            # A broken video was reported during tracking; the overlay ends there.
             with (
                 tqdm(total=total, desc="overlay", disable=False if request.progress else None) as bar,
                 suppress(VideoError),

@@ -1,4 +1,4 @@
-"""What is asked of ``sam2fast track``: the video, the prompts, and which frames to track."""
+"""The request of ``sam2fast track``: the video, the prompts, and the frames to track."""
 
 import hashlib
 import json
@@ -12,16 +12,16 @@ from typing import Any, NamedTuple, TypeAlias
 
 import click
 
-from sam2fast.cli.digests import digest_of_ends
-from sam2fast.cli.errors import UserError, one_line
-from sam2fast.cli.prompts import BACKGROUND, FOREGROUND, Box, Click
+from sam2fast.cli.command_files import digest_of_ends
+from sam2fast.cli.prompt_options import BACKGROUND, FOREGROUND, Box, Click
+from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.tracking.approximations import Approximations
 
 ObjectId: TypeAlias = int | str
 
 KEYS = ("frame", "object", "points", "labels", "box", "mask")
 CAMERA = "camera:"
-PROBE_SIZE = 32  # the side of frames that are decoded for their size or for drawing, not for the model
+PROBE_SIZE = 32  # resolution of frames for the model when only their original pixels or size are needed
 
 
 class VideoSource(NamedTuple):
@@ -64,7 +64,7 @@ class VideoSource(NamedTuple):
         return self.text if self.camera is None else self.camera
 
     def check_out(self, out: Path) -> None:
-        """Checks that results are neither written among the frames nor over the video.
+        """Checks that results neither lie among the frames nor overwrite the video.
 
         Raises:
             click.UsageError: they would be.
@@ -77,26 +77,29 @@ class VideoSource(NamedTuple):
         if not self.is_live and path == folder / "overlay.mp4":
             raise click.UsageError(f"the result {out / 'overlay.mp4'} would overwrite the video; choose another --out")
 
-    def facts(self) -> dict[str, Any]:
-        """What identifies the video: its content, whatever the path; for cameras and URLs the address."""
+    def fingerprint(self) -> dict[str, Any]:
+        """Identifies the video by its content, independent of the path; a camera or URL by its address."""
         if self.is_live:
             return {"source": self.name}
         path = Path(self.text)
-        with one_line(OSError):
+        with as_user_error(OSError):
             if path.is_dir():
                 files = sorted((p.name, p.stat().st_size) for p in path.iterdir() if p.is_file())
                 return {"sha256": hashlib.sha256(repr(files).encode()).hexdigest()}
             return {"bytes": path.stat().st_size, "sha256": digest_of_ends(path)}
 
     def probe(self) -> tuple[int, int, int | None]:
-        """Height, width and, where the container has it, the number of frames; decodes the first frame only.
+        """Height, width and, if the container has it, the number of frames; decodes the first frame only.
 
         Raises:
-            UserError: it cannot be read as a video.
+            UserError: the video cannot be read.
         """
         from sam2fast.video_io import read_frames
 
-        with one_line(OSError, ValueError, TypeError, ImportError), read_frames(self.to_open, PROBE_SIZE) as reader:
+        with (
+            as_user_error(OSError, ValueError, TypeError, ImportError),
+            read_frames(self.to_open, PROBE_SIZE) as reader,
+        ):
             return reader.height, reader.width, reader.count
 
 
@@ -115,7 +118,7 @@ class TrackPrompt:
 
     @property
     def shows_object(self) -> bool:
-        """Whether it says where the object is, and not only where it is not."""
+        """Whether it has a box, a mask or a foreground click."""
         return self.box is not None or self.mask is not None or any(c.label == FOREGROUND for c in self.clicks)
 
     def as_arguments(self) -> dict[str, Any]:
@@ -156,7 +159,7 @@ class _PromptType(click.ParamType):
 
 
 class _Reason(ValueError):
-    """Why a text is no prompt, in words for the user."""
+    """Why a text is not a valid prompt, for the error message."""
 
 
 class PointType(_PromptType):
@@ -207,10 +210,10 @@ def read_prompt_file(path: Path) -> list[TrackPrompt]:
         UserError: the file cannot be read, or an entry is invalid; the message names the entry and the reason.
     """
     try:
-        with one_line(OSError):
+        with as_user_error(OSError):
             content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON: {error}") from error
+        raise UserError(f"{path} is not valid JSON: {error}") from error
     entries = content.get("prompts") if isinstance(content, dict) else None
     if not isinstance(entries, list) or set(content) != {"prompts"}:
         raise UserError(f'{path} is not {{"prompts": [...]}}')
@@ -241,7 +244,7 @@ def _entry(entry: Any, folder: Path) -> TrackPrompt:
     clicks = tuple(Click(x, y, _label(label)) for (x, y), label in zip(places, labels, strict=True))
     box, mask = entry.get("box"), entry.get("mask")
     if mask is not None and not isinstance(mask, str):
-        raise _Reason(f"the mask is {mask!r}; expected the path of a picture")
+        raise _Reason(f"the mask is {mask!r}; expected the path of an image")
     return TrackPrompt(
         _frame(entry["frame"]),
         object_id(entry["object"]),
@@ -255,7 +258,7 @@ def merge_prompts(parts: Iterable[TrackPrompt], each_shows_object: bool) -> list
     """One prompt for each object and frame, by frame, else in the order given.
 
     Args:
-        each_shows_object: also prompts after an object's first must say where it is.
+        each_shows_object: every prompt of an object must show it, not only the first.
 
     Raises:
         click.UsageError: there is no prompt, or one is empty, contradictory, or has only background points.
@@ -265,7 +268,7 @@ def merge_prompts(parts: Iterable[TrackPrompt], each_shows_object: bool) -> list
         known = merged.get((part.frame, part.object))
         merged[part.frame, part.object] = part if known is None else _joined(known, part)
     if not merged:
-        raise click.UsageError("say what to track, with --point, --box, --mask or --prompts")
+        raise click.UsageError("no prompts; give --point, --box, --mask or --prompts")
     prompts = sorted(merged.values(), key=lambda prompt: prompt.frame)
     seen: set[ObjectId] = set()
     for prompt in prompts:
@@ -287,7 +290,7 @@ def _joined(one: TrackPrompt, other: TrackPrompt) -> TrackPrompt:
 
 
 def objects_of(prompts: Sequence[TrackPrompt]) -> list[ObjectId]:
-    """The objects in the order of their first prompts, which is that of their numbers in pictures."""
+    """The objects in the order of their first prompts, which gives their numbers in label images."""
     return list(dict.fromkeys(prompt.object for prompt in prompts))
 
 
@@ -318,11 +321,11 @@ def check_against_video(
             )
         for x, y, _ in prompt.clicks:
             if not (0 <= x <= width and 0 <= y <= height):
-                raise UserError(f"{prompt}: the point {x:g},{y:g} is outside of the picture, {width}x{height}")
+                raise UserError(f"{prompt}: the point {x:g},{y:g} is outside of the image, {width}x{height}")
         if prompt.box is not None:
             x0, y0, x1, y1 = prompt.box
             if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
-                raise UserError(f"{prompt}: the box {x0:g},{y0:g},{x1:g},{y1:g} leaves the picture, {width}x{height}")
+                raise UserError(f"{prompt}: the box {x0:g},{y0:g},{x1:g},{y1:g} leaves the image, {width}x{height}")
         if prompt in masks and masks[prompt].shape != (height, width):
             rows, columns = masks[prompt].shape
             raise UserError(
@@ -352,7 +355,7 @@ def _box(numbers: Sequence[float]) -> Box:
 
 
 def _numbers(values: Any, counts: tuple[int, ...], what: str = "it") -> list[float]:
-    """So many finite numbers."""
+    """Parses finite numbers; their count must be one of ``counts``."""
     try:
         numbers = [float(value) for value in values if not isinstance(value, bool)]
     except (TypeError, ValueError):
@@ -363,7 +366,7 @@ def _numbers(values: Any, counts: tuple[int, ...], what: str = "it") -> list[flo
 
 
 @dataclass(frozen=True)
-class Request:
+class TrackRequest:
     """A checked command line."""
 
     source: VideoSource
@@ -380,7 +383,7 @@ class Request:
 
     @property
     def last(self) -> int | None:
-        """The last frame that counts, if it is not that of the video."""
+        """The last frame to track, None for the end of the video."""
         ends = [self.end, None if self.max_frames is None else self.start + self.max_frames - 1]
         return min((end for end in ends if end is not None), default=None)
 

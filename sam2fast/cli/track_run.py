@@ -1,4 +1,4 @@
-"""One run of ``sam2fast track``: the passes over the video, from where an earlier run stopped or the beginning."""
+"""One run of ``sam2fast track``: propagation from the video's beginning or from where a run stopped."""
 
 import hashlib
 import os
@@ -20,25 +20,24 @@ from tqdm import tqdm
 
 from sam2fast import __version__
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.cli.errors import UserError, one_line
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.segmenter import read_foreground
-from sam2fast.cli.signals import ENDING, SIGNALLED, if_read, tell
+from sam2fast.cli.terminal import SIGNAL_EXIT_BASE, TERMINATION_SIGNALS, ignore_closed_stream, print_message
 from sam2fast.cli.track_outputs import FrameDrawing, RunFolder, as_line, derive_outputs, frame_record, open_overlay
-from sam2fast.cli.track_request import Request, TrackPrompt, check_against_video
+from sam2fast.cli.track_request import TrackPrompt, TrackRequest, check_against_video
+from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.approximations import EXACT
-from sam2fast.tracking.outputs import Output
-from sam2fast.tracking.scores import TrackScores
-from sam2fast.tracking.selection import MemoryRules
+from sam2fast.tracking.memory_selection import MemoryRules
+from sam2fast.tracking.outputs import Output, TrackScores
 from sam2fast.tracking.state import VideoState
 from sam2fast.tracking.stream import StreamResult, VideoStream
 from sam2fast.video_io import StreamFrame, VideoError, read_frames
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 STDERR = 2
-STOPPING = (signal.SIGINT, *ENDING)
-# What opening a video or a saved state may raise because of the file.
+STOPPING = (signal.SIGINT, *TERMINATION_SIGNALS)
+# Errors of unusable videos and saved states.
 UNUSABLE = (OSError, ValueError, TypeError, ImportError)
 Masks = Mapping[TrackPrompt, np.ndarray]  # (H, W) bool, of the prompts that have one
 
@@ -61,23 +60,23 @@ class Outcome:
     frames: int = 0  # tracked by this process
     seconds: float = 0.0
     stopped: int | None = None  # the signal that ended it
-    failure: str | None = None  # what was wrong with the video
+    failure: str | None = None  # the error of the video
 
 
-class VideoPasses:
-    """Tracks a video that can be read again: forwards, then, with ``--reverse``, backwards.
+class VideoPropagation:
+    """Tracks a video file or folder: forwards, then, with ``--reverse``, backwards.
 
-    Iteration yields the frames that earlier runs have not done, and raises VideoError where one cannot be read.
+    Iteration yields the frames that earlier runs have not tracked; raises VideoError if one cannot be read.
 
     Args:
-        folder: says what earlier runs have done, and has the states they saved.
+        folder: the progress and the saved states of earlier runs.
 
     Attributes:
         size: (H, W) of the video.
         video_frames: the number of frames in the video, None if unknown.
         total: the number of frames to track, including those of earlier runs; None if unknown.
         rate: the frames per second of a stream, if known.
-        problem: what was wrong with the video, known after the last frame.
+        problem: an error of the video, known after the last frame.
 
     Raises:
         UserError: the video or a saved state cannot be used, or a prompt is not within the video.
@@ -85,16 +84,16 @@ class VideoPasses:
 
     rate = None
 
-    def __init__(self, predictor: SAM2VideoPredictor, request: Request, masks: Masks, folder: RunFolder) -> None:
+    def __init__(self, predictor: SAM2VideoPredictor, request: TrackRequest, masks: Masks, folder: RunFolder) -> None:
         self._predictor, self._video, self._done = predictor, request.source.text, folder.done
         self._backward_file = folder.backward
-        reach = MemoryRules.of(predictor).reach
+        reach = MemoryRules.of(predictor, predictor.memory_selection).reach
         first = request.prompts[0].frame
         self._backward = range(first - 1, request.start - 1, -1) if request.reverse else range(0)
         if folder.state is None:
-            # Backwards, the frames behind the first one count as well, until as many have been tracked before it.
+            # The backward pass also attends to frames after the first one, until it has tracked enough frames itself.
             history = 2 * reach if self._backward else reach
-            with one_line(*UNUSABLE):
+            with as_user_error(*UNUSABLE):
                 self._state = predictor.init_state(self._video, async_loading_frames=True, max_history=history)
         else:
             self._state = self._load(folder.state)
@@ -102,7 +101,7 @@ class VideoPasses:
         self.size, self.video_frames = (frames.height, frames.width), len(frames)
         check_against_video(request.prompts, masks, *self.size, len(frames), request.start, request.end)
         self._forward = range(first, len(frames) if request.end is None else min(request.end + 1, len(frames)))
-        self._turn = min(reach, len(self._forward) - 1)  # the backward pass looks at no later frames
+        self._turn = min(reach, len(self._forward) - 1)  # the backward pass attends to no later frames
         self.total = len(self._forward) + len(self._backward)
         self.problem = frames.truncated if request.end is None or request.end >= len(frames) else None
         for prompt in request.prompts if folder.state is None else ():
@@ -116,7 +115,7 @@ class VideoPasses:
         if left:
             for count, item in enumerate(self._propagate(left, reverse=False), self._done):
                 if self._backward and count == self._turn:
-                    with one_line(OSError):
+                    with as_user_error(OSError):
                         self._predictor.save_state(self._state, self._backward_file)
                 yield item
         left = self._backward[max(self._done - len(self._forward), 0) :]
@@ -124,7 +123,7 @@ class VideoPasses:
             if self._done <= len(self._forward):
                 self._state.frames.close()
                 self._state = self._load(self._backward_file)
-            # It begins on the frame before: at 0 there would be no pass at all, and the first frame is part of it.
+            # Starting at frame 0 would make no pass. So it starts one frame later, and skips that frame.
             yield from islice(self._propagate(range(left[0] + 1, left[-1] - 1, -1), reverse=True), 1, None)
 
     def save(self, file: Path) -> None:
@@ -140,34 +139,35 @@ class VideoPasses:
         found = self._predictor.propagate_in_video(
             state, frames[0], len(frames) - 1, reverse, return_scores=True, progress=False, output=form
         )
-        # Not to its end, where a truncated video raises: `problem` is reported when all else is done.
+        # Stops before the end, where a truncated video raises: `problem` is reported after all other work.
         for frame, ids, masks, scores in islice(found, len(frames)):
             yield TrackedFrame(frame, state.frames.time(frame), ids, masks, scores)
 
     def _load(self, file: Path) -> VideoState:
-        with one_line(*UNUSABLE):
+        with as_user_error(*UNUSABLE):
             return self._predictor.load_state(file, self._video, async_loading_frames=True)
 
 
-class StreamPasses:
-    """Tracks a video while it is read, once and in order; prompts are given when their frame comes.
+class StreamPropagation:
+    """Tracks a video while it is read, once and in order; prompts are added at their frames.
 
-    Of cameras and URLs, the frames before the first prompt are yielded, too, without objects. See :class:`VideoPasses`
+    Of cameras and URLs, the frames before the first prompt are yielded too, without objects.
+    See :class:`VideoPropagation`
     for the rest.
     """
 
-    def __init__(self, predictor: SAM2VideoPredictor, request: Request, masks: Masks, folder: RunFolder) -> None:
+    def __init__(self, predictor: SAM2VideoPredictor, request: TrackRequest, masks: Masks, folder: RunFolder) -> None:
         self._predictor, self._request, self._masks = predictor, request, masks
         self._first, self._is_live = request.prompts[0].frame, request.source.is_live
         self._next = self._first + folder.done if folder.done else request.start
         self.problem: str | None = None
-        with ExitStack() as opened, one_line(*UNUSABLE):
+        with ExitStack() as opened, as_user_error(*UNUSABLE):
             self._reader = reader = opened.enter_context(read_frames(request.source.to_open, predictor.image_size))
             self.size, self.rate, self.video_frames = (reader.height, reader.width), reader.rate, reader.count
             count = reader.count
             check_against_video(request.prompts, masks, *self.size, count, request.start, request.last)
             if folder.state is None:
-                # The length of a video makes no difference if it is longer than the model looks back.
+                # The number of frames only matters if it is less than the model's history.
                 is_short = count is not None and count < MemoryRules.of(predictor).max_pointers
                 stream = predictor.open_stream(num_frames=count if is_short else None)
             else:
@@ -211,50 +211,50 @@ class StreamPasses:
 
 
 def _masks_form(predictor: SAM2VideoPredictor) -> Output:
-    """The smallest form of masks that is enough for a record: full size only where the predictor removes overlaps."""
+    """The smallest masks that a record can be made from: full size only if the predictor removes overlaps."""
     return "logits" if predictor.non_overlap_masks else "low_res"
 
 
 def load_predictor(choice: ModelChoice, device: str, dtype: str) -> tuple[SAM2VideoPredictor, dict[str, Any]]:
-    """The model, and what identifies it.
+    """The model and its fingerprint.
 
     Raises:
         UserError: checkpoint, configuration, device or dtype cannot be used.
     """
-    with one_line(OSError, ValueError, RuntimeError, ImportError):
+    with as_user_error(OSError, ValueError, RuntimeError, ImportError):
         predictor = build_sam2_video_predictor(
             choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype)
         )
-        return predictor, {**choice.facts(), "device": str(predictor.device), "dtype": dtype}
+        return predictor, {**choice.fingerprint(), "device": str(predictor.device), "dtype": dtype}
 
 
-def run(request: Request, choice: ModelChoice, device: str, dtype: str, out: Path, overwrite: bool) -> int:
-    """Tracks the frames that are left, derives missing files, and returns the exit code.
+def run(request: TrackRequest, choice: ModelChoice, device: str, dtype: str, out: Path, overwrite: bool) -> int:
+    """Tracks the remaining frames, writes missing files, and returns the exit code.
 
     Raises:
-        UserError: the input cannot be used, and nothing was written; or a file cannot be written, a frame cannot be
-            read, or the model's numbers are not finite, and what was done before remains.
+        UserError: the input is invalid, and nothing was written; or a file cannot be written, a frame cannot be read,
+            or the scores are not finite, and earlier results remain.
     """
     masks = {prompt: read_foreground(prompt.mask) for prompt in request.prompts if prompt.mask is not None}
-    source, facts = request.source, request.source.facts()
+    source, facts = request.source, request.source.fingerprint()
     if not source.is_live:
         check_against_video(request.prompts, masks, *source.probe(), request.start, request.end)
     begun = time.monotonic()
     predictor, model = load_predictor(choice, device, dtype)
-    with one_line(ValueError):
+    with as_user_error(ValueError):
         predictor.approximations = request.approximations
     if request.approximations != EXACT:
         model["approximations"] = request.approximations.named()
     loaded = time.monotonic()
     folder = RunFolder(out, _asked(request, facts, model, masks), overwrite)
     if source.is_live and not folder.is_new:
-        raise UserError(f"{out} holds what was tracked in {source.name}, which cannot go on; give another --out folder")
+        raise UserError(f"{out} holds results of {source.name}, which cannot be continued; give another --out folder")
     if folder.complete:
         folder.begin()
         outcome = Outcome()
     else:
         outcome = _track(request, choice, predictor, folder, masks)
-    del predictor  # frees its memory for what follows
+    del predictor  # frees its memory
     tracked = time.monotonic()
     if folder.complete:
         folder.sort()
@@ -262,21 +262,23 @@ def run(request: Request, choice: ModelChoice, device: str, dtype: str, out: Pat
     rate = f", {outcome.frames / outcome.seconds:.1f} frames/s" if outcome.frames else ""
     stages = (("load model", loaded - begun), ("track", outcome.seconds), ("write", time.monotonic() - tracked))
     seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in stages)
-    # After SIGHUP the terminal may be gone; the exit code is that of the signal all the same.
-    with nullcontext() if outcome.stopped is None else if_read(sys.stdout):
+    # After SIGHUP the terminal may be closed; the exit code is still that of the signal.
+    with nullcontext() if outcome.stopped is None else ignore_closed_stream(sys.stdout):
         click.echo(f"{outcome.frames} frames tracked{rate} ({seconds}); {folder.done} in all")
         click.echo(f"written to {click.format_filename(folder.path)}")
     if outcome.failure is not None:
         raise UserError(f"{outcome.failure}; {folder.done} frames before that are in {folder.path}")
     if outcome.stopped is not None:
-        tell(f"stopped after {folder.done} frames{'' if source.is_live else '; the same command again goes on'}")
-        return SIGNALLED + outcome.stopped
+        print_message(
+            f"stopped after {folder.done} frames{'' if source.is_live else '; run the same command again to continue'}"
+        )
+        return SIGNAL_EXIT_BASE + outcome.stopped
     if folder["problem"]:
         raise UserError(f"{folder['problem']}; {folder.done} frames are in {folder.path}")
     return 0
 
 
-def _asked(request: Request, video: dict[str, Any], model: dict[str, Any], masks: Masks) -> dict[str, Any]:
+def _asked(request: TrackRequest, video: dict[str, Any], model: dict[str, Any], masks: Masks) -> dict[str, Any]:
     """What the results depend on."""
     digests = {prompt: hashlib.sha256(np.packbits(mask).tobytes()).hexdigest() for prompt, mask in masks.items()}
     prompts = [p.as_json() | ({"sha256": digests[p]} if p in digests else {}) for p in request.prompts]
@@ -285,10 +287,10 @@ def _asked(request: Request, video: dict[str, Any], model: dict[str, Any], masks
 
 
 def _track(
-    request: Request, choice: ModelChoice, predictor: SAM2VideoPredictor, folder: RunFolder, masks: Masks
+    request: TrackRequest, choice: ModelChoice, predictor: SAM2VideoPredictor, folder: RunFolder, masks: Masks
 ) -> Outcome:
-    """Opens the video, and tracks it to its end, to where it breaks, or to a signal."""
-    passes = (StreamPasses if request.stream else VideoPasses)(predictor, request, masks, folder)
+    """Opens the video, and tracks until its end, an error or a signal."""
+    passes = (StreamPropagation if request.stream else VideoPropagation)(predictor, request, masks, folder)
     with closing(passes):
         folder.begin()
         height, width = passes.size
@@ -306,8 +308,8 @@ def _track(
     return outcome
 
 
-def _record(request: Request, passes: VideoPasses | StreamPasses, folder: RunFolder) -> Outcome:
-    """Records each frame when it is tracked, and from time to time the state to continue from."""
+def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation, folder: RunFolder) -> Outcome:
+    """Records each tracked frame, and periodically saves the state to continue from."""
     outcome, is_live, disable = Outcome(), request.source.is_live, False if request.progress else None
     overlay, drawing = None, FrameDrawing(request.objects, request.show_ids)
     if is_live and "overlay" in request.formats:
@@ -355,7 +357,7 @@ def _record(request: Request, passes: VideoPasses | StreamPasses, folder: RunFol
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Inside, the first Ctrl-C, SIGTERM or SIGHUP is only appended to the list. A second one acts as before.
+    """In the block, the first Ctrl-C, SIGTERM or SIGHUP is appended to the list. A second one acts as usual.
 
     Ignored signals, as under ``nohup``, remain ignored.
     """
@@ -370,7 +372,7 @@ def _stop_signals() -> Iterator[list[int]]:
     def note(number: int, frame: Any) -> None:
         received.append(number)
         restore()
-        # Not by Python's own stderr, which may be amid a write.
+        # Not via sys.stderr, which the signal may have interrupted.
         with suppress(OSError):
             os.write(STDERR, b"\nsam2fast: stopping after this frame\n")
 

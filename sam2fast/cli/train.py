@@ -1,13 +1,90 @@
-"""``sam2fast train``: trains a model as a configuration says."""
+"""``sam2fast train``: trains a model, in this process, in several, or as a job of a cluster."""
 
-from collections.abc import Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 
-from sam2fast.cli.train_launch import Launch, check, launch_options, on_cluster, on_this_machine
 from sam2fast.cli.train_run import TrainingRun
+from sam2fast.cli.user_errors import as_user_error
 from sam2fast.utils.reproducibility import is_deterministic
+
+
+class Launch(NamedTuple):
+    """The options that choose where the training runs."""
+
+    num_gpus: int | None = None
+    num_nodes: int = 1
+    rendezvous: str | None = None
+    restarts: int = 0
+    use_cluster: str = "0"
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    timeout_hours: float = 24.0
+    cpus_per_task: int = 10
+
+
+_OPTIONS = (
+    click.option(
+        "--num-gpus",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Train in N processes on each machine, one for each GPU; with trainer.accelerator=cpu they share the CPU.",
+    ),
+    click.option(
+        "--num-nodes",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Machines. Without --use-cluster the same command, with --rendezvous, is run on each of them.",
+    ),
+    click.option(
+        "--rendezvous",
+        metavar="HOST:PORT",
+        help="Without --use-cluster: one of the machines, and a free port of it.",
+    ),
+    click.option(
+        "--restarts",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="How often to restart all processes from the last checkpoint after a failure.",
+    ),
+    click.option(
+        "--use-cluster",
+        type=click.Choice(["0", "1", "local"]),
+        default="0",
+        help="1 submits the run to SLURM and returns; it is requeued when it is preempted or times out. local does the "
+        "same with processes of this machine.",
+    ),
+    click.option("--partition", metavar="NAME", help="Of the cluster."),
+    click.option("--account", metavar="NAME", help="Of the cluster."),
+    click.option("--qos", metavar="NAME", help="Of the cluster."),
+    click.option(
+        "--timeout-hours",
+        type=click.FloatRange(0, min_open=True),
+        default=24.0,
+        show_default=True,
+        help="Time limit of a job on the cluster.",
+    ),
+    click.option(
+        "--cpus-per-task",
+        type=click.IntRange(1),
+        default=10,
+        show_default=True,
+        help="CPUs of each process on the cluster.",
+    ),
+)
+
+
+def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of :class:`Launch` to a command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -19,12 +96,12 @@ from sam2fast.utils.reproducibility import is_deterministic
     "allow_targets",
     multiple=True,
     metavar="PREFIX",
-    help="Classes of yours that it may name. Repeatable.",
+    help="Prefix of your own classes that the configuration may name. Repeatable.",
 )
-@click.option("--minutes", type=float, help="Save a checkpoint and stop after so long; run again to go on.")
+@click.option("--minutes", type=float, help="Save a checkpoint and stop after this time; run again to continue.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch.")
 @click.option(
-    "--dry-run", is_flag=True, help="Build everything, print the whole configuration and the memory it takes, and stop."
+    "--dry-run", is_flag=True, help="Build everything, print the full configuration and the estimated memory, and stop."
 )
 @launch_options
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -39,21 +116,91 @@ def train(
 ) -> None:
     """Train a model.
 
-    KEY=VALUE changes the configuration, +KEY=VALUE adds to it, ~KEY removes. A run that was stopped, or killed, goes on
-    from its last checkpoint when it is started again. Ctrl-C saves a checkpoint and stops; twice stops at once.
+    KEY=VALUE changes the configuration, +KEY=VALUE adds to it, ~KEY removes. A stopped or killed run
+    continues from its last checkpoint when it is started again. Ctrl-C saves a checkpoint and stops; a second one stops
+    immediately.
 
-    Under torchrun this is one of the processes of a run; --num-gpus starts them itself.
+    Under torchrun this is one process of the run; --num-gpus starts the processes itself.
     """
     where = Launch(**launch)
-    check(where)
+    check_launch(where)
     run = TrainingRun(config, tuple(allow_targets), minutes, threads, tuple(overrides), is_deterministic())
     if dry_run:
         run.show()
     elif where.use_cluster != "0":
-        folder, has_gpus = run.look(is_submitted=True)
+        folder, has_gpus = run.prepare(is_submitted=True)
         on_cluster(where, folder / "cluster", has_gpus, run)
     elif where.restarts or (where.num_gpus or 1) * where.num_nodes > 1:
-        run.look()
+        run.prepare()
         on_this_machine(where, run.arguments())
     else:
         run()
+
+
+def check_launch(launch: Launch) -> None:
+    """Checks for contradictory options, before any work.
+
+    Raises:
+        click.UsageError: two options contradict each other.
+    """
+    on_cluster = launch.use_cluster != "0"
+    if "WORLD_SIZE" in os.environ and (on_cluster or launch.num_gpus is not None):
+        raise click.UsageError("this is one of several processes already (WORLD_SIZE is set): leave --num-gpus out")
+    if not on_cluster:
+        if any((launch.partition, launch.account, launch.qos)):
+            raise click.UsageError("--partition, --account and --qos need --use-cluster 1")
+        _check_machines(launch)
+    elif launch.rendezvous is not None:
+        raise click.UsageError("--rendezvous is for machines without --use-cluster; leave it out")
+    if launch.use_cluster == "local" and launch.num_nodes > 1:
+        raise click.UsageError("--use-cluster local is this machine alone; leave --num-nodes out")
+    if launch.restarts and (on_cluster or launch.num_gpus is None or launch.num_nodes > 1):
+        raise click.UsageError("--restarts needs --num-gpus, without --use-cluster and --num-nodes")
+
+
+def _check_machines(launch: Launch) -> None:
+    """As :func:`check_launch`, for runs without a cluster."""
+    if launch.num_nodes == 1:
+        if launch.rendezvous is not None:
+            raise click.UsageError("--rendezvous needs --num-nodes")
+        return
+    if launch.num_gpus is None or launch.rendezvous is None:
+        raise click.UsageError(
+            "--num-nodes needs --use-cluster 1, or --num-gpus N and --rendezvous HOST:PORT in the same command on each "
+            "machine"
+        )
+    host, _, port = launch.rendezvous.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise click.UsageError(f"--rendezvous must be HOST:PORT, got {launch.rendezvous!r}")
+
+
+def on_this_machine(launch: Launch, arguments: Sequence[str]) -> None:
+    """Runs the command with ``arguments`` in several processes of this machine."""
+    from sam2fast.training.distributed.launch import LaunchError
+    from sam2fast.training.distributed.launch import launch as start
+
+    assert launch.num_gpus is not None
+    with as_user_error(LaunchError):
+        where = launch.num_gpus, launch.restarts, launch.num_nodes, launch.rendezvous
+        start(["-m", "sam2fast", *arguments], *where)
+
+
+def on_cluster(launch: Launch, folder: Path, has_gpus: bool, run: Callable[[Callable[[], bool]], None]) -> None:
+    """Submits ``run`` to the cluster and prints where its logs are."""
+    from sam2fast.training.distributed.slurm import Job, SubmissionError, submit
+
+    job = Job(
+        folder=folder.absolute(),
+        nodes=launch.num_nodes,
+        processes=launch.num_gpus or 1,
+        gpus=has_gpus,
+        cpus=launch.cpus_per_task,
+        hours=launch.timeout_hours,
+        partition=launch.partition,
+        account=launch.account,
+        qos=launch.qos,
+        cluster="slurm" if launch.use_cluster == "1" else "local",
+    )
+    with as_user_error(SubmissionError):
+        submitted = submit(job, run)
+    click.echo(f"job {submitted.job_id}; its logs are {submitted.paths.stdout} and {submitted.paths.stderr}")

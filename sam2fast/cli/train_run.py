@@ -1,4 +1,4 @@
-"""One run of ``sam2fast train``: what is trained, how it is told to stop, and what is said of it."""
+"""One run of ``sam2fast train``: what is trained, how it stops, and what is printed."""
 
 import os
 import signal
@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sam2fast.cli.errors import UserError, one_line
-from sam2fast.cli.files import remove_leftovers, write_atomically
-from sam2fast.cli.signals import ENDING, tell
+from sam2fast.cli.command_files import remove_leftovers, write_atomically
+from sam2fast.cli.terminal import TERMINATION_SIGNALS, print_message
+from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.utils.reproducibility import deterministic, is_deterministic
 
 if TYPE_CHECKING:
     from sam2fast.training.trainer import Trainer
 
-_STOPPING = (signal.SIGINT, *ENDING)
+_STOPPING = (signal.SIGINT, *TERMINATION_SIGNALS)
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What the command is told of the training itself, for this process or others."""
+    """The options of the training itself, for this process or others."""
 
     config: str
     allow_targets: tuple[str, ...]
@@ -34,20 +34,20 @@ class TrainingRun:
     overrides: tuple[str, ...]
     deterministic: bool = False
 
-    def look(self, is_submitted: bool = False) -> tuple[Path, bool]:
-        """The folder for logs, and whether the run is to have GPUs; errors of the configuration come now.
+    def prepare(self, is_submitted: bool = False) -> tuple[Path, bool]:
+        """The folder for logs, and whether the run uses GPUs. Checks the configuration.
 
         Args:
-            is_submitted: nobody may be there when the run starts. So what becomes of a configuration of the original's
-                is printed, and the data sets are built to see whether they are there.
+            is_submitted: the run starts later, without a user. So the conversion of an original configuration is
+                printed, and the data sets are built to check that they exist.
         """
         from omegaconf import OmegaConf
 
         from sam2fast.config import ConfigError
         from sam2fast.training.config import check_training_config
 
-        with one_line(*_failures()):
-            loaded = self._load(told=is_submitted)
+        with as_user_error(*_expected_errors()):
+            loaded = self._load(verbose=is_submitted)
             folder = OmegaConf.select(loaded, "trainer.logging.log_dir")
             if folder is None:
                 raise ConfigError(f"{self.config} has no trainer.logging.log_dir")
@@ -64,13 +64,13 @@ class TrainingRun:
         return [*before, "train", f"--config={self.config}", *options, "--", *self.overrides]
 
     def build(self) -> "tuple[Trainer, str]":
-        """The trainer, and its whole configuration as text."""
+        """The trainer, and its full configuration as YAML."""
         from omegaconf import OmegaConf
 
         from sam2fast.training.config import build_trainer
 
-        with _left_to_the_launcher(), one_line(*_failures()):
-            loaded = self._load(told=os.environ.get("RANK", "0") == "0")
+        with _report_to_launcher(), as_user_error(*_expected_errors()):
+            loaded = self._load(verbose=os.environ.get("RANK", "0") == "0")
             if self.threads is not None:
                 import torch
 
@@ -78,21 +78,20 @@ class TrainingRun:
             return build_trainer(loaded, self.allow_targets), OmegaConf.to_yaml(loaded)
 
     def show(self) -> None:
-        """Prints the configuration, and what memory the training will take; the whole is YAML."""
-        from sam2fast.training.memory_estimate import described
+        """Prints the configuration and the estimated memory, together as YAML."""
+        from sam2fast.training.memory_estimate import describe_memory
 
         trainer, text = self.build()
         click.echo(text)
-        with one_line(*_failures()):
-            for line in described(trainer):
+        with as_user_error(*_expected_errors()):
+            for line in describe_memory(trainer):
                 click.echo(f"# {line}")
 
     def __call__(self, interrupted: Callable[[], bool] | None = None) -> None:
         """Trains, in this process.
 
         Args:
-            interrupted: asked after every update; once true, the run saves and returns. Signals are left to the caller
-                then.
+            interrupted: called after every update; once true, the run saves and returns. The caller handles signals.
         """
         with deterministic() if self.deterministic and not is_deterministic() else nullcontext():
             self._train(interrupted)
@@ -105,11 +104,11 @@ class TrainingRun:
 
         def started() -> None:
             if is_main:
-                _keep_record(folder, text, trainer.steps)
+                _save_config(folder, text, trainer.steps)
 
         error_file = folder / ("error.txt" if is_main else f"error_{trainer.ranks.rank}.txt")
-        stopping = _stopping(self.minutes, interrupted, {signal.SIGINT} if is_launched() else _STOPPING, is_main)
-        with _left_to_the_launcher(), one_line(*_failures()), _traceback_in(error_file), stopping as stop:
+        stopping = _stop_condition(self.minutes, interrupted, {signal.SIGINT} if is_launched() else _STOPPING, is_main)
+        with _report_to_launcher(), as_user_error(*_expected_errors()), _save_traceback(error_file), stopping as stop:
             measures = trainer.run(stop, started)
             trainer.ranks.leave()
         ended()
@@ -118,31 +117,31 @@ class TrainingRun:
                 click.echo(f"{name:8} {value:.2f}")
             click.echo(f"checkpoints in {trainer.checkpoint.save_dir}")
 
-    def _load(self, told: bool) -> Any:
+    def _load(self, verbose: bool) -> Any:
         from sam2fast.training.config import load_training_config
 
         def report(line: str) -> None:
-            if told:
+            if verbose:
                 click.echo(line, err=True)
 
         return load_training_config(self.config, self.overrides, report)
 
 
-def _failures() -> tuple[type[Exception], ...]:
+def _expected_errors() -> tuple[type[Exception], ...]:
     from sam2fast.checkpoints import CheckpointError
     from sam2fast.config import ConfigError
-    from sam2fast.training.data.errors import DataError
-    from sam2fast.training.data.workers import LostWorkerError
+    from sam2fast.training.data.clip import DataError
+    from sam2fast.training.data.loader import LostWorkerError
     from sam2fast.training.distributed.ranks import LostRankError
-    from sam2fast.training.finite import NonFiniteError
+    from sam2fast.training.nan_guard import NonFiniteError
 
     lost = LostRankError, LostWorkerError
     return ConfigError, CheckpointError, DataError, NonFiniteError, *lost, OSError, ValueError, ImportError
 
 
 @contextmanager
-def _left_to_the_launcher() -> Iterator[None]:
-    """Of several processes that this command has started, the one that started them says what went wrong."""
+def _report_to_launcher() -> Iterator[None]:
+    """In a process that a launcher started, reports errors to the launcher, which prints them."""
     from sam2fast.training.distributed.launch import is_launched, record
     from sam2fast.training.distributed.ranks import LostRankError
 
@@ -156,7 +155,7 @@ def _left_to_the_launcher() -> Iterator[None]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What led to an error, itself first, each once: after ``raise error from error`` one leads to itself."""
+    """The chain of causes of an error, itself first, without cycles."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
@@ -165,28 +164,28 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__
 
 
-def _keep_record(folder: Path, text: str, steps: int) -> None:
+def _save_config(folder: Path, text: str, steps: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / "config_resolved.yaml"
     remove_leftovers([record])
     if record.exists() and record.read_text(encoding="utf-8", errors="surrogateescape") != text:
-        click.echo("sam2fast: note: the configuration is not that of the run so far", err=True)
+        click.echo("sam2fast: note: the configuration differs from that of the run so far", err=True)
         record.replace(folder / f"config_resolved_until_{steps}.yaml")
     write_atomically(record, text.encode(errors="surrogateescape"))
 
 
 @contextmanager
-def _stopping(
+def _stop_condition(
     minutes: float | None,
     interrupted: Callable[[], bool] | None = None,
-    told: Collection[int] = _STOPPING,
+    announced: Collection[int] = _STOPPING,
     is_main: bool = True,
 ) -> Iterator[Callable[[], bool]]:
-    """Whether the time is over, or ``interrupted`` says so, or what has started this process was killed.
+    """A function that returns whether to stop: the time is over, ``interrupted`` is true, or the launcher was killed.
 
-    Without that, whether Ctrl-C was pressed, SIGTERM came or the terminal was closed, unless that is ignored, as under
-    ``nohup``; a second one interrupts as usual. The first process says so where the signal is among those ``told``:
-    what starts several ends them by SIGTERM where one has failed.
+    Without ``interrupted``, Ctrl-C, SIGTERM and SIGHUP also stop, unless they are ignored, as under ``nohup``; a second
+    signal interrupts as usual. The main process prints a line for the ``announced`` signals: a launcher ends its
+    processes by SIGTERM after a failure.
     """
     from sam2fast.training.distributed.launch import is_abandoned
 
@@ -195,13 +194,13 @@ def _stopping(
 
     def on_signal(number: int, frame: Any) -> None:
         nonlocal asked
-        if os.getpid() != owner:  # a worker that was forked: the run ends it when it stops
+        if os.getpid() != owner:  # a forked worker, which the run ends itself
             return
         asked = True
         signal.signal(number, before[number])
-        if is_main and number in told:
-            with suppress(RuntimeError):  # where it interrupts a line that is being written, such as the bar
-                tell("stopping after this update")
+        if is_main and number in announced:
+            with suppress(RuntimeError):  # the signal interrupted a write, such as the progress bar
+                print_message("stopping after this update")
 
     def stop() -> bool:
         is_over = end is not None and time.monotonic() >= end
@@ -220,12 +219,12 @@ def _stopping(
 
 
 @contextmanager
-def _traceback_in(path: Path) -> Iterator[None]:
-    """Keeps the traceback of what goes wrong inside in a file, where there is a folder for it."""
+def _save_traceback(path: Path) -> Iterator[None]:
+    """Writes the traceback of an exception in the block to a file, if its folder exists."""
     try:
         yield
     except Exception:
-        # Where it cannot be written, such as on a full disk, what went wrong before is still to be told.
+        # If that fails, such as on a full disk, the original error is still raised.
         with suppress(OSError):
             if path.parent.is_dir():
                 path.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")

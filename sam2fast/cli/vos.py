@@ -1,4 +1,4 @@
-"""``sam2fast vos``: the videos of a data set, from their first masks."""
+"""``sam2fast vos``: tracks the objects of a data set's videos from their first masks."""
 
 import os
 from pathlib import Path
@@ -8,9 +8,9 @@ import click
 
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import model_options
-from sam2fast.cli.runner_options import Cluster, runner_options
-from sam2fast.cli.signals import exit_code, tell
-from sam2fast.evaluation.vos.job import VosSettings
+from sam2fast.cli.runner_options import RayOptions, runner_options
+from sam2fast.cli.terminal import exit_code, print_message
+from sam2fast.evaluation.vos.inference import VosSettings
 
 T = TypeVar("T")
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -34,7 +34,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     required=True,
     type=FOLDER,
     metavar="DIR",
-    help="VIDEO/FRAME.png, palette pictures of object ids; with --per-object VIDEO/OBJECT/FRAME.png.",
+    help="VIDEO/FRAME.png, palette images of object ids; with --per-object VIDEO/OBJECT/FRAME.png.",
 )
 @click.option(
     "--out",
@@ -43,7 +43,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="For the results, in the same layout as --masks.",
+    help="Output folder; same layout as --masks.",
 )
 @click.option(
     "--list",
@@ -51,7 +51,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "list_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Names of the videos to do, one on each line; by default all in --videos.",
+    help="Names of videos, one per line.  [default: all in --videos]",
 )
 @click.option(
     "--score-thresh",
@@ -59,50 +59,57 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     type=float,
     default=0.0,
     show_default=True,
-    help="A pixel is an object's if its logit is greater.",
+    help="A pixel belongs to an object if its logit is greater.",
 )
 @click.option(
-    "--all-masks", "--use_all_masks", is_flag=True, help="Every mask there is, is a prompt, not only the first frame's."
+    "--all-masks", "--use_all_masks", is_flag=True, help="Use all masks as prompts, not only those of the first frame."
 )
 @click.option(
     "--per-object",
     "--per_obj_png_file",
     is_flag=True,
-    help="Masks in and out are a picture for each object, as in SA-V; they may overlap.",
+    help="Read and write one image per object, as in SA-V; masks may overlap.",
 )
 @click.option(
     "--late-objects",
     "--track_object_appearing_later_in_video",
     is_flag=True,
-    help="Each object is tracked from its first mask, whatever its frame, as LVOS and YouTube-VOS need it.",
+    help="Track each object from its first mask, whatever its frame; for LVOS and YouTube-VOS.",
 )
-@click.option("--postprocessing", "--apply_postprocessing", is_flag=True, help="Fill holes and so on, as `track` does.")
+@click.option(
+    "--postprocessing",
+    "--apply_postprocessing",
+    is_flag=True,
+    help="Postprocess masks (fill holes etc.), as `track` does.",
+)
 @click.option(
     "--use_vos_optimized_video_predictor",
     "vos_optimized",
     is_flag=True,
-    help="The original's compiled predictor; here tracking is fast without it.",
+    help="The original's compiled predictor; not needed for speed here.",
 )
 @model_options
 @runner_options
-@click.option("--sam2_cfg", "config", metavar="NAME", help="The original's name of --model.")
+@click.option("--sam2_cfg", "config", metavar="NAME", help="The original name of --model.")
 @click.option(
     "--sam2_checkpoint",
     "weights",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The original's name of --checkpoint.",
+    help="The original name of --checkpoint.",
 )
 @click.option(
     "--at-once",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Videos at a time on each device: while one is decoded and written, another is tracked. Each needs memory for "
-    "a model of its own.",
+    help="Videos at a time on each device: one is tracked while others are decoded and written. Each has its own "
+    "copy of the model.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace videos that were made otherwise, or by something else.")
-@click.option("--progress", is_flag=True, help="A bar on stderr also where that is no terminal.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace videos that were made with other options or by other programs."
+)
+@click.option("--progress", is_flag=True, help="Show a progress bar even if stderr is no terminal.")
 @click.pass_context
 def vos(
     ctx: click.Context,
@@ -120,56 +127,55 @@ def vos(
     checkpoint: Path | None,
     device: str,
     dtype: str,
-    cluster: Cluster,
+    ray_options: RayOptions,
     config: str | None,
     weights: Path | None,
     at_once: int,
     overwrite: bool,
     progress: bool,
 ) -> None:
-    """Track the objects of a data set's videos, from given masks to a PNG for every frame.
+    """Track the objects of a data set's videos from given masks, and write a PNG for every frame.
 
-    What the original's tools/vos_inference.py does, with its options and its files, so that its tables can be computed
-    from them: DAVIS, MOSE, LVOS, YouTube-VOS, SA-V.
+    Compatible with the original's tools/vos_inference.py in options and files: DAVIS, MOSE, LVOS, YouTube-VOS, SA-V.
 
     \b
     Writes to the output folder
-      VIDEO/FRAME.png         a palette picture of object ids, of the video's size
+      VIDEO/FRAME.png         a palette image of object ids, of the video's size
       VIDEO/OBJECT/FRAME.png  with --per-object: 0 and 1, OBJECT as three digits
 
-    A video's folder appears when it is complete. The same command again, after Ctrl-C or anything else, does what is
-    missing. Videos that cannot be done are named at the end.
+    A video's folder appears when it is complete. The same command again continues an interrupted run. Videos that fail
+    are listed at the end.
     """
     if os.path.realpath(out) in map(os.path.realpath, (videos, masks)):
         raise click.UsageError(f"the results would lie among the inputs in {out}; choose another --out folder")
-    if cluster and at_once > 1:
-        raise click.UsageError("--at-once is for devices of this machine; with --ray give --workers")
+    if ray_options and at_once > 1:
+        raise click.UsageError("--at-once is for devices of this machine; with --ray use --workers")
     try:
         settings = VosSettings(score_thresh, all_masks, per_object, late_objects)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     choice = choose_model(
-        _either(model, config, "--model", "--sam2_cfg"),
-        _either(checkpoint, weights, "--checkpoint", "--sam2_checkpoint"),
+        _one_of(model, config, "--model", "--sam2_cfg"),
+        _one_of(checkpoint, weights, "--checkpoint", "--sam2_checkpoint"),
     )
 
     try:
-        from sam2fast.cli.vos_run import Model, Request, run
+        from sam2fast.cli.vos_run import VosModel, VosRequest, run
 
         run(
-            Request(videos, masks, out, list_file, settings, overwrite, progress),
-            Model(choice, dtype, postprocessing, vos_optimized),
+            VosRequest(videos, masks, out, list_file, settings, overwrite, progress),
+            VosModel(choice, dtype, postprocessing, vos_optimized),
             device,
             at_once,
-            cluster,
+            ray_options,
         )
     except KeyboardInterrupt as stop:
-        tell("interrupted; the same command again goes on")
+        print_message("interrupted; run the same command again to continue")
         ctx.exit(exit_code(stop))
 
 
-def _either(ours: T | None, theirs: T | None, name: str, original: str) -> T | None:
-    """What was given by one of two names."""
+def _one_of(ours: T | None, theirs: T | None, name: str, original: str) -> T | None:
+    """The value of an option with two names."""
     if ours is not None and theirs is not None:
         raise click.UsageError(f"{name} and {original} are the same; give one of them")
     return theirs if ours is None else ours

@@ -1,4 +1,4 @@
-"""One run of ``sam2fast vos``: what is to be done, where, and what is said about it."""
+"""One run of ``sam2fast vos``: plans the videos, tracks them, and reports."""
 
 import json
 import time
@@ -13,24 +13,21 @@ import click
 from tqdm import tqdm
 
 from sam2fast import __version__
-from sam2fast.cli.devices import add_seconds, chosen_devices
-from sam2fast.cli.errors import UserError, one_line
-from sam2fast.cli.files import make_folder
+from sam2fast.cli.command_files import make_folder
 from sam2fast.cli.model_choice import ModelChoice
-from sam2fast.cli.problems import Problems
-from sam2fast.cli.runner_options import Cluster, chosen_place
-from sam2fast.datasets.errors import DatasetError
+from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_devices, choose_runner
+from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
+from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.deploy.parallel.process import WorkerError
 from sam2fast.deploy.parallel.runners import Runner, in_this_process, on_devices
-from sam2fast.evaluation.vos.folders import is_done, is_other, remove_leftovers, told
-from sam2fast.evaluation.vos.job import VosDone, VosJob, VosSettings
+from sam2fast.evaluation.vos.inference import VosDone, VosJob, VosSettings, build_for_vos, run_vos
 from sam2fast.evaluation.vos.listing import find_video, inputs_of, listed_names, video_names
-from sam2fast.evaluation.vos.run import build_for_vos, run_vos
+from sam2fast.evaluation.vos.outputs import format_error, is_conflicting, is_done, remove_leftovers
 from sam2fast.video_io import VideoError
 
 
-class Request(NamedTuple):
-    """What was asked for."""
+class VosRequest(NamedTuple):
+    """The options of the data set and the output."""
 
     videos: Path
     masks: Path
@@ -41,25 +38,25 @@ class Request(NamedTuple):
     progress: bool
 
 
-class Model(NamedTuple):
-    """By what model."""
+class VosModel(NamedTuple):
+    """The options of the model."""
 
     choice: ModelChoice
     dtype: str
     postprocessing: bool
     vos_optimized: bool
 
-    def facts(self) -> dict[str, Any]:
-        """What tells it from another one.
+    def fingerprint(self) -> dict[str, Any]:
+        """Identifies the model, as JSON.
 
         Raises:
             UserError: a file cannot be read.
         """
-        with one_line(OSError):
-            return {**self.choice.facts(), "dtype": self.dtype, "postprocessing": self.postprocessing}
+        with as_user_error(OSError):
+            return {**self.choice.fingerprint(), "dtype": self.dtype, "postprocessing": self.postprocessing}
 
     def builder(self, per_object: bool) -> partial[Any]:
-        """Loads it, on a device that is yet to be said, and wherever the process is."""
+        """A picklable function that loads the model on a given device."""
         config = Path(self.choice.config)
         return partial(
             build_for_vos,
@@ -75,29 +72,29 @@ class Model(NamedTuple):
 class _Plan(NamedTuple):
     jobs: list[VosJob]
     names: list[str]  # of all videos
-    done: int  # that need not be done again
+    done: int  # finished by earlier runs
 
 
-def run(request: Request, model: Model, device: str, at_once: int, cluster: Cluster) -> None:
-    """Does the videos that are not done yet.
+def run(request: VosRequest, model: VosModel, device: str, at_once: int, ray_options: RayOptions) -> None:
+    """Tracks the videos that are not done yet.
 
     Raises:
-        UserError: something that was given cannot be used, and nothing was done; or some videos could not be done.
+        UserError: the input is invalid, and nothing was done; or some videos failed.
     """
-    problems = Problems("videos")
-    plan = _plan(request, model.facts(), problems)
+    problems = ErrorReport("videos")
+    plan = _plan(request, model.fingerprint(), problems)
     make_folder(request.out)
-    with one_line(OSError):
-        # Also of videos that are done: a worker may have been lost over one that another did then.
-        remove_leftovers(request.out, set(plan.names), bool(cluster))
+    with as_user_error(OSError):
+        # Also for finished videos: a lost worker may have left partial files of a video that another worker finished.
+        remove_leftovers(request.out, set(plan.names), bool(ray_options))
     begun, totals, seconds = time.monotonic(), Counter[str](), dict[str, float]()
     if plan.jobs:
-        if cluster:
-            runner = chosen_place(cluster, device, len(plan.jobs), "videos").runner
+        if ray_options:
+            runner = choose_runner(ray_options, device, len(plan.jobs), "videos").runner
         else:
             runner = runner_for(device, at_once, len(plan.jobs))
         build = model.builder(request.settings.per_object)
-        results = _results(plan.jobs, runner, build, bool(cluster))
+        results = _results(plan.jobs, runner, build, bool(ray_options))
         total = sum(job.frames for job in plan.jobs)
         with (
             closing(results),
@@ -115,52 +112,52 @@ def run(request: Request, model: Model, device: str, at_once: int, cluster: Clus
 
 
 def runner_for(device: str, at_once: int, count: int) -> Runner:
-    """Where so many videos are done: here, or in processes of their own if several are done at a time.
+    """The runner for ``count`` videos: this process, or worker processes if several are done at a time.
 
     Raises:
-        UserError: a device is none of this machine.
+        UserError: this machine lacks one of the devices.
     """
-    devices = chosen_devices(device, count, "videos")
+    devices = choose_devices(device, count, "videos")
     at_once = min(at_once, -(-count // len(devices)))
     if len(devices) == 1 and at_once == 1:
         return in_this_process(devices[0])
-    with one_line(ValueError, RuntimeError):
+    with as_user_error(ValueError, RuntimeError):
         return on_devices(devices, at_once=at_once)
 
 
-def _plan(request: Request, model: dict[str, Any], problems: Problems) -> _Plan:
-    """The videos that are to be done; those whose inputs cannot be looked at are problems."""
-    with one_line(OSError, UnicodeDecodeError, DatasetError):
+def _plan(request: VosRequest, model: dict[str, Any], problems: ErrorReport) -> _Plan:
+    """The videos to do; unreadable inputs go to ``problems``."""
+    with as_user_error(OSError, UnicodeDecodeError, DatasetError):
         names = video_names(request.videos) if request.list_file is None else listed_names(request.list_file)
     if not names:
         if request.list_file is not None:
-            raise UserError(f"no names in {request.list_file}; expected one on each line")
+            raise UserError(f"no names in {request.list_file}; expected one per line")
         raise UserError(f"no videos in {request.videos}; expected a folder of frames for each, or video files")
     jobs, others, done = [], [], 0
     for name in names:
         try:
-            with one_line(ImportError):
+            with as_user_error(ImportError):
                 job = _job(request, model, name)
         except (OSError, VideoError) as error:
-            problems.add(f"video {name}", told(error))
+            problems.add(f"video {name}", format_error(error))
             continue
         if is_done(job.out / name, job.made_from):
             done += 1
             continue
-        if is_other(job.out / name, job.made_from):
+        if is_conflicting(job.out / name, job.made_from):
             others.append(name)
         jobs.append(job)
     if others and not request.overwrite:
         some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         raise UserError(
             f"{request.out} has {len(others)} of these videos ({some}) made with other options, another model or other "
-            "inputs, or by something else; give another --out folder, or --overwrite"
+            "inputs, or by another program; give another --out folder, or --overwrite"
         )
     return _Plan(jobs, names, done)
 
 
-def _job(request: Request, model: dict[str, Any], name: str) -> VosJob:
-    # Absolute, for processes elsewhere.
+def _job(request: VosRequest, model: dict[str, Any], name: str) -> VosJob:
+    # Absolute paths, for worker processes.
     video, masks = find_video(request.videos.absolute(), name), request.masks.absolute() / name
     inputs = inputs_of(video, masks)
     made_from = {
@@ -177,8 +174,8 @@ def _job(request: Request, model: dict[str, Any], name: str) -> VosJob:
 def _results(
     jobs: list[VosJob], runner: Runner, build: partial[Any], is_spread: bool
 ) -> Generator[tuple[VosJob, VosDone], None, None]:
-    # Only what builds the model, and processes that are lost, can raise here; a video's failure is a result.
-    with one_line(WorkerError, OSError, ValueError, RuntimeError, ImportError):
+    # Only building the model and lost processes can raise here; a video's failure is a result.
+    with as_user_error(WorkerError, OSError, ValueError, RuntimeError, ImportError):
         yield from run_vos(jobs, runner, build, is_spread=is_spread)
 
 
@@ -186,6 +183,6 @@ def _report(out: Path, totals: Counter[str], took: float, seconds: dict[str, flo
     parts = ", ".join(f"{part} {value:.1f} s" for part, value in seconds.items())
     rate = f", {totals['frames'] / took:.1f} frames/s ({parts})" if totals["frames"] else ""
     skipped = f"; {before} videos were done before" if before else ""
-    counts = ", ".join(f"{totals[thing]} {thing}" for thing in ("videos", "frames", "objects"))
+    counts = ", ".join(f"{totals[name]} {name}" for name in ("videos", "frames", "objects"))
     click.echo(f"{counts} in {took:.1f} s{rate}{skipped}")
     click.echo(f"written to {click.format_filename(out)}")

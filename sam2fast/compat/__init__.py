@@ -1,1 +1,1 @@
-"""What exists only because the original has it: ``utils.misc``, building blocks, and methods to override."""
+"""What exists only because the original has it. It imports the rest of sam2fast; only the predictors import it."""

@@ -1,4 +1,4 @@
-"""The original's steps of automatic masks that subclasses override."""
+"""The original's overridable methods of the automatic mask generator."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 
-class OverridableSteps:
-    """Mixin of the automatic mask generator, which has faster ways, and calls none of these unless it is overridden.
+class AMGHooks:
+    """Mixin of the automatic mask generator, with the original's methods that subclasses override.
 
-    And :meth:`postprocess_small_regions` not even then, as in the original.
+    The generator calls them only if they are overridden; otherwise it uses faster code. As in the original, it never
+    calls :meth:`postprocess_small_regions`.
     """
 
     if TYPE_CHECKING:
@@ -38,12 +39,12 @@ class OverridableSteps:
         def _candidates(self, points: np.ndarray, crop: Crop, normalize: bool = True) -> tuple[Candidates, Tensor]: ...
 
     def _overridden(self, name: str) -> bool:
-        """Whether a subclass, or somebody's assignment, has put a method of their own in place of this one."""
+        """Whether a subclass or an assignment has replaced this method."""
         found = getattr(self, name)
-        return getattr(found, "__func__", found) is not getattr(OverridableSteps, name)
+        return getattr(found, "__func__", found) is not getattr(AMGHooks, name)
 
     def _masks_of_batches(self, points: np.ndarray, crop: Crop) -> MaskData:
-        """The masks that ``points (P, 2)`` give of a crop, after NMS, through a subclass's :meth:`_process_batch`."""
+        """The masks of ``points (P, 2)`` on a crop after NMS, by an overridden :meth:`_process_batch`."""
         data = Candidates.none(self.predictor.device).mask_data([])
         for i, some in enumerate(self._batches(points)):
             batch = self._process_batch(some, crop.size, list(crop.box), crop.image_size, normalize=True)
@@ -62,10 +63,10 @@ class OverridableSteps:
         orig_size: tuple[int, ...],
         normalize: bool = False,
     ) -> MaskData:
-        """The masks that some points give, filtered: ``rles`` in the image, ``boxes`` and ``points`` in the crop,
+        """The filtered masks of some points: ``rles`` in the image, ``boxes`` and ``points`` in the crop,
         ``iou_preds``, ``stability_score``, and the decoder's clamped ``low_res_masks (N, h, w)``.
 
-        Without an override masks become run lengths only after NMS.
+        Without an override masks are encoded after NMS.
 
         Args:
             points: ``(P, 2)`` (x, y) in pixels of the crop, or in [0, 1] unless ``normalize``.
@@ -80,9 +81,9 @@ class OverridableSteps:
     def refine_with_m2m(
         self, points: Tensor, point_labels: Tensor, low_res_masks: Tensor, points_per_batch: int
     ) -> tuple[Tensor, Tensor]:
-        """Predicts masks again from themselves and a point each, on the image that the predictor has.
+        """Predicts each mask once more, from itself and its point, on the current image.
 
-        Without an override masks of the crop's full size are never made.
+        Without an override no masks of the crop's full size are created.
 
         Args:
             points: ``(N, 2)`` in the model's input pixels.
@@ -102,14 +103,14 @@ class OverridableSteps:
 
     @staticmethod
     def postprocess_small_regions(mask_data: MaskData, min_area: int, nms_thresh: float) -> MaskData:
-        """Removes small holes and islands from masks of the image's size, then duplicates that this has made.
+        """Removes small holes and islands from masks of the image's size, then the resulting duplicates.
 
-        :meth:`generate` does not call it, in the original neither.
+        :meth:`generate` does not call it, as in the original.
 
         Args:
             mask_data: with ``rles`` (uncompressed) and ``boxes``; changed in place.
             min_area: in pixels of the image; holes and islands of fewer go.
-            nms_thresh: of two masks whose boxes overlap by a greater IoU one stays, rather one that was not changed.
+            nms_thresh: of two masks whose boxes overlap by a greater IoU one stays; unchanged masks have priority.
         """
         if not len(mask_data["rles"]):
             return mask_data

@@ -1,6 +1,6 @@
-"""Videos as tensors and other small things, under the names of ``sam2.utils.misc``.
+"""The functions of ``sam2.utils.misc``, such as videos as tensors, for code written for the original.
 
-For code that was written for the original; sam2fast itself reads videos with :mod:`sam2fast.video_io`.
+sam2fast itself reads videos with :mod:`sam2fast.video_io`.
 """
 
 import os
@@ -11,15 +11,14 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from sam2fast.io.images import open_picture
+from sam2fast.io.images import open_image
 from sam2fast.kernels.connected_components import connected_components
 from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores
 from sam2fast.kernels.mask_ops import masks_to_boxes as mask_to_box
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import Frames, NoFramesError, open_frames
-from sam2fast.video_io.folders import frame_files
 from sam2fast.video_io.opening import VideoLike
-from sam2fast.video_io.sources import ImageFiles, resized
+from sam2fast.video_io.sources import ImageFiles, frame_files, resized
 
 __all__ = [
     "AsyncVideoFrameLoader",
@@ -33,7 +32,7 @@ __all__ = [
     "mask_to_box",
 ]
 
-# Three numbers for red, green and blue, or a tensor (3, 1, 1).
+# Three numbers (RGB), or a tensor (3, 1, 1).
 Colour = Sequence[float] | Tensor
 Device = torch.device | str
 
@@ -46,7 +45,7 @@ def get_connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
 def get_sdpa_settings() -> tuple[bool, bool, bool]:
     """Whether the first GPU is older than Volta, can run flash attention, and needs the unfused kernel.
 
-    (True, False, True) without a GPU, as in ``sam2.utils.misc.get_sdpa_settings``; nothing here asks for it.
+    (True, False, True) without a GPU, as in ``sam2.utils.misc.get_sdpa_settings``. sam2fast does not use it.
     """
     if not torch.cuda.is_available():
         return True, False, True
@@ -57,7 +56,7 @@ def get_sdpa_settings() -> tuple[bool, bool, bool]:
 def concat_points(
     old_point_inputs: Mapping[str, Tensor] | None, new_points: Tensor, new_labels: Tensor
 ) -> dict[str, Tensor]:
-    """``point_coords (B, P, 2)`` and ``point_labels (B, P)``, the new ones after the old ones, if there are any.
+    """``point_coords (B, P, 2)`` and ``point_labels (B, P)``, the old points, if any, before the new ones.
 
     Source: ``sam2.utils.misc.concat_points``.
     """
@@ -68,15 +67,15 @@ def concat_points(
 
 
 class AsyncVideoFrameLoader(Sequence[Tensor]):
-    """Frames as fp32 ``(3, S, S)``, decoded when they are asked for and a few ahead.
+    """Frames as fp32 ``(3, S, S)``, decoded on access, with a few prefetched.
 
-    Source: ``sam2.utils.misc.AsyncVideoFrameLoader``, which decodes them all, keeps them all, and computes in fp64.
-    A frame that cannot be read is a ``VideoError`` for who asks for it, and no other.
+    Source: ``sam2.utils.misc.AsyncVideoFrameLoader``, which decodes and keeps all frames, and computes in fp64. A frame
+    that cannot be read raises ``VideoError`` on access; the others stay readable.
 
     Args:
         img_paths: image files, in the order of their frames.
         image_size: S.
-        offload_video_to_cpu: frames stay on the CPU instead of going to ``compute_device``.
+        offload_video_to_cpu: keep the frames on the CPU instead of ``compute_device``.
         img_mean, img_std: of pixels in [0, 1].
 
     Attributes:
@@ -133,10 +132,10 @@ def load_video_frames(
     Args:
         video_path: whatever :func:`~sam2fast.video_io.open_frames` takes.
         image_size: S.
-        offload_video_to_cpu: the frames stay on the CPU.
+        offload_video_to_cpu: keep the frames on the CPU.
         img_mean, img_std: of pixels in [0, 1].
-        async_loading_frames: a folder becomes an :class:`AsyncVideoFrameLoader`, which decodes it when asked.
-        compute_device: where the frames go; unless given, CUDA if there is any, else the CPU.
+        async_loading_frames: a folder becomes an :class:`AsyncVideoFrameLoader`, which decodes it lazily.
+        compute_device: where the frames go; by default CUDA if available, else the CPU.
 
     Returns:
         fp32 ``(N, 3, S, S)``, or the loader.
@@ -170,14 +169,14 @@ def load_video_frames_from_jpg_images(
     async_loading_frames: bool = False,
     compute_device: Device | None = None,
 ) -> tuple[Tensor | AsyncVideoFrameLoader, int, int]:
-    """:func:`load_video_frames` of a folder of pictures.
+    """:func:`load_video_frames` of a folder of images.
 
     Raises:
         NotADirectoryError: it is no folder.
         VideoError, NoFramesError: it cannot be read.
     """
     if not os.path.isdir(video_path):
-        raise NotADirectoryError(f"expected a folder of pictures, got {video_path!r}")
+        raise NotADirectoryError(f"expected a folder of images, got {video_path!r}")
     return load_video_frames(
         video_path, image_size, offload_video_to_cpu, img_mean, img_std, async_loading_frames, compute_device
     )
@@ -198,19 +197,19 @@ def load_video_frames_from_video_file(
 
 
 def _load_img_as_tensor(img_path: str | Path, image_size: int) -> tuple[Tensor, int, int]:
-    """An image file as fp64 ``(3, S, S)`` in [0, 1], and its height and width; many import it in spite of its name."""
-    with open_picture(img_path) as image:
+    """An image file as fp64 ``(3, S, S)`` in [0, 1], and its height and width; other projects import it."""
+    with open_image(img_path) as image:
         pixels = resized(image.convert("RGB"), image_size)
         return pixels.permute(2, 0, 1).double() / 255, image.height, image.width
 
 
 class _Normalise:
-    """Pixels ``(S, S, 3)`` uint8 to fp32 ``(3, S, S)`` on a device, with a mean and deviation of the caller's."""
+    """Pixels ``(S, S, 3)`` uint8 to fp32 ``(3, S, S)`` on a device, with a given mean and deviation."""
 
     def __init__(self, mean: Colour, std: Colour, device: Device) -> None:
         self._mean, self._std = (torch.as_tensor(x, dtype=torch.float32).view(3, 1, 1).to(device) for x in (mean, std))
 
     def __call__(self, pixels: Tensor) -> Tensor:
         image = pixels.to(self._mean.device).permute(2, 0, 1).contiguous().float()
-        # By a number on the device: CUDA multiplies by the reciprocal of one that is on the CPU.
+        # The divisor is on the device: for a CPU scalar, CUDA would multiply by its reciprocal.
         return image.div_(image.new_tensor(255.0)).sub_(self._mean).div_(self._std)

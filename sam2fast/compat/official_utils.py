@@ -1,6 +1,6 @@
-"""What code written for the original imports from its modules of building blocks, and sam2fast does without.
+"""Functions of the original's modules that sam2fast itself does not need.
 
-``as_sam2`` hands these out under the official names; arguments and results are the original's.
+``as_sam2`` provides them under the official names. Arguments and results are the original's.
 """
 
 import copy
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from sam2fast.checkpoints import load_checkpoint
 from sam2fast.modeling.layers import get_activation
 from sam2fast.modeling.position_encoding import axial_rope, sine_1d
-from sam2fast.tracking.selection import closest_conditioning_frames
-from sam2fast.training.prompts import BOX_LABELS, sample_box, sample_error_center, sample_error_point
+from sam2fast.tracking.memory_selection import closest_conditioning_frames
+from sam2fast.training.prompt_sampling import BOX_LABELS, sample_box, sample_error_center, sample_error_point
 
 Value = TypeVar("Value")
 
 
 def _load_checkpoint(model: nn.Module, ckpt_path: str | Path | None) -> None:
-    """Overwrites a model's weights by those of a checkpoint; nothing without a path.
+    """Loads a checkpoint into a model; does nothing without a path.
 
     Raises:
         FileNotFoundError, CheckpointError, ImportError: the file cannot be read, or does not fit.
@@ -37,7 +37,7 @@ def select_closest_cond_frames(
 ) -> tuple[dict[int, Value], dict[int, Value]]:
     """The conditioning frames that are closest in time, and the others.
 
-    See :func:`~sam2fast.tracking.selection.closest_conditioning_frames`.
+    See :func:`~sam2fast.tracking.memory_selection.closest_conditioning_frames`.
     """
     chosen = closest_conditioning_frames(frame_idx, cond_frame_outputs, max_cond_frame_num)
     others = {t: output for t, output in cond_frame_outputs.items() if t not in chosen}
@@ -68,9 +68,9 @@ def sample_box_points(
 ) -> tuple[Tensor, Tensor]:
     """Corners ``(B, 2, 2)`` fp32 of noisy boxes around ``masks (B, 1, H, W)``, and their labels ``(B, 2)`` int32.
 
-    See :func:`~sam2fast.training.prompts.sample_box`; the noise is that of torch's generator.
+    See :func:`~sam2fast.training.prompt_sampling.sample_box`. The noise comes from torch's generator.
     """
-    # No draw without noise: it would shift the generator.
+    # Without noise the generator must not advance.
     draws = torch.rand if noise > 0 else torch.zeros
     corners = sample_box(masks, draws(len(masks), 4, device=masks.device), noise, float(noise_bound))["point_coords"]
     labels = torch.tensor([top_left_label, bottom_right_label], dtype=torch.int32, device=masks.device)
@@ -82,11 +82,11 @@ def sample_random_points_from_errors(
 ) -> tuple[Tensor, Tensor]:
     """Clicks ``(B, num_pt, 2)`` fp32 where bool masks ``(B, 1, H, W)`` differ, with labels ``(B, num_pt)`` int32.
 
-    See :func:`~sam2fast.training.prompts.sample_error_point`. Drawn from torch's generator, but fewer numbers than by
-    the original. Where nothing is wrong the label is 0, also if there is no background to click on.
+    See :func:`~sam2fast.training.prompt_sampling.sample_error_point`. Uses torch's generator, but fewer numbers
+    than the original. Without errors the label is 0, even if there is no background.
     """
     wrong = gt_masks if pred_masks is None else gt_masks ^ pred_masks
-    # In fp32, a draw could not tell the pixels of a large image apart; MPS has nothing else.
+    # fp32 cannot index all pixels of a large image; MPS has no fp64.
     dtype = torch.float32 if gt_masks.device.type == "mps" else torch.float64
     draws = torch.rand(num_pt, len(gt_masks), 1, dtype=dtype, device=gt_masks.device)
     points = gt_masks.new_zeros(len(gt_masks), num_pt, 2, dtype=torch.float32)
@@ -101,9 +101,9 @@ def sample_random_points_from_errors(
 def sample_one_point_from_error_center(
     gt_masks: Tensor, pred_masks: Tensor | None, padding: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Clicks ``(B, 1, 2)`` fp32 deepest inside what is wrong, with labels ``(B, 1)`` int32.
+    """Clicks ``(B, 1, 2)`` fp32 at the error pixel farthest from the error's edge, with labels ``(B, 1)`` int32.
 
-    See :func:`~sam2fast.training.prompts.sample_error_center`, which needs scipy instead of OpenCV.
+    See :func:`~sam2fast.training.prompt_sampling.sample_error_center`, which needs scipy instead of OpenCV.
     """
     prompt = sample_error_center(gt_masks, pred_masks, padding)
     return prompt["point_coords"], prompt["point_labels"]
@@ -146,15 +146,15 @@ def reshape_for_broadcast(freqs_cis: Tensor, x: Tensor) -> Tensor:
 
 
 def apply_rotary_enc(xq: Tensor, xk: Tensor, freqs_cis: Tensor, repeat_freqs_k: bool = False) -> tuple[Tensor, Tensor]:
-    """Queries and keys ``(B, heads, N, C)``, channel pairs turned by complex ``freqs_cis (N, C / 2)``.
+    """Queries and keys ``(B, heads, N, C)``, channel pairs rotated by complex ``freqs_cis (N, C / 2)``.
 
-    With ``repeat_freqs_k`` the keys may be several maps in a row, all turned alike.
+    With ``repeat_freqs_k`` the keys may be several maps in a row, which get the same rotations.
     """
     repeats = xk.shape[-2] // xq.shape[-2] if repeat_freqs_k else 1
-    return _turned(xq, freqs_cis), _turned(xk, freqs_cis.repeat(repeats, 1)) if xk.shape[-2] else xk
+    return _rotated(xq, freqs_cis), _rotated(xk, freqs_cis.repeat(repeats, 1)) if xk.shape[-2] else xk
 
 
-def _turned(x: Tensor, rotations: Tensor) -> Tensor:
+def _rotated(x: Tensor, rotations: Tensor) -> Tensor:
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
     return torch.view_as_real(pairs * reshape_for_broadcast(rotations, pairs)).flatten(-2).to(x.dtype)
 
@@ -176,7 +176,7 @@ def window_unpartition(windows: Tensor, window_size: int, pad_hw: tuple[int, int
 
 
 def do_pool(x: Tensor, pool: nn.Module | None, norm: nn.Module | None = None) -> Tensor:
-    """A map ``(B, H, W, C)`` after a pooling of ``(B, C, H, W)`` and a norm, of which either may be missing."""
+    """A map ``(B, H, W, C)`` after a pooling of ``(B, C, H, W)`` and a norm; both are optional."""
     if pool is None:
         return x
     x = pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

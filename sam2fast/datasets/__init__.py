@@ -1,12 +1,12 @@
-"""Data sets of masks in the layouts that are in use, read, written, shown and converted."""
+"""Data sets of masks: reads, writes, visualises and converts the common layouts."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sam2fast.datasets.annotations import VideoAnnotations
-    from sam2fast.datasets.errors import DatasetError, OverlapError
+    from sam2fast.datasets.dataset_files import DatasetError, OverlapError
     from sam2fast.datasets.layout import Layout, Settings
-    from sam2fast.datasets.layouts import open_layout
+    from sam2fast.datasets.layout_registry import open_layout
     from sam2fast.datasets.sav import SAVDataset
     from sam2fast.datasets.sav_json import Masklets, read_masklets
 
@@ -22,25 +22,25 @@ __all__ = [
     "read_masklets",
 ]
 
-_HOMES = {
-    "DatasetError": "errors",
+_MODULES = {
+    "DatasetError": "dataset_files",
     "Layout": "layout",
     "Masklets": "sav_json",
-    "OverlapError": "errors",
+    "OverlapError": "dataset_files",
     "SAVDataset": "sav",
     "Settings": "layout",
     "VideoAnnotations": "annotations",
-    "open_layout": "layouts",
+    "open_layout": "layout_registry",
     "read_masklets": "sav_json",
 }
 
 
-if not TYPE_CHECKING:  # which would take any name for one of ours
+if not TYPE_CHECKING:  # otherwise type checkers would accept any name
 
     def __getattr__(name: str) -> Any:
-        """Imports a public name when it is first used: other packages need only parts of this one."""
-        if name not in _HOMES:
+        """Imports a public name on its first use, since other packages need only parts of this one."""
+        if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         import importlib
 
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,27 +1,30 @@
-"""The annotations of one video, whatever layout they come from."""
+"""The annotations of one video in any layout, and the metadata file that stores what a layout has no field for."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
-from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.dataset_files import DatasetError, read_json
 from sam2fast.datasets.segmentations import run_lengths_of
 from sam2fast.io.rle import RLE
 
-# Run lengths by object. One that is not there was not annotated; one that was looked for and not seen has no pixel.
+# Run lengths by object id. An absent id was not annotated; an annotated object that is not visible has an empty mask.
 Masks: TypeAlias = Mapping[int, RLE]
+FOLDER = "Facts"  # of the metadata files
 
 
 @dataclass(frozen=True)
 class VideoAnnotations:
-    """Masks of a video, read frame by frame when they are asked for.
+    """The masks of a video, read lazily, frame by frame.
 
     Attributes:
         name: of the video.
         size: (H, W) of its masks.
-        frames: names of the annotated frames, as files have them without their suffix, in order.
-        objects: ids of all objects, from 1. Layouts that count from 0 have one less.
-        facts: what else the source says, by the layout that has a place for it, as JSON has it.
+        frames: names of the annotated frames, without suffix, in order.
+        objects: ids of all objects, from 1. Layouts that count from 0 store ids that are one less.
+        facts: further metadata of the source as JSON values, by the layout that has a field for it.
     """
 
     name: str
@@ -32,17 +35,17 @@ class VideoAnnotations:
     read: Callable[[str], Masks] = field(repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Names become names of files, wherever they come from.
+        """Checks names, which become file names, and ids.
 
         Raises:
-            DatasetError: one is none, or a name or id is there twice.
+            DatasetError: a name is no file name, or a name or id occurs twice.
         """
         for name in (self.name, *self.frames):
             if not name or name.startswith(".") or "/" in name or "\\" in name or "\0" in name:
                 raise DatasetError(f"{name!r} of video {self.name!r} cannot be the name of a file")
         for what, values in (("frame", self.frames), ("object", self.objects)):
             if len(set(values)) != len(values):
-                raise DatasetError(f"{self.name}: a {what} is there twice")
+                raise DatasetError(f"{self.name}: a {what} occurs twice")
         if any(number < 1 for number in self.objects):
             raise DatasetError(f"{self.name}: ids of objects must be 1 or more, got {min(self.objects)}")
 
@@ -50,7 +53,7 @@ class VideoAnnotations:
         """The masks of an annotated frame.
 
         Raises:
-            DatasetError: a file of it is missing or cannot be read, or a mask is damaged or of another size.
+            DatasetError: a file is missing or cannot be read, or a mask is damaged or of another size.
         """
         masks = self.read(frame)
         for number, rle in masks.items():
@@ -61,13 +64,13 @@ class VideoAnnotations:
         return masks
 
     def __iter__(self) -> Iterator[tuple[str, Masks]]:
-        """The frames' names with their masks, one frame in memory at a time."""
+        """Yields each frame's name and masks; one frame is in memory at a time."""
         for frame in self.frames:
             yield frame, self.masks(frame)
 
 
 def first_difference(one: VideoAnnotations, other: VideoAnnotations) -> str | None:
-    """What two videos' annotations differ in first, facts included; None if they are equal.
+    """The first difference between the annotations of two videos, metadata included; None if they are equal.
 
     Raises:
         DatasetError: a mask cannot be read.
@@ -80,3 +83,85 @@ def first_difference(one: VideoAnnotations, other: VideoAnnotations) -> str | No
             if masks.get(number) != others.get(number):
                 return f"the mask of object {number} in frame {frame} of {one.name}"
     return None
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a layout has no field for, stored in a JSON file beside the masks of each video.
+
+    Attributes:
+        size, frames, objects, facts: see :class:`VideoAnnotations`.
+        unannotated: by frame, the objects that were not annotated, for layouts that cannot store this.
+        numbers: the palette index of each object whose index is not its id.
+        meta: the video's entry in ``meta.json`` of YouTube-VOS.
+    """
+
+    size: tuple[int, int]
+    frames: tuple[str, ...]
+    objects: tuple[int, ...]
+    facts: Mapping[str, Any]
+    unannotated: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    numbers: Mapping[int, int] = field(default_factory=dict)
+    meta: Any = None
+
+    @classmethod
+    def of(cls, video: VideoAnnotations, **more: Any) -> "Metadata":
+        return cls(video.size, video.frames, video.objects, video.facts, **more)
+
+    def content(self) -> dict[str, Any]:
+        """As a dictionary for JSON, without empty fields."""
+        content: dict[str, Any] = {
+            "size": list(self.size),
+            "frames": list(self.frames),
+            "objects": list(self.objects),
+            "facts": dict(self.facts),
+        }
+        if self.unannotated:
+            content["unannotated"] = {frame: list(numbers) for frame, numbers in self.unannotated.items()}
+        if self.numbers:
+            content["numbers"] = {str(number): index for number, index in self.numbers.items()}
+        if self.meta is not None:
+            content["meta"] = self.meta
+        return content
+
+    def write(self, path: Path) -> None:
+        """Writes the file."""
+        path.write_text(json.dumps(self.content()) + "\n", encoding="utf-8")
+
+    @classmethod
+    def parse(cls, content: Any, where: str) -> "Metadata":
+        """The inverse of :meth:`content`.
+
+        Raises:
+            DatasetError: the content is invalid; the message begins with ``where``.
+        """
+        try:
+            height, width = (int(side) for side in content["size"])
+            return cls(
+                (height, width),
+                tuple(str(name) for name in content["frames"]),
+                tuple(int(number) for number in content["objects"]),
+                dict(content["facts"]),
+                {str(k): tuple(int(i) for i in v) for k, v in content.get("unannotated", {}).items()},
+                {int(k): int(v) for k, v in content.get("numbers", {}).items()},
+                content.get("meta"),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise DatasetError(
+                f"{where}: expected size, frames, objects and facts of a video, and {type(error).__name__}: {error}"
+            ) from error
+
+
+def metadata_file(root: Path, name: str) -> Path:
+    """The path of a video's metadata file."""
+    return root / FOLDER / f"{name}.json"
+
+
+def read_metadata(root: Path, name: str) -> Metadata | None:
+    """The metadata of a video; None if there is no file, as in data sets that were not converted.
+
+    Raises:
+        DatasetError: the file is damaged.
+    """
+    path = metadata_file(root, name)
+    return Metadata.parse(read_json(path), str(path)) if path.is_file() else None

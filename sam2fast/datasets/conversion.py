@@ -1,4 +1,4 @@
-"""Videos from one layout to another, and frames of video files as JPEG, as jobs for a runner.
+"""Jobs for a runner that convert videos from one layout to another, or extract frames of video files as JPEG.
 
 See :class:`~sam2fast.deploy.parallel.runners.Runner`. Frames are extracted as by the official
 ``training/scripts/sav_frame_extraction_submitit.py``.
@@ -11,25 +11,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sam2fast.datasets.annotations import VideoAnnotations, first_difference
-from sam2fast.datasets.errors import DatasetError
-from sam2fast.datasets.files import VIDEO_SUFFIXES
-from sam2fast.datasets.frame_files import QUALITY, FrameFiles, bring_frames, write_frames
-from sam2fast.datasets.layout import Layout, Settings, Stage
-from sam2fast.datasets.layouts import open_layout
+from sam2fast.datasets.dataset_files import VIDEO_SUFFIXES, DatasetError
+from sam2fast.datasets.frame_files import QUALITY, FrameFiles, copy_frames, write_frames
+from sam2fast.datasets.layout import Layout, Settings, StagingFolder
+from sam2fast.datasets.layout_registry import open_layout
 
-ALL, ANNOTATED, NONE = PICTURES = ("all", "annotated", "none")
+ALL, ANNOTATED, NONE = IMAGES = ("all", "annotated", "none")
 
 
 @dataclass(frozen=True)
-class Place:
-    """A data set, as another process can open it."""
+class DatasetLocation:
+    """A data set that any process can open."""
 
     root: Path
     layout: str
     settings: Settings
 
     def open(self) -> Layout:
-        """See :func:`~sam2fast.datasets.layouts.open_layout`."""
+        """See :func:`~sam2fast.datasets.layout_registry.open_layout`."""
         return open_layout(self.root, self.layout, self.settings)
 
 
@@ -38,123 +37,125 @@ class ConvertJob:
     """One video to convert.
 
     Attributes:
-        pictures: which come along: ``all``, ``annotated`` (those of annotated frames) or ``none``.
-        check: read all masks back and compare.
+        images: which frames are copied: ``all``, ``annotated`` or ``none``.
+        check: read all masks back and compare them.
     """
 
-    source: Place
-    target: Place
+    source: DatasetLocation
+    target: DatasetLocation
     video: str
-    pictures: str = ALL
+    images: str = ALL
     check: bool = False
 
 
 class Converted(NamedTuple):
-    """What became of a video."""
+    """The result for one video."""
 
-    frames: int  # that are annotated
+    frames: int  # number of annotated frames
     objects: int
-    has_pictures: bool  # in the source
-    lost: Mapping[str, Sequence[int]]  # objects that lost pixels to others in palette pictures, by frame
+    has_images: bool  # whether the source has its frames
+    lost: Mapping[str, Sequence[int]]  # objects that lost pixels to others in palette images, by frame
 
 
 def convert_video(_: Any, job: ConvertJob) -> Converted:
-    """Converts a video. In the target it appears whole or not at all.
+    """Converts a video. It is added to the target atomically.
 
     Args:
-        _: what a runner has built; not used.
+        _: the model of the runner; not used.
 
     Raises:
         DatasetError: files are missing or damaged, or the target's layout cannot hold the masks.
-        OSError, VideoError, ImportError: see :func:`~sam2fast.datasets.frame_files.bring_frames`.
+        OSError, VideoError, ImportError: see :func:`~sam2fast.datasets.frame_files.copy_frames`.
     """
     source, target = job.source.open(), job.target.open()
     video = source.open(job.video)
-    with Stage(target.root, video.name) as stage:
+    with StagingFolder(target.root, video.name) as stage:
         files = source.frame_files(video.name)
-        pictures = [] if job.pictures == NONE else _pictures(files, target, video, stage, job)
+        images = [] if job.images == NONE else _copy_images(files, target, video, stage, job)
         written = target.write(video, stage)
-        stage.move([*pictures, *written.places])
+        stage.move([*images, *written.paths])
     if job.check and not written.lost:
         difference = first_difference(video, target.open(video.name))
         if difference is not None:
-            raise DatasetError(f"what was written is not what was read: {difference}")
+            raise DatasetError(f"the written masks differ from those that were read: {difference}")
     return Converted(len(video.frames), len(video.objects), bool(files), written.lost)
 
 
-def _pictures(files: FrameFiles, target: Layout, video: VideoAnnotations, stage: Stage, job: ConvertJob) -> list[str]:
-    """Brings the pictures; where they belong."""
+def _copy_images(
+    files: FrameFiles, target: Layout, video: VideoAnnotations, stage: StagingFolder, job: ConvertJob
+) -> list[str]:
+    """Copies the frames into the staging folder, and returns their paths in the data set."""
     if not files:
         return []
-    if files.film is not None and target.keeps_films and job.pictures == ALL:
-        place = f"{video.name}{files.film.suffix}"
-        shutil.copyfile(files.film, stage.file(place))
-        return [place]
-    place = f"{target.frames_folder}/{video.name}"
-    bring_frames(files, stage.folder(place), video.frames if job.pictures == ANNOTATED else None)
-    return [place]
+    if files.video is not None and target.keeps_videos and job.images == ALL:
+        path = f"{video.name}{files.video.suffix}"
+        shutil.copyfile(files.video, stage.file(path))
+        return [path]
+    path = f"{target.frames_folder}/{video.name}"
+    copy_frames(files, stage.folder(path), video.frames if job.images == ANNOTATED else None)
+    return [path]
 
 
 def no_model(device: str) -> None:
-    """What a runner builds for jobs that need no model."""
+    """The ``build`` function of a runner for jobs that need no model."""
 
 
 @dataclass(frozen=True)
 class ExtractJob:
-    """One film.
+    """One video file whose frames are extracted.
 
     Attributes:
-        out: frames go to ``<out>/<name of the film>/<number in the film>.jpg``.
-        rate: every ``rate``-th frame is taken, from the first on.
-        quality: of JPEG.
+        out: frames are written to ``<out>/<name of the video>/<frame number>.jpg``.
+        rate: every ``rate``-th frame is extracted, starting with the first.
+        quality: JPEG quality, 1 to 100.
     """
 
-    film: Path
+    video: Path
     out: Path
     rate: int = 4
     quality: int = QUALITY
 
     @property
     def name(self) -> str:
-        """Of the film, and of its folder."""
-        return self.film.stem
+        """The name of the video, and of its folder of frames."""
+        return self.video.stem
 
     def is_done(self) -> bool:
-        """Whether the folder is there; it appears when it is complete."""
+        """Whether the folder of frames exists; it is created atomically."""
         return (self.out / self.name).is_dir()
 
 
-def list_films(folder: Path) -> list[Path]:
-    """The films right in a folder, and in the folders in it, sorted by name.
+def list_videos(folder: Path) -> list[Path]:
+    """The video files in a folder and in its direct subfolders, sorted by name.
 
     Raises:
-        DatasetError: no such folder, or no films in it.
+        DatasetError: there is no such folder, or no video in it.
     """
     if not folder.is_dir():
-        raise DatasetError(f"no folder {str(folder)!r} of films")
+        raise DatasetError(f"no folder {str(folder)!r} of videos")
     files = [
         path for pattern in ("*", "*/*") for suffix in VIDEO_SUFFIXES for path in folder.glob(f"{pattern}{suffix}")
     ]
-    films = [path for path in files if path.is_file() and not path.name.startswith(".")]
-    if not films:
-        raise DatasetError(f"no films ({', '.join(VIDEO_SUFFIXES)}) in {folder} or in the folders in it")
-    return sorted(films, key=lambda path: (path.name, str(path)))
+    videos = [path for path in files if path.is_file() and not path.name.startswith(".")]
+    if not videos:
+        raise DatasetError(f"no videos ({', '.join(VIDEO_SUFFIXES)}) in {folder} or in the folders in it")
+    return sorted(videos, key=lambda path: (path.name, str(path)))
 
 
 def extract_frames(_: Any, job: ExtractJob) -> int:
-    """Writes the frames of a film. Their folder appears complete or not at all.
+    """Writes the frames of a video file. Their folder is created atomically.
 
     Args:
-        _: what a runner has built; not used.
+        _: the model of the runner; not used.
 
     Returns:
-        How many frames were written.
+        The number of frames written.
 
     Raises:
         OSError: a file cannot be read or written.
-        VideoError, ImportError: the film is damaged or cut short, or PyAV is not installed.
+        VideoError, ImportError: the video is damaged or cut short, or PyAV is not installed.
     """
-    with Stage(job.out, job.name) as stage:
-        count = write_frames(job.film, stage.folder(job.name), lambda index: index % job.rate == 0, job.quality)
+    with StagingFolder(job.out, job.name) as stage:
+        count = write_frames(job.video, stage.folder(job.name), lambda index: index % job.rate == 0, job.quality)
         stage.move([job.name])
     return count

@@ -1,7 +1,13 @@
-"""The layout of DAVIS and MOSE: ``JPEGImages/<video>/<frame>.jpg``, ``Annotations/<video>/<frame>.png``."""
+"""The layouts of DAVIS, MOSE and YouTube-VOS: one palette PNG per frame.
 
+``JPEGImages/<video>/<frame>.jpg`` and ``Annotations/<video>/<frame>.png``. YouTube-VOS annotates every fifth frame and
+adds ``meta.json`` with the categories of the objects.
+"""
+
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,12 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sam2fast.datasets.annotations import Masks, VideoAnnotations
-from sam2fast.datasets.errors import DatasetError
-from sam2fast.datasets.facts import Facts, facts_file, read_facts
-from sam2fast.datasets.files import FrameKey, labels_in, list_files, list_folders, read_labels
+from sam2fast.datasets.annotations import Masks, Metadata, VideoAnnotations, metadata_file, read_metadata
+from sam2fast.datasets.dataset_files import (
+    DatasetError,
+    FrameKey,
+    labels_in,
+    list_files,
+    list_folders,
+    read_json,
+    read_labels,
+)
 from sam2fast.datasets.frame_files import QUALITY, FrameFiles
-from sam2fast.datasets.layout import LayoutFolder, Stage, Written, refuse_unknown
+from sam2fast.datasets.layout import LayoutFolder, StagingFolder, Written, refuse_unknown
 from sam2fast.datasets.palette_masks import (
     MOST_OBJECTS,
     extended,
@@ -25,10 +37,13 @@ from sam2fast.datasets.palette_masks import (
     palette,
     palette_of,
 )
+from sam2fast.io.atomic import atomic_path
 
 MASKS, FRAMES, LISTS = "Annotations", "JPEGImages", "ImageSets"
 VIDEO = "other masks of the video"  # for messages
-LEVELS = ("480p", "Full-Resolution", "1080p")  # between these folders and the videos, in DAVIS's own downloads
+LEVELS = ("480p", "Full-Resolution", "1080p")  # folders with the videos in DAVIS's own downloads
+META = "meta.json"
+CATEGORY = "object"  # of objects without a category
 
 
 @dataclass(frozen=True)
@@ -38,7 +53,7 @@ class Davis(LayoutFolder):
     name: ClassVar[str] = "davis"
     frames_folder: ClassVar[str] = FRAMES
     first_id: ClassVar[int] = 1
-    keeps_films: ClassVar[bool] = False
+    keeps_videos: ClassVar[bool] = False
 
     def videos(self) -> list[str]:
         return [path.name for path in list_folders(self._below(MASKS), f"{MASKS}/<video>/<frame>.png")]
@@ -52,23 +67,24 @@ class Davis(LayoutFolder):
     def open(self, name: str) -> VideoAnnotations:
         folder = self._below(MASKS) / name
         files = list_files(folder)
-        facts = read_facts(self.root, name)
-        if facts is not None:
-            return self._with_facts(name, folder, files, facts)
+        metadata = read_metadata(self.root, name)
+        if metadata is not None:
+            refuse_unknown(_stems(files), metadata.frames, f"{folder}, frame", metadata_file(self.root, name))
+            return self._video(name, folder, files, metadata)
         if not files:
             raise DatasetError(f"{folder} has no masks: expected <frame>.png in it")
         labels = read_labels(next(iter(files.values())))
         height, width = labels.shape
         objects = self._objects(name, files, (height, width))
         return self._video(
-            name, folder, files, Facts((height, width), _stems(files), objects, self._facts(name, files))
+            name, folder, files, Metadata((height, width), _stems(files), objects, self._facts(name, files))
         )
 
-    def write(self, video: VideoAnnotations, stage: Stage) -> Written:
+    def write(self, video: VideoAnnotations, stage: StagingFolder) -> Written:
         indices = indices_of(video.objects, video.name)
         colours = extended(bytes.fromhex(video.facts.get("palette", "")))
-        masks_place, facts_place = f"{MASKS}/{video.name}", facts_file(Path(), video.name).as_posix()
-        folder = stage.folder(masks_place)
+        masks_path, metadata_path = f"{MASKS}/{video.name}", metadata_file(Path(), video.name).as_posix()
+        folder = stage.folder(masks_path)
         unannotated: dict[str, tuple[int, ...]] = {}
         lost: dict[str, list[int]] = {}
         seen: dict[int, list[str]] = {index: [] for index in indices.values()}
@@ -85,19 +101,19 @@ class Davis(LayoutFolder):
             for index in labels_in(labels):
                 seen[index].append(frame)
         numbers = {number: index for number, index in indices.items() if number != index}
-        facts = Facts.of(video, unannotated=unannotated, numbers=numbers, meta=self._meta(video, seen))
-        facts.write(stage.file(facts_place))
-        return Written([facts_place, masks_place], lost)
+        metadata = Metadata.of(video, unannotated=unannotated, numbers=numbers, meta=self._meta(video, seen))
+        metadata.write(stage.file(metadata_path))
+        return Written([metadata_path, masks_path], lost)
 
     def _objects(self, name: str, files: Mapping[FrameKey, Path], size: tuple[int, int]) -> tuple[int, ...]:
-        """The ids in a video without facts: those in any of its pictures."""
+        """The ids of a video without a metadata file: all that occur in its masks."""
         found: set[int] = set()
         for path in files.values():
             found.update(labels_in(read_labels(path, size, VIDEO)))
         return tuple(sorted(found))
 
     def _facts(self, name: str, files: Mapping[FrameKey, Path]) -> dict[str, Any]:
-        """What else a video without facts says: its colours, if they are not DAVIS's."""
+        """The ``facts`` of a video without a metadata file: its palette, if it is not DAVIS's."""
         colours = palette_of(next(iter(files.values())))
         is_usual = colours is None or palette().tobytes().startswith(colours)
         return {} if is_usual or colours is None else {"palette": colours.hex()}
@@ -109,57 +125,53 @@ class Davis(LayoutFolder):
         levels = [self.root / folder / level for level in LEVELS]
         return next((path for path in levels if path.is_dir()), self.root / folder)
 
-    def _with_facts(self, name: str, folder: Path, files: Mapping[FrameKey, Path], facts: Facts) -> VideoAnnotations:
-        refuse_unknown(_stems(files), facts.frames, f"{folder}, frame", facts_file(self.root, name))
-        return self._video(name, folder, files, facts)
-
-    def _video(self, name: str, folder: Path, files: Mapping[FrameKey, Path], facts: Facts) -> VideoAnnotations:
+    def _video(self, name: str, folder: Path, files: Mapping[FrameKey, Path], metadata: Metadata) -> VideoAnnotations:
         by_name = {path.stem: path for path in files.values()}
-        indices = {number: facts.numbers.get(number, number) for number in facts.objects}
+        indices = {number: metadata.numbers.get(number, number) for number in metadata.objects}
 
         def read(frame: str) -> Masks:
-            missing = facts.unannotated.get(frame, ())
+            missing = metadata.unannotated.get(frame, ())
             annotated = {number: index for number, index in indices.items() if number not in missing}
             if missing and not annotated:
                 return {}
             if frame not in by_name:
                 raise DatasetError(f"{folder / frame}.png is missing")
-            labels = read_labels(by_name[frame], facts.size, VIDEO)
+            labels = read_labels(by_name[frame], metadata.size, VIDEO)
             strange = sorted(set(labels_in(labels)) - set(annotated.values()))
             if strange:
                 raise DatasetError(f"{by_name[frame]} has the index {strange[0]}, which is no object of the video")
             return masks_in(labels, annotated)
 
-        return VideoAnnotations(name, facts.size, facts.frames, facts.objects, facts.facts, read)
+        return VideoAnnotations(name, metadata.size, metadata.frames, metadata.objects, metadata.facts, read)
 
 
 def _stems(files: Mapping[FrameKey, Path]) -> tuple[str, ...]:
     return tuple(path.stem for path in files.values())
 
 
-class DavisFolder:
-    """Clips below one folder. A clip's two folders are complete once the one of its frames is there.
+class DavisWriter:
+    """Writes clips in DAVIS's layout. A clip is complete when its folder of frames exists.
 
     Args:
-        root: made when the first clip is written.
+        root: created with the first clip.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def has(self, name: str) -> bool:
-        """Whether this clip is there."""
+        """Whether this clip exists."""
         return (self.root / FRAMES / name).is_dir()
 
     def write(self, name: str, frames: NDArray[np.uint8], masks: NDArray[np.bool_]) -> None:
-        """Writes a clip, over what an interrupted write of it may have left.
+        """Writes a clip, and replaces leftovers of an interrupted write.
 
         Args:
             frames: ``(T, H, W, 3)`` uint8 RGB.
-            masks: ``(T, O, H, W)``; an object's id is its position from 1, and the larger id covers the smaller one.
+            masks: ``(T, O, H, W)``; ids are positions from 1; where masks overlap, the larger id is written.
 
         Raises:
-            FileExistsError: the clip is there.
+            FileExistsError: the clip exists.
             ValueError: more objects than a palette has colours.
             OSError: a file cannot be written.
         """
@@ -169,16 +181,86 @@ class DavisFolder:
         if count > MOST_OBJECTS:
             raise ValueError(f"a palette has room for {MOST_OBJECTS} objects, the clip has {count}")
         ids = np.arange(1, count + 1, dtype=np.uint8)[:, None, None]
-        places = f"{MASKS}/{name}", f"{FRAMES}/{name}"  # the frames last: they show that the clip is complete
-        with Stage(self.root, name) as stage:
+        paths = f"{MASKS}/{name}", f"{FRAMES}/{name}"  # the frames last: they mark the clip as complete
+        with StagingFolder(self.root, name) as stage:
             for t, (frame, each) in enumerate(zip(frames, masks, strict=True)):
-                image = stage.file(f"{places[1]}/{t:05d}.jpg")
+                image = stage.file(f"{paths[1]}/{t:05d}.jpg")
                 Image.fromarray(frame).save(image, "JPEG", quality=QUALITY, subsampling=0)
-                stage.file(f"{places[0]}/{t:05d}.png").write_bytes(label_png((each * ids).max(axis=0)))
-            stage.move(places)
+                stage.file(f"{paths[0]}/{t:05d}.png").write_bytes(label_png((each * ids).max(axis=0)))
+            stage.move(paths)
 
     def list_clips(self, names: list[str]) -> None:
         """Writes ``ImageSets/all.txt``."""
         file = self.root / LISTS / "all.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class YouTubeVOS(Davis):
+    """See :class:`~sam2fast.datasets.layout.Layout`."""
+
+    name: ClassVar[str] = "ytvos"
+
+    def videos(self) -> list[str]:
+        folders = {path.name for path in list_folders(self._below(MASKS), f"{MASKS}/<video>/<frame>.png")}
+        return sorted(folders | self._entries().keys())
+
+    def finish(self) -> None:
+        """Writes ``meta.json`` with the entries of all videos."""
+        if not (self.root / MASKS).is_dir():
+            return
+        entries = dict(self._entries()) if (self.root / META).is_file() else {}
+        for folder in list_folders(self.root / MASKS, "the masks that were written"):
+            metadata = read_metadata(self.root, folder.name)
+            if metadata is not None:
+                entries[folder.name] = metadata.meta
+        text = json.dumps({"videos": dict(sorted(entries.items()))}, indent=1) + "\n"
+        # One name for all processes, so that the next one overwrites the leftovers of a killed one.
+        with atomic_path(self.root / META, self.root / f".{META}.part") as partial:
+            partial.write_text(text, encoding="utf-8")
+
+    def _entries(self) -> dict[str, Any]:
+        path = self.root / META
+        try:
+            state = path.stat()
+        except OSError as error:
+            raise DatasetError(f"{path}: {error.strerror or error}") from error
+        return _videos_in(path, state.st_mtime_ns, state.st_size)
+
+    def _entry(self, name: str) -> Any:
+        entries = self._entries()
+        if name not in entries:
+            raise DatasetError(f"{self.root / META} does not have the video {name}")
+        return entries[name]
+
+    def _objects(self, name: str, files: Mapping[FrameKey, Path], size: tuple[int, int]) -> tuple[int, ...]:
+        objects = _objects_of(self._entry(name))
+        if objects is None:
+            raise DatasetError(f'{self.root / META}, video {name}: expected "objects" by their ids, such as "1"')
+        return objects
+
+    def _facts(self, name: str, files: Mapping[FrameKey, Path]) -> dict[str, Any]:
+        return {**super()._facts(name, files), "ytvos": self._entry(name)}
+
+    def _meta(self, video: VideoAnnotations, seen: Mapping[int, list[str]]) -> Any:
+        """The entry of the source; otherwise a new one with the frames that show each object."""
+        if "ytvos" in video.facts:
+            return video.facts["ytvos"]
+        return {"objects": {str(i): {"category": CATEGORY, "frames": frames} for i, frames in seen.items()}}
+
+
+@lru_cache(maxsize=2)  # read for every video, and may be large
+def _videos_in(path: Path, changed: int, size: int) -> dict[str, Any]:
+    content = read_json(path)
+    videos = content.get("videos") if isinstance(content, dict) else None
+    if not isinstance(videos, dict):
+        raise DatasetError(f'{path}: expected {{"videos": {{<video>: {{"objects": ...}}}}}}')
+    return videos
+
+
+def _objects_of(entry: Any) -> tuple[int, ...] | None:
+    objects = entry.get("objects") if isinstance(entry, dict) else None
+    if not isinstance(objects, dict) or not all(number.isdecimal() and int(number) for number in objects):
+        return None
+    return tuple(int(number) for number in objects)

@@ -1,8 +1,9 @@
 """One file of JSON lines for each video, ``<video>.jsonl``: a line about the video, then one for each frame.
 
-The first line has ``format``, ``version``, ``video`` and the keys of :class:`~sam2fast.datasets.facts.Facts`; each of
-the others has ``frame`` (its number), ``name`` and ``objects``, a list of ``id`` and ``rle`` (COCO's compressed run
-lengths). What ``sam2fast track`` writes, ``masks.jsonl``, has no first line and is read, too.
+The first line has ``format``, ``version``, ``video`` and the keys of
+:class:`~sam2fast.datasets.annotations.Metadata`. Each other line has ``frame`` (its number), ``name`` and ``objects``,
+a list of ``id`` and ``rle`` (COCO's compressed run lengths). ``masks.jsonl`` of ``sam2fast track``, which lacks the
+first line, is read, too.
 """
 
 import json
@@ -11,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sam2fast.datasets.annotations import Masks, VideoAnnotations
-from sam2fast.datasets.errors import DatasetError
-from sam2fast.datasets.facts import Facts
-from sam2fast.datasets.files import VIDEO_SUFFIXES
+from sam2fast.datasets.annotations import Masks, Metadata, VideoAnnotations
+from sam2fast.datasets.dataset_files import VIDEO_SUFFIXES, DatasetError
 from sam2fast.datasets.frame_files import FrameFiles
-from sam2fast.datasets.layout import LayoutFolder, Stage, Written
+from sam2fast.datasets.layout import LayoutFolder, StagingFolder, Written
 from sam2fast.datasets.sav_json import DIGITS
+from sam2fast.video_results.record import complete_lines
 
 FORMAT, VERSION = "sam2fast masks", 1
 SUFFIX, TRACKED, FRAMES = ".jsonl", "masks.jsonl", "JPEGImages"
@@ -25,12 +25,12 @@ SUFFIX, TRACKED, FRAMES = ".jsonl", "masks.jsonl", "JPEGImages"
 
 @dataclass(frozen=True)
 class JsonLines(LayoutFolder):
-    """See :class:`~sam2fast.datasets.layout.Layout`. ``<video>/masks.jsonl``, which ``track`` leaves, is read, too."""
+    """See :class:`~sam2fast.datasets.layout.Layout`. ``<video>/masks.jsonl`` of ``sam2fast track`` is read, too."""
 
     name: ClassVar[str] = "coco-jsonl"
     frames_folder: ClassVar[str] = FRAMES
     first_id: ClassVar[int] = 1
-    keeps_films: ClassVar[bool] = True
+    keeps_videos: ClassVar[bool] = True
 
     def videos(self) -> list[str]:
         if not self.root.is_dir():
@@ -50,51 +50,51 @@ class JsonLines(LayoutFolder):
         path = self.root / f"{name}{SUFFIX}"
         return open_lines(path if path.is_file() else self.root / name / TRACKED, name)
 
-    def write(self, video: VideoAnnotations, stage: Stage) -> Written:
-        place = f"{video.name}{SUFFIX}"
-        header = {"format": FORMAT, "version": VERSION, "video": video.name, **Facts.of(video).content()}
-        with stage.file(place).open("w", encoding="utf-8") as file:
+    def write(self, video: VideoAnnotations, stage: StagingFolder) -> Written:
+        path = f"{video.name}{SUFFIX}"
+        header = {"format": FORMAT, "version": VERSION, "video": video.name, **Metadata.of(video).content()}
+        with stage.file(path).open("w", encoding="utf-8") as file:
             file.write(json.dumps(header) + "\n")
             for position, (frame, masks) in enumerate(video):
                 entries = [{"id": number, "rle": masks[number]} for number in video.objects if number in masks]
                 number = int(frame) if frame.isdecimal() else position
                 file.write(json.dumps({"frame": number, "name": frame, "objects": entries}) + "\n")
-        return Written([place], {})
+        return Written([path], {})
 
 
 def open_lines(path: Path, name: str) -> VideoAnnotations:
-    """The annotations in such a file. The masks stay on disk.
+    """The annotations in a file of JSON lines. Masks are read lazily.
 
     Raises:
-        DatasetError: the file is missing, is something else, or was cut short.
+        DatasetError: the file is missing, is invalid, or was truncated.
     """
-    places: dict[str, int] = {}
-    header: Facts | None = None
+    offsets: dict[str, int] = {}
+    header: Metadata | None = None
     found = _Found()
-    for place, where, content in _lines(path):
-        if place == 0 and "format" in content:
+    for offset, where, content in _lines(path):
+        if offset == 0 and "format" in content:
             if content["format"] != FORMAT or content.get("version") != VERSION:
                 raise DatasetError(f'{where}: expected "format": "{FORMAT}" and "version": {VERSION}')
-            header = Facts.parse(content, where)
+            header = Metadata.parse(content, where)
             continue
         frame = _name_of(content, where)
-        if frame in places:
+        if frame in offsets:
             raise DatasetError(f"{where}: frame {frame} was in an earlier line")
-        places[frame] = place
+        offsets[frame] = offset
         if header is None:
             found.add(content, where)
     if header is None:
-        header = found.facts(sorted(places, key=int), str(path))
-    elif list(header.frames) != list(places):
+        header = found.metadata(sorted(offsets, key=int), str(path))
+    elif list(header.frames) != list(offsets):
         raise DatasetError(
-            f"{path}: the first line tells of {len(header.frames)} frames, the others have {len(places)}"
-            f"{_difference(header.frames, places)}"
+            f"{path}: the first line lists {len(header.frames)} frames, the others have {len(offsets)}"
+            f"{_difference(header.frames, offsets)}"
         )
     numbers = found.numbers or {number: number for number in header.objects}
 
     def read(frame: str) -> Masks:
         with path.open("rb") as file:
-            file.seek(places[frame])
+            file.seek(offsets[frame])
             line = file.readline()
         try:
             entries = json.loads(line)["objects"]
@@ -106,21 +106,16 @@ def open_lines(path: Path, name: str) -> VideoAnnotations:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-    """Where each whole line begins, a name for it, and its content. What an interrupted run left behind is left out."""
+    """Yields offset, name for messages, and content of each line. An incomplete last line is skipped."""
     try:
-        with path.open("rb") as file:
-            place = 0
-            for count, line in enumerate(file, 1):
-                where = f"{path}, line {count}"
-                if line.endswith(b"\n"):
-                    try:
-                        content = json.loads(line)
-                    except (ValueError, RecursionError) as error:
-                        raise DatasetError(f"{where}, is no JSON: {error}") from error
-                    if not isinstance(content, dict):
-                        raise DatasetError(f"{where}, is no object of JSON")
-                    yield place, where, content
-                place += len(line)
+        for offset, line, where in complete_lines(path):
+            try:
+                content = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DatasetError(f"{where}, is no JSON: {error}") from error
+            if not isinstance(content, dict):
+                raise DatasetError(f"{where}, is no object of JSON")
+            yield offset, where, content
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror or error}") from error
 
@@ -131,20 +126,20 @@ def _name_of(content: Mapping[str, Any], where: str) -> str:
     return str(content.get("name", f"{content['frame']:0{DIGITS}d}"))
 
 
-def _difference(told: tuple[str, ...], there: Mapping[str, int]) -> str:
-    missing = [frame for frame in told if frame not in there]
+def _difference(declared: tuple[str, ...], found: Mapping[str, int]) -> str:
+    missing = [frame for frame in declared if frame not in found]
     return f"; frame {missing[0]} is missing" if missing else "; they are not the same"
 
 
 class _Found:
-    """What the lines of a file say that has no line about its video."""
+    """Collects the metadata of a file without a first line about the video."""
 
     def __init__(self) -> None:
         self._ids: dict[Any, None] = {}
         self._size: tuple[int, int] | None = None
 
     def add(self, content: Mapping[str, Any], where: str) -> None:
-        """A frame's line."""
+        """Adds the line of a frame."""
         try:
             for entry in content["objects"]:
                 self._ids[entry["id"]] = None
@@ -157,14 +152,14 @@ class _Found:
 
     @property
     def numbers(self) -> dict[Any, int]:
-        """Numbers from 1 for the ids; their own, if they can be."""
+        """A number from 1 for each id; the id itself, if all ids are integers from 1."""
         if all(isinstance(name, int) and name >= 1 for name in self._ids):
             return {name: name for name in self._ids}
         return {name: number for number, name in enumerate(self._ids, 1)}
 
-    def facts(self, frames: list[str], where: str) -> Facts:
+    def metadata(self, frames: list[str], where: str) -> Metadata:
         if self._size is None:
             raise DatasetError(f"{where} has no masks")
         renamed = {str(number): name for name, number in self.numbers.items() if number != name}
         facts = {"ids": renamed} if renamed else {}
-        return Facts(self._size, tuple(frames), tuple(sorted(self.numbers.values())), facts)
+        return Metadata(self._size, tuple(frames), tuple(sorted(self.numbers.values())), facts)

@@ -1,4 +1,4 @@
-"""What every layout of a data set can do, and how the files of a video are written: all of them, or none."""
+"""The interface of all data set layouts, and the staging folder by which a video is written atomically."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import NamedTuple, Protocol
 
 from sam2fast.datasets.annotations import VideoAnnotations
-from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.datasets.frame_files import FrameFiles
 from sam2fast.datasets.palette_masks import REFUSE
 
@@ -17,12 +17,12 @@ MANUAL, AUTO = MASKLETS = ("manual", "auto")
 
 @dataclass(frozen=True)
 class Settings:
-    """How to read and write.
+    """Options for reading and writing.
 
     Attributes:
-        masklets: which of SA-V's two files of a video, ``manual`` or ``auto``.
-        rate: of SA-V, every how many frames of the film are annotated.
-        overlaps: what becomes of them in palette pictures, see :func:`~sam2fast.datasets.palette_masks.paint`.
+        masklets: which of SA-V's two files per video, ``manual`` or ``auto``.
+        rate: in SA-V, every ``rate``-th frame of the video is annotated.
+        overlaps: how palette images treat overlapping masks, see :func:`~sam2fast.datasets.palette_masks.paint`.
     """
 
     masklets: str = MANUAL
@@ -31,24 +31,24 @@ class Settings:
 
 
 class Written(NamedTuple):
-    """What was written of a video."""
+    """The files written for a video."""
 
-    places: Sequence[str]  # to be moved; the last one tells that the video is there
+    paths: Sequence[str]  # in the data set; the last one marks the video as complete
     lost: Mapping[str, Sequence[int]]  # objects that lost pixels to others, by frame
 
 
-class Stage:
-    """A hidden folder in a data set's; what is left in it when the block is over is removed.
+class StagingFolder:
+    """A hidden temporary folder in a data set, removed at the end of the ``with`` block.
 
     Args:
-        root: of the data set.
-        name: of the video. What an interrupted run has left of the same video is removed first.
+        root: the data set's folder.
+        name: of the video. Leftovers of an interrupted run on the same video are removed first.
     """
 
     def __init__(self, root: Path, name: str) -> None:
         self._root, self._folder = root, root / f".{name}.part"
 
-    def __enter__(self) -> "Stage":
+    def __enter__(self) -> "StagingFolder":
         remove(self._folder)
         self._folder.mkdir(parents=True)
         return self
@@ -58,30 +58,30 @@ class Stage:
     ) -> None:
         remove(self._folder)
 
-    def file(self, place: str) -> Path:
-        """Where to write the file that belongs to a place such as ``Annotations/bear/00000.png``; makes its folder."""
-        path = self._folder / place
+    def file(self, relative: str) -> Path:
+        """The temporary path of a file such as ``Annotations/bear/00000.png``; creates its folder."""
+        path = self._folder / relative
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def folder(self, place: str) -> Path:
-        """Where to write the files of a folder; makes it."""
-        path = self._folder / place
+    def folder(self, relative: str) -> Path:
+        """The temporary path of a folder; creates it."""
+        path = self._folder / relative
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def move(self, places: Sequence[str]) -> None:
-        """Moves files and folders to their places, in this order: the last is what tells that the video is there."""
-        remove(self._root / places[-1])
-        for place in places:
-            target = self._root / place
+    def move(self, paths: Sequence[str]) -> None:
+        """Moves files and folders into the data set, in this order: the last one marks the video as complete."""
+        remove(self._root / paths[-1])
+        for path in paths:
+            target = self._root / path
             remove(target)
             target.parent.mkdir(parents=True, exist_ok=True)
-            (self._folder / place).rename(target)
+            (self._folder / path).rename(target)
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a folder with all in it, if it is there."""
+    """Removes a file or a whole folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -98,27 +98,27 @@ class Layout(Protocol):
 
     @property
     def settings(self) -> Settings:
-        """How masks are read and written, as it was opened with."""
+        """The options that the data set was opened with."""
         ...
 
     @property
     def name(self) -> str:
-        """Of the layout."""
+        """The name of the layout."""
         ...
 
     @property
     def frames_folder(self) -> str:
-        """Where pictures are, ``<frames_folder>/<video>/<frame>.jpg``."""
+        """The folder of the frames, which are ``<frames_folder>/<video>/<frame>.jpg``."""
         ...
 
     @property
     def first_id(self) -> int:
-        """The least id that an object has in the layout; in :class:`VideoAnnotations` it is 1."""
+        """The smallest object id of the layout, 0 or 1; in :class:`VideoAnnotations` it is 1."""
         ...
 
     @property
-    def keeps_films(self) -> bool:
-        """Whether films are part of the layout, so that they need not become pictures."""
+    def keeps_videos(self) -> bool:
+        """Whether the layout stores video files, so that their frames need not be extracted."""
         ...
 
     def videos(self) -> list[str]:
@@ -138,34 +138,34 @@ class Layout(Protocol):
         ...
 
     def frame_files(self, name: str) -> FrameFiles:
-        """The pictures of a video, if they are there.
+        """The files with the frames of a video, if they exist.
 
         Raises:
-            DatasetError: two of them are the same frame.
+            DatasetError: two files are the same frame.
         """
         ...
 
     def has(self, name: str) -> bool:
-        """Whether this video was written."""
+        """Whether the data set has this video, completely written."""
         ...
 
-    def write(self, video: VideoAnnotations, stage: Stage) -> Written:
-        """Writes a video's masks and facts, one frame in memory at a time.
+    def write(self, video: VideoAnnotations, stage: StagingFolder) -> Written:
+        """Writes a video's masks and metadata; one frame is in memory at a time.
 
         Raises:
-            DatasetError: the layout cannot hold them, or a mask cannot be read.
+            DatasetError: the layout cannot store the masks, or a mask cannot be read.
             OSError: a file cannot be written.
         """
         ...
 
     def finish(self) -> None:
-        """Writes what tells of all videos, when the last one is there."""
+        """Writes files about all videos, after the last one was written."""
         ...
 
 
 @dataclass(frozen=True)
 class LayoutFolder:
-    """What the layouts have in common."""
+    """The common base class of the layouts."""
 
     root: Path
     settings: Settings = field(default_factory=Settings)
@@ -174,10 +174,10 @@ class LayoutFolder:
         """See :class:`Layout`."""
 
 
-def refuse_unknown(found: Sequence[str], known: Sequence[str], what: str, facts: Path) -> None:
-    """Raises ``DatasetError`` for files that a video's facts do not tell of, as the facts would be wrong."""
+def refuse_unknown(found: Sequence[str], known: Sequence[str], what: str, file: Path) -> None:
+    """Raises ``DatasetError`` for files that the video's metadata file does not list, since it would be outdated."""
     unknown = sorted(set(found) - set(known))
     if unknown:
         raise DatasetError(
-            f"{facts} does not tell of {what} {unknown[0]}; if the masks were changed since, remove that file"
+            f"{file} does not list {what} {unknown[0]}; if the masks were changed since, remove that file"
         )

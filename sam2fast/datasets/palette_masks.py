@@ -1,4 +1,4 @@
-"""Masks as palette images, as data sets of video object segmentation have them, and back."""
+"""Converts masks to palette images, the format of video object segmentation data sets, and back."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -9,19 +9,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam2fast.datasets.annotations import Masks
-from sam2fast.datasets.errors import DatasetError, OverlapError
-from sam2fast.datasets.files import Labels
-from sam2fast.io.images import open_picture
+from sam2fast.datasets.dataset_files import DatasetError, Labels, OverlapError
+from sam2fast.io.images import open_image
 from sam2fast.io.rle import RLE, decode_rle, encode_rle
 
 COLOURS = 256
 MOST_OBJECTS = COLOURS - 1
-# Which object a pixel shows that several have.
+# Which of overlapping objects a pixel gets.
 REFUSE, SMALLER_ID, LARGER_AREA = OVERLAPS = ("refuse", "smaller-id", "larger-area")
 
 
 def palette() -> NDArray[np.uint8]:
-    """DAVIS's colours ``(256, 3)`` of ids: an id's bits, three at a time, are bits of red, green and blue."""
+    """The DAVIS palette ``(256, 3)``: bits 3k, 3k + 1, 3k + 2 of an id are bit 7 - k of its red, green and blue."""
     ids = np.arange(COLOURS)
     colours = np.zeros((COLOURS, 3), dtype=np.uint8)
     for level in range(8):
@@ -35,11 +34,11 @@ def label_png(labels: NDArray[np.uint8], colours: bytes | None = None, compress_
     """A palette image as the content of a PNG file.
 
     Args:
-        labels: ``(H, W)``, the id of each pixel's object, 0 for none; or one object as 0 and 1.
-        colours: of the ids, at most 256 times red, green and blue; DAVIS's by default.
+        labels: ``(H, W)`` uint8, the object id of each pixel, 0 for none; or one object as 0 and 1.
+        colours: the palette as RGB bytes, at most 256 colours; DAVIS's by default.
 
     Raises:
-        ValueError: labels of another shape or type, or colours that are no palette.
+        ValueError: labels of another shape or dtype, or an invalid palette.
     """
     if labels.ndim != 2 or labels.dtype != np.uint8:
         raise ValueError(f"labels must be uint8 (H, W), got {labels.dtype} {labels.shape}")
@@ -53,22 +52,22 @@ def label_png(labels: NDArray[np.uint8], colours: bytes | None = None, compress_
 
 
 def palette_of(path: Path) -> bytes | None:
-    """The colours of a palette image that can be read, for :func:`label_png`; None if it is of another kind."""
-    with open_picture(path) as image:
+    """The RGB bytes of an image's palette, for :func:`label_png`; None for an image without a palette."""
+    with open_image(path) as image:
         colours = image.getpalette("RGB") if image.mode == "P" else None
         return None if colours is None else bytes(colours)
 
 
 def extended(colours: bytes, count: int = COLOURS) -> bytes:
-    """A palette with at least ``count`` colours, the others DAVIS's: an index without a colour cannot be stored."""
+    """Extends a palette to at least ``count`` colours by DAVIS's: every stored index needs a colour."""
     return colours + palette().tobytes()[len(colours) : 3 * count]
 
 
 def label_map(masks: Mapping[int, NDArray[np.uint8]], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The id of each pixel's object ``(H, W)``, 0 for none; where masks overlap, the smaller id.
+    """The object id of each pixel, ``(H, W)`` uint8, 0 for none; where masks overlap, the smaller id.
 
     Args:
-        masks: of 0 and 1, ``(H, W)``, by id from 1 to 255.
+        masks: uint8 ``(H, W)`` of 0 and 1, by id from 1 to 255.
     """
     labels = np.zeros(size, dtype=np.uint8)
     for obj_id in sorted(masks, reverse=True):
@@ -77,14 +76,14 @@ def label_map(masks: Mapping[int, NDArray[np.uint8]], size: tuple[int, int]) -> 
 
 
 def indices_of(objects: Sequence[int], name: str) -> dict[int, int]:
-    """The palette index of each object: its id, or, where an id is above 255, its position from 1.
+    """The palette index of each object: its id, or, if any id exceeds 255, its position from 1.
 
     Raises:
-        DatasetError: more objects than a palette has room for.
+        DatasetError: more than 255 objects.
     """
     if len(objects) > MOST_OBJECTS:
         raise DatasetError(
-            f"{name} has {len(objects)} objects, a palette picture has room for {MOST_OBJECTS}; "
+            f"{name} has {len(objects)} objects, a palette image has room for {MOST_OBJECTS}; "
             "the layout sav-png has no such limit"
         )
     if all(1 <= number <= MOST_OBJECTS for number in objects):
@@ -95,16 +94,16 @@ def indices_of(objects: Sequence[int], name: str) -> dict[int, int]:
 def paint(
     masks: Masks, size: tuple[int, int], indices: Mapping[int, int], overlaps: str, where: str
 ) -> tuple[NDArray[np.uint8], list[int]]:
-    """A picture ``(H, W)`` of palette indices, and which objects lost pixels to others.
+    """Palette indices ``(H, W)`` uint8, and the objects that lost pixels to others.
 
     Args:
-        overlaps: ``smaller-id`` or ``larger-area`` gives a pixel of several objects to one of them, of equally large
-            ones to the smaller id; ``refuse`` raises.
-        masks: of ``size``, as :meth:`VideoAnnotations.masks` gives them.
-        where: names the frame.
+        masks: of ``size``, from :meth:`VideoAnnotations.masks`.
+        overlaps: which of overlapping objects gets a pixel: ``smaller-id``; ``larger-area`` (of equal areas the smaller
+            id); ``refuse`` raises.
+        where: the frame, for messages.
 
     Raises:
-        OverlapError: masks overlap, and that is refused; names the objects.
+        OverlapError: masks overlap, and ``overlaps`` is ``refuse``; the message names the objects.
     """
     pixels = {number: decode_rle(rle) for number, rle in masks.items()}
     labels, taken, losers = np.zeros(size, dtype=np.uint8), np.zeros(size, dtype=bool), []
@@ -119,7 +118,7 @@ def paint(
     if losers and overlaps == REFUSE:
         overlapping = _overlapping(masks, losers[0])
         raise OverlapError(
-            f"{where}: objects {', '.join(map(str, overlapping))} overlap, and a palette picture has one object at "
+            f"{where}: objects {', '.join(map(str, overlapping))} overlap, and a palette image has one object at "
             f"each pixel; choose --overlaps {SMALLER_ID} or {LARGER_AREA}, which loses pixels, or a layout that keeps "
             "them (sav, sav-png, coco-jsonl)"
         )
@@ -133,11 +132,11 @@ def _by_rank(pixels: Mapping[int, NDArray[np.bool_]], overlaps: str) -> list[int
 
 
 def _overlapping(masks: Masks, loser: int) -> list[int]:
-    """An object and those that lie on it."""
+    """An object and those that overlap it."""
     mask = decode_rle(masks[loser])
     return sorted([loser, *(n for n, rle in masks.items() if n != loser and (decode_rle(rle) & mask).any())])
 
 
 def masks_in(labels: Labels, indices: Mapping[int, int]) -> dict[int, RLE]:
-    """Run lengths of these objects, without a pixel for those that the picture does not show."""
+    """Run lengths of these objects; empty for those that the image does not show."""
     return {number: encode_rle(labels == index) for number, index in indices.items()}

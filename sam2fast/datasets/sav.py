@@ -1,4 +1,4 @@
-"""SA-V's training set as the original's tools have it: films, manual and automatic masklets, pictures of both.
+"""SA-V's training set as in the original's tools: videos, manual and automatic masklets, and drawings of both.
 
 Follows the official ``sav_dataset.utils.sav_utils``.
 """
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from sam2fast.datasets.files import read_json
-from sam2fast.datasets.frame_files import read_film
+from sam2fast.datasets.dataset_files import read_json
+from sam2fast.datasets.frame_files import iter_video_frames
 from sam2fast.io.rle import decode_rle
 from sam2fast.video_results.drawing import colour_of, draw_masks
 
@@ -26,24 +26,24 @@ Frames = Sequence[NDArray[np.uint8]]
 
 
 def decode_video(video_path: str | Path) -> list[NDArray[np.uint8]]:
-    """All frames of a film, ``(H, W, 3)`` uint8 RGB; empty if there is no such file, as with the original's reader.
+    """All frames of a video, ``(H, W, 3)`` uint8 RGB; empty if there is no such file, as in the original.
 
     Raises:
-        VideoError: the file is damaged or cut short.
+        VideoError: the file is damaged or truncated.
         ImportError: PyAV is not installed.
     """
     if not Path(video_path).is_file():
         return []
-    return [picture for _, picture in read_film(Path(video_path), lambda index: True)]
+    return [image for _, image in iter_video_frames(Path(video_path), lambda index: True)]
 
 
 def show_anns(masks: Sequence[NDArray[Any]], colors: Sequence[Any], borders: bool = True) -> None:
     """Draws masks onto matplotlib's current axes, the largest first.
 
     Args:
-        masks: N of ``(H, W)``, bool.
-        colors: of the masks, red, green and blue from 0 to 1.
-        borders: draw a dark line around each, as wide as the original's.
+        masks: N masks, bool ``(H, W)``.
+        colors: of the masks, RGB from 0 to 1.
+        borders: draws a dark outline around each, as wide as the original's.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -65,11 +65,11 @@ def show_anns(masks: Sequence[NDArray[Any]], colors: Sequence[Any], borders: boo
 
 
 class SAVDataset:
-    """SA-V's videos with their annotations. Follows the official class of the same name.
+    """The videos of SA-V with their annotations. Follows the official class of the same name.
 
     Args:
         sav_dir: folder of ``<video>.mp4``, ``<video>_manual.json`` and ``<video>_auto.json``.
-        annot_sample_rate: every how many frames of the film are annotated.
+        annot_sample_rate: every ``annot_sample_rate``-th frame of a video is annotated.
 
     Attributes:
         manual_mask_colors, auto_mask_colors: ``(256, 3)`` from 0 to 1; the original's differ in every process.
@@ -83,9 +83,9 @@ class SAVDataset:
         self.auto_mask_colors = np.array([colour_of(number + COLOURS) for number in range(COLOURS)]) / 255
 
     def read_frames(self, mp4_path: str | Path) -> list[NDArray[np.uint8]] | None:
-        """The annotated frames of a film, ``(H, W, 3)`` uint8 RGB; None, and a note, if there is no such file.
+        """The annotated frames of a video, ``(H, W, 3)`` uint8 RGB; None and a warning if there is no such file.
 
-        The film is decoded whole, but the frames between are never turned into pictures.
+        All frames are decoded, but only the annotated ones are converted to RGB.
 
         Raises:
             VideoError, ImportError: as :func:`decode_video`.
@@ -93,18 +93,20 @@ class SAVDataset:
         if not Path(mp4_path).is_file():
             _log.warning("%s doesn't exist", mp4_path)
             return None
-        return [picture for _, picture in read_film(Path(mp4_path), lambda index: index % self.annot_sample_rate == 0)]
+        return [
+            image for _, image in iter_video_frames(Path(mp4_path), lambda index: index % self.annot_sample_rate == 0)
+        ]
 
     def get_frames_and_annotations(
         self, video_id: str
     ) -> tuple[list[NDArray[np.uint8]] | None, dict[str, Any] | None, dict[str, Any] | None]:
-        """The annotated frames, and the manual and the automatic annotations as their files have them.
+        """The annotated frames, and the contents of the files with manual and automatic annotations.
 
-        All three are None if there is no film; annotations are None if their file is not there.
+        All three are None if there is no video; annotations are None if there is no such file.
 
         Raises:
             VideoError, ImportError: as :func:`decode_video`.
-            DatasetError: a file of annotations is no JSON.
+            DatasetError: an annotation file is no JSON.
         """
         frames = self.read_frames(Path(self.sav_dir) / f"{video_id}.mp4")
         if frames is None:
@@ -120,20 +122,20 @@ class SAVDataset:
         show_auto: bool = True,
         show_manual: bool = True,
     ) -> None:
-        """Shows an annotated frame with its masks by matplotlib, on its current axes.
+        """Shows an annotated frame with its masks on matplotlib's current axes.
 
         Args:
-            annotated_frame_id: counts the annotated frames.
+            annotated_frame_id: index among the annotated frames.
 
         Raises:
             IndexError: there is no such frame.
             ImportError: matplotlib is not installed: ``pip install 'sam2fast[datasets]'``.
         """
-        picture, masks, colours = self._chosen(
+        image, masks, colours = self._chosen(
             frames, auto_annot, manual_annot, annotated_frame_id, show_auto, show_manual
         )
         pyplot = _pyplot()
-        pyplot.imshow(picture)
+        pyplot.imshow(image)
         if not masks:
             _log.warning("frame %d has no annotation that could be shown", annotated_frame_id)
         show_anns(masks, colours)
@@ -149,18 +151,18 @@ class SAVDataset:
         show_auto: bool = True,
         show_manual: bool = True,
     ) -> NDArray[np.uint8]:
-        """The same as a picture ``(H, W, 3)`` uint8, with this package's outlines, without display and matplotlib.
+        """The same as an image ``(H, W, 3)`` uint8, with the outlines of :func:`draw_masks`, without matplotlib.
 
         Raises:
             IndexError: there is no such frame.
         """
-        picture, masks, colours = self._chosen(
+        image, masks, colours = self._chosen(
             frames, auto_annot, manual_annot, annotated_frame_id, show_auto, show_manual
         )
         order = sorted(range(len(masks)), key=lambda number: -int(masks[number].sum()))  # small ones above
-        stacked = np.stack([masks[i] for i in order]) if order else np.zeros((0, *picture.shape[:2]), dtype=bool)
+        stacked = np.stack([masks[i] for i in order]) if order else np.zeros((0, *image.shape[:2]), dtype=bool)
         tints = [tuple(round(float(part) * 255) for part in colours[i]) for i in order]
-        return draw_masks(picture, stacked, range(len(order)), tints)  # type: ignore[arg-type]
+        return draw_masks(image, stacked, range(len(order)), tints)  # type: ignore[arg-type]
 
     def _annotations(self, video_id: str, kind: str) -> dict[str, Any] | None:
         path = Path(self.sav_dir) / f"{video_id}_{kind}.json"
@@ -196,7 +198,7 @@ class SAVDataset:
 
 
 def _border(mask: NDArray[np.bool_], thickness: int) -> NDArray[np.bool_]:
-    """Pixels of a line of this width along the outline of ``mask (H, W)``, holes included."""
+    """The pixels of a line of this width along the outline of ``mask (H, W)``, including holes."""
     padded = np.pad(mask, 1)
     inner = mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     edge = Image.fromarray((mask & ~inner).astype(np.uint8) * 255)

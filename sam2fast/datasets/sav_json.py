@@ -1,34 +1,43 @@
-"""The annotation files of SA-V: ``<video>_manual.json`` and ``<video>_auto.json``."""
+"""The layout of SA-V's training set: ``<video>.mp4`` and ``<video>_manual.json`` or ``<video>_auto.json``."""
 
+import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.datasets.errors import DatasetError
-from sam2fast.datasets.files import FrameKey, read_json
+from sam2fast.datasets.annotations import Masks, VideoAnnotations
+from sam2fast.datasets.dataset_files import VIDEO_SUFFIXES, DatasetError, read_json
+from sam2fast.datasets.frame_files import FrameFiles
+from sam2fast.datasets.layout import LayoutFolder, StagingFolder, Written
+from sam2fast.datasets.object_folders import FRAMES
 from sam2fast.datasets.segmentations import area_of, decode_segmentation
 from sam2fast.io.rle import RLE
 
 MASKLETS, IDS, OURS = "masklet", "masklet_id", "sam2fast"
-KEYS = (MASKLETS, "masks")  # where training looks for the list of frames
 DIGITS = 5  # of a frame's name
+USUAL_RATE = 4
+SPARSEST = 100  # most entries per annotated frame; with more, frames that are not annotated have no entry
+# Buckets of masklets by mean area: the upper limit in pixels.
+BUCKETS = (("small", 32**2), ("medium", 96**2))
+LARGEST = "large"
 
 
 @dataclass(frozen=True)
 class Masklets:
-    """The masks of a video's objects, on every ``rate``-th frame of its film; decoded when they are asked for.
+    """The masks of a video's objects on every ``rate``-th frame, decoded lazily.
 
     Attributes:
         path: of the file.
         size: (H, W) of the masks.
-        rate: of the annotations, in frames of the film.
-        ids: of the N objects, as the file has them, from 0.
+        rate: number of video frames per annotated frame.
+        ids: of the N objects, from 0, as stored.
         facts: all other keys of the file.
-        ours: what a conversion by this package added; empty in SA-V's own files.
+        ours: added by a conversion with sam2fast; empty in SA-V's own files.
     """
 
     path: Path
@@ -45,23 +54,23 @@ class Masklets:
 
     @property
     def video_id(self) -> str:
-        """As the file says; else as it is named."""
+        """From the file's content; otherwise from its name."""
         return str(self.facts.get("video_id", self.path.stem.rsplit("_", 1)[0]))
 
     @property
     def frame_indices(self) -> tuple[int, ...]:
-        """Where the annotated frames are in the film."""
+        """The indices of the annotated frames in the video."""
         return tuple(range(0, len(self) * self.rate, self.rate))
 
     def rles(self, position: int) -> Sequence[RLE | None]:
-        """Run lengths of the N objects in the ``position``-th annotated frame; None where one was not annotated."""
+        """Run lengths of the N objects in the ``position``-th annotated frame; None for one that was not annotated."""
         return self._frames[position]
 
     def masks(self, position: int) -> NDArray[np.bool_]:
-        """Masks ``(N, H, W)`` in the ``position``-th annotated frame.
+        """Bool masks ``(N, H, W)`` in the ``position``-th annotated frame.
 
         Raises:
-            DatasetError: the run lengths are damaged; names the object.
+            DatasetError: run lengths are damaged; the message names the object.
         """
         masks = np.zeros((len(self.ids), *self.size), dtype=np.bool_)
         for number, (mask, rle) in enumerate(zip(masks, self.rles(position), strict=True)):
@@ -74,11 +83,11 @@ def read_masklets(path: str | Path, rate: int = 4) -> Masklets:
     """Reads and checks an annotation file of SA-V.
 
     Args:
-        rate: every how many frames of the film are annotated; a file of this package, or one with the key ``fps`` of a
-            film of 24 frames per second, says so itself.
+        rate: every ``rate``-th frame of the video is annotated. Ignored if the file was written by sam2fast, or has the
+            key ``fps``, the rate of annotations in a video of 24 frames per second.
 
     Raises:
-        DatasetError: the file is missing, is no JSON, or has another structure; names the file and the key.
+        DatasetError: the file is missing, is no JSON, or has another structure; the message names the file and the key.
     """
     path = Path(path)
     content = read_json(path)
@@ -97,7 +106,7 @@ def read_masklets(path: str | Path, rate: int = 4) -> Masklets:
 
 
 def _checked_size(path: Path, facts: Mapping[str, Any], frames: list[Any], count: int) -> tuple[int, int]:
-    """The one size of all masks."""
+    """The common size (H, W) of all masks."""
     size: list[int] | None = None
     for where, rle in _entries(path, frames, count):
         if rle is None:
@@ -116,7 +125,7 @@ def _checked_size(path: Path, facts: Mapping[str, Any], frames: list[Any], count
 
 
 def _entries(path: Path, frames: list[Any], count: int) -> Iterator[tuple[str, Any]]:
-    """All masks, with the keys under which they are."""
+    """Yields all masks with their keys."""
     for position, frame in enumerate(frames):
         if not isinstance(frame, list) or len(frame) != count:
             got = f"{len(frame)}" if isinstance(frame, list) else str(frame)[:60]
@@ -144,74 +153,164 @@ def _rate(path: Path, facts: Mapping[str, Any], ours: Mapping[str, Any], rate: i
     return value
 
 
-class MaskletAnnotations:
-    """Run lengths of every object in every ``ann_every``-th frame, decoded when they are asked for.
+@dataclass(frozen=True)
+class SavJson(LayoutFolder):
+    """See :class:`~sam2fast.datasets.layout.Layout`. Videos may also be in subfolders, as in SA-V's archives.
 
-    Objects' ids are their places in the file, from 0. Follows the official
-    ``training.dataset.vos_segment_loader.JSONSegmentLoader``.
-
-    Args:
-        path: of a JSON file with a list of frames, each a list with the run lengths of every object, or null; or with
-            such a list under the key ``masklet`` or ``masks``.
-        ann_every: how many frames of the video one annotated frame is for.
-        frames_fps: of the video; where the file has ``fps``, its own, the two say ``ann_every``.
-
-    Raises:
-        DatasetError: the file cannot be read, or has another structure.
+    Ids in the file are one less than in :class:`VideoAnnotations`. Metadata without a key in SA-V is stored under the
+    key ``sam2fast``.
     """
 
-    def __init__(self, path: Path, ann_every: int, frames_fps: int) -> None:
-        content = read_json(path)
-        frames, self.ann_every = content, ann_every
-        if isinstance(content, dict):
-            frames = next((content[key] for key in KEYS if key in content), None)
-            if "fps" in content:
-                self.ann_every = _frames_per_annotation(path, content["fps"], frames_fps)
-        if not isinstance(frames, list) or not all(isinstance(frame, list) for frame in frames):
-            raise DatasetError(
-                f'{path}: expected the key "{MASKLETS}" with a list of frames, each a list of masks, as in SA-V'
-            )
-        self._path, self._frames = path, frames
+    name: ClassVar[str] = "sav"
+    frames_folder: ClassVar[str] = FRAMES
+    first_id: ClassVar[int] = 0
+    keeps_videos: ClassVar[bool] = True
 
-    def is_annotated(self, frame: int) -> bool:
-        """Whether the file has a mask, be it empty, for every object in a frame."""
-        position, rest = divmod(frame, self.ann_every)
-        return rest == 0 and 0 <= position < len(self._frames) and None not in self._frames[position]
+    @property
+    def _suffix(self) -> str:
+        return f"_{self.settings.masklets}.json"
 
-    def visible_objects(self, frame: FrameKey) -> tuple[int, ...]:
-        """See :class:`~sam2fast.datasets.frame_masks.Annotations`."""
-        position, masks = self._at(frame)
-        where = f"{self._path}: {MASKLETS}[{position}]"
-        return tuple(i for i, rle in enumerate(masks) if rle is not None and area_of(rle, where=where) > 0)
+    def videos(self) -> list[str]:
+        if not self.root.is_dir():
+            raise DatasetError(f"{self.root} is no folder; expected <video>{self._suffix} in it")
+        files = [path for pattern in ("*", "*/*") for path in self.root.glob(f"{pattern}{self._suffix}")]
+        return sorted({path.name.removesuffix(self._suffix) for path in files if not path.name.startswith(".")})
 
-    def read_masks(self, frame: FrameKey, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-        """See :class:`~sam2fast.datasets.frame_masks.Annotations`; an object that a frame does not have is an error."""
-        position, masks = self._at(frame)
-        decoded = []
-        for i in object_ids:
-            where = f"{self._path}: {MASKLETS}[{position}][{i}]"
-            if i >= len(masks) or masks[i] is None:
-                raise DatasetError(f"{where}: the object is not annotated in frame {frame}: leave rm_unannotated on")
-            decoded.append(decode_segmentation(masks[i], size, where))
-        return np.stack(decoded)
+    def file(self, name: str) -> Path:
+        """The path of a video's masklets, existing or not."""
+        below = self.root.glob(f"*/{name}{self._suffix}")
+        here = self.root / f"{name}{self._suffix}"
+        return here if here.is_file() else next(below, here)
 
-    def _at(self, frame: FrameKey) -> tuple[int, list[Any]]:
-        """The place of a frame in the file, and what is there."""
-        if isinstance(frame, int):
-            position, rest = divmod(frame, self.ann_every)
-            if rest == 0 and position < len(self._frames):
-                return position, self._frames[position]
-        raise DatasetError(
-            f"{self._path} has {len(self._frames)} frames, one for every {self.ann_every} of the video, and none for "
-            f"frame {frame}: leave rm_unannotated on"
-        )
+    def frame_files(self, name: str) -> FrameFiles:
+        folders = self.file(name).parent, self.root
+        videos = [folder / f"{name}{suffix}" for folder in folders for suffix in VIDEO_SUFFIXES]
+        return FrameFiles.find([self.root / FRAMES / name], videos)
+
+    def has(self, name: str) -> bool:
+        return (self.root / f"{name}{self._suffix}").is_file()
+
+    def open(self, name: str) -> VideoAnnotations:
+        masklets = read_masklets(self.file(name), self.settings.rate)
+        positions = _positions(masklets)
+        objects = tuple(number + 1 for number in masklets.ids)
+
+        def read(frame: str) -> Masks:
+            rles = masklets.rles(positions[frame])
+            return {number: rle for number, rle in zip(objects, rles, strict=True) if rle is not None}
+
+        facts = dict(masklets.ours.get("facts", {}))
+        if not masklets.ours.get("computed"):
+            facts["sav"] = dict(masklets.facts)
+        return VideoAnnotations(name, masklets.size, tuple(positions), objects, facts, read)
+
+    def write(self, video: VideoAnnotations, stage: StagingFolder) -> Written:
+        path = f"{video.name}{self._suffix}"
+        rate, positions = _grid(video.frames, self.settings.rate)
+        ours: dict[str, Any] = {}
+        if rate != USUAL_RATE or list(positions) != [f"{i * rate:0{DIGITS}d}" for i in range(len(positions))]:
+            ours = {"rate": rate, "frames": list(positions), "positions": list(positions.values())}
+        others = {key: value for key, value in video.facts.items() if key != "sav"}
+        if others:
+            ours["facts"] = others
+        facts = dict(video.facts.get("sav", {}))
+        is_computed = "sav" not in video.facts
+        if is_computed:
+            ours["computed"] = True
+            height, width = (float(side) for side in video.size)
+            facts = {"video_id": video.name, "video_height": height, "video_width": width}
+            facts["video_resolution"] = height * width
+        before = {key: value for key, value in facts.items() if not key.startswith(MASKLETS)}
+        after = {key: value for key, value in facts.items() if key.startswith(MASKLETS)}
+        statistics = MaskletStatistics(len(video.objects), video.size)
+        frames = {position: frame for frame, position in positions.items()}
+        with stage.file(path).open("w", encoding="utf-8") as file:
+            file.write(f'{json.dumps(before)[:-1]}{", " if before else ""}"{MASKLETS}": [')
+            for position in range(max(frames, default=-1) + 1):
+                masks = video.masks(frames[position]) if position in frames else {}
+                rles = [masks.get(number) for number in video.objects]
+                if is_computed:
+                    statistics.add(rles)
+                file.write(f"{', ' if position else ''}{json.dumps(rles)}")
+            rest: dict[str, Any] = {IDS: [number - 1 for number in video.objects], **after}
+            if is_computed:
+                rest |= statistics.facts(self.settings.masklets)
+            if ours:
+                rest[OURS] = ours
+            file.write(f"], {json.dumps(rest)[1:]}\n")
+        return Written([path], {})
 
 
-def _frames_per_annotation(path: Path, fps: Any, frames_fps: int) -> int:
-    try:
-        annotated = int(fps[0] if isinstance(fps, list) else fps)
-        if annotated > 0 and frames_fps % annotated == 0:
-            return frames_fps // annotated
-    except (IndexError, TypeError, ValueError):
-        pass
-    raise DatasetError(f"{path}: fps must divide frames_fps, which is {frames_fps}, got {str(fps)[:60]}")
+def _positions(masklets: Masklets) -> dict[str, int]:
+    """The positions of the annotated frames in the file, by name."""
+    ours = masklets.ours
+    if "frames" not in ours:
+        return {f"{index:0{DIGITS}d}": position for position, index in enumerate(masklets.frame_indices)}
+    names, positions = ours["frames"], ours.get("positions")
+    if (
+        not isinstance(names, list)
+        or not isinstance(positions, list)
+        or len(names) != len(positions)
+        or not all(isinstance(position, int) and 0 <= position < len(masklets) for position in positions)
+    ):
+        raise DatasetError(f"{masklets.path}: {OURS}.frames and {OURS}.positions must be equally long lists of frames")
+    return {str(name): position for name, position in zip(names, positions, strict=True)}
+
+
+def _grid(frames: tuple[str, ...], rate: int) -> tuple[int, Mapping[str, int]]:
+    """Rate and positions of frames for a file with an entry for every ``rate``-th frame of the video."""
+    numbers = [int(name) for name in frames if name.isdecimal()]
+    if len(numbers) < len(frames) or len(set(numbers)) < len(frames):
+        return 1, {name: position for position, name in enumerate(frames)}
+    if any(number % rate for number in numbers):
+        rate = math.gcd(*numbers)
+    if max(numbers, default=0) // rate > SPARSEST * len(frames):
+        return 1, {name: position for position, name in enumerate(frames)}
+    return rate, {name: number // rate for name, number in zip(frames, numbers, strict=True)}
+
+
+class MaskletStatistics:
+    """Computes the statistics of SA-V's files, frame by frame.
+
+    As in SA-V, the size is the mean area over the frames that show the object, and the visibility changes whenever the
+    object disappears or reappears.
+    """
+
+    def __init__(self, count: int, size: tuple[int, int]) -> None:
+        self._pixels = size[0] * size[1]
+        self._area, self._shown, self._changes = [0] * count, [0] * count, [0] * count
+        self._first: list[int | None] = [None] * count
+        self._visible = [False] * count
+        self._frames = 0
+
+    def add(self, rles: Sequence[RLE | None]) -> None:
+        """Adds the masks of all objects in a frame."""
+        for number, rle in enumerate(rles):
+            area = 0 if rle is None else area_of(rle)
+            if area and self._first[number] is None:
+                self._first[number] = self._frames
+            elif bool(area) != self._visible[number]:
+                self._changes[number] += 1
+            self._visible[number] = bool(area)
+            self._area[number] += area
+            self._shown[number] += bool(area)
+        self._frames += 1
+
+    def facts(self, kind: str) -> dict[str, Any]:
+        """The keys of SA-V's files that follow from the masks; None for an object that is never visible.
+
+        Args:
+            kind: ``manual`` or ``auto``.
+        """
+        count = len(self._area)
+        sizes = [area / shown if shown else 0.0 for area, shown in zip(self._area, self._shown, strict=True)]
+        return {
+            "masklet_size_rel": [round(size / self._pixels, 10) for size in sizes],
+            "masklet_size_abs": [round(size, 10) for size in sizes],
+            "masklet_size_bucket": [next((name for name, end in BUCKETS if size < end), LARGEST) for size in sizes],
+            "masklet_visibility_changes": list(self._changes),
+            "masklet_first_appeared_frame": [None if first is None else float(first) for first in self._first],
+            "masklet_frame_count": [self._frames] * count,
+            "masklet_type": [kind] * count,
+            "masklet_num": count,
+        }

@@ -1,27 +1,25 @@
-"""Masks in JSON files, as COCO, SA-1B and SA-V have them: run lengths and polygons."""
+"""Masks in the JSON files of COCO, SA-1B and SA-V: run lengths and polygons."""
 
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.datasets.errors import DatasetError
-from sam2fast.datasets.files import FrameKey, read_json
-from sam2fast.io.polygons import rasterise_polygons
-from sam2fast.io.rle import read_run_lengths
+from sam2fast.datasets.dataset_files import DatasetError, read_json
+from sam2fast.io.rle import rasterise_polygons, read_run_lengths
 from sam2fast.kernels.run_lengths import RunLengths
 
 COCO_LISTS = ("images", "annotations")
 
 
 def read_coco(path: Path) -> dict[str, Any]:
-    """The content of a file of COCO's instances; what is in its lists is not checked.
+    """The content of a file of COCO instances; the elements of its lists are not checked.
 
     Raises:
-        DatasetError: it cannot be read, or has no lists of images and annotations.
+        DatasetError: the file cannot be read, or has no lists of images and annotations.
     """
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in COCO_LISTS):
@@ -30,10 +28,10 @@ def read_coco(path: Path) -> dict[str, Any]:
 
 
 def read_sa1b(path: Path) -> list[Any]:
-    """The annotations in a file of SA-1B; what is in them is not checked.
+    """The annotations in a file of SA-1B; they are not checked.
 
     Raises:
-        DatasetError: it cannot be read, or has no list of annotations.
+        DatasetError: the file cannot be read, or has no list of annotations.
     """
     content = read_json(path)
     annotations = content.get("annotations") if isinstance(content, dict) else None
@@ -43,21 +41,21 @@ def read_sa1b(path: Path) -> list[Any]:
 
 
 def require_pycocotools(segmentations: Iterable[Any], extra: str) -> None:
-    """Raises ``ImportError``, which names the extra, if some of these are polygons and pycocotools is missing."""
+    """Raises ``ImportError`` with the name of the extra if there are polygons and pycocotools is not installed."""
     if importlib.util.find_spec("pycocotools") is None and any(isinstance(each, list) for each in segmentations):
         raise ImportError(f"polygons need pycocotools: pip install 'sam2fast[{extra}]'")
 
 
 def run_lengths_of(segmentation: Any, size: tuple[int, int] | None = None, where: str = "") -> RunLengths:
-    """The run lengths of one segmentation, checked.
+    """The checked run lengths of one segmentation.
 
     Args:
-        size: (height, width) that it must have; needed for polygons.
-        where: what the message begins with.
+        size: required (height, width); needed for polygons.
+        where: beginning of the error message.
 
     Raises:
-        DatasetError: damaged, of another size, or neither run lengths nor polygons.
-        ImportError: polygons, and pycocotools is not installed.
+        DatasetError: the segmentation is damaged, has another size, or is neither run lengths nor polygons.
+        ImportError: polygons without pycocotools.
     """
     try:
         if isinstance(segmentation, list) and size is not None:
@@ -75,39 +73,11 @@ def run_lengths_of(segmentation: Any, size: tuple[int, int] | None = None, where
 
 
 def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str = "") -> NDArray[np.bool_]:
-    """The mask ``(H, W)`` of a segmentation; arguments and errors as for :func:`run_lengths_of`."""
+    """The bool mask ``(H, W)`` of a segmentation; arguments and errors as for :func:`run_lengths_of`."""
     counts = run_lengths_of(segmentation, size, where).counts.numpy()
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size, order="F")
 
 
 def area_of(segmentation: Any, size: tuple[int, int] | None = None, where: str = "") -> int:
-    """Pixels in a segmentation; arguments and errors as for :func:`run_lengths_of`."""
+    """The number of pixels of a segmentation; arguments and errors as for :func:`run_lengths_of`."""
     return int(run_lengths_of(segmentation, size, where).counts[1::2].sum())
-
-
-class SegmentAnnotations:
-    """Objects of an image by their run lengths or polygons, decoded when they are needed, and once.
-
-    Follows the official ``training.dataset.vos_segment_loader.LazySegments``.
-
-    Args:
-        segments: by object id.
-        where: for messages: the file they are from, and what an id is called in it.
-    """
-
-    def __init__(self, segments: Mapping[int, Any], where: str) -> None:
-        self._segments, self._where = segments, where
-        self._masks: dict[int, NDArray[np.bool_]] = {}
-
-    def visible_objects(self, frame: FrameKey) -> tuple[int, ...]:
-        """All objects, as those without a pixel were left out before."""
-        return tuple(self._segments)
-
-    def read_masks(self, frame: FrameKey, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-        """See :class:`~sam2fast.datasets.frame_masks.Annotations`."""
-        return np.stack([self._decode(i, size) for i in object_ids])
-
-    def _decode(self, i: int, size: tuple[int, int]) -> NDArray[np.bool_]:
-        if i not in self._masks:
-            self._masks[i] = decode_segmentation(self._segments[i], size, f"{self._where} {i}")
-        return self._masks[i]

@@ -1,1 +1,1 @@
-"""What ``sam2fast demo`` shows; the web demo of ``sam2fast serve`` is in ``server``."""
+"""Content of ``sam2fast demo``; the web demo of ``sam2fast serve`` is in ``server``."""

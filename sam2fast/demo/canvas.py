@@ -1,4 +1,4 @@
-"""A drawing board with flat shapes and turned bodies, lit from the upper left."""
+"""A canvas for flat shapes and surfaces of revolution, lit from the upper left."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from PIL import Image, ImageDraw, ImageFilter
 Point: TypeAlias = tuple[float, float]
 Colour: TypeAlias = tuple[float, float, float] | np.ndarray
 
-SCALE = 2  # drawn so many times larger, then reduced, which smooths every edge
-TILT = 0.24  # height by width of a level circle: everything is seen a little from above
+SCALE = 2  # supersampling: drawn at twice the size, then reduced, which smooths edges
+TILT = 0.24  # height by width of a horizontal circle, seen slightly from above
 LIGHT = np.array([-0.62, 0.52, 0.59], dtype=np.float32)  # to the right, up, towards the viewer
-HALFWAY = np.array([-0.36, 0.34, 0.87], dtype=np.float32)  # between light and viewer: where highlights lie
+HALFWAY = np.array([-0.36, 0.34, 0.87], dtype=np.float32)  # between light and viewer: the normal of highlights
 UPRIGHT = (0.0, 1.0)
-SHADOW = (0.75, -0.10)  # where the shadow of a point one pixel above the table falls: right, up
+SHADOW = (0.75, -0.10)  # offset of the shadow of a point one pixel above the table: right, up
 
 
 @dataclass
 class Canvas:
-    """Colours ``pixels (h, w, 3)`` in [0, 1] and where they lie in the picture: ``x``, ``y`` of shape ``(h, w)``."""
+    """Colours ``pixels (h, w, 3)`` in [0, 1] with their image coordinates ``x`` and ``y`` ``(h, w)``."""
 
     pixels: np.ndarray
     x: np.ndarray
@@ -28,40 +28,40 @@ class Canvas:
 
     @classmethod
     def of_size(cls, width: int, height: int) -> "Canvas":
-        """A black canvas for a picture of ``width`` by ``height`` pixels."""
+        """A black canvas for an image of ``width`` by ``height`` pixels."""
         x, y = np.meshgrid(*(((np.arange(n * SCALE) + 0.5) / SCALE).astype(np.float32) for n in (width, height)))
         return cls(np.zeros((*x.shape, 3), dtype=np.float32), x, y)
 
     def part(self, x0: float, y0: float, x1: float, y1: float) -> "Canvas":
-        """The same canvas between these coordinates; what is drawn on the part appears on the whole."""
+        """A view of the canvas between these coordinates; drawing on it changes the canvas."""
         rows, columns = _between(self.y[:, 0], y0, y1), _between(self.x[0], x0, x1)
         return Canvas(self.pixels[rows, columns], self.x[rows, columns], self.y[rows, columns])
 
     def finished(self) -> np.ndarray:
-        """The picture ``(H, W, 3)`` at its own size."""
+        """The finished image ``(H, W, 3)``, reduced to its size."""
         height, width = (side // SCALE for side in self.x.shape)
         return self.pixels.reshape(height, SCALE, width, SCALE, 3).mean(axis=(1, 3))
 
     def blend(self, colour: Colour, cover: np.ndarray) -> None:
-        """Lays a colour, or one per pixel, over the canvas, as opaque as ``cover (h, w)`` in [0, 1] says."""
+        """Blends one colour, or one per pixel, over the canvas with the opacity ``cover (h, w)`` in [0, 1]."""
         self.pixels += cover[..., None] * (np.asarray(colour, dtype=np.float32) - self.pixels)
 
     def ellipse(self, cx: float, cy: float, rx: float, ry: float) -> np.ndarray:
-        """Cover of an ellipse; as for the other shapes, ``(h, w)``."""
+        """Coverage ``(h, w)`` of an ellipse."""
         return ((self.x - cx) / rx) ** 2 + ((self.y - cy) / ry) ** 2 <= 1
 
     def box(self, x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
-        """Cover of an upright rectangle."""
+        """Coverage ``(h, w)`` of an axis-aligned rectangle."""
         return (self.x >= x0) & (self.x < x1) & (self.y >= y0) & (self.y < y1)
 
     def polygon(self, corners: Sequence[Point]) -> np.ndarray:
-        """Cover of a polygon."""
+        """Coverage ``(h, w)`` of a polygon."""
         stencil, points = self._stencil(corners)
         ImageDraw.Draw(stencil).polygon(points, fill=1)
         return np.asarray(stencil, dtype=np.float32)
 
     def line(self, points: Sequence[Point], width: float) -> np.ndarray:
-        """Cover of a line through ``points``."""
+        """Coverage ``(h, w)`` of a line through ``points``."""
         stencil, points = self._stencil(points)
         ImageDraw.Draw(stencil).line(points, fill=1, width=round(width * SCALE), joint="curve")
         return np.asarray(stencil, dtype=np.float32)
@@ -71,13 +71,13 @@ class Canvas:
         return Image.new("L", self.x.shape[::-1]), [((x - left) * SCALE, (y - top) * SCALE) for x, y in points]
 
     def clouds(self, rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-        """Smooth noise ``(h, w, 1)`` in about [0, 1] with so many bumps down and across."""
+        """Smooth noise ``(h, w, 1)`` in about [0, 1], interpolated from a grid of ``rows`` by ``columns``."""
         noise = Image.fromarray(rng.random((rows, columns), dtype=np.float32))
         return np.asarray(noise.resize(self.x.shape[::-1], Image.Resampling.BICUBIC))[..., None]
 
 
 def blurred(cover: np.ndarray, radius: float) -> np.ndarray:
-    """``cover`` with soft edges, ``radius`` pixels of the picture wide."""
+    """``cover`` with soft edges; ``radius`` is in pixels of the image."""
     image = Image.fromarray((255 * cover.astype(np.float32)).astype(np.uint8))
     return np.asarray(image.filter(ImageFilter.GaussianBlur(radius * SCALE)), dtype=np.float32) / 255
 
@@ -90,7 +90,7 @@ def curve(start: Point, bend: Point, end: Point) -> list[Point]:
 
 
 def lit(normal: np.ndarray, colour: Colour, gloss: float) -> np.ndarray:
-    """Colours ``(h, w, 3)`` of surfaces with these normals: daylight, some of it back from the table, a highlight."""
+    """Colours ``(h, w, 3)`` of surfaces with these normals: daylight, light reflected by the table, a highlight."""
     normal = normal / np.linalg.norm(normal, axis=-1, keepdims=True)
     daylight = 0.32 + 0.08 * normal[..., 1:2] + 0.74 * np.clip(normal @ LIGHT, 0, None)[..., None]
     from_table = np.clip(0.35 - normal[..., 1:2] + 0.4 * normal[..., :1], 0, None) * np.array((0.16, 0.10, 0.06))
@@ -99,11 +99,11 @@ def lit(normal: np.ndarray, colour: Colour, gloss: float) -> np.ndarray:
 
 
 @dataclass
-class Turned:
-    """A body of revolution on the table.
+class SurfaceOfRevolution:
+    """A surface of revolution that stands on the table.
 
     Args:
-        foot: where the middle of its foot is.
+        foot: the centre of its foot.
         section: (height, radius) in pixels from the foot up, joined by a smooth curve.
     """
 
@@ -126,29 +126,29 @@ class Turned:
         )
 
     def surroundings(self, canvas: Canvas) -> Canvas:
-        """The part of the canvas that the body covers."""
+        """The part of the canvas that the surface covers."""
         (x, y), reach = self.foot, self.radii.max() + 2
         return canvas.part(x - reach, y - self.heights[-1] - TILT * reach, x + reach, y + TILT * reach)
 
     def cover(self, canvas: Canvas) -> np.ndarray:
-        """Where the body is on the canvas, bool ``(h, w)``."""
+        """The pixels that the surface covers, bool ``(h, w)``."""
         return self._rings(canvas, UPRIGHT) >= 0
 
     def cast_shadow(self, canvas: Canvas) -> None:
-        """Darkens the table behind the body, more so where it stands."""
+        """Darkens the table behind the surface, most of all at its foot."""
         (x, y), reach = self.foot, 1.15 * np.interp(2, self.heights, self.radii)
         canvas.blend((0.10, 0.05, 0.03), 0.55 * blurred(self._rings(canvas, SHADOW) >= 0, 6))
         canvas.blend((0.07, 0.03, 0.02), 0.6 * blurred(canvas.ellipse(x + 5, y + 1, reach, reach * TILT), 4))
 
     def draw(self, canvas: Canvas, colour: Colour, gloss: float) -> None:
-        """Draws the body; ``colour`` is one, or ``(h, w, 3)`` for the pixels of ``canvas``."""
+        """Draws the surface; ``colour`` is one colour, or ``(h, w, 3)`` for the pixels of ``canvas``."""
         ring = self._rings(canvas, UPRIGHT)
         across = np.clip((canvas.x - self.foot[0]) / self.radii[ring], -1, 1)
         up = -np.gradient(self.radii, self.heights)[ring]
         canvas.blend(lit(np.stack([across, up, np.sqrt(1 - across**2)], axis=-1), colour, gloss), ring >= 0)
 
     def open_mouth(self, canvas: Canvas, rim: Colour, inside: Colour, filling: Colour) -> None:
-        """Replaces the closed top by a rim and what is seen within."""
+        """Replaces the closed top by a rim, the inside and the filling."""
         (x, foot), radius = self.foot, self.radii[-1]
         y = foot - self.heights[-1]
         canvas.blend(rim, canvas.ellipse(x, y, radius, radius * TILT))
@@ -157,9 +157,9 @@ class Turned:
         canvas.blend(filling, mouth & canvas.ellipse(x, y + 6, radius - 4, (radius - 4) * TILT))
 
     def _rings(self, canvas: Canvas, rise: Point) -> np.ndarray:
-        """Stacks level circles from the foot up: the index of the topmost at every pixel ``(h, w)``, -1 for none.
+        """Stacks horizontal circles from the foot up; the index of the topmost at every pixel ``(h, w)``, -1 for none.
 
-        ``rise`` is how far right and up a circle moves for every pixel of height.
+        ``rise`` is the offset of a circle, right and up, for every pixel of height.
         """
         ring = np.full(canvas.x.shape, -1)
         for i, (height, radius) in enumerate(zip(self.heights, self.radii, strict=True)):
@@ -172,6 +172,6 @@ class Turned:
 
 
 def _between(coordinates: np.ndarray, low: float, high: float) -> slice:
-    """Where rising ``coordinates`` are in [low, high)."""
+    """The slice of ascending ``coordinates`` in [low, high)."""
     first, last = np.searchsorted(coordinates, (low, high))
     return slice(int(first), int(last))

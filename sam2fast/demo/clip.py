@@ -1,59 +1,69 @@
-"""A short video of two moving things, with the truth about both, and how a model tracks them."""
+"""A short synthetic video of two moving objects with ground truth: made, tracked, and shown."""
 
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from sam2fast.io.overlay import choose_colours, draw_overlay
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic import SyntheticClips
+from sam2fast.video_io.video_writer import encoder_options, find_encoder
 
 FRAMES, SIZE = 40, 480
 SEED = 94
 ATTEMPTS = 200
-# What makes a clip worth showing: areas as shares of the frame's, in the first and in every frame; the way as one of
-# its side.
-LEAST_FIRST_AREA, LEAST_AREA, LEAST_WAY = 0.02, 0.005, 0.1
+# Conditions on a clip: the objects' areas in the first and in every frame as shares of the frame's area; their motion
+# as a share of its side.
+MIN_FIRST_AREA, MIN_AREA, MIN_MOTION = 0.02, 0.005, 0.1
+
+FRAMES_PER_SECOND = 15
+CRF = 20  # x264's quality
+SHOWN, COLUMNS = 8, 2  # pairs of images on the contact sheet
+TILE, CAPTION, GAP = 300, 22, 8  # side of an image, height of a line of text, space between pairs; pixels
+PAPER, INK = (250, 250, 250), (40, 40, 40)
 
 
-class Task(NamedTuple):
-    """What to track, as a user would say it in the first frame; pixels."""
+class ClipPrompts(NamedTuple):
+    """Prompts for the two objects in the first frame, in pixels."""
 
-    point: tuple[int, int]  # a click (x, y) on the first thing
-    box: tuple[int, int, int, int]  # around the second thing, XYXY
+    point: tuple[int, int]  # a click (x, y) on the first object
+    box: tuple[int, int, int, int]  # around the second object, XYXY
 
 
 def make_clip() -> Clip:
-    """The synthetic factory's first clip that shows two things all the time, both on the move; always the same one.
+    """The first synthetic clip that always shows two moving objects; every call returns the same.
 
-    It is chosen by the truth alone: no model is asked what it can track.
+    It is chosen by its ground truth only, not by how well a model tracks it.
     """
     source = SyntheticClips(SIZE, FRAMES, max_objects=2, length=ATTEMPTS, seed=SEED)
     clips = (source.sample(index, np.random.default_rng(SEED)) for index in range(ATTEMPTS))
-    return next(clip for clip in clips if _is_worth_showing(clip.masks))
+    return next(clip for clip in clips if _is_suitable(clip.masks))
 
 
-def _is_worth_showing(masks: NDArray[np.bool_]) -> bool:
+def _is_suitable(masks: NDArray[np.bool_]) -> bool:
     area = masks.mean(axis=(2, 3))  # (T, O)
-    if area.shape[1] != 2 or area[0].min() < LEAST_FIRST_AREA or area.min() < LEAST_AREA:
+    if area.shape[1] != 2 or area[0].min() < MIN_FIRST_AREA or area.min() < MIN_AREA:
         return False
-    middles = np.array([[np.argwhere(mask).mean(axis=0) for mask in frame] for frame in masks])  # (T, O, 2)
-    ways = np.linalg.norm(middles - middles[0], axis=2).max(axis=0)
-    return bool(ways.min() >= LEAST_WAY * SIZE)
+    centres = np.array([[np.argwhere(mask).mean(axis=0) for mask in frame] for frame in masks])  # (T, O, 2)
+    motion = np.linalg.norm(centres - centres[0], axis=2).max(axis=0)
+    return bool(motion.min() >= MIN_MOTION * SIZE)
 
 
-def task_of(clip: Clip) -> Task:
-    """A click and a box for the two things in the clip's first frame."""
+def prompts_for(clip: Clip) -> ClipPrompts:
+    """A click and a box for the two objects in the clip's first frame."""
     first, second = clip.masks[0]
     rows, columns = np.nonzero(second)
-    return Task(point_inside(first), (int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())))
+    return ClipPrompts(point_inside(first), (int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())))
 
 
 def point_inside(mask: NDArray[np.bool_]) -> tuple[int, int]:
-    """A pixel (x, y) of ``mask (H, W)`` that is among the farthest from its edge, in steps along rows and columns."""
+    """A pixel (x, y) of ``mask (H, W)`` with the greatest distance to its edge, in steps along rows and columns."""
     deepest = inner = np.pad(mask, 1)
     while inner.any():
         deepest = inner
@@ -63,11 +73,11 @@ def point_inside(mask: NDArray[np.bool_]) -> tuple[int, int]:
     return int(columns[middle]) - 1, int(rows[middle]) - 1
 
 
-def track(predictor: SAM2VideoPredictor, clip: Clip, task: Task) -> NDArray[np.bool_]:
-    """The masks ``(T, 2, H, W)`` that a model finds for a task."""
+def track(predictor: SAM2VideoPredictor, clip: Clip, prompts: ClipPrompts) -> NDArray[np.bool_]:
+    """The masks ``(T, 2, H, W)`` that a model tracks from the prompts."""
     state = predictor.init_state(clip.frames)
-    predictor.add_new_points_or_box(state, frame_idx=0, obj_id=1, points=[task.point], labels=[1])
-    predictor.add_new_points_or_box(state, frame_idx=0, obj_id=2, box=task.box)
+    predictor.add_new_points_or_box(state, frame_idx=0, obj_id=1, points=[prompts.point], labels=[1])
+    predictor.add_new_points_or_box(state, frame_idx=0, obj_id=2, box=prompts.box)
     found = np.zeros_like(clip.masks)
     for frame, _, logits in predictor.propagate_in_video(state, progress=_bar):
         found[frame] = (logits[:, 0] > 0).cpu().numpy()
@@ -76,3 +86,51 @@ def track(predictor: SAM2VideoPredictor, clip: Clip, task: Task) -> NDArray[np.b
 
 def _bar(frames: Iterable[int]) -> Iterable[int]:
     return tqdm(frames, "frames", disable=None)  # None: only on a terminal
+
+
+def draw_frames(clip: Clip, masks: NDArray[np.bool_], prompts: ClipPrompts | None = None) -> list[Image.Image]:
+    """The clip's frames with ``masks (T, O, H, W)``, one colour per object; the prompts are in the first frame."""
+    colours = choose_colours(clip.frames[0], clip.masks[0])
+    images = [draw_overlay(pixels, found, colours=colours) for pixels, found in zip(clip.frames, masks, strict=True)]
+    if prompts is not None:
+        images[0] = draw_overlay(clip.frames[0], masks[0], [prompts.point], boxes=[prompts.box], colours=colours)
+    return images
+
+
+def contact_sheet(truth: Sequence[Image.Image], found: Sequence[Image.Image]) -> Image.Image:
+    """One image of some frames in order, each as a pair of the ground truth and the tracked masks."""
+    shown = np.linspace(0, len(truth) - 1, SHOWN).round().astype(int).tolist()
+    pair_width, pair_height = 2 * TILE + GAP, TILE + CAPTION + GAP
+    sheet = Image.new("RGB", (COLUMNS * pair_width - GAP, -(-SHOWN // COLUMNS) * pair_height - GAP), PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=15)
+    for cell, frame in enumerate(shown):
+        x, y = cell % COLUMNS * pair_width, cell // COLUMNS * pair_height
+        for kind, image in (("truth", truth[frame]), ("tracked", found[frame])):
+            draw.text((x + 6, y + 2), f"frame {frame}: {kind}", INK, font)
+            sheet.paste(image.resize((TILE, TILE), Image.Resampling.LANCZOS), (x, y + CAPTION))
+            x += TILE
+    return sheet
+
+
+def encode_mp4(images: Sequence[Image.Image]) -> bytes:
+    """Encodes images with even sides as an MP4 file: H.264 if PyAV has an encoder for it, else MPEG-4.
+
+    Raises:
+        ImportError: PyAV is not installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError("writing video files needs PyAV: pip install 'sam2fast[video]'") from error
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        name = find_encoder() or "mpeg4"
+        stream = container.add_stream(name, rate=FRAMES_PER_SECOND, options=encoder_options(name, CRF))
+        stream.width, stream.height = images[0].size
+        stream.pix_fmt = "yuv420p"
+        stream.bit_rate = 2_000_000  # for encoders without CRF
+        stream.codec_context.thread_count = 1  # the bytes depend on it
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        container.mux(stream.encode())
+    return file.getvalue()

@@ -1,61 +1,63 @@
-"""A short film with the truth about it: a beach ball rolls behind a vase, and a mug is pushed into the picture."""
+"""A short synthetic video with ground truth: a beach ball rolls behind a vase, and a mug slides into view."""
 
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.demo.canvas import SCALE, SHADOW, TILT, Canvas, Turned, blurred, lit
+from sam2fast.demo.canvas import SCALE, SHADOW, TILT, Canvas, SurfaceOfRevolution, blurred, lit
 from sam2fast.training.data.clip import Clip
 
 WIDTH, HEIGHT = 480, 320
 TABLE = 170  # y of the table's far edge
-THINGS = ("ball", "vase", "mug")
+OBJECTS = ("ball", "vase", "mug")
 
 RADIUS = 40  # of the ball
 WEDGES = ((0.90, 0.20, 0.16), (0.95, 0.66, 0.22))
 GLAZE, CLAY = (0.13, 0.42, 0.50), (0.98, 0.80, 0.30)
-VASE = Turned((240, 262), ((0, 24), (6, 31), (34, 47), (66, 54), (98, 47), (124, 28), (142, 18), (156, 18), (168, 26)))
+VASE = SurfaceOfRevolution(
+    (240, 262), ((0, 24), (6, 31), (34, 47), (66, 54), (98, 47), (124, 28), (142, 18), (156, 18), (168, 26))
+)
 MUG = ((0, 27), (5, 32), (18, 35), (46, 35), (72, 35))
-# x of the mug's foot, at first and in the end, and when it is on its way, of the film's length.
-PUSHED = {"left": ((-80, 110), (0.6, 0.85)), "right": ((540, 360), (0.4, 0.7))}
+# x of the mug's foot at the beginning and the end, and the share of the video's length in which it moves.
+MUG_MOTION = {"left": ((-80, 110), (0.6, 0.85)), "right": ((540, 360), (0.4, 0.7))}
 
 
 def draw_rolling_ball(frames: int = 32, mug_from: Literal["left", "right"] = "left") -> Clip:
-    """The film, the same on every call.
+    """Draws the video; every call returns the same.
 
     Args:
-        frames: how many; the things move so much further from one to the next.
-        mug_from: from the left the mug comes when the ball is seen again, far from it; from the right while the ball is
-            hidden, and where the ball will be next, for which it may be mistaken.
+        frames: number of frames T; with fewer frames the objects move further per frame.
+        mug_from: from the left, the mug appears after the ball and far from it. From the right, it appears while the
+            ball is hidden, where the ball will reappear, so that it may be mistaken for the ball.
 
     Returns:
-        frames ``(T, 320, 480, 3)`` and masks ``(T, 3, 320, 480)`` of what is seen of each of ``THINGS``; halfway
-        nothing is seen of the ball.
+        Frames ``(T, 320, 480, 3)`` and masks ``(T, 3, 320, 480)`` of the visible part of each of ``OBJECTS``; the
+        ball is hidden in the middle of the video.
     """
-    (away, place), (start, end) = PUSHED[mug_from]
+    (outside, inside), (start, end) = MUG_MOTION[mug_from]
     rng = np.random.default_rng(11)
     room = Canvas.of_size(WIDTH, HEIGHT)
     _draw_room(room, rng)
     VASE.cast_shadow(room.part(150, 200, 440, 300))
     front = Canvas(room.pixels.copy(), room.x, room.y)
-    _draw_body(front, VASE, GLAZE, gloss=0.8)
+    _draw_vessel(front, VASE, GLAZE, gloss=0.8)
     vase = VASE.cover(front)
-    pictures, masks = [], []
+    images, masks = [], []
     for t in np.linspace(0, 1, frames):
         canvas = Canvas(room.pixels.copy(), room.x, room.y)
         ball = _draw_ball(canvas, 52 + 376 * float(t), 203)
         canvas.pixels[vase] = front.pixels[vase]
         mug = np.zeros_like(vase)
-        body = Turned((float(np.interp(t, (start, end), (away, place))), 290), MUG)
+        body = SurfaceOfRevolution((float(np.interp(t, (start, end), (outside, inside))), 290), MUG)
         if -body.radii.max() < body.foot[0] < WIDTH + body.radii.max():
             body.cast_shadow(canvas.part(body.foot[0] - 80, 240, body.foot[0] + 160, HEIGHT))
-            _draw_body(canvas, body, CLAY, gloss=0.4)
+            _draw_vessel(canvas, body, CLAY, gloss=0.4)
             mug = body.cover(canvas)
         noisy = canvas.finished() + rng.normal(0, 0.01, (HEIGHT, WIDTH, 1))
-        pictures.append((255 * np.clip(noisy, 0, 1)).round().astype(np.uint8))
+        images.append((255 * np.clip(noisy, 0, 1)).round().astype(np.uint8))
         masks.append([_reduced(seen) for seen in (ball & ~vase & ~mug, vase & ~mug, mug)])
-    return Clip(np.array(pictures), np.array(masks))
+    return Clip(np.array(images), np.array(masks))
 
 
 def _draw_room(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -68,15 +70,15 @@ def _draw_room(canvas: Canvas, rng: np.random.Generator) -> None:
     edge.blend((0.30, 0.20, 0.13), 0.6 * blurred(edge.box(0, TABLE - 1, WIDTH, TABLE + 1), 1.5))
 
 
-def _draw_body(canvas: Canvas, body: Turned, colour: tuple[float, float, float], gloss: float) -> None:
-    """With an open mouth; without its shadow."""
-    part, light = body.surroundings(canvas), np.array(colour)
-    body.draw(part, colour, gloss)
-    body.open_mouth(part, rim=0.3 + 0.7 * light, inside=0.5 * light, filling=0.3 * light)
+def _draw_vessel(canvas: Canvas, vessel: SurfaceOfRevolution, colour: tuple[float, float, float], gloss: float) -> None:
+    """Draws a vase or mug with an open mouth, without its shadow."""
+    part, light = vessel.surroundings(canvas), np.array(colour)
+    vessel.draw(part, colour, gloss)
+    vessel.open_mouth(part, rim=0.3 + 0.7 * light, inside=0.5 * light, filling=0.3 * light)
 
 
 def _draw_ball(canvas: Canvas, x: float, y: float) -> NDArray[np.bool_]:
-    """Six wedges that have turned as far as the ball has rolled; where it is on the canvas. Its middle is (x, y)."""
+    """Draws the ball with its centre at (x, y), rotated as far as it has rolled; returns the pixels that it covers."""
     ground = canvas.part(x - 60, y, x + 100, y + 70)
     shade = ground.ellipse(x + SHADOW[0] * RADIUS, y + 0.9 * RADIUS, RADIUS, RADIUS * TILT)
     ground.blend((0.10, 0.05, 0.03), 0.5 * blurred(shade, 5))
@@ -89,6 +91,6 @@ def _draw_ball(canvas: Canvas, x: float, y: float) -> NDArray[np.bool_]:
 
 
 def _reduced(cover: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """At the picture's own size: where most of a pixel is covered."""
+    """The mask at the image's size: pixels that are covered by more than half."""
     shares: NDArray[np.float64] = cover.reshape(HEIGHT, SCALE, WIDTH, SCALE).mean(axis=(1, 3))
     return shares > 0.5

@@ -1,30 +1,47 @@
-"""A still life to segment, drawn from nothing: tulips in a vase, an apple, a mug and a book before a window."""
+"""Images to segment: a synthetic still life (tulips in a vase, an apple, a mug, a book), and a photograph."""
+
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from sam2fast.demo.canvas import Canvas, Turned, blurred, curve, lit
+from sam2fast.demo.canvas import Canvas, SurfaceOfRevolution, blurred, curve, lit
 
 WIDTH, HEIGHT = 960, 640
 TABLE = 392  # y of the table's far edge
 
 CLAY, GLAZE = (0.92, 0.87, 0.78), (0.13, 0.42, 0.50)
-VASE = Turned((250, 482), ((0, 36), (8, 45), (45, 67), (85, 77), (125, 69), (160, 43), (185, 28), (205, 26), (222, 38)))
-MUG = Turned((600, 520), ((0, 48), (7, 56), (30, 60), (80, 60), (126, 60)))
-APPLE = Turned((410, 578), ((0, 18), (6, 35), (26, 54), (54, 60), (78, 52), (92, 35), (98, 16)))
+VASE = SurfaceOfRevolution(
+    (250, 482), ((0, 36), (8, 45), (45, 67), (85, 77), (125, 69), (160, 43), (185, 28), (205, 26), (222, 38))
+)
+MUG = SurfaceOfRevolution((600, 520), ((0, 48), (7, 56), (30, 60), (80, 60), (126, 60)))
+APPLE = SurfaceOfRevolution((410, 578), ((0, 18), (6, 35), (26, 54), (54, 60), (78, 52), (92, 35), (98, 16)))
 PETAL = ((0, 3), (6, 12), (20, 16), (40, 12), (54, 3))
 TULIPS = ((180, 160, (0.82, 0.17, 0.22)), (252, 116, (0.95, 0.68, 0.16)), (318, 164, (0.88, 0.34, 0.52)))
 
+# A photograph that scikit-image installs: a cup of espresso, CC0, by Rachel Michetti; 600x400 pixels.
+PHOTOGRAPH = "coffee.png"
+PHOTOGRAPH_POINT = (290, 150)  # (x, y) on the espresso
+
+
+def find_photograph() -> Path | None:
+    """The photograph in the installed scikit-image; None without it. Nothing is imported or downloaded."""
+    spec = find_spec("skimage")
+    folders = [] if spec is None else spec.submodule_search_locations or []
+    files = (Path(folder) / "data" / PHOTOGRAPH for folder in folders)
+    return next((file for file in files if file.is_file()), None)
+
 
 def draw_scene() -> Image.Image:
-    """The picture, RGB, 960x640, the same on every call."""
+    """Draws the still life, RGB, 960x640; every call returns the same."""
     rng = np.random.default_rng(7)
     canvas = Canvas.of_size(WIDTH, HEIGHT)
     _draw_room(canvas, rng)
     _draw_window(canvas.part(50, 0, 470, 370))
-    for body in (VASE, MUG, APPLE):
-        (x, y), length = body.foot, body.heights[-1]
-        body.cast_shadow(canvas.part(x - 110, y - 60, x + length + 110, y + 60))
+    for item in (VASE, MUG, APPLE):
+        (x, y), length = item.foot, item.heights[-1]
+        item.cast_shadow(canvas.part(x - 110, y - 60, x + length + 110, y + 60))
     _draw_book(canvas.part(640, 400, WIDTH, HEIGHT))
     _draw_tulips(canvas.part(100, 40, 400, 300))
     vase = VASE.surroundings(canvas)
@@ -56,7 +73,7 @@ def _draw_room(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def _draw_window(canvas: Canvas) -> None:
-    """The frame, a view through two by two panes, and the sill."""
+    """Draws the frame, the view through two by two panes, and the sill."""
     x0, y0, x1, y1 = 92, 24, 424, 318
     canvas.blend((0.25, 0.22, 0.20), 0.5 * blurred(canvas.box(x0 - 4, y0, x1 + 16, y1 + 30), 9))
     canvas.blend((0.90, 0.89, 0.86), canvas.box(x0 - 14, y0 - 14, x1 + 14, y1 + 14))
@@ -81,12 +98,12 @@ def _draw_tulips(canvas: Canvas) -> None:
     for x, y, colour in TULIPS:
         canvas.blend((0.26, 0.48, 0.20), canvas.line(curve(mouth, (x, 240), (x, y)), 5))
         for shift, light in ((-9, 0.85), (9, 0.75), (0, 1.0)):
-            petal = Turned((x + shift, y + 4), PETAL)
+            petal = SurfaceOfRevolution((x + shift, y + 4), PETAL)
             petal.draw(petal.surroundings(canvas), light * np.array(colour), gloss=0.05)
 
 
 def _draw_book(canvas: Canvas) -> None:
-    """A closed book lying flat, its pages to the viewer."""
+    """Draws a closed book that lies flat, its pages towards the viewer."""
     (ax, ay), (bx, by), (cx, cy), (dx, dy) = (690, 516), (906, 536), (716, 448), (900, 462)
     thick = 34
     canvas.blend((0.10, 0.05, 0.03), 0.6 * blurred(canvas.polygon(((ax, 548), (cx, 490), (930, 496), (932, 574))), 7))
@@ -103,7 +120,7 @@ def _draw_book(canvas: Canvas) -> None:
 
 
 def _draw_handle(canvas: Canvas, x: float, y: float) -> None:
-    """A ring of round clay; the mug will hide its left half."""
+    """Draws a ring of clay; the mug hides its left half later."""
     dx, dy = canvas.x - x, 0.85 * (canvas.y - y)
     distance = np.hypot(dx, dy)
     across = np.clip((distance - 30) / 8, -1, 1)

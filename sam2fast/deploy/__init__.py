@@ -1,1 +1,1 @@
-"""A model elsewhere than in one process: torch.compile, exported programs, several devices, Ray."""
+"""Deployment: torch.compile, exported programs, several devices, and Ray."""

@@ -1,4 +1,4 @@
-"""The parts of a model that are worth compiling, through ``torch.compile``; what it costs is in docs/compilation.md."""
+"""Compiles the parts of a model with ``torch.compile``; docs/compilation.md gives the costs."""
 
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
@@ -27,17 +27,17 @@ def compile_model(
     mode: str | None = None,
     backend: str | Callable[..., Any] = "inductor",
 ) -> ModelT:
-    """Compiles parts of a model in place, each as one graph for each shape it meets.
+    """Compiles parts of a model in place, each as one graph per input shape.
 
-    Compiling happens when a part first meets a shape: of memory attention, decoder and memory encoder that is once for
-    each number of objects. Up to 64 shapes of a part are compiled; more run as they are, with a logged note.
+    A part is compiled at the first call with a new shape: memory attention, decoder and memory encoder once for each
+    number of objects. Up to 64 shapes of a part are compiled; further ones run eagerly, with a logged note.
 
     Args:
         model: a model for images, or a video predictor.
         parts: some of ``image_encoder``, ``memory_attention``, ``mask_decoder``, ``memory_encoder``. A part that is
-            compiled already is compiled anew; others stay as they are.
-        mode: of ``torch.compile``. With ``reduce-overhead`` and ``max-autotune``, which record CUDA graphs, results are
-            copied out of the graphs' memory, and training is not possible.
+            already compiled is compiled again; others are unchanged.
+        mode: of ``torch.compile``. ``reduce-overhead`` and ``max-autotune`` use CUDA graphs: results are copied out of
+            the graphs' memory, and training is not possible.
         backend: of ``torch.compile``.
 
     Returns:
@@ -59,7 +59,7 @@ def compile_model(
 
 
 def _fill_tables(model: SAM2Base) -> None:
-    """Tables of positions are made when first asked for: a graph that made them would soon be compiled again."""
+    """Computes the position tables beforehand; a graph that computed them would be compiled twice."""
     side = model.sam_image_embedding_size
     model.memory_encoder.position_encoding(torch.zeros(1, 1, side, side, device=model.device))
     for module in model.memory_attention.modules():

@@ -1,26 +1,23 @@
-"""Checkpoints from Meta, a mirror or the Hugging Face hub, downloaded once per machine.
-
-How it works, and what can be set: docs/downloads.md.
-"""
+"""Downloads checkpoints from Meta, a mirror or the Hugging Face hub, once per machine. See docs/downloads.md."""
 
 import shutil
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from sam2fast.downloads import places
-from sam2fast.downloads.names import Published, is_repository, published
+from sam2fast.downloads import catalog
+from sam2fast.downloads.catalog import Published, is_repository, published
 from sam2fast.downloads.transfer import DownloadError, fetch, file_sha256, install
 
 __all__ = ["DownloadError", "find_checkpoint", "get_checkpoint", "get_repository"]
 
 _CONFIGURATIONS = ("config.json", "config.yaml")
-# Of a model on the hub: safetensors, in one file or in shards, or if there are none what torch.save wrote.
+# Weights of a model on the hub: safetensors, in one file or in shards; otherwise files by torch.save.
 _WEIGHTS = (("*.safetensors", "*.safetensors.index.json"), ("*.pt", "*.pth"))
 
 
 def find_checkpoint(name: str) -> Path | None:
-    """The checkpoint of an official model, if this machine has it; without network, and creating nothing.
+    """The local checkpoint of an official model, or None. Uses no network, and creates no files.
 
     Args:
         name: the hub's id, the size of a SAM 2.1 model such as ``tiny``, or another official name.
@@ -28,7 +25,7 @@ def find_checkpoint(name: str) -> Path | None:
     Raises:
         KeyError: no official model has this name.
     """
-    return places.find(_published(name))
+    return catalog.find_local(_published(name))
 
 
 def get_checkpoint(
@@ -40,21 +37,21 @@ def get_checkpoint(
     force: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """The checkpoint of an official model, downloaded from Meta's address if this machine does not have it.
+    """The checkpoint of an official model, downloaded from Meta if this machine does not have it.
 
     Args:
         name: as for :func:`find_checkpoint`.
-        folder: where it is wanted; a file elsewhere on this machine is copied. None takes it from wherever it is, and
-            puts what is downloaded into the package's cache.
-        mirror: address of an HTTP folder with the official files, asked first; None takes ``$SAM2FAST_MIRROR``.
-        sha256: what the file's hash must be, in hexadecimal digits.
-        force: downloads it even if it is there.
+        folder: the target folder; a local file elsewhere is copied. None returns a local file wherever it is, and
+            downloads into the package's cache.
+        mirror: URL of a folder with the official files, tried first; None uses ``$SAM2FAST_MIRROR``.
+        sha256: expected hash of the file, in hexadecimal digits.
+        force: downloads the file even if it exists.
         quiet: shows no progress.
 
     Raises:
         KeyError: no official model has this name.
         ValueError: ``sha256`` is not a hash.
-        DownloadError: it cannot be downloaded, or cannot be written; or ``folder`` has it with another hash.
+        DownloadError: the file cannot be downloaded or written, or ``folder`` has it with another hash.
     """
     model = _published(name)
     file = model.release.checkpoint
@@ -71,16 +68,16 @@ def get_checkpoint(
             if fits(target):
                 return target
             raise DownloadError(f"{target} exists with another hash than {sha256}; download it again with force")
-        found = next((path for path in places.candidates(model) if path.is_file() and fits(path)), None)
+        found = next((path for path in catalog.local_paths(model) if path.is_file() and fits(path)), None)
         if found is not None:
             return found if target is None else install(target, partial(shutil.copyfile, found), fits, quiet)
-    if (variable := places.offline_variable()) is not None:
+    if (variable := catalog.offline_variable()) is not None:
         raise _unavailable(file, f"{variable} is set")
-    mirror = mirror or places.mirror()
+    mirror = mirror or catalog.mirror_url()
     urls = [*([f"{mirror.rstrip('/')}/{quote(file)}"] if mirror else []), model.release.url]
     try:
         return install(
-            target or places.own_cache() / file,
+            target or catalog.own_cache() / file,
             lambda part: fetch(urls, part, sha256, quiet),
             lambda path: not force and fits(path),
             quiet,
@@ -92,18 +89,18 @@ def get_checkpoint(
 def get_repository(repo: str, quiet: bool = False) -> Path:
     """The folder with the weights and configuration of any model on the Hugging Face hub, by huggingface_hub.
 
-    Its cache, its token and its environment variables are used. If the hub cannot be reached, the cache is.
+    Uses the cache, token and environment variables of huggingface_hub; without a connection, only its cache.
 
     Args:
-        repo: its id, ``owner/name``.
+        repo: the model's id, ``owner/name``.
         quiet: shows no progress.
 
     Returns:
-        The folder in the cache, with ``config.json`` or ``config.yaml`` if there is one and the weights: safetensors if
-        there are any, else ``.pt`` or ``.pth``.
+        The folder in the cache, with ``config.json`` or ``config.yaml`` if the model has one, and the weights:
+        safetensors if it has any, otherwise ``.pt`` or ``.pth``.
 
     Raises:
-        ValueError: this is no id.
+        ValueError: ``repo`` is not an id.
         ImportError: huggingface_hub is not installed.
         DownloadError: the model cannot be downloaded, or has no weights.
     """
@@ -117,7 +114,7 @@ def get_repository(repo: str, quiet: bool = False) -> Path:
             f'{repo} is no official model, and others are downloaded by huggingface_hub: pip install "sam2fast[hub]"'
         ) from error
 
-    offline, hidden = places.offline_variable() is not None, quiet and not are_progress_bars_disabled()
+    offline, hidden = catalog.offline_variable() is not None, quiet and not are_progress_bars_disabled()
     if hidden:
         disable_progress_bars()
     try:
@@ -128,7 +125,7 @@ def get_repository(repo: str, quiet: bool = False) -> Path:
             )
             if any(path.suffix in (".safetensors", ".pt", ".pth") for path in folder.glob("*")):
                 return folder
-    except Exception as error:  # it raises its own errors, and those of the library that it asks by
+    except Exception as error:  # huggingface_hub raises its own errors and those of its HTTP library
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DownloadError(f"the model {repo} could not be downloaded: {reason}") from error
     finally:
@@ -145,7 +142,7 @@ def is_sha256(text: str) -> bool:
 def _unavailable(file: str, reason: str) -> DownloadError:
     return DownloadError(
         f"{file} could not be downloaded: {reason}. If you have the file, pass it by ckpt_path=... or --checkpoint, or "
-        f"put it into ./{places.LOCAL_FOLDER} or ${places.FOLDER_VARIABLE}"
+        f"put it into ./{catalog.LOCAL_FOLDER} or ${catalog.FOLDER_VARIABLE}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Downloads one file over HTTP into its place: resumed, checked, and by one process at a time."""
+"""Downloads one file over HTTP: resumable, checked, atomic, and in one process at a time."""
 
 import hashlib
 import http.client
@@ -13,29 +13,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sam2fast import __version__
-
-TIMEOUT = 30.0  # seconds for a connection, and without a byte
-FAILURES = 3  # in a row and without new bytes, after which an address is given up
-TEMPORARY = (408, 416, 429, 500, 502, 503, 504)  # HTTP statuses after which it is asked again
+TIMEOUT = 30.0  # seconds to connect, and without a byte
+FAILURES = 3  # in a row and without new bytes, before a URL is given up
+TEMPORARY = (408, 416, 429, 500, 502, 503, 504)  # HTTP statuses after which the request is repeated
 _BLOCK = 1 << 18
 
 
 class DownloadError(OSError):
-    """A file cannot be downloaded; the message is one line."""
+    """A file cannot be downloaded. The message is one line."""
 
 
 class DamagedError(DownloadError):
-    """What arrived is not the file that was expected."""
+    """The downloaded file is not the expected one."""
 
 
 def install(target: Path, make: Callable[[Path], object], keep: Callable[[Path], bool], quiet: bool) -> Path:
-    """Makes a file in one process at a time; the others wait and find it.
+    """Creates a file in one process at a time; other processes wait, and use it.
 
     Args:
         target: the file; it is renamed from ``NAME.part``, so that it is never incomplete.
-        make: writes a path; a file that it finds there is from a process that was interrupted.
-        keep: whether a file that is there by now is the one that is wanted.
+        make: writes a path; an existing file there is from an interrupted process.
+        keep: whether a file that another process has created meanwhile is the wanted one.
 
     Raises:
         DownloadError: ``make`` does, or the file cannot be written.
@@ -63,15 +61,15 @@ def install(target: Path, make: Callable[[Path], object], keep: Callable[[Path],
 
 
 def fetch(urls: list[str], part: Path, sha256: str | None, quiet: bool) -> None:
-    """Downloads a checkpoint from the first address that has it, after the bytes that are there.
+    """Downloads a checkpoint from the first URL that has it, and resumes a partial file.
 
     Args:
-        urls: http:// or https:// addresses, asked one after the other.
+        urls: http:// or https:// URLs, tried in order.
         part: the file to write; it stays after an interruption.
-        sha256: what its hash must be; without one, the checksums inside the checkpoint are compared.
+        sha256: expected hash; without it, the checksums inside the checkpoint are compared.
 
     Raises:
-        DownloadError: no address has it, or it cannot be written.
+        DownloadError: no URL has the file, or it cannot be written.
     """
     reasons = []
     for url in urls:
@@ -88,7 +86,7 @@ def fetch(urls: list[str], part: Path, sha256: str | None, quiet: bool) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """The hash of a file in hexadecimal digits."""
+    """The SHA-256 of a file in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
@@ -97,10 +95,10 @@ def file_sha256(path: Path) -> str:
 
 
 def check_file(path: Path, sha256: str | None = None) -> None:
-    """Compares a checkpoint by ``torch.save`` with its hash, or without one with the checksums inside it.
+    """Checks a file by ``torch.save`` against its hash, or without one against the checksums inside it.
 
     Raises:
-        DamagedError: they differ, or it is not a checkpoint.
+        DamagedError: they differ, or the file is not a checkpoint.
     """
     if sha256 is not None:
         if (found := file_sha256(path)) != sha256:
@@ -116,7 +114,7 @@ def check_file(path: Path, sha256: str | None = None) -> None:
 
 
 def _fetch(url: str, part: Path, quiet: bool) -> None:
-    """Asks an address until all bytes are there, or it fails several times in a row."""
+    """Requests a URL until the file is complete, or requests fail several times in a row."""
     if not url.startswith(("http://", "https://")) or "@" in url.split("/")[2]:
         raise DownloadError("expected an http:// or https:// address without a user and a password")
     failures = 0
@@ -129,7 +127,7 @@ def _fetch(url: str, part: Path, quiet: bool) -> None:
             raise
         except urllib.error.HTTPError as error:
             if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{before}":
-                return  # a process was interrupted between the last byte and the new name
+                return  # complete: a process was interrupted before the rename
             if error.code == 416:
                 part.unlink(missing_ok=True)  # of another version
             reason = f"HTTP status {error.code} {error.reason}"
@@ -148,11 +146,11 @@ def _fetch(url: str, part: Path, quiet: bool) -> None:
 
 
 def _receive(url: str, part: Path, quiet: bool) -> None:
-    """Asks once, for the rest of the file, and appends what comes."""
+    """Requests the rest of the file once, and appends it."""
     from tqdm import tqdm
 
     start = _size(part)
-    headers = {"User-Agent": f"sam2fast/{__version__}", **({"Range": f"bytes={start}-"} if start else {})}
+    headers = {"User-Agent": "sam2fast", **({"Range": f"bytes={start}-"} if start else {})}
     request = urllib.request.Request(url, headers=headers)  # noqa: S310  the scheme is checked above
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
         if url.startswith("https:") and not response.url.startswith("https:"):
@@ -174,7 +172,7 @@ def _receive(url: str, part: Path, quiet: bool) -> None:
             initial=start,
             unit="B",
             unit_scale=True,
-            disable=quiet or sys.stderr is None,  # which a program without a console lacks
+            disable=quiet or sys.stderr is None,  # None without a console
             mininterval=0.1 if sys.stderr and sys.stderr.isatty() else 5.0,
         )
         with file, bar:
@@ -193,10 +191,10 @@ def _size(part: Path) -> int:
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Turns errors of the file system into :class:`DownloadError`."""
+    """Converts errors of the file system to :class:`DownloadError`."""
     try:
         yield
     except DownloadError:
         raise
-    except (OSError, NotImplementedError) as error:  # the latter of filelock, where nothing can be locked
+    except (OSError, NotImplementedError) as error:  # NotImplementedError: filelock cannot lock here
         raise DownloadError(f"cannot write in {folder}: {getattr(error, 'strerror', None) or error}") from error

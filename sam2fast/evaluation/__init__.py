@@ -1,1 +1,1 @@
-"""How well masks agree with the truth."""
+"""Measures how well predicted masks agree with the ground truth."""

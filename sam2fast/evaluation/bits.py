@@ -1,4 +1,4 @@
-"""Masks as bits, 64 pixels of a row in a word: outlines, dilation and counts in a fraction of the memory."""
+"""Bit-packed masks, 64 pixels of a row per word: boundaries, dilation and counts in a fraction of the memory."""
 
 import math
 from typing import TypeAlias
@@ -9,24 +9,24 @@ from numpy.typing import NDArray
 WORD = 64
 
 # (..., H, words): pixel x of a row is bit x % 64 of word x // 64. Bits beyond the row's end are 0, and the last word of
-# a row is empty, so that what is moved out of a row does not come into the next one.
+# a row is empty, so that pixels shifted out of a row do not enter the next one.
 Bits: TypeAlias = NDArray[np.uint64]
 
 
 def blank(shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Empty masks ``(..., H, W)`` with as many more columns as :func:`pack` needs."""
+    """Empty bool masks for :func:`pack`: shape ``(..., H, W)`` with W padded to ``64 * words``."""
     *rest, width = shape
     return np.zeros((*rest, WORD * (-(-width // WORD) + 1)), dtype=np.bool_)
 
 
 def pack(masks: NDArray[np.bool_]) -> Bits:
-    """Masks ``(..., H, 64 * words)``, contiguous as :func:`blank` gives them, as words ``(..., H, words)``."""
+    """Packs contiguous bool masks ``(..., H, 64 * words)`` from :func:`blank` into words ``(..., H, words)``."""
     packed = np.packbits(masks.reshape(-1), bitorder="little").view("<u8")
     return packed.reshape(*masks.shape[:-1], masks.shape[-1] // WORD)
 
 
 def count(bits: Bits) -> int:
-    """How many pixels are set."""
+    """The number of set pixels."""
     if hasattr(np, "bitwise_count"):  # from NumPy 2 on
         return int(np.bitwise_count(bits).sum(dtype=np.int64))
     return int.from_bytes(bits.tobytes(), "little").bit_count()
@@ -35,18 +35,17 @@ def count(bits: Bits) -> int:
 def boundary(masks: Bits, width: int) -> Bits:
     """Pixels that differ from their right, lower or lower right neighbour.
 
-    In the last row and the last column only the neighbour along it counts, and the last corner has none.
+    In the last row and the last column only the neighbour along it counts; the last corner has none.
 
     Args:
-        masks: from the picture's first row or an empty one, to its last row or an empty one.
-        width: pixels from the masks' first word to the picture's right edge; may lie beyond the last word, if what is
-            between is empty.
+        masks: a crop whose first row is empty or the image's first, and whose last row is empty or the image's last.
+        width: pixels from the first word to the image's right edge; may exceed the crop if the rest is empty.
     """
-    right = _moved_left(masks, 1)
+    right = _shift_left(masks, 1)
     right[..., -1] = 0
     word, bit = divmod(width - 1, WORD)
     if word < masks.shape[-1]:
-        # A pixel of the last column is its own neighbour, so that it never differs from that.
+        # A pixel of the last column is its own right neighbour, and never differs from it.
         right[..., word] |= masks[..., word] & np.uint64(1 << bit)
     out = masks ^ right
     below = masks[..., :-1, :] ^ masks[..., 1:, :]
@@ -56,7 +55,7 @@ def boundary(masks: Bits, width: int) -> Bits:
 
 
 def dilated(masks: Bits, radius: int) -> Bits:
-    """Masks dilated by the disk ``dx² + dy² <= radius²``, as far as the words reach.
+    """Masks dilated by the disk ``dx² + dy² <= radius²``, within the words.
 
     Bits beyond the row's end may be set.
     """
@@ -66,15 +65,15 @@ def dilated(masks: Bits, radius: int) -> Bits:
         wider[..., :words] = masks
         masks = wider
     out = np.zeros_like(masks)
-    wide, reach = masks, 0  # dilated along the rows, by so many pixels
-    # From the disk's ends, where it is narrow, to its middle; rows farther away than the height meet nothing.
+    wide, reach = masks, 0  # dilated along the rows by ``reach`` pixels
+    # From the narrow ends of the disk to its middle; rows farther apart than the height do not interact.
     for dy in range(min(radius, height - 1), -1, -1):
         half = math.isqrt(radius**2 - dy**2)
         while reach < half:
-            # Not more than one beyond what is there: what has left the words on one side would be missing.
+            # At most reach + 1, as pixels shifted out of the words on one side would be missing.
             step = min(reach + 1, half - reach, WORD - 1)
-            wider = _moved_left(wide, step)
-            wider |= _moved_right(wide, step)
+            wider = _shift_left(wide, step)
+            wider |= _shift_right(wide, step)
             wider |= wide
             wide, reach = wider, reach + step
         out[..., : height - dy, :] |= wide[..., dy:, :]
@@ -83,16 +82,16 @@ def dilated(masks: Bits, radius: int) -> Bits:
     return out[..., :words]
 
 
-def _moved_left(masks: Bits, pixels: int) -> Bits:
-    """Each pixel gets the value of the one ``pixels`` to its right, the next row's at a row's end; 0 < pixels < 64."""
+def _shift_left(masks: Bits, pixels: int) -> Bits:
+    """Shifts left by ``pixels``, 0 < pixels < 64; the next row enters at a row's end."""
     flat = masks.reshape(-1)
     out = flat >> np.uint64(pixels)
     out[:-1] |= flat[1:] << np.uint64(WORD - pixels)
     return out.reshape(masks.shape)
 
 
-def _moved_right(masks: Bits, pixels: int) -> Bits:
-    """Each pixel gets the value of the one ``pixels`` to its left, the last row's at a row's start; 0 < pixels < 64."""
+def _shift_right(masks: Bits, pixels: int) -> Bits:
+    """Shifts right by ``pixels``, 0 < pixels < 64; the previous row enters at a row's start."""
     flat = masks.reshape(-1)
     out = flat << np.uint64(pixels)
     out[1:] |= flat[:-1] >> np.uint64(WORD - pixels)

@@ -1,6 +1,10 @@
 """J&F of predicted masks in folders, by the rules of the official ``sav_dataset/sav_evaluator.py``, in many processes.
 
-Neither torch nor anything else that is slow to load is needed. Each picture is decoded once; see docs/evaluation.md.
+A video whose entries are all PNGs has the layout of DAVIS: each PNG is a frame with the ids of its objects. Otherwise
+it has the layout of SA-V: a folder for each object, with a PNG for each annotated frame. The ground truth decides; the
+prediction must have files of the same names. Hidden files are ignored.
+
+Imports neither torch nor anything else that is slow to load. Each image is decoded once; see docs/evaluation.md.
 """
 
 import os
@@ -15,12 +19,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sam2fast.datasets.errors import DatasetError
-from sam2fast.deploy.parallel.process import interrupts_held_back
-from sam2fast.deploy.parallel.worker import leave_interrupts_to_the_parent
-from sam2fast.evaluation.j_and_f import TOLERANCE
-from sam2fast.evaluation.label_maps import Agreement, compare_files
-from sam2fast.evaluation.mask_folders import EvaluationError, MaskSequence, VideoPlan, pair_videos, plan_video
+from sam2fast.datasets.dataset_files import DatasetError
+from sam2fast.deploy.parallel.process import block_interrupts
+from sam2fast.deploy.parallel.worker import ignore_interrupts
+from sam2fast.evaluation.j_and_f import TOLERANCE, Agreement, compare_files
 from sam2fast.evaluation.scores import (
     RESULTS,
     FolderScores,
@@ -31,15 +33,154 @@ from sam2fast.evaluation.scores import (
     write_results_csv,
 )
 
-# Frames of a video that a process takes at a time, so that one long video keeps several busy.
+__all__ = ["ComparedFrames", "EvaluationError", "benchmark", "compare_frames", "evaluate_folders"]
+
+ANNOTATIONS = "Annotations"
+# Frames per unit of work, so that several processes share one long video.
 FRAMES_AT_ONCE = 32
-# A process is started for so many: fewer are done sooner than it is there.
+# Frames per process: starting one for fewer takes longer than comparing them.
 FRAMES_FOR_A_PROCESS = 192
+
+
+class EvaluationError(RuntimeError):
+    """Two folders cannot be compared, or not completely."""
+
+
+@dataclass(frozen=True)
+class VideoPair:
+    """The videos of two folders.
+
+    Attributes:
+        truth: the folder of videos, possibly ``Annotations`` in the given folder.
+        videos: names in both folders, sorted.
+        only_truth, only_pred: names in one folder only.
+    """
+
+    truth: Path
+    pred: Path
+    videos: tuple[str, ...]
+    only_truth: tuple[str, ...] = ()
+    only_pred: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MaskSequence:
+    """The mask files of a video: one image per frame with all objects, or those of one object.
+
+    Attributes:
+        object_id: the name of the object's folder; None in the layout of DAVIS.
+        truth, pred: the folders of the files.
+        names: of the evaluated files, sorted.
+    """
+
+    object_id: str | None
+    truth: Path
+    pred: Path
+    names: tuple[str, ...]
+
+
+@dataclass
+class VideoPlan:
+    """The mask files of a video to compare, or why it cannot be evaluated."""
+
+    name: str
+    sequences: list[MaskSequence] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def pair_videos(truth: Path, pred: Path, strict: bool) -> VideoPair:
+    """Pairs the videos of two folders by name.
+
+    The subfolder ``Annotations`` of ``truth`` is used instead if the folders have different numbers of entries, as in
+    the original, or if they have no video in common.
+
+    Args:
+        strict: both must have the same videos.
+
+    Raises:
+        EvaluationError: a folder cannot be read, they have no video in common, or not the same ones with ``strict``.
+    """
+    entries = {root: _entries(root) for root in (truth, pred)}
+    found = _in_both(truth, pred)
+    inner = truth / ANNOTATIONS
+    if len(entries[truth]) != len(entries[pred]) or not found.videos:
+        has_videos = inner.is_dir() and not any(".png" in name for name in _entries(inner))
+        found = _in_both(inner, pred) if has_videos else found
+    if strict and (found.only_truth or found.only_pred):
+        parts = [
+            f"videos that are in {there} but not in {missing}: {', '.join(names)}"
+            for there, missing, names in (
+                (found.truth, pred, found.only_truth),
+                (pred, found.truth, found.only_pred),
+            )
+            if names
+        ]
+        raise EvaluationError("; ".join(parts))
+    if not found.videos:
+        raise EvaluationError(
+            f"no video is in both {found.truth} and {pred}; expected folders of the same names, with PNGs of the same "
+            "names"
+        )
+    return found
+
+
+def plan_video(pair: VideoPair, name: str, skip_first_and_last: bool) -> VideoPlan:
+    """The files of a video to compare; ``skip_first_and_last`` leaves out the first and the last annotated frame."""
+    plan = VideoPlan(name)
+    truth, pred = pair.truth / name, pair.pred / name
+    part = slice(1, -1) if skip_first_and_last else slice(None)
+    entries = _visible(truth)
+    if all(entry.endswith(".png") for entry in entries):
+        plan.sequences.append(MaskSequence(None, truth, pred, tuple(entries[part])))
+    else:
+        for entry in entries:
+            if (truth / entry).is_dir():
+                names = tuple(_visible(truth / entry)[part])
+                plan.sequences.append(MaskSequence(entry, truth / entry, pred / entry, names))
+            else:
+                plan.problems.append(
+                    f"{truth / entry} is no folder: expected PNGs of frames alone, or folders of objects alone"
+                )
+    for sequence in plan.sequences:
+        plan.problems += _missing(sequence)
+    return plan
+
+
+def _in_both(truth: Path, pred: Path) -> VideoPair:
+    truths, preds = (
+        {name for name in _entries(root) if not name.startswith(".") and (root / name).is_dir()}
+        for root in (truth, pred)
+    )
+    both, only_truth, only_pred = (tuple(sorted(names)) for names in (truths & preds, truths - preds, preds - truths))
+    return VideoPair(truth, pred, both, only_truth, only_pred)
+
+
+def _missing(sequence: MaskSequence) -> list[str]:
+    if not sequence.names:
+        return []
+    if not sequence.pred.is_dir():
+        return [f"{sequence.pred} is missing: the truth has {sequence.truth}"]
+    there = set(_entries(sequence.pred))
+    gone = [name for name in sequence.names if name not in there]
+    if not gone:
+        return []
+    return [f"{len(gone)} of {len(sequence.names)} masks are missing in {sequence.pred}: {', '.join(gone)}"]
+
+
+def _visible(folder: Path) -> list[str]:
+    return sorted(name for name in _entries(folder) if not name.startswith("."))
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError as error:
+        raise EvaluationError(f"the folder {str(folder)!r} cannot be read: {error.strerror or error}") from error
 
 
 @dataclass
 class ComparedFrames:
-    """Of some frames of a sequence, in order: the objects of each, and what cannot be read."""
+    """The objects of each frame of a sequence, in order, and files that cannot be read."""
 
     frames: list[dict[int, Agreement]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -58,23 +199,22 @@ def evaluate_folders(
 ) -> FolderScores:
     """Scores the videos that are in both folders, each in the layout of DAVIS or of SA-V.
 
-    A video with a missing or damaged file, or one of another size, has its problems named and counts in no mean. Where
-    several processes are started they import the program's main file: keep the call below ``if __name__ ==
-    "__main__":`` in a script.
+    A video with a missing or damaged file, or one of another size, gets ``problems``, and is left out of the means.
+    Worker processes import the program's main file: in a script, keep the call below ``if __name__ == "__main__":``.
 
     Args:
-        truth, pred: folders of videos; for ``truth`` also one that has them in ``Annotations``.
+        truth, pred: folders of videos; ``truth`` may have them in the subfolder ``Annotations``.
         strict: both folders must have the same videos.
-        processes: at most so many; by default one for each core that may be used.
-        skip_first_and_last: leaves out the first annotated frame of each video, or object in the layout of SA-V, and
-            the last.
-        tolerance: of outlines, as a share of the picture's diagonal.
-        progress: shows a bar on stderr, if that is a terminal.
+        processes: greatest number of processes; by default the number of usable cores.
+        skip_first_and_last: leaves out the first and the last annotated frame of each video, in the layout of SA-V of
+            each object.
+        tolerance: of boundaries, as a share of the image's diagonal.
+        progress: shows a progress bar on stderr, if that is a terminal.
         on_video: called with each video when it is done, in order.
 
     Raises:
-        EvaluationError: a folder cannot be read, no video is in both, or they differ with ``strict``; a process was
-            killed.
+        EvaluationError: a folder cannot be read, the folders have no video in common, or different ones with
+            ``strict``; a process was killed.
         ValueError: ``processes`` is below 1.
     """
     if processes is not None and processes < 1:
@@ -111,8 +251,8 @@ def benchmark(
         J&F, J and F of each pair in percent, and for each pair J and F of each object of each video.
 
     Raises:
-        EvaluationError: as :func:`evaluate_folders`; or files of a video are missing or cannot be used, which names all
-            of them. Nothing is written then.
+        EvaluationError: as :func:`evaluate_folders`; or files are missing or cannot be used: the message names all of
+            them, and nothing is written.
         ValueError: the lists are of different lengths.
     """
     if len(gt_roots) != len(mask_roots):
@@ -150,7 +290,7 @@ def _cores() -> int:
 
 
 def _chunks(plan: VideoPlan) -> Iterator[MaskSequence]:
-    """The work on a video that can be used, in pieces; none of it if something is missing."""
+    """Splits the work on a video; nothing for one with problems."""
     if not plan.problems:
         for sequence in plan.sequences:
             yield from _pieces(sequence)
@@ -164,15 +304,15 @@ def _pieces(sequence: MaskSequence) -> list[MaskSequence]:
 def _compared(
     chunks: Sequence[MaskSequence], tolerance: float, processes: int
 ) -> Generator[ComparedFrames, None, None]:
-    """What became of each, in order."""
+    """Compares the chunks, in processes if there are several, and yields the results in order."""
     work = partial(compare_frames, tolerance=tolerance)
     if processes == 1:
         yield from map(work, chunks)
         return
-    # Not forked: the caller may have threads, which do not survive it.
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=leave_interrupts_to_the_parent)
+    # Not forked: the caller may have threads.
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=ignore_interrupts)
     try:
-        with interrupts_held_back():  # all processes are started here
+        with block_interrupts():  # all processes are started here
             results = pool.map(work, chunks)
         yield from results
     except BrokenProcessPool as error:
@@ -184,7 +324,7 @@ def _compared(
 
 
 def compare_frames(sequence: MaskSequence, tolerance: float) -> ComparedFrames:
-    """Reads and compares all files of a sequence; one that cannot be used is a problem, and has no objects."""
+    """Reads and compares all files of a sequence; a file that cannot be used is reported, and its frame left out."""
     out = ComparedFrames()
     for name in sequence.names:
         try:
@@ -199,7 +339,7 @@ def compare_frames(sequence: MaskSequence, tolerance: float) -> ComparedFrames:
 
 
 def _video_score(plan: VideoPlan, compared: Iterator[ComparedFrames], done: Callable[[int], object]) -> VideoScore:
-    """Takes what became of the video's chunks, and puts it together."""
+    """Combines the results of a video's chunks."""
     if plan.problems:
         return VideoScore(plan.name, {}, tuple(plan.problems))
     objects: dict[ObjectId, ObjectScore] = {}

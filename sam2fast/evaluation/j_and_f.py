@@ -1,26 +1,29 @@
-"""The J&F measure of video object segmentation: overlap of regions and closeness of outlines.
+"""The J&F measure of video object segmentation: region similarity J and boundary accuracy F.
 
-As computed by the official ``sav_dataset/sav_evaluator.py``, which follows DAVIS 2017. All values are in [0, 1].
+Computed as in the official ``sav_dataset/sav_evaluator.py``, which follows DAVIS 2017. All values are in [0, 1].
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sam2fast.datasets.dataset_files import DatasetError, Labels, labels_in, read_labels
 from sam2fast.evaluation.bits import WORD, Bits, blank, boundary, count, dilated, pack
 
-TOLERANCE = 0.008  # of the picture's diagonal
+TOLERANCE = 0.008  # of the image's diagonal
 
 
 @dataclass(frozen=True)
 class JAndF:
-    """Measures of O objects, of one video or more; NaN for an object that the truth never shows."""
+    """The measures of O objects of one or several videos; NaN for an object that is never in the ground truth."""
 
-    j: NDArray[np.float64]  # (O,) region similarity, the mean over frames
-    f: NDArray[np.float64]  # (O,) boundary measure, the mean over frames
+    j: NDArray[np.float64]  # (O,) region similarity, mean over frames
+    f: NDArray[np.float64]  # (O,) boundary measure, mean over frames
 
     @property
     def per_object(self) -> NDArray[np.float64]:
@@ -44,7 +47,7 @@ class JAndF:
 
     @classmethod
     def of_videos(cls, videos: Sequence["JAndF"]) -> "JAndF":
-        """All objects of several videos in one row: the global measures are means over objects, not over videos."""
+        """Concatenates the objects of several videos: the global measures are means over objects, not over videos."""
         return cls(np.concatenate([[], *(v.j for v in videos)]), np.concatenate([[], *(v.f for v in videos)]))
 
 
@@ -53,14 +56,14 @@ def j_and_f(
 ) -> JAndF:
     """J and F of the objects of a video.
 
-    An object is measured from the first frame on where the truth or the prediction shows it.
+    An object is measured from the first frame in which the ground truth or the prediction shows it.
 
     Args:
         preds, truths: bool ``(T, O, H, W)`` masks of the annotated frames.
-        skip_first_and_last: leaves out the first frame, which is given to the tracker, and the last, as DAVIS does.
+        skip_first_and_last: leaves out the first frame, whose masks are prompts, and the last, as DAVIS does.
 
     Raises:
-        ValueError: masks of other shapes or types.
+        ValueError: masks of other shapes or dtypes.
     """
     pred, truth = _pair(preds, truths)
     if pred.ndim != 4:
@@ -79,7 +82,7 @@ def j_and_f(
 
 
 def jaccard(pred: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
-    """Region similarity J: intersection over union of bool masks ``(..., H, W)``; 1 where both are empty.
+    """Region similarity J ``(...)``: intersection over union of bool masks ``(..., H, W)``; 1 where both are empty.
 
     Raises:
         ValueError: masks of other types, or of different shapes.
@@ -90,10 +93,10 @@ def jaccard(pred: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
 
 
 def boundary_f(pred: ArrayLike, truth: ArrayLike, tolerance: float = TOLERANCE) -> NDArray[np.float64]:
-    """Boundary measure F of bool masks ``(..., H, W)``; 1 where neither has a boundary.
+    """Boundary measure F ``(...)`` of bool masks ``(..., H, W)``; 1 where neither has a boundary.
 
-    It is the harmonic mean of the share of the prediction's boundary that is close to the truth's, and the reverse.
-    Close is within ``ceil(tolerance * diagonal)`` pixels.
+    The harmonic mean of precision, the share of the predicted boundary that is close to the true one, and recall, the
+    reverse. Close is within ``ceil(tolerance * diagonal)`` pixels.
 
     Raises:
         ValueError: masks of other types, or of different shapes.
@@ -144,7 +147,7 @@ def compare_bits(pair: Bits, size: tuple[int, int], tolerance: float = TOLERANCE
 def _f(boundaries: Bits, radius: int) -> float:
     in_pred, in_truth = count(boundaries[0]), count(boundaries[1])
     if not in_pred or not in_truth:
-        # Of precision and recall, one has nothing to count and is 1, the other is 0; or both are 1.
+        # Precision and recall are 1 for an empty boundary; if only one is empty, the other is 0.
         return float(in_pred == in_truth)
     near_pred, near_truth = dilated(boundaries, radius)
     precision = count(boundaries[0] & near_truth) / in_pred
@@ -153,12 +156,12 @@ def _f(boundaries: Bits, radius: int) -> float:
 
 
 def _surroundings(mask: Bits) -> tuple[slice, slice]:
-    """Rows and words of the mask and one more on each side, where there is one: no boundary lies outside."""
+    """The bounding box of a mask in rows and words, one larger on each side: it contains the boundary."""
     rows, words = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    return _with_one_around(rows), _with_one_around(words)
+    return _padded_slice(rows), _padded_slice(words)
 
 
-def _with_one_around(places: NDArray[np.intp]) -> slice:
+def _padded_slice(places: NDArray[np.intp]) -> slice:
     return slice(max(int(places[0]) - 1, 0), int(places[-1]) + 2) if len(places) else slice(0, 1)
 
 
@@ -168,8 +171,70 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 
 def _mean_of_frames(values: NDArray[np.float64], measured: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """``(O,)`` from ``(T, O)``; NaN without a frame."""
+    """The means ``(O,)`` over measured frames of ``(T, O)``; NaN without one."""
     out = np.full(values.shape[1], np.nan)
     for o in np.flatnonzero(measured.any(axis=0)):
         out[o] = values[measured[:, o], o].mean()
     return out
+
+
+class Agreement(NamedTuple):
+    """The measures of one object in one frame."""
+
+    j: float  # in [0, 1], as f
+    f: float
+    in_truth: bool  # whether the ground truth shows it
+
+
+# For an object that neither shows.
+BOTH_EMPTY = Agreement(1.0, 1.0, False)
+
+
+def compare_label_maps(pred: Labels, truth: Labels, tolerance: float = TOLERANCE) -> dict[int, Agreement]:
+    """Compares every object in the prediction or the ground truth; by id, ascending.
+
+    Args:
+        pred, truth: integers ``(H, W)``, the object id of each pixel, 0 for none.
+        tolerance: see :func:`~sam2fast.evaluation.j_and_f.boundary_f`.
+
+    Raises:
+        ValueError: the maps are not ``(H, W)`` of one size.
+    """
+    if pred.shape != truth.shape or pred.ndim != 2:
+        raise ValueError(f"label maps must be (H, W) of one size, got {pred.shape} and {truth.shape}")
+    height, width = truth.shape
+    in_truth = set(labels_in(truth))
+    pair = blank((2, height, width))
+    out = {}
+    for i in sorted(in_truth.union(labels_in(pred))):
+        np.equal(pred, i, out=pair[0, :, :width])
+        np.equal(truth, i, out=pair[1, :, :width])
+        out[i] = Agreement(*compare_bits(pack(pair), (height, width), tolerance), i in in_truth)
+    return out
+
+
+def compare_files(
+    pred: str | Path, truth: str | Path, one_object: bool, tolerance: float = TOLERANCE
+) -> dict[int, Agreement]:
+    """:func:`compare_label_maps` of two PNG files.
+
+    Args:
+        one_object: nonzero pixels are one object, with id 1.
+
+    Raises:
+        DatasetError: a file cannot be read, they differ in size, or one shows several objects where it must not.
+    """
+    truths = read_labels(Path(truth))
+    preds = read_labels(Path(pred), truths.shape, str(truth))
+    if one_object:
+        truths, preds = _one_object(truth, truths), _one_object(pred, preds)
+    return compare_label_maps(preds, truths, tolerance)
+
+
+def _one_object(path: str | Path, labels: Labels) -> Labels:
+    low, high = int(labels.min()), int(labels.max())
+    if high - low > 1 and ((labels != low) & (labels != high)).any():
+        raise DatasetError(
+            f"{path} has more than two values: in a folder of one object each, a mask is the object and the rest"
+        )
+    return labels if high <= 1 else (labels > 0).view(np.uint8)

@@ -1,4 +1,4 @@
-"""Scores of objects, videos and whole folders, and the file that the official evaluator writes of them."""
+"""Scores of objects, videos and folders, and the official evaluator's ``results.csv``."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from sam2fast.evaluation.label_maps import BOTH_EMPTY, Agreement
-from sam2fast.io.atomic import moved_to
+from sam2fast.evaluation.j_and_f import BOTH_EMPTY, Agreement
+from sam2fast.io.atomic import atomic_path
 
-# An index in the pictures in the layout of DAVIS, the name of a folder in that of SA-V.
+# A pixel value in the layout of DAVIS, the name of a folder in that of SA-V.
 ObjectId: TypeAlias = int | str
 
 RESULTS = "results.csv"
@@ -17,7 +17,7 @@ RESULTS = "results.csv"
 
 @dataclass(frozen=True)
 class ObjectScore:
-    """Of one object, in percent: means over its frames."""
+    """The scores of one object in percent, means over its frames."""
 
     j: float
     f: float
@@ -30,10 +30,10 @@ class ObjectScore:
 
 @dataclass(frozen=True)
 class VideoScore:
-    """Of one video, in percent; without objects if there were problems.
+    """The scores of one video in percent; without objects if there are problems.
 
     Attributes:
-        objects: those that the truth shows in the frames that count.
+        objects: those that the ground truth shows in the evaluated frames.
         problems: files that are missing or cannot be used, one line each.
     """
 
@@ -58,7 +58,7 @@ class VideoScore:
 
 @dataclass(frozen=True)
 class FolderScores:
-    """Of all videos of two folders, in percent.
+    """The scores of all videos of two folders in percent.
 
     Attributes:
         truth, pred: the folders of videos.
@@ -74,7 +74,7 @@ class FolderScores:
 
     @property
     def objects(self) -> list[ObjectScore]:
-        """Of all videos."""
+        """The objects of all videos."""
         return [score for video in self.videos for score in video.objects.values()]
 
     @property
@@ -93,15 +93,15 @@ class FolderScores:
 
     @property
     def problems(self) -> dict[str, tuple[str, ...]]:
-        """By the name of the video, which is left out of the means."""
+        """The problems of videos by name; such videos are left out of the means."""
         return {video.name: video.problems for video in self.videos if video.problems}
 
 
 def score_objects(frames: Sequence[dict[int, Agreement]]) -> dict[int, ObjectScore]:
-    """Means over the frames in order, of the objects that the truth shows in any of them.
+    """Means over the frames of a video, in order, of the objects that the ground truth shows in any of them.
 
-    An object counts from the first frame on where the truth or the prediction shows it; where neither does, later, they
-    agree.
+    An object counts from the first frame in which the ground truth or the prediction shows it; in later frames where
+    neither does, they agree.
     """
     shown = sorted({i for frame in frames for i, agreement in frame.items() if agreement.in_truth})
     out = {}
@@ -113,7 +113,7 @@ def score_objects(frames: Sequence[dict[int, Agreement]]) -> dict[int, ObjectSco
 
 
 def results_csv(scores: FolderScores) -> str:
-    """The text of the official ``results.csv``: all objects together, then each one, in percent with one decimal."""
+    """The text of the official ``results.csv``: global scores, then each object's, in percent with one decimal."""
     videos = [video for video in scores.videos if not video.problems]
     whole = "Global score"
     width = max(len(name) for name in (whole, *(video.name for video in videos)))
@@ -127,13 +127,13 @@ def results_csv(scores: FolderScores) -> str:
 
 
 def write_results_csv(file: Path, scores: FolderScores) -> None:
-    """Writes the official ``results.csv``, whole or not at all.
+    """Writes the official ``results.csv`` atomically.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
-    with moved_to(file) as partial:
-        # A name that is no text in this locale is written as it is on the disk.
+    with atomic_path(file) as partial:
+        # A file name that is invalid in this locale's encoding is written as its bytes.
         partial.write_text(results_csv(scores), encoding="utf-8", errors="surrogateescape")
 
 

@@ -1,4 +1,4 @@
-"""Atomic writes, and errors of the file system that name their file; a leaf that anybody may import."""
+"""Atomic writes, and file-system errors that name their file."""
 
 import errno
 import os
@@ -8,41 +8,41 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-# No room on the disk, or none left of what this user may take of it.
+# The disk or the user's quota is full.
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-MOST_TEXT = 64 << 20  # bytes of prompts, or of names: half a million prompts, and memory that any machine has
-# Seconds without a change after which a temporary file counts as left behind, where other machines may be writing too.
-SECONDS_TO_WRITE = 600.0
-# Where nothing is and nothing can be made, with a reason that can be read in messages.
+MAX_TEXT_BYTES = 64 << 20  # of a file of prompts or names; half a million prompts fit
+# Seconds without a change after which a temporary file counts as abandoned; another machine may still be writing it.
+STALE_AFTER_SECONDS = 600.0
+# A path that does not exist and cannot be created. Messages show it, so it names the reason.
 NOWHERE = Path(os.devnull, "no home directory")
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write, which is flushed to the disk and then moved to ``path``; its folder is made.
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file to write. At the end it is flushed to the disk and moved to ``path``; its folder is created.
 
-    If writing fails, what was at ``path`` stays, and nothing is left behind. A process that is killed leaves a file
-    ``.NAME.NUMBER.tmp`` beside ``path``, or beside what a link leads to.
+    If writing fails, ``path`` keeps its content, and no temporary file is left. A killed process leaves a file
+    ``.NAME.NUMBER.tmp`` beside ``path``, or beside the target of a symlink.
 
     Raises:
         OSError: it cannot be written; the error names ``path``.
     """
-    with errors_named(path):
+    with annotate_oserror(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with moved_to(path, _beside(resolved(path), "tmp")) as temporary, temporary.open("wb") as file:
+        with atomic_path(path, _beside(resolve_symlinks(path), "tmp")) as temporary, temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
 
 
 @contextmanager
-def moved_to(path: Path, partial: Path | None = None, in_folder: bool = False) -> Iterator[Path]:
-    """A temporary name to write under, which becomes ``path`` at the end; on an error nothing of it is left.
+def atomic_path(path: Path, partial: Path | None = None, in_folder: bool = False) -> Iterator[Path]:
+    """A temporary path to write to, which is renamed to ``path`` at the end; on an error it is removed.
 
-    Args and raises: see :class:`Partial`.
+    Args and raises: see :class:`AtomicFile`.
     """
-    with errors_named(path):
-        writing = Partial(path, partial, in_folder)
+    with annotate_oserror(path):
+        writing = AtomicFile(path, partial, in_folder)
         try:
             yield writing.name
             writing.finish()
@@ -50,29 +50,29 @@ def moved_to(path: Path, partial: Path | None = None, in_folder: bool = False) -
             writing.discard()
 
 
-class Partial:
-    """A file that is being written under a temporary name, for those who cannot use :func:`moved_to`.
+class AtomicFile:
+    """A file that is written under a temporary name; :func:`atomic_path` is its context manager.
 
-    A symlink stays, and what it leads to is replaced, which need not be there. A file that is replaced hands on its
-    mode, but not its owner or its hard links.
+    A symlink stays, and its target is replaced or created. A replaced file keeps its mode, but not its owner or its
+    hard links.
 
     Args:
-        partial: the temporary name, by default ``.NAME.NUMBER.part`` beside ``path``. A process that is killed leaves
-            it.
-        in_folder: that name is of a folder, and in it lies the file, for writers that make other files beside theirs.
+        partial: the temporary path; ``.NAME.NUMBER.part`` beside ``path`` by default. A killed process leaves it.
+        in_folder: make ``partial`` a folder and write the file in it, for writers that create other files beside
+            theirs.
 
     Attributes:
-        name: to write under.
+        name: the path to write to.
 
     Raises:
         OSError: it cannot be written, or ``path`` is a device or a pipe.
-        ValueError: no file can have the name ``path``.
+        ValueError: ``path`` is no valid file name.
     """
 
     def __init__(self, path: Path, partial: Path | None = None, in_folder: bool = False) -> None:
         self._folder: Path | None = None
-        with errors_named(path):
-            self._target = resolved(path)
+        with annotate_oserror(path):
+            self._target = resolve_symlinks(path)
             if path.exists() and not path.is_file() and not path.is_dir():
                 raise OSError(errno.EINVAL, "a device or a pipe, and only files are written", str(path))
             self.name = partial or _beside(self._target, "part")
@@ -82,24 +82,24 @@ class Partial:
 
     def finish(self) -> None:
         """Moves it to ``path``."""
-        with errors_named(self._target):
+        with annotate_oserror(self._target):
             if self._target.is_file():
                 shutil.copymode(self._target, self.name)
             os.replace(self.name, self._target)
 
     def discard(self) -> None:
-        """Leaves nothing behind, unless the file was moved."""
+        """Removes the temporary file; does nothing after :meth:`finish`."""
         self.name.unlink(missing_ok=True)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def resolved(path: Path) -> Path:
-    """What ``open`` would make or replace: ``path``, or what it leads to if it is a symlink.
+def resolve_symlinks(path: Path) -> Path:
+    """The file that ``open`` would create or replace: ``path``, or the target of a symlink, which need not exist.
 
     Raises:
-        OSError: it leads in a circle.
-        ValueError: no file can have that name.
+        OSError: the symlinks form a loop.
+        ValueError: ``path`` is no valid file name.
     """
     if "\0" in str(path):
         raise ValueError(f"{str(path)!r} has a null character, and no file can have that name")
@@ -111,13 +111,13 @@ def resolved(path: Path) -> Path:
     return target
 
 
-def read_limited(path: Path, most: int = MOST_TEXT) -> bytes:
-    """What is in a file of text.
+def read_limited(path: Path, most: int = MAX_TEXT_BYTES) -> bytes:
+    """The content of a file.
 
     Raises:
-        OSError: it cannot be read, or there are more than ``most`` bytes.
+        OSError: it cannot be read, or has more than ``most`` bytes.
     """
-    with errors_named(path), path.open("rb") as file:
+    with annotate_oserror(path), path.open("rb") as file:
         content = file.read(most + 1)
         if len(content) > most:
             raise OSError(errno.EFBIG, f"more than {most >> 20} MiB, which nobody has written", str(path))
@@ -125,7 +125,7 @@ def read_limited(path: Path, most: int = MOST_TEXT) -> bytes:
 
 
 def expanded(path: str | Path) -> Path:
-    """A path with ``~`` filled in. Without a home directory, as of an unknown user, nothing is found below it."""
+    """A path with ``~`` expanded. Without a home directory it is below :data:`NOWHERE`, which does not exist."""
     path = Path(path)
     try:
         return path.expanduser()
@@ -133,18 +133,18 @@ def expanded(path: str | Path) -> Path:
         return NOWHERE.joinpath(*path.parts[1:])
 
 
-def own_number() -> int:
-    """For a name that nobody else has: in containers on several machines processes have the same numbers."""
+def unique_number() -> int:
+    """A random number for a unique name; process ids are not unique across containers."""
     return int.from_bytes(os.urandom(6), "big")
 
 
 def _beside(path: Path, ending: str) -> Path:
-    return path.with_name(f".{path.name}.{own_number()}.{ending}")
+    return path.with_name(f".{path.name}.{unique_number()}.{ending}")
 
 
 @contextmanager
-def errors_named(path: Path) -> Iterator[None]:
-    """Gives errors of the file system that do not say which file they are about, such as a full disk, its name."""
+def annotate_oserror(path: Path) -> Iterator[None]:
+    """Adds ``path`` to an ``OSError`` that names no file, such as a full disk."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Pictures of masks and prompts on top of their image."""
+"""Draws masks and prompts on top of their image."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 Colour: TypeAlias = tuple[int, int, int]
 
-# Tints of masks, told apart with any colour vision.
+# Tints of masks, which people with any colour vision can distinguish.
 COLOURS = ((230, 20, 130), (0, 158, 255), (255, 176, 0), (60, 200, 110), (150, 110, 255))
 TINT = 0.5  # share of the colour inside a mask
 CLICK_COLOURS = {True: (20, 160, 70), False: (215, 40, 40)}  # by foreground
@@ -26,7 +26,7 @@ def draw_overlay(
     boxes: Any = None,
     colours: Sequence[Colour] | None = None,
 ) -> Image.Image:
-    """The image with masks tinted and outlined, and the prompts that made them.
+    """The image with masks tinted and outlined, and the prompts drawn.
 
     Line widths follow the image's size. Prompts outside the image are cut off.
 
@@ -56,14 +56,14 @@ def draw_overlay(
         raise ValueError(f"{len(colours)} colours for {len(masks)} masks")
 
     unit = max(image.shape[:2]) / 1000
-    picture = Image.fromarray(np.ascontiguousarray(image))
+    canvas = Image.fromarray(np.ascontiguousarray(image))
     for mask, colour in zip(masks, colours, strict=True):
-        _tint(picture, mask != 0, colour, max(1.0, 1.5 * unit))
+        _tint(canvas, mask != 0, colour, max(1.0, 1.5 * unit))
     for box in _array(boxes, 4, "boxes"):
-        _draw_box(picture, box, max(1, round(2.5 * unit)))
+        _draw_box(canvas, box, max(1, round(2.5 * unit)))
     for (x, y), is_foreground in zip(clicks, foreground, strict=True):
-        _draw_click(picture, x, y, bool(is_foreground), max(5, round(11 * unit)))
-    return picture
+        _draw_click(canvas, x, y, bool(is_foreground), max(5, round(11 * unit)))
+    return canvas
 
 
 def choose_colours(image: np.ndarray, masks: np.ndarray) -> list[Colour]:
@@ -94,32 +94,32 @@ def _least_like(pixels: np.ndarray, colours: list[Colour]) -> Colour:
     return max(colours, key=lambda colour: float(np.square(mean - colour).sum()))
 
 
-def _tint(picture: Image.Image, mask: np.ndarray, colour: Colour, width: float) -> None:
+def _tint(canvas: Image.Image, mask: np.ndarray, colour: Colour, width: float) -> None:
     """Tints and outlines one mask ``(H, W)`` in place; the outline is ``width`` pixels to either side of the edge."""
     shape = Image.fromarray(mask.astype(np.uint8) * 255)
-    picture.paste(colour, mask=shape.point(lambda value: round(value * TINT)))
+    canvas.paste(colour, mask=shape.point(lambda value: round(value * TINT)))
     # A blurred mask is at half its height on the edge and falls off smoothly to both sides.
     blurred = shape.filter(ImageFilter.GaussianBlur(width))
     edge = blurred.point(lambda value: round(255 * max(0.0, 1 - (abs(value - 127.5) / 100) ** 4)))
-    picture.paste(OUTLINE_COLOUR, mask=edge)
+    canvas.paste(OUTLINE_COLOUR, mask=edge)
 
 
-def _draw_box(picture: Image.Image, box: np.ndarray, width: int) -> None:
-    # Far corners would cost PIL time and memory; a line outside the picture is not seen anyway.
+def _draw_box(canvas: Image.Image, box: np.ndarray, width: int) -> None:
+    # PIL would spend time and memory on far corners; a line outside the image is invisible.
     margin = 4 * width
-    limits = (picture.width + margin, picture.height + margin) * 2
+    limits = (canvas.width + margin, canvas.height + margin) * 2
     x0, y0, x1, y1 = (round(float(np.clip(v, -margin, high))) for v, high in zip(box, limits, strict=True))
-    draw = ImageDraw.Draw(picture)
+    draw = ImageDraw.Draw(canvas)
     rim = (width + 1) // 2
     draw.rectangle((x0 - rim, y0 - rim, x1 + rim, y1 + rim), outline=BOX_SHADOW, width=width + 2 * rim)
     draw.rectangle((x0, y0, x1, y1), outline=BOX_COLOUR, width=width)
 
 
-def _draw_click(picture: Image.Image, x: float, y: float, is_foreground: bool, radius: int) -> None:
-    if not (-radius <= x < picture.width + radius and -radius <= y < picture.height + radius):
+def _draw_click(canvas: Image.Image, x: float, y: float, is_foreground: bool, radius: int) -> None:
+    if not (-radius <= x < canvas.width + radius and -radius <= y < canvas.height + radius):
         return
     marker = _marker(is_foreground, radius)
-    picture.paste(marker, (round(x) - marker.width // 2, round(y) - marker.height // 2), marker)
+    canvas.paste(marker, (round(x) - marker.width // 2, round(y) - marker.height // 2), marker)
 
 
 def _marker(is_foreground: bool, radius: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Masks as COCO's run lengths: compressed, as ``pycocotools.mask`` writes and reads them, and as lists of integers."""
+"""Masks as COCO's run lengths: compressed as in ``pycocotools.mask``, as lists of integers, and from polygons."""
 
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,9 @@ SIGN = 1 << (GROUP_BITS - 1)
 MORE = 1 << GROUP_BITS
 FIRST_CHARACTER = 48
 MAX_GROUPS = 12  # 60 bits: every count that fits in int64 with its sign
+CORNERS = 3  # minimum of a polygon
+# How far outside a corner may lie, in image sides: pycocotools takes time and memory for the length of each edge.
+MOST_OUTSIDE = 1
 
 
 class RLE(TypedDict):
@@ -136,7 +139,7 @@ def _lengths_of(counts: Any, height: int, width: int) -> np.ndarray:
 def _listed(counts: Any) -> np.ndarray:
     try:
         lengths = np.asarray(counts)
-    except (TypeError, ValueError, RuntimeError) as error:  # of other lengths, or tensors that are no arrays
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, or tensors without numpy
         raise ValueError(f"run lengths must be a list of integers: {error}") from error
     if lengths.ndim != 1 or lengths.dtype.kind not in "iuf" or (lengths.dtype.kind == "f" and (lengths % 1).any()):
         wrong = f"{type(counts).__name__} {reprlib.repr(counts)}"
@@ -188,3 +191,41 @@ def _decompress(counts: bytes) -> np.ndarray:
     numbers[1::2] = np.cumsum(numbers[1::2])
     numbers[2::2] = np.cumsum(numbers[2::2])
     return numbers
+
+
+def rasterise_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> RLE:
+    """Run lengths of the pixels that are inside any of the polygons, as ``pycocotools.mask.frPyObjects`` fills them.
+
+    Args:
+        polygons: lists of x, y, x, y, ... in pixels, as read from JSON.
+        size: (height, width) of the image.
+
+    Raises:
+        ValueError: there is no polygon, one has fewer than three corners, values that are no numbers, or corners far
+            outside the image.
+        ImportError: pycocotools is not installed.
+    """
+    if not isinstance(polygons, list | tuple):
+        raise ValueError(f"expected a list of polygons, got {type(polygons).__name__}")
+    if not polygons:
+        raise ValueError("there is no polygon")
+    height, width = size
+    for polygon in polygons:
+        _check(polygon, height, width)
+    try:
+        from pycocotools import mask as coco  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ImportError("polygons need pycocotools: pip install 'sam2fast[eval]'") from error
+
+    merged = coco.merge(coco.frPyObjects(polygons, height, width))
+    return {"size": [height, width], "counts": merged["counts"].decode("ascii")}
+
+
+def _check(polygon: Any, height: int, width: int) -> None:
+    is_flat = isinstance(polygon, list) and all(isinstance(value, int | float) for value in polygon)
+    if not is_flat or len(polygon) < 2 * CORNERS or len(polygon) % 2:
+        raise ValueError("a polygon must be a list of numbers x, y, x, y, ... of at least three corners")
+    for values, side in ((polygon[::2], width), (polygon[1::2], height)):
+        low, high = -MOST_OUTSIDE * side, (1 + MOST_OUTSIDE) * side
+        if not all(low <= value <= high for value in values):  # NaN is not
+            raise ValueError("a polygon has corners far outside the image")

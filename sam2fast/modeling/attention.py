@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.kernels._cpu import imitates_bfloat16, in_float32
+from sam2fast.kernels._cpu import emulates_bfloat16, in_float32
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, memory_attention, rope_attention
 from sam2fast.modeling.layers import Linear
 from sam2fast.modeling.position_encoding import axial_rope
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose inner width may be smaller than its embedding.
+    """Multi-head attention whose inner dimension may be smaller than the embedding dimension.
 
     Source: ``sam2.modeling.sam.transformer.Attention``.
     """
@@ -42,7 +42,7 @@ class Attention(nn.Module):
         self.out_proj = Linear(self.internal_dim, embedding_dim)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """``q (B, N, C)`` attends to ``k, v (B, M, C_kv)``; a batch of 1 is shared by the others. ``(B, N, C)``."""
+        """``q (B, N, C)`` attends to ``k, v (B, M, C_kv)``; a batch of 1 is broadcast. Returns ``(B, N, C)``."""
         return self.attend_projected(self.q_proj(q), self.k_proj(k), self.v_proj(v))
 
     def attend_projected(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class Attention(nn.Module):
         q, k, v = (self._separate_heads(x.expand(len(k), -1, -1), self.num_heads) for x in (q, k, v))
         dropout_p = self.dropout_p if self.training else 0.0
         attention = functools.partial(F.scaled_dot_product_attention, dropout_p=dropout_p)
-        out = in_float32(attention, q, k, v) if imitates_bfloat16(q, k) else attention(q, k, v)
+        out = in_float32(attention, q, k, v) if emulates_bfloat16(q, k) else attention(q, k, v)
         return self.out_proj(self._recombine_heads(out)).reshape(B, N, self.out_proj.out_features)
 
     def _separate_heads(self, x: Tensor, num_heads: int) -> Tensor:
@@ -64,15 +64,15 @@ class Attention(nn.Module):
 
 
 class RoPEAttention(Attention):
-    """Attention over a square map with axial rotary positions; keys may be several such maps in a row.
+    """Attention over a square map with axial rotary positions; keys may be several such maps, concatenated.
 
     Attributes:
-        watch: is shown what :meth:`attend` hands to :func:`memory_attention`, before it does.
+        attend_hook: called with the arguments of :func:`memory_attention` before :meth:`attend` calls it, or None.
 
     Source: ``sam2.modeling.sam.transformer.RoPEAttention``.
     """
 
-    watch: Callable[..., None] | None = None
+    attend_hook: Callable[..., None] | None = None
 
     def __init__(
         self,
@@ -92,7 +92,8 @@ class RoPEAttention(Attention):
         """As :meth:`Attention.forward`; the last ``num_k_exclude_rope`` keys have no position.
 
         Raises:
-            ValueError: the keys are more than one map and ``rope_k_repeat`` is off, or the queries are no square map.
+            ValueError: there is more than one map of keys and ``rope_k_repeat`` is off, or the queries are no square
+                map.
         """
         if q.shape[1] != k.shape[1] and not self.rope_k_repeat:
             raise ValueError(f"{k.shape[1]} keys for {q.shape[1]} queries need rope_k_repeat=True")
@@ -106,22 +107,22 @@ class RoPEAttention(Attention):
     def attend(self, x: Tensor, memory: AttendedMemory, fp8: Fp8 = False) -> Tensor:
         """Queries from ``x (1 or B, N, C)`` to the memories of B objects: ``(B, N, C)``.
 
-        The values' projection comes after the weighted sum instead of before it; see :func:`memory_attention`, also for
+        Values are projected after the weighted sum instead of before it; see :func:`memory_attention`, also for
         ``fp8``.
         """
         whole = memory.pages.shape[1] == x.shape[1]
         cos, sin = (self._rope if whole else self._rope_with_means)(x.shape[1], x.device)
         query = self._separate_heads(self.q_proj(x), self.num_heads)
         weights = (self.k_proj.weight, self.k_proj.bias, self.v_proj.weight, self.v_proj.bias)
-        if self.watch is not None:
-            self.watch(query, memory, *weights, cos, sin)
+        if self.attend_hook is not None:
+            self.attend_hook(query, memory, *weights, cos, sin)
         return self.out_proj(memory_attention(query, memory, *weights, cos, sin, fp8=fp8))
 
     def _rope(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
         return self._table(positions, device)
 
     def _rope_with_means(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The same, and after it that of the centres of 2x2 positions each: ``(5 / 4 positions, d / 2)``."""
+        """The same, followed by the centres of 2x2 positions each: ``(5 / 4 positions, d / 2)``."""
         return self._table(positions, device, with_means=True)
 
     def _table(self, positions: int, device: torch.device, with_means: bool = False) -> tuple[Tensor, Tensor]:
@@ -132,7 +133,7 @@ class RoPEAttention(Attention):
                 raise ValueError(f"{positions} queries are no square map, and not the {self.feat_sizes} one configured")
         key = (positions, device, with_means)
         if key not in self._tables:
-            # Ordinary tensors, also when made inside inference mode: training may use the same module later.
+            # Normal tensors, even inside inference mode: training may use the same module later.
             with torch.inference_mode(False), torch.no_grad():
                 head_dim = self.internal_dim // self.num_heads
                 cos, sin = axial_rope(head_dim, width, height, self.rope_theta, device)

@@ -1,4 +1,4 @@
-"""Methods of modules that go through ``torch.compile``, in a way that can be undone and copied."""
+"""Compiles methods of modules with ``torch.compile``; modules can be restored, copied and pickled."""
 
 import inspect
 import logging
@@ -15,9 +15,9 @@ from sam2fast.kernels._dispatch import backend_key
 
 _log = logging.getLogger(__name__)
 
-# Shapes that a method is compiled for; torch's own limit of eight is soon reached by numbers of objects.
+# Limit of shapes per method. Torch's default of eight is too low for varying numbers of objects.
 SHAPES = 64
-# Their results lie in memory that the next call overwrites.
+# The next call overwrites the memory of their results.
 MODES_WITH_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 
 _recording: ContextVar[bool] = ContextVar("sam2fast_recording", default=False)
@@ -25,7 +25,7 @@ _recording: ContextVar[bool] = ContextVar("sam2fast_recording", default=False)
 
 @contextmanager
 def recording() -> Iterator[None]:
-    """Inside, what is compiled with CUDA graphs of its own runs plainly: graphs cannot record graphs."""
+    """Context manager in which methods compiled with CUDA graphs run eagerly, since captures cannot be nested."""
     token = _recording.set(True)
     try:
         yield
@@ -34,10 +34,9 @@ def recording() -> Iterator[None]:
 
 
 class CompiledMethod:
-    """Stands in a module's ``__dict__`` in the place of a method, and is compiled once for each shape and backend of
-    the ops that it meets.
+    """Replaces a method in a module's ``__dict__`` by its compiled version, one for each shape and kernel backend.
 
-    A copy of the module, or one that was pickled, has a compiled method of its own.
+    Copies and pickles of the module have their own compiled methods.
 
     Args:
         module: whose method it is.
@@ -46,57 +45,57 @@ class CompiledMethod:
     """
 
     def __init__(self, module: nn.Module, name: str, mode: str | None, backend: str | Callable[..., Any]) -> None:
-        self._made_of = (module, name, mode, backend)
-        self._plain: Callable[..., Any] = getattr(type(module), name).__get__(module)
+        self._args = (module, name, mode, backend)
+        self._eager: Callable[..., Any] = getattr(type(module), name).__get__(module)
         self._overwritten = mode in MODES_WITH_CUDA_GRAPHS
         self._compiled: dict[Hashable, Callable[..., Any]] = {}
-        self._for_backend()  # an unknown mode or backend is an error here
+        self._for_backend()  # raises for an unknown mode or backend
         self._warned = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():  # as a part of something that the caller compiles or exports
-            return self._plain(*args, **kwargs)
+        if torch.compiler.is_compiling():  # inside something that the caller compiles or exports
+            return self._eager(*args, **kwargs)
         if self._overwritten and _recording.get():
-            return self._plain(*args, **kwargs)
+            return self._eager(*args, **kwargs)
         if self._overwritten:
             torch.compiler.cudagraph_mark_step_begin()
         try:
             out = self._for_backend()(*args, **kwargs)
         except _limit_errors():
             self._warn()
-            return self._plain(*args, **kwargs)
+            return self._eager(*args, **kwargs)
         return tree_map_only(Tensor, _out_of_graph, out) if self._overwritten else out
 
     def _for_backend(self) -> Callable[..., Any]:
-        """What is compiled for the backend in force: a graph holds its ops, and does not notice when it changes."""
+        """The compiled method for the active kernel backend, since a graph contains the ops of one backend."""
         key = backend_key()
         if key not in self._compiled:
-            _, _, mode, backend = self._made_of
+            _, _, mode, backend = self._args
             self._compiled[key] = torch.compile(
-                self._plain, fullgraph=True, dynamic=False, mode=mode, backend=backend, **_limits()
+                self._eager, fullgraph=True, dynamic=False, mode=mode, backend=backend, **_limits()
             )
         return self._compiled[key]
 
     def _warn(self) -> None:
         if not self._warned:
-            module, name, *_ = self._made_of
+            module, name, *_ = self._args
             kind = type(module).__name__
             _log.warning("%s.%s has met more shapes than it is compiled for; new ones run uncompiled", kind, name)
         self._warned = True
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CompiledMethod, self._made_of
+        return CompiledMethod, self._args
 
 
 def compile_method(
     module: nn.Module, name: str, mode: str | None = None, backend: str | Callable[..., Any] = "inductor"
 ) -> None:
-    """Puts a :class:`CompiledMethod` in the place of a method; one that is there already is replaced."""
+    """Replaces a method by a :class:`CompiledMethod`, also one that is already compiled."""
     setattr(module, name, CompiledMethod(module, name, mode, backend))
 
 
 def restore_methods(module: nn.Module) -> None:
-    """Takes the compiled methods of a module and of all modules in it away again."""
+    """Restores the original methods of a module and of all its submodules."""
     for part in module.modules():
         for name in [name for name, value in vars(part).items() if isinstance(value, CompiledMethod)]:
             delattr(part, name)
@@ -107,7 +106,7 @@ def _out_of_graph(x: Tensor) -> Tensor:
 
 
 def _limit_errors() -> tuple[type[Exception], ...]:
-    """What torch raises for a shape beyond its limit; the second name is that of older versions."""
+    """Torch's exceptions for a shape beyond the limit; the second name is from older versions."""
     from torch._dynamo import exc
 
     names = ("FailOnRecompileLimitHit", "FailOnCacheLimitHit")
@@ -115,7 +114,7 @@ def _limit_errors() -> tuple[type[Exception], ...]:
 
 
 def _limits() -> dict[str, Any]:
-    # Older versions of torch know neither: eight shapes of all models together are compiled there.
-    known = inspect.signature(torch.compile).parameters
-    wanted = {"recompile_limit": SHAPES, "isolate_recompiles": True}
-    return {name: value for name, value in wanted.items() if name in known}
+    # Older versions of torch have neither option; they compile eight shapes for all models together.
+    supported = inspect.signature(torch.compile).parameters
+    options = {"recompile_limit": SHAPES, "isolate_recompiles": True}
+    return {name: value for name, value in options.items() if name in supported}

@@ -1,12 +1,12 @@
-"""Attention between the many positions of an image and a few tokens, mostly without projecting the image.
+"""Attention between the many positions of an image and a few tokens, usually without projecting the image.
 
 With an image ``x (P, C)``, tokens ``y (T, C)`` and heads of width d, scores are ``(W_q y) . (W_k x)`` head by head.
-With few tokens it is cheaper to apply ``W_k`` to the other side, ``(W_k^T W_q y) . x``: one product of x with
-``heads * T`` vectors of width C instead of a projection of every position. In the same way weighted sums are taken of x
-itself and projected afterwards; and the other way round, tokens' values pass through the output projection before they
-are summed.
+With few tokens it is cheaper to fold ``W_k`` into the tokens, ``(W_k^T W_q y) . x``: one product of x with ``heads *
+T`` vectors of width C instead of a projection of every position. In the same way, weighted sums are taken of x itself
+and projected afterwards. In the other direction, tokens' values pass through the output projection before they are
+summed.
 
-Images come in pieces ``(b, P, C)``, which go through an operation one after the other: see :func:`pieces`.
+Images are split into chunks ``(b, P, C)`` that are computed one after the other: see :func:`image_chunks`.
 """
 
 from collections.abc import Sequence
@@ -16,22 +16,22 @@ import torch
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-from sam2fast.kernels._cpu import linear, runs_freely
+from sam2fast.kernels._cpu import is_cpu_inference, linear
 from sam2fast.modeling.attention import Attention
 
-# Up to here an exponential is far from fp32's limits, as is a sum of thousands of them.
+# Up to this exponent, sums of thousands of exponentials are far from fp32's limits.
 SAFE_EXPONENT = 64.0
 
 
 class FoldedTokens(NamedTuple):
-    """Tokens as an image reads them: one column for every token of every head."""
+    """Tokens with the image's projections folded into them: one row for each token of each head."""
 
-    keys: Tensor  # (B, heads * T, C), or (B, heads * T, D) for an image in the inner width
-    offsets: Tensor  # (B, heads * T), what the bias of the image's projection adds to scores
-    values: Tensor  # (B, heads * T, C), past the output projection
+    keys: Tensor  # (B, heads * T, C), or (B, heads * T, D) for an image projected to the inner dimension
+    offsets: Tensor  # (B, heads * T), the scores' part from the bias of the image's projection
+    values: Tensor  # (B, heads * T, C), after the output projection
 
     def split(self, count: int) -> list["FoldedTokens"]:
-        """The same for each of ``count`` pieces of images."""
+        """The same for each of ``count`` chunks of images."""
         size = len(self.keys) // count
         return [FoldedTokens(*parts) for parts in zip(*(x.split(size) for x in self), strict=True)]
 
@@ -39,15 +39,15 @@ class FoldedTokens(NamedTuple):
 class CrossAttention(Attention):
     """:class:`Attention` with images on its many side; its results are those of ``forward`` but for rounding."""
 
-    def folding_pays(self, tokens: int) -> bool:
-        """Whether an image position takes fewer multiplications with folded projections than with its own.
+    def should_fold(self, tokens: int) -> bool:
+        """Whether folded projections need fewer multiplications per image position.
 
-        Folded, every head of every token is a vector of the outer width; otherwise the position is projected once, and
-        a token is a vector of the inner width.
+        Folded, each head of each token is a vector of the outer dimension. Otherwise the position is projected once,
+        and a token is a vector of the inner dimension.
         """
         if self.training and self.dropout_p:
             return False
-        if not isinstance(tokens, int):  # of a graph for export that serves any number and has to choose once
+        if not isinstance(tokens, int):  # symbolic in a graph for export, which must choose once for any number
             return False
         inner, outer = self.q_proj.weight.shape
         return tokens * self.num_heads * outer < inner * outer + tokens * inner
@@ -64,7 +64,7 @@ class CrossAttention(Attention):
         return self.out_proj(self._recombine_heads(out + self._by_head(self.v_proj.bias)[:, None]))
 
     def _sums(self, image: Tensor, pe: Tensor, keys: Tensor, offsets: Tensor) -> Tensor:
-        # Offsets add the same to all scores of a token. So they do nothing but have a gradient, of zero.
+        # Offsets add the same to all scores of a token, so softmax ignores them. They only have a gradient, of zero.
         scores = _product((image + pe).to(keys.dtype), keys, offsets if torch.is_grad_enabled() else None)
         return _weighted_sums(scores.float().softmax(dim=1).to(keys.dtype), image.to(keys.dtype))
 
@@ -72,8 +72,8 @@ class CrossAttention(Attention):
         """Tokens ``keys, values (B, T, C)`` for :meth:`read` by an image, or by ``q_proj`` of one if ``projected``."""
         keys = self._separate_heads(self.k_proj(keys), self.num_heads) * self._scale  # (B, heads, T, d)
         if projected:
-            own = torch.eye(self.num_heads, dtype=keys.dtype, device=keys.device)[:, None, :, None]
-            folded, offsets = (keys[:, :, :, None] * own).flatten(3), torch.zeros_like(keys[..., 0])
+            head_mask = torch.eye(self.num_heads, dtype=keys.dtype, device=keys.device)[:, None, :, None]
+            folded, offsets = (keys[:, :, :, None] * head_mask).flatten(3), torch.zeros_like(keys[..., 0])
         else:
             folded = keys @ self._by_head(self.q_proj.weight)
             offsets = (keys @ self._by_head(self.q_proj.bias)[..., None])[..., 0]
@@ -94,20 +94,20 @@ class CrossAttention(Attention):
         return float((self.internal_dim // self.num_heads) ** -0.5)
 
 
-def pieces(images: Tensor, prompts: int) -> list[Tensor]:
-    """Images ``(B or 1, P, C)`` for B prompts in pieces that are best computed at once.
+def image_chunks(images: Tensor, prompts: int) -> list[Tensor]:
+    """Splits images ``(B or 1, P, C)`` of B prompts into chunks to be computed one after the other.
 
-    On the CPU that is one prompt's, whose intermediate results stay in the cache; elsewhere, and for autograd and
-    compilers, all of them.
+    On the CPU a chunk is one prompt's image, whose intermediate results fit the cache. Elsewhere, and for autograd and
+    compilers, it is all of them.
     """
-    if prompts == 0 or not runs_freely(images):
+    if prompts == 0 or not is_cpu_inference(images):
         return [images]
     return [images] * prompts if len(images) == 1 else list(images.split(1))
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x (b or 1, P, K)`` times ``weight (b, N, K)``, transposed, plus ``bias (b or 1, N)``: ``(b, P, N)``."""
-    if len(weight) == 1 and runs_freely(x):
+    if len(weight) == 1 and is_cpu_inference(x):
         return linear(x, weight[0], None if bias is None else bias[0])
     out = x @ weight.mT
     return out if bias is None else out + bias[:, None]
@@ -116,22 +116,22 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _weighted_sums(weights: Tensor, x: Tensor) -> Tensor:
     """``weights (b, P, N)``, transposed, times ``x (b or 1, P, K)``: ``(b, N, K)``.
 
-    On the CPU in fp32 it is computed as the gradient of a 1x1 convolution's weights: half the time of torch's product,
-    for the same reason as in :func:`linear`.
+    On the CPU in fp32 it is computed as the weight gradient of a 1x1 convolution, in half the time of torch's matrix
+    multiplication, for the same reason as in :func:`linear`.
     """
     positions = x.shape[1]
     simple = len(weights) != 1 or x.dtype != torch.float32 or positions % 16 or torch.is_autocast_enabled("cpu")
-    if simple or not runs_freely(x):
+    if simple or not is_cpu_inference(x):
         return weights.mT @ x
-    # As in `linear`: with one thread torch picks oneDNN only from a batch of 16 on.
+    # As in `linear`: with one thread torch uses oneDNN only for batches of 16 or more.
     maps, gradients = (y.reshape(16, 1, positions // 16, -1).permute(0, 3, 1, 2) for y in (x, weights))
     shape = (weights.shape[2], x.shape[2], 1, 1)
     return conv2d_weight(maps, shape, gradients)[None, :, :, 0, 0]
 
 
 def _softmax_of_few(scores: Tensor) -> Tensor:
-    """Softmax over the last dimension; in place on the CPU, where torch's own is slow for a handful of values."""
-    if not runs_freely(scores):
+    """Softmax over the last dimension; in place on the CPU, where torch's is slow for a handful of values."""
+    if not is_cpu_inference(scores):
         return scores.softmax(dim=-1)
     if scores.numel() and not torch.stack(scores.aminmax()).abs().amax() <= SAFE_EXPONENT:
         scores.sub_(scores.amax(dim=-1, keepdim=True))

@@ -7,17 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.kernels._cpu import runs_freely
+from sam2fast.kernels._cpu import is_cpu_inference
 from sam2fast.kernels.window_attention import window_attention
 from sam2fast.modeling.layers import (
     MLP,
     Conv2d,
-    Derived,
     DropPath,
     LayerNorm,
     Linear,
+    TensorCache,
+    chunked,
     computed_dtype,
-    in_bands,
 )
 
 
@@ -89,12 +89,12 @@ class MultiScaleBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Tokens ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``."""
         if self.window_size and not (self.q_stride and self.window_size % self.q_stride[0]):
-            return in_bands(self._block, x, rows=self.window_size)
+            return chunked(self._block, x, rows=self.window_size)
         x, attended = self._attend(x, None)
-        return in_bands(self._feed_forward, x + attended, rows=1)
+        return chunked(self._feed_forward, x + attended, rows=1)
 
     def branches(self, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The block for ``x + delta``; its result is the sum of the two, left to the next norm to make."""
+        """The block for ``x + delta``; its result is the sum of the two, which the next norm adds."""
         x, attended = self._attend(x, delta)
         x, normed = self.norm2.after(x, attended, computed_dtype(self.attn.proj.weight))
         return x, self.drop_path(self.mlp(normed))
@@ -153,13 +153,13 @@ class Hiera(nn.Module):
         self.patch_embed = PatchEmbed(embed_dim=embed_dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, embed_dim, *window_pos_embed_bkg_spatial_size))
         self.pos_embed_window = nn.Parameter(torch.zeros(1, embed_dim, window_spec[0], window_spec[0]))
-        self._position = Derived()
+        self._position = TensorCache()
 
         drop_rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
         self.blocks = nn.ModuleList()
         dim, stage = embed_dim, 0
         for i in range(depth):
-            # The first block of a stage still attends in the previous stage's windows: it pools inside them.
+            # The first block of a stage attends in the previous stage's windows and pools inside them.
             window = 0 if i in (global_att_blocks or ()) else window_spec[stage]
             dim_out = dim
             if i in stage_starts:
@@ -177,11 +177,11 @@ class Hiera(nn.Module):
         x = x + self._get_pos_embed((x.shape[1], x.shape[2]))
         outputs = []
         delta: Tensor | None = None
-        # On the CPU a block goes through the map in bands that fit the cache. Elsewhere its last sum is made together
-        # with the norm that wants it, one block later.
-        bands = runs_freely(x)
+        # On the CPU a block computes the map in chunks that fit the cache. Elsewhere its last addition is fused with
+        # the next block's norm.
+        is_chunked = is_cpu_inference(x)
         for i, block in enumerate(self.blocks):
-            if bands:
+            if is_chunked:
                 x = block(x)
             else:
                 x, delta = block.branches(x, delta)  # type: ignore[operator]
@@ -205,7 +205,7 @@ class Hiera(nn.Module):
         return self.get_num_layers() + 1
 
     def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
-        """``(1, H, W, C)``: a coarse map stretched over the image plus one window's map repeated."""
+        """``(1, H, W, C)``: a coarse map interpolated to the image plus one window's map, tiled."""
         H, W = hw
 
         def compute() -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sam2fast.kernels._cpu import linear
 from sam2fast.modeling.hiera import Hiera
-from sam2fast.modeling.layers import Conv2d, in_bands
+from sam2fast.modeling.layers import Conv2d, chunked
 
 
 class FpnNeck(nn.Module):
@@ -58,8 +58,8 @@ class FpnNeck(nn.Module):
 
         Args:
             xs: trunk features ``(B, C_i, H_i, W_i)``, finest first.
-            heads: 1x1 convolutions to apply to some levels. Two linear maps in a row are one, so a level that takes
-                part in no sum is projected straight to the head's channels.
+            heads: 1x1 convolutions to apply to some levels. A level that takes part in no sum is projected directly to
+                the head's channels by the product of both convolutions.
         """
         heads = heads or {}
         out: list[Tensor] = [xs[0]] * len(xs)
@@ -89,7 +89,7 @@ class FpnNeck(nn.Module):
 
 
 def _pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """``conv(x)``; a 1x1 convolution of a channels-last map is a product over its tokens."""
+    """``conv(x)``; a 1x1 convolution of a channels-last map is a matrix multiplication over its tokens."""
     if conv.kernel_size != (1, 1) or conv.stride != (1, 1) or conv.padding != (0, 0):
         return conv(x)
     return _project(x, conv.weight.flatten(1), conv.bias)
@@ -98,11 +98,11 @@ def _pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
 def _project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``weight (N, C)`` applied to every position of ``x (B, C, H, W)``: ``(B, N, H, W)``."""
     tokens = x.permute(0, 2, 3, 1)
-    return in_bands(lambda band: linear(band.to(weight.dtype), weight, bias), tokens, rows=1).permute(0, 3, 1, 2)
+    return chunked(lambda chunk: linear(chunk.to(weight.dtype), weight, bias), tokens, rows=1).permute(0, 3, 1, 2)
 
 
 def _compose(first: nn.Conv2d, second: nn.Conv2d, x: Tensor) -> Tensor:
-    """``second(first(x))`` of 1x1 convolutions as one product; the weights are multiplied in fp32."""
+    """``second(first(x))`` of 1x1 convolutions as one; the weights are multiplied in fp32."""
     assert first.bias is not None and second.bias is not None
     with torch.autocast(x.device.type, enabled=False):
         outer = second.weight.flatten(1).float()
@@ -129,16 +129,16 @@ class ImageEncoder(nn.Module):
         self.scalp = scalp
 
     def forward(self, sample: Tensor) -> dict[str, Any]:
-        """The official result for images ``(B, 3, H, W)``: all kept levels, finest first, with position encodings."""
+        """The official result for images ``(B, 3, H, W)``: levels without the ``scalp`` coarsest, finest first."""
         features, positions = self.neck(self.trunk(sample))
-        kept = len(features) - self.scalp
+        levels = len(features) - self.scalp
         return {
-            "vision_features": features[kept - 1],
-            "vision_pos_enc": positions[:kept],
-            "backbone_fpn": features[:kept],
+            "vision_features": features[levels - 1],
+            "vision_pos_enc": positions[:levels],
+            "backbone_fpn": features[:levels],
         }
 
     def features(self, sample: Tensor, heads: Mapping[int, nn.Conv2d] | None = None) -> list[Tensor]:
-        """The kept levels alone, some of them through a head (see :meth:`FpnNeck.features`)."""
+        """The levels without encodings, some of them through a head (see :meth:`FpnNeck.features`)."""
         features = self.neck.features(self.trunk(sample), heads)
         return features[: len(features) - self.scalp]

@@ -1,4 +1,4 @@
-"""Masks, their predicted quality, and object tokens from image and prompt embeddings."""
+"""The mask decoder: masks, predicted IoUs and object tokens from image and prompt embeddings."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from sam2fast.modeling.layers import MLP, Conv2d, ConvTranspose2d, LayerNorm2d, 
 from sam2fast.modeling.two_way_transformer import ImageTokens, TwoWayTransformer
 from sam2fast.modeling.upscaling import Upscaling
 
-# Prompts decoded at once. On the CPU, where one's image tokens are 4 MiB, so few that they stay in the last cache.
+# Prompts that are decoded at once. On the CPU, where a prompt's image tokens are 4 MiB, they fit the last-level cache.
 GROUP, GROUP_ON_CPU = 32, 4
 
 
@@ -143,19 +143,19 @@ class MaskDecoder(nn.Module):
         sparse: Tensor,
         dense: Tensor,
         high_res_features: Sequence[Tensor] | None,
-        kept: slice,
+        selected: slice,
         choose: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """:meth:`predict_masks` for the ``kept`` masks, from which and whose IoUs ``choose`` makes others.
+        """:meth:`predict_masks` for the ``selected`` masks, which ``choose`` may reduce further, with their IoUs.
 
-        Prompts are decoded in groups: what is held between embeddings and masks does not grow with their number.
+        Prompts are decoded in groups, so that intermediate memory does not grow with their number.
         """
         B, size = len(sparse), (images.shape[2], images.shape[3])
         if len(images) not in (1, B):
             raise ValueError(f"{len(images)} images do not fit {B} prompts")
-        tokens = torch.cat([self._own_tokens().expand(B, -1, -1), sparse.to(self.iou_token.weight.dtype)], dim=1)
-        images, dense = _once(images), _once(dense)
-        finer = [_once(x) for x in reversed(high_res_features or ())] if self.use_high_res_features else []
+        tokens = torch.cat([self._output_tokens().expand(B, -1, -1), sparse.to(self.iou_token.weight.dtype)], dim=1)
+        images, dense = _unrepeat(images), _unrepeat(dense)
+        finer = [_unrepeat(x) for x in reversed(high_res_features or ())] if self.use_high_res_features else []
         upscaling = Upscaling(self.output_upscaling, size, finer, B)
         pe, shared = _as_rows(image_pe), None
         if len(images) == len(dense) == 1:
@@ -169,7 +169,7 @@ class MaskDecoder(nn.Module):
             if prepared is None:
                 image, mask = (x if len(x) == 1 else x[group] for x in (images, dense))
                 prepared = self.transformer.prepare(_as_rows(image + mask), pe, tokens.shape[1])
-            decoded = self._decode(prepared, tokens[group], upscaling, start, kept)
+            decoded = self._decode(prepared, tokens[group], upscaling, start, selected)
             if choose is not None:
                 decoded = (*choose(*decoded[:2]), *decoded[2:])
             if step >= B:
@@ -180,42 +180,42 @@ class MaskDecoder(nn.Module):
         masks, ious, mask_tokens, scores = results
         return masks, ious, mask_tokens, scores
 
-    def _own_tokens(self) -> Tensor:
-        own = [self.obj_score_token.weight] if self.pred_obj_scores else []
-        return torch.cat([*own, self.iou_token.weight, self.mask_tokens.weight])
+    def _output_tokens(self) -> Tensor:
+        tokens = [self.obj_score_token.weight] if self.pred_obj_scores else []
+        return torch.cat([*tokens, self.iou_token.weight, self.mask_tokens.weight])
 
     def _decode(
-        self, image: ImageTokens, tokens: Tensor, upscaling: Upscaling, start: int, kept: slice
+        self, image: ImageTokens, tokens: Tensor, upscaling: Upscaling, start: int, selected: slice
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The results for the prompts of a group, whose first is number ``start``."""
+        """The results for a group of prompts; ``start`` is the index of the first."""
         tokens, source = self.transformer.attend(image, tokens)
         first = int(self.pred_obj_scores)
         iou_token, mask_tokens = tokens[:, first], tokens[:, first + 1 :][:, : self.num_mask_tokens]
-        # A few tokens' worth of work, on which hang mask logits, the choice among masks, and an object's presence.
+        # Little work, in fp32: mask logits, the selection of masks and object scores depend on it.
         with torch.autocast(tokens.device.type, enabled=False):
-            weights = self._mask_weights(mask_tokens, kept)
+            weights = self._mask_weights(mask_tokens, selected)
             ious = self.iou_prediction_head(iou_token)
             scores = (
                 self.pred_obj_score_head(tokens[:, 0]) if self.pred_obj_scores else torch.full_like(ious[:, :1], 10.0)
             )
         masks = []
-        for x, own in zip(source, weights.chunk(len(source)), strict=True):
-            masks.append(upscaling.masks(x, own, slice(start, start + len(own))))
-            start += len(own)
-        return torch.cat(masks), ious[:, kept], mask_tokens, scores
+        for x, mask_weights in zip(source, weights.chunk(len(source)), strict=True):
+            masks.append(upscaling.masks(x, mask_weights, slice(start, start + len(mask_weights))))
+            start += len(mask_weights)
+        return torch.cat(masks), ious[:, selected], mask_tokens, scores
 
-    def _mask_weights(self, mask_tokens: Tensor, kept: slice) -> Tensor:
-        """What weighs the upscaled channels for each of the ``kept`` masks, ``(B, M, C/8)`` fp32."""
+    def _mask_weights(self, mask_tokens: Tensor, selected: slice) -> Tensor:
+        """Weights of the upscaled channels for each of the ``selected`` masks, ``(B, M, C/8)`` fp32."""
         networks = list(self.output_hypernetworks_mlps)
-        # For autograd all take part, so that those of other masks have gradients, of zero, as in the original.
-        made = slice(None) if torch.is_grad_enabled() else kept
-        weights = [networks[i](mask_tokens[:, i]) for i in range(len(networks))[made]]
-        return torch.stack(weights, dim=1).float()[:, kept if made != kept else slice(None)]
+        # For autograd all networks run, so that those of other masks have zero gradients, as in the original.
+        computed = slice(None) if torch.is_grad_enabled() else selected
+        weights = [networks[i](mask_tokens[:, i]) for i in range(len(networks))[computed]]
+        return torch.stack(weights, dim=1).float()[:, selected if computed != selected else slice(None)]
 
     def _dynamic_multimask_via_stability(
         self, all_mask_logits: Tensor, all_iou_scores: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The single mask, or where its outline is uncertain the best of the three: ``(B, 1, H, W)``, ``(B, 1)``."""
+        """The single mask, or the best of the three if its outline is uncertain: ``(B, 1, H, W)``, ``(B, 1)``."""
         masks, ious = all_mask_logits, all_iou_scores
         best = ious[:, 1:].argmax(dim=1) + 1
         rows = torch.arange(len(ious), device=ious.device)
@@ -224,15 +224,15 @@ class MaskDecoder(nn.Module):
         return masks[rows, chosen][:, None], ious[rows, chosen][:, None]
 
     def _get_stability_scores(self, mask_logits: Tensor) -> Tensor:
-        """IoU ``(...)`` of each mask of ``mask_logits (..., H, W)`` cut a little above and a little below zero."""
+        """IoU ``(...)`` of each mask of ``mask_logits (..., H, W)`` thresholded slightly above and below zero."""
         delta = self.dynamic_multimask_stability_delta
         inner = (mask_logits > delta).sum(dim=(-2, -1)).float()
         outer = (mask_logits > -delta).sum(dim=(-2, -1)).float()
         return torch.where(outer > 0, inner / outer, 1.0)
 
 
-def _once(x: Tensor) -> Tensor:
-    """One of a batch that is the same throughout: an image's features, or the embedding of no mask."""
+def _unrepeat(x: Tensor) -> Tensor:
+    """The first item of a batch that was expanded: an image's features, or the embedding of no mask."""
     return x[:1] if x.stride(0) == 0 else x
 
 
@@ -241,7 +241,7 @@ def _as_rows(x: Tensor) -> Tensor:
 
 
 def _group_size(tokens: Tensor) -> int:
-    """How many prompts are decoded at once: all of them for autograd and compilers."""
+    """Number of prompts that are decoded at once: all of them for autograd and compilers."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return max(len(tokens), 1)
     return GROUP_ON_CPU if tokens.is_cpu else GROUP

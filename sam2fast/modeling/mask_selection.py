@@ -1,4 +1,4 @@
-"""Which of the decoder's masks of an ambiguous prompt, or of a tracked frame, becomes the object's."""
+"""Selection of an object's mask among the decoder's masks of an ambiguous prompt or a tracked frame."""
 
 from typing import Protocol
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class MaskSelection(Protocol):
-    """A rule for the choice between M > 1 masks of each of B objects."""
+    """A custom selection between M > 1 masks of each of B objects."""
 
     def __call__(self, masks: Tensor, ious: Tensor, scores: Tensor) -> Tensor:
         """
@@ -22,17 +22,17 @@ class MaskSelection(Protocol):
         ...
 
 
-def select_masks(own: MaskSelection | None, masks: Tensor, ious: Tensor, scores: Tensor) -> Tensor:
-    """The choice ``(B, 1)`` of a rule; without one, and where there is a single mask, that of the highest IoU.
+def select_masks(selection: MaskSelection | None, masks: Tensor, ious: Tensor, scores: Tensor) -> Tensor:
+    """Indices ``(B, 1)`` of the selected masks; without a custom selection, those with the highest IoU.
 
     Raises:
-        ValueError: the rule returned something else than indices of masks. On a GPU their values are looked at where
-            that is possible, which it is not while a CUDA graph is recorded.
+        ValueError: the selection did not return indices of masks. Their values are not checked while a CUDA graph is
+            captured.
     """
     B, M = ious.shape
-    if own is None or M == 1:
+    if selection is None or M == 1:
         return ious.argmax(dim=-1, keepdim=True)
-    choice = own(masks, ious, scores)
+    choice = selection(masks, ious, scores)
     if not isinstance(choice, Tensor):
         raise ValueError(f"mask_selection returned {type(choice).__name__}; expected an int64 tensor ({B}, 1)")
     if choice.shape != (B, 1) or choice.dtype != torch.int64 or choice.device != ious.device:
@@ -40,12 +40,12 @@ def select_masks(own: MaskSelection | None, masks: Tensor, ious: Tensor, scores:
             f"mask_selection returned {choice.dtype} {tuple(choice.shape)} on {choice.device}; "
             f"expected int64 ({B}, 1) on {ious.device}"
         )
-    if B and not _is_being_recorded(choice):
+    if B and not _is_capturing(choice):
         low, high = (int(end) for end in choice.aminmax())
         if low < 0 or high >= M:
             raise ValueError(f"mask_selection returned indices from {low} to {high}; expected 0 to {M - 1}")
     return choice
 
 
-def _is_being_recorded(x: Tensor) -> bool:
+def _is_capturing(x: Tensor) -> bool:
     return x.is_cuda and torch.cuda.is_current_stream_capturing()

@@ -1,4 +1,4 @@
-"""The current frame attends to itself and to the memory of past frames."""
+"""Memory attention: a frame attends to itself and to the memory of past frames."""
 
 import copy
 from typing import cast
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.attention import RoPEAttention
-from sam2fast.modeling.layers import LayerNorm, Linear, activated, get_activation, in_bands
+from sam2fast.modeling.layers import LayerNorm, Linear, activated, chunked, get_activation
 
 
 class MemoryAttentionLayer(nn.Module):
@@ -56,7 +56,7 @@ class MemoryAttentionLayer(nn.Module):
     def attend(self, tgt: Tensor, query_pos: Tensor, memory: AttendedMemory, fp8: Fp8 = False) -> Tensor:
         """The same for B objects on one frame: tokens ``tgt (1 or B, N, C)`` to ``(B, N, C)``, for inference.
 
-        As long as the tokens are one row, which no object has touched yet, they are computed once for all objects.
+        Tokens with a batch of 1, which do not depend on objects yet, are computed once for all objects.
         """
         tgt = self._forward_sa(tgt, query_pos)
         x = self.norm2(tgt)
@@ -74,7 +74,7 @@ class MemoryAttentionLayer(nn.Module):
         x = self.norm2(tgt)
         q = x + query_pos if self.pos_enc_at_cross_attn_queries and query_pos is not None else x
         k = memory + pos if self.pos_enc_at_cross_attn_keys and pos is not None else memory
-        # Only the rotary kind knows pointer tokens.
+        # Only rotary attention distinguishes pointer tokens.
         kwargs = {"num_k_exclude_rope": num_k_exclude_rope} if isinstance(self.cross_attn_image, RoPEAttention) else {}
         return tgt + self.dropout(self.cross_attn_image(q, k, memory, **kwargs))
 
@@ -83,8 +83,8 @@ class MemoryAttentionLayer(nn.Module):
             hidden = self.dropout(activated(self.activation, self.linear1(self.norm3(x))))
             return x + self.dropout(self.linear2(hidden))
 
-        # The objects' tokens in one row, so that a band of them is a piece of memory.
-        return in_bands(compute, tgt.reshape(1, -1, 1, tgt.shape[-1]), rows=1).view(tgt.shape)
+        # All objects' tokens in one row, so that chunks are contiguous.
+        return chunked(compute, tgt.reshape(1, -1, 1, tgt.shape[-1]), rows=1).view(tgt.shape)
 
 
 class MemoryAttention(nn.Module):

@@ -1,4 +1,4 @@
-"""A frame's features and its mask, compressed into a memory."""
+"""Memory encoder: compresses a frame's features and its mask into a memory."""
 
 import copy
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sam2fast.modeling.layers import Conv2d, DropPath, LayerNorm2d, Linear, in_bands, with_gelu_between
+from sam2fast.modeling.layers import Conv2d, DropPath, LayerNorm2d, Linear, chunked, mlp_with_gelu
 
 
 class MaskDownSampler(nn.Module):
@@ -69,9 +69,9 @@ class CXBlock(nn.Module):
         """``(B, dim, H, W)`` to the same shape."""
 
         def compute(y: Tensor) -> Tensor:
-            return with_gelu_between(self.pwconv1, self.pwconv2, self.act, y)
+            return mlp_with_gelu(self.pwconv1, self.pwconv2, self.act, y)
 
-        y = in_bands(compute, self.norm(self.dwconv(x)).permute(0, 2, 3, 1), rows=1)
+        y = chunked(compute, self.norm(self.dwconv(x)).permute(0, 2, 3, 1), rows=1)
         if self.gamma is not None:
             y = self.gamma * y
         return x + self.drop_path(y.permute(0, 3, 1, 2))

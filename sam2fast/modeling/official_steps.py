@@ -1,4 +1,4 @@
-"""Features and a frame's step in the original's form: from nested dicts of earlier outputs to one more such dict."""
+"""``track_step`` and related methods with the original's signatures, on nested dicts of earlier outputs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from sam2fast.modeling.memory_attention import MemoryAttention
     from sam2fast.modeling.memory_encoder import MemoryEncoder
-    from sam2fast.tracking.selection import Selection
+    from sam2fast.tracking.memory_selection import Selection
 
 Output = Mapping[str, Any]
 # The seven results of SAM2Base._forward_sam_heads.
@@ -18,10 +18,10 @@ Heads = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class OfficialSteps(nn.Module):
-    """Mixin of :class:`~sam2fast.modeling.sam2_base.SAM2Base`: ``track_step`` and what it is made of.
+    """Mixin of :class:`~sam2fast.modeling.sam2_base.SAM2Base`: ``track_step`` and its parts.
 
-    For programs that drive the model frame by frame themselves, with or without gradients. The predictors and the
-    trainer compute the same by other ways, in batches; the trainer shares :meth:`_pointers_as_tokens`.
+    For programs that run the model frame by frame themselves, with or without gradients. The predictors and the trainer
+    compute the same in batches; the trainer shares :meth:`_pointers_as_tokens`.
     """
 
     if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class OfficialSteps(nn.Module):
         track_in_reverse: bool,
         prev_sam_mask_logits: Tensor | None,
     ) -> tuple[dict[str, Any], Heads, list[Tensor] | None, Tensor]:
-        """The prompts as a dict, the seven results of the heads, the finer maps, and the map they were given."""
+        """The prompts as a dict, the seven results of the heads, the finer maps, and the map of the frame."""
         *finer, features = current_vision_feats
         high_res = [_as_map(x, size) for x, size in zip(finer, feat_sizes[:-1], strict=True)] or None
         current_out = {"point_inputs": point_inputs, "mask_inputs": mask_inputs}
@@ -191,12 +191,12 @@ class OfficialSteps(nn.Module):
             encodings = [self.no_mem_pos_enc.expand(1, B, self.mem_dim)]
         else:
             chosen = self._chosen_memories(frame_idx, output_dict, num_frames, track_in_reverse)
-            tokens, encodings, pointers, distances = self._remembered(chosen, output_dict, features)
+            tokens, encodings, pointers, distances = self._gather_memories(chosen, output_dict, features)
             if pointers:
-                spoken, encoding = self._pointers_as_tokens(pointers, distances, num_frames, features)
-                tokens.append(spoken)
+                pointers_as_tokens, encoding = self._pointers_as_tokens(pointers, distances, num_frames, features)
+                tokens.append(pointers_as_tokens)
                 encodings.append(encoding)
-                pointer_tokens = len(spoken)
+                pointer_tokens = len(pointers_as_tokens)
         attended = self.memory_attention(
             curr=[features],
             curr_pos=current_vision_pos_embeds[-1:],
@@ -257,15 +257,15 @@ class OfficialSteps(nn.Module):
     ) -> "Selection":
         """Which frames are attended to; in training without a stride, pointers of the future included."""
         # The one look upwards from the network: how memories are chosen is tracking's, and stated there once.
-        from sam2fast.tracking.selection import MemoryRules, select_memories
+        from sam2fast.tracking.memory_selection import MemoryRules, select_memories
 
-        rules = MemoryRules.of(self)  # type: ignore[arg-type]  # the mixin's only user
+        rules = MemoryRules.of(self)
         if self.training:
             rules = replace(rules, stride=1, only_past_pointers=False)
         conditioning, tracked = (output_dict[f"{kind}_frame_outputs"] for kind in ("cond", "non_cond"))
         return select_memories(frame, conditioning, tracked, num_frames, reverse, rules)
 
-    def _remembered(
+    def _gather_memories(
         self, chosen: "Selection", output_dict: Mapping[str, Mapping[int, Output]], like: Tensor
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[int]]:
         """Memory tokens ``(HW, B, C_mem)``, their encodings, pointers ``(B, C)`` and the distances of these."""
@@ -280,8 +280,8 @@ class OfficialSteps(nn.Module):
         for t, row in chosen.memories:
             output = conditioning[t] if row == oldest and t in selected else ordinary(t)
             tokens.append(_as_tokens(output["maskmem_features"].to(like)))
-            place = _as_tokens(output["maskmem_pos_enc"][-1].to(like.device))
-            encodings.append(place + self.maskmem_tpos_enc[row])
+            spatial = _as_tokens(output["maskmem_pos_enc"][-1].to(like.device))
+            encodings.append(spatial + self.maskmem_tpos_enc[row])
         pointers, distances, first = [], [], set(selected)
         for t, distance in chosen.pointers:
             # A frame of both kinds has its conditioning pointer first.
@@ -300,7 +300,7 @@ class OfficialSteps(nn.Module):
         distance = torch.tensor(distances, dtype=torch.float32, device=like.device)
         encoding = self._encode_pointer_distances(distance, num_frames)
         if not self.add_tpos_enc_to_obj_ptrs:
-            encoding = encoding.to(stacked.dtype)  # zeros, which must not make fp32 of all they are put beside
+            encoding = encoding.to(stacked.dtype)  # zeros, which must not promote the other encodings to fp32
         split = C // self.mem_dim
         tokens = stacked.reshape(P, B, split, self.mem_dim).permute(0, 2, 1, 3).flatten(0, 1)
         return tokens, encoding.repeat_interleave(split, dim=0)[:, None].expand(-1, B, -1)

@@ -10,7 +10,7 @@ class PositionEmbeddingSine(nn.Module):
     """Sines and cosines of the row, then of the column, of each position of a map.
 
     Source: ``sam2.modeling.position_encoding.PositionEmbeddingSine``. ``warmup_cache``, ``image_size`` and ``strides``
-    are accepted for its configurations' sake; tables are made when first needed.
+    are accepted for compatibility with its configurations; tables are made when first needed.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class PositionEmbeddingSine(nn.Module):
         B, _, H, W = x.shape
         key = (H, W, x.device)
         if key not in self._tables:
-            # Ordinary tensors, also when made inside inference mode: training may use the same module later.
+            # Normal tensors, even inside inference mode: training may use the same module later.
             with torch.inference_mode(False), torch.no_grad():
                 self._tables[key] = self._encode(H, W, x.device)
         return self._tables[key].expand(B, -1, -1, -1)
@@ -111,7 +111,7 @@ class PositionEmbeddingRandom(nn.Module):
         """``(..., C)`` fp32 of points ``(..., 2)``, (x, y) in [0, 1]."""
         x_weights, y_weights = self.positional_encoding_gaussian_matrix.float()
         x, y = (2 * points.float() - 1).split(1, dim=-1)
-        # Not a matrix product: autocast would round the coordinates to its dtype.
+        # Not a matrix multiplication: autocast would round the coordinates.
         angle = 2 * math.pi * (x * x_weights + y * y_weights)
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
@@ -121,7 +121,7 @@ class PositionEmbeddingRandom(nn.Module):
     def forward_with_coords(self, coords_input: Tensor, image_size: tuple[int, int]) -> Tensor:
         """``(B, N, C)`` fp32 of points ``(B, N, 2)``, (x, y) in pixels of an image of ``image_size`` = (H, W)."""
         height, width = image_size
-        x, y = coords_input.unbind(-1)  # by numbers: a tensor of them would have to be copied to the device
+        x, y = coords_input.unbind(-1)  # Python numbers need no copy to the device
         return self.encode(torch.stack([x / width, y / height], dim=-1))
 
     def forward(self, size: tuple[int, int]) -> Tensor:
@@ -139,10 +139,10 @@ def axial_rope(
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines ``(height * width, dim / 2)``, fp32, of the axial rotary encoding.
 
-    The first half of the channel pairs turns with the column, the second half with the row.
+    The first half of the channel pairs rotates with the column, the second half with the row.
 
     Args:
-        stride: of a map of means of so many by so many positions, which are where the centres of these are.
+        stride: side of the blocks of a map of means; positions are the centres of the blocks.
 
     Source: ``sam2.modeling.position_encoding.compute_axial_cis``.
     """

@@ -1,11 +1,11 @@
-"""Clicks, boxes and masks as embeddings for the mask decoder."""
+"""Prompt encoder: embeds clicks, boxes and masks for the mask decoder."""
 
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from sam2fast.modeling.layers import Conv2d, Derived, LayerNorm2d
+from sam2fast.modeling.layers import Conv2d, LayerNorm2d, TensorCache
 from sam2fast.modeling.position_encoding import PositionEmbeddingRandom
 
 
@@ -43,7 +43,7 @@ class PromptEncoder(nn.Module):
             Conv2d(mask_in_chans, embed_dim, kernel_size=1),
         )
         self.no_mask_embed = nn.Embedding(1, embed_dim)
-        self._dense_pe = Derived()
+        self._dense_pe = TensorCache()
 
     def get_dense_pe(self) -> Tensor:
         """The encoding ``(1, C, H, W)`` of the image embedding's own positions."""

@@ -1,4 +1,4 @@
-"""The whole SAM 2 model: its parts, its own parameters, and what is computed from features to masks and memories."""
+"""The SAM 2 model: from features to masks, object pointers and memories."""
 
 from typing import Any, NamedTuple, cast
 
@@ -26,16 +26,16 @@ IMAGE_SIZE_MULTIPLE = 32
 
 
 class ObjectPrediction(NamedTuple):
-    """What the model says about B objects on one frame."""
+    """The model's prediction for B objects on one frame."""
 
     mask: Tensor  # (B, 1, h, w) fp32 logits at the decoder's size
     iou: Tensor  # (B, 1) predicted IoU of the mask
     pointer: Tensor  # (B, C)
     score: Tensor  # (B, 1) logit of the object's presence
-    choice: Tensor  # (B, 1) which of the decoder's masks it is
+    choice: Tensor  # (B, 1) index of the selected mask of the decoder
 
     def first(self, count: int) -> "ObjectPrediction":
-        """The same about the first objects."""
+        """The same for the first objects."""
         return ObjectPrediction(*(x[:count] for x in self))
 
 
@@ -45,7 +45,7 @@ class SAM2Base(OfficialSteps):
     Source: ``sam2.modeling.sam2_base.SAM2Base``; the keys are explained there and in the configurations.
 
     Attributes:
-        mask_selection: a rule of one's own for the choice among several masks, or None for the highest predicted IoU.
+        mask_selection: a custom selection among several masks, or None for the highest predicted IoU.
 
     Raises:
         ValueError: keys that exclude each other, or an ``image_size`` that is no multiple of 32.
@@ -187,7 +187,7 @@ class SAM2Base(OfficialSteps):
         return self.no_mem_embed.device
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
-        """Not a function of its own: use a predictor, or the trainer's model."""
+        """Not implemented: use a predictor, or the trainer's model."""
         raise NotImplementedError("SAM2Base has no forward; use SAM2ImagePredictor or SAM2VideoPredictor")
 
     def encode_image(self, images: Tensor) -> list[Tensor]:
@@ -225,11 +225,11 @@ class SAM2Base(OfficialSteps):
 
         Args:
             backbone_features: ``(B, C, H, W)``.
-            point_inputs: ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``; none for one padding
+            point_inputs: ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``; None for one padding
                 point.
             mask_inputs: ``(B, 1, h, w)``, resized to the prompt encoder's size where it differs.
             high_res_features: the finer levels, ``(B or 1, ...)``.
-            multimask_output: three masks, of which ``mask_selection`` chooses: by default the best predicted IoU's.
+            multimask_output: three masks, from which ``mask_selection`` selects, by default the highest predicted IoU.
 
         Returns:
             The original's seven: mask logits ``(B, M, 4H, 4W)``, the same at image size, IoUs ``(B, M)``, the chosen
@@ -291,7 +291,7 @@ class SAM2Base(OfficialSteps):
         return masks, ious, tokens, scores
 
     def _best(self, masks: Tensor, ious: Tensor, tokens: Tensor, scores: Tensor) -> "ObjectPrediction":
-        """The mask that is chosen among those given, and the pointer made of its token or of the only one."""
+        """The selected mask, and the object pointer from its token or the only one."""
         choice = select_masks(self.mask_selection, masks, ious, scores)  # (B, 1)
         mask = masks.take_along_dim(choice[:, :, None, None], dim=1)
         token = tokens.take_along_dim(choice[:, :, None], dim=1)[:, 0] if tokens.shape[1] > 1 else tokens[:, 0]
@@ -328,7 +328,7 @@ class SAM2Base(OfficialSteps):
         return low_res, high_res, ious, low_res, high_res, pointer, scores
 
     def _use_multimask(self, is_init_cond_frame: bool, point_inputs: dict[str, Tensor] | None) -> bool:
-        """Whether so many clicks on such a frame get three masks."""
+        """Whether these prompts on such a frame get three masks."""
         clicks = 0 if point_inputs is None else point_inputs["point_labels"].shape[1]
         return (
             self.multimask_output_in_sam
@@ -340,7 +340,7 @@ class SAM2Base(OfficialSteps):
         """Memory ``(B, C_mem, H, W)`` of B objects on one frame.
 
         Args:
-            features: ``(1 or B, C, H, W)`` of the frame, untouched by memory.
+            features: ``(1 or B, C, H, W)`` of the frame, not conditioned on memory.
             masks: ``(B, 1, S, S)`` logits.
             scores: ``(B, 1)`` object score logits.
             is_mask_from_pts: the masks come from prompts, and are binarised if so configured.
@@ -357,7 +357,7 @@ class SAM2Base(OfficialSteps):
         return memory
 
     def _encode_pointer_distances(self, distance: Tensor, num_frames: int) -> Tensor:
-        """Encodings ``(..., C_mem)`` of how far away in time object pointers are; zeros unless so configured.
+        """Encodings ``(..., C_mem)`` of the temporal distance of object pointers; zeros unless so configured.
 
         Args:
             distance: ``(...)`` fp32, in frames.

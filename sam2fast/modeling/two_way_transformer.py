@@ -1,4 +1,4 @@
-"""The mask decoder's transformer: prompt tokens and image tokens attend to each other."""
+"""The mask decoder's two-way transformer: prompt tokens and image tokens attend to each other."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -8,25 +8,25 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.modeling.attention import Attention
-from sam2fast.modeling.cross_attention import CrossAttention, pieces
+from sam2fast.modeling.cross_attention import CrossAttention, image_chunks
 from sam2fast.modeling.layers import MLP, LayerNorm
 from sam2fast.modeling.upscaling import add_into
 
 
-class Projected(NamedTuple):
-    """Images in the inner width D of one layer's cross-attentions."""
+class ProjectedImages(NamedTuple):
+    """Images projected to the inner dimension D of a layer's cross-attentions."""
 
-    keys: Tensor  # (b, P, D), what tokens look for
-    values: Tensor  # (b, P, D), what they find
-    queries: Tensor  # (b, P, D), what the image looks for
+    keys: Tensor  # (b, P, D), keys for the tokens
+    values: Tensor  # (b, P, D), values for the tokens
+    queries: Tensor  # (b, P, D), queries of the image
 
 
 class ImageTokens(NamedTuple):
-    """Images as the transformer reads them; one may be shared by all prompts."""
+    """The transformer's image inputs; one image may be shared by all prompts."""
 
     tokens: Tensor  # (B or 1, P, C)
     pe: Tensor  # (1, P, C)
-    projected: list[Projected]  # of a shared image for the first layer, where that is less work than folding
+    projected: list[ProjectedImages]  # of a shared image for the first layer, if that is cheaper than folding
 
 
 class TwoWayAttentionBlock(nn.Module):
@@ -61,15 +61,15 @@ class TwoWayAttentionBlock(nn.Module):
         keys: Sequence[Tensor],
         query_pe: Tensor,
         key_pe: Tensor,
-        projected: Sequence[Projected] = (),
+        projected: Sequence[ProjectedImages] = (),
     ) -> tuple[Tensor, list[Tensor]]:
-        """Tokens ``(B, N, C)`` and images, in pieces ``(b, HW, C)``, after attending to each other.
+        """Tokens ``(B, N, C)`` and images, in chunks ``(b, HW, C)``, after attending to each other.
 
         Args:
             queries, query_pe: ``(B, N, C)``.
-            keys: pieces ``(b or 1, HW, C)``.
+            keys: chunks ``(b or 1, HW, C)``.
             key_pe: ``(1, HW, C)``.
-            projected: :meth:`project` of the one image that all pieces are, if the caller has it.
+            projected: :meth:`project` of the image, if all chunks are the same and the caller has it.
         """
         if self.skip_first_layer_pe:
             queries = self.self_attn(queries, queries, queries)
@@ -79,8 +79,8 @@ class TwoWayAttentionBlock(nn.Module):
         queries = self.norm1(queries)
 
         to_image, to_tokens = self.cross_attn_token_to_image, self.cross_attn_image_to_token
-        few = to_tokens.folding_pays(queries.shape[1])
-        if not few and not projected:
+        fold = to_tokens.should_fold(queries.shape[1])
+        if not fold and not projected:
             projected = [self.project(x, key_pe) for x in keys]
         q = queries + query_pe
         if projected:
@@ -94,7 +94,7 @@ class TwoWayAttentionBlock(nn.Module):
 
         q, count = queries + query_pe, len(keys)
         readers: list[Callable[[Tensor], Tensor]]
-        if few:
+        if fold:
             folded = to_tokens.fold(q, queries, bool(projected)).split(count)
             readers = [partial(to_tokens.read, tokens=some) for some in folded]
         else:
@@ -106,10 +106,12 @@ class TwoWayAttentionBlock(nn.Module):
             changed.append(self.norm4(add_into(read(image), x)))
         return queries, changed
 
-    def project(self, keys: Tensor, key_pe: Tensor) -> Projected:
-        """Images ``(b, HW, C)`` for all tokens that attend to them."""
+    def project(self, keys: Tensor, key_pe: Tensor) -> ProjectedImages:
+        """Projects images ``(b, HW, C)`` once for all tokens that attend to them."""
         keyed, to_image = keys + key_pe, self.cross_attn_token_to_image
-        return Projected(to_image.k_proj(keyed), to_image.v_proj(keys), self.cross_attn_image_to_token.q_proj(keyed))
+        return ProjectedImages(
+            to_image.k_proj(keyed), to_image.v_proj(keys), self.cross_attn_image_to_token.q_proj(keyed)
+        )
 
 
 class TwoWayTransformer(nn.Module):
@@ -141,7 +143,7 @@ class TwoWayTransformer(nn.Module):
         """Tokens ``(B, N, C)`` and image tokens ``(B, HW, C)`` after attending to each other.
 
         Args:
-            image_embedding: ``(B, C, H, W)``; a batch of 1 is shared by all tokens until they first change it.
+            image_embedding: ``(B, C, H, W)``; a batch of 1 is shared by all prompts up to its first update.
             image_pe: ``(1, C, H, W)``.
             point_embedding: ``(B, N, C)``.
         """
@@ -150,24 +152,24 @@ class TwoWayTransformer(nn.Module):
         queries, keys = self.attend(image, point_embedding)
         return queries, torch.cat(keys)
 
-    def prepare(self, tokens: Tensor, pe: Tensor, readers: int) -> ImageTokens:
+    def prepare(self, tokens: Tensor, pe: Tensor, num_tokens: int) -> ImageTokens:
         """Image tokens ``(B or 1, HW, C)`` and their encoding ``(1, HW, C)`` for :meth:`attend`, any number of times.
 
         Args:
-            readers: how many prompt tokens will attend to the images, in all.
+            num_tokens: total number of prompt tokens that will attend to the images.
         """
         first: TwoWayAttentionBlock = self.layers[0]  # type: ignore[assignment]
-        fold = len(tokens) > 1 or first.cross_attn_token_to_image.folding_pays(readers)
+        fold = len(tokens) > 1 or first.cross_attn_token_to_image.should_fold(num_tokens)
         return ImageTokens(tokens, pe, [] if fold else [first.project(tokens, pe)])
 
     def attend(self, image: ImageTokens, point_embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """:meth:`forward` of prepared images; the image tokens come in pieces ``(b, HW, C)``."""
-        queries, keys, projected = point_embedding, pieces(image.tokens, len(point_embedding)), image.projected
+        """:meth:`forward` of prepared images; the image tokens are chunks ``(b, HW, C)``."""
+        queries, keys, projected = point_embedding, image_chunks(image.tokens, len(point_embedding)), image.projected
         for layer in self.layers:
             queries, keys = layer(queries, keys, point_embedding, image.pe, projected)
             projected = []
         final, q = self.final_attn_token_to_image, queries + point_embedding
-        if final.folding_pays(q.shape[1]):
+        if final.should_fold(q.shape[1]):
             attended = final.tokens_to_image(q, keys, image.pe)
         else:
             pairs = zip(q.chunk(len(keys)), keys, strict=True)

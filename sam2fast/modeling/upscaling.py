@@ -1,25 +1,26 @@
-"""From image tokens to mask logits at four times their resolution."""
+"""Upscales image tokens to mask logits at four times their resolution."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from sam2fast.kernels._cpu import linear, runs_freely
+from sam2fast.kernels._cpu import is_cpu_inference, linear
 
 
 class Upscaling:
     """The mask decoder's ``output_upscaling`` for the prompts of one call.
 
-    A transposed convolution whose kernel is its stride is a product at every position, the results being a block of
-    2x2. Blocks stay together, ``(H, W, 2, 2, C)`` and then ``(H, W, 2, 2, 2, 2, C)``: nothing moves until the masks.
+    A transposed convolution whose kernel size equals its stride is a matrix multiplication at every position with a
+    block of 2x2 results. Blocks stay contiguous, ``(H, W, 2, 2, C)`` and then ``(H, W, 2, 2, 2, 2, C)``, until the
+    masks are made.
 
     Args:
         layers: convolution C to C/4, norm, activation, convolution to C/8, activation.
         size: H and W of the image tokens.
-        finer: what is added behind the convolutions, ``(B or 1, C/4, 2H, 2W)`` and ``(B or 1, C/8, 4H, 4W)``, or
-            nothing.
-        prompts: how many use it.
+        finer: features added after the convolutions, ``(B or 1, C/4, 2H, 2W)`` and ``(B or 1, C/8, 4H, 4W)``, or
+            none.
+        prompts: number of prompts.
     """
 
     def __init__(self, layers: nn.Sequential, size: tuple[int, int], finer: Sequence[Tensor], prompts: int) -> None:
@@ -27,7 +28,7 @@ class Upscaling:
         first, self._norm, self._act1, second, self._act2 = layers
         self._first, self._second = _as_product(first), _as_product(second)
         blocks = [_in_blocks(x, size) for x in finer]
-        # Read in order by all prompts. One prompt alone is added from where it lies.
+        # Contiguous if all prompts read it; a copy does not pay for a single prompt.
         self._finer = [x.contiguous() if len(x) == 1 < prompts else x for x in blocks]
 
     def masks(self, tokens: Tensor, weights: Tensor, prompts: slice) -> Tensor:
@@ -48,7 +49,7 @@ class Upscaling:
 
 
 def add_into(fresh: Tensor, x: Tensor) -> Tensor:
-    """``fresh + x``, in the memory of ``fresh``, which nobody else reads, if its dtype is that of the sum."""
+    """``fresh + x``, in place if ``fresh`` has the dtype of the sum; nobody else may use ``fresh``."""
     return fresh.add_(x) if fresh.dtype == torch.promote_types(fresh.dtype, x.dtype) else fresh + x
 
 
@@ -76,8 +77,8 @@ def _in_rows(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """``(b, M, H * W * 16)`` in blocks to ``(b, M, 4H, 4W)``."""
     b, M, _ = masks.shape
     x = masks.unflatten(2, (*size, 2, 2, 2, 2))
-    if runs_freely(masks):
-        # Neighbours move together, in half the time.
+    if is_cpu_inference(masks):
+        # Pairs of neighbours move as one complex number, in half the time.
         x = torch.view_as_real(torch.view_as_complex(x).permute(0, 1, 2, 4, 6, 3, 5).contiguous())
     else:
         x = x.permute(0, 1, 2, 4, 6, 3, 5, 7)

@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.io.atomic import moved_to
+from sam2fast.io.atomic import atomic_path
 from sam2fast.nano import CONFIG, WEIGHTS
 
 # Smaller tensors stay fp32: biases, norms, embeddings and the frequencies of positions are a hundredth of the file.
 LEAST_HALF = 4096
-# What rounding may cost a tensor, as a share of its norm. The eleven bits of fp16 always keep to it, but for numbers
-# below 6e-5, which have fewer.
+# Limit of the rounding error of a tensor relative to its norm. The eleven bits of fp16 always satisfy it, except for
+# numbers below 6e-5, which have fewer bits.
 ROUNDING = 2.0**-11
 
 
 def export(checkpoint: Path, out: Path = WEIGHTS, steps: int | None = None) -> dict[str, Tensor]:
-    """Writes a checkpoint of nano as safetensors, in fp16 where that costs next to nothing.
+    """Writes a checkpoint of nano as safetensors, in fp16 where the rounding error is negligible.
 
-    The same weights give the same bytes.
+    Equal weights give equal bytes.
 
     Args:
         checkpoint: what :func:`sam2fast.checkpoints.read_checkpoint` reads.
@@ -30,7 +30,7 @@ def export(checkpoint: Path, out: Path = WEIGHTS, steps: int | None = None) -> d
         steps: of the training, for the file's metadata.
 
     Returns:
-        The tensors as they were written.
+        The written tensors.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
@@ -40,15 +40,15 @@ def export(checkpoint: Path, out: Path = WEIGHTS, steps: int | None = None) -> d
     from safetensors.torch import save
 
     model = build_sam2_video_predictor(CONFIG, checkpoint, device="cpu")
-    tensors = {name: narrowed(name, tensor) for name, tensor in model.state_dict().items()}
-    # As one entry, since several are written in an order that differs from run to run.
-    facts: dict[str, Any] = {"config": CONFIG} | ({} if steps is None else {"steps": steps})
-    _write(out, save(tensors, {"sam2fast": json.dumps(facts, sort_keys=True)}))
+    tensors = {name: to_half(name, tensor) for name, tensor in model.state_dict().items()}
+    # One entry, since the order of several differs between runs.
+    metadata: dict[str, Any] = {"config": CONFIG} | ({} if steps is None else {"steps": steps})
+    _write(out, save(tensors, {"sam2fast": json.dumps(metadata, sort_keys=True)}))
     return tensors
 
 
-def narrowed(name: str, tensor: Tensor) -> Tensor:
-    """``tensor`` in fp16 if it is large and every number keeps its precision, else as it is.
+def to_half(name: str, tensor: Tensor) -> Tensor:
+    """``tensor`` in fp16 if it is large and the rounding error is small, else unchanged.
 
     Raises:
         ValueError: it is not finite; the message has its name.
@@ -57,12 +57,12 @@ def narrowed(name: str, tensor: Tensor) -> Tensor:
         raise ValueError(f"the weights {name} are not finite")
     half = tensor.half()
     error = (half.float() - tensor).norm()
-    # Also false where half has overflowed.
+    # Also false if fp16 has overflowed.
     return half if tensor.numel() >= LEAST_HALF and bool(error <= ROUNDING * tensor.norm()) else tensor
 
 
 def _write(path: Path, content: bytes) -> None:
-    with moved_to(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_bytes(content)
 
 

@@ -1,4 +1,4 @@
-"""Where the time of an image or of a video's frame goes, part by part: torch.profiler and FlopCounterMode."""
+"""Profiles of an image or a video's frames by parts of the model, with torch.profiler and FlopCounterMode."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Limits", "Part", "Profile", "measure_limits", "profile_image", "profile_video"]
 
-_HOMES = {
+_MODULES = {
     "Limits": "limits",
     "Part": "tree",
     "Profile": "tree",
@@ -19,12 +19,12 @@ _HOMES = {
 }
 
 
-if not TYPE_CHECKING:  # which would take any name for one of ours
+if not TYPE_CHECKING:  # type checkers would accept any name
 
     def __getattr__(name: str) -> Any:
-        """Imports a public name when it is first used: the limits alone need neither a model nor its configuration."""
-        if name not in _HOMES:
+        """Imports a public name at its first use: limits need neither models nor configurations."""
+        if name not in _MODULES:
             raise AttributeError(f"module 'sam2fast.profiling' has no attribute {name!r}")
         import importlib
 
-        return getattr(importlib.import_module(f"sam2fast.profiling.{_HOMES[name]}"), name)
+        return getattr(importlib.import_module(f"sam2fast.profiling.{_MODULES[name]}"), name)

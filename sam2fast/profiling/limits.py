@@ -1,57 +1,57 @@
-"""What a device was seen to do at most: a large copy, and a large matrix product in each dtype."""
+"""Timing of calls, and the measured limits of a device: memory bandwidth and matrix multiplications."""
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from sam2fast.kernels._cpu import linear
-from sam2fast.profiling.timing import samples, wait
 
 RUNS = 10
-# Elements of the copy and side of the product: enough to fill the device.
+# Elements of the copy and side of the matrices: enough to fill the device.
 COPIED, COPIED_ON_CPU = 2**28, 2**24
 SIDE, SIDE_ON_CPU, SMALLEST_SIDE = 8192, 2048, 256
-# That a product may take, about.
+# Approximate limit of the time of a multiplication.
 LONGEST_MS = 200.0
 
 
 class Limits(NamedTuple):
-    """What the device was seen to do."""
+    """Measured rates of a device."""
 
-    bytes_per_s: float  # a large copy, read and written bytes counted
-    flops_per_s: dict[str, float]  # a large matrix product, by dtype
+    bytes_per_s: float  # of a large copy, counting read and written bytes
+    flops_per_s: dict[str, float]  # of a large matrix multiplication, by dtype
 
     def fraction(self, dtype: str, flops: float, nbytes: float, ms: float) -> float:
-        """Share of the limit: the time that memory or arithmetic alone would take, over the time taken."""
+        """Fraction of the limit: the time that memory or arithmetic alone would take over ``ms``."""
         floor = max(nbytes / self.bytes_per_s, flops / self.flops_per_s.get(dtype, float("inf")))
         return floor * 1e3 / ms
 
 
 def measure_limits(device: torch.device, dtypes: Sequence[torch.dtype] = (torch.float32, torch.bfloat16)) -> Limits:
-    """A copy and a matrix product per dtype, large enough to fill the device; of two ways to multiply the faster."""
+    """Measures a large copy, and for each dtype the faster of two matrix multiplications."""
     big = device.type == "cuda"
     source = torch.randn(COPIED if big else COPIED_ON_CPU, device=device)
     target = torch.empty_like(source)
     copied = _median(lambda: target.copy_(source), device) / 1e3
-    flops = {str(dtype).removeprefix("torch."): _products(dtype, device) for dtype in dtypes}
+    flops = {str(dtype).removeprefix("torch."): _matmul_flops(dtype, device) for dtype in dtypes}
     return Limits(2 * source.nbytes / copied, flops)
 
 
-def _products(dtype: torch.dtype, device: torch.device) -> float:
-    """FLOPs per second. A processor that has to imitate a dtype gets matrices as large as it can bear."""
+def _matmul_flops(dtype: torch.dtype, device: torch.device) -> float:
+    """FLOPs per second. Processors that emulate a dtype get smaller matrices."""
     side = SIDE if device.type == "cuda" else SMALLEST_SIDE
     while True:
         a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
         with torch.no_grad():
-            ways = (lambda a=a, b=b: a @ b, lambda a=a, b=b: linear(a, b))
-            took = [samples(way, device, 1)[0] for way in ways]
+            calls = (lambda a=a, b=b: a @ b, lambda a=a, b=b: linear(a, b))
+            took = [samples(call, device, 1)[0] for call in calls]
             if side < SIDE_ON_CPU and min(took) < LONGEST_MS / 8:
                 side *= 2
                 continue
-            # An imitated dtype may be twenty times as slow one way as the other, which is then known already.
-            ms = min(_median(way, device) for way, once in zip(ways, took, strict=True) if once < 4 * min(took))
+            # For an emulated dtype one call may be twenty times slower; it is not measured again.
+            ms = min(_median(call, device) for call, once in zip(calls, took, strict=True) if once < 4 * min(took))
         return 2 * side**3 / (ms / 1e3)
 
 
@@ -59,3 +59,40 @@ def _median(call: Callable[[], Any], device: torch.device) -> float:
     call()
     wait(device)
     return statistics.median(samples(call, device, RUNS))
+
+
+# More than the last-level cache of any GPU.
+FLUSHED_BYTES = 256 * 2**20
+
+
+def wait(device: torch.device) -> None:
+    """Waits until the device has finished its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def samples(call: Callable[[], Any], device: torch.device, runs: int) -> list[float]:
+    """Milliseconds of each of ``runs`` calls; on a GPU by events, with its cache flushed before each."""
+    return _by_events(call, device, runs) if device.type == "cuda" else _by_clock(call, runs)
+
+
+def _by_clock(call: Callable[[], Any], runs: int) -> list[float]:
+    found = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        call()
+        found.append((time.perf_counter() - start) * 1e3)
+    return found
+
+
+def _by_events(call: Callable[[], Any], device: torch.device, runs: int) -> list[float]:
+    flush = torch.empty(FLUSHED_BYTES, dtype=torch.int8, device=device)
+    pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(runs)]
+    stream = torch.cuda.current_stream(device)
+    for start, end in pairs:
+        flush.zero_()
+        start.record(stream)
+        call()
+        end.record(stream)
+    torch.cuda.synchronize(device)
+    return [start.elapsed_time(end) for start, end in pairs]

@@ -1,4 +1,4 @@
-"""Which calls are which part, how they are timed, counted and shown to torch.profiler, and FLOPs of our operators."""
+"""The parts of a model, their timing and FLOP counts, and FLOP formulas of our operators."""
 
 import math
 import time
@@ -12,7 +12,7 @@ from torch import nn
 from torch.profiler import record_function
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
 
-# Register the operators whose FLOPs are given below.
+# Registers the operators whose FLOP formulas are below.
 import sam2fast.kernels.linear_gelu.operators
 import sam2fast.kernels.memory_attention.operators
 import sam2fast.kernels.window_attention.operators  # noqa: F401
@@ -23,7 +23,7 @@ from sam2fast.modeling.upscaling import Upscaling
 from sam2fast.profiling.tree import Part
 
 Shape = Sequence[int]
-# An owner (an object, a class or a Python module), the name of its function, and names of parts from the outside in.
+# Owner (an object, class or Python module), name of its function, and names of parts from the outermost in.
 PartOf = tuple[Any, str, tuple[str, ...]]
 _ops = torch.ops.sam2fast
 _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -45,7 +45,7 @@ def linear_gelu_flops(x: Shape, weight: Shape, *rest: Any, out_shape: Shape) -> 
     return 2 * math.prod(x) * weight[0]
 
 
-# Torch has formulas for the attention of GPUs alone.
+# Torch only has formulas for attention on GPUs.
 @register_flop_formula([op for op in (_ops.rope_attention, _CPU_ATTENTION) if op not in flop_registry])
 def attention_flops(query: Shape, key: Shape, value: Shape, *rest: Any, **options: Any) -> int:
     """``query (B, H, N, D)``, ``key (B, H, M, D)``, ``value (B, H, M, D_v)``; rotations are not counted."""
@@ -55,22 +55,22 @@ def attention_flops(query: Shape, key: Shape, value: Shape, *rest: Any, **option
 
 @register_flop_formula(_ops.memory_attention, get_raw=True)
 def memory_attention_flops(*tensors: Any, **options: Any) -> int:
-    """Of valid tokens alone: keys are projected, values after the weighted sum; waits for the device."""
+    """Valid tokens only: keys are projected before, values after the weighted sum. Waits for the device."""
     query, pages, page_table, pointer_valid = tensors[0], tensors[1], tensors[2], tensors[8]
     (_, heads, N, _), (width, m), value_width = query.shape, tensors[9].shape, tensors[11].shape[0]
     tokens = int(((page_table >= 0).sum() * pages.shape[1] + pointer_valid.sum()).item())
     return 2 * tokens * (m * width + N * (width + heads * m)) + 2 * len(page_table) * N * m * value_width
 
 
-class Recorder:
-    """Adds calls and seconds of parts, or their FLOPs, to a tree; of one thread.
+class PartRecorder:
+    """Adds calls and seconds of parts, or their FLOPs, to a tree, for one thread.
 
-    Each part is a range of torch.profiler.
+    Each part is a ``record_function`` range of torch.profiler.
 
     Args:
         root: of the tree, which grows.
-        device: of the model: seconds are by the clock, on CUDA by events on the current stream.
-        counter: if given, FLOPs are added, and neither calls nor seconds.
+        device: of the model. Seconds are measured by the clock, on CUDA by events on the current stream.
+        counter: if given, FLOPs are added instead of calls and seconds.
     """
 
     def __init__(self, root: Part, device: torch.device, counter: FlopCounterMode | None = None) -> None:
@@ -79,14 +79,14 @@ class Recorder:
         self._events: list[tuple[Part, torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextmanager
-    def watching(self, parts: Sequence[PartOf]) -> Iterator[None]:
-        """Inside, the calls of these functions are parts."""
+    def recording(self, parts: Sequence[PartOf]) -> Iterator[None]:
+        """Context manager in which calls of these functions are parts."""
         with ExitStack() as undo:
             for owner, name, names in parts:
-                original, is_own = getattr(owner, name), name in vars(owner)
+                original, is_attribute = getattr(owner, name), name in vars(owner)
                 setattr(owner, name, self._wrapped(original, names))
-                # What stands on the object itself comes back; what its class has shows again.
-                undo.callback(*(setattr, owner, name, original) if is_own else (delattr, owner, name))
+                # Restores the object's own attribute, or removes ours so that the class's shows again.
+                undo.callback(*(setattr, owner, name, original) if is_attribute else (delattr, owner, name))
             yield
 
     def _wrapped(self, function: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
@@ -102,8 +102,8 @@ class Recorder:
         return wrapped
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
-        """What happens inside is one image or frame."""
+    def unit(self) -> Iterator[None]:
+        """Context manager around one image or frame."""
         with self._part(self._root):
             yield
         if self._events:
@@ -146,7 +146,7 @@ def _event() -> torch.cuda.Event:
 
 
 def model_parts(model: SAM2Base) -> list[PartOf]:
-    """The parts that images and videos have in common."""
+    """Parts that images and videos have in common."""
     trunk, neck = model.image_encoder.trunk, model.image_encoder.neck
     parts: list[PartOf] = [
         (model, "encode_image", ("encode",)),
@@ -178,7 +178,7 @@ def _decoder_parts(decoder: MaskDecoder) -> list[PartOf]:
         (transformer, "prepare", ("transformer", "shared projections")),
         (transformer, "attend", ("transformer",)),
         *((layer, "forward", (f"layer {number}",)) for number, layer in enumerate(transformer.layers)),
-        # Folded, or where that is more work not.
+        # Folded, or not where that is more work.
         *(
             (transformer.final_attn_token_to_image, name, ("final attention",))
             for name in ("tokens_to_image", "forward")
@@ -190,7 +190,7 @@ def _decoder_parts(decoder: MaskDecoder) -> list[PartOf]:
 
 
 def memory_parts(model: SAM2Base) -> list[PartOf]:
-    """Attention to the memory, and what happens in a frame's memory encoding."""
+    """Parts of memory attention and memory encoding."""
     encoder = model.memory_encoder
     parts: list[PartOf] = [
         (model.memory_attention, "attend", ("memory attention",)),

@@ -1,4 +1,4 @@
-"""A profile as text, a line for each part; and as a chart, a bar for each part."""
+"""A profile as text, one line per part, and as a chart, one bar per part."""
 
 import io
 import statistics
@@ -12,15 +12,15 @@ INDENT = "  "
 COLUMNS = ("part", "calls", "ms", "self", "share", "GFLOP", "GFLOP/s", "limit")
 
 WIDTH, ROW = 14.0, 0.42  # of the chart and of its rows, in inches
-# Of a bar, in shares of the whole, that is drawn at all, and that has room for a name.
-NARROWEST = 0.0005
-POINTS_OF_A_LETTER = 4.6
+# Smallest bar that is drawn, as a share of the total, and width of a letter in points.
+MIN_SHARE = 0.0005
+LETTER_POINTS = 4.6
 COLOURS = ("#4e79a7", "#59a14f", "#f28e2b", "#e15759", "#76b7b2", "#edc948", "#b07aa1", "#9c755f", "#ff9da7", "#86bcb6")
 REST_COLOUR = "#d0d0d0"
 
 
 def as_text(profile: Profile, depth: int | None = DEPTH) -> str:
-    """The tree in aligned columns under a summary; a depth of None for all of it."""
+    """The tree in aligned columns below a summary; a depth of None shows all of it."""
     root = profile.root
     table: list[tuple[str, ...]] = [COLUMNS]
     for path, part in root.walk():
@@ -50,7 +50,7 @@ def _figures(profile: Profile, part: Part) -> tuple[str, ...]:
 
 
 def summary(profile: Profile) -> list[str]:
-    """What was profiled, on what, and how long it took in all."""
+    """Lines about the input, the machine and the total time."""
     s, m = profile.subject, profile.machine
     what = f"{s['kind']} of {s['width']}x{s['height']} at {s['image_size']}x{s['image_size']}, objects: {s['objects']}"
     if s["kind"] == "video":
@@ -74,7 +74,7 @@ def _ms(seconds: list[float]) -> str:
 
 
 def draw(profile: Profile, suffix: str = ".png") -> bytes:
-    """The content of a file with the chart: each part a bar as wide as its time, above those it consists of.
+    """The chart as the content of a file: each part is a bar as wide as its time, above its children.
 
     Args:
         suffix: ``.png``, ``.svg`` or ``.pdf``.
@@ -110,8 +110,8 @@ def draw(profile: Profile, suffix: str = ".png") -> bytes:
 
 
 def _stack(axes: Any, whole: float, part: Part, left: float, row: int, colour: str) -> None:
-    """A part above its children, which are drawn from its left end on; the rest of its width is its own."""
-    if part.seconds < NARROWEST * whole:
+    """Draws a part above its children, which begin at its left end."""
+    if part.seconds < MIN_SHARE * whole:
         return
     _bar(axes, whole, part, left, row, colour)
     for child in part.children.values():
@@ -127,7 +127,7 @@ def _bar(axes: Any, whole: float, part: Part, left: float, row: int, colour: str
     )  # fmt: skip
     room = part.seconds / whole * WIDTH * 72
     for text in (f"{part.name}  {part.seconds * 1e3:.1f} ms", part.name):
-        if room > POINTS_OF_A_LETTER * len(text):
+        if room > LETTER_POINTS * len(text):
             middle = (left + part.seconds / 2) * 1e3
             axes.text(middle, row + 0.5, text, ha="center", va="center", fontsize=8, clip_on=True)
             return

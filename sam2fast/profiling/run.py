@@ -1,4 +1,4 @@
-"""Profiles of an image and of a video's frames: plain, with parts timed, with FLOPs counted, and traced."""
+"""Profiles of an image or a video's frames: total time, timed parts, FLOPs and a trace."""
 
 import math
 import platform
@@ -17,15 +17,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import sam2fast
 from sam2fast import sam2_image_predictor
-from sam2fast.io.atomic import moved_to
+from sam2fast.io.atomic import atomic_path
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.profiling.limits import Limits, measure_limits
-from sam2fast.profiling.parts import PartOf, Recorder, memory_parts, model_parts
-from sam2fast.profiling.timing import wait
+from sam2fast.profiling.limits import Limits, measure_limits, wait
+from sam2fast.profiling.parts import PartOf, PartRecorder, memory_parts, model_parts
 from sam2fast.profiling.tree import Part, Profile
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.tracking import passes, steps
+from sam2fast.tracking import eager_runner, propagation
 from sam2fast.transforms import ImageLike, to_pixels
 from sam2fast.video_io import VideoError, open_frames
 from sam2fast.video_io import frames as video_frames
@@ -36,7 +35,7 @@ class Work(NamedTuple):
 
     Attributes:
         unit: the name of the root: ``picture`` or ``frame``.
-        prepared: opens the input, and gives the images or frames as functions, with the parts in them.
+        prepared: opens the input; yields one function for each image or frame, and the parts.
         is_warm: each pass begins with frames that are not measured.
     """
 
@@ -59,16 +58,16 @@ def profile_image(
     trace: Path | None = None,
     limits: Limits | None = None,
 ) -> Profile:
-    """Sets an image and predicts masks for prompts on it, and says where the time goes.
+    """Profiles setting an image and predicting masks for prompts on it.
 
     Args:
-        predictor: afterwards as it was, without an image.
+        predictor: unchanged afterwards, without an image.
         image: what ``set_image`` takes; a path is read and decoded in each run.
         point_coords, point_labels, box: as ``predict`` takes them.
-        objects: without them, so many clicks, each on an object of its own, are spread over the image.
-        runs: how often it is timed.
-        trace: a file for Chrome's or Perfetto's trace viewer, written by one more run.
-        limits: of the device, if they are known; else they are measured.
+        objects: without prompts, the number of clicks, one per object, that are spread over the image.
+        runs: number of timed runs.
+        trace: file for Chrome's or Perfetto's trace viewer, written by an additional run.
+        limits: of the device; measured if left out.
 
     Raises:
         ImageError, FileNotFoundError, TypeError: the image cannot be used.
@@ -121,17 +120,17 @@ def profile_video(
     trace: Path | None = None,
     limits: Limits | None = None,
 ) -> Profile:
-    """Tracks objects from the first frame on, and says where the time of the last of these frames goes.
+    """Profiles the last of the frames over which objects are tracked from the first frame on.
 
     Args:
-        predictor: afterwards as it was.
+        predictor: unchanged afterwards.
         video: what ``init_state`` takes, and can be opened several times.
         prompts: ``points`` and ``labels``, ``box``, or both, of each object on the first frame, by its id.
-        objects: without them, so many clicks, each on an object of its own, are spread over the first frame.
-        frames: how many are timed. As many as the memory holds are tracked before, or those that there are.
-        runs: how often the video is tracked for the time.
-        trace: a file for Chrome's or Perfetto's trace viewer, written by one more run.
-        limits: of the device, if they are known; else they are measured.
+        objects: without prompts, the number of clicks, one per object, that are spread over the first frame.
+        frames: number of timed frames. As many as the memory holds are tracked before, or as many as there are.
+        runs: number of times that the video is tracked.
+        trace: file for Chrome's or Perfetto's trace viewer, written by an additional run.
+        limits: of the device; measured if left out.
 
     Raises:
         FileNotFoundError, VideoError, TypeError: the video cannot be used, or has a single frame.
@@ -148,16 +147,16 @@ def profile_video(
     if not prompts:
         points = scattered_points(objects, height, width)
         prompts = {i + 1: {"points": [point], "labels": [1]} for i, point in enumerate(points)}
-    asked, timed = prompts, min(frames, length - 1)
+    object_prompts, timed = prompts, min(frames, length - 1)
     before = min(length - 1 - timed, predictor.num_maskmem)
     size = {"width": width, "height": height, "image_size": predictor.image_size}
-    subject = {"kind": "video", **size, "objects": len(asked), "first_frame": before + 1, "frames": timed}
+    subject = {"kind": "video", **size, "objects": len(object_prompts), "first_frame": before + 1, "frames": timed}
 
     @contextmanager
     def prepared() -> Iterator[tuple[list[Callable[[], Any]], list[PartOf]]]:
         state = predictor.init_state(video)
         with closing(state.frames):
-            for obj_id, prompt in asked.items():
+            for obj_id, prompt in object_prompts.items():
                 predictor.add_new_points_or_box(state, 0, obj_id, **prompt)
             answers = predictor.propagate_in_video(state, 0, before + timed, progress=False)
             for _ in range(1 + before):
@@ -167,12 +166,12 @@ def profile_video(
                 *memory_parts(predictor),
                 (state.frames, "pixels", ("decode",)),
                 (video_frames, "resize_and_normalise", ("preprocess",)),
-                (state.bank, "attended", ("memory tables",)),
+                (eager_runner, "gather_memory", ("memory tables",)),
                 (state.bank, "write_memories", ("copies",)),
                 (state.bank, "write_pointers", ("copies",)),
-                (steps, "encode", ("memory encoding",)),
-                (steps, "fill_holes_in_mask_scores", ("hole filling",)),
-                (passes, "returned_masks", ("masks to video size",)),
+                (eager_runner, "encode_masks", ("memory encoding",)),
+                (eager_runner, "fill_holes_in_mask_scores", ("hole filling",)),
+                (propagation, "format_masks", ("masks to video size",)),
             ]
             yield [partial(next, answers)] * timed, parts
 
@@ -180,7 +179,7 @@ def profile_video(
 
 
 def scattered_points(count: int, height: int, width: int) -> list[tuple[float, float]]:
-    """So many (x, y) in pixels, on a grid over the image, away from its edges."""
+    """``count`` points (x, y) in pixels, on a grid over the image, away from its edges."""
     columns = math.ceil(math.sqrt(count * width / height))
     rows = math.ceil(count / columns)
     cells = ((c, r) for r in range(rows) for c in range(columns))
@@ -189,7 +188,7 @@ def scattered_points(count: int, height: int, width: int) -> list[tuple[float, f
 
 
 def _profile(work: Work, runs: int, trace: Path | None, limits: Limits | None) -> Profile:
-    """All passes; plain and profiled ones in turn, so that a machine that slows down slows both."""
+    """Runs all passes. Plain and profiled ones alternate, so that a slower machine affects both."""
     device = work.model.device
     if runs < 1:
         raise ValueError(f"runs is {runs}; expected 1 or more")
@@ -200,7 +199,7 @@ def _profile(work: Work, runs: int, trace: Path | None, limits: Limits | None) -
     plain: list[float] = []
     profiled: list[float] = []
     as_it_is: list[float] | None = None
-    if isinstance(work.model, SAM2VideoPredictor) and work.model._recording() is not None:
+    if isinstance(work.model, SAM2VideoPredictor) and work.model._tracker.graphs is not None:
         as_it_is = []
         _plain_pass(work, [])
         for _ in range(runs):
@@ -226,22 +225,20 @@ def _profile(work: Work, runs: int, trace: Path | None, limits: Limits | None) -
 
 @contextmanager
 def _without_graphs(model: SAM2Base) -> Iterator[None]:
-    """CUDA graphs are replayed without the calls that are parts."""
+    """Disables CUDA graphs, which are replayed without the calls of parts."""
     if not isinstance(model, SAM2VideoPredictor):
         yield
         return
-    own = {name: value for name, value in vars(model).items() if name == "fast"}
-    model.fast = False
+    fast, model.fast = model.fast, False
     try:
         yield
     finally:
-        del model.fast
-        vars(model).update(own)
+        model.fast = fast
 
 
 @contextmanager
 def _timed(work: Work, seconds: list[float]) -> Iterator[None]:
-    """Adds the seconds of what happens inside, until the device is done."""
+    """Adds the seconds of the block, until the device has finished."""
     wait(work.model.device)
     start = time.perf_counter()
     yield
@@ -259,41 +256,41 @@ def _plain_pass(work: Work, seconds: list[float]) -> None:
 def _timed_pass(
     work: Work, root: Part, seconds: list[float], within: AbstractContextManager[Any] | None = None
 ) -> None:
-    recorder = Recorder(root, work.model.device)
-    with work.prepared() as (units, parts), recorder.watching(parts), within or nullcontext():
+    recorder = PartRecorder(root, work.model.device)
+    with work.prepared() as (units, parts), recorder.recording(parts), within or nullcontext():
         for unit in units:
-            with _timed(work, seconds), recorder.whole():
+            with _timed(work, seconds), recorder.unit():
                 unit()
 
 
 def _trace(work: Work, file: Path) -> None:
-    """Writes what torch.profiler sees of one image, or of the frames."""
+    """Writes torch.profiler's trace of one image, or of the frames."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     activities += [torch.profiler.ProfilerActivity.CUDA] if work.model.device.type == "cuda" else []
     profiler = torch.profiler.profile(activities=activities)
     _timed_pass(work, Part(work.unit), [], within=profiler)
     with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder, f"trace{''.join(file.suffixes[-2:])}")  # torch compresses what ends in .gz
+        written = Path(folder, f"trace{''.join(file.suffixes[-2:])}")  # torch compresses files that end in .gz
         profiler.export_chrome_trace(str(written))
-        with moved_to(file) as partly:
+        with atomic_path(file) as partly:
             shutil.copyfile(written, partly)
 
 
 def _counting_pass(work: Work, root: Part) -> int:
-    """Adds the FLOPs of all units; gives how many there were."""
-    wanting = [p for p in work.model.parameters() if p.requires_grad]
-    for parameter in wanting:  # the counter hooks into gradients, which inference mode does not have
+    """Adds the FLOPs of all units; returns their number."""
+    trainable = [p for p in work.model.parameters() if p.requires_grad]
+    for parameter in trainable:  # the counter hooks into autograd, which inference mode does not have
         parameter.requires_grad_(False)
     try:
         with work.prepared() as (units, parts), FlopCounterMode(display=False) as counter:
-            recorder = Recorder(root, work.model.device, counter)
-            with recorder.watching(parts):
+            recorder = PartRecorder(root, work.model.device, counter)
+            with recorder.recording(parts):
                 for unit in units:
-                    with recorder.whole():
+                    with recorder.unit():
                         unit()
             return len(units)
     finally:
-        for parameter in wanting:
+        for parameter in trainable:
             parameter.requires_grad_(True)
 
 

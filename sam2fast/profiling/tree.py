@@ -1,4 +1,4 @@
-"""What a profile found: a tree of parts, each with its calls, seconds and FLOPs."""
+"""The result of a profile: a tree of parts with calls, seconds and FLOPs."""
 
 import statistics
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from sam2fast.profiling.limits import Limits
 
 @dataclass
 class Part:
-    """A part of the work, the parts inside it included.
+    """A part of the work, including the parts inside it.
 
     Attributes:
-        calls: how often it began.
-        seconds: by the clock, on CUDA by events.
-        flops: as ``FlopCounterMode`` counts them, two for each multiplication with its addition.
-        dtype: of the model, whose rate is the limit.
+        calls: number of calls.
+        seconds: measured by the clock, on CUDA by events.
+        flops: as counted by ``FlopCounterMode``, two for each multiply-add.
+        dtype: of the model; its rate is the limit.
     """
 
     name: str
@@ -27,11 +27,11 @@ class Part:
     children: dict[str, "Part"] = field(default_factory=dict)
 
     def child(self, name: str) -> "Part":
-        """The child of this name, which may be new."""
+        """The child of this name, created if there is none."""
         return self.children.setdefault(name, Part(name, dtype=self.dtype))
 
     def __getitem__(self, path: str) -> "Part":
-        """A descendant by names with slashes between them.
+        """A descendant by its path of names, separated by slashes.
 
         Raises:
             KeyError: there is none.
@@ -42,7 +42,7 @@ class Part:
         return part
 
     def walk(self, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], "Part"]]:
-        """The part and all below it, with their paths, parents first."""
+        """The part and all its descendants with their paths, parents first."""
         path = (*path, self.name)
         yield path, self
         for child in self.children.values():
@@ -50,22 +50,22 @@ class Part:
 
     @property
     def self_seconds(self) -> float:
-        """Seconds that no child took."""
+        """Seconds outside of all children."""
         return self.seconds - sum(child.seconds for child in self.children.values())
 
     def floor(self, limits: Limits) -> float:
-        """Seconds that the FLOPs take at the rate of a large matrix product."""
+        """Seconds that the FLOPs take at the rate of a large matrix multiplication."""
         return self.flops / limits.flops_per_s[self.dtype]
 
     def fraction(self, limits: Limits) -> float | None:
-        """Seconds at the limit over seconds taken; None where nothing was counted or timed."""
+        """Seconds at the limit over measured seconds; None if nothing was counted or timed."""
         return self.floor(limits) / self.seconds if self.flops and self.seconds else None
 
     def as_json(self, limits: Limits, whole: float | None = None) -> dict[str, Any]:
         """The tree as plain values.
 
         Args:
-            whole: the seconds that shares are of.
+            whole: total seconds, for shares.
         """
         whole = self.seconds if whole is None else whole
         return {
@@ -84,16 +84,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Profile:
-    """The parts of one image, or of the average frame, and the rates that they are compared with.
+    """The parts of an image or of the average frame, and the rates that they are compared with.
 
     Attributes:
         subject: what was profiled: its sizes, the model's, the numbers of objects and runs.
         root: the tree; calls, seconds and FLOPs are per image or frame.
         limits: of the device.
-        profiled: seconds of each image or frame while its parts are timed, by the host's clock.
-        plain: the same without that, on the same path.
-        as_it_is: the same by the predictor as it is, where it replays CUDA graphs, which have no parts.
-        machine: what it ran on.
+        profiled: seconds of each image or frame with timed parts, by the host's clock.
+        plain: the same without timed parts, on the same path.
+        as_it_is: the same with CUDA graphs, which have no parts, if the predictor uses them.
+        machine: processor, device and versions.
     """
 
     subject: dict[str, Any]
@@ -106,12 +106,12 @@ class Profile:
 
     @property
     def overhead(self) -> float:
-        """The share by which timing the parts made it slower; medians."""
+        """Relative slowdown by timing the parts, from medians."""
         return statistics.median(self.profiled) / statistics.median(self.plain) - 1
 
     @property
     def named(self) -> float:
-        """The share of the time in named parts; the rest is copies and Python between them."""
+        """The share of time in named parts; the rest is copies and Python code between them."""
         return 1 - self.root.self_seconds / self.root.seconds if self.root.seconds else 0.0
 
     def as_json(self) -> dict[str, Any]:

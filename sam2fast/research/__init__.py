@@ -1,14 +1,12 @@
-"""Hooks for research: features, attention maps, and choices and ops of one's own; see docs/research.md."""
+"""Research tools: features, attention maps, custom selections and custom ops; see docs/research.md."""
 
+from sam2fast.kernels._custom_ops import register_op, unregister_op
 from sam2fast.kernels._dispatch import backend
-from sam2fast.kernels._own_ops import register_op, unregister_op
 from sam2fast.modeling.mask_selection import MaskSelection
 from sam2fast.research.attention_maps import AttentionMap, Column, attention_maps
 from sam2fast.research.features import StageFeatures, stage_features
-from sam2fast.research.ops import own_op
-from sam2fast.research.reach import reaching
-from sam2fast.tracking.own_selection import MemorySelection
-from sam2fast.tracking.selection import MemoryRules, Selection, select_memories
+from sam2fast.research.overrides import override_op, reaching
+from sam2fast.tracking.memory_selection import MemoryRules, MemorySelection, Selection, select_memories
 
 __all__ = [
     "AttentionMap",
@@ -20,7 +18,7 @@ __all__ = [
     "StageFeatures",
     "attention_maps",
     "backend",
-    "own_op",
+    "override_op",
     "reaching",
     "register_op",
     "select_memories",

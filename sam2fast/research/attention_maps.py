@@ -1,34 +1,35 @@
-"""Where each position of a frame looks in the memory."""
+"""Attention maps of memory attention, and the softmax weights that they consist of."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from sam2fast.kernels.memory_attention import MEANS, AttendedMemory
+from sam2fast.kernels.memory_attention import MEANS, AttendedMemory, memory_attention_reference
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.compiled import CompiledMethod
 from sam2fast.modeling.memory_attention import MemoryAttentionLayer
-from sam2fast.research.attention_weights import operands_of, weights_by_block
-from sam2fast.tracking.selection import Selection
+from sam2fast.tracking.memory_selection import Selection
 from sam2fast.tracking.state import TrackedObject, VideoState
 
 if TYPE_CHECKING:
     from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
-# Of all maps that one recording keeps, unless it is told otherwise: 256 MiB.
-MOST_BYTES = 2**28
+# Default limit of all maps together: 256 MiB.
+MAX_BYTES = 2**28
 
 
 class Column(NamedTuple):
-    """One memory that is attended to."""
+    """One memory that is attended to: a column of an attention map."""
 
     kind: str  # "conditioning" or "tracked" for a spatial memory, "pointer" for an object pointer
-    frame: int  # whose memory it is
-    distance: int  # how many frames before the current one that is; negative if after it
-    tokens: slice  # its place among the tokens that are attended to
+    frame: int  # of the memory
+    distance: int  # frames before the current frame; negative if after it
+    tokens: slice  # its tokens among all that are attended to
 
 
 class AttentionMap(NamedTuple):
@@ -44,7 +45,7 @@ class AttentionMap(NamedTuple):
     per_token: bool
 
     def shares(self) -> list[float]:
-        """Of each column the mean weight over the queries; they sum to one."""
+        """The mean weight of each column over the queries; they sum to one."""
         means = self.weights.mean(dim=0)
         return [float(means[c.tokens].sum()) for c in self.columns] if self.per_token else means.tolist()
 
@@ -59,9 +60,9 @@ def attention_maps(
     head: int = 0,
     queries: Sequence[tuple[int, int]] | None = None,
     per_token: bool = False,
-    max_bytes: int = MOST_BYTES,
+    max_bytes: int = MAX_BYTES,
 ) -> Iterator[list[AttentionMap]]:
-    """Inside, every frame that is tracked and every correction leaves maps of its cross-attention to the memory.
+    """Context manager that collects the maps of cross-attention to the memory for every tracked or corrected frame.
 
     ::
 
@@ -69,26 +70,26 @@ def attention_maps(
             for frame, ids, logits in predictor.propagate_in_video(state):
                 ...
 
-    Masks are those that the predictor gives otherwise, by its plain path, bit by bit on the CPU: steps are not taken
-    from recordings and memory attention is not taken compiled for that long. Not for several threads at once.
+    Inside, the predictor uses neither CUDA graphs nor compiled memory attention. Masks equal those of its eager path,
+    bit by bit on the CPU. Not for several threads at once.
 
     Args:
-        predictor: of videos or streams.
-        layers, frames, obj_ids: which; None for all.
+        predictor: for videos or streams.
+        layers, frames, obj_ids: which to collect; None for all.
         head: of each layer; published models have one.
         queries: (row, column) of positions on the feature map, one for 16 x 16 pixels of the model's input; None for
             all.
-        per_token: keep the weight of each token of the memory, not their sum over each memory. At 1024x1024 with seven
-            memories the map of all queries has 4096 x 28,736 weights, which are 471 MB.
-        max_bytes: what all maps may take together.
+        per_token: keep the weight of each token of the memory, instead of the sum over each memory. At 1024x1024 with
+            seven memories the map of all queries has 4096 x 28,736 weights, 471 MB.
+        max_bytes: limit of all maps together.
 
     Yields:
-        The list that grows.
+        The list of maps, which grows while frames are tracked.
 
     Raises:
-        ValueError: there is no such layer, head or position; or, while tracking, maps would take more than
-            ``max_bytes``: what was to be tracked is as it was then.
-        RuntimeError: they are being recorded already.
+        ValueError: there is no such layer, head or position; or, while tracking, maps would exceed ``max_bytes``. The
+            failed call changes nothing.
+        RuntimeError: another block already collects maps of this predictor.
     """
     recording = _Recording(predictor, layers, frames, obj_ids, head, queries, per_token, max_bytes)
     if predictor.selection_watch is not None:
@@ -104,13 +105,13 @@ def attention_maps(
             del memory_attention.attend
             restored.callback(setattr, memory_attention, "attend", compiled)
         for layer, attention in enumerate(recording.attentions):
-            attention.watch = recording.watch_of(layer)
-            restored.callback(setattr, attention, "watch", None)
+            attention.attend_hook = recording.hook_of(layer)
+            restored.callback(setattr, attention, "attend_hook", None)
         yield recording.maps
 
 
-# In the place of an id: the object is not the session's, as in a warm-up.
-_NOBODY = object()
+# Id of an object that does not belong to the session, as in a warm-up.
+_NO_ID = object()
 
 
 class _Step(NamedTuple):
@@ -121,7 +122,7 @@ class _Step(NamedTuple):
 
 
 class _Recording:
-    """What is asked for, and what was found; the arguments are those of :func:`attention_maps`."""
+    """The arguments of :func:`attention_maps`, and the maps collected so far."""
 
     def __init__(
         self,
@@ -160,21 +161,21 @@ class _Recording:
         reverse: bool,
         chosen: Sequence[Selection],
     ) -> None:
-        known = {id(tracked): obj_id for obj_id, tracked in state.objects.items()}
-        self._step = _Step([known.get(id(o), _NOBODY) for o in objects], objects, frame, chosen)
+        ids = {id(tracked): obj_id for obj_id, tracked in state.objects.items()}
+        self._step = _Step([ids.get(id(o), _NO_ID) for o in objects], objects, frame, chosen)
 
-    def watch_of(self, layer: int) -> Any:
-        def watch(query: Tensor, memory: AttendedMemory, *rest: Tensor | None) -> None:
+    def hook_of(self, layer: int) -> Any:
+        def hook(query: Tensor, memory: AttendedMemory, *rest: Tensor | None) -> None:
             step = self._step
             if layer == len(self.attentions) - 1:
                 self._step = None
             if step is None or layer not in self._layers or not _is_among(step.frame, self._frames):
                 return
             for b, obj_id in enumerate(step.ids):
-                if obj_id is not _NOBODY and _is_among(obj_id, self._obj_ids):
+                if obj_id is not _NO_ID and _is_among(obj_id, self._obj_ids):
                     self.maps.append(self._map(step, b, layer, query, memory, rest))
 
-        return watch
+        return hook
 
     def _map(
         self,
@@ -185,7 +186,7 @@ class _Recording:
         memory: AttendedMemory,
         rest: tuple[Tensor | None, ...],
     ) -> AttentionMap:
-        operands = operands_of(b, query, memory, *rest)
+        operands = attention_operands(b, query, memory, *rest)
         attended = operands.offset.isfinite().nonzero()[:, 0]
         columns = _columns(step, b, memory, int(memory.pointer_valid[b].sum()))
         assert columns[-1].tokens.stop == len(attended) if columns else not len(attended)
@@ -197,7 +198,7 @@ class _Recording:
                 f"{self._bytes:,} bytes, more than max_bytes={self._max_bytes:,}; give queries, layers, frames or "
                 "obj_ids, leave per_token out, or allow more"
             )
-        # Ordinary tensors, though they are made in inference mode.
+        # Normal tensors, even in inference mode.
         with torch.inference_mode(False):
             weights = torch.empty(Q, width)
         start = 0
@@ -213,12 +214,12 @@ class _Recording:
         )
 
 
-def _is_among(value: Any, asked: Collection[Any] | None) -> bool:
-    return asked is None or value in asked
+def _is_among(value: Any, selected: Collection[Any] | None) -> bool:
+    return selected is None or value in selected
 
 
 def _columns(step: _Step, b: int, memory: AttendedMemory, pointer_tokens: int) -> list[Column]:
-    """The memories of object ``b`` in the order of the twin's keys."""
+    """The memories of object ``b`` in the order of the reference implementation's keys."""
     conditioning, (memories, pointers) = step.objects[b].conditioning, step.chosen[b]
     lengths = _memory_tokens(memory, b) + ([pointer_tokens // len(pointers)] * len(pointers) if pointers else [])
     kinds = ["conditioning" if t in conditioning else "tracked" for t, _ in memories] + ["pointer"] * len(pointers)
@@ -230,7 +231,7 @@ def _columns(step: _Step, b: int, memory: AttendedMemory, pointer_tokens: int) -
 
 
 def _memory_tokens(memory: AttendedMemory, b: int) -> list[int]:
-    """How many tokens each spatial memory of object ``b`` has."""
+    """Number of tokens of each spatial memory of object ``b``."""
     n = memory.pages.shape[1]
     times = memory.page_time[b][memory.page_table[b] >= 0].tolist()
     if len(memory.position_encoding) == n:
@@ -238,3 +239,64 @@ def _memory_tokens(memory: AttendedMemory, b: int) -> list[int]:
     # Pooled memories: a page of means is a memory, and so are the four quarters of a whole map.
     kinds = [time // len(memory.time_encoding) for time in times]
     return [n if kind == MEANS else MEANS * n for kind in kinds if kind in (0, MEANS)]
+
+
+# Queries whose weights are computed at once.
+BLOCK = 256
+
+
+class Operands(NamedTuple):
+    """The arguments of torch's attention in the reference implementation, for one object."""
+
+    query: Tensor  # (heads, N, d), rotated
+    key: Tensor  # (heads, M, d), those of maps rotated; page by page, then the pointers
+    value: Tensor  # (heads, M, m)
+    offset: Tensor  # (M,) fp32, added to the scores; -inf where nothing is attended to
+
+
+class _CaptureOperands(TorchFunctionMode):
+    """Captures the operands of torch's attention instead of computing it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operands: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        query, key, value = args
+        self.operands = query, key, value, kwargs["attn_mask"]
+        return query.new_zeros(*query.shape[:-1], value.shape[-1])
+
+
+def attention_operands(b: int, query: Tensor, memory: AttendedMemory, *weights_and_tables: Tensor | None) -> Operands:
+    """The reference implementation's operands for object ``b``, from the arguments of :func:`memory_attention`."""
+    one = slice(b, b + 1)
+    one_memory = memory._replace(
+        page_table=memory.page_table[one],
+        page_time=memory.page_time[one],
+        pointers=memory.pointers[one],
+        pointer_encoding=memory.pointer_encoding[one],
+        pointer_valid=memory.pointer_valid[one],
+    )
+    with _CaptureOperands() as caught:
+        memory_attention_reference(query if len(query) == 1 else query[one], one_memory, *weights_and_tables)  # type: ignore[arg-type]
+    assert caught.operands is not None
+    query, key, value, mask = (x[0] for x in caught.operands)
+    mask = mask[0, 0]
+    offset = torch.where(mask, 0.0, -torch.inf) if mask.dtype == torch.bool else mask.float()
+    return Operands(query, key, value, offset)
+
+
+def weights_by_block(operands: Operands, head: int, queries: Tensor) -> Iterator[Tensor]:
+    """Yields weights ``(n, M)`` fp32 of blocks of queries; they sum to one and are 0 for tokens not attended to.
+
+    Args:
+        queries: ``(Q,)`` int64 positions on the map.
+    """
+    key, scale = operands.key[head].float(), operands.query.shape[-1] ** -0.5
+    with torch.autocast(key.device.type, enabled=False):
+        for block in queries.split(BLOCK):
+            scores = operands.query[head, block].float() * scale @ key.T + operands.offset
+            yield scores.softmax(dim=-1)

@@ -1,4 +1,4 @@
-"""What the image encoder computes on its way."""
+"""Features of each stage of the image encoder."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, cast
@@ -12,7 +12,7 @@ from sam2fast.transforms import ImageLike
 
 
 class StageFeatures(NamedTuple):
-    """Maps of B pictures, finest first."""
+    """Feature maps of B images, finest first."""
 
     stages: list[Tensor]  # (B, C_i, H_i, W_i) of each stage of the trunk
     levels: list[Tensor]  # (B, d_model, H_i, W_i) of each level of the feature pyramid, the coarsest included
@@ -21,31 +21,30 @@ class StageFeatures(NamedTuple):
 def stage_features(
     model: SAM2Base | SAM2ImagePredictor, images: Tensor | Sequence[ImageLike] | ImageLike
 ) -> StageFeatures:
-    """The outputs of each stage of the trunk and of each level of the neck, as they are before the decoder's heads.
+    """The outputs of each stage of the trunk and each level of the neck, before the decoder's heads.
 
-    Trackers and image predictors ask for less: the coarsest level only feeds the next finer one, and the finest two go
-    straight to the channels that the decoder reads. What they compute of the others is the same, bit by bit.
-    Gradients flow where autograd is on.
+    Predictors compute fewer: the coarsest level only feeds the next finer one, and the finest two are projected
+    directly to the decoder's channels. The maps that they compute are equal bit by bit. Gradients flow if autograd is
+    enabled.
 
     Args:
         model: a model, a video predictor, or an image predictor.
-        images: for a model ``(B, 3, S, S)`` normalised; for an image predictor a picture or a list of pictures, as
-            ``set_image`` takes them. The image that is set there stays.
+        images: for a model ``(B, 3, S, S)`` normalised; for an image predictor an image or a list of images, as
+            ``set_image`` takes them. The predictor's current image stays set.
 
     Raises:
         ValueError: tensors of another shape, or an empty list.
-        ImageError, FileNotFoundError, TypeError: a picture cannot be used.
+        ImageError, FileNotFoundError, TypeError: an image cannot be used.
 
     Source: the outputs of ``sam2.modeling.backbones.hieradet.Hiera`` and
     ``sam2.modeling.backbones.image_encoder.FpnNeck``.
     """
     if isinstance(model, SAM2ImagePredictor):
-        given = images if isinstance(images, list | tuple) else [images]
-        pictures = cast(Sequence[ImageLike], given)
-        if not pictures:
+        image_list = cast(Sequence[ImageLike], images if isinstance(images, list | tuple) else [images])
+        if not image_list:
             raise ValueError("the list of images is empty")
         with torch.no_grad():
-            batch = torch.stack([model._transforms(picture, model.device) for picture in pictures])
+            batch = torch.stack([model._transforms(image, model.device) for image in image_list])
         model = model.model
     else:
         batch = _checked(model, images)
@@ -58,11 +57,11 @@ def _checked(model: SAM2Base, images: object) -> Tensor:
     if not isinstance(images, Tensor):
         raise TypeError(
             f"a model takes a normalised tensor (B, 3, {S}, {S}), and got {type(images).__name__}; "
-            "pictures go through SAM2ImagePredictor(model)"
+            "images go through SAM2ImagePredictor(model)"
         )
     if images.ndim != 4 or images.shape[1:] != (3, S, S) or not images.is_floating_point():
         raise ValueError(
             f"expected normalised images (B, 3, {S}, {S}), got {images.dtype} {tuple(images.shape)}; "
-            "pictures go through SAM2ImagePredictor(model)"
+            "images go through SAM2ImagePredictor(model)"
         )
     return images.to(model.device)

@@ -1,166 +1,239 @@
-"""Encoder features of frames, computed when needed and kept for a while."""
+"""Features of frames that the image encoder has computed, kept for a while and reused for similar frames."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.tracking.approximations import EXACT
-from sam2fast.tracking.still_frames import StillFrames
 from sam2fast.video_io import Frames
 
 # Frames whose features are kept: clicks go back and forth between a few.
 FEATURES_KEPT = 4
+# Pixels of the model's input, whose side is a multiple of 32. Patches are those of the encoder's first layer.
+PATCH, CELL = 4, 32
 
 
 class FrameFeatures(NamedTuple):
-    """What the encoder says about one frame."""
+    """The encoder's output for one frame."""
 
     embedding: Tensor  # (1, C, H, W)
     high_res: list[Tensor]  # (1, C/8, 4H, 4W), (1, C/4, 2H, 2W), or none
 
 
 class EncodedFrames(NamedTuple):
-    """Features of a few frames, which may still be computed on another stream."""
+    """Features of several frames; another stream may still be computing them."""
 
     features: list[FrameFeatures]
-    wait: Callable[[FrameFeatures], None] | None  # makes the current stream wait, before it reads some of them
+    wait: Callable[[FrameFeatures], None] | None  # makes the current stream wait before it reads one of them
 
 
-_Key: TypeAlias = tuple[int, torch.dtype | None]  # a frame, and what autocast computes in
+_Key: TypeAlias = tuple[int, torch.dtype | None]  # a frame and the dtype of autocast
 _Features: TypeAlias = tuple[FrameFeatures, Callable[[FrameFeatures], None] | None]  # and their EncodedFrames.wait
 
 
-class Encoder(Protocol):
-    """Encodes frames of a video by their numbers; ``ahead`` says that nobody waits for them yet."""
+class EncodingPlan(NamedTuple):
+    """Which of some frames have to be encoded; made by :meth:`FeatureCache.plan`."""
 
-    def __call__(self, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames: ...
+    frames: Sequence[int]
+    kind: torch.dtype | None  # the dtype of autocast
+    missing: list[int]  # those without features
+    sources: list[int | None]  # for each missing frame the one whose features it gets; None for the last encoded one
+
+    @property
+    def to_encode(self) -> list[int]:
+        """The frames for the encoder."""
+        return [t for t, source in zip(self.missing, self.sources, strict=True) if t == source]
 
 
 class FeatureCache:
     """Features of the frames used last.
 
-    Features computed under autocast and outside it are kept apart.
+    Features computed under autocast and without it are kept apart.
 
     Args:
-        model: the encoder's.
         frames: of the video.
-        encoder: what encodes them, called as :class:`Encoder` says, such as ``predictor._encode_frames``.
+        device: of the features.
         size: how many frames' features are kept, about 17 MB each at 1024x1024 in fp32.
+        reuse_threshold: see :meth:`reuse`.
 
     Attributes:
-        encoded: how many frames went through the encoder.
+        encoded: how many frames the encoder has computed.
     """
 
-    def __init__(self, model: SAM2Base, frames: Frames, encoder: Encoder, size: int = FEATURES_KEPT) -> None:
-        self.model = model
+    def __init__(
+        self,
+        frames: Frames,
+        device: torch.device,
+        size: int = FEATURES_KEPT,
+        reuse_threshold: float | None = None,
+    ) -> None:
         self.frames = frames
         self.size = size
         self.kept: OrderedDict[_Key, FrameFeatures] = OrderedDict()
-        self._encoder = encoder
-        self._waits: dict[_Key, Callable[[FrameFeatures], None]] = {}
-        self._still: StillFrames | None = None
-        self.reuse(getattr(model, "approximations", EXACT).still_frames)
         self.encoded = 0
+        self._device = device
+        self._waits: dict[_Key, Callable[[FrameFeatures], None]] = {}
+        self.reuse(reuse_threshold)
 
     def reuse(self, threshold: float | None) -> None:
-        """From here on, frames that differ no more than this from the last encoded one get its features; None for none.
+        """From now on a frame that differs from the last encoded one by at most ``threshold`` gets its features.
 
         Args:
-            threshold: see :func:`sam2fast.tracking.still_frames.difference`.
+            threshold: the largest :func:`difference` at which features are reused; None for no reuse.
         """
-        self._still = None if threshold is None else StillFrames(threshold)
-
-    def __getitem__(self, frame: int) -> FrameFeatures:
-        return self.encode([frame])[0]
+        self._reuse = None if threshold is None else FeatureReuse(threshold)
 
     def keeps(self, frame: int) -> bool:
-        """Whether the frame's features are there already, or on their way."""
-        return (frame, autocast_dtype(self.model.device)) in self.kept
+        """Whether the frame's features are kept; they may still be computed."""
+        return (frame, autocast_dtype(self._device)) in self.kept
 
-    def encode(self, frames: Sequence[int]) -> list[FrameFeatures]:
-        """Features of several frames; those not kept from before are encoded as one batch."""
-        self._begin(frames, len(frames), ahead=False)
-        kind, found = autocast_dtype(self.model.device), []
-        for t in frames:
-            features = self.kept[t, kind]
-            self._await((t, kind), features)
-            found.append(features)
-        return found
+    def plan(self, frames: Sequence[int]) -> EncodingPlan:
+        """Decides which of these frames have to be encoded.
 
-    def awaited(self) -> Iterator[tuple[int, FrameFeatures]]:
-        """Each frame whose features are kept, and these, for the current stream to read; it is no use of them that
-        counts for how long they are kept."""
-        for key, features in list(self.kept.items()):
-            self._await(key, features)
-            yield key[0], features
+        Raises:
+            VideoError: a frame cannot be read.
+        """
+        kind = autocast_dtype(self._device)
+        missing = [t for t in frames if (t, kind) not in self.kept]
+        sources: list[int | None] = list(missing)
+        if missing and self._reuse is not None:
+            sources = self._reuse.sources(kind, self.frames, missing)
+        return EncodingPlan(frames, kind, missing, sources)
 
-    def _await(self, key: _Key, features: FrameFeatures) -> None:
-        wait = self._waits.get(key)
-        if wait is not None:  # each time, for it may be on another stream
-            wait(features)
-
-    def clear(self) -> None:
-        """Forgets all features."""
-        self.kept.clear()
-        self._waits.clear()
-        if self._still is not None:
-            self._still.clear()
-
-    def begin(self, frames: Sequence[int], batch: int) -> None:
-        """Sees to it that these will be there; where the encoder has a stream of its own, nobody waits for it yet.
+    def store(self, plan: EncodingPlan, encoded: EncodedFrames | None, batch: int) -> None:
+        """Keeps the features of a plan's frames.
 
         Args:
-            batch: how many frames come at a time, at most.
+            encoded: features of ``plan.to_encode``; None if there are none.
+            batch: how many frames are encoded at a time, at most.
         """
-        self._begin(frames, batch, ahead=True)
-
-    def _begin(self, frames: Sequence[int], batch: int, ahead: bool) -> None:
-        kind = autocast_dtype(self.model.device)
-        missing = [t for t in frames if (t, kind) not in self.kept]
-        if missing:
-            for t, (features, wait) in zip(missing, self._encode(missing, kind, ahead), strict=True):
-                if wait is not None:
-                    self._waits[t, kind] = wait
-                self.kept[t, kind] = features
-        for t in frames:
-            self.kept.move_to_end((t, kind))
-        if missing:  # not otherwise, or frames encoded ahead would be dropped before their turn
-            # This batch, the one before, and the frame at hand.
+        for t, (features, wait) in zip(plan.missing, self._assigned(plan, encoded), strict=True):
+            if wait is not None:
+                self._waits[t, plan.kind] = wait
+            self.kept[t, plan.kind] = features
+        for t in plan.frames:
+            self.kept.move_to_end((t, plan.kind))
+        if plan.missing:  # otherwise frames that were encoded ahead would be dropped before their turn
+            # This batch, the one before, and the current frame.
             most = self.size if batch == 1 else max(self.size, 2 * batch + 1)
             while len(self.kept) > most:
                 key, _ = self.kept.popitem(last=False)
                 self._waits.pop(key, None)
 
-    def _encode(self, frames: Sequence[int], kind: torch.dtype | None, ahead: bool) -> list[_Features]:
-        """Features of each, by the encoder or those of a still frame before it."""
-        still = self._still
-        sources = list(frames) if still is None else still.sources(kind, self.frames, frames)
-        new = [t for t, source in zip(frames, sources, strict=True) if t == source]
+    def read(self, plan: EncodingPlan) -> list[FrameFeatures]:
+        """Features of a plan's frames after :meth:`store`; the current stream waits until they are computed."""
+        found = []
+        for t in plan.frames:
+            features = self.kept[t, plan.kind]
+            self._await((t, plan.kind), features)
+            found.append(features)
+        return found
+
+    def awaited(self) -> Iterator[tuple[int, FrameFeatures]]:
+        """Each frame with its features, which the current stream may read. The order of eviction does not change."""
+        for key, features in list(self.kept.items()):
+            self._await(key, features)
+            yield key[0], features
+
+    def clear(self) -> None:
+        """Drops all features."""
+        self.kept.clear()
+        self._waits.clear()
+        if self._reuse is not None:
+            self._reuse.clear()
+
+    def _await(self, key: _Key, features: FrameFeatures) -> None:
+        wait = self._waits.get(key)
+        if wait is not None:  # each time: the current stream may be another one
+            wait(features)
+
+    def _assigned(self, plan: EncodingPlan, encoded: EncodedFrames | None) -> list[_Features]:
+        """Features of each missing frame: its own, or those of a similar frame before it."""
         found: dict[int | None, _Features] = {}
-        if new:
-            encoded = self._encoder(self.frames, new, ahead)
+        new = plan.to_encode
+        if encoded is not None:
             found = {t: (features, encoded.wait) for t, features in zip(new, encoded.features, strict=True)}
             self.encoded += len(new)
-        if still is not None:
-            if None in sources:
-                found[None] = still.last(kind)
+        if self._reuse is not None:
+            if None in plan.sources:
+                found[None] = self._reuse.last(plan.kind)
             if new:
-                still.remember(kind, self.frames, new[-1], found[new[-1]])
-        return [found[source] for source in sources]
+                self._reuse.remember(plan.kind, self.frames, new[-1], found[new[-1]])
+        return [found[source] for source in plan.sources]
 
 
-def encode_frames(model: SAM2Base, frames: Frames, indices: Sequence[int]) -> EncodedFrames:
-    """Features of some frames of a video, as one batch."""
-    images = torch.stack([frames[t] for t in indices]).to(model.device)
-    return EncodedFrames(features_by_frame(model.encode_image(images), len(indices)), None)
+class _LastEncoded(NamedTuple):
+    """The last frame that was encoded."""
+
+    summary: Tensor
+    features: _Features
+
+
+class FeatureReuse:
+    """Decides which frames are encoded from their pixels on the CPU; nothing waits for the device.
+
+    Frames are compared with the last *encoded* one, so that a slow movement accumulates.
+
+    Args:
+        threshold: the largest :func:`difference` at which a frame is not encoded.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+        self._last: dict[torch.dtype | None, _LastEncoded] = {}
+
+    def sources(self, kind: torch.dtype | None, frames: Frames, indices: Sequence[int]) -> list[int | None]:
+        """For each frame, in the order of tracking, the one whose features it gets; None stands for :meth:`last`.
+
+        Args:
+            kind: the dtype of autocast; features of one kind are not used for another.
+        """
+        source: int | None = None
+        reference = self._last[kind].summary if kind in self._last else None
+        found = []
+        for t in indices:
+            summary = summary_of(frames.pixels(t))
+            if reference is None or difference(summary, reference) > self.threshold:
+                source, reference = t, summary
+            found.append(source)
+        return found
+
+    def last(self, kind: torch.dtype | None) -> _Features:
+        """Features of the last encoded frame."""
+        return self._last[kind].features
+
+    def remember(self, kind: torch.dtype | None, frames: Frames, index: int, features: _Features) -> None:
+        """Makes this frame the last encoded one."""
+        self._last[kind] = _LastEncoded(summary_of(frames.pixels(index)), features)
+
+    def clear(self) -> None:
+        """The next frame is encoded, whatever it shows."""
+        self._last.clear()
+
+
+def summary_of(pixels: Tensor) -> Tensor:
+    """Sums of four pixels in each patch of a frame ``(S, S, 3)`` uint8: ``(S/4, S/4, 3)`` int16.
+
+    Sums of four have half the noise of single pixels, and read a quarter of them.
+    """
+    rows = pixels[::PATCH].short() + pixels[PATCH // 2 :: PATCH]
+    return rows[:, ::PATCH] + rows[:, PATCH // 2 :: PATCH]
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    """Difference of two summaries, for pixels in [0, 1]: the largest mean over a cell of 32x32 pixels.
+
+    A mean over the whole frame would miss a small object that moves before a static background.
+    """
+    patches = CELL // PATCH
+    cells = (a - b).abs_().view(len(a) // patches, patches, len(a) // patches, -1)
+    return float(cells.float().mean(dim=(1, 3)).amax()) / (4 * 255)
 
 
 def features_by_frame(levels: Sequence[Tensor], count: int) -> list[FrameFeatures]:
-    """The first ``count`` of a batch's levels ``(B, ...)``, finest first, frame by frame."""
+    """The first ``count`` frames of a batch's levels ``(B, ...)``, finest first, frame by frame."""
     features = []
     for i in range(count):
         # Clones: a view would keep the whole batch alive as long as one of its frames.
@@ -170,5 +243,5 @@ def features_by_frame(levels: Sequence[Tensor], count: int) -> list[FrameFeature
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """What autocast computes in on a kind of device, or None outside of it."""
+    """The dtype that autocast computes in on a kind of device, or None without autocast."""
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None

@@ -1,23 +1,24 @@
-"""The memories of all objects of a video, and the tables that say who attends to which."""
+"""Memories of a session in pools of pages, and the integer tables that say which object attends to which page."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.kernels.memory_attention import MEANS, AttendedMemory
+from sam2fast.kernels.memory_attention import MEANS, Fp8
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.approximations import EXACT, Approximations
-from sam2fast.tracking.arrivals import Arrivals
-from sam2fast.tracking.fp8_scores import fp8_scores
+from sam2fast.tracking.async_copies import PendingCopies
+from sam2fast.tracking.memory_selection import MemoryRules
 from sam2fast.tracking.page_pool import Page, PagePool
-from sam2fast.tracking.saved_checks import Shapes
-from sam2fast.tracking.step_tables import StepShape, StepTables, fill_rows
 
-# Numbers of objects and of conditioning frames that tables are made for, so that shapes seldom change.
+# Capacities of tables, in objects and in conditioning frames, so that shapes seldom change.
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+# Tables begin at multiples of this many integers, 16 bytes: Triton specializes kernels on such addresses.
+ALIGNMENT = 4
 
 
 def bucket(count: int) -> int:
@@ -25,73 +26,97 @@ def bucket(count: int) -> int:
     return next((size for size in BUCKETS if size >= count), -(-count // BUCKETS[-1]) * BUCKETS[-1])
 
 
-# The pages of a spatial memory: one with the whole map. Where memories are pooled, one with its means of 2x2 tokens;
-# behind it, if it is a prompt's, the four quarters of the map, to be attended to as that of a conditioning frame.
+# The pages of a spatial memory: one page with the whole map. Where memories are pooled, a page with the means of 2x2
+# tokens; for a prompt the four quarters of the map follow, which are attended to as those of a conditioning frame.
 Memory: TypeAlias = tuple[Page, ...]
 
 
 class AttendedPages(NamedTuple):
     """What one object attends to."""
 
-    memories: list[tuple[Page, int]]  # and what is in AttendedMemory.page_time
-    pointers: list[tuple[Page, int]]  # and the distance in frames
+    memories: list[tuple[Page, int]]  # a page and its AttendedMemory.page_time
+    pointers: list[tuple[Page, int]]  # a page and the distance in frames
     conditioning: int  # how many conditioning frames may be among them, besides the recent frames
+
+
+@dataclass(frozen=True)
+class MemoryLayout:
+    """Shapes of a model's memories, and where they are."""
+
+    device: torch.device
+    image_size: int
+    mask: tuple[int, int]  # (h, w) of low-resolution masks
+    side: int  # H and W of a spatial memory
+    channels: int  # C_mem
+    pointer: int  # C of an object pointer
+
+    @classmethod
+    def of(cls, model: SAM2Base) -> "MemoryLayout":
+        return cls(
+            device=model.device,
+            image_size=model.image_size,
+            mask=model.sam_prompt_encoder.mask_input_size,
+            side=model.sam_image_embedding_size,
+            channels=model.mem_dim,
+            pointer=model.hidden_dim,
+        )
 
 
 class MemoryBank:
     """Two pools of pages: spatial memories ``(H * W, C_mem)``, and object pointers ``(C,)`` in fp32.
 
-    Memories are kept in the dtype they are computed in. Where they are pooled, pages have a quarter of the positions.
+    Memories keep the dtype they are computed in. Where they are pooled, pages have a quarter of the positions.
 
     Args:
-        model: whose memories they are.
-        approximations: of the session that these are the memories of; by default those of the model, if it has any.
+        layout: of the model's memories.
+        approximations: of the session.
+        fp8: whether memory attention scores are computed in fp8.
     """
 
-    def __init__(self, model: SAM2Base, approximations: Approximations | None = None) -> None:
-        side = model.sam_image_embedding_size
-        self.model = model
-        if approximations is None:
-            approximations = getattr(model, "approximations", EXACT)
-        self.approximations: Approximations = approximations
-        self.fp8 = fp8_scores(model, approximations)
-        self.arrivals = Arrivals()
-        self.memories: PagePool | None = None  # their dtype shows with the first one
-        self.pointers = PagePool((model.hidden_dim,), torch.float32, model.device, self.arrivals)
-        self._memory_shape = (side * side // (MEANS if self.is_pooled else 1), model.mem_dim)
+    def __init__(self, layout: MemoryLayout, approximations: Approximations = EXACT, fp8: Fp8 = False) -> None:
+        self.layout = layout
+        self.approximations = approximations
+        self.fp8: Fp8 = fp8
+        self.pending = PendingCopies()
+        self.memories: PagePool | None = None  # made with the first memory, whose dtype it takes
+        self.pointers = PagePool((layout.pointer,), torch.float32, layout.device, self.pending)
+        positions = layout.side * layout.side // (MEANS if self.is_pooled else 1)
+        self.page_shape = positions, layout.channels
+
+    def emptied(self) -> "MemoryBank":
+        """A new bank without pages, with the same settings."""
+        return MemoryBank(self.layout, self.approximations, self.fp8)
 
     def begin_step(self) -> None:
         """Pages that this step neither reads nor writes may be archived."""
-        self.arrivals.begin_step()
+        self.pending.begin_step()
         self.pointers.begin_step()
         if self.memories is not None:
             self.memories.begin_step()
-
-    @property
-    def shapes(self) -> Shapes:
-        """Of what is kept of each frame."""
-        pages = (1, 1 + MEANS) if self.is_pooled else (1,)
-        low_res = self.model.sam_prompt_encoder.mask_input_size
-        return Shapes(self.model.image_size, low_res, self.model.hidden_dim, self._memory_shape, pages)
 
     @property
     def is_pooled(self) -> bool:
         """Whether pages are quarters and means."""
         return self.approximations.pooled_memory
 
+    @property
+    def pages_of_conditioning(self) -> int:
+        """How many pages attending to a conditioning frame reads."""
+        return MEANS if self.is_pooled else 1
+
     def write_memories(self, memories: Tensor, from_prompt: bool) -> list[Memory]:
         """Pages for ``memories (B, C_mem, H, W)``."""
         pool = self.begin_memories(memories.dtype)
-        pages = pool.write(as_pages(memories, self._memory_shape[0]))
+        pages = pool.write(as_pages(memories, self.page_shape[0]))
         if not (self.is_pooled and from_prompt):
             return [(page,) for page in pages]
-        quarters = pool.write(memories.flatten(2).transpose(1, 2).reshape(-1, *self._memory_shape))
+        quarters = pool.write(memories.flatten(2).transpose(1, 2).reshape(-1, *self.page_shape))
         return [(page, *quarters[MEANS * i : MEANS * (i + 1)]) for i, page in enumerate(pages)]
 
     def begin_memories(self, dtype: torch.dtype) -> PagePool:
-        """The pool of memories, made if there have been none."""
+        """The pool of memories; made if there is none."""
         if self.memories is None:
-            self.memories = PagePool(self._memory_shape, dtype, self.model.device, self.arrivals)
+            self.memories = PagePool(self.page_shape, dtype, self.layout.device, self.pending)
         return self.memories
 
     def write_pointers(self, pointers: Tensor) -> list[Page]:
@@ -99,71 +124,51 @@ class MemoryBank:
         return self.pointers.write(pointers)
 
     def read_memory(self, memory: Memory) -> Tensor:
-        """A copy ``(1, C_mem, H, W)``; means stand where the tokens did that they are of."""
+        """A copy ``(1, C_mem, H, W)``; where only means are kept, each stands for its 2x2 tokens."""
         assert self.memories is not None
-        side = self.model.sam_image_embedding_size
+        side = self.layout.side
         if self.is_pooled and len(memory) == 1:
             means = self.memories.read(memory[0]).t().unflatten(1, (side // 2, side // 2))[None]
             return means.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
         pages = [self.memories.read(page) for page in memory[1:] or memory]
-        tokens = pages[0] if len(pages) == 1 else torch.cat([page.to(self.model.device) for page in pages])
+        tokens = pages[0] if len(pages) == 1 else torch.cat([page.to(self.layout.device) for page in pages])
         return tokens.t().unflatten(1, (side, side))[None]
 
-    def pages_to_attend(self, memory: Memory, time: int, conditioning: bool) -> list[tuple[Page, int]]:
-        """What attending to a memory reads, each page with its ``AttendedMemory.page_time``.
+    def pages_to_attend(
+        self, memory: Memory, time: int, conditioning: bool, num_maskmem: int
+    ) -> list[tuple[Page, int]]:
+        """The pages that attending to a memory reads, each with its ``AttendedMemory.page_time``.
 
         Args:
             time: row of ``maskmem_tpos_enc``.
             conditioning: attended to as that of a conditioning frame.
+            num_maskmem: rows of ``maskmem_tpos_enc``.
         """
         if not self.is_pooled:
             return [(memory[0], time)]
-        rows = self.model.num_maskmem
         if conditioning and len(memory) > 1:
-            return [(page, rows * quarter + time) for quarter, page in enumerate(memory[1:])]
-        return [(memory[0], rows * MEANS + time)]
+            return [(page, num_maskmem * quarter + time) for quarter, page in enumerate(memory[1:])]
+        return [(memory[0], num_maskmem * MEANS + time)]
 
-    @property
-    def recent(self) -> int:
-        """How many pages of recent frames an object attends to, at most."""
-        slots = self.approximations.memory_slots
-        return (self.model.num_maskmem if slots is None else slots) - 1
-
-    @property
-    def pages_of_conditioning(self) -> int:
-        """How many pages attending to a conditioning frame reads."""
-        return MEANS if self.is_pooled else 1
-
-    def attended(self, objects: Sequence[AttendedPages], num_frames: int) -> AttendedMemory:
-        """What these objects attend to, in their order, in tables sized by buckets of what they may hold.
-
-        Where parts are compiled for CUDA the number of rows is a bucket too, and the rows beyond the objects attend to
-        nothing. Elsewhere nothing is made here that a new shape would spoil, and idle rows would only cost time.
-        """
-        assert self.memories is not None
-        shape = self.shape_of(objects, in_buckets=self.model.device.type == "cuda" and _is_compiled(self.model))
-        self.reserve(shape)
-        integers, tables = StepTables.blank(shape, pinned=self.memories.data.is_cuda)
-        self.fill(tables, objects)
-        on_device = integers.to(self.memories.data.device, non_blocking=True)
-        tables = StepTables.views(on_device, shape)
-        return attended_by_tables(self.model, self.memories.data, self.pointers.data, tables, num_frames)
-
-    def shape_of(self, objects: Sequence[AttendedPages], in_buckets: bool) -> StepShape:
-        """Capacities for these objects; the number of rows a bucket, or what they are."""
+    def shape_of(self, objects: Sequence[AttendedPages], rules: MemoryRules, in_buckets: bool) -> "StepShape":
+        """Capacities for these objects; the number of rows is a bucket, or exactly theirs."""
         conditioning = bucket(max(o.conditioning for o in objects))
         rows = bucket(len(objects)) if in_buckets else len(objects)
-        memories = self.recent + self.pages_of_conditioning * conditioning
-        return StepShape(rows, memories, self.model.max_obj_ptrs_in_encoder - 1 + conditioning)
+        return self.capacity(rows, conditioning, rules)
 
-    def reserve(self, shape: StepShape) -> None:
-        """Makes room for a step of this shape: what its objects read, and a page each to be written."""
+    def capacity(self, objects: int, conditioning: int, rules: MemoryRules) -> "StepShape":
+        """Capacities for so many objects with so many conditioning frames each."""
+        memories = rules.recent + self.pages_of_conditioning * conditioning
+        return StepShape(objects, memories, rules.max_pointers - 1 + conditioning)
+
+    def reserve(self, shape: "StepShape") -> None:
+        """Makes room for a step of this shape: the pages that its objects read, and one more each to be written."""
         assert self.memories is not None
         rows = bucket(shape.objects)
         self.memories.reserve(rows * (shape.memories + 1))
         self.pointers.reserve(rows * (shape.pointers + 1))
 
-    def fill(self, tables: StepTables, objects: Sequence[AttendedPages]) -> None:
+    def fill(self, tables: "StepTables", objects: Sequence[AttendedPages]) -> None:
         """Writes what the objects attend to into tables on the CPU; rows of the pools are valid until the next step."""
         assert self.memories is not None
         fill_rows(tables.page_table, [self.memories.rows(page for page, _ in o.memories) for o in objects])
@@ -172,82 +177,72 @@ class MemoryBank:
         fill_rows(tables.distance, [[distance for _, distance in o.pointers] for o in objects])
 
 
-def _is_compiled(model: SAM2Base) -> bool:
-    """Whether a part that computes all objects together is compiled for each number of them, or may be.
-
-    By :func:`sam2fast.deploy.compilation.compile_model`; as the original's predictor for speed does it,
-    ``part.forward = torch.compile(part.forward)``; by ``part.compile()``; or as a
-    whole, for torch's own module has such a forward.
-    """
-    parts = (model.memory_attention, model.sam_mask_decoder, model.memory_encoder)
-    names = ("forward", "attend", "_compiled_call_impl")
-    return any(vars(part).get(name) is not None for part in parts for name in names)
-
-
 def as_pages(maps: Tensor, positions: int) -> Tensor:
-    """``maps (B, C, H, W)`` as ``(B, positions, C)``: all tokens, or the means of 2x2 if there is room for those."""
+    """``maps (B, C, H, W)`` as ``(B, positions, C)``: all tokens, or the means of 2x2 tokens if there are fewer."""
     if positions != maps.shape[2] * maps.shape[3]:
         maps = F.avg_pool2d(maps, 2)
     return maps.flatten(2).transpose(1, 2)
 
 
-def attended_by_tables(
-    model: SAM2Base, pages: Tensor, pointers: Tensor, tables: StepTables, num_frames: int
-) -> AttendedMemory:
-    """What tables on the device say of the pools there; nothing is read back.
+class StepShape(NamedTuple):
+    """Capacities of a step, which the shapes of its tensors follow from."""
 
-    Args:
-        pages: ``(rows, n, C_mem)`` of the pool of memories.
-        pointers: ``(rows, C)`` of the pool of pointers.
-        num_frames: length of the video.
-    """
-    return attended_memory(
-        model,
-        pages,
-        tables.page_table,
-        tables.page_time,
-        pointers[tables.pointer_table.clamp(min=0).long()],
-        tables.distance.float(),
-        tables.pointer_table >= 0,
-        num_frames,
-    )
+    objects: int
+    memories: int  # of each object
+    pointers: int
 
 
-def attended_memory(
-    model: SAM2Base,
-    pages: Tensor,
-    page_table: Tensor,
-    page_time: Tensor,
-    pointers: Tensor,
-    distance: Tensor,
-    valid: Tensor,
-    num_frames: int,
-) -> AttendedMemory:
-    """Adds the model's encodings of space and time to memories and pointers.
+class StepTables(NamedTuple):
+    """Views of one int32 tensor."""
 
-    Args:
-        pages, page_table, page_time: see :class:`AttendedMemory`.
-        pointers: ``(B, P, C)``.
-        distance: ``(B, P)`` frames from the current one to each pointer's.
-        valid: ``(B, P)`` bool.
-        num_frames: length of the video.
-    """
-    side, m = model.sam_image_embedding_size, model.mem_dim
-    B, P, C = pointers.shape
-    position = model.memory_encoder.position_encoding(pages.new_zeros(1, m, side, side))
-    places = as_pages(position, side * side)[0]
-    if pages.shape[1] != side * side:
-        places = torch.cat([places, as_pages(position, pages.shape[1])[0]])
-    encoding = model._encode_pointer_distances(distance, num_frames)
-    # A pointer is wider than a memory token and becomes several, with the same encoding.
-    split = C // m
-    return AttendedMemory(
-        pages=pages,
-        page_table=page_table,
-        page_time=page_time,
-        position_encoding=places,
-        time_encoding=model.maskmem_tpos_enc[:, 0, 0],
-        pointers=pointers.reshape(B, P * split, m),
-        pointer_encoding=encoding.repeat_interleave(split, dim=1).to(pointers.dtype),
-        pointer_valid=valid.repeat_interleave(split, dim=1),
-    )
+    page_table: Tensor  # (C, K) rows of the pool of memories; -1 for none
+    page_time: Tensor  # (C, K) rows of maskmem_tpos_enc
+    pointer_table: Tensor  # (C, P) rows of the pool of pointers; -1 for none
+    distance: Tensor  # (C, P) frames from the current one to each pointer's
+    written_pages: Tensor  # (C,) rows for the new memories
+    written_pointers: Tensor  # (C,)
+
+    @classmethod
+    def size(cls, shape: StepShape) -> int:
+        """How many integers the tables have."""
+        return sum(_aligned(rows * columns) for rows, columns in _shapes(shape))
+
+    @classmethod
+    def views(cls, integers: Tensor, shape: StepShape) -> "StepTables":
+        """The tables in ``integers (size,)`` int32."""
+        tables, start = [], 0
+        for rows, columns in _shapes(shape):
+            tables.append(integers[start : start + rows * columns].view(rows, columns))
+            start += _aligned(rows * columns)
+        pages, times, pointers, distances, written_pages, written_pointers = tables
+        return cls(pages, times, pointers, distances, written_pages[:, 0], written_pointers[:, 0])
+
+    @classmethod
+    def blank(cls, shape: StepShape, pinned: bool = False) -> tuple[Tensor, "StepTables"]:
+        """Integers on the CPU, and empty tables in them.
+
+        Args:
+            pinned: in pinned memory, for a copy to CUDA with ``non_blocking``. The caller may drop them at once, since
+                torch reuses their memory only after the copy; it must not write to them again.
+        """
+        integers = torch.zeros(cls.size(shape), dtype=torch.int32, device="cpu", pin_memory=pinned)
+        tables = cls.views(integers, shape)
+        for table in (tables.page_table, tables.pointer_table):
+            table.fill_(-1)
+        return integers, tables
+
+
+def fill_rows(table: Tensor, rows: Sequence[Sequence[int]]) -> None:
+    """Writes lists of different lengths into the first columns of the first rows of a table on the CPU."""
+    values = table.numpy()
+    for b, row in enumerate(rows):
+        values[b, : len(row)] = row
+
+
+def _shapes(shape: StepShape) -> list[tuple[int, int]]:
+    C, K, P = shape
+    return [(C, K), (C, K), (C, P), (C, P), (C, 1), (C, 1)]
+
+
+def _aligned(count: int) -> int:
+    return -(-count // ALIGNMENT) * ALIGNMENT

@@ -1,4 +1,4 @@
-"""A pool of equal rows on the device; those that are not needed now move to an archive on the CPU."""
+"""A pool of rows of equal shape on the device; rows that are not needed move to an archive on the CPU."""
 
 import weakref
 from collections import deque
@@ -9,56 +9,56 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam2fast.tracking.arrivals import Arrivals, HostCopy
+from sam2fast.tracking.async_copies import AsyncHostCopy, PendingCopies
 from sam2fast.utils.async_copies import uploaded
 
 SMALLEST = 8
 
 
 class Page:
-    """One row's worth of values, wherever it lies; it is freed with the last reference to it."""
+    """The values of one row, in the pool or in the archive; freed with the last reference to it."""
 
     __slots__ = ("__weakref__", "archived", "row")
 
     def __init__(self) -> None:
         self.row: int | None = None  # in the pool
-        self.archived: HostCopy | None = None  # on the CPU
+        self.archived: AsyncHostCopy | None = None  # on the CPU
 
 
 class PagePool:
     """Rows ``(rows, *shape)`` on a device, handed out as pages.
 
-    Its size is what one step needs and a few more, however many pages exist: a row is taken from the page that was used
-    longest ago, whose values then move to the CPU. The tensor stays where it is until a step needs more.
+    It holds what one step needs and a few rows more, however many pages exist: a new page takes the row of the least
+    recently used page, whose values move to the CPU. The tensor keeps its address until a step needs more rows.
 
     Args:
         shape: of one row.
         dtype: of the rows; see :meth:`widen`.
         device: where the rows are.
-        arrivals: reads the archive's copies when they have come.
+        pending: reads the copies of archived pages when they have arrived.
     """
 
     def __init__(
-        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device, arrivals: Arrivals | None = None
+        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device, pending: PendingCopies | None = None
     ) -> None:
         self.data = torch.zeros(SMALLEST, *shape, dtype=dtype, device=device)
-        self._arrivals = arrivals
+        self._pending = pending
         self._owners: list[weakref.ref[Page] | None] = [None] * SMALLEST
-        self._free = deque(range(SMALLEST))  # written to also when a page dies, which may be at any time
+        self._free = deque(range(SMALLEST))  # also written by finalizers of pages, at any time
         self._last_use = np.zeros(SMALLEST, np.int64)  # the step of each row
         self._step = 0
 
     def reserve(self, rows: int) -> None:
-        """Grows at once to so many rows and a few, so that steps that need no more leave the tensor where it is."""
+        """Grows to at least this many rows, so that steps that need no more do not move the tensor."""
         self._grow(-(-rows // SMALLEST) * SMALLEST)
 
     def move_to(self, data: Tensor) -> None:
-        """Goes on in another tensor of the same dtype and shape of rows, with at least as many of them."""
+        """Moves to another tensor of the same dtype and row shape, with at least as many rows."""
         data[: len(self.data)].copy_(self.data)
         self._adopt(data)
 
     def begin_step(self) -> None:
-        """From here on rows that earlier steps used may be taken away."""
+        """From now on rows that only earlier steps used may be archived."""
         self._step += 1
 
     def write(self, values: Tensor) -> list[Page]:
@@ -71,13 +71,13 @@ class PagePool:
 
     @staticmethod
     def archived_page(values: Tensor) -> Page:
-        """A page of this pool that lies in the archive, with a copy of ``values (*shape)``."""
+        """A page of this pool in the archive, with a copy of ``values (*shape)``."""
         page = Page()
-        page.archived = HostCopy(values)
+        page.archived = AsyncHostCopy(values)
         return page
 
     def allocate(self, count: int) -> list[Page]:
-        """New pages whose rows hold anything yet."""
+        """New pages whose rows are uninitialised."""
         pages = [Page() for _ in range(count)]
         for page in pages:
             self._give(self._free_row(), page)
@@ -92,7 +92,7 @@ class PagePool:
                 self.widen(page.archived.dtype)
                 row = self._free_row()
                 self.data[row] = page.archived.tensor.to(self.data)
-                self._give(row, page)  # last: until then the page is what it was
+                self._give(row, page)  # last: until then the page is unchanged
             assert page.row is not None
             rows.append(page.row)
             self._last_use[page.row] = self._step  # before the next page asks for a row
@@ -106,12 +106,12 @@ class PagePool:
         return page.archived.tensor.clone()
 
     def widen(self, dtype: torch.dtype) -> None:
-        """Makes room for values of another dtype, so that none loses precision."""
+        """Promotes the dtype of the rows, so that values of ``dtype`` keep their precision."""
         self.data = self.data.to(torch.promote_types(self.data.dtype, dtype))
 
     def _give(self, row: int, page: Page) -> None:
         free = self._free
-        # The callback knows the list and not the pool: a cycle would keep device memory until it is collected.
+        # The callback holds the list and not the pool: a cycle would keep device memory until it is collected.
         self._owners[row] = weakref.ref(page, lambda _: free.append(row))
         page.row = row
         self._last_use[row] = self._step
@@ -125,7 +125,7 @@ class PagePool:
             return self._free.popleft()
         owner = self._owners[row]
         page = None if owner is None else owner()
-        if page is None:  # died in this moment; or the row was lost when a step failed
+        if page is None:  # it was freed just now, or its row was lost when a step failed
             with suppress(ValueError):
                 self._free.remove(row)
             return row
@@ -134,10 +134,10 @@ class PagePool:
 
     def _archive(self, row: int, page: Page) -> None:
         if page.archived is None:
-            page.archived = HostCopy(self.data[row])
-            if self._arrivals is not None and self.data.is_cuda:
+            page.archived = AsyncHostCopy(self.data[row])
+            if self._pending is not None and self.data.is_cuda:
                 copy = page.archived
-                self._arrivals.add(lambda: copy.tensor)
+                self._pending.add(lambda: copy.tensor)
         page.row = None
 
     def _grow(self, size: int) -> None:
@@ -151,5 +151,5 @@ class PagePool:
         rows = range(len(self._owners), len(data))
         owners = [*self._owners, *(None for _ in rows)]
         last_use = np.concatenate([self._last_use, np.zeros(len(rows), np.int64)])
-        self.data, self._owners, self._last_use = data, owners, last_use  # at once: Ctrl-C may come between two calls
+        self.data, self._owners, self._last_use = data, owners, last_use  # together: Ctrl-C may come between two calls
         self._free.extend(rows)

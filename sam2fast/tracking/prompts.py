@@ -1,6 +1,7 @@
-"""One object's prompt on one frame, from what callers give to what the model takes."""
+"""Checks what callers give, frame numbers and prompts, and converts it to what the model takes."""
 
 import math
+import operator
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from sam2fast.prompt_inputs import CPU, check_boxes, check_numbers, check_points
 from sam2fast.utils.async_copies import uploaded
 
 EXPECTED = "expected an array (H, W) of bool or numbers"
-# Values of a mask become logits, twenty times as large, which must stay far from the end of fp32.
+# Values of a mask become logits, twenty times as large, which must stay far from the largest number in fp32.
 LARGEST_VALUE = 1e6
 
 
@@ -38,7 +39,7 @@ def click_prompt(
     """
     if points is None and labels is None and box is None:
         raise ValueError("at least one of points or box must be given")
-    # All on the CPU but for what comes out: looking at values on a GPU waits for it.
+    # On the CPU except for the result: reading values back from a GPU waits for it.
     coords, kinds = torch.zeros(1, 0, 2, device=CPU), torch.zeros(1, 0, dtype=torch.int32, device=CPU)
     if not (_is_empty(points) and _is_empty(labels)):
         coords, kinds = check_points(points, labels)
@@ -63,7 +64,7 @@ def _is_empty(points_or_labels: Any) -> bool:
 
 
 def mask_prompt(mask: Any, image_size: int, device: torch.device) -> Tensor:
-    """A mask ``(H, W)`` of any size as ``(1, 1, S, S)`` fp32; arrays count as bool.
+    """A mask ``(H, W)`` of any size as ``(1, 1, S, S)`` fp32; arrays are converted to bool.
 
     Raises:
         ValueError: no array or one of another shape, or NaN, infinity or very large values.
@@ -85,7 +86,7 @@ def mask_prompt(mask: Any, image_size: int, device: torch.device) -> Tensor:
 
 
 def _as_numbers(mask: Any) -> Tensor:
-    """A tensor as it is; anything else as bool, with any strides and byte order."""
+    """Tensors are returned unchanged; anything else, with any strides and byte order, as bool."""
     if isinstance(mask, Tensor):
         if mask.is_complex() or mask.is_meta or mask.layout != torch.strided:
             raise ValueError(f"the mask is a tensor of {mask.dtype}, {mask.layout}, on {mask.device}; {EXPECTED}")
@@ -99,3 +100,44 @@ def _as_numbers(mask: Any) -> Tensor:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError("the mask holds NaN or infinite values")
     return torch.from_numpy(array.astype(bool, order="C"))
+
+
+def integer(value: Any, name: str) -> int:
+    """``value`` as an int.
+
+    Raises:
+        TypeError: it is no integer, of Python, numpy or torch.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; expected an integer, not {type(value).__name__}") from None
+
+
+def frame_number(value: Any, num_frames: int, name: str, may_be_the_end: bool = False) -> int:
+    """``value`` as the number of a frame of the video.
+
+    Args:
+        may_be_the_end: the video's length is allowed too, for loops that continue where the last pass ended.
+
+    Raises:
+        TypeError: it is no integer.
+        IndexError: there is no such frame.
+    """
+    frame = integer(value, name)
+    if not 0 <= frame < num_frames + may_be_the_end:
+        raise IndexError(f"frame {frame} is not in this video of {num_frames} frames")
+    return frame
+
+
+def at_least(least: int, value: Any, name: str) -> int:
+    """``value`` as an int that is ``least`` or more.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is less.
+    """
+    number = integer(value, name)
+    if number < least:
+        raise ValueError(f"{name} is {number}; expected {least} or more")
+    return number

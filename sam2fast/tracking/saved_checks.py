@@ -1,10 +1,13 @@
-"""Whether a file that says it is a saved state is one that this program can have written."""
+"""Checks that the contents of a file are those of a saved state."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from sam2fast.kernels.memory_attention import MEANS
+from sam2fast.tracking.memory_bank import MemoryBank
 
 MEMORY_DTYPES = ("float64", "float32", "bfloat16", "float16")
 # Of an object's results; attributes of a TrackedObject.
@@ -13,21 +16,27 @@ KEPT = KINDS[:2]  # those with memories
 
 
 class Shapes(NamedTuple):
-    """What the tensors of a model's states look like."""
+    """Shapes of the tensors of a model's states."""
 
     image_size: int
     mask: tuple[int, int]  # (h, w), low-resolution
     pointer: int  # C
     memory: tuple[int, int]  # (positions, channels) of a page
-    pages: tuple[int, ...]  # of a memory
+    pages: tuple[int, ...]  # how many a memory may have
+
+    @classmethod
+    def of(cls, bank: MemoryBank) -> "Shapes":
+        pages = (1, 1 + MEANS) if bank.is_pooled else (1,)
+        return cls(bank.layout.image_size, bank.layout.mask, bank.layout.pointer, bank.page_shape, pages)
 
 
-def check_state(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], shapes: Shapes) -> None:
-    """Compares everything that is used with what :func:`~sam2fast.tracking.saved_state.packed` gives.
+def check_state(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], bank: MemoryBank) -> None:
+    """Checks that everything that is used is as :func:`~sam2fast.tracking.saved_state.packed` returns it.
 
     Raises:
-        ValueError: the first thing that is different, and what it is.
+        ValueError: the first difference.
     """
+    shapes = Shapes.of(bank)
     frames = _get(facts, "video", dict).get("frames")
     _expect(isinstance(frames, int), "the video has no number of frames")
     for name in ("max_history", "max_cond_frames"):
@@ -49,7 +58,7 @@ def check_state(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], shapes:
 
 
 def check_stream(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], frame: Any, image_size: int) -> None:
-    """The same for what a stream's state has besides: the frame that it was left at.
+    """The same for what the state of a stream has besides: its current frame.
 
     Raises:
         ValueError: see :func:`check_state`.

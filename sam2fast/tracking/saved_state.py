@@ -1,4 +1,4 @@
-"""States of videos as files: tensors in safetensors, everything else as JSON in the file's header."""
+"""Sessions as files: tensors in safetensors, everything else as JSON in the file's header."""
 
 import hashlib
 import json
@@ -13,20 +13,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sam2fast.io.atomic import moved_to
-from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.io.atomic import atomic_path
 from sam2fast.tracking.approximations import Approximations
-from sam2fast.tracking.features import FeatureCache
+from sam2fast.tracking.features import FEATURES_KEPT
 from sam2fast.tracking.memory_bank import MemoryBank
+from sam2fast.tracking.model_identity import model_facts
 from sam2fast.tracking.saved_checks import KINDS, check_state
-from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
+from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState, check_kind
+from sam2fast.tracking.tracker import Tracker
 from sam2fast.video_io import Frames
 
 FACTS, DIGEST = "sam2fast_state", "sha256"  # entries of the header
 VERSION = 1
 STREAM_FRAME = "stream_frame"  # the fact that only streams have
-# Values of each parameter by which models are told apart.
-TELLING_VALUES = 8
 
 
 class StateError(ValueError):
@@ -36,12 +35,12 @@ class StateError(ValueError):
 class PackedState(NamedTuple):
     """A state without its video and its model."""
 
-    facts: dict[str, Any]  # all that JSON can hold
+    facts: dict[str, Any]  # values that JSON can hold
     tensors: dict[str, Tensor]  # on the CPU
 
 
 def save(state: PackedState, file: str | Path) -> None:
-    """Writes a state, whole or not at all.
+    """Writes a state atomically.
 
     Raises:
         OSError: the file cannot be written; nothing is left behind.
@@ -54,7 +53,7 @@ def save(state: PackedState, file: str | Path) -> None:
         raise IsADirectoryError(f"the state cannot be written to {str(target)!r}, which is a folder")
     try:
         # In a folder, since safetensors writes to a file of its own choice beside the one that it is given.
-        with moved_to(target, in_folder=True) as partial:
+        with atomic_path(target, in_folder=True) as partial:
             partial.touch()
             mode = partial.stat().st_mode
             save_file(state.tensors, partial, metadata={FACTS: facts, DIGEST: _digest(facts, state.tensors)})
@@ -70,7 +69,7 @@ def save(state: PackedState, file: str | Path) -> None:
 
 
 def _system_error(error: Exception, file: Path) -> OSError:
-    """What safetensors met when it wrote, which it has in words only, as the operating system's error that it was."""
+    """An error that safetensors met while writing, which it reports as text only, as the operating system's error."""
     number = re.search(r"\(os error (\d+)\)", str(error))
     if number is None:
         return OSError(f"{file} cannot be written: {error}")
@@ -93,7 +92,7 @@ def read(file: str | Path) -> PackedState:
     try:
         with safe_open(path, framework="pt") as content:
             header = content.metadata() or {}
-            # Clones: what safetensors gives lies in the file, and changes with it.
+            # Clones: safetensors maps the file, and its tensors change with it.
             tensors = {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118  (no dict)
         if header[DIGEST] != _digest(header[FACTS], tensors):
             raise StateError(f"{path} is damaged: it is not what was written")
@@ -101,8 +100,8 @@ def read(file: str | Path) -> PackedState:
         version = facts["version"]
     except StateError:
         raise
-    # ValueError: JSON that is none, and kinds of numbers that torch does not have. RuntimeError: JSON that is too deep,
-    # or no memory, for which torch has no class.
+    # ValueError: invalid JSON, or dtypes that torch does not have. RuntimeError: JSON that is too deep, or not enough
+    # memory, for which torch has no class.
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         if "allocate memory" in str(error):
             raise MemoryError(f"there is not enough memory for {path}") from error
@@ -120,15 +119,8 @@ def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def check_kind(session: object) -> None:
-    """That it is a session: ``TypeError`` for anything else."""
-    if not isinstance(session, VideoState):
-        kind = "None" if session is None else f"a {type(session).__name__}"
-        raise TypeError(f"inference_state is {kind}; expected the session that init_state() returned")
-
-
 def packed(state: VideoState) -> PackedState:
-    """Copies all that is known of the objects to the CPU.
+    """Copies the objects of a session to the CPU.
 
     Raises:
         StateError: an id is neither text nor an integer.
@@ -140,13 +132,13 @@ def packed(state: VideoState) -> PackedState:
     memories = state.bank.memories
     facts = {
         "version": VERSION,
-        "model": model_facts(state.bank.model),
+        "model": state.opened_with.facts(),
         "video": _size(state.frames),
         "max_history": state.max_history,
         "max_cond_frames": state.max_cond_frames,
         "approximations": state.bank.approximations.named(),
         "offload": [state.offload_video_to_cpu, state.offload_state_to_cpu],
-        # Not always that of the memories: once there were others, all are computed with as those are.
+        # Of the pool, which may be wider than the present memories.
         "memory_dtype": None if memories is None else str(memories.data.dtype).removeprefix("torch."),
         "objects": objects,
     }
@@ -178,7 +170,7 @@ def _packed_object(state: VideoState, number: int, obj_id: Any, tensors: dict[st
 
 
 def _stacked(bank: MemoryBank, results: list[FrameResult]) -> dict[str, Tensor]:
-    """Each part of the results ``(n, ...)``, but for memories, which may have several pages each."""
+    """Each part of the results ``(n, ...)``; memories page by page, since they may have several."""
     parts = {name: torch.cat([getattr(r, name) for r in results]) for name in ("mask", "iou", "score")}
     parts["pointer"] = torch.stack([bank.pointers.read(r.pointer).cpu() for r in results])
     if all(r.memory is not None for r in results):
@@ -201,27 +193,29 @@ def _json_id(obj_id: Any) -> str | int:
     raise StateError(f"object {obj_id!r} has an id of type {type(obj_id).__name__}; text and integers can be saved")
 
 
-def model_facts(model: SAM2Base) -> dict[str, Any]:
-    """Tells models apart whose states do not fit one another; the same on every device, in fp32 and in bfloat16."""
-    parameters = [p.detach().flatten() for p in model.parameters()]
-    values = torch.cat([p[:: max(1, len(p) // TELLING_VALUES)][:TELLING_VALUES].to(torch.bfloat16) for p in parameters])
-    weights = hashlib.sha256(values.cpu().view(torch.uint8).numpy().tobytes()).hexdigest()
-    return {"image_size": model.image_size, "num_maskmem": model.num_maskmem, "weights": weights}
-
-
 def _size(frames: Frames) -> dict[str, int]:
     return {"frames": len(frames), "height": frames.height, "width": frames.width}
 
 
-def unpacked(saved: PackedState, model: SAM2Base, frames: Frames, features: FeatureCache) -> VideoState:
+def unpacked(
+    saved: PackedState,
+    tracker: Tracker,
+    frames: Frames,
+    features_kept: int = FEATURES_KEPT,
+) -> VideoState:
     """The state, with all memories on the CPU until they are used.
 
+    Args:
+        tracker: of the model that the state was saved with.
+        frames: of the same video.
+        features_kept: see :meth:`Tracker.new_state`.
+
     Raises:
-        StateError: it is one of another model or another video.
+        StateError: it is a state of another model or another video.
     """
     facts, tensors = saved
     for what, expected, actual in (
-        ("model", facts.get("model"), model_facts(model)),
+        ("model", facts.get("model"), model_facts(tracker.model)),
         ("video", facts.get("video"), _size(frames)),
     ):
         if expected != actual:
@@ -231,25 +225,24 @@ def unpacked(saved: PackedState, model: SAM2Base, frames: Frames, features: Feat
             )
             raise StateError(f"the state was saved with another {what}: {differing or expected}")
     try:
-        bank = MemoryBank(model, Approximations.of(facts.get("approximations")))
-        check_state(facts, tensors, bank.shapes)
+        approximations = Approximations.of(facts.get("approximations"))
+        state = tracker.new_state(frames, features_kept=features_kept, approximations=approximations)
+        check_state(facts, tensors, state.bank)
     except (ValueError, TypeError) as error:
         raise StateError(f"the state is none that sam2fast saved: {error}") from error
-    features.reuse(bank.approximations.still_frames)
     if facts["memory_dtype"] is not None:
-        bank.begin_memories(getattr(torch, facts["memory_dtype"]))
-    offload_video, offload_state = facts["offload"]
-    limits = facts["max_history"], facts["max_cond_frames"]
-    state = VideoState(frames, features, bank, offload_video, offload_state, *limits)
+        state.bank.begin_memories(getattr(torch, facts["memory_dtype"]))
+    state.offload_video_to_cpu, state.offload_state_to_cpu = facts["offload"]
+    state.max_history, state.max_cond_frames = facts["max_history"], facts["max_cond_frames"]
     for number, entry in enumerate(facts["objects"]):
-        state.add(entry["id"], _unpacked_object(entry, number, tensors, bank))
+        state.add(entry["id"], _unpacked_object(entry, number, tensors, state.bank))
     return state
 
 
 def _unpacked_object(
     entry: Mapping[str, Any], number: int, tensors: Mapping[str, Tensor], bank: MemoryBank
 ) -> TrackedObject:
-    device = bank.model.device
+    device = bank.layout.device
     results = {}
     for kind in KINDS:
         frames = entry["results"][kind]
@@ -268,7 +261,7 @@ def _unpacked_object(
 def _results(
     prefix: str, pages: Sequence[int], tensors: Mapping[str, Tensor], bank: MemoryBank
 ) -> Iterator[FrameResult]:
-    """Each result; its memory is the next so many of the stored ``pages``."""
+    """Each result; ``pages`` says how many stored pages belong to each memory."""
     names = ("mask", "iou", "score", "pointer", "memory")
     parts = {name: tensors[f"{prefix}.{name}"] for name in names if f"{prefix}.{name}" in tensors}
     stored = iter(parts.get("memory", ()))

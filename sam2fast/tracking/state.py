@@ -1,39 +1,42 @@
-"""What is known about a video and its objects between calls."""
+"""A session: a video, its objects with their prompts, results and memories, and the model it belongs to."""
 
-import weakref
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.tracking.arrivals import HostCopy
+from sam2fast.tracking.async_copies import AsyncHostCopy
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import Memory, MemoryBank
-from sam2fast.tracking.official_views import VIEWS
+from sam2fast.tracking.memory_selection import MemoryRules
+from sam2fast.tracking.model_identity import OpenedWith
 from sam2fast.tracking.page_pool import Page
-from sam2fast.tracking.selection import MemoryRules
-from sam2fast.utils.thread_guard import ThreadGuard
+from sam2fast.utils.thread_guard import CallGuard, exclusive_session
 from sam2fast.video_io import Frames
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class FrameCopies(NamedTuple):
-    """Results of N objects on one frame, on their way to the CPU."""
+    """Results of N objects on one frame, which are being copied to the CPU."""
 
-    masks: HostCopy  # (N, 1, h, w)
-    ious: HostCopy  # (N, 1)
-    scores: HostCopy  # (N, 1)
+    masks: AsyncHostCopy  # (N, 1, h, w)
+    ious: AsyncHostCopy  # (N, 1)
+    scores: AsyncHostCopy  # (N, 1)
 
 
 class FrameResult:
-    """One object on one frame; the small tensors lie on the CPU, or are on their way.
+    """One object's result on one frame; the small tensors are on the CPU, or are being copied there.
 
     Attributes:
         pointer: the object pointer.
-        memory: none until the prompt is final.
+        memory: None until the prompt is committed.
     """
 
     __slots__ = ("_copies", "_tensors", "memory", "pointer")
@@ -46,7 +49,7 @@ class FrameResult:
 
     @classmethod
     def arriving(cls, copies: FrameCopies, row: int, pointer: Page, memory: Memory | None) -> "FrameResult":
-        """The result that is row ``row`` of copies that need not have come yet."""
+        """The result in row ``row`` of copies that may still be in flight."""
         result = cls.__new__(cls)
         result._tensors, result._copies = None, (copies, row)
         result.pointer, result.memory = pointer, memory
@@ -91,14 +94,14 @@ class TrackedObject:
     # Results with a memory: of prompted frames and of the others. A frame is in at most one of them.
     conditioning: dict[int, FrameResult] = field(default_factory=dict)
     tracked: dict[int, FrameResult] = field(default_factory=dict)
-    # Results of prompts since the last propagation, to become one or the other.
+    # Results of prompts since the last propagation, which commits them to one or the other.
     new_conditioning: dict[int, FrameResult] = field(default_factory=dict)
     new_tracked: dict[int, FrameResult] = field(default_factory=dict)
     # Frames that a propagation visited, and whether it went backwards.
     reverse: dict[int, bool] = field(default_factory=dict)
 
     def is_initial(self, frame: int) -> bool:
-        """Whether a prompt on the frame is a first one, rather than a correction that has memories to attend to."""
+        """Whether a prompt on the frame is an initial one, rather than a correction that attends to memories."""
         return frame not in self.reverse or not self.conditioning
 
     def results(self, conditioning: bool) -> dict[int, FrameResult]:
@@ -116,6 +119,10 @@ class TrackedObject:
                 return results[frame]
         return None
 
+    def kept_on(self, frame: int) -> FrameResult:
+        """The result kept on a frame. ``KeyError`` if there is none."""
+        return self.conditioning[frame] if frame in self.conditioning else self.tracked[frame]
+
     def keep_tracked(self, frame: int, result: FrameResult, max_history: int | None) -> None:
         """Stores a tracked frame and forgets the oldest beyond ``max_history``."""
         self.tracked.pop(frame, None)  # so that it becomes the newest
@@ -130,7 +137,7 @@ class TrackedObject:
             del self.tracked[near]
 
     def forget_unreachable(self, frame: int, rules: MemoryRules) -> None:
-        """Drops what neither a prompt on the frame nor any later frame can use; for videos that never go back."""
+        """Drops what neither a prompt on the frame nor any later frame can use; for streams, which never go back."""
         oldest = frame - rules.reach
         for tracked in [t for t in self.tracked if t < oldest]:
             del self.tracked[tracked]
@@ -138,13 +145,13 @@ class TrackedObject:
             for t in [t for t in past if t < frame]:
                 del past[t]
         if 0 <= rules.max_conditioning < len(self.conditioning):
-            # Nearest first, as they are attended to when there are too many. One that is not may count as tracked.
+            # Nearest first: they are attended to if there are too many. The others may count as tracked frames.
             nearest = sorted(self.conditioning, reverse=True)
             kept = [t for rank, t in enumerate(nearest) if rank < rules.max_conditioning or t >= oldest]
             self.conditioning = {t: self.conditioning[t] for t in kept}
 
-    def take_back(self, frame: int) -> None:
-        """Forgets prompts on a frame; what a conditioning frame holds becomes an ordinary result."""
+    def remove_prompts(self, frame: int) -> None:
+        """Removes the prompts on a frame; the result of a conditioning frame becomes an ordinary one."""
         for prompts in (self.points, self.masks, self.new_conditioning, self.new_tracked):
             prompts.pop(frame, None)
         if frame in self.conditioning:
@@ -162,18 +169,19 @@ class TrackedObject:
 
 
 class VideoState(Mapping[str, Any]):
-    """A video, its objects and their memories; made by ``init_state``.
+    """A video, its objects and their memories; made by ``init_state``. It does not hold the model.
 
-    Also answers the keys of the original's ``inference_state``, read-only: what is changed through them would not be
-    noticed.
+    It also answers the keys of the original's ``inference_state``, read-only.
 
     Args:
         frames: of the video.
-        features: of its frames, as needed.
-        bank: for the memories.
-        offload_video_to_cpu, offload_state_to_cpu: as asked for; neither changes where anything is computed.
+        features: of its frames, those used last.
+        bank: of memories.
+        opened_with: the model it belongs to.
+        offload_video_to_cpu, offload_state_to_cpu: as requested; neither changes where anything is computed.
         max_history: how many tracked frames of an object are kept at most.
         max_cond_frames: how many conditioning frames are attended to, if that is less than the model's own limit.
+        views: the values of the original's keys, as functions of the state.
     """
 
     def __init__(
@@ -181,28 +189,30 @@ class VideoState(Mapping[str, Any]):
         frames: Frames,
         features: FeatureCache,
         bank: MemoryBank,
+        opened_with: OpenedWith,
         offload_video_to_cpu: bool = False,
         offload_state_to_cpu: bool = False,
         max_history: int | None = None,
         max_cond_frames: int | None = None,
+        views: "Views | None" = None,
     ) -> None:
         self.frames: Frames = frames
         self.features: FeatureCache = features
         self.bank: MemoryBank = bank
+        self.opened_with = opened_with
         self.offload_video_to_cpu: bool = offload_video_to_cpu
         self.offload_state_to_cpu: bool = offload_state_to_cpu
         self.max_history = max_history
         self.max_cond_frames = max_cond_frames
-        self.device: torch.device = bank.model.device
+        self.device: torch.device = bank.layout.device
         self.objects: dict[Any, TrackedObject] = {}  # by id, in the order in which ids were first seen
         self.obj_ids: list[Any] = []
-        # Another predictor that may use this too, and by what its and the model's weights were known then.
-        self.accepted: tuple[weakref.ref[SAM2Base], Hashable] | None = None
-        self.guard = ThreadGuard()
+        self.guard = CallGuard()
+        self._views: Views = {} if views is None else views
 
     @property
     def num_frames(self) -> int:
-        """Of the video."""
+        """Length of the video."""
         return len(self.frames)
 
     @property
@@ -211,24 +221,15 @@ class VideoState(Mapping[str, Any]):
         return self.frames.height, self.frames.width
 
     @property
-    def rules(self) -> MemoryRules:
-        """Which memories a frame attends to."""
-        slots = self.bank.approximations.memory_slots
-        rules = replace(MemoryRules.of(self.bank.model), memory_slots=slots)
-        if self.max_cond_frames is None or 0 <= rules.max_conditioning <= self.max_cond_frames:
-            return rules
-        return replace(rules, max_conditioning=self.max_cond_frames)
-
-    @property
     def storage_device(self) -> torch.device:
-        """Where the original would keep results; the views answer with tensors there."""
+        """Where the original would keep results; the views return tensors there."""
         return torch.device("cpu") if self.offload_state_to_cpu else self.device
 
     def add(self, obj_id: Any, tracked: TrackedObject) -> None:
         """Registers an object under a new id."""
         objects = {**self.objects, obj_id: tracked}
         ids = list(objects)
-        self.objects, self.obj_ids = objects, ids  # at once: Ctrl-C may come between any two lines
+        self.objects, self.obj_ids = objects, ids  # together: Ctrl-C may come between any two lines
 
     def remove(self, obj_id: Any) -> None:
         """Forgets an object; the others keep their order. ``KeyError`` for an id that there is not."""
@@ -242,14 +243,14 @@ class VideoState(Mapping[str, Any]):
 
         The list of ids that callers may hold is emptied, as in the original.
         """
-        bank = MemoryBank(self.bank.model, self.bank.approximations)  # first: there may be no memory for it
+        bank = self.bank.emptied()  # first: allocating it may fail
         self.objects, self.obj_ids[:], self.bank = {}, [], bank
 
     def __getitem__(self, key: str) -> Any:
-        return VIEWS[key](self)
+        return self._views[key](self)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(VIEWS)
+        return iter(self._views)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -261,20 +262,24 @@ class VideoState(Mapping[str, Any]):
     def __deepcopy__(self, memo: dict[int, Any]) -> "VideoState":
         raise TypeError("a video state cannot be copied so; predictor.move_state(state) gives another one")
 
-    # A state is itself, not its values: comparing those would compute them.
+    # By identity: comparing the values of the mapping would compute them.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
 
-class UnchangedOnError:
-    """A block: after an exception, Ctrl-C included, a state has the objects that it had before.
+# The values of a state's keys.
+Views = Mapping[str, Callable[[VideoState], Any]]
 
-    No generator of :mod:`contextlib`: where Ctrl-C cuts that module's own code off, the generator would go on when it
-    is collected, and take back what later calls have done.
+
+class UnchangedOnError:
+    """A transaction: after an exception in its block, Ctrl-C included, the state is as it was before.
+
+    Not a generator of :mod:`contextlib`: if Ctrl-C interrupts that module's own code, the generator is resumed when it
+    is collected, and would undo what later calls have done.
 
     Args:
-        state: whose objects these are.
-        objects: those that the block changes; they hold again what they held.
+        state: its objects and ids are restored.
+        objects: those that the block changes; their contents are restored.
     """
 
     def __init__(self, state: VideoState, objects: Iterable[TrackedObject]) -> None:
@@ -292,3 +297,49 @@ class UnchangedOnError:
         self._state.objects, self._state.obj_ids = self._objects, self._ids
         for tracked, entries in self._before:
             vars(tracked).update(entries)
+
+
+def check_kind(session: object) -> None:
+    """
+    Raises:
+        TypeError: ``session`` is no session.
+    """
+    if not isinstance(session, VideoState):
+        kind = "None" if session is None else f"a {type(session).__name__}"
+        raise TypeError(f"inference_state is {kind}; expected the session that init_state() returned")
+
+
+def check_session(model: SAM2Base, session: Any) -> None:
+    """Checks that a session was opened with this model, or with another one with the same weights on the same device.
+
+    Raises:
+        TypeError: it is no session.
+        ValueError: it belongs to another model.
+    """
+    check_kind(session)
+    if not session.opened_with.accepts(model):
+        raise ValueError(
+            "inference_state was opened with another model, or on another device; use the predictor whose init_state() "
+            "returned it, or, where the weights are the same, move_state()"
+        )
+
+
+def checked_session(method: Method) -> Method:
+    """:func:`~sam2fast.utils.thread_guard.exclusive_session` after :func:`check_session`; a generator when it starts."""
+    guarded = exclusive_session(method)
+
+    def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if len(args) > 1 or "inference_state" in kwargs:  # otherwise the method reports the missing argument
+            check_session(args[0], args[1] if len(args) > 1 else kwargs["inference_state"])
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        check(args, kwargs)
+        return guarded(*args, **kwargs)
+
+    @functools.wraps(method)
+    def generate(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        check(args, kwargs)
+        yield from guarded(*args, **kwargs)
+
+    return cast(Method, generate if inspect.isgeneratorfunction(method) else call)

@@ -1,32 +1,34 @@
-"""A video whose frames come one by one: a camera, a socket, a file of any length."""
+"""A video whose frames arrive one by one: from a camera, a socket, a file of any length."""
 
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.tracking import saved_state
-from sam2fast.tracking.arguments import integer
-from sam2fast.tracking.live_frames import FrameLike, LiveFrames
-from sam2fast.tracking.memory_bank import MemoryBank
-from sam2fast.tracking.outputs import Output, check_output, returned_masks
-from sam2fast.tracking.passes import store_results, track_frame
-from sam2fast.tracking.prompt_answers import is_conditioning
+from sam2fast.tracking.outputs import Output, TrackScores, check_output, format_masks
+from sam2fast.tracking.prompting import (
+    add_mask,
+    add_points_or_box,
+    clear_prompts,
+    commit_prompts,
+    is_conditioning,
+    remove_object,
+)
+from sam2fast.tracking.prompts import integer
+from sam2fast.tracking.propagation import store_results, track_frame
 from sam2fast.tracking.saved_checks import check_stream
-from sam2fast.tracking.scores import TrackScores
 from sam2fast.tracking.state import UnchangedOnError, VideoState
-from sam2fast.utils.thread_guard import ConcurrentUseError, ThreadGuard, exclusive
+from sam2fast.tracking.stream_frames import FrameLike, StreamFrames
+from sam2fast.tracking.tracker import Tracker
+from sam2fast.utils.thread_guard import CallGuard, ConcurrentUseError, exclusive
 
-if TYPE_CHECKING:
-    from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-
-
-# The length where it is not known, which only has to be no less than the number of pointers that are attended to.
-ENDLESS = sys.maxsize
+# The length of a stream of unknown length; it only has to be at least the number of pointers that are attended to.
+UNKNOWN_LENGTH = sys.maxsize
 
 
 class StreamResult(NamedTuple):
@@ -39,37 +41,36 @@ class StreamResult(NamedTuple):
 
 
 class VideoStream:
-    """Tracks objects through frames that are handed in one after the other; see ``SAM2VideoPredictor.open_stream``.
+    """Tracks objects through frames that are passed in one after the other; see ``SAM2VideoPredictor.open_stream``.
 
-    Prompts are for the current frame, the one handed in last. Answers are those of ``init_state`` and
+    Prompts are for the current frame, the last one passed in. The results are those of ``init_state`` and
     ``propagate_in_video`` on the whole video, if each pass ends at the next prompted frame t, and the one after it
-    begins at t + 1: the same bits on the CPU. A call that fails has changed nothing. One thread at a
-    time: another gets :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`.
+    begins at t + 1: the same bits on the CPU. A call that fails has changed nothing. Only one thread may use it at a
+    time: another one gets :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`.
 
-    What is kept does not grow with the frames: the memories that the next frame may attend to, and of each object the
-    conditioning frames, a memory and a low-resolution mask each.
+    Memory use does not grow with the frames: a stream keeps the memories that the next frame may attend to, and for
+    each object its conditioning frames, a memory and a low-resolution mask each.
 
     Args:
-        predictor: whose model is used.
+        tracker: computes the objects.
         num_frames: length of the video.
         max_cond_frames: how many conditioning frames of an object are attended to, the nearest.
     """
 
-    def __init__(
-        self, predictor: "SAM2VideoPredictor", num_frames: int | None = None, max_cond_frames: int | None = None
-    ) -> None:
+    def __init__(self, tracker: Tracker, num_frames: int | None = None, max_cond_frames: int | None = None) -> None:
         num_frames = None if num_frames is None else integer(num_frames, "num_frames")
-        if num_frames is not None and not 1 <= num_frames <= ENDLESS:
+        if num_frames is not None and not 1 <= num_frames <= UNKNOWN_LENGTH:
             raise ValueError(f"num_frames is {num_frames}; expected 1 or more, or None if it is not known")
         max_cond_frames = None if max_cond_frames is None else integer(max_cond_frames, "max_cond_frames")
         if max_cond_frames is not None and max_cond_frames < 2:
             raise ValueError(f"max_cond_frames is {max_cond_frames}; expected 2 or more, or None for all")
-        self.guard = ThreadGuard()
-        self._predictor = predictor
-        frames = LiveFrames(ENDLESS if num_frames is None else num_frames, predictor.image_size, predictor.device)
-        features, bank = predictor._feature_cache(frames, size=1), MemoryBank(predictor)
-        self._frames = frames
-        self._state: VideoState | None = VideoState(frames, features, bank, max_cond_frames=max_cond_frames)
+        self.guard = CallGuard()
+        self._tracker = tracker
+        length = UNKNOWN_LENGTH if num_frames is None else num_frames
+        self._frames = StreamFrames(length, tracker.model.image_size, tracker.model.device)
+        self._state: VideoState | None = tracker.new_state(
+            self._frames, features_kept=1, max_cond_frames=max_cond_frames
+        )
 
     @property
     def frame(self) -> int | None:
@@ -89,7 +90,7 @@ class VideoStream:
     @exclusive
     @torch.inference_mode()
     def step(self, frame: FrameLike, output: Output = "logits") -> StreamResult:
-        """Goes to the next frame and finds all objects on it; without objects the frame is not even encoded.
+        """Goes to the next frame and tracks all objects to it; without objects the frame is not encoded.
 
         Args:
             frame: as ``SAM2ImagePredictor.set_image`` takes it, or one of :func:`~sam2fast.video_io.read_frames`. All
@@ -109,37 +110,38 @@ class VideoStream:
         check_output(output)
         prepared = self._frames.prepared(frame)
         if any(tracked.new_conditioning or tracked.new_tracked for tracked in state.objects.values()):
-            self._predictor.check_recordings()  # not on every frame: it takes a millisecond
-        before = self._frames.shown
+            self._tracker.check_recordings()  # not on every frame: it takes a millisecond
+        before = self._frames.current_frame
         with UnchangedOnError(state, state.objects.values()):
             if state.objects:
-                # While the frame of the last prompts is still there: their memories are made from it.
-                self._predictor.propagate_in_video_preflight(state)
+                # While the frame of the last prompts is still there: their memories are encoded from it.
+                commit_prompts(self._tracker, state)
             try:
-                self._frames.show(index, prepared)
+                self._frames.set_frame(index, prepared)
                 return self._track(state, index, output)
             except BaseException:
-                self._frames.show(*before)
-                state.features.clear()  # another frame may come under the same index
+                self._frames.set_frame(*before)
+                state.features.clear()  # another frame may get the same index
                 raise
             finally:
-                if self._state is None:  # left meanwhile
+                if self._state is None:  # the stream was closed meanwhile
                     self._frames.close()
 
     def _track(self, state: VideoState, index: int, output: Output) -> StreamResult:
-        objects, rules = state.objects, state.rules
-        if not objects:
-            low_res = torch.zeros(self._low_res_shape(0), device=state.device)
-            masks = returned_masks(self._predictor, state, low_res, output)
-            return StreamResult(index, [], masks, TrackScores.of([], low_res))
-        results, scores = track_frame(self._predictor, state, objects, index, reverse=False)
-        masks = returned_masks(self._predictor, state, scores.low_res_logits, output)
-        store_results(self._predictor, state, objects, index, False, results)
+        tracker, objects = self._tracker, state.objects
+        if objects:
+            results, scores = track_frame(tracker, state, objects, index, reverse=False)
+        else:
+            results, scores = {}, TrackScores.of([], torch.zeros(self._low_res_shape(0), device=state.device))
+        masks = format_masks(scores.low_res_logits, state.video_size, output, tracker.options.non_overlap_masks)
+        store_results(tracker, state, objects, index, False, results)
+        rules = tracker.rules(state)
         for tracked in objects.values():
             tracked.forget_unreachable(index, rules)
         return StreamResult(index, list(objects), masks, scores)
 
     @exclusive
+    @torch.inference_mode()
     def add_new_points_or_box(
         self,
         obj_id: Any,
@@ -157,12 +159,13 @@ class VideoStream:
         """
         state, frame = self._prompted()
         with UnchangedOnError(state, state.objects.values()):
-            masks = self._predictor.add_new_points_or_box(
-                state, frame, obj_id, points, labels, clear_old_points, normalize_coords, box
+            masks = add_points_or_box(
+                self._tracker, state, frame, obj_id, points, labels, clear_old_points, normalize_coords, box
             )[2]
             return self._with_scores(state, frame, obj_id, masks)
 
     @exclusive
+    @torch.inference_mode()
     def add_new_mask(self, obj_id: Any, mask: Any) -> StreamResult:
         """A mask ``(H, W)`` of an object, which may be new, as ``SAM2VideoPredictor.add_new_mask`` takes it.
 
@@ -170,23 +173,25 @@ class VideoStream:
         """
         state, frame = self._prompted()
         with UnchangedOnError(state, state.objects.values()):
-            return self._with_scores(state, frame, obj_id, self._predictor.add_new_mask(state, frame, obj_id, mask)[2])
+            return self._with_scores(state, frame, obj_id, add_mask(self._tracker, state, frame, obj_id, mask)[2])
 
     @exclusive
+    @torch.inference_mode()
     def clear_prompts(self, obj_id: Any) -> None:
-        """Takes back what was said about an object on the current frame; an unknown id has nothing to take back."""
+        """Removes an object's prompts on the current frame; an unknown id has none."""
         state, frame = self._prompted()
-        self._predictor.clear_all_prompts_in_frame(state, frame, obj_id, need_output=False)
+        clear_prompts(self._tracker, state, frame, obj_id, need_output=False)
 
     @exclusive
+    @torch.inference_mode()
     def remove_object(self, obj_id: Any, strict: bool = False) -> list[Any]:
-        """Forgets an object, and frees its memory; gives the ids that remain.
+        """Removes an object and frees its memory. Returns the remaining ids.
 
         Raises:
             RuntimeError: an unknown id with ``strict``; or the stream was closed.
         """
         state = self._opened()
-        self._predictor.remove_object(state, obj_id, strict, need_output=False)
+        remove_object(self._tracker, state, obj_id, strict, need_output=False)
         return list(state.objects)
 
     def _prompted(self) -> tuple[VideoState, int]:
@@ -195,24 +200,23 @@ class VideoStream:
             raise RuntimeError("the stream has no frame yet: call step(frame) first, then prompt what is on it")
         return state, self.frame
 
-    @torch.inference_mode()
     def _with_scores(self, state: VideoState, frame: int, obj_id: Any, masks: Tensor) -> StreamResult:
-        """The masks that a prompt was answered with, and the scores of the same results."""
-        conditioning = is_conditioning(self._predictor, state.objects[obj_id], frame)
+        """The masks after a prompt, and the scores of the same results."""
+        conditioning = is_conditioning(self._tracker, state.objects[obj_id], frame)
         results = [o.result_on(frame, conditioning) for o in state.objects.values()]
         absent = torch.full(self._low_res_shape(1), NO_OBJ_SCORE, device="cpu")
         low_res = torch.cat([absent if r is None else r.mask for r in results]).to(state.device)
         return StreamResult(frame, list(state.objects), masks, TrackScores.of(results, low_res))
 
     def _low_res_shape(self, count: int) -> tuple[int, int, int, int]:
-        side = self._predictor.sam_image_embedding_size * 4
+        side = self._tracker.model.sam_image_embedding_size * 4
         return count, 1, side, side
 
     @exclusive
     def save(self, file: str | Path) -> None:
-        """Writes everything that is known, and the current frame, to one safetensors file, whole or not at all.
+        """Writes the whole state and the current frame to one safetensors file, atomically.
 
-        ``SAM2VideoPredictor.restore_stream`` goes on from there with the same bits.
+        ``SAM2VideoPredictor.restore_stream`` continues from there with the same bits.
 
         Raises:
             StateError: an id is neither text nor an integer.
@@ -226,24 +230,24 @@ class VideoStream:
         saved_state.save(packed, file)
 
     @classmethod
-    def restored(cls, predictor: "SAM2VideoPredictor", packed: saved_state.PackedState) -> "VideoStream":
+    def restored(cls, tracker: Tracker, packed: saved_state.PackedState) -> "VideoStream":
         """The stream that :meth:`save` wrote.
 
         Raises:
-            StateError: it is no stream's, or one of another model.
+            StateError: it holds no stream, or one of another model.
         """
         if saved_state.STREAM_FRAME not in packed.facts:
             raise saved_state.StateError("the file holds the state of a whole video; open it with load_state()")
         shown = packed.facts[saved_state.STREAM_FRAME]
         try:
-            check_stream(packed.facts, packed.tensors, shown, predictor.image_size)
+            check_stream(packed.facts, packed.tensors, shown, tracker.model.image_size)
         except ValueError as error:
             raise saved_state.StateError(f"the file holds no stream that sam2fast saved: {error}") from error
         video = packed.facts["video"]
-        stream = cls(predictor, video["frames"], packed.facts["max_cond_frames"])
+        stream = cls(tracker, video["frames"], packed.facts["max_cond_frames"])
         prepared = packed.tensors["square"], video["height"], video["width"]
-        stream._frames.show(shown, prepared)
-        stream._state = saved_state.unpacked(packed, predictor, stream._frames, stream._opened().features)
+        stream._frames.set_frame(shown, prepared)
+        stream._state = saved_state.unpacked(packed, tracker, stream._frames, features_kept=1)
         return stream
 
     @exclusive
@@ -263,7 +267,7 @@ class VideoStream:
         except ConcurrentUseError:
             if error is None:
                 raise
-            # The block's own error is the one to hear of. The other thread's call is the last; all is freed after it.
+            # The block's own error is raised. Everything is freed after the other thread's call.
             self._state = None
 
     def __repr__(self) -> str:

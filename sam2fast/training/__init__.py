@@ -1,1 +1,1 @@
-"""Training: data, prompts simulated from true masks, losses, optimiser and the loop."""
+"""Training: data, prompt sampling, losses, the optimiser and the training loop."""

@@ -1,39 +1,44 @@
-"""Low-rank adapters (LoRA): chosen linear layers learn a small difference from weights that stay as they are.
+"""Low-rank adapters (LoRA, https://arxiv.org/abs/2106.09685): selected linear layers learn a low-rank update of frozen
+weights. Files of adapters are here too.
 
-https://arxiv.org/abs/2106.09685. An adapter belongs to a layer's weight, not to its input: whoever reads the weight,
-also without calling the layer, gets the sum, and a merged model computes the same.
+An adapter is part of a layer's ``weight``: code that reads the weight without calling the layer gets the sum.
 """
 
 import contextlib
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sam2fast.checkpoints import CheckpointError
+from sam2fast.io.atomic import atomic_write
 from sam2fast.modeling.layers import Linear
 
 DOWN, UP = "lora_down", "lora_up"
-# Attention in the image encoder's blocks, and in the memory attention's layers.
+# Attention in the blocks of the image encoder and in the layers of memory attention.
 ATTENTION = (
     "image_encoder.trunk.blocks.*.attn.qkv",
     "image_encoder.trunk.blocks.*.attn.proj",
     "memory_attention.layers.*_proj",
 )
+FORMAT = "sam2fast adapters"
 
 
 @dataclass(frozen=True)
 class AdapterConf:
-    """Which layers get adapters; everything else stays as it is, unless ``train`` names it.
+    """The layers that get adapters; all other parameters are frozen, unless ``train`` matches them.
 
     Args:
-        rank: of the differences that are learnt.
-        alpha: differences are scaled by ``alpha / rank``.
-        targets: patterns of linear layers' names.
-        train: patterns of parameters that learn as a whole, such as ``sam_mask_decoder.*``.
+        rank: rank of the updates.
+        alpha: updates are scaled by ``alpha / rank``.
+        targets: patterns for the names of linear layers.
+        train: patterns for the names of parameters that are trained fully, such as ``sam_mask_decoder.*``.
 
     Raises:
         ValueError: a rank or alpha that is not positive, or no targets.
@@ -52,48 +57,46 @@ class AdapterConf:
 
     @property
     def scale(self) -> float:
-        """Of the differences, ``alpha / rank``."""
+        """Factor of the updates, ``alpha / rank``."""
         return self.alpha / self.rank
 
 
 class AdaptedLinear(Linear):
-    """A linear layer with the weight ``weight + scale * lora_up @ lora_down``; :func:`add_adapters` makes it of one.
+    """A linear layer with the weight ``weight + scale * lora_up @ lora_down``; made by :func:`add_adapters`.
 
-    Its parameters keep their names and stay the same objects; there are two more, ``lora_down (rank, in)`` and
-    ``lora_up (out, rank)``.
+    Its parameters keep their names and identities; ``lora_down (rank, in)`` and ``lora_up (out, rank)`` are added.
     """
 
     lora_scale: float
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
-        """The sum ``(out, in)``, computed anew each time; the parameter itself while processes have a part of it each.
+        """The sum ``(out, in)``, computed at each access; the parameter itself while it is sharded.
 
-        Then nothing is computed with it, and ``fully_shard`` asks for the parameter by this name.
+        ``fully_shard`` reads the parameter by this name, and nothing is computed with a sharded weight.
         """
         own = self._parameters
         weight, down, up = own["weight"], own[DOWN], own[UP]
         assert weight is not None and down is not None and up is not None
-        if hasattr(weight, "placements"):  # a DTensor, whose class is slow to import
+        if hasattr(weight, "placements"):  # a DTensor; its class is slow to import
             return weight
         return _adapted(weight, down, up, self.lora_scale)
 
 
 def _adapted(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
     wide = torch.promote_types(weight.dtype, torch.float32)
-    with torch.autocast(weight.device.type, enabled=False):  # which would round the difference to its own few bits
+    with torch.autocast(weight.device.type, enabled=False):  # autocast would round the update
         return torch.addmm(weight.to(wide), up.to(wide), down.to(wide), alpha=scale).to(weight.dtype)
 
 
 def add_adapters(model: nn.Module, conf: AdapterConf) -> None:
-    """Gives layers of a model adapters, and lets nothing else learn but what ``conf.train`` names.
+    """Adds adapters to layers of a model, and freezes all other parameters that ``conf.train`` does not match.
 
-    The model computes what it did before: differences are zero at first. What is drawn comes from torch's global
-    generator.
+    Updates are zero at first, so the model computes the same. Random numbers are from torch's global generator.
 
     Raises:
-        ValueError: a pattern that matches no linear layer or no parameter, or layers that have adapters already.
-            Nothing is changed then.
+        ValueError: a pattern matches no linear layer or no parameter, or a layer has an adapter already. Nothing is
+            changed then.
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, Linear)}
     chosen: dict[str, Linear] = {}
@@ -115,11 +118,11 @@ def add_adapters(model: nn.Module, conf: AdapterConf) -> None:
 
 
 def adapt(layer: Linear, rank: int, scale: float) -> None:
-    """Makes a layer one with an adapter; its parameters, and whoever holds it, stay the same."""
+    """Adds an adapter to a layer in place; the layer and its parameters keep their identities."""
     weight = layer.weight
     options: dict[str, Any] = {"dtype": torch.promote_types(weight.dtype, torch.float32), "device": weight.device}
-    reach = layer.in_features**-0.5
-    layer._parameters[DOWN] = nn.Parameter(torch.empty(rank, layer.in_features, **options).uniform_(-reach, reach))
+    bound = layer.in_features**-0.5
+    layer._parameters[DOWN] = nn.Parameter(torch.empty(rank, layer.in_features, **options).uniform_(-bound, bound))
     layer._parameters[UP] = nn.Parameter(torch.zeros(layer.out_features, rank, **options))
     layer.__class__ = AdaptedLinear
     layer.lora_scale = scale  # type: ignore[assignment]
@@ -132,7 +135,7 @@ def adapted_layers(model: nn.Module) -> dict[str, AdaptedLinear]:
 
 @contextlib.contextmanager
 def without_adapters(model: nn.Module) -> Iterator[None]:
-    """Inside, the model has its parameters under their official names alone, and computes without adapters."""
+    """Removes the adapters inside the context: the model has its official parameters alone."""
     taken = []
     try:
         for layer in adapted_layers(model).values():
@@ -148,7 +151,7 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def merge_adapters(model: nn.Module) -> None:
-    """Adds every adapter to the weight it belongs to, and takes it away; the model computes the same."""
+    """Adds every adapter to its weight and removes it; the model computes the same."""
     for layer in adapted_layers(model).values():
         merged = layer.weight
         del layer._parameters[DOWN], layer._parameters[UP], layer.lora_scale
@@ -158,7 +161,7 @@ def merge_adapters(model: nn.Module) -> None:
 
 @torch.no_grad()
 def merged_weights(weights: Mapping[str, Tensor], conf: AdapterConf | None) -> dict[str, Tensor]:
-    """The state of a model with adapters as that of one without, which computes the same; others are left alone."""
+    """The state dict of a model with its adapters merged into the weights."""
     out = {name: value for name, value in weights.items() if not is_adapter(name)}
     for name, down in weights.items():
         layer, _, kind = name.rpartition(".")
@@ -170,3 +173,89 @@ def merged_weights(weights: Mapping[str, Tensor], conf: AdapterConf | None) -> d
 def is_adapter(name: str) -> bool:
     """Whether a parameter of this name is part of an adapter."""
     return name.rpartition(".")[2] in (DOWN, UP)
+
+
+def write_adapters(weights: Mapping[str, Tensor], learnt: Collection[str], conf: AdapterConf, path: Path) -> None:
+    """Writes adapters and other trained parameters atomically into a safetensors file.
+
+    Args:
+        weights: of the model, by name.
+        learnt: names of the trainable parameters; adapters are always written.
+        conf: the settings of the adapters.
+        path: the file.
+    """
+    from safetensors.torch import save
+
+    kept = {name: value for name, value in weights.items() if name in learnt or is_adapter(name)}
+    # Clones: safetensors refuses tensors that share memory.
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in kept.items()}
+    about = {"rank": conf.rank, "alpha": conf.alpha, "targets": list(conf.targets), "train": list(conf.train)}
+    content = save(tensors, {"format": FORMAT, "adapters": json.dumps(about)})
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def save_adapters(model: nn.Module, conf: AdapterConf, path: str | Path) -> None:
+    """Writes a model's adapters and other trainable parameters into a safetensors file."""
+    learnt = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    write_adapters(dict(model.named_parameters()), learnt, conf, Path(path))
+
+
+def load_adapters(model: nn.Module, path: str | Path) -> AdapterConf:
+    """Loads adapters into a model with the weights they were trained on, and returns their settings.
+
+    The model is a video predictor or the model of an image predictor. All its parameters are frozen afterwards;
+    :func:`merge_adapters` merges the adapters into its weights.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file has no adapters, or none for this model; nothing is changed then.
+    """
+    tensors, conf = _read(Path(path))
+    layers = {name.rpartition(".")[0] for name in tensors if is_adapter(name)}
+    modules, own = dict(model.named_modules()), dict(model.named_parameters())
+    wrong = [name for name in sorted(layers) if type(modules.get(name)) is not Linear]
+    wrong += [name for name, value in tensors.items() if not is_adapter(name) and not _fits(own.get(name), value)]
+    for name in sorted(layers - set(wrong)):
+        down, up, weight = tensors.get(f"{name}.{DOWN}"), tensors.get(f"{name}.{UP}"), own[f"{name}.weight"]
+        inner, outer = (conf.rank, weight.shape[1]), (weight.shape[0], conf.rank)
+        if down is None or up is None or tuple(down.shape) != inner or tuple(up.shape) != outer:
+            wrong.append(name)
+    if wrong:
+        raise CheckpointError(
+            f"{path} has adapters for another model, or this one has adapters already: "
+            f"{len(wrong)} names do not fit, such as {wrong[0]}"
+        )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.requires_grad_(False)
+            if name in tensors:
+                parameter.copy_(tensors[name])
+        for name in sorted(layers):
+            layer = modules[name]
+            assert isinstance(layer, Linear)
+            adapt(layer, conf.rank, conf.scale)
+            for kind in (DOWN, UP):
+                factor = layer.get_parameter(kind).requires_grad_(False)
+                factor.copy_(tensors[f"{name}.{kind}"])
+    return conf
+
+
+def _fits(parameter: Tensor | None, value: Tensor) -> bool:
+    return parameter is not None and parameter.shape == value.shape
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], AdapterConf]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {str(path)!r}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            if about.get("format") != FORMAT:
+                raise CheckpointError(f"{path} is no file of adapters, as a training with adapters writes them")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            return tensors, AdapterConf(**json.loads(about["adapters"]))
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged or no file of adapters: {error}") from error

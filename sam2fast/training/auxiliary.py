@@ -1,4 +1,4 @@
-"""A dense auxiliary task for models trained from scratch: which pixels belong together, and where objects end."""
+"""A dense auxiliary task for training from scratch: pairwise pixel affinity and object boundaries."""
 
 import math
 
@@ -12,19 +12,18 @@ from sam2fast.training.model import ClipPrediction
 
 
 class DenseAuxiliary(nn.Module):
-    """Supervises an image's features directly, where prompts alone leave a new model on a plateau.
+    """Supervises the features of images directly; from scratch, training by prompts alone stays on a plateau.
 
-    Its heads belong to the training, not to the model. Affinity: embeddings of pairs of pixels are alike exactly if
-    both show the same object; half of the pairs are neighbours. Boundary: a map of the pixels that differ from one of
-    their four neighbours.
+    The heads are not part of the model. Affinity: embeddings of two pixels are similar if both show the same object
+    and dissimilar otherwise; half of the pairs are near each other. Boundary: pixels that differ from
+    one of their four neighbours.
 
     Args:
-        channels: of the features.
-        embedding_dim: length of a pixel's embedding.
-        num_pairs: pairs drawn for each image.
-        radius: largest distance of the pixels of a near pair, in pixels of the features, along either axis.
-        pair_background: whether two pixels of the background are a pair that belongs together; without, they are
-            left out.
+        channels: number of channels of the features.
+        embedding_dim: size of a pixel's embedding.
+        num_pairs: number of pairs per image.
+        radius: largest distance of a near pair along either axis, in pixels of the features.
+        pair_background: whether two background pixels count as the same object; otherwise such pairs are ignored.
 
     Raises:
         ValueError: a size that is not positive.
@@ -55,11 +54,11 @@ class DenseAuxiliary(nn.Module):
 
         Args:
             features: ``(B, C, h, w)``.
-            ids: integers ``(B, H, W)`` of any size, sampled at the centres of the features' pixels; 0 for background.
+            ids: object ids ``(B, H, W)``, integers, sampled at the centres of the features' pixels; 0 for background.
             generator: draws the pairs, on any device.
 
         Raises:
-            ValueError: shapes or dtypes other than these.
+            ValueError: other shapes or dtypes.
         """
         if features.ndim != 4 or ids.ndim != 3 or len(features) != len(ids):
             raise ValueError(
@@ -87,18 +86,18 @@ class DenseAuxiliary(nn.Module):
         counted = first != second
         if not self.pair_background:
             counted = counted & ~(same & (flat.gather(1, first) == 0))
-        # Both kinds of pairs weigh the same, however many were drawn.
+        # Equal weights of positive and negative pairs, independent of their numbers.
         kinds = (same & counted, ~same & counted)
         return sum((losses * kind).sum() / kind.sum().clamp(min=1) for kind in kinds) / 2  # type: ignore[return-value]
 
 
 def _pick(maps: Tensor, pixels: Tensor) -> Tensor:
-    """``(B, C, K)``: values of maps ``(B, C, P)`` at pixels ``(B, K)``."""
+    """Values ``(B, C, K)`` of maps ``(B, C, P)`` at pixels ``(B, K)``."""
     return maps.gather(2, pixels[:, None].expand(-1, maps.shape[1], -1))
 
 
 def sample_ids(ids: Tensor, height: int, width: int) -> Tensor:
-    """Ids ``(B, height, width)`` at the pixels of ``(B, H, W)`` nearest to the centres of a grid's cells."""
+    """Ids ``(B, height, width)``: those of ``(B, H, W)`` nearest to the centres of a grid of cells."""
     rows, columns = (
         ((torch.arange(n, device=ids.device) * 2 + 1) * size).div(2 * n, rounding_mode="floor")
         for n, size in ((height, ids.shape[1]), (width, ids.shape[2]))
@@ -122,10 +121,10 @@ def find_boundaries(ids: Tensor) -> Tensor:
 
 
 def draw_pairs(ids: Tensor, num_pairs: int, radius: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pairs of pixels, as indices ``(B, num_pairs)`` into flattened ids ``(B, H, W)``, every id as often as another.
+    """Pairs of pixels, as indices ``(B, num_pairs)`` into flattened ids ``(B, H, W)``; all ids are equally frequent.
 
-    The second pixel of the first half lies within ``radius`` of the first along either axis, that of the rest
-    anywhere.
+    In the first half of the pairs, the second pixel is within ``radius`` of the first along either axis; in the other
+    half it is random too.
     """
     B, H, W = ids.shape
     device, ids = ids.device, ids.to(generator.device)
@@ -141,7 +140,7 @@ def draw_pairs(ids: Tensor, num_pairs: int, radius: int, generator: torch.Genera
 
 
 def dense_features(prediction: ClipPrediction) -> Tensor:
-    """All levels ``(N, sum of C_i, h, w)`` at the finest level's size."""
+    """All levels, concatenated ``(N, sum of C_i, h, w)`` at the size of the finest."""
     size = prediction.levels[0].shape[-2:]
     levels = [prediction.levels[0]]
     levels += [F.interpolate(level, size=size, mode="bilinear", align_corners=False) for level in prediction.levels[1:]]
@@ -149,11 +148,11 @@ def dense_features(prediction: ClipPrediction) -> Tensor:
 
 
 def object_ids(batch: ClipBatch) -> Tensor:
-    """Each pixel's object ``(T * B, S, S)``, counted from 1; 0 for none of them."""
+    """Object ids ``(T * B, S, S)`` int32 of the pixels, counted from 1; 0 for background."""
     T, num_objects, *size = batch.masks.shape
     ids = torch.zeros(T, batch.num_videos, *size, dtype=torch.int32, device=batch.masks.device)
     numbers = torch.arange(1, num_objects + 1, dtype=torch.int32, device=ids.device)[:, None, None]
-    # Objects of one picture rarely overlap; where they do, the later one counts.
+    # Objects of an image rarely overlap; where they do, the last one counts.
     for o, video in enumerate(batch.video.tolist()):
         ids[:, video] = torch.where(batch.masks[:, o], numbers[o], ids[:, video])
     return ids.flatten(0, 1)

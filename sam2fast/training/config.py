@@ -1,4 +1,4 @@
-"""Training configurations: reading them, and building what they describe."""
+"""Training configurations: loads them and builds the trainer that they describe."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +20,8 @@ from sam2fast.config import (
     read_config,
 )
 from sam2fast.training.distributed.ranks import LostRankError, join
-from sam2fast.training.official.notes import Notes
-from sam2fast.training.official.yaml import from_official, is_official
+from sam2fast.training.official_classes import Notes
+from sam2fast.training.official_yaml import from_official, is_official
 from sam2fast.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
@@ -46,9 +46,9 @@ TRANSFORMS = (
     "NormalizeAPI",
 )
 OPTIMIZERS = ("AdamW", "Adam", "SGD", "NAdam", "RAdam", "RMSprop", "Adagrad")
-# With states of 8 bits, or, on GPUs alone, in memory of the host where that of the GPU is short.
+# With 8-bit states, or states paged to host memory; on GPUs alone.
 OPTIMIZERS_OF_BITSANDBYTES = ("AdamW8bit", "PagedAdamW8bit", "PagedAdamW")
-# What a training configuration may build, besides the model's parts.
+# Classes and functions that a training configuration may name, besides the parts of the model.
 TRAINING_TARGETS = TARGETS | {
     *(
         f"sam2fast.training.{name}"
@@ -66,23 +66,23 @@ TRAINING_TARGETS = TARGETS | {
             "feature_cache.EncoderCacheConf",
             "losses.MultiStepMultiMasksAndIous",
             "losses.FromScratchLoss",
-            "resolution.AtResolution",
+            "losses.AtResolution",
             "auxiliary.DenseAuxiliary",
             "optimizer.GradientClipper",
             "optimizer.ValueScaler",
             "optimizer.layer_decay_param_modifier",
             "data.loader.ClipLoader",
             "data.loader.ClipSource",
-            "data.folders.PNGRawDataset",
-            "data.sa1b.SA1BRawDataset",
-            "data.json_videos.JSONRawDataset",
-            "data.coco.CocoRawDataset",
-            "data.mask_folders.MaskFolderRawDataset",
-            "data.repeat.RepeatFactorWrapper",
-            "data.repeat.ConcatDataset",
-            "data.repeat.Subset",
+            "data.png_datasets.PNGRawDataset",
+            "data.json_datasets.SA1BRawDataset",
+            "data.json_datasets.JSONRawDataset",
+            "data.json_datasets.CocoRawDataset",
+            "data.png_datasets.MaskFolderRawDataset",
+            "data.dataset_wrappers.RepeatFactorWrapper",
+            "data.dataset_wrappers.ConcatDataset",
+            "data.dataset_wrappers.Subset",
             "data.vos.VOSDataset",
-            "data.fixed.FixedClips",
+            "data.dataset_wrappers.FixedClips",
             "data.camera.RandomCamera",
             "data.sampling.RandomUniformSampler",
             "data.sampling.EvalSampler",
@@ -94,7 +94,7 @@ TRAINING_TARGETS = TARGETS | {
     *(f"torch.optim.{name}" for name in OPTIMIZERS),
     *(f"bitsandbytes.optim.{name}" for name in OPTIMIZERS_OF_BITSANDBYTES),
 }
-# Nodes that need no _target_: there is only one thing they can be.
+# Default _target_ of nodes.
 IMPLIED = {
     "trainer": "trainer.Trainer",
     "trainer.model.adapters": "adapters.AdapterConf",
@@ -114,21 +114,20 @@ IMPLIED = {
 def load_training_config(
     name: str | Path, overrides: Sequence[str] = (), report: Callable[[str], None] = _log.warning
 ) -> DictConfig:
-    """Reads a training configuration, also one of the original's trainer.
+    """Loads a training configuration, also one of the official trainer.
 
-    ``model_config`` in it names the configuration whose ``model`` is trained; ``trainer.model`` adds to that and
-    changes it.
+    Its ``model_config`` names the configuration whose ``model`` is trained; ``trainer.model`` overrides parts of it.
 
     Args:
         name, overrides: see :func:`sam2fast.config.load_config`.
-        report: is told, line by line, what becomes of each part of a configuration of the original's.
+        report: called with each line of the notes on the conversion of an official configuration.
 
     Raises:
         FileNotFoundError: no such configuration.
-        ConfigError: it is no training configuration, or an override does not fit.
+        ConfigError: it is not a training configuration, or an override does not fit.
     """
     config, notes = read_config(name), Notes()
-    with _misshapen(name):
+    with _malformed_as_config_error(name):
         if is_official(config):
             config, notes = from_official(config, str(name), overrides, TRAINING_TARGETS)
         else:
@@ -139,8 +138,8 @@ def load_training_config(
 
 
 @contextmanager
-def _misshapen(name: str | Path) -> Iterator[None]:
-    """A mapping where a list should be, and the like, whatever stumbles over it."""
+def _malformed_as_config_error(name: str | Path) -> Iterator[None]:
+    """Converts errors about malformed nodes, such as a mapping instead of a list, to ``ConfigError``."""
     try:
         yield
     except ConfigError:
@@ -150,10 +149,10 @@ def _misshapen(name: str | Path) -> Iterator[None]:
 
 
 def _completed(config: DictConfig, name: str | Path) -> DictConfig:
-    """``config`` itself with the model that it names, and with what goes without saying.
+    """``config`` with the model that it names and with default targets; changed in place.
 
     Raises:
-        ConfigError: it is no training configuration.
+        ConfigError: it is not a training configuration.
     """
     if OmegaConf.select(config, "trainer") is None:
         raise ConfigError(f"{name} is no training configuration: it has no 'trainer'")
@@ -169,7 +168,7 @@ def _completed(config: DictConfig, name: str | Path) -> DictConfig:
         if isinstance(node, DictConfig) and "_target_" not in node:
             node._target_ = f"sam2fast.training.{target}"
     validation = OmegaConf.select(config, "trainer.data.val")
-    if isinstance(validation, DictConfig):  # every clip, in order
+    if isinstance(validation, DictConfig):  # all clips, in order
         for key in ("drop_last", "shuffle"):
             validation.setdefault(key, False)
     optimizer = OmegaConf.select(config, "trainer.optim.optimizer")
@@ -181,32 +180,32 @@ def _completed(config: DictConfig, name: str | Path) -> DictConfig:
 
 
 def build_trainer(config: DictConfig, allow_targets: Sequence[str] = ()) -> Trainer:
-    """The trainer that a configuration describes, its model drawn from ``trainer.seed_value``.
+    """The trainer that a configuration describes; ``trainer.seed_value`` seeds the initial weights.
 
-    In one of several processes it gets that process's share of ``trainer.data.train``.
+    In distributed training it gets this process's share of ``trainer.data.train``.
 
     Args:
-        allow_targets: dotted prefixes of the caller's own classes that the configuration may name.
+        allow_targets: dotted prefixes of custom classes that the configuration may name.
 
     Raises:
-        ConfigError: a target that is not allowed, or arguments that its class does not take.
+        ConfigError: a target is not allowed, or its arguments are wrong.
     """
     torch.manual_seed(config.trainer.get("seed_value", 123))
     node = _of_this_process(config.trainer, allow_targets)
     trainer: Any = build_from_config(node, allow_targets, TRAINING_TARGETS)
     if not isinstance(trainer, Trainer):
-        raise ConfigError(f"'trainer' describes a {type(trainer).__name__}, which is no Trainer")
+        raise ConfigError(f"'trainer' describes a {type(trainer).__name__}, which is not a Trainer")
     return trainer
 
 
 def check_training_config(config: DictConfig, allow_targets: Sequence[str] = ()) -> None:
-    """Checks what a configuration names without making a model: every class is allowed, and the data are there.
+    """Checks targets and data sets of a configuration without building the model.
 
     Args:
         allow_targets: as of :func:`build_trainer`.
 
     Raises:
-        ConfigError: a target that is not allowed, arguments that a data set does not take, or data that are not there.
+        ConfigError: a target is not allowed, or arguments or data of a data set are wrong or missing.
     """
     check_targets(config.trainer, allow_targets, TRAINING_TARGETS)
     for loader in (config.trainer.get("data") or {}).values():
@@ -215,7 +214,7 @@ def check_training_config(config: DictConfig, allow_targets: Sequence[str] = ())
 
 
 def _of_this_process(node: DictConfig, allow_targets: Sequence[str]) -> DictConfig:
-    """The trainer's node, with this process's place among those that train together filled in."""
+    """The trainer's node, with ``rank`` and ``world_size`` of this process."""
     distributed = node.get("distributed")
     conf = None if distributed is None else build_from_config(distributed, allow_targets, TRAINING_TARGETS)
     try:

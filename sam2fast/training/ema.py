@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 
 class ExponentialMovingAverage:
-    """Averages a model's parameters over its training, in fp32 (fp64 for fp64 parameters), beside the model.
+    """Averages the parameters of a model in fp32 (fp64 for fp64 parameters).
 
-    Buffers are not averaged. Make it when the model is on its device.
+    Buffers are not averaged. Create it after the model is on its device.
 
     Args:
-        model: starts the average and is what :meth:`update` reads.
-        decay: what an update keeps of the average, in [0, 1).
-        warmup: keeps no more than ``(1 + step) / (10 + step)``, so that the start is soon forgotten.
+        model: its parameters are the initial average, and :meth:`update` reads them.
+        decay: weight of the old average in an update, in [0, 1).
+        warmup: limits the decay to ``(1 + step) / (10 + step)``, so that the initial values decay quickly.
 
     Raises:
         ValueError: a decay outside [0, 1).
@@ -34,12 +34,12 @@ class ExponentialMovingAverage:
         }
 
     def decay_at(self, step: int) -> float:
-        """What the update of a step, counted from 0, keeps of the average."""
+        """The decay of the update after a step, counted from 0."""
         return min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Moves the average towards the model's parameters, after the optimiser's step number ``step``."""
+        """Updates the average with the model's parameters, after the optimiser's step number ``step``."""
         values = self._parameters(self.model)
         averages = list(self.average.values())
         targets = [values[name].detach().to(average) for name, average in self.average.items()]
@@ -47,22 +47,22 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
-        """Writes the average into a model's parameters, rounded to their dtypes.
+        """Copies the average into a model's parameters, rounded to their dtypes.
 
         Raises:
-            ValueError: its parameters have other names or shapes; nothing is written then.
+            ValueError: the parameters have other names or shapes; nothing is changed then.
         """
         for name, value in self._parameters(model).items():
             value.copy_(self.average[name])
 
     @contextlib.contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Inside, the model has the average as its parameters; afterwards its own again, bit by bit.
+        """Replaces the model's parameters by the average inside the context, and restores them bitwise afterwards.
 
-        Changes made to them inside are lost.
+        Changes of the parameters inside are lost.
 
         Raises:
-            ValueError: its parameters have other names or shapes.
+            ValueError: the parameters have other names or shapes.
         """
         parameters = self._parameters(model)
         kept = {name: value.detach().clone() for name, value in parameters.items()}
@@ -75,15 +75,15 @@ class ExponentialMovingAverage:
                     value.copy_(kept[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """The average by parameter names under ``average``; the tensors themselves, which updates change."""
+        """``{"average": tensors by name}``; no copies, so updates change them."""
         return {"average": dict(self.average)}
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Takes what :meth:`state_dict` gave.
+        """Loads the result of :meth:`state_dict`.
 
         Raises:
-            ValueError: it belongs to parameters of other names or shapes; nothing is changed then.
+            ValueError: the names or shapes differ; nothing is changed then.
         """
         average: Mapping[str, Tensor] = state_dict["average"]
         self._check(average, "the state")

@@ -1,37 +1,47 @@
-"""Features of a frozen image encoder, kept for frames that come again."""
+"""A cache of the features of a frozen image encoder, in memory or in files with checksums."""
 
+import errno
 import hashlib
 import logging
+import struct
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sam2fast.training.feature_files import DAMAGED, read_levels, write_levels
+from sam2fast.io.atomic import FULL, atomic_path, unique_number
 
 _log = logging.getLogger(__name__)
 
 GIGABYTE = 10**9
 LARGEST_FP16 = torch.finfo(torch.float16).max
-ABANDONED = 3600.0  # seconds after which a file that is not finished has nobody who writes it
+ABANDONED = 3600.0  # age in seconds from which an unfinished file counts as abandoned
+# Exceptions from reading a damaged archive.
+DAMAGED = (OSError, ValueError, RuntimeError, EOFError, KeyError, struct.error, zlib.error, zipfile.BadZipFile)
+NO_ROOM = (*FULL, errno.EFBIG)  # the last one where files have a size limit
 
 
 @dataclass
 class EncoderCacheConf:
-    """Where features are kept, and how many.
+    """Place and size of the cache.
 
     Args:
-        folder: one file for each frame, found again by later runs; without one they are kept in memory.
-        gigabytes: of 10**9 bytes; once they are full, frames that are not kept are encoded anew each time. It is the
-            limit of each process, which counts what it finds as it starts and what it adds, and of the features of each
-            setting: other weights, sizes and precisions have their own.
+        folder: one file per frame, which later runs reuse; None keeps features in memory.
+        gigabytes: limit in units of 10**9 bytes; when it is reached, further frames are encoded each time. It holds for
+            each process, which counts the files that exist at its start and those it adds, and for each combination of
+            weights, image size and precision.
 
     Raises:
-        ValueError: no room at all.
+        ValueError: the limit is not positive.
     """
 
     folder: str | None = None
@@ -42,23 +52,23 @@ class EncoderCacheConf:
             raise ValueError(f"encoder_cache.gigabytes must be positive, got {self.gigabytes}")
 
 
-class FeatureCache:
-    """The levels of frames, in fp16, by what the frames look like and by the weights they were computed with.
+class EncoderCache:
+    """Feature levels of frames in fp16; keys are the pixels of the frame and the weights of the encoder.
 
-    Frames are encoded one by one and rounded to fp16 before they are used for the first time, so that a training gets
-    the same numbers whether a frame is found or not, and whatever else is in its batch.
+    Frames are encoded one by one and rounded to fp16 also at the first use, so that results depend neither on cache
+    hits nor on the rest of the batch.
 
     Args:
-        conf: where, and how many.
-        encode: from frames ``(1, S, S, 3)`` uint8 to levels ``(1, C_i, H_i, W_i)``.
-        modules: what it computes with, by their names in the model. They compute as in evaluation, without stochastic
-            depth. :meth:`forget` has to be called when their weights are replaced.
+        conf: place and size.
+        encode: maps frames ``(1, S, S, 3)`` uint8 to levels ``(1, C_i, H_i, W_i)``.
+        modules: the modules that ``encode`` uses, by their names in the model. They run in evaluation mode, without
+            stochastic depth. Call :meth:`clear` after replacing their weights.
 
     Attributes:
-        found, computed: how many frames so far.
+        found, computed: numbers of cache hits and misses.
 
     Raises:
-        ValueError: one of their parameters learns.
+        ValueError: one of their parameters is trainable.
     """
 
     def __init__(
@@ -90,8 +100,8 @@ class FeatureCache:
                 levels[name] = [level.to(frames.device).float() for level in self._levels(store, name, frame)]
         return [torch.stack(parts) for parts in zip(*(levels[name] for name in names), strict=True)]
 
-    def forget(self) -> None:
-        """Takes the weights for others; files of the old ones stay in the folder, and are not used for the new."""
+    def clear(self) -> None:
+        """Must be called when the weights change. Files of the previous weights stay, but are not used."""
         self._store, self._weights = None, b""
 
     def _levels(self, store: "_Memory | _Folder", name: bytes, frame: Tensor) -> list[Tensor]:
@@ -106,7 +116,7 @@ class FeatureCache:
         return levels
 
     def _store_for(self, frames: Tensor) -> "_Memory | _Folder":
-        """The store for the present weights and precision; a new one where they have changed."""
+        """The store for the current weights, image size and precision; a new one where they have changed."""
         device = frames.device.type
         precision = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else "full"
         setting = (frames.shape[1:], device, precision)
@@ -123,10 +133,10 @@ class FeatureCache:
 
 
 class _Memory:
-    """Levels by name, up to ``limit`` bytes."""
+    """Levels in memory by name, up to ``limit`` bytes."""
 
     def __init__(self, limit: int) -> None:
-        self._room = _Room(limit)
+        self._room = _SpaceLimit(limit)
         self._levels: dict[bytes, list[Tensor]] = {}
 
     def get(self, name: bytes) -> list[Tensor] | None:
@@ -138,13 +148,13 @@ class _Memory:
 
 
 class _Folder:
-    """The same in one file for each name, which several processes may fill together."""
+    """Levels in one file per name; several processes may share the folder."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder)
         self._folder = folder
-        self._room = _Room(limit, sum(file.stat().st_size for file in folder.glob("*.npz")))
+        self._room = _SpaceLimit(limit, sum(file.stat().st_size for file in folder.glob("*.npz")))
 
     def get(self, name: bytes) -> list[Tensor] | None:
         path = self._path(name)
@@ -153,7 +163,7 @@ class _Folder:
         except FileNotFoundError:
             return None
         except DAMAGED as error:
-            _log.warning("%s is damaged, and made anew: %s", path, error)
+            _log.warning("%s is damaged and will be replaced: %s", path, error)
             return None
 
     def put(self, name: bytes, levels: list[Tensor]) -> None:
@@ -166,15 +176,15 @@ class _Folder:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Removes what killed processes left; by its age, since they may have run on other machines."""
+    """Removes unfinished files of killed processes, by age, since the processes may have run on other machines."""
     for path in folder.glob("*.unfinished"):
-        with suppress(FileNotFoundError):  # other processes remove them, too
+        with suppress(FileNotFoundError):  # other processes remove them too
             if time.time() - path.stat().st_mtime > ABANDONED:
                 path.unlink()
 
 
-class _Room:
-    """Bytes that are left; says once that there are none."""
+class _SpaceLimit:
+    """Counts bytes up to a limit; warns once when it is reached."""
 
     def __init__(self, limit: int, taken: int = 0) -> None:
         self._limit, self._taken, self._is_full = limit, taken, False
@@ -187,7 +197,7 @@ class _Room:
         return False
 
     def close(self, reason: str) -> None:
-        """Nothing is taken any more, which is no reason to end a training."""
+        """Accepts no more features; training continues."""
         if not self._is_full:
             self._is_full = True
             _log.warning("encoder_cache: %s; further frames are encoded each time", reason)
@@ -206,7 +216,7 @@ def _evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def _digest(modules: Iterable[nn.Module]) -> bytes:
-    """Of all weights, and of the modules' settings as they are printed."""
+    """A hash of all weights and of the printed settings of the modules."""
     digest = hashlib.blake2b(digest_size=16)
     for module in modules:
         digest.update(repr(module).encode())
@@ -214,3 +224,44 @@ def _digest(modules: Iterable[nn.Module]) -> bytes:
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
     return digest.digest()
+
+
+def write_levels(path: Path, levels: Sequence[Tensor]) -> bool:
+    """Writes a file atomically; returns False if the disk is full.
+
+    Raises:
+        OSError: the file cannot be written for another reason.
+    """
+    unfinished = path.with_suffix(f".{unique_number()}.unfinished")
+    try:
+        with atomic_path(path, unfinished) as partial, partial.open("wb") as file:
+            arrays: dict[str, Any] = {_name(i, len(levels)): level.numpy() for i, level in enumerate(levels)}
+            np.savez(file, **arrays)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            return False
+        raise
+    return True
+
+
+def read_levels(path: Path) -> list[Tensor]:
+    """Reads a file of :func:`write_levels` and verifies its checksums.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Exception: the file is damaged; one of ``DAMAGED``.
+    """
+    with zipfile.ZipFile(path) as archive:
+        infos = archive.infolist()
+        expected = [f"{_name(i, len(infos))}.npy" for i in range(len(infos))]
+        if not infos or [info.filename for info in infos] != expected:
+            raise ValueError("some of its levels are missing")
+        if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+            raise ValueError("its levels are compressed, but this program writes them uncompressed")
+        # Members are read as a whole, since zipfile verifies checksums at their end; numpy alone may stop earlier.
+        contents = [archive.read(info) for info in infos]
+    return [torch.from_numpy(np.load(BytesIO(content), allow_pickle=False)) for content in contents]
+
+
+def _name(number: int, count: int) -> str:
+    return f"level_{number}_of_{count}"

@@ -1,36 +1,23 @@
-"""Losses on every prediction a clip makes: each frame, each click, each of the masks offered."""
+"""Losses on all predictions for a clip: every frame, every prompt, every mask of the multimask output."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.distributed
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.training.mask_sums import balanced_entropy_of, dice_of, focal_of, mask_sums
+from sam2fast.training.mask_sums import balanced_entropy_from_sums, dice_from_sums, focal_from_sums, mask_sums
+from sam2fast.training.model import PredictedFrame
 
 CORE_LOSS_KEY = "core_loss"
-SMALLEST_SHARE = 1e-6  # of a predicted IoU whose logarithm is taken
-
-
-class PredictedFrame(Protocol):
-    """What a frame's predictions offer the loss: lists with one entry for each prediction step."""
-
-    @property
-    def multimasks_high_res(self) -> Sequence[Tensor]:
-        """Mask logits ``(O, M, S, S)``."""
-
-    @property
-    def ious(self) -> Sequence[Tensor]:
-        """Predicted IoUs ``(O, M)``."""
-
-    @property
-    def object_scores(self) -> Sequence[Tensor]:
-        """Logits ``(O, 1)`` of the object being visible."""
+MIN_IOU = 1e-6  # predicted IoUs are clamped to it before the logarithm
 
 
 def _binary(targets: Tensor) -> Tensor:
-    """Targets as bool."""
+    """Targets as bool; raises ``ValueError`` if they are not binary."""
     if targets.dtype == torch.bool:
         return targets
     on = targets != 0
@@ -64,7 +51,7 @@ def dice_loss(inputs: Tensor, targets: Tensor, num_objects: float | Tensor, loss
     Source: ``training.loss_fns.dice_loss``.
     """
     x, y = _pixels(inputs, targets, loss_on_multimask)
-    loss = dice_of(mask_sums(x, y), y.sum(-1)) / num_objects
+    loss = dice_from_sums(mask_sums(x, y), y.sum(-1)) / num_objects
     return loss if loss_on_multimask else loss.sum()
 
 
@@ -93,12 +80,12 @@ def sigmoid_focal_loss(
     Source: ``training.loss_fns.sigmoid_focal_loss``.
     """
     x, y = _pixels(inputs, targets, loss_on_multimask)
-    loss = focal_of(mask_sums(x, y, gamma), alpha) / num_objects
+    loss = focal_from_sums(mask_sums(x, y, gamma), alpha) / num_objects
     return loss / x.shape[-1] if loss_on_multimask else loss.sum() / inputs.shape[1]
 
 
 def _wide(x: Tensor) -> Tensor:
-    """In fp32 at least."""
+    """The tensor in fp32; fp64 stays."""
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -119,10 +106,10 @@ def iou_loss(
     loss_on_multimask: bool = False,
     use_l1_loss: bool = False,
 ) -> Tensor:
-    """Error of predicted IoUs against the IoUs of the predicted masks, squared or absolute.
+    """Squared or absolute error of predicted IoUs against the actual IoUs of the predicted masks.
 
     Args:
-        inputs: logits ``(O, M, H, W)``; a mask is where they are positive.
+        inputs: logits ``(O, M, H, W)``; the mask is where they are positive.
         targets: binary, of the same shape or one that expands to it.
         pred_ious: ``(O, M)``.
         num_objects: what the loss is divided by.
@@ -142,16 +129,16 @@ def iou_loss(
 class MultiStepMultiMasksAndIous(nn.Module):
     """Focal and Dice loss of the best mask, error of the predicted IoUs, cross entropy of the object scores.
 
-    Summed over frames, prediction steps and objects, and divided by the number of objects, averaged over ranks.
-    Computed in fp32, under autocast too.
+    Terms are summed over frames, prediction steps and objects, divided by the number of objects (averaged over ranks),
+    and computed in fp32, also under autocast.
 
     Args:
-        weight_dict: weights of ``loss_mask`` (focal), ``loss_dice``, ``loss_iou`` and, 0 if missing, ``loss_class``.
-        focal_alpha, focal_gamma: of the masks' focal loss.
-        supervise_all_iou: the mean over all masks' IoU errors instead of the best mask's.
-        iou_use_l1_loss: absolute instead of squared errors of IoUs.
-        pred_obj_scores: supervises the object scores, and drops the other terms for objects that are not visible.
-        focal_gamma_obj_score, focal_alpha_obj_score: of the scores' focal loss; by default plain cross entropy.
+        weight_dict: weights of ``loss_mask`` (focal), ``loss_dice``, ``loss_iou`` and ``loss_class`` (default 0).
+        focal_alpha, focal_gamma: of the focal loss of masks.
+        supervise_all_iou: uses the mean IoU error of all masks instead of that of the best mask.
+        iou_use_l1_loss: uses absolute instead of squared IoU errors.
+        pred_obj_scores: supervises object scores; the other terms are 0 for objects that are not visible.
+        focal_gamma_obj_score, focal_alpha_obj_score: of the focal loss of object scores; by default cross entropy.
 
     Raises:
         ValueError: a weight is missing or unknown.
@@ -188,11 +175,11 @@ class MultiStepMultiMasksAndIous(nn.Module):
         self.focal_alpha_obj_score = focal_alpha_obj_score
 
     def forward(self, outputs: Sequence[PredictedFrame | Mapping[str, Any]], targets: Tensor) -> dict[str, Tensor]:
-        """Scalars of each term, without weights, and ``core_loss``, their weighted sum.
+        """Scalars: the unweighted terms, and ``core_loss``, their weighted sum.
 
         Args:
-            outputs: T frames, as :class:`PredictedFrame` or as the original's dictionaries.
-            targets: true masks ``(T, O, S, S)``, binary.
+            outputs: T frames, as :class:`~sam2fast.training.model.PredictedFrame` or as the official dictionaries.
+            targets: ground-truth masks ``(T, O, S, S)``, binary.
 
         Raises:
             ValueError: outputs and targets do not fit each other.
@@ -208,19 +195,19 @@ class MultiStepMultiMasksAndIous(nn.Module):
                     losses[name] = losses[name] + value / num_objects
         total = torch.zeros((), device=targets.device)
         for name, weight in weights.items():
-            # A term that is switched off may be infinite.
+            # A term with weight 0 may be infinite.
             if weight != 0:
                 total = total + weight * losses[name]
         return {**losses, CORE_LOSS_KEY: total}
 
     def current_weights(self) -> dict[str, float]:
-        """The weight of every term now."""
+        """The current weight of every term."""
         return self.weight_dict
 
     def _step(
         self, masks: Tensor, ious: Tensor, scores: Tensor, target: Tensor, weights: Mapping[str, float]
     ) -> dict[str, Tensor]:
-        """Every term of one prediction: ``(O, M, S, S)``, ``(O, M)``, ``(O, 1)`` against ``(O, S, S)``."""
+        """Terms of a prediction: masks ``(O, M, S, S)``, IoUs ``(O, M)``, scores ``(O, 1)``, truth ``(O, S, S)``."""
         num_objects, M = ious.shape
         if masks.shape != (num_objects, M, *target.shape[1:]) or len(target) != num_objects:
             raise ValueError(
@@ -232,7 +219,7 @@ class MultiStepMultiMasksAndIous(nn.Module):
         rows = torch.arange(num_objects, device=masks.device)
         best = torch.zeros_like(rows)
         if M > 1:
-            # Only the chosen masks are differentiated.
+            # Only the best masks get a gradient.
             with torch.no_grad():
                 every = self._mask_losses(pixels, truth[:, None], area[:, None])
                 best = sum(weights[name] * every[name] for name in self.mask_terms).argmin(1)  # type: ignore[union-attr]
@@ -249,13 +236,14 @@ class MultiStepMultiMasksAndIous(nn.Module):
         return losses
 
     def _iou_errors(self, masks: Tensor, targets: Tensor, ious: Tensor) -> Tensor:
-        """Of each mask's predicted IoU ``(O, M)``."""
+        """Errors ``(O, M)`` of the predicted IoUs."""
         return iou_loss(masks, targets, ious, 1.0, True, self.iou_use_l1_loss)
 
     def _mask_losses(self, logits: Tensor, targets: Tensor, area: Tensor) -> dict[str, Tensor]:
         """The terms of ``mask_terms``, ``(...)`` each, of logits ``(..., P)`` whose targets have ``area`` pixels."""
         sums = mask_sums(logits, targets, self.focal_gamma)
-        return {"loss_mask": focal_of(sums, self.focal_alpha) / logits.shape[-1], "loss_dice": dice_of(sums, area)}
+        focal = focal_from_sums(sums, self.focal_alpha) / logits.shape[-1]
+        return {"loss_mask": focal, "loss_dice": dice_from_sums(sums, area)}
 
     @staticmethod
     def _count_objects(targets: Tensor) -> float | Tensor:
@@ -267,23 +255,22 @@ class MultiStepMultiMasksAndIous(nn.Module):
 
 
 class FromScratchLoss(MultiStepMultiMasksAndIous):
-    """Adds cross entropy to the mask's loss, for models that start from nothing.
+    """Adds cross entropy to the loss of masks, for training from scratch.
 
-    The focal weights of the original then collapse to empty masks: they hardly count the few foreground pixels. The
-    balanced half counts foreground and background equally; it makes masks too large and is meant to fade out.
+    From scratch, the official focal loss collapses to empty masks, since the few foreground pixels hardly count.
+    Balanced cross entropy weighs foreground and background equally; it makes masks too large, so it should decay.
 
     Args:
-        bce_weight: of the cross entropy, averaged over pixels (``loss_bce``).
-        balanced_bce_weight: of the mean of its averages over the foreground and over the background
-            (``loss_balanced_bce``). A side without pixels counts nothing.
-        balanced_bce_until: share of the training at which that weight, falling linearly, reaches 0;
-            infinite to keep it.
-        iou_entropy: the error of a predicted IoU is its cross entropy, less that of the truth with itself. Absolute
-            and squared errors hardly move a sigmoid that has learnt from the first, bad masks to say 0.
+        bce_weight: weight of the cross entropy, averaged over pixels (``loss_bce``).
+        balanced_bce_weight: weight of the mean of its averages over foreground and background
+            (``loss_balanced_bce``). A side without pixels counts as 0.
+        balanced_bce_until: share of the training at which that weight has decayed linearly to 0; infinite for no decay.
+        iou_entropy: the error of a predicted IoU is its KL divergence from the actual IoU. Absolute and squared errors
+            have vanishing gradients where the sigmoid has saturated at 0 on the first, bad masks.
         weight_dict, **kwargs: see :class:`MultiStepMultiMasksAndIous`.
 
     Attributes:
-        where: share of the training that is done, in [0, 1]; the trainer sets it.
+        where: completed share of the training in [0, 1]; the trainer sets it.
 
     Raises:
         ValueError: as the base class, or ``balanced_bce_until`` is not positive.
@@ -321,7 +308,7 @@ class FromScratchLoss(MultiStepMultiMasksAndIous):
         if not self.iou_entropy:
             return super()._iou_errors(masks, targets, ious)
         truth = _mask_ious(masks, targets)
-        predicted = _wide(ious).clamp(SMALLEST_SHARE, 1 - SMALLEST_SHARE)
+        predicted = _wide(ious).clamp(MIN_IOU, 1 - MIN_IOU)
         cross = -(truth * predicted.log() + (1 - truth) * (1 - predicted).log())
         return cross + torch.xlogy(truth, truth) + torch.xlogy(1 - truth, 1 - truth)
 
@@ -329,15 +316,15 @@ class FromScratchLoss(MultiStepMultiMasksAndIous):
         num_pixels = logits.shape[-1]
         sums = mask_sums(logits, targets, self.focal_gamma, with_entropy=True)
         return {
-            "loss_mask": focal_of(sums, self.focal_alpha) / num_pixels,
-            "loss_dice": dice_of(sums, area),
+            "loss_mask": focal_from_sums(sums, self.focal_alpha) / num_pixels,
+            "loss_dice": dice_from_sums(sums, area),
             "loss_bce": sums[..., 2, :].sum(-1) / num_pixels,
-            "loss_balanced_bce": balanced_entropy_of(sums, area, num_pixels),
+            "loss_balanced_bce": balanced_entropy_from_sums(sums, area, num_pixels),
         }
 
 
 def balanced_bce_and_dice(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Cross entropy, foreground and background weighing the same, plus :func:`dice_loss`: ``(...)``.
+    """Cross entropy, with equal weights of foreground and background, plus the Dice loss: ``(...)``.
 
     Args:
         inputs: logits ``(..., H, W)``.
@@ -345,7 +332,7 @@ def balanced_bce_and_dice(inputs: Tensor, targets: Tensor) -> Tensor:
     """
     x, y = inputs.flatten(-2), _binary(targets).flatten(-2)
     sums, area = mask_sums(x, y, with_entropy=True), y.sum(-1)
-    return balanced_entropy_of(sums, area, x.shape[-1]) + dice_of(sums, area)
+    return balanced_entropy_from_sums(sums, area, x.shape[-1]) + dice_from_sums(sums, area)
 
 
 def _steps(frame: PredictedFrame | Mapping[str, Any]) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -358,3 +345,56 @@ def _steps(frame: PredictedFrame | Mapping[str, Any]) -> list[tuple[Tensor, Tens
     if not len(masks) == len(ious) == len(scores):
         raise ValueError(f"{len(masks)} steps of masks, {len(ious)} of IoUs, {len(scores)} of object scores")
     return list(zip(masks, ious, scores, strict=True))
+
+
+class AtResolution(nn.Module):
+    """Computes another loss on masks of ``size`` x ``size`` pixels.
+
+    The decoder's masks have a quarter of the image's side. For small models, upsampling them and the loss at full size
+    cost as much as the model; half the side loses little.
+
+    Args:
+        loss: a loss of this module.
+        size: side of the masks in pixels; must divide the images' side.
+    """
+
+    def __init__(self, loss: nn.Module, size: int) -> None:
+        super().__init__()
+        self.loss, self.size = loss, size
+
+    @property
+    def where(self) -> float:
+        """The completed share of the training, for losses that depend on it."""
+        return float(getattr(self.loss, "where", 0.0))
+
+    @where.setter
+    def where(self, value: float) -> None:
+        if hasattr(self.loss, "where"):
+            setattr(self.loss, "where", value)  # noqa: B010 (a module's attributes are tensors to mypy)
+
+    def forward(self, frames: Sequence[PredictedFrame], masks: Tensor) -> dict[str, Tensor]:
+        """The loss of predicted frames against ground-truth ``masks (T, O, S, S)``.
+
+        Raises:
+            ValueError: ``size`` does not divide the masks' side.
+        """
+        if masks.shape[-1] < self.size or masks.shape[-1] % self.size:
+            raise ValueError(f"masks of {masks.shape[-1]} pixels cannot be sampled at {self.size}")
+        options: dict[str, Any] = {"size": (self.size, self.size), "mode": "bilinear", "align_corners": False}
+        resized = [[F.interpolate(m, **options) for m in frame.multimasks] for frame in frames]
+        smaller = [replace(frame, multimasks_high_res=m) for frame, m in zip(frames, resized, strict=True)]
+        return self.loss(smaller, sample_masks(masks, self.size))
+
+
+def sample_masks(masks: Tensor, size: int) -> Tensor:
+    """Samples ``masks (..., S, S)`` at the centres of ``size`` x ``size`` cells.
+
+    With an even stride a centre lies between four pixels; cells take the upper left and the lower right one in a
+    chessboard pattern, so that outlines are not shifted.
+    """
+    stride = masks.shape[-1] // size
+    before, after = (stride - 1) // 2, stride // 2
+    cell = torch.arange(size, device=masks.device)
+    chequered = (cell[:, None] + cell) % 2 == 0
+    first, second = (masks[..., start::stride, start::stride] for start in (before, after))
+    return torch.where(chequered, first, second)

@@ -1,4 +1,4 @@
-"""Sums over a mask's pixels, from which every mask loss follows."""
+"""Sums over the pixels of a mask, from which all mask losses are computed."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from torch.autograd.function import once_differentiable
 
 
 def mask_sums(logits: Tensor, targets: Tensor, gamma: float = 0.0, with_entropy: bool = False) -> Tensor:
-    """Sums ``(..., 2 or 3, 2)``; its backward pass keeps nothing full-size but the input.
+    """Sums ``(..., 2 or 3, 2)`` over the foreground and over the background; for backward only the inputs are saved.
 
-    They are, with ``s`` the probability given to the wrong class, of ``s``, of ``ce * s**gamma`` and, ``with_entropy``,
-    of ``ce = -log(1 - s)``, each over the foreground and over the background.
+    With ``s`` the predicted probability of the wrong class, they are the sums of ``s``, of ``ce * s**gamma`` and, with
+    ``with_entropy``, of ``ce = -log(1 - s)``.
 
     Args:
         logits: ``(..., P)``; sums are in fp32, or in fp64 for fp64 logits.
@@ -21,34 +21,34 @@ def mask_sums(logits: Tensor, targets: Tensor, gamma: float = 0.0, with_entropy:
     return _MaskSums.apply(logits, targets, gamma, with_entropy)
 
 
-def dice_of(sums: Tensor, area: Tensor) -> Tensor:
+def dice_from_sums(sums: Tensor, area: Tensor) -> Tensor:
     """One minus the soft Dice coefficient ``(...)``: ``1 - (2 Σpy + 1) / (Σp + Σy + 1)``.
 
     Args:
         sums: from :func:`mask_sums`.
-        area: ``(...)``, pixels of the targets.
+        area: ``(...)``, number of pixels of the targets.
     """
     hit, false = area - sums[..., 0, 0], sums[..., 0, 1]
     return 1 - (2 * hit + 1) / (hit + false + area + 1)
 
 
-def focal_of(sums: Tensor, alpha: float) -> Tensor:
-    """The focal loss ``(...)``, summed over pixels; ``alpha`` weighs the foreground, negative for no weights."""
+def focal_from_sums(sums: Tensor, alpha: float) -> Tensor:
+    """The focal loss ``(...)``, summed over pixels; ``alpha`` is the weight of the foreground, negative for none."""
     on, off = sums[..., 1, 0], sums[..., 1, 1]
     return alpha * on + (1 - alpha) * off if alpha >= 0 else on + off
 
 
-def balanced_entropy_of(sums: Tensor, area: Tensor, num_pixels: int) -> Tensor:
-    """Mean ``(...)`` of the cross entropy's averages over foreground and background, from sums ``with_entropy``.
+def balanced_entropy_from_sums(sums: Tensor, area: Tensor, num_pixels: int) -> Tensor:
+    """Mean ``(...)`` of the average cross entropies of foreground and background, from sums ``with_entropy``.
 
-    A side without pixels counts nothing.
+    A side without pixels counts as 0.
     """
     on, off = sums[..., 2, 0], sums[..., 2, 1]
     return 0.5 * (on / area.clamp(min=1) + off / (num_pixels - area).clamp(min=1))
 
 
 class _MaskSums(torch.autograd.Function):
-    """:func:`mask_sums` and its gradient, which keeps nothing full-size but the input."""
+    """The autograd function of :func:`mask_sums`."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, gamma: float, with_entropy: bool) -> Tensor:
@@ -81,7 +81,7 @@ class _MaskSums(torch.autograd.Function):
 
 
 def _wrongness(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Probability of the wrong class, cross entropy, targets as numbers; in fp32, or in fp64 for fp64 logits."""
+    """Probability of the wrong class, cross entropy and float targets; in fp32, or in fp64 for fp64 logits."""
     if logits.dtype != torch.float64:
         logits = logits.float()
     foreground = targets.to(logits.dtype)

@@ -1,6 +1,8 @@
-"""What a training will keep in memory, told before it runs."""
+"""Estimates the memory of a training before it runs, by a forward pass on fake tensors."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -8,37 +10,157 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sam2fast.modeling.attention import Attention
+from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.data.clip import ClipDataset
-from sam2fast.training.objective import Objective
-from sam2fast.training.saved_tensors import BatchShape, bytes_saved
+from sam2fast.training.losses import CORE_LOSS_KEY
+from sam2fast.training.model import SAM2Train
+from sam2fast.training.objective import Objective, check_gradient
+from sam2fast.training.prompt_sampling import PromptSettings, plan_prompts
+from sam2fast.training.settings import AmpConf
+from sam2fast.training.trainer import Trainer
 
 if TYPE_CHECKING:
-    from sam2fast.training.trainer import Trainer
+    from torch._subclasses.fake_tensor import FakeTensorMode
 
+SEEDS_TRIED = 200
 MIB = 2**20
-# Numbers of the parameter that an optimiser is tried on; those with states of 8 bits leave small ones alone.
+# Size of the parameter that the optimiser is probed with; 8-bit optimisers treat small ones differently.
 PROBE = 2**16
+
+
+@dataclass(frozen=True, order=True)
+class BatchShape:
+    """The properties of a batch that determine its memory."""
+
+    num_frames: int
+    num_objects: int  # per clip
+    num_clips: int = 1
+    key: str = "all"  # of its loss
+
+    def __str__(self) -> str:
+        frames, objects = (
+            f"{number} {noun}{'' if number == 1 else 's'}"
+            for number, noun in ((self.num_frames, "frame"), (self.num_objects, "object"))
+        )
+        return f"{'' if self.num_clips == 1 else f'{self.num_clips} clips of '}{frames} with {objects}"
+
+
+def bytes_saved(model: SAM2Train, loss: nn.Module, shape: BatchShape, amp: AmpConf) -> int:
+    """Bytes that autograd saves for a batch of this shape with the most expensive prompt plan, without parameters.
+
+    Nothing is computed: the model runs on fake tensors of the CPU, with fused attention as on a GPU.
+
+    Raises:
+        ValueError: the loss depends on no trainable parameter.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode  # slow to import
+
+    video = torch.arange(shape.num_clips).repeat_interleave(
+        shape.num_objects
+    )  # a real tensor: the model reads its values
+    side = model.image_size
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake:
+        frames = torch.empty(shape.num_frames, shape.num_clips, side, side, 3, dtype=torch.uint8)
+        masks = torch.empty(shape.num_frames, len(video), side, side, dtype=torch.bool)
+    plan_seed = most_expensive_plan_seed(model.train_settings, shape.num_frames)
+    names = (f"of {BatchShape(shape.num_frames, shape.num_objects)}",)
+    batch = ClipBatch(frames, masks, video, tuple(range(shape.num_clips)), plan_seed, names, shape.key)
+    return bytes_saved_for_batch(model, loss, batch, amp, fake)
+
+
+def bytes_saved_for_batch(
+    model: SAM2Train, loss: nn.Module, batch: ClipBatch, amp: AmpConf, mode: "FakeTensorMode | None" = None
+) -> int:
+    """Bytes that autograd saves for a batch on the CPU; computed inside ``mode``, or on real tensors without it."""
+    model, loss = _cpu_copy_with_gpu_attention(model), copy.deepcopy(loss).to("cpu")
+    if mode is not None:
+        _make_fake(model, mode)
+    saved = _Saved(model)
+    with (
+        mode or nullcontext(),
+        torch.enable_grad(),
+        torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor),
+        torch.autocast("cpu", amp.dtype, enabled=amp.enabled),
+    ):
+        prediction = model(batch)
+        value = loss(prediction.frames, batch.masks)[CORE_LOSS_KEY]
+    check_gradient(value, prediction.plan, batch)
+    return saved.bytes
+
+
+def most_expensive_plan_seed(settings: PromptSettings, num_frames: int) -> int:
+    """The seed, among the first ``SEEDS_TRIED``, whose prompt plan corrects the most frames."""
+
+    def corrected(seed: int) -> int:
+        return len(plan_prompts(num_frames, settings, np.random.default_rng(seed)).corrected)
+
+    return max(range(SEEDS_TRIED), key=corrected)
+
+
+def _cpu_copy_with_gpu_attention(model: SAM2Train) -> SAM2Train:
+    """A copy on the CPU whose attention saves its inputs and output for backward, as on a GPU.
+
+    For small images, and with dropout, the CPU would use the math backend and save the score matrix.
+    """
+    replica = copy.deepcopy(model).to("cpu").train()
+    replica.encoder_cache = None  # it would read the pixels of the frames
+    setattr(replica, "_attention", nullcontext)  # noqa: B010 (a module's attributes are tensors to mypy)
+    for module in replica.modules():
+        if isinstance(module, Attention):
+            module.dropout_p = 0.0
+    return replica
+
+
+def _make_fake(model: nn.Module, mode: "FakeTensorMode") -> None:
+    """Makes parameters and buffers fake: views of real ones would become copies and count as extra memory."""
+    for module in model.modules():
+        each: tuple[Any, ...] = (module._parameters, module._buffers)
+        for tensors in each:
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    tensors[name] = mode.from_tensor(tensor)
+
+
+class _Saved:
+    """Sums the storages that autograd saves, each once, without those of parameters."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parameters = {p.untyped_storage()._cdata for p in model.parameters()}
+        # References to storages: the address of a freed one could be reused.
+        self._storages: dict[int, torch.UntypedStorage] = {}
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._parameters:
+            self._storages[storage._cdata] = storage
+        return tensor
+
+    @property
+    def bytes(self) -> int:
+        return sum(storage.nbytes() for storage in self._storages.values())
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes of one process that trains alone; what operators need while they run comes on top."""
+    """Bytes of a training in one process; temporary buffers of operators are not included."""
 
     weights: int
     gradients: int
-    optimizer: int | None  # its state; None if it works on a GPU alone
-    average: int  # of the weights, if there is one
-    saved: dict[BatchShape, int]  # for the backward pass, by shape of batches; empty if it cannot be counted
+    optimizer: int | None  # its state; None if it needs a GPU
+    average: int  # of the moving average of weights; 0 without one
+    saved: dict[BatchShape, int]  # tensors saved for backward, by shape of the batch; empty if they cannot be counted
 
     @property
     def total(self) -> int | None:
-        """With the dearest batch; None if a part is not known."""
+        """Sum for the most expensive batch; None if a part is unknown."""
         if self.optimizer is None or not self.saved:
             return None
         return self.weights + self.gradients + self.optimizer + self.average + max(self.saved.values())
 
     def lines(self, side: int) -> list[str]:
-        """For people; ``side`` of the images."""
+        """The estimate as text; ``side`` is that of the images in pixels."""
         parts: dict[str, int | None] = {
             "weights": self.weights,
             "gradients": self.gradients,
@@ -58,22 +180,22 @@ class MemoryEstimate:
         ]
 
 
-def described(trainer: "Trainer") -> list[str]:
-    """The estimate as lines of text; none for a validation, and for one process of several, which may share.
+def describe_memory(trainer: Trainer) -> list[str]:
+    """The estimate as lines of text; empty for a validation and in distributed training.
 
     Raises:
-        ValueError: nothing that learns has a part in the loss of some batches.
+        ValueError: the loss of some batches depends on no trainable parameter.
     """
     if trainer.mode == "val" or trainer.ranks.is_group:
         return []
     return estimate_memory(trainer).lines(trainer.model.image_size)
 
 
-def estimate_memory(trainer: "Trainer") -> MemoryEstimate:
-    """What a trainer will keep in memory, its auxiliary task left out; nothing of it is changed.
+def estimate_memory(trainer: Trainer) -> MemoryEstimate:
+    """The memory of a trainer, without its auxiliary task; the trainer stays unchanged.
 
     Raises:
-        ValueError: nothing that learns has a part in the loss of some batches.
+        ValueError: the loss of some batches depends on no trainable parameter.
     """
     parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
     learning = [p for p in parameters if p.requires_grad]
@@ -86,10 +208,10 @@ def estimate_memory(trainer: "Trainer") -> MemoryEstimate:
     )
 
 
-def _saved(trainer: "Trainer") -> dict[BatchShape, int]:
+def _saved(trainer: Trainer) -> dict[BatchShape, int]:
     from torch._subclasses import fake_tensor
 
-    needs_numbers = (
+    needs_values = (
         fake_tensor.DataDependentOutputException,
         fake_tensor.DynamicOutputShapeException,
         fake_tensor.UnsupportedFakeTensorException,
@@ -101,26 +223,26 @@ def _saved(trainer: "Trainer") -> dict[BatchShape, int]:
             shape: bytes_saved(trainer.model, objective.loss_of(shape.key), shape, trainer.conf.amp)
             for shape in sorted(shapes)
         }
-    except needs_numbers:  # a loss of somebody's own that looks at values
+    except needs_values:  # a custom loss that reads values
         return {}
 
 
 def optimizer_bytes(make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer], count: int) -> int | None:
-    """The state of an optimiser for so many numbers, by what it has for a few; None if it needs a GPU."""
+    """Bytes of an optimiser's state for ``count`` parameters, extrapolated from a small one; None if it needs a GPU."""
     probe = nn.Parameter(torch.zeros(PROBE))
     probe.grad = torch.zeros_like(probe)
     optimizer = make([{"params": [probe]}])
     try:
         optimizer.step()
-    except Exception:  # whatever a library says where its device is missing
+    except Exception:  # libraries raise anything without their device
         return None
-    # Beside what it has for each number, it may count steps.
+    # Scalars, such as the step, do not scale with the parameters.
     state = (x for x in optimizer.state[probe].values() if isinstance(x, Tensor) and x.numel() > 1)
     return count * _bytes(state) // PROBE
 
 
 def largest_batch(dataset: ClipDataset, num_clips: int, key: str = "all") -> BatchShape:
-    """The shape of the largest batches of a data set: as its samplers allow, or else as its first clip has it."""
+    """The largest batch of a data set: by the limits of its samplers, otherwise by its first clip."""
     limits = [(s.num_frames, s.max_num_objects) for s in _samplers(dataset)]
     if not limits:
         frames, objects = dataset.sample(0, np.random.default_rng(0)).masks.shape[:2]
@@ -129,7 +251,7 @@ def largest_batch(dataset: ClipDataset, num_clips: int, key: str = "all") -> Bat
 
 
 def _samplers(dataset: Any) -> Iterator[Any]:
-    """What chooses frames and objects, in a data set and those that it is made of."""
+    """The samplers of a data set and of the data sets that it wraps."""
     sampler = getattr(dataset, "sampler", None)
     if hasattr(sampler, "num_frames") and hasattr(sampler, "max_num_objects"):
         yield sampler

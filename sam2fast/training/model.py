@@ -1,10 +1,10 @@
-"""SAM 2 in training: a batch of clips is prompted, tracked and corrected, and every prediction is kept for the loss."""
+"""SAM 2 in training: it prompts, tracks and corrects a batch of clips, and returns every prediction for the loss."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,28 +12,37 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+from sam2fast.modeling.layers import Linear
+from sam2fast.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.tracking.selection import MemoryRules, select_memories
+from sam2fast.tracking.memory_selection import MemoryRules, select_memories
 from sam2fast.training.adapters import AdapterConf, add_adapters
 from sam2fast.training.data.batch import ClipBatch
-from sam2fast.training.feature_cache import EncoderCacheConf, FeatureCache
-from sam2fast.training.memory_start import start_as_identity
-from sam2fast.training.prompts import ObjectGenerators, Prompt, add_click, next_click, sample_box
-from sam2fast.training.simulation import PromptPlan, PromptSettings, plan_prompts
+from sam2fast.training.feature_cache import EncoderCache, EncoderCacheConf
+from sam2fast.training.prompt_sampling import (
+    ObjectGenerators,
+    Prompt,
+    PromptPlan,
+    PromptSettings,
+    add_click,
+    next_click,
+    plan_prompts,
+    sample_box,
+)
 from sam2fast.transforms import SAM2Transforms
 
-# Side of the images up to which the CPU writes attention out: its score matrices grow with the fourth power.
-LARGEST_WRITTEN_OUT = 512
+# Largest image side for which the CPU uses the math backend of attention; the score matrices grow with its 4th power.
+LARGEST_MATH_ATTENTION = 512
 
 
 @dataclass
 class PredictedFrame:
-    """Everything predicted for O objects on one frame, one entry per prompt: the first, then each correction."""
+    """Predictions for O objects on one frame; lists have one entry per prompt: the first prompt, then corrections."""
 
     multimasks: list[Tensor] = field(default_factory=list)  # (O, M, h, w) logits at the decoder's size
     multimasks_high_res: list[Tensor] = field(default_factory=list)  # (O, M, S, S)
     ious: list[Tensor] = field(default_factory=list)  # (O, M)
-    masks: list[Tensor] = field(default_factory=list)  # (O, 1, h, w), the chosen ones
+    masks: list[Tensor] = field(default_factory=list)  # (O, 1, h, w), the selected masks
     masks_high_res: list[Tensor] = field(default_factory=list)  # (O, 1, S, S)
     object_scores: list[Tensor] = field(default_factory=list)  # (O, 1)
     prompts: list[Prompt | None] = field(default_factory=list)
@@ -56,39 +65,39 @@ class PredictedFrame:
 class ClipPrediction:
     """What :class:`SAM2Train` returns for a batch."""
 
-    frames: list[PredictedFrame]  # in the order of time, without pointers and memories
-    levels: list[Tensor]  # (T * B, C_i, H_i, W_i) features of all frames, finest first; empty if not computed at once
+    frames: list[PredictedFrame]  # in temporal order, without pointers and memories
+    levels: list[Tensor]  # (T * B, C_i, H_i, W_i) features of all frames, finest first; empty if encoded frame by frame
     plan: PromptPlan
 
 
 @dataclass
 class _Tracking:
-    """A batch on its way through the model."""
+    """State of a forward pass."""
 
     batch: ClipBatch
     plan: PromptPlan
     levels: list[Tensor]  # as in ClipPrediction
     generators: ObjectGenerators
-    rng: np.random.Generator  # goes on where the plan left it
-    frames: dict[int, PredictedFrame] = field(default_factory=dict)  # those processed so far
+    rng: np.random.Generator  # its state follows the draws of the plan
+    frames: dict[int, PredictedFrame] = field(default_factory=dict)  # the frames processed so far
     conditioning: list[int] = field(default_factory=list)
 
 
 class SAM2Train(SAM2Base):
-    """The model with simulated prompts; see section "training" of the original's configurations for the keys.
+    """The model with sampled prompts; for the arguments see "training" in the official configurations.
 
-    Keys of its own: ``freeze`` names parameters that do not learn by patterns such as ``image_encoder.trunk.*``;
-    ``use_act_ckpt_image_encoder`` computes the image encoder frame by frame and again in the backward pass, for less
-    memory; ``adapters`` gives layers low-rank adapters, which then are all that learns; ``encoder_cache`` keeps the
-    features of a frozen image encoder for frames that come again; ``identity_memory`` starts memory attention as the
-    identity (see :func:`start_as_identity`), for one that learns from nothing behind an encoder that does not.
+    Arguments that the official class lacks: ``freeze`` freezes the parameters whose names match a pattern, such as
+    ``image_encoder.trunk.*``; ``use_act_ckpt_image_encoder`` runs the image encoder frame by frame with activation
+    checkpointing; ``adapters`` adds low-rank adapters, and trains them alone; ``encoder_cache`` caches features of a
+    frozen image encoder; ``identity_memory`` initialises memory attention as the identity (see :func:`identity_init`),
+    to train it from scratch on a frozen encoder.
 
-    Source: ``training.model.sam2.SAM2Train``. Unlike there, prompts depend on the seeds in the batch alone, not on what
-    came before it.
+    Source: ``training.model.sam2.SAM2Train``. Unlike there, prompts depend on the seeds in the batch alone, not on
+    previous batches.
 
     Raises:
-        ValueError: settings that contradict each other, a ``freeze`` pattern that names no parameter, or an
-            ``encoder_cache`` of an encoder that learns.
+        ValueError: contradicting settings, a ``freeze`` pattern that matches no parameter, or an ``encoder_cache`` for
+            an encoder with trainable parameters.
     """
 
     def __init__(
@@ -152,14 +161,14 @@ class SAM2Train(SAM2Base):
         if adapters is not None:
             add_adapters(self, adapters)
         self._freeze([*freeze, *(["image_encoder.*"] if freeze_image_encoder else [])])
-        self.encoder_cache: FeatureCache | None = None
+        self.encoder_cache: EncoderCache | None = None
         if encoder_cache is not None:
             heads = {f"sam_mask_decoder.conv_s{level}": head for level, head in self._level_heads().items()}
             modules = {"image_encoder": self.image_encoder, **heads}
-            self.encoder_cache = FeatureCache(encoder_cache, self._encode_anew, modules)
-            self.register_load_state_dict_post_hook(_forget_features)
+            self.encoder_cache = EncoderCache(encoder_cache, self._encode_uncached, modules)
+            self.register_load_state_dict_post_hook(_clear_cache)
         if identity_memory is not None:
-            start_as_identity(self.memory_attention, identity_memory)
+            identity_init(self.memory_attention, identity_memory)
 
     def _freeze(self, patterns: Sequence[str]) -> None:
         for pattern in patterns:
@@ -170,10 +179,10 @@ class SAM2Train(SAM2Base):
                 parameter.requires_grad_(False)
 
     def forward(self, batch: ClipBatch) -> ClipPrediction:  # type: ignore[override]
-        """Prompts and tracks a batch, on the model's device.
+        """Prompts and tracks a batch on the model's device.
 
         Raises:
-            ValueError: the frames are not of the model's size, or fewer than are to be prompted.
+            ValueError: the frames do not have the model's image size, or are fewer than the frames to prompt.
         """
         if batch.frames.shape[2] != self.image_size:
             raise ValueError(
@@ -188,22 +197,22 @@ class SAM2Train(SAM2Base):
             clips = _Tracking(batch, plan, levels, ObjectGenerators(batch.seeds, batch.video), rng)
             order = plan.order(batch.num_frames)
             for t in order:
-                # Nothing is tracked after the last one.
+                # The last frame needs no memory.
                 clips.frames[t] = self._process(t, clips, remember=bool(self.num_maskmem) and t != order[-1])
                 if t in plan.initial or (self.add_all_frames_to_correct_as_cond and t in plan.corrected):
                     clips.conditioning.append(t)
         for frame in clips.frames.values():
-            # Distributed training expects a gradient for every tensor that is returned.
+            # DistributedDataParallel expects a gradient for every returned tensor.
             frame.memory = frame.pointer = None
         return ClipPrediction([clips.frames[t] for t in range(batch.num_frames)], levels, plan)
 
     def _attention(self) -> AbstractContextManager[Any]:
-        """Written out where that is faster: on the CPU for small images, because of the backward pass."""
-        small = self.device.type == "cpu" and self.image_size <= LARGEST_WRITTEN_OUT
+        """Selects the math backend on the CPU for small images, where its backward pass is faster."""
+        small = self.device.type == "cpu" and self.image_size <= LARGEST_MATH_ATTENTION
         return sdpa_kernel(SDPBackend.MATH) if small and self.training else nullcontext()
 
-    def _recomputed(self, function: Callable[..., Any], *args: Any) -> Any:
-        """``function(*args)``, whose intermediate results are computed again in the backward pass."""
+    def _checkpointed(self, function: Callable[..., Any], *args: Any) -> Any:
+        """``function(*args)`` with activation checkpointing."""
 
         def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
             return nullcontext(), self._attention()
@@ -211,29 +220,29 @@ class SAM2Train(SAM2Base):
         return checkpoint(function, *args, use_reentrant=False, context_fn=contexts)
 
     def _encode(self, frames: Tensor) -> list[Tensor]:
-        """Levels of ``frames (N, S, S, 3)`` uint8 that the decoder reads, finest first."""
+        """Feature levels ``(N, C_i, H_i, W_i)`` of ``frames (N, S, S, 3)`` uint8, finest first."""
         if self.encoder_cache is not None:
             return self.encoder_cache(frames)
         images = _normalized(frames)
         if not (self.use_act_ckpt_image_encoder and torch.is_grad_enabled()):
             return self.encode_image(images)
-        parts = [self._recomputed(self.encode_image, image[None]) for image in images]
+        parts = [self._checkpointed(self.encode_image, image[None]) for image in images]
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
-    def _encode_anew(self, frames: Tensor) -> list[Tensor]:
+    def _encode_uncached(self, frames: Tensor) -> list[Tensor]:
         return self.encode_image(_normalized(frames))
 
-    def _levels_of(self, t: int, clips: _Tracking) -> list[Tensor]:
-        """The levels of frame ``t``, one row per object."""
+    def _levels_of_objects(self, t: int, clips: _Tracking) -> list[Tensor]:
+        """Feature levels ``(O, C_i, H_i, W_i)`` of frame ``t``, one row per object."""
         video = clips.batch.video
-        # Not by indexing: on the CPU the order in which its backward pass adds is another one each time.
+        # index_select instead of indexing, whose backward pass is not deterministic on the CPU.
         if not clips.levels:
             return [level.index_select(0, video) for level in self._encode(clips.batch.frames[t])]
         return [level.index_select(0, t * clips.batch.num_videos + video) for level in clips.levels]
 
     def _process(self, t: int, clips: _Tracking, remember: bool) -> PredictedFrame:
-        """Everything predicted on frame ``t``, with a memory for later frames if there are any."""
-        *high_res, feature = self._levels_of(t, clips)
+        """Predicts frame ``t``; with ``remember`` also encodes its memory for later frames."""
+        *high_res, feature = self._levels_of_objects(t, clips)
         truth = clips.batch.masks[t][:, None]  # (O, 1, S, S)
         initial, masked = t in clips.plan.initial, t in clips.plan.initial and not clips.plan.use_points
         frame = PredictedFrame()
@@ -241,25 +250,25 @@ class SAM2Train(SAM2Base):
             frame.add(self._use_mask_as_output(feature, high_res, truth), None)
         else:
             prompt = self._first_prompt(t, truth, clips)
-            fused = self._fuse(t, feature, clips)
+            fused = self._condition_on_memory(t, feature, clips)
             multimask = self._use_multimask(initial, prompt)
             mask = truth.float() if masked else None
             frame.add(self._forward_sam_heads(fused, prompt, mask, high_res, multimask), prompt)
             if t in clips.plan.corrected:
                 self._correct(frame, fused, high_res, truth, initial, clips)
         if remember:
-            frame.memory = self._remember(frame, feature, clips.batch)
+            frame.memory = self._encode_memory_of(frame, feature, clips.batch)
         return frame
 
-    def _remember(self, frame: PredictedFrame, feature: Tensor, batch: ClipBatch) -> Tensor:
+    def _encode_memory_of(self, frame: PredictedFrame, feature: Tensor, batch: ClipBatch) -> Tensor:
         masks = frame.masks_high_res[-1]
         if self.non_overlap_masks_for_mem_enc and not self.training:
-            of_clips = [masks[batch.video == v] for v in range(batch.num_videos)]  # objects lie clip by clip
+            of_clips = [masks[batch.video == v] for v in range(batch.num_videos)]  # objects are ordered by clip
             masks = torch.cat([self._apply_non_overlapping_constraints(m) for m in of_clips if len(m)])
         return self.encode_memory(feature, masks, frame.object_scores[-1], frame.prompts[-1] is not None)
 
     def _first_prompt(self, t: int, truth: Tensor, clips: _Tracking) -> Prompt | None:
-        """The click or box of an initial frame."""
+        """The click or box of an initial frame; None for other frames."""
         plan = clips.plan
         if not plan.use_points or t not in plan.initial:
             return None
@@ -280,21 +289,21 @@ class SAM2Train(SAM2Base):
         initial: bool,
         clips: _Tracking,
     ) -> None:
-        """Clicks one by one where the mask is wrong, each with the mask before it as a prompt too."""
+        """Adds correction clicks one by one; each prediction also gets the previous mask as a prompt."""
         for _ in range(self.num_correction_pt_per_frame):
-            blind = self.training and self.prob_to_sample_from_gt_for_train > 0
-            blind = blind and bool(clips.rng.random() < self.prob_to_sample_from_gt_for_train)
-            predicted = None if blind else frame.masks_high_res[-1] > 0
+            from_truth = self.training and self.prob_to_sample_from_gt_for_train > 0
+            from_truth = from_truth and bool(clips.rng.random() < self.prob_to_sample_from_gt_for_train)
+            predicted = None if from_truth else frame.masks_high_res[-1] > 0
             prompt = add_click(frame.prompts[-1], next_click(self._sampling, truth, predicted, clips.generators))
             multimask = self._use_multimask(initial, prompt)
             arguments = (fused, prompt, frame.masks[-1], high_res, multimask)
             if self.use_act_ckpt_iterative_pt_sampling and not multimask and torch.is_grad_enabled():
-                heads = self._recomputed(self._forward_sam_heads, *arguments)
+                heads = self._checkpointed(self._forward_sam_heads, *arguments)
             else:
                 heads = self._forward_sam_heads(*arguments)
             frame.add(heads, prompt)
 
-    def _fuse(self, t: int, feature: Tensor, clips: _Tracking) -> Tensor:
+    def _condition_on_memory(self, t: int, feature: Tensor, clips: _Tracking) -> Tensor:
         """The map ``(O, C, H, W)`` of frame ``t`` conditioned on the frames processed before it.
 
         Source: ``sam2.modeling.sam2_base.SAM2Base._prepare_memory_conditioned_features``.
@@ -310,7 +319,7 @@ class SAM2Train(SAM2Base):
         tracked = [other for other in frames if other not in clips.conditioning]
         chosen = select_memories(t, clips.conditioning, tracked, num_frames, False, rules)
 
-        memories = torch.stack([_present(frames[other].memory) for other, _ in chosen.memories])  # (K, O, C, H, W)
+        memories = torch.stack([_not_none(frames[other].memory) for other, _ in chosen.memories])  # (K, O, C, H, W)
         position = self.memory_encoder.position_encoding(memories[0, :1])[None].to(memories.dtype)
         rows = torch.tensor([row for _, row in chosen.memories], device=feature.device)
         time = self.maskmem_tpos_enc.index_select(0, rows).permute(0, 1, 3, 2)[..., None]
@@ -318,7 +327,7 @@ class SAM2Train(SAM2Base):
         tokens, encodings = [_tokens(memories)], [_tokens(encoding)]
         num_pointer_tokens = 0
         if chosen.pointers:
-            pointers = [_present(frames[other].pointer) for other, _ in chosen.pointers]  # (O, C) each
+            pointers = [_not_none(frames[other].pointer) for other, _ in chosen.pointers]  # (O, C) each
             distances = [distance for _, distance in chosen.pointers]
             pointer_tokens, pointer_encoding = self._pointers_as_tokens(pointers, distances, num_frames, feature)
             tokens.append(pointer_tokens)
@@ -334,18 +343,18 @@ class SAM2Train(SAM2Base):
         return fused.permute(1, 2, 0).unflatten(2, feature.shape[-2:])
 
 
-def _forget_features(model: Any, _: object) -> None:
-    """Of the weights before; a hook that takes the model, so that a copy of it forgets its own."""
-    model.encoder_cache.forget()
+def _clear_cache(model: Any, _: object) -> None:
+    """Clears the features of the previous weights; a hook with the model as argument works for copies too."""
+    model.encoder_cache.clear()
 
 
 def _normalized(frames: Tensor) -> Tensor:
-    """``(N, S, S, 3)`` uint8 as the model's input ``(N, 3, S, S)`` fp32."""
+    """Frames ``(N, S, S, 3)`` uint8 as model input ``(N, 3, S, S)`` fp32."""
     mean, std = (torch.tensor(x, device=frames.device) * 255 for x in (SAM2Transforms.mean, SAM2Transforms.std))
     return ((frames.float() - mean) / std).permute(0, 3, 1, 2)
 
 
-def _present(tensor: Tensor | None) -> Tensor:
+def _not_none(tensor: Tensor | None) -> Tensor:
     assert tensor is not None
     return tensor
 
@@ -353,3 +362,30 @@ def _present(tensor: Tensor | None) -> Tensor:
 def _tokens(maps: Tensor) -> Tensor:
     """``(K, O, C, H, W)`` as a sequence ``(K * H * W, O, C)``."""
     return maps.permute(0, 3, 4, 1, 2).flatten(0, 2)
+
+
+@torch.no_grad()
+def identity_init(attention: MemoryAttention, feature_std: float) -> None:
+    """Initialises memory attention so that it returns a frame's features, up to the position encodings and a scale.
+
+    With the default initialisation a mask decoder trained without memory attention would get noise several times as
+    large as the features. Here the last layer of each branch starts at zero, and the norm at the scale of the features:
+    the decoder gets its usual input from the first update on, and memories learn to add to it.
+
+    Args:
+        attention: its weights are overwritten.
+        feature_std: standard deviation of the image encoder's coarsest level, over channels and positions.
+
+    Raises:
+        ValueError: ``feature_std`` is not positive.
+    """
+    if not feature_std > 0:
+        raise ValueError(f"feature_std must be positive, got {feature_std}")
+    for layer in attention.layers:
+        layer = cast(MemoryAttentionLayer, layer)
+        for last in (layer.self_attn.out_proj, layer.cross_attn_image.out_proj, layer.linear2):
+            last = cast(Linear, last)
+            last.weight.zero_()
+            last.bias.zero_()
+    attention.norm.weight.fill_(feature_std)
+    attention.norm.bias.zero_()

@@ -1,6 +1,4 @@
-"""What a training differentiates: the model with its losses."""
-
-from typing import TYPE_CHECKING
+"""The module that training differentiates: the model with its losses."""
 
 import torch
 from torch import Tensor, nn
@@ -9,31 +7,29 @@ from sam2fast.training.auxiliary import dense_features, object_ids
 from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.losses import CORE_LOSS_KEY
 from sam2fast.training.model import SAM2Train
-from sam2fast.training.simulation import PromptPlan
-
-if TYPE_CHECKING:
-    from sam2fast.training.settings import AuxiliaryConf
+from sam2fast.training.prompt_sampling import PromptPlan
+from sam2fast.training.settings import AuxiliaryConf
 
 
 class Objective(nn.Module):
-    """One module from a batch to its losses, so that all that learns is in what distributed training wraps.
+    """Maps a batch to its losses. It has all trainable parameters, so that distributed training can wrap it.
 
     Args:
         model: makes the predictions.
-        losses: for each key that batches have; ``all`` serves those without one of their own.
-        auxiliary: a task on the features, added to the loss.
+        losses: a loss for each key of batches; ``all`` is the default.
+        auxiliary: a task on the features whose loss is added.
     """
 
-    def __init__(self, model: SAM2Train, losses: nn.ModuleDict, auxiliary: "AuxiliaryConf | None" = None) -> None:
+    def __init__(self, model: SAM2Train, losses: nn.ModuleDict, auxiliary: AuxiliaryConf | None = None) -> None:
         super().__init__()
         self.model, self.losses, self.auxiliary = model, losses, auxiliary
         self.head = None if auxiliary is None else auxiliary.head
 
     def forward(self, batch: ClipBatch) -> dict[str, Tensor]:
-        """Scalars: ``loss``, which has a gradient, and its terms, without weights, which have none.
+        """Scalars: ``loss``, and its unweighted terms without gradients.
 
         Raises:
-            ValueError: nothing that learns has a part in the loss, or there is no loss for the batch.
+            ValueError: the loss depends on no trainable parameter, or there is no loss for the batch.
         """
         prediction = self.model(batch)
         losses = dict(self.loss_of(batch.key)(prediction.frames, batch.masks))
@@ -47,11 +43,11 @@ class Objective(nn.Module):
             losses.update(extra)
         if torch.is_grad_enabled():
             check_gradient(losses["loss"], prediction.plan, batch)
-        # What is returned with a gradient is expected to take part in the backward pass.
+        # DistributedDataParallel expects all returned tensors with gradients in the backward pass.
         return {name: value if name == "loss" else value.detach() for name, value in losses.items()}
 
     def loss_of(self, key: str) -> nn.Module:
-        """The loss for batches of a key.
+        """The loss for batches with a key.
 
         Raises:
             ValueError: there is none.
@@ -62,10 +58,10 @@ class Objective(nn.Module):
 
 
 def check_gradient(loss: Tensor, plan: PromptPlan, batch: ClipBatch) -> None:
-    """Sees to it that something that learns has a part in a batch's loss.
+    """Checks that a batch's loss depends on a trainable parameter.
 
     Raises:
-        ValueError: it has no gradient; says what to change.
+        ValueError: it does not; the message says what to change.
     """
     if loss.requires_grad:
         return
@@ -75,8 +71,8 @@ def check_gradient(loss: Tensor, plan: PromptPlan, batch: ClipBatch) -> None:
             f"{wrong}: let more do so; trainer.model.freeze, freeze_image_encoder and adapters say what does"
         )
     frames = "the only frame is" if batch.num_frames == 1 else f"all {batch.num_frames} frames are"
-    way = "so no memory is used" if plan.use_points else "by masks, so nothing is predicted"
-    ways_out = [f"give the sampler num_frames of {batch.num_frames + 1} or more"]
-    ways_out += ["lower trainer.model.num_init_cond_frames_for_train"] if batch.num_frames > 1 else []
-    ways_out += ["let sam_mask_decoder learn"] if plan.use_points else []
-    raise ValueError(f"{wrong}: {frames} prompted, {way}; {', or '.join(ways_out)}")
+    reason = "so no memory is used" if plan.use_points else "by masks, so nothing is predicted"
+    remedies = [f"give the sampler num_frames of {batch.num_frames + 1} or more"]
+    remedies += ["lower trainer.model.num_init_cond_frames_for_train"] if batch.num_frames > 1 else []
+    remedies += ["let sam_mask_decoder learn"] if plan.use_points else []
+    raise ValueError(f"{wrong}: {frames} prompted, {reason}; {', or '.join(remedies)}")

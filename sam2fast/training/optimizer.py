@@ -1,4 +1,4 @@
-"""Optimisers whose options are scheduled separately for groups of parameters, chosen by name or by module."""
+"""Optimisers with schedules of their options for groups of parameters, selected by name or module class."""
 
 import inspect
 import itertools
@@ -12,25 +12,25 @@ from torch import Tensor, nn
 
 from sam2fast.config import official_to_ours
 
-# Called with where in [0, 1], and with the number of steps if it has a parameter of that name.
+# Called with where in [0, 1], and with step, the number of updates, if it has such a parameter.
 Scheduler = Callable[..., float]
 
 
 @dataclass(frozen=True)
 class ScheduledOption:
-    """How one of the optimiser's options develops for some parameters; without a scheduler, it keeps its default."""
+    """The schedule of one option for some parameters; None keeps the optimiser's default."""
 
     option: str
     parameter_names: frozenset[str]
     scheduler: Scheduler | None = None
 
 
-# Called with keywords scheduler_cfgs, a list for each option, and model; returns such lists.
+# Called with the keywords scheduler_cfgs, one list per option, and model; returns such lists.
 ParamGroupModifier = Callable[..., list[list[ScheduledOption]]]
 
 
 class ValueScaler:
-    """``mult_val`` times what ``scheduler`` gives. Source: ``training.optimizer.ValueScaler``."""
+    """``mult_val`` times the value of ``scheduler``. Source: ``training.optimizer.ValueScaler``."""
 
     def __init__(self, scheduler: Scheduler, mult_val: float) -> None:
         self.scheduler = scheduler
@@ -41,16 +41,16 @@ class ValueScaler:
 
 
 class Optimizer:
-    """A torch optimiser and, for each of its groups, schedulers of its options.
+    """A torch optimiser with schedulers for the options of each group.
 
-    Every option starts with its value at 0. Source: ``training.optimizer.Optimizer``.
+    Options are set to their values at ``where = 0``. Source: ``training.optimizer.Optimizer``.
 
     Args:
-        optimizer: any of torch's.
-        schedulers: for each of its groups, schedulers by option; None for none at all.
+        optimizer: a torch optimiser.
+        schedulers: for each group, a mapping from options to schedulers; None for no schedulers.
 
     Raises:
-        ValueError: not one mapping for each group, or an option that the optimiser does not have.
+        ValueError: there is not one mapping for each group, or the optimiser lacks an option.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class Optimizer:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The torch optimiser's groups."""
+        """The groups of the torch optimiser."""
         return self.optimizer.param_groups
 
     def step_schedulers(self, where: float, step: int | None = None) -> None:
-        """Sets every scheduled option to its value at ``where``, the share of the training that is done.
+        """Sets all scheduled options to their values at ``where``, the completed share of the training.
 
-        ``step``, the number of steps, goes to those schedulers that take it.
+        Schedulers with a parameter ``step`` also get the number of updates.
         """
         for group, schedulers in zip(self.param_groups, self.schedulers, strict=True):
             for option, scheduler in schedulers.items():
@@ -84,7 +84,7 @@ class Optimizer:
     def step(
         self, where: float | None = None, step: int | None = None, closure: Callable[[], float] | None = None
     ) -> Any:
-        """Updates the parameters, with the options at ``where`` if it is given; returns what ``closure`` returned."""
+        """Updates the parameters, after setting options at ``where`` if given; returns the result of ``closure``."""
         if where is not None:
             self.step_schedulers(where, step)
         return self.optimizer.step() if closure is None else self.optimizer.step(closure)
@@ -94,14 +94,14 @@ class Optimizer:
         self.optimizer.zero_grad(set_to_none=set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
-        """The torch optimiser's, as the original stores it. Schedulers have no state."""
+        """The state of the torch optimiser, as in the original. Schedulers have no state."""
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes what :meth:`state_dict` gave, also the options' values until schedulers are next stepped.
+        """Loads the result of :meth:`state_dict`, including option values, which the next scheduler step overwrites.
 
         Raises:
-            ValueError: the state is that of other groups.
+            ValueError: the state belongs to other groups.
         """
         self.optimizer.load_state_dict(state_dict)
 
@@ -113,25 +113,25 @@ def construct_optimizer(
     param_group_modifiers: Sequence[ParamGroupModifier] = (),
     companions: Mapping[str, nn.Module] | None = None,
 ) -> Optimizer:
-    """An optimiser of all parameters of a model, those that are frozen now included.
+    """An optimiser of all parameters of a model, including frozen ones.
 
-    Groups are, as in the original, the combinations of one entry of each option, in the order of their product, less
-    the empty ones; parameters keep the model's order.
+    As in the original, groups are the non-empty combinations of one entry per option, in the order of their product.
+    Parameters keep the order of the model.
 
     Args:
-        model: its parameters go by their names in it.
-        optimizer: makes the torch optimiser from groups, such as ``functools.partial(torch.optim.AdamW, eps=1e-6)``.
-        options: for each option, such as ``lr``, its entries. An entry has a ``scheduler``, and ``param_names``,
-            patterns such as ``*bias*``, or ``module_cls_names``, classes such as ``torch.nn.LayerNorm``, whose
-            instances' own parameters, those of subclasses too, it takes; original classes mean ours. An entry with
-            neither takes the rest. Without such an entry the rest keeps the optimiser's default.
+        model: the model.
+        optimizer: makes a torch optimiser from groups, such as ``functools.partial(torch.optim.AdamW, eps=1e-6)``.
+        options: entries for each option, such as ``lr``. An entry has a ``scheduler``, and selects parameters by
+            ``param_names``, patterns such as ``*bias*``, or by ``module_cls_names``, classes such as
+            ``torch.nn.LayerNorm``, whose instances' direct parameters it takes, including subclasses; official class
+            names mean ours. An entry with neither takes the rest; without one, the rest keeps the default.
         param_group_modifiers: change the entries before groups are made, such as
             ``functools.partial(layer_decay_param_modifier, layer_decay_value=0.9, apply_to="image_encoder.trunk")``.
-        companions: other modules to train with the model, by the prefix of their parameters' names.
+        companions: other modules to train; the keys are prefixes of their parameters' names.
 
     Raises:
-        ValueError: a pattern or class that matches nothing, entries that share a parameter, two entries for the rest,
-            an option that the optimiser does not have, or a companion's parameter with a name of the model's.
+        ValueError: a pattern or class matches nothing, entries share a parameter, two entries take the rest, the
+            optimiser lacks an option, or a companion's parameter has the name of one of the model.
 
     Source: ``training.optimizer.construct_optimizer``.
     """
@@ -160,21 +160,21 @@ def layer_decay_param_modifier(
     apply_to: str = "",
     overrides: Sequence[Mapping[str, Any]] = (),
 ) -> list[list[ScheduledOption]]:
-    """Scales learning rates down, layer by layer, towards the input of a part of the model.
+    """Layer-wise decay of learning rates towards the input of a part of the model.
 
-    A parameter of layer i of n gets ``layer_decay_value ** (n + 1 - i)`` of its rate, parameters elsewhere all of it.
+    The rate of layer i of n is multiplied by ``layer_decay_value ** (n + 1 - i)``; other parameters are unchanged.
 
     Args:
-        scheduler_cfgs: entries for each option; only those of ``lr`` are changed.
+        scheduler_cfgs: entries for each option; those of ``lr`` are changed.
         model: the part that ``apply_to`` names has ``get_num_layers()`` and ``get_layer_id(parameter_name)``.
-        layer_decay_value: the factor from one layer to the one before.
-        layer_decay_min: the least factor.
+        layer_decay_value: factor between consecutive layers.
+        layer_decay_min: smallest factor.
         apply_to: name of the part; the whole model by default.
-        overrides: mappings with ``pattern`` and ``value``: the factor of the part's parameters of these names, the
-            first that fits.
+        overrides: mappings with ``pattern`` and ``value``: the factor for parameters of the part whose names match; the
+            first match counts.
 
     Raises:
-        ValueError: the model has no such part, or the part knows no layers.
+        ValueError: the model has no such part, or the part lacks the methods.
 
     Source: ``training.optimizer.layer_decay_param_modifier``.
     """
@@ -200,7 +200,7 @@ def layer_decay_param_modifier(
             return [entry]
         names_of_layer: dict[Any, set[str]] = {}
         scales: dict[Any, float] = {}
-        # Sorted, so that groups have the same order in every run and a stored state fits.
+        # Sorted, so that groups have the same order in every run and stored states fit.
         for name in sorted(entry.parameter_names):
             layer, scale = layer_and_scale(name)
             names_of_layer.setdefault(layer, set()).add(name)
@@ -214,9 +214,9 @@ def layer_decay_param_modifier(
 
 
 class GradientClipper:
-    """Scales gradients down to a total norm of at most ``max_norm``; None leaves them.
+    """Clips gradients to a total norm of ``max_norm``; None disables it.
 
-    Source: ``training.optimizer.GradientClipper``, which returns nothing.
+    Source: ``training.optimizer.GradientClipper``, which does not return the norm.
     """
 
     def __init__(self, max_norm: float | None = 1.0, norm_type: float = 2) -> None:
@@ -224,7 +224,7 @@ class GradientClipper:
         self.norm_type = norm_type
 
     def __call__(self, model: nn.Module | Iterable[Tensor]) -> Tensor:
-        """The norm of all gradients before clipping, a scalar.
+        """Clips, and returns the total norm before clipping, a scalar.
 
         Args:
             model: a module or parameters.
@@ -243,13 +243,13 @@ def _takes_step(scheduler: Scheduler) -> bool:
 
 
 def _named_modules(model: nn.Module, companions: Mapping[str, nn.Module]) -> list[tuple[str, nn.Module]]:
-    """Every module with its full name, which ends in a dot unless it is the model itself."""
+    """All modules with the prefixes of their parameters' names."""
     roots = [("", model), *((f"{name}.", companion) for name, companion in companions.items())]
     return [(f"{prefix}{name}." if name else prefix, m) for prefix, root in roots for name, m in root.named_modules()]
 
 
 def _own_parameters(modules: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Parameter]]:
-    """Every parameter once, under its first name, in the order of ``named_parameters``."""
+    """All parameters, each once under its first name, in the order of ``named_parameters``."""
     named: dict[str, nn.Parameter] = {}
     seen: set[nn.Parameter] = set()
     for prefix, module in modules:
@@ -269,7 +269,7 @@ def _resolve_option(
     modules: list[tuple[str, nn.Module]],
     parameters: Mapping[str, nn.Parameter],
 ) -> list[ScheduledOption]:
-    """The entries of an option with the names that they take."""
+    """The entries of an option with the names of their parameters."""
     owner: dict[str, str] = {}
     taken: list[frozenset[str] | None] = []
     for config in configs:
@@ -313,7 +313,7 @@ def _match_modules(
 
 
 def _find_class(name: str, modules: list[tuple[str, nn.Module]]) -> type:
-    """One of torch's modules or a class of the model's: nothing is imported because a configuration names it."""
+    """A class of torch.nn or of the model's modules; nothing is imported because a configuration names it."""
     ours = official_to_ours(name)
     package, _, attribute = ours.rpartition(".")
     found = getattr(nn, attribute, None) if package == "torch.nn" else None
@@ -327,7 +327,7 @@ def _find_class(name: str, modules: list[tuple[str, nn.Module]]) -> type:
 
 
 def _check_groups(groups: list[dict[str, Any]], parameters: Mapping[str, nn.Parameter]) -> None:
-    """Modifiers may have lost or doubled some."""
+    """Raises if modifiers have lost or duplicated parameters."""
     count = {name: 0 for name in parameters}
     name_of = {value: name for name, value in parameters.items()}
     for group in groups:

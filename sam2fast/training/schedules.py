@@ -1,18 +1,18 @@
-"""Values that change during a training, as functions of the share of it that is done.
+"""Schedules: functions of the completed share of the training, ``where`` in [0, 1].
 
-Names, arguments and values are those of ``fvcore.common.param_scheduler``; the end, ``where = 1``, belongs to them too.
+Names, arguments and values are those of ``fvcore.common.param_scheduler``; ``where = 1`` is allowed too.
 """
 
 import math
 from collections.abc import Sequence
 from typing import Protocol
 
-# A share that rounding has put just before a boundary counts as past it.
+# Tolerance for rounding before a boundary.
 WHERE_EPSILON = 1e-6
 
 
-class Schedule(Protocol):
-    """A value for each ``where`` in [0, 1]."""
+class ParamScheduler(Protocol):
+    """A function of ``where`` in [0, 1]."""
 
     def __call__(self, where: float) -> float: ...
 
@@ -35,7 +35,7 @@ class ConstantParamScheduler:
 
 
 class LinearParamScheduler:
-    """From ``start_value`` to ``end_value`` along a line."""
+    """Linear from ``start_value`` to ``end_value``."""
 
     def __init__(self, start_value: float, end_value: float) -> None:
         self.start_value, self.end_value = start_value, end_value
@@ -45,7 +45,7 @@ class LinearParamScheduler:
 
 
 class CosineParamScheduler:
-    """From ``start_value`` to ``end_value`` along half a period of the cosine, flat at both ends."""
+    """From ``start_value`` to ``end_value`` along half a period of the cosine."""
 
     def __init__(self, start_value: float, end_value: float) -> None:
         self.start_value, self.end_value = start_value, end_value
@@ -59,7 +59,7 @@ class StepParamScheduler:
     """Each of ``values`` for an equal share of the training.
 
     Args:
-        num_updates: without effect, as in the original.
+        num_updates: has no effect, as in the original.
 
     Raises:
         ValueError: no values, or ``num_updates`` is not positive.
@@ -79,10 +79,10 @@ class CompositeParamScheduler:
     """One schedule after another.
 
     Args:
-        schedulers: what follows each other.
-        lengths: share of the training of each; they sum to 1.
-        interval_scaling: for each, ``rescaled`` to run from its own 0 to 1, ``fixed`` to be asked with the training's
-            ``where``. All are rescaled by default.
+        schedulers: the schedules in order.
+        lengths: the share of the training of each; they sum to 1.
+        interval_scaling: for each, ``rescaled`` (default) to run from 0 to 1 in its interval, or ``fixed`` to be called
+            with the ``where`` of the training.
 
     Raises:
         ValueError: lists of different lengths, no schedule, lengths that are not positive or do not sum to 1, or an
@@ -90,7 +90,10 @@ class CompositeParamScheduler:
     """
 
     def __init__(
-        self, schedulers: Sequence[Schedule], lengths: Sequence[float], interval_scaling: Sequence[str] | None = None
+        self,
+        schedulers: Sequence[ParamScheduler],
+        lengths: Sequence[float],
+        interval_scaling: Sequence[str] | None = None,
     ) -> None:
         if interval_scaling is None:
             interval_scaling = ["rescaled"] * len(schedulers)
@@ -105,7 +108,7 @@ class CompositeParamScheduler:
             raise ValueError(f"interval_scaling is 'rescaled' or 'fixed', got {', '.join(map(repr, unknown))}")
         self.schedulers = tuple(schedulers)
         self.interval_scaling = tuple(interval_scaling)
-        # The last takes what rounding has left.
+        # The last length takes up rounding.
         self.lengths = (*lengths[:-1], 1 - sum(lengths[:-1]))
 
     def __call__(self, where: float) -> float:
@@ -121,13 +124,13 @@ class CompositeParamScheduler:
 
 
 class WarmUpParamScheduler(CompositeParamScheduler):
-    """A line from ``start_value`` to where ``scheduler`` starts, for ``length`` of the training; then ``scheduler``.
+    """Linear from ``start_value`` to the start of ``scheduler`` for ``length`` of the training, then ``scheduler``.
 
     Raises:
         ValueError: ``length`` is not between 0 and 1.
     """
 
-    def __init__(self, scheduler: Schedule, length: float, start_value: float = 0.0) -> None:
+    def __init__(self, scheduler: ParamScheduler, length: float, start_value: float = 0.0) -> None:
         if not 0 < length < 1:
             raise ValueError(f"the warm-up's share of the training must lie between 0 and 1, got {length}")
         super().__init__([LinearParamScheduler(start_value, scheduler(0.0)), scheduler], [length, 1 - length])

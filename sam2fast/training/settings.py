@@ -1,4 +1,4 @@
-"""What a training configuration says about the trainer."""
+"""Settings of the trainer, as training configurations give them."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -10,16 +10,18 @@ import torch
 from sam2fast import nano
 from sam2fast.training.auxiliary import DenseAuxiliary
 from sam2fast.training.optimizer import GradientClipper, ParamGroupModifier
-from sam2fast.utils.amp import gpu_lacks_bfloat16
+from sam2fast.utils.devices import gpu_lacks_bfloat16
 
 _log = logging.getLogger(__name__)
 
 AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+BACKENDS = ("nccl", "gloo")
+STRATEGIES = ("ddp", "fsdp")
 
 
 @dataclass
 class AmpConf:
-    """Mixed precision; a gradient scaler is used for float16 alone."""
+    """Mixed precision; float16 uses a gradient scaler."""
 
     enabled: bool = False
     amp_dtype: str = "bfloat16"
@@ -33,10 +35,10 @@ class AmpConf:
         return AMP_DTYPES[self.amp_dtype]
 
     def check_device(self, device: torch.device) -> None:
-        """Warns where this dtype costs time and memory instead of saving them."""
+        """Warns if the device emulates this dtype."""
         if self.enabled and self.dtype == torch.bfloat16 and gpu_lacks_bfloat16(device):
             _log.warning(
-                "bfloat16 is imitated on %s, which is slow and may take more memory: use amp.amp_dtype=float16, whose "
+                "bfloat16 is emulated on %s, which is slow and may take more memory: use amp.amp_dtype=float16, whose "
                 "gradients are scaled, or amp.enabled=false",
                 device,
             )
@@ -44,7 +46,7 @@ class AmpConf:
 
 @dataclass
 class OptimConf:
-    """How parameters are updated; see :func:`construct_optimizer` for the first three."""
+    """The optimiser; see :func:`construct_optimizer` for the first three settings."""
 
     optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
     options: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
@@ -63,12 +65,12 @@ class CheckpointConf:
     """Where and when checkpoints are written."""
 
     save_dir: str
-    save_freq: int = 0  # epochs between checkpoints that are kept; 0 for the last alone
-    save_list: Sequence[int] = ()  # further epochs whose checkpoints are kept
+    save_freq: int = 0  # epochs between kept checkpoints; 0 keeps the last one alone
+    save_list: Sequence[int] = ()  # more epochs whose checkpoints are kept
     save_every_steps: int = 0  # updates between checkpoints within an epoch; 0 for none
-    # Weights to start from, where there is no checkpoint yet: a file, or sam2fast/nano for those in the package.
+    # Initial weights, used if there is no checkpoint yet: a file, or sam2fast/nano for those in the package.
     initialize_from: str | None = None
-    missing_weights: str = "error"  # of the model in those; "draw" leaves them as they were drawn
+    missing_weights: str = "error"  # "draw" leaves weights that the file lacks at their random initial values
 
     def __post_init__(self) -> None:
         if self.missing_weights not in ("error", "draw"):
@@ -79,7 +81,7 @@ class CheckpointConf:
 
 @dataclass
 class LoggingConf:
-    """What is reported, and where."""
+    """Reports of the run."""
 
     log_dir: str
     log_freq: int = 10  # updates between reports
@@ -93,7 +95,7 @@ class LoggingConf:
 
 @dataclass
 class EmaConf:
-    """A moving average of the weights, which is validated and exported instead of them."""
+    """An exponential moving average of the weights; it is validated and exported instead of them."""
 
     decay: float = 0.999
     warmup: bool = True
@@ -101,30 +103,26 @@ class EmaConf:
 
 @dataclass
 class AuxiliaryConf:
-    """The dense auxiliary task of :class:`DenseAuxiliary`, for models trained from scratch."""
+    """The dense auxiliary task of :class:`DenseAuxiliary`, for training from scratch; the numbers are weights."""
 
     head: DenseAuxiliary
     affinity: float = 1.0
     boundary: float = 0.5
 
 
-BACKENDS = ("nccl", "gloo")
-STRATEGIES = ("ddp", "fsdp")
-
-
 @dataclass
 class DistributedConf:
-    """How several processes train together; one process alone needs nothing of it.
+    """Settings of distributed training; without effect in a single process.
 
-    Source: ``training.utils.train_utils.DistributedConf`` but for ``strategy``, and unused parameters are looked for
-    unless told otherwise: which prompts a batch has decides what parts of the model it uses.
+    Source: ``training.utils.train_utils.DistributedConf``, except for ``strategy`` and the default of
+    ``find_unused_parameters``: the prompts of a batch determine which parameters it uses.
     """
 
-    backend: str | None = None  # nccl on GPUs, gloo on the CPU
-    comms_dtype: str | None = None  # bfloat16 or float16 halves what is sent of the gradients, and rounds them
-    find_unused_parameters: bool = True  # of ddp
-    timeout_mins: float = 30  # until a process that says nothing is taken for lost
-    strategy: str = "ddp"  # fsdp divides weights, gradients and the optimiser's state among the processes
+    backend: str | None = None  # by default nccl on GPUs, gloo on the CPU
+    comms_dtype: str | None = None  # bfloat16 or float16 halves the traffic of gradients, and rounds them
+    find_unused_parameters: bool = True  # for ddp
+    timeout_mins: float = 30  # until a silent process counts as lost
+    strategy: str = "ddp"  # fsdp shards weights, gradients and the optimiser's state
 
     def __post_init__(self) -> None:
         for name, known in (("backend", (None, *BACKENDS)), ("comms_dtype", (None, *AMP_DTYPES))):

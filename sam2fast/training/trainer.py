@@ -11,17 +11,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sam2fast.checkpoints import load_checkpoint
-from sam2fast.training import snapshots, trainer_state
+from sam2fast.training import checkpointing
 from sam2fast.training.adapters import without_adapters
+from sam2fast.training.checkpointing import lock_folder
 from sam2fast.training.data.batch import ClipBatch
-from sam2fast.training.data.loader import ClipLoader
-from sam2fast.training.data.workers import lost_workers_named
+from sam2fast.training.data.loader import ClipLoader, reporting_lost_workers
 from sam2fast.training.distributed.ranks import join
 from sam2fast.training.distributed.strategies import wrap
 from sam2fast.training.ema import ExponentialMovingAverage
-from sam2fast.training.finite import NonFiniteError, wrong_gradient, wrong_loss
-from sam2fast.training.folder_lock import locked
 from sam2fast.training.model import SAM2Train
+from sam2fast.training.nan_guard import NonFiniteError, find_nonfinite_gradient, find_nonfinite_loss
 from sam2fast.training.objective import Objective
 from sam2fast.training.optimizer import GradientClipper, Optimizer, construct_optimizer
 from sam2fast.training.reporting import Reporter, SilentReporter
@@ -33,6 +32,7 @@ from sam2fast.training.settings import (
     LoggingConf,
     OptimConf,
 )
+from sam2fast.training.trainer_state import TrainerState
 from sam2fast.training.validation import validate
 from sam2fast.utils.reproducibility import seed_everything
 
@@ -41,30 +41,30 @@ _log = logging.getLogger(__name__)
 MODES = ("train", "train_only", "val")
 
 
-class Trainer:
+class Trainer(TrainerState):
     """Trains a model on batches of clips.
 
-    A run is a function of its configuration: killed at any moment and started again with the same folder, it goes on
-    from its last checkpoint to bitwise the same weights (on the CPU, and wherever torch itself is deterministic).
-    Where ``torchrun`` or the command has started several processes, each makes a trainer, and they train together.
+    A run is a function of its configuration: if it is killed and started again with the same folder, it resumes from
+    its last checkpoint and reaches bitwise the same weights (on the CPU, and wherever torch is deterministic). In
+    distributed training every process makes a trainer.
 
     Args:
-        model: on any device.
-        data: ``train``, in each process its share, and, for validation, ``val``, in each process the whole.
-        loss: a loss for each key that batches have; one called ``all`` serves those without one of their own.
+        model: the model, on any device.
+        data: ``train``, the share of this process, and optionally ``val``, the whole in every process.
+        loss: a loss for each key of batches; ``all`` is the default.
         optim, checkpoint, logging, ema, auxiliary, distributed: see :mod:`sam2fast.training.settings`.
-        max_epochs: what the schedules' share of the training refers to.
-        mode: ``train``, ``train_only`` without validation, or ``val`` for one validation and nothing else.
+        max_epochs: number of epochs; schedules run over all of them.
+        mode: ``train``, ``train_only`` without validation, or ``val`` for one validation alone.
         accelerator: ``cuda``, ``cpu``, ``mps``, or ``auto``.
-        seed_value: of the global generators.
-        val_epoch_freq: epochs between validations; there is one at the end too.
+        seed_value: seed of the global generators.
+        val_epoch_freq: epochs between validations; the last epoch is always validated.
 
     Source: ``training.trainer.Trainer``.
 
     Raises:
-        ValueError: settings that make no sense.
+        ValueError: invalid settings.
         RuntimeError: the accelerator is not available.
-        LostRankError: another process did not come.
+        LostRankError: another process did not join.
     """
 
     def __init__(
@@ -105,12 +105,12 @@ class Trainer:
         self._check_shares()
         companions = {} if auxiliary is None else {"auxiliary": auxiliary.head.to(self.device)}
         objective = Objective(model, self.loss, auxiliary)
-        self._is_divided = self.ranks.is_group and distributed.strategy == "fsdp"
-        if self._is_divided:
+        self._is_sharded = self.ranks.is_group and distributed.strategy == "fsdp"
+        if self._is_sharded:
             if optim.amp.enabled and optim.amp.dtype == torch.float16:
                 raise ValueError("strategy fsdp has no gradient scaler for float16: use amp_dtype=bfloat16")
-            self._initialize()  # whole tensors fit only now; a checkpoint of the folder replaces them
-        with self.ranks.losses_named():
+            self._initialize()  # before sharding; a checkpoint of the folder replaces these weights
+        with self.ranks.reporting_lost_ranks():
             self.parallel = wrap(objective, self.ranks, distributed)
         self.optimizer: Optimizer = construct_optimizer(
             model, optim.optimizer, optim.options, optim.param_group_modifiers, companions
@@ -122,90 +122,87 @@ class Trainer:
         self.clipper = optim.gradient_clip or GradientClipper(None)
         for source in data["train"].sources if "train" in data else ():
             objective.loss_of(source.key)
-        self.epoch = self.steps = self.steps_in_epoch = 0  # of updates done
+        self.epoch = self.steps = self.steps_in_epoch = 0
         self.best: dict[str, float] = {}
 
     def run(
         self, stop: Callable[[], bool] = lambda: False, started: Callable[[], None] = lambda: None
     ) -> dict[str, float]:
-        """Trains to the end and returns the last validation's measures, if there were any.
+        """Trains to the end, and returns the measures of the last validation, if any.
 
         Args:
-            stop: asked after every update and before a validation; once true, the run saves a checkpoint and returns.
-            started: called once when the folder's checkpoint, if there is one, was found to fit.
+            stop: called after every update and before a validation; if it returns True, the run saves a checkpoint and
+                returns.
+            started: called once after the folder's checkpoint, if any, was restored.
 
         Raises:
-            NonFiniteError: a loss or gradient is no number; checkpoints are from before.
-            CheckpointError: the folder's checkpoints cannot be read, belong to another configuration, or are in use.
-            DataError: the data cannot be used.
-            LostRankError: another process of the run has ended.
-            LostWorkerError: a process that makes batches has ended.
+            NonFiniteError: a loss or gradient is not finite; checkpoints are older.
+            CheckpointError: the folder's checkpoints cannot be read, belong to another configuration or are in use.
+            DataError: the data are unusable.
+            LostRankError: another process of the run has exited.
+            LostWorkerError: a worker process of a loader has exited.
         """
         is_main = self.ranks.is_main
-        lock = locked(Path(self.checkpoint.save_dir)) if is_main else nullcontext()
-        with self.ranks.losses_named(), lost_workers_named(), lock:
+        lock = lock_folder(Path(self.checkpoint.save_dir)) if is_main else nullcontext()
+        with self.ranks.reporting_lost_ranks(), reporting_lost_workers(), lock:
             self._start()
             started()
             resumed_at = None if self.mode == "val" else self.steps
             reporter = (
-                # Within an epoch, its validation is still to come, even if a killed run has reported it.
+                # Within an epoch, its validation is repeated, even if a killed run has reported it.
                 Reporter(Path(self.logging.log_dir), resumed_at, self.logging.tensorboard, not self.steps_in_epoch)
                 if is_main
                 else SilentReporter()
             )
             return self._validate(reporter) if self.mode == "val" else self._train(reporter, stop)
 
-    def _train(self, reporter: Reporter | SilentReporter, wanted: Callable[[], bool]) -> dict[str, float]:
-        def stop() -> bool:  # of all processes, or of none
-            return self.ranks.any(wanted())
+    def _train(self, reporter: Reporter | SilentReporter, stop_requested: Callable[[], bool]) -> dict[str, float]:
+        def stop() -> bool:  # the same in all processes
+            return self.ranks.any(stop_requested())
 
         measures: dict[str, float] = {}
         begun = self.steps
         while self.epoch < self.max_epochs:
             if not self._train_epoch(reporter, stop):
-                trainer_state.save(self)
+                self.save()
                 return measures
             last = self.epoch + 1 == self.max_epochs
             if self.mode == "train" and "val" in self.data and (last or (self.epoch + 1) % self.val_epoch_freq == 0):
-                trainer_state.save(self)  # validation may take longer than there is time
+                self.save()  # validation may exceed the time limit of a job
                 if self.steps > begun and stop():
                     return measures
                 measures = self._validate(reporter)
             self.epoch, self.steps_in_epoch = self.epoch + 1, 0
-            trainer_state.save(self, is_kept=True)
+            self.save(is_kept=True)
             if stop():
                 return measures
         return measures
 
     @property
-    def steps_per_epoch(self) -> int:
-        return self.data["train"].num_batches(self.epoch) // self.conf.accumulate
-
-    @property
     def where(self) -> float:
-        """The share of the training that is done."""
+        """The completed share of the training, in [0, 1]."""
         return (self.epoch + self.steps_in_epoch / self.steps_per_epoch) / self.max_epochs
 
     def _start(self) -> None:
-        """Goes on from the folder's checkpoint, or starts from given weights or the model as it is."""
+        """Resumes from the folder's checkpoint, or starts from given weights or the model as it is."""
         if self.mode != "val" and not self.steps_per_epoch:
             raise ValueError(
                 f"an epoch has {len(self.data['train'])} batches, fewer than the {self.conf.accumulate} of an update"
             )
-        content = snapshots.load_by_all(Path(self.checkpoint.save_dir), self.ranks)
+        content = checkpointing.load_on_all_ranks(Path(self.checkpoint.save_dir), self.ranks)
         if content is not None:
-            trainer_state.restore(self, content)
+            self.restore(content)
             _log.info("going on from epoch %d, update %d", self.epoch, self.steps)
             return
-        # For model code that draws from a global generator; differently in each process.
+        # Seeds the global generators, for model code that uses them; differently in each process.
         seed_everything(self.seed_value + self.ranks.rank)
-        if not self._is_divided:
+        if not self._is_sharded:
             self._initialize()
             if self.ema is not None and self.checkpoint.initialize_from is not None:
                 self.ema = ExponentialMovingAverage(self.model, self.ema.decay, self.ema.warmup)
 
     def _initialize(self) -> None:
-        """Takes given weights, into the parameters that the optimiser holds; adapters are no part of them."""
+        """Loads initial weights in place; they have no adapters."""
         if self.checkpoint.initialize_from is not None:
             with without_adapters(self.model):
                 path, keep = self.checkpoint.initialize_from, self.checkpoint.missing_weights == "draw"
@@ -221,7 +218,7 @@ class Trainer:
                 )
 
     def _train_epoch(self, reporter: Reporter | SilentReporter, stop: Callable[[], bool]) -> bool:
-        """The rest of the current epoch; whether it was finished."""
+        """Trains the rest of the current epoch; returns whether it was completed."""
         self.model.train()
         batches = self.data["train"].epoch(self.epoch, self.steps_in_epoch * self.conf.accumulate)
         bar = tqdm(
@@ -243,7 +240,7 @@ class Trainer:
                     return False
                 every = self.checkpoint.save_every_steps
                 if every and self.steps % every == 0:
-                    trainer_state.save(self)
+                    self.save()
         return True
 
     def _update(self, batches: Iterator[ClipBatch]) -> dict[str, float]:
@@ -255,16 +252,16 @@ class Trainer:
         sums: dict[str, float] = {}
         names: list[str] = []
         for number, batch in enumerate(batches):
-            with self.parallel.batch_of_several(is_last=number + 1 == self.conf.accumulate):
+            with self.parallel.accumulating(is_last=number + 1 == self.conf.accumulate):
                 with self._autocast():
                     losses = self.parallel(batch.to(self.device))
                 self._add(sums, losses, batch)
                 names += batch.names
                 self.scaler.scale(losses["loss"] / self.conf.accumulate).backward()
         self.scaler.unscale_(self.optimizer.optimizer)
-        norm = self.parallel.number(self.clipper(self._parameters()))
+        norm = self.parallel.to_float(self.clipper(self._parameters()))
         if not self.scaler.is_enabled():
-            self._refuse(wrong_gradient(norm, self.model, names, self.parallel, self.ranks))
+            self._raise_if_nonfinite(find_nonfinite_gradient(norm, self.model, names, self.parallel, self.ranks))
         self.optimizer.step_schedulers(where, self.steps)
         self.scaler.step(self.optimizer.optimizer)
         self.scaler.update()
@@ -283,17 +280,19 @@ class Trainer:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def _add(self, sums: dict[str, float], losses: dict[str, Tensor], batch: ClipBatch) -> None:
-        """Adds the batch's share of an update to ``sums``, if every term is finite."""
+        """Adds the batch's share of an update to ``sums``, or raises if a term is not finite."""
         own = torch.stack([x.detach() for x in losses.values()]).tolist()
         values = dict(zip(losses, self.ranks.mean(own), strict=True))
-        self._refuse(wrong_loss(dict(zip(losses, own, strict=True)), values["loss"], batch.names, self.ranks))
+        self._raise_if_nonfinite(
+            find_nonfinite_loss(dict(zip(losses, own, strict=True)), values["loss"], batch.names, self.ranks)
+        )
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value / self.conf.accumulate
 
-    def _refuse(self, wrong: str | None) -> None:
-        if wrong is not None:
+    def _raise_if_nonfinite(self, problem: str | None) -> None:
+        if problem is not None:
             raise NonFiniteError(
-                f"update {self.steps}: {wrong}; checkpoints in {self.checkpoint.save_dir} are from before"
+                f"update {self.steps}: {problem}; checkpoints in {self.checkpoint.save_dir} are from earlier updates"
             )
 
     def _validate(self, reporter: Reporter | SilentReporter) -> dict[str, float]:
@@ -305,5 +304,5 @@ class Trainer:
         _log.info("update %d: %s", self.steps, ", ".join(f"{k} {v:.2f}" for k, v in measures.items()))
         if self.mode != "val" and measures["J&F"] > self.best.get("J&F", -1.0):
             self.best = measures
-            trainer_state.save_weights(self, "best.pt")
+            self.save_weights("best.pt")
         return measures

@@ -1,151 +1,223 @@
-"""What a checkpoint of a training run holds: taken from its trainer, and given back to another."""
+"""The state of a training run: what its checkpoints hold, how it is saved, and how another run restores it."""
 
 import logging
+import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from sam2fast.checkpoints import CheckpointError
-from sam2fast.training import snapshots
-from sam2fast.training.adapter_files import write_adapters
-from sam2fast.training.adapters import merged_weights
-from sam2fast.training.random_states import random_states, restore_random_states
-
-if TYPE_CHECKING:
-    from sam2fast.training.trainer import Trainer
+from sam2fast.training import checkpointing
+from sam2fast.training.adapters import merged_weights, write_adapters
+from sam2fast.training.data.loader import ClipLoader
+from sam2fast.training.distributed.ranks import Ranks
+from sam2fast.training.distributed.strategies import SingleProcess
+from sam2fast.training.ema import ExponentialMovingAverage
+from sam2fast.training.model import SAM2Train
+from sam2fast.training.optimizer import Optimizer
+from sam2fast.training.settings import AuxiliaryConf, CheckpointConf, OptimConf
+from sam2fast.utils.reproducibility import seed_everything
 
 _log = logging.getLogger(__name__)
 
 
-def save(trainer: "Trainer", is_kept: bool = False) -> None:
-    """Writes the folder's checkpoint, and what predictors and others load; all processes of a run take part.
+class TrainerState:
+    """What a trainer consists of and how far it has come; :class:`~sam2fast.training.trainer.Trainer` fills it in.
 
-    Args:
-        is_kept: an epoch is over, whose checkpoint is kept if the configuration says so.
+    All processes of a run save and restore together.
     """
-    folder = Path(trainer.checkpoint.save_dir)
-    # Parts of tensors are put together by all processes, and written by one.
-    content = _content(trainer)
-    if not trainer.ranks.is_main:
-        return
-    adapters, learnt = trainer.model.adapters, _learnt(content["model"], content["ema"])
-    if trainer.ema is not None or adapters is not None:
-        merged = {"model": merged_weights(learnt, adapters)}
-        snapshots.save(merged, folder / ("averaged.pt" if adapters is None else "merged.pt"))
-    if adapters is not None:
-        names = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
-        write_adapters(learnt, names, adapters, folder / "adapters.safetensors")
-    conf = trainer.checkpoint
-    if is_kept and ((conf.save_freq and trainer.epoch % conf.save_freq == 0) or trainer.epoch in conf.save_list):
-        snapshots.save(content, folder / f"checkpoint_{trainer.epoch}.pt")
-    # Last: a run that is killed before this writes the others again.
-    snapshots.save_current(content, folder)
 
+    model: SAM2Train
+    data: dict[str, ClipLoader]
+    loss: nn.ModuleDict
+    conf: OptimConf
+    checkpoint: CheckpointConf
+    auxiliary: AuxiliaryConf | None
+    ranks: Ranks
+    parallel: SingleProcess
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    ema: ExponentialMovingAverage | None
+    mode: str
+    seed_value: int
+    epoch: int  # number of epochs completed
+    steps: int  # number of updates done
+    steps_in_epoch: int  # of them in the current epoch
+    best: dict[str, float]  # measures of the best validation so far
 
-def save_weights(trainer: "Trainer", name: str) -> None:
-    """Writes what predictors load into a file of the folder; all processes of a run take part."""
-    whole = trainer.parallel.whole
-    own, ema = whole(trainer.model.state_dict()), None if trainer.ema is None else whole(trainer.ema.state_dict())
-    if trainer.ranks.is_main:
-        merged = {"model": merged_weights(_learnt(own, ema), trainer.model.adapters)}
-        snapshots.save(merged, Path(trainer.checkpoint.save_dir) / name)
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates in the current epoch."""
+        return self.data["train"].num_batches(self.epoch) // self.conf.accumulate
 
+    def save(self, is_kept: bool = False) -> None:
+        """Writes the folder's checkpoint, and the weights that predictors load.
 
-def restore(trainer: "Trainer", content: dict[str, Any]) -> None:
-    """Goes on from a checkpoint.
+        Args:
+            is_kept: an epoch has ended; its checkpoint is kept if the configuration says so.
+        """
+        folder = Path(self.checkpoint.save_dir)
+        # All processes gather sharded tensors; the first one writes them.
+        content = self._content()
+        if not self.ranks.is_main:
+            return
+        adapters, learnt = self.model.adapters, _with_average(content["model"], content["ema"])
+        if self.ema is not None or adapters is not None:
+            merged = {"model": merged_weights(learnt, adapters)}
+            checkpointing.save(merged, folder / ("averaged.pt" if adapters is None else "merged.pt"))
+        if adapters is not None:
+            names = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+            write_adapters(learnt, names, adapters, folder / "adapters.safetensors")
+        conf = self.checkpoint
+        if is_kept and ((conf.save_freq and self.epoch % conf.save_freq == 0) or self.epoch in conf.save_list):
+            checkpointing.save(content, folder / f"checkpoint_{self.epoch}.pt")
+        # Last: a run that is killed before this writes the other files again.
+        checkpointing.save_current(content, folder)
 
-    Raises:
-        CheckpointError: it belongs to another configuration; nothing is changed then.
-    """
-    _check(trainer, content)
-    placed = trainer.parallel.placed
-    try:
-        # It compares its groups before it changes anything.
-        trainer.optimizer.load_state_dict(
-            trainer.parallel.placed_state(content["optimizer"], trainer.optimizer.param_groups)
+    def save_weights(self, name: str) -> None:
+        """Writes the weights that predictors load into a file of the folder."""
+        gather = self.parallel.gather
+        own, ema = gather(self.model.state_dict()), None if self.ema is None else gather(self.ema.state_dict())
+        if self.ranks.is_main:
+            merged = {"model": merged_weights(_with_average(own, ema), self.model.adapters)}
+            checkpointing.save(merged, Path(self.checkpoint.save_dir) / name)
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Continues from a checkpoint.
+
+        Raises:
+            CheckpointError: it belongs to another configuration; nothing is changed then.
+        """
+        self._check(content)
+        shard = self.parallel.shard
+        try:
+            # The optimiser compares its groups before it changes anything.
+            self.optimizer.load_state_dict(
+                self.parallel.shard_optimizer_state(content["optimizer"], self.optimizer.param_groups)
+            )
+        except ValueError as error:
+            raise self._mismatch(f"optim: {error}") from error
+        self.model.load_state_dict(shard(content["model"], self.model.state_dict()))
+        self.loss.load_state_dict(content["loss"])
+        if self.ema is not None:
+            self.ema.load_state_dict({"average": shard(content["ema"]["average"], self.ema.average)})
+        if self.auxiliary is not None:
+            self.auxiliary.head.load_state_dict(content["auxiliary"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(content["scaler"])
+        self.epoch, self.steps, self.steps_in_epoch = (content[k] for k in ("epoch", "steps", "steps_in_epoch"))
+        self.best = content["best"]
+        if self.mode != "val":
+            self._rescale_epoch(content.get("steps_per_epoch", self.steps_per_epoch))
+        restore_random_states(content, self.ranks, self.seed_value)
+
+    def _content(self) -> dict[str, Any]:
+        """The whole checkpoint in the first process of a run; the other processes get None for sharded tensors."""
+        gather = self.parallel.gather
+        return {
+            "model": gather(self.model.state_dict()),
+            "optimizer": gather(self.optimizer.state_dict()),
+            "scaler": self.scaler.state_dict(),
+            "ema": None if self.ema is None else gather(self.ema.state_dict()),
+            "auxiliary": None if self.auxiliary is None else self.auxiliary.head.state_dict(),
+            "loss": self.loss.state_dict(),
+            "epoch": self.epoch,
+            "steps": self.steps,
+            "steps_in_epoch": self.steps_in_epoch,
+            "best": self.best,
+            **random_states(self.ranks),
+            "world_size": self.ranks.world_size,
+            "steps_per_epoch": self.steps_per_epoch,
+        }
+
+    def _rescale_epoch(self, before: int) -> None:
+        """Keeps the completed share of the epoch where an epoch had ``before`` updates."""
+        now = self.steps_per_epoch
+        if before == now:
+            return
+        self.steps_in_epoch = self.steps_in_epoch * now // before
+        if self.ranks.is_main:
+            _log.warning(
+                "an epoch has %d updates now, and had %d: going on from the same share of it, update %d",
+                now,
+                before,
+                self.steps_in_epoch,
+            )
+
+    def _check(self, content: dict[str, Any]) -> None:
+        """Raises an error unless the whole checkpoint fits, before anything is restored from it."""
+        head = None if self.auxiliary is None else self.auxiliary.head.state_dict()
+        parts: dict[str, tuple[Any, Any]] = {
+            "model": (content["model"], self.model.state_dict()),
+            "loss": (content["loss"], self.loss.state_dict()),
+            "ema": ((content["ema"] or {}).get("average"), None if self.ema is None else self.ema.average),
+            "auxiliary": (content["auxiliary"], head),
+        }
+        for name, (found, wanted) in parts.items():
+            if (found is None) != (wanted is None):
+                raise self._mismatch(f"{name} is set in one of them only")
+            shapes = [{key: value.shape for key, value in (part or {}).items()} for part in (found, wanted)]
+            different = [key for key in shapes[0].keys() | shapes[1].keys() if shapes[0].get(key) != shapes[1].get(key)]
+            if different:
+                raise self._mismatch(f"{name}: {len(different)} tensors, such as {min(different)}")
+        if bool(content["scaler"]) != self.scaler.is_enabled():
+            raise self._mismatch("optim.amp")
+
+    def _mismatch(self, what: str) -> CheckpointError:
+        return CheckpointError(
+            f"the checkpoint in {self.checkpoint.save_dir} belongs to another configuration ({what}); "
+            "use another folder, or the configuration it was written with"
         )
-    except ValueError as error:
-        raise _misfit(trainer, f"optim: {error}") from error
-    trainer.model.load_state_dict(placed(content["model"], trainer.model.state_dict()))
-    trainer.loss.load_state_dict(content["loss"])
-    if trainer.ema is not None:
-        trainer.ema.load_state_dict({"average": placed(content["ema"]["average"], trainer.ema.average)})
-    if trainer.auxiliary is not None:
-        trainer.auxiliary.head.load_state_dict(content["auxiliary"])
-    if trainer.scaler.is_enabled():
-        trainer.scaler.load_state_dict(content["scaler"])
-    trainer.epoch, trainer.steps, trainer.steps_in_epoch = (content[k] for k in ("epoch", "steps", "steps_in_epoch"))
-    trainer.best = content["best"]
-    if trainer.mode != "val":
-        _adapt_to_epoch_of(trainer, content.get("steps_per_epoch", trainer.steps_per_epoch))
-    restore_random_states(content, trainer.ranks, trainer.seed_value)
 
 
-def _content(trainer: "Trainer") -> dict[str, Any]:
-    """The whole checkpoint in the first process of a run; what others get is not to be written."""
-    whole = trainer.parallel.whole
-    return {
-        "model": whole(trainer.model.state_dict()),
-        "optimizer": whole(trainer.optimizer.state_dict()),
-        "scaler": trainer.scaler.state_dict(),
-        "ema": None if trainer.ema is None else whole(trainer.ema.state_dict()),
-        "auxiliary": None if trainer.auxiliary is None else trainer.auxiliary.head.state_dict(),
-        "loss": trainer.loss.state_dict(),
-        "epoch": trainer.epoch,
-        "steps": trainer.steps,
-        "steps_in_epoch": trainer.steps_in_epoch,
-        "best": trainer.best,
-        **random_states(trainer.ranks),
-        "world_size": trainer.ranks.world_size,
-        "steps_per_epoch": trainer.steps_per_epoch,
-    }
-
-
-def _learnt(own: Mapping[str, Tensor], ema: Mapping[str, Any] | None) -> dict[str, Tensor]:
-    """A model's state, with averaged weights if there are any; all of them whole."""
+def _with_average(own: Mapping[str, Tensor], ema: Mapping[str, Any] | None) -> dict[str, Tensor]:
+    """A model's state, with averaged weights if there are any; all tensors are whole."""
     average = {} if ema is None else ema["average"]
     return {**own, **{name: value.to(own[name].dtype) for name, value in average.items()}}
 
 
-def _adapt_to_epoch_of(trainer: "Trainer", before: int) -> None:
-    """Keeps the share of the epoch that is done, where it had another number of updates ``before``."""
-    now = trainer.steps_per_epoch
-    if before == now:
-        return
-    trainer.steps_in_epoch = trainer.steps_in_epoch * now // before
-    if trainer.ranks.is_main:
-        _log.warning(
-            "an epoch has %d updates now, and had %d: going on from the same share of it, update %d",
-            now,
-            before,
-            trainer.steps_in_epoch,
-        )
-
-
-def _check(trainer: "Trainer", content: dict[str, Any]) -> None:
-    """Raises an error unless everything in the checkpoint fits, before anything is taken from it."""
-    head = None if trainer.auxiliary is None else trainer.auxiliary.head.state_dict()
-    parts: dict[str, tuple[Any, Any]] = {
-        "model": (content["model"], trainer.model.state_dict()),
-        "loss": (content["loss"], trainer.loss.state_dict()),
-        "ema": ((content["ema"] or {}).get("average"), None if trainer.ema is None else trainer.ema.average),
-        "auxiliary": (content["auxiliary"], head),
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The states of all global random generators that a run on ``device`` uses, as tensors and plain values."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    version, numbers, next_gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if device.type == "cuda" else [],
+        "mps": torch.mps.get_rng_state() if device.type == "mps" else None,
+        "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
+        "python": [version, list(numbers), next_gauss],
     }
-    for name, (found, wanted) in parts.items():
-        if (found is None) != (wanted is None):
-            raise _misfit(trainer, f"{name} is set in one of them only")
-        shapes = [{key: value.shape for key, value in (part or {}).items()} for part in (found, wanted)]
-        different = [key for key in shapes[0].keys() | shapes[1].keys() if shapes[0].get(key) != shapes[1].get(key)]
-        if different:
-            raise _misfit(trainer, f"{name}: {len(different)} tensors, such as {min(different)}")
-    if bool(content["scaler"]) != trainer.scaler.is_enabled():
-        raise _misfit(trainer, "optim.amp")
 
 
-def _misfit(trainer: "Trainer", what: str) -> CheckpointError:
-    return CheckpointError(
-        f"the checkpoint in {trainer.checkpoint.save_dir} belongs to another configuration ({what}); "
-        "use another folder, or the configuration it was written with"
-    )
+def random_states(ranks: Ranks) -> dict[str, Any]:
+    """The entries of a checkpoint with the random states of all processes. Every process must call it."""
+    first, *others = ranks.gather(random_state(ranks.device))
+    return {"random_state": first, **({"random_states_of_others": others} if others else {})}
+
+
+def restore_random_states(content: dict[str, Any], ranks: Ranks, seed: int) -> None:
+    """Restores this process's random state from a checkpoint; a process without one gets a new seed."""
+    states = [content["random_state"], *content.get("random_states_of_others", ())]
+    if ranks.rank < len(states):
+        restore_random_state(states[ranks.rank], ranks.device)
+    else:
+        seed_everything(seed + ranks.rank)
+
+
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Restores all global random generators, as far as the state was saved on such devices."""
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda" and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    elif device.type == "mps" and state["mps"] is not None:
+        torch.mps.set_rng_state(state["mps"])
+    elif device.type != "cpu":
+        _log.warning("the checkpoint has no random state for %s: dropout goes on differently", device)
+    kind, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    version, numbers, next_gauss = state["python"]
+    random.setstate((version, tuple(numbers), next_gauss))

@@ -1,4 +1,4 @@
-"""J&F of a model on clips, prompted as its configuration says for evaluation."""
+"""J&F of a model on clips, with the prompts of its evaluation settings."""
 
 from itertools import zip_longest
 
@@ -15,10 +15,10 @@ from sam2fast.training.model import SAM2Train
 def validate(
     model: SAM2Train, loader: ClipLoader, device: torch.device, ranks: Ranks | None = None
 ) -> dict[str, float]:
-    """Measures in percent over the objects of all batches, which the processes of a run take in turn.
+    """Measures in percent over the objects of all batches; the processes of a run share the batches.
 
-    ``J``, ``F`` and ``J&F`` are means over an object's frames after the first, which is prompted, or of the first if
-    there is no other; ``first`` is the IoU after the first prompt, of the mask that the model chooses.
+    ``J``, ``F`` and ``J&F`` are means over an object's frames after the first, which is prompted, or over the first if
+    there is no other. ``first`` is the IoU of the selected mask after the first prompt.
     """
     ranks = ranks or Ranks(device)
     batches = loader.epoch(0, min(ranks.rank, len(loader)), ranks.world_size) if ranks.is_group else loader.epoch(0)
@@ -31,7 +31,7 @@ def validate(
 
 
 def measure(model: SAM2Train, batch: ClipBatch, device: torch.device) -> list[tuple[float, float, float]]:
-    """Of each object of a batch J, F and the IoU after the first prompt, in [0, 1]."""
+    """J, F and the IoU after the first prompt, in [0, 1], for each object of a batch."""
     frames = model(batch.to(device)).frames
     predicted = np.stack([(frame.masks_high_res[-1][:, 0] > 0).cpu().numpy() for frame in frames])  # (T, O, S, S)
     truth = batch.masks.numpy()

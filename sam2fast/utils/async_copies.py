@@ -1,15 +1,14 @@
-"""Tensors on their way to the device, so that nobody waits for it."""
+"""Asynchronous copies between the host and a device."""
 
 import torch
 from torch import Tensor
 
 
 def uploaded(x: Tensor, device: torch.device | str) -> Tensor:
-    """``x`` on ``device``, which ``x`` may be on already.
+    """``x`` on ``device``; ``x`` itself if it is there already.
 
-    To CUDA it goes through pinned memory of its own, behind whatever the current stream was given before, and the
-    caller goes on at once: a copy from ordinary memory would wait for all of that first. The caller may write to ``x``
-    again.
+    A copy from the CPU to CUDA is asynchronous: it goes through a new pinned buffer on the current stream, while one
+    from pageable memory would wait for the stream. The caller may overwrite ``x`` at once.
     """
     if not x.is_cpu or torch.device(device).type != "cuda":
         return x.to(device)

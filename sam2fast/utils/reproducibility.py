@@ -1,6 +1,6 @@
-"""The same numbers again: seeds for everything, and algorithms that do not depend on chance.
+"""Reproducible results: seeds and deterministic algorithms.
 
-What is reproducible, and what cannot be, is in docs/devices.md.
+docs/devices.md says what is reproducible.
 """
 
 import os
@@ -11,22 +11,22 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-# cuBLAS gives the same sums in the same order only with a workspace of fixed size.
+# cuBLAS is deterministic only with a workspace of fixed size.
 WORKSPACE_VARIABLE, WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-_OPEN = 2**64  # seeds are below
-_blocks: list["_Block"] = []  # of deterministic() that are open, in the order in which they were entered
+_SEED_LIMIT = 2**64  # exclusive
+_blocks: list["_Block"] = []  # active deterministic() blocks, in the order of entry
 _entering = threading.RLock()
 
 
 def seed_everything(seed: int) -> None:
-    """Starts the global generators of Python, NumPy and torch anew, torch's on all devices.
+    """Seeds the global generators of Python, NumPy and torch, the latter on all devices.
 
-    Inference draws nothing: it is for training, augmentation and code of one's own. CUDA is not started for it.
+    Inference uses no random numbers; training and augmentation do. This does not initialise CUDA.
 
     Raises:
         ValueError: ``seed`` is negative, or 2**64 or more.
     """
-    if not 0 <= seed < _OPEN:
+    if not 0 <= seed < _SEED_LIMIT:
         raise ValueError(f"the seed is {seed}; expected 0 to 2**64 - 1")
     import numpy as np
     import torch
@@ -38,19 +38,18 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def deterministic(*, warn_only: bool = False) -> Iterator[None]:
-    """Inside, the same inputs give the same bits on the same machine with the same number of threads.
+    """Inside the block, equal inputs give bit-identical results on the same machine with the same number of threads.
 
-    Torch takes deterministic algorithms and fp32 products without TF32, and cuDNN does not try out which algorithm is
-    fastest. An operation that has no deterministic algorithm raises; by torch's list of them inference has none.
-    Afterwards every switch is what it was, also after an exception. The switches are the process's: other threads see
-    them too, and they stay until the last thread has left its block.
+    torch uses deterministic algorithms and no TF32, and cuDNN does not benchmark algorithms. An operation without a
+    deterministic algorithm raises; inference has none on torch's list. The settings are restored at the end, also after
+    an exception. They are global: other threads see them, and they last until the last thread has left its block.
 
-    ``CUBLAS_WORKSPACE_CONFIG`` is set as well, but cuBLAS reads it once. Where CUDA has begun without it, a warning
-    says so: set ``CUBLAS_WORKSPACE_CONFIG=:4096:8`` before Python starts, or enter this block before CUDA is used.
-    Processes of :mod:`sam2fast.deploy.parallel` that are made inside are deterministic too.
+    ``CUBLAS_WORKSPACE_CONFIG`` is set as well, but cuBLAS reads it only once. If CUDA is already initialised without
+    it, a warning is issued: set ``CUBLAS_WORKSPACE_CONFIG=:4096:8`` before Python starts, or enter this block before
+    CUDA is used. Processes that :mod:`sam2fast.deploy.parallel` starts inside the block are deterministic, too.
 
     Args:
-        warn_only: warn, rather than raise, where an operation has no deterministic algorithm.
+        warn_only: warn instead of raising for an operation without a deterministic algorithm.
     """
     import torch
     import torch.utils.deterministic
@@ -72,34 +71,34 @@ def deterministic(*, warn_only: bool = False) -> Iterator[None]:
 
 
 def is_deterministic() -> bool:
-    """Whether a block of :func:`deterministic` is open."""
+    """Whether a :func:`deterministic` block is active."""
     return bool(_blocks)
 
 
 class _Block:
-    """What will have to be restored when a block is left."""
+    """The settings to restore when a block ends."""
 
     def __init__(self) -> None:
         self.after = ExitStack()
 
 
 def _leave(block: _Block) -> None:
-    """Restores what was before the block, or leaves that to the one entered next, which may be another thread's."""
+    """Restores the settings, or hands them to the block that was entered next, perhaps by another thread."""
     with _entering:
-        if block not in _blocks:  # Ctrl-C came before it was entered
+        if block not in _blocks:  # interrupted before it was entered
             return
-        place = _blocks.index(block)
-        if place + 1 == len(_blocks):
+        position = _blocks.index(block)
+        if position + 1 == len(_blocks):
             block.after.close()
         else:
-            _blocks[place + 1].after = block.after
+            _blocks[position + 1].after = block.after
         _blocks.remove(block)
 
 
 def _set_all(after: ExitStack, torch: Any, warn_only: bool) -> None:
     _set_variable(after)
     _set_algorithms(after, warn_only)
-    if _old_switches_hold(torch):  # not allow_tf32, which torch takes for the new switch
+    if _old_switches_hold(torch):  # not allow_tf32, which sets the new switch
         after.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
         torch.set_float32_matmul_precision("highest")
     for owner, name, value in list(_switches(torch)):
@@ -108,19 +107,19 @@ def _set_all(after: ExitStack, torch: Any, warn_only: bool) -> None:
 
 
 def _switches(torch: Any) -> Iterator[tuple[Any, str, Any]]:
-    """Where a switch is, its name, and how it has to be."""
+    """Owner, name and deterministic value of each setting."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     yield cudnn, "benchmark", False
     yield cudnn, "deterministic", True
     yield matmul, "allow_bf16_reduced_precision_reduction", False
     yield matmul, "allow_fp16_reduced_precision_reduction", False
     yield from _tf32_switches(torch)
-    # What torch.empty gives is read by nobody; filling it would only take time.
+    # No code reads uninitialised memory; filling it would only take time.
     yield torch.utils.deterministic, "fill_uninitialized_memory", False
 
 
 def _tf32_switches(torch: Any) -> Iterator[tuple[Any, str, Any]]:
-    """TF32 off in cuDNN and, by its new switch if that is in use, in products of matrices."""
+    """Settings that disable TF32 in cuDNN and, with the new API, in matrix multiplications."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     if _old_switches_hold(torch):
         yield cudnn, "allow_tf32", False
@@ -130,7 +129,7 @@ def _tf32_switches(torch: Any) -> Iterator[tuple[Any, str, Any]]:
 
 
 def _old_switches_hold(torch: Any) -> bool:
-    """Newer torch refuses to read its old switches once a new one has been set."""
+    """Whether the old TF32 settings are usable: torch refuses to read them once a new one has been set."""
     try:
         torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     except RuntimeError:

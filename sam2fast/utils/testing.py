@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def relative_error(expected: Any, actual: Any) -> float:
-    """``max |a - b| / (mean |a| + std a)`` of two arrays or tensors of one shape; the measure of parity.
+    """``max |a - b| / (mean |a| + std a)`` of two arrays or tensors of one shape, the parity metric.
 
     Raises:
         ValueError: the shapes differ.
@@ -18,7 +18,7 @@ def relative_error(expected: Any, actual: Any) -> float:
     if a.shape != b.shape:
         raise ValueError(f"shapes {tuple(a.shape)} and {tuple(b.shape)} differ")
     scale = a.abs().mean() + a.std(correction=0)
-    # Not max() alone: a NaN must come out as NaN, which fails every comparison.
+    # Not Python's max(): a NaN must stay NaN, which fails every comparison.
     return float((a - b).abs().max() / scale)
 
 

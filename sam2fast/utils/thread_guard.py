@@ -1,4 +1,4 @@
-"""Calls from several threads that would disturb each other are refused; those after a fork do not wait for ever."""
+"""Refuses concurrent calls on one object, and limits torch to one thread after a fork."""
 
 import functools
 import inspect
@@ -16,67 +16,66 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class ConcurrentUseError(RuntimeError):
-    """A call on what another thread is in the middle of a call on, or has taken over. It has changed nothing."""
+    """Another thread is using the object, or has replaced what this thread set. The refused call changed nothing."""
 
 
-class ThreadGuard:
-    """Knows which threads are in the middle of a call on an object.
+class CallGuard:
+    """Tracks which threads are calling an object, and refuses conflicting calls.
 
-    A call that changes the object is alone; calls that only read may be many. A thread does not stand in its own way,
-    so calls may be nested, and a generator is in a call only while it works on its next answer. Nobody ever waits.
+    A call that changes the object excludes all others. Calls that only read may run at the same time. A thread may nest
+    its own calls. A generator counts as a call only while it computes its next item. No call ever waits.
     """
 
     def __init__(self) -> None:
-        # By process: after a fork the other threads are gone, in the middle of their calls.
-        self._ongoing = {os.getpid(): _Visits()}
+        # By process: the child of a fork does not inherit the threads, nor their calls.
+        self._ongoing = {os.getpid(): _ProcessCalls()}
 
-    def visit(self, owner: object, changes: bool) -> "Visit":
-        """A call on ``owner``, for a ``with`` block."""
-        survive_fork()
-        visits = self._ongoing.get(os.getpid())
-        if visits is None:
-            visits = self._ongoing.setdefault(os.getpid(), _Visits())
-        return Visit(visits, type(owner).__name__, changes)
+    def begin_call(self, owner: object, changes: bool) -> "GuardedCall":
+        """A call on ``owner``, as a context manager; ``changes``: it excludes all other calls."""
+        limit_threads_after_fork()
+        calls = self._ongoing.get(os.getpid())
+        if calls is None:
+            calls = self._ongoing.setdefault(os.getpid(), _ProcessCalls())
+        return GuardedCall(calls, type(owner).__name__, changes)
 
-    def note_setting(self) -> None:
-        """This thread has set what other calls answer for, such as an image; within an exclusive call."""
-        visits, thread = self._ongoing[os.getpid()], threading.current_thread()
-        visits.setters.add(thread)
-        visits.set_by = weakref.ref(thread)
+    def record_setter(self) -> None:
+        """Records that this thread has set what other calls use, such as an image; within an exclusive call."""
+        calls, thread = self._ongoing[os.getpid()], threading.current_thread()
+        calls.setters.add(thread)
+        calls.set_by = weakref.ref(thread)
 
-    def forget_settings(self) -> None:
-        """What was set is gone, and with it who set it and who was refused."""
-        visits = self._ongoing[os.getpid()]
-        visits.is_contested, visits.setters, visits.set_by = False, weakref.WeakSet(), None
+    def clear_setters(self) -> None:
+        """Forgets who has set something, and that calls were refused."""
+        calls = self._ongoing[os.getpid()]
+        calls.is_contested, calls.setters, calls.set_by = False, weakref.WeakSet(), None
 
-    def check_setting(self, what: str) -> None:
-        """That what this thread has set was not replaced, once threads were seen to get in each other's way.
+    def check_setter(self, what: str) -> None:
+        """Checks that no other thread has replaced what this thread set, if a call was ever refused.
 
-        Threads that take turns may set and ask in any of them, as a pool does, so that this alone tells of no mistake.
+        Threads of a pool may take turns at setting and using. So this is an error only after a refused call.
 
         Raises:
-            ConcurrentUseError: another thread has set another ``what`` since this one has.
+            ConcurrentUseError: another thread has set its ``what`` since this one did.
         """
-        visits, thread = self._ongoing.get(os.getpid()), threading.current_thread()
-        if visits is None or not visits.is_contested or thread not in visits.setters:
+        calls, thread = self._ongoing.get(os.getpid()), threading.current_thread()
+        if calls is None or not calls.is_contested or thread not in calls.setters:
             return
-        if visits.set_by is not None and visits.set_by() is not thread:
+        if calls.set_by is not None and calls.set_by() is not thread:
             raise ConcurrentUseError(
                 f"another thread has set its {what} since this one has; a turn lasts from setting it to the last answer"
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ThreadGuard, ()  # nobody is in the middle of a call on a copy
+        return CallGuard, ()  # a copy has no running calls
 
 
-_process = os.getpid()  # that has loaded this, or the child that has been told below
+_process = os.getpid()  # the process that imported this module, or the child that was warned
 
 
-def survive_fork() -> None:
-    """In a process that was forked, torch's threads are gone, and the first large sum would wait for them for ever.
+def limit_threads_after_fork() -> None:
+    """Limits torch to one thread in a forked process, once; a later ``torch.set_num_threads`` holds.
 
-    Whatever is computed with: what the parent has made, a copy of it, or what was made here. Said once for a process:
-    afterwards its ``torch.set_num_threads`` holds.
+    torch's threads do not survive a fork, and the first large operation would wait for them forever.
     """
     global _process
     if _process == os.getpid():
@@ -86,79 +85,79 @@ def survive_fork() -> None:
     if torch.get_num_threads() > 1:
         torch.set_num_threads(1)
         _log.warning("this process was forked, which torch's threads do not survive: it computes with one thread")
-    _process = os.getpid()  # last, so that no other thread goes on before
+    _process = os.getpid()  # last, so that other threads wait for it
 
 
-class _Visits:
-    """Those of one process."""
+class _ProcessCalls:
+    """The running calls of one process."""
 
     def __init__(self) -> None:
-        # Reentrant: a signal's handler may come in the middle, and call something of the same object.
+        # Reentrant: a signal handler may interrupt a call and use the same object.
         self.lock = threading.RLock()
-        # Weak: a signal may come before a visit can end, which it then does with the call that it belongs to.
-        self.ongoing: list[weakref.ref[Visit]] = []
+        # Weak: if a signal prevents __exit__, the entry ends with its object.
+        self.ongoing: list[weakref.ref[GuardedCall]] = []
         self.is_contested = False  # whether a call was ever refused
-        # Threads, not their numbers, which threads that begin later get again.
+        # Threads, not their ids: ids are used again.
         self.setters: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         self.set_by: weakref.ref[threading.Thread] | None = None
 
 
-class Visit:
-    """A call of one thread; begins and ends with the ``with`` block."""
+class GuardedCall:
+    """One call of one thread, as a context manager."""
 
-    def __init__(self, visits: _Visits, kind: str, changes: bool) -> None:
-        self._visits, self._kind = visits, kind
+    def __init__(self, calls: _ProcessCalls, kind: str, changes: bool) -> None:
+        self._calls, self._kind = calls, kind
         self.thread, self.changes = threading.get_ident(), changes
 
     def __enter__(self) -> None:
         """
         Raises:
-            ConcurrentUseError: another thread is in the middle of a call, and one of the two changes something.
+            ConcurrentUseError: another thread is in a call, and one of the two calls changes the object.
         """
-        with self._visits.lock:
-            ongoing = [ref for ref in self._visits.ongoing if ref() is not None]
+        with self._calls.lock:
+            ongoing = [ref for ref in self._calls.ongoing if ref() is not None]
             for other in (ref() for ref in ongoing):
                 if other is not None and other.thread != self.thread and (other.changes or self.changes):
-                    self._visits.is_contested = True
+                    self._calls.is_contested = True
                     raise ConcurrentUseError(
                         f"this {self._kind} is being used by another thread; let threads take turns, for instance "
                         "with a threading.Lock, or give each one its own: they may share a model"
                     )
-            self._visits.ongoing = [*ongoing, weakref.ref(self)]
+            self._calls.ongoing = [*ongoing, weakref.ref(self)]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._visits.lock:
-            self._visits.ongoing = [ref for ref in self._visits.ongoing if ref() is not self]
+        with self._calls.lock:
+            self._calls.ongoing = [ref for ref in self._calls.ongoing if ref() is not self]
 
 
 def exclusive(method: Method) -> Method:
-    """For methods of objects that have a ``guard``: refused while another thread is in a call on the object."""
+    """Decorates a method that changes its object, which has a ``guard``: refused while another thread is in a call."""
     return _guarded(method, lambda args, kwargs: args[0], changes=True)
 
 
 def shared(method: Method) -> Method:
-    """The same for methods that only read: any number of threads may call them, but not during an exclusive one."""
+    """Decorates a method that only reads: refused only while another thread is in an exclusive call."""
     return _guarded(method, lambda args, kwargs: args[0], changes=False)
 
 
 def exclusive_session(method: Method) -> Method:
-    """:func:`exclusive` for the ``inference_state``, a method's first argument; the predictor may serve others."""
+    """As :func:`exclusive`, but guards the ``inference_state``, the first argument, instead of the predictor."""
     return _guarded(method, lambda args, kwargs: args[1] if len(args) > 1 else kwargs.get("inference_state"), True)
 
 
 def _guarded(method: Method, owner_of: Callable[[Any, Any], Any], changes: bool) -> Method:
-    def visit(args: Any, kwargs: Any) -> Visit | None:
+    def begin_call(args: Any, kwargs: Any) -> GuardedCall | None:
         owner = owner_of(args, kwargs)
-        guard = getattr(owner, "guard", None)  # without: the method says what is wrong with its arguments
-        return None if guard is None else guard.visit(owner, changes)
+        guard = getattr(owner, "guard", None)  # else the method reports the wrong argument
+        return None if guard is None else guard.begin_call(owner, changes)
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if (visiting := visit(args, kwargs)) is None:
+        if (guarded := begin_call(args, kwargs)) is None:
             return method(*args, **kwargs)
-        with visiting:
+        with guarded:
             return method(*args, **kwargs)
 
     @functools.wraps(method)
@@ -166,16 +165,16 @@ def _guarded(method: Method, owner_of: Callable[[Any, Any], Any], changes: bool)
         coming = method(*args, **kwargs)
         try:
             while True:
-                if (visiting := visit(args, kwargs)) is None:
+                if (guarded := begin_call(args, kwargs)) is None:
                     yield from coming
                     return
-                with visiting:
+                with guarded:
                     try:
                         answer = next(coming)
                     except StopIteration:
                         return
                 yield answer
         finally:
-            coming.close()  # no visit: Python's collector may come along in any thread
+            coming.close()  # unguarded: the garbage collector may run this in any thread
 
     return cast(Method, steps if inspect.isgeneratorfunction(method) else call)

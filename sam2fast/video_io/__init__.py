@@ -1,11 +1,11 @@
-"""Frames of videos: any of them, decoded when they are asked for, or all in turn as they come.
+"""Decodes videos: random access by :func:`open_frames`, or a stream of frames by :func:`read_frames`.
 
 Source: ``sam2.utils.misc.load_video_frames``, which decodes the whole video first.
 """
 
-from sam2fast.video_io.errors import NoFramesError, VideoError
 from sam2fast.video_io.frames import Frames
 from sam2fast.video_io.opening import open_frames
 from sam2fast.video_io.reading import FrameReader, StreamFrame, read_frames
+from sam2fast.video_io.video_types import NoFramesError, VideoError
 
 __all__ = ["FrameReader", "Frames", "NoFramesError", "StreamFrame", "VideoError", "open_frames", "read_frames"]

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,18 +16,89 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
-from sam2fast.video_io.errors import VideoError
-from sam2fast.video_io.layout import bytes_missing
+from sam2fast.video_io.video_types import VideoError
 
-# Seconds to wait for a connection, and for the next frame, before a silent sender is given up.
-PATIENCE = (20.0, 30.0)
-STILL_FORMATS = ("image2", "ico")  # besides all that end in _pipe
-STILL_BRANDS = ("avif", "heic", "heix", "mif1")
-# Files of these formats are texts that name other files and addresses, or scripts: not what is meant by a video,
-# whatever they are called.
+SEGMENT = b"\x18\x53\x80\x67"  # the element of a Matroska file that follows its header
+# Boxes of MP4 that decoding needs; others may be cut off without loss.
+FRAMES_OR_INDEX = (b"moov", b"moof", b"mdat")
+HEADER = b"\x1a\x45\xdf\xa3"
+# Timeouts in seconds of the connection and of the next frame.
+TIMEOUTS = (20.0, 30.0)
+IMAGE_FORMATS = ("image2", "ico")  # and all that end in _pipe
+IMAGE_BRANDS = ("avif", "heic", "heix", "mif1")
+# Formats that are refused: their files list other files and addresses, or are scripts.
 INDIRECT_FORMATS = frozenset(("avisynth", "concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "vapoursynth"))
-ATTACHED_PICTURE = 0x400  # a cover, which is stored as a stream
-MOST_PIXELS = 16384 * 8192  # of a frame, which is decoded whole; a few bytes may ask for any size
+COVER_IMAGE = 0x400  # FFmpeg's disposition of a cover, which is stored as a stream
+MAX_PIXELS = 16384 * 8192  # of a frame; a small header can claim any size
+
+
+def bytes_missing(file: BinaryIO) -> int | None:
+    """How many bytes the outermost boxes of a file reach beyond its end; 0 if it is complete, None if unknown.
+
+    Knows MP4 and QuickTime, Matroska and WebM, and AVI. Reads a few bytes of each box.
+    """
+    length = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] == HEADER:
+        return _of_matroska(file, length)
+    if head[:4] == b"RIFF":
+        return _of_avi(file, length)
+    if head[4:8] in (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip"):
+        return _of_mp4(file, length)
+    return None
+
+
+def _of_mp4(file: BinaryIO, length: int) -> int | None:
+    position, kind = 0, b""
+    while position < length:
+        file.seek(position)
+        head = file.read(16)
+        size, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if size == 0:  # up to the end of the file
+            return None
+        if size == 1:
+            size = int.from_bytes(head[8:16], "big")
+        if size < 8:
+            return None
+        position += size
+    return position - length if kind in FRAMES_OR_INDEX else 0
+
+
+def _of_avi(file: BinaryIO, length: int) -> int | None:
+    position = 0
+    while position < length:
+        file.seek(position)
+        head = file.read(8)
+        if head[:4] != b"RIFF":  # something else was appended
+            return 0
+        size = int.from_bytes(head[4:8], "little")
+        if size in (0, 0xFFFFFFFF):  # never finished
+            return None
+        position += 8 + size
+    return position - length
+
+
+def _of_matroska(file: BinaryIO, length: int) -> int | None:
+    file.seek(len(HEADER))
+    header = _number(file)
+    if header is None:
+        return None
+    file.seek(header, os.SEEK_CUR)
+    if file.read(4) != SEGMENT:
+        return None
+    size = _number(file)
+    return None if size is None else max(file.tell() + size - length, 0)
+
+
+def _number(file: BinaryIO) -> int | None:
+    """An EBML variable-length integer; None if all its bits are ones, which means unknown."""
+    first = file.read(1)
+    if not first or first[0] == 0:
+        return None
+    rest = 8 - first[0].bit_length()
+    value = int.from_bytes(bytes([first[0] & (0xFF >> rest + 1)]) + file.read(rest), "big")
+    return None if value == (1 << 7 * (rest + 1)) - 1 else value
 
 
 @dataclass(frozen=True)
@@ -34,9 +106,9 @@ class VideoInput:
     """Something that can be opened as a video.
 
     Attributes:
-        name: what messages call it.
-        target: what FFmpeg opens: a path or address, or a file object; or the bytes of a file.
-        form: FFmpeg's name of the format, where it cannot be found out.
+        name: for messages.
+        target: what FFmpeg opens: a path, an address, a file object, or the bytes of a file.
+        form: FFmpeg's name of the format, where FFmpeg cannot detect it.
         options: FFmpeg's options for it.
         is_file: whether it can be opened again, from its beginning.
     """
@@ -69,7 +141,7 @@ class VideoInput:
     @staticmethod
     def of_address(address: str) -> "VideoInput":
         """A video on the network."""
-        # Without it, packets that are lost on the way are frames that are damaged.
+        # Over UDP, lost packets would damage frames.
         options = {"rtsp_flags": "prefer_tcp"} if address.startswith("rtsp") else {}
         return VideoInput(address, address, options=options, is_file=False)
 
@@ -101,8 +173,8 @@ class VideoInput:
                 "r",
                 format=self.form,
                 options={**self._limits(), **self.options},
-                timeout=None if self.is_file else PATIENCE,
-                **_any_titles(),
+                timeout=None if self.is_file else TIMEOUTS,
+                **_lenient_metadata(),
             )
         except FFmpegError as error:
             raise VideoError(self._refusal(error)) from error
@@ -115,16 +187,16 @@ class VideoInput:
             raise
 
     def bytes_missing(self) -> int | None:
-        """How much is cut off the file's end; None if that is not known. To be called when nothing reads it."""
+        """How many bytes are cut off the file's end; None if that is not known. Call it when nothing reads the file."""
         if not self.is_file:
             return None
         with self._raw() as file:
             return bytes_missing(file)
 
     def _limits(self) -> dict[str, str]:
-        """What whoever made the video has no say in, unless it was asked for by its address."""
-        # Decoders too: some are opened to find out about a file.
-        size = {"max_pixels": str(MOST_PIXELS)}
+        """Options against hostile files. An address that the caller gave may use any format and protocol."""
+        # For decoders, too: probing a file opens some.
+        size = {"max_pixels": str(MAX_PIXELS)}
         is_address = isinstance(self.target, str) and not self.is_file
         return size if is_address else {**_direct_formats_only(), **size}
 
@@ -151,12 +223,12 @@ class VideoInput:
     def _refusal(self, error: FFmpegError) -> str:
         if not self.is_file:
             return f"{self.name} cannot be opened: {reason(error)}"
-        if error.errno == errno.EINVAL:  # what a format that is not on the list comes to
+        if error.errno == errno.EINVAL:  # of a format that is not on the list
             return f"{self.name} cannot be read as a video: lists of files or addresses, and scripts, are not followed"
-        return f"{self.name} cannot be read as a video: {reason(error)}{self.note_on_its_end()}"
+        return f"{self.name} cannot be read as a video: {reason(error)}{self.truncation_note()}"
 
-    def note_on_its_end(self) -> str:
-        """The end of a message on a file of which nothing can be read: that it is cut off, if it is."""
+    def truncation_note(self) -> str:
+        """The end of a message on an unreadable file: that it is cut off, if so."""
         try:
             missing = self.bytes_missing()
         except OSError:
@@ -169,25 +241,25 @@ class VideoInput:
             kinds = ", ".join(sorted({_kind(other) for other in container.streams})) or "nothing"
             raise VideoError(f"{self.name} holds no video, only {kinds}")
         if stream.codec_context is None:
-            end = self.note_on_its_end()
+            end = self.truncation_note()
             raise VideoError(f"{self.name} holds video of an unknown kind, which cannot be decoded{end}")
         if container.format.name == "tty":
             raise VideoError(f"{self.name} is text, not a video")
-        if _is_still(container):
+        if _is_image(container):
             raise VideoError(
-                f"{self.name} is a single picture ({container.format.name}), not a video; give a folder of pictures, "
+                f"{self.name} is a single image ({container.format.name}), not a video; give a folder of images, "
                 "or a list with one"
             )
         context = stream.codec_context
-        if context.width * context.height > MOST_PIXELS:
+        if context.width * context.height > MAX_PIXELS:
             size = f"{context.width}x{context.height}"
-            raise VideoError(f"{self.name} has frames of {size} pixels; at most {MOST_PIXELS:,} are decoded")
-        context.options = {**context.options, "max_pixels": str(MOST_PIXELS)}  # a header may lie
+            raise VideoError(f"{self.name} has frames of {size} pixels; at most {MAX_PIXELS:,} are decoded")
+        context.options = {**context.options, "max_pixels": str(MAX_PIXELS)}  # the header may be wrong
         return stream
 
 
 class _FileObject:
-    """A file object for FFmpeg, which a damaged file may send to places that no file has: an error for it alone."""
+    """A file object for FFmpeg. A damaged file may seek to invalid positions, which is an error for FFmpeg only."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -196,7 +268,7 @@ class _FileObject:
         return getattr(self._file, name)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """The new place; -1 if there is none."""
+        """The new position; -1 if it is invalid."""
         try:
             return self._file.seek(offset, whence)
         except (ValueError, OverflowError):
@@ -207,8 +279,8 @@ class _FileObject:
             return -1
 
 
-def _any_titles() -> dict[str, Any]:
-    """Titles in other encodings are no reason to refuse a video: PyAV from 19 on takes them by itself."""
+def _lenient_metadata() -> dict[str, Any]:
+    """Options that accept metadata in any encoding; the default from PyAV 19 on."""
     return {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
@@ -227,25 +299,25 @@ def _best_stream(container: InputContainer) -> VideoStream | None:
 
 
 def _is_cover(stream: Any) -> bool:
-    disposition = getattr(stream, "disposition", 0)  # an enumeration of one kind or another from PyAV 13 on
-    return bool(getattr(disposition, "value", disposition) & ATTACHED_PICTURE)
+    disposition = getattr(stream, "disposition", 0)  # an enumeration from PyAV 13 on
+    return bool(getattr(disposition, "value", disposition) & COVER_IMAGE)
 
 
 def _kind(stream: Any) -> str:
-    return "a cover picture" if _is_cover(stream) else stream.type
+    return "a cover image" if _is_cover(stream) else stream.type
 
 
-def _is_still(container: InputContainer) -> bool:
+def _is_image(container: InputContainer) -> bool:
     name = container.format.name
-    if name in STILL_FORMATS or name.endswith("_pipe"):
+    if name in IMAGE_FORMATS or name.endswith("_pipe"):
         return True
-    return container.metadata.get("major_brand", "").strip() in STILL_BRANDS
+    return container.metadata.get("major_brand", "").strip() in IMAGE_BRANDS
 
 
 def reason(error: FFmpegError | None) -> str:
-    """What FFmpeg says of an error, in words."""
+    """FFmpeg's message of an error."""
     if isinstance(error, av.error.ExitError):
-        return f"no answer for {PATIENCE[0]:g} seconds or more"
+        return f"no answer for {TIMEOUTS[0]:g} seconds or more"
     return (error and error.strerror) or str(error)
 
 

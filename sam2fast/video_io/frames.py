@@ -8,23 +8,22 @@ from torch import Tensor
 
 from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.transforms import SAM2Transforms
-from sam2fast.video_io.cache import FrameCache
-from sam2fast.video_io.prefetch import Prefetcher
+from sam2fast.video_io.frame_cache import FrameCache, Prefetcher
 from sam2fast.video_io.sources import Source
 
 
 class Frames:
-    """Frames of a video, decoded when asked for; safe from several threads.
+    """Frames of a video, decoded on access. Thread-safe.
 
-    Stands in for the tensor ``inference_state["images"]`` of the original: ``len``, ``shape``, ``dtype``, iteration
-    and one integer index. Made by :func:`~sam2fast.video_io.open_frames`.
+    Replaces the tensor ``inference_state["images"]`` of the original: supports ``len``, ``shape``, ``dtype``, iteration
+    and an integer index. Created by :func:`~sam2fast.video_io.open_frames`.
 
     Attributes:
-        height, width: of the video itself, in pixels.
-        device: where ``self[index]`` puts frames.
+        height, width: of the video, in pixels.
+        device: of the tensors that ``self[index]`` returns.
         rate: average frames per second of a video file, if known.
-        truncated: one sentence on what is known to be missing after the last frame, such as "clip.mp4 ends after frame
-            199, but says it has 300 frames"; None if nothing is known to be missing.
+        truncated: one sentence on frames known to be missing after the last one, such as "clip.mp4 ends after frame
+            199, but says it has 300 frames"; None if there are none.
     """
 
     dtype = torch.float32
@@ -58,21 +57,21 @@ class Frames:
 
         Raises:
             IndexError: there is no such frame.
-            VideoError: it cannot be read, or the frames were closed. Other frames may still be readable.
+            VideoError: the frame cannot be read, or the video was closed. Other frames may still be readable.
         """
         pixels = self.pixels(index).to(self.device)[None]
         size = (self._image_size, self._image_size)
         return resize_and_normalise(pixels, size, SAM2Transforms.mean, SAM2Transforms.std, white=255.0)[0]
 
     def pixels(self, index: int) -> Tensor:
-        """The same frame as ``(S, S, 3)`` uint8 RGB on the CPU; kept for later calls, so not to be written to."""
+        """The same frame as ``(S, S, 3)`` uint8 RGB on the CPU. It is cached: do not write to it."""
         pixels = self._cache.get(self._rank(index))
         if self._prefetcher is not None:
             self._prefetcher.follow()
         return pixels
 
     def time(self, index: int) -> float | None:
-        """Seconds from the first frame to another, where a file says when frames are shown; None otherwise.
+        """Seconds from the first frame to this one; None if the source has no timestamps.
 
         Raises:
             IndexError: there is no such frame.
@@ -80,7 +79,7 @@ class Frames:
         return self._source.time(self._rank(index))
 
     def close(self) -> None:
-        """Closes files, drops frames and ends the thread; frames cannot be had any more. May be called twice."""
+        """Closes files, drops frames and ends the thread. May be called twice."""
         if self._prefetcher is not None:
             self._prefetcher.stop()
             self._prefetcher.join()

@@ -1,30 +1,109 @@
-"""From whatever a caller calls a video to its frames."""
+"""Recognises the kind of a video source and opens its frames."""
 
-from typing import Any
+import os
+import re
+from collections.abc import Iterator, Sequence
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from sam2fast.video_io.errors import VideoError, require_pyav
+from sam2fast.transforms import ImageLike
 from sam2fast.video_io.frames import Frames
-from sam2fast.video_io.kinds import Kind, VideoLike, kind_of, sequence_of
-from sam2fast.video_io.sources import ImageFolder, Pictures, Source, Squares
+from sam2fast.video_io.sources import ArrayFrames, BufferedImages, ImageFolder, ImageList, Source
+from sam2fast.video_io.video_types import VideoError, require_pyav
 
+VideoLike: TypeAlias = (
+    str
+    | Path
+    | bytes
+    | bytearray
+    | memoryview
+    | BinaryIO
+    | Sequence[ImageLike]
+    | Iterator[ImageLike]
+    | np.ndarray
+    | Tensor
+)
+# At least two characters before the colon: a single one is a Windows drive.
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 __all__ = ["VideoLike", "open_frames"]
+
+
+class SourceKind(Enum):
+    """The kinds of video sources."""
+
+    FOLDER = auto()  # a path
+    FILE = auto()  # a path, the bytes, or a file object
+    IMAGES = auto()  # a sequence, array or tensor
+    ITERATOR = auto()
+    ADDRESS = auto()
+    CAMERA = auto()
+
+
+def source_kind(source: Any) -> SourceKind:
+    """The kind of a source.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        VideoError: the path is not accessible.
+        TypeError: another type of source.
+    """
+    if isinstance(source, str) and ADDRESS.match(source):
+        return SourceKind.ADDRESS
+    if isinstance(source, str | Path):
+        return _kind_of_path(Path(source))
+    if isinstance(source, bytes | bytearray | memoryview) or _is_file(source):
+        return SourceKind.FILE
+    if isinstance(source, Sequence | np.ndarray | Tensor):
+        return SourceKind.IMAGES
+    if isinstance(source, Iterator):
+        return SourceKind.ITERATOR
+    if isinstance(source, int) and not isinstance(source, bool):
+        return SourceKind.CAMERA
+    raise TypeError(
+        "expected a folder, a video file (its path, its bytes, or a binary file object), a list or iterator of images, "
+        f"or an array (T, H, W, 3), got {type(source).__name__}"
+    )
+
+
+def as_sequence(source: Sequence[ImageLike] | np.ndarray | Tensor) -> Sequence[ImageLike]:
+    """The frames of a source of kind ``IMAGES``."""
+    return ArrayFrames(source) if isinstance(source, np.ndarray | Tensor) else source
+
+
+def _kind_of_path(path: Path) -> SourceKind:
+    try:
+        is_folder = os.path.isdir(path)
+        if not is_folder:
+            os.stat(path)
+    except (FileNotFoundError, ValueError):  # ValueError: a null character in the name
+        raise FileNotFoundError(f"no video file or folder of frames {str(path)!r}") from None
+    except OSError as error:
+        raise VideoError(f"{path} is not accessible: {error.strerror}") from error
+    return SourceKind.FOLDER if is_folder else SourceKind.FILE
+
+
+def _is_file(source: Any) -> bool:
+    return callable(getattr(source, "read", None)) and callable(getattr(source, "seek", None))
 
 
 def open_frames(
     source: VideoLike, image_size: int, *, device: torch.device | str = "cpu", prefetch: bool = False
 ) -> Frames:
-    """The frames of a video, none of them decoded but what its size and its number of frames need.
+    """Opens a video. Frames are decoded when they are requested.
 
     Args:
-        source: a folder of JPEG, PNG or WebP files, see :func:`~sam2fast.video_io.folders.frame_files`; a video file of
+        source: a folder of JPEG, PNG or WebP files, see :func:`~sam2fast.video_io.sources.frame_files`; a video file of
             any format that FFmpeg reads: its path, its bytes, or a binary file object, which is read from its beginning
-            and not to be used meanwhile; a list of images as :func:`~sam2fast.transforms.to_pixels` takes them; an
-            array or tensor ``(T, H, W, 3)`` uint8 RGB; an iterator of images, which is read to its end at once, S * S *
-            3 bytes for each. Images in memory are neither copied nor to be changed while the frames are in use.
+            and must not be used meanwhile; a list of images as :func:`~sam2fast.transforms.to_pixels` takes them; an
+            array or tensor ``(T, H, W, 3)`` uint8 RGB; an iterator of images, which is read to its end at once and
+            takes S * S * 3 bytes per frame. Images in memory are not copied; do not change them meanwhile.
         image_size: side S of the model's square input.
-        device: where the frames are normalised and given out.
+        device: of the returned frames.
         prefetch: decode the next few frames in a thread.
 
     Raises:
@@ -38,18 +117,18 @@ def open_frames(
 
 
 def _open(source: Any, image_size: int) -> Source:
-    kind = kind_of(source)
-    if kind is Kind.FOLDER:
+    kind = source_kind(source)
+    if kind is SourceKind.FOLDER:
         return ImageFolder(source, image_size)
-    if kind is Kind.PICTURES:
-        return Pictures(sequence_of(source), image_size)
-    if kind is Kind.ITERATOR:
-        return Squares(source, image_size)
-    if kind is Kind.ADDRESS:
+    if kind is SourceKind.IMAGES:
+        return ImageList(as_sequence(source), image_size)
+    if kind is SourceKind.ITERATOR:
+        return BufferedImages(source, image_size)
+    if kind is SourceKind.ADDRESS:
         raise VideoError(
             f"{source} can only be read forwards, as it comes: use read_frames() or a stream, or download it first"
         )
-    if kind is Kind.CAMERA:
+    if kind is SourceKind.CAMERA:
         raise TypeError(f"camera {source}, an int, can only be read as it comes: use read_frames() or a stream")
     require_pyav()
     from sam2fast.video_io.containers import VideoInput

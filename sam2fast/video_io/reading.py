@@ -1,46 +1,106 @@
-"""Videos read forwards, once: files, folders, images as they come, cameras and addresses on the network."""
+"""Streams of frames, decoded forwards once, from files, folders, images, cameras and network addresses."""
 
 from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias
 
-from sam2fast.video_io.errors import NoFramesError, VideoError, check_size, require_pyav
-from sam2fast.video_io.kinds import Kind, VideoLike, kind_of, sequence_of
-from sam2fast.video_io.picture_streams import IteratorStream, SourceStream
-from sam2fast.video_io.sources import ImageFolder, Pictures
-from sam2fast.video_io.stream_frame import StreamFrame
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from sam2fast.transforms import ImageLike
+from sam2fast.video_io.opening import SourceKind, VideoLike, as_sequence, source_kind
+from sam2fast.video_io.sources import ImageFolder, ImageList, resized, to_rgb_image
+from sam2fast.video_io.video_types import NoFramesError, StreamFrame, VideoError, check_size, require_pyav
 
 __all__ = ["FrameReader", "StreamFrame", "read_frames"]
-
 StreamLike: TypeAlias = VideoLike | int
 
 
+class ImageSequence(Protocol):
+    """Images with random access."""
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> Image.Image:
+        """An 8-bit RGB image."""
+        ...
+
+
+class ImageStream:
+    """Images in order."""
+
+    rate: float | None = None
+
+    def __init__(self, images: ImageSequence, name: str, image_size: int) -> None:
+        self.name = name
+        self.count: int | None = len(images)
+        self._images, self._image_size = images, image_size
+
+    def frames(self) -> Generator[StreamFrame, None, None]:
+        for index in range(len(self._images)):
+            yield _frame(index, self._images.image(index), self._image_size)
+
+
+class IteratorStream:
+    """The images of an iterator, each taken when its frame is requested."""
+
+    name = "the iterator"
+    rate: float | None = None
+    count: int | None = None
+
+    def __init__(self, images: Iterator[ImageLike], image_size: int) -> None:
+        self._images, self._image_size = images, image_size
+
+    def frames(self) -> Generator[StreamFrame, None, None]:
+        for index, image in enumerate(self._images):
+            yield _frame(index, to_rgb_image(image, index), self._image_size)
+
+
+class _ImagePixels:
+    """The pixels of a frame, from an RGB image."""
+
+    def __init__(self, image: Image.Image, image_size: int) -> None:
+        self._image, self._image_size = image, image_size
+
+    def rgb(self) -> NDArray[np.uint8]:
+        return np.array(self._image)
+
+    def square(self) -> Tensor:
+        return resized(self._image, self._image_size)
+
+
+def _frame(index: int, image: Image.Image, image_size: int) -> StreamFrame:
+    return StreamFrame(index, None, image.height, image.width, _ImagePixels(image, image_size))
+
+
 class Stream(Protocol):
-    """Where frames come from, one after the other; ``rate`` and ``count`` are known with the first frame."""
+    """A source of frames in order; ``rate`` and ``count`` are set with the first frame."""
 
     name: str
     rate: float | None
     count: int | None
 
     def frames(self) -> Generator[StreamFrame, None, None]:
-        """The frames; holds files open from the first frame to the last, or until the generator is closed."""
+        """Yields the frames; files stay open until the last frame, or until the generator is closed."""
         ...
 
 
 class FrameReader:
-    """An iterator over :class:`StreamFrame`, and a context manager that closes it. For one thread at a time.
+    """An iterator over :class:`StreamFrame`, and a context manager that closes it. Not thread-safe.
 
-    Opening it reads the first frame. After an error it is at its end.
+    The constructor reads the first frame. After an error the iterator is exhausted.
 
     Attributes:
         height, width: of the video, upright, in pixels.
-        rate: average frames per second, if the source says so.
-        count: how many frames the source says it has; None if it does not say. A damaged source may have fewer.
+        rate: average frames per second, if the source states it.
+        count: number of frames that the source states, if it does. A damaged source may have fewer.
 
     Raises:
-        NoFramesError: there is not one frame.
-        VideoError: when opened, or at the frame: a frame cannot be read, or has another size than the first; after the
-            last frame: more frames are known to be missing.
+        NoFramesError: there are no frames.
+        VideoError: a frame cannot be read, or its size differs from the first one's; or, after the last frame, more
+            frames are known to be missing.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -66,7 +126,7 @@ class FrameReader:
         return frame
 
     def close(self) -> None:
-        """Closes files and connections; there are no more frames. May be called twice."""
+        """Closes files and connections, and ends the iteration. May be called twice."""
         self._first = None
         self._frames.close()
 
@@ -82,12 +142,12 @@ class FrameReader:
 def read_frames(source: StreamLike, image_size: int) -> FrameReader:
     """The frames of a video in the order in which they are shown, decoded once, in constant memory.
 
-    Nothing is looked at ahead of the first frame, so that long and endless videos start at once. Frames and their
-    numbers are those of :func:`~sam2fast.video_io.open_frames`.
+    The video is not scanned first, so long and endless videos start at once. Frames and their indices are those of
+    :func:`~sam2fast.video_io.open_frames`.
 
     Args:
-        source: whatever ``open_frames`` takes, where an iterator is asked for one image at a time; the number of a
-            camera, an int; or an address, a string such as ``"rtsp://..."`` that FFmpeg can open.
+        source: whatever ``open_frames`` takes (an iterator is read one image at a time); the index of a camera, an int;
+            or an address that FFmpeg can open, such as ``"rtsp://..."``.
         image_size: side S of the model's square input.
 
     Raises:
@@ -101,19 +161,19 @@ def read_frames(source: StreamLike, image_size: int) -> FrameReader:
 
 
 def _stream(source: Any, image_size: int) -> Stream:
-    kind = kind_of(source)
-    if kind is Kind.FOLDER:
-        return SourceStream(ImageFolder(source, image_size), str(source), image_size)
-    if kind is Kind.PICTURES:
-        return SourceStream(Pictures(sequence_of(source), image_size), "the sequence", image_size)
-    if kind is Kind.ITERATOR:
+    kind = source_kind(source)
+    if kind is SourceKind.FOLDER:
+        return ImageStream(ImageFolder(source, image_size), str(source), image_size)
+    if kind is SourceKind.IMAGES:
+        return ImageStream(ImageList(as_sequence(source), image_size), "the sequence", image_size)
+    if kind is SourceKind.ITERATOR:
         return IteratorStream(source, image_size)
     require_pyav()
     from sam2fast.video_io.containers import VideoInput
     from sam2fast.video_io.video_stream import DecodedStream
 
-    if kind is Kind.CAMERA:
+    if kind is SourceKind.CAMERA:
         return DecodedStream(VideoInput.of_camera(source), image_size)
-    if kind is Kind.ADDRESS:
+    if kind is SourceKind.ADDRESS:
         return DecodedStream(VideoInput.of_address(source), image_size)
     return DecodedStream(VideoInput.of_file(source), image_size)

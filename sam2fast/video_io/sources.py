@@ -1,5 +1,7 @@
-"""Where frames come from: what every source offers, image files, and pictures in memory."""
+"""Sources of frames: image folders, image files, and images in memory."""
 
+import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,19 +12,78 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sam2fast.io.images import UNREADABLE, open_picture
+from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 from sam2fast.transforms import ImageError, ImageLike, to_pixels
-from sam2fast.video_io.errors import NoFramesError, VideoError, check_size
-from sam2fast.video_io.folders import frame_files
+from sam2fast.video_io.video_types import NoFramesError, VideoError, check_size
+
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")  # the original's list
+# Tried in this order; the first with any file gives the frames. So a folder that the original reads is read alike.
+CHOICES = (JPEG_SUFFIXES, (".jpg", ".jpeg"), (".png",), (".webp",))
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The frame files of a folder in order: its JPEG files, else its PNG files, else its WebP files.
+
+    Integer names are sorted by number, other names naturally: ``frame_2`` before ``frame_10``. Hidden files are
+    ignored.
+
+    Raises:
+        NoFramesError: there are none.
+        VideoError: the folder cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            # A dangling link is kept, so that the missing frame is an error.
+            names = [entry.name for entry in entries if not entry.name.startswith(".") and not _is_folder(entry)]
+    except OSError as error:
+        raise VideoError(f"the folder {folder} cannot be read: {error.strerror}") from error
+    paths = next(filter(None, (_with_suffix(folder, names, choice) for choice in CHOICES)), [])
+    if not paths:
+        raise NoFramesError(
+            f"no images found in {folder}; expected JPEG, PNG or WebP files, such as 00000.jpg, 00001.jpg, ..."
+        )
+    by_number = all(_is_integer(path.stem) for path in paths)
+    return sorted(paths, key=_number if by_number else _natural)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links counts as a dangling link
+        return False
+
+
+def _with_suffix(folder: Path, names: list[str], suffixes: tuple[str, ...]) -> list[Path]:
+    paths = [folder / name for name in names]
+    if suffixes is JPEG_SUFFIXES:
+        return [path for path in paths if path.suffix in suffixes]
+    return [path for path in paths if path.suffix.lower() in suffixes]
+
+
+def _is_integer(stem: str) -> bool:
+    try:
+        int(stem)
+    except ValueError:
+        return False
+    return True
+
+
+def _number(path: Path) -> tuple[int, str]:
+    return int(path.stem), path.name
+
+
+def _natural(path: Path) -> tuple[list[str | int], str]:
+    parts = re.split(r"([0-9]+)", path.stem)  # alternating text and digits, so that equal types are compared
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
 
 class Source(Protocol):
-    """A video whose frames can be read one by one. Not safe from several threads, but for ``time``.
+    """A video with random access to its frames. Only ``time`` is thread-safe.
 
     Attributes:
         height, width: upright, in pixels.
-        rate: average frames per second, if there are times.
-        truncated: a sentence on what is known to be missing after the last frame; None if nothing is.
+        rate: average frames per second, if known.
+        truncated: a sentence on frames known to be missing after the last one; None if there are none.
     """
 
     height: int
@@ -33,9 +94,9 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
-        """Frame ``index`` as the last item, after those of ``since``, ... that cost little on the way to it.
+        """Yields the frames from ``since`` on that are decoded on the way to ``index``, which comes last.
 
-        Items are a frame's index and its pixels, ``(S, S, 3)`` uint8 RGB on the CPU.
+        Items are pairs of a frame's index and its pixels, ``(S, S, 3)`` uint8 RGB on the CPU.
 
         Raises:
             VideoError: the frame cannot be read, or has another size than the video.
@@ -43,11 +104,11 @@ class Source(Protocol):
         ...
 
     def time(self, index: int) -> float | None:
-        """Seconds from the first frame to this one, if that is known."""
+        """Seconds from the first frame to this one, if known."""
         ...
 
     def close(self) -> None:
-        """Lets go of files."""
+        """Closes files."""
         ...
 
 
@@ -56,8 +117,8 @@ def resized(image: Image.Image, size: int) -> Tensor:
     return torch.from_numpy(np.array(image.resize((size, size))))
 
 
-def picture_of(image: ImageLike, index: int) -> Image.Image:
-    """Whatever :func:`~sam2fast.transforms.to_pixels` takes as an RGB image of 8 bits, which is a copy.
+def to_rgb_image(image: ImageLike, index: int) -> Image.Image:
+    """An 8-bit RGB copy of an image that :func:`~sam2fast.transforms.to_pixels` accepts.
 
     Raises:
         VideoError, TypeError: it cannot be used; the message names the frame.
@@ -74,8 +135,8 @@ def picture_of(image: ImageLike, index: int) -> Image.Image:
     return Image.fromarray(pixels.cpu().numpy())
 
 
-class _Untimed:
-    """What sources have in common that do not say when their frames are shown."""
+class _UntimedSource:
+    """Base of sources without timestamps."""
 
     rate: float | None = None
     truncated: str | None = None
@@ -84,8 +145,8 @@ class _Untimed:
         return None
 
 
-class _Single(_Untimed, ABC):
-    """What sources have in common whose pictures are found one by one, at the size that they have."""
+class _ImageSource(_UntimedSource, ABC):
+    """Base of sources that load images one by one."""
 
     height: int
     width: int
@@ -93,20 +154,20 @@ class _Single(_Untimed, ABC):
 
     def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
         """Frame ``index`` alone, as ``(S, S, 3)`` uint8 RGB on the CPU; see :meth:`Source.read`."""
-        image = self.picture(index)
+        image = self.image(index)
         check_size(index, (image.height, image.width), (self.height, self.width))
         return [(index, resized(image, self._image_size))]
 
     @abstractmethod
-    def picture(self, index: int) -> Image.Image:
-        """A frame as an RGB image of 8 bits, whatever its size."""
+    def image(self, index: int) -> Image.Image:
+        """A frame as an 8-bit RGB image of its own size."""
 
 
-class ImageFiles(_Single):
+class ImageFiles(_ImageSource):
     """Image files in a given order.
 
-    They are taken as they lie: an EXIF orientation is ignored, as in the original. The size is that of the first file
-    whose header can be read. Alpha is dropped; grey of 16 bits is scaled to 8.
+    The EXIF orientation is ignored, as in the original. The size is that of the first file with a readable header.
+    Alpha is dropped; 16-bit grey is scaled to 8 bits.
 
     Args:
         paths: at least one.
@@ -123,15 +184,15 @@ class ImageFiles(_Single):
     def __len__(self) -> int:
         return len(self._paths)
 
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         path = self._paths[index]
         try:
-            with open_picture(path) as image:
-                # PIL would cut 16 bits off at 255.
-                return picture_of(image, index) if _is_deep(image) else image.convert("RGB")
+            with open_image(path) as image:
+                # PIL would clip 16-bit values at 255.
+                return to_rgb_image(image, index) if _is_deep(image) else image.convert("RGB")
         except VideoError:
             raise
-        except UNREADABLE as error:
+        except IMAGE_READ_ERRORS as error:
             raise VideoError(f"frame {index}, {path}, cannot be read as an image: {error}") from error
 
     def close(self) -> None:
@@ -140,10 +201,10 @@ class ImageFiles(_Single):
     def _size(self) -> tuple[int, int]:
         for path in self._paths:
             try:
-                with open_picture(path) as image:
+                with open_image(path) as image:
                     return image.size
-            except UNREADABLE:
-                continue  # reported when that frame is asked for
+            except IMAGE_READ_ERRORS:
+                continue  # reported when that frame is requested
         raise VideoError(f"none of the {len(self)} files in {self._paths[0].parent} can be read as an image")
 
 
@@ -152,7 +213,7 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 class ImageFolder(ImageFiles):
-    """The frames of a folder; see :func:`~sam2fast.video_io.folders.frame_files` and :class:`ImageFiles`.
+    """The frames of a folder; see :func:`~sam2fast.video_io.sources.frame_files` and :class:`ImageFiles`.
 
     Raises:
         NoFramesError: there are none.
@@ -163,13 +224,13 @@ class ImageFolder(ImageFiles):
         super().__init__(frame_files(Path(folder)), image_size)
 
 
-class Pictures(_Single):
-    """Pictures in the caller's memory, or their paths; nothing is copied before a frame is asked for.
+class ImageList(_ImageSource):
+    """Images in memory, or their paths. Frames are converted when they are requested.
 
-    The size is that of the first.
+    The size is that of the first image.
 
     Args:
-        frames: whatever :func:`~sam2fast.transforms.to_pixels` takes; float pictures are rounded to 8 bits.
+        frames: whatever :func:`~sam2fast.transforms.to_pixels` takes; float images are rounded to 8 bits.
 
     Raises:
         NoFramesError: there are none.
@@ -181,21 +242,21 @@ class Pictures(_Single):
         self._frames = frames
         if len(frames) == 0:
             raise NoFramesError("no images found: the sequence is empty")
-        first = self.picture(0)
+        first = self.image(0)
         self.height, self.width = first.height, first.width
 
     def __len__(self) -> int:
         return len(self._frames)
 
-    def picture(self, index: int) -> Image.Image:
-        return picture_of(self._frames[index], index)
+    def image(self, index: int) -> Image.Image:
+        return to_rgb_image(self._frames[index], index)
 
     def close(self) -> None:
         self._frames = ()
 
 
-class Squares(_Untimed):
-    """The images of an iterator, read to its end and kept as the model's squares. The size is that of the first.
+class BufferedImages(_UntimedSource):
+    """The images of an iterator, read to its end and kept as resized frames. The size is that of the first image.
 
     Raises:
         NoFramesError: there are none.
@@ -203,39 +264,39 @@ class Squares(_Untimed):
     """
 
     def __init__(self, images: Iterator[ImageLike], image_size: int) -> None:
-        self._squares: list[Tensor | Exception] = []
+        self._frames_or_errors: list[Tensor | Exception] = []
         for index, image in enumerate(images):
-            self._squares.append(self._square(index, image, image_size))
-        if not self._squares:
+            self._frames_or_errors.append(self._resized_or_error(index, image, image_size))
+        if not self._frames_or_errors:
             raise NoFramesError("no images found: the iterator is empty")
 
     def __len__(self) -> int:
-        return len(self._squares)
+        return len(self._frames_or_errors)
 
     def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
         """Frame ``index`` alone, as ``(S, S, 3)`` uint8 RGB on the CPU; see :meth:`Source.read`."""
-        square = self._squares[index]
+        square = self._frames_or_errors[index]
         if isinstance(square, Exception):
             raise square
         return [(index, square)]
 
     def close(self) -> None:
-        self._squares = []
+        self._frames_or_errors = []
 
-    def _square(self, index: int, image: ImageLike, image_size: int) -> Tensor | Exception:
+    def _resized_or_error(self, index: int, image: ImageLike, image_size: int) -> Tensor | Exception:
         try:
-            picture = picture_of(image, index)
+            rgb = to_rgb_image(image, index)
             if index == 0:
-                self.height, self.width = picture.height, picture.width
-            check_size(index, (picture.height, picture.width), (self.height, self.width))
+                self.height, self.width = rgb.height, rgb.width
+            check_size(index, (rgb.height, rgb.width), (self.height, self.width))
         except (VideoError, TypeError, FileNotFoundError) as error:
             if index == 0:
                 raise
-            return error  # kept for who asks for that frame
-        return resized(picture, image_size)
+            return error  # raised when that frame is requested
+        return resized(rgb, image_size)
 
 
-class Rows(Sequence[ImageLike]):
+class ArrayFrames(Sequence[ImageLike]):
     """The frames of one ``(T, H, W, 3)`` uint8 array or tensor.
 
     Raises:
@@ -255,5 +316,5 @@ class Rows(Sequence[ImageLike]):
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]  # Sequence's two overloads
         frame = self._video[index]
-        # An array, because the first dimension of a small tensor would be taken for its channels.
+        # An array: the first dimension of a small tensor could be mistaken for channels.
         return frame.cpu().numpy() if isinstance(frame, Tensor) else frame

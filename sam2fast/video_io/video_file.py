@@ -11,31 +11,29 @@ from av.error import FFmpegError
 from torch import Tensor
 
 from sam2fast.video_io.containers import VideoInput
-from sam2fast.video_io.errors import NoFramesError, VideoError, check_size
-from sam2fast.video_io.packets import Packets, decode
-from sam2fast.video_io.scaler import Scaler, clockwise_turn, upright_size
+from sam2fast.video_io.decoding import Packets, Scaler, decode, rotation_of, upright_size
 from sam2fast.video_io.timeline import Timeline, read_timeline
+from sam2fast.video_io.video_types import NoFramesError, VideoError, check_size
 
 Shown = tuple[int, VideoFrame]  # a frame and its index
 
-# Decoders that a fork has left without their threads, for which they would wait for ever when they end.
+# Decoders inherited through a fork, kept alive: their threads are gone, and closing them would wait forever.
 _abandoned: list[object] = []
 
 
 class VideoFile:
-    """A video file, decoded forwards from the keyframe before a wanted frame.
+    """A video file, decoded forwards from the keyframe before a requested frame.
 
-    Follows decord, the reader of the original: frame i is the i-th in the order in which frames are shown, frames are
-    turned as the file asks for (in quarters), and pixels are the same bits. Formats that do not store when frames are
-    shown (.avi), and files whose packets contradict each other, are decoded once when opened. Where that shows no use
-    in a file's times, going back means to decode from the beginning. Of a truncated file there are the frames that
-    are whole, see ``truncated``; of one that is damaged amid, libavcodec makes up what it can.
+    Follows decord, the original's reader: frames are numbered in presentation order, rotated by the file's display
+    matrix (multiples of 90 degrees), and bit-identical. Formats without presentation times (.avi), and files with
+    inconsistent packets, are decoded once when they are opened. If that gives no usable times, a step backwards decodes
+    from the beginning. A truncated file has its complete frames, see ``truncated``; libavcodec conceals other damage.
 
     Args:
         image_size: side S of the square that frames are resized to; None leaves them at the file's own size.
 
     Raises:
-        VideoError: the file cannot be read as a video, or not twice.
+        VideoError: the file cannot be read as a video, or cannot be rewound.
         NoFramesError: none of its frames can be decoded.
     """
 
@@ -45,26 +43,26 @@ class VideoFile:
         self._video, self._process = video, os.getpid()
         self._timeline = read_timeline(video)
         self.rate, self.truncated = self._timeline.rate, self._timeline.truncated
-        # An error in one of several frames decoded at a time takes others with it.
+        # With frame threading an error in one frame loses others, too.
         self._threads = "AUTO" if self._timeline.sound else "SLICE"
         self._coming: Iterator[Shown] = iter(())
         self._held: Shown | None = None
-        self._next = 0  # the first frame that may still come
+        self._next = 0  # index of the next frame, at least
         self._rewind()
         first = next(self._coming, None)
         if first is None:
             self.close()
-            raise NoFramesError(f"no frame of {video.name} can be decoded{video.note_on_its_end()}")
+            raise NoFramesError(f"no frame of {video.name} can be decoded{video.truncation_note()}")
         self._held = first
-        self._turn = clockwise_turn(first[1])
-        self._scaler = Scaler(image_size, self._turn)
-        self.height, self.width = upright_size(first[1], self._turn)
+        self._rotation = rotation_of(first[1])
+        self._scaler = Scaler(image_size, self._rotation)
+        self.height, self.width = upright_size(first[1], self._rotation)
 
     def __len__(self) -> int:
         return self._timeline.count
 
     def read(self, index: int, since: int) -> Iterator[tuple[int, Tensor]]:
-        """See :meth:`~sam2fast.video_io.sources.Source.read`; items are decoded while they are asked for.
+        """See :meth:`~sam2fast.video_io.sources.Source.read`; frames are decoded lazily.
 
         Their pixels are ``(S, S, 3)`` uint8 RGB on the CPU, or ``(H, W, 3)`` without an ``image_size``.
 
@@ -80,7 +78,7 @@ class VideoFile:
             if start is not None:
                 self._enter(start)
             for rank, frame in self._until(index):
-                size = upright_size(frame, self._turn)
+                size = upright_size(frame, self._rotation)
                 if rank == index:
                     check_size(index, size, (self.height, self.width))
                 if rank >= since and size == (self.height, self.width):
@@ -88,7 +86,7 @@ class VideoFile:
                 if rank == index:
                     return
         if self._threads == "AUTO":
-            # Once more, and from here on, so that a damaged frame takes no other with it.
+            # Retry without frame threading, from now on: a damaged frame then loses no other.
             self._threads = "SLICE"
             self._enter(0)
             yield from self.read(index, since)
@@ -103,16 +101,16 @@ class VideoFile:
         self._close_container()
 
     def _starts(self, rank: int) -> list[int | None]:
-        """Where to begin to get at a frame: here (None) if that is nearest, else at keyframes.
+        """Where to start decoding for a frame: here (None) if that is nearest, else at keyframes.
 
-        Not every keyframe is one from which all that follows can be decoded, hence several.
+        Decoding from a keyframe may fail, so earlier ones follow.
         """
         keyframe = self._timeline.keyframe_before(rank)
         is_on_the_way = self._timeline.rank_of_keyframe(keyframe) <= self._next <= rank
         return [*([None] if is_on_the_way else []), *dict.fromkeys((keyframe, max(keyframe - 1, 0), 0))]
 
     def _until(self, index: int) -> Iterator[Shown]:
-        """The frames that come, up to ``index``; a later one is held back."""
+        """The next frames up to ``index``; a later one is kept for the next call."""
         while (shown := self._held or next(self._coming, None)) is not None:
             self._held, self._next = None, shown[0] + 1
             if shown[0] > index:
@@ -122,22 +120,22 @@ class VideoFile:
         self._next = len(self)
 
     def _enter(self, keyframe: int) -> None:
-        """Goes to a keyframe, or to somewhere before it where that fails."""
+        """Seeks to a keyframe; reopens the file if that fails."""
         if keyframe == 0 or not self._seek(keyframe):
             self.close()
             self._rewind()
 
     def _rewind(self) -> None:
-        """Opens the file anew: certain to be at its beginning, which not every format can seek to."""
+        """Reopens the file, since not every format can seek to its beginning."""
         self._container, self._stream = self._video.open()
-        # PyAV's objects refer to each other, so an abandoned file would stay open until Python looks for cycles.
+        # PyAV's objects form reference cycles, so an unused file would stay open until garbage collection.
         self._close_container = weakref.finalize(self, _close, os.getpid(), self._container, self._stream)
-        self._close_container.atexit = False  # when a thread may still be decoding
+        self._close_container.atexit = False  # a thread may still be decoding then
         self._stream.thread_type = self._threads
         self._begin(Packets(self._container, self._stream), 0)
 
     def _seek(self, keyframe: int) -> bool:
-        """Whether the file could be moved to a keyframe. It may be another one, which shows when a frame is missing."""
+        """Seeks to a keyframe; False if that fails. If the file lands elsewhere, a frame will be missing later."""
         try:
             self._container.seek(self._timeline.keyframes[keyframe], stream=self._stream)
         except FFmpegError:

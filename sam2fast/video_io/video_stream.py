@@ -1,4 +1,4 @@
-"""Videos decoded forwards, once: files, addresses on the network, and cameras."""
+"""Decodes videos forwards once: files, network addresses, and cameras."""
 
 import logging
 from collections.abc import Generator, Iterator
@@ -14,18 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam2fast.video_io.containers import VideoInput, reason
-from sam2fast.video_io.ending import Ending, Unbroken, read_index
-from sam2fast.video_io.errors import NoFramesError, VideoError
-from sam2fast.video_io.packets import Packets, decode
-from sam2fast.video_io.scaler import Scaler, clockwise_turn, upright_size
-from sam2fast.video_io.stream_frame import StreamFrame
+from sam2fast.video_io.decoding import Packets, Scaler, decode, rotation_of, upright_size
 from sam2fast.video_io.timeline import has_times, stated_rate
+from sam2fast.video_io.truncation import GapDetector, TruncationInfo, read_index
+from sam2fast.video_io.video_types import NoFramesError, StreamFrame, VideoError
 
 _log = logging.getLogger(__name__)
 
 
 class DecodedStream:
-    """The frames of a video in the order in which they are shown, without looking ahead."""
+    """The frames of a video in presentation order, without a scan of the file."""
 
     def __init__(self, video: VideoInput, image_size: int) -> None:
         self.name = video.name
@@ -47,23 +45,23 @@ class DecodedStream:
                 yield frame
 
     def _decoded(self, careful: bool) -> Iterator[StreamFrame]:
-        """All frames; unless ``careful``, faster, and only up to an error, which takes other frames with it."""
+        """All frames. Without ``careful`` it is faster, but ends at the first error, which loses other frames."""
         container, stream = self._video.open()
         with container:
             self.rate, self.count = stated_rate(stream), _stated_count(container, stream)
             packets = Packets(container, stream)
             expected = _Expected(container, stream, packets)
-            is_unbroken = Unbroken(self._video, container, stream, packets)
-            # AVI stores in which order frames are decoded, and not when they are shown.
+            is_contiguous = GapDetector(self._video, container, stream, packets)
+            # AVI stores decoding order only, not presentation times.
             timed = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
-            # What is lost can only be missed where frames are expected.
+            # Losses are only detected where packets have times.
             careful = careful or not expected.are_known
-            # Several frames decoded at a time come later, too.
+            # Frame threading also adds latency.
             stream.thread_type = "SLICE" if careful else "AUTO"
-            make, index = _Maker(stream, self._image_size, timed), 0
+            make, index = _FrameBuilder(stream, self._image_size, timed), 0
             errors: list[FFmpegError] = []
             for frame in decode(stream, expected, errors.append if careful else _raised):
-                if expected.are_known and not is_unbroken(frame.pts):
+                if expected.are_known and not is_contiguous(frame.pts):
                     expected.forget()
                     break
                 if expected.lacks_before(frame) or not (careful or expected.are_known):
@@ -73,13 +71,13 @@ class DecodedStream:
             if expected.lacks_before(None):
                 raise self._undecodable(index, careful)
             if errors and index:
-                # Nothing says how many frames they would have been, or where.
+                # Their number and positions are unknown.
                 _log.warning("%s: %d of its packets cannot be decoded and are left out", self.name, len(errors))
-            ending = Ending.of(container, stream, packets)
+            info = TruncationInfo.of(container, stream, packets)
         if index == 0:
-            why = f"; reading fails: {reason(packets.error)}" if packets.error else self._video.note_on_its_end()
+            why = f"; reading fails: {reason(packets.error)}" if packets.error else self._video.truncation_note()
             raise NoFramesError(f"no frame of {self.name} can be decoded{why}")
-        missing = ending.missing(self._video, index)
+        missing = info.missing(self._video, index)
         if missing is not None:
             raise VideoError(missing)
 
@@ -90,7 +88,7 @@ class DecodedStream:
 
 
 class _UndecodableError(Exception):
-    """A frame cannot be decoded, or another one whose error took it along."""
+    """A frame cannot be decoded, or was lost by the error of another one."""
 
 
 def _raised(error: FFmpegError) -> None:
@@ -99,19 +97,19 @@ def _raised(error: FFmpegError) -> None:
 
 def _stated_count(container: InputContainer, stream: VideoStream) -> int | None:
     if stream.frames:
-        # Less what an edit list leaves out.
+        # Without the frames that an edit list hides.
         return sum(entry.is_shown for entry in read_index(container, stream)) or stream.frames
     return None
 
 
 class _Expected:
-    """Packets on their way to the decoder, and when the frames in them should be shown.
+    """Passes packets to the decoder and records their presentation times.
 
-    So a damaged frame, of which the decoder gives nothing, is missed when the next one comes. Packets are believed as
-    in :func:`~sam2fast.video_io.timeline.read_timeline`; where they contradict each other, nothing is missed.
+    If the decoder gives no frame for a damaged packet, this is detected at the next frame. Times are trusted as in
+    :func:`~sam2fast.video_io.timeline.read_timeline`; after an inconsistency nothing is reported.
 
     Attributes:
-        are_known: packets say when their frames are shown.
+        are_known: the packets have usable presentation times.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, packets: Packets) -> None:
@@ -129,7 +127,7 @@ class _Expected:
             yield packet
 
     def lacks_before(self, frame: VideoFrame | None) -> bool:
-        """Whether another frame should have been shown before this one, or before the end; it is waited for no more."""
+        """Whether an expected frame is missing before this one, or before the end (None); it is reported once."""
         time = float("inf") if frame is None else frame.pts
         if time is None:
             self._distrust()
@@ -140,11 +138,11 @@ class _Expected:
             lacks = True
         if self._due and self._due[0] == time:
             heappop(self._due)
-        # Times that rise although the decoder reorders frames are times of decoding.
+        # Ascending times although the decoder reorders frames: these are decoding times.
         return lacks and self.are_known and (self._is_reordered or not self._stream.codec_context.has_b_frames)
 
     def forget(self) -> None:
-        """No frame is waited for any more."""
+        """Drops all expected frames."""
         self._due.clear()
 
     def _note(self, packet: Packet) -> None:
@@ -163,20 +161,20 @@ class _Expected:
         self.forget()
 
 
-class _Maker:
-    """Makes stream frames of decoded ones."""
+class _FrameBuilder:
+    """Converts decoded frames to stream frames."""
 
     def __init__(self, stream: VideoStream, image_size: int, timed: bool) -> None:
         self._unit, self._image_size = stream.time_base if timed else None, image_size
         self._start: int | None = None
-        self._turn = 0
+        self._rotation = 0
         self._scalers: tuple[Scaler, Scaler] | None = None
 
     def __call__(self, index: int, frame: VideoFrame) -> StreamFrame:
         if self._scalers is None:
-            self._start, self._turn = frame.pts, clockwise_turn(frame)
-            self._scalers = Scaler(self._image_size, self._turn), Scaler(None, self._turn)
-        height, width = upright_size(frame, self._turn)
+            self._start, self._rotation = frame.pts, rotation_of(frame)
+            self._scalers = Scaler(self._image_size, self._rotation), Scaler(None, self._rotation)
+        height, width = upright_size(frame, self._rotation)
         return StreamFrame(index, self._seconds(frame.pts), height, width, _Decoded(frame, *self._scalers))
 
     def _seconds(self, time: int | None) -> float | None:
@@ -186,7 +184,7 @@ class _Maker:
 
 
 class _Decoded:
-    """A decoded frame as a picture."""
+    """The pixels of a decoded frame."""
 
     def __init__(self, frame: VideoFrame, to_square: Scaler, to_rgb: Scaler) -> None:
         self._frame, self._to_square, self._to_rgb = frame, to_square, to_rgb

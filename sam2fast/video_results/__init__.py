@@ -1,13 +1,12 @@
-"""Tracked masks for other programs: as arrays, as ``supervision.Detections``, in COCO's video format, as pictures.
+"""Tracked masks for other programs: as arrays, ``supervision.Detections``, COCO's video format, or drawings.
 
-What :meth:`~sam2fast.sam2_video_predictor.SAM2VideoPredictor.propagate_in_video`, a stream's ``step`` and the file
-``masks.jsonl`` of ``sam2fast track`` give goes into all of them.
+All functions take the results of :meth:`~sam2fast.sam2_video_predictor.SAM2VideoPredictor.propagate_in_video`, of a
+stream's ``step``, and of the file ``masks.jsonl`` of ``sam2fast track``.
 """
 
-from sam2fast.video_results.coco import to_coco_video
-from sam2fast.video_results.detections import to_supervision
+from sam2fast.video_results.coco_video import to_coco_video
 from sam2fast.video_results.drawing import colour_of, draw_masks
-from sam2fast.video_results.frames import FrameMasks, to_numpy
+from sam2fast.video_results.frame_masks import FrameMasks, to_numpy, to_supervision
 from sam2fast.video_results.record import RecordError, read_masks
 
 __all__ = [

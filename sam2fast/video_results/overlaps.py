@@ -1,4 +1,4 @@
-"""Where masks of one frame overlap, which of the objects is seen."""
+"""The visible parts of overlapping masks in one frame."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from sam2fast.kernels.run_lengths import RunLengths, encode_masks
 
 
 def visible_parts(masks: Tensor, runs: RunLengths) -> RunLengths | None:
-    """The part of each mask where the object has the greatest logit of all, so that these never overlap.
+    """The part of each mask where its logit is the greatest of all objects; None if no masks overlap.
 
-    None where no masks overlap. Where not even their boxes do, nothing is computed.
+    If not even their boxes overlap, nothing is computed.
 
     Args:
         masks: ``(N, 1, h, w)`` logits, at the model's or the video's resolution.
-        runs: of the same masks, at the video's.
+        runs: run lengths of the same masks, at the video's resolution.
     """
     if not _overlap(boxes_of(runs)):
         return None
@@ -27,7 +27,7 @@ def visible_parts(masks: Tensor, runs: RunLengths) -> RunLengths | None:
 
 
 def boxes_of(runs: RunLengths) -> list[list[int] | None]:
-    """[x, y, width, height] around each mask as COCO has it; none for an empty one."""
+    """The COCO box [x, y, width, height] of each mask; None for an empty one."""
     counts, offsets = runs.counts.cpu().numpy(), runs.offsets.tolist()
     height = runs.size[0]
     boxes: list[list[int] | None] = []

@@ -1,4 +1,4 @@
-"""The file ``masks.jsonl`` of ``sam2fast track``: a line of JSON for each frame, in the order of frames."""
+"""Reads ``masks.jsonl`` of ``sam2fast track``: a line of JSON for each frame, in the order of frames."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 
 from sam2fast.io.rle import decode_rle
-from sam2fast.video_results.frames import FrameMasks
+from sam2fast.video_results.frame_masks import FrameMasks
 
 
 class RecordError(ValueError):
-    """A file that is no record of tracked masks."""
+    """A file is no valid ``masks.jsonl``."""
 
 
 def read_masks(path: str | Path) -> Iterator[FrameMasks]:
-    """The tracked frames of a ``masks.jsonl``, one after the other, in constant memory.
+    """Yields the tracked frames of a ``masks.jsonl``, in constant memory.
 
-    A last line that an interrupted run left half-written is left out.
+    An incomplete last line, left by an interrupted run, is skipped.
 
     Raises:
         FileNotFoundError: there is no such file.
-        RecordError: a line is something else.
+        RecordError: a line is invalid.
     """
     for line in read_lines(path):
         try:
@@ -32,18 +32,26 @@ def read_masks(path: str | Path) -> Iterator[FrameMasks]:
 
 
 def read_lines(path: str | Path) -> Iterator[dict[str, Any]]:
-    """The same as they are stored, with run lengths; raises as :func:`read_masks`."""
+    """Yields the lines as dictionaries, with run lengths; raises as :func:`read_masks`."""
+    for _, line, where in complete_lines(path):
+        yield parse_line(line, where)
+
+
+def complete_lines(path: str | Path) -> Iterator[tuple[int, bytes, str]]:
+    """Yields offset, content and a name for messages of each line; an incomplete last line is skipped."""
+    offset = 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if line.endswith(b"\n"):
-                yield parse_line(line, f"{path}, line {number}")
+                yield offset, line, f"{path}, line {number}"
+            offset += len(line)
 
 
 def parse_line(line: bytes, where: str) -> dict[str, Any]:
-    """One line.
+    """Parses one line.
 
     Raises:
-        RecordError: it is no line of such a file; the message begins with ``where``.
+        RecordError: the line is invalid; the message begins with ``where``.
     """
     try:
         content = json.loads(line)
@@ -55,7 +63,7 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
 
 
 class RecordIndex(Mapping[int, dict[str, Any]]):
-    """The lines of a ``masks.jsonl`` by frame; they stay on disk.
+    """The lines of a ``masks.jsonl`` by frame, read lazily.
 
     Raises:
         FileNotFoundError, RecordError: as :func:`read_masks`.
@@ -63,36 +71,31 @@ class RecordIndex(Mapping[int, dict[str, Any]]):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._places: dict[int, tuple[int, int]] = {}
-        place = 0
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.endswith(b"\n"):
-                    frame = parse_line(line, f"{path}, line {number}")["frame"]
-                    self._places[frame] = (place, len(line))
-                place += len(line)
+        self._offsets: dict[int, tuple[int, int]] = {}
+        for offset, line, where in complete_lines(path):
+            self._offsets[parse_line(line, where)["frame"]] = (offset, len(line))
         self._file = open(path, "rb")  # noqa: SIM115  # closed by close()
 
     def __getitem__(self, frame: int) -> dict[str, Any]:
         return parse_line(self.raw(frame), f"{self._path}, frame {frame}")
 
     def raw(self, frame: int) -> bytes:
-        """A frame's line as it is stored, with its line feed."""
-        place, length = self._places[frame]
-        self._file.seek(place)
+        """A frame's line as stored, with its line feed."""
+        offset, length = self._offsets[frame]
+        self._file.seek(offset)
         return self._file.read(length)
 
     def __iter__(self) -> Iterator[int]:
         """Frames in the order of the file."""
-        return iter(self._places)
+        return iter(self._offsets)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._offsets)
 
     @property
     def is_sorted(self) -> bool:
         """Whether the lines are in the order of frames."""
-        frames = list(self._places)
+        frames = list(self._offsets)
         return frames == sorted(frames)
 
     def close(self) -> None:

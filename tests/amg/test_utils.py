@@ -1,4 +1,4 @@
-"""``sam2fast.amg`` against ``sam2.utils.amg``, live, and on inputs of nothing, where the original fails."""
+"""``sam2fast.amg`` against ``sam2.utils.amg``, live, and on empty inputs, where the original fails."""
 
 import inspect
 import sys
@@ -229,7 +229,7 @@ def test_uncropping_masks(crop):
 
 @pytest.fixture
 def cv2(monkeypatch) -> None:
-    """What the official function uses of OpenCV, by scipy."""
+    """OpenCV's function that the original uses, by scipy."""
 
     def connected_components_with_stats(
         mask: np.ndarray, connectivity: int
@@ -267,7 +267,7 @@ def test_small_regions(mode):
     assert 30 < sum(outcomes) < len(outcomes) - 10
 
 
-def test_small_regions_leave_their_input_alone():
+def test_small_regions_do_not_change_their_input():
     mask = ties()
     for mode in ("holes", "islands"):
         amg.remove_small_regions(mask, 3, mode)
@@ -316,7 +316,7 @@ def test_run_lengths_of_damaged_counts():
             amg.rle_to_mask({"size": [2, 3], "counts": counts})
 
 
-def test_every_official_name_is_there():
+def test_every_official_name_exists():
     """Also with the original's parameters, in their order."""
     for name, theirs in vars(official).items():
         if getattr(theirs, "__module__", None) == official.__name__:

@@ -1,7 +1,7 @@
-"""A user's typed script against the package as it is installed: ``make lint`` runs this, since mypy takes its time.
+"""Checks a user's typed script against the installed package. ``make lint`` runs this, since mypy is slow.
 
 The package is copied into the site-packages of an environment without anything else of ours, beside links to its
-dependencies; mypy believes its annotations only because of ``py.typed``. The script passes ``--strict``, every type
+dependencies; mypy uses its annotations because of ``py.typed``. The script passes ``--strict``, every type
 that it reveals is the expected one, and names that do not exist are errors.
 """
 
@@ -56,7 +56,7 @@ def installed(folder: Path) -> Path:
 
 
 def checked(python: Path, script: Path) -> list[str]:
-    """What mypy says of a script."""
+    """mypy's output for a script."""
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--python-executable={python}"]
     cache = f"--cache-dir={ROOT / '.mypy_cache' / 'user'}"
     done = subprocess.run([*command, cache, script.name], capture_output=True, text=True, cwd=script.parent)
@@ -64,7 +64,7 @@ def checked(python: Path, script: Path) -> list[str]:
 
 
 def problems(told: list[str], text: str) -> list[str]:
-    """Errors, and types that are others than the script says."""
+    """Errors, and types that differ from those in the script."""
     found = [line for line in told if ": error:" in line]
     revealed = {int(line.split(":")[1]): line for line in told if "Revealed type is" in line}
     for number, line in enumerate(text.splitlines(), 1):

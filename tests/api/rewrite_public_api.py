@@ -1,4 +1,4 @@
-"""Writes public_api.txt anew: ``python tests/api/rewrite_public_api.py``. Look at what has changed."""
+"""Rewrites public_api.txt: ``python tests/api/rewrite_public_api.py``. Review the changes."""
 
 import sys
 from pathlib import Path

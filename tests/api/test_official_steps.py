@@ -1,4 +1,4 @@
-"""Programs that drive the model frame by frame, or override its methods, as they do with the original."""
+"""Programs that call the model frame by frame or override its methods, as with the original."""
 
 import pytest
 import torch
@@ -112,7 +112,7 @@ def test_track_step_with_an_earlier_prediction(pair):
 
 
 def test_track_step_has_gradients(pair, monkeypatch):
-    """In training all memories count, one after the other, and pointers of the future as well."""
+    """In training all memories count, one by one, and future pointers as well."""
     for model in pair:
         monkeypatch.setattr(model, "memory_temporal_stride_for_eval", 3)
 
@@ -135,7 +135,7 @@ def test_track_step_has_gradients(pair, monkeypatch):
 
 
 def test_pointers_without_encodings_leave_the_dtype_as_it_is(pair, monkeypatch):
-    """The encodings of a model in bf16 would be fp32 as a whole, if the zeros beside them were."""
+    """fp32 zeros would turn the bf16 encodings into fp32."""
     model = pair[1]
     pointers = [torch.ones(2, model.hidden_dim, dtype=torch.bfloat16)] * 3
     monkeypatch.setattr(model, "add_tpos_enc_to_obj_ptrs", False)
@@ -144,7 +144,7 @@ def test_pointers_without_encodings_leave_the_dtype_as_it_is(pair, monkeypatch):
     assert encodings.dtype == tokens.dtype == torch.bfloat16 and not encodings.any()
 
 
-def test_subclasses_that_would_be_ignored_are_told():
+def test_ignored_overrides_are_reported():
     with pytest.warns(UserWarning, match="Own overrides _forward_sam_heads, track_step, which .* does not call"):
 
         class Own(SAM2VideoPredictor):
@@ -153,7 +153,7 @@ def test_subclasses_that_would_be_ignored_are_told():
             def _forward_sam_heads(self, *args, **kwargs): ...
 
 
-def test_other_subclasses_are_not(recwarn):
+def test_other_subclasses_are_accepted(recwarn):
     class Own(SAM2VideoPredictor):
         def propagate_in_video(self, *args, **kwargs): ...
 

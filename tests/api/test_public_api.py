@@ -1,4 +1,4 @@
-"""A change of what users were promised is seen in review: it changes public_api.txt, too."""
+"""A change of the public API changes public_api.txt, so that a review sees it."""
 
 import re
 from pathlib import Path
@@ -9,12 +9,12 @@ ROOT = Path(__file__).parents[2]
 IMPORT = re.compile(r"^ *from (sam2fast[\w.]*) import ([\w, ]+)$", re.MULTILINE)
 
 
-def test_public_names_and_signatures_are_as_they_were():
-    """After a change that is meant: ``python tests/api/rewrite_public_api.py``."""
+def test_public_names_and_signatures_are_unchanged():
+    """After an intended change: ``python tests/api/rewrite_public_api.py``."""
     assert public_api() == (ROOT / "tests/api/public_api.txt").read_text(encoding="utf-8")
 
 
-def test_it_says_what_is_where():
+def test_contents_of_the_text():
     text = public_api()
     for line in (
         "    build_sam2(config_file, ckpt_path=None, device='cuda', mode='eval', hydra_overrides_extra=(), ",
@@ -24,10 +24,10 @@ def test_it_says_what_is_where():
         "    build_sam2: sam2fast.build_sam",
     ):
         assert line in text, line
-    assert "0x" not in text  # an address, which would be another one each time
+    assert "0x" not in text  # an address, which differs each time
 
 
-def test_what_the_documents_import_is_promised():
+def test_imports_of_the_documents_are_promised():
     documents = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     used = {module for path in documents for module, _ in IMPORT.findall(path.read_text(encoding="utf-8"))}
     assert len(used) > 10

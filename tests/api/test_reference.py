@@ -1,4 +1,4 @@
-"""The site's reference shows every promised name: ``docs/api`` names it, or the module that it is in."""
+"""The site's reference shows every promised name: ``docs/api`` lists it or its module."""
 
 import inspect
 import pkgutil
@@ -13,12 +13,12 @@ DOCUMENT = re.compile(r"\bdocs/[\w/]+\.md\b")
 
 
 def entries() -> dict[str, set[str]]:
-    """What the pages name, with the inherited members that are to be shown of it."""
+    """The names on the pages, with the inherited members to show."""
     texts = [page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs" / "api").glob("*.md"))]
     return {m["path"]: set(INHERITED.findall(m["options"])) for text in texts for m in ENTRY.finditer(text)}
 
 
-def test_the_pages_name_what_there_is():
+def test_names_on_the_pages_exist():
     for path, inherited in entries().items():
         value = pkgutil.resolve_name(path)
         assert not [name for name in inherited if not hasattr(value, name)], path
@@ -53,12 +53,12 @@ def test_every_promised_member_is_shown():
     }
     for value in classes:
         seen = {name for base in value.__mro__ for name in shown.get(base, ())}
-        # What a module of torch computes is said of its class.
+        # The forward of a torch module is documented by its class.
         hidden = promised_members(value).keys() - seen - {"forward"}
         assert not hidden, f"{value}: docs/api/ does not show {sorted(hidden)}: inherited, or without docstring"
 
 
-def test_docstrings_refer_to_documents_that_there_are():
+def test_documents_in_docstrings_exist():
     for folder in ("sam2fast", "kernels"):
         for path in (ROOT / folder).rglob("*.py"):
             for name in DOCUMENT.findall(path.read_text(encoding="utf-8")):

@@ -1,4 +1,4 @@
-"""Every name of the original takes what it took: parameters, their order, kinds and defaults, and what is returned."""
+"""Every official name has the official signature: parameters, order, kinds, defaults and return type."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from official_signatures import Member, differences, kind, members
 
-from sam2fast.tracking.official_privates import UNCALLED
+from sam2fast.compat.private_api import UNCALLED
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "compatibility.md"
 
@@ -14,7 +14,7 @@ NOT_SO_THERE = "the annotation of the original is not what it returns"
 ONE_IN_TWO = "image tokens come in parts that stay in the cache"
 ANY_DEVICE = "the default is the current device, not one that may not be there"
 NARROWER = "the same object under a narrower type"
-# What differs on purpose, and why; docs/compatibility.md says so to users.
+# Intended differences and their reasons; docs/compatibility.md documents them.
 DIFFERENT = {
     "sam2.modeling.backbones.hieradet.Hiera": "no weights_path, a file on Meta's own storage",
     "sam2.modeling.backbones.hieradet.MultiScaleAttention": "told its window, which it cuts itself",
@@ -40,8 +40,8 @@ def compared() -> list[Member]:
     return list(members())
 
 
-def test_calls_written_for_the_original_mean_the_same(compared):
-    """But for those in the table, all of which do differ."""
+def test_official_signatures(compared):
+    """Except those in the table, which all differ."""
     found = {
         m.name: ["missing"] if m.ours is None else told
         for m in compared
@@ -53,7 +53,7 @@ def test_calls_written_for_the_original_mean_the_same(compared):
 
 
 def test_enough_is_compared(compared):
-    """A walk that finds nothing would find no difference either."""
+    """A search that finds no names would find no differences either."""
     assert sum(kind(m.official) == "callable" for m in compared) > 150
     assert {"sam2.build_sam.build_sam2", "sam2.modeling.sam2_base.SAM2Base.track_step"} <= {m.name for m in compared}
 

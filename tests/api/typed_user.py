@@ -1,6 +1,6 @@
 """A user's script with types, for mypy --strict; check_user_types.py reads it in ``make lint``, and nothing runs it.
 
-A comment ``# reveal: TYPE`` behind ``reveal_type`` is what mypy is to find.
+A comment ``# reveal: TYPE`` after ``reveal_type`` states the type that mypy must find.
 """
 
 from collections.abc import Iterator
@@ -69,7 +69,7 @@ def video(clip: Path) -> Iterator[torch.Tensor]:
         yield found > 0
     for number, _, _, scores in predictor.propagate_in_video(state, return_scores=True):
         reveal_type(number)  # reveal: int
-        reveal_type(scores)  # reveal: sam2fast.tracking.scores.TrackScores
+        reveal_type(scores)  # reveal: sam2fast.tracking.outputs.TrackScores
     predictor.remove_object(state, "dog")
     predictor.save_state(state, clip.with_suffix(".state"))
     reveal_type(predictor.load_state(clip.with_suffix(".state"), clip))  # reveal: VideoState

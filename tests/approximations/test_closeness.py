@@ -53,15 +53,15 @@ def positions_of_a_smaller_map(monkeypatch):
 
 def prompts_by_their_means(monkeypatch):
     right = MemoryBank.pages_to_attend
-    wrong = lambda self, memory, time, conditioning: right(self, memory, time, False)  # noqa: E731
+    wrong = lambda self, memory, time, conditioning, rows: right(self, memory, time, False, rows)  # noqa: E731
     monkeypatch.setattr(MemoryBank, "pages_to_attend", wrong)
 
 
 def quarters_in_disorder(monkeypatch):
     right = MemoryBank.pages_to_attend
 
-    def wrong(self, memory, time, conditioning):
-        return right(self, (memory[0], *memory[:0:-1]), time, conditioning)
+    def wrong(self, memory, time, conditioning, rows):
+        return right(self, (memory[0], *memory[:0:-1]), time, conditioning, rows)
 
     monkeypatch.setattr(MemoryBank, "pages_to_attend", wrong)
 

@@ -9,8 +9,8 @@ import torch
 from video import Session, clip
 
 from sam2fast.kernels.memory_attention import why_no_fp8
-from sam2fast.tracking import fp8_scores
-from sam2fast.tracking.numerics import fingerprint
+from sam2fast.tracking import tracker
+from sam2fast.tracking.cuda_graphs import fingerprint
 from sam2fast.utils.testing import relative_error
 
 EMULATED = "fp8_attention=emulated"
@@ -31,7 +31,7 @@ def test_without_fp8_it_is_exact_and_says_so_once(exact, rough, video, caplog):
         rough.approximations = "fp8_attention"
         assert not caplog.messages
         sessions = [tracked(p, video) for p in (exact, rough, rough)]
-        sessions[2].state.bank.model.reset_state(sessions[2].state)
+        rough.reset_state(sessions[2].state)
         assert caplog.messages == [f"fp8_attention: memory attention stays exact, for {why_no_fp8(rough.device)}"]
         other = copy.deepcopy(rough)
         other.init_state(str(video))
@@ -43,8 +43,8 @@ def test_without_fp8_it_is_exact_and_says_so_once(exact, rough, video, caplog):
 
 def test_a_gpu_that_has_it(rough, monkeypatch, caplog):
     rough.approximations = "fp8_attention"
-    monkeypatch.setattr(fp8_scores, "why_no_fp8", lambda device: None)
-    assert fp8_scores.fp8_scores(rough, rough.approximations) is True and not caplog.messages
+    monkeypatch.setattr(tracker, "why_no_fp8", lambda device: None)
+    assert tracker._fp8(rough, rough.approximations) is True and not caplog.messages
 
 
 def test_what_attends_to_memories_is_rounded(exact, rough, video, caplog):
@@ -84,14 +84,17 @@ def test_replayed_steps(exact, rough, replaying, video):
     """An exact session takes the workspace over, with a step of its own; both have one shape."""
     rough.approximations = replaying.approximations = EMULATED
     sessions = [tracked(p, video) for p in (rough, replaying)]
-    rounded = replaying._fast_path.workspace_of(sessions[1].state.bank)
+    rules = replaying._tracker.rules(sessions[1].state)
+    rounded = replaying._runners.graphs.workspace_of(sessions[1].state.bank, rules)
     expected = [s.records for s in sessions]
     del sessions
     gc.collect()
     replaying.approximations = None
-    replaying._fast_path.made_for = fingerprint(replaying)  # as if none was dropped for the other setting
+    replaying._runners.graphs.made_for = fingerprint(
+        replaying, replaying._options.recorded
+    )  # as if none was dropped for the other setting
     session = tracked(replaying, video)
-    assert replaying._fast_path.workspace_of(session.state.bank) is rounded
+    assert replaying._runners.graphs.workspace_of(session.state.bank, rules) is rounded
     for a, b in (expected, (tracked(exact, video).records, session.records)):
         for x, y in zip(a, b, strict=True):
             assert relative_error(x.masks, y.masks) < 1e-4, x.step

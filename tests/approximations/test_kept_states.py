@@ -34,26 +34,26 @@ def test_a_restored_session_goes_on_as_it_was_opened(rough, video, tmp_path, way
         other = rough.load_state(tmp_path / "state", str(video))
     else:
         other = rough.move_state(s.state)
-    assert other.bank.approximations == Approximations.of(ASKED) and other.rules.memory_slots == 4
+    assert other.bank.approximations == Approximations.of(ASKED) and rough._tracker.rules(other).memory_slots == 4
     assert other.bank.fp8 == "emulated"
     runs = [rough.propagate_in_video(state, 4, 6, progress=False) for state in (s.state, other)]
     for (_, _, a), (_, _, b) in zip(*runs, strict=True):
         assert torch.equal(a, b)
-    assert other.features._still.threshold == 0.01
+    assert other.features._reuse.threshold == 0.01
 
 
 def test_a_restored_stream(rough, tmp_path):
     rough.approximations = "pooled_memory"
-    film = clip(8)
+    video = clip(8)
     with rough.open_stream() as stream:
-        for frame in film[:5]:
+        for frame in video[:5]:
             stream.step(frame)
             if stream.frame == 0:
                 stream.add_new_points_or_box(1, [[60, 40]], [1])
         stream.save(tmp_path / "stream")
         rough.approximations = None
         with rough.restore_stream(tmp_path / "stream") as other:
-            for frame in film[5:]:
+            for frame in video[5:]:
                 assert torch.equal(stream.step(frame).masks, other.step(frame).masks)
             assert other._opened().bank.is_pooled
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from video import Session
 
-from sam2fast.tracking import memory_bank
+from sam2fast.tracking import eager_runner
 from sam2fast.tracking.approximations import Approximations
-from sam2fast.tracking.selection import MemoryRules, recent_frames, select_memories
+from sam2fast.tracking.memory_selection import MemoryRules, recent_frames, select_memories
 from sam2fast.utils.testing import relative_error
 
 
@@ -34,7 +34,7 @@ class Attended:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.pages: list[int] = []
         self.tokens: list[int] = []
-        right = memory_bank.attended_memory
+        right = eager_runner.attended_memory
 
         def counted(*arguments):
             memory = right(*arguments)
@@ -43,7 +43,7 @@ class Attended:
             self.tokens += (filled * memory.pages.shape[1]).tolist()
             return memory
 
-        monkeypatch.setattr(memory_bank, "attended_memory", counted)
+        monkeypatch.setattr(eager_runner, "attended_memory", counted)
 
 
 def one_object(predictor, video, frames=12):
@@ -121,8 +121,8 @@ def test_a_mean_has_the_mean_of_the_encodings(rough):
     n, m = 4, rough.mem_dim
     table, none = torch.zeros(1, 1, dtype=torch.int32), torch.zeros(1, 0)
     arguments = table, table, torch.zeros(1, 0, rough.hidden_dim), none, none.bool(), 20
-    whole = memory_bank.attended_memory(rough, torch.zeros(1, 4 * n, m), *arguments).position_encoding
-    places = memory_bank.attended_memory(rough, torch.zeros(1, n, m), *arguments).position_encoding
+    whole = eager_runner.attended_memory(rough, torch.zeros(1, 4 * n, m), *arguments).position_encoding
+    places = eager_runner.attended_memory(rough, torch.zeros(1, n, m), *arguments).position_encoding
     assert torch.equal(places[: 4 * n], whole)
     squares = [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
     assert relative_error(torch.stack([whole[square].mean(dim=0) for square in squares]), places[4 * n :]) < 1e-6
@@ -162,9 +162,10 @@ def test_replayed_steps_give_the_same_masks(rough, replaying, video, approximati
         long_life(s)
     for a, b in zip(*(s.records for s in sessions), strict=True):
         assert relative_error(a.masks, b.masks) < 1e-5, a.step
-    recorded = replaying._fast_path.workspace_of(sessions[1].state.bank).recorded
+    rules = replaying._tracker.rules(sessions[1].state)
+    recorded = replaying._runners.graphs.workspace_of(sessions[1].state.bank, rules).recorded
     conditioning = {shape.pointers - 15 for shape, *_ in recorded}
-    assert {shape.memories for shape, *_ in recorded} == {sessions[1].state.bank.recent + 4 * n for n in conditioning}
+    assert {shape.memories for shape, *_ in recorded} == {rules.recent + 4 * n for n in conditioning}
 
 
 def test_sessions_keep_what_they_were_opened_with(exact, rough, replaying, video):
@@ -179,7 +180,7 @@ def test_sessions_keep_what_they_were_opened_with(exact, rough, replaying, video
     records = whole.records
     del whole
     gc.collect()
-    assert replaying._fast_path._idle
+    assert replaying._runners.graphs._idle
     for s in pooled:
         s.propagate(max_frame_num_to_track=4)
     for expected, actual in ((pooled[0].records, pooled[1].records), (one_object(exact, video, 4).records, records)):

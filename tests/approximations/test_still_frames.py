@@ -6,10 +6,11 @@ import torch
 from video import clip
 
 from sam2fast.tracking.approximations import DEFAULT_STILL
-from sam2fast.tracking.still_frames import difference, summary_of
+from sam2fast.tracking.eager_runner import EagerRunner
+from sam2fast.tracking.features import difference, summary_of
 
-PICTURES = clip(4, 64, 64)
-A, B, C = PICTURES[0], PICTURES[2], np.ascontiguousarray(PICTURES[0][::-1])
+IMAGES = clip(4, 64, 64)
+A, B, C = IMAGES[0], IMAGES[2], np.ascontiguousarray(IMAGES[0][::-1])
 
 
 def track(predictor, frames, **how):
@@ -33,22 +34,22 @@ def stream(predictor, frames):
 
 def test_equal_frames_are_encoded_once_and_masks_stay_the_same(exact, rough):
     """The step goes on: with a difference of nothing it is the exact one, bit by bit."""
-    film = [A, A, B, B, A, C]
+    video = [A, A, B, B, A, C]
     rough.approximations = {"still_frames": 0.0}
     for run in (track, stream):
-        expected, all_of_them = run(exact, film)
-        masks, encoded = run(rough, film)
+        expected, all_of_them = run(exact, video)
+        masks, encoded = run(rough, video)
         assert torch.equal(masks, expected) and (all_of_them, encoded) == (6, 4)
         assert not torch.equal(masks[0], masks[1])
 
 
 @pytest.mark.parametrize("ahead", [1, 3])
 def test_also_in_batches_and_recorded(exact, rough, replaying, ahead):
-    film = [A, A, A, B, B, C]
+    video = [A, A, A, B, B, C]
     rough.approximations = replaying.approximations = "still_frames=0"
-    expected, _ = track(exact, film)
+    expected, _ = track(exact, video)
     for predictor in (rough, replaying):
-        masks, encoded = track(predictor, film, encode_ahead=ahead)
+        masks, encoded = track(predictor, video, encode_ahead=ahead)
         assert encoded == 3
         assert (masks - expected).abs().max() < 1e-4 * expected.abs().max()
 
@@ -57,8 +58,8 @@ def test_also_in_batches_and_recorded(exact, rough, replaying, ahead):
 def test_slow_changes_add_up(rough, ahead):
     """Each frame is still beside the one before; the last encoded one is what counts."""
     rough.approximations = "still_frames=0.1"
-    film = [np.full((64, 64, 3), 8 * t, np.uint8) for t in range(9)]  # by 0.031 from frame to frame
-    _, encoded = track(rough, film, encode_ahead=ahead)
+    video = [np.full((64, 64, 3), 8 * t, np.uint8) for t in range(9)]  # by 0.031 from frame to frame
+    _, encoded = track(rough, video, encode_ahead=ahead)
     assert encoded == 3  # 0, 4, 8
 
 
@@ -75,8 +76,8 @@ def test_noise_is_not(rough):
     """That of a camera: a deviation of 2 of 255."""
     rng = np.random.default_rng(0)
     rough.approximations = "still_frames"
-    film = [np.clip(A + rng.normal(0, 2, A.shape), 0, 255).astype(np.uint8) for _ in range(6)]
-    assert track(rough, film)[1] == 1
+    video = [np.clip(A + rng.normal(0, 2, A.shape), 0, 255).astype(np.uint8) for _ in range(6)]
+    assert track(rough, video)[1] == 1
 
 
 def test_the_difference():
@@ -92,19 +93,19 @@ def test_the_difference():
 def test_a_frame_that_cannot_be_encoded_is_not_remembered(rough, monkeypatch):
     rough.approximations = "still_frames"
     state = rough.init_state([A, B, B])
-    features = state.features
-    right = features._encoder
+    features, tracker = state.features, rough._tracker
+    right = EagerRunner.encode
 
     def fail(*arguments):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(features, "_encoder", fail)
+    monkeypatch.setattr(EagerRunner, "encode", fail)
     with torch.inference_mode(), pytest.raises(RuntimeError, match="out of memory"):
-        features[1]
-    monkeypatch.setattr(features, "_encoder", right)
+        tracker.encode(state, [1])
+    monkeypatch.setattr(EagerRunner, "encode", right)
     with torch.inference_mode():
-        second = features[2]
-    assert features.encoded == 2 and second is not features[0]
+        (first, second) = tracker.encode(state, [0, 2])
+    assert features.encoded == 2 and second is not first
 
 
 def test_features_under_autocast_are_apart(rough):
@@ -112,12 +113,13 @@ def test_features_under_autocast_are_apart(rough):
     state = rough.init_state([A, A])
     with torch.inference_mode():
         with torch.autocast("cpu", torch.bfloat16):
-            inside = state.features[1]
+            (inside,) = rough._tracker.encode(state, [1])
         assert state.features.encoded == 2
-        assert state.features[1] is state.features[0] and state.features[1] is not inside
+        first, second = rough._tracker.encode(state, [0, 1])
+        assert second is first and second is not inside
 
 
 def test_warmup_encodes_batches_nevertheless(replaying):
     replaying.approximations = "still_frames"
     replaying.warmup(1, (64, 64), encode_ahead=2)
-    assert {shape[0] for shape, _ in replaying._fast_path._encoder._calls} == {1, 2}
+    assert {shape[0] for shape, _ in replaying._runners.graphs._encoder._calls} == {1, 2}

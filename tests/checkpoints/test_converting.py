@@ -1,4 +1,4 @@
-"""``sam2fast convert`` and what it calls: every layout to every other, whole or not at all."""
+"""``sam2fast convert`` and its functions: every layout to every other, atomically."""
 
 import hashlib
 import json
@@ -89,7 +89,7 @@ def test_dtypes(convert, nano_file, nano_weights):
     )
     half = read_checkpoint("x.safetensors")
     assert all(torch.equal(half[name], x.half()) for name, x in nano_weights.items())
-    # A folder has one dtype, and the package's file has two.
+    # A folder of transformers has one dtype, and the package's file has two.
     assert "parameters, float16, float32" in convert(nano.WEIGHTS, "y.pt").stdout
     assert "parameters, float32\n" in convert(nano.WEIGHTS, "y").stdout
 
@@ -140,7 +140,7 @@ def test_nothing_is_overwritten_without_force(convert, nano_file, nano_weights, 
     convert(nano_file, target, "--dtype", "bfloat16")
     before = {file: (tmp_path / file).read_bytes() for file in files(tmp_path)}
     result = convert(nano_file, target)
-    assert result.exit_code == 1 and "already there" in result.stderr
+    assert result.exit_code == 1 and "already exists" in result.stderr
     assert {file: (tmp_path / file).read_bytes() for file in files(tmp_path)} == before
     assert convert(nano_file, target, "--force").exit_code == 0
     assert torch.equal(read_checkpoint(target)["no_mem_embed"], nano_weights["no_mem_embed"])
@@ -159,7 +159,7 @@ def test_a_folder_with_other_things_is_not_replaced(convert, nano_file, tmp_path
     convert(nano_file, "x")
     (tmp_path / "x/notes.txt").write_text("mine")
     result = convert(nano_file, "x", "--force")
-    assert result.exit_code == 1 and "other things in it, such as notes.txt" in result.stderr
+    assert result.exit_code == 1 and "other files, such as notes.txt" in result.stderr
     (tmp_path / "f").write_text("a file")
     result = convert(nano_file, "f", "--force")
     assert result.exit_code == 1 and "f is a file, and is not replaced" in result.stderr
@@ -168,7 +168,7 @@ def test_a_folder_with_other_things_is_not_replaced(convert, nano_file, tmp_path
 
 @pytest.mark.parametrize("layout", TARGETS)
 def test_what_does_not_read_back_is_not_kept(nano_file, tmp_path, monkeypatch, layout):
-    """Of what was there, everything; of the new one, nothing."""
+    """The previous checkpoint is complete, and nothing of the new one is left."""
     target = tmp_path / TARGETS[layout]
     convert_checkpoint(nano_file, target, layout, dtype=torch.bfloat16)
     before = {file: (tmp_path / file).read_bytes() for file in files(tmp_path)}
@@ -187,7 +187,7 @@ def test_what_does_not_read_back_is_not_kept(nano_file, tmp_path, monkeypatch, l
 
 @pytest.mark.parametrize("layout", TARGETS)
 def test_a_link_stays(nano_file, tmp_path, layout):
-    """To nothing at first, and then to what is replaced."""
+    """First a dangling symlink, then one to a file that is replaced."""
     link = tmp_path / f"link{Path(TARGETS[layout]).suffix}"
     (tmp_path / "store").mkdir()
     os.symlink(f"store/x{link.suffix}", link)
@@ -242,8 +242,8 @@ def test_errors_are_one_line(convert, tmp_path, arguments, code, message):
 
 
 def test_the_command_takes_a_folder(tmp_path, nano_file, nano_weights):
-    from sam2fast.cli.errors import UserError
     from sam2fast.cli.model_choice import choose_model
+    from sam2fast.cli.user_errors import UserError
 
     convert_checkpoint(nano_file, tmp_path / "x", "transformers")
     assert choose_model(None, tmp_path / "x") == (nano.CONFIG, tmp_path / "x/model.safetensors")

@@ -1,4 +1,4 @@
-"""config.json of transformers: what is written, and what of one that was found is obeyed or refused."""
+"""config.json of transformers: its content, and which values of an existing one are applied or refused."""
 
 import json
 
@@ -7,8 +7,7 @@ from checkpoint_files import OFFICIAL
 
 from sam2fast import nano
 from sam2fast.checkpoints import CheckpointError, NoConfigError
-from sam2fast.checkpoints.transformers_config import transformers_config
-from sam2fast.checkpoints.transformers_overrides import overrides_from
+from sam2fast.checkpoints.transformers_config import overrides_from, transformers_config
 from sam2fast.config import ConfigError
 
 TINY, BASE, TINY_2 = "configs/sam2.1/sam2.1_hiera_t.yaml", "configs/sam2.1/sam2.1_hiera_b+.yaml", "sam2_hiera_t"
@@ -74,16 +73,16 @@ def test_what_is_left_out_is_as_in_tiny(overrides):
         overrides({"model_type": "sam2_video"}, TINY_2)
 
 
-def test_the_size_of_pictures_is_obeyed(overrides):
+def test_the_image_size_is_obeyed(overrides):
     config = transformers_config(TINY, ("++model.image_size=512",))
     assert config["memory_attention_rope_feat_sizes"] == [32, 32]
     assert config["vision_config"]["backbone_feature_sizes"] == [[128, 128], [64, 64], [32, 32]]
     assert overrides(config, TINY) == ("++model.image_size=512",)
-    # What follows from it is often left as it was.
+    # Keys that follow from it often keep their defaults.
     assert overrides(with_values(config, memory_attention_rope_feat_sizes=[64, 64]), TINY) == (
         "++model.image_size=512",
     )
-    # One number is a square.
+    # One number means a square.
     assert overrides(with_values(config, vision_config__backbone_config__image_size=512), TINY)
     with pytest.raises(NoConfigError, match="several sizes"):
         overrides(with_values(config, prompt_encoder_config__image_size=1024), TINY)

@@ -1,4 +1,4 @@
-"""Names of transformers and back; that they are its own names is shown in tests/transformers."""
+"""Conversion to transformers' names and back; tests/transformers compares the names with the library."""
 
 import pytest
 import torch
@@ -83,7 +83,7 @@ PAIRS = {
 
 @pytest.mark.parametrize("config", [*OFFICIAL, nano.CONFIG])
 def test_there_and_back(config):
-    """Every weight of every model gets a name of its own there, and comes back under its own."""
+    """Every weight of every model gets a unique name, and its official name again when converted back."""
     weights = numbered_weights(config)
     theirs = to_transformers(weights)
     assert len(theirs) == len(weights) - 2  # four tables become one, one matrix two

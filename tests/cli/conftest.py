@@ -45,7 +45,7 @@ def model(tmp_path_factory) -> Model:
 
 @pytest.fixture(scope="session")
 def nano_checkpoint(tmp_path_factory) -> Path:
-    """Weights of nano that the package does not have."""
+    """A checkpoint of nano other than the shipped one."""
     path = tmp_path_factory.mktemp("nano") / "averaged.pt"
     torch.save({"model": fill(build_sam2(nano.CONFIG, None, device="cpu"), seed=0).state_dict()}, path)
     return path
@@ -58,13 +58,13 @@ def no_checkpoints_of_the_machine(monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
 
 
-# Loading takes most of the time of a run on a small image.
+# Loading the model takes most of the time of a test.
 load_once = functools.cache(build_sam2)
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """The command in this process, in an empty folder; a model that an earlier test has loaded is used again."""
+    """Runs the command in this process, in an empty folder, with cached models."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sam2fast.cli.segmenter.build_sam2", load_once)
     return invoke
@@ -72,7 +72,7 @@ def run(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run_command(tmp_path):
-    """The installed command as a process of its own, in an empty folder."""
+    """Runs the installed command as a process, in an empty folder."""
 
     def start(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
         command = [str(Path(sys.executable).with_name("sam2fast")), *map(str, arguments)]
@@ -84,10 +84,10 @@ def run_command(tmp_path):
 
 
 @pytest.fixture
-def picture(tmp_path):
-    """Makes a picture file of two coloured halves and some noise."""
+def make_image(tmp_path):
+    """Makes an image file of two coloured halves and some noise."""
 
-    def make(name: str = "picture.png", width: int = 96, height: int = 64, **options) -> Path:
+    def make(name: str = "image.png", width: int = 96, height: int = 64, **options) -> Path:
         pixels = np.random.default_rng(0).integers(0, 60, (height, width, 3), dtype=np.uint8)
         pixels[:, width // 2 :] += np.array([150, 60, 0], dtype=np.uint8)
         path = tmp_path / name
@@ -108,9 +108,9 @@ def track(tmp_path_factory) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory) -> Path:
-    """A short film of a disc and a square."""
-    import track_films
+def video_file(tmp_path_factory) -> Path:
+    """A short video of a disc and a square."""
+    import moving_shapes
     from track_runs import FRAMES
 
-    return track_films.write_film(tmp_path_factory.mktemp("film") / "film.mp4", track_films.pictures(FRAMES))
+    return moving_shapes.write_video(tmp_path_factory.mktemp("video") / "video.mp4", moving_shapes.make_frames(FRAMES))

@@ -1,4 +1,4 @@
-"""``sam2fast dataset``: extract, convert, info, show; what is broken is named at the end and all else is done."""
+"""``sam2fast dataset``: extract, convert, info, show; failures are listed at the end, and everything else is done."""
 
 import json
 from pathlib import Path
@@ -6,99 +6,99 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from annotated_videos import HEIGHT, WIDTH, read_files, small_film, write_jpegs, write_palette, write_sav
-from drawn_videos import number_in
+from annotated_videos import HEIGHT, WIDTH, read_files, small_video, write_jpegs, write_palette, write_sav
+from numbered_videos import number_in
 from PIL import Image
 
-from sam2fast.datasets.layouts import open_layout
+from sam2fast.datasets.layout_registry import open_layout
 from sam2fast.io.rle import decode_rle
 from sam2fast.video_results import colour_of
 
 
 def number_of(path: Path) -> int:
-    with Image.open(path) as picture:
-        return number_in(torch.from_numpy(np.array(picture)))
+    with Image.open(path) as image:
+        return number_in(torch.from_numpy(np.array(image)))
 
 
 @pytest.fixture(scope="module")
-def film() -> bytes:
-    return small_film(11)
+def video() -> bytes:
+    return small_video(11)
 
 
 @pytest.fixture
-def films(tmp_path, film) -> Path:
-    """As SA-V is shipped: films in folders; one is cut short, and one is none."""
-    folder = tmp_path / "films"
+def videos(tmp_path, video) -> Path:
+    """Videos in folders, as in SA-V: one is truncated, one is no video."""
+    folder = tmp_path / "videos"
     for name in ("part_0/a", "part_1/b", "c"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.mp4").write_bytes(film)
-    (folder / "part_1/short.mp4").write_bytes(film[: len(film) * 2 // 3])
-    (folder / "part_1/text.mp4").write_text("no film")
-    (folder / "part_1/a.mp4").write_bytes(film)
+        (folder / f"{name}.mp4").write_bytes(video)
+    (folder / "part_1/short.mp4").write_bytes(video[: len(video) * 2 // 3])
+    (folder / "part_1/text.mp4").write_text("no video")
+    (folder / "part_1/a.mp4").write_bytes(video)
     return folder
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_extract(jobs, run, films, tmp_path):
-    result = run("dataset", "extract", "--videos", films, "--out", "out", "--jobs", jobs)
-    assert result.exit_code == 1 and result.stdout == "9 frames of 3 films in out\n"
-    names = {f"{film}/{frame}.jpg" for film in "abc" for frame in ("00000", "00004", "00008")}
+def test_extract(jobs, run, videos, tmp_path):
+    result = run("dataset", "extract", "--videos", videos, "--out", "out", "--jobs", jobs)
+    assert result.exit_code == 1 and result.stdout == "9 frames of 3 videos in out\n"
+    names = {f"{video}/{frame}.jpg" for video in "abc" for frame in ("00000", "00004", "00008")}
     assert read_files(tmp_path / "out").keys() == names
     for name in names:
         assert number_of(tmp_path / "out" / name) == int(Path(name).stem)
-        with Image.open(tmp_path / "out" / name) as picture:
-            assert picture.size == (WIDTH, HEIGHT)
-            tables = picture.quantization
-    with Image.new("RGB", (8, 8)) as picture:
-        picture.save(tmp_path / "q95.jpg", quality=95)
+        with Image.open(tmp_path / "out" / name) as image:
+            assert image.size == (WIDTH, HEIGHT)
+            tables = image.quantization
+    with Image.new("RGB", (8, 8)) as image:
+        image.save(tmp_path / "q95.jpg", quality=95)
     assert tables == Image.open(tmp_path / "q95.jpg").quantization
     *_, head, first, second, third, last = result.stderr.splitlines()
-    assert head == "sam2fast: not done, or not whole, 3 of 6 films:"
+    assert head == "sam2fast: failed or incomplete: 3 of 6 videos:"
     assert "part_1/a.mp4 has the name of" in first
     assert {"short.mp4" in second + third, "text.mp4" in second + third} == {True}
-    assert last == "sam2fast: 3 of 6 films had problems; all else was done"
+    assert last == "sam2fast: 3 of 6 videos had problems; all else was done"
     assert not list((tmp_path / "out").glob(".*.part"))
 
 
-def test_extract_goes_on_with_the_flags_of_the_original(run, films, tmp_path):
-    for path in (films / "part_1").iterdir():
+def test_extract_resumes_with_the_original_flags(run, videos, tmp_path):
+    for path in (videos / "part_1").iterdir():
         if path.stem != "b":
             path.unlink()
-    flags = ("--sav-vid-dir", films, "--sav-frame-sample-rate", 5, "--n-jobs", 1, "--output-dir", "out")
+    flags = ("--sav-vid-dir", videos, "--sav-frame-sample-rate", 5, "--n-jobs", 1, "--output-dir", "out")
     assert run("dataset", "extract", *flags).exit_code == 0
     whole = read_files(tmp_path / "out")
     assert {Path(name).name for name in whole} == {"00000.jpg", "00005.jpg", "00010.jpg"}
-    # As if it had been killed in the middle of the second film.
+    # As if the process was killed during the second video.
     (tmp_path / "out/b").rename(tmp_path / "out/.b.part")
     (tmp_path / "out/.b.part/00005.jpg").write_text("half")
     (tmp_path / "out/a/mark").write_text("not made again")
     result = run("dataset", "extract", *flags)
-    assert result.exit_code == 0 and result.stdout == "3 frames of 1 films in out; 2 films were there already\n"
+    assert result.exit_code == 0 and result.stdout == "3 frames of 1 videos in out; 2 videos were done before\n"
     assert (tmp_path / "out/a/mark").is_file()
     (tmp_path / "out/a/mark").unlink()
     assert read_files(tmp_path / "out") == whole and not list((tmp_path / "out").glob(".*.part"))
 
-    result = run("dataset", "extract", "--videos", films, "--out", "out", "--rate", 4)
+    result = run("dataset", "extract", "--videos", videos, "--out", "out", "--rate", 4)
     assert result.exit_code == 1 and "another --rate" in result.stderr and read_files(tmp_path / "out") == whole
-    result = run("dataset", "extract", "--videos", films, "--out", "films")
-    assert result.exit_code == 1 and "films is not empty" in result.stderr
+    result = run("dataset", "extract", "--videos", videos, "--out", "videos")
+    assert result.exit_code == 1 and "videos is not empty" in result.stderr
 
 
-def test_extract_without_films(run, tmp_path):
+def test_extract_without_videos(run, tmp_path):
     result = run("dataset", "extract", "--videos", tmp_path, "--out", "out")
-    assert result.exit_code == 1 and "no films (.mp4) in" in result.stderr and not (tmp_path / "out").exists()
+    assert result.exit_code == 1 and "no videos (.mp4) in" in result.stderr and not (tmp_path / "out").exists()
     result = run("dataset", "extract", "--videos", "nowhere", "--out", "out")
-    assert result.exit_code == 1 and "no folder 'nowhere' of films" in result.stderr
+    assert result.exit_code == 1 and "no folder 'nowhere' of videos" in result.stderr
 
 
 @pytest.fixture
-def sav(tmp_path, film) -> Path:
-    """A folder like SA-V's, with a film, one without, and a damaged file."""
+def sav(tmp_path, video) -> Path:
+    """A folder like SA-V's: annotations with a video, without a video, and a damaged file."""
     folder = tmp_path / "sav"
     write_sav(folder, "clip", frames=3)
     write_sav(folder, "clip", 1, "auto", objects=2, frames=3)
     write_sav(folder / "part", "other", 2, frames=2)
-    (folder / "clip.mp4").write_bytes(film)
+    (folder / "clip.mp4").write_bytes(video)
     (folder / "bad_manual.json").write_text('{"masklet": [[1]]}')
     return folder
 
@@ -106,7 +106,7 @@ def sav(tmp_path, film) -> Path:
 def test_convert(run, sav, tmp_path):
     result = run("dataset", "convert", sav, "out", "--to", "sav-png", "--check", "--jobs", 1)
     assert result.exit_code == 1
-    told = "2 videos with 6 objects in 5 annotated frames in out, layout sav-png; of 1 videos IN has no pictures\n"
+    told = "2 videos with 6 objects in 5 annotated frames in out, layout sav-png; of 1 videos IN has no images\n"
     assert result.stdout == told
     assert (
         "1 of 3 videos:\n" in result.stderr
@@ -116,10 +116,10 @@ def test_convert(run, sav, tmp_path):
     content = json.loads((sav / "clip_manual.json").read_text())
     for position, rles in enumerate(content["masklet"]):
         for number, rle in enumerate(rles):
-            with Image.open(tmp_path / f"out/Annotations_6fps/clip/{number:03d}/{4 * position:05d}.png") as picture:
-                np.testing.assert_array_equal(np.asarray(picture), decode_rle(rle))
+            with Image.open(tmp_path / f"out/Annotations_6fps/clip/{number:03d}/{4 * position:05d}.png") as image:
+                np.testing.assert_array_equal(np.asarray(image), decode_rle(rle))
     frames = sorted((tmp_path / "out/JPEGImages_24fps/clip").iterdir())
-    assert [number_of(path) for path in frames] == list(range(11)), "all frames of the film"
+    assert [number_of(path) for path in frames] == list(range(11)), "all frames of the video"
     assert not (tmp_path / "out/JPEGImages_24fps/other").exists()
 
     back = run("dataset", "convert", "out", "back", "--to", "sav", "--jobs", 1)
@@ -129,11 +129,11 @@ def test_convert(run, sav, tmp_path):
         assert json.loads((tmp_path / f"back/{Path(name).name}_manual.json").read_text()) == original
 
 
-def test_convert_one_file_of_automatic_masklets_with_its_film(run, sav, tmp_path, film):
+def test_convert_one_file_of_automatic_masklets_with_its_video(run, sav, tmp_path, video):
     result = run("dataset", "convert", sav / "clip_auto.json", "out", "--to", "coco-jsonl")
     assert result.exit_code == 0 and result.stdout.startswith("1 videos with 2 objects in 3 annotated frames in out")
     assert read_files(tmp_path / "out").keys() == {"clip.jsonl", "clip.mp4"}
-    assert (tmp_path / "out/clip.mp4").read_bytes() == film
+    assert (tmp_path / "out/clip.mp4").read_bytes() == video
     result = run("dataset", "convert", "out", "back", "--to", "sav", "--masklets", "auto")
     assert result.exit_code == 0, result.stderr
     assert json.loads((tmp_path / "back/clip_auto.json").read_text()) == json.loads(
@@ -141,7 +141,7 @@ def test_convert_one_file_of_automatic_masklets_with_its_film(run, sav, tmp_path
     )
 
 
-def test_convert_names_what_a_palette_cannot_hold(run, sav, tmp_path):
+def test_convert_reports_overlaps_a_palette_cannot_hold(run, sav, tmp_path):
     """SA-V's masks overlap."""
     for to in ("davis", "ytvos"):
         flags = ("--to", to, "--video", "clip", "--pictures", "none", "--jobs", 1)
@@ -168,7 +168,7 @@ def test_convert_names_what_a_palette_cannot_hold(run, sav, tmp_path):
     assert {path.name for path in tmp_path.glob("meta/JPEGImages/clip/*")} == {"00000.jpg", "00004.jpg", "00008.jpg"}
 
 
-def test_convert_goes_on_and_does_nothing_twice(run, sav, tmp_path):
+def test_convert_resumes_without_repeating_work(run, sav, tmp_path):
     (sav / "bad_manual.json").unlink()
     ask = ("dataset", "convert", sav, "out", "--to", "coco-jsonl", "--jobs", 1)
     assert run(*ask).exit_code == 0
@@ -178,7 +178,7 @@ def test_convert_goes_on_and_does_nothing_twice(run, sav, tmp_path):
     (tmp_path / "out/.other.part/other.jsonl").write_text("half")
     (tmp_path / "out/clip.jsonl").write_text("not made again")
     result = run(*ask)
-    assert result.exit_code == 0 and "; 1 videos were there already" in result.stdout
+    assert result.exit_code == 0 and "; 1 videos were done before" in result.stdout
     assert (tmp_path / "out/clip.jsonl").read_text() == "not made again"
     result = run(*ask, "--overwrite")
     assert result.exit_code == 0 and "already" not in result.stdout
@@ -211,11 +211,11 @@ def test_info(run, sav):
     result = run("dataset", "info", sav, "--count")
     assert result.exit_code == 1 and "1 of 4 videos:\n" in result.stderr and "bad_manual.json" in result.stderr
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert lines[0] == ["video", "objects", "frames", "from", "to", "size", "pictures", "masks", "visible"]
+    assert lines[0] == ["video", "objects", "frames", "from", "to", "size", "images", "masks", "visible"]
     assert [line[:-1] for line in lines[1:4]] == [
-        ["clip", "manual", "3", "3", "00000", "00008", f"{WIDTH}x{HEIGHT}", "film", "9"],
+        ["clip", "manual", "3", "3", "00000", "00008", f"{WIDTH}x{HEIGHT}", "video", "9"],
         ["other", "manual", "3", "2", "00000", "00004", f"{WIDTH}x{HEIGHT}", "0", "6"],
-        ["clip", "auto", "2", "3", "00000", "00008", f"{WIDTH}x{HEIGHT}", "film", "6"],
+        ["clip", "auto", "2", "3", "00000", "00008", f"{WIDTH}x{HEIGHT}", "video", "6"],
     ]
     visible = [
         sum(decode_rle(rle).any() for frame in json.loads((sav / name).read_text())["masklet"] for rle in frame)
@@ -225,7 +225,7 @@ def test_info(run, sav):
     assert result.stdout.endswith("3 videos, 8 objects, 8 annotated frames; layout sav\n")
 
 
-def test_info_as_json_finds_damaged_pictures(run, tmp_path):
+def test_info_as_json_finds_damaged_images(run, tmp_path):
     for frame in ("00000", "00001"):
         write_palette(tmp_path / f"data/Annotations/good/{frame}.png", np.eye(10, 20))
         write_palette(tmp_path / f"data/Annotations/bad/{frame}.png", np.eye(10, 20))
@@ -241,40 +241,40 @@ def test_info_as_json_finds_damaged_pictures(run, tmp_path):
     }  # fmt: skip
 
 
-def test_show_both_kinds_on_the_film(run, sav, tmp_path):
+def test_show_both_kinds_on_the_video(run, sav, tmp_path):
     result = run("dataset", "show", sav / "clip_auto.json", "--frames", "0,8", "--out", "shown")
-    assert result.exit_code == 0 and result.stdout == "2 pictures in shown\n"
+    assert result.exit_code == 0 and result.stdout == "2 images in shown\n"
     assert sorted(read_files(tmp_path / "shown")) == ["clip_00000.png", "clip_00008.png"]
-    picture = np.asarray(Image.open(tmp_path / "shown/clip_00008.png"))
-    top = picture.shape[0] - HEIGHT
-    assert picture.shape[1] == 2 * WIDTH + 4 and 12 <= top <= 30
-    panels = {"manual": picture[top:, :WIDTH], "auto": picture[top:, -WIDTH:]}
-    films = open_layout(sav).frame_files("clip")
-    ((_, frame),) = films.read(["00008"])
+    image = np.asarray(Image.open(tmp_path / "shown/clip_00008.png"))
+    top = image.shape[0] - HEIGHT
+    assert image.shape[1] == 2 * WIDTH + 4 and 12 <= top <= 30
+    panels = {"manual": image[top:, :WIDTH], "auto": image[top:, -WIDTH:]}
+    videos = open_layout(sav).frame_files("clip")
+    ((_, frame),) = videos.read(["00008"])
     for kind, panel in panels.items():
         masks = [decode_rle(r) for r in json.loads((sav / f"clip_{kind}.json").read_text())["masklet"][2]]
         outside = ~np.any(masks, axis=0)
         changed = (panel != frame).any(-1)
         assert outside.any() and (changed[~outside]).mean() > 0.9
-        # Ids stand a little outside of their masks.
+        # Ids are drawn slightly outside of their masks.
         assert changed[outside].mean() < 0.5
         smallest = min((mask for mask in masks if mask.any()), key=np.sum)
         number = next(n for n, mask in enumerate(masks) if mask is smallest)
         assert (panel[smallest] == colour_of(number)).all(-1).mean() > 0.1, "its outline is above all others"
 
 
-def test_show_on_grey_what_has_no_pictures(run, sav, tmp_path):
+def test_show_without_images_is_grey(run, sav, tmp_path):
     result = run("dataset", "show", sav, "--video", "other", "--out", "shown")
     assert result.exit_code == 0 and sorted(read_files(tmp_path / "shown")) == ["other_00000.png", "other_00004.png"]
-    picture = np.asarray(Image.open(tmp_path / "shown/other_00000.png"))[-HEIGHT:]
+    image = np.asarray(Image.open(tmp_path / "shown/other_00000.png"))[-HEIGHT:]
     masks = [decode_rle(r) for r in json.loads((sav / "part/other_manual.json").read_text())["masklet"][0]]
     outside = ~np.any(masks, axis=0)
-    assert (picture[outside] == 128).all(-1).mean() > 0.5 and (picture[~outside] != 128).any(-1).mean() > 0.9
+    assert (image[outside] == 128).all(-1).mean() > 0.5 and (image[~outside] != 128).any(-1).mean() > 0.9
 
 
-def test_show_goes_on_after_problems(run, sav, tmp_path):
+def test_show_continues_after_problems(run, sav, tmp_path):
     result = run("dataset", "show", sav, "--frames", "0", "--out", "shown")
-    assert result.exit_code == 1 and result.stdout == "2 pictures in shown\n"
+    assert result.exit_code == 1 and result.stdout == "2 images in shown\n"
     assert "1 of 4 videos:\n" in result.stderr and "bad_manual.json" in result.stderr
     result = run("dataset", "show", sav, "--frames", "4,5", "--out", "more", "--video", "clip")
     assert result.exit_code == 1 and "clip has no annotation in frame 5; it has 00000, 00004, 00008" in result.stderr

@@ -10,45 +10,52 @@ import pytest
 from PIL import Image
 
 from sam2fast import nano
-from sam2fast.cli.demo_parts import PROMPTS, its_files
-from sam2fast.demo import clip as made_up
-from sam2fast.demo import photograph
+from sam2fast.cli.demo_run import PROMPTS, demo_files
+from sam2fast.demo import clip as demo_clip
+from sam2fast.demo import scene as photograph
 from sam2fast.demo.canvas import SCALE, Canvas
-from sam2fast.demo.clip import make_clip, point_inside, task_of
-from sam2fast.demo.film import contact_sheet, draw_frames, encode_film
-from sam2fast.demo.scene import HEIGHT, VASE, WIDTH, draw_scene
+from sam2fast.demo.clip import contact_sheet, draw_frames, encode_mp4, make_clip, point_inside, prompts_for
+from sam2fast.demo.scene import (
+    HEIGHT,
+    PHOTOGRAPH,
+    PHOTOGRAPH_POINT,
+    VASE,
+    WIDTH,
+    draw_scene,
+    find_photograph,
+)
 from sam2fast.evaluation.j_and_f import j_and_f
 from sam2fast.io.rle import decode_rle
 
 PARTS = (".json", "_mask.png", "_overlay.png")
 STILL_LIFE = ["overlay.png", "scene.png", *(name + part for name in ("mug", "vase") for part in PARTS)]
-PHOTOGRAPH = ["photo" + part for part in PARTS]
+PHOTOGRAPH_RESULTS = ["photo" + part for part in PARTS]
 VIDEO = ["tracked.json", "tracked.mp4", "tracked.png"]
 FRAMES, SIDE = 5, 96
 
 
-# The same at every call, as a test shows.
+# Deterministic, as a test shows.
 draw_scene_once = functools.cache(draw_scene)
 
 
 @pytest.fixture
 def drawn_once(monkeypatch):
-    """The still life is not drawn again."""
-    monkeypatch.setattr("sam2fast.cli.demo_parts.draw_scene", draw_scene_once)
+    """Draws the still life only once."""
+    monkeypatch.setattr("sam2fast.cli.demo_run.draw_scene", draw_scene_once)
 
 
 @pytest.fixture
 def short_clip(monkeypatch):
-    """A clip that takes no time."""
-    for name, value in (("FRAMES", FRAMES), ("SIZE", SIDE), ("LEAST_WAY", 0.01)):
-        monkeypatch.setattr(made_up, name, value)
+    """A short clip."""
+    for name, value in (("FRAMES", FRAMES), ("SIZE", SIDE), ("MIN_MOTION", 0.01)):
+        monkeypatch.setattr(demo_clip, name, value)
 
 
 @pytest.fixture
-def scikit_image(monkeypatch, tmp_path, picture):
-    """An installed scikit-image with a photograph of its own."""
+def scikit_image(monkeypatch, tmp_path, make_image):
+    """A fake scikit-image package with a photograph."""
     package = tmp_path / "site" / "skimage"
-    picture(f"site/skimage/data/{photograph.FILE}", 600, 400)
+    make_image(f"site/skimage/data/{photograph.PHOTOGRAPH}", 600, 400)
     (package / "__init__.py").touch()
     monkeypatch.delitem(sys.modules, "skimage", raising=False)
     monkeypatch.syspath_prepend(tmp_path / "site")
@@ -56,7 +63,7 @@ def scikit_image(monkeypatch, tmp_path, picture):
 
 
 def drawn_vase() -> np.ndarray:
-    """Where the vase was drawn, bool, of the picture's size."""
+    """The vase's mask, bool, of the image's size."""
     return VASE.cover(Canvas.of_size(WIDTH, HEIGHT))[::SCALE, ::SCALE]
 
 
@@ -65,14 +72,14 @@ def load(path) -> dict:
 
 
 def test_demo(run, tmp_path, short_clip, scikit_image, drawn_once):
-    """All of it with what an installation has: nano."""
+    """The whole demo with nano, the shipped model."""
     out = tmp_path / "out/demo"
     out.mkdir(parents=True)
-    for file in its_files(out):  # of a run that was killed
+    for file in demo_files(out):  # of a killed run
         file.with_name(f".{file.name}.1.part").touch()
     result = run("demo", "--device", "cpu")
     assert result.exit_code == 0, result.stderr
-    assert sorted(os.listdir(out)) == sorted([*STILL_LIFE, *PHOTOGRAPH, *VIDEO])
+    assert sorted(os.listdir(out)) == sorted([*STILL_LIFE, *PHOTOGRAPH_RESULTS, *VIDEO])
     assert result.stderr.count("note:") == 1 and "nano" in result.stderr
 
     scene = Image.open(out / "scene.png")
@@ -88,12 +95,12 @@ def test_demo(run, tmp_path, short_clip, scikit_image, drawn_once):
         assert lines[name][1:3] == [f"{record['score']:.3f}", str(mask.sum())]
         assert record["model"]["config"] == nano.CONFIG
         assert (record["prompts"]["box"] is None) == (name != "mug")
-    assert load(out / "photo.json")["image"] == str(scikit_image / "data" / photograph.FILE)
-    assert load(out / "photo.json")["prompts"]["points"] == [list(photograph.POINT)]
+    assert load(out / "photo.json")["image"] == str(scikit_image / "data" / PHOTOGRAPH)
+    assert load(out / "photo.json")["prompts"]["points"] == [list(PHOTOGRAPH_POINT)]
 
 
 @pytest.mark.long
-def test_the_same_model_gives_the_same_files_and_what_is_printed_can_be_computed_from_them(run, tmp_path, short_clip):
+def test_results_are_deterministic_and_printed_scores_match_the_files(run, tmp_path, short_clip):
     for name in ("one", "two"):
         result = run("demo", "--model", "nano", "--device", "cpu", "--out", name)
         assert result.exit_code == 0
@@ -114,7 +121,7 @@ def test_the_same_model_gives_the_same_files_and_what_is_printed_can_be_computed
         expected = [100 * float(values[i]) for values in (measures.j, measures.f, measures.per_object)]
         np.testing.assert_allclose([thing["J"], thing["F"], thing["J&F"]], expected, atol=1e-4)
         np.testing.assert_allclose([float(number) for number in row[1:]], expected, atol=0.051)
-        # The click is on the first thing, the box around the second.
+        # The click is on the first object, the box around the second.
         if i == 0:
             ((x, y),) = thing["prompts"]["points"]
             assert truth[0, 0, y, x]
@@ -123,7 +130,7 @@ def test_the_same_model_gives_the_same_files_and_what_is_printed_can_be_computed
             assert truth[0, 1, y0 : y1 + 1, x0 : x1 + 1].sum() == truth[0, 1].sum()
     speed = float(re.search(rf"{FRAMES} frames of {SIDE}x{SIDE} at ([\d.]+) frames/s", result.stdout)[1])
     seconds = float(re.search(r"track ([\d.]+) s", result.stdout)[1])
-    # Both are rounded, to a tenth and to a hundredth.
+    # Both are rounded: to 0.1 and to 0.01.
     assert FRAMES / (speed + 0.051) < seconds + 0.006 and (seconds - 0.006) * (speed - 0.051) < FRAMES
 
 
@@ -135,9 +142,9 @@ def test_other_models(run, tmp_path, model, short_clip, drawn_once):
     assert load(tmp_path / "there/tracked.json")["model"]["checkpoint"] == str(model.checkpoint)
 
 
-def test_a_picture_of_the_users(run, tmp_path, picture, short_clip, drawn_once):
+def test_a_users_image(run, tmp_path, make_image, short_clip, drawn_once):
     clicks = ["--point", "20,30", "--point", "90,60,0", "--point", "500,5"]
-    result = run("demo", "--image", picture("mine.png"), *clicks, "--model", "nano")
+    result = run("demo", "--image", make_image("mine.png"), *clicks, "--model", "nano")
     assert result.exit_code == 0, result.stderr
     assert "note: point 500,5 lies outside" in result.stderr and "(96x64)" in result.stderr
     record = load(tmp_path / "out/demo/photo.json")
@@ -146,7 +153,7 @@ def test_a_picture_of_the_users(run, tmp_path, picture, short_clip, drawn_once):
 
 
 def test_without_extras(run, tmp_path, monkeypatch, short_clip, drawn_once):
-    """No scikit-image and no PyAV: what needs them is left out with a note each."""
+    """Without scikit-image and PyAV, the parts that need them are left out with a note."""
     monkeypatch.setitem(sys.modules, "skimage", None)
     monkeypatch.setitem(sys.modules, "av", None)
     result = run("demo", "--model", "nano", "--device", "cpu")
@@ -179,21 +186,21 @@ def test_a_missing_checkpoint(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--image", "picture.png"], 2, "--image and --point go together"),
+        (["--image", "image.png"], 2, "--image and --point go together"),
         (["--point", "1,2"], 2, "--image and --point go together"),
         (["--image", "nowhere.png", "--point", "1,2"], 1, "no file 'nowhere.png'"),
-        (["--image", "picture.png", "--point", "1,2", "--out", "."], 2, "a result might overwrite picture.png"),
-        (["--out", "picture.png"], 1, "the output folder 'picture.png' is a file"),
+        (["--image", "image.png", "--point", "1,2", "--out", "."], 2, "a result might overwrite image.png"),
+        (["--out", "image.png"], 1, "the output folder 'image.png' is a file"),
     ],
 )
-def test_what_is_refused(run, tmp_path, picture, arguments, code, message):
-    picture()
+def test_refused_options(run, tmp_path, make_image, arguments, code, message):
+    make_image()
     result = run("demo", "--model", "nano", *arguments)
     assert result.exit_code == code and message in result.stderr
-    assert os.listdir(tmp_path) == ["picture.png"]
+    assert os.listdir(tmp_path) == ["image.png"]
 
 
-def test_the_click_is_on_the_vase_and_things_differ_from_their_background():
+def test_the_click_is_on_the_vase_and_objects_differ_from_the_background():
     vase, pixels = drawn_vase(), np.asarray(draw_scene_once()).astype(float)
     (click,) = PROMPTS["vase"].clicks
     assert vase[int(click.y), int(click.x)]
@@ -203,23 +210,23 @@ def test_the_click_is_on_the_vase_and_things_differ_from_their_background():
 
 def test_the_photograph():
     pytest.importorskip("skimage")
-    with Image.open(photograph.find_photograph()) as file:
+    with Image.open(find_photograph()) as file:
         assert file.size == (600, 400)
 
 
-def test_a_scikit_image_without_it(scikit_image):
-    (scikit_image / "data" / photograph.FILE).unlink()
+def test_scikit_image_without_the_photograph(scikit_image):
+    (scikit_image / "data" / photograph.PHOTOGRAPH).unlink()
     assert photograph.find_photograph() is None
 
 
-def test_the_clip_shows_two_things_on_the_move():
+def test_the_clip_shows_two_moving_objects():
     clip = make_clip()
     assert clip.frames.shape == (40, 480, 480, 3) and clip.masks.shape == (40, 2, 480, 480)
     assert clip.masks.any(axis=(2, 3)).all()
     for thing in range(2):
         first, last = clip.masks[0, thing], clip.masks[-1, thing]
         assert (first & last).sum() < 0.9 * (first | last).sum()
-    task = task_of(clip)
+    task = prompts_for(clip)
     assert clip.masks[0, 0, task.point[1], task.point[0]]
 
 
@@ -238,46 +245,46 @@ def test_a_point_inside_is_far_from_the_edge():
     assert point_inside(corner) == (3, 0)
 
 
-def test_the_film_and_the_sheet_show_the_frames(short_clip):
+def test_the_video_and_the_sheet_show_the_frames(short_clip):
     av = pytest.importorskip("av")
     clip = make_clip()
-    truth, found = draw_frames(clip, clip.masks), draw_frames(clip, np.zeros_like(clip.masks), task_of(clip))
-    for t, picture in enumerate(truth):
-        tinted = (np.asarray(picture) != clip.frames[t]).any(axis=2)
+    truth, found = draw_frames(clip, clip.masks), draw_frames(clip, np.zeros_like(clip.masks), prompts_for(clip))
+    for t, make_image in enumerate(truth):
+        tinted = (np.asarray(make_image) != clip.frames[t]).any(axis=2)
         assert tinted[clip.masks[t].any(axis=0)].mean() > 0.9
     np.testing.assert_array_equal(np.asarray(found[1]), clip.frames[1])
     assert (np.asarray(found[0]) != clip.frames[0]).any()  # the click and the box
 
-    with av.open(io.BytesIO(encode_film(truth))) as container:
+    with av.open(io.BytesIO(encode_mp4(truth))) as container:
         (stream,) = container.streams
         assert stream.codec_context.name in ("h264", "mpeg4") and stream.codec_context.pix_fmt == "yuv420p"
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
     assert len(frames) == FRAMES
-    for frame, picture in zip(frames, truth, strict=True):
-        assert np.abs(frame.astype(int) - np.asarray(picture)).mean() < 12
+    for frame, make_image in zip(frames, truth, strict=True):
+        assert np.abs(frame.astype(int) - np.asarray(make_image)).mean() < 12
 
     sheet = np.asarray(contact_sheet(truth, found)).astype(int)
     assert np.abs(sheet[22:322, :300] - np.asarray(truth[0].resize((300, 300)))).mean() < 3
     assert np.abs(sheet[22:322, 300:600] - np.asarray(found[0].resize((300, 300)))).mean() < 3
 
 
-def test_a_film_without_h264(monkeypatch, short_clip):
+def test_a_video_without_h264(monkeypatch, short_clip):
     av = pytest.importorskip("av")
     monkeypatch.setattr(av, "codecs_available", {"mpeg4"})
     clip = make_clip()
-    with av.open(io.BytesIO(encode_film(draw_frames(clip, clip.masks)))) as container:
+    with av.open(io.BytesIO(encode_mp4(draw_frames(clip, clip.masks)))) as container:
         assert container.streams[0].codec_context.name == "mpeg4"
 
 
 @pytest.mark.weights
 def test_demo_finds_what_was_drawn(run, tmp_path, monkeypatch, weights_folder, drawn_once):
-    monkeypatch.setitem(sys.modules, "skimage", None)  # no photograph, which takes as long
+    monkeypatch.setitem(sys.modules, "skimage", None)  # no photograph, to save time
     checkpoint = weights_folder / "sam2_hiera_tiny_image_fp16.pt"
     assert run("demo", "--checkpoint", checkpoint, "--device", "cpu").exit_code == 0
     records = {name: load(tmp_path / f"out/demo/{name}.json") for name in PROMPTS}
     assert min(record["score"] for record in records.values()) > 0.95
     found, drawn = decode_rle(records["vase"]["rle"]), drawn_vase()
     assert (found & drawn).sum() / (found | drawn).sum() > 0.97
-    # The mug's handle belongs to it, the table seen through the handle does not.
+    # The mug's handle belongs to the mug, the table visible through it does not.
     mug = decode_rle(records["mug"]["rle"])
     assert mug[454, 692] and mug[454, 600] and not mug[454, 672] and not mug[540, 600]

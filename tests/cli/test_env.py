@@ -1,4 +1,4 @@
-"""``sam2fast env``: what it says is so, secrets are not shown, and nothing breaks it."""
+"""``sam2fast env``: it is correct, shows no secrets, and never fails."""
 
 import json
 import subprocess
@@ -14,12 +14,12 @@ from sam2fast.kernels import _dispatch
 SECTIONS = ["sam2fast", "torch", "ops", "packages", "variables"]
 
 
-def test_facts_are_those_of_this_machine():
+def test_facts_match_this_machine():
     found = env.describe()
     assert list(found) == SECTIONS and not any("error" in facts for facts in found.values()), found
     assert json.loads(json.dumps(found)) == found
     assert found["sam2fast"]["version"] == sam2fast.__version__
-    # A CUDA build from the index says "2.13.0+cu130" of itself, and its metadata "2.13.0".
+    # A CUDA build's version is "2.13.0+cu130", in its metadata "2.13.0".
     assert found["torch"]["version"] == found["torch"]["torch_version"] == torch.__version__
     assert found["packages"]["core"]["torch"] in (torch.__version__, torch.__version__.partition("+")[0])
     assert found["torch"]["CPU capability"] == torch.backends.cpu.get_cpu_capability()
@@ -62,7 +62,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("package", BROKEN)
 def test_packages_that_are_broken(package, tmp_path):
-    """Found, and failing when they are imported; each in a process of its own."""
+    """Packages that are installed but fail to import; each in its own process."""
     (tmp_path / package).mkdir()
     (tmp_path / package / "__init__.py").write_text(BROKEN[package])
     code = f"""
@@ -80,18 +80,18 @@ main(["env", "--json"], prog_name="sam2fast")
 
 
 def test_gpus(monkeypatch):
-    """Two that torch would see, one of them too old for the kernels."""
+    """Two visible GPUs, one of them too old for the kernels."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0) if device.index else (7, 5))
     monkeypatch.setattr(_dispatch, "_triton_version", lambda: (3, 7))
-    monkeypatch.setattr(_dispatch, "_build_obstacle", lambda: None)  # it asks the triton that is installed
+    monkeypatch.setattr(_dispatch, "_build_unsupported_reason", lambda: None)  # it queries the installed triton
     facts = env._ops()
     assert facts["cuda:0"].startswith("torch: needs a GPU of compute capability 8.0")
     assert facts["cuda:1"].startswith("triton")
 
 
-def test_it_needs_no_torch_to_be_asked_for_help():
+def test_help_needs_no_torch():
     code = "import sys; from sam2fast.cli import main\n"
     code += "try:\n    main(['env', '--help'])\nexcept SystemExit:\n    pass\nassert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

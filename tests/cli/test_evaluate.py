@@ -1,4 +1,4 @@
-"""``sam2fast evaluate``: table, results.csv, JSON, and what it does when files are missing."""
+"""``sam2fast evaluate``: table, results.csv, JSON, and missing files."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ def test_table_and_results(run, pair):
     assert result.stderr == f"sam2fast: note: written to {pred}/results.csv\n"
 
 
-def test_the_original_s_spelling(run, pair, tmp_path):
+def test_original_option_names(run, pair, tmp_path):
     truth, pred = pair
     options = ("--gt_root", truth, "--pred_root", pred, "-n", 1, "-s", "-q", "--do_not_skip_first_and_last_frame")
     result = run("evaluate", *options)
@@ -72,7 +72,7 @@ def test_missing_and_damaged_files(run, pair, tmp_path):
     assert result.exit_code == 1
     left = plain.overall({"video1": plain.evaluate_video(truth, pred, "video1")[1]})
     assert table_of(result.stdout)[-1][:5] == ["all", "3", *(f"{value:.1f}" for value in left)]
-    report = result.stderr[result.stderr.index("not done, or not whole, 2 of 3 videos:") :]
+    report = result.stderr[result.stderr.index("failed or incomplete: 2 of 3 videos:") :]
     assert f"  1 of 7 masks are missing in {pred}/video0: 00004.png" in report
     assert f"{pred}/video2/00003.png cannot be read as a mask" in report
     assert report.endswith("2 of 3 videos had problems; all else was done\n")
@@ -85,7 +85,7 @@ def test_missing_and_damaged_files(run, pair, tmp_path):
     written = (pred / "results.csv").read_text()
     assert "video1" in written and "video0" not in written and "video2" not in written
     result = run("evaluate", "--gt", truth, "--pred", pred)
-    assert result.exit_code == 1 and f"problems; {pred}/results.csv is of an earlier run\n" in result.stderr
+    assert result.exit_code == 1 and f"problems; {pred}/results.csv is from an earlier run\n" in result.stderr
     assert (pred / "results.csv").read_text() == written
 
     (pred / "video1/00004.png").unlink()
@@ -104,7 +104,7 @@ def test_several_pairs(run, tmp_path):
 
 
 def test_a_pair_that_fails_before_another(run, tmp_path):
-    """The others are scored, written and in the JSON document."""
+    """The other pairs are scored, written and in the JSON document."""
     pairs = [sets.write_sets(tmp_path / layout, layout) for layout in ("davis", "sav")]
     shutil.rmtree(pairs[0][1])
     pairs[0][1].mkdir()
@@ -116,7 +116,7 @@ def test_a_pair_that_fails_before_another(run, tmp_path):
 
 
 def test_a_pair_that_fails_after_another(run, tmp_path):
-    """What was scored before it is written, and what was there before is told for what it is."""
+    """Earlier pairs are written, and an old results file is reported as such."""
     pairs = [sets.write_sets(tmp_path / layout, layout) for layout in ("davis", "sav")]
     (pairs[0][1] / ".results.csv.7.part").write_text("of a process that was killed")
     (pairs[1][1] / "results.csv").write_text("before")
@@ -124,7 +124,7 @@ def test_a_pair_that_fails_after_another(run, tmp_path):
     result = run("evaluate", *(part for truth, pred in pairs for part in ("--gt", truth, "--pred", pred)), "--strict")
     assert result.exit_code == 1 and (pairs[0][1] / "results.csv").exists()
     assert not (pairs[0][1] / ".results.csv.7.part").exists()
-    assert result.stderr.endswith(f": video1; {pairs[1][1]}/results.csv is of an earlier run\n")
+    assert result.stderr.endswith(f": video1; {pairs[1][1]}/results.csv is from an earlier run\n")
     assert (pairs[1][1] / "results.csv").read_text() == "before"
 
 
@@ -165,7 +165,7 @@ def test_what_cannot_be_written(run, pair, tmp_path):
     ask = ("--json", "--quiet", "--partial", "--csv", tmp_path / "nowhere/results.csv")
     result = run("evaluate", "--gt", truth, "--pred", pred, *ask)
     assert result.exit_code == 1 and list(json.loads(result.stdout)["results"][0]["videos"]) == ["video0", "video2"]
-    assert "not done, or not whole, 1 of 3 videos:" in result.stderr and "all else was done" not in result.stderr
+    assert "failed or incomplete: 1 of 3 videos:" in result.stderr and "all else was done" not in result.stderr
 
 
 def test_a_table_that_cannot_be_written_before_another(run, tmp_path):
@@ -191,7 +191,7 @@ def test_wrong_usage(run, options, code, message):
     assert result.exit_code == code and message in result.stderr
 
 
-def test_a_process_of_its_own_loads_nothing_heavy(run_command, pair):
+def test_a_worker_process_imports_nothing_heavy(run_command, pair):
     truth, pred = pair
     result = run_command("evaluate", "--gt", truth, "--pred", pred, PYTHONPROFILEIMPORTTIME="1")
     loaded = {line.split("|")[-1].strip() for line in result.stderr.splitlines() if line.startswith("import time:")}

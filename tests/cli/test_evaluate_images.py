@@ -1,4 +1,4 @@
-"""``sam2fast evaluate-images``: numbers, files, what is broken, and wrong usage."""
+"""``sam2fast evaluate-images``: scores, files, broken inputs, and wrong usage."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ def clips() -> list[Any]:
 
 @pytest.fixture
 def data(tmp_path, clips) -> Path:
-    """Three pictures, and their masks as palette PNGs in another folder."""
+    """Three images, and their masks as palette PNGs in another folder."""
     for name, clip in zip(NAMES, clips, strict=True):
         for folder in ("images", "masks"):
             (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("out", ["results/run.json", "results/run.csv", "results/run"])
-def test_numbers_are_those_of_the_functions(run, data, clips, out):
+def test_scores_match_the_functions(run, data, clips, out):
     result = run("evaluate-images", "images", "--masks", "masks", "--clicks", "3,1", "--box", "--out", out, *NANO)
     assert result.exit_code == 0 and result.stderr == ""
     assert names(data / "results") == ["run.csv", "run.json"]
@@ -85,14 +85,14 @@ def test_numbers_are_those_of_the_functions(run, data, clips, out):
 
 
 def test_names_of_results():
-    from sam2fast.cli.evaluate_images_run import output_files
+    from sam2fast.cli.evaluate_images import output_files
 
     expected = (Path("a/run.v2.json"), Path("a/run.v2.csv"))
     assert all(output_files(Path(f"a/run.v2{suffix}")) == expected for suffix in ("", ".json", ".CSV"))
 
 
 def test_options_reach_the_settings(run, data, monkeypatch):
-    from sam2fast.cli import evaluate_images_run
+    from sam2fast.evaluation.clicks import image_evaluation as clicks_job
 
     seen = []
 
@@ -100,7 +100,7 @@ def test_options_reach_the_settings(run, data, monkeypatch):
         seen.append((job.name, settings))
         raise ValueError("not today")
 
-    monkeypatch.setattr(evaluate_images_run, "evaluate_image", look)
+    monkeypatch.setattr(clicks_job, "evaluate_image", look)
     options = ["--clicks", "2", "--no-feedback", "--box", "--box-noise", "0.1", "--images", 2, "--max-objects", 4]
     more = ["--min-area", 9, "--seed", 3, "--at-once", 5, "--format", "png"]
     result = run("evaluate-images", "images", "--masks", "masks", *NANO, *options, *more)
@@ -112,24 +112,24 @@ def test_options_reach_the_settings(run, data, monkeypatch):
     }  # fmt: skip
 
 
-def test_broken_and_missing_files_leave_the_others(run, data):
-    (data / "images/a.jpg").write_bytes(b"no picture")
+def test_broken_and_missing_files_do_not_affect_others(run, data):
+    (data / "images/a.jpg").write_bytes(b"no image")
     (data / "masks/b.png").write_bytes((data / "masks/b.png").read_bytes()[:50])
     Image.new("RGB", (9, 9)).save(data / "images/alone.png")
     Image.new("L", (9, 9)).save(data / "masks/lost.png")
     result = run("evaluate-images", "images", "--masks", "masks", "--clicks", 1, "--out", "run", *NANO)
     assert result.exit_code == 1
-    *_, report = result.stderr.partition("not done, or not whole, 4 of 5 pictures and masks:")
+    *_, report = result.stderr.partition("failed or incomplete: 4 of 5 images and masks:")
     for name in ("a.jpg", "b.png", "alone.png", "lost.png"):
         assert name in report
-    assert "4 of 5 pictures and masks had problems; all else was done" in report.splitlines()[-1]
+    assert "4 of 5 images and masks had problems; all else was done" in report.splitlines()[-1]
     assert {row["image"] for row in rows_of(data / "run.csv")} == {"sub/c.jpg"}
     found = json.loads((data / "run.json").read_text())
     assert found["images"] == 1 and len(found["problems"]) == 4
     assert result.stdout.splitlines()[-2].startswith("time: ")
 
 
-def test_one_damaged_object_leaves_the_others(run, data, clips):
+def test_one_damaged_object_does_not_affect_others(run, data, clips):
     content = {"images": [{"id": 1, "file_name": "a.jpg", "width": 96, "height": 96}], "annotations": []}
     for i, mask in enumerate(clips[0].masks[0]):
         content["annotations"].append({"id": i, "image_id": 1, "segmentation": encode_rle(mask)})
@@ -143,7 +143,7 @@ def test_one_damaged_object_leaves_the_others(run, data, clips):
 
 def test_several_devices_give_the_same(run, data, monkeypatch):
     instead_of_processes(monkeypatch)
-    (data / "images/b.jpg").write_bytes(b"no picture")
+    (data / "images/b.jpg").write_bytes(b"no image")
     found = []
     for device in ("cpu", "cpu,cpu"):
         result = run(
@@ -158,11 +158,11 @@ def test_several_devices_give_the_same(run, data, monkeypatch):
 
 def test_nothing_to_evaluate(run, data):
     result = run("evaluate-images", "images", "--masks", "masks", "--min-area", 10**6, "--out", "run", *NANO)
-    assert result.exit_code == 1 and result.stderr == ("sam2fast: no picture has an object of 1000000 pixels or more\n")
+    assert result.exit_code == 1 and result.stderr == ("sam2fast: no image has an object of 1000000 pixels or more\n")
     assert not (data / "run.json").exists()
 
 
-def test_results_do_not_overwrite_what_they_are_of(run, data):
+def test_results_do_not_overwrite_inputs(run, data):
     for name in ("images/a.jpg", "masks/b.png"):
         assert (data / name).exists()
     content = {"image": {}, "annotations": [{"id": 1, "segmentation": {"size": [96, 96], "counts": [10, 9206]}}]}
@@ -174,7 +174,7 @@ def test_results_do_not_overwrite_what_they_are_of(run, data):
 
 def test_a_file_that_cannot_be_written(run, data):
     (data / "run.json").mkdir()
-    (data / ".run.csv.1.part").touch()  # of a run that was killed
+    (data / ".run.csv.1.part").touch()  # of a killed run
     result = run("evaluate-images", "images", "--masks", "masks", "--clicks", 1, "--out", "run", *NANO)
     assert result.exit_code == 1 and "run.json" in result.stderr and result.stderr.count("\n") == 1
     assert not any(name.endswith(".part") for name in names(data))
@@ -195,7 +195,7 @@ def test_scores_that_are_not_finite(run, data):
     ("arguments", "code", "message"),
     [
         (["images", "--clicks", "0"], 2, "--clicks"),
-        (["images", "--clicks", "1,x"], 2, "'1,x' is not whole numbers from 1 on"),
+        (["images", "--clicks", "1,x"], 2, "'1,x' is not a list of integers from 1"),
         (["images", "--box-noise", "0.1"], 2, "--box-noise needs --box"),
         (["images", "--box", "--box-noise", "0.5"], 2, "--box-noise"),
         (["images", "--format", "voc"], 2, "--format"),
@@ -203,8 +203,8 @@ def test_scores_that_are_not_finite(run, data):
         ([], 2, "IMAGES"),
         (["nowhere"], 1, "no folder 'nowhere'"),
         (["images", "--masks", "nowhere"], 1, "no file or folder 'nowhere'"),
-        (["images"], 1, "has neither a JSON file for a picture nor PNGs"),
-        (["images", "--masks", "masks", "--format", "sa1b"], 1, "no picture in images has masks of the format sa1b"),
+        (["images"], 1, "has neither a JSON file for an image nor PNGs"),
+        (["images", "--masks", "masks", "--format", "sa1b"], 1, "no image in images has masks of the format sa1b"),
         (["images", "--masks", "masks", "--device", "cuda:99"], 1, "cuda"),
         (["images", "--masks", "masks", "--checkpoint", "none.pt"], 3, "none.pt"),
     ],

@@ -1,4 +1,4 @@
-"""``sam2fast export``: what it writes and says, and what it refuses."""
+"""``sam2fast export``: its files, its output, and what it refuses."""
 
 import pytest
 import torch
@@ -28,9 +28,9 @@ def test_exports(run, mini, tmp_path):
     encoder, decoder, facts_line, seconds, last = result.stdout.splitlines()
     assert encoder.split()[0] == "encoder.pt2" and decoder.split()[0] == "decoder.pt2" and encoder.endswith(" MB")
     assert facts_line == "artifact.json" and seconds.startswith("time: ") and last == f"written to {out}"
-    facts = exported.read_facts(out)
-    assert (facts.kind, facts.dtype, facts.prompts, facts.points) == ("exported", "bfloat16", 1, 1)
-    assert facts.config == str(mini[1])
+    metadata = exported.read_metadata(out)
+    assert (metadata.kind, metadata.dtype, metadata.prompts, metadata.points) == ("exported", "bfloat16", 1, 1)
+    assert metadata.config == str(mini[1])
     assert sorted(path.name for path in out.iterdir()) == ["artifact.json", "decoder.pt2", "encoder.pt2"]
 
 
@@ -39,7 +39,7 @@ def test_options_reach_the_export(run, mini, monkeypatch, tmp_path):
 
     def write(model, folder, config, aot, prompts, points):
         asked.append((model.image_size, folder, config, aot, prompts, points))
-        return artifact.ArtifactFacts(*[""] * 11, sizes={"encoder.pt2": 2500000, "decoder.pt2": 0})
+        return artifact.ArtifactMetadata(*[""] * 11, sizes={"encoder.pt2": 2500000, "decoder.pt2": 0})
 
     monkeypatch.setattr(artifact, "write_artifact", write)
     result = run("export", *mini, "--aot", "--prompts", 64, "--points", 3)
@@ -69,7 +69,7 @@ def test_without_a_compiler_nothing_is_left(run, mini, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("out", [".", "link"])
-def test_a_folder_that_is_there_is_filled(run, mini, monkeypatch, tmp_path, out):
+def test_an_existing_folder_is_filled(run, mini, monkeypatch, tmp_path, out):
     (tmp_path / "work").mkdir()
     (tmp_path / "work/link").symlink_to("../empty")
     (tmp_path / "empty").mkdir()

@@ -19,11 +19,11 @@ from sam2fast import nano
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.build_sam import build_sam2
 from sam2fast.cli import mask_finder, mask_run
-from sam2fast.cli.files import remove_leftovers
-from sam2fast.cli.layers import draw_layers, id_colours, layers_picture, paint_layers
+from sam2fast.cli.command_files import remove_leftovers
+from sam2fast.cli.results import draw_layers, id_colours, label_image, paint_labels
 from sam2fast.io.rle import encode_rle
 
-# So few points and so low thresholds that nano finds something, quickly, in a picture of two halves and noise.
+# Few points and low thresholds: nano quickly finds masks in an image of two halves and noise.
 QUICK = ["--model", "nano", "--device", "cpu", "--points-per-side", "4"]
 LOOSE = ["--pred-iou-thresh", "0.2", "--stability-thresh", "0.3"]
 ALL = {"points_per_side": 4, "pred_iou_thresh": 0.2, "stability_score_thresh": 0.3}
@@ -35,7 +35,7 @@ def nano_model():
 
 
 class Painted(mask_finder._Generator):
-    """Answers in no time, with many masks that overlap."""
+    """A fast fake generator with many overlapping masks."""
 
     def __init__(self, model, **options):
         super().__init__(PaintedModel(), **options)
@@ -48,7 +48,7 @@ def painted(monkeypatch):
 
 
 def read_coco(path: Path) -> COCO:
-    json.loads(path.read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+    json.loads(path.read_text(), parse_constant=pytest.fail)  # NaN is not valid JSON
     return COCO(str(path))
 
 
@@ -60,8 +60,8 @@ def masks_of(coco: COCO, image_id: int) -> list[np.ndarray]:
     return [coco.annToMask(annotation) > 0 for annotation in coco.loadAnns(coco.getAnnIds(imgIds=[image_id]))]
 
 
-def test_results_are_those_of_the_generator(run, picture, tmp_path, nano_model):
-    paths = [picture("a.png"), picture("b.jpg", width=50, height=90)]
+def test_results_match_the_generator(run, make_image, tmp_path, nano_model):
+    paths = [make_image("a.png"), make_image("b.jpg", width=50, height=90)]
     result = run("masks", *paths, *QUICK, *LOOSE)
     assert result.exit_code == 0 and result.stderr == ""
     assert names(tmp_path / "out") == ["a_masks.png", "a_overlay.png", "b_masks.png", "b_overlay.png", "masks.json"]
@@ -88,20 +88,20 @@ def test_results_are_those_of_the_generator(run, picture, tmp_path, nano_model):
     assert int(count) == len(found) and best == f"{max(a['predicted_iou'] for a in found):.3f}"
 
 
-def test_boxes_are_those_of_pycocotools(run, picture, tmp_path):
+def test_boxes_match_pycocotools(run, make_image, tmp_path):
     from pycocotools import mask as coco_masks
 
-    assert run("masks", picture(), *QUICK, *LOOSE, "--format", "json").exit_code == 0
+    assert run("masks", make_image(), *QUICK, *LOOSE, "--format", "json").exit_code == 0
     coco = read_coco(tmp_path / "out/masks.json")
     assert coco.anns
     for annotation in coco.anns.values():
         assert annotation["bbox"] == list(coco_masks.toBbox(annotation["segmentation"]))
 
 
-def test_layers_show_the_smallest_mask_of_each_pixel(run, picture, tmp_path, painted):
-    """Many masks, which overlap."""
+def test_layers_show_the_smallest_mask_at_each_pixel(run, make_image, tmp_path, painted):
+    """Many overlapping masks."""
     options = ["--points-per-side", "6", "--pred-iou-thresh", "0.4", "--stability-thresh", "0.6"]
-    assert run("masks", picture(), *QUICK, *options).exit_code == 0
+    assert run("masks", make_image(), *QUICK, *options).exit_code == 0
     coco = read_coco(tmp_path / "out/masks.json")
     masks = masks_of(coco, 1)
     assert len(masks) >= 10 and sum(masks).max() >= 3
@@ -111,20 +111,20 @@ def test_layers_show_the_smallest_mask_of_each_pixel(run, picture, tmp_path, pai
     for y, x in np.ndindex(64, 96):
         here = [i for i, mask in enumerate(masks) if mask[y, x]]
         expected[y, x] = max(here, default=-1) + 1
-    layers = Image.open(tmp_path / "out/picture_masks.png")
+    layers = Image.open(tmp_path / "out/image_masks.png")
     assert layers.mode == "P"
     np.testing.assert_array_equal(np.asarray(layers), expected)
-    assert Image.open(tmp_path / "out/picture_overlay.png").size == (96, 64)
+    assert Image.open(tmp_path / "out/image_overlay.png").size == (96, 64)
 
 
-def test_more_masks_than_a_palette_has_colours(run, picture, tmp_path, painted):
+def test_more_masks_than_a_palette_has_colours(run, make_image, tmp_path, painted):
     options = ["--points-per-side", "12", "--pred-iou-thresh", "0", "--stability-thresh", "0", "--nms-thresh", "1"]
-    assert run("masks", picture(), *QUICK, *options, "--format", "layers,json").exit_code == 0
-    assert names(tmp_path / "out") == ["masks.json", "picture_masks.png"]
+    assert run("masks", make_image(), *QUICK, *options, "--format", "layers,json").exit_code == 0
+    assert names(tmp_path / "out") == ["image_masks.png", "masks.json"]
     coco = read_coco(tmp_path / "out/masks.json")
     count = len(coco.anns)
     assert count > 255
-    layers = Image.open(tmp_path / "out/picture_masks.png")
+    layers = Image.open(tmp_path / "out/image_masks.png")
     assert layers.mode == "I;16" and np.asarray(layers).max() == count
     np.testing.assert_array_equal(np.asarray(layers) == count, masks_of(coco, 1)[-1])
 
@@ -133,16 +133,16 @@ def test_more_masks_than_a_palette_has_colours(run, picture, tmp_path, painted):
     ("formats", "files"),
     [
         ("json", ["masks.json"]),
-        ("layers", ["picture_masks.png"]),
-        ("overlay,json", ["masks.json", "picture_overlay.png"]),
+        ("layers", ["image_masks.png"]),
+        ("overlay,json", ["image_overlay.png", "masks.json"]),
     ],
 )
-def test_formats(run, picture, tmp_path, formats, files):
-    assert run("masks", picture(), *QUICK, "--format", formats).exit_code == 0
+def test_formats(run, make_image, tmp_path, formats, files):
+    assert run("masks", make_image(), *QUICK, "--format", formats).exit_code == 0
     assert names(tmp_path / "out") == files
 
 
-def test_options_reach_the_generator(run, picture, tmp_path, monkeypatch):
+def test_options_reach_the_generator(run, make_image, tmp_path, monkeypatch):
     seen = {}
 
     class Spy(mask_finder._Generator):
@@ -160,7 +160,7 @@ def test_options_reach_the_generator(run, picture, tmp_path, monkeypatch):
         "min_mask_region_area": 16, "use_m2m": True,
     }  # fmt: skip
     result = run(
-        "masks", picture(), "--model", "nano", "--points-per-side", 6, "--points-per-batch", 7, "--m2m",
+        "masks", make_image(), "--model", "nano", "--points-per-side", 6, "--points-per-batch", 7, "--m2m",
         "--pred-iou-thresh", 0.11, "--stability-thresh", 0.12, "--nms-thresh", 0.13, "--crops", 1,
         "--crop-nms-thresh", 0.14, "--crop-overlap", 0.15, "--crop-points-downscale", 2, "--min-area", 16,
     )  # fmt: skip
@@ -173,11 +173,11 @@ def test_options_reach_the_generator(run, picture, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("small_model", [True, False])
-def test_defaults_are_those_of_the_generator(run, picture, monkeypatch, model, small_model):
-    """But for nano's lower thresholds."""
+def test_defaults_match_the_generator(run, make_image, monkeypatch, model, small_model):
+    """Except for nano's lower thresholds."""
     made = []
     monkeypatch.setattr(mask_finder, "_Generator", lambda model, **options: made.append(options) or _Nothing())
-    assert run("masks", picture(), *(["--model", "nano"] if small_model else model.small)).exit_code == 0
+    assert run("masks", make_image(), *(["--model", "nano"] if small_model else model.small)).exit_code == 0
     generator = vars(SAM2AutomaticMaskGenerator(PaintedModel(), points_per_side=32))
     if small_model:
         generator |= {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.7}
@@ -187,9 +187,9 @@ def test_defaults_are_those_of_the_generator(run, picture, monkeypatch, model, s
     assert {name: generator[name] for name in options} == options and len(options) == 10
 
 
-def test_thresholds_of_zero_are_not_the_default(run, picture, tmp_path):
+def test_thresholds_of_zero_are_not_the_default(run, make_image, tmp_path):
     options = ["--pred-iou-thresh", "0", "--stability-thresh", "0", "--nms-thresh", "1", "--format", "json"]
-    assert run("masks", picture(), *QUICK, *options).exit_code == 0
+    assert run("masks", make_image(), *QUICK, *options).exit_code == 0
     info = json.loads((tmp_path / "out/masks.json").read_text())["info"]["options"]
     assert info["pred_iou_thresh"] == info["stability_score_thresh"] == 0
 
@@ -199,19 +199,19 @@ class _Nothing:
         return []
 
 
-def test_nothing_found(run, picture, tmp_path):
-    result = run("masks", picture(), *QUICK, "--pred-iou-thresh", "1")
+def test_nothing_found(run, make_image, tmp_path):
+    result = run("masks", make_image(), *QUICK, "--pred-iou-thresh", "1")
     assert result.exit_code == 0 and " 0 " in result.stdout
     assert result.stderr.startswith("sam2fast: note: no mask in ") and "--pred-iou-thresh" in result.stderr
     coco = read_coco(tmp_path / "out/masks.json")
     assert len(coco.imgs) == 1 and not coco.anns
-    assert not np.asarray(Image.open(tmp_path / "out/picture_masks.png")).any()
-    overlay = np.asarray(Image.open(tmp_path / "out/picture_overlay.png"))
-    np.testing.assert_array_equal(overlay, np.asarray(Image.open(tmp_path / "picture.png")))
+    assert not np.asarray(Image.open(tmp_path / "out/image_masks.png")).any()
+    overlay = np.asarray(Image.open(tmp_path / "out/image_overlay.png"))
+    np.testing.assert_array_equal(overlay, np.asarray(Image.open(tmp_path / "image.png")))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "I;16", "F"])
-def test_kinds_of_pictures(run, tmp_path, mode):
+def test_kinds_of_images(run, tmp_path, mode):
     grey = np.tile(np.arange(96, dtype=np.uint16), (64, 1))
     if mode == "I;16":
         image = Image.fromarray(grey * 600)
@@ -224,55 +224,55 @@ def test_kinds_of_pictures(run, tmp_path, mode):
     assert Image.open(tmp_path / "out/x_overlay.png").size == (96, 64)
 
 
-def test_progress(run, picture, tmp_path, painted):
+def test_progress(run, make_image, tmp_path, painted):
     (tmp_path / "b.png").write_bytes(b"no image")
-    result = run("masks", picture("a.png"), "b.png", *QUICK, "--progress", "--format", "json")
-    assert "2/2" in result.stderr and "100% of this one" in result.stderr
-    # The error has a line of its own, after which the bar goes on.
+    result = run("masks", make_image("a.png"), "b.png", *QUICK, "--progress", "--format", "json")
+    assert "2/2" in result.stderr and "100% of this image" in result.stderr
+    # The error is printed on its own line above the progress bar.
     assert any(line.startswith("sam2fast: b.png cannot be read") for line in result.stderr.splitlines())
-    assert run("masks", picture("a.png"), *QUICK, "--format", "json").stderr == ""
+    assert run("masks", make_image("a.png"), *QUICK, "--format", "json").stderr == ""
 
 
-def test_folders(run, picture, tmp_path, painted):
-    """Pictures right in a folder, by name, each once; nothing else."""
-    picture("photos/b.JPG"), picture("photos/a.png"), picture("photos/deeper/c.png")
-    (tmp_path / "photos/notes.txt").write_text("no picture")
-    alone = picture("alone.png")
+def test_folders(run, make_image, tmp_path, painted):
+    """Only images directly in the folder, sorted by name, without duplicates."""
+    make_image("photos/b.JPG"), make_image("photos/a.png"), make_image("photos/deeper/c.png")
+    (tmp_path / "photos/notes.txt").write_text("no image")
+    alone = make_image("alone.png")
     result = run("masks", alone, "photos", "photos/a.png", *QUICK, "--format", "json")
     assert result.exit_code == 0
     images = json.loads((tmp_path / "out/masks.json").read_text())["images"]
     assert [image["file_name"] for image in images] == [str(alone), "photos/a.png", "photos/b.JPG"]
 
 
-def test_folder_without_pictures(run, tmp_path):
+def test_folder_without_images(run, tmp_path):
     (tmp_path / "empty").mkdir()
     result = run("masks", "empty", *QUICK)
     assert result.exit_code == 1 and "in the folder empty" in result.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_image(run, picture, tmp_path):
-    result = run("masks", picture(), "nowhere.png", *QUICK)
+def test_missing_image(run, make_image, tmp_path):
+    result = run("masks", make_image(), "nowhere.png", *QUICK)
     assert result.exit_code == 1 and result.stderr == "sam2fast: no file 'nowhere.png'\n"
     assert not (tmp_path / "out").exists()
 
 
-def test_results_never_among_inputs_or_over_one_another(run, picture, tmp_path, painted):
-    picture("photos/a.png")
+def test_results_never_among_inputs_or_overwriting_one_another(run, make_image, tmp_path, painted):
+    make_image("photos/a.png")
     result = run("masks", "photos", "--out", "photos", *QUICK)
     assert result.exit_code == 2 and "choose another --out folder" in result.stderr
-    result = run("masks", picture("x.png"), picture("x_overlay.png"), "--out", tmp_path, *QUICK)
+    result = run("masks", make_image("x.png"), make_image("x_overlay.png"), "--out", tmp_path, *QUICK)
     assert result.exit_code == 2 and "would overwrite an input" in result.stderr
-    result = run("masks", picture("p/x.png"), picture("q/X.jpg"), *QUICK)
+    result = run("masks", make_image("p/x.png"), make_image("q/X.jpg"), *QUICK)
     assert result.exit_code == 2 and "overwrite one another" in result.stderr
     # One JSON file holds both.
     assert run("masks", "p/x.png", "q/X.jpg", *QUICK, "--format", "json").exit_code == 0
     assert len(json.loads((tmp_path / "out/masks.json").read_text())["images"]) == 2
 
 
-def test_broken_image_in_the_middle(run, picture, tmp_path, painted):
+def test_broken_image_in_the_middle(run, make_image, tmp_path, painted):
     (tmp_path / "b.png").write_bytes(b"no image")
-    result = run("masks", picture("a.png"), "b.png", picture("c.png"), *QUICK, *LOOSE)
+    result = run("masks", make_image("a.png"), "b.png", make_image("c.png"), *QUICK, *LOOSE)
     assert result.exit_code == 1
     first, last = result.stderr.splitlines()
     assert first.startswith("sam2fast: b.png cannot be read") and last == "sam2fast: 1 of 3 images failed"
@@ -290,7 +290,7 @@ def test_only_broken_images(run, tmp_path):
     assert names(tmp_path / "out") == []
 
 
-def test_memory_that_is_too_small_for_one_image(run, picture, tmp_path, painted, monkeypatch):
+def test_out_of_memory_for_one_image(run, make_image, tmp_path, painted, monkeypatch):
     generate = mask_finder._Generator.generate
 
     def fail_for_wide_ones(self, image):
@@ -299,22 +299,22 @@ def test_memory_that_is_too_small_for_one_image(run, picture, tmp_path, painted,
         return generate(self, image)
 
     monkeypatch.setattr(mask_finder._Generator, "generate", fail_for_wide_ones)
-    result = run("masks", picture("a.png", width=120), picture("b.png"), *QUICK)
+    result = run("masks", make_image("a.png", width=120), make_image("b.png"), *QUICK)
     assert result.exit_code == 1 and f"{tmp_path / 'a.png'}: tried to allocate 1 TiB" in result.stderr
     assert len(read_coco(tmp_path / "out/masks.json").imgs) == 1
 
 
-def test_scores_that_are_not_finite(run, picture, tmp_path):
+def test_scores_that_are_not_finite(run, make_image, tmp_path):
     weights = build_sam2(nano.CONFIG, nano.WEIGHTS, device="cpu").state_dict()
     name = "sam_mask_decoder.iou_prediction_head.layers.2.bias"
     weights[name] = torch.full_like(weights[name], float("nan"))
     torch.save({"model": weights}, tmp_path / "damaged.pt")
-    result = run("masks", picture(), *QUICK, "--checkpoint", tmp_path / "damaged.pt")
+    result = run("masks", make_image(), *QUICK, "--checkpoint", tmp_path / "damaged.pt")
     assert result.exit_code == 1 and "not finite" in result.stderr
     assert names(tmp_path / "out") == []
 
 
-def test_interrupted_by_the_keyboard(run, picture, tmp_path, painted, monkeypatch):
+def test_interrupted_by_the_keyboard(run, make_image, tmp_path, painted, monkeypatch):
     generate = mask_finder._Generator.generate
     calls = []
 
@@ -325,26 +325,26 @@ def test_interrupted_by_the_keyboard(run, picture, tmp_path, painted, monkeypatc
         return generate(self, image)
 
     monkeypatch.setattr(mask_finder._Generator, "generate", interrupted)
-    result = run("masks", *(picture(f"{name}.png") for name in "abcd"), *QUICK)
+    result = run("masks", *(make_image(f"{name}.png") for name in "abcd"), *QUICK)
     assert result.exit_code == 130 and result.stderr == "sam2fast: interrupted\n"
     assert names(tmp_path / "out") == ["a_masks.png", "a_overlay.png", "b_masks.png", "b_overlay.png", "masks.json"]
     assert len(read_coco(tmp_path / "out/masks.json").imgs) == 2
 
 
 @pytest.mark.parametrize("error", [EOFError("early"), av.error.EOFError(1, "early", "x.mp4")])
-def test_what_ends_too_early_is_no_interrupt(run, picture, monkeypatch, error):
-    """As click has it, for which each EOFError is Ctrl-D."""
+def test_a_truncated_input_is_not_an_interrupt(run, make_image, monkeypatch, error):
+    """click treats every EOFError as Ctrl-D."""
 
     def fail(*arguments):
         raise error
 
     monkeypatch.setattr("sam2fast.cli.masks.choose_model", fail)
-    result = run("masks", picture("a.png"), *QUICK)
-    assert result.exit_code == 1 and result.stderr.startswith("sam2fast: something that is read ends too early: ")
+    result = run("masks", make_image("a.png"), *QUICK)
+    assert result.exit_code == 1 and result.stderr.startswith("sam2fast: an input file ends too early: ")
     assert "early" in result.stderr and result.stderr.count("\n") == 1
 
 
-def test_what_tasks_of_a_cluster_may_be_writing_stays(tmp_path):
+def test_recent_partial_files_of_other_workers_stay(tmp_path):
     left = tmp_path / ".a_masks.png.7.part"
     for age, is_spread, stays in ((60, True, True), (3600, True, False), (60, False, False)):
         left.write_text("half")
@@ -353,12 +353,12 @@ def test_what_tasks_of_a_cluster_may_be_writing_stays(tmp_path):
         assert left.exists() == stays
 
 
-def test_interrupted_command(picture, tmp_path):
+def test_interrupted_command(make_image, tmp_path):
     """The real command and the real signal."""
     for i in range(60):
-        picture(f"photos/{i:02d}.png")
+        make_image(f"photos/{i:02d}.png")
     command = [Path(sys.executable).with_name("sam2fast"), "masks", "photos", *QUICK]
-    # A test run in the background of a shell has its interrupts ignored, and hands that on.
+    # Tests that run in the background of a shell ignore interrupts; child processes inherit that.
     heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     deadline = time.monotonic() + 100
@@ -377,8 +377,8 @@ def test_interrupted_command(picture, tmp_path):
             Image.open(tmp_path / "out" / name).load()
 
 
-def test_results_are_saved_while_it_runs(run, picture, tmp_path, painted, monkeypatch):
-    """So that a run which is killed leaves them."""
+def test_results_are_saved_while_it_runs(run, make_image, tmp_path, painted, monkeypatch):
+    """So that a killed run keeps them."""
     monkeypatch.setattr(mask_run, "SECONDS_BETWEEN_SAVES", 0.0)
     generate = mask_finder._Generator.generate
     there = []
@@ -389,13 +389,13 @@ def test_results_are_saved_while_it_runs(run, picture, tmp_path, painted, monkey
         return generate(self, image)
 
     monkeypatch.setattr(mask_finder._Generator, "generate", look)
-    assert run("masks", *(picture(f"{name}.png") for name in "abc"), *QUICK).exit_code == 0
+    assert run("masks", *(make_image(f"{name}.png") for name in "abc"), *QUICK).exit_code == 0
     assert there == [0, 1, 2]
 
 
-def test_a_file_that_cannot_be_written_ends_the_run(run, picture, tmp_path, painted):
+def test_a_file_that_cannot_be_written_ends_the_run(run, make_image, tmp_path, painted):
     (tmp_path / "out/b_overlay.png").mkdir(parents=True)
-    result = run("masks", *(picture(f"{name}.png") for name in "abc"), *QUICK)
+    result = run("masks", *(make_image(f"{name}.png") for name in "abc"), *QUICK)
     assert result.exit_code == 1 and "b_overlay.png" in result.stderr and result.stderr.count("\n") == 1
     assert len(read_coco(tmp_path / "out/masks.json").imgs) == 1
     assert not any(name.startswith("c") or name.endswith(".part") for name in names(tmp_path / "out"))
@@ -409,18 +409,18 @@ def test_a_file_that_cannot_be_written_ends_the_run(run, picture, tmp_path, pain
         (["--crops", "-1"], "--crops"),
         (["--format", "json,video"], "no format 'video'"),
         (["--format", ""], "no format ''"),
-        (["--points-per-side", "4", "--crops", "2", "--crop-points-downscale", "3"], "layer 2 of the crops"),
+        (["--points-per-side", "4", "--crops", "2", "--crop-points-downscale", "3"], "crop layer 2"),
         (["--dtype", "int8"], "--dtype"),
     ],
 )
-def test_usage_errors(run, picture, tmp_path, arguments, message):
-    result = run("masks", picture(), *arguments)
+def test_usage_errors(run, make_image, tmp_path, arguments, message):
+    result = run("masks", make_image(), *arguments)
     assert result.exit_code == 2 and result.stdout == "" and message in result.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_option_that_is_no_number(run, picture):
-    result = run("masks", picture(), *QUICK, "--nms-thresh", "nan")
+def test_option_that_is_not_a_number(run, make_image):
+    result = run("masks", make_image(), *QUICK, "--nms-thresh", "nan")
     assert result.exit_code == 1 and "box_nms_thresh must be a number" in result.stderr
 
 
@@ -449,16 +449,16 @@ def square(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
 
 def test_later_masks_lie_above_earlier_ones():
     large, small = square(5, 5, 50, 35), square(10, 10, 20, 20)
-    ids = paint_layers([encode_rle(large), encode_rle(small)], 40, 60)
+    ids = paint_labels([encode_rle(large), encode_rle(small)], 40, 60)
     np.testing.assert_array_equal(ids, np.where(small, 2, large.astype(int)))
-    assert paint_layers([], 40, 60).shape == (40, 60)
+    assert paint_labels([], 40, 60).shape == (40, 60)
 
 
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 65535])
-def test_ids_are_the_pixels_of_the_picture(count, tmp_path):
+def test_ids_are_the_pixels_of_the_image(count, tmp_path):
     ids = np.zeros((3, 4), dtype=np.uint16)
     ids[1, 2] = count
-    layers_picture(ids, count).save(tmp_path / "ids.png")
+    label_image(ids, count).save(tmp_path / "ids.png")
     read = Image.open(tmp_path / "ids.png")
     assert read.mode == ("P" if count <= 255 else "I;16")
     np.testing.assert_array_equal(np.asarray(read), ids)
@@ -480,7 +480,7 @@ def test_overlay_tints_and_outlines_masks_and_leaves_the_rest(scale):
     colours = id_colours(2).astype(int)
     for x, number in ((20, 1), (40, 2)):
         np.testing.assert_allclose(pixels[20 * scale, x * scale], (100 + colours[number]) / 2, atol=1)
-    for x in (10, 30, 50):  # the last edge is that to the background
+    for x in (10, 30, 50):  # the last edge is to the background
         assert (pixels[20 * scale, x * scale - 1 : x * scale + 1] > 200).all()
     assert (pixels[: 9 * scale] == 100).all() and (pixels[:, 52 * scale :] == 100).all()
     assert (image == 100).all()

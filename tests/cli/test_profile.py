@@ -13,17 +13,17 @@ from sam2fast.profiling import profile_image, profile_video
 
 @pytest.fixture(scope="module")
 def small_nano(tmp_path_factory):
-    """Nano at a quarter of its pixels."""
+    """Nano with a quarter of its pixels."""
     path = tmp_path_factory.mktemp("nano") / "small.yaml"
     return ["--model", write_small_nano(path, profiled.SIDE), "--checkpoint", nano.WEIGHTS, "--device", "cpu"]
 
 
 @pytest.fixture
-def film(tmp_path):
-    folder = tmp_path / "film"
+def video(tmp_path):
+    folder = tmp_path / "video"
     folder.mkdir()
-    for i, picture in enumerate(clip(4)):
-        Image.fromarray(picture).save(folder / f"{i:03}.png")
+    for i, image in enumerate(clip(4)):
+        Image.fromarray(image).save(folder / f"{i:03}.png")
     return folder
 
 
@@ -33,7 +33,7 @@ def known_limits(monkeypatch):
 
 
 def paths(tree: dict, path: str = "") -> set[str]:
-    """Of all parts of a tree, as a trace names them."""
+    """The paths of all parts of a tree, as in a trace."""
     name = f"{path}/{tree['name']}".lstrip("/")
     return {name}.union(*(paths(child, name) for child in tree["children"]))
 
@@ -46,17 +46,17 @@ def one_line(result, code: int) -> str:
     return error
 
 
-def test_a_film_end_to_end(run, film, small_nano, tmp_path):
+def test_a_video_end_to_end(run, video, small_nano, tmp_path):
     files = [tmp_path / name for name in ("trace.json", "parts.png", "figures.json")]
     options = ["--trace", files[0], "--picture", files[1], "--json", files[2]]
-    result = run("profile", film, "--objects", 2, "--frames", 2, *options, *small_nano)
+    result = run("profile", video, "--objects", 2, "--frames", 2, *options, *small_nano)
     assert result.exit_code == 0, result.stderr
     assert "the average of frames 2 to 3" in result.stdout
     for name in ("memory attention", "cross-attention", "copies and rest"):
         assert name in result.stdout
 
     (found,) = json.loads(files[2].read_text())["profiles"]
-    assert found["input"] == str(film) and found["subject"]["objects"] == 2
+    assert found["input"] == str(video) and found["subject"]["objects"] == 2
     ranges = {
         event["name"]
         for event in json.loads(files[0].read_text())["traceEvents"]
@@ -66,11 +66,11 @@ def test_a_film_end_to_end(run, film, small_nano, tmp_path):
     assert "frame/memory attention/layer 0/cross-attention/attention" in expected
     assert expected <= ranges
     assert Image.open(files[1]).width > 1000
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["figures.json", "film", "parts.png", "trace.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figures.json", "parts.png", "trace.json", "video"]
 
 
-def test_two_pictures_as_json(run, picture, small_nano):
-    inputs = [picture("a.png"), picture("b.jpg")]
+def test_two_images_as_json(run, make_image, small_nano):
+    inputs = [make_image("a.png"), make_image("b.jpg")]
     result = run("profile", *inputs, "--point", "20,30", "--point", "5,5,0", "--runs", 2, *small_nano, "--json")
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
@@ -81,7 +81,7 @@ def test_two_pictures_as_json(run, picture, small_nano):
         assert (found["subject"]["width"], found["subject"]["height"]) == (96, 64)
 
 
-def test_prompts_of_pictures(run, picture, small_nano, monkeypatch):
+def test_prompts_of_images(run, make_image, small_nano, monkeypatch):
     asked = {}
 
     def note(predictor, image, **options):
@@ -89,12 +89,12 @@ def test_prompts_of_pictures(run, picture, small_nano, monkeypatch):
         return profile_image(predictor, image, **{**options, "runs": 1})
 
     monkeypatch.setattr("sam2fast.profiling.run.profile_image", note)
-    result = run("profile", picture(), "--point", "20,30", "--box", "1,2,30,40", "--depth", 1, *small_nano)
+    result = run("profile", make_image(), "--point", "20,30", "--box", "1,2,30,40", "--depth", 1, *small_nano)
     assert result.exit_code == 0, result.stderr
     assert asked["point_coords"] == [(20, 30)] and asked["point_labels"] == [1] and asked["box"] == [1, 2, 30, 40]
 
 
-def test_prompts_of_films(run, film, small_nano, monkeypatch):
+def test_prompts_of_videos(run, video, small_nano, monkeypatch):
     asked = {}
 
     def note(predictor, video, **options):
@@ -103,7 +103,7 @@ def test_prompts_of_films(run, film, small_nano, monkeypatch):
 
     monkeypatch.setattr("sam2fast.profiling.run.profile_video", note)
     prompts = ["--point", "20,30", "--point", "0,dog,50,40", "--point", "0,dog,1,1,0", "--box", "0,cat,1,2,30,40"]
-    result = run("profile", film, *prompts, *small_nano)
+    result = run("profile", video, *prompts, *small_nano)
     assert result.exit_code == 0, result.stderr
     assert asked["prompts"] == {
         1: {"points": [[20, 30]], "labels": [1], "box": None},
@@ -121,49 +121,49 @@ def test_prompts_of_films(run, film, small_nano, monkeypatch):
         (["a.png", "--point", "0,1,20,30"], 2, "is an image, and a prompt has a frame"),
         (["a.png", "--box", "0,0,5,5", "--box", "1,1,5,5"], 2, "give one --box"),
         (["a.png", "--point", "20,30", "--objects", "2"], 2, "--objects gives the prompts"),
-        (["film", "--point", "3,1,20,30"], 2, "not on the first frame"),
+        (["video", "--point", "3,1,20,30"], 2, "not on the first frame"),
         (["a.png", "--point", "x,30"], 2, "'x,30' is not X,Y"),
-        (["a.png", "b.png", "--trace", "t.json"], 2, "--trace is of one image or video"),
+        (["a.png", "b.png", "--trace", "t.json"], 2, "--trace takes one image or video"),
         (["a.png", "--picture", "parts.gif"], 2, "does not end with .png or .svg or .pdf"),
-        (["--json", "a.png", "film"], 2, "give it after the inputs"),
+        (["--json", "a.png", "video"], 2, "give it after the inputs"),
         (["a.png", "--picture", "a.png"], 2, "would overwrite an input"),
         (["a.png", "--trace", "x.json", "--json", "x.json"], 2, "would overwrite an input or another output"),
         (["a.png", "--trace", "nowhere/t.json"], 1, "no folder"),
     ],
 )
-def test_refused_before_any_work(run, picture, film, tmp_path, arguments, code, message, monkeypatch):
-    picture("a.png"), picture("b.png")
-    monkeypatch.setattr("sam2fast.cli.profile.choose_model", None)  # which comes later
+def test_refused_before_any_work(run, make_image, video, tmp_path, arguments, code, message, monkeypatch):
+    make_image("a.png"), make_image("b.png")
+    monkeypatch.setattr("sam2fast.cli.profile.choose_model", None)  # which is called later
     before = sorted(path.name for path in tmp_path.iterdir())
     assert message in " ".join(one_line(run("profile", *arguments), code).split())
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_what_cannot_be_read(run, tmp_path, small_nano, film):
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+def test_unreadable_inputs(run, tmp_path, small_nano, video):
+    (tmp_path / "broken.png").write_bytes(b"no image")
     assert "broken.png cannot be read as an image" in one_line(run("profile", "broken.png", *small_nano), 1)
-    (tmp_path / "broken.mp4").write_bytes(b"no film")
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
     assert "broken.mp4" in one_line(run("profile", "broken.mp4", "--trace", "t.json", *small_nano), 1)
-    for frame in list(film.iterdir())[1:]:
+    for frame in list(video.iterdir())[1:]:
         frame.unlink()
-    assert "single frame" in one_line(run("profile", film, *small_nano), 1)
+    assert "single frame" in one_line(run("profile", video, *small_nano), 1)
     assert not (tmp_path / "t.json").exists()
 
 
-def test_what_a_run_that_was_killed_has_left_is_removed(tmp_path):
+def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     left = (".a.json.1.part", ".t.json.gz.1.part")
     for name in (*left, ".b.json.1.part"):
         (tmp_path / name).touch()
     outputs = {"--json": tmp_path / "a.json", "--trace": tmp_path / "t.json.gz", "--picture": None}
-    _check_outputs(["film.mp4"], outputs)
+    _check_outputs(["video.mp4"], outputs)
     assert [file.name for file in tmp_path.iterdir()] == [".b.json.1.part"]
 
 
-def test_without_matplotlib(run, picture, monkeypatch):
+def test_without_matplotlib(run, make_image, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    error = one_line(run("profile", picture(), "--picture", "parts.png"), 1)
+    error = one_line(run("profile", make_image(), "--picture", "parts.png"), 1)
     assert "pip install 'sam2fast[profile]'" in error
 
 
-def test_a_click_may_lie_outside(run, picture, small_nano):
-    assert run("profile", picture(), "--point", "500,500", "--runs", 1, *small_nano).exit_code == 0
+def test_a_click_may_lie_outside(run, make_image, small_nano):
+    assert run("profile", make_image(), "--point", "500,500", "--runs", 1, *small_nano).exit_code == 0

@@ -1,4 +1,4 @@
-"""``sam2fast segment``: what it finds and writes."""
+"""``sam2fast segment``: its results and files."""
 
 import functools
 import json
@@ -23,9 +23,9 @@ EXIF_ORIENTATION, QUARTER_TURN = 0x0112, 6
 
 
 def read_mask(path) -> np.ndarray:
-    picture = Image.open(path)
-    assert picture.mode == "L"
-    pixels = np.asarray(picture)
+    make_image = Image.open(path)
+    assert make_image.mode == "L"
+    pixels = np.asarray(make_image)
     assert set(np.unique(pixels)) <= {0, 255}
     return pixels > 0
 
@@ -36,23 +36,23 @@ def load(path) -> dict:
 
 @pytest.fixture(scope="module")
 def api(model) -> SAM2ImagePredictor:
-    """What the small model answers without the command line."""
+    """The small model's results without the command line."""
     return SAM2ImagePredictor(build_sam2(model.small_config, model.checkpoint, device="cpu"))
 
 
 @pytest.fixture
-def turned(picture, tmp_path) -> list[str]:
-    """A picture, and the same lying on its side in another folder."""
+def rotated(make_image, tmp_path) -> list[str]:
+    """An image, and the same image rotated by EXIF in another folder."""
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = QUARTER_TURN
-    upright, lying = picture("a.png"), tmp_path / "folder/b.png"
+    upright, lying = make_image("a.png"), tmp_path / "folder/b.png"
     lying.parent.mkdir()
     Image.open(upright).transpose(Image.Transpose.ROTATE_90).save(lying, exif=exif)
     return [str(upright), str(lying)]
 
 
 def assert_result(record, path, mask, model, config, scores) -> None:
-    """A record and its files are what the API answered for the click on a picture."""
+    """Compares a record and its files with the API's result for the click."""
     found = read_mask(record["files"]["mask"])
     assert (record["size"]["width"], record["size"]["height"]) == (96, 64) == found.shape[::-1]
     assert Image.open(record["files"]["overlay"]).size == (96, 64)
@@ -72,9 +72,9 @@ def assert_result(record, path, mask, model, config, scores) -> None:
 
 
 @pytest.mark.long
-def test_command_end_to_end(run_command, turned, tmp_path, model):
-    """The default model found by its official file name, in a process of its own; a picture on its side."""
-    upright, lying = turned
+def test_command_end_to_end(run_command, rotated, tmp_path, model):
+    """The default model, found by its official file name, in its own process, with a rotated image."""
+    upright, lying = rotated
     out = tmp_path / "results"
     result = run_command(
         "segment", lying, "--point", "20,30", "--out", out, "--device", "cpu", "--json",
@@ -93,24 +93,24 @@ def test_command_end_to_end(run_command, turned, tmp_path, model):
     assert_result(record, lying, masks[scores.argmax()], model, "configs/sam2.1/sam2.1_hiera_t.yaml", scores)
 
 
-def test_pictures(run, turned, tmp_path, model, api):
-    """The small model's answers for a picture, and the same for it on its side."""
+def test_images(run, rotated, tmp_path, model, api):
+    """The small model's results for an image and its rotated copy."""
     out = tmp_path / "results"
-    result = run("segment", *turned, "--point", "20,30", "--out", out, "--json", *model.small)
+    result = run("segment", *rotated, "--point", "20,30", "--out", out, "--json", *model.small)
     assert result.exit_code == 0, result.stderr
     printed = json.loads(result.stdout)
     assert sorted(os.listdir(out)) == [
         "a.json", "a_mask.png", "a_overlay.png", "b.json", "b_mask.png", "b_overlay.png",
     ]  # fmt: skip
     assert printed["results"] == [load(out / "a.json"), load(out / "b.json")]
-    api.set_image(turned[0])
+    api.set_image(rotated[0])
     masks, scores, _ = api.predict(np.array([[20, 30]]), np.array([1]))
-    for record, path in zip(printed["results"], turned, strict=True):
+    for record, path in zip(printed["results"], rotated, strict=True):
         assert_result(record, path, masks[scores.argmax()], model, str(model.small_config), scores)
 
 
-def test_command_without_checkpoint(run_command, picture):
-    result = run_command("segment", picture(), "--point", "5,5", "--model", "large")
+def test_command_without_checkpoint(run_command, make_image):
+    result = run_command("segment", make_image(), "--point", "5,5", "--model", "large")
     error = assert_one_line(result, code=3)
     assert "sam2.1_hiera_large.pt" in error and "$SAM2FAST_CHECKPOINTS (not set)" in error
     assert "https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_large.pt" in error
@@ -136,13 +136,13 @@ assert "torch" not in sys.modules and "numpy" not in sys.modules
     assert "segment" in result.stdout and "demo" in result.stdout
 
 
-def test_one_click_takes_the_best_of_three(run, picture, tmp_path, model):
-    result = run("segment", picture(), "--point", "70.5,20", *model.small)
-    record = load(tmp_path / "out/picture.json")
+def test_one_click_gives_the_best_of_three_masks(run, make_image, tmp_path, model):
+    result = run("segment", make_image(), "--point", "70.5,20", *model.small)
+    record = load(tmp_path / "out/image.json")
     assert len(record["candidate_scores"]) == 3
     assert record["score"] == max(record["candidate_scores"])
     name, score, area, box = result.stdout.splitlines()[1].split()
-    assert name == str(tmp_path / "picture.png") and area == str(record["area"])
+    assert name == str(tmp_path / "image.png") and area == str(record["area"])
     assert score == f"{record['score']:.3f}" and box == ",".join(map(str, record["box"]))
     times = result.stdout.splitlines()[2]
     stages = re.findall(r"([a-z ]+) \d+\.\d\d s", times.removeprefix("time:"))
@@ -163,15 +163,15 @@ def test_one_click_takes_the_best_of_three(run, picture, tmp_path, model):
         ),
     ],
 )
-def test_unambiguous_prompts_give_one_mask(run, picture, tmp_path, model, api, arguments, prompts):
-    path = picture()
+def test_unambiguous_prompts_give_one_mask(run, make_image, tmp_path, model, api, arguments, prompts):
+    path = make_image()
     assert run("segment", path, *arguments, *model.small).exit_code == 0
-    record = load(tmp_path / "out/picture.json")
+    record = load(tmp_path / "out/image.json")
     api.set_image(str(path))
     masks, scores, _ = api.predict(**prompts, multimask_output=False)
     assert record["candidate_scores"] is None
     assert record["score"] == pytest.approx(float(scores[0]), abs=1e-4)
-    mask = read_mask(tmp_path / "out/picture_mask.png")
+    mask = read_mask(tmp_path / "out/image_mask.png")
     assert (mask != (masks[0] > 0)).mean() < 1e-3
     if mask.any():
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -181,14 +181,14 @@ def test_unambiguous_prompts_give_one_mask(run, picture, tmp_path, model, api, a
 
 
 @pytest.mark.parametrize("brightest", [1, 255])
-def test_mask_prompt(run, picture, tmp_path, model, api, brightest):
-    """A mask picture of another size; its bounds are the box."""
+def test_mask_prompt(run, make_image, tmp_path, model, api, brightest):
+    """A mask image of another size; its bounds are used as the box."""
     rough = np.zeros((32, 48), dtype=np.uint8)
     rough[8:24, 12:36] = brightest
     Image.fromarray(rough).save(tmp_path / "rough.png")
-    path = picture()
+    path = make_image()
     assert run("segment", path, "--mask", tmp_path / "rough.png", *model.small).exit_code == 0
-    record = load(tmp_path / "out/picture.json")
+    record = load(tmp_path / "out/image.json")
     assert record["prompts"]["box"] == [24, 16, 72, 48]
     assert record["prompts"]["mask"] == str(tmp_path / "rough.png")
     # 64 is a quarter of the small model's image size. Resizing blurs the edges a little, hence the tolerance.
@@ -201,22 +201,22 @@ def test_mask_prompt(run, picture, tmp_path, model, api, brightest):
     assert abs(record["score"] - scores[0]) < 0.2 * abs(without[0] - scores[0])
 
 
-def test_mask_prompt_with_a_box_of_its_own(run, picture, tmp_path, model):
+def test_mask_prompt_with_a_box_of_its_own(run, make_image, tmp_path, model):
     Image.fromarray(np.eye(50, dtype=bool)).save(tmp_path / "rough.png")
-    result = run("segment", picture(), "--mask", tmp_path / "rough.png", "--box", "1,2,30,40", *model.small)
+    result = run("segment", make_image(), "--mask", tmp_path / "rough.png", "--box", "1,2,30,40", *model.small)
     assert result.exit_code == 0
-    assert load(tmp_path / "out/picture.json")["prompts"]["box"] == [1, 2, 30, 40]
+    assert load(tmp_path / "out/image.json")["prompts"]["box"] == [1, 2, 30, 40]
 
 
-def test_prompt_outside_the_image_is_noted(run, picture, model):
-    result = run("segment", picture(), "--point", "-5,200", "--json", *model.small)
+def test_prompt_outside_the_image_is_noted(run, make_image, model):
+    result = run("segment", make_image(), "--point", "-5,200", "--json", *model.small)
     assert result.exit_code == 0
     assert "note: point -5,200 lies outside" in result.stderr and "(96x64)" in result.stderr
     json.loads(result.stdout)
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "CMYK", "I;16", "F"])
-def test_every_kind_of_picture(run, tmp_path, model, mode):
+def test_every_kind_of_image(run, tmp_path, model, mode):
     grey = np.tile(np.arange(96, dtype=np.uint16), (64, 1))
     if mode == "I;16":
         image = Image.fromarray(grey * 600)
@@ -231,14 +231,14 @@ def test_every_kind_of_picture(run, tmp_path, model, mode):
     assert read_mask(tmp_path / "out/x_mask.png").shape == (64, 96)
 
 
-def test_bfloat16(run, picture, tmp_path, model):
-    assert run("segment", picture(), "--point", "20,30", "--dtype", "bfloat16", *model.small).exit_code == 0
-    assert load(tmp_path / "out/picture.json")["model"]["dtype"] == "bfloat16"
+def test_bfloat16(run, make_image, tmp_path, model):
+    assert run("segment", make_image(), "--point", "20,30", "--dtype", "bfloat16", *model.small).exit_code == 0
+    assert load(tmp_path / "out/image.json")["model"]["dtype"] == "bfloat16"
 
 
 @pytest.fixture
 def encoded_once(monkeypatch):
-    """The image is encoded for the first command alone; the others must ask for the same pixels."""
+    """Only the first command encodes the image; the others must use the same pixels."""
     encode, encoded = SAM2Base.encode_image, []
 
     def once(model, pixels):
@@ -252,7 +252,7 @@ def encoded_once(monkeypatch):
 
 @pytest.mark.weights
 def test_truck(run, tmp_path, monkeypatch, weights_folder, data_folder, encoded_once):
-    """A click has the published scores; a disc drawn over a wheel becomes its outline, as does a box around it."""
+    """A click gives the published scores; a disc over a wheel and a box around it give the wheel's mask."""
     monkeypatch.setattr("sam2fast.cli.segmenter.build_sam2", functools.cache(build_sam2))  # with its notes
     truck = data_folder / "images/truck.jpg"
     chosen = ["--checkpoint", weights_folder / "sam2_hiera_tiny_image_fp16.pt", "--device", "cpu"]

@@ -1,4 +1,4 @@
-"""``sam2fast segment``: what cannot be read, meant or written, and that nothing is half done."""
+"""``sam2fast segment``: invalid inputs and outputs; no partial results stay."""
 
 import io
 import os
@@ -25,8 +25,8 @@ from PIL import Image
         (["--point", "1,1", "--dtype", "int8"], "--dtype"),
     ],
 )
-def test_usage_errors(run, picture, arguments, message):
-    result = run("segment", picture(), *arguments)
+def test_usage_errors(run, make_image, arguments, message):
+    result = run("segment", make_image(), *arguments)
     assert result.exit_code == 2 and result.stdout == ""
     assert message in result.stderr
 
@@ -40,13 +40,13 @@ def test_missing_image(run, tmp_path, model):
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_mask(run, picture, model):
-    assert "rough.png" in assert_one_line(run("segment", picture(), "--mask", "rough.png", *model.small))
+def test_missing_mask(run, make_image, model):
+    assert "rough.png" in assert_one_line(run("segment", make_image(), "--mask", "rough.png", *model.small))
 
 
-def test_black_mask(run, picture, tmp_path, model):
+def test_black_mask(run, make_image, tmp_path, model):
     Image.new("L", (9, 9)).save(tmp_path / "black.png")
-    error = assert_one_line(run("segment", picture(), "--mask", tmp_path / "black.png", *model.small))
+    error = assert_one_line(run("segment", make_image(), "--mask", tmp_path / "black.png", *model.small))
     assert "black.png is empty" in error
 
 
@@ -63,22 +63,24 @@ def test_not_an_image(run, tmp_path, model, content):
     assert os.listdir(tmp_path / "out") == []
 
 
-def test_results_before_a_failing_image_stay(run, picture, tmp_path, model):
+def test_results_before_a_failing_image_stay(run, make_image, tmp_path, model):
     (tmp_path / "b.png").write_bytes(b"no image")
-    result = run("segment", picture("a.png"), tmp_path / "b.png", picture("c.png"), "--point", "1,1", *model.small)
+    result = run(
+        "segment", make_image("a.png"), tmp_path / "b.png", make_image("c.png"), "--point", "1,1", *model.small
+    )
     assert_one_line(result)
     assert sorted(os.listdir(tmp_path / "out")) == ["a.json", "a_mask.png", "a_overlay.png"]
 
 
 @pytest.mark.parametrize("names", [("a/x.png", "b/x.png"), ("x.png", "x.jpg"), ("x.png", "x.png"), ("x.png", "X.jpg")])
-def test_same_names(run, picture, tmp_path, names):
-    result = run("segment", *map(picture, names), "--point", "1,1")
+def test_same_names(run, make_image, tmp_path, names):
+    result = run("segment", *map(make_image, names), "--point", "1,1")
     assert result.exit_code == 2 and "overwrite one another" in result.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_inputs_are_not_overwritten(run, picture, tmp_path):
-    image, mask = picture(), picture("picture_mask.png")
+def test_inputs_are_not_overwritten(run, make_image, tmp_path):
+    image, mask = make_image(), make_image("image_mask.png")
     before = mask.read_bytes()
     for arguments in ([image, "--mask", mask], [image, mask, "--point", "1,1"]):
         result = run("segment", *arguments, "--out", tmp_path)
@@ -86,20 +88,20 @@ def test_inputs_are_not_overwritten(run, picture, tmp_path):
     assert mask.read_bytes() == before
 
 
-def test_output_folder_is_a_file(run, picture, tmp_path, model):
+def test_output_folder_is_a_file(run, make_image, tmp_path, model):
     (tmp_path / "taken").write_text("here")
-    error = assert_one_line(run("segment", picture(), "--point", "1,1", "--out", "taken", *model.small))
+    error = assert_one_line(run("segment", make_image(), "--point", "1,1", "--out", "taken", *model.small))
     assert "'taken' is a file" in error
 
 
-def test_nothing_half_written_stays(run, picture, tmp_path, model):
-    """A folder in the place of one result makes its writing fail at the last step."""
-    (tmp_path / "out/picture_overlay.png").mkdir(parents=True)
-    assert_one_line(run("segment", picture(), "--point", "1,1", *model.small))
-    assert sorted(os.listdir(tmp_path / "out")) == ["picture_mask.png", "picture_overlay.png"]
+def test_no_partial_file_stays(run, make_image, tmp_path, model):
+    """A folder with the name of one result makes writing it fail at the last step."""
+    (tmp_path / "out/image_overlay.png").mkdir(parents=True)
+    assert_one_line(run("segment", make_image(), "--point", "1,1", *model.small))
+    assert sorted(os.listdir(tmp_path / "out")) == ["image_mask.png", "image_overlay.png"]
 
 
-def test_results_have_the_permissions_of_other_files(run, picture, tmp_path, model):
-    assert run("segment", picture(), "--point", "1,1", *model.small).exit_code == 0
+def test_results_have_the_permissions_of_other_files(run, make_image, tmp_path, model):
+    assert run("segment", make_image(), "--point", "1,1", *model.small).exit_code == 0
     (tmp_path / "other").touch()
-    assert (tmp_path / "out/picture.json").stat().st_mode == (tmp_path / "other").stat().st_mode
+    assert (tmp_path / "out/image.json").stat().st_mode == (tmp_path / "other").stat().st_mode

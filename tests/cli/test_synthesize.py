@@ -1,4 +1,4 @@
-"""``sam2fast synthesize``: the layout of DAVIS, the same files for the same seed, resuming."""
+"""``sam2fast synthesize``: DAVIS layout, determinism, resuming."""
 
 import functools
 import json
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sam2fast.datasets import davis
-from sam2fast.training.data.synthetic import SyntheticClips, teacher
+from sam2fast.training.data.synthetic import SyntheticClips, pseudo_labels
 
 SMALL = ("--frames", 3, "--size", 64)
 
@@ -61,7 +61,7 @@ def test_a_full_folder_is_refused_unless_resumed(run, tmp_path):
     assert result.exit_code == 1 and "not empty" in result.stderr and "--resume" in result.stderr
     assert read_files(out) == whole
 
-    # As if it had been interrupted: one clip missing, one with its masks only, one half written.
+    # As after an interrupt: one clip is missing, one has only masks, one is partial.
     for kind in ("JPEGImages", "Annotations"):
         remove(out / kind / "00001")
     remove(out / "JPEGImages/00002")
@@ -88,7 +88,7 @@ def remove(folder: Path) -> None:
 
 
 def test_interrupted_clips_do_not_appear(run, tmp_path, monkeypatch):
-    """The disk is full in the middle of the second clip."""
+    """The disk is full during the second clip."""
     encode, calls = davis.label_png, []
 
     def failing(labels):
@@ -130,8 +130,8 @@ def test_foreign_folders_are_refused(run, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
 
-def test_media_and_its_errors(run, tmp_path, picture):
-    picture("media/backgrounds/a.png")
+def test_media_and_its_errors(run, tmp_path, make_image):
+    make_image("media/backgrounds/a.png")
     assert run("synthesize", *SMALL, "--clips", 1, "--media", "media/backgrounds/..", "--out", "a").exit_code == 0
     result = run("synthesize", *SMALL, "--media", tmp_path / "media/backgrounds", "--out", "b")
     assert result.exit_code == 1 and result.stderr.startswith("sam2fast: ") and "cutouts/" in result.stderr
@@ -149,21 +149,23 @@ def test_media_and_its_errors(run, tmp_path, picture):
         (("--frames", 0), 2, "--frames"),
     ],
 )
-def test_wrong_usage_writes_nothing(run, tmp_path, picture, arguments, code, message):
-    picture("photos/a.png")
-    picture("scans/a.TIF")
+def test_wrong_usage_writes_nothing(run, tmp_path, make_image, arguments, code, message):
+    make_image("photos/a.png")
+    make_image("scans/a.TIF")
     (tmp_path / "empty").mkdir()
     result = run("synthesize", *arguments, "--out", "out")
     assert result.exit_code == code and message in result.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_teacher_makes_cutouts_first(run, picture, tmp_path, model, monkeypatch):
-    picture("photos/a.png")
-    picture("photos/b.jpg")
-    # Weights that were never trained find nothing they are sure of.
-    lax = teacher.Search(points_per_side=2, least_iou=-99, least_stability=-1, areas=(0.02, 1), most_overlap=0.99)
-    monkeypatch.setattr(teacher, "teach_cutouts", functools.partial(teacher.teach_cutouts, search=lax))
+def test_teacher_makes_cutouts_first(run, make_image, tmp_path, model, monkeypatch):
+    make_image("photos/a.png")
+    make_image("photos/b.jpg")
+    # Untrained weights find nothing with a high score.
+    lax = pseudo_labels.ObjectSearch(
+        points_per_side=2, least_iou=-99, least_stability=-1, areas=(0.02, 1), most_overlap=0.99
+    )
+    monkeypatch.setattr(pseudo_labels, "write_cutouts", functools.partial(pseudo_labels.write_cutouts, search=lax))
     ask = ["--teacher" if argument == "--checkpoint" else argument for argument in model.small]
     command = ("synthesize", *SMALL, "--clips", 1, *ask, "--images", "photos", "--out", "out")
     result = run(*command)
@@ -174,5 +176,5 @@ def test_teacher_makes_cutouts_first(run, picture, tmp_path, model, monkeypatch)
     assert found and all(Image.open(path).mode == "RGBA" for path in found)
     assert json.loads((tmp_path / "out/synthesize.json").read_text())["teacher"][1] == "photos"
 
-    monkeypatch.setattr(teacher, "teach_cutouts", None)
+    monkeypatch.setattr(pseudo_labels, "write_cutouts", None)
     assert run(*command, "--resume").exit_code == 0, "photographs are not taught twice"

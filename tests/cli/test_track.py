@@ -1,11 +1,11 @@
-"""``sam2fast track``: what it writes is what the predictor says."""
+"""``sam2fast track``: its files match the predictor's results."""
 
 import json
 
 import av
+import moving_shapes
 import numpy as np
 import pytest
-import track_films
 from PIL import Image
 from pycocotools import mask as coco_masks
 from track_runs import (
@@ -24,15 +24,15 @@ from track_runs import (
 from sam2fast.cli import track_outputs
 from sam2fast.cli.track_outputs import FrameDrawing
 from sam2fast.datasets.palette_masks import palette
-from sam2fast.video_io import h264
+from sam2fast.video_io import video_writer
 from sam2fast.video_results import read_masks
 
 
 @pytest.fixture(scope="module")
-def whole(track, film, tmp_path_factory):
-    """The folder of a run that nothing has disturbed."""
+def whole(track, video_file, tmp_path_factory):
+    """The folder of an uninterrupted run."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    result = track(film, *PROMPTS, "--reverse", "--format", "json,png,overlay,coco", "--out", out)
+    result = track(video_file, *PROMPTS, "--reverse", "--format", "json,png,overlay,coco", "--out", out)
     assert result.exit_code == 0 and result.stderr == ""
     assert f"{FRAMES} frames tracked" in result.stdout and str(out) in result.stdout
     return out
@@ -43,9 +43,9 @@ def test_files(whole):
     assert names(whole / "masks") == [f"{t:05d}.png" for t in range(FRAMES)]
 
 
-def test_masks_are_those_of_the_predictor(whole, film, track):
-    """With its whole history, although the command remembers only what can be looked back to."""
-    state = track.predictor.init_state(str(film))
+def test_masks_match_the_predictor(whole, video_file, track):
+    """The reference keeps the whole history; the command only keeps the frames that memory attention can use."""
+    state = track.predictor.init_state(str(video_file))
     track.predictor.add_new_points_or_box(state, FIRST, 1, points=[middle_of_square(FIRST)], labels=[1])
     track.predictor.add_new_points_or_box(state, FIRST, "disc", box=box_of_disc(FIRST))
     track.predictor.add_new_points_or_box(state, LATER, 1, points=[middle_of_square(14)], labels=[1])
@@ -74,11 +74,11 @@ def test_lines_have_times_areas_and_boxes(whole):
             assert entry["box"] == (box if entry["area"] else None)
 
 
-def test_label_pictures(whole):
+def test_label_images(whole):
     for t, line in lines_of(whole).items():
-        picture = Image.open(whole / f"masks/{t:05d}.png")
-        assert picture.mode == "P" and np.asarray(picture.getpalette()).tolist() == palette().ravel().tolist()
-        labels = np.asarray(picture)
+        image = Image.open(whole / f"masks/{t:05d}.png")
+        assert image.mode == "P" and np.asarray(image.getpalette()).tolist() == palette().ravel().tolist()
+        labels = np.asarray(image)
         for number, entry in enumerate(line["objects"], 1):
             seen = coco_masks.decode(entry.get("visible", entry["rle"])) > 0
             np.testing.assert_array_equal(labels == number, seen)
@@ -95,8 +95,8 @@ def test_coco_document(whole):
             assert rle == (entry["rle"] if entry["area"] else None)
 
 
-def test_overlay_shows_the_masks_on_the_video(whole, film):
-    (frames, times), (plain, _) = track_films.decoded(whole / "overlay.mp4"), track_films.decoded(film)
+def test_overlay_shows_the_masks_on_the_video(whole, video_file):
+    (frames, times), (plain, _) = moving_shapes.decoded(whole / "overlay.mp4"), moving_shapes.decoded(video_file)
     assert len(frames) == FRAMES and times == pytest.approx([t / 25 for t in range(FRAMES)], abs=1e-3)
     for found, drawn, ground in zip(read_masks(whole / "masks.jsonl"), frames, plain, strict=True):
         shown = found.masks.any(axis=0)
@@ -104,60 +104,60 @@ def test_overlay_shows_the_masks_on_the_video(whole, film):
         assert change[shown].mean() > 20 and change[~shown].mean() < 6
 
 
-def test_manifest(whole, film):
+def test_manifest(whole, video_file):
     manifest = json.loads((whole / "track.json").read_text())
     assert manifest["complete"] and manifest["done"] == FRAMES and manifest["state"] is None
-    assert manifest["objects"] == [1, "disc"] and manifest["source"] == str(film) and manifest["frames"] == FRAMES
+    assert manifest["objects"] == [1, "disc"] and manifest["source"] == str(video_file) and manifest["frames"] == FRAMES
     assert manifest["size"] == {"width": 64, "height": 48}
     assert [prompt["frame"] for prompt in manifest["asked"]["prompts"]] == [FIRST, FIRST, LATER]
     assert manifest["asked"]["model"]["device"] == "cpu"
 
 
-def test_without_reverse_tracking_begins_with_the_first_prompt(track, film, whole, tmp_path):
-    result = track(film, *PROMPTS, "--start", 4, "--end", 12, "--out", tmp_path, "--format", "overlay")
+def test_tracking_begins_with_the_first_prompt_without_reverse(track, video_file, whole, tmp_path):
+    result = track(video_file, *PROMPTS, "--start", 4, "--end", 12, "--out", tmp_path, "--format", "overlay")
     assert result.exit_code == 1 and "object 1 on frame 14 is outside of the frames to be tracked" in result.stderr
-    result = track(film, *PROMPTS, "--start", 4, "--end", 15, "--out", tmp_path / "o", "--format", "overlay")
+    result = track(video_file, *PROMPTS, "--start", 4, "--end", 15, "--out", tmp_path / "o", "--format", "overlay")
     assert result.exit_code == 0
     lines = lines_of(tmp_path / "o")
     assert list(lines) == list(range(FIRST, 16))
     assert all(lines[t] == lines_of(whole)[t] for t in lines)
-    frames, _ = track_films.decoded(tmp_path / "o/overlay.mp4")
-    plain, _ = track_films.decoded(film)
+    frames, _ = moving_shapes.decoded(tmp_path / "o/overlay.mp4")
+    plain, _ = moving_shapes.decoded(video_file)
     assert len(frames) == 12  # from 4 to 15
     changes = [np.abs(a.astype(int) - b).mean() for a, b in zip(frames, plain[4:16], strict=True)]
     assert 1.5 * max(changes[:4]) < min(changes[4:])
 
 
 def test_odd_sizes_and_uneven_times(track, tmp_path):
-    pictures = track_films.pictures(6, 47, 65)
+    images = moving_shapes.make_frames(6, 47, 65)
     times = [0, 0.04, 0.3, 0.35, 0.9, 1.0]
-    frames = [np.pad(p, ((0, 1), (0, 1), (0, 0)), mode="edge") for p in pictures]
-    film = track_films.write_film(tmp_path / "vfr.mp4", frames, times)
-    assert track(film, *ONE, "--out", tmp_path / "a").exit_code == 0
-    assert track_films.decoded(tmp_path / "a/overlay.mp4")[1] == pytest.approx(times, abs=2e-3)
+    frames = [np.pad(p, ((0, 1), (0, 1), (0, 0)), mode="edge") for p in images]
+    video_file = moving_shapes.write_video(tmp_path / "vfr.mp4", frames, times)
+    assert track(video_file, *ONE, "--out", tmp_path / "a").exit_code == 0
+    assert moving_shapes.decoded(tmp_path / "a/overlay.mp4")[1] == pytest.approx(times, abs=2e-3)
     assert [line["time"] for line in lines_of(tmp_path / "a").values()] == pytest.approx(times, abs=2e-3)
-    folder = track_films.write_folder(tmp_path / "odd", pictures)
+    folder = moving_shapes.write_folder(tmp_path / "odd", images)
     assert track(folder, *ONE, "--out", tmp_path / "b").exit_code == 0
-    drawn, times = track_films.decoded(tmp_path / "b/overlay.mp4")
+    drawn, times = moving_shapes.decoded(tmp_path / "b/overlay.mp4")
     assert drawn[0].shape == (48, 66, 3) and len(drawn) == 6
     assert {line["time"] for line in lines_of(tmp_path / "b").values()} == {None}
 
 
-def test_mask_prompts_and_prompt_files(track, film, tmp_path):
+def test_mask_prompts_and_prompt_files(track, video_file, tmp_path):
     mask = np.zeros((48, 64), dtype=bool)
-    x0, y0, x1, y1 = track_films.square_at(0)
+    x0, y0, x1, y1 = moving_shapes.square_at(0)
     mask[y0:y1, x0:x1] = True
     Image.fromarray(mask).save(tmp_path / "square.png")
     box = list(box_of_disc(0))
     entries = [{"frame": 0, "object": 5, "box": box}, {"frame": 0, "object": "square", "mask": "square.png"}]
     (tmp_path / "prompts.json").write_text(json.dumps({"prompts": entries}))
     options = ["--end", 3, "--format", "json", "--out"]
-    assert track(film, "--prompts", tmp_path / "prompts.json", *options, tmp_path / "a").exit_code == 0
+    assert track(video_file, "--prompts", tmp_path / "prompts.json", *options, tmp_path / "a").exit_code == 0
     same = ["--mask", f"0,square,{tmp_path / 'square.png'}", "--box", text(0, 5, *box)]
-    result = track(film, *same, *options, tmp_path / "b")
+    result = track(video_file, *same, *options, tmp_path / "b")
     assert result.exit_code == 0
     assert (tmp_path / "a/masks.jsonl").read_bytes() == (tmp_path / "b/masks.jsonl").read_bytes()
-    state = track.predictor.init_state(str(film))
+    state = track.predictor.init_state(str(video_file))
     track.predictor.add_new_points_or_box(state, 0, 5, box=box)
     track.predictor.add_new_mask(state, 0, "square", mask)
     for found, (_, ids, masks) in zip(
@@ -167,43 +167,43 @@ def test_mask_prompts_and_prompt_files(track, film, tmp_path):
         np.testing.assert_array_equal(found.masks, masks[:, 0].numpy() > 0)
 
 
-def test_progress(track, film, tmp_path):
-    result = track(film, *ONE, "--end", 2, "--progress", "--format", "json", "--out", tmp_path)
+def test_progress(track, video_file, tmp_path):
+    result = track(video_file, *ONE, "--end", 2, "--progress", "--format", "json", "--out", tmp_path)
     assert "3/3" in result.stderr and "frames" in result.stderr
 
 
-def test_colours_of_large_films_are_not_guessed(tmp_path):
-    """Players take untagged large films for BT.709."""
-    film = track_outputs.OverlayWriter(tmp_path / "x.mp4", 720, 1280, 25.0)
-    film.add(np.full((720, 1280, 3), (200, 30, 90), dtype=np.uint8), None)
-    film.finish()
+def test_colours_of_large_videos_are_not_guessed(tmp_path):
+    """Players assume BT.709 for large untagged videos."""
+    video_file = track_outputs.OverlayWriter(tmp_path / "x.mp4", 720, 1280, 25.0)
+    video_file.add(np.full((720, 1280, 3), (200, 30, 90), dtype=np.uint8), None)
+    video_file.finish()
     with av.open(str(tmp_path / "x.mp4")) as container:
         frame = next(container.decode(video=0))
         assert frame.colorspace == 5 and frame.color_range == 1
         np.testing.assert_allclose(frame.to_ndarray(format="rgb24")[360, 640], (200, 30, 90), atol=3)
 
 
-def test_the_same_pictures_are_the_same_bytes(tmp_path):
-    """With AVX-512, x264's macroblock tree gives one of ten films of this size other bytes."""
+def test_the_same_images_are_the_same_bytes(tmp_path):
+    """With AVX-512, x264's macroblock tree is not deterministic for videos of this size."""
     rows, columns = np.mgrid[:64, :96]
     ground = np.stack([columns * 3, rows * 5, rows + columns], -1).astype(np.uint8)
-    films = set()
+    videos = set()
     for _ in range(30):
-        film = track_outputs.OverlayWriter(tmp_path / "x.mp4", 64, 96, 25.0)
+        video_file = track_outputs.OverlayWriter(tmp_path / "x.mp4", 64, 96, 25.0)
         for turn in range(8):
-            film.add(np.roll(ground, turn * 2, axis=1), None)
-        film.finish()
-        films.add((tmp_path / "x.mp4").read_bytes())
-    assert len(films) == 1
+            video_file.add(np.roll(ground, turn * 2, axis=1), None)
+        video_file.finish()
+        videos.add((tmp_path / "x.mp4").read_bytes())
+    assert len(videos) == 1
 
 
 def test_odd_frames_are_extended_not_scaled(tmp_path):
     stripes = np.zeros((47, 65, 3), dtype=np.uint8)
     stripes[:, ::2] = 255
-    film = track_outputs.OverlayWriter(tmp_path / "x.mp4", 47, 65, 25.0)
-    film.add(stripes, None)
-    film.finish()
-    ((frame,), _) = track_films.decoded(tmp_path / "x.mp4")
+    video_file = track_outputs.OverlayWriter(tmp_path / "x.mp4", 47, 65, 25.0)
+    video_file.add(stripes, None)
+    video_file.finish()
+    ((frame,), _) = moving_shapes.decoded(tmp_path / "x.mp4")
     assert frame.shape == (48, 66, 3)
     assert np.abs(frame[:47, :65].astype(int) - stripes).mean() < 20
 
@@ -218,9 +218,9 @@ def test_ids_beside_the_objects(whole):
     assert (grey == 100).all()
 
 
-def test_no_encoder(track, film, tmp_path, monkeypatch):
-    monkeypatch.setattr(h264, "ENCODERS", ())
-    result = track(film, *ONE, "--end", 1, "--out", tmp_path)
+def test_no_encoder(track, video_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(video_writer, "ENCODERS", ())
+    result = track(video_file, *ONE, "--end", 1, "--out", tmp_path)
     assert result.exit_code == 0
     assert result.stderr == "sam2fast: note: no overlay.mp4, since this PyAV has no encoder for H.264\n"
     assert names(tmp_path) == ["masks.jsonl", "track.json"]

@@ -1,4 +1,4 @@
-"""``sam2fast track`` as a process that is interrupted, killed, and started again."""
+"""``sam2fast track`` as a process: interrupted, killed and restarted."""
 
 import functools
 import json
@@ -10,15 +10,15 @@ import sys
 from contextlib import contextmanager
 
 import click.testing
+import moving_shapes
 import pytest
 import torch
-import track_films
 
 from sam2fast.cli import main
 from sam2fast.video_results import read_masks
 
 FRAMES, RECORDED = 16, 3
-# The installed command, but that it saves its state after each frame, and waits with some of them on record.
+# The command, which saves its state after each frame, and waits after recording some frames.
 COMMAND = f"""
 import os
 from sam2fast.cli import main, track_run
@@ -39,30 +39,30 @@ main(prog_name="sam2fast")
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory):
-    return track_films.write_film(tmp_path_factory.mktemp("film") / "film.mp4", track_films.pictures(FRAMES))
+def video_file(tmp_path_factory):
+    return moving_shapes.write_video(tmp_path_factory.mktemp("video") / "video.mp4", moving_shapes.make_frames(FRAMES))
 
 
-def arguments_for(film, out, *options):
-    x0, y0, x1, y1 = track_films.square_at(0)
+def arguments_for(video_file, out, *options):
+    x0, y0, x1, y1 = moving_shapes.square_at(0)
     box = f"0,1,{x0},{y0},{x1},{y1}"
-    return ["track", str(film), "--box", box, "--model", "nano", "--device", "cpu", "--out", str(out), *options]
+    return ["track", str(video_file), "--box", box, "--model", "nano", "--device", "cpu", "--out", str(out), *options]
 
 
-def run_here(film, out, *options):
-    """The same command in this process, to its end."""
-    result = click.testing.CliRunner().invoke(main, arguments_for(film, out, *options))
+def run_here(video_file, out, *options):
+    """Runs the same command in this process."""
+    result = click.testing.CliRunner().invoke(main, arguments_for(video_file, out, *options))
     assert result.exit_code == 0 and result.stderr == ""
     return result.stdout
 
 
 @contextmanager
-def waiting(film, out, *options):
-    """The command in a process, which has recorded some frames and waits until something is written to it."""
-    # A test run in the background of a shell has its interrupts ignored, and hands that on.
+def waiting(video_file, out, *options):
+    """The command in a process that has recorded some frames and waits for input."""
+    # Tests that run in the background of a shell ignore interrupts; child processes inherit that.
     heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on it
-    command = [sys.executable, "-c", COMMAND, *arguments_for(film, out, *options)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # results depend on it
+    command = [sys.executable, "-c", COMMAND, *arguments_for(video_file, out, *options)]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     process = subprocess.Popen(command, env=environment, preexec_fn=heed, **pipes)
     try:
@@ -75,44 +75,46 @@ def waiting(film, out, *options):
 
 
 @pytest.fixture(scope="module")
-def whole(film, tmp_path_factory):
+def whole(video_file, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "out"
-    assert f"{FRAMES} frames tracked" in run_here(film, out, "--format", "json")
+    assert f"{FRAMES} frames tracked" in run_here(video_file, out, "--format", "json")
     return (out / "masks.jsonl").read_bytes()
 
 
-def test_interrupted_command(film, whole, tmp_path):
+def test_interrupted_command(video_file, whole, tmp_path):
     out = tmp_path / "out"
-    with waiting(film, out) as process:
+    with waiting(video_file, out) as process:
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(b".", timeout=60)
-    assert process.returncode == 130 and b"Traceback" not in stderr and b"the same command again goes on" in stderr
+    assert (
+        process.returncode == 130 and b"Traceback" not in stderr and b"run the same command again to continue" in stderr
+    )
     done = json.loads((out / "track.json").read_text())["done"]
     assert done == RECORDED == len(list(read_masks(out / "masks.jsonl")))
-    assert len(track_films.decoded(out / "overlay.mp4")[0]) == done
+    assert len(moving_shapes.decoded(out / "overlay.mp4")[0]) == done
     assert not any(name.endswith(".part") for name in os.listdir(out))
-    assert f"{FRAMES - done} frames tracked" in run_here(film, out)
+    assert f"{FRAMES - done} frames tracked" in run_here(video_file, out)
     assert (out / "masks.jsonl").read_bytes() == whole
 
 
-def test_killed_command(film, whole, tmp_path):
+def test_killed_command(video_file, whole, tmp_path):
     out = tmp_path / "out"
-    with waiting(film, out, "--format", "json"):
-        pass  # which kills it
+    with waiting(video_file, out, "--format", "json"):
+        pass  # kills the process
     saved = json.loads((out / "track.json").read_text())["done"]
     assert (saved, len(list(read_masks(out / "masks.jsonl")))) == (RECORDED - 1, RECORDED)
-    stdout = run_here(film, out, "--format", "json")
+    stdout = run_here(video_file, out, "--format", "json")
     assert f"{FRAMES} in all" in stdout and f"{FRAMES - saved} frames tracked" in stdout
     assert (out / "masks.jsonl").read_bytes() == whole
     assert sorted(os.listdir(out)) == ["masks.jsonl", "track.json"]
 
 
 def test_help_and_usage_errors_need_no_torch(tmp_path):
-    (tmp_path / "film.mp4").write_text("no film")
+    (tmp_path / "video.mp4").write_text("no video")
     code = """
 import sys
 from sam2fast.cli import main
-for arguments in (["--help"], ["film.mp4", "--format", "x"], ["film.mp4"], ["nowhere.mp4", "--point", "0,1,2,3"]):
+for arguments in (["--help"], ["video.mp4", "--format", "x"], ["video.mp4"], ["nowhere.mp4", "--point", "0,1,2,3"]):
     try:
         main(["track", *arguments], prog_name="sam2fast")
     except SystemExit as stop:

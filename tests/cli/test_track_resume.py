@@ -1,11 +1,11 @@
-"""``sam2fast track`` goes on where it was interrupted, and with nothing else."""
+"""``sam2fast track`` continues interrupted runs, and only runs with the same options."""
 
 import json
 import os
 import signal
 
+import moving_shapes
 import pytest
-import track_films
 from track_runs import (
     FRAMES,
     ONE,
@@ -22,10 +22,10 @@ from sam2fast.video_results import read_masks
 
 
 @pytest.fixture(scope="module")
-def whole(track, film, tmp_path_factory):
-    """The folder of a run that nothing has disturbed."""
+def whole(track, video_file, tmp_path_factory):
+    """The folder of an uninterrupted run."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    result = track(film, *PROMPTS, "--reverse", "--format", "json", "--out", out)
+    result = track(video_file, *PROMPTS, "--reverse", "--format", "json", "--out", out)
     assert result.exit_code == 0 and result.stderr == ""
     assert f"{FRAMES} frames tracked" in result.stdout and str(out) in result.stdout
     return out
@@ -35,14 +35,14 @@ def fail():
     raise ZeroDivisionError
 
 
-# At the turn, at the end of the pass forwards, one frame backwards, and before the last.
+# At the saved turning point, at the end of the forward pass, after one backward frame, before the last frame.
 @pytest.mark.parametrize("count", [7, 12, 13, 19])
-def test_interrupted_runs_go_on_and_give_the_same_bytes(track, film, whole, tmp_path, monkeypatch, count):
+def test_resumed_runs_give_the_same_bytes(track, video_file, whole, tmp_path, monkeypatch, count):
     interrupt_after(monkeypatch, count)
-    command = [film, *PROMPTS, "--reverse", "--out", tmp_path / "out", "--format"]
+    command = [video_file, *PROMPTS, "--reverse", "--out", tmp_path / "out", "--format"]
     result = track(*command, "json")
     assert result.exit_code == 130
-    assert f"stopped after {count} frames; the same command again goes on" in result.stderr
+    assert f"stopped after {count} frames; run the same command again to continue" in result.stderr
     manifest = json.loads((tmp_path / "out/track.json").read_text())
     assert manifest["done"] == count and not manifest["complete"]
     assert (tmp_path / "out" / manifest["state"]).is_file()
@@ -53,10 +53,10 @@ def test_interrupted_runs_go_on_and_give_the_same_bytes(track, film, whole, tmp_
     assert names(tmp_path / "out") == ["masks", "masks.jsonl", "track.json"]
 
 
-def test_a_run_that_dies_goes_on_from_its_last_checkpoint(track, film, whole, tmp_path, monkeypatch):
+def test_a_failed_run_resumes_from_its_last_checkpoint(track, video_file, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(track_run, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     interrupt_after(monkeypatch, 12, fail)
-    command = [film, *PROMPTS, "--reverse", "--format", "json", "--out", tmp_path / "out"]
+    command = [video_file, *PROMPTS, "--reverse", "--format", "json", "--out", tmp_path / "out"]
     with pytest.raises(ZeroDivisionError):
         track(*command)
     record = tmp_path / "out/masks.jsonl"
@@ -68,9 +68,9 @@ def test_a_run_that_dies_goes_on_from_its_last_checkpoint(track, film, whole, tm
     assert names(tmp_path / "out") == ["masks.jsonl", "track.json"]
 
 
-def test_a_run_that_dies_before_its_first_checkpoint_begins_again(track, film, whole, tmp_path, monkeypatch):
+def test_a_run_that_fails_before_its_first_checkpoint_starts_again(track, video_file, whole, tmp_path, monkeypatch):
     interrupt_after(monkeypatch, 5, fail)
-    command = [film, *PROMPTS, "--reverse", "--format", "json", "--out", tmp_path / "out"]
+    command = [video_file, *PROMPTS, "--reverse", "--format", "json", "--out", tmp_path / "out"]
     with pytest.raises(ZeroDivisionError):
         track(*command)
     assert len(list(read_masks(tmp_path / "out/masks.jsonl"))) == 4
@@ -78,37 +78,37 @@ def test_a_run_that_dies_before_its_first_checkpoint_begins_again(track, film, w
     assert (tmp_path / "out/masks.jsonl").read_bytes() == (whole / "masks.jsonl").read_bytes()
 
 
-def test_the_overlay_of_an_interrupted_run_is_finished(track, film, tmp_path, monkeypatch):
+def test_the_overlay_of_an_interrupted_run_is_finished(track, video_file, tmp_path, monkeypatch):
     interrupt_after(monkeypatch, 5)
-    assert track(film, *ONE, "--out", tmp_path / "out").exit_code == 130
-    assert len(track_films.decoded(tmp_path / "out/overlay.mp4")[0]) == 5
-    assert track(film, *ONE, "--out", tmp_path / "out").exit_code == 0
-    assert len(track_films.decoded(tmp_path / "out/overlay.mp4")[0]) == FRAMES
+    assert track(video_file, *ONE, "--out", tmp_path / "out").exit_code == 130
+    assert len(moving_shapes.decoded(tmp_path / "out/overlay.mp4")[0]) == 5
+    assert track(video_file, *ONE, "--out", tmp_path / "out").exit_code == 0
+    assert len(moving_shapes.decoded(tmp_path / "out/overlay.mp4")[0]) == FRAMES
 
 
-def test_terminated(track, film, tmp_path, monkeypatch):
+def test_terminated(track, video_file, tmp_path, monkeypatch):
     interrupt_after(monkeypatch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    result = track(film, *ONE, "--format", "json", "--out", tmp_path)
+    result = track(video_file, *ONE, "--format", "json", "--out", tmp_path)
     assert result.exit_code == 143 and "stopped after 4 frames" in result.stderr
 
 
-def test_a_second_interrupt_stops_at_once(track, film, tmp_path, monkeypatch):
+def test_a_second_interrupt_stops_immediately(track, video_file, tmp_path, monkeypatch):
     def twice():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
     handler = signal.getsignal(signal.SIGINT)
     interrupt_after(monkeypatch, 3, twice)
-    result = track(film, *ONE, "--out", tmp_path / "out")
+    result = track(video_file, *ONE, "--out", tmp_path / "out")
     assert result.exit_code == 130 and "interrupted" in result.stderr
     assert len(list(read_masks(tmp_path / "out/masks.jsonl"))) == 2
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_a_finished_run_only_makes_what_is_missing(track, film, tmp_path, monkeypatch):
-    command = [film, *ONE, "--end", 4, "--out", tmp_path / "out", "--format"]
+def test_a_finished_run_only_writes_missing_files(track, video_file, tmp_path, monkeypatch):
+    command = [video_file, *ONE, "--end", 4, "--out", tmp_path / "out", "--format"]
     assert track(*command, "json").exit_code == 0
-    monkeypatch.setattr(track_run.VideoPasses, "__init__", None)  # would fail
+    monkeypatch.setattr(track_run.VideoPropagation, "__init__", None)  # would fail
     result = track(*command, "overlay,png")
     assert result.exit_code == 0 and "0 frames tracked" in result.stdout
     assert names(tmp_path / "out") == ["masks", "masks.jsonl", "overlay.mp4", "track.json"]
@@ -117,13 +117,13 @@ def test_a_finished_run_only_makes_what_is_missing(track, film, tmp_path, monkey
     assert track(*command, "overlay,png").exit_code == 0
     assert (tmp_path / "out/overlay.mp4").stat().st_mtime_ns == before
     assert names(tmp_path / "out/masks") == [f"{t:05d}.png" for t in range(5)]
-    assert track(*command, "overlay", "--show-ids").exit_code == 0  # another film
+    assert track(*command, "overlay", "--show-ids").exit_code == 0  # another video
     assert (tmp_path / "out/overlay.mp4").stat().st_mtime_ns > before
 
 
-def test_what_a_killed_run_left_half_written_goes(track, film, tmp_path, monkeypatch):
+def test_partial_files_of_a_killed_run_are_removed(track, video_file, tmp_path, monkeypatch):
     interrupt_after(monkeypatch, 3)
-    command = [film, *ONE, "--end", 4, "--format", "json,png", "--out", tmp_path]
+    command = [video_file, *ONE, "--end", 4, "--format", "json,png", "--out", tmp_path]
     assert track(*command).exit_code == 130
     for parts in (".state_00002.safetensors.7.part", ".overlay.mp4.7.part", "masks/.00001.png.7.part"):
         (tmp_path / parts).write_text("half")
@@ -143,28 +143,28 @@ def test_what_a_killed_run_left_half_written_goes(track, film, tmp_path, monkeyp
         ([*ONE, "--dtype", "bfloat16"], "model"),
     ],
 )
-def test_another_run_is_not_continued(track, film, tmp_path, change, what):
+def test_another_run_is_not_continued(track, video_file, tmp_path, change, what):
     out = tmp_path / "out"
-    assert track(film, *ONE, "--end", 2, "--format", "json", "--out", out).exit_code == 0
+    assert track(video_file, *ONE, "--end", 2, "--format", "json", "--out", out).exit_code == 0
     before = {name: (out / name).read_bytes() for name in names(out)}
     end = [] if "--end" in change else ["--end", 2]
-    result = track(film, *change, *end, "--format", "json", "--out", out)
+    result = track(video_file, *change, *end, "--format", "json", "--out", out)
     assert result.exit_code == 1
     assert f"holds a run that differs in its {what}; give another --out folder, or --overwrite" in result.stderr
     assert {name: (out / name).read_bytes() for name in names(out)} == before
 
 
-def test_another_video_under_the_same_name_is_noticed(track, tmp_path):
-    film = track_films.write_film(tmp_path / "film.mp4", track_films.pictures(3))
-    assert track(film, *ONE, "--format", "json", "--out", tmp_path / "out").exit_code == 0
-    track_films.write_film(film, track_films.pictures(3)[::-1])
-    result = track(film, *ONE, "--format", "json", "--out", tmp_path / "out")
+def test_another_video_with_the_same_name_is_detected(track, tmp_path):
+    video_file = moving_shapes.write_video(tmp_path / "video.mp4", moving_shapes.make_frames(3))
+    assert track(video_file, *ONE, "--format", "json", "--out", tmp_path / "out").exit_code == 0
+    moving_shapes.write_video(video_file, moving_shapes.make_frames(3)[::-1])
+    result = track(video_file, *ONE, "--format", "json", "--out", tmp_path / "out")
     assert result.exit_code == 1 and "differs in its video" in result.stderr
 
 
-def test_overwrite_removes_only_what_the_command_wrote(track, film, tmp_path):
+def test_overwrite_removes_only_what_the_command_wrote(track, video_file, tmp_path):
     out = tmp_path / "out"
-    command = [film, "--end", 2, "--out", out]
+    command = [video_file, "--end", 2, "--out", out]
     assert track(*command, *ONE, "--format", "json,png,coco,overlay").exit_code == 0
     (out / "notes.txt").write_text("mine"), (out / "masks/mine.png").write_text("mine")
     (out / ".overlay.mp4.123.part").write_text("left by a run that was killed")
@@ -177,25 +177,25 @@ def test_overwrite_removes_only_what_the_command_wrote(track, film, tmp_path):
 @pytest.mark.parametrize(
     "name", ["masks.jsonl", "overlay.mp4", "masks.json", "masks/00000.png", "state_00001.safetensors"]
 )
-def test_files_of_unknown_origin_are_not_overwritten(track, film, tmp_path, name):
+def test_files_of_unknown_origin_are_not_overwritten(track, video_file, tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
-    result = track(film, *ONE, "--end", 2, "--out", tmp_path)
+    result = track(video_file, *ONE, "--end", 2, "--out", tmp_path)
     assert result.exit_code == 1 and "no track.json that says what of" in result.stderr
     assert (tmp_path / name).read_text() == "mine" and not (tmp_path / "track.json").exists()
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"asked": 3}', "[]"])
-def test_damaged_manifest(track, film, tmp_path, content):
+def test_damaged_manifest(track, video_file, tmp_path, content):
     (tmp_path / "track.json").write_text(content)
-    result = track(film, *ONE, "--end", 2, "--format", "json", "--out", tmp_path)
+    result = track(video_file, *ONE, "--end", 2, "--format", "json", "--out", tmp_path)
     assert result.exit_code == 1 and "track.json cannot be read" in result.stderr
-    assert track(film, *ONE, "--end", 2, "--format", "json", "--out", tmp_path, "--overwrite").exit_code == 0
+    assert track(video_file, *ONE, "--end", 2, "--format", "json", "--out", tmp_path, "--overwrite").exit_code == 0
 
 
-def test_record_that_lost_frames(track, film, tmp_path, monkeypatch):
+def test_record_that_lost_frames(track, video_file, tmp_path, monkeypatch):
     interrupt_after(monkeypatch, 4)
-    command = [film, *ONE, "--format", "json", "--out", tmp_path]
+    command = [video_file, *ONE, "--format", "json", "--out", tmp_path]
     assert track(*command).exit_code == 130
     lines = (tmp_path / "masks.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "masks.jsonl").write_bytes(b"".join(lines[:2]))
@@ -203,44 +203,44 @@ def test_record_that_lost_frames(track, film, tmp_path, monkeypatch):
     assert result.exit_code == 1 and "has fewer than the 4 frames" in result.stderr
 
 
-def test_interrupted_drawing_leaves_what_was_tracked(track, film, tmp_path, monkeypatch):
+def test_interrupted_drawing_keeps_tracked_masks(track, video_file, tmp_path, monkeypatch):
     original, calls = track_outputs.OverlayWriter.add, []
 
-    def add(self, picture, time):
+    def add(self, make_image, time):
         calls.append(time)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        original(self, picture, time)
+        original(self, make_image, time)
 
     monkeypatch.setattr(track_outputs.OverlayWriter, "add", add)
-    command = [film, *ONE, "--end", 5, "--out", tmp_path]
+    command = [video_file, *ONE, "--end", 5, "--out", tmp_path]
     result = track(*command)
-    assert result.exit_code == 130 and "the same command again goes on" in result.stderr
+    assert result.exit_code == 130 and "run the same command again to continue" in result.stderr
     assert names(tmp_path) == ["masks.jsonl", "track.json"] and len(lines_of(tmp_path)) == 6
     assert track(*command).exit_code == 0
-    assert len(track_films.decoded(tmp_path / "overlay.mp4")[0]) == 6
+    assert len(moving_shapes.decoded(tmp_path / "overlay.mp4")[0]) == 6
 
 
 def test_a_frame_that_cannot_be_read_ends_the_run(track, tmp_path):
-    folder = track_films.write_folder(tmp_path / "frames", track_films.pictures(8))
+    folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(8))
     (folder / "00005.jpg").write_bytes((folder / "00005.jpg").read_bytes()[:400])
-    for _ in range(2):  # also when it is tried again
+    for _ in range(2):  # also in the second run
         result = track(folder, *ONE, "--out", tmp_path / "out")
         assert result.exit_code == 1 and "frame 5" in result.stderr and "5 frames before that are in" in result.stderr
         assert list(lines_of(tmp_path / "out")) == list(range(5))
-        assert len(track_films.decoded(tmp_path / "out/overlay.mp4")[0]) == 5
+        assert len(moving_shapes.decoded(tmp_path / "out/overlay.mp4")[0]) == 5
 
 
 @pytest.mark.parametrize("options", [[], ["--stream"], ["--reverse"]])
-def test_a_truncated_video_is_told_of_when_all_is_done(track, film, tmp_path, options):
+def test_a_truncated_video_is_reported_at_the_end(track, video_file, tmp_path, options):
     cut = tmp_path / "cut.mkv"
-    whole = track_films.write_film(tmp_path / "whole.mkv", track_films.pictures(20))
+    whole = moving_shapes.write_video(tmp_path / "whole.mkv", moving_shapes.make_frames(20))
     cut.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.6)])
     prompt = ["--point", text(3, 1, *middle_of_square(3))]
     result = track(cut, *prompt, *options, "--out", tmp_path / "out")
     assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "cut.mkv" in result.stderr
     frames = list(lines_of(tmp_path / "out"))
     assert 5 < len(frames) < 20 and frames == list(range(0 if options == ["--reverse"] else 3, frames[-1] + 1))
-    assert len(track_films.decoded(tmp_path / "out/overlay.mp4")[0]) == frames[-1] + 1
+    assert len(moving_shapes.decoded(tmp_path / "out/overlay.mp4")[0]) == frames[-1] + 1
     again = track(cut, *prompt, *options, "--out", tmp_path / "out")
     assert again.exit_code == 1 and again.stderr == result.stderr

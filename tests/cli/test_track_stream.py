@@ -1,12 +1,12 @@
-"""``sam2fast track --stream``: files, cameras and addresses, read once."""
+"""``sam2fast track --stream``: files, cameras and URLs, read once."""
 
 import functools
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import moving_shapes
 import numpy as np
 import pytest
-import track_films
 from track_runs import (
     FRAMES,
     ONE,
@@ -25,13 +25,13 @@ from sam2fast.video_results import read_masks
 
 
 @pytest.mark.parametrize("count", [3, FRAMES])
-def test_a_stream_gives_the_same_as_the_whole_video(track, film, tmp_path, count):
-    """Where all prompts are on one frame, so that there is one pass; also of videos shorter than the model looks."""
+def test_a_stream_gives_the_same_as_the_video(track, video_file, tmp_path, count):
+    """With all prompts on one frame there is one pass. Includes videos shorter than the model's memory."""
     if count < FRAMES:
-        film = track_films.write_film(tmp_path / "film.mp4", track_films.pictures(count))
+        video_file = moving_shapes.write_video(tmp_path / "video.mp4", moving_shapes.make_frames(count))
     options = [*ONE, "--box", text(0, "disc", *box_of_disc(0)), "--format", "json", "--out"]
-    assert track(film, *options, tmp_path / "a").exit_code == 0
-    assert track(film, *options, tmp_path / "b", "--stream").exit_code == 0
+    assert track(video_file, *options, tmp_path / "a").exit_code == 0
+    assert track(video_file, *options, tmp_path / "b", "--stream").exit_code == 0
     assert (tmp_path / "a/masks.jsonl").read_bytes() == (tmp_path / "b/masks.jsonl").read_bytes()
 
 
@@ -39,17 +39,17 @@ GROWING = [*ONE, "--box", text(5, "disc", *box_of_disc(5)), "--point", text(9, 1
 
 
 @pytest.fixture(scope="module")
-def streamed(track, film, tmp_path_factory):
+def streamed(track, video_file, tmp_path_factory):
     out = tmp_path_factory.mktemp("streamed") / "out"
-    assert track(film, *GROWING, "--stream", "--out", out).exit_code == 0
+    assert track(video_file, *GROWING, "--stream", "--out", out).exit_code == 0
     return out
 
 
-def test_prompts_come_when_their_frame_does(streamed, film, track):
+def test_prompts_are_added_at_their_frames(streamed, video_file, track):
     lines = lines_of(streamed)
     assert [len(line["objects"]) for line in lines.values()] == [1] * 5 + [2] * (FRAMES - 5)
     found = read_masks(streamed / "masks.jsonl")
-    with track.predictor.open_stream() as stream, read_frames(film, track.predictor.image_size) as reader:
+    with track.predictor.open_stream() as stream, read_frames(video_file, track.predictor.image_size) as reader:
         for frame in reader:
             result = stream.step(frame)
             if frame.index == 0:
@@ -61,34 +61,34 @@ def test_prompts_come_when_their_frame_does(streamed, film, track):
             item = next(found)
             assert item.ids == result.obj_ids
             np.testing.assert_array_equal(item.masks, result.masks[:, 0].numpy() > 0)
-    assert len(track_films.decoded(streamed / "overlay.mp4")[0]) == FRAMES
+    assert len(moving_shapes.decoded(streamed / "overlay.mp4")[0]) == FRAMES
 
 
 @pytest.mark.parametrize("count", [6, 10])
-def test_interrupted_streams_go_on_and_give_the_same_bytes(track, film, streamed, tmp_path, monkeypatch, count):
+def test_resumed_streams_give_the_same_bytes(track, video_file, streamed, tmp_path, monkeypatch, count):
     interrupt_after(monkeypatch, count)
-    command = [film, *GROWING, "--stream", "--format", "json", "--out", tmp_path]
+    command = [video_file, *GROWING, "--stream", "--format", "json", "--out", tmp_path]
     assert track(*command).exit_code == 130
     assert track(*command).exit_code == 0
     assert (tmp_path / "masks.jsonl").read_bytes() == (streamed / "masks.jsonl").read_bytes()
 
 
-def test_max_frames_and_start(track, film, tmp_path):
+def test_max_frames_and_start(track, video_file, tmp_path):
     prompt = ["--point", text(4, 1, *middle_of_square(4))]
     options = ["--stream", "--max-frames", 6, "--start", 2]
-    assert track(film, *prompt, *options, "--out", tmp_path).exit_code == 0
+    assert track(video_file, *prompt, *options, "--out", tmp_path).exit_code == 0
     assert list(lines_of(tmp_path)) == [4, 5, 6, 7]
-    assert len(track_films.decoded(tmp_path / "overlay.mp4")[0]) == 6
+    assert len(moving_shapes.decoded(tmp_path / "overlay.mp4")[0]) == 6
 
 
 @pytest.fixture
-def camera(monkeypatch, film):
-    """Camera 3 shows the film over and over."""
+def camera(monkeypatch, video_file):
+    """Camera 3 shows the video in a loop."""
 
     def read(source, image_size):
         if source != 3:
             return read_frames(source, image_size)
-        return read_frames(iter(track_films.pictures(FRAMES) * 100), image_size)
+        return read_frames(iter(moving_shapes.make_frames(FRAMES) * 100), image_size)
 
     monkeypatch.setattr(track_run, "read_frames", read)
 
@@ -99,16 +99,16 @@ def test_camera(track, camera, tmp_path):
     result = track("camera:3", *prompt, "--stream", "--max-frames", 6, *formats)
     assert result.exit_code == 0, result.stderr
     assert list(lines_of(tmp_path / "out")) == [2, 3, 4, 5]
-    drawn, _ = track_films.decoded(tmp_path / "out/overlay.mp4")
-    changes = [np.abs(a.astype(int) - b).mean() for a, b in zip(drawn, track_films.pictures(6), strict=True)]
+    drawn, _ = moving_shapes.decoded(tmp_path / "out/overlay.mp4")
+    changes = [np.abs(a.astype(int) - b).mean() for a, b in zip(drawn, moving_shapes.make_frames(6), strict=True)]
     assert max(changes[:2]) < min(changes[2:])
     assert names(tmp_path / "out") == ["masks", "masks.json", "masks.jsonl", "overlay.mp4", "track.json"]
     result = track("camera:3", *prompt, "--stream", "--max-frames", 6, *formats)
-    assert result.exit_code == 1 and "cannot go on" in result.stderr
+    assert result.exit_code == 1 and "cannot be continued" in result.stderr
 
 
-def test_interrupted_camera_without_a_film(track, camera, tmp_path, monkeypatch):
-    monkeypatch.setattr(track_run, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)  # there is nothing to go on from
+def test_interrupted_camera_without_a_video(track, camera, tmp_path, monkeypatch):
+    monkeypatch.setattr(track_run, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)  # there is nothing to resume from
     interrupt_after(monkeypatch, 3)
     assert track("camera:3", *ONE, "--stream", "--format", "json", "--out", tmp_path).exit_code == 130
     assert names(tmp_path) == ["masks.jsonl", "track.json"] and len(lines_of(tmp_path)) == 3
@@ -119,7 +119,7 @@ def test_interrupted_camera(track, camera, tmp_path, monkeypatch):
     result = track("camera:3", *ONE, "--stream", "--out", tmp_path / "out")
     assert result.exit_code == 130 and "stopped after 5 frames\n" in result.stderr
     assert list(lines_of(tmp_path / "out")) == list(range(5))
-    assert len(track_films.decoded(tmp_path / "out/overlay.mp4")[0]) == 5
+    assert len(moving_shapes.decoded(tmp_path / "out/overlay.mp4")[0]) == 5
     assert names(tmp_path / "out") == ["masks.jsonl", "overlay.mp4", "track.json"]
 
 
@@ -128,22 +128,24 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-def test_url(track, film, tmp_path):
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=film.parent)) as server:
+def test_url(track, video_file, tmp_path):
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=video_file.parent)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         options = [*ONE, "--stream", "--max-frames", 4, "--out", tmp_path / "out"]
-        result = track(f"{url}/film.mp4", *options)
+        result = track(f"{url}/video.mp4", *options)
         missing = track(f"{url}/none.mp4", *ONE, "--stream", "--out", tmp_path / "none")
         server.shutdown()
     assert result.exit_code == 0
     assert list(lines_of(tmp_path / "out")) == list(range(4))
-    assert len(track_films.decoded(tmp_path / "out/overlay.mp4")[0]) == 4
+    assert len(moving_shapes.decoded(tmp_path / "out/overlay.mp4")[0]) == 4
     assert missing.exit_code == 1 and "none.mp4" in missing.stderr and not (tmp_path / "none").exists()
 
 
 def test_prompt_after_the_end_of_a_stream_of_unknown_length(track, tmp_path, monkeypatch):
-    monkeypatch.setattr(track_run, "read_frames", lambda source, size: read_frames(iter(track_films.pictures(4)), size))
+    monkeypatch.setattr(
+        track_run, "read_frames", lambda source, size: read_frames(iter(moving_shapes.make_frames(4)), size)
+    )
     late = ["--point", "9,2,5,5"]
     result = track("camera:0", *ONE, *late, "--stream", "--format", "json", "--out", tmp_path)
     assert result.exit_code == 1 and "object 2 on frame 9 is beyond the end" in result.stderr
@@ -153,4 +155,4 @@ def test_prompt_after_the_end_of_a_stream_of_unknown_length(track, tmp_path, mon
 def test_passwords_are_neither_written_nor_shown():
     source = VideoSource.parse("rtsp://me:secret@host:554/1?x=a@b")
     assert source.to_open == "rtsp://me:secret@host:554/1?x=a@b"
-    assert source.name == "rtsp://host:554/1?x=a@b" and source.facts() == {"source": source.name}
+    assert source.name == "rtsp://host:554/1?x=a@b" and source.fingerprint() == {"source": source.name}

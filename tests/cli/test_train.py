@@ -1,4 +1,4 @@
-"""``sam2fast train`` as a user meets it."""
+"""The command ``sam2fast train``."""
 
 import json
 import os
@@ -10,14 +10,14 @@ from click.testing import CliRunner, Result
 from small_training import RECIPE, overrides
 
 from sam2fast.cli import main
-from sam2fast.cli.train_run import _stopping
+from sam2fast.cli.train_run import _stop_condition
 
 
 def train(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["train", *arguments])
 
 
-def test_trains_and_says_where_the_checkpoints_are(tmp_path: Path) -> None:
+def test_trains_and_prints_the_folder_of_checkpoints(tmp_path: Path) -> None:
     result = train("-c", RECIPE, *overrides(tmp_path, "scratch.updates=1"))
     assert result.exit_code == 0, result.output
     assert "J&F" in result.output and f"checkpoints in {tmp_path}/checkpoints" in result.output
@@ -30,7 +30,7 @@ def test_a_dry_run_builds_and_writes_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_stops_after_so_many_minutes(tmp_path: Path) -> None:
+def test_stops_after_the_given_minutes(tmp_path: Path) -> None:
     result = train("-c", RECIPE, "--minutes", "0", *overrides(tmp_path))
     assert result.exit_code == 0, result.output
     steps = [json.loads(line)["step"] for line in (tmp_path / "logs/metrics.jsonl").read_text().splitlines()]
@@ -53,7 +53,7 @@ def test_stops_after_so_many_minutes(tmp_path: Path) -> None:
         (("-c", "nano/sam2fast_nano_train", "scratch.media=/nowhere"), "/nowhere"),
     ],
 )
-def test_what_cannot_be_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_errors_are_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     folder = (f"++scratch.folder={tmp_path}",) if "train" in arguments[1] or arguments[1] == RECIPE else ()
     result = train(*arguments, *folder)
     assert result.exit_code in (1, 2) and result.exception is not None
@@ -63,7 +63,7 @@ def test_what_cannot_be_is_one_line(arguments: tuple[str, ...], message: str, tm
 
 
 def test_signals_that_stop_a_run() -> None:
-    """Those that are ignored, as under ``nohup``, stay so."""
+    """Ignored signals, as under ``nohup``, stay ignored."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     try:
@@ -71,7 +71,7 @@ def test_signals_that_stop_a_run() -> None:
             for number in numbers:
                 signal.signal(number, signal.SIG_IGN if number == ignored else lambda *_: None)
             for number in numbers:
-                with _stopping(None) as stop:
+                with _stop_condition(None) as stop:
                     os.kill(os.getpid(), number)
                     assert stop() == (number != ignored)
                 assert signal.getsignal(number) is not signal.SIG_IGN or number == ignored
@@ -80,7 +80,7 @@ def test_signals_that_stop_a_run() -> None:
             signal.signal(number, handler)
 
 
-def test_a_class_of_the_user_s_needs_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_class_needs_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_losses.py").write_text(
         "from sam2fast.training.losses import FromScratchLoss\n\n\n"
         "class Doubled(FromScratchLoss):\n"

@@ -1,4 +1,4 @@
-"""Paths that the system refuses to look at, wherever a verb takes one: one line says so, and nothing is written."""
+"""Unreadable paths in every option: the error is one line, and nothing is written."""
 
 import errno
 import io
@@ -14,7 +14,7 @@ from no_privileges import permissions_count
 from PIL import Image
 
 from sam2fast import nano
-from sam2fast.io.atomic import MOST_TEXT
+from sam2fast.io.atomic import MAX_TEXT_BYTES
 
 REFUSED = {
     "locked/x": "Permission denied|does not exist",
@@ -25,12 +25,12 @@ WEIGHTS = Path(nano.__file__).with_name("weights.safetensors")
 POINT, FIRST = "--point 5,5 --model nano", "--point 0,1,5,5 --model nano"
 COMMANDS = (
     f"segment X {POINT}",
-    "segment picture.png --mask X --model nano",
-    "segment picture.png --point 5,5 --checkpoint X",
-    "segment picture.png --point 5,5 --model X/model.yaml",
-    f"segment picture.png {POINT} --out X",
+    "segment image.png --mask X --model nano",
+    "segment image.png --point 5,5 --checkpoint X",
+    "segment image.png --point 5,5 --model X/model.yaml",
+    f"segment image.png {POINT} --out X",
     "masks X --model nano",
-    "masks picture.png --model nano --out X",
+    "masks image.png --model nano --out X",
     f"track X {FIRST}",
     "track frames --mask 0,1,X --model nano",
     "track frames --prompts X --model nano",
@@ -44,14 +44,14 @@ COMMANDS = (
     "evaluate --gt masks --pred X",
     "evaluate --gt masks --pred masks --processes 1 --keep-first-and-last --csv X",
     "evaluate-images X --masks masks --model nano",
-    "evaluate-images pictures --masks X --model nano",
-    "evaluate-images pictures --masks masks --model nano --out X/run",
+    "evaluate-images images --masks X --model nano",
+    "evaluate-images images --masks masks --model nano --out X/run",
     f"demo --image X {POINT}",
     "demo --out X",
     "synthesize --clips 1 --frames 1 --media X",
     "synthesize --clips 1 --frames 1 --out X",
     f"profile X {POINT}",
-    f"profile picture.png {POINT} --json X/a.json",
+    f"profile image.png {POINT} --json X/a.json",
     "convert X out.pt",
     f"convert {WEIGHTS} X/out.pt",
     "dataset info X",
@@ -64,19 +64,19 @@ COMMANDS = (
 
 @pytest.fixture
 def inputs(tmp_path):
-    """What the commands find, and the paths that they do not."""
+    """Inputs that exist, and unreadable paths."""
     mask = np.zeros((24, 32), np.uint8)
     mask[4:12, 4:20] = 1
-    picture = Image.fromarray(np.repeat(mask[..., None] * 200, 3, -1))
-    picture.save(tmp_path / "picture.png")
+    image = Image.fromarray(np.repeat(mask[..., None] * 200, 3, -1))
+    image.save(tmp_path / "image.png")
     for folder in ("frames", "videos/a", "davis/JPEGImages/480p/a"):
         (tmp_path / folder).mkdir(parents=True)
-        picture.save(tmp_path / folder / "00000.jpg")
+        image.save(tmp_path / folder / "00000.jpg")
     for folder in ("masks/a", "davis/Annotations/480p/a"):
         (tmp_path / folder).mkdir(parents=True)
         Image.fromarray(mask).save(tmp_path / folder / "00000.png")
-    (tmp_path / "pictures").mkdir()
-    picture.save(tmp_path / "pictures" / "a.jpg")
+    (tmp_path / "images").mkdir()
+    image.save(tmp_path / "images" / "a.jpg")
     os.symlink("loop", tmp_path / "loop")
     (tmp_path / "locked").mkdir()
     (tmp_path / "locked").chmod(0)
@@ -87,8 +87,8 @@ def inputs(tmp_path):
 
 @pytest.mark.parametrize("path", REFUSED, ids=["locked", "long", "loop"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_one_line_says_so(run, inputs, command, path, monkeypatch):
-    monkeypatch.setattr("sam2fast.cli.serve_run.run", None)  # where it is not refused, it would serve for ever
+def test_the_error_is_one_line(run, inputs, command, path, monkeypatch):
+    monkeypatch.setattr("sam2fast.cli.serve.run", None)  # if it was not refused, it would serve forever
     before = sorted(os.listdir(inputs))
     result = run(*shlex.split(re.sub(r"\bX\b", path, command)))
     assert result.exit_code in (1, 2, 3), result.stdout
@@ -97,9 +97,9 @@ def test_one_line_says_so(run, inputs, command, path, monkeypatch):
     assert sorted(os.listdir(inputs)) == before
 
 
-def test_what_has_no_end_is_not_read(run, inputs):
+def test_endless_files_are_not_read(run, inputs):
     with open(inputs / "endless", "wb") as file:
-        file.truncate(MOST_TEXT + 1)
+        file.truncate(MAX_TEXT_BYTES + 1)
     command = "vos --videos videos --masks masks --out out --list endless --model nano"
     result = run(*command.split())
     assert result.exit_code == 1 and "more than 64 MiB, which nobody has written: 'endless'" in result.stderr
@@ -112,10 +112,10 @@ def test_a_model_is_not_exported_to_a_link_to_no_folder(run, inputs, name):
     assert (result.exit_code, result.stderr) == (1, f"sam2fast: the output folder {name!r} is a link to no folder\n")
 
 
-def test_a_pipe_is_of_no_earlier_run(run, inputs):
+def test_a_pipe_is_not_a_leftover(run, inputs):
     os.mkfifo(inputs / "pipe")
     (inputs / "results.csv").touch()
-    for name, end in (("pipe", ""), ("results.csv", "; results.csv is of an earlier run")):
+    for name, end in (("pipe", ""), ("results.csv", "; results.csv is from an earlier run")):
         result = run("evaluate", "--gt", "frames", "--pred", "masks", "--csv", name)
         assert result.exit_code == 1 and result.stderr.endswith(f"{end}\n"), result.stderr
         assert ("earlier" in result.stderr) == bool(end)
@@ -125,35 +125,35 @@ def test_a_pipe_is_of_no_earlier_run(run, inputs):
     "error",
     [io.UnsupportedOperation("not readable"), ConnectionResetError(104, "reset"), ChildProcessError(10, "none")],
 )
-def test_mistakes_of_ours_keep_their_traceback(run, inputs, error, monkeypatch):
+def test_bugs_keep_their_traceback(run, inputs, error, monkeypatch):
     def mistaken(*_):
         raise error
 
     monkeypatch.setattr("sam2fast.cli.profile.choose_model", mistaken)
     with pytest.raises(type(error)):
-        run("profile", "picture.png", *POINT.split())
+        run("profile", "image.png", *POINT.split())
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
-def test_what_stdout_may_come_to_is_told(run, inputs, number, monkeypatch):
+def test_errors_of_stdout_are_reported(run, inputs, number, monkeypatch):
     def full(*_):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("sam2fast.cli.profile.choose_model", full)
-    result = run("profile", "picture.png", *POINT.split())
+    result = run("profile", "image.png", *POINT.split())
     assert result.exit_code == 1 and re.fullmatch("sam2fast: .*(the disk is full|too large)\n", result.stderr)
 
 
 def test_root_elsewhere_skips(monkeypatch):
-    """Rather than see files that it may read after all."""
+    """Root can read these files."""
     monkeypatch.setattr("no_privileges.sys", SimpleNamespace(platform="darwin"))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(pytest.skip.Exception), permissions_count():
         pass
 
 
-def test_results_go_where_a_link_leads(run, inputs):
-    """And a pipe is refused; both stay what they are."""
+def test_results_follow_a_link(run, inputs):
+    """A pipe is refused; link and pipe stay unchanged."""
     os.mkfifo(inputs / "pipe")
     os.symlink("stored.csv", inputs / "link")
     arguments = "evaluate", "--gt", "masks", "--pred", "masks", "--processes", 1, "--keep-first-and-last", "--csv"

@@ -1,4 +1,4 @@
-"""``sam2fast vos``: data sets as given, resumed and broken. tests/evaluation/vos tests the masks."""
+"""``sam2fast vos``: options, resuming and broken data sets. tests/evaluation/vos tests the masks."""
 
 import functools
 import os
@@ -19,8 +19,8 @@ from vos_sets import write_masks, write_video
 
 from sam2fast import nano
 from sam2fast.cli import vos_run
-from sam2fast.cli.runner_options import Place
-from sam2fast.evaluation.vos import build_for_vos, pictures
+from sam2fast.cli.runner_options import RunnerChoice
+from sam2fast.evaluation.vos import build_for_vos, outputs
 
 DISCS = {0: {1: (30, 30, 18), 3: (80, 50, 20)}, 2: {1: (34, 32, 16), 3: (76, 50, 20)}}
 LENGTHS = {"a": 4, "b": 3, "c": 2}
@@ -29,7 +29,7 @@ _load_once = functools.cache(build_for_vos)
 
 
 class DataSet:
-    """A folder with videos and masks, and the command over it, with nano at a quarter of its pixels."""
+    """A folder with videos and masks, and the command for it, with nano at a quarter of its pixels."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -50,7 +50,7 @@ class DataSet:
         return files_of(self.root / out)
 
     def has_done(self, files: dict[str, bytes]) -> None:
-        """From here on a run has written these."""
+        """The files that a run has written so far."""
         for path, content in files.items():
             (self.root / "out" / path).parent.mkdir(parents=True, exist_ok=True)
             (self.root / "out" / path).write_bytes(content)
@@ -64,7 +64,7 @@ def data(tmp_path, monkeypatch) -> DataSet:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> dict[str, bytes]:
-    """The files of a run that nothing has disturbed."""
+    """The files of an uninterrupted run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vos_run, "build_for_vos", _load_once)
         data = DataSet(tmp_path_factory.mktemp("whole"))
@@ -84,7 +84,7 @@ def test_files(whole):
     assert sorted(set(whole) - set(pngs(whole))) == [".a.json", ".b.json", ".c.json"]
 
 
-def test_the_originals_spelling(data, whole):
+def test_original_option_names(data, whole):
     result = invoke(
         *("vos", "--base_video_dir", data.root / "videos", "--input_mask_dir", data.root / "masks"),
         *("--output_mask_dir", data.root / "out", "--sam2_cfg", data.root / "quick.yaml"),
@@ -142,15 +142,15 @@ def test_lists_that_are_refused(data, text, message):
     assert not (data.root / "out").exists()
 
 
-def test_problems_are_told_at_the_end_and_the_rest_is_done(data, whole):
+def test_problems_are_listed_at_the_end(data, whole):
     frame = data.root / "videos/a/00002.jpg"
     intact = frame.read_bytes()
-    frame.write_bytes(b"no picture")
+    frame.write_bytes(b"no image")
     (data.root / "masks/c").rename(data.root / "masks/d")
     (data.root / "some.txt").write_text("a\nb\nc\nnowhere\n")
     result = data("--list", data.root / "some.txt")
     assert result.exit_code == 1 and result.stdout.startswith("1 videos, 3 frames, 2 objects in ")
-    report = result.stderr.split("sam2fast: not done, or not whole, 3 of 4 videos:\n")[1].splitlines()
+    report = result.stderr.split("sam2fast: failed or incomplete: 3 of 4 videos:\n")[1].splitlines()
     assert len(report) == 4 and report[3] == "sam2fast: 3 of 4 videos had problems; all else was done"
     assert report[0] == f"  video c: {data.root}/masks/c: No such file or directory"
     assert report[1].startswith("  video nowhere: there is no folder ")
@@ -182,7 +182,7 @@ def test_a_model_that_cannot_be_built(data, monkeypatch):
     assert data.files() == {}
 
 
-def test_what_is_done_is_not_done_again(data, whole, monkeypatch):
+def test_finished_videos_are_skipped(data, whole, monkeypatch):
     data.has_done(whole)
     monkeypatch.setattr(vos_run, "build_for_vos", None)  # would fail
     before = stamps(data)
@@ -219,7 +219,7 @@ def longer_video(data):
         (longer_video, [], 1),
     ],
 )
-def test_what_was_made_otherwise_is_not_mixed_in(data, whole, change, options, videos):
+def test_results_of_other_options_are_not_mixed(data, whole, change, options, videos):
     data.has_done(whole)
     before = data.files()
     if change is not None:
@@ -233,7 +233,7 @@ def test_what_was_made_otherwise_is_not_mixed_in(data, whole, change, options, v
         assert data.files()[".b.json"] != before[".b.json"]
 
 
-def test_a_folder_of_something_else_is_left_alone(data):
+def test_foreign_folders_are_left_alone(data):
     write_masks(data.root / "out/b", DISCS)
     before = data.files()
     result = data()
@@ -241,18 +241,18 @@ def test_a_folder_of_something_else_is_left_alone(data):
     assert data.files() == before
 
 
-def test_what_workers_of_an_earlier_run_may_be_writing_stays(data, monkeypatch):
-    """With --ray; on this machine no process of an earlier run is left."""
+def test_recent_partial_files_of_other_workers_stay(data, monkeypatch):
+    """With --ray only; locally no process of an earlier run can be alive."""
     left = data.root / "out/.a.0123abcd.part"
     left.mkdir(parents=True)
     monkeypatch.setattr(vos_run, "runner_for", lambda *args: lambda *args: iter(()))
-    monkeypatch.setattr(vos_run, "chosen_place", lambda *args: Place(lambda *args: iter(()), "ray", False))
+    monkeypatch.setattr(vos_run, "choose_runner", lambda *args: RunnerChoice(lambda *args: iter(()), "ray", False))
     assert data("--ray", "local").exit_code == 0 and left.is_dir()
     assert data().exit_code == 0 and not left.is_dir()
 
 
-def test_leftovers_of_videos_that_are_done_go(data, whole):
-    """Left by a task that was lost over a video which another did. The next run removes it, with nothing to do, too."""
+def test_leftovers_of_finished_videos_are_removed(data, whole):
+    """A lost task left them for a video that another task finished. The next run removes them, even without work."""
     data.has_done(whole)
     for age, name in ((0, ".a.0123abcd.part"), (3600, ".b.0123abcd.part"), (3600, ".other.0123abcd.part")):
         (data.root / "out" / name).mkdir()
@@ -263,18 +263,18 @@ def test_leftovers_of_videos_that_are_done_go(data, whole):
 
 
 def test_interrupted(data, whole, monkeypatch):
-    original, calls = pictures.PictureWriter.add, []
+    original, calls = outputs.MaskWriter.add, []
 
     def add(self, frame, masks):
         calls.append(frame)
-        if len(calls) == 6:  # amid the second video
+        if len(calls) == 6:  # during the second video
             raise KeyboardInterrupt
         original(self, frame, masks)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pictures.PictureWriter, "add", add)
+        patch.setattr(outputs.MaskWriter, "add", add)
         result = data()
-    assert result.exit_code == 130 and "the same command again goes on" in result.stderr
+    assert result.exit_code == 130 and "run the same command again to continue" in result.stderr
     assert sorted(os.listdir(data.root / "out")) == [".a.json", "a"]
     result = data()
     assert result.exit_code == 0 and "; 1 videos were done before" in result.stdout
@@ -293,7 +293,7 @@ def test_several_at_once(data, whole, monkeypatch, device, at_once, travels):
 
 def test_problems_of_several_at_once(data, monkeypatch):
     instead_of_processes(monkeypatch, travels=False)
-    (data.root / "videos/b/00001.jpg").write_bytes(b"no picture")
+    (data.root / "videos/b/00001.jpg").write_bytes(b"no image")
     result = data("--at-once", 2)
     assert result.exit_code == 1 and "1 of 3 videos had problems" in result.stderr
     assert {path.split("/")[0] for path in pngs(data.files())} == {"a", "c"}
@@ -303,8 +303,8 @@ def test_progress(data):
     assert "9/9" in data("--progress").stderr
 
 
-def test_killed_and_started_again(data, whole):
-    """A process of its own, killed while a video is under way, by what no process can heed."""
+def test_killed_and_restarted(data, whole):
+    """The process is killed by SIGKILL while it tracks a video."""
     write_video(data.root / "videos/long", 300)
     write_masks(data.root / "masks/long", DISCS)
     code = "from sam2fast.cli import main; main(prog_name='sam2fast')"

@@ -1,4 +1,4 @@
-"""Videos as tensors, beside the original's."""
+"""``sam2.utils.misc`` compared with the original."""
 
 import warnings
 
@@ -23,14 +23,14 @@ def folder(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory) -> str:
+def path(tmp_path_factory) -> str:
     av = pytest.importorskip("av")
-    path = str(tmp_path_factory.mktemp("film") / "film.mp4")
+    path = str(tmp_path_factory.mktemp("video") / "video.mp4")
     with av.open(path, "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for picture in clip(4):
-            container.mux(stream.encode(av.VideoFrame.from_image(Image.fromarray(picture).resize((64, 48)))))
+        for image in clip(4):
+            container.mux(stream.encode(av.VideoFrame.from_image(Image.fromarray(image).resize((64, 48)))))
         container.mux(stream.encode())
     return path
 
@@ -45,8 +45,8 @@ def test_folder(folder, loader, arguments, offload):
     assert images.dtype == expected.dtype and torch.equal(images, expected)
 
 
-def test_the_model_s_own_numbers(folder):
-    """What ``load_video_frames`` gives is what our predictor takes."""
+def test_the_models_input(folder):
+    """The result of ``load_video_frames`` equals our predictor's input."""
     frames = open_frames(folder, 64)
     images, height, width = misc.load_video_frames(folder, 64, True)
     assert (height, width) == (frames.height, frames.width)
@@ -54,24 +54,24 @@ def test_the_model_s_own_numbers(folder):
 
 
 @pytest.mark.parametrize("as_bytes", [True, False])
-def test_film(film, as_bytes):
+def test_video(path, as_bytes):
     if as_bytes:
-        with open(film, "rb") as file:
-            film = file.read()
-    expected = torch.stack(list(open_frames(film, 32)))
+        with open(path, "rb") as file:
+            path = file.read()
+    expected = torch.stack(list(open_frames(path, 32)))
     for load in (misc.load_video_frames_from_video_file, misc.load_video_frames):
-        images, height, width = load(film, 32, True)
+        images, height, width = load(path, 32, True)
         assert (height, width) == (48, 64) and torch.equal(images, expected)
-    images, _, _ = misc.load_video_frames_from_video_file(film, 32, True, MEAN, STD)
+    images, _, _ = misc.load_video_frames_from_video_file(path, 32, True, MEAN, STD)
     pixels = images * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
-    torch.testing.assert_close(pixels * 255, torch.stack([open_frames(film, 32).pixels(i) for i in range(4)]).permute(
+    torch.testing.assert_close(pixels * 255, torch.stack([open_frames(path, 32).pixels(t) for t in range(4)]).permute(
         0, 3, 1, 2
     ).float(), atol=1e-3, rtol=0)  # fmt: skip
 
 
-def test_folder_is_asked_for(film):
-    with pytest.raises(NotADirectoryError, match=r"expected a folder of pictures, got '.*film\.mp4'"):
-        misc.load_video_frames_from_jpg_images(film, 32, True)
+def test_folder_is_required(path):
+    with pytest.raises(NotADirectoryError, match=r"expected a folder of images, got '.*video\.mp4'"):
+        misc.load_video_frames_from_jpg_images(path, 32, True)
 
 
 def test_empty_folder(tmp_path):
@@ -92,12 +92,12 @@ def test_lazy_folder(folder):
 
 
 def test_loader_by_paths(tmp_path):
-    """Order is the caller's, and an EXIF orientation is ignored."""
+    """The order is the caller's, and the EXIF orientation is ignored."""
     exif = Image.Exif()
     exif[0x0112] = 6
     paths = [str(tmp_path / f"{name}.jpg") for name in "ba"]
-    for path, picture in zip(paths, clip(2), strict=True):
-        Image.fromarray(picture[:40]).save(path, exif=exif)
+    for path, image in zip(paths, clip(2), strict=True):
+        Image.fromarray(image[:40]).save(path, exif=exif)
     mean, std = (torch.tensor(x)[:, None, None] for x in (MEAN, STD))
     theirs = official.AsyncVideoFrameLoader(paths, 48, True, mean, std, CPU)
     theirs.thread.join()
@@ -118,7 +118,7 @@ def test_loader_without_files(tmp_path):
         misc.AsyncVideoFrameLoader([tmp_path / "0.jpg"], *arguments)
 
 
-def test_a_broken_frame_does_not_take_the_others_with_it(tmp_path):
+def test_a_damaged_frame_affects_no_other(tmp_path):
     jpeg_folder(tmp_path, clip(3))
     path = tmp_path / "00001.jpg"
     content = path.read_bytes()
@@ -165,7 +165,7 @@ def test_components_of_any_dtype(dtype):
 
 
 def test_boxes_and_holes():
-    """They are kernels' twins with tests of their own; here, that the names mean them."""
+    """The kernels have tests of their own; this checks that the names refer to them."""
     logits = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 1, 16, 18))).float()
     assert torch.equal(misc.mask_to_box(masks=logits > 0), official.mask_to_box(masks=logits > 0))
     expected = official.fill_holes_in_mask_scores(mask=logits, max_area=3)

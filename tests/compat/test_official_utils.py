@@ -1,4 +1,4 @@
-"""Small functions that other code imports from the original, beside the original's."""
+"""Small functions that other code imports, compared with the original's."""
 
 import sys
 from types import ModuleType
@@ -73,7 +73,7 @@ def test_clones():
     ids=str,
 )
 def test_boxes(arguments):
-    """The same generator gives the same boxes, and is left at the same place."""
+    """The same generator gives the same boxes and ends in the same state."""
     masks = random_blobs(12, seed=1)[1:]
     results, states = [], []
     for module in (official, ours):
@@ -90,7 +90,7 @@ def test_boxes(arguments):
 @pytest.mark.parametrize("count", [0, 1, 5])
 @pytest.mark.parametrize("with_guess", [True, False])
 def test_random_errors(count, with_guess):
-    """Every click is at one of the places where the original puts its own, with its label."""
+    """Every click is at a pixel where the original may click, with the same label."""
     truth = random_blobs(20, seed=2)
     guess = random_blobs(20, seed=3) if with_guess else None
     if guess is not None:
@@ -109,7 +109,7 @@ def test_random_errors(count, with_guess):
     assert shapes[0] == shapes[1]
 
 
-def test_several_random_errors_are_drawn_apart():
+def test_several_random_errors_differ():
     truth = torch.ones(1, 1, 24, 24, dtype=torch.bool)
     points, _ = ours.sample_random_points_from_errors(truth, None, 50)
     assert len({tuple(p) for p in points[0].tolist()}) > 40
@@ -122,7 +122,7 @@ def test_random_errors_of_no_masks():
 
 @pytest.fixture
 def cv2(monkeypatch) -> None:
-    """What the official function uses of OpenCV, by scipy; like OpenCV, far from everything is the same everywhere."""
+    """OpenCV's distance transform by scipy; as in OpenCV, an image without zeros has equal distances."""
 
     def distance_transform(mask: np.ndarray, kind: int, size: int) -> np.ndarray:
         distance = scipy.ndimage.distance_transform_edt(mask) if (mask == 0).any() else np.full(mask.shape, 8192)
@@ -168,7 +168,7 @@ def test_rotations():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("keys", "repeat"), [(16, False), (48, True), (0, False), (0, True)])
-def test_turning(dtype, keys, repeat):
+def test_rotating(dtype, keys, repeat):
     rotations = official_positions.compute_axial_cis(32, 4, 4)
     generator = torch.Generator().manual_seed(0)
     q = torch.randn(2, 3, 16, 32, generator=generator).to(dtype)

@@ -1,4 +1,4 @@
-"""Between all layouts, there and back: every mask, every name, every fact."""
+"""Conversions between all layouts and back keep every mask, name and metadata value."""
 
 import itertools
 import json
@@ -22,11 +22,11 @@ from annotated_videos import (
 from PIL import Image
 
 from sam2fast.datasets.annotations import VideoAnnotations, first_difference
-from sam2fast.datasets.conversion import ConvertJob, Place, convert_video
+from sam2fast.datasets.conversion import ConvertJob, DatasetLocation, convert_video
+from sam2fast.datasets.dataset_files import DatasetError, OverlapError
 from sam2fast.datasets.davis import Davis
-from sam2fast.datasets.errors import DatasetError, OverlapError
-from sam2fast.datasets.layout import Settings, Stage
-from sam2fast.datasets.layouts import BY_NAME, detect, open_layout
+from sam2fast.datasets.layout import Settings, StagingFolder
+from sam2fast.datasets.layout_registry import BY_NAME, detect, open_layout
 from sam2fast.datasets.sav_json import read_masklets
 from sam2fast.io.rle import decode_rle, encode_rle
 
@@ -36,28 +36,32 @@ FACTS = {"sav": {"video_id": "x", "video_environment": ["a"], "masklet_num": 3},
 
 
 def put(root: Path, layout: str, video: VideoAnnotations, settings: Settings | None = None) -> None:
-    """Writes annotations that are in memory."""
+    """Writes annotations from memory."""
     target = open_layout(root, layout, settings)
-    with Stage(root, video.name) as stage:
-        stage.move(target.write(video, stage).places)
+    with StagingFolder(root, video.name) as stage:
+        stage.move(target.write(video, stage).paths)
     target.finish()
 
 
-def convert(source: Path, layout: str, target: Path, to: str, name: str, pictures: str = "all", **settings):
-    """One video, and what tells of all."""
+def convert(source: Path, layout: str, target: Path, to: str, name: str, images: str = "all", **settings):
+    """Converts one video, and writes the files about all videos."""
     chosen = Settings(**settings)
-    done = convert_video(None, ConvertJob(Place(source, layout, chosen), Place(target, to, chosen), name, pictures))
-    Place(target, to, chosen).open().finish()
+    done = convert_video(
+        None, ConvertJob(DatasetLocation(source, layout, chosen), DatasetLocation(target, to, chosen), name, images)
+    )
+    DatasetLocation(target, to, chosen).open().finish()
     return done
 
 
 def test_jobs_can_be_sent_to_other_processes(tmp_path):
-    job = ConvertJob(Place(tmp_path, "sav", Settings("auto")), Place(tmp_path / "b", "davis", Settings()), "bear")
+    job = ConvertJob(
+        DatasetLocation(tmp_path, "sav", Settings("auto")), DatasetLocation(tmp_path / "b", "davis", Settings()), "bear"
+    )
     assert pickle.loads(pickle.dumps((convert_video, job))) == (convert_video, job)
 
 
 def example(layout: str, root: Path, name: str = "bear") -> None:
-    """A video as others write it, without anything that only this package writes."""
+    """A video as other programs write it, without the files of this package."""
     rng = np.random.default_rng(7)
     names = tuple(f"{index:05d}" for index in range(0, 25, 5 if layout == "ytvos" else 4))
     if layout == "sav":
@@ -99,7 +103,7 @@ def example(layout: str, root: Path, name: str = "bear") -> None:
 
 
 def parsed_files(root: Path) -> dict:
-    """All files, of JSON the content: the order of keys may differ."""
+    """The content of all files; JSON is parsed, as the order of keys may differ."""
     return {path: _parsed(path, data) for path, data in read_files(root).items()}
 
 
@@ -110,7 +114,7 @@ def _parsed(path: str, data: bytes):
 
 
 def content_of(layout: str, root: Path) -> dict:
-    """Everything that a layout holds, parsed, for comparison."""
+    """All parsed data of a layout, for comparison."""
     content: dict = {path.name: json.loads(path.read_text()) for path in root.glob("*.json")}
     content |= {path.name: [json.loads(line) for line in path.open()] for path in root.glob("*.jsonl")}
     for path, labels in pixels_of(root).items():
@@ -123,7 +127,7 @@ def content_of(layout: str, root: Path) -> dict:
 
 @pytest.mark.parametrize("one, other", PAIRS)
 def test_files_of_others_there_and_back(one, other, tmp_path):
-    """What was written elsewhere comes back with equal content: JSON as parsed, pictures by pixels, JPEG by bytes."""
+    """Data of other programs come back equal: JSON as parsed, PNGs by pixels, JPEGs by bytes."""
     if other in PALETTES:
         (tmp_path / "flat").mkdir()
     example(one, tmp_path / "a")
@@ -137,7 +141,7 @@ def test_files_of_others_there_and_back(one, other, tmp_path):
 
 @pytest.mark.parametrize("one, other", PAIRS)
 def test_random_annotations_there_and_back(one, other, tmp_path):
-    """With objects that were not annotated, ids with gaps, uneven frames and facts of every layout."""
+    """With objects that were not annotated, ids with gaps, irregular frames and metadata of every layout."""
     overlap = one not in PALETTES and other not in PALETTES
     videos = [
         random_video("even", 1, facts=FACTS, overlap=overlap),
@@ -161,15 +165,15 @@ def test_random_annotations_there_and_back(one, other, tmp_path):
 
 
 def test_ids_are_one_more_in_palettes(tmp_path):
-    """As the training's loader of SA-V's folders has them."""
+    """As training's loader of SA-V folders reads them."""
     (tmp_path / "flat").mkdir()
     example("sav", tmp_path / "a")
     convert(tmp_path / "a", "sav", tmp_path / "b", "davis", "bear")
     content = json.loads((tmp_path / "a/bear_manual.json").read_text())
     for position, rles in enumerate(content["masklet"]):
-        with Image.open(tmp_path / f"b/Annotations/bear/{4 * position:05d}.png") as picture:
-            assert picture.mode == "P"
-            labels = np.asarray(picture)
+        with Image.open(tmp_path / f"b/Annotations/bear/{4 * position:05d}.png") as image:
+            assert image.mode == "P"
+            labels = np.asarray(image)
         for number, rle in zip(content["masklet_id"], rles, strict=True):
             np.testing.assert_array_equal(labels == number + 1, decode_rle(rle))
 
@@ -186,7 +190,7 @@ def test_ids_are_one_more_in_palettes(tmp_path):
     ],
 )
 def test_entries_of_sav_are_evenly_spaced(names, rate, positions, tmp_path):
-    """So that other programs, which count entries, find the frames."""
+    """Other programs find frames by counting entries."""
     video = random_video("bear", frames=names, gaps=False)
     put(tmp_path, "sav", video)
     content = json.loads((tmp_path / "bear_manual.json").read_text())
@@ -218,7 +222,7 @@ def test_overlaps_are_refused_and_named(tmp_path):
 
 @pytest.mark.parametrize("overlaps, winner, loser", [("smaller-id", 1, 2), ("larger-area", 2, 1)])
 def test_overlaps_resolved_are_told(overlaps, winner, loser, tmp_path):
-    """As the original's tool for VOS does it, or for the larger object."""
+    """By id, as in the original's VOS tool, or by area."""
     put(tmp_path / "a", "coco-jsonl", overlapping(np.s_[:9, :9], np.s_[5:20, 5:20]))
     done = convert(tmp_path / "a", "coco-jsonl", tmp_path / "b", "davis", "heap", overlaps=overlaps)
     assert done.lost == {"00004": [loser]}
@@ -229,14 +233,14 @@ def test_overlaps_resolved_are_told(overlaps, winner, loser, tmp_path):
 
 def test_a_palette_has_room_for_255_objects(tmp_path):
     put(tmp_path / "a", "coco-jsonl", random_video("many", objects=tuple(range(1, 257)), frames=("00000",), gaps=False))
-    with pytest.raises(DatasetError, match="many has 256 objects, a palette picture has room for 255"):
+    with pytest.raises(DatasetError, match="many has 256 objects, a palette image has room for 255"):
         convert(tmp_path / "a", "coco-jsonl", tmp_path / "b", "davis", "many")
     convert(tmp_path / "a", "coco-jsonl", tmp_path / "c", "sav-png", "many")
     assert len(open_layout(tmp_path / "c").open("many").objects) == 256
 
 
 def test_meta_of_videos_that_have_none(tmp_path):
-    """Frames are those that show an object."""
+    """The entry lists the frames that show an object."""
     example("davis", tmp_path / "a")
     convert(tmp_path / "a", "davis", tmp_path / "b", "ytvos", "bear")
     objects = json.loads((tmp_path / "b/meta.json").read_text())["videos"]["bear"]["objects"]
@@ -248,7 +252,7 @@ def test_meta_of_videos_that_have_none(tmp_path):
 
 
 def test_meta_of_all_videos(tmp_path):
-    """Also of those that another run has converted, and of those whose facts were removed."""
+    """Including videos of earlier runs, and videos whose metadata file was removed."""
     for name in ("one", "two"):
         put(tmp_path / "a", "coco-jsonl", random_video(name))
         convert(tmp_path / "a", "coco-jsonl", tmp_path / "b", "ytvos", name)
@@ -265,18 +269,18 @@ def test_davis_has_a_folder_for_its_resolution(tmp_path):
         (tmp_path / "moved").rename(tmp_path / "a" / kind / "480p")
     layout = open_layout(tmp_path / "a")
     assert layout.name == "davis" and layout.videos() == ["bear"] and len(layout.open("bear").frames) == 7
-    assert len(layout.frame_files("bear").pictures) == 7
+    assert len(layout.frame_files("bear").images) == 7
 
 
-@pytest.mark.parametrize("pictures, there", [("none", []), ("annotated", ["00000", "00004"])])
-def test_which_pictures_come(pictures, there, tmp_path):
+@pytest.mark.parametrize("images, there", [("none", []), ("annotated", ["00000", "00004"])])
+def test_which_images_are_copied(images, there, tmp_path):
     example("sav-png", tmp_path / "a")
-    convert(tmp_path / "a", "sav-png", tmp_path / "b", "coco-jsonl", "bear", pictures)
+    convert(tmp_path / "a", "sav-png", tmp_path / "b", "coco-jsonl", "bear", images)
     assert sorted(path.stem for path in tmp_path.glob("b/JPEGImages/bear/*.jpg")) == there
 
 
 def test_a_video_appears_whole_or_not_at_all(tmp_path, monkeypatch):
-    """Also the one that is written again: it stays as it was."""
+    """Including a video that is written again: it stays unchanged."""
     for layout in BY_NAME:
         (tmp_path / layout / "flat").mkdir(parents=True)
         root = tmp_path / layout
@@ -291,11 +295,11 @@ def test_a_video_appears_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_facts_that_do_not_fit_are_refused(tmp_path):
-    """A picture was added or removed since."""
+    """An image was added or removed after the conversion."""
     put(tmp_path / "a", "davis", random_video("bear", gaps=False))
     added = tmp_path / "a/Annotations/bear/00099.png"
     write_palette(added, np.zeros((HEIGHT, WIDTH)))
-    with pytest.raises(DatasetError, match=r"Facts/bear\.json does not tell of .*00099; .*remove that file"):
+    with pytest.raises(DatasetError, match=r"Facts/bear\.json does not list .*00099; .*remove that file"):
         Davis(tmp_path / "a").open("bear")
     added.unlink()
     (tmp_path / "a/Annotations/bear/00004.png").unlink()
@@ -306,7 +310,7 @@ def test_facts_that_do_not_fit_are_refused(tmp_path):
     put(tmp_path / "b", "sav-png", random_video("bear", gaps=False))
     added = tmp_path / "b/Annotations_6fps/bear/007"
     added.mkdir()
-    with pytest.raises(DatasetError, match=r"Facts/bear\.json does not tell of .*object 007"):
+    with pytest.raises(DatasetError, match=r"Facts/bear\.json does not list .*object 007"):
         open_layout(tmp_path / "b").open("bear")
     added.rmdir()
     (tmp_path / "b/Annotations_6fps/bear/001/00004.png").unlink()

@@ -1,4 +1,4 @@
-"""Files of JSON lines: what is wrong with them, and those of ``sam2fast track``."""
+"""Files of JSON lines: errors in them, and files of ``sam2fast track``."""
 
 import json
 from pathlib import Path
@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 from annotated_videos import HEIGHT, WIDTH, random_masks, random_video
 
-from sam2fast.datasets.conversion import ConvertJob, Place, convert_video
-from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.conversion import ConvertJob, DatasetLocation, convert_video
+from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.datasets.json_lines import JsonLines
-from sam2fast.datasets.layout import Settings, Stage
-from sam2fast.datasets.layouts import open_layout
+from sam2fast.datasets.layout import Settings, StagingFolder
+from sam2fast.datasets.layout_registry import open_layout
 from sam2fast.io.rle import decode_rle, encode_rle
 
 
 @pytest.fixture
 def lines(tmp_path) -> list[dict]:
-    """Of a file that is right."""
-    with Stage(tmp_path, "bear") as stage:
-        stage.move(JsonLines(tmp_path).write(random_video("bear", gaps=False), stage).places)
+    """The lines of a valid file."""
+    with StagingFolder(tmp_path, "bear") as stage:
+        stage.move(JsonLines(tmp_path).write(random_video("bear", gaps=False), stage).paths)
     return [json.loads(line) for line in (tmp_path / "bear.jsonl").open()]
 
 
@@ -32,7 +32,7 @@ def read_all(root: Path) -> None:
 
 
 def test_schema(lines):
-    """What the documents say."""
+    """The format that the documents describe."""
     header, first = lines[0], lines[1]
     assert header == {
         "format": "sam2fast masks", "version": 1, "video": "bear", "size": [HEIGHT, WIDTH],
@@ -53,7 +53,7 @@ def test_broken_files_are_named_with_the_line(lines, tmp_path):
     cases = [
         ([{**lines[0], "version": 2}, *lines[1:]], 'line 1: expected "format": "sam2fast masks" and "version": 1'),
         ([{**lines[0], "size": [3]}, *lines[1:]], "line 1: expected size, frames, objects and facts"),
-        (lines[:-1], "the first line tells of 4 frames, the others have 3; frame 00012 is missing"),
+        (lines[:-1], "the first line lists 4 frames, the others have 3; frame 00012 is missing"),
         ([*lines, lines[2]], "line 6: frame 00004 was in an earlier line"),
         ([*lines[:2], 5, *lines[3:]], "line 3, is no object of JSON"),
         ([*lines[:2], {"frame": "x"}, *lines[3:]], 'line 3: expected "frame" and "objects"'),
@@ -83,7 +83,7 @@ def test_masks_of_another_size(size, told, lines, tmp_path):
 
 
 def tracked(root: Path, ids: tuple, frames: tuple[int, ...]) -> dict:
-    """``masks.jsonl`` as ``sam2fast track`` leaves it; masks by frame and id."""
+    """Writes ``masks.jsonl`` as ``sam2fast track`` does; returns masks by frame and id."""
     rng = np.random.default_rng(3)
     masks = {frame: dict(zip(ids, random_masks(rng, len(ids)), strict=True)) for frame in frames}
     root.mkdir(parents=True)
@@ -100,14 +100,14 @@ def tracked(root: Path, ids: tuple, frames: tuple[int, ...]) -> dict:
 
 @pytest.mark.parametrize("ids, numbers", [(("dog", "cup"), (1, 2)), ((3, 7), (3, 7)), ((0, 4), (1, 2))])
 def test_what_track_writes_is_read(ids, numbers, tmp_path):
-    """Frames in their order, also of a pass backwards; ids that are no numbers from 1 are numbered."""
+    """Frames are sorted, also after tracking backwards; ids other than integers from 1 are numbered."""
     masks = tracked(tmp_path / "a/clip", ids, (2, 3, 1, 0))
     source = open_layout(tmp_path / "a")
     assert source.name == "coco-jsonl" and source.videos() == ["clip"]
     video = source.open("clip")
     assert video.frames == ("00000", "00001", "00002", "00003") and video.objects == numbers
-    place = Place(tmp_path / "b", "davis", Settings())
-    convert_video(None, ConvertJob(Place(tmp_path / "a", "coco-jsonl", Settings()), place, "clip"))
+    place = DatasetLocation(tmp_path / "b", "davis", Settings())
+    convert_video(None, ConvertJob(DatasetLocation(tmp_path / "a", "coco-jsonl", Settings()), place, "clip"))
     result = place.open().open("clip")
     for frame, rles in result:
         for number, name in zip(numbers, ids, strict=True):

@@ -1,4 +1,4 @@
-"""SA-V's annotation files, and the original's class for them."""
+"""SA-V's annotation files, and the counterpart of the original's class."""
 
 import inspect
 import json
@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from annotated_videos import HEIGHT, SAV_FACTS, WIDTH, random_masks, small_film, write_sav
-from drawn_videos import number_in
+from annotated_videos import HEIGHT, SAV_FACTS, WIDTH, random_masks, small_video, write_sav
+from numbered_videos import number_in
 
 from sam2fast.datasets import SAVDataset, read_masklets
-from sam2fast.datasets.conversion import ConvertJob, Place, convert_video
-from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.conversion import ConvertJob, DatasetLocation, convert_video
+from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.datasets.layout import MASKLETS, Settings
 from sam2fast.datasets.sav import decode_video, show_anns
-from sam2fast.datasets.sav_layout import MaskletStatistics
+from sam2fast.datasets.sav_json import MaskletStatistics
 from sam2fast.io.rle import decode_rle, encode_rle
 from sam2fast.video_io import VideoError
 from sam2fast.video_results import draw_masks
@@ -104,9 +104,9 @@ def test_damaged_masks_are_found_when_they_are_read(tmp_path):
     assert masklets.masks(0).shape == (3, HEIGHT, WIDTH)
     with pytest.raises(DatasetError, match=r"clip_manual\.json: masklet\[1\]\[2\]: the run lengths do not add up"):
         masklets.masks(1)
-    place = Place(tmp_path, "sav", Settings())
+    place = DatasetLocation(tmp_path, "sav", Settings())
     with pytest.raises(DatasetError, match="clip, frame 00004, object 3: the run lengths"):
-        convert_video(None, ConvertJob(place, Place(tmp_path / "b", "coco-jsonl", Settings()), "clip"))
+        convert_video(None, ConvertJob(place, DatasetLocation(tmp_path / "b", "coco-jsonl", Settings()), "clip"))
 
 
 def statistics_of(frames) -> dict:
@@ -117,7 +117,7 @@ def statistics_of(frames) -> dict:
 
 
 def test_statistics():
-    """Two objects: one comes and goes, one is never seen."""
+    """Two objects: one appears and disappears, one is never visible."""
     areas = [0, 40, 0, 0, 2000, 60]
     frames = []
     for area in areas:
@@ -133,7 +133,7 @@ def test_statistics():
 
 @pytest.fixture
 def dataset(tmp_path) -> SAVDataset:
-    (tmp_path / "clip.mp4").write_bytes(small_film())
+    (tmp_path / "clip.mp4").write_bytes(small_video())
     write_sav(tmp_path, "clip", frames=5)
     write_sav(tmp_path, "clip", 1, "auto", objects=2, frames=5)
     return SAVDataset(tmp_path)
@@ -160,7 +160,7 @@ def test_frames_and_annotations(dataset, tmp_path):
     assert dataset.read_frames(tmp_path / "other.mp4") is None and decode_video("other.mp4") == []
 
 
-def test_a_film_that_is_cut_short_is_an_error(dataset, tmp_path):
+def test_a_truncated_video_is_an_error(dataset, tmp_path):
     data = (tmp_path / "clip.mp4").read_bytes()
     (tmp_path / "clip.mp4").write_bytes(data[: len(data) // 3])
     with pytest.raises(VideoError):
@@ -191,7 +191,7 @@ def sav_frames(count: int = 5) -> list[np.ndarray]:
 def test_annotations_drawn_without_a_display(show_auto, show_manual, tmp_path):
     manual, auto = write_sav(tmp_path, "clip"), write_sav(tmp_path, "clip", 1, "auto", objects=2)
     sav = SAVDataset(tmp_path)
-    picture = sav.draw_annotation(sav_frames(), auto, manual, 3, show_auto, show_manual)
+    image = sav.draw_annotation(sav_frames(), auto, manual, 3, show_auto, show_manual)
     rles, colours = [], []
     for wanted, annotations, palette in (
         (show_manual, manual, sav.manual_mask_colors),
@@ -206,8 +206,8 @@ def test_annotations_drawn_without_a_display(show_auto, show_manual, tmp_path):
     order = sorted(range(len(masks)), key=lambda number: -masks[number].sum())
     stacked = np.array([masks[i] for i in order]).reshape(-1, HEIGHT, WIDTH)
     expected = draw_masks(sav_frames()[3], stacked, colours=[colours[i] for i in order])
-    np.testing.assert_array_equal(picture, expected)
-    assert (picture != sav_frames()[3]).any() == bool(rles)
+    np.testing.assert_array_equal(image, expected)
+    assert (image != sav_frames()[3]).any() == bool(rles)
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_borders(pyplot):
     show_anns([], [])
     with_lines, without = (np.asarray(image.get_array()) for image in pyplot.gca().images)
     dark = (with_lines == (0.05, 0.05, 0.05, 1)).all(-1)
-    # A line 4 pixels wide, in the original; 5 here, as it has a middle.
+    # A line is 4 pixels wide in the original, and 5 here, since its width is odd.
     assert dark[150, 98:103].all() and not dark[150, [97, 103]].any()
     assert dark[150, 137:142].all() and not dark[150, 136] and not dark[150, 142:158].any()
     assert not (without[..., 3] == 1).any()
@@ -275,8 +275,16 @@ def real(data_folder) -> Path:
 @pytest.mark.parametrize("to", ["sav-png", "coco-jsonl", "sav"])
 def test_real_files_there_and_back(kind, to, real, tmp_path):
     settings = Settings(kind)
-    convert_video(None, ConvertJob(Place(real, "sav", settings), Place(tmp_path / "b", to, settings), "sav_000001"))
-    convert_video(None, ConvertJob(Place(tmp_path / "b", to, settings), Place(tmp_path, "sav", settings), "sav_000001"))
+    convert_video(
+        None,
+        ConvertJob(DatasetLocation(real, "sav", settings), DatasetLocation(tmp_path / "b", to, settings), "sav_000001"),
+    )
+    convert_video(
+        None,
+        ConvertJob(
+            DatasetLocation(tmp_path / "b", to, settings), DatasetLocation(tmp_path, "sav", settings), "sav_000001"
+        ),
+    )
     file = f"sav_000001_{kind}.json"
     assert json.loads((tmp_path / file).read_text()) == json.loads((real / file).read_text())
 
@@ -297,6 +305,6 @@ def test_real_files_have_these_statistics(real):
 
 
 def test_random_masks_are_some_of_them_empty():
-    """What the other tests need of their random masks."""
+    """The properties of the random masks that other tests need."""
     masks = [mask for seed in range(20) for mask in random_masks(np.random.default_rng(seed), 3)]
     assert 5 < sum(not mask.any() for mask in masks) < 40

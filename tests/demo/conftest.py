@@ -2,8 +2,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import moving_shapes
 import pytest
-import track_films
 from demo_client import DemoClient
 from flask import Flask
 from mini_model import mini_predictor
@@ -20,31 +20,35 @@ OVERRIDES = ("++model.image_size=128", "++model.add_all_frames_to_correct_as_con
 
 @pytest.fixture(scope="session")
 def predictor() -> Any:
-    """nano at a quarter of its pixels, which is quick."""
+    """nano with a quarter of its pixels, for speed."""
     return build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu", hydra_overrides_extra=OVERRIDES)
 
 
 @pytest.fixture(scope="session")
 def narrow_predictor() -> Any:
-    """One that finds nothing in particular, for tests that only ask it to work; ten times as quick."""
+    """A model with random weights for tests that ignore the masks; ten times as fast."""
     return mini_predictor()
 
 
 @pytest.fixture(scope="session")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A square and a disc that move, 5 frames of 64x48."""
-    return track_films.write_film(tmp_path_factory.mktemp("film") / "film.mp4", track_films.pictures(FRAMES))
+    return moving_shapes.write_video(
+        tmp_path_factory.mktemp("clip_file") / "clip.mp4", moving_shapes.make_frames(FRAMES)
+    )
 
 
 @pytest.fixture(scope="module")
-def make_server(predictor: Any, film: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Flask]]:
-    """Makes applications of the same model, with the film in the gallery of each."""
+def make_server(
+    predictor: Any, clip_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Flask]]:
+    """Makes applications that share one model, with the video in the gallery of each."""
     made = []
 
     def make(**settings: Any) -> Flask:
         data = tmp_path_factory.mktemp("data")
         (data / GALLERY).mkdir()
-        (data / GALLERY / "film.mp4").write_bytes(film.read_bytes())
+        (data / GALLERY / "clip.mp4").write_bytes(clip_file.read_bytes())
         made.append(make_app(ServerSettings(data, **settings), predictor))
         return made[-1]
 
@@ -65,7 +69,7 @@ def client(app: Flask) -> DemoClient:
 
 @pytest.fixture
 def session(client: DemoClient) -> Iterator[str]:
-    """A session on the film."""
+    """A session on the video."""
     opened = client.start()
     yield opened
     client.close(opened)

@@ -1,13 +1,13 @@
-"""Who may ask, which files there are, and what a browser is told."""
+"""Allowed origins and hosts, the files that can be reached, and the headers and pages of answers."""
 
 import os
 
 import pytest
 from demo_client import DemoClient
 
-from sam2fast.demo.server import pages
+from sam2fast.demo.server import rest
 from sam2fast.demo.server.app import SERVICE
-from sam2fast.demo.server.library import LONGEST_PATH
+from sam2fast.demo.server.library import MAX_PATH_LENGTH
 
 FRIEND, STRANGER = "https://demo.example:8443", "https://evil.example"
 OUTSIDE = [
@@ -18,29 +18,29 @@ OUTSIDE = [
     "../secret.mp4",
     "gallery/../../secret.mp4",
     "gallery/../secret.mp4",
-    "gallery/./film.mp4",
-    "gallery//film.mp4",
-    "/gallery/film.mp4",
-    "gallery\\film.mp4",
+    "gallery/./clip.mp4",
+    "gallery//clip.mp4",
+    "/gallery/clip.mp4",
+    "gallery\\clip.mp4",
     "gallery/..\\..\\secret.mp4",
-    "posters/film.mp4",
+    "posters/clip.mp4",
     "secret.mp4",
     "gallery/",
-    "gallery/film",
-    "gallery/film.mp4/",
-    "gallery/film.mp4\0.mp4",
+    "gallery/clip",
+    "gallery/clip.mp4/",
+    "gallery/clip.mp4\0.mp4",
     "gallery/.hidden.mp4",
     "gallery/link.mp4",
-    "gallery/folder/film.mp4",
-    ".incoming/film.mp4",
+    "gallery/folder/clip.mp4",
+    ".incoming/clip.mp4",
     "file:///etc/passwd",
     "gallery/%2e%2e/%2e%2e/secret.mp4",
-    "~/film.mp4",
-    "gallery/" + "a" * LONGEST_PATH + ".mp4",
-    "gallery/" + "a" * 260 + ".mp4",  # more than a file system takes, one by letters, one by bytes
+    "~/clip.mp4",
+    "gallery/" + "a" * MAX_PATH_LENGTH + ".mp4",
+    "gallery/" + "a" * 260 + ".mp4",  # too long for the file system, by characters and by bytes
     "gallery/" + "字" * 100 + ".mp4",
     "gallery/" + "a/" * 5000 + ".mp4",
-    "gallery/\u202efilm.mp4",
+    "gallery/\u202eclip.mp4",
 ]
 
 
@@ -51,16 +51,16 @@ def predictor(narrow_predictor):
 
 @pytest.fixture(scope="module")
 def guarded(make_server):
-    """A server with things around its gallery that nobody may have."""
+    """A server with files around its gallery that must not be reachable."""
     app = make_server()
     root = app.extensions[SERVICE].library.root
-    content = (root / "gallery/film.mp4").read_bytes()
-    for name in ("secret.mp4", "posters/film.mp4", "gallery/.hidden.mp4", ".incoming/film.mp4"):
+    content = (root / "gallery/clip.mp4").read_bytes()
+    for name in ("secret.mp4", "posters/clip.mp4", "gallery/.hidden.mp4", ".incoming/clip.mp4"):
         (root / name).write_bytes(content)
     (root / "gallery/link.mp4").symlink_to(root / "secret.mp4")
     elsewhere = root.with_name(root.name + "-elsewhere")
     elsewhere.mkdir()
-    (elsewhere / "film.mp4").write_bytes(content)
+    (elsewhere / "clip.mp4").write_bytes(content)
     (root / "gallery/folder").symlink_to(elsewhere)
     return app
 
@@ -73,10 +73,10 @@ def test_no_path_leads_out_of_the_library(guarded, path):
     assert len(guarded.extensions[SERVICE].sessions) == 0
 
 
-def test_what_leads_elsewhere_is_not_in_the_gallery(guarded):
+def test_links_to_other_folders_are_not_in_the_gallery(guarded):
     client, root = DemoClient(guarded.test_client()), guarded.extensions[SERVICE].library.root
     paths = {edge["node"]["path"] for edge in client.graphql("{videos{edges{node{path}}}}")["videos"]["edges"]}
-    assert "gallery/film.mp4" in paths <= {"gallery/film.mp4", "gallery/same.mp4"}
+    assert "gallery/clip.mp4" in paths <= {"gallery/clip.mp4", "gallery/same.mp4"}
     assert not (root / "posters/gallery/link.jpg").exists()
 
 
@@ -88,35 +88,35 @@ def test_what_leads_elsewhere_is_not_in_the_gallery(guarded):
         "/gallery/..%2fsecret.mp4",
         "/gallery/%2e%2e%2fsecret.mp4",
         "/gallery/link.mp4",
-        "/gallery/folder/film.mp4",
+        "/gallery/folder/clip.mp4",
         "/gallery/.hidden.mp4",
-        "/posters/../.incoming/film.mp4",
+        "/posters/../.incoming/clip.mp4",
         "/uploads//etc/passwd",
         "/uploads/%2fetc%2fpasswd",
-        "/gallery/film.mp4%00",
+        "/gallery/clip.mp4%00",
         "/gallery/" + "a" * 260,
-        "/.incoming/film.mp4",
+        "/.incoming/clip.mp4",
         "/../app.py",
         "/%2e%2e/app.py",
         "/assets/..%2f..%2fapp.py",
     ],
 )
-def test_no_address_leads_out_of_the_folders(guarded, path):
+def test_no_url_leads_out_of_the_folders(guarded, path):
     answer = guarded.test_client().get(path)
     assert answer.status_code == 404
     assert answer.get_json()["error"]["code"] == "NOT_FOUND"
 
 
-def test_links_within_the_gallery_are_fine(guarded):
+def test_links_within_the_gallery_are_followed(guarded):
     root = guarded.extensions[SERVICE].library.root
-    os.symlink(root / "gallery/film.mp4", root / "gallery/same.mp4")
+    os.symlink(root / "gallery/clip.mp4", root / "gallery/same.mp4")
     client = DemoClient(guarded.test_client())
     assert client.close(client.start("gallery/same.mp4"))
 
 
-def test_ranges_of_films(client, film):
-    answer = client.http.get("/gallery/film.mp4", headers={"Range": "bytes=10-19"})
-    assert answer.status_code == 206 and answer.data == film.read_bytes()[10:20]
+def test_ranges_of_videos(client, clip_file):
+    answer = client.http.get("/gallery/clip.mp4", headers={"Range": "bytes=10-19"})
+    assert answer.status_code == 206 and answer.data == clip_file.read_bytes()[10:20]
     assert answer.content_type == "video/mp4"
 
 
@@ -133,15 +133,15 @@ def test_pages_of_other_sites_are_refused(client):
 
 def test_allowed_origins(make_server):
     http = make_server(allow_origins=(FRIEND,)).test_client()
-    asked = {"Origin": FRIEND, "Access-Control-Request-Method": "POST"}
-    preflight = http.options("/graphql", headers=asked)
+    preflight_headers = {"Origin": FRIEND, "Access-Control-Request-Method": "POST"}
+    preflight = http.options("/graphql", headers=preflight_headers)
     assert preflight.status_code == 204
     expected = {"Access-Control-Allow-Origin": FRIEND, "Access-Control-Allow-Credentials": "true"}
     for headers in (preflight.headers, http.get("/healthy", headers={"Origin": FRIEND}).headers):
         assert {name: headers[name] for name in expected} == expected and "Origin" in headers["Vary"]
     assert "POST" in preflight.headers["Access-Control-Allow-Methods"]
     assert "Content-Type" in preflight.headers["Access-Control-Allow-Headers"]
-    refused = http.options("/graphql", headers={**asked, "Origin": STRANGER})
+    refused = http.options("/graphql", headers={**preflight_headers, "Origin": STRANGER})
     assert refused.status_code == 403 and "Access-Control-Allow-Origin" not in refused.headers
 
 
@@ -156,7 +156,7 @@ def test_hosts(make_server):
         assert http.get("/healthy", headers={"Host": host}).status_code in (400, 403)
 
 
-@pytest.mark.parametrize("path", ["/", "/healthy", "/gallery/film.mp4", "/api/limits", "/api/nothing", "/graphql"])
+@pytest.mark.parametrize("path", ["/", "/healthy", "/gallery/clip.mp4", "/api/limits", "/api/nothing", "/graphql"])
 def test_headers(client, path):
     headers = client.http.get(path).headers
     assert headers["X-Content-Type-Options"] == "nosniff" and headers["X-Frame-Options"] == "DENY"
@@ -165,17 +165,17 @@ def test_headers(client, path):
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
 
 
-def test_graphiql_only_when_asked_for(client, make_server):
+def test_graphiql_is_optional(client, make_server):
     page = {"Accept": "text/html"}
     assert client.http.get("/graphql", headers=page).status_code == 404
     http = make_server(graphiql=True).test_client()
     answer = http.get("/graphql", headers=page)
     assert answer.status_code == 200 and b"GraphiQL" in answer.data
-    assert "Content-Security-Policy" not in answer.headers  # it would not be shown
+    assert "Content-Security-Policy" not in answer.headers  # GraphiQL would be blocked
     assert "Content-Security-Policy" in http.get("/healthy").headers
 
 
-def test_facts(client, app):
+def test_server_status(client, app):
     assert client.http.get("/healthy").data == b"OK"
     limits = client.http.get("/api/limits").get_json()
     assert limits == {
@@ -190,11 +190,11 @@ def test_videos(client, make_server):
     fields = "{id path posterPath url posterUrl width height}"
     video = client.graphql(f"{{defaultVideo{fields}}}")["defaultVideo"]
     assert video == {
-        "id": "VmlkZW86Z2FsbGVyeS9maWxtLm1wNA==",  # Video:gallery/film.mp4
-        "path": "gallery/film.mp4",
-        "posterPath": "posters/gallery/film.jpg",
-        "url": "http://localhost/gallery/film.mp4",
-        "posterUrl": "http://localhost/posters/gallery/film.jpg",
+        "id": "VmlkZW86Z2FsbGVyeS9jbGlwLm1wNA==",  # Video:gallery/clip.mp4
+        "path": "gallery/clip.mp4",
+        "posterPath": "posters/gallery/clip.jpg",
+        "url": "http://localhost/gallery/clip.mp4",
+        "posterUrl": "http://localhost/posters/gallery/clip.jpg",
         "width": 64,
         "height": 48,
     }
@@ -206,19 +206,19 @@ def test_videos(client, make_server):
         assert refused.code == "BAD_INPUT" and refused.message, arguments
     app = make_server()
     gallery = app.extensions[SERVICE].library.root / "gallery"
-    (gallery / "film.mp4").rename(gallery / "a#1 50%.mp4")
+    (gallery / "clip.mp4").rename(gallery / "a#1 50%.mp4")
     odd, client = "a%231%2050%25", DemoClient(app.test_client())
     video = client.graphql(f"{{defaultVideo{fields}}}")["defaultVideo"]
     assert (video["path"], video["url"]) == ("gallery/a#1 50%.mp4", f"http://localhost/gallery/{odd}.mp4")
     assert video["posterUrl"] == f"http://localhost/posters/gallery/{odd}.jpg"
     assert client.http.get(video["url"]).status_code == client.http.get(video["posterUrl"]).status_code == 200
     other = DemoClient(make_server(api_url="https://demo.example", default_video="gallery/none.mp4").test_client())
-    assert other.graphql("{defaultVideo{url}}")["defaultVideo"]["url"] == "https://demo.example/gallery/film.mp4"
+    assert other.graphql("{defaultVideo{url}}")["defaultVideo"]["url"] == "https://demo.example/gallery/clip.mp4"
 
 
-def test_an_empty_gallery_is_said_to_be(make_server):
+def test_an_empty_gallery_is_reported(make_server):
     app = make_server()
-    (app.extensions[SERVICE].library.root / "gallery/film.mp4").unlink()
+    (app.extensions[SERVICE].library.root / "gallery/clip.mp4").unlink()
     client = DemoClient(app.test_client())
     refused = client.graphql("{defaultVideo{path}}")
     assert refused.code == "NOT_FOUND" and "the gallery is empty: put MP4 files into" in refused.message
@@ -226,29 +226,29 @@ def test_an_empty_gallery_is_said_to_be(make_server):
 
 
 @pytest.fixture
-def bundled(tmp_path, make_server, monkeypatch):
+def bundle_client(tmp_path, make_server, monkeypatch):
     (tmp_path / "assets").mkdir()
     (tmp_path / "index.html").write_text("<title>the page</title>")
     (tmp_path / "assets/index-abc123.js").write_text("1")
     (tmp_path / "favicon.svg").write_text("<svg/>")
-    monkeypatch.setattr(pages.make_pages, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(rest.make_pages, "__defaults__", (tmp_path,))
     return make_server().test_client()
 
 
-def test_pages(bundled):
+def test_pages(bundle_client):
     for path in ("/", "/help", "/a/b", "/index.html"):
-        answer = bundled.get(path)
+        answer = bundle_client.get(path)
         assert b"the page" in answer.data and answer.headers["Cache-Control"] == "no-cache"
-    script = bundled.get("/assets/index-abc123.js")
+    script = bundle_client.get("/assets/index-abc123.js")
     assert script.data == b"1" and "immutable" in script.headers["Cache-Control"]
     assert "javascript" in script.content_type
-    assert bundled.get("/favicon.svg").status_code == 200
+    assert bundle_client.get("/favicon.svg").status_code == 200
     for path in ("/missing.js", "/assets/none.js", "/api/none", "/uploads/none", "/gallery/none"):
-        assert bundled.get(path).status_code == 404
-    assert bundled.get("/propagate_in_video").status_code in (404, 405)
+        assert bundle_client.get(path).status_code == 404
+    assert bundle_client.get("/propagate_in_video").status_code in (404, 405)
 
 
-def test_a_missing_bundle_is_explained(bundled, tmp_path):
+def test_a_missing_bundle_is_explained(bundle_client, tmp_path):
     (tmp_path / "index.html").unlink()
-    answer = bundled.get("/")
+    answer = bundle_client.get("/")
     assert answer.status_code == 503 and b"make frontend" in answer.data

@@ -1,19 +1,19 @@
-"""Files to take away hold the masks that were shown."""
+"""Downloads contain the session's masks."""
 
 import json
 import os
 import zipfile
 from io import BytesIO
 
+import moving_shapes
 import numpy as np
 import pytest
-import track_films
 from PIL import Image
 
 from sam2fast.datasets.palette_masks import palette
 from sam2fast.demo.server import rest
 from sam2fast.demo.server.app import SERVICE
-from sam2fast.demo.server.colours import colour_of
+from sam2fast.demo.server.exports import object_colour
 from sam2fast.io.rle import decode_rle
 
 ON_SQUARE, BOX_OF_DISC = (16 / 64, 19 / 48), ((41 / 64, 25 / 48), (59 / 64, 43 / 48))
@@ -40,29 +40,29 @@ def tracked(client, session):
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind(app):
+def no_temporary_files_remain(app):
     yield
     assert os.listdir(app.extensions[SERVICE].library.incoming) == []
 
 
-def test_masks_as_palette_pictures(client, tracked):
+def test_masks_as_palette_images(client, tracked):
     session, masks = tracked
     answer = export(client, session, "masks_png")
-    assert answer.headers["Content-Disposition"] == "attachment; filename=film_masks.zip"
-    pictures = unpacked(answer)
-    assert list(pictures) == ["00000.png", "00002.png", "00003.png", "00004.png"]
-    for name, picture in pictures.items():
-        found, labels = masks[int(name[:5])], np.asarray(picture)
+    assert answer.headers["Content-Disposition"] == "attachment; filename=clip_masks.zip"
+    images = unpacked(answer)
+    assert list(images) == ["00000.png", "00002.png", "00003.png", "00004.png"]
+    for name, image in images.items():
+        found, labels = masks[int(name[:5])], np.asarray(image)
         np.testing.assert_array_equal(labels > 0, found[2] | found[5])
-        # In the order of their ids; where both are, it is one of them.
+        # Numbered in the order of their ids; an overlap has one of both.
         assert not (labels == 1)[~found[2]].any() and not (labels == 2)[~found[5]].any()
-        assert picture.mode == "P" and bytes(picture.getpalette()[:9]) == palette().tobytes()[:9]
+        assert image.mode == "P" and bytes(image.getpalette()[:9]) == palette().tobytes()[:9]
 
 
-def test_overlapping_objects_share_a_picture_by_logit(client, session, predictor, film):
-    """Two objects by nearly the same click: each pixel is the one's that is surer of it."""
+def test_overlapping_objects_share_an_image_by_logit(client, session, predictor, clip_file):
+    """Two objects from nearly the same click: each pixel belongs to the object with the greater logit."""
     points = [[16, 19]], [[20, 22]]
-    state = predictor.init_state(film)
+    state = predictor.init_state(clip_file)
     for obj, point in enumerate(points, 1):
         client.add(session, [(point[0][0] / 64, point[0][1] / 48)], obj=obj)
         logits = predictor.add_new_points_or_box(state, 0, obj, points=point, labels=[1])[2][:, 0].numpy()
@@ -76,7 +76,7 @@ def test_overlapping_objects_share_a_picture_by_logit(client, session, predictor
 def test_coco(client, tracked):
     session, masks = tracked
     answer = export(client, session, "coco_rle")
-    assert answer.headers["Content-Disposition"] == "attachment; filename=film_coco.json"
+    assert answer.headers["Content-Disposition"] == "attachment; filename=clip_coco.json"
     document = json.loads(answer.data)
     (video,) = document["videos"]
     assert (video["height"], video["width"], video["length"]) == (48, 64, 5)
@@ -95,48 +95,48 @@ def test_coco(client, tracked):
             assert annotation["areas"][frame] == truth.sum()
 
 
-def test_overlay(client, tracked, tmp_path, film):
+def test_overlay(client, tracked, tmp_path, clip_file):
     session, masks = tracked
     answer = export(client, session, "overlay_mp4")
     assert answer.content_type == "video/mp4"
-    assert answer.headers["Content-Disposition"] == "attachment; filename=film_overlay.mp4"
+    assert answer.headers["Content-Disposition"] == "attachment; filename=clip_overlay.mp4"
     (tmp_path / "overlay.mp4").write_bytes(answer.data)
-    drawn, times = track_films.decoded(tmp_path / "overlay.mp4")
-    plain, _ = track_films.decoded(film)
-    looked_at = set()
+    drawn, times = moving_shapes.decoded(tmp_path / "overlay.mp4")
+    plain, _ = moving_shapes.decoded(clip_file)
+    checked = set()
     assert len(drawn) == 5 and times == pytest.approx([t / 25 for t in range(5)], abs=1e-3)
     for frame in range(5):
         difference = np.abs(drawn[frame].astype(int) - plain[frame]).max(axis=2)
         seen = np.logical_or.reduce(list(masks.get(frame, {0: np.zeros((48, 64), dtype=bool)}).values()))
-        # Both films are lossy, in blocks.
+        # Both videos are lossy, in blocks.
         assert np.median(difference[seen]) > 30 if seen.any() else difference.mean() < 15
         assert np.median(difference[~seen]) < 15
         for obj, mask in masks.get(frame, {}).items():
             alone = mask & (np.sum(list(masks[frame].values()), axis=0) == 1)
             if alone.sum() > 50:
                 tints = 2 * drawn[frame][alone].astype(int) - plain[frame][alone]
-                assert np.abs(np.median(tints, axis=0) - colour_of(obj)).max() < 40, (frame, obj)
-                looked_at.add(obj)
-    assert looked_at == {2, 5}
+                assert np.abs(np.median(tints, axis=0) - object_colour(obj)).max() < 40, (frame, obj)
+                checked.add(obj)
+    assert checked == {2, 5}
 
 
-def test_cutouts(client, tracked, film):
+def test_cutouts(client, tracked, clip_file):
     session, masks = tracked
     answer = export(client, session, "cutout")
-    assert answer.headers["Content-Disposition"] == "attachment; filename=film_cutout.zip"
-    pictures, (plain, _) = unpacked(answer), track_films.decoded(film)
-    assert list(pictures) == ["00000.png", "00002.png", "00003.png", "00004.png"]
-    for name, picture in pictures.items():
-        frame, pixels = int(name[:5]), np.asarray(picture)
+    assert answer.headers["Content-Disposition"] == "attachment; filename=clip_cutout.zip"
+    images, (plain, _) = unpacked(answer), moving_shapes.decoded(clip_file)
+    assert list(images) == ["00000.png", "00002.png", "00003.png", "00004.png"]
+    for name, image in images.items():
+        frame, pixels = int(name[:5]), np.asarray(image)
         seen = masks[frame][2] | masks[frame][5]
-        assert picture.mode == "RGBA"
+        assert image.mode == "RGBA"
         np.testing.assert_array_equal(pixels[..., 3] == 255, seen)
         assert not pixels[~seen].any()
-        # Another converter than the server's made these.
+        # The expected frames were decoded by another converter.
         assert np.abs(pixels[seen][:, :3].astype(int) - plain[frame][seen]).mean() < 8
 
 
-def test_what_cannot_be_exported(client, session):
+def test_invalid_exports(client, session):
     answer = export(client, session, "coco_rle")
     assert answer.status_code == 404 and "no masks yet" in answer.get_json()["error"]["message"]
     client.add(session)
@@ -145,14 +145,14 @@ def test_what_cannot_be_exported(client, session):
         assert answer.status_code == 400 and "masks_png, coco_rle, overlay_mp4, cutout" in answer.get_data(as_text=True)
 
 
-def test_ranges_that_there_are_not(client, session):
-    """Nor does what was made for them stay behind, as for every test here."""
+def test_invalid_ranges(client, session):
+    """The exported file is deleted all the same, as after every test here."""
     client.add(session)
     answer = client.http.get(f"/api/sessions/{session}/export?format=cutout", headers={"Range": "bytes=9999999999-"})
     assert answer.status_code == 416
 
 
-def test_what_is_forgotten_meanwhile_is_in_the_export_still(client, session, app, monkeypatch):
+def test_an_export_is_a_copy_of_the_session(client, session, app, monkeypatch):
     client.add(session)
     held = app.extensions[SERVICE].sessions.get(session)
 
@@ -164,13 +164,13 @@ def test_what_is_forgotten_meanwhile_is_in_the_export_still(client, session, app
     assert list(unpacked(export(client, session, "masks_png"))) == ["00000.png"] and not held.masks
 
 
-def test_frames_as_pictures(client, session, film):
-    plain, _ = track_films.decoded(film)
+def test_frames_as_images(client, session, clip_file):
+    plain, _ = moving_shapes.decoded(clip_file)
     for frame in (3, 0, 4):
         answer = client.http.get(f"/api/sessions/{session}/frames/{frame}.jpg")
         assert answer.content_type == "image/jpeg"
-        picture = np.asarray(Image.open(BytesIO(answer.data))).astype(int)
-        errors = [np.abs(picture - other).mean() for other in plain]
+        image = np.asarray(Image.open(BytesIO(answer.data))).astype(int)
+        errors = [np.abs(image - other).mean() for other in plain]
         assert np.argmin(errors) == frame and errors[frame] < 10
     for name in ("5", "-1", "x", "0x1", "99999999999999999999"):
         assert client.http.get(f"/api/sessions/{session}/frames/{name}.jpg").status_code == 404

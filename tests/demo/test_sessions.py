@@ -1,4 +1,4 @@
-"""How many sessions there are, how long they last, and that nothing of them is left."""
+"""Limits and expiry of sessions, their turns in the model's thread, and their memory."""
 
 import gc
 import threading
@@ -11,8 +11,7 @@ from waiting import wait_until
 
 from sam2fast.demo.server.app import SERVICE
 from sam2fast.demo.server.service import DemoService
-from sam2fast.demo.server.session import Session
-from sam2fast.demo.server.sessions import SessionStore
+from sam2fast.demo.server.sessions import Session, SessionStore
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +19,7 @@ def predictor(narrow_predictor):
     return narrow_predictor
 
 
-def test_no_more_than_so_many(make_server):
+def test_the_number_of_sessions_is_limited(make_server):
     client = DemoClient(make_server(max_sessions=2, session_minutes=3).test_client())
     first, second = client.start(), client.start()
     assert len({first, second}) == 2
@@ -31,7 +30,7 @@ def test_no_more_than_so_many(make_server):
     assert not isinstance(client.start(), Refusal)
 
 
-def test_a_video_that_cannot_be_opened_takes_no_place(make_server):
+def test_a_video_that_cannot_be_opened_leaves_no_session(make_server):
     app = make_server(max_sessions=1)
     client, library = DemoClient(app.test_client()), app.extensions[SERVICE].library
     (library.root / "gallery" / "broken.mp4").write_bytes(b"\0\0\0\x20ftypisom" + bytes(500))
@@ -39,9 +38,9 @@ def test_a_video_that_cannot_be_opened_takes_no_place(make_server):
         refused = client.start("gallery/broken.mp4")
         assert refused.code == "BAD_INPUT" and "gallery/broken.mp4 cannot be read as a video" in refused.message
     assert not isinstance(client.start(), Refusal)
-    # Nor is it in the gallery.
+    # It is not in the gallery either.
     videos = client.graphql("{videos{edges{node{path}}}}")["videos"]["edges"]
-    assert [edge["node"]["path"] for edge in videos] == ["gallery/film.mp4"]
+    assert [edge["node"]["path"] for edge in videos] == ["gallery/clip.mp4"]
 
 
 def test_idle_sessions_expire_and_used_ones_do_not(make_server):
@@ -56,11 +55,11 @@ def test_idle_sessions_expire_and_used_ones_do_not(make_server):
     store.sweep()
     assert len(store) == 1 and store.get(used)
     assert client.add(idle).code == "NO_SESSION"
-    # The sweeper's own thread may have come first, and not be done.
+    # The sweeper's thread may still be closing it.
     assert wait_until(lambda: gc.collect() is not None and state() is None)
 
 
-def test_a_session_that_cannot_be_freed_holds_up_no_other(caplog):
+def test_a_session_that_cannot_be_freed_does_not_block_others(caplog):
     freed = []
 
     def free(session: Session) -> None:
@@ -71,14 +70,14 @@ def test_a_session_that_cannot_be_freed_holds_up_no_other(caplog):
     store = SessionStore(4, 0.1, free)
     for path in ("broken", "other"):
         store.add(Session(path, Path()))
-        assert wait_until(lambda path=path: path in freed)  # a session is gone from the store before it is freed
+        assert wait_until(lambda path=path: path in freed)  # a session is removed from the store before it is freed
         assert len(store) == 0
     assert wait_until(lambda: "it cannot be freed" in caplog.text)
     store.close_all()
     assert freed == ["broken", "other"] and "it cannot be freed" in caplog.text
 
 
-def test_looking_at_a_session_does_not_renew_it(client, session, app):
+def test_reading_the_status_does_not_renew_a_session(client, session, app):
     held = app.extensions[SERVICE].sessions.get(session)
     held._last_use -= 100
     assert client.facts(session)["secondsLeft"] == pytest.approx(800, abs=5)
@@ -87,13 +86,13 @@ def test_looking_at_a_session_does_not_renew_it(client, session, app):
 
 
 def queued(service: DemoService) -> int:
-    """How many wait for their turn."""
+    """The number of waiting calls."""
     return service.model._executor._work_queue.qsize()
 
 
 @pytest.mark.long
-def test_nothing_of_a_hundred_sessions_is_left(client, app):
-    """By what is alive rather than by the process's memory, which has reasons of its own."""
+def test_closed_sessions_leave_no_objects(client, app):
+    """Checks live objects, because the process's memory has other causes, too."""
     store, states = app.extensions[SERVICE].sessions, []
     gc.collect()
     for number in range(100):
@@ -109,31 +108,31 @@ def test_nothing_of_a_hundred_sessions_is_left(client, app):
 
 
 def test_sessions_take_turns_frame_by_frame(client, app, monkeypatch):
-    """Two tracks: neither waits for the other's whole video. Each has asked for its turn when the other has its own."""
+    """Two tracks alternate: neither waits for the other's whole video. Each is queued while the other runs."""
     service = app.extensions[SERVICE]
-    at_once, call = [0], service.model._run
+    active, call = [0], service.model._run
     turns: list[str] = []
     frames: list[str] = []
-    both_run = threading.Barrier(2)
+    start = threading.Barrier(2)
 
-    def noted(function, session, *arguments):
-        at_once.append(at_once[-1] + 1)
+    def recorded(function, session, *arguments):
+        active.append(active[-1] + 1)
         wait_until(lambda: queued(service) or not all(thread.is_alive() for thread in threads))
         turns.append(session.id)
         try:
             return call(function, session, *arguments)
         finally:
-            at_once.append(at_once[-1] - 1)
+            active.append(active[-1] - 1)
 
     def track(session: str) -> None:
-        both_run.wait()
+        start.wait()
         for _ in service.track(session, 0):
             frames.append(session)
 
     sessions = [client.start() for _ in range(2)]
     for session in sessions:
         client.add(session)
-    monkeypatch.setattr(service.model, "_run", noted)
+    monkeypatch.setattr(service.model, "_run", recorded)
     threads = [threading.Thread(target=track, args=(session,)) for session in sessions]
     for thread in threads:
         thread.start()
@@ -142,16 +141,16 @@ def test_sessions_take_turns_frame_by_frame(client, app, monkeypatch):
     monkeypatch.undo()
     assert sorted(frames) == sorted(sessions * 5)
     assert turns == turns[:2] * (len(turns) // 2) and set(turns[:2]) == set(sessions)
-    assert len(turns) > len(frames)  # a turn for each frame, and that in which a track is prepared
-    assert max(at_once) == 1
+    assert len(turns) > len(frames)  # one turn per frame, and one to prepare each track
+    assert max(active) == 1
     for session in sessions:
         client.close(session)
 
 
-def test_a_click_waits_for_no_more_than_the_frames_before_it(client, app, monkeypatch):
-    """The model is held at a frame while a click is asked for: it is the next to be answered.
+def test_a_click_waits_only_for_earlier_calls(client, app, monkeypatch):
+    """A click that arrives while the model is busy runs before the track's first frame.
 
-    Noted in the model's thread: of those that wait for their answers, any may wake first.
+    The order is recorded in the model's thread, because waiting callers may wake in any order.
     """
     service = app.extensions[SERVICE]
     tracking, clicking = client.start(), client.start()
@@ -160,7 +159,7 @@ def test_a_click_waits_for_no_more_than_the_frames_before_it(client, app, monkey
     held, go_on = threading.Event(), threading.Event()
     run = service.model._run
 
-    def noted(function, *arguments):
+    def recorded(function, *arguments):
         turns.append(function.__name__)
         return run(function, *arguments)
 
@@ -171,7 +170,7 @@ def test_a_click_waits_for_no_more_than_the_frames_before_it(client, app, monkey
     holder = threading.Thread(target=service.model.call, args=(hold,))
     holder.start()
     assert held.wait(60)
-    monkeypatch.setattr(service.model, "_run", noted)
+    monkeypatch.setattr(service.model, "_run", recorded)
 
     def track() -> None:
         for _ in service.track(tracking, 0):
@@ -182,7 +181,7 @@ def test_a_click_waits_for_no_more_than_the_frames_before_it(client, app, monkey
 
     threads = [threading.Thread(target=track), threading.Thread(target=click)]
     threads[0].start()
-    assert wait_until(lambda: queued(service) == 1)  # the track has asked for its turn
+    assert wait_until(lambda: queued(service) == 1)  # the track is queued
     threads[1].start()
     assert wait_until(lambda: queued(service) == 2)
     go_on.set()
@@ -195,7 +194,7 @@ def test_a_click_waits_for_no_more_than_the_frames_before_it(client, app, monkey
 
 
 def test_closing_while_others_track(client, app):
-    """Sessions that are closed amid their tracks end them, from whatever thread."""
+    """Closing a session during its track ends the track, from any thread."""
     service, failures = app.extensions[SERVICE], []
     sessions = [client.start() for _ in range(4)]
     for session in sessions:
@@ -219,7 +218,7 @@ def test_closing_while_others_track(client, app):
     assert len(service.sessions) == 0
 
 
-def test_an_ending_server_refuses_and_says_so(make_server):
+def test_a_closing_server_refuses_requests(make_server):
     app = make_server()
     client, service = DemoClient(app.test_client()), app.extensions[SERVICE]
     session = client.start()

@@ -1,4 +1,4 @@
-"""Clicks and tracks over HTTP give what the predictor gives."""
+"""Clicks and tracks over HTTP give the predictor's results."""
 
 import json
 import logging
@@ -13,8 +13,8 @@ from demo_client import CANCEL, CLEAR_FRAME, CLEAR_VIDEO, REMOVE, Refusal, masks
 
 from sam2fast.demo.server import serving
 from sam2fast.demo.server.app import SERVICE
-from sam2fast.demo.server.budget import Budget
-from sam2fast.demo.server.serving import DemoWorker, ThreadWorker, limit_patience
+from sam2fast.demo.server.prompt_limits import MemoryBudget
+from sam2fast.demo.server.serving import DemoWorker, ThreadWorker, set_timeouts
 from sam2fast.io.rle import decode_rle, encode_rle
 
 FRAMES, HEIGHT, WIDTH = 5, 48, 64
@@ -22,11 +22,11 @@ ON_SQUARE, ON_DISC = (16 / WIDTH, 19 / HEIGHT), (50 / WIDTH, 34 / HEIGHT)
 BOX_OF_DISC = ((41 / WIDTH, 25 / HEIGHT), (59 / WIDTH, 43 / HEIGHT))
 
 
-class Direct:
-    """The same things said to the predictor itself, in pixels."""
+class DirectPredictor:
+    """The same calls on the predictor itself, in pixels."""
 
-    def __init__(self, predictor: Any, film: Any) -> None:
-        self.predictor, self.state = predictor, predictor.init_state(film)
+    def __init__(self, predictor: Any, source: Any) -> None:
+        self.predictor, self.state = predictor, predictor.init_state(source)
 
     def add(self, frame: int = 0, obj: int = 1, **prompt: Any) -> dict[int, np.ndarray]:
         return self._masks(*self.predictor.add_new_points_or_box(self.state, frame, obj, **prompt)[1:])
@@ -41,8 +41,8 @@ class Direct:
 
 
 @pytest.fixture
-def direct(predictor, film) -> Direct:
-    return Direct(predictor, film)
+def direct(predictor, clip_file) -> DirectPredictor:
+    return DirectPredictor(predictor, clip_file)
 
 
 def assert_same(found: dict[int, np.ndarray], expected: dict[int, np.ndarray]) -> None:
@@ -51,7 +51,7 @@ def assert_same(found: dict[int, np.ndarray], expected: dict[int, np.ndarray]) -
         np.testing.assert_array_equal(found[obj], mask)
 
 
-def test_clicks_are_shares_of_the_picture(client, session, direct):
+def test_clicks_are_shares_of_the_image(client, session, direct):
     found = client.add(session, [ON_SQUARE, ON_DISC], [1, 0])
     expected = direct.add(points=[[16, 19], [50, 34]], labels=[1, 0])
     assert_same(found, expected)
@@ -63,7 +63,7 @@ def test_labels_2_and_3_are_a_box(client, session, direct):
     assert_same(found, direct.add(box=[41, 25, 59, 43], points=[[50, 34]], labels=[1]))
 
 
-def test_points_join_those_before_unless_they_are_cleared(client, session, direct):
+def test_points_are_added_unless_earlier_ones_are_cleared(client, session, direct):
     client.add(session, [ON_SQUARE])
     joined = client.add(session, [ON_DISC], [0], clear=False)
     assert_same(joined, direct.add(points=[[16, 19]], labels=[1]) | direct.add(
@@ -155,7 +155,7 @@ def test_nothing_to_track(client, session):
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         ([], "expected a JSON object"),
         ({}, "session_id is None"),
@@ -168,15 +168,15 @@ def test_nothing_to_track(client, session):
         ({"direction": ["both"]}, "no direction"),
     ],
 )
-def test_wrong_tracks_are_refused_before_the_stream(client, session, body, told):
+def test_wrong_tracks_are_refused_before_the_stream(client, session, body, message):
     client.add(session)
-    asked = {"session_id": session, **body} if body else body
-    answer = client.http.post("/propagate_in_video", json=asked)
-    assert answer.status_code == 400 and told in answer.get_json()["error"]["message"]
+    request = {"session_id": session, **body} if body else body
+    answer = client.http.post("/propagate_in_video", json=request)
+    assert answer.status_code == 400 and message in answer.get_json()["error"]["message"]
     assert client.facts(session)["trackedFrames"] == []
 
 
-def test_cancel_ends_the_stream_and_the_next_one_is_whole(client, session):
+def test_cancel_ends_the_stream_and_the_next_one_is_complete(client, session):
     client.add(session)
     stream = client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False)
     parts = iter(stream.response)
@@ -187,7 +187,7 @@ def test_cancel_ends_the_stream_and_the_next_one_is_whole(client, session):
     assert len(client.track(session)) == FRAMES
 
 
-def test_a_client_that_goes_away_ends_its_track(client, session, app):
+def test_a_closed_stream_ends_its_track(client, session, app):
     client.add(session)
     stream = client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False)
     parts = iter(stream.response)
@@ -196,13 +196,13 @@ def test_a_client_that_goes_away_ends_its_track(client, session, app):
     stream.response.close()
     facts = client.facts(session)
     assert facts["isTracking"] is False and facts["trackedFrames"] == [0] and facts["problem"] is None
-    app.extensions[SERVICE].model.call(lambda: None)  # it takes turns: nothing holds it
+    app.extensions[SERVICE].model.call(lambda: None)  # the model's thread is free
 
 
-def test_a_client_that_reads_slowly_keeps_nobody_waiting(client, session):
+def test_a_slow_client_delays_no_other(client, session):
     client.add(session)
     parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
-    next(parts)  # and nothing more for now
+    next(parts)  # and pauses
     other = client.start()
     client.add(other)
     assert len(client.track(other)) == FRAMES
@@ -210,32 +210,32 @@ def test_a_client_that_reads_slowly_keeps_nobody_waiting(client, session):
     client.close(other)
 
 
-def test_a_client_that_takes_nothing_or_sends_nothing_is_given_up(monkeypatch):
+def test_a_stalled_client_times_out(monkeypatch):
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        limit_patience(ours, reading=0.05, sending=0.1)
+        set_timeouts(ours, receive=0.05, send=0.1)
         for wait in (lambda: ours.recv(1), lambda: ours.sendall(bytes(1 << 24))):
             with pytest.raises(BlockingIOError):
                 wait()
     ours, theirs = socket.socketpair()
     with ours, theirs:
         given = []
-        monkeypatch.setattr(serving, "READING_PATIENCE", 0.05)
+        monkeypatch.setattr(serving, "RECEIVE_TIMEOUT", 0.05)
         monkeypatch.setattr(ThreadWorker, "enqueue_req", lambda worker, conn: given.append(conn.sock))
         DemoWorker.enqueue_req(object.__new__(DemoWorker), SimpleNamespace(sock=ours))
         assert given == [ours] and any(ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16))
-        theirs.sendall(b"G")  # and nothing more
+        theirs.sendall(b"G")  # and stalls
         assert ours.recv(10) == b"G"
-        with pytest.raises(BlockingIOError) as given_up:
+        with pytest.raises(BlockingIOError) as timed_out:
             ours.recv(10)
-    raised = given_up.type, given_up.value, given_up.tb
+    raised = timed_out.type, timed_out.value, timed_out.tb
     record = logging.LogRecord("gunicorn.error", logging.ERROR, "", 0, "", (), raised)
-    assert not serving._is_worth_telling(record)
+    assert not serving._is_logged(record)
     record.exc_info = None
-    assert serving._is_worth_telling(record)
+    assert serving._is_logged(record)
 
 
-def test_another_track_takes_the_place_of_the_first(client, session):
+def test_another_track_replaces_the_first(client, session):
     client.add(session)
     parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
     next(parts)
@@ -253,7 +253,7 @@ def test_closing_a_session_ends_its_track(client):
     assert not client.close(session)
 
 
-def test_forgetting_all_objects_ends_the_track(client, session):
+def test_clearing_the_video_ends_the_track(client, session):
     client.add(session)
     parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
     next(parts)
@@ -263,7 +263,7 @@ def test_forgetting_all_objects_ends_the_track(client, session):
     assert facts["objects"] == facts["framesWithMasks"] == facts["trackedFrames"] == []
 
 
-def test_removing_an_object_gives_the_others_where_it_was_prompted(client, session):
+def test_removing_an_object_returns_the_others_on_its_prompted_frames(client, session):
     client.add(session, [ON_SQUARE], obj=1)
     both = client.add(session, [ON_DISC], obj=2)
     client.add(session, [ON_DISC], frame=3, obj=2)
@@ -271,19 +271,19 @@ def test_removing_an_object_gives_the_others_where_it_was_prompted(client, sessi
     assert [entry["frameIndex"] for entry in answer] == [0, 3]
     assert_same(masks_of(answer[0]), {1: both[1]})
     assert not masks_of(answer[1])[1].any()
-    assert client.facts(session)["framesWithMasks"] == [0]  # the other frame is as if it had never been prompted
+    assert client.facts(session)["framesWithMasks"] == [0]  # the other frame has no prompts left
     assert client.mutate(REMOVE, sessionId=session, objectId=2) == []
     assert client.mutate(REMOVE, sessionId=session, objectId=1) == []
     assert client.facts(session)["framesWithMasks"] == []
 
 
-def test_clearing_a_frame_gives_what_is_left_there(client, session):
+def test_clearing_a_frame_returns_the_remaining_masks(client, session):
     client.add(session, [ON_SQUARE], obj=1)
     both = client.add(session, [ON_DISC], obj=2)
     left = masks_of(client.mutate(CLEAR_FRAME, sessionId=session, frameIndex=0, objectId=2))
     assert_same(left, {1: both[1], 2: np.zeros((HEIGHT, WIDTH), dtype=bool)})
     assert client.facts(session)["framesWithMasks"] == [0]
-    # No points at all, in the place of those of before, are the same as clearing.
+    # Replacing the points by none is the same as clearing them.
     assert not client.add(session, [], [], obj=1)[1].any()
     assert client.facts(session)["framesWithMasks"] == []
 
@@ -296,9 +296,10 @@ def test_corrections_stay_when_the_video_is_tracked_again(client, session):
     np.testing.assert_array_equal(again[3][1], corrected[1])
 
 
-def test_corrections_leave_others_as_they_are_where_their_results_were_forgotten(client, session, app, monkeypatch):
+def test_corrections_keep_other_masks_whose_results_were_dropped(client, session, app, monkeypatch):
     calls = app.extensions[SERVICE]._calls
-    monkeypatch.setattr(calls, "_budget", Budget(results=9, reach=2))  # three tracked frames of each of two objects
+    # Three tracked frames of each of two objects.
+    monkeypatch.setattr(calls, "_budget", MemoryBudget(results=9, reach=2))
     client.add(session, [ON_SQUARE], obj=1)
     client.add(session, BOX_OF_DISC, [2, 3], obj=2)
     tracked = dict(client.track(session))
@@ -313,7 +314,7 @@ def test_corrections_leave_others_as_they_are_where_their_results_were_forgotten
     assert answer["frameIndex"] == 0 and client.facts(session)["framesWithMasks"] == list(range(FRAMES))
 
 
-def test_an_object_that_is_new_during_a_track_keeps_its_mask(client, session, app):
+def test_an_object_added_during_a_track_keeps_its_mask(client, session, app):
     client.add(session, [ON_SQUARE], obj=1)
     parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
     next(parts)
@@ -324,11 +325,11 @@ def test_an_object_that_is_new_during_a_track_keeps_its_mask(client, session, ap
     np.testing.assert_array_equal(decode_rle(found["segmentations"][2]), new[2])
 
 
-def test_facts(client, session):
+def test_session_status(client, session):
     client.add(session, frame=2)
     facts = client.facts(session)
     assert {name: facts[name] for name in ("path", "fps", "numFrames", "width", "height", "objects")} == {
-        "path": "gallery/film.mp4", "fps": 25.0, "numFrames": 5, "width": 64, "height": 48, "objects": [1],
+        "path": "gallery/clip.mp4", "fps": 25.0, "numFrames": 5, "width": 64, "height": 48, "objects": [1],
     }  # fmt: skip
     assert facts["framesWithMasks"] == [2] and facts["trackedFrames"] == []
     client.track(session, 2)
@@ -353,7 +354,7 @@ def test_unknown_sessions(client):
     assert client.close("nobody") is False
 
 
-def test_stream_reader_of_these_tests_minds_lengths():
+def test_the_stream_reader_of_these_tests_checks_lengths():
     part = b'--frame\r\nContent-Length: 33\r\n\r\n{"frame_index": 0, "results": []}'
     assert len(list(parts_of(part + part))) == 2
     with pytest.raises((AssertionError, ValueError, KeyError)):

@@ -1,4 +1,4 @@
-"""What becomes of uploaded files, good ones and bad ones."""
+"""Transcoding of uploads, refusal of bad ones, and the library's files."""
 
 import errno
 import os
@@ -9,9 +9,9 @@ from io import BytesIO
 from pathlib import Path
 
 import av
+import moving_shapes
 import numpy as np
 import pytest
-import track_films
 from demo_client import DemoClient, Refusal
 from PIL import Image
 
@@ -24,10 +24,10 @@ def predictor(narrow_predictor):
     return narrow_predictor
 
 
-def written(
+def encode(
     frames: list[np.ndarray], codec: str = "mpeg4", form: str = "mp4", rate: int = 30, pixels: str = "yuv420p"
 ) -> bytes:
-    """A film of these frames."""
+    """A video of these frames."""
     file = BytesIO()
     with av.open(file, "w", format=form) as container:
         stream = container.add_stream(codec, rate=rate)
@@ -35,8 +35,8 @@ def written(
         stream.pix_fmt = pixels
         if codec == "mpeg4":
             stream.bit_rate = 4_000_000
-        for picture in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
     return file.getvalue()
 
@@ -46,8 +46,8 @@ def ramp(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
     return [np.full((height, width, 3), 20 + 4 * t, dtype=np.uint8) for t in range(count)]
 
 
-def kept(app, video) -> tuple[list[np.ndarray], list[float]]:
-    return track_films.decoded(app.extensions[SERVICE].library.root / video["path"])
+def decode_upload(app, video) -> tuple[list[np.ndarray], list[float]]:
+    return moving_shapes.decoded(app.extensions[SERVICE].library.root / video["path"])
 
 
 def leftovers(app) -> list[str]:
@@ -55,17 +55,17 @@ def leftovers(app) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind(app):
+def no_temporary_files_remain(app):
     yield
     assert leftovers(app) == []
 
 
-def test_an_upload_is_a_film_of_constant_rate(client, app):
-    video = client.upload(written(ramp(30), rate=30))
+def test_an_upload_becomes_a_video_of_constant_rate(client, app):
+    video = client.upload(encode(ramp(30), rate=30))
     assert (video["width"], video["height"]) == (64, 48)
-    frames, times = kept(app, video)
+    frames, times = decode_upload(app, video)
     assert times == pytest.approx([t / 24 for t in range(24)], abs=1e-4)
-    # Each tick shows the source's frame of its time, to the nearest.
+    # Each tick shows the source frame with the nearest time.
     grey = [float(frame.mean()) for frame in frames]
     expected = [20 + 4 * (t * 30 / 24) for t in range(24)]
     assert grey == pytest.approx(expected, abs=6)
@@ -83,7 +83,7 @@ def test_an_upload_is_a_film_of_constant_rate(client, app):
 
 
 def test_an_upload_can_be_tracked_and_is_not_in_the_gallery(client):
-    video = client.upload(written(track_films.pictures(6), rate=24))
+    video = client.upload(encode(moving_shapes.make_frames(6), rate=24))
     session = client.start(video["path"])
     client.add(session)
     assert len(client.track(session)) == 6
@@ -92,8 +92,8 @@ def test_an_upload_can_be_tracked_and_is_not_in_the_gallery(client):
     assert video["path"] not in [edge["node"]["path"] for edge in edges]
 
 
-def test_the_same_film_is_there_once(client, app):
-    content = written(ramp(5), rate=24)
+def test_the_same_video_is_stored_once(client, app):
+    content = encode(ramp(5), rate=24)
     paths = {client.upload(content)["path"] for _ in range(2)}
     assert len(paths) == 1
 
@@ -109,13 +109,13 @@ def test_the_same_film_is_there_once(client, app):
     ],
 )
 def test_a_part(client, app, variables, first, count):
-    frames, _ = kept(app, client.upload(written(ramp(24), rate=24), **variables))
+    frames, _ = decode_upload(app, client.upload(encode(ramp(24), rate=24), **variables))
     assert len(frames) == count and float(frames[0].mean()) == pytest.approx(20 + 4 * first, abs=3)
 
 
-def test_no_longer_than_allowed_and_by_its_own_rate(make_server):
+def test_limited_duration_and_source_rate(make_server):
     app = make_server(max_seconds=0.5, fps=None)
-    frames, times = kept(app, DemoClient(app.test_client()).upload(written(ramp(30), rate=25)))
+    frames, times = decode_upload(app, DemoClient(app.test_client()).upload(encode(ramp(30), rate=25)))
     assert times == pytest.approx([t / 25 for t in range(12)], abs=1e-4)
 
 
@@ -133,11 +133,11 @@ def test_sizes(size, expected):
     assert transcode.fitted_size(*size) == expected
 
 
-def test_large_odd_and_turned(client, app, tmp_path):
-    """A phone's film: stored lying, to be shown upright."""
+def test_large_odd_and_rotated(client, app, tmp_path):
+    """A video of a phone, stored rotated."""
     file = tmp_path / "lying.mp4"
     file.write_bytes(
-        written(
+        encode(
             [np.tile(np.arange(0, 242, 2, dtype=np.uint8)[None, :, None], (91, 1, 3))] * 2,
             "mjpeg",
             "mov",
@@ -148,36 +148,36 @@ def test_large_odd_and_turned(client, app, tmp_path):
     video = client.upload(file.read_bytes())
     assert (video["width"], video["height"]) == (120, 90)
 
-    turned = file.read_bytes()
+    rotated = file.read_bytes()
     upright = bytes.fromhex("00010000" + "00000000" * 3 + "00010000" + "00000000" * 3 + "40000000")
     quarter = bytes.fromhex("00000000" + "00010000" + "00000000" + "ffff0000" + "00000000" * 4 + "40000000")
-    at = turned.rindex(upright)  # the track's matrix; the movie's comes first
-    video = client.upload(turned[:at] + quarter + turned[at + len(upright) :])
+    at = rotated.rindex(upright)  # the track's matrix; the movie's comes first
+    video = client.upload(rotated[:at] + quarter + rotated[at + len(upright) :])
     assert (video["width"], video["height"]) == (90, 120)
-    frames, _ = kept(app, video)
+    frames, _ = decode_upload(app, video)
     assert abs(float(frames[0][10].mean()) - float(frames[0][110].mean())) > 100  # the ramp goes down, not across
 
 
-def test_oldest_uploads_go_but_not_those_in_use(make_server, monkeypatch):
-    monkeypatch.setattr(library, "UPLOADS_KEPT", 2)
+def test_oldest_unused_uploads_are_deleted(make_server, monkeypatch):
+    monkeypatch.setattr(library, "MAX_UPLOADS", 2)
     app = make_server()
     client, root = DemoClient(app.test_client()), app.extensions[SERVICE].library.root
     paths = []
     for number in range(4):
-        paths.append(client.upload(written(ramp(1 + number), rate=24))["path"])
+        paths.append(client.upload(encode(ramp(1 + number), rate=24))["path"])
         os.utime(root / paths[-1], (number, number))
         if number == 0:
             client.start(paths[0])
     assert [path for path in paths if (root / path).exists()] == [paths[0], paths[2], paths[3]]
-    assert set(app.extensions[SERVICE].library._known) == {paths[0], paths[2], paths[3]}
+    assert set(app.extensions[SERVICE].library._descriptions) == {paths[0], paths[2], paths[3]}
     assert not (root / paths[1].replace("uploads", "posters/uploads").replace(".mp4", ".jpg")).exists()
 
 
-def test_a_poster_that_does_not_fit_is_none(tmp_path, monkeypatch):
+def test_a_failed_poster_leaves_no_file(tmp_path, monkeypatch):
     videos = library.Library(tmp_path)
 
-    def half(picture, path, quality):
-        assert path.parent == videos.incoming  # where what a killed server leaves is removed
+    def half(image, path, quality):
+        assert path.parent == videos.incoming  # leftovers there are removed at the next start
         path.write_bytes(b"\xff\xd8")
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
@@ -186,21 +186,21 @@ def test_a_poster_that_does_not_fit_is_none(tmp_path, monkeypatch):
     assert not list((tmp_path / "posters").iterdir()) and not list(videos.incoming.iterdir())
 
 
-def test_what_a_killed_server_left_is_removed(tmp_path):
+def test_leftovers_of_a_killed_server_are_removed(tmp_path):
     library.Library(tmp_path)
-    for name, age in (("old.part", 2 * library.SECONDS_TO_COME_IN), ("new.part", 0)):
+    for name, age in (("old.part", 2 * library.STALE_SECONDS), ("new.part", 0)):
         file = tmp_path / library.INCOMING / name
         file.touch()
         os.utime(file, (time.time() - age, time.time() - age))
     folder = tmp_path / library.INCOMING / "drawn"
     folder.mkdir()
-    (folder / "film.mp4").touch()
+    (folder / "clip.mp4").touch()
     os.utime(folder, (0, 0))
     assert [path.name for path in library.Library(tmp_path).incoming.iterdir()] == ["new.part"]
 
 
-def test_what_another_server_takes_away_meanwhile(tmp_path, monkeypatch):
-    """Its posters pass through the folder at any time."""
+def test_files_that_another_server_removes_meanwhile(tmp_path, monkeypatch):
+    """The other server's posters are in the folder for a moment."""
     library.Library(tmp_path)
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / library.INCOMING / name).touch()
@@ -218,7 +218,7 @@ def test_what_another_server_takes_away_meanwhile(tmp_path, monkeypatch):
 
 
 def png(width: int, height: int) -> bytes:
-    """A picture that is small as a file however large it is, without ever holding its pixels."""
+    """A PNG whose file is small for any image size; its pixels are never in memory."""
     chunks = b""
     rows = zlib.compress(bytes(1 + width // 8) * min(height, 64))
     for name, data in (
@@ -231,10 +231,10 @@ def png(width: int, height: int) -> bytes:
 
 
 def growing(small: tuple[int, int], large: tuple[int, int]) -> bytes:
-    """A film that states the size (height, width) of its first frame, and whose second frame has another."""
+    """A video whose header has the size (height, width) of the first frame; the second frame has another size."""
     packets = []
     for size in (small, large):
-        with av.open(BytesIO(written(ramp(1, *size), "mjpeg", "mov", 24, "yuvj444p"))) as container:
+        with av.open(BytesIO(encode(ramp(1, *size), "mjpeg", "mov", 24, "yuvj444p"))) as container:
             packets.append(bytes(next(container.demux(video=0))))
     file = BytesIO()
     with av.open(file, "w", format="mov") as container:
@@ -251,27 +251,27 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "cannot be read as a video"),
         (b"hello", "cannot be read as a video"),
-        (b"hello, this is text", "none of MP4, QuickTime, Matroska and WebM"),
-        (png(64, 64), "none of MP4"),
-        (PLAYLIST, "none of MP4"),
-        (b"ffconcat version 1.0\nfile /etc/passwd\n", "none of MP4"),
+        (b"hello, this is text", "not MP4, QuickTime, Matroska or WebM"),
+        (png(64, 64), "the file is not MP4"),
+        (PLAYLIST, "the file is not MP4"),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", "the file is not MP4"),
         (b"\0\0\0\x20ftypisom" + bytes(300), "cannot be read as a video"),
         (b"\0\0\0\x10ftypisom\0\0\0\0" + PLAYLIST, "cannot be read as a video"),
         (b"\x1a\x45\xdf\xa3" + bytes(300), "cannot be read as a video"),
     ],
-    ids=["empty", "short", "text", "picture", "playlist", "concat", "no boxes", "playlist in disguise", "no ebml"],
+    ids=["empty", "short", "text", "image", "playlist", "concat", "no boxes", "playlist in disguise", "no ebml"],
 )
-def test_no_videos(client, content, told):
+def test_files_that_are_not_videos(client, content, message):
     refused = client.upload(content)
-    assert isinstance(refused, Refusal) and refused.code == "BAD_VIDEO" and told in refused.message
+    assert isinstance(refused, Refusal) and refused.code == "BAD_VIDEO" and message in refused.message
 
 
 def test_wrong_codec(client):
-    refused = client.upload(written(ramp(2), "ffv1", "matroska"))
+    refused = client.upload(encode(ramp(2), "ffv1", "matroska"))
     assert refused.code == "BAD_VIDEO" and "encoded as ffv1; accepted are h264" in refused.message
 
 
@@ -287,53 +287,53 @@ def test_sound_alone(client):
 
 
 def test_frames_of_enormous_size(client, monkeypatch):
-    monkeypatch.setattr(transcode, "MOST_PIXELS", 64 * 48)
-    refused = client.upload(written(ramp(2, 50, 64)))
+    monkeypatch.setattr(transcode, "MAX_PIXELS", 64 * 48)
+    refused = client.upload(encode(ramp(2, 50, 64)))
     assert refused.code == "BAD_VIDEO" and "more than 3072 pixels" in refused.message
-    # What no header states: the decoder does not even make such a frame, or its size would be told here.
+    # No header states this size: the decoder refuses the frame.
     refused = client.upload(growing((48, 64), (96, 128)))
     assert refused.code == "BAD_VIDEO" and "frame 1 of the file cannot be decoded" in refused.message
 
 
 def test_reading_that_takes_too_long(client, monkeypatch):
-    monkeypatch.setattr(transcode, "SECONDS_TO_SPEND", -1.0)
-    assert "takes too long" in client.upload(written(ramp(3))).message
+    monkeypatch.setattr(transcode, "MAX_DECODING_SECONDS", -1.0)
+    assert "takes too long" in client.upload(encode(ramp(3))).message
 
 
-def test_files_that_are_too_large_are_refused_as_they_come(make_server):
+def test_files_that_are_too_large_are_refused_while_they_arrive(make_server):
     app = make_server(max_upload_megabytes=1)
     client = DemoClient(app.test_client())
-    film = written(ramp(2))
-    refused = client.upload(film + bytes((1 << 20) + 1 - len(film)))
+    content = encode(ramp(2))
+    refused = client.upload(content + bytes((1 << 20) + 1 - len(content)))
     assert refused == Refusal(413, "TOO_LARGE", "the file is larger than 1 MB")
     assert leftovers(app) == []
-    assert client.upload(film)["width"] == 64
+    assert client.upload(content)["width"] == 64
 
 
-def test_a_huge_declared_length_is_refused_before_anything_is_read(make_server):
-    class Never:
+def test_a_huge_declared_length_is_refused_before_reading(make_server):
+    class Unreadable:
         def read(self, *_: object) -> bytes:
-            raise AssertionError("it was read")
+            raise AssertionError("the body was read")
 
         readline = readlines = read
 
     http = make_server(max_upload_megabytes=1).test_client()
     for kind in ("multipart/form-data; boundary=x", "application/json"):
-        environ = {"CONTENT_LENGTH": str(10**12), "CONTENT_TYPE": kind, "wsgi.input": Never()}
+        environ = {"CONTENT_LENGTH": str(10**12), "CONTENT_TYPE": kind, "wsgi.input": Unreadable()}
         answer = http.post("/graphql", environ_overrides=environ)
         (error,) = answer.get_json()["errors"]
         assert answer.status_code == 413 and error["extensions"]["code"] == "TOO_LARGE"
 
 
-def test_times_that_are_none(client):
-    film = written(ramp(3))
-    for variables, told in (
+def test_invalid_times(client):
+    content = encode(ramp(3))
+    for variables, message in (
         ({"start": -1}, "startTimeSec is -1.0; expected 0 to 1,000,000 seconds"),
         ({"seconds": 0}, "durationTimeSec is 0.0; expected more than 0 seconds"),
         ({"start": 5}, "no frame after 5 seconds"),
         ({"start": 1e308}, "startTimeSec is 1e+308; expected"),
     ):
-        assert told in client.upload(film, **variables).message
+        assert message in client.upload(content, **variables).message
 
 
 def test_requests_without_their_file(client):
@@ -341,13 +341,13 @@ def test_requests_without_their_file(client):
     answer = client.http.post("/graphql", data=form, content_type="multipart/form-data")
     assert "errors" in answer.get_json()
     refused = client.graphql("mutation($file:Upload!){uploadVideo(file:$file){path}}", file="/etc/passwd")
-    assert "file is no uploaded file" in refused.message
+    assert "file is not an uploaded file" in refused.message
 
 
 def test_one_file_at_a_time(client):
     form = {
         "operations": '{"query": "{defaultVideo{path}}"}', "map": "{}",
-        "a": (BytesIO(written(ramp(1))), "a.mp4"), "b": (BytesIO(written(ramp(1))), "b.mp4"),
+        "a": (BytesIO(encode(ramp(1))), "a.mp4"), "b": (BytesIO(encode(ramp(1))), "b.mp4"),
     }  # fmt: skip
     answer = client.http.post("/graphql", data=form, content_type="multipart/form-data")
     assert "more than one file" in answer.get_json()["errors"][0]["message"]
@@ -357,9 +357,9 @@ def test_rates_are_bounded():
     class Reader:
         rate = 1000.0
 
-    assert transcode._own_rate(Reader()) == Fraction(30)  # type: ignore[arg-type]
+    assert transcode._source_rate(Reader()) == Fraction(30)  # type: ignore[arg-type]
 
 
-def test_names_of_files_do_not_count(client, app):
-    video = client.upload(written(ramp(2)), name="../../../etc/x.mp4")
+def test_file_names_are_ignored(client, app):
+    video = client.upload(encode(ramp(2)), name="../../../etc/x.mp4")
     assert Path(video["path"]).parent == Path("uploads") and len(Path(video["path"]).stem) == 64

@@ -1,11 +1,11 @@
-"""Where an artefact is written: new and empty folders, links to them, and failures that leave nothing behind."""
+"""Folders of artefacts: new and empty ones, links to them, and failures that leave no files."""
 
 import pytest
 from mini_model import mini_model
 
 from sam2fast.deploy import exported
 from sam2fast.deploy.exported import artifact
-from sam2fast.deploy.exported.artifact import DECODER, ENCODER, FACTS
+from sam2fast.deploy.exported.artifact import DECODER, ENCODER, METADATA
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +20,11 @@ def quick_programs(monkeypatch):
     monkeypatch.setattr(artifact, "save_program", lambda program, path: path.write_text(program))
 
 
-FILES = sorted([ENCODER, DECODER, FACTS])
+FILES = sorted([ENCODER, DECODER, METADATA])
 
 
 @pytest.mark.parametrize("kind", ["new", "nested/new", "empty", "link", "link to nothing"])
-def test_folders_that_an_artefact_may_have(kind, model, quick_programs, tmp_path):
+def test_accepted_folders(kind, model, quick_programs, tmp_path):
     target = folder = tmp_path / kind
     if kind == "empty":
         folder.mkdir()
@@ -34,8 +34,8 @@ def test_folders_that_an_artefact_may_have(kind, model, quick_programs, tmp_path
         if kind == "link":
             target.mkdir()
     before = target.stat().st_ino if target.exists() else None
-    facts = exported.write_artifact(model, folder)
-    assert exported.read_facts(folder) == facts and sorted(path.name for path in target.iterdir()) == FILES
+    metadata = exported.write_artifact(model, folder)
+    assert exported.read_metadata(folder) == metadata and sorted(path.name for path in target.iterdir()) == FILES
     assert before in (None, target.stat().st_ino), "an empty folder stays: it may be a mount point"
     assert not list(tmp_path.glob(".sam2fast-*")) and folder.is_symlink() == kind.startswith("link")
 
@@ -77,7 +77,7 @@ def test_folders_that_are_refused_before_the_export(model, monkeypatch, tmp_path
         exported.write_artifact(model, tmp_path / "new")
 
 
-def test_what_another_process_writes_there_stays(model, quick_programs, monkeypatch, tmp_path):
+def test_files_of_another_process_stay(model, quick_programs, monkeypatch, tmp_path):
     def save(program, path):
         path.write_text(program)
         (tmp_path / ENCODER).write_text("theirs")

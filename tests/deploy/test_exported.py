@@ -8,13 +8,13 @@ import sys
 import pytest
 import torch
 from mini_model import mini_model
-from parity import picture, random_map
+from parity import random_image, random_map
 from torch import nn
 
 from sam2fast.deploy import exported
 from sam2fast.deploy.compilation import compile_model
 from sam2fast.deploy.exported import artifact, loading, programs
-from sam2fast.deploy.exported.artifact import DECODER, ENCODER, FACTS
+from sam2fast.deploy.exported.artifact import DECODER, ENCODER, METADATA
 from sam2fast.kernels._dispatch import backend
 from sam2fast.modeling.cross_attention import CrossAttention
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
@@ -33,7 +33,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def folder(model, tmp_path_factory):
-    """An artefact of exported programs. They are of a model whose parts are compiled, which makes no difference."""
+    """An artefact of exported programs, from a compiled model, which must make no difference."""
     path = tmp_path_factory.mktemp("exported") / "artefact"
     compiled = compile_model(mini_model(), backend="eager")
     exported.write_artifact(compiled, path, "mini", prompts=PROMPTS, points=POINTS)
@@ -93,7 +93,7 @@ def test_decoder(model, predictors, levels, points):
 
 @torch.no_grad()
 def test_unstable_masks_are_replaced(model, levels, monkeypatch):
-    """By the best of three, as the decoder does it: with the threshold between two prompts' stability."""
+    """By the best of three, as in the decoder; the threshold lies between two prompts' stability."""
     decoder = model.sam_mask_decoder
     coords, labels = random_map(2, 1, 2, seed=5).abs() * SIZE / 2, torch.ones(2, 1, dtype=torch.int32)
     module = exported.DecoderModule(model)
@@ -121,23 +121,23 @@ def test_decoder_with_a_mask(model, levels):
 
 
 class Reading(nn.Module):
-    """Tokens that read an image in the way that is less work for their number."""
+    """Cross-attention, which chooses the cheaper formulation for the number of tokens."""
 
     def __init__(self):
         super().__init__()
         self.attention = CrossAttention(256, 8, 2)
 
     def forward(self, image, tokens):
-        if not self.attention.folding_pays(tokens.shape[1]):
+        if not self.attention.should_fold(tokens.shape[1]):
             return self.attention(tokens, image, image)
         return self.attention.tokens_to_image(tokens, [image], torch.zeros_like(image))
 
 
 @torch.no_grad()
 def test_one_program_for_few_and_for_many_tokens():
-    """Of as many as the decoder of Meta's models may have, where eagerly the way depends on the number."""
+    """For the token counts of Meta's decoders; in eager mode the formulation depends on the count."""
     module, image = Reading().eval(), random_map(1, 64, 256)
-    assert module.attention.folding_pays(2) and not module.attention.folding_pays(20)
+    assert module.attention.should_fold(2) and not module.attention.should_fold(20)
     shapes = {"image": None, "tokens": {1: torch.export.Dim("tokens", min=1, max=20)}}
     program = programs._export(module, (image, random_map(1, 2, 256)), shapes, False).module()
     for count in (1, 2, 20):
@@ -145,8 +145,8 @@ def test_one_program_for_few_and_for_many_tokens():
         assert relative_error(module(image, tokens), program(image, tokens)) <= TOLERANCE
 
 
-def test_kernels_are_left_out_unless_asked_for(model, tmp_path):
-    """Where the kernels can run, which here is the interpreter."""
+def test_kernels_are_optional(model, tmp_path):
+    """With kernels that can run, here in the interpreter."""
     pytest.importorskip("triton")
     trunk = model.image_encoder.trunk.blocks[0]
     example = (torch.zeros(1, 32, 32, 16),)
@@ -159,7 +159,7 @@ def test_kernels_are_left_out_unless_asked_for(model, tmp_path):
 
 
 def test_programs_need_torch_alone(folder, tmp_path):
-    """A file is read without this package, and consists of torch's operators."""
+    """A file can be read without this package and consists of torch operators."""
     script = f"""
 import sys, torch
 program = torch.export.load("{folder / DECODER}")
@@ -170,7 +170,7 @@ assert not [name for name in sys.modules if name.startswith("sam2fast")]
     assert done.returncode == 0, done.stderr
 
 
-def test_wrong_requests(model, tmp_path):
+def test_wrong_arguments(model, tmp_path):
     for call in (exported.export_encoder, exported.export_decoder):
         with pytest.raises(ValueError, match="evaluation mode"):
             call(mini_model().train())
@@ -200,7 +200,7 @@ PROMPTED = {
 def test_predictor(predictors, prompts):
     answers = []
     for predictor in predictors:
-        predictor.set_image(picture(60, 80))
+        predictor.set_image(random_image(60, 80))
         answers.append(predictor.predict(**prompts))
     assert_same(*answers)
 
@@ -208,15 +208,15 @@ def test_predictor(predictors, prompts):
 def test_predictor_of_several_images(predictors):
     answers = []
     for predictor in predictors:
-        predictor.set_image_batch([picture(60, 80), picture(50, 40, seed=1)])
+        predictor.set_image_batch([random_image(60, 80), random_image(50, 40, seed=1)])
         answers.append(predictor.predict_batch([[[30, 20]], [[9, 9]]], [[1], [0]]))
     for expected, actual in zip(*answers, strict=True):
         assert_same(expected, actual)
 
 
-def test_prompts_it_was_not_made_for(predictors):
+def test_unsupported_prompts(predictors):
     predictor = predictors[1]
-    predictor.set_image(picture(60, 80))
+    predictor.set_image(random_image(60, 80))
     with pytest.raises(ValueError, match="5 points; this artefact was exported for 1 to 4"):
         predictor.predict([[1, 1]] * 5, [1] * 5)
     with pytest.raises(ValueError, match="mask_input must be left out"):
@@ -225,21 +225,27 @@ def test_prompts_it_was_not_made_for(predictors):
         predictor.predict()
 
 
-def test_facts(model, folder):
-    facts = exported.read_facts(folder)
-    content = json.loads((folder / FACTS).read_text())
-    assert sorted(path.name for path in folder.iterdir()) == sorted([ENCODER, DECODER, FACTS])
-    assert (facts.kind, facts.config, facts.image_size, facts.prompts, facts.points) == ("exported", "mini", SIZE, 2, 4)
+def test_metadata(model, folder):
+    metadata = exported.read_metadata(folder)
+    content = json.loads((folder / METADATA).read_text())
+    assert sorted(path.name for path in folder.iterdir()) == sorted([ENCODER, DECODER, METADATA])
+    assert (metadata.kind, metadata.config, metadata.image_size, metadata.prompts, metadata.points) == (
+        "exported",
+        "mini",
+        SIZE,
+        2,
+        4,
+    )
     assert (
-        (facts.dtype, facts.device, facts.torch)
+        (metadata.dtype, metadata.device, metadata.torch)
         == ("float32", "cpu", torch.__version__)
         == tuple(content[name] for name in ("dtype", "device", "torch"))
     )
-    assert facts.weights == artifact._digest(model)
+    assert metadata.weights == artifact._digest(model)
     other = mini_model()
     with torch.no_grad():
         other.image_encoder.neck.convs[0].conv.bias[0] += 1e-3
-    assert facts.weights != artifact._digest(other)
+    assert metadata.weights != artifact._digest(other)
     assert len(artifact._digest(mini_model().to(torch.bfloat16))) == 64
 
 
@@ -248,9 +254,9 @@ def copied(folder, tmp_path):
     return shutil.copytree(folder, tmp_path / "artefact")
 
 
-def change(folder, **facts):
-    content = json.loads((folder / FACTS).read_text())
-    (folder / FACTS).write_text(json.dumps(content | facts))
+def change(folder, **metadata):
+    content = json.loads((folder / METADATA).read_text())
+    (folder / METADATA).write_text(json.dumps(content | metadata))
 
 
 WRONG = {
@@ -262,19 +268,19 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("facts, message", WRONG.values(), ids=WRONG.keys())
-def test_made_for_something_else(copied, facts, message):
-    change(copied, **facts)
+@pytest.mark.parametrize("metadata, message", WRONG.values(), ids=WRONG.keys())
+def test_incompatible_metadata(copied, metadata, message):
+    change(copied, **metadata)
     with pytest.raises(exported.ArtifactError, match=message):
         exported.load_predictor(copied)
 
 
 def test_exported_programs_may_be_of_another_torch(copied):
     change(copied, torch="2.12.0")
-    assert artifact.check_usable(exported.read_facts(copied), copied, "cpu") == torch.device("cpu")
+    assert artifact.check_usable(exported.read_metadata(copied), copied, "cpu") == torch.device("cpu")
 
 
-def test_asked_for_another_device(folder):
+def test_another_device(folder):
     with pytest.raises(exported.ArtifactError, match="made for cpu, not for cuda"):
         exported.load_predictor(folder, device="cuda")
 
@@ -285,14 +291,14 @@ def test_unknown_devices(folder, device):
         exported.load_predictor(folder, device=device)
 
 
-def test_gpus_that_this_machine_does_not_have(copied, monkeypatch):
+def test_missing_gpus(copied, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     change(copied, device="cuda")
-    facts = exported.read_facts(copied)
+    metadata = exported.read_metadata(copied)
     with pytest.raises(exported.ArtifactError, match="no device 'cuda:2'; it has 2 of them, counted from 0"):
-        artifact.check_usable(facts, copied, "cuda:2")
-    assert artifact.check_usable(facts, copied, "cuda:1") == torch.device("cuda:1")
+        artifact.check_usable(metadata, copied, "cuda:2")
+    assert artifact.check_usable(metadata, copied, "cuda:1") == torch.device("cuda:1")
 
 
 def test_damaged_programs(copied):
@@ -317,19 +323,19 @@ def test_damaged_native_code(copied):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", '{"format": 1}'])
-def test_damaged_descriptions(copied, text):
-    (copied / FACTS).write_text(text)
+def test_damaged_metadata(copied, text):
+    (copied / METADATA).write_text(text)
     with pytest.raises(exported.ArtifactError, match="artifact.json is damaged"):
-        exported.read_facts(copied)
+        exported.read_metadata(copied)
 
 
-def test_wrong_descriptions(copied):
+def test_wrong_metadata(copied):
     change(copied, sizes=None)
     with pytest.raises(exported.ArtifactError, match="artifact.json is damaged"):
-        exported.read_facts(copied)
+        exported.read_metadata(copied)
     change(copied, sizes={ENCODER: 1, DECODER: 1}, kind="other")
     with pytest.raises(exported.ArtifactError, match="artifact.json is damaged: .* kind is 'other'"):
-        exported.read_facts(copied)
+        exported.read_metadata(copied)
 
 
 def test_no_artefact(tmp_path):
@@ -337,7 +343,7 @@ def test_no_artefact(tmp_path):
         exported.load_predictor(tmp_path)
 
 
-def test_a_program_that_cannot_be_written_leaves_the_one_before(monkeypatch, tmp_path):
+def test_a_failed_write_keeps_the_previous_program(monkeypatch, tmp_path):
     path = tmp_path / "program.pt2"
     path.write_text("before")
 
@@ -365,7 +371,7 @@ class Small(nn.Module):
 @pytest.mark.slow
 @torch.no_grad()
 def test_native_code(tmp_path):
-    """A small program through the compiler, and back without it."""
+    """Compiles a small program, and loads it without the compiler."""
     module, inputs = Small(), ([random_map(3, 8), random_map(2)], random_map(3, 4))
     exported.compile_artifact(torch.export.export(module, inputs), tmp_path / "small.pt2")
     assert [path.name for path in tmp_path.iterdir()] == ["small.pt2"]
@@ -374,7 +380,7 @@ def test_native_code(tmp_path):
 
 
 def test_native_code_is_given_all_tensors_in_order(copied, predictors, monkeypatch):
-    """The predictor on an artefact that says it is compiled, its native code played by the exported programs."""
+    """The predictor on a compiled artefact, whose native code is replaced by the exported programs."""
 
     model = predictors[1].model
 
@@ -387,7 +393,7 @@ def test_native_code_is_given_all_tensors_in_order(copied, predictors, monkeypat
     change(copied, kind="aot")
     answers = []
     for predictor in (predictors[0], exported.load_predictor(copied)):
-        predictor.set_image(picture(60, 80))
+        predictor.set_image(random_image(60, 80))
         answers.append(predictor.predict(box=[3, 4, 50, 40]))
     assert_same(*answers)
 
@@ -395,11 +401,11 @@ def test_native_code_is_given_all_tensors_in_order(copied, predictors, monkeypat
 @pytest.mark.slow
 def test_a_compiled_model(model, predictors, tmp_path):
     exported.write_artifact(model, tmp_path / "artefact", aot=True, prompts=PROMPTS, points=POINTS)
-    assert exported.read_facts(tmp_path / "artefact").kind == "aot"
+    assert exported.read_metadata(tmp_path / "artefact").kind == "aot"
     compiled = exported.load_predictor(tmp_path / "artefact")
     for prompts in PROMPTED.values():
         answers = []
         for predictor in (predictors[0], compiled):
-            predictor.set_image(picture(60, 80))
+            predictor.set_image(random_image(60, 80))
             answers.append(predictor.predict(**prompts))
         assert_same(*answers)

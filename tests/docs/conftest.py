@@ -15,7 +15,7 @@ def written_stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stage(written_stage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, in which everything is that the documents name; processes for devices are threads."""
+    """A working folder with all files that the documents name; worker processes are threads."""
     document_stage.go_to(written_stage, tmp_path / "stage", monkeypatch)
     thread_workers.instead_of_processes(monkeypatch)
     return tmp_path / "stage"
@@ -23,7 +23,7 @@ def stage(written_stage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def official_names_free() -> Iterator[None]:
-    """For ``import sam2fast.as_sam2``, which takes the names of the original, that other tests have imported."""
+    """Removes the imported original, so that ``import sam2fast.as_sam2`` can register its names."""
 
     def take() -> dict[str, ModuleType]:
         names = [name for name in sys.modules if name.split(".")[0] == "sam2" or name == "sam2fast.as_sam2"]

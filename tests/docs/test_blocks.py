@@ -1,4 +1,4 @@
-"""Every code block of the documents is of a kind that a test here runs or reads."""
+"""Every code block of the documents is of a kind that a test here runs or parses."""
 
 import pytest
 from document_blocks import (
@@ -88,7 +88,7 @@ def test_kinds_on_the_pages_of_kernels(text, expected):
 
 
 def test_notebooks_are_read():
-    """What is said in them, cell by cell."""
+    """Their text, cell by cell."""
     spans = [span for span in all_spans() if span.file.startswith("notebooks/")]
     assert {span.file.partition(",")[0] for span in spans} == {
         path.relative_to(ROOT).as_posix() for path in (ROOT / "notebooks").glob("*.ipynb")
@@ -97,7 +97,7 @@ def test_notebooks_are_read():
 
 
 def test_every_block_is_of_a_kind():
-    """A failure names the first one that is not; give it a fence with its language."""
+    """A failure names the first unclassified block; give it a fence with a language."""
     kinds = {block.where: kind(block) for block in all_blocks()}
     assert set(kinds.values()) == {"python", "shell", "yaml", "json", "text", "formula"}
     assert len(documents()) > 40 and len(kinds) > 130
@@ -109,6 +109,6 @@ def test_json_is_json():
 
 
 def test_python_is_python():
-    """Also where it cannot be run."""
+    """Also if it cannot be run."""
     for block in blocks_of("python"):
         compile(block.text, block.where, "exec")

@@ -1,4 +1,4 @@
-"""The commands of the documents, in blocks and in sentences, as their programs read them; nothing is done."""
+"""The commands of the documents, in blocks and sentences, are parsed by their programs without running."""
 
 import importlib.util
 import re
@@ -29,14 +29,14 @@ from sam2fast.training.config import load_training_config
 LINES = [line for block in blocks_of("shell") for line in lines_of(block)]
 SPANS = [(span, line) for span in all_spans() if (line := line_of(span)) is not None]
 
-# Code in sentences that only looks like a command: columns of tables, and what belongs to the original.
+# Code in sentences that only looks like a command: columns of tables, and parts of the original.
 NO_COMMANDS = {
     "sam2fast fast": "bench/README.md",
     "sam2fast compiled": "bench/README.md",
     "python tools/vos_inference.py": "docs/vos.md",
     "pip install": "docs/serve.md",
 }
-# What `pip install` may name besides this package: tools that the text says are optional.
+# Packages that `pip install` may name besides this one: optional tools.
 OTHER_PACKAGES = {"pre-commit", "bitsandbytes", "jupyterlab"}
 
 
@@ -49,7 +49,7 @@ def _is_one(line: Line) -> bool:
 
 
 def check_all(lines: Sequence[Line], check: Callable[[Line], None]) -> None:
-    """Tells all that is wrong, each with its document and line."""
+    """Reports all errors, each with its document and line."""
     found = []
     for line in lines:
         try:
@@ -60,7 +60,7 @@ def check_all(lines: Sequence[Line], check: Callable[[Line], None]) -> None:
         pytest.fail("\n".join(found), pytrace=False)
 
 
-def test_what_is_no_command_is_still_there():
+def test_exceptions_still_occur():
     there = {(line.text, line.where.partition(":")[0]) for _, line in SPANS}
     assert set(NO_COMMANDS.items()) <= there
 
@@ -72,14 +72,14 @@ def test_every_line_has_a_check():
 
 
 def test_sam2fast_in_blocks(stage):
-    """Some options have to name folders that are there."""
+    """Some options must name existing folders."""
     lines = [line for line in LINES if line.program == "sam2fast"]
     assert len(lines) > 50
     check_all(lines, lambda line: parse_sam2fast(line.words[1:]))
 
 
 def test_sam2fast_in_sentences():
-    """There commands are often named by a part of them."""
+    """Sentences often name partial commands."""
     lines = [line for _, line in SPANS if line.program == "sam2fast" and _is_one(line)]
     assert len(lines) > 20
     check_all(lines, lambda line: check_fragment(line.words[1:]))
@@ -101,7 +101,7 @@ def test_training_commands_compose():
 
 
 def _as_refusal(check):
-    """A configuration's errors count as those of the command."""
+    """Errors of a configuration count as errors of the command."""
 
     def checked(line: Line) -> None:
         try:
@@ -124,14 +124,14 @@ def test_make_targets():
     lines = of_program("make")
     assert len(lines) > 50
     check_all(lines, check)
-    # That make itself takes each of them, without doing it.
+    # make itself must accept each target, in a dry run.
     assert shutil.which("make")
     asked = {word for line in lines for word in line.words[1:] if "=" not in word}
     done = subprocess.run(["make", "-n", *sorted(asked)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_pip_installs_what_there_is():
+def test_pip_installs_existing_extras():
     extras = setup_arguments()["extras_require"]
 
     def check(line: Line) -> None:
@@ -155,7 +155,7 @@ def test_pip_installs_what_there_is():
     assert [line.words for line in of_program("pre-commit")] == [("pre-commit", "install")]
 
 
-def test_scripts_take_their_options(monkeypatch):
+def test_scripts_accept_their_options(monkeypatch):
     monkeypatch.chdir(ROOT)
 
     def check(line: Line) -> None:
@@ -190,12 +190,12 @@ def test_torchrun_runs_our_command():
     check_all(lines, check)
 
 
-def test_jupyter_opens_what_there_is():
+def test_jupyter_opens_existing_files():
     for line in of_program("jupyter"):
         assert line.words[1] == "lab" and all((ROOT / path).exists() for path in line.words[2:]), line.where
 
 
-def test_docker_compose_has_what_is_set():
+def test_docker_compose_reads_the_variables():
     compose = (ROOT / "docker-compose.yaml").read_text(encoding="utf-8")
     services = yaml.safe_load(compose)["services"]
     for line in of_program("docker"):
@@ -213,7 +213,7 @@ def test_docker_compose_has_what_is_set():
         ("sam2fast segment a.jpg --point here", "--point"),
     ],
 )
-def test_wrong_commands_are_seen(text, wrong):
+def test_wrong_commands_are_detected(text, wrong):
     assert is_command(text)
     with pytest.raises(WrongCommandError, match=wrong):
         parse_sam2fast(text.split()[1:])

@@ -1,4 +1,4 @@
-"""The YAML of the documents: a recipe, or a part of one, that composes and whose parts take these settings."""
+"""The YAML of the documents: recipes or parts of them, which compose and whose classes accept the settings."""
 
 import inspect
 from pathlib import Path
@@ -13,11 +13,11 @@ from sam2fast.training.config import IMPLIED, TRAINING_TARGETS, load_training_co
 from sam2fast.training.model import SAM2Train
 
 BLOCKS = blocks_of("yaml")
-# Below what is only a part of a recipe.
+# The base of partial recipes.
 BASE = "sam2.1_training/sam2.1_hiera_b+_24GB"
 
 
-def test_there_are_some() -> None:
+def test_the_documents_have_recipes() -> None:
     assert len(BLOCKS) >= 3
 
 
@@ -43,7 +43,7 @@ def test_recipe_composes(block: Block, tmp_path: Path) -> None:
 
 
 def is_of_model(key: str) -> bool:
-    """Whether the model that is trained takes this argument, or hands it to the one that predicts."""
+    """Whether the training model accepts this argument or passes it to the predictor."""
     trainer, _, argument = key.partition("trainer.model.")
     taken = {*inspect.signature(SAM2Train).parameters, *inspect.signature(SAM2Base).parameters}
     return not trainer and argument.partition(".")[0] in taken

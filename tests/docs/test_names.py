@@ -1,4 +1,4 @@
-"""What sentences name is there: options, environment variables, variables of make, files, and what can be imported."""
+"""Names in sentences exist: options, environment variables, variables of make, files, and imports."""
 
 import importlib
 import re
@@ -16,7 +16,7 @@ from sam2fast.cli import main
 SPANS = all_spans()
 # Options of other programs.
 OTHER_OPTIONS = {"--rdzv-conf", "--max-restarts", "-f", "--outDir"}
-FOLDERS = "sam2fast|kernels|tests|bench|docs|configs|notebooks"
+FOLDERS = "sam2fast|kernels|tests|bench|examples|docs|configs|notebooks"
 
 
 def test_options() -> None:
@@ -42,7 +42,7 @@ def options_of(command: click.Command) -> Iterator[str]:
 
 
 def test_variables() -> None:
-    """Of the environment, which our code or its libraries read, and of make."""
+    """Environment variables, which our code or its libraries read, and variables of make."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources())
     known = make_targets()[1] | set(re.findall(r"[A-Z][A-Z0-9]*_[A-Z0-9_]+", text)) | {"KEY"}
     set_there = [(span, name) for span in SPANS for name in re.findall(r"(?:^| )([A-Z][A-Z0-9_]*)=", span.text)]
@@ -54,7 +54,7 @@ def test_variables() -> None:
 
 
 def sources() -> Iterator[Path]:
-    for folder in ("sam2fast", "kernels", "tests", "bench"):
+    for folder in ("sam2fast", "kernels", "tests", "bench", "examples"):
         yield from (path for path in (ROOT / folder).rglob("*.py") if "node_modules" not in path.parts)
 
 
@@ -73,7 +73,7 @@ def test_imports() -> None:
 
 
 def can_be_imported(name: str) -> bool:
-    """Whether it is a module, or what a module or something in it has."""
+    """Whether it is a module or an attribute of one."""
     parts = name.split(".")
     for count in range(len(parts), 0, -1):
         try:
@@ -87,9 +87,9 @@ def can_be_imported(name: str) -> bool:
 
 
 def test_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those named without their interpreter."""
+    """Scripts that are named without their interpreter."""
     monkeypatch.chdir(ROOT)
-    wrong, named = [], [span for span in SPANS if re.match(r"(bench|tests)/[\w/]+\.py ", span.text)]
+    wrong, named = [], [span for span in SPANS if re.match(r"(bench|examples|tests)/[\w/]+\.py ", span.text)]
     assert len(named) > 5
     for span in named:
         script, *arguments = shlex.split(span.text)
@@ -101,6 +101,6 @@ def test_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fail_for(wrong: Iterable[tuple[Span, str]]) -> None:
-    """Tells all that is wrong, each with its document and line."""
+    """Reports all errors, each with its document and line."""
     if told := [f"{span.where}: `{span.text}`: {why}" for span, why in wrong]:
         pytest.fail("\n".join(told), pytrace=False)

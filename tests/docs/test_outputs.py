@@ -1,4 +1,4 @@
-"""What the documents show as JSON is what the commands write, key by key, and what they read."""
+"""JSON in the documents has the keys that the commands write and read."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def block_of(file: str, beginning: str) -> Block:
     return found
 
 
-# Taken in this order by what is tested below; one that is new in a document needs a place there.
+# In the order of the tests below; a new example needs an entry.
 SEGMENTED = block_of("docs/formats.md", '{"image"')
 PROMPTS = block_of("docs/video.md", '{"prompts"')
 TRACKED = block_of("docs/video.md", '{"frame"')
@@ -32,10 +32,10 @@ def test_all_are_compared() -> None:
 
 
 def check(shown: Any, written: Any, where: str, all_keys: bool) -> None:
-    """That both have the same types and keys, or those shown where the text says that there are others."""
+    """Checks that both have the same types and keys, or the shown keys if the text says that there are more."""
     assert type(shown) is type(written), f"{where}: {shown!r} is shown, and {written!r} is written"
     if isinstance(shown, dict):
-        # What is left out of an example, by `...`, is nothing here.
+        # Parts that an example leaves out by `...` are ignored.
         named = set(written) - NOT_ALWAYS if all_keys and shown else set(shown)
         assert set(shown) == named <= set(written), f"{where}: {sorted(shown)} are shown, {sorted(written)} written"
         for key, value in shown.items():
@@ -81,7 +81,7 @@ def test_lines_of_a_data_set(stage: Path) -> None:
     ("written", "problem"),
     [({"a": 1.0}, "1 is shown"), ({"a": 1, "b": 2}, "written"), ({"b": 1}, "written"), ({"a": 1, "visible": 2}, None)],
 )
-def test_differences_are_seen(written: dict[str, Any], problem: str | None) -> None:
+def test_differences_are_detected(written: dict[str, Any], problem: str | None) -> None:
     if problem is None:
         check({"a": 1}, written, "here", all_keys=True)
     else:

@@ -1,6 +1,6 @@
-"""The documents, run as they stand: the Python, the ``sam2fast`` and the scripts of each page, from its top to its end.
+"""Runs the documents: the Python, the ``sam2fast`` commands and the scripts of each page, from top to bottom.
 
-The working folder holds small files under the names that they use (``support/document_stage.py``); the models are nano.
+The working folder has small files under the documents' names (``support/document_stage.py``); all models are nano.
 """
 
 import re
@@ -18,7 +18,7 @@ from small_ray import small_ray
 
 pytestmark = pytest.mark.long
 
-# What a small machine without GPUs, cameras and time has instead. Everything else runs as it is written.
+# Replacements for a small machine without GPUs, cameras and time. Everything else runs unchanged.
 SUBSTITUTES = {
     '"cuda:0,cuda:1"': '"cpu"',
     "--device cuda:0,cuda:1": "--device cpu",
@@ -35,29 +35,28 @@ SUBSTITUTES = {
     "sam2fast masks": "sam2fast masks --points-per-side 2",
     "--clips 1 --objects 2": "--clips 1 --objects 2 --frames 3 --size 64",
     "--objects 2 --runs 3": "--objects 2 --runs 1",
-    # What is exported, and what a compiler takes a minute for.
+    # Exports, and compilations that take a minute.
     '"sam2fast/nano", device="cpu").model': '"narrow.pt", config_file="narrow.yaml", device="cpu").model',
     "--model tiny --checkpoint sam2.1_hiera_tiny.pt --out tiny-exported": (
         "--model narrow.yaml --checkpoint narrow.pt --out tiny-exported"
     ),
     'load_predictor("tiny-native"': 'load_predictor("tiny-exported"',
-    # In processes of Ray's the models have their own names.
+    # In Ray's processes the models have their own names.
     '"sam2.1_hiera_b+", "/data/sam2.1_hiera_base_plus.pt"': '"small_nano.yaml", "averaged.pt"',
     'Path("/data/films").glob("*.mp4")': 'Path().glob("a.mp4")',
     "--ray local --workers 2": "--ray local --workers 1 --device cpu --model small_nano.yaml --checkpoint averaged.pt",
-    # What is trained, which is built and no more.
+    # Trainings, which are only built.
     "--dry-run dataset": "--dry-run scratch.resolution=64 scratch.num_frames=1 scratch.max_num_objects=1 dataset",
     "train -c CONFIG": "train -c my_training.yaml",
     "dataset.img_folder=... dataset.gt_folder=...": "dataset.img_folder=JPEGImages dataset.gt_folder=Annotations",
     "scratch.media=FOLDER": "scratch.media=.",
     "initialize_from=IMAGE_WEIGHTS": "initialize_from=averaged.pt",
     "HOST:PORT": "HOST:29400",
-    # Pictures that are evaluated afterwards, and what is timed.
+    # Images for a later evaluation, and timings.
     "held_out --count 30": "held_out --count 2",
-    "--processes 1 2 ": "--processes 1 2 --videos 1 --frames 3 --size 64 48 --runs 1 ",
 }
 
-# What a sentence before the block says is there, by the page and the beginning of the block.
+# Variables that a sentence before the block introduces, by page and beginning of the block.
 BEFORE = {
     "docs/troubleshooting.md: predictor.add_new": """
 from sam2fast import SAM2VideoPredictor
@@ -66,7 +65,7 @@ state = predictor.init_state("clip.mp4")
 predictor.add_new_points_or_box(state, 0, 1, points=[[210, 350]], labels=[1])
 """,
 }
-# What has to be true after a block in which errors are results, or of which the page says what its code does not show.
+# Checks after blocks whose errors are results, or whose page states more than the code shows.
 AFTERWARDS = {
     "docs/images.md: from PIL": (
         "[x.ndim for x in predictor.predict(box=[[1, 2, 30, 30]])] == [3, 1, 3]"
@@ -80,28 +79,26 @@ AFTERWARDS = {
     "docs/scale_out.md: from functools": "result.done and len(result.value.frames) == 5",
     "docs/vos.md: from functools": "done.problem is None and done.objects == 2",
 }
-# Snippets that need a server or are dear, and the test that takes them from the page; their imports are made here, too.
-# Commands that are dear, or need a cluster or a compiler, and a test of the same command on other inputs: their options
-# are read by test_commands.py. By the page and how they begin, or by the latter alone.
+# Slow snippets and those that need a server, with the test that takes them from the page; their imports also run here.
+# Slow commands and those that need a cluster or a compiler, with a test of the same command on other inputs;
+# test_commands.py parses their options. Keys are the page and the beginning, or the beginning alone.
 ELSEWHERE = {
     "docs/research.md: ": "research/test_docs.py::test_snippets",
-    "docs/serve.md: import json": "demo/test_serve_command.py::test_the_documents_script",
-    "docs/scale_out.md: sam2fast vos": "cluster/test_on_ray.py::test_videos_by_command",
-    "docs/scale_out.md: sam2fast masks": "cluster/test_on_ray.py::test_masks_by_command_when_a_worker_is_killed",
+    "docs/serve.md: import json": "demo/test_serving.py::test_the_documents_script",
+    "docs/scale_out.md: sam2fast vos": "deploy/ray/test_ray_runner.py::test_videos_by_command",
+    "docs/scale_out.md: sam2fast masks": "deploy/ray/test_ray_runner.py::test_masks_by_command_when_a_worker_is_killed",
     "docs/training.md: sam2fast synthesize": "cli/test_synthesize.py::test_clips_in_the_layout_of_davis",
-    "sam2fast train -c my_finetune.yaml": "training/test_official_yaml.py::test_the_command_says_what_it_made_of_it",
-    "sam2fast serve": "demo/test_serve_command.py::test_the_documents_script",
+    "sam2fast train -c my_finetune.yaml": "training/test_official_yaml.py::test_the_command_prints_the_notes",
+    "sam2fast serve": "demo/test_serving.py::test_the_documents_script",
     "sam2fast export --model tiny --checkpoint sam2.1_hiera_tiny.pt --out tiny-native --aot": (
         "cli/test_export.py::test_options_reach_the_export"
     ),
-    ".venv/bin/python bench/encoder_side_by_side.py": "test_bench_encoder.py::test_the_command",
-    ".venv/bin/python bench/curves.py": "test_curves.py::test_the_command",
     ".venv/bin/python bench/tune.py": "test_bench_tuning.py::test_a_rehearsal",
     "python bench/collect.py": "test_gpu_plan.py::test_collected_rows_replace_earlier_ones",
-    ".venv/bin/python bench/scaling.py": "cluster/test_scaling.py::test_rows",
-    "python bench/research/memory_ablation.py": "research/test_docs.py::test_examples_run",
+    ".venv/bin/python examples/scaling.py": "cluster/test_scaling.py::test_rows",
+    "python examples/memory_selection.py": "research/test_docs.py::test_examples_run",
 }
-# Other programs install, serve or show; test_commands.py reads what they are told.
+# Other programs are not run; test_commands.py parses their arguments.
 RUN = {"sam2fast": run_sam2fast, "python": run_script}
 # Pages with a Ray: this process is connected to a small one.
 WITH_RAY = {"docs/scale_out.md"}
@@ -124,7 +121,7 @@ def is_elsewhere(piece: Block | Line) -> bool:
 
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_page_runs(page: str, stage: Path, official_names_free: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What the machine can do takes seconds to measure, and is not what a page is about.
+    # Measuring the machine's limits takes seconds and is not needed.
     monkeypatch.setattr("sam2fast.profiling.run.measure_limits", lambda device, dtypes: LIMITS)
     names: dict[str, Any] = {"__name__": "__main__"}
     with small_ray() if page in WITH_RAY else nullcontext():
@@ -152,7 +149,7 @@ def of_block(table: Mapping[str, str], block: Block) -> str | None:
     return next((value for key, value in table.items() if key_of(block).startswith(key)), None)
 
 
-def test_tables_have_nothing_that_is_not_there() -> None:
+def test_entries_of_the_tables_exist() -> None:
     blocks = [block for page in PAGES.values() for block in page]
     lines = [line for block in blocks if kind(block) == "shell" for line in lines_of(block)]
     for written in SUBSTITUTES:
@@ -164,7 +161,7 @@ def test_tables_have_nothing_that_is_not_there() -> None:
         assert any(fits(key, piece) for piece in (*blocks, *lines)), key
 
 
-def test_what_runs_elsewhere_is_there() -> None:
+def test_tests_elsewhere_exist() -> None:
     snippets = {key_of(block) for page in PAGES.values() for block in page if kind(block) == "python"}
     for key, test in ELSEWHERE.items():
         file, _, name = test.partition("::")

@@ -1,4 +1,4 @@
-"""What docs/serve.md says to the web demo's server, and what it shows of its answers."""
+"""The requests to the web demo's server in docs/serve.md, and the answers that it shows."""
 
 import json
 import re
@@ -26,14 +26,14 @@ LINES = [line for block in blocks_of("shell") for line in lines_of(block) if lin
 def server(written_stage: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     data = tmp_path_factory.mktemp("data")
     (data / GALLERY).mkdir()
-    (data / GALLERY / "film.mp4").write_bytes((written_stage / "clip.mp4").read_bytes())
+    (data / GALLERY / "clip.mp4").write_bytes((written_stage / "clip.mp4").read_bytes())
     app = make_app(ServerSettings(data), mini_predictor())
     yield app.test_client()
     app.extensions[SERVICE].close()
 
 
 def as_curl_does(line: Line, server: FlaskClient) -> Any:
-    """The answer to the request that curl would make: -H a header, -d a body, -F a field of a form, -s."""
+    """The answer to a curl command: -H a header, -d a body, -F a form field, -s."""
     words, url, asked = list(line.words[1:]), "", dict[str, Any]()
     while words:
         word = words.pop(0)
@@ -63,11 +63,11 @@ def test_requests_are_answered(line: Line, server: FlaskClient, stage: Path) -> 
     assert answer.json["data"], line.where
 
 
-def test_the_stream_looks_like_that(server: FlaskClient) -> None:
-    """Its first part has the document's headers in their order, and JSON of that form."""
+def test_the_stream_has_the_documented_form(server: FlaskClient) -> None:
+    """Its first part has the document's headers in order, and JSON of the same structure."""
     (shown,) = [block for block in blocks_of("text") if block.file == PAGE and block.text.startswith("--frame")]
     client = DemoClient(server)
-    session = client.mutate(START, path="gallery/film.mp4")["sessionId"]
+    session = client.mutate(START, path="gallery/clip.mp4")["sessionId"]
     client.add(session)
     answer = server.post("/propagate_in_video", json={"session_id": session, "start_frame_index": 0}).data.decode()
     client.close(session)
@@ -76,7 +76,7 @@ def test_the_stream_looks_like_that(server: FlaskClient) -> None:
 
 
 def facts_of(part: str) -> tuple[list[str], Any]:
-    """Headers, that of the length without it, and the JSON with types for its values."""
+    """Headers without the value of the length, and the JSON with types as values."""
     head, _, body = part.partition("\n\n")
     headers = [re.sub(r"^(Content-Length:) \d+$", r"\1", line) for line in head.splitlines()]
     return headers, types_in(json.loads(body))
@@ -88,5 +88,5 @@ def types_in(value: Any) -> Any:
     return [types_in(inner) for inner in value] if isinstance(value, list) else type(value)
 
 
-def test_there_are_such_requests() -> None:
+def test_the_page_has_requests() -> None:
     assert len(LINES) == 2 and all(line.where.startswith(PAGE) for line in LINES)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from checkpoint_server import CheckpointServer
 
-from sam2fast.downloads import names, transfer
+from sam2fast.downloads import catalog, transfer
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch, server) -> Path:
-    """A machine without checkpoints, where Meta's address and the hub are the server's; an empty working folder."""
+    """No checkpoints, an empty working folder, and the test server instead of Meta's server and the hub."""
     for name in (
         "SAM2FAST_CHECKPOINTS", "SAM2FAST_MIRROR", "SAM2FAST_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE",
         "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH",
@@ -24,8 +24,8 @@ def machine(tmp_path, monkeypatch, server) -> Path:
     monkeypatch.setenv("HF_ENDPOINT", f"{server.url}/hub")
     monkeypatch.setenv("SAM2FAST_CACHE", str(tmp_path / "own"))
     monkeypatch.setenv("NO_PROXY", "*")
-    for hub_id, release in list(names.RELEASES.items()):
-        monkeypatch.setitem(names.RELEASES, hub_id, release._replace(url=f"{server.url}/meta/{release.checkpoint}"))
+    for hub_id, release in list(catalog.RELEASES.items()):
+        monkeypatch.setitem(catalog.RELEASES, hub_id, release._replace(url=f"{server.url}/meta/{release.checkpoint}"))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path
@@ -33,7 +33,7 @@ def machine(tmp_path, monkeypatch, server) -> Path:
 
 @pytest.fixture
 def waits(monkeypatch) -> list[float]:
-    """The waits between attempts, which are not waited for."""
+    """Records the waits between attempts instead of sleeping."""
     waits: list[float] = []
     monkeypatch.setattr(transfer.time, "sleep", waits.append)
     return waits

@@ -1,4 +1,4 @@
-"""``sam2fast download``, and what other verbs say and find."""
+"""``sam2fast download``, and how other commands find checkpoints."""
 
 import subprocess
 import sys
@@ -11,8 +11,8 @@ from commands import invoke
 
 from sam2fast import nano
 from sam2fast._official_names import RELEASES
-from sam2fast.cli.errors import MissingCheckpointError
 from sam2fast.cli.model_choice import choose_model
+from sam2fast.cli.user_errors import MissingCheckpointError
 from sam2fast.downloads import find_checkpoint
 
 FILE = "sam2.1_hiera_tiny.pt"
@@ -109,7 +109,7 @@ def test_an_interruption(run, server, monkeypatch):
 
     monkeypatch.setattr("sam2fast.cli.download.get_checkpoint", interrupt)
     result = run("tiny")
-    assert result.exit_code == 130 and "the same command goes on" in result.stderr
+    assert result.exit_code == 130 and "run the same command again to continue" in result.stderr
 
 
 def test_help_needs_no_torch():

@@ -1,4 +1,4 @@
-"""Two processes at once, and processes that are killed in the middle."""
+"""Two processes at the same time, and processes that are killed while downloading."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ print(get_checkpoint("tiny"))
 
 @pytest.fixture
 def source(server, monkeypatch) -> str:
-    """The path of the file on a mirror, which other processes are told of by the environment."""
+    """The path of the file on a mirror, which the environment passes to other processes."""
     monkeypatch.setenv("SAM2FAST_MIRROR", server.url)
     server.add(f"/{FILE}", DATA)
     return f"/{FILE}"
@@ -34,7 +34,7 @@ def source(server, monkeypatch) -> str:
 
 @pytest.fixture
 def start():
-    """Starts a process that gets the checkpoint; ended with the test."""
+    """Starts a process that gets the checkpoint; killed at the end of the test."""
     started = []
 
     def run() -> subprocess.Popen:
@@ -106,7 +106,7 @@ def test_killed_in_the_middle(server, source, start, machine, how):
 
 
 def test_it_starts_light():
-    """Without torch."""
+    """Searching does not import torch."""
     script = """
 import sys
 from sam2fast.downloads import find_checkpoint

@@ -1,4 +1,4 @@
-"""Downloads of one file from a server that fails in all ways: resumed, checked, never half a file under its name."""
+"""Downloads of one file from an unreliable server: resumed, checked, and never incomplete under the final name."""
 
 import shutil
 import socket
@@ -18,7 +18,7 @@ HALF = 150_000
 
 @pytest.fixture
 def download(tmp_path, server, waits):
-    """Downloads ``/file.pt`` to a file of that name."""
+    """Downloads ``/file.pt`` to a file with this name."""
 
     def run(sha256=None, url=None, quiet=True):
         make = partial(fetch, [url or f"{server.url}/file.pt"], sha256=sha256, quiet=quiet)
@@ -72,7 +72,7 @@ def test_all_bytes_are_there_before_the_new_name(server, download, tmp_path):
 
 
 def test_another_version_is_never_mixed_in(server, download, names):
-    """The checksums inside the checkpoint find it; the next call begins anew."""
+    """The checksums inside the checkpoint reveal it; the next call starts again."""
     file = server.add("/file.pt", DATA, cut(HALF), *[status(503)] * 2)
     with pytest.raises(DownloadError, match="503"):
         download()
@@ -84,7 +84,7 @@ def test_another_version_is_never_mixed_in(server, download, names):
 
 
 def test_wrong_sizes(server, download, names):
-    """Fewer bytes than there are make a damaged checkpoint; more are asked for until the server says how many."""
+    """Too few announced bytes damage the file; with too many, the server reports the size."""
     server.add("/file.pt", DATA, announce(-10), announce(10))
     with pytest.raises(DownloadError, match="is damaged"):
         download()
@@ -148,7 +148,7 @@ def test_no_room(server, download, names, monkeypatch):
 
 
 def test_a_disk_that_is_full_while_it_is_written(server, download, names):
-    """With the limit on the size of files in the place of a small disk."""
+    """A limit on the size of files stands for a full disk."""
     resource = pytest.importorskip("resource")
     signal = pytest.importorskip("signal")
     server.add("/file.pt", DATA)

@@ -1,4 +1,4 @@
-"""Outlines and dilation in words against the same pixel by pixel."""
+"""Boundaries and dilation in words against references in pixels."""
 
 import numpy as np
 import plain_evaluator as plain
@@ -45,13 +45,13 @@ def test_outlines(shape, share):
 
 
 def test_outlines_of_a_part():
-    """Words and rows around the mask, from some place in the picture on."""
+    """A crop of words and rows around the mask."""
     mask = np.zeros((40, 300), dtype=bool)
     mask[10:20, 64:192] = random_mask((10, 128), 0.5)
     part = pack(mask)[9:21, :4]  # a row more above and below, a word more on each side
     whole = boundary(pack(mask), 300)
     assert np.array_equal(boundary(part, 300), whole[9:21, :4]) and count(whole[9:21, :4]) == count(whole)
-    # At the picture's right edge there is no neighbour.
+    # At the image's right edge there is no neighbour.
     assert np.array_equal(boundary(part, 192), boundary(pack(mask[:, :192]), 192)[9:21])
 
 
@@ -87,7 +87,7 @@ def test_several_masks_at_once():
 
 @pytest.mark.parametrize("shape", [(60, 64), (60, 65), (45, 128), (45, 191), (100, 320)])
 def test_f_of_small_things_anywhere(shape):
-    """Where a mask lies among the words makes no difference."""
+    """The position of a mask in the words does not matter."""
     rng = np.random.default_rng([*shape])
     values = set()
     for noise in np.linspace(0, 0.001, 40).round(3):
@@ -106,7 +106,7 @@ def test_f_of_small_things_anywhere(shape):
     "radius, width", [*((radius, 70) for radius in range(14)), *((radius, 192) for radius in (63, 64, 65, 100, 150))]
 )
 def test_dilation_of_a_pixel_in_each_corner(radius, width):
-    """Where what moves along the rows leaves the picture first."""
+    """Where pixels shifted along the rows leave the image."""
     for y, x in [(0, 0), (0, width - 1), (24, 0), (24, width - 1)]:
         mask = np.zeros((25, width), dtype=bool)
         mask[y, x] = True

@@ -1,4 +1,4 @@
-"""J&F of folders against the rules written out plainly; the official function and its file."""
+"""J&F of folders against a simple implementation; the official function and its file."""
 
 import math
 import os
@@ -13,15 +13,14 @@ import pytest
 from PIL import Image
 
 from sam2fast.evaluation import folders
-from sam2fast.evaluation.folders import benchmark, evaluate_folders
-from sam2fast.evaluation.mask_folders import EvaluationError
+from sam2fast.evaluation.folders import EvaluationError, benchmark, evaluate_folders
 
 LAYOUTS = ("davis", "sav")
 
 
 @pytest.fixture(params=LAYOUTS)
 def pair(request, tmp_path):
-    """Truth and prediction in either layout."""
+    """Ground truth and prediction in either layout."""
     return sets.write_sets(tmp_path, request.param)
 
 
@@ -46,7 +45,7 @@ def test_every_object_of_every_video(pair, skip):
 def test_objects_count_from_where_they_first_appear(tmp_path):
     truth, pred = sets.write_sets(tmp_path, "davis")
     frames = {i: score.frames for i, score in evaluate_folders(truth, pred).videos[0].objects.items()}
-    # Of nine frames seven count; 2 is predicted from frame 2 on, 4 is in skipped ones only, 7 and 90 are made up.
+    # Seven of nine frames count; 2 is predicted from frame 2, 4 is only in skipped frames, 7 and 90 are not true ids.
     assert frames == {1: 7, 2: 6, 3: 7, 200: 7}
     frames = {
         i: s.frames for i, s in evaluate_folders(truth, pred, skip_first_and_last=False).videos[0].objects.items()
@@ -73,7 +72,7 @@ def test_a_process_that_is_killed(tmp_path, monkeypatch):
 
 
 def test_nothing_heavy_is_loaded():
-    """Not here, and so in no process that is started."""
+    """Neither here nor in worker processes."""
     check = (
         "import sys, sam2fast.evaluation.folders, sam2fast.cli.evaluate\n"
         "print([name for name in ('torch', 'scipy', 'skimage', 'cv2', 'hydra') if name in sys.modules])"
@@ -96,7 +95,7 @@ def test_very_short_videos(tmp_path, frames, skip):
 
 
 def test_an_object_that_is_never_shown(tmp_path):
-    """In the layout of SA-V the original stops there."""
+    """The original fails here in the layout of SA-V."""
     truth, pred = sets.write_sets(tmp_path, "sav")
     masks, _ = sets.hard_case()
     sets.write_sav(truth / "video0", masks * 0, [4])
@@ -113,8 +112,8 @@ def test_what_is_not_0_is_the_object_in_a_folder_of_its_own(tmp_path, values):
     truth, pred = sets.write_sets(tmp_path, "sav")
     rng = np.random.default_rng(1)
     for t in range(sets.FRAMES):
-        picture = np.array(values, dtype=np.uint8)[rng.integers(0, len(values), (48, 83))]
-        Image.fromarray(picture).save(pred / f"video0/001/{4 * t:05d}.png")
+        image = np.array(values, dtype=np.uint8)[rng.integers(0, len(values), (48, 83))]
+        Image.fromarray(image).save(pred / f"video0/001/{4 * t:05d}.png")
     plain.assert_same(evaluate_folders(truth, pred), plain.evaluate(truth, pred))
 
 
@@ -178,7 +177,7 @@ class TestBenchmark:
 
 
 def test_the_official_file_by_hand(tmp_path):
-    """Two objects whose scores are known, one of them perfect; a name that is longer than the heading."""
+    """Two objects with known scores, one of them perfect; a name longer than the heading."""
     labels = np.zeros((3, 40, 40), dtype=np.uint8)
     labels[:, 10:20, 10:20], labels[:, 30:, 30:] = 1, 2
     pred = labels.copy()

@@ -1,15 +1,16 @@
 import math
 
 import numpy as np
+import plain_evaluator as plain
 import pytest
 import torch
 from scipy import ndimage
 
-from sam2fast.evaluation.j_and_f import JAndF, boundary_f, j_and_f, jaccard
+from sam2fast.evaluation.j_and_f import JAndF, boundary_f, compare_label_maps, j_and_f, jaccard
 
 
 def boundary_of(mask: np.ndarray) -> np.ndarray:
-    """Pixel by pixel, as the measure is defined."""
+    """Computed for each pixel, as the measure is defined."""
     height, width = mask.shape
     out = np.zeros_like(mask)
     for y in range(height):
@@ -118,7 +119,7 @@ def test_empty_masks():
     assert jaccard(nothing, nothing) == 1.0 and boundary_f(nothing, nothing) == 1.0
     assert jaccard(some, nothing) == jaccard(nothing, some) == 0.0
     assert boundary_f(some, nothing) == boundary_f(nothing, some) == 0.0
-    # A mask of everything has no boundary at all.
+    # A full mask has no boundary.
     assert boundary_f(all_of_it, nothing) == 1.0 and jaccard(all_of_it, nothing) == 0.0
 
 
@@ -164,7 +165,7 @@ def test_objects_count_from_their_first_appearance():
     assert jaccard(preds[2, 1], truths[2, 1]) == 0.0
     assert np.isnan(result.j[2]) and np.isnan(result.f[2])
     assert result.mean_j == pytest.approx(result.j[:2].mean())
-    # After the object has left, empty frames count: as right, if the prediction is empty too.
+    # After the object has left, empty frames count, as correct if the prediction is empty too.
     truths[5, 0] = preds[5, 0] = False
     left = j_and_f(preds, truths, skip_first_and_last=False)
     assert left.j[0] == pytest.approx((jaccard(preds[3:5, 0], truths[3:5, 0]).sum() + 1) / 3)
@@ -196,3 +197,40 @@ def test_other_shapes_and_types():
         boundary_f(masks.astype(np.uint8), masks)
     with pytest.raises(ValueError, match=r"\(T, O, H, W\)"):
         j_and_f(masks[0], masks[0])
+
+
+@pytest.mark.parametrize("kinds", [("uint8", "uint8"), ("uint8", "uint16"), ("int32", "uint8")])
+@pytest.mark.parametrize("ids", [(1, 2, 3), (2, 9), (16,), (17,), (3, 17, 250), ()])
+def test_every_object_of_either_map(ids, kinds):
+    """Also with gaps between ids, and with empty maps."""
+    rng = np.random.default_rng([*ids, 1])
+    pred, truth = np.zeros((2, 40, 90), dtype=np.uint8)
+    for labels in (pred, truth):
+        for i in ids:
+            top, left = rng.integers(0, 30), rng.integers(0, 70)
+            labels[top : top + 12, left : left + 25] = i
+    pred[:3, :3] = 5  # is not in the truth
+    truth[-3:, -3:] = 7  # is not in the prediction
+    found = compare_label_maps(pred.astype(kinds[0]), truth.astype(kinds[1]))
+    assert list(found) == sorted({int(i) for i in np.unique([pred, truth]) if i})
+    for i, (j, f, in_truth) in found.items():
+        assert j == pytest.approx(plain.j_of(pred == i, truth == i), abs=1e-12)
+        assert f == pytest.approx(plain.f_of(pred == i, truth == i), abs=1e-12)
+        assert in_truth == (truth == i).any()
+
+
+def test_nothing_at_all():
+    nothing = np.zeros((5, 5), dtype=np.uint8)
+    assert compare_label_maps(nothing, nothing) == {}
+
+
+def test_ids_beyond_a_byte():
+    truth = np.zeros((20, 20), dtype=np.uint16)
+    truth[5:10, 5:10] = 256
+    pred = np.zeros((20, 20), dtype=np.uint8)
+    assert compare_label_maps(pred, truth) == {256: (0.0, 0.0, True)}
+
+
+def test_maps_of_different_sizes():
+    with pytest.raises(ValueError, match=r"of one size, got \(4, 5\) and \(5, 4\)"):
+        compare_label_maps(np.zeros((4, 5), dtype=np.uint8), np.zeros((5, 4), dtype=np.uint8))

@@ -1,7 +1,7 @@
-"""Many runs of commands that are killed, interrupted or out of disk at random: ``make kills RUNS=50 SEED=0``.
+"""Runs commands that are killed, interrupted or run out of disk space at random: ``make kills RUNS=50 SEED=0``.
 
 A subject is a class in tests/support, made once with an empty folder, where it prepares its inputs and an undisturbed
-run. Its method ``disturb(rng, folder)`` does one disturbed run in another empty folder, checks what that has left, runs
+run. Its method ``disturb(rng, folder)`` does one disturbed run in another empty folder, checks the files it left, runs
 again, compares, and gives a line on what it did; it raises AssertionError, or whatever else, if anything is wrong, and
 has then left its files in that folder. A method ``close()``, if there is one, is called at the end.
 """
@@ -30,20 +30,20 @@ SUBJECTS = {
 
 
 class Subject(Protocol):
-    """See above."""
+    """A subject of the campaign, see the module's docstring."""
 
     def disturb(self, rng: random.Random, folder: Path) -> str: ...
 
 
 def load(name: str, folder: Path) -> Subject:
-    """A subject, ready."""
+    """Makes a subject."""
     module, _, kind = SUBJECTS[name].partition(":")
     subject: Subject = getattr(importlib.import_module(module), kind)(folder)
     return subject
 
 
 def run(names: Sequence[str], runs: int, seed: int, folder: Path, verbose: bool) -> dict[str, list[str]]:
-    """So many runs of each subject; failures by name, a line each; told as they come, with what repeats them."""
+    """Runs each subject repeatedly. Prints each failure immediately; returns one line per failure, by subject."""
     failures: dict[str, list[str]] = {}
     for name in names:
         prepared = folder / name
@@ -67,7 +67,7 @@ def run(names: Sequence[str], runs: int, seed: int, folder: Path, verbose: bool)
 
 
 def write(folder: Path, runs: int, seed: int, failures: Mapping[str, Sequence[str]], seconds: int) -> Path:
-    """Today's report, as those of the benchmarks."""
+    """Writes today's report in the format of the benchmarks."""
     sys.path.append(str(TESTS.parent / "bench"))
     from reports import write_report
     from suite.machine import machine

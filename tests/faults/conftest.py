@@ -1,4 +1,4 @@
-"""What several tests of threads begin with."""
+"""Fixtures of the thread tests."""
 
 import sys
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def video_predictor() -> Any:
 
 @pytest.fixture
 def often() -> Iterator[None]:
-    """Threads take turns a thousand times as often as usually."""
+    """Threads switch a thousand times as often as usual."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield

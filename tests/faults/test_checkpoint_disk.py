@@ -1,4 +1,4 @@
-"""Checkpoints that are written on a disk that becomes full, or by a process that is killed."""
+"""Writing checkpoints while the disk is full or the process is killed."""
 
 import errno
 import os
@@ -13,11 +13,10 @@ from file_contents import files_of
 from killed import Fault, forked, tells_errors
 
 from sam2fast.checkpoints import read_checkpoint
-from sam2fast.checkpoints.replacing import WEIGHTS_FILE, replacing
-from sam2fast.checkpoints.writing import write_official, write_safetensors
-from sam2fast.training import snapshots
+from sam2fast.checkpoints.writing import WEIGHTS_FILE, replacing, write_official, write_safetensors
+from sam2fast.training import checkpointing
 
-TENSOR = torch.arange(20_000, dtype=torch.float32)  # of more bytes than files keep back before they write
+TENSOR = torch.arange(20_000, dtype=torch.float32)  # more bytes than a file's buffer
 SIZES = (1, 700, 40_000, 80_500)
 MOST_CHANGES = 14
 
@@ -41,22 +40,22 @@ def test_the_last_checkpoint_stays_and_the_error_names_the_file(
     for number, fault in enumerate(faults):
         folder = tmp_path / str(number)
         for steps in (1, 2):
-            snapshots.save_current(checkpoint(steps), folder)
-        ended = forked(tells_errors(lambda folder=folder: snapshots.save_current(checkpoint(3), folder)), fault)
+            checkpointing.save_current(checkpoint(steps), folder)
+        ended = forked(tells_errors(lambda folder=folder: checkpointing.save_current(checkpoint(3), folder)), fault)
         ends.append(ended.code)
         assert ended.stderr == ""
         if ended.code:
             code, _, file = ended.stdout.strip().partition(" ")
             assert int(code) in (errno.ENOSPC, errno.EFBIG) and Path(file).parent == folder, ended
         assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.pt", "checkpoint_previous.pt"]
-        found = snapshots.load_current(folder)
+        found = checkpointing.load_current(folder)
         assert found is not None and found["steps"] == (2 if ended.code else 3)
-        assert snapshots.load(folder / snapshots.PREVIOUS)["steps"] <= 2
+        assert checkpointing.load(folder / checkpointing.PREVIOUS)["steps"] <= 2
     assert ends[: len(SIZES)] == [1] * len(SIZES) and 1 in ends[len(SIZES) :] and ends[-1] == 0
 
 
 @pytest.mark.parametrize(("write", "name"), [(write_official, "a.pt"), (write_safetensors, "a.safetensors")])
-def test_a_conversion_is_whole_or_nothing(write: Callable[..., None], name: str, tmp_path: Path) -> None:
+def test_a_conversion_is_atomic(write: Callable[..., None], name: str, tmp_path: Path) -> None:
     weights, before = {"weight": TENSOR}, {"weight": TENSOR + 1}
     faults = [Fault(size=size, number=number) for size in SIZES[:3] for number in (None, signal.SIGKILL)]
     faults += [Fault(change, tmp_path, number) for change in range(5) for number in (None, signal.SIGKILL)]
@@ -77,8 +76,8 @@ def test_a_conversion_is_whole_or_nothing(write: Callable[..., None], name: str,
         assert list(files_of(path.parent)) == [name] and torch.equal(read_checkpoint(path)["weight"], TENSOR)
 
 
-def test_a_folder_that_was_put_aside_comes_back(tmp_path: Path) -> None:
-    """A folder cannot be replaced in one step; killed between the two, the next run has it again."""
+def test_a_replaced_folder_is_restored(tmp_path: Path) -> None:
+    """Replacing a folder takes two steps. If the process is killed between them, the next run restores it."""
     path, seen = tmp_path / "model", set()
 
     def write(content: str) -> None:
@@ -98,7 +97,7 @@ def test_a_folder_that_was_put_aside_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_lock_whose_file_cannot_be_removed_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on Windows, where a file that is open stays."""
+    """As on Windows, where an open file cannot be removed."""
     real = Path.unlink
 
     def unlink(path: Path, missing_ok: bool = False) -> None:

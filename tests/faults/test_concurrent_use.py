@@ -1,20 +1,20 @@
-"""One thing that two threads use at once: the second is told so, and the first is not disturbed."""
+"""Two threads use one object at once: the second gets an error, and the first is not affected."""
 
 import copy
 
 import pytest
 from at_once import Held, at_once
 from comparable import plain
-from disturbed_calls import pictures
+from disturbed_calls import make_images
 from thread_work import answers, session, stream
 
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.utils.thread_guard import ConcurrentUseError
 
 
-def test_a_picture_is_not_set_while_another_is(image_model, monkeypatch):
+def test_set_image_during_set_image_of_another_thread(image_model, monkeypatch):
     predictor = SAM2ImagePredictor(image_model)
-    first, second = pictures(2)
+    first, second = make_images(2)
     predictor.set_image(first[:30])
     predictor.set_image(second)
     expected = plain([predictor._features, predictor.predict([[20, 15]], [1])])
@@ -31,16 +31,16 @@ def test_a_picture_is_not_set_while_another_is(image_model, monkeypatch):
             with pytest.raises(ConcurrentUseError, match="SAM2ImagePredictor is being used by another thread"):
                 call()
         assert predictor._orig_hw == [(30, 60)]
-        twin = copy.copy(predictor)  # with a guard of its own
-        twin.predict([[20, 15]], [1])
+        clone = copy.copy(predictor)  # has its own guard
+        clone.predict([[20, 15]], [1])
     found = at_once(lambda: plain([predictor._features, predictor.predict([[20, 15]], [1])]))
     assert found == [expected]
 
 
-def test_answers_for_another_threads_picture(image_model, monkeypatch):
-    """Threads that take turns may use each other's; none that were seen not to."""
+def test_predictions_for_another_threads_image(image_model, monkeypatch):
+    """Threads that take turns may use each other's image, except threads that were detected as concurrent."""
     predictor = SAM2ImagePredictor(image_model)
-    first, second = pictures(2)
+    first, second = make_images(2)
     predictor.set_image(second)
     expected = plain(predictor.predict([[20, 15]], [1]))
     predictor.set_image(first[:30])
@@ -52,7 +52,7 @@ def test_answers_for_another_threads_picture(image_model, monkeypatch):
     for call in (lambda: predictor.predict([[20, 15]], [1]), predictor.get_image_embedding):
         with pytest.raises(ConcurrentUseError, match="another thread has set its image since this one has"):
             call()
-    assert at_once(lambda: plain(predictor.predict([[20, 15]], [1]))) == [expected]  # one that has set none
+    assert at_once(lambda: plain(predictor.predict([[20, 15]], [1]))) == [expected]  # a thread that set no image
     predictor.set_image(second)
     assert plain(predictor.predict([[20, 15]], [1])) == expected
     predictor.reset_predictor()
@@ -60,19 +60,19 @@ def test_answers_for_another_threads_picture(image_model, monkeypatch):
     assert plain(predictor.predict([[20, 15]], [1])) == expected
 
 
-def test_a_picture_is_not_set_while_another_thread_predicts(image_model, monkeypatch):
+def test_set_image_during_predict_of_another_thread(image_model, monkeypatch):
     predictor = SAM2ImagePredictor(image_model)
-    predictor.set_image(pictures(1)[0])
+    predictor.set_image(make_images(1)[0])
     expected = plain(predictor.predict([[20, 15]], [1]))
     held = Held(lambda: plain(predictor.predict([[20, 15]], [1])))
     with held.within(monkeypatch, image_model.sam_prompt_encoder, "get_dense_pe"):
         with pytest.raises(ConcurrentUseError):
-            predictor.set_image(pictures(2)[1][:20])
+            predictor.set_image(make_images(2)[1][:20])
         assert plain(predictor.predict([[20, 15]], [1])) == expected
     assert held.result == expected
 
 
-def test_a_session_is_one_threads_at_a_time(video_predictor, monkeypatch, tmp_path):
+def test_a_session_belongs_to_one_thread_at_a_time(video_predictor, monkeypatch, tmp_path):
     expected = answers(video_predictor, session(video_predictor))
     state, other = session(video_predictor), session(video_predictor)
     passing = video_predictor.propagate_in_video(state, progress=False)
@@ -81,7 +81,7 @@ def test_a_session_is_one_threads_at_a_time(video_predictor, monkeypatch, tmp_pa
     with held.within(monkeypatch, video_predictor, "encode_image"):
         for call in (
             lambda: video_predictor.add_new_points_or_box(state, 2, "b", [[15, 18]], [1]),
-            lambda: video_predictor.add_new_mask(state, 2, "b", pictures(1)[0][..., 0] > 100),
+            lambda: video_predictor.add_new_mask(state, 2, "b", make_images(1)[0][..., 0] > 100),
             lambda: video_predictor.clear_all_prompts_in_frame(state, 0, "a"),
             lambda: video_predictor.remove_object(state, "a"),
             lambda: video_predictor.remove_object(inference_state=state, obj_id="a"),
@@ -102,17 +102,17 @@ def test_a_session_is_one_threads_at_a_time(video_predictor, monkeypatch, tmp_pa
     assert answers(video_predictor, state, 0) == expected
 
 
-def test_a_stream_is_one_threads_at_a_time(video_predictor, monkeypatch, tmp_path):
+def test_a_stream_belongs_to_one_thread_at_a_time(video_predictor, monkeypatch, tmp_path):
     expected = stream(video_predictor, 0)
     with video_predictor.open_stream() as opened:
-        found = [plain(opened.step(pictures(4)[0]))]
+        found = [plain(opened.step(make_images(4)[0]))]
         found.append(plain(opened.add_new_points_or_box("a", [[15, 18]], [1])))
-        held = Held(lambda: plain(opened.step(pictures(4)[1])))
+        held = Held(lambda: plain(opened.step(make_images(4)[1])))
         with held.within(monkeypatch, video_predictor, "encode_image"):
             for call in (
-                lambda: opened.step(pictures(4)[2]),
+                lambda: opened.step(make_images(4)[2]),
                 lambda: opened.add_new_points_or_box("b", [[15, 18]], [1]),
-                lambda: opened.add_new_mask("b", pictures(1)[0][..., 0] > 100),
+                lambda: opened.add_new_mask("b", make_images(1)[0][..., 0] > 100),
                 lambda: opened.clear_prompts("a"),
                 lambda: opened.remove_object("a"),
                 lambda: opened.save(tmp_path / "stream"),
@@ -121,12 +121,12 @@ def test_a_stream_is_one_threads_at_a_time(video_predictor, monkeypatch, tmp_pat
                 with pytest.raises(ConcurrentUseError, match="VideoStream is being used by another thread"):
                     call()
         found.append(held.result)
-        found += [plain(opened.step(picture)) for picture in pictures(3)[2:]]
+        found += [plain(opened.step(image)) for image in make_images(3)[2:]]
     assert found == expected
 
 
-def test_what_fails_in_a_stream_is_told_though_another_thread_uses_it(video_predictor, monkeypatch):
-    opened, pixels = video_predictor.open_stream(), pictures(2)
+def test_errors_of_a_stream_are_raised_while_another_thread_uses_it(video_predictor, monkeypatch):
+    opened, pixels = video_predictor.open_stream(), make_images(2)
     opened.step(pixels[0])
     opened.add_new_points_or_box("a", [[15, 18]], [1])
     held = Held(lambda: opened.step(pixels[1]).frame)

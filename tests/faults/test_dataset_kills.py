@@ -1,4 +1,4 @@
-"""Frames of films that are extracted by a process that is killed, or to a disk that becomes full."""
+"""Extracting frames of videos while the process is killed or the disk is full."""
 
 import signal
 from pathlib import Path
@@ -21,8 +21,8 @@ def test_killed_at_some_steps(kills: ExtractKills, tmp_path: Path) -> None:
         kills.goes_on(out)
 
 
-def test_a_full_disk_leaves_no_half_of_a_film(kills: ExtractKills, tmp_path: Path) -> None:
-    """Also no half of a picture, of which nobody was told."""
+def test_a_full_disk_leaves_no_partial_video(kills: ExtractKills, tmp_path: Path) -> None:
+    """There is no partial image without an error either."""
     largest = max(map(len, kills.whole.values()))
     faults = [Fault(size=size, number=None) for size in (1, largest - 1)]
     faults += [Fault(change, tmp_path, number=None) for change in range(0, kills.changes, 6)]

@@ -1,14 +1,14 @@
-"""What is built on the predictors goes on after a call that failed: the trainer's updates, the demo's requests."""
+"""The trainer and the demo's server continue after a failed call."""
 
 import copy
 from pathlib import Path
 from typing import Any
 
+import moving_shapes
 import numpy as np
 import pytest
 import small_training
 import torch
-import track_films
 from chosen_places import some_asked
 from comparable import plain
 from demo_client import DemoClient, Refusal
@@ -17,13 +17,13 @@ from injected_memory import FailingOps
 
 from sam2fast.demo.server.app import SERVICE, make_app
 from sam2fast.demo.server.library import GALLERY
-from sam2fast.demo.server.model_thread import ModelThread
+from sam2fast.demo.server.model_calls import ModelThread
 from sam2fast.demo.server.settings import ServerSettings
 from sam2fast.training.trainer import Trainer
 
 
 def known_of_training(trainer: Trainer) -> Any:
-    """Weights, also the auxiliary heads', the optimiser's moments, the average and the counters."""
+    """Weights with auxiliary heads, the optimizer's moments, the average and the counters."""
     assert trainer.ema is not None
     moments = trainer.optimizer.optimizer.state_dict()["state"]
     weights = [*trainer._parameters(), *trainer.model.state_dict().values()]
@@ -31,7 +31,7 @@ def known_of_training(trainer: Trainer) -> Any:
 
 
 class Rewind:
-    """Takes a trainer back to where it is now."""
+    """Restores a trainer to the state of its creation."""
 
     def __init__(self, trainer: Trainer) -> None:
         assert trainer.ema is not None
@@ -53,8 +53,8 @@ class Rewind:
 
 
 @pytest.mark.parametrize("failure", ["out of memory", pytest.param("interrupt", marks=pytest.mark.slow)])
-def test_an_update_that_fails_before_its_end_has_not_been(failure, tmp_path):
-    """Of two batches. What fails before the optimiser steps leaves weights, moments and average alone."""
+def test_a_failed_update_changes_nothing(failure, tmp_path):
+    """For two batches. A failure before the optimizer steps changes no weights, moments or averages."""
     trainer = small_training.build(tmp_path, "+trainer.optim.accumulate=2")
     trainer._start()
     trainer.model.train()
@@ -80,14 +80,14 @@ def test_an_update_that_fails_before_its_end_has_not_been(failure, tmp_path):
 @pytest.fixture
 def demo(tmp_path: Path) -> Any:
     (tmp_path / GALLERY).mkdir()
-    track_films.write_film(tmp_path / GALLERY / "film.mp4", track_films.pictures(3))
+    moving_shapes.write_video(tmp_path / GALLERY / "clip.mp4", moving_shapes.make_frames(3))
     app = make_app(ServerSettings(tmp_path), video_predictor())
     yield app
     app.extensions[SERVICE].close()
 
 
-def test_a_request_for_which_memory_runs_out(demo, monkeypatch):
-    """It is refused, the session is as before, and the same request is answered when there is memory again."""
+def test_a_request_without_memory(demo, monkeypatch):
+    """The request fails, the session is unchanged, and the same request succeeds once there is memory."""
     client, sessions = DemoClient(demo.test_client()), demo.extensions[SERVICE].sessions
     expected = client.add(client.start())
     session = client.start()
@@ -107,7 +107,7 @@ def test_a_request_for_which_memory_runs_out(demo, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(ModelThread, "_run", run_failing(None))
         client.add(client.start())
-    # Among them one behind the predictor's own call, while the masks are encoded.
+    # One of them is after the predictor's call, while the masks are encoded.
     for at in sorted({*some_asked(1, count), count - 1}):
         known = known_of_state(sessions.get(session).state), dict(sessions.get(session).masks)
         with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Processes that are forked or spawned, with what their parent has made."""
+"""Forked and spawned processes that use objects of their parent."""
 
 import copy
 import multiprocessing
@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import torch
 from comparable import plain
-from disturbed_calls import known_of_image, pictures
-from drawn_videos import encode
+from disturbed_calls import known_of_image, make_images
 from forked_jobs import in_child
 from mini_model import mini_predictor
+from numbered_videos import encode
 
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-from sam2fast.utils.thread_guard import ThreadGuard
+from sam2fast.utils.thread_guard import CallGuard
 from sam2fast.video_io import VideoError, open_frames
 
 SUPPORT = Path(forked_jobs.__file__).parent
@@ -34,8 +34,8 @@ def images() -> SAM2ImagePredictor:
     return forked_jobs.image_predictor()
 
 
-def test_children_of_a_process_with_threads_answer():
-    """In a process of its own: whoever runs these tests has one thread, which nobody would miss."""
+def test_children_of_a_process_with_threads_predict():
+    """In its own process, since the test process has only one thread."""
     done = subprocess.run(
         [sys.executable, SUPPORT / "forked_jobs.py"],
         env={**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join([str(SUPPORT), *sys.path])},
@@ -47,12 +47,12 @@ def test_children_of_a_process_with_threads_answer():
     assert "it computes with one thread" in done.stderr
 
 
-def test_a_forked_child_has_its_own_picture(images):
+def test_a_forked_child_has_its_own_image(images):
     before = plain(forked_jobs.masks_of(images))
 
     def work() -> Any:
         known = plain(forked_jobs.masks_of(images))
-        images.set_image(pictures(2)[1][:20])
+        images.set_image(make_images(2)[1][:20])
         return known, images._orig_hw
 
     known, size = in_child(work)
@@ -60,8 +60,8 @@ def test_a_forked_child_has_its_own_picture(images):
     assert plain(forked_jobs.masks_of(images)) == before
 
 
-def test_a_call_that_a_fork_has_cut_off_is_over(images, monkeypatch):
-    """The other thread is in the middle of a call, and of its turn, when the process forks."""
+def test_a_call_interrupted_by_a_fork_is_finished_in_the_child(images, monkeypatch):
+    """Another thread is in the middle of a guarded call when the process forks."""
     masks = SAM2AutomaticMaskGenerator(images.model, points_per_side=1, pred_iou_thresh=0.0, stability_score_thresh=0.0)
     reached, go_on = threading.Event(), threading.Event()
     parent, real = os.getpid(), images.model.encode_image
@@ -73,7 +73,7 @@ def test_a_call_that_a_fork_has_cut_off_is_over(images, monkeypatch):
         return real(batch)
 
     monkeypatch.setattr(images.model, "encode_image", waits)
-    for work in (lambda: images.set_image(pictures(1)[0]), lambda: masks.generate(pictures(1)[0])):
+    for work in (lambda: images.set_image(make_images(1)[0]), lambda: masks.generate(make_images(1)[0])):
         reached.clear(), go_on.clear()
         thread = threading.Thread(target=work)
         thread.start()
@@ -86,14 +86,14 @@ def test_a_call_that_a_fork_has_cut_off_is_over(images, monkeypatch):
             thread.join(60)
 
 
-def test_the_number_of_threads_that_a_forked_child_wants_stays():
-    guards = ThreadGuard(), ThreadGuard()
+def test_a_forked_child_keeps_its_number_of_threads():
+    guards = CallGuard(), CallGuard()
 
     def work() -> list[int]:
         counts = []
         for guard, count in zip(guards, (3, 2), strict=True):
             torch.set_num_threads(count)
-            guard.visit(guard, changes=True)
+            guard.begin_call(guard, changes=True)
             counts.append(torch.get_num_threads())
         return counts
 
@@ -102,7 +102,7 @@ def test_the_number_of_threads_that_a_forked_child_wants_stays():
 
 @pytest.mark.parametrize("prefetch", [False, True])
 def test_a_video_file_does_not_survive_a_fork(prefetch, tmp_path):
-    file = tmp_path / "film.mp4"
+    file = tmp_path / "video.mp4"
     file.write_bytes(encode("libx264", "mp4"))
     frames = open_frames(file, 128, prefetch=prefetch)
     expected = [frames.pixels(i).numpy().copy() for i in range(len(frames))]
@@ -117,7 +117,7 @@ def test_a_video_file_does_not_survive_a_fork(prefetch, tmp_path):
     assert isinstance(error, VideoError) and "before this process was forked" in str(error)
     assert in_child(frames.close) is None
     assert in_child(partial(anew, file)) == [pixels.tobytes() for pixels in expected]
-    for index, pixels in enumerate(expected):  # the parent's goes on
+    for index, pixels in enumerate(expected):  # the parent's file still works
         assert np.array_equal(frames.pixels(index), pixels)
     frames.close()
 
@@ -127,30 +127,30 @@ def anew(file: Path) -> list[bytes]:
     return [with_one.pixels(i).numpy().tobytes() for i in range(len(with_one))]
 
 
-def test_pictures_in_memory_survive_a_fork():
-    frames = open_frames(pictures(3), 128, prefetch=True)
+def test_images_in_memory_survive_a_fork():
+    frames = open_frames(make_images(3), 128, prefetch=True)
     expected = [frames.pixels(i).numpy().tobytes() for i in range(3)]
     assert in_child(lambda: [frames.pixels(i).numpy().tobytes() for i in range(3)]) == expected
 
 
-def test_predictors_travel(images):
-    for twin in (copy.deepcopy(images), pickle.loads(pickle.dumps(images))):
-        assert known_of_image(twin) == known_of_image(images)
-        twin.set_image(pictures(2)[1][:20])  # a picture of its own
+def test_predictors_can_be_copied_and_pickled(images):
+    for clone in (copy.deepcopy(images), pickle.loads(pickle.dumps(images))):
+        assert known_of_image(clone) == known_of_image(images)
+        clone.set_image(make_images(2)[1][:20])  # its own image
         assert images._orig_hw == [(40, 60)]
     assert copy.copy(images).guard is not images.guard
     videos = mini_predictor()
-    twin = pickle.loads(pickle.dumps(videos))
-    assert plain(forked_jobs.tracked_by(twin)) == plain(forked_jobs.tracked_by(videos))
+    clone = pickle.loads(pickle.dumps(videos))
+    assert plain(forked_jobs.tracked_by(clone)) == plain(forked_jobs.tracked_by(videos))
 
 
-# Spawned processes take seconds to load torch.
+# Spawned processes take seconds to import torch.
 METHODS = ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_pool_of_processes(method, images):
-    """Each gets the predictor by pickle, the picture that was set included; and what loads pictures."""
+    """Each process unpickles the predictor with its image, and the function that loads images."""
     expected = plain(forked_jobs.masks_of(images)), plain(forked_jobs.loaded(0))
     with multiprocessing.get_context(method).Pool(1) as pool:
         assert plain(pool.apply_async(forked_jobs.masks_of, [images]).get(120)) == expected[0]

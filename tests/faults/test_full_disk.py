@@ -21,12 +21,12 @@ from image_kills import ImageKills
 from killed import Fault, forked
 from track_kills import TrackKills
 
-from sam2fast.cli.errors import UserError
-from sam2fast.cli.files import write_atomically
+from sam2fast.cli.command_files import write_atomically
 from sam2fast.cli.synthesize import _open_output
 from sam2fast.cli.track_outputs import OverlayWriter, RunFolder
-from sam2fast.demo.server.errors import BadVideoError
-from sam2fast.demo.server.film_writer import FilmWriter
+from sam2fast.cli.user_errors import UserError
+from sam2fast.demo.server.demo_errors import BadVideoError
+from sam2fast.demo.server.video_files import DemoVideoWriter
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def out(tmp_path):
 
 
 def test_track_on_a_full_disk(track, out):
-    """At some of the moments at which it makes files; each time the next run goes on."""
+    """At some of its file operations; each time the next run continues."""
     track.whole("reverse")
     for change in some(random.Random(2), 2, track.changes["reverse"] // 2):
         ended = forked(track.command(out, "reverse", 0.0), Fault(change, out, None))
@@ -59,7 +59,7 @@ def test_track_on_a_full_disk(track, out):
 
 @pytest.mark.parametrize(("size", "name"), [(5, "track.json"), (2600, "state_00001.safetensors")])
 def test_the_file_is_named(track, out, size, name):
-    """Whatever writes it: Python, safetensors."""
+    """For Python and for safetensors."""
     line = after_full_disk(forked(track.command(out, "whole", 0.0), Fault(size=size, number=None)))
     assert line.startswith("sam2fast: ") and f"{out}/" in line and name in line
     left_whole(out)
@@ -79,43 +79,45 @@ def test_the_record_is_named(out):
 
 
 def noise():
-    """So noisy that a film is far larger than the buffers on its way."""
+    """Noise, so that a video is far larger than all buffers."""
     rng = np.random.default_rng(0)
     return [rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(12)]
 
 
-def film_of_track(path):
-    film = OverlayWriter(path, 64, 64, 25.0)
+def video_of_track(path):
+    video = OverlayWriter(path, 64, 64, 25.0)
     try:
-        for picture in noise():
-            film.add(picture, None)
-        film.finish()
+        for image in noise():
+            video.add(image, None)
+        video.finish()
     finally:
-        film.discard()
+        video.discard()
 
 
-def film_of_the_demo(path):
-    with FilmWriter(path, 64, 64, Fraction(25)) as film:
-        for picture in noise():
-            film.add(picture)
+def video_of_the_demo(path):
+    with DemoVideoWriter(path, 64, 64, Fraction(25)) as video:
+        for image in noise():
+            video.add(image)
 
 
-@pytest.mark.parametrize(("noisy_film", "error"), [(film_of_track, "UserError"), (film_of_the_demo, "BadVideoError")])
-def test_films(tmp_path, noisy_film, error):
-    """At whatever byte: while frames are encoded, at the last of them, and in the index that ends the file."""
-    noisy_film(tmp_path / "whole.mp4")
+@pytest.mark.parametrize(
+    ("noisy_video", "error"), [(video_of_track, "UserError"), (video_of_the_demo, "BadVideoError")]
+)
+def test_videos(tmp_path, noisy_video, error):
+    """At any byte: while frames are encoded, at the last frame, and in the index at the file's end."""
+    noisy_video(tmp_path / "whole.mp4")
     size = (tmp_path / "whole.mp4").stat().st_size
     for most in [0, *some(random.Random(3), 3, size), size - 700, size - 1]:
-        ended = forked(lambda: noisy_film(tmp_path / "film.mp4"), Fault(size=most, number=None))
+        ended = forked(lambda: noisy_video(tmp_path / "video.mp4"), Fault(size=most, number=None))
         last = ended.stderr.splitlines()[-1]
         assert ended.code == 1 and f".{error}: " in last and "File too large" in last, ended
         assert os.listdir(tmp_path) == ["whole.mp4"]
-    assert forked(lambda: noisy_film(tmp_path / "film.mp4"), Fault(size=size, number=None)).code == 0
-    assert (tmp_path / "film.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    assert forked(lambda: noisy_video(tmp_path / "video.mp4"), Fault(size=size, number=None)).code == 0
+    assert (tmp_path / "video.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
 
 
 class NoRoomToClose:
-    """PyAV's file on a disk that is full, so that it cannot be closed."""
+    """A PyAV file that cannot be closed, since the disk is full."""
 
     def __init__(self, container, adds):
         self.container, self.adds = container, adds
@@ -134,10 +136,10 @@ class NoRoomToClose:
         self.container.close()
 
 
-@pytest.mark.parametrize("noisy_film", [film_of_track, film_of_the_demo])
+@pytest.mark.parametrize("noisy_video", [video_of_track, video_of_the_demo])
 @pytest.mark.parametrize("way", ["not opened", "without a stream", "given up", "not closed"])
-def test_a_film_that_fails_leaves_nothing(tmp_path, noisy_film, way, monkeypatch):
-    """And the message says what went wrong first."""
+def test_a_video_that_fails_leaves_nothing(tmp_path, noisy_video, way, monkeypatch):
+    """And the message is that of the first error."""
 
     def opened(*arguments, **options):
         if way == "not opened":
@@ -153,24 +155,24 @@ def test_a_film_that_fails_leaves_nothing(tmp_path, noisy_film, way, monkeypatch
         monkeypatch.setattr(f"{__name__}.noise", given_up)
     why = {"given up": None, "without a stream": "no such stream"}.get(way, way)
     with pytest.raises((UserError, BadVideoError, ArgumentError, ZeroDivisionError), match=why) as caught:
-        noisy_film(tmp_path / "film.mp4")
+        noisy_video(tmp_path / "video.mp4")
     assert (caught.type is ZeroDivisionError) == (way == "given up")
     assert (caught.type is ArgumentError) == (
-        noisy_film is film_of_the_demo and way in ("not opened", "without a stream")
+        noisy_video is video_of_the_demo and way in ("not opened", "without a stream")
     )
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("verb", ["segment", "masks"])
 def test_images_on_a_full_disk(images, verb):
-    """And killed: what is left half-written goes with the next run."""
+    """Also killed: the next run removes partial files."""
     images.whole(verb)
     middle, out = images.changes[verb] // 2, images.folder / "out"
     line = after_full_disk(forked(images.command(out, verb), Fault(middle, out, None)))
     assert line.startswith("sam2fast: the disk is full: ") and str(out) in line
     left_whole(out)
     left = []
-    for change in range(middle, middle + 3):  # of one file after the other: opened, perhaps synchronised, renamed
+    for change in range(middle, middle + 3):  # for each file: open, possibly fsync, rename
         assert forked(images.command(out, verb), Fault(change, out)).code < 0
         left_whole(out)
         left += [name for name in os.listdir(out) if name.endswith(".part")]
@@ -186,8 +188,8 @@ def test_write_atomically(tmp_path):
     assert files_of(tmp_path) == {"profile.json": b"before"}
 
 
-def test_a_folder_that_was_only_begun(out):
-    """Killed before it was said what the folder is for, so that nothing but a half-written file lies in it."""
+def test_an_unfinished_folder(out):
+    """Killed before the record was written, so the folder only has a partial file."""
     ended = forked(lambda: _open_output(out, {"clips": 3}, False), Fault(2, out))
     assert ended.code == -signal.SIGKILL and len(os.listdir(out)) == 1
     _open_output(out, {"clips": 3}, False)
@@ -195,9 +197,9 @@ def test_a_folder_that_was_only_begun(out):
 
 
 def test_saved_sessions(track, tmp_path):
-    """The state from before stays, and the error has the number and the name that the operating system gave."""
+    """The previous state stays, and the error has the errno and the file name."""
     predictor = track.track.predictor
-    state = predictor.init_state(str(track.film))
+    state = predictor.init_state(str(track.video))
     predictor.add_new_points_or_box(state, 0, 1, box=[5, 5, 30, 30])
     predictor.save_state(state, tmp_path / "state.safetensors")
     before = files_of(tmp_path)

@@ -1,6 +1,6 @@
-"""Calls that fail in their middle, wherever that is: nothing of them is left, and made again they are right.
+"""Calls that fail at any place change nothing, and succeed when repeated.
 
-``make inject`` tries every place, or as many as it is told.
+``make inject`` tries every place, or the given number.
 """
 
 import gc
@@ -16,7 +16,16 @@ import numpy as np
 import pytest
 import torch
 from chosen_places import POINTS, SEED, some, some_asked
-from disturbed_calls import CALLS, disturb, is_mixture, known_of_state, pictures, places, undisturbed, video_predictor
+from disturbed_calls import (
+    CALLS,
+    disturb,
+    is_mixture,
+    known_of_state,
+    make_images,
+    places,
+    undisturbed,
+    video_predictor,
+)
 from injected_memory import FAILURES, FailingOps, Mishap, failing, tensor_bytes
 
 from sam2fast.tracking.page_pool import Page, PagePool
@@ -24,16 +33,16 @@ from sam2fast.tracking.state import TrackedObject, UnchangedOnError, VideoState
 from sam2fast.video_io import VideoError
 
 KINDS = ("out of memory", "interrupt", "signal")
-MORE = 10  # places at most, until a call has failed at one of them
+MORE = 10  # maximum number of places
 ON_CPU = ("points", "mask", "set_image")
-WITHOUT_TORCH = ("stream clear", "stream remove")  # which have no operation that could fail
-# Where a trial takes no time.
+WITHOUT_TORCH = ("stream clear", "stream remove")  # they have no operation that could fail
+# For fast trials.
 QUICK = ("clear", "remove", "remove the last", "reset", "stream clear", "stream remove")
 
 
 def tried(count: int, name: str, kind: str) -> list[int]:
-    """The places of so many that are tried."""
-    # Where the call says what it has done.
+    """The places to try."""
+    # The call reports what it has done.
     last = range(max(0, count - 25), count) if name in QUICK else ()
     return sorted({*some_asked(1, count, f"{name} {kind}"), *last})
 
@@ -45,7 +54,7 @@ def test_a_call_that_fails_anywhere(name, kind, request):
     count = places(name, kind)
     at = tried(count, name, kind)
     failed = [disturb(name, kind, place).failed for place in at]
-    # Some places are in what only saves time, where a call goes on without it.
+    # Some places are in optional optimizations; the call continues without them.
     others = some(random.Random(f"{SEED} {name} {kind} again"), MORE, count)
     while others and not any(failed):
         failed.append(disturb(name, kind, others.pop()).failed)
@@ -55,8 +64,8 @@ def test_a_call_that_fails_anywhere(name, kind, request):
             print(f"\n{name}, {kind}: {len(at)} of {count} places, seed {SEED}", flush=True)
 
 
-def test_what_is_tried_can_fail():
-    """A state that differs is told from one that does not."""
+def test_the_comparison_detects_changes():
+    """The comparison detects a changed state."""
     right = undisturbed("points")
     assert right.before != right.after
     assert known_of_state(CALLS["points"].start()[1]) == right.before
@@ -66,19 +75,19 @@ def test_what_is_tried_can_fail():
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_failures_happen_where_they_are_wanted(failure):
+def test_failures_are_injected_at_the_given_places(failure):
     x = torch.zeros(3)
     for at in range(3):
         with suppress(RuntimeError, KeyboardInterrupt), FailingOps(at, failure) as ops:
             x.add_(1)
             x.add_(1)
         assert ops.count == min(at + 1, 2)
-    # The third time nothing failed. An interrupted operation has been done; one without memory has not.
+    # Nothing failed the third time. An interrupted operation was done; one without memory was not.
     assert x.tolist() == [(1 + 2 + 2 if failure == "interrupt" else 0 + 1 + 2)] * 3
 
 
 @pytest.mark.parametrize("name", ["points", "step"])
-def test_no_memory_stays_behind(name):
+def test_no_memory_is_leaked(name):
     def bytes_of(at: int | None) -> int:
         session = CALLS[name].start() if at is None else disturb(name, "out of memory", at).session
         if at is None:
@@ -90,7 +99,7 @@ def test_no_memory_stays_behind(name):
     assert bytes_of(int(0.9 * count)) <= expected
 
 
-def test_a_lack_of_memory_is_not_taken_for_a_wrong_prompt():
+def test_out_of_memory_is_not_reported_as_a_wrong_prompt():
     assert any([disturb("points", "out of memory", place).failed for place in range(0, 12, 3)])
 
 
@@ -107,13 +116,13 @@ def test_a_video_that_cannot_be_opened_is_closed(monkeypatch):
     monkeypatch.setattr(sam2_video_predictor, "open_frames", open_frames)
     predictor = video_predictor()
     with pytest.raises(torch.OutOfMemoryError) as kept, failing("out of memory", 100):
-        predictor.init_state(pictures(2), async_loading_frames=True)
+        predictor.init_state(make_images(2), async_loading_frames=True)
     assert kept.value is not None and not opened[0]._prefetcher._thread.is_alive()
     with pytest.raises(VideoError, match="closed"):
         opened[0][0]
 
 
-def test_a_forgotten_object_frees_its_memory_after_a_failure():
+def test_a_removed_object_frees_its_memory_after_a_failure():
     predictor, state = CALLS["reset"].start()
     tracked = weakref.ref(state.objects["a"])
     with pytest.raises(torch.OutOfMemoryError), failing("out of memory", 0):
@@ -125,7 +134,7 @@ def test_a_forgotten_object_frees_its_memory_after_a_failure():
 
 
 def interrupted_behind(patch: pytest.MonkeyPatch, owner: Any, name: str, number: int = 1) -> None:
-    """Ctrl-C comes when a method has been called so many times."""
+    """Raises Ctrl-C after this many calls of a method."""
     real, calls = getattr(owner, name), []
 
     def method(*args: Any) -> None:
@@ -137,7 +146,7 @@ def interrupted_behind(patch: pytest.MonkeyPatch, owner: Any, name: str, number:
     patch.setattr(owner, name, method)
 
 
-def test_a_new_object_is_not_left_without_its_prompts(monkeypatch):
+def test_a_new_object_keeps_its_prompts(monkeypatch):
     predictor, state = CALLS["points"].start()
     before, ids = known_of_state(state), state.obj_ids
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -146,7 +155,7 @@ def test_a_new_object_is_not_left_without_its_prompts(monkeypatch):
     assert known_of_state(state) == before and state.obj_ids is ids
 
 
-def test_a_frame_is_kept_for_all_objects_or_none(monkeypatch):
+def test_a_frame_is_stored_for_all_objects_or_none(monkeypatch):
     predictor, state = CALLS["propagate"].start()
     assert len(state.objects) > 1
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -156,7 +165,7 @@ def test_a_frame_is_kept_for_all_objects_or_none(monkeypatch):
     assert known_of_state(state) in undisturbed("propagate").stages
 
 
-def test_a_block_that_was_cut_off_takes_nothing_back_later():
+def test_an_interrupted_block_undoes_nothing_later():
     predictor, state = CALLS["points"].start()
     block = UnchangedOnError(state, state.objects.values())
     block.__enter__()
@@ -167,7 +176,7 @@ def test_a_block_that_was_cut_off_takes_nothing_back_later():
     assert known_of_state(state) == after
 
 
-def test_a_callers_own_mishap_between_frames():
+def test_an_exception_of_the_caller_between_frames():
     predictor, state = CALLS["propagate"].start()
     right = undisturbed("propagate")
     done = []
@@ -186,28 +195,28 @@ def test_a_callers_own_mishap_between_frames():
     assert known_of_state(state) == right.after
 
 
-def test_a_callers_own_mishap_while_frames_are_handed_in():
+def test_an_exception_of_the_caller_while_frames_are_passed():
     predictor = video_predictor()
 
     def camera() -> Iterator[np.ndarray]:
-        yield from pictures(2)
+        yield from make_images(2)
         raise Mishap("the cable was pulled")
 
     with pytest.raises(Mishap):
         predictor.init_state(camera())
     with predictor.open_stream() as stream:
         with pytest.raises(Mishap):
-            for picture in camera():
-                stream.step(picture)
+            for image in camera():
+                stream.step(image)
         assert stream.frame == 1
-        assert stream.step(pictures(3)[2]).frame == 2
+        assert stream.step(make_images(3)[2]).frame == 2
 
 
 def pool_program(seed: int, at: int | None, kind: str) -> int:
-    """Writes, reads and drops pages at random, with one failure; every page has its values all the time.
+    """Writes, reads and drops pages at random, with one failure; every page keeps its values.
 
     Returns:
-        At how many places it could have failed.
+        The number of places where it could fail.
     """
     rng, pool = random.Random(seed), PagePool((3,), torch.float32, torch.device("cpu"))
     pages: dict[Page, list[float]] = {}
@@ -237,7 +246,7 @@ def pool_program(seed: int, at: int | None, kind: str) -> int:
     return int(place.count)
 
 
-# Python drops Ctrl-C where it comes while a page dies.
+# Python ignores Ctrl-C in a page's destructor.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_pages_keep_their_values_when_a_step_fails(kind):

@@ -1,4 +1,4 @@
-"""The guard against two threads at once, alone."""
+"""Unit tests of the guard against concurrent use."""
 
 import copy
 import pickle
@@ -6,20 +6,20 @@ import pickle
 import pytest
 from at_once import at_once
 
-from sam2fast.utils.thread_guard import ConcurrentUseError, ThreadGuard
+from sam2fast.utils.thread_guard import CallGuard, ConcurrentUseError
 
 
 class Owner:
     def __init__(self) -> None:
-        self.guard = ThreadGuard()
+        self.guard = CallGuard()
 
 
 def refused(owner: Owner, changes: bool) -> bool:
-    """Whether another thread is refused now."""
+    """Whether another thread is refused."""
 
     def visit() -> bool:
         try:
-            with owner.guard.visit(owner, changes):
+            with owner.guard.begin_call(owner, changes):
                 return False
         except ConcurrentUseError:
             return True
@@ -27,11 +27,11 @@ def refused(owner: Owner, changes: bool) -> bool:
     return bool(at_once(visit)[0])
 
 
-def test_who_is_refused():
+def test_which_threads_are_refused():
     owner = Owner()
-    with owner.guard.visit(owner, changes=False):
+    with owner.guard.begin_call(owner, changes=False):
         assert not refused(owner, changes=False) and refused(owner, changes=True)
-        with owner.guard.visit(owner, changes=True), owner.guard.visit(owner, changes=False):
+        with owner.guard.begin_call(owner, changes=True), owner.guard.begin_call(owner, changes=False):
             assert refused(owner, changes=False) and refused(owner, changes=True)
         assert not refused(owner, changes=False) and refused(owner, changes=True)
     assert not refused(owner, changes=True)
@@ -39,18 +39,18 @@ def test_who_is_refused():
 
 def test_a_refused_thread_is_not_counted():
     owner = Owner()
-    with owner.guard.visit(owner, changes=True):
+    with owner.guard.begin_call(owner, changes=True):
         assert refused(owner, changes=True)
-    with owner.guard.visit(owner, changes=True):
+    with owner.guard.begin_call(owner, changes=True):
         pass
     assert not refused(owner, changes=True)
 
 
-def test_a_call_that_a_signal_cut_off_is_over():
+def test_a_call_interrupted_by_a_signal_is_finished():
     owner = Owner()
 
     def cut_off() -> None:
-        visit = owner.guard.visit(owner, changes=True)
+        visit = owner.guard.begin_call(owner, changes=True)
         visit.__enter__()
         assert refused(owner, changes=False)
         raise KeyboardInterrupt
@@ -61,8 +61,8 @@ def test_a_call_that_a_signal_cut_off_is_over():
     assert not refused(owner, changes=True)
 
 
-def test_copies_have_a_guard_of_their_own():
+def test_copies_have_their_own_guard():
     owner = Owner()
     with owner.guard.visit(owner, changes=True):
-        for twin in (copy.deepcopy(owner), pickle.loads(pickle.dumps(owner))):
-            assert not refused(twin, changes=True)
+        for clone in (copy.deepcopy(owner), pickle.loads(pickle.dumps(owner))):
+            assert not refused(clone, changes=True)

@@ -1,4 +1,4 @@
-"""Several threads with different things do not disturb each other, nor do they with one thing after the other."""
+"""Threads with different objects, or with one object in turn, do not affect each other."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from at_once import at_once
 from comparable import plain
-from disturbed_calls import pictures
+from disturbed_calls import make_images
 from hypothesis_profiles import FACTOR
 from mini_model import mini_model, mini_predictor
 from thread_work import answers, find_masks, segment, session, stream, track
@@ -39,36 +39,36 @@ def assert_threads_answer_as_one(kind: str, is_shared: bool = True, fast: bool =
     alone = user_of(model())
     expected = [work(alone, number) for number in range(2)]
     for _ in range(FACTOR):
-        first = model()  # nothing that is made when first needed has been made
+        first = model()  # without lazily created objects
         both = [first, first if is_shared else model()]
         calls = [partial(lambda built, number: work(user_of(built), number), built, n) for n, built in enumerate(both)]
         assert at_once(*calls) == expected
 
 
 @pytest.mark.parametrize("kind", WORK)
-def test_two_threads_with_one_model_answer_as_one(kind, often):
+def test_two_threads_with_one_model_give_the_same_results(kind, often):
     assert_threads_answer_as_one(kind)
 
 
 @pytest.mark.parametrize("kind", ["images", "videos"])
-def test_two_threads_with_a_model_each_answer_as_one(kind, often):
+def test_two_threads_with_a_model_each_give_the_same_results(kind, often):
     assert_threads_answer_as_one(kind, is_shared=False)
 
 
-def test_two_threads_track_by_the_recorded_steps_of_one_model(often):
+def test_two_threads_track_with_the_cuda_graphs_of_one_model(often):
     assert_threads_answer_as_one("videos", fast=True)
 
 
 def test_threads_predict_on_one_image(image_model, often):
     predictor = SAM2ImagePredictor(image_model)
-    predictor.set_image(pictures(1)[0])
+    predictor.set_image(make_images(1)[0])
     prompts = [[[20, 15]], [[40, 30]], [[5, 5]]]
     expected = [plain(predictor.predict(points, [1])) for points in prompts]
     calls = [lambda points=points: plain(predictor.predict(points, [1])) for points in prompts]
     assert at_once(*calls, *calls) == expected * 2
 
 
-def test_a_pass_begun_in_one_thread_goes_on_in_others(video_predictor):
+def test_a_pass_may_continue_in_other_threads(video_predictor):
     expected = answers(video_predictor, session(video_predictor))
     state = session(video_predictor)
     passing = video_predictor.propagate_in_video(state, progress=False)
@@ -93,7 +93,7 @@ def test_between_two_frames_of_a_pass_anything_may_be_called(video_predictor, tm
     video_predictor.reset_state(state)
 
 
-def test_a_callers_own_code_within_a_pass_may_use_the_session(video_predictor, tmp_path):
+def test_the_callers_code_within_a_pass_may_use_the_session(video_predictor, tmp_path):
     state = session(video_predictor)
 
     def progress(frames: Any) -> Any:

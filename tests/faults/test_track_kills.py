@@ -1,4 +1,4 @@
-"""``sam2fast track`` killed, stopped and hung up on: what it has written stays whole, and the next run goes on."""
+"""``sam2fast track`` killed, stopped and hung up: its files stay valid, and the next run continues."""
 
 import json
 import os
@@ -8,8 +8,8 @@ import shutil
 import signal
 from contextlib import closing
 
+import moving_shapes
 import pytest
-import track_films
 from chosen_places import some
 from disturbed import after_signal, left_whole
 from killed import SECONDS_TO_END, Fault, forked, start
@@ -19,8 +19,8 @@ from sam2fast.cli import track_outputs, track_run
 from sam2fast.cli.track_outputs import RunFolder
 
 FRAMES, FIRST, LATER = 5, 1, 2
-FIRST_STATE = ".state_00001.safetensors"  # of the first frame, while it is being saved
-# The command, which says when it is in the middle of importing torch, and stays there for longer than is waited for it.
+FIRST_STATE = ".state_00001.safetensors"  # the state after the first frame, while it is saved
+# The command, which reports when it is importing torch, and waits there.
 AMID_TORCH = """
 import runpy, sys, time
 
@@ -52,18 +52,18 @@ def hidden(folder):
 
 
 def test_killed_again_and_again(kills, out):
-    """Each run goes on from what the one before has left; the bytes are in the end those of an undisturbed run."""
+    """Each run continues the previous one; the final bytes are those of an uninterrupted run."""
     kills.whole("reverse")
     for turn, change in enumerate(some(random.Random(0), 3, kills.changes["reverse"])):
         ended = forked(kills.command(out, "reverse", between=0.0), Fault(change, out))
-        # Later runs find work that is done, and may make fewer changes.
+        # Later runs find finished work, and may make fewer changes.
         assert ended.code in (-signal.SIGKILL, *([0] if turn else [])), ended
         left_whole(out)
     kills.goes_on(out, "reverse")
 
 
-def test_killed_amid_saving_the_state(kills, out):
-    """Neither what was half-written of it stays, nor the file that safetensors makes beside it."""
+def test_killed_while_saving_the_state(kills, out):
+    """Neither the partial state nor the temporary file of safetensors stays."""
     whole = kills.whole("whole")
     largest = max(len(content) for content in whole.values())
     ended = forked(kills.command(out, "whole", between=0.0, formats="json"), Fault(size=largest))
@@ -73,8 +73,8 @@ def test_killed_amid_saving_the_state(kills, out):
     kills.goes_on(out, "whole")
 
 
-def test_killed_when_all_is_done_but_removing_states(out):
-    """They are of no use any more, and go with the next run."""
+def test_killed_before_removing_states(out):
+    """The next run removes them."""
 
     def work():
         folder = RunFolder(out, {"asked": 1}, False)
@@ -103,42 +103,42 @@ def test_killed_when_all_is_done_but_removing_states(out):
 def test_stopped_while_it_tracks(kills, out, number):
     ended = forked(kills.command(out, "whole", between=0.0), Fault(None, out, number, name=FIRST_STATE))
     after_signal(ended, [number])
-    assert ended.code == 128 + number and "the same command again goes on" in ended.stderr
+    assert ended.code == 128 + number and "run the same command again to continue" in ended.stderr
     done = json.loads((out / "track.json").read_text())["done"]
-    assert done == 2 and len(track_films.decoded(out / "overlay.mp4")[0]) == FIRST + done
+    assert done == 2 and len(moving_shapes.decoded(out / "overlay.mp4")[0]) == FIRST + done
     assert hidden(out) == []
     left_whole(out)
 
 
 def test_stopped_while_it_draws(kills, out):
-    """What is half-drawn goes, rather than to be found by somebody later."""
+    """The partial overlay is removed."""
     add, calls = track_outputs.OverlayWriter.add, []
 
-    def stopped(self, picture, time):
+    def stopped(self, image, time):
         calls.append(time)
         if len(calls) == 4:
             os.kill(os.getpid(), signal.SIGTERM)
-        add(self, picture, time)
+        add(self, image, time)
 
     def work():
         track_outputs.OverlayWriter.add = stopped
         kills.command(out, "whole", formats="json,overlay")()
 
     ended = forked(work)
-    assert (ended.code, ended.stderr) == (143, "sam2fast: interrupted; the same command again goes on\n")
+    assert (ended.code, ended.stderr) == (143, "sam2fast: interrupted; run the same command again to continue\n")
     assert sorted(os.listdir(out)) == ["masks.jsonl", "track.json"]
 
 
-def test_a_second_signal_ends_at_once(kills, out):
-    """Also one of another kind, and amid what is done about the first."""
+def test_a_second_signal_ends_immediately(kills, out):
+    """Also another signal, and while the first is handled."""
 
     def save(passes, path):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
-        raise AssertionError("the signal was not heeded")
+        raise AssertionError("the signal was not handled")
 
     def work():
-        track_run.VideoPasses.save = save
+        track_run.VideoPropagation.save = save
         kills.command(out, "whole", 0.0, "json")()
 
     ended = forked(work)
@@ -147,13 +147,13 @@ def test_a_second_signal_ends_at_once(kills, out):
 
 
 def test_ignored_signals_stay_ignored(kills, out):
-    """As under nohup, and in the background of a script, whose Ctrl-C is for somebody else."""
+    """As under nohup and in the background of a script."""
 
     finish = track_outputs.OverlayWriter.finish
 
-    def interrupted(film):
+    def interrupted(video):
         os.kill(os.getpid(), signal.SIGINT)
-        finish(film)
+        finish(video)
 
     def work():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -166,7 +166,7 @@ def test_ignored_signals_stay_ignored(kills, out):
 
 
 def test_interrupted_while_torch_is_imported(kills, out):
-    """One line and 130, as later; not a traceback of wherever the import was."""
+    """One line and exit code 130, without a traceback."""
     process = start(["-c", AMID_TORCH, *kills.arguments(out, "whole")])
     try:
         assert select.select([process.stdout], [], [], SECONDS_TO_END)[0]
@@ -175,12 +175,12 @@ def test_interrupted_while_torch_is_imported(kills, out):
         _, stderr = process.communicate(timeout=SECONDS_TO_END)
     finally:
         process.kill()
-    assert (process.returncode, stderr) == (130, b"sam2fast: interrupted; the same command again goes on\n")
+    assert (process.returncode, stderr) == (130, b"sam2fast: interrupted; run the same command again to continue\n")
     assert not out.exists()
 
 
 def test_closed_stdout(kills, out):
-    """As by ``| head -0``: all is done, and there is no traceback."""
+    """As by ``| head -0``: all work is done without a traceback."""
 
     def work():
         reading, writing = os.pipe()
@@ -195,7 +195,7 @@ def test_closed_stdout(kills, out):
 
 
 def test_the_terminal_is_gone(kills, out):
-    """When it closes, there is SIGHUP, and nothing can be written to it; what was tracked is saved all the same."""
+    """Closing the terminal sends SIGHUP, and output fails; the tracked frames are saved."""
 
     def work():
         reading, writing = os.pipe()

@@ -1,4 +1,4 @@
-"""A training whose processes are killed at whatever moment: it ends with one line, and goes on bitwise."""
+"""Training processes killed at any time: the error is one line, and the next run continues bitwise."""
 
 import json
 import os
@@ -13,26 +13,26 @@ from killed import Fault, forked, is_running
 from waiting import wait_until
 
 from sam2fast.checkpoints import CheckpointError
-from sam2fast.training import snapshots
-from sam2fast.training.folder_lock import locked
+from sam2fast.training import checkpointing
+from sam2fast.training.checkpointing import lock_folder
 from sam2fast.training.reporting import Reporter
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What came of one training that was disturbed in several ways, in a process that has nothing else in it."""
+def output(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The output of one training that was disturbed in several ways, in its own process."""
     (lines,) = ranks.in_ranks(1, train_kills.disturbed_training, tmp_path_factory.mktemp("training"))
     return list(lines)
 
 
 @pytest.mark.long
-def test_a_killed_worker_is_named(told: list[str]) -> None:
-    assert told[0].startswith("sam2fast: a process that makes batches was lost")
+def test_a_killed_worker_is_named(output: list[str]) -> None:
+    assert output[0].startswith("sam2fast: a process that makes batches was lost")
 
 
 @pytest.mark.long
-def test_a_run_goes_on_at_once_after_it_was_killed_and_validates_once(told: list[str]) -> None:
-    assert told[1:] == [f"-{signal.SIGKILL} ", ""]
+def test_a_killed_run_resumes_and_validates_once(output: list[str]) -> None:
+    assert output[1:] == [f"-{signal.SIGKILL} ", ""]
 
 
 def content(steps: int) -> dict[str, Any]:
@@ -40,67 +40,67 @@ def content(steps: int) -> dict[str, Any]:
 
 
 def test_a_save_that_is_killed_anywhere_leaves_a_checkpoint(tmp_path: Path) -> None:
-    """Before each of its changes to files, and amid a write."""
+    """Before each file operation, and during a write."""
     faults = [Fault(change, tmp_path) for change in range(40)] + [Fault(size=size) for size in (1, 3000, 6000)]
     codes = set()
     for number, fault in enumerate(faults):
         folder = tmp_path / str(number)
         for steps in (1, 2):
-            snapshots.save_current(content(steps), folder)
+            checkpointing.save_current(content(steps), folder)
 
         def save(folder: Path = folder) -> None:
-            with locked(folder):
-                snapshots.save_current(content(3), folder)
+            with lock_folder(folder):
+                checkpointing.save_current(content(3), folder)
 
         ended = forked(save, fault)
         codes.add(ended.code)
-        with locked(folder):
-            found = snapshots.load_current(folder)
+        with lock_folder(folder):
+            found = checkpointing.load_current(folder)
             assert found is not None and found["steps"] in ((3,) if ended.code == 0 else (2, 3))
-            snapshots.save_current(content(4), folder)
+            checkpointing.save_current(content(4), folder)
         assert sorted(path.name for path in folder.iterdir()) == [".lock", "checkpoint.pt", "checkpoint_previous.pt"]
-        assert snapshots.load(folder / snapshots.PREVIOUS)["steps"] == found["steps"]
+        assert checkpointing.load(folder / checkpointing.PREVIOUS)["steps"] == found["steps"]
     assert codes == {0, -signal.SIGKILL, -signal.SIGXFSZ}
 
 
-def test_what_was_left_behind_links_goes(tmp_path: Path) -> None:
-    """But for what others are writing there, who may have links of the same names."""
+def test_leftovers_behind_links_are_removed(tmp_path: Path) -> None:
+    """Except partial files of other processes, which may have links of the same names."""
     run, disk = tmp_path / "run", tmp_path / "disk"
     run.mkdir()
     disk.mkdir()
-    (run / snapshots.CURRENT).symlink_to("../disk/a.pt")
-    (run / snapshots.PREVIOUS).symlink_to("../disk/b.pt")
+    (run / checkpointing.CURRENT).symlink_to("../disk/a.pt")
+    (run / checkpointing.PREVIOUS).symlink_to("../disk/b.pt")
     others = {".checkpoint.pt.1.tmp", ".c.pt.1.tmp", ".a.pt.x.1.tmp", ".a.pt.tmp"}
     for name in others:
         (disk / name).touch()
 
     def work() -> None:
         for steps in (1, 2):
-            snapshots.save_current(content(steps), run)
+            checkpointing.save_current(content(steps), run)
 
     ends = [forked(work, Fault(change, disk)).code for change in range(20)]
     assert ends[0] == -signal.SIGKILL and ends[-1] == 0  # killed before every change
     left = {path.name for path in disk.iterdir()} - others
     assert any(name.startswith(".a.pt.") for name in left) and any(name.startswith(".b.pt.") for name in left)
-    with locked(run):
+    with lock_folder(run):
         assert {path.name for path in disk.iterdir()} <= others | {"a.pt", "b.pt"}
         assert others <= {path.name for path in disk.iterdir()}
 
 
 def test_a_lock_is_not_inherited(tmp_path: Path) -> None:
-    """By processes that are forked, which may outlive a run that is killed."""
+    """Forked processes may outlive a killed run."""
     (read, write), (read_ready, write_ready) = os.pipe(), os.pipe()
-    with locked(tmp_path):
+    with lock_folder(tmp_path):
         child = os.fork()
         if child == 0:
             os.write(write_ready, b"x")
             os.read(read, 1)
             os._exit(0)
         os.read(read_ready, 1)
-        with pytest.raises(CheckpointError, match="another run uses"), locked(tmp_path):
+        with pytest.raises(CheckpointError, match="another run uses"), lock_folder(tmp_path):
             pass
     try:
-        with locked(tmp_path):
+        with lock_folder(tmp_path):
             pass
     finally:
         os.write(write, b"x")
@@ -109,7 +109,7 @@ def test_a_lock_is_not_inherited(tmp_path: Path) -> None:
             os.close(end)
 
 
-def test_what_was_validated_is_told_once(tmp_path: Path) -> None:
+def test_validation_results_are_reported_once(tmp_path: Path) -> None:
     reporter = Reporter(tmp_path, 0, tensorboard=False)
     for step, kind in ((1, "train"), (2, "train"), (2, "val"), (3, "train")):
         reporter.report(step, kind, {"x": 1.0})
@@ -119,7 +119,7 @@ def test_what_was_validated_is_told_once(tmp_path: Path) -> None:
     assert reported(tmp_path) == [(1, "train"), (2, "train")]
 
 
-def test_a_line_that_was_cut_off_spoils_no_other(tmp_path: Path) -> None:
+def test_a_truncated_line_does_not_affect_others(tmp_path: Path) -> None:
     Reporter(tmp_path, 0, tensorboard=False).report(1, "train", {"x": 1.0})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "ki')
@@ -133,8 +133,8 @@ def reported(folder: Path) -> list[tuple[int, str]]:
 
 
 @pytest.mark.long
-def test_processes_stop_whose_launcher_is_killed(tmp_path: Path) -> None:
-    """Nobody could stop them any more, and their run could not be started again while they are there."""
+def test_processes_stop_when_their_launcher_is_killed(tmp_path: Path) -> None:
+    """Otherwise nothing could stop them, and the run could not be restarted."""
     (code,) = ranks.in_ranks(1, train_kills.launch_and_be_killed, tmp_path)
     assert code == -signal.SIGKILL
     assert wait_until(lambda: len(list(tmp_path.glob("stopped-*"))) == 2), sorted(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""``sam2fast vos`` killed and stopped, alone and with workers, whole folders only, and the next run goes on."""
+"""``sam2fast vos`` killed and stopped, with and without workers: only complete folders, and the next run continues."""
 
 import os
 import random
@@ -13,11 +13,11 @@ from killed import Fault, forked, session_of, started
 from vos_kills import VosKills
 from waiting import wait_until
 
-# A worker of a process that is interrupted, with all of its session, while the worker is being loaded.
+# A worker that starts while its process group is interrupted.
 INTERRUPTED_AT_ONCE = """
 import os, signal, sys, time
-from sam2fast.deploy.parallel.process import Worker, end_all
-worker = Worker("cpu", str, 1)
+from sam2fast.deploy.parallel.process import WorkerProcess, end_all
+worker = WorkerProcess("cpu", str, 1)
 time.sleep(float(sys.argv[1]))
 try:
     os.killpg(0, signal.SIGINT)
@@ -42,36 +42,36 @@ def test_killed_again_and_again(kills, out):
     kills.whole("late")
     for turn, change in enumerate(some(random.Random(1), 3, kills.changes["late"])):
         ended = forked(kills.command(out, "late"), Fault(change, out))
-        # Later runs find work that is done, and may make fewer changes.
+        # Later runs find finished work, and may make fewer changes.
         assert ended.code in (-signal.SIGKILL, *([0] if turn else [])), ended
         left_whole(out)
     kills.goes_on(out, "late")
 
 
 def test_stopped(kills, out):
-    """Nothing half-written is left, also where no other run follows."""
+    """No partial files stay, even without a further run."""
     kills.whole("whole")
     ended = forked(kills.command(out, "whole"), Fault(kills.changes["whole"] // 2, out, signal.SIGTERM))
     after_signal(ended, [signal.SIGTERM])
-    assert ended.code == 143 and "the same command again goes on" in ended.stderr
+    assert ended.code == 143 and "run the same command again to continue" in ended.stderr
     assert not [name for name in os.listdir(out) if name.endswith(".part")]
     left_whole(out)
 
 
 def test_a_full_disk_leaves_what_was_to_be_overwritten(kills, out):
-    """It is told for each video, and the folders from before stay as they were, with their notes."""
+    """Each video is reported, and the previous folders stay unchanged."""
     kills.whole("overwrite")
     kills.before(out, "overwrite")
     before = files_of(out)
     ended = forked(kills.command(out, "overwrite"), Fault(size=100, number=None))
     assert ended.code == 1 and "Traceback" not in ended.stderr
-    assert ended.stderr.count("00000.png: File too large") == 2 * 2  # as they come, and again at the end
+    assert ended.stderr.count("00000.png: File too large") == 2 * 2  # immediately, and again at the end
     assert files_of(out) == before
     kills.goes_on(out, "overwrite")
 
 
 def test_workers_that_are_interrupted_while_they_load():
-    """A terminal interrupts them too; they leave it to their parent, without tracebacks."""
+    """A terminal interrupts workers too; they leave it to their parent, without tracebacks."""
     ended = started(["-c", INTERRUPTED_AT_ONCE, "0.1"])
     assert (ended.code, ended.stderr) == (0, "")
     assert wait_until(lambda: not session_of(ended.pid))

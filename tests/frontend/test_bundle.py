@@ -1,4 +1,4 @@
-"""The built front end in the package: whole, working offline, small, licensed, and made for this server's API."""
+"""The built front end: complete, offline, small, licensed, and made for this server's API."""
 
 import gzip
 import json
@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from graphql import build_schema, lexicographic_sort_schema, print_schema
 
-from sam2fast.demo.server.schema import make_schema
+from sam2fast.demo.server.exports import COLOURS, object_colour
+from sam2fast.demo.server.graphql_api import make_schema
 
 DEMO = Path(__file__).parents[2] / "sam2fast" / "demo"
 BUNDLE, SOURCES = DEMO / "server" / "static", DEMO / "frontend"
-LARGEST = 400_000  # bytes of all scripts and styles as they travel
-# Names of XML's vocabularies, and an address within messages to developers: nothing is fetched from them.
-NAMES = ("http://www.w3.org/", "https://react.dev/errors/")
+LARGEST = 400_000  # bytes of all scripts and styles, compressed
+# XML namespaces, and a URL in messages for developers: nothing is loaded from them.
+NAMESPACES = ("http://www.w3.org/", "https://react.dev/errors/")
 
 
 @pytest.fixture(scope="module")
@@ -30,26 +31,26 @@ def test_front_end_and_server_have_one_schema():
     assert comparable((SOURCES / "schema.graphql").read_text()) == comparable(make_schema().as_str())
 
 
-def test_page_and_its_files_belong_together(page):
+def test_the_page_names_exactly_its_files(page):
     named = set(re.findall(r'(?:src|href)="/([^"]+)"', page))
     assert len([name for name in named if name.startswith("assets/")]) == 2
     files = {str(file.relative_to(BUNDLE)) for file in BUNDLE.rglob("*") if file.is_file()}
     assert files == named | {"index.html", "licences.txt"}
 
 
-def test_nothing_comes_from_elsewhere(page):
-    """The server's content policy forbids it, and inline scripts."""
+def test_nothing_is_loaded_from_other_sites(page):
+    """The server's content policy also forbids inline scripts."""
     assert not re.search(r"<script(?![^>]* src=)|<style| on\w+=", page)
     for file in [*(BUNDLE / "assets").iterdir(), BUNDLE / "index.html", BUNDLE / "favicon.svg"]:
         addresses = re.findall(r"""https?://[^\s"'`)]+""", file.read_text(encoding="utf-8"))
-        assert [address for address in addresses if not address.startswith(NAMES)] == [], file.name
+        assert [address for address in addresses if not address.startswith(NAMESPACES)] == [], file.name
 
 
 def test_bundle_is_small():
     assert sum(len(gzip.compress(file.read_bytes())) for file in (BUNDLE / "assets").iterdir()) < LARGEST
 
 
-def test_licences_of_what_is_in_it():
+def test_licences_of_the_packages():
     licences = (BUNDLE / "licences.txt").read_text(encoding="utf-8")
     heads = re.findall(r"^(\S+) (\S+), (\S+)$", licences, re.MULTILINE)
     lock = json.loads((SOURCES / "package-lock.json").read_text())["packages"]
@@ -58,3 +59,17 @@ def test_licences_of_what_is_in_it():
         assert version == lock[f"node_modules/{name}"]["version"]
         assert licence in ("MIT", "ISC", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause")
     assert licences.count("Permission is hereby granted") == sum(licence == "MIT" for _, _, licence in heads)
+
+
+def test_page_and_server_have_one_table_of_colours():
+    scene = (SOURCES / "src" / "state" / "scene.ts").read_text(encoding="utf-8")
+    table = re.search(r"export const COLOURS = \[(.*?)\] as const;", scene, re.DOTALL)
+    assert table is not None
+    assert re.findall(r'"(#\w+)"', table[1]) == ["#{:02x}{:02x}{:02x}".format(*colour) for colour in COLOURS]
+
+
+def test_page_and_server_number_colours_alike():
+    """The page's first object is 1."""
+    scene = (SOURCES / "src" / "state" / "scene.ts").read_text(encoding="utf-8")
+    assert "COLOURS[(id - 1) % COLOURS.length]" in scene
+    assert [object_colour(number) for number in (1, 9, 10, 0)] == [COLOURS[0], COLOURS[8], COLOURS[0], COLOURS[8]]

@@ -1,4 +1,4 @@
-"""Mutated files by number, and what the readers make of them: one process reads many, and says before each which."""
+"""Mutated files by number, and the readers' verdicts. One process reads many files, and prints the number of each."""
 
 import json
 import os
@@ -14,20 +14,20 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+from expected_refusals import is_accepted
 from mutators import mutate
 from pickles import CANARY
-from sound import is_accepted
 from targets import TARGETS, Target, mutators_of
 
-MOST_MEMORY = 1 << 30  # by which one file may make a process grow
-ADDRESS_SPACE = 4 << 30  # what it may ask for at most, so that the machine survives what asks for more
+MOST_MEMORY = 1 << 30  # allowed growth of the process for one file
+ADDRESS_SPACE = 4 << 30  # limit of a single allocation, which protects the machine
 ACCEPTED, REFUSED, FINDING = "accepted", "refused", "finding"
-# Nothing that reads files does any of these.
+# Forbidden for all readers.
 FORBIDDEN = (
     *("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "pty.spawn", "subprocess.Popen"),
     *("socket.connect", "socket.getaddrinfo", "socket.bind", "socket.sendto"),
 )
-# Nor these outside of the folder: which of the arguments are what is changed.
+# Forbidden outside of the work folder, with the indices of the changed paths.
 CHANGES = {
     **dict.fromkeys(("os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod", "os.chown", "os.utime"), (0,)),
     **dict.fromkeys(("shutil.rmtree", "shutil.make_archive", "shutil.chown"), (0,)),
@@ -35,7 +35,7 @@ CHANGES = {
     **dict.fromkeys(("os.link", "os.symlink", "shutil.unpack_archive"), (1,)),
     **dict.fromkeys(("shutil.copyfile", "shutil.copymode", "shutil.copystat", "shutil.copytree"), (1,)),
 }
-# What may be read beside the work folder: Python and its packages, this repository, and what says where one is.
+# Readable besides the work folder: Python and its packages, this repository, system settings.
 READABLE = (
     *(sys.prefix, sys.base_prefix, sys.exec_prefix, *site.getsitepackages(), str(Path(__file__).parents[2])),
     *("/proc", "/sys", "/dev", "/usr/lib", "/usr/share", "/lib", "/etc/localtime", "/etc/mime.types"),
@@ -51,7 +51,7 @@ class Case(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What became of it: accepted, refused as documented, or a finding with what is wrong."""
+    """The outcome for a file: accepted, refused as documented, or a finding with its reason."""
 
     number: int
     target: str
@@ -61,7 +61,7 @@ class Verdict(NamedTuple):
 
 
 def make_case(seed: int, number: int, seeds: Path, only: str | None = None) -> Case:
-    """The same for the same numbers, whatever was made before; below 0 they are the sound files themselves."""
+    """Deterministic for each number, independent of other cases; negative numbers are the valid files themselves."""
     rng = Random(f"{seed}:{number}")
     names = [name for name in TARGETS if only is None or name == only]
     if number < 0:
@@ -76,21 +76,21 @@ def make_case(seed: int, number: int, seeds: Path, only: str | None = None) -> C
 
 
 def sound_files(seeds: Path, only: str | None = None) -> list[tuple[str, Path]]:
-    """Every target with every file of its kind."""
+    """All pairs of a target and a valid file of its kind."""
     names = [name for name in TARGETS if only is None or name == only]
     return [(name, path) for name in names for path in sorted((seeds / TARGETS[name].kind).iterdir())]
 
 
 class Reader:
-    """Gives files to readers, each in a folder of its target's.
+    """Passes files to readers, each in the folder of its target.
 
     Args:
-        folder: what is below it may be written; the process works in it.
+        folder: the work folder; only files in it may be written.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder = Path(os.path.realpath(folder))  # as getcwd says it
-        # Where the files that readers are tempted with lie, or would: see worlds.py.
+        self._folder = folder = Path(os.path.realpath(folder))  # as returned by getcwd
+        # The folders of the forbidden files, see companion_files.py.
         self._hidden = (folder / "outside", folder.parent / "outside", Path("/outside/secret"))
         self._ready: set[str] = set()
         self._acts: list[str] = []
@@ -125,10 +125,10 @@ class Reader:
         return Verdict(case.number, case.target, outcome, what)
 
     def _notice(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """An audit hook: commands, connections, and files where none should be read, written or changed.
+        """An audit hook that detects commands, connections, and forbidden file accesses.
 
-        What FFmpeg, safetensors and torch open by themselves it does not hear of: readers know such files by what is in
-        them, see :func:`worlds.secret`.
+        It does not see files that FFmpeg, safetensors and torch open natively. Readers recognise those by content,
+        see :func:`companion_files.secret`.
         """
         if not self._watched:
             return
@@ -149,7 +149,7 @@ class Reader:
         return (_is_below(path, (self._folder,)) and not _is_below(path, self._hidden)) or path.startswith("/dev/")
 
     def _is_readable(self, path: str) -> bool:
-        """Also what is not there: files may name others, and those that are there are found out."""
+        """Whether a path may be read; true for missing files."""
         if _is_below(path, self._hidden):
             return False
         return _is_below(path, (self._folder, *READABLE)) or not os.path.isfile(path)
@@ -169,7 +169,7 @@ def _outcome(target: Target, path: Path) -> tuple[str, str]:
         if target.is_named and path.name not in text:
             return FINDING, f"a {type(error).__name__} that does not name the file: {text[:200]}"
         return REFUSED, type(error).__name__
-    except BaseException as error:  # whatever it is, it is a finding
+    except BaseException as error:  # any other exception is a finding
         frames = [f for f in traceback.extract_tb(error.__traceback__) if "sam2fast" in f.filename]
         place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
         return FINDING, f"{type(error).__name__} at {place}: {str(error)[:200]}"
@@ -177,7 +177,7 @@ def _outcome(target: Target, path: Path) -> tuple[str, str]:
 
 
 def judge_sound(verdict: Verdict, path: Path) -> Verdict:
-    """A sound file has to be accepted, but for those that have to be refused."""
+    """A valid file must be accepted, except for the expected refusals."""
     expected = ACCEPTED if is_accepted(verdict.target, path.name) else REFUSED
     if verdict.outcome in (expected, FINDING):
         return verdict
@@ -186,7 +186,7 @@ def judge_sound(verdict: Verdict, path: Path) -> Verdict:
 
 
 def _memory_peak(reset: bool = False) -> int:
-    """The most memory that this process has had, in bytes; since the last ``reset`` where Linux can tell."""
+    """The peak memory of this process in bytes, since the last ``reset`` on Linux."""
     try:
         if reset:
             Path("/proc/self/clear_refs").write_text("5")
@@ -198,7 +198,7 @@ def _memory_peak(reset: bool = False) -> int:
 
 
 def limit_process(seconds: int) -> None:
-    """Ends the process, by SIGPROF, that computes so long over one file, and refuses memory that is too much."""
+    """Ends the process by SIGPROF after this CPU time, and limits its memory."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -209,7 +209,7 @@ def limit_process(seconds: int) -> None:
 
 
 def work(seed: int, first: int, end: int, seeds: Path, folder: Path, seconds: int, only: str | None) -> None:
-    """Reads cases in turn, those below 0 being the sound files; a line of JSON goes to stdout before and after each."""
+    """Reads cases in turn; negative numbers are the valid files. Prints a line of JSON before and after each."""
     reader = Reader(folder)
     out = sys.stdout
     for number in range(max(first, -len(sound_files(seeds, only))), end):

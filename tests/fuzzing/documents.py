@@ -1,4 +1,4 @@
-"""Changes to JSON and to the headers of safetensors files: as text, and as the values that they hold."""
+"""Changes to JSON and to the headers of safetensors files: as text and as values."""
 
 import copy
 import hashlib
@@ -15,13 +15,13 @@ VALUES: tuple[Any, ...] = (
     *("x" * 3000, [], {}, [[]], [None], [0], [1, 2], [2**40, 2**40], [-1, -1], [1e308, 1], [[], {}], ["0", "1"]),
     *({"a": 1}, {"": None}),
 )
-# Stand for text that no value is written as.
+# Placeholders for text that is not a serialized value.
 DEEP_LISTS, DEEP_MAPPINGS, LONG_NUMBER = "deepLists", "deepMappings", "longNumber"
 DEPTH = 20_000
 
 
 def changed_values(tree: Any, rng: Random) -> Any:
-    """One to three values of a tree replaced, removed, doubled, renamed or moved."""
+    """Replaces, removes, duplicates, renames or moves one to three values of a tree."""
     tree = json.loads(json.dumps(tree))
     for _ in range(rng.choice((1, 1, 2, 3))):
         places = list(places_in(tree))
@@ -37,7 +37,7 @@ def changed_values(tree: Any, rng: Random) -> Any:
             holder[rng.choice(("x", "", "0", LONE_SURROGATE, "_target_", "__metadata__"))] = holder.pop(key)
         elif action == 2:
             other, place = rng.choice(places)
-            # A copy: the value may be what holds this place.
+            # A copy: the value may contain this position.
             holder[key] = json.loads(json.dumps(other[place])) if place in keys_of(other) else None
         elif action == 3 and isinstance(holder[key], int | float):
             value = holder[key]
@@ -53,11 +53,11 @@ def changed_values(tree: Any, rng: Random) -> Any:
 
 
 def any_value(rng: Random) -> Any:
-    return copy.deepcopy(rng.choice(VALUES))  # what is put into a tree may be changed there
+    return copy.deepcopy(rng.choice(VALUES))  # inserted values may be changed later
 
 
 def places_in(tree: Any) -> Iterator[tuple[Any, Any]]:
-    """Every value in nested lists and mappings, as what holds it and the key there."""
+    """Every value in nested lists and mappings, as its container and key."""
     for key in keys_of(tree):
         yield tree, key
         yield from places_in(tree[key])
@@ -70,7 +70,7 @@ def keys_of(tree: Any) -> list[Any]:
 
 
 def json_values(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """A JSON file, or one line of a file of lines, with other values."""
+    """Changes values of a JSON file or of one line of a JSON lines file."""
     lines = data.split(b"\n")
     place = rng.randrange(len(lines))
     try:
@@ -86,7 +86,7 @@ def json_values(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
 
 
 def _as_json(tree: Any, rng: Random) -> bytes:
-    # Some programs write other characters as they are, which a lone surrogate cannot be.
+    # Some programs write non-ASCII characters unescaped, which is impossible for a lone surrogate.
     text = json.dumps(tree, ensure_ascii=rng.random() < 0.8)
     text = text.replace(f'"{DEEP_LISTS}"', "[" * DEPTH + "]" * DEPTH)
     text = text.replace(f'"{DEEP_MAPPINGS}"', '{"a":' * DEPTH + "1" + "}" * DEPTH)
@@ -94,7 +94,7 @@ def _as_json(tree: Any, rng: Random) -> bytes:
 
 
 def json_twice(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """A key twice, with another value; a byte order mark; another encoding."""
+    """Duplicates a key with another value, adds a byte order mark, or changes the encoding."""
     action = rng.randrange(4)
     if action == 0:
         return b"\xef\xbb\xbf" + data
@@ -111,7 +111,7 @@ DTYPES = ("F32", "F16", "BF16", "F64", "I8", "U8", "I64", "U64", "BOOL", "F8_E4M
 
 
 def safetensors_header(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """Another header before the same bytes, and a length that is right, mostly."""
+    """Changes the header before the same bytes, mostly with a correct length."""
     length = int.from_bytes(data[:8], "little")
     try:
         tree = json.loads(data[8 : 8 + length])
@@ -150,12 +150,12 @@ def safetensors_header(data: bytes, rng: Random, others: Sequence[bytes]) -> byt
 
 
 def state_facts(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """A saved state that says other things of itself, with the digest that is right for them."""
+    """Changes the metadata of a saved state, with a correct digest."""
     from saved_states import put_together, taken_apart
 
     try:
         facts, tensors = taken_apart(data)
-    except Exception:  # damaged by the change before
+    except Exception:  # damaged by an earlier change
         return data
     if rng.random() < 0.7:
         facts = changed_values(facts, rng)

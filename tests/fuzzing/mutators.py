@@ -1,4 +1,4 @@
-"""Changes to files that know nothing, or little, of what is in them. Every choice is drawn from the generator given."""
+"""Mutations of files with little knowledge of their format. All choices come from the given generator."""
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -6,12 +6,12 @@ from functools import cache
 from random import Random
 from typing import Literal, NamedTuple
 
-# What lengths, counts and offsets are set to: signs, powers of two, and the numbers beside them.
+# Values for lengths, counts and offsets: signs, powers of two, and their neighbours.
 BOUNDARIES = (0, 1, 2, 7, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 LONG_BOUNDARIES = (*BOUNDARIES, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
-MOST_BYTES = 200_000  # of a mutated file: what grows by doubling has to end
+MOST_BYTES = 200_000  # maximum size of a mutated file
 
-# A file, the generator, and other files of its kind, to the changed file.
+# Maps a file, the generator and other files of its kind to the changed file.
 Mutator = Callable[[bytes, Random, Sequence[bytes]], bytes]
 
 
@@ -23,7 +23,7 @@ def flip_bits(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
 
 
 def set_run(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """A run of bytes becomes zeros, ones or noise."""
+    """Sets a run of bytes to zeros, ones or noise."""
     start, end = _span(data, rng)
     fill = rng.choice((b"\0", b"\xff", None))
     run = rng.randbytes(end - start) if fill is None else fill * (end - start)
@@ -50,24 +50,24 @@ def insert(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
 
 
 def splice(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """The beginning of this file and the end of another one."""
+    """Joins the beginning of this file and the end of another one."""
     other = rng.choice(others) if others else data
     return data[: rng.randrange(len(data) + 1)] + other[rng.randrange(len(other) + 1) :]
 
 
 def transplant(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """A piece of another file over a piece of this one."""
+    """Overwrites a part of this file with a part of another one."""
     other = rng.choice(others) if others else data
     (start, end), (first, last) = _span(data, rng), _span(other, rng)
     return data[:start] + other[first:last] + data[end:]
 
 
 def set_integer(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """An integer of 1 to 8 bytes, of either order: a boundary, or the value beside what is there."""
+    """Sets an integer of 1 to 8 bytes, of either byte order, to a boundary or to its value plus or minus one."""
     width = rng.choice((1, 2, 4, 4, 8))
     if len(data) < width:
         return data
-    # Sizes and counts stand in headers, most of them at the beginning.
+    # Sizes and counts are in headers, mostly at the beginning.
     limit = len(data) - width + 1
     place = rng.randrange(min(limit, 64)) if rng.random() < 0.4 else rng.randrange(limit)
     order: Literal["big", "little"] = rng.choice(("big", "little"))
@@ -88,7 +88,7 @@ ANY_FILE: tuple[Mutator, ...] = (
 
 
 def mutate(data: bytes, rng: Random, others: Sequence[bytes], structured: Sequence[Mutator]) -> bytes:
-    """One to three changes, about half of them by those that know the format."""
+    """Applies one to three changes, about half of them format-aware."""
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         if not data:
             break
@@ -98,20 +98,20 @@ def mutate(data: bytes, rng: Random, others: Sequence[bytes], structured: Sequen
 
 
 def _span(data: bytes, rng: Random) -> tuple[int, int]:
-    """A short run rather than a long one."""
+    """A random span; short ones are more likely."""
     start = rng.randrange(len(data) + 1)
     return start, min(start + rng.choice((1, 2, 4, 8, 32, 256, len(data))), len(data))
 
 
 class Piece(NamedTuple):
-    """A box, chunk or segment: its name and what it holds."""
+    """A box, chunk or segment: its name and content."""
 
     name: bytes
     body: bytes
 
 
 def rearranged(pieces: list[Piece], rng: Random) -> list[Piece]:
-    """A piece twice, gone, elsewhere, under another's name, or with other bytes in it."""
+    """Duplicates, removes, moves, renames or changes a piece."""
     if not pieces:
         return pieces
     pieces, place = list(pieces), rng.randrange(len(pieces))
@@ -130,7 +130,7 @@ def rearranged(pieces: list[Piece], rng: Random) -> list[Piece]:
 
 
 def png_chunks(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """Chunks changed, with the checksums that they should have."""
+    """Changes chunks, with correct checksums."""
     pieces, place = [], 8
     while place + 12 <= len(data):
         length = int.from_bytes(data[place : place + 4], "big")
@@ -143,7 +143,7 @@ def png_chunks(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
 
 
 def png_claims(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """A PNG that says it is enormous, or of another kind, with a right checksum."""
+    """Changes the size or color type of a PNG's header, with a correct checksum."""
     if data[12:16] != b"IHDR":
         return data
     width, height = (rng.choice((0, 1, 3, 9_000, 13_300, 100_000, 0x7FFFFFFF)) for _ in range(2))
@@ -153,7 +153,7 @@ def png_claims(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
 
 
 def png_text_bomb(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """Text or colours that unpack to a hundred megabytes."""
+    """Adds a text or colour profile that decompresses to a hundred megabytes."""
     packed = _packed_zeros()
     name, head = rng.choice(((b"zTXt", b"a\0\0"), (b"iTXt", b"a\0\1\0\0\0"), (b"iCCP", b"a\0\0")))
     chunk = name + head + packed
@@ -166,7 +166,7 @@ def _packed_zeros() -> bytes:
 
 
 def jpeg_segments(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """Segments before the pixels changed."""
+    """Changes segments before the pixels."""
     pieces, place = [], 2
     while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
         length = int.from_bytes(data[place + 2 : place + 4], "big")
@@ -183,7 +183,7 @@ BOXES_OF_BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof",
 
 
 def boxes(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """A box of MP4 changed at some depth, with the lengths of those around it made right."""
+    """Changes a box of an MP4 at some depth, and corrects the lengths of the enclosing boxes."""
     pieces = list(_boxes_in(data))
     inner = [place for place, piece in enumerate(pieces) if piece.name in BOXES_OF_BOXES]
     if inner and rng.random() < 0.85:
@@ -205,7 +205,7 @@ def _boxes_in(data: bytes) -> Iterator[Piece]:
 
 
 def elements(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """The length, or a byte, beside one of Matroska's names for sizes, times, codecs and tracks."""
+    """Changes the length or a byte after a Matroska element ID of sizes, times, codecs or tracks."""
     names: tuple[bytes, ...] = (
         *(b"\x18\x53\x80\x67", b"\x15\x49\xa9\x66", b"\x16\x54\xae\x6b", b"\xae", b"\xe0", b"\xb0", b"\xba", b"\x86"),
         *(b"\x2a\xd7\xb1", b"\x44\x89", b"\x1f\x43\xb6\x75", b"\xa3", b"\xe7", b"\x63\xa2", b"\x1c\x53\xbb\x6b"),

@@ -1,4 +1,4 @@
-"""Pickles that try to run something, and checkpoints that hold them."""
+"""Hostile pickles, and checkpoints that contain them."""
 
 import io
 import pickle
@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from hostile import Calls
 
-# What would be there if code from a file had been run, in the folder in which files are read.
+# The file that hostile code would create in the work folder.
 CANARY = "EXECUTED"
 COMMAND = f"touch {CANARY}"
 PYTHON = f"open('{CANARY}', 'w')"
@@ -35,7 +35,7 @@ def _storage(key: str, count: bytes) -> bytes:
 
 
 def hostile_pickles() -> list[bytes]:
-    """Programs for pickle's machine: calls of functions by each opcode there is for it, and broken programs."""
+    """Programs for the pickle machine: function calls by every opcode, and broken programs."""
     import os
     import subprocess
 
@@ -87,15 +87,15 @@ def hostile_pickles() -> list[bytes]:
         b"(" * 2000 + b"t" * 2000 + b".",
         b"]" * 2000 + b"a" * 1999 + b".",
         b"N" * 5000 + b".",
-        b"X\xff\xff\xff\x7f.",  # a text of 2 GiB
+        b"X\xff\xff\xff\x7f.",  # a string of 2 GiB
         b"\x8d" + (1 << 62).to_bytes(8, "little") + b".",
         b"\x8b\xff\xff\xff\x7f.",  # LONG4
-        b"X\x04",  # ends amid a length
+        b"X\x04",  # ends within a length
         b"\x95\x01",
         b"}(" + _text("model") + b"K\x01u.",
         b"}(K\x01K\x02u.",
         b"}(" + _text("model") + b"}" + b"u.",
-        b"}(" + _text("model") + b"h\0u.",  # itself, if it was memorised
+        b"}(" + _text("model") + b"h\0u.",  # itself, if memoized
         b"}q\0(" + _text("model") + b"h\0u.",
         b".",
     ]
@@ -103,7 +103,7 @@ def hostile_pickles() -> list[bytes]:
 
 
 def other_checkpoints() -> list[Any]:
-    """What ``torch.save`` writes without complaint, and no model has: kinds of tensors, names and nesting."""
+    """Checkpoints that ``torch.save`` writes but no model has: unusual tensors, names and nesting."""
     plain = torch.arange(12.0).reshape(3, 4)
     tensors = {
         "sparse": plain.to_sparse(),
@@ -134,24 +134,24 @@ def other_checkpoints() -> list[Any]:
 
 
 def saved(content: Any, *, zipped: bool = True) -> bytes:
-    """What ``torch.save`` writes, in the format of today or in the one before 1.6."""
+    """The bytes of ``torch.save``, in the current format or that before 1.6."""
     buffer = io.BytesIO()
     torch.save(content, buffer, _use_new_zipfile_serialization=zipped)
     return buffer.getvalue()
 
 
 def members(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """A zip file with one member changed, gone, twice or renamed; checksums are right."""
+    """Changes, removes, duplicates or renames one member of a zip file, with correct checksums."""
     return _rezipped(data, rng, None)
 
 
 def hostile_member(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """A zip file whose pickle is a hostile one."""
+    """Replaces the pickle of a zip file by a hostile one."""
     return _rezipped(data, rng, rng.choice(HOSTILE))
 
 
 def hostile_file(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """A hostile pickle alone, or behind the beginning of an old checkpoint."""
+    """A hostile pickle, alone or after the beginning of an old checkpoint."""
     beginning = rng.choice((b"", pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2)))
     return beginning + rng.choice(HOSTILE)
 
@@ -166,7 +166,7 @@ def _rezipped(data: bytes, rng: Random, program: bytes | None) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             content = [(name, archive.read(name)) for name in archive.namelist()]
-    except Exception:  # damaged by the change before
+    except Exception:  # damaged by an earlier change
         return data
     chosen = rng.randrange(len(content)) if content else -1
     buffer = io.BytesIO()
@@ -188,5 +188,5 @@ def _rezipped(data: bytes, rng: Random, program: bytes | None) -> bytes:
 
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # some kinds of tensors are new, and others are going
+    warnings.simplefilter("ignore")  # some kinds of tensors are new, others are deprecated
     HOSTILE, ODD = hostile_pickles(), other_checkpoints()

@@ -1,4 +1,4 @@
-"""The campaign's processes: each reads many files, and what ends it is blamed on the file that it was reading."""
+"""The campaign's processes. Each reads many files; if it ends, the current file is the finding."""
 
 import argparse
 import json
@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 RUN = Path(__file__).with_name("run.py")
-SECONDS = 10  # of processor time for one file
-PATIENCE = 60  # seconds in which a reader must say something, once it has begun
-IMPORTS = 300  # seconds in which a process must begin
+SECONDS = 10  # CPU time for one file
+PATIENCE = 60  # timeout in seconds for the output of a reader
+IMPORTS = 300  # timeout in seconds for the start of a process
 BATCH = 500  # files for one process
-BEFORE_ALL = -1_000_000  # stands for the first of the sound files, which are read before those that are not
+BEFORE_ALL = -1_000_000  # number of the first valid file; these are read first
 
 
 def verdicts(asked: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
-    """Of all files; where a process ends or says nothing, the file is a finding, and another goes on behind it."""
+    """Yields the verdicts of all files. If a process ends or hangs, its file is a finding; a new process continues."""
     place, end = asked.first or BEFORE_ALL, asked.first + asked.files
     while place < end:
         stop = min(max(place, 0) + BATCH, end)
@@ -30,14 +30,14 @@ def verdicts(asked: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]
 
 
 def batch(asked: argparse.Namespace, first: int, end: int, folder: Path) -> Iterator[dict[str, Any]]:
-    """The files of one process, up to one that ends it."""
+    """The verdicts of one process, until a file ends it."""
     command = [sys.executable, str(RUN), "--seed", str(asked.seed)]
     command += ["--target", asked.target] if asked.target else []
     command += [f"--worker={first}:{end}:{folder / 'seeds'}:{folder / 'work'}"]
     (folder / "work").mkdir(exist_ok=True)
     errors = folder / "stderr"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    # What torch writes as it is imported is written where it may.
+    # Files that torch writes on import go to an allowed folder.
     environment |= dict.fromkeys(("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"), str(folder / "work"))
     with errors.open("wb") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)
@@ -68,7 +68,7 @@ def batch(asked: argparse.Namespace, first: int, end: int, folder: Path) -> Iter
 
 
 def lines_of(process: "subprocess.Popen[bytes]") -> Iterator[bytes]:
-    """What it prints; raises ``TimeoutError`` where nothing comes."""
+    """The lines that it prints; raises ``TimeoutError`` if there are none in time."""
     assert process.stdout is not None
     waiting, patience = b"", IMPORTS
     with selectors.DefaultSelector() as selector:

@@ -1,4 +1,4 @@
-"""Reads films, pictures and masks, and all that is in them, as programs do that use the package."""
+"""Readers of videos, images and masks, as programs use the package."""
 
 from pathlib import Path
 from typing import Any
@@ -7,18 +7,18 @@ from seeds_media import HEIGHT, SECRET_SIZE, WIDTH
 
 from sam2fast.video_io import VideoError, open_frames, read_frames
 
-SIDE = 32  # of the squares that frames become
-MOST_FRAMES = 64  # of a film are looked at
+SIDE = 32  # resolution of the model's frames
+MOST_FRAMES = 64  # frames of a video that are read
 SIZE = (HEIGHT, WIDTH)
 
 
 def assert_own(size: tuple[int, int]) -> None:
-    """FFmpeg opens what a list names by itself, and no audit hook hears of it."""
-    assert size != SECRET_SIZE, "another film was read"
+    """Audit hooks do not see files that FFmpeg opens natively."""
+    assert size != SECRET_SIZE, "another video was read"
 
 
 def all_frames(source: Any) -> None:
-    """Every frame at random access, each with an error of its own; forwards, then back."""
+    """Reads every frame by random access, forwards and backwards; each may raise its own error."""
     frames = open_frames(source, SIDE)
     try:
         assert_own((frames.height, frames.width))
@@ -49,11 +49,11 @@ def streamed_file(path: Path) -> None:
         streamed(file)
 
 
-def film_frames(path: Path) -> None:
-    from sam2fast.datasets.frame_files import count_frames, read_film_frames
+def video_frames(path: Path) -> None:
+    from sam2fast.datasets.frame_files import count_frames, decode_video_frames
 
     count = min(count_frames(path), MOST_FRAMES)
-    for frame in read_film_frames(path, range(count)):
+    for frame in decode_video_frames(path, range(count)):
         assert_own(frame.shape[:2])
 
 
@@ -64,22 +64,22 @@ def pixels(path: Path) -> None:
 
 
 def lazy_pixels(path: Path) -> None:
-    """A picture that the caller opened with PIL, which is decoded when its pixels are asked for."""
+    """An image opened with PIL, which decodes it lazily."""
     from PIL import Image
 
-    from sam2fast.io.images import UNREADABLE
+    from sam2fast.io.images import IMAGE_READ_ERRORS
     from sam2fast.transforms import to_pixels
 
     try:
         image = Image.open(path)
-    except (*UNREADABLE, MemoryError):
+    except (*IMAGE_READ_ERRORS, MemoryError):
         return
     with image:
         to_pixels(image)
 
 
 def training_frame(path: Path) -> None:
-    from sam2fast.datasets.files import read_frame, read_frame_size
+    from sam2fast.datasets.dataset_files import read_frame, read_frame_size
 
     read_frame_size(path)
     assert read_frame(path).shape[2] == 3
@@ -87,19 +87,19 @@ def training_frame(path: Path) -> None:
 
 
 def training_labels(path: Path) -> None:
-    from sam2fast.datasets.files import labels_in, read_labels
+    from sam2fast.datasets.dataset_files import labels_in, read_labels
 
     labels_in(read_labels(path))
 
 
 def labels(path: Path) -> None:
-    from sam2fast.evaluation.label_maps import compare_files
+    from sam2fast.evaluation.j_and_f import compare_files
 
     compare_files(path, path.with_name("truth.png"), one_object=False)
 
 
 def vos_masks(path: Path) -> None:
-    from sam2fast.evaluation.vos.masks import InputMasks
+    from sam2fast.evaluation.vos.input_masks import InputMasks
 
     masks = InputMasks(path.parent, ["00000", "00001"], per_object=False)
     for frame in masks.frames():
@@ -120,7 +120,7 @@ def davis(path: Path) -> None:
 
 
 def click_labels(path: Path) -> None:
-    from sam2fast.evaluation.clicks.mask_files import LabelPicture, ObjectPictures
+    from sam2fast.evaluation.clicks.sources import LabelImage, ObjectImages
 
-    ObjectPictures((path,)).read(SIZE)
-    LabelPicture(path).read(SIZE)
+    ObjectImages((path,)).read(SIZE)
+    LabelImage(path).read(SIZE)

@@ -1,4 +1,4 @@
-"""Reads prompts, results and annotations, as programs do that use the package."""
+"""Readers of prompts, results and annotations, as programs use the package."""
 
 from pathlib import Path
 
@@ -48,14 +48,14 @@ def sav(path: Path) -> None:
 
 
 def sav_layout(path: Path) -> None:
-    from sam2fast.datasets.sav_layout import SavJson
+    from sam2fast.datasets.sav_json import SavJson
 
     for _ in SavJson(path.parent).open("sav_000001"):
         pass
 
 
 def training_masklets(path: Path) -> None:
-    from sam2fast.training.data.json_videos import JSONRawDataset
+    from sam2fast.training.data.json_datasets import JSONRawDataset
 
     data = JSONRawDataset(path.parent / "videos", path.parent)
     video = data.get_video(0)
@@ -64,14 +64,14 @@ def training_masklets(path: Path) -> None:
 
 
 def training_sa1b(path: Path) -> None:
-    from sam2fast.training.data.sa1b import SA1BRawDataset
+    from sam2fast.training.data.json_datasets import SA1BRawDataset
 
     video = SA1BRawDataset(path.parent / "images", path.parent, mask_area_frac_thresh=0.9).get_video(0)
     video.read_masks(0, video.visible_objects(0), SIZE)
 
 
 def training_coco(path: Path) -> None:
-    from sam2fast.training.data.coco import CocoRawDataset
+    from sam2fast.training.data.json_datasets import CocoRawDataset
 
     data = CocoRawDataset(path.parent, path, categories=["thing"])
     video = data.get_video(0)
@@ -79,7 +79,7 @@ def training_coco(path: Path) -> None:
 
 
 def click_sa1b(path: Path) -> None:
-    from sam2fast.evaluation.clicks.mask_files import Sa1bMasks
+    from sam2fast.evaluation.clicks.sources import Sa1bMasks
 
     Sa1bMasks(path).read(SIZE)
 
@@ -92,7 +92,7 @@ def click_coco(path: Path) -> None:
 
 
 def youtube(path: Path) -> None:
-    from sam2fast.datasets.ytvos import YouTubeVOS
+    from sam2fast.datasets.davis import YouTubeVOS
 
     layout = YouTubeVOS(path.parent)
     for name in layout.videos():
@@ -116,13 +116,13 @@ def run_folder(path: Path) -> None:
 
 
 def earlier_masks(path: Path) -> None:
-    from sam2fast.cli.mask_resume import masks_before
+    from sam2fast.cli.mask_run import read_previous_masks
     from sam2fast.cli.model_choice import ModelChoice
 
-    masks_before(path, ModelChoice("c", Path("w")), "float32", {"points_per_side": 4}, [], lambda image: {})
+    read_previous_masks(path, ModelChoice("c", Path("w")), "float32", {"points_per_side": 4}, [], lambda image: {})
 
 
 def earlier_record(path: Path) -> None:
-    from sam2fast.cli.segment_run import _record
+    from sam2fast.cli.segment import _record
 
     _record(path)

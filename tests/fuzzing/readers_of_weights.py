@@ -1,12 +1,12 @@
-"""Reads checkpoints, saved sessions and configurations, as programs do that use the package."""
+"""Readers of checkpoints, saved sessions and configurations, as programs use the package."""
 
 import contextlib
 from functools import cache
 from pathlib import Path
 
+import companion_files
 import seeds_weights
 import torch
-import worlds
 
 from sam2fast.checkpoints import CheckpointError, choose_config, load_checkpoint, load_partial, read_checkpoint
 from sam2fast.config import ConfigError, check_targets, load_config
@@ -57,26 +57,26 @@ def converted(path: Path) -> None:
 
 
 def training_checkpoint(path: Path) -> None:
-    from sam2fast.training.snapshots import load
+    from sam2fast.training.checkpointing import load
 
     load(path)
 
 
 def adapters(path: Path) -> None:
-    from sam2fast.training.adapter_files import load_adapters
+    from sam2fast.training.adapters import load_adapters
 
     load_adapters(seeds_weights.tiny_model(), path)
 
 
 def state(path: Path) -> None:
-    predictor = worlds.mini_predictor()
-    restored = predictor.load_state(path, worlds.FILM)
+    predictor = companion_files.mini_predictor()
+    restored = predictor.load_state(path, companion_files.TINY_VIDEO)
     for _ in predictor.propagate_in_video(restored, progress=False):
         pass
 
 
 def stream(path: Path) -> None:
-    worlds.mini_predictor().restore_stream(path).close()
+    companion_files.mini_predictor().restore_stream(path).close()
 
 
 def model_config(path: Path) -> None:
@@ -86,7 +86,7 @@ def model_config(path: Path) -> None:
 
 
 def built_model(path: Path) -> None:
-    """On the meta device, where numbers cost nothing."""
+    """On the meta device, without memory for weights."""
     from sam2fast.build_sam import build_sam2
 
     with torch.device("meta"):
@@ -98,7 +98,7 @@ def training_config(path: Path) -> None:
 
     config = load_training_config(path, report=lambda note: None)
     check_targets(config.trainer, (), TRAINING_TARGETS)
-    with contextlib.suppress(ConfigError):  # the data that it names are not there
+    with contextlib.suppress(ConfigError):  # its data does not exist
         check_training_config(config)
 
 

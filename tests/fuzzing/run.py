@@ -1,12 +1,12 @@
-"""Mutated files, given to everything that reads files: ``make fuzz FILES=10000 SEED=0``.
+"""Passes mutated files to all readers: ``make fuzz FILES=10000 SEED=0``.
 
-A file is a finding where its reader raises what it does not document, runs something, reads or writes what it should
-not, takes more than a GiB of memory or more than ten seconds of processor time, or ends the process; and so is a sound
-file that is refused, and one that must be refused and is not (sound.py). ``--only NUMBER`` reads one again.
+A file is a finding if its reader raises an undocumented exception, runs a command, accesses other files, takes more
+than 1 GiB of memory or 10 s of CPU time, or ends the process. A valid file that is refused is a finding, too, and one
+that is accepted although expected_refusals.py names it. ``--only NUMBER`` reads one file again.
 
-The same seed makes the same changes to the same sound files. These are the same with the same versions of the libraries
-that write them, but for addresses in checkpoints of the old format, and the order of metadata in safetensors.
-``--keep`` keeps them, too, and ``--seeds KEPT/seeds`` takes those.
+Equal seeds make equal changes to equal valid files. The valid files depend on the versions of the libraries that write
+them, on addresses in checkpoints of the old format, and on the order of metadata in safetensors. ``--keep`` keeps them,
+and ``--seeds KEPT/seeds`` reuses them.
 """
 
 import argparse
@@ -17,27 +17,29 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import campaign_report
 from processes import SECONDS, verdicts
+
+BENCH = Path(__file__).parents[2] / "bench"
+OUTCOMES = ("accepted", "refused", "finding")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=10_000, help="how many")
+    parser.add_argument("--files", type=int, default=10_000, help="number of files")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first file")
-    parser.add_argument("--only", type=int, help="this file alone, in this process, with its traceback")
-    parser.add_argument("--target", help="files for this reader alone")
+    parser.add_argument("--only", type=int, help="only this file, in this process, with its traceback")
+    parser.add_argument("--target", help="only files for this reader")
     parser.add_argument(
         "--keep",
         type=Path,
-        help="a folder for the files that are findings, findings.jsonl, and the sound files in seeds",
+        help="a folder for findings, findings.jsonl, and the valid files in seeds",
     )
-    parser.add_argument("--seeds", type=Path, help="sound files that were kept, in place of new ones")
+    parser.add_argument("--seeds", type=Path, help="kept valid files, instead of new ones")
     parser.add_argument("--out", type=Path, help="a folder for a report, fuzz-cpu-DATE.json")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_one(asked: argparse.Namespace, folder: Path) -> int:
-    """Reads one file with nothing around it, so that an exception is seen as it comes."""
+    """Reads one file in this process, so that an exception shows its traceback."""
     from cases import make_case
     from seeds import write_seeds
     from targets import TARGETS
@@ -100,7 +102,7 @@ def campaign(asked: argparse.Namespace, folder: Path) -> int:
                 keep(asked.keep, asked.seed, case, folder / "seeds", verdict)
     outcomes: Counter[str] = Counter()
     for target in sorted({target for target, _ in kinds}):
-        counts = {outcome: kinds[target, outcome] for outcome in campaign_report.OUTCOMES}
+        counts = {outcome: kinds[target, outcome] for outcome in OUTCOMES}
         outcomes.update(counts)
         print(f"  {target}: {', '.join(f'{count} {outcome}' for outcome, count in counts.items())}")
     print(f"slowest: {slowest[::-1]}")
@@ -113,7 +115,7 @@ def campaign(asked: argparse.Namespace, folder: Path) -> int:
         print(f"finding: {finding['target']}: {finding['what']}")
     if asked.out:
         facts = {"seed": asked.seed, "first": asked.first, "target": asked.target, "files": total, "seconds": seconds}
-        print(campaign_report.write(asked.out, kinds, sound, **facts, findings=findings))
+        print(write_campaign_report(asked.out, kinds, sound, **facts, findings=findings))
     return 1 if findings else 0
 
 
@@ -124,6 +126,50 @@ def keep(folder: Path, seed: int, case: Any, seeds: Path, verdict: dict[str, Any
     if verdict is not None:
         with (folder / "findings.jsonl").open("a") as file:
             file.write(json.dumps({"seed": seed, **verdict}) + "\n")
+
+
+def write_campaign_report(
+    folder: Path, counts: Mapping[tuple[str, str], int], sound: Mapping[str, int], **facts: Any
+) -> Path:
+    """Writes today's ``fuzz-cpu-DATE.json``.
+
+    Args:
+        counts: mutated files by reader and outcome.
+        sound: valid files by outcome.
+        facts: further entries of the report.
+    """
+    sys.path.append(str(BENCH))
+    from reports import write_report
+    from suite.machine import machine
+
+    targets = {
+        target: {outcome: counts.get((target, outcome), 0) for outcome in OUTCOMES} for target, _ in sorted(counts)
+    }
+    totals: Counter[str] = Counter()
+    for (_, outcome), count in counts.items():
+        totals[outcome] += count
+    return write_report(
+        folder,
+        "fuzz-cpu",
+        machine=machine() | {"libraries": libraries()},
+        **facts,
+        **{outcome: totals[outcome] for outcome in OUTCOMES},
+        sound={outcome: sound.get(outcome, 0) for outcome in OUTCOMES},
+        targets=targets,
+    )
+
+
+def libraries() -> dict[str, str]:
+    """Versions of the libraries that decode and encode files."""
+    import av
+    import numpy
+    import omegaconf
+    import PIL
+    import safetensors
+    import yaml
+
+    found = {module.__name__: module.__version__ for module in (av, numpy, omegaconf, PIL, safetensors, yaml)}
+    return {**found, **{name: ".".join(map(str, version)) for name, version in av.library_versions.items()}}
 
 
 if __name__ == "__main__":

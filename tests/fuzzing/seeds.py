@@ -1,4 +1,4 @@
-"""The sound files that are mutated, by kind."""
+"""The valid files that are mutated, by kind."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ import seeds_weights
 import torch
 
 SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
-    "film": seeds_media.films,
+    "video": seeds_media.videos,
     "image": seeds_media.images,
     "mask": seeds_media.masks,
     "pt": seeds_weights.pickled,
@@ -32,7 +32,7 @@ SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
 
 
 def write_seeds(folder: Path) -> None:
-    """Writes them all into a folder for each kind, once: under their numbers, which :mod:`sound` knows them by."""
+    """Writes all files, once, into a folder for each kind, named by the numbers in :mod:`expected_refusals`."""
     for kind, make in SEEDS.items():
         if not (folder / kind).exists():
             (folder / kind).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Sound films, pictures and masks: tiny, and made by the libraries that write them."""
+"""Valid, tiny videos, images and masks."""
 
 import io
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 WIDTH, HEIGHT, FRAMES = 48, 32, 5
-SECRET_SIZE = (176, 208)  # height and width of the film that no other file must lead to
-# x264's macroblock tree gives such small pictures other bytes from run to run where there is AVX-512.
+SECRET_SIZE = (176, 208)  # height and width of the forbidden video
+# With AVX-512, x264's macroblock tree is not deterministic for such small videos.
 X264 = {"mbtree": "0"}
 # Container, codec, its options and pixel format, options of the container.
-FILMS: tuple[tuple[str, str, dict[str, str], str, dict[str, str]], ...] = (
+VIDEO_FORMATS: tuple[tuple[str, str, dict[str, str], str, dict[str, str]], ...] = (
     ("mp4", "libx264", {**X264, "preset": "ultrafast", "g": "3"}, "yuv420p", {}),
     ("mp4", "libx264", {**X264, "bf": "2", "b-adapt": "0", "preset": "fast"}, "yuv420p", {}),
     ("mp4", "libx264", {**X264, "preset": "ultrafast", "g": "2"}, "yuv420p", {"movflags": "frag_keyframe+empty_moov"}),
@@ -34,14 +34,14 @@ FILMS: tuple[tuple[str, str, dict[str, str], str, dict[str, str]], ...] = (
 )
 
 
-def picture(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+def image(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     """uint8 ``(H, W, 3)``: a bright square on a slope."""
     ground = np.linspace(30, 120, width, dtype=np.uint8)[None, :, None].repeat(height, 0).repeat(3, 2)
     ground[8:20, 4 + number : 18 + number] = (220, 60, 90)
     return ground
 
 
-def film(
+def video(
     form: str,
     codec: str,
     options: dict[str, str],
@@ -51,13 +51,13 @@ def film(
     size: tuple[int, int] = (HEIGHT, WIDTH),
 ) -> bytes:
     buffer = io.BytesIO()
-    # Without the random number that Matroska gives to every film.
+    # Without Matroska's random ID.
     with av.open(buffer, "w", format=form, options={"fflags": "+bitexact", **more}) as container:
         stream: Any = container.add_stream(codec, rate=Fraction(10), options=options)
         (stream.height, stream.width), stream.pix_fmt = size, pixels
         voice: Any = container.add_stream("pcm_s16le", rate=8000, layout="mono") if sound else None
         for number in range(FRAMES):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24")))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image(number, *size), format="rgb24")))
             if voice is not None:
                 samples = av.AudioFrame.from_ndarray(np.zeros((1, 800), dtype=np.int16), format="s16", layout="mono")
                 samples.sample_rate, samples.pts = 8000, 800 * number
@@ -66,12 +66,12 @@ def film(
     return buffer.getvalue()
 
 
-def films() -> Iterator[bytes]:
-    for kind in FILMS:
-        # Nothing in place of what PyAV cannot write here, so that the others keep their numbers.
-        yield film(*kind) if kind[1] in av.codecs_available else b""
-    yield film("matroska", "mpeg4", {}, "yuv420p", {}, sound=True)
-    # What FFmpeg takes for a list of other files.
+def videos() -> Iterator[bytes]:
+    for kind in VIDEO_FORMATS:
+        # Empty if PyAV cannot write it, so that the other files keep their numbers.
+        yield video(*kind) if kind[1] in av.codecs_available else b""
+    yield video("matroska", "mpeg4", {}, "yuv420p", {}, sound=True)
+    # Playlists for FFmpeg.
     yield b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n../outside/secret.ts\n#EXT-X-ENDLIST\n"
     yield b"ffconcat version 1.0\nfile secret.mp4\nduration 1\n"
 
@@ -83,11 +83,11 @@ def written(image: Image.Image, form: str, **options: Any) -> bytes:
 
 
 def images() -> Iterator[bytes]:
-    rgb = Image.fromarray(picture(0))
+    rgb = Image.fromarray(image(0))
     exif = Image.Exif()
-    exif[0x0112], exif[0x010E] = 6, "a picture"
+    exif[0x0112], exif[0x010E] = 6, "an image"
     text = PngInfo()
-    text.add_text("Title", "a picture", zip=True)
+    text.add_text("Title", "an image", zip=True)
     deep = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH) * 40
     yield written(rgb, "JPEG", exif=exif)
     yield written(rgb, "JPEG", progressive=True, quality=40)
@@ -113,7 +113,7 @@ def masks() -> Iterator[bytes]:
     yield written(Image.fromarray(label_map(1) * 100), "PNG")
     yield written(Image.fromarray(label_map(1).astype(np.uint16) * 300), "PNG")
     yield written(Image.fromarray(label_map(1) > 0), "PNG")
-    yield written(Image.fromarray(picture(0)), "PNG")
+    yield written(Image.fromarray(image(0)), "PNG")
 
 
 def label_map(number: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Sound JSON and YAML files."""
+"""Valid JSON and YAML files."""
 
 import importlib.util
 import json
@@ -59,7 +59,7 @@ def coco() -> Iterator[bytes]:
         {"id": i, "image_id": 1, "category_id": 1, "area": 12.5, "iscrowd": 0, "segmentation": shape}
         for i, shape in enumerate(shapes, 1)
     ]
-    image = {"id": 1, "file_name": "picture.png", "height": HEIGHT, "width": WIDTH}
+    image = {"id": 1, "file_name": "image.png", "height": HEIGHT, "width": WIDTH}
     yield as_json({"images": [image], "annotations": entries, "categories": [{"id": 1, "name": "thing"}]})
 
 
@@ -81,7 +81,7 @@ def runs() -> Iterator[bytes]:
 
 def found_masks() -> Iterator[bytes]:
     model = {"config": "c", "checkpoint": "w", "dtype": "float32", "device": "cpu"}
-    image = {"id": 1, "file_name": "picture.png", "height": HEIGHT, "width": WIDTH}
+    image = {"id": 1, "file_name": "image.png", "height": HEIGHT, "width": WIDTH}
     entry = {"id": 1, "image_id": 1, "segmentation": rles()[0], "area": 3}
     info = {"version": __version__, "model": model, "options": {"points_per_side": 4}}
     yield as_json({"info": info, "images": [image], "annotations": [entry]})
@@ -124,7 +124,7 @@ def models() -> Iterator[bytes]:
 
 
 def recipes() -> Iterator[bytes]:
-    """Ours, the original's, and a short one that says how the original's is told from ours."""
+    """Our recipe, the original's, and a short one for their distinction."""
     from sam2fast.config import shipped_recipes
 
     shipped = shipped_recipes()

@@ -1,4 +1,4 @@
-"""Sound checkpoints, training runs and saved sessions, of a few tensors each."""
+"""Valid checkpoints, training runs and saved sessions of a few tensors each."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from pickles import saved
 
 
 def tiny_model() -> torch.nn.Module:
-    """Under names by which layouts are told apart; loads what :func:`weights` has."""
+    """A model with the names that identify the layout; loads :func:`weights`."""
     torch.manual_seed(0)
     model = torch.nn.ModuleDict({"sam_mask_decoder": torch.nn.Linear(4, 3), "memory_encoder": torch.nn.Linear(3, 2)})
     model.register_parameter("no_mem_embed", torch.nn.Parameter(torch.zeros(1, 1, 4)))
@@ -23,12 +23,12 @@ def weights() -> dict[str, torch.Tensor]:
 
 
 def secret() -> dict[str, torch.Tensor]:
-    """What no other file must lead to, by its name."""
+    """The content of a forbidden file, which includes its name."""
     return {"secret": torch.zeros(1)}
 
 
 def nano_like() -> dict[str, torch.Tensor]:
-    """What nano is recognised by, and no more."""
+    """The weights that identify nano."""
     blocks = {f"image_encoder.trunk.blocks.{i}.norm1.weight": torch.zeros(2) for i in range(10)}
     return {"image_encoder.trunk.patch_embed.proj.weight": torch.zeros(32, 3, 1, 1), **blocks}
 
@@ -54,7 +54,7 @@ def pickled() -> Iterator[bytes]:
 def safetensors() -> Iterator[bytes]:
     from safetensors.torch import save
 
-    from sam2fast.training.adapter_files import FORMAT
+    from sam2fast.training.adapters import FORMAT
 
     yield save(weights())
     yield save(nano_like())
@@ -64,14 +64,14 @@ def safetensors() -> Iterator[bytes]:
 
 
 def states() -> Iterator[bytes]:
-    """Of a film of which two objects were tracked."""
+    """Saved states of a video with two tracked objects."""
     import tempfile
 
-    from worlds import FILM, mini_predictor
+    from companion_files import TINY_VIDEO, mini_predictor
 
     predictor = mini_predictor()
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
-        state = predictor.init_state(FILM)
+        state = predictor.init_state(TINY_VIDEO)
         predictor.add_new_points_or_box(state, 0, "disc", [[30, 40]], [1])
         predictor.add_new_mask(state, 1, 7, np.eye(128, dtype=bool))
         for _ in predictor.propagate_in_video(state, progress=False):
@@ -79,8 +79,8 @@ def states() -> Iterator[bytes]:
         predictor.save_state(state, Path(folder) / "state")
         yield (Path(folder) / "state").read_bytes()
         with predictor.open_stream() as stream:
-            stream.step(FILM[0])
+            stream.step(TINY_VIDEO[0])
             stream.add_new_points_or_box("disc", [[30, 40]], [1])
-            stream.step(FILM[1])
+            stream.step(TINY_VIDEO[1])
             stream.save(Path(folder) / "stream")
         yield (Path(folder) / "stream").read_bytes()

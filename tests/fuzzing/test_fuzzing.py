@@ -1,4 +1,4 @@
-"""A slice of the campaign of ``make fuzz``, always the same; and that what goes wrong is noticed."""
+"""A fixed part of the campaign of ``make fuzz``; and tests that findings are detected."""
 
 import json
 import os
@@ -24,24 +24,24 @@ def python(*arguments: str, cwd: Path | None = None) -> "subprocess.CompletedPro
 
 
 @pytest.mark.long
-def test_a_slice_of_the_campaign(tmp_path: Path) -> None:
+def test_a_part_of_the_campaign(tmp_path: Path) -> None:
     done = python(str(FOLDER / "run.py"), "--files", str(SLICE), "--seed", "0", "--out", str(tmp_path))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     (path,) = tmp_path.glob("fuzz-cpu-*.json")
     report = json.loads(path.read_text())
     assert (report["files"], report["seed"], report["findings"]) == (SLICE, 0, [])
     assert report["machine"]["commit"] and report["machine"]["libraries"]["av"]
-    # Changes that nobody minds, and changes that are minded: with either alone nothing is tried.
+    # Both harmless and harmful changes must occur.
     assert report["accepted"] + report["refused"] == SLICE and min(report["accepted"], report["refused"]) > SLICE // 10
     assert sum(counts[name] for counts in report["targets"].values() for name in counts) == SLICE
     assert report["sound"]["accepted"] > 250 and report["sound"]["finding"] == 0
 
 
-# Readers that do what none should, each with a file that makes it.
+# Misbehaving readers, each with a file that triggers it.
 PLANTED = """
 import json, os, pickle, shutil, sys, warnings
 from pathlib import Path
-import cases, readers_of_media, readers_of_weights, seeds_media, worlds
+import cases, readers_of_media, readers_of_weights, seeds_media, companion_files
 from cases import Case, Reader
 from safetensors.torch import load_file
 from sam2fast.video_io import containers
@@ -70,7 +70,7 @@ def remove_all(path): shutil.rmtree("../outside")
 def follow_a_list(path):  # FFmpeg opens what it names, of which no audit hook hears
     containers.INDIRECT_FORMATS = frozenset()
     containers._direct_formats_only.cache_clear()
-    path.write_bytes(list(seeds_media.films())[-1])
+    path.write_bytes(list(seeds_media.videos())[-1])
     readers_of_media.all_frames(path)
 
 def follow_an_index(path):  # as safetensors opens files
@@ -83,16 +83,16 @@ READERS = (
 )
 TARGETS.update({f.__name__: Target("x", "file", (Documented, OSError), f, is_named=True) for f in READERS})
 reader = Reader(Path(sys.argv[1]) / "work")
-worlds.secret(Path("follow_a_list"))
-worlds.with_weights(Path("follow_an_index"))
+companion_files.secret(Path("follow_a_list"))
+companion_files.with_weights(Path("follow_an_index"))
 for number, f in enumerate(READERS):
     verdict = reader.read(Case(number, f.__name__, hostile_pickles()[0]))
     print(json.dumps([f.__name__, verdict.outcome, verdict.what]))
 """
 
 
-def test_what_goes_wrong_is_noticed(tmp_path: Path) -> None:
-    done = python("-c", PLANTED, str(tmp_path / "outside"))  # which is in the names of all files, and means nothing
+def test_findings_are_detected(tmp_path: Path) -> None:
+    done = python("-c", PLANTED, str(tmp_path / "outside"))  # part of the names of all files
     assert done.returncode == 0, done.stderr[-3000:]
     found = {name: (outcome, what) for name, outcome, what in map(json.loads, done.stdout.splitlines())}
     assert found["refuse"] == ("refused", "Documented")
@@ -111,7 +111,7 @@ def test_what_goes_wrong_is_noticed(tmp_path: Path) -> None:
         "remove": "os.remove",
         "rename": "os.rename",
         "remove_all": "shutil.rmtree",
-        "follow_a_list": "another film was read",
+        "follow_a_list": "another video was read",
         "follow_an_index": "what lies outside was read",
     }
     for name, part in expected.items():
@@ -119,7 +119,7 @@ def test_what_goes_wrong_is_noticed(tmp_path: Path) -> None:
         assert outcome == "finding" and part in what, (name, outcome, what)
 
 
-# The first file ends its process, the second says nothing, and the third is read by another process.
+# The first file ends its process, the second hangs, and the third is read by a new process.
 DEADLY = """
 import os, signal, sys, time
 from types import SimpleNamespace
@@ -143,7 +143,7 @@ sys.exit(run.main())
 """
 
 
-def test_what_ends_a_process_is_blamed_on_its_file(tmp_path: Path) -> None:
+def test_the_end_of_a_process_is_a_finding_of_its_file(tmp_path: Path) -> None:
     script = tmp_path / "deadly.py"
     script.write_text(DEADLY)
     done = python(str(script), "--files", "3")

@@ -1,4 +1,4 @@
-"""Changes to YAML: tags and names that run something where a reader is careless, and texts that grow without end."""
+"""Changes to YAML: tags and names that run code in an unsafe reader, and expansion bombs."""
 
 from collections.abc import Sequence
 from random import Random
@@ -7,8 +7,8 @@ import yaml
 from documents import DEEP_LISTS, DEEP_MAPPINGS, LONG_NUMBER, changed_values, places_in
 from pickles import COMMAND, PYTHON
 
-HOSTILE = "hostileTag"  # stands for text that no value is written as
-# Values that make things, or run them, where a reader is careless; written as they stand.
+HOSTILE = "hostileTag"  # placeholder for text that is not a serialized value
+# Values that create objects or run code in an unsafe reader; inserted verbatim.
 TAGS = (
     f'!!python/object/apply:os.system ["{COMMAND}"]',
     f'!!python/object/apply:builtins.exec ["{PYTHON}"]',
@@ -41,7 +41,7 @@ TAGS = (
     "]",
     "\t",
 )
-# What a text may refer to: other keys, functions, itself.
+# Targets of references: other keys, functions, the text itself.
 TEXTS = (
     *("${", "${}", "${x}", "${model}", "${.}", "${..a}", "${oc.env:HOME}", "${oc.env:NOT_SET}", "${oc.decode:${x}}"),
     *("${range:900000000}", "${pow:9,${pow:9,9}}", "${times:9,9}", "${divide:1,0}", "${int:x}", "${merge:1,2}"),
@@ -57,12 +57,12 @@ FUNCTIONS = (
 
 
 def yaml_values(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """A YAML file with other values, among them tags, references and names of functions."""
-    if BOMB in data:  # which must not go off here
+    """Changes values of a YAML file, to tags, references and names of functions, too."""
+    if BOMB in data:  # must not run here
         return data
     try:
         tree = changed_values(yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), rng)
-    except Exception:  # damaged by the change before
+    except Exception:  # damaged by an earlier change
         return data
     places = list(places_in(tree))
     if places and rng.random() < 0.6:
@@ -71,7 +71,7 @@ def yaml_values(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
         holder[key] = rng.choice((HOSTILE, rng.choice(TEXTS), rng.choice(TEXTS), call, call["_target_"]))
     try:
         text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=rng.random() < 0.5)
-    except RecursionError:  # as deep as the change before has made it
+    except RecursionError:  # nested deeply by an earlier change
         return data
     text = text.replace(DEEP_LISTS, "[" * 700 + "]" * 700).replace(DEEP_MAPPINGS, "{a: " * 700 + "1" + "}" * 700)
     text = text.replace(LONG_NUMBER, "9" * 6000).replace(HOSTILE, rng.choice(TAGS))
@@ -82,7 +82,7 @@ BOMB = b"x1: &x1"
 
 
 def yaml_bomb(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """A few lines that stand for a thousand million values, or for themselves."""
+    """A few lines that expand to 10^9 values, or to themselves."""
     levels, width = rng.choice(((9, 10), (30, 2), (300, 1)))
     kind = rng.choice(("list", "mapping", "merged"))
     first = "x0: &x0 {a: 1}" if kind == "merged" else f"x0: &x0 [{', '.join('1' * width)}]"
@@ -100,7 +100,7 @@ def yaml_bomb(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
 
 
 def interpolation_bomb(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """The same by references that are filled in later."""
+    """The same by interpolations, which are resolved later."""
     value = rng.choice(('"${x%d}${x%d}"', '{a: "${x%d}", b: "${x%d}"}', '["${x%d}", "${x%d}"]'))
     lines = [rng.choice(("x0: abc", "x0: {a: 1}", "x0: ${x40}"))]
     lines += [f"x{level}: " + value % (level - 1, level - 1) for level in range(1, 41)]

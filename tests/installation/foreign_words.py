@@ -1,6 +1,6 @@
-"""Names in other scripts, in whatever locale this runs: every command does its work, or says in one line why not.
+"""File names in other scripts, in any locale: every command works, or reports its error in one line.
 
-Runs beside smoke.py in an environment with PyAV.
+Runs with smoke.py in an environment with PyAV.
 """
 
 import json
@@ -10,11 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from smoke import expect, picture, truth
+from smoke import expect, sample_image, truth
 
 
 def name(text):
-    """As this locale sees what lies on the disk in UTF-8."""
+    """A UTF-8 file name as this locale decodes it."""
     return os.fsdecode(text.encode("utf-8"))
 
 
@@ -22,7 +22,7 @@ IMAGES, SET, OUT = name("снимки 写真"), name("набор"), name("выв
 VIDEOS, MASKS = f"{SET}/JPEGImages", f"{SET}/Annotations"
 CAT, CLIP = name("кошка 猫"), name("Größe")
 IMAGE = f"{IMAGES}/{CAT}.png"
-# What each command writes.
+# Outputs of each command.
 COMMANDS = (
     (("segment", IMAGE, "--point", "72,64", "--out", OUT), f"{OUT}/{CAT}.json"),
     (("segment", IMAGE, "--point", "72,64", "--out", OUT, "--json"), f"{OUT}/{CAT}.json"),
@@ -46,7 +46,7 @@ COMMANDS = (
     (("segment", IMAGE, "--point", "72,64", "--checkpoint", f"{OUT}/{CAT}.pt", "--out", f"{OUT}/pt"), f"{OUT}/pt"),
     (("env",), None),
 )
-# What fails by its input: one line, whatever can be printed.
+# Errors by wrong input: one line, whatever the locale can print.
 REFUSED = (
     ("segment", f"{IMAGES}/{name('нет')}.png", "--point", "1,1"),
     ("segment", IMAGE, "--point", "1,1", "--model", name("модель")),
@@ -95,9 +95,9 @@ def make_inputs():
 
     for folder in (IMAGES, f"{VIDEOS}/{CLIP}", f"{MASKS}/{CLIP}", name("пусто")):
         os.makedirs(folder, exist_ok=True)
-    Image.fromarray(picture()).save(IMAGE)
+    Image.fromarray(sample_image()).save(IMAGE)
     for t in range(3):
-        Image.fromarray(picture(t)).save(f"{VIDEOS}/{CLIP}/{t:05d}.jpg")
+        Image.fromarray(sample_image(t)).save(f"{VIDEOS}/{CLIP}/{t:05d}.jpg")
         Image.fromarray(truth(t).astype(np.uint8)).save(f"{MASKS}/{CLIP}/{t:05d}.png")
     from sam2fast import nano
 

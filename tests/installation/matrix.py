@@ -1,8 +1,8 @@
-"""Installs the package in many ways and says what then works: ``make matrix ROWS="tested oldest"``.
+"""Installs the package in many ways and reports what works: ``make matrix ROWS="tested oldest"``.
 
-Rows run one after another, each in an environment of its own or, where only what surrounds the process differs, in one
-that they share. Prints a line for each and a table at the end. The exit code is 1 if one fails, or needs what this
-machine does not have; the latter not of those in ``OPTIONAL``, and not with ``--allow-absent``.
+Rows run one by one, each in its own environment; rows that differ only in the process's surroundings share one. Prints
+a line per row and a table at the end. The exit code is 1 if a row fails or lacks a requirement. Requirements may be
+missing for the rows of ``OPTIONAL`` and with ``--allow-absent``.
 """
 
 import argparse
@@ -21,13 +21,13 @@ import rows_versions
 from places import ROOT, Failure, Place, Unavailable, find_pythons
 
 ROWS = rows_versions.ROWS | rows_surroundings.ROWS | rows_folders.ROWS
-# They need rights or programs that many machines do not give, containers above all.
+# They need rights or programs that many machines lack, in particular containers.
 OPTIONAL = {"read-only", "no-home", "no-network", "latin-locale"}
 OK, FAILED, ABSENT = "ok", "FAILED", "not here"
 
 
 def run_row(name: str, place: Place) -> dict[str, Any]:
-    """The verdict on one row, with what was seen."""
+    """The verdict on one row, with details."""
     begun = time.perf_counter()
     try:
         verdict, said = OK, ROWS[name](place)
@@ -35,7 +35,7 @@ def run_row(name: str, place: Place) -> dict[str, Any]:
         verdict, said = ABSENT, str(error)
     except Failure as error:
         verdict, said = FAILED, str(error)
-    except Exception as error:  # what a row did not think of must not end those behind it
+    except Exception as error:  # unexpected errors must not end the later rows
         verdict, said = FAILED, f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
     return {"row": name, "verdict": verdict, "said": said, "seconds": round(time.perf_counter() - begun)}
 
@@ -47,7 +47,7 @@ def table(results: list[dict[str, Any]]) -> list[str]:
 
 
 def exit_code(results: Iterable[dict[str, Any]], allow_absent: bool) -> int:
-    """1 if a row failed, or one that every machine should have could not be run."""
+    """1 if a row failed, or a required row could not run."""
     absent = [r["row"] for r in results if r["verdict"] == ABSENT and r["row"] not in OPTIONAL]
     failed = [r["row"] for r in results if r["verdict"] == FAILED]
     return 1 if failed or (absent and not allow_absent) else 0

@@ -1,6 +1,6 @@
-"""Each feature that needs an extra, where none is installed: one line that says which, and nothing half-done.
+"""Features that need an extra, without any extra installed: one line names the extra, and no partial results are left.
 
-Runs beside smoke.py in an environment of the core alone.
+Runs with smoke.py in an environment with the core only.
 """
 
 import json
@@ -8,31 +8,31 @@ import subprocess
 import sys
 from pathlib import Path
 
-from smoke import expect, picture, truth
+from smoke import expect, sample_image, truth
 
 # The command's arguments, and the extra that it must name.
 COMMANDS = {
-    "track film.mp4 --point 0,1,72,64": "video",
-    "vos --videos films --masks masks --out out": "video",
-    "dataset extract --videos films --out out": "video",
+    "track video.mp4 --point 0,1,72,64": "video",
+    "vos --videos videos --masks masks --out out": "video",
+    "dataset extract --videos videos --out out": "video",
     "serve": "serve",
     "segment square.png --point 72,64 --ray local": "cluster",
     "masks square.png --ray auto": "cluster",
-    "evaluate-images pictures --masks polygons.json --clicks 1": "eval",
-    "evaluate-images pictures --masks polygons.json --box": "eval",
+    "evaluate-images images --masks polygons.json --clicks 1": "eval",
+    "evaluate-images images --masks polygons.json --box": "eval",
     "profile square.png --picture profile.png": "profile",
 }
-# What is done with less, and the extra that a note names.
+# Features that work with less, and the extra that a note names.
 NOTES = {
     "track frames --point 0,1,72,64 --out tracked": "video",
 }
 LIBRARY = {
-    "from sam2fast import SAM2VideoPredictor as V; V.from_pretrained('sam2fast/nano').init_state('film.mp4')": "video",
+    "from sam2fast import SAM2VideoPredictor as V; V.from_pretrained('sam2fast/nano').init_state('video.mp4')": "video",
     "from sam2fast.video_io import read_frames; read_frames(0, 256).__enter__()": "video",
     "from pathlib import Path; from sam2fast.training.reporting import Reporter; Reporter(Path('logs'))": "train",
-    "from sam2fast.demo.film import encode_film; encode_film([])": "video",
+    "from sam2fast.demo.clip import encode_mp4; encode_mp4([])": "video",
     "from sam2fast.profiling.report import draw; draw(None)": "profile",
-    "from sam2fast.io.polygons import rasterise_polygons as f; f([[0, 0, 9, 0, 9, 9]], (9, 9))": "eval",
+    "from sam2fast.io.rle import rasterise_polygons as f; f([[0, 0, 9, 0, 9, 9]], (9, 9))": "eval",
 }
 
 
@@ -55,19 +55,19 @@ def main():
 
 
 def make_inputs():
-    """A picture, frames, masks, polygons, and what looks like a film."""
+    """An image, frames, masks, polygons, and what looks like a video."""
     import numpy as np
     from PIL import Image
 
-    for folder in ("frames", "masks/film", "pictures", "films"):
+    for folder in ("frames", "masks/video", "images", "videos"):
         Path(folder).mkdir(parents=True, exist_ok=True)
     for t in range(3):
-        Image.fromarray(picture(t)).save(f"frames/{t:05d}.jpg")
-        Image.fromarray(truth(t).astype(np.uint8)).save(f"masks/film/{t:05d}.png")
-    Image.fromarray(picture()).save("square.png")
-    Image.fromarray(picture()).save("pictures/square.jpg")
-    for film in ("film.mp4", "films/film.mp4"):
-        Path(film).write_bytes(b"\0\0\0\x18ftypmp42" + bytes(100))
+        Image.fromarray(sample_image(t)).save(f"frames/{t:05d}.jpg")
+        Image.fromarray(truth(t).astype(np.uint8)).save(f"masks/video/{t:05d}.png")
+    Image.fromarray(sample_image()).save("square.png")
+    Image.fromarray(sample_image()).save("images/square.jpg")
+    for video in ("video.mp4", "videos/video.mp4"):
+        Path(video).write_bytes(b"\0\0\0\x18ftypmp42" + bytes(100))
     height, width = truth().shape
     corners = [40, 32, 104, 32, 104, 96, 40, 96]
     document = {

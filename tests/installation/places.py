@@ -26,11 +26,11 @@ LINES_OF_A_FAILURE = 60
 
 
 class Unavailable(Exception):
-    """This machine does not have what the row needs."""
+    """This machine lacks a requirement of the row."""
 
 
 class Failure(Exception):
-    """What the row is about does not work."""
+    """The row's feature does not work."""
 
 
 def expect(condition: object, message: str) -> None:
@@ -40,7 +40,7 @@ def expect(condition: object, message: str) -> None:
 
 
 def checked(done: "subprocess.CompletedProcess[str]") -> str:
-    """What a command printed; raises :class:`Failure` with the end of all that it said unless it succeeded."""
+    """The output of a command; raises :class:`Failure` with the end of its output if it fails."""
     if done.returncode:
         said = "\n".join((done.stdout + done.stderr).splitlines()[-LINES_OF_A_FAILURE:])
         raise Failure(f"{' '.join(map(str, done.args))[:200]}: exit code {done.returncode}\n{said}")
@@ -93,19 +93,19 @@ class Environment:
         )
 
     def pip(self, *arguments: str | Path, cwd: Path = HERE) -> str:
-        """Runs pip; what it keeps for later is in the folder that ``PIP_CACHE_DIR`` names."""
+        """Runs pip; its cache is the folder ``PIP_CACHE_DIR``."""
         quiet = ("--disable-pip-version-check", "--quiet", "--no-input")
         return checked(self.run("-m", "pip", arguments[0], *quiet, *arguments[1:], cwd=cwd))
 
     def versions(self) -> dict[str, str]:
-        """What is installed."""
+        """The installed packages."""
         listed = checked(self.run("-m", "pip", "list", "--format=json", "--disable-pip-version-check", cwd=HERE))
         return {entry["name"].lower(): entry["version"] for entry in json.loads(listed)}
 
 
 @dataclass
 class Place:
-    """A folder for one run of the matrix; what rows share is made when the first of them asks for it.
+    """A folder for one run of the matrix; shared parts are created at first use.
 
     Args:
         folder: emptied at the end.
@@ -148,7 +148,7 @@ class Place:
 
     @property
     def tested(self) -> Environment:
-        """With the tested versions and PyAV, for rows that differ in what surrounds the process."""
+        """The tested versions and PyAV, shared by rows that differ only in the process's surroundings."""
         if "tested" not in self._made:
             self._made["tested"] = self.environment("tested", extras="video", constraints=TESTED)
         return self._made["tested"]
@@ -190,7 +190,7 @@ class Place:
         return folder
 
     def smoke(self, environment: Environment, work: Path, *options: str, **conditions: Any) -> dict[str, Any]:
-        """What smoke.py finds in an environment, under the conditions that :meth:`Environment.run` takes."""
+        """The facts of smoke.py in an environment, with the options of :meth:`Environment.run`."""
         script = work / "smoke.py"
         shutil.copy(HERE / "smoke.py", script)
         printed = checked(environment.run(*options, script, cwd=work, **conditions))

@@ -1,4 +1,4 @@
-"""Rows about where the package lies and how it got there: odd paths, lost links, sdist and wheel."""
+"""Rows about the package's location and installation: unusual paths, missing symlinks, sdist and wheel."""
 
 import shutil
 import subprocess
@@ -82,7 +82,7 @@ def sdist(place: Place) -> str:
 
 
 def _described(place: Place, *files: Path) -> str:
-    """Whether an index would take them: complete metadata, and a description that renders."""
+    """Whether an index would accept them: complete metadata, and a description that renders."""
     checker = place.environment("checker", install=False)
     try:
         checker.pip("install", "twine")

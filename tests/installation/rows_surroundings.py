@@ -1,4 +1,4 @@
-"""Rows about what surrounds the process: rights, home, network, locale, flags of the interpreter."""
+"""Rows about the process's surroundings: rights, home, network, locale, interpreter flags."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from places import HERE, Place, Unavailable, checked, expect, told
 NO_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 STRANGER = ("setpriv", "--reuid=54321", "--regid=54321", "--clear-groups")
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-# No variable that says where a home or a cache could be.
+# No variables for a home or a cache.
 HOMELESS = {"HOME": None, "XDG_CACHE_HOME": None, "HF_HOME": None, "USER": None, "LOGNAME": None}
 LATIN = "en_US.ISO-8859-1"
 REPETITIONS = 5
@@ -22,7 +22,7 @@ MOST_OF_TORCH = 1.5  # times as long as torch alone, a predictor may take to imp
 
 
 def read_only(place: Place) -> str:
-    """Nothing in the environment may be written, bytecode included."""
+    """The environment is read-only, bytecode included."""
     _needs("setpriv")
     environment = place.tested
     before = _files(environment.folder)
@@ -52,7 +52,7 @@ def no_home(place: Place) -> str:
 
 
 def no_network(place: Place) -> str:
-    """In a network of its own, in which nothing is; a download says so in one line."""
+    """In an empty network namespace; a download reports its error in one line."""
     if subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode:
         raise Unavailable("unshare may not make a network")
     work = place.work("no-network")

@@ -1,4 +1,4 @@
-"""Rows about what is installed: versions of Python and of the dependencies, and what is left out."""
+"""Rows about versions of Python and of the dependencies, and about missing packages."""
 
 import shutil
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 from places import EVERYTHING, HERE, OLDEST, TESTED, Environment, Place, checked, constrained, expect, told
 
 TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "wheel", "build")
-# A slice of the suite that touches every layer and every kind of attack that needs no minutes, in a minute or two.
+# A part of the suite that covers every layer and every fast kind of test, in a minute or two.
 TESTS = (
     *("tests/kernels/test_connected_components.py", "tests/kernels/test_mask_ops.py", "tests/test_transforms.py"),
     *("tests/predictors/test_image_parity.py", "tests/predictors/test_video_state.py", "tests/io/test_rle.py"),
     *(
-        "tests/checkpoints/test_checkpoints.py",
+        "tests/checkpoints/test_loading.py",
         "tests/io/test_overlay.py",
         "tests/cli/test_env.py",
         "tests/video_io/test_reading.py",
@@ -19,7 +19,7 @@ TESTS = (
     *("tests/api", "tests/sessions/test_wrong_calls.py", "tests/properties/test_run_lengths.py"),
     *("tests/security/test_hostile_files.py", "tests/faults/test_thread_guard.py"),
 )
-# What these read beside the installed package.
+# Files that these tests need besides the installed package.
 COPIED = ("tests", "bench", "docs", "README.md", "pyproject.toml")
 OLDEST_PYTHON = "3.10"
 
@@ -30,7 +30,7 @@ def tested(place: Place) -> str:
 
 
 def newest(place: Place) -> str:
-    """The newest that the index has of everything, on the newest supported Python of this machine."""
+    """The newest releases of everything, on the newest supported Python of this machine."""
     return _on_python(place, "newest", place.newest_python, constraints=None)
 
 
@@ -78,7 +78,7 @@ def _tests(place: Place, environment: Environment, name: str, constraints: Path 
 
 
 def no_triton(place: Place) -> str:
-    """Triton taken out, as on Windows, macOS and ARM; then there, and failing to import."""
+    """Without Triton, as on Windows, macOS and ARM; then with a Triton that fails to import."""
     environment = place.environment("no-triton", constraints=TESTED)
     try:
         environment.pip("uninstall", "--yes", "triton")
@@ -94,7 +94,7 @@ def no_triton(place: Place) -> str:
 
 
 def no_extras(place: Place) -> str:
-    """The core alone: each feature that needs an extra says which, in one line."""
+    """The core only: each feature that needs an extra names it in one line."""
     environment = place.environment("no-extras", constraints=TESTED)
     try:
         facts = place.smoke(environment, place.work("no-extras"))

@@ -1,6 +1,6 @@
-"""What works in the environment whose Python runs this: prints one JSON document, or fails.
+"""Smoke test of the environment whose Python runs this: prints one JSON document, or fails.
 
-Alone in its folder when it runs, so that what is imported is what is installed. No asserts: it also runs under -OO.
+It runs alone in a folder, so that imports find the installed package. No asserts: it also runs under -OO.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ def expect(condition, message):
 
 
 def truth(t=0):
-    """Where the square is in a frame."""
+    """The square's pixels in a frame."""
     import numpy as np
 
     mask = np.zeros((HEIGHT, WIDTH), bool)
@@ -28,7 +28,7 @@ def truth(t=0):
     return mask
 
 
-def picture(t=0):
+def sample_image(t=0):
     """A bright square on grey, which moves to the right."""
     import numpy as np
 
@@ -42,7 +42,7 @@ def iou(mask, expected):
 
 
 def installed():
-    """The package is the installed one, whatever else is near."""
+    """Checks that the imported package is the installed one."""
     import sam2fast
 
     expect("site-packages" in sam2fast.__file__, f"imported from {sam2fast.__file__}")
@@ -53,7 +53,7 @@ def image(model):
     from sam2fast import SAM2ImagePredictor
 
     predictor = SAM2ImagePredictor(model)
-    predictor.set_image(picture())
+    predictor.set_image(sample_image())
     masks, _, _ = predictor.predict(box=[38, 30, 106, 98], multimask_output=False)
     found = iou(masks[0].astype(bool), truth())
     expect(found > LEAST_IOU, f"an image's mask has an IoU of {found:.3f}")
@@ -61,7 +61,7 @@ def image(model):
 
 
 def video(model):
-    state = model.init_state([picture(t) for t in range(FRAMES)])
+    state = model.init_state([sample_image(t) for t in range(FRAMES)])
     model.add_new_points_or_box(state, 0, 1, box=[38, 30, 106, 98])
     tracked = model.propagate_in_video(state, progress=False)
     found = [iou((logits[0, 0] > 0).numpy(), truth(t)) for t, _, logits in tracked]
@@ -72,7 +72,7 @@ def video(model):
 def everything(model):
     from sam2fast import SAM2AutomaticMaskGenerator
 
-    records = SAM2AutomaticMaskGenerator(model, points_per_side=4).generate(picture())
+    records = SAM2AutomaticMaskGenerator(model, points_per_side=4).generate(sample_image())
     best = max((iou(record["segmentation"], truth()) for record in records), default=0)
     expect(best > LEAST_IOU, f"the best of {len(records)} automatic masks has an IoU of {best:.3f}")
     return len(records)
@@ -98,7 +98,7 @@ def backends():
 
 
 def command():
-    """``sam2fast env`` and ``sam2fast segment`` as processes, with all that was asked of them."""
+    """Runs ``sam2fast env`` and ``sam2fast segment`` as processes."""
     program = str(Path(sys.executable).with_name("sam2fast"))
     options = {"capture_output": True, "encoding": "utf-8", "errors": "backslashreplace"}
     done = subprocess.run([program, "env", "--json"], **options)
@@ -107,7 +107,7 @@ def command():
     expect(not broken, f"sam2fast env: {broken}")
     from PIL import Image
 
-    Image.fromarray(picture()).save("square.png")
+    Image.fromarray(sample_image()).save("square.png")
     done = subprocess.run([program, "segment", "square.png", "--point", "72,64", "--out", "found"], **options)
     expect(done.returncode == 0, f"sam2fast segment: {done.stderr}")
     written = sorted(os.listdir("found"))

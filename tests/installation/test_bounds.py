@@ -1,4 +1,4 @@
-"""The lower bounds of setup.py are those that the matrix installs, and what is tested together is within the bounds."""
+"""The matrix installs the lower bounds of setup.py, and the tested versions are within the bounds."""
 
 import re
 
@@ -7,7 +7,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 SETUP = (ROOT / "setup.py").read_text(encoding="utf-8")
-# For those who change the package.
+# Packages for development.
 TOOLS = {
     *("pytest", "pytest-benchmark", "pytest-xdist", "hypothesis", "supervision", "nbmake", "build", "setuptools"),
     *("ruff", "mypy", "pre-commit", "mkdocs-material", "mkdocstrings"),
@@ -15,7 +15,7 @@ TOOLS = {
 
 
 def required() -> dict[str, Requirement]:
-    """What setup.py names with a lower bound, by name."""
+    """The lower bounds of setup.py by package."""
     found = (Requirement(text) for text in re.findall(r"""["']([\w.-]+(?:\[\w+\])?>=[^"';\n]*)""", SETUP))
     return {requirement.name: requirement for requirement in found if requirement.name not in TOOLS}
 
@@ -41,14 +41,14 @@ def constraints() -> list[Requirement]:
     return [Requirement(line) for line in lines if line and not line.startswith("#")]
 
 
-def test_what_is_tested_is_what_setup_allows():
+def test_tested_versions_are_allowed():
     for pin in constraints():
         for specifier in pin.specifier:
             if specifier.operator == "==" and pin.name in required():
                 assert required()[pin.name].specifier.contains(specifier.version), f"{pin} for {required()[pin.name]}"
 
 
-def test_what_security_says_of_versions():
+def test_versions_in_security_md():
     text = (ROOT / "SECURITY.md").read_text(encoding="utf-8").partition("## Dependencies")[2]
     excluded, _, rest = text.partition("They do not exclude")
     lower = {name.lower(): Version(bound_of(requirement)) for name, requirement in required().items()}
@@ -70,5 +70,5 @@ def test_what_security_says_of_versions():
 
 
 def holes(text: str) -> dict[str, Version]:
-    """By name, the first version without the hole."""
+    """The first version without the vulnerability, by package."""
     return {name.lower(): Version(version) for name, version in re.findall(r"([\w-]+)\s+before\s+([\d.]*\d)", text)}

@@ -1,18 +1,18 @@
-"""What needs an extra says which, where its package is missing; matrix.py asks all of them where none is installed."""
+"""Features that need an extra name it if its package is missing; matrix.py checks all of them without any extra."""
 
 import sys
 
 import pytest
 
-from sam2fast.demo.film import encode_film
-from sam2fast.io.polygons import rasterise_polygons
+from sam2fast.demo.clip import encode_mp4
+from sam2fast.io.rle import rasterise_polygons
 from sam2fast.profiling.report import draw
 
 
 @pytest.mark.parametrize(
     ("package", "extra", "call"),
     [
-        ("av", "video", lambda: encode_film([])),
+        ("av", "video", lambda: encode_mp4([])),
         ("matplotlib.figure", "profile", lambda: draw(None)),
         ("pycocotools", "eval", lambda: rasterise_polygons([[0, 0, 9, 0, 9, 9]], (9, 9))),
     ],

@@ -1,4 +1,4 @@
-"""Names of files that are no text in this locale: written in another encoding, or read where there is only ASCII."""
+"""File names that this locale cannot decode: in another encoding, or non-ASCII names in an ASCII locale."""
 
 import ast
 import io
@@ -11,13 +11,13 @@ import torch
 from checkout import ROOT
 from PIL import Image
 
-from sam2fast.checkpoints.files import read_file
+from sam2fast.checkpoints.weight_files import read_file
 from sam2fast.cli import main
 from sam2fast.config import ConfigError, load_config
 from sam2fast.training.data.synthetic.collect import is_heldout
-from sam2fast.video_results.frames import object_number
+from sam2fast.video_results.frame_masks import object_number
 
-# "Größe" in ISO 8859-1, which is no UTF-8; Python keeps the odd bytes as surrogates.
+# "Größe" in ISO 8859-1, which is invalid UTF-8; Python keeps the bytes as surrogates.
 ON_DISK = b"Gr\xf6\xdfe"
 NAME = os.fsdecode(ON_DISK)
 
@@ -30,7 +30,7 @@ def odd_names_exist():
 
 @pytest.fixture
 def masks(tmp_path):
-    """A video's masks in the layout of DAVIS, in a folder of the odd name."""
+    """A video's masks in the DAVIS layout, in a folder with this name."""
     mask = np.zeros((24, 32), np.uint8)
     mask[4:12, 4:20] = 1
     (tmp_path / "masks" / NAME).mkdir(parents=True)
@@ -46,8 +46,8 @@ def test_results_are_written_under_the_name_on_the_disk(masks, tmp_path):
     assert ON_DISK in csv.read_bytes() and len(list(tmp_path.iterdir())) == 2
 
 
-def test_what_cannot_be_printed_is_escaped(masks, tmp_path, monkeypatch):
-    """Nothing is as strict as stdout, which a pipe has by default."""
+def test_unprintable_names_are_escaped(masks, tmp_path, monkeypatch):
+    """With the strict error handler, the default of stdout in a pipe."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
     monkeypatch.setattr(sys, "stdout", stream)
     csv = tmp_path / "results.csv"
@@ -58,13 +58,13 @@ def test_what_cannot_be_printed_is_escaped(masks, tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_is_read(tmp_path):
-    """torch maps a file under the name that the text has in UTF-8."""
+    """torch opens a file by the UTF-8 encoding of its name."""
     torch.save({"model": {"weight": torch.arange(3)}}, tmp_path / "plain.pt")
     (tmp_path / "plain.pt").rename(tmp_path / f"{NAME}.pt")
     assert read_file(tmp_path / f"{NAME}.pt")["weight"].tolist() == [0, 1, 2]
 
 
-def test_numbers_are_made_of_any_name():
+def test_seeds_from_any_name():
     assert object_number(NAME) != object_number("Große")
     assert object_number("\ud83d") == object_number("\ud83d")  # half of a pair, as JSON may hold
     assert is_heldout(NAME) in (True, False)
@@ -72,18 +72,18 @@ def test_numbers_are_made_of_any_name():
 
 @pytest.mark.parametrize("text", ["Größe", "~/写真/Фото 1", "C:\\Données\\un", "a#1; b & c!", NAME])
 def test_overrides_take_any_name(text):
-    """Hydra's grammar has no such letters."""
+    """Hydra's grammar does not accept such letters."""
     assert load_config("nano/sam2fast_nano", [f"+folder={text}"]).folder == text
 
 
 @pytest.mark.parametrize("text", ["[Größe", "Größe\\", "f(ö)", "é,", "ö=1", "'ä"])
-def test_overrides_are_refused_where_they_could_mean_something_else(text):
+def test_ambiguous_overrides_are_refused(text):
     with pytest.raises(ConfigError, match="nano/sam2fast_nano"):
         load_config("nano/sam2fast_nano", [f"+folder={text}"])
 
 
-def test_text_has_its_encoding():
-    """Left out, it would be the locale's."""
+def test_text_files_have_an_encoding():
+    """The default would be the locale's."""
     missing = []
     for folder in ("sam2fast", "kernels", "configs"):
         for file in (ROOT / folder).rglob("*.py"):
@@ -101,6 +101,6 @@ def _is_vague(call: ast.AST) -> bool:
         return False
     called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     strings = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
-    if called == "open":  # also of pictures, films, data sets: only with a mode of text is it surely a file
+    if called == "open":  # also a method of images, videos and data sets: only a text mode shows that it is a file
         return any(mode in ("r", "w", "a", "x", "r+", "w+", "rt", "wt") for mode in strings)
     return called == "read_text" or (called == "write_text" and len(call.args) == 1)

@@ -1,4 +1,4 @@
-"""The matrix itself: it names what there is, and nothing that goes wrong in a row is lost, or ends the others."""
+"""The matrix itself: its names exist, and errors of a row are reported and do not end the others."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def place(*versions: str) -> places.Place:
 
 
 @pytest.mark.parametrize("name", (*rows_versions.TESTS, *rows_versions.COPIED))
-def test_what_other_pythons_run_is_there(name: str) -> None:
+def test_tests_for_other_pythons_exist(name: str) -> None:
     assert (ROOT / name).exists()
 
 
@@ -46,7 +46,7 @@ def test_the_supported_pythons_are_those_that_setup_allows() -> None:
         (ValueError("max() of nothing"), matrix.FAILED, "ValueError: max() of nothing"),
     ],
 )
-def test_whatever_a_row_raises_is_its_verdict(
+def test_any_exception_of_a_row_is_its_verdict(
     error: Exception, verdict: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def row(_: places.Place) -> str:

@@ -1,4 +1,4 @@
-"""Atomic writes, also where two write the same file, and what is no file."""
+"""Atomic writes, also by two processes, through links, and to paths that are no files."""
 
 import os
 import re
@@ -7,26 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from sam2fast.io.atomic import moved_to, read_limited, written_whole
+from sam2fast.io.atomic import atomic_path, atomic_write, read_limited
 
-WAYS = ["moved_to", "written_whole", "in_folder"]
+WAYS = ["atomic_path", "atomic_write", "in_folder"]
 
 
 def write(way: str, path: Path, content: bytes) -> None:
-    if way == "written_whole":
-        with written_whole(path) as file:
+    if way == "atomic_write":
+        with atomic_write(path) as file:
             file.write(content)
     else:
-        with moved_to(path, in_folder=way == "in_folder") as partial:
+        with atomic_path(path, in_folder=way == "in_folder") as partial:
             partial.write_bytes(content)
 
 
 def test_two_at_once(tmp_path: Path) -> None:
-    """As on two machines, where both processes have the same number."""
+    """As on two machines, where process ids may be equal."""
     path = tmp_path / "a.json"
-    with moved_to(path) as first:
+    with atomic_path(path) as first:
         first.write_text("first")
-        with moved_to(path) as second, written_whole(path) as third:
+        with atomic_path(path) as second, atomic_write(path) as third:
             second.write_text("second")
             third.write(b"third")
         assert path.read_text() == "second" and first.read_text() == "first"
@@ -34,20 +34,20 @@ def test_two_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("write", [moved_to, written_whole])
-def test_what_was_there_stays(write, tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [atomic_path, atomic_write])
+def test_a_failed_write_keeps_the_old_file(write, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("before")
     with pytest.raises(ZeroDivisionError), write(path) as target:
-        (target.write_bytes if write is moved_to else target.write)(b"half")
+        (target.write_bytes if write is atomic_path else target.write)(b"half")
         raise ZeroDivisionError
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("there", ["before", None])
-def test_a_link_stays(way: str, there: str | None, tmp_path: Path) -> None:
-    """Also one to nothing, which then leads to something, as with open()."""
+def test_a_symlink_stays(way: str, there: str | None, tmp_path: Path) -> None:
+    """Also a dangling link, whose target is created, as with open()."""
     (tmp_path / "to").mkdir()
     if there is not None:
         (tmp_path / "to" / "file").write_text(there)
@@ -60,18 +60,18 @@ def test_a_link_stays(way: str, there: str | None, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_link_in_a_circle_is_refused(way: str, tmp_path: Path) -> None:
+def test_a_loop_of_links_is_refused(way: str, tmp_path: Path) -> None:
     os.symlink("loop", tmp_path / "loop")
     with pytest.raises(OSError, match="loop") as caught:
         write(way, tmp_path / "loop", b"content")
     assert caught.value.filename == str(tmp_path / "loop") and os.listdir(tmp_path) == ["loop"]
 
 
-def test_what_a_killed_writer_leaves_behind_a_link_has_that_name(tmp_path: Path) -> None:
-    """So that whoever cleans up there does not meet files of others who write through links of the same name."""
+def test_temporary_name_behind_a_link(tmp_path: Path) -> None:
+    """So that a clean-up does not find files that others write through links of the same name."""
     (tmp_path / "to").mkdir()
     os.symlink("to/file", tmp_path / "link")
-    with written_whole(tmp_path / "link"):
+    with atomic_write(tmp_path / "link"):
         (left,) = os.listdir(tmp_path / "to")
     assert re.fullmatch(r"\.file\.\d+\.tmp", left)
 
@@ -79,7 +79,7 @@ def test_what_a_killed_writer_leaves_behind_a_link_has_that_name(tmp_path: Path)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("through_a_link", [False, True])
 def test_a_pipe_is_refused(way: str, through_a_link: bool, tmp_path: Path) -> None:
-    """A file in its place would be what nobody wants, such as of /dev/stdout."""
+    """A file must not replace, for example, /dev/stdout."""
     os.mkfifo(tmp_path / "pipe")
     os.symlink("pipe", tmp_path / "link")
     path = tmp_path / ("link" if through_a_link else "pipe")
@@ -98,7 +98,7 @@ def test_the_mode_stays(way: str, tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600 and path.read_bytes() == b"content"
 
 
-def test_what_has_no_end_is_not_read(tmp_path: Path) -> None:
+def test_too_large_files_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(b"x" * 100)
     assert len(read_limited(tmp_path / "text", 100)) == 100
     with pytest.raises(OSError, match="more than"):

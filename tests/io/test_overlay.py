@@ -12,17 +12,17 @@ def square(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
     return mask
 
 
-def changed(picture) -> np.ndarray:
-    return (np.asarray(picture) != GREY).any(axis=2)
+def changed(overlay) -> np.ndarray:
+    return (np.asarray(overlay) != GREY).any(axis=2)
 
 
-def test_nothing_drawn_is_the_image_itself():
-    picture = draw_overlay(GREY)
-    assert picture.size == (200, 120) and picture.mode == "RGB"
-    assert not changed(picture).any()
+def test_without_masks_and_prompts_it_is_the_image():
+    overlay = draw_overlay(GREY)
+    assert overlay.size == (200, 120) and overlay.mode == "RGB"
+    assert not changed(overlay).any()
 
 
-def test_mask_is_tinted_inside_outlined_on_its_edge_and_left_alone_outside():
+def test_mask_is_tinted_inside_and_outlined_on_its_edge():
     before = GREY.copy()
     pixels = np.asarray(draw_overlay(GREY, square(50, 30, 150, 90)[None]))
     tints = [np.rint((1 - TINT) * 128 + TINT * np.array(colour)) for colour in COLOURS]
@@ -45,7 +45,7 @@ def test_masks_have_different_tints():
     assert len({tuple(pixels[60, 25 + 36 * i]) for i in range(5)}) == 5
 
 
-def test_colours_of_the_callers():
+def test_given_colours():
     masks = np.stack([square(10, 20, 60, 100), square(100, 20, 160, 100)])
     pixels = np.asarray(draw_overlay(GREY, masks, colours=COLOURS[2:4])).astype(int)
     for x, colour in ((35, COLOURS[2]), (130, COLOURS[3])):
@@ -79,7 +79,7 @@ def test_box_is_a_frame():
 
 
 @pytest.mark.parametrize("far", [-1e9, -300, 500, 1e9])
-def test_prompts_outside_the_image_are_cut_off(far):
+def test_prompts_outside_the_image_are_clipped(far):
     assert not changed(draw_overlay(GREY, points=[(far, 60)])).any()
     where = changed(draw_overlay(GREY, boxes=[(min(far, 100), 30, max(far, 100), 90)]))
     assert where[60, 100] and where[30].any()

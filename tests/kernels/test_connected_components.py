@@ -12,7 +12,7 @@ EIGHT_NEIGHBOURS = np.ones((3, 3))
 
 
 def expected_by_scipy(mask):
-    """Labels by first pixel and areas, as our contract has them, from scipy's components."""
+    """Labels by first pixel and areas, as documented, from scipy's components."""
     labels, areas = np.zeros(mask.shape, np.int32), np.zeros(mask.shape, np.int32)
     for n, image in enumerate(mask[:, 0].numpy()):
         components, count = scipy.ndimage.label(image, structure=EIGHT_NEIGHBOURS)
@@ -81,7 +81,7 @@ def test_masks_of_a_batch_do_not_mix():
 
 
 @pytest.mark.parametrize("shape", [(0, 1, 8, 8), (2, 1, 0, 8), (2, 1, 8, 0)], ids=str)
-def test_nothing(shape):
+def test_empty_input(shape):
     labels, areas = connected_components(torch.zeros(shape, dtype=torch.bool))
     assert labels.shape == areas.shape == shape
 
@@ -111,7 +111,7 @@ def test_large(side, density):
     components, count = scipy.ndimage.label(mask, structure=EIGHT_NEIGHBOURS)
     flat = components.ravel()
     first = np.zeros(count + 1, np.int32)
-    first[flat[::-1]] = np.arange(flat.size, 0, -1, dtype=np.int32)  # what is assigned last stays
+    first[flat[::-1]] = np.arange(flat.size, 0, -1, dtype=np.int32)  # the last assignment wins
     first[0] = 0
     sizes = np.bincount(flat).astype(np.int32)
     sizes[0] = 0
@@ -132,7 +132,7 @@ def block(request, monkeypatch):
 
 
 def by_triton(mask, device):
-    """Labels and areas from the kernel, which is seen to have run."""
+    """Labels and areas from the kernel; asserts that it ran."""
     before = launches["connected_components"]
     with backend("triton"):
         labels, areas = connected_components(mask.to(device))
@@ -142,7 +142,7 @@ def by_triton(mask, device):
 
 @pytest.mark.parametrize("seed", [None, 1], ids=["in order", "shuffled"])
 @pytest.mark.parametrize("name", SHAPES)
-def test_kernel_matches_the_twin(name, seed, block, triton_device):
+def test_kernel_matches_the_reference(name, seed, block, triton_device):
     """A row of a mask is about as long as the small blocks; the large ones hold several."""
     mask = torch.from_numpy(shapes(1 if block == 32 else 2)[name])[None, None]
     if seed is None or triton_device.type == "cuda":
@@ -155,7 +155,7 @@ def test_kernel_matches_the_twin(name, seed, block, triton_device):
     assert all(map(torch.equal, connected_components(mask), actual))
 
 
-def test_kernel_keeps_masks_apart(block, triton_device):
+def test_kernel_separates_masks(block, triton_device):
     mask = torch.rand(3, 1, 13, 19, generator=torch.Generator().manual_seed(0)) < 0.5
     assert all(map(torch.equal, connected_components(mask), by_triton(mask, triton_device)))
     uint8 = mask.to(torch.uint8) * 7
@@ -168,7 +168,7 @@ def test_kernel_with_the_stored_configuration(triton_device):
 
 
 @pytest.mark.parametrize("shape", [(0, 1, 8, 8), (2, 1, 0, 8)], ids=str)
-def test_kernel_on_nothing(shape, triton_device):
+def test_kernel_on_empty_input(shape, triton_device):
     with backend("triton"):
         labels, areas = connected_components(torch.zeros(shape, dtype=torch.bool, device=triton_device))
     assert labels.shape == areas.shape == shape

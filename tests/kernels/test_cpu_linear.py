@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from parity import random_map
 
 from sam2fast.kernels import _cpu
-from sam2fast.kernels._cpu import _convolution_pays, linear
+from sam2fast.kernels._cpu import _should_use_convolution, linear
 from sam2fast.kernels.memory_attention import blockwise
 from sam2fast.modeling.attention import Attention
 from sam2fast.modeling.layers import MLP, Conv2d, Linear
@@ -32,25 +32,25 @@ def test_same_as_a_linear_layer(shape, bias, threads, convolution, monkeypatch):
         assert_as_accurate_as(F.linear, out, *inputs)
 
 
-def test_autograd_autocast_and_other_dtypes_take_the_ordinary_way(monkeypatch):
+def test_autograd_autocast_and_other_dtypes_use_torch(monkeypatch):
     monkeypatch.setattr(_cpu, "_ONEDNN_IS_FASTER", True)
     x, weight = random_map(4096, 96), random_map(40, 96)
     with torch.no_grad():
-        assert _convolution_pays(x, weight)
-    assert not _convolution_pays(x, weight)  # gradients are on
+        assert _should_use_convolution(x, weight)
+    assert not _should_use_convolution(x, weight)  # gradients are on
     with torch.no_grad():
-        assert not _convolution_pays(x.bfloat16(), weight.bfloat16())
+        assert not _should_use_convolution(x.bfloat16(), weight.bfloat16())
         with torch.autocast("cpu", torch.bfloat16):
-            assert not _convolution_pays(x, weight)
+            assert not _should_use_convolution(x, weight)
             assert linear(x, weight).dtype == torch.bfloat16
 
 
 class TestWithoutInstructionsForBfloat16:
-    """Products of bfloat16 values, made in fp32."""
+    """Matrix multiplications of bfloat16 values in fp32."""
 
     @pytest.fixture(autouse=True)
     def imitated(self, monkeypatch):
-        monkeypatch.setattr(_cpu, "_IMITATES_BFLOAT16", True)
+        monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", True)
 
     @pytest.mark.parametrize("way", ["cast", "autocast"])
     def test_the_same_but_for_the_order_of_sums(self, way, monkeypatch):
@@ -60,7 +60,7 @@ class TestWithoutInstructionsForBfloat16:
             x, weight, bias = (t.bfloat16() for t in (x, weight, bias))
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=way == "autocast"):
             out = linear(x, weight, bias)
-            monkeypatch.setattr(_cpu, "_IMITATES_BFLOAT16", False)
+            monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", False)
             native = linear(x, weight, bias)
         assert out.dtype == native.dtype == torch.bfloat16
         exact = F.linear(*rounded)
@@ -68,7 +68,7 @@ class TestWithoutInstructionsForBfloat16:
         assert ((out.double() - exact).abs() <= exact.abs() * 2**-8 + 1e-5).all()
         assert relative_error(exact, out) <= relative_error(exact, native) * 1.01
 
-    def test_no_products_in_bfloat16_are_left(self, monkeypatch):
+    def test_no_bfloat16_multiplications_remain(self, monkeypatch):
         """In the encoder and in both attentions of a decoder's block, cast once or under autocast."""
         made = []
 
@@ -87,18 +87,18 @@ class TestWithoutInstructionsForBfloat16:
                 assert layer.bfloat16()(*x).dtype == torch.bfloat16
         assert made and {dtype for _, dtype in made} == {torch.float32}
 
-    def test_gradients_other_dtypes_and_export_take_the_ordinary_way(self, monkeypatch):
+    def test_gradients_other_dtypes_and_export_use_torch(self, monkeypatch):
         x, weight = random_map(4, 8).bfloat16(), random_map(8, 8).bfloat16()
-        assert not _cpu.imitates_bfloat16(x, weight)
+        assert not _cpu.emulates_bfloat16(x, weight)
         with torch.no_grad():
-            assert _cpu.imitates_bfloat16(x, weight) and not _cpu.imitates_bfloat16(x, weight.float())
-            assert not _cpu.imitates_bfloat16(x.to("meta"), weight.to("meta"))
+            assert _cpu.emulates_bfloat16(x, weight) and not _cpu.emulates_bfloat16(x, weight.float())
+            assert not _cpu.emulates_bfloat16(x.to("meta"), weight.to("meta"))
             monkeypatch.setattr(_cpu, "_is_exporting", lambda: True)
-            assert not _cpu.imitates_bfloat16(x, weight)
+            assert not _cpu.emulates_bfloat16(x, weight)
 
 
 class TestAttend:
-    """By exponentials of the scores, and below the highest of them where those do not fit."""
+    """Softmax by unshifted exponentials, and shifted by the highest score where those overflow."""
 
     # By how much the scores of each 60 keys are moved.
     @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ class TestAttend:
         assert relative_error(expected, out) < 2e-6 + 3 * rounding
 
     def test_rows_of_very_different_scores(self, monkeypatch):
-        """One row has to go by its highest score, and its block with it."""
+        """One row needs the highest score, and so does its block."""
         monkeypatch.setattr(blockwise, "BLOCK", 16)
         query, key, value = random_map(32, 8), random_map(40, 8, seed=1), random_map(40, 4, seed=2)
         query[3] *= 1000
@@ -131,7 +131,7 @@ class TestAttend:
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_half_values_of_large_scores(self, dtype):
-        """Exponentials of scores as they are leave the range of float16 long before that of SAFE_SUMS."""
+        """Unshifted exponentials exceed the range of float16 long before SAFE_SUMS."""
         query, key, value = random_map(32, 8), random_map(40, 8, seed=1), random_map(40, 4, seed=2).to(dtype)
         query[:, 0], key[:, 0] = 5, 6  # exp(30) = 1e13
         expected = (query.double() @ key.double().mT).softmax(dim=1) @ value.double()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sam2fast.kernels import _dispatch, _launch
-from sam2fast.kernels._dispatch import backend, count_launch, current_backend, kernel_pays, launches, use_triton
+from sam2fast.kernels._dispatch import backend, count_launch, current_backend, launches, should_use_kernel, use_triton
 from sam2fast.kernels._launch import LaunchConfig
 from sam2fast.kernels.connected_components import connected_components
 from sam2fast.kernels.mask_ops import upsample_masks
@@ -47,24 +47,24 @@ def test_forced_triton_that_cannot_run_is_an_error(monkeypatch):
     with backend("triton"), pytest.raises(RuntimeError, match="forced to 'triton', but connected_components needs"):
         connected_components(MASK)
     with backend("triton"), pytest.raises(RuntimeError, match="connected_components has no legs"):
-        use_triton("connected_components", MASK, obstacle="has no legs")
+        use_triton("connected_components", MASK, unsupported_reason="has no legs")
     with backend("auto"):
-        assert not use_triton("connected_components", MASK, obstacle="has no legs")
+        assert not use_triton("connected_components", MASK, unsupported_reason="has no legs")
 
 
-def test_an_op_without_a_kernel_runs_its_twin():
+def test_an_op_without_a_kernel_runs_its_reference():
     with backend("triton"):
         assert upsample_masks(torch.zeros(1, 1, 4, 4), (8, 8)).shape == (1, 1, 8, 8)
 
 
-def test_where_a_gradient_is_wanted_the_twin_is_taken_at_once():
+def test_the_reference_is_used_at_once_where_a_gradient_is_needed():
     plain, learns = torch.zeros(1), torch.zeros(1, requires_grad=True)
     with backend("auto"):
-        assert kernel_pays(plain, None) and not kernel_pays(plain, None, learns)
+        assert should_use_kernel(plain, None) and not should_use_kernel(plain, None, learns)
         with torch.no_grad():
-            assert kernel_pays(learns)
+            assert should_use_kernel(learns)
     with backend("triton"):
-        assert kernel_pays(learns)
+        assert should_use_kernel(learns)
 
 
 def test_the_interpreter_is_for_forced_triton_only(monkeypatch):
@@ -74,15 +74,15 @@ def test_the_interpreter_is_for_forced_triton_only(monkeypatch):
         assert use_triton("connected_components", MASK) or _dispatch._triton_version() is None
 
 
-def test_unrepaired_the_interpreter_is_refused_for_bfloat16(monkeypatch):
+def test_the_unfixed_interpreter_is_refused_for_bfloat16(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr(_dispatch, "KERNELS", frozenset({"op"}))
     monkeypatch.setattr(_dispatch, "_triton_version", lambda: (3, 7))
     x = torch.zeros(4, dtype=torch.bfloat16)
-    monkeypatch.setattr(_dispatch, "interpreter_knows_bfloat16", False)
+    monkeypatch.setattr(_dispatch, "interpreter_supports_bfloat16", False)
     with backend("triton"), pytest.raises(RuntimeError, match="does not know bfloat16"):
         use_triton("op", x)
-    monkeypatch.setattr(_dispatch, "interpreter_knows_bfloat16", True)
+    monkeypatch.setattr(_dispatch, "interpreter_supports_bfloat16", True)
     with backend("triton"):
         assert use_triton("op", x)
 
@@ -101,7 +101,7 @@ def test_launches_are_counted_across_threads():
     ("version", "message"),
     [(None, "not installed"), ((3, 5), r"needs triton 3\.6 or newer, and 3\.5 is installed"), ((3, 6), "CUDA tensors")],
 )
-def test_obstacles_are_named(version, message, monkeypatch):
+def test_unsupported_reasons_are_named(version, message, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(_dispatch, "KERNELS", frozenset({"op"}))
     monkeypatch.setattr(_dispatch, "_triton_version", lambda: version)
@@ -113,7 +113,7 @@ def test_obstacles_are_named(version, message, monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Triton brings a compiler of its own")
 @pytest.mark.parametrize(
-    ("compilers", "variable", "headers", "builder", "obstacle"),
+    ("compilers", "variable", "headers", "builder", "reason"),
     [
         ((), None, True, None, "needs a C compiler, .* install gcc, or name one in CC"),
         (("gcc",), None, True, None, None),
@@ -124,7 +124,7 @@ def test_obstacles_are_named(version, message, monkeypatch):
     ],
     ids=["no compiler", "gcc", "clang", "CC", "no headers", "a builder of one's own"],
 )
-def test_what_triton_builds_launchers_with(compilers, variable, headers, builder, obstacle, monkeypatch, tmp_path):
+def test_what_triton_builds_launchers_with(compilers, variable, headers, builder, reason, monkeypatch, tmp_path):
     """On a GPU that is new enough."""
     knobs = pytest.importorskip("triton", "3.6").knobs
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
@@ -134,12 +134,12 @@ def test_what_triton_builds_launchers_with(compilers, variable, headers, builder
         (tmp_path / "Python.h").touch()
     monkeypatch.setattr(_dispatch.sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path)})
     monkeypatch.setattr(knobs.build, "impl", builder)
-    _dispatch._build_obstacle.cache_clear()
+    _dispatch._build_unsupported_reason.cache_clear()
     try:
-        found = _dispatch._gpu_obstacle(torch.device("cuda:0"))
+        found = _dispatch._gpu_unsupported_reason(torch.device("cuda:0"))
     finally:
-        _dispatch._build_obstacle.cache_clear()
-    assert found is None if obstacle is None else re.search(obstacle, found)
+        _dispatch._build_unsupported_reason.cache_clear()
+    assert found is None if reason is None else re.search(reason, found)
 
 
 def test_a_triton_that_cannot_be_imported_counts_as_absent(monkeypatch):
@@ -187,7 +187,7 @@ def test_a_row_for_the_shape_wins_over_one_for_the_gpu(monkeypatch):
             _launch.launch_config(op, x, "4x4")
 
 
-def test_a_row_is_looked_for_once(monkeypatch):
+def test_a_row_is_looked_up_once(monkeypatch):
     """For each op, GPU, dtype and shape class of a table, but again in another table."""
     looked, find = [], _launch._fitting_row
     monkeypatch.setattr(_launch, "_fitting_row", lambda rows, *asked: looked.append(asked) or find(rows, *asked))
@@ -201,7 +201,7 @@ def test_a_row_is_looked_for_once(monkeypatch):
     _launch.launch_config("op", x)
     cpu = [("op", "cpu", x.dtype, "*"), ("other", "cpu", x.dtype, "*"), ("op", "cpu", x.dtype, "8x8")]
     assert looked == [*cpu, ("op", "cpu", torch.float16, "*"), ("op", "sm_90", x.dtype, "*")]
-    # Tables that are gone may have had the same address.
+    # A deleted table may have had the same address.
     for n in range(10):
         monkeypatch.setattr(_launch, "launch_table", lambda n=n: {"op": [LaunchConfig("*", "*", "*", {"n": n}, {})]})
         assert _launch.launch_config("op", x).meta["n"] == n
@@ -223,7 +223,7 @@ SWITCHES = {
 }
 
 
-# Each switch in a process of its own, forked from one that has imported torch.
+# Each switch in a separate process, forked from one that has imported torch.
 PROGRAM = """
 import os, sys, torch
 from sam2fast.kernels._launch import product_precision
@@ -252,7 +252,7 @@ def precisions():
 
 @pytest.mark.parametrize("name", SWITCHES)
 def test_fp32_products_follow_torchs_switches(name, precisions):
-    """In processes of their own: torch does not let its old and its new switch be mixed."""
+    """In separate processes: torch does not allow mixing its old and new switch."""
     change, expected = SWITCHES[name]
     if "fp32_precision" in change and not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
         pytest.skip("this version of torch has the old switch alone")

@@ -5,7 +5,7 @@ import torch
 from memories import memory_of, memory_of_kinds, rope_of_kinds, weights_of, written_out
 from parity import random_map
 
-from sam2fast.kernels import _own_ops
+from sam2fast.kernels import _custom_ops
 from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.kernels.memory_attention import (
     AttendedMemory,
@@ -61,14 +61,14 @@ def test_rounding(wide):
     expected = rounded_by_hand(rows.double())
     assert (found - expected).abs().max(dim=1).values.le(1e-6 * rows.abs().amax(dim=1)).all()
     assert found[-3].tolist() == [448, 16, 2**-9, 208, 224, 0, 2**-8, -28] and not found[-1].any()
-    spread = 2.0 ** torch.arange(8).to(wide)  # rounding does not mind powers of two, as long as they are not too small
+    spread = 2.0 ** torch.arange(8).to(wide)  # powers of two do not affect rounding, unless they are too small
     assert torch.equal(fp8.rounded_to_fp8(rows[:1] * spread[:, None]), found[:1] * spread[:, None])
 
 
 @pytest.mark.parametrize("compute", PATHS.values(), ids=PATHS.keys())
 @pytest.mark.parametrize(("shared", "heads"), [(True, 1), (False, 2)])
 @torch.no_grad()
-def test_the_torch_ways(compute, shared, heads):
+def test_the_torch_implementations(compute, shared, heads):
     """Pages of all kinds, whole maps, pointers, an empty bank."""
     query, weights = random_map(1 if shared else 4, heads, 16, 32), weights_of(32, 8, heads)
     cases = (
@@ -86,7 +86,7 @@ def test_the_torch_ways(compute, shared, heads):
 
 @torch.no_grad()
 def test_bfloat16_is_rounded_like_fp32():
-    """From numbers that have been rounded to bfloat16 before, and in the end."""
+    """From values rounded to bfloat16 before; the result is rounded, too."""
     memory, tables = memory_of(2, 1), axial_rope(32, 4, 4, 10000.0, torch.device("cpu"))
     query, weights = random_map(1, 1, 16, 32), weights_of(32, 8)
     exact = memory_attention_reference(query, memory, *weights, *tables, fp8=True)
@@ -106,20 +106,20 @@ def test_there_is_no_gradient():
 
 
 @torch.no_grad()
-def test_own_implementations_are_not_told():
-    """They take what they took before fp8 was known."""
+def test_custom_implementations_do_not_get_the_argument():
+    """Their arguments are the same as without fp8."""
     memory, tables = memory_of(2, 1), axial_rope(32, 4, 4, 10000.0, torch.device("cpu"))
     arguments = random_map(1, 1, 16, 32), memory, *weights_of(32, 8), *tables
 
     def own(query, memory, key_weight, key_bias, value_weight, value_bias, cos, sin):
         return "own"
 
-    _own_ops.register_op("memory_attention", own, "rounding")
+    _custom_ops.register_op("memory_attention", own, "rounding")
     try:
         with backend("rounding"):
             assert memory_attention(*arguments, fp8=True) == "own"
     finally:
-        _own_ops.unregister_op("memory_attention", "rounding")
+        _custom_ops.unregister_op("memory_attention", "rounding")
 
 
 # side, d, m, heads, pages of each object, pointers, splits, whether pages are of five kinds
@@ -154,27 +154,27 @@ def test_kernels(triton_device, case):
     assert relative_error(expected, actual) < CLOSE
     exact = memory_attention_reference(*arguments).cpu()
     assert FLOOR < relative_error(exact, actual) < CEILING
-    twin = memory_attention_reference(*arguments, fp8=True).cpu()
-    assert relative_error(twin, actual) < CLOSE
+    reference = memory_attention_reference(*arguments, fp8=True).cpu()
+    assert relative_error(reference, actual) < CLOSE
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 @torch.no_grad()
-def test_kernels_of_fewer_bits(triton_device, dtype):
-    """At most twice as far from what is rounded in float64 as the twin is, which rounds keys before it turns them."""
+def test_kernels_in_fp16_and_bf16(triton_device, dtype):
+    """At most twice as far from float64 rounding as the reference, which rounds keys before it rotates them."""
     launch = pytest.importorskip("sam2fast.kernels.memory_attention.launch")
     for name in ("official widths", "pooled, nano's widths"):
         arguments = arguments_of(CASES[name], triton_device, dtype)
         expected = written_out(*on_cpu(*arguments), rounded=rounded_by_hand)
-        twin = memory_attention_reference(*arguments, fp8=True)
+        reference = memory_attention_reference(*arguments, fp8=True)
         actual = launch.memory_attention_triton(*arguments, splits=CASES[name][6], fp8=True)
         assert actual.dtype == dtype
-        assert relative_error(expected, actual.cpu()) <= 2 * relative_error(expected, twin.cpu()) < 0.2
+        assert relative_error(expected, actual.cpu()) <= 2 * relative_error(expected, reference.cpu()) < 0.2
 
 
 @torch.no_grad()
-def test_the_dispatcher_takes_the_kernels(triton_device):
-    """Unless the twin is asked for."""
+def test_the_dispatcher_uses_the_kernels(triton_device):
+    """Unless the reference implementation is used."""
     from sam2fast.kernels.memory_attention.operators import memory_attention_operator
 
     arguments = arguments_of(CASES["one object"], triton_device)
@@ -196,12 +196,12 @@ def test_objects_in_groups(triton_device, monkeypatch):
     launch = pytest.importorskip("sam2fast.kernels.memory_attention.launch")
     arguments = arguments_of(CASES["two heads, an odd side, an empty bank"], triton_device, shared=False)
     expected = launch.memory_attention_triton(*arguments, splits=2, fp8=True)
-    monkeypatch.setattr(launch, "MOST_KEYS", 1)
+    monkeypatch.setattr(launch, "MAX_KEY_BYTES", 1)
     assert torch.equal(launch.memory_attention_triton(*arguments, splits=2, fp8=True), expected)
 
 
 def test_rounding_of_the_interpreter(triton_device):
-    """Is torch's, and what is too large becomes the largest number."""
+    """Equals torch's; values that are too large become the largest number."""
     triton = pytest.importorskip("triton")
     import triton.language as tl
 

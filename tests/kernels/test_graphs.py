@@ -75,7 +75,7 @@ def test_a_mistyped_backend_is_an_error_in_graphs_too(monkeypatch):
 
 @pytest.mark.parametrize("op", ["rope_attention", "memory_attention", "window_attention"])
 def test_on_a_gpu_a_kernel_is_one_node(op, monkeypatch):
-    """Traced with tensors that only say that they are on a GPU."""
+    """Traced with fake tensors on a GPU."""
     pytest.importorskip("triton")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     graphs = []
@@ -114,7 +114,7 @@ def test_image_encoder():
 
 
 class TestOnTheCPU:
-    """What compilers would make slower is one node each, and nothing of the kind is exported."""
+    """Ops that compilers would make slower are one node each; exported programs do not contain them."""
 
     BLOCK = MultiScaleBlock(96, 96, 1, 8).eval()
     X = random_map(1, 64, 64, 96)
@@ -132,13 +132,13 @@ class TestOnTheCPU:
         torch.testing.assert_close(compiled, self.BLOCK(self.X), rtol=1e-4, atol=1e-4)
         calls = [n.target for n in graphs[0].graph.nodes if n.op == "call_function"]
         ours = [str(call) for call in calls if isinstance(call, torch._ops.OpOverload)]
-        # The two small products are oneDNN's where the processor is its, and torch's elsewhere.
+        # The two small multiplications run in oneDNN on some processors, in torch on others.
         assert [name for name in ours if name != "sam2fast.linear.default"] == [
             "sam2fast.window_attention_eager.default",
             "sam2fast.gelu_mlp_eager.default",
         ]
 
-    def test_gradients_are_compiled_as_ever(self):
+    def test_gradients_are_compiled_normally(self):
         torch._dynamo.reset()
         compiled = torch.compile(self.BLOCK, backend="aot_eager", fullgraph=True)
         found = []

@@ -1,4 +1,4 @@
-"""The repaired interpreter computes what a GPU would: bfloat16 in particular, which unrepaired is silently wrong."""
+"""The fixed interpreter computes what a GPU would, also in bfloat16, where the original is silently wrong."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A launch table of the user's own, in a file that SAM2FAST_LAUNCH_TABLE names."""
+"""A custom launch table in a file named by SAM2FAST_LAUNCH_TABLE."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def table_of(monkeypatch, tmp_path):
     return read
 
 
-def test_it_is_read_in_place_of_the_packaged_one(table_of):
+def test_it_replaces_the_packaged_one(table_of):
     table = table_of(json.dumps({"op": [ROW]}))
     assert table == {"op": [LaunchConfig(*ROW.values())]}
     assert _launch.launch_config("op", torch.zeros(1)).meta == {"BLOCK": 64}
@@ -57,7 +57,7 @@ def test_an_empty_variable_is_none(monkeypatch):
         (json.dumps({"op": [{**ROW, "arch": None}]}), "expected names"),
     ],
 )
-def test_what_is_no_table_is_an_error(table_of, text, complaint):
+def test_an_invalid_table_is_an_error(table_of, text, complaint):
     said = f"{TABLE_VARIABLE} is '.*', which is no launch table: .*{re.escape(complaint)}"
     with pytest.raises(ValueError, match=said):
         table_of(text)

@@ -1,4 +1,4 @@
-"""The sum and layer norm in one kernel, where there is no GPU in Triton's interpreter."""
+"""The sum and layer norm in one kernel, in Triton's interpreter if there is no GPU."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ SHAPES = [(2, 3, 5, 96), (7, 112), (1, 1, 144), (33, 1), (4, 1152), (130, 16), (
 
 def inputs(shape, device, x=torch.float32, delta=torch.float32):
     C = shape[-1]
-    # Far from zero in the mean, where a variance by squares would lose its digits.
+    # Mean far from zero, where a variance from squares would lose digits.
     return (
         (random_map(*shape) + 3).to(device, x),
         (random_map(*shape, seed=1) * 2).to(device, delta),
@@ -38,7 +38,7 @@ def inputs(shape, device, x=torch.float32, delta=torch.float32):
 @torch.no_grad()
 def test_kernel(triton_device, shape, dtypes):
     x, delta, weight, bias = inputs(shape, triton_device, *dtypes[:2])
-    expected_sum, twin = add_layer_norm_reference(x, delta, weight, bias, EPS, dtypes[2])
+    expected_sum, reference = add_layer_norm_reference(x, delta, weight, bias, EPS, dtypes[2])
     before = launches["layer_norm"]
     with backend("triton"):
         total, normed = add_layer_norm(x, delta, weight, bias, EPS, dtypes[2])
@@ -49,7 +49,7 @@ def test_kernel(triton_device, shape, dtypes):
     if shape[-1] == 1:  # nothing but the bias: every channel is its own mean
         assert torch.equal(normed, bias.to(dtypes[2]).expand(shape))
         return
-    allowed = 1e-5 if dtypes[2] == torch.float32 else 1.01 * relative_error(exact, twin)
+    allowed = 1e-5 if dtypes[2] == torch.float32 else 1.01 * relative_error(exact, reference)
     assert relative_error(exact, normed) <= allowed
 
 
@@ -108,8 +108,8 @@ def test_too_wide_for_the_kernel(triton_device):
 
 @pytest.mark.parametrize("stride", [None, (2, 2)])
 @torch.no_grad()
-def test_a_block_that_leaves_its_sums_to_the_next(stride):
-    """What GPUs do: the sum of a block is made together with the norm of the one after it."""
+def test_a_block_whose_sum_the_next_one_adds(stride):
+    """As on GPUs: the sum of a block is fused with the norm of the next one."""
     torch.manual_seed(0)
     block, after = MultiScaleBlock(8, 16, 2, 4, stride), MultiScaleBlock(16, 16, 2, 0)
     x, delta = random_map(1, 8, 12, 8), random_map(1, 8, 12, 8, seed=1)

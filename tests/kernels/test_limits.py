@@ -1,4 +1,4 @@
-"""What kernels refuse because some GPU could not launch it, and that all they take is compiled ahead of time."""
+"""What kernels refuse because some GPU could not launch it; all that they support is compiled ahead of time."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from parity import random_map
 
 from sam2fast.kernels import _dispatch, memory_attention, window_attention
 from sam2fast.kernels._dispatch import FLOATS, backend
-from sam2fast.kernels._launch import MOST_PROGRAMS, launch_table
+from sam2fast.kernels._launch import MAX_PROGRAMS, launch_table
 from sam2fast.kernels.memory_attention import AttendedMemory
 from sam2fast.kernels.memory_attention import shapes as memory_shapes
 from sam2fast.kernels.window_attention import shapes as window_shapes
@@ -26,7 +26,7 @@ def test_heads_in_windows(dtype, window):
     widest = 96 if dtype == torch.float32 else 128
     refused = f"takes heads of a multiple of 8 and at most {widest} channels in {dtype}, and got {widest + 8}"
     for d, expected in ((widest, None), (widest + 8, refused)):
-        assert window_shapes.obstacle(empty(1, 8, 8, 3 * 2 * d, dtype=dtype), 2, window, None) == expected
+        assert window_shapes.unsupported_reason(empty(1, 8, 8, 3 * 2 * d, dtype=dtype), 2, window, None) == expected
 
 
 @DTYPES
@@ -35,38 +35,40 @@ def test_memory_tokens(dtype):
     refused = f"takes memory tokens of up to {widest} channels in {dtype}, and got {widest + 1}"
     query = empty(1, 1, 16, 256, dtype=dtype)
     for m, expected in ((widest, None), (widest + 1, refused)):
-        assert memory_shapes.memory_obstacle(query, empty(3, 16, m, dtype=dtype)) == expected
-    assert memory_shapes.obstacle(query, empty(1, 1, 16, 256, dtype=dtype)) is None  # a frame attends to itself
+        assert memory_shapes.memory_unsupported_reason(query, empty(3, 16, m, dtype=dtype)) == expected
+    # A frame attends to itself.
+    assert memory_shapes.unsupported_reason(query, empty(1, 1, 16, 256, dtype=dtype)) is None
 
 
 @pytest.mark.parametrize("heads", [1, 3])
 def test_heads_of_all_objects(heads):
-    most = MOST_PROGRAMS // heads
+    most = MAX_PROGRAMS // heads
     found = f"takes up to 65535 heads of all objects' queries together, and got {most + 1} x {heads}"
     many, pages = empty(most + 1, heads, 16, 32), empty(3, 16, 32)
-    assert memory_shapes.memory_obstacle(many[1:], pages) is None
-    assert memory_shapes.memory_obstacle(many, pages) == found
-    assert memory_shapes.obstacle(many[1:], many[1:]) is None and memory_shapes.obstacle(many, many) == found
+    assert memory_shapes.memory_unsupported_reason(many[1:], pages) is None
+    assert memory_shapes.memory_unsupported_reason(many, pages) == found
+    assert memory_shapes.unsupported_reason(many[1:], many[1:]) is None
+    assert memory_shapes.unsupported_reason(many, many) == found
 
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """As on a GPU that runs everything it is asked to; what asks for a kernel is an error."""
+    """As on a GPU that supports everything; a use of a kernel raises an error."""
     asked = []
 
     def launched(operator, *_):
         asked.append(operator)
         raise AssertionError("a kernel would be launched")
 
-    monkeypatch.setattr(_dispatch, "_obstacle", lambda tensors, interpreter: None)
+    monkeypatch.setattr(_dispatch, "_unsupported_reason", lambda tensors, interpreter: None)
     for module in (memory_attention, window_attention):
         monkeypatch.setattr(module, "call_with_gradient", launched)
     return asked
 
 
 @torch.no_grad()
-def test_wider_ones_take_the_twin(gpu):
-    """And what is just narrow enough, the kernel."""
+def test_wider_heads_use_the_reference(gpu):
+    """Heads that are just narrow enough use the kernel."""
     for d, is_taken in ((96, True), (104, False)):
         qkv, bias = random_map(1, 4, 4, 3 * d), random_map(3 * d, seed=1)
         if is_taken:
@@ -106,7 +108,7 @@ def memory_of(m):
     )
 
 
-# ---- what `make aot` compiles ----
+# ---- compiled by `make aot` ----
 
 
 @DTYPES
@@ -125,7 +127,7 @@ def test_the_widest_heads_in_windows_are_compiled(dtype):
 
 @DTYPES
 def test_the_widest_memories_are_compiled(dtype):
-    """All kernels that come across them, in a row for any shape."""
+    """In all kernels that read them, in a row for any shape."""
     kernel = pytest.importorskip("sam2fast.kernels.memory_attention.kernel")
     name, widest = str(dtype).removeprefix("torch."), memory_shapes.WIDEST_MEMORY[dtype]
     for row in launch_table()["memory_attention"]:
@@ -146,7 +148,7 @@ def test_the_widest_memories_are_compiled(dtype):
 
 @pytest.fixture
 def grids(monkeypatch):
-    """Puts kernels in the place of a module's that only remember the grids they are launched with."""
+    """Replaces a module's kernels by ones that only record their grids."""
     found = []
 
     def of(module, *names):
@@ -165,7 +167,7 @@ def test_any_number_of_masks_has_components(grids):
     assert found == [(70_000,)] * 4
 
 
-def test_any_number_of_pictures_is_resized(grids):
+def test_any_number_of_images_is_resized(grids):
     kernel = pytest.importorskip("sam2fast.kernels.preprocess.kernel")
     found = grids(kernel, "_resize_and_normalise_kernel")
     kernel.resize_and_normalise_triton(torch.zeros(70_000, 1, 1, 3), (1, 1), [0.5] * 3, [0.5] * 3, 1.0)
@@ -177,7 +179,7 @@ def test_masks_of_any_width_are_packed(grids):
     found = grids(launch, "_pack_kernel", "_unpack_kernel")
     packed = launch.pack_masks_triton(torch.zeros(1, 2**23, dtype=torch.bool))
     launch.unpack_masks_triton(packed, 2**23)
-    assert [len(grid) for grid in found] == [1, 1] and found[1][0] > MOST_PROGRAMS
+    assert [len(grid) for grid in found] == [1, 1] and found[1][0] > MAX_PROGRAMS
 
 
 @pytest.mark.parametrize("heads", [1, 3])
@@ -199,13 +201,13 @@ def test_any_number_of_objects_that_share_a_query(grids, gpu, heads):
     with backend("triton"), pytest.raises(AssertionError, match="would be launched"):
         memory_attention.memory_attention(query, memory, *weights, *angles)
     launch.memory_attention_triton(query, memory, *weights, *angles, splits=1)
-    assert max(max(grid[1:]) for grid in found) <= MOST_PROGRAMS
+    assert max(max(grid[1:]) for grid in found) <= MAX_PROGRAMS
     assert sum(grid[1] for grid in found if len(grid) == 3 and grid[2] == heads) == B  # all are encoded
 
 
-def test_pictures_in_parts_take_no_more_memory(monkeypatch):
+def test_images_in_parts_take_no_more_memory(monkeypatch):
     """Each part's results are written where they belong."""
-    launch = pytest.importorskip("sam2fast.kernels.window_attention.launch")
+    launch = pytest.importorskip("sam2fast.kernels.window_attention.kernel")
     written = []
 
     class Kernel:
@@ -213,7 +215,7 @@ def test_pictures_in_parts_take_no_more_memory(monkeypatch):
             return lambda qkv, bias, out, *_, **__: written.append(out)
 
     monkeypatch.setattr(launch, "_window_attention_kernel", Kernel())
-    monkeypatch.setattr(launch, "MOST_PROGRAMS", 8)
+    monkeypatch.setattr(launch, "MAX_PROGRAMS", 8)
     out = launch.window_attention_triton(random_map(3, 16, 16, 3 * 16), random_map(3 * 16, seed=1), 1, 16)
     assert [len(part) for part in written] == [2, 1]
     assert [part.data_ptr() for part in written] == [out.data_ptr(), out[2:].data_ptr()]
@@ -221,12 +223,12 @@ def test_pictures_in_parts_take_no_more_memory(monkeypatch):
 
 @pytest.mark.parametrize("most", [8, 1])
 @torch.no_grad()
-def test_pictures_come_in_parts_where_there_are_too_many(triton_device, monkeypatch, most):
-    """Windows of a picture have four tiles of queries each."""
-    launch = pytest.importorskip("sam2fast.kernels.window_attention.launch")
+def test_too_many_images_are_launched_in_parts(triton_device, monkeypatch, most):
+    """Windows of an image have four tiles of queries each."""
+    launch = pytest.importorskip("sam2fast.kernels.window_attention.kernel")
     qkv, bias = random_map(3, 16, 16, 3 * 16).to(triton_device), random_map(3 * 16, seed=1).to(triton_device)
     expected = launch.window_attention_triton(qkv, bias, 1, 16)
     before = _dispatch.launches["window_attention"]
-    monkeypatch.setattr(launch, "MOST_PROGRAMS", most)
+    monkeypatch.setattr(launch, "MAX_PROGRAMS", most)
     assert torch.equal(launch.window_attention_triton(qkv, bias, 1, 16), expected)
     assert _dispatch.launches["window_attention"] - before == {8: 2, 1: 3}[most]

@@ -1,4 +1,4 @@
-"""A linear layer with GELU in one kernel, where there is no GPU in Triton's interpreter; and the MLP around it."""
+"""A linear layer with GELU in one kernel, in Triton's interpreter if there is no GPU; and the MLP around it."""
 
 import pytest
 import torch
@@ -61,7 +61,7 @@ def test_gradients(triton_device):
         torch.testing.assert_close(actual, expected)
 
 
-def test_what_stands_in_the_kernels_way(triton_device):
+def test_unsupported_inputs(triton_device):
     x, weight, bias = inputs((5, 16), 24, triton_device)
     with pytest.raises(ValueError, match=r"expected x \(\.\.\., K\)"):
         linear_gelu(x, weight.t(), bias)
@@ -75,7 +75,7 @@ def test_what_stands_in_the_kernels_way(triton_device):
 @DTYPES
 @torch.no_grad()
 def test_mlp_in_a_graph(dtype):
-    """One node, in bands of rows; the last band is shorter."""
+    """One node, in chunks of rows; the last chunk is shorter."""
     x, weight1, bias1 = inputs((1, 70, 80, 96), 48, torch.device("cpu"), dtype)
     weight2, bias2 = (t.to(dtype) for t in (random_map(96, 48, seed=4), random_map(96, seed=5)))
     expected = gelu_mlp(x, weight1, bias1, weight2, bias2)

@@ -41,7 +41,7 @@ def test_components_really_change():
     assert ((removed <= 0) & (logits > 0)).any() and not ((removed > 0) & (logits <= 0)).any()
 
 
-def test_a_filled_hole_does_not_save_the_sprinkle_around_it():
+def test_a_filled_hole_does_not_enlarge_the_sprinkle_around_it():
     logits = torch.full((1, 1, 9, 9), -3.0)
     logits[..., 3:6, 3:6] = 3.0
     logits[..., 4, 4] = -3.0
@@ -107,7 +107,7 @@ def slowly(logits, threshold, max_hole, max_sprinkle):
 @pytest.mark.parametrize("size", [(20, 31), (1, 40), (33, 2)], ids=str)
 @pytest.mark.parametrize(("threshold", "hole", "sprinkle"), [(0.0, 5, 0), (0.0, 0, 5), (0.3, 4, 9)])
 @pytest.mark.parametrize("name", ["torch", "triton"])
-def test_equals_an_independent_slow_way(size, threshold, hole, sprinkle, name, triton_device):
+def test_equals_an_independent_slow_implementation(size, threshold, hole, sprinkle, name, triton_device):
     logits = random_map(2, 2, *size)
     before = launches["connected_components"]
     with backend(name):
@@ -117,7 +117,7 @@ def test_equals_an_independent_slow_way(size, threshold, hole, sprinkle, name, t
 
 
 @pytest.mark.parametrize("area", [1, 8, 1000])
-def test_video_flavour(area):
+def test_video_variant(area):
     logits = blobs(c=1)
     assert torch.equal(fill_holes_in_mask_scores(logits, area), official_fill_holes(logits, area))
     with pytest.raises(ValueError, match="positive"):

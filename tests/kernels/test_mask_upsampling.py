@@ -114,7 +114,7 @@ def test_masks_are_torchs_own(low, size):
 
 @ALL_SIZES
 @pytest.mark.parametrize(("threshold", "offset"), [(0.0, 1.0), (0.37, 0.5), (-2.0, -1.0)])
-def test_the_cpu_counts_what_the_twin_counts(low, size, threshold, offset):
+def test_cpu_counts_equal_the_reference(low, size, threshold, offset):
     for name, logits in kinds(*low, threshold).items():
         with backend("torch"):
             found = mask_statistics(logits, size, threshold, offset)
@@ -125,7 +125,7 @@ def test_the_cpu_counts_what_the_twin_counts(low, size, threshold, offset):
 
 @ALL_SIZES
 @pytest.mark.parametrize("threshold", [0.0, 0.37])
-def test_the_cpu_draws_what_the_twin_draws(low, size, threshold):
+def test_cpu_masks_equal_the_reference(low, size, threshold):
     for name, logits in kinds(*low, threshold).items():
         with backend("torch"):
             found = upsample_and_threshold(logits, size, threshold)
@@ -133,7 +133,7 @@ def test_the_cpu_draws_what_the_twin_draws(low, size, threshold):
 
 
 class TestCells:
-    """The parts of the way on the CPU."""
+    """The parts of the CPU implementation."""
 
     low, size = (32, 32), (150, 225)
 
@@ -145,33 +145,33 @@ class TestCells:
 
     @pytest.fixture(autouse=True)
     def count(self, monkeypatch):
-        """Masks that are upsampled as the twin does it, and cells that torch is asked for."""
+        """Masks that the reference implementation upsamples, and cells that torch interpolates."""
         self.upsampled, self.asked = 0, 0
-        twin, ask = cpu.mask_statistics_reference, cpu._ask
+        reference, count_close = cpu.mask_statistics_reference, cpu._count_close
 
         def counted(logits, *rest):
             self.upsampled += len(logits)
-            return twin(logits, *rest)
+            return reference(logits, *rest)
 
-        def counted_ask(logits, close, *rest):
+        def counted_close(logits, close, *rest):
             self.asked += len(close)
-            ask(logits, close, *rest)
+            count_close(logits, close, *rest)
 
         monkeypatch.setattr(cpu, "mask_statistics_reference", counted)
-        monkeypatch.setattr(cpu, "_ask", counted_ask)
+        monkeypatch.setattr(cpu, "_count_close", counted_close)
 
     def test_outlines_are_enough(self):
         self.check(discs(20, *self.low))
         assert self.asked < 20
 
-    def test_every_cell_can_be_asked_for(self, monkeypatch):
+    def test_torch_can_interpolate_every_cell(self, monkeypatch):
         """As if no rounding were small enough."""
         monkeypatch.setattr(cpu, "OF_CELL", 10.0)
         monkeypatch.setattr(cpu, "CLOSE", 10**6)
         self.check(discs(3, *self.low))
         assert self.asked > 200
 
-    def test_ties_are_torchs_to_decide(self):
+    def test_torch_decides_ties(self):
         """Where a bilinear value is exactly the level, and its roundings decide."""
         logits = torch.full((4, *self.low), -5.0)
         for n in range(4):
@@ -185,7 +185,7 @@ class TestCells:
         self.check(logits, dense=2)
 
     def test_passes_of_any_size(self, monkeypatch):
-        """Several masks a pass and one; cells in pieces, empty ones too."""
+        """Several masks a pass and one; cells in several chunks, also empty ones."""
         logits = discs(9, *self.low)
         logits[4] = -9
         for chunk, cells in ((1, 7), (2 * 32 * 32, 1), (4 * 32 * 32 + 1, 512)):
@@ -193,7 +193,7 @@ class TestCells:
             monkeypatch.setattr(cpu, "AT_ONCE", cells)
             self.check(logits)
 
-    def test_levels_that_are_no_numbers(self):
+    def test_levels_that_are_nan(self):
         logits = discs(3, *self.low)
         for threshold, offset in (
             (torch.inf, 1.0),
@@ -247,7 +247,7 @@ def test_kernels(low, size, triton_device):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
-def test_kernels_in_fewer_bits(dtype, triton_device):
+def test_kernels_in_fp16_and_bf16(dtype, triton_device):
     check_kernels((9, 14), (31, 40), dtype, triton_device)
 
 
@@ -310,7 +310,7 @@ def test_the_level_itself_is_background(name, triton_device):
         assert not found.area.any() and not found.above.any() and (found.below == size[0] * size[1]).all()
 
 
-def test_what_has_the_size_is_copied_on_gpus(monkeypatch, triton_device):
+def test_logits_of_the_right_size_are_copied_on_gpus(monkeypatch, triton_device):
     from sam2fast.kernels.mask_ops import launch
 
     monkeypatch.setattr(launch, "copies", lambda logits, size: logits.shape[-2:] == size)
@@ -396,7 +396,7 @@ def test_a_large_mask(triton_device):
         assert_same_statistics(mask_statistics(logits.to(triton_device), size), logits, size, 0.0, 1.0)
 
 
-def test_what_is_refused(triton_device):
+def test_refused_input(triton_device):
     logits = random_map(2, 4, 4).to(triton_device)
     for call in (upsample_and_threshold, upsample_and_pack, mask_statistics):
         with pytest.raises(ValueError, match="floating logits"):
@@ -434,18 +434,18 @@ def test_masks_have_no_gradient(triton_device):
         assert not any(x.requires_grad for x in mask_statistics(logits, size))
 
 
-def test_anothers_default_device(triton_launch):
-    """What is made on the CPU says so."""
+def test_another_default_device(triton_launch):
+    """Tensors made on the CPU name it as their device."""
     generator = torch.Generator().manual_seed(0)
     logits = F.avg_pool2d(torch.randn(3, 33, 35, generator=generator), 3, stride=1) * 5
-    size = (301, 299)  # of no other test: tables of sizes are kept
+    size = (301, 299)  # not in other tests: tables are cached by size
     with torch.device("meta"):
         found = mask_statistics(logits, size, 0.1, 1.0)
         masks = upsample_and_threshold(logits, size, 0.1)
         assert triton_launch.axes_of(logits, size)[:2] == (float(np.float32(31) / 301), float(np.float32(33) / 299))
         assert triton_launch.as_compared(0.1) == float(np.float32(0.1))
-    for ours, twin in zip(found, mask_statistics_reference(logits, size, 0.1, 1.0), strict=True):
-        assert torch.equal(ours, twin)
+    for ours, expected in zip(found, mask_statistics_reference(logits, size, 0.1, 1.0), strict=True):
+        assert torch.equal(ours, expected)
     assert torch.equal(masks, upsample_and_threshold_reference(logits, size, 0.1))
 
 

@@ -65,7 +65,7 @@ PATHS = {"reference": memory_attention_reference, "cpu": memory_attention_cpu, "
 @pytest.mark.parametrize("heads", [1, 2])
 @torch.no_grad()
 def test_memory_attention(compute, shared, heads):
-    """Objects with histories of different length, one with none; what is not attended holds NaN."""
+    """Objects with histories of different length, one with none; masked tokens hold NaN."""
     memory = memory_of(3, 1, 0, 5)
     query = random_map(1 if shared else 4, heads, 16, 12)
     weights = weights_of(12, 8, heads)
@@ -77,7 +77,7 @@ def test_memory_attention(compute, shared, heads):
 
 @torch.no_grad()
 def test_memory_attention_of_many_blocks():
-    """More keys and queries than one block of scores, and scores that overflow without a running maximum."""
+    """More keys and queries than one block of scores, and scores that overflow without an online softmax."""
     memory = memory_of(3, 2, side=36, m=16)
     query = 30 * random_map(1, 1, 36 * 36, 32)
     weights = weights_of(32, 16)
@@ -90,7 +90,7 @@ def test_memory_attention_of_many_blocks():
 
 @torch.no_grad()
 def test_memory_attention_in_bfloat16():
-    """The CPU path is at most twice as far from float64 as the twin, both in bf16."""
+    """The CPU path is at most twice as far from float64 as the reference, both in bf16."""
     memory = memory_of(3, 2, side=16, m=16, dtype=torch.bfloat16)
     query = random_map(1, 1, 256, 32).bfloat16()
     weights = weights_of(32, 16, dtype=torch.bfloat16)
@@ -104,7 +104,7 @@ def test_memory_attention_in_bfloat16():
 
 
 def test_memory_attention_has_gradients():
-    """Through the twin; the memory's own tokens get theirs as values and as keys."""
+    """Through the reference implementation; memory tokens get gradients as values and as keys."""
     memory = memory_of(2, 1)
     weight = random_map(12, 8, seed=6).requires_grad_()
     rope = axial_rope(12, 4, 4, 10000.0, torch.device("cpu"))
@@ -129,7 +129,7 @@ def test_memory_attention_with_shapes_that_do_not_fit():
 @pytest.mark.parametrize("value_dim", [32, 8])
 @torch.no_grad()
 def test_long_self_attention(value_dim):
-    """From a length on the CPU has its own path."""
+    """Long inputs have a separate implementation on the CPU."""
     q, k = random_map(2, 2, 1156, 32), random_map(2, 2, 1156, 32, seed=1)
     v = random_map(2, 2, 1156, value_dim, seed=2)
     rope = axial_rope(32, 34, 34, 10000.0, torch.device("cpu"))

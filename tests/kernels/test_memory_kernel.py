@@ -1,4 +1,4 @@
-"""The Triton kernels of memory attention and of self-attention, where there is no GPU in Triton's interpreter."""
+"""The Triton kernels of memory attention and of self-attention, in Triton's interpreter if there is no GPU."""
 
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest
@@ -41,10 +41,10 @@ def moved(memory: AttendedMemory, device, dtype) -> AttendedMemory:
     return AttendedMemory(*fields)
 
 
-def check(exact, twin, actual, dtype):
-    """fp32 is close; what has fewer bits is at most twice as far from float64 as the twin."""
+def check(exact, reference, actual, dtype):
+    """fp32 is close; fp16 and bf16 are at most twice as far from float64 as the reference."""
     assert actual.dtype == dtype and actual.shape == exact.shape
-    allowed = 1e-5 if dtype == torch.float32 else 2 * relative_error(exact, twin.cpu())
+    allowed = 1e-5 if dtype == torch.float32 else 2 * relative_error(exact, reference.cpu())
     assert relative_error(exact, actual.cpu()) <= allowed < 0.2
 
 
@@ -68,7 +68,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 @torch.no_grad()
 def test_memory_attention(triton_device, case, dtype):
-    """Histories of different length, slots in disorder; what is not attended holds NaN."""
+    """Histories of different length, slots in disorder; masked tokens hold NaN."""
     side, d, m, heads, filled, pointers, splits = case
     memory = memory_of(*filled, side=side, m=m, pointers=pointers, dtype=dtype)
     memory = moved(memory, triton_device, dtype)
@@ -77,9 +77,9 @@ def test_memory_attention(triton_device, case, dtype):
         query = query.to(triton_device, dtype)
         tables = rope(side, d, triton_device)
         exact = written_out(*on_cpu(query, memory, *weights, *tables))
-        twin = memory_attention_reference(query, memory, *weights, *tables)
+        reference = memory_attention_reference(query, memory, *weights, *tables)
         actual = launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits)
-        check(exact, twin, actual, dtype)
+        check(exact, reference, actual, dtype)
     assert torch.equal(actual, launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits))
 
 
@@ -146,7 +146,7 @@ def test_many_objects_come_in_groups(triton_device, monkeypatch):
         query = random_map(rows, 1, 16, 32).to(triton_device)
         expected = launch.memory_attention_triton(query, memory, *weights, *tables, splits=2)
         with monkeypatch.context() as patch:
-            patch.setattr(launch, "MOST_KEYS", 2 * 86 * 32 * 4)  # two objects' keys
+            patch.setattr(launch, "MAX_KEY_BYTES", 2 * 86 * 32 * 4)  # two objects' keys
             assert torch.equal(expected, launch.memory_attention_triton(query, memory, *weights, *tables, splits=2))
 
 
@@ -180,9 +180,9 @@ def test_rope_attention(triton_device, case, dtype):
     q, k, v = (x.to(triton_device, dtype) for x in (q, k, v))
     tables = rope(side, d, triton_device)
     exact = rope_attention_reference(*(x.cpu().double() for x in (q, k, v)), *(t.cpu() for t in tables), unrotated)
-    twin = rope_attention_reference(q, k, v, *tables, unrotated)
+    reference = rope_attention_reference(q, k, v, *tables, unrotated)
     for count in (1, splits):
-        check(exact, twin, launch.rope_attention_triton(q, k, v, *tables, unrotated, splits=count), dtype)
+        check(exact, reference, launch.rope_attention_triton(q, k, v, *tables, unrotated, splits=count), dtype)
     strided = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v)]
     strided[2] = strided[2].mT.contiguous().mT
     expected = launch.rope_attention_triton(q, k, v, *tables, unrotated, splits=splits)
@@ -234,7 +234,7 @@ def test_forced_triton_launches_the_kernels(triton_device):
 
 
 @torch.no_grad()
-def test_what_the_kernels_do_not_take(triton_device):
+def test_what_the_kernels_do_not_support(triton_device):
     x, tables = random_map(1, 1, 16, 512).to(triton_device), rope(4, 512, triton_device)
     assert rope_attention(x, x, x, *tables).shape == x.shape
     with backend("triton"), pytest.raises(RuntimeError, match="rope_attention takes heads and values of up to 256"):
@@ -291,7 +291,7 @@ def operator_inputs(device, heads=1):
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_gradients(triton_device, bias):
-    """Of every float input but the tables, against the twin's in float64."""
+    """Of every float input but the tables, against the reference's in float64."""
     inputs = operator_inputs(triton_device, heads=2)
     if not bias:
         inputs[10] = inputs[12] = None
@@ -311,7 +311,7 @@ def test_gradients(triton_device, bias):
     assert launches["memory_attention"] == before + 1
     for e, a in zip(expected, actual, strict=True):
         assert relative_error(e, a) < 1e-4
-    # Unless asked for, no kernel whose gradient computes everything again.
+    # Unless forced, no kernel, since its gradient recomputes everything.
     with backend("auto"):
         gradients(memory_attention, torch.float32)
     assert launches["memory_attention"] == before + 1
@@ -362,8 +362,8 @@ def test_keys_are_split_further_where_a_processor_runs_several_programs():
 
 
 @torch.no_grad()
-def test_the_row_says_how_many_programs_a_processor_runs(triton_device, monkeypatch):
-    """The kernel is not told."""
+def test_the_row_sets_how_many_programs_a_processor_runs(triton_device, monkeypatch):
+    """The setting is not passed to the kernel."""
     asked = []
     monkeypatch.setattr(launch, "splits_for", lambda *arguments: asked.append(arguments[-1]) or 1)
     q, tables = random_map(1, 1, 25, 64).to(triton_device), rope(5, 64, triton_device)
@@ -385,9 +385,9 @@ def test_every_width_has_a_launch(dtype):
 
 
 def test_a_group_of_objects_begins_at_aligned_tables(monkeypatch):
-    monkeypatch.setattr(launch, "MOST_KEYS", 1000)
+    monkeypatch.setattr(launch, "MAX_KEY_BYTES", 1000)
     assert [launch._group(keys, 1) for keys in (2000, 200, 52, 20, 0)] == [1, 5, 16, 48, 992]
-    monkeypatch.setattr(launch, "MOST_PROGRAMS", 100)
+    monkeypatch.setattr(launch, "MAX_PROGRAMS", 100)
     assert [launch._group(20, heads) for heads in (2, 3, 10, 100)] == [48, 32, 10, 1]
 
 
@@ -404,16 +404,16 @@ def test_more_tokens_than_can_be_addressed(triton_device):
 
 @torch.no_grad()
 def test_a_bfloat16_query_with_fp32_weights_and_memory(triton_device):
-    """As autocast hands them over."""
+    """As under autocast."""
     memory = moved(memory_of(2, 1, m=32, side=8), triton_device, torch.float32)
     weights = [w.to(triton_device) / w.shape[-1] ** 0.5 for w in weights_of(32, 32)]
     query = random_map(2, 1, 64, 32).to(triton_device, torch.bfloat16)
     tables = rope(8, 32, triton_device)
     exact = written_out(*on_cpu(query, memory, *weights, *tables))
     rounded = [w.bfloat16() for w in weights]
-    twin = memory_attention_reference(query, moved(memory, triton_device, torch.bfloat16), *rounded, *tables)
+    reference = memory_attention_reference(query, moved(memory, triton_device, torch.bfloat16), *rounded, *tables)
     actual = launch.memory_attention_triton(query, memory, *weights, *tables)
-    check(exact, twin, actual, torch.bfloat16)
+    check(exact, reference, actual, torch.bfloat16)
 
 
 def test_gradients_of_gradients(triton_device):
@@ -431,7 +431,7 @@ def test_gradients_of_gradients(triton_device):
 
 
 def test_a_compiled_training_step_with_more_and_more_pointers(triton_device):
-    """From the second number on, it is a symbol."""
+    """From the second number on, it is a symbolic size."""
     q, tables = random_map(1, 1, 16, 32).to(triton_device), rope(4, 32, triton_device)
     torch._dynamo.reset()
     compiled = torch.compile(rope_attention, backend="aot_eager", fullgraph=True)

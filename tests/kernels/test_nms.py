@@ -1,4 +1,4 @@
-"""Non-maximum suppression: the CPU's way, the twin and the kernel against a slow definition."""
+"""Non-maximum suppression: the CPU implementation, the reference and the kernel against a slow definition."""
 
 import math
 
@@ -61,7 +61,7 @@ def slow_masks(masks, scores, threshold):
 
 
 def random_boxes(count, seed=0, whole=True):
-    """Boxes that overlap much, also exactly by a tenth or a half where their sides are whole numbers."""
+    """Boxes with large overlaps; with integer sides some overlap exactly by a tenth or a half."""
     generator = torch.Generator().manual_seed(seed)
     corner, size = torch.rand(2, count, 2, generator=generator) * torch.tensor([[[20.0]], [[12.0]]])
     boxes = torch.cat([corner, corner + size], 1)
@@ -83,7 +83,7 @@ def hostile_boxes():
     boxes[14] = torch.tensor([inf, inf, inf, inf])
     boxes[15] = torch.tensor([3.0, 3, 3, 9])  # no area
     boxes[16] = boxes[15]
-    boxes[17] = torch.tensor([9.0, 3, 3, 9])  # its end before its beginning
+    boxes[17] = torch.tensor([9.0, 3, 3, 9])  # ends before it begins
     boxes[18] = torch.tensor([9.0, 9, 3, 3])
     boxes[19] = torch.tensor([1e20, 1e20, 3e20, 3e20])  # an area beyond fp32
     boxes[20] = boxes[19]
@@ -121,7 +121,7 @@ def test_boxes(boxes, threshold):
 
 
 def test_the_oracles_boxes():
-    """What the official package is tested with here, which is written by its own author from the same definition."""
+    """The test oracle's separate implementation of torchvision's function."""
     import oracle  # noqa: F401
     from torchvision.ops import nms
 
@@ -131,7 +131,7 @@ def test_the_oracles_boxes():
             assert torch.equal(box_nms(boxes, scores, threshold), nms(boxes, scores, threshold))
 
 
-def test_scores_that_are_no_numbers():
+def test_scores_that_are_nan():
     boxes = torch.tensor([[0.0, 0, 4, 4]]).repeat(4, 1)
     inf, nan = math.inf, math.nan
     assert box_nms(boxes, torch.tensor([1.0, inf, 2, -inf]), 0.5).tolist() == [1]
@@ -246,7 +246,7 @@ def test_other_input_is_refused():
 
 
 def by_triton(nms, things, scores, threshold, device):
-    """What the kernels keep, which are seen to have run."""
+    """What the kernels keep; asserts that they ran."""
     before = launches["nms"]
     with backend("triton"):
         kept = nms(things.to(device), scores.to(device), threshold)
@@ -270,7 +270,7 @@ def test_kernel_of_boxes_at_every_threshold(threshold, triton_device):
 
 
 def test_kernel_of_more_boxes(triton_device):
-    """Ten words of them, of which later ones are taken away by those of every earlier one."""
+    """Ten words; items of later words are suppressed by every earlier word."""
     boxes, scores = random_boxes(600, whole=False) * 2, random_scores(600, levels=10_000)
     expected = box_nms(boxes, scores, 0.3).tolist()
     assert 20 < len(expected) < 300
@@ -302,7 +302,7 @@ class TestGraphs:
     boxes, scores, masks = random_boxes(20), random_scores(20), random_masks(20, 6, 7)
 
     def test_compile(self):
-        """How many are kept is a size of the graph's own."""
+        """The number of kept items is an unbacked size in the graph."""
 
         def best(boxes, masks, scores):
             return boxes[box_nms(boxes, scores, 0.3)] * 2, mask_nms(masks, scores, 0.5) + 1

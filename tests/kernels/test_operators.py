@@ -1,4 +1,4 @@
-"""Where an operator of torch is called, and where the function that it was made of."""
+"""Where an operator is called, and where its function is called directly."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sam2fast.kernels import _operators
 from sam2fast.kernels._dispatch import backend, launches
-from sam2fast.kernels._operators import call_with_gradient, registered
+from sam2fast.kernels._operators import call_with_gradient, register_operator
 from sam2fast.kernels.layer_norm import add_layer_norm
 from sam2fast.kernels.linear_gelu import linear_gelu
 from sam2fast.kernels.mask_ops import suppress_overlaps
@@ -22,7 +22,7 @@ def _scaled(x: Tensor, factor: float) -> Tensor:
     return x * factor
 
 
-scaled = registered("sam2fast_tests::scaled")(_scaled)
+scaled = register_operator("sam2fast_tests::scaled")(_scaled)
 scaled.register_fake(lambda x, factor: torch.empty_like(x))
 scaled.register_autograd(
     lambda ctx, grad: (grad * ctx.factor, None),
@@ -33,7 +33,7 @@ NODE = torch.ops.sam2fast_tests.scaled.default
 
 @pytest.fixture
 def direct(monkeypatch):
-    """The arguments of calls that went past the operator."""
+    """The arguments of direct calls of the function."""
     seen = []
 
     def function(*arguments):
@@ -55,7 +55,7 @@ class Watch(TorchDispatchMode):
 
 
 class Logged(Tensor):
-    """A class of its own, to whose tensors every operator is shown."""
+    """A tensor subclass that sees every operator."""
 
     seen: list = []
 
@@ -96,7 +96,7 @@ def test_fake_tensors_go_through_the_operator(direct):
 
 
 @torch.no_grad()
-def test_a_class_of_ones_own_sees_the_operator(direct):
+def test_a_tensor_subclass_sees_the_operator(direct):
     Logged.seen.clear()
     call_with_gradient(scaled, Tensor._make_subclass(Logged, torch.ones(2)), 2.0)
     assert NODE in Logged.seen and not direct
@@ -158,7 +158,7 @@ OPS = {
 @pytest.mark.parametrize("op", OPS)
 @torch.no_grad()
 def test_kernels_are_launched_without_the_operator(op, triton_device, monkeypatch):
-    """With the same bits as through it."""
+    """With results that are equal bit by bit."""
 
     def drawn(*shape):
         return random_map(*shape).to(triton_device)

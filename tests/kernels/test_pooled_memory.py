@@ -1,4 +1,4 @@
-"""Memory attention to pages of a quarter of a map: quarters as they are, and means of 2x2 tokens."""
+"""Memory attention to pages of a quarter of a map: quarters and means of 2x2 tokens."""
 
 import pytest
 import torch
@@ -91,9 +91,9 @@ def test_kernels(triton_device, case, dtype):
     tables = rope_of_kinds(side, d, triton_device)
     on_cpu = [query.cpu(), AttendedMemory(*(x.cpu() for x in memory)), *(x.cpu() for x in (*weights, *tables))]
     exact = written_out(*on_cpu)
-    twin = memory_attention_reference(query, memory, *weights, *tables)
+    reference = memory_attention_reference(query, memory, *weights, *tables)
     actual = launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits)
-    allowed = 1e-5 if dtype == torch.float32 else 2 * relative_error(exact, twin.cpu())
+    allowed = 1e-5 if dtype == torch.float32 else 2 * relative_error(exact, reference.cpu())
     assert relative_error(exact, actual.cpu()) <= allowed < 0.2
 
 
@@ -102,7 +102,7 @@ def moved(memory: AttendedMemory, device: torch.device, dtype: torch.dtype) -> A
 
 
 @torch.no_grad()
-def test_the_dispatcher_takes_the_kernels(triton_device):
+def test_the_dispatcher_uses_the_kernels(triton_device):
     memory = moved(memory_of_kinds(6, 1, m=32), triton_device, torch.float32)
     weights, query = [w.to(triton_device) for w in weights_of(32, 32)], random_map(1, 1, 16, 32).to(triton_device)
     before = launches["memory_attention"]
@@ -113,7 +113,7 @@ def test_the_dispatcher_takes_the_kernels(triton_device):
     assert relative_error(expected, actual) < 1e-5
 
 
-def test_gradients_are_the_twins(triton_device):
+def test_gradients_equal_the_references(triton_device):
     memory = moved(memory_of_kinds(6, 1, m=32), triton_device, torch.float32)
     memory = AttendedMemory(*(x.nan_to_num() if x.is_floating_point() else x for x in memory))
     query, tables = random_map(1, 1, 16, 32).to(triton_device), rope_of_kinds(4, 32, triton_device)

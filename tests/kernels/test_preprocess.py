@@ -1,4 +1,4 @@
-"""Resizing and normalising in one kernel, where there is no GPU in Triton's interpreter."""
+"""Resizing and normalising in one kernel, in Triton's interpreter if there is no GPU."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.kernels.preprocess import resize_and_normalise, resize_and_normalise_reference
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io.frames import Frames
-from sam2fast.video_io.sources import Pictures
+from sam2fast.video_io.sources import ImageList
 
 MEAN, STD = SAM2Transforms.mean, SAM2Transforms.std
 # Input and output sides: smaller, larger, by odd factors, one pixel, and one axis alone.
@@ -33,7 +33,7 @@ def test_kernel(triton_device, given, wanted, dtype):
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=2e-5)
 
 
-def test_a_picture_of_the_right_size_keeps_its_bits(triton_device):
+def test_an_image_of_the_right_size_keeps_its_bits(triton_device):
     image = pixels(1, 24, 40, triton_device)
     with backend("triton"):
         actual = resize_and_normalise(image, (24, 40), MEAN, STD, 255.0)
@@ -50,16 +50,16 @@ def test_strided_and_no_images(triton_device):
         assert resize_and_normalise(image[:0], (16, 16), MEAN, STD, 255.0).shape == (0, 3, 16, 16)
 
 
-def test_pictures_and_frames_take_it(triton_device):
+def test_images_and_frames_use_it(triton_device):
     """The image predictor's transforms and the video predictor's frames."""
-    transforms, picture = SAM2Transforms(32, 0.0), pixels(1, 40, 50, torch.device("cpu"))[0]
+    transforms, image = SAM2Transforms(32, 0.0), pixels(1, 40, 50, torch.device("cpu"))[0]
 
     answers = []
     for name in ("torch", "triton"):
         before = launches["preprocess"]
         with backend(name):
-            frames = Frames(Pictures([picture[:32, :32]], 32), 32, triton_device)
-            answers.append((transforms(picture, triton_device), frames[0]))
+            frames = Frames(ImageList([image[:32, :32]], 32), 32, triton_device)
+            answers.append((transforms(image, triton_device), frames[0]))
         assert launches["preprocess"] - before == (2 if name == "triton" else 0)
     torch.testing.assert_close(answers[0][0], answers[1][0], rtol=1e-5, atol=2e-5)
     assert torch.equal(answers[0][1], answers[1][1])

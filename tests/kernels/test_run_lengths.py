@@ -1,4 +1,4 @@
-"""Run lengths of masks: the CPU's way, the twin and the kernel against a slow definition and the official package."""
+"""Run lengths: the CPU implementation, the reference and the kernel against a slow definition and the original."""
 
 import itertools
 
@@ -30,7 +30,7 @@ from sam2fast.kernels.run_lengths.operators import (
     encode_masks_operator,
     encode_upsampled_operator,
 )
-from sam2fast.kernels.run_lengths.types import Placement
+from sam2fast.kernels.run_lengths.reference import Placement
 
 
 def slowly(masks):
@@ -107,7 +107,7 @@ def test_as_the_official_package(masks):
 
 @pytest.mark.parametrize(("side", "density"), [(4096, 0.0001), (1024, 0.5)])
 def test_large(side, density):
-    """Few changes are sorted, many are found in a transposed copy."""
+    """Few changes are sorted; many are found in a transposed copy."""
     masks = some(2, side, side, density)
     runs = encode_masks(masks)
     assert same(runs, encode_masks_reference(masks))
@@ -140,7 +140,7 @@ def places(H, W):
 
 
 def kinds(h, w):
-    """Logits with an outline, with much of it, whole numbers, alike everywhere, and with what is no number."""
+    """Logits with an outline, with much of it, whole numbers, constant, and with NaN."""
     smooth = F.avg_pool2d(random_map(1, h + 10, w + 10), 11, stride=1)[0] * 33
     hostile = random_map(h, w)
     hostile.view(-1)[::7] = torch.nan
@@ -154,7 +154,7 @@ def kinds(h, w):
 
 
 def placed(logits, size, threshold, place):
-    """Encoded as it is defined."""
+    """Encoded by the definition."""
     (H, W), (y, x) = size, place.origin
     masks = torch.zeros(len(logits), *place.canvas, dtype=torch.bool)
     for mask, image in zip(masks, logits, strict=True):
@@ -207,7 +207,7 @@ def test_many_random_masks_upsampled():
         assert same(encode_upsampled(logits, (2 * H, 2 * W), threshold), expected)
 
 
-def test_torch_is_asked_only_where_it_must_be(monkeypatch):
+def test_torch_is_used_only_where_necessary(monkeypatch):
     asked = []
     right = cpu.upsample_and_threshold_reference
     monkeypatch.setattr(
@@ -261,8 +261,8 @@ def test_runs_that_do_not_fill_a_mask_are_refused(counts):
         decode_masks(runs)
 
 
-def test_runs_of_nothing_between_others():
-    """What others may write."""
+def test_empty_runs_between_others():
+    """As other programs may write them."""
     runs = RunLengths(torch.tensor([0, 2, 0, 0, 3, 1, 0, 0], dtype=torch.int32), torch.tensor([0, 8]), (3, 2))
     expected = torch.tensor([[1, 0], [1, 0], [0, 1]], dtype=torch.bool)[None]
     assert torch.equal(decode_masks(runs), expected) and torch.equal(decode_masks_reference(runs), expected)
@@ -279,7 +279,7 @@ def small_blocks(monkeypatch):
 
 
 def by_triton(call, *inputs):
-    """The result of the kernel, which is seen to have run."""
+    """The result of the kernel; asserts that it ran."""
     before = launches["run_lengths"]
     with backend("triton"):
         out = call(*inputs)
@@ -346,7 +346,7 @@ def test_kernel_upsampled_exactly(place, small_blocks, triton_device):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_kernel_in_fewer_bits(dtype, triton_device):
+def test_kernel_in_fp16_and_bf16(dtype, triton_device):
     logits = (random_map(2, 8, 12) * 3).round().to(dtype)
     place = Placement((1, 2), (20, 30))
     runs = by_triton(encode_upsampled, logits.to(triton_device), (16, 24), 0.25, *place)
@@ -390,7 +390,7 @@ class TestGraphs:
     logits = random_map(2, 8, 12)
 
     def test_compile(self):
-        """The number of runs is a size of the graph's own."""
+        """The number of runs is an unbacked size in the graph."""
 
         def areas(masks, logits):
             runs = encode_masks(masks)

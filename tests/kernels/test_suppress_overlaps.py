@@ -33,7 +33,7 @@ def test_equals_the_official_one(name, dtype, shape, triton_device):
 
 
 @NAMES
-def test_ties_and_what_is_not_finite(name, triton_device):
+def test_ties_and_values_that_are_not_finite(name, triton_device):
     """Every three of these values, in every order: the first of equals keeps its pixel, and so does the first NaN."""
     values = torch.tensor([torch.nan, torch.inf, 7.0, 0.0, -0.0, -10.0, -12.0, -torch.inf])
     logits = torch.cartesian_prod(values, values, values).T.reshape(3, 1, 8, 64)
@@ -43,7 +43,7 @@ def test_ties_and_what_is_not_finite(name, triton_device):
 
 @torch.no_grad()
 def test_on_the_cpu_without_gradients():
-    """Object maps are compared one after the other, which is a way of its own."""
+    """A separate implementation compares object maps one after the other."""
     values = torch.tensor([torch.nan, torch.inf, 7.0, 0.0, -0.0, -10.0, -12.0, -torch.inf])
     logits = torch.cartesian_prod(values, values, values).T.reshape(3, 1, 8, 64)
     for case in (logits, (random_map(6, 1, 10, 12) * 12)[::2, :, ::3].mT, (random_map(16, 1, 9, 7) * 12).bfloat16()):
@@ -78,7 +78,7 @@ def test_gradient(name, triton_device):
         same(expected, actual)
 
 
-def test_what_is_refused(triton_device):
+def test_refused_input(triton_device):
     for wrong in (random_map(2, 4, 5), random_map(2, 2, 4, 5), random_map(2, 1, 4, 5) > 0):
         with pytest.raises(ValueError, match=r"floating logits \(N, 1, H, W\)"):
             suppress_overlaps(wrong)

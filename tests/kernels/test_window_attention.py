@@ -1,4 +1,4 @@
-"""The torch twin against the official block's own steps: pad, project, partition, pool, attend, put back."""
+"""The reference implementation against the official block's steps: pad, project, partition, pool, attend, merge."""
 
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest
@@ -61,7 +61,7 @@ def test_matches_the_official_block(case, with_gradients):
 
 
 def test_padding_is_a_key():
-    """Positions outside the map attend as what the bias projects to; they are not masked."""
+    """Positions outside the map are keys that hold the bias; they are not masked."""
     qkv, bias = random_map(1, 5, 5, 3 * 16), random_map(3 * 16, seed=1)
     padded = bias.expand(1, 8, 8, -1).clone()
     padded[:, :5, :5] = qkv

@@ -1,4 +1,4 @@
-"""The Triton kernel of attention in windows, where there is no GPU in Triton's interpreter."""
+"""The Triton kernel of attention in windows, in Triton's interpreter if there is no GPU."""
 
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest
@@ -16,8 +16,10 @@ from sam2fast.kernels.window_attention import (  # noqa: E402
     window_attention,
     window_attention_reference,
 )
-from sam2fast.kernels.window_attention.kernel import pieces  # noqa: E402
-from sam2fast.kernels.window_attention.launch import window_attention_triton  # noqa: E402
+from sam2fast.kernels.window_attention.kernel import (
+    pieces,  # noqa: E402
+    window_attention_triton,  # noqa: E402
+)
 from sam2fast.kernels.window_attention.operators import window_attention_operator  # noqa: E402
 from sam2fast.modeling.hiera import MultiScaleBlock  # noqa: E402
 from sam2fast.utils.testing import relative_error  # noqa: E402
@@ -64,15 +66,15 @@ def inputs(case, device, dtype):
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 @torch.no_grad()
 def test_window_attention(triton_device, case, dtype, monkeypatch):
-    """fp32 is close to float64; what has fewer bits is at most twice as far from it as the twin."""
-    monkeypatch.setattr(_cpu, "_IMITATES_BFLOAT16", False)  # with rounding where torch has it
+    """fp32 is close to float64; fp16 and bf16 are at most twice as far from it as the reference."""
+    monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", False)  # rounding as in torch
     heads, window, stride = case[3], *case[5:]
     qkv, bias = inputs(case, triton_device, dtype)
     exact = window_attention_reference(qkv.double().cpu(), bias.double().cpu(), heads, window, stride)
-    twin = window_attention_reference(qkv, bias, heads, window, stride)
+    reference = window_attention_reference(qkv, bias, heads, window, stride)
     actual = window_attention_triton(qkv, bias, heads, window, stride)
     assert actual.dtype == dtype and actual.shape == exact.shape
-    allowed = 1e-5 if dtype == torch.float32 else 2 * relative_error(exact, twin.cpu())
+    allowed = 1e-5 if dtype == torch.float32 else 2 * relative_error(exact, reference.cpu())
     assert relative_error(exact, actual.cpu()) <= allowed < 0.2
     assert torch.equal(actual, window_attention_triton(qkv, bias, heads, window, stride))
 
@@ -157,7 +159,7 @@ def test_official_block(triton_device, case):
 
 
 @torch.no_grad()
-def test_what_the_kernel_does_not_take(triton_device):
+def test_what_the_kernel_does_not_support(triton_device):
     qkv, bias = random_map(1, 8, 8, 36).to(triton_device), random_map(36).to(triton_device)
     with backend("triton"):
         with pytest.raises(RuntimeError, match="multiple of 8 and at most 96 channels in torch.float32, and got 12"):
@@ -172,7 +174,7 @@ def test_what_the_kernel_does_not_take(triton_device):
 
 
 def test_the_table_chooses_for_whole_maps(monkeypatch):
-    """There torch's own attention needs no windows either."""
+    """Torch's attention needs no windows there, either."""
     for prefers in (0, 1):
         meta = {"BLOCK_M": 64, "BLOCK_N": 64, "SDPA": prefers}
         config = LaunchConfig("*", "*", "global", meta, {"num_warps": 4})
@@ -198,7 +200,7 @@ def test_few_queries_take_few_warps(triton_device, monkeypatch):
     assert torch.equal(*found)
 
 
-def test_gradients_take_the_twin_unless_forced(triton_device):
+def test_gradients_use_the_reference_unless_forced(triton_device):
     qkv, bias = inputs(CASES["tiny, 4"], triton_device, torch.float32)
     before = launches["window_attention"]
     window_attention(qkv.requires_grad_(), bias, 2, 4).sum().backward()
@@ -208,7 +210,7 @@ def test_gradients_take_the_twin_unless_forced(triton_device):
     assert launches["window_attention"] == before + 1
 
 
-def test_only_the_bias_wants_a_gradient(triton_device):
+def test_only_the_bias_needs_a_gradient(triton_device):
     """Without padding the result does not depend on it."""
     qkv, bias = inputs(CASES["tiny, 4"], triton_device, torch.float32)
     with backend("triton"):

@@ -23,7 +23,7 @@ def heads():
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Names of the backends that were called; they take everything, and compute as torch does."""
+    """Names of the backends that were called; they support everything, and compute as torch does."""
     found = []
 
     def stand_in(name):
@@ -33,7 +33,7 @@ def calls(monkeypatch):
 
         return call
 
-    monkeypatch.setattr(sdpa, "_suits", lambda *tensors: True)
+    monkeypatch.setattr(sdpa, "_is_supported", lambda *tensors: True)
     monkeypatch.setattr(sdpa, "refused", set())
     monkeypatch.setattr(sdpa, "_BACKENDS", {sdpa.FLASH: stand_in("flash"), sdpa.CUDNN: stand_in("cudnn")})
     return found
@@ -67,7 +67,7 @@ def test_a_graph_holds_the_named_backend(heads, calls):
     assert not sdpa.refused
 
 
-def test_running_out_of_memory_is_no_refusal(heads, calls, monkeypatch):
+def test_out_of_memory_is_no_refusal(heads, calls, monkeypatch):
     def full(*tensors):
         raise torch.OutOfMemoryError("full")
 
@@ -88,17 +88,17 @@ def test_what_is_left_to_torch():
             ("cpu", torch.bfloat16, 96, False),
         ):
             x = torch.empty(1, 2, 64, d, device=device, dtype=dtype)
-            assert sdpa._suits(x, x, x) == suits
+            assert sdpa._is_supported(x, x, x) == suits
         wanted = torch.empty(1, 2, 64, 96, device="cuda", dtype=torch.bfloat16, requires_grad=True)
-        assert not sdpa._suits(wanted, wanted, wanted)
+        assert not sdpa._is_supported(wanted, wanted, wanted)
         with torch.no_grad():
-            assert sdpa._suits(wanted, wanted, wanted)
+            assert sdpa._is_supported(wanted, wanted, wanted)
 
 
 @pytest.mark.parametrize("choice", [sdpa.DEFAULT, sdpa.FLASH, sdpa.CUDNN])
 @pytest.mark.parametrize("queries", [256, 64])
 @torch.no_grad()
-def test_operators_of_the_backends_are_what_they_are_taken_for(choice, queries):
+def test_operators_of_the_backends_have_the_expected_results(choice, queries):
     """By shape, dtype and device, as tracing sees them."""
     with FakeTensorMode():
         query, key, value = (
@@ -110,7 +110,7 @@ def test_operators_of_the_backends_are_what_they_are_taken_for(choice, queries):
     assert not sdpa.refused
 
 
-def test_the_reference_implementation_attends_as_it_is_told():
+def test_the_reference_implementation_uses_the_given_attention():
     qkv, bias = torch.randn(1, 6, 6, 48, generator=torch.Generator().manual_seed(0)), torch.zeros(48)
     found = window_attention_reference(qkv, bias, 2, 0, None, lambda q, k, v: v)
     assert torch.equal(found, qkv[..., 32:])

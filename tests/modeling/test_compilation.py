@@ -1,4 +1,4 @@
-"""Compiled parts: the same results, one graph for each shape, and nothing that copies or sessions could trip over."""
+"""Compiled parts: the same results, one graph for each shape; copies and sessions work."""
 
 import copy
 import logging
@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import torch
 from mini_model import mini_model, mini_predictor
-from parity import picture, random_map
+from parity import random_image, random_map
 from torch import nn
 from torch._dynamo.utils import counters
 from video import Session, clip, compare, jpeg_folder
@@ -32,7 +32,7 @@ def flat(result):
 
 
 def signature(*arguments):
-    """What a graph is made for."""
+    """The key of a graph."""
     leaves = torch.utils._pytree.tree_leaves(arguments)
     return tuple((x.shape, x.stride(), x.dtype) if isinstance(x, torch.Tensor) else str(x) for x in leaves)
 
@@ -46,11 +46,11 @@ def calls(monkeypatch):
     def compared(self, *args, **kwargs):
         before = counters["stats"]["unique_graphs"]
         results = call(self, *args, **kwargs)
-        module, name, *_ = self._made_of
+        module, name, *_ = self._args
         part = seen.setdefault(f"{type(module).__name__}.{name}", Counter())
         part["graphs"] += counters["stats"]["unique_graphs"] - before
         part[signature(args, kwargs)] += 1
-        for expected, actual in zip(flat(self._plain(*args, **kwargs)), flat(results), strict=True):
+        for expected, actual in zip(flat(self._eager(*args, **kwargs)), flat(results), strict=True):
             assert actual.dtype == expected.dtype
             assert relative_error(expected, actual) <= 1e-5
         return results
@@ -80,8 +80,8 @@ def one_two_one(session: Session) -> None:
 
 @pytest.mark.long
 def test_a_video_with_one_two_one_objects(both, calls, tmp_path):
-    film = jpeg_folder(tmp_path / "film", clip(5))
-    plain, again = (Session(predictor, film) for predictor in both)
+    video = jpeg_folder(tmp_path / "video", clip(5))
+    plain, again = (Session(predictor, video) for predictor in both)
     for session in (plain, again):
         one_two_one(session)
     compare(plain.records, again.records)
@@ -94,17 +94,17 @@ def test_a_video_with_one_two_one_objects(both, calls, tmp_path):
     for part, seen in calls.items():
         assert 1 <= seen["graphs"] <= len(seen) - 1, f"{part} is compiled more than once for a shape"
     calls.clear()
-    one_two_one(Session(both[1], film))
+    one_two_one(Session(both[1], video))
     assert {part: seen["graphs"] for part, seen in calls.items()} == dict.fromkeys(calls, 0)
 
 
-def test_pictures(both, calls):
+def test_images(both, calls):
     predictors = [SAM2ImagePredictor(model) for model in both]
     for seed in (0, 1):
         calls.clear()
         answers = []
         for predictor in predictors:
-            predictor.set_image(picture(60, 80, seed))
+            predictor.set_image(random_image(60, 80, seed))
             answers.append(predictor.predict([[30, 40]], [1], return_logits=True))
         for expected, actual in zip(*answers, strict=True):
             assert relative_error(expected, actual) <= 1e-4
@@ -142,7 +142,7 @@ def test_parts_are_chosen_by_name():
 def test_the_configuration_compiles_the_encoder():
     model = mini_model(["++model.compile_image_encoder=true"])
     assert compiled_methods(model) == ["image_encoder.features", "image_encoder.forward"]
-    assert {vars(model.image_encoder)[name]._made_of[2] for name in ("features", "forward")} == {"max-autotune"}
+    assert {vars(model.image_encoder)[name]._args[2] for name in ("features", "forward")} == {"max-autotune"}
     assert compiled_methods(uncompile(model)) == []
 
 
@@ -199,7 +199,7 @@ def notes(caplog):
     return [record.getMessage() for record in caplog.records if record.name.startswith("sam2fast")]
 
 
-def test_models_do_not_use_up_each_others_shapes(monkeypatch):
+def test_models_have_separate_limits_of_shapes(monkeypatch):
     monkeypatch.setattr(compiled, "SHAPES", 2)
     for _ in range(4):
         module, graphs = Scale(), []
@@ -211,7 +211,7 @@ def test_models_do_not_use_up_each_others_shapes(monkeypatch):
 
 
 @pytest.mark.parametrize("mode", [None, "reduce-overhead"])
-def test_inside_what_somebody_compiles_it_is_a_part(mode):
+def test_it_is_inlined_in_an_outer_compilation(mode):
     module, graphs = Scale(), []
     compile_method(module, "forward", mode)
 
@@ -223,7 +223,7 @@ def test_inside_what_somebody_compiles_it_is_a_part(mode):
 
 
 @pytest.mark.parametrize("mode, expected", [("reduce-overhead", ["begin", "call"]), (None, ["call"])])
-def test_results_leave_the_memory_of_recorded_graphs(mode, expected, monkeypatch):
+def test_results_are_copied_out_of_cuda_graphs(mode, expected, monkeypatch):
     """Each call begins a step, after which earlier results may be overwritten; so they are copied out."""
     events = []
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: events.append("begin"))

@@ -60,7 +60,7 @@ def test_bare_names_of_old_scripts(letter):
     assert load_config(f"sam2_hiera_{letter}.yaml") == load_config(f"configs/sam2/sam2_hiera_{letter}.yaml")
 
 
-def test_a_users_own_file(tmp_path):
+def test_a_custom_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(OmegaConf.to_yaml(load_config(TINY)).replace("image_size: 1024", "image_size: 512"))
     assert load_config(path).model.image_size == 512
@@ -96,7 +96,7 @@ class TestOverrides:
         assert (config.model.image_size, config.model.max_cond_frames_in_attn, config.model.num_maskmem) == (512, 4, 3)
         assert "pred_obj_scores" not in config.model
 
-    def test_what_is_left_open_can_be_filled_in(self, tmp_path):
+    def test_missing_values_can_be_given(self, tmp_path):
         path = tmp_path / "open.yaml"
         path.write_text("model:\n  image_size: ???\n")
         assert load_config(path, ["model.image_size=64"]).model.image_size == 64
@@ -154,7 +154,7 @@ class TestForeignTargets:
         with pytest.raises(ConfigError, match="os.getcwd"):
             build_from_config(config.model)
 
-    def test_a_users_own_class_needs_to_be_allowed(self):
+    def test_a_custom_class_must_be_allowed(self):
         config = load_config(TINY, ["++model.image_size=256", "model._target_=collections.OrderedDict"])
         with pytest.raises(ConfigError, match="allow_targets"):
             build_from_config(config.model)
@@ -226,7 +226,7 @@ def test_norms_have_the_official_eps(size):
 
 @pytest.mark.parametrize("slashes", range(1, 6))
 def test_no_interpolation_survives_to_call_something(tmp_path, slashes):
-    """However often a node is resolved, a target comes to light before it is checked or not at all."""
+    """However often a node is resolved, its target is checked."""
     victim = tmp_path / "touched"
     hidden = "\\" * slashes + "${oc.create:{_target_: pathlib.Path.touch, _args_: [" + str(victim) + "]}}"
     config = load_config(TINY)

@@ -8,13 +8,13 @@ import torch
 from parity import NARROW, TOLERANCE, build_pair, random_map
 
 from sam2fast.modeling import mask_decoder
-from sam2fast.modeling.cross_attention import CrossAttention, pieces
+from sam2fast.modeling.cross_attention import CrossAttention, image_chunks
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 from sam2fast.utils.testing import assert_as_accurate_as, relative_error
 
 SIZE = 128
 SIDE = SIZE // 16
-B = 6  # more than a group on the CPU
+B = 6  # larger than a group on the CPU
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_memory_does_not_grow_with_prompts(pair, monkeypatch):
 
 
 def test_expanded_features_are_one_image(pair, monkeypatch):
-    """The first frame of a video comes as views of one image; it is shared as one image is."""
+    """The first frame of a video comes as views of one image; it is shared like one image."""
     decoder = pair[1].sam_mask_decoder
     inputs = arguments(pair[1])
     expanded = dict(inputs, repeat_image=False)
@@ -209,7 +209,7 @@ class TestFolding:
             random_map(1, positions, width),
         )
         with torch.set_grad_enabled(grad):
-            out = attention.tokens_to_image(q, pieces(x, 3), pe)
+            out = attention.tokens_to_image(q, image_chunks(x, 3), pe)
         self.compare(attention, out, q, x + pe, x)
 
     @pytest.mark.parametrize("tokens", TOKENS)
@@ -222,7 +222,7 @@ class TestFolding:
             random_map(n, m, width, seed=i) for i, (n, m) in enumerate([(images, positions), (3, tokens), (3, tokens)])
         )
         with torch.set_grad_enabled(grad):
-            parts = pieces(attention.q_proj(x) if projected else x, 3)
+            parts = image_chunks(attention.q_proj(x) if projected else x, 3)
             folded = attention.fold(k, v, projected).split(len(parts))
             out = torch.cat([attention.read(*both) for both in zip(parts, folded, strict=True)])
         self.compare(attention, out, x, k, v)
@@ -235,7 +235,7 @@ class TestFolding:
             assert_as_accurate_as(plain, out, *inputs)
 
     @pytest.mark.parametrize("factor", [10.0, 100.0])
-    def test_scores_beyond_what_an_exponential_bears(self, attention, factor):
+    def test_scores_that_overflow_exponentials(self, attention, factor):
         """Some positions attend to one token alone, and all scores of one may lie far below those of another."""
         width = attention.q_proj.in_features
         x, k, v = random_map(3, 64, width), random_map(3, 8, width, seed=1) * factor, random_map(3, 8, width, seed=2)
@@ -243,20 +243,20 @@ class TestFolding:
         with torch.no_grad():
             folded = attention.fold(k, v).split(3)
             read = torch.cat([attention.read(x[i : i + 1], folded[i]) for i in range(3)])
-            attended = attention.tokens_to_image(k, pieces(x, 3), torch.zeros(1, 64, width))
+            attended = attention.tokens_to_image(k, image_chunks(x, 3), torch.zeros(1, 64, width))
             exact = self.double(attention)
             assert relative_error(exact(x.double(), k.double(), v.double()), read) <= TOLERANCE
             assert relative_error(exact(k.double(), x.double(), x.double()), attended) <= TOLERANCE
 
     def test_few_tokens_are_folded(self):
-        """At SAM 2's widths up to 17, where the counts of multiplications meet; never where weights are dropped."""
+        """At SAM 2's widths up to 17, where both need as many multiplications; never with dropout."""
         attention = CrossAttention(256, 8, 2)
-        assert [n for n in range(1, 40) if attention.folding_pays(n)] == list(range(1, 18))
+        assert [n for n in range(1, 40) if attention.should_fold(n)] == list(range(1, 18))
         dropping = CrossAttention(256, 8, 2, dropout=0.1)
-        assert not dropping.folding_pays(1) and dropping.eval().folding_pays(1)
+        assert not dropping.should_fold(1) and dropping.eval().should_fold(1)
 
     @pytest.mark.parametrize(("prompts", "projected"), [(1, 0), (2, 0), (3, 1), (6, 1)])
-    def test_a_shared_image_is_projected_for_many_readers(self, pair, prompts, projected):
+    def test_a_shared_image_is_projected_for_many_tokens(self, pair, prompts, projected):
         transformer = pair[1].sam_mask_decoder.transformer
         tokens, pe = random_map(1, 256, 256), random_map(1, 256, 256)
         with torch.no_grad():
@@ -264,7 +264,7 @@ class TestFolding:
             assert not transformer.prepare(tokens.expand(prompts + 1, -1, -1), pe, prompts * 8).projected
 
 
-def test_transformer_takes_and_gives_what_the_official_does(pair):
+def test_transformer_has_the_official_inputs_and_outputs(pair):
     official, ours = (model.sam_mask_decoder.transformer for model in pair)
     image, pe, points = (
         random_map(B, 256, SIDE, SIDE),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from parity import build_pair, random_map
 
-from sam2fast.modeling.layers import Derived, in_bands
+from sam2fast.modeling.layers import TensorCache, chunked
 
 TINY = ["++model.image_size=256"]
 
@@ -16,20 +16,20 @@ def model():
 
 
 class TestDerived:
-    def count(self, derived, source):
+    def count(self, cache, source):
         calls = []
-        derived("key", (source,), lambda: calls.append(1) or source * 2)
+        cache("key", (source,), lambda: calls.append(1) or source * 2)
         return len(calls)
 
     def test_is_computed_once(self):
-        derived, source = Derived(), torch.ones(3)
+        cache, source = TensorCache(), torch.ones(3)
         with torch.no_grad():
-            assert [self.count(derived, source) for _ in range(3)] == [1, 0, 0]
+            assert [self.count(cache, source) for _ in range(3)] == [1, 0, 0]
 
     def test_every_way_of_changing_a_parameter_is_seen(self):
-        derived, source = Derived(), torch.nn.Parameter(torch.ones(3))
+        cache, source = TensorCache(), torch.nn.Parameter(torch.ones(3))
         with torch.no_grad():
-            self.count(derived, source)
+            self.count(cache, source)
             for change in (
                 lambda: source.add_(1),
                 lambda: source.data.mul_(3),
@@ -37,19 +37,19 @@ class TestDerived:
                 lambda: source.detach().numpy().fill(7),
             ):
                 change()
-                assert self.count(derived, source) == 1
+                assert self.count(cache, source) == 1
 
     def test_is_always_computed_for_autograd(self):
-        derived, source = Derived(), torch.nn.Parameter(torch.ones(3))
-        assert [self.count(derived, source) for _ in range(2)] == [1, 1]
-        derived("key", (source,), lambda: source * 2).sum().backward()
+        cache, source = TensorCache(), torch.nn.Parameter(torch.ones(3))
+        assert [self.count(cache, source) for _ in range(2)] == [1, 1]
+        cache("key", (source,), lambda: source * 2).sum().backward()
         assert source.grad is not None
 
     def test_copies_start_empty(self):
-        derived, source = Derived(), torch.ones(3)
+        cache, source = TensorCache(), torch.ones(3)
         with torch.no_grad():
-            self.count(derived, source)
-            for other in (copy.deepcopy(derived), pickle.loads(pickle.dumps(derived))):
+            self.count(cache, source)
+            for other in (copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))):
                 assert self.count(other, source) == 1
 
 
@@ -65,7 +65,7 @@ def test_new_positions_take_effect_at_once(model):
 
 @pytest.mark.parametrize("shape", [(1, 64, 64, 96), (2, 61, 32, 96), (1, 250, 250, 96), (3, 16, 2000, 64)], ids=str)
 @pytest.mark.parametrize("rows", [1, 8, 14])
-def test_bands_are_one_call(shape, rows):
+def test_chunks_equal_one_call(shape, rows):
     """Pooled inside groups of rows, as a block that starts a stage does."""
 
     def pool(x):
@@ -73,17 +73,17 @@ def test_bands_are_one_call(shape, rows):
 
     x = random_map(*shape)
     with torch.no_grad():
-        assert torch.equal(in_bands(pool, x, rows), pool(x))
+        assert torch.equal(chunked(pool, x, rows), pool(x))
 
 
-def test_derived_off_the_cpu():
-    """Known by its memory and version, since its values cannot be looked at without waiting."""
+def test_cache_off_the_cpu():
+    """Compared by address and version, since comparing values would wait for the device."""
     source, other, calls = torch.empty(3, device="meta"), torch.ones(3), []
-    derived = Derived()
+    cache = TensorCache()
 
     def ask(tensor, key=0):
         with torch.no_grad():
-            derived(key, (tensor,), lambda: calls.append(1) or torch.empty(2))
+            cache(key, (tensor,), lambda: calls.append(1) or torch.empty(2))
         return len(calls)
 
     assert [ask(source), ask(source)] == [1, 1]

@@ -50,7 +50,7 @@ def test_memory_attention_at_full_size(check_itself):
     assert_same(memory_attention_call(64, 2, 4, batch=1), *build_pair("sam2.1_t", overrides), check_itself)
 
 
-def test_memory_attention_to_pointers_alone(pair):
+def test_memory_attention_to_pointers_only(pair):
     """The original cannot; an object without spatial memory must still be tracked."""
     with torch.no_grad():
         assert memory_attention_call(SIDE, 0, 12)(pair[1]).isfinite().all()
@@ -130,7 +130,7 @@ def test_new_memory(pair, from_points, overrides, monkeypatch):
 
 
 def test_forward_image(pair):
-    """The official dict, whose levels 0 and 1 ours computes with the neck's and the head's weights in one product."""
+    """The official dict, whose levels 0 and 1 ours computes with the product of the neck's and the head's weights."""
 
     def call(model):
         out = model.forward_image(random_map(1, 3, SIZE, SIZE))
@@ -160,7 +160,7 @@ def test_odd_sized_maps(size, check_itself):
 
 @pytest.mark.parametrize("clicks", [None, 0, 1, 2])
 @pytest.mark.parametrize("initial", [True, False])
-def test_when_three_masks_are_asked_for(pair, clicks, initial):
+def test_when_three_masks_are_predicted(pair, clicks, initial):
     points = None if clicks is None else {"point_labels": torch.ones(1, clicks)}
     assert pair[0]._use_multimask(initial, points) == pair[1]._use_multimask(initial, points)
 

@@ -1,4 +1,4 @@
-"""Executed notebooks on their way to where they are kept."""
+"""Cleaning of executed notebooks before they are stored."""
 
 import json
 import runpy
@@ -15,9 +15,9 @@ def stream(*text, name="stdout"):
 
 
 def executed(*outputs, count=1):
-    """A notebook of one cell as a kernel leaves it."""
-    picture = {"image/jpeg": "/9j/4AAQ\n", "text/plain": ["<Figure size 640x480 with 1 Axes>"]}
-    shown = {"output_type": "display_data", "data": picture, "metadata": {"needs_background": "light"}}
+    """A notebook of one executed cell."""
+    image = {"image/jpeg": "/9j/4AAQ\n", "text/plain": ["<Figure size 640x480 with 1 Axes>"]}
+    shown = {"output_type": "display_data", "data": image, "metadata": {"needs_background": "light"}}
     times = {"execution": {"iopub.status.busy": "2026-01-01T00:00:00Z"}}
     cell = {"cell_type": "code", "id": "a1b2", "metadata": times, "execution_count": count, "source": ["1\n"]}
     metadata = {"language_info": {"name": "python", "version": "3.11.2"}}
@@ -26,7 +26,7 @@ def executed(*outputs, count=1):
 
 @pytest.fixture
 def clean(tmp_path, monkeypatch):
-    """Cleans notebooks by their names, and gives back those that were written."""
+    """Cleans notebooks, and returns those that were written."""
 
     def run(**notebooks):
         source, target = tmp_path / "from", tmp_path / "to"
@@ -45,7 +45,7 @@ def clean(tmp_path, monkeypatch):
     return run
 
 
-def test_what_differs_from_run_to_run_is_left_out(clean):
+def test_outputs_that_differ_between_runs_are_removed(clean):
     notebook = clean(one=executed(stream("a\n"), stream("b\n", "c\n")))["one"]
     (cell,) = notebook["cells"]
     assert cell["id"] == "cell-01" and cell["metadata"] == {} and cell["source"] == ["1\n"]
@@ -56,8 +56,8 @@ def test_what_differs_from_run_to_run_is_left_out(clean):
     assert "3.11" not in json.dumps(notebook)
 
 
-def test_the_code_that_was_run_is_noted(clean):
-    """Whatever it shows; words may change afterwards."""
+def test_the_executed_code_is_recorded(clean):
+    """Independent of outputs; text may change afterwards."""
     said = {"cell_type": "markdown", "id": "c3d4", "metadata": {}, "source": ["Words."]}
     other, longer = executed(), executed(stream("a\n"))
     other["cells"][0]["source"] = ["2\n"]
@@ -76,7 +76,7 @@ def test_the_code_that_was_run_is_noted(clean):
     ],
     ids=["warned", "failed", "not-run"],
 )
-def test_one_that_is_refused_keeps_all_from_being_written(clean, wrong, said):
+def test_a_refused_notebook_prevents_all_writes(clean, wrong, said):
     with pytest.raises(SystemExit, match=said):
         clean(one=executed(), two=wrong)
     assert clean.written == {}

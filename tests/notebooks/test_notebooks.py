@@ -1,4 +1,4 @@
-"""The notebooks as they are kept; `make notebooks` runs them."""
+"""The stored notebooks; `make notebooks` runs them."""
 
 import ast
 import importlib
@@ -15,7 +15,7 @@ from public_api import MODULES
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LARGEST = 250_000  # bytes
 KINDS = {"image/jpeg", "text/plain"}
-# Of machines: where somebody's files lie.
+# Paths of a user's machine.
 FOLDERS = re.compile(r"(?<![\w.:/])/(home|root|tmp|Users|work|usr|opt|var|private)/|[A-Z]:\\")
 PAGES = [path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "api").glob("*.md")]
 CODE_DIGEST = runpy.run_path(str(ROOT / "notebooks" / "clean.py"))["code_digest"]
@@ -31,12 +31,12 @@ def code_cells(path: Path) -> list[dict[str, Any]]:
 
 
 def parsed(path: Path) -> ast.Module:
-    """All code of a notebook, without IPython's own lines."""
+    """All code of a notebook, without IPython magics."""
     lines = [line for cell in code_cells(path) for line in [*"".join(cell["source"]).splitlines(), ""]]
     return ast.parse("\n".join(line for line in lines if not line.startswith("%")))
 
 
-def test_the_page_lists_all():
+def test_the_page_lists_all_notebooks():
     page = (ROOT / "docs" / "notebooks.md").read_text(encoding="utf-8")
     assert sorted(re.findall(r"^\| \[(.+)\]\(\.\./notebooks/\1\) \|", page, re.MULTILINE)) == [
         p.name for p in NOTEBOOKS
@@ -54,12 +54,12 @@ class TestNotebook:
         kinds = {kind for output in outputs for kind in output.get("data", ())}
         assert "image/jpeg" in kinds and kinds <= KINDS
 
-    def test_shows_what_this_code_has_shown(self, path):
+    def test_outputs_belong_to_this_code(self, path):
         found = notebook(path)
         is_that = found["metadata"]["sam2fast"] == {"code_sha256": CODE_DIGEST(found)}
         assert is_that, "the code has changed since it was run: make notebooks WRITE=1"
 
-    def test_is_small_and_of_no_machine(self, path):
+    def test_is_small_and_machine_independent(self, path):
         assert path.stat().st_size < LARGEST
         found = notebook(path)
         kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -72,7 +72,7 @@ class TestNotebook:
                 texts += ["".join(output.get("text", ())), "".join(output.get("data", {}).get("text/plain", ()))]
             assert not [text for text in texts if FOLDERS.search(text)]
 
-    def test_takes_what_users_are_promised(self, path):
+    def test_uses_promised_names_only(self, path):
         for node in ast.walk(parsed(path)):
             names = []
             if isinstance(node, ast.Attribute):
@@ -85,5 +85,5 @@ class TestNotebook:
                 for alias in node.names:
                     assert hasattr(module, alias.name), ast.unparse(node)
                     is_promised = node.module in MODULES or {node.module, f"{node.module}.{alias.name}"} & DOCUMENTED
-                    # What the demonstration draws, there are no promises for.
+                    # The demonstration's drawings are not promised.
                     assert is_promised or node.module.startswith("sam2fast.demo."), ast.unparse(node)

@@ -9,8 +9,8 @@ import pytest
 from checkout import ROOT
 
 notebook_page = runpy.run_path(str(ROOT / "docs" / "hooks" / "notebook_pages.py"))["notebook_page"]
-PICTURE = b"\xff\xd8 a picture"
-SHOWN = {"output_type": "display_data", "data": {"image/jpeg": base64.b64encode(PICTURE).decode()}, "metadata": {}}
+IMAGE = b"\xff\xd8 an image"
+SHOWN = {"output_type": "display_data", "data": {"image/jpeg": base64.b64encode(IMAGE).decode()}, "metadata": {}}
 PRINTED = {"output_type": "stream", "name": "stdout", "text": ["a\n", "b\n"]}
 RESULT = {"output_type": "execute_result", "data": {"text/plain": ["[1,\n", " 2]"]}, "metadata": {}}
 
@@ -23,7 +23,7 @@ def code(source, *outputs):
     return {"cell_type": "code", "source": [source], "outputs": list(outputs)}
 
 
-def test_everything_in_its_order():
+def test_contents_in_order():
     cells = [words("# One\n", "\n", "Said."), code("f()", PRINTED, SHOWN, RESULT), words("## Two"), code("g()", SHOWN)]
     page = notebook_page({"cells": cells}, "some")
     assert page.markdown.split("\n\n") == [
@@ -38,7 +38,7 @@ def test_everything_in_its_order():
         "![Drawn by the code above: Two](some-02.jpg)",
         'This page as a notebook, to be run: <a href="some.ipynb" download>some.ipynb</a>\n',
     ]
-    assert page.pictures == {"some-01.jpg": PICTURE, "some-02.jpg": PICTURE}
+    assert page.pictures == {"some-01.jpg": IMAGE, "some-02.jpg": IMAGE}
 
 
 def test_code_with_fences_stays_one_block():
@@ -46,25 +46,25 @@ def test_code_with_fences_stays_one_block():
     assert page.markdown.startswith('````python\n"""\n```\n"""\n````\n')
 
 
-def test_an_output_that_no_page_has_is_an_error():
+def test_an_unsupported_output_is_an_error():
     table = {"output_type": "display_data", "data": {"text/html": ["<table></table>"]}, "metadata": {}}
     with pytest.raises(ValueError, match=r"some\.ipynb has an output of text/html"):
         notebook_page({"cells": [code("f()", table)]}, "some")
 
 
-def test_a_cell_that_no_page_has_is_an_error():
+def test_an_unsupported_cell_is_an_error():
     with pytest.raises(ValueError, match=r"some\.ipynb has a cell of the kind raw"):
         notebook_page({"cells": [{"cell_type": "raw", "source": ["a"], "metadata": {}}]}, "some")
 
 
 @pytest.mark.parametrize("nothing", ["", []])
-def test_nothing_that_was_printed_is_not_shown(nothing):
+def test_all_printed_text_is_shown(nothing):
     page = notebook_page({"cells": [code("f()", {**PRINTED, "text": nothing}, RESULT)]}, "some")
     assert page.markdown.split("\n\n")[1] == "```text\n[1,\n 2]\n```"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
-def test_ours_are_pages_in_the_navigation(path):
+def test_our_notebooks_are_in_the_navigation(path):
     page = notebook_page(json.loads(path.read_text(encoding="utf-8")), path.stem)
     assert page.markdown.startswith("# ") and page.pictures
     assert set(re.findall(r"!\[.+\]\((.+)\)", page.markdown)) == page.pictures.keys()

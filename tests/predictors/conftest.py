@@ -18,7 +18,7 @@ def video(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def tracked_for_all(video_predictor, video) -> Session:
-    """Two objects, tracked once; only to be copied."""
+    """A state with two tracked objects; tests copy it."""
     s = Session(video_predictor, video)
     s.points(0, "a", (60, 40, 1))
     s.points(2, "b", box=[20, 20, 70, 60])
@@ -28,7 +28,7 @@ def tracked_for_all(video_predictor, video) -> Session:
 
 @pytest.fixture
 def tracked(video_predictor, video, tracked_for_all) -> Session:
-    """Two objects that were tracked, a state of the test's own."""
+    """A copy of the state with two tracked objects."""
     s = Session(video_predictor, video)
     s.state = video_predictor.move_state(tracked_for_all.state)
     s.records = list(tracked_for_all.records)

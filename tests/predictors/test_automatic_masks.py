@@ -14,8 +14,8 @@ from painted_model import SIDE, PaintedModel, generator
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator as OfficialGenerator
 
 from sam2fast import amg, automatic_mask_generator
-from sam2fast.amg import candidates as mask_candidates
-from sam2fast.amg import decoder_batch_size as prompt_batches
+from sam2fast.amg import candidates
+from sam2fast.amg import parameters as amg_parameters
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
 GRID = {"points_per_side": 6}
@@ -56,8 +56,8 @@ IMAGES = {"landscape": (150, 200), "odd": (233, 97)}
 
 @pytest.fixture(autouse=True)
 def whole_batches(monkeypatch):
-    """As many points together as the caller allows, whatever is best for this device."""
-    monkeypatch.setattr(prompt_batches, "CPU_PROMPTS", 1000)
+    """Uses the caller's batch size, regardless of the device."""
+    monkeypatch.setattr(amg_parameters, "CPU_PROMPTS", 1000)
 
 
 def image(height: int, width: int) -> np.ndarray:
@@ -103,7 +103,7 @@ def test_output_modes(mode, crops):
 
 
 def test_the_cases_reach_every_filter():
-    """Each option changes what the official generator gives, or its case would test nothing."""
+    """Each option changes the official generator's result; otherwise its case would test nothing."""
 
     def count(**options: Any) -> int:
         return len(pair(ALL | options)[0].generate(image(150, 200)))
@@ -131,27 +131,27 @@ def test_equal_scores_keep_their_order():
 
 @pytest.mark.parametrize("held", [0, 100_000, 1_000_000])
 def test_bounded_memory_changes_nothing(held, monkeypatch):
-    """However few logits may be held until NMS; the others are encoded before it."""
-    monkeypatch.setattr(mask_candidates, "HELD_BYTES", held)
-    monkeypatch.setattr(mask_candidates, "ENCODED_TOGETHER", 3)
+    """With any limit for logits before NMS; the others are encoded earlier."""
+    monkeypatch.setattr(candidates, "MAX_LOGIT_BYTES", held)
+    monkeypatch.setattr(candidates, "ENCODE_BATCH_SIZE", 3)
     official, ours = pair(LOOSE | {"points_per_batch": 4})
     assert_same_records(official.generate(image(150, 200)), ours.generate(image(150, 200)))
 
 
 def test_only_survivors_of_nms_are_encoded(monkeypatch):
     encoded = []
-    original = mask_candidates.encode_upsampled
+    original = candidates.encode_upsampled
 
     def counted(logits: torch.Tensor, *args: Any) -> Any:
         encoded.append(len(logits))
         return original(logits, *args)
 
-    monkeypatch.setattr(mask_candidates, "encode_upsampled", counted)
+    monkeypatch.setattr(candidates, "encode_upsampled", counted)
     records = pair(LOOSE)[1].generate(image(150, 200))
     assert sum(encoded) == len(records) > 0
 
 
-def test_statistics_only_for_masks_of_a_good_score(monkeypatch):
+def test_statistics_only_for_masks_that_pass_the_iou_filter(monkeypatch):
     seen = []
     original = automatic_mask_generator.mask_statistics
 
@@ -176,7 +176,7 @@ def test_no_mask_passes(crops, mode, m2m):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (3, 2), (5, 200)])
 def test_images_of_fewer_pixels_than_crops(size):
-    """The original fails at the first crop of no pixels; the others' masks are as they would be."""
+    """The original fails at the first empty crop; the masks of the other crops are unchanged."""
     _, ours = pair(ALL | {"crop_n_layers": 3, "crop_nms_thresh": 1.0, "points_per_side": 2})
     records = ours.generate(image(*size))
     assert records
@@ -247,12 +247,12 @@ def test_the_device_bounds_the_decoder_too(monkeypatch):
     _, ours = pair(LOOSE | {"use_m2m": True})
     expected = ours.generate(image(60, 80))
     ours.predictor.model.calls.clear()
-    monkeypatch.setattr(prompt_batches, "CPU_PROMPTS", 5)
+    monkeypatch.setattr(amg_parameters, "CPU_PROMPTS", 5)
     assert_same_records(expected, ours.generate(image(60, 80)))
     assert max(ours.predictor.model.calls) == 5
 
 
-def test_a_failure_leaves_nothing_behind():
+def test_a_failure_leaves_no_state():
     progress: list[int] = []
     _, ours = pair(LOOSE | {"points_per_batch": 10, "progress": lambda done, _: progress.append(done)})
     expected = ours.generate(image(150, 200))
@@ -275,7 +275,7 @@ def test_a_failure_leaves_nothing_behind():
     assert progress == [10, 20, 30, 36]
 
 
-def test_threads_take_turns():
+def test_threads_run_one_after_another():
     _, ours = pair(LOOSE)
     sizes = [(150, 200), (97, 33), (60, 80), (80, 60)]
     expected = [ours.generate(image(*size)) for size in sizes]
@@ -293,9 +293,9 @@ def test_threads_take_turns():
 
 def test_copies():
     ours = SAM2AutomaticMaskGenerator(PaintedModel(), points_per_side=2, **ALL)
-    for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
-        twin.predictor.model.predictor(twin.predictor)
-        assert len(twin.generate(image(60, 80))) == 12
+    for duplicate in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        duplicate.predictor.model.predictor(duplicate.predictor)
+        assert len(duplicate.generate(image(60, 80))) == 12
 
 
 def test_no_gradients():
@@ -307,7 +307,7 @@ def test_no_gradients():
 
 
 def recording(base: type, names: list[str]) -> type:
-    """A subclass that notes calls of its methods, and otherwise leaves them as they are."""
+    """A subclass that records calls of its methods."""
 
     def noted(name: str) -> Any:
         def method(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -366,7 +366,7 @@ def test_refining_masks():
 
 @pytest.mark.parametrize("as_arrays", [False, True])
 def test_small_regions_of_finished_masks(as_arrays, monkeypatch):
-    """On masks as they come from NMS, and again without their small regions."""
+    """On masks after NMS, and again without their small regions."""
     import scipy.ndimage
 
     def remove(mask: np.ndarray, area: float, mode: str) -> tuple[np.ndarray, bool]:
@@ -451,7 +451,7 @@ def test_attributes():
     ],
     ids=lambda x: next(reversed(x)) if isinstance(x, dict) else "",
 )
-def test_unusable_parameters(options, message):
+def test_invalid_parameters(options, message):
     with pytest.raises(ValueError, match=message):
         SAM2AutomaticMaskGenerator(PaintedModel(), **(GRID | options))
 

@@ -14,7 +14,7 @@ import oracle
 import pytest
 from mask_records import assert_same_masks
 from numpy.typing import NDArray
-from parity import NARROW, build_pair, picture
+from parity import NARROW, build_pair, random_image
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator as OfficialGenerator
 from tameness import CHECK_ITSELF
 
@@ -44,7 +44,7 @@ CASES = {
 
 
 class Pair(NamedTuple):
-    """Both models, the picture, and what their encoders made of it."""
+    """Both models, the image, and its features."""
 
     official: Any
     ours: Any
@@ -73,7 +73,7 @@ def pair_of(side: int, image: NDArray[np.uint8], *overrides: str) -> Pair:
 
 @pytest.fixture(scope="module", params=[512, pytest.param(1024, marks=pytest.mark.slow)])
 def pair(request) -> Pair:
-    return pair_of(request.param, picture(*(side * request.param // 1024 for side in (600, 800))))
+    return pair_of(request.param, random_image(*(side * request.param // 1024 for side in (600, 800))))
 
 
 def generators(pair: Pair, **options: Any) -> tuple[Any, Any]:
@@ -104,7 +104,7 @@ def test_masks(pair, options, check_itself):
 
 @CHECK_ITSELF
 def test_the_usual_size(check_itself):
-    compare(pair_of(1024, picture(300, 400), *NARROW), check_itself, **CASES["one mask a point"])
+    compare(pair_of(1024, random_image(300, 400), *NARROW), check_itself, **CASES["one mask a point"])
 
 
 def test_small_regions_are_removed_by_both(pair):
@@ -114,7 +114,7 @@ def test_small_regions_are_removed_by_both(pair):
         assert sum(a["area"] != b["area"] for a, b in pairs) > 6
 
 
-def test_filters_drop_some(pair):
+def test_filters_remove_some(pair):
     some, every = (len(generators(pair, **options)[0].generate(pair.image)) for options in (CASES["filters"], {}))
     assert some < every == 12
 
@@ -122,11 +122,11 @@ def test_filters_drop_some(pair):
 @pytest.mark.slow
 @pytest.mark.parametrize("size", ["sam2.1_t", "sam2_b+"])
 def test_crops(size):
-    """In a picture so small that the crops' edges count as its own, else these masks, which fill crops, would go."""
+    """The image is so small that crop edges count as its own; otherwise masks that fill a crop would go."""
     models = build_pair(size)
     options = ALL | {"point_grids": [POINTS, POINTS[:2]], "crop_n_layers": 1, "use_m2m": True}
     expected, actual = (
-        kind(model, **options).generate(picture(50, 54))
+        kind(model, **options).generate(random_image(50, 54))
         for kind, model in zip((OfficialGenerator, SAM2AutomaticMaskGenerator), models, strict=True)
     )
     assert len(expected) == 3 * (4 + 4 * 2)

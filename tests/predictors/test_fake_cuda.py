@@ -1,4 +1,4 @@
-"""The CUDA branch of the image predictor, on tensors that only say that they are on a GPU."""
+"""The CUDA path of the image predictor, on fake CUDA tensors."""
 
 import fake_cuda
 import numpy as np
@@ -75,7 +75,7 @@ def test_a_batch(cuda):
     check_answer(seen, 2)
 
 
-def test_a_value_that_is_read_is_found(cuda, monkeypatch):
+def test_reading_a_value_is_detected(cuda, monkeypatch):
     predictor = SAM2ImagePredictor(fake_cuda.build(build_sam2, NANO))
     encode = predictor.model.encode_image
     monkeypatch.setattr(predictor.model, "encode_image", lambda x: encode(x if x.sum() >= 0 else x))
@@ -88,7 +88,7 @@ def test_a_value_that_is_read_is_found(cuda, monkeypatch):
 
 @pytest.mark.parametrize("pinned", [False, True])
 def test_uploads(cuda, pinned):
-    """In the order of memory that the tensor has, and not from memory that the caller may write to again."""
+    """Keeps the strides of the tensor, and does not read memory that the caller may overwrite."""
     x = torch.zeros(3, 4, 5, device="cpu", pin_memory=pinned).permute(1, 2, 0)
     with cuda.watched() as seen:
         out = uploaded(x, fake_cuda.GPU)

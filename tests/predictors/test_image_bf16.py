@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from parity import NothingDrawn, build_pair, config_name, picture
+from parity import NothingDrawn, build_pair, config_name, random_image
 from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialPredictor
 
 from sam2fast import SAM2ImagePredictor, build_sam2
@@ -31,7 +31,7 @@ def autocast() -> Any:
 
 
 class Case(NamedTuple):
-    """The official predictor, its features in fp32 and in bfloat16, and ours in one of the two ways of using it."""
+    """The official predictor, its features in fp32 and bfloat16, and ours with cast weights or under autocast."""
 
     official: Any
     exact: dict[str, Any]
@@ -47,10 +47,10 @@ def models(request):
     official, ours = build_pair(size, overrides)
     predictor = OfficialPredictor(official)
     predictor._bb_feat_sizes = [(side // stride, side // stride) for stride in (4, 8, 16)]  # it knows those of 1024
-    predictor.set_image(picture())
+    predictor.set_image(random_image())
     exact = predictor._features
     with autocast():
-        predictor.set_image(picture())
+        predictor.set_image(random_image())
     with NothingDrawn():
         cast = build_sam2(config_name(size), None, device="cpu", dtype=torch.bfloat16, hydra_overrides_extra=overrides)
     cast.load_state_dict(official.state_dict())
@@ -75,7 +75,7 @@ def test_weights_are_cast_once(models):
 
 def test_encoder(case):
     with case.context():
-        case.ours.set_image(picture())
+        case.ours.set_image(random_image())
     maps = ("embedding", "stride 4", "stride 8")
     exact, official, ours = (
         [f["image_embed"], *f["high_res_feats"]] for f in (case.exact, case.theirs, case.ours._features)

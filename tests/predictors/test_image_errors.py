@@ -1,9 +1,9 @@
-"""Wrong calls of the image predictor: one clear exception each, and nothing lost."""
+"""Wrong calls of the image predictor: one clear exception each, and unchanged state."""
 
 import numpy as np
 import pytest
 import torch
-from parity import build_pair, picture
+from parity import build_pair, random_image
 
 from sam2fast import SAM2ImagePredictor
 from sam2fast.transforms import ImageError
@@ -19,7 +19,7 @@ def model():
 @pytest.fixture
 def predictor(model):
     predictor = SAM2ImagePredictor(model)
-    predictor.set_image(picture(60, 80))
+    predictor.set_image(random_image(60, 80))
     return predictor
 
 
@@ -64,21 +64,21 @@ def test_batch_calls(predictor, model):
     with pytest.raises(RuntimeError, match="set_image_batch"):
         predictor.predict_batch()
     with pytest.raises(TypeError, match="list of images"):
-        predictor.set_image_batch(picture())
+        predictor.set_image_batch(random_image())
     with pytest.raises(ValueError, match="empty"):
         predictor.set_image_batch([])
-    predictor.set_image_batch([picture(60, 80), picture(30, 40)])
+    predictor.set_image_batch([random_image(60, 80), random_image(30, 40)])
     with pytest.raises(ValueError, match="box_batch has 1 entries for 2 images"):
         predictor.predict_batch(box_batch=[[0, 0, 5, 5]])
 
 
 @pytest.mark.parametrize("image", [np.zeros((0, 3, 3), np.uint8), np.full((5, 5, 3), np.nan), np.zeros((5, 5, 2))])
-def test_a_wrong_image_leaves_the_one_before(predictor, image):
+def test_a_wrong_image_keeps_the_previous_one(predictor, image):
     before = predictor.predict(**ONE)
     with pytest.raises(ImageError):
         predictor.set_image(image)
     with pytest.raises(ImageError):
-        predictor.set_image_batch([picture(60, 80), image])
+        predictor.set_image_batch([random_image(60, 80), image])
     for a, b in zip(before, predictor.predict(**ONE), strict=True):
         assert np.array_equal(a, b)
 
@@ -89,7 +89,7 @@ def test_reset(predictor):
         predictor.predict(**ONE)
 
 
-def test_prompts_of_any_kind_and_place(predictor):
+def test_prompts_of_any_type_and_position(predictor):
     expected = predictor.predict(**ONE)
     for prompt in (
         {"point_coords": np.array([[20, 30]]), "point_labels": np.array([True])},
@@ -102,7 +102,7 @@ def test_prompts_of_any_kind_and_place(predictor):
 
 
 class OnTheGPU:
-    """An array as cupy has them: there is no way from it to numpy."""
+    """An array such as cupy's, which cannot become a numpy array."""
 
     __cuda_array_interface__ = {"shape": (1, 2)}  # noqa: RUF012
 
@@ -137,9 +137,9 @@ def test_shapes_of_results(predictor):
     assert np.abs(low_res).max() <= 32
 
 
-def test_embedding_is_that_of_the_last_image(predictor):
+def test_embedding_of_the_last_image(predictor):
     assert predictor.get_image_embedding().shape == (1, 256, 16, 16)
-    predictor.set_image_batch([picture(60, 80)] * 2)
+    predictor.set_image_batch([random_image(60, 80)] * 2)
     assert predictor.get_image_embedding().shape == (2, 256, 16, 16)
 
 
@@ -149,8 +149,8 @@ def test_no_autocast_or_grad_mode_leaks(predictor):
 
 
 def test_inference_mode_then_training(model):
-    """Tables made inside inference mode must not break autograd later."""
+    """Tables that are created in inference mode must not break autograd later."""
     with torch.inference_mode():
-        SAM2ImagePredictor(model).set_image(picture(60, 80))
+        SAM2ImagePredictor(model).set_image(random_image(60, 80))
     model.encode_image(torch.zeros(1, 3, 256, 256))[-1].sum().backward()
     model.zero_grad()

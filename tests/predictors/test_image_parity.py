@@ -10,7 +10,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from parity import NARROW, TOLERANCE, build_pair, picture
+from parity import NARROW, TOLERANCE, build_pair, random_image
 from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialPredictor
 from tameness import CHECK_ITSELF
 
@@ -76,7 +76,7 @@ def with_own_attention(predictor: Any, image: np.ndarray) -> list[torch.Tensor]:
 
 
 def predictors(size: str, side: int, *overrides: str) -> tuple[Any, SAM2ImagePredictor]:
-    """Beside 1024 the official predictor works once its hard-coded map sizes are put right; ours works as it is."""
+    """At sizes other than 1024 the official predictor needs its hard-coded map sizes corrected; ours does not."""
     official_model, model = build_pair(size, [f"++model.image_size={side}", *overrides])
     official, ours = OfficialPredictor(official_model), SAM2ImagePredictor(model)
     official._bb_feat_sizes = [(side // stride, side // stride) for stride in (4, 8, 16)]
@@ -86,15 +86,15 @@ def predictors(size: str, side: int, *overrides: str) -> tuple[Any, SAM2ImagePre
 @pytest.fixture(scope="module", params=SIZES + SLOW_SIZES, ids=lambda size: "-".join(map(str, size)))
 def pair(request) -> Pair:
     official, ours = predictors(*request.param)
-    official.set_image(picture())
-    ours.set_image(picture())
+    official.set_image(random_image())
+    ours.set_image(random_image())
     return Pair(official, ours)
 
 
 @pytest.mark.slow
 def test_case_is_tame(pair):
-    """Were the oracle not far closer to itself than the tolerance, a failure of the comparisons would mean nothing."""
-    changed = with_own_attention(pair.official, picture())
+    """The oracle must agree with itself far below the tolerance; otherwise a failed comparison means nothing."""
+    changed = with_own_attention(pair.official, random_image())
     assert max(map(relative_error, features(pair.official), changed)) < TOLERANCE / 3
 
 
@@ -105,7 +105,7 @@ def test_image_features(pair):
 
 
 def assert_same_results(official: Any, ours: Any, check_itself: bool = True, **prompt: Any) -> None:
-    """Logits, scores and low-resolution logits agree, after the oracle has agreed with itself three times better."""
+    """Logits, scores and low-resolution logits agree, and the oracle agrees with itself three times better."""
     names = ("masks", "scores", "low-res logits")
     expected = official.predict(**prompt, return_logits=True)
     if check_itself:
@@ -150,7 +150,7 @@ def test_holes_and_sprinkles(pair, threshold, hole, sprinkle):
     for point in ([310.0, 240.0], [600.0, 100.0], [40.0, 560.0], [333.0, 333.0]):
         prompt = {"point_coords": np.array([point]), "point_labels": np.array([1]), "return_logits": True}
         plain, expected, actual = (p.predict(**prompt) for p in (pair.official, official, ours))
-        # A logit within rounding of the threshold may join or split components: such a picture is drawn again.
+        # A logit within rounding of the threshold may join or split components: such an image is drawn again.
         if ((expected[2] > threshold) == (actual[2] > threshold)).all():
             break
     else:
@@ -163,7 +163,7 @@ def test_holes_and_sprinkles(pair, threshold, hole, sprinkle):
 
 def test_batches_of_images():
     official, ours = predictors("sam2.1_t", 512, *NARROW)
-    images = [picture(600, 800, seed=1), picture(500, 333, seed=2)]
+    images = [random_image(600, 800, seed=1), random_image(500, 333, seed=2)]
     prompts = {
         "point_coords_batch": [np.array([[310.0, 240.0]]), np.array([[[10.0, 20.0]], [[300.0, 400.0]]])],
         "point_labels_batch": [np.array([1]), np.array([[1], [0]])],
@@ -182,7 +182,7 @@ def test_batches_of_images():
 def test_other_image_sizes(side):
     official, ours = predictors("sam2.1_t", side, *NARROW)
     for predictor in (official, ours):
-        predictor.set_image(picture())
+        predictor.set_image(random_image())
     for expected, actual in zip(features(official), features(ours), strict=True):
         assert relative_error(expected, actual) <= TOLERANCE
     assert_same_results(official, ours, **POINT)

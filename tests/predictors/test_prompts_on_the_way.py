@@ -1,12 +1,12 @@
-"""Prompts are looked at on the CPU, before they go where nobody can look without waiting.
+"""Prompts are validated on the CPU, before the copy to a GPU, where reading values would synchronise.
 
-A meta tensor has no values: what looks at one fails.
+A meta tensor has no values, so reading one fails.
 """
 
 import numpy as np
 import pytest
 import torch
-from parity import picture
+from parity import random_image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sam2fast import SAM2ImagePredictor, sam2_image_predictor
@@ -22,7 +22,7 @@ def facts(*tensors):
 
 
 class Arrived(TorchDispatchMode):
-    """What is computed of tensors that have left the CPU."""
+    """Operations on tensors that have left the CPU."""
 
     def __init__(self):
         super().__init__()
@@ -45,7 +45,7 @@ def test_prompts_are_checked_on_the_cpu(place):
 
 
 @pytest.mark.parametrize("place", [AWAY, CPU], ids=str)
-def test_wrong_prompts_are_seen_wherever_they_go(place):
+def test_wrong_prompts_are_refused_for_any_device(place):
     with pytest.raises(ValueError, match="points holds NaN"):
         check_points([[np.nan, 0]], [1])
     with pytest.raises(ValueError, match="labels holds 7"):
@@ -64,14 +64,14 @@ def test_wrong_prompts_are_seen_wherever_they_go(place):
             mask_prompt(mask, 8, place)
 
 
-def test_shapes_of_lists_of_tensors_are_told():
-    """NumPy would refuse those that want gradients, or are on a GPU."""
+def test_shapes_of_lists_of_tensors_are_reported():
+    """NumPy would refuse tensors that require gradients or are on a GPU."""
     points = [torch.zeros(2, requires_grad=True)] * 2
     with pytest.raises(ValueError, match=r"labels has shape \(3,\); expected \(2,\), one per point"):
         check_points(points, [1, 1, 1])
 
 
-def test_clicks_of_a_video_travel_last():
+def test_clicks_of_a_video_are_copied_last():
     given = {"clear_old_points": True, "size": (90, 120), "image_size": 64}
     for points, labels, box in (([[60, 40]], [1], None), (None, None, [0, 0, 9, 9]), ([[3, 4]], [0], [0, 0, 9, 9])):
         here = click_prompt(points, labels, box, **given, device=CPU)
@@ -82,13 +82,13 @@ def test_clicks_of_a_video_travel_last():
 
 
 @pytest.mark.parametrize("mask", [np.eye(8), torch.eye(8), torch.eye(8, dtype=torch.uint8), torch.eye(8).bool()])
-def test_masks_of_a_video_travel_last(mask):
+def test_masks_of_a_video_are_copied_last(mask):
     there, here = mask_prompt(mask, 8, AWAY), mask_prompt(mask, 8, CPU)
     assert there.is_meta and facts(there) == facts(here)
     assert torch.equal(here, torch.eye(8)[None, None])
 
 
-def test_prompts_of_an_image_travel_last(narrow_image_predictor, monkeypatch):
+def test_prompts_of_an_image_are_copied_last(narrow_image_predictor, monkeypatch):
     predictor = narrow_image_predictor
     prompts = {"point_coords": [[20, 30]], "point_labels": [1], "box": [1, 2, 30, 40], "mask_logits": None}
     here = predictor._prep_prompts(**prompts, normalize_coords=True)
@@ -99,8 +99,8 @@ def test_prompts_of_an_image_travel_last(narrow_image_predictor, monkeypatch):
     assert there[0] is None and all(x.is_meta for x in there[1:]) and facts(*there[1:]) == facts(*here[1:])
 
 
-def test_nothing_is_made_of_numbers_after_that(narrow_image_predictor):
-    """Python's numbers would be copied to a GPU, which waits."""
+def test_no_python_numbers_are_copied_later(narrow_image_predictor):
+    """Copying Python numbers to a GPU would synchronise."""
     _, coords, labels, corners = narrow_image_predictor._prep_prompts([[20, 30]], [1], [1, 2, 30, 40], None, True)
     decoder = narrow_image_predictor.model.sam_mask_decoder
     assert decoder.training is False
@@ -126,12 +126,12 @@ def narrow_image_predictor():
     from mini_model import mini_model
 
     predictor = SAM2ImagePredictor(mini_model())
-    predictor.set_image(picture(60, 80))
+    predictor.set_image(random_image(60, 80))
     return predictor
 
 
 class Travelling:
-    """A result, and what is done to it in which order."""
+    """A result that records the operations on it."""
 
     def __init__(self, tensor, done):
         self.tensor, self.done = tensor, done
@@ -145,14 +145,14 @@ class Travelling:
         return call
 
 
-def test_masks_come_back_as_bytes():
+def test_masks_are_copied_as_bytes():
     mask, done = torch.eye(3).bool()[None], []
     result = sam2_image_predictor._to_numpy(Travelling(mask, done))
     assert done.index("cpu") < done.index("float")
     assert result.dtype == np.float32 and np.array_equal(result, np.eye(3))
 
 
-def test_candidates_are_selected_by_one_look():
+def test_candidates_are_selected_with_one_synchronisation():
     found = Candidates(*(torch.randn(5, *shape) for shape in ((4, 4), (), (2,), (), (4,))), rows=torch.arange(5))
     keep = torch.tensor([True, False, True, True, False])
 

@@ -1,4 +1,4 @@
-"""Saved states go on with the same bits, and files that are none are refused."""
+"""Saved states continue with the same bits, and invalid files are refused."""
 
 import os
 import random
@@ -16,7 +16,7 @@ from sam2fast.tracking.saved_state import DIGEST, FACTS, StateError
 
 @pytest.fixture
 def busy(video_predictor, video) -> Session:
-    """Two objects in the midst of everything: tracked, corrected, and prompted since."""
+    """Two objects that are tracked, corrected, and have new prompts."""
     s = Session(video_predictor, video, max_history=15)
     s.points(0, "a", (60, 40, 1))
     s.points(2, 7, box=[20, 20, 70, 60])
@@ -24,7 +24,7 @@ def busy(video_predictor, video) -> Session:
     s.points(3, "a", (61, 42, 0))
     s.mask(6, 7, np.eye(90, 120))
     s.points(4, "late", (30, 30, 1), (50, 60, 0))
-    s.points(1, "late", (33, 30, 1))  # out of order, which is the order of the sums over them
+    s.points(1, "late", (33, 30, 1))  # out of order; sums are taken in this order
     return s
 
 
@@ -47,7 +47,7 @@ def saved_and_loaded(s: Session, video, file) -> Session:
     return restored(s.predictor, s.predictor.load_state(file, video))
 
 
-def test_goes_on_with_the_same_bits(busy, video, tmp_path):
+def test_continues_with_the_same_bits(busy, video, tmp_path):
     other = saved_and_loaded(busy, video, tmp_path / "state.safetensors")
     assert snapshot(other.state) == snapshot(busy.state) and other.state.obj_ids == ["a", 7, "late"]
     assert other.state.max_history == 15
@@ -57,8 +57,8 @@ def test_goes_on_with_the_same_bits(busy, video, tmp_path):
     assert os.listdir(tmp_path) == ["state.safetensors"]
 
 
-def test_bfloat16_memories_stay_what_they_are(video_predictor, video, tmp_path):
-    """Also some of both kinds, and archived ones: what is computed with them does not change."""
+def test_bfloat16_memories_are_unchanged(video_predictor, video, tmp_path):
+    """Also mixed with fp32 and archived memories: results do not change."""
     s = Session(video_predictor, video)
     with torch.autocast("cpu", torch.bfloat16):
         s.points(0, 1, (60, 40, 1))
@@ -80,31 +80,31 @@ def test_bfloat16_memories_stay_what_they_are(video_predictor, video, tmp_path):
 
 
 def test_moved_to_another_predictor(busy, video):
-    """One with the same weights; both go on by themselves."""
-    twin = narrow_predictor()
-    other = restored(twin, twin.move_state(busy.state))
+    """To one with the same weights; both continue independently."""
+    second = narrow_predictor()
+    other = restored(second, second.move_state(busy.state))
     busy.records.clear()
     assert torch.equal(go_on(busy), go_on(other))
     with torch.no_grad():
-        twin.memory_attention.layers[1].linear1.weight.mul_(1.5)
+        second.memory_attention.layers[1].linear1.weight.mul_(1.5)
     with pytest.raises(StateError, match="saved with another model: weights"):
-        twin.move_state(busy.state)
+        second.move_state(busy.state)
 
 
 def test_streams(video_predictor, tmp_path):
-    """With prompts on the frame at which it was saved, before and after."""
-    pictures = clip(12)
+    """With prompts before and after saving, on the frame at which it was saved."""
+    images = clip(12)
 
     def begin(stream):
         for t in range(8):
-            stream.step(pictures[t])
+            stream.step(images[t])
             if t == 1:
                 stream.add_new_points_or_box("a", [[60, 40]], [1])
         stream.add_new_points_or_box("b", [[20, 70]], [1])
 
     def end(stream):
         found = [stream.add_new_points_or_box("b", [[25, 60]], [0], clear_old_points=False).masks]
-        found += [stream.step(picture).masks for picture in pictures[8:]]
+        found += [stream.step(image).masks for image in images[8:]]
         return torch.cat([masks.flatten() for masks in found])
 
     with video_predictor.open_stream(num_frames=12, max_cond_frames=4) as stream:
@@ -115,10 +115,10 @@ def test_streams(video_predictor, tmp_path):
         assert stream.frame == 7 and stream.video_size == (90, 120) and stream.obj_ids == ["a", "b"]
         assert torch.equal(end(stream), expected)
         with pytest.raises(IndexError, match="opened for 12 frames"):
-            stream.step(pictures[0])
+            stream.step(images[0])
         assert stream._opened().max_cond_frames == 4
     with pytest.raises(StateError, match=r"stream holds a stream; go on with it by restore_stream\(\)"):
-        video_predictor.load_state(tmp_path / "stream", pictures)
+        video_predictor.load_state(tmp_path / "stream", images)
 
 
 def test_a_state_is_no_stream(busy, tmp_path):
@@ -134,7 +134,7 @@ def test_a_state_without_objects(video_predictor, video, tmp_path):
     state.frames.close()
 
 
-def test_ids_that_json_cannot_hold(video_predictor, video, tmp_path):
+def test_ids_that_json_cannot_represent(video_predictor, video, tmp_path):
     s = Session(video_predictor, video)
     s.points(0, (1, 2), (60, 40, 1))
     with pytest.raises(StateError, match=r"object \(1, 2\) has an id of type tuple; text and integers"):
@@ -195,7 +195,7 @@ def test_another_version(busy, video, tmp_path, monkeypatch):
         busy.predictor.load_state(tmp_path / "state", video)
 
 
-def test_what_was_loaded_does_not_lie_in_the_file(busy, video, tmp_path):
+def test_loaded_tensors_do_not_map_the_file(busy, video, tmp_path):
     file = tmp_path / "state"
     p = busy.predictor
     p.save_state(busy.state, file)
@@ -217,7 +217,7 @@ def test_prompts_with_any_strides(video_predictor, video, tmp_path):
 
 
 def test_a_file_that_cannot_be_written(busy, tmp_path):
-    """The one that was there stays, and nothing is left beside it."""
+    """The previous file stays, and no temporary file is left."""
     p = busy.predictor
     with pytest.raises(FileNotFoundError, match=r"nowhere/state'$"):
         p.save_state(busy.state, tmp_path / "nowhere" / "state")
@@ -228,8 +228,8 @@ def test_a_file_that_cannot_be_written(busy, tmp_path):
     assert os.listdir(tmp_path) == ["folder"]
 
 
-def test_two_processes_of_the_same_number(busy, video, tmp_path, monkeypatch):
-    """As in containers on two machines: each writes a file of its own, and the last one stays."""
+def test_two_processes_with_the_same_id(busy, video, tmp_path, monkeypatch):
+    """As in containers on two machines: each writes its own temporary file, and the last one wins."""
     move, written = os.replace, []
 
     def after_another(partial, path):
@@ -247,7 +247,7 @@ def test_two_processes_of_the_same_number(busy, video, tmp_path, monkeypatch):
     assert snapshot(busy.predictor.load_state(tmp_path / "state", video)) == snapshot(busy.state)
 
 
-def test_a_link_stays_and_a_pipe_is_refused(busy, video, tmp_path):
+def test_a_symlink_stays_and_a_pipe_is_refused(busy, video, tmp_path):
     os.symlink("stored", tmp_path / "state")
     busy.predictor.save_state(busy.state, tmp_path / "state")
     assert os.readlink(tmp_path / "state") == "stored" and sorted(os.listdir(tmp_path)) == ["state", "stored"]
@@ -259,7 +259,7 @@ def test_a_link_stays_and_a_pipe_is_refused(busy, video, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["nu\0ll", "loop"])
-def test_names_that_no_file_has(busy, tmp_path, name):
+def test_invalid_file_names(busy, tmp_path, name):
     os.symlink("loop", tmp_path / "loop")
     with pytest.raises((OSError, ValueError), match=r"nu\\\\?x00ll|Too many levels.*loop"):
         busy.predictor.save_state(busy.state, tmp_path / name)
@@ -271,7 +271,7 @@ def test_names_that_no_file_has(busy, tmp_path, name):
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
 )
-def test_no_memory_is_no_damage(busy, tmp_path, monkeypatch, error):
+def test_out_of_memory_is_not_reported_as_damage(busy, tmp_path, monkeypatch, error):
     def fail(*_):
         raise error
 

@@ -1,4 +1,4 @@
-"""Streams beside offline sessions that stop at every prompted frame: the same bits."""
+"""Streams give the same bits as offline sessions that stop at every prompted frame."""
 
 import gc
 import random
@@ -13,12 +13,12 @@ from video import SMALL, clip
 from sam2fast.tracking.stream import VideoStream
 from sam2fast.video_io import VideoError
 
-FRAMES = 17  # one more than any model's pointers
+FRAMES = 17  # more than any model's pointers
 Actions = dict[int, list[tuple[Any, ...]]]
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def image_list():
     return clip(FRAMES)
 
 
@@ -53,9 +53,9 @@ def prompt(add_points, add_mask, kind: str, obj_id: str, x: int, seed: int) -> A
     return answer
 
 
-def offline(predictor, pictures, actions: Actions) -> dict[int, tuple[list[str], torch.Tensor, Any]]:
-    """Passes up to each prompted frame; the next begins behind it. Answers of prompts replace those of passes."""
-    state = predictor.init_state(pictures)
+def offline(predictor, image_list, actions: Actions) -> dict[int, tuple[list[str], torch.Tensor, Any]]:
+    """Propagates up to each prompted frame and continues after it. Results of prompts replace those of passes."""
+    state = predictor.init_state(image_list)
     found: dict[int, Any] = {}
 
     def propagate(start: int, stop: int) -> None:
@@ -80,14 +80,14 @@ def offline(predictor, pictures, actions: Actions) -> dict[int, tuple[list[str],
             )  # fmt: skip
             found[t] = list(answer[1]), answer[2], None
         start = t + 1
-    propagate(start, len(pictures))
+    propagate(start, len(image_list))
     return found
 
 
-def streamed(stream, pictures, actions: Actions) -> dict[int, tuple[list[str], torch.Tensor, Any]]:
+def streamed(stream, image_list, actions: Actions) -> dict[int, tuple[list[str], torch.Tensor, Any]]:
     found = {}
-    for t, picture in enumerate(pictures):
-        answer = stream.step(picture)
+    for t, image in enumerate(image_list):
+        answer = stream.step(image)
         assert answer.frame == t == stream.frame
         for kind, obj_id, *details in actions.get(t, ()):
             if kind == "remove":
@@ -107,54 +107,54 @@ def assert_equal(expected, actual) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 24))])
-def test_equals_offline_bit_for_bit(video_predictor, pictures, seed, monkeypatch):
+def test_equals_offline_bit_for_bit(video_predictor, image_list, seed, monkeypatch):
     monkeypatch.setattr(video_predictor, "add_all_frames_to_correct_as_cond", seed % 2 == 1)
     monkeypatch.setattr(video_predictor, "non_overlap_masks", seed % 3 == 1)
     monkeypatch.setattr(video_predictor, "clear_non_cond_mem_around_input", seed % 5 in (1, 4))
     actions = schedule(seed)
     monkeypatch.setattr(video_predictor, "memory_temporal_stride_for_eval", 1 + (seed + 1) % 3)
     with torch.autocast("cpu", torch.bfloat16, enabled=seed % 4 == 3), video_predictor.open_stream() as stream:
-        assert_equal(offline(video_predictor, pictures, actions), streamed(stream, pictures, actions))
+        assert_equal(offline(video_predictor, image_list, actions), streamed(stream, image_list, actions))
 
 
-def test_a_short_clip_of_known_length(video_predictor, pictures):
-    """The number of frames scales the pointers' distances, where it is below sixteen."""
+def test_a_short_clip_of_known_length(video_predictor, image_list):
+    """Below sixteen frames, their number scales the pointers' distances."""
     actions = {0: [("click", 1, 60, 1)]}
-    expected = offline(video_predictor, pictures[:6], actions)
+    expected = offline(video_predictor, image_list[:6], actions)
     with video_predictor.open_stream(num_frames=6) as stream:
-        actual = streamed(stream, pictures[:6], actions)
+        actual = streamed(stream, image_list[:6], actions)
         with pytest.raises(IndexError, match="opened for 6 frames"):
-            stream.step(pictures[6])
+            stream.step(image_list[6])
     assert all(torch.equal(actual[t][1], expected[t][1]) for t in range(6))
     with video_predictor.open_stream() as stream:
-        other = streamed(stream, pictures[:6], actions)
+        other = streamed(stream, image_list[:6], actions)
     assert not torch.equal(other[5][1], expected[5][1])
 
 
 @pytest.mark.parametrize("whose", ["stream", "model"])
-def test_few_conditioning_frames(video_predictor, pictures, whose, monkeypatch):
-    """A limit that the stream is given is the limit that a model is configured with; what is beyond it is dropped."""
+def test_few_conditioning_frames(video_predictor, image_list, whose, monkeypatch):
+    """The stream's limit acts as the model's; frames beyond it are dropped."""
     monkeypatch.setattr(video_predictor, "add_all_frames_to_correct_as_cond", True)
     actions: Actions = {t: [("click", 1, 30 + 3 * t, 1)] for t in (0, 2, 3, 5)}
     with monkeypatch.context() as patch:
         patch.setattr(video_predictor, "max_cond_frames_in_attn", 2)
-        expected = offline(video_predictor, pictures, actions)
+        expected = offline(video_predictor, image_list, actions)
         if whose == "model":
             stream = video_predictor.open_stream()
-            actual = streamed(stream, pictures, actions)
+            actual = streamed(stream, image_list, actions)
     if whose == "stream":
         stream = video_predictor.open_stream(max_cond_frames=2)
-        actual = streamed(stream, pictures, actions)
+        actual = streamed(stream, image_list, actions)
     assert_equal(expected, actual)
     assert list(stream._opened().objects[1].conditioning) == [5, 3, 2]  # 2 is near enough to count as tracked
 
 
-def test_scores_are_those_of_the_masks(video_predictor, pictures):
-    """Also where one object was corrected, another is new, and a third has nothing on the frame."""
+def test_scores_are_those_of_the_masks(video_predictor, image_list):
+    """Also if one object was corrected, another is new, and a third has no result on the frame."""
     with video_predictor.open_stream() as stream:
-        stream.step(pictures[0])
+        stream.step(image_list[0])
         stream.add_new_points_or_box("a", [[60, 40]], [1])
-        stream.step(pictures[1])
+        stream.step(image_list[1])
         stream.add_new_points_or_box("nothing", [[30, 40]], [1])
         stream.clear_prompts("nothing")
         for prompt in (("a", [[70, 50]], [0]), ("new", [[20, 70]], [1]), ("a", [[50, 30]], [0])):
@@ -166,39 +166,39 @@ def test_scores_are_those_of_the_masks(video_predictor, pictures):
             assert result.scores.iou[0] > 0 and result.scores.object_score[0] > -1024
 
 
-def test_forms_of_masks(video_predictor, pictures):
+def test_output_formats_of_masks(video_predictor, image_list):
     with video_predictor.open_stream() as stream:
-        assert stream.step(pictures[0], output="bits").masks.shape == (0, 1, 90, 15)
+        assert stream.step(image_list[0], output="bits").masks.shape == (0, 1, 90, 15)
         stream.add_new_points_or_box("a", [[60, 40]], [1])
         with pytest.raises(ValueError, match="output is 'rle'; expected one of"):
-            stream.step(pictures[1], output="rle")
+            stream.step(image_list[1], output="rle")
         assert stream.frame == 0
-        result = stream.step(pictures[1], output="low_res")
+        result = stream.step(image_list[1], output="low_res")
         assert torch.equal(result.masks, result.scores.low_res_logits)
-        assert stream.step(pictures[2], output="bool").masks.dtype == torch.bool
+        assert stream.step(image_list[2], output="bool").masks.dtype == torch.bool
 
 
-def test_memory_does_not_grow(video_predictor, pictures):
-    """Of thirty frames with two objects no more is known than of eighteen, on the device and off it."""
+def test_memory_does_not_grow(video_predictor, image_list):
+    """After thirty frames with two objects no more memory is used than after eighteen, on the device and the host."""
     sizes = []
     with video_predictor.open_stream() as stream:
-        stream.step(pictures[0])
+        stream.step(image_list[0])
         for i in range(2):
             stream.add_new_points_or_box(i, [[20 + 25 * i, 40]], [1])
         for t in range(1, 30):
-            stream.step(pictures[t % FRAMES])
+            stream.step(image_list[t % FRAMES])
             state = stream._opened()
             known = [sum(len(entries) for entries in vars(o).values()) for o in state.objects.values()]
             sizes.append((known, len(state.features.kept), state.bank.memories.data.shape[0]))
     assert all(size == sizes[17] for size in sizes[17:])
-    assert sizes[17][0] == [1 + 16 + 1] * 2  # a conditioning frame, tracked ones, and how the last was reached
+    assert sizes[17][0] == [1 + 16 + 1] * 2  # a conditioning frame, tracked ones, and the features of the last
 
 
-def test_closing_frees_everything(video_predictor, pictures):
+def test_closing_frees_everything(video_predictor, image_list):
     with video_predictor.open_stream() as stream:
-        stream.step(pictures[0])
+        stream.step(image_list[0])
         stream.add_new_points_or_box("a", [[60, 40]], [1])
-        stream.step(pictures[1])
+        stream.step(image_list[1])
         state = stream._opened()
         parts = [weakref.ref(x) for x in (state, state.bank, state.features)]
         assert "objects ['a']" in repr(stream)
@@ -207,18 +207,18 @@ def test_closing_frees_everything(video_predictor, pictures):
     assert all(part() is None for part in parts)
     stream.close()
     assert repr(stream) == "VideoStream(closed)"
-    for call in (lambda: stream.step(pictures[2]), lambda: stream.remove_object("a"), lambda: stream.obj_ids):
+    for call in (lambda: stream.step(image_list[2]), lambda: stream.remove_object("a"), lambda: stream.obj_ids):
         with pytest.raises(RuntimeError, match="the stream was closed"):
             call()
 
 
-def test_nothing_is_encoded_without_objects(video_predictor, pictures, monkeypatch):
+def test_nothing_is_encoded_without_objects(video_predictor, image_list, monkeypatch):
     def encode(images):
         raise AssertionError("a frame was encoded")
 
     monkeypatch.setattr(video_predictor, "encode_image", encode)
     with video_predictor.open_stream() as stream:
-        result = stream.step(pictures[0])
+        result = stream.step(image_list[0])
     assert result.obj_ids == [] and result.masks.shape == (0, 1, 90, 120) and result.scores.iou.shape == (0,)
     assert result.scores.low_res_logits.shape == (0, 1, SMALL // 4, SMALL // 4)
 
@@ -247,38 +247,38 @@ def test_wrong_numbers(video_predictor):
             video_predictor.open_stream(**{name: 6.0})
 
 
-def test_an_object_that_lost_its_prompt(video_predictor, pictures):
+def test_an_object_without_its_prompt(video_predictor, image_list):
     with video_predictor.open_stream() as stream:
-        stream.step(pictures[0])
+        stream.step(image_list[0])
         stream.add_new_points_or_box("a", [[60, 40]], [1])
         stream.add_new_points_or_box("b", [[30, 40]], [1])
         stream.clear_prompts("b")
         with pytest.raises(RuntimeError, match="object 'b' has no points, box or mask"):
-            stream.step(pictures[1])
+            stream.step(image_list[1])
         assert stream.frame == 0
         assert stream.remove_object("b") == ["a"]
-        assert stream.step(pictures[1]).obj_ids == ["a"]
+        assert stream.step(image_list[1]).obj_ids == ["a"]
         assert stream.remove_object("unknown") == ["a"]
         with pytest.raises(RuntimeError, match="no object 'unknown'"):
             stream.remove_object("unknown", strict=True)
 
 
 @pytest.mark.parametrize("bad", ["size", "dtype", "text", "missing", "model"])
-def test_a_call_that_fails_changes_nothing(video_predictor, pictures, bad, monkeypatch):
-    """Frames of another size, of no kind, and an error amid the tracking; the stream goes on with the same bits."""
+def test_a_call_that_fails_changes_nothing(video_predictor, image_list, bad, monkeypatch):
+    """Frames of a wrong size or type, and an error during tracking; the stream continues with the same bits."""
     frames = {
         "size": (np.zeros((91, 120, 3), np.uint8), VideoError, "120x91 pixels, but the stream is 120x90"),
         "dtype": (np.zeros((90, 120, 3), np.int64), VideoError, "frame 2: the image has dtype int64"),
         "text": (object(), TypeError, "frame 2: expected an array"),
         "missing": ("nowhere.jpg", FileNotFoundError, "nowhere.jpg"),
-        "model": (255 - pictures[2], MemoryError, "no room"),
+        "model": (255 - image_list[2], MemoryError, "no room"),
     }
     frame, kind, message = frames[bad]
     actions: Actions = {0: [("click", "a", 60, 1)]}
     with video_predictor.open_stream() as stream:
-        expected = streamed(stream, pictures[:4], actions)
+        expected = streamed(stream, image_list[:4], actions)
     with video_predictor.open_stream() as stream:
-        actual = streamed(stream, pictures[:2], actions)
+        actual = streamed(stream, image_list[:2], actions)
         if bad == "model":
             monkeypatch.setattr(video_predictor, "encode_memory", _no_room)
         with pytest.raises(kind, match=message):
@@ -286,7 +286,7 @@ def test_a_call_that_fails_changes_nothing(video_predictor, pictures, bad, monke
         monkeypatch.undo()
         assert stream.frame == 1 and stream.video_size == (90, 120)
         for t in (2, 3):
-            actual[t] = stream.step(pictures[t])[1:]
+            actual[t] = stream.step(image_list[t])[1:]
     for t in range(4):
         assert torch.equal(actual[t][1], expected[t][1])
 
@@ -303,36 +303,36 @@ PROMPTS_AFTERWARDS = {
 
 
 @pytest.mark.parametrize("afterwards", PROMPTS_AFTERWARDS)
-def test_prompts_wait_for_a_step_that_succeeds(video_predictor, pictures, afterwards, monkeypatch):
-    """When it fails, a correction is still one that can be taken back, and the frame is still the current one."""
+def test_prompts_wait_for_a_step_that_succeeds(video_predictor, image_list, afterwards, monkeypatch):
+    """After a failure a correction can still be removed, and the frame is still the current one."""
     monkeypatch.setattr(video_predictor, "add_all_frames_to_correct_as_cond", True)
     monkeypatch.setattr(video_predictor, "clear_non_cond_mem_around_input", True)
     answers = []
     for fails in (False, True):
         with video_predictor.open_stream() as stream:
-            stream.step(pictures[0])
+            stream.step(image_list[0])
             stream.add_new_points_or_box("a", [[60, 40]], [1])
             for t in (1, 2):
-                stream.step(pictures[t])
+                stream.step(image_list[t])
             stream.add_new_points_or_box("a", [[70, 50]], [0])
             if fails:
                 with monkeypatch.context() as patch:
                     patch.setattr("sam2fast.tracking.stream.store_results", _no_room)
                     with pytest.raises(MemoryError):
-                        stream.step(255 - pictures[3])
+                        stream.step(255 - image_list[3])
             PROMPTS_AFTERWARDS[afterwards](stream)
-            answers.append(torch.cat([stream.step(pictures[t]).masks for t in (3, 4)]))
+            answers.append(torch.cat([stream.step(image_list[t]).masks for t in (3, 4)]))
     assert torch.equal(*answers)
 
 
-def test_a_prompt_that_fails_at_its_end(video_predictor, pictures, monkeypatch):
+def test_a_prompt_that_fails_at_its_end(video_predictor, image_list, monkeypatch):
     with video_predictor.open_stream() as stream:
-        stream.step(pictures[0])
+        stream.step(image_list[0])
         monkeypatch.setattr("sam2fast.tracking.stream.TrackScores", None)
         with pytest.raises(AttributeError):
             stream.add_new_points_or_box("a", [[60, 40]], [1])
         assert stream.obj_ids == []
 
 
-def test_the_class_is_what_open_stream_gives(video_predictor):
+def test_open_stream_returns_this_class(video_predictor):
     assert isinstance(video_predictor.open_stream(), VideoStream)

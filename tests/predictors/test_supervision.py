@@ -1,4 +1,4 @@
-"""Records of the mask generator go into the real package ``supervision`` as they are."""
+"""The package ``supervision`` accepts the mask generator's records unchanged."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The whole video predictor with every Triton kernel there is, where there is no GPU in Triton's interpreter."""
+"""The video predictor with all Triton kernels; without a GPU in Triton's interpreter."""
 
 import numpy as np
 import pytest
@@ -21,13 +21,12 @@ FRAMES = 3
 
 
 def trunk(stages: list[int], global_block: int) -> list[str]:
-    """Overrides for fewer blocks of the same widths and windows, of which the third stage has the global one."""
+    """Overrides for fewer blocks with the same widths and windows; the third stage has the global one."""
     prefix = "++model.image_encoder.trunk"
     return [f"{prefix}.stages={stages}", f"{prefix}.global_att_blocks=[{global_block}]"]
 
 
-# The models as shallow as shows all of their blocks: in each stage a pooled one, if there is one, and one of its own
-# windows; where the global one is, beside it.
+# Shallow models with all kinds of blocks: per stage a pooled one, if any, one with windows, and the global one.
 FAST = ("sam2.1_t",)  # of the others, each kind of block is among the cases of tests/kernels/test_window_kernel.py
 SHALLOW = {size: trunk([1, 2, 3, 2], 5) for size in ("sam2.1_t", "sam2.1_s", "sam2.1_b+", "sam2.1_l")}
 
@@ -44,7 +43,7 @@ def video(tmp_path_factory):
 
 @pytest.fixture
 def large_blocks(monkeypatch, triton_device):
-    """The interpreter's time goes by the number of programs: it gets few and large ones."""
+    """The interpreter's time depends on the number of programs: use few large ones."""
     if triton_device.type == "cpu":
         meta, attention = {"BLOCK_M": 256, "BLOCK_N": 256}, {"BLOCK_M": 64, "BLOCK_N": 256, "CHUNK": 256}
         table = dict(_launch.launch_table())
@@ -91,8 +90,8 @@ def test_tracking(predictors, video, forced):
 
 @pytest.mark.long
 @pytest.mark.parametrize("size", ["sam2.1_t", pytest.param("sam2.1_b+", marks=pytest.mark.slow)])
-def test_pictures(size, triton_device, large_blocks):
-    """All kinds of windows of these models, padded ones too, with kernels and with their twins."""
+def test_images(size, triton_device, large_blocks):
+    """All kinds of windows of these models, padded ones too, with kernels and with their reference implementations."""
     model = build_pair(size, [f"++model.image_size={2 * SMALL}", *SHALLOW.get(size, [])])[1].to(triton_device)
     predictor, answers = SAM2ImagePredictor(model), []
     before = dict(launches)
@@ -129,7 +128,7 @@ def memory_of(filled: int, slots: int, pointers: int) -> AttendedMemory:
 @pytest.mark.parametrize("name", ["torch", "triton"])
 @torch.no_grad()
 def test_a_compiled_memory_attention_does_not_compile_again(predictors, name, monkeypatch, triton_device, large_blocks):
-    """While memories come in, one graph serves all frames."""
+    """While memories accumulate, one graph serves all frames."""
     monkeypatch.setenv("SAM2FAST_BACKEND", name)
     attention = predictors[1].memory_attention.to(triton_device)
     features, position = (random_map(1, 256, 8, 8, seed=i).to(triton_device) for i in (5, 6))
@@ -160,7 +159,7 @@ def test_a_compiled_memory_attention_does_not_compile_again(predictors, name, mo
 @torch.no_grad()
 def test_a_compiled_encoder_is_one_graph_with_the_kernel_in_it(size, overrides, triton_device, large_blocks):
     model = build_pair(size, ["++model.image_size=64", *overrides])[1].to(triton_device)
-    picture, graphs = random_map(1, 3, 64, 64).to(triton_device), []
+    image, graphs = random_map(1, 3, 64, 64).to(triton_device), []
 
     def keep(graph, inputs):
         graphs.append(graph)
@@ -168,9 +167,9 @@ def test_a_compiled_encoder_is_one_graph_with_the_kernel_in_it(size, overrides, 
 
     torch._dynamo.reset()
     with backend("triton"):
-        actual = torch.compile(model.encode_image, backend=keep, fullgraph=True)(picture)
+        actual = torch.compile(model.encode_image, backend=keep, fullgraph=True)(image)
     with backend("torch"):
-        expected = model.encode_image(picture)
+        expected = model.encode_image(image)
     for e, a in zip(expected, actual, strict=True):
         assert relative_error(e, a) < 1e-4
     (graph,) = graphs

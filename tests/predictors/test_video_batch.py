@@ -7,8 +7,7 @@ import torch
 from video import Session, clip, jpeg_folder, narrow_predictor
 
 from sam2fast.deploy.compilation import compile_model, uncompile
-from sam2fast.tracking import memory_bank
-from sam2fast.tracking.steps import attended_pages
+from sam2fast.tracking import eager_runner, memory_bank
 from sam2fast.utils.testing import relative_error
 
 TOLERANCE = 1e-5
@@ -81,7 +80,7 @@ def test_objects_added_and_removed_in_between(predictor, video):
 
 
 def test_removal_during_propagation(predictor, video):
-    """The others go on as if nothing had happened."""
+    """The others continue unchanged."""
     s = Session(predictor, video)
     for obj in "abc":
         life_of(s, obj)
@@ -96,19 +95,19 @@ def test_removal_during_propagation(predictor, video):
 
 
 @pytest.mark.parametrize("prompted", [(0,), (0, 1), (0, 1, 2)], ids=str)
-def test_shapes_do_not_depend_on_how_much_memory_there_is(prompted, predictor, tmp_path, monkeypatch):
+def test_shapes_do_not_depend_on_the_amount_of_memory(prompted, predictor, tmp_path, monkeypatch):
     """One shape from the second frame to the twentieth, and one tensor of pages."""
     s = Session(predictor, jpeg_folder(tmp_path, clip(20)))
     for frame in prompted:
         s.points(frame, 1, (60, 40, 1))
-    right, seen = memory_bank.MemoryBank.attended, set()
+    right, seen = eager_runner.gather_memory, set()
 
-    def recorded(self, objects, num_frames):
-        memory = right(self, objects, num_frames)
+    def recorded(*given):
+        memory = right(*given)
         seen.add((tuple(tuple(x.shape) for x in memory), memory.pages.data_ptr()))
         return memory
 
-    monkeypatch.setattr(memory_bank.MemoryBank, "attended", recorded)
+    monkeypatch.setattr(eager_runner, "gather_memory", recorded)
     s.propagate()
     assert len(seen) == 1
 
@@ -119,11 +118,11 @@ def test_capacity_in_buckets(predictor, video, monkeypatch):
     for obj in "abc":
         life_of(s, obj)
     s.propagate(start_frame_idx=0)
-    right = memory_bank.MemoryBank.attended
+    right = eager_runner.gather_memory
     shapes = set()
 
-    def with_spare_rows(self, objects, num_frames):
-        memory = right(self, objects, num_frames)
+    def with_spare_rows(model, bank, objects, rules, num_frames):
+        memory = right(model, bank, objects, rules, num_frames)
         spare = memory_bank.bucket(len(objects)) - len(objects)
         padded = {}
         for name in ("page_table", "page_time", "pointers", "pointer_encoding", "pointer_valid"):
@@ -134,7 +133,7 @@ def test_capacity_in_buckets(predictor, video, monkeypatch):
         shapes.add(tuple(memory.page_table.shape))
         return memory
 
-    monkeypatch.setattr(memory_bank.MemoryBank, "attended", with_spare_rows)
+    monkeypatch.setattr(eager_runner, "gather_memory", with_spare_rows)
     wide = Session(predictor, video)
     for obj in "abc":
         life_of(wide, obj)
@@ -145,17 +144,19 @@ def test_capacity_in_buckets(predictor, video, monkeypatch):
     assert shapes == {(2, 7), (2, 8), (4, 8)}
 
 
-def test_rows_are_a_bucket_where_a_part_is_compiled_for_them(video):
-    """And nowhere else: idle rows cost as much as others."""
+def test_rows_fill_a_bucket_for_compiled_parts(video):
+    """Only there: idle rows cost as much as others."""
     predictor = narrow_predictor(apply_postprocessing=False)
     s = Session(predictor, video)
     for obj in "abc":
         s.points(0, obj, (60, 40, 1))
     predictor.propagate_in_video_preflight(s.state)
-    pages = attended_pages(s.state, list(s.state.objects.values()), 1, False)
+    tracker = predictor._tracker
+    rules = tracker.rules(s.state)
+    pages = tracker.select(s.state, list(s.state.objects.values()), 1, False, rules)
 
     class OnCuda:
-        """The model, to who asks where it is."""
+        """A model that claims to be on CUDA."""
 
         device = torch.device("cuda")
 
@@ -163,8 +164,7 @@ def test_rows_are_a_bucket_where_a_part_is_compiled_for_them(video):
             return getattr(predictor, name)
 
     def rows(model) -> int:
-        s.state.bank.model = model
-        return len(s.state.bank.attended(pages, 12).page_table)
+        return len(eager_runner.gather_memory(model, s.state.bank, pages, rules, 12).page_table)
 
     assert rows(OnCuda()) == 3
     compile_model(predictor, ["mask_decoder"], backend="eager")
@@ -177,7 +177,7 @@ def test_rows_are_a_bucket_where_a_part_is_compiled_for_them(video):
     assert rows(OnCuda()) == 3
     part = predictor.memory_encoder
     for how in ("its forward", "itself", "a module around it"):
-        if how == "its forward":  # as the original's predictor for speed does
+        if how == "its forward":  # as the original's VOS predictor does
             part.forward = torch.compile(part.forward, backend="eager")
         elif how == "itself":
             part.compile(backend="eager")

@@ -25,7 +25,7 @@ THIN_ENCODER = [override for override in NARROW if "image_encoder" in override]
 
 
 class Case(NamedTuple):
-    """The official model and ours, the official state after some frames in fp32, and how to compute in bfloat16."""
+    """Both models, the official state after some frames in fp32, and the bfloat16 mode."""
 
     official: Any
     state: Any
@@ -98,7 +98,7 @@ def test_decoder(case):
     assert exact[2].argmax() == theirs[2].argmax() == mine[2].argmax()
     names = ("masks", "high-res masks", "IoUs", "best mask", "best high-res mask", "pointer", "score")
     for name, e, t, m in zip(names, exact, theirs, mine, strict=True):
-        # One number in bf16 can be right by luck.
+        # A single bf16 number may be exact by chance.
         assert relative_error(e, m) <= SLACK * relative_error(e, t) + (1e-3 if e.numel() <= 3 else 0), name
 
 
@@ -120,7 +120,7 @@ def test_memory_encoder(case, from_prompt):
 
 @pytest.fixture(scope="module")
 def whole_step(official):
-    """The arguments of a step, and what the official predictor makes of it in fp32 and in bfloat16."""
+    """The arguments of a step, and the official results in fp32 and bfloat16."""
     predictor, state, _, _ = official
     step = (state["output_dict_per_obj"][0], FRAME, 1, False, None, None, False, True)
     with torch.inference_mode(), float32_memory():
@@ -144,8 +144,8 @@ def test_the_whole_step(case, whole_step):
 
 
 @torch.inference_mode()
-def test_tracked_freely(official, monkeypatch):
-    """Each from its own past. Holes are not filled: a rounding may tip whether one is small enough."""
+def test_free_running(official, monkeypatch):
+    """Each model uses its own past. Holes are not filled: rounding could change which are small enough."""
     predictor, _, video, ours = official
     cast = cast_weights(copy.deepcopy(ours), torch.bfloat16)
     answers = []

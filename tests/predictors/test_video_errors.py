@@ -1,4 +1,4 @@
-"""Wrong calls and failures inside change nothing; defects of the original do not happen."""
+"""Wrong calls and internal failures change nothing; defects of the original are absent."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +9,7 @@ import torch
 from comparable import snapshot
 from video import Session, clip, jpeg_folder
 
+from sam2fast.tracking import outputs
 from sam2fast.video_io import VideoError
 
 NAN = [[float("nan"), 1.0]]
@@ -69,17 +70,17 @@ def test_a_wrong_call_changes_nothing(call, error, message, tracked):
     assert snapshot(tracked.state) == before and tracked.state["obj_ids"] == ["a", "b"]
 
 
-# Prompts are not encoded until the next propagation, and taking them back takes no model.
+# Prompts are encoded at the next propagation, and removing them needs no model.
 NOT_NEEDED = {(call, "encode_memory") for call in ("prompt", "new object", "mask")} | {
     (call, part) for call in ("clear", "remove") for part in ("predict_objects", "encode_memory", "encode_image")
 }
-BREAKABLE = ["predict_objects", "encode_memory", "encode_image", "_get_orig_video_res_output"]
+BREAKABLE = ["predict_objects", "encode_memory", "encode_image", "video_logits"]
 
 
 @pytest.mark.parametrize("part", BREAKABLE)
 @pytest.mark.parametrize("call", ["prompt", "new object", "mask", "clear", "remove", "propagate"])
 def test_a_failure_inside_changes_nothing(part, call, tracked, monkeypatch):
-    """Out of memory, say: the state is as before, and the same call works afterwards."""
+    """For example out of memory: the state is unchanged, and the same call works afterwards."""
     p, state = tracked.predictor, tracked.state
     tracked.points(4, "b", (50, 50, 1))
     calls = {
@@ -90,7 +91,7 @@ def test_a_failure_inside_changes_nothing(part, call, tracked, monkeypatch):
         "remove": lambda: p.remove_object(state, "b"),
         "propagate": lambda: next(p.propagate_in_video(state, 5)),
     }
-    if call == "propagate":  # without the preflight, which is a change of its own when the frame fails
+    if call == "propagate":  # without the preflight, which changes the state even if the frame fails
         p.propagate_in_video_preflight(state)
     state.features.kept.clear()
     before = snapshot(state)
@@ -99,7 +100,7 @@ def test_a_failure_inside_changes_nothing(part, call, tracked, monkeypatch):
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as m:
-        m.setattr(p, part, fail)
+        m.setattr(outputs if part == "video_logits" else p, part, fail)
         if (call, part) in NOT_NEEDED:
             calls[call]()
             return
@@ -109,7 +110,7 @@ def test_a_failure_inside_changes_nothing(part, call, tracked, monkeypatch):
     calls[call]()
 
 
-def test_preflight_wants_every_object_prompted(video_predictor, video):
+def test_preflight_requires_a_prompt_for_every_object(video_predictor, video):
     state = video_predictor.init_state(video)
     with pytest.raises(RuntimeError, match="no object to track"):
         next(video_predictor.propagate_in_video(state))
@@ -138,7 +139,7 @@ def test_results_without_objects(video_predictor, video):
 
 
 def test_fp32_without_autocast_and_without_pointers(video_predictor, video):
-    """Only a memory in the future, and only one in the past while going backwards."""
+    """With only a future memory, and going backwards with only a past one."""
     s = Session(video_predictor, video)
     s.points(4, 1, (60, 40, 1))
     s.propagate(start_frame_idx=2)
@@ -158,7 +159,7 @@ def test_a_video_of_one_frame(video_predictor, tmp_path):
 
 
 def test_a_correction_without_a_conditioning_frame(video_predictor, video):
-    """All prompts were taken back after tracking: the original fails; here it is a first prompt again."""
+    """All prompts were removed after tracking: the original fails; here the next one is a first prompt again."""
     s = Session(video_predictor, video)
     s.points(2, 1, (60, 40, 1))
     s.propagate()
@@ -170,7 +171,7 @@ def test_a_correction_without_a_conditioning_frame(video_predictor, video):
 
 
 def test_clearing_memory_around_input(video_predictor, video, monkeypatch):
-    """The option crashes in the original. Frames near the correction are forgotten, its own result is not."""
+    """The option crashes in the original. Frames near the correction are removed, its own result is kept."""
     monkeypatch.setattr(video_predictor, "clear_non_cond_mem_around_input", True)
     monkeypatch.setattr(video_predictor, "num_maskmem", 2)
     s = Session(video_predictor, video)
@@ -178,7 +179,7 @@ def test_clearing_memory_around_input(video_predictor, video, monkeypatch):
     s.points(0, "b", (20, 70, 1))
     s.points(4, "b", (20, 70, 1))
     s.propagate(start_frame_idx=0)
-    # Of b, frame 4 made 2 and 3 be forgotten when the pass came to it.
+    # For b, frame 4 removed 2 and 3 when the pass reached it.
     assert [list(o.tracked) for o in s.state.objects.values()] == [[1, 2, 3, 4, 5, 6, 7], [1, 5, 6, 7]]
     s.points(5, "a", (61, 41, 1))
     s.points(6, "a", (61, 41, 1))
@@ -187,7 +188,7 @@ def test_clearing_memory_around_input(video_predictor, video, monkeypatch):
 
 
 @pytest.mark.parametrize("sticks", [False, True])
-def test_corrections_can_be_made_to_stick(sticks, video_predictor, video, monkeypatch):
+def test_corrections_can_become_conditioning_frames(sticks, video_predictor, video, monkeypatch):
     monkeypatch.setattr(video_predictor, "add_all_frames_to_correct_as_cond", sticks)
     s = Session(video_predictor, video)
     s.points(0, 1, (60, 40, 1))
@@ -226,11 +227,11 @@ def test_a_failed_preflight_changes_nothing(tracked, monkeypatch):
     tracked.propagate()
 
 
-def test_a_video_that_ends_too_early(video_predictor, video):
-    """All there is is tracked, and then it is said; who asked for no more, or goes backwards, is not bothered."""
+def test_a_truncated_video(video_predictor, video):
+    """All existing frames are tracked before the error; shorter or backward passes raise none."""
     s = Session(video_predictor, video)
     s.points(0, 1, (60, 40, 1))
-    s.state.frames.truncated = "the film ends after frame 7, but says it has 9 frames"
+    s.state.frames.truncated = "the video ends after frame 7, but says it has 9 frames"
     with pytest.raises(VideoError, match="says it has 9 frames"):
         s.propagate()
     assert [r.frame for r in s.records[1:]] == list(range(8))

@@ -1,4 +1,4 @@
-"""Wrong trackers on purpose: each must fail the parity that the right one passes."""
+"""Mutation tests: each wrong tracker must fail the parity check that the right one passes."""
 
 import dataclasses
 
@@ -9,8 +9,8 @@ from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, 
 
 from sam2fast.modeling import sam2_base
 from sam2fast.modeling.attention import RoPEAttention
-from sam2fast.tracking import memory_bank, selection, steps
-from sam2fast.tracking.selection import MemoryRules
+from sam2fast.tracking import eager_runner, memory_selection, tracker
+from sam2fast.tracking.memory_selection import MemoryRules
 
 
 def scenario(s: Session) -> None:
@@ -30,18 +30,18 @@ def case(tmp_path_factory):
 
 
 def older_by_one(monkeypatch, model):
-    right = selection.recent_frames
+    right = memory_selection.recent_frames
     wrong = lambda frame, reverse, rules: [t - 1 for t in right(frame, reverse, rules)]  # noqa: E731
-    monkeypatch.setattr(selection, "recent_frames", wrong)
+    monkeypatch.setattr(memory_selection, "recent_frames", wrong)
 
 
 def time_row_off_by_one(monkeypatch, model):
-    right = memory_bank.attended_memory
+    right = eager_runner.attended_memory
 
     def wrong(model, pages, table, time, *rest):
         return right(model, pages, table, (time + 1).clamp(max=model.num_maskmem - 1), *rest)
 
-    monkeypatch.setattr(memory_bank, "attended_memory", wrong)
+    monkeypatch.setattr(eager_runner, "attended_memory", wrong)
 
 
 def pointer_time_sign(monkeypatch, model):
@@ -63,31 +63,31 @@ def sigmoid_bias(monkeypatch, model):
 
 
 def wrong_direction(monkeypatch, model):
-    right = steps.select_memories
+    right = tracker.select_memories
 
     def wrong(frame, conditioning, tracked, num_frames, reverse, rules):
         return right(frame, conditioning, tracked, num_frames, not reverse, rules)
 
-    monkeypatch.setattr(steps, "select_memories", wrong)
+    monkeypatch.setattr(tracker, "select_memories", wrong)
 
 
 def anothers_memory(monkeypatch, model):
-    right = memory_bank.MemoryBank.attended
+    right = eager_runner.gather_memory
 
-    def wrong(self, objects, num_frames):
-        return right(self, objects[::-1], num_frames)
+    def wrong(model, bank, objects, rules, num_frames):
+        return right(model, bank, objects[::-1], rules, num_frames)
 
-    monkeypatch.setattr(memory_bank.MemoryBank, "attended", wrong)
+    monkeypatch.setattr(eager_runner, "gather_memory", wrong)
 
 
 def filled_masks_remembered(monkeypatch, model):
-    right = steps.encode
+    right = eager_runner.encode_masks
 
     def wrong(model, features, masks, scores, from_prompt):
-        filled = masks if from_prompt else steps.fill_holes_in_mask_scores(masks, 8)
+        filled = masks if from_prompt else eager_runner.fill_holes_in_mask_scores(masks, 8)
         return right(model, features, filled, scores, from_prompt)
 
-    monkeypatch.setattr(steps, "encode", wrong)
+    monkeypatch.setattr(eager_runner, "encode_masks", wrong)
 
 
 def prompts_not_binarised(monkeypatch, model):
@@ -97,12 +97,12 @@ def prompts_not_binarised(monkeypatch, model):
 def pointers_from_the_future(monkeypatch, model):
     right = MemoryRules.of
     monkeypatch.setattr(
-        MemoryRules, "of", staticmethod(lambda model: dataclasses.replace(right(model), only_past_pointers=False))
+        MemoryRules, "of", staticmethod(lambda *given: dataclasses.replace(right(*given), only_past_pointers=False))
     )
 
 
 def missing_no_memory_embedding(monkeypatch, model):
-    monkeypatch.setattr(steps, "without_memory", lambda model, features: features.embedding)
+    monkeypatch.setattr(eager_runner, "without_memory", lambda model, features: features.embedding)
 
 
 MUTATIONS = [

@@ -1,7 +1,7 @@
 """Every answer of the video predictor beside the official one's, live: identical tame weights, fp32, on the CPU.
 
-What hangs on the logic of tracking alone is compared on a narrow architecture; on the published tiny one, some cases
-are compared in every run, and all of them, on larger maps, among the slow tests.
+The logic of tracking is compared on a narrow architecture. On the published tiny one some cases are compared in every
+run, and all of them, on larger maps, in the slow tests.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ PAIRS: dict[Any, Any] = {}
 def pair(
     size: str = "sam2.1_t", overrides: Sequence[str] = (), image_size: int = SMALL, **kwargs: Any
 ) -> tuple[Any, Any]:
-    """Both predictors; the last few kinds are kept."""
+    """Both predictors; the last few configurations are cached."""
     key = (size, tuple(overrides), image_size, *sorted(kwargs.items()))
     if key not in PAIRS:
         while len(PAIRS) >= 4:
@@ -70,7 +70,7 @@ def mask_prompts(s: Session) -> None:
     s.mask(0, 1, disc(60, 40, 20))
     s.points(0, 2, (30, 60, 1))
     s.mask(2, 2, torch.from_numpy(disc(30, 60, 12)))
-    s.mask(3, 3, np.zeros((90, 120), dtype=bool))  # an object that is not there
+    s.mask(3, 3, np.zeros((90, 120), dtype=bool))  # a missing object
     s.mask(1, 4, torch.ones(256, 256) * 0.7)  # of the model's own size: taken as it is
     s.propagate()
 
@@ -81,7 +81,7 @@ def correction(s: Session) -> None:
     s.propagate()
     s.points(3, 1, (65, 45, 0))
     s.points(3, 1, (40, 45, 1), clear_old_points=False)
-    s.points(0, 2, (25, 75, 1))  # tracked, though in front of the object's first prompt
+    s.points(0, 2, (25, 75, 1))  # tracked, although before the object's first prompt
     s.propagate()
     s.mask(4, 2, disc(30, 60, 12))
     s.points(0, 1, (50, 30, 1))  # a conditioning frame
@@ -132,7 +132,7 @@ def normalised_coordinates(s: Session) -> None:
 
 
 def many_frames(s: Session) -> None:
-    """More than seven memories and sixteen pointers, both ways, conditioning frames in the middle."""
+    """More than seven memories and sixteen pointers, in both directions, with conditioning frames in the middle."""
     s.points(3, 1, (60, 40, 1))
     s.points(12, 1, (50, 50, 1))
     s.propagate()
@@ -241,7 +241,7 @@ def test_parity_of_the_published_architecture(name, videos):
 @pytest.mark.parametrize("narrow", [True, False], ids=["narrow", "published"])
 @pytest.mark.parametrize(("scenario", "frames", "kind"), CASES.values(), ids=CASES.keys())
 def test_cases_are_tame(scenario, frames, kind, narrow, videos):
-    """What explains a failure above: the original differs from itself by less than a third of what is allowed."""
+    """The original agrees with itself within a third of the tolerance; this helps to explain failures above."""
     run_official(pair(**(on_narrow(kind) if narrow else kind))[0], videos(frames), scenario)
 
 
@@ -269,7 +269,7 @@ def test_parity_at_1024(size, videos):
 
 @contextlib.contextmanager
 def presence_sharpened(predictors: Sequence[Any], centre: float, factor: float) -> Iterator[None]:
-    """Scores of random models hardly differ; here those on one side of ``centre`` mean absent, by clear margins."""
+    """Scores of random models hardly differ, so scores on one side of ``centre`` are set to clearly absent."""
     layers = [p.sam_mask_decoder.pred_obj_score_head.layers[2] for p in predictors]
     kept = [(layer.weight.clone(), layer.bias.clone()) for layer in layers]
     with torch.no_grad():
@@ -356,7 +356,7 @@ def test_signatures_are_the_official_ones():
 
 
 def test_config_names_the_predictor():
-    """Both spellings of the predictor's class may stand in a configuration."""
+    """A configuration may use both spellings of the predictor's class."""
     from sam2fast.build_sam import build_sam2
     from sam2fast.sam2_video_predictor import SAM2VideoPredictor, SAM2VideoPredictorVOS
 

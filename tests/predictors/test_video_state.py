@@ -1,4 +1,4 @@
-"""What callers can rely on besides the numbers: calls in any order, bounded memory, views, options."""
+"""Guarantees besides numbers: calls in any order, bounded memory, views, options."""
 
 import copy
 import gc
@@ -16,7 +16,7 @@ from sam2fast.utils.testing import relative_error
 
 
 def test_prompts_of_many_shapes(video_predictor, video):
-    """Everything the original takes, with the same answer."""
+    """Everything that the original accepts, with the same result."""
     s = Session(video_predictor, video)
     points, labels, box = [[60.0, 40.0]], [1], [20.0, 20.0, 70.0, 60.0]
     state = s.state
@@ -46,7 +46,7 @@ def test_prompts_of_many_shapes(video_predictor, video):
 
 
 def test_prompts_during_propagation(video_predictor, video):
-    """They take part from the next propagation on; an abandoned one leaves what it has yielded."""
+    """They count from the next propagation on; an abandoned one keeps what it has yielded."""
     s = Session(video_predictor, video)
     s.points(0, "a", (60, 40, 1))
     frames = video_predictor.propagate_in_video(s.state)
@@ -65,7 +65,7 @@ def test_prompts_during_propagation(video_predictor, video):
 
 
 def test_autocast_switched_between_calls(video_predictor, video):
-    """Features of both kinds are kept apart, and memories of both kinds side by side."""
+    """Features are cached per dtype, and memories of both dtypes coexist."""
     s = Session(video_predictor, video)
     with torch.autocast("cpu", torch.bfloat16):
         s.points(0, 1, (60, 40, 1))
@@ -78,8 +78,8 @@ def test_autocast_switched_between_calls(video_predictor, video):
     assert all(r.masks.isfinite().all() for r in s.records)
 
 
-def test_a_pass_may_start_behind_the_last_frame(tracked):
-    """As loops do that go on where the last pass ended."""
+def test_a_pass_may_start_after_the_last_frame(tracked):
+    """As in loops that continue where the last pass ended."""
     assert list(tracked.predictor.propagate_in_video(tracked.state, start_frame_idx=8)) == []
     assert list(tracked.predictor.propagate_in_video(tracked.state, start_frame_idx=8, reverse=True)) == []
 
@@ -94,7 +94,7 @@ def test_training_mode_is_refused(tracked):
 
 
 def test_device_memory_does_not_grow(video_predictor, tmp_path):
-    """Pools, features and decoded frames are as large on the fortieth frame as on the second."""
+    """Pools, features and decoded frames have the same size on the fortieth frame as on the second."""
     s = Session(video_predictor, jpeg_folder(tmp_path, clip(40)))
     s.points(0, 1, (60, 40, 1))
     s.points(0, 2, box=[20, 20, 70, 60])
@@ -108,7 +108,7 @@ def test_device_memory_does_not_grow(video_predictor, tmp_path):
 
 
 def test_max_history(video_predictor, tmp_path):
-    """What one pass attends to is never forgotten, so that its numbers stay; what is forgotten is freed."""
+    """Memories that a pass attends to are kept, so results do not change; dropped ones are freed."""
     video = jpeg_folder(tmp_path, clip(26))
     sessions = [Session(video_predictor, video), Session(video_predictor, video, max_history=15)]
     for s in sessions:
@@ -118,7 +118,7 @@ def test_max_history(video_predictor, tmp_path):
         assert torch.equal(a.masks, b.masks)
     everything, bounded = (s.state.objects[1] for s in sessions)
     assert list(everything.tracked) == list(range(1, 26)) and list(bounded.tracked) == list(range(11, 26))
-    sessions[1].points(3, 1, (61, 41, 1))  # a frame that was tracked and forgotten: still a correction
+    sessions[1].points(3, 1, (61, 41, 1))  # a tracked frame whose memory was dropped: still a correction
     assert list(bounded.new_tracked) == [3] and sessions[1].records[-1].masks.isfinite().all()
     sessions[1].propagate(start_frame_idx=2)
     assert len(bounded.tracked) == 15
@@ -126,7 +126,7 @@ def test_max_history(video_predictor, tmp_path):
         video_predictor.init_state(video, max_history=14)
 
 
-def test_forgotten_objects_free_their_memory(tracked):
+def test_removed_objects_free_their_memory(tracked):
     pages = [page for r in tracked.state.objects["a"].tracked.values() for page in r.memory]
     import weakref
 
@@ -175,7 +175,7 @@ def test_the_originals_keys(tracked):
 
 
 def test_stored_outputs_are_the_official_ones(video):
-    """Every entry of the output dicts, beside the official video_predictor's."""
+    """Every entry of the output dicts, compared with the official predictor's."""
     from video import float32_memory
 
     official, ours = build_video_pair(overrides=NARROW, image_size=SMALL)
@@ -217,7 +217,7 @@ def test_scores(tracked):
 
 
 @pytest.mark.parametrize("non_overlapping", [False, True])
-def test_forms_of_masks(tracked, non_overlapping, monkeypatch):
+def test_output_formats_of_masks(tracked, non_overlapping, monkeypatch):
     """The same masks, with fewer bytes; the low-resolution ones are the model's own."""
     p, state = tracked.predictor, tracked.state
     monkeypatch.setattr(p, "non_overlap_masks", non_overlapping)
@@ -272,7 +272,7 @@ def test_encoding_ahead(video_predictor, video, monkeypatch):
 
 
 def test_features_are_encoded_once(video_predictor, video, monkeypatch):
-    """Clicks on a frame, and going back and forth between a few, do not encode again."""
+    """Clicks on a frame, and changes between a few frames, do not encode again."""
     count = []
     right = video_predictor.encode_image
     monkeypatch.setattr(video_predictor, "encode_image", lambda images: count.append(1) or right(images))
@@ -310,7 +310,7 @@ def test_offloading_is_accepted(video_predictor, video):
     assert state["storage_device"] == torch.device("cpu")
 
 
-def test_private_names_that_others_call(tracked):
+def test_private_names_that_other_code_calls(tracked):
     p, state = tracked.predictor, tracked.state
     assert p._obj_id_to_idx(state, "b") == 1 and p._obj_idx_to_id(state, 1) == "b" and p._get_obj_num(state) == 2
     assert p._obj_id_to_idx(state, "new") == 2
@@ -328,7 +328,7 @@ def test_private_names_that_others_call(tracked):
 
 
 def test_private_inference_from_official_outputs(tracked):
-    """The single-frame method takes the views, or dicts like them, and gives what tracking gave."""
+    """The single-frame method accepts the views, or equal dicts, and reproduces tracking."""
     p, state = tracked.predictor, tracked.state
     features = p._get_image_feature(state, 7, batch_size=2)
     assert features[0].shape == (2, 3, SMALL, SMALL) and [x.shape[1] for x in features[2]] == [2, 2, 2]
@@ -359,7 +359,7 @@ def test_vos_predictor_is_the_same(video):
 
 
 def test_nothing_global_is_changed(video_predictor, video):
-    """While a propagation is suspended gradients are on, and no inference mode is left."""
+    """While a propagation is suspended, gradients are enabled and inference mode is off."""
     s = Session(video_predictor, video)
     s.points(0, 1, (60, 40, 1))
     generator = video_predictor.propagate_in_video(s.state)

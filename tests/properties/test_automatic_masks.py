@@ -1,14 +1,14 @@
-"""Automatic masks with drawn options: the original's records where it has any, what every record must be, and junk."""
+"""Automatic masks with random options: parity with the original, invariants of records, invalid options."""
 
 from typing import Any
 
 import numpy as np
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest
-from drawn_images import pictures
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis_profiles import examples
+from image_strategies import rgb_images
 from junk import anything
 from mini_model import mini_model
 from painted_model import PaintedModel, generator
@@ -16,7 +16,7 @@ from pycocotools import mask as coco
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator as OfficialGenerator
 
 from sam2fast import SAM2ImagePredictor, amg
-from sam2fast.amg import decoder_batch_size as prompt_batches
+from sam2fast.amg import parameters as amg_parameters
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
 SIZES = st.one_of(
@@ -68,25 +68,25 @@ def assert_records(records: list[dict[str, Any]], options: dict[str, Any], size:
 @examples(8)
 @given(OPTIONS, SIZES, st.sampled_from([2, 100]))
 def test_records_as_the_original(options, size, levels):
-    """Without crops and with them, in images of any size; where the original fails, the records are in order."""
+    """With and without crops, in images of any size; if the original fails, only the invariants are checked."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prompt_batches, "CPU_PROMPTS", 1000)
+        patch.setattr(amg_parameters, "CPU_PROMPTS", 1000)
         records = records_of(SAM2AutomaticMaskGenerator, options, size, levels)
     assert_records(records, options, size)
     try:
         expected = records_of(OfficialGenerator, options, size, levels)
     except (AssertionError, IndexError, KeyError, RuntimeError, ValueError):
-        return  # of nothing found, or of crops without pixels
+        return  # without masks, or with empty crops
     assert len(records) == len(expected)
     for ours, theirs in zip(records, expected, strict=True):
         np.testing.assert_array_equal(ours.pop("segmentation"), theirs.pop("segmentation"))
         np.testing.assert_equal(ours, theirs)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
 @examples(5)
 @given(OPTIONS, SIZES)
-def test_output_modes_hold_the_same(options, size):
+def test_output_modes_agree(options, size):
     binary, listed, compressed = (
         records_of(SAM2AutomaticMaskGenerator, options | {"output_mode": mode}, size, 100)
         for mode in ("binary_mask", "uncompressed_rle", "coco_rle")
@@ -100,14 +100,14 @@ def test_output_modes_hold_the_same(options, size):
 
 @pytest.fixture(scope="module")
 def predictor():
-    """Of a real model; said in one line, where hypothesis says what it drew."""
+    """A real model, with a short repr for hypothesis."""
     return SAM2ImagePredictor(mini_model())
 
 
 @examples(2)
-@given(pictures(), st.booleans(), st.integers(0, 1))
-def test_any_picture(predictor, rgb, use_m2m, crops):
-    """A real model, pictures of one pixel and of one row included; again the same."""
+@given(rgb_images(), st.booleans(), st.integers(0, 1))
+def test_any_image(predictor, rgb, use_m2m, crops):
+    """A real model; includes images of one pixel and one row. A second call gives the same."""
     options = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
     ours = SAM2AutomaticMaskGenerator(
         predictor.model, points_per_side=2, box_nms_thresh=1.0, use_m2m=use_m2m, crop_n_layers=crops, **options
@@ -134,7 +134,7 @@ NAMES = [
     "output_mode",
     "progress",
 ]
-# Many layers of crops and points are no mistake, but more than can be tried.
+# Many crop layers and points are valid, but too slow here.
 TOO_MANY = {"points_per_side": 30, "crop_n_layers": 2}
 
 
@@ -148,7 +148,7 @@ TOO_MANY = {"points_per_side": 30, "crop_n_layers": 2}
 @example({"point_grids": [[[1e300, 1]]]})
 @given(st.dictionaries(st.sampled_from(NAMES), anything(), min_size=1, max_size=2))
 def test_any_option(drawn):
-    """Options are refused when the generator is made, by name; what is taken works."""
+    """The constructor refuses invalid options by name; valid ones work."""
     if any(isinstance(drawn.get(name), int) and drawn[name] > most for name, most in TOO_MANY.items()):
         return
     options: dict[str, Any] = {"points_per_side": None if drawn.get("point_grids") is not None else 2} | drawn

@@ -1,17 +1,17 @@
-"""Prompts on images: as the original answers them, the same however they come, and an error for everything else."""
+"""Prompts on images: parity with the original, equal results for all input types, errors for everything else."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from drawn_images import LAYOUTS, pictures
-from drawn_prompts import CONTAINERS, Prompt, prompts
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis_profiles import examples
+from image_strategies import LAYOUTS, rgb_images
 from junk import anything
-from parity import NARROW, TOLERANCE, build_pair, picture
+from parity import NARROW, TOLERANCE, build_pair, random_image
+from prompt_strategies import CONTAINERS, Prompt, prompts
 from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialPredictor
 
 from sam2fast import SAM2ImagePredictor
@@ -39,14 +39,14 @@ def pair() -> Pair:
 
 @pytest.fixture(scope="module")
 def predictor(pair) -> SAM2ImagePredictor:
-    """With an image that stays."""
+    """A predictor with a fixed image."""
     predictor = SAM2ImagePredictor(pair.ours.model)
-    predictor.set_image(picture(*SIZE))
+    predictor.set_image(random_image(*SIZE))
     return predictor
 
 
 def assert_close(actual: Any, expected: Any, logits: bool = True) -> None:
-    """Masks are compared if they are logits; else a pixel at the threshold may differ."""
+    """Compares logits; boolean masks may differ at the threshold."""
     for i, (ours, theirs) in enumerate(zip(actual, expected, strict=True)):
         assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
         if logits or i:
@@ -59,7 +59,7 @@ def assert_equal(actual: Any, expected: Any) -> None:
 
 
 def assert_answer(answer: Any, count: int | None, options: dict[str, bool], size: tuple[int, int] = SIZE) -> None:
-    """What every answer is: of its shape and dtype, and without a NaN."""
+    """Checks shape and dtype of a result, and that it has no NaN."""
     masks, ious, low_res = answer
     channels = 3 if options.get("multimask_output", True) else 1
     leading = (count, channels) if count != 1 else (channels,)
@@ -75,7 +75,7 @@ DRAWN = prompts(SIZE, MASK_SIDE)
 
 
 @examples(10)
-@given(pictures(), st.data())
+@given(rgb_images(), st.data())
 def test_as_the_original(pair, rgb, data):
     size = rgb.shape[:2]
     prompt = data.draw(prompts(size, MASK_SIDE))
@@ -97,7 +97,7 @@ def test_every_container(predictor, prompt, data):
     expected = predictor.predict(**prompt.arguments())
     held = {}
     for name, x in prompt.arrays.items():
-        kinds = sorted(CONTAINERS) if x.size else sorted(LAYOUTS)  # lists of nothing have no shape
+        kinds = sorted(CONTAINERS) if x.size else sorted(LAYOUTS)  # empty lists have no shape
         held[name] = CONTAINERS[data.draw(st.sampled_from(kinds))](x)
     assert_equal(predictor.predict(**held, **prompt.options), expected)
     if prompt.count == 1:
@@ -117,7 +117,7 @@ def test_the_order_of_points_does_not_matter(predictor, prompt, random):
 
 @examples(5)
 @given(DRAWN)
-def test_many_prompts_are_each_alone(predictor, prompt):
+def test_batched_prompts_equal_single_prompts(predictor, prompt):
     together = predictor.predict(**(prompt.arguments() | {"return_logits": True}))
     for i in range(prompt.count):
         alone = predictor.predict(**(prompt.one(i) | {"return_logits": True}))
@@ -126,7 +126,7 @@ def test_many_prompts_are_each_alone(predictor, prompt):
 
 @examples(5)
 @given(DRAWN)
-def test_shares_of_the_image_are_pixels(predictor, prompt):
+def test_normalized_coordinates_equal_pixels(predictor, prompt):
     height, width = SIZE
     shares = dict(prompt.arrays)
     for name, sides in (("point_coords", [width, height]), ("box", [width, height] * 2)):
@@ -150,9 +150,9 @@ def test_a_box_is_two_corners(predictor, prompt):
 
 
 @examples(3)
-@given(st.lists(st.tuples(pictures(), st.data()), min_size=1, max_size=3))
-def test_a_batch_of_images_is_each_alone(pair, drawn):
-    """Ragged: images of any sizes, each with other prompts or with none."""
+@given(st.lists(st.tuples(rgb_images(), st.data()), min_size=1, max_size=3))
+def test_batched_images_equal_single_images(pair, drawn):
+    """Images of any sizes, each with different prompts or none."""
     images = [rgb for rgb, _ in drawn]
     given_prompts = [data.draw(prompts(rgb.shape[:2], MASK_SIDE, most=2)) for rgb, data in drawn]
     options = given_prompts[0].options | {"return_logits": True}
@@ -164,8 +164,8 @@ def test_a_batch_of_images_is_each_alone(pair, drawn):
         assert_close([x[i] for x in together], pair.ours.predict(**given_prompts[i].arrays, **options))
 
 
-def _spoiled(draw: Any, prompt: Prompt) -> tuple[dict[str, Any], str]:
-    """A prompt with one fault, and what the error must say."""
+def _invalid(draw: Any, prompt: Prompt) -> tuple[dict[str, Any], str]:
+    """An invalid prompt, and its expected message."""
     arrays = dict(prompt.arrays)
     name = draw(st.sampled_from(sorted(arrays)))
     spoiled = arrays[name].astype(np.float64)
@@ -198,9 +198,9 @@ def _spoiled(draw: Any, prompt: Prompt) -> tuple[dict[str, Any], str]:
 
 @examples(30)
 @given(DRAWN.filter(lambda p: p.arrays), st.data())
-def test_a_spoiled_prompt(predictor, prompt, data):
+def test_an_invalid_prompt(predictor, prompt, data):
     before = predictor.get_image_embedding()
-    arrays, name = _spoiled(data.draw, prompt)
+    arrays, name = _invalid(data.draw, prompt)
     with pytest.raises(ValueError, match=name) as caught:
         predictor.predict(**arrays, **prompt.options)
     assert caught.match(WHAT_IS_WRONG)
@@ -213,7 +213,7 @@ def test_a_spoiled_prompt(predictor, prompt, data):
 @example({"mask_input": torch.zeros(1, MASK_SIDE, MASK_SIDE).to_sparse()}, True)
 @given(st.dictionaries(st.sampled_from(ARGUMENTS), anything()), st.booleans())
 def test_any_prompt(predictor, drawn, multimask_output):
-    """Whatever is given: masks without a NaN, or a ``ValueError`` that names what is wrong."""
+    """Any input gives masks without NaN, or a ``ValueError`` with the reason."""
     try:
         answer = predictor.predict(**drawn, multimask_output=multimask_output)
     except ValueError as error:
@@ -229,7 +229,7 @@ def test_any_prompt(predictor, drawn, multimask_output):
 @given(st.dictionaries(st.sampled_from([f"{name}_batch" for name in ARGUMENTS]), anything(), min_size=1))
 def test_any_prompts_of_a_batch(pair, drawn):
     if not pair.ours._is_batch or len(pair.ours.get_image_embedding()) != 2:
-        pair.ours.set_image_batch([picture(*SIZE)] * 2)
+        pair.ours.set_image_batch([random_image(*SIZE)] * 2)
     try:
         masks, ious, low_res = pair.ours.predict_batch(**drawn)
     except (TypeError, ValueError) as error:
@@ -240,13 +240,13 @@ def test_any_prompts_of_a_batch(pair, drawn):
 
 @examples(6)
 @given(st.lists(st.sampled_from(["good", "bad", "batch", "bad batch", "reset"]), min_size=1, max_size=5), st.data())
-def test_a_wrong_image_leaves_the_one_before(pair, calls, data):
-    """Any sequence of images: the predictor answers for the last one that it could use."""
+def test_an_invalid_image_keeps_the_previous_one(pair, calls, data):
+    """After any sequence of images, the predictor uses the last valid one."""
     predictor = SAM2ImagePredictor(pair.ours.model)
     last, is_batch = None, False
     bad = np.full((4, 5, 3), np.nan)
     for call in calls:
-        rgb = data.draw(pictures())
+        rgb = data.draw(rgb_images())
         if call == "good":
             predictor.set_image(rgb)
             last, is_batch = rgb, False

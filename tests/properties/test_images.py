@@ -1,4 +1,4 @@
-"""Images in every container, and whatever is no image."""
+"""Images in every input type, and invalid images."""
 
 import io
 from typing import Any
@@ -7,11 +7,11 @@ import numpy as np
 import oracle  # noqa: F401  (makes torchvision importable for the official package)
 import pytest
 import torch
-from drawn_images import COLOUR, FLOATS, GREY, LAYOUTS, pictures
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from hypothesis_profiles import examples
+from image_strategies import COLOUR, FLOATS, GREY, LAYOUTS, rgb_images
 from junk import anything, arrays, tensors
 from PIL import Image
 from sam2.utils.transforms import SAM2Transforms as OfficialTransforms
@@ -29,8 +29,8 @@ def assert_pixels(actual: torch.Tensor, expected: np.ndarray) -> None:
 
 
 @examples(30)
-@given(pictures(), st.sampled_from(sorted(LAYOUTS)), st.sampled_from(sorted(COLOUR)))
-def test_every_container_of_a_picture(rgb, layout, container):
+@given(rgb_images(), st.sampled_from(sorted(LAYOUTS)), st.sampled_from(sorted(COLOUR)))
+def test_every_container_of_an_image(rgb, layout, container):
     before = rgb.copy()
     array = LAYOUTS[layout](rgb)
     assert_pixels(to_pixels(array), rgb)
@@ -42,8 +42,8 @@ def test_every_container_of_a_picture(rgb, layout, container):
 
 
 @examples(25)
-@given(pictures(), st.sampled_from(sorted(LAYOUTS)), st.sampled_from(sorted(GREY)))
-def test_every_container_of_a_grey_picture(rgb, layout, container):
+@given(rgb_images(), st.sampled_from(sorted(LAYOUTS)), st.sampled_from(sorted(GREY)))
+def test_every_container_of_a_grey_image(rgb, layout, container):
     grey = rgb[..., 0]
     expected = np.repeat(grey[..., None], 3, axis=2)
     assert_pixels(to_pixels(LAYOUTS[layout](grey)), expected)
@@ -52,8 +52,8 @@ def test_every_container_of_a_grey_picture(rgb, layout, container):
 
 @examples(20)
 @example(np.zeros((2, 3, 3), np.uint8), "foreign bytes", "longdouble", False)
-@given(pictures(), st.sampled_from(sorted(LAYOUTS)), st.sampled_from(FLOATS), st.booleans())
-def test_float_pictures(rgb, layout, dtype, as_tensor):
+@given(rgb_images(), st.sampled_from(sorted(LAYOUTS)), st.sampled_from(FLOATS), st.booleans())
+def test_float_images(rgb, layout, dtype, as_tensor):
     image = (rgb / 255).astype(dtype)
     expected = image.astype(np.float32)
     assert_pixels(to_pixels(LAYOUTS[layout](image)), expected)
@@ -62,7 +62,7 @@ def test_float_pictures(rgb, layout, dtype, as_tensor):
 
 
 @examples(12)
-@given(pictures())
+@given(rgb_images())
 def test_preprocessing_as_the_original(rgb):
     expected = OfficialTransforms(SIDE, 0.0)(rgb)
     assert (expected - SAM2Transforms(SIDE, 0.0)(rgb)).abs().max() < 1e-5
@@ -77,7 +77,7 @@ def test_preprocessing_as_the_original(rgb):
     st.booleans(),
 )
 def test_pil_images_of_any_mode(mode, width, height, filling, closed):
-    """Every mode is taken, whatever its bytes, unless its values are out of range."""
+    """Every mode with any bytes is accepted, unless values are out of range."""
     image = Image.new("L" if mode in DEEP_MODES else mode, (width, height))
     size = len(Image.new(mode, (1, 1)).tobytes())
     filled = (filling * (size * width * height))[: size * width * height]
@@ -104,7 +104,7 @@ def assert_usable(pixels: torch.Tensor, size: Any) -> None:
     assert torch.isfinite(SAM2Transforms(32, 0.0).from_pixels(pixels)).all()
 
 
-# Image-like shapes, and others.
+# Shapes of images, and others.
 SHAPES = st.one_of(
     npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5),
     st.tuples(st.integers(0, 5), st.integers(0, 5), st.sampled_from(CHANNELS)),
@@ -143,12 +143,12 @@ def test_any_tensor(tensor):
 @example("a" * 5000)
 @example("a\0b")
 @given(anything().filter(lambda x: not isinstance(x, np.ndarray | torch.Tensor)) | st.text(min_size=200))
-def test_other_things(thing):
+def test_other_types(thing):
     with pytest.raises(FileNotFoundError if isinstance(thing, str) else TypeError, match="expected an array|no image"):
         to_pixels(thing)
 
 
-# How a file's pixels are turned upright, by its EXIF orientation.
+# The rotation of a file's pixels by its EXIF orientation.
 UPRIGHT = {
     2: lambda x: x[:, ::-1],
     3: lambda x: x[::-1, ::-1],
@@ -161,7 +161,7 @@ UPRIGHT = {
 
 
 @examples(15)
-@given(pictures(), st.integers(0, 10) | st.integers(0, 65535), st.sampled_from(["PNG", "TIFF", "WEBP"]))
+@given(rgb_images(), st.integers(0, 10) | st.integers(0, 65535), st.sampled_from(["PNG", "TIFF", "WEBP"]))
 def test_files_are_upright(tmp_path_factory, rgb, orientation, kind):
     exif = Image.Exif()
     exif[0x0112] = orientation

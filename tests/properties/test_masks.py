@@ -1,14 +1,16 @@
-"""Ops of masks on drawn masks and logits, against independent ways to the same result."""
+"""Mask ops on random masks and logits, compared with independent implementations."""
 
+import hypothesis_profiles
 import numpy as np
 import oracle
 import pytest
 import scipy.ndimage
 import torch
-from drawn_masks import SEEDS, SIDES, logits, masks
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture import providers
 from hypothesis_profiles import examples
+from mask_strategies import SEEDS, SIDES, logits, masks
 from sam2.modeling.sam2_base import SAM2Base as OfficialBase
 from sam2.utils.transforms import SAM2Transforms as OfficialTransforms
 
@@ -35,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarn
 
 @examples(30)
 @given(masks())
-def test_components_are_scipys(drawn):
+def test_components_match_scipy(drawn):
     labels, areas = connected_components(torch.from_numpy(drawn)[:, None])
     for mask, label, area in zip(drawn, labels[:, 0].numpy(), areas[:, 0].numpy(), strict=True):
         expected, count = scipy.ndimage.label(mask, structure=oracle.EIGHT_NEIGHBOURS)
@@ -60,14 +62,14 @@ def test_holes_and_sprinkles_as_the_original(drawn, threshold, hole, sprinkle, s
 
 @examples(50)
 @given(logits(), SIZES, THRESHOLDS, st.sampled_from([1.0, 0.0, 1e-3, 20.0]))
-def test_upsampled_masks_are_torchs(drawn, size, threshold, offset):
-    """Whichever short cut is taken: the same pixels, areas, boxes and run lengths as of masks made one by one."""
+def test_upsampled_masks_match_torch(drawn, size, threshold, offset):
+    """All fast paths give the same pixels, areas, boxes and run lengths as separate masks."""
     low_res = torch.from_numpy(drawn)
     expected = upsample_and_threshold_reference(low_res, size, threshold)
     assert torch.equal(upsample_and_threshold(low_res, size, threshold), expected)
     counted, slowly = (f(low_res, size, threshold, offset) for f in (mask_statistics, mask_statistics_reference))
-    for name, ours, twins in zip(counted._fields, counted, slowly, strict=True):
-        assert torch.equal(ours, twins), name
+    for name, ours, references in zip(counted._fields, counted, slowly, strict=True):
+        assert torch.equal(ours, references), name
     canvas = (size[0] + 3, size[1] + 2)
     runs = encode_upsampled(low_res, size, threshold, (1, 2), canvas)
     placed = torch.nn.functional.pad(expected, (2, 0, 1, 2))
@@ -115,7 +117,7 @@ def _without_small_regions(mask: np.ndarray, least: int, mode: str) -> np.ndarra
 
 @st.composite
 def boxes_with_scores(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes ``(N, 4)`` on a coarse grid, so that many are equal, empty or behind their own end; scores with ties."""
+    """Boxes ``(N, 4)`` on a coarse grid, many of them equal, empty or inverted; scores with ties."""
     count = draw(st.integers(0, 90))
     rng = np.random.default_rng(draw(SEEDS))
     grid = draw(st.sampled_from([3, 8, 1000]))
@@ -128,7 +130,7 @@ def boxes_with_scores(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _kept(scores: np.ndarray, overlap: np.ndarray, threshold: float) -> list[int]:
-    """Non-maximum suppression as it is defined, on a table of overlaps."""
+    """Non-maximum suppression by its definition, on a table of overlaps."""
     kept: list[int] = []
     for i in torch.from_numpy(scores).sort(descending=True, stable=True).indices.tolist():
         if not (overlap[kept, i] > threshold).any():
@@ -169,3 +171,10 @@ def test_overlaps_as_the_original(drawn):
     objects = torch.from_numpy(drawn)[:, None]
     expected = OfficialBase._apply_non_overlapping_constraints(None, objects)
     torch.testing.assert_close(suppress_overlaps(objects), expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.skipif(hypothesis_profiles.IS_CAMPAIGN, reason="a campaign draws at random")
+def test_examples_do_not_depend_on_imports():
+    """The profile still disables hypothesis's constants from imported modules."""
+    constants = providers._get_local_constants()
+    assert constants is hypothesis_profiles.no_constants

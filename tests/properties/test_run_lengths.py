@@ -1,29 +1,28 @@
-"""Run lengths and polygons: round trips, pycocotools' own results, and whatever a damaged file may hold."""
+"""Run lengths and polygons: round trips, parity with pycocotools, and damaged input."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from drawn_masks import masks
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis_profiles import examples
 from junk import SCALARS, anything
+from mask_strategies import masks
 from pycocotools import mask as coco
 
 from sam2fast.amg import area_from_rle, coco_encode_rle, mask_to_rle_pytorch, rle_to_mask
-from sam2fast.io.polygons import rasterise_polygons
-from sam2fast.io.rle import compress_run_lengths, decode_rle, encode_rle, read_run_lengths
+from sam2fast.io.rle import compress_run_lengths, decode_rle, encode_rle, rasterise_polygons, read_run_lengths
 from sam2fast.kernels.run_lengths import encode_masks
 
-# pycocotools' own.
+# of pycocotools
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 @examples(30)
 @given(masks())
-def test_there_and_back(drawn):
+def test_round_trip(drawn):
     pixels = torch.from_numpy(drawn)
     compressed, listed = compress_run_lengths(encode_masks(pixels)), mask_to_rle_pytorch(pixels)
     official = coco.encode(np.asfortranarray(drawn.transpose(1, 2, 0).astype(np.uint8)))
@@ -39,7 +38,7 @@ def test_there_and_back(drawn):
 @examples(40)
 @given(masks(st.just(1)), st.data())
 def test_damaged_counts(drawn, data):
-    """What is taken in spite of the damage is a mask of the size, as pycocotools reads it; the rest is refused."""
+    """Damaged input is either decoded as by pycocotools, or refused."""
     rle = encode_rle(drawn[0])
     counts = list(rle["counts"])
     for _ in range(data.draw(st.integers(1, 3))):
@@ -78,10 +77,10 @@ COUNTS_LIKE = st.lists(st.integers(0, 9) | st.integers() | st.floats() | SCALARS
 @given(
     st.fixed_dictionaries({}, optional={"size": SIZE_LIKE | st.just([2, 3]), "counts": COUNTS_LIKE}) | anything(),
 )
-def test_other_things_than_run_lengths(rle):
-    """Whatever it is: a mask or a ``ValueError``, in little memory."""
+def test_other_types_than_run_lengths(rle):
+    """Any input gives a mask or a ``ValueError``, in little memory."""
     for read in (rle_to_mask, decode_rle):
-        # Large masks of a few long runs are no mistake, but nothing to try here.
+        # Large masks of a few long runs are valid, but too slow here.
         assume(not isinstance(rle, dict) or _is_small(rle.get("size")))
         try:
             mask = read(rle)
@@ -96,7 +95,7 @@ def test_more_pixels_than_run_lengths_count():
             read({"size": [2**16, 2**16], "counts": "0"})
 
 
-def test_parts_of_pixels():
+def test_fractional_pixels():
     with pytest.raises(ValueError, match="a list of integers"):
         read_run_lengths([{"size": [2, 2], "counts": [1.5, 2.5]}])
 
@@ -118,7 +117,7 @@ CORNER = st.integers(-40, 80) | st.floats(-40, 80) | st.sampled_from([0, 0.5, 39
     st.tuples(st.integers(40, 43), st.integers(40, 43)),
 )
 def test_polygons(polygons, size):
-    """Several are the union of each; pixels well inside a triangle are in it, and all lie within a pixel of its box."""
+    """Several polygons give their union; pixels well inside a triangle are set, and all lie within one of its box."""
     flat = [[float(v) for corner in polygon for v in corner] for polygon in polygons]
     alone = [decode_rle(rasterise_polygons([polygon], size)) for polygon in flat]
     np.testing.assert_array_equal(decode_rle(rasterise_polygons(flat, size)), np.any(alone, axis=0))
@@ -133,7 +132,7 @@ def test_polygons(polygons, size):
 
 
 def _well_inside(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Pixels of a triangle that are two away from each of its sides."""
+    """Pixels of a triangle at least two pixels from each side."""
     y, x = np.mgrid[: size[0], : size[1]]
     distances = []
     for (ax, ay), (bx, by) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
@@ -146,7 +145,7 @@ def _well_inside(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 @example(5)
 @example(np.zeros(0))
 @given(st.lists(st.lists(CORNER | SCALARS, max_size=8), max_size=3) | anything())
-def test_other_things_than_polygons(polygons):
+def test_other_types_than_polygons(polygons):
     try:
         rle = rasterise_polygons(polygons, (40, 40))
     except ValueError as error:

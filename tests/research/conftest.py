@@ -1,22 +1,22 @@
-"""nano with its own weights at a small size, and a short film."""
+"""nano at a small size, and a short video."""
 
 import copy
 
 import pytest
 import recorded_ops
 from recorded_ops import RecordedOps
-from small_film import SIZE, film, track
+from small_video import SIZE, track, video_frames
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.tracking.fast_path import FastPath
+from sam2fast.tracking.graph_runner import GraphRunner
 
 POINTERS = 5  # of the predictor, instead of 16
 
 
 @pytest.fixture(scope="session")
 def frames():
-    return film(10)
+    return video_frames(10)
 
 
 @pytest.fixture(scope="session")
@@ -30,25 +30,27 @@ def untouched():
 
 @pytest.fixture
 def predictor(untouched):
-    """With few pointers, so that its own reach, six frames, is less than the film."""
+    """With few pointers, so that the model's reach, six frames, is less than the video's length."""
     return copy.deepcopy(untouched)
 
 
 @pytest.fixture(scope="session")
 def expected(untouched, frames):
-    """Logits of the film without any hook."""
+    """Logits of the video without any hook."""
     return track(untouched, frames)
 
 
 @pytest.fixture
 def as_recorded(predictor, monkeypatch):
-    """Makes of the predictor one whose steps are replayed as CUDA graphs are, by a recorder."""
+    """Replays the predictor's steps by a recorder, like CUDA graphs."""
 
     def make(recorder=RecordedOps):
         recorded_ops.as_on_a_gpu(monkeypatch)
-        monkeypatch.setattr("sam2fast.modeling.mask_selection._is_being_recorded", lambda x: True)
+        monkeypatch.setattr("sam2fast.modeling.mask_selection._is_capturing", lambda x: True)
         # Also for those that follow it when something has changed.
-        monkeypatch.setattr("sam2fast.tracking.recorded_tracking.FastPath", lambda model: FastPath(model, recorder))
+        monkeypatch.setattr(
+            "sam2fast.tracking.graph_runner.GraphRunner", lambda model, settings: GraphRunner(model, recorder, settings)
+        )
         predictor.fast = True
         return predictor
 

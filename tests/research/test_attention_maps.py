@@ -1,9 +1,9 @@
-"""Attention maps beside the op they are of: its weights, its memories by name, and no trace of having looked."""
+"""Attention maps against the op: its weights, its memories by name, and no side effects."""
 
 import pytest
 import torch
 from mini_model import OVERRIDES
-from small_film import track
+from small_video import track
 from tame_weights import fill
 
 from sam2fast import nano
@@ -13,7 +13,7 @@ from sam2fast.kernels.memory_attention import memory_attention
 from sam2fast.kernels.memory_attention.reference import project_values
 from sam2fast.modeling.compiled import CompiledMethod
 from sam2fast.research import attention_maps, backend, register_op, unregister_op
-from sam2fast.research.attention_weights import operands_of
+from sam2fast.research.attention_maps import attention_operands
 from sam2fast.utils.testing import relative_error
 
 
@@ -56,7 +56,7 @@ def test_weights_times_values_are_the_ops_result(model, predictor, two_heads, fr
     assert len(found[0]) == 2 * layers * 3 and len(spied) == layers * 3
     for call, (arguments, expected) in enumerate(spied):
         for b in range(2):
-            value = operands_of(b, *arguments).value
+            value = attention_operands(b, *arguments).value
             attended = torch.cat([arguments[1].page_table[b] >= 0, arguments[1].pointer_valid[b]])
             tokens = attended[: -len(arguments[1].pointer_valid[b])].repeat_interleave(arguments[1].pages.shape[1])
             tokens = torch.cat([tokens, arguments[1].pointer_valid[b]])
@@ -98,7 +98,7 @@ def test_sums_and_single_queries_are_of_the_same_weights(predictor, frames):
     torch.testing.assert_close(summed.weights, sums)
     torch.testing.assert_close(two.weights, summed.weights[[2 * 8 + 3, 0]])
     assert whole.shares() == pytest.approx(summed.shares(), abs=1e-6)
-    whole.weights.mul_(2)  # an ordinary tensor
+    whole.weights.mul_(2)  # a normal tensor
 
 
 def test_nothing_else_changes(predictor, frames, expected):
@@ -110,23 +110,23 @@ def test_nothing_else_changes(predictor, frames, expected):
     assert len(maps) == count
 
 
-def test_recorded_steps_are_gone_round_and_kept(predictor, frames):
+def test_recorded_steps_are_bypassed_and_kept(predictor, frames):
     expected = track(predictor, frames[:4])
     predictor.fast = True
     track(predictor, frames[:4])
-    recorded = predictor._fast_path
+    recorded = predictor._runners.graphs
     with pytest.raises(RuntimeError, match="enough"), attention_maps(predictor) as maps:
-        assert predictor._recording() is None
+        assert predictor._tracker.graphs is None
         found = track(predictor, frames[:4])
         raise RuntimeError("enough")
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True)) and len(maps) == 2 * 3 * 3
     assert predictor.fast is True and predictor.selection_watch is None
-    assert all(layer.cross_attn_image.watch is None for layer in predictor.memory_attention.layers)
+    assert all(layer.cross_attn_image.attend_hook is None for layer in predictor.memory_attention.layers)
     track(predictor, frames[:4])
-    assert predictor._fast_path is recorded and predictor._recording() is recorded
+    assert predictor._runners.graphs is recorded and predictor._tracker.graphs is recorded
 
 
-def test_compiled_attention_is_gone_round(predictor, frames):
+def test_compiled_attention_is_bypassed(predictor, frames):
     compile_model(predictor, ["memory_attention"], backend="eager")
     compiled = predictor.memory_attention.attend
     with attention_maps(predictor) as maps:

@@ -4,18 +4,21 @@ import json
 import re
 import runpy
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_film import SIZE
+from small_video import SIZE
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.kernels import _own_ops
+from sam2fast.kernels import _custom_ops
+from sam2fast.tracking.approximations import EXACT, Approximations
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted(path.stem for path in (ROOT / "bench" / "research").glob("*.py") if path.stem != "research_run")
+OTHERS = {"approximations", "nano_heldout", "scaling", "shared", "striped_snakes"}  # no hooks
+EXAMPLES = sorted({path.stem for path in (ROOT / "examples").glob("*.py")} - OTHERS)
 
 
 def test_snippets(capsys):
@@ -26,7 +29,7 @@ def test_snippets(capsys):
         exec(compile(snippet, "docs/research.md", "exec"), names)
     printed = capsys.readouterr().out
     assert "torch.Size([4, 32, 64, 64])" in printed and re.search(r"conditioning 0 3 \d", printed)
-    assert len(names["maps"]) == 1 and not _own_ops.registered
+    assert len(names["maps"]) == 1 and not _custom_ops.registered
     assert len(snippets) == document.count("```python") == 7
 
 
@@ -38,41 +41,55 @@ def test_every_example_is_named():
 @pytest.fixture
 def small(monkeypatch):
     """Examples see nano and clips at a quarter of the pixels."""
-    monkeypatch.syspath_prepend(str(ROOT / "bench" / "research"))
-    import research_run
+    import shared
 
     def nano_at_small_size(device):
         overrides = [f"++model.image_size={SIZE}"]
         return build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device=device, hydra_overrides_extra=overrides)
 
-    clips = research_run.factory_clips
-    monkeypatch.setattr(research_run, "nano", nano_at_small_size)
-    monkeypatch.setattr(research_run, "factory_clips", lambda args, **kwargs: clips(args, SIZE, max_objects=1))
+    clips = shared.synthetic_clips
+    monkeypatch.setattr(shared, "nano", nano_at_small_size)
+    monkeypatch.setattr(shared, "synthetic_clips", lambda args, **kwargs: clips(args, SIZE, max_objects=1))
 
 
-FRAMES = {"stage_features": 1, "attention_to_age": 17, "own_attention": 5}
+FRAMES = {"approximations": 10, "stage_features": 1, "attention_to_age": 17, "own_attention": 5}
 ROWS = {
+    "approximations": 7,
     "attention_to_age": 12,
     "mask_choice": 5,
-    "memory_ablation": 13,
+    "memory_selection": 4,
+    "memory_selection --ablate": 13,
     "own_attention": 3,
-    "selection": 4,
     "stage_features": 8,
 }
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_example_runs():
+    assert {name.partition(" ")[0] for name in ROWS} == {"approximations", *EXAMPLES}
+
+
+@pytest.mark.parametrize("name", ROWS)
 def test_examples_run(name, small, monkeypatch, tmp_path, capsys):
-    command = [name, "--clips", "8" if name == "stage_features" else "1", "--frames", str(FRAMES.get(name, 3))]
-    monkeypatch.setattr(sys, "argv", [*command, "--out", str(tmp_path)])
-    runpy.run_path(str(ROOT / "bench" / "research" / f"{name}.py"), run_name="__main__")
-    (file,) = tmp_path.glob(f"research-{name.replace('_', '-')}-cpu-*.json")
-    report = json.loads(file.read_text())
+    script, *options = name.split()
+    out = tmp_path / "rows.json"
+    clips = "8" if name == "stage_features" else "1"
+    options += ["--clips", clips, "--frames", str(FRAMES.get(name, 3)), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", [script, *options])
+    runpy.run_path(str(ROOT / "examples" / f"{script}.py"), run_name="__main__")
+    report = json.loads(out.read_text())
     printed = capsys.readouterr().out.splitlines()
     assert len(report["rows"]) == ROWS[name] and len(printed) >= 1 + ROWS[name]
-    assert report["machine"]["torch"] and report["settings"]["clips"] == int(command[2])
+    assert report["settings"]["clips"] == int(clips)
     values = [v for row in report["rows"] for v in row.values() if isinstance(v, float)]
     assert values and np.isfinite(values).all()
     if name == "attention_to_age":
         for column in ("tokens", "layer 0", "layer 1", "layer 2"):
             assert sum(row[column] for row in report["rows"]) == pytest.approx(100, abs=1e-3)
+
+
+def test_the_example_has_all_approximations():
+    import approximations
+
+    asked = [Approximations.of(asked) for asked in approximations.SUBJECTS.values()]
+    assert asked[0] == EXACT and len(set(asked)) == len(asked)
+    assert {name for one in asked for name in one.named()} == {field.name for field in fields(EXACT)}

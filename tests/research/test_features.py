@@ -1,4 +1,4 @@
-"""Features of each stage and level beside the official trunk and neck, and beside what the model itself computes."""
+"""Features of each stage and level against the official trunk and neck, and against the model's own."""
 
 import numpy as np
 import oracle  # noqa: F401  (makes the official package importable)
@@ -6,7 +6,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from parity import picture, random_map
+from parity import random_image, random_map
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2
@@ -50,7 +50,7 @@ def test_the_official_stages_and_levels(model):
 
 
 @torch.no_grad()
-def test_what_the_model_goes_on_with(model):
+def test_the_models_own_features(model):
     images = random_map(1, 3, 256, 256)
     levels, decoder = stage_features(model, images).levels, model.sam_mask_decoder
     s0, s1, embedding = model.encode_image(images)
@@ -60,13 +60,13 @@ def test_what_the_model_goes_on_with(model):
     )
 
 
-def test_pictures_of_an_image_predictor(model):
-    predictor, pictures = SAM2ImagePredictor(model), [picture(60, 80), picture(90, 50, seed=1)]
-    predictor.set_image(pictures[1])
+def test_images_of_an_image_predictor(model):
+    predictor, images = SAM2ImagePredictor(model), [random_image(60, 80), random_image(90, 50, seed=1)]
+    predictor.set_image(images[1])
     before = predictor.get_image_embedding().clone()
     with torch.no_grad():
-        found = stage_features(predictor, pictures)
-        alone = stage_features(predictor, pictures[0])
+        found = stage_features(predictor, images)
+        alone = stage_features(predictor, images[0])
         embedding = found.levels[2][1] + model.no_mem_embed.reshape(-1, 1, 1)
     assert len(found.levels[2]) == 2 and relative_error(alone.stages[3][0], found.stages[3][0]) < 1e-5
     assert relative_error(before[0], embedding) < 1e-5
@@ -86,7 +86,7 @@ def test_gradients_flow(model):
         (torch.zeros(1, 3, 256, 256, dtype=torch.uint8), ValueError, "torch.uint8"),
         (np.zeros((40, 60, 3), np.uint8), TypeError, r"SAM2ImagePredictor\(model\)"),
     ],
-    ids=["size", "pixels", "picture"],
+    ids=["size", "pixels", "image"],
 )
 def test_refused(model, images, error, message):
     with pytest.raises(error, match=message):

@@ -1,13 +1,13 @@
-"""A user's own rule for the choice among masks."""
+"""Custom mask selection."""
 
 import pytest
 import torch
 from parity import random_map
 from recorded_ops import ReadBackError, RecordedOps
-from small_film import track
+from small_video import track
 from torch import nn
 
-from sam2fast.tracking.recorders import RecordingError
+from sam2fast.tracking.cuda_graphs import RecordingError
 from sam2fast.utils.testing import relative_error
 
 
@@ -52,7 +52,7 @@ def test_mask_score_and_pointer_follow_the_choice(predictor):
     assert torch.equal(predictor._forward_sam_heads(features, None, None, high_res, True)[3], other.mask)
 
 
-def test_prompts_and_tracked_frames_ask_it_and_single_masks_do_not(predictor, frames):
+def test_prompts_and_tracked_frames_use_it_and_single_masks_do_not(predictor, frames):
     calls = []
 
     def rule(masks, ious, scores):
@@ -120,7 +120,7 @@ def test_a_rule_is_recorded_and_a_change_of_it_noticed(predictor, frames, as_rec
 
 
 class Strict(RecordedOps):
-    """As CUDA graphs, which say that they cannot be recorded."""
+    """Like CUDA graphs that cannot be captured."""
 
     def record(self, function):
         try:
@@ -129,7 +129,7 @@ class Strict(RecordedOps):
             raise RecordingError("not recorded") from error
 
 
-def test_tracking_goes_round_recordings_for_a_rule_that_looks(predictor, frames, as_recorded, caplog):
+def test_tracking_bypasses_graphs_for_a_rule_that_reads_values(predictor, frames, as_recorded, caplog):
     def looks(masks, ious, scores):
         return worst(masks, ious, scores) if float(scores.max()) > -100 else best(masks, ious, scores)
 
@@ -139,7 +139,7 @@ def test_tracking_goes_round_recordings_for_a_rule_that_looks(predictor, frames,
     found = track(predictor, frames[:4])
     assert "cannot be recorded here; tracking goes on without: aten.item.default waits for the device" in caplog.text
     assert all(relative_error(a, b) < 1e-5 for a, b in zip(expected, found, strict=True))
-    assert predictor._recording() is None
+    assert predictor._tracker.graphs is None
     predictor.mask_selection = worst
     track(predictor, frames[:2])
-    assert predictor._recording() is not None
+    assert predictor._tracker.graphs is not None

@@ -1,9 +1,9 @@
-"""A user's own choice of memories: in videos and streams, with recorded steps, and what is refused."""
+"""Custom memory selection: in videos and streams, with recorded steps, and what is refused."""
 
 import pytest
 import torch
 from recorded_ops import RecordedOps
-from small_film import track
+from small_video import track
 
 from sam2fast.research import MemoryRules, Selection, reaching, select_memories
 from sam2fast.utils.testing import relative_error
@@ -55,7 +55,7 @@ def test_it_decides(predictor, frames, expected):
     assert all(torch.equal(a, b) for a, b in zip(expected[:4], again, strict=True))
 
 
-def test_corrections_ask_it_and_may_see_results(predictor, frames):
+def test_corrections_use_it_and_it_sees_results(predictor, frames):
     state = predictor.init_state(frames)
     predictor.add_new_points_or_box(state, 0, 1, [[30, 40]], [1])
     list(predictor.propagate_in_video(state, max_frame_num_to_track=4, progress=False))
@@ -104,7 +104,7 @@ def select_last(frame, conditioning, tracked, num_frames, reverse, rules):
 
 
 def test_history_has_to_be_as_long(predictor, frames):
-    assert MemoryRules.of(predictor).reach == OWN_REACH
+    assert MemoryRules.of(predictor, predictor.memory_selection).reach == OWN_REACH
     short = predictor.init_state(frames, max_history=OWN_REACH)
     predictor.memory_selection = reaching(9)(first_and_last)
     with pytest.raises(ValueError, match="max_history is 6; this model looks back 9 frames"):
@@ -132,7 +132,7 @@ def test_recorded_steps_attend_to_it(predictor, frames, as_recorded, own):
     expected = track(predictor, frames)
     as_recorded()
     found = track(predictor, frames)
-    assert predictor._fast_path is not None and not predictor._fast_path.failed
+    assert predictor._runners.graphs is not None and not predictor._runners.graphs.failed
     for t, (a, b) in enumerate(zip(expected, found, strict=True)):
         assert relative_error(a, b) < 1e-5, f"frame {t}"
 
@@ -140,12 +140,12 @@ def test_recorded_steps_attend_to_it(predictor, frames, as_recorded, own):
 def test_a_change_between_passes_counts(predictor, frames, as_recorded):
     as_recorded()
     track(predictor, frames[:3])
-    recorded, made = predictor._fast_path, RecordedOps.made
+    recorded, made = predictor._runners.graphs, RecordedOps.made
     track(predictor, frames[:3])
-    assert predictor._fast_path is recorded and RecordedOps.made == made
+    assert predictor._runners.graphs is recorded and RecordedOps.made == made
     predictor.memory_selection = reaching(9)(first_and_last)
     track(predictor, frames[:3])
-    assert predictor._fast_path is not recorded
+    assert predictor._runners.graphs is not recorded
 
 
 FAULTS = {

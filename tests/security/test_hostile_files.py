@@ -1,4 +1,4 @@
-"""Files that would run something: at every place where the package reads one, nothing is run and an error says why."""
+"""Files that contain code: every reader of the package refuses them with an error, and runs nothing."""
 
 import io
 import os
@@ -18,7 +18,7 @@ from sam2fast import nano
 from sam2fast.build_sam import build_sam2
 from sam2fast.checkpoints import CheckpointError, read_checkpoint
 from sam2fast.config import ConfigError, build_from_config, load_config
-from sam2fast.io.images import open_picture
+from sam2fast.io.images import open_image
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 
@@ -35,7 +35,7 @@ def model() -> Any:
 
 
 def torch_file(canary: Path, file: Path, legacy: bool) -> Path:
-    """As ``torch.save`` writes it, with weights beside what acts."""
+    """A file of ``torch.save`` with weights and a hostile object."""
     content = {"model": {"x": torch.ones(2)}, "optimizer": {}, "steps": 1, "more": touches(canary)}
     torch.save(content, file, _use_new_zipfile_serialization=not legacy)
     return file
@@ -58,13 +58,13 @@ def convert(path: Path, _: Any) -> None:
 
 
 def resume(path: Path, _: Any) -> None:
-    from sam2fast.training.snapshots import load
+    from sam2fast.training.checkpointing import load
 
     load(path)
 
 
 def adapt(path: Path, model: Any) -> None:
-    from sam2fast.training.adapter_files import load_adapters
+    from sam2fast.training.adapters import load_adapters
 
     load_adapters(model, path)
 
@@ -96,10 +96,10 @@ def test_python_alone_would_run_it(tmp_path: Path):
 
 
 def test_arrays_of_objects_among_kept_features(canary: Path, tmp_path: Path):
-    """A cache is a folder that others may write to."""
-    from sam2fast.training import feature_files
+    """Others may write to a cache folder."""
+    from sam2fast.training import feature_cache
 
-    feature_files.write_levels(tmp_path / "x.npz", [torch.ones(2), torch.zeros(3)])
+    feature_cache.write_levels(tmp_path / "x.npz", [torch.ones(2), torch.zeros(3)])
     content = io.BytesIO()
     np.save(content, np.array([touches(canary)], dtype=object), allow_pickle=True)
     with zipfile.ZipFile(tmp_path / "x.npz") as archive:
@@ -108,10 +108,10 @@ def test_arrays_of_objects_among_kept_features(canary: Path, tmp_path: Path):
         for name in names:
             archive.writestr(name, content.getvalue())
     with pytest.raises((ValueError, OSError)):
-        feature_files.read_levels(tmp_path / "x.npz")
+        feature_cache.read_levels(tmp_path / "x.npz")
 
 
-def test_an_index_names_files_beside_it_alone(tmp_path: Path):
+def test_an_index_only_names_files_beside_it(tmp_path: Path):
     (tmp_path / "below").mkdir()
     for place in ("../x.safetensors", "/etc/passwd", "a/b.safetensors", "..", ""):
         index = tmp_path / "below/model.safetensors.index.json"
@@ -164,7 +164,7 @@ def test_tags_and_escaped_interpolations(text: str, canary: Path, tmp_path: Path
 
 @pytest.mark.parametrize("target", ["os.system", "torch.utils.data.dataloader.os.system", "training.trainer.os.system"])
 def test_training(target: str, canary: Path, tmp_path: Path):
-    """A configuration of ours, and one of the original's trainer."""
+    """For our configurations and those of the original trainer."""
     from sam2fast.training.config import build_trainer, load_training_config
 
     ours = tmp_path / "ours.yaml"
@@ -179,7 +179,7 @@ def test_training(target: str, canary: Path, tmp_path: Path):
 
 @pytest.fixture
 def ghostscript(canary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program of this name, which leaves the canary."""
+    """A program of this name that writes the canary file."""
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin/gs"
     program.write_text(f"#!/bin/sh\ntouch {canary}\n")
@@ -205,13 +205,13 @@ def as_frame(path: Path) -> None:
 
 
 def as_training_frame(path: Path) -> None:
-    from sam2fast.datasets.files import read_frame
+    from sam2fast.datasets.dataset_files import read_frame
 
     read_frame(path)
 
 
 def as_mask(path: Path) -> None:
-    from sam2fast.datasets.files import read_labels
+    from sam2fast.datasets.dataset_files import read_labels
 
     read_labels(path)
 
@@ -227,7 +227,7 @@ def as_official(path: Path) -> None:
     "read", [as_image, as_frame, as_training_frame, as_mask, as_official], ids=lambda read: read.__name__
 )
 def test_postscript_by_any_name_runs_no_ghostscript(read: Callable[[Path], None], tmp_path: Path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "00000.jpg").write_bytes(POSTSCRIPT)
     with pytest.raises((ValueError, OSError), match="EPS files are not read|can be read as an image"):
@@ -235,20 +235,20 @@ def test_postscript_by_any_name_runs_no_ghostscript(read: Callable[[Path], None]
 
 
 @pytest.mark.usefixtures("ghostscript")
-def test_formats_that_are_not_read(tmp_path: Path):
+def test_refused_formats(tmp_path: Path):
     (tmp_path / "x.png").write_bytes(POSTSCRIPT)
-    with pytest.raises(UnidentifiedImageError, match="EPS files are not read; convert the picture to PNG"):
-        open_picture(tmp_path / "x.png")
+    with pytest.raises(UnidentifiedImageError, match="EPS files are not read; convert the image to PNG"):
+        open_image(tmp_path / "x.png")
     header = b"8BPS\x00\x01" + bytes(6) + b"\x00\x03" + b"\x00\x00\x00\x01" * 2 + b"\x00\x08\x00\x03" + bytes(14)
     with pytest.raises(UnidentifiedImageError, match="PSD files are not read"):
-        open_picture(io.BytesIO(header))
-    with open_picture(io.BytesIO(b"P5 1 1 255 \x07")) as picture:  # others are as with Pillow
-        assert picture.getpixel((0, 0)) == 7
+        open_image(io.BytesIO(header))
+    with open_image(io.BytesIO(b"P5 1 1 255 \x07")) as image:  # other formats work as with Pillow
+        assert image.getpixel((0, 0)) == 7
 
 
 LISTS = {
-    "concat": "ffconcat version 1.0\nfile film.mp4\n",
-    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfilm.mp4\n#EXT-X-ENDLIST\n",
+    "concat": "ffconcat version 1.0\nfile video.mp4\n",
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nvideo.mp4\n#EXT-X-ENDLIST\n",
     "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
     "m=video 9 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
     "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period/></MPD>',
@@ -257,16 +257,16 @@ LISTS = {
 
 @pytest.mark.parametrize("as_bytes", [False, True], ids=["path", "bytes"])
 @pytest.mark.parametrize("kind", LISTS)
-def test_lists_of_other_files_and_addresses_are_no_films(kind: str, as_bytes: bool, tmp_path, monkeypatch):
-    """Whatever they are called: they would read other files, or wait for packets of the network for a minute."""
-    import track_films
+def test_playlists_are_refused(kind: str, as_bytes: bool, tmp_path, monkeypatch):
+    """Under any name: playlists would read other files, or wait a minute for the network."""
+    import moving_shapes
 
     from sam2fast.video_io import VideoError, open_frames
 
     monkeypatch.chdir(tmp_path)
-    track_films.write_film(tmp_path / "film.mp4", track_films.pictures(3))
+    moving_shapes.write_video(tmp_path / "video.mp4", moving_shapes.make_frames(3))
     (tmp_path / "list.mp4").write_text(LISTS[kind])
     given = LISTS[kind].encode() if as_bytes else "list.mp4"
     with pytest.raises(VideoError, match="cannot be read as a video"):
         open_frames(given, 32)
-    assert len(open_frames("film.mp4", 32)) == 3
+    assert len(open_frames("video.mp4", 32)) == 3

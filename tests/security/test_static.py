@@ -1,4 +1,4 @@
-"""What the sources do not do: ruff's security rules, and what these leave out."""
+"""Static checks of the sources that go beyond ruff's security rules."""
 
 import ast
 import re
@@ -14,27 +14,27 @@ SOURCES = sorted(
     for path in (ROOT / folder).rglob("*.py")
     if "node_modules" not in path.parts
 )
-# The only places where these are called, each with what makes it safe there.
+# The only places of these calls, with the reason why they are safe.
 PLACES = {
     "torch.load": {
-        "checkpoints/files.py": "weights_only=True",
-        "training/snapshots.py": "weights_only=True",
+        "checkpoints/weight_files.py": "weights_only=True",
+        "training/checkpointing.py": "weights_only=True",
     },
     "ctypes.CDLL": {},
-    "np.load": {"training/feature_files.py": "allow_pickle=False"},
-    "torch.export.load": {"exported/programs.py": "the user's own artefacts only"},
+    "np.load": {"training/feature_cache.py": "allow_pickle=False"},
+    "torch.export.load": {"deploy/exported/programs.py": "the user's own artefacts only"},
     "hydra instantiate": {"config.py": "of a node that check_targets has gone through"},
     "Image.open": {
-        "picture_files.py": "refuses formats that run other programs",
-        "training/data/synthetic/photometry.py": "its own JPEG",
+        "io/images.py": "refuses formats that run other programs",
+        "training/data/synthetic/compositing.py": "its own JPEG",
     },
     "av.open": {
         "video_io/containers.py": "follows no lists of other files",
-        "demo/film.py": "for writing",
+        "demo/clip.py": "for writing",
         "video_io/film_file.py": "for writing",
     },
 }
-# Calls by dotted name, as they are written, to what they are listed under.
+# Calls by their dotted name, with the name they are listed under.
 CALLS = {
     **{name: name for name in ("ctypes.CDLL", "torch.load", "np.load", "torch.export.load", "Image.open")},
     "av.open": "av.open",
@@ -42,7 +42,7 @@ CALLS = {
     "instantiate": "hydra instantiate",
     "hydra.utils.instantiate": "hydra instantiate",
 }
-# Not at all, under any name.
+# Forbidden under any name.
 NEVER = frozenset(
     (
         *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "pickle.load", "pickle.Unpickler"),
@@ -57,16 +57,16 @@ TELLING = re.compile(rf"(?<![\w.])({NAMES})\(|\b(extract|extractall|shell|weight
 
 
 def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
-    """The dotted names that are called in a file, as it writes them."""
+    """The dotted names of all calls in a file."""
     text = path.read_text(encoding="utf-8")
-    # Most files have none of the names, and need no closer look.
+    # Fast path for files without any of the names.
     for node in ast.walk(ast.parse(text)) if TELLING.search(text) else ():
         if isinstance(node, ast.Call):
             yield dotted(node.func), node
 
 
 def dotted(function: ast.expr) -> str:
-    """``a.b.c``; a dot and the last name where something else than a name comes before it."""
+    """``a.b.c``; a dot and the last name if it follows an expression."""
     if isinstance(function, ast.Attribute):
         return f"{dotted(function.value)}.{function.attr}"
     return function.id if isinstance(function, ast.Name) else ""
@@ -85,7 +85,7 @@ def test_nothing_is_evaluated_or_unpickled_or_unpacked(called):
 
 @pytest.mark.parametrize("kind", PLACES)
 def test_files_are_opened_in_known_places(called, kind):
-    """A new place comes with a review: add it, with what makes it safe."""
+    """To add a place, review it and state why it is safe."""
     places = {file for file, found in called.items() for name, _ in found if CALLS.get(name) == kind}
     assert places == {*PLACES[kind]}
 

@@ -1,13 +1,17 @@
 """A short run of the soak: what a stream holds and answers does not depend on what went before; and its verdict."""
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from checkout import ROOT
 from mini_model import mini_predictor
-from soak import Soak, complaints
+
+sys.path.append(str(ROOT / "tests" / "faults"))
+
+from soak import Soak, complaints  # noqa: E402
 
 
 @pytest.fixture(scope="module")

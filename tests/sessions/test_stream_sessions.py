@@ -23,7 +23,7 @@ from session_model import assert_consistent
 from session_player import HEIGHT, IDS, WIDTH, boxes, click_lists, disc, discs, no_room
 from video import clip
 
-from sam2fast.tracking import stream
+from sam2fast.tracking import outputs, stream
 from sam2fast.tracking.saved_state import StateError
 from sam2fast.tracking.stream import StreamResult, VideoStream
 from sam2fast.video_io import VideoError
@@ -31,7 +31,7 @@ from sam2fast.video_io import VideoError
 LONGEST = 18
 POINTERS = 4  # of the model; a stream of unknown length counts as one of so many frames or more
 ids = st.sampled_from(IDS)
-PARTS = ("predict_objects", "encode_memory", "encode_image", "_get_orig_video_res_output", "store_results")
+PARTS = ("predict_objects", "encode_memory", "encode_image", "video_logits", "store_results")
 OTHER_SIZE = np.zeros((HEIGHT + 1, WIDTH, 3), np.uint8)
 
 WRONG_CALLS: dict[str, tuple[Callable[[VideoStream], Any], type[Exception], str]] = {
@@ -183,7 +183,7 @@ class StreamSessions(RuleBasedStateMachine):
         """Makes a call, perhaps after one amid which there was no room, which changed nothing."""
         if self.failing is not None:
             (part, after), self.failing = self.failing, None
-            owner: Any = stream if part == "store_results" else self.predictor
+            owner: Any = {"store_results": stream, "video_logits": outputs}.get(part, self.predictor)
             known = self.known()
             with no_room(owner, part, after):
                 try:
@@ -224,7 +224,7 @@ class StreamSessions(RuleBasedStateMachine):
 
     def is_within_reach(self, tracked: Any) -> None:
         """What is kept is what the frames to come can attend to."""
-        rules, kept = self.stream._opened().rules, tracked.tracked
+        rules, kept = self.predictor._tracker.rules(self.stream._opened()), tracked.tracked
         assert all(self.at - t <= rules.reach for t in kept)
         assert len(tracked.points) + len(tracked.masks) <= 2 and len(tracked.reverse) <= 1 + len(kept)
 

@@ -23,6 +23,7 @@ from session_player import HEIGHT, IDS, WIDTH, Answer, Player, boxes, click_list
 from video import clip
 from wrong_video_calls import WRONG_CALLS
 
+from sam2fast.tracking import outputs
 from sam2fast.utils.testing import relative_error
 
 LONGEST = 8
@@ -31,7 +32,7 @@ SIDE = 64
 SHORT = ("++model.num_maskmem=3", "++model.max_obj_ptrs_in_encoder=4")
 REACH = 3
 # What may fail inside of a call.
-PARTS = ("predict_objects", "encode_memory", "encode_image", "_get_orig_video_res_output")
+PARTS = ("predict_objects", "encode_memory", "encode_image", "video_logits")
 
 Entry = tuple[str, tuple[Any, ...], set[tuple[Hashable, int]]]
 ids, frames = st.sampled_from(IDS), st.integers(0, LONGEST - 1)
@@ -79,7 +80,7 @@ class VideoSessions(RuleBasedStateMachine):
         p.approximations = approximations
         self.pictures = pictures()[:num_frames]
         self.max_history = max_history
-        self.model = SessionModel(num_frames, sticks, p._clearing_distance if clears else None, max_history)
+        self.model = SessionModel(num_frames, sticks, p._tracker.clearing_distance if clears else None, max_history)
         self.player, self.twin = self.opened(), None
         self.passes: dict[int, PassModel] = {}
         self.members: dict[int, set[tuple[Hashable, int]]] = {}
@@ -280,7 +281,7 @@ class VideoSessions(RuleBasedStateMachine):
         if forgets_features:
             state.features.clear()
         before = snapshot(state)
-        with no_room(self.predictor, part, after):
+        with no_room(outputs if part == "video_logits" else self.predictor, part, after):
             try:
                 return getattr(self.player, method)(*args)
             except MemoryError:

@@ -11,8 +11,8 @@ from mini_model import mini_predictor
 from video import clip
 from wrong_video_calls import WRONG_CALLS
 
-from sam2fast.tracking import own_sessions
-from sam2fast.tracking.saved_state import model_facts
+from sam2fast.tracking import model_identity
+from sam2fast.tracking.model_identity import model_facts
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_a_session_of_another_model_is_refused(name: str, session: tuple[Any, An
 def test_weights_are_compared_once_until_they_change(session: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     predictor, compared = session[0], []
     state, others = predictor.move_state(session[1]), [copy.deepcopy(predictor) for _ in range(2)]
-    monkeypatch.setattr(own_sessions, "model_facts", lambda model: compared.append(model) or model_facts(model))
+    monkeypatch.setattr(model_identity, "model_facts", lambda model: compared.append(model) or model_facts(model))
 
     def call(other: Any) -> int:
         compared.clear()
@@ -132,7 +132,7 @@ def test_weights_are_compared_once_until_they_change(session: tuple[Any, Any], m
         last = next(others[1].parameters())
         last.data = last.clone()  # whose changes nobody counts
     assert [call(others[1]), call(others[1])] == [2, 2]
-    monkeypatch.setattr(own_sessions, "_marks", lambda model: None)  # as where another's memory is used again
+    monkeypatch.setattr(model_identity, "_versions", lambda model: None)  # as where another's memory is used again
     assert [call(other) for other in (others[0], others[0], others[1])] == [2, 0, 2]
 
 

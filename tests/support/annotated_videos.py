@@ -1,11 +1,11 @@
-"""Annotations drawn at random, files of data sets as others write them, and small films for them."""
+"""Random annotations, data set files in their official formats, and small videos for them."""
 
 import json
 from pathlib import Path
 
 import numpy as np
-from drawn_videos import drawing_of, encode
 from file_contents import files_of
+from numbered_videos import drawing_of, encode
 from PIL import Image
 
 from sam2fast.datasets.annotations import VideoAnnotations
@@ -83,11 +83,11 @@ def write_sav(root: Path, name: str, seed: int = 0, kind: str = "manual", object
 
 
 def write_palette(path: Path, labels: np.ndarray, colours: bytes | None = None) -> None:
-    """A palette picture, as DAVIS's tools write it."""
+    """A palette image, as DAVIS's tools write it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(labels.astype(np.uint8))
-    picture.putpalette(palette().tobytes() if colours is None else colours)
-    picture.save(path)
+    image = Image.fromarray(labels.astype(np.uint8))
+    image.putpalette(palette().tobytes() if colours is None else colours)
+    image.save(path)
 
 
 def random_labels(rng: np.random.Generator, ids: tuple[int, ...]) -> np.ndarray:
@@ -96,19 +96,19 @@ def random_labels(rng: np.random.Generator, ids: tuple[int, ...]) -> np.ndarray:
 
 
 def write_jpegs(folder: Path, names: tuple[str, ...]) -> None:
-    """A picture for each name, whose bytes differ."""
+    """An image for each name, whose bytes differ."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(names):
         Image.fromarray(drawing_of(WIDTH, HEIGHT)(number)).save(folder / f"{name}.jpg", quality=90)
 
 
-def small_film(count: int = 18, width: int = WIDTH, height: int = HEIGHT) -> bytes:
-    """An MP4 file whose frames carry their numbers (``drawn_videos.number_in``)."""
+def small_video(count: int = 18, width: int = WIDTH, height: int = HEIGHT) -> bytes:
+    """An MP4 file whose frames carry their numbers (``numbered_videos.number_in``)."""
     return encode("mpeg4", "mp4", {"q": "2"}, count, draw=drawing_of(width, height))
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """All files by their path in the folder, those left out that are hidden or in a hidden folder."""
+    """All files by their path in the folder, without hidden files and folders."""
     return {path: content for path, content in files_of(folder).items() if not path.startswith(".")}
 
 

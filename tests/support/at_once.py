@@ -1,4 +1,4 @@
-"""Calls in several threads: at the same time, or while another is held in its middle."""
+"""Calls in several threads: at the same time, or while another one is paused halfway."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-LONGEST = 60  # seconds that anything here may take
+LONGEST = 60  # timeout in seconds
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
-    """The results of calls that begin together, each in a thread of its own."""
+    """The results of calls that start together, each in its own thread."""
     barrier, results, errors = threading.Barrier(len(calls)), {}, []
 
     def work(number: int, call: Callable[[], Any]) -> None:
@@ -33,7 +33,7 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
 
 
 class Held:
-    """A call in another thread that waits at one of the functions it calls until it is let go on."""
+    """A call in another thread that pauses at an inner function until it is released."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self._reached, self._go_on = threading.Event(), threading.Event()
@@ -45,7 +45,7 @@ class Held:
 
     @contextmanager
     def within(self, patch: pytest.MonkeyPatch, owner: Any, name: str) -> Iterator[None]:
-        """Inside, the call waits at the function that ``owner`` has of this name."""
+        """Inside the block, the call is paused at the function ``name`` of ``owner``."""
         real = getattr(owner, name)
 
         def waits(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Sessions of the benchmark suite that need no model, and rows of them."""
+"""Benchmark sessions without a model, and their rows."""
 
 import json
 
@@ -15,7 +15,7 @@ BOTH = ("official", "sam2fast")
 
 
 class Stand:
-    """A session that needs no model; every call takes the next of some seconds."""
+    """A session without a model; every call takes the next of the given durations."""
 
     def __init__(self, result=1.0, seconds=(5.0, 3.0, 2.0, 4.0), earlier=(), compile_s=None, fails_after=None):
         self.results = result if callable(result) else lambda call: torch.tensor([[result, 2.0]])

@@ -1,4 +1,4 @@
-"""A copy of the checkout without anything that was built in it."""
+"""A copy of the checkout without build products."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ LINKS = ("kernels", "configs")  # symbolic links in sam2fast/ to the folders of 
 
 
 def copy_checkout(target: Path, symlinks: bool = True) -> bool:
-    """Copies what git has, and what it would add; False where this is no checkout of git.
+    """Copies tracked files and files that git would add; False if this is no git checkout.
 
     Args:
         symlinks: False makes each symbolic link a text file with its target, as git does where

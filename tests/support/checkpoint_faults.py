@@ -1,4 +1,4 @@
-"""What a server of checkpoints can do wrong: for the ``faults`` of a file on :class:`CheckpointServer`."""
+"""Faults of a server of checkpoints, for the ``faults`` of a file on :class:`CheckpointServer`."""
 
 import socket
 import struct
@@ -8,7 +8,7 @@ from checkpoint_server import Fault, Handler, Served, serve
 
 
 def cut(at: int) -> Fault:
-    """Announces all and ends after the first ``at`` bytes of the file."""
+    """Announces the whole file and ends after its first ``at`` bytes."""
 
     def fault(handler: Handler, file: Served) -> None:
         start = handler.head(file)
@@ -18,7 +18,7 @@ def cut(at: int) -> Fault:
 
 
 def reset(at: int) -> Fault:
-    """The same, with the connection torn down."""
+    """The same, with a reset connection."""
 
     def fault(handler: Handler, file: Served) -> None:
         cut(at)(handler, file)
@@ -30,7 +30,7 @@ def reset(at: int) -> Fault:
 
 
 def stall(at: int, seconds: float = 120.0) -> Fault:
-    """Sends the first ``at`` bytes and then nothing for some time, or until ``site.go_on`` is set."""
+    """Sends the first ``at`` bytes and then pauses, for some time or until ``site.go_on`` is set."""
 
     def fault(handler: Handler, file: Served) -> None:
         start = handler.head(file)
@@ -45,7 +45,7 @@ def stall(at: int, seconds: float = 120.0) -> Fault:
 
 
 def announce(more: int) -> Fault:
-    """Announces ``more`` bytes than there are, or fewer if it is negative, and sends what is there."""
+    """Announces ``more`` bytes than the file has (or fewer), and sends the file."""
 
     def fault(handler: Handler, file: Served) -> None:
         length = len(file.data) - handler.start_of(file) + more
@@ -65,13 +65,13 @@ def status(code: int) -> Fault:
 
 
 def ignore_range(handler: Handler, file: Served) -> None:
-    """Sends everything, whatever was asked for."""
+    """Sends the whole file instead of the requested range."""
     del handler.headers["Range"]
     serve(handler, file)
 
 
 def wrong_part(handler: Handler, file: Served) -> None:
-    """Sends a part that begins earlier than the one asked for."""
+    """Sends a range that begins earlier than requested."""
     start = handler.start_of(file) - 10
     del handler.headers["Range"]
     handler.headers["Range"] = f"bytes={start}-"
@@ -79,5 +79,5 @@ def wrong_part(handler: Handler, file: Served) -> None:
 
 
 def web_page(handler: Handler, file: Served) -> None:
-    """What a login page or a cache answers: everything is fine."""
+    """Answers 200 with other content, as a login page or a cache does."""
     handler.reply(200, b"<!DOCTYPE html><html><body>Please log in</body></html>", ETag='"page"')

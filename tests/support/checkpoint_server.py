@@ -1,6 +1,6 @@
-"""A web server in this process that serves files well or badly, and remembers what it was asked.
+"""A web server in this process that serves files with or without faults, and records requests.
 
-A file's ``faults`` are used up one by one, each by one GET; after them the file is served well. The server also answers
+Each GET uses up one of the file's ``faults``; after them the file is served correctly. The server also answers
 as the Hugging Face hub does, under ``/hub``, with large files stored on another host, ``localhost``.
 """
 
@@ -22,7 +22,7 @@ BLOCK = 1 << 14
 
 
 def make_checkpoint(size: int = 300_000, seed: int = 0) -> bytes:
-    """The bytes of a file that is built like torch.save's: an archive with ``data.pkl`` and one tensor."""
+    """The bytes of a file like torch.save's: an archive with ``data.pkl`` and one tensor."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
@@ -80,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_error(404)
 
     def hub(self, path: str) -> None:
-        """Answers as the hub: what is stored elsewhere is a redirect with headers that describe it."""
+        """Answers as the hub: large files are a redirect with headers that describe them."""
         if path.startswith("api/models/"):
             kind = "/tree/" if "/tree/" in path else "/revision/"
             repo = path.removeprefix("api/models/").partition(kind)[0]
@@ -147,7 +147,7 @@ class Handler(BaseHTTPRequestHandler):
         return start
 
     def body(self, data: bytes) -> None:
-        """Sends bytes, and counts them before: who has them all may look at once how many there were."""
+        """Sends bytes, and counts them first, so that a client that has them all sees the final count."""
         if self.command != "GET":
             return
         for begin in range(0, len(data), BLOCK):
@@ -167,7 +167,7 @@ def serve(handler: Handler, file: Served) -> None:
 
 
 class CheckpointServer:
-    """The server: ``files`` by path, ``hub_files`` by repository and name, and what it was asked."""
+    """The server: ``files`` by path, ``hub_files`` by repository and name, and the requests."""
 
     def __init__(self) -> None:
         self.files: dict[str, Served] = {}

@@ -1,4 +1,4 @@
-"""At which of many places something is disturbed: few, the same each time, or as many as ``make inject`` asks."""
+"""Chooses the places where calls are disturbed: a few fixed ones, or as many as ``make inject`` asks for."""
 
 import os
 import random
@@ -9,10 +9,10 @@ POINTS = os.environ.get("SAM2FAST_INJECT_POINTS", "")
 
 
 def some(rng: random.Random, count: int, most: int) -> list[int]:
-    """So many of the numbers below ``most``, all of them if there are no more."""
+    """``count`` random numbers below ``most``, or all of them."""
     return sorted(rng.sample(range(most), min(count, most)))
 
 
 def some_asked(few: int, most: int, of: str = "") -> list[int]:
-    """As many as are asked for of the numbers below ``most``, ``few`` if nobody asks; others for another name."""
+    """Random numbers below ``most``: ``few`` of them or as many as requested; they depend on the name ``of``."""
     return some(random.Random(f"{SEED} {of}"), most if POINTS == "all" else int(POINTS or few), most)

@@ -1,4 +1,4 @@
-"""What commands on a cluster are asked for, and what they leave behind."""
+"""Arguments of commands on a cluster, and the files that they write."""
 
 import json
 from pathlib import Path

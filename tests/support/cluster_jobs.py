@@ -1,4 +1,4 @@
-"""Work for workers of a cluster, beside that of parallel_jobs."""
+"""More jobs for workers of a cluster, besides those of parallel_jobs."""
 
 import os
 import signal
@@ -16,16 +16,16 @@ def where(predictor: dict[str, Any], number: int) -> tuple[str, str, str, bool]:
 
 
 def in_company(predictor: dict[str, Any], folder: str) -> int:
-    """The process, once there is another one that does this too; each leaves a file named after itself."""
+    """The process id, once a second process does the same; each writes a file of its name."""
     Path(folder, str(predictor["pid"])).touch()
     assert wait_until(lambda: len(os.listdir(folder)) > 1, 60)
     return predictor["pid"]
 
 
 def killed_when_seen(predictor: dict[str, Any], job: tuple[int, str]) -> tuple[int, int]:
-    """Number 2 kills the first process that does it, once it is noted in a file that number 1's answer was seen.
+    """Job 2 kills the first process that runs it, after a file says that the answer of job 1 was received.
 
-    A worker's last answer may be lost with it; its job is then done again.
+    A worker's last answer may be lost with it; then its job is retried.
     """
     number, folder = job
     killed = Path(folder, "killed")

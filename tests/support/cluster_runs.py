@@ -10,7 +10,7 @@ PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def interrupted_once(folder: Path, is_asked: Callable[[], bool]) -> None:
-    """Each process is told to make room in its first turn; leaves a note of each turn."""
+    """Each process is told to stop in its first turn; it records each turn in a file."""
     rank = os.environ["RANK"]
     turn = len(list(folder.glob(f"{rank}-*")))
     before = is_asked()

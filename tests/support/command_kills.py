@@ -1,4 +1,4 @@
-"""A command that writes a folder of results: disturbed, looked at, and run again until it is done."""
+"""Disturbs a command that writes a folder of results, checks the folder, and runs it again until it is done."""
 
 import random
 import signal
@@ -31,26 +31,26 @@ class CommandKills(ABC):
 
     @abstractmethod
     def command(self, out: Path, variant: str) -> Callable[[], None]:
-        """The command as a copy of this process is to call it."""
+        """The command line for a copy of this process."""
 
     @abstractmethod
     def process(self, rng: random.Random, out: Path, variant: str) -> str:
-        """Disturbs the command in a process of its own, and tells how."""
+        """Disturbs the command in a separate process, and describes how."""
 
     def busiest(self, out: Path, variant: str) -> Callable[[], None]:
-        """The command where it writes as often as it ever does."""
+        """The variant of the command that writes most often."""
         return self.command(out, variant)
 
     def before(self, out: Path, variant: str) -> list[str]:
-        """Makes what the command finds in the folder, and tells what that is."""
+        """Creates the initial content of the folder, and describes it."""
         return []
 
     def compared(self, name: str, content: bytes) -> Any:
-        """What has to be the same of a file of this name."""
+        """The part of a file of this name that must be equal."""
         return content
 
     def after_full_disk(self, ended: Ended) -> str:
-        """Checks the end of a command that may have met a full disk, and tells it."""
+        """Checks the end of a command that may have met a full disk, and describes it."""
         return after_full_disk(ended)
 
     def whole(self, variant: str) -> dict[str, bytes]:
@@ -61,7 +61,7 @@ class CommandKills(ABC):
         return self.wholes[variant]
 
     def goes_on(self, out: Path, variant: str) -> Ended:
-        """The same command again gives what an undisturbed run gives, and leaves nothing else."""
+        """The same command again completes the results of an undisturbed run, and leaves no other files."""
         ended = forked(self.command(out, variant))
         assert ended.code == 0 and ended.stderr == "", ended
         found, whole = files_of(out), self.whole(variant)
@@ -91,7 +91,7 @@ class CommandKills(ABC):
         return f"{variant}: {'; '.join(told)}"
 
     def copy(self, rng: random.Random, out: Path, variant: str) -> str:
-        """Disturbs the command in a copy of this process, and tells how."""
+        """Disturbs the command in a copy of this process, and describes how."""
         disturbance = chosen(rng, out, self.changes[variant])
         ended = forked(self.command(out, variant), disturbance.fault, disturbance.sent)
         if disturbance.is_full_disk:
@@ -112,7 +112,7 @@ def signalled(rng: random.Random, arguments: Sequence[str], has_workers: bool) -
     """Sends signals to ``sam2fast`` as a process, from its first import on; its workers must end too.
 
     Returns:
-        What was done and how it ended.
+        A description of the disturbance and the end.
     """
     number = rng.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
     after = rng.uniform(0.0, 20.0 if has_workers else 9.0)

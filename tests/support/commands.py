@@ -7,14 +7,14 @@ import click.testing
 
 from sam2fast.cli import main
 
-# click before 8.2 puts what is written to stderr into stdout, too, unless it is told not to.
+# click before 8.2 mixes stderr into stdout by default.
 _APART: dict[str, Any] = (
     {"mix_stderr": False} if "mix_stderr" in inspect.signature(click.testing.CliRunner).parameters else {}
 )
 
 
 def invoke(*arguments: object) -> click.testing.Result:
-    """``sam2fast`` with these arguments; what it does not expect is raised."""
+    """Runs ``sam2fast`` with these arguments; unexpected exceptions are raised."""
     result = click.testing.CliRunner(**_APART).invoke(main, [str(a) for a in arguments], prog_name="sam2fast")
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception

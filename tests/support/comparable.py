@@ -1,4 +1,4 @@
-"""Answers of predictors, and what is known of a video, as what ``==`` compares bit for bit."""
+"""Converts results of predictors and states of videos to values that ``==`` compares bit by bit."""
 
 from typing import Any
 

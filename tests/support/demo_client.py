@@ -25,7 +25,7 @@ Masks = dict[int, np.ndarray]  # bool (H, W), by object
 
 
 class Refusal(NamedTuple):
-    """What a client is told instead of an answer."""
+    """An error that the client receives instead of an answer."""
 
     status: int
     code: str | None
@@ -33,7 +33,7 @@ class Refusal(NamedTuple):
 
 
 class DemoClient:
-    """Says what a front end says.
+    """Sends the front end's requests.
 
     Args:
         http: Flask's test client.
@@ -51,7 +51,7 @@ class DemoClient:
         data = self.graphql(query, i=fields)
         return data if isinstance(data, Refusal) else next(iter(data.values()))
 
-    def start(self, path: str = "gallery/film.mp4") -> Any:
+    def start(self, path: str = "gallery/clip.mp4") -> Any:
         """A session's id, or a refusal."""
         found = self.mutate(START, path=path)
         return found if isinstance(found, Refusal) else found["sessionId"]
@@ -82,7 +82,7 @@ class DemoClient:
         return self.http.get(f"/api/sessions/{session}").get_json()
 
     def upload(self, content: bytes, name: str = "clip.mp4", **variables: Any) -> Any:
-        """The video as it is told, or a refusal."""
+        """The video's description, or a refusal."""
         form = {
             "operations": json.dumps({"query": UPLOAD, "variables": {"file": None, **variables}}),
             "map": json.dumps({"file": ["variables.file"]}),

@@ -1,4 +1,4 @@
-"""Disturbances of a command chosen at random, how it must end after them, and what it may leave."""
+"""Random disturbances of a command, and checks of its end and of the files that it leaves."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import track_films
+import moving_shapes
 from killed import Ended, Fault, Sent
 from PIL import Image
 
@@ -24,12 +24,12 @@ FULL = ("the disk is full: ", "No space left on device", "File too large")  # th
 
 
 class Disturbance(NamedTuple):
-    """What is done to one run."""
+    """The disturbance of one run."""
 
     told: str
     fault: Fault | None = None
     sent: Sequence[Sent] = ()
-    is_certain: bool = False  # the run cannot be done before
+    is_certain: bool = False  # the run cannot finish earlier
 
     @property
     def is_full_disk(self) -> bool:
@@ -48,12 +48,12 @@ class Disturbance(NamedTuple):
 
 
 def chosen(rng: random.Random, folder: Path, changes: int, seconds: float = 0.8) -> Disturbance:
-    """One of all kinds.
+    """A random disturbance of any kind.
 
     Args:
         folder: of the results.
-        changes: that an undisturbed run makes there, and any other that finds nothing there. Such a run is killed for
-            certain; one that is told to stop may be done instead where its last changes have begun.
+        changes: number of file changes of a run that starts with an empty folder. Such a run is certainly killed; a
+            run that is told to stop may finish instead during its last changes.
         seconds: that it takes.
     """
     kind = rng.choice(["kill at", "stop at", "full at", "kill in a write", "full in a write", "after", "twice"])
@@ -89,7 +89,7 @@ def after_signal(ended: Ended, numbers: Sequence[int], from_the_first_import: bo
     assert ended.code in allowed, ended
     assert "Traceback" not in ended.stderr and "Exception ignored" not in ended.stderr, ended
     lines = [line for line in ended.stderr.splitlines() if line]
-    # Each signal may be told as it comes, and at the end there is a line.
+    # Each signal may be logged, and there is a final line.
     assert len(lines) <= len(numbers) + 1 and all(line.startswith("sam2fast: ") for line in lines), ended
 
 
@@ -104,19 +104,19 @@ def after_full_disk(ended: Ended) -> str:
 
 
 def left_whole(folder: Path) -> None:
-    """Checks that all under a final name is whole, at whatever moment a command was ended."""
+    """Checks that all files with final names are complete, whenever the command was ended."""
     for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
         if any(part.startswith(".") for part in path.relative_to(folder).parts) and not path.name.endswith(".json"):
             continue
         if path.suffix == ".png":
-            with Image.open(path) as picture:
-                picture.load()
+            with Image.open(path) as image:
+                image.load()
         elif path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
         elif path.suffix == ".jsonl":
             list(read_lines(path))
         elif path.suffix == ".mp4":
-            assert track_films.decoded(path)[0]
+            assert moving_shapes.decoded(path)[0]
 
 
 @cache
@@ -130,7 +130,7 @@ def can_mount() -> bool:
 
 @contextmanager
 def small_disk(folder: Path, kibibytes: int) -> Iterator[Path]:
-    """A file system in memory with little room; needs the right to mount one. What fails on it leaves a copy beside."""
+    """A small file system in memory; needs the right to mount. A failing test keeps a copy of its content."""
     folder.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", str(folder)], check=True)
     try:

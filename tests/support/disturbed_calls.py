@@ -1,4 +1,4 @@
-"""Calls that may be disturbed in their middle, and what is known before and after them."""
+"""Calls that can be disturbed halfway, and the state before and after them."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -23,10 +23,10 @@ class Disturbed(NamedTuple):
     """A call and its surroundings.
 
     Attributes:
-        start: makes what it is a call on, each time from the same beginning.
-        call: gives the answer.
-        known: everything that is known; compared before and after.
-        resumes: the call is a pass that keeps the frames it has done, and goes on from there.
+        start: creates the object of the call, each time in the same state.
+        call: runs the call and returns its result.
+        known: the complete state; compared before and after.
+        resumes: the call is a propagation that keeps finished frames and continues there.
     """
 
     start: Callable[[], Any]
@@ -35,13 +35,13 @@ class Disturbed(NamedTuple):
     resumes: bool = False
 
 
-def pictures(count: int) -> list[np.ndarray]:
+def make_images(count: int) -> list[np.ndarray]:
     """Noise over a bright square that moves; ``(H, W, 3)`` uint8."""
     rng, found = np.random.default_rng(0), []
     for t in range(count):
-        picture = rng.integers(0, 80, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-        picture[10:25, 8 + 3 * t : 28 + 3 * t] += 150
-        found.append(picture)
+        image = rng.integers(0, 80, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        image[10:25, 8 + 3 * t : 28 + 3 * t] += 150
+        found.append(image)
     return found
 
 
@@ -83,16 +83,16 @@ def _image(generator: bool = False) -> Any:
 def _with_image(is_batch: bool = False) -> SAM2ImagePredictor:
     predictor = _image()
     if is_batch:
-        predictor.set_image_batch(pictures(2))
+        predictor.set_image_batch(make_images(2))
     else:
-        predictor.set_image(pictures(1)[0])
+        predictor.set_image(make_images(1)[0])
     return predictor
 
 
 @cache
 def _tracked(fast: bool, approximations: tuple[str, ...]) -> Any:
     predictor = video_predictor(fast, approximations)
-    state = predictor.init_state(pictures(6))
+    state = predictor.init_state(make_images(6))
     predictor.add_new_points_or_box(state, 0, "a", [[15, 18]], [1])
     predictor.add_new_points_or_box(state, 1, "b", box=[30, 5, 55, 35])
     for _ in predictor.propagate_in_video(state, max_frame_num_to_track=2, progress=False):
@@ -119,8 +119,8 @@ def _saved_stream() -> str:
     file = str(Path(tempfile.mkdtemp()) / "stream.safetensors")
     predictor = video_predictor()
     with predictor.open_stream() as stream:
-        for t, picture in enumerate(pictures(4)):
-            stream.step(picture)
+        for t, image in enumerate(make_images(4)):
+            stream.step(image)
             if t == 0:
                 stream.add_new_points_or_box("a", [[15, 18]], [1])
             if t == 2:
@@ -167,20 +167,20 @@ def _alone() -> tuple[Any, VideoState]:
 
 
 def _opened(predictor: Any) -> Any:
-    state = predictor.init_state(pictures(2))
-    return state.features[0], state.num_frames
+    state = predictor.init_state(make_images(2))
+    return predictor._tracker.encode(state, [0])[0], state.num_frames
 
 
 MASK = np.zeros((HEIGHT, WIDTH), bool)
 MASK[5:20, 10:30] = True
 
 CALLS: dict[str, Disturbed] = {
-    "set_image": _on_image(_with_image, lambda p: p.set_image(pictures(3)[2][:30])),
-    "set_image_batch": _on_image(_with_image, lambda p: p.set_image_batch(pictures(2))),
+    "set_image": _on_image(_with_image, lambda p: p.set_image(make_images(3)[2][:30])),
+    "set_image_batch": _on_image(_with_image, lambda p: p.set_image_batch(make_images(2))),
     "predict": _on_image(_with_image, lambda p: p.predict([[20, 20]], [1], box=[8, 8, 40, 30])),
     "predict_batch": _on_image(lambda: _with_image(True), lambda p: p.predict_batch([[[20, 20]]] * 2, [[1]] * 2)),
     "generate": Disturbed(
-        lambda: _image(True), lambda g: g.generate(pictures(1)[0]), lambda g: known_of_image(g.predictor)
+        lambda: _image(True), lambda g: g.generate(make_images(1)[0]), lambda g: known_of_image(g.predictor)
     ),
     "init_state": Disturbed(video_predictor, _opened, lambda p: None),
     "points": _on_state(lambda p, s: p.add_new_points_or_box(s, 3, "c", [[20, 20], [5, 5]], [1, 0])),
@@ -195,7 +195,7 @@ CALLS: dict[str, Disturbed] = {
     "propagate recorded": _pass(fast=True),
     "propagate pooled": _pass(approximations=("pooled_memory", "memory_slots", "still_frames")),
     "move_state": _on_state(lambda p, s: p.move_state(s)),
-    "step": _on_stream(lambda s: s.step(pictures(5)[4])),
+    "step": _on_stream(lambda s: s.step(make_images(5)[4])),
     "stream points": _on_stream(lambda s: s.add_new_points_or_box("c", [[20, 20]], [1])),
     "stream mask": _on_stream(lambda s: s.add_new_mask("a", MASK)),
     "stream clear": _on_stream(lambda s: s.clear_prompts("a")),
@@ -208,12 +208,12 @@ def _comparable(answer: Any) -> Any:
 
 
 class Undisturbed(NamedTuple):
-    """How a call goes when nothing happens."""
+    """An undisturbed call."""
 
     before: Any
     answer: Any
     after: Any
-    stages: list[Any]  # what is known whenever a pass has done a frame
+    stages: list[Any]  # the state after each frame of a propagation
 
 
 @cache
@@ -245,7 +245,7 @@ def places(name: str, kind: str) -> int:
 
 @contextmanager
 def raising(kind: str) -> Iterator[None]:
-    """Drops what is raised inside if it is the failure of this kind, as it was raised."""
+    """Suppresses the injected failure, and checks that it was raised unchanged."""
     try:
         yield
     except (RuntimeError, KeyboardInterrupt) as error:
@@ -255,10 +255,10 @@ def raising(kind: str) -> Iterator[None]:
 
 
 def is_mixture(known: Any, stages: Sequence[Any]) -> bool:
-    """Whether the same objects are known in the same order, and of each only what is known of it in one of the stages.
+    """Whether a state has the same objects in the same order, and each of their entries is from one of the stages.
 
-    Which may be one stage for one frame and another for the next. Compared are an object's attributes, and the entries
-    of those that are mappings.
+    Different entries may be from different stages. Entries are an object's attributes, and the items of attributes
+    that are mappings.
     """
 
     def facts(state: Any) -> Iterator[tuple[Any, ...]]:
@@ -274,11 +274,11 @@ def is_mixture(known: Any, stages: Sequence[Any]) -> bool:
 
 
 class Trial(NamedTuple):
-    """How a call was disturbed.
+    """A disturbed call.
 
     Attributes:
-        session: what it is a call on.
-        failed: whether the failure came out of the call; the place may be in what only saves time.
+        session: the object of the call.
+        failed: whether the call raised the failure; code that only saves time may suppress it.
     """
 
     session: Any
@@ -286,7 +286,7 @@ class Trial(NamedTuple):
 
 
 def disturb(name: str, kind: str, at: int) -> Trial:
-    """Lets a call fail at one place, and asserts that nothing of it is left and that it can be made again."""
+    """Lets a call fail at one place, and asserts that the state is unchanged and that the call works afterwards."""
     disturbed, right = CALLS[name], undisturbed(name)
     session = disturbed.start()
     failed = False
@@ -296,11 +296,11 @@ def disturb(name: str, kind: str, at: int) -> Trial:
         failed = False
     where = f"{name} disturbed by {kind} at {at} {getattr(place, 'where', '')}"
     known = disturbed.known(session)
-    if not failed:  # the place is in what only saves time, or the call was done
+    if not failed:  # the failure was suppressed, or the call had finished
         assert known == right.after, f"{where}: it went well, and something else is known"
         return Trial(session, failed)
     if kind == "signal":
-        if known == right.after and known != right.before:  # it was done, and interrupted on its way back
+        if known == right.after and known != right.before:  # it had finished, and was interrupted while returning
             return Trial(session, failed)
         # Ctrl-C between two objects of a frame: the next pass stores the frame again.
         stages = [right.before, *right.stages, right.after]

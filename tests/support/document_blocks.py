@@ -1,7 +1,6 @@
-"""Code blocks and commands in the documents, also in the sentences of notebooks: found in their Markdown, and sorted by
-what they are.
+"""Finds code blocks and commands in the documents and notebooks, and classifies them.
 
-A fenced block says what it is. Indented ones, which have no place for that, are told apart by their form.
+A fenced block states its language. Indented blocks are classified by their form.
 """
 
 import ast
@@ -16,7 +15,7 @@ from typing import NamedTuple
 import yaml
 
 ROOT = Path(__file__).parents[2]
-# ``text`` is printed output, layouts of folders and messages: nothing that could be run.
+# ``text`` is printed output, folder layouts and messages: nothing to run.
 FENCES = {"python": "python", "shell": "shell", "yaml": "yaml", "json": "json", "text": "text"}
 PROGRAMS = ("sam2fast", "make", "pip", "pre-commit", "python", "docker", "curl", "torchrun", "jupyter")
 _ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=")
@@ -52,7 +51,7 @@ class Block(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Code amid a sentence, on one line."""
+    """Code in a sentence, on one line."""
 
     file: str
     line: int
@@ -64,11 +63,11 @@ class Span(NamedTuple):
 
 
 class UnknownBlockError(ValueError):
-    """A block of which it cannot be told what it is."""
+    """A block that cannot be classified."""
 
 
 def documents() -> list[Path]:
-    """README.md and its likes, and every page of the documentation."""
+    """README.md and similar files, and every page of the documentation."""
     single = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "bench/README.md", "sam2fast/nano/MODEL_CARD.md")
     return [*(ROOT / name for name in single), *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -88,7 +87,7 @@ def all_blocks() -> list[Block]:
 
 
 def blocks_of(wanted: str) -> list[Block]:
-    """The blocks of a kind; that each is of one is told by a test of its own."""
+    """The blocks of a kind; a separate test checks that each block has one."""
     found = []
     for block in all_blocks():
         with suppress(UnknownBlockError):
@@ -155,7 +154,7 @@ def kind(block: Block) -> str:
     if is_shell(block.text):
         return "shell"
     if block.file.startswith("docs/kernels/"):
-        # What is meant to be Python but cannot be read is not a formula either.
+        # Invalid Python is not a formula either.
         return "python" if is_python(block.text) or _STATEMENT.search(block.text) else "formula"
     if as_json(block.text) is not None:
         return "json"
@@ -169,7 +168,7 @@ def kind(block: Block) -> str:
 
 
 def is_shell(text: str) -> bool:
-    """Whether each line, with those that it goes on in, begins with one of our programs."""
+    """Whether each line, with its continuations, begins with one of our programs."""
     lines = re.sub(r"\\\n", " ", text).splitlines()
     done = (line for line in lines if line.strip() and not line.lstrip().startswith("#"))
     return all(is_command(line) or _ASSIGNMENT_ALONE.match(line) for line in done)
@@ -183,7 +182,7 @@ def is_command(line: str) -> bool:
 
 
 def is_python(text: str) -> bool:
-    """Whether it is Python that does something, rather than words that happen to parse."""
+    """Whether it is Python with effects, rather than prose that happens to parse."""
     try:
         body = ast.parse(text).body
     except SyntaxError:

@@ -1,4 +1,4 @@
-"""The commands of the documents' shell blocks, and what each program says to its arguments without doing anything."""
+"""The commands in the documents, and checks of their arguments without running them."""
 
 import argparse
 import re
@@ -15,7 +15,7 @@ from document_blocks import ROOT, Block, Span, is_command
 
 from sam2fast.cli import main
 
-# What readers put something of their own for. The rest of a line is checked as it is.
+# Placeholders for the reader's own values. The rest of a line is checked unchanged.
 _REST = {"KEY=VALUE...", "...", "IMAGES..."}
 _OPTIONAL = re.compile(r"\[(--[^\]]*)\]")
 _PLACE = re.compile(r"<([a-z]+)>")
@@ -51,7 +51,7 @@ def lines_of(block: Block) -> Iterator[Line]:
 
 
 def line_of(span: Span) -> Line | None:
-    """The command that code in a sentence is, if it is a whole one: a program and something for it."""
+    """The command in a code span, if it is complete: a program with arguments."""
     if not is_command(span.text) or " " not in span.text:
         return None
     return next(_lines(span.where, span.text))
@@ -103,7 +103,7 @@ def parse_sam2fast(arguments: Sequence[str]) -> click.Context:
 
 
 def check_fragment(arguments: Sequence[str]) -> None:
-    """That the verb, and each option of a part of a command, are there.
+    """Checks that the verb and the options of a partial command exist.
 
     Raises:
         WrongCommandError: one is not.
@@ -169,7 +169,7 @@ def parse_script(script: Path, arguments: Sequence[str]) -> None:
 
 
 class _ParsedError(Exception):
-    """The arguments were read; nothing of the script should go on."""
+    """Raised after the arguments were parsed, to stop the script."""
 
 
 def make_targets() -> tuple[set[str], set[str]]:
@@ -180,7 +180,7 @@ def make_targets() -> tuple[set[str], set[str]]:
 
 
 def setup_arguments() -> dict[str, Any]:
-    """What setup.py tells setuptools."""
+    """The arguments of setup.py's ``setup``."""
     told: dict[str, Any] = {}
     with patch("setuptools.setup", lambda **keywords: told.update(keywords)):
         runpy.run_path(str(ROOT / "setup.py"))

@@ -1,4 +1,4 @@
-"""Runs what a document says, from its top to its end: Python in one namespace, ``sam2fast`` in this process, and the
+"""Runs the code of a document from top to bottom: Python in one namespace, ``sam2fast`` in this process, and the
 repository's scripts."""
 
 import ast
@@ -39,7 +39,7 @@ def substituted(block: Block, substitutes: Mapping[str, str]) -> Block:
 
 
 def imports_of(block: Block) -> Block:
-    """The block without all but its imports; lines stay where they are."""
+    """Only the imports of a block; line numbers are kept."""
     wanted = (node for node in ast.parse(block.text).body if isinstance(node, ast.Import | ast.ImportFrom))
     kept = {line for node in wanted for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
     lines = block.text.splitlines()
@@ -58,7 +58,7 @@ def run_python(block: Block, names: dict[str, Any]) -> None:
 
 
 def check_shapes(block: Block, names: Mapping[str, Any]) -> None:
-    """That what has a comment such as ``# (objects, 1, H, W)`` behind it has as many axes, and those lengths."""
+    """Checks values with a comment such as ``# (objects, 1, H, W)``: number of axes and their lengths."""
     for line, name, stated in stated_shapes(block):
         shape = tuple(eval(name, dict(names)).shape)
         fits = len(shape) == len(stated) and all(
@@ -69,7 +69,7 @@ def check_shapes(block: Block, names: Mapping[str, Any]) -> None:
 
 
 def stated_shapes(block: Block) -> Iterator[tuple[int, str, list[str]]]:
-    """Line, name and axes of what is assigned, or looked at, before such a comment."""
+    """Line, name and axes of values with such a comment."""
     for number, text in enumerate(block.text.splitlines()):
         found = re.match(r" *([\w.]+)(?: = .*)?  +# \((\w+(?:, \w+)*),?\)", text)
         if found:
@@ -83,7 +83,9 @@ def run_sam2fast(line: Line) -> None:
     if uncounted:
         words.insert(1, "--dry-run")
     # To count what memory a training takes is dear, and what `--dry-run` alone asks for.
-    memory = patch("sam2fast.training.memory_estimate.described", lambda trainer: []) if uncounted else nullcontext()
+    memory = (
+        patch("sam2fast.training.memory_estimate.describe_memory", lambda trainer: []) if uncounted else nullcontext()
+    )
     with memory:
         result = click.testing.CliRunner().invoke(main, words, prog_name="sam2fast")
     if result.exit_code != 0:

@@ -1,6 +1,6 @@
-"""A folder in which the documents' commands and snippets run as they stand: everything that they name is there, small.
+"""A folder in which the documents' code runs unchanged: it has small versions of all files that they name.
 
-Every model that they name is nano at a quarter of its pixels, under the others' names.
+Every model is nano at a quarter of its pixels, under the name of the other model.
 """
 
 import json
@@ -9,11 +9,11 @@ import shutil
 from pathlib import Path
 
 import mini_model
+import moving_shapes
 import numpy as np
 import pytest
 import small_training
 import torch
-import track_films
 import training_sets
 from annotated_videos import write_sav
 from mask_sets import write_davis
@@ -24,24 +24,24 @@ from small_nano import write_small_nano
 
 from sam2fast import config, nano
 from sam2fast._official_names import RELEASES
-from sam2fast.downloads.names import short_name
+from sam2fast.downloads.catalog import short_name
 from sam2fast.io.rle import encode_rle
 
 HEIGHT, WIDTH, FRAMES = 576, 720, 5
-PICTURES = ("photo.jpg", "truck.jpg", "another.jpg", "a.jpg", "b.jpg", "photos/1.jpg", "photos/2.jpg")
-FILMS = ("clip.mov", "dog.mp4", "a.mp4", "b.mp4")
-# A batch of pictures in images/ whose numbers no script of the documents writes, and which instances.json has, too.
+IMAGES = ("photo.jpg", "truck.jpg", "another.jpg", "a.jpg", "b.jpg", "photos/1.jpg", "photos/2.jpg")
+VIDEOS = ("clip.mov", "dog.mp4", "a.mp4", "b.mp4")
+# A batch of images in images/ whose numbers no script of the documents writes, and which instances.json has, too.
 OF_COCO = (101, 102, 103, 104)
 WEIGHTS = ("finetuned.pt", "runs/7/best.pt", "runs/nano_own_masks/checkpoints/averaged.pt")
 
 
 def write_stage(folder: Path) -> Path:
-    """Files under the documents' names; made once, to be copied for each page."""
-    frames = track_films.pictures(FRAMES, HEIGHT, WIDTH)
-    track_films.write_film(folder / "clip.mp4", frames)
-    for name in FILMS:
+    """The files that the documents name; created once and copied for each page."""
+    frames = moving_shapes.make_frames(FRAMES, HEIGHT, WIDTH)
+    moving_shapes.write_video(folder / "clip.mp4", frames)
+    for name in VIDEOS:
         shutil.copy(folder / "clip.mp4", folder / name)
-    for name in PICTURES:
+    for name in IMAGES:
         (folder / name).parent.mkdir(exist_ok=True)
         Image.fromarray(frames[0]).save(folder / name)
     _write_weights(folder)
@@ -64,7 +64,7 @@ def _write_weights(folder: Path) -> None:
 
     weights = load_file(nano.WEIGHTS)
     torch.save({"model": weights}, folder / "averaged.pt")
-    # As somebody's trainer may have wrapped and named them.
+    # With the wrapper and names of a foreign trainer.
     wrapped = {f"model.{name.replace('trunk', 'backbone')}": value for name, value in weights.items()}
     torch.save({"model": wrapped}, folder / "wrapped.pt")
     convert_checkpoint(nano.WEIGHTS, folder / "their-finetuned-sam2.1", "transformers")
@@ -84,8 +84,7 @@ def _write_weights(folder: Path) -> None:
 
 def _write_adapters(folder: Path) -> None:
     from sam2fast.build_sam import build_sam2_video_predictor
-    from sam2fast.training.adapter_files import save_adapters
-    from sam2fast.training.adapters import AdapterConf, add_adapters
+    from sam2fast.training.adapters import AdapterConf, add_adapters, save_adapters
 
     adapters = AdapterConf(rank=2, alpha=4)
     model = build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu")
@@ -94,7 +93,7 @@ def _write_adapters(folder: Path) -> None:
 
 
 def _write_training(folder: Path) -> None:
-    """A configuration of somebody's own: an update of a narrow model."""
+    """A user's configuration: one update of a narrow model."""
     from sam2fast.training.config import load_training_config
 
     changes = small_training.overrides(Path("runs/mine"), "scratch.updates=1", "+trainer.mode=train_only")
@@ -109,7 +108,7 @@ def _write_data_sets(folder: Path) -> None:
     for root, below in (("", ""), ("DAVIS/", "/480p"), ("MOSE/train/", "")):
         videos, masks = f"{root}JPEGImages{below}", f"{root}Annotations{below}"
         for t in range(4):
-            training_sets.write_picture(folder / videos / "bear" / f"{t:05d}.jpg", rng, (48, 64))
+            training_sets.write_image(folder / videos / "bear" / f"{t:05d}.jpg", rng, (48, 64))
         write_davis(folder / masks / "bear", labels)
     for same in ("PRED", "GT", "out/davis"):
         shutil.copytree(folder / "Annotations", folder / same)
@@ -118,34 +117,34 @@ def _write_data_sets(folder: Path) -> None:
     (folder / "val.txt").write_text("bear\n")
     for kind in ("manual", "auto"):
         write_sav(folder / "SAV", "sav_000001", kind=kind, frames=11)
-    training_sets.write_film(folder / "SAV" / "sav_000001.mp4", frames=41)
+    training_sets.write_video(folder / "SAV" / "sav_000001.mp4", frames=41)
     training_sets.write_sa1b(folder / "sa_000020", numbers=(3,), objects=2)
     for root, numbers in (("", (1, *OF_COCO)), ("held_out", (1, 2))):
         for number in numbers:
-            training_sets.write_picture(folder / root / "images" / f"{number:03d}.jpg", rng, (48, 64))
+            training_sets.write_image(folder / root / "images" / f"{number:03d}.jpg", rng, (48, 64))
             target = folder / root / "masks" / f"{number:03d}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(labels[number % 4]).save(target)
     _write_coco(folder / "instances.json", tuple(f"{number}.jpg" for number in OF_COCO), (48, 64))
-    training_sets.write_picture(folder / "val2017" / "1.jpg", rng, (HEIGHT, WIDTH))
+    training_sets.write_image(folder / "val2017" / "1.jpg", rng, (HEIGHT, WIDTH))
     _write_coco(folder / "annotations.json", ("1.jpg", "2.jpg"))
     _write_coco(folder / "instances_val2017.json", ("1.jpg",))
 
 
-def _write_coco(file: Path, pictures: tuple[str, ...], size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
-    """One object in each of these pictures of ``(height, width)``."""
+def _write_coco(file: Path, names: tuple[str, ...], size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
+    """One object in each of these images of ``(height, width)``."""
     height, width = size
     mask = np.zeros(size, dtype=bool)
     mask[20:60, 20:80] = True
     shape = {"segmentation": encode_rle(mask), "area": int(mask.sum()), "category_id": 1}
-    images = [{"id": i, "file_name": name, "height": height, "width": width} for i, name in enumerate(pictures)]
-    objects = [{"id": i, "image_id": i, **shape} for i in range(len(pictures))]
+    images = [{"id": i, "file_name": name, "height": height, "width": width} for i, name in enumerate(names)]
+    objects = [{"id": i, "image_id": i, **shape} for i in range(len(names))]
     content = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "leaf"}]}
     file.write_text(json.dumps(content))
 
 
 def go_to(stage: Path, folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Makes a copy of the stage the working folder of a machine without a GPU and without a network."""
+    """Makes a copy of the stage the working folder, without GPU and network."""
     shutil.copytree(stage, folder, copy_function=_copy, dirs_exist_ok=True)
     patch.chdir(folder)
     for name in ("SAM2FAST_CACHE", "HF_HUB_CACHE", "HF_HOME"):
@@ -158,7 +157,7 @@ def go_to(stage: Path, folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def _copy(source: str, target: str) -> None:
-    """Weights, which nobody writes into, take room once."""
+    """Links weights, which are only read, instead of copying them."""
     (os.link if source.endswith((".pt", ".safetensors")) else shutil.copy)(source, target)
 
 

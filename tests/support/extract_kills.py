@@ -1,10 +1,10 @@
-"""``sam2fast dataset extract`` disturbed, looked at, and run again."""
+"""Disturbs ``sam2fast dataset extract``, checks its files, and runs it again."""
 
 import random
 from collections.abc import Callable
 from pathlib import Path
 
-import track_films
+import moving_shapes
 from disturbed import Disturbance, chosen
 from file_contents import files_of
 from killed import Ended, Fault, forked
@@ -12,45 +12,45 @@ from PIL import Image
 
 from sam2fast.cli import main
 
-FILMS, FRAMES = ("a", "b"), 6
+VIDEOS, FRAMES = ("a", "b"), 6
 
 
 class ExtractKills:
     """See tests/faults/campaign.py.
 
     Args:
-        folder: for two films and the frames of an undisturbed run.
+        folder: gets two videos and the frames of an undisturbed run.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.films = folder / "films"
-        self.films.mkdir(parents=True)
-        for name in FILMS:
-            track_films.write_film(self.films / f"{name}.mp4", track_films.pictures(FRAMES))
+        self.videos = folder / "films"
+        self.videos.mkdir(parents=True)
+        for name in VIDEOS:
+            moving_shapes.write_video(self.videos / f"{name}.mp4", moving_shapes.make_frames(FRAMES))
         ended = forked(self.command(folder / "whole"), Fault(folder=folder / "whole"))
-        assert (ended.code, ended.stdout) == (0, f"4 frames of 2 films in {folder / 'whole'}\n"), ended
+        assert (ended.code, ended.stdout) == (0, f"4 frames of 2 videos in {folder / 'whole'}\n"), ended
         self.whole, self.changes = files_of(folder / "whole"), ended.changes
 
     def command(self, out: Path) -> Callable[[], None]:
-        arguments = ["dataset", "extract", "--videos", str(self.films), "--out", str(out), "--n-jobs", "1"]
+        arguments = ["dataset", "extract", "--videos", str(self.videos), "--out", str(out), "--n-jobs", "1"]
         return lambda: main(arguments, prog_name="sam2fast")
 
     def goes_on(self, out: Path) -> Ended:
-        """The same command again gives what an undisturbed run gives, byte for byte, and leaves nothing else."""
+        """The same command again gives the bytes of an undisturbed run, and leaves no other files."""
         ended = forked(self.command(out))
         assert ended.code == 0 and "Traceback" not in ended.stderr, ended
         assert files_of(out) == self.whole
         return ended
 
     def left_whole(self, out: Path) -> None:
-        """Checks that the folder of a film has all its frames, whole."""
-        for name in FILMS:
+        """Checks that the folder of a video has all frames, complete."""
+        for name in VIDEOS:
             if (out / name).exists():
                 frames = sorted((out / name).iterdir())
                 assert [frame.name for frame in frames] == ["00000.jpg", "00004.jpg"]
                 for frame in frames:
-                    with Image.open(frame) as picture:
-                        picture.load()
+                    with Image.open(frame) as image:
+                        image.load()
 
     def disturb(self, rng: random.Random, folder: Path) -> str:
         """See tests/faults/campaign.py."""
@@ -65,10 +65,10 @@ class ExtractKills:
         return "; ".join(told)
 
     def check(self, disturbance: Disturbance, ended: Ended) -> None:
-        """As it does itself; but each film that does not fit is named, with the reason."""
+        """As it does itself; but each video that does not fit is named, with the reason."""
         if disturbance.is_full_disk and ended.code:
             assert ended.code == 1 and "Traceback" not in ended.stderr, ended
             assert any(words in ended.stderr for words in ("No space left", "File too large", "disk is full")), ended
         elif not disturbance.is_full_disk:
-            lines = [line for line in ended.stderr.splitlines() if not line.startswith("films: ")]
+            lines = [line for line in ended.stderr.splitlines() if not line.startswith("videos: ")]
             disturbance.check(ended._replace(stderr="\n".join(lines)))

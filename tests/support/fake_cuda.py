@@ -45,7 +45,7 @@ NO_LAUNCH = {
 
 
 class Fault(NamedTuple):
-    """Something that a step on CUDA must not do."""
+    """A forbidden action on CUDA, such as a synchronisation."""
 
     kind: str  # one of the keys of EXPLAINED
     operation: str
@@ -67,7 +67,7 @@ EXPLAINED = {
 
 
 class Seen:
-    """What happened in a span of time.
+    """The events of a time span.
 
     Attributes:
         faults: in their order.
@@ -92,7 +92,7 @@ class Seen:
 
 
 class Stream:
-    """Work on it is done at once."""
+    """A stream whose work is done at once."""
 
     def __init__(self, device: Any = None, priority: int = 0) -> None:
         self.device, self.priority = torch.device("cuda", 0), priority
@@ -108,7 +108,7 @@ class Stream:
 
 
 class Event:
-    """One that knows when it was recorded."""
+    """An event that knows when it was recorded."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._span: Seen | None = None
@@ -149,11 +149,11 @@ class FakeCuda(TorchDispatchMode):
         self._pinned: dict[int, Tensor] = {}  # by address; held, so that no other memory gets it
         self._functions = {operator._opoverload: f for operator, f in _operators._functions.items()}
 
-    # ---- what is seen ----
+    # ---- recording ----
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[Seen]:
-        """What happens inside the block, which is a span of its own for events."""
+        """Records the events inside the block."""
         before, self.seen = self.seen, Seen()
         try:
             yield self.seen
@@ -226,7 +226,7 @@ class FakeCuda(TorchDispatchMode):
         if func is aten.is_pinned.default:
             return False
         indices = [x for x in args[1] if x is not None] if func in INDEXED else []
-        # A mask that says where one number goes is no index.
+        # A mask for assigning one number is no index.
         is_filled = func is not aten.index.Tensor and bool(indices) and not args[2].dim() and not args[2].is_cuda
         is_mask = any(x.dtype in (torch.bool, torch.uint8) for x in indices) and not is_filled
         if torch.Tag.data_dependent_output in func.tags:
@@ -373,7 +373,7 @@ def place() -> str:
     return "?"
 
 
-# ---- what stands in for hardware ----
+# ---- replacements of the hardware ----
 
 _active: list[FakeCuda] = []
 
@@ -384,7 +384,7 @@ def _cuda() -> FakeCuda:
 
 @contextlib.contextmanager
 def fake_cuda(mode: FakeCuda | None = None) -> Iterator[FakeCuda]:
-    """Inside there is one H100, on which nothing is computed; see the module.
+    """Inside the block there is one fake H100; see the module.
 
     Args:
         mode: of an earlier block, to go on with its tensors.
@@ -402,7 +402,7 @@ def fake_cuda(mode: FakeCuda | None = None) -> Iterator[FakeCuda]:
         patch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
         for name, method in _METHODS.items():
             patch.setattr(FakeTensor, name, method, raising=False)
-        patch.setattr(_dispatch, "_build_obstacle", lambda: None)
+        patch.setattr(_dispatch, "_build_unsupported_reason", lambda: None)
         _patch_triton(patch)
         _active.append(mode)
         try:

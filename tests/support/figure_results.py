@@ -1,4 +1,4 @@
-"""Files of results for tests of what is shown of them."""
+"""Result files for tests of the figures made of them."""
 
 import json
 from pathlib import Path

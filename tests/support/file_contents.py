@@ -1,4 +1,4 @@
-"""What commands have left in a folder."""
+"""The files in a folder."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Lets implementations that store memories as bfloat16, whatever they compute in, store them in fp32."""
+"""Makes implementations that always store memories as bfloat16 store them in fp32."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 
 
 class Float32Memory:
-    """Stands in for the name ``torch`` in a module of theirs."""
+    """Replaces the name ``torch`` in their module."""
 
     bfloat16 = torch.float32
 

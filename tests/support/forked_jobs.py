@@ -1,4 +1,4 @@
-"""What is done in processes that were started in every way: with things of the parent's, or with copies."""
+"""Work in processes that are forked or spawned, with the parent's objects or with copies."""
 
 import multiprocessing
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from disturbed_calls import pictures
+from disturbed_calls import make_images
 from mini_model import mini_model, mini_predictor
 from torch.utils.data import DataLoader, Dataset
 
@@ -19,7 +19,7 @@ LONGEST = 60  # seconds
 
 
 def in_child(work: Callable[[], Any], method: str = "fork") -> Any:
-    """What the work returns in a process of its own, or the exception that it raises.
+    """The result or the exception of the work in a separate process.
 
     Raises:
         AssertionError: it takes longer than :data:`LONGEST`.
@@ -45,25 +45,25 @@ def _answer(connection: Any, work: Callable[[], Any]) -> None:
 
 
 def masks_of(predictor: SAM2ImagePredictor) -> Any:
-    """The answer to one prompt, on the picture that was set."""
+    """The answer to one prompt, on the image that was set."""
     return predictor.predict([[20, 15]], [1])
 
 
 def image_predictor(model: Any = None) -> SAM2ImagePredictor:
     predictor = SAM2ImagePredictor(mini_model() if model is None else model)
-    predictor.set_image(pictures(1)[0])
+    predictor.set_image(make_images(1)[0])
     return predictor
 
 
 def tracked_by(predictor: Any) -> list[np.ndarray]:
     """Masks of a short video."""
-    state = predictor.init_state(pictures(2))
+    state = predictor.init_state(make_images(2))
     predictor.add_new_points_or_box(state, 0, 1, [[15, 18]], [1])
     return [masks.numpy() for _, _, masks in predictor.propagate_in_video(state, progress=False)]
 
 
-class Pictures(Dataset):
-    """Pictures as a model takes them, made by whoever loads them."""
+class Images(Dataset):
+    """A data set of model inputs, created in the loading process."""
 
     def __init__(self) -> None:
         self.transforms = SAM2Transforms(128, 0.0)
@@ -72,16 +72,16 @@ class Pictures(Dataset):
         return 4
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return self.transforms(pictures(4)[index])
+        return self.transforms(make_images(4)[index])
 
 
 def loaded(workers: int, method: str | None = None) -> list[np.ndarray]:
-    """All pictures through so many workers."""
-    return [batch.numpy() for batch in DataLoader(Pictures(), 2, num_workers=workers, multiprocessing_context=method)]
+    """All images, loaded by so many workers."""
+    return [batch.numpy() for batch in DataLoader(Images(), 2, num_workers=workers, multiprocessing_context=method)]
 
 
 def main() -> None:
-    """With two threads of torch's, whose pool is alive when the process forks: children answer like their parent."""
+    """With two live torch threads when the process forks: children give the parent's results."""
     torch.set_num_threads(2)
     images, videos = image_predictor(), mini_predictor()
     image_bytes, video_bytes = pickle.dumps(images), pickle.dumps(videos)

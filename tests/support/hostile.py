@@ -1,4 +1,4 @@
-"""What runs something when it is unpickled."""
+"""Objects that run code when they are unpickled."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Calls:
-    """Is unpickled by calling something."""
+    """Calls a function when it is unpickled."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self._call = function, arguments
@@ -16,5 +16,5 @@ class Calls:
 
 
 def touches(canary: Path) -> Calls:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
     return Calls(os.system, f"touch {canary}")

@@ -1,8 +1,7 @@
 """How property-based tests run: a few examples, always the same, in ``make test``; a long campaign when asked for.
 
-``SAM2FAST_EXAMPLES=20`` makes every test draw twenty times its examples, at random; ``make properties`` also says from
-which seed. A failure prints what was drawn and a ``@reproduce_failure`` line that draws it again. Nothing is written
-into the tree.
+``SAM2FAST_EXAMPLES=20`` runs twenty times as many random examples; ``make properties`` also prints the seed. A failure
+prints the example and a ``@reproduce_failure`` line. Nothing is written into the tree.
 """
 
 import os
@@ -28,7 +27,7 @@ def _factor() -> int:
 
 
 FACTOR = _factor()
-# Not a promise of hypothesis: another version than that of constraints.txt may have it elsewhere, or draw others.
+# Internal to hypothesis: it may differ in versions other than that of constraints.txt.
 if not IS_CAMPAIGN and hasattr(providers, "Constants") and hasattr(providers, "_get_local_constants"):
     # Numbers that stand in the sources are drawn more often, from those modules that happen to be imported: examples
     # would depend on which tests ran before.
@@ -37,7 +36,7 @@ if not IS_CAMPAIGN and hasattr(providers, "Constants") and hasattr(providers, "_
 
 
 def examples(count: int, **more: Any) -> settings:
-    """Settings of a test that draws ``count`` examples, in a campaign so many times more.
+    """Settings of a test with ``count`` examples, multiplied in a campaign.
 
     A decorator for functions with ``@given``; for a state machine, ``Machine.TestCase.settings``. The budget of a test
     is its time in ``make test``: rather few examples of rich strategies.
@@ -50,7 +49,7 @@ def examples(count: int, **more: Any) -> settings:
         "derandomize": not IS_CAMPAIGN,
         "database": None,
         "print_blob": True,
-        # How long drawing takes hangs on how busy the machine is.
+        # The time to generate examples depends on the machine's load.
         "suppress_health_check": [HealthCheck.too_slow],
     }
     return settings(**{**of_all, "max_examples": count * FACTOR, **more})

@@ -1,4 +1,4 @@
-"""``sam2fast segment`` and ``sam2fast masks`` disturbed, looked at, and run again."""
+"""Disturbs ``sam2fast segment`` and ``sam2fast masks``, checks the files, and runs the command again."""
 
 import functools
 import random
@@ -31,13 +31,13 @@ class ImageKills:
     """See tests/faults/campaign.py.
 
     Args:
-        folder: for pictures, a model's configuration and undisturbed runs.
-        pictures: their names, a letter each.
+        folder: for images, a model's configuration and undisturbed runs.
+        images: their names, a letter each.
     """
 
-    def __init__(self, folder: Path, pictures: str = "abc") -> None:
+    def __init__(self, folder: Path, images: str = "abc") -> None:
         self.folder = folder
-        for name in pictures:
+        for name in images:
             pixels = np.random.default_rng(ord(name)).integers(0, 60, (48, 64, 3), dtype=np.uint8)
             pixels[10:30, 10:40] += 150
             Image.fromarray(pixels).save(folder / f"{name}.png")
@@ -55,10 +55,10 @@ class ImageKills:
         self._patch.undo()
 
     def command(self, out: Path, verb: str, *options: Any) -> Callable[[], None]:
-        """The command as a copy of this process is to call it; results are saved after each picture."""
+        """The command as a copy of this process is to call it; results are saved after each image."""
         model = ["--model", self.folder / "quick.yaml", "--checkpoint", nano.WEIGHTS, "--device", "cpu"]
-        pictures = sorted(self.folder.glob("?.png"))
-        arguments = [verb, *pictures, *VARIANTS[verb], *model, "--out", out, *options]
+        images = sorted(self.folder.glob("?.png"))
+        arguments = [verb, *images, *VARIANTS[verb], *model, "--out", out, *options]
         return lambda: main(list(map(str, arguments)), prog_name="sam2fast")
 
     def whole(self, verb: str) -> dict[str, bytes]:

@@ -18,10 +18,10 @@ FOLDERS = tuple(str(folder) for folder in (PACKAGE, (PACKAGE / "kernels").resolv
 
 
 class Mishap(Exception):
-    """What a caller's own code raises."""
+    """An exception of the caller's own code."""
 
 
-# Name -> what is raised, and whether the operation at which it is has been done.
+# Name -> the exception, and whether the operation is done before it.
 FAILURES: dict[str, tuple[Callable[[], BaseException], bool]] = {
     "out of memory": (lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), False),
     "allocator": (lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), False),

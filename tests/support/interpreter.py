@@ -244,7 +244,7 @@ def shuffled_programs(seed: int) -> Iterator[None]:
 
 def install() -> None:
     """Repairs the interpreter of this process, once, and tells the dispatcher so."""
-    if _dispatch.interpreter_knows_bfloat16:
+    if _dispatch.interpreter_supports_bfloat16:
         return
     _repair_elementwise("binary_op", 2)
     _repair_elementwise("unary_op", 1)
@@ -259,4 +259,4 @@ def install() -> None:
     _drop_unused_overflow_checks()
     _patch_the_language_once()
     _let_programs_be_shuffled()
-    _dispatch.interpreter_knows_bfloat16 = True
+    _dispatch.interpreter_supports_bfloat16 = True

@@ -1,4 +1,4 @@
-"""Values that are not what was asked for, for whatever takes input of its users."""
+"""Invalid values for functions that take user input."""
 
 import datetime
 from typing import Any

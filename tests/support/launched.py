@@ -1,4 +1,4 @@
-"""A program for several processes: fails once, or waits to be told to stop; and who starts it."""
+"""A program for several processes that fails once or waits for a signal, and its launcher."""
 
 import os
 import signal
@@ -68,10 +68,10 @@ def meet(rank: str, turn: str) -> None:
 
 
 def abandoned(folder: Path, rank: str) -> None:
-    from sam2fast.cli.train_run import _stopping
+    from sam2fast.cli.train_run import _stop_condition
 
     wait_for(lambda: len(list(folder.glob("ready-*"))) == 2)
-    with _stopping(None) as stop:
+    with _stop_condition(None) as stop:
         if rank == "0":
             os.kill(os.getppid(), signal.SIGKILL)
         wait_for(stop)
@@ -79,7 +79,7 @@ def abandoned(folder: Path, rank: str) -> None:
 
 
 def wait_for(condition: Callable[[], Any]) -> None:
-    """Ends the process where something does not come true in time, as nobody else would."""
+    """Ends the process if a condition does not become true in time."""
     deadline = time.monotonic() + SECONDS
     while not condition():
         if time.monotonic() > deadline:

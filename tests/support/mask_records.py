@@ -1,4 +1,4 @@
-"""Comparing records of automatic masks that two generators found."""
+"""Compares the records of two automatic mask generators."""
 
 from typing import Any, NamedTuple
 
@@ -25,14 +25,14 @@ def assert_same_mask(expected: Record, actual: Record) -> None:
 
 
 def assert_same_masks(expected: list[Record], actual: list[Record]) -> None:
-    """As many, in the same order."""
+    """Equal numbers of masks in the same order."""
     assert len(expected) == len(actual)
     for pair in zip(expected, actual, strict=True):
         assert_same_mask(*pair)
 
 
 class Matching(NamedTuple):
-    """Which masks of two lists belong together."""
+    """The matching of two lists of masks."""
 
     pairs: list[tuple[int, int, float]]  # indices in both lists, and their IoU
     left: list[int]  # of the first list without a counterpart
@@ -40,7 +40,7 @@ class Matching(NamedTuple):
 
 
 def match(first: list[Record], second: list[Record], least: float = 0.5) -> Matching:
-    """Pairs masks by falling IoU, each at most once, down to the least."""
+    """Matches masks greedily by IoU, down to a minimum."""
     ious = _ious(first, second)
     pairs = []
     while ious.size and ious.max() >= least:
@@ -64,7 +64,7 @@ def _ious(first: list[Record], second: list[Record]) -> np.ndarray:
 
 
 def near_threshold(record: Record, others: list[Record], thresholds: dict[str, float]) -> str | None:
-    """Which threshold rounding may have carried this mask across, if any.
+    """The threshold that this mask may have crossed by rounding, if any.
 
     Args:
         others: what the other generator found instead.

@@ -1,4 +1,4 @@
-"""Folders of true and predicted masks, drawn at random, in the layouts of DAVIS and of SA-V."""
+"""Random folders of true and predicted masks in the layouts of DAVIS and SA-V."""
 
 import os
 import shutil
@@ -29,12 +29,12 @@ def draw_labels(rng: np.random.Generator, size: tuple[int, int], ids: list[int],
 
 
 def predicted(rng: np.random.Generator, truth: np.ndarray) -> np.ndarray:
-    """Like the truth, a few pixels aside."""
+    """The truth, shifted by a few pixels."""
     return np.stack([np.roll(labels, rng.integers(-2, 3, 2), axis=(0, 1)) for labels in truth])
 
 
 def hard_case(seed: int = 0, size: tuple[int, int] = (48, 83)) -> tuple[np.ndarray, np.ndarray]:
-    """A prediction and a truth in which objects come late, leave, are missed, and are made up."""
+    """A prediction and a truth in which objects come late, leave, are missed, and are invented."""
     rng = np.random.default_rng([seed, *size])
     truth = draw_labels(rng, size, [1, 2, 3, 4, 200])
     pred = predicted(rng, truth)
@@ -51,16 +51,16 @@ def hard_case(seed: int = 0, size: tuple[int, int] = (48, 83)) -> tuple[np.ndarr
 def write_davis(folder: Path, labels: np.ndarray) -> None:
     """A video: a PNG with all objects for each frame."""
     folder.mkdir(parents=True)
-    for t, picture in enumerate(labels):
-        (folder / f"{t:05d}.png").write_bytes(label_png(picture))
+    for t, image in enumerate(labels):
+        (folder / f"{t:05d}.png").write_bytes(label_png(image))
 
 
 def write_sav(folder: Path, labels: np.ndarray, ids: list[int], value: int = 1) -> None:
-    """A video: a folder for each object, a PNG for each annotated frame, here every fourth of the film."""
+    """A video: a folder for each object, a PNG for each annotated frame, here every fourth of the video."""
     for i in ids:
         (folder / f"{i:03d}").mkdir(parents=True)
-        for t, picture in enumerate(labels):
-            (folder / f"{i:03d}" / f"{4 * t:05d}.png").write_bytes(label_png((picture == i).astype(np.uint8) * value))
+        for t, image in enumerate(labels):
+            (folder / f"{i:03d}" / f"{4 * t:05d}.png").write_bytes(label_png((image == i).astype(np.uint8) * value))
 
 
 def write_sets(root: Path, layout: str) -> tuple[Path, Path]:

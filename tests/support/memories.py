@@ -1,4 +1,4 @@
-"""Memory banks for tests, and memory attention written out."""
+"""Memory banks for tests, and a plain implementation of memory attention."""
 
 import torch
 from parity import random_map

@@ -1,4 +1,4 @@
-"""A model with every part of SAM 2 that is compiled and exported in seconds."""
+"""A small model with every part of SAM 2, which compiles and exports in seconds."""
 
 from collections.abc import Sequence
 from typing import Any

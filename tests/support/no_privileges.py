@@ -1,4 +1,4 @@
-"""Permissions that count: root, as in containers, may look into every folder."""
+"""Makes file permissions apply: root, as in containers, may otherwise read every folder."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""Public and private names of the original with their signatures, and what ours differ in."""
+"""Names and signatures of the original, and how ours differ."""
 
 import importlib
 import inspect
@@ -18,7 +18,7 @@ SPECIAL = ("__call__", "__getitem__", "__setitem__", "__delitem__", "__len__")
 
 
 class Member(NamedTuple):
-    """A function, class or method of the original, and what ours has in its place."""
+    """A function, class or method of the original, and its counterpart."""
 
     name: str  # such as sam2.build_sam.build_sam2
     official: Any
@@ -64,7 +64,7 @@ def kind(value: Any) -> str:
 
 
 def differences(official: Any, ours: Any) -> list[str]:
-    """In what a call that the original takes could fail or mean something else; empty if in nothing."""
+    """Differences by which a call written for the original could fail or change its meaning."""
     if kind(official) != kind(ours):
         return [f"a {kind(ours)} instead of a {kind(official)}"]
     if isinstance(official, property) or kind(official) == "value":
@@ -99,13 +99,13 @@ def _parameter_differences(expected: inspect.Signature, actual: inspect.Signatur
         if parameter.name not in ours:
             yield f"no {parameter.name}"
             continue
-        twin = ours[parameter.name]
-        if twin.kind != parameter.kind:
-            yield f"{parameter.name} is {twin.kind.description}"
-        elif own.index(twin) != position and parameter.kind != inspect.Parameter.KEYWORD_ONLY:
+        match = ours[parameter.name]
+        if match.kind != parameter.kind:
+            yield f"{parameter.name} is {match.kind.description}"
+        elif own.index(match) != position and parameter.kind != inspect.Parameter.KEYWORD_ONLY:
             yield f"{parameter.name} stands elsewhere"
-        if not _same_default(parameter.default, twin.default):
-            yield f"{parameter.name}={twin.default!r} instead of {parameter.default!r}"
+        if not _same_default(parameter.default, match.default):
+            yield f"{parameter.name}={match.default!r} instead of {parameter.default!r}"
     for parameter in own:
         if parameter.name not in theirs and parameter.default is inspect.Parameter.empty:
             yield f"{parameter.name} is needed"

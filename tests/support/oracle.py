@@ -94,7 +94,7 @@ def _written_out_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dr
 
 @contextlib.contextmanager
 def written_out_attention() -> Iterator[None]:
-    """Inside, the official modules write attention out instead of calling SDPA: a harmless change of rounding."""
+    """Inside the block, the official modules compute attention without SDPA: a harmless change of rounding."""
     from sam2.modeling.backbones import hieradet
     from sam2.modeling.sam import transformer
 

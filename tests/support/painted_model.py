@@ -1,7 +1,7 @@
-"""A model that paints a mask for each prompt instead of thinking, which the official predictor and ours both take.
+"""A fake model that paints a mask for each prompt; the official predictor and ours both accept it.
 
-What it paints depends on the prompt alone, so that two generators of automatic masks get identical logits and must
-give identical records, in milliseconds.
+The masks depend only on the prompts. So two automatic mask generators get identical logits in milliseconds, and must
+return identical records.
 """
 
 import functools
@@ -15,10 +15,10 @@ SIDE = 80  # of the low-resolution logits
 
 
 class PaintedModel:
-    """What predictors use of a model. The image is not looked at.
+    """The model interface that predictors use. The image is ignored.
 
     Args:
-        radius: the largest of an ellipse, as a share of the picture.
+        radius: the largest of an ellipse, as a share of the image.
         levels: predicted IoUs are multiples of ``1 / levels``; few levels make many equal scores.
     """
 

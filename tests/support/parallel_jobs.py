@@ -1,4 +1,4 @@
-"""Work for worker processes: functions that a new process can import, most of them without torch."""
+"""Jobs for worker processes: functions that a new process can import, most without torch."""
 
 import os
 import signal
@@ -92,7 +92,7 @@ def note_and_sleep(predictor: dict[str, Any], folder: str) -> None:
 
 
 class Unreadable(Exception):
-    """Can be pickled and not read back."""
+    """Can be pickled but not unpickled."""
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(first)

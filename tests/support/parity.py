@@ -1,4 +1,4 @@
-"""The same tame model twice, official and ours, and pictures to try them on."""
+"""Pairs of the official model and ours with identical tame weights, and random images."""
 
 import copy
 import functools
@@ -47,7 +47,7 @@ def config_name(size: str) -> str:
 
 
 class NothingDrawn(TorchFunctionMode):
-    """Inside, modules leave their parameters as they are allocated, for weights that are set afterwards."""
+    """Inside the block, modules skip parameter initialisation; weights are set afterwards."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -68,8 +68,8 @@ def build_pair(size: str, overrides: Sequence[str] = (), seed: int = 0) -> tuple
     return official, ours
 
 
-def picture(height: int = 600, width: int = 800, seed: int = 0) -> NDArray[np.uint8]:
-    """A uint8 RGB picture with smooth areas, edges and noise."""
+def random_image(height: int = 600, width: int = 800, seed: int = 0) -> NDArray[np.uint8]:
+    """A uint8 RGB image with smooth areas, edges and noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     image = np.stack([np.sin(9 * x + 4 * y), np.cos(7 * y * x + 1), np.sin(5 * (x - y))], axis=-1) * 60 + 120

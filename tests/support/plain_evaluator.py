@@ -1,6 +1,6 @@
-"""J&F of folders, the plain way: the official evaluator's rules written out, without a thought for speed.
+"""A reference implementation of J&F for folders: the official evaluator's rules, without optimisation.
 
-Each file is decoded where it is needed, whole pictures are compared, and outlines are dilated by a disk of pixels.
+Each file is decoded where it is needed, whole images are compared, and outlines are dilated by a disk of pixels.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""A small predictor to profile, and what shows that nobody has touched it."""
+"""A small predictor to profile, and a check that it was not modified."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
 from sam2fast.modeling import attention, hiera
 from sam2fast.modeling.upscaling import Upscaling
 from sam2fast.profiling import Limits
-from sam2fast.tracking import passes, steps
+from sam2fast.tracking import eager_runner, propagation
 from sam2fast.video_io import frames
 
 SIDE = 128
-# So that no test spends its time on measuring them.
+# So that tests do not measure them.
 LIMITS = Limits(1e10, {"float32": 1e11})
-OWNERS = (attention, hiera, steps, frames, passes, sam2_image_predictor, Upscaling)
+OWNERS = (attention, hiera, eager_runner, frames, propagation, sam2_image_predictor, Upscaling)
 
 
 def video_predictor() -> Any:
@@ -25,7 +25,7 @@ def video_predictor() -> Any:
 
 
 def image_model() -> Any:
-    """The same for pictures."""
+    """The same for images."""
     return build_sam2(nano.CONFIG, nano.WEIGHTS, device="cpu", hydra_overrides_extra=overrides())
 
 

@@ -1,4 +1,4 @@
-"""What is promised to users, as text: public names, with the signatures of functions, classes and public methods."""
+"""The public API as text: public names, with the signatures of functions, classes and public methods."""
 
 import dataclasses
 import importlib
@@ -37,7 +37,6 @@ MODULES = (
     "sam2fast.sam2_video_predictor",
     "sam2fast.tracking.state",
     "sam2fast.tracking.stream",
-    "sam2fast.training.adapter_files",
     "sam2fast.training.adapters",
     "sam2fast.training.config",
     "sam2fast.training.data.synthetic",
@@ -53,7 +52,7 @@ HEAD = """# What sam2fast promises to users: public names and signatures. A chan
 
 
 class Shown(NamedTuple):
-    """Stands in a signature for a default whose own text is not the same everywhere."""
+    """Replaces a default in a signature whose text is not reproducible."""
 
     text: str
 

@@ -1,4 +1,4 @@
-"""What the processes of a run do in tests: functions that a new process can import."""
+"""Jobs of training processes: functions that a new process can import."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,7 +10,7 @@ from double_precision import double_precision
 from small_training import build
 
 from sam2fast.training.distributed.ranks import LostRankError, join
-from sam2fast.training.finite import NonFiniteError
+from sam2fast.training.nan_guard import NonFiniteError
 from sam2fast.training.trainer import Trainer
 
 # Drops whole branches at random: what is trained depends on each process's generator.
@@ -50,8 +50,8 @@ def gradients(folder: Path, *more: str) -> dict[str, Any]:
         if not any("fsdp" in setting for setting in more):
             inner.step = spy  # type: ignore[method-assign]
         measures = trainer.run()
-        weights = _arrays(trainer.parallel.whole(trainer.model.state_dict()))
-        states = trainer.parallel.whole(trainer.optimizer.state_dict())["state"]
+        weights = _arrays(trainer.parallel.gather(trainer.model.state_dict()))
+        states = trainer.parallel.gather(trainer.optimizer.state_dict())["state"]
         momenta = _arrays({number: state["momentum_buffer"] for number, state in states.items()})
         return {"gradients": seen, "weights": weights, "momenta": momenta, "measures": measures}
 

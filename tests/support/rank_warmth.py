@@ -1,4 +1,4 @@
-"""Imported once, by the process that ranks are forked from: loads and makes ready what each of them would take long to.
+"""Imported once by the process that ranks are forked from: does the slow imports and initialisations for all of them.
 
 No gradients here: torch refuses to compute any in a process that was forked after the first.
 """

@@ -1,4 +1,4 @@
-"""Several processes that train together, forked from one that has loaded everything once."""
+"""Several training processes, forked from one that has loaded everything."""
 
 import os
 import pickle

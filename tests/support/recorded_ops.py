@@ -1,4 +1,4 @@
-"""CUDA graphs, acted out on the CPU: operations are recorded with their tensors and run again without Python.
+"""CUDA graphs simulated on the CPU: operations are recorded with their tensors and replayed without Python.
 
 As under a real graph, what the recorded function asked Python for is decided once; reading a value back from a tensor,
 shapes that depend on values, and tensors made from Python's numbers on the way are errors.
@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from sam2fast.kernels import connected_components, memory_attention
 from sam2fast.kernels.preprocess import resize_and_normalise_reference
 from sam2fast.modeling import cross_attention, layers, upscaling
-from sam2fast.tracking import recorded_encoder
+from sam2fast.tracking import graph_runner
 
 READS_BACK = {
     torch.ops.aten._local_scalar_dense.default,
@@ -37,7 +37,7 @@ class ReadBackError(AssertionError):
 
 
 class RecordedOps:
-    """A recorder in the place of :class:`sam2fast.tracking.recorders.CudaGraphs`."""
+    """A recorder in the place of :class:`sam2fast.tracking.cuda_graphs.CudaGraphs`."""
 
     made = 0
 
@@ -86,13 +86,13 @@ class _Recording(TorchDispatchMode):
 def as_on_a_gpu(monkeypatch: Any) -> None:
     """From here on the model computes as it does away from the CPU, where nothing looks at values."""
     for module in (cross_attention, upscaling):
-        monkeypatch.setattr(module, "runs_freely", lambda x: False)
-    monkeypatch.setattr(layers.Derived, "__call__", lambda self, key, sources, compute: compute())
+        monkeypatch.setattr(module, "is_cpu_inference", lambda x: False)
+    monkeypatch.setattr(layers.TensorCache, "__call__", lambda self, key, sources, compute: compute())
     for name in ("memory_attention", "rope_attention"):
         monkeypatch.setattr(memory_attention, f"{name}_cpu", getattr(memory_attention, f"{name}_reference"))
     # One operation each, as their kernels are, which wait for nothing.
     monkeypatch.setattr(connected_components, "call", lambda operator, *arguments: operator(*arguments))
-    monkeypatch.setattr(recorded_encoder, "resize_and_normalise", _preprocess)
+    monkeypatch.setattr(graph_runner, "resize_and_normalise", _preprocess)
 
 
 def _preprocess(

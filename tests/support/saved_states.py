@@ -1,4 +1,4 @@
-"""Files of saved sessions, taken apart and put together as their reader expects them."""
+"""Reads and writes files of saved sessions, for tests of the reader."""
 
 import json
 from collections.abc import Mapping

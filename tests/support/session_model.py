@@ -1,6 +1,6 @@
-"""What a video session knows after any calls, told by frame numbers alone: no model, no tensor.
+"""A model of a video session's state by frame numbers, without tensors.
 
-It is a second account of the rules in ``docs/tracking.md``, for tests that make calls at random and compare.
+It implements the rules of ``docs/tracking.md`` a second time, for tests with random calls.
 """
 
 from collections import deque

@@ -1,4 +1,4 @@
-"""The calls that random sessions are made of, for a video state of any predictor of ours."""
+"""The calls of random sessions, for a video state of any of our predictors."""
 
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager

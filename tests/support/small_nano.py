@@ -1,4 +1,4 @@
-"""The shipped small model for smaller pictures, for commands that tests run many times."""
+"""The shipped small model for smaller images, for commands that tests run many times."""
 
 from pathlib import Path
 

@@ -38,7 +38,7 @@ def slots_of(folder: Path) -> list[int]:
     """The processes of the actors of the Ray in this folder."""
     found = []
     for process in Path("/proc").iterdir():
-        if process.name.isdecimal() and _command(process).startswith("ray::Slot"):
+        if process.name.isdecimal() and _command(process).startswith("ray::WorkerActor"):
             parent = next(line for line in _status(process) if line.startswith("PPid:")).split()[1]
             if str(folder) in _command(Path("/proc", parent)):  # its raylet
                 found.append(int(process.name))

@@ -36,7 +36,7 @@ def build(folder: Path, *more: str) -> Trainer:
 
 
 def davis_folder(folder: Path, per_object: bool = False) -> None:
-    """Two videos of three frames with two objects each; one palette picture a frame, or a folder per object."""
+    """Two videos of three frames with two objects each; one palette image a frame, or a folder per object."""
     rng = np.random.default_rng(0)
     for video in ("a", "b"):
         for kind in ("JPEGImages", "Annotations"):

@@ -1,7 +1,7 @@
 """Random weights that keep a model well-behaved, for parity tests without a checkpoint.
 
-Each tensor is drawn from its own state-dict name and the seed, so that any two implementations with the official
-names get bit-identical weights, whatever their order of parameters and whatever else they hold.
+Each tensor is generated from its state-dict name and the seed. So two implementations with the official names get
+bit-identical weights, whatever their order of parameters and their other contents.
 """
 
 import math
@@ -33,7 +33,7 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def fill(model: ModuleT, seed: int) -> ModuleT:
-    """Overwrites every tensor of the model's state dict by its draw, and returns the model."""
+    """Overwrites every tensor of the model's state dict by its random values, and returns the model."""
     drawn = {name: _draws.get(name, tuple(x.shape), seed) for name, x in model.state_dict().items()}
     model.load_state_dict(drawn)
     return model

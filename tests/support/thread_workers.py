@@ -1,4 +1,4 @@
-"""Workers that are threads of the tests' own process: what they do is the same, and nothing has to be loaded again."""
+"""Workers as threads of the test process: the same work without loading everything again."""
 
 import pickle
 import threading
@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from sam2fast.deploy.parallel import pool
-from sam2fast.deploy.parallel.process import Worker
+from sam2fast.deploy.parallel.process import WorkerProcess
 from sam2fast.deploy.parallel.worker import _answer, called, packed
 
 
-class ThreadWorker(Worker):
+class ThreadWorker(WorkerProcess):
     """In the place of a process; ``travels`` is whether what makes its service must be picklable, as there."""
 
     travels = True
@@ -49,6 +49,6 @@ class ThreadWorker(Worker):
 
 
 def instead_of_processes(patch: pytest.MonkeyPatch, travels: bool = True) -> None:
-    """From here on workers are threads."""
+    """Replaces worker processes by threads."""
     patch.setattr(ThreadWorker, "travels", travels)
-    patch.setattr(pool, "Worker", ThreadWorker)
+    patch.setattr(pool, "WorkerProcess", ThreadWorker)

@@ -1,4 +1,4 @@
-"""``sam2fast track`` disturbed, looked at, and run again."""
+"""Disturbs ``sam2fast track``, checks the files, and runs the command again."""
 
 import json
 import random
@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import track_films
+import moving_shapes
 from command_kills import CommandKills, signalled
 from disturbed import chosen
 from killed import forked, warm_up
@@ -24,8 +24,8 @@ class TrackKills(CommandKills):
     """See tests/faults/campaign.py.
 
     Args:
-        folder: for a film, a model's configuration and undisturbed runs.
-        frames: of the film.
+        folder: for a video, a model's configuration and undisturbed runs.
+        frames: of the video.
         first, later: frames with prompts.
     """
 
@@ -34,7 +34,7 @@ class TrackKills(CommandKills):
 
     def __init__(self, folder: Path, frames: int = 20, first: int = 8, later: int = 14) -> None:
         super().__init__(folder)
-        self.film = track_films.write_film(folder / "film.mp4", track_films.pictures(frames))
+        self.video = moving_shapes.write_video(folder / "video.mp4", moving_shapes.make_frames(frames))
         self.prompts = [
             *("--point", text(first, 1, *middle_of_square(first))),
             *("--box", text(first, "disc", *box_of_disc(first))),
@@ -52,7 +52,7 @@ class TrackKills(CommandKills):
     def arguments(self, out: Path, variant: str, formats: str = FORMATS) -> list[str]:
         model = ["--model", self.config, "--checkpoint", nano.WEIGHTS, "--device", "cpu"]
         options = [*self.prompts, *VARIANTS[variant], "--format", formats, "--out", out]
-        return ["track", *map(str, [self.film, *options, *model])]
+        return ["track", *map(str, [self.video, *options, *model])]
 
     def command(self, out: Path, variant: str, between: float = 30.0, formats: str = FORMATS) -> Callable[[], None]:
         """The command as a copy of this process is to call it; so many seconds between checkpoints."""

@@ -1,4 +1,4 @@
-"""``sam2fast track`` in the tests' own process, with a model that is quick, and prompts for :mod:`track_films`."""
+"""``sam2fast track`` in the tests' own process, with a model that is quick, and prompts for :mod:`moving_shapes`."""
 
 import contextlib
 import functools
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import click.testing
+import moving_shapes
 import pytest
 import torch
-import track_films
 from small_nano import write_small_nano
 
 from sam2fast import nano
@@ -26,7 +26,7 @@ _load_once = functools.cache(build_sam2_video_predictor)
 class QuickTrack:
     """Runs the command with nano at a quarter of its pixels, which looks back six frames rather than fifteen.
 
-    So films may be short. The model is loaded once.
+    So videos may be short. The model is loaded once.
 
     Args:
         folder: for its configuration.
@@ -73,12 +73,12 @@ def interrupt_after(patch: pytest.MonkeyPatch, count: int, act: Callable[[], Non
 
 
 def middle_of_square(frame: int) -> tuple[float, float]:
-    x0, y0, x1, y1 = track_films.square_at(frame)
+    x0, y0, x1, y1 = moving_shapes.square_at(frame)
     return (x0 + x1) / 2, (y0 + y1) / 2
 
 
 def box_of_disc(frame: int) -> tuple[int, int, int, int]:
-    x, y, radius = track_films.disc_at(frame)
+    x, y, radius = moving_shapes.disc_at(frame)
     return x - radius, y - radius, x + radius + 1, y + radius + 1
 
 
@@ -87,7 +87,7 @@ def text(*values: Any) -> str:
 
 
 FRAMES, FIRST, LATER = 20, 8, 14
-# Two objects, first shown amid the film, and one of them once more.
+# Two objects, first shown amid the video, and one of them once more.
 PROMPTS = [
     *("--point", text(FIRST, 1, *middle_of_square(FIRST))),
     *("--box", text(FIRST, "disc", *box_of_disc(FIRST))),

@@ -1,4 +1,4 @@
-"""``sam2fast train`` disturbed, looked at, and run again."""
+"""Disturbs ``sam2fast train``, checks the files, and runs the command again."""
 
 import json
 import multiprocessing
@@ -23,7 +23,7 @@ from torch import Tensor
 from waiting import wait_until
 
 from sam2fast.cli import main
-from sam2fast.training import snapshots
+from sam2fast.training import checkpointing
 from sam2fast.training.distributed.launch import launch
 from sam2fast.training.reporting import Reporter
 
@@ -84,7 +84,7 @@ class TrainKills:
         assert reports(folder) == self.reports
         assert sorted(names(folder)) == sorted(names(self.whole))
         for path in sorted((self.whole / "checkpoints").glob("*.pt")):
-            if path.name == snapshots.PREVIOUS:  # an earlier one, where the last was written twice
+            if path.name == checkpointing.PREVIOUS:  # an earlier one, where the last was written twice
                 continue
             ours, theirs = (
                 flat(torch.load(at, weights_only=True)) for at in (folder / "checkpoints" / path.name, path)
@@ -168,8 +168,8 @@ def left_whole(folder: Path) -> None:
         elif path.parent.name == "tensorboard":
             EventAccumulator(str(path)).Reload()
     written = {path.name for path in files}
-    if snapshots.PREVIOUS in written or "best.pt" in written:
-        assert snapshots.CURRENT in written
+    if checkpointing.PREVIOUS in written or "best.pt" in written:
+        assert checkpointing.CURRENT in written
 
 
 def reports(folder: Path) -> list[dict[str, Any]]:

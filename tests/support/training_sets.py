@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from annotated_videos import small_film
+from annotated_videos import small_video
 from PIL import Image
 
 from sam2fast.io.rle import encode_rle
@@ -33,7 +33,7 @@ def assert_same_clip(clip: Clip, datapoint: Any) -> None:
 
 
 def blob(rng: np.random.Generator, share: float = 0.2) -> np.ndarray:
-    """A mask ``(H, W)`` of a box with ragged edges of about this share of the picture; never empty."""
+    """A mask ``(H, W)`` of a box with ragged edges of about this share of the image; never empty."""
     height, width = (max(3, round(side * share**0.5)) for side in (HEIGHT, WIDTH))
     top, left = rng.integers(0, HEIGHT - height + 1), rng.integers(0, WIDTH - width + 1)
     mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
@@ -42,7 +42,7 @@ def blob(rng: np.random.Generator, share: float = 0.2) -> np.ndarray:
     return mask
 
 
-def write_picture(path: Path, rng: np.random.Generator, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
+def write_image(path: Path, rng: np.random.Generator, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
 
@@ -51,7 +51,7 @@ def write_sa1b(folder: Path, numbers: tuple[int, ...] = (3, 11, 207), objects: i
     """``sa_<number>.jpg`` and ``.json``: objects of several sizes and stabilities, one with an area of 0."""
     for number in numbers:
         rng = np.random.default_rng(number)
-        write_picture(folder / f"sa_{number}.jpg", rng)
+        write_image(folder / f"sa_{number}.jpg", rng)
         annotations: list[dict[str, Any]] = []
         for i in range(objects):
             mask = blob(rng, share=0.1 + 0.15 * i)
@@ -78,21 +78,21 @@ def write_masklets(folder: Path, name: str, content: Any, kind: str = "manual") 
 def write_frames(folder: Path, numbers: range, seed: int = 0) -> None:
     """``<number>.jpg`` with five digits."""
     for number in numbers:
-        write_picture(folder / f"{number:05d}.jpg", np.random.default_rng([seed, number]))
+        write_image(folder / f"{number:05d}.jpg", np.random.default_rng([seed, number]))
 
 
-def write_film(path: Path, frames: int = 18) -> None:
+def write_video(path: Path, frames: int = 18) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(small_film(frames, WIDTH, HEIGHT))
+    path.write_bytes(small_video(frames, WIDTH, HEIGHT))
 
 
 def write_mask_folders(root: Path) -> None:
-    """Two pictures with labels, one with a mask for each object; their masks are the same."""
+    """Two images with labels, one with a mask for each object; their masks are the same."""
     rng = np.random.default_rng(0)
     labels = np.zeros((HEIGHT, WIDTH), np.uint8)
     labels[2:9, 3:20], labels[12:30, 5:15], labels[12:30, 20:40] = 7, 2, 255
     for name in ("a.jpg", "b.png", "c.1.jpg"):
-        write_picture(root / "images" / name, rng)
+        write_image(root / "images" / name, rng)
     (root / "masks" / "c.1").mkdir(parents=True)
     palette = Image.fromarray(labels)
     palette.putpalette(rng.integers(0, 256, 768, dtype=np.uint8).tobytes())
@@ -103,10 +103,10 @@ def write_mask_folders(root: Path) -> None:
 
 
 def write_coco(root: Path) -> dict[str, Any]:
-    """``images/`` and ``instances.json`` with polygons, both kinds of run lengths, a crowd, a picture of nothing."""
+    """``images/`` and ``instances.json`` with polygons, both kinds of run lengths, a crowd, an image of nothing."""
     rng = np.random.default_rng(0)
     for number in range(4):
-        write_picture(root / "images" / f"{number:012d}.jpg", rng)
+        write_image(root / "images" / f"{number:012d}.jpg", rng)
     square, triangle = [5.0, 4.0, 20.5, 4.0, 20.5, 18.2, 5.0, 18.2], [30.0, 20.0, 44.0, 31.5, 24.0, 30.0]
     mask = blob(rng)
     pixels = mask.ravel(order="F")

@@ -1,4 +1,4 @@
-"""A case whose result hangs on the launch configuration: right, wrong, refused, never there, or the process's end."""
+"""A case whose result depends on the launch configuration: right, wrong, refused, hanging, or a crash."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""The official video predictor and ours with the same tame weights, clips to try them on, and scenarios to compare."""
+"""The official video predictor and ours with identical tame weights, random clips, and scenarios to compare."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ from PIL import Image
 import sam2fast.build_sam
 from sam2fast.utils.testing import mask_iou, relative_error
 
-# The official predictor must agree with itself this well, under another order of sums, for a case to count.
+# Required agreement of the official predictor with itself under another order of sums.
 SELF_TOLERANCE = 1e-4 / 3
 TOLERANCE = 1e-4
 # Side of the model's input for tests whose subject does not depend on it.
@@ -72,21 +72,21 @@ def clip(frames: int, height: int = 90, width: int = 120, seed: int = 0) -> list
     discs = [
         (rng.random(2), rng.normal(0, 0.06, 2), 0.08 + 0.1 * rng.random(), rng.integers(0, 255, 3)) for _ in range(4)
     ]
-    pictures = []
+    images = []
     for t in range(frames):
         image = background.copy()
         for start, speed, radius, colour in discs:
             cy, cx = (start + speed * t) % 1.3
             image[(y - cy * height) ** 2 + (x - cx * width) ** 2 < (radius * height) ** 2] = colour
-        pictures.append((image + rng.normal(0, 4, image.shape)).clip(0, 255).astype(np.uint8))
-    return pictures
+        images.append((image + rng.normal(0, 4, image.shape)).clip(0, 255).astype(np.uint8))
+    return images
 
 
-def jpeg_folder(folder: Path, pictures: Sequence[NDArray[np.uint8]]) -> Path:
-    """Writes the pictures as the official predictor reads them: a folder of numbered JPEG files."""
+def jpeg_folder(folder: Path, images: Sequence[NDArray[np.uint8]]) -> Path:
+    """Writes the images as the official predictor reads them: a folder of numbered JPEG files."""
     folder.mkdir(parents=True, exist_ok=True)
-    for i, picture in enumerate(pictures):
-        Image.fromarray(picture).save(folder / f"{i:05d}.jpg", quality=95)
+    for i, frame in enumerate(images):
+        Image.fromarray(frame).save(folder / f"{i:05d}.jpg", quality=95)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""``sam2fast vos`` disturbed, looked at, and run again."""
+"""Disturbs ``sam2fast vos``, checks the files, and runs the command again."""
 
 import functools
 import random
@@ -73,7 +73,7 @@ class VosKills(CommandKills):
         assert ended.code == 1 and "Traceback" not in ended.stderr, ended
         assert lines[-1].endswith("had problems; all else was done"), ended
         for line in lines[:-1]:
-            is_head = line.startswith("sam2fast: not done, or not whole, ")
+            is_head = line.startswith("sam2fast: failed or incomplete: ")
             assert is_head or ("/" in line and ("No space left on device" in line or "File too large" in line)), ended
         return lines[0]
 

@@ -1,4 +1,4 @@
-"""Small data sets of videos with masks, and the original's way through them: its rules, with any predictor."""
+"""Small data sets of videos with masks, and the original's VOS inference with any predictor."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,12 +24,12 @@ def disc(x: int, y: int, radius: int) -> Mask:
     return (columns - x) ** 2 + (rows - y) ** 2 < radius**2
 
 
-def save_picture(path: Path, labels: NDArray[np.uint8], colours: bytes | None) -> None:
+def save_png(path: Path, labels: NDArray[np.uint8], colours: bytes | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(labels)
+    image = Image.fromarray(labels)
     if colours is not None:
-        picture.putpalette(colours)
-    picture.save(path)
+        image.putpalette(colours)
+    image.save(path)
 
 
 def odd_colours() -> bytes:
@@ -38,16 +38,16 @@ def odd_colours() -> bytes:
 
 
 def write_masks(folder: Path, discs: Discs, per_object: bool = False, colours: bytes | None = None) -> None:
-    """Masks in either layout; where discs overlap in a palette picture, the greater id covers the other."""
+    """Masks in either layout; where discs overlap in a palette image, the greater id covers the other."""
     for frame, objects in discs.items():
         labels = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
         for obj_id in sorted(objects):
             mask = disc(*objects[obj_id])
             labels[mask] = obj_id
             if per_object:
-                save_picture(folder / f"{obj_id:03d}" / f"{frame:05d}.png", mask.astype(np.uint8), colours)
+                save_png(folder / f"{obj_id:03d}" / f"{frame:05d}.png", mask.astype(np.uint8), colours)
         if not per_object:
-            save_picture(folder / f"{frame:05d}.png", labels, colours)
+            save_png(folder / f"{frame:05d}.png", labels, colours)
 
 
 def write_video(folder: Path, frames: int, seed: int = 0) -> Path:
@@ -55,7 +55,7 @@ def write_video(folder: Path, frames: int, seed: int = 0) -> Path:
 
 
 class TheOriginal:
-    """What ``tools/vos_inference.py`` does with one video, in fp32."""
+    """``tools/vos_inference.py`` on one video, in fp32."""
 
     def __init__(
         self, predictor: Any, frames: Path, masks: Path, score_thresh: float, all_masks: bool, per_object: bool
@@ -76,8 +76,8 @@ class TheOriginal:
         for obj_id, file in self.files(name).items():
             if may_lack and not file.exists():
                 continue
-            picture = Image.open(file)
-            self.colours, labels = picture.getpalette(), np.array(picture)
+            image = Image.open(file)
+            self.colours, labels = image.getpalette(), np.array(image)
             if obj_id is not None:
                 found[obj_id] = labels > 0
             else:
@@ -116,7 +116,7 @@ class TheOriginal:
                 found[t] = dict(zip(logits, apart, strict=True))
         return found
 
-    def pictures(self, late_objects: bool) -> Iterator[tuple[str, NDArray[np.uint8], bytes]]:
+    def images(self, late_objects: bool) -> Iterator[tuple[str, NDArray[np.uint8], bytes]]:
         """Relative paths, pixels and palettes of the files."""
         found = self.one_by_one() if late_objects else self.together()
         colours = palette().tobytes() if self.colours is None else bytes(self.colours)

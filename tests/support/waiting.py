@@ -1,4 +1,4 @@
-"""Waiting for what is bound to come true, sooner or later, such as that a process ends."""
+"""Waits for conditions, such as the end of a process."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> bool:
-    """Whether something came true in time."""
+    """Whether a condition became true in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

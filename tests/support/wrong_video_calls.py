@@ -1,4 +1,4 @@
-"""Calls of the video predictor that it has to refuse, whatever its state, and with what."""
+"""Invalid calls of the video predictor, and the expected errors."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

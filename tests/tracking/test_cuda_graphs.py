@@ -1,57 +1,324 @@
-"""Steps as real CUDA graphs: the plain path's masks, no allocation, nobody waits."""
+"""What recordings hang on and hold, on a stand-in for CUDA."""
 
+import contextlib
+import gc
 import sys
-from pathlib import Path
+import threading
+import time
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from parity import NARROW, NothingDrawn
+from recorded_ops import RecordedOps
+from video import Session
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
+from sam2fast.amg import parameters as amg_parameters
+from sam2fast.tracking import cuda_graphs
+from sam2fast.tracking.cuda_graphs import CudaGraphs, RecordingError, memory_of_graphs, numerics
+from sam2fast.tracking.graph_runner import GraphEncoder
 
-import tracking_parity as check  # noqa: E402
-
-from sam2fast import build_sam  # noqa: E402
-from sam2fast.tracking.recorders import Direct, RecordingError  # noqa: E402
-
-
-def make_narrow(monkeypatch):
-    """The check's models, for the CPU."""
-    right = build_sam.build_sam2_video_predictor
-
-    def narrow(*args, hydra_overrides_extra, **kwargs):
-        with NothingDrawn():
-            return right(*args, hydra_overrides_extra=[*hydra_overrides_extra, *NARROW], **kwargs)
-
-    monkeypatch.setattr(build_sam, "build_sam2_video_predictor", narrow)
+GPU = torch.device("cuda", 0)
+GIB = 2**30
 
 
-@pytest.mark.parametrize(
-    "device",
-    ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)],
-)
-def test_recorded_steps(device, monkeypatch):
-    if device == "cpu":
-        make_narrow(monkeypatch)
-    rows = []
-    plan = check.Plan(image_size=64, objects=(1, 3), frames=3)
-    assert check.tracking_parity(torch.device(device), lambda found: rows.extend(found[-1:]), plan)
-    assert [row["objects"] for row in rows] == [1, 3, 1, 3]
-    assert all(len(row["allocations a frame"]) == 1 for row in rows), "as many on every frame: those of the answer"
-    assert all(row["reserved grew by MiB"] == 0 for row in rows)
-    assert all(row["recorded"] > 0 and not row["gave up"] for row in rows)
+class Stream:
+    """One that knows whom it has waited for; of each priority there are 32, as torch has them."""
+
+    made: Counter[int] = Counter()
+
+    def __init__(self, device: torch.device | None = None, priority: int = 0) -> None:
+        self.waited: list[Any] = []
+        self.id = priority, self.made[priority] % 32
+        self.made[priority] += 1
+
+    def wait_stream(self, other: Any) -> None:
+        self.waited.append(other)
+
+    wait_event = wait_stream
 
 
-def test_steps_that_cannot_be_recorded_are_no_success(monkeypatch):
-    """Tracking goes on without them, and gives the right masks."""
+class Graph:
+    def pool(self) -> tuple[int, int]:
+        return 0, 1
 
-    def record(self, function):
-        function()
-        raise RecordingError("not here")
+    def replay(self) -> None:
+        pass
 
-    make_narrow(monkeypatch)
-    monkeypatch.setattr(Direct, "record", record)
-    rows = []
-    plan = check.Plan(image_size=64, dtypes=(torch.float32,), objects=(1,), frames=3)
-    assert not check.tracking_parity(torch.device("cpu"), lambda found: rows.extend(found[-1:]), plan)
-    assert [(row["wrong"], row["recorded"], row["gave up"]) for row in rows] == [(0, 0, True)]
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """Streams and graphs; beginning to record waits for the device, which fails while anybody records."""
+    monkeypatch.setattr(cuda_graphs, "_capture_streams", {})
+    monkeypatch.setattr(Stream, "made", Counter())
+    found = SimpleNamespace(current=Stream(), recording=set(), broken=0, reserved=6 * GIB)
+
+    @contextlib.contextmanager
+    def graph(which, pool, stream, capture_error_mode):
+        found.broken += bool(found.recording)
+        found.recording.add(which)
+        found.reserved -= GIB  # torch gives unused memory back first
+        try:
+            yield
+        finally:
+            found.recording.remove(which)
+
+    stand_ins = {
+        "device": lambda which: contextlib.nullcontext(),
+        "stream": lambda which: contextlib.nullcontext(),
+        "current_stream": lambda which=None: found.current,
+        "Stream": Stream,
+        "CUDAGraph": Graph,
+        "graph": graph,
+        "Event": lambda: SimpleNamespace(record=lambda stream: None),
+        "memory_reserved": lambda device: found.reserved if device == GPU else 0,
+    }
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    return found
+
+
+# ---- what is recorded ----
+
+
+def test_recordings_of_several_predictors_take_turns(cuda):
+    """In threads of their own: each begins by waiting for the device."""
+    threads = [
+        threading.Thread(target=CudaGraphs(GPU).record, args=(lambda: time.sleep(0.02),), daemon=True) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert cuda.broken == 0 and not any(thread.is_alive() for thread in threads)
+
+
+def test_a_recording_may_begin_in_the_first_run_of_another(cuda):
+    """Which holds the lock, in the same thread."""
+    inner, made = CudaGraphs(GPU), []
+    outer = threading.Thread(
+        target=CudaGraphs(GPU).record,
+        args=(lambda: made or made.append(inner.record(lambda: None)),),
+        daemon=True,
+    )
+    outer.start()
+    outer.join(20)
+    assert not outer.is_alive() and made and cuda.broken == 0
+
+
+def captures(*recorders: CudaGraphs) -> list[tuple[int, int]]:
+    return [recorder._capture.id for recorder in recorders]
+
+
+def test_recorders_have_streams_to_capture_on_that_nobody_else_has(cuda):
+    """Not those that others are given meanwhile, however many, nor each other's."""
+    kept = []
+    for _ in range(16):
+        kept.append(CudaGraphs(GPU))
+        gone = CudaGraphs(GPU)
+        others = [gone._capture.id, *(Stream(GPU).id for _ in range(40))]
+        assert not set(captures(*kept)) & set(others)
+        del gone
+    assert len(set(captures(*kept))) == 16 and {priority for priority, _ in captures(*kept)} == {-1}
+    assert not {recorder._first.id for recorder in kept} & set(captures(*kept))
+
+
+def test_streams_of_recorders_that_are_gone_are_captured_on_again(cuda):
+    kept = [CudaGraphs(GPU) for _ in range(31)]
+    for _ in range(100):
+        assert CudaGraphs(GPU)._capture.id not in captures(*kept)
+    kept.append(CudaGraphs(GPU))
+    assert len(set(captures(*kept))) == 32
+    more = CudaGraphs(GPU)  # has somebody's
+    assert captures(more)[0] in captures(*kept)
+    del more, kept[7]
+    gc.collect()
+    kept.append(CudaGraphs(GPU))
+    assert len(set(captures(*kept))) == 32
+
+
+SWITCHES = [
+    (torch.backends.cudnn, "allow_tf32"),
+    (torch.backends.cuda.matmul, "allow_tf32"),
+    (torch.backends.cuda.matmul, "allow_fp16_accumulation"),
+    (torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction"),
+]
+
+
+@pytest.mark.parametrize(("owner", "name"), SWITCHES, ids=lambda x: x if isinstance(x, str) else "")
+def test_switches_of_products_count(owner, name):
+    if not hasattr(owner, name):
+        pytest.skip(f"this torch has no {name}")
+    before, value = numerics(torch.device("cpu")), getattr(owner, name)
+    try:
+        setattr(owner, name, not value)
+        assert numerics(torch.device("cpu")) != before
+    finally:
+        setattr(owner, name, value)
+    assert numerics(torch.device("cpu")) == before
+
+
+def test_the_newer_switch_of_convolutions_counts():
+    """Once it was set, torch refuses to read the older one."""
+    conv = getattr(torch.backends.cudnn, "conv", None)
+    if not hasattr(conv, "fp32_precision"):
+        pytest.skip("this torch has the older switch alone")
+    value, seen = conv.fp32_precision, {}
+    try:
+        for precision in ("ieee", "tf32"):
+            conv.fp32_precision = precision
+            seen[precision] = numerics(torch.device("cpu"))
+    finally:
+        conv.fp32_precision = value
+    assert seen["ieee"] != seen["tf32"]
+
+
+def test_switches_at_odds():
+    """Torch refuses to read the older switch where convolutions and recurrent networks have different newer ones."""
+    cudnn = torch.backends.cudnn
+    if not hasattr(getattr(cudnn, "conv", None), "fp32_precision"):
+        pytest.skip("this torch has the older switch alone")
+    conv, rnn, is_allowed = cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision, cudnn.allow_tf32
+    seen = []
+    try:
+        for allowed in (False, True):
+            for other in ("ieee", "tf32"):
+                cudnn.allow_tf32, cudnn.rnn.fp32_precision = allowed, other
+                seen.append(numerics(torch.device("cpu")))
+    finally:
+        cudnn.allow_tf32 = is_allowed
+        cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = conv, rnn
+    assert seen[0] == seen[1] != seen[2] == seen[3]  # a recurrent network is none of this model's parts
+
+
+@pytest.mark.parametrize("kind", ["math", "flash", "mem_efficient", "cudnn"])
+def test_switches_of_attention_count(kind):
+    before = numerics(torch.device("cpu"))
+    switch, value = (
+        getattr(torch.backends.cuda, f"enable_{kind}_sdp"),
+        getattr(torch.backends.cuda, f"{kind}_sdp_enabled"),
+    )
+    was = value()
+    try:
+        switch(not was)
+        assert numerics(torch.device("cpu")) != before
+    finally:
+        switch(was)
+
+
+# ---- letting go ----
+
+
+def test_weights_are_not_written_while_they_are_read(cuda, fast, video):
+    """What follows ``release_recordings`` waits for encodings and steps that are under way on other streams."""
+    s = Session(fast, video)
+    s.points(0, 1, (60, 40, 1))
+    s.propagate(max_frame_num_to_track=1)
+    path = fast._runners.graphs
+    path._device, other, step = GPU, Stream(), object()
+    path._last = other, step
+    path._encoder = GraphEncoder(GPU, RecordedOps(torch.device("cpu")))
+    fast.release_recordings()
+    assert cuda.current.waited == [step, path._encoder._stream]
+
+
+def test_open_sessions_keep_no_graphs(cuda):
+    """Their workspaces are theirs until they end, and hold the recorder."""
+    recorder, take = CudaGraphs(GPU), reserving(cuda, GIB)
+    assert memory_of_graphs(GPU) == 0
+    recorder.record(take)
+    assert memory_of_graphs(GPU) == GIB and memory_of_graphs(torch.device("cuda", 1)) == 0
+    recorder.record(take)
+    assert memory_of_graphs(GPU) == 2 * GIB
+    recorder.clear()
+    assert memory_of_graphs(GPU) == 0
+    recorder.record(take)
+    del recorder
+    gc.collect()
+    assert memory_of_graphs(GPU) == 0
+    assert not [ref for ref in cuda_graphs._recorders if ref() is None]
+
+
+def test_a_failed_recording_keeps_what_the_pool_has_grown_by(cuda):
+    """As long as there is a pool."""
+    recorder, take = CudaGraphs(GPU), reserving(cuda, GIB)
+
+    def fail() -> None:
+        take()
+        if cuda.recording:
+            raise RuntimeError("not in a graph")
+
+    with pytest.raises(RecordingError):
+        recorder.record(fail)
+    assert memory_of_graphs(GPU) == 0
+    recorder.record(take)
+    with pytest.raises(RecordingError):
+        recorder.record(fail)
+    assert memory_of_graphs(GPU) == 2 * GIB
+
+
+def reserving(cuda, size: int):
+    """A function for which torch reserves memory, also when it is not recorded."""
+
+    def take() -> None:
+        cuda.reserved += size
+
+    return take
+
+
+def test_a_handler_may_come_in_at_any_line(cuda):
+    """Of the sums and of the list that they go through; it may make recorders too, and waits for nobody."""
+    made, kept = [], [CudaGraphs(GPU)]
+
+    def interrupt(frame, event, argument):
+        if event == "line":
+            sys.settrace(None)
+            made.append(CudaGraphs(GPU))
+            memory_of_graphs(GPU)
+            sys.settrace(interrupt)
+        return interrupt
+
+    def work() -> None:
+        sys.settrace(interrupt)
+        try:
+            kept.append(CudaGraphs(GPU))
+            memory_of_graphs(GPU)
+        finally:
+            sys.settrace(None)
+        kept.append("done")
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert kept[-1] == "done" and len(made) > 8
+    registered = {id(ref()) for ref in cuda_graphs._recorders}
+    assert {id(recorder) for recorder in (*made, *kept[:-1])} <= registered
+
+
+def test_release_clears_both_recorders(fast, video, monkeypatch):
+    cleared = []
+    monkeypatch.setattr(cuda_graphs.EagerRecorder, "clear", lambda self: cleared.append(self))
+    s = Session(fast, video)
+    s.points(0, 1, (60, 40, 1))
+    s.propagate(max_frame_num_to_track=1)
+    path = fast._runners.graphs
+    fast.release_recordings()
+    assert set(cleared) == {path._recorder, path._encoder._recorder}
+
+
+def test_memory_of_graphs_is_not_free(cuda, monkeypatch):
+    """Nothing but they can use what torch has reserved for them."""
+    model = SimpleNamespace(device=GPU, hidden_dim=256, sam_image_embedding_size=64)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * GIB, 16 * GIB))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 4 * GIB)
+    prompt = 4 * 256 * 64**2 * amg_parameters.EMBEDDINGS_PER_PROMPT
+    assert amg_parameters.decoder_batch_size(1000, model) == int(0.7 * 4 * GIB / prompt)
+    recorder = CudaGraphs(GPU)
+    recorder.record(reserving(cuda, GIB))  # 7 GiB are reserved then, and 1 GiB of them is the graph's
+    assert amg_parameters.decoder_batch_size(1000, model) == int(0.7 * 4 * GIB / prompt)
+    recorder.record(reserving(cuda, 3 * GIB))
+    cuda.reserved = 7 * GIB  # and of the 3 GiB not in use none is free
+    assert amg_parameters.decoder_batch_size(1000, model) == int(0.7 * 2 * GIB / prompt)
+    recorder.clear()
+    assert amg_parameters.decoder_batch_size(1000, model) == int(0.7 * 5 * GIB / prompt)

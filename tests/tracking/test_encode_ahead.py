@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from video import Session, clip, jpeg_folder, run
 
-from sam2fast.tracking.fast_path import FastPath
-from sam2fast.tracking.features import EncodedFrames, encode_frames
+from sam2fast.tracking.eager_runner import EagerRunner
+from sam2fast.tracking.features import EncodedFrames
+from sam2fast.tracking.graph_runner import GraphRunner
 from sam2fast.utils.testing import relative_error
 from sam2fast.video_io import VideoError
 
@@ -18,13 +19,13 @@ class Encodings:
 
     def __init__(self, predictor: Any, monkeypatch: Any) -> None:
         self.batches: list[tuple[list[int], bool]] = []
-        right = predictor._fast_path.encode
+        right = predictor._runners.graphs.encode
 
         def counted(model, frames, indices, ahead):
             self.batches.append((list(indices), ahead))
             return right(model, frames, indices, ahead)
 
-        monkeypatch.setattr(predictor._fast_path, "encode", counted)
+        monkeypatch.setattr(predictor._runners.graphs, "encode", counted)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ class Encodings:
     ],
 )
 def test_the_next_frames_are_encoded_while_one_is_tracked(fast, plain, video, batch, expected, monkeypatch):
-    fast._fast_path = FastPath(fast)
+    fast._runners.graphs = GraphRunner(fast, settings=fast._options.recorded)
     encodings = Encodings(fast, monkeypatch)
 
     def life(s: Session) -> None:
@@ -107,7 +108,7 @@ def test_streams_go_by_recorded_steps(plain, fast, video):
         if a.obj_ids:
             assert relative_error(a.masks, b.masks) < TOLERANCE
             assert relative_error(a.scores.iou, b.scores.iou) < 1e-4
-    assert fast._fast_path._idle, "a stream's workspace is handed on"
+    assert fast._runners.graphs._idle, "a stream's workspace is handed on"
 
 
 def test_cached_features_are_waited_for(fast, video):
@@ -115,11 +116,9 @@ def test_cached_features_are_waited_for(fast, video):
     s, waits = Session(fast, video), []
     cache = s.state.features
 
-    def under_way(frames, indices, ahead):
-        return EncodedFrames(encode_frames(fast, frames, indices).features, waits.append)
-
-    cache._encoder = under_way
-    cache.begin([2, 1], 2)
+    plan = cache.plan([2, 1])
+    encoded = EagerRunner().encode(fast, s.state.frames, plan.to_encode, ahead=True)
+    cache.store(plan, EncodedFrames(encoded.features, waits.append), 2)
     order = list(cache.kept)
     assert [frame for frame, _ in order] == [0, 2, 1] and not waits
     for _ in range(2):  # each time, for it may be on another stream

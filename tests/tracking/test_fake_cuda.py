@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from fake_cuda import steady_frames, steady_steps
+from torch.utils._pytree import tree_leaves
 
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.tracking import steps, workspace
-from sam2fast.tracking.step_tables import StepTables
+from sam2fast.tracking import graph_steps, tracker
+from sam2fast.tracking.memory_bank import StepTables
 
 NANO, TINY = "configs/nano/sam2fast_nano.yaml", "configs/sam2.1/sam2.1_hiera_t.yaml"
 FRAME = np.zeros((90, 120, 3), np.uint8)
@@ -37,7 +38,7 @@ def predictor(cuda, made):
 
 def check(predictor, found):
     """Every frame went by recordings, and none of them waited."""
-    assert found and not predictor._fast_path.failed
+    assert found and not predictor._runners.graphs.failed
     for seen in found:
         seen.check()
         assert seen.replays == 2, "one encoding and one step"
@@ -45,7 +46,7 @@ def check(predictor, found):
 
 @pytest.mark.parametrize("objects", [1, 3])
 def test_steady_frames(cuda, predictor, objects):
-    assert predictor._why_not() is None
+    assert predictor._tracker.why_eager() is None
     for output in ("logits", "bool", "bits", "low_res"):
         check(predictor, steady_frames(cuda, predictor, objects, 3, output=output))
     check(predictor, steady_steps(cuda, predictor, objects, 3))
@@ -53,7 +54,7 @@ def test_steady_frames(cuda, predictor, objects):
 
 def test_batches_and_late_answers(cuda, predictor):
     found = steady_frames(cuda, predictor, 3, 20, encode_ahead=4, lag=2, return_scores=True)
-    assert {1, 2} == {seen.replays for seen in found[4:-2]} and not predictor._fast_path.failed
+    assert {1, 2} == {seen.replays for seen in found[4:-2]} and not predictor._runners.graphs.failed
     for seen in found[4:]:  # the batches' encoding is recorded before
         seen.check()
 
@@ -61,7 +62,7 @@ def test_batches_and_late_answers(cuda, predictor):
 @pytest.mark.parametrize("objects", [1, 3])
 def test_frames_that_archive_pages(cuda, predictor, objects, monkeypatch):
     """In small pools, which are soon full: then each frame moves a page of each to the CPU."""
-    monkeypatch.setattr(workspace, "OBJECTS_AT_ONCE", 1)
+    monkeypatch.setattr(graph_steps, "OBJECTS_AT_ONCE", 1)
     found = steady_frames(cuda, predictor, objects, 30)
     check(predictor, found)
     assert found[-1].launches["copy_"] - found[0].launches["copy_"] == 2 * objects, "a memory and a pointer each"
@@ -86,8 +87,8 @@ def test_clicks_wait_for_their_answers_alone(cuda, predictor):
         with cuda.watched() as seen:
             predictor.add_new_points_or_box(state, t, 1, *click)
         first, *rest = seen.faults
-        assert first.kind == "waits" and first.place.startswith("sam2fast/tracking/arrivals.py:")
-        assert all("/arrivals.py:" in fault.place or " masks_of: " in fault.place for fault in rest)
+        assert first.kind == "waits" and first.place.startswith("sam2fast/tracking/async_copies.py:")
+        assert all("/async_copies.py:" in fault.place or " masks_of: " in fault.place for fault in rest)
 
 
 class RecordedCasts(fake_cuda.FakeCuda):
@@ -123,8 +124,8 @@ def test_tables_have_to_be_pinned(cuda, predictor, monkeypatch):
     monkeypatch.setattr(StepTables, "blank", lambda shape, pinned=False: blank(shape))
     (seen,) = steady_frames(cuda, predictor, 1, 1)
     (fault,) = seen.faults
-    assert fault.kind == "pageable copy" and fault.place.startswith("sam2fast/tracking/workspace.py:")
-    with pytest.raises(AssertionError, match=r"workspace\.py:\d+ step: buffers\.integers\.copy_"):
+    assert fault.kind == "pageable copy" and fault.place.startswith("sam2fast/tracking/graph_steps.py:")
+    with pytest.raises(AssertionError, match=r"graph_steps\.py:\d+ step: buffers\.integers\.copy_"):
         seen.check()
 
 
@@ -170,16 +171,16 @@ def stream(made):
     return stream
 
 
-def faults_of(cuda, stream, function, fault, monkeypatch):
+def faults_of(cuda, stream, module, function, fault, monkeypatch):
     """What a frame shows where a function of the step, which is given masks, also does something wrong with them."""
-    right = getattr(steps, function)
+    right = getattr(module, function)
 
     def wrong(*args):
-        fault(next(x for x in args if isinstance(x, torch.Tensor)))
+        fault(next(x for x in tree_leaves(args) if isinstance(x, torch.Tensor)))
         return right(*args)
 
     with monkeypatch.context() as patch, cuda.watched() as seen:
-        patch.setattr(steps, function, wrong)
+        patch.setattr(module, function, wrong)
         with pytest.raises(RuntimeError) if fault is add_of_the_cpu else contextlib.nullcontext():
             stream.step(FRAME)
     with pytest.raises(AssertionError, match=r"test_fake_cuda\.py"):
@@ -190,7 +191,7 @@ def faults_of(cuda, stream, function, fault, monkeypatch):
 @pytest.mark.parametrize("name", FAULTS)
 def test_faults_of_a_frame_are_found(cuda, stream, name, monkeypatch):
     kind, fault = FAULTS[name]
-    assert kind in faults_of(cuda, stream, "kept_results", fault, monkeypatch)
+    assert kind in faults_of(cuda, stream, tracker, "build_results", fault, monkeypatch)
     with cuda.watched() as seen:
         stream.step(FRAME)
     seen.check()
@@ -200,7 +201,7 @@ def test_faults_of_a_frame_are_found(cuda, stream, name, monkeypatch):
 def test_faults_of_what_is_recorded_are_found(cuda, predictor, stream, name, monkeypatch):
     kind, fault = FAULTS[name]
     predictor.release_recordings()
-    found = faults_of(cuda, stream, "filled", fault, monkeypatch)
+    found = faults_of(cuda, stream, graph_steps, "fill_holes", fault, monkeypatch)
     assert kind in found
     if name == "mixed":  # which does not get so far as to be recorded
         return

@@ -1,4 +1,4 @@
-"""Adapters: nothing at first, the same merged or not, and all that learns."""
+"""Adapters: zero at first, equal when merged, and the only trained parameters."""
 
 import json
 from pathlib import Path
@@ -18,20 +18,21 @@ from sam2fast import nano
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.checkpoints import CheckpointError
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-from sam2fast.training.adapter_files import load_adapters, save_adapters
 from sam2fast.training.adapters import (
     AdapterConf,
     adapted_layers,
     add_adapters,
     is_adapter,
+    load_adapters,
     merge_adapters,
     merged_weights,
+    save_adapters,
     without_adapters,
 )
 from sam2fast.training.model import SAM2Train
 
 ADAPTERS = "+trainer.model.adapters={rank: 2, alpha: 4, train: [maskmem_tpos_enc]}"
-# Everything that reads weights without calling layers too.
+# Also code that reads weights without calling layers.
 EVERYWHERE = AdapterConf(2, 4, targets=("image_encoder.*", "memory_attention.*", "sam_mask_decoder.*"))
 
 
@@ -41,14 +42,14 @@ def model(tmp_path: Path) -> SAM2Train:
 
 
 def predicted(model: SAM2Train) -> Tensor:
-    """Logits ``(T, O, h, w)`` of what the model tracks, and what it says about them."""
+    """Logits ``(T, O, h, w)`` of tracked masks, and their scores."""
     torch.manual_seed(0)
     frames = model(batch_of_discs(3)).frames
     return torch.cat([x.flatten() for f in frames for x in (*f.masks, *f.ious, *f.object_scores)])
 
 
 def learn_something(model: SAM2Train) -> None:
-    """As if the adapters had been trained."""
+    """Random adapters, as if trained."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for layer in adapted_layers(model).values():
@@ -77,8 +78,8 @@ def test_merged_models_predict_the_same(model: SAM2Train) -> None:
     assert (adapted - before).abs().max() > 0.01
 
 
-def test_they_do_what_their_rank_allows(model: SAM2Train) -> None:
-    """Beside the definition, in fp64."""
+def test_adapters_have_their_rank(model: SAM2Train) -> None:
+    """Against the definition, in fp64."""
     layer = model.image_encoder.trunk.blocks[0].attn.qkv
     x, before = torch.randn(5, layer.in_features), layer.weight.detach().double()
     add_adapters(model, AdapterConf(rank=3, alpha=6, targets=["image_encoder.trunk.blocks.0.attn.qkv"]))
@@ -89,7 +90,7 @@ def test_they_do_what_their_rank_allows(model: SAM2Train) -> None:
     assert torch.linalg.matrix_rank(layer.weight.double() - before, atol=1e-5) == 3
 
 
-def test_nothing_else_learns(model: SAM2Train) -> None:
+def test_all_other_parameters_are_frozen(model: SAM2Train) -> None:
     model.train()
     add_adapters(model, AdapterConf(rank=2, train=["sam_mask_decoder.iou_prediction_head.*"]))
     predicted(model).sum().backward()
@@ -124,7 +125,7 @@ class TestRuns:
 
     @pytest.fixture
     def base(self, tmp_path: Path) -> Path:
-        """Ordinary weights to start from."""
+        """Initial weights without adapters."""
         weights = build(tmp_path, "trainer.seed_value=7").model.state_dict()
         torch.save({"model": weights}, tmp_path / "base.pt")
         return tmp_path / "base.pt"
@@ -140,7 +141,7 @@ class TestRuns:
         calm, other = (load_file(folder / "adapters.safetensors") for folder in files)
         assert calm.keys() == other.keys() and all(torch.equal(calm[name], other[name]) for name in calm)
 
-        # What is learnt, over what it was learnt on, is the merged model; nothing but that has changed.
+        # Initial weights plus adapters are the merged model; nothing else has changed.
         given = torch.load(base, weights_only=True)["model"]
         merged = torch.load(files[0] / "merged.pt", weights_only=True)["model"]
         assert merged.keys() == given.keys()
@@ -164,11 +165,11 @@ class TestRuns:
 
 
 class TestPredictors:
-    """Adapters on a predictor, merged in it, and weights that were merged before: one and the same model."""
+    """Loaded adapters, adapters merged in the predictor, and merged weights are the same model."""
 
     @pytest.fixture
     def files(self, tmp_path: Path) -> tuple[Path, Path, Path]:
-        """Weights, adapters for them, and both in one."""
+        """Weights, adapters and merged weights."""
         base, adapters, merged = (tmp_path / name for name in ("base.pt", "adapters.safetensors", "merged.pt"))
         predictor = mini_predictor()
         torch.save({"model": predictor.state_dict()}, base)
@@ -189,7 +190,7 @@ class TestPredictors:
         before = self.everything(plain)
         load_adapters(adapted, adapters)
         found = self.everything(adapted)
-        # Also one that has predicted, and kept what it prepared from its weights.
+        # Also a model that has predicted and cached prepared weights.
         load_adapters(plain, adapters)
         merge_adapters(plain)
         assert not adapted_layers(plain) and not any(p.requires_grad for p in plain.parameters())
@@ -200,13 +201,13 @@ class TestPredictors:
     @staticmethod
     @torch.inference_mode()
     def everything(predictor: Any) -> Tensor:
-        """Logits of a click on a picture, and of the two frames of a video after it."""
-        pictures = np.random.default_rng(0).integers(0, 256, (3, 96, 128, 3), dtype=np.uint8)
+        """Logits of a click on an image, and of the two frames of a video after it."""
+        images = np.random.default_rng(0).integers(0, 256, (3, 96, 128, 3), dtype=np.uint8)
         click = {"point_coords": np.array([[60.0, 40.0]]), "point_labels": np.array([1])}
         image = SAM2ImagePredictor(predictor)
-        image.set_image(pictures[0])
+        image.set_image(images[0])
         low = image.predict(**click, multimask_output=True)[2]
-        state = predictor.init_state([Image.fromarray(p) for p in pictures])
+        state = predictor.init_state([Image.fromarray(p) for p in images])
         predictor.add_new_points_or_box(state, 0, 1, click["point_coords"], click["point_labels"])
         logits = [masks for _, _, masks in predictor.propagate_in_video(state)]
         return torch.cat([torch.from_numpy(low).flatten(), torch.cat(logits).flatten()])
@@ -223,7 +224,7 @@ class TestFaults:
             ({"train": ["decoder.*"]}, r"no parameter is named 'decoder\.\*'"),
         ],
     )
-    def test_settings_that_cannot_be(self, model: SAM2Train, conf: dict[str, Any], message: str) -> None:
+    def test_invalid_settings(self, model: SAM2Train, conf: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             add_adapters(model, AdapterConf(**conf))
         assert not adapted_layers(model) and all(p.requires_grad for p in model.parameters())

@@ -14,7 +14,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 @pytest.fixture
 def scene() -> torch.Tensor:
-    """Ids ``(2, 16, 24)``: two objects, then one and another number."""
+    """Ids ``(2, 16, 24)``: two objects, then one with another id."""
     ids = torch.zeros(2, 16, 24, dtype=torch.int64)
     ids[:, 2:10, 3:9] = 5
     ids[0, 11:14, 12:20] = 2**40
@@ -22,7 +22,7 @@ def scene() -> torch.Tensor:
 
 
 def perfect(ids: torch.Tensor) -> tuple[DenseAuxiliary, torch.Tensor]:
-    """Features that say everything, and heads that read them: one channel for each id, one for boundaries."""
+    """Perfect features and heads: one channel per id, one for boundaries."""
     values = ids.unique()
     inside = (ids[:, None] == values[:, None, None]).float()
     features = torch.cat([inside, find_boundaries(ids)[:, None] * 2.0 - 1], dim=1)
@@ -39,7 +39,7 @@ def perfect(ids: torch.Tensor) -> tuple[DenseAuxiliary, torch.Tensor]:
 def test_perfect_features(scene):
     auxiliary, features = perfect(scene)
     got = auxiliary(features, scene, seeded())
-    # Scale 5 and bias 0: pairs that belong together have a logit of 5, others of 0.
+    # Scale 5 and bias 0: the logit of positive pairs is 5, of others 0.
     expected = (math.log1p(math.exp(-5)) + math.log(2)) / 2
     assert got["loss_affinity"].item() == pytest.approx(expected)
     assert got["loss_boundary"].item() < 1e-4
@@ -71,7 +71,7 @@ def test_both_kinds_of_pairs_weigh_the_same(scene):
     assert got.item() == pytest.approx(expected.item())
 
 
-def test_learns_from_nothing(scene):
+def test_learns_from_scratch(scene):
     torch.manual_seed(0)
     auxiliary = DenseAuxiliary(8)
     features = torch.randn(2, 8, 16, 24, requires_grad=True)
@@ -123,7 +123,7 @@ def test_pairs(scene):
     near = slice(0, n // 2)
     assert (first // W - second // W)[:, near].abs().max() == radius
     assert (first % W - second % W)[:, near].abs().max() == radius
-    # Every id is drawn as often as another, however small; a far partner does not depend on the first.
+    # All ids are equally frequent, also small ones; a far pixel does not depend on the first.
     for pixels in (first, second[:, n // 2 :]):
         for image, share in ((0, 1 / 3), (1, 1 / 2)):
             drawn = scene[image].flatten()[pixels[image]]

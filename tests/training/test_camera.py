@@ -1,4 +1,4 @@
-"""Films of still pictures."""
+"""Clips of still images by a moving camera."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.training.data.camera import RandomCamera
 from sam2fast.training.data.clip import Clip
 
@@ -15,14 +15,14 @@ HEIGHT, WIDTH = 90, 120
 
 @pytest.fixture
 def still() -> Clip:
-    """Brightness grows to the right; objects: a square, a speck, the whole picture, nothing."""
+    """Brightness grows to the right; objects: a square, a speck, the whole image, nothing."""
     frame = np.broadcast_to(np.arange(WIDTH, dtype=np.uint8)[None, :, None], (HEIGHT, WIDTH, 3)).copy()
     masks = np.zeros((4, HEIGHT, WIDTH), dtype=np.bool_)
     masks[0, 30:60, 40:80] = masks[1, 5:6, 5:6] = masks[2] = True
     return Clip(frame[None], masks[None], "still", (3, 5, 7, 9), (0,))
 
 
-def test_the_whole_picture_is_resized(still: Clip) -> None:
+def test_the_whole_image_is_resized(still: Clip) -> None:
     clip = RandomCamera(30, zoom=(1.0, 1.0), most_aspect=1.0)(still, np.random.default_rng(0))
     expected = Image.fromarray(still.frames[0]).resize((30, 30), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(clip.frames, np.asarray(expected)[None])
@@ -48,14 +48,14 @@ def test_masks_move_with_their_frames(still: Clip) -> None:
     assert moved > 40
 
 
-def test_the_same_generator_gives_the_same_film(still: Clip) -> None:
+def test_the_same_generator_gives_the_same_clip(still: Clip) -> None:
     camera = RandomCamera(32, num_frames=3)
     first, second = (camera(still, np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(first.frames, second.frames)
     np.testing.assert_array_equal(first.masks, second.masks)
 
 
-def test_what_cannot_be_filmed(still: Clip) -> None:
+def test_clips_without_usable_objects_are_refused(still: Clip) -> None:
     with pytest.raises(DatasetError, match="'still': no crop"):
         RandomCamera(32)(replace(still, masks=still.masks[:, 3:]), np.random.default_rng(0))
     with pytest.raises(ValueError, match="got 2"):

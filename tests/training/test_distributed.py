@@ -1,4 +1,4 @@
-"""Several processes that train together are one process with a larger batch, and lose nothing when one is lost."""
+"""Distributed training equals one process with a larger batch, and loses nothing when a process is lost."""
 
 import json
 import math
@@ -29,16 +29,16 @@ from sam2fast.training.distributed import slurm
 from sam2fast.training.distributed.ranks import LostRankError, Ranks
 
 CLIP = "trainer.data.train.datasets.0.batch_size=1"
-# Four updates that are saved one by one, and nothing else.
+# Four updates with a checkpoint each.
 SHORT = ("scratch.updates=4", "+trainer.mode=train_only", "trainer.checkpoint.save_every_steps=1", CLIP)
-# Where processes with whole models and those with parts of one do the same, bit by bit.
+# Settings with which DDP and FSDP are bitwise equal.
 PLAIN = (*SHORT, "~trainer.auxiliary", "~trainer.optim.gradient_clip")
 FSDP = "+trainer.distributed.strategy=fsdp"
 TWO_EPOCHS = ("trainer.data.train.batches_per_epoch=null", "trainer.max_epochs=2")
 
 
-# The first update has a batch prompted by clicks, then one by masks, which leave other parts of the model unused; of
-# the three batches of the validation one process has two.
+# The first update has a batch prompted by clicks and one by masks, so different parameters are unused; of the three
+# validation batches one process has two.
 THREE_UPDATES = (
     "scratch.updates=3",
     "trainer.data.train.batches_per_epoch=6",
@@ -48,7 +48,7 @@ THREE_UPDATES = (
     "clips.dataset.num_frames=3",
     "trainer.model.num_correction_pt_per_frame=1",
 )
-# Weights that stay as they are beside some that learn.
+# Frozen weights beside trained ones.
 ADAPTERS = (
     "scratch.updates=2",
     "trainer.data.train.batches_per_epoch=4",
@@ -59,14 +59,14 @@ ADAPTERS = (
 
 
 class Done(NamedTuple):
-    """A job: its folder, and what each process returned."""
+    """A job: its folder, and the results of its processes."""
 
     folder: Path
     results: list[Any]
 
 
 def done(count: int, parent: Path, **jobs: tuple[Any, ...]) -> dict[str, Done]:
-    """What so many processes did, one job after the other; a job is a function and what it gets beside a folder."""
+    """Runs jobs in several processes, one after the other; a job is a function and its arguments besides a folder."""
     folders = {name: parent / name for name in jobs}
     tasks = ((function, folders[name], *arguments) for name, (function, *arguments) in jobs.items())
     results = in_ranks(count, rank_jobs.in_turn, *tasks)
@@ -75,13 +75,13 @@ def done(count: int, parent: Path, **jobs: tuple[Any, ...]) -> dict[str, Done]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
-    """Of one process, with batches of two clips."""
+    """Results of one process with batches of two clips."""
     return done(1, tmp_path_factory.mktemp("alone"), whole=(rank_jobs.gradients, *THREE_UPDATES))
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
-    """Of two processes, with batches of one clip each."""
+    """Results of two processes with batches of one clip each."""
     return done(
         2,
         tmp_path_factory.mktemp("both"),
@@ -93,7 +93,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
-    """Of two processes that stop and go on, and of two that do not."""
+    """Results of two processes that stop and resume, and of two uninterrupted ones."""
     fewer = (rank_jobs.RANDOM, *SHORT, *TWO_EPOCHS)
     return done(
         2,
@@ -111,7 +111,7 @@ def assert_one_with_twice_the_batch(one: Done, two: Done, is_divided: bool = Fal
         assert len(found["gradients"]) == (0 if is_divided else len(expected["gradients"]))
         for a, b in zip(expected["gradients"], found["gradients"], strict=False):
             assert_close(b, a)
-        if not is_divided or found is two.results[0]:  # who puts together what is divided
+        if not is_divided or found is two.results[0]:  # the first process gathers sharded tensors
             assert_close(found["weights"], expected["weights"])
             assert_close(found["momenta"], expected["momenta"])
         assert found["measures"] == expected["measures"]
@@ -127,7 +127,7 @@ def test_two_processes_are_one_with_twice_the_batch(alone: dict[str, Done], both
 
 
 @pytest.mark.slow
-def test_two_processes_with_parts_are_too(alone: dict[str, Done], tmp_path: Path) -> None:
+def test_two_sharded_processes_are_too(alone: dict[str, Done], tmp_path: Path) -> None:
     two = done(2, tmp_path, whole=(rank_jobs.gradients_and_measures, *THREE_UPDATES, CLIP, FSDP))
     for found in two["whole"].results:
         assert found["again"] == found["measures"]
@@ -147,7 +147,7 @@ def test_adapters_learn_the_same(tmp_path: Path) -> None:
 
 
 def assert_same_adapters(one: Done, two: Done) -> None:
-    """The files that the first process writes, also where it has a part of each tensor only."""
+    """The files of the first process, also where tensors are sharded."""
     for name, read in (("adapters.safetensors", load_file), ("merged.pt", read_weights)):
         expected, found = (read(run.folder / "checkpoints" / name) for run in (one, two))
         assert found.keys() == expected.keys()
@@ -160,7 +160,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """All arrays together to 1e-5 of their size, in fp64 much closer, and the same ones missing."""
+    """Arrays agree to 1e-5, in fp64 much closer, and the same ones are missing."""
     assert [name for name in expected if (found[name] is None) != (expected[name] is None)] == []
     there = [name for name, value in expected.items() if value is not None]
     scale = math.sqrt(sum(float((expected[name] ** 2).sum()) for name in there))
@@ -174,7 +174,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_gradients_may_travel_rounded(alone: dict[str, Done], tmp_path: Path) -> None:
+def test_gradients_may_be_sent_rounded(alone: dict[str, Done], tmp_path: Path) -> None:
     more = (*THREE_UPDATES, CLIP, "+trainer.distributed.comms_dtype=float16", "trainer.data.train.batches_per_epoch=2")
     (two, _), one = in_ranks(2, rank_jobs.gradients, tmp_path, *more), alone["whole"].results[0]
     pairs = [(two["gradients"][0][name], value) for name, value in one["gradients"][0].items() if value is not None]
@@ -197,7 +197,7 @@ def assert_same_checkpoint(a: Path, b: Path) -> None:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "subprocess.Popen[str]", tuple[str, str]]:
-    """A run of the command, one of whose processes was killed: its folder, itself, and what it said."""
+    """A run of the command with a killed process: its folder, the process, and its output."""
     folder = tmp_path_factory.mktemp("killed")
     run = start(*COMMAND, "--num-gpus", "2", *paused(folder))
     kill_paused(run, folder)
@@ -212,7 +212,7 @@ def test_a_killed_process_ends_the_run_in_one_line(killed: Any) -> None:
 
 
 @pytest.mark.long
-def test_it_goes_on_bitwise_also_where_one_process_stops_them_all(killed: Any, stopped: dict[str, Done]) -> None:
+def test_it_resumes_bitwise_also_where_one_process_stops_all(killed: Any, stopped: dict[str, Done]) -> None:
     folder = killed[0]
     assert torch.load(folder / "checkpoints/checkpoint.pt", weights_only=True)["steps"] in (1, 2)
     assert in_ranks(2, rank_jobs.interrupted, folder, [(3, "ddp"), (9, "ddp")], *PLAIN) == [[3, 4]] * 2
@@ -222,31 +222,31 @@ def test_it_goes_on_bitwise_also_where_one_process_stops_them_all(killed: Any, s
 
 
 @pytest.mark.long
-def test_processes_with_parts_go_on_too(stopped: dict[str, Done]) -> None:
+def test_sharded_processes_resume_too(stopped: dict[str, Done]) -> None:
     assert stopped["divided"].results == [[3, 4]] * 2
     assert_same_checkpoint(stopped["undisturbed"].folder, stopped["divided"].folder)
 
 
 @pytest.mark.slow
-def test_processes_with_parts_stop_and_go_on_in_turn_with_others(stopped: dict[str, Done], tmp_path: Path) -> None:
+def test_ddp_and_fsdp_resume_each_others_runs(stopped: dict[str, Done], tmp_path: Path) -> None:
     turns = [(1, "ddp"), (2, "fsdp"), (3, "fsdp"), (9, "ddp")]
     assert in_ranks(2, rank_jobs.interrupted, tmp_path, turns, *PLAIN) == [[1, 2, 3, 4]] * 2
     assert_same_checkpoint(stopped["undisturbed"].folder, tmp_path)
 
 
-def test_who_finds_the_others_gone_says_so(both: dict[str, Done]) -> None:
+def test_a_process_reports_that_it_lost_the_others(both: dict[str, Done]) -> None:
     assert (
         both["left"].results[0].startswith("process 0 of 2 lost the others: ") and both["left"].results[1] == "nothing"
     )
 
 
-def test_a_store_that_ends_with_its_process_is_a_loss() -> None:
-    """With TORCH_DISABLE_SHARE_RDZV_TCP_STORE the first process has it, not torchrun."""
+def test_a_lost_store_is_a_lost_process() -> None:
+    """With TORCH_DISABLE_SHARE_RDZV_TCP_STORE the store is in the first process, not in torchrun."""
     server = [dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)]
     client = dist.TCPStore("127.0.0.1", server[0].port, is_master=False)
     ranks = Ranks(torch.device("cpu"), 1, 2, is_group=True)
     threading.Timer(0.2, server.clear).start()
-    with pytest.raises(LostRankError, match="process 1 of 2 lost the others: "), ranks.losses_named():
+    with pytest.raises(LostRankError, match="process 1 of 2 lost the others: "), ranks.reporting_lost_ranks():
         client.get("what nobody writes")
 
 
@@ -254,12 +254,12 @@ COMMAND = (sys.executable, "-m", "sam2fast", "train", "-c", RECIPE, "--threads",
 
 
 def settings(folder: Path) -> list[str]:
-    """Of the undisturbed run, for the command."""
+    """The configuration of the uninterrupted run, for the command."""
     return overrides(folder, "trainer.accelerator=cpu", rank_jobs.RANDOM, *PLAIN)
 
 
 def paused(folder: Path) -> list[str]:
-    """The same, and the second process waits in the middle of it; see :class:`disturbed_clips.PausedClips`."""
+    """The same; the second process waits in the middle, see :class:`disturbed_clips.PausedClips`."""
     clips = f"{{_target_: disturbed_clips.PausedClips, file: {folder / 'paused'}, dataset: '${{clips}}'}}"
     return ["--allow-target", "disturbed_clips", *settings(folder), f"trainer.data.train.datasets.0.dataset={clips}"]
 
@@ -271,7 +271,7 @@ def start(*command: str) -> "subprocess.Popen[str]":
 
 
 def kill_paused(run: "subprocess.Popen[str]", folder: Path) -> None:
-    """Kills the process that waits, once there is a checkpoint."""
+    """Kills the waiting process after the first checkpoint."""
     file, checkpoint, deadline = folder / "paused", folder / "checkpoints/checkpoint.pt", time.monotonic() + SECONDS
     while not (checkpoint.exists() and file.exists() and file.read_text()):
         assert run.poll() is None and time.monotonic() < deadline, run.communicate()
@@ -280,24 +280,24 @@ def kill_paused(run: "subprocess.Popen[str]", folder: Path) -> None:
 
 
 @pytest.mark.long
-def test_fewer_processes_go_on_from_the_same_share_of_the_epoch(
+def test_fewer_processes_resume_from_the_same_share_of_the_epoch(
     stopped: dict[str, Done], caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert stopped["fewer"].results == [1, 1]  # of two updates in an epoch
+    assert stopped["fewer"].results == [1, 1]  # an epoch has two updates
     trainer = build(stopped["fewer"].folder, "trainer.accelerator=cpu", rank_jobs.RANDOM, *SHORT, *TWO_EPOCHS)
     trainer.run(lambda: True)
     assert "an epoch has 4 updates now, and had 2: going on from the same share of it, update 2" in caplog.text
     assert trainer.steps == 2 and trainer.steps_in_epoch == 3
 
 
-def test_what_is_no_number_ends_all_with_the_same_words(both: dict[str, Done]) -> None:
+def test_non_finite_values_end_all_processes_with_the_same_message(both: dict[str, Done]) -> None:
     first, second = both["no_number"].results
     assert first == second
     for said, wrong in zip(first, ("the gradient of no_mem_embed ", "loss_iou, "), strict=True):
         assert said.startswith(f"update 0: {wrong}") and "is not finite for clips synthetic/" in said
 
 
-def test_the_launcher_starts_again_and_passes_ctrl_c_on(tmp_path: Path) -> None:
+def test_the_launcher_restarts_and_forwards_ctrl_c(tmp_path: Path) -> None:
     ((alone, *others),) = in_ranks(1, launched.launch_all, tmp_path)
     wrong = "the 2 machines did not meet at 127.0.0.1:0, or lost each other: not all of them came in 1 seconds"
     assert alone == f"alone {wrong}"
@@ -307,14 +307,14 @@ def test_the_launcher_starts_again_and_passes_ctrl_c_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_processes_that_are_started_again_meet_anew(tmp_path: Path) -> None:
-    """Not where one of them was before, which another that comes first would find."""
+def test_restarted_processes_use_a_new_store(tmp_path: Path) -> None:
+    """Not with the old store, where a fast process would find old addresses."""
     in_ranks(1, launched.launch_those_that_meet, tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["meet-0-0", "meet-0-1", "meet-1-0", "meet-1-1"]
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_by_itself_after_one_process_was_killed(stopped: dict[str, Done], tmp_path: Path) -> None:
+def test_a_run_restarts_after_a_process_was_killed(stopped: dict[str, Done], tmp_path: Path) -> None:
     run = start(*COMMAND, "--num-gpus", "2", "--restarts", "1", *paused(tmp_path))
     kill_paused(run, tmp_path)
     output, errors = run.communicate(timeout=SECONDS)
@@ -334,7 +334,7 @@ def test_torchrun_starts_the_same_run(stopped: dict[str, Done], tmp_path: Path) 
 
 @pytest.mark.slow
 def test_two_machines_are_one_run(stopped: dict[str, Done], tmp_path: Path) -> None:
-    """Two launchers, each as if it were alone on its machine, which meet by the loopback."""
+    """Two launchers, as on two machines, with a rendezvous on the loopback device."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
@@ -347,10 +347,10 @@ def test_two_machines_are_one_run(stopped: dict[str, Done], tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_job_that_makes_room_goes_on_bitwise(
+def test_a_preempted_job_resumes_bitwise(
     stopped: dict[str, Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command's own job, by submitit's local executor."""
+    """The command's job in submitit's local executor."""
     submit, jobs = slurm.submit, []
 
     def submit_and_keep(job: slurm.Job, run: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Features that are kept: the same numbers found or computed, for the weights they belong to, in the room there is."""
+"""The encoder cache: equal features on hits and misses, separate for each set of weights, within its limit."""
 
 import os
 import time
@@ -11,13 +11,13 @@ from small_training import build
 from torch import Tensor, nn
 
 from sam2fast.config import ConfigError
-from sam2fast.training.feature_cache import ABANDONED, EncoderCacheConf, FeatureCache
+from sam2fast.training.feature_cache import ABANDONED, EncoderCache, EncoderCacheConf
 
 FROZEN = ("+trainer.model.freeze_image_encoder=true", "+trainer.model.freeze=[sam_mask_decoder.conv_s*]")
 
 
 class Encoder(nn.Module):
-    """Two levels of a frame, by weights that do not learn; refuses to encode two at once."""
+    """Two levels of a frame from frozen weights; accepts one frame at a time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,8 +29,8 @@ class Encoder(nn.Module):
         return [level, level.mean((2, 3), keepdim=True)]
 
 
-def cache(encoder: Encoder, **conf: object) -> FeatureCache:
-    return FeatureCache(EncoderCacheConf(**conf), encoder, {"encoder": encoder})  # type: ignore[arg-type]
+def cache(encoder: Encoder, **conf: object) -> EncoderCache:
+    return EncoderCache(EncoderCacheConf(**conf), encoder, {"encoder": encoder})  # type: ignore[arg-type]
 
 
 def frames(*seeds: int) -> Tensor:
@@ -60,7 +60,7 @@ def test_each_frame_is_encoded_once(folder: bool, tmp_path: Path) -> None:
     assert_same([level[0] for level in first], [level[2] for level in second])
 
 
-def test_what_is_over_the_limit_is_encoded_anew(caplog: pytest.LogCaptureFixture) -> None:
+def test_frames_over_the_limit_are_encoded_each_time(caplog: pytest.LogCaptureFixture) -> None:
     size = 2 * (3 * 8 * 8 + 3)  # bytes of a frame's levels
     kept = cache(Encoder(), gigabytes=1.5 * size / 1e9)
     for _ in range(2):
@@ -69,7 +69,7 @@ def test_what_is_over_the_limit_is_encoded_anew(caplog: pytest.LogCaptureFixture
     assert caplog.text.count("are full") == 1
 
 
-def test_a_folder_serves_later_runs_within_its_limit(tmp_path: Path) -> None:
+def test_later_runs_reuse_a_folder_within_its_limit(tmp_path: Path) -> None:
     cache(Encoder(), folder=str(tmp_path))(frames(1, 2))
     size = sum(file.stat().st_size for file in tmp_path.rglob("*.npz"))
     later = cache(Encoder(), folder=str(tmp_path), gigabytes=size / 1e9)
@@ -84,7 +84,7 @@ def test_other_weights_have_features_of_their_own(folder: bool, tmp_path: Path) 
     kept = cache(encoder, folder=str(tmp_path) if folder else None)
     kept(frames(1))
     encoder.load_state_dict({"weight": torch.tensor(0.3)})
-    kept.forget()
+    kept.clear()
     assert_same(kept(frames(1))[:1], [expected(0.3, 1)])
     assert (kept.found, kept.computed) == (0, 2)
 
@@ -98,7 +98,7 @@ def test_another_precision_has_features_of_its_own(tmp_path: Path) -> None:
     assert (kept.found, kept.computed) == (1, 2)
 
 
-def test_a_damaged_file_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_file_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache(Encoder(), folder=str(tmp_path))(frames(1))
     (path,) = tmp_path.rglob("*.npz")
     whole = path.read_bytes()
@@ -110,7 +110,7 @@ def test_a_damaged_file_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFi
         assert cache(Encoder(), folder=str(tmp_path))(frames(1)) and path.stat().st_size == len(whole)
 
 
-def test_what_killed_runs_left_is_removed(tmp_path: Path) -> None:
+def test_files_of_killed_runs_are_removed(tmp_path: Path) -> None:
     cache(Encoder(), folder=str(tmp_path))(frames(1))
     (folder,) = tmp_path.iterdir()
     for name, age in (("old", 2 * ABANDONED), ("young", 0.0)):
@@ -122,7 +122,7 @@ def test_what_killed_runs_left_is_removed(tmp_path: Path) -> None:
     assert later.computed == 0 and [path.stem for path in folder.glob("*.unfinished")] == ["young.1"]
 
 
-def test_no_room_is_refused() -> None:
+def test_a_limit_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="gigabytes must be positive, got 0"):
         EncoderCacheConf(gigabytes=0)
 
@@ -132,8 +132,8 @@ class TestTraining:
         where = "null" if folder is None else str(folder)
         return (*FROZEN, f"+trainer.model.encoder_cache={{folder: {where}}}")
 
-    def test_found_features_train_as_computed_ones_do(self, tmp_path: Path) -> None:
-        """In memory without a pause, and in a folder with one, after which some frames are found."""
+    def test_training_is_the_same_with_cache_hits(self, tmp_path: Path) -> None:
+        """Without interruption in memory, and resumed with a folder, where some frames are cached."""
         short = ("scratch.updates=3", "+trainer.mode=train_only")
         build(tmp_path / "a", *self.options(), *short).run()
         first = build(tmp_path / "b", *self.options(tmp_path / "features"), *short)
@@ -145,7 +145,7 @@ class TestTraining:
         left, right = (torch.load(file, weights_only=True)["model"] for file in files)
         assert all(torch.equal(value, right[name]) for name, value in left.items())
 
-    def test_features_are_the_encoders_but_for_rounding(self, tmp_path: Path) -> None:
+    def test_features_equal_the_encoders_up_to_rounding(self, tmp_path: Path) -> None:
         trainer = build(tmp_path, *self.options())
         batch = next(iter(trainer.data["train"].epoch(0)))
         with torch.no_grad():
@@ -174,6 +174,6 @@ class TestTraining:
             ),
         ],
     )
-    def test_what_learns_cannot_be_kept(self, changes: tuple[str, ...], named: str, tmp_path: Path) -> None:
+    def test_trainable_encoders_cannot_be_cached(self, changes: tuple[str, ...], named: str, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"features cannot be kept while {named}"):
             build(tmp_path, *changes, "+trainer.model.encoder_cache={}")

@@ -1,4 +1,4 @@
-"""Where a run's processes are, and who starts them: the environment, options of the command, a cluster's jobs."""
+"""Ranks from the environment, options of the command, and jobs of a cluster."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from small_training import RECIPE, build, overrides
 
 from sam2fast.cli import main
-from sam2fast.cli.train_launch import Launch
+from sam2fast.cli.train import Launch
 from sam2fast.cli.train_run import TrainingRun
 from sam2fast.training.distributed import launch, ranks, slurm
 from sam2fast.training.distributed.ranks import Ranks, join
@@ -28,7 +28,7 @@ CLIP = "trainer.data.train.datasets.0.batch_size=1"
 
 
 def test_a_process_on_windows_is_not_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its parent in a virtual environment is a program between it and the launcher."""
+    """In a virtual environment its parent is not the launcher but a program in between."""
     monkeypatch.setenv(launch.LAUNCHED, "folder")
     monkeypatch.setenv(launch.LAUNCHER, str(os.getppid()))
     assert not launch.is_abandoned()
@@ -46,7 +46,7 @@ def test_a_process_on_windows_is_not_abandoned(monkeypatch: pytest.MonkeyPatch) 
         ({"WORLD_SIZE": "2", "RANK": "one", "LOCAL_RANK": "0"}, "must be whole numbers"),
     ],
 )
-def test_a_place_that_cannot_be(variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inconsistent_ranks(variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"} if "RANK" in variables else {}
     for name, value in {**variables, **address}.items():
         monkeypatch.setenv(name, value)
@@ -62,7 +62,7 @@ def test_nccl_needs_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         join(DistributedConf(backend="nccl"), "cpu")
 
 
-def test_several_processes_without_gpus_are_no_accident(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_without_gpus_must_be_explicit(monkeypatch: pytest.MonkeyPatch) -> None:
     place = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     for name, value in place.items():
         monkeypatch.setenv(name, value)
@@ -80,20 +80,20 @@ def test_several_processes_without_gpus_are_no_accident(monkeypatch: pytest.Monk
         ({"timeout_mins": 0}, "timeout_mins must be positive"),
     ],
 )
-def test_settings_that_cannot_be(wrong: dict[str, Any], message: str) -> None:
+def test_invalid_settings(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DistributedConf(**wrong)
 
 
 @pytest.mark.parametrize("what", ["auxiliary", "encoder_cache"])
-def test_what_cannot_be_divided(what: str) -> None:
+def test_models_that_cannot_be_sharded(what: str) -> None:
     parts = {"auxiliary": None, "encoder_cache": None, what: object()}
     objective: Any = SimpleNamespace(auxiliary=parts["auxiliary"], model=SimpleNamespace(**parts))
     with pytest.raises(ValueError, match=rf"{what}.*use strategy=ddp"):
         wrap(objective, Ranks(torch.device("cpu"), 0, 2, 0, is_group=True), DistributedConf(strategy="fsdp"))
 
 
-def test_one_process_takes_the_whole(tmp_path: Path) -> None:
+def test_a_single_process_gets_all_batches(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"rank and world_size \(1, 2\), but this process needs \(0, 1\)"):
         build(tmp_path, "+trainer.data.train.rank=1", "+trainer.data.train.world_size=2", CLIP)
 
@@ -104,7 +104,7 @@ def test_every_second_batch(tmp_path: Path) -> None:
     assert [batch.names for batch in loader.epoch(0, 1, 2)] == every[1::2] and len(every) == 6
 
 
-def test_a_job_that_makes_room_is_queued_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preempted_job_is_requeued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two real processes, by submitit's local executor."""
     support = str(Path(cluster_runs.__file__).parent)
     monkeypatch.setenv("PYTHONPATH", support, prepend=os.pathsep)
@@ -123,7 +123,7 @@ def test_a_job_that_makes_room_is_queued_again(tmp_path: Path, monkeypatch: pyte
     assert len({note["place"][4] for note in found.values()}) == 1
 
 
-def test_saves_for_either_signal_and_is_queued_again_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_signals_save_and_one_requeues(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SUBMITIT_PREEMPT_SIGNAL", raising=False)
     done: list[int] = []
     numbers = (signal.SIGUSR2, signal.SIGTERM)
@@ -148,7 +148,7 @@ def train(*arguments: str) -> Result:
 
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What was submitted, as the cluster would get it; it takes nothing."""
+    """The submissions, as the cluster would get them; none is accepted."""
     jobs = []
 
     def submit(job: slurm.Job, run: Any) -> Any:
@@ -159,7 +159,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return jobs
 
 
-def test_the_command_submits_what_it_was_told(tmp_path: Path, jobs: list[Any]) -> None:
+def test_the_command_submits_its_options(tmp_path: Path, jobs: list[Any]) -> None:
     options = "--use-cluster 1 --partition big --account us --qos low --num-nodes 2 --num-gpus 8 --timeout-hours 3"
     result = train(*options.split(), "--minutes", "5", *overrides(tmp_path))
     assert result.exit_code == 1 and result.output == "sam2fast: no such partition: big\n"
@@ -192,13 +192,13 @@ def test_a_deterministic_run_stays_so_elsewhere(
     ("wrong", "message"),
     [("clips.count=0", "0 clips of a data set"), ("trainer.optim.optimizer._target_=mine.Adam", "target 'mine.Adam'")],
 )
-def test_what_cannot_run_is_not_submitted(wrong: str, message: str, tmp_path: Path, jobs: list[Any]) -> None:
+def test_broken_runs_are_not_submitted(wrong: str, message: str, tmp_path: Path, jobs: list[Any]) -> None:
     result = train("--use-cluster", "1", *overrides(tmp_path), wrong)
     assert result.exit_code == 1 and message in result.output and len(result.output.strip().splitlines()) == 1
     assert not jobs
 
 
-def test_one_process_can_be_started_again_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_process_can_be_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Launch] = []
     monkeypatch.setattr("sam2fast.cli.train.on_this_machine", lambda launch, arguments: started.append(launch))
     result = train("--num-gpus", "1", "--restarts", "3", *overrides(tmp_path, "scratch.updates=1"))

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from sam2fast.training.data import workers
+from sam2fast.training.data import loader
 from sam2fast.training.data.batch import ClipBatch
-from sam2fast.training.data.clip import Clip
-from sam2fast.training.data.errors import DataError
+from sam2fast.training.data.clip import Clip, DataError
 from sam2fast.training.data.loader import MAX_TRIES, ClipLoader, ClipSource
 
 
 @dataclass
 class Noise:
-    """Clips whose first pixel names their index and whose others are drawn from the generator."""
+    """Clips whose first pixel is their index; all others are random."""
 
     length: int
     num_frames: int = 2
@@ -45,8 +44,8 @@ def indices_of(batch: ClipBatch) -> list[int]:
 
 def mixture(**settings) -> ClipLoader:
     videos = ClipSource(Noise(11, num_frames=3, bad=frozenset({4}), name="videos"), 2, key="video")
-    pictures = ClipSource(Noise(9, num_frames=1, name="pictures"), 3, key="image")
-    return ClipLoader([videos, pictures], **{"seed": 7, **settings})
+    images = ClipSource(Noise(9, num_frames=1, name="images"), 3, key="image")
+    return ClipLoader([videos, images], **{"seed": 7, **settings})
 
 
 @pytest.mark.parametrize("batches_per_epoch", [None, 20])
@@ -63,7 +62,7 @@ def test_epochs_and_seeds_differ():
     assert runs[0] != runs[1] != runs[2] != runs[0]
 
 
-def test_the_training_generator_is_left_alone():
+def test_the_global_generator_is_unchanged():
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
@@ -71,7 +70,7 @@ def test_the_training_generator_is_left_alone():
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_a_sample_is_its_generator_and_nothing_else():
+def test_a_sample_depends_on_its_generator_alone():
     loader = ClipLoader([ClipSource(Noise(3), 1), ClipSource(Noise(4), 2)], seed=5, batches_per_epoch=12)
     positions = [0, 0]
     for batch in loader.epoch(2):
@@ -130,7 +129,7 @@ def test_weights_set_how_often_a_source_is_drawn():
     counts = Counter(batch.num_frames for batch in ClipLoader(sources, batches_per_epoch=2000).epoch(0))
     assert counts[5] == 0
     assert abs(counts[2] - 1500) < 5 * (2000 * 0.75 * 0.25) ** 0.5
-    # Once through, weights set the order only: what is drawn is all of each source that has a weight.
+    # In a single pass weights determine the order alone: all batches of each source with a weight are drawn.
     assert Counter(batch.num_frames for batch in ClipLoader(sources).epoch(0)) == {2: 2, 1: 2}
 
 
@@ -144,10 +143,10 @@ def test_bad_samples_are_reported_and_replaced(num_workers, caplog):
     assert "noise" in caplog.messages[0] and "clip 2" in caplog.messages[0] and "broken" in caplog.messages[0]
 
 
-def test_a_connection_to_a_worker_that_ends_is_a_lost_worker(monkeypatch):
-    monkeypatch.setattr(workers, "SECONDS_TO_END", 0.01)
+def test_a_broken_connection_is_a_lost_worker(monkeypatch):
+    monkeypatch.setattr(loader, "SECONDS_TO_EXIT", 0.01)
     monkeypatch.setattr(ClipBatch, "__reduce__", lambda batch: (_reset, ()), raising=False)  # where it is received
-    with pytest.raises(workers.LostWorkerError, match="ConnectionResetError amid a batch"):
+    with pytest.raises(loader.LostWorkerError, match="ConnectionResetError amid a batch"):
         list(mixture(num_workers=1).epoch(0))
 
 

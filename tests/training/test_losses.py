@@ -1,4 +1,4 @@
-"""Losses beside the official ones, and against values worked out by hand."""
+"""Losses against the official ones and against values computed by hand."""
 
 import math
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Frame:
 def make_clip(
     steps=((3, 1), (3,), (1, 1, 1)), num_objects=4, size=(13, 17), seed=0
 ) -> tuple[list[dict[str, Any]], Tensor, list[Tensor]]:
-    """Official outputs, true masks, and the leaves of the graph; one object is not visible, one only at first."""
+    """Official outputs, ground-truth masks and leaf tensors; one object is never visible, one only at first."""
     g = torch.Generator().manual_seed(seed)
     T, n = len(steps), num_objects
     targets = torch.rand(T, n, *size, generator=g) > 0.7
@@ -313,7 +313,7 @@ def test_from_scratch_balance_fades_out():
 
 
 def test_from_scratch_chooses_by_all_mask_terms():
-    # Few foreground pixels: plainly, an empty mask beats one that has them among many others; balanced, it does not.
+    # Few foreground pixels: an empty mask has a lower plain loss than a too large one, but a higher balanced one.
     targets = torch.zeros(1, 1, 10, 10, dtype=torch.bool)
     targets[..., :1, :3] = True
     masks = torch.full((1, 2, 10, 10), -4.0)

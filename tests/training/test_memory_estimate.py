@@ -1,4 +1,4 @@
-"""What a training will keep in memory: as it does when it is computed, and nothing is changed by asking."""
+"""Estimates of memory equal the measured memory, and leave the trainer unchanged."""
 
 from pathlib import Path
 from typing import Any
@@ -10,30 +10,46 @@ import yaml
 from click.testing import CliRunner
 from small_training import RECIPE, build, overrides
 from torch import Tensor, nn
-from training_memory import discs
 
 from sam2fast.cli import main
-from sam2fast.training.data.repeat import ConcatDataset, RepeatFactorWrapper
+from sam2fast.training.data.batch import ClipBatch
+from sam2fast.training.data.dataset_wrappers import ConcatDataset, RepeatFactorWrapper
 from sam2fast.training.data.sampling import RandomUniformSampler
 from sam2fast.training.data.synthetic import SyntheticClips
 from sam2fast.training.data.vos import VOSDataset
 from sam2fast.training.memory_estimate import (
     MIB,
     PROBE,
+    BatchShape,
     MemoryEstimate,
+    bytes_saved,
+    bytes_saved_for_batch,
     estimate_memory,
     largest_batch,
+    most_expensive_plan_seed,
     optimizer_bytes,
 )
-from sam2fast.training.saved_tensors import BatchShape, bytes_saved, bytes_saved_of, dearest_plan_seed
+from sam2fast.training.prompt_sampling import PromptSettings, plan_prompts
 from sam2fast.training.settings import AmpConf
-from sam2fast.training.simulation import PromptSettings, plan_prompts
 from sam2fast.training.trainer import Trainer
 
-# As the larger models have it: with dropout the CPU writes attention out.
+# As in the larger models: with dropout the CPU uses the math backend of attention.
 DROPOUT = tuple(f"++trainer.model.memory_attention.layer.{which}_attention.dropout=0.1" for which in ("self", "cross"))
 CHANGES = ("trainer.model.num_correction_pt_per_frame=1", *DROPOUT)
 SHAPE = BatchShape(num_frames=2, num_objects=2)
+
+
+def discs(shape: BatchShape, side: int, plan_seed: int) -> ClipBatch:
+    """Discs that move over noise."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (shape.num_frames, shape.num_clips, side, side, 3), dtype=np.uint8)
+    y, x = np.mgrid[:side, :side] / side
+    centres = rng.uniform(0.3, 0.6, (shape.num_clips * shape.num_objects, 2))
+    masks = np.stack(
+        [[(x - cx - t / 80) ** 2 + (y - cy) ** 2 < 0.02 for cx, cy in centres] for t in range(shape.num_frames)]
+    )
+    video = torch.arange(shape.num_clips).repeat_interleave(shape.num_objects)
+    return ClipBatch(torch.from_numpy(frames), torch.from_numpy(masks), video, tuple(range(shape.num_clips)), plan_seed)
 
 
 @pytest.fixture
@@ -45,19 +61,19 @@ def trainer(tmp_path: Path) -> Trainer:
 def test_counted_as_computed(trainer: Trainer, amp: AmpConf) -> None:
     model, loss = trainer.model, trainer.loss["all"]
     assert any(getattr(module, "dropout_p", 0) for module in model.modules())
-    batch = discs(SHAPE, model.image_size, dearest_plan_seed(model.train_settings, SHAPE.num_frames))
-    computed = bytes_saved_of(model, loss, batch, amp)
+    batch = discs(SHAPE, model.image_size, most_expensive_plan_seed(model.train_settings, SHAPE.num_frames))
+    computed = bytes_saved_for_batch(model, loss, batch, amp)
     assert bytes_saved(model, loss, SHAPE, amp) == pytest.approx(computed, rel=0.02) and computed > MIB
-    # Parameters are counted elsewhere: with them this would be more than they alone.
+    # Parameters are not included here.
     assert computed < 4 * sum(p.numel() for p in model.parameters())
-    # The model has its dropout as before, and no gradients.
+    # The model is unchanged: its dropout, and no gradients.
     assert any(getattr(module, "dropout_p", 0) for module in model.modules())
     assert "_attention" not in vars(model) and all(p.grad is None for p in model.parameters())
 
 
 @pytest.mark.long
-def test_it_grows_with_the_pixels_and_no_faster(tmp_path: Path) -> None:
-    """Scores of all pairs of positions would grow with their square."""
+def test_memory_grows_linearly_with_the_pixels(tmp_path: Path) -> None:
+    """Attention scores would grow with the square."""
     sizes = {}
     for side in (64, 128, 256):
         trainer = build(tmp_path, f"scratch.size={side}", *CHANGES, "~trainer.auxiliary", "clips.keep=false")
@@ -78,10 +94,10 @@ def test_the_parts_of_a_training(tmp_path: Path) -> None:
     ((shape, saved),) = found.saved.items()
     assert (shape.num_clips, shape.num_frames) == (2, 2)
     assert found.total == found.weights + found.gradients + found.optimizer + found.average + saved
-    assert trainer.run(lambda: trainer.steps == 1) == {} and trainer.steps == 1  # nothing stands in the way afterwards
+    assert trainer.run(lambda: trainer.steps == 1) == {} and trainer.steps == 1  # the trainer still runs
 
 
-def test_the_dearest_batch_counts() -> None:
+def test_the_most_expensive_batch_counts() -> None:
     saved = {BatchShape(8, 3): 30 * MIB, BatchShape(1, 12, 4): 50 * MIB}
     found = MemoryEstimate(weights=MIB, gradients=MIB, optimizer=2 * MIB, average=0, saved=saved)
     assert found.total == 54 * MIB
@@ -90,7 +106,7 @@ def test_the_dearest_batch_counts() -> None:
     assert "average" not in "\n".join(said) and "1024 x 1024" in said[0]
 
 
-def test_a_cache_of_features_is_left_alone(tmp_path: Path) -> None:
+def test_an_encoder_cache_is_unchanged(tmp_path: Path) -> None:
     frozen = "+trainer.model.freeze=[image_encoder.*, sam_mask_decoder.conv_s0.*, sam_mask_decoder.conv_s1.*]"
     cache = f"+trainer.model.encoder_cache={{folder: {tmp_path}/features, gigabytes: 1}}"
     trainer = build(tmp_path, *CHANGES, "~trainer.auxiliary", frozen, cache)
@@ -101,14 +117,14 @@ def test_a_cache_of_features_is_left_alone(tmp_path: Path) -> None:
 
 
 class Particular(nn.Module):
-    """A loss that looks at numbers."""
+    """A loss that reads values of tensors."""
 
     def forward(self, frames: Any, masks: Tensor) -> dict[str, Tensor]:
         value = frames[0].ious[0].sum()
         return {"core_loss": value * (2.0 if value.item() > 0 else 1.0)}
 
 
-def test_what_is_not_known_is_not_told(trainer: Trainer) -> None:
+def test_unknown_parts_are_reported_as_unknown(trainer: Trainer) -> None:
     trainer.loss["all"] = Particular()
     found = estimate_memory(trainer)
     assert found.saved == {} and found.total is None
@@ -139,14 +155,14 @@ def test_the_largest_batch_of_a_data_set() -> None:
 
     several = ConcatDataset([videos(RandomUniformSampler(8, 3)), videos(RandomUniformSampler(4, 5))])
     assert largest_batch(RepeatFactorWrapper(several), 2, "a") == BatchShape(8, 5, 2, "a")
-    # Where nothing says how large, as the first clip is.
+    # Without a sampler the first clip decides.
     found = largest_batch(SyntheticClips(size=32, num_frames=3, max_objects=1), 1)
     assert found == BatchShape(num_frames=3, num_objects=1)
 
 
-def test_the_dearest_prompts() -> None:
+def test_the_most_expensive_prompts() -> None:
     settings = PromptSettings(0.5, 0.5, 2, True, 2, True)
-    plan = plan_prompts(8, settings, np.random.default_rng(dearest_plan_seed(settings, 8)))
+    plan = plan_prompts(8, settings, np.random.default_rng(most_expensive_plan_seed(settings, 8)))
     assert len(plan.corrected) == 2
 
 

@@ -83,7 +83,7 @@ def test_a_model_without_memory(tmp_path: Path) -> None:
 
 
 def test_the_model_in_training_tracks_as_the_predictor_does(tmp_path: Path) -> None:
-    """With the same weights and clicks, the video predictor gives the masks that the loss has seen."""
+    """With the same weights and clicks, the video predictor gives the masks of the training model."""
     from sam2fast.build_sam import build_sam2_video_predictor
 
     overrides = ["++model.image_size=64", *NARROW]
@@ -99,7 +99,7 @@ def test_the_model_in_training_tracks_as_the_predictor_does(tmp_path: Path) -> N
     prompt = frames[0].prompts[-1]
     assert prompt is not None and prompt["point_labels"].shape == (2, 2)
     for o in range(2):
-        for click in range(2):  # one by one: the second is fed the mask after the first
+        for click in range(2):  # one by one: the second gets the mask of the first
             points, labels = (prompt[key][o, click : click + 1] for key in ("point_coords", "point_labels"))
             predictor.add_new_points_or_box(state, 0, o, points, labels, clear_old_points=False)
     for t, _, logits in predictor.propagate_in_video(state, progress=False):

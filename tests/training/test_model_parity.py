@@ -1,4 +1,4 @@
-"""The training model beside the official one: plans, predictions and gradients for the same prompts."""
+"""The training model against the official one: plans, predictions and gradients for the same prompts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from training_pair import batch_of_discs, build_training_pair, injected_prompts,
 
 from sam2fast.modeling import sam2_base
 from sam2fast.modeling.position_encoding import sine_1d
-from sam2fast.tracking.selection import select_memories
+from sam2fast.tracking.memory_selection import select_memories
 from sam2fast.training import model as model_module
 from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.losses import MultiStepMultiMasksAndIous
@@ -52,10 +52,10 @@ SCENARIOS: dict[str, tuple[dict[str, Any], int]] = {
         {"num_init_cond_frames_for_train": 4, "num_frames_to_correct_for_train": 4, "max_cond_frames_in_attn": 2},
         6,
     ),
-    "picture": (CLICKS, 1),
+    "image": (CLICKS, 1),
     "checkpointed": ({**CLICKS, "use_act_ckpt_iterative_pt_sampling": True}, 2),
 }
-# What the scenarios change, as it is without them.
+# Defaults of the keys that scenarios change.
 NEUTRAL = {
     "prob_to_use_pt_input_for_train": 0.0,
     "prob_to_use_box_input_for_train": 0.0,
@@ -72,12 +72,12 @@ NEUTRAL = {
 
 
 def configure(official: Any, ours: SAM2Train, settings: dict[str, Any]) -> None:
-    """Both models as if built with these keys."""
+    """Sets these keys in both models."""
     for key, value in {**NEUTRAL, **settings}.items():
         setattr(official, key, value)
         short = key.removesuffix("_for_train")
         if hasattr(ours.train_settings, short):
-            # Not through the constructor, which checks one change before the next has come.
+            # Not by the constructor, which would check each change separately.
             object.__setattr__(ours.train_settings, short, value)
         else:
             setattr(ours, key, value)
@@ -151,7 +151,7 @@ def assert_pair_agrees(official: Any, ours: SAM2Train, settings: dict[str, Any],
         expected = gradients(official, training.loss_fns.MultiStepMultiMasksAndIous(**LOSS)(theirs, batch.masks))
         found = gradients(ours, MultiStepMultiMasksAndIous(**LOSS)(mine.frames, batch.masks))
     assert expected.keys() == found.keys(), "the parameters that have a gradient differ"
-    # A gradient that is zero but for rounding is measured against the others'.
+    # A gradient that is zero up to rounding is compared at the scale of the others.
     floor = 1e-4 * max(float(g.abs().mean()) for g in expected.values())
     errors = {name: gradient_error(expected[name], found[name], floor) for name in expected}
     name = max(errors, key=lambda key: errors[key])

@@ -1,4 +1,4 @@
-"""The original's YAML as its users have it: the same training as by our recipe, changes kept, and nothing unsaid."""
+"""Official YAML files: the same training as with our recipe, changes are kept, and every part gets a note."""
 
 import copy
 from pathlib import Path
@@ -16,7 +16,7 @@ from training_sets import write_sa1b
 from sam2fast.cli import main
 from sam2fast.config import ConfigError
 from sam2fast.training.config import build_trainer, load_training_config
-from sam2fast.training.data.repeat import RepeatFactorWrapper
+from sam2fast.training.data.dataset_wrappers import RepeatFactorWrapper
 from sam2fast.training.distributed import slurm
 from sam2fast.training.trainer import Trainer
 
@@ -42,7 +42,7 @@ def their_content() -> Any:
 
 
 def theirs_with(folder: Path, *overrides: str, **changes: Any) -> tuple[Any, list[str]]:
-    """Their file, as somebody has changed it, read here, and what is said about it."""
+    """The official file with changes, converted, and the notes."""
     content = their_content()
     content["dataset"]["file_list_txt"] = None
     for key, value in changes.items():
@@ -70,12 +70,12 @@ def groups(trainer: Trainer, where: float) -> list[tuple[list[str], float, float
 
 
 def settings(thing: Any) -> tuple[str, dict[str, Any]]:
-    """Its class and its attributes, but for what torch's modules have."""
+    """Its class and attributes, without those of torch's modules."""
     return type(thing).__name__, {name: value for name, value in vars(thing).items() if not name.startswith("_")}
 
 
 def steps(transforms: Any) -> list[str]:
-    """Transforms in their order, without those that change nothing here."""
+    """Transforms in order, without those that do nothing here."""
     flat = [t for part in transforms for t in getattr(part, "transforms", [part])]
     return [repr((type(t), vars(t))) for t in flat if type(t).__name__ not in ("ToTensorAPI", "NormalizeAPI")]
 
@@ -88,7 +88,7 @@ def assert_same_model(ours: nn.Module, theirs: nn.Module) -> None:
         assert type(a) is type(b) and numbers[0] == numbers[1]
 
 
-def test_their_recipe_is_ours(tmp_path: Path) -> None:
+def test_the_official_recipe_equals_ours(tmp_path: Path) -> None:
     changes = [*SMALL, *data(tmp_path)]
     config, said = theirs_with(tmp_path, *changes, WITHOUT_WEIGHTS)
     theirs = build_trainer(config)
@@ -125,7 +125,7 @@ def test_it_trains(tmp_path: Path) -> None:
     small = [*SMALL, *data(tmp_path), "scratch.num_frames=3", f"launcher.experiment_log_dir={tmp_path}/run"]
     less = [WITHOUT_WEIGHTS, "trainer.model.num_correction_pt_per_frame=1", "trainer.data.train.pin_memory=false"]
     added = ["++trainer.logging.progress=false", "++trainer.logging.tensorboard=false"]
-    added.append("++trainer.optim.accumulate=2")  # a setting of ours, as these are
+    added.append("++trainer.optim.accumulate=2")  # one of our own settings
     config, _ = theirs_with(tmp_path, *small, *less, *added)
     trainer = build_trainer(config)
     trainer.run(lambda: True)
@@ -153,7 +153,7 @@ def test_changes_are_kept(tmp_path: Path) -> None:
     assert train.datasets[0].batch_size == 2
     assert train.datasets[0].dataset.dataset.datasets[0].sampler.num_frames == 5
     assert trainer.loss.all.weight_dict == {"loss_mask": 5, "loss_dice": 2, "loss_iou": 1}
-    assert trainer.optim.amp.amp_dtype == "float16"  # where nothing is said, there
+    assert trainer.optim.amp.amp_dtype == "float16"  # the official default
     assert trainer.distributed.comms_dtype == "bfloat16" and trainer.distributed.backend == "nccl"
     assert trainer.checkpoint.save_freq == 2
     assert trainer.checkpoint.initialize_from == "./checkpoints/sam2.1_hiera_base_plus.pt"
@@ -171,21 +171,21 @@ def test_weights_that_a_file_lacks_may_be_drawn(strict: bool, tmp_path: Path) ->
 
 
 def test_other_data_sets(tmp_path: Path) -> None:
-    """As the original's README mixes them: pictures beside videos, one with and one without repeat factors."""
+    """As the original's README mixes them: images beside videos, one with and one without repeat factors."""
     train = their_content()["trainer"]["data"]["train"]
     videos = train["datasets"][0]
-    pictures = copy.deepcopy(videos["dataset"]["datasets"][0])
+    images = copy.deepcopy(videos["dataset"]["datasets"][0])
     write_sa1b(tmp_path / "sa1b", (1, 2, 3))
-    pictures["video_dataset"] = {
+    images["video_dataset"] = {
         "_target_": "training.dataset.vos_raw_dataset.SA1BRawDataset",
         "img_folder": f"{tmp_path}/sa1b",
         "gt_folder": f"{tmp_path}/sa1b",
         "mask_area_frac_thresh": 0.9,
     }
-    pictures["sampler"]["num_frames"], pictures["multiplier"] = 1, 5
+    images["sampler"]["num_frames"], images["multiplier"] = 1, 5
     val = {**train, "datasets": [videos], "batch_sizes": [1], "collate_fn": {**train["collate_fn"], "dict_key": "mose"}}
     changes = {
-        "trainer__data__train__datasets": [pictures, videos],
+        "trainer__data__train__datasets": [images, videos],
         "trainer__data__train__batch_sizes": [4, 1],
         "trainer__data__train__dataset_prob": [0.25, 0.75],
         "trainer__data__val": val,
@@ -194,7 +194,7 @@ def test_other_data_sets(tmp_path: Path) -> None:
     sources = config.trainer.data.train.datasets
     assert [(s.batch_size, s.weight, s.key) for s in sources] == [(4, 0.25, "all"), (1, 0.75, "all")]
     raw = sources[0].dataset.video_dataset
-    assert raw._target_ == "sam2fast.training.data.sa1b.SA1BRawDataset" and raw.mask_area_frac_thresh == 0.9
+    assert raw._target_ == "sam2fast.training.data.json_datasets.SA1BRawDataset" and raw.mask_area_frac_thresh == 0.9
     assert sources[0].dataset.multiplier == 1 and sources[1].dataset.dataset.datasets[0].multiplier == 2
     assert "changed: trainer.data.train.datasets.0.multiplier: 1, since in the original" in "\n".join(said)
     assert config.trainer.data.val.datasets[0].key == "mose"
@@ -230,7 +230,7 @@ def test_other_data_sets(tmp_path: Path) -> None:
         ("hydra", {"searchpath": []}, "left out: hydra"),
     ],
 )
-def test_what_is_not_known_is_named(tmp_path: Path, key: str, value: Any, line: str) -> None:
+def test_unknown_settings_are_named(tmp_path: Path, key: str, value: Any, line: str) -> None:
     config, said = theirs_with(tmp_path, **{key: value})
     assert line in "\n".join(said)
     assert "surprise" not in OmegaConf.to_yaml(config)
@@ -242,7 +242,7 @@ def test_a_loader_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 
 def test_lists_that_are_computed(tmp_path: Path) -> None:
-    """As hydra would fill them in where the original instantiates; OmegaConf.resolve refuses them."""
+    """As Hydra resolves them in the original; OmegaConf.resolve refuses them."""
     config, _ = theirs_with(tmp_path, trainer__checkpoint__save_list="${range:3}")
     assert config.trainer.checkpoint.save_list == [0, 1, 2]
 
@@ -254,7 +254,7 @@ def test_nothing_stays_registered(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_the_command_says_what_it_made_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_prints_the_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "theirs.yaml"
     config.write_text(THEIRS.read_text())
     changes = [*SMALL, *data(tmp_path), WITHOUT_WEIGHTS, "dataset.file_list_txt=null"]
@@ -262,7 +262,7 @@ def test_the_command_says_what_it_made_of_it(tmp_path: Path, monkeypatch: pytest
     result = CliRunner().invoke(main, ["train", "-c", str(config), "--dry-run", *changes])
     assert result.exit_code == 0, result.output
     assert "mapped: trainer.data.train: batches of 1 clips on each GPU" in result.output
-    # Of a job it is said when it is submitted.
+    # For a job they are printed when it is submitted.
     job = SimpleNamespace(job_id=7, paths=SimpleNamespace(stdout="out", stderr="err"))
     monkeypatch.setattr(slurm, "submit", lambda asked, run: job)
     submitted = CliRunner().invoke(main, ["train", "-c", str(config), "--use-cluster", "1", *changes])

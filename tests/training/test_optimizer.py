@@ -1,4 +1,4 @@
-"""Groups, learning rates and weight decay beside the official ones, by parameter name."""
+"""Groups, learning rates and weight decay against the official ones, by parameter name."""
 
 from functools import partial
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The whole of training at once: a small model learns eight clips by heart."""
+"""End to end: a small model overfits eight clips."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from sam2fast.cli import main
 
 
 @pytest.mark.slow
-def test_eight_clips_are_learnt_by_heart(tmp_path: Path) -> None:
+def test_eight_clips_are_overfitted(tmp_path: Path) -> None:
     result = CliRunner().invoke(
         main, ["train", "-c", "nano/sam2fast_nano_overfit", f"scratch.folder={tmp_path}", "--threads", "2"]
     )

@@ -1,6 +1,6 @@
 """docs/own_masks.md from end to end: nano learns a kind of object that it has not seen.
 
-To be short, by other settings than the document's: 30 updates at a higher rate, no made-up clips, a quicker average.
+Settings differ from the document's to be short: 30 updates at a higher rate, no synthetic clips, a faster average.
 """
 
 import json
@@ -36,7 +36,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 
 def one_click(run: Callable[..., str], *checkpoint: str) -> float:
-    """Mean IoU in percent on the held-out pictures."""
+    """Mean IoU in percent on the held-out images."""
     where = ("held_out/images", "--masks", "held_out/masks", "--model", "nano", *checkpoint)
     run("evaluate-images", *where, "--clicks", "1", "--out", "found")
     return 100 * float(json.loads(Path("found.json").read_text())["miou"]["1 click"]["mean"])
@@ -60,7 +60,10 @@ def test_coco_files_are_read_as_the_document_says(tmp_path: Path) -> None:
     names = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 7, "name": "leaf"}]}
     content = {**names, "annotations": [leaf]}
     (tmp_path / "instances.json").write_text(json.dumps(content))
-    changes = [f"dataset.img_folder={tmp_path}", "pictures._target_=sam2fast.training.data.coco.CocoRawDataset"]
+    changes = [
+        f"dataset.img_folder={tmp_path}",
+        "pictures._target_=sam2fast.training.data.json_datasets.CocoRawDataset",
+    ]
     changes += ["~pictures.gt_folder", f"+pictures.annotation_file={tmp_path}/instances.json"]
     changes += ["+pictures.categories=[leaf]"]
     node = load_training_config(RECIPE, changes).trainer.data.train.datasets[0].dataset
@@ -73,8 +76,8 @@ def test_snakes_are_the_same_for_the_same_seed_and_labelled_where_they_are(tmp_p
     write_pictures(tmp_path / "a", 3, seed=5)
     write_pictures(tmp_path / "b", 2, seed=5)
     for number in range(3):
-        picture, labels = draw_picture(np.random.default_rng([5, number]))
-        assert picture.size == SIZE and labels.shape == SIZE[::-1] and 0 < labels.max() <= MOST_SNAKES
+        image, labels = draw_picture(np.random.default_rng([5, number]))
+        assert image.size == SIZE and labels.shape == SIZE[::-1] and 0 < labels.max() <= MOST_SNAKES
         assert np.array_equal(np.asarray(Image.open(tmp_path / f"a/masks/{number:03d}.png")), labels)
     for kind in ("images/001.jpg", "masks/001.png"):
         assert (tmp_path / "a" / kind).read_bytes() == (tmp_path / "b" / kind).read_bytes()

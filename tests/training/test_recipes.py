@@ -29,7 +29,7 @@ DECODING = {"no_mem_embed", "sam_mask_decoder", "sam_prompt_encoder"}
 
 
 def model_of(recipe: str, folder: str = FOLDER) -> SAM2Train:
-    """The recipe's model at its full width, of numbers that nobody drew."""
+    """The recipe's model at its full width, with uninitialised weights."""
     node = load_training_config(folder + recipe).trainer.model
     with torch.device("meta"):
         model: SAM2Train = build_from_config(node, targets=TRAINING_TARGETS)
@@ -90,7 +90,7 @@ def test_the_published_recipe_trains_everything() -> None:
     ],
 )
 def test_a_run_that_is_killed_loses_little(name: str) -> None:
-    initial = "trainer.checkpoint.initialize_from=file.pt"  # the one on image weights has to be told
+    initial = "trainer.checkpoint.initialize_from=file.pt"  # the recipe on image weights needs it
     assert 0 < load_training_config(name, [initial]).trainer.checkpoint.save_every_steps <= 50
 
 
@@ -102,7 +102,7 @@ def test_published_recipes_settings_can_be_changed_by_their_names() -> None:
 
 
 class TestClipsOfWhichNothingLearns:
-    """They are refused at the first one, and nothing has changed by then."""
+    """They are refused at the first batch, before anything has changed."""
 
     MEMORY_ALONE = "+trainer.model.freeze=[image_encoder.*, sam_prompt_encoder.*, sam_mask_decoder.*, no_mem_embed]"
     ALL_PROMPTED = (
@@ -124,14 +124,14 @@ class TestClipsOfWhichNothingLearns:
                 "all 2 frames are prompted, so no memory is used; give the sampler num_frames of 3 or more, or lower "
                 "trainer.model.num_init_cond_frames_for_train, or let",
             ),
-            # The original's whole fine-tuning, too.
+            # Also the official fine-tuning of all parameters.
             (
                 [*ALL_PROMPTED, "trainer.model.prob_to_use_pt_input_for_train=0"],
                 "all 2 frames are prompted, by masks, so nothing is predicted; give the sampler num_frames of 3",
             ),
             (["+trainer.model.freeze=['*']"], "depends on nothing that learns: let more do so; trainer.model.freeze"),
         ],
-        ids=["a picture", "all frames", "masks", "all is frozen"],
+        ids=["an image", "all frames", "masks", "all is frozen"],
     )
     def test_they_are_refused(self, tmp_path: Path, changes: list[str], message: str) -> None:
         trainer = build(tmp_path, "~trainer.auxiliary", *changes)

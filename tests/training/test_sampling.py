@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.training.data.sampling import EvalSampler, RandomUniformSampler
 
 

@@ -1,4 +1,4 @@
-"""Schedules beside those of fvcore."""
+"""Schedules against those of fvcore."""
 
 import math
 

@@ -1,9 +1,5 @@
-"""Losses at a lower resolution, fixed clips, validation, checkpoints' random states."""
+"""Losses at a lower resolution, fixed clips, validation, object ids."""
 
-import errno
-import logging
-import random
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,21 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from sam2fast.checkpoints import CheckpointError
 from sam2fast.evaluation.j_and_f import boundary_f, jaccard
-from sam2fast.training import random_states, snapshots
 from sam2fast.training.auxiliary import object_ids
 from sam2fast.training.data.batch import ClipBatch, collate
 from sam2fast.training.data.clip import Clip
-from sam2fast.training.data.fixed import FixedClips
+from sam2fast.training.data.dataset_wrappers import FixedClips
 from sam2fast.training.data.loader import ClipLoader, ClipSource
-from sam2fast.training.distributed.ranks import Ranks
-from sam2fast.training.folder_lock import locked
-from sam2fast.training.losses import FromScratchLoss, MultiStepMultiMasksAndIous
+from sam2fast.training.losses import AtResolution, FromScratchLoss, MultiStepMultiMasksAndIous, sample_masks
 from sam2fast.training.model import PredictedFrame
-from sam2fast.training.resolution import AtResolution, sample_masks
 from sam2fast.training.validation import validate
-from sam2fast.utils.reproducibility import seed_everything
 
 WEIGHTS = {"loss_mask": 20.0, "loss_dice": 1.0, "loss_iou": 1.0, "loss_class": 1.0}
 
@@ -117,93 +107,3 @@ def test_ids_are_of_the_right_video() -> None:
     ids = object_ids(collate(clips, (0, 1)))
     assert ids.shape == (2, 4, 4)
     assert ids[0, 0].tolist() == [1, 1, 0, 0] and ids[1, 0].tolist() == [3, 3, 2, 2]
-
-
-def drawn() -> tuple[float, float, float]:
-    """A number of each of the global random generators."""
-    return random.random(), float(np.random.normal()), float(torch.rand(()))
-
-
-def test_random_states_come_back(tmp_path: Path) -> None:
-    drawn()
-    cpu = torch.device("cpu")
-    snapshots.save({"state": random_states.random_state(cpu)}, tmp_path / "state.pt")
-    expected = drawn()
-    random_states.restore_random_state(torch.load(tmp_path / "state.pt", weights_only=True)["state"], cpu)
-    assert drawn() == expected
-
-
-def test_each_process_has_its_own_random_state_again() -> None:
-    cpu, states, expected = torch.device("cpu"), [], []
-    for seed in (3, 4, 7 + 2):
-        seed_everything(seed)
-        states.append(random_states.random_state(cpu))
-        expected.append(drawn())
-    content = {"random_state": states[0], "random_states_of_others": states[1:2]}
-    for rank in range(3):  # of which the last one is new, and gets a seed
-        random_states.restore_random_states(content, Ranks(cpu, rank, 3, rank, is_group=False), seed=7)
-        assert drawn() == expected[rank]
-
-
-class TestSnapshots:
-    CONTENT = {"model": {}, "optimizer": {}}
-
-    def test_a_damaged_checkpoint_does_not_replace_the_good_one(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        for steps in (1, 2):
-            snapshots.save_current({**self.CONTENT, "steps": steps}, tmp_path)
-        (tmp_path / snapshots.CURRENT).write_bytes(b"damaged")
-        assert snapshots.load_current(tmp_path)["steps"] == 1  # type: ignore[index]
-
-        def fail(content: Any, file: Any) -> None:
-            raise OSError("No space left on device")
-
-        monkeypatch.setattr(torch, "save", fail)
-        with pytest.raises(OSError, match="No space"):
-            snapshots.save_current({**self.CONTENT, "steps": 3}, tmp_path)
-        assert snapshots.load_current(tmp_path)["steps"] == 1  # type: ignore[index]
-        assert (tmp_path / "checkpoint_damaged.pt").exists()
-
-    def test_what_a_killed_save_left_is_removed(self, tmp_path: Path) -> None:
-        snapshots.save_current({**self.CONTENT, "steps": 1}, tmp_path)
-        # Killed between the two: the previous checkpoint is another name of the current one.
-        (tmp_path / snapshots.PREVIOUS).hardlink_to(tmp_path / snapshots.CURRENT)
-        snapshots.save_current({**self.CONTENT, "steps": 2}, tmp_path)
-        assert not list(tmp_path.glob(".*.tmp"))
-        (tmp_path / ".checkpoint.pt.123.tmp").write_bytes(b"half")
-        with locked(tmp_path):
-            assert not list(tmp_path.glob(".*.tmp"))
-
-    def test_links_stay_and_the_previous_one_is_another(self, tmp_path: Path) -> None:
-        (tmp_path / "disk").mkdir()
-        for name in (snapshots.CURRENT, snapshots.PREVIOUS):
-            (tmp_path / name).symlink_to(Path("disk", name))
-        for steps in (1, 2, 3):
-            snapshots.save_current({**self.CONTENT, "steps": steps}, tmp_path)
-        read = [snapshots.load(tmp_path / "disk" / name)["steps"] for name in (snapshots.CURRENT, snapshots.PREVIOUS)]
-        assert read == [3, 2] and len(list((tmp_path / "disk").iterdir())) == 2
-        assert (tmp_path / snapshots.CURRENT).is_symlink() and (tmp_path / snapshots.PREVIOUS).is_symlink()
-
-    def test_one_run_at_a_time(self, tmp_path: Path) -> None:
-        with (
-            locked(tmp_path),
-            pytest.raises(CheckpointError, match="another run uses"),
-            locked(tmp_path),
-        ):
-            pass
-        with locked(tmp_path):
-            pass
-
-    def test_without_locks_it_goes_on_with_a_warning(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        def flock(file: Any, operation: int) -> None:
-            raise OSError(errno.ENOLCK, "No locks available")
-
-        monkeypatch.setattr("fcntl.flock", flock)
-        left = tmp_path / ".checkpoint.pt.123.tmp"
-        left.write_bytes(b"half")
-        with caplog.at_level(logging.WARNING), locked(tmp_path):
-            assert left.exists()  # another run may be at it
-        assert "cannot be locked" in caplog.text and "No locks available" in caplog.text

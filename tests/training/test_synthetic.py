@@ -1,4 +1,4 @@
-"""The synthetic video factory: exact masks, the same bytes for the same seed, media folders."""
+"""Synthetic clips: exact masks, the same bytes for the same seed, media folders."""
 
 import hashlib
 import itertools
@@ -14,16 +14,16 @@ import pytest
 from PIL import Image, ImageDraw
 
 from sam2fast.datasets.palette_masks import palette
-from sam2fast.training.data.folders import PNGRawDataset
+from sam2fast.training.data.png_datasets import PNGRawDataset
 from sam2fast.training.data.synthetic import MediaError, SyntheticClips, scene
 from sam2fast.training.data.synthetic.clips import LEAST_AREA, _visible
 from sam2fast.training.data.synthetic.collect import collect_backgrounds, collect_cutouts, is_heldout
-from sam2fast.training.data.synthetic.compositing import Actor
+from sam2fast.training.data.synthetic.compositing import SceneObject
 from sam2fast.training.data.synthetic.media import Media
+from sam2fast.training.data.synthetic.pseudo_labels import ObjectSearch, write_cutouts, write_labelled_images
+from sam2fast.training.data.synthetic.pseudo_labels import main as teach
 from sam2fast.training.data.synthetic.shapes import coverage, random_shape, rasterise
-from sam2fast.training.data.synthetic.sprites import _with_border, single
-from sam2fast.training.data.synthetic.teacher import Search, teach_cutouts, teach_pictures
-from sam2fast.training.data.synthetic.teacher import main as teach
+from sam2fast.training.data.synthetic.sprites import _with_border, one_part_sprite
 from sam2fast.training.data.synthetic.textures import random_crop
 
 MAGENTA, GREEN = (250, 10, 240), (20, 200, 60)
@@ -38,7 +38,7 @@ def digest(clip) -> str:
 
 
 def photograph(path: Path, size=(160, 120), seed=0) -> Path:
-    """A noisy picture, as photographs are."""
+    """A noisy image, as photographs are."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
@@ -46,11 +46,11 @@ def photograph(path: Path, size=(160, 120), seed=0) -> Path:
 
 
 def cutout(path: Path, colour=MAGENTA, size=(60, 40)) -> Path:
-    """An opaque ellipse in the middle of a transparent picture."""
+    """An opaque ellipse in the middle of a transparent image."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.new("RGBA", (size[0] + 40, size[1] + 40))
-    ImageDraw.Draw(picture).ellipse((20, 20, 20 + size[0] - 1, 20 + size[1] - 1), fill=(*colour, 255))
-    picture.save(path)
+    image = Image.new("RGBA", (size[0] + 40, size[1] + 40))
+    ImageDraw.Draw(image).ellipse((20, 20, 20 + size[0] - 1, 20 + size[1] - 1), fill=(*colour, 255))
+    image.save(path)
     return path
 
 
@@ -72,7 +72,7 @@ def test_masks_are_visible_pixels_of_one_to_five_objects(media, num_frames, with
         frames, count, height, width = clip.masks.shape
         assert clip.frames.shape == (num_frames, 72, 72, 3) and clip.frames.dtype == np.uint8
         assert (frames, height, width) == (num_frames, 72, 72) and clip.masks.dtype == np.bool_
-        assert clip.masks.sum(axis=1).max() <= 1, "a pixel shows one thing"
+        assert clip.masks.sum(axis=1).max() <= 1, "a pixel shows one object"
         assert (clip.masks[0].mean(axis=(1, 2)) >= LEAST_AREA).all()
         assert clip.object_ids == tuple(range(1, count + 1)) and clip.frame_indices == tuple(range(num_frames))
         counts.add(count)
@@ -99,7 +99,7 @@ def test_same_bytes_in_every_process_and_order(media):
         outputs.append(result.stdout)
     assert outputs[0] == outputs[1]
     clips = SyntheticClips(size=64, num_frames=3, media=media)
-    # In another order, with other pictures in the cache.
+    # In another order, with other images in the cache.
     for index in (12, 0, 3, 7, 3):
         clip = draw(clips, index)
         assert index == 0 or f"{index} {digest(clip)}" in outputs[0]
@@ -128,26 +128,26 @@ def test_arguments_out_of_range_are_refused(arguments):
         SyntheticClips(**arguments)
 
 
-def flat_things(monkeypatch):
-    """Every thing in one colour of its own, on black."""
+def flat_sprites(monkeypatch):
+    """Every object in one unique colour, on black."""
     colours = np.random.default_rng(1)
 
-    def thing(rng, area, most, *others):
+    def sprite(rng, area, max_side, *others):
         shape = random_shape(rng)
-        side = max(8, round(min(most, np.sqrt(area / coverage(shape)))))
-        return single(
+        side = max(8, round(min(max_side, np.sqrt(area / coverage(shape)))))
+        return one_part_sprite(
             _with_border(
                 Image.new("RGB", (side, side), tuple(colours.integers(60, 256, 3).tolist())), rasterise(shape, side)
             )
         )
 
-    monkeypatch.setattr(scene, "drawn_thing", thing)
-    monkeypatch.setattr(scene, "recoloured", lambda rng, old: thing(rng, 300, 60))
+    monkeypatch.setattr(scene, "random_sprite", sprite)
+    monkeypatch.setattr(scene, "recolour_sprite", lambda rng, old: sprite(rng, 300, 60))
     monkeypatch.setattr(scene, "random_background", lambda rng, size, *others: Image.new("RGB", size))
 
 
 def test_masks_are_where_the_colours_are(monkeypatch):
-    flat_things(monkeypatch)
+    flat_sprites(monkeypatch)
     clips = SyntheticClips(size=96, num_frames=4, photometric=False)
     checked = 0
     for index in range(25):
@@ -160,7 +160,7 @@ def test_masks_are_where_the_colours_are(monkeypatch):
                 pure = (frame == colour).all(axis=-1)
                 assert mask[pure].all(), "a pixel of the object's colour is not in its mask"
                 share = frame[mask] @ colour.astype(float) / (colour.astype(float) @ colour)
-                # Less than half only where the soft edge of a nearer thing lies over this thing's own.
+                # Less than half only where the soft edge of a nearer object covers this object's edge.
                 assert (share < 0.49).sum() <= 0.02 * mask.sum() + 3
                 checked += pure.sum() > 100
     assert checked > 100
@@ -169,43 +169,43 @@ def test_masks_are_where_the_colours_are(monkeypatch):
 def test_half_covered_pixels_belong_to_the_mask():
     """A square whose edges lie in the middle of pixels, and one right of the middle of pixels."""
     for offset, first, last in ((0.48, 15, 24), (0.52, 16, 25)):
-        white = single(_with_border(Image.new("RGB", (10, 10), (255,) * 3), Image.new("L", (10, 10), 255)))
+        white = one_part_sprite(_with_border(Image.new("RGB", (10, 10), (255,) * 3), Image.new("L", (10, 10), 255)))
         path = np.array([[[1, 0, 20 + offset], [0, 1, 20 + offset]]])
-        actor = Actor(white, path, np.zeros(1))
-        stage_like = Image.new("RGBX", (32, 32))
-        owner = np.zeros((32, 32), np.uint8)
-        scene.paint_actor(stage_like, owner, actor, 0, 3)
-        rows = np.flatnonzero((owner == 3).any(axis=1))
+        obj = SceneObject(white, path, np.zeros(1))
+        canvas = Image.new("RGBX", (32, 32))
+        object_map = np.zeros((32, 32), np.uint8)
+        scene.paint_object(canvas, object_map, obj, 0, 3)
+        rows = np.flatnonzero((object_map == 3).any(axis=1))
         assert (rows[0], rows[-1]) == (first, last)
-        np.testing.assert_array_equal(owner == 3, np.asarray(stage_like)[..., 0] >= 128)
+        np.testing.assert_array_equal(object_map == 3, np.asarray(canvas)[..., 0] >= 128)
 
 
 def test_masks_are_of_the_middle_of_the_exposure():
-    """With motion blur, of three moments of a thing that moves 4 pixels from one to the next."""
-    white = single(_with_border(Image.new("RGB", (20, 20), (255,) * 3), Image.new("L", (20, 20), 255)))
+    """Motion blur with three exposure times of an object that moves 4 pixels between them."""
+    white = one_part_sprite(_with_border(Image.new("RGB", (20, 20), (255,) * 3), Image.new("L", (20, 20), 255)))
     path = np.array([[[1, 0, x], [0, 1, 32]] for x in (28, 32, 36)], dtype=float)
     times, camera = np.array([-0.2, 0, 0.2]), np.tile(np.eye(2, 3), (3, 1, 1))
-    stage = scene.Stage(64, times, 3, camera, Image.new("RGBX", (64, 64)), (0.0, 0.0), None, None, None, 1.0)
-    pixels, owner = stage.shoot(np.random.default_rng(0), [Actor(white, path, times)], 0)
-    assert np.flatnonzero((owner == 1).any(axis=0)).tolist() == list(range(22, 42))
+    small_scene = scene.Scene(64, times, 3, camera, Image.new("RGBX", (64, 64)), (0.0, 0.0), None, None, None, 1.0)
+    pixels, object_map = small_scene.render(np.random.default_rng(0), [SceneObject(white, path, times)], 0)
+    assert np.flatnonzero((object_map == 1).any(axis=0)).tolist() == list(range(22, 42))
     assert pixels[32, [20, 24, 32, 40, 44], 0].tolist() == [85, 170, 255, 170, 85]
 
 
-def test_hidden_things_are_not_labelled():
-    class Stage:
+def test_hidden_objects_are_not_labelled():
+    class Scene:
         size = 64
 
         @staticmethod
-        def step_of(frame):
+        def middle_step(frame):
             return frame
 
     def square(x, side=20):
-        thing = single(_with_border(Image.new("RGB", (side, side)), Image.new("L", (side, side), 255)))
-        return Actor(thing, np.array([[[1, 0, x], [0, 1, 32]]], dtype=float), np.zeros(1))
+        sprite = one_part_sprite(_with_border(Image.new("RGB", (side, side)), Image.new("L", (side, side), 255)))
+        return SceneObject(sprite, np.array([[[1, 0, x], [0, 1, 32]]], dtype=float), np.zeros(1))
 
-    assert sorted(_visible([square(20), square(29)], Stage)) == [1]  # 9 of 20 columns are seen
-    assert sorted(_visible([square(20), square(31)], Stage)) == [0, 1]  # 11 of 20
-    assert _visible([square(20, side=3)], Stage) == []
+    assert sorted(_visible([square(20), square(29)], Scene)) == [1]  # 9 of 20 columns are seen
+    assert sorted(_visible([square(20), square(31)], Scene)) == [0, 1]  # 11 of 20
+    assert _visible([square(20, side=3)], Scene) == []
 
 
 def test_without_motion_nothing_moves():
@@ -217,7 +217,7 @@ def test_without_motion_nothing_moves():
             assert photometric or (clip.frames == clip.frames[:1]).all()
 
 
-def test_things_move_vanish_and_come_back():
+def test_objects_move_vanish_and_come_back():
     clips = SyntheticClips(size=64, num_frames=16)
     moved = vanished = back = total = 0
     for index in range(50):
@@ -236,7 +236,7 @@ def _per_object(clip):
     return clip.masks.sum(axis=(2, 3)).T, clip.masks.swapaxes(0, 1)
 
 
-def test_faster_motion_moves_things_further():
+def test_faster_motion_moves_objects_further():
     overlaps = []
     for motion in (0.3, 1.0):
         clips = SyntheticClips(size=64, num_frames=4, motion=motion)
@@ -247,16 +247,16 @@ def test_faster_motion_moves_things_further():
 
 def test_cutouts_are_cropped_to_what_is_visible(media):
     rng = np.random.default_rng(0)
-    pictures = Media([media], 64)
-    found = pictures.cutout(rng)
+    images = Media([media], 64)
+    found = images.cutout(rng)
     assert found.mode == "RGBA" and found.size == (60, 40)
     assert found.getpixel((30, 20)) == (*MAGENTA, 255)
     assert Media([media], 30).cutout(rng).size == (30, 20)
-    assert pictures.photograph(rng).mode == "RGB"
+    assert images.photograph(rng).mode == "RGB"
 
 
-def test_pictures_with_masks(tmp_path):
-    """Objects are cut out by their ids, also where the mask has another size than the picture."""
+def test_images_with_masks(tmp_path):
+    """Objects are cut out by their ids, also where the mask has another size than the image."""
     pixels = np.zeros((60, 80, 3), np.uint8)
     ids = np.zeros((60, 80), np.uint8)
     for number, colour, region in ((1, MAGENTA, np.s_[10:30, 10:40]), (200, GREEN, np.s_[35:55, 30:70])):
@@ -267,12 +267,12 @@ def test_pictures_with_masks(tmp_path):
     mask = Image.fromarray(ids)
     mask.putpalette(palette().tobytes())
     mask.save(tmp_path / "masks/a.png")
-    pictures = Media([tmp_path], 200)
+    images = Media([tmp_path], 200)
     rng = np.random.default_rng(0)
     found = {}
     for _ in range(20):
-        picture = pictures.cutout(rng)
-        found[picture.getpixel((picture.width // 2, picture.height // 2))[:3]] = picture.size
+        image = images.cutout(rng)
+        found[image.getpixel((image.width // 2, image.height // 2))[:3]] = image.size
     assert set(found) == {MAGENTA, GREEN}
     assert np.abs(np.array(found[MAGENTA]) - (60, 40)).max() <= 2
     assert np.abs(np.array(found[GREEN]) - (80, 40)).max() <= 2
@@ -280,7 +280,7 @@ def test_pictures_with_masks(tmp_path):
 
 
 def test_cutouts_appear_in_clips(tmp_path):
-    """Without drawn things, all that is labelled has the colour of the only cut-out."""
+    """Without procedural objects, all labelled pixels have the colour of the only cut-out."""
     cutout(tmp_path / "cutouts/a.png", colour=(128, 128, 128))
     clips = SyntheticClips(size=64, num_frames=1, media=tmp_path, procedural=0, photometric=False)
     for index in range(8):
@@ -294,12 +294,12 @@ def test_small_folders_do_not_drown(tmp_path):
     for i in range(9):
         cutout(tmp_path / f"cutouts/many/{i}.png", GREEN)
     cutout(tmp_path / "cutouts/few/0.png", MAGENTA)
-    pictures, rng = Media([tmp_path], 64), np.random.default_rng(0)
-    drawn = [pictures.cutout(rng).getpixel((30, 20))[:3] == MAGENTA for _ in range(400)]
+    images, rng = Media([tmp_path], 64), np.random.default_rng(0)
+    drawn = [images.cutout(rng).getpixel((30, 20))[:3] == MAGENTA for _ in range(400)]
     assert abs(np.mean(drawn) - 1 / 4) < 0.07
 
 
-def test_unreadable_pictures_are_reported_once_and_skipped(media, caplog):
+def test_unreadable_images_are_reported_once_and_skipped(media, caplog):
     broken = media / "cutouts/0.png"
     broken.write_bytes(broken.read_bytes()[:80])
     Image.new("RGB", (40, 40)).save(media / "cutouts/no_alpha.png")
@@ -311,12 +311,12 @@ def test_unreadable_pictures_are_reported_once_and_skipped(media, caplog):
     assert any("alpha" in message for message in messages)
 
 
-def test_pictures_that_decoders_stumble_over_are_skipped(media, tmp_path, caplog, monkeypatch):
+def test_images_that_decoders_stumble_over_are_skipped(media, tmp_path, caplog, monkeypatch):
     photo = photograph(tmp_path / "photo.png")
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", Mock(side_effect=struct.error("stumbled")))
     with pytest.raises(MediaError, match="none of the .* can be read"):
         Media([media], 64)
-    assert list(teach_pictures([photo], FakePredictor(), tmp_path / "out")) == [(photo, 0)]
+    assert list(write_labelled_images([photo], FakePredictor(), tmp_path / "out")) == [(photo, 0)]
     assert "photo.png is left out: stumbled" in caplog.text
 
 
@@ -327,14 +327,14 @@ def test_media_folders_that_lack_something_are_refused(tmp_path, media):
     with pytest.raises(MediaError, match=r"flat.*backgrounds/.*cutouts/.*images/ and masks/"):
         SyntheticClips(media=tmp_path / "flat")
     (tmp_path / "empty/cutouts").mkdir(parents=True)
-    with pytest.raises(MediaError, match=r"no pictures.*empty/cutouts"):
+    with pytest.raises(MediaError, match=r"no images.*empty/cutouts"):
         SyntheticClips(media=[media, tmp_path / "empty"])
     photograph(tmp_path / "pairs/images/a.png")
     photograph(tmp_path / "pairs/masks/b.png")
     with pytest.raises(MediaError, match=r"pairs/images.*pairs/masks"):
         SyntheticClips(media=tmp_path / "pairs")
     for file in (media / "backgrounds").iterdir():
-        file.write_bytes(b"no picture")
+        file.write_bytes(b"no image")
     with pytest.raises(MediaError, match=r"none of the 3 photographs can be read.*backgrounds"):
         SyntheticClips(media=media)
 
@@ -365,14 +365,14 @@ def test_collect_keeps_what_is_usable(tmp_path):
         collect_cutouts(tmp_path / "missing", out)
 
 
-def test_collect_finds_pictures_in_resource_files(tmp_path):
+def test_collect_finds_images_in_resource_files(tmp_path):
     webp = photograph(tmp_path / "a.webp", (300, 300)).read_bytes()
     (tmp_path / "package").mkdir()
     (tmp_path / "package/b.rcc").write_bytes(b"qres0123" + webp + b"RIFFxyz" + webp[:12] + b"\0\0")
     assert collect_backgrounds(tmp_path / "package", tmp_path / "out") == 1
 
 
-def test_collect_takes_a_picture_once_whatever_its_names(tmp_path):
+def test_collect_takes_a_image_once_whatever_its_names(tmp_path):
     words = ("cat", "owl", "cow")  # of which the owl alone is held out
     for word in words:
         cutout(tmp_path / f"package/{word}.png")
@@ -387,12 +387,12 @@ def test_held_out_names_are_fixed():
     assert 0.07 < np.mean([is_heldout(name) for name in names]) < 0.17
     assert is_heldout("package-apple") == is_heldout("package-apple_02") == is_heldout("Package-Apple-1_left")
     words = ("cat", "dog", "cow", "pig", "hen", "owl", "bee", "ant", "fox", "elk", "emu", "yak")
-    # Pictures must not change sides from one version to the next.
+    # Images must stay in their split in later versions.
     assert {word for word in words if is_heldout(word)} == {"owl"}
 
 
 class FakePredictor:
-    """Answers a click in the left half by the left half, elsewhere by the right quarter; each mask thrice."""
+    """Predicts the left half for clicks in it, elsewhere the right quarter; each mask three times."""
 
     def set_image(self, image):
         self.size = image.shape[:2]
@@ -420,8 +420,10 @@ class FakePredictor:
 def test_teacher_keeps_sure_and_distinct_objects(tmp_path, caplog):
     good = photograph(tmp_path / "in/photo.png", (80, 60))
     bad = tmp_path / "in/text.jpg"
-    bad.write_text("no picture")
-    results = list(teach_cutouts([good, bad], FakePredictor(), tmp_path / "media", Search(points_per_side=4, batch=3)))
+    bad.write_text("no image")
+    results = list(
+        write_cutouts([good, bad], FakePredictor(), tmp_path / "media", ObjectSearch(points_per_side=4, batch=3))
+    )
     assert results == [(good, 2), (bad, 0)]
     assert "text.jpg" in caplog.text
     first, second = (Image.open(tmp_path / f"media/cutouts/photo_png_0{i}.png") for i in range(2))
@@ -432,11 +434,11 @@ def test_teacher_keeps_sure_and_distinct_objects(tmp_path, caplog):
     assert Media([tmp_path / "media"], 64).has_cutouts
 
 
-def test_teacher_writes_whole_pictures(tmp_path):
+def test_teacher_writes_whole_images(tmp_path):
     photos = [photograph(tmp_path / f"in/{name}.png", (80, 60)) for name in "ab"]
     out = tmp_path / "out"
-    results = list(teach_pictures(photos[:1], FakePredictor(), out, Search(points_per_side=4)))
-    results += teach_pictures(photos, FakePredictor(), out, Search(points_per_side=4))  # goes on
+    results = list(write_labelled_images(photos[:1], FakePredictor(), out, ObjectSearch(points_per_side=4)))
+    results += write_labelled_images(photos, FakePredictor(), out, ObjectSearch(points_per_side=4))  # goes on
     assert results == [(photos[0], 2), (photos[0], 0), (photos[1], 2)]
     videos = PNGRawDataset(out / "JPEGImages", out / "Annotations", is_palette=False)
     assert videos.video_names == ["a_png", "b_png"]
@@ -448,8 +450,8 @@ def test_teacher_writes_whole_pictures(tmp_path):
         teach(["weights.pt", str(out), str(tmp_path / "nowhere")])
 
 
-def test_a_piece_as_large_as_its_picture():
+def test_a_piece_as_large_as_its_image():
     """42 / 38 * 38 is a little more than 42 in floating point."""
-    picture = Image.new("RGB", (42, 42))
+    image = Image.new("RGB", (42, 42))
     for seed in range(20):
-        assert random_crop(np.random.default_rng(seed), picture, (38, 38)).size == (38, 38)
+        assert random_crop(np.random.default_rng(seed), image, (38, 38)).size == (38, 38)

@@ -1,4 +1,4 @@
-"""The loop: the same run however it is interrupted, and faults that lose nothing."""
+"""The training loop: interrupted runs resume bitwise, and faults lose nothing."""
 
 import json
 import os
@@ -15,19 +15,19 @@ import torch
 from mini_model import NARROW
 from small_training import RECIPE, build, davis_folder, overrides
 from torch import Tensor
-from training_sets import masklet, write_film, write_mask_folders, write_masklets, write_sa1b
+from training_sets import masklet, write_mask_folders, write_masklets, write_sa1b, write_video
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.checkpoints import CheckpointError
 from sam2fast.config import shipped_recipes
-from sam2fast.training import snapshots
+from sam2fast.training import checkpointing
 from sam2fast.training.config import build_trainer, load_training_config
 from sam2fast.training.settings import AmpConf
 from sam2fast.training.trainer import NonFiniteError
 
 
 def tensors(value: Any, prefix: str = "") -> dict[str, Tensor]:
-    """Every tensor in nested dicts and lists, by its place."""
+    """All tensors in nested dicts and lists, by path."""
     if isinstance(value, Tensor):
         return {prefix: value}
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
@@ -64,25 +64,25 @@ def test_another_seed_gives_another_run(undisturbed: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "stopped_after", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)]
 )
-def test_a_stopped_run_goes_on_bitwise(undisturbed: Path, tmp_path: Path, stopped_after: int) -> None:
+def test_a_stopped_run_resumes_bitwise(undisturbed: Path, tmp_path: Path, stopped_after: int) -> None:
     first = build(tmp_path)
     first.run(lambda: first.steps == stopped_after)
     assert first.steps == stopped_after
-    random.random(), np.random.rand(), torch.rand(3)  # what else the process did meanwhile
+    random.random(), np.random.rand(), torch.rand(3)  # other use of the generators
     build(tmp_path).run()
     assert_same_checkpoint(undisturbed, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "logs/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
 
 
-# The command, which kills itself some time after its first checkpoint, and goes no further than to its second.
+# The command, which kills itself some time after its first checkpoint, at the latest at its second.
 KILLED = """
 import os, signal, sys, threading, time
 from sam2fast.cli import main
-from sam2fast.training import snapshots
+from sam2fast.training import checkpointing
 
 seconds = float(sys.argv.pop(1))
-save, saves = snapshots.save_current, []
+save, saves = checkpointing.save_current, []
 
 def save_once(*arguments):
     if saves:
@@ -91,13 +91,13 @@ def save_once(*arguments):
     saves.append(threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)))
     saves[0].start()
 
-snapshots.save_current = save_once
+checkpointing.save_current = save_once
 main(prog_name="sam2fast")
 """
 
 
-def test_a_killed_run_goes_on_bitwise(undisturbed: Path, tmp_path: Path) -> None:
-    """Real processes, one after the other, each with SIGKILL soon after its first checkpoint."""
+def test_a_killed_run_resumes_bitwise(undisturbed: Path, tmp_path: Path) -> None:
+    """Real processes, one after the other, each killed by SIGKILL soon after its first checkpoint."""
     rng = random.Random(0)
     for steps in (2, 4):
         assert killed(tmp_path, rng.uniform(0, 0.1)) == -signal.SIGKILL
@@ -107,17 +107,17 @@ def test_a_killed_run_goes_on_bitwise(undisturbed: Path, tmp_path: Path) -> None
 
 
 def killed(folder: Path, seconds: float) -> int:
-    """How the command ends, with as many threads as this process: sums are split among them."""
+    """Exit code of the command, with as many threads as this process, since sums depend on their number."""
     threads = str(torch.get_num_threads())
     command = [sys.executable, "-c", KILLED, str(seconds)]
     command += ["train", "-c", RECIPE, "--threads", threads, *overrides(folder)]
-    # Threads that wait without spinning: on a busy machine two that spin take turns, and take minutes.
+    # Threads wait without spinning: on a busy machine spinning takes minutes.
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
     return subprocess.call(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
 
 
 def test_several_batches_may_make_one_update(tmp_path: Path) -> None:
-    """Two batches of one clip each, or one of both: the same gradient, since losses are means over objects."""
+    """Two batches of one clip each, and one of both, have the same gradient: losses are means over objects."""
     results = []
     for number, more in enumerate((("clips.dataset.max_objects=1",), ("clips.dataset.max_objects=1",))):
         halves = ("trainer.data.train.datasets.0.batch_size=1", "+trainer.optim.accumulate=2", "scratch.updates=2")
@@ -149,7 +149,7 @@ def test_validation_reports_the_averaged_weights(undisturbed: Path, tmp_path: Pa
     assert 0 <= validated["J"] <= 100 and validated["objects"] >= 4
 
 
-def test_given_weights_are_where_training_starts(undisturbed: Path, tmp_path: Path) -> None:
+def test_training_starts_from_given_weights(undisturbed: Path, tmp_path: Path) -> None:
     weights = undisturbed / "checkpoints/averaged.pt"
     trainer = build(tmp_path, f"+trainer.checkpoint.initialize_from={weights}")
     given = torch.load(weights, weights_only=True)["model"]
@@ -164,8 +164,10 @@ def test_given_weights_are_where_training_starts(undisturbed: Path, tmp_path: Pa
 
 @pytest.mark.long
 def test_epochs_of_several_lengths(tmp_path: Path) -> None:
-    """As phases and repeat factors make them; stopped within one, a run goes on bitwise."""
-    repeated = "{_target_: sam2fast.training.data.repeat.RepeatFactorWrapper, factors: 0.6, dataset: '${clips}'}"
+    """With phases and repeat factors; a run stopped within an epoch resumes bitwise."""
+    repeated = (
+        "{_target_: sam2fast.training.data.dataset_wrappers.RepeatFactorWrapper, factors: 0.6, dataset: '${clips}'}"
+    )
     changes = (
         "trainer.max_epochs=3",
         "trainer.checkpoint.save_every_steps=0",
@@ -191,7 +193,7 @@ def test_epochs_of_several_lengths(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_a_run_stops_at_the_end_of_an_epoch_too(tmp_path: Path) -> None:
     epochs = ("trainer.max_epochs=3", "scratch.updates=1")
-    for expected in (1, 1, 2):  # the second run only makes up for the validation
+    for expected in (1, 1, 2):  # the second run only validates
         trainer = build(tmp_path, *epochs)
         trainer.run(lambda: True)
         assert trainer.steps == expected
@@ -204,7 +206,7 @@ def test_a_run_stops_at_the_end_of_an_epoch_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["use_act_ckpt_image_encoder", "use_act_ckpt_iterative_pt_sampling"])
-def test_recomputation_changes_nothing(tmp_path: Path, option: str) -> None:
+def test_activation_checkpointing_changes_nothing(tmp_path: Path, option: str) -> None:
     clicks = ("trainer.model.num_correction_pt_per_frame=1", "trainer.model.prob_to_use_pt_input_for_train=1")
     runs = []
     for value in (False, True):
@@ -253,7 +255,7 @@ def test_mixed_precision(tmp_path: Path, dtype: str) -> None:
 
 
 class TestFaults:
-    def test_a_loss_that_is_no_number_is_named(self, tmp_path: Path) -> None:
+    def test_a_non_finite_loss_is_named(self, tmp_path: Path) -> None:
         trainer = build(tmp_path)
         trainer.run(lambda: trainer.steps == 3)
         before = (tmp_path / "checkpoints/checkpoint.pt").read_bytes()
@@ -266,14 +268,14 @@ class TestFaults:
             broken.run()
         assert (tmp_path / "checkpoints/checkpoint.pt").read_bytes() == before
 
-    def test_a_gradient_that_is_no_number_is_named(self, tmp_path: Path) -> None:
+    def test_a_non_finite_gradient_is_named(self, tmp_path: Path) -> None:
         trainer = build(tmp_path)
         trainer.model.no_mem_embed.register_hook(lambda grad: grad * float("inf"))
         with pytest.raises(NonFiniteError, match="update 0: the gradient of no_mem_embed is not finite"):
             trainer.run()
         assert not (tmp_path / "checkpoints/checkpoint.pt").exists()
 
-    def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    def test_a_damaged_checkpoint_is_replaced_by_the_previous_one(
         self, undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         trainer = build(tmp_path)
@@ -291,7 +293,7 @@ class TestFaults:
             build(tmp_path).run()
 
     def test_a_full_disk_leaves_the_last_checkpoint(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        snapshots.save_current({"model": {}, "optimizer": {}, "steps": 1}, tmp_path)
+        checkpointing.save_current({"model": {}, "optimizer": {}, "steps": 1}, tmp_path)
 
         def fail(content: Any, file: Any) -> None:
             file.write(b"half")
@@ -299,8 +301,8 @@ class TestFaults:
 
         monkeypatch.setattr(torch, "save", fail)
         with pytest.raises(OSError, match="No space"):
-            snapshots.save_current({"model": {}, "optimizer": {}, "steps": 2}, tmp_path)
-        assert snapshots.load_current(tmp_path)["steps"] == 1  # type: ignore[index]
+            checkpointing.save_current({"model": {}, "optimizer": {}, "steps": 2}, tmp_path)
+        assert checkpointing.load_current(tmp_path)["steps"] == 1  # type: ignore[index]
         assert not list(tmp_path.glob(".*"))
 
     @pytest.mark.parametrize(
@@ -337,7 +339,7 @@ def test_every_recipe_takes_a_step(recipe: str, tmp_path: Path) -> None:
 
 
 def reduced(recipe: str, folder: Path) -> list[str]:
-    """What makes one update of a recipe a matter of seconds."""
+    """Settings with which one update of a recipe takes seconds."""
     common = [f"scratch.folder={folder}", "trainer.accelerator=cpu", "++trainer.logging.progress=false"]
     common += ["++trainer.logging.tensorboard=false"]
     if recipe.endswith("overfit"):
@@ -382,7 +384,7 @@ def reduced(recipe: str, folder: Path) -> list[str]:
 
 
 def of_own_masks(recipe: str, folder: Path) -> list[str]:
-    """Pictures with labels; nano begins with its own weights."""
+    """Images with label masks; nano starts from its weights."""
     write_mask_folders(folder / "own")
     first = "trainer.data.train.datasets.0"
     changes = [f"dataset.img_folder={folder}/own/images", f"dataset.gt_folder={folder}/own/masks"]
@@ -397,8 +399,8 @@ def of_own_masks(recipe: str, folder: Path) -> list[str]:
 
 
 def mixed_folders(folder: Path) -> list[str]:
-    """Photographs in the layout of SA-1B, and films in that of SA-V."""
+    """Photographs in the layout of SA-1B, and videos in that of SA-V."""
     write_sa1b(folder / "sa1b", (1, 2, 3, 4))
-    write_film(folder / "sav/sav_000/a.mp4")
+    write_video(folder / "sav/sav_000/a.mp4")
     write_masklets(folder / "sav/sav_000", "a", {"masklet": masklet(0)})
     return [f"sa1b.folder={folder}/sa1b", f"sav.folder={folder}/sav"]

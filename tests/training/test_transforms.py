@@ -93,7 +93,7 @@ def test_affine_draws(consistent, monkeypatch):
 def test_affine_is_cancelled_by_an_empty_first_mask(consistent, caplog):
     clip = a_clip(40, 40)
     clip.masks[0, 1] = False
-    clip.masks[0, 1, 0, 0] = True  # the corner leaves the picture
+    clip.masks[0, 1, 0, 0] = True  # the corner leaves the image
     transform = ours.RandomAffine([20, 20], consistent, num_tentatives=3)
     rng = np.random.default_rng(0)
     assert transform(clip, rng) is clip
@@ -107,7 +107,7 @@ def test_affine_is_cancelled_by_an_empty_first_mask(consistent, caplog):
 def test_affine_tries_again():
     clip = a_clip(40, 40, T=1)
     clip.masks[0, 1] = False
-    clip.masks[0, 1, 0, 20] = True  # leaves the picture upwards in half of the draws
+    clip.masks[0, 1, 0, 20] = True  # leaves the image upwards in half of the draws
     transform = ours.RandomAffine(0, True, translate=(0, 0.3), log_warning=False, num_tentatives=20)
     assert all(transform(clip, np.random.default_rng(seed)).masks[0, 1].any() for seed in range(10))
     moved = [transform(clip, np.random.default_rng(seed)) is not clip for seed in range(10)]

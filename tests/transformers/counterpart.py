@@ -32,7 +32,7 @@ BACKBONES["sam2_hiera_t"] = BACKBONES["sam2.1_hiera_t"]
 
 
 def vision_config(name: str, image_size: int) -> Sam2VisionConfig:
-    """Of the image encoder of the model ``name``, for square pictures."""
+    """Of the image encoder of the model ``name``, for square images."""
     backbone = Sam2HieraDetConfig(image_size=[image_size, image_size], **BACKBONES[name])
     return Sam2VisionConfig(
         backbone_config=backbone,

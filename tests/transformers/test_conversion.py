@@ -1,7 +1,7 @@
 """Converted checkpoints of every model in transformers' own classes, and theirs here.
 
 What a conversion writes is loaded by transformers without a missing or unexpected weight, answers there as ours does,
-for pictures and in a video, and what transformers then writes is the same model here again.
+for images and in a video, and what transformers then writes is the same model here again.
 
 As in the tests beside, frames and prompts already have the model's input size, and their memories are stored as fp32.
 """
@@ -68,7 +68,7 @@ def test_names_and_shapes_are_those_of_their_modules(config: str) -> None:
 
 @pytest.mark.parametrize("video", [True, False], ids=["video", "images"])
 def test_what_they_leave_out_is_as_in_our_tiny(video: bool) -> None:
-    """The defaults of their configurations are those that a config.json is completed by."""
+    """The defaults of transformers' configurations are those by which a config.json is completed."""
     defaults = (Sam2VideoConfig if video else Sam2Config)().to_dict()
     defaults.pop("architectures")
 
@@ -99,7 +99,7 @@ def test_every_model(ours: tuple[str, SAM2VideoPredictor], tmp_path: Path, monke
     write_transformers(weights, transformers_config(config, OVERRIDES[:1]), folder)
 
     theirs = load(Sam2Model, folder)
-    assert_as_ours(masks_of_picture(theirs), our_masks_of_picture(predictor))
+    assert_as_ours(masks_of_image(theirs), our_masks_of_image(predictor))
     theirs = load(Sam2VideoModel, folder)
     assert_as_ours(masks_of_video(theirs), our_masks_of_video(predictor))
 
@@ -126,23 +126,23 @@ def assert_as_ours(theirs: Tensor, ours: Tensor) -> None:
 
 
 def clip() -> list[np.ndarray]:
-    """A disc that moves over a smooth random picture, as ``(S, S, 3)`` uint8."""
+    """A disc that moves over a smooth random image, as ``(S, S, 3)`` uint8."""
     coarse = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
-    picture = np.asarray(Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+    image = np.asarray(Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
     y, x = np.mgrid[:SIZE, :SIZE]
-    frames = [picture.copy() for _ in range(FRAMES)]
+    frames = [image.copy() for _ in range(FRAMES)]
     for t, frame in enumerate(frames):
         frame[np.hypot(x - POINT[0] - 6 * t, y - POINT[1] + 4 * t) < 40] = (220, 60, 40)
     return frames
 
 
 def pixels(frames: list[np.ndarray]) -> Tensor:
-    """``(T, 3, S, S)`` as their models take them."""
+    """``(T, 3, S, S)``, the input of transformers' models."""
     normalised = ((np.stack(frames) / 255 - MEAN) / STD).astype(np.float32)
     return torch.from_numpy(normalised).permute(0, 3, 1, 2).contiguous()
 
 
-def our_masks_of_picture(predictor: SAM2VideoPredictor) -> Tensor:
+def our_masks_of_image(predictor: SAM2VideoPredictor) -> Tensor:
     """Logits ``(3, S/4, S/4)`` of the three masks for a point."""
     decoded: list[Tensor] = []
     hook = predictor.sam_mask_decoder.register_forward_hook(lambda module, args, result: decoded.append(result[0][0]))
@@ -154,7 +154,7 @@ def our_masks_of_picture(predictor: SAM2VideoPredictor) -> Tensor:
 
 
 @torch.inference_mode()
-def masks_of_picture(model: Sam2Model) -> Tensor:
+def masks_of_image(model: Sam2Model) -> Tensor:
     points = torch.tensor(POINT, dtype=torch.float32).view(1, 1, 1, 2)
     out = model(pixel_values=pixels(clip()[:1]), input_points=points, input_labels=torch.ones(1, 1, 1).int())
     return out.pred_masks[0, 0]

@@ -1,6 +1,6 @@
-"""The image model beside transformers' ``Sam2Model``: same weights, same picture, same prompts, fp32 on the CPU.
+"""The image model beside transformers' ``Sam2Model``: same weights, same image, same prompts, fp32 on the CPU.
 
-Their processor is not used. Pictures and prompts already have the model's input size, where it would only normalise.
+Their processor is not used. Images and prompts already have the model's input size, where it would only normalise.
 """
 
 from typing import Any, NamedTuple
@@ -40,14 +40,14 @@ VIDEO_ONLY = {
 
 
 def difference(expected: Any, actual: Any) -> float:
-    """Largest deviation, relative to the size of what is expected."""
+    """Largest deviation, relative to the expected values."""
     a, b = np.asarray(expected, dtype=np.float64), np.asarray(actual, dtype=np.float64)
     assert a.shape == b.shape
     return float(np.abs(a - b).max() / (np.abs(a).mean() + a.std()))
 
 
-def _picture() -> np.ndarray:
-    """A smooth random picture of the model's input size, ``(S, S, 3)`` uint8."""
+def _image() -> np.ndarray:
+    """A smooth random image of the model's input size, ``(S, S, 3)`` uint8."""
     coarse = np.random.default_rng(SEED).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
@@ -69,14 +69,14 @@ PROMPTS: dict[str, dict[str, Any]] = {
         "point_labels": [1, 0],
     },
     "mask and point": {"point_coords": [[480, 400]], "point_labels": [1], "mask_input": _mask_logits()},
-    # A mask alone: our predictor, as the original, adds no point to it; they add this one.
+    # A mask alone: our predictor, as the original, adds no point; transformers adds this one.
     "mask and padding point": {"point_coords": [[0, 0]], "point_labels": [-1], "mask_input": _mask_logits()},
     "three prompts": {"point_coords": [[[500, 375]], [[90, 80]], [[800, 910]]], "point_labels": [[1], [1], [1]]},
 }
 
 
 class Pair(NamedTuple):
-    """Both models with the picture encoded."""
+    """Both models with the image encoded."""
 
     ours: SAM2ImagePredictor
     theirs: Sam2Model
@@ -92,13 +92,13 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     weights = model.state_dict()
     unused = [name for name in weights if name.split(".")[0] in VIDEO_ONLY]
     theirs = Sam2Model(Sam2Config(vision_config=vision_config(request.param, SIZE))).eval()
-    # Every tensor of theirs is filled, and none of ours is left.
+    # Every tensor of transformers' model is filled, and none of ours is left.
     theirs.load_state_dict(to_transformers({name: x for name, x in weights.items() if name not in unused}), strict=True)
 
-    picture = _picture()
+    image = _image()
     ours = SAM2ImagePredictor(model)
-    ours.set_image(picture)
-    pixels = (picture / 255 - MEAN) / STD
+    ours.set_image(image)
+    pixels = (image / 255 - MEAN) / STD
     features = theirs.get_image_embeddings(torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None])
     return Pair(ours, theirs, features, unused)
 
@@ -106,7 +106,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 def _our_answer(predictor: SAM2ImagePredictor, prompt: dict[str, Any], multimask: bool) -> list[np.ndarray]:
     """Mask logits ``(B, M, S/4, S/4)``, IoUs ``(B, M)`` and object scores ``(B, 1)`` of B prompts."""
     decoded: list[tuple[Tensor, ...]] = []
-    # The predictor clips the logits and keeps the object score to itself; the decoder's result has both.
+    # The predictor clips the logits and does not return the object score; the decoder returns both.
     hook = predictor.model.sam_mask_decoder.register_forward_hook(lambda module, args, result: decoded.append(result))
     try:
         predictor.predict(**prompt, multimask_output=multimask)
@@ -118,7 +118,7 @@ def _our_answer(predictor: SAM2ImagePredictor, prompt: dict[str, Any], multimask
 
 @torch.no_grad()
 def _their_answer(pair: Pair, prompt: dict[str, Any], multimask: bool) -> list[np.ndarray]:
-    """As :func:`_our_answer`, by transformers."""
+    """The counterpart of :func:`_our_answer` with transformers."""
     inputs: dict[str, Tensor] = {}
     if "point_coords" in prompt:
         labels = torch.tensor(prompt["point_labels"], dtype=torch.int32)

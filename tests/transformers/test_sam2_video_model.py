@@ -106,7 +106,7 @@ class Scenario(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What a predictor said in a scenario."""
+    """The results of a predictor in a scenario."""
 
     masks: dict[str, Tensor]  # (S, S) logits
     scores: dict[str, Tensor]  # of each propagation, (frames, objects) logits of presence
@@ -136,16 +136,16 @@ class Pair(NamedTuple):
 
 
 def clip(frames: int) -> list[np.ndarray]:
-    """A disc that moves over a drifting smooth random picture, as ``(S, S, 3)`` uint8."""
+    """A disc that moves over a drifting smooth random image, as ``(S, S, 3)`` uint8."""
     coarse = np.random.default_rng(SEED).integers(0, 256, (24, 24, 3), dtype=np.uint8)
-    picture = np.asarray(Image.fromarray(coarse).resize((2 * SIZE, 2 * SIZE), Image.Resampling.BICUBIC))
+    image = np.asarray(Image.fromarray(coarse).resize((2 * SIZE, 2 * SIZE), Image.Resampling.BICUBIC))
     y, x = np.mgrid[:SIZE, :SIZE]
-    pictures = []
+    images = []
     for t in range(frames):
-        frame = picture[3 * t : 3 * t + SIZE, 5 * t : 5 * t + SIZE].copy()
+        frame = image[3 * t : 3 * t + SIZE, 5 * t : 5 * t + SIZE].copy()
         frame[np.hypot(x - 140 - 4 * t, y - 115 + 3 * t) < 40] = (220, 60, 40)
-        pictures.append(frame)
-    return pictures
+        images.append(frame)
+    return images
 
 
 def build(name: str, seed: int) -> Pair:
@@ -257,7 +257,7 @@ def errors(expected: Answers, actual: Answers) -> dict[str, float]:
 
 
 def compare(pair: Pair, scenario: Scenario) -> Answers:
-    """Asserts that ours answers as theirs does, after showing that theirs does not hang on the order of sums."""
+    """Asserts that the results agree, after showing that transformers' do not depend on the order of sums."""
     expected = their_answers(pair.theirs, scenario)
     themselves = errors(expected, their_answers(pair.eager, scenario))
     assert max(themselves.values()) > 0, "attention was computed in the same way twice"
@@ -275,7 +275,7 @@ def compare(pair: Pair, scenario: Scenario) -> Answers:
 
 @contextlib.contextmanager
 def shifted_object_score(pair: Pair, by: float) -> Iterator[None]:
-    """Inside, all models find objects less likely to be there."""
+    """Within the block, all models give lower object scores."""
     biases = [pair.ours.sam_mask_decoder.pred_obj_score_head.layers[-1].bias]
     biases += [model.mask_decoder.pred_obj_score_head.proj_out.bias for model in (pair.theirs, pair.eager)]
     before = biases[0].detach().clone()

@@ -1,4 +1,4 @@
-"""The same bits again, and every switch as it was."""
+"""Reproducible results, and settings that are restored."""
 
 import hashlib
 import os
@@ -8,10 +8,10 @@ import sys
 import warnings
 
 import click.testing
+import moving_shapes
 import numpy as np
 import pytest
 import torch
-import track_films
 from mini_model import mini_predictor
 
 from sam2fast.cli import main
@@ -69,7 +69,7 @@ def test_seeds():
 
 @pytest.fixture
 def others(monkeypatch):
-    """Switches that are all set otherwise than inside."""
+    """Settings that all differ from those inside the block."""
     monkeypatch.delenv(WORKSPACE_VARIABLE, raising=False)
     before = switches()
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -80,7 +80,7 @@ def others(monkeypatch):
     torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = before["benchmark"], before["cudnn tf32"]
 
 
-def test_switches_are_what_they_were(others):
+def test_settings_are_restored(others):
     assert not any(others[name] == value for name, value in INSIDE.items() if name not in ("algorithms",))
     with deterministic():
         assert switches() == INSIDE
@@ -90,21 +90,21 @@ def test_switches_are_what_they_were(others):
     assert switches() == others
 
 
-def test_switches_after_an_exception(others):
+def test_settings_after_an_exception(others):
     with pytest.raises(KeyError), deterministic():
         assert switches() == INSIDE
         raise KeyError
     assert switches() == others
 
 
-def test_a_workspace_of_the_users_own_stays(monkeypatch):
+def test_the_users_workspace_stays(monkeypatch):
     monkeypatch.setenv(WORKSPACE_VARIABLE, ":16:8")
     with deterministic():
         assert os.environ[WORKSPACE_VARIABLE] == ":16:8"
     assert os.environ[WORKSPACE_VARIABLE] == ":16:8"
 
 
-def test_cuda_that_began_without_a_workspace(monkeypatch):
+def test_cuda_initialised_without_a_workspace(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.delenv(WORKSPACE_VARIABLE, raising=False)
     with pytest.warns(UserWarning, match="before Python starts"), deterministic():
@@ -134,13 +134,13 @@ if hasattr(matmul, "fp32_precision"):  # this version of torch has switches of a
 """
 
 
-def test_importing_it_changes_nothing_and_torchs_new_switches_are_known():
-    """In a process of their own: torch does not let its old and its new switches be mixed."""
+def test_import_has_no_side_effects_and_torchs_new_settings_work():
+    """In a separate process: torch does not allow mixing its old and new settings."""
     done = subprocess.run([sys.executable, "-c", IN_A_NEW_PROCESS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_commands_switch():
+def test_the_commands_option():
     """It holds for the whole command."""
     seen = []
 
@@ -149,7 +149,7 @@ def test_the_commands_switch():
         seen.append(switches())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sam2fast.cli._Verbs.get_command", lambda self, ctx, name: look)
+        patch.setattr("sam2fast.cli._CommandGroup.get_command", lambda self, ctx, name: look)
         before = switches()
         for arguments, expected in ((["--deterministic", "look"], INSIDE), (["look"], before)):
             assert click.testing.CliRunner().invoke(main, arguments).exit_code == 0
@@ -158,10 +158,10 @@ def test_the_commands_switch():
 
 
 def digest() -> str:
-    """Of an image's masks and of a tracked video, logits and scores, by a model with weights of its own."""
+    """Logits and scores of an image and of a tracked video, by a model with random weights."""
     found = hashlib.sha256()
     with deterministic():
-        predictor, frames = mini_predictor(), track_films.pictures(4)
+        predictor, frames = mini_predictor(), moving_shapes.make_frames(4)
         images = SAM2ImagePredictor(predictor)
         images.set_image(frames[0])
         for part in images.predict(np.array([[16, 19]]), np.array([1]), return_logits=True):
@@ -175,8 +175,8 @@ def digest() -> str:
     return found.hexdigest()
 
 
-def test_the_same_bits_in_one_process_and_in_another():
-    """Nothing on the way raises for want of a deterministic algorithm, and nothing was drawn."""
+def test_the_same_bits_in_two_processes():
+    """No operation lacks a deterministic algorithm, and no random number is used."""
     before = torch.get_rng_state()
     first = digest()
     torch.rand(3)

@@ -1,4 +1,4 @@
-"""Every kind of video file: all frames in their order, at random and forwards, with the same bits and times."""
+"""Video files of every format: all frames in order, by random access and forwards, with the same bits and times."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from sam2fast.video_io import VideoError, open_frames, read_frames
 
 av = pytest.importorskip("av")
 
-from drawn_videos import (  # noqa: E402  (after the question whether there is PyAV)
+from numbered_videos import (  # noqa: E402  (after the question whether there is PyAV)
     B_FRAMES,
     HEIGHT,
     WIDTH,
@@ -29,7 +29,7 @@ QUICK = {"deadline": "realtime", "cpu-used": "8"}
 QUICK_AV1 = {"preset": "12", "svtav1-params": "lp=1"}
 ODD, CLEAR, LARGER = drawing_of(63, 47), drawing_of(64, 48, alpha=0), drawing_of(128, 96)
 
-# Codec, container, and what else is particular.
+# Codec, container, and special properties.
 FILES = {
     "h264 mp4": ("libx264", "mp4", {"options": SOME_B_FRAMES}),
     "h264 mov": ("libx264", "mov", {"options": SOME_B_FRAMES}),
@@ -84,11 +84,11 @@ FILES = {
     "apng": ("apng", "apng", {"pix_fmt": "rgb24"}),
     "y4m": ("wrapped_avframe", "yuv4mpegpipe", {}),
 }
-COUNTED = ("mp4", "mov")  # containers that always say how many frames they have
+COUNTED = ("mp4", "mov")  # containers that always state their number of frames
 
 
 def read_both_ways(data):
-    """Numbers and times of the frames, after the two ways were seen to agree in all else."""
+    """Numbers and times of the frames, after a check that random access and streaming agree."""
     frames, numbers, times = open_frames(data, SIZE), [], []
     with read_frames(data, SIZE) as reader:
         for frame in reader:
@@ -107,7 +107,7 @@ def read_both_ways(data):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_all_frames_in_their_order(name):
+def test_all_frames_in_order(name):
     codec, container, particulars = FILES[name]
     data = encode(codec, container, **{"count": COUNT, **particulars})
     numbers, times, reader, frames = read_both_ways(data)
@@ -123,15 +123,15 @@ def test_all_frames_in_their_order(name):
 
 
 @pytest.mark.parametrize("name", ["vp9 alpha", "png alpha mov", "qtrle alpha mov", "prores alpha mov"])
-def test_what_is_transparent_is_shown(name):
+def test_transparency_is_dropped(name):
     codec, container, particulars = FILES[name]
     with read_frames(encode(codec, container, **{"count": 1, **particulars}), SIZE) as reader:
-        picture = torch.from_numpy(next(reader).rgb).int()
-    assert (picture - torch.from_numpy(drawing(0)).int()).abs().float().mean() < 4
+        image = torch.from_numpy(next(reader).rgb).int()
+    assert (image - torch.from_numpy(drawing(0)).int()).abs().float().mean() < 4
 
 
 @pytest.mark.parametrize("turn", [90, 180, 270])
-def test_turned(turn):
+def test_rotated(turn):
     data = turned(encode("libx264", "mp4", SOME_B_FRAMES, COUNT), turn)
     frames = open_frames(data, SIZE)
     with read_frames(data, SIZE) as reader:
@@ -152,7 +152,7 @@ def test_edit_list(hidden):
 
 
 def cut_before_the_second_keyframe():
-    """An ``edit`` after which the first frames to be shown refer to what is not there."""
+    """An ``edit`` after which the first shown frames refer to missing ones."""
     keyframes = []
 
     def edit(position, packet):
@@ -164,7 +164,7 @@ def cut_before_the_second_keyframe():
 
 @pytest.mark.parametrize("container", ["mp4", "matroska"])
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
-def test_the_beginning_is_missing(codec, container):
+def test_missing_beginning(codec, container):
     options = {"x265-params": "log-level=none:keyint=12:open-gop=1:bframes=3:b-adapt=0:pools=none"}
     if codec == "libx264":
         options = {**B_FRAMES, "x264-params": "open-gop=1:scenecut=0"}
@@ -175,22 +175,22 @@ def test_the_beginning_is_missing(codec, container):
 
 @pytest.mark.parametrize("container", ["mp4", "matroska"])
 @pytest.mark.parametrize("offset", [-50, -1])
-def test_later_than_zero(container, offset):
+def test_first_time_is_not_zero(container, offset):
     numbers, times, _, _ = read_both_ways(encode("libx264", container, B_FRAMES, COUNT, edit=shown_earlier(offset)))
     assert numbers == list(range(COUNT))
     assert times == pytest.approx([number / 25 for number in range(COUNT)], abs=0.0011)
 
 
-def test_titles_in_other_encodings():
-    """Are no reason to refuse a file."""
+def test_metadata_in_other_encodings():
+    """They do not prevent opening a file."""
     data = encode("libx264", "matroska", count=3)
     assert data.count(b"Lavf") > 0
     assert len(open_frames(data.replace(b"Lavf", b"\xe9\xe8\xff\xfe"), SIZE)) == 3
 
 
 @pytest.mark.parametrize(("version", "named"), [("12.0.0", True), ("18.1.0", True), ("19.0.2", False)])
-def test_pyav_from_19_on_is_not_told_about_titles(version, named, monkeypatch):
-    """It has no such option, and refuses to open anything with it."""
+def test_no_metadata_option_from_pyav_19_on(version, named, monkeypatch):
+    """It has no such option, and would refuse to open the file with it."""
     asked = {}
 
     def refuse(*_, **options):

@@ -1,4 +1,4 @@
-"""Frames as a sequence, what is kept of them, and reading ahead, on a source that counts what is read."""
+"""Frames as a sequence, their cache and prefetching, on a source that counts reads."""
 
 import copy
 import gc
@@ -12,14 +12,13 @@ import torch
 
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import Frames, VideoError
-from sam2fast.video_io.cache import CAPACITY
-from sam2fast.video_io.prefetch import AHEAD
+from sam2fast.video_io.frame_cache import AHEAD, CAPACITY
 
 SIZE, COUNT, DAMAGED = 4, 100, 57
 
 
 class CountingSource:
-    """Frame i is filled with i; like a video file, reading gives the frames on the way too. Frame 57 is damaged."""
+    """Frame i is filled with i. Reading yields the frames on the way, as a video file does. Frame 57 is damaged."""
 
     height, width = 30, 40
     rate, truncated = 10.0, "nothing after frame 99"
@@ -118,7 +117,7 @@ class TestCache:
         assert numbers(frames, [5, 6, 5, 6]) == [5, 6, 5, 6]
         assert source.reads == [(5, 5), (6, 6)]
 
-    def test_never_the_wrong_frame(self, frames):
+    def test_right_frame_in_any_order(self, frames):
         order = [i for i in torch.randperm(COUNT, generator=torch.Generator().manual_seed(0)).tolist() if i != DAMAGED]
         assert numbers(frames, order * 2) == order * 2
 
@@ -129,7 +128,7 @@ class TestCache:
             kept.append(len(frames._cache._frames))
         assert max(kept) == CAPACITY
 
-    def test_backwards_a_cacheful_is_read_at_once(self):
+    def test_going_backwards_fills_the_cache(self):
         source = CountingSource()
         frames = Frames(source, SIZE)
         frames.pixels(50)
@@ -151,7 +150,7 @@ class TestCache:
         numbers(frames, [90, 10])
         assert source.reads == [(90, 90), (10, 10)]
 
-    def test_errors_are_not_kept(self):
+    def test_errors_are_not_cached(self):
         source = CountingSource()
         frames = Frames(source, SIZE)
         for _ in range(2):
@@ -169,14 +168,14 @@ def wait_until(condition):
 
 class TestPrefetch:
     @pytest.mark.parametrize("order", [[20], [50, 49, 20]], ids=["forwards", "backwards"])
-    def test_the_next_frames_are_read_and_no_more(self, order):
+    def test_only_the_next_frames_are_read(self, order):
         source = CountingSource()
         frames = Frames(source, SIZE, prefetch=True)
         for index, step in zip(order, (1, -1, -1), strict=False):
             seen = len(source.reads)
             frames.pixels(index)
             expected = {index + step * k for k in range(1, AHEAD + 1)}
-            # Also before the direction changes: until then the thread is right to read the others.
+            # Before the direction changes, the thread may read the others.
             wait_until(lambda expected=expected: expected <= set(frames._cache._frames))
         time.sleep(0.05)
         assert {read for read, _ in source.reads[seen:]} <= {index, *expected}
@@ -188,7 +187,7 @@ class TestPrefetch:
         assert numbers(frames, [98, 99, 1, 0, 99]) == [98, 99, 1, 0, 99]
         frames.close()
 
-    def test_the_error_comes_with_its_frame(self):
+    def test_the_error_is_raised_for_its_frame(self):
         source = CountingSource()
         frames = Frames(source, SIZE, prefetch=True)
         frames.pixels(DAMAGED - 1)

@@ -1,4 +1,4 @@
-"""Videos read forwards: images as they come, files, addresses, cameras."""
+"""Streams of frames: images, files, network addresses, cameras."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from parity import picture
+from parity import random_image
 from PIL import Image
 
 from sam2fast.video_io import FrameReader, NoFramesError, StreamFrame, VideoError, open_frames, read_frames
@@ -19,13 +19,13 @@ from sam2fast.video_io import FrameReader, NoFramesError, StreamFrame, VideoErro
 SIZE = 32
 av = pytest.importorskip("av")
 
-from drawn_videos import B_FRAMES, HEIGHT, WIDTH, drawing, encode, number_in  # noqa: E402  (needs PyAV)
+from numbered_videos import B_FRAMES, HEIGHT, WIDTH, drawing, encode, number_in  # noqa: E402  (needs PyAV)
 
 COUNT = 20
 
 
 @pytest.fixture(scope="module")
-def film():
+def video():
     return encode("libx264", "mp4", B_FRAMES, COUNT, muxing={"movflags": "faststart"})
 
 
@@ -34,8 +34,8 @@ def numbers_of(reader):
         return [number_in(frame.square) for frame in reader]
 
 
-def pictures(count=4):
-    return [picture(48, 64, seed) for seed in range(count)]
+def make_images(count=4):
+    return [random_image(48, 64, seed) for seed in range(count)]
 
 
 def folder_of(images, path):
@@ -44,10 +44,10 @@ def folder_of(images, path):
     return path
 
 
-class TestPictures:
+class TestImages:
     @pytest.mark.parametrize("kind", ["folder", "list", "array", "tensor", "iterator"])
-    def test_the_bits_of_random_access(self, kind, tmp_path):
-        images = pictures()
+    def test_same_bits_as_random_access(self, kind, tmp_path):
+        images = make_images()
         source = {
             "folder": lambda: folder_of(images, tmp_path),
             "list": lambda: images,
@@ -66,21 +66,21 @@ class TestPictures:
                 assert np.array_equal(frame.rgb, images[frame.index])
         assert frame.index == len(frames) - 1 == 3 and frames.time(2) is None and frames.rate is None
 
-    def test_an_iterator_is_asked_for_one_image_at_a_time(self):
+    def test_an_iterator_is_read_one_image_at_a_time(self):
         asked = []
 
         def images():
             for index in range(10**9):
                 asked.append(index)
-                yield picture(48, 64, index)
+                yield random_image(48, 64, index)
 
         reader = read_frames(images(), SIZE)
         assert asked == [0]
         for index in range(5):
             assert next(reader).index == index and asked == list(range(index + 1))
 
-    def test_one_array_drawn_again_and_again(self):
-        """Frames that were handed out do not change with it."""
+    def test_one_array_that_is_overwritten(self):
+        """Frames that were returned do not change with it."""
         image = np.zeros((48, 64, 3), np.uint8)
 
         def images():
@@ -92,7 +92,7 @@ class TestPictures:
 
     def test_the_iterator_s_own_error(self):
         def images():
-            yield picture(48, 64)
+            yield random_image(48, 64)
             raise ZeroDivisionError
 
         reader = read_frames(images(), SIZE)
@@ -104,13 +104,13 @@ class TestPictures:
             open_frames(images(), SIZE)
 
     @pytest.mark.parametrize("kind", [list, iter], ids=["list", "iterator"])
-    def test_an_error_is_the_end(self, kind):
+    def test_an_error_ends_the_stream(self, kind):
         for bad, error, message in (
             (np.zeros((5, 5, 2), np.uint8), VideoError, r"frame 2: .*\(5, 5, 2\)"),
-            (picture(50, 64), VideoError, "frame 2 is 64x50 pixels, but the video is 64x48"),
+            (random_image(50, 64), VideoError, "frame 2 is 64x50 pixels, but the video is 64x48"),
             (7, TypeError, "frame 2: .*int"),
         ):
-            images = pictures()
+            images = make_images()
             images[2] = bad
             reader = read_frames(kind(images), SIZE)
             assert [next(reader).index, next(reader).index] == [0, 1]
@@ -119,7 +119,7 @@ class TestPictures:
             assert list(reader) == []
 
     @pytest.mark.parametrize("empty", [[], iter([]), np.zeros((0, 4, 4, 3), np.uint8)], ids=lambda x: type(x).__name__)
-    def test_nothing(self, empty):
+    def test_no_frames(self, empty):
         with pytest.raises(NoFramesError):
             read_frames(empty, SIZE)
 
@@ -130,17 +130,17 @@ class TestPictures:
 
 
 class TestFiles:
-    def test_ways_to_give_one(self, film, tmp_path):
-        path = tmp_path / "film.with no known suffix"
-        path.write_bytes(film)
-        for source in (path, str(path), film, bytearray(film), memoryview(film), io.BytesIO(film)):
+    def test_accepted_kinds(self, video, tmp_path):
+        path = tmp_path / "video.with no known suffix"
+        path.write_bytes(video)
+        for source in (path, str(path), video, bytearray(video), memoryview(video), io.BytesIO(video)):
             assert numbers_of(read_frames(source, SIZE)) == list(range(COUNT))
             frames = open_frames(source, SIZE)
             assert [number_in(frames.pixels(index)) for index in (7, 19, 3)] == [7, 19, 3]
 
-    def test_a_file_object_is_read_from_its_beginning_and_stays_open(self, film, tmp_path):
-        (tmp_path / "film").write_bytes(film)
-        with open(tmp_path / "film", "rb") as file:
+    def test_a_file_object_is_read_from_its_beginning_and_stays_open(self, video, tmp_path):
+        (tmp_path / "video").write_bytes(video)
+        with open(tmp_path / "video", "rb") as file:
             file.seek(1000)
             assert numbers_of(read_frames(file, SIZE)) == list(range(COUNT))
             frames = open_frames(file, SIZE)
@@ -149,8 +149,8 @@ class TestFiles:
             assert not file.closed and file.read is not None
 
     def test_a_file_of_text(self, tmp_path):
-        (tmp_path / "film").write_text("film")
-        with open(tmp_path / "film") as file, pytest.raises(TypeError, match='mode "rb"'):
+        (tmp_path / "video").write_text("video")
+        with open(tmp_path / "video") as file, pytest.raises(TypeError, match='mode "rb"'):
             read_frames(file, SIZE)
 
     def test_a_pipe(self):
@@ -160,20 +160,20 @@ class TestFiles:
         with _pipe(data) as file:
             assert numbers_of(read_frames(file, SIZE)) == list(range(COUNT))
 
-    def test_what_is_known_with_the_first_frame(self, film):
-        with read_frames(film, SIZE) as reader:
+    def test_attributes_with_the_first_frame(self, video):
+        with read_frames(video, SIZE) as reader:
             assert isinstance(reader, FrameReader)
             assert (reader.height, reader.width, reader.rate, reader.count) == (HEIGHT, WIDTH, 25.0, COUNT)
 
-    def test_frames_can_be_used_later_and_in_any_order(self, film):
-        frames = open_frames(film, SIZE)
-        kept = list(read_frames(film, SIZE))
+    def test_frames_can_be_used_later_and_in_any_order(self, video):
+        frames = open_frames(video, SIZE)
+        kept = list(read_frames(video, SIZE))
         for frame in reversed(kept):
             assert torch.equal(frame.square, frames.pixels(frame.index)) and frame.square is frame.square
 
-    def test_closed_early(self, film, tmp_path):
-        path = tmp_path / "film.mp4"
-        path.write_bytes(film)
+    def test_closed_early(self, video, tmp_path):
+        path = tmp_path / "video.mp4"
+        path.write_bytes(video)
         reader = read_frames(path, SIZE)
         next(reader)
         assert _is_open(path) in (True, None)
@@ -184,19 +184,19 @@ class TestFiles:
         del reader
         assert not _is_open(path)
 
-    def test_closed_before_its_first_frame(self, film):
-        reader = read_frames(film, SIZE)
+    def test_closed_before_its_first_frame(self, video):
+        reader = read_frames(video, SIZE)
         reader.close()
         assert list(reader) == []
 
-    def test_the_file_is_closed_at_its_end(self, film, tmp_path):
-        path = tmp_path / "film.mp4"
-        path.write_bytes(film)
+    def test_the_file_is_closed_at_its_end(self, video, tmp_path):
+        path = tmp_path / "video.mp4"
+        path.write_bytes(video)
         reader = read_frames(path, SIZE)
         assert len(list(reader)) == COUNT and not _is_open(path)
 
     def test_nothing_is_read_ahead(self, tmp_path):
-        """Opening a long file reads its beginning alone."""
+        """Opening a long file reads only its beginning."""
         noise = np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)
         data = encode("mjpeg", "matroska", {"qscale": "2"}, 400, pix_fmt="yuvj420p", draw=lambda number: noise)
         file = _Counting(data)
@@ -207,7 +207,7 @@ class TestFiles:
 
     def test_without_pyav(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "av", None)
-        for source in (b"video", "http://127.0.0.1:9/film", 0):
+        for source in (b"video", "http://127.0.0.1:9/video", 0):
             with pytest.raises(ImportError, match=r"pip install 'sam2fast\[video\]'"):
                 read_frames(source, SIZE)
 
@@ -240,7 +240,7 @@ def _is_open(path):
 
 @contextlib.contextmanager
 def serving(path):
-    server = Path(__file__).parents[1] / "support" / "film_server.py"
+    server = Path(__file__).parents[1] / "support" / "video_server.py"
     with subprocess.Popen([sys.executable, str(server), str(path)], stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process.stdout.readline().strip()
@@ -249,28 +249,28 @@ def serving(path):
 
 
 class TestAddresses:
-    def test_a_film(self, film, tmp_path):
-        (tmp_path / "film").write_bytes(film)
-        with serving(tmp_path / "film") as address:
-            reader = read_frames(f"{address}/film", SIZE)
+    def test_a_video(self, video, tmp_path):
+        (tmp_path / "video").write_bytes(video)
+        with serving(tmp_path / "video") as address:
+            reader = read_frames(f"{address}/video", SIZE)
             assert (reader.count, reader.rate) == (COUNT, 25.0)
-            frames = open_frames(film, SIZE)
+            frames = open_frames(video, SIZE)
             squares = [frame.square for frame in reader]
             assert len(squares) == COUNT
             assert all(torch.equal(square, frames.pixels(index)) for index, square in enumerate(squares))
-            with pytest.raises(VideoError, match=r"film can only be read forwards.*read_frames"):
-                open_frames(f"{address}/film", SIZE)
+            with pytest.raises(VideoError, match=r"video can only be read forwards.*read_frames"):
+                open_frames(f"{address}/video", SIZE)
 
-    def test_a_connection_that_breaks(self, film, tmp_path):
-        (tmp_path / "film").write_bytes(film)
-        with serving(tmp_path / "film") as address:
+    def test_a_connection_that_breaks(self, video, tmp_path):
+        (tmp_path / "video").write_bytes(video)
+        with serving(tmp_path / "video") as address:
             reader, seen = read_frames(f"{address}/most", SIZE), []
             with pytest.raises(VideoError, match=rf"/most ends after frame \d+, but says it has {COUNT} frames"):
                 for frame in reader:
                     seen.append(number_in(frame.square))
             assert seen == list(range(len(seen))) and 0 < len(seen) < COUNT
 
-    def test_an_endless_one(self, tmp_path):
+    def test_endless(self, tmp_path):
         Image.fromarray(drawing(5)).save(tmp_path / "5.jpg")
         with serving(tmp_path / "5.jpg") as address:
             with read_frames(f"{address}/endless", SIZE) as reader:
@@ -282,56 +282,56 @@ class TestAddresses:
                     last = frame.index
             assert last == 39
 
-    def test_what_cannot_be_reached(self, tmp_path, monkeypatch):
+    def test_unreachable_addresses(self, tmp_path, monkeypatch):
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]
             with pytest.raises(
-                VideoError, match=rf"^http://127.0.0.1:{port}/film cannot be opened: Connection refused"
+                VideoError, match=rf"^http://127.0.0.1:{port}/video cannot be opened: Connection refused"
             ):
-                read_frames(f"http://127.0.0.1:{port}/film", SIZE)
-        (tmp_path / "film").write_bytes(b"")
-        with serving(tmp_path / "film") as address:
+                read_frames(f"http://127.0.0.1:{port}/video", SIZE)
+        (tmp_path / "video").write_bytes(b"")
+        with serving(tmp_path / "video") as address:
             with pytest.raises(VideoError, match="/nothing cannot be opened: .*404"):
                 read_frames(f"{address}/nothing", SIZE)
-            monkeypatch.setattr("sam2fast.video_io.containers.PATIENCE", (0.2, 0.2))
+            monkeypatch.setattr("sam2fast.video_io.containers.TIMEOUTS", (0.2, 0.2))
             with pytest.raises(VideoError, match="/silent cannot be opened: no answer for 0.2 seconds"):
                 read_frames(f"{address}/silent", SIZE)
-        with pytest.raises(VideoError, match="nonsense://film cannot be opened: Protocol not found"):
-            read_frames("nonsense://film", SIZE)
+        with pytest.raises(VideoError, match="nonsense://video cannot be opened: Protocol not found"):
+            read_frames("nonsense://video", SIZE)
 
 
 class TestCameras:
     @pytest.mark.skipif(sys.platform != "linux", reason="other systems name cameras otherwise")
-    def test_a_camera_that_is_not_there(self):
+    def test_missing_camera(self):
         with pytest.raises(VideoError, match="camera 731, /dev/video731, cannot be opened: No such file"):
             read_frames(731, SIZE)
 
-    def test_a_negative_number(self):
+    def test_negative_index(self):
         with pytest.raises(VideoError, match="no camera -1; the first one is 0"):
             read_frames(-1, SIZE)
 
-    def test_frames_of_the_past(self):
+    def test_frames_are_current(self):
         with pytest.raises(TypeError, match=r"camera 0.*read_frames"):
             open_frames(0, SIZE)
 
     @pytest.mark.parametrize(
         ("system", "target", "form"), [("Linux", "/dev/video2", "v4l2"), ("Darwin", "2", "avfoundation")]
     )
-    def test_what_is_opened(self, system, target, form, monkeypatch, film):
-        """What a camera gives, here from a file in its place."""
+    def test_what_is_opened(self, system, target, form, monkeypatch, video):
+        """The frames of a camera, which a file replaces here."""
         opened, original = [], av.open
 
         def from_file(file, mode, **options):
             opened.append((file, options["format"]))
-            return original(io.BytesIO(film), mode)
+            return original(io.BytesIO(video), mode)
 
         monkeypatch.setattr("platform.system", lambda: system)
         monkeypatch.setattr(av, "open", from_file)
         assert numbers_of(read_frames(2, SIZE)) == list(range(COUNT))
         assert opened == [(target, form)]
 
-    def test_windows_knows_cameras_by_name(self, monkeypatch, film):
+    def test_windows_uses_camera_names(self, monkeypatch, video):
         class Device:
             def __init__(self, name, kind):
                 self.name, self.media_types = name, [kind]
@@ -341,7 +341,7 @@ class TestCameras:
         monkeypatch.setattr("platform.system", lambda: "Windows")
         monkeypatch.setattr(av, "enumerate_input_devices", lambda form: devices, raising=False)
         monkeypatch.setattr(
-            av, "open", lambda file, mode, **options: opened.append(file) or original(io.BytesIO(film), mode)
+            av, "open", lambda file, mode, **options: opened.append(file) or original(io.BytesIO(video), mode)
         )
         assert len(numbers_of(read_frames(1, SIZE))) == COUNT and opened == ["video=Back"]
         with pytest.raises(VideoError, match="no camera 2; found: Front, Back"):

@@ -1,4 +1,4 @@
-"""Folders of JPEG files as the original reads them, pictures in memory, and every kind that is refused."""
+"""Folders of JPEG files compared with the original, images in memory, and refused sources."""
 
 import sys
 
@@ -6,24 +6,24 @@ import numpy as np
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest
 import torch
-from parity import picture
+from parity import random_image
 from PIL import Image, ImageFile
 from sam2.utils.misc import load_video_frames
 
 from sam2fast.video_io import NoFramesError, VideoError, open_frames, sources
 
 SIZE = 48
-# In the order of their numbers, which is not that of the strings.
+# In numerical order, not in string order.
 NAMES = ["0.jpg", "2.jpeg", "10.JPG", "011.JPEG", "100.jpg"]
 
 
 @pytest.fixture
 def folder(tmp_path):
     for seed, name in enumerate(NAMES):
-        Image.fromarray(picture(64, 80, seed)).save(tmp_path / name, "JPEG")
+        Image.fromarray(random_image(64, 80, seed)).save(tmp_path / name, "JPEG")
     (tmp_path / "notes.txt").write_text("no frame")
-    Image.fromarray(picture(20, 20)).save(tmp_path / "5.png")
-    Image.fromarray(picture(20, 20)).save(tmp_path / "6.Jpg", "JPEG")
+    Image.fromarray(random_image(20, 20)).save(tmp_path / "5.png")
+    Image.fromarray(random_image(20, 20)).save(tmp_path / "6.Jpg", "JPEG")
     return tmp_path
 
 
@@ -43,15 +43,15 @@ class TestFolder:
             assert (frames[index] - expected[index]).abs().max() < 1e-6
 
     def test_grey_and_other_contents(self, folder):
-        Image.fromarray(picture(64, 80)[..., 0]).save(folder / "200.jpg")
-        Image.fromarray(picture(64, 80)).save(folder / "201.jpg", "PNG")
-        Image.fromarray(picture(64, 80)).convert("CMYK").save(folder / "202.jpg")
+        Image.fromarray(random_image(64, 80)[..., 0]).save(folder / "200.jpg")
+        Image.fromarray(random_image(64, 80)).save(folder / "201.jpg", "PNG")
+        Image.fromarray(random_image(64, 80)).convert("CMYK").save(folder / "202.jpg")
         assert (torch.stack(list(open_frames(folder, SIZE))) - official(folder)[0]).abs().max() < 1e-6
 
     def test_exif_orientation_is_ignored_as_in_the_original(self, folder):
         exif = Image.Exif()
         exif[0x0112] = 6
-        Image.fromarray(picture(64, 80)).save(folder / "300.jpg", exif=exif)
+        Image.fromarray(random_image(64, 80)).save(folder / "300.jpg", exif=exif)
         expected, height, width = official(folder)
         frames = open_frames(folder, SIZE)
         assert (frames.height, frames.width) == (height, width) == (64, 80)
@@ -65,8 +65,8 @@ class TestFolder:
         open_frames(folder, SIZE)
         assert opened == ["0.jpg"]
 
-    @pytest.mark.parametrize("content", [b"", b"no picture", None], ids=["empty", "text", "truncated"])
-    def test_a_damaged_file_harms_no_other_frame(self, folder, content):
+    @pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "text", "truncated"])
+    def test_a_damaged_file_affects_only_its_frame(self, folder, content):
         path = folder / "10.JPG"
         path.write_bytes(path.read_bytes()[:900] if content is None else content)
         frames = open_frames(folder, SIZE)
@@ -76,20 +76,20 @@ class TestFolder:
         assert frames[1].shape == frames[3].shape == (3, SIZE, SIZE)
 
     def test_size_when_the_first_file_is_damaged(self, folder):
-        (folder / "0.jpg").write_bytes(b"no picture")
+        (folder / "0.jpg").write_bytes(b"no image")
         frames = open_frames(folder, SIZE)
         assert (len(frames), frames.height, frames.width) == (5, 64, 80)
 
-    def test_another_size_harms_no_other_frame(self, folder):
-        """The original resizes each to the model's square in silence, and masks of it have the last one's size."""
-        Image.fromarray(picture(60, 90)).save(folder / "10.JPG", "JPEG")
+    def test_another_size_affects_only_its_frame(self, folder):
+        """The original resizes every image silently, and its masks have the last one's size."""
+        Image.fromarray(random_image(60, 90)).save(folder / "10.JPG", "JPEG")
         frames = open_frames(folder, SIZE)
         with pytest.raises(VideoError, match=r"frame 2 is 90x60 pixels, but the video is 80x64"):
             frames[2]
         assert frames[1].shape == frames[3].shape == (3, SIZE, SIZE)
 
-    def test_nothing_but_damaged_files(self, tmp_path):
-        (tmp_path / "0.jpg").write_bytes(b"no picture")
+    def test_only_damaged_files(self, tmp_path):
+        (tmp_path / "0.jpg").write_bytes(b"no image")
         with pytest.raises(VideoError, match="none of the 1 files"):
             open_frames(tmp_path, SIZE)
 
@@ -101,7 +101,7 @@ class TestFolder:
         assert isinstance(raised.value, NoFramesError) and isinstance(raised.value, VideoError)
 
 
-class TestPictures:
+class TestImages:
     def arrays(self, folder):
         return [np.array(Image.open(folder / name)) for name in NAMES]
 
@@ -130,15 +130,15 @@ class TestPictures:
 
     @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["array", "tensor"])
     @pytest.mark.parametrize("height", [3, 60])
-    def test_one_array_of_all_frames(self, height, kind):
-        video = np.stack([picture(height, 80, seed) for seed in range(3)])
+    def test_one_array(self, height, kind):
+        video = np.stack([random_image(height, 80, seed) for seed in range(3)])
         frames, expected = open_frames(kind(video), SIZE), open_frames(list(video), SIZE)
         assert (len(frames), frames.height, frames.width) == (3, height, 80)
         assert all(torch.equal(frame, other) for frame, other in zip(frames, expected, strict=True))
 
-    def test_nothing_is_copied_or_decoded_when_opened(self, monkeypatch):
+    def test_opening_copies_and_decodes_nothing(self, monkeypatch):
         monkeypatch.setattr(sources, "resized", lambda *args: pytest.fail("a frame was decoded"))
-        video = [picture(60, 80), picture(60, 80)]
+        video = [random_image(60, 80), random_image(60, 80)]
         frames = open_frames(video, SIZE)
         monkeypatch.undo()
         video[0][:] = 7
@@ -164,8 +164,8 @@ class TestPictures:
             open_frames(video, SIZE)
 
     @pytest.mark.parametrize("kind", [list, iter], ids=["list", "iterator"])
-    def test_an_unusable_frame_harms_no_other(self, kind):
-        video = [picture(60, 80), np.zeros((5, 5, 2), np.uint8), 7, "nowhere.png", picture(60, 80)]
+    def test_an_invalid_frame_affects_only_itself(self, kind):
+        video = [random_image(60, 80), np.zeros((5, 5, 2), np.uint8), 7, "nowhere.png", random_image(60, 80)]
         frames = open_frames(kind(video), SIZE)
         with pytest.raises(VideoError, match=r"frame 1: .*\(5, 5, 2\)"):
             frames[1]
@@ -176,15 +176,15 @@ class TestPictures:
         assert torch.equal(frames[0], frames[4])
 
     @pytest.mark.parametrize("kind", [list, tuple, iter], ids=["list", "tuple", "iterator"])
-    def test_another_size_harms_no_other_frame(self, kind):
-        frames = open_frames(kind([picture(60, 80), picture(80, 60), picture(60, 80)]), SIZE)
+    def test_another_size_affects_only_its_frame(self, kind):
+        frames = open_frames(kind([random_image(60, 80), random_image(80, 60), random_image(60, 80)]), SIZE)
         with pytest.raises(VideoError, match="frame 1 is 60x80 pixels, but the video is 80x60"):
             frames[1]
         assert len(frames) == 3 and torch.equal(frames[0], frames[2])
 
 
 class TestRefused:
-    def test_missing(self, tmp_path):
+    def test_missing_file(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="nothing.mp4"):
             open_frames(tmp_path / "nothing.mp4", SIZE)
 

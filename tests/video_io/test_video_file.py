@@ -1,4 +1,4 @@
-"""Video files that the tests encode themselves: frames carry their numbers, and are found however they are reached."""
+"""Random access in encoded video files whose frames show their numbers."""
 
 import io
 import random
@@ -13,7 +13,7 @@ from sam2fast.video_io import video_file as video_file_module
 
 av = pytest.importorskip("av")
 
-from drawn_videos import (  # noqa: E402  (after the question whether there is PyAV)
+from numbered_videos import (  # noqa: E402  (after the question whether there is PyAV)
     B_FRAMES,
     COUNT,
     GOP,
@@ -70,7 +70,7 @@ def video(name):
 
 @pytest.mark.parametrize("prefetch", [False, True], ids=["alone", "prefetch"])
 @pytest.mark.parametrize("name", VIDEOS)
-def test_every_frame_however_it_is_reached(name, prefetch):
+def test_every_frame_in_any_order(name, prefetch):
     expected = fully_decoded(video(name))
     frames = open_frames(video(name), SIZE, prefetch=prefetch)
     assert len(frames) == len(expected) > 0
@@ -84,8 +84,8 @@ def test_every_frame_however_it_is_reached(name, prefetch):
     frames.close()
 
 
-def test_what_the_videos_contain():
-    """That the cases above are what they are called."""
+def test_properties_of_the_test_videos():
+    """The test files have the properties in their names."""
     assert fully_decoded(video("h264 mp4")) == list(range(COUNT))
     assert fully_decoded(video("edit list")) == list(range(17, COUNT))
     assert len(fully_decoded(video("vp8 with hidden frames"))) == COUNT - 15
@@ -119,7 +119,7 @@ def test_files_are_closed(tmp_path, leave):
 
 
 class Work:
-    """Counts what is decoded and how often decoding begins anew."""
+    """Counts decoded frames and restarts of the decoder."""
 
     def __init__(self, monkeypatch):
         self.frames = self.entries = 0
@@ -145,7 +145,7 @@ class TestWork:
         assert work.frames == 1
 
     @pytest.mark.parametrize("name", ["h264 mp4", "h264 avi", "all keyframes", "open GOP mkv", "edit list"])
-    def test_forwards_nothing_is_decoded_twice(self, name, monkeypatch):
+    def test_going_forwards_decodes_each_frame_once(self, name, monkeypatch):
         frames, work = open_frames(video(name), SIZE), Work(monkeypatch)
         for index in range(len(frames)):
             frames.pixels(index)
@@ -158,9 +158,9 @@ class TestWork:
         frames, work = open_frames(video(name), SIZE), Work(monkeypatch)
         frames.pixels(70)
         frames.pixels(30)
-        assert work.entries >= 1 and work.frames <= 2 * (GOP + 8)  # some look-ahead of the encoder's
+        assert work.entries >= 1 and work.frames <= 2 * (GOP + 8)  # the decoder's delay
 
-    def test_backwards_each_cacheful_is_decoded_once(self, monkeypatch):
+    def test_going_backwards_decodes_each_group_once(self, monkeypatch):
         frames, work = open_frames(video("one keyframe"), SIZE), Work(monkeypatch)
         for index in reversed(range(COUNT)):
             frames.pixels(index)
@@ -169,8 +169,8 @@ class TestWork:
 
 
 @pytest.mark.parametrize("error", [-2, 1, 3])
-def test_seeks_that_lead_elsewhere(error, monkeypatch):
-    """As an index that is wrong makes them."""
+def test_wrong_seeks(error, monkeypatch):
+    """A wrong index causes them."""
     frames, seek = open_frames(video("h264 mp4"), SIZE), video_file_module.VideoFile._seek
     last = len(frames._cache._source._timeline.keyframes) - 1
     monkeypatch.setattr(
@@ -181,16 +181,16 @@ def test_seeks_that_lead_elsewhere(error, monkeypatch):
 
 
 class TestPixels:
-    def test_native_size_is_what_was_decoded(self):
+    def test_native_size_is_unchanged(self):
         data = encode("libx264", "mp4", draw=lambda number: drawing(number, 64, 64), count=3)
         with av.open(io.BytesIO(data)) as container:
             expected = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         frames = open_frames(data, 64)
-        for index, picture in enumerate(expected):
-            assert np.array_equal(frames.pixels(index).numpy(), picture)
+        for index, frame in enumerate(expected):
+            assert np.array_equal(frames.pixels(index).numpy(), frame)
 
     def test_resizing_is_bilinear(self):
-        """An edge is blended, and not overshot as by a bicubic filter."""
+        """An edge is blended without the overshoot of a bicubic filter."""
 
         def edge(number):
             image = np.full((16, 16, 3), 60, np.uint8)
@@ -203,7 +203,7 @@ class TestPixels:
         assert (row - expected).abs().max() <= 2
 
     @pytest.mark.parametrize("turn", [0, 90, 180, 270])
-    def test_frames_are_turned_as_the_file_asks(self, turn):
+    def test_frames_are_rotated(self, turn):
         upright = open_frames(video("h264 mp4"), SIZE).pixels(7)
         frames = open_frames(turned(video("h264 mp4"), turn), SIZE)
         assert (frames.height, frames.width) == ((WIDTH, HEIGHT) if turn in (90, 270) else (HEIGHT, WIDTH))
@@ -217,14 +217,14 @@ class TestDamage:
     def test_truncated(self, form, share):
         data = encode("libx264", form, B_FRAMES, muxing={"movflags": "faststart"} if form == "mp4" else None)
         data = data[: int(len(data) * share)]
-        # Others that are whole are shown after some that are lost.
+        # Other complete frames follow lost ones.
         expected = [number for place, number in enumerate(fully_decoded(data)) if number == place]
         frames = open_frames(data, SIZE)
         assert len(frames) == len(expected) and 3 < len(frames) < COUNT
         assert [number_in(frames.pixels(index)) for index in range(len(frames))] == expected
         assert [number_in(frames.pixels(index)) for index in reversed(range(len(frames)))] == expected[::-1]
 
-    def test_a_damaged_frame_harms_no_other(self, monkeypatch):
+    def test_a_damaged_frame_affects_no_other(self, monkeypatch):
         frames = open_frames(video("all keyframes"), SIZE)
         decode = video_file_module.decode
         lost = frames._cache._source._timeline.times[20]
@@ -253,7 +253,7 @@ class TestDamage:
             with pytest.raises(VideoError, match="cannot be read as a video"):
                 open_frames(source, SIZE)
 
-    def test_sound_alone(self):
+    def test_audio_only(self):
         file = io.BytesIO()
         with av.open(file, "w", format="matroska") as container:
             stream = container.add_stream("pcm_s16le", rate=8000)

@@ -11,10 +11,10 @@ export default defineConfig({
     outDir: "../server/static",
     emptyOutDir: true,
     target: "es2022",
-    modulePreload: { polyfill: false }, // one chunk: nothing to load ahead
-    assetsInlineLimit: 0, // the server's content policy allows no data addresses
+    modulePreload: { polyfill: false }, // there is only one chunk
+    assetsInlineLimit: 0, // the server's content policy allows no data URLs
   },
-  // While developing, everything but the page itself comes from `sam2fast serve`.
+  // `npm run dev` gets everything but the page from `sam2fast serve`.
   server: { proxy: Object.fromEntries(ROUTES.map((route) => [route, SERVER])) },
   test: { include: ["tests/unit/**/*.test.ts"], environment: "node" },
 });

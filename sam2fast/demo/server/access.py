@@ -1,63 +1,64 @@
-"""Who may ask, how much at a time, and what browsers are told about the answers."""
+"""Access control: allowed origins and hosts, the size of requests, and security headers."""
 
 from flask import Flask, Response, request
 
-from sam2fast.demo.server.errors import DemoError, TooLargeError, shown
-from sam2fast.demo.server.origins import host_of, name_of, parse_origin
-from sam2fast.demo.server.settings import MEBIBYTE, ServerSettings
+from sam2fast.demo.server.demo_errors import DemoError, TooLargeError, shortened
+from sam2fast.demo.server.settings import MEBIBYTE, ServerSettings, hostname_of, netloc_of, parse_origin
 
-# Scripts, pictures and films of this server alone; pages of others cannot show it in a frame.
+# Scripts, images and videos of this server only; other pages cannot show this one in a frame.
 CONTENT_POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; style-src 'self' 'unsafe-inline'; "
     "worker-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 PREFLIGHT_SECONDS = 600
-MOST_BYTES_OF_JSON = MEBIBYTE  # bodies that are read into memory
+MAX_JSON_BYTES = MEBIBYTE  # such bodies are read into memory
 
 
 class ForeignOriginError(DemoError):
-    """A page of another site asks, which was not allowed."""
+    """The request comes from a page of another origin, which is not allowed."""
 
     code, status = "FOREIGN_ORIGIN", 403
 
 
 class UnknownHostError(DemoError):
-    """The server is asked by a name that is not its own."""
+    """The request names a host that is not trusted."""
 
     code, status = "UNKNOWN_HOST", 403
 
 
-def brings_file() -> bool:
-    """Whether the request at hand may be as large as an upload; what is not a file in it has its own limit."""
+def is_upload() -> bool:
+    """Whether the current request may be as large as an upload; its other fields have a limit of their own."""
     return request.path == "/graphql" and request.mimetype == "multipart/form-data"
 
 
-def too_large(settings: ServerSettings) -> TooLargeError:
-    """What the sender of the request at hand is told about its size."""
-    if brings_file():
+def too_large_error(settings: ServerSettings) -> TooLargeError:
+    """The error for a current request that is too large."""
+    if is_upload():
         return TooLargeError(f"the request is too large; a file may have {settings.max_upload_megabytes} MB")
-    return TooLargeError(f"the request is too large; it may have {MOST_BYTES_OF_JSON // MEBIBYTE} MB")
+    return TooLargeError(f"the request is too large; it may have {MAX_JSON_BYTES // MEBIBYTE} MB")
 
 
-def guard(app: Flask, settings: ServerSettings) -> None:
-    """Refuses other sites' pages, but for those allowed, and adds headers to all answers."""
+def restrict_access(app: Flask, settings: ServerSettings) -> None:
+    """Refuses requests of other origins that are not allowed, and adds headers to all responses."""
     allowed = frozenset(map(parse_origin, settings.allow_origins))
 
     @app.before_request
     def limit_body() -> None:
-        if not brings_file():
-            request.max_content_length = MOST_BYTES_OF_JSON
+        if not is_upload():
+            request.max_content_length = MAX_JSON_BYTES
 
     @app.before_request
     def check_origin() -> Response | None:
         host = request.host
-        if settings.trusted_hosts and name_of(host) not in settings.trusted_hosts:
-            raise UnknownHostError(f"the server is not known as {shown(host)}; see sam2fast serve --api-url")
+        if settings.trusted_hosts and hostname_of(host) not in settings.trusted_hosts:
+            raise UnknownHostError(f"the server is not known as {shortened(host)}; see sam2fast serve --api-url")
         origin = request.headers.get("Origin")
-        if origin is None or origin in allowed or host_of(origin) == host:
+        if origin is None or origin in allowed or netloc_of(origin) == host:
             preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
             return Response(status=204) if preflight else None
-        raise ForeignOriginError(f"pages of {shown(origin)} may not use this server; see sam2fast serve --allow-origin")
+        raise ForeignOriginError(
+            f"pages of {shortened(origin)} may not use this server; see sam2fast serve --allow-origin"
+        )
 
     @app.after_request
     def add_headers(response: Response) -> Response:

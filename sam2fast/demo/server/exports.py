@@ -1,4 +1,4 @@
-"""What was found, as files to take away."""
+"""Downloads: the masks of a session as files."""
 
 import json
 import threading
@@ -15,30 +15,43 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam2fast.datasets.palette_masks import MOST_OBJECTS, label_png
-from sam2fast.demo.server.colours import colour_of
-from sam2fast.demo.server.errors import BadInputError, BusyError, NotFoundError, shown
-from sam2fast.demo.server.film_writer import FilmWriter
-from sam2fast.demo.server.masks import ObjectMask
-from sam2fast.demo.server.pictures import frame_pictures
+from sam2fast.demo.server.demo_errors import BadInputError, BusyError, NotFoundError, shortened
+from sam2fast.demo.server.frame_masks import ObjectMask
+from sam2fast.demo.server.video_files import DemoVideoWriter, iterate_frames
+from sam2fast.io.overlay import Colour
 from sam2fast.io.rle import decode_rle
-from sam2fast.video_results.coco import coco_box, to_coco_video
+from sam2fast.video_results.coco_video import coco_box, to_coco_video
 from sam2fast.video_results.drawing import area_of, tint
 
-AT_ONCE = threading.Semaphore(2)  # they compress pictures, which takes a processor each
-PNG_EFFORT = 1  # of photographs with little to gain
+CONCURRENT = threading.Semaphore(2)  # each export keeps one CPU core busy
+PNG_COMPRESSION = 1  # photographs gain little from more
 DEFAULT_RATE = 24.0
-SECONDS_TO_WAIT = 10.0  # for other exports to be done with; whoever waits holds a thread
+SECONDS_TO_WAIT = 10.0  # for other exports; a waiting request holds a thread
+
+# The colours of objects in overlays. Source: the original's demo; the page has the same table in
+# ``demo/frontend/src/state/scene.ts``.
+COLOURS: tuple[Colour, ...] = (
+    (0x38, 0x80, 0xF3),
+    (0xF0, 0xAA, 0x19),
+    (0x00, 0xD2, 0xBE),
+    (0x28, 0xD2, 0x32),
+    (0x87, 0x73, 0xFF),
+    (0x00, 0xC8, 0xF0),
+    (0xFA, 0x87, 0x19),
+    (0xE6, 0x19, 0x3B),
+    (0xFA, 0x7D, 0xC8),
+)
 
 
-class Exported(NamedTuple):
-    """What is known of a session, and stays as it is while files are made of it.
+class ExportData(NamedTuple):
+    """A copy of a session's data that does not change while a file is made of it.
 
     Attributes:
-        file: of the video.
-        frames: how many it has.
+        file: the video's file.
+        frames: number of frames.
         size: (H, W).
         rate: frames per second.
-        masks: by frame, in order, and by object.
+        masks: masks by frame, in order, and by object.
     """
 
     file: Path
@@ -49,17 +62,17 @@ class Exported(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """Begins the names of files; of an upload's the first digits tell enough."""
+        """The beginning of file names; an upload's name is a long hash, of which 16 digits are enough."""
         return self.file.stem[:16]
 
     @property
     def objects(self) -> list[int]:
-        """All ids, in order."""
+        """All object ids, sorted."""
         return sorted({object_id for masks in self.masks.values() for object_id in masks})
 
 
-class Made(NamedTuple):
-    """A file that lies somewhere, and what the client should call it."""
+class ExportedFile(NamedTuple):
+    """A finished file, and its name for the client."""
 
     path: Path
     name: str
@@ -67,59 +80,64 @@ class Made(NamedTuple):
 
 
 class _Format(NamedTuple):
-    write: Callable[[Exported, Path], None]
+    write: Callable[[ExportData, Path], None]
     suffix: str
     content_type: str
 
 
-def make(exported: Exported, kind: str, folder: Path) -> Made:
-    """Makes a file, which is the caller's.
+def object_colour(object_id: int) -> Colour:
+    """The colour of an object; object 1 has the first."""
+    return COLOURS[(object_id - 1) % len(COLOURS)]
+
+
+def export(data: ExportData, kind: str, folder: Path) -> ExportedFile:
+    """Makes a file; the caller deletes it.
 
     Args:
-        kind: ``masks_png``: a zip of palette pictures; ``coco_rle``: JSON in COCO's format for videos;
-            ``overlay_mp4``: the film with the masks in colour; ``cutout``: a zip of pictures in which all but the
-            objects is transparent.
-        folder: where it comes to lie.
+        kind: ``masks_png``: a zip of palette images; ``coco_rle``: JSON in COCO's format for videos;
+            ``overlay_mp4``: the video with the masks in colour; ``cutout``: a zip of images that are transparent
+            except for the objects.
+        folder: the folder of the new file.
 
     Raises:
-        BadInputError: no such format.
+        BadInputError: there is no such format.
         NotFoundError: there are no masks yet.
-        BusyError: others are exporting.
+        BusyError: too many exports are running.
     """
     if kind not in FORMATS:
-        raise BadInputError(f"there is no format {shown(kind)}; expected one of {', '.join(FORMATS)}")
-    if not exported.masks:
+        raise BadInputError(f"there is no format {shortened(kind)}; expected one of {', '.join(FORMATS)}")
+    if not data.masks:
         raise NotFoundError("there are no masks yet: click on something first")
-    if not AT_ONCE.acquire(timeout=SECONDS_TO_WAIT):
+    if not CONCURRENT.acquire(timeout=SECONDS_TO_WAIT):
         raise BusyError("busy with other downloads; try again in a minute")
     write, suffix, content_type = FORMATS[kind]
     path = folder / f"{uuid4()}{Path(suffix).suffix}"
     try:
-        write(exported, path)
+        write(data, path)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
     finally:
-        AT_ONCE.release()
-    return Made(path, exported.stem + suffix, content_type)
+        CONCURRENT.release()
+    return ExportedFile(path, data.stem + suffix, content_type)
 
 
-def _write_masks(exported: Exported, path: Path) -> None:
-    """Palette pictures as ``sam2fast track --format png`` writes them: 1 for the first object, 2 for the second, ..."""
-    labels = {object_id: number for number, object_id in enumerate(exported.objects, 1)}
+def _write_masks(data: ExportData, path: Path) -> None:
+    """Palette images as ``sam2fast track --format png`` writes them: 1 for the first object, 2 for the second, ..."""
+    labels = {object_id: number for number, object_id in enumerate(data.objects, 1)}
     if len(labels) > MOST_OBJECTS:
-        raise BadInputError(f"a palette picture has room for {MOST_OBJECTS} objects, there are {len(labels)}")
+        raise BadInputError(f"a palette image has room for {MOST_OBJECTS} objects, there are {len(labels)}")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for frame, masks in exported.masks.items():
-            picture = np.zeros(exported.size, dtype=np.uint8)
+        for frame, masks in data.masks.items():
+            image = np.zeros(data.size, dtype=np.uint8)
             for object_id, mask in masks.items():
-                picture[decode_rle(mask.visible)] = labels[object_id]
-            archive.writestr(f"{frame:05d}.png", label_png(picture, compress_level=PNG_EFFORT))
+                image[decode_rle(mask.visible)] = labels[object_id]
+            archive.writestr(f"{frame:05d}.png", label_png(image, compress_level=PNG_COMPRESSION))
 
 
-def _write_coco(exported: Exported, path: Path) -> None:
-    lines = ({"frame": frame, "objects": list(_entries(masks))} for frame, masks in exported.masks.items())
-    document = to_coco_video(lines, exported.size, exported.frames, exported.stem)
+def _write_coco(data: ExportData, path: Path) -> None:
+    lines = ({"frame": frame, "objects": list(_entries(masks))} for frame, masks in data.masks.items())
+    document = to_coco_video(lines, data.size, data.frames, data.stem)
     path.write_text(json.dumps(document), encoding="utf-8")
 
 
@@ -130,42 +148,42 @@ def _entries(masks: Mapping[int, ObjectMask]) -> Iterator[dict[str, Any]]:
         yield {"id": object_id, "rle": dict(mask.rle), "area": area, "box": box, "score": None}
 
 
-def _write_overlay(exported: Exported, path: Path) -> None:
-    """All of the film, so that it can be laid beside the original; frames without masks are as they were."""
-    rate = Fraction(exported.rate or DEFAULT_RATE).limit_denominator(1001)
-    with FilmWriter(path, *exported.size, rate) as film:
-        for frame, picture in frame_pictures(exported.file):
-            drawn = np.array(picture, order="C")
-            for object_id, mask in exported.masks.get(frame, {}).items():
+def _write_overlay(data: ExportData, path: Path) -> None:
+    """All frames of the video; frames without masks stay unchanged."""
+    rate = Fraction(data.rate or DEFAULT_RATE).limit_denominator(1001)
+    with DemoVideoWriter(path, *data.size, rate) as video:
+        for frame, image in iterate_frames(data.file):
+            drawn = np.array(image, order="C")
+            for object_id, mask in data.masks.get(frame, {}).items():
                 pixels = decode_rle(mask.visible)
                 area = area_of(pixels)
                 if area is not None:
-                    tint(drawn, area, pixels[area], colour_of(object_id))
-            film.add(drawn)
+                    tint(drawn, area, pixels[area], object_colour(object_id))
+            video.add(drawn)
 
 
-def _write_cutouts(exported: Exported, path: Path) -> None:
-    last = max(exported.masks)
+def _write_cutouts(data: ExportData, path: Path) -> None:
+    last = max(data.masks)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for frame, picture in frame_pictures(exported.file):
-            if frame in exported.masks:
-                cutout = Image.fromarray(_cut_out(picture, exported.masks[frame]))
+        for frame, image in iterate_frames(data.file):
+            if frame in data.masks:
+                cutout = Image.fromarray(_cut_out(image, data.masks[frame]))
                 archive.writestr(f"{frame:05d}.png", _png(cutout))
             if frame == last:
                 return
 
 
-def _cut_out(picture: NDArray[np.uint8], masks: Mapping[int, ObjectMask]) -> NDArray[np.uint8]:
-    """``(H, W, 4)``: the objects as they are; elsewhere nothing, not even a colour."""
-    seen = np.zeros(picture.shape[:2], dtype=bool)
+def _cut_out(image: NDArray[np.uint8], masks: Mapping[int, ObjectMask]) -> NDArray[np.uint8]:
+    """RGBA ``(H, W, 4)``: the objects opaque, all else transparent black."""
+    seen = np.zeros(image.shape[:2], dtype=bool)
     for mask in masks.values():
         seen |= decode_rle(mask.rle)
-    return np.dstack([picture * seen[..., None], np.where(seen, 255, 0)]).astype(np.uint8)
+    return np.dstack([image * seen[..., None], np.where(seen, 255, 0)]).astype(np.uint8)
 
 
-def _png(picture: Image.Image) -> bytes:
+def _png(image: Image.Image) -> bytes:
     file = BytesIO()
-    picture.save(file, "PNG", compress_level=PNG_EFFORT)
+    image.save(file, "PNG", compress_level=PNG_COMPRESSION)
     return file.getvalue()
 
 

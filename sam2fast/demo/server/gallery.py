@@ -1,4 +1,4 @@
-"""The gallery's films, drawn here, so that there is something to click on without a network."""
+"""Synthetic videos of the gallery, so that a new server has something to show without a network."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -13,41 +13,41 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam2fast.demo.scene import draw_scene
-from sam2fast.demo.server.film_writer import FilmWriter
+from sam2fast.demo.server.video_files import DemoVideoWriter
 from sam2fast.training.data.synthetic import SyntheticClips
 
 RATE, FRAMES = 24, 96
 STILL_LIFE = "01_still_life.mp4"
 WIDTH, HEIGHT = 480, 320  # of the still life
-ZOOM = (1.0, 0.72)  # share of the picture that the camera sees, at first and in the end
-# Clips of the synthetic factory in which everything that is labelled stays in view: name, objects, seed, which clip.
+ZOOM = (1.0, 0.72)  # share of the scene that the camera sees, at the beginning and at the end
+# Synthetic clips whose labelled objects all stay visible: name, number of objects, seed, index.
 SIDE, CLIPS = 320, (("02_stone.mp4", 2, 1, 8), ("03_gathering.mp4", 3, 2, 6))
 
 
 def draw_gallery(folder: Path, workspace: Path) -> None:
-    """Draws the films that are not there, a second or two each; they appear together, when all are done.
+    """Draws the missing videos, a second or two each; they appear together when all are finished.
 
     Args:
-        folder: of the gallery.
-        workspace: a folder of the same file system, for films that are not done.
+        folder: the gallery's folder.
+        workspace: a folder on the same file system for unfinished files.
     """
-    pictures: dict[str, Callable[[], Iterable[NDArray[np.uint8]]]]
-    pictures = {STILL_LIFE: still_life, **{name: partial(_clip, *clip) for name, *clip in CLIPS}}
+    videos: dict[str, Callable[[], Iterable[NDArray[np.uint8]]]]
+    videos = {STILL_LIFE: still_life, **{name: partial(_clip, *clip) for name, *clip in CLIPS}}
     with TemporaryDirectory(dir=workspace) as unfinished:
-        drawn = [name for name in pictures if not (folder / name).exists()]
-        for name in drawn:
-            _write(Path(unfinished) / name, pictures[name]())
-        for name in drawn:
+        missing = [name for name in videos if not (folder / name).exists()]
+        for name in missing:
+            _write(Path(unfinished) / name, videos[name]())
+        for name in missing:
             os.replace(Path(unfinished) / name, folder / name)
 
 
-def _write(file: Path, pictures: Iterable[NDArray[np.uint8]]) -> None:
-    coming = iter(pictures)
-    first = next(coming)
+def _write(file: Path, images: Iterable[NDArray[np.uint8]]) -> None:
+    rest = iter(images)
+    first = next(rest)
     height, width = first.shape[:2]
-    with FilmWriter(file, height, width, Fraction(RATE)) as film:
-        for picture in chain((first,), coming):
-            film.add(picture)
+    with DemoVideoWriter(file, height, width, Fraction(RATE)) as video:
+        for image in chain((first,), rest):
+            video.add(image)
 
 
 def _clip(objects: int, seed: int, index: int) -> Iterable[NDArray[np.uint8]]:
@@ -56,7 +56,7 @@ def _clip(objects: int, seed: int, index: int) -> Iterable[NDArray[np.uint8]]:
 
 
 def still_life() -> Iterator[NDArray[np.uint8]]:
-    """Frames ``(HEIGHT, WIDTH, 3)`` of a camera that sways over a drawn table and comes nearer."""
+    """Frames ``(HEIGHT, WIDTH, 3)`` of a camera that sways over a still life and zooms in."""
     scene = draw_scene()
     for frame in range(FRAMES):
         progress = frame / (FRAMES - 1)

@@ -1,4 +1,4 @@
-"""The videos of a server: its gallery and its uploads, below one folder that no path leads out of."""
+"""The videos of a server: its gallery and its uploads, in one folder that no path can leave."""
 
 import logging
 import os
@@ -13,9 +13,9 @@ from uuid import uuid4
 
 from PIL import Image
 
-from sam2fast.demo.server.errors import NotFoundError, shown
+from sam2fast.demo.server.demo_errors import NotFoundError, shortened
 from sam2fast.demo.server.settings import PROBE_SIZE
-from sam2fast.io.atomic import moved_to
+from sam2fast.io.atomic import atomic_path
 from sam2fast.io.images import write_jpeg
 from sam2fast.video_io import VideoError, read_frames
 
@@ -23,19 +23,19 @@ _log = logging.getLogger(__name__)
 
 GALLERY, UPLOADS, POSTERS, INCOMING = "gallery", "uploads", "posters", ".incoming"
 SUFFIX = ".mp4"
-LONGEST_PATH = 300
-UPLOADS_KEPT = 100
+MAX_PATH_LENGTH = 300
+MAX_UPLOADS = 100
 POSTER_QUALITY = 85  # of JPEG
-SECONDS_TO_COME_IN = 3600  # more than any upload takes
+STALE_SECONDS = 3600  # no upload takes as long
 
 
 @dataclass(frozen=True)
-class Video:
-    """A video as clients know it.
+class LibraryVideo:
+    """A video of the library as clients see it.
 
     Attributes:
         path: relative to the data folder, with slashes, such as ``gallery/01_dog.mp4``.
-        poster: the same of its first frame as a picture, if that could be made.
+        poster: the path of an image of the first frame; None if it could not be written.
     """
 
     path: str
@@ -45,34 +45,34 @@ class Video:
 
 
 class Library:
-    """Videos below a folder, which is made if it is not there.
+    """The videos in a folder, which is created if it is missing.
 
     Raises:
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be created.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         for name in (GALLERY, UPLOADS, POSTERS, INCOMING):
             (self.root / name).mkdir(parents=True, exist_ok=True)
-        for left in self.incoming.iterdir():  # by a server that was killed; another one may be at work here, too
-            with suppress(FileNotFoundError):  # which was there first
-                if left.stat().st_mtime < time.time() - SECONDS_TO_COME_IN:
-                    if left.is_dir():
-                        shutil.rmtree(left, ignore_errors=True)
+        for leftover in self.incoming.iterdir():  # of a server that was killed; another one may be using the folder
+            with suppress(FileNotFoundError):  # the other one has deleted it
+                if leftover.stat().st_mtime < time.time() - STALE_SECONDS:
+                    if leftover.is_dir():
+                        shutil.rmtree(leftover, ignore_errors=True)
                     else:
-                        left.unlink()
-        # By path: what tells whether a file has changed, and what is known of it.
-        self._known: dict[str, tuple[tuple[int, int], Video]] = {}
+                        leftover.unlink()
+        # By path: modification time and size of a file, and its description.
+        self._descriptions: dict[str, tuple[tuple[int, int], LibraryVideo]] = {}
         self._lock = threading.Lock()
 
     @property
     def incoming(self) -> Path:
-        """Folder for files that are not videos of the library yet."""
+        """Folder of unfinished files."""
         return self.root / INCOMING
 
-    def gallery(self) -> list[Video]:
-        """All of the gallery, by name; what cannot be read as a video, or leads elsewhere, is left out."""
+    def gallery(self) -> list[LibraryVideo]:
+        """The gallery's videos by name, without unreadable files and links to other folders."""
         found, folder = [], self.root / GALLERY
         for file in sorted(folder.rglob(f"*{SUFFIX}")):
             name = file.relative_to(folder)
@@ -80,11 +80,11 @@ class Library:
                 try:
                     found.append(self.describe(self.file(GALLERY, name.as_posix())))
                 except (NotFoundError, VideoError, OSError) as error:
-                    _log.warning("%s is left out of the gallery: %s", file, error)
+                    _log.warning("%s is not shown in the gallery: %s", file, error)
         return found
 
-    def default(self, path: str | None) -> Video:
-        """The gallery's video of this path, or its first.
+    def default(self, path: str | None) -> LibraryVideo:
+        """The gallery's video with this path, or else the first.
 
         Raises:
             NotFoundError: the gallery is empty.
@@ -100,34 +100,34 @@ class Library:
         """The file of a video of the gallery or the uploads.
 
         Raises:
-            NotFoundError: the path is no such video's, whatever else it leads to.
+            NotFoundError: there is no such video; also for a path that leads out of the folders.
         """
         folder, _, name = path.partition("/")
         if folder in (GALLERY, UPLOADS) and name.endswith(SUFFIX):
             return self.file(folder, name)
-        raise NotFoundError(f"there is no video {shown(path)} in the gallery or among the uploads")
+        raise NotFoundError(f"there is no video {shortened(path)} in the gallery or among the uploads")
 
     def file(self, folder: str, name: str) -> Path:
         """A file in one of the library's folders.
 
         Args:
-            name: relative to the folder, with slashes; no part of it begins with a dot.
+            name: relative path with slashes; no part of it begins with a dot.
 
         Raises:
-            NotFoundError: there is none by this name, whatever else the name leads to.
+            NotFoundError: there is no such file; also for a name that leads out of the folder.
         """
-        parts = name.split("/") if len(name) <= LONGEST_PATH and name.isprintable() else [""]
+        parts = name.split("/") if len(name) <= MAX_PATH_LENGTH and name.isprintable() else [""]
         if not any(part == "" or part.startswith(".") or "\\" in part for part in parts):
             base = self.root / folder
             file = base.joinpath(*parts)
             with suppress(OSError):  # a name that is too long for the file system
-                # What a link leads to counts, not where it lies.
+                # The target of a link must be inside of the folder.
                 if file.is_file() and file.resolve().is_relative_to(base.resolve()):
                     return file
-        raise NotFoundError(f"there is no file {shown(name)} in {folder}")
+        raise NotFoundError(f"there is no file {shortened(name)} in {folder}")
 
-    def describe(self, file: Path) -> Video:
-        """What clients are told of a file of the library; it is opened once.
+    def describe(self, file: Path) -> LibraryVideo:
+        """Describes a file of the library for clients; an unchanged file is opened only once.
 
         Raises:
             VideoError, OSError: it cannot be read as a video.
@@ -135,45 +135,45 @@ class Library:
         path, stat = file.relative_to(self.root).as_posix(), file.stat()
         version = stat.st_mtime_ns, stat.st_size
         with self._lock:
-            known = self._known.get(path)
-            if known is None or known[0] != version:
+            described = self._descriptions.get(path)
+            if described is None or described[0] != version:
                 poster = f"{POSTERS}/{path.removesuffix(SUFFIX)}.jpg"
                 with read_frames(file, PROBE_SIZE) as reader:
                     first = next(reader)
-                    made = self._write_poster(self.root / poster, Image.fromarray(first.rgb))
-                    known = version, Video(path, poster if made else None, reader.width, reader.height)
-                self._known[path] = known
-            return known[1]
+                    has_poster = self._write_poster(self.root / poster, Image.fromarray(first.rgb))
+                    described = version, LibraryVideo(path, poster if has_poster else None, reader.width, reader.height)
+                self._descriptions[path] = described
+            return described[1]
 
-    def adopt(self, film: Path, digest: str, in_use: Callable[[], set[str]]) -> Video:
-        """Makes a finished film one of the uploads; the oldest go, but for those in use.
+    def add_upload(self, file: Path, digest: str, in_use: Callable[[], set[str]]) -> LibraryVideo:
+        """Moves a finished file to the uploads; deletes the oldest uploads that are not in use.
 
         Raises:
-            OSError: it cannot be moved.
+            OSError: the file cannot be moved.
         """
         target = self.root / UPLOADS / f"{digest}{SUFFIX}"
-        os.replace(film, target)
+        os.replace(file, target)
         video = self.describe(target)
-        self._forget_uploads(in_use() | {video.path})
+        self._delete_old_uploads(in_use() | {video.path})
         return video
 
-    def _write_poster(self, file: Path, picture: Image.Image) -> bool:
-        """Whether the picture is there, whole. What a killed server leaves of it goes as unfinished films do."""
+    def _write_poster(self, file: Path, image: Image.Image) -> bool:
+        """Writes the poster atomically, by a temporary file in ``incoming``; returns whether that succeeded."""
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with moved_to(file, self.incoming / f"{uuid4()}.jpg") as partial:
-                write_jpeg(picture, partial, POSTER_QUALITY)
+            with atomic_path(file, self.incoming / f"{uuid4()}.jpg") as partial:
+                write_jpeg(image, partial, POSTER_QUALITY)
         except OSError as error:
-            _log.warning("no poster %s: %s", file, error)
+            _log.warning("cannot write the poster %s: %s", file, error)
             return False
         return True
 
-    def _forget_uploads(self, kept: set[str]) -> None:
+    def _delete_old_uploads(self, in_use: set[str]) -> None:
         files = sorted((self.root / UPLOADS).glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
-        for file in files[: max(0, len(files) - UPLOADS_KEPT)]:
+        for file in files[: max(0, len(files) - MAX_UPLOADS)]:
             path = file.relative_to(self.root).as_posix()
-            if path not in kept:
+            if path not in in_use:
                 file.unlink(missing_ok=True)
                 (self.root / POSTERS / path).with_suffix(".jpg").unlink(missing_ok=True)
                 with self._lock:
-                    self._known.pop(path, None)
+                    self._descriptions.pop(path, None)

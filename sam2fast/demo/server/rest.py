@@ -1,30 +1,40 @@
-"""Everything besides GraphQL: the stream of tracked frames, files, facts about the server and about sessions."""
+"""All routes besides GraphQL: the stream of tracked frames, files, status of server and sessions, the page."""
 
 import logging
 from collections.abc import Iterator
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request, send_file
+from flask import Blueprint, Response, jsonify, request, send_file, send_from_directory
 from PIL import Image
 
 from sam2fast.demo.server import exports
-from sam2fast.demo.server.errors import BadInputError, shown
-from sam2fast.demo.server.framing import CONTENT_TYPE, encode_part
+from sam2fast.demo.server.demo_errors import BadInputError, NotFoundError, shortened
+from sam2fast.demo.server.frame_masks import CONTENT_TYPE, FrameMasks, encode_part
 from sam2fast.demo.server.library import GALLERY, POSTERS, UPLOADS
-from sam2fast.demo.server.pictures import frame_picture
-from sam2fast.demo.server.service import DemoService, FrameMasks
-from sam2fast.demo.server.session import Session
+from sam2fast.demo.server.service import DemoService
+from sam2fast.demo.server.sessions import Session
 from sam2fast.demo.server.settings import ServerSettings
 from sam2fast.demo.server.uploads import FORMATS
+from sam2fast.demo.server.video_files import read_frame
 
 _log = logging.getLogger(__name__)
 
 JPEG_QUALITY = 90
+BUNDLE = Path(__file__).with_name("static")
+INDEX = "index.html"
+HASHED = "assets/"  # files whose names change with their content
+NOT_PAGES = ("api/", "graphql", "gallery/", "posters/", "uploads/", "propagate_in_video")
+MISSING = """<!doctype html><html lang="en"><title>sam2fast</title>
+<h1>The front end is not installed</h1>
+<p>The server runs, and its API answers; see docs/serve.md. In a checkout, build the front end with
+<code>make frontend</code>, then load this page again.</p></html>
+"""
 
 
 def make_routes(service: DemoService) -> Blueprint:
-    """The routes; what they refuse is a :class:`~sam2fast.demo.server.errors.DemoError`."""
+    """The API's routes; they raise :class:`~sam2fast.demo.server.demo_errors.DemoError`."""
     routes = Blueprint("rest", __name__)
     sessions, settings = service.sessions, service.settings
 
@@ -34,14 +44,14 @@ def make_routes(service: DemoService) -> Blueprint:
 
     @routes.get("/ready")
     def ready() -> tuple[Response, int]:
-        facts = {
+        status = {
             "ready": not service.is_closing,
             "model": settings.model,
             "device": str(service.predictor.device),
             "sessions": len(sessions),
             "limits": _limits(settings, service),
         }
-        return jsonify(facts), 503 if service.is_closing else 200
+        return jsonify(status), 503 if service.is_closing else 200
 
     @routes.get("/api/limits")
     def limits() -> Response:
@@ -56,19 +66,19 @@ def make_routes(service: DemoService) -> Blueprint:
 
     @routes.post("/propagate_in_video")
     def propagate_in_video() -> Response:
-        asked = request.get_json(force=True, silent=True)
-        if not isinstance(asked, dict):
+        body = request.get_json(force=True, silent=True)
+        if not isinstance(body, dict):
             raise BadInputError('expected a JSON object such as {"session_id": "...", "start_frame_index": 0}')
-        session_id, start = asked.get("session_id"), asked.get("start_frame_index", 0)
+        session_id, start = body.get("session_id"), body.get("start_frame_index", 0)
         if not isinstance(session_id, str):
-            raise BadInputError(f"session_id is {shown(session_id)}; expected the id that startSession gave")
+            raise BadInputError(f"session_id is {shortened(session_id)}; expected the id that startSession returned")
         if not isinstance(start, int) or isinstance(start, bool):
-            raise BadInputError(f"start_frame_index is {shown(start)}; expected the number of a frame")
-        frames = service.track(session_id, start, asked.get("direction", "both"))
-        return Response(_parts(frames), content_type=CONTENT_TYPE)
+            raise BadInputError(f"start_frame_index is {shortened(start)}; expected the number of a frame")
+        frames = service.track(session_id, start, body.get("direction", "both"))
+        return Response(_stream(frames), content_type=CONTENT_TYPE)
 
     @routes.get("/api/sessions/<session_id>")
-    def session_facts(session_id: str) -> Response:
+    def session_status(session_id: str) -> Response:
         session = sessions.get(session_id)
         height, width = session.state.video_size
         return jsonify(
@@ -94,18 +104,20 @@ def make_routes(service: DemoService) -> Blueprint:
     @routes.get("/api/sessions/<session_id>/frames/<int:frame>.jpg")
     def frame_file(session_id: str, frame: int) -> Response:
         session = sessions.use(session_id)
-        picture, file = frame_picture(session.file, frame, session.state.num_frames), BytesIO()
-        Image.fromarray(picture).save(file, "JPEG", quality=JPEG_QUALITY)
+        pixels, file = read_frame(session.file, frame, session.state.num_frames), BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY)
         return Response(file.getvalue(), content_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     @routes.get("/api/sessions/<session_id>/export")
     def export(session_id: str) -> Response:
         session = sessions.use(session_id)
-        made = exports.make(_exported(session), request.args.get("format", ""), service.library.incoming)
+        exported = exports.export(_export_data(session), request.args.get("format", ""), service.library.incoming)
         try:
-            return send_file(made.path, made.content_type, as_attachment=True, download_name=made.name, max_age=0)
+            return send_file(
+                exported.path, exported.content_type, as_attachment=True, download_name=exported.name, max_age=0
+            )
         finally:
-            made.path.unlink()  # it is open already, and gone when it is sent
+            exported.path.unlink()  # it is open already; the disk space is freed after sending
 
     return routes
 
@@ -123,21 +135,49 @@ def _limits(settings: ServerSettings, service: DemoService) -> dict[str, Any]:
     }
 
 
-def _exported(session: Session) -> exports.Exported:
+def _export_data(session: Session) -> exports.ExportData:
     state = session.state
-    known = dict(session.masks)  # the model's thread may be at them
-    masks = {frame: known[frame] for frame in sorted(known)}
-    return exports.Exported(session.file, state.num_frames, state.video_size, state.frames.rate, masks)
+    copied = dict(session.masks)  # the model's thread may change them
+    masks = {frame: copied[frame] for frame in sorted(copied)}
+    return exports.ExportData(session.file, state.num_frames, state.video_size, state.frames.rate, masks)
 
 
-def _parts(frames: Iterator[FrameMasks]) -> Iterator[bytes]:
-    """Whoever serves this closes it when the client has gone, and with it the track."""
+def _stream(frames: Iterator[FrameMasks]) -> Iterator[bytes]:
+    """The HTTP server closes this generator when the client disconnects, which ends the track."""
     try:
         for frame, masks in frames:
             yield encode_part(frame, masks)
     except GeneratorExit:
         raise
     except Exception:
-        # There is no other way to say so within the stream than to break it.
-        _log.exception("a track has failed")
+        # The stream has no error message; it can only be broken off.
+        _log.exception("tracking failed")
         raise
+
+
+def make_pages(bundle: Path = BUNDLE) -> Blueprint:
+    """The front end: its page at ``/`` and at the paths that it routes itself, and its files."""
+    pages = Blueprint("pages", __name__)
+
+    @pages.get("/")
+    @pages.get("/<path:name>")
+    def page(name: str = INDEX) -> Response:
+        # A name with a dot is a file; any other name is a route of the front end.
+        is_page = name == INDEX or ("." not in name and not name.startswith(NOT_PAGES))
+        if not is_page:
+            response = send_from_directory(bundle, name)
+            response.headers["Cache-Control"] = (
+                "public, max-age=31536000, immutable" if name.startswith(HASHED) else "no-cache"
+            )
+            return response
+        if not (bundle / INDEX).is_file():
+            return Response(MISSING, 503, content_type="text/html; charset=utf-8")
+        response = send_from_directory(bundle, INDEX)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+    @pages.get("/api/<path:name>")
+    def not_found(name: str) -> Response:
+        raise NotFoundError(f"there is nothing at {shortened('/api/' + name)}; see docs/serve.md")
+
+    return pages

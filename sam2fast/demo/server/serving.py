@@ -1,4 +1,4 @@
-"""The application in gunicorn: one process, since sessions live in its memory, with a thread for each request."""
+"""The application in gunicorn: one process, because sessions live in its memory, and a thread per request."""
 
 import logging
 import os
@@ -17,16 +17,16 @@ from gunicorn.workers.gthread import ThreadWorker
 from sam2fast.demo.server.app import SERVICE
 from sam2fast.demo.server.service import DemoService
 
-GRACE_SECONDS = 8  # for the frame at hand, when the server is told to end
+GRACE_SECONDS = 8  # for the current frame, when the server is shut down
 SPARE_THREADS = 8  # besides one for each session's stream
-SENDING_PATIENCE = 30.0  # seconds for a client to take any of what is sent to it
-READING_PATIENCE = 15.0  # seconds for a client to send any more of a request that it has begun
-FAILED_TO_START = Arbiter.WORKER_BOOT_ERROR  # exit code of ``build``, when it has said why
+SEND_TIMEOUT = 30.0  # seconds in which a client must accept some data
+RECEIVE_TIMEOUT = 15.0  # seconds in which a client must send more of its request
+FAILED_TO_START = Arbiter.WORKER_BOOT_ERROR  # exit code of ``build`` after it has printed its error
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where to listen; port 0 is any that is free."""
+    """The address to listen on; port 0 selects a free one."""
 
     host: str
     port: int
@@ -36,29 +36,29 @@ class Address:
 
 
 class ServingError(Exception):
-    """The server could not begin."""
+    """The server could not start."""
 
 
 class DemoWorker(ThreadWorker):
-    """Gives up clients that keep threads waiting, and ends streams when told to end instead of at the videos' ends."""
+    """Drops clients that stall, and ends streams at shutdown instead of at the end of their videos."""
 
     def init_process(self) -> None:
-        """In the process that serves, before it does."""
-        self.log.error_log.addFilter(_is_worth_telling)
+        """Runs in the worker process before it serves."""
+        self.log.error_log.addFilter(_is_logged)
         super().init_process()
 
     def enqueue_req(self, conn: Any) -> None:
-        """Gives a connection a thread."""
-        limit_patience(conn.sock, READING_PATIENCE, SENDING_PATIENCE)
+        """Hands a connection to a thread."""
+        set_timeouts(conn.sock, RECEIVE_TIMEOUT, SEND_TIMEOUT)
         super().enqueue_req(conn)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """SIGTERM."""
+        """Handles SIGTERM."""
         self._close_service()
         super().handle_exit(sig, frame)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """SIGQUIT and SIGINT."""
+        """Handles SIGQUIT and SIGINT."""
         self._close_service()
         super().handle_quit(sig, frame)
 
@@ -69,19 +69,19 @@ class DemoWorker(ThreadWorker):
             service.close()
 
 
-def _is_worth_telling(record: logging.LogRecord) -> bool:
-    """That a client was given up is its own affair, and would be told at length each time."""
+def _is_logged(record: logging.LogRecord) -> bool:
+    """Leaves out the traceback of each client that timed out."""
     return not (record.exc_info and isinstance(record.exc_info[1], BlockingIOError))
 
 
-def limit_patience(connection: socket.socket, reading: float, sending: float) -> None:
-    """Reading from who sends nothing for so many seconds fails, and sending to who takes nothing.
+def set_timeouts(connection: socket.socket, receive: float, send: float) -> None:
+    """Sets the seconds after which receiving or sending fails if no byte was transferred.
 
-    Without this, clients that stop amid a request or an answer hold their threads for minutes, and a few of them all.
-    Not ``connection.settimeout``, which counts for the whole of what is sent at a time, and would be undone.
+    Without them, a few clients that stall in the middle of a request or an answer would occupy all threads for minutes.
+    ``connection.settimeout`` does not fit: it limits the duration of a whole send, and gunicorn resets it.
     """
-    for option, seconds in ((socket.SO_RCVTIMEO, reading), (socket.SO_SNDTIMEO, sending)):
-        with suppress(OSError):  # where a system has another form of it
+    for option, seconds in ((socket.SO_RCVTIMEO, receive), (socket.SO_SNDTIMEO, send)):
+        with suppress(OSError):  # systems with another form of this option
             duration = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
             connection.setsockopt(socket.SOL_SOCKET, option, duration)
 
@@ -93,28 +93,28 @@ class _Server(BaseApplication):
 
     def load_config(self) -> None:
         for name, value in self._options.items():
-            if name in self.cfg.settings:  # later versions have more of them
+            if name in self.cfg.settings:  # older versions lack some
                 self.cfg.set(name, value)
 
     def load(self) -> Flask:
         return self._build()
 
 
-def serve(build: Callable[[], Flask], address: Address, max_sessions: int, tell: Callable[[str], None]) -> None:
+def serve(build: Callable[[], Flask], address: Address, max_sessions: int, on_ready: Callable[[str], None]) -> None:
     """Serves until SIGTERM or Ctrl-C.
 
     Args:
-        build: makes the application, in the process that serves it: threads and devices do not survive a fork. If it
-            cannot, it says why and exits with :data:`FAILED_TO_START`.
-        tell: is given the address when requests are answered.
+        build: makes the application in the worker process, because threads and devices do not survive a fork. On
+            failure it prints the error and exits with :data:`FAILED_TO_START`.
+        on_ready: receives the server's URL as soon as requests are answered.
 
     Raises:
-        ServingError: the address cannot be had, or ``build`` has failed and said why.
+        ServingError: the address is not available, or ``build`` has failed and printed why.
     """
 
-    def told(worker: ThreadWorker) -> None:
+    def report_address(worker: ThreadWorker) -> None:
         host, port = worker.sockets[0].getsockname()[:2]
-        tell(f"http://{Address(host, port)}")
+        on_ready(f"http://{Address(host, port)}")
 
     options = {
         "bind": [str(address)],
@@ -124,11 +124,11 @@ def serve(build: Callable[[], Flask], address: Address, max_sessions: int, tell:
         "worker_connections": 10 * (max_sessions + SPARE_THREADS),
         "timeout": 0,  # loading a large model takes as long as it takes
         "graceful_timeout": GRACE_SECONDS,
-        "sendfile": False,  # which waits for ever for a client that takes nothing
+        "sendfile": False,  # sendfile waits for ever for a client that accepts nothing
         "loglevel": "warning",
-        "post_worker_init": told,
-        "worker_exit": _leave,
-        # For a file without a name.
+        "post_worker_init": report_address,
+        "worker_exit": _exit_worker,
+        # For an unlinked temporary file.
         "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,  # noqa: S108
         "control_socket_disable": True,
     }
@@ -137,27 +137,27 @@ def serve(build: Callable[[], Flask], address: Address, max_sessions: int, tell:
     try:
         Arbiter(_Server(build, {name: value for name, value in options.items() if value is not None})).run()
     except SystemExit as end:
-        if os.getpid() != parent:  # the process that serves, which ends here too
+        if os.getpid() != parent:  # the worker process, which also ends here
             raise
         if end.code == FAILED_TO_START:
-            raise ServingError("the server could not start; what is wrong is said above") from end
+            raise ServingError("the server could not start; the reason is printed above") from end
         if end.code:
-            raise ServingError(f"the server has ended with {end.code}") from end
+            raise ServingError(f"the server ended with exit code {end.code}") from end
 
 
-def _leave(arbiter: Arbiter, worker: ThreadWorker) -> None:
-    """Nothing is left to be saved in the process that serves, and taking a model apart takes seconds."""
+def _exit_worker(arbiter: Arbiter, worker: ThreadWorker) -> None:
+    """Exits the worker at once: nothing remains to be saved, and freeing a model takes seconds."""
     if worker.booted and os.getpid() == worker.pid:
         logging.shutdown()
         os._exit(0)
 
 
 def _check_free(address: Address) -> None:
-    """gunicorn would try for seconds, and say little."""
+    """Fails at once where gunicorn would retry for seconds and log little."""
     try:
-        family, kind, protocol, _, place = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, target = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind(place)
+            trial.bind(target)
     except OSError as error:
-        raise ServingError(f"cannot listen at {address}: {error.strerror or error}; see --host and --port") from error
+        raise ServingError(f"cannot listen on {address}: {error.strerror or error}; see --host and --port") from error

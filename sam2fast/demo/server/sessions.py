@@ -1,22 +1,129 @@
-"""All open sessions: how many there may be, and when they end."""
+"""Sessions: each client's work on one video, and the store of all open sessions."""
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from uuid import uuid4
 
-from sam2fast.demo.server.errors import BusyError, NoSessionError
-from sam2fast.demo.server.session import Session
+from sam2fast.demo.server.demo_errors import BusyError, NoSessionError
+from sam2fast.demo.server.frame_masks import ObjectMask
+from sam2fast.tracking.state import VideoState
 
 _log = logging.getLogger(__name__)
 
 
+class TrackRun:
+    """One run of tracking, forwards, backwards or both; it can be cancelled from any thread."""
+
+    def __init__(self) -> None:
+        self._cancelled = threading.Event()
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """Starts no further frame."""
+        self._cancelled.set()
+
+
+class Session:
+    """One video and its objects. State and masks change in the model's thread only.
+
+    Attributes:
+        id: the session's id, a UUID.
+        path: the video's path in the library.
+        file: the video's file.
+        masks: the latest masks by frame and object, of every frame that was tracked or prompted.
+        tracked: the frames that tracking has reached.
+        problem: why the last track failed; None if it did not.
+    """
+
+    def __init__(self, path: str, file: Path) -> None:
+        self.id = str(uuid4())
+        self.path, self.file = path, file
+        self.masks: dict[int, Mapping[int, ObjectMask]] = {}
+        self.tracked: set[int] = set()
+        self.problem: str | None = None
+        self.is_closed = False
+        self._state: VideoState | None = None
+        self._track: TrackRun | None = None
+        self._last_use = time.monotonic()
+        self._lock = threading.Lock()
+
+    @property
+    def state(self) -> VideoState:
+        """The tracking state of the video.
+
+        Raises:
+            NoSessionError: the session has been closed.
+        """
+        state = self._state
+        if state is None:
+            raise NoSessionError(self.id)
+        return state
+
+    def open(self, state: VideoState) -> None:
+        """Sets the state of the opened video."""
+        self._state = state
+
+    def touch(self) -> None:
+        """Resets the idle time."""
+        self._last_use = time.monotonic()
+
+    def idle_seconds(self) -> float:
+        """Seconds since the last use."""
+        return time.monotonic() - self._last_use
+
+    @property
+    def is_tracking(self) -> bool:
+        return self._track is not None
+
+    def begin_track(self) -> TrackRun:
+        """Starts a track and cancels the one that is running."""
+        track = TrackRun()
+        with self._lock:
+            if self._track is not None:
+                self._track.cancel()
+            self._track, self.problem = track, None
+        return track
+
+    def end_track(self, track: TrackRun) -> None:
+        """Marks this track as ended, unless another one has replaced it."""
+        with self._lock:
+            if self._track is track:
+                self._track = None
+
+    def cancel_track(self) -> None:
+        """Cancels the running track, if there is one."""
+        with self._lock:
+            if self._track is not None:
+                self._track.cancel()
+
+    def close(self) -> None:
+        """Starts nothing further; :meth:`release` frees the memory."""
+        self.is_closed = True
+        self.cancel_track()
+
+    def release(self) -> None:
+        """Frees all memory; runs in the model's thread."""
+        state, self._state = self._state, None
+        self.masks, self.tracked = {}, set()
+        if state is not None:
+            state.clear()
+            state.features.clear()
+            state.frames.close()
+
+
 class SessionStore:
-    """Sessions by id; safe from several threads.
+    """Open sessions by id; thread-safe.
 
     Args:
-        limit: how many may be open.
-        idle_seconds: without use, after which one is closed.
-        release: frees a session's memory, once it is no more among the open ones.
+        limit: the largest number of open sessions.
+        idle_seconds: a session that is unused for this long is closed.
+        release: frees a session's memory after it was removed from the store.
     """
 
     def __init__(self, limit: int, idle_seconds: float, release: Callable[[Session], None]) -> None:
@@ -32,10 +139,10 @@ class SessionStore:
         return len(self._sessions)
 
     def add(self, session: Session) -> None:
-        """Registers a session, before it costs anything.
+        """Registers a session before its video is opened.
 
         Raises:
-            BusyError: there are as many as there may be; says for how long at most.
+            BusyError: the limit is reached; says how long to wait at most.
         """
         self.sweep()
         with self._lock:
@@ -54,7 +161,7 @@ class SessionStore:
         """An open session.
 
         Raises:
-            NoSessionError: there is none by this id.
+            NoSessionError: no session has this id.
         """
         session = self._sessions.get(session_id)
         if session is None or session.is_closed:
@@ -62,13 +169,13 @@ class SessionStore:
         return session
 
     def use(self, session_id: str) -> Session:
-        """The same, counted as a use."""
+        """As :meth:`get`, and resets the idle time."""
         session = self.get(session_id)
         session.touch()
         return session
 
     def close(self, session_id: str) -> bool:
-        """Ends a session and what it tracks; says whether there was one."""
+        """Closes a session and cancels its track; returns whether the session existed."""
         with self._lock:
             session = self._sessions.pop(session_id, None)
         if session is None:
@@ -78,7 +185,7 @@ class SessionStore:
         return True
 
     def seconds_left(self, session: Session) -> float:
-        """Until the session is closed for want of use."""
+        """Seconds until the idle session is closed."""
         return max(0.0, self.idle_seconds - session.idle_seconds())
 
     def files_in_use(self) -> set[str]:
@@ -87,18 +194,18 @@ class SessionStore:
             return {session.path for session in self._sessions.values()}
 
     def sweep(self) -> None:
-        """Closes what has not been used for too long."""
+        """Closes idle sessions."""
         with self._lock:
             idle = [i for i, session in self._sessions.items() if self.seconds_left(session) == 0]
         for session_id in idle:
             _log.info("session %s has expired", session_id)
             try:
                 self.close(session_id)
-            except Exception:  # it is gone all the same, and others are waiting for their turn
+            except Exception:  # the session is removed already; go on with the others
                 _log.exception("session %s could not be freed", session_id)
 
     def close_all(self) -> None:
-        """Ends all sessions without waiting for their memory; none can be added any more."""
+        """Closes all sessions without waiting for their memory; no session can be added afterwards."""
         with self._lock:
             self._is_closed.set()
             sessions, self._sessions = list(self._sessions.values()), {}

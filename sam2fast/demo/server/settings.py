@@ -1,30 +1,32 @@
-"""What a server allows, and where its files lie."""
+"""The server's settings, and the origins that they name."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 MEBIBYTE = 1 << 20
-PROBE_SIZE = 32  # of the model's squares, where a film is opened for its own frames alone
+PROBE_SIZE = 32  # image size of the model's input where only a video's own frames are read
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """What a server is started with.
+    """The settings of a server.
 
     Attributes:
         data: folder of ``gallery``, ``uploads`` and ``posters``.
-        model: its name, to be shown.
-        max_sessions: how many may be open at a time.
-        session_minutes: of idleness, after which a session is closed.
-        session_megabytes: how much one session may remember of its objects.
-        max_upload_megabytes: of an uploaded file.
-        max_seconds: of an uploaded video that are kept.
-        fps: frames per second that uploads are brought to; None keeps their own, up to 30.
-        allow_origins: other sites, such as ``https://demo.example``, whose pages may use the server.
-        trusted_hosts: names under which the server may be addressed; empty for any.
-        graphiql: whether GET /graphql shows GraphiQL, which loads itself from the network.
-        api_url: begins the addresses of videos in answers; None for the one that was asked.
-        default_video: path such as ``gallery/01_dog.mp4`` of the video to begin with; None for the first.
+        model: the model's name, shown on the page.
+        max_sessions: how many sessions may be open at a time.
+        session_minutes: idle minutes after which a session is closed.
+        session_megabytes: memory for the tracking results of one session.
+        max_upload_megabytes: largest size of an uploaded file.
+        max_seconds: longest part of an uploaded video that is kept.
+        fps: frame rate of transcoded uploads; None keeps the source's rate, up to 30.
+        allow_origins: other origins, such as ``https://demo.example``, whose pages may use the server.
+        trusted_hosts: accepted host names; empty accepts any.
+        graphiql: whether GET /graphql shows GraphiQL, which is loaded from the network.
+        api_url: prefix of the video addresses in answers; None uses the address of the request.
+        default_video: path of the first video shown, such as ``gallery/01_dog.mp4``; None for the gallery's first.
     """
 
     data: Path
@@ -48,3 +50,34 @@ class ServerSettings:
     @property
     def session_seconds(self) -> float:
         return 60 * self.session_minutes
+
+
+def parse_origin(text: str) -> str:
+    """Normalises an origin such as ``https://demo.example:8443``: lower case, no default port.
+
+    Raises:
+        ValueError: the text is not a scheme with a host and an optional port.
+    """
+    parts = urlsplit(text)
+    host, port = parts.hostname, parts.port
+    extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username or parts.password
+    if parts.scheme not in DEFAULT_PORTS or not host or extra:
+        raise ValueError(f"{text!r} is not an origin; expected one such as https://demo.example:8443")
+    bracketed = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{bracketed}" + ("" if port in (None, DEFAULT_PORTS[parts.scheme]) else f":{port}")
+
+
+def netloc_of(url: str) -> str | None:
+    """The host and port of a URL or origin; None if it has none."""
+    try:
+        return urlsplit(url).netloc or None
+    except ValueError:
+        return None
+
+
+def hostname_of(netloc: str) -> str | None:
+    """The host in lower case without its port; None if there is no valid host."""
+    try:
+        return urlsplit(f"//{netloc}").hostname
+    except ValueError:
+        return None

@@ -1,11 +1,11 @@
-"""Models as exported programs and ahead-of-time compiled artefacts, and a predictor on top of them.
+"""Exported programs and ahead-of-time compiled artefacts of models, and a predictor that runs them.
 
 Artefacts are programs, and loading one can run code: load only artefacts that you exported yourself.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from sam2fast.deploy.exported.artifact import ArtifactFacts, read_facts, write_artifact
+from sam2fast.deploy.exported.artifact import ArtifactMetadata, read_metadata, write_artifact
 from sam2fast.deploy.exported.loading import LoadedModel, load_predictor
 from sam2fast.deploy.exported.programs import (
     ArtifactError,
@@ -22,7 +22,7 @@ from sam2fast.deprecated import old_name
 
 __all__ = [
     "ArtifactError",
-    "ArtifactFacts",
+    "ArtifactMetadata",
     "DecoderModule",
     "EncoderModule",
     "LoadedModel",
@@ -32,7 +32,7 @@ __all__ = [
     "load_artifact",
     "load_predictor",
     "load_program",
-    "read_facts",
+    "read_metadata",
     "save_program",
     "write_artifact",
 ]

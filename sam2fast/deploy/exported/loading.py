@@ -1,4 +1,4 @@
-"""The image predictor on top of an artefact, without building the model."""
+"""The image predictor on an artefact, without building the model."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,63 +7,61 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from sam2fast.deploy.exported.artifact import COMPILED, DECODER, ENCODER, ArtifactFacts, check_usable, read_facts
+from sam2fast.deploy.exported.artifact import COMPILED, DECODER, ENCODER, ArtifactMetadata, check_usable, read_metadata
 from sam2fast.deploy.exported.programs import load_artifact, load_program
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 
 def load_predictor(folder: str | Path, device: str | None = None, **kwargs: Any) -> SAM2ImagePredictor:
-    """An image predictor that computes with the programs of an artefact.
+    """An image predictor that runs the programs of an artefact.
 
-    An artefact is a program, exported or compiled, and loading it can run code: load only artefacts that you exported
-    yourself.
+    Artefacts are programs, and loading one can run code: load only artefacts that you exported yourself.
 
-    Its methods and results are those of the predictor of the model that was exported, except that ``mask_input`` is
-    refused, that a prompt needs points or a box, and that a prompt has at most as many points as the artefact was made
-    for.
+    Methods and results are those of the exported model's predictor, with three limits: ``mask_input`` is refused, every
+    prompt needs points or a box, and the number of points is limited by the artefact.
 
     Args:
         folder: what :func:`sam2fast.deploy.exported.write_artifact` wrote.
-        device: where it is expected to compute; none for the device it was made for.
-        **kwargs: of :class:`SAM2ImagePredictor`: ``mask_threshold``, ``max_hole_area``, ``max_sprinkle_area``.
+        device: the device to run on; None for the one that the artefact was made for.
+        **kwargs: for :class:`SAM2ImagePredictor`: ``mask_threshold``, ``max_hole_area``, ``max_sprinkle_area``.
 
     Raises:
         FileNotFoundError: there is no artefact in the folder.
         ArtifactError: it is damaged, or was made for another device, processor or version of torch.
         TypeError: ``allow_native`` is given, which was removed.
     """
-    if "allow_native" in kwargs:  # the predictor ignores what it does not know, as the original does
+    if "allow_native" in kwargs:  # the predictor ignores unknown arguments, as the original does
         raise TypeError("allow_native was removed in sam2fast 0.2: an artefact is a program in any case; leave it out")
     return SAM2ImagePredictor(cast(SAM2Base, LoadedModel(folder, device)), **kwargs)
 
 
 class LoadedModel:
-    """What the image predictor uses of a model, computed by the programs of an artefact.
+    """The interface of a model that the image predictor uses, implemented by the programs of an artefact.
 
     Args:
         folder, device: as for :func:`load_predictor`, which raises the same.
     """
 
-    directly_add_no_mem_embed = False  # the encoder's program has added it
+    directly_add_no_mem_embed = False  # the encoder's program adds it
 
     def __init__(self, folder: str | Path, device: str | None = None) -> None:
-        self.facts: ArtifactFacts = read_facts(folder)
-        self.device = check_usable(self.facts, folder, device)
-        self.image_size = self.facts.image_size
+        self.metadata: ArtifactMetadata = read_metadata(folder)
+        self.device = check_usable(self.metadata, folder, device)
+        self.image_size = self.metadata.image_size
         self._encode, self._decode = (self._load(Path(folder) / name) for name in (ENCODER, DECODER))
         self.sam_prompt_encoder = _Prompts(self.image_size // 4)
-        self.sam_mask_decoder = _Decoder(self._decode, self.facts)
+        self.sam_mask_decoder = _Decoder(self._decode, self.metadata)
 
     def _load(self, path: Path) -> Callable[..., Sequence[Tensor]]:
-        if self.facts.kind == COMPILED:
+        if self.metadata.kind == COMPILED:
             run = load_artifact(path, self.device.index)
             return lambda *arguments: run(_flat(arguments))
-        module: Callable[..., Sequence[Tensor]] = self._on_its_device(load_program(path)).module()
+        module: Callable[..., Sequence[Tensor]] = self._moved_to_device(load_program(path)).module()
         return module
 
-    def _on_its_device(self, program: Any) -> Any:
-        """A program with its weights and constants on the GPU that was asked for, rather than where it was made."""
+    def _moved_to_device(self, program: Any) -> Any:
+        """A program with its weights and constants on the requested GPU."""
         if self.device.type != "cuda" or self.device.index is None:
             return program
         from torch.export.passes import move_to_device_pass
@@ -71,19 +69,19 @@ class LoadedModel:
         return move_to_device_pass(program, str(self.device))
 
     def encode_image(self, images: Tensor) -> list[Tensor]:
-        """The decoder's levels for normalised ``images (B, 3, S, S)``, one after the other, finest first."""
+        """The feature levels of normalised ``images (B, 3, S, S)``, finest first; images are encoded one by one."""
         encoded = [self._encode(image) for image in images.contiguous().split(1)]
         return [torch.cat(levels) if len(levels) > 1 else levels[0] for levels in zip(*encoded, strict=True)]
 
 
 class _Prompts:
-    """Stands for the prompt encoder, which is a part of the decoder's program: puts points into one tensor."""
+    """Replaces the prompt encoder, which is part of the decoder's program; packs points into one tensor."""
 
     def __init__(self, side: int) -> None:
         self.mask_input_size = (side, side)
 
     def get_dense_pe(self) -> None:
-        """The decoder's program has it."""
+        """None; the decoder's program contains it."""
 
     def __call__(self, points: tuple[Tensor, Tensor] | None, boxes: None, masks: Tensor | None) -> tuple[Tensor, None]:
         """Coordinates and labels of all points as ``(B, P, 3)``."""
@@ -96,10 +94,10 @@ class _Prompts:
 
 
 class _Decoder:
-    """Stands for the mask decoder."""
+    """Replaces the mask decoder."""
 
-    def __init__(self, program: Callable[..., Any], facts: ArtifactFacts) -> None:
-        self._program, self._prompts, self._points = program, facts.prompts, facts.points
+    def __init__(self, program: Callable[..., Any], metadata: ArtifactMetadata) -> None:
+        self._program, self._prompts, self._points = program, metadata.prompts, metadata.points
 
     def __call__(
         self,
@@ -110,7 +108,7 @@ class _Decoder:
         high_res_features: Sequence[Tensor] | None,
         **_: Any,
     ) -> tuple[Tensor, Tensor, None, Tensor]:
-        """Masks ``(B, 3 or 1, S/4, S/4)``, IoUs ``(B, 3 or 1)``, nothing, object scores ``(B, 1)``."""
+        """Masks ``(B, 3 or 1, S/4, S/4)``, IoUs ``(B, 3 or 1)``, None, object scores ``(B, 1)``."""
         points = sparse_prompt_embeddings.shape[1]
         if not 1 <= points <= self._points:
             raise ValueError(
@@ -119,14 +117,11 @@ class _Decoder:
         levels = [x.contiguous() for x in (*(high_res_features or ()), image_embeddings)]
         parts = [self._group(levels, group) for group in sparse_prompt_embeddings.split(self._prompts)]
         masks, ious, scores = (torch.cat(results) for results in zip(*parts, strict=True))
-        kept = slice(1, None) if multimask_output else slice(1)
-        return masks[:, kept], ious[:, kept], None, scores
+        columns = slice(1, None) if multimask_output else slice(1)
+        return masks[:, columns], ious[:, columns], None, scores
 
     def _group(self, levels: list[Tensor], prompts: Tensor) -> list[Tensor]:
-        """The results for at most as many prompts as the program takes; the last one is repeated to fill it up.
-
-        Prompts do not see each other.
-        """
+        """The results of one batch. The last prompt is repeated to fill the batch; prompts are independent."""
         count = len(prompts)
         full = torch.cat([prompts, prompts[-1:].expand(self._prompts - count, -1, -1)])
         coords, labels = full[..., :2].contiguous(), full[..., 2].to(torch.int32)

@@ -1,4 +1,4 @@
-"""Encoder and decoder of a model as programs: by ``torch.export``, or compiled ahead of time by AOTInductor."""
+"""Exports encoder and decoder with ``torch.export``, and compiles them ahead of time with AOTInductor."""
 
 import warnings
 import zipfile
@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from sam2fast.checkpoints.errors import first_line
-from sam2fast.io.atomic import moved_to
+from sam2fast.checkpoints.weight_files import first_line
+from sam2fast.io.atomic import atomic_path
 from sam2fast.kernels._dispatch import backend
 from sam2fast.modeling.sam2_base import SAM2Base
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-# The tensors of a program in order, whatever lists they are in, to its results.
+# From the flat list of a program's input tensors to its results.
 FlatFunction = Callable[[Sequence[Tensor]], Sequence[Tensor]]
-# Points of a prompt that a decoder takes unless it is made for more or fewer, two of them for a box.
+# Default maximum of points per prompt; a box counts as two.
 POINTS = 8
 
 
 class ArtifactError(RuntimeError):
-    """Files of an exported or compiled model that cannot be used here."""
+    """An exported or compiled model cannot be used here."""
 
 
 class EncoderModule(nn.Module):
-    """Normalised pixels to what the image predictor keeps of images."""
+    """Normalised pixels to the features that the image predictor keeps."""
 
     def __init__(self, model: SAM2Base) -> None:
         super().__init__()
@@ -39,15 +39,14 @@ class EncoderModule(nn.Module):
         self.no_memory = model.no_mem_embed if model.directly_add_no_mem_embed else None
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """The levels that the decoder reads.
+        """The feature levels for the decoder.
 
         Args:
             pixels: ``(B, 3, S, S)`` fp32.
 
         Returns:
             Finest first and contiguous: ``(B, C/8, S/4, S/4)``, ``(B, C/4, S/8, S/8)`` and ``(B, C, S/16, S/16)``, or
-            the last alone for a model without high-resolution features. The model's embedding of no memory is added to
-            the last.
+            only the last for a model without high-resolution features. The no-memory embedding is added to the last.
         """
         heads = {int(level): cast(nn.Conv2d, head) for level, head in self.heads.items()}
         *finer, embedding = self.image_encoder.features(pixels, heads)[-self.num_levels :]
@@ -73,11 +72,11 @@ class DecoderModule(nn.Module):
             levels: of one image, as :class:`EncoderModule` returns them.
             coords: ``(N, P, 2)`` fp32, (x, y) in the model's input pixels.
             labels: ``(N, P)`` int32; 1 foreground, 0 background, 2 and 3 a box's corners, -1 padding.
-            mask: ``(N, 1, S/4, S/4)`` fp32 logits of a mask prompt, or none.
+            mask: ``(N, 1, S/4, S/4)`` fp32 logits of a mask prompt, or None.
 
         Returns:
-            Logits ``(N, 4, S/4, S/4)`` fp32: the single mask, then the three for ambiguous prompts; predicted IoUs
-            ``(N, 4)``; logits ``(N, 1)`` of the object's presence.
+            Logits ``(N, 4, S/4, S/4)`` fp32: the single mask, then the three multimasks; predicted IoUs ``(N, 4)``;
+            object score logits ``(N, 1)``.
         """
         *finer, embedding = levels
         decoder = self.sam_mask_decoder
@@ -100,8 +99,8 @@ def export_encoder(model: SAM2Base, batch: int = 1, keep_kernels: bool = False) 
     """:class:`EncoderModule` for exactly ``batch`` images.
 
     Args:
-        keep_kernels: on a GPU, keep this package's Triton kernels as operators; such a program needs the package.
-            Otherwise it consists of torch's own operators.
+        keep_kernels: on a GPU, keep this package's Triton kernels as operators; the program then needs the package.
+            Otherwise it consists of torch operators only.
 
     Raises:
         ValueError: the model is in training mode, or ``batch`` is below 1.
@@ -114,10 +113,10 @@ def export_encoder(model: SAM2Base, batch: int = 1, keep_kernels: bool = False) 
 def export_decoder(
     model: SAM2Base, prompts: int = 1, points: int = POINTS, mask_input: bool = False, keep_kernels: bool = False
 ) -> "ExportedProgram":
-    """:class:`DecoderModule` for exactly ``prompts`` prompts of one to ``points`` points each, the same for all.
+    """:class:`DecoderModule` for exactly ``prompts`` prompts with 1 to ``points`` points each, the same number for all.
 
     Args:
-        mask_input: the program has a fourth input, ``mask``, and needs it.
+        mask_input: the program has a required fourth input, ``mask``.
         keep_kernels: as for :func:`export_encoder`.
 
     Raises:
@@ -125,9 +124,9 @@ def export_decoder(
     """
     _check(model, prompts=prompts, points=points)
     device, S = model.device, model.image_size
-    with torch.no_grad(), _references(keep_kernels):
+    with torch.no_grad(), _reference_ops(keep_kernels):
         levels = EncoderModule(model)(torch.zeros(1, 3, S, S, device=device))
-    # Two points stand for any number from two on, since torch makes what it traces with one for one alone.
+    # Traced with two points for any number: torch would specialise a size of one.
     count = min(points, 2)
     coords = torch.full((prompts, count, 2), S / 2, device=device)
     labels = torch.ones(prompts, count, dtype=torch.int32, device=device)
@@ -147,14 +146,14 @@ def _check(model: SAM2Base, **numbers: int) -> None:
             raise ValueError(f"{name} is {number}; expected at least 1")
 
 
-def _references(keep_kernels: bool) -> Any:
+def _reference_ops(keep_kernels: bool) -> Any:
     return nullcontext() if keep_kernels else backend("torch")
 
 
 def _export(
     module: nn.Module, example: tuple[Any, ...], shapes: dict[str, Any] | None, keep_kernels: bool
 ) -> "ExportedProgram":
-    with torch.no_grad(), _references(keep_kernels):
+    with torch.no_grad(), _reference_ops(keep_kernels):
         return torch.export.export(module.eval(), example, dynamic_shapes=shapes, strict=False)
 
 
@@ -163,7 +162,7 @@ def save_program(program: "ExportedProgram", path: str | Path) -> None:
 
     Raises:
         ValueError: the name does not end in ``.pt2``.
-        OSError: the file cannot be written; nothing is left behind.
+        OSError: the file cannot be written; no partial file is left.
     """
     with written_program(path) as partial:
         torch.export.save(program, partial)
@@ -184,7 +183,7 @@ def load_program(path: str | Path) -> "ExportedProgram":
             return torch.export.load(file)
     except MemoryError:
         raise
-    except Exception as error:  # torch's readers of programs have no error class of their own
+    except Exception as error:  # torch.export.load has no error class
         what = f"{path} is damaged, or not a program that torch {torch.__version__} can load"
         raise ArtifactError(f"{what}: {first_line(error)}") from error
 
@@ -198,28 +197,27 @@ def compile_artifact(program: "ExportedProgram", path: str | Path, options: Mapp
 
     Raises:
         ValueError: the name does not end in ``.pt2``.
-        OSError: the file cannot be written; nothing is left behind.
+        OSError: the file cannot be written; no partial file is left.
         RuntimeError: there is no C++ compiler, or torch cannot compile the program.
     """
     from torch._inductor import aoti_compile_and_package
 
     with written_program(path) as partial, warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of one part of torch about another
+        warnings.simplefilter("ignore", FutureWarning)  # torch about itself
         aoti_compile_and_package(
             program, package_path=str(partial), inductor_configs=None if options is None else dict(options)
         )
 
 
 def load_artifact(path: str | Path, device_index: int | None = None) -> FlatFunction:
-    """Loads what :func:`compile_artifact` wrote, as a function of all the program's tensors in one list.
+    """Loads what :func:`compile_artifact` wrote, as a function of the flat list of input tensors.
 
     The file is native code: load only files that you compiled yourself.
 
-    The tensors must be contiguous, and of the device and the dtypes that the program was made for: native code looks at
-    their memory only.
+    The tensors must be contiguous and have the device and dtypes of the program: native code does not check them.
 
     Args:
-        device_index: which GPU a program for CUDA is to run on; by default the current one.
+        device_index: GPU for a CUDA program; by default the current one.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -241,7 +239,7 @@ def _check_archive(path: str | Path, what: str) -> None:
 
 def _load_native(path: str, device_index: int) -> FlatFunction:
     try:
-        # What torch._inductor.aoti_load_package makes; but that imports the compiler, which takes seconds.
+        # As torch._inductor.aoti_load_package, which imports the compiler for seconds.
         loader = torch._C._aoti.AOTIModelPackageLoader(path, "model", False, 1, device_index)
     except (AttributeError, TypeError):
         from torch._inductor import aoti_load_package
@@ -252,14 +250,14 @@ def _load_native(path: str, device_index: int) -> FlatFunction:
 
 @contextmanager
 def written_program(path: str | Path) -> Iterator[Path]:
-    """A temporary name for torch to write under, which becomes ``path``; see :func:`moved_to`.
+    """A temporary path for torch to write to, which is renamed to ``path``; see :func:`atomic_path`.
 
     Raises:
-        ValueError: the name does not end in ``.pt2``, which torch insists on.
-        OSError: the file cannot be written; nothing is left behind.
+        ValueError: the name does not end in ``.pt2``, which torch requires.
+        OSError: the file cannot be written; no partial file is left.
     """
     target = Path(path)
     if target.suffix != ".pt2":
         raise ValueError(f"torch writes programs to files that end in .pt2, and got {str(target)!r}")
-    with moved_to(target, in_folder=True) as partial:
+    with atomic_path(target, in_folder=True) as partial:
         yield partial

@@ -1,6 +1,6 @@
-"""Work spread over several devices of one machine, with a process for each.
+"""Runs jobs on several devices of one machine, one process per device.
 
-:func:`track_videos`, :func:`segment_images` and :func:`run_jobs` spread videos, images and any other jobs. See
+:func:`track_videos` takes videos, :func:`segment_images` images, and :func:`run_jobs` any other jobs. See
 docs/devices.md.
 """
 
@@ -35,10 +35,10 @@ _HOMES = {
 }
 
 
-if not TYPE_CHECKING:  # which would take any name for one of ours
+if not TYPE_CHECKING:  # for type checkers, other names stay errors
 
     def __getattr__(name: str) -> Any:
-        """Imports a public name when it is first used: a worker should load no more than its work needs."""
+        """Imports a public name at its first use, so that a worker loads only what it needs."""
         import importlib
 
         for home, names in _HOMES.items():

@@ -1,10 +1,10 @@
-"""Images spread over devices: prompts to run lengths."""
+"""Segments images on several devices, from prompts to run lengths."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sam2fast.deploy.parallel.devices import Devices
+from sam2fast.deploy.parallel.device_list import Devices
 from sam2fast.deploy.parallel.pool import JobResult, run_jobs
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ class ImageJob:
     """One image and one prompt for it; the values are those of ``SAM2ImagePredictor.predict``.
 
     Attributes:
-        image: as ``set_image`` takes it; a path travels faster than pixels.
+        image: as for ``set_image``; a path is sent faster than pixels.
     """
 
     image: Any
@@ -30,7 +30,7 @@ class ImageJob:
 
 
 class SegmentedImage(NamedTuple):
-    """The masks for a prompt."""
+    """The masks of a prompt."""
 
     size: tuple[int, int]  # (H, W)
     rles: "list[RLE]"  # compressed, as COCO has them
@@ -48,17 +48,14 @@ def segment_images(
     """Segments images on several devices; the values of the results are :class:`SegmentedImage`.
 
     Args:
-        build: gives a model: ``functools.partial(build_sam2, config, checkpoint)``.
+        build: returns a model: ``functools.partial(build_sam2, config, checkpoint)``.
         jobs, devices, ordered, threads: as for :func:`~sam2fast.deploy.parallel.run_jobs`, also in what is raised.
     """
     return run_jobs(segment_image, jobs, devices, _ImagePredictor(build), ordered=ordered, threads=threads)
 
 
 def segment_image(predictor: "SAM2ImagePredictor", job: ImageJob) -> SegmentedImage:
-    """Segments one image in this process.
-
-    Raises: what ``set_image`` and ``predict`` raise.
-    """
+    """Segments one image in this process; raises what ``set_image`` and ``predict`` raise."""
     from sam2fast.io.rle import encode_rle
 
     predictor.set_image(job.image)
@@ -70,7 +67,7 @@ def segment_image(predictor: "SAM2ImagePredictor", job: ImageJob) -> SegmentedIm
 
 @dataclass
 class _ImagePredictor:
-    """Builds a predictor around the model that ``build`` gives."""
+    """Builds a predictor for the model that ``build`` returns."""
 
     build: Callable[..., Any]
 

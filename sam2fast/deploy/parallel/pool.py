@@ -1,4 +1,4 @@
-"""Jobs for several processes, one on each device, which builds its predictor once and does one job after the other."""
+"""A pool of processes, one per device: each builds its predictor once and then runs jobs."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -7,31 +7,31 @@ from functools import partial
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
-from sam2fast.deploy.parallel.devices import Devices, device_list, threads_for_each
-from sam2fast.deploy.parallel.process import Worker, WorkerError, end_all, packed_call, raise_failure
+from sam2fast.deploy.parallel.device_list import Devices, device_list, threads_for_each
+from sam2fast.deploy.parallel.process import WorkerError, WorkerProcess, end_all, packed_call, raise_failure
 from sam2fast.deploy.parallel.worker import Failure
 
 Job = TypeVar("Job")
 
-# Of each worker: the job it does, and one that waits there so that the device does not.
+# Per worker: the running job, and a queued one that keeps the device busy.
 JOBS_AT_ONCE = 2
-# In order, a job is begun at most so many jobs for each worker before the one whose result is awaited is done.
+# With ordered results, jobs per worker that may run ahead of the next result.
 JOBS_AHEAD = 4
-# So many processes may die over a job.
+# A job fails after so many lost processes.
 MOST_LOSSES = 2
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """What became of one job.
+    """The outcome of one job.
 
     Attributes:
-        index: of the job, from 0, in the order in which jobs were given.
-        job: itself.
-        device: where it was done; None if it never came to that.
-        value: what the function gave.
-        error: one line on what went wrong, None if nothing did.
-        failure: what was raised in the worker, if that is what went wrong.
+        index: of the job, from 0, in the order of the input.
+        job: the job.
+        device: where it ran; None if it was never sent.
+        value: the function's result.
+        error: one line on what went wrong; None on success.
+        failure: the exception in the worker, if that was the error.
     """
 
     index: int
@@ -48,7 +48,7 @@ class JobResult:
 
     @property
     def trace(self) -> str | None:
-        """The traceback in the worker as text, where an exception was raised."""
+        """The worker's traceback as text, if there was an exception."""
         return None if self.failure is None else self.failure.trace
 
     def unwrap(self) -> Any:
@@ -74,27 +74,27 @@ def run_jobs(
     ordered: bool = False,
     threads: int | None = None,
 ) -> Iterator[JobResult]:
-    """Does jobs on several devices, one process on each, and yields results as they come.
+    """Runs jobs on several devices, one process per device, and yields results as they complete.
 
     Jobs are taken from the iterable when a process has room for them, and results wait in the processes until they are
-    asked for; so neither piles up. A job that raises is a result with an ``error``; the others go on. When a process
-    dies, its job is given to another one, once; if that dies too, or there is none, the job is a result with an
-    ``error``. The processes that are left go on with the rest. When the iterator ends, is closed or is interrupted, all
+    requested, so neither accumulates. A job that raises gives a result with an ``error``; the others continue. When a
+    process dies, its job is retried once on another one; if that dies too, or there is none, the job gives a result
+    with an ``error``. The remaining processes continue. When the iterator ends, is closed or is interrupted, all
     processes end.
 
     Args:
-        function: of the predictor and a job, a module's own (it is pickled); its result must be picklable too, without
-            tensors on devices: arrays, run lengths, packed bits.
+        function: called with the predictor and a job; a picklable module-level function. Its result must be picklable
+            and hold no device tensors: arrays, run lengths, packed bits.
         jobs: picklable.
-        devices: ``"cuda:0,cuda:1"``, ``"all"`` for every CUDA device, or a list; ``["cpu", "cpu"]`` are two processes.
-        build: picklable; called once in each process with ``device="cuda:1"`` and such, gives the predictor:
+        devices: ``"cuda:0,cuda:1"``, ``"all"`` for every CUDA device, or a list; ``["cpu", "cpu"]`` for two processes.
+        build: picklable; called once in each process with a device such as ``device="cuda:1"``, returns the predictor:
             ``functools.partial(build_sam2_video_predictor, config, checkpoint)``.
         ordered: yield results in the order of the jobs.
-        threads: of each process on the CPU; by default an equal share of this one's.
+        threads: CPU threads of each process; by default an equal share of this process's threads.
 
     Raises:
-        ValueError, RuntimeError: see :func:`~sam2fast.deploy.parallel.devices.device_list`.
-        WorkerError: jobs are left, and no process: none could be made ready, or all have died.
+        ValueError, RuntimeError: see :func:`~sam2fast.deploy.parallel.device_list.device_list`.
+        WorkerError: jobs are left but no process: none could start, or all have died.
     """
     names = device_list(devices)
     share = threads_for_each(len(names), threads)
@@ -102,33 +102,33 @@ def run_jobs(
 
 
 class Service:
-    """In a worker: a predictor, and what is done with it."""
+    """The predictor of a worker and the function that uses it."""
 
     def __init__(self, build: Callable[..., Any], function: Callable[[Any, Any], Any], device: str) -> None:
         self._predictor, self._function = build(device=device), function
 
     def do(self, job: Any) -> Any:
-        """What the function makes of a job."""
+        """Runs the function on a job."""
         return self._function(self._predictor, job)
 
 
 @dataclass
-class Task:
-    """A job as it is sent."""
+class QueuedJob:
+    """A pickled job with its index."""
 
     index: int
     job: Any
     call: bytes
-    losses: int = 0  # processes that died over it
+    losses: int = 0  # processes that died during it
 
 
-class Member:
-    """A worker and the tasks it has; it does the first of them."""
+class PoolWorker:
+    """A worker and its queue of tasks; the first one is running."""
 
     def __init__(self, worker: Any) -> None:
         self.worker = worker
         self.is_ready = False
-        self.tasks: deque[Task] = deque()
+        self.tasks: deque[QueuedJob] = deque()
 
 
 def _results(
@@ -137,101 +137,101 @@ def _results(
     source = JobSource(jobs)
     if not source.has_next():
         return
-    workers: list[Worker] = []
+    workers: list[WorkerProcess] = []
     try:
         for device in devices:
-            workers.append(Worker(device, factory, threads))
-        pool = Pool([Member(worker) for worker in workers], source, JOBS_AHEAD * len(workers) if ordered else None)
+            workers.append(WorkerProcess(device, factory, threads))
+        pool = Pool([PoolWorker(worker) for worker in workers], source, JOBS_AHEAD * len(workers) if ordered else None)
         yield from pool.in_order() if ordered else pool.results()
     finally:
         end_all(workers)
 
 
 class JobSource:
-    """Jobs that were not begun: those of lost processes first, then new ones."""
+    """The jobs to start: those of lost processes first, then new ones."""
 
     def __init__(self, jobs: Iterator[Any]) -> None:
         self._jobs = enumerate(jobs)
-        self._waiting: deque[tuple[int, Any]] = deque()  # at most one, looked at before it was asked for
-        self._again: deque[Task] = deque()
+        self._peeked: deque[tuple[int, Any]] = deque()  # at most one, read ahead by has_next()
+        self._retries: deque[QueuedJob] = deque()
 
     def has_next(self) -> bool:
-        """Whether a job is left; looks at the next one."""
-        if not self._again and not self._waiting:
-            self._waiting.extend([pair] if (pair := next(self._jobs, None)) is not None else [])
-        return bool(self._again or self._waiting)
+        """Whether a job is left; reads one ahead."""
+        if not self._retries and not self._peeked:
+            self._peeked.extend([pair] if (pair := next(self._jobs, None)) is not None else [])
+        return bool(self._retries or self._peeked)
 
     @property
     def next_index(self) -> int:
-        return self._again[0].index if self._again else self._waiting[0][0]
+        return self._retries[0].index if self._retries else self._peeked[0][0]
 
     @property
     def next_losses(self) -> int:
-        return self._again[0].losses if self._again else 0
+        return self._retries[0].losses if self._retries else 0
 
-    def take(self) -> "Task | JobResult":
+    def take(self) -> "QueuedJob | JobResult":
         """The next task, or the result of a job that cannot be sent."""
-        if self._again:
-            return self._again.popleft()
-        index, job = self._waiting.popleft()
+        if self._retries:
+            return self._retries.popleft()
+        index, job = self._peeked.popleft()
         try:
-            return Task(index, job, packed_call("do", job))
+            return QueuedJob(index, job, packed_call("do", job))
         except TypeError as error:
             return JobResult(index, job, None, error=f"TypeError: {error}")
 
-    def put_back(self, tasks: Iterable[Task]) -> None:
-        """Has tasks that somebody else did not come to done before new ones."""
-        self._again = deque(sorted([*self._again, *tasks], key=lambda task: task.index))
+    def put_back(self, tasks: Iterable[QueuedJob]) -> None:
+        """Returns tasks of a lost worker; they come before new ones."""
+        self._retries = deque(sorted([*self._retries, *tasks], key=lambda task: task.index))
 
 
 class Pool:
-    """Workers and the jobs between them.
+    """Distributes jobs to workers and collects the results.
 
     Args:
-        members: there may be none yet.
-        source: of the jobs.
-        most_ahead: jobs that are begun before the one whose result is awaited in order is done, at most.
+        members: the workers; may be empty at first.
+        source: the jobs.
+        most_ahead: largest number of jobs that may run ahead of the next ordered result; None for no limit.
     """
 
     most_losses = MOST_LOSSES
 
-    def __init__(self, members: list[Member], source: JobSource, most_ahead: int | None) -> None:
+    def __init__(self, members: list[PoolWorker], source: JobSource, most_ahead: int | None) -> None:
         self._members, self._source, self._most_ahead = members, source, most_ahead
-        self._yielded = 0  # results that were taken in order
+        self._yielded = 0  # results yielded in order
         self._last_loss = ""
 
     def in_order(self) -> Iterator[JobResult]:
-        """The results by the index of their jobs."""
+        """The results in the order of the jobs."""
         early: dict[int, JobResult] = {}
         for result in self.results():
             early[result.index] = result
             while self._yielded in early:
-                # Before it is yielded: while the caller works on it the devices go on with those that follow.
+                # Before the yield, so that the devices continue while the caller works on the result.
                 self._yielded += 1
                 yield early.pop(self._yielded - 1)
 
     def results(self) -> Iterator[JobResult]:
-        """The results as they come."""
+        """The results as they complete."""
         while True:
-            yield from self._hand_out()
+            yield from self._dispatch()
             busy = [member for member in self._members if member.tasks or not member.is_ready]
             if not any(member.tasks for member in busy) and not self._source.has_next():
                 return
             if not busy:
                 raise WorkerError(f"jobs are left, and no process to do them: {self._last_loss}")
-            for member in self._heard(busy):
-                yield from self._hear(member)
+            for member in self._wait_for_answers(busy):
+                yield from self._receive(member)
 
-    def _heard(self, busy: list[Member]) -> list[Member]:
-        """Waits until some of them have answered, or have ended."""
-        heard = wait([member.worker.connection for member in busy])
-        return [member for member in busy if member.worker.connection in heard]
+    def _wait_for_answers(self, busy: list[PoolWorker]) -> list[PoolWorker]:
+        """Waits until some workers have answered or ended, and returns these."""
+        answered = wait([member.worker.connection for member in busy])
+        return [member for member in busy if member.worker.connection in answered]
 
-    def _hand_out(self) -> Iterator[JobResult]:
-        """Gives jobs to processes that have room, the idle ones first."""
+    def _dispatch(self) -> Iterator[JobResult]:
+        """Sends jobs to workers that have room, idle ones first."""
         for room in range(1, JOBS_AT_ONCE + 1):
             for member in self._members:
-                while member.is_ready and len(member.tasks) < room and self._may_begin() and self._may_join(member):
+                while member.is_ready and len(member.tasks) < room and self._may_start() and self._may_queue(member):
                     task = self._source.take()
                     if isinstance(task, JobResult):
                         yield task
@@ -239,27 +239,27 @@ class Pool:
                         member.tasks.append(task)
                         member.worker.send_packed(task.call)
 
-    def _may_begin(self) -> bool:
+    def _may_start(self) -> bool:
         if not self._source.has_next():
             return False
         return self._most_ahead is None or self._source.next_index < self._yielded + self._most_ahead
 
-    def _may_join(self, member: Member) -> bool:
-        """A job that a process died over is done alone: an answer can be lost with who gave it, and be blamed."""
+    def _may_queue(self, member: PoolWorker) -> bool:
+        """A retried job runs alone, so that a further loss is certainly its own."""
         return not member.tasks or not (member.tasks[-1].losses or self._source.next_losses)
 
-    def _hear(self, member: Member) -> Iterator[JobResult]:
-        """Takes one answer of a process, or notices its end."""
+    def _receive(self, member: PoolWorker) -> Iterator[JobResult]:
+        """Takes one answer of a worker, or handles its loss."""
         device = member.worker.device
         try:
             done, value = member.worker.reply()
         except WorkerError as error:
-            yield from self._lose(member, str(error))
+            yield from self._handle_loss(member, str(error))
             return
         if not member.is_ready:
             member.is_ready = done
             if not done:
-                yield from self._lose(member, f"the one on {device} could not begin: {value.summary}")
+                yield from self._handle_loss(member, f"the one on {device} could not begin: {value.summary}")
             return
         task = member.tasks.popleft()
         if done:
@@ -267,12 +267,12 @@ class Pool:
         else:
             yield JobResult(task.index, task.job, device, error=value.summary, failure=value)
 
-    def _lose(self, member: Member, why: str) -> Iterator[JobResult]:
+    def _handle_loss(self, member: PoolWorker, why: str) -> Iterator[JobResult]:
         self._members.remove(member)
         self._last_loss = why
         tasks = list(member.tasks)
         if tasks:
-            tasks[0].losses += 1  # the one it was at; the others it had not begun
+            tasks[0].losses += 1  # the running one; the others had not started
             if tasks[0].losses == self.most_losses or not self._members:
                 task = tasks.pop(0)
                 yield JobResult(task.index, task.job, member.worker.device, error=f"the job was lost: {why}")

@@ -1,4 +1,4 @@
-"""A worker process as its parent sees it."""
+"""The parent's side of a worker process."""
 
 import multiprocessing
 import pickle
@@ -11,34 +11,34 @@ from typing import Any
 from sam2fast.deploy.parallel.worker import Failure, packed, serve
 from sam2fast.utils.reproducibility import is_deterministic
 
-# Until a worker that should end is killed: time to save what it has.
+# Grace period before a worker that should end is killed.
 SECONDS_TO_END = 10.0
 
 
 class WorkerError(RuntimeError):
-    """A worker process could not be made ready, or is gone; the message says which, and why."""
+    """A worker process could not start, or has died; the message says which one and why."""
 
 
 class RemoteTraceback(Exception):
-    """The cause of an exception that comes from a worker: its traceback there, as text."""
+    """The cause of an exception from a worker: the worker's traceback as text."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
 
 
 @contextmanager
-def interrupts_held_back() -> Iterator[None]:
-    """Keeps Ctrl-C from a process that is started in the block until it has said that they are not its own.
+def block_interrupts() -> Iterator[None]:
+    """Blocks SIGINT in processes that are started in the block, until they ignore it themselves.
 
-    A terminal sends it to all processes, and those that are just being loaded would tell of it by tracebacks. This one
-    has it when the block ends.
+    A terminal sends Ctrl-C to all processes, and a starting process would print a traceback. This process receives the
+    signal when the block ends.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # or it is started in the block, and ends the holding back
+    resource_tracker.ensure_running()  # else it would start in the block and unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -46,13 +46,13 @@ def interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class Worker:
-    """A process with a service on one device. Calls are answered in their order.
+class WorkerProcess:
+    """A process with a service on one device. It answers calls in order.
 
     Args:
         device: its name.
-        factory: picklable; makes the service from the device's name, in the process.
-        threads: of torch on the CPU.
+        factory: picklable; creates the service from the device's name, in the process.
+        threads: torch's CPU threads.
 
     Raises:
         TypeError: the factory cannot be pickled.
@@ -66,7 +66,7 @@ class Worker:
             raise TypeError(
                 f"what a worker is made with must be picklable, such as functools.partial of a function: {error}"
             ) from error
-        # Not a fork: CUDA does not survive one, nor do threads of OpenMP.
+        # Not fork: neither CUDA nor OpenMP threads survive it.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self._process = context.Process(
@@ -76,28 +76,28 @@ class Worker:
             daemon=True,
         )
         try:
-            with interrupts_held_back():
+            with block_interrupts():
                 self._process.start()
         except BaseException:
             self.connection.close()
             raise
         finally:
-            theirs.close()  # so that the end of the process ends the pipe
+            theirs.close()  # so that the pipe closes with the process
 
     @property
     def pid(self) -> int | None:
         return self._process.pid
 
     def send_packed(self, call: bytes) -> None:
-        """Calls a method of the service, as :func:`packed_call` gives it; :meth:`reply` has the answer."""
-        with suppress(OSError):  # a process that is gone is noticed when its answer is read
+        """Sends a call from :func:`packed_call`; :meth:`reply` returns the answer."""
+        with suppress(OSError):  # a dead process is detected by reply()
             self.connection.send_bytes(call)
 
     def reply(self) -> tuple[bool, Any]:
         """The next answer: whether the call succeeded, and its result or a :class:`Failure`.
 
         Raises:
-            WorkerError: the process is gone.
+            WorkerError: the process has died.
         """
         try:
             content = self.connection.recv_bytes()
@@ -120,7 +120,7 @@ class Worker:
             how = f"ended with exit code {code}"
         return f"the process {self.pid} on {self.device} {how}"
 
-    def _let_go(self) -> None:
+    def _close_connection(self) -> None:
         self.connection.close()
 
     def _end(self, seconds: float) -> None:
@@ -130,10 +130,10 @@ class Worker:
             self._process.join()
 
 
-def end_all(workers: Sequence[Worker]) -> None:
-    """Ends processes, all at once; those that do not end by themselves are killed. None is left behind."""
+def end_all(workers: Sequence[WorkerProcess]) -> None:
+    """Ends all processes together; kills those that do not end by themselves."""
     for worker in workers:
-        worker._let_go()
+        worker._close_connection()
     deadline = time.monotonic() + SECONDS_TO_END
     try:
         for worker in workers:
@@ -145,7 +145,7 @@ def end_all(workers: Sequence[Worker]) -> None:
 
 
 def packed_call(method: str, *args: Any, **kwargs: Any) -> bytes:
-    """A call as bytes.
+    """A pickled call of a method.
 
     Raises:
         TypeError: an argument cannot be pickled.
@@ -157,10 +157,10 @@ def packed_call(method: str, *args: Any, **kwargs: Any) -> bytes:
 
 
 def raise_failure(failure: Failure) -> None:
-    """Raises what a service raised, with its traceback there as the cause.
+    """Raises the exception of a service, with the worker's traceback as the cause.
 
     Raises:
-        WorkerError: in place of an exception that cannot be read here.
+        WorkerError: instead of an exception that cannot be unpickled here.
     """
     error: Exception = WorkerError(failure.summary)
     if failure.error is not None:

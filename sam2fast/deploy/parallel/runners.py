@@ -1,16 +1,16 @@
-"""Where jobs are done: here, on the devices of this machine, or wherever else somebody writes such a function for."""
+"""Runners of jobs: in this process, or on the devices of this machine."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
-from sam2fast.deploy.parallel.devices import Devices, device_list
+from sam2fast.deploy.parallel.device_list import Devices, device_list
 from sam2fast.deploy.parallel.pool import JobResult, run_jobs
 from sam2fast.deploy.parallel.worker import failure_of
 
 
 class Runner(Protocol):
-    """Does jobs and yields what became of them, as :func:`~sam2fast.deploy.parallel.run_jobs` does."""
+    """Runs jobs and yields their results, as :func:`~sam2fast.deploy.parallel.run_jobs` does."""
 
     def __call__(
         self,
@@ -20,31 +20,31 @@ class Runner(Protocol):
         *,
         ordered: bool = False,
     ) -> Iterator[JobResult]:
-        """Calls ``function(predictor, job)`` for each job, with a predictor that ``build(device=...)`` has given.
+        """Calls ``function(predictor, job)`` for each job, with a predictor from ``build(device=...)``.
 
-        A job that raises is a result with an ``error``; the others go on. The results come in the order of the jobs if
-        they are to be ``ordered``.
+        A job that raises gives a result with an ``error``; the others continue. ``ordered`` yields the results in the
+        order of the jobs.
 
         Raises:
-            Exception: of ``build``, if there is no other place to go on.
+            Exception: ``build`` failed, and no other worker is left.
         """
         ...
 
 
 def in_this_process(device: str) -> Runner:
-    """One job after the other, right here."""
+    """Runs jobs one by one in this process."""
     return partial(_here, device)
 
 
 def on_devices(devices: Devices, *, at_once: int = 1, threads: int | None = None) -> Runner:
-    """A process on each device, or several.
+    """Runs jobs in one or more processes per device.
 
     Args:
-        at_once: processes that share each device, each with a predictor of its own.
+        at_once: processes per device, each with its own predictor.
         threads: see :func:`~sam2fast.deploy.parallel.run_jobs`.
 
     Raises:
-        ValueError, RuntimeError: see :func:`~sam2fast.deploy.parallel.devices.device_list`; ``at_once`` is below 1.
+        ValueError, RuntimeError: see :func:`~sam2fast.deploy.parallel.device_list.device_list`; ``at_once`` is below 1.
     """
     if at_once < 1:
         raise ValueError(f"at_once is {at_once}; expected 1 or more processes on each device")

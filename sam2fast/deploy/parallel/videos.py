@@ -1,11 +1,11 @@
-"""Videos spread over devices: each is tracked by one process, from prompts to run lengths."""
+"""Tracks videos on several devices, one process per video, from prompts to run lengths."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sam2fast.deploy.parallel.devices import Devices
+from sam2fast.deploy.parallel.device_list import Devices
 from sam2fast.deploy.parallel.pool import JobResult, run_jobs
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class VideoPrompt(NamedTuple):
-    """What is said about one object on one frame: points or a box, or a mask.
+    """A prompt for one object on one frame: points or a box, or a mask.
 
     The values are those of ``SAM2VideoPredictor.add_new_points_or_box`` and ``add_new_mask``.
     """
@@ -25,17 +25,17 @@ class VideoPrompt(NamedTuple):
     points: Any = None  # (N, 2), in pixels of the video
     labels: Any = None  # (N)
     box: Any = None  # (4)
-    mask: Any = None  # (H, W); then there are no points and no box
+    mask: Any = None  # (H, W); excludes points and box
 
 
 @dataclass(frozen=True)
 class VideoJob:
-    """One video and what is to be tracked in it.
+    """One video and its prompts.
 
     Attributes:
-        video: as ``SAM2VideoPredictor.init_state`` takes it, and picklable: a path, rather than frames in memory.
-        prompts: in the order in which they are given.
-        reverse: also backwards, from the first prompted frame.
+        video: as for ``SAM2VideoPredictor.init_state``, and picklable; preferably a path.
+        prompts: added in this order.
+        reverse: also track backwards from the first prompted frame.
         max_history: see ``init_state``.
     """
 
@@ -46,7 +46,7 @@ class VideoJob:
 
 
 class TrackedMasks(NamedTuple):
-    """All objects on one frame."""
+    """The masks of all objects on one frame."""
 
     ids: list[Any]
     rles: "list[RLE]"  # compressed, as COCO has them; decode_rle of sam2fast.io.rle gives bool (H, W)
@@ -71,7 +71,7 @@ def track_videos(
     threads: int | None = None,
     encode_ahead: int = 1,
 ) -> Iterator[JobResult]:
-    """Tracks videos on several devices, each on one of them; the values of the results are :class:`TrackedVideo`.
+    """Tracks videos on several devices, each video on one device; the values of the results are :class:`TrackedVideo`.
 
     ::
 
@@ -88,9 +88,9 @@ def track_videos(
 
 
 def track_video(predictor: "SAM2VideoPredictor", job: VideoJob, *, encode_ahead: int = 1) -> TrackedVideo:
-    """Tracks one video in this process: forwards from its first prompt, then, if so asked, backwards.
+    """Tracks one video in this process, forwards and, with ``reverse``, backwards.
 
-    Raises: what the predictor's methods raise.
+    Raises what the predictor's methods raise.
     """
     state = predictor.init_state(job.video, max_history=job.max_history)
     try:
@@ -106,7 +106,7 @@ def track_video(predictor: "SAM2VideoPredictor", job: VideoJob, *, encode_ahead:
 
 
 def add_prompt(predictor: "SAM2VideoPredictor", state: "VideoState", prompt: VideoPrompt) -> None:
-    """Gives a prompt to the predictor.
+    """Adds a prompt to the predictor.
 
     Raises:
         ValueError: it has a mask together with points or a box.
@@ -133,7 +133,7 @@ def _tracked(
         return_scores=True,
         progress=False,
         encode_ahead=encode_ahead,
-        # Overlaps are settled at the video's size.
+        # Overlaps are resolved at the video's size.
         output="logits" if predictor.non_overlap_masks else "low_res",
     )
     for frame, ids, masks, scores in passes:

@@ -1,6 +1,6 @@
-"""What runs in a worker process: a service on one device, whose methods the parent calls through a pipe.
+"""The code of a worker process: a service on one device, whose methods the parent calls through a pipe.
 
-Nothing heavy is imported here: the number of threads has to be set before torch is loaded.
+This module does not import torch: the number of threads must be set before.
 """
 
 import io
@@ -23,25 +23,26 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 class Failure(NamedTuple):
-    """What a service raised, in a form that any process can read."""
+    """An exception of a service, in a form that any process can read."""
 
-    error: bytes | None  # the exception, pickled; None if it cannot be
+    error: bytes | None  # the pickled exception; None if it cannot be pickled
     summary: str  # one line: its type and message
     trace: str  # the traceback as text
 
 
 def serve(connection: Connection, setup: bytes, device: str, threads: int, is_deterministic: bool = False) -> None:
-    """Makes the service, says so, then answers calls until the parent closes its end of the pipe, or is gone.
+    """Creates the service and answers calls until the parent closes the pipe or dies.
 
-    Answers are ``(True, result)`` or ``(False, Failure)``, in the order of the calls; the first is for the making.
+    Answers are ``(True, result)`` or ``(False, Failure)``, in the order of the calls. The first one is the result of
+    creating the service.
 
     Args:
-        setup: pickled, a function of the device's name that makes the service.
-        threads: of torch on the CPU.
-        is_deterministic: all of it is done in a block of :func:`~sam2fast.utils.reproducibility.deterministic`.
+        setup: a pickled function that creates the service from the device's name.
+        threads: torch's CPU threads.
+        is_deterministic: run everything in a block of :func:`~sam2fast.utils.reproducibility.deterministic`.
     """
-    leave_interrupts_to_the_parent()
-    signal.signal(signal.SIGTERM, _exit)  # by which what is half-written is removed on the way
+    ignore_interrupts()
+    signal.signal(signal.SIGTERM, _exit)  # exits normally, so that partial files are removed
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     calls: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     idle = threading.Event()
@@ -54,9 +55,9 @@ def serve(connection: Connection, setup: bytes, device: str, threads: int, is_de
         if is_deterministic:
             lasting.enter_context(deterministic())
         factory: Callable[[str], Any] = pickle.loads(setup)  # noqa: S301  of this run's own processes
-        settle(device, threads)
+        configure_torch(device, threads)
         service = factory(device)
-        settle(device, threads)  # whatever was imported by then
+        configure_torch(device, threads)  # the factory may have imported torch
 
     try:
         if not _answer(connection, make):
@@ -67,18 +68,18 @@ def serve(connection: Connection, setup: bytes, device: str, threads: int, is_de
             _answer(connection, partial(called, service, call))
             idle.set()
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending already
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process is already ending
 
 
-def leave_interrupts_to_the_parent() -> None:
-    """The terminal sends Ctrl-C to all processes; the parent decides what becomes of its workers."""
+def ignore_interrupts() -> None:
+    """Ignores SIGINT: a terminal sends Ctrl-C to all processes, and the parent ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):  # see process.interrupts_held_back
+    if hasattr(signal, "pthread_sigmask"):  # see process.block_interrupts
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def packed(value: Any) -> bytes:
-    """A value as bytes, without memory that processes share: that would be gone with the process that made it.
+    """Pickles a value without shared memory, which would vanish with the process that created it.
 
     Raises:
         TypeError: it holds a tensor that is not on the CPU.
@@ -104,49 +105,49 @@ def _exit(number: int, frame: Any) -> None:
 
 
 def _read(connection: Connection, calls: "queue.SimpleQueue[bytes | None]", idle: threading.Event) -> None:
-    """Takes calls off the pipe at once: the parent never waits to send while this process waits to answer."""
+    """Reads calls from the pipe at once, so that parent and worker never wait for each other."""
     try:
         while True:
             calls.put(connection.recv_bytes())
     except (EOFError, OSError):
         calls.put(None)
-        if not idle.is_set():  # work that heeds the signal itself may save what it has; any other ends here
+        if not idle.is_set():  # a job that handles the signal may save its work; others end here
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 def called(service: Any, call: bytes) -> Any:
-    """Calls a method of the service, as :func:`~sam2fast.deploy.parallel.process.packed_call` has packed it."""
+    """Runs a call that :func:`~sam2fast.deploy.parallel.process.packed_call` has pickled."""
     name, args, kwargs = pickle.loads(call)  # noqa: S301  of this run's own processes
     return getattr(service, name)(*args, **kwargs)
 
 
 def _answer(connection: Connection, function: Callable[[], Any]) -> bool:
-    """Sends what a function gives or raises; whether it gave something."""
+    """Sends the result or the exception of a function; returns whether it succeeded."""
     try:
         answer, done = packed((True, function())), True
     except Exception as error:
         answer, done = packed((False, failure_of(error))), False
     try:
         connection.send_bytes(answer)
-    except OSError:  # the parent is gone
+    except OSError:  # the parent has died
         sys.exit(1)
     return done
 
 
 def failure_of(error: Exception) -> Failure:
-    """An exception as :class:`Failure`; called while it is handled, for its traceback."""
+    """The exception that is being handled, as :class:`Failure`."""
     kind = type(error).__name__
     summary = f"{kind}: {' '.join(str(error).split())}" if str(error) else kind
     try:
         content = packed(error)
-        pickle.loads(content)  # noqa: S301  some exceptions can be written and not read
+        pickle.loads(content)  # noqa: S301  some exceptions can be pickled but not unpickled
     except Exception:
         return Failure(None, summary, traceback.format_exc())
     return Failure(content, summary, traceback.format_exc())
 
 
-def settle(device: str, threads: int) -> None:
-    """Keeps torch to its share of the processor and to its own GPU, also where code says just ``cuda``."""
+def configure_torch(device: str, threads: int) -> None:
+    """Sets torch's number of threads and its current GPU, if torch is loaded or needed."""
     torch = sys.modules.get("torch")
     if torch is None and device.startswith("cuda"):
         import torch

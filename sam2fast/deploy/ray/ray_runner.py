@@ -1,4 +1,4 @@
-"""Jobs for Ray: actors on one machine or many, each with a predictor of its own."""
+"""Runs jobs on Ray actors, each with its own predictor."""
 
 from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
@@ -7,10 +7,8 @@ from typing import Any
 
 from sam2fast.deploy.parallel.pool import MOST_LOSSES, JobResult, JobSource
 from sam2fast.deploy.parallel.runners import Runner
-from sam2fast.deploy.ray.errors import ClusterError
-from sam2fast.deploy.ray.ray_session import LOCAL, STORE_BYTES, RayPlan, connected, room
-from sam2fast.deploy.ray.ray_workers import RayPool, RayWorker
-from sam2fast.deploy.ray.slot import device_of, setup_of
+from sam2fast.deploy.ray.ray_session import LOCAL, STORE_BYTES, ClusterError, RayPlan, connected, room
+from sam2fast.deploy.ray.ray_workers import RayPool, RayWorker, device_of, setup_of
 
 
 def on_ray(
@@ -24,34 +22,33 @@ def on_ray(
     store_bytes: int = STORE_BYTES,
     temp_dir: Path | None = None,
 ) -> Runner:
-    """Does jobs on Ray as :func:`~sam2fast.deploy.parallel.run_jobs` does them in processes of this machine.
+    """A runner of jobs on Ray, which works as :func:`~sam2fast.deploy.parallel.run_jobs` does on one machine.
 
     Each worker builds its predictor once. Jobs are taken from the iterable when a worker has room for them, and results
-    wait on Ray until they are asked for. The job of a worker that is lost is done by another one, and another worker is
-    started, wherever there is room. When the results end, are closed or are interrupted, the workers end; Ray itself
-    ends if it was started for them.
+    stay on Ray until they are requested. The job of a lost worker is retried on another one, and a new worker is
+    started where there is room. When the results end, are closed or are interrupted, the workers end; Ray itself ends
+    if it was started for them.
 
-    Relative paths in jobs begin at this process's working directory; what jobs read and write must be under the same
-    path on all machines. ``SAM2FAST_*`` variables of this process are those of the workers.
+    Relative paths in jobs refer to this process's working directory. Files must have the same path on all machines.
+    Workers inherit the ``SAM2FAST_*`` variables of this process.
 
     Args:
         address: ``local`` starts a Ray on this machine; ``auto`` finds the one that this machine belongs to;
-            ``HOST:PORT`` is the head of a cluster. In a process that is connected to Ray already, that one is used.
-        workers: as many as there are jobs, at most; by default as many as the nodes have room for, and more when nodes
-            join. If there is no room for all of them, the others begin when there is.
-        gpus: of each worker, or a share of one; by default 1 if Ray has any, else 0. The device is ``cuda:0``, which
-            is the first one that Ray lets the worker see, or ``cpu``.
-        cpus: of each worker.
-        threads: of torch in each worker; by default as many as ``cpus``.
-        most_losses: a job that so many workers were lost over is a result with an ``error``.
-        store_bytes: shared memory for jobs and results of a Ray that is started here.
-        temp_dir: where a Ray that is started here keeps its logs and sockets; a short path. By default Ray's own,
-            ``/tmp/ray``.
+            ``HOST:PORT`` is the head of a cluster. An existing connection of this process is used instead.
+        workers: number of workers, at most one per job; by default as many as the nodes have room for, and more when
+            nodes join. Workers without room start later.
+        gpus: GPUs per worker, may be a fraction; by default 1 if Ray has any, else 0. The device is ``cuda:0``, the
+            first GPU that Ray shows to the worker, or ``cpu``.
+        cpus: CPUs per worker.
+        threads: torch's CPU threads per worker; by default ``cpus``.
+        most_losses: a job gives a result with an ``error`` after so many lost workers.
+        store_bytes: shared memory for jobs and results, if Ray is started here.
+        temp_dir: a short path for Ray's logs and sockets, if Ray is started here; by default ``/tmp/ray``.
 
     Raises:
         ValueError: an argument is out of range.
-        ClusterError: when results are asked for: Ray is not there, is another version, or has no node with room.
-        WorkerError: jobs are left, and no worker could begin.
+        ClusterError: at the first result: Ray is not reachable, has another version, or has no node with room.
+        WorkerError: jobs are left, and no worker could start.
     """
     given = {"workers": workers, "cpus": cpus, "threads": threads, "most_losses": most_losses}
     for name, value in given.items():

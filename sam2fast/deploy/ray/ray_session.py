@@ -1,4 +1,4 @@
-"""A Ray to work with: one that is there, or one of our own for as long as it is needed."""
+"""Connects to a running Ray, or starts one for the job."""
 
 import logging
 import os
@@ -10,19 +10,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sam2fast.deploy.ray.errors import ClusterError
+from sam2fast.deploy.parallel.process import WorkerError
 
 LOCAL = "local"
-# Of a Ray that we start. Jobs are names and results are run lengths; Ray itself would take a third of the memory.
+# For a Ray that is started here. Jobs and results are small; Ray's default is a third of the memory.
 STORE_BYTES = 256 * 2**20
 SECONDS_TO_CONNECT = 10.0
-# Only where we start it: nothing is reported to Ray's makers, and no advice on GPUs is printed.
+# For a Ray that is started here: no usage statistics, and no advice on GPUs.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-_own_token: str | None = None  # one for this process, since Ray reads it once
+_auth_token: str | None = None  # one per process, since Ray reads it once
+
+
+class ClusterError(WorkerError):
+    """The cluster does not exist, cannot be used from here, or has no room for a worker; the message says which."""
 
 
 class RayPlan(NamedTuple):
-    """Which Ray, and what of it; see :func:`~sam2fast.deploy.ray.on_ray`."""
+    """The options of :func:`~sam2fast.deploy.ray.on_ray`."""
 
     address: str
     workers: int | None
@@ -36,49 +40,49 @@ class RayPlan(NamedTuple):
 
 @contextmanager
 def connected(plan: RayPlan) -> Iterator[Any]:
-    """Ray's module, connected. What was connected before stays so, and is used whatever the address.
+    """The connected ``ray`` module. An existing connection is used whatever the address, and stays open.
 
     Raises:
-        ClusterError: Ray is not installed, is not there, or is another version.
+        ClusterError: Ray is not installed, not reachable, or has another version.
     """
     ray = _ray()
     if ray.is_initialized():
         yield ray
         return
-    _redirect_news(ray)
+    _redirect_messages(ray)
     try:
         _check_head(plan.address)
         with _environment(QUIET | _token() if plan.address == LOCAL else {}):
             ray.init(**_options(plan))
-    # SystemExit too: that is how Ray ends what it could not start.
+    # Ray raises SystemExit where it cannot start.
     except (OSError, RuntimeError, ValueError, SystemExit, ray.exceptions.RayError) as error:
         ray.shutdown()
         raise ClusterError(_why(plan.address, error)) from error
     try:
         yield ray
     finally:
-        ray.shutdown()  # of a cluster that was there before it ends the connection alone
+        ray.shutdown()  # only disconnects from an existing cluster
 
 
 def room(nodes: Sequence[Mapping[str, Any]], cpus: float, gpus: float) -> int:
-    """How many workers the living nodes can hold at once, if they have nothing else to do.
+    """How many workers fit on the living nodes, if these are idle.
 
     Args:
-        nodes: as ``ray.nodes()`` gives them.
+        nodes: the result of ``ray.nodes()``.
     """
     count = 0
     for node in nodes:
         if node["Alive"]:
-            there = node["Resources"]
-            for_each = [there.get(name, 0.0) / share for name, share in (("CPU", cpus), ("GPU", gpus)) if share]
+            resources = node["Resources"]
+            for_each = [resources.get(name, 0.0) / share for name, share in (("CPU", cpus), ("GPU", gpus)) if share]
             count += int(min(for_each))
     return count
 
 
 def _ray() -> Any:
-    global _own_token
-    if "ray" not in sys.modules:  # which may have read another token already
-        _own_token = secrets.token_hex(32)
+    global _auth_token
+    if "ray" not in sys.modules:  # Ray reads the token at its import
+        _auth_token = secrets.token_hex(32)
     try:
         import ray
     except ImportError as error:
@@ -87,25 +91,25 @@ def _ray() -> Any:
 
 
 def _token() -> dict[str, str]:
-    """Our token of access to a Ray that we start, unless there is one; Ray would put its own into the home folder."""
+    """An access token for a Ray that is started here, unless one is set. Ray would store one in the home folder."""
     is_given = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    return {} if is_given or _own_token is None else {"RAY_AUTH_TOKEN": _own_token}
+    return {} if is_given or _auth_token is None else {"RAY_AUTH_TOKEN": _auth_token}
 
 
-def _redirect_news(ray: Any) -> None:
-    """Ray prints news of its machines, such as lost workers, to stdout, which is for results."""
+def _redirect_messages(ray: Any) -> None:
+    """Logs Ray's messages, such as lost workers, instead of printing them to stdout, which is for results."""
     printer: Any = getattr(getattr(ray, "_private", None), "worker", None)
     if hasattr(printer, "print_to_stdstream"):  # not in every version
-        printer.print_to_stdstream = _log_news
+        printer.print_to_stdstream = _log_message
 
 
-def _log_news(data: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+def _log_message(data: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
     for line in data.get("lines", ()):
         logging.getLogger("sam2fast.ray").info("%s", line)
 
 
 def _check_head(address: str) -> None:
-    """Raises OSError if nothing listens at a host and port, for which Ray would wait and wait."""
+    """Raises OSError if nothing listens at a host and port; Ray would wait for a long time."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_CONNECT).close()

@@ -1,59 +1,145 @@
-"""Ray's actors in the place of processes of this machine."""
+"""Ray actors that build a predictor once and then run jobs, and the driver's pool of them."""
 
 import logging
+import os
 import pickle
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, NamedTuple
 
-from sam2fast.deploy.parallel.pool import JOBS_AHEAD, JobResult, JobSource, Member, Pool
+from sam2fast import __version__
+from sam2fast.deploy.parallel.pool import JOBS_AHEAD, JobResult, JobSource, Pool, PoolWorker, Service
 from sam2fast.deploy.parallel.process import WorkerError
-from sam2fast.deploy.ray.slot import Slot
+from sam2fast.deploy.parallel.worker import THREAD_VARIABLES, called, configure_torch, failure_of, packed
+from sam2fast.utils.reproducibility import deterministic, is_deterministic
 
-# Between looks at what nodes there are.
-SECONDS_BETWEEN_LOOKS = 10.0
-# Without a single worker, until that is told.
-SECONDS_TO_WONDER = 60.0
-# A worker that cannot begin is tried once more, perhaps on another node.
+# Prefix of the environment variables that workers inherit.
+INHERITED_VARIABLES = "SAM2FAST_"
+# Between checks for new nodes.
+SECONDS_BETWEEN_CHECKS = 10.0
+# Without a worker, until a warning is logged.
+SECONDS_TO_WARNING = 60.0
+# A worker that cannot start is retried once, perhaps on another node.
 MOST_STARTS = 2
-# Of what Ray says about a loss: its first and its last words.
+# Of Ray's message about a loss, only its beginning and end are kept.
 FIRST_CHARACTERS, LAST_CHARACTERS = 160, 240
 
 
+class WorkerSetup(NamedTuple):
+    """The arguments of a worker."""
+
+    factory: bytes  # pickled; creates the service from the device's name
+    device: str
+    threads: int  # torch's CPU threads
+    version: str  # of sam2fast on the driver
+    is_deterministic: bool
+    folder: str  # working directory of the driver
+    variables: dict[str, str]  # environment variables
+
+
+def setup_of(build: Callable[..., Any], function: Callable[[Any, Any], Any], device: str, threads: int) -> WorkerSetup:
+    """The setup of a worker that behaves as a process of :func:`~sam2fast.deploy.parallel.run_jobs`.
+
+    Raises:
+        TypeError: ``build`` or ``function`` cannot be pickled.
+    """
+    try:
+        factory = packed(partial(Service, build, function))
+    except Exception as error:
+        raise TypeError(
+            f"what a worker is made with must be picklable, such as functools.partial of a function: {error}"
+        ) from error
+    variables = {name: value for name, value in os.environ.items() if name.startswith(INHERITED_VARIABLES)}
+    return WorkerSetup(factory, device, threads, __version__, is_deterministic(), os.getcwd(), variables)
+
+
+def device_of(gpus: float) -> str:
+    """The device of a worker: the first GPU that Ray assigns to it, or the CPU."""
+    return "cuda:0" if gpus else "cpu"
+
+
+class WorkerActor:
+    """A Ray actor: builds a predictor once and runs one job after another.
+
+    Its methods never raise. They return pickled ``(True, result)`` or ``(False, Failure)``, as the processes of
+    :mod:`sam2fast.deploy.parallel` do.
+    """
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self._setup = setup
+        self._service: Any = None
+        self._lasting = ExitStack()
+
+    def make(self) -> bytes:
+        """Builds the predictor. The result is its machine and device, such as ``node7/cuda:0``."""
+        return _answer(self._make)
+
+    def call(self, call: bytes) -> bytes:
+        """Runs a call that :func:`~sam2fast.deploy.parallel.process.packed_call` has pickled."""
+        return _answer(partial(called, self._service, call))
+
+    def _make(self) -> str:
+        setup, here = self._setup, socket.gethostname()
+        if setup.version != __version__:
+            raise RuntimeError(
+                f"{here} has sam2fast {__version__}, the jobs come from {setup.version}; install the same on both"
+            )
+        os.environ.update(setup.variables, **dict.fromkeys(THREAD_VARIABLES, str(setup.threads)))
+        if os.path.isdir(setup.folder):  # else absolute paths still work, and relative ones are missing files
+            os.chdir(setup.folder)
+        if setup.is_deterministic:
+            self._lasting.enter_context(deterministic())
+        factory: Callable[[str], Any] = pickle.loads(setup.factory)  # noqa: S301  of this run's own processes
+        configure_torch(setup.device, setup.threads)
+        self._service = factory(setup.device)
+        configure_torch(setup.device, setup.threads)  # the factory may have imported torch
+        return f"{here}/{setup.device}"
+
+
+def _answer(function: Callable[[], Any]) -> bytes:
+    try:
+        return packed((True, function()))
+    except Exception as error:
+        return packed((False, failure_of(error)))
+
+
 class RayWorker:
-    """An actor with a :class:`~sam2fast.deploy.ray.slot.Slot`, as a pool sees it.
+    """The driver's handle of a :class:`WorkerActor`, with the interface of a worker process.
 
     Args:
         ray: the module, connected.
-        setup: of the slot, or Ray's reference to it.
-        device: in words, until the actor says where it is.
-        needs: options of the actor: its CPUs and GPUs.
-        failed_starts: actors before it that were to be this one and could not begin.
+        setup: the actor's setup, or Ray's reference to it.
+        device: a description, until the actor reports its device.
+        needs: resource options of the actor: CPUs and GPUs.
+        failed_starts: earlier attempts to start this worker.
     """
 
     def __init__(self, ray: Any, setup: Any, device: str, needs: dict[str, Any], failed_starts: int = 0) -> None:
         self.device, self.failed_starts = device, failed_starts
         self._ray = ray
-        # Losses are our own affair: Ray would build the predictor anew, but not say which job was lost.
-        self._actor = ray.remote(Slot).options(max_restarts=0, max_task_retries=0, **needs).remote(setup)
+        # The pool handles losses: Ray's restart would not report which job was lost.
+        self._actor = ray.remote(WorkerActor).options(max_restarts=0, max_task_retries=0, **needs).remote(setup)
         self._replies: deque[Any] = deque([self._actor.make.remote()])
         self._is_made = False
 
     @property
     def next_reply(self) -> Any:
-        """Ray's reference to the answer that comes next."""
+        """Ray's reference to the next answer."""
         return self._replies[0]
 
     def send_packed(self, call: bytes) -> None:
-        """Calls a method of the service; :meth:`reply` has the answer."""
+        """Sends a call; :meth:`reply` returns the answer."""
         self._replies.append(self._actor.call.remote(call))
 
     def reply(self) -> tuple[bool, Any]:
-        """The next answer, the first of which is for the making; see :class:`~sam2fast.deploy.parallel.process.Worker`.
+        """The next answer; the first one belongs to :meth:`WorkerActor.make`.
 
         Raises:
-            WorkerError: the actor, or its answer, is lost.
+            WorkerError: the actor or its answer is lost.
         """
         try:
             done, value = pickle.loads(self._ray.get(self._replies.popleft()))  # noqa: S301  of this run's own processes
@@ -64,20 +150,20 @@ class RayWorker:
         return done, value
 
     def end(self) -> None:
-        """Kills the actor, wherever it is; may be called twice."""
+        """Kills the actor. May be called twice."""
         self._ray.kill(self._actor, no_restart=True)
 
 
 class RayPool(Pool):
-    """A pool whose lost workers are replaced, and which grows with the cluster.
+    """A pool that replaces lost workers and grows with the cluster.
 
     Args:
         ray: the module, connected.
-        hire: makes a worker, given its ``failed_starts``.
-        wanted: how many workers there should be by now.
-        source: of the jobs.
-        ordered: results come in the order of the jobs.
-        most_losses: so many workers may be lost over a job.
+        hire: starts a worker, given its ``failed_starts``.
+        wanted: returns the current target number of workers.
+        source: the jobs.
+        ordered: yield results in the order of the jobs.
+        most_losses: a job fails after so many lost workers.
     """
 
     def __init__(
@@ -92,9 +178,9 @@ class RayPool(Pool):
         super().__init__([], source, JOBS_AHEAD if ordered else None)
         self.most_losses = most_losses
         self._ray, self._hire, self._wanted, self._ordered = ray, hire, wanted, ordered
-        self._given_up = 0  # workers that could not begin
+        self._given_up = 0  # workers that could not start
         self._begun = self._looked = time.monotonic()
-        self._has_wondered = False
+        self._has_warned = False
         self._grow()
 
     def end(self) -> None:
@@ -104,41 +190,41 @@ class RayPool(Pool):
 
     def _grow(self) -> None:
         for _ in range(self._wanted() - self._given_up - len(self._members)):
-            self._members.append(Member(self._hire(0)))
+            self._members.append(PoolWorker(self._hire(0)))
         if self._ordered:
             self._most_ahead = JOBS_AHEAD * len(self._members)
 
-    def _heard(self, busy: list[Member]) -> list[Member]:
+    def _wait_for_answers(self, busy: list[PoolWorker]) -> list[PoolWorker]:
         members = {member.worker.next_reply: member for member in busy}
-        ready, _ = self._ray.wait(list(members), timeout=SECONDS_BETWEEN_LOOKS)
-        if ready:  # and whoever else has answered by now, since looking takes longer the more workers there are
+        ready, _ = self._ray.wait(list(members), timeout=SECONDS_BETWEEN_CHECKS)
+        if ready:  # and all others that have answered by now, since each wait checks all workers
             ready, _ = self._ray.wait(list(members), num_returns=len(members), timeout=0)
-        if time.monotonic() - self._looked > SECONDS_BETWEEN_LOOKS:
+        if time.monotonic() - self._looked > SECONDS_BETWEEN_CHECKS:
             self._grow()
-            self._wonder()
+            self._warn_if_idle()
             self._looked = time.monotonic()
         return [members[reference] for reference in ready]
 
-    def _wonder(self) -> None:
+    def _warn_if_idle(self) -> None:
         if any(member.is_ready for member in self._members):
-            self._has_wondered = True
-        elif not self._has_wondered and time.monotonic() - self._begun > SECONDS_TO_WONDER:
-            self._has_wondered = True
+            self._has_warned = True
+        elif not self._has_warned and time.monotonic() - self._begun > SECONDS_TO_WARNING:
+            self._has_warned = True
             logging.getLogger("sam2fast").warning(
                 "no worker has begun after %.0f s: Ray has no room yet, or models load slowly; waiting on",
-                SECONDS_TO_WONDER,
+                SECONDS_TO_WARNING,
             )
 
-    def _lose(self, member: Member, why: str) -> Iterator[JobResult]:
+    def _handle_loss(self, member: PoolWorker, why: str) -> Iterator[JobResult]:
         failed_starts = 0 if member.is_ready else member.worker.failed_starts + 1
         is_replaced = failed_starts < MOST_STARTS
         if is_replaced:
-            self._members.append(Member(self._hire(failed_starts)))
+            self._members.append(PoolWorker(self._hire(failed_starts)))
         else:
             self._given_up += 1
-        member.worker.end()  # one that only seems lost would hold its device
+        member.worker.end()  # a worker that is alive after all would hold its device
         logging.getLogger("sam2fast").warning("%s; another one takes its place" if is_replaced else "%s", why)
-        yield from super()._lose(member, why)
+        yield from super()._handle_loss(member, why)
 
 
 def _shortened(text: str) -> str:

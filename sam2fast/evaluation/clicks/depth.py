@@ -1,4 +1,4 @@
-"""The pixel of a region that is farthest from its outline, without the distance of every pixel."""
+"""Finds the pixel of a region farthest from its outline, without the distance of every pixel."""
 
 import math
 from typing import NamedTuple
@@ -6,16 +6,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# Sides of the blocks that are looked at, one after the other; each is divided into 4 x 4 of the next.
+# Sides of the blocks of the coarse-to-fine search; each block is divided into 4 x 4 of the next size.
 SIDES = (16, 4, 1)
 DIVISION = 4
-# Of a distance: two that are equal may be off by so much as bounds, never as distances of pixels.
+# Tolerance of distances when they are used as bounds; distances of pixels are compared exactly.
 ROUNDING = 1e-6
-MOST_OUTLINE = 1 / 16  # of the region's box; of more, the distances of all pixels are the quicker way
+MOST_OUTLINE = 1 / 16  # share of outline pixels in the region's box; above it, the full transform is faster
 
 
 class Deepest(NamedTuple):
-    """A pixel and its Euclidean distance to the nearest one outside; 0 if there is none."""
+    """A pixel and its Euclidean distance to the nearest one outside the region; 0 for an empty region."""
 
     x: int
     y: int
@@ -23,13 +23,13 @@ class Deepest(NamedTuple):
 
 
 def deepest_pixel(region: NDArray[np.bool_]) -> Deepest:
-    """The first pixel of ``region (H, W)``, in rows from the top, of those that are farthest from all outside it.
+    """The pixel of ``region``, bool ``(H, W)``, that is farthest from the outside; of several, the first in row order.
 
-    What is beyond the array is outside. It is where the Euclidean distance transform of the padded region is greatest.
+    It is the maximum of the Euclidean distance transform of the padded region: beyond the array is outside.
 
-    The distance to a set grows by no more than one goes. So a block of pixels is not looked into when the distance in
-    its middle is smaller, by more than the way to its corner, than one that was found already. Of noise, where that
-    saves nothing, the transform is made after all.
+    The distance transform is 1-Lipschitz. So a block of pixels is skipped when the distance at its centre plus that
+    from the centre to a corner is below the best distance found so far. For noise, where this saves nothing, the full
+    transform is computed.
 
     Raises:
         ImportError: the package scipy is not installed.
@@ -64,7 +64,7 @@ def deepest_pixel(region: NDArray[np.bool_]) -> Deepest:
 
 
 def _outline(inside: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Pixels ``(N, 2)`` (y, x) outside, beside, above or below one inside: from any inside, the nearest is of these."""
+    """Outside pixels ``(N, 2)`` (y, x) with a 4-neighbour inside; the outside pixel nearest to any inside is one."""
     padded = np.pad(inside, 1)
     beside = np.zeros_like(padded)
     beside[1:] |= padded[:-1]
@@ -75,7 +75,7 @@ def _outline(inside: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def _blocks_with_pixels(inside: NDArray[np.bool_], side: int) -> NDArray[np.int64]:
-    """Top left corners ``(N, 2)`` of the blocks in which there is any pixel."""
+    """Top left corners ``(N, 2)`` (y, x) of the blocks with any pixel of the region."""
     height, width = (-(-length // side) for length in inside.shape)
     whole = np.zeros((height * side, width * side), dtype=np.bool_)
     whole[: inside.shape[0], : inside.shape[1]] = inside
@@ -88,7 +88,7 @@ def _divided(blocks: NDArray[np.int64], side: int) -> NDArray[np.int64]:
 
 
 def _at(inside: NDArray[np.bool_], pixels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether pixels ``(N, 2)`` are inside."""
+    """Whether pixels ``(N, 2)`` (y, x) are inside."""
     height, width = inside.shape
     y, x = pixels.T
     return (y < height) & (x < width) & inside[np.minimum(y, height - 1), np.minimum(x, width - 1)]

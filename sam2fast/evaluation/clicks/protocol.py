@@ -1,6 +1,6 @@
-"""Clicks and boxes as a perfect user would give them, and how close the masks come to the true ones."""
+"""Simulated clicks and boxes, and how close the predicted masks come to the true ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -9,45 +9,97 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sam2fast.amg.decoder_batch_size import prompts_per_call
+from sam2fast.amg.parameters import decoder_batch_size
 from sam2fast.evaluation.clicks.depth import deepest_pixel
-from sam2fast.evaluation.clicks.truths import Truths
 from sam2fast.evaluation.j_and_f import jaccard
+from sam2fast.io.rle import read_run_lengths
+from sam2fast.kernels.run_lengths import decode_masks
 from sam2fast.prompt_inputs import noisy_boxes
 from sam2fast.transforms import ImageLike
 
 if TYPE_CHECKING:
     from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
-# True masks: bool (O, H, W), or O times COCO's run lengths, compressed or not.
+# True masks: bool (O, H, W), or O COCO run lengths, compressed or not.
 TrueMasks: TypeAlias = "NDArray[np.bool_] | Tensor | Sequence[Mapping[str, Any]]"
 AT_ONCE = 32
-# Pixels of the true masks of the objects that are done together; of the predicted ones there are three times as many.
+# Pixels of the true masks in a batch of objects; the predicted masks have three times as many.
 PIXELS_AT_ONCE = 1 << 26
 NO_CLICK = -1
 
 
-@dataclass(frozen=True)
-class ClickScores:
-    """What became of O objects with K clicks each.
+class TrueMaskBatches:
+    """Checks the true masks of O objects of an image, and decodes them in batches.
 
-    An object whose mask is perfect gets no more clicks: its IoU stays 1, and the coordinates and labels of the clicks
-    that were not needed are -1.
+    Args:
+        masks: bool ``(O, H, W)``, an array or a tensor; or a sequence of O COCO run lengths, compressed or not.
+        size: (H, W) of the image.
+
+    Raises:
+        ValueError: masks of another dtype or size.
     """
 
-    ious: NDArray[np.float64]  # (O, K) of the mask after each click with the true one
-    best_of_three: NDArray[np.float64]  # (O,) the greatest of the three masks' after the first click
-    scores: NDArray[np.float64]  # (O, K) the IoU that the model expects of the mask after each click
+    def __init__(
+        self, masks: "NDArray[np.bool_] | Tensor | Sequence[Mapping[str, Any]]", size: tuple[int, int]
+    ) -> None:
+        self.size = size
+        self._runs: Sequence[Mapping[str, Any]] | None = None
+        if isinstance(masks, np.ndarray | Tensor):
+            self._array = masks.cpu().numpy() if isinstance(masks, Tensor) else masks
+            if self._array.dtype != np.bool_ or self._array.ndim != 3:
+                raise ValueError(f"masks must be bool (O, H, W), got {self._array.dtype} {self._array.shape}")
+            sizes = {self._array.shape[1:]}
+        else:
+            if not all(isinstance(rle, Mapping) for rle in masks):
+                raise ValueError("masks must be one array (O, H, W), or a list of run lengths as COCO has them")
+            self._runs = masks
+            sizes = {(int(rle["size"][0]), int(rle["size"][1])) for rle in masks}
+        if sizes - {size}:
+            height, width = (sizes - {size}).pop()
+            raise ValueError(f"the masks have {width}x{height} pixels, the image {size[1]}x{size[0]}")
+
+    def __len__(self) -> int:
+        return len(self._array if self._runs is None else self._runs)
+
+    def parts(self, count: int) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
+        """Yields ``count`` objects at a time: their slice, and their masks, bool ``(B, H, W)``.
+
+        Raises:
+            ValueError: run lengths are damaged, or a mask is empty.
+        """
+        for first in range(0, len(self), count):
+            part = slice(first, first + count)
+            if self._runs is None:
+                masks = np.array(self._array[part], order="C")  # torch needs positive strides
+            else:
+                masks = decode_masks(read_run_lengths(self._runs[part])).numpy()
+            empty = np.flatnonzero(~masks.any(axis=(1, 2)))
+            if len(empty):
+                raise ValueError(f"mask {first + empty[0]} is empty: there is nothing to click on")
+            yield part, masks
+
+
+@dataclass(frozen=True)
+class ClickScores:
+    """The scores of O objects with K clicks each.
+
+    An object with a perfect mask gets no more clicks: its IoU stays 1, and the coordinates and labels of the remaining
+    clicks are -1.
+    """
+
+    ious: NDArray[np.float64]  # (O, K) IoU of the predicted and the true mask after each click
+    best_of_three: NDArray[np.float64]  # (O,) greatest IoU of the three masks after the first click
+    scores: NDArray[np.float64]  # (O, K) predicted IoU after each click
     points: NDArray[np.int64]  # (O, K, 2) the clicks (x, y) in pixels of the image
-    labels: NDArray[np.int64]  # (O, K) 1 on the object, 0 beside it
+    labels: NDArray[np.int64]  # (O, K) 1 for foreground, 0 for background
 
 
 @dataclass(frozen=True)
 class BoxScores:
-    """What became of O objects with a box each."""
+    """The scores of O objects with a box each."""
 
-    ious: NDArray[np.float64]  # (O,) of the mask with the true one
-    scores: NDArray[np.float64]  # (O,) the IoU that the model expects
+    ious: NDArray[np.float64]  # (O,) IoU of the predicted and the true mask
+    scores: NDArray[np.float64]  # (O,) predicted IoU
     boxes: NDArray[np.float32]  # (O, 4) XYXY in pixels of the image, inclusive
 
 
@@ -60,31 +112,30 @@ def evaluate_clicks(
     feed_back: bool = True,
     at_once: int = AT_ONCE,
 ) -> ClickScores:
-    """Clicks each object until it has been clicked so many times, and compares the mask after each click.
+    """Prompts each object with simulated clicks, and compares the mask after each click with the true one.
 
-    The first click is at the point of the object that is farthest from its outline; the model answers with three masks,
-    and the one that it scores highest is taken. Each later click is at the point of the wrong regions that is farthest
-    from their outline: on what was missed, or beside the object, on what was taken by mistake, whichever lies deeper.
-    The model is given all clicks so far and answers with one mask. Distances are measured at the image's full size, and
-    the image's edge counts as outline.
+    The first click is the pixel of the object farthest from its outline; the model predicts three masks, and the one
+    with the highest predicted IoU is kept. Each later click is the pixel of the error regions farthest from their
+    outline: a positive click in missed pixels, or a negative click in falsely predicted ones. The model gets all clicks
+    so far, and predicts one mask. Distances are measured at the image's full size; the image's edge counts as outline.
 
     Args:
-        image: is encoded once; None for the one that is set.
-        masks: the true ones, bool ``(O, H, W)`` of the image's size, or COCO's run lengths of O objects.
-        clicks: of each object, at least 1.
-        feed_back: from the second click on the model is also given the low-resolution logits of its mask so far.
-        at_once: objects that the decoder answers together, at most.
+        image: encoded once; None for the image that is set.
+        masks: the true masks, bool ``(O, H, W)`` of the image's size, or COCO run lengths of O objects.
+        clicks: per object, at least 1.
+        feed_back: from the second click on, also passes the low-resolution logits of the previous mask.
+        at_once: greatest number of objects in a decoder batch.
 
     Raises:
-        ValueError: masks of another type or size, or without a pixel; ``clicks`` or ``at_once`` below 1; the model's
-            numbers are not finite.
-        RuntimeError: there is no image.
+        ValueError: masks of another dtype or size, or empty ones; ``clicks`` or ``at_once`` below 1; the model's
+            outputs are not finite.
+        RuntimeError: no image is set.
         ImportError: the package scipy is not installed.
         Exception: what ``set_image`` raises.
     """
     if clicks < 1:
         raise ValueError(f"clicks is {clicks}; expected at least 1")
-    truths = Truths(masks, _size_of(predictor, image))
+    truths = TrueMaskBatches(masks, _size_of(predictor, image))
     O = len(truths)  # noqa: E741
     found = ClickScores(
         ious=np.ones((O, clicks)),
@@ -110,19 +161,20 @@ def evaluate_boxes(
     rng: np.random.Generator | None = None,
     at_once: int = AT_ONCE,
 ) -> BoxScores:
-    """Gives each object's box, without clicks, and compares the one mask that the model answers with.
+    """Prompts each object with its box, without clicks, and compares the one predicted mask with the true one.
 
     Args:
         image, masks, at_once: as for :func:`evaluate_clicks`.
-        noise: each side of the box is moved by up to this share of its length and 20 pixels, as in training; below 0.5.
-        rng: draws the noise; by default the same one each time.
+        noise: each side of the box is moved by up to this share of its length, at most 20 pixels, as in training; below
+            0.5.
+        rng: generator of the noise; by default a new one with a fixed seed.
 
     Raises:
         ValueError, RuntimeError, Exception: as :func:`evaluate_clicks`; ``noise`` out of range.
     """
     if not 0 <= noise < 0.5:
         raise ValueError(f"noise is {noise}; expected a share from 0 to below 0.5")
-    truths = Truths(masks, _size_of(predictor, image))
+    truths = TrueMaskBatches(masks, _size_of(predictor, image))
     O = len(truths)  # noqa: E741
     draws = torch.from_numpy((rng or np.random.default_rng(0)).random((O, 4)))
     found = BoxScores(np.ones(O), np.ones(O), np.zeros((O, 4), dtype=np.float32))
@@ -133,10 +185,10 @@ def evaluate_boxes(
     return found
 
 
-def error_centre(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> tuple[int, int, int]:
-    """The next click: x, y, and 1 where the object was missed or 0 where something else was taken for it.
+def next_click(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> tuple[int, int, int]:
+    """The next click: x, y, and 1 in missed pixels or 0 in falsely predicted ones.
 
-    It is what :func:`~sam2fast.training.prompts.sample_error_center` gives, sooner.
+    Equal to :func:`~sam2fast.training.prompt_sampling.sample_error_center`, but faster.
 
     Args:
         truth, predicted: ``(H, W)``; they differ somewhere.
@@ -148,15 +200,15 @@ def error_centre(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> tupl
 def _click_until_done(
     predictor: "SAM2ImagePredictor", truth: NDArray[np.bool_], found: ClickScores, feed_back: bool
 ) -> None:
-    """Fills in the scores of the objects ``truth (B, H, W)``."""
+    """Fills in the scores of the objects ``truth``, bool ``(B, H, W)``."""
     masks, logits = np.zeros_like(truth), None
     for k in range(found.ious.shape[1]):
-        # A mask once perfect stays so: these are fewer and fewer.
+        # A perfect mask gets no more clicks, so these become fewer.
         wrong = np.flatnonzero([not np.array_equal(*pair) for pair in zip(truth, masks, strict=True)])
         if not len(wrong):
             return
         for o in wrong:
-            x, y, label = error_centre(truth[o], masks[o])
+            x, y, label = next_click(truth[o], masks[o])
             found.points[o, k], found.labels[o, k] = (x, y), label
         answer = _ask(
             predictor,
@@ -176,11 +228,11 @@ def _click_until_done(
 
 @dataclass(frozen=True)
 class _Answer:
-    """The best-scored masks of B objects."""
+    """The masks of B objects with the highest predicted IoU."""
 
     masks: NDArray[np.bool_]  # (B, H, W)
     ious: NDArray[np.float64]  # (B,)
-    best: NDArray[np.float64]  # (B,) of all masks that the model gave
+    best: NDArray[np.float64]  # (B,) greatest IoU of all predicted masks
     scores: NDArray[np.float64]  # (B,)
     logits: Tensor  # (B, 1, S/4, S/4) in [-32, 32], on the device
 
@@ -195,7 +247,7 @@ def _ask(
     box: NDArray[np.float32] | None = None,
     logits: Tensor | None = None,
 ) -> _Answer:
-    """One prompt for each of the objects ``truth (B, H, W)``, in pixels of the image."""
+    """Predicts masks for one prompt, in pixels of the image, for each of the objects ``truth``, bool ``(B, H, W)``."""
     mask, coords, kinds, corners = predictor._prep_prompts(points, labels, box, logits, normalize_coords=True)
     found, scores, low_res = predictor._predict(coords, kinds, corners, mask, multimask_output)
     if not scores.isfinite().all():
@@ -212,7 +264,7 @@ def _ask(
 
 
 def _size_of(predictor: "SAM2ImagePredictor", image: ImageLike | None) -> tuple[int, int]:
-    """Of the image, which is set unless it is None."""
+    """The (H, W) of the image, which is set unless it is None."""
     if image is not None:
         predictor.set_image(image)
     if predictor._orig_hw is None or predictor._is_batch:
@@ -223,4 +275,4 @@ def _size_of(predictor: "SAM2ImagePredictor", image: ImageLike | None) -> tuple[
 def _objects_at_once(predictor: "SAM2ImagePredictor", limit: int, size: tuple[int, int]) -> int:
     if limit < 1:
         raise ValueError(f"at_once is {limit}; expected at least 1")
-    return max(1, min(prompts_per_call(limit, predictor.model), PIXELS_AT_ONCE // (size[0] * size[1])))
+    return max(1, min(decoder_batch_size(limit, predictor.model), PIXELS_AT_ONCE // (size[0] * size[1])))

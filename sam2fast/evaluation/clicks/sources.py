@@ -1,28 +1,171 @@
-"""Which pictures and masks of a data set belong together: SA-1B, COCO, folders of PNGs."""
+"""Images and their true masks in SA-1B, COCO and folders of PNGs: which belong together, and how they are read."""
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from sam2fast.datasets.errors import DatasetError
-from sam2fast.datasets.segmentations import read_coco, require_pycocotools
-from sam2fast.evaluation.clicks.job import ImageJob
-from sam2fast.evaluation.clicks.mask_files import CocoMasks, LabelPicture, MaskSource, ObjectPictures, Sa1bMasks
+from sam2fast.datasets.dataset_files import DatasetError, read_labels
+from sam2fast.datasets.segmentations import area_of, read_coco, read_sa1b, require_pycocotools
 from sam2fast.io.images import SUFFIXES
+from sam2fast.io.rle import encode_rle, rasterise_polygons
 
+IMAGE = "its image"  # for messages
+# No data set has a label image with more values: it is a photograph or a depth map.
+MOST_LABELS = 10_000
 FORMATS = ("sa1b", "coco", "png")
+_UNMASKED = "there are no masks for this image"
+_UNPAIRED = "there is no image for these masks"
+_UNCLEAR = "there are several kinds of masks for this image, of NAME.png, NAME_*.png and NAME/*.png; leave one"
 
 
-class DataSet(NamedTuple):
-    """Pictures with masks."""
+class TrueMask(NamedTuple):
+    """One object."""
+
+    id: str  # in the data set
+    rle: Mapping[str, Any]  # COCO run lengths, compressed or not, of the image's size
+    area: int  # in pixels
+
+
+class ImageMasks(NamedTuple):
+    """The masks of an image, and a line on each that cannot be read."""
+
+    masks: list[TrueMask]
+    problems: list[str]
+
+
+class MaskSource(Protocol):
+    """Reads the true masks of one image; can be pickled."""
+
+    def read(self, size: tuple[int, int]) -> ImageMasks:
+        """The masks of an image of ``size`` (H, W); some may be empty.
+
+        Raises:
+            DatasetError: no mask can be read, or they have another size.
+        """
+        ...
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are read."""
+        ...
+
+
+@dataclass(frozen=True)
+class _OneFile:
+    file: Path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See :class:`MaskSource`."""
+        return (self.file,)
+
+
+@dataclass(frozen=True)
+class Sa1bMasks(_OneFile):
+    """The JSON file of an image in SA-1B."""
+
+    def read(self, size: tuple[int, int]) -> ImageMasks:
+        """See :class:`MaskSource`."""
+        return _read_annotations(self.file, read_sa1b(self.file), size)
+
+
+@dataclass(frozen=True)
+class CocoMasks(_OneFile):
+    """One image's annotations in a COCO file."""
+
+    annotations: tuple[Any, ...]
+    declared: tuple[Any, Any]  # the image's (height, width) in the file
+
+    def read(self, size: tuple[int, int]) -> ImageMasks:
+        """See :class:`MaskSource`."""
+        if self.declared not in (size, (None, None)):
+            height, width = self.declared
+            raise DatasetError(f"{self.file} says it has {width}x{height} pixels, but it has {size[1]}x{size[0]}")
+        return _read_annotations(self.file, self.annotations, size)
+
+
+@dataclass(frozen=True)
+class LabelImage(_OneFile):
+    """A palette or grey PNG whose nonzero values are object ids.
+
+    Attributes:
+        ignored: further values that are no objects.
+    """
+
+    ignored: tuple[int, ...] = ()
+
+    def read(self, size: tuple[int, int]) -> ImageMasks:
+        """See :class:`MaskSource`."""
+        labels = read_labels(self.file, size, IMAGE)
+        values, areas = np.unique(labels, return_counts=True)
+        if len(values) > MOST_LABELS:
+            raise DatasetError(f"{self.file} has {len(values)} different values: that is no label image")
+        objects = [
+            TrueMask(str(value), encode_rle(labels == value), int(area))
+            for value, area in zip(values.tolist(), areas, strict=True)
+            if value != 0 and value not in self.ignored
+        ]
+        return ImageMasks(objects, [])
+
+
+@dataclass(frozen=True)
+class ObjectImages:
+    """A PNG for each object, whose nonzero pixels are the object."""
+
+    files: tuple[Path, ...]
+
+    def read(self, size: tuple[int, int]) -> ImageMasks:
+        """See :class:`MaskSource`."""
+        found = ImageMasks([], [])
+        for file in self.files:
+            try:
+                mask = read_labels(file, size, IMAGE) != 0
+            except DatasetError as error:
+                found.problems.append(str(error))
+            else:
+                found.masks.append(TrueMask(file.stem, encode_rle(mask), int(mask.sum())))
+        return found
+
+
+def _read_annotations(file: Path, annotations: Iterable[Any], size: tuple[int, int]) -> ImageMasks:
+    found = ImageMasks([], [])
+    for position, annotation in enumerate(annotations):
+        name = str(position)
+        try:
+            name = str(annotation.get("id", position))
+            rle = annotation["segmentation"]
+            if isinstance(rle, list):
+                rle = rasterise_polygons(rle, size)
+            area = area_of(rle, size)
+        except KeyError as error:
+            found.problems.append(f"{file}: annotation {name} has no {error}")
+        except (AttributeError, TypeError, ValueError) as error:
+            found.problems.append(f"{file}: annotation {name}: {error}")
+        else:
+            found.masks.append(TrueMask(name, {"size": list(size), "counts": rle["counts"]}, area))
+    return found
+
+
+@dataclass(frozen=True)
+class ClickJob:
+    """An image and its true masks."""
+
+    name: str
+    image: Path
+    masks: MaskSource
+
+
+class ClickDataset(NamedTuple):
+    """Images with masks."""
 
     format: str
-    jobs: list[ImageJob]  # by name
-    problems: list[tuple[str, str]]  # of each file that has no counterpart, or is unclear: which, and why
+    jobs: list[ClickJob]  # by name
+    problems: list[tuple[str, str]]  # files without a counterpart, or with several, and the reason
 
 
 def open_data_set(
@@ -33,21 +176,21 @@ def open_data_set(
     skip_unmasked: bool = False,
     with_crowds: bool = False,
     ignored_labels: Sequence[int] = (),
-) -> DataSet:
-    """Pairs pictures with their masks; nothing but a file of COCO's is read.
+) -> ClickDataset:
+    """Pairs images with their masks. Only a COCO file is read; other files are listed.
 
     Args:
-        images: the folder of the pictures, with its subfolders.
-        masks: the file of a COCO data set, else a folder, which may be the same.
-        format: ``sa1b``, ``coco`` or ``png``; ``auto``: ``coco`` for a file, ``sa1b`` if a picture has a JSON file of
-            its name, else ``png``.
-        skip_unmasked: a picture without masks is no problem.
-        with_crowds: takes COCO's annotations of crowds for objects as well.
-        ignored_labels: values of pictures of labels that are no objects.
+        images: the folder of the images, with its subfolders.
+        masks: the JSON file of a COCO data set; otherwise a folder, possibly the same one.
+        format: ``sa1b``, ``coco`` or ``png``. ``auto`` is ``coco`` for a file, ``sa1b`` if an image has a JSON file of
+            its name, otherwise ``png``.
+        skip_unmasked: an image without masks is no problem.
+        with_crowds: includes COCO's crowd annotations.
+        ignored_labels: values of label images that are no objects.
 
     Raises:
-        DatasetError: there is no picture with masks, or the file is not COCO's.
-        ImportError: COCO's polygons without pycocotools.
+        DatasetError: no image has masks, or the file is not COCO's.
+        ImportError: COCO polygons without pycocotools.
     """
     if not images.is_dir():
         raise DatasetError(f"no folder {str(images)!r}")
@@ -65,45 +208,40 @@ def open_data_set(
     else:
         found = _png(images, masks, tuple(ignored_labels))
     if not found.jobs:
-        raise DatasetError(f"no picture in {images} has masks of the format {format} in {masks}")
+        raise DatasetError(f"no image in {images} has masks of the format {format} in {masks}")
     if skip_unmasked:
         found = found._replace(problems=[(name, why) for name, why in found.problems if why != _UNMASKED])
     return found
 
 
-def draw(jobs: Sequence[ImageJob], count: int, seed: int) -> list[ImageJob]:
-    """So many of the pictures, in their order; all, if there are no more."""
+def sample_jobs(jobs: Sequence[ClickJob], count: int, seed: int) -> list[ClickJob]:
+    """A random sample of ``count`` jobs, in their order; all of them if there are no more."""
     if count >= len(jobs):
         return list(jobs)
     chosen = np.random.default_rng(seed).choice(len(jobs), count, replace=False)
     return [jobs[i] for i in sorted(chosen)]
 
 
-_UNMASKED = "there are no masks for this picture"
-_UNPICTURED = "there is no picture for these masks"
-_UNCLEAR = "there are several kinds of masks for this picture, of NAME.png, NAME_*.png and NAME/*.png; leave one"
-
-
 def _guess(images: Path, masks: Path) -> str:
     if masks.is_file():
         return "coco"
-    if any((masks / f"{name}.json").is_file() for name in _pictures(images, masks).files):
+    if any((masks / f"{name}.json").is_file() for name in _list_images(images, masks).files):
         return "sa1b"
     if any(_files(masks, (".png",), other_than=images)):
         return "png"
     raise DatasetError(
-        f"{masks} has neither a JSON file for a picture nor PNGs; of COCO's data sets give the JSON file itself"
+        f"{masks} has neither a JSON file for an image nor PNGs; of COCO's data sets give the JSON file itself"
     )
 
 
-class _Pictures(NamedTuple):
+class _ImageFiles(NamedTuple):
     folder: Path
     files: dict[str, Path]  # by name in the folder, without suffix
     problems: list[tuple[str, str]]
 
 
-def _pictures(images: Path, masks: Path, masks_are_png: bool = False) -> _Pictures:
-    found = _Pictures(images, {}, [])
+def _list_images(images: Path, masks: Path, masks_are_png: bool = False) -> _ImageFiles:
+    found = _ImageFiles(images, {}, [])
     suffixes = tuple(s for s in SUFFIXES if s != ".png" or not (masks_are_png and _same(images, masks)))
     for path in _files(images, suffixes, other_than=masks):
         name = _name(path, images)
@@ -115,7 +253,7 @@ def _pictures(images: Path, masks: Path, masks_are_png: bool = False) -> _Pictur
 
 
 def _files(folder: Path, suffixes: Sequence[str], other_than: Path) -> Iterator[Path]:
-    """Files in a folder and its subfolders, sorted; neither hidden nor in the other folder, if that lies in this."""
+    """Files in a folder and its subfolders, sorted, without hidden ones and those in the folder ``other_than``."""
     root, other = Path(os.path.realpath(folder)), Path(os.path.realpath(other_than))
     left_out = other.relative_to(root).parts if root in other.parents else None
     for path in sorted(folder.rglob("*")):
@@ -134,37 +272,37 @@ def _name(path: Path, folder: Path) -> str:
     return path.relative_to(folder).with_suffix("").as_posix()
 
 
-def _paired(format: str, pictures: _Pictures, source_of: Callable[[str], MaskSource | str]) -> DataSet:
-    """The pictures with the masks that ``source_of`` knows by their names, or with why there are none."""
-    found = DataSet(format, [], list(pictures.problems))
-    for name, path in pictures.files.items():
+def _paired(format: str, images: _ImageFiles, source_of: Callable[[str], MaskSource | str]) -> ClickDataset:
+    """Pairs images with the masks that ``source_of`` returns for their names; a string is the reason for none."""
+    found = ClickDataset(format, [], list(images.problems))
+    for name, path in images.files.items():
         source = source_of(name)
         if isinstance(source, str):
             found.problems.append((str(path), source))
         else:
-            found.jobs.append(ImageJob(path.relative_to(pictures.folder).as_posix(), path, source))
+            found.jobs.append(ClickJob(path.relative_to(images.folder).as_posix(), path, source))
     return found
 
 
-def _sa1b(images: Path, masks: Path) -> DataSet:
-    pictures = _pictures(images, masks)
+def _sa1b(images: Path, masks: Path) -> ClickDataset:
+    found_images = _list_images(images, masks)
     files = {_name(path, masks): path for path in _files(masks, (".json",), other_than=images)}
-    found = _paired("sa1b", pictures, lambda name: Sa1bMasks(files[name]) if name in files else _UNMASKED)
-    found.problems.extend((str(path), _UNPICTURED) for name, path in files.items() if name not in pictures.files)
+    found = _paired("sa1b", found_images, lambda name: Sa1bMasks(files[name]) if name in files else _UNMASKED)
+    found.problems.extend((str(path), _UNPAIRED) for name, path in files.items() if name not in found_images.files)
     return found
 
 
-def _png(images: Path, masks: Path, ignored: tuple[int, ...]) -> DataSet:
-    pictures = _pictures(images, masks, masks_are_png=True)
+def _png(images: Path, masks: Path, ignored: tuple[int, ...]) -> ClickDataset:
+    found_images = _list_images(images, masks, masks_are_png=True)
     labels: dict[str, Path] = {}
-    # Of each picture, by where they lie: in a folder of its name, or beside it with longer names.
+    # The object masks of each image by folder: a folder of its name, or the image's own folder with longer names.
     objects: dict[str, dict[Path, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    unpictured = []
+    unpaired = []
     for path in _files(masks, (".png",), other_than=images):
         name = _name(path, masks)
-        owner = _owner(name, pictures.files)
+        owner = _owner(name, found_images.files)
         if owner is None:
-            unpictured.append((str(path), _UNPICTURED))
+            unpaired.append((str(path), _UNPAIRED))
         elif owner == name:
             labels[name] = path
         else:
@@ -175,33 +313,33 @@ def _png(images: Path, masks: Path, ignored: tuple[int, ...]) -> DataSet:
         if len(folders) + (name in labels) > 1:
             return _UNCLEAR
         if name in labels:
-            return LabelPicture(labels[name], ignored)
-        return ObjectPictures(tuple(folders[0])) if folders else _UNMASKED
+            return LabelImage(labels[name], ignored)
+        return ObjectImages(tuple(folders[0])) if folders else _UNMASKED
 
-    found = _paired("png", pictures, source_of)
-    found.problems.extend(unpictured)
+    found = _paired("png", found_images, source_of)
+    found.problems.extend(unpaired)
     return found
 
 
-def _owner(name: str, pictures: dict[str, Path]) -> str | None:
-    """The picture that a mask belongs to: of the same name, of its folder's, or of the longest beginning before a _."""
-    if name in pictures:
+def _owner(name: str, images: dict[str, Path]) -> str | None:
+    """The image of a mask: with the same name, with its folder's name, or with the longest prefix before a ``_``."""
+    if name in images:
         return name
     folder, _, own = name.rpartition("/")
-    if folder in pictures:
+    if folder in images:
         return folder
     while "_" in own:
         own = own.rpartition("_")[0]
         beginning = f"{folder}/{own}" if folder else own
-        if beginning in pictures:
+        if beginning in images:
             return beginning
     return None
 
 
-def _coco(images: Path, file: Path, with_crowds: bool) -> DataSet:
+def _coco(images: Path, file: Path, with_crowds: bool) -> ClickDataset:
     content = read_coco(file)
     entries, annotations = content["images"], content["annotations"]
-    found = DataSet("coco", [], [])
+    found = ClickDataset("coco", [], [])
     for entry in entries:
         fields = entry if isinstance(entry, dict) else {}
         if not isinstance(fields.get("id"), int | str) or not isinstance(fields.get("file_name"), str):
@@ -219,5 +357,5 @@ def _coco(images: Path, file: Path, with_crowds: bool) -> DataSet:
     for entry in sorted(entries, key=lambda entry: entry["file_name"]):
         if by_image[entry["id"]]:
             source = CocoMasks(file, tuple(by_image[entry["id"]]), (entry.get("height"), entry.get("width")))
-            found.jobs.append(ImageJob(Path(entry["file_name"]).as_posix(), images / entry["file_name"], source))
+            found.jobs.append(ClickJob(Path(entry["file_name"]).as_posix(), images / entry["file_name"], source))
     return found

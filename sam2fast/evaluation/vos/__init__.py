@@ -1,12 +1,11 @@
-"""Videos of a data set tracked from their first masks to folders of PNGs, as video object segmentation is evaluated.
+"""Semi-supervised video object segmentation: tracks videos of a data set from their first masks to folders of PNGs.
 
-:class:`VosJob` is one video, :func:`track_job` does it, :func:`run_vos` does many wherever a
-:class:`~sam2fast.deploy.parallel.runners.Runner` does them. See docs/vos.md.
+:func:`track_job` tracks one video, a :class:`VosJob`; :func:`run_vos` tracks many by a
+:class:`~sam2fast.deploy.parallel.runners.Runner`. See docs/vos.md.
 
 Source: the original's ``tools/vos_inference.py``.
 """
 
-from sam2fast.evaluation.vos.job import VosDone, VosJob, VosSettings, track_job
-from sam2fast.evaluation.vos.run import build_for_vos, run_vos
+from sam2fast.evaluation.vos.inference import VosDone, VosJob, VosSettings, build_for_vos, run_vos, track_job
 
 __all__ = ["VosDone", "VosJob", "VosSettings", "build_for_vos", "run_vos", "track_job"]

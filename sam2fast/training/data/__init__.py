@@ -1,1 +1,1 @@
-"""Clips with masks: from folders, from the synthetic video factory, and batches of them."""
+"""Training data: clips with masks from data sets or synthetic scenes, and batches of clips."""

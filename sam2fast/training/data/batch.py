@@ -1,4 +1,4 @@
-"""Several clips as one batch: all objects of all videos in one row."""
+"""Batches of clips: the objects of all clips are concatenated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +17,8 @@ class ClipBatch:
     frames: Tensor  # (T, B, S, S, 3) uint8 RGB
     masks: Tensor  # (T, O, S, S) bool
     video: Tensor  # (O,) int64: which of the B clips each object is in
-    seeds: tuple[int, ...]  # of each clip, for the prompts that are drawn from its masks
-    plan_seed: int = 0  # for what all clips share: which frames are prompted, by what, and which are corrected
+    seeds: tuple[int, ...]  # of each clip, for the prompts sampled from its masks
+    plan_seed: int = 0  # for the prompt plan that all clips share
     names: tuple[str, ...] = ()
     key: str = "all"  # which loss the trainer applies
 
@@ -40,13 +40,13 @@ class ClipBatch:
         return replace(self, frames=frames, masks=masks, video=video)
 
     def pin_memory(self) -> "ClipBatch":
-        """The batch in page-locked memory, from which :meth:`to` copies without waiting."""
+        """The batch in page-locked memory, from which :meth:`to` copies asynchronously."""
         frames, masks, video = (x.pin_memory() for x in (self.frames, self.masks, self.video))
         return replace(self, frames=frames, masks=masks, video=video)
 
 
 def collate(clips: Sequence[Clip], seeds: Sequence[int], key: str = "all", plan_seed: int = 0) -> ClipBatch:
-    """Makes a batch of clips with equal numbers of frames and equal, square frames.
+    """Makes a batch of clips with the same number of frames and the same square frame size.
 
     Raises:
         ValueError: clips that differ in length or size, are not square, or have no object at all.

@@ -1,4 +1,4 @@
-"""Films of still pictures."""
+"""Clips of still images, seen by a moving camera."""
 
 from dataclasses import dataclass, replace
 
@@ -6,29 +6,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.training.data.clip import Clip
 
 Box = tuple[float, float, float, float]
-# Crops drawn before a picture counts as one without objects.
+# Random crops tried before an image counts as one without objects.
 ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
 class RandomCamera:
-    """A transform that shows a still picture through a camera which pans and zooms: crops, resized to squares.
+    """A transform that makes a clip of a still image by a camera that pans and zooms; frames are square crops.
 
-    The objects that the first crop does not show well are dropped; at least one stays.
+    Objects that the first crop does not show well are dropped; at least one object stays.
 
     Args:
-        size: side of the frames.
-        num_frames: of the clip that a one-frame clip becomes.
-        max_objects: that stay, drawn at random.
-        zoom: smallest and largest side of the first crop, as shares of the picture's.
-        most_aspect: largest factor by which a crop's sides are scaled differently.
+        size: side of the frames in pixels.
+        num_frames: number of frames of the new clip.
+        max_objects: largest number of objects, chosen at random.
+        zoom: smallest and largest side of the first crop, as shares of the image's.
+        most_aspect: largest ratio between the scales of a crop's two sides.
         motion: standard deviation of the camera's speed, in sides of the crop per frame.
         areas: smallest and largest area of an object in the first crop, as shares of it.
-        least_inside: share of an object's area that the first crop must show.
+        least_inside: smallest share of an object's area inside the first crop.
     """
 
     size: int
@@ -48,7 +48,7 @@ class RandomCamera:
             DatasetError: no crop shows an object well.
         """
         if len(clip.frames) != 1:
-            raise ValueError(f"expected a clip of one frame, got {len(clip.frames)}: a camera films still pictures")
+            raise ValueError(f"expected a clip of one frame, got {len(clip.frames)}: RandomCamera needs a still image")
         frame, masks = clip.frames[0], clip.masks[0]
         height, width = frame.shape[:2]
         totals = masks.sum(axis=(1, 2))
@@ -73,7 +73,7 @@ class RandomCamera:
         )
 
     def _first_box(self, masks: NDArray[np.bool_], rng: np.random.Generator) -> Box:
-        """Around a pixel of an object, moved into the picture."""
+        """A random crop around a pixel of an object, translated into the image."""
         count, height, width = masks.shape
         share, aspect = rng.uniform(*self.zoom), np.exp(rng.uniform(-1, 1) * 0.5 * np.log(self.most_aspect))
         w, h = width * min(1.0, share * aspect), height * min(1.0, share / aspect)
@@ -81,8 +81,8 @@ class RandomCamera:
         y, x = divmod(int(rng.choice(pixels)), width) if len(pixels) else (height // 2, width // 2)
         return _inside(x + (rng.random() - 0.5) * w, y + (rng.random() - 0.5) * h, w, h, (width, height))
 
-    def _path(self, first: Box, picture: tuple[int, int], rng: np.random.Generator) -> list[Box]:
-        """The crop of each frame: a straight, steady way with some shaking, as far as the picture goes."""
+    def _path(self, first: Box, image: tuple[int, int], rng: np.random.Generator) -> list[Box]:
+        """The crop of each frame: a steady motion with some shake, inside the image."""
         left, top, right, bottom = first
         w, h = right - left, bottom - top
         x, y = (left + right) / 2, (top + bottom) / 2
@@ -91,9 +91,9 @@ class RandomCamera:
         for _ in range(1, self.num_frames):
             shake = rng.normal(0, 0.15 * self.motion, 2)
             x, y = x + (speed[0] + shake[0]) * w, y + (speed[1] + shake[1]) * h
-            scale = min(growth, picture[0] / w, picture[1] / h)
+            scale = min(growth, image[0] / w, image[1] / h)
             w, h = max(8.0, w * scale), max(8.0, h * scale)
-            boxes.append(_inside(x, y, w, h, picture))
+            boxes.append(_inside(x, y, w, h, image))
         return boxes
 
     def _crop(self, pixels: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
@@ -101,10 +101,10 @@ class RandomCamera:
         return np.asarray(Image.fromarray(pixels).resize(square, Image.Resampling.BILINEAR, box=box))
 
 
-def _inside(x: float, y: float, w: float, h: float, picture: tuple[int, int]) -> Box:
-    """The box of ``w`` by ``h`` pixels around ``(x, y)``, moved into the picture."""
-    w, h = min(w, picture[0]), min(h, picture[1])
-    left = min(max(0.0, x - w / 2), picture[0] - w)
-    top = min(max(0.0, y - h / 2), picture[1] - h)
-    # Rounding must not lead out of it again.
-    return left, top, min(left + w, picture[0]), min(top + h, picture[1])
+def _inside(x: float, y: float, w: float, h: float, image: tuple[int, int]) -> Box:
+    """The box of ``w`` by ``h`` pixels around ``(x, y)``, translated into the image."""
+    w, h = min(w, image[0]), min(h, image[1])
+    left = min(max(0.0, x - w / 2), image[0] - w)
+    top = min(max(0.0, y - h / 2), image[1] - h)
+    # Rounding must not put the box outside.
+    return left, top, min(left + w, image[0]), min(top + h, image[1])

@@ -1,4 +1,4 @@
-"""What every data set yields."""
+"""Clips: the samples of every data set of training."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Clip:
-    """Consecutive frames of one video (or a single picture) and the true masks of some of its objects."""
+    """Consecutive frames of one video (or a single image) and the ground-truth masks of some of its objects."""
 
     frames: NDArray[np.uint8]  # (T, H, W, 3) RGB
     masks: NDArray[np.bool_]  # (T, O, H, W); all False where an object is not visible
@@ -19,24 +19,31 @@ class Clip:
 
 
 class ClipDataset(Protocol):
-    """A data set: everything random about a sample comes from the generator given, so that it can be drawn again."""
+    """A data set of clips. All randomness of a sample comes from the given generator, so that it is reproducible."""
 
     def __len__(self) -> int: ...
 
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
-        """One clip of the ``index``-th video or picture."""
+        """One clip of the ``index``-th video or image."""
         ...
 
 
 @runtime_checkable
 class EpochDataset(ClipDataset, Protocol):
-    """A data set whose samples do not come equally often, or not the same ones in every epoch."""
+    """A data set that chooses the samples of each epoch."""
 
     def epoch_indices(self, epoch: int) -> NDArray[np.int64]:
-        """The samples of an epoch, rising, some of them several times: a pure function of the epoch."""
+        """Indices ``(N,)`` of the samples of an epoch, ascending, with repetitions; a pure function of the epoch."""
         ...
 
 
 def name_of(dataset: ClipDataset) -> str:
-    """What a data set is called in messages: its ``name``, or its class's."""
+    """Name of a data set for messages: its ``name``, or that of its class."""
     return str(getattr(dataset, "name", "") or type(dataset).__name__)
+
+
+class DataError(RuntimeError):
+    """Training data are unusable, and training must stop.
+
+    A sample that may be skipped raises :class:`~sam2fast.datasets.DatasetError` instead.
+    """

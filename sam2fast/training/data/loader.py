@@ -1,36 +1,44 @@
-"""Batches of clips from several data sets, made by worker processes, the same however often a run is resumed."""
+"""Batches of clips from several data sets, made by worker processes; reproducible also when a run is resumed."""
 
 import logging
-from collections.abc import Iterator, Sequence
+import signal
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.training.data.batch import ClipBatch, collate
-from sam2fast.training.data.clip import Clip, ClipDataset, EpochDataset, name_of
-from sam2fast.training.data.errors import DataError
-from sam2fast.training.data.schedule import EpochSchedule, Schedule, Slot
-from sam2fast.training.data.workers import received
+from sam2fast.training.data.batch_schedule import BatchSample, BatchSchedule, EpochSchedule
+from sam2fast.training.data.clip import Clip, ClipDataset, DataError, EpochDataset, name_of
 
 _log = logging.getLogger(__name__)
 
 MAX_TRIES = 20  # clips tried for one sample before giving up
-# Faults of a program or a machine rather than of a file: replacing the sample would only hide them.
+# Errors of the program or the machine, not of a file: replacing the sample would hide them.
 _NOT_THE_DATA = (MemoryError, ImportError, NameError, AttributeError, TypeError, NotImplementedError)
+Item = TypeVar("Item")
+# Prefixes of torch's error messages about lost workers. The thread that pins memory ends with the worker it reads from,
+# and so does a worker's named shared memory.
+SIGNS = ("DataLoader worker", "Pin memory thread", "unable to open shared memory object")
+SECONDS_TO_EXIT = 10.0  # a killed process closes its connections before it exits
 
 
 @dataclass(frozen=True)
 class ClipSource:
-    """One of the data sets that are mixed.
+    """One of the data sets of a mixture.
 
     Args:
-        dataset: yields clips of one number of frames.
-        batch_size: clips per batch and rank.
-        weight: how often batches come from here, relative to the other sources' weights.
-        key: which loss the trainer applies to its batches.
+        dataset: its clips have the same number of frames.
+        batch_size: clips per batch on each rank.
+        weight: relative frequency of this source's batches.
+        key: the loss that the trainer applies to its batches.
     """
 
     dataset: ClipDataset
@@ -45,25 +53,25 @@ class ClipSource:
 
 
 class ClipLoader:
-    """Batches of clips, each from one source, the sources mixed at random.
+    """Batches of clips; each batch is from one source, and sources are mixed at random.
 
-    Batch ``k`` of an epoch is a pure function of ``(seed, epoch, k, rank, world_size)``, whatever ``num_workers`` is
-    and wherever the epoch is resumed. Ranks draw the same sources, and different samples of them. Follows the
+    Batch ``k`` of an epoch is a pure function of ``(seed, epoch, k, rank, world_size)``, independent of ``num_workers``
+    and of where the epoch is resumed. Ranks draw the same sources, and different samples of them. Follows the
     official ``training.dataset.sam2_datasets.TorchTrainMixedDataset``.
 
-    A clip that cannot be made is reported by a warning and replaced by another one of its data set.
+    A clip that cannot be loaded is replaced by another one of its data set, with a warning.
 
     Args:
-        batches_per_epoch: by default once through every source. Given, sources are drawn by weight alone and start
-            over, newly shuffled, when they are used up.
-        shuffle: whether each source is permuted anew every epoch.
-        drop_last: whether the last, smaller batch of each source is left out.
-        max_bad_samples: how many clips per epoch and rank may be replaced; 0 to allow none.
-        phases_per_epoch: how many epochs it takes to go once through every source; a long way through many data sets is
-            divided so for checkpoints and validations. Epochs may then differ by a batch.
+        batches_per_epoch: by default one pass over every source. Otherwise sources are drawn by weight alone, and
+            start over, newly shuffled, when exhausted.
+        shuffle: whether each source is shuffled every epoch.
+        drop_last: whether the last, smaller batch of each source is dropped.
+        max_bad_samples: largest number of replaced clips per epoch and rank.
+        phases_per_epoch: number of epochs of one pass over every source, for more frequent checkpoints and validations
+            on large data sets. Epochs may then differ by a batch.
 
     Attributes:
-        bad_samples: how many clips were replaced so far, in all epochs of this object.
+        bad_samples: number of clips replaced so far, in all epochs.
 
     Raises:
         ValueError: no sources, an empty data set, one without a single batch, or settings that make no sense.
@@ -96,8 +104,8 @@ class ClipLoader:
                 raise ValueError(f"data set {source.name} is empty")
         given = [source.weight for source in self.sources if source.weight is not None]
         if given and len(given) != len(self.sources):
-            raise ValueError("give every ClipSource a weight, or none: what the others' is to mean is not clear")
-        self._schedule = Schedule(
+            raise ValueError("give every ClipSource a weight, or none")
+        self._schedule = BatchSchedule(
             lengths,
             [source.batch_size for source in self.sources],
             given or None,
@@ -115,11 +123,11 @@ class ClipLoader:
         self.bad_samples = 0
 
     def __len__(self) -> int:
-        """Batches of the first epoch, and of all of them unless :meth:`num_batches` says otherwise."""
+        """Number of batches of the first epoch; see :meth:`num_batches`."""
         return self.num_batches(0)
 
     def num_batches(self, epoch: int) -> int:
-        """Batches of an epoch: not always as many with ``phases_per_epoch`` or repeat factors."""
+        """Number of batches of an epoch; epochs may differ with ``phases_per_epoch`` or repeat factors."""
         if epoch not in self._counts:
             self._counts[epoch] = self._schedule.num_batches(epoch)
         return self._counts[epoch]
@@ -130,13 +138,13 @@ class ClipLoader:
         return self._schedule.rank, self._schedule.world_size
 
     def epoch(self, epoch: int, start: int = 0, step: int = 1) -> Iterator[ClipBatch]:
-        """The batches of an epoch from number ``start`` on, exactly those of an undisturbed run.
+        """The batches of an epoch from number ``start`` on, equal to those of an uninterrupted run.
 
         Args:
-            step: 2 gives every second one, and so on.
+            step: takes every ``step``-th batch.
 
         Raises:
-            ValueError: at once, for a negative epoch or a start outside it.
+            ValueError: at the call: a negative epoch, or a start outside of it.
             DataError: while iterating: too many bad clips, or clips that do not fit into one batch.
         """
         if not 0 <= start <= self.num_batches(epoch):
@@ -146,15 +154,15 @@ class ClipLoader:
     def _iterate(self, maker: "_BatchMaker", start: int, step: int) -> Iterator[ClipBatch]:
         loader: DataLoader[_Made] = DataLoader(
             maker,
-            batch_size=None,  # an item already is a batch
+            batch_size=None,  # an item is a batch
             sampler=range(start, len(maker.epoch), step),
-            num_workers=self._num_workers,  # each sets itself to one thread
+            num_workers=self._num_workers,  # torch gives each worker one thread
             pin_memory=self._pin_memory,
-            # Without one of its own, it would draw its workers' seeds from the generator the model trains with.
+            # By default, workers' seeds would be drawn from the global generator that the model uses.
             generator=torch.Generator().manual_seed(0),
         )
         bad = 0
-        for made in received(loader) if self._num_workers else loader:
+        for made in receive_batches(loader) if self._num_workers else loader:
             for report in made.reports:
                 _log.warning("%s", report)
             bad += len(made.reports)
@@ -172,11 +180,11 @@ class ClipLoader:
 
 @dataclass
 class _Made:
-    """What a worker sends: a batch or why there is none, and the clips that were replaced in it."""
+    """Result of a worker: a batch or an error, and reports of replaced clips."""
 
     batch: ClipBatch | None = None
     reports: list[str] = field(default_factory=list)
-    # As text: torch raises a worker's exception again with the worker's traceback as its message.
+    # As text: torch re-raises a worker's exception with the worker's traceback as its message.
     error: str = ""
 
     def pin_memory(self) -> "_Made":
@@ -186,7 +194,7 @@ class _Made:
 
 
 class _BatchMaker(Dataset[_Made]):
-    """Makes the batch with a given number; a copy of it lives in every worker."""
+    """Makes the batch with a given number; every worker has a copy."""
 
     def __init__(self, sources: Sequence[ClipSource], epoch: EpochSchedule) -> None:
         self.sources, self.epoch = sources, epoch
@@ -197,9 +205,11 @@ class _BatchMaker(Dataset[_Made]):
         made = _Made()
         try:
             entropy = [self.epoch.schedule.seed, self.epoch.epoch, plan.source]
-            clips = [self._make_clip(source, slot, [*entropy, slot.position], made.reports) for slot in plan.slots]
-            seeds = [_prompt_seed([*entropy, slot.position]) for slot in plan.slots]
-            # The same on every rank: the lightest plan would wait for the heaviest.
+            clips = [
+                self._make_clip(source, sample, [*entropy, sample.position], made.reports) for sample in plan.samples
+            ]
+            seeds = [_prompt_seed([*entropy, sample.position]) for sample in plan.samples]
+            # The same on every rank, so that all ranks have equally much to compute.
             plan_seed = _prompt_seed([self.epoch.schedule.seed, self.epoch.epoch, number], stream=1)
             made.batch = _collate(clips, seeds, source, plan_seed)
         except DataError as error:
@@ -207,10 +217,10 @@ class _BatchMaker(Dataset[_Made]):
         return made
 
     @staticmethod
-    def _make_clip(source: ClipSource, slot: Slot, entropy: list[int], reports: list[str]) -> Clip:
-        """The slot's clip, or in its place the first good one of others drawn from the slot's generator."""
+    def _make_clip(source: ClipSource, sample: BatchSample, entropy: list[int], reports: list[str]) -> Clip:
+        """The sample's clip; if it is bad, the first good one of others drawn from the sample's generator."""
         rng = np.random.default_rng(entropy)
-        index = slot.index
+        index = sample.index
         for _ in range(MAX_TRIES):
             try:
                 clip = source.dataset.sample(index, rng)
@@ -219,7 +229,7 @@ class _BatchMaker(Dataset[_Made]):
                 return clip
             except (DataError, *_NOT_THE_DATA):
                 raise
-            # Anything else may come from a broken file: decoders raise SyntaxError, struct.error, zlib.error, ...
+            # Broken files raise anything: decoders raise SyntaxError, struct.error, zlib.error, ...
             except Exception as error:
                 reports.append(f"bad sample: {source.name}, clip {index}: {type(error).__name__}: {error}")
             index = int(rng.integers(len(source.dataset)))
@@ -227,7 +237,7 @@ class _BatchMaker(Dataset[_Made]):
 
 
 def _prompt_seed(entropy: list[int], stream: int = 0) -> int:
-    """Seed of prompts; a stream of its own, so that transforms do not change the prompts' draws."""
+    """Seed of prompts; a separate stream, so that transforms do not change the draws of prompts."""
     return int(np.random.SeedSequence(entropy, spawn_key=(stream,)).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -236,3 +246,99 @@ def _collate(clips: Sequence[Clip], seeds: Sequence[int], source: ClipSource, pl
         return collate(clips, seeds, source.key, plan_seed)
     except ValueError as error:
         raise DataError(f"data set {source.name}, clips {[clip.name for clip in clips]}: {error}") from error
+
+
+class LostWorkerError(RuntimeError):
+    """A worker process of a loader was killed or has exited."""
+
+
+@contextmanager
+def reporting_lost_workers() -> Iterator[None]:
+    """Converts torch's errors about lost workers to :class:`LostWorkerError`.
+
+    Torch raises them from a signal handler, anywhere in the main thread, and not only where a batch is requested.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        message = _worker_message(error)
+        if message is None or isinstance(error, LostWorkerError):
+            raise
+        raise _lost_worker(message) from error
+
+
+def receive_batches(made: Iterable[Item]) -> Iterator[Item]:
+    """Yields the results of worker processes.
+
+    A worker that is killed while it sends a batch may still exist when its connection breaks. Torch then raises the
+    error of the connection; here the worker's exit is awaited and reported. On any error all workers are stopped first.
+
+    Raises:
+        LostWorkerError: a connection to a worker is broken.
+    """
+    batches = iter(made)
+    try:
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except (OSError, EOFError) as error:  # also "got end of file during message", and deleted files
+                raise _lost_worker(_exit_reason(batches) or f"{type(error).__name__} amid a batch: {error}") from error
+            yield batch
+    except Exception as error:
+        _release_frames(error)
+        raise
+    finally:
+        del batches
+
+
+def _exit_reason(batches: Iterator[Item]) -> str | None:
+    """Torch's message for the first worker that has exited; None if none exits in time.
+
+    Torch's signal handler may raise its own error meanwhile, unless the signal or exit status was handled elsewhere.
+    """
+    until = time.monotonic() + SECONDS_TO_EXIT
+    while True:
+        for worker in getattr(batches, "_workers", ()):
+            if (code := worker.exitcode) is not None:
+                how = f"is killed by signal: {signal.strsignal(-code)}" if code < 0 else f"exited with code {code}"
+                return f"DataLoader worker (pid {worker.pid}) {how}"
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.01)
+
+
+def _release_frames(error: BaseException) -> None:
+    """Clears the local variables of an error's traceback, which keep torch's iterator and its workers alive.
+
+    Otherwise the next garbage collection would stop the workers, perhaps in a forked process that cannot.
+    """
+    for left in _chain(error):
+        traceback.clear_frames(left.__traceback__)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and its causes, each once; ``raise error from error`` makes a cycle."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _lost_worker(reason: str) -> LostWorkerError:
+    return LostWorkerError(
+        f"a process that makes batches was lost ({reason}); where memory ran out, take fewer: "
+        "trainer.data.train.num_workers, trainer.data.val.num_workers"
+    )
+
+
+def _worker_message(error: BaseException) -> str | None:
+    """Torch's first message about a lost worker; later errors of the chain do not say how it exited."""
+    found: str | None = None
+    for cause in _chain(error):
+        if str(cause).startswith(SIGNS):
+            found = " ".join(str(cause).split()).rstrip(". ")
+    return found

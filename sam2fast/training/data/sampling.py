@@ -1,4 +1,4 @@
-"""Which frames of a video, and which of its objects, make a clip."""
+"""Samplers: which frames and objects of a video make a clip."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,24 +6,24 @@ from typing import Protocol
 
 import numpy as np
 
-from sam2fast.datasets.errors import DatasetError
+from sam2fast.datasets.dataset_files import DatasetError
 
 MAX_TRIES = 1000
 
-# The ids of the objects that can be seen in a frame, given its position in the video.
+# The ids of the objects that are visible in a frame, given its position in the video.
 VisibleObjects = Callable[[int], Sequence[int]]
 
 
 @dataclass(frozen=True)
 class SampledFramesAndObjects:
-    """What a clip is made of."""
+    """The frames and objects of a clip."""
 
     frames: tuple[int, ...]  # positions in the video, in the clip's order
     object_ids: tuple[int, ...]
 
 
 class Sampler(Protocol):
-    """Chooses frames and objects; everything random comes from the generator."""
+    """Chooses frames and objects; all randomness comes from the generator."""
 
     def sample(
         self, num_frames: int, visible_objects: VisibleObjects, rng: np.random.Generator
@@ -37,14 +37,14 @@ class Sampler(Protocol):
 
 
 class RandomUniformSampler:
-    """Consecutive frames from a random start, and random objects among those seen in the first of them.
+    """Consecutive frames from a random start, and random objects among those visible in the first of them.
 
     Follows the official ``training.dataset.vos_sampler.RandomUniformSampler``.
 
     Args:
         num_frames: of a clip.
-        max_num_objects: of a clip; fewer where fewer are seen.
-        reverse_time_prob: how likely the clip runs backwards.
+        max_num_objects: largest number of objects of a clip.
+        reverse_time_prob: probability that the clip runs backwards.
     """
 
     def __init__(self, num_frames: int, max_num_objects: int, reverse_time_prob: float = 0.0) -> None:
@@ -74,7 +74,7 @@ class RandomUniformSampler:
 
 
 class EvalSampler:
-    """All frames, and all objects that are seen in the first.
+    """All frames, and all objects that are visible in the first.
 
     Follows the official ``training.dataset.vos_sampler.EvalSampler``.
     """

@@ -1,7 +1,7 @@
-"""Random changes of clips, under the names and arguments of the official ``training.dataset.transforms``.
+"""Random transforms of clips, with the names and arguments of the official ``training.dataset.transforms``.
 
-Each is called with a clip and the generator of everything random in it, and returns a new clip: the one given stays as
-it is. Frames stay uint8: they become normalised floats on the device, at a quarter of the traffic.
+A transform is called with a clip and a generator, the source of all its randomness, and returns a new clip. Frames stay
+uint8: they are normalised on the device, which takes a quarter of the memory traffic.
 """
 
 import logging
@@ -12,17 +12,21 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image
 
-from sam2fast.training.data import color
 from sam2fast.training.data.clip import Clip
-from sam2fast.training.data.geometry import (
+from sam2fast.training.data.functional import (
     Affine,
     Frames,
     MaskWarp,
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
     hflip,
     pad,
     resize,
     resize_frames,
     resize_masks,
+    to_grayscale,
     warp_frame,
 )
 from sam2fast.transforms import SAM2Transforms
@@ -50,7 +54,7 @@ Transform: TypeAlias = Callable[[Clip, np.random.Generator], Clip]
 
 
 class ComposeAPI:
-    """Transforms one after the other."""
+    """Applies transforms in order."""
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
         self.transforms = list(transforms)
@@ -62,7 +66,7 @@ class ComposeAPI:
 
 
 class RandomHorizontalFlip:
-    """Exchanges left and right with probability ``p``, of the clip or (not consistent) of each frame."""
+    """Flips the clip horizontally with probability ``p``; without ``consistent_transform``, frame by frame."""
 
     def __init__(self, consistent_transform: bool, p: float = 0.5) -> None:
         self.consistent_transform, self.p = consistent_transform, p
@@ -77,16 +81,16 @@ class RandomHorizontalFlip:
 
 
 class RandomAffine:
-    """Rotates, shears, scales and shifts, of the clip or (not consistent) of each frame by its own draw.
+    """Rotates, shears, scales and translates the clip; without ``consistent_transform``, frame by frame.
 
-    If an object's mask in the first frame becomes empty, another draw is tried, ``num_tentatives`` in all, and after
-    the last the clip stays as it is.
+    A draw is repeated if an object's mask in the first frame becomes empty. After ``num_tentatives`` draws the clip
+    stays unchanged.
 
     Args:
-        degrees: range of angles, or the largest.
-        scale, translate: ranges of the scale, and largest parts of the width and height; None for none.
-        shear: range of angles along x, or the largest; four numbers for ranges along x and y; None for none.
-        image_mean: fills frames where there is nothing.
+        degrees: range of angles, or the largest angle.
+        scale, translate: range of the scale, and largest shares of the width and height; None for none.
+        shear: range of angles along x, or the largest angle; four numbers for ranges along x and y; None for none.
+        image_mean: RGB fill outside the frame.
     """
 
     def __init__(
@@ -160,9 +164,9 @@ class RandomResizeAPI:
     """Resizes to one of ``sizes``, with antialiasing.
 
     Args:
-        sizes: of the shorter side, or ``(width, height)`` pairs, or one size; of both sides if ``square``.
-        max_size: the longer side is not to exceed this.
-        v2: accepted, and without effect here.
+        sizes: sizes of the shorter side, of both sides if ``square``, or ``(width, height)`` pairs; or one size.
+        max_size: largest longer side.
+        v2: accepted without effect.
     """
 
     def __init__(
@@ -214,11 +218,11 @@ def get_size_with_aspect_ratio(
 
 
 class ColorJitter:
-    """Changes brightness, contrast, saturation and hue in random order, of the clip or of each frame by its own draw.
+    """Jitters brightness, contrast, saturation and hue in random order; without ``consistent_transform``, by frame.
 
     Args:
         brightness, contrast, saturation: ranges of factors, or the largest difference from 1; None for no change.
-        hue: range of parts of the circle, or the largest; None for no change.
+        hue: range of shares of the circle, or the largest share; None for no change.
     """
 
     def __init__(
@@ -248,17 +252,17 @@ class ColorJitter:
 
     def _draw(self, rng: np.random.Generator) -> list[tuple[Callable[[Frames, float], Frames], float]]:
         changes = (
-            (color.adjust_brightness, self.brightness),
-            (color.adjust_contrast, self.contrast),
-            (color.adjust_saturation, self.saturation),
-            (color.adjust_hue, self.hue),
+            (adjust_brightness, self.brightness),
+            (adjust_contrast, self.contrast),
+            (adjust_saturation, self.saturation),
+            (adjust_hue, self.hue),
         )
         order = rng.permutation(len(changes))
         return [(changes[i][0], _uniform(rng, bounds)) for i in order if (bounds := changes[i][1]) is not None]
 
 
 class RandomGrayscale:
-    """Takes the colour away with probability ``p``, from the clip or (not consistent) from each frame."""
+    """Makes the clip grayscale with probability ``p``; without ``consistent_transform``, frame by frame."""
 
     def __init__(self, consistent_transform: bool, p: float = 0.5) -> None:
         self.consistent_transform, self.p = consistent_transform, p
@@ -270,15 +274,15 @@ class RandomGrayscale:
             return clip
         frames = clip.frames.copy()
         for i in np.flatnonzero(chosen):
-            frames[i] = color.to_grayscale(frames[i])
+            frames[i] = to_grayscale(frames[i])
         return replace(clip, frames=frames)
 
 
 class RandomMosaicVideoAPI:
-    """With probability ``prob``, tiles every frame with itself; the masks stay in one tile, drawn at random.
+    """With probability ``prob``, tiles every frame with copies of itself; one random tile keeps the masks.
 
     Args:
-        use_random_hflip: whether tiles are flipped at random, the same in all frames.
+        use_random_hflip: whether tiles are flipped at random, equally in all frames.
     """
 
     def __init__(self, prob: float = 0.15, grid_h: int = 2, grid_w: int = 2, use_random_hflip: bool = False) -> None:
@@ -307,7 +311,7 @@ class RandomMosaicVideoAPI:
 
 
 class ToTensorAPI:
-    """Changes nothing: clips stay arrays until they are batched, and uint8 until they are on the device."""
+    """Does nothing: clips are arrays until they are batched, and uint8 until they are on the device."""
 
     def __init__(self, v2: bool = False) -> None:
         pass
@@ -317,10 +321,10 @@ class ToTensorAPI:
 
 
 class NormalizeAPI:
-    """Changes nothing: frames are normalised on the device, with the mean and deviation SAM 2 was trained with.
+    """Does nothing: frames are normalised on the device, with the mean and standard deviation of SAM 2.
 
     Raises:
-        ValueError: other numbers than those.
+        ValueError: another mean or standard deviation.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], v2: bool = False) -> None:

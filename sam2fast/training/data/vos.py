@@ -7,15 +7,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.datasets.errors import DatasetError
-from sam2fast.training.data.clip import Clip
-from sam2fast.training.data.errors import DataError
+from sam2fast.datasets.dataset_files import DatasetError
+from sam2fast.training.data.clip import Clip, DataError
 from sam2fast.training.data.sampling import Sampler
 from sam2fast.training.data.transforms import Transform
 
 
 class RawVideo(Protocol):
-    """An annotated video; positions count its frames."""
+    """An annotated video; a position is the number of a frame in it."""
 
     @property
     def name(self) -> str: ...
@@ -33,7 +32,7 @@ class RawVideo(Protocol):
 
 
 class RawDataset(Protocol):
-    """Annotated videos, such as :class:`~sam2fast.training.data.folders.PNGRawDataset`."""
+    """Annotated videos, such as :class:`~sam2fast.training.data.png_datasets.PNGRawDataset`."""
 
     @property
     def name(self) -> str: ...
@@ -46,13 +45,13 @@ class RawDataset(Protocol):
 class VOSDataset:
     """Clips sampled from videos and transformed; a :class:`~sam2fast.training.data.clip.ClipDataset`.
 
-    Follows the official ``training.dataset.vos_dataset.VOSDataset``, except that its length counts the repetitions.
+    Follows the official ``training.dataset.vos_dataset.VOSDataset``, but its length counts repetitions.
 
     Args:
-        transforms: one, or several that are applied in turn.
-        training: whether a bad video may be passed over; if not, it ends with a ``DataError``.
-        multiplier: how often each video comes in an epoch. A fraction adds that many videos drawn at random.
-        always_target, target_segments_available: must be True; an object that is not in a frame has an empty mask.
+        transforms: one transform, or several that are applied in order.
+        training: whether a bad video may be skipped; if not, it raises ``DataError``.
+        multiplier: how often each video comes in an epoch; a fraction adds a random share of the videos.
+        always_target, target_segments_available: must be True: an object that is not in a frame has an empty mask.
 
     Raises:
         ValueError: no videos, or settings that are not supported.
@@ -84,7 +83,7 @@ class VOSDataset:
 
     @property
     def video_names(self) -> Sequence[str]:
-        """Of the videos, if they are known before they are opened."""
+        """Names of the videos, if they are known before the videos are opened."""
         names: Sequence[str] = getattr(self.video_dataset, "video_names", ())
         return names
 
@@ -96,8 +95,8 @@ class VOSDataset:
 
         Raises:
             IndexError: there is no such index.
-            DatasetError: in training, the video is too short, has no objects, or cannot be read.
-            DataError: the same, if not in training.
+            DatasetError: in training, the video is too short, has no objects or cannot be read.
+            DataError: the same outside of training.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"index must be in [0, {len(self)}), got {index}")
@@ -108,11 +107,11 @@ class VOSDataset:
 
     @property
     def repeat_factors(self) -> NDArray[np.float32]:
-        """How often each video comes in an epoch, for :class:`~sam2fast.training.data.repeat.RepeatFactorWrapper`."""
+        """How often each video comes in an epoch; :class:`RepeatFactorWrapper` reads them."""
         return np.full(len(self.video_dataset), self.multiplier, dtype=np.float32)
 
     def sample_once(self, index: int, rng: np.random.Generator) -> Clip:
-        """A transformed clip of the ``index``-th video, whatever the multiplier; raises as :meth:`sample`."""
+        """A transformed clip of the ``index``-th video, without the multiplier; raises the errors of :meth:`sample`."""
         try:
             clip = self._make(self.video_dataset.get_video(index), rng)
         except DatasetError as error:

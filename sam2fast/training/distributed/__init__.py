@@ -1,1 +1,1 @@
-"""Training in several processes, on one machine or many. See docs/distributed_training.md."""
+"""Distributed training on one machine or several. See docs/distributed_training.md."""

@@ -1,4 +1,4 @@
-"""The processes of a run: which one this is, and what they agree on."""
+"""The process group of a run: the rank of this process, and collective operations."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -10,16 +10,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from sam2fast.build_sam import available_device
-from sam2fast.checkpoints.errors import first_line
+from sam2fast.checkpoints.weight_files import first_line
 from sam2fast.training.settings import DistributedConf
+from sam2fast.utils.devices import available_device
 
-# What torchrun, and everything else that starts the processes of a run, tells each of them.
-PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
-MEETING = ("MASTER_ADDR", "MASTER_PORT")
-# Flags and names go through gloo wherever gradients go: they must not wait for a GPU.
+# Environment variables set by torchrun and other launchers.
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+RENDEZVOUS_VARIABLES = ("MASTER_ADDR", "MASTER_PORT")
+# Objects on the CPU go through gloo, so that they do not wait for a GPU.
 BACKENDS = {"nccl": "cpu:gloo,cuda:nccl", "gloo": "gloo"}
-# How libraries say that the other end of a connection is gone, or silent for too long.
+# Parts of libraries' messages about lost or silent connections.
 _GONE = (
     "gloo",
     "NCCL",
@@ -32,18 +32,18 @@ _GONE = (
 
 
 class LostRankError(RuntimeError):
-    """Another process of the run has ended, or has said nothing for too long."""
+    """Another process of the run has exited, or was silent for too long."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among those of a run; by default there is no other.
+    """The ranks of this process; by default those of a single process.
 
     Args:
-        device: that this process computes on.
-        rank, world_size: its number, and how many there are.
+        device: the device of this process.
+        rank, world_size: its number among all processes, and their number.
         local_rank: its number on its machine.
-        is_group: whether torch's process group is to be used, which a single process may have as well.
+        is_group: whether there is a process group; a single process may have one too.
     """
 
     device: torch.device
@@ -54,11 +54,11 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes what a run writes."""
+        """Whether this process writes the files of the run."""
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process; all of them ask at the same place."""
+        """Whether the flag is set in any process. Collective: all processes must call it."""
         if not self.is_group:
             return flag
         count = torch.tensor(int(flag))
@@ -66,7 +66,7 @@ class Ranks:
         return bool(count)
 
     def mean(self, values: Sequence[float]) -> list[float]:
-        """The means over all processes; no number where it is none in any of them."""
+        """The means over all processes; not finite if a value of any process is not. Collective."""
         if not self.is_group:
             return list(values)
         sums = torch.tensor(values, dtype=torch.float64)
@@ -74,20 +74,20 @@ class Ranks:
         return (sums / self.world_size).tolist()
 
     def gather(self, value: Any) -> list[Any]:
-        """What each process has, in the order of their numbers; pickled on the way."""
+        """The values of all processes in the order of ranks, pickled. Collective."""
         if not self.is_group:
             return [value]
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
 
-    def wait(self) -> None:
-        """Returns when every process has come here."""
+    def barrier(self) -> None:
+        """A barrier. Collective."""
         self.any(False)
 
     @contextmanager
-    def losses_named(self) -> Iterator[None]:
-        """Raises :class:`LostRankError` for what libraries raise when another process is gone."""
+    def reporting_lost_ranks(self) -> Iterator[None]:
+        """Converts libraries' errors about lost processes to :class:`LostRankError`."""
         try:
             yield
         except RuntimeError as error:
@@ -97,37 +97,38 @@ class Ranks:
             raise
 
     def leave(self) -> None:
-        """Ends the process group once all have come here; nothing where there is none.
+        """Destroys the process group, if any, after a barrier.
 
         Raises:
-            LostRankError: another process has ended before.
+            LostRankError: another process has exited before.
         """
         if self.is_group:
-            with self.losses_named():
-                self.wait()
+            with self.reporting_lost_ranks():
+                self.barrier()
             dist.destroy_process_group()
 
 
 def join(conf: DistributedConf | None = None, accelerator: str = "auto") -> Ranks:
-    """This process's place in the run that it was started for, its process group made if there is none yet.
+    """The ranks of this process; initialises the process group if there is none.
 
-    Without ``WORLD_SIZE`` in the environment, and without a process group, it is alone. A group that is there already
-    must be able to send from the CPU, as gloo's can.
+    Without ``WORLD_SIZE`` in the environment and without a process group it is a single process. An existing group must
+    support the CPU, as gloo does.
 
     Args:
-        accelerator: ``cuda``, ``cpu``, ``mps``, or ``auto``; of CUDA's devices the one with the local number is taken.
+        conf: the settings of distributed training.
+        accelerator: ``cuda`` (the device with the local rank), ``cpu``, ``mps`` or ``auto``.
 
     Raises:
-        ValueError: the environment is incomplete or contradicts itself, or several processes cannot share the
-            accelerator, or it was left open and there is no GPU.
+        ValueError: the environment is incomplete or inconsistent, several processes cannot share the accelerator, or it
+            is ``auto`` and there is no GPU.
         RuntimeError: the accelerator is not available.
-        LostRankError: the others did not come.
+        LostRankError: the other processes did not join.
     """
     conf = conf or DistributedConf()
     device = available_device(accelerator)
     if not dist.is_available() or not (dist.is_initialized() or "WORLD_SIZE" in os.environ):
         return Ranks(device)
-    rank, local_rank, world_size = _place()
+    rank, local_rank, world_size = _read_ranks()
     if device.type == "cuda":
         if local_rank >= torch.cuda.device_count():
             raise ValueError(
@@ -135,11 +136,11 @@ def join(conf: DistributedConf | None = None, accelerator: str = "auto") -> Rank
                 "start as many processes as there are GPUs"
             )
         device = torch.device("cuda", local_rank)
-        torch.cuda.set_device(device)  # fully_shard knows no other way to be told
+        torch.cuda.set_device(device)  # fully_shard uses the current device
     elif device.type != "cpu":
         raise ValueError(f"several processes need CUDA or the CPU, not {device}; set trainer.accelerator=cpu")
     elif accelerator == "auto":
-        # Whoever starts processes for GPUs would not notice before the bill that they all computed on the CPU.
+        # A silent fallback to the CPU would waste the machines.
         raise ValueError(
             f"no CUDA here for process {rank} of {world_size}; set trainer.accelerator=cpu to train on the CPU"
         )
@@ -156,20 +157,20 @@ def join(conf: DistributedConf | None = None, accelerator: str = "auto") -> Rank
     return ranks
 
 
-def _place() -> tuple[int, int, int]:
-    """Number, number on this machine, how many."""
+def _read_ranks() -> tuple[int, int, int]:
+    """Rank, local rank and world size."""
     if dist.is_initialized():
         rank = dist.get_rank()
         return rank, int(os.environ.get("LOCAL_RANK", rank)), dist.get_world_size()
-    if missing := [name for name in (*PLACE, *MEETING) if name not in os.environ]:
+    if missing := [name for name in (*RANK_VARIABLES, *RENDEZVOUS_VARIABLES) if name not in os.environ]:
         raise ValueError(
             f"WORLD_SIZE is set and {', '.join(missing)} is not: start the processes with torchrun or "
             "sam2fast train --num-gpus, or unset WORLD_SIZE"
         )
     try:
-        rank, local_rank, world_size = (int(os.environ[name]) for name in PLACE)
+        rank, local_rank, world_size = (int(os.environ[name]) for name in RANK_VARIABLES)
     except ValueError as error:
-        raise ValueError(f"{', '.join(PLACE)} must be whole numbers: {error}") from error
+        raise ValueError(f"{', '.join(RANK_VARIABLES)} must be whole numbers: {error}") from error
     if not 0 <= local_rank <= rank < world_size:
         raise ValueError(f"RANK {rank}, LOCAL_RANK {local_rank} and WORLD_SIZE {world_size} contradict each other")
     return rank, local_rank, world_size

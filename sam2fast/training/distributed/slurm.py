@@ -1,4 +1,4 @@
-"""A run as a job of SLURM with a task for each process, by submitit. Tried with submitit's local executor alone."""
+"""Submits a run as a SLURM job with one task per process, by submitit. Tested with its local executor alone."""
 
 import os
 import random
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 PORTS = (10000, 65000)
-MOST_TIMEOUTS = 1000  # a run goes on in a new job as often as its time is up
-SECONDS_TO_SAVE = 300  # before a job's time is up
+MOST_TIMEOUTS = 1000  # a run is requeued after each timeout
+SECONDS_TO_SAVE = 300  # between the signal and a job's timeout
 
 
 class SubmissionError(RuntimeError):
@@ -20,13 +20,13 @@ class SubmissionError(RuntimeError):
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked for; partition, account and qos as for ``sbatch``."""
+    """Resources of a job; partition, account and qos as for ``sbatch``."""
 
-    folder: Path  # for logs and submissions, shared by all machines
+    folder: Path  # for logs and submissions, on a shared file system
     nodes: int = 1
-    processes: int = 1  # on each node, each with a GPU
+    processes: int = 1  # per node, each with a GPU
     gpus: bool = True
-    cpus: int = 10  # of each process
+    cpus: int = 10  # per process
     hours: float = 24.0
     partition: str | None = None
     account: str | None = None
@@ -36,12 +36,12 @@ class Job:
 
 @dataclass(frozen=True)
 class ClusterRun:
-    """One process of a run, which submitit calls without arguments, and calls again after it was preempted.
+    """One process of a run; submitit calls it, and calls it again after preemption.
 
     Attributes:
-        run: does the run, asking the function it gets after every update whether it is to save and return.
-        folder: where relative paths begin.
-        port: of the first node, where processes meet.
+        run: performs the run; it gets a function that returns True when the run must save and return.
+        folder: working directory.
+        port: port of the rendezvous on the first node.
     """
 
     run: Callable[[Callable[[], bool]], None]
@@ -51,37 +51,37 @@ class ClusterRun:
     def __call__(self) -> None:
         import submitit
 
-        place = submitit.JobEnvironment()
+        job = submitit.JobEnvironment()
         os.chdir(self.folder)
         os.environ.update(
-            RANK=str(place.global_rank),
-            LOCAL_RANK=str(place.local_rank),
-            WORLD_SIZE=str(place.num_tasks),
-            MASTER_ADDR=place.hostnames[0] if place.num_nodes > 1 else "127.0.0.1",
+            RANK=str(job.global_rank),
+            LOCAL_RANK=str(job.local_rank),
+            WORLD_SIZE=str(job.num_tasks),
+            MASTER_ADDR=job.hostnames[0] if job.num_nodes > 1 else "127.0.0.1",
             MASTER_PORT=str(self.port),
         )
         with _Interruption() as interruption:
             self.run(interruption.is_asked)
-        # The first process has the job queued again, once all have saved.
+        # After all processes have saved, the first one requeues the job.
         interruption.go_on()
 
     def checkpoint(self) -> Any:
-        """What submitit calls after a preemption or at the time limit, and queues again: the same call."""
+        """Called by submitit on preemption or timeout; requeues the same call."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 class _Interruption:
-    """Puts off what submitit does when the job is to make room, until the run has saved.
+    """Delays submitit's handling of preemption and timeout signals until the run has saved.
 
-    SLURM says so by the signal that submitit has asked for, upon which submitit queues the job again; or, as clusters
-    do by default on preemption, by SIGTERM, upon which the job ends and SLURM queues it again where it is set up to.
+    On submitit's own signal it requeues the job. On SIGTERM, the default for preemption, the job ends, and SLURM
+    requeues it if configured so.
     """
 
     def __init__(self) -> None:
         preempted = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"))
-        self._numbers = tuple(dict.fromkeys((preempted, signal.SIGTERM)))  # what queues again comes first
+        self._numbers = tuple(dict.fromkeys((preempted, signal.SIGTERM)))  # the requeuing signal first
         self._asked: set[int] = set()
         self._handlers: dict[int, Any] = {}
 
@@ -100,7 +100,7 @@ class _Interruption:
         return bool(self._asked)
 
     def go_on(self) -> None:
-        """Does what submitit would have done at once; of two signals for the first alone."""
+        """Calls submitit's handler of the received signal; the first one if there were two."""
         for number in self._numbers:
             if number in self._asked:
                 if callable(self._handlers[number]):
@@ -109,13 +109,13 @@ class _Interruption:
 
 
 def submit(job: Job, run: Callable[[Callable[[], bool]], None]) -> Any:
-    """Submits a run; returns submitit's job, whose ``job_id`` and ``paths`` say where it is.
+    """Submits a run; returns submitit's job, with ``job_id`` and ``paths``.
 
     Args:
         run: picklable; see :class:`ClusterRun`.
 
     Raises:
-        SubmissionError: submitit is not installed, or SLURM does not take the job.
+        SubmissionError: submitit is not installed, or SLURM rejects the job.
     """
     try:
         import submitit
@@ -132,7 +132,7 @@ def submit(job: Job, run: Callable[[Callable[[], bool]], None]) -> Any:
             cpus_per_task=job.cpus,
             timeout_min=max(1, round(60 * job.hours)),
             slurm_signal_delay_s=min(SECONDS_TO_SAVE, round(1800 * job.hours)),
-            slurm_srun_args=["--kill-on-bad-exit=1"],  # without one of its processes a run cannot go on
+            slurm_srun_args=["--kill-on-bad-exit=1"],  # a run cannot continue without one of its processes
             **{f"slurm_{name}": value for name, value in asked.items() if value is not None},
         )
         return executor.submit(ClusterRun(run, Path.cwd(), random.SystemRandom().randint(*PORTS)))

@@ -1,4 +1,4 @@
-"""How the processes of a run hold the model: each a whole copy, or each a part of every tensor."""
+"""Strategies of distributed training: a single process, DistributedDataParallel, or fully sharded (FSDP)."""
 
 import inspect
 import warnings
@@ -15,65 +15,64 @@ from sam2fast.training.objective import Objective
 from sam2fast.training.settings import AMP_DTYPES, DistributedConf
 
 
-class Alone:
-    """One process with the whole objective; the others below differ from it only in where tensors are.
+class SingleProcess:
+    """The objective in one process; the base class of the other strategies.
 
     Args:
-        objective: on its device. What learns is in it under the same names before and after.
+        objective: on its device; the names of its parameters stay the same.
     """
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
-        """The batch's losses; gradients of ``loss`` are means over the processes."""
+        """The batch's losses; gradients of ``loss`` are averaged over processes."""
         return self.objective(batch)
 
-    def batch_of_several(self, is_last: bool) -> AbstractContextManager[Any]:
-        """Around forward and backward pass of one of the batches of an update; gradients travel with the last."""
+    def accumulating(self, is_last: bool) -> AbstractContextManager[Any]:
+        """Context of the forward and backward pass of a batch; gradients are synchronised for the last batch."""
         return nullcontext()
 
     def evaluating(self) -> AbstractContextManager[Any]:
-        """Inside, processes may use the model differently often; without gradients."""
+        """Context without gradients in which processes may call the model differently often."""
         return nullcontext()
 
-    def local(self, tensor: Tensor) -> Tensor:
-        """What this process has of a tensor."""
+    def to_local(self, tensor: Tensor) -> Tensor:
+        """The shard of a tensor in this process."""
         return tensor
 
-    def number(self, scalar: Tensor) -> float:
-        """A scalar of all processes."""
+    def to_float(self, scalar: Tensor) -> float:
+        """A scalar tensor as a float."""
         return float(scalar)
 
-    def whole(self, tree: Any) -> Any:
-        """What is in nested dictionaries and lists, with whole tensors.
+    def gather(self, tree: Any) -> Any:
+        """Nested dictionaries and lists with full tensors. Collective.
 
-        Every process asks at the same place; where tensors are divided, the first alone gets them, on the CPU, and the
-        others get None for each.
+        Sharded tensors are gathered on the CPU of the first process; other processes get None for each.
         """
         return tree
 
-    def placed(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Whole tensors as this process holds those of the same names."""
+    def shard(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Full tensors, sharded as those of the same names in ``like``."""
         return tensors
 
-    def placed_state(self, state: dict[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
-        """The state of an optimiser with these groups as this process holds it."""
+    def shard_optimizer_state(self, state: dict[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
+        """The full state of an optimiser with these groups, sharded as its parameters."""
         return state
 
 
-class Replicas(Alone):
-    """Torch's DistributedDataParallel: every process has the whole, and gradients are averaged."""
+class DDP(SingleProcess):
+    """DistributedDataParallel: every process has all tensors, and gradients are averaged."""
 
     def __init__(self, objective: Objective, conf: DistributedConf) -> None:
         from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook, fp16_compress_hook
 
         super().__init__(objective)
-        # Buffers never change. The switch has had two names.
+        # Buffers never change. The option's name depends on the version of torch.
         names = inspect.signature(nn.parallel.DistributedDataParallel).parameters
         switch = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
         options: dict[str, Any] = {switch: False, "find_unused_parameters": conf.find_unused_parameters}
-        # Without device_ids, which would copy the batch once more.
+        # No device_ids: they would copy the batch again.
         self._replica = nn.parallel.DistributedDataParallel(objective, **options)
         if conf.comms_dtype is not None:
             hooks = {"bfloat16": bf16_compress_hook, "float16": fp16_compress_hook}
@@ -82,17 +81,17 @@ class Replicas(Alone):
     def __call__(self, batch: Any) -> dict[str, Tensor]:
         return self._replica(batch)
 
-    def batch_of_several(self, is_last: bool) -> AbstractContextManager[Any]:
+    def accumulating(self, is_last: bool) -> AbstractContextManager[Any]:
         return nullcontext() if is_last else self._replica.no_sync()
 
 
-class Shards(Alone):
-    """Torch's ``fully_shard``: every process has a part of each tensor, and of the optimiser's state for it.
+class FSDP(SingleProcess):
+    """``fully_shard`` (FSDP2): every process has a shard of each tensor and of its optimiser state.
 
-    Blocks of the trunk and layers of memory attention are put together when they are used.
+    Blocks of the trunk and layers of memory attention are gathered when they are used.
 
     Raises:
-        ValueError: there is an auxiliary task, whose single numbers cannot be divided, or a cache of features.
+        ValueError: there is an auxiliary task, whose scalar parameters cannot be sharded, or an encoder cache.
     """
 
     def __init__(self, objective: Objective, ranks: Ranks, conf: DistributedConf) -> None:
@@ -109,15 +108,15 @@ class Shards(Alone):
         super().__init__(objective)
         self._ranks = ranks
         reduce_dtype = None if conf.comms_dtype is None else AMP_DTYPES[conf.comms_dtype]
-        # By itself torch would take the GPUs of a machine that has some.
+        # By default torch would use the GPUs of a machine that has some.
         mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
         options: dict[str, Any] = {"mesh": mesh, "mp_policy": MixedPrecisionPolicy(reduce_dtype=reduce_dtype)}
         block: Any
         for block in objective.model.image_encoder.trunk.blocks:
             fully_shard(block, **options)
-            whole = block.branches
+            plain = block.branches
             register_fsdp_forward_method(block, "branches")
-            block.branches = partial(_branches, block, whole, block.branches)
+            block.branches = partial(_branches, block, plain, block.branches)
         if objective.model.num_maskmem:
             for layer in objective.model.memory_attention.layers:
                 fully_shard(layer, **options)
@@ -125,11 +124,11 @@ class Shards(Alone):
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
         with warnings.catch_warnings():
-            # Blocks return views, and nothing changes them in place.
+            # Blocks return views, and nothing modifies them in place.
             warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
             return super().__call__(batch)
 
-    def batch_of_several(self, is_last: bool) -> AbstractContextManager[Any]:
+    def accumulating(self, is_last: bool) -> AbstractContextManager[Any]:
         self._root.set_requires_gradient_sync(is_last)
         return nullcontext()
 
@@ -141,7 +140,7 @@ class Shards(Alone):
         hooks = [(part._forward_pre_hooks, part._forward_hooks) for part in parts]
         for part in parts:
             part.unshard()
-            # With all of it whole they have nothing to do, and would note each use for a backward pass to come.
+            # The hooks have nothing to do on gathered parameters, but would record each call for a backward pass.
             part._forward_pre_hooks, part._forward_hooks = OrderedDict(), OrderedDict()
         try:
             yield
@@ -150,55 +149,55 @@ class Shards(Alone):
                 part._forward_pre_hooks, part._forward_hooks = before, after
                 part.reshard()
 
-    def local(self, tensor: Tensor) -> Tensor:
+    def to_local(self, tensor: Tensor) -> Tensor:
         from torch.distributed.tensor import DTensor
 
         return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
-    def number(self, scalar: Tensor) -> float:
+    def to_float(self, scalar: Tensor) -> float:
         from torch.distributed.tensor import DTensor
 
         return float(scalar.full_tensor() if isinstance(scalar, DTensor) else scalar)
 
-    def whole(self, tree: Any) -> Any:
-        from sam2fast.training.distributed.pieces import divided_tensors, gathered, replaced
+    def gather(self, tree: Any) -> Any:
+        from sam2fast.training.distributed.sharding import find_dtensors, gather_full, map_dtensors
 
-        wholes = iter(gathered(divided_tensors(tree), self._ranks))
-        return replaced(tree, lambda tensor: next(wholes))
+        full = iter(gather_full(find_dtensors(tree), self._ranks))
+        return map_dtensors(tree, lambda tensor: next(full))
 
-    def placed(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        from sam2fast.training.distributed.pieces import divided
+    def shard(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        from sam2fast.training.distributed.sharding import shard_like
 
-        return {name: divided(value, like[name]) for name, value in tensors.items()}
+        return {name: shard_like(value, like[name]) for name, value in tensors.items()}
 
-    def placed_state(self, state: dict[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
-        from sam2fast.training.distributed.pieces import divided
+    def shard_optimizer_state(self, state: dict[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
+        from sam2fast.training.distributed.sharding import shard_like
 
         parameters = [parameter for group in groups for parameter in group["params"]]
-        placed = {
+        sharded = {
             number: {
-                name: divided(value, parameters[number]) if _is_of(value, parameters[number]) else value
+                name: shard_like(value, parameters[number]) if _has_shape_of(value, parameters[number]) else value
                 for name, value in entry.items()
             }
             for number, entry in state["state"].items()
         }
-        return {**state, "state": placed}
+        return {**state, "state": sharded}
 
 
-def wrap(objective: Objective, ranks: Ranks, conf: DistributedConf) -> Alone:
-    """The objective as the processes share it; torch replaces its parameters where it is divided."""
+def wrap(objective: Objective, ranks: Ranks, conf: DistributedConf) -> SingleProcess:
+    """The strategy for the objective; FSDP replaces its parameters."""
     if not ranks.is_group:
-        return Alone(objective)
-    return Shards(objective, ranks, conf) if conf.strategy == "fsdp" else Replicas(objective, conf)
+        return SingleProcess(objective)
+    return FSDP(objective, ranks, conf) if conf.strategy == "fsdp" else DDP(objective, conf)
 
 
-def _branches(block: nn.Module, whole: Callable[..., Any], divided: Callable[..., Any], *inputs: Any) -> Any:
-    """A block's other way forward; within the first, and in evaluation, the block has been put together already."""
+def _branches(block: nn.Module, plain: Callable[..., Any], gathering: Callable[..., Any], *inputs: Any) -> Any:
+    """The block's second forward method: gathers the block, unless it is gathered already."""
     from torch.distributed.tensor import DTensor
 
-    return (divided if isinstance(next(block.parameters()), DTensor) else whole)(*inputs)
+    return (gathering if isinstance(next(block.parameters()), DTensor) else plain)(*inputs)
 
 
-def _is_of(value: Any, parameter: Tensor) -> bool:
-    """Whether an entry of the optimiser's state has a number for each of the parameter's."""
+def _has_shape_of(value: Any, parameter: Tensor) -> bool:
+    """Whether an entry of the optimiser's state has the parameter's shape."""
     return isinstance(value, Tensor) and value.shape == parameter.shape

@@ -1,4 +1,4 @@
-"""Jobs on several processes: none is lost, none is done twice, nothing is left behind."""
+"""Jobs on several processes: none is lost, none runs twice, and no process is left."""
 
 import functools
 import os
@@ -15,15 +15,15 @@ from parallel_jobs import build_nothing
 from waiting import is_alive, wait_until
 
 from sam2fast.deploy.parallel import WorkerError, run_jobs
-from sam2fast.deploy.parallel.devices import device_list, names_several, threads_for_each
-from sam2fast.deploy.parallel.pool import JOBS_AHEAD, JOBS_AT_ONCE, JobSource, Member, Pool
+from sam2fast.deploy.parallel.device_list import device_list, names_several, threads_for_each
+from sam2fast.deploy.parallel.pool import JOBS_AHEAD, JOBS_AT_ONCE, JobSource, Pool, PoolWorker
 from sam2fast.deploy.parallel.worker import packed
 from sam2fast.utils.reproducibility import deterministic
 
 TWO, THREE = ["cpu"] * 2, ["cpu"] * 3
 
 
-def test_every_job_is_done_once_and_failures_are_results():
+def test_every_job_runs_once_and_failures_are_results():
     jobs = [3, -1, *range(4, 12)]
     results = list(run_jobs(parallel_jobs.square, jobs, TWO, build_nothing))
     assert sorted((r.index, r.job) for r in results) == list(enumerate(jobs))
@@ -41,8 +41,8 @@ def test_every_job_is_done_once_and_failures_are_results():
     assert os.getpid() not in pids and not any(is_alive(pid) for pid in pids)
 
 
-def test_in_order_without_piling_up():
-    """While the first job takes long, no more jobs are begun than the window holds."""
+def test_in_order_with_a_bounded_window():
+    """While the first job runs, no more jobs start than the window allows."""
     taken, seen = [], []
 
     def jobs():
@@ -52,12 +52,12 @@ def test_in_order_without_piling_up():
 
     for result in run_jobs(parallel_jobs.first_one_late, jobs(), TWO, build_nothing, ordered=True):
         seen.append(result.value)
-        # And one that was looked at, to know that there is one.
+        # Plus one that was read ahead.
         assert len(taken) <= len(seen) + JOBS_AHEAD * len(TWO) + 1
     assert seen == list(range(1, 25))
 
 
-def test_results_wait_for_who_asks():
+def test_results_wait_until_requested():
     taken = []
 
     def jobs():
@@ -66,7 +66,7 @@ def test_results_wait_for_who_asks():
             yield number
 
     results = run_jobs(parallel_jobs.large, jobs(), TWO, build_nothing)
-    assert not taken  # nothing begins before the first result is asked for
+    assert not taken  # nothing starts before the first result is requested
     for count in range(1, 6):
         assert len(set(next(results).value)) == 1
         time.sleep(0.05)
@@ -74,8 +74,8 @@ def test_results_wait_for_who_asks():
     results.close()
 
 
-def test_a_process_that_is_killed_loses_no_job(tmp_path):
-    """Its job is done by another one."""
+def test_a_killed_process_loses_no_job(tmp_path):
+    """Another one runs its job."""
     jobs = [(number, str(tmp_path / "killed")) for number in range(8)]
     results = list(run_jobs(parallel_jobs.killed_once, jobs, TWO, build_nothing))
     assert sorted(r.index for r in results) == list(range(8))
@@ -93,12 +93,12 @@ def test_a_job_that_kills_every_process_is_given_up():
 
 
 class DiesWithItsAnswers:
-    """A worker that job 2 ends, before it has given the answers to jobs sent together with that."""
+    """A worker that job 2 kills before it answers the jobs that were sent with it."""
 
     device = "cpu"
 
     def __init__(self):
-        self.answers: list[int | None] = [None]  # to the making
+        self.answers: list[int | None] = [None]  # of creating the service
 
     def send_packed(self, call):
         _, (job,), _ = pickle.loads(call)
@@ -111,17 +111,17 @@ class DiesWithItsAnswers:
 
 
 class Replacing(Pool):
-    def _heard(self, busy):
+    def _wait_for_answers(self, busy):
         return busy
 
-    def _lose(self, member, why):
-        self._members.append(Member(DiesWithItsAnswers()))
-        yield from super()._lose(member, why)
+    def _handle_loss(self, member, why):
+        self._members.append(PoolWorker(DiesWithItsAnswers()))
+        yield from super()._handle_loss(member, why)
 
 
-def test_a_job_is_not_given_up_for_what_came_after_it():
-    """Its answer may be lost with the process that the next one has killed; done again, it is alone."""
-    pool = Replacing([Member(DiesWithItsAnswers())], JobSource(iter(range(4))), JOBS_AHEAD)
+def test_a_job_does_not_fail_for_a_later_one():
+    """The next job may kill the process before this job's answer is read; so the retry runs alone."""
+    pool = Replacing([PoolWorker(DiesWithItsAnswers())], JobSource(iter(range(4))), JOBS_AHEAD)
     results = list(pool.in_order())
     assert [(result.index, result.done) for result in results] == [(0, True), (1, True), (2, False), (3, True)]
 
@@ -134,7 +134,7 @@ def test_no_process_is_left():
     assert found == [(0, True), (1, True), (2, False)]
 
 
-def test_a_device_that_cannot_begin_is_done_without(tmp_path):
+def test_a_device_that_cannot_start_is_skipped(tmp_path):
     build = functools.partial(parallel_jobs.build_on_the_second, flag=str(tmp_path / "first"))
     results = list(run_jobs(parallel_jobs.square, range(5), TWO, build, ordered=True))
     assert [r.value[0] for r in results] == [0, 1, 4, 9, 16]
@@ -144,8 +144,8 @@ def test_a_device_that_cannot_begin_is_done_without(tmp_path):
     assert list(run_jobs(parallel_jobs.square, [], TWO, broken)) == []
 
 
-def test_what_cannot_travel():
-    """A job that cannot be pickled, an exception that cannot be read."""
+def test_unpicklable_values():
+    """A job that cannot be pickled, an exception that cannot be unpickled."""
     (unsent, odd) = run_jobs(parallel_jobs.strange_failure, [lambda: 0, 1], ["cpu"], build_nothing, ordered=True)
     assert not unsent.done and "cannot go to another process" in unsent.error
     assert odd.error == "Unreadable: odd" and "strange_failure" in odd.trace
@@ -155,7 +155,7 @@ def test_what_cannot_travel():
         next(run_jobs(parallel_jobs.square, [1], ["cpu"], lambda device: None))
     with pytest.raises(TypeError, match="a tensor on meta cannot go to another process"):
         packed({"masks": [torch.zeros(2, device="meta")]})
-    assert len(packed(torch.zeros(1000))) > 4000  # its values, and no handle of memory that is shared
+    assert len(packed(torch.zeros(1000))) > 4000  # its values, not a handle of shared memory
 
 
 def test_threads_are_divided_before_torch_is_loaded():
@@ -185,7 +185,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
 def test_workers_end_with_their_parent(ending, tmp_path):
-    """By Ctrl-C, which reaches them too, and when it is killed."""
+    """After Ctrl-C, which they also receive, and when the parent is killed."""
     script, notes = tmp_path / "script.py", tmp_path / "notes"
     script.write_text(SCRIPT)
     notes.mkdir()

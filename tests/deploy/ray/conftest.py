@@ -12,7 +12,7 @@ from small_ray import small_ray
 
 @pytest.fixture(scope="package")
 def ray_folder() -> Iterator[Path]:
-    """This process is connected to a small Ray; its folder."""
+    """Connects this process to a small Ray; returns its folder."""
     with small_ray() as folder:
         yield folder
 
@@ -27,14 +27,14 @@ def run(tmp_path, monkeypatch) -> Callable[..., click.testing.Result]:
 
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    """Six small pictures, and one file that is none."""
+    """Six small images, and one file that is none."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for i, name in enumerate(NAMES):
         pixels = np.random.default_rng(i).integers(0, 60, (64, 96 + 8 * i, 3), dtype=np.uint8)
         pixels[:, 48:] += np.array([150, 60, 0], dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{name}.png")
-    (folder / "broken.png").write_text("no picture")
+    (folder / "broken.png").write_text("no image")
     return folder
 
 

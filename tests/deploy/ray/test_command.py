@@ -1,4 +1,4 @@
-"""``--ray`` and ``--resume``: the results of the run without."""
+"""``--ray`` and ``--resume`` give the results of a run without them."""
 
 import json
 import subprocess
@@ -9,21 +9,21 @@ import pytest
 from cluster_commands import MASKS, NAMES, NANO, masks_of
 
 from sam2fast.cli import mask_finder
-from sam2fast.cli.errors import UserError
-from sam2fast.cli.runner_options import Place
+from sam2fast.cli.runner_options import RunnerChoice
+from sam2fast.cli.user_errors import UserError
 from sam2fast.deploy.parallel import JobResult
 from sam2fast.deploy.parallel.runners import in_this_process
 
 
-def test_a_picture_that_is_lost_with_its_workers(run, photos, tmp_path, monkeypatch):
-    """It is reported as any other that fails, and the others are done."""
+def test_an_image_that_is_lost_with_its_workers(run, photos, tmp_path, monkeypatch):
+    """It is reported like any failure, and the others are done."""
 
     def runner(function, jobs, build, *, ordered=False):
         for result in in_this_process("cpu")(function, jobs, build, ordered=ordered):
             is_lost = Path(result.job).stem == "b"
             yield JobResult(result.index, result.job, "there", error="the job was lost: so") if is_lost else result
 
-    monkeypatch.setattr("sam2fast.cli.masks.chosen_place", lambda *args: Place(runner, "there", False))
+    monkeypatch.setattr("sam2fast.cli.masks.choose_runner", lambda *args: RunnerChoice(runner, "there", False))
     result = run("masks", *(f"photos/{name}.png" for name in "abc"), *MASKS, "--format", "json")
     assert result.exit_code == 1 and "photos/b.png: the job was lost: so" in result.stderr
     assert "1 of 3 images failed" in result.stderr
@@ -31,14 +31,14 @@ def test_a_picture_that_is_lost_with_its_workers(run, photos, tmp_path, monkeypa
     assert names == ["photos/a.png", "photos/c.png"]
 
 
-def test_what_workers_of_an_earlier_run_may_be_writing_stays(run, photos, tmp_path, monkeypatch):
-    """With --ray; on this machine no process of an earlier run is left."""
+def test_temporary_files_of_an_earlier_run_stay(run, photos, tmp_path, monkeypatch):
+    """With --ray only; on one machine no process of an earlier run exists."""
 
     def stop(*args):
         raise UserError("stopped")
 
-    monkeypatch.setattr("sam2fast.cli.masks.chosen_place", stop)
-    monkeypatch.setattr("sam2fast.cli.segment_run.chosen_place", stop)
+    monkeypatch.setattr("sam2fast.cli.masks.choose_runner", stop)
+    monkeypatch.setattr("sam2fast.cli.segment.choose_runner", stop)
     out = tmp_path / "out"
     out.mkdir()
     for stays in (True, False):
@@ -50,8 +50,8 @@ def test_what_workers_of_an_earlier_run_may_be_writing_stays(run, photos, tmp_pa
             assert (out / name).exists() == stays
 
 
-def test_segment_goes_on(run, photos, tmp_path):
-    """The same prompts and model; the others are done again."""
+def test_segment_resumes(run, photos, tmp_path):
+    """With the same prompts and model; other results are computed again."""
     (tmp_path / "rough.png").write_bytes((photos / "a.png").read_bytes())
     for prompt in (["--point", "48,30"], ["--mask", "rough.png"]):
         ask = ["segment", "photos/a.png", "photos/b.png", *NANO, *prompt, "--json", "--resume"]
@@ -79,7 +79,7 @@ class Counted(mask_finder._Generator):
         return super().generate(image)
 
 
-def test_masks_go_on_here(run, photos, expected, tmp_path, monkeypatch):
+def test_masks_resumes(run, photos, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(mask_finder, "_Generator", Counted)
     again = run("masks", "photos", *MASKS, "--out", "one", "--resume")
     assert Counted.calls == 0 and again.exit_code == 1 and again.stdout.split("time:")[0] == expected
@@ -88,7 +88,7 @@ def test_masks_go_on_here(run, photos, expected, tmp_path, monkeypatch):
     nothing = run("masks", "photos", *MASKS, "--out", "one", "--resume")
     assert nothing.exit_code == 0 and "6 of 6 images were done before" in nothing.stderr
     assert masks_of(tmp_path / "one") == whole
-    # Those that are not asked for stay.
+    # Results that are not requested stay.
     (tmp_path / "one/c_masks.png").unlink()
     assert run("masks", "photos/c.png", *MASKS, "--out", "one", "--resume").exit_code == 0
     assert Counted.calls == 1
@@ -103,7 +103,7 @@ def test_masks_go_on_here(run, photos, expected, tmp_path, monkeypatch):
         (["--dtype", "bfloat16"], "dtype float32, now bfloat16"),
     ],
 )
-def test_masks_by_other_options_are_not_gone_on_with(run, photos, tmp_path, arguments, message):
+def test_masks_with_other_options_are_not_resumed(run, photos, tmp_path, arguments, message):
     ask = ["masks", "photos/a.png", *MASKS, "--format", "json", "--resume"]
     assert run(*ask).exit_code == 0
     before = (tmp_path / "out/masks.json").read_bytes()
@@ -112,12 +112,12 @@ def test_masks_by_other_options_are_not_gone_on_with(run, photos, tmp_path, argu
     assert (tmp_path / "out/masks.json").read_bytes() == before
 
 
-def test_results_that_cannot_be_read(run, photos, tmp_path):
+def test_unreadable_results(run, photos, tmp_path):
     (tmp_path / "out").mkdir()
     for text in ("{", "[]", '{"info": {"model": {}}}'):
         (tmp_path / "out/masks.json").write_text(text)
         result = run("masks", "photos/a.png", *MASKS, "--resume")
-        assert result.exit_code == 1 and "masks.json is no file of results" in result.stderr
+        assert result.exit_code == 1 and "masks.json cannot be resumed" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -132,19 +132,19 @@ def test_results_that_cannot_be_read(run, photos, tmp_path):
         (["--resume", "--format", "layers"], "add json to --format"),
     ],
 )
-def test_options_that_contradict_each_other(run, photos, tmp_path, arguments, message):
+def test_contradictory_options(run, photos, tmp_path, arguments, message):
     result = run("masks", "photos", "--model", "nano", *arguments)
     assert result.exit_code == (1 if "://" in arguments[1] else 2) and message in result.stderr
     assert not list(tmp_path.glob("out/*"))
 
 
-def test_what_is_imported_before_it_is_asked_for():
+def test_lazy_imports():
     """Neither Ray nor torch."""
     code = "import sys, sam2fast.deploy.ray, sam2fast.cli.vos\nassert not {'ray', 'torch'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_what_is_not_installed(run, photos, monkeypatch):
+def test_missing_packages(run, photos, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = run("masks", "photos", "--model", "nano", "--ray", "local")
     assert result.exit_code == 1 and result.stderr == (

@@ -1,4 +1,4 @@
-"""The bench of scaling: what it counts, and that it refuses other masks. It times nothing here."""
+"""The scaling benchmark: its rows, and its refusal of different masks. Nothing is timed here."""
 
 import argparse
 

@@ -1,13 +1,12 @@
-"""What the masks of a video are read as, and what is said of those that cannot be."""
+"""Reading the masks of a video, and errors for invalid ones."""
 
 import numpy as np
 import pytest
 from PIL import Image
-from vos_sets import disc, save_picture, write_masks
+from vos_sets import disc, save_png, write_masks
 
-from sam2fast.datasets.errors import DatasetError
-from sam2fast.evaluation.vos.arrivals import as_they_appear, from_one_frame
-from sam2fast.evaluation.vos.masks import InputMasks
+from sam2fast.datasets.dataset_files import DatasetError
+from sam2fast.evaluation.vos.input_masks import InputMasks, group_all_objects, group_by_first_frame
 
 NAMES = [f"{t:05d}" for t in range(6)]
 DISCS = {0: {1: (30, 30, 18), 3: (80, 50, 20)}, 3: {3: (74, 48, 16)}, 4: {}}
@@ -33,11 +32,11 @@ def test_numbers_may_be_written_otherwise(tmp_path):
 
 
 @pytest.mark.parametrize(("mode", "value", "read"), [("1", 255, 1), ("L", 9, 9), ("I;16", 200, 200), ("L", 255, 255)])
-def test_pictures_without_a_palette(tmp_path, mode, value, read):
+def test_images_without_a_palette(tmp_path, mode, value, read):
     labels = np.zeros((4, 6), dtype=np.uint16 if mode == "I;16" else np.uint8)
     labels[1:3, 2:4] = value
-    picture = Image.fromarray(labels)
-    (picture.convert("1") if mode == "1" else picture).save(tmp_path / "00000.png")
+    image = Image.fromarray(labels)
+    (image.convert("1") if mode == "1" else image).save(tmp_path / "00000.png")
     masks = InputMasks(tmp_path, NAMES, False)
     assert list(masks.read(0)) == [read] and masks.read(0)[read].sum() == 4
     assert masks.colours(0) is None
@@ -49,12 +48,12 @@ def refused(message: str):
 
 def test_too_many_objects(tmp_path):
     Image.fromarray(np.full((4, 6), 300, dtype=np.uint16)).save(tmp_path / "00000.png")
-    with refused(r"00000\.png: ids go up to 300; a palette picture has room for ids up to 255"):
+    with refused(r"00000\.png: ids go up to 300; a palette image has room for ids up to 255"):
         InputMasks(tmp_path, NAMES, False).read(0)
 
 
 def test_colours_and_broken_files(tmp_path):
-    save_picture(tmp_path / "00000.png", np.zeros((4, 6, 3), dtype=np.uint8), None)
+    save_png(tmp_path / "00000.png", np.zeros((4, 6, 3), dtype=np.uint8), None)
     (tmp_path / "00001.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     masks = InputMasks(tmp_path, NAMES, False)
     for frame in (0, 1):
@@ -85,41 +84,41 @@ def all_prompts(arrivals):
 @pytest.mark.parametrize("per_object", [False, True])
 def test_late_objects(tmp_path, per_object):
     write_masks(tmp_path, {1: {5: (30, 30, 9)}, 3: {2: (60, 60, 9), 5: (31, 30, 9)}, 4: {2: (61, 60, 9)}}, per_object)
-    save_picture(tmp_path / ("002/00000.png" if per_object else "00000.png"), np.zeros((90, 120), np.uint8), None)
+    save_png(tmp_path / ("002/00000.png" if per_object else "00000.png"), np.zeros((90, 120), np.uint8), None)
     masks = InputMasks(tmp_path, NAMES, per_object)
-    first = as_they_appear(masks, all_masks=False)
+    first = group_by_first_frame(masks, all_masks=False)
     assert first.ids == [2, 5] and first.palette_frame == 4
     assert all_prompts(first) == [(1, [(1, [5])]), (3, [(3, [2])])]
-    every = as_they_appear(masks, all_masks=True)
+    every = group_by_first_frame(masks, all_masks=True)
     assert all_prompts(every) == [(1, [(1, [5]), (3, [5])]), (3, [(3, [2]), (4, [2])])]
 
 
 def test_objects_that_appear_later_need_the_option(tmp_path):
     write_masks(tmp_path, {0: {1: (30, 30, 9)}, 2: {1: (30, 30, 9), 4: (60, 60, 9)}})
     masks = InputMasks(tmp_path, NAMES, False)
-    assert all_prompts(from_one_frame(masks, all_masks=False)) == [(0, [(0, [1])])]
+    assert all_prompts(group_all_objects(masks, all_masks=False)) == [(0, [(0, [1])])]
     with refused("object 4 of frame 2 is not on the first one with masks, 0; .* give --late-objects"):
-        all_prompts(from_one_frame(masks, all_masks=True))
+        all_prompts(group_all_objects(masks, all_masks=True))
 
 
 @pytest.mark.parametrize("all_masks", [False, True])
 def test_a_first_mask_without_objects(tmp_path, all_masks):
     write_masks(tmp_path, {0: {}})
     with refused("the mask of frame 0 shows no object; .* give --late-objects"):
-        all_prompts(from_one_frame(InputMasks(tmp_path, NAMES, False), all_masks))
+        all_prompts(group_all_objects(InputMasks(tmp_path, NAMES, False), all_masks))
 
 
 def test_masks_that_are_missing(tmp_path):
     write_masks(tmp_path / "late", {1: {1: (30, 30, 9)}})
     with refused(r"no input mask .*late/00000\.png; .* give --late-objects"):
-        all_prompts(from_one_frame(InputMasks(tmp_path / "late", NAMES, False), all_masks=False))
+        all_prompts(group_all_objects(InputMasks(tmp_path / "late", NAMES, False), all_masks=False))
     write_masks(tmp_path / "objects", {0: {1: (30, 30, 9), 2: (60, 60, 9)}, 2: {1: (30, 30, 9)}}, per_object=True)
     objects = InputMasks(tmp_path / "objects", NAMES, True)
     with refused(r"no input mask .*objects/002/00002\.png"):
-        all_prompts(from_one_frame(objects, all_masks=True))
+        all_prompts(group_all_objects(objects, all_masks=True))
     write_masks(tmp_path / "others", {9: {1: (30, 30, 9)}})
     others = InputMasks(tmp_path / "others", NAMES, False)
     with refused("no input masks"):
-        from_one_frame(others, all_masks=True)
+        group_all_objects(others, all_masks=True)
     with refused("no input mask shows an object"):
-        as_they_appear(others, all_masks=False)
+        group_by_first_frame(others, all_masks=False)

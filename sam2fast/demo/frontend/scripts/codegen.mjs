@@ -26,7 +26,7 @@ export async function generate() {
 const text = "// Written by `npm run codegen`.\n" + (await generate());
 if (process.argv.includes("--check")) {
   if ((await readFile(OUT, "utf8")) !== text) {
-    console.error("src/api/generated.ts is not what the schema and the operations give: run `npm run codegen`");
+    console.error("src/api/generated.ts does not belong to the schema and the operations: run `npm run codegen`");
     process.exit(1);
   }
 } else {

@@ -1,4 +1,4 @@
-// Whether what is checked in is what the sources give: the generated types, and the bundle in ../server/static.
+// Checks that the generated types and the bundle in ../server/static belong to the sources.
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, readdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -6,7 +6,7 @@ import { join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
-const KEPT = join(ROOT, "../server/static");
+const COMMITTED = join(ROOT, "../server/static");
 
 function files(folder) {
   const names = readdirSync(folder, { recursive: true }).map(String);
@@ -19,9 +19,9 @@ run("scripts/codegen.mjs", "--check");
 const built = mkdtempSync(join(tmpdir(), "sam2fast-bundle-"));
 try {
   run("node_modules/vite/bin/vite.js", "build", "--outDir", built, "--emptyOutDir", "--logLevel", "warn");
-  const names = new Set([...files(built), ...files(KEPT)]);
+  const names = new Set([...files(built), ...files(COMMITTED)]);
   const different = [...names].filter((name) => {
-    const [ours, theirs] = [built, KEPT].map((folder) => {
+    const [ours, theirs] = [built, COMMITTED].map((folder) => {
       try {
         return readFileSync(join(folder, name));
       } catch {
@@ -31,7 +31,7 @@ try {
     return !ours || !theirs || !ours.equals(theirs);
   });
   if (different.length > 0) {
-    console.error(`${relative(process.cwd(), KEPT)} is not what the sources give: run \`npm run build\``);
+    console.error(`${relative(process.cwd(), COMMITTED)} does not belong to the sources: run \`npm run build\``);
     for (const name of different) console.error(`  ${name}`);
     process.exitCode = 1;
   }

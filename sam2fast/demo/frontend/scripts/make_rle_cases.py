@@ -1,4 +1,4 @@
-"""Writes tests/unit/rle_cases.json: masks as rows of 0 and 1, with the strings that pycocotools makes of them."""
+"""Writes tests/unit/rle_cases.json: masks as rows of 0 and 1, with their pycocotools strings."""
 
 import json
 from pathlib import Path

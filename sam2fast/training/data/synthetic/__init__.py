@@ -1,4 +1,4 @@
-"""The synthetic video factory: clips with exact masks, made of photographs, cut-outs and drawn shapes."""
+"""Synthetic video clips with exact masks, composed of photographs, cut-outs and procedural shapes."""
 
 from sam2fast.training.data.synthetic.clips import SyntheticClips
 from sam2fast.training.data.synthetic.media import MediaError

@@ -1,4 +1,4 @@
-"""The data set: scenes of moving things, rendered to clips."""
+"""The synthetic data set: random scenes of moving objects, rendered to clips."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,37 +6,37 @@ from pathlib import Path
 import numpy as np
 
 from sam2fast.training.data.clip import Clip
-from sam2fast.training.data.synthetic.compositing import Actor, footprint
+from sam2fast.training.data.synthetic.compositing import SceneObject, footprint
 from sam2fast.training.data.synthetic.media import Media
-from sam2fast.training.data.synthetic.scene import Stage, random_actors, random_stage
+from sam2fast.training.data.synthetic.scene import Scene, random_objects, random_scene
 
-# Of the frame: an object is labelled where its first frame shows at least this much of it ...
+# An object is labelled if its visible area in the first frame is at least this share of the frame ...
 LEAST_AREA = 0.004
-# ... and this share of what would be seen of it without the things before it.
+# ... and at least this share of its area without occlusion.
 LEAST_VISIBLE = 0.5
-# The owner of a pixel is kept in a byte, and there are a few other things.
+# Object maps are uint8, and a scene has a few unlabelled objects too.
 MOST_OBJECTS = 200
-# Scenes drawn before a simple one with a single thing is tried.
+# Random scenes tried before a simple one with a single object.
 ATTEMPTS = 4
 
 
 class SyntheticClips:
-    """A :class:`~sam2fast.training.data.clip.ClipDataset` of scenes that are made up as they are drawn.
+    """A :class:`~sam2fast.training.data.clip.ClipDataset` of random scenes, rendered on access.
 
-    A labelled object's mask is its visible pixels, exactly. All labelled objects are visible in the first frame; later
-    they may be hidden, leave the frame and come back. There are other things too, some of which look the same.
+    A labelled object's mask is exactly its visible pixels. All labelled objects are visible in the first frame; later
+    they may be occluded, leave the frame and return. Scenes have unlabelled objects too, some of which look the same.
 
     Args:
         size: side of the square frames.
-        num_frames: frames of a clip; 1 for pictures.
+        num_frames: frames of a clip; 1 for images.
         max_objects: a clip has 1 to this many labelled objects.
         media: folder or folders of photographs and cut-outs, see
-            :class:`~sam2fast.training.data.synthetic.media.Media`; None for drawn shapes and surfaces only.
+            :class:`~sam2fast.training.data.synthetic.media.Media`; None for procedural shapes and textures only.
         length: of the data set.
-        motion: speed of everything; 0 for still things.
-        procedural: where there is media, the share of things and backgrounds that are drawn nevertheless.
-        seed: a different one gives different clips.
-        photometric: False for plain colours without shadows, blur, noise, drift and compression.
+        motion: factor of all speeds; 0 for still objects.
+        procedural: share of procedural objects and backgrounds where there is media.
+        seed: of the clips.
+        photometric: False for no shadows, blur, noise, colour drift and compression.
 
     Raises:
         ValueError: an argument is out of range.
@@ -80,7 +80,7 @@ class SyntheticClips:
         return self._length
 
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
-        """A clip that depends on the constructor's arguments, the index and the generator's state, nothing else.
+        """A clip; depends on the constructor's arguments, the index and the generator's state alone.
 
         Returns:
             Frames ``(T, S, S, 3)`` and masks ``(T, O, S, S)`` with 1 <= O <= ``max_objects``.
@@ -88,37 +88,37 @@ class SyntheticClips:
         if not 0 <= index < self._length:
             raise IndexError(f"clip {index} of {self._length}")
         rng = np.random.default_rng([self._seed, index, *rng.integers(0, 2**32, 4).tolist()])
-        stage = random_stage(
+        scene = random_scene(
             rng, self._size, self._num_frames, self._motion, self._media, self._procedural, self._photometric
         )
-        actors, visible = self._cast(rng, stage)
+        objects, visible = self._draw_objects(rng, scene)
         labelled = rng.permutation(visible)[: self._max_objects]
         frames, masks = [], []
         for frame in range(self._num_frames):
-            pixels, owner = stage.shoot(rng, actors, frame)
+            pixels, object_map = scene.render(rng, objects, frame)
             frames.append(pixels)
-            masks.append(owner == labelled[:, None, None] + 1)
+            masks.append(object_map == labelled[:, None, None] + 1)
         ids = tuple(range(1, len(labelled) + 1))
         return Clip(np.stack(frames), np.stack(masks), f"synthetic/{index}", ids, tuple(range(self._num_frames)))
 
-    def _cast(self, rng: np.random.Generator, stage: Stage) -> tuple[list[Actor], list[int]]:
-        """The things of a scene, far to near, and which of them are visible well enough to be labelled."""
+    def _draw_objects(self, rng: np.random.Generator, scene: Scene) -> tuple[list[SceneObject], list[int]]:
+        """Objects of a scene, far to near, and the indices of those that are visible well enough to be labelled."""
         for attempt in range(100):
             count = int(rng.integers(1, self._max_objects + 1)) if attempt < ATTEMPTS else 1
-            actors = random_actors(rng, stage, count, alone=attempt >= ATTEMPTS)
-            visible = _visible(actors, stage)
+            objects = random_objects(rng, scene, count, only_one=attempt >= ATTEMPTS)
+            visible = _visible(objects, scene)
             if visible:
-                return actors, visible
-        raise RuntimeError("no scene with a visible thing came up; this is a bug")
+                return objects, visible
+        raise RuntimeError("no scene with a visible object came up; this is a bug")
 
 
-def _visible(actors: list[Actor], stage: Stage) -> list[int]:
-    """Indices of the actors that the first frame shows well."""
-    step, size = stage.step_of(0), stage.size
+def _visible(objects: list[SceneObject], scene: Scene) -> list[int]:
+    """Indices of the objects that the first frame shows well enough."""
+    step, size = scene.middle_step(0), scene.size
     hidden = np.zeros((size, size), dtype=bool)
     found = []
-    for index in reversed(range(len(actors))):
-        covered = footprint(actors[index], step, size)
+    for index in reversed(range(len(objects))):
+        covered = footprint(objects[index], step, size)
         whole, seen = np.count_nonzero(covered), np.count_nonzero(covered & ~hidden)
         if seen >= max(LEAST_AREA * size * size, LEAST_VISIBLE * whole):
             found.append(index)

@@ -1,6 +1,8 @@
-"""Frames put together from far to near, and which thing each pixel shows."""
+"""Frames composited from far to near, the object that each pixel shows, and the photometric effects of a camera."""
 
 from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
 from math import ceil, cos, floor, sin
 
 import numpy as np
@@ -8,92 +10,95 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from sam2fast.training.data.synthetic.motion import Floats, Warp
-from sam2fast.training.data.synthetic.sprites import Part, Thing
+from sam2fast.training.data.synthetic.sprites import Sprite, SpritePart
 
 Matrix = tuple[float, float, float, float, float, float]  # x' = a x + b y + c, y' = d x + e y + f
-Owner = NDArray[np.uint8]  # (S, S): 0 background, else 1 + the index of the actor that the pixel shows
+ObjectMap = NDArray[np.uint8]  # (S, S): 0 for background, else 1 + the index of the visible object
 
-# A pixel shows a thing that covers at least half of it.
+# Alpha from which a pixel belongs to an object: half of it is covered.
 OPAQUE = 128
-# Cells that a bent sprite is cut into along each side of its place in the frame.
+# Cells of the mesh along each side of a warped sprite.
 CELLS = 4
+NOISE_LEVELS = (1.5, 2.5, 4.0, 6.0, 9.0, 13.0)  # standard deviations
+# The noise tile is larger than a frame by this many pixels.
+NOISE_SLACK = 64
 
 
 @dataclass(frozen=True)
 class Shadow:
-    """Soft dark copies of a thing's parts, at half their resolution, with a border that the softness needs."""
+    """Blurred dark copies of a sprite's parts, at half their resolution, with a border for the blur."""
 
-    pictures: tuple[Image.Image, ...]  # L, how dark
+    images: tuple[Image.Image, ...]  # L, how dark
     border: int
-    offset: tuple[float, float]  # from the thing, in pixels of the frame
+    offset: tuple[float, float]  # from the sprite, in pixels of the frame
 
     @classmethod
-    def random(cls, rng: np.random.Generator, thing: Thing, size: int) -> "Shadow":
-        """One for this thing, in frames of ``size`` pixels."""
+    def random(cls, rng: np.random.Generator, sprite: Sprite, size: int) -> "Shadow":
+        """A random shadow of this sprite, in frames of ``size`` pixels."""
         blur, strength = size * rng.uniform(0.002, 0.015), rng.uniform(0.2, 0.7)
         border = ceil(3 * blur) + 1
         darkness = [round(strength * alpha) for alpha in range(256)]
-        pictures = []
-        for part in thing:
-            alpha = part.picture.getchannel(3).reduce(2).point(darkness)
-            picture = Image.new("L", (alpha.width + 2 * border, alpha.height + 2 * border))
-            picture.paste(alpha, (border, border))
-            pictures.append(picture.filter(ImageFilter.GaussianBlur(blur)))
+        images = []
+        for part in sprite:
+            alpha = part.image.getchannel(3).reduce(2).point(darkness)
+            image = Image.new("L", (alpha.width + 2 * border, alpha.height + 2 * border))
+            image.paste(alpha, (border, border))
+            images.append(image.filter(ImageFilter.GaussianBlur(blur)))
         x, y = size * rng.uniform(-0.04, 0.04, 2)
-        return cls(tuple(pictures), border, (float(x), float(y)))
+        return cls(tuple(images), border, (float(x), float(y)))
 
 
 @dataclass(frozen=True)
-class Actor:
-    """A thing and how it moves."""
+class SceneObject:
+    """A sprite and its motion."""
 
-    thing: Thing
-    path: Floats  # (N, 2, 3), from its pixels to the frame's, at each of N times
+    sprite: Sprite
+    path: Floats  # (N, 2, 3), from the sprite's pixels to the frame's, at each of N times
     times: Floats  # (N,)
     warp: Warp | None = None
     shadow: Shadow | None = None
 
 
-def paint_actor(frame: Image.Image, owner: Owner | None, actor: Actor, step: int, number: int) -> None:
-    """Puts the actor, as it is at its ``step``-th time, over an RGBX frame, and its number over the owners."""
-    if actor.shadow is not None:
-        for part, shadow in zip(actor.thing, actor.shadow.pictures, strict=True):
-            matrix = _shadow_matrix(_part_matrix(actor, part, step), actor.shadow)
-            placed = _place(shadow, matrix, None, 0.0, frame.size)
+def paint_object(frame: Image.Image, object_map: ObjectMap | None, obj: SceneObject, step: int, number: int) -> None:
+    """Paints an object at its ``step``-th time over an RGBX frame, and its number over the object map."""
+    if obj.shadow is not None:
+        for part, shadow in zip(obj.sprite, obj.shadow.images, strict=True):
+            matrix = _shadow_matrix(_part_matrix(obj, part, step), obj.shadow)
+            placed = _transformed(shadow, matrix, None, 0.0, frame.size)
             if placed is not None:
                 frame.paste((0, 0, 0, 0), placed[1], placed[0])
-    for part in actor.thing:
-        matrix = _part_matrix(actor, part, step)
-        placed = _place(part.picture, matrix, actor.warp, float(actor.times[step]), frame.size)
+    for part in obj.sprite:
+        matrix = _part_matrix(obj, part, step)
+        placed = _transformed(part.image, matrix, obj.warp, float(obj.times[step]), frame.size)
         if placed is None:
             continue
-        picture, (left, top) = placed
-        alpha = picture.getchannel(3)
-        frame.paste(picture, (left, top), alpha)
-        if owner is not None:
-            region = owner[top : top + picture.height, left : left + picture.width]
+        image, (left, top) = placed
+        alpha = image.getchannel(3)
+        frame.paste(image, (left, top), alpha)
+        if object_map is not None:
+            region = object_map[top : top + image.height, left : left + image.width]
             region[np.asarray(alpha) >= OPAQUE] = number
 
 
-def footprint(actor: Actor, step: int, size: int) -> NDArray[np.bool_]:
-    """The pixels ``(S, S)`` of the frame that the actor would have if nothing was before it."""
+def footprint(obj: SceneObject, step: int, size: int) -> NDArray[np.bool_]:
+    """Mask ``(S, S)`` of an object without occlusion."""
     covered = np.zeros((size, size), dtype=bool)
-    for part in actor.thing:
-        matrix, alpha = _part_matrix(actor, part, step), part.picture.getchannel(3)
-        placed = _place(alpha, matrix, actor.warp, float(actor.times[step]), (size, size))
+    for part in obj.sprite:
+        matrix, alpha = _part_matrix(obj, part, step), part.image.getchannel(3)
+        placed = _transformed(alpha, matrix, obj.warp, float(obj.times[step]), (size, size))
         if placed is not None:
-            picture, (left, top) = placed
-            covered[top : top + picture.height, left : left + picture.width] |= np.asarray(picture) >= OPAQUE
+            image, (left, top) = placed
+            covered[top : top + image.height, left : left + image.width] |= np.asarray(image) >= OPAQUE
     return covered
 
 
-def _part_matrix(actor: Actor, part: Part, step: int) -> Matrix:
-    """From the pixels of the part's picture to the frame's."""
+def _part_matrix(obj: SceneObject, part: SpritePart, step: int) -> Matrix:
+    """Matrix from the pixels of the part's image to the frame's."""
     amplitude, frequency, phase = part.swing
-    turn = part.angle + amplitude * sin(2 * np.pi * frequency * float(actor.times[step]) + phase)
+    turn = part.angle + amplitude * sin(2 * np.pi * frequency * float(obj.times[step]) + phase)
     c, s, (px, py), (jx, jy) = cos(turn), sin(turn), part.pivot.tolist(), part.joint.tolist()
     x, y = jx - c * px + s * py, jy - s * px - c * py
-    (a, b, tx), (d, e, ty) = actor.path[step].tolist()
+    (a, b, tx), (d, e, ty) = obj.path[step].tolist()
     return (
         a * c + b * s, b * c - a * s, a * x + b * y + tx,
         d * c + e * s, e * c - d * s, d * x + e * y + ty,
@@ -101,18 +106,18 @@ def _part_matrix(actor: Actor, part: Part, step: int) -> Matrix:
 
 
 def _shadow_matrix(matrix: Matrix, shadow: Shadow) -> Matrix:
-    """From the pixels of the shadow of a part that has this matrix to the frame's."""
+    """Matrix from the pixels of a part's shadow to the frame's, given the part's matrix."""
     a, b, c, d, e, f = matrix
     (dx, dy), inset = shadow.offset, 2 * shadow.border
     return (2 * a, 2 * b, c - inset * (a + b) + dx, 2 * d, 2 * e, f - inset * (d + e) + dy)
 
 
-def _place(
-    picture: Image.Image, matrix: Matrix, warp: Warp | None, time: float, size: tuple[int, int]
+def _transformed(
+    image: Image.Image, matrix: Matrix, warp: Warp | None, time: float, size: tuple[int, int]
 ) -> tuple[Image.Image, tuple[int, int]] | None:
-    """The picture as it appears in the frame, cut to where it does, and that place; None where it does not."""
+    """The image transformed to the frame and cropped to it, and its upper left corner there; None if outside."""
     a, b, c, d, e, f = matrix
-    width, height = picture.size
+    width, height = image.size
     slack = 0.0
     if warp is not None:
         reach = np.abs(warp.height).max() * max(width, height)
@@ -131,17 +136,17 @@ def _place(
     )  # fmt: skip
     box = (right - left, bottom - top)
     if warp is None:
-        placed = picture.transform(box, Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR)
+        placed = image.transform(box, Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR)
     else:
-        mesh = _mesh(warp, inverse, box, picture.size, time)
-        placed = picture.transform(box, Image.Transform.MESH, mesh, Image.Resampling.BILINEAR)
+        mesh = _mesh(warp, inverse, box, image.size, time)
+        placed = image.transform(box, Image.Transform.MESH, mesh, Image.Resampling.BILINEAR)
     return placed, (left, top)
 
 
 def _mesh(
     warp: Warp, inverse: Matrix, box: tuple[int, int], source: tuple[int, int], time: float
 ) -> list[tuple[tuple[int, int, int, int], tuple[float, ...]]]:
-    """Rectangles of the frame, and the corners of what they show of the picture, as ``MESH`` wants them."""
+    """Rectangles of the frame and the corresponding quadrilaterals of the image, in the format of ``MESH``."""
     columns, rows = (sorted({round(i * side / CELLS) for i in range(CELLS + 1)}) for side in box)
     x, y = np.meshgrid(np.array(columns, dtype=float), np.array(rows, dtype=float))
     a, b, c, d, e, f = inverse
@@ -154,3 +159,50 @@ def _mesh(
         for j in range(len(rows) - 1)
         for i in range(len(columns) - 1)
     ]
+
+
+class Photometry:
+    """Exposure, colour, blur, noise and compression of one clip with frames of ``size`` pixels.
+
+    They are the same in all frames, except for the noise and a slow drift of the contrast.
+    """
+
+    def __init__(self, rng: np.random.Generator, size: int) -> None:
+        self._gain = 1 + rng.normal(0, 0.1) + rng.normal(0, 0.04, 3)
+        self._offset = rng.normal(0, 8) + rng.normal(0, 4, 3)
+        self._drift = rng.normal(0, 0.08) if rng.random() < 0.4 else 0.0
+        self._flicker = rng.uniform(0.03, 0.6), rng.uniform(0, 7)  # radians per frame, phase
+        self._blur = rng.uniform(0.3, 1.1) * size / 256 if rng.random() < 0.15 else 0.0
+        self._quality = int(rng.integers(15, 85)) if rng.random() < 0.25 else None
+        self._noise: NDArray[np.int16] | None = None
+        if rng.random() < 0.45:
+            self._noise = _noise_tile(size + NOISE_SLACK, NOISE_LEVELS[rng.integers(len(NOISE_LEVELS))])
+
+    def apply(self, frame: Image.Image, time: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+        """The pixels ``(S, S, 3)`` uint8 of a frame at this time."""
+        if self._blur:
+            frame = frame.filter(ImageFilter.GaussianBlur(self._blur))
+        rate, phase = self._flicker
+        change = 1 + self._drift * (np.sin(rate * time + phase) - np.sin(phase))
+        values = np.arange(256)
+        curves = [128 + (values - 128) * gain * change + self._offset[i] for i, gain in enumerate(self._gain)]
+        frame = frame.point(np.clip(np.concatenate(curves), 0, 255).astype(np.uint8).tolist())
+        pixels = np.asarray(frame)
+        if self._noise is not None:
+            top, left = rng.integers(0, len(self._noise) - frame.width, 2)
+            noise = self._noise[top : top + frame.height, left : left + frame.width]
+            pixels = np.clip(pixels + noise, 0, 255).astype(np.uint8)
+        return pixels if self._quality is None else _compressed(pixels, self._quality)
+
+
+def _compressed(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))
+
+
+@cache
+def _noise_tile(side: int, level: float) -> NDArray[np.int16]:
+    """Gaussian noise ``(side, side, 3)``, computed once from a fixed seed; frames take random crops of it."""
+    noise = np.random.default_rng(5).standard_normal((side, side, 3), dtype=np.float32)
+    return np.round(level * noise).astype(np.int16)

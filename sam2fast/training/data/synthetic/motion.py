@@ -1,4 +1,4 @@
-"""Smooth random movement of things and of the camera, as matrices."""
+"""Smooth random motion of objects and of the camera, as affine matrices."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ Floats = NDArray[np.float64]
 
 
 def wander(rng: np.random.Generator, times: Floats, amplitude: float, speed: float) -> Floats:
-    """Values ``(N,)`` that swing about, 0 at time 0, changing by about ``speed`` per unit of time (N times)."""
+    """Smooth oscillating values ``(N,)`` at N times, 0 at time 0, that change by about ``speed`` per unit of time."""
     total = np.zeros_like(times)
     for share in (0.75, 0.25):
         frequency = speed / max(amplitude, 1e-6) * rng.uniform(0.7, 1.4) * (0.5 / share)
@@ -19,7 +19,7 @@ def wander(rng: np.random.Generator, times: Floats, amplitude: float, speed: flo
 
 
 def affine(scale: Floats, angle: Floats, stretch: Floats, shear: Floats, x: Floats, y: Floats) -> Floats:
-    """Matrices ``(N, 2, 3)`` that stretch and shear, scale, turn and then move points."""
+    """Matrices ``(N, 2, 3)`` that stretch and shear, scale, rotate and then translate points."""
     cos, sin, wide, high = np.cos(angle) * scale, np.sin(angle) * scale, np.exp(stretch), np.exp(-stretch)
     rows = [
         [cos * wide, cos * wide * shear - sin * high, x],
@@ -28,13 +28,13 @@ def affine(scale: Floats, angle: Floats, stretch: Floats, shear: Floats, x: Floa
     return np.stack([np.stack(row, axis=1) for row in rows], axis=1)
 
 
-def thing_path(rng: np.random.Generator, times: Floats, start: Floats, size: int) -> Floats:
-    """Matrices ``(N, 2, 3)`` from a thing's own pixels to the scene's.
+def object_path(rng: np.random.Generator, times: Floats, start: Floats, size: int) -> Floats:
+    """Matrices ``(N, 2, 3)`` from a sprite's pixels to the scene's.
 
     Args:
-        times: in frames, stretched by the speed that was asked for; all 0 gives a still thing.
-        start: ``(2,)`` where it is at time 0.
-        size: of the frame, the measure of distances.
+        times: in frames, multiplied by the speed; all 0 gives a still object.
+        start: ``(2,)``, its position at time 0.
+        size: side of the frame in pixels; distances are proportional to it.
     """
     still = np.zeros_like(times)
     speed = size * min(0.09, float(np.exp(rng.normal(np.log(0.013), 0.9))))
@@ -62,7 +62,7 @@ def thing_path(rng: np.random.Generator, times: Floats, start: Floats, size: int
 
 
 def passing_path(rng: np.random.Generator, times: Floats, size: int) -> Floats:
-    """Matrices ``(N, 2, 3)`` of a thing that crosses the frame in a straight line, from outside it."""
+    """Matrices ``(N, 2, 3)`` of an object that enters the frame and crosses it in a straight line."""
     direction = rng.uniform(0, 2 * np.pi)
     forward = size * np.array([np.cos(direction), np.sin(direction)])
     through = size * (0.5 + rng.uniform(-0.25, 0.25, 2))
@@ -74,7 +74,7 @@ def passing_path(rng: np.random.Generator, times: Floats, size: int) -> Floats:
 
 
 def camera_path(rng: np.random.Generator, times: Floats, size: int) -> Floats:
-    """Matrices ``(N, 2, 3)`` from the scene to the frame; at time 0 nothing is changed."""
+    """Matrices ``(N, 2, 3)`` from the scene to the frame; the identity at time 0."""
     still = np.zeros_like(times)
     x, y, zoom, angle = still, still, still, still
     if rng.random() < 0.6:
@@ -93,7 +93,7 @@ def camera_path(rng: np.random.Generator, times: Floats, size: int) -> Floats:
     return turn
 
 
-def after(outer: Floats, inner: Floats) -> Floats:
+def compose(outer: Floats, inner: Floats) -> Floats:
     """The matrices ``(N, 2, 3)`` that apply ``inner``, then ``outer``."""
     product = outer[:, :, :2] @ inner
     product[:, :, 2] += outer[:, :, 2]
@@ -102,21 +102,21 @@ def after(outer: Floats, inner: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Warp:
-    """A picture bent along waves that travel across it; lengths are shares of its longer side."""
+    """A deformation of an image by travelling waves; lengths are shares of its longer side."""
 
-    height: Floats  # (2,) of the wave in x and y
-    waves: Floats  # (2, 2): for x and y, waves along the picture's two sides
+    height: Floats  # (2,) amplitudes of the waves in x and y
+    waves: Floats  # (2, 2): for x and y, waves along the image's two sides
     phase: Floats  # (2,)
     speed: float  # radians per unit of time
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> "Warp":
-        """A gentle one."""
+        """A random, small deformation."""
         height = rng.uniform(-0.06, 0.06, 2)
         return cls(height, rng.normal(0, 0.9, (2, 2)), rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.05, 0.5))
 
     def shift(self, x: Floats, y: Floats, side: float, time: float) -> tuple[Floats, Floats]:
-        """Points of the picture moved by the waves."""
+        """Points of the image, displaced by the waves."""
         moved = []
         for i, value in enumerate((x, y)):
             wave = 2 * np.pi * (self.waves[i, 0] * x + self.waves[i, 1] * y) / side

@@ -1,4 +1,4 @@
-"""Scenes: a background, a camera that moves before it, and the things in between."""
+"""Random scenes: a background, a moving camera and the objects in front of the background."""
 
 from dataclasses import dataclass
 
@@ -6,61 +6,63 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from sam2fast.training.data.synthetic.backgrounds import random_background
-from sam2fast.training.data.synthetic.compositing import Actor, Owner, Shadow, paint_actor
-from sam2fast.training.data.synthetic.media import Album, Media
-from sam2fast.training.data.synthetic.motion import Floats, Warp, after, camera_path, passing_path, thing_path
-from sam2fast.training.data.synthetic.photometry import Photometry
-from sam2fast.training.data.synthetic.sprites import Thing, blurred, cut_out_thing, drawn_thing, recoloured
+from sam2fast.training.data.synthetic.compositing import ObjectMap, Photometry, SceneObject, Shadow, paint_object
+from sam2fast.training.data.synthetic.media import Media, ScenePhotographs
+from sam2fast.training.data.synthetic.motion import Floats, Warp, camera_path, compose, object_path, passing_path
+from sam2fast.training.data.synthetic.shapes import random_shape, rasterise
+from sam2fast.training.data.synthetic.sprites import Sprite, blur_sprite, cutout_sprite, random_sprite, recolour_sprite
+from sam2fast.training.data.synthetic.textures import Photograph, random_crop, random_texture
 
-# Share of the frame that a thing covers.
+# Smallest and largest area of an object, as shares of the frame.
 SMALLEST, LARGEST = 0.01, 0.45
-# Longest side of a thing, in sides of the frame.
+# Longest side of an object, in sides of the frame.
 LONGEST = 1.3
-# Of the time between two frames, while the shutter of a clip with motion blur is open.
+# Exposure times of a frame with motion blur, as shares of the time between two frames.
 SHUTTER = (-0.25, 0.0, 0.25)
 STILL = np.eye(2, 3)
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Everything of a scene but its things."""
+class Scene:
+    """A scene without its objects."""
 
     size: int
-    times: Floats  # (N,) in frames, times the speed; N is the number of frames, or more with motion blur
-    steps: int  # times per frame
+    times: Floats  # (N,) in frames, multiplied by the speed; N is the number of frames, or more with motion blur
+    steps: int  # exposure times per frame
     camera: Floats  # (N, 2, 3) from the scene to the frame
     backdrop: Image.Image  # RGBX
     origin: tuple[float, float]  # the backdrop's corner in the scene
     photometry: Photometry | None
     media: Media | None
-    album: Album | None
+    photographs: ScenePhotographs | None
     procedural: float
 
-    def step_of(self, frame: int) -> int:
-        """Which of the times is the middle of this frame."""
+    def middle_step(self, frame: int) -> int:
+        """Index of the middle exposure time of a frame."""
         return frame * self.steps + self.steps // 2
 
-    def shoot(self, rng: np.random.Generator, actors: list[Actor], frame: int) -> tuple[NDArray[np.uint8], Owner]:
-        """The pixels ``(S, S, 3)`` of a frame, and for each 1 + the index of the actor it shows, or 0."""
-        owner: Owner = np.zeros((self.size, self.size), dtype=np.uint8)
-        pictures = []
+    def render(
+        self, rng: np.random.Generator, objects: list[SceneObject], frame: int
+    ) -> tuple[NDArray[np.uint8], ObjectMap]:
+        """Pixels ``(S, S, 3)`` uint8 of a frame, and its object map ``(S, S)``."""
+        object_map: ObjectMap = np.zeros((self.size, self.size), dtype=np.uint8)
+        images = []
         for step in range(frame * self.steps, (frame + 1) * self.steps):
-            picture = self._background(step)
-            for number, actor in enumerate(actors, 1):
-                paint_actor(picture, owner if step == self.step_of(frame) else None, actor, step, number)
-            pictures.append(picture)
-        picture = pictures[0]
-        if len(pictures) > 1:
-            picture = Image.fromarray(np.mean([np.asarray(p.convert("RGB")) for p in pictures], 0).astype(np.uint8))
-        picture = picture.convert("RGB")
+            image = self._background(step)
+            for number, obj in enumerate(objects, 1):
+                paint_object(image, object_map if step == self.middle_step(frame) else None, obj, step, number)
+            images.append(image)
+        image = images[0]
+        if len(images) > 1:
+            image = Image.fromarray(np.mean([np.asarray(p.convert("RGB")) for p in images], 0).astype(np.uint8))
+        image = image.convert("RGB")
         if self.photometry is None:
-            return np.asarray(picture), owner
-        return self.photometry.develop(picture, float(self.times[self.step_of(frame)]), rng), owner
+            return np.asarray(image), object_map
+        return self.photometry.apply(image, float(self.times[self.middle_step(frame)]), rng), object_map
 
     def _background(self, step: int) -> Image.Image:
         if np.array_equal(self.camera[step], STILL):
-            # A copy, sharper and sooner made than by resampling: the origin is a whole pixel.
+            # A crop is sharper and faster than resampling; the origin is an integer.
             left, top = (round(-x) for x in self.origin)
             return self.backdrop.crop((left, top, left + self.size, top + self.size))
         inverse = np.linalg.inv(self.camera[step, :, :2])
@@ -70,7 +72,7 @@ class Stage:
         return self.backdrop.transform(size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
 
 
-def random_stage(
+def random_scene(
     rng: np.random.Generator,
     size: int,
     num_frames: int,
@@ -78,81 +80,132 @@ def random_stage(
     media: Media | None,
     procedural: float,
     photometric: bool,
-) -> Stage:
-    """A background and a camera's path; arguments as of :class:`SyntheticClips`."""
+) -> Scene:
+    """A background and the path of the camera; arguments as in :class:`SyntheticClips`."""
     is_blurred = rng.random() < 0.08 and photometric and motion > 0 and num_frames > 1
     shutter = np.array(SHUTTER if is_blurred else (0.0,))
     times = motion * (np.arange(num_frames)[:, None] + shutter).ravel()
     camera = camera_path(rng, times, size)
-    low, high = _seen(camera, size)
+    low, high = _visible_bounds(camera, size)
     width, height = (high - low).astype(int).tolist()
-    album = Album(media) if media is not None and media.has_photographs else None
-    backdrop = random_background(rng, (width, height), album, procedural)
+    photographs = ScenePhotographs(media) if media is not None and media.has_photographs else None
+    backdrop = random_background(rng, (width, height), photographs, procedural)
     if photometric and rng.random() < 0.12:
         backdrop = backdrop.filter(ImageFilter.GaussianBlur(size / 256 * rng.uniform(0.7, 4)))
     photometry = Photometry(rng, size) if photometric else None
     origin = (float(low[0]), float(low[1]))
-    return Stage(
-        size, times, len(shutter), camera, backdrop.convert("RGBX"), origin, photometry, media, album, procedural
+    return Scene(
+        size, times, len(shutter), camera, backdrop.convert("RGBX"), origin, photometry, media, photographs, procedural
     )
 
 
-def _seen(camera: Floats, size: int) -> tuple[Floats, Floats]:
-    """The corners, at whole pixels, of the part of the scene that the camera ever sees, and two pixels more."""
+def _visible_bounds(camera: Floats, size: int) -> tuple[Floats, Floats]:
+    """Corners, in integer pixels, of the region of the scene that the camera sees, with a margin of two pixels."""
     inverse = np.linalg.inv(camera[:, :, :2])
     corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], dtype=float)
     seen = np.einsum("nij,nkj->nki", inverse, corners[None] - camera[:, None, :, 2])
     return np.floor(seen.min(axis=(0, 1))) - 2, np.ceil(seen.max(axis=(0, 1))) + 2
 
 
-def random_actors(rng: np.random.Generator, stage: Stage, count: int, alone: bool = False) -> list[Actor]:
-    """Things for the stage, far to near: ``count`` that start within the frame, and some more.
+def random_objects(rng: np.random.Generator, scene: Scene, count: int, only_one: bool = False) -> list[SceneObject]:
+    """Objects of a scene, far to near: ``count`` that start inside the frame, and up to three others.
 
     Args:
-        alone: nothing but one thing in the middle of the frame.
+        only_one: one object in the middle of the frame and nothing else.
     """
-    extras = 0 if alone else int(rng.choice([0, 0, 1, 2, 3]))
+    extras = 0 if only_one else int(rng.choice([0, 0, 1, 2, 3]))
     are_alike = rng.random() < 0.12
-    actors: list[Actor] = []
-    things: list[Thing] = []
+    objects: list[SceneObject] = []
+    sprites: list[Sprite] = []
     for number in range(count + extras):
-        if things and rng.random() < (0.8 if are_alike else 0.12):
-            thing = recoloured(rng, things[rng.integers(len(things))])
+        if sprites and rng.random() < (0.8 if are_alike else 0.12):
+            sprite = recolour_sprite(rng, sprites[rng.integers(len(sprites))])
         else:
-            thing = _random_thing(rng, stage, np.sqrt(count + extras))
-        things.append(thing)
-        if alone:
-            start = np.full(2, stage.size / 2)
+            sprite = _random_sprite(rng, scene, np.sqrt(count + extras))
+        sprites.append(sprite)
+        if only_one:
+            start = np.full(2, scene.size / 2)
         elif number < count or rng.random() < 0.6:
-            start = stage.size * rng.uniform(0.08, 0.92, 2)
+            start = scene.size * rng.uniform(0.08, 0.92, 2)
         else:
-            start = stage.size * rng.uniform(-0.4, 1.4, 2)
-        actors.append(_actor(rng, stage, thing, thing_path(rng, stage.times, start, stage.size)))
-    order = rng.permutation(len(actors))
-    actors = [actors[i] for i in order]
-    if not alone and rng.random() < 0.35 and stage.times[-1] > 1:
-        # Something passes in front of everything.
-        actors.append(_actor(rng, stage, _random_thing(rng, stage, 1.5), passing_path(rng, stage.times, stage.size)))
-    return actors
+            start = scene.size * rng.uniform(-0.4, 1.4, 2)
+        objects.append(_random_object(rng, scene, sprite, object_path(rng, scene.times, start, scene.size)))
+    order = rng.permutation(len(objects))
+    objects = [objects[i] for i in order]
+    if not only_one and rng.random() < 0.35 and scene.times[-1] > 1:
+        # One object passes in front of all others.
+        objects.append(
+            _random_object(rng, scene, _random_sprite(rng, scene, 1.5), passing_path(rng, scene.times, scene.size))
+        )
+    return objects
 
 
-def _actor(rng: np.random.Generator, stage: Stage, thing: Thing, path: Floats) -> Actor:
-    if stage.photometry is not None and rng.random() < 0.1:
-        thing = blurred(thing, stage.size / 256 * rng.uniform(0.5, 1.2))
+def _random_object(rng: np.random.Generator, scene: Scene, sprite: Sprite, path: Floats) -> SceneObject:
+    if scene.photometry is not None and rng.random() < 0.1:
+        sprite = blur_sprite(sprite, scene.size / 256 * rng.uniform(0.5, 1.2))
     warp = Warp.random(rng) if rng.random() < 0.35 else None
-    has_shadow = rng.random() < 0.25 and stage.photometry is not None
-    shadow = Shadow.random(rng, thing, stage.size) if has_shadow else None
-    return Actor(thing, after(stage.camera, path), stage.times, warp, shadow)
+    has_shadow = rng.random() < 0.25 and scene.photometry is not None
+    shadow = Shadow.random(rng, sprite, scene.size) if has_shadow else None
+    return SceneObject(sprite, compose(scene.camera, path), scene.times, warp, shadow)
 
 
-def _random_thing(rng: np.random.Generator, stage: Stage, crowd: float) -> Thing:
-    # Nearly log-uniform: somewhat more large things, since they hide one another.
-    area = stage.size**2 * SMALLEST * (LARGEST / crowd / SMALLEST) ** (rng.random() ** 0.8)
-    most = LONGEST * stage.size
-    media = stage.media
-    if media is not None and media.has_cutouts and rng.random() >= stage.procedural:
-        return cut_out_thing(rng, media.cutout(rng), area, most)
+def _random_sprite(rng: np.random.Generator, scene: Scene, crowd: float) -> Sprite:
+    # Nearly log-uniform; slightly more large objects, since objects occlude one another.
+    area = scene.size**2 * SMALLEST * (LARGEST / crowd / SMALLEST) ** (rng.random() ** 0.8)
+    max_side = LONGEST * scene.size
+    media = scene.media
+    if media is not None and media.has_cutouts and rng.random() >= scene.procedural:
+        return cutout_sprite(rng, media.cutout(rng), area, max_side)
     near = None
     if rng.random() < 0.2:
-        near = np.asarray(stage.backdrop.convert("RGB").resize((6, 6)), dtype=np.float32).reshape(-1, 3)
-    return drawn_thing(rng, area, most, near, stage.album)
+        near = np.asarray(scene.backdrop.convert("RGB").resize((6, 6)), dtype=np.float32).reshape(-1, 3)
+    return random_sprite(rng, area, max_side, near, scene.photographs)
+
+
+def random_background(
+    rng: np.random.Generator, size: tuple[int, int], photograph: Photograph | None, procedural: float
+) -> Image.Image:
+    """An RGB image of ``size`` (width, height).
+
+    Args:
+        photograph: draws a photograph; None where there are none.
+        procedural: share of procedural backgrounds where there are photographs.
+    """
+    if photograph is not None and rng.random() >= procedural:
+        return random_crop(rng, photograph(rng), size)
+    kind = rng.random()
+    if kind < 0.4:
+        return random_texture(rng, size)
+    if kind < 0.7:
+        return _room(rng, size)
+    return _clutter(rng, random_texture(rng, size), photograph)
+
+
+def _room(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
+    """A wall, and a floor in perspective."""
+    width, height = size
+    image, floor = random_texture(rng, size), random_texture(rng, size)
+    horizon = round(height * rng.uniform(0.2, 0.7))
+    depth = height - horizon
+    # A point (x, y) below the horizon shows the floor's (x' / z, y' / z); z is 1 at the horizon and ``nearness`` at the
+    # lower edge.
+    nearness = rng.uniform(2, 6)
+    growth = (nearness - 1) / depth
+    perspective = (1.0, width / 2 * growth, 0.0, 0.0, nearness * height / depth, 0.0, 0.0, growth)
+    seen = floor.transform((width, depth), Image.Transform.PERSPECTIVE, perspective, Image.Resampling.BILINEAR)
+    image.paste(seen, (0, horizon))
+    return image
+
+
+def _clutter(rng: np.random.Generator, image: Image.Image, photograph: Photograph | None) -> Image.Image:
+    """Many shapes with few textures."""
+    surfaces = [random_texture(rng, image.size, photograph=photograph) for _ in range(2)]
+    longest = max(image.size)
+    for _ in range(rng.integers(4, 16)):
+        alpha = rasterise(random_shape(rng), max(8, round(longest * rng.uniform(0.05, 0.3))))
+        left, top = (round(rng.uniform(-0.1, 0.95) * side) for side in image.size)
+        surface = surfaces[rng.integers(2)]
+        start = int(rng.integers(0, max(1, min(image.size) - alpha.width)))
+        piece = surface.crop((start, start, start + alpha.width, start + alpha.height))
+        image.paste(piece, (left, top), alpha)
+    return image

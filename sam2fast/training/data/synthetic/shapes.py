@@ -1,4 +1,4 @@
-"""Outlines of things that do not exist: closed, spiky, pierced, branched or made of several pieces."""
+"""Random shapes: closed, spiky, with holes, branched or of several pieces."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from PIL import Image, ImageDraw
 
 Points = NDArray[np.float64]  # (N, 2) x, y in [0, 1]
 
-# Drawn so many times larger, then averaged: the edge pixels' alpha is the covered share of the pixel.
+# Shapes are drawn this many times larger and averaged: the alpha of an edge pixel is its covered share.
 OVERSAMPLING = 3
-MARGIN = 0.04  # of the side left free all around
+MARGIN = 0.04  # empty border, as a share of the side
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ Shape = list[Stroke]
 
 
 def random_shape(rng: np.random.Generator) -> Shape:
-    """A shape that fills the unit square but for a margin."""
+    """A random shape that fills the unit square except for a margin."""
     makers: tuple[Callable[[np.random.Generator], Shape], ...] = (
         _blob, _blob, _star, _polygon, _ellipse, _box, _ring, _branches, _worm, _cluster
     )  # fmt: skip
@@ -35,7 +35,7 @@ def random_shape(rng: np.random.Generator) -> Shape:
 
 
 def fit(shape: Shape) -> Shape:
-    """The shape moved and scaled, with its proportions, into the unit square less the margin."""
+    """The shape translated and scaled into the unit square without the margin; its proportions stay."""
     low = np.min([(stroke.points - stroke.width / 2).min(axis=0) for stroke in shape], axis=0)
     high = np.max([(stroke.points + stroke.width / 2).max(axis=0) for stroke in shape], axis=0)
     scale = (1 - 2 * MARGIN) / (high - low).max()
@@ -44,18 +44,18 @@ def fit(shape: Shape) -> Shape:
 
 
 def coverage(shape: Shape) -> float:
-    """Share of the unit square that the shape covers, to about a hundredth."""
+    """Share of the unit square that the shape covers, accurate to about 0.01."""
     return max(0.01, float(np.asarray(_draw(shape, 64)).mean()) / 255)
 
 
 def rasterise(shape: Shape, side: int) -> Image.Image:
-    """The shape's alpha, an L picture of ``side`` x ``side`` pixels."""
+    """The shape's alpha, an L image of ``side`` x ``side`` pixels."""
     return _draw(shape, side * OVERSAMPLING).reduce(OVERSAMPLING)
 
 
 def _draw(shape: Shape, side: int) -> Image.Image:
-    picture = Image.new("L", (side, side))
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("L", (side, side))
+    draw = ImageDraw.Draw(image)
     for stroke in shape:
         points = (stroke.points * side).ravel().tolist()
         value = 0 if stroke.is_hole else 255
@@ -66,7 +66,7 @@ def _draw(shape: Shape, side: int) -> Image.Image:
                 draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=value)
         else:
             draw.polygon(points, fill=value)
-    return picture
+    return image
 
 
 def _angles(count: int) -> NDArray[np.float64]:
@@ -77,19 +77,19 @@ def _around(angles: NDArray[np.float64], radius: NDArray[np.float64] | float, as
     return 0.5 + 0.5 * np.stack([radius * np.cos(angles), aspect * radius * np.sin(angles)], axis=1)
 
 
-def _turned(points: Points, angle: float) -> Points:
+def _rotated(points: Points, angle: float) -> Points:
     cos, sin = np.cos(angle), np.sin(angle)
     return (points - 0.5) @ np.array([[cos, sin], [-sin, cos]]) + 0.5
 
 
 def _wavy(rng: np.random.Generator, roughness: float) -> Points:
-    """A closed curve around the centre whose distance from it is a few waves."""
+    """A closed curve around the centre; its radius is a sum of a few waves."""
     angles = _angles(72)
     waves = np.arange(1, 8)
     heights = roughness * rng.normal(size=7) / waves
     radius = 1 + (heights * np.cos(angles[:, None] * waves + rng.uniform(0, 7, 7))).sum(axis=1)
     aspect = np.exp(-abs(rng.normal(0, 0.5)))
-    return _turned(_around(angles, np.maximum(radius, 0.15), aspect), rng.uniform(0, 7))
+    return _rotated(_around(angles, np.maximum(radius, 0.15), aspect), rng.uniform(0, 7))
 
 
 def _blob(rng: np.random.Generator) -> Shape:
@@ -108,7 +108,7 @@ def _polygon(rng: np.random.Generator) -> Shape:
 
 
 def _ellipse(rng: np.random.Generator) -> Shape:
-    return [Stroke(_turned(_around(_angles(60), 1.0, rng.uniform(0.25, 1)), rng.uniform(0, 7)))]
+    return [Stroke(_rotated(_around(_angles(60), 1.0, rng.uniform(0.25, 1)), rng.uniform(0, 7)))]
 
 
 def _box(rng: np.random.Generator) -> Shape:
@@ -117,7 +117,7 @@ def _box(rng: np.random.Generator) -> Shape:
     power = rng.choice([0.1, 0.3, 0.6])
     square = np.stack([f(angles) for f in (np.cos, np.sin)], axis=1)
     points = 0.5 + 0.5 * np.sign(square) * np.abs(square) ** power * [1, rng.uniform(0.12, 1)]
-    return [Stroke(_turned(points, rng.uniform(0, 7)))]
+    return [Stroke(_rotated(points, rng.uniform(0, 7)))]
 
 
 def _ring(rng: np.random.Generator) -> Shape:
@@ -142,8 +142,8 @@ def _branches(rng: np.random.Generator) -> Shape:
         shape.append(Stroke(np.stack([start, middle, end]), width))
         if depth:
             for side in (-1, 1) if rng.random() < 0.8 else (-1, 0, 1):
-                turned = angle + bend + side * spread * rng.uniform(0.6, 1.4)
-                grow(end, turned, length * rng.uniform(0.5, 0.9), width * rng.uniform(0.55, 0.85), depth - 1)
+                branch_angle = angle + bend + side * spread * rng.uniform(0.6, 1.4)
+                grow(end, branch_angle, length * rng.uniform(0.5, 0.9), width * rng.uniform(0.55, 0.85), depth - 1)
 
     grow(np.array([0.5, 0.5]), rng.uniform(0, 7), 0.4, rng.uniform(0.06, 0.2), int(rng.integers(1, 4)))
     return shape
@@ -156,7 +156,7 @@ def _worm(rng: np.random.Generator) -> Shape:
     spine = np.cumsum(np.stack([np.cos(heading), np.sin(heading)], axis=1), axis=0) / 24
     width = rng.uniform(0.04, 0.14) * (0.4 + np.sin(np.pi * (0.1 + 0.8 * t)) * rng.uniform(0.3, 1.2))
     normal = np.stack([-np.sin(heading), np.cos(heading)], axis=1) * width[:, None]
-    # One quad after the other, since a spine that crosses itself would make a polygon with holes.
+    # One quadrilateral per segment: a spine that crosses itself would make a polygon with holes.
     quads = zip(spine - normal, spine + normal, (spine + normal)[1:], (spine - normal)[1:], strict=False)
     ends = [Stroke(np.stack([spine[i], spine[i] + 1e-3]), 2 * width[i]) for i in (0, -1)]
     return [Stroke(np.stack(quad)) for quad in quads] + ends

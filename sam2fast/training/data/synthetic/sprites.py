@@ -1,4 +1,4 @@
-"""Things that can be put into a picture: their colours and alpha, in one piece or in parts that swing."""
+"""Sprites: colours and alpha of an object, in one part or in several parts that swing."""
 
 from dataclasses import dataclass, replace
 
@@ -16,72 +16,72 @@ BORDER = 2
 
 
 @dataclass(frozen=True)
-class Part:
-    """One stiff or bendable piece of a thing."""
+class SpritePart:
+    """One part of a sprite."""
 
-    picture: Image.Image  # RGBX: colours, not multiplied by the alpha in the fourth channel
-    pivot: Vector  # (2,) the point of the picture, in its pixels, ...
-    joint: Vector  # (2,) ... that lies here, in pixels from the thing's centre
+    image: Image.Image  # RGBX: colours, not multiplied by the alpha in the fourth channel
+    pivot: Vector  # (2,) the point of the image, in its pixels, ...
+    joint: Vector  # (2,) ... that lies here, in pixels from the sprite's centre
     swing: tuple[float, float, float] = (0.0, 0.0, 0.0)  # amplitude, turns per frame, phase
     angle: float = 0.0
 
 
-Thing = tuple[Part, ...]  # far to near
+Sprite = tuple[SpritePart, ...]  # far to near
 
 
-def single(picture: Image.Image) -> Thing:
-    """A thing of one piece around its picture's centre."""
-    return (Part(picture, np.array(picture.size) / 2, np.zeros(2)),)
+def one_part_sprite(image: Image.Image) -> Sprite:
+    """A sprite of one part, around the centre of its image."""
+    return (SpritePart(image, np.array(image.size) / 2, np.zeros(2)),)
 
 
-def drawn_thing(
-    rng: np.random.Generator, area: float, most: float, near: Floats | None, photograph: Photograph | None
-) -> Thing:
-    """A thing that does not exist.
+def random_sprite(
+    rng: np.random.Generator, area: float, max_side: float, near: Floats | None, photograph: Photograph | None
+) -> Sprite:
+    """A procedural sprite: a random shape with a random texture.
 
     Args:
-        area: that it should cover, in pixels.
-        most: longest side allowed, in pixels.
-        near: colours ``(N, 3)`` of the surroundings where it should hardly stand out.
-        photograph: draws photographs, for textures.
+        area: of the sprite, in pixels.
+        max_side: largest side, in pixels.
+        near: colours ``(N, 3)`` of the surroundings; the sprite gets similar ones.
+        photograph: draws a photograph, for textures.
     """
     if rng.random() < 0.12:
-        return _figure(rng, area, most, near, photograph)
+        return _figure(rng, area, max_side, near, photograph)
     shape = random_shape(rng)
-    side = min(most, np.sqrt(area / coverage(shape)))
-    return single(_textured(rng, shape, max(8, round(side)), near, photograph))
+    side = min(max_side, np.sqrt(area / coverage(shape)))
+    return one_part_sprite(_textured(rng, shape, max(8, round(side)), near, photograph))
 
 
-def cut_out_thing(rng: np.random.Generator, picture: Image.Image, area: float, most: float) -> Thing:
-    """A cut-out, RGBA, scaled to cover ``area`` pixels, mirrored half of the times, its colours changed a little."""
-    alpha = picture.getchannel("A")
+def cutout_sprite(rng: np.random.Generator, image: Image.Image, area: float, max_side: float) -> Sprite:
+    """An RGBA cut-out, scaled to ``area`` pixels, flipped with probability 0.5, with slightly changed colours."""
+    alpha = image.getchannel("A")
     covered = np.asarray(alpha.resize((32, 32), Image.Resampling.BILINEAR, reducing_gap=1.0)).mean() / 255
-    scale = np.sqrt(area / max(1.0, covered * picture.width * picture.height))
-    scale = min(scale, most / max(picture.size))
-    size = (max(4, round(scale * picture.width)), max(4, round(scale * picture.height)))
-    picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    scale = np.sqrt(area / max(1.0, covered * image.width * image.height))
+    scale = min(scale, max_side / max(image.size))
+    size = (max(4, round(scale * image.width)), max(4, round(scale * image.height)))
+    image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     if rng.random() < 0.5:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if rng.random() < 0.3:
         order = rng.permutation(3)
-        channels = picture.split()
-        picture = Image.merge("RGBA", [*(channels[i] for i in order), channels[3]])
+        channels = image.split()
+        image = Image.merge("RGBA", [*(channels[i] for i in order), channels[3]])
     if rng.random() < 0.5:
         tones = [_curve(rng.uniform(0.7, 1.3), rng.uniform(-25, 25)) for _ in range(3)]
-        picture = picture.point([*tones[0], *tones[1], *tones[2], *range(256)])
-    return single(_with_border(_bled(picture), picture.getchannel("A")))
+        image = image.point([*tones[0], *tones[1], *tones[2], *range(256)])
+    return one_part_sprite(_with_border(_bleed_colours(image), image.getchannel("A")))
 
 
-def recoloured(rng: np.random.Generator, thing: Thing) -> Thing:
-    """A look-alike: the same thing, in slightly different colours."""
+def recolour_sprite(rng: np.random.Generator, sprite: Sprite) -> Sprite:
+    """The same sprite in slightly different colours."""
     curve = [v for _ in range(3) for v in _curve(rng.uniform(0.85, 1.15), rng.uniform(-15, 15))] + list(range(256))
-    return tuple(replace(part, picture=part.picture.point(curve)) for part in thing)
+    return tuple(replace(part, image=part.image.point(curve)) for part in sprite)
 
 
-def blurred(thing: Thing, radius: float) -> Thing:
-    """The thing out of focus, its edge soft."""
+def blur_sprite(sprite: Sprite, radius: float) -> Sprite:
+    """The sprite with a Gaussian blur, as if out of focus."""
     soft = ImageFilter.GaussianBlur(radius)
-    return tuple(replace(part, picture=part.picture.filter(soft)) for part in thing)
+    return tuple(replace(part, image=part.image.filter(soft)) for part in sprite)
 
 
 def _textured(
@@ -99,7 +99,7 @@ def _textured(
 
 
 def _patches(rng: np.random.Generator, side: int) -> Image.Image:
-    """Where a thing has its second surface: a few pieces with sharp edges."""
+    """Mask of a sprite's second texture: a few pieces with sharp edges."""
     if rng.random() < 0.5:
         return rasterise(random_shape(rng), side)
     level = int(rng.integers(90, 180))
@@ -107,7 +107,7 @@ def _patches(rng: np.random.Generator, side: int) -> Image.Image:
 
 
 def _shaded(rng: np.random.Generator, colours: Image.Image, alpha: Image.Image) -> Image.Image:
-    """Darker towards the edge, on one side more than on the other, as if it were round; some with an outline."""
+    """The colours, darker towards the edge and on one side, as if the sprite were round; some with an outline."""
     small = alpha.resize((24, 24), Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(rng.uniform(1, 4)))
     left, top = rng.uniform(-3, 3, 2)
     box = (max(left, 0), max(top, 0), 24 + min(left, 0), 24 + min(top, 0))
@@ -124,13 +124,13 @@ def _shaded(rng: np.random.Generator, colours: Image.Image, alpha: Image.Image) 
 
 
 def _figure(
-    rng: np.random.Generator, area: float, most: float, near: Floats | None, photograph: Photograph | None
-) -> Thing:
+    rng: np.random.Generator, area: float, max_side: float, near: Floats | None, photograph: Photograph | None
+) -> Sprite:
     """A body with limbs that swing about their joints."""
     body_shape = random_shape(rng)
-    side = max(10, round(min(0.7 * most, np.sqrt(0.7 * area / coverage(body_shape)))))
+    side = max(10, round(min(0.7 * max_side, np.sqrt(0.7 * area / coverage(body_shape)))))
     body = _textured(rng, body_shape, side, near, photograph)
-    parts = [Part(body, np.array(body.size) / 2, np.zeros(2))]
+    parts = [SpritePart(body, np.array(body.size) / 2, np.zeros(2))]
     pair = _limb(rng, side, near, photograph)
     first = rng.uniform(0, 7)
     for i in range(count := int(rng.integers(2, 6))):
@@ -139,17 +139,17 @@ def _figure(
         joint = side * rng.uniform(0.2, 0.38) * np.array([np.cos(direction), np.sin(direction)])
         swing = (rng.uniform(0.1, 0.8), rng.uniform(0.02, 0.12), rng.uniform(0, 7))
         pivot = np.array([limb.width * 0.15, limb.height / 2])
-        part = Part(limb, pivot, joint, swing, direction)
+        part = SpritePart(limb, pivot, joint, swing, direction)
         parts.insert(0 if rng.random() < 0.6 else len(parts), part)
     return tuple(parts)
 
 
 def _limb(rng: np.random.Generator, side: int, near: Floats | None, photograph: Photograph | None) -> Image.Image:
-    """A long piece that points to the right."""
+    """A long part that points to the right."""
     length = max(8, round(side * rng.uniform(0.4, 1)))
-    picture = _textured(rng, random_shape(rng), length, near, photograph)
+    image = _textured(rng, random_shape(rng), length, near, photograph)
     height = max(6, round(length * rng.uniform(0.25, 0.6)))
-    colours, alpha = picture.convert("RGB"), picture.getchannel("X")
+    colours, alpha = image.convert("RGB"), image.getchannel("X")
     return _with_border(
         colours.resize((length, height), Image.Resampling.BILINEAR),
         alpha.resize((length, height), Image.Resampling.BILINEAR),
@@ -157,7 +157,7 @@ def _limb(rng: np.random.Generator, side: int, near: Floats | None, photograph: 
 
 
 def _with_border(colours: Image.Image, alpha: Image.Image) -> Image.Image:
-    """An RGBX sprite: the colours go on a little beyond the alpha, since resampling mixes neighbours."""
+    """An RGBX image; its colours extend a little beyond the alpha, since resampling mixes neighbours."""
     size = (colours.width + 2 * BORDER, colours.height + 2 * BORDER)
     wider = colours.resize(size, Image.Resampling.NEAREST)
     wider.paste(colours, (BORDER, BORDER))
@@ -166,11 +166,11 @@ def _with_border(colours: Image.Image, alpha: Image.Image) -> Image.Image:
     return Image.merge("RGBX", [*wider.split(), opacity])
 
 
-def _bled(picture: Image.Image) -> Image.Image:
-    """The RGB of an RGBA picture with the colours carried on a little way into what is transparent."""
-    premultiplied = picture.convert("RGBa").filter(ImageFilter.BoxBlur(2))
+def _bleed_colours(image: Image.Image) -> Image.Image:
+    """The RGB of an RGBA image, with the colours extended a little into its transparent pixels."""
+    premultiplied = image.convert("RGBa").filter(ImageFilter.BoxBlur(2))
     around = premultiplied.convert("RGBA").convert("RGB")
-    around.paste(picture.convert("RGB"), mask=picture.getchannel("A").point([255 * (a > 8) for a in range(256)]))
+    around.paste(image.convert("RGB"), mask=image.getchannel("A").point([255 * (a > 8) for a in range(256)]))
     return around
 
 

@@ -1,4 +1,4 @@
-"""Surfaces: a field of grey values that a ramp of colours turns into a picture, or a piece of a photograph."""
+"""Textures: grey values mapped to random colours, or crops of photographs."""
 
 from collections.abc import Callable
 from functools import cache
@@ -16,35 +16,35 @@ NOISE_SIDE, NOISE_COUNT = 384, 10
 def random_texture(
     rng: np.random.Generator, size: tuple[int, int], near: Floats | None = None, photograph: Photograph | None = None
 ) -> Image.Image:
-    """An RGB picture of ``size`` (width, height).
+    """An RGB image of ``size`` (width, height).
 
     Args:
-        near: colours ``(N, 3)`` to keep close to, for things that hardly stand out.
-        photograph: draws a photograph, of which a piece is then often the texture.
+        near: colours ``(N, 3)`` that the texture stays close to, for camouflaged objects.
+        photograph: draws a photograph; the texture is then often a crop of it.
     """
     if photograph is not None and near is None and rng.random() < 0.45:
         return random_crop(rng, photograph(rng), size)
     return paint(field(rng, size), ramp(rng, random_colours(rng, int(rng.integers(2, 6)), near)))
 
 
-def random_crop(rng: np.random.Generator, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """A random piece of the picture, mirrored half of the times, scaled to ``size`` (width, height)."""
-    largest = min(picture.width / size[0], picture.height / size[1])
-    # Small pieces would be blurred, by enlarging them.
+def random_crop(rng: np.random.Generator, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A random crop of the image, flipped with probability 0.5, resized to ``size`` (width, height)."""
+    largest = min(image.width / size[0], image.height / size[1])
+    # Enlarging small crops would blur them.
     scale = largest * rng.uniform(min(1.0, 0.8 / largest), 1)
-    # Rounding may make the largest piece larger than the picture.
-    width, height = min(size[0] * scale, picture.width), min(size[1] * scale, picture.height)
-    left, top = rng.uniform(0, picture.width - width), rng.uniform(0, picture.height - height)
+    # Rounding may make the largest crop larger than the image.
+    width, height = min(size[0] * scale, image.width), min(size[1] * scale, image.height)
+    left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
     filter = Image.Resampling.BILINEAR
-    crop = picture.resize(size, filter, (left, top, left + width, top + height), reducing_gap=1.5)
+    crop = image.resize(size, filter, (left, top, left + width, top + height), reducing_gap=1.5)
     return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop
 
 
 def paint(grey: Image.Image, colours: NDArray[np.uint8]) -> Image.Image:
-    """The grey values of an L picture replaced by colours ``(256, 3)``."""
-    picture = grey.copy()
-    picture.putpalette(colours.tobytes())
-    return picture.convert("RGB")
+    """The grey values of an L image replaced by colours ``(256, 3)``."""
+    image = grey.copy()
+    image.putpalette(colours.tobytes())
+    return image.convert("RGB")
 
 
 def random_colours(rng: np.random.Generator, count: int, near: Floats | None = None) -> Floats:
@@ -60,7 +60,7 @@ def random_colours(rng: np.random.Generator, count: int, near: Floats | None = N
 
 
 def ramp(rng: np.random.Generator, colours: Floats) -> NDArray[np.uint8]:
-    """Colours ``(256, 3)`` for the grey values: a smooth change from one to the next, or steps."""
+    """Colours ``(256, 3)`` for the grey values: interpolated, or in steps."""
     grey = np.arange(256)
     stops = np.sort(rng.uniform(20, 236, len(colours)))
     if rng.random() < 0.45:
@@ -69,7 +69,7 @@ def ramp(rng: np.random.Generator, colours: Floats) -> NDArray[np.uint8]:
 
 
 def field(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """An L picture of ``size`` (width, height): noise, stripes, checks, dots, rings or a gradient."""
+    """An L image of ``size`` (width, height): noise, stripes, checks, dots, rings or a gradient."""
     kind = rng.random()
     if kind < 0.35:
         return noise(rng, size)
@@ -94,14 +94,14 @@ def field(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
 
 
 def noise(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """An L picture of cloudy to grainy noise."""
+    """An L image of fractal noise, smooth to grainy."""
     bank = _noise_bank()
-    picture = bank[rng.integers(len(bank))]
+    image = bank[rng.integers(len(bank))]
     longest = max(size)
     scale = NOISE_SIDE / longest * rng.uniform(0.15, 1) ** 1.5
     width, height = size[0] * scale, size[1] * scale
     left, top = rng.uniform(0, NOISE_SIDE - width), rng.uniform(0, NOISE_SIDE - height)
-    crop = picture.resize(size, Image.Resampling.BILINEAR, (left, top, left + width, top + height))
+    crop = image.resize(size, Image.Resampling.BILINEAR, (left, top, left + width, top + height))
     return crop.transpose(Image.Transpose(int(rng.integers(7)))) if size[0] == size[1] else crop
 
 
@@ -110,7 +110,7 @@ def _wave(x: Floats) -> Floats:
 
 
 def _axes(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Two crossed coordinates ``(H, W)`` about [-0.5, 0.5], turned at random."""
+    """Two perpendicular coordinates ``(H, W)``, about in [-0.5, 0.5], randomly rotated."""
     angle, longest = rng.uniform(0, 7), max(size)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     x = (np.arange(size[0], dtype=np.float32) - size[0] / 2)[None] / np.float32(longest)
@@ -120,7 +120,7 @@ def _axes(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Floats, Floa
 
 @cache
 def _noise_bank() -> list[Image.Image]:
-    """Fractal noise, L pictures; made once in a process, always the same, since making it takes longer than a frame."""
+    """Fractal noise as L images, computed once per process from a fixed seed."""
     rng = np.random.default_rng(20)
     bank = []
     for i in range(NOISE_COUNT):
@@ -130,7 +130,7 @@ def _noise_bank() -> list[Image.Image]:
             side = 3 * 2 ** (octave - 1)
             coarse = Image.fromarray(rng.normal(size=(side, side)).astype(np.float32))
             total += slope**octave * np.asarray(coarse.resize((NOISE_SIDE,) * 2, Image.Resampling.BICUBIC))
-        # Ranks rather than values: all grey values are equally frequent, whatever the slope.
+        # Ranks instead of values make all grey values equally frequent.
         ranks = np.empty(total.size, dtype=np.float32)
         ranks[np.argsort(total, axis=None)] = np.linspace(0, 255, total.size)
         bank.append(Image.fromarray(ranks.reshape(total.shape).astype(np.uint8)))

@@ -1,7 +1,7 @@
 import { Client, fetchExchange, type AnyVariables, type OperationResult, type TypedDocumentNode } from "@urql/core";
 import { networkError, serverError } from "./errors";
 
-// No cache: what the demo asks for changes with every click.
+// No cache: the answers change with every click.
 const client = new Client({ url: "/graphql", exchanges: [fetchExchange], preferGetMethod: false });
 
 /** @throws ApiError */

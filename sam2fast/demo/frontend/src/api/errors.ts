@@ -1,9 +1,9 @@
-/** What went wrong, as far as the demo reacts to it. */
+/** The kinds of failures that the demo distinguishes. */
 export type Failure =
   | "network" // the server did not answer
-  | "session" // the server does not know the session any more
+  | "session" // the session has expired
   | "busy" // as many sessions as the server allows are open
-  | "refused"; // anything else the server says no to
+  | "refused"; // any other refusal of the server
 
 export class ApiError extends Error {
   constructor(
@@ -18,10 +18,10 @@ export function networkError(): ApiError {
   return new ApiError("network", "The server does not answer.");
 }
 
-/** The error that a message of the server stands for; `code` where the server gives one. */
+/** The error for a message of the server; `code` if the server sends one. */
 export function serverError(text: string, code?: unknown): ApiError {
   const message = asSentence(text);
-  // The original has no codes, only messages.
+  // The original sends no codes.
   if (code === "NO_SESSION" || /cannot find session/i.test(message)) return new ApiError("session", message);
   if (code === "BUSY") return new ApiError("busy", message);
   return new ApiError("refused", message);
@@ -31,16 +31,16 @@ function asSentence(text: string): string {
   return text.replace(/^./, (first) => first.toUpperCase()).replace(/[^.!?…]$/, "$&.");
 }
 
-/** Any thrown thing as an ApiError. `fetch` throws a TypeError when there is no connection. */
+/** Converts a thrown value to an ApiError. `fetch` throws a TypeError without a connection. */
 export function asApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
   if (error instanceof TypeError) return networkError();
   return new ApiError("refused", error instanceof Error ? error.message : String(error));
 }
 
-/** The error that an answer of a REST route with a bad status stands for. */
+/** The error for a REST response with an error status. */
 export async function responseError(response: Response): Promise<ApiError> {
-  if (response.status === 502 || response.status === 504) return networkError(); // a proxy before a server that is gone
+  if (response.status === 502 || response.status === 504) return networkError(); // from a proxy whose server is down
   const text = await response.text().catch(() => "");
   try {
     const { error } = JSON.parse(text) as { error: { code: string; message: string } };

@@ -1,4 +1,4 @@
-import type { FrameMasks } from "../masks/book";
+import type { FrameMasks } from "../masks/maskStore";
 import type { Mask } from "../masks/rle";
 import { ApiError, networkError, responseError } from "./errors";
 import { PartParser } from "./stream";
@@ -9,10 +9,10 @@ interface Body {
 }
 
 /**
- * Tracks from a frame to the video's end, then from it back to the start, and gives each frame's masks as they come.
+ * Tracks from a frame to the video's end, then back from it to the beginning, and yields the masks of each frame.
  * The start frame comes twice unless it is the first.
  *
- * @throws ApiError, also when the server vanishes on the way
+ * @throws ApiError, also when the connection is lost
  */
 export async function* propagate(
   sessionId: string,
@@ -43,7 +43,7 @@ export async function* propagate(
     }
     parser.end();
   } finally {
-    // A reader that goes away early lets the server stop, too.
+    // Lets the server stop if the caller stops early.
     await reader.cancel().catch(() => undefined);
   }
 }

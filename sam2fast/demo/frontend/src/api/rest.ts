@@ -15,14 +15,14 @@ export interface SessionFacts {
   width: number;
   height: number;
   secondsLeft: number;
-  /** Why the last track ended before its time, if it did. */
+  /** Why the last track failed; null if it did not. */
   problem?: string | null;
 }
 
 export const EXPORT_FORMATS = ["masks_png", "coco_rle", "overlay_mp4", "cutout"] as const;
 export type ExportFormat = (typeof EXPORT_FORMATS)[number];
 
-async function answered(path: string, init?: RequestInit): Promise<Response> {
+async function request(path: string, init?: RequestInit): Promise<Response> {
   let response: Response;
   try {
     response = await fetch(path, init);
@@ -35,7 +35,7 @@ async function answered(path: string, init?: RequestInit): Promise<Response> {
 }
 
 async function json<T>(path: string, init?: RequestInit): Promise<T> {
-  return (await (await answered(path, init)).json()) as T;
+  return (await (await request(path, init)).json()) as T;
 }
 
 const sessionPath = (id: string) => `/api/sessions/${encodeURIComponent(id)}`;
@@ -44,21 +44,21 @@ export const getLimits = () => json<Limits>("/api/limits");
 export const getSession = (id: string) => json<SessionFacts>(sessionPath(id));
 export const renewSession = (id: string) => json<unknown>(`${sessionPath(id)}/renew`, { method: "POST" });
 
-/** Whether the server answers at all. */
+/** Whether the server answers. */
 export async function isHealthy(): Promise<boolean> {
-  return answered("/healthy", { cache: "no-store" }).then(
+  return request("/healthy", { cache: "no-store" }).then(
     () => true,
     () => false,
   );
 }
 
-/** A file of all tracked frames with the name the server gives it. @throws ApiError */
+/** A file of all tracked frames, and its name from the server. @throws ApiError */
 export async function exportFile(
   id: string,
   format: ExportFormat,
   signal: AbortSignal,
 ): Promise<{ name: string; content: Blob }> {
-  const response = await answered(`${sessionPath(id)}/export?format=${format}`, { signal });
+  const response = await request(`${sessionPath(id)}/export?format=${format}`, { signal });
   const name = /filename="?([^";]+)"?/.exec(response.headers.get("Content-Disposition") ?? "")?.[1] ?? format;
   return { name, content: await response.blob() };
 }

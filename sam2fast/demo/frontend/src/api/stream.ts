@@ -10,11 +10,11 @@ const CR = 0x0d;
 const LF = 0x0a;
 const MAX_HEAD = 8192; // bytes from a boundary to the blank line
 
-/** Takes bytes as they come, cut anywhere, and gives the parts that are whole. */
+/** Parses bytes in chunks of any size and returns the complete parts. */
 export class PartParser {
   private bytes = new Uint8Array(0);
 
-  /** @throws Error if the bytes are not such a stream. */
+  /** @throws Error if the bytes are not a valid stream. */
   push(chunk: Uint8Array): Part[] {
     const joined = new Uint8Array(this.bytes.length + chunk.length);
     joined.set(this.bytes);

@@ -4,12 +4,12 @@ import { UploadVideoDocument, type UploadVideoMutation } from "./generated";
 import type { Limits } from "./rest";
 import { readClip, type Clip } from "./video";
 
-/** What is wrong with a file that the server would not take, or null. */
+/** Why the server would refuse a file; null if it would not. */
 export function refuseFile(file: { name: string; size: number; type: string }, limits: Limits): string | null {
   const ending = file.name.split(".").pop()?.toLowerCase() ?? "";
   const formats = limits.formats.map((format) => format.replace(/^\./, "").toLowerCase());
   if (!formats.includes(ending)) {
-    return `“${file.name}” is not a video this demo takes. Choose a file that ends in ${formats.map((f) => "." + f).join(", ")}.`;
+    return `“${file.name}” is not a supported video. Choose a file that ends in ${formats.map((f) => "." + f).join(", ")}.`;
   }
   if (file.size === 0) return `“${file.name}” is empty.`;
   if (file.size > limits.maxUploadMB * 1024 * 1024) {
@@ -20,9 +20,9 @@ export function refuseFile(file: { name: string; size: number; type: string }, l
 }
 
 /**
- * Uploads a video by GraphQL's multipart request. XMLHttpRequest, because fetch does not tell how much has been sent.
+ * Uploads a video by GraphQL's multipart request, with XMLHttpRequest because fetch does not report upload progress.
  *
- * @param progress is told the share that has been sent, 0 to 1; at 1 the server begins to convert.
+ * @param progress receives the share that was sent, 0 to 1; at 1 the server starts to convert.
  * @throws ApiError, or a DOMException named AbortError after `signal`
  */
 export function uploadVideo(file: File, progress: (share: number) => void, signal: AbortSignal): Promise<Clip> {

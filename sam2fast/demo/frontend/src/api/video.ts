@@ -1,5 +1,5 @@
 import type { FrameMasksFragment, VideoPartsFragment } from "./generated";
-import type { FrameMasks } from "../masks/book";
+import type { FrameMasks } from "../masks/maskStore";
 
 export interface Clip {
   /** Under the server's data folder; also the address of the file. */
@@ -12,8 +12,8 @@ export interface Clip {
 }
 
 /**
- * A video of the API. Addresses are made from its path: the server's own `url` names a host, which is another one for
- * whoever comes through a proxy or from another machine.
+ * A video of the API. Its URLs are built from its path: the `url` of the API names the server's host, which differs
+ * behind a proxy and from other machines.
  */
 export function readClip(video: VideoPartsFragment): Clip {
   const file = video.path.split("/").pop() ?? video.path;
@@ -22,14 +22,14 @@ export function readClip(video: VideoPartsFragment): Clip {
   return {
     path: video.path,
     name: isUpload ? "Your video" : stem.replace(/[_-]+/g, " ").replace(/^./, (first) => first.toUpperCase()),
-    url: asAddress(video.path),
-    poster: video.posterPath ? asAddress(video.posterPath) : null,
+    url: asUrl(video.path),
+    poster: video.posterPath ? asUrl(video.posterPath) : null,
     width: video.width,
     height: video.height,
   };
 }
 
-function asAddress(path: string): string {
+function asUrl(path: string): string {
   return "/" + path.split("/").map(encodeURIComponent).join("/");
 }
 

@@ -3,7 +3,7 @@ import { isTracking, setState, useStore, type Tracking } from "../state/store";
 import { Icon } from "../ui/Icon";
 import { toggleTracking } from "../ui/shortcuts";
 
-/** Track, see how far it is, call it off; download. */
+/** Buttons to track, cancel and download, with the progress. */
 export function Actions() {
   const tracking = useStore((state) => state.tracking);
   const total = useStore((state) => state.session?.numFrames ?? 0);
@@ -53,10 +53,10 @@ function label({ state }: Tracking): string {
 }
 
 function hint({ state }: Tracking, hasPrompts: boolean): string {
-  if (!hasPrompts) return "Click an object in the picture to begin.";
+  if (!hasPrompts) return "Click an object in the video to begin.";
   if (state === "never") return "Happy with the masks? Track them through the video.";
-  if (state === "stale") return "The clicks have changed since the last track.";
-  if (state === "cancelled") return "Cancelled. Frames that were done keep their masks.";
-  if (state === "failed") return "Tracking broke off before the end.";
+  if (state === "stale") return "The clicks have changed since the last tracking.";
+  if (state === "cancelled") return "Cancelled. Finished frames keep their masks.";
+  if (state === "failed") return "Tracking stopped before the end.";
   return "Where a mask is wrong, click there and track again.";
 }

@@ -28,7 +28,7 @@ export function App() {
 
   return (
     <DropTarget>
-      {/* On small screens one of the sheets is shown, on others all. */}
+      {/* Small screens show one of the sheets, others all. */}
       <div className="app" data-sheet={sheet}>
         <TopBar />
         <main>

@@ -1,10 +1,10 @@
 import { useEffect } from "react";
 import { setState, useStore } from "../state/store";
-import { IconButton } from "../ui/IconButton";
+import { IconButton } from "../ui/Icon";
 
 const INFO_MS = 5000;
 
-/** A lost connection, errors, and what screen readers are told. */
+/** A lost connection, errors, and announcements for screen readers. */
 export function Banners() {
   const connected = useStore((state) => state.connected);
   const notice = useStore((state) => state.notice);

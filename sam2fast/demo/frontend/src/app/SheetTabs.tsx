@@ -3,7 +3,7 @@ export type Sheet = (typeof SHEETS)[number];
 
 const NAMES: Record<Sheet, string> = { objects: "Objects", timeline: "Timeline", effects: "Effects" };
 
-/** Which sheet lies under the picture on a small screen; larger ones have room for all and hide this. */
+/** Selects the sheet under the video on small screens; larger screens show all sheets and hide this. */
 export function SheetTabs({ sheet, onChange }: { sheet: Sheet; onChange: (sheet: Sheet) => void }) {
   return (
     <nav className="sheet-tabs" aria-label="Sheets">

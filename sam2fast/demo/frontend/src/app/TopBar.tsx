@@ -1,6 +1,5 @@
 import { setState, useStore } from "../state/store";
-import { Icon } from "../ui/Icon";
-import { IconButton } from "../ui/IconButton";
+import { Icon, IconButton } from "../ui/Icon";
 import { nextTheme, useTheme } from "../ui/theme";
 
 const THEME_ICONS = { system: "screen", light: "sun", dark: "moon" } as const;
@@ -16,7 +15,7 @@ export function TopBar() {
       {model && <span className="model">{model}</span>}
       <span className="clip-name">{clip?.name}</span>
       <button type="button" onClick={() => setState({ dialog: "videos" })}>
-        <Icon name="film" />
+        <Icon name="video" />
         Videos
       </button>
       <IconButton icon={THEME_ICONS[theme]} label={`Colours: ${theme}; change`} onClick={nextTheme} />

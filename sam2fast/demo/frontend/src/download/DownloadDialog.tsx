@@ -4,27 +4,26 @@ import { exportFile, type ExportFormat } from "../api/rest";
 import { handleFailure } from "../state/failures";
 import { announce, getState, setState, useStore } from "../state/store";
 import { Dialog } from "../ui/Dialog";
-import { withNames } from "./names";
-import { saveFile } from "./save";
+import { saveFile, withNames } from "./files";
 
 const FORMATS: readonly { format: ExportFormat; name: string; what: string }[] = [
-  { format: "overlay_mp4", name: "Film", what: "The video with the masks in colour (MP4)." },
+  { format: "overlay_mp4", name: "Video", what: "The video with the masks in colour (MP4)." },
   {
     format: "masks_png",
     name: "Masks",
-    what: "A palette picture per frame: 0 is the background, 1 the first object, and so on (ZIP of PNG).",
+    what: "A palette image per frame: 0 is the background, 1 the first object, and so on (ZIP of PNG).",
   },
-  { format: "cutout", name: "Cut-out", what: "The objects alone, transparent around them (ZIP of PNG)." },
+  { format: "cutout", name: "Cut-out", what: "The objects on a transparent background (ZIP of PNG)." },
   {
     format: "coco_rle",
     name: "Run lengths",
-    what: "Every mask in COCO's compressed run lengths, with your names (JSON).",
+    what: "All masks as COCO's compressed run lengths, with the objects' names (JSON).",
   },
 ];
 
-/** A file of all masks in one of the server's formats, or the picture on show as it is drawn. */
+/** Downloads all masks in one of the server's formats, or the current frame as drawn. */
 export function DownloadDialog() {
-  const isWhole = useStore((state) => state.tracking.state === "done");
+  const isComplete = useStore((state) => state.tracking.state === "done");
   const [busy, setBusy] = useState<ExportFormat | null>(null);
   const [problem, setProblem] = useState("");
   const abort = useRef<AbortController | null>(null);
@@ -56,7 +55,9 @@ export function DownloadDialog() {
 
   return (
     <Dialog title="Download">
-      {!isWhole && <p className="hint">Not all of the video is tracked: the files have the frames that are.</p>}
+      {!isComplete && (
+        <p className="hint">The video is not tracked completely: the files contain the tracked frames only.</p>
+      )}
       <ul className="downloads">
         {FORMATS.map(({ format, name, what }) => (
           <li key={format}>
@@ -68,10 +69,10 @@ export function DownloadDialog() {
           </li>
         ))}
         <li>
-          <button type="button" onClick={savePicture}>
-            Picture
+          <button type="button" onClick={saveFrame}>
+            Frame
           </button>
-          <span>The frame on show with its effects (PNG).</span>
+          <span>The current frame with its effects (PNG).</span>
         </li>
       </ul>
       {problem && (
@@ -83,8 +84,8 @@ export function DownloadDialog() {
   );
 }
 
-function savePicture(): void {
-  const canvas = document.querySelector<HTMLCanvasElement>(".picture canvas");
+function saveFrame(): void {
+  const canvas = document.querySelector<HTMLCanvasElement>(".frame canvas");
   canvas?.toBlob((content) => {
     if (content) saveFile(content, `frame_${String(getState().frame).padStart(5, "0")}.png`);
   });

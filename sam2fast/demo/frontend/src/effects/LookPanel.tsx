@@ -4,7 +4,7 @@ import { BACKGROUND_EFFECTS, OBJECT_EFFECTS, PRESETS, type BackgroundEffect, typ
 const OBJECT_NAMES: Record<ObjectEffect, string> = {
   overlay: "Overlay",
   outline: "Outline",
-  original: "As they are",
+  original: "Original",
   blur: "Blur",
   pixelate: "Pixelate",
   desaturate: "Desaturate",
@@ -12,7 +12,7 @@ const OBJECT_NAMES: Record<ObjectEffect, string> = {
 };
 
 const BACKGROUND_NAMES: Record<BackgroundEffect, string> = {
-  original: "As it is",
+  original: "Original",
   darken: "Darken",
   blur: "Blur",
   pixelate: "Pixelate",
@@ -22,7 +22,7 @@ const BACKGROUND_NAMES: Record<BackgroundEffect, string> = {
   green: "Green",
 };
 
-/** How objects and background are drawn. */
+/** Selects how objects and background are drawn. */
 export function LookPanel() {
   const look = useStore((state) => state.look);
   return (

@@ -2,7 +2,7 @@ import { openClip } from "../state/session";
 import { setState, useStore } from "../state/store";
 import { Dialog } from "../ui/Dialog";
 
-/** Asks whether the clicks on the current video may go. */
+/** Asks whether to discard the clicks on the current video. */
 export function DiscardDialog() {
   const clip = useStore((state) => state.clip);
   const chosen = useStore((state) => state.chosen);

@@ -1,7 +1,7 @@
 import { useState, type DragEvent, type ReactNode } from "react";
 import { upload } from "./uploading";
 
-/** The whole page takes a video that is dropped on it. */
+/** Accepts a video that is dropped anywhere on the page. */
 export function DropTarget({ children }: { children: ReactNode }) {
   const [isOver, setOver] = useState(false);
   const hasFiles = (event: DragEvent) => event.dataTransfer.types.includes("Files");

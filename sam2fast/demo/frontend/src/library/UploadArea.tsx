@@ -3,7 +3,7 @@ import { useStore } from "../state/store";
 import { Icon } from "../ui/Icon";
 import { cancelUpload, upload, useUploading } from "./uploading";
 
-/** Choose a file, see how far it is, call it off. */
+/** Selects a file, shows the progress, and cancels the upload. */
 export function UploadArea() {
   const limits = useStore((state) => state.limits);
   const { upload: current, problem } = useUploading();
@@ -16,7 +16,7 @@ export function UploadArea() {
       <div className="upload">
         <span role="status">
           {isSent
-            ? "The server prepares the video …"
+            ? "The server converts the video …"
             : `Uploading ${current.name}: ${Math.floor(100 * current.share)} %`}
         </span>
         <progress max={1} value={isSent ? undefined : current.share} aria-label="Upload" />

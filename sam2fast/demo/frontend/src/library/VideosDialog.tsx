@@ -3,7 +3,7 @@ import { Dialog } from "../ui/Dialog";
 import { choose } from "./choosing";
 import { UploadArea } from "./UploadArea";
 
-/** The gallery, and a place for one's own video. */
+/** The gallery and the upload. */
 export function VideosDialog() {
   const clips = useStore((state) => state.clips);
   const current = useStore((state) => state.clip?.path);

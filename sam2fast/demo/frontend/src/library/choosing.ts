@@ -3,7 +3,7 @@ import { firstPromptedFrame } from "../state/scene";
 import { openClip } from "../state/session";
 import { getState, setState, type State } from "../state/store";
 
-/** Opens a video; asks first if that discards clicks of which no file has been made. */
+/** Opens a video; asks first if clicks would be lost that were not downloaded. */
 export async function choose(clip: Clip): Promise<void> {
   if (wouldLoseClicks(getState())) return setState({ dialog: "discard", chosen: clip });
   await openClip(clip);

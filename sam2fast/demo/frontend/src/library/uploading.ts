@@ -19,11 +19,11 @@ interface Uploading {
 
 export const useUploading = create<Uploading>(() => ({ upload: null, problem: "" }));
 
-const BROKEN_OFF = "The server broke off the upload: the file is too large, or not a video that it can read.";
+const UPLOAD_REFUSED = "The server refused the upload: the file is too large, or not a video that it can read.";
 
 let abort: AbortController | null = null;
 
-/** Uploads one video and opens it, unless the user would rather keep the clicks on the one before. */
+/** Uploads one video and opens it; asks before it discards clicks. */
 export async function upload(files: readonly File[]): Promise<void> {
   const { limits } = getState();
   const [file] = files;
@@ -45,9 +45,9 @@ export async function upload(files: readonly File[]): Promise<void> {
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") return announce("The upload is cancelled.");
     const { failure, message } = asApiError(error);
-    // A server that refuses a file on its way hangs up, which browsers tell as a lost connection.
+    // A server that refuses a file during the upload closes the connection, which browsers report as a lost connection.
     const isRefusal = failure === "network" && (await isHealthy());
-    useUploading.setState({ problem: isRefusal ? BROKEN_OFF : message });
+    useUploading.setState({ problem: isRefusal ? UPLOAD_REFUSED : message });
     if (failure === "network" && !isRefusal) handleFailure(error);
   } finally {
     useUploading.setState({ upload: null });

@@ -1,25 +1,25 @@
-import type { MaskEntry } from "./book";
+import type { MaskEntry } from "./maskStore";
 import { paintMask } from "./rle";
 
-const MAX_PIXELS = 16 * 1024 * 1024; // four bytes each
+const MAX_PIXELS = 16 * 1024 * 1024; // of the cache; four bytes each
 
-/** Masks as canvases in their object's colour, transparent outside: a few of the newest are kept. */
+/** A cache of masks as canvases in their object's colour, transparent outside. */
 export class MaskBitmaps {
-  private readonly kept = new Map<MaskEntry, { colour: string; canvas: HTMLCanvasElement }>();
+  private readonly cache = new Map<MaskEntry, { colour: string; canvas: HTMLCanvasElement }>();
   private pixels = 0;
 
   get(entry: MaskEntry, colour: string): HTMLCanvasElement {
-    const found = this.kept.get(entry);
+    const found = this.cache.get(entry);
     if (found?.colour === colour) {
-      this.kept.delete(entry); // in again as the newest
-      this.kept.set(entry, found);
+      this.cache.delete(entry); // moves it to the newest end
+      this.cache.set(entry, found);
       return found.canvas;
     }
     if (found) this.forget(entry);
     const canvas = paint(entry, colour);
-    this.kept.set(entry, { colour, canvas });
+    this.cache.set(entry, { colour, canvas });
     this.pixels += entry.width * entry.height;
-    for (const oldest of this.kept.keys()) {
+    for (const oldest of this.cache.keys()) {
       if (this.pixels <= MAX_PIXELS || oldest === entry) break;
       this.forget(oldest);
     }
@@ -27,7 +27,7 @@ export class MaskBitmaps {
   }
 
   private forget(entry: MaskEntry): void {
-    if (this.kept.delete(entry)) this.pixels -= entry.width * entry.height;
+    if (this.cache.delete(entry)) this.pixels -= entry.width * entry.height;
   }
 }
 
@@ -42,7 +42,7 @@ function paint(entry: MaskEntry, colour: string): HTMLCanvasElement {
   return canvas;
 }
 
-/** `#rrggbb` as an opaque pixel of ImageData, which every machine with a browser stores as ABGR. */
+/** `#rrggbb` as an opaque pixel of ImageData, stored as ABGR on little-endian machines. */
 function littleEndian(colour: string): number {
   const rgb = parseInt(colour.slice(1), 16);
   return (0xff000000 | ((rgb & 0xff) << 16) | (rgb & 0xff00) | (rgb >> 16)) >>> 0;

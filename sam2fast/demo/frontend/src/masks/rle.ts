@@ -1,4 +1,4 @@
-/** COCO's compressed run lengths: runs of 0 and 1 in turn, down the columns, as text. */
+/** COCO's compressed run lengths: alternating runs of 0 and 1, down the columns, as text. */
 
 export interface Mask {
   readonly height: number;
@@ -7,7 +7,7 @@ export interface Mask {
   readonly counts: string;
 }
 
-const ZERO = 48; // the character that stands for 0
+const ZERO = 48; // the character code of digit 0
 const DIGIT_BITS = 5;
 const CONTINUES = 0x20;
 const SIGN = 0x10;
@@ -28,14 +28,14 @@ export function decodeCounts(text: string): number[] {
       position += 1;
     } while (digit & CONTINUES);
     if (digit & SIGN) value |= -1 << shift;
-    // From the fourth on, a run is told as the difference to the one before the last.
+    // From the fourth on, a run is stored as the difference to the run two before it.
     if (runs.length > 2) value += runs[runs.length - 2]!;
     runs.push(value);
   }
   return runs;
 }
 
-/** How many pixels are inside. */
+/** The number of pixels inside. */
 export function maskArea(mask: Mask): number {
   return decodeCounts(mask.counts).reduce((area, run, index) => (index % 2 ? area + run : area), 0);
 }
@@ -57,7 +57,7 @@ export function maskHas(mask: Mask, x: number, y: number): boolean {
 /**
  * Sets every pixel inside to `value`.
  *
- * @param pixels `height * width` values, row by row: the picture's order, not that of the runs.
+ * @param pixels `height * width` values, row by row: in contrast to the runs, which go down the columns.
  */
 export function paintMask(mask: Mask, pixels: Uint32Array, value: number): void {
   const { height, width } = mask;

@@ -1,11 +1,10 @@
 import * as editing from "../state/editing";
 import { isTracking, useStore } from "../state/store";
-import { Icon } from "../ui/Icon";
-import { IconButton } from "../ui/IconButton";
+import { Icon, IconButton } from "../ui/Icon";
 import { ObjectRow } from "./ObjectRow";
 import { ToolPicker } from "./ToolPicker";
 
-/** The objects, and what clicks do to the chosen one. */
+/** The objects, and the click tool. */
 export function ObjectPanel() {
   const objects = useStore((state) => state.scene.objects);
   const locked = useStore((state) => state.phase !== "ready" || isTracking(state.tracking));

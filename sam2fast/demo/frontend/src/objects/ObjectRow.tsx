@@ -2,9 +2,9 @@ import { useState } from "react";
 import { deleteObject, renameObject } from "../state/editing";
 import { promptedFrames, type SceneObject } from "../state/scene";
 import { setState, useStore } from "../state/store";
-import { IconButton } from "../ui/IconButton";
+import { IconButton } from "../ui/Icon";
 
-/** One object: press its name to send clicks to it. */
+/** One object; its name is the button that selects it. */
 export function ObjectRow({ object, locked }: { object: SceneObject; locked: boolean }) {
   const isActive = useStore((state) => state.active === object.id);
   const isHovered = useStore((state) => state.hovered === object.id);
@@ -61,7 +61,7 @@ export function ObjectRow({ object, locked }: { object: SceneObject; locked: boo
 
 function summary(object: SceneObject): string {
   const frames = promptedFrames(object).length;
-  if (frames === 0) return "Click it in the picture";
+  if (frames === 0) return "Click it in the video";
   const prompts = Object.values(object.prompts);
   const points = prompts.reduce((sum, { points }) => sum + points.length, 0);
   const boxes = prompts.filter(({ box }) => box).length;

@@ -8,11 +8,11 @@ const TOOLS: readonly { tool: Tool; label: string; icon: IconName; shortcut: str
   { tool: "box", label: "Box", icon: "box", shortcut: "B" },
 ];
 
-/** What a click in the picture means. */
+/** Selects the meaning of a click in the video. */
 export function ToolPicker() {
   const current = useStore((state) => state.tool);
   return (
-    <div className="tools" role="group" aria-label="A click in the picture">
+    <div className="tools" role="group" aria-label="Click tool">
       {TOOLS.map(({ tool, label, icon, shortcut }) => (
         <button
           key={tool}

@@ -8,9 +8,9 @@ interface Props {
   children?: ReactNode;
 }
 
-/** A button on the picture that deletes what it marks. */
+/** A button on the frame that deletes the prompt it marks. */
 export function DeleteMark({ label, onDelete, ...rest }: Props) {
-  // After a tap the browser sends a click to whatever lies there by then: the mark that the tap has just made.
+  // After a tap the browser clicks the element at that position, which is the mark that the tap has just created.
   const isPressed = useRef(false);
   return (
     <button

@@ -5,7 +5,7 @@ import { DeleteMark } from "./DeleteMark";
 
 const percent = (share: number) => `${100 * share}%`;
 
-/** The points and boxes of the frame on show: each has a button that deletes it. */
+/** The points and boxes of the current frame; each has a button that deletes it. */
 export function Marks({ draft }: { draft: Box | null }) {
   const scene = useStore((state) => state.scene);
   const active = useStore((state) => state.active);

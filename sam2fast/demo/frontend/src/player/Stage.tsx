@@ -1,14 +1,14 @@
-import { useRef } from "react";
+import { useEffect, useRef, useState, type RefObject } from "react";
 import { findObject } from "../state/scene";
 import { setState, useStore } from "../state/store";
+import { fitInside, type Size } from "./geometry";
 import { Marks } from "./Marks";
 import { StageMessage } from "./StageMessage";
 import { useCrosshair } from "./useCrosshair";
 import { usePlayer } from "./usePlayer";
 import { usePointer } from "./usePointer";
-import { useRoom } from "./useRoom";
 
-/** The picture: the video lies under a canvas on which each frame is drawn with its masks. */
+/** The video, under a canvas on which each frame is drawn with its masks. */
 export function Stage() {
   const clip = useStore((state) => state.clip);
   const session = useStore((state) => state.session);
@@ -18,22 +18,22 @@ export function Stage() {
   const hovered = useStore((state) => findObject(state.scene, state.hovered ?? -1));
 
   const room = useRef<HTMLDivElement>(null);
-  const picture = useRef<HTMLDivElement>(null);
+  const surface = useRef<HTMLDivElement>(null);
   const video = useRef<HTMLVideoElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
-  const size = useRoom(room, clip);
-  const { draft, handlers } = usePointer(picture);
+  const size = useFittedSize(room, clip);
+  const { draft, handlers } = usePointer(surface);
   const crosshair = useCrosshair();
   usePlayer(video, canvas);
 
   return (
     <div className="stage" ref={room}>
       {clip && (
-        // The rules know no element that takes clicks at places; keys do the same as the pointer (useCrosshair).
+        // No element type fits clicks at positions; useCrosshair gives the same actions by keyboard.
         // eslint-disable-next-line jsx-a11y/no-noninteractive-element-interactions
         <div
-          ref={picture}
-          className={`picture ${isErasing ? "erasing" : ""} ${pending ? "pending" : ""}`}
+          ref={surface}
+          className={`frame ${isErasing ? "erasing" : ""} ${pending ? "pending" : ""}`}
           data-tool={tool}
           style={size ?? { visibility: "hidden" }}
           role="application"
@@ -73,4 +73,18 @@ export function Stage() {
       <StageMessage />
     </div>
   );
+}
+
+/** The largest size of the content inside an element, updated on resize; null before the first layout. */
+function useFittedSize(element: RefObject<HTMLElement | null>, content: Size | null): Size | null {
+  const [room, setRoom] = useState<Size | null>(null);
+  useEffect(() => {
+    const observer = new ResizeObserver(([entry]) => {
+      const { width, height } = entry!.contentRect;
+      setRoom({ width, height });
+    });
+    observer.observe(element.current!);
+    return () => observer.disconnect();
+  }, [element]);
+  return room && content ? fitInside(content, room) : null;
 }

@@ -2,7 +2,7 @@ import { restart } from "../state/session";
 import { firstPromptedFrame } from "../state/scene";
 import { setState, useStore } from "../state/store";
 
-/** What the picture's place says while there is no picture to work on. */
+/** The message in place of the video while there is none. */
 export function StageMessage() {
   const phase = useStore((state) => state.phase);
   const problem = useStore((state) => state.problem);
@@ -18,10 +18,10 @@ export function StageMessage() {
       </div>
     );
   }
-  if (!connected) return null; // the banner says it
+  if (!connected) return null; // the banner reports it
   return (
     <div className="stage-message" role="alert">
-      <p>{phase === "expired" ? "This session has expired: the server has forgotten it." : problem}</p>
+      <p>{phase === "expired" ? "This session has expired." : problem}</p>
       <div className="row">
         <button type="button" className="primary" onClick={() => void restart()}>
           {phase === "expired" ? `Start again${hasPrompts ? " with my clicks" : ""}` : "Try again"}

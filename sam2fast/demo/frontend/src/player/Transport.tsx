@@ -1,9 +1,9 @@
 import { useStore } from "../state/store";
-import { IconButton } from "../ui/IconButton";
+import { IconButton } from "../ui/Icon";
 import { goTo, step, togglePlay } from "./playback";
 import { isTracking } from "../state/store";
 
-/** Buttons to play and step, and where we are. */
+/** Buttons to play and step, and the current position. */
 export function Transport() {
   const session = useStore((state) => state.session);
   const frame = useStore((state) => state.frame);
@@ -23,7 +23,7 @@ export function Transport() {
         disabled={busy}
         onClick={togglePlay}
       />
-      <IconButton icon="forward" label="One frame on" shortcut="→" disabled={!session} onClick={() => step(1)} />
+      <IconButton icon="forward" label="One frame forward" shortcut="→" disabled={!session} onClick={() => step(1)} />
       <IconButton icon="last" label="Last frame" shortcut="End" disabled={!session} onClick={() => goTo(total - 1)} />
       <output className="counter" aria-label="Frame">
         {session ? `${frame + 1} / ${total}` : "–"}

@@ -1,15 +1,15 @@
 import { frameAt, timeOf } from "./geometry";
 
-/** Brings a `<video>` to exact frames, and tells which frame it shows. */
+/** Seeks a `<video>` to exact frames and reports the visible frame. */
 export class FrameClock {
-  private wanted: number | null = null; // sought next, once the video is free
+  private wanted: number | null = null; // the next seek, after the current one
   private callback = 0;
 
   constructor(
     private readonly video: HTMLVideoElement,
     private readonly fps: number,
     private readonly numFrames: number,
-    /** Called whenever there is a new picture. */
+    /** Called for every new frame. */
     private readonly onFrame: (frame: number) => void,
   ) {
     video.addEventListener("seeked", this.onSeeked);
@@ -17,7 +17,7 @@ export class FrameClock {
     this.listen();
   }
 
-  /** Shows a frame. While a seek is under way only the last wish is kept, so that scrubbing does not queue up. */
+  /** Shows a frame. During a seek only the latest request is kept, so that scrubbing does not queue up. */
   show(frame: number): void {
     if (this.video.seeking) {
       this.wanted = frame;
@@ -39,7 +39,7 @@ export class FrameClock {
     this.onFrame(frameAt(this.video.currentTime, this.fps, this.numFrames));
   };
 
-  /** Hears of every frame while the video plays. */
+  /** Reports every frame while the video plays. */
   private listen(): void {
     if (hasFrameCallback(this.video)) {
       this.callback = this.video.requestVideoFrameCallback((_, { mediaTime }) => {

@@ -6,24 +6,24 @@ export interface Size {
 }
 
 export interface Spot {
-  /** Shares of the picture's width and height. */
+  /** Shares of the frame's width and height. */
   readonly x: number;
   readonly y: number;
 }
 
-/** The largest size with the picture's proportions inside the given room, in whole pixels. */
-export function fitInside(picture: Size, room: Size): Size {
-  const scale = Math.min(room.width / picture.width, room.height / picture.height);
+/** The largest size with the content's aspect ratio inside the room, in whole pixels. */
+export function fitInside(content: Size, room: Size): Size {
+  const scale = Math.min(room.width / content.width, room.height / content.height);
   return {
-    width: Math.max(1, Math.floor(picture.width * scale)),
-    height: Math.max(1, Math.floor(picture.height * scale)),
+    width: Math.max(1, Math.floor(content.width * scale)),
+    height: Math.max(1, Math.floor(content.height * scale)),
   };
 }
 
-/** A place on the page as shares of the picture, kept inside it. */
-export function toShares(client: { x: number; y: number }, picture: DOMRect): Spot {
+/** A position on the page as shares of a rectangle, clamped to it. */
+export function toShares(client: { x: number; y: number }, rect: DOMRect): Spot {
   const share = (value: number, start: number, length: number) => Math.min(1, Math.max(0, (value - start) / length));
-  return { x: share(client.x, picture.left, picture.width), y: share(client.y, picture.top, picture.height) };
+  return { x: share(client.x, rect.left, rect.width), y: share(client.y, rect.top, rect.height) };
 }
 
 export function boxBetween(a: Spot, b: Spot): Box {
@@ -35,12 +35,12 @@ export function boxBetween(a: Spot, b: Spot): Box {
   };
 }
 
-/** The frame that is on show at a time of the video, in seconds. */
+/** The frame that is visible at a time of the video, in seconds. */
 export function frameAt(seconds: number, fps: number, numFrames: number): number {
   return Math.min(numFrames - 1, Math.max(0, Math.floor(seconds * fps + 1e-3)));
 }
 
-/** The middle of a frame: whichever way a browser rounds, it shows that frame. */
+/** The middle of a frame in seconds: browsers show this frame however they round. */
 export function timeOf(frame: number, fps: number): number {
   return (frame + 0.5) / fps;
 }

@@ -6,10 +6,10 @@ export type Tool = "include" | "exclude" | "box";
 export interface Gesture {
   readonly start: Spot;
   readonly end: Spot;
-  /** How far the pointer went, in pixels of the screen. */
+  /** The pointer's movement in screen pixels. */
   readonly moved: number;
   readonly button: number;
-  /** A finger rested long enough. */
+  /** Whether it was a long press. */
   readonly held: boolean;
   readonly tool: Tool;
 }
@@ -17,10 +17,10 @@ export interface Gesture {
 export type Action = { kind: "point"; spot: Spot; positive: boolean } | { kind: "box"; box: Box };
 
 export const HOLD_MS = 500;
-const DRAG = 8; // less is a click by an unsteady hand
+const DRAG = 8; // pixels; less is a click
 const SECONDARY = 2;
 
-/** What a press of the pointer on the picture asks for; null for nothing. */
+/** The action of a pointer press on the frame; null for none. */
 export function readGesture({ start, end, moved, button, held, tool }: Gesture): Action | null {
   if (button !== 0 && button !== SECONDARY) return null;
   if (tool === "box" && button === 0 && !held) {

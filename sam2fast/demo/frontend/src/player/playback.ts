@@ -1,6 +1,6 @@
 import { getState, isTracking, setState } from "../state/store";
 
-/** What buttons and keys do with the player. The player follows `frame` and `playing` of the store. */
+/** Player actions of buttons and keys. The player follows `frame` and `playing` of the store. */
 
 export function togglePlay(): void {
   const { playing, phase, tracking } = getState();
@@ -11,7 +11,7 @@ export function pause(): void {
   setState({ playing: false });
 }
 
-/** Goes to a frame, or the nearest there is, and stays there. */
+/** Stops at a frame, clamped to the video. */
 export function goTo(frame: number): void {
   const { session } = getState();
   if (!session) return;

@@ -2,7 +2,7 @@ import { useState, type KeyboardEvent } from "react";
 import * as editing from "../state/editing";
 import type { Spot } from "./geometry";
 
-const STEP = 0.02; // of the picture
+const STEP = 0.02; // share of the frame
 const MOVES: Record<string, Spot> = {
   ArrowLeft: { x: -STEP, y: 0 },
   ArrowRight: { x: STEP, y: 0 },
@@ -10,7 +10,7 @@ const MOVES: Record<string, Spot> = {
   ArrowDown: { x: 0, y: STEP },
 };
 
-/** Clicks by keys: Shift and arrows move a cross-hair over the focused picture, Enter adds a point there. */
+/** Clicks by keyboard: Shift and arrows move a crosshair over the focused frame, Enter adds a point there. */
 export function useCrosshair() {
   const [spot, setSpot] = useState<Spot | null>(null);
   const inside = (share: number) => Math.min(0.99, Math.max(0.01, share));

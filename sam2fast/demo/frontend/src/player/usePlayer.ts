@@ -6,7 +6,7 @@ import { FrameClock } from "./clock";
 
 const HAS_CURRENT_DATA = 2; // HTMLMediaElement.HAVE_CURRENT_DATA
 
-/** Keeps the video at the store's frame and the canvas at what the video shows. */
+/** Keeps the video at the store's frame, and draws the visible frame on the canvas. */
 export function usePlayer(
   video: RefObject<HTMLVideoElement | null>,
   canvas: RefObject<HTMLCanvasElement | null>,
@@ -18,19 +18,19 @@ export function usePlayer(
     const player = video.current;
     const context = canvas.current?.getContext("2d");
     if (!session || !player || !context) return;
-    let shown = getState().frame; // differs from the store's while a seek is under way
-    let isAsked = 0;
+    let shown = getState().frame; // differs from the store's frame during a seek
+    let request = 0;
 
     const draw = () => {
-      isAsked = 0;
+      request = 0;
       if (player.readyState < HAS_CURRENT_DATA) return;
       const { width, height } = context.canvas;
       const state = getState();
       renderFrame(context, player, { width, height }, layersOf(state, shown, bitmaps.current), state.look);
       context.canvas.dataset["frame"] = String(shown);
     };
-    const askToDraw = () => {
-      isAsked ||= requestAnimationFrame(draw);
+    const requestDraw = () => {
+      request ||= requestAnimationFrame(draw);
     };
     const clock = new FrameClock(player, session.fps, session.numFrames, (frame) => {
       shown = frame;
@@ -44,23 +44,23 @@ export function usePlayer(
       }
       const hasStopped = before.playing && !state.playing;
       if (!state.playing && (state.frame !== before.frame || hasStopped)) clock.show(state.frame);
-      if (CHANGES_PICTURE.some((name) => state[name] !== before[name])) askToDraw();
+      if (REDRAW_KEYS.some((name) => state[name] !== before[name])) requestDraw();
     };
-    if (player.error) player.load(); // the session has been started again after a lost connection
+    if (player.error) player.load(); // after a lost connection
     const unsubscribe = useStore.subscribe(follow);
     clock.show(shown);
     return () => {
       unsubscribe();
       clock.stop();
-      cancelAnimationFrame(isAsked);
+      cancelAnimationFrame(request);
     };
   }, [session, video, canvas]);
 }
 
-const CHANGES_PICTURE = ["masksVersion", "look", "hovered", "scene"] as const;
+const REDRAW_KEYS = ["masksVersion", "look", "hovered", "scene"] as const;
 
-function layersOf({ book, scene, hovered }: State, frame: number, bitmaps: MaskBitmaps): Layer[] {
-  const entries = book.at(frame);
+function layersOf({ maskStore, scene, hovered }: State, frame: number, bitmaps: MaskBitmaps): Layer[] {
+  const entries = maskStore.at(frame);
   return scene.objects.flatMap(({ id, colour }) => {
     const entry = entries.get(id);
     return entry?.area ? [{ mask: bitmaps.get(entry, colour), isHighlighted: id === hovered }] : [];

@@ -16,13 +16,13 @@ interface Press {
   moved: number;
 }
 
-/** Clicks, boxes and long presses on the picture. `draft` is the box that is being drawn. */
-export function usePointer(picture: RefObject<HTMLElement | null>) {
+/** Clicks, boxes and long presses on the frame. `draft` is the box that is being drawn. */
+export function usePointer(surface: RefObject<HTMLElement | null>) {
   const press = useRef<Press | null>(null);
   const [draft, setDraft] = useState<Box | null>(null);
 
   const spotOf = (event: PointerEvent) =>
-    toShares({ x: event.clientX, y: event.clientY }, picture.current!.getBoundingClientRect());
+    toShares({ x: event.clientX, y: event.clientY }, surface.current!.getBoundingClientRect());
 
   const finish = (end: Spot, held: boolean) => {
     const { current } = press;
@@ -40,7 +40,7 @@ export function usePointer(picture: RefObject<HTMLElement | null>) {
     handlers: {
       onPointerDown: (event: PointerEvent<HTMLElement>) => {
         const { playing, phase, tracking } = getState();
-        if (playing) return pause(); // nobody hits what moves
+        if (playing) return pause(); // moving objects are hard to click
         if (phase !== "ready" || isTracking(tracking) || press.current) return;
         event.currentTarget.setPointerCapture(event.pointerId);
         const start = spotOf(event);
@@ -66,7 +66,7 @@ export function usePointer(picture: RefObject<HTMLElement | null>) {
         press.current = null;
         setDraft(null);
       },
-      // Focus is for keys: the picture has keys of its own, which must not catch those of the page after every click.
+      // The focused frame has shortcuts of its own. A click must not focus it, or the page's shortcuts would stop working.
       onMouseDown: (event: { preventDefault(): void }) => {
         event.preventDefault();
         if (document.activeElement instanceof HTMLElement) document.activeElement.blur();
@@ -79,9 +79,9 @@ export function usePointer(picture: RefObject<HTMLElement | null>) {
 
 /** Marks the object under the pointer, the smallest where several overlap. */
 function hover({ x, y }: Spot): void {
-  const { book, frame, hovered, playing } = getState();
+  const { maskStore, frame, hovered, playing } = getState();
   let best: { id: number; area: number } | null = null;
-  for (const [id, mask] of playing ? [] : book.at(frame)) {
+  for (const [id, mask] of playing ? [] : maskStore.at(frame)) {
     const isInside = maskHas(mask, Math.floor(x * mask.width), Math.floor(y * mask.height));
     if (isInside && (!best || mask.area < best.area)) best = { id, area: mask.area };
   }

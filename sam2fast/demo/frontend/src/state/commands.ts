@@ -1,13 +1,13 @@
 import { findObject, promptAt, promptedFrames, setPrompt, NO_PROMPT, type Prompt, type Scene } from "./scene";
 
-/** What the server has to be told. An object is known to it exactly while it has prompts. */
+/** A request that changes the server's prompts. The server knows an object exactly while it has prompts. */
 export type Command =
   | { kind: "clearVideo" }
   | { kind: "removeObject"; id: number }
   | { kind: "clearFrame"; id: number; frame: number }
   | { kind: "prompt"; id: number; frame: number; prompt: Prompt };
 
-/** The commands that make a server which knows the prompts of `known` know those of `wanted`. */
+/** The commands that change the server's prompts from those of `known` to those of `wanted`. */
 export function difference(known: Scene, wanted: Scene): Command[] {
   const before = known.objects.filter((object) => promptedFrames(object).length > 0);
   const after = wanted.objects.filter((object) => promptedFrames(object).length > 0);
@@ -19,12 +19,12 @@ export function difference(known: Scene, wanted: Scene): Command[] {
   }
   for (const object of after) {
     const old = findObject(known, object.id);
-    // New prompts first: an object must not lose its last one in between.
+    // New prompts come first: an object must not lose its last prompt in between.
     for (const frame of promptedFrames(object)) {
       const prompt = promptAt(object, frame);
       const before = promptAt(old, frame);
       if (before === prompt) continue;
-      // SAM 2 starts from the mask it had; what has been taken back must leave no trace in it.
+      // SAM 2 refines its earlier mask; removed points must leave no trace in it.
       if (!extendsPrompt(prompt, before)) commands.push({ kind: "clearFrame", id: object.id, frame });
       commands.push({ kind: "prompt", id: object.id, frame, prompt });
     }
@@ -35,13 +35,13 @@ export function difference(known: Scene, wanted: Scene): Command[] {
   return commands;
 }
 
-/** Whether `prompt` is `before` and more. */
+/** Whether `prompt` contains `before`. */
 function extendsPrompt(prompt: Prompt, before: Prompt): boolean {
   const hasBox = before.box === null || before.box === prompt.box;
   return hasBox && before.points.every((point, place) => point === prompt.points[place]);
 }
 
-/** What the server knows after a command. */
+/** The server's prompts after a command. */
 export function applyCommand(known: Scene, command: Command): Scene {
   switch (command.kind) {
     case "clearVideo":
@@ -59,7 +59,7 @@ export function applyCommand(known: Scene, command: Command): Scene {
   }
 }
 
-/** The scene with the prompts of `known`: what is left when the server refuses the rest. */
+/** The scene with the prompts of `known` only; used when the server refuses the others. */
 export function withPromptsOf(scene: Scene, known: Scene): Scene {
   return {
     objects: scene.objects.map((object) => ({ ...object, prompts: findObject(known, object.id)?.prompts ?? {} })),
@@ -70,7 +70,7 @@ const POSITIVE = 1;
 const NEGATIVE = 0;
 const BOX_CORNERS = [2, 3];
 
-/** A prompt as SAM 2 takes it: a box is two points, which come first. */
+/** A prompt in SAM 2's form: a box is two points, which come first. */
 export function encodePrompt({ points, box }: Prompt): { points: number[][]; labels: number[] } {
   const corners = box
     ? [

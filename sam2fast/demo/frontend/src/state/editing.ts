@@ -4,7 +4,7 @@ import type { Box, Point, Scene } from "./scene";
 import { announce, getState, isTracking, setState } from "./store";
 import { synchronise } from "./synchronise";
 
-/** Everything a user can do to the objects; each is one step of undo. Nothing happens during tracking. */
+/** The user's edits of objects; each is one undo step. Edits are ignored during tracking. */
 
 export function addPoint(point: Point): void {
   edit((scene, { active, frame }) => scenes.addPoint(scene, active, frame, point));
@@ -22,7 +22,7 @@ export function deleteBox(id: number, frame: number): void {
   edit((scene) => scenes.setBox(scene, id, frame, null));
 }
 
-/** Without the active object's prompts on the frame that is on show. */
+/** Removes the active object's prompts on the current frame. */
 export function clearHere(): void {
   edit((scene, { active, frame }) => scenes.setPrompt(scene, active, frame, scenes.NO_PROMPT));
 }
@@ -42,25 +42,28 @@ export function renameObject(id: number, name: string): void {
   edit((scene) => scenes.renameObject(scene, id, name));
 }
 
-/** Everything is forgotten but the video; undo brings the prompts back. */
+/** Removes all objects; undo restores them. */
 export function startOver(): void {
   edit(scenes.emptyScene, () => 1);
 }
 
 export function undo(): void {
-  travel(history.undo, "Undone.");
+  applyHistory(history.undo, "Undone.");
 }
 
 export function redo(): void {
-  travel(history.redo, "Done again.");
+  applyHistory(history.redo, "Redone.");
 }
 
-interface Where {
+interface Target {
   active: number;
   frame: number;
 }
 
-function edit(change: (scene: Scene, where: Where) => Scene, activate?: (scene: Scene, where: Where) => number): void {
+function edit(
+  change: (scene: Scene, target: Target) => Scene,
+  activate?: (scene: Scene, target: Target) => number,
+): void {
   const state = getState();
   if (state.phase !== "ready" || isTracking(state.tracking)) return;
   const scene = change(state.scene, state);
@@ -68,12 +71,12 @@ function edit(change: (scene: Scene, where: Where) => Scene, activate?: (scene: 
   show(scene, activate ? activate(scene, state) : state.active);
 }
 
-function travel(step: typeof history.undo<Scene>, said: string): void {
+function applyHistory(step: typeof history.undo<Scene>, message: string): void {
   const { phase, tracking, scene, history: steps, active } = getState();
   const result = phase === "ready" && !isTracking(tracking) ? step(steps, scene) : null;
   if (!result) return;
   setState({ history: result.history });
-  announce(said);
+  announce(message);
   show(result.value, scenes.findObject(result.value, active) ? active : result.value.objects.at(-1)!.id);
 }
 
@@ -84,7 +87,7 @@ function show(scene: Scene, active: number): void {
     const [left, right] = [promptsOf(a), promptsOf(b)];
     return left.length === right.length && left.every((object, place) => object.prompts === right[place]!.prompts);
   };
-  const goesStale = tracking.state !== "never" && !isSame(before, scene);
-  setState({ scene, active, ...(goesStale && { tracking: { state: "stale" } }) });
+  const becomesStale = tracking.state !== "never" && !isSame(before, scene);
+  setState({ scene, active, ...(becomesStale && { tracking: { state: "stale" } }) });
   void synchronise();
 }

@@ -5,9 +5,9 @@ import { getState, notify, setState } from "./store";
 const RETRY_MS = [1000, 2000, 4000, 8000];
 
 /**
- * Reacts to an error of a request: a lost server and a forgotten session change the page, anything else is told.
+ * Handles an error of a request: a lost server or an expired session changes the page; other errors are shown.
  *
- * @returns whether the request may succeed later, unchanged
+ * @returns whether the same request may succeed later
  */
 export function handleFailure(error: unknown): boolean {
   const { failure, message } = asApiError(error);
@@ -25,13 +25,13 @@ export function handleFailure(error: unknown): boolean {
 
 const listeners = new Set<() => void>();
 
-/** Calls back whenever the server has come back. */
+/** Calls back when the server answers again. */
 export function onReconnected(listener: () => void): void {
   listeners.add(listener);
 }
 
 async function waitForServer(): Promise<void> {
-  if (!getState().connected) return; // somebody waits already
+  if (!getState().connected) return; // already waiting
   setState({ connected: false, announcement: "The connection to the server is lost." });
   for (let attempt = 0; ; attempt += 1) {
     await new Promise((resolve) => setTimeout(resolve, RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)]));

@@ -1,18 +1,18 @@
-/** Undo and redo of any value that is replaced rather than changed. */
+/** Undo and redo of immutable values. */
 export interface History<T> {
   readonly past: readonly T[];
   readonly future: readonly T[];
 }
 
-const MOST = 200;
+const MAX_STEPS = 200;
 
 export const NO_HISTORY: History<never> = { past: [], future: [] };
 
 export function remember<T>(history: History<T>, current: T): History<T> {
-  return { past: [...history.past, current].slice(-MOST), future: [] };
+  return { past: [...history.past, current].slice(-MAX_STEPS), future: [] };
 }
 
-/** The value before `current` and the history that goes with it; null if there is none. */
+/** The value before `current` and the remaining history; null if there is none. */
 export function undo<T>(history: History<T>, current: T): { value: T; history: History<T> } | null {
   const value = history.past.at(-1);
   if (value === undefined) return null;
@@ -20,15 +20,15 @@ export function undo<T>(history: History<T>, current: T): { value: T; history: H
 }
 
 /**
- * The history once the server has refused the current value and everything is as at the nearest step that it accepts.
+ * The history after the server has refused the current value and the nearest accepted step was restored.
  *
- * @param isAccepted whether a step is as the server has it
+ * @param isAccepted whether the server has this step
  */
 export function withoutRefused<T>({ past, future }: History<T>, isAccepted: (step: T) => boolean): History<T> {
   const undone = future.findIndex(isAccepted);
-  if (undone >= 0) return { past, future: future.slice(undone + 1) }; // undo has led to what is refused
-  const kept = past.map(isAccepted).lastIndexOf(true);
-  return { past: past.slice(0, kept >= 0 ? kept : -1), future };
+  if (undone >= 0) return { past, future: future.slice(undone + 1) }; // an undo was refused
+  const accepted = past.map(isAccepted).lastIndexOf(true);
+  return { past: past.slice(0, accepted >= 0 ? accepted : -1), future };
 }
 
 export function redo<T>(history: History<T>, current: T): { value: T; history: History<T> } | null {

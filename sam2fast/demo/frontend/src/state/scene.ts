@@ -1,7 +1,7 @@
-/** What the user has asked for: objects, and the clicks and boxes on them. All edits give a new scene. */
+/** The user's objects with their points and boxes. Scenes are immutable: every edit returns a new one. */
 
 export interface Point {
-  /** Shares of the picture's width and height, 0 to 1. */
+  /** Shares of the frame's width and height, 0 to 1. */
   readonly x: number;
   readonly y: number;
   readonly positive: boolean;
@@ -32,7 +32,7 @@ export interface Scene {
 
 export const NO_PROMPT: Prompt = { points: [], box: null };
 
-/** The original's nine, of which each differs from its neighbours. The server draws its films in the same. */
+/** The colours of the original's demo. The server has the same table for its overlay videos. */
 export const COLOURS = [
   "#3880f3",
   "#f0aa19",
@@ -49,14 +49,14 @@ export function emptyScene(): Scene {
   return addObject({ objects: [] });
 }
 
-/** One more object without prompts, named and coloured by its number. */
+/** Adds an object without prompts, named and coloured by its number. */
 export function addObject(scene: Scene): Scene {
   const id = 1 + Math.max(0, ...scene.objects.map((object) => object.id));
   const colour = COLOURS[(id - 1) % COLOURS.length]!;
   return { objects: [...scene.objects, { id, name: `Object ${id}`, colour, prompts: {} }] };
 }
 
-/** Without the object; the last one gives way to a fresh one, so that a click always has an object. */
+/** Removes an object. The last one is replaced by a new one, so that a click always has an object. */
 export function removeObject(scene: Scene, id: number): Scene {
   const objects = scene.objects.filter((object) => object.id !== id);
   return objects.length > 0 ? { objects } : emptyScene();

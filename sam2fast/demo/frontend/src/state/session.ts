@@ -11,7 +11,7 @@ import { abandonTracking } from "./track";
 
 const RENEW_MS = 60_000;
 
-/** What the page begins with: limits, gallery, and the default video opened. */
+/** Loads limits and gallery, and opens the default video. */
 export async function begin(): Promise<void> {
   try {
     const [limits, gallery] = await Promise.all([getLimits(), query(GalleryDocument, {})]);
@@ -27,20 +27,20 @@ export async function begin(): Promise<void> {
 
 const NO_GALLERY = "The gallery of this server is empty. Upload a video to begin.";
 
-/** Opens a video with nothing on it; the one before is closed. */
+/** Closes the current video and opens another one without prompts. */
 export async function openClip(clip: Clip): Promise<void> {
   closeSession();
   setState({ ...freshWork(), clip, dialog: null, notice: null, playing: false });
   await startSession(clip);
 }
 
-/** A new session on the same video, with everything that had been clicked. */
+/** Starts a new session on the same video with the same prompts. */
 export async function restart(): Promise<void> {
   const { clip } = getState();
   if (!clip) return begin();
   closeSession();
-  const { book, scene, history, active, frame } = { ...freshWork(), ...pickWork() };
-  setState({ ...freshWork(), book, scene, history, active, frame, notice: null });
+  const { maskStore, scene, history, active, frame } = { ...freshWork(), ...pickWork() };
+  setState({ ...freshWork(), maskStore, scene, history, active, frame, notice: null });
   await startSession(clip);
 }
 
@@ -58,13 +58,13 @@ async function startSession(clip: Clip): Promise<void> {
   try {
     const { startSession } = await mutate(StartSessionDocument, { input: { path: clip.path } });
     const { fps, numFrames, width, height } = await getSession(startSession.sessionId);
-    if (start !== starts) return sendClose(startSession.sessionId); // another one was chosen
+    if (start !== starts) return sendClose(startSession.sessionId); // another video was chosen
     setState({
       clip: { ...clip, width, height },
       session: { id: startSession.sessionId, fps, numFrames },
       phase: "ready",
     });
-    announce(`${clip.name} is open, ${numFrames} frames. Click an object in the picture.`);
+    announce(`${clip.name} is open, ${numFrames} frames. Click an object in the video.`);
     void synchronise();
   } catch (error) {
     if (start !== starts) return;
@@ -79,7 +79,7 @@ function closeSession(): void {
   if (session) sendClose(session.id);
 }
 
-/** Outlives the page, and nobody waits for the answer: sessions that are not closed expire. */
+/** Sent with keepalive, because the page may be closing. The answer is ignored: open sessions expire. */
 function sendClose(sessionId: string): void {
   const query = stringifyDocument(CloseSessionDocument);
   void fetch("/graphql", {
@@ -90,7 +90,7 @@ function sendClose(sessionId: string): void {
   }).catch(() => undefined);
 }
 
-/** Keeps the session while the page is looked at, closes it with the page, goes on after a lost connection. */
+/** Renews the session while the page is visible, closes it with the page, resumes after a lost connection. */
 export function watchSession(): void {
   setInterval(() => {
     const { session, phase, connected } = getState();
@@ -105,7 +105,7 @@ async function resume(): Promise<void> {
   if (phase === "failed") return restart();
   if (!session || phase !== "ready") return;
   try {
-    await renewSession(session.id); // a server that was started again does not know it
+    await renewSession(session.id); // a restarted server does not know it
     notify("info", "The server answers again.");
     await synchronise();
   } catch (error) {

@@ -2,7 +2,7 @@ import { create } from "zustand";
 import type { Limits } from "../api/rest";
 import type { Clip } from "../api/video";
 import { DEFAULT_LOOK, type Look } from "../effects/look";
-import { MaskBook } from "../masks/book";
+import { MaskStore } from "../masks/maskStore";
 import type { Tool } from "../player/gestures";
 import { NO_HISTORY, type History } from "./history";
 import { emptyScene, type Scene } from "./scene";
@@ -13,15 +13,15 @@ export interface Session {
   readonly numFrames: number;
 }
 
-/** How far the tracking of the whole video is; `stale` when prompts have changed since. */
+/** The state of tracking; `stale` when prompts have changed since. */
 export type Tracking =
   { state: "never" | "stale" | "done" | "cancelled" | "failed" } | { state: "running" | "cancelling"; done: number };
 
 export type Phase =
-  | "starting" // the page asks for its first video
+  | "starting" // the page requests its first video
   | "opening" // a session is being started
   | "ready"
-  | "expired" // the server has forgotten the session
+  | "expired" // the server has closed the session
   | "failed"; // no session could be started
 
 export type DialogName = "videos" | "help" | "download" | "discard";
@@ -46,19 +46,19 @@ export interface State {
   history: History<Scene>;
   active: number; // id of the object that clicks go to
   pending: boolean; // clicks wait for the server's answer
-  book: MaskBook; // changes in place, and `masksVersion` with it
+  maskStore: MaskStore; // changes in place, and `masksVersion` with it
   masksVersion: number;
   tracking: Tracking;
-  downloaded: Scene | null; // as it was when its masks went into a file; none if they have changed since
+  downloaded: Scene | null; // the scene of the last download; null if its masks have changed since
 
-  frame: number; // on show, or sought
+  frame: number; // visible, or being sought
   playing: boolean;
-  following: boolean; // tracking shows each frame as it comes, until the user goes elsewhere
+  following: boolean; // tracking shows each new frame until the user moves to another one
   hovered: number | null; // id of the object under the pointer
   tool: Tool;
   look: Look;
   dialog: DialogName | null;
-  chosen: Clip | null; // what the "discard" dialog asks about
+  chosen: Clip | null; // the video of the "discard" dialog
 }
 
 export const useStore = create<State>(() => ({
@@ -83,14 +83,14 @@ export const useStore = create<State>(() => ({
 
 export const { getState, setState } = useStore;
 
-/** The state of a video on which nothing has been done. */
+/** The state of a video without prompts. */
 export function freshWork() {
   return {
     scene: emptyScene(),
     history: NO_HISTORY as History<Scene>,
     active: 1,
     pending: false,
-    book: new MaskBook(),
+    maskStore: new MaskStore(),
     masksVersion: 0,
     tracking: { state: "never" } as Tracking,
     downloaded: null as Scene | null,
@@ -110,9 +110,9 @@ export function notify(tone: Notice["tone"], text: string): void {
   setState({ notice: { tone, text }, announcement: text });
 }
 
-/** Changes masks in place and lets everyone who shows them know. */
-export function changeMasks(change: (book: MaskBook) => void): void {
-  const { book, masksVersion } = getState();
-  change(book);
+/** Changes masks in place and notifies all subscribers. */
+export function changeMasks(change: (maskStore: MaskStore) => void): void {
+  const { maskStore, masksVersion } = getState();
+  change(maskStore);
   setState({ masksVersion: masksVersion + 1 });
 }

@@ -4,18 +4,18 @@ import { promptedFrames, type SceneObject } from "../state/scene";
 import { setState, useStore } from "../state/store";
 import { findSpans, type Span } from "./spans";
 
-/** Where an object is seen, where it is known to be hidden, and where it was clicked. */
+/** The frames on which an object is seen, hidden, or was clicked. */
 export function Lane({ object, numFrames }: { object: SceneObject; numFrames: number }) {
-  const book = useStore((state) => state.book);
+  const maskStore = useStore((state) => state.maskStore);
   const masksVersion = useStore((state) => state.masksVersion);
   const isActive = useStore((state) => state.active === object.id);
   const spans = useMemo(
-    () => findSpans(book.visibility(object.id, numFrames)),
-    // The book changes in place; its version tells when.
+    () => findSpans(maskStore.visibility(object.id, numFrames)),
+    // The masks change in place; their version counts the changes.
     // eslint-disable-next-line react-hooks/exhaustive-deps
-    [book, masksVersion, object.id, numFrames],
+    [maskStore, masksVersion, object.id, numFrames],
   );
-  const place = (frame: number) => `${(100 * frame) / numFrames}%`;
+  const position = (frame: number) => `${(100 * frame) / numFrames}%`;
 
   return (
     <div className={`lane ${isActive ? "active" : ""}`} style={{ "--colour": object.colour } as React.CSSProperties}>
@@ -24,14 +24,18 @@ export function Lane({ object, numFrames }: { object: SceneObject; numFrames: nu
       </span>
       <div className="lane-track" role="group" aria-label={`${object.name}: ${describe(spans)}`}>
         {spans.map(({ start, end, state }) => (
-          <div key={start} className={`span ${state}`} style={{ left: place(start), width: place(end - start) }} />
+          <div
+            key={start}
+            className={`span ${state}`}
+            style={{ left: position(start), width: position(end - start) }}
+          />
         ))}
         {promptedFrames(object).map((frame) => (
           <button
             key={frame}
             type="button"
             className="prompt-mark"
-            style={{ left: place(frame + 0.5) }}
+            style={{ left: position(frame + 0.5) }}
             aria-label={`${object.name} was clicked on frame ${frame + 1}: go there`}
             title={`Clicked on frame ${frame + 1}`}
             onClick={() => {

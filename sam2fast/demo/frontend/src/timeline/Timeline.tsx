@@ -3,9 +3,9 @@ import { goTo, step } from "../player/playback";
 import { useStore } from "../state/store";
 import { Lane } from "./Lane";
 
-const MOST_TICKS = 8;
+const MAX_TICKS = 8;
 
-/** One lane per object under a ruler; a press anywhere goes to that frame. */
+/** One lane per object under a ruler; a click selects the frame. */
 export function Timeline() {
   const session = useStore((state) => state.session);
   const objects = useStore((state) => state.scene.objects);
@@ -21,7 +21,7 @@ export function Timeline() {
   const onKeyDown = (event: KeyboardEvent) => {
     if (event.key === "PageUp") step(10);
     else if (event.key === "PageDown") step(-10);
-    else return; // arrows, Home and End are keys of the whole page
+    else return; // arrows, Home and End are shortcuts of the page
     event.preventDefault();
   };
 
@@ -30,7 +30,7 @@ export function Timeline() {
       <div
         className="lanes"
         onPointerDown={(event) => {
-          // Marks are buttons of their own.
+          // Marks are buttons.
           if ((event.target as HTMLElement).closest("button")) return;
           event.currentTarget.setPointerCapture(event.pointerId);
           scrub(event);
@@ -70,9 +70,9 @@ export function Timeline() {
   );
 }
 
-/** Frames to be numbered: round steps, not too many. */
+/** The frames with a number on the ruler. */
 function ticks(numFrames: number): number[] {
-  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].find((size) => numFrames / size <= MOST_TICKS) ?? numFrames;
+  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].find((size) => numFrames / size <= MAX_TICKS) ?? numFrames;
   const found = [0];
   for (let frame = step - 1; frame < numFrames; frame += step) if (frame > 0) found.push(frame);
   return found.filter((tick) => tick === 0 || tick >= step / 2);

@@ -1,8 +1,8 @@
 import { useEffect, useRef, type ReactNode } from "react";
 import { setState } from "../state/store";
-import { IconButton } from "./IconButton";
+import { IconButton } from "./Icon";
 
-/** A modal dialog: the browser keeps the focus inside and closes it on Escape. */
+/** A modal dialog; the browser keeps the focus inside and closes it on Escape. */
 export function Dialog({ title, children }: { title: string; children: ReactNode }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const close = () => setState({ dialog: null });

@@ -2,18 +2,18 @@ import { Dialog } from "./Dialog";
 import { SHORTCUTS } from "./shortcuts";
 
 const POINTER = [
-  ["Click", "Add a point to the chosen object"],
+  ["Click", "Add a point to the selected object"],
   ["Right click, long press", "Add the opposite: exclude instead of include"],
   ["Click on a point", "Delete it"],
   ["Drag with the box tool", "Draw a box around the object"],
-  ["Arrows with Shift, Enter", "On the focused picture: move a cross-hair, add a point there"],
+  ["Arrows with Shift, Enter", "On the focused video: move a crosshair, add a point there"],
 ] as const;
 
 export function HelpDialog() {
   return (
     <Dialog title="Help">
       <div className="help">
-        <h3>In the picture</h3>
+        <h3>In the video</h3>
         <dl>
           {POINTER.map(([how, does]) => (
             <div key={how}>
@@ -34,8 +34,9 @@ export function HelpDialog() {
           ))}
         </dl>
         <p>
-          Click the things you want, one object each; a point to exclude cuts away what does not belong. Tracking then
-          follows all of them through the video. Where a mask goes wrong, click again on that frame and track again.
+          Click each object that you want to track; an excluded point removes a part that does not belong to it.
+          Tracking then finds all objects in the whole video. Where a mask is wrong, click on that frame and track
+          again.
         </p>
         <p>
           <a href="/licences.txt">Licences of the software in this page</a>

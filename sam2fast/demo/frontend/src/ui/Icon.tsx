@@ -1,4 +1,6 @@
-/** Drawn by hand on a grid of 24; lines of the text's colour. */
+import type { ButtonHTMLAttributes } from "react";
+
+/** SVG paths on a grid of 24, drawn in the text's colour. */
 const SHAPES = {
   play: "M8 5v14l11-7z",
   pause: "M8 5v14M16 5v14",
@@ -18,7 +20,7 @@ const SHAPES = {
   sun: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8M12 2v3M12 19v3M2 12h3M19 12h3M5 5l2 2M17 17l2 2M5 19l2-2M17 7l2-2",
   moon: "M20 14a8 8 0 1 1-9-10 6.5 6.5 0 0 0 9 10z",
   screen: "M4 5h16v11H4zM9 20h6M12 16v4",
-  film: "M4 5h16v14H4zM8 5v14M16 5v14M4 12h16M4 8.500h4M4 15.500h4M16 8.500h4M16 15.500h4",
+  video: "M4 5h16v14H4zM8 5v14M16 5v14M4 12h16M4 8.500h4M4 15.500h4M16 8.500h4M16 15.500h4",
   download: "M12 4v11M7 11l5 5 5-5M5 20h14",
   upload: "M12 16V5M7 9l5-5 5 5M5 20h14",
   restart: "M5 5v5h5M5.500 10a7 7 0 1 1-.5 4",
@@ -32,5 +34,22 @@ export function Icon({ name }: { name: IconName }) {
     <svg className="icon" viewBox="0 0 24 24" aria-hidden="true" fill={isSolid ? "currentColor" : "none"}>
       <path d={SHAPES[name]} />
     </svg>
+  );
+}
+
+interface IconButtonProps extends ButtonHTMLAttributes<HTMLButtonElement> {
+  icon: IconName;
+  /** The action: read by screen readers and shown on hover. */
+  label: string;
+  /** The keyboard shortcut, as shown to the user. */
+  shortcut?: string;
+}
+
+export function IconButton({ icon, label, shortcut, className = "", ...rest }: IconButtonProps) {
+  const title = shortcut ? `${label} (${shortcut})` : label;
+  return (
+    <button type="button" className={`icon-button ${className}`} aria-label={label} title={title} {...rest}>
+      <Icon name={icon} />
+    </button>
   );
 }

@@ -8,7 +8,7 @@ import { cancelTracking, track } from "../state/track";
 type Binding = [matches: (event: KeyboardEvent) => boolean, run: (event: KeyboardEvent) => void];
 
 interface Shortcut {
-  /** As the help shows them. */
+  /** As shown in the help. */
   readonly keys: string;
   readonly does: string;
   readonly bindings: readonly Binding[];
@@ -16,7 +16,7 @@ interface Shortcut {
 
 const isCommand = (event: KeyboardEvent) => event.ctrlKey || event.metaKey;
 
-/** A key without Ctrl and the like; `shift` undefined: with or without. */
+/** Matches a key without Ctrl, Meta and Alt; with `shift` undefined, Shift does not matter. */
 function key(name: string, shift?: boolean) {
   return (event: KeyboardEvent) =>
     event.key.toLowerCase() === name &&
@@ -36,7 +36,7 @@ export const SHORTCUTS: readonly Shortcut[] = [
   { keys: "Space", does: "Play or pause", bindings: [[key(" "), togglePlay]] },
   {
     keys: "← →",
-    does: "One frame back or on",
+    does: "One frame back or forward",
     bindings: [
       [key("arrowleft", false), () => step(-1)],
       [key("arrowright", false), () => step(1)],
@@ -44,7 +44,7 @@ export const SHORTCUTS: readonly Shortcut[] = [
   },
   {
     keys: "Shift ← →",
-    does: "Ten frames back or on",
+    does: "Ten frames back or forward",
     bindings: [
       [key("arrowleft", true), () => step(-10)],
       [key("arrowright", true), () => step(10)],
@@ -62,12 +62,12 @@ export const SHORTCUTS: readonly Shortcut[] = [
   { keys: "N", does: "New object", bindings: [[key("n"), editing.newObject]] },
   {
     keys: "1 – 9",
-    does: "Choose an object",
+    does: "Select an object",
     bindings: [[(event) => /^[1-9]$/.test(event.key) && !isCommand(event), ({ key }) => chooseObject(Number(key))]],
   },
   {
     keys: "I, E, B",
-    does: "Clicks include, clicks exclude, boxes",
+    does: "Tools: include, exclude, box",
     bindings: [
       [key("i"), choose("include")],
       [key("e"), choose("exclude")],
@@ -113,7 +113,7 @@ function chooseObject(place: number): void {
   if (object) setState({ active: object.id });
 }
 
-/** Listens for the keys of the whole page. Fields, dialogs and focused controls keep their own. */
+/** Handles the page's shortcuts. Fields, dialogs and focused controls keep their own keys. */
 export function useShortcuts(): void {
   useEffect(() => {
     const onKey = (event: KeyboardEvent) => {

@@ -7,13 +7,13 @@ const KEY = "sam2fast-theme";
 
 export const useTheme = create<{ theme: Theme }>(() => ({ theme: "system" }));
 
-/** Takes up the choice of the last visit. */
+/** Applies the theme of the last visit. */
 export function applyStoredTheme(): void {
   let stored: string | null = null;
   try {
     stored = localStorage.getItem(KEY);
   } catch {
-    // Storage may be forbidden; then the system's theme it is.
+    // Storage may be forbidden; use the system's theme.
   }
   setTheme(THEMES.find((theme) => theme === stored) ?? "system");
 }

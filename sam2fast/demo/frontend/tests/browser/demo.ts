@@ -3,19 +3,19 @@ import { join } from "node:path";
 import { chromium, type Browser, type BrowserContextOptions, type Page } from "playwright-core";
 
 const CHROMIUM = process.env["CHROMIUM"] ?? "/usr/bin/chromium";
-const SHOTS = process.env["SHOTS"]; // folder for screenshots to look at
-const PATIENCE_MS = 30_000;
+const SHOTS = process.env["SHOTS"]; // folder of screenshots
+const TIMEOUT_MS = 30_000;
 
 export function launch(): Promise<Browser> {
   return chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
 }
 
-/** The demo in a browser's page, as a user sees it. */
+/** The demo in a browser page. */
 export class Demo {
-  readonly problems: string[] = []; // of scripts; requests that fail are the browser's to report
+  readonly problems: string[] = []; // script errors; the browser also reports failed requests
 
   private constructor(readonly page: Page) {
-    page.setDefaultTimeout(PATIENCE_MS);
+    page.setDefaultTimeout(TIMEOUT_MS);
     page.on("pageerror", (error) => this.problems.push(error.message));
     page.on("console", (message) => {
       const text = message.text();
@@ -32,14 +32,14 @@ export class Demo {
 
   /** Waits until a session is open and a frame is drawn. */
   async ready(): Promise<void> {
-    await this.page.locator(".picture canvas[data-frame]").waitFor();
+    await this.page.locator(".frame canvas[data-frame]").waitFor();
   }
 
   button(name: string | RegExp) {
     return this.page.getByRole("button", { name });
   }
 
-  /** What screen readers were told last. */
+  /** The latest announcement for screen readers. */
   status() {
     return this.page.locator(".banners [role=status]");
   }
@@ -48,13 +48,13 @@ export class Demo {
     await this.status().filter({ hasText: text }).waitFor({ state: "attached" });
   }
 
-  /** Where shares of the picture lie on the screen. */
+  /** The position on the page of shares of the frame. */
   async at(x: number, y: number): Promise<{ x: number; y: number }> {
-    const box = (await this.page.locator(".picture").boundingBox())!;
+    const box = (await this.page.locator(".frame").boundingBox())!;
     return { x: box.x + x * box.width, y: box.y + y * box.height };
   }
 
-  /** Clicks at shares of the picture and waits for the mask. */
+  /** Clicks at shares of the frame and waits for the mask. */
   async click(x: number, y: number, button: "left" | "right" = "left"): Promise<void> {
     const place = await this.at(x, y);
     await this.page.mouse.click(place.x, place.y, { button });
@@ -63,7 +63,7 @@ export class Demo {
 
   /** Waits until the server has answered all clicks. */
   async settled(): Promise<void> {
-    await this.page.locator(".picture:not(.pending)").waitFor();
+    await this.page.locator(".frame:not(.pending)").waitFor();
     await this.painted();
   }
 
@@ -75,21 +75,21 @@ export class Demo {
     await this.page.keyboard.press("Home");
     for (let step = 0; step < Math.floor(frame / 10); step += 1) await this.page.keyboard.press("Shift+ArrowRight");
     for (let step = 0; step < frame % 10; step += 1) await this.page.keyboard.press("ArrowRight");
-    await this.page.locator(`.picture canvas[data-frame="${frame}"]`).waitFor();
+    await this.page.locator(`.frame canvas[data-frame="${frame}"]`).waitFor();
     await this.painted();
   }
 
   /** The share of the canvas's pixels that differ from the video's own, and the mean of their difference in RGB. */
   async difference(): Promise<{ share: number; tint: number[] }> {
-    await this.page.mouse.move(0, 0); // what the pointer is on is drawn stronger
+    await this.page.mouse.move(0, 0); // the object under the pointer is highlighted
     await this.painted();
     return this.page.evaluate(() => {
-      const canvas = document.querySelector<HTMLCanvasElement>(".picture canvas")!;
+      const canvas = document.querySelector<HTMLCanvasElement>(".frame canvas")!;
       const plain = document.createElement("canvas");
       plain.width = canvas.width;
       plain.height = canvas.height;
       const context = plain.getContext("2d")!;
-      context.drawImage(document.querySelector<HTMLVideoElement>(".picture video")!, 0, 0, plain.width, plain.height);
+      context.drawImage(document.querySelector<HTMLVideoElement>(".frame video")!, 0, 0, plain.width, plain.height);
       const before = context.getImageData(0, 0, plain.width, plain.height).data;
       const after = canvas.getContext("2d")!.getImageData(0, 0, canvas.width, canvas.height).data;
       const sum = [0, 0, 0];

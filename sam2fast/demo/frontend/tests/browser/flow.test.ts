@@ -6,11 +6,11 @@ import { paintMask } from "../../src/masks/rle";
 import { violations } from "./accessibility";
 import { Demo, launch } from "./demo";
 
-// Shares of the first picture.
+// Shares of the first frame.
 const VASE = [0.26, 0.62] as const;
 const MUG_BOX = { from: [0.55, 0.57], to: [0.73, 0.85] } as const;
 const FRAMES = 48;
-const PNG_COLOUR = 25; // where a PNG file tells whether it is RGBA (6) or palette (3)
+const PNG_COLOUR = 25; // byte of a PNG file: RGBA (6) or palette (3)
 
 let browser: Browser;
 let demo: Demo;
@@ -24,7 +24,7 @@ beforeAll(async () => {
 afterAll(() => browser.close());
 
 describe("one video from the gallery to the files", () => {
-  test("opens with the default video, and another one is picked", async () => {
+  test("opens the default video, then another one", async () => {
     expect(await demo.page.locator(".clip-name").textContent()).toBe("Still life");
     await demo.button("Videos").click();
     await demo.shot("gallery");
@@ -38,7 +38,7 @@ describe("one video from the gallery to the files", () => {
     expect((await demo.difference()).share).toBe(0);
   });
 
-  test("shows exactly the frame that was asked for", async () => {
+  test("shows exactly the requested frame", async () => {
     const session = await demo.page.evaluate(() =>
       fetch("/graphql", {
         method: "POST",
@@ -59,7 +59,7 @@ describe("one video from the gallery to the files", () => {
     await demo.goTo(0);
   });
 
-  test("a click gives a mask, a right click cuts away, a click on a point deletes it", async () => {
+  test("a click adds a mask, a right click excludes, a click on a point deletes it", async () => {
     await demo.click(...VASE);
     await demo.said(/Object 1: the mask covers/);
     const { share, tint } = await demo.difference();
@@ -75,7 +75,7 @@ describe("one video from the gallery to the files", () => {
     expect((await demo.difference()).share).toBeCloseTo(share, 3);
   });
 
-  test("a second object by a box, with a name of its own; undo and redo", async () => {
+  test("a second object by a box; rename, undo and redo", async () => {
     await demo.page.keyboard.press("n");
     await demo.page.keyboard.press("b");
     const [from, to] = [await demo.at(...MUG_BOX.from), await demo.at(...MUG_BOX.to)];
@@ -104,7 +104,7 @@ describe("one video from the gallery to the files", () => {
     await demo.shot("two objects");
   });
 
-  test("tracking shows masks as they come, and can be cancelled", async () => {
+  test("tracking shows masks at once, and can be cancelled", async () => {
     await demo.button("Track").click();
     await demo.page.locator(".progress", { hasText: /^([2-9]|[1-4]\d) of 48/ }).waitFor();
     await demo.page.locator(".span.seen").first().waitFor();
@@ -117,7 +117,7 @@ describe("one video from the gallery to the files", () => {
     expect(last).toBeLessThan(FRAMES);
   });
 
-  test("a correction goes along with the next track, which reaches the end", async () => {
+  test("the next track includes a correction and reaches the end", async () => {
     await demo.goTo(2);
     expect((await demo.difference()).share).toBeGreaterThan(0.01);
     await demo.button(/^Object 1 \d+ point/).click();
@@ -133,7 +133,7 @@ describe("one video from the gallery to the files", () => {
     }
     await demo.shot("tracked");
     await demo.button(/Mug was clicked on frame 1/).click();
-    await demo.page.locator('.picture canvas[data-frame="0"]').waitFor();
+    await demo.page.locator('.frame canvas[data-frame="0"]').waitFor();
   });
 
   test("plays with masks", async () => {
@@ -141,13 +141,13 @@ describe("one video from the gallery to the files", () => {
     await demo.page.locator(".counter", { hasText: /^([6-9]|[1-4]\d) / }).waitFor();
     await demo.button("Pause").click();
     const frame = Number(/^\d+/.exec((await demo.page.locator(".counter").textContent())!)![0]) - 1;
-    await demo.page.locator(`.picture canvas[data-frame="${frame}"]`).waitFor();
+    await demo.page.locator(`.frame canvas[data-frame="${frame}"]`).waitFor();
     expect((await demo.difference()).share).toBeGreaterThan(0.01);
     await demo.goTo(0);
   });
 
   test("every effect draws something else", async () => {
-    const pictures = new Map<string, string>();
+    const hashes = new Map<string, string>();
     for (const [list, other] of [
       ["Objects", "Background"],
       ["Background", "Objects"],
@@ -158,11 +158,11 @@ describe("one video from the gallery to the files", () => {
       for (const effect of await select.locator("option").allTextContents()) {
         await select.selectOption(effect);
         await demo.settled();
-        pictures.set(`${list} ${effect}`, await demo.page.evaluate(hashCanvas));
+        hashes.set(`${list} ${effect}`, await demo.page.evaluate(hashCanvas));
       }
     }
-    // Both lists begin with, or have, the untouched picture.
-    expect(new Set(pictures.values()).size).toBe(pictures.size - 1);
+    // Both lists contain the unchanged frame.
+    expect(new Set(hashes.values()).size).toBe(hashes.size - 1);
     await demo.button("Cut-out").click();
     await demo.settled();
     await demo.shot("cut-out");
@@ -170,15 +170,15 @@ describe("one video from the gallery to the files", () => {
     await demo.button("Overlay").click();
   });
 
-  test.each(["Film", "Masks", "Cut-out", "Run lengths", "Picture"])("the download of %s", async (name) => {
+  test.each(["Video", "Masks", "Cut-out", "Run lengths", "Frame"])("the download of %s", async (name) => {
     await demo.page.keyboard.press("d");
-    if (name === "Film") await demo.shot("download");
+    if (name === "Video") await demo.shot("download");
     const waiting = demo.page.waitForEvent("download");
     await demo.page.getByRole("dialog").getByRole("button", { name, exact: true }).click();
     const download = await waiting;
     const bytes = new Uint8Array(readFileSync(await download.path()));
     await demo.page.keyboard.press("Escape");
-    // Keys have no effect until it is gone, not only closed, when it has no role any more.
+    // Shortcuts work only after the dialog is removed, not when it is merely closed.
     await demo.page.locator("dialog").waitFor({ state: "detached" });
     await check(name, download.suggestedFilename(), bytes);
   });
@@ -190,14 +190,14 @@ describe("one video from the gallery to the files", () => {
     await demo.ready();
   });
 
-  test("nothing is wrong with the page", async () => {
+  test("the page has no accessibility violations and no errors", async () => {
     expect(await violations(demo.page)).toEqual([]);
     expect(demo.problems).toEqual([]);
   });
 });
 
 async function check(name: string, file: string, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
-  if (name === "Film") {
+  if (name === "Video") {
     expect(file).toMatch(/\.mp4$/);
     const facts = await demo.page.evaluate(playFacts, Buffer.from(bytes).toString("base64"));
     expect(facts).toEqual({ width: 480, height: 320, seconds: FRAMES / 24 });
@@ -206,7 +206,7 @@ async function check(name: string, file: string, bytes: Uint8Array<ArrayBuffer>)
     expect(coco.annotations.map(({ object, name }) => `${object} ${name}`)).toEqual(["1 Object 1", "2 Mug"]);
     for (const { segmentations } of coco.annotations) expect(segmentations.filter(Boolean)).toHaveLength(FRAMES);
     await compareWithScreen(coco);
-  } else if (name === "Picture") {
+  } else if (name === "Frame") {
     expect(file).toBe("frame_00000.png");
     expect(isPng(bytes)).toBe(true);
   } else {
@@ -223,7 +223,7 @@ interface Coco {
   annotations: { object: number; name: string; segmentations: ({ size: [number, number]; counts: string } | null)[] }[];
 }
 
-/** Each frame is drawn with its own masks: what is erased on it is what the file has for it. */
+/** Compares the erased pixels of each frame with the masks in the file. */
 async function compareWithScreen({ annotations }: Coco): Promise<void> {
   await demo.page.getByRole("combobox", { name: "Objects" }).selectOption("erase");
   for (const frame of [0, 20, FRAMES - 1]) {
@@ -245,10 +245,10 @@ function isPng(bytes: Uint8Array): boolean {
   return strFromU8(bytes.subarray(1, 4)) === "PNG";
 }
 
-// What follows runs in the page.
+// These functions run in the page.
 
 async function distancesFromServer({ session, near }: { session: string; near: number[] }): Promise<number[]> {
-  const canvas = document.querySelector<HTMLCanvasElement>(".picture canvas")!;
+  const canvas = document.querySelector<HTMLCanvasElement>(".frame canvas")!;
   const { width, height } = canvas;
   const shown = canvas.getContext("2d")!.getImageData(0, 0, width, height).data;
   const found: number[] = [];
@@ -267,13 +267,13 @@ async function distancesFromServer({ session, near }: { session: string; near: n
 }
 
 function erasedPixels(): number[] {
-  const canvas = document.querySelector<HTMLCanvasElement>(".picture canvas")!;
+  const canvas = document.querySelector<HTMLCanvasElement>(".frame canvas")!;
   const { data } = canvas.getContext("2d")!.getImageData(0, 0, canvas.width, canvas.height);
   return Array.from({ length: data.length / 4 }, (_, pixel) => (data[4 * pixel + 3] === 0 ? 1 : 0));
 }
 
 async function hashCanvas(): Promise<string> {
-  const canvas = document.querySelector<HTMLCanvasElement>(".picture canvas")!;
+  const canvas = document.querySelector<HTMLCanvasElement>(".frame canvas")!;
   const { data } = canvas.getContext("2d")!.getImageData(0, 0, canvas.width, canvas.height);
   return new Uint8Array(await crypto.subtle.digest("SHA-256", data)).join(" ");
 }

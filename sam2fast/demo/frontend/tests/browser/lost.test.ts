@@ -19,17 +19,17 @@ afterAll(async () => {
   await server.stop();
 });
 
-test("a server with no room for another session says so, and lets one in later", async () => {
+test("a full server refuses another session", async () => {
   const other = await Demo.open(browser, server.address);
   const message = other.page.locator(".stage-message");
   await message.filter({ hasText: /session/ }).waitFor();
   await other.shot("busy");
   await other.close();
-  await demo.click(0.26, 0.62); // the first one is not disturbed
+  await demo.click(0.26, 0.62); // the first session still works
   await demo.said(/the mask covers/);
 });
 
-test("a lost server is told; when it is back, the session starts again with the same clicks", async () => {
+test("a lost server is reported; after its return a new session has the same clicks", async () => {
   const { share } = await demo.difference();
   const port = new URL(server.address).port;
   await server.stop("SIGKILL");
@@ -37,7 +37,7 @@ test("a lost server is told; when it is back, the session starts again with the 
   await demo.page.mouse.click(place.x, place.y);
   await demo.page.getByRole("alert").filter({ hasText: "The server does not answer" }).waitFor();
   await demo.shot("lost");
-  expect(await demo.page.locator(".point").count()).toBe(2); // the click waits
+  expect(await demo.page.locator(".point").count()).toBe(2); // the click is pending
 
   server = await serve(inject("data"), "--port", port, "--max-sessions", "1");
   await demo.page.getByText("This session has expired").waitFor();

@@ -11,33 +11,33 @@ const END_MS = 15_000;
 
 export interface Server {
   readonly address: string;
-  /** Ends it as Ctrl-C does, or at once. */
+  /** Stops the server by SIGINT or SIGKILL. */
   stop(signal?: "SIGINT" | "SIGKILL"): Promise<void>;
 }
 
-/** The real `sam2fast serve` with nano, once it answers. */
+/** Starts `sam2fast serve` with nano and waits until it answers. */
 export async function serve(data: string, ...options: string[]): Promise<Server> {
   const child = spawn(
     PYTHON,
     ["-c", "from sam2fast.cli import main; main()", "serve", "--model", "nano", "--data", data, ...options],
     {
       env: { ...process.env, OMP_NUM_THREADS: "1", PYTHONUNBUFFERED: "1" },
-      detached: true, // a group of its own, which is killed whole
+      detached: true, // a process group of its own, so that all of it can be killed
     },
   );
-  let said = "";
-  child.stderr.on("data", (bytes: Buffer) => (said += bytes.toString()));
+  let output = "";
+  child.stderr.on("data", (bytes: Buffer) => (output += bytes.toString()));
   const address = await new Promise<string>((resolve, reject) => {
-    const tooLate = setTimeout(() => reject(new Error(`the server does not start: ${said}`)), START_MS);
+    const timeout = setTimeout(() => reject(new Error(`the server does not start: ${output}`)), START_MS);
     child.stdout.on("data", (bytes: Buffer) => {
-      said += bytes.toString();
-      const found = /(http:\/\/[\d.]+:\d+)/.exec(said)?.[1];
+      output += bytes.toString();
+      const found = /(http:\/\/[\d.]+:\d+)/.exec(output)?.[1];
       if (found) {
-        clearTimeout(tooLate);
+        clearTimeout(timeout);
         resolve(found);
       }
     });
-    child.once("exit", (code) => reject(new Error(`the server ended with ${code}: ${said}`)));
+    child.once("exit", (code) => reject(new Error(`the server ended with ${code}: ${output}`)));
   });
   return { address, stop: (signal = "SIGINT") => stop(child, signal) };
 }
@@ -48,7 +48,7 @@ async function stop(child: ChildProcess, signal: "SIGINT" | "SIGKILL"): Promise<
   const group = -child.pid!;
   if (signal === "SIGKILL") process.kill(group, signal);
   else child.kill(signal);
-  const patience = setTimeout(() => process.kill(group, "SIGKILL"), END_MS);
+  const timeout = setTimeout(() => process.kill(group, "SIGKILL"), END_MS);
   await ended;
-  clearTimeout(patience);
+  clearTimeout(timeout);
 }

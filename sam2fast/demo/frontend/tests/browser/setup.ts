@@ -12,7 +12,7 @@ declare module "vitest" {
   }
 }
 
-/** One server for all files, with a gallery of two short clips. */
+/** Starts one server for all test files, with a gallery of two short clips. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const data = join(mkdtempSync(join(tmpdir(), "sam2fast-web-")), "data");
   execFileSync(PYTHON, [resolve(import.meta.dirname, "make_clips.py"), data], { stdio: "inherit" });

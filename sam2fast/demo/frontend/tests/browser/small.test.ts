@@ -45,7 +45,7 @@ test("a tap includes, a long press excludes", async () => {
   const wall = await demo.at(0.9, 0.2);
   const touch = await demo.page.context().newCDPSession(demo.page);
   await touch.send("Input.dispatchTouchEvent", { type: "touchStart", touchPoints: [wall] });
-  await demo.page.locator(".point.negative").waitFor(); // while it is held
+  await demo.page.locator(".point.negative").waitFor(); // during the long press
   await touch.send("Input.dispatchTouchEvent", { type: "touchEnd", touchPoints: [] });
   await demo.settled();
   expect(await demo.page.locator(".point.positive").count()).toBe(1);
@@ -53,7 +53,7 @@ test("a tap includes, a long press excludes", async () => {
   await demo.shot("phone clicked");
 });
 
-test("dark colours have contrast, and the choice of them is kept", async () => {
+test("dark colours have enough contrast, and the selected theme is kept", async () => {
   expect(await violations(demo.page)).toEqual([]);
   const page = () => demo.page.evaluate(() => getComputedStyle(document.body).backgroundColor);
   const dark = await page();
@@ -65,7 +65,7 @@ test("dark colours have contrast, and the choice of them is kept", async () => {
   expect(demo.problems).toEqual([]);
 });
 
-test("keys alone are enough", async () => {
+test("everything works by keyboard", async () => {
   await demo.ready();
   await demo.page.getByRole("application").focus();
   for (let step = 0; step < 12; step += 1) await demo.page.keyboard.press("Shift+ArrowLeft");

@@ -20,12 +20,12 @@ afterAll(() => browser.close());
 const choose = (name: string, buffer: Buffer) =>
   demo.page.getByLabel("Video file").setInputFiles({ name, mimeType: "application/octet-stream", buffer });
 
-test("files that are no videos are told, and change nothing", async () => {
+test("files that are not videos are refused and change nothing", async () => {
   await choose("notes.txt", Buffer.from("hello"));
-  await demo.page.getByRole("alert").filter({ hasText: "“notes.txt” is not a video" }).waitFor();
+  await demo.page.getByRole("alert").filter({ hasText: "“notes.txt” is not a supported video" }).waitFor();
   await demo.shot("wrong file");
-  await choose("fake.mp4", Buffer.from("this is no film".repeat(100)));
-  await demo.page.getByRole("alert").filter({ hasText: "none of MP4" }).waitFor();
+  await choose("fake.mp4", Buffer.from("this is not a video".repeat(100)));
+  await demo.page.getByRole("alert").filter({ hasText: "the file is not MP4" }).waitFor();
   await demo.button("Close").click();
   expect(await demo.page.locator(".clip-name").textContent()).toBe("Still life");
   await demo.click(0.26, 0.62);
@@ -33,7 +33,7 @@ test("files that are no videos are told, and change nothing", async () => {
   await demo.button("Videos").click();
 });
 
-test("another video is not opened over clicks without asking", async () => {
+test("opening another video asks before it discards clicks", async () => {
   await demo.button("Backwards").click();
   const question = demo.page.getByRole("dialog", { name: "Discard your clicks?" });
   await question.getByText("“Backwards” is opened").waitFor();
@@ -46,13 +46,13 @@ test("another video is not opened over clicks without asking", async () => {
   await demo.button("Videos").click();
 });
 
-test("an upload is cancelled", async () => {
+test("an upload can be cancelled", async () => {
   const throttle = await demo.page.context().newCDPSession(demo.page);
   await throttle.send("Network.enable");
   const slow = { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: 200_000 };
   await throttle.send("Network.emulateNetworkConditions", slow);
-  const film = readFileSync(join(inject("data"), "upload.mp4"));
-  await choose("long.mp4", Buffer.concat([film, Buffer.alloc(3_000_000)]));
+  const video = readFileSync(join(inject("data"), "upload.mp4"));
+  await choose("long.mp4", Buffer.concat([video, Buffer.alloc(3_000_000)]));
   await demo.page.getByText(/Uploading long\.mp4/).waitFor();
   await demo.shot("uploading");
   await demo.button("Cancel").click();
@@ -61,14 +61,14 @@ test("an upload is cancelled", async () => {
   await throttle.send("Network.emulateNetworkConditions", { ...slow, uploadThroughput: -1 });
 });
 
-test("a film is uploaded, converted, opened and clicked", async () => {
+test("a video is uploaded, converted, opened and clicked", async () => {
   await demo.page.getByLabel("Video file").setInputFiles(join(inject("data"), "upload.mp4"));
   await demo.button("Discard and open").click();
   await demo.page.locator(".clip-name", { hasText: "upload.mp4" }).waitFor();
   expect(await demo.page.locator(".point").count()).toBe(0);
   await demo.ready();
   await demo.shot("uploaded");
-  // 20 frames of 15 a second become 24 a second, up to the time of the last one.
+  // 20 frames at 15 per second become 31 at 24 per second, up to the time of the last frame.
   await demo.page.locator(".counter", { hasText: "1 / 31" }).waitFor();
   await demo.click(0.26, 0.62);
   await demo.said(/Object 1: the mask covers/);
@@ -76,7 +76,7 @@ test("a film is uploaded, converted, opened and clicked", async () => {
   expect(demo.problems).toEqual([]);
 });
 
-test("a film is dropped on the page", async () => {
+test("a dropped file that is not a video is refused", async () => {
   await demo.page.evaluate(() => {
     const transfer = new DataTransfer();
     transfer.items.add(new File(["hello"], "dropped.txt"));
@@ -84,5 +84,5 @@ test("a film is dropped on the page", async () => {
     target.dispatchEvent(new DragEvent("dragover", { bubbles: true, cancelable: true, dataTransfer: transfer }));
     target.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: transfer }));
   });
-  await demo.page.getByRole("alert").filter({ hasText: "“dropped.txt” is not a video" }).waitFor();
+  await demo.page.getByRole("alert").filter({ hasText: "“dropped.txt” is not a supported video" }).waitFor();
 });

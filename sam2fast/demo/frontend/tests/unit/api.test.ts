@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { asApiError, responseError, serverError } from "../../src/api/errors";
 import { refuseFile } from "../../src/api/upload";
 import { readClip } from "../../src/api/video";
-import { MaskBook } from "../../src/masks/book";
+import { MaskStore } from "../../src/masks/maskStore";
 
 const LIMITS = {
   maxUploadMB: 70,
@@ -50,32 +50,32 @@ test("a video's address is its path on this server", () => {
   expect(readClip({ ...video, path: "uploads/ab12.mp4" }).name).toBe("Your video");
 });
 
-test("the book knows where an object is seen", () => {
-  const book = new MaskBook();
+test("the maskStore knows where an object is seen", () => {
+  const maskStore = new MaskStore();
   const full = { height: 2, width: 2, counts: "04" };
   const empty = { height: 2, width: 2, counts: "4" };
-  book.setTracked({ frame: 1, masks: new Map([[1, full], [2, empty]]) }); // prettier-ignore
-  book.setTracked({ frame: 3, masks: new Map([[1, empty]]) });
-  expect([...book.visibility(1, 4)]).toEqual([-1, 1, -1, 0]);
-  expect([...book.visibility(2, 4)]).toEqual([-1, 0, -1, -1]);
-  book.set({ frame: 1, masks: new Map([[2, full]]) }); // an answer has every object of the frame
-  expect([...book.visibility(1, 4)]).toEqual([-1, -1, -1, 0]);
-  book.removeObject(1);
-  expect(book.size).toBe(1);
+  maskStore.setTracked({ frame: 1, masks: new Map([[1, full], [2, empty]]) }); // prettier-ignore
+  maskStore.setTracked({ frame: 3, masks: new Map([[1, empty]]) });
+  expect([...maskStore.visibility(1, 4)]).toEqual([-1, 1, -1, 0]);
+  expect([...maskStore.visibility(2, 4)]).toEqual([-1, 0, -1, -1]);
+  maskStore.set({ frame: 1, masks: new Map([[2, full]]) }); // an answer has every object of the frame
+  expect([...maskStore.visibility(1, 4)]).toEqual([-1, -1, -1, 0]);
+  maskStore.removeObject(1);
+  expect(maskStore.size).toBe(1);
 });
 
 test("an object is hidden only where tracking has looked for it", () => {
-  const book = new MaskBook();
+  const maskStore = new MaskStore();
   const full = { height: 2, width: 2, counts: "04" };
   const empty = { height: 2, width: 2, counts: "4" };
-  book.set({ frame: 0, masks: new Map([[1, full], [2, empty]]) }); // prettier-ignore
-  expect([...book.visibility(2, 2)]).toEqual([-1, -1]);
-  book.set({ frame: 0, masks: new Map([[1, empty]]) }); // its only click is taken back
-  expect([...book.visibility(1, 2)]).toEqual([-1, -1]);
-  expect(book.size).toBe(0);
+  maskStore.set({ frame: 0, masks: new Map([[1, full], [2, empty]]) }); // prettier-ignore
+  expect([...maskStore.visibility(2, 2)]).toEqual([-1, -1]);
+  maskStore.set({ frame: 0, masks: new Map([[1, empty]]) }); // its only click is taken back
+  expect([...maskStore.visibility(1, 2)]).toEqual([-1, -1]);
+  expect(maskStore.size).toBe(0);
 
-  book.setTracked({ frame: 1, masks: new Map([[1, full]]) });
-  book.set({ frame: 1, masks: new Map([[1, empty], [2, empty]]) }); // prettier-ignore
-  expect([...book.visibility(1, 2)]).toEqual([-1, 0]); // a correction says that it is not there
-  expect([...book.visibility(2, 2)]).toEqual([-1, -1]); // it came after the track
+  maskStore.setTracked({ frame: 1, masks: new Map([[1, full]]) });
+  maskStore.set({ frame: 1, masks: new Map([[1, empty], [2, empty]]) }); // prettier-ignore
+  expect([...maskStore.visibility(1, 2)]).toEqual([-1, 0]); // a correction says that it is not there
+  expect([...maskStore.visibility(2, 2)]).toEqual([-1, -1]); // it came after the track
 });

@@ -3,18 +3,18 @@ import { boxBetween, fitInside, frameAt, timeOf } from "../../src/player/geometr
 import { readGesture, type Gesture } from "../../src/player/gestures";
 import { findSpans } from "../../src/timeline/spans";
 
-test.each([24, 25, 30, 30000 / 1001, 23.976])("every frame is found again by its time at %f fps", (fps) => {
+test.each([24, 25, 30, 30000 / 1001, 23.976])("frame -> time -> frame is exact at %f fps", (fps) => {
   for (let frame = 0; frame < 400; frame += 1) {
-    // Wherever within it a browser lands.
+    // Any time within the frame.
     for (const off of [-0.4, 0, 0.4]) expect(frameAt(timeOf(frame, fps) + off / fps, fps, 400)).toBe(frame);
-    // Browsers tell a playing frame by its start, in microseconds.
+    // Browsers report a playing frame by its start time in microseconds.
     const start = Math.floor((frame / fps) * 1e6) / 1e6;
     expect(frameAt(start + 0.25 / fps, fps, 400)).toBe(frame);
   }
   expect(frameAt(1e9, fps, 400)).toBe(399);
 });
 
-test("a picture keeps its proportions", () => {
+test("fitting keeps the aspect ratio", () => {
   expect(fitInside({ width: 1280, height: 720 }, { width: 640, height: 1000 })).toEqual({ width: 640, height: 360 });
   expect(fitInside({ width: 360, height: 640 }, { width: 1000, height: 320 })).toEqual({ width: 180, height: 320 });
 });
@@ -27,7 +27,7 @@ describe("gestures", () => {
     return action?.kind === "point" ? action.positive : action;
   };
 
-  test("a click follows the tool, a right click and a long press do the opposite", () => {
+  test("a click uses the tool; a right click and a long press do the opposite", () => {
     expect(sign(click)).toBe(true);
     expect(sign({ ...click, tool: "exclude" })).toBe(false);
     expect(sign({ ...click, button: 2 })).toBe(false);
@@ -36,7 +36,7 @@ describe("gestures", () => {
     expect(sign({ ...click, button: 1 })).toBeNull();
   });
 
-  test("a swipe is no click, an unsteady hand is", () => {
+  test("a long movement is not a click, a short one is", () => {
     expect(sign({ ...click, moved: 40 })).toBeNull();
     expect(sign({ ...click, moved: 4 })).toBe(true);
   });
@@ -49,7 +49,7 @@ describe("gestures", () => {
   });
 });
 
-test("a lane's runs", () => {
+test("spans of a lane", () => {
   expect(findSpans(Int8Array.from([-1, 1, 1, 0, -1, -1, 1]))).toEqual([
     { start: 1, end: 3, state: "seen" },
     { start: 3, end: 4, state: "hidden" },

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { decodeCounts, maskArea, maskHas, paintMask } from "../../src/masks/rle";
 import cases from "./rle_cases.json";
 
-// The strings are pycocotools' own: scripts/make_rle_cases.py.
+// The strings were made by pycocotools: scripts/make_rle_cases.py.
 describe.each(cases)("$name", ({ counts, area, rows }) => {
   const height = rows.length;
   const width = rows[0]!.length;
@@ -27,7 +27,7 @@ describe.each(cases)("$name", ({ counts, area, rows }) => {
   });
 });
 
-test("nothing lies outside", () => {
+test("pixels outside of the image are not inside the mask", () => {
   const mask = { height: 5, width: 3, counts: cases.find(({ name }) => name === "everything")!.counts };
   expect([maskHas(mask, 2, 4), maskHas(mask, 3, 4), maskHas(mask, 2, 5), maskHas(mask, -1, 0)]).toEqual([
     true,

@@ -23,10 +23,10 @@ function twoObjects(): Scene {
   return setBox(addObject(one), 2, 7, BOX);
 }
 
-/** The commands' kinds and places, after checking that they lead to the wanted scene. */
+/** The commands from one scene to another, applied until none is left. */
 function commands(known: Scene, wanted: Scene): string[] {
   const found: string[] = [];
-  // As the page does it: one at a time, each from what the server knows by then.
+  // As in the page: one at a time, each from the server's new state.
   for (let command = difference(known, wanted)[0]; command; command = difference(known, wanted)[0]) {
     found.push(
       Object.values({ ...command, prompt: undefined })
@@ -45,7 +45,7 @@ test("objects are numbered, named and coloured", () => {
   expect(addObject(removeObject(scene, 2)).objects.map(({ id }) => id)).toEqual([1, 3, 4]);
   let many = removeObject(scene, 2);
   while (many.objects.length < 12) many = addObject(many);
-  // By its number, as the server colours it in films, however many there are and were.
+  // By its number, as on the server, independent of the other objects.
   for (const { id, colour } of many.objects) expect(colour).toBe(COLOURS[(id - 1) % 9]);
   expect(new Set(COLOURS).size).toBe(9);
   expect(removeObject(emptyScene(), 1).objects).toHaveLength(1);
@@ -60,11 +60,11 @@ test("a prompt that becomes empty is gone", () => {
   expect(firstPromptedFrame(withPromptsOf(scene, NOTHING))).toBeNull();
 });
 
-test("the server is told what it does not know", () => {
+test("the difference of two scenes as commands", () => {
   const scene = twoObjects();
   expect(commands(NOTHING, scene)).toEqual(["prompt 1 4", "prompt 2 7"]);
   expect(commands(scene, scene)).toEqual([]);
-  expect(commands(scene, renameObject(addObject(scene), 1, "Cup"))).toEqual([]); // nothing it has to know
+  expect(commands(scene, renameObject(addObject(scene), 1, "Cup"))).toEqual([]); // no change for the server
   expect(commands(scene, addPoint(scene, 1, 4, POINT))).toEqual(["prompt 1 4"]);
   const more = addPoint(scene, 1, 4, { ...POINT, positive: false });
   expect(commands(more, scene)).toEqual(["clearFrame 1 4", "prompt 1 4"]); // the second point leaves no trace
@@ -77,7 +77,7 @@ test("the server is told what it does not know", () => {
   expect(commands(removeObject(scene, 1), scene)).toEqual(["prompt 1 4"]); // undone
 });
 
-test("what the server refuses is taken back, names stay", () => {
+test("a refused prompt is reverted, names stay", () => {
   const known = twoObjects();
   const wanted = renameObject(addPoint(addObject(known), 3, 0, POINT), 1, "Cup");
   const left = withPromptsOf(wanted, known);
@@ -99,14 +99,14 @@ test("a box is two points, and comes first", () => {
   expect(encodePrompt({ points: [POINT], box: null })).toEqual({ points: [[0.25, 0.5]], labels: [1] });
 });
 
-test("undo after a refusal leads to what the server has accepted", () => {
+test("undo after a refusal restores an accepted step", () => {
   const isAccepted = (step: string) => step === "accepted";
   const after = (past: string[], future: string[]) => history.withoutRefused({ past, future }, isAccepted);
   expect(after(["a", "accepted"], [])).toEqual({ past: ["a"], future: [] }); // one click refused
-  expect(after(["a", "accepted", "b"], [])).toEqual({ past: ["a"], future: [] }); // with another on top of it
+  expect(after(["a", "accepted", "b"], [])).toEqual({ past: ["a"], future: [] }); // with another one after it
   expect(after(["a"], ["accepted", "c"])).toEqual({ past: ["a"], future: ["c"] }); // an undo refused
   expect(after(["a", "accepted"], ["c"])).toEqual({ past: ["a"], future: ["c"] }); // a redo refused
-  expect(after(["a", "b"], [])).toEqual({ past: ["a"], future: [] }); // the step itself has gone out of the history
+  expect(after(["a", "b"], [])).toEqual({ past: ["a"], future: [] }); // the step is no longer in the history
   expect(after([], [])).toEqual({ past: [], future: [] });
 });
 

@@ -17,7 +17,7 @@ interface Request {
 
 type Answer = object | Promise<object>;
 
-/** Answers requests with what is given, in turn; gives the list of what has been asked for. */
+/** Answers requests with the given answers in turn; returns the list of requests. */
 function answerWith(...answers: Answer[]): Request[] {
   const requests: Request[] = [];
   vi.stubGlobal("fetch", async (path: string, init: { body: string }) => {
@@ -40,7 +40,7 @@ beforeEach(() => {
   setState({ ...freshWork(), session, phase: "ready", connected: true, notice: null });
 });
 
-test("tracking that is called off while a click waits for its mask never begins", async () => {
+test("tracking that is cancelled during a pending click never begins", async () => {
   let answer!: (answer: object) => void;
   const requests = answerWith(new Promise<object>((resolve) => (answer = resolve)));
   editing.addPoint(POINT);
@@ -51,10 +51,10 @@ test("tracking that is called off while a click waits for its mask never begins"
   await Promise.all([tracking, cancelling]);
   expect(getState().tracking).toEqual({ state: "cancelled" });
   expect(requests.map(({ operation }) => operation)).toEqual(["AddPoints"]);
-  expect(getState().book.at(0).get(1)?.area).toBe(4);
+  expect(getState().maskStore.at(0).get(1)?.area).toBe(4);
 });
 
-test("a click that meets a busy server is kept, and goes along with the next", async () => {
+test("a click that a busy server refuses is kept and sent with the next one", async () => {
   const requests = answerWith(clicked, refusal("BUSY"), clicked);
   editing.addPoint(POINT);
   await synchronise();
@@ -71,7 +71,7 @@ test("a click that meets a busy server is kept, and goes along with the next", a
   expect(isSynchronised()).toBe(true);
 });
 
-test("a click that is refused is taken back, and undo still knows the ones before", async () => {
+test("a refused click is reverted, and undo still has the earlier ones", async () => {
   const requests = answerWith(clicked, refusal("BAD_INPUT"), { data: { clearPointsInVideo: { success: true } } });
   editing.addPoint(POINT);
   await synchronise();
@@ -87,7 +87,7 @@ test("a click that is refused is taken back, and undo still knows the ones befor
   expect(pointsOf(getState().scene)).toEqual([POINT]);
 });
 
-test("clicks are worth asking for until they are in a file", async () => {
+test("clicks can be lost until they are downloaded", async () => {
   expect(wouldLoseClicks({ scene: addObject(emptyScene()), downloaded: null })).toBe(false);
   answerWith(clicked, clicked);
   editing.addPoint(POINT);

@@ -27,7 +27,7 @@ const BODIES = ['{"frame_index": 0}', '{"note": "ä\r\n\r\n--frame\r\n"}', "", '
 describe("parts", () => {
   const bytes = encoder.encode(BODIES.map(part).join(""));
 
-  test.each([1, 2, 3, 7, 64, 1000])("are whole, however the bytes are cut: %i at a time", (chunk) => {
+  test.each([1, 2, 3, 7, 64, 1000])("are complete for chunks of %i bytes", (chunk) => {
     expect(parse(bytes, chunk)).toEqual(BODIES);
   });
 
@@ -35,7 +35,7 @@ describe("parts", () => {
     expect(parse(encoder.encode("\r\n" + part("a") + "\r\n\r\n" + part("b") + "\r\n"), 5)).toEqual(["a", "b"]);
   });
 
-  test("come as soon as they are whole", () => {
+  test("are returned as soon as they are complete", () => {
     const parser = new PartParser();
     const whole = encoder.encode(part("one") + part("two"));
     const first = encoder.encode(part("one")).length;

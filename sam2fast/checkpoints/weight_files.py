@@ -1,0 +1,200 @@
+"""Checkpoint files: finding them in folders, and reading their tensors. No code from a file is run."""
+
+import json
+import os
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sam2fast._official_names import RELEASES
+from sam2fast.io.atomic import expanded
+
+MOST_LISTED = 8  # names in an error message before "and N more"
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # first bytes of the new and the old format of torch.save
+# Keys of the tensors in a file: that of official files, and another common one.
+LEVELS = ("model", "state_dict")
+INDEX_SUFFIX = ".index.json"
+MOST_REPEATED = 1 << 30  # most values of an expanded tensor, since a copy allocates memory for each
+SUFFIXES = (".pt", ".pth", ".safetensors")
+CONFIG_FILE = "config.json"
+# The weight files of transformers, in the order of its own preference.
+TRANSFORMERS_FILES = tuple(
+    name + suffix for name in ("model.safetensors", "pytorch_model.bin") for suffix in ("", INDEX_SUFFIX)
+)
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be read, or does not fit the model."""
+
+
+class NoConfigError(CheckpointError):
+    """The configuration of a checkpoint cannot be determined; it has to be named."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or its type if the message is empty."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and the number of the others, as text."""
+    rest = len(names) - MOST_LISTED
+    return ", ".join(names[:MOST_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def read_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file, or of all the files that an index (``*.index.json``) names.
+
+    Args:
+        path: a ``.safetensors`` file, an index, or with any other suffix a file by ``torch.save``, in which the tensors
+            may be under ``model`` or ``state_dict`` beside other values.
+
+    Raises:
+        CheckpointError: the file is no checkpoint, is damaged, or holds objects other than tensors.
+        FileNotFoundError: there is no such file, or a file of the index is missing.
+        ImportError: a ``.safetensors`` file and the package safetensors is not installed.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint file {str(path)!r}")
+    if path.name.endswith(INDEX_SUFFIX):
+        return _read_shards(path)
+    if path.suffix == ".safetensors":
+        return _tensors(path, _read_safetensors(path))
+    content = _read_pickle(path)
+    for level in LEVELS:
+        if isinstance(content, Mapping) and isinstance(content.get(level), Mapping):
+            return _tensors(path, content[level])
+    return _tensors(path, content)
+
+
+def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
+    is_named = isinstance(content, Mapping) and all(isinstance(name, str) for name in content)
+    if not is_named or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(f"{path} is no checkpoint: expected named tensors, or a dict with them under 'model'")
+    for name, tensor in content.items():
+        if kind := _unusable(tensor):
+            raise CheckpointError(f"{path} has {kind} under {name}; expected plain tensors of numbers")
+    return dict(content)
+
+
+def _unusable(tensor: Tensor) -> str | None:
+    """What kind of tensor this is, if it cannot be a model's weight; otherwise None."""
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        return "a sparse or nested tensor"
+    if tensor.is_meta:
+        return "a tensor without values"
+    if tensor.is_quantized or tensor.is_complex():
+        return f"a tensor of {tensor.dtype}"
+    if tensor.numel() > MOST_REPEATED and tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+        return f"a tensor that repeats few values to {tuple(tensor.shape)}"
+    return None
+
+
+def _read_pickle(path: Path) -> Any:
+    is_mapped = _starts_with(path, ZIP) and _is_utf8(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
+    except pickle.UnpicklingError as error:
+        # torch's own message goes on to advise loading the file without this protection.
+        named = re.search(r"GLOBAL (\S+)|class (\S+)|function (\S+)", str(error))
+        if named is None and not _starts_with(path, PICKLE):
+            raise CheckpointError(f"{path} is damaged or no checkpoint at all") from error
+        what = next(filter(None, named.groups())) if named else "a pickle of something other than tensors"
+        raise CheckpointError(
+            f"{path} holds {what}, which could run code, and was not loaded; if you trust the file, save its weights "
+            "alone with the program that wrote it"
+        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files make torch.load raise many kinds, such as struct.error
+        raise CheckpointError(f"{path} is truncated, damaged or no checkpoint ({first_line(error)})") from error
+
+
+def _is_utf8(path: Path) -> bool:
+    """Whether the path is encoded as UTF-8, which torch assumes for mapped files whatever the locale."""
+    return os.fsencode(path) == str(path).encode("utf-8", "surrogatepass")
+
+
+def _starts_with(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ImportError("reading .safetensors needs the package safetensors: pip install safetensors") from error
+    try:
+        return load_file(path, device="cpu")
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is truncated, damaged or no safetensors file ({first_line(error)})") from error
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        pairs = {str(name): str(file) for name, file in weight_map.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{index} is no index of a checkpoint: expected a 'weight_map'") from error
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(set(pairs.values())):
+        # Only files beside the index are valid.
+        if not file or Path(file).name != file or file.endswith(INDEX_SUFFIX):
+            raise CheckpointError(f"{index} names the file {file!r}; expected files beside it")
+        try:
+            found = read_file(index.with_name(file))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise CheckpointError(f"{index} names a file that cannot be read: {error}") from error
+        expected = {name for name, place in pairs.items() if place == file}
+        if absent := sorted(expected - found.keys()):
+            raise CheckpointError(f"{index} places {absent[0]} in {file}, which does not have it")
+        tensors.update({name: found[name] for name in expected})
+    return _tensors(index, tensors)
+
+
+def find_weights(path: str | Path) -> Path:
+    """The checkpoint file at a path: the file itself, or the checkpoint in a folder.
+
+    In a folder it is, in this order: the file with the name of an official checkpoint; the weights that transformers
+    has written beside a ``config.json`` (of a sharded checkpoint the index); the only ``.pt``, ``.pth`` or
+    ``.safetensors`` file. ``~`` is the home folder.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder, or no checkpoint in the folder.
+        CheckpointError: the folder has several candidates.
+    """
+    path = expanded(path)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise FileNotFoundError(f"no checkpoint file {str(path)!r}")
+    files = sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    names = {file.name: file for file in files}
+    official = [names[release.checkpoint] for release in RELEASES.values() if release.checkpoint in names]
+    if CONFIG_FILE in names and not official:
+        for name in TRANSFORMERS_FILES:
+            if name in names:
+                return names[name]
+    found = official or [file for file in files if file.suffix in SUFFIXES or file.name in TRANSFORMERS_FILES]
+    if not found:
+        raise FileNotFoundError(f"no checkpoint ({', '.join(SUFFIXES)}) in the folder {str(path)!r}")
+    if len(found) > 1:
+        raise CheckpointError(
+            f"the folder {path} has {len(found)} checkpoints: {listed([file.name for file in found])}; name one of them"
+        )
+    return found[0]
+
+
+def config_beside(weights: Path) -> Path | None:
+    """The ``config.json`` in the folder of a checkpoint file, or None."""
+    file = weights.with_name(CONFIG_FILE)
+    return file if file.is_file() else None

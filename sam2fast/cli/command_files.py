@@ -1,0 +1,165 @@
+"""The files that commands read and write: names, checks, digests, atomic writes."""
+
+import hashlib
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.io.atomic import STALE_AFTER_SECONDS, atomic_path, resolve_symlinks
+from sam2fast.io.images import SUFFIXES
+
+RESULTS = "masks.json"
+PARTIAL = re.compile(r"\.(?P<name>.+)\.\d+\.part")
+
+
+def output_files(out: Path, stem: str) -> dict[str, Path]:
+    """The files for one mask, by kind."""
+    return {
+        "mask": out / f"{stem}_mask.png",
+        "overlay": out / f"{stem}_overlay.png",
+        "json": out / f"{stem}.json",
+    }
+
+
+def mask_files(out: Path, stem: str, formats: Sequence[str]) -> dict[str, Path]:
+    """The files for the masks of one image, by format; ``json`` is for all images and has none."""
+    files = {"layers": out / f"{stem}_masks.png", "overlay": out / f"{stem}_overlay.png"}
+    return {kind: file for kind, file in files.items() if kind in formats}
+
+
+def list_images(paths: Sequence[Path], out: Path) -> list[Path]:
+    """The given files and the images directly in the given folders, sorted by name, without duplicates.
+
+    Raises:
+        UserError: a folder cannot be read, or has no images.
+        click.UsageError: ``out`` is one of the folders, so results would be written among its images.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        for image in _images_in(path, out) if path.is_dir() else [path]:
+            found.setdefault(os.path.realpath(image), image)
+    return list(found.values())
+
+
+def _images_in(folder: Path, out: Path) -> list[Path]:
+    if os.path.realpath(folder) == os.path.realpath(out):
+        raise click.UsageError(f"the results would lie among the images in {folder}; choose another --out folder")
+    with as_user_error(OSError):
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not found:
+        raise UserError(f"no images ({', '.join(SUFFIXES)}) in the folder {folder}")
+    return found
+
+
+def check_files(
+    images: Sequence[Path],
+    mask: Path | None,
+    out: Path,
+    outputs: Callable[[Path, str], Mapping[str, Path]] = output_files,
+) -> None:
+    """Checks before any work that all inputs exist, and that no result overwrites an input or another result.
+
+    Args:
+        outputs: the files written for an image, by the output folder and the image's stem.
+
+    Raises:
+        UserError: an input is missing.
+        click.UsageError: two images would be written to the same files, or a file over one of the inputs.
+    """
+    inputs = [*images, *([mask] if mask else [])]
+    for path in inputs:
+        if not path.is_file():
+            raise UserError(f"no file {str(path)!r}")
+    sources: dict[str, Path] = {}
+    for image in images:
+        # Names that differ only in case are the same file on some systems.
+        other = sources.setdefault(image.stem.casefold(), image) if outputs(out, image.stem) else image
+        if other is not image:
+            raise click.UsageError(
+                f"the results of {other} and {image} would overwrite one another, since the names are the same; "
+                "run them one by one with different --out folders"
+            )
+    taken = {os.path.realpath(path) for path in inputs}
+    for image in images:
+        for file in outputs(out, image.stem).values():
+            if os.path.realpath(file) in taken:
+                raise click.UsageError(f"the result {file} would overwrite an input; choose another --out folder")
+
+
+def make_folder(out: Path) -> None:
+    """Makes the output folder unless it is there.
+
+    Raises:
+        UserError: the path is a file, or the folder cannot be made.
+    """
+    check_folder(out, "output folder")
+    with as_user_error(OSError):
+        out.mkdir(parents=True, exist_ok=True)
+
+
+def check_folder(path: Path, what: str) -> None:
+    """Checks that the path is a folder or does not exist.
+
+    Raises:
+        UserError: the path is a file, or a link to a file or to nothing.
+        OSError: permission denied.
+    """
+    if (path.exists() or path.is_symlink()) and not path.is_dir():
+        raise UserError(f"the {what} {str(path)!r} is {'a link to no folder' if path.is_symlink() else 'a file'}")
+
+
+def remove_leftovers(files: Iterable[Path], is_spread: bool = False) -> None:
+    """Removes partial files that killed processes left behind for these files.
+
+    Args:
+        is_spread: other processes may be writing the files, so recent partial files stay.
+
+    Raises:
+        UserError: a file cannot be removed.
+    """
+    names: dict[Path, set[str]] = {}
+    latest = time.time() - STALE_AFTER_SECONDS if is_spread else math.inf
+    with as_user_error(OSError):
+        for file in map(resolve_symlinks, files):
+            names.setdefault(file.parent, set()).add(file.name)
+        for folder in filter(Path.is_dir, names):
+            for path in folder.iterdir():
+                found = PARTIAL.fullmatch(path.name)
+                with suppress(FileNotFoundError):  # another process removed it first
+                    if found and found["name"] in names[folder] and path.stat().st_mtime <= latest:
+                        path.unlink()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file atomically.
+
+    Raises:
+        UserError: the file cannot be written; no partial file stays.
+    """
+    with as_user_error(OSError), atomic_path(path) as partial:
+        partial.write_bytes(content)
+
+
+ENDS = 1 << 20  # bytes at either end of a file that are hashed
+
+
+def digest_of_ends(path: Path) -> str:
+    """SHA-256 of a file's size, first and last MiB: cheap, and enough to distinguish checkpoints and videos.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        digest.update(file.read(ENDS))
+        file.seek(max(size - ENDS, 0))
+        digest.update(file.read(ENDS))
+    return digest.hexdigest()

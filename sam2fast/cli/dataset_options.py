@@ -1,0 +1,166 @@
+"""What the commands of ``sam2fast dataset`` share: options, sources, the record of a run, parallel jobs."""
+
+import json
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from sam2fast.cli.command_files import make_folder, remove_leftovers, write_atomically
+from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
+
+if TYPE_CHECKING:
+    from sam2fast.datasets.layout import Layout
+    from sam2fast.deploy.parallel.pool import JobResult
+
+LAYOUTS = ("sav", "sav-png", "davis", "ytvos", "coco-jsonl")
+MASKLETS = ("manual", "auto")
+# Errors whose messages need no class name.
+CLEAR_ERRORS = ("DatasetError: ", "OverlapError: ", "VideoError: ", "NoFramesError: ")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+source_argument = click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+layout_option = click.option("--from", "layout", type=click.Choice(LAYOUTS), help="Layout of IN.  [default: detected]")
+rate_option = click.option(
+    "--rate",
+    type=click.IntRange(1),
+    default=4,
+    show_default=True,
+    help="SA-V's JSON files annotate every Nth frame of the video.",
+)
+video_option = click.option(
+    "--video",
+    "videos",
+    metavar="NAME",
+    multiple=True,
+    help="Take only this video. Repeatable.  [default: all]",
+)
+
+
+def jobs_option(*names: str) -> Callable[[Command], Command]:
+    """Adds ``--jobs``, also under other names."""
+    return click.option(
+        "--jobs",
+        *names,
+        "processes",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Processes.  [default: one for each core]",
+    )
+
+
+def select_videos(present: Sequence[str], asked: Collection[str], where: Path) -> list[str]:
+    """The requested videos, or all if none was requested.
+
+    Raises:
+        UserError: there are no videos.
+        click.UsageError: a requested video does not exist.
+    """
+    if not present:
+        raise UserError(f"there are no annotated videos in {where}")
+    missing = sorted(set(asked) - set(present))
+    if missing:
+        raise click.UsageError(f"there is no video {missing[0]!r} in {where}; there are {', '.join(present[:5])}")
+    return [name for name in present if not asked or name in asked]
+
+
+def open_output(out: Path, file: str, asked: Mapping[str, Any], overwrite: bool = False) -> None:
+    """Makes an output folder, or continues one that was filled with the same options.
+
+    Args:
+        file: the name of the record of the options in the folder.
+        overwrite: accept any folder.
+
+    Raises:
+        UserError: the folder is not empty, and was filled with other options.
+    """
+    make_folder(out)
+    record = out / file
+    remove_leftovers([record])  # of a killed run
+    with as_user_error(OSError, ValueError):
+        is_new = not any(path.name != file for path in out.iterdir())
+        before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
+    if not overwrite and not is_new:
+        if not isinstance(before, dict):
+            raise UserError(f"the folder {out} is not empty and has no {file} with its options; choose another")
+        changed = [f"--{name}" for name, value in asked.items() if before.get(name) != value]
+        if changed:
+            raise UserError(f"{out} was filled with another {', '.join(changed)}, see {record}; choose another folder")
+    write_atomically(record, (json.dumps(dict(asked), indent=2) + "\n").encode())
+
+
+def run_jobs(
+    function: Callable[[Any, Any], Any],
+    jobs: Sequence[Any],
+    processes: int | None,
+    what: str,
+    problems: ErrorReport,
+    name_of: Callable[[Any], str],
+) -> Iterator["JobResult"]:
+    """Runs jobs that need no model, with a progress bar. Yields their results; failures go to ``problems``.
+
+    Args:
+        processes: the maximum; by default one for each core.
+    """
+    from tqdm import tqdm
+
+    from sam2fast.datasets.conversion import no_model
+    from sam2fast.deploy.parallel.runners import in_this_process, on_devices
+
+    count = min(processes or os.cpu_count() or 1, len(jobs))
+    runner = in_this_process("cpu") if count < 2 else on_devices(["cpu"] * count, threads=1)
+    results = runner(function, jobs, no_model)
+    with tqdm(results, what, total=len(jobs), disable=None) as bar:
+        for result in bar:
+            if result.error is None:
+                yield result
+            else:
+                problems.add(name_of(result.job), strip_error_kind(result.error))
+
+
+def strip_error_kind(error: str) -> str:
+    """The message of an error, without its class name if that adds nothing."""
+    for kind in CLEAR_ERRORS:
+        error = error.removeprefix(kind)
+    return error
+
+
+def open_source(source: Path, layout: str | None, masklets: str, rate: int) -> tuple["Layout", list[str]]:
+    """Opens a folder, or one file of it, as a data set. Returns it with the video of the file; with none for a folder.
+
+    Raises:
+        UserError: there is no such file or folder, or its layout is unknown.
+    """
+    from sam2fast.datasets.dataset_files import DatasetError
+    from sam2fast.datasets.layout import Settings
+    from sam2fast.datasets.layout_registry import open_layout
+
+    videos: list[str] = []
+    if source.is_file():
+        for kind in MASKLETS:
+            if source.name.endswith(f"_{kind}.json"):
+                layout, masklets, videos = "sav", kind, [source.name.removesuffix(f"_{kind}.json")]
+        if source.suffix == ".jsonl":
+            layout, videos = "coco-jsonl", [source.stem]
+        if not videos:
+            raise UserError(f"{source} is neither <video>_manual.json, <video>_auto.json nor <video>.jsonl")
+        source = source.parent
+    if not source.is_dir():
+        raise UserError(f"no file or folder {str(source)!r}")
+    with as_user_error(DatasetError):
+        return open_layout(source, layout, Settings(masklets, rate)), videos
+
+
+def select_source_videos(data: "Layout", videos: Sequence[str], asked: Collection[str]) -> list[str]:
+    """The videos to work on.
+
+    Raises:
+        UserError, click.UsageError: as :func:`chosen`; the folder is not in its layout.
+    """
+    from sam2fast.datasets.dataset_files import DatasetError
+
+    with as_user_error(DatasetError):
+        present = list(videos) or data.videos()
+    return select_videos(present, asked, data.root)

@@ -1,0 +1,101 @@
+"""Output to the terminal, and the signals that end a command."""
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import IO, Any
+
+import click
+
+SIGNAL_EXIT_BASE = 128  # plus the signal's number, as in shells
+# SIGHUP: the terminal was closed. SIGTERM: a batch system ends the job. Python handles Ctrl-C itself.
+TERMINATION_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class Terminated(KeyboardInterrupt):
+    """A termination signal was received. Like Ctrl-C, it is raised wherever the program is."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def exit_code(stop: KeyboardInterrupt) -> int:
+    """130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
+    return SIGNAL_EXIT_BASE + (stop.number if isinstance(stop, Terminated) else signal.SIGINT)
+
+
+def print_message(line: str) -> None:
+    """Prints a line to stderr, or nothing if stderr is closed."""
+    with ignore_closed_stream(sys.stderr):
+        click.echo(f"sam2fast: {line}", err=True)
+
+
+@contextmanager
+def ignore_closed_stream(stream: IO[str]) -> Iterator[None]:
+    """In the block, printing to a stream does nothing if its terminal or pipe is closed."""
+    try:
+        yield
+    except OSError:
+        # Python would write the buffered text again at shutdown; it goes to /dev/null.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def handle_signals() -> Iterator[None]:
+    """In the block, signals that would end the process raise :class:`Terminated` instead.
+
+    Ignored signals stay ignored, as under ``nohup``. Other handlers stay in place.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def stop(number: int, frame: Any) -> None:
+        if os.getpid() != owner:  # a forked process has nothing to clean up
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        raise Terminated(number)
+
+    ours = [number for number in TERMINATION_SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    try:
+        for number in ours:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def exit_quietly() -> None:
+    """Makes Ctrl-C during Python's shutdown end the process without a traceback."""
+    if threading.current_thread() is threading.main_thread():
+        atexit.unregister(_restore_default_sigint)  # once is enough
+        atexit.register(_restore_default_sigint)
+
+
+def _restore_default_sigint() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def aligned(rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> list[str]:
+    """A line for each row, its cells padded to the widest of their column.
+
+    Args:
+        rows: all equally long.
+        numbers: columns that are set to the right; the others are to the left.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(_padded(row, widths, numbers)).rstrip() for row in rows]
+
+
+def _padded(row: Sequence[str], widths: Sequence[int], numbers: Collection[int]) -> list[str]:
+    cells = enumerate(zip(row, widths, strict=True))
+    return [cell.rjust(width) if i in numbers else cell.ljust(width) for i, (cell, width) in cells]

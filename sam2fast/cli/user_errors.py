@@ -1,0 +1,93 @@
+"""Errors caused by the user's input: one line on stderr and an exit code, or a report of many files."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import click
+from tqdm import tqdm
+
+from sam2fast.io.atomic import FULL
+
+
+class UserError(click.ClickException):
+    """An error of the user's input, shown without a traceback."""
+
+    exit_code = 1
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Prints the message to stderr as one line."""
+        click.echo(f"sam2fast: {self.format_message()}", file=file, err=file is None)
+
+
+class MissingCheckpointError(UserError):
+    """The weights of the model are not on this machine."""
+
+    exit_code = 3
+
+
+@contextmanager
+def as_user_error(*kinds: type[Exception]) -> Iterator[None]:
+    """Raises exceptions of these kinds as :class:`UserError`. For code that fails only because of the user's input."""
+    try:
+        yield
+    except kinds as error:
+        raise UserError(format_error(error)) from error
+
+
+def format_error(error: Exception) -> str:
+    """The message of an exception as one line; for a full disk the message names the file, if known."""
+    if getattr(error, "errno", None) in FULL:
+        file = getattr(error, "filename", None)
+        return "the disk is full" + (f": {os.fsdecode(file)} could not be written" if file else "")
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+MAX_REPORTED = 50  # lines of the final report
+
+
+class ErrorReport:
+    """Inputs that failed, reported when they fail and again at the end.
+
+    Args:
+        unit: what is counted, such as ``videos``.
+    """
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self.found: list[tuple[str, str]] = []
+
+    def add(self, subject: str | Path, why: str) -> None:
+        """Adds a failure, and prints it to stderr above any progress bar."""
+        line = " ".join(why.split())
+        self.found.append((str(subject), line))
+        with tqdm.external_write_mode(file=sys.stderr):
+            click.echo(f"sam2fast: {_format_subject(str(subject), line)}", err=True)
+
+    def raise_if_any(self, count: int) -> None:
+        """Prints the report if anything failed.
+
+        Args:
+            count: of all inputs, done or not.
+
+        Raises:
+            UserError: something failed; the exit code is 1.
+        """
+        if not self.found:
+            return
+        click.echo(f"sam2fast: failed or incomplete: {len(self.found)} of {count} {self._unit}:", err=True)
+        for subject, line in self.found[:MAX_REPORTED]:
+            click.echo(f"  {_format_subject(subject, line)}", err=True)
+        if len(self.found) > MAX_REPORTED:
+            click.echo(f"  and {len(self.found) - MAX_REPORTED} more, listed above", err=True)
+        raise UserError(f"{len(self.found)} of {count} {self._unit} had problems; all else was done")
+
+
+def _format_subject(subject: str, line: str) -> str:
+    # As a whole word: a video may be called "a".
+    is_named = re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", line)
+    return line if is_named else f"{subject}: {line}"

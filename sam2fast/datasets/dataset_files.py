@@ -1,0 +1,204 @@
+"""The files of data sets: listing folders, frame order, and reading images, masks and JSON.
+
+Imports neither torch nor anything else that is slow to load: :mod:`sam2fast.evaluation.folders` starts many processes.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
+
+
+class DatasetError(ValueError):
+    """A file, folder or sample of a data set cannot be used. The message names it, and what was expected.
+
+    Training reports it, and takes another sample.
+    """
+
+
+class OverlapError(DatasetError):
+    """Masks overlap, but the layout stores one object per pixel."""
+
+
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+MASK_SUFFIXES = (".png",)
+VIDEO_SUFFIXES = (".mp4",)
+# Pillow modes of images whose pixel values are ids.
+LABEL_MODES = ("1", "L", "P", "I", "I;16")
+# Up to this value, comparing with each value is faster than counting all values.
+FEW = 16
+
+# A frame's number, or its name if that is no number: "00012" and "00000012" are the same frame.
+FrameKey: TypeAlias = int | str
+Labels: TypeAlias = NDArray[np.integer[Any]]  # (H, W)
+
+
+def frame_key(name: str) -> FrameKey:
+    """The key of a frame: its number, or its name if that is no number."""
+    return int(name) if name.isdecimal() else name
+
+
+def frame_order(key: FrameKey) -> tuple[bool, int, str]:
+    """The sort key of frames: numbers in order, then names in order."""
+    return (True, 0, key) if isinstance(key, str) else (False, key, "")
+
+
+def list_entries(folder: Path) -> Iterator[Path]:
+    """The entries of a folder, unsorted, without hidden ones."""
+    return (path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def list_folders(folder: Path, expected: str = "") -> list[Path]:
+    """The subfolders of a folder, sorted by name.
+
+    Args:
+        expected: what the folder should contain, for the error message.
+
+    Raises:
+        DatasetError: the folder cannot be read.
+    """
+    try:
+        return sorted(path for path in list_entries(folder) if path.is_dir())
+    except OSError as error:
+        expectation = f"; expected {expected}" if expected else ""
+        raise DatasetError(f"{folder}: {error.strerror or error}{expectation}") from error
+
+
+def object_folders(folder: Path, expected: str = "<object>/<frame>.png") -> dict[int, Path]:
+    """The folders of objects in a folder, by object number, which is the folder's name.
+
+    Raises:
+        DatasetError: the folder cannot be read, a name is no number, or two folders have the same number.
+    """
+    folders: dict[int, Path] = {}
+    for path in list_folders(folder, expected):
+        number = object_number(path)
+        if number in folders:
+            raise DatasetError(f"{path}: another folder is the same object, {folders[number].name}")
+        folders[number] = path
+    return dict(sorted(folders.items()))
+
+
+def object_number(folder: Path) -> int:
+    """The object number in the name of an object's folder.
+
+    Raises:
+        DatasetError: the name is no number.
+    """
+    if not folder.name.isdecimal():
+        raise DatasetError(f"{folder}: the folder of an object must be named by a number, such as 003")
+    return int(folder.name)
+
+
+def has_files(folder: Path, suffixes: Sequence[str]) -> bool:
+    """Whether a folder has a file with one of these suffixes; stops at the first one."""
+    return any(path.suffix.lower() in suffixes for path in list_entries(folder))
+
+
+def list_files(folder: Path, suffixes: Sequence[str] = MASK_SUFFIXES) -> dict[FrameKey, Path]:
+    """The files of a folder by frame, in :func:`frame_order`.
+
+    Raises:
+        DatasetError: two files are for the same frame, or there is no such folder.
+    """
+    files: dict[FrameKey, Path] = {}
+    try:
+        paths = sorted(path for path in list_entries(folder) if path.suffix.lower() in suffixes)
+    except OSError as error:
+        raise DatasetError(f"{folder}: {error.strerror or error}") from error
+    for path in paths:
+        key = frame_key(path.stem)
+        if key in files:
+            raise DatasetError(f"{folder}: {files[key].name} and {path.name} are the same frame")
+        files[key] = path
+    return {key: files[key] for key in sorted(files, key=frame_order)}
+
+
+def read_frame(path: Path, upright: bool = False) -> NDArray[np.uint8]:
+    """An image as ``(H, W, 3)`` RGB.
+
+    Args:
+        upright: applies the EXIF orientation, as predictors and evaluation do; otherwise the pixels are as stored, as
+            in the original's data sets.
+
+    Raises:
+        DatasetError: the image cannot be read.
+    """
+    with _opened(path) as image:
+        return np.array((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
+
+
+def read_frame_size(path: Path) -> tuple[int, int]:
+    """The stored (height, width) of an image, from the file's header.
+
+    Raises:
+        DatasetError: the image cannot be read.
+    """
+    with _opened(path) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _opened(path: Path, expected: str = "an image") -> Iterator[Image.Image]:
+    """Opens an image file; read errors within the block become a ``DatasetError``."""
+    try:
+        with open_image(path) as image:
+            yield image
+    except DatasetError:
+        raise
+    except IMAGE_READ_ERRORS as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DatasetError(f"{path} cannot be read as {expected}: {why}") from error
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DatasetError: the file cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path} is no JSON: {error}") from error
+
+
+def read_labels(path: Path, size: tuple[int, int] | None = None, other: str = "its frame") -> Labels:
+    """The palette indices or grey levels of a mask image as integers ``(H, W)``; 0 and 1 for a bilevel image.
+
+    Args:
+        size: required (height, width).
+        other: what has that size, for the error message.
+
+    Raises:
+        DatasetError: the image cannot be read, is a colour image, or has another size.
+    """
+    with _opened(path, "a mask") as image:
+        if image.mode not in LABEL_MODES:
+            raise DatasetError(f"{path}: a mask must be a palette or a grey PNG, got mode {image.mode}")
+        if image.mode == "1":  # Pillow's array of bools holds other bytes than 0 and 1
+            labels: Labels = (np.asarray(image.convert("L")) > 0).view(np.uint8)
+        else:
+            labels = np.asarray(image)
+    if size is not None and labels.shape != size:
+        height, width = labels.shape
+        raise DatasetError(f"{path} has {width}x{height} pixels, {other} {size[1]}x{size[0]}: they must be equal")
+    return labels
+
+
+def labels_in(labels: Labels) -> tuple[int, ...]:
+    """The nonzero values of a mask, ascending."""
+    if labels.dtype.kind == "u" and (highest := int(labels.max(initial=0))) <= FEW:
+        return tuple(i for i in range(1, highest + 1) if i == highest or (labels == i).any())
+    # For uint8, counting is twice as fast as sorting.
+    values = np.flatnonzero(np.bincount(labels.ravel())) if labels.dtype == np.uint8 else np.unique(labels)
+    return tuple(int(i) for i in values if i)

@@ -1,0 +1,72 @@
+"""Errors that clients see: a sentence, a code for programs, and an HTTP status."""
+
+from pathlib import Path
+
+
+class DemoError(Exception):
+    """A failure whose message is sent to the client; any other exception is reported as an internal error."""
+
+    code = "INTERNAL"
+    status = 500
+
+
+class BadInputError(DemoError):
+    """The request is invalid; nothing has changed."""
+
+    code, status = "BAD_INPUT", 400
+
+
+class NoSessionError(DemoError):
+    """The session was closed, has expired, or never existed."""
+
+    code, status = "NO_SESSION", 404
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"Cannot find session {shortened(session_id)}: it might have expired; start another one")
+
+
+class NotFoundError(DemoError):
+    """There is no such video, frame or result."""
+
+    code, status = "NOT_FOUND", 404
+
+
+class NothingToTrackError(DemoError):
+    """The session has no object, or an object without a prompt."""
+
+    code, status = "NOTHING_TO_TRACK", 409
+
+
+class TooManyError(DemoError):
+    """More objects or prompts than a session may have."""
+
+    code, status = "TOO_MANY", 409
+
+
+class TooLargeError(DemoError):
+    """More bytes than the server accepts."""
+
+    code, status = "TOO_LARGE", 413
+
+
+class BadVideoError(DemoError):
+    """The file is not a video, or not one that this server accepts."""
+
+    code, status = "BAD_VIDEO", 422
+
+
+class BusyError(DemoError):
+    """The server is at its limit; the client may try again later."""
+
+    code, status = "BUSY", 503
+
+
+def message_without_path(error: BaseException, file: Path) -> str:
+    """The error's message with the file's path removed, because clients must not see it."""
+    return str(error).replace(str(file), "the file").replace(str(file.parent), "its folder")
+
+
+def shortened(text: object, limit: int = 80) -> str:
+    """What a client sent, quoted and cut to ``limit`` characters."""
+    quoted = repr(text)
+    return quoted if len(quoted) <= limit else f"{quoted[:limit]}..."

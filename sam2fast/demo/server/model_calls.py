@@ -1,0 +1,226 @@
+"""The model's thread, and the calls on sessions that run in it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from sam2fast.demo.server.demo_errors import (
+    BadInputError,
+    BusyError,
+    NoSessionError,
+    NothingToTrackError,
+    message_without_path,
+)
+from sam2fast.demo.server.frame_masks import FrameMasks, ObjectMask, encode_frame
+from sam2fast.demo.server.prompt_limits import MemoryBudget, check_points
+from sam2fast.demo.server.sessions import Session, TrackRun
+from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.tracking.outputs import Output
+from sam2fast.tracking.state import TrackedObject, UnchangedOnError, VideoState
+from sam2fast.utils.devices import autocast_dtype_for
+from sam2fast.video_io import VideoError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+CLOSING = "the server is shutting down"
+
+
+class ModelThread:
+    """Runs calls one at a time, in the order in which they were submitted.
+
+    A call is one prompt, one frame of a track, the preparation of a track, or the opening of a video; never a whole
+    track. A caller waits for the calls before it, and each track has at most one of them. A client that reads its
+    answer slowly delays nobody. One thread for all calls also means one thread pool of torch.
+
+    Args:
+        device: the model's device; on CUDA calls run under autocast, see
+            :func:`sam2fast.utils.devices.autocast_dtype_for`.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Waits for its turn, then returns or raises what the function does. Must not be used within a call.
+
+        Raises:
+            BusyError: the thread was closed.
+        """
+        try:
+            return self._executor.submit(lambda: self._run(function, *args, **kwargs)).result()
+        except CancelledError as error:
+            raise BusyError(CLOSING) from error
+        except RuntimeError as error:
+            if "after shutdown" in str(error):
+                raise BusyError(CLOSING) from error
+            raise
+
+    def close(self) -> None:
+        """Lets the running call finish and cancels those that wait."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._autocast():
+            return function(*args, **kwargs)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self._device.type == "cuda":
+            return torch.autocast("cuda", autocast_dtype_for(self._device))
+        return nullcontext()
+
+
+class SessionCalls:
+    """Operations on one session's video, to be run in the model's thread.
+
+    :class:`~sam2fast.demo.server.service.DemoService` documents what they raise.
+
+    Args:
+        predictor: the video predictor.
+        budget: the memory of each session.
+    """
+
+    def __init__(self, predictor: SAM2VideoPredictor, budget: MemoryBudget) -> None:
+        self._predictor, self._budget = predictor, budget
+
+    def open(self, session: Session) -> None:
+        """Opens the session's video, unless the session was closed while it waited."""
+        if session.is_closed:
+            raise NoSessionError(session.id)
+        try:
+            state = self._predictor.init_state(session.file)
+        except (VideoError, OSError) as error:
+            reason = message_without_path(error, session.file)
+            raise BadInputError(f"{session.path} cannot be read as a video: {reason}") from error
+        session.open(state)
+
+    def add_points(
+        self,
+        session: Session,
+        frame: int,
+        object_id: int,
+        points: Sequence[Sequence[float]],
+        labels: Sequence[int],
+        clear_old_points: bool,
+    ) -> Mapping[int, ObjectMask]:
+        """Adds points of an object; returns the masks of all objects on the frame."""
+        state = session.state
+        _check_frame(state, frame)
+        tracked = state.objects.get(object_id)
+        before = tracked.points.get(frame) if tracked is not None and not clear_old_points else None
+        checked = check_points(points, labels, 0 if before is None else before["point_labels"].shape[1])
+        self._budget.check_room(state, frame, object_id)
+        with UnchangedOnError(state, state.objects.values()):  # also if the masks cannot be encoded
+            try:
+                _, ids, logits = self._predictor.add_new_points_or_box(
+                    state,
+                    frame,
+                    object_id,
+                    checked.points,
+                    checked.labels,
+                    clear_old_points=clear_old_points,
+                    normalize_coords=False,
+                )
+            except ValueError as error:
+                raise BadInputError(str(error)) from error
+            self._budget.share(state)
+            return self._update_masks(session, frame, ids, logits)
+
+    def clear_points(self, session: Session, frame: int, object_id: int) -> Mapping[int, ObjectMask]:
+        """Removes an object's points on a frame; returns the masks of all objects there."""
+        state = session.state
+        _check_frame(state, frame)
+        if object_id not in state.objects:
+            ids = ", ".join(map(str, state.objects)) or "none"
+            raise BadInputError(f"there is no object {object_id} in this session; the objects are: {ids}")
+        had_points = frame in state.objects[object_id].points
+        with UnchangedOnError(state, state.objects.values()):
+            answer = self._predictor.clear_all_prompts_in_frame(state, frame, object_id)
+            assert answer is not None
+            masks = self._update_masks(session, frame, *answer[1:], cleared=object_id if had_points else None)
+        _drop_unprompted(session, frame)
+        return masks
+
+    def clear_video(self, session: Session) -> None:
+        """Removes all objects and cancels the running track."""
+        session.cancel_track()
+        self._predictor.reset_state(session.state)
+        session.masks, session.tracked = {}, set()
+
+    def remove_object(self, session: Session, object_id: int) -> dict[int, Mapping[int, ObjectMask]]:
+        """Removes an object; returns the other objects' masks on the frames where it had points."""
+        state = session.state
+        ids, updated = self._predictor.remove_object(state, object_id)
+        for frame, masks in list(session.masks.items()):
+            session.masks[frame] = {i: mask for i, mask in masks.items() if i != object_id}
+        changed = {frame: self._update_masks(session, frame, ids, logits) for frame, logits in updated}
+        for frame in changed:
+            _drop_unprompted(session, frame)
+        if not state.objects:
+            self.clear_video(session)
+        return changed
+
+    def begin_track(self, session: Session, start: int) -> TrackRun:
+        """Checks that all objects can be tracked, and replaces the running track."""
+        _check_frame(session.state, start)
+        if not session.state.objects:
+            raise NothingToTrackError("there is nothing to track: click on something first")
+        for object_id, tracked in session.state.objects.items():
+            if not tracked.conditioning and not tracked.new_conditioning:
+                raise NothingToTrackError(f"object {object_id} has no points to track it from; give some, or remove it")
+        self._predictor.propagate_in_video_preflight(session.state)
+        return session.begin_track()
+
+    def propagate(self, session: Session, start: int, reverse: bool) -> Iterator[tuple[Any, ...]]:
+        """An iterator over the video for :meth:`next_frame`; computes nothing yet."""
+        # Logits are resized to the video only where the model removes overlaps in them.
+        output: Output = "logits" if self._predictor.non_overlap_masks else "low_res"
+        return self._predictor.propagate_in_video(session.state, start, reverse=reverse, progress=False, output=output)
+
+    def next_frame(self, session: Session, track: TrackRun, frames: Iterator[tuple[Any, ...]]) -> FrameMasks | None:
+        """The next frame of a track; None at its end or after it was cancelled."""
+        found = None if track.is_cancelled or session.is_closed else next(frames, None)
+        if found is None:
+            return None
+        frame, ids, logits = found
+        masks = self._update_masks(session, frame, ids, logits)
+        session.tracked.add(frame)
+        return frame, {object_id: masks[object_id] for object_id in ids}
+
+    def _update_masks(
+        self, session: Session, frame: int, ids: Sequence[int], logits: Tensor, cleared: int | None = None
+    ) -> Mapping[int, ObjectMask]:
+        """Stores and returns the masks of all objects on a frame.
+
+        The predictor returns no mask of objects whose results on the frame were dropped to save memory, or that were
+        added after the track began. Their earlier masks stay, except for ``cleared``, whose points were removed.
+        """
+        found, earlier = encode_frame(ids, logits, session.state.video_size), session.masks.get(frame, {})
+        masks = {}
+        for object_id, tracked in session.state.objects.items():
+            is_new = object_id in found and (object_id == cleared or _has_result(tracked, frame))
+            source = found if is_new or object_id not in earlier else earlier
+            if object_id in source:
+                masks[object_id] = source[object_id]
+        session.masks[frame] = masks
+        return masks
+
+
+def _has_result(tracked: TrackedObject, frame: int) -> bool:
+    return any(tracked.result_on(frame, conditioning) is not None for conditioning in (True, False))
+
+
+def _drop_unprompted(session: Session, frame: int) -> None:
+    """Drops the masks of a frame that is neither tracked nor prompted any more."""
+    prompted = any(frame in tracked.points for tracked in session.state.objects.values())
+    if frame not in session.tracked and not prompted:
+        session.masks.pop(frame, None)
+
+
+def _check_frame(state: VideoState, frame: int) -> None:
+    if not 0 <= frame < state.num_frames:
+        raise BadInputError(f"there is no frame {frame} in this video; its frames are 0 to {state.num_frames - 1}")

@@ -1,0 +1,114 @@
+"""Video files of the demo: H.264 in MP4 written for browsers, and frames read back."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2fast.demo.server.demo_errors import BadVideoError, NotFoundError, message_without_path
+from sam2fast.demo.server.settings import PROBE_SIZE
+from sam2fast.video_io import VideoError, read_frames
+from sam2fast.video_io.containers import VideoInput
+from sam2fast.video_io.video_file import VideoFile
+from sam2fast.video_io.video_writer import NoEncoderError, VideoWriter, encoding_errors
+
+CRF = 23  # x264's quality
+KEYFRAME_DISTANCE = 12  # half a second: seeking decodes at most this many frames
+
+
+class DemoVideoWriter:
+    """Writes an MP4 file of constant frame rate; it appears at ``path`` when the block ends without an error.
+
+    Args:
+        path: the finished file.
+        height, width: size of the frames; odd sizes are scaled to even ones.
+        rate: frames per second.
+
+    Raises:
+        BadVideoError: such a video cannot be encoded.
+    """
+
+    def __init__(self, path: Path, height: int, width: int, rate: Fraction) -> None:
+        self.count = 0
+        self._size = max(2, height - height % 2), max(2, width - width % 2)
+        try:
+            self._failures = encoding_errors()
+            from av.video.frame import VideoFrame
+
+            self._file = VideoWriter(
+                path,
+                *self._size,
+                rate,
+                tick=1 / rate,
+                crf=CRF,
+                keyframe_distance=KEYFRAME_DISTANCE,
+                threads=1,  # the bytes depend on it, and the model needs the other cores
+                # Without B-frames the first frame's time is 0 and needs no edit list, which players treat differently.
+                stream_options={"bf": "0"},
+                file_options={"movflags": "+faststart"},
+            )
+        except NoEncoderError as error:
+            raise BadVideoError(str(error)) from error
+        self._frame_from = VideoFrame.from_ndarray
+
+    def add(self, image: NDArray[np.uint8]) -> None:
+        """Adds a frame ``(H, W, 3)``, resized if it has another size.
+
+        Raises:
+            BadVideoError: the frame cannot be encoded.
+        """
+        height, width = self._size
+        frame = self._frame_from(np.ascontiguousarray(image), format="rgb24")
+        frame = frame.reformat(width=width, height=height, format="yuv420p", interpolation="BICUBIC")
+        try:
+            self._file.add(frame, self.count)
+        except self._failures as error:
+            raise BadVideoError(f"a video of {width}x{height} cannot be encoded: {error}") from error
+        self.count += 1
+
+    def __enter__(self) -> "DemoVideoWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            return self._file.discard()
+        if not self.count:
+            self._file.discard()
+            raise BadVideoError("a video without frames cannot be encoded")
+        try:
+            self._file.finish()
+        except self._failures as error:
+            raise BadVideoError(f"the video cannot be encoded: {error}") from error
+
+
+def read_frame(file: Path, frame: int, count: int) -> NDArray[np.uint8]:
+    """One frame ``(H, W, 3)`` of a video of ``count`` frames, in its original size.
+
+    Raises:
+        NotFoundError: there is no such frame, or it cannot be read.
+    """
+    if not 0 <= frame < count:
+        raise NotFoundError(f"there is no frame {frame} in this video; its frames are 0 to {count - 1}")
+    try:
+        with closing(VideoFile(VideoInput.of_file(file), None)) as video:
+            pixels = next(pixels for index, pixels in video.read(frame, frame) if index == frame)
+    except (VideoError, OSError) as error:
+        raise NotFoundError(f"frame {frame} cannot be read: {message_without_path(error, file)}") from error
+    return pixels.numpy()
+
+
+def iterate_frames(file: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """All frames ``(H, W, 3)`` in order with their indices, in their original size.
+
+    Raises:
+        NotFoundError: the video cannot be read to its end.
+    """
+    try:
+        with read_frames(file, PROBE_SIZE) as frames:
+            for frame in frames:
+                yield frame.index, frame.rgb
+    except (VideoError, OSError) as error:
+        raise NotFoundError(f"the video cannot be read: {message_without_path(error, file)}") from error

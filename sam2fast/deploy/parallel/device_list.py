@@ -1,0 +1,76 @@
+"""Parses lists of devices, and divides the CPU threads between their processes."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import torch
+
+# "cuda:0,cuda:1", "all" (every CUDA device), or devices one by one.
+Devices: TypeAlias = "str | Sequence[str | torch.device]"
+
+ALL = "all"
+
+
+def names_several(device: str) -> bool:
+    """Whether a device option names more than one device, or all; does not import torch."""
+    return device == ALL or "," in device
+
+
+def device_list(devices: Devices) -> list[str]:
+    """The full names of devices, such as ``cuda:1``.
+
+    A device may occur twice: then two processes share it. ``cpu`` twice gives two processes with half the threads each.
+
+    Raises:
+        ValueError: the list is empty, or a name is no device.
+        RuntimeError: this machine has no such device.
+    """
+    import torch
+
+    from sam2fast.utils.devices import available_device
+
+    if devices == ALL:
+        devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        if not devices:
+            raise RuntimeError("'all' means every CUDA device, and there is none here; name devices, such as 'cpu'")
+    asked = devices.split(",") if isinstance(devices, str) else list(devices)
+    if not asked:
+        raise ValueError("no device was given; expected one or more, such as 'cuda:0,cuda:1'")
+    found = []
+    for one in asked:
+        name = one.strip() if isinstance(one, str) else one
+        try:
+            parsed = torch.device("cpu" if name == "auto" else name)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"{one!r} is no device; expected such as 'cuda:1' or 'cpu'") from error
+        device = available_device("auto" if name == "auto" else parsed)
+        # With an index, independent of the current device.
+        found.append("cuda:0" if device.type == "cuda" and device.index is None else str(device))
+    return found
+
+
+def threads_for_each(processes: int, threads: int | None = None) -> int:
+    """CPU threads per process: an equal share of this process's threads, at least one.
+
+    Args:
+        threads: an explicit number instead.
+
+    Raises:
+        ValueError: ``threads`` is below 1.
+    """
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"threads is {threads}; expected 1 or more for each process")
+        return threads
+    return max(1, _threads_here() // processes)
+
+
+def _threads_here() -> int:
+    loaded = sys.modules.get("torch")
+    if loaded is not None:
+        return int(loaded.get_num_threads())
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else os.cpu_count() or 1

@@ -1,0 +1,238 @@
+"""Evaluates the images of a data set, and summarises their IoUs as a table and as files."""
+
+import csv
+import io
+import math
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2fast.datasets.dataset_files import DatasetError
+from sam2fast.evaluation.clicks.protocol import AT_ONCE, BoxScores, ClickScores, evaluate_boxes, evaluate_clicks
+from sam2fast.evaluation.clicks.sources import ClickJob, TrueMask
+from sam2fast.transforms import ImageError, to_pixels
+
+if TYPE_CHECKING:
+    from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+
+# COCO's sizes of objects, with the smallest area in pixels.
+SIZES = {"small": 0, "medium": 32**2, "large": 96**2}
+DIGITS = 6  # decimals of an IoU in files
+BEST_OF_THREE = "1 click, best of 3"
+BOX = "box"
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ClickSettings:
+    """How every image is evaluated.
+
+    Attributes:
+        clicks, feed_back, at_once: see :func:`~sam2fast.evaluation.clicks.evaluate_clicks`.
+        box: also evaluates a box prompt for each object.
+        box_noise: see :func:`~sam2fast.evaluation.clicks.evaluate_boxes`.
+        min_area: smallest area of an object in pixels; empty objects are always left out.
+        max_objects: per image; if there are more, a random sample is evaluated.
+        seed: of random numbers; those of an image do not depend on the other images.
+    """
+
+    clicks: int = 5
+    feed_back: bool = True
+    box: bool = False
+    box_noise: float = 0.0
+    min_area: int = 1
+    max_objects: int | None = None
+    seed: int = 0
+    at_once: int = AT_ONCE
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """The scores of O objects of one image.
+
+    Attributes:
+        objects: their ids in the data set.
+        areas: ``(O,)`` of the true masks, in pixels.
+        clicks, boxes: None without objects; ``boxes`` also if not requested.
+        problems: a line on each file or object that cannot be read.
+    """
+
+    objects: tuple[str, ...]
+    areas: NDArray[np.int64]
+    clicks: ClickScores | None
+    boxes: BoxScores | None
+    problems: tuple[str, ...]
+
+
+def evaluate_image(predictor: "SAM2ImagePredictor", job: ClickJob, settings: ClickSettings) -> ImageScores:
+    """Evaluates one image; read errors are reported in the result.
+
+    Raises:
+        ValueError, torch.OutOfMemoryError: see :func:`~sam2fast.evaluation.clicks.evaluate_clicks`.
+    """
+    try:
+        pixels = to_pixels(job.image)
+        found = job.masks.read((pixels.shape[0], pixels.shape[1]))
+    except (DatasetError, ImageError, OSError) as error:
+        return ImageScores((), np.zeros(0, np.int64), None, None, (str(error),))
+    # Seeded by the name, so that the other images do not matter.
+    rng = np.random.default_rng([settings.seed, zlib.crc32(job.name.encode(errors="surrogatepass"))])
+    objects = _chosen(found.masks, settings, rng)
+    clicks = boxes = None
+    if objects:
+        rles = [one.rle for one in objects]
+        predictor.set_image(pixels)
+        clicks = evaluate_clicks(
+            predictor, None, rles, settings.clicks, feed_back=settings.feed_back, at_once=settings.at_once
+        )
+        if settings.box:
+            boxes = evaluate_boxes(predictor, None, rles, noise=settings.box_noise, rng=rng, at_once=settings.at_once)
+    areas = np.array([one.area for one in objects], dtype=np.int64)
+    return ImageScores(tuple(one.id for one in objects), areas, clicks, boxes, tuple(found.problems))
+
+
+def _chosen(masks: list[TrueMask], settings: ClickSettings, rng: np.random.Generator) -> list[TrueMask]:
+    large = [one for one in masks if one.area >= max(1, settings.min_area)]
+    if settings.max_objects is None or len(large) <= settings.max_objects:
+        return large
+    return [large[i] for i in sorted(rng.choice(len(large), settings.max_objects, replace=False))]
+
+
+@dataclass(frozen=True)
+class MeanIoUs:
+    """Mean IoUs in [0, 1] for one kind of prompt; NaN without objects."""
+
+    miou: float  # over all objects
+    by_image: float  # mean of the means of the images
+    by_size: dict[str, float]  # over the objects of each COCO size
+
+
+class Results:
+    """Collects the scores of images.
+
+    Args:
+        asked: numbers of clicks for which means are reported, ascending.
+    """
+
+    def __init__(self, asked: Sequence[int]) -> None:
+        self._asked = asked
+        self._done: list[tuple[str, ImageScores]] = []
+
+    def add(self, name: str, scores: ImageScores) -> None:
+        """Adds an image; one without objects is ignored."""
+        if scores.objects:
+            self._done.append((name, scores))
+
+    @property
+    def images(self) -> int:
+        """Number of images with objects."""
+        return len(self._done)
+
+    @property
+    def objects(self) -> int:
+        """Number of objects in all images."""
+        return sum(len(scores.objects) for _, scores in self._done)
+
+    def objects_by_size(self) -> dict[str, int]:
+        """Number of objects of each COCO size."""
+        sizes = self._sizes().tolist()
+        return {name: sizes.count(name) for name in SIZES}
+
+    def means(self) -> dict[str, MeanIoUs]:
+        """Mean IoUs by prompt: ``1 click``, ``1 click, best of 3``, ``3 clicks``, ..., ``box``; {} without objects."""
+        sizes, found = self._sizes(), {}
+        by_image = [_ious_by_prompt(scores, self._asked) for _, scores in self._done]
+        for prompt in by_image[0] if by_image else ():
+            ious = np.concatenate([image[prompt] for image in by_image])
+            found[prompt] = MeanIoUs(
+                _mean(ious),
+                _mean(np.array([image[prompt].mean() for image in by_image])),
+                {name: _mean(ious[sizes == name]) for name in SIZES},
+            )
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """Counts, and mean IoUs in [0, 1], None without objects."""
+        return {
+            "images": self.images,
+            "objects": self.objects,
+            "objects_by_size": self.objects_by_size(),
+            "miou": {
+                prompt: {
+                    "mean": _rounded(means.miou),
+                    "mean_by_image": _rounded(means.by_image),
+                    **{name: _rounded(value) for name, value in means.by_size.items()},
+                }
+                for prompt, means in self.means().items()
+            },
+        }
+
+    def as_csv(self) -> str:
+        """A line for each object: the IoU after every click, and the clicks as x,y,label."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        for name, scores in self._done:
+            assert scores.clicks is not None
+            columns = _ious_by_prompt(scores, range(1, scores.clicks.ious.shape[1] + 1))
+            if not text.tell():
+                writer.writerow(["image", "object", "area", "size", *columns, "clicks"])
+            for o, (label, area) in enumerate(zip(scores.objects, scores.areas.tolist(), strict=True)):
+                ious = [f"{column[o]:.{DIGITS}f}" for column in columns.values()]
+                writer.writerow([name, label, area, size_of(area), *ious, _clicks_of(scores, o)])
+        return text.getvalue()
+
+    def table(self) -> list[str]:
+        """Aligned lines, IoUs in percent."""
+        rows = [["", "mIoU", "by image", *SIZES]]
+        rows.append(["objects", str(self.objects), str(self.images), *map(str, self.objects_by_size().values())])
+        for prompt, means in self.means().items():
+            rows.append([prompt, *map(_percent, (means.miou, means.by_image, *means.by_size.values()))])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return [
+            f"{row[0]:<{widths[0]}}  " + "  ".join(f"{x:>{w}}" for x, w in zip(row[1:], widths[1:], strict=True))
+            for row in rows
+        ]
+
+    def _sizes(self) -> NDArray[np.str_]:
+        """The COCO size of every object."""
+        return np.array([size_of(area) for _, scores in self._done for area in scores.areas.tolist()], dtype=np.str_)
+
+
+def size_of(area: int) -> str:
+    """COCO's name for the size of an object with this area in pixels."""
+    return [name for name, least in SIZES.items() if area >= least][-1]
+
+
+def _ious_by_prompt(scores: ImageScores, asked: Iterable[int]) -> dict[str, Floats]:
+    """The IoUs ``(O,)`` of an image's objects by prompt."""
+    assert scores.clicks is not None
+    found = {}
+    for clicks in asked:
+        found[f"{clicks} click{'s' if clicks > 1 else ''}"] = scores.clicks.ious[:, clicks - 1]
+        if clicks == 1:
+            found[BEST_OF_THREE] = scores.clicks.best_of_three
+    if scores.boxes is not None:
+        found[BOX] = scores.boxes.ious
+    return found
+
+
+def _clicks_of(scores: ImageScores, o: int) -> str:
+    assert scores.clicks is not None
+    clicks = zip(scores.clicks.points[o].tolist(), scores.clicks.labels[o].tolist(), strict=True)
+    return ";".join(f"{x},{y},{label}" for (x, y), label in clicks if label >= 0)
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, DIGITS)
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"

@@ -1,0 +1,282 @@
+"""Tracks videos from their input masks and writes PNG masks: one video, or many by a runner."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sam2fast.deploy.parallel.runners import Runner
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sam2fast.evaluation.vos.input_masks import ObjectGroups
+    from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+    from sam2fast.tracking.state import VideoState
+
+
+# The logit of an absent object.
+ABSENT = -1024.0
+
+
+@dataclass(frozen=True)
+class VosSettings:
+    """Which masks are prompts, and how masks are stored.
+
+    Attributes:
+        score_thresh: a pixel belongs to an object if its logit is greater.
+        all_masks: all input masks are prompts; otherwise those of frame 0, or with ``late_objects`` each object's first
+            mask.
+        per_object: input and output masks are ``OBJECT/FRAME.png`` and may overlap; otherwise ``FRAME.png``, one image
+            for all objects.
+        late_objects: each object is tracked from the first frame that shows it.
+
+    Raises:
+        ValueError: ``score_thresh`` is not above the logit of an absent object, so every pixel would belong to every
+            object.
+    """
+
+    score_thresh: float = 0.0
+    all_masks: bool = False
+    per_object: bool = False
+    late_objects: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.score_thresh > ABSENT:
+            raise ValueError(
+                f"score_thresh is {self.score_thresh}; expected more than {ABSENT:.0f}, the logit of what is not there"
+            )
+
+
+@dataclass(frozen=True)
+class VosJob:
+    """One video; can be pickled, and tracked by another process or machine with the same files.
+
+    Attributes:
+        name: of the output folder.
+        video: a folder of frames, or a video file, whose frames are named ``00000``, ``00001``, ...
+        masks: the folder of this video's masks.
+        out: the output folder is ``out / name``.
+        frames: their number, 0 if unknown: for progress, and to begin with long videos.
+        made_from: what the result depends on, as text. It is written to ``out / .name.json``; a folder with the same
+            text beside it counts as done.
+        replace: replaces a folder that was made from something else.
+    """
+
+    name: str
+    video: Path
+    masks: Path
+    out: Path
+    settings: VosSettings = VosSettings()
+    frames: int = 0
+    made_from: str = ""
+    replace: bool = False
+
+
+@dataclass(frozen=True)
+class VosDone:
+    """The result of a video.
+
+    Attributes:
+        frames: number of frames written.
+        objects: number of objects tracked.
+        seconds: time of each part, ``opening`` (the video and its masks), ``tracking`` and waiting for ``writing``.
+        problem: one line on why nothing was written; None on success.
+    """
+
+    name: str
+    frames: int = 0
+    objects: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def track_job(predictor: "SAM2VideoPredictor", job: VosJob) -> VosDone:
+    """Tracks a video and writes its folder atomically.
+
+    Frames, masks and outputs that cannot be read or written become the ``problem`` of the result.
+
+    Args:
+        predictor: with ``non_overlap_masks`` unless the settings are ``per_object``, see
+            :func:`~sam2fast.evaluation.vos.build_for_vos`.
+
+    Raises:
+        ValueError: ``non_overlap_masks`` of the predictor does not fit ``per_object``.
+        Exception: other errors of the predictor.
+    """
+    if predictor.non_overlap_masks == job.settings.per_object:
+        raise ValueError(
+            f"non_overlap_masks of the predictor is {predictor.non_overlap_masks}; expected the opposite of "
+            f"per_object, {job.settings.per_object}: build it with build_for_vos(..., per_object=...)"
+        )
+    from sam2fast.datasets.dataset_files import DatasetError
+    from sam2fast.evaluation.vos.outputs import atomic_folder, format_error
+    from sam2fast.video_io import VideoError
+
+    try:
+        with atomic_folder(job.out / job.name, job.made_from, job.replace) as folder:
+            return _track(predictor, job, folder)
+    except (DatasetError, VideoError, OSError) as error:
+        return VosDone(job.name, problem=format_error(error))
+
+
+def _track(predictor: "SAM2VideoPredictor", job: VosJob, folder: Path) -> VosDone:
+    from sam2fast.evaluation.vos.input_masks import InputMasks, group_all_objects, group_by_first_frame
+    from sam2fast.evaluation.vos.outputs import MaskWriter
+    from sam2fast.tracking.memory_selection import MemoryRules
+
+    laps, settings = _Laps(), job.settings
+    # Propagation only goes forward, so only the frames that memory selection looks back to are kept.
+    reach = MemoryRules.of(predictor, predictor.memory_selection).reach
+    state = predictor.init_state(job.video, async_loading_frames=True, max_history=reach)
+    try:
+        names = frame_names(job.video, state.num_frames)
+        masks = InputMasks(job.masks, names, settings.per_object)
+        groups = (group_by_first_frame if settings.late_objects else group_all_objects)(masks, settings.all_masks)
+        colours = masks.colours(groups.palette_frame)
+        written = 0
+        with MaskWriter(folder, names, state.video_size, settings.per_object, colours) as writer:
+            nothing = _no_bits(groups.ids, state.video_size)
+            for frame in range(groups.groups[0].start if settings.late_objects else 0):
+                writer.add(frame, nothing)
+                written += 1
+            laps.end("opening")
+            for frame, found in _bits(predictor, state, groups, settings.score_thresh):
+                laps.end("tracking")
+                writer.add(frame, {**nothing, **found})
+                written += 1
+                laps.end("writing")
+        laps.end("writing")
+        return VosDone(job.name, written, len(state.objects), laps.seconds)
+    finally:
+        state.frames.close()
+
+
+def frame_names(video: Path, count: int) -> list[str]:
+    """The names of a video's frames, without suffix, in order."""
+    from sam2fast.video_io.sources import frame_files
+
+    return [path.stem for path in frame_files(video)] if video.is_dir() else [f"{i:05d}" for i in range(count)]
+
+
+def _bits(
+    predictor: "SAM2VideoPredictor", state: "VideoState", objects: "ObjectGroups", threshold: float
+) -> "Iterator[tuple[int, dict[int, NDArray[np.uint8]]]]":
+    """Yields frames with their masks by object id, as bits ``(H, ceil(W / 8))`` uint8.
+
+    Objects without a prompt so far are left out. Propagation stops before the frame where the next objects appear, and
+    continues from there: objects are independent, so each gets the masks that it would get alone, and each frame is
+    encoded once for all objects.
+    """
+    from sam2fast.kernels.mask_ops import pack_masks
+
+    groups = objects.groups
+    ends: list[int | None] = [*(group.start for group in groups[1:]), None]
+    for group, end in zip(groups, ends, strict=True):
+        for frame, masks in group.prompts():
+            for obj_id, mask in masks.items():
+                predictor.add_new_mask(state, frame, obj_id, mask)
+        follow = None if end is None else end - group.start - 1
+        answers: Iterator[tuple[int, list[Any], Any]] = predictor.propagate_in_video(
+            state, group.start, follow, progress=False, output="bits" if threshold == 0 else "logits", lag=1
+        )
+        for frame, ids, found in answers:
+            bits = (found if threshold == 0 else pack_masks(found > threshold))[:, 0].numpy()
+            yield frame, dict(zip(ids, bits, strict=True))
+
+
+def _no_bits(ids: list[int], size: tuple[int, int]) -> "dict[int, NDArray[np.uint8]]":
+    import numpy as np
+
+    return dict.fromkeys(ids, np.zeros((size[0], -(-size[1] // 8)), dtype=np.uint8))
+
+
+class _Laps:
+    """Measures the time of each part."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def end(self, part: str) -> None:
+        """Adds the time since the last call to a part."""
+        now = time.perf_counter()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._last
+        self._last = now
+
+
+def build_for_vos(
+    config: str | Path,
+    checkpoint: str | Path | None,
+    *,
+    per_object: bool = False,
+    postprocessing: bool = False,
+    vos_optimized: bool = False,
+    dtype: str | None = None,
+    device: str = "auto",
+) -> "SAM2VideoPredictor":
+    """A predictor for :func:`track_job`; with ``functools.partial``, the ``build`` of :func:`run_vos`.
+
+    Args:
+        per_object: see :class:`VosSettings`; if true, masks may overlap.
+        postprocessing: fills holes, falls back to the best of three masks, and so on, as in the interactive predictor.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        config, checkpoint, vos_optimized, device: see :func:`~sam2fast.build_sam.build_sam2_video_predictor`, also for
+            exceptions.
+    """
+    import torch
+
+    from sam2fast.build_sam import build_sam2_video_predictor
+
+    return build_sam2_video_predictor(
+        config,
+        checkpoint,
+        device,
+        hydra_overrides_extra=[f"++model.non_overlap_masks={'false' if per_object else 'true'}"],
+        apply_postprocessing=postprocessing,
+        vos_optimized=vos_optimized,
+        dtype=None if dtype is None else getattr(torch, dtype),
+    )
+
+
+def run_vos(
+    jobs: Iterable[VosJob], runner: Runner, build: Callable[..., Any], *, is_spread: bool = False
+) -> Iterator[tuple[VosJob, VosDone]]:
+    """Tracks videos, the longest first, and yields the jobs with their results as they are done.
+
+    A video that fails gives a result with a ``problem``; the others continue. No other run may write the same videos to
+    the same ``out`` at the same time, except leftover tasks of a cluster.
+
+    Args:
+        jobs: of videos with different names, or different ``out``.
+        runner: executes the jobs, such as ``in_this_process("cuda")``.
+        build: picklable, returns the predictor, called with ``device=``.
+        is_spread: other processes, the tasks of a cluster, may be writing to ``out``: recent unfinished folders are not
+            removed. Otherwise all unfinished folders of earlier runs are.
+
+    Raises:
+        Exception: of ``build``, and if no worker is left; see
+            :class:`~sam2fast.deploy.parallel.runners.Runner`.
+    """
+    ordered = sorted(jobs, key=lambda job: -job.frames)
+    names: dict[Path, set[str]] = {}
+    for job in ordered:
+        names.setdefault(job.out, set()).add(job.name)
+    _clean(names, is_spread)
+    results = runner(track_job, ordered, build)
+    try:
+        for result in results:
+            yield result.job, result.value if result.done else VosDone(result.job.name, problem=result.error)
+    finally:
+        if hasattr(results, "close"):
+            results.close()  # ends the processes that fill folders
+        _clean(names, is_spread)
+
+
+def _clean(names: dict[Path, set[str]], is_spread: bool) -> None:
+    from sam2fast.evaluation.vos.outputs import remove_leftovers
+
+    for out, of_videos in names.items():
+        remove_leftovers(out, of_videos, is_spread)

@@ -1,0 +1,194 @@
+"""The input masks of a video, and from which of them each object is tracked."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2fast.datasets.dataset_files import (
+    DatasetError,
+    Labels,
+    frame_key,
+    labels_in,
+    list_files,
+    object_folders,
+    read_labels,
+)
+from sam2fast.datasets.palette_masks import MOST_OBJECTS, palette_of
+
+Mask = NDArray[np.bool_]
+LATE = "for videos in which objects appear later give --late-objects"
+
+
+class InputMasks:
+    """The masks of a video by frame index, in either layout.
+
+    Args:
+        folder: with ``FRAME.png``, whose values are object ids, 0 the background; or, with ``per_object``, with
+            ``OBJECT/FRAME.png``, whose nonzero pixels are the object.
+        names: of the video's frames, in order, without suffix. A mask has the name of its frame; numbers may have any
+            number of leading zeros. Files with other names are ignored.
+
+    Raises:
+        DatasetError: there is no such folder, or no folder of an object in it; two files are for one frame, or two
+            folders for one object.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], per_object: bool) -> None:
+        # By object id; the key None is for one image with all objects.
+        self._folders: dict[int | None, Path] = {None: folder}
+        if per_object:
+            self._folders = {i: path for i, path in object_folders(folder).items()}
+        if not self._folders:
+            raise DatasetError(f"{folder} has no folders of objects, such as 001; palette images are the other layout")
+        self._names, self._files = names, {}
+        keys = [frame_key(name) for name in names]
+        for i, path in self._folders.items():
+            files = list_files(path)
+            self._files[i] = {index: files[key] for index, key in enumerate(keys) if key in files}
+
+    def frames(self) -> list[int]:
+        """The frames that have a file, ascending."""
+        return sorted({frame for files in self._files.values() for frame in files})
+
+    def visible(self, frame: int, known: Collection[int] = ()) -> list[int]:
+        """Ids of the objects visible in a frame, ascending.
+
+        Args:
+            known: objects to leave out, whose files are not read.
+
+        Raises:
+            DatasetError: a file cannot be used.
+        """
+        found: list[int] = []
+        for i, files in self._files.items():
+            if i is None:
+                found.extend(labels_in(self._labels(i, frame)))
+            elif frame in files and i not in known and self._labels(i, frame).any():
+                found.append(i)
+        return [i for i in found if i not in known]
+
+    def read(self, frame: int, only: Collection[int] | None = None) -> dict[int, Mask]:
+        """Bool masks ``(H, W)`` of a frame by object id, ascending.
+
+        Args:
+            only: ids of the objects; by default all, each of which must have a file.
+
+        Raises:
+            DatasetError: a file is missing, or cannot be used.
+        """
+        if None in self._files:
+            labels = self._labels(None, frame)
+            return {i: labels == i for i in (labels_in(labels) if only is None else sorted(only))}
+        asked = [i for i in self._files if i is not None] if only is None else sorted(only)
+        return {i: self._labels(i, frame) != 0 for i in asked}
+
+    def colours(self, frame: int) -> bytes | None:
+        """The palette of a frame's image, or of its last object's image; None without a palette or an image.
+
+        Raises:
+            DatasetError: the image cannot be used.
+        """
+        there = [files[frame] for files in self._files.values() if frame in files]
+        if not there:
+            return None
+        read_labels(there[-1])  # raises errors that name the file
+        return palette_of(there[-1])
+
+    def _labels(self, obj_id: int | None, frame: int) -> Labels:
+        path = self._files[obj_id].get(frame)
+        if path is None:
+            raise DatasetError(
+                f"there is no input mask {self._folders[obj_id] / self._names[frame]}.png; for videos whose objects "
+                "do not all appear on its frame give --late-objects"
+            )
+        labels = read_labels(path)
+        if labels.dtype != np.uint8 and labels.max() > MOST_OBJECTS:
+            raise DatasetError(
+                f"{path}: ids go up to {labels.max()}; a palette image has room for ids up to {MOST_OBJECTS}"
+            )
+        return labels
+
+
+class ObjectGroup(NamedTuple):
+    """Objects that are tracked from the same frame."""
+
+    start: int
+    prompts: Callable[[], Iterator[tuple[int, dict[int, Mask]]]]  # yields frames and masks by object, read lazily
+
+
+class ObjectGroups(NamedTuple):
+    """All objects of a video.
+
+    Attributes:
+        groups: sorted by their first frame.
+        ids: of the objects, ascending; empty if they are not known before the masks are read.
+        palette_frame: the frame whose input mask has the palette of the output.
+    """
+
+    groups: list[ObjectGroup]
+    ids: list[int]
+    palette_frame: int
+
+
+def group_all_objects(masks: InputMasks, all_masks: bool) -> ObjectGroups:
+    """One group with all objects, tracked from the first mask.
+
+    Args:
+        all_masks: all masks are prompts; otherwise those of frame 0.
+
+    Raises:
+        DatasetError: there is no mask. When the masks are read: one is missing, shows no object, or shows an object
+            that the first of these frames does not have.
+    """
+    frames = masks.frames() if all_masks else [0]
+    if not frames:
+        raise DatasetError("there are no input masks; expected a PNG with the name of a frame")
+    return ObjectGroups([ObjectGroup(frames[0], lambda: _prompts_of_all(masks, frames))], [], frames[-1])
+
+
+def _prompts_of_all(masks: InputMasks, frames: list[int]) -> Iterator[tuple[int, dict[int, Mask]]]:
+    known: set[int] | None = None
+    for frame in frames:
+        found = masks.read(frame)
+        known = set(found) if known is None else known
+        new = sorted(set(found) - known)
+        if new:
+            raise DatasetError(
+                f"object {new[0]} of frame {frame} is not on the first one with masks, {frames[0]}; {LATE}"
+            )
+        if not known:
+            raise DatasetError(f"the mask of frame {frame} shows no object; {LATE}")
+        yield frame, found
+
+
+def group_by_first_frame(masks: InputMasks, all_masks: bool) -> ObjectGroups:
+    """Groups objects by the first frame that shows them; empty masks are ignored.
+
+    Args:
+        all_masks: all masks of an object are prompts; otherwise its first one.
+
+    Raises:
+        DatasetError: there is no object, or a file cannot be used.
+    """
+    frames: dict[int, list[int]] = {}
+    for frame in masks.frames():
+        for obj_id in masks.visible(frame, known=() if all_masks else frames.keys()):
+            frames.setdefault(obj_id, []).append(frame)
+    if not frames:
+        raise DatasetError("no input mask shows an object")
+    starts: dict[int, list[int]] = {}
+    for obj_id in sorted(frames):
+        starts.setdefault(frames[obj_id][0], []).append(obj_id)
+    groups = [
+        ObjectGroup(start, lambda ids=ids: _prompts_of(masks, {i: frames[i] for i in ids}))  # type: ignore[misc]
+        for start, ids in sorted(starts.items())
+    ]
+    return ObjectGroups(groups, sorted(frames), masks.frames()[-1])
+
+
+def _prompts_of(masks: InputMasks, frames: dict[int, list[int]]) -> Iterator[tuple[int, dict[int, Mask]]]:
+    for frame in sorted({frame for each in frames.values() for frame in each}):
+        yield frame, masks.read(frame, only=[i for i, each in frames.items() if frame in each])

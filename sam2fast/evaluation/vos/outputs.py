@@ -1,0 +1,206 @@
+"""The output folder of one video: created atomically, and filled with PNG masks by a thread."""
+
+import math
+import os
+import re
+import secrets
+import shutil
+import time
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2fast.datasets.palette_masks import extended, label_map, label_png
+from sam2fast.io.atomic import STALE_AFTER_SECONDS, annotate_oserror
+
+# In hidden folders: the future note beside the output folder, and the previous output folder.
+NOTE, FOLDER = ".note.json", "before"
+PARTIAL = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.part")
+# Most frames waiting to be written: a queue, so that one slow write does not stop the device.
+MOST_WAITING = 8
+
+
+def is_done(folder: Path, made_from: str) -> bool:
+    """Whether the folder exists and was made from the same inputs."""
+    try:
+        return folder.is_dir() and _note(folder).read_text(encoding="utf-8") == made_from
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def is_conflicting(folder: Path, made_from: str) -> bool:
+    """Whether something else exists at this path: not empty, and not made from the same inputs."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        return False
+    return (folder.exists() or folder.is_symlink()) and not is_done(folder, made_from)
+
+
+@contextmanager
+def atomic_folder(folder: Path, made_from: str, replace: bool) -> Iterator[Path]:
+    """A hidden folder to be filled, which replaces ``folder`` when the block ends without an exception.
+
+    Until then, and on errors, ``folder`` stays unchanged. If the process is killed at any time, :func:`is_done` is true
+    only for complete folders.
+
+    Args:
+        made_from: text for the note ``.NAME.json``.
+        replace: also replaces a folder that was made from something else.
+
+    Raises:
+        FileExistsError: there is a folder that was made from something else.
+        OSError: a file cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = _beside(folder)
+    partial.mkdir()
+    try:
+        yield partial
+        if not replace and is_conflicting(folder, made_from):
+            raise FileExistsError(f"{folder} already exists, and was made from something else")
+        _put(partial, folder, made_from)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put(partial: Path, folder: Path, made_from: str) -> None:
+    note, new_note, before = _note(folder), partial / NOTE, _beside(folder)
+    # First, as the disk may be full.
+    with annotate_oserror(new_note):
+        new_note.write_text(made_from, encoding="utf-8")
+    before.mkdir()
+    try:
+        # In this order, a note is never beside a folder that it does not describe. From here on, only renames.
+        if note.exists():
+            note.rename(before / NOTE)
+        if folder.exists():
+            folder.rename(before / FOLDER)
+        new_note.rename(note)
+        partial.rename(folder)
+    except BaseException:
+        if partial.exists():
+            _put_back(before, folder, note)  # if this fails, the previous folder is still in the hidden folder
+        shutil.rmtree(before, ignore_errors=True)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def _put_back(before: Path, folder: Path, note: Path) -> None:
+    if (before / FOLDER).exists():
+        note.unlink(missing_ok=True)
+        (before / FOLDER).rename(folder)
+    if (before / NOTE).exists():
+        (before / NOTE).rename(note)
+
+
+def remove_leftovers(out: Path, names: Collection[str], is_spread: bool = False) -> None:
+    """Removes hidden folders of these videos that killed processes have left; errors are ignored.
+
+    Args:
+        is_spread: other processes may be writing these videos, so recently changed folders stay. Otherwise no process
+            may be writing them.
+    """
+    if not out.is_dir():
+        return
+    latest = time.time() - STALE_AFTER_SECONDS if is_spread else math.inf
+    for path in list(out.iterdir()):
+        found = PARTIAL.fullmatch(path.name)
+        if found and found["name"] in names and path.is_dir() and not path.is_symlink() and _changed(path) <= latest:
+            # Renamed first, so that a process that still writes it cannot move an incomplete folder to its place.
+            gone = _beside(out / found["name"])
+            with suppress(OSError):  # the process has moved it to its place, or has a file open
+                path.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+
+def _changed(folder: Path) -> float:
+    """The last modification time of a folder or its subfolders, in seconds since 1970."""
+    times = [0.0]
+    for path, _, _ in os.walk(folder):
+        with suppress(FileNotFoundError):
+            times.append(os.stat(path).st_mtime)
+    return max(times)
+
+
+def _note(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.json")
+
+
+def _beside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+
+
+def format_error(error: Exception) -> str:
+    """An exception as one line; an ``OSError`` with its file first."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class MaskWriter:
+    """Writes masks as PNG in a thread: a palette image per frame, or an image of 0 and 1 per object and frame.
+
+    A context manager: all files are written when its block ends without an exception.
+
+    Args:
+        folder: an existing folder, for ``FRAME.png``, or for ``OBJECT/FRAME.png`` with the object's id in three digits.
+        names: of the frames, without suffix.
+        size: (H, W) of the images.
+        colours: RGB bytes of the palette; DAVIS's by default.
+    """
+
+    def __init__(
+        self, folder: Path, names: Sequence[str], size: tuple[int, int], per_object: bool, colours: bytes | None
+    ) -> None:
+        self._folder, self._names, self._size = folder, names, size
+        self._per_object, self._colours = per_object, colours
+        self._thread = ThreadPoolExecutor(1, "images")
+        self._waiting: deque[Future[None]] = deque()
+
+    def __enter__(self) -> "MaskWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            while kind is None and self._waiting:
+                self._waiting.popleft().result()
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+
+    def add(self, frame: int, masks: dict[int, NDArray[np.uint8]]) -> None:
+        """Queues a frame; blocks while the queue is full.
+
+        Args:
+            masks: by object id, as bits ``(H, ceil(W / 8))`` uint8, eight pixels per byte, the leftmost in the lowest
+                bit.
+
+        Raises:
+            OSError: an earlier frame could not be written.
+        """
+        self._waiting.append(self._thread.submit(self._write, frame, masks))
+        while len(self._waiting) > MOST_WAITING:
+            self._waiting.popleft().result()
+
+    def _write(self, frame: int, masks: dict[int, NDArray[np.uint8]]) -> None:
+        pixels = {i: np.unpackbits(bits, axis=-1, count=self._size[1], bitorder="little") for i, bits in masks.items()}
+        if not self._per_object:
+            labels = label_map(pixels, self._size)
+            colours = None if self._colours is None else extended(self._colours, max(pixels, default=0) + 1)
+            self._save(self._folder, frame, label_png(labels, colours))
+            return
+        for obj_id, mask in pixels.items():
+            folder = self._folder / f"{obj_id:03d}"
+            folder.mkdir(exist_ok=True)
+            self._save(folder, frame, label_png(mask, self._colours))
+
+    def _save(self, folder: Path, frame: int, content: bytes) -> None:
+        file = folder / f"{self._names[frame]}.png"
+        with annotate_oserror(file):
+            file.write_bytes(content)

@@ -1,0 +1,222 @@
+"""Records functions of fixed tensors as CUDA graphs, which are replayed without Python."""
+
+import itertools
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from sam2fast.kernels._dispatch import backend_key
+from sam2fast.kernels._launch import tf32_is_allowed
+from sam2fast.modeling.compiled import CompiledMethod, recording
+from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.tracking.features import autocast_dtype
+
+# One recording at a time in the process: each begins with a wait for the whole device, which is not allowed while
+# another recording runs. This lock is taken last: its holder takes no lock of a predictor.
+_one_at_a_time = threading.RLock()
+
+
+class RecordingError(RuntimeError):
+    """A function that ran once could not be recorded; the cause says why."""
+
+
+class Recorder(Protocol):
+    """Turns a function into one that repeats its work on the same tensors."""
+
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        """
+        Args:
+            function: reads and writes tensors whose addresses do not change; does not wait for the device; may run any
+                number of times, the first of them here.
+
+        Raises:
+            RecordingError: it ran, and could not be recorded.
+            Exception: raised by the function in that first run.
+        """
+        ...
+
+    def clear(self) -> None:
+        """Releases the memory that recordings share; earlier recordings are not replayed any more."""
+        ...
+
+
+class EagerRecorder:
+    """Records nothing: the function itself runs again. For devices without graphs, where ``fast`` is True."""
+
+    def __init__(self, device: torch.device) -> None:
+        pass
+
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        return function
+
+    def clear(self) -> None:
+        pass
+
+
+class CudaGraphs:
+    """Records CUDA graphs, all in one pool of memory: they never run at the same time.
+
+    Args:
+        device: where they run.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        # Two streams: what torch keeps for each stream, such as cuBLAS workspaces, must be allocated in the graphs' own
+        # memory, which lives as long as one of them does, also where torch frees the workspace.
+        self._first, self._capture = torch.cuda.Stream(device), _capture_stream(self, device)
+        self._kept: torch.cuda.CUDAGraph | None = None  # the memory pool lives as long as one of its graphs
+        self._held = 0  # bytes of the pool
+        _recorders.append(weakref.ref(self, _recorders.remove))
+
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        with _one_at_a_time, torch.cuda.device(self._device), recording():
+            current = torch.cuda.current_stream()
+            self._first.wait_stream(current)
+            try:
+                with torch.cuda.stream(self._first):
+                    function()  # compiles kernels, and does other work of the first call
+            finally:
+                current.wait_stream(self._first)
+            graph = torch.cuda.CUDAGraph()
+            pool = None if self._kept is None else self._kept.pool()
+            try:
+                # Other threads may decode and copy meanwhile. The outer block restores the stream if capturing fails.
+                with (
+                    torch.cuda.stream(current),
+                    torch.cuda.graph(graph, pool=pool, stream=self._capture, capture_error_mode="thread_local"),
+                ):
+                    before = torch.cuda.memory_reserved(self._device)  # within: entering gives unused memory back
+                    try:
+                        function()
+                    finally:
+                        # May include memory that another thread has reserved meanwhile: an upper bound.
+                        self._held += max(0, torch.cuda.memory_reserved(self._device) - before)
+            except Exception as error:
+                if self._kept is None:
+                    self._held = 0
+                raise RecordingError("a CUDA graph could not be recorded") from error
+        if self._kept is None:
+            self._kept = graph
+        return graph.replay
+
+    def clear(self) -> None:
+        self._kept, self._held = None, 0
+
+    def held(self, device: torch.device) -> int:
+        """Bytes of this device's memory in the graphs' pool."""
+        return self._held if self._device == device else 0
+
+
+class _CaptureStreams:
+    """The streams of one device that recordings are made on."""
+
+    def __init__(self) -> None:
+        self.asked = itertools.count()
+        self.free: deque[torch.cuda.Stream] = deque()  # of collected recorders, the oldest first
+
+
+_capture_streams: dict[torch.device, _CaptureStreams] = {}
+# Streams of each priority that torch creates; after these it returns the first one again.
+STREAMS_OF_TORCH = 32
+
+
+def _capture_stream(owner: CudaGraphs, device: torch.device) -> torch.cuda.Stream:
+    """A stream that no other recorder uses, as long as there are at most :data:`STREAMS_OF_TORCH`.
+
+    It has high priority, as no other stream here does: work of another thread on the stream would be recorded too.
+    Recorders do not share a stream: graphs that were recorded on one stream share cuBLAS workspaces, which torch frees
+    with the first of these graphs. What is recorded keeps the priority, steps and encodings alike.
+    """
+    streams = _capture_streams.setdefault(device, _CaptureStreams())
+    if next(streams.asked) < STREAMS_OF_TORCH:
+        stream = torch.cuda.Stream(device, priority=-1)
+    else:
+        try:
+            stream = streams.free.popleft()
+        except IndexError:
+            return torch.cuda.Stream(device, priority=-1)  # shared with another recorder
+    weakref.finalize(owner, streams.free.append, stream).atexit = False
+    return stream
+
+
+# Without a lock: appending to and copying a list is atomic, and a signal handler may run at any point.
+_recorders: list[weakref.ref[CudaGraphs]] = []
+
+
+def memory_of_graphs(device: torch.device) -> int:
+    """Bytes reserved by torch on a device that belong to recorded graphs, and that nothing else may use."""
+    recorders = (ref() for ref in list(_recorders))
+    return sum(recorder.held(device) for recorder in recorders if recorder is not None)
+
+
+def numerics(device: torch.device) -> Hashable:
+    """The global switches that decide how torch computes: a function is recorded once for each combination."""
+    cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
+    matmul = cuda.matmul
+    reduced = (matmul.allow_bf16_reduced_precision_reduction, matmul.allow_fp16_reduced_precision_reduction)
+    attention = (
+        cuda.flash_sdp_enabled(),
+        cuda.mem_efficient_sdp_enabled(),
+        cuda.cudnn_sdp_enabled(),
+        cuda.math_sdp_enabled(),
+    )
+    return (
+        backend_key(),
+        autocast_dtype(device),
+        tf32_is_allowed(),
+        _convolutions_in_tf32(),
+        cudnn.benchmark,
+        cudnn.deterministic,
+        torch.are_deterministic_algorithms_enabled(),
+        reduced,
+        getattr(matmul, "allow_fp16_accumulation", None),  # not in the oldest torch
+        attention,
+    )
+
+
+def _convolutions_in_tf32() -> bool:
+    """Whether cuDNN convolves fp32 maps in TF32."""
+    cudnn = torch.backends.cudnn
+    # As for matrix multiplications, newer torch has another switch, which the old one sets too. It refuses to read the
+    # old one where the new ones for convolutions and recurrent networks differ.
+    precision = getattr(getattr(cudnn, "conv", None), "fp32_precision", None)
+    return cudnn.allow_tf32 if precision is None else precision == "tf32"
+
+
+def fingerprint(model: SAM2Base, settings: Hashable = None) -> Hashable:
+    """What recordings of a model depend on: addresses of the weights, and settings of the parts that tracking uses.
+
+    Args:
+        settings: of the tracker, which counts too.
+
+    A user's functions are compared by identity.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    weights = tuple((x.data_ptr(), x.dtype) for x in tensors)
+    parts = (
+        model,
+        model.image_encoder,
+        model.memory_attention,
+        model.sam_prompt_encoder,
+        model.sam_mask_decoder,
+        model.memory_encoder,
+    )
+    return weights, tuple(_settings(part) for part in parts), model.mask_selection, settings
+
+
+def has_hooks(model: nn.Module) -> bool:
+    """Whether a module has hooks, which a replayed recording would not call."""
+    return any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+
+
+def _settings(part: nn.Module) -> Any:
+    kinds = bool | int | float | str
+    public = [(name, value) for name, value in vars(part).items() if not name.startswith("_") and name != "training"]
+    compiled = tuple(id(value) for _, value in public if isinstance(value, CompiledMethod))
+    return compiled, tuple((name, value) for name, value in public if isinstance(value, kinds))

@@ -1,0 +1,237 @@
+"""What the model computes on one frame, and the runner that computes it operation by operation."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores
+from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
+from sam2fast.modeling.sam2_base import ObjectPrediction, SAM2Base
+from sam2fast.tracking.features import EncodedFrames, FrameFeatures, features_by_frame
+from sam2fast.tracking.memory_bank import AttendedPages, Memory, MemoryBank, StepTables, as_pages
+from sam2fast.tracking.memory_selection import MemoryRules
+from sam2fast.tracking.page_pool import Page
+from sam2fast.video_io import Frames
+
+
+class StepInput(NamedTuple):
+    """What one frame of N objects without a prompt is computed from."""
+
+    bank: MemoryBank
+    features: FrameFeatures
+    attended: Sequence[AttendedPages]  # of each object; empty where the model keeps no memories
+    rules: MemoryRules
+    num_frames: int  # length of the video
+    fill_hole_area: float  # see fill_holes
+
+
+class StepOutput(NamedTuple):
+    """Results of N objects on one frame, on the device."""
+
+    masks: Tensor  # (N, 1, h, w) fp32 logits, holes filled
+    ious: Tensor  # (N, 1)
+    scores: Tensor  # (N, 1)
+    pointers: Sequence[Page]
+    memories: Sequence[Memory] | None  # None where the model keeps none, and before a prompt is committed
+
+
+class Runner(Protocol):
+    """Runs the model on frames: eagerly, or by CUDA graphs."""
+
+    def encode(self, model: SAM2Base, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
+        """Features of some frames of a video, as one batch.
+
+        Args:
+            ahead: nothing waits for them yet; they may be computed on another stream.
+        """
+        ...
+
+    def step(self, model: SAM2Base, given: StepInput) -> StepOutput:
+        """Tracks all objects of a frame as one batch, and writes their memories and pointers to the bank."""
+        ...
+
+
+class EagerRunner:
+    """Runs each operation when it is called."""
+
+    def encode(self, model: SAM2Base, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
+        """See :meth:`Runner.encode`."""
+        images = torch.stack([frames[t] for t in indices]).to(model.device)
+        return EncodedFrames(features_by_frame(model.encode_image(images), len(indices)), None)
+
+    def step(self, model: SAM2Base, given: StepInput) -> StepOutput:
+        """See :meth:`Runner.step`."""
+        bank, features, count = given.bank, given.features, len(given.attended)
+        memory = None
+        if model.num_maskmem:
+            memory = gather_memory(model, bank, given.attended, given.rules, given.num_frames)
+        prediction = predict(model, features, memory, initial=False, rows=count, fp8=bank.fp8)
+        _, iou, pointer, score, _ = prediction.first(count)
+        masks = fill_holes(prediction.mask[:count], given.fill_hole_area)
+        pointers, pages = bank.write_pointers(pointer), None
+        if model.num_maskmem:
+            # The memory is encoded from the mask before its holes are filled.
+            memories = encode_masks(model, features, prediction.mask, prediction.score, from_prompt=False)
+            pages = bank.write_memories(memories[:count], from_prompt=False)
+        return StepOutput(masks, iou, score, pointers, pages)
+
+
+def predict(
+    model: SAM2Base,
+    features: FrameFeatures,
+    memory: AttendedMemory | None,
+    initial: bool,
+    points: dict[str, Tensor] | None = None,
+    mask: Tensor | None = None,
+    previous: Tensor | None = None,
+    rows: int = 1,
+    fp8: Fp8 = False,
+) -> ObjectPrediction:
+    """The model's prediction for the objects that attend to ``memory``, or for ``rows`` objects without memory.
+
+    Args:
+        memory: None for an initial prompt, or if the model keeps no memories.
+        initial: it is an initial prompt, for the choice between one mask and three.
+        points: one object's ``point_coords (1, P, 2)`` in the model's input pixels and ``point_labels (1, P)``.
+        mask: one object's mask ``(1, 1, S, S)``.
+        previous: ``(1, 1, h, w)`` logits of an earlier result on the frame, which the decoder sees with the points.
+        rows: how many objects, if they have no memory.
+        fp8: see :func:`sam2fast.kernels.memory_attention.memory_attention`.
+    """
+    high_res = features.high_res or None
+    if mask is not None and model.use_mask_input_as_output_without_sam:
+        _, _, iou, low_res, _, pointer, score = model._use_mask_as_output(features.embedding, high_res, mask)
+        return ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou, dtype=torch.int64))
+    if memory is not None:
+        position = model.image_encoder.neck.position_encoding(features.embedding)
+        conditioned = model.memory_attention.attend(features.embedding, position, memory, fp8)
+    else:
+        conditioned = without_memory(model, features).expand(rows, -1, -1, -1)
+    multimask = model._use_multimask(initial, points)
+    if points is not None:
+        conditioned = conditioned[:1]  # a prompt belongs to one object, also where the number of rows is a bucket
+    return model.predict_objects(conditioned, high_res, points, mask if previous is None else previous, multimask)
+
+
+def without_memory(model: SAM2Base, features: FrameFeatures) -> Tensor:
+    """The frame's map ``(1, C, H, W)`` where there is no memory.
+
+    Raises:
+        ValueError: the model's configuration does not say what replaces the missing memory.
+    """
+    if not model.num_maskmem:
+        return features.embedding
+    if not model.directly_add_no_mem_embed:
+        raise ValueError(
+            "video needs directly_add_no_mem_embed=true in the configuration, as all published models have"
+        )
+    return features.embedding + model.no_mem_embed.reshape(1, -1, 1, 1)
+
+
+def encode_masks(model: SAM2Base, features: FrameFeatures, masks: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
+    """Memories ``(B, C_mem, H, W)`` of low-resolution masks ``(B, 1, h, w)`` with scores ``(B, 1)``.
+
+    ``non_overlap_masks_for_mem_enc`` has no effect, as in the original's predictor, which encodes objects one by one.
+    """
+    size = (model.image_size, model.image_size)
+    high_res = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
+    return model.encode_memory(features.embedding, high_res, scores, from_prompt)
+
+
+def fill_holes(masks: Tensor, fill_hole_area: float) -> Tensor:
+    """Low-resolution logits ``(B, 1, h, w)`` as they are stored and returned; an area of 0 changes nothing."""
+    return fill_holes_in_mask_scores(masks, fill_hole_area) if fill_hole_area > 0 else masks
+
+
+def gather_memory(
+    model: SAM2Base, bank: MemoryBank, objects: Sequence[AttendedPages], rules: MemoryRules, num_frames: int
+) -> AttendedMemory:
+    """What these objects attend to, in their order, in tables whose sizes are buckets.
+
+    On CUDA the number of rows is a bucket too if a part is compiled, and the rows beyond the objects attend to nothing.
+    Elsewhere no shape is compiled for, and idle rows would only cost time.
+    """
+    assert bank.memories is not None
+    shape = bank.shape_of(objects, rules, in_buckets=model.device.type == "cuda" and _is_compiled(model))
+    bank.reserve(shape)
+    integers, tables = StepTables.blank(shape, pinned=bank.memories.data.is_cuda)
+    bank.fill(tables, objects)
+    on_device = integers.to(bank.memories.data.device, non_blocking=True)
+    tables = StepTables.views(on_device, shape)
+    return attended_by_tables(model, bank.memories.data, bank.pointers.data, tables, num_frames)
+
+
+def _is_compiled(model: SAM2Base) -> bool:
+    """Whether a part that computes all objects together is compiled, for each number of them.
+
+    By :func:`sam2fast.deploy.compilation.compile_model`; by ``part.forward = torch.compile(part.forward)``, as
+    the original's compiled predictor does it; by ``part.compile()``; or by ``torch.compile(part)``, whose module has such a forward.
+    """
+    parts = (model.memory_attention, model.sam_mask_decoder, model.memory_encoder)
+    names = ("forward", "attend", "_compiled_call_impl")
+    return any(vars(part).get(name) is not None for part in parts for name in names)
+
+
+def attended_by_tables(
+    model: SAM2Base, pages: Tensor, pointers: Tensor, tables: StepTables, num_frames: int
+) -> AttendedMemory:
+    """The memory that tables on the device select from the pools; nothing is read back.
+
+    Args:
+        pages: ``(rows, n, C_mem)`` of the pool of memories.
+        pointers: ``(rows, C)`` of the pool of pointers.
+        num_frames: length of the video.
+    """
+    return attended_memory(
+        model,
+        pages,
+        tables.page_table,
+        tables.page_time,
+        pointers[tables.pointer_table.clamp(min=0).long()],
+        tables.distance.float(),
+        tables.pointer_table >= 0,
+        num_frames,
+    )
+
+
+def attended_memory(
+    model: SAM2Base,
+    pages: Tensor,
+    page_table: Tensor,
+    page_time: Tensor,
+    pointers: Tensor,
+    distance: Tensor,
+    valid: Tensor,
+    num_frames: int,
+) -> AttendedMemory:
+    """Memories and pointers with the model's encodings of space and time.
+
+    Args:
+        pages, page_table, page_time: see :class:`AttendedMemory`.
+        pointers: ``(B, P, C)``.
+        distance: ``(B, P)`` frames from the current one to each pointer's.
+        valid: ``(B, P)`` bool.
+        num_frames: length of the video.
+    """
+    side, m = model.sam_image_embedding_size, model.mem_dim
+    B, P, C = pointers.shape
+    position = model.memory_encoder.position_encoding(pages.new_zeros(1, m, side, side))
+    spatial = as_pages(position, side * side)[0]
+    if pages.shape[1] != side * side:
+        spatial = torch.cat([spatial, as_pages(position, pages.shape[1])[0]])
+    encoding = model._encode_pointer_distances(distance, num_frames)
+    # A pointer is wider than a memory token. It becomes several tokens with the same encoding.
+    split = C // m
+    return AttendedMemory(
+        pages=pages,
+        page_table=page_table,
+        page_time=page_time,
+        position_encoding=spatial,
+        time_encoding=model.maskmem_tpos_enc[:, 0, 0],
+        pointers=pointers.reshape(B, P * split, m),
+        pointer_encoding=encoding.repeat_interleave(split, dim=1).to(pointers.dtype),
+        pointer_valid=valid.repeat_interleave(split, dim=1),
+    )

@@ -1,0 +1,343 @@
+"""Tracking by CUDA graphs: a frame costs little more than its arithmetic."""
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sam2fast.kernels._dispatch import why_no_triton
+from sam2fast.kernels.preprocess import resize_and_normalise
+from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.tracking.cuda_graphs import (
+    CudaGraphs,
+    EagerRecorder,
+    Recorder,
+    RecordingError,
+    fingerprint,
+    has_hooks,
+    numerics,
+)
+from sam2fast.tracking.eager_runner import EagerRunner, Runner, StepInput, StepOutput
+from sam2fast.tracking.features import EncodedFrames, FrameFeatures, autocast_dtype
+from sam2fast.tracking.graph_steps import Workspace
+from sam2fast.tracking.memory_bank import MemoryBank, StepTables, bucket
+from sam2fast.tracking.memory_selection import MemoryRules
+from sam2fast.transforms import SAM2Transforms
+from sam2fast.video_io import Frames
+
+_log = logging.getLogger(__name__)
+
+# Workspaces kept for later sessions.
+MOST_IDLE = 2
+
+
+class GraphRunner:
+    """Recorded steps and encodings of one model, which owns it and is passed to each call.
+
+    Each session has a workspace, which a later session takes over. Threads take turns. If a recording fails, the log
+    says why, and everything runs eagerly from then on.
+
+    Args:
+        model: the model.
+        recorder: makes a recorder; by default of CUDA graphs on CUDA, and elsewhere of nothing.
+        settings: of the tracker, for :func:`fingerprint`.
+    """
+
+    def __init__(
+        self,
+        model: SAM2Base,
+        recorder: Callable[[torch.device], Recorder] | None = None,
+        settings: Hashable = None,
+    ) -> None:
+        device = model.device
+        make = recorder or (CudaGraphs if device.type == "cuda" else EagerRecorder)
+        # Steps and encodings run at the same time, so each has its own.
+        self._recorder, self._encoder = make(device), GraphEncoder(device, make(device))
+        self._idle: list[Workspace] = []
+        self._used: weakref.WeakKeyDictionary[MemoryBank, Workspace] = weakref.WeakKeyDictionary()
+        self._lock = threading.RLock()
+        self._device = device
+        self._last: tuple[torch.cuda.Stream, torch.cuda.Event] | None = None
+        # Graphs read the weights by address: these tensors keep the memory from being reused.
+        self._weights = [x.detach() for x in (*model.parameters(), *model.buffers())]
+        self.made_for = fingerprint(model, settings)
+        self.failure: str | None = None  # why recording failed
+
+    @property
+    def failed(self) -> bool:
+        """Whether a recording failed; everything runs eagerly since then."""
+        return self.failure is not None
+
+    @torch.inference_mode()
+    def encode(self, model: SAM2Base, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
+        """See :meth:`~sam2fast.tracking.eager_runner.Runner.encode`; on CUDA on a stream of its own."""
+        try:
+            with self._lock:
+                return self._encoder.encode(model, frames, indices, ahead)
+        except RecordingError as error:
+            self._give_up(error)
+            return EagerRunner().encode(model, frames, indices, ahead)
+
+    @torch.inference_mode()
+    def step(self, model: SAM2Base, given: StepInput) -> StepOutput:
+        """See :meth:`~sam2fast.tracking.eager_runner.Runner.step`."""
+        try:
+            with self._turn():
+                return self._step(model, given)
+        except RecordingError as error:
+            self._give_up(error)
+        given.bank.begin_step()
+        return EagerRunner().step(model, given)
+
+    def _step(self, model: SAM2Base, given: StepInput) -> StepOutput:
+        bank, count = given.bank, len(given.attended)
+        workspace = self.workspace_of(bank, given.rules)
+        shape = bank.shape_of(given.attended, given.rules, in_buckets=True)
+        bank.reserve(shape)
+        integers, tables = StepTables.blank(shape, pinned=self._device.type == "cuda")
+        bank.fill(tables, given.attended)
+        assert bank.memories is not None
+        # Rows beyond the objects are written too; theirs are free again when this function returns.
+        memories, pointers = bank.memories.allocate(shape.objects), bank.pointers.allocate(shape.objects)
+        tables.written_pages.copy_(torch.tensor([page.row for page in memories], device="cpu"))
+        tables.written_pointers.copy_(torch.tensor([page.row for page in pointers], device="cpu"))
+        buffers = workspace.step(model, given, shape, integers)
+        # Clones: the next step overwrites the buffers.
+        masks, ious, scores = (x[:count].clone() for x in (buffers.masks, buffers.ious, buffers.scores))
+        return StepOutput(masks, ious, scores, pointers[:count], [(page,) for page in memories[:count]])
+
+    @torch.inference_mode()
+    def workspace_of(self, bank: MemoryBank, rules: MemoryRules) -> Workspace:
+        """The workspace of a session's bank, which moves into one on its first step."""
+        with self._lock:
+            if bank not in self._used:
+                assert bank.memories is not None
+                fitting = [workspace for workspace in self._idle if workspace.suits(bank.memories.data)]
+                workspace = fitting[-1] if fitting else Workspace(self._recorder)
+                if fitting:
+                    self._idle.remove(workspace)
+                workspace.move_in(bank, rules)
+                self._used[bank] = workspace
+                weakref.finalize(bank, _hand_back, weakref.ref(self), workspace).atexit = False
+            return self._used[bank]
+
+    def clear(self) -> None:
+        """Frees everything that was recorded; open sessions record it again.
+
+        On CUDA the current stream waits for steps and encodings in flight on other streams.
+        """
+        with self._turn():
+            for workspace in (*self._idle, *self._used.values()):
+                workspace.clear()
+            self._idle.clear()
+            self._recorder.clear()
+            self._encoder.clear()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One step at a time: recorded steps share their memory, also on different streams."""
+        with self._lock:
+            if self._device.type != "cuda":
+                yield
+                return
+            stream = torch.cuda.current_stream(self._device)
+            if self._last is not None and self._last[0] != stream:
+                stream.wait_event(self._last[1])
+            try:
+                yield
+            finally:
+                event = torch.cuda.Event()
+                event.record(stream)
+                self._last = stream, event
+
+    def _give_up(self, error: RecordingError) -> None:
+        cause = error.__cause__ or error
+        self.failure = f"{type(cause).__name__}: {cause}"
+        _log.warning("CUDA graphs cannot be recorded here; tracking goes on without: %s", error.__cause__)
+
+
+def _hand_back(owner: "weakref.ref[GraphRunner]", workspace: Workspace) -> None:
+    """Keeps the workspace of a collected session for the next one."""
+    runner = owner()
+    # Without the lock: this is a finalizer, and runs at any point.
+    if runner is not None and len(runner._idle) < MOST_IDLE:
+        runner._idle.append(workspace)
+
+
+def why_no_graphs(model: SAM2Base) -> str | None:
+    """Why CUDA graphs cannot be recorded or would not pay on the model's device; None if they can and do."""
+    if model.device.type != "cuda":
+        return f"there is nothing to record on {model.device.type}"
+    if torch.version.hip is not None:
+        return "it has not been tried on AMD GPUs"
+    return why_no_triton(model.device)
+
+
+class RunnerChoice:
+    """Chooses between the eager runner and CUDA graphs, and keeps the graphs of one model.
+
+    Attributes:
+        graphs: the recorded steps, once they are used.
+        explain: log once why CUDA graphs are not used.
+    """
+
+    def __init__(self) -> None:
+        self.graphs: GraphRunner | None = None
+        self.explain = False
+        self._has_hooks = False
+
+    def choose(self, model: SAM2Base, fast: bool | None, settings: Hashable) -> Runner:
+        """The runner for the next call.
+
+        Args:
+            fast: use CUDA graphs: None where they pay and are safe, True everywhere, False nowhere.
+            settings: of the tracker; recordings are dropped when they change.
+        """
+        return self.usable_graphs(model, fast, settings) or EagerRunner()
+
+    def usable_graphs(self, model: SAM2Base, fast: bool | None, settings: Hashable) -> GraphRunner | None:
+        """The graph runner where it is to be used, else None.
+
+        Raises:
+            RuntimeError: ``fast`` is True, and graphs cannot be recorded on this GPU.
+        """
+        if self.why_eager(model, fast) is not None or model.training:
+            return None
+        if self.graphs is None:
+            self.graphs = GraphRunner(model, settings=settings)
+        return None if self.graphs.failed else self.graphs
+
+    def why_eager(self, model: SAM2Base, fast: bool | None) -> str | None:
+        """Why this model does not use CUDA graphs; None if it does.
+
+        Raises:
+            RuntimeError: see :meth:`usable_graphs`.
+        """
+        if fast is False:
+            return "fast is False"
+        if not model.num_maskmem:
+            return "the model keeps no memories"
+        if self._has_hooks:
+            return "modules have hooks, which a recording would not call"
+        why = why_no_graphs(model)
+        if fast is None or why is None or model.device.type != "cuda":
+            return None if fast else why
+        raise RuntimeError(f"fast is True, but {why}; leave it at None to track without recordings then")
+
+    def check(self, model: SAM2Base, fast: bool | None, settings: Hashable) -> None:
+        """Looks for hooks, and drops the recordings if weights moved or settings changed."""
+        self._has_hooks = has_hooks(model)
+        if self.graphs is not None and self.graphs.made_for != fingerprint(model, settings):
+            self.release()
+        if self.explain and self.usable_graphs(model, fast, settings) is None:
+            _log.info("vos_optimized: steps are not recorded: %s", self.why_eager(model, fast))
+            self.explain = False
+
+    def release(self) -> None:
+        """Frees the recordings and their memory, also of open sessions; they are made again when needed."""
+        if self.graphs is not None:
+            self.graphs.clear()
+        self.graphs = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "graphs": None}  # copies of a model record for themselves
+
+
+class _Call(NamedTuple):
+    """One recorded encoding of a batch."""
+
+    pixels: Tensor  # (n, S, S, 3) uint8
+    levels: list[Tensor]  # of the batch, finest first; the next call overwrites them
+    run: Callable[[], None]
+
+
+class GraphEncoder:
+    """The image encoder by recorded calls on a stream of its own, so that it runs ahead of tracking.
+
+    Args:
+        device: of the model.
+        recorder: records the calls; nothing else may use its memory.
+    """
+
+    def __init__(self, device: torch.device, recorder: Recorder) -> None:
+        self._device, self._recorder = device, recorder
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._calls: dict[Hashable, _Call] = {}
+
+    def clear(self) -> None:
+        """Frees everything after the calls in flight have read the weights; calls are recorded again when needed."""
+        if self._stream is not None:  # the caller may overwrite the weights next
+            torch.cuda.current_stream(self._device).wait_stream(self._stream)
+        self._calls.clear()
+        self._recorder.clear()
+
+    def encode(self, model: SAM2Base, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
+        """Features of some frames of a video, in a batch whose size is a bucket.
+
+        On CUDA the caller's stream does not wait; ``wait`` of the result makes it wait for given features.
+
+        Args:
+            ahead: starts at once, without waiting for the caller's stream; the weights must be there.
+        """
+        pixels = [frames.pixels(t) for t in indices]
+        staged = _staged(pixels, bucket(len(pixels)), pinned=self._stream is not None)
+        if self._stream is None:
+            return EncodedFrames(self._encode(model, staged, len(indices)), None)
+        if not ahead:
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
+            features = self._encode(model, staged, len(indices))
+            done = torch.cuda.Event()
+            done.record(self._stream)
+
+        def wait(features: FrameFeatures) -> None:
+            stream = torch.cuda.current_stream(self._device)
+            stream.wait_event(done)
+            for x in (features.embedding, *features.high_res):
+                x.record_stream(stream)  # its memory may not be reused before that stream has read it
+
+        return EncodedFrames(features, wait)
+
+    def _encode(self, model: SAM2Base, pixels: Tensor, count: int) -> list[FrameFeatures]:
+        call = self._call(model, pixels.shape)
+        call.pixels.copy_(pixels, non_blocking=True)
+        call.run()
+        return [_cloned(call.levels, i) for i in range(count)]
+
+    def _call(self, model: SAM2Base, shape: torch.Size) -> _Call:
+        key = (shape, numerics(self._device))
+        if key not in self._calls:
+            pixels = torch.zeros(shape, dtype=torch.uint8, device=self._device)
+            levels: list[Tensor] = []
+            enabled, dtype = autocast_dtype(self._device) is not None, torch.get_autocast_dtype(self._device.type)
+
+            def run() -> None:
+                size = (model.image_size, model.image_size)
+                images = resize_and_normalise(pixels, size, SAM2Transforms.mean, SAM2Transforms.std, white=255.0)
+                with torch.autocast(self._device.type, dtype, enabled=enabled, cache_enabled=False):
+                    encoded = model.encode_image(images)
+                # The first run allocates the levels, which keep their addresses.
+                levels.extend(torch.empty_like(x) for x in encoded[len(levels) :])
+                for level, x in zip(levels, encoded, strict=True):
+                    level.copy_(x)
+
+            self._calls[key] = _Call(pixels, levels, self._recorder.record(run))
+        return self._calls[key]
+
+
+def _staged(pixels: Sequence[Tensor], batch: int, pinned: bool) -> Tensor:
+    """``(batch, S, S, 3)`` on the CPU; the last frame is repeated where there are too few."""
+    staged = torch.empty(batch, *pixels[0].shape, dtype=torch.uint8, device="cpu", pin_memory=pinned)
+    for i in range(batch):
+        staged[i] = pixels[min(i, len(pixels) - 1)]
+    return staged
+
+
+def _cloned(levels: Sequence[Tensor], i: int) -> FrameFeatures:
+    *high_res, embedding = (level[i : i + 1].clone() for level in levels)
+    return FrameFeatures(embedding, high_res)

@@ -1,0 +1,200 @@
+"""Steps of tracking on tensors at fixed addresses, and their recordings, for one session at a time."""
+
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sam2fast.kernels.memory_attention import Fp8
+from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.tracking.cuda_graphs import Recorder, numerics
+from sam2fast.tracking.eager_runner import StepInput, attended_by_tables, encode_masks, fill_holes, predict
+from sam2fast.tracking.features import FrameFeatures
+from sam2fast.tracking.memory_bank import MemoryBank, StepShape, StepTables, as_pages
+from sam2fast.tracking.memory_selection import MemoryRules
+
+# Room for this many objects with two conditioning frames each is made at once: growth moves the pools, and the steps
+# recorded on them have to be recorded again. At 1024x1024 that is 72 MiB in bfloat16.
+OBJECTS_AT_ONCE, CONDITIONING_AT_ONCE = 16, 2
+
+
+class Pools(NamedTuple):
+    """The tensors of a memory bank."""
+
+    pages: Tensor  # (rows, H * W, C_mem), or a quarter of the positions
+    pointers: Tensor  # (rows, C) fp32
+
+
+class StepBuffers(NamedTuple):
+    """What steps of one shape read besides the pools, and their results."""
+
+    features: FrameFeatures
+    integers: Tensor  # (size,) int32, of the tables
+    tables: StepTables  # views of them
+    masks: Tensor  # (C, 1, h, w) fp32, holes filled
+    ious: Tensor  # (C, 1) fp32
+    scores: Tensor  # (C, 1) fp32
+
+    @classmethod
+    def make(cls, model: SAM2Base, features: FrameFeatures, shape: StepShape) -> "StepBuffers":
+        device, side = model.device, 4 * model.sam_image_embedding_size
+        integers = StepTables.blank(shape)[0].to(device)
+        return cls(
+            features,
+            integers,
+            StepTables.views(integers, shape),
+            torch.zeros(shape.objects, 1, side, side, device=device),
+            torch.zeros(shape.objects, 1, device=device),
+            torch.zeros(shape.objects, 1, device=device),
+        )
+
+
+class NarrowPagesError(Exception):
+    """The dtype of the pages would round the memories that are to be written.
+
+    Attributes:
+        dtype: of the memories.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__(f"memories are {dtype}")
+        self.dtype = dtype
+
+
+def static_step(
+    model: SAM2Base, pools: Pools, buffers: StepBuffers, num_frames: int, fill_hole_area: float, fp8: Fp8 = False
+) -> None:
+    """Tracks the objects of the tables; nothing is read back. Rows beyond the objects are computed and written too.
+
+    Args:
+        num_frames: length of the video; only lengths below ``max_obj_ptrs_in_encoder`` make a difference.
+        fill_hole_area: see :func:`~sam2fast.kernels.mask_ops.fill_holes_in_mask_scores`; 0 for none.
+        fp8: see :func:`sam2fast.kernels.memory_attention.memory_attention`.
+
+    Raises:
+        NarrowPagesError: before anything is written to the pools.
+    """
+    tables, features = buffers.tables, buffers.features
+    memory = attended_by_tables(model, pools.pages, pools.pointers, tables, num_frames)
+    prediction = predict(model, features, memory, initial=False, fp8=fp8)
+    # The memory is encoded from the mask before its holes are filled.
+    memories = encode_masks(model, features, prediction.mask, prediction.score, from_prompt=False)
+    if torch.promote_types(memories.dtype, pools.pages.dtype) != pools.pages.dtype:
+        raise NarrowPagesError(memories.dtype)
+    pages = as_pages(memories, pools.pages.shape[1])
+    pools.pages.index_copy_(0, tables.written_pages.long(), pages.to(pools.pages.dtype))
+    pools.pointers.index_copy_(0, tables.written_pointers.long(), prediction.pointer.to(pools.pointers.dtype))
+    buffers.masks.copy_(fill_holes(prediction.mask, fill_hole_area))
+    buffers.ious.copy_(prediction.iou)
+    buffers.scores.copy_(prediction.score)
+
+
+class Workspace:
+    """The pools of a memory bank, and buffers and recorded steps for each shape.
+
+    It outlives the session: the next session takes it over with its recordings.
+
+    Args:
+        recorder: records the steps.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._pools: Pools | None = None
+        self._features: dict[Hashable, FrameFeatures] = {}
+        self._buffers: dict[Hashable, StepBuffers] = {}
+        self._steps: dict[Hashable, Callable[[], None]] = {}
+        self.recorded: list[Hashable] = []  # the key of every recording ever made, to count them
+
+    def suits(self, pages: Tensor) -> bool:
+        """Whether a session with such pages can take this over."""
+        if self._pools is None:
+            return False
+        own = self._pools.pages
+        return own.dtype == pages.dtype and own.shape[1:] == pages.shape[1:]
+
+    def clear(self) -> None:
+        """Frees everything; a session that uses it records its steps again."""
+        self._pools = None
+        for made in (self._features, self._buffers, self._steps):
+            made.clear()
+
+    def move_in(self, bank: MemoryBank, rules: MemoryRules) -> None:
+        """Gives the bank these pools if they are large enough; otherwise the bank grows its own."""
+        assert bank.memories is not None
+        if self._pools is not None:
+            for pool, data in zip((bank.memories, bank.pointers), self._pools, strict=True):
+                if data.dtype == pool.data.dtype and len(data) >= len(pool.data):
+                    pool.move_to(data)
+        bank.reserve(bank.capacity(OBJECTS_AT_ONCE, CONDITIONING_AT_ONCE, rules))
+
+    def step(self, model: SAM2Base, given: StepInput, shape: StepShape, integers: Tensor) -> StepBuffers:
+        """Runs a step, and records it first if there is no recording of its kind.
+
+        Args:
+            integers: of the tables, on the CPU; pinned if the device is CUDA.
+
+        Returns:
+            The buffers with the results, which the next step overwrites.
+        """
+        bank, features = given.bank, given.features
+        assert bank.memories is not None
+        longest = min(given.num_frames, model.max_obj_ptrs_in_encoder)
+        kind = (numerics(model.device), _signature(features))
+        buffers = self._buffers_of(model, kind, shape, features)
+        buffers.integers.copy_(integers, non_blocking=True)
+        for target, source in zip(_tensors(buffers.features), _tensors(features), strict=True):
+            target.copy_(source)
+        settings = (longest, given.fill_hole_area, bank.fp8)
+        key = (shape, *settings, *kind)
+        while True:
+            try:
+                self._recorded(bank, key, lambda pools: _function(model, pools, buffers, *settings))()
+                return buffers
+            except NarrowPagesError as error:
+                bank.memories.widen(error.dtype)
+
+    def _recorded(
+        self, bank: MemoryBank, key: Hashable, function: Callable[[Pools], Callable[[], None]]
+    ) -> Callable[[], None]:
+        """The step of this kind on the bank's present pools."""
+        assert bank.memories is not None
+        pools = Pools(bank.memories.data, bank.pointers.data)
+        if self._pools is None or any(new is not old for new, old in zip(pools, self._pools, strict=True)):
+            self._pools = pools
+            self._steps.clear()
+        if key not in self._steps:
+            self._steps[key] = self._recorder.record(function(pools))
+            self.recorded.append(key)
+        return self._steps[key]
+
+    def _buffers_of(self, model: SAM2Base, kind: Hashable, shape: StepShape, features: FrameFeatures) -> StepBuffers:
+        if kind not in self._features:
+            embedding, high_res = features
+            self._features[kind] = FrameFeatures(torch.empty_like(embedding), [torch.empty_like(x) for x in high_res])
+        if (kind, shape) not in self._buffers:
+            self._buffers[kind, shape] = StepBuffers.make(model, self._features[kind], shape)
+        return self._buffers[kind, shape]
+
+
+def _function(
+    model: SAM2Base, pools: Pools, buffers: StepBuffers, num_frames: int, fill_hole_area: float, fp8: Fp8
+) -> Callable[[], None]:
+    kind = model.device.type
+    enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+
+    def run() -> None:
+        # Without autocast's cache: its casts of weights would be in this step's memory, and others would read them.
+        with torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False):
+            static_step(model, pools, buffers, num_frames, fill_hole_area, fp8)
+
+    return run
+
+
+def _tensors(features: FrameFeatures) -> list[Tensor]:
+    return [features.embedding, *features.high_res]
+
+
+def _signature(features: FrameFeatures) -> Hashable:
+    return tuple((x.dtype, x.shape, x.stride()) for x in _tensors(features))

@@ -1,0 +1,69 @@
+"""Identifies the model that a session belongs to; with another model its memories would mean something else."""
+
+import hashlib
+import weakref
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+
+from sam2fast.modeling.sam2_base import SAM2Base
+
+# Values of each parameter that identify a model.
+VALUES_PER_PARAMETER = 8
+
+
+class OpenedWith:
+    """Identifies the model that a session was opened with, without holding it."""
+
+    def __init__(self, model: SAM2Base) -> None:
+        self._model = weakref.ref(model)
+        self._device = model.device
+        self._facts = _known_facts(model)  # for the time when the model is gone
+        # Another model that may use the session, and the versions of both models' weights when they were compared.
+        self._accepted: tuple[weakref.ref[SAM2Base], Hashable] | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """The :func:`model_facts` of the model."""
+        model = self._model()
+        return self._facts if model is None else model_facts(model)
+
+    def accepts(self, other: SAM2Base) -> bool:
+        """Whether ``other`` is the model, or has the same weights on the same device. Weights are compared once."""
+        model = self._model()
+        if model is other:
+            return True
+        versions = None if model is None else _versions(model), _versions(other)
+        if self._accepted is not None and self._accepted[0]() is other and self._accepted[1] == versions:
+            return True
+        device = self._device if model is None else model.device
+        if device != other.device or self.facts() != model_facts(other):
+            return False
+        self._accepted = weakref.ref(other), versions
+        return True
+
+
+def model_facts(model: SAM2Base) -> dict[str, Any]:
+    """Facts that differ between models whose sessions are incompatible; equal on every device, in fp32 and bfloat16."""
+    parameters = [p.detach().flatten() for p in model.parameters()]
+    n = VALUES_PER_PARAMETER
+    values = torch.cat([p[:: max(1, len(p) // n)][:n].to(torch.bfloat16) for p in parameters])
+    weights = hashlib.sha256(values.cpu().view(torch.uint8).numpy().tobytes()).hexdigest()
+    return {"image_size": model.image_size, "num_maskmem": model.num_maskmem, "weights": weights}
+
+
+_facts: weakref.WeakKeyDictionary[SAM2Base, tuple[Hashable, dict[str, Any]]] = weakref.WeakKeyDictionary()
+
+
+def _known_facts(model: SAM2Base) -> dict[str, Any]:
+    """:func:`model_facts`, computed once until the weights change."""
+    versions, known = _versions(model), _facts.get(model)
+    if known is None or known[0] != versions:
+        known = _facts[model] = versions, model_facts(model)
+    return known[1]
+
+
+def _versions(model: SAM2Base) -> Hashable:
+    """Changes with the weights, unless they are changed in a way that torch does not count, as through ``.data``."""
+    # Inference tensors have no version: those are compared every time.
+    return tuple((p.data_ptr(), object() if p.is_inference() else p._version) for p in model.parameters())

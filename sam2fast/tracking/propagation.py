@@ -1,0 +1,158 @@
+"""Tracks a session's objects from frame to frame, and stores their results."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from sam2fast.tracking.memory_bank import BUCKETS
+from sam2fast.tracking.outputs import Output, TrackScores, format_masks
+from sam2fast.tracking.prompting import add_points_or_box, commit_prompts, no_prompt_error
+from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
+from sam2fast.tracking.tracker import Tracker
+from sam2fast.video_io import open_frames
+
+# A bar on stderr, none, or a function that wraps the frame numbers.
+Progress: TypeAlias = bool | Callable[[Iterable[int]], Iterable[int]]
+# Length of the blank video that a warm-up tracks: object pointers are encoded as in longer ones.
+WARMUP_FRAMES = 17
+
+
+def frames_of_pass(state: VideoState, start: int | None, count: int | None, reverse: bool) -> range:
+    """The frames of one pass in their order.
+
+    Args:
+        start: the first; None for the earliest conditioning frame.
+        count: how many follow it at most; None for all.
+        reverse: backwards in time; from frame 0 there is nothing then, as in the original.
+    """
+    if start is None:
+        start = min(t for o in state.objects.values() for t in o.conditioning)
+    if count is None:
+        count = state.num_frames
+    if not reverse:
+        return range(start, min(start + count, state.num_frames - 1) + 1)
+    if not 0 < start < state.num_frames:
+        return range(0)
+    return range(start, max(start - count, 0) - 1, -1)
+
+
+def propagate(
+    tracker: Tracker,
+    state: VideoState,
+    order: range,
+    reverse: bool,
+    return_scores: bool,
+    progress: Progress,
+    encode_ahead: int,
+    output: Output,
+) -> Iterator[tuple[Any, ...]]:
+    """One pass: yields the answers of ``propagate_in_video``, whose arguments these are, frame by frame.
+
+    Raises:
+        RuntimeError: an object's last prompt was removed meanwhile.
+        VideoError: a frame cannot be read.
+    """
+    objects = dict(state.objects)
+    for frame in _with_progress(order, progress):
+        objects = {obj_id: o for obj_id, o in objects.items() if state.objects.get(obj_id) is o}
+        if not objects:
+            return
+        for obj_id, tracked in objects.items():
+            if not tracked.conditioning:
+                raise no_prompt_error(obj_id)
+        remaining = order[order.index(frame) :]
+        tracker.encode_batch(state, objects.values(), remaining, encode_ahead)
+        results, track_scores = track_frame(tracker, state, objects, frame, reverse)
+        tracker.encode_ahead(state, objects.values(), remaining[1:], encode_ahead)
+        masks = format_masks(track_scores.low_res_logits, state.video_size, output, tracker.options.non_overlap_masks)
+        scores = (track_scores,) if return_scores else ()
+        store_results(tracker, state, objects, frame, reverse, results)
+        yield (frame, _ids(state, objects), masks, *scores)
+
+
+def track_frame(
+    tracker: Tracker, state: VideoState, objects: dict[Any, TrackedObject], frame: int, reverse: bool
+) -> tuple[dict[Any, FrameResult], TrackScores]:
+    """Results of all objects on a frame by id, and their masks and scores on the device; nothing is stored.
+
+    Objects with a prompt on the frame keep its result; the others are tracked as one batch.
+    """
+    to_track = {obj_id: o for obj_id, o in objects.items() if frame not in o.conditioning}
+    prompted = {obj_id: o.conditioning[frame] for obj_id, o in objects.items() if frame in o.conditioning}
+    results, parts = dict(prompted), []
+    if prompted:
+        low_res = torch.cat([result.mask for result in prompted.values()]).to(state.device)
+        parts.append(TrackScores.of(list(prompted.values()), low_res))
+    if to_track:
+        new, scores = tracker.track(state, list(to_track.values()), frame, reverse)
+        results.update(zip(to_track, new, strict=True))
+        parts.append(scores)
+    rank = {obj_id: i for i, obj_id in enumerate(results)}
+    return {i: results[i] for i in objects}, TrackScores.joined(parts, [rank[i] for i in objects])
+
+
+def store_results(
+    tracker: Tracker,
+    state: VideoState,
+    objects: dict[Any, TrackedObject],
+    frame: int,
+    reverse: bool,
+    results: dict[Any, FrameResult],
+) -> None:
+    """Stores the results of :func:`track_frame`: of all objects, also if Ctrl-C comes meanwhile."""
+
+    def store() -> None:
+        for obj_id, tracked in objects.items():
+            if frame not in tracked.conditioning:
+                tracked.keep_tracked(frame, results[obj_id], state.max_history)
+            elif tracker.options.clear_non_cond_mem_around_input:
+                tracked.forget_around(frame, tracker.clearing_distance)
+            tracked.reverse[frame] = reverse
+
+    try:
+        store()
+    except BaseException:  # Ctrl-C: stored again for all objects, which changes nothing for those that were done
+        store()
+        raise
+
+
+@torch.inference_mode()
+def warm_up(tracker: Tracker, num_objects: int, size: tuple[int, int], output: Output, encode_ahead: int) -> None:
+    """Tracks a blank video; see ``SAM2VideoPredictor.warmup``."""
+    height, width = size
+    blank = [np.zeros((height, width, 3), np.uint8)] * WARMUP_FRAMES
+    prefetch = tracker.graphs is not None
+    frames = open_frames(blank, tracker.model.image_size, device=tracker.model.device, prefetch=prefetch)
+    state = tracker.new_state(frames)
+    tracker.encode(state, [0])
+    state.features.reuse(None)  # or none of these frames, which are all the same, would be encoded
+    click = [[width / 2, height / 2]], [1], True, True, None
+    add_points_or_box(tracker, state, 0, 0, *click)
+    commit_prompts(tracker, state)
+    prompted = state.objects[0]
+    # The most objects first: the pools need not grow later.
+    counts = [count for count in BUCKETS if count < num_objects] if tracker.graphs else []
+    for count in [num_objects, *reversed(counts)]:
+        objects: dict[Any, TrackedObject] = {i: prompted.copy() for i in range(count)}
+        results, scores = track_frame(tracker, state, objects, 1, reverse=False)
+        format_masks(scores.low_res_logits, state.video_size, output, tracker.options.non_overlap_masks)
+    if encode_ahead > 1:
+        tracker.encode(state, range(2, 2 + min(encode_ahead, WARMUP_FRAMES - 2)))
+    # And a correction, which attends to memories too.
+    store_results(tracker, state, {0: prompted}, 1, False, {0: results[0]})
+    add_points_or_box(tracker, state, 1, 0, *click)
+
+
+def _ids(state: VideoState, objects: dict[Any, TrackedObject]) -> list[Any]:
+    """The ids of the objects being tracked: the state's own list as long as these are all there are."""
+    ids = list(objects)
+    return state.obj_ids if state.obj_ids == ids else ids
+
+
+def _with_progress(order: range, progress: Progress) -> Iterable[int]:
+    if callable(progress):
+        return progress(order)
+    return tqdm(order, desc="propagate in video", disable=not progress)

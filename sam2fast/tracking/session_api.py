@@ -1,0 +1,253 @@
+"""SAM 2 with a tracker: settings, CUDA graphs, streams and saved states. The original has none of these methods."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar, overload
+
+import torch
+from torch import nn
+
+from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.tracking import saved_state
+from sam2fast.tracking.approximations import Approximations, ApproximationsLike
+from sam2fast.tracking.memory_selection import MemorySelection
+from sam2fast.tracking.outputs import Output, check_output
+from sam2fast.tracking.propagation import warm_up
+from sam2fast.tracking.state import VideoState, Views
+from sam2fast.tracking.stream import VideoStream
+from sam2fast.tracking.tracker import RunnerChoice, SelectionWatch, Tracker, TrackingOptions
+from sam2fast.utils.thread_guard import CallGuard, exclusive, exclusive_session, shared
+from sam2fast.video_io import open_frames
+
+Value = TypeVar("Value")
+
+
+class Option(Generic[Value]):
+    """An attribute of a model that is one of its :class:`TrackingOptions`."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, model: None, owner: type) -> "Option[Value]": ...
+
+    @overload
+    def __get__(self, model: "TrackingModel", owner: type) -> Value: ...
+
+    def __get__(self, model: "TrackingModel | None", owner: type) -> Any:
+        return self if model is None else getattr(model._options, self._name)
+
+    def __set__(self, model: "TrackingModel", value: Value) -> None:
+        setattr(model._options, self._name, value)
+
+
+class TrackingModel(SAM2Base):
+    """SAM 2 with settings and recordings for a tracker.
+
+    Attributes:
+        memory_selection: a custom function that replaces
+            :func:`~sam2fast.tracking.memory_selection.select_memories`, or None.
+        selection_watch: called with the memories that each step attends to, before it is computed; or None.
+        fast: whether tracking uses CUDA graphs: None where they pay and are safe, which is on NVIDIA GPUs that Triton's
+            kernels run on; True everywhere; False nowhere.
+    """
+
+    fill_hole_area = Option[float]()
+    non_overlap_masks = Option[bool]()
+    clear_non_cond_mem_around_input = Option[bool]()
+    add_all_frames_to_correct_as_cond = Option[bool]()
+    memory_selection = Option[MemorySelection | None]()
+    selection_watch = Option[SelectionWatch | None]()
+    fast = Option[bool | None]()
+    _fast_by_default: bool | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A subclass may set ``fast`` in its body: the default of its instances."""
+        super().__init_subclass__(**kwargs)
+        if isinstance(vars(cls).get("fast"), bool):
+            cls._fast_by_default = vars(cls)["fast"]
+            del cls.fast
+
+    def __init__(self, options: TrackingOptions, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._options = options
+        self._options.fast = self._fast_by_default
+        self._runners = RunnerChoice()
+        # Threads may share the model, and their sessions have their own guards. This one protects what a session reads
+        # more than once while it is opened: the approximations.
+        self.guard = CallGuard()
+
+    @property
+    def approximations(self) -> Approximations:
+        """Approximations of sessions opened from now on; by default none. See docs/approximations.md.
+
+        May be set to what ``build_sam2_video_predictor(..., approximations=...)`` takes. A session that is open, or was
+        saved, keeps those that it was opened with.
+
+        Raises:
+            ValueError: an unknown name, or a value that this model cannot have; nothing has changed then.
+            ConcurrentUseError: they are set while another thread opens a session.
+        """
+        return self._options.approximations
+
+    @approximations.setter
+    @exclusive
+    def approximations(self, requested: ApproximationsLike) -> None:
+        approximations = Approximations.of(requested)
+        self._options.approximations = approximations.check_for(self.num_maskmem, self.sam_image_embedding_size)
+
+    @property
+    def _tracker(self) -> Tracker:
+        """Computes the objects of sessions. Made for each use: a model that kept it would keep itself alive."""
+        return Tracker(self, self._options, self._runners, self._views())
+
+    def _views(self) -> Views:
+        """What sessions return for the keys of the original's ``inference_state``."""
+        return {}
+
+    @torch.inference_mode()
+    def warmup(
+        self,
+        num_objects: int = 1,
+        size: tuple[int, int] | None = None,
+        *,
+        output: Output = "logits",
+        encode_ahead: int = 1,
+    ) -> None:
+        """Does in advance what costs time when it is done first: compiles kernels, and records the steps for sessions
+        of 1 to ``num_objects`` objects with a prompted frame each.
+
+        Call it as the videos will be tracked: in the same autocast context and with the same backend. On CUDA no other
+        thread may call ``torch.cuda.synchronize()`` meanwhile, or recording fails; see docs/tracking.md.
+
+        Args:
+            num_objects: how many objects there will be at most.
+            size: (height, width) of the videos, in pixels; by default the model's own.
+            encode_ahead: as for ``propagate_in_video``.
+            output: as for ``propagate_in_video``.
+
+        Raises:
+            ValueError: ``num_objects`` or ``size`` below 1, or an unknown ``output``.
+            RuntimeError: the predictor is in training mode.
+        """
+        check_output(output)
+        height, width = size or (self.image_size, self.image_size)
+        if min(num_objects, encode_ahead, height, width) < 1:
+            raise ValueError(
+                f"num_objects is {num_objects}, encode_ahead {encode_ahead} and size {height, width}; "
+                "expected 1 or more of each"
+            )
+        warm_up(self._tracker, num_objects, (height, width), output, encode_ahead)
+
+    def release_recordings(self) -> None:
+        """Frees recorded steps and their memory, also of sessions that are open; they are made again when needed."""
+        self._runners.release()
+
+    def check_recordings(self) -> None:
+        """Drops what was recorded if weights moved since, or a setting of the model has another value.
+
+        Every pass over a video begins with it, and every step of a stream after a prompt; later changes take effect in
+        the next one.
+        """
+        self._tracker.check_recordings()
+
+    @shared
+    def open_stream(self, *, num_frames: int | None = None, max_cond_frames: int | None = None) -> VideoStream:
+        """Opens a stream: a video whose frames are passed in one by one, and need not end.
+
+        ::
+
+            with predictor.open_stream() as stream:
+                for frame in camera:
+                    result = stream.step(frame)
+                    if clicked:
+                        result = stream.add_new_points_or_box(obj_id, points, labels)
+
+        Args:
+            num_frames: length of the video, if it is known. Only a length below ``max_obj_ptrs_in_encoder`` (16) makes
+                a difference: object pointers of shorter videos are spaced differently.
+            max_cond_frames: how many conditioning frames of each object are kept and attended to: the nearest. None for
+                as many as the model's ``max_cond_frames_in_attn`` says, which is all of them unless configured.
+
+        Raises:
+            ValueError: ``num_frames`` below 1, or ``max_cond_frames`` below 2.
+        """
+        return VideoStream(self._tracker, num_frames, max_cond_frames)
+
+    @shared
+    @torch.inference_mode()
+    def restore_stream(self, file: str | Path) -> VideoStream:
+        """A stream that ``VideoStream.save`` wrote, with the same current frame, on this predictor's device.
+
+        Raises:
+            StateError: the file is no saved stream, or one of another model.
+            FileNotFoundError: there is no such file.
+        """
+        return VideoStream.restored(self._tracker, saved_state.read(file))
+
+    @exclusive_session
+    def save_state(self, inference_state: VideoState, file: str | Path) -> None:
+        """Writes a session without its frames to one safetensors file.
+
+        The file is written atomically. For each object and remembered frame it takes what the state takes: a memory, a
+        low-resolution mask and a pointer.
+
+        Raises:
+            StateError: an id is neither text nor an integer.
+            OSError: the file cannot be written.
+        """
+        saved_state.save(saved_state.packed(inference_state), file)
+
+    @shared
+    @torch.inference_mode()
+    def load_state(self, file: str | Path, video_path: Any, *, async_loading_frames: bool = False) -> VideoState:
+        """A state that :meth:`save_state` wrote, as it was, on this predictor's device.
+
+        Args:
+            file: what was written.
+            video_path: the same video, as ``init_state`` takes it.
+            async_loading_frames: see there.
+
+        Raises:
+            StateError: the file is no saved state, or one of another model or another video.
+            FileNotFoundError, VideoError, TypeError: the file is not there, or the video cannot be used.
+        """
+        packed = saved_state.read(file)
+        if saved_state.STREAM_FRAME in packed.facts:
+            raise saved_state.StateError(f"{file} holds a stream; go on with it by restore_stream()")
+        frames = open_frames(video_path, self.image_size, device=self.device, prefetch=async_loading_frames)
+        try:
+            return saved_state.unpacked(packed, self._tracker, frames)
+        except BaseException:
+            frames.close()
+            raise
+
+    @exclusive_session
+    @torch.inference_mode()
+    def move_state(self, inference_state: VideoState) -> VideoState:
+        """A copy of another predictor's state for this one, which has the same weights and may be on another device.
+
+        Also a copy of a state of its own, to try something and come back. Both states are independent; they share the
+        opened video, so that closing its frames closes it for both.
+
+        Raises:
+            StateError: the predictors' weights differ, or an id is neither text nor an integer.
+        """
+        packed = saved_state.packed(inference_state)
+        frames = copy.copy(inference_state.frames)
+        frames.device = self.device
+        return saved_state.unpacked(packed, self._tracker, frames)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has its own settings, and records for itself.
+        return {**vars(self), "_options": replace(self._options), "_runners": copy.copy(self._runners)}
+
+    def _apply(self, *args: Any, **kwargs: Any) -> nn.Module:
+        self.release_recordings()
+        return super()._apply(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        self.release_recordings()
+        return super().load_state_dict(state_dict, *args, **kwargs)

@@ -1,0 +1,331 @@
+"""The tracker: computes the objects of a session on a frame, from a prompt or from memories of other frames.
+
+It uses the model, reads and writes the session's feature cache and memory bank, and returns results. It stores no
+results: :mod:`~sam2fast.tracking.prompting` and :mod:`~sam2fast.tracking.propagation` do.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, why_no_fp8
+from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.prompt_inputs import LOGIT_LIMIT
+from sam2fast.tracking.approximations import EXACT, Approximations
+from sam2fast.tracking.async_copies import AsyncHostCopy
+from sam2fast.tracking.eager_runner import (
+    Runner,
+    StepInput,
+    StepOutput,
+    encode_masks,
+    fill_holes,
+    gather_memory,
+    predict,
+)
+from sam2fast.tracking.features import FEATURES_KEPT, EncodingPlan, FeatureCache, FrameFeatures
+from sam2fast.tracking.graph_runner import GraphRunner, RunnerChoice
+from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayout
+from sam2fast.tracking.memory_selection import (
+    MemoryRules,
+    MemorySelection,
+    Selection,
+    custom_selection,
+    select_memories,
+)
+from sam2fast.tracking.model_identity import OpenedWith
+from sam2fast.tracking.outputs import TrackScores
+from sam2fast.tracking.page_pool import Page
+from sam2fast.tracking.state import FrameCopies, FrameResult, TrackedObject, VideoState, Views
+from sam2fast.utils.async_copies import uploaded
+from sam2fast.video_io import Frames
+
+_log = logging.getLogger(__name__)
+
+# Called with the selections of a step before it is computed: session, objects, frame, reverse, selections.
+SelectionWatch: TypeAlias = Callable[[VideoState, Sequence[TrackedObject], int, bool, Sequence[Selection]], None]
+
+
+@dataclass
+class TrackingOptions:
+    """Settings of a tracker. They may be changed at any time, and take effect on the next frame."""
+
+    fill_hole_area: float = 0  # background components up to this many low-resolution pixels are filled; 0 for none
+    non_overlap_masks: bool = False  # in returned masks only the object with the largest logit keeps a pixel
+    clear_non_cond_mem_around_input: bool = False  # a prompt removes the object's tracked frames around it
+    add_all_frames_to_correct_as_cond: bool = False  # a correction makes its frame a conditioning frame
+    memory_selection: MemorySelection | None = None  # replaces select_memories
+    selection_watch: SelectionWatch | None = None
+    fast: bool | None = None  # CUDA graphs: None where they pay and are safe; True everywhere; False nowhere
+    approximations: Approximations = EXACT  # of sessions opened from now on
+
+    @property
+    def recorded(self) -> tuple[Any, ...]:
+        """The options that recorded steps are dropped for when they change."""
+        overlaps, clears, adds = (
+            self.non_overlap_masks,
+            self.clear_non_cond_mem_around_input,
+            self.add_all_frames_to_correct_as_cond,
+        )
+        return overlaps, clears, adds, self.memory_selection, self.approximations
+
+
+class Tracker:
+    """Computes the objects of sessions with one model.
+
+    It holds no session and no results, and costs nothing to make.
+
+    Args:
+        model: the network.
+        options: settings, shared with their owner, who may change them.
+        runners: the choice between eager execution and CUDA graphs; shared with its owner.
+        views: what new sessions return for the keys of the original's ``inference_state``.
+    """
+
+    def __init__(
+        self,
+        model: SAM2Base,
+        options: TrackingOptions | None = None,
+        runners: RunnerChoice | None = None,
+        views: Views | None = None,
+    ) -> None:
+        self.model = model
+        self.views = views
+        self.options = TrackingOptions() if options is None else options
+        self.runners = RunnerChoice() if runners is None else runners
+
+    @property
+    def runner(self) -> Runner:
+        """What runs the model: the one place where eager execution or CUDA graphs are chosen."""
+        return self.runners.choose(self.model, self.options.fast, self.options.recorded)
+
+    @property
+    def graphs(self) -> GraphRunner | None:
+        """The CUDA graphs, if tracking uses them."""
+        return self.runners.usable_graphs(self.model, self.options.fast, self.options.recorded)
+
+    @property
+    def clearing_distance(self) -> int:
+        """How far from a prompt ``clear_non_cond_mem_around_input`` removes tracked frames."""
+        return self.model.memory_temporal_stride_for_eval * self.model.num_maskmem
+
+    def why_eager(self) -> str | None:
+        """See :meth:`RunnerChoice.why_eager`."""
+        return self.runners.why_eager(self.model, self.options.fast)
+
+    def check_recordings(self) -> None:
+        """See :meth:`RunnerChoice.check`; each pass begins with it, and each step of a stream after a prompt."""
+        self.runners.check(self.model, self.options.fast, self.options.recorded)
+
+    def new_state(
+        self,
+        frames: Frames,
+        *,
+        features_kept: int = FEATURES_KEPT,
+        approximations: Approximations | None = None,
+        offload_video_to_cpu: bool = False,
+        offload_state_to_cpu: bool = False,
+        max_history: int | None = None,
+        max_cond_frames: int | None = None,
+    ) -> VideoState:
+        """A session without objects; no frame is read yet.
+
+        Args:
+            features_kept: of how many frames features are kept.
+            approximations: of the session; by default the tracker's.
+            offload_video_to_cpu, offload_state_to_cpu, max_history, max_cond_frames: see :class:`VideoState`.
+        """
+        if approximations is None:
+            approximations = self.options.approximations
+        model = self.model
+        return VideoState(
+            frames,
+            FeatureCache(frames, model.device, features_kept, approximations.still_frames),
+            MemoryBank(MemoryLayout.of(model), approximations, _fp8(model, approximations)),
+            OpenedWith(model),
+            offload_video_to_cpu,
+            offload_state_to_cpu,
+            max_history,
+            max_cond_frames,
+            self.views,
+        )
+
+    def rules(self, state: VideoState) -> MemoryRules:
+        """Which memories the frames of a session attend to."""
+        slots = state.bank.approximations.memory_slots
+        rules = replace(MemoryRules.of(self.model, self.options.memory_selection), memory_slots=slots)
+        if state.max_cond_frames is None or 0 <= rules.max_conditioning <= state.max_cond_frames:
+            return rules
+        return replace(rules, max_conditioning=state.max_cond_frames)
+
+    def encode(self, state: VideoState, frames: Sequence[int]) -> list[FrameFeatures]:
+        """Features of some frames; those that the session does not keep are encoded as one batch.
+
+        Raises:
+            VideoError: a frame cannot be read.
+        """
+        return state.features.read(self._encode(state, frames, len(frames), ahead=False))
+
+    def encode_batch(self, state: VideoState, objects: Iterable[TrackedObject], frames: range, count: int) -> None:
+        """Encodes up to ``count`` frames as one batch, before the first one of ``frames`` is tracked."""
+        if count == 1 or self.graphs is not None and state.features.keeps(frames[0]):
+            return
+        needed = _to_track(objects, frames[:count])
+        if needed and not state.features.keeps(needed[0]):
+            self.encode(state, needed)
+
+    def encode_ahead(self, state: VideoState, objects: Iterable[TrackedObject], frames: range, count: int) -> None:
+        """Starts to encode the next ``count`` of ``frames`` on another stream, while the frame before is tracked."""
+        if self.graphs is None:
+            return
+        window = 2 * count - 1
+        needed = _to_track(objects, frames[:window])
+        missing = [t for t in needed if not state.features.keeps(t)][:count]
+        if missing and (len(missing) == count or missing[0] == needed[0] or len(frames) <= window):
+            with suppress(Exception):  # raised again when that frame is tracked
+                self._encode(state, missing, count, ahead=True)
+
+    def _encode(self, state: VideoState, frames: Sequence[int], batch: int, ahead: bool) -> EncodingPlan:
+        plan = state.features.plan(frames)
+        new = plan.to_encode
+        encoded = self.runner.encode(self.model, state.frames, new, ahead) if new else None
+        state.features.store(plan, encoded, batch)
+        return plan
+
+    def predict_prompted(
+        self,
+        state: VideoState,
+        tracked: TrackedObject,
+        frame: int,
+        points: dict[str, Tensor] | None,
+        mask: Tensor | None,
+        previous: Tensor | None,
+    ) -> FrameResult:
+        """One object's result on a frame with a prompt; its memory is encoded later, by :meth:`encode_memories`.
+
+        An initial prompt attends to no memory; a correction attends to them as the frame's last pass did.
+
+        Args:
+            tracked: the object without this prompt.
+            points: ``point_coords (1, P, 2)`` in the model's input pixels and ``point_labels (1, P)``, or None.
+            mask: ``(1, 1, S, S)``, or None.
+            previous: ``(1, 1, h, w)`` logits of an earlier result on the frame, which the decoder sees with the points.
+        """
+        bank, initial = state.bank, tracked.is_initial(frame)
+        bank.begin_step()
+        memory = None if initial else self._gather(state, tracked, frame, tracked.reverse[frame])
+        if previous is not None:
+            previous = uploaded(previous, state.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        (features,) = self.encode(state, [frame])
+        prediction = predict(self.model, features, memory, initial, points, mask, previous, fp8=bank.fp8).first(1)
+        masks = fill_holes(prediction.mask, self.options.fill_hole_area)
+        pointers = bank.write_pointers(prediction.pointer)
+        results, _ = build_results(bank, StepOutput(masks, prediction.iou, prediction.score, pointers, None))
+        return results[0]
+
+    def track(
+        self, state: VideoState, objects: Sequence[TrackedObject], frame: int, reverse: bool
+    ) -> tuple[list[FrameResult], TrackScores]:
+        """Results of objects without a prompt on the frame, as one batch, with their new memories.
+
+        Args:
+            objects: those to track; the frame is not one of their conditioning frames.
+            reverse: tracking goes backwards in time.
+
+        Returns:
+            The results, which are being copied to the CPU, and the same masks and scores on the device.
+        """
+        bank = state.bank
+        bank.begin_step()
+        (features,) = self.encode(state, [frame])
+        rules = self.rules(state)
+        attended = self.select(state, objects, frame, reverse, rules)
+        given = StepInput(bank, features, attended, rules, state.num_frames, self.options.fill_hole_area)
+        return build_results(bank, self.runner.step(self.model, given))
+
+    def encode_memories(self, state: VideoState, frame: int, results: Sequence[FrameResult]) -> list[FrameResult]:
+        """Results of prompts on one frame with their memories, encoded from the masks after their holes are filled."""
+        if not self.model.num_maskmem:
+            return list(results)
+        state.bank.begin_step()
+        masks, scores = (torch.cat([getattr(r, name) for r in results]).to(state.device) for name in ("mask", "score"))
+        (features,) = self.encode(state, [frame])
+        memories = encode_masks(self.model, features, masks, scores, from_prompt=True)
+        written = state.bank.write_memories(memories, from_prompt=True)
+        return [result.with_memory(memory) for result, memory in zip(results, written, strict=True)]
+
+    def select(
+        self, state: VideoState, objects: Sequence[TrackedObject], frame: int, reverse: bool, rules: MemoryRules
+    ) -> list[AttendedPages]:
+        """The memories and pointers that each object attends to on the frame."""
+        if not self.model.num_maskmem:
+            return [AttendedPages([], [], 0) for _ in objects]
+        custom = self.options.memory_selection
+        select = select_memories if custom is None else custom_selection(custom, rules, state.max_history)
+        selections = [select(frame, o.conditioning, o.tracked, state.num_frames, reverse, rules) for o in objects]
+        if self.options.selection_watch is not None:
+            self.options.selection_watch(state, objects, frame, reverse, selections)
+        return [_pages(state.bank, o, selection, rules) for o, selection in zip(objects, selections, strict=True)]
+
+    def _gather(self, state: VideoState, tracked: TrackedObject, frame: int, reverse: bool) -> AttendedMemory | None:
+        """What one object attends to on the frame; None if the model keeps no memories."""
+        if not self.model.num_maskmem:
+            return None
+        rules = self.rules(state)
+        attended = self.select(state, [tracked], frame, reverse, rules)
+        return gather_memory(self.model, state.bank, attended, rules, state.num_frames)
+
+
+def build_results(bank: MemoryBank, output: StepOutput) -> tuple[list[FrameResult], TrackScores]:
+    """Results of N objects, whose small tensors are copied to the CPU in the background, and the same on the device."""
+    masks, ious, scores, pointers, memories = output
+    copies, results = FrameCopies(AsyncHostCopy(masks), AsyncHostCopy(ious), AsyncHostCopy(scores)), []
+    for i, pointer in enumerate(pointers):
+        result = FrameResult.arriving(copies, i, pointer, None if memories is None else memories[i])
+        if masks.is_cuda:
+            bank.pending.add(result.arrived)
+        else:
+            result.arrived()
+        results.append(result)
+    return results, TrackScores(ious[:, 0].float(), scores[:, 0].float(), masks)
+
+
+def _pages(bank: MemoryBank, tracked: TrackedObject, selection: Selection, rules: MemoryRules) -> AttendedPages:
+    """The pages of the selected frames."""
+    memories: list[tuple[Page, int]] = []
+    for t, row in selection.memories:
+        memory, conditioning = tracked.kept_on(t).memory, t in tracked.conditioning and row == rules.num_maskmem - 1
+        assert memory is not None
+        memories += bank.pages_to_attend(memory, row, conditioning, rules.num_maskmem)
+    # A custom selection may be longer than the model's. What exceeds it counts as conditioning frames.
+    limit = rules.max_conditioning if rules.max_conditioning >= 0 else len(tracked.conditioning)
+    beyond = -(-(len(memories) - rules.recent) // bank.pages_of_conditioning)
+    more = max(beyond, len(selection.pointers) - (rules.max_pointers - 1))
+    pointers = [(tracked.kept_on(t).pointer, distance) for t, distance in selection.pointers]
+    return AttendedPages(memories, pointers, max(min(len(tracked.conditioning), limit), more))
+
+
+def _to_track(objects: Iterable[TrackedObject], frames: Iterable[int]) -> list[int]:
+    """The frames on which an object has to be tracked."""
+    every = list(objects)
+    return [t for t in frames if any(t not in o.conditioning for o in every)]
+
+
+_warned: WeakSet[nn.Module] = WeakSet()  # models for which missing fp8 was logged
+
+
+def _fp8(model: SAM2Base, approximations: Approximations) -> Fp8:
+    """The session's ``fp8_attention`` on the model's device; that it is not available is logged once."""
+    requested = approximations.fp8_attention
+    why = why_no_fp8(model.device) if requested is True else None
+    if why is None:
+        return requested
+    if model not in _warned:
+        _warned.add(model)
+        _log.warning("fp8_attention: memory attention stays exact, for %s", why)
+    return False

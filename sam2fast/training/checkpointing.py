@@ -1,0 +1,183 @@
+"""Checkpoint files of a training run: written atomically, read back, and the lock of their folder."""
+
+import errno
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from sam2fast.checkpoints import CheckpointError
+from sam2fast.checkpoints.weight_files import first_line
+from sam2fast.checkpoints.writing import save_torch
+from sam2fast.io.atomic import annotate_oserror, atomic_write, resolve_symlinks, unique_number
+from sam2fast.training.distributed.ranks import Ranks
+
+_log = logging.getLogger(__name__)
+
+CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint_previous.pt"
+_open: set[IO[str]] = set()
+
+
+def save(content: dict[str, Any], path: Path) -> None:
+    """Writes ``content`` atomically."""
+    with atomic_write(path) as file:
+        save_torch(content, file)
+
+
+def save_current(content: dict[str, Any], folder: Path) -> None:
+    """Writes the folder's current checkpoint atomically, and keeps the one before as the previous checkpoint."""
+    current, previous = folder / CURRENT, resolve_symlinks(folder / PREVIOUS)
+    if current.exists():
+        # A hard link first, so that there is a checkpoint at every moment.
+        link = previous.with_name(f".{previous.name}.{unique_number()}.tmp")
+        try:
+            try:
+                os.link(os.path.realpath(current), link)  # not to a symlink, which would lead to the new one
+            except OSError:  # a file system without hard links
+                with annotate_oserror(link):
+                    shutil.copyfile(current, link)
+            link.replace(previous)
+        finally:
+            # Replacing does nothing if both names are the same file; a copy may be incomplete on a full disk.
+            link.unlink(missing_ok=True)
+    save(content, current)
+
+
+def load_current(folder: Path) -> dict[str, Any] | None:
+    """The folder's current checkpoint, or the previous one if it is damaged; None if there is none.
+
+    A damaged checkpoint is renamed, so that the next save does not replace the good one by it.
+
+    Raises:
+        CheckpointError: no checkpoint of the folder can be read.
+    """
+    present = [path for path in (folder / CURRENT, folder / PREVIOUS) if path.exists()]
+    damaged = []
+    for path in present:
+        try:
+            content = load(path)
+        except CheckpointError as error:
+            _log.warning("%s", error)
+            damaged.append(path)
+            continue
+        for other in damaged:
+            other.replace(other.with_name(f"{other.stem}_damaged.pt"))
+        return content
+    if present:
+        raise CheckpointError(f"no checkpoint in {folder} can be read; remove them to start from scratch")
+    return None
+
+
+def load_on_all_ranks(folder: Path, ranks: Ranks) -> dict[str, Any] | None:
+    """The result of :func:`load_current` in every process of a run; the folder must be on a shared file system.
+
+    Raises:
+        CheckpointError: as :func:`load_current`, and if processes find different checkpoints.
+    """
+    if not ranks.is_group:
+        return load_current(folder)
+    content = None
+    # The first process renames damaged checkpoints before the others read.
+    for first in (True, False):
+        if ranks.is_main == first:
+            content = load_current(folder)
+        ranks.barrier()
+    found = ranks.gather(None if content is None else content["steps"])
+    if len(set(found)) > 1:
+        raise CheckpointError(
+            f"the processes found checkpoints of updates {', '.join(map(str, found))} in {folder}; "
+            "the folder must be on a file system that all machines share"
+        )
+    return content
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Loads a checkpoint of a training run with ``weights_only``.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is not such a checkpoint.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files raise almost anything
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # zip seeks outside a truncated file
+            raise
+        raise CheckpointError(f"{path} is damaged or no checkpoint: {first_line(error)}") from error
+    if not isinstance(content, dict) or not {"model", "optimizer", "steps"} <= set(content):
+        raise CheckpointError(f"{path} is no checkpoint of a training run: it has no model, optimizer and steps")
+    return content
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Locks the folder for this run inside the context, and removes incomplete files of killed runs.
+
+    On file systems without locks there is a warning, and nothing is removed, since another run may be writing.
+
+    Raises:
+        CheckpointError: another run uses the folder.
+        OSError: the folder cannot be created or read, or a checkpoint is a circular link.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock_file(folder / ".lock") as file:
+        if _lock(file, folder):
+            for left in _stale_files(folder):
+                left.unlink(missing_ok=True)
+        yield
+
+
+def _stale_files(folder: Path) -> Iterator[Path]:
+    """Incomplete files in the folder, and beside the targets of linked checkpoints, there by their full names."""
+    yield from folder.glob(".*.tmp")
+    for checkpoint in (folder / CURRENT, folder / PREVIOUS):
+        target = resolve_symlinks(checkpoint)
+        name = re.compile(rf"\.{re.escape(target.name)}\.\d+\.tmp")
+        yield from (path for path in target.parent.glob(".*.tmp") if name.fullmatch(path.name))
+
+
+def _lock(file: IO[str], folder: Path) -> bool:
+    """Locks the file; False where locks do not exist."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # not on Windows
+        return False
+    except BlockingIOError as error:
+        raise CheckpointError(f"another run uses {folder}; wait for it, or choose another folder") from error
+    except OSError as error:  # some network file systems have no locks
+        _log.warning("%s cannot be locked (%s): make sure that no other run uses it", folder, error)
+        return False
+    return True
+
+
+@contextmanager
+def lock_file(path: Path) -> Iterator[IO[str]]:
+    """An open file to lock; forked processes close it.
+
+    A lock is held until all processes that inherited the file have closed it. Workers of a killed run may live for
+    seconds longer, and would keep the run from being restarted.
+    """
+    with path.open("w", encoding="utf-8") as file:
+        _open.add(file)
+        try:
+            yield file
+        finally:
+            _open.discard(file)
+
+
+def _close_in_child() -> None:
+    while _open:
+        _open.pop().close()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_close_in_child)

@@ -1,0 +1,226 @@
+"""Which samples each batch of an epoch has on every rank: a pure function of the seed and the epoch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Spawn keys of one seed: numpy pads seeds with zeros, so [seed, epoch] would equal [seed, epoch, 0, 0].
+_CHOICES, _PERMUTATION, _PHASES = 0, 1, 2
+
+# The indices of a source's samples in an epoch, with repetitions, given the number of the epoch.
+EpochIndices: TypeAlias = Callable[[int], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class BatchSample:
+    """One sample of a batch."""
+
+    index: int  # in the data set
+    position: int  # in the source's order of this epoch over all ranks; unique in the epoch
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """One batch on one rank; all samples are from one source."""
+
+    source: int
+    samples: tuple[BatchSample, ...]
+
+
+@dataclass(frozen=True)
+class BatchSchedule:
+    """Mixes sources batch by batch, as ``training.dataset.sam2_datasets.TorchTrainMixedDataset`` does.
+
+    Without ``batches_per_epoch``, an epoch is one pass over every source, and an exhausted source is not drawn again.
+    With it, every batch draws its source by weight, and exhausted sources start over, newly shuffled.
+
+    Args:
+        lengths, batch_sizes: of the sources; the batch size is per rank.
+        weights: unnormalised weights of the sources; by default their numbers of batches.
+        phases: number of epochs of one pass over every source.
+        chosen: for each source None, or a function from the number of the pass to the indices of its samples.
+
+    Raises:
+        ValueError: a source without a single batch, or settings that make no sense.
+    """
+
+    lengths: Sequence[int]
+    batch_sizes: Sequence[int]
+    weights: Sequence[float] | None = None
+    batches_per_epoch: int | None = None
+    seed: int = 0
+    shuffle: bool = True
+    drop_last: bool = True
+    rank: int = 0
+    world_size: int = 1
+    phases: int = 1
+    chosen: Sequence[EpochIndices | None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f"rank must be in [0, world_size), got {self.rank} of {self.world_size}")
+        if self.batches_per_epoch is not None and self.batches_per_epoch < 1:
+            raise ValueError(f"batches_per_epoch must be at least 1, got {self.batches_per_epoch}")
+        if self.phases < 1 or (self.phases > 1 and self.batches_per_epoch is not None):
+            raise ValueError(
+                f"phases must be at least 1, and 1 with batches_per_epoch, got {self.phases} and "
+                f"{self.batches_per_epoch}"
+            )
+        for batch_size in self.batch_sizes:
+            if batch_size < 1:
+                raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        last = self.phases - 1  # the smallest phase
+        for number, batches in enumerate(self.available(last)):
+            if batches == 0:
+                raise ValueError(
+                    f"source {number} has {self._count(number, last)} samples in an epoch, less than one batch of "
+                    f"{self.batch_sizes[number]} on each of {self.world_size} ranks: lower the batch size or set "
+                    "drop_last=False"
+                )
+        if self.weights is not None:
+            weights = np.asarray(self.weights, dtype=np.float64)
+            fit = weights.shape == (len(self.lengths),) and np.isfinite(weights).all() and (weights >= 0).all()
+            if not fit or not weights.any():
+                raise ValueError(
+                    f"weights must be finite, at least 0 and not all 0, one per source; got {list(self.weights)}"
+                )
+
+    def num_batches(self, epoch: int) -> int:
+        """Number of batches of an epoch; epochs differ only with phases or ``chosen`` samples."""
+        if epoch < 0:
+            raise ValueError(f"epoch must not be negative, got {epoch}")
+        if self.batches_per_epoch is not None:
+            return self.batches_per_epoch
+        available = self.available(epoch)
+        return int(available[self._weights(available) > 0].sum())
+
+    def available(self, epoch: int) -> NDArray[np.int64]:
+        """Number of batches of each source in an epoch."""
+        batches = []
+        for source, batch_size in enumerate(self.batch_sizes):
+            together, count = batch_size * self.world_size, self._count(source, epoch)
+            batches.append(count // together if self.drop_last else -(-count // together))
+        return np.asarray(batches, dtype=np.int64)
+
+    def samples(self, source: int, epoch: int) -> NDArray[np.int64]:
+        """Indices of a source's samples in an epoch, not shuffled yet."""
+        pass_number, phase = divmod(epoch, self.phases)
+        chosen = self._chosen(source)
+        indices = np.arange(self.lengths[source]) if chosen is None else chosen(pass_number)
+        if self.phases > 1:
+            if self.shuffle:
+                seed = np.random.SeedSequence([self.seed, pass_number], spawn_key=(_PHASES, source))
+                indices = np.random.default_rng(seed).permutation(indices)
+            indices = np.array_split(indices, self.phases)[phase]
+        return indices
+
+    def _count(self, source: int, epoch: int) -> int:
+        pass_number, phase = divmod(epoch, self.phases)
+        chosen = self._chosen(source)
+        count = self.lengths[source] if chosen is None else len(chosen(pass_number))
+        return count // self.phases + (phase < count % self.phases)
+
+    def _chosen(self, source: int) -> EpochIndices | None:
+        return None if self.chosen is None else self.chosen[source]
+
+    def _weights(self, available: NDArray[np.int64]) -> NDArray[np.float64]:
+        weights = np.asarray(available if self.weights is None else self.weights, dtype=np.float64)
+        return np.where(available > 0, weights, 0.0)
+
+    def epoch(self, epoch: int) -> "EpochSchedule":
+        """The batches of one epoch; all ranks draw the same sources.
+
+        Raises:
+            ValueError: the epoch is negative, or no source with a weight has a batch in it.
+        """
+        count, available = self.num_batches(epoch), self.available(epoch)
+        weights = self._weights(available)
+        if not weights.sum():
+            raise ValueError(f"no source has a batch in epoch {epoch}: lower batch sizes or raise repeat factors")
+        seed = np.random.SeedSequence([self.seed, epoch], spawn_key=(_CHOICES,))
+        draws = np.random.default_rng(seed).random(count)
+        if self.batches_per_epoch is None:
+            sources = _choose_once_through(draws, weights, available)
+        else:
+            sources = np.searchsorted(_distribution(weights), draws, side="right")
+        ordinals = np.empty(count, dtype=np.int64)
+        for source in range(len(available)):
+            chosen = sources == source
+            ordinals[chosen] = np.arange(chosen.sum())
+        return EpochSchedule(self, epoch, available, sources, ordinals)
+
+
+@dataclass
+class EpochSchedule:
+    """The batches of one epoch on one rank."""
+
+    schedule: BatchSchedule
+    epoch: int
+    available: NDArray[np.int64]  # number of batches of each source in one pass
+    sources: NDArray[np.int64]  # the source of each batch
+    ordinals: NDArray[np.int64]  # the number of each batch among those of its source
+    _order: dict[int, tuple[int, NDArray[np.int64]]] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, batch: int) -> BatchPlan:
+        schedule = self.schedule
+        source, ordinal = int(self.sources[batch]), int(self.ordinals[batch])
+        number, within = divmod(ordinal, int(self.available[source]))
+        order = self._pass(source, number)
+        size, ranks = schedule.batch_sizes[source], schedule.world_size
+        left = len(order) - within * size * ranks
+        if left < size * ranks:  # only without drop_last: the rest is divided among the ranks
+            size_here = -(-left // ranks)
+        else:
+            size_here = size
+        first = within * size * ranks + schedule.rank * size_here
+        # The modulus repeats samples where the rest is not divisible by the ranks, as in DistributedSampler.
+        indices = (int(order[(first + i) % len(order)]) for i in range(size_here))
+        positions = ((ordinal * ranks + schedule.rank) * size + i for i in range(size_here))
+        return BatchPlan(source, tuple(BatchSample(*sample) for sample in zip(indices, positions, strict=True)))
+
+    def _pass(self, source: int, number: int) -> NDArray[np.int64]:
+        """The order of a source's samples in its ``number``-th pass."""
+        if not self.schedule.shuffle:
+            number = 0
+        known = self._order.get(source)
+        if known is None or known[0] != number:
+            order = self.schedule.samples(source, self.epoch)
+            if self.schedule.shuffle:
+                seed = np.random.SeedSequence(
+                    [self.schedule.seed, self.epoch], spawn_key=(_PERMUTATION, source, number)
+                )
+                np.random.default_rng(seed).shuffle(order)
+            self._order[source] = known = (number, order)
+        return known[1]
+
+
+def _distribution(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    cumulative = weights.cumsum()
+    return cumulative / cumulative[-1]  # ends in exactly 1; draws are smaller
+
+
+def _choose_once_through(
+    draws: NDArray[np.float64], weights: NDArray[np.float64], available: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """One source per draw; a source is drawn at most as often as it has batches available."""
+    left = np.where(weights > 0, available, 0)
+    chosen = np.empty(len(draws), dtype=np.int64)
+    done = 0
+    while done < len(draws):
+        distribution = _distribution(np.where(left > 0, weights, 0.0))
+        block = np.searchsorted(distribution, draws[done:], side="right")
+        # The block is valid up to and including the draw that exhausts a source.
+        ends = [np.flatnonzero(block == s)[n - 1] + 1 for s, n in enumerate(left) if 0 < n <= (block == s).sum()]
+        end = min(ends, default=len(block))
+        chosen[done : done + end] = block[:end]
+        left = left - np.bincount(block[:end], minlength=len(left))
+        done += end
+    return chosen

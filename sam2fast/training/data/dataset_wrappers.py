@@ -1,0 +1,183 @@
+"""Data sets made from other data sets: repeated, concatenated, cut to a subset, or fixed."""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sam2fast.training.data.clip import Clip, ClipDataset, name_of
+
+
+def repeat_factors_of(dataset: ClipDataset) -> NDArray[np.float32]:
+    """Repeat factors ``(N,)`` of the N videos of a data set: its ``repeat_factors``, or ones."""
+    factors = getattr(dataset, "repeat_factors", None)
+    return np.ones(len(dataset), dtype=np.float32) if factors is None else np.asarray(factors, dtype=np.float32)
+
+
+def sample_once(dataset: ClipDataset, index: int, rng: np.random.Generator) -> Clip:
+    """A clip of a data set's ``index``-th video, without repetitions."""
+    clip: Clip = getattr(dataset, "sample_once", dataset.sample)(index, rng)
+    return clip
+
+
+class RepeatFactorWrapper:
+    """A data set with repeat factors.
+
+    The integer part of a factor is how often a video comes in every epoch; the fraction is the probability of one
+    more. The choice depends on ``seed`` and the epoch alone, and equals that of the official
+    ``training.dataset.utils.RepeatFactorWrapper``.
+
+    Args:
+        factors: one number for all videos, one for each, or a mapping from names to factors. By default, and for
+            videos that the mapping lacks, the data set's ``repeat_factors``, as ``VOSDataset`` has them.
+
+    Raises:
+        ValueError: not a number for each video, no such video, or numbers that are negative, not finite or all 0.
+    """
+
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        seed: int = 0,
+        factors: float | Sequence[float] | Mapping[str, float] | None = None,
+    ) -> None:
+        own = repeat_factors_of(dataset)
+        if isinstance(factors, Mapping):
+            given = _replaced(own, factors, getattr(dataset, "video_names", ()))
+        else:
+            given = own if factors is None else np.asarray(factors, dtype=np.float32)
+        if given.ndim > 1 or given.ndim == 1 and len(given) != len(own):
+            raise ValueError(f"factors must be one number, or one for each of {len(own)} videos, got {given.shape}")
+        if not np.isfinite(given).all() or (given < 0).any() or not given.any():
+            raise ValueError(f"factors must be finite, at least 0 and not all 0, got {given}")
+        self.repeat_factors = np.broadcast_to(given, own.shape).copy()
+        self.dataset, self.seed = dataset, seed
+
+    @property
+    def name(self) -> str:
+        """Name for messages."""
+        return name_of(self.dataset)
+
+    def __len__(self) -> int:
+        """Number of videos without repetitions; an epoch has ``len(epoch_indices(epoch))`` samples."""
+        return len(self.repeat_factors)
+
+    def epoch_indices(self, epoch: int) -> NDArray[np.int64]:
+        """See :class:`~sam2fast.training.data.clip.EpochDataset`."""
+        whole = np.trunc(self.repeat_factors)
+        draws = torch.rand(len(whole), generator=torch.Generator().manual_seed(self.seed + epoch)).numpy()
+        counts = whole.astype(np.int64) + (draws < self.repeat_factors - whole)
+        return np.repeat(np.arange(len(whole)), counts)
+
+    def sample(self, index: int, rng: np.random.Generator) -> Clip:
+        """A clip of the ``index``-th video."""
+        return sample_once(self.dataset, index, rng)
+
+
+def _replaced(own: NDArray[np.float32], factors: Mapping[str, float], names: Sequence[str]) -> NDArray[np.float32]:
+    strange = sorted(set(factors) - set(names))
+    if strange:
+        raise ValueError(f"factors names {', '.join(strange[:5])}, which the data set does not have or does not name")
+    return np.asarray([factors.get(name, o) for name, o in zip(names, own, strict=True)], dtype=np.float32)
+
+
+class ConcatDataset:
+    """The videos of several data sets in order, without repetitions.
+
+    As in the official ``training.dataset.utils.ConcatDataset``, :class:`RepeatFactorWrapper` applies repeat factors.
+
+    Raises:
+        ValueError: there is no data set.
+    """
+
+    def __init__(self, datasets: Sequence[ClipDataset]) -> None:
+        if not datasets:
+            raise ValueError("a ConcatDataset needs at least one data set, got none")
+        self.datasets = list(datasets)
+        factors = [repeat_factors_of(dataset) for dataset in self.datasets]
+        self.repeat_factors = np.concatenate(factors)
+        self._ends = np.cumsum([len(f) for f in factors]).tolist()
+
+    @property
+    def name(self) -> str:
+        """The names of the data sets."""
+        return ", ".join(map(name_of, self.datasets))
+
+    def __len__(self) -> int:
+        return len(self.repeat_factors)
+
+    def sample(self, index: int, rng: np.random.Generator) -> Clip:
+        """A clip of the ``index``-th video.
+
+        Raises:
+            IndexError: there is no such video.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"index must be in [0, {len(self)}), got {index}")
+        number = bisect_right(self._ends, index)
+        return sample_once(self.datasets[number], index - (self._ends[number - 1] if number else 0), rng)
+
+
+class Subset:
+    """The videos of a data set with these indices. Follows the official ``training.dataset.utils.Subset``.
+
+    Raises:
+        ValueError: no indices, or an index outside the data set.
+    """
+
+    def __init__(self, dataset: ClipDataset, indices: Sequence[int]) -> None:
+        factors = repeat_factors_of(dataset)
+        self.indices = [int(i) for i in indices]
+        if not self.indices or not all(0 <= i < len(factors) for i in self.indices):
+            raise ValueError(f"indices must be at least one, each in [0, {len(factors)}), got {str(self.indices)[:60]}")
+        self.dataset, self.repeat_factors = dataset, factors[self.indices]
+
+    @property
+    def name(self) -> str:
+        """Name for messages."""
+        return name_of(self.dataset)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def sample(self, index: int, rng: np.random.Generator) -> Clip:
+        """A clip of the video ``indices[index]``."""
+        return sample_once(self.dataset, self.indices[index], rng)
+
+
+class FixedClips:
+    """The first ``count`` clips of a data set, the same in every epoch, for validation or overfitting.
+
+    Args:
+        dataset: the data set.
+        seed: clip ``i`` is drawn from ``[seed, i]``.
+        keep: keeps clips in memory after their first use.
+
+    Raises:
+        ValueError: the data set has fewer clips.
+    """
+
+    def __init__(self, dataset: ClipDataset, count: int, seed: int = 0, keep: bool = False) -> None:
+        if not 0 < count <= len(dataset):
+            raise ValueError(f"{count} clips of a data set that has {len(dataset)}")
+        self.dataset, self.count, self.seed, self.keep = dataset, count, seed, keep
+        self._kept: dict[int, Clip] = {}
+
+    @property
+    def name(self) -> str:
+        """Name for messages."""
+        return name_of(self.dataset)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def sample(self, index: int, rng: np.random.Generator) -> Clip:
+        """Clip ``index``; the generator is not used."""
+        if index in self._kept:
+            return self._kept[index]
+        clip = self.dataset.sample(index, np.random.default_rng([self.seed, index]))
+        if self.keep:
+            self._kept[index] = clip
+        return clip

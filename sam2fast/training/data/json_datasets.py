@@ -1,0 +1,371 @@
+"""Data sets whose masks are in JSON files: SA-V, SA-1B and COCO."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2fast.datasets.dataset_files import (
+    FRAME_SUFFIXES,
+    VIDEO_SUFFIXES,
+    DatasetError,
+    has_files,
+    list_entries,
+    list_files,
+    read_frame_size,
+)
+from sam2fast.datasets.frame_annotations import MaskletAnnotations, SegmentAnnotations
+from sam2fast.datasets.frame_files import count_frames, decode_video_frames
+from sam2fast.datasets.layout import MASKLETS
+from sam2fast.datasets.segmentations import read_coco, read_sa1b, require_pycocotools
+from sam2fast.training.data.clip import DataError
+from sam2fast.training.data.raw_dataset import (
+    FolderVideo,
+    NamedVideoDataset,
+    NameLists,
+    PathLike,
+    check_num_frames,
+    image_as_video,
+    names_without_file,
+    raise_if_any,
+    require_folder,
+    select_names,
+    select_present,
+)
+
+SAV_FILES = "<video>.mp4 or <video>/<frame>.jpg"
+SA1B_IMAGE, SA1B_MASKS = ".jpg", ".json"
+
+
+class EncodedVideo(FolderVideo):
+    """A video file with annotations; it is opened for each clip and closed again."""
+
+    def read_frames(self, positions: Sequence[int]) -> list[NDArray[np.uint8]]:
+        """Frames ``(H, W, 3)`` uint8 RGB."""
+        return decode_video_frames(self.frames[0][1], [self.frame_indices[position] for position in positions])
+
+
+class JSONRawDataset(NamedVideoDataset):
+    """Videos with masks in JSON files, ``gt_folder/<video>_manual.json``.
+
+    Videos are files, ``img_folder/<video>.mp4``, or folders of frames, ``img_folder/<video>/<number>.jpg``. Files may
+    be one folder deeper, as in SA-V's archives; with names such as ``sav_000/sav_000001``. Follows the official
+    ``training.dataset.vos_raw_dataset.JSONRawDataset``, which reads folders of frames alone.
+
+    Args:
+        file_list_txt: selects the videos named in it, one per line; file extensions are ignored.
+        excluded_videos_list_txt: excludes the names in one list or several.
+        sample_rate: takes every ``sample_rate``-th frame.
+        rm_unannotated: takes only frames in which every object is annotated; it may be occluded.
+        ann_every: number of video frames per annotated frame: 4 in SA-V.
+        frames_fps: frames per second of the videos; for JSON files that give the rate of their annotations.
+        annotator: ``manual`` or ``auto``: how the objects were found.
+
+    Raises:
+        DataError: no such folder or list, no videos, or videos without frames or JSON file; the message says what was
+            expected where.
+        ImportError: there are video files, and PyAV is not installed.
+    """
+
+    def __init__(
+        self,
+        img_folder: PathLike,
+        gt_folder: PathLike,
+        file_list_txt: PathLike | None = None,
+        excluded_videos_list_txt: NameLists = None,
+        sample_rate: int = 1,
+        rm_unannotated: bool = True,
+        ann_every: int = 1,
+        frames_fps: int = 24,
+        annotator: str = "manual",
+    ) -> None:
+        for argument, value in (("sample_rate", sample_rate), ("ann_every", ann_every), ("frames_fps", frames_fps)):
+            if value < 1:
+                raise ValueError(f"{argument} must be at least 1, got {value}")
+        if annotator not in MASKLETS:
+            raise ValueError(f"annotator must be one of {', '.join(MASKLETS)}, got {annotator!r}")
+        self.masks_suffix = f"_{annotator}.json"
+        self.img_folder = require_folder("img_folder", img_folder, SAV_FILES)
+        self.gt_folder = require_folder("gt_folder", gt_folder, f"<video>{self.masks_suffix}")
+        self.sample_rate, self.rm_unannotated = sample_rate, rm_unannotated
+        self.ann_every, self.frames_fps = ann_every, frames_fps
+        self.video_names = self._choose(file_list_txt, excluded_videos_list_txt)
+        if any(self._video_file(name) is not None for name in self.video_names):
+            from sam2fast.video_io.video_types import require_pyav
+
+            require_pyav()
+
+    def get_video(self, idx: int) -> FolderVideo:
+        """The ``idx``-th video; frames and masks are decoded on access.
+
+        Raises:
+            DatasetError: its JSON file or its frames cannot be read, or are not as in SA-V.
+        """
+        name = self.video_names[idx]
+        annotations = MaskletAnnotations(self.gt_folder / f"{name}{self.masks_suffix}", self.ann_every, self.frames_fps)
+        file = self._video_file(name)
+        if file is not None:
+            taken = self._taken(range(count_frames(file)), annotations)
+            return EncodedVideo(name, tuple((number, file) for number in taken), tuple(taken), annotations)
+        files = list_files(self.img_folder / name, FRAME_SUFFIXES)
+        strange = [path for key, path in files.items() if not isinstance(key, int)]
+        if strange:
+            raise DatasetError(f"{strange[0]}: a frame must be named by its number in the video")
+        numbers = self._taken([key for key in files if isinstance(key, int)], annotations)
+        return FolderVideo(name, tuple((number, files[number]) for number in numbers), tuple(numbers), annotations)
+
+    def _taken(self, numbers: Sequence[int], annotations: MaskletAnnotations) -> list[int]:
+        """Numbers of the frames that are used."""
+        sampled = numbers[:: self.sample_rate]
+        return [n for n in sampled if annotations.is_annotated(n)] if self.rm_unannotated else list(sampled)
+
+    def _video_file(self, name: str) -> Path | None:
+        files = (self.img_folder / f"{name}{suffix}" for suffix in VIDEO_SUFFIXES)
+        return next((file for file in files if file.is_file()), None)
+
+    def _choose(self, file_list: PathLike | None, excluded: NameLists) -> list[str]:
+        """Names of the videos, sorted."""
+        present = set(_find_videos(self.img_folder))
+        names = select_present(present, self.img_folder, SAV_FILES, file_list, excluded, "videos")
+        raise_if_any(
+            [
+                name
+                for name in names
+                if not (self._video_file(name) or has_files(self.img_folder / name, FRAME_SUFFIXES))
+            ],
+            f"of {len(names)} videos have no frames in img_folder {self.img_folder}",
+            f"Expected {SAV_FILES} there.",
+        )
+        raise_if_any(
+            names_without_file(names, self.gt_folder, self.masks_suffix),
+            f"of {len(names)} videos have no {self.masks_suffix} file in gt_folder {self.gt_folder}",
+            f"Expected <video>{self.masks_suffix} there. To leave videos out, use file_list_txt or "
+            "excluded_videos_list_txt.",
+        )
+        return names
+
+
+def _find_videos(folder: Path) -> Iterator[str]:
+    """Names of video files, of folders of frames, and of video files one folder deeper."""
+    for path in list_entries(folder):
+        if path.suffix in VIDEO_SUFFIXES and path.is_file():
+            yield path.stem
+        elif path.is_dir():
+            names = [file.stem for file in list_entries(path) if file.suffix in VIDEO_SUFFIXES]
+            yield from (f"{path.name}/{name}" for name in names) if names else [path.name]
+
+
+class SA1BRawDataset(NamedVideoDataset):
+    """Images ``img_folder/sa_<number>.jpg`` with masks in ``gt_folder/sa_<number>.json``, as videos of equal frames.
+
+    Follows the official ``training.dataset.vos_raw_dataset.SA1BRawDataset``, but videos are sorted by name and named as
+    their files. An object's id is its number among the annotations that are kept, from 0. Names in lists may have a
+    folder in front, as in SA-1B's archives: ``sa_000000/sa_1``.
+
+    Args:
+        file_list_txt: selects the images named in it, one per line; file extensions are ignored.
+        excluded_videos_list_txt: excludes the names in one list or several.
+        num_frames: number of frames of each video.
+        mask_area_frac_thresh: excludes masks of at least this share of the image, if it is at most 1.
+        uncertain_iou: excludes masks with a smaller ``uncertain_iou``.
+
+    Raises:
+        DataError: no such folder or list, no images, or images without a JSON file; the message says what was expected
+            where.
+    """
+
+    def __init__(
+        self,
+        img_folder: PathLike,
+        gt_folder: PathLike,
+        file_list_txt: PathLike | None = None,
+        excluded_videos_list_txt: NameLists = None,
+        num_frames: int = 1,
+        mask_area_frac_thresh: float = 1.1,
+        uncertain_iou: float = -1,
+    ) -> None:
+        self.img_folder = require_folder("img_folder", img_folder, f"<name>{SA1B_IMAGE}")
+        self.gt_folder = require_folder("gt_folder", gt_folder, f"<name>{SA1B_MASKS}")
+        self.num_frames = check_num_frames(num_frames)
+        self.mask_area_frac_thresh, self.uncertain_iou = mask_area_frac_thresh, uncertain_iou
+
+        present: Iterator[str] = iter(())
+        if file_list_txt is None:
+            present = (path.stem for path in list_entries(self.img_folder) if path.suffix == SA1B_IMAGE)
+        expected = f"<name>{SA1B_IMAGE} in img_folder"
+        names = select_names(present, self.img_folder, expected, file_list_txt, excluded_videos_list_txt, "images")
+        for argument, folder, suffix in (("img", self.img_folder, SA1B_IMAGE), ("gt", self.gt_folder, SA1B_MASKS)):
+            raise_if_any(
+                names_without_file(names, folder, suffix),
+                f"of {len(names)} images have no {suffix} file in {argument}_folder {folder}",
+                f"Expected <name>{suffix} there. To leave images out, use file_list_txt or excluded_videos_list_txt.",
+            )
+        self.video_names = names
+
+    def get_video(self, idx: int) -> FolderVideo:
+        """The ``idx``-th image; its masks are decoded on access.
+
+        Raises:
+            DatasetError: its files cannot be read, or are not as in SA-1B.
+        """
+        name = self.video_names[idx]
+        image, masks = self.img_folder / f"{name}{SA1B_IMAGE}", self.gt_folder / f"{name}{SA1B_MASKS}"
+        segments = dict(enumerate(self._segments(image, masks)))
+        return image_as_video(name, image, SegmentAnnotations(segments, f"{masks}, object"), self.num_frames)
+
+    def _segments(self, image: Path, masks: Path) -> list[Any]:
+        """RLE masks of the annotations that are kept."""
+        by_share = self.mask_area_frac_thresh <= 1.0
+        height, width = read_frame_size(image) if by_share else (1, 1)
+        try:
+            return [
+                annotation["segmentation"]
+                for annotation in read_sa1b(masks)
+                if annotation["area"] > 0
+                and not annotation.get("uncertain_iou", self.uncertain_iou) < self.uncertain_iou
+                and not (by_share and annotation["area"] / (height * width) >= self.mask_area_frac_thresh)
+            ]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DatasetError(f'{masks}: an annotation must have "segmentation" and "area": {error!r}') from error
+
+
+class CocoRawDataset(NamedVideoDataset):
+    """The images with objects in a COCO instances file, as videos of equal frames.
+
+    Objects have the ids of their annotations. Masks are polygons, which need pycocotools, or RLE. Crowds, annotations
+    without a mask and images without objects are excluded.
+
+    Args:
+        img_folder: folder of the images; ``file_name`` is relative to it.
+        annotation_file: such as ``annotations/instances_train2017.json``.
+        file_list_txt: selects the images named in it, one file name per line; file extensions are ignored.
+        excluded_videos_list_txt: excludes the names in one list or several.
+        num_frames: number of frames of each video.
+        categories: takes only objects of these categories, by name or id.
+        min_area: excludes objects whose ``area`` in the file is smaller, in pixels.
+
+    Raises:
+        DataError: no such folder, file or list, a file not in COCO's format, no images, or images that are missing or
+            whose names differ in the extension alone.
+        ImportError: there are polygons, and pycocotools is not installed.
+    """
+
+    def __init__(
+        self,
+        img_folder: PathLike,
+        annotation_file: PathLike,
+        file_list_txt: PathLike | None = None,
+        excluded_videos_list_txt: NameLists = None,
+        num_frames: int = 1,
+        categories: Sequence[str | int] | None = None,
+        min_area: float = 0,
+    ) -> None:
+        self.img_folder = require_folder("img_folder", img_folder, "the images that annotation_file names")
+        if annotation_file is None:
+            raise DataError("annotation_file is not set: it must be a JSON file of COCO's instances")
+        self.annotation_file = Path(annotation_file)
+        self.num_frames = check_num_frames(num_frames)
+        try:
+            content = read_coco(self.annotation_file)
+            objects = _objects_by_image(content, _category_ids(content, categories), min_area)
+            used = [i for i in content["images"] if i["id"] in objects]
+            images = {str(i["file_name"]): i for i in used}
+            names_used = Counter(_without_suffix(str(i["file_name"])) for i in used)
+        except DatasetError as error:
+            raise DataError(f"annotation_file: {error}") from error
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            raise DataError(f"{self.annotation_file} is not as COCO's files are: {error!r}") from error
+        raise_if_any(
+            sorted(name for name, count in names_used.items() if count > 1),
+            f"names are those of several images in {self.annotation_file}",
+            "Expected file names that differ by more than their extension.",
+        )
+        by_name = {_without_suffix(file): file for file in images}
+        lists = file_list_txt, excluded_videos_list_txt
+        names = select_names(by_name, self.annotation_file, "images with objects", *lists, "images")
+        raise_if_any(
+            [name for name in names if name not in by_name],
+            f"of the {len(names)} images listed in {file_list_txt} have no object in {self.annotation_file}",
+            "Expected names of images as the file has them.",
+        )
+        self.video_names = names
+        self.files = [by_name[name] for name in names]
+        raise_if_any(
+            names_without_file(self.files, self.img_folder, ""),
+            f"of {len(names)} images are not in img_folder {self.img_folder}",
+            f"Expected the file names of {self.annotation_file} there.",
+        )
+        ids = [images[file]["id"] for file in self.files]
+        require_pycocotools((segmentation for i in ids for _, segmentation in objects[i]), "train")
+        self._objects = PackedRecords(objects[i] for i in ids)
+        self._sizes = [(images[file].get("height"), images[file].get("width")) for file in self.files]
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return str(self.annotation_file)
+
+    def get_video(self, idx: int) -> FolderVideo:
+        """The ``idx``-th image; its masks are decoded on access.
+
+        Raises:
+            DatasetError: the image cannot be read, or its size is not that in the file.
+        """
+        path = self.img_folder / self.files[idx]
+        declared, size = self._sizes[idx], read_frame_size(path)
+        if declared not in (size, (None, None)):
+            raise DatasetError(
+                f"{path} has {size[1]}x{size[0]} pixels, {self.annotation_file} says {declared[1]}x{declared[0]}"
+            )
+        segments = dict(self._objects[idx])
+        where = f"{self.annotation_file}, annotation"
+        return image_as_video(self.video_names[idx], path, SegmentAnnotations(segments, where), self.num_frames)
+
+
+class PackedRecords:
+    """JSON values in one byte array, which forked workers share; as objects they would be copied, page by page."""
+
+    def __init__(self, values: Iterable[Any]) -> None:
+        texts = [json.dumps(value, separators=(",", ":")).encode() for value in values]
+        self._ends = np.cumsum([0, *map(len, texts)])
+        self._bytes = np.frombuffer(b"".join(texts), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> Any:
+        return json.loads(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
+
+
+def _without_suffix(file: str) -> str:
+    return str(PurePath(file).with_suffix(""))
+
+
+def _category_ids(content: Mapping[str, Any], wanted: Sequence[str | int] | None) -> set[int] | None:
+    """Ids of the wanted categories; None for all."""
+    if wanted is None:
+        return None
+    known = {category["name"]: category["id"] for category in content.get("categories", [])}
+    ids = {known.get(category, category) for category in wanted}
+    strange = sorted(str(i) for i in ids if i not in known.values())
+    if strange:
+        raise DataError(f"there are no categories {', '.join(strange)}; there are {', '.join(sorted(known))}")
+    return ids
+
+
+def _objects_by_image(
+    content: Mapping[str, Any], categories: set[int] | None, min_area: float
+) -> dict[Any, list[tuple[int, Any]]]:
+    """Ids and segmentations of the selected objects, by the id of their image."""
+    objects: dict[Any, list[tuple[int, Any]]] = defaultdict(list)
+    for annotation in content["annotations"]:
+        area = annotation.get("area")
+        is_wanted = categories is None or annotation["category_id"] in categories
+        is_large = area is None or (area > 0 and area >= min_area)
+        if is_wanted and is_large and annotation.get("segmentation") and not annotation.get("iscrowd"):
+            objects[annotation["image_id"]].append((int(annotation["id"]), annotation["segmentation"]))
+    return objects

@@ -1,0 +1,258 @@
+"""Data sets whose masks are PNG files: DAVIS, MOSE, one folder per object, and images with masks."""
+
+import logging
+import os
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+from sam2fast.datasets.dataset_files import (
+    FRAME_SUFFIXES,
+    MASK_SUFFIXES,
+    has_files,
+    list_entries,
+    list_files,
+    list_folders,
+    object_folders,
+    object_number,
+)
+from sam2fast.datasets.frame_annotations import Annotations, PaletteAnnotations, PerObjectAnnotations
+from sam2fast.io.images import open_image
+from sam2fast.training.data.clip import DataError
+from sam2fast.training.data.raw_dataset import (
+    MAX_NAMED,
+    FolderVideo,
+    NamedVideoDataset,
+    NameLists,
+    PathLike,
+    check_num_frames,
+    image_as_video,
+    raise_if_any,
+    require_folder,
+    select_present,
+)
+
+FRAME_FILES = "<video>/<frame>.jpg or .png"
+IMAGE_FILES = "<name>.jpg or .png"
+MASKS = "<name>.png, or <name>/<object>.png"
+OTHER_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".tif", ".tiff", ".webp")
+SUSPICIOUS_VALUES = 64  # in one grey mask: more are probably soft edges
+_log = logging.getLogger(__name__)
+
+
+class PNGRawDataset(NamedVideoDataset):
+    """Videos as ``img_folder/<video>/<frame>.jpg`` (or ``.png``) with masks in ``gt_folder``.
+
+    Masks are ``gt_folder/<video>/<frame>.png`` with the objects' ids as palette indices or grey levels, or, with
+    ``is_palette`` off, ``gt_folder/<video>/<object>/<frame>.png`` with ids one above the folders' numbers. Frames and
+    masks are matched by number. Follows the official ``training.dataset.vos_raw_dataset.PNGRawDataset``.
+
+    Args:
+        file_list_txt: selects the videos named in it, one per line; file extensions are ignored.
+        excluded_videos_list_txt: excludes the names in one list or several.
+        sample_rate: takes every ``sample_rate``-th frame.
+        single_object_mode: makes every object's folder a separate video.
+        truncate_video: takes only this many frames from the start, if positive.
+        frames_sampling_mult: repeats every video as often as it has frames.
+
+    Raises:
+        DataError: no such folder or list, no videos, or videos without frames or masks; the message says what was
+            expected where.
+    """
+
+    def __init__(
+        self,
+        img_folder: PathLike,
+        gt_folder: PathLike,
+        file_list_txt: PathLike | None = None,
+        excluded_videos_list_txt: NameLists = None,
+        sample_rate: int = 1,
+        is_palette: bool = True,
+        single_object_mode: bool = False,
+        truncate_video: int = -1,
+        frames_sampling_mult: bool = False,
+    ) -> None:
+        if sample_rate < 1:
+            raise ValueError(f"sample_rate must be at least 1, got {sample_rate}")
+        self.img_folder = require_folder("img_folder", img_folder, FRAME_FILES)
+        masks = "<video>/<object>/<frame>.png" if single_object_mode or not is_palette else "<video>/<frame>.png"
+        self.gt_folder = require_folder("gt_folder", gt_folder, masks)
+        self.sample_rate, self.truncate_video = sample_rate, truncate_video
+        self.is_palette, self.single_object_mode = is_palette, single_object_mode
+
+        names = self._choose(file_list_txt, excluded_videos_list_txt)
+        self._check_frames(names)
+        self._check_masks(names, masks)
+        if single_object_mode:
+            names = sorted(f"{name}/{path.name}" for name in names for path in list_folders(self.gt_folder / name))
+        if frames_sampling_mult:
+            counts = {name: len(list_files(self._frame_folder(name), FRAME_SUFFIXES)) for name in names}
+            names = [name for name in names for _ in range(counts[name])]
+        self.video_names = names
+
+    def get_video(self, idx: int) -> FolderVideo:
+        """The ``idx``-th video's files.
+
+        Raises:
+            DatasetError: its folders changed, or an object's folder is not a number.
+        """
+        name = self.video_names[idx]
+        files = list(list_files(self._frame_folder(name), FRAME_SUFFIXES).items())
+        stop = self.truncate_video if self.truncate_video > 0 else len(files)
+        chosen = range(len(files))[:stop][:: self.sample_rate]
+        return FolderVideo(name, tuple(files[i] for i in chosen), tuple(chosen), self._annotations(name))
+
+    def _frame_folder(self, name: str) -> Path:
+        return self.img_folder / (os.path.dirname(name) if self.single_object_mode else name)
+
+    def _annotations(self, name: str) -> Annotations:
+        folder = self.gt_folder / name
+        if self.is_palette:
+            return PaletteAnnotations(list_files(folder), folder)
+        folders = {object_number(folder): folder} if self.single_object_mode else object_folders(folder)
+        return PerObjectAnnotations({number + 1: list_files(path) for number, path in folders.items()})
+
+    def _choose(self, file_list: PathLike | None, excluded: NameLists) -> list[str]:
+        """Names of the videos, sorted."""
+        present = {path.name for path in list_folders(self.img_folder)}
+        expected = "one folder of .jpg or .png frames per video"
+        return select_present(present, self.img_folder, expected, file_list, excluded, "videos")
+
+    def _check_frames(self, names: Sequence[str]) -> None:
+        empty = [name for name in names if not has_files(self.img_folder / name, FRAME_SUFFIXES)]
+        raise_if_any(
+            empty,
+            f"of {len(names)} videos have no frames in img_folder {self.img_folder}",
+            f"Expected {FRAME_FILES} there.",
+        )
+
+    def _check_masks(self, names: Sequence[str], expected: str) -> None:
+        folders = {name: self.gt_folder / name for name in names}
+        found = ", ".join(sorted(path.name for path in list_entries(self.gt_folder))[:MAX_NAMED])
+        raise_if_any(
+            [name for name, folder in folders.items() if not folder.is_dir()],
+            f"of {len(names)} videos have no folder in gt_folder {self.gt_folder}",
+            f"Expected {expected} there, found {found or 'nothing'}. To leave videos out, use file_list_txt or "
+            "excluded_videos_list_txt.",
+        )
+        raise_if_any(
+            [name for name, folder in folders.items() if not self._has_masks(folder)],
+            f"of {len(names)} videos have no masks in gt_folder {self.gt_folder}",
+            f"Expected {expected} there, as is_palette is {self.is_palette}.",
+        )
+
+    def _has_masks(self, folder: Path) -> bool:
+        by_object = not self.is_palette or self.single_object_mode
+        return any(has_files(path, MASK_SUFFIXES) for path in (list_folders(folder) if by_object else [folder]))
+
+
+class MaskFolderRawDataset(NamedVideoDataset):
+    """Images ``img_folder/<name>.jpg`` (or ``.png``) with masks in ``gt_folder``, as videos of equal frames.
+
+    An image's masks are either ``<name>.png``, a palette or grey image in which every value but 0 is an object, or
+    ``<name>/*.png``, one image per object, in which all pixels but 0 are the object. A folder may mix both. Images are
+    rotated by their EXIF orientation, and masks have the size of the rotated image. Masks must have hard edges: every
+    grey value of a soft edge would be an object. The first grey mask with more than 64 values gives a warning.
+
+    Args:
+        file_list_txt: selects the images named in it, one per line; file extensions are ignored.
+        excluded_videos_list_txt: excludes the names in one list or several.
+        num_frames: number of frames of each video.
+        ignored_labels: values that are not objects, such as 255 for unlabelled pixels.
+
+    Raises:
+        DataError: no such folder or list, no images, images of another format while there is no
+            ``file_list_txt``, images without masks or with both kinds of masks; the message says what was
+            expected where.
+    """
+
+    def __init__(
+        self,
+        img_folder: PathLike,
+        gt_folder: PathLike,
+        file_list_txt: PathLike | None = None,
+        excluded_videos_list_txt: NameLists = None,
+        num_frames: int = 1,
+        ignored_labels: Sequence[int] = (),
+    ) -> None:
+        self.img_folder = require_folder("img_folder", img_folder, IMAGE_FILES)
+        self.gt_folder = require_folder("gt_folder", gt_folder, MASKS)
+        self.num_frames, self.ignored_labels = check_num_frames(num_frames), tuple(ignored_labels)
+        images = _by_name(self.img_folder, list_entries(self.img_folder), FRAME_SUFFIXES)
+        if file_list_txt is None:
+            _refuse_other_formats(self.img_folder)
+        lists = file_list_txt, excluded_videos_list_txt
+        names = select_present(images, self.img_folder, IMAGE_FILES, *lists, "images")
+        self.video_names, self.images = names, [images[name] for name in names]
+        self._labels = self._find_masks()
+        self._has_warned = False
+
+    def get_video(self, idx: int) -> FolderVideo:
+        """The ``idx``-th image; its masks are decoded on access.
+
+        Raises:
+            DatasetError: the folder of its masks cannot be read.
+        """
+        name = self.video_names[idx]
+        annotations: Annotations
+        if name in self._labels:
+            path = self._labels[name]
+            annotations = PaletteAnnotations({0: path}, path, self.ignored_labels, self._warn_of_soft_edges)
+        else:
+            files = list_files(
+                self.gt_folder / name
+            ).values()  # ids count from 1 in this order: by number, then by name
+            annotations = PerObjectAnnotations({i: {0: path} for i, path in enumerate(files, 1)})
+        return image_as_video(name, self.images[idx], annotations, self.num_frames, upright=True)
+
+    def _warn_of_soft_edges(self, path: Path, values: int) -> None:
+        """Warns once per process; palette images are not checked."""
+        if self._has_warned or values <= SUSPICIOUS_VALUES:
+            return
+        with open_image(path) as image:
+            if image.mode == "P":
+                return
+        self._has_warned = True
+        _log.warning(
+            "%s is a grey mask with %d values, and each is taken for an object; if its edges are soft, make them hard, "
+            "such as by a threshold",
+            path,
+            values,
+        )
+
+    def _find_masks(self) -> dict[str, Path]:
+        """Paths of the label images by name; the other images have folders of masks."""
+        entries = list(list_entries(self.gt_folder))
+        folders = {path.name: path for path in entries if path.is_dir()}
+        labels = _by_name(self.gt_folder, (path for path in entries if path.name not in folders), MASK_SUFFIXES)
+        of_objects = {n for n in self.video_names if n in folders and has_files(folders[n], MASK_SUFFIXES)}
+        of_labels = {n for n in self.video_names if n in labels}
+        total, names = len(self.video_names), self.video_names
+        raise_if_any(
+            [name for name in names if name not in of_labels | of_objects],
+            f"of {total} images have no masks in gt_folder {self.gt_folder}",
+            f"Expected {MASKS} there. To leave images out, use file_list_txt or excluded_videos_list_txt.",
+        )
+        raise_if_any(
+            [name for name in names if name in of_labels & of_objects],
+            f"of {total} images have both an image of labels and a folder of masks in gt_folder {self.gt_folder}",
+            "Leave one.",
+        )
+        return {name: labels[name] for name in of_labels}
+
+
+def _by_name(folder: Path, paths: Iterable[Path], suffixes: Collection[str]) -> dict[str, Path]:
+    """The files with one of these suffixes, by name."""
+    named: dict[str, Path] = {}
+    for path in sorted(path for path in paths if path.suffix.lower() in suffixes):
+        if path.stem in named:
+            raise DataError(f"{folder}: {named[path.stem].name} and {path.name} have the same name")
+        named[path.stem] = path
+    return named
+
+
+def _refuse_other_formats(folder: Path) -> None:
+    raise_if_any(
+        sorted(path.name for path in list_entries(folder) if path.suffix.lower() in OTHER_SUFFIXES),
+        f"images in img_folder {folder} are neither JPEG nor PNG",
+        "Convert them, or name in file_list_txt the images to use.",
+    )

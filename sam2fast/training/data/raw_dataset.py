@@ -1,0 +1,186 @@
+"""Shared parts of the raw data sets: names of videos, files of frames, checks of folders and their errors."""
+
+import os
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2fast.datasets.dataset_files import (
+    FrameKey,
+    read_frame,
+)
+from sam2fast.datasets.frame_annotations import Annotations
+from sam2fast.training.data.clip import DataError
+
+PathLike: TypeAlias = str | os.PathLike[str]
+NameLists: TypeAlias = PathLike | Sequence[PathLike] | None
+
+MAX_NAMED = 5  # names in an error message
+
+
+class NamedVideoDataset:
+    """Base class of data sets of named videos, and of images as videos.
+
+    Attributes:
+        img_folder: folder of the frames or images.
+        video_names: names of the selected videos, in order.
+    """
+
+    img_folder: Path
+    video_names: list[str]
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return str(self.img_folder)
+
+    def __len__(self) -> int:
+        return len(self.video_names)
+
+
+def require_folder(argument: str, folder: PathLike | None, expected: str) -> Path:
+    """The folder as a path.
+
+    Raises:
+        DataError: it is not set or not a folder; the message says what should be in it.
+    """
+    if folder is None:  # configurations leave it for the user to set
+        raise DataError(f"{argument} is not set: it must be a folder with {expected}")
+    if not Path(folder).is_dir():
+        raise DataError(f"{argument} {folder} is not a folder: expected {expected} in it")
+    return Path(folder)
+
+
+def read_list(argument: str, path: PathLike, present: Collection[str] = ()) -> list[str]:
+    """Names in a text file, one per line, without file extensions; a name in ``present`` is kept as it is.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{argument} {path} cannot be read, expected one name of a video a line: {error}") from error
+    names = [line.strip() for line in lines]
+    return [name if name in present else os.path.splitext(name)[0] for name in names if name]
+
+
+def select_names(
+    present: Iterable[str], folder: Path, expected: str, file_list_txt: PathLike | None, excluded: NameLists, what: str
+) -> list[str]:
+    """Sorted names of the selected videos or images; names in a list are not checked for existence.
+
+    Args:
+        present: names in ``folder``.
+        expected, what: for messages: what should be where, and what the names are names of.
+        file_list_txt: selects only the names in it.
+        excluded: one or several lists of names to exclude.
+
+    Raises:
+        DataError: a list cannot be read, or no name is left.
+    """
+    known = set(present)
+    names = list(known) if file_list_txt is None else read_list("file_list_txt", file_list_txt, known)
+    lists = [] if excluded is None else [excluded] if isinstance(excluded, str | os.PathLike) else list(excluded)
+    unwanted = {name for path in lists for name in read_list("excluded_videos_list_txt", path, known)}
+    names = sorted(name for name in names if name not in unwanted)
+    if not names:
+        source = folder if file_list_txt is None else file_list_txt
+        excluding = " that is not excluded" if lists else ""
+        raise DataError(f"there are no {what} in {source}: expected {expected}{excluding}")
+    return names
+
+
+def select_present(
+    present: Collection[str],
+    folder: Path,
+    expected: str,
+    file_list_txt: PathLike | None,
+    excluded: NameLists,
+    what: str,
+) -> list[str]:
+    """As :func:`select_names`, but all names in ``file_list_txt`` must be ``present`` in ``img_folder``.
+
+    Args:
+        folder: ``img_folder``.
+        expected: for messages: what should be there.
+
+    Raises:
+        DataError: a list cannot be read or names what does not exist, or no name is left.
+    """
+    names = select_names(present, folder, f"{expected} in img_folder", file_list_txt, excluded, what)
+    raise_if_any(
+        [name for name in names if name not in present],
+        f"of the {len(names)} {what} listed in {file_list_txt} are not in img_folder {folder}",
+        f"Expected {expected} there.",
+    )
+    return names
+
+
+def names_without_file(names: Iterable[str], folder: Path, suffix: str) -> list[str]:
+    """Sorted names without a file ``folder/<name><suffix>``; each folder is listed once."""
+    listed: dict[str, set[str]] = {}
+    missing = []
+    for name in sorted(set(names)):
+        parent, _, own = name.rpartition("/")
+        if parent not in listed:
+            try:
+                listed[parent] = set(os.listdir(folder / parent))
+            except OSError:
+                listed[parent] = set()
+        if own + suffix not in listed[parent]:
+            missing.append(name)
+    return missing
+
+
+def raise_if_any(offenders: Sequence[str], problem: str, expected: str) -> None:
+    """Raises ``DataError`` if there are offenders; the message names some of them."""
+    if offenders:
+        more = f" and {len(offenders) - MAX_NAMED} more" if len(offenders) > MAX_NAMED else ""
+        raise DataError(f"{len(offenders)} {problem}: {', '.join(offenders[:MAX_NAMED])}{more}. {expected}")
+
+
+@dataclass(frozen=True)
+class FolderVideo:
+    """The files of one video; frames and masks are decoded on access."""
+
+    name: str
+    frames: tuple[tuple[FrameKey, Path], ...]
+    frame_indices: tuple[int, ...]  # positions of the frames in their folder
+    annotations: Annotations
+    upright: bool = False  # whether frames are rotated by their EXIF orientation
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def visible_objects(self, position: int) -> tuple[int, ...]:
+        """Ids of the objects with a mask in the ``position``-th frame."""
+        return self.annotations.visible_objects(self.frames[position][0])
+
+    def read_frames(self, positions: Sequence[int]) -> list[NDArray[np.uint8]]:
+        """Frames ``(H, W, 3)`` uint8 RGB; a file is read once, also if several frames show it."""
+        paths = [self.frames[position][1] for position in positions]
+        read = {path: read_frame(path, self.upright) for path in dict.fromkeys(paths)}
+        return [read[path] for path in paths]
+
+    def read_masks(self, position: int, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Masks ``(O, H, W)`` in the ``position``-th frame, of ``size`` (height, width)."""
+        return self.annotations.read_masks(self.frames[position][0], object_ids, size)
+
+
+def image_as_video(
+    name: str, path: Path, annotations: Annotations, num_frames: int, upright: bool = False
+) -> FolderVideo:
+    """An image as a video of ``num_frames`` equal frames; ``upright`` rotates it by its EXIF orientation."""
+    return FolderVideo(name, ((0, path),) * num_frames, tuple(range(num_frames)), annotations, upright)
+
+
+def check_num_frames(num_frames: int) -> int:
+    """Returns ``num_frames``, or raises ``ValueError`` if it is less than 1."""
+    if num_frames < 1:
+        raise ValueError(f"num_frames must be at least 1, got {num_frames}")
+    return num_frames

@@ -1,0 +1,48 @@
+"""Detects losses and gradients that are not finite; all processes of a run raise the same error."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from sam2fast.training.distributed.ranks import Ranks
+from sam2fast.training.distributed.strategies import SingleProcess
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or gradient is not finite; the message names it."""
+
+
+def find_nonfinite_loss(own: Mapping[str, float], total: float, clips: Sequence[str], ranks: Ranks) -> str | None:
+    """A message, the same in every process, if a batch's loss is not finite; None otherwise. All processes call it.
+
+    Args:
+        own: the terms in this process.
+        total: the loss, averaged over processes.
+        clips: names of the clips in this process's batch.
+    """
+    if math.isfinite(total):
+        return None
+    wrong = [name for name, value in own.items() if not math.isfinite(value)]
+    found = f"{', '.join(wrong)} is not finite for clips {', '.join(clips)}" if wrong else ""
+    return next(filter(None, ranks.gather(found)))
+
+
+def find_nonfinite_gradient(
+    norm: float, model: nn.Module, clips: Sequence[str], parallel: SingleProcess, ranks: Ranks
+) -> str | None:
+    """A message, the same in every process, if the gradient is not finite; None otherwise. All processes call it.
+
+    Args:
+        norm: the norm of the whole gradient.
+        clips: names of the clips in this process's batches.
+    """
+    if math.isfinite(norm):
+        return None
+    everyones = ", ".join(name for share in ranks.gather(list(clips)) for name in share)
+    gradients: dict[str, Tensor] = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    own = {name for name, gradient in gradients.items() if not parallel.to_local(gradient).isfinite().all()}
+    wrong: set[str] = set().union(*ranks.gather(own))
+    names = [name for name in gradients if name in wrong] or ["the auxiliary task"]
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"the gradient of {names[0]}{more} is not finite for clips {everyones}"

@@ -1,1 +1,0 @@
-"""Configurations of the original's trainer, understood."""

@@ -1,0 +1,187 @@
+"""Maps the classes of official configurations to ours, and collects notes on the conversion."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sam2fast.config import ConfigError
+
+MAPPED, CHANGED, LEFT_OUT, NOT_SUPPORTED, TO_DO = "mapped", "changed", "left out", "not supported", "to do"
+# Keys for Hydra.
+_OF_HYDRA = ("_partial_", "_recursive_", "_convert_")
+# Official modules whose classes have counterparts with the same names in `sam2fast.training`.
+MODULES = frozenset(
+    (
+        "fvcore.common.param_scheduler",
+        "training.dataset.transforms",
+        "training.dataset.utils",
+        "training.dataset.vos_dataset",
+        "training.dataset.vos_raw_dataset",
+        "training.dataset.vos_sampler",
+        "training.loss_fns",
+        "training.model.sam2",
+        "training.optimizer",
+    )
+)
+LOADER = "training.dataset.sam2_datasets.TorchTrainMixedDataset"
+COLLATE = "training.utils.data_utils.collate_fn"
+REPEATER = "training.dataset.utils.RepeatFactorWrapper"
+CLIPS = "training.dataset.vos_dataset.VOSDataset"
+
+
+@dataclass(frozen=True)
+class Note:
+    """A note on one part of a configuration."""
+
+    kind: str  # one of the five above
+    key: str  # of the official configuration
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.key}: {self.text}"
+
+
+class Notes(list[Note]):
+    """Notes in the order of the conversion."""
+
+    def add(self, kind: str, key: str, text: str) -> None:
+        """Adds a note."""
+        self.append(Note(kind, key, text))
+
+
+class Fields:
+    """The entries of a node; :meth:`close` notes those that were not taken.
+
+    Raises:
+        ConfigError: the node is not a mapping.
+    """
+
+    def __init__(self, node: Any, key: str, notes: Notes) -> None:
+        if not isinstance(node, dict):
+            raise ConfigError(f"{key} must be a mapping, got {node!r}")
+        self._left = {name: value for name, value in node.items() if name not in _OF_HYDRA}
+        self.key, self._notes = key, notes
+
+    def take(self, name: str, default: Any = None) -> Any:
+        """Removes and returns an entry."""
+        return self._left.pop(name, default)
+
+    def keep(self, *names: str) -> dict[str, Any]:
+        """Removes and returns the existing ones of these entries; they have the same meaning here."""
+        return {name: self._left.pop(name) for name in names if name in self._left}
+
+    def leave_out(self, why: str, *names: str) -> None:
+        """Notes that these entries have no use here, unless they are empty."""
+        self._unless_empty(LEFT_OUT, why, names)
+
+    def to_do(self, what: str, *names: str) -> None:
+        """Notes that these entries must be given elsewhere, unless they are empty."""
+        self._unless_empty(TO_DO, what, names)
+
+    def _unless_empty(self, kind: str, text: str, names: tuple[str, ...]) -> None:
+        for name in names:
+            if self._left.pop(name, None) not in (None, [], {}, False):
+                self.note(kind, text, name)
+
+    def note(self, kind: str, text: str, name: str = "") -> None:
+        """Adds a note on the node or on one of its entries."""
+        self._notes.add(kind, f"{self.key}.{name}" if name else self.key, text)
+
+    def close(self) -> None:
+        """Adds a note for each remaining entry."""
+        for name, value in self._left.items():
+            if value is not None:
+                self.note(NOT_SUPPORTED, "there is no such setting here; it has no effect", name)
+        self._left = {}
+
+
+class Classes:
+    """Replaces official classes by ours.
+
+    Args:
+        targets: the allowed targets of our training configurations.
+        notes: gets the notes.
+    """
+
+    def __init__(self, targets: Collection[str], notes: Notes) -> None:
+        ours = (target for target in targets if target.startswith("sam2fast.training."))
+        self._ours = {target.rpartition(".")[2]: target for target in ours}
+        self._notes = notes
+
+    def mapped(self, value: Any, key: str) -> Any:
+        """A node with mapped targets, recursively. Unknown targets stay, and building them fails."""
+        if isinstance(value, dict):
+            out = {name: self.mapped(child, f"{key}.{name}") for name, child in value.items()}
+            return {**out, "_target_": self.target(str(out["_target_"]), key)} if "_target_" in out else out
+        if isinstance(value, list):
+            return [self.mapped(child, f"{key}.{i}") for i, child in enumerate(value)]
+        if isinstance(value, str) and value.startswith("training/assets/") and not Path(value).exists():
+            text = f"{value} is a file of the original's repository: give its path, or null for everything"
+            self._notes.add(TO_DO, key, text)
+        return value
+
+    def target(self, target: str, key: str) -> str:
+        """Our counterpart of a class; an unknown class stays as it is."""
+        module, _, name = target.rpartition(".")
+        if module in MODULES and name in self._ours:
+            return self._ours[name]
+        if target.startswith(("training.", "fvcore.")):
+            self._notes.add(NOT_SUPPORTED, key, f"{target} has no counterpart here")
+        elif not target.startswith(("sam2.", "sam2fast.", "torch.")):
+            text = f"{target} is no class of SAM 2: give --allow-target {target.partition('.')[0]} to have it built"
+            self._notes.add(TO_DO, key, text)
+        return target
+
+    def loader(self, node: Any, key: str, seed: int) -> dict[str, Any]:
+        """Converts a mixture of data sets.
+
+        Raises:
+            ConfigError: it is not a mixture, or is inconsistent.
+        """
+        fields = Fields(node, key, self._notes)
+        target = fields.take("_target_")
+        if target != LOADER:
+            raise ConfigError(f"{key} is a {target}; only {LOADER} is known")
+        datasets, sizes = fields.take("datasets", []), fields.take("batch_sizes", [])
+        shares, collate = fields.take("dataset_prob"), fields.take("collate_fn") or {}
+        if len(sizes) != len(datasets) or (shares is not None and len(shares) != len(datasets)):
+            raise ConfigError(f"{key} has {len(datasets)} datasets, and not as many batch_sizes or dataset_prob")
+        if collate.get("_target_") != COLLATE:
+            fields.note(NOT_SUPPORTED, f"{collate.get('_target_')} is not called: batches are made here", "collate_fn")
+        sources = [
+            {
+                "_target_": self._ours["ClipSource"],
+                "dataset": self._dataset(dataset, f"{key}.datasets.{i}"),
+                "batch_size": sizes[i],
+                "weight": None if shares is None else shares[i],
+                "key": collate.get("dict_key", "all"),
+            }
+            for i, dataset in enumerate(datasets)
+        ]
+        same = fields.keep("num_workers", "shuffle", "pin_memory", "drop_last", "phases_per_epoch")
+        ours = fields.keep("batches_per_epoch", "max_bad_samples")
+        fields.leave_out("workers are set up here", "worker_init_fn")
+        fields.note(MAPPED, f"batches of {', '.join(map(str, sizes))} clips on each GPU, a number for each data set")
+        fields.close()
+        return {"datasets": sources, "seed": seed, **same, **ours}
+
+    def _dataset(self, node: Any, key: str) -> Any:
+        return self.mapped(self._counted_once(node, key, repeated=False), key)
+
+    def _counted_once(self, node: Any, key: str, repeated: bool) -> Any:
+        """Sets ``multiplier`` to 1 outside of a ``RepeatFactorWrapper``, where the original ignores it."""
+        if isinstance(node, list):
+            return [self._counted_once(child, f"{key}.{i}", repeated) for i, child in enumerate(node)]
+        if not isinstance(node, dict):
+            return node
+        out, target = dict(node), node.get("_target_")
+        repeated = repeated or target == REPEATER
+        for name in ("dataset", "datasets"):
+            if name in out:
+                out[name] = self._counted_once(out[name], f"{key}.{name}", repeated)
+        if target == CLIPS and not repeated and out.get("multiplier", 1) != 1:
+            out["multiplier"] = 1
+            text = "1, since in the original it has no effect without a RepeatFactorWrapper"
+            self._notes.add(CHANGED, f"{key}.multiplier", text)
+        return out

@@ -1,0 +1,203 @@
+"""Prompts sampled from ground-truth masks: which frames are prompted, boxes, clicks and correction clicks.
+
+All random numbers are from NumPy generators on the CPU, so that a seed gives the same prompts on every device.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sam2fast.prompt_inputs import noisy_boxes
+
+BOX_LABELS = (2, 3)  # of the upper left and the lower right corner
+Prompt = dict[str, Tensor]  # point_coords (O, P, 2) in pixels, point_labels (O, P) int32
+
+
+class ObjectGenerators:
+    """One generator for each clip; the objects of a clip draw from it in their order."""
+
+    def __init__(self, seeds: Sequence[int], video: Tensor) -> None:
+        self._generators = [np.random.default_rng(seed) for seed in seeds]
+        self._video: list[int] = video.tolist()
+
+    def uniform(self, count: int, device: torch.device) -> Tensor:
+        """Uniform draws ``(O, count)`` in [0, 1); fp64, or fp32 on MPS."""
+        rows = torch.from_numpy(np.stack([self._generators[v].random(count) for v in self._video]))
+        return rows.to(device, torch.float32 if device.type == "mps" else torch.float64)
+
+
+def sample_box(masks: Tensor, uniform: Tensor, noise: float = 0.1, noise_bound: float = 20.0) -> Prompt:
+    """Boxes of ``masks (O, 1, S, S)``, coordinates moved by at most ``noise`` of the side and ``noise_bound`` pixels.
+
+    Args:
+        uniform: ``(O, 4)`` draws in [0, 1).
+
+    Source: ``sam2.modeling.sam2_utils.sample_box_points``.
+    """
+    boxes = noisy_boxes(masks, uniform, noise, noise_bound)
+    labels = torch.tensor(BOX_LABELS, dtype=torch.int32, device=masks.device).repeat(len(masks), 1)
+    return {"point_coords": boxes.reshape(-1, 2, 2), "point_labels": labels}
+
+
+def sample_error_point(truth: Tensor, predicted: Tensor | None, uniform: Tensor) -> Prompt:
+    """One click per object, uniform over the pixels where its mask is wrong; on the background if none is wrong.
+
+    Args:
+        truth: ``(O, 1, S, S)`` bool.
+        predicted: the same; none for an empty prediction.
+        uniform: ``(O, 1)`` draws in [0, 1).
+
+    Source: ``sam2.modeling.sam2_utils.sample_random_points_from_errors``.
+    """
+    wrong = truth if predicted is None else truth ^ predicted
+    wrong = wrong | (~truth & ~wrong.flatten(1).any(dim=1)[:, None, None, None])
+    rank = wrong.flatten(1).cumsum(dim=1, dtype=torch.int32)  # (O, S * S): how many up to each pixel
+    count = rank[:, -1:]
+    # Wrong pixel k is the first with rank k + 1; a correctly predicted full mask has none, and gets pixel 0.
+    k = (uniform * count).long().clamp(max=(count - 1).clamp(min=0))
+    index = torch.searchsorted(rank, (k + 1).to(torch.int32)).clamp(max=rank.shape[1] - 1)
+    index = torch.where(count > 0, index, 0)
+    return _click(index, truth)
+
+
+def sample_error_center(truth: Tensor, predicted: Tensor | None, padding: bool = True) -> Prompt:
+    """One click per object, at the pixel of its wrong regions that is farthest from their boundary.
+
+    Arguments are those of :func:`sample_error_point`, and:
+
+    Args:
+        padding: the frame's edge counts as boundary.
+
+    Source: ``sam2.modeling.sam2_utils.sample_one_point_from_error_center``.
+
+    Raises:
+        ImportError: the package scipy is not installed.
+    """
+    missed = truth if predicted is None else truth & ~predicted
+    false = torch.zeros_like(truth) if predicted is None else predicted & ~truth
+    points, labels = [], []
+    for missed_one, false_one in zip(missed[:, 0].cpu().numpy(), false[:, 0].cpu().numpy(), strict=True):
+        inside, outside = _depth(missed_one, padding), _depth(false_one, padding)
+        positive = inside.max() > outside.max()
+        labels.append(int(positive))
+        points.append(int((inside if positive else outside).argmax()))
+    index = torch.tensor(points, device=truth.device)[:, None]
+    coords = torch.stack([index % truth.shape[-1], index // truth.shape[-1]], dim=-1).float()
+    return {
+        "point_coords": coords,
+        "point_labels": torch.tensor(labels, dtype=torch.int32, device=truth.device)[:, None],
+    }
+
+
+def _depth(region: np.ndarray, padding: bool) -> np.ndarray:
+    """Distance ``(H, W)`` of each pixel of ``region`` to the nearest pixel outside; ``padding`` counts as outside."""
+    try:
+        from scipy.ndimage import distance_transform_edt
+    except ImportError as error:
+        raise ImportError("clicks at centres need scipy: pip install 'sam2fast[train]'") from error
+    if padding:
+        return distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+    # Without pixels outside, all distances are infinite.
+    return np.full(region.shape, np.inf) if region.all() else distance_transform_edt(region)
+
+
+def next_click(method: str, truth: Tensor, predicted: Tensor | None, generators: ObjectGenerators) -> Prompt:
+    """A click by :func:`sample_error_point` (``uniform``) or :func:`sample_error_center` (``center``).
+
+    Source: ``sam2.modeling.sam2_utils.get_next_point``.
+
+    Raises:
+        ValueError: another method.
+    """
+    if method == "uniform":
+        return sample_error_point(truth, predicted, generators.uniform(1, truth.device))
+    if method == "center":
+        return sample_error_center(truth, predicted)
+    raise ValueError(f"unknown point sampling {method!r}; expected 'uniform' or 'center'")
+
+
+def add_click(prompt: Prompt | None, click: Prompt) -> Prompt:
+    """The prompt with one more click at its end."""
+    if prompt is None:
+        return click
+    return {name: torch.cat([prompt[name], click[name]], dim=1) for name in ("point_coords", "point_labels")}
+
+
+def _click(index: Tensor, truth: Tensor) -> Prompt:
+    """A click at pixel ``index (O, 1)``, positive where the object is."""
+    width = truth.shape[-1]
+    coords = torch.stack([index % width, index // width], dim=-1).float()
+    return {"point_coords": coords, "point_labels": truth.flatten(1).gather(1, index).to(torch.int32)}
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """How prompts are sampled; the official arguments without ``_for_train`` and ``_for_eval``."""
+
+    prob_to_use_pt_input: float = 0.0
+    prob_to_use_box_input: float = 0.0
+    num_frames_to_correct: int = 1
+    rand_frames_to_correct: bool = False
+    num_init_cond_frames: int = 1
+    rand_init_cond_frames: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_init_cond_frames < 1:
+            raise ValueError(f"num_init_cond_frames must be at least 1, got {self.num_init_cond_frames}")
+        if self.prob_to_use_pt_input > 0 and self.num_frames_to_correct < self.num_init_cond_frames:
+            raise ValueError(
+                f"num_frames_to_correct ({self.num_frames_to_correct}) must not be less than num_init_cond_frames "
+                f"({self.num_init_cond_frames}) where points are used"
+            )
+
+
+class PromptPlan(NamedTuple):
+    """The prompted frames of a batch, the same for all its clips."""
+
+    use_points: bool  # otherwise the initial frames get ground-truth masks
+    initial: list[int]  # frames prompted before tracking, frame 0 first
+    boxes: list[bool]  # for each initial frame, whether it gets a box instead of a click
+    corrected: list[int]  # frames that get correction clicks
+
+    def order(self, num_frames: int) -> list[int]:
+        """The frames in the order they are processed: the initial ones, then the others."""
+        return [*self.initial, *(t for t in range(num_frames) if t not in self.initial)]
+
+
+def plan_prompts(num_frames: int, settings: PromptSettings, rng: np.random.Generator) -> PromptPlan:
+    """Draws a plan for clips of ``num_frames``; a single image always gets a click or box, and corrections.
+
+    Raises:
+        ValueError: the clip is shorter than the number of frames to prompt.
+
+    Source: ``training.model.sam2.SAM2Train.prepare_prompt_inputs``; draws are in the same order.
+    """
+    prob_points, corrected_count = settings.prob_to_use_pt_input, settings.num_frames_to_correct
+    initial_count = settings.num_init_cond_frames
+    if num_frames == 1:
+        prob_points, corrected_count, initial_count = 1.0, 1, 1
+    if initial_count > num_frames or (prob_points > 0 and corrected_count > num_frames):
+        raise ValueError(
+            f"clips of {num_frames} frames cannot have {initial_count} initial and {corrected_count} corrected frames"
+        )
+
+    use_points = bool(rng.random() < prob_points)
+    if settings.rand_init_cond_frames and initial_count > 1:
+        initial_count = int(rng.integers(1, initial_count, endpoint=True))
+    if use_points and settings.rand_frames_to_correct and corrected_count > initial_count:
+        corrected_count = int(rng.integers(initial_count, corrected_count, endpoint=True))
+
+    initial = [0]
+    if initial_count > 1:
+        initial += rng.choice(range(1, num_frames), initial_count - 1, replace=False).tolist()
+    boxes = [bool(rng.random() < settings.prob_to_use_box_input) if use_points else False for _ in initial]
+
+    corrected = list(initial) if use_points else []
+    if use_points and corrected_count > initial_count:
+        others = [t for t in range(num_frames) if t not in initial]
+        corrected += rng.choice(others, corrected_count - initial_count, replace=False).tolist()
+    return PromptPlan(use_points, initial, boxes, corrected)

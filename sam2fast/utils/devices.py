@@ -1,0 +1,42 @@
+"""Which device a model runs on, and the 16-bit dtype that it computes in there."""
+
+import torch
+
+# Compute capability of the oldest NVIDIA GPUs with native bfloat16.
+OLDEST_WITH_BFLOAT16 = (8, 0)
+
+
+def available_device(device: str | torch.device) -> torch.device:
+    """``device`` as a ``torch.device``; ``auto`` is CUDA, else MPS, else the CPU.
+
+    Raises:
+        RuntimeError: this machine has no such device.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(f"there is no CUDA here for device {str(device)!r}; pass device='cpu' or 'auto'")
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise RuntimeError(f"there is no device {str(device)!r} here; CUDA has {count}, the first is cuda:0")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise RuntimeError("there is no MPS here; pass device='cpu' or 'auto'")
+    return device
+
+
+def gpu_lacks_bfloat16(device: torch.device) -> bool:
+    """Whether a CUDA device has no native bfloat16.
+
+    torch emulates bfloat16 there. It is slow, and attention materialises all its scores.
+    """
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_capability(device) < OLDEST_WITH_BFLOAT16
+
+
+def autocast_dtype_for(device: torch.device) -> torch.dtype:
+    """The autocast dtype on CUDA: bfloat16, as in the original, or float16 where bfloat16 is emulated."""
+    return torch.float16 if gpu_lacks_bfloat16(device) else torch.bfloat16

@@ -1,0 +1,140 @@
+"""Writes MP4 files with H.264."""
+
+from contextlib import ExitStack, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sam2fast.io.atomic import AtomicFile
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+# In order of preference.
+ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox")
+# x264's macroblock tree makes the bytes of small videos vary between runs on processors with AVX-512. Without it videos
+# are slightly larger and slightly better.
+OPTIONS: dict[str, dict[str, str]] = {
+    "libx264": {"preset": "veryfast", "mbtree": "0"},
+    "libopenh264": {"b": "4000000"},
+}
+BT601, LIMITED_RANGE = 5, 1  # FFmpeg's numbers
+
+
+def find_encoder() -> str | None:
+    """The name of the preferred H.264 encoder in this PyAV; None if there is none.
+
+    Raises:
+        ImportError: PyAV is not installed.
+    """
+    import av
+
+    return next((name for name in ENCODERS if name in av.codecs_available), None)
+
+
+def encoder_options(name: str, crf: int) -> dict[str, str]:
+    """Options of an encoder. ``crf`` is x264's quality, lower is better; other encoders ignore it."""
+    return {**OPTIONS.get(name, {}), **({"crf": str(crf)} if name == "libx264" else {})}
+
+
+def label_colours(stream: Any) -> None:
+    """Sets the colour space that swscale converts RGB to; players would assume BT.709 for large videos."""
+    stream.codec_context.colorspace, stream.codec_context.color_range = BT601, LIMITED_RANGE
+
+
+class NoEncoderError(RuntimeError):
+    """No video can be written on this machine; the message says why."""
+
+
+def encoding_errors() -> tuple[type[Exception], ...]:
+    """The exceptions of a failing encoder, besides ``OSError``.
+
+    Raises:
+        NoEncoderError: PyAV is not installed.
+    """
+    try:
+        from av.error import FFmpegError
+    except ImportError as error:
+        raise NoEncoderError("PyAV is not installed: pip install 'sam2fast[video]'") from error
+    return FFmpegError, ValueError
+
+
+class VideoWriter:
+    """An atomic MP4 file with H.264: it exists once it is finished.
+
+    Args:
+        path: the file.
+        height, width: even numbers of pixels.
+        rate: nominal frames per second.
+        tick: time unit of the frames, in seconds.
+        crf: x264's quality, lower is better.
+        keyframe_distance: largest number of frames between keyframes; None for the encoder's default.
+        threads: of the encoder; None for its default.
+        stream_options, file_options: more options of the encoder, and of FFmpeg's MP4 muxer.
+
+    Raises:
+        NoEncoderError: PyAV is not installed, or has no encoder for H.264.
+        OSError, av.error.FFmpegError, ValueError: the file cannot be written; all methods raise these.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        height: int,
+        width: int,
+        rate: Fraction,
+        tick: Fraction,
+        crf: int,
+        keyframe_distance: int | None = None,
+        threads: int | None = None,
+        stream_options: dict[str, str] | None = None,
+        file_options: dict[str, str] | None = None,
+    ) -> None:
+        self._failures: tuple[type[Exception], ...] = OSError, *encoding_errors()
+        import av
+        from av.video.stream import VideoStream
+
+        name = find_encoder()
+        if name is None:
+            raise NoEncoderError("this PyAV has no encoder for H.264")
+        with ExitStack() as opened:
+            self._file = AtomicFile(path)
+            opened.callback(self._file.discard)
+            where = str(self._file.name.absolute())
+            self._container = av.open(where, "w", format="mp4", options=file_options or {})
+            opened.callback(self._container.close)
+            options = {**encoder_options(name, crf), **(stream_options or {})}
+            stream = self._container.add_stream(name, rate=rate, options=options)
+            opened.pop_all()
+        assert isinstance(stream, VideoStream)
+        self._stream = stream
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        if keyframe_distance is not None:
+            stream.gop_size = keyframe_distance
+        stream.codec_context.time_base = tick
+        if threads is not None:
+            stream.codec_context.thread_count = threads
+        label_colours(stream)
+        self._tick = tick
+
+    def add(self, frame: "VideoFrame", ticks: int) -> None:
+        """Adds a frame, in yuv420p or a format that converts to it, shown ``ticks`` after the start."""
+        frame.pts, frame.time_base = ticks, self._tick
+        self._container.mux(self._stream.encode(frame))
+
+    def finish(self) -> None:
+        """Finishes the file, which needs at least one frame. On an error nothing is left."""
+        try:
+            self._container.mux(self._stream.encode())
+            self._container.close()
+            self._file.finish()
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Removes an unfinished file."""
+        try:
+            with suppress(*self._failures):  # such as a full disk; the file is discarded anyway
+                self._container.close()
+        finally:
+            self._file.discard()

@@ -1,0 +1,112 @@
+"""Tracked masks in COCO's format for videos, as in YouTube-VIS."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2fast.io.rle import encode_rle
+from sam2fast.video_results.drawing import area_of
+from sam2fast.video_results.frame_masks import to_numpy
+
+CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}  # COCO needs a category for every mask
+DIGITS = 6  # decimals of a score
+
+
+def to_coco_video(
+    frames: Iterable[Any],
+    size: tuple[int, int],
+    length: int | None = None,
+    name: str = "video",
+    file_names: list[str] | None = None,
+) -> dict[str, Any]:
+    """All tracked masks of a video as one document for ``json.dump``.
+
+    An annotation is one object in all frames: ``segmentations`` (compressed run lengths), ``areas`` and ``bboxes``
+    ([x, y, width, height]) have an entry for each frame, null where the object is not visible or was not tracked.
+    Additional keys are ``object``, the object's id given to the predictor, and ``score``, the mean predicted IoU over
+    the frames that show it, if scores are known.
+
+    Args:
+        frames: in any order, each an argument of :func:`to_numpy`, or a line of ``masks.jsonl`` as a dictionary.
+        size: (H, W) of the video.
+        length: number of frames; by default up to the last of ``frames``.
+        name: of the video, for ``file_names``.
+        file_names: of the frames; by default ``name/00000.jpg`` and so on.
+
+    Raises:
+        ValueError: a frame beyond ``length``, a mask of another size, or a wrong number of file names.
+    """
+    tracks: dict[Any, _Track] = {}
+    last = -1
+    for frame, obj_id, rle, area, box, score in _entries(frames):
+        last = max(last, frame)
+        if length is not None and frame >= length:
+            raise ValueError(f"frame {frame} is beyond the end of a video of {length} frames")
+        if obj_id not in tracks:
+            tracks[obj_id] = _Track()
+        if rle is not None:
+            if tuple(rle["size"]) != tuple(size):
+                raise ValueError(f"a mask on frame {frame} has the size {tuple(rle['size'])}, the video {tuple(size)}")
+            tracks[obj_id].shown[frame] = (rle, area, box)
+            if score is not None:
+                tracks[obj_id].scores.append(score)
+    count = last + 1 if length is None else length
+    names = [f"{name}/{t:05d}.jpg" for t in range(count)] if file_names is None else file_names
+    if len(names) != count:
+        raise ValueError(f"{len(names)} file names for {count} frames")
+    height, width = size
+    video = {"id": 1, "height": height, "width": width, "length": count, "file_names": names}
+    annotations = []
+    for number, (obj_id, track) in enumerate(tracks.items(), 1):
+        segmentations, areas, boxes = ([track.shown.get(t, (None,) * 3)[i] for t in range(count)] for i in range(3))
+        annotation = {
+            "id": number,
+            "video_id": 1,
+            "category_id": CATEGORY["id"],
+            "segmentations": segmentations,
+            "areas": areas,
+            "bboxes": boxes,
+            "iscrowd": 0,
+            "height": height,
+            "width": width,
+            "length": count,
+            "object": obj_id,
+        }
+        if track.scores:
+            annotation["score"] = round(sum(track.scores) / len(track.scores), DIGITS)
+        annotations.append(annotation)
+    return {"videos": [video], "annotations": annotations, "categories": [dict(CATEGORY)]}
+
+
+class _Track:
+    """One object: its mask, area and box by frame, and its scores."""
+
+    def __init__(self) -> None:
+        self.shown: dict[int, tuple[Any, ...]] = {}
+        self.scores: list[float] = []
+
+
+def _entries(frames: Iterable[Any]) -> Iterator[tuple[int, Any, Any, int, Any, float | None]]:
+    """Yields frame, id, run lengths (None for an empty mask), area, box and score of every object in every frame."""
+    for item in frames:
+        if isinstance(item, Mapping):
+            for entry in item["objects"]:
+                rle = entry["rle"] if entry["area"] else None
+                yield item["frame"], entry["id"], rle, entry["area"], entry["box"], entry["score"]
+            continue
+        found = to_numpy(item)
+        for i, (obj_id, mask) in enumerate(zip(found.ids, found.masks, strict=True)):
+            area = int(mask.sum())
+            score = None if found.scores is None else float(found.scores[i])
+            yield found.frame, obj_id, encode_rle(mask) if area else None, area, coco_box(mask), score
+
+
+def coco_box(mask: NDArray[np.bool_]) -> list[int] | None:
+    """The box [x, y, width, height] of a bool mask ``(H, W)``; None for an empty mask."""
+    area = area_of(mask)
+    if area is None:
+        return None
+    rows, columns = area
+    return [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]

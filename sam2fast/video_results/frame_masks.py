@@ -1,0 +1,119 @@
+"""The masks of one frame from any source, as arrays or as ``supervision.Detections``."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from supervision import Detections
+
+
+class FrameMasks(NamedTuple):
+    """N objects in one frame."""
+
+    frame: int
+    ids: list[Any]
+    masks: NDArray[np.bool_]  # (N, H, W)
+    scores: NDArray[np.float32] | None  # (N,) predicted IoU, if known
+
+
+def to_numpy(result: Any) -> FrameMasks:
+    """A frame's results as arrays.
+
+    Args:
+        result: yielded by ``propagate_in_video``, with or without ``return_scores``; a ``StreamResult``; or an item of
+            :func:`read_masks`.
+
+    Raises:
+        TypeError: it is none of these.
+        ValueError: the numbers of ids, masks and scores differ.
+    """
+    if not isinstance(result, tuple) or len(result) not in (3, 4):
+        raise TypeError(
+            "expected what propagate_in_video, a stream or read_masks gives, (frame, ids, masks) and maybe scores; got "
+            f"{type(result).__name__}"
+        )
+    frame, ids, masks = result[:3]
+    pixels = mask_array(masks, len(ids))
+    scores = score_array(result[3] if len(result) == 4 else None, len(ids))
+    return FrameMasks(int(frame), list(ids), pixels, scores)
+
+
+def mask_array(masks: Any, count: int) -> NDArray[np.bool_]:
+    """Converts masks ``(N, H, W)`` or ``(N, 1, H, W)``, bool or logits, array or tensor, to bool ``(N, H, W)``.
+
+    Raises:
+        ValueError: another shape, or not ``count`` masks.
+    """
+    pixels = _array(masks)
+    if pixels.ndim == 4 and pixels.shape[1] == 1:
+        pixels = pixels[:, 0]
+    if pixels.ndim != 3 or len(pixels) != count:
+        raise ValueError(f"expected masks ({count}, H, W) or ({count}, 1, H, W) for {count} ids, got {pixels.shape}")
+    return pixels if pixels.dtype == np.bool_ else pixels > 0
+
+
+def score_array(scores: Any, count: int) -> NDArray[np.float32] | None:
+    """The predicted IoU ``(N,)`` from ``TrackScores``, an array or a sequence; None for None.
+
+    Raises:
+        ValueError: not ``count`` scores.
+    """
+    if scores is None:
+        return None
+    values = _array(getattr(scores, "iou", scores)).astype(np.float32)
+    if values.shape != (count,):
+        raise ValueError(f"expected {count} scores, one for each id, got shape {values.shape}")
+    return values
+
+
+def object_number(obj_id: Any) -> int:
+    """A number for an id: an integer itself; otherwise a hash of its text, the same in every frame and run."""
+    if isinstance(obj_id, int | np.integer) and not isinstance(obj_id, bool):
+        return int(obj_id)
+    import zlib
+
+    return zlib.crc32(str(obj_id).encode(errors="surrogatepass"))
+
+
+def _array(values: Any) -> NDArray[Any]:
+    if isinstance(values, np.ndarray | Sequence):
+        return np.asarray(values)
+    return np.asarray(values.detach().float().cpu() if values.is_floating_point() else values.cpu())
+
+
+def to_supervision(obj_ids: Sequence[Any], masks: Any, scores: Any = None) -> "Detections":
+    """The objects of a frame as ``supervision.Detections``; empty masks are left out.
+
+    ``tracker_id`` has integer ids, and for other ids, such as names, a hash of their text, the same in every frame.
+    ``data["object_id"]`` has the original ids. Boxes include the last pixel, as in ``supervision.mask_to_xyxy``.
+
+    Args:
+        obj_ids: N ids, as ``propagate_in_video`` yields them.
+        masks: ``(N, 1, H, W)`` or ``(N, H, W)``, logits or bool, tensor or array.
+        scores: ``TrackScores``, ``(N,)`` predicted IoU, or None; becomes ``confidence``.
+
+    Raises:
+        ImportError: supervision is not installed.
+        ValueError: the numbers of ids, masks and scores differ.
+    """
+    try:
+        from supervision import Detections, mask_to_xyxy
+    except ImportError as error:
+        raise ImportError("detections need the package supervision: pip install supervision") from error
+    pixels, confidence = mask_array(masks, len(obj_ids)), score_array(scores, len(obj_ids))
+    shown = np.flatnonzero(pixels.any(axis=(1, 2))).tolist()
+    if not shown:
+        return Detections.empty()
+    names = np.empty(len(shown), dtype=object)
+    names[:] = [obj_ids[i] for i in shown]
+    return Detections(
+        xyxy=mask_to_xyxy(pixels[shown]).astype(np.float32),
+        mask=pixels[shown],
+        confidence=None if confidence is None else confidence[shown],
+        class_id=np.zeros(len(shown), dtype=int),
+        tracker_id=np.array([object_number(name) for name in names]),
+        data={"object_id": names},
+    )

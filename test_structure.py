@@ -1,0 +1,50 @@
+"""The rules of CONTRIBUTING.md for files and names; import-linter and codespell check the others in ``make lint``."""
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "sam2fast"
+MOST_LINES, FEWEST_LINES = 400, 40
+MOST_SMALL_FILES = 12
+MOST_ROOT_MODULES = 12
+
+
+def sources() -> list[Path]:
+    """Every module of the package; ``kernels`` is a symbolic link, which glob does not follow."""
+    found = [*PACKAGE.rglob("*.py"), *(ROOT / "kernels").rglob("*.py")]
+    return sorted(path for path in found if "frontend" not in path.parts and PACKAGE / "kernels" not in path.parents)
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_the_package_has_few_modules_at_its_root():
+    modules = sorted(path.name for path in PACKAGE.glob("*.py"))
+    assert 5 < len(modules) <= MOST_ROOT_MODULES, modules
+
+
+def test_no_file_is_too_long_to_read():
+    assert len(sources()) > 200
+    assert [(name(path), lines(path)) for path in sources() if lines(path) > MOST_LINES] == []
+
+
+def test_few_files_are_too_short_to_be_worth_opening():
+    small = [(name(path), lines(path)) for path in sources() if path.name != "__init__.py" and lines(path) < FEWEST_LINES]
+    assert len(small) <= MOST_SMALL_FILES, small
+
+
+def test_a_public_class_name_stands_once():
+    where = defaultdict(list)
+    for path in sources():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                where[node.name].append(name(path))
+    assert len(where) > 100
+    assert {cls: paths for cls, paths in where.items() if len(paths) > 1} == {}

@@ -1,0 +1,199 @@
+"""The checkpoint of a folder, and models from files and folders in every layout."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sam2fast import SAM2AutomaticMaskGenerator, SAM2ImagePredictor, SAM2VideoPredictor, nano
+from sam2fast.build_sam import build_sam2, build_sam2_hf, build_sam2_video_predictor, build_sam2_video_predictor_hf
+from sam2fast.checkpoints import CheckpointError, NoConfigError, choose_config, find_weights, read_checkpoint
+from sam2fast.checkpoints.loading import is_video_only
+from sam2fast.checkpoints.transformers_config import transformers_config
+from sam2fast.checkpoints.transformers_layout import to_transformers
+
+
+@pytest.fixture(scope="module")
+def folder(nano_weights, tmp_path_factory):
+    """A checkpoint in the layout of transformers."""
+    path = tmp_path_factory.mktemp("hf")
+    save_file(to_transformers(nano_weights), path / "model.safetensors")
+    (path / "config.json").write_text(json.dumps(transformers_config(nano.CONFIG)))
+    return path
+
+
+def assert_same(state, weights):
+    assert state.keys() == weights.keys()
+    assert all(torch.equal(state[name], weights[name]) for name in weights)
+
+
+class TestWhichFile:
+    def find(self, folder, *names):
+        for name in names:
+            (folder / name).touch()
+        return find_weights(folder).name
+
+    def test_the_only_one(self, tmp_path):
+        assert self.find(tmp_path, "notes.txt", "config.yaml", ".hidden.pt", "best.pth") == "best.pth"
+
+    def test_an_official_name_before_others(self, tmp_path):
+        names = ("a.pt", "sam2.1_hiera_tiny.pt", "model.safetensors", "config.json")
+        assert self.find(tmp_path, *names) == "sam2.1_hiera_tiny.pt"
+
+    def test_what_transformers_wrote_before_a_trainers_files(self, tmp_path):
+        names = ("optimizer.pt", "rng_state.pth", "model.safetensors", "config.json")
+        assert self.find(tmp_path, *names) == "model.safetensors"
+
+    def test_an_index(self, tmp_path):
+        names = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "config.json")
+        assert self.find(tmp_path, *names, "model.safetensors.index.json") == "model.safetensors.index.json"
+
+    def test_several(self, tmp_path):
+        with pytest.raises(CheckpointError, match="2 checkpoints: a.pt, b.safetensors; name one of them"):
+            self.find(tmp_path, "a.pt", "b.safetensors")
+
+    def test_several_official_ones(self, tmp_path):
+        with pytest.raises(CheckpointError, match="sam2_hiera_tiny.pt, sam2.1_hiera_tiny.pt"):
+            self.find(tmp_path, "sam2.1_hiera_tiny.pt", "sam2_hiera_tiny.pt")
+
+    def test_none(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="no checkpoint .* in the folder"):
+            self.find(tmp_path, "config.json")
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            find_weights(tmp_path / "nowhere")
+
+    def test_home(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / "x.pt").touch()
+        assert find_weights("~/x.pt") == tmp_path / "x.pt"
+
+
+class TestShards:
+    @pytest.fixture
+    def shards(self, folder, nano_weights, tmp_path):
+        shutil.copy(folder / "config.json", tmp_path)
+        theirs = to_transformers(nano_weights)
+        places = {name: f"model-0000{i % 2 + 1}-of-00002.safetensors" for i, name in enumerate(theirs)}
+        for file in set(places.values()):
+            save_file({name: x for name, x in theirs.items() if places[name] == file}, tmp_path / file)
+        self.write(tmp_path, places)
+        return tmp_path, places
+
+    def write(self, folder, places):
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+
+    def test_are_one_checkpoint(self, shards, nano_weights):
+        assert_same(read_checkpoint(shards[0]), nano_weights)
+
+    def test_a_missing_file(self, shards):
+        (shards[0] / "model-00002-of-00002.safetensors").unlink()
+        with pytest.raises(FileNotFoundError, match="00002-of-00002"):
+            read_checkpoint(shards[0])
+
+    def test_a_missing_tensor(self, shards):
+        path, places = shards
+        self.write(path, places | {"other": "model-00001-of-00002.safetensors"})
+        with pytest.raises(CheckpointError, match="places other in model-00001"):
+            read_checkpoint(path)
+
+    @pytest.mark.parametrize("file", ["../model.safetensors", "/tmp/x.safetensors", "model.safetensors.index.json"])
+    def test_another_place(self, shards, file):
+        path, places = shards
+        self.write(path, places | {"no_memory_embedding": file})
+        with pytest.raises(CheckpointError, match="expected files beside it"):
+            read_checkpoint(path)
+
+    @pytest.mark.parametrize("content", ["{", "[]", '{"weight_map": []}', "{}"])
+    def test_no_index(self, tmp_path, content):
+        (tmp_path / "model.safetensors.index.json").write_text(content)
+        with pytest.raises(CheckpointError, match="no index"):
+            read_checkpoint(tmp_path)
+
+
+class TestModels:
+    def test_transformers_folder_and_file(self, folder, nano_weights):
+        for path in (folder, folder / "model.safetensors"):
+            assert_same(build_sam2_hf(path, device="cpu").state_dict(), nano_weights)
+        predictor = build_sam2_video_predictor_hf(str(folder), device="cpu")
+        assert_same(predictor.state_dict(), nano_weights)
+        assert_same(build_sam2(nano.CONFIG, folder, device="cpu").state_dict(), nano_weights)
+
+    def test_official_file(self, nano_file, nano_weights):
+        assert_same(build_sam2_hf(str(nano_file), device="cpu").state_dict(), nano_weights)
+        assert_same(build_sam2_hf(nano_file.parent, device="cpu").state_dict(), nano_weights)
+
+    def test_predictors(self, folder, monkeypatch):
+        image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        expected = SAM2ImagePredictor.from_pretrained(nano.MODEL_ID, device="cpu")
+        monkeypatch.chdir(folder.parent)
+        actual = SAM2ImagePredictor.from_pretrained(f"./{folder.name}", device="cpu", mask_threshold=0.5)
+        assert actual.mask_threshold == 0.5
+        for predictor in (expected, actual):
+            predictor.set_image(image)
+        answers = [p.predict(point_coords=[[20, 20]], point_labels=[1])[2] for p in (expected, actual)]
+        # The package's weights are rounded to fp16, and so are these.
+        np.testing.assert_array_equal(*answers)
+        generator = SAM2AutomaticMaskGenerator.from_pretrained(folder.name, device="cpu", points_per_side=4)
+        assert generator.predictor.model.image_size == 256
+        assert isinstance(SAM2VideoPredictor.from_pretrained(folder, device="cpu"), SAM2VideoPredictor)
+
+    def test_config_json_is_obeyed_and_the_caller_before_it(self, folder, tmp_path):
+        shutil.copy(folder / "model.safetensors", tmp_path)
+        config = transformers_config(nano.CONFIG, ("++model.image_size=320",))
+        (tmp_path / "config.json").write_text(json.dumps(config | {"max_cond_frame_num": 4}))
+        model = build_sam2_hf(tmp_path, device="cpu")
+        assert model.image_size == 320 and model.max_cond_frames_in_attn == 4
+        model = build_sam2_hf(tmp_path, device="cpu", hydra_overrides_extra=["++model.image_size=192"])
+        assert model.image_size == 192 and model.max_cond_frames_in_attn == 4
+        model = build_sam2_hf(tmp_path, device="cpu", config_file=nano.CONFIG)  # named: config.json is not read
+        assert model.image_size == 256 and model.max_cond_frames_in_attn == -1
+
+    def test_config_json_of_another_model(self, folder, tmp_path):
+        shutil.copy(folder / "model.safetensors", tmp_path)
+        (tmp_path / "config.json").write_text(json.dumps(transformers_config("sam2.1_hiera_t")))
+        with pytest.raises(NoConfigError, match="describes another model than configs/nano"):
+            build_sam2_hf(tmp_path, device="cpu")
+        build_sam2_hf(tmp_path, device="cpu", config_file=nano.CONFIG)
+
+    def test_config_json_beside_official_names_is_another_matter(self, nano_file, tmp_path):
+        shutil.copy(nano_file, tmp_path)
+        (tmp_path / "config.json").write_text('{"model_type": "sam2_train"}')
+        assert choose_config(tmp_path) == (nano.CONFIG, ())
+
+    def test_weights_for_images(self, nano_weights, tmp_path):
+        image = {name: x for name, x in nano_weights.items() if not is_video_only(name)}
+        save_file(to_transformers(image), tmp_path / "model.safetensors")
+        config = tmp_path / "config.json"
+        # Without the modules that distinguish generations, there is still only one nano.
+        config.write_text(json.dumps(transformers_config(nano.CONFIG, video=False)))
+        model = build_sam2_hf(tmp_path, device="cpu")
+        assert torch.equal(model.no_mem_embed, nano_weights["no_mem_embed"]) and model.no_obj_ptr.isnan().all()
+        with pytest.raises(CheckpointError, match="which video needs"):
+            build_sam2_video_predictor(nano.CONFIG, tmp_path, device="cpu")
+
+    def test_half_precision(self, nano_weights, tmp_path):
+        half = {name: x.bfloat16() for name, x in to_transformers(nano_weights).items()}
+        save_file(half, tmp_path / "model.safetensors")
+        model = build_sam2_hf(tmp_path, device="cpu")
+        assert model.no_mem_embed.dtype == torch.float32
+        assert torch.equal(model.no_mem_embed, nano_weights["no_mem_embed"].bfloat16().float())
+
+    def test_a_trainers_checkpoint(self, nano_weights, tmp_path):
+        others = {"optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}, "epoch": 3, "best_meter_values": {"a": 0.5}}
+        torch.save({"model": nano_weights} | others, tmp_path / "checkpoint.pt")
+        assert_same(build_sam2_hf(tmp_path, device="cpu").state_dict(), nano_weights)
+        torch.save({"state_dict": nano_weights} | others, tmp_path / "checkpoint.pt")
+        assert_same(build_sam2_hf(tmp_path, device="cpu").state_dict(), nano_weights)
+
+    def test_unknown_weights(self, tmp_path):
+        torch.save({"a": torch.zeros(1)}, tmp_path / "x.pt")
+        with pytest.raises(NoConfigError, match="fits neither nano nor an official model"):
+            build_sam2_hf(tmp_path, device="cpu")
+
+    @pytest.mark.parametrize("name", ["./nowhere", "~/nowhere.pt", "folder/nowhere.pt", "nowhere.safetensors"])
+    def test_a_path_to_nothing(self, name):
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            SAM2ImagePredictor.from_pretrained(name, device="cpu")

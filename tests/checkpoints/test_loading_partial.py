@@ -1,0 +1,140 @@
+"""Prefixes of names, and checkpoints that fit only in part."""
+
+import logging
+
+import pytest
+import torch
+
+from sam2fast import nano
+from sam2fast.build_sam import build_sam2, build_sam2_hf, build_sam2_video_predictor
+from sam2fast.checkpoints import CheckpointError, load_partial, read_checkpoint
+from sam2fast.checkpoints.transformers_layout import to_transformers
+
+
+def save(path, weights):
+    torch.save({"model": weights}, path)
+    return path
+
+
+def with_prefix(prefix, weights):
+    return {prefix + name: tensor for name, tensor in weights.items()}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return build_sam2(nano.CONFIG, None, device="cpu")
+
+
+@pytest.fixture
+def finetuned(nano_weights, tmp_path):
+    """Another head, a weight of another shape, and one that is missing."""
+    weights = dict(nano_weights)
+    del weights["no_obj_embed_spatial"]
+    weights["maskmem_tpos_enc"] = torch.ones(5, 1, 1, 64)
+    weights["classifier.weight"] = torch.ones(3, 128)
+    return save(tmp_path / "finetuned.pt", weights)
+
+
+def state(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+class TestPrefixes:
+    @pytest.mark.parametrize("prefix", ["module.", "model.", "module.model."])
+    def test_are_named_and_taken_off_on_request(self, nano_weights, tmp_path, prefix):
+        path = save(tmp_path / "wrapped.pt", with_prefix(prefix, nano_weights))
+        with pytest.raises(CheckpointError, match=f"421 missing.*Every name begins with '{prefix}'.*ckpt_prefix="):
+            build_sam2(nano.CONFIG, path, device="cpu")
+        loaded = build_sam2(nano.CONFIG, path, device="cpu", ckpt_prefix=prefix).state_dict()
+        assert all(torch.equal(loaded[name], nano_weights[name]) for name in nano_weights)
+        build_sam2_hf(path, device="cpu", ckpt_prefix=prefix)
+
+    def test_before_names_of_transformers(self, nano_weights, tmp_path):
+        path = save(tmp_path / "wrapped.pt", with_prefix("module.", to_transformers(nano_weights)))
+        with pytest.raises(CheckpointError, match="Every name begins with 'module.'"):
+            build_sam2(nano.CONFIG, path, device="cpu")
+        assert read_checkpoint(path, "module.").keys() == nano_weights.keys()
+
+    def test_a_part_of_the_model_is_no_prefix(self, nano_weights, tmp_path):
+        trunk = {name: x for name, x in nano_weights.items() if name.startswith("image_encoder.trunk.")}
+        with pytest.raises(CheckpointError) as error:
+            build_sam2(nano.CONFIG, save(tmp_path / "trunk.pt", trunk), device="cpu")
+        assert "begins with" not in str(error.value)
+
+    def test_one_that_no_name_has(self, nano_file):
+        with pytest.raises(CheckpointError, match="no name in .* begins with 'module.'; the first is"):
+            build_sam2(nano.CONFIG, nano_file, device="cpu", ckpt_prefix="module.")
+
+    def test_two_names_that_become_one(self, nano_weights, tmp_path):
+        path = save(tmp_path / "twice.pt", nano_weights | {"module.no_mem_embed": torch.zeros(1, 1, 128)})
+        with pytest.raises(CheckpointError, match="no_mem_embed with and without the prefix"):
+            read_checkpoint(path, "module.")
+
+
+class TestPartial:
+    def test_is_refused_unless_asked_for(self, finetuned):
+        with pytest.raises(CheckpointError, match="1 unexpected: classifier.weight; 1 of another shape"):
+            build_sam2(nano.CONFIG, finetuned, device="cpu")
+
+    def test_takes_what_fits_and_says_what_not(self, model, finetuned, nano_weights, caplog):
+        before = state(model)
+        with caplog.at_level(logging.INFO, "sam2fast"):
+            report = load_partial(model, finetuned)
+        assert report.missing == ("no_obj_embed_spatial",)
+        assert report.unexpected == ("classifier.weight",)
+        assert report.other_shape == {"maskmem_tpos_enc": ((5, 1, 1, 64), (7, 1, 1, 64))}
+        assert len(report.loaded) == 419 and not report.complete
+        assert "419 weights loaded, 2 as they were" in caplog.text and caplog.records[0].levelname == "WARNING"
+        after = model.state_dict()
+        for name in after:
+            assert torch.equal(after[name], (nano_weights if name in report.loaded else before)[name]), name
+
+    def test_everything(self, model, nano_file, caplog):
+        with caplog.at_level(logging.INFO, "sam2fast"):
+            assert load_partial(model, nano_file).complete
+        assert caplog.records[0].levelname == "INFO"
+
+    def test_by_the_builders(self, finetuned, nano_weights, caplog):
+        model = build_sam2_video_predictor(nano.CONFIG, finetuned, device="cpu", partial=True, dtype=torch.bfloat16)
+        assert torch.equal(model.no_mem_embed, nano_weights["no_mem_embed"])
+        name = "image_encoder.trunk.blocks.0.attn.qkv.weight"
+        assert torch.equal(model.state_dict()[name], nano_weights[name].bfloat16())
+        for left in (model.maskmem_tpos_enc, model.no_obj_embed_spatial):
+            assert left.isfinite().all() and left.std() > 0  # as a new model has it
+        assert "1 of another shape: maskmem_tpos_enc (5, 1, 1, 64) instead of (7, 1, 1, 64)" in caplog.text
+
+    def test_of_transformers(self, model, nano_weights, tmp_path):
+        path = save(tmp_path / "x.pt", to_transformers(nano_weights) | {"classifier.weight": torch.ones(1)})
+        report = load_partial(model, path)
+        assert report.unexpected == ("classifier.weight",) and len(report.loaded) == 421
+
+    def test_rename(self, model, nano_weights, tmp_path):
+        trunk = {
+            name.removeprefix("image_encoder."): x
+            for name, x in nano_weights.items()
+            if name.startswith("image_encoder")
+        }
+        path = save(tmp_path / "trunk.pt", with_prefix("backbone.", trunk))
+        report = load_partial(model, path, prefix="backbone.", rename=lambda name: f"image_encoder.{name}")
+        assert len(report.loaded) == len(trunk) and not report.unexpected
+        assert torch.equal(model.image_encoder.trunk.pos_embed, nano_weights["image_encoder.trunk.pos_embed"])
+
+    @pytest.mark.parametrize("prefix", ["", "module."])
+    def test_nothing_fits(self, model, nano_weights, tmp_path, prefix):
+        weights = with_prefix(prefix, nano_weights) if prefix else {"a": torch.zeros(1)}
+        before = state(model)
+        with pytest.raises(CheckpointError, match="nothing of the checkpoint fits.*421 missing") as error:
+            load_partial(model, save(tmp_path / "x.pt", weights))
+        assert ("pass prefix='module.'" in str(error.value)) == bool(prefix)
+        assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+
+    def test_two_weights_under_one_name(self, model, nano_file):
+        before = state(model)
+        with pytest.raises(CheckpointError, match="rename gives 'x' to two weights"):
+            load_partial(model, nano_file, rename=lambda name: "x")
+        assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+
+    def test_a_model_without_weights(self, nano_file):
+        with pytest.raises(ValueError, match="meta device"):
+            load_partial(torch.nn.Linear(2, 2, device="meta"), nano_file)

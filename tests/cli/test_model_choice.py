@@ -1,0 +1,153 @@
+"""``sam2fast segment``: the choice of the model; unusable models, weights and devices."""
+
+import json
+import os
+
+import pytest
+import torch
+from commands import assert_one_line
+
+from sam2fast import nano
+from sam2fast._official_names import RELEASES
+from sam2fast.cli.model_choice import choose_model
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "file"),
+    [
+        (None, "sam2.1/sam2.1_hiera_t", "sam2.1_hiera_tiny.pt"),
+        ("tiny", "sam2.1/sam2.1_hiera_t", "sam2.1_hiera_tiny.pt"),
+        ("small", "sam2.1/sam2.1_hiera_s", "sam2.1_hiera_small.pt"),
+        ("base_plus", "sam2.1/sam2.1_hiera_b+", "sam2.1_hiera_base_plus.pt"),
+        ("base+", "sam2.1/sam2.1_hiera_b+", "sam2.1_hiera_base_plus.pt"),
+        ("large", "sam2.1/sam2.1_hiera_l", "sam2.1_hiera_large.pt"),
+        ("sam2_hiera_t", "sam2/sam2_hiera_t", "sam2_hiera_tiny.pt"),
+        ("sam2_hiera_b+.yaml", "sam2/sam2_hiera_b+", "sam2_hiera_base_plus.pt"),
+        ("sam2.1_hiera_l", "sam2.1/sam2.1_hiera_l", "sam2.1_hiera_large.pt"),
+        ("configs/sam2.1/sam2.1_hiera_s.yaml", "sam2.1/sam2.1_hiera_s", "sam2.1_hiera_small.pt"),
+        ("sam2/sam2_hiera_l", "sam2/sam2_hiera_l", "sam2_hiera_large.pt"),
+        ("facebook/sam2-hiera-small", "sam2/sam2_hiera_s", "sam2_hiera_small.pt"),
+    ],
+)
+def test_official_names(tmp_path, monkeypatch, name, config, file):
+    monkeypatch.chdir(tmp_path)
+    local, named = tmp_path / "checkpoints", tmp_path / "named"
+    for folder in (local, named):
+        folder.mkdir()
+        for release in RELEASES.values():
+            (folder / release.checkpoint).touch()
+    choice = choose_model(name, None)
+    assert choice.config == f"configs/{config}.yaml"
+    assert choice.checkpoint.absolute() == local / file
+    monkeypatch.setenv("SAM2FAST_CHECKPOINTS", str(named))
+    assert choose_model(name, None).checkpoint == named / file
+    (named / file).unlink()
+    assert choose_model(name, None).checkpoint.absolute() == local / file
+
+
+def test_default_without_a_checkpoint_is_nano_with_a_note(run, make_image, tmp_path):
+    result = run("segment", make_image(), "--point", "20,30", "--device", "cpu", "--json")
+    assert result.exit_code == 0
+    (record,) = json.loads(result.stdout)["results"]
+    assert record["model"]["config"] == nano.CONFIG and record["model"]["checkpoint"] == str(nano.WEIGHTS)
+    (note,) = result.stderr.splitlines()
+    assert note.startswith("sam2fast: note: ") and "nano" in note
+    assert "sam2.1_hiera_tiny.pt" in note and "https://" in note and "--checkpoint FILE" in note
+
+
+@pytest.mark.parametrize("name", ["nano", "sam2fast/nano", "sam2fast_nano", "configs/nano/sam2fast_nano.yaml"])
+def test_requested_nano_needs_no_note(name, nano_checkpoint, capfd):
+    assert choose_model(name, None) == (nano.CONFIG, nano.WEIGHTS)
+    assert choose_model(name, nano_checkpoint) == (nano.CONFIG, nano_checkpoint)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_requested_nano_is_used_although_tiny_is_found(run, make_image, tmp_path, model, monkeypatch):
+    monkeypatch.setenv("SAM2FAST_CHECKPOINTS", str(model.checkpoint.parent))
+    result = run("segment", make_image(), "--point", "20,30", "--model", "nano", "--device", "cpu")
+    assert result.exit_code == 0 and result.stderr == ""
+    assert json.loads((tmp_path / "out/image.json").read_text())["model"]["config"] == nano.CONFIG
+
+
+def test_a_checkpoint_of_nano_gives_its_configuration(nano_checkpoint, capfd):
+    assert choose_model(None, nano_checkpoint) == (nano.CONFIG, nano_checkpoint)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_installation_without_its_weights(run, make_image, tmp_path, monkeypatch):
+    monkeypatch.setattr(nano, "WEIGHTS", tmp_path / "weights.safetensors")
+    result = run("segment", make_image(), "--point", "20,30", "--model", "nano")
+    assert "install sam2fast again" in assert_one_line(result, code=3)
+
+
+def test_checkpoint_alone_gives_its_configuration(model, tmp_path):
+    renamed = tmp_path / "renamed.pt"
+    renamed.symlink_to(model.checkpoint)
+    assert choose_model(None, renamed) == ("configs/sam2.1/sam2.1_hiera_t.yaml", renamed)
+
+
+def test_unknown_checkpoint_asks_for_the_model(run, make_image, tmp_path):
+    torch.save({"model": {"weight": torch.zeros(3)}}, tmp_path / "other.pt")
+    error = assert_one_line(run("segment", make_image(), "--point", "1,1", "--checkpoint", tmp_path / "other.pt"))
+    assert "--model" in error and "other.pt" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "huge"], "no model or YAML file 'huge'"),
+        (["--model", "own.yaml"], "--checkpoint FILE"),
+    ],
+)
+def test_ambiguous_models(run, make_image, tmp_path, arguments, message):
+    (tmp_path / "own.yaml").write_text("model: {}")
+    result = run("segment", make_image(), "--point", "1,1", *arguments)
+    assert result.exit_code == 2 and message in result.stderr
+
+
+def test_missing_checkpoint_file(run, make_image):
+    result = run("segment", make_image(), "--point", "1,1", "--checkpoint", "nowhere.pt")
+    assert "nowhere.pt" in assert_one_line(result, code=3)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--model", "tiny"]])
+def test_corrupt_checkpoint(run, make_image, tmp_path, model, arguments):
+    broken = tmp_path / "broken.pt"
+    with model.checkpoint.open("rb") as source, broken.open("wb") as target:
+        target.write(source.read(1_000_000))
+    result = run("segment", make_image(), "--point", "1,1", "--checkpoint", broken, *arguments)
+    assert "broken.pt" in assert_one_line(result)
+
+
+def test_checkpoint_of_another_model(run, make_image, model):
+    result = run("segment", make_image(), "--point", "1,1", "--model", "large", "--checkpoint", model.checkpoint)
+    assert "sam2.1_hiera_t.yaml" in assert_one_line(result)
+
+
+@pytest.mark.parametrize("content", ["[", "- a", "model: {_target_: os.system}", "\x00\xff"])
+def test_broken_configuration(run, make_image, tmp_path, model, content):
+    (tmp_path / "own.yaml").write_text(content, encoding="latin-1")
+    result = run("segment", make_image(), "--point", "1,1", "--model", "own.yaml", "--checkpoint", model.checkpoint)
+    assert "own.yaml" in assert_one_line(result) or "os.system" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--device", "cpu", "--dtype", "float16"], ["--device", "toaster"]])
+def test_unusable_device(run, make_image, model, arguments):
+    assert_one_line(run("segment", make_image(), "--point", "1,1", "--checkpoint", model.checkpoint, *arguments))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
+def test_no_cuda(run, make_image, model):
+    result = run("segment", make_image(), "--point", "1,1", "--checkpoint", model.checkpoint, "--device", "cuda")
+    assert "no CUDA" in assert_one_line(result)
+
+
+def test_weights_that_are_not_finite(run, make_image, tmp_path, model):
+    weights = torch.load(model.checkpoint, weights_only=True, mmap=True)["model"]
+    name = "sam_mask_decoder.iou_prediction_head.layers.2.bias"
+    weights[name] = torch.full_like(weights[name], float("nan"))
+    damaged = tmp_path / "damaged.pt"
+    torch.save({"model": weights}, damaged)
+    result = run("segment", make_image(), "--point", "1,1", "--model", model.small_config, "--checkpoint", damaged)
+    assert "not finite" in assert_one_line(result)
+    assert os.listdir(tmp_path / "out") == []

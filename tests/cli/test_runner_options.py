@@ -1,0 +1,90 @@
+"""``--device`` with several devices: the same results as with one, in the same order."""
+
+import json
+import os
+from pathlib import Path
+
+import moving_shapes
+import pytest
+from thread_workers import instead_of_processes
+
+TWO = "cpu,cpu"
+QUICK = ["--model", "nano", "--points-per-side", "2", "--pred-iou-thresh", "0", "--stability-thresh", "0"]
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Workers are threads, which share the loaded model."""
+    instead_of_processes(monkeypatch)
+
+
+def without_device(folder: Path, name: str) -> list[str]:
+    """The lines of a JSON file without those that name devices and folders."""
+    lines = (folder / name).read_text().splitlines()
+    return [line for line in lines if "device" not in line and str(folder) not in line and folder.name not in line]
+
+
+def images_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.glob("*.png"))}
+
+
+def test_segment(threads, run, make_image, tmp_path):
+    images = [make_image(f"{name}.png", width=96 + 8 * i) for i, name in enumerate("ab")]
+    ask = ["segment", *images, "--model", "nano", "--point", "48,30"]
+    one = run(*ask, "--device", "cpu", "--out", tmp_path / "one", "--json")
+    two = run(*ask, "--device", "cpu,cpu", "--out", tmp_path / "two", "--json")
+    assert two.exit_code == 0 and two.stderr == ""
+    assert images_of(tmp_path / "one") == images_of(tmp_path / "two") != {}
+    for name in "ab":
+        assert without_device(tmp_path / "two", f"{name}.json") == without_device(tmp_path / "one", f"{name}.json")
+    found = json.loads(two.stdout)
+    assert [r["image"] for r in found["results"]] == [str(image) for image in images]
+    assert found["seconds"].keys() == json.loads(one.stdout)["seconds"].keys()
+
+
+def test_segment_stops_at_the_first_image_that_fails(threads, run, make_image, tmp_path):
+    (tmp_path / "broken.png").write_text("no image")
+    images = [make_image("a.png"), tmp_path / "broken.png", make_image("c.png")]
+    result = run("segment", *images, "--model", "nano", "--point", "999,30", "--device", "cpu,cpu")
+    assert result.exit_code == 1 and result.stdout == ""
+    note, error = result.stderr.splitlines()
+    assert "point 999,30 lies outside" in note and "a.png" in note
+    assert error.startswith("sam2fast: ") and "broken.png" in error
+
+
+def test_one_image_needs_one_device(run, make_image, tmp_path):
+    result = run("segment", make_image(), "--model", "nano", "--point", "48,30", "--device", "cpu,cpu")
+    assert result.exit_code == 0 and result.stderr == "sam2fast: note: cpu not used: 1 image only\n"
+
+
+@pytest.mark.parametrize("device", ["cpu,nowhere", "cpu,cuda:7", "all"])
+def test_missing_devices(device, run, make_image, tmp_path):
+    result = run(
+        "segment", make_image("a.png"), make_image("b.png"), "--model", "nano", "--point", "9,9", "--device", device
+    )
+    assert result.exit_code == 1 and result.stdout == ""
+    assert result.stderr.startswith("sam2fast: ") and result.stderr.count("\n") == 1
+    assert not os.listdir(tmp_path / "out")
+
+
+def test_masks(threads, run, make_image, tmp_path):
+    """A broken image is reported, and the others are done."""
+    for i, name in enumerate("ad"):
+        make_image(f"photos/{name}.png", width=96 + 8 * i)
+    (tmp_path / "photos/c.png").write_text("no image")
+    one = run("masks", "photos", *QUICK, "--device", "cpu", "--out", "one")
+    two = run("masks", "photos", *QUICK, "--device", TWO, "--out", "two")
+    assert one.exit_code == two.exit_code == 1
+    assert two.stderr == one.stderr and "c.png" in one.stderr
+    assert images_of(tmp_path / "one") == images_of(tmp_path / "two") != {}
+    found, expected = (json.loads((tmp_path / name / "masks.json").read_text()) for name in ("two", "one"))
+    assert found["info"]["model"].pop("device") == TWO and expected["info"]["model"].pop("device") == "cpu"
+    assert found == expected and len(expected["annotations"]) > 3
+    assert two.stdout.split("time:")[0] == one.stdout.split("time:")[0]
+
+
+def test_track_takes_one_device(track, tmp_path):
+    """The error names the ways to spread several videos over devices."""
+    folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(2))
+    result = track(folder, "--point", "0,1,9,9", device=TWO)
+    assert result.exit_code == 2 and "give one device" in result.stderr and "track_videos" in result.stderr

@@ -1,0 +1,40 @@
+"""The report of failed inputs."""
+
+import pytest
+
+from sam2fast.cli.user_errors import MAX_REPORTED, ErrorReport, UserError
+
+
+@pytest.mark.parametrize(
+    ("subject", "line", "told"),
+    [
+        ("a", "frame 3 is damaged", "a: frame 3 is damaged"),
+        ("data/a", "data/a/00003.png cannot be read", "data/a/00003.png cannot be read"),
+        ("a.mp4", "no such file: a.mp4", "no such file: a.mp4"),
+        ("a", "not in a list", "not in a list"),
+        ("x+y", "of several\n  lines", "x+y: of several lines"),
+    ],
+)
+def test_each_subject_is_named_once(subject, line, told, capsys):
+    problems = ErrorReport("videos")
+    problems.add(subject, line)
+    assert capsys.readouterr().err == f"sam2fast: {told}\n"
+    with pytest.raises(UserError, match="1 of 7 videos had problems"):
+        problems.raise_if_any(7)
+    assert f"  {told}\n" in capsys.readouterr().err
+
+
+def test_no_report_without_failures(capsys):
+    ErrorReport("videos").raise_if_any(7)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_long_report_counts_the_rest(capsys):
+    problems = ErrorReport("videos")
+    for number in range(MAX_REPORTED + 2):
+        problems.add(f"video{number}", "is damaged")
+    capsys.readouterr()
+    with pytest.raises(UserError):
+        problems.raise_if_any(99)
+    report = capsys.readouterr().err
+    assert report.count("is damaged") == MAX_REPORTED and "and 2 more, listed above" in report

@@ -1,0 +1,80 @@
+"""Listing files and reading masks of ids and folders of objects."""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sam2fast
+from sam2fast.datasets.dataset_files import DatasetError, labels_in, list_files, object_folders, read_labels
+from sam2fast.datasets.frame_annotations import PaletteAnnotations, PerObjectAnnotations
+from sam2fast.datasets.palette_masks import extended, palette
+
+
+@pytest.mark.parametrize("folder", ["datasets", "evaluation/vos", "evaluation"])
+def test_training_is_not_imported(folder):
+    for file in (Path(sam2fast.__file__).parent / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+                assert not any(name.startswith("sam2fast.training") for name in names), file
+
+
+@pytest.mark.parametrize(("mode", "value"), [("1", 1), ("L", 255), ("P", 3), ("I;16", 300)])
+def test_masks_of_every_kind(tmp_path, mode, value):
+    labels = np.zeros((4, 6), dtype=np.uint16 if mode == "I;16" else np.uint8)
+    labels[1:3, 2:4] = value
+    image = Image.fromarray(labels > 0 if mode == "1" else labels)
+    if mode == "P":
+        image.putpalette(palette().tobytes())
+    image.save(tmp_path / "a.png")
+    found = read_labels(tmp_path / "a.png", (4, 6))
+    np.testing.assert_array_equal(found, labels)
+    assert labels_in(found) == (value,)
+    with pytest.raises(DatasetError, match=r"a\.png has 6x4 pixels, its frame 4x6: they must be equal"):
+        read_labels(tmp_path / "a.png", (6, 4))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+@pytest.mark.parametrize("most", [1, 2, 16, 17, 200])
+def test_values_of_masks(dtype, most):
+    rng = np.random.default_rng(most)
+    for _ in range(5):
+        labels = rng.choice(rng.integers(0, most + 1, 4), (7, 9)).astype(dtype)
+        assert labels_in(labels) == tuple(i for i in np.unique(labels).tolist() if i)
+    assert labels_in(np.zeros((2, 3), dtype)) == labels_in(np.zeros((0, 3), dtype)) == ()
+
+
+def test_folders_of_objects(tmp_path):
+    for name in ("10", "002", ".git"):
+        (tmp_path / name).mkdir()
+    assert {i: path.name for i, path in object_folders(tmp_path).items()} == {2: "002", 10: "10"}
+    (tmp_path / "2").mkdir()
+    with pytest.raises(DatasetError, match="2: another folder is the same object, 002"):
+        object_folders(tmp_path)
+    with pytest.raises(DatasetError, match="nowhere: No such file.*expected <object>/<frame>.png"):
+        object_folders(tmp_path / "nowhere")
+
+
+def test_each_file_of_a_frame_is_read_once(tmp_path, monkeypatch):
+    for frame in range(2):
+        Image.fromarray(np.full((4, 6), frame + 1, dtype=np.uint8)).save(tmp_path / f"{frame}.png")
+    opened = []
+    monkeypatch.setattr(
+        "sam2fast.datasets.frame_annotations.read_labels",
+        lambda path, size: opened.append(path.stem) or read_labels(path),
+    )
+    files = list_files(tmp_path)
+    for masks in (PaletteAnnotations(files, tmp_path), PerObjectAnnotations({1: files, 2: files})):
+        for frame in (0, 0, 1):
+            ids = masks.visible_objects(frame)
+            assert masks.read_masks(frame, ids, (4, 6)).all()
+    assert opened == ["0", "1", "0", "1"]
+
+
+def test_palettes_that_are_extended():
+    short = bytes(range(9))
+    assert extended(short, 2) == short and extended(short)[:9] == short
+    assert extended(short, 5)[9:] == palette().tobytes()[9:15] and len(extended(b"")) == 768

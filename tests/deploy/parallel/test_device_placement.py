@@ -1,0 +1,265 @@
+"""A model on ``cuda:1`` stays there: no code uses the current device implicitly."""
+
+import ast
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from memories import memory_of
+
+from sam2fast.deploy.exported import loading
+from sam2fast.kernels import _dispatch, _launch
+from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.kernels.connected_components import connected_components
+from sam2fast.kernels.layer_norm import add_layer_norm
+from sam2fast.kernels.linear_gelu import linear_gelu
+from sam2fast.kernels.mask_ops import (
+    mask_statistics,
+    pack_masks,
+    suppress_overlaps,
+    unpack_masks,
+    upsample_and_pack,
+    upsample_and_threshold,
+)
+from sam2fast.kernels.memory_attention import memory_attention, rope_attention
+from sam2fast.kernels.nms import box_nms
+from sam2fast.kernels.preprocess import resize_and_normalise
+from sam2fast.kernels.run_lengths import encode_masks
+from sam2fast.kernels.window_attention import window_attention
+from sam2fast.profiling import limits
+from sam2fast.tracking import cuda_graphs
+
+ROOT = Path(__file__).parents[3]
+ONE = torch.device("cuda:1")
+
+
+# Of torch.cuda: without an argument they mean the current device.
+NEED_A_DEVICE = {
+    *("synchronize", "current_stream", "default_stream", "Stream", "get_device_capability", "get_device_properties"),
+    *("get_device_name", "mem_get_info", "memory_allocated", "max_memory_allocated", "memory_reserved"),
+    *("max_memory_reserved", "memory_stats", "reset_peak_memory_stats", "get_rng_state", "set_rng_state"),
+}
+# They set or query the current device of the process.
+NEVER = {"set_device", "current_device"}
+# Intended uses: worker and training processes own their device; the current stream inside a block for the device.
+MEANT = {
+    ("sam2fast/deploy/parallel/worker.py", "set_device"),
+    ("sam2fast/training/distributed/ranks.py", "set_device"),
+    ("sam2fast/tracking/cuda_graphs.py", "current_stream"),
+}
+
+
+def sources() -> list[Path]:
+    return [*ROOT.glob("kernels/**/*.py"), *(p for p in ROOT.glob("sam2fast/**/*.py") if "kernels" not in p.parts)]
+
+
+def findings(text: str) -> Iterator[tuple[str, int]]:
+    """Uses of the current device in source code, by name and line."""
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        name = called.rpartition(".")[2]
+        if called.startswith("torch.cuda.") and name in NEED_A_DEVICE and not node.args and not node.keywords:
+            yield name, node.lineno
+        if called.startswith("torch.cuda.") and name in NEVER:
+            yield name, node.lineno
+        if name == "cuda" and called != "torch.cuda" and not node.args:
+            yield ".cuda()", node.lineno
+        for argument in [*(k.value for k in node.keywords if k.arg == "device"), *(node.args if name == "to" else [])]:
+            if isinstance(argument, ast.Constant) and str(argument.value).startswith("cuda"):
+                yield f"device={argument.value!r}", node.lineno
+
+
+def test_no_source_uses_the_current_device():
+    assert len(sources()) > 200
+    found = [
+        (str(path.relative_to(ROOT)), name, line)
+        for path in sources()
+        for name, line in findings(path.read_text(encoding="utf-8"))
+    ]
+    assert not [entry for entry in found if entry[:2] not in MEANT]
+
+
+def test_the_search_finds_uses():
+    """Tests the search itself."""
+    text = """
+import torch
+x = torch.empty(3, device="cuda")
+y = x.cuda()
+z = y.to("cuda:0")
+torch.cuda.synchronize()
+torch.cuda.synchronize(x.device)
+torch.cuda.set_device(1)
+torch.empty(3, device=x.device).to("cpu")
+"""
+    names = ["device='cuda'", ".cuda()", "device='cuda:0'", "synchronize", "set_device"]
+    assert list(findings(text)) == [(name, line) for name, line in zip(names, (3, 4, 5, 6, 8), strict=True)]
+
+
+def calls() -> dict[str, Any]:
+    """Calls every op with a kernel on small input."""
+    torch.manual_seed(0)
+    masks, logits = torch.rand(2, 8, 8) > 0.5, torch.randn(2, 1, 8, 8)
+    query = torch.randn(1, 1, 16, 32)
+    table = torch.ones(16, 16), torch.zeros(16, 16)
+    return {
+        "connected_components": lambda: connected_components(masks[:, None]),
+        "layer_norm": lambda: add_layer_norm(torch.randn(4, 32), None, torch.ones(32), torch.zeros(32), 1e-5),
+        "linear_gelu": lambda: linear_gelu(torch.randn(16, 32), torch.randn(64, 32), torch.zeros(64)),
+        "mask_statistics": lambda: mask_statistics(logits[:, 0], (16, 16), 0.0, 1.0),
+        "memory_attention": lambda: memory_attention(
+            query, memory_of(2), torch.randn(32, 8), None, torch.randn(16, 8), None, *table
+        ),
+        "nms": lambda: box_nms(torch.rand(4, 4).cumsum(1), torch.rand(4), 0.5),
+        "pack_masks": lambda: pack_masks(masks),
+        "preprocess": lambda: resize_and_normalise(
+            torch.zeros(1, 8, 8, 3, dtype=torch.uint8), (16, 16), (0.5,) * 3, (0.5,) * 3, white=255.0
+        ),
+        "rope_attention": lambda: rope_attention(query, query, query, *table),
+        "run_lengths": lambda: encode_masks(masks),
+        "suppress_overlaps": lambda: suppress_overlaps(logits),
+        "unpack_masks": lambda: unpack_masks(torch.zeros(2, 8, 1, dtype=torch.uint8), 8),
+        "upsample_and_pack": lambda: upsample_and_pack(logits, (16, 16)),
+        "upsample_and_threshold": lambda: upsample_and_threshold(logits, (16, 16)),
+        "window_attention": lambda: window_attention(torch.randn(1, 8, 8, 96), torch.zeros(96), 1, 4),
+    }
+
+
+@pytest.mark.parametrize("op", calls())
+def test_kernels_are_launched_on_their_tensors_device(op, triton_device, monkeypatch):
+    """Triton launches on the current device, so each launch is inside a block for the tensor's device."""
+    if triton_device.type != "cpu":
+        pytest.skip("launches are watched in Triton's interpreter")
+    from triton.runtime import interpreter
+
+    inside: list[torch.device] = []
+    launched: list[bool] = []
+
+    @contextlib.contextmanager
+    def on_device(self, tensor):
+        inside.append(tensor.device)
+        yield
+        inside.pop()
+
+    launch = interpreter.GridExecutor.__call__
+
+    def watched(self, *args, **kwargs):
+        launched.append(bool(inside))
+        return launch(self, *args, **kwargs)
+
+    monkeypatch.setattr(_launch.LaunchConfig, "on_device", on_device)
+    monkeypatch.setattr(interpreter.GridExecutor, "__call__", watched)
+    before = launches[op]
+    with backend("triton"), torch.no_grad():
+        calls()[op]()
+    assert launches[op] > before and launched and all(launched) and not inside
+
+
+def test_every_op_with_a_kernel_is_called():
+    other = set(calls()) ^ _dispatch.KERNELS
+    assert not other, f"calls() above has to call each op of _dispatch.KERNELS on little input; see {other}"
+
+
+def test_the_block_is_one_for_the_tensors_device(monkeypatch):
+    entered = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: entered.append(device) or contextlib.nullcontext())
+    config = _launch.LaunchConfig("*", "*", "*", {}, {})
+    with config.on_device(SimpleNamespace(is_cuda=True, device=ONE)), config.on_device(torch.zeros(1)):
+        pass
+    assert entered == [ONE]
+
+
+def test_graphs_are_recorded_on_their_device(monkeypatch):
+    """Inside a block for the device, on its streams."""
+    made, inside = [], []
+
+    @contextlib.contextmanager
+    def device(which):
+        inside.append(which)
+        yield
+        inside.pop()
+
+    class Stream:
+        def __init__(self, device=None, priority=0):
+            self.device = device
+            made.append(device)
+
+        def wait_stream(self, other):
+            assert inside == [ONE]
+
+    class Graph:
+        def pool(self):
+            return 1
+
+        def replay(self):
+            pass
+
+    streams: list[Any] = []
+
+    @contextlib.contextmanager
+    def stream(which):
+        assert inside == [ONE]
+        streams.append(which.device)
+        yield
+
+    @contextlib.contextmanager
+    def graph(which, pool, stream, capture_error_mode):
+        assert inside == [ONE] and stream.device == ONE
+        yield
+
+    for name, stand_in in (
+        ("device", device),
+        ("Stream", Stream),
+        ("stream", stream),
+        ("CUDAGraph", Graph),
+        ("graph", graph),
+        ("current_stream", lambda which=None: SimpleNamespace(device=which or inside[-1], wait_stream=lambda s: None)),
+    ):
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    ran: list[torch.device] = []
+    recorder = cuda_graphs.CudaGraphs(ONE)
+    for _ in range(2):
+        recorder.record(lambda: ran.append(inside[-1]))()
+    assert made == [ONE, ONE] and set(streams) == {ONE}
+    assert ran == [ONE] * 4 and not inside
+
+
+def test_timing_by_events_uses_its_device(monkeypatch):
+    devices: list[Any] = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            pass
+
+        def record(self, stream):
+            devices.append(stream)
+
+        def elapsed_time(self, other):
+            return 1.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: device)
+    monkeypatch.setattr(torch.cuda, "synchronize", devices.append)
+    monkeypatch.setattr(torch, "empty", lambda *shape, dtype, device: devices.append(device) or torch.zeros(1))
+    assert limits.samples(lambda: None, ONE, 2) == [1.0, 1.0]
+    assert devices == [ONE] * 6
+
+
+def test_exported_programs_run_on_the_requested_device(monkeypatch):
+    found: list[Any] = []
+    model = object.__new__(loading.LoadedModel)
+    model.device, model.metadata = ONE, SimpleNamespace(kind=loading.COMPILED)
+    monkeypatch.setattr(loading, "load_artifact", lambda path, index: found.append((path.name, index)))
+    model._load(Path("encoder.pt2"))
+    program = torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),))
+    model.device = torch.device("meta")
+    assert model._moved_to_device(program) is program
+    monkeypatch.setattr("torch.export.passes.move_to_device_pass", lambda p, device: found.append(device))
+    model.device = ONE
+    model._moved_to_device(program)
+    assert found == [("encoder.pt2", 1), "cuda:1"]

@@ -1,0 +1,308 @@
+"""Jobs on a real Ray: none is lost, none accumulates, errors are reported, and no process is left."""
+
+import functools
+import itertools
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import cluster_jobs
+import parallel_jobs
+import pytest
+from cluster_commands import MASKS, NANO, files_of, masks_of
+from file_contents import files_of as vos_files
+from parallel_jobs import build_nothing
+from small_ray import STORE_BYTES, WORKERS, importable, slots_of
+from vos_sets import write_masks, write_video
+from waiting import is_alive, wait_until
+
+from sam2fast.deploy.parallel import WorkerError, run_jobs
+from sam2fast.deploy.parallel.pool import JOBS_AHEAD, JOBS_AT_ONCE
+from sam2fast.deploy.ray import ClusterError, on_ray, ray_session, ray_workers
+
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("ray_folder")]
+two_workers = on_ray(workers=WORKERS, cpus=1)
+
+
+def gone(pids: set[int]) -> bool:
+    """Whether processes end soon."""
+    return wait_until(lambda: not any(is_alive(pid) for pid in pids))
+
+
+def test_every_job_runs_once_and_failures_are_results():
+    jobs = [3, -1, *range(4, 24)]
+    results = list(two_workers(parallel_jobs.square, jobs, build_nothing))
+    assert sorted((r.index, r.job) for r in results) == list(enumerate(jobs))
+    assert {r.device for r in results} == {f"{socket.gethostname()}/cpu"}
+    expected = {r.index: r for r in run_jobs(parallel_jobs.square, jobs, "cpu", build_nothing)}
+    for result in results:
+        same = expected[result.index]
+        assert result.done == same.done and result.error == same.error
+        assert not result.done or result.value[0] == same.value[0]
+    failed = next(r for r in results if r.job == -1)
+    assert failed.trace is not None and "in square" in failed.trace
+    with pytest.raises(ValueError, match="-1 is negative"):
+        failed.unwrap()
+    pids = {r.value[1] for r in results if r.done}
+    assert len(pids) <= WORKERS and os.getpid() not in pids
+    assert gone(pids)
+
+
+def test_endless_jobs_are_read_lazily():
+    """Ordered and unordered: neither jobs nor results accumulate."""
+    for ordered, room in ((True, JOBS_AHEAD * WORKERS + 1), (False, JOBS_AT_ONCE * WORKERS + 1)):
+        taken, seen = [], []
+
+        def jobs(taken=taken):
+            for number in itertools.count(1):
+                taken.append(number)
+                yield number
+
+        results = two_workers(parallel_jobs.first_one_late, jobs(), build_nothing, ordered=ordered)
+        assert not taken  # nothing starts before the first result is requested
+        for result in results:
+            seen.append(result.value)
+            time.sleep(0.02)
+            assert len(taken) <= len(seen) + room
+            if len(seen) == 12:
+                break
+        results.close()
+        assert not ordered or seen == list(range(1, 13))
+
+
+def test_a_killed_worker_loses_no_job(tmp_path, caplog):
+    """Another worker runs its job, a new one replaces it, and this is logged."""
+    jobs, results = [(number, str(tmp_path)) for number in range(8)], []
+    for result in on_ray(workers=1)(cluster_jobs.killed_when_seen, jobs, build_nothing, ordered=True):
+        results.append(result)
+        (tmp_path / f"seen-{result.index}").touch()
+    (told,) = (record.getMessage() for record in caplog.records if record.name == "sam2fast")
+    assert told.startswith("the worker on ") and told.endswith("; another one takes its place")
+    assert (tmp_path / "killed").exists()
+    assert [r.value[0] for r in results] == list(range(8))
+    pids = [r.value[1] for r in results]
+    assert pids[:2] == [pids[0]] * 2 and pids[2:] == [pids[2]] * 6 and pids[0] != pids[2]
+
+
+def test_a_job_that_kills_its_workers_is_given_up():
+    results = list(two_workers(parallel_jobs.killed_always, range(6), build_nothing, ordered=True))
+    assert [r.index for r in results if not r.done] == [2]
+    assert "the job was lost: the worker on" in results[2].error and results[2].error.count("\n") == 0
+    with pytest.raises(WorkerError):
+        results[2].unwrap()
+
+
+def test_a_worker_that_cannot_start_is_retried(tmp_path):
+    build = functools.partial(parallel_jobs.build_on_the_second, flag=str(tmp_path / "first"))
+    results = on_ray(workers=1)(parallel_jobs.square, range(3), build, ordered=True)
+    assert [r.value[0] for r in results] == [0, 1, 4]
+    broken = functools.partial(parallel_jobs.build_where_it_can, broken_device="cpu")
+    with pytest.raises(WorkerError, match="could not begin: OSError: no model on cpu"):
+        list(on_ray(workers=1)(parallel_jobs.square, range(3), broken))
+    assert list(two_workers(parallel_jobs.square, [], broken)) == []
+
+
+def test_unpicklable_values():
+    """A job that cannot be pickled, an exception that cannot be unpickled, a function that cannot be imported."""
+    unsent, odd = on_ray(workers=1)(parallel_jobs.strange_failure, [lambda: 0, 1], build_nothing, ordered=True)
+    assert not unsent.done and "cannot go to another process" in unsent.error
+    assert odd.error == "Unreadable: odd" and "strange_failure" in odd.trace
+    with pytest.raises(TypeError, match="must be picklable"):
+        next(two_workers(parallel_jobs.square, [1], lambda device: None))
+
+
+def test_a_worker_inherits_the_commands_environment(tmp_path, monkeypatch):
+    """Working folder, variables and threads are set before torch is loaded."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAM2FAST_MINE", "yes")
+    (result,) = on_ray(workers=1, threads=3)(cluster_jobs.where, [0], build_nothing)
+    assert result.unwrap() == (str(tmp_path), "yes", "3", False)
+
+
+def test_another_version_on_a_machine(monkeypatch):
+    monkeypatch.setattr(ray_workers, "__version__", "0.0.1")
+    with pytest.raises(WorkerError, match=r"has sam2fast .*, the jobs come from 0\.0\.1; install the same"):
+        list(on_ray(workers=1)(parallel_jobs.square, [1], build_nothing))
+
+
+def test_messages_of_ray_are_logged(capsys, caplog):
+    """Ray's messages do not go to stdout."""
+    import ray  # not at the top: the first import of Ray reads its token
+
+    with caplog.at_level(logging.INFO, logger="sam2fast.ray"):
+        ray._private.worker.print_to_stdstream({"lines": ["a worker died"], "pid": "raylet"}, ignore_prefix=False)
+    assert capsys.readouterr() == ("", "") and [record.getMessage() for record in caplog.records] == ["a worker died"]
+
+
+def test_room():
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}},
+        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+        {"Alive": True, "Resources": {"CPU": 3.0}},
+        {"Alive": True, "Resources": {"memory": 1.0}},
+    ]
+    assert ray_session.room(nodes, cpus=1, gpus=0) == 11
+    assert ray_session.room(nodes, cpus=4, gpus=0) == 2
+    assert ray_session.room(nodes, cpus=1, gpus=1) == 2 and ray_session.room(nodes, cpus=1, gpus=0.5) == 4
+    with pytest.raises(ClusterError, match="no node of the Ray at local has 1 CPUs and 1 GPUs"):
+        list(on_ray(gpus=1)(parallel_jobs.square, [1], build_nothing))
+
+
+def test_number_of_workers(monkeypatch, tmp_path):
+    """By default as many as fit on the nodes, more when nodes join, and never more than jobs."""
+    hired = []
+
+    class Noted(ray_workers.RayWorker):
+        def __init__(self, *args, **kwargs):
+            hired.append(time.monotonic())
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr("sam2fast.deploy.ray.ray_runner.RayWorker", Noted)
+    assert [r.value[0] for r in on_ray()(parallel_jobs.square, [2], build_nothing)] == [4]
+    assert len(hired) == 1
+    monkeypatch.setattr(ray_workers, "SECONDS_BETWEEN_CHECKS", 0.2)
+    places = iter([1, 1])  # then a node joins
+    monkeypatch.setattr("sam2fast.deploy.ray.ray_runner.room", lambda nodes, cpus, gpus: next(places, 2))
+    hired.clear()
+    results = list(on_ray()(cluster_jobs.in_company, [str(tmp_path)] * 12, build_nothing))
+    assert len(hired) == 2 and len({r.value for r in results}) == 2
+
+
+def test_a_long_wait_is_logged(monkeypatch, caplog):
+    monkeypatch.setattr(ray_workers, "SECONDS_BETWEEN_CHECKS", 0.05)
+    monkeypatch.setattr(ray_workers, "SECONDS_TO_WARNING", 0.1)
+    build = functools.partial(cluster_jobs.build_late, seconds=1.0)
+    with caplog.at_level(logging.WARNING, logger="sam2fast"):
+        list(on_ray(workers=1)(parallel_jobs.square, [1], build))
+    assert [record.getMessage()[:26] for record in caplog.records] == ["no worker has begun after "]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"workers": 0}, "workers is 0"),
+        ({"cpus": 0}, "cpus is 0"),
+        ({"gpus": -1}, "gpus is -1"),
+        ({"address": "ray://head:10001"}, "address of Ray's client"),
+    ],
+)
+def test_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        on_ray(**arguments)
+
+
+def test_masks_by_command_when_a_worker_is_killed(ray_folder, run, photos, expected, tmp_path):
+    """By SIGKILL, halfway through a run that resumes an interrupted one."""
+    assert run("masks", "photos/a.png", "photos/b.png", *MASKS, "--out", "ray").exit_code == 0
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "ray").glob("*.png")}
+    (tmp_path / "ray/b_masks.png").unlink()  # so that this one is unfinished
+    killed = []
+
+    def kill() -> None:
+        deadline = time.monotonic() + 100
+        while len(list((tmp_path / "ray").glob("*_overlay.png"))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        killed.extend(slots_of(ray_folder)[:1])
+        os.kill(killed[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    result = run("masks", "photos", *MASKS, "--ray", "local", "--workers", "2", "--out", "ray", "--resume")
+    thread.join()
+    assert killed and result.exit_code == 1 and "1 of 7 images failed" in result.stderr
+    assert "1 of 7 images were done before" in result.stderr and result.stdout.split("time:")[0] == expected
+    assert files_of(tmp_path / "ray") == files_of(tmp_path / "one") != {}
+    assert masks_of(tmp_path / "ray") == masks_of(tmp_path / "one")
+    assert len(masks_of(tmp_path / "ray")["annotations"]) > 6
+    changed = {file.name for file, changed in before.items() if file.stat().st_mtime_ns != changed}
+    assert changed == {"b_masks.png", "b_overlay.png"}
+
+
+@pytest.mark.slow
+def test_segment_by_command(run, photos, tmp_path):
+    """It stops at the failing image, after the same results."""
+    ask, options = ["a", "broken", "c"], [*NANO, "--point", "48,30"]
+    images = [f"photos/{name}.png" for name in ask]
+    one = run("segment", *images, *options, "--out", "one")
+    there = run("segment", *images, *options, "--ray", "local", "--workers", "1", "--out", "ray")
+    assert there.exit_code == one.exit_code == 1 and there.stdout == one.stdout == ""
+    assert there.stderr == one.stderr and "broken.png" in one.stderr
+    for name in ("a_mask.png", "a_overlay.png", "a.json"):
+        a, b = ((tmp_path / folder / name).read_bytes() for folder in ("ray", "one"))
+        assert a.replace(b'"ray/', b'"one/') == b
+
+
+def test_videos_by_command(run, tmp_path):
+    """The same results as one worker without Ray."""
+    for name, frames in {"a": 3, "b": 2, "c": 1}.items():
+        write_video(tmp_path / "videos" / name, frames, seed=frames)
+        write_masks(tmp_path / "masks" / name, {0: {1: (30, 30, 18), 3: (80, 50, 20)}})
+    (tmp_path / "masks/b/00000.png").write_text("no image")
+    ask = ["vos", "--videos", "videos", "--masks", "masks", *NANO]
+    one = run(*ask, "--out", "one")
+    there = run(*ask, "--ray", "local", "--workers", "1", "--out", "ray")
+    assert there.exit_code == one.exit_code == 1 and "1 of 3 videos had problems" in there.stderr
+    assert vos_files(tmp_path / "ray") == vos_files(tmp_path / "one") and len(vos_files(tmp_path / "ray")) >= 4
+    contradiction = run(*ask, "--ray", "local", "--at-once", "2", "--out", "ray")
+    assert contradiction.exit_code == 2 and "--at-once is for devices of this machine" in contradiction.stderr
+
+
+SCRIPT = f"""
+import sys
+from pathlib import Path
+from parallel_jobs import build_nothing, note_and_sleep
+from sam2fast.deploy.ray import ClusterError, on_ray
+
+if __name__ == "__main__":
+    try:
+        list(on_ray("127.0.0.1:1")(note_and_sleep, [0], build_nothing))
+    except ClusterError as error:
+        print(error, flush=True)
+    local = on_ray("local", workers=2, store_bytes={STORE_BYTES}, temp_dir=Path(sys.argv[2]))
+    list(local(note_and_sleep, [sys.argv[1]] * 4, build_nothing))
+"""
+
+
+def test_ctrl_c_ends_everything(tmp_path):
+    """Actors and Ray end; before that, a missing cluster is an error of one line."""
+    script, notes, home = tmp_path / "script.py", tmp_path / "notes", tmp_path / "home"
+    script.write_text(SCRIPT)
+    notes.mkdir()
+    home.mkdir()
+    # Tests in the background of a shell inherit ignored interrupts.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder, importable():
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(notes), folder],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "HOME": str(home)},
+            start_new_session=True,
+            preexec_fn=heed,
+        )
+        deadline = time.monotonic() + 90
+        while len(workers := {int(name) for name in os.listdir(notes)}) < 2:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+        assert process.returncode != 0 and "KeyboardInterrupt" in stderr
+        assert stdout.startswith("no Ray can be reached at 127.0.0.1:1; expected local, auto, or HOST:PORT")
+        assert stdout.count("\n") == 1 and not list(home.iterdir())
+        left = {int(p.name) for p in Path("/proc").iterdir() if p.name.isdecimal() and folder in command_of(p)}
+        assert gone(workers | left)
+
+
+def command_of(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""

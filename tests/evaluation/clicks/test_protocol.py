@@ -1,0 +1,366 @@
+"""Clicks and boxes against the official predictor in a simple loop, and against predefined masks."""
+
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import oracle
+import pytest
+import sam2.build_sam
+import scipy.spatial
+import torch
+from parity import NARROW, build_pair, random_image
+from PIL import Image
+from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialPredictor
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+from sam2fast import SAM2ImagePredictor, build_sam2
+from sam2fast.evaluation.clicks import ClickScores, depth, evaluate_boxes, evaluate_clicks
+from sam2fast.evaluation.clicks.protocol import next_click
+from sam2fast.io.rle import encode_rle
+from sam2fast.training.data.synthetic import SyntheticClips
+from sam2fast.training.prompt_sampling import sample_error_center
+
+SIDE, HEIGHT, WIDTH, CLICKS = 256, 150, 200, 4
+
+
+class Pair(NamedTuple):
+    """Both predictors with the same image set."""
+
+    official: Any
+    ours: SAM2ImagePredictor
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pair:
+    return predictors(*build_pair("sam2.1_t", [f"++model.image_size={SIDE}", *NARROW]), random_image(HEIGHT, WIDTH))
+
+
+@pytest.fixture(scope="module")
+def nano() -> SAM2ImagePredictor:
+    return SAM2ImagePredictor.from_pretrained("sam2fast/nano", device="cpu")
+
+
+def shapes() -> np.ndarray:
+    """A disc, a bar along the image's edge, a ring, and two squares that are one object."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    radius = np.hypot(x - 120, y - 70)
+    squares = (abs(x - 40) < 20) & ((abs(y - 30) < 14) | (abs(y - 100) < 18))
+    return np.stack([np.hypot(x - 60, y - 80) < 35, x > 180, (radius < 60) & (radius > 25), squares])
+
+
+def iou(mask: np.ndarray, truth: np.ndarray) -> float:
+    return (mask & truth).sum() / (mask | truth).sum()
+
+
+def deepest(truth: np.ndarray, mask: np.ndarray) -> tuple[int, int, int]:
+    """From distances of the whole image: x, y and label."""
+    missed, false = (distance_transform_edt(np.pad(wrong, 1))[1:-1, 1:-1] for wrong in (truth & ~mask, mask & ~truth))
+    label = int(missed.max() > false.max())
+    y, x = np.unravel_index((missed if label else false).argmax(), truth.shape)
+    return int(x), int(y), label
+
+
+class Clicked(NamedTuple):
+    points: list[list[int]]
+    labels: list[int]
+    ious: list[float]
+    scores: list[float]
+    best: float
+
+
+def click_by_click(predictor: Any, truth: np.ndarray, feed_back: bool) -> Clicked:
+    """One object, as in a script with the original."""
+    mask, logits, found = np.zeros_like(truth), None, Clicked([], [], [], [], 0.0)
+    for k in range(CLICKS):
+        x, y, label = deepest(truth, mask)
+        found.points.append([x, y])
+        found.labels.append(label)
+        masks, scores, low_res = predictor.predict(
+            np.array(found.points),
+            np.array(found.labels),
+            mask_input=logits if feed_back else None,
+            multimask_output=k == 0,
+        )
+        if k == 0:
+            found = found._replace(best=max(iou(m > 0, truth) for m in masks))
+        best = int(scores.argmax())
+        mask, logits = masks[best] > 0, low_res[best][None]
+        found.ious.append(iou(mask, truth))
+        found.scores.append(float(scores[best]))
+    return found
+
+
+def predictors(official_model: Any, model: Any, image: np.ndarray) -> Pair:
+    """At sizes other than 1024 the official predictor needs its hard-coded map sizes corrected."""
+    found = Pair(OfficialPredictor(official_model), SAM2ImagePredictor(model))
+    found.official._bb_feat_sizes = [(model.image_size // stride,) * 2 for stride in (4, 8, 16)]
+    for predictor in found:
+        predictor.set_image(image)
+    return found
+
+
+@pytest.mark.parametrize("feed_back", [True, False])
+def test_clicks_are_those_of_a_loop_with_the_official_predictor(pair, feed_back):
+    truths = shapes()
+    found = evaluate_clicks(pair.ours, None, truths, CLICKS, feed_back=feed_back)
+    assert found.ious.shape == found.scores.shape == found.labels.shape == (4, CLICKS)
+    for o, truth in enumerate(truths):
+        expected = click_by_click(pair.official, truth, feed_back)
+        with oracle.written_out_attention():
+            changed = click_by_click(pair.official, truth, feed_back)
+        assert changed.points == expected.points, "the case is not tame"
+        assert found.points[o].tolist() == expected.points
+        assert found.labels[o].tolist() == expected.labels
+        np.testing.assert_allclose(found.ious[o], expected.ious, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(found.scores[o], expected.scores, rtol=0, atol=1e-3)
+        assert found.best_of_three[o] == pytest.approx(expected.best, abs=1e-3)
+    # Otherwise the comparison would be weak.
+    assert set(found.labels.ravel()) == {0, 1} and len(np.unique(found.ious.round(2))) > 5
+
+
+@pytest.mark.weights
+def test_real_weights_on_a_photograph(weights_folder, data_folder):
+    """Wheel and window, with an added disc and a hole that the model does not expect."""
+    checkpoint, size = weights_folder / "sam2_hiera_tiny_image_fp16.pt", ["++model.image_size=512"]
+    official = sam2.build_sam.build_sam2("configs/sam2/sam2_hiera_t.yaml", device="cpu", hydra_overrides_extra=size)
+    official.load_state_dict(torch.load(checkpoint, weights_only=True)["model"], strict=False)
+    ours = build_sam2("configs/sam2/sam2_hiera_t.yaml", checkpoint, device="cpu", hydra_overrides_extra=size)
+    with Image.open(data_folder / "images" / "truck.jpg") as file:
+        pair = predictors(official, ours, np.array(file.resize((600, 400))))
+    y, x = np.mgrid[:400, :600]
+    truths = []
+    for box, radius in (([142, 200, 233, 292], 10), ([136, 95, 222, 150], 15)):
+        mask = pair.official.predict(box=np.array(box), multimask_output=False)[0][0] > 0
+        middle_x, middle_y = x[mask].mean(), y[mask].mean()
+        more = np.hypot(x - middle_x - 2 * radius, y - middle_y + radius) < radius
+        truths.append((mask | more) & (np.hypot(x - middle_x + radius, y - middle_y) > radius / 2))
+    found = evaluate_clicks(pair.ours, None, np.stack(truths), CLICKS)
+    for o, truth in enumerate(truths):
+        expected = click_by_click(pair.official, truth, feed_back=True)
+        assert found.points[o].tolist() == expected.points and found.labels[o].tolist() == expected.labels
+        np.testing.assert_allclose(found.ious[o], expected.ious, rtol=0, atol=1e-3)
+    assert found.ious.max() > 0.8 and set(found.labels.ravel()) == {0, 1}
+
+
+def test_feedback_matters(pair):
+    one, two = (evaluate_clicks(pair.ours, None, shapes(), 2, feed_back=feed_back) for feed_back in (True, False))
+    assert np.array_equal(one.ious[:, 0], two.ious[:, 0]) and abs(one.ious[:, 1] - two.ious[:, 1]).max() > 0.01
+
+
+def test_boxes_are_those_of_the_official_predictor(pair):
+    truths = shapes()
+    found = evaluate_boxes(pair.ours, None, truths)
+    for o, truth in enumerate(truths):
+        rows, columns = (np.flatnonzero(truth.any(axis=axis)) for axis in (1, 0))
+        box = [columns[0], rows[0], columns[-1], rows[-1]]
+        assert found.boxes[o].tolist() == box
+        masks, scores, _ = pair.official.predict(box=np.array(box), multimask_output=False)
+        assert found.ious[o] == pytest.approx(iou(masks[0] > 0, truth), abs=1e-3)
+        assert found.scores[o] == pytest.approx(scores[0], abs=1e-3)
+
+
+def test_noise_of_boxes(pair):
+    truths = shapes()
+    exact = evaluate_boxes(pair.ours, None, truths).boxes
+    found = [
+        evaluate_boxes(pair.ours, None, truths, noise=0.2, rng=np.random.default_rng(seed), at_once=n).boxes
+        for seed, n in ((1, 4), (1, 3), (2, 4))
+    ]
+    assert np.array_equal(found[0], found[1]) and not np.array_equal(found[0], found[2])
+    sides = np.tile(exact[:, 2:] - exact[:, :2], 2)
+    assert (abs(found[0] - exact) <= np.minimum(0.2 * sides, 20)).all() and (found[0] != exact).any(axis=1).all()
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_objects_do_not_depend_on_one_another(pair, at_once, monkeypatch):
+    truths, counts, predict = shapes(), [], pair.ours._predict
+    monkeypatch.setattr(
+        pair.ours, "_predict", lambda points, *rest: counts.append(len(points)) or predict(points, *rest)
+    )
+    together, apart = (evaluate_clicks(pair.ours, None, truths, 3, at_once=n) for n in (32, at_once))
+    assert counts[:3] == [4, 4, 4] and max(counts[3:]) == at_once and sum(counts[3:]) == 12
+    assert np.array_equal(together.points, apart.points)
+    np.testing.assert_allclose(apart.ious, together.ious, rtol=0, atol=1e-3)
+
+
+def test_masks_in_other_forms(pair):
+    truths = shapes()
+    expected = evaluate_clicks(pair.ours, None, truths, 2)
+    runs = [encode_rle(truth) for truth in truths]
+    for masks in (runs, torch.from_numpy(truths), truths[:, ::-1].copy()[:, ::-1]):
+        found = evaluate_clicks(pair.ours, random_image(HEIGHT, WIDTH), masks, 2)
+        assert np.array_equal(found.points, expected.points) and np.array_equal(found.ious, expected.ious)
+
+
+def test_no_objects(pair):
+    found = evaluate_clicks(pair.ours, None, [], 3)
+    assert found.ious.shape == (0, 3) and found.points.shape == (0, 3, 2)
+    assert evaluate_boxes(pair.ours, None, shapes()[:0]).boxes.shape == (0, 4)
+
+
+def test_nano_gets_better_with_every_click(nano):
+    clips = SyntheticClips(size=256, num_frames=1, max_objects=3, length=6, seed=41)
+    images = [clips.sample(i, np.random.default_rng([41, i])) for i in range(6)]
+    found = [evaluate_clicks(nano, clip.frames[0], clip.masks[0], 5) for clip in images]
+    means = np.concatenate([scores.ious for scores in found]).mean(axis=0)
+    best = np.concatenate([scores.best_of_three for scores in found]).mean()
+    assert 0.3 < means[0] <= best < 1 and means[0] + 0.05 < means[2] < means[4]
+    boxes = [evaluate_boxes(nano, clip.frames[0], clip.masks[0]).ious for clip in images]
+    assert np.concatenate(boxes).mean() > means[0]
+
+
+class Planned:
+    """A predictor that returns predefined masks, and records its prompts."""
+
+    model = SimpleNamespace(device=torch.device("cpu"))
+    _is_batch = False
+
+    def __init__(self, size: tuple[int, int], answers: list[tuple[np.ndarray, list[list[float]]]]) -> None:
+        self._orig_hw = [size]
+        self.answers, self.asked = answers, []
+
+    def _prep_prompts(self, points, labels, box, logits, normalize_coords):
+        assert normalize_coords
+        return logits, points, labels, box
+
+    def _predict(self, points, labels, box, logits, multimask_output):
+        """Low-resolution logits are constant, and identify the call and the mask."""
+        self.asked.append((points.tolist(), labels.tolist(), None if logits is None else logits.flatten().tolist()))
+        masks, scores = self.answers.pop(0)
+        assert len(masks) == len(points) and masks.shape[1] == (3 if multimask_output else 1)
+        low_res = torch.arange(masks.shape[1]).float() + 10 * len(self.asked)
+        return torch.from_numpy(masks), torch.tensor(scores), low_res.repeat(len(masks), 1)[..., None, None]
+
+
+def test_what_is_asked_and_what_is_taken():
+    truth = np.zeros((2, 9, 12), bool)
+    truth[0, 2:7, 3:8] = True  # its middle is (5, 4)
+    truth[1, 0:3, 0:3] = True  # its middle is (1, 1)
+    nothing, all_but_one, more = np.zeros((9, 12), bool), truth[1].copy(), truth[1].copy()
+    all_but_one[2, 2] = False
+    more[5:8, 8:11] = True  # its middle is (9, 6)
+    predictor = Planned(
+        (9, 12),
+        [
+            # The first object is perfect after one click; the second's highest score is not that of its best mask.
+            (
+                np.stack([[nothing, truth[0], nothing], [nothing, all_but_one, more]]),
+                [[0.1, 0.9, 0.2], [0.3, 0.4, 0.8]],
+            ),
+            (all_but_one[None, None], [[0.7]]),
+            (truth[1][None, None], [[0.6]]),
+        ],
+    )
+    found = evaluate_clicks(predictor, None, truth, 5)
+    assert predictor.answers == []
+    assert predictor.asked == [
+        ([[[5, 4]], [[1, 1]]], [[1], [1]], None),
+        ([[[1, 1], [9, 6]]], [[1, 0]], [12.0]),  # the object alone, with the logits of the third mask
+        ([[[1, 1], [9, 6], [2, 2]]], [[1, 0, 1]], [20.0]),
+    ]
+    np.testing.assert_allclose(found.ious, [[1, 1, 1, 1, 1], [9 / 18, 8 / 9, 1, 1, 1]])
+    np.testing.assert_allclose(found.best_of_three, [1, 8 / 9])
+    np.testing.assert_allclose(found.scores, [[0.9] * 5, [0.8, 0.7, 0.6, 0.6, 0.6]], rtol=1e-6)
+    assert found.labels.tolist() == [[1, -1, -1, -1, -1], [1, 0, 1, -1, -1]]
+    assert found.points[1].tolist() == [[1, 1], [9, 6], [2, 2], [-1, -1], [-1, -1]]
+
+
+def test_scores_that_are_not_finite():
+    mask = np.ones((1, 1, 4, 4), bool)
+    predictor = Planned((4, 4), [(mask.repeat(3, axis=1), [[0.1, float("nan"), 0.2]])])
+    with pytest.raises(ValueError, match="not finite"):
+        evaluate_clicks(predictor, None, mask[0], 1)
+
+
+def test_centres_are_those_of_training():
+    rng = np.random.default_rng(0)
+    for trial in range(60):
+        truth, mask = np.zeros((2, 23, 31), bool)
+        for array in (truth, mask):
+            for _ in range(2):
+                top, left, height, width = rng.integers(0, (20, 28, 23, 31))
+                array[top : top + height, left : left + width] ^= True
+        if trial % 3 == 0:
+            mask[:] = False
+        if (truth != mask).any():
+            full = sample_error_center(torch.from_numpy(truth)[None, None], torch.from_numpy(mask)[None, None])
+            x, y = full["point_coords"][0, 0].tolist()
+            assert next_click(truth, mask) == (x, y, int(full["point_labels"])) == deepest(truth, mask)
+
+
+REGIONS = {
+    "noise": lambda rng, shape: rng.random(shape) < rng.random(),
+    "blobs": lambda rng, shape: gaussian_filter(rng.standard_normal(shape), rng.uniform(0.5, 8), mode="wrap") > 0,
+    "all": lambda rng, shape: np.ones(shape, bool),
+    "one box": lambda rng, shape: np.arange(shape[1]) // 7 == rng.integers(0, 5) + 0 * np.arange(shape[0])[:, None],
+}
+
+
+@pytest.mark.parametrize("most_outline", [0, 1e9])
+@pytest.mark.parametrize("kind", REGIONS)
+def test_deepest_pixel_is_the_first_of_the_distance_transform(monkeypatch, kind, most_outline):
+    """By blocks and by the transform, with many equal distances."""
+    monkeypatch.setattr(depth, "MOST_OUTLINE", most_outline)
+    rng = np.random.default_rng(1)
+    for _ in range(60):
+        region = REGIONS[kind](rng, tuple(rng.integers(1, 90, 2)))
+        distances = distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+        y, x = np.unravel_index(distances.argmax(), region.shape)
+        assert depth.deepest_pixel(region) == (x, y, distances.max())
+
+
+def test_few_distances_are_taken(monkeypatch):
+    """In a disc and in the frame around it, in half a million pixels."""
+    taken = []
+
+    class Tree(scipy.spatial.cKDTree):
+        def query(self, points):
+            taken.append(len(points))
+            return super().query(points)
+
+    monkeypatch.setattr(scipy.spatial, "cKDTree", Tree)
+    y, x = np.ogrid[:600, :900]
+    disc = np.hypot(x - 400, y - 250) < 180
+    assert depth.deepest_pixel(disc) == (400, 250, 180)
+    frame = np.ones((600, 900), bool)
+    frame[20:-20, 20:-20] = False
+    assert depth.deepest_pixel(frame | disc) == (400, 250, 180)
+    assert sum(taken) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"masks": shapes().astype(np.uint8)}, "bool"),
+        ({"masks": shapes()[0]}, r"\(O, H, W\)"),
+        ({"masks": shapes()[:, :-1]}, "200x149 pixels, the image 200x150"),
+        ({"masks": [encode_rle(shapes()[0, :-1])]}, "200x149 pixels, the image 200x150"),
+        ({"masks": shapes() & (np.arange(4) != 2)[:, None, None]}, "mask 2 is empty"),
+        ({"masks": [{"size": [HEIGHT, WIDTH], "counts": [7, 8]}]}, "do not add up"),
+        ({"masks": list(shapes())}, "one array"),
+        ({"clicks": 0}, "clicks is 0"),
+        ({"at_once": 0}, "at_once is 0"),
+    ],
+)
+def test_wrong_arguments(pair, change, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_clicks(**{"predictor": pair.ours, "image": None, "masks": shapes(), "clicks": 2} | change)
+
+
+def test_other_errors(pair, nano):
+    with pytest.raises(ValueError, match="noise is 0.5"):
+        evaluate_boxes(pair.ours, None, shapes(), noise=0.5)
+    fresh = SAM2ImagePredictor(nano.model)
+    with pytest.raises(RuntimeError, match="set_image"):
+        evaluate_clicks(fresh, None, shapes())
+    fresh.set_image_batch([random_image(32, 32)] * 2)
+    with pytest.raises(RuntimeError, match="no single image"):
+        evaluate_clicks(fresh, None, shapes())
+
+
+def test_scores_can_be_sent():
+    import pickle
+
+    scores = ClickScores(np.ones((1, 2)), np.ones(1), np.ones((1, 2)), np.zeros((1, 2, 2), int), np.zeros((1, 2), int))
+    assert pickle.loads(pickle.dumps(scores)).ious.shape == (1, 2)

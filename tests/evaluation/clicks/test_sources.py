@@ -1,0 +1,385 @@
+"""The same masks in every layout, pairs of images and masks, and damaged or missing files."""
+
+import importlib.util
+import json
+import pickle
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_masks
+from pycocotools.coco import COCO
+
+from sam2fast.datasets.dataset_files import DatasetError
+from sam2fast.datasets.palette_masks import label_png
+from sam2fast.evaluation.clicks import sources
+from sam2fast.evaluation.clicks.sources import (
+    ClickDataset,
+    LabelImage,
+    ObjectImages,
+    Sa1bMasks,
+    open_data_set,
+    sample_jobs,
+)
+from sam2fast.io.rle import decode_rle, read_run_lengths
+
+SIZE = (40, 60)
+NAMES = ["a", "b_1", "sub/c"]
+
+
+def masks_of(name: str) -> dict[int, np.ndarray]:
+    """Three objects without overlaps, by id."""
+    rng = np.random.default_rng(NAMES.index(name))
+    owner = np.kron(rng.integers(0, 4, (5, 6)), np.ones((8, 10), int))
+    return {i: owner == number for number, i in ((1, 3), (2, 7), (3, 255))}
+
+
+def put(path: Path, content: bytes | str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def save(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def compressed(mask: np.ndarray) -> dict[str, Any]:
+    rle = coco_masks.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": rle["size"], "counts": rle["counts"].decode()}
+
+
+def uncompressed(mask: np.ndarray) -> dict[str, Any]:
+    flat = mask.ravel(order="F")
+    edges = [0, *(np.flatnonzero(np.diff(flat)) + 1).tolist(), flat.size]
+    counts = np.diff(edges).tolist()
+    return {"size": list(mask.shape), "counts": [0, *counts] if flat[0] else counts}
+
+
+def labels_of(name: str) -> np.ndarray:
+    return sum(i * mask for i, mask in masks_of(name).items())
+
+
+def write_sa1b(folder: Path) -> Path:
+    for name in NAMES:
+        entry = {"image_id": 1, "width": SIZE[1], "height": SIZE[0], "file_name": f"{name}.jpg"}
+        objects = [{"id": i, "segmentation": compressed(mask), "area": 1} for i, mask in masks_of(name).items()]
+        put(folder / f"{name}.json", json.dumps({"image": entry, "annotations": objects}))
+    return folder
+
+
+def write_coco(folder: Path, encode: Callable[[np.ndarray], Any] = compressed) -> Path:
+    content: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
+    for number, name in enumerate(NAMES):
+        content["images"].append({"id": number, "file_name": f"{name}.jpg", "height": SIZE[0], "width": SIZE[1]})
+        content["annotations"] += [
+            {"id": i, "image_id": number, "segmentation": encode(mask), "iscrowd": 0}
+            for i, mask in masks_of(name).items()
+        ]
+    return put(folder / "instances.json", json.dumps(content))
+
+
+def write_palette(folder: Path) -> Path:
+    for name in NAMES:
+        put(folder / f"{name}.png", label_png(labels_of(name).astype(np.uint8)))
+    return folder
+
+
+def write_16_bit(folder: Path) -> Path:
+    for name in NAMES:
+        save(folder / f"{name}.png", labels_of(name).astype(np.uint16))
+    return folder
+
+
+def write_objects(folder: Path, between: str = "_") -> Path:
+    for name in NAMES:
+        for i, mask in masks_of(name).items():
+            save(folder / f"{name}{between}{i}.png", mask.astype(np.uint8) * (255 if i == 3 else 1))
+    return folder
+
+
+WRITERS = {
+    "sa1b": write_sa1b,
+    "coco": write_coco,
+    "coco, uncompressed": lambda folder: write_coco(folder, uncompressed),
+    "png, palette": write_palette,
+    "png, 16 bits": write_16_bit,
+    "png, longer names": write_objects,
+    "png, folders": lambda folder: write_objects(folder, "/"),
+}
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    for name in NAMES:
+        save(tmp_path / "images" / f"{name}.jpg", np.zeros((*SIZE, 3), np.uint8))
+    return tmp_path / "images"
+
+
+def read(data: ClickDataset, size: tuple[int, int] = SIZE) -> dict[str, dict[str, np.ndarray]]:
+    found = {}
+    for job in data.jobs:
+        assert job.image.is_file()
+        masks, problems = pickle.loads(pickle.dumps(job.masks)).read(size)
+        assert problems == []
+        for mask in masks:
+            assert mask.area == coco_masks.area(as_coco(mask.rle))
+        found[job.name.rpartition(".")[0]] = {mask.id.rpartition("_")[2]: pixels(mask.rle) for mask in masks}
+    return found
+
+
+def as_coco(rle: Any) -> Any:
+    return coco_masks.frPyObjects(dict(rle), *rle["size"]) if isinstance(rle["counts"], list) else dict(rle)
+
+
+def pixels(rle: Any) -> np.ndarray:
+    return coco_masks.decode(as_coco(rle)) > 0
+
+
+def same(found: dict[str, np.ndarray], name: str) -> bool:
+    expected = masks_of(name)
+    return found.keys() == set(map(str, expected)) and all(
+        np.array_equal(found[str(i)], mask) for i, mask in expected.items()
+    )
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+@pytest.mark.parametrize("beside", [True, False])
+def test_every_layout_gives_the_same_masks(images, tmp_path, layout, beside):
+    masks = WRITERS[layout](images if beside else tmp_path / "masks")
+    for format in ("auto", layout.partition(",")[0]):
+        data = open_data_set(images, masks, format)
+        assert data.format == layout.partition(",")[0] and data.problems == []
+        found = read(data)
+        assert list(found) == NAMES and all(same(found[name], name) for name in NAMES)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_one_folder_in_the_other(tmp_path, inside):
+    """Images and masks are both PNGs, and are not confused."""
+    images, masks = (tmp_path, tmp_path / "masks") if inside else (tmp_path / "images", tmp_path)
+    for name in NAMES:
+        save(images / f"{name}.png", np.zeros((*SIZE, 3), np.uint8))
+    data = open_data_set(images, write_palette(masks))
+    assert data.problems == [] and list(read(data)) == NAMES
+
+
+def test_polygons_are_those_of_pycocotools(images, tmp_path):
+    rng = np.random.default_rng(0)
+    content: dict[str, Any] = {"images": [{"id": 5, "file_name": "a.jpg", "height": 40, "width": 60}]}
+    content["annotations"] = [
+        {"id": i, "image_id": 5, "segmentation": [rng.uniform(-3, 63, 2 * n).tolist() for n in (3, 7)[: 1 + i % 2]]}
+        for i in range(12)
+    ]
+    file = put(tmp_path / "instances.json", json.dumps(content))
+    found = read(open_data_set(images, file))["a"]
+    oracle = COCO(str(file))
+    assert len(found) == 12
+    for i, annotation in oracle.anns.items():
+        assert np.array_equal(found[str(i)], oracle.annToMask(annotation) > 0) and found[str(i)].any()
+
+
+def test_polygons_without_pycocotools(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert open_data_set(images, write_coco(tmp_path)).jobs  # run lengths need nothing
+    with pytest.raises(ImportError, match=r"sam2fast\[eval\]"):
+        open_data_set(images, write_coco(tmp_path, lambda mask: [[0, 0, 9, 0, 9, 9]]))
+
+
+def test_crowds_and_images_without_objects(images, tmp_path):
+    file = write_coco(tmp_path)
+    content = json.loads(file.read_text())
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = int(annotation["image_id"] == 0 or annotation["id"] == 7)
+    put(file, json.dumps(content))
+    data = open_data_set(images, file)
+    assert [job.name for job in data.jobs] == ["b_1.jpg", "sub/c.jpg"] and data.problems == []
+    assert {name: len(masks) for name, masks in read(data).items()} == {"b_1": 2, "sub/c": 2}
+    assert len(open_data_set(images, file, with_crowds=True).jobs) == 3
+
+
+def test_labels_that_are_no_objects(images, tmp_path):
+    data = open_data_set(images, write_palette(tmp_path / "masks"), ignored_labels=[255, 3])
+    assert all(list(masks) == ["7"] for masks in read(data).values())
+
+
+def test_longest_name_owns_a_mask(tmp_path):
+    for name in ("x", "x_1", "x_1_2"):
+        save(tmp_path / "images" / f"{name}.jpg", np.zeros((*SIZE, 3), np.uint8))
+    mask = np.ones(SIZE, np.uint8)
+    for name in ("x_9", "x_1_9", "x_1_3_9", "x_1_2_9"):
+        save(tmp_path / "masks" / f"{name}.png", mask)
+    data = open_data_set(tmp_path / "images", tmp_path / "masks")
+    assert {job.name: [file.stem for file in job.masks.files] for job in data.jobs} == {
+        "x.jpg": ["x_9"],
+        "x_1.jpg": ["x_1_3_9", "x_1_9"],
+        "x_1_2.jpg": ["x_1_2_9"],
+    }
+
+
+def test_drawn_images(images):
+    jobs = open_data_set(images, write_sa1b(images)).jobs
+    drawn = [[job.name for job in sample_jobs(jobs, 2, seed)] for seed in range(20)]
+    assert all(names == sorted(names) and len(set(names)) == 2 for names in drawn)
+    assert len(set(map(tuple, drawn))) == 3
+    assert [job.name for job in sample_jobs(jobs, 2, 5)] == drawn[5]
+    assert sample_jobs(jobs, 3, 0) == sample_jobs(jobs, 99, 0) == jobs
+
+
+def told(data: ClickDataset) -> dict[str, str]:
+    return {Path(subject).name: why for subject, why in data.problems}
+
+
+@pytest.mark.parametrize("layout", ["sa1b", "png, palette", "png, folders"])
+def test_images_without_masks_and_masks_without_images(images, tmp_path, layout):
+    masks = WRITERS[layout](tmp_path / "masks")
+    save(images / "alone.jpg", np.zeros((*SIZE, 3), np.uint8))
+    (images / "a.jpg").unlink()
+    data = open_data_set(images, masks)
+    lost = {"sa1b": ["a.json"], "png, palette": ["a.png"]}.get(layout, ["255.png", "3.png", "7.png"])
+    assert [job.name for job in data.jobs] == ["b_1.jpg", "sub/c.jpg"]
+    assert told(data) == {"alone.jpg": sources._UNMASKED} | dict.fromkeys(lost, sources._UNPAIRED)
+    assert "alone.jpg" not in told(open_data_set(images, masks, skip_unmasked=True))
+
+
+def test_unclear_pairs(images, tmp_path):
+    masks = write_objects(write_palette(tmp_path / "masks"))
+    (masks / "a.png").unlink()
+    save(images / "a.png", np.zeros((*SIZE, 3), np.uint8))
+    data = open_data_set(images, masks)
+    assert [job.name for job in data.jobs] == ["a.jpg"]
+    assert told(data) == {
+        "a.png": f"{images / 'a.jpg'} has the same name",
+        "b_1.jpg": sources._UNCLEAR,
+        "c.jpg": sources._UNCLEAR,
+    }
+
+
+def test_hidden_files_do_not_count(images, tmp_path):
+    masks = write_sa1b(tmp_path / "masks")
+    put(masks / "._a.json", "{")
+    save(images / ".cache" / "d.jpg", np.zeros((4, 4, 3), np.uint8))
+    assert open_data_set(images, masks).problems == []
+
+
+def test_annotations_of_no_image(images, tmp_path):
+    file = write_coco(tmp_path)
+    content = json.loads(file.read_text())
+    content["annotations"] += [{"id": 1, "image_id": 99, "segmentation": []}, "nonsense", {"id": 2}]
+    data = open_data_set(images, put(file, json.dumps(content)))
+    assert len(data.jobs) == 3 and [why for _, why in data.problems] == ["it is of no image in the file"] * 3
+    assert data.problems[0][0] == f"{file}: annotation 9"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is no JSON"),
+        ("[" * 200_000, "is no JSON"),
+        (b"\xff\xfe\x00", "is no JSON"),
+        ("[]", "no lists of images and annotations"),
+        ("{}", "no lists of images and annotations"),
+        ('{"images": [], "annotations": {}}', "no lists of images and annotations"),
+        ('{"images": [{"id": 1}], "annotations": []}', "no id and file_name"),
+        ('{"images": [{"id": [], "file_name": "a"}], "annotations": []}', "no id and file_name"),
+        ('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}', "no image in"),
+    ],
+)
+def test_files_that_are_not_cocos(images, tmp_path, content, message):
+    with pytest.raises(DatasetError, match=message):
+        open_data_set(images, put(tmp_path / "instances.json", content))
+
+
+def test_folders_that_are_no_data_set(images, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for masks, format, message in (
+        (empty, "auto", "neither a JSON file for an image nor PNGs"),
+        (empty, "png", "no image in"),
+        (empty, "coco", "are the JSON file, which"),
+        (write_coco(tmp_path), "png", "are a folder, which"),
+        (tmp_path / "nowhere", "auto", "no file or folder"),
+    ):
+        with pytest.raises(DatasetError, match=message):
+            open_data_set(images, masks, format)
+    with pytest.raises(DatasetError, match="no folder"):
+        open_data_set(tmp_path / "nowhere", empty)
+
+
+def annotations(file: Path, entries: Iterable[Any]) -> Sa1bMasks:
+    return Sa1bMasks(put(file, json.dumps({"image": {}, "annotations": list(entries)})))
+
+
+@pytest.mark.parametrize(
+    ("damaged", "message"),
+    [
+        ("nonsense", "attribute 'get'"),
+        ({}, "has no 'segmentation'"),
+        ({"segmentation": None}, "run lengths or polygons, got None"),
+        ({"segmentation": {"size": [40, 60]}}, 'must have "size"'),
+        ({"segmentation": {"size": [60, 40], "counts": [2400]}}, "40x60 pixels, its frame 60x40"),
+        ({"segmentation": {"size": [40], "counts": [2400]}}, 'must have "size"'),
+        ({"segmentation": {"size": [40, 60], "counts": [2401]}}, "do not add up"),
+        ({"segmentation": {"size": [40, 60], "counts": [10**30]}}, "too large"),
+        ({"segmentation": {"size": [40, 60], "counts": "a"}}, "cut short"),
+        ({"segmentation": {"size": [40, 60], "counts": None}}, "NoneType"),
+        ({"segmentation": []}, "no polygon"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "three corners"),
+        ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "three corners"),
+        ({"segmentation": [[1, 2, 3, 4, 5, 1e12]]}, "far outside"),
+        ({"segmentation": [[1, 2, 3, float("nan"), 5, 6]]}, "far outside"),
+        ({"segmentation": [[1, 2, 3, "x", 5, 6]]}, "list of numbers"),
+        ({"segmentation": [1, 2, 3, 4, 5, 6]}, "three corners"),
+    ],
+)
+def test_damaged_annotations_leave_the_others(tmp_path, damaged, message):
+    good = {"id": 8, "segmentation": compressed(masks_of("a")[3])}
+    source = annotations(tmp_path / "a.json", [good, damaged, good])
+    found = source.read(SIZE)
+    assert [mask.id for mask in found.masks] == ["8", "8"]
+    (line,) = found.problems
+    assert line.startswith(f"{tmp_path / 'a.json'}: annotation 1") and message in line
+
+
+def test_damaged_files(tmp_path):
+    good = save(tmp_path / "good.png", np.ones(SIZE, np.uint8))
+    colours = save(tmp_path / "colours.png", np.zeros((*SIZE, 3), np.uint8))
+    cut = put(tmp_path / "cut.png", good.read_bytes()[:60])
+    small = save(tmp_path / "small.png", np.ones((40, 59), np.uint8))
+    for source, message in (
+        (LabelImage(colours), "got mode RGB"),
+        (LabelImage(cut), "cut.png"),
+        (LabelImage(small), "59x40 pixels, its image 60x40"),
+        (LabelImage(save(tmp_path / "turned.png", np.ones((60, 40), np.uint8))), "40x60 pixels, its image 60x40"),
+        (LabelImage(tmp_path / "none.png"), "none.png"),
+        (LabelImage(save(tmp_path / "many.png", np.arange(40_000, dtype=np.uint16).reshape(200, 200))), "40000"),
+        (Sa1bMasks(tmp_path / "none.json"), "none.json: No such file"),
+        (Sa1bMasks(put(tmp_path / "a.json", "{")), "is no JSON"),
+        (Sa1bMasks(put(tmp_path / "b.json", "{}")), "no list of annotations"),
+    ):
+        with pytest.raises(DatasetError, match=message):
+            source.read((200, 200) if "many" in str(source) else SIZE)
+    found = ObjectImages((colours, good, cut, small)).read(SIZE)
+    assert [mask.id for mask in found.masks] == ["good"] and found.masks[0].area == 2400
+    assert [Path(line.partition(":")[0].partition(" ")[0]).name for line in found.problems] == [
+        "colours.png", "cut.png", "small.png",
+    ]  # fmt: skip
+
+
+def test_images_of_another_size_than_cocos_file_says(images, tmp_path):
+    job = open_data_set(images, write_coco(tmp_path)).jobs[0]
+    with pytest.raises(DatasetError, match="60x40 pixels, but it has 40x60"):
+        job.masks.read((60, 40))
+
+
+def test_runs_can_be_read_again():
+    """Both kinds of run lengths can be read, and a mask survives compression."""
+    mask = masks_of("a")[3]
+    for rle in (compressed(mask), uncompressed(mask)):
+        read_run_lengths([rle])
+    assert np.array_equal(decode_rle(compressed(mask)), mask)

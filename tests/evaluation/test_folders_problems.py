@@ -1,0 +1,148 @@
+"""Invalid folders, and which videos of two folders are compared."""
+
+import shutil
+
+import mask_sets as sets
+import numpy as np
+import plain_evaluator as plain
+import pytest
+from PIL import Image
+
+from sam2fast.evaluation.folders import EvaluationError, evaluate_folders
+
+
+@pytest.fixture(params=["davis", "sav"])
+def pair(request, tmp_path):
+    """Ground truth and prediction in either layout."""
+    return sets.write_sets(tmp_path, request.param)
+
+
+class TestProblems:
+    def test_all_else_is_done(self, pair):
+        truth, pred = pair
+        expected, whole = plain.evaluate(truth, pred), evaluate_folders(truth, pred)
+        gone, cut_pred = (sorted((pred / name).rglob("*.png"))[4] for name in ("video1", "video2"))
+        cut_truth = sorted((truth / "video2").rglob("*.png"))[5]
+        gone.unlink()
+        sets.cut(cut_pred)
+        sets.cut(cut_truth)
+        told = []
+        scores = evaluate_folders(truth, pred, on_video=told.append)
+        assert list(scores.problems) == ["video1", "video2"] and [video.name for video in told] == sorted(expected)
+        assert scores.videos[0] == whole.videos[0]
+        assert scores.j == pytest.approx(plain.overall({"video0": expected["video0"]})[1])
+        assert scores.problems["video1"] == (f"1 of 7 masks are missing in {gone.parent}: {gone.name}",)
+        damaged = scores.problems["video2"]
+        assert len(damaged) == 2 and all("cannot be read as a mask" in line for line in damaged)
+        assert str(cut_pred) in damaged[0] and str(cut_truth) in damaged[1]
+
+    def test_frames_that_do_not_count_need_not_be_there(self, pair):
+        truth, pred = pair
+        expected = plain.evaluate(truth, pred)
+        for folder in [pred / "video0", *(pred / "video0").iterdir()]:
+            files = sorted(folder.glob("*.png")) if folder.is_dir() else []
+            for file in files[:1] + files[-1:]:
+                file.unlink()
+        plain.assert_same(evaluate_folders(truth, pred), expected)
+        assert list(evaluate_folders(truth, pred, skip_first_and_last=False).problems) == ["video0"]
+
+    def test_other_frames_of_the_prediction_do_not_matter(self, pair):
+        truth, pred = pair
+        expected = evaluate_folders(truth, pred).videos
+        for folder in [truth / "video0", *(truth / "video0").iterdir()]:
+            if folder.is_dir():
+                for hidden in (".DS_Store", "._00001.png"):
+                    (folder / hidden).write_bytes(b"not an image")
+        for file in sorted(pred.rglob("*.png")):
+            shutil.copy(file, file.with_name("99999.png"))
+        (pred / "results.csv").write_text("of an earlier run")
+        assert evaluate_folders(truth, pred).videos == expected
+
+    def test_sizes_that_differ(self, pair):
+        truth, pred = pair
+        file = sorted((pred / "video0").rglob("*.png"))[3]
+        Image.open(file).crop((0, 0, 83, 47)).save(file)
+        (line,) = evaluate_folders(truth, pred).problems["video0"]
+        assert f"{file} has 83x47 pixels" in line and "83x48: they must be equal" in line
+
+    @pytest.mark.parametrize("side", ["truth", "pred"])
+    def test_colours_are_no_ids(self, pair, side):
+        file = sorted((pair[side == "pred"] / "video0").rglob("*.png"))[3]
+        sets.save_colours(file)
+        (line,) = evaluate_folders(*pair).problems["video0"]
+        assert line == f"{file}: a mask must be a palette or a grey PNG, got mode RGB"
+
+    @pytest.mark.parametrize("side", ["truth", "pred"])
+    def test_several_objects_in_a_folder_of_one(self, tmp_path, side):
+        pair = sets.write_sets(tmp_path, "sav")
+        file = sorted((pair[side == "pred"] / "video0").rglob("*.png"))[3]
+        labels = np.array(Image.open(file))
+        labels[0, 0], labels[-1, -1] = 0, 77
+        labels[1, :5] = 255 if side == "truth" else 1
+        Image.fromarray(labels).save(file)
+        (line,) = evaluate_folders(*pair).problems["video0"]
+        assert line.startswith(f"{file} has more than two values")
+
+    def test_a_folder_of_an_object_is_missing(self, tmp_path):
+        truth, pred = sets.write_sets(tmp_path, "sav")
+        shutil.rmtree(pred / "video1/003")
+        scores = evaluate_folders(truth, pred)
+        assert scores.problems == {"video1": (f"{pred}/video1/003 is missing: the truth has {truth}/video1/003",)}
+
+    def test_the_truth_in_no_layout(self, tmp_path):
+        truth, pred = sets.write_sets(tmp_path, "sav")
+        (truth / "video1/list.txt").write_text("001")
+        (line,) = evaluate_folders(truth, pred).problems["video1"]
+        assert line.startswith(f"{truth}/video1/list.txt is no folder: expected PNGs of frames alone, or folders")
+
+    def test_folders_that_cannot_be_compared(self, tmp_path):
+        truth, pred = sets.write_sets(tmp_path, "davis")
+        with pytest.raises(EvaluationError, match="'/nowhere' cannot be read: No such file"):
+            evaluate_folders(truth, "/nowhere")
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(EvaluationError, match="no video is in both .*truth and .*empty"):
+            evaluate_folders(truth, tmp_path / "empty")
+        with pytest.raises(ValueError, match="processes is 0; expected 1 or more"):
+            evaluate_folders(truth, pred, processes=0)
+
+
+class TestWhichVideos:
+    def test_those_of_both_folders(self, pair):
+        truth, pred = pair
+        (truth / "video0").rename(truth / "zebra")
+        scores = evaluate_folders(truth, pred)
+        assert [video.name for video in scores.videos] == ["video1", "video2"]
+        assert (scores.only_truth, scores.only_pred) == (("zebra",), ("video0",))
+        with pytest.raises(EvaluationError) as caught:
+            evaluate_folders(truth, pred, strict=True)
+        assert str(caught.value) == (
+            f"videos that are in {truth} but not in {pred}: zebra; videos that are in {pred} but not in {truth}: video0"
+        )
+        (truth / "zebra").rename(truth / "video0")
+        (pred / "results.csv").write_text("")
+        assert len(evaluate_folders(truth, pred, strict=True).videos) == 3
+
+    def test_annotations_below_the_truth(self, pair):
+        truth, pred = pair
+        expected = evaluate_folders(truth, pred).videos
+        sets.move_below(truth, "Annotations")
+        scores = evaluate_folders(truth, pred, strict=True)  # one entry on one side, three on the other
+        assert scores.videos == expected and scores.truth == truth / "Annotations"
+        for name in ("JPEGImages", "ImageSets"):
+            (truth / name).mkdir()
+        assert evaluate_folders(truth, pred).videos == expected, "also with three entries on both sides"
+
+    def test_annotations_beside_other_folders(self, pair):
+        """It is used whenever the numbers of entries differ, as in the original."""
+        truth, pred = pair
+        expected = evaluate_folders(truth, pred).videos
+        sets.move_below(truth, "Annotations")
+        (truth / "video0").mkdir()
+        assert evaluate_folders(truth, pred).videos == expected
+
+    def test_a_video_of_that_name(self, pair):
+        truth, pred = pair
+        for root in pair:
+            (root / "video0").rename(root / "Annotations")
+        scores = evaluate_folders(truth, pred)
+        assert [video.name for video in scores.videos] == ["Annotations", "video1", "video2"]

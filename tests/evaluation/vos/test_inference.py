@@ -1,0 +1,243 @@
+"""One video and many: failed videos, and the order of jobs."""
+
+import dataclasses
+import os
+import pickle
+import shutil
+
+import moving_shapes
+import numpy as np
+import pytest
+from file_contents import files_of
+from PIL import Image
+from video import narrow_predictor
+from vos_sets import write_masks, write_video
+
+from sam2fast.deploy.parallel.runners import in_this_process
+from sam2fast.evaluation.vos import VosDone, VosJob, VosSettings, outputs, run_vos, track_job
+
+DISCS = {0: {1: (30, 30, 18), 3: (80, 50, 20)}}
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    made = narrow_predictor()
+    made.non_overlap_masks = True
+    return made
+
+
+@pytest.fixture
+def job(tmp_path) -> VosJob:
+    """A video of four frames and its masks."""
+    video = write_video(tmp_path / "videos/a", 4)
+    write_masks(tmp_path / "masks/a", DISCS)
+    return VosJob("a", video, tmp_path / "masks/a", tmp_path / "out", made_from="this")
+
+
+def test_done(predictor, job):
+    done = track_job(predictor, pickle.loads(pickle.dumps(job)))
+    assert (done.name, done.frames, done.objects, done.problem) == ("a", 4, 2, None)
+    assert set(done.seconds) == {"opening", "tracking", "writing"} and min(done.seconds.values()) >= 0
+    assert sorted(os.listdir(job.out)) == [".a.json", "a"] and (job.out / ".a.json").read_text() == "this"
+    assert list(files_of(job.out / "a")) == [f"{t:05d}.png" for t in range(4)]
+
+
+def test_the_same_bytes_again(predictor, job):
+    track_job(predictor, job)
+    before = files_of(job.out)
+    assert track_job(predictor, job).problem is None  # its own folder it may always replace
+    assert files_of(job.out) == before
+
+
+def test_the_predictor_must_fit(predictor, job):
+    settings = VosSettings(per_object=True)
+    with pytest.raises(ValueError, match="non_overlap_masks of the predictor is True; expected the opposite"):
+        track_job(predictor, dataclasses.replace(job, settings=settings))
+    assert not job.out.exists()
+
+
+def test_a_palette_with_too_few_colours(predictor, job):
+    """A PNG has as many bits a pixel as its colours need: here two, and an id of 9."""
+    colours = bytes(range(10, 22))
+    path = job.masks / "00000.png"
+    labels = np.array(Image.open(path))
+    labels[labels == 3] = 9
+    path.unlink()
+    Image.fromarray(labels).save(path)
+    write_masks(job.masks, {3: {1: (30, 30, 18)}}, colours=colours)
+    done = track_job(predictor, dataclasses.replace(job, settings=VosSettings(late_objects=True)))
+    assert done.objects == 2
+    found = Image.open(job.out / "a/00000.png")
+    assert set(np.unique(np.array(found))) == {0, 1, 9}
+    assert bytes(found.getpalette())[:12] == colours and len(found.getpalette()) >= 30
+
+
+@pytest.mark.parametrize("threshold", [-1024.0, float("nan"), -2000.0])
+def test_a_threshold_below_everything(threshold):
+    with pytest.raises(ValueError, match="expected more than -1024"):
+        VosSettings(threshold)
+
+
+def test_video_files(predictor, job, tmp_path):
+    """Frames are named by five digits."""
+    video = moving_shapes.write_video(tmp_path / "videos/b.mp4", moving_shapes.make_frames(5))
+    write_masks(tmp_path / "masks/b", {0: {2: (60, 45, 30)}})
+    done = track_job(predictor, dataclasses.replace(job, name="b", video=video, masks=tmp_path / "masks/b"))
+    assert done.frames == 5 and done.problem is None
+    assert list(files_of(job.out / "b")) == [f"{t:05d}.png" for t in range(5)]
+    assert np.array(Image.open(job.out / "b/00004.png")).shape == (moving_shapes.HEIGHT, moving_shapes.WIDTH)
+
+
+def no_frame(job):
+    (job.video / "00002.jpg").write_bytes((job.video / "00002.jpg").read_bytes()[:300])
+
+
+def no_frames(job):
+    for path in job.video.iterdir():
+        path.unlink()
+
+
+def no_video(job):
+    job.video.rename(job.video.with_name("b"))
+
+
+def no_mask(job):
+    (job.masks / "00000.png").unlink()
+
+
+def broken_mask(job):
+    (job.masks / "00000.png").write_bytes((job.masks / "00000.png").read_bytes()[:60])
+
+
+def something_in_the_way(job):
+    (job.out / "a").mkdir(parents=True)
+    (job.out / "a/mine.txt").write_text("mine")
+
+
+def out_is_a_file(job):
+    job.out.write_text("")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (no_frame, "frame 2, .*00002.jpg, cannot be read"),
+        (no_frames, "no images found in .*a"),
+        (no_video, "no video file or folder of frames"),
+        (no_mask, "no input mask .*00000.png"),
+        (broken_mask, "00000.png"),
+        (something_in_the_way, "already exists, and was made from something else"),
+        (out_is_a_file, "out"),
+    ],
+)
+def test_what_cannot_be_done(predictor, job, spoil, problem):
+    spoil(job)
+    before = files_of(job.out) if job.out.is_dir() else {}
+    done = track_job(predictor, job)
+    assert done.problem is not None and "\n" not in done.problem
+    with pytest.raises(AssertionError, match=problem):
+        raise AssertionError(done.problem)
+    assert done.frames == 0 and (files_of(job.out) if job.out.is_dir() else {}) == before
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_images_that_cannot_be_written(predictor, job, monkeypatch, count):
+    """The first one, and the last one, whose error is raised at the end."""
+    original, calls = outputs.label_png, []
+
+    def label_png(*args):
+        calls.append(args)
+        if len(calls) == count:
+            raise OSError("the disk is full")
+        return original(*args)
+
+    monkeypatch.setattr(outputs, "label_png", label_png)
+    assert track_job(predictor, job).problem == "the disk is full"
+    assert os.listdir(job.out) == []
+
+
+def test_a_folder_that_goes_amid_is_not_made_anew(predictor, job, monkeypatch):
+    """It would have only the later frames."""
+    original, calls = outputs.label_png, []
+
+    def label_png(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            shutil.rmtree(next(job.out.glob(".a.*.part")))
+        return original(*args)
+
+    monkeypatch.setattr(outputs, "label_png", label_png)
+    assert "00001.png: No such file" in track_job(predictor, job).problem
+    assert os.listdir(job.out) == []
+
+
+def test_interrupted(predictor, job, monkeypatch):
+    def add(self, frame, masks):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(outputs.MaskWriter, "add", add)
+    with pytest.raises(KeyboardInterrupt):
+        track_job(predictor, job)
+    assert os.listdir(job.out) == []
+
+
+def test_the_longest_come_first_and_failures_are_results(predictor, job, monkeypatch):
+    write_video(job.video.with_name("b"), 2)
+    jobs = [
+        dataclasses.replace(job, name="short", video=job.video.with_name("b"), frames=2),
+        dataclasses.replace(job, name="broken", masks=job.masks.with_name("nowhere"), frames=3),
+        dataclasses.replace(job, name="wrong", settings=VosSettings(per_object=True), frames=9),
+        dataclasses.replace(job, name="long", frames=4),
+    ]
+    (job.out / ".long.0123abcd.part").mkdir(parents=True)
+    results = list(run_vos(jobs, in_this_process("cpu"), lambda device: predictor))
+    assert [(j.name, d.name, d.frames) for j, d in results] == [
+        ("wrong", "wrong", 0),
+        ("long", "long", 4),
+        ("broken", "broken", 0),
+        ("short", "short", 2),
+    ]
+    problems = [done.problem for _, done in results]
+    assert problems[1] is None and problems[3] is None
+    assert problems[0].startswith("ValueError: non_overlap_masks") and "nowhere" in problems[2]
+    assert sorted(os.listdir(job.out)) == [".long.json", ".short.json", "long", "short"]
+
+
+def lose(predictor, job) -> VosDone:
+    """The leftovers of a process killed during a video."""
+    (job.out / f".{job.name}.0123abcd.part").mkdir(parents=True)
+    return VosDone(job.name)
+
+
+def test_what_a_lost_process_left_goes(job):
+    """Those of an earlier run are removed first, those of this run at the end."""
+
+    def runner(function, jobs, build, *, ordered=False):
+        assert os.listdir(job.out) == []
+        yield from in_this_process("cpu")(lose, jobs, build)
+
+    lose(None, job)
+    assert len(list(run_vos([job], runner, lambda device: None))) == 1
+    assert os.listdir(job.out) == []
+
+
+def test_what_other_machines_may_be_writing_stays(job):
+    """Neither at the beginning nor at the end, when tasks of an earlier or of this run may still write."""
+    lose(None, job)
+    done = lambda predictor, job: VosDone(job.name)  # noqa: E731
+    runner = lambda function, jobs, build: in_this_process("cpu")(done, jobs, build)  # noqa: E731
+    assert len(list(run_vos([job], runner, lambda device: None, is_spread=True))) == 1
+    assert os.listdir(job.out) == [".a.0123abcd.part"]
+
+
+def test_processes_have_ended_when_leftovers_are_looked_for(job):
+    def runner(function, jobs, build, *, ordered=False):
+        try:
+            yield from in_this_process("cpu")(lambda predictor, job: VosDone(job.name), jobs, build)
+        finally:
+            lose(None, job)
+
+    results = run_vos([job, job], runner, lambda device: None)
+    next(results)
+    results.close()
+    assert os.listdir(job.out) == []

@@ -1,0 +1,145 @@
+"""The files of :func:`track_job` against those of the official predictor with the original's rules."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from file_contents import files_of
+from parity import NARROW
+from PIL import Image
+from video import SMALL, build_video_pair, float32_memory
+from vos_sets import TheOriginal, odd_colours, write_masks, write_video
+
+from sam2fast.evaluation.vos import VosJob, VosSettings, track_job
+
+FRAMES = 7
+# Pixels of an image that may differ: where logits lie at the threshold, or equal another's, to rounding.
+MARGIN = 3
+# Three objects on the first frame, some of them on later ones again, and once with nothing of object 5.
+FROM_THE_FIRST = {
+    0: {1: (30, 30, 18), 3: (80, 50, 20), 5: (50, 75, 12)},
+    3: {1: (36, 34, 18), 3: (74, 48, 16)},
+    4: {1: (38, 36, 15), 3: (70, 46, 18), 5: (60, 70, 14)},
+}
+# One object appears late, one later still and with a second mask; one image is empty.
+LATE = {0: {2: (30, 30, 18)}, 2: {2: (34, 32, 17), 7: (80, 50, 20)}, 3: {}, 4: {1: (50, 70, 14)}, 5: {1: (55, 68, 13)}}
+
+
+@pytest.fixture(scope="module")
+def predictors() -> tuple[Any, Any]:
+    return build_video_pair(
+        "sam2.1_t", ["++model.non_overlap_masks=true", *NARROW], image_size=SMALL, apply_postprocessing=False
+    )
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    return write_video(tmp_path_factory.mktemp("videos") / "a", FRAMES)
+
+
+def compare(
+    predictors: Any, video: Path, folder: Path, settings: VosSettings, values: int | None = None
+) -> dict[str, Any]:
+    """Tracks the video with both; returns the images of sam2fast by path.
+
+    Args:
+        values: number of values in the images; by default those of all objects and the background.
+    """
+    official, ours = predictors
+    official.non_overlap_masks = ours.non_overlap_masks = not settings.per_object
+    job = VosJob("a", video, folder / "masks", folder / "out", settings)
+    done = track_job(ours, job)
+    assert done.problem is None
+    options = dataclasses.asdict(settings)
+    late_objects = options.pop("late_objects")
+    found = {path: Image.open(folder / "out/a" / path) for path in files_of(folder / "out/a")}
+    with float32_memory():
+        expected = list(TheOriginal(official, video, folder / "masks", **options).images(late_objects))
+    assert sorted(found) == sorted(path for path, _, _ in expected)
+    assert done.frames == len({Path(path).name for path in found})
+    shown: set[int] = set()
+    for path, labels, colours in expected:
+        assert found[path].mode == "P" and bytes(found[path].getpalette()) == colours
+        pixels = np.array(found[path])
+        assert pixels.shape == labels.shape and (pixels != labels).sum() <= MARGIN, path
+        shown |= set(np.unique(labels).tolist())
+    assert len(shown) == (values or (2 if settings.per_object else done.objects + 1))
+    return found
+
+
+def test_first_masks(predictors, video, tmp_path):
+    """Masks of other frames are ignored, and the palette is that of the first one."""
+    write_masks(tmp_path / "masks", FROM_THE_FIRST, colours=odd_colours())
+    write_masks(tmp_path / "masks", {2: {9: (40, 40, 9)}})
+    found = compare(predictors, video, tmp_path, VosSettings())
+    assert list(found) == [f"{t:05d}.png" for t in range(FRAMES)]
+
+
+def test_all_masks(predictors, video, tmp_path):
+    write_masks(tmp_path / "masks", FROM_THE_FIRST)
+    (tmp_path / "masks/00099.png").write_text("of no frame")
+    compare(predictors, video, tmp_path, VosSettings(all_masks=True))
+
+
+def test_all_masks_of_which_the_first_is_late(predictors, video, tmp_path):
+    """Tracking begins with the first mask, and so do the files."""
+    write_masks(tmp_path / "masks", {2: {1: (34, 32, 17)}, 4: {1: (38, 36, 15)}})
+    found = compare(predictors, video, tmp_path, VosSettings(all_masks=True))
+    assert list(found) == [f"{t:05d}.png" for t in range(2, FRAMES)]
+
+
+def test_per_object(predictors, video, tmp_path):
+    overlapping = {0: {0: (30, 30, 20), 1: (42, 36, 20), 12: (80, 60, 15)}}
+    write_masks(tmp_path / "masks", overlapping, per_object=True, colours=odd_colours())
+    found = compare(predictors, video, tmp_path, VosSettings(per_object=True))
+    assert {path.split("/")[0] for path in found} == {"000", "001", "012"}
+    masks = [np.array(found[f"{i:03d}/00000.png"]) > 0 for i in (0, 1)]
+    assert (masks[0] & masks[1]).any()
+
+
+def test_per_object_all_masks_and_threshold(predictors, video, tmp_path):
+    masks = {t: FROM_THE_FIRST[t] for t in (0, 4)}
+    write_masks(tmp_path / "masks", masks, per_object=True)
+    compare(predictors, video, tmp_path, VosSettings(all_masks=True, per_object=True, score_thresh=1.5))
+
+
+def test_threshold(predictors, video, tmp_path):
+    write_masks(tmp_path / "masks", FROM_THE_FIRST)
+    areas = []
+    for threshold in (-3.0, 2.0):
+        found = compare(predictors, video, tmp_path, VosSettings(score_thresh=threshold))
+        areas.append(sum(int((np.array(image) > 0).sum()) for image in found.values()))
+        (tmp_path / "out").rename(tmp_path / str(threshold))
+    assert areas[0] > areas[1] > 0
+
+
+def test_threshold_below_that_of_suppressed_overlaps(predictors, video, tmp_path):
+    """An object that loses an overlap gets a logit of -10, so both are present, and the smaller id is shown."""
+    write_masks(tmp_path / "masks", FROM_THE_FIRST)
+    found = compare(predictors, video, tmp_path, VosSettings(score_thresh=-10.5), values=1)
+    assert (np.array(found["00003.png"]) == 1).all()
+
+
+@pytest.mark.parametrize("all_masks", [False, True])
+@pytest.mark.parametrize("per_object", [False, True])
+def test_late_objects(predictors, video, tmp_path, all_masks, per_object):
+    """One propagation for all objects equals one for each."""
+    write_masks(tmp_path / "masks", LATE, per_object, odd_colours())
+    found = compare(predictors, video, tmp_path, VosSettings(0.0, all_masks, per_object, late_objects=True))
+    before = found["007/00001.png"] if per_object else found["00001.png"]
+    assert 7 not in np.unique(before) and (not per_object or not np.array(before).any())
+
+
+def test_late_objects_of_a_video_that_begins_without_any(predictors, video, tmp_path):
+    write_masks(tmp_path / "masks", {3: {4: (40, 40, 20)}})
+    found = compare(predictors, video, tmp_path, VosSettings(late_objects=True))
+    assert [t for t, path in enumerate(found) if not np.array(found[path]).any()][:3] == [0, 1, 2]
+
+
+def test_an_object_that_comes_after_more_frames_than_are_remembered(predictors, tmp_path):
+    """Discarded memories are not needed by later propagation."""
+    video = write_video(tmp_path / "videos/a", 22)
+    write_masks(tmp_path / "masks", {0: {1: (30, 30, 18)}, 18: {2: (80, 50, 20)}})
+    compare(predictors, video, tmp_path, VosSettings(late_objects=True))

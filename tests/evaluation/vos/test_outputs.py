@@ -1,0 +1,186 @@
+"""A video's folder is complete or absent, whenever the process ends."""
+
+import errno
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from file_contents import files_of
+from killed import Ended, Fault, forked
+
+from sam2fast.evaluation.vos import outputs
+from sam2fast.evaluation.vos.outputs import atomic_folder, is_conflicting, is_done, remove_leftovers
+
+
+def write(folder: Path, made_from: str, content: str, replace: bool = False) -> None:
+    with atomic_folder(folder, made_from, replace) as partial:
+        (partial / "00000.png").write_text(content)
+        (partial / "00001.png").write_text(content)
+
+
+def visible(out: Path) -> list[str]:
+    return sorted(name for name in os.listdir(out) if not name.startswith("."))
+
+
+def test_done_and_other(tmp_path):
+    folder = tmp_path / "out" / "a.b"
+    assert not is_done(folder, "x") and not is_conflicting(folder, "x")
+    write(folder, "x", "first")
+    assert is_done(folder, "x") and not is_conflicting(folder, "x")
+    assert is_conflicting(folder, "y") and not is_done(folder, "y")
+    assert sorted(os.listdir(folder.parent)) == [".a.b.json", "a.b"]
+    (folder.parent / ".a.b.json").unlink()
+    assert is_conflicting(folder, "x") and not is_done(folder, "x")
+
+
+def test_an_empty_folder_or_a_torn_note_is_nothing(tmp_path):
+    (tmp_path / "a").mkdir()
+    assert not is_conflicting(tmp_path / "a", "x")
+    write(tmp_path / "a", "x", "first")
+    (tmp_path / ".a.json").write_bytes(b"\xff")
+    assert not is_done(tmp_path / "a", "x") and is_conflicting(tmp_path / "a", "x")
+
+
+def test_what_fails_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "a", "x", False) as partial:
+        (partial / "00000.png").write_text("half")
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_something_else_made_stays(tmp_path):
+    write(tmp_path / "a", "x", "first")
+    before = files_of(tmp_path)
+    with pytest.raises(FileExistsError, match="made from something else"):
+        write(tmp_path / "a", "y", "second")
+    assert files_of(tmp_path) == before
+    write(tmp_path / "a", "x", "again")  # the same may always
+    assert (tmp_path / "a/00000.png").read_text() == "again"
+    write(tmp_path / "a", "y", "second", replace=True)
+    assert is_done(tmp_path / "a", "y") and (tmp_path / "a/00001.png").read_text() == "second"
+    assert sorted(os.listdir(tmp_path)) == [".a.json", "a"]
+
+
+def replaced(out: Path, fault: Fault | None = None) -> Ended:
+    """Replaces a folder made from ``x`` by one made from ``y``, in another process."""
+    write(out / "a", "x", "first", replace=True)
+    return forked(lambda: write(out / "a", "y", "second", replace=True), fault or Fault(folder=out))
+
+
+def test_killed_at_any_change(tmp_path):
+    """No incomplete folder counts as done, and the next run repairs everything."""
+    (tmp_path / "whole").mkdir()
+    changes = replaced(tmp_path / "whole").changes
+    for change in range(changes):
+        out = tmp_path / str(change)
+        out.mkdir()
+        assert replaced(out, Fault(change, out)).code == -signal.SIGKILL
+        before, after = is_done(out / "a", "x"), is_done(out / "a", "y")
+        if before or after:
+            assert (out / "a/00001.png").read_text() == ("first" if before else "second")
+        # Two folders and four files are created; two names are moved away, and two take their places.
+        assert before == (change <= 6) and after == (change > 9)
+        remove_leftovers(out, {"a"})
+        write(out / "a", "y", "third", replace=True)
+        assert sorted(os.listdir(out)) == [".a.json", "a"] and is_done(out / "a", "y")
+
+
+def test_a_full_disk_changes_nothing(tmp_path):
+    before = None
+    for change in range(7):
+        out = tmp_path / str(change)
+        out.mkdir()
+        ended = replaced(out, Fault(change, out, None))
+        before = before or files_of(out)
+        assert ("No space left on device" in ended.stderr) == (change < 6)
+        assert (files_of(out) == before) == (change < 6) and sorted(os.listdir(out)) == [".a.json", "a"]
+
+
+@pytest.mark.parametrize("failing", range(4))
+def test_what_cannot_be_put_in_its_place_changes_nothing(tmp_path, monkeypatch, failing):
+    write(tmp_path / "a", "x", "first")
+    before, renamed, original = files_of(tmp_path), [], Path.rename
+
+    def rename(self, target):
+        renamed.append(target)
+        if len(renamed) == failing + 1:
+            raise KeyboardInterrupt
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a", "y", "second", replace=True)
+    assert files_of(tmp_path) == before and sorted(os.listdir(tmp_path)) == [".a.json", "a"]
+
+
+def test_what_cannot_be_put_back_is_kept(tmp_path, monkeypatch):
+    write(tmp_path / "a", "x", "first")
+    before, original = list(files_of(tmp_path / "a").values()), Path.rename
+
+    def rename(self, target):
+        if Path(target) == tmp_path / "a":  # neither the new folder nor, afterwards, the old one
+            raise OSError(errno.EIO, "the disk is gone")
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OSError, match="the disk is gone"):
+        write(tmp_path / "a", "y", "second", replace=True)
+    (kept,) = tmp_path.glob(".a.*.part/before")
+    assert list(files_of(kept).values()) == before
+
+
+def test_only_leftovers_of_these_videos_go(tmp_path):
+    for name in (".a.0123abcd.part", ".b.0123abcd.part", ".a.part", ".a.b.0123abcd.part", "a.0123abcd.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "00000.png").write_text("half")
+    (tmp_path / ".a.11111111.part").write_text("a file")
+    remove_leftovers(tmp_path, {"a"})
+    remove_leftovers(tmp_path / "nowhere", {"a"})
+    left = [".a.11111111.part", ".a.b.0123abcd.part", ".a.part", ".b.0123abcd.part", "a.0123abcd.part"]
+    assert sorted(os.listdir(tmp_path)) == left
+
+
+def test_what_tasks_of_a_cluster_may_be_writing_stays(tmp_path):
+    """The time of the last addition counts, also in the folder of an object."""
+    left = tmp_path / ".a.0123abcd.part"
+    cases = ((3600, 60, True, True), (60, 3600, True, True), (3600, 3600, True, False), (60, 60, False, False))
+    for age, age_within, is_spread, stays in cases:
+        (left / "001").mkdir(parents=True, exist_ok=True)
+        for folder, seconds in ((left, age), (left / "001", age_within)):
+            os.utime(folder, (time.time() - seconds, time.time() - seconds))
+        remove_leftovers(tmp_path, {"a"}, is_spread)
+        assert os.listdir(tmp_path) == [left.name] * stays
+
+
+def test_what_cannot_be_removed_stays(tmp_path, monkeypatch):
+    """A folder that cannot be removed is skipped; the others are removed."""
+    held, others = tmp_path / ".b.0123abcd.part", [tmp_path / ".a.0123abcd.part", tmp_path / ".c.0123abcd.part"]
+    for folder in (held, *others):
+        folder.mkdir()
+    original = Path.rename
+
+    def rename(self, target):
+        if self == held:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(self))
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    remove_leftovers(tmp_path, {"a", "b", "c"})
+    assert os.listdir(tmp_path) == [held.name]
+
+
+def test_what_is_taken_from_its_writer_is_never_done(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError), atomic_folder(tmp_path / "a", "x", False) as partial:
+
+        def rmtree(path, **options):
+            assert not partial.exists()  # or it could be put in its place while its files go
+            shutil.rmtree(path, **options)
+
+        (partial / "00000.png").write_text("first")
+        with monkeypatch.context() as patch:
+            patch.setattr(outputs, "shutil", type("Shutil", (), {"rmtree": staticmethod(rmtree)}))
+            remove_leftovers(tmp_path, {"a"})
+    assert os.listdir(tmp_path) == []

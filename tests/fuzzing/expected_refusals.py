@@ -1,0 +1,33 @@
+"""The valid files that a reader must refuse. It must accept all others of its kind, or nothing is tested."""
+
+# The numbers of the files by reader; all others are accepted.
+_PLAYLISTS = (16, 17)
+_NOT_OF_THE_MODEL = (2, 3, 6)  # nano's names, those of transformers, and others by a prefix
+_NO_CONFIGURATION_OF_OURS = (0, 1, 4, 5, 6)
+REFUSED: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("open_frames", "open_frames of bytes", "read_frames", "read_frames of a file object"), _PLAYLISTS),
+    "video of training": _PLAYLISTS,
+    # An image with three channels has no labels.
+    **dict.fromkeys(("labels of training", "label map", "DAVIS", "click labels"), (5,)),
+    "masks of vos": (3, 5),  # a palette image holds no 16-bit ids
+    "load_checkpoint": _NOT_OF_THE_MODEL,
+    "load_partial": _NOT_OF_THE_MODEL,
+    "choose_config": _NO_CONFIGURATION_OF_OURS,
+    "convert_checkpoint": (2, 3),  # not complete for nano
+    "training checkpoint": (0, 1, 2, 3, 5, 6),  # not from a training run
+    "load_checkpoint of safetensors": (1, 2, 3),  # as above, and adapters
+    "choose_config of safetensors": (0, 3),
+    "adapters": (0, 1, 2),  # complete models
+    "config.json": (1,),  # of another model: the weights beside it are nano's
+    # States of videos and of streams differ.
+    "load_state": (1,),
+    "restore_stream": (0,),
+    # JSON lines of a data set are not a record of `track`; a list of masks is not a file of SA-V.
+    **dict.fromkeys(("masks.jsonl", "masks.jsonl by frame"), (1,)),
+    **dict.fromkeys(("SA-V", "SA-V as a layout"), (1,)),
+}
+
+
+def is_accepted(target: str, file: str) -> bool:
+    """Whether a reader must accept the valid file of this name; otherwise it must refuse it."""
+    return int(file) not in REFUSED.get(target, ())

@@ -1,0 +1,52 @@
+"""FLOP formulas of operators equal the counts of their reference implementations."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from sam2fast.kernels.linear_gelu.reference import linear_gelu_reference
+from sam2fast.kernels.window_attention.reference import window_attention_reference
+from sam2fast.profiling import parts  # registers them
+
+
+def counted(function, *arguments, **options):
+    with FlopCounterMode(display=False) as counter:
+        out = function(*arguments, **options)
+    return counter.get_total_flops(), out
+
+
+@pytest.mark.parametrize(("size", "window", "pooled"), [(8, 4, False), (8, 0, False), (7, 3, False), (8, 4, True)])
+def test_window_attention(size, window, pooled):
+    """Windows that do not fit are padded; pooled queries are a quarter."""
+    qkv, bias, stride = torch.randn(2, size, size, 3 * 16), torch.randn(3 * 16), [2, 2] if pooled else None
+    flops, out = counted(window_attention_reference, qkv, bias, 2, window, stride)
+    found = parts.window_attention_flops(qkv, bias, 2, window, stride, out_val=out)
+    assert found == flops > 0
+
+
+def test_linear_gelu():
+    x, weight, bias = torch.randn(2, 5, 8), torch.randn(12, 8), torch.randn(12)
+    flops, out = counted(linear_gelu_reference, x, weight, bias)
+    assert parts.linear_gelu_flops(x, weight, bias, out_val=out) == flops == 2 * 10 * 8 * 12
+
+
+def test_attention():
+    """Also on the CPU, for which torch has no formula."""
+    query, key, value = torch.randn(2, 3, 7, 8), torch.randn(2, 3, 5, 8), torch.randn(2, 3, 5, 8)
+    flops, _ = counted(torch.nn.functional.scaled_dot_product_attention, query, key, value)
+    assert flops == 4 * 2 * 3 * 7 * 5 * 8
+    assert parts.attention_flops(query, key, value, None, None, 0, out_val=query) == flops
+    assert torch.ops.sam2fast.rope_attention in flop_registry
+
+
+def test_memory_attention_counts_what_is_valid():
+    """Two objects: three pages of five tokens and a pointer, and one page."""
+    N, width, m, values = 6, 16, 4, 8
+    query, pages = torch.randn(2, 1, N, width), torch.randn(9, 5, m)
+    table, valid = torch.tensor([[0, 3, 4], [2, -1, -1]]), torch.tensor([[True, False], [False, False]])
+    empty = torch.empty(0)
+    tensors = [query, pages, table, empty, empty, empty, empty, empty, valid]
+    weights = [torch.randn(width, m), None, torch.randn(values, m), None, empty, empty]
+    tokens = 16 + 5
+    expected = 2 * tokens * m * width + 2 * tokens * N * (width + m) + 2 * 2 * N * m * values
+    assert parts.memory_attention_flops(*tensors, *weights, out_val=empty) == expected

@@ -1,0 +1,183 @@
+"""Small video files whose frames carry their numbers."""
+
+import contextlib
+import io
+import os
+import struct
+import tempfile
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import torch
+
+COUNT, WIDTH, HEIGHT, GOP = 75, 64, 48, 12
+B_FRAMES = {"bf": "3", "b-adapt": "0", "preset": "fast"}
+
+
+def drawing(number, width=WIDTH, height=HEIGHT):
+    """Seven bars that are bright where the number has a bit, above a bar that moves."""
+    image = np.full((height, width, 3), 40, np.uint8)
+    for bit in range(7):
+        image[: height // 2, bit * width // 8 : (bit + 1) * width // 8] = 220 if number >> bit & 1 else 30
+    image[height * 3 // 4 :, number % width : number % width + 8] = (0, 200, 255)
+    return image
+
+
+def drawing_of(width, height, alpha=None):
+    """:func:`drawing` at another size; with ``alpha`` the right half is that transparent."""
+
+    def draw(number):
+        image = drawing(number, width, height)
+        if alpha is None:
+            return image
+        opacity = np.full((height, width, 1), 255, np.uint8)
+        opacity[:, width // 2 :] = alpha
+        return np.concatenate([image, opacity], -1)
+
+    return draw
+
+
+def number_in(pixels):
+    """The number that :func:`drawing` encodes."""
+    height, width = pixels.shape[:2]
+    centres = [int((bit + 0.5) * width / 8) for bit in range(7)]
+    return sum(1 << bit for bit, x in enumerate(centres) if pixels[height // 4, x].float().mean() > 128)
+
+
+def encode(
+    codec,
+    form,
+    options=None,
+    count=COUNT,
+    b_frames=None,
+    muxing=None,
+    pix_fmt="yuv420p",
+    draw=drawing,
+    edit=None,
+    times=None,
+    sound=0.0,
+):
+    """Bytes of a video file of 25 frames per second.
+
+    Args:
+        edit: may change each packet, or drop it by returning False.
+        times: when each frame is shown, in 25ths of a second, instead of 0, 1, ...
+        sound: seconds of silence beside the video.
+    """
+    with tempfile.NamedTemporaryFile() as file, ordinary_scheduling():
+        with av.open(file.name, "w", format=form, options=muxing or {}) as container:
+            _encode_to(container, codec, options or {}, times or range(count), b_frames, pix_fmt, draw, edit, sound)
+        return file.read()
+
+
+@contextlib.contextmanager
+def ordinary_scheduling():
+    """Afterwards the calling thread is scheduled as before.
+
+    As root, SVT-AV1 makes the thread that calls it a real-time one. Whatever that thread starts later is real-time too:
+    threads that wait for each other actively then keep all others from running, for ever.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
+def _encode_to(container, codec, options, times, b_frames, pix_fmt, draw, edit, sound):
+    try:
+        stream = container.add_stream(codec, rate=25, options=options)
+    except (ValueError, av.error.FFmpegError):
+        pytest.skip(f"this FFmpeg has no encoder {codec}")
+    stream.height, stream.width = draw(0).shape[:2]
+    stream.pix_fmt, stream.gop_size = pix_fmt, GOP
+    if b_frames is not None:
+        stream.codec_context.max_b_frames = b_frames
+    silence = _Silence(container, sound) if sound else None
+    position = 0
+    for number, time in [*enumerate(times), (None, None)]:
+        frame = None
+        if number is not None:
+            image = draw(number)
+            frame = av.VideoFrame.from_ndarray(image, format="rgba" if image.shape[2] == 4 else "rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 25)
+        for packet in stream.encode(frame):
+            if edit is None or edit(position, packet) is not False:
+                container.mux(packet)
+            position += 1
+        if silence is not None:
+            silence.up_to(sound if time is None else time / 25)
+
+
+class _Silence:
+    RATE, PART = 8000, 800
+
+    def __init__(self, container, seconds):
+        self.container, self.seconds, self.parts = container, seconds, 0
+        self.stream = container.add_stream("aac", rate=self.RATE)
+
+    def up_to(self, time):
+        while self.parts * self.PART < min(time, self.seconds) * self.RATE:
+            frame = av.AudioFrame(format="fltp", layout="mono", samples=self.PART)
+            frame.sample_rate, frame.pts, frame.time_base = self.RATE, self.parts * self.PART, Fraction(1, self.RATE)
+            frame.planes[0].update(bytes(4 * self.PART))
+            self.container.mux(self.stream.encode(frame))
+            self.parts += 1
+        if time >= self.seconds:
+            self.container.mux(self.stream.encode(None))
+
+
+def turned(data, turn):
+    """An MP4 file whose frames are to be rotated clockwise by degrees."""
+    data = bytearray(data)
+    cosine, sine = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[turn]
+    matrix = [cosine << 16, sine << 16, 0, -sine << 16, cosine << 16, 0, 0, 0, 1 << 30]
+    struct.pack_into(">9i", data, data.index(b"tkhd") + 44, *matrix)
+    return bytes(data)
+
+
+def shown_earlier(frames):
+    """An ``edit`` by which the first frames lie before the video's beginning and are not shown."""
+
+    def edit(position, packet):
+        ticks = round(frames / 25 / packet.time_base)
+        packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
+
+    return edit
+
+
+def times_of_decoding(position, packet):
+    packet.pts = packet.dts
+
+
+def stored_early(position, packet):
+    packet.dts -= round(4 / 25 / packet.time_base)
+
+
+def every_third_lost(position, packet):
+    return position % 3 != 1
+
+
+def every_fifth_hidden(position, packet):
+    if position % 5 == 3:
+        header = bytes(packet)[0] & ~0x10  # VP8's flag of a frame that is shown
+        packet.update(bytes([header]) + bytes(packet)[1:])
+
+
+def fully_decoded(data):
+    """The numbers that plain PyAV sees, packet by packet; the last packet does not count if it was cut off."""
+    images = []
+    with av.open(io.BytesIO(data)) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        if packets[-1].is_corrupt:
+            del packets[-1]
+        for packet in [*packets, None]:
+            with contextlib.suppress(av.error.FFmpegError):
+                images += stream.codec_context.decode(packet)
+    return [number_in(torch.from_numpy(frame.to_ndarray(format="rgb24"))) for frame in images]

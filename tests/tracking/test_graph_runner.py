@@ -1,0 +1,495 @@
+"""Tracking by recorded steps: the plain path's masks, from tensors that stay where they are."""
+
+import copy
+import gc
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from recorded_ops import ReadBackError, RecordedOps
+from video import Record, Session, clip, compare, jpeg_folder, run, run_official
+
+from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS
+from sam2fast.tracking import graph_runner, graph_steps
+from sam2fast.tracking.cuda_graphs import RecordingError
+from sam2fast.tracking.graph_runner import GraphRunner
+from sam2fast.tracking.graph_steps import OBJECTS_AT_ONCE
+from sam2fast.tracking.memory_bank import BUCKETS
+from sam2fast.tracking.outputs import TrackScores
+from sam2fast.utils.testing import relative_error
+
+TOLERANCE = 1e-5
+
+
+def long_life(s: Session) -> None:
+    """Everything that may happen between two passes: objects come, are corrected and go."""
+    s.points(0, "a", (60, 40, 1))
+    s.points(2, "b", box=[20, 20, 70, 60])
+    s.propagate(max_frame_num_to_track=8)
+    s.points(5, "a", (65, 45, 0))
+    s.points(4, "c", (30, 45, 1))
+    s.propagate(start_frame_idx=3, max_frame_num_to_track=4)
+    s.remove("b")
+    s.propagate(start_frame_idx=7, reverse=True)
+    s.points(9, "d", (90, 20, 1))
+    s.points(9, "e", (20, 70, 1), (90, 80, 0))
+    s.propagate(start_frame_idx=8)
+
+
+def workspace(predictor: Any, s: Session) -> Any:
+    return predictor._runners.graphs.workspace_of(s.state.bank, predictor._tracker.rules(s.state))
+
+
+def shapes(predictor: Any, s: Session) -> list[tuple[int, ...]]:
+    """Of the steps recorded so far."""
+    return [tuple(key[0]) for key in workspace(predictor, s).recorded]
+
+
+@pytest.fixture(scope="module")
+def plain_life(plain, video) -> list[Record]:
+    """What the plain predictor answers in a long life."""
+    return run(plain, video, long_life)
+
+
+def test_static_steps_give_the_plain_masks(plain_life, fast, video):
+    """By steps that are recorded once for each bucket."""
+    s = Session(fast, video)
+    long_life(s)
+    assert [r[:3] for r in plain_life] == [r[:3] for r in s.records]
+    for a, b in zip(plain_life, s.records, strict=True):
+        assert relative_error(a.masks, b.masks) < TOLERANCE, a.step
+    assert shapes(fast, s) == [(1, 7, 16), (2, 7, 16), (4, 7, 16)]
+
+
+def test_anothers_default_device(fast, plain, video):
+    """What is made on the CPU says so: there nothing can be computed on the default device."""
+
+    def live(s: Session) -> None:
+        s.points(0, 1, box=[20, 20, 70, 60])
+        s.points(0, 2, (60, 40, 1))
+        s.propagate(max_frame_num_to_track=1)
+
+    def stream(predictor):
+        with predictor.open_stream() as opened:
+            opened.step(clip(1)[0])
+            opened.add_new_points_or_box(1, box=[20, 20, 70, 60])
+            scores = opened.add_new_points_or_box(2, [[60, 40]], [1]).scores
+            return TrackScores.joined([scores, scores], [0, 3])
+
+    expected, scores = run(plain, video, live), stream(plain)
+    with torch.device("meta"):
+        actual, others = run(fast, video, live), stream(fast)
+    for a, b in zip(expected, actual, strict=True):
+        assert relative_error(a.masks, b.masks) < TOLERANCE, a.step
+    for a, b in zip(scores, others, strict=True):
+        assert relative_error(a, b) < TOLERANCE
+
+
+def test_replayed_operations_give_the_plain_masks(plain_life, replaying, video):
+    """Nothing that Python decides changes from frame to frame, and nothing reads what only the recording wrote."""
+    actual = run(replaying, video, long_life)
+    assert RecordedOps.made > 0
+    for a, b in zip(plain_life, actual, strict=True):
+        assert relative_error(a.masks, b.masks) < TOLERANCE, a.step
+
+
+@torch.inference_mode()
+def test_replayed_encodings_are_of_the_present_frame(replaying, plain, video):
+    states = [(p, p.init_state(str(video))) for p in (plain, replaying)]
+    for frames in ([3], [4], [5, 6], [7, 8, 9]):
+        for a, b in zip(*(p._tracker.encode(s, frames) for p, s in states), strict=True):
+            for x, y in zip([a.embedding, *a.high_res], [b.embedding, *b.high_res], strict=True):
+                assert relative_error(x, y) < TOLERANCE
+
+
+def random_life(seed: int):
+    """Clicks, boxes, masks, corrections, additions and removals as they come."""
+
+    def live(s: Session) -> None:
+        generator = torch.Generator().manual_seed(seed)
+
+        def some(low: int, high: int) -> int:
+            return int(torch.randint(low, high, (1,), generator=generator))
+
+        names = [0]
+        s.points(0, 0, (some(20, 100), some(20, 70), 1))
+        for _ in range(3):
+            at, what = some(0, 6), some(0, 4)
+            if what == 0:
+                s.points(at, names[-1], (some(10, 110), some(10, 80), some(0, 2)))
+            if what in (1, 2):
+                names.append(names[-1] + 1)
+                corner = (some(5, 60), some(5, 40))
+                s.points(at, names[-1], box=[*corner, corner[0] + some(20, 50), corner[1] + some(20, 45)])
+            if what == 3:
+                names.append(names[-1] + 1)
+                mask = torch.zeros(90, 120, dtype=torch.bool)
+                mask[some(5, 30) : some(45, 85), some(5, 50) : some(70, 115)] = True
+                s.mask(at, names[-1], mask.numpy())
+            if len(names) > 2 and some(0, 3) == 0:
+                s.remove(names.pop(0))
+            s.propagate(start_frame_idx=some(0, 3), max_frame_num_to_track=some(3, 7))
+        s.propagate(start_frame_idx=some(4, 9), reverse=True)
+
+    return live
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_random_sessions_beside_the_official_predictor(seed, pair, fast, video):
+    compare(run_official(pair[0], video, random_life(seed)), run(fast, video, random_life(seed)))
+
+
+def test_all_buckets_keep_addresses_and_shapes(fast, video):
+    """One object to sixty-four and back, with corrections in between: nothing moves, nothing is recorded twice."""
+    fast.warmup(64, (90, 120))
+    seen: dict[int, list[Any]] = {}
+    s = Session(fast, video)
+    s.points(0, 0, (60, 40, 1))
+    fast.propagate_in_video_preflight(s.state)
+    first = s.state.objects[0]
+    recorded = len(workspace(fast, s).recorded)
+    counts = [*BUCKETS, 3, 33, *reversed(BUCKETS)]
+    for frame, count in enumerate(counts, start=1):
+        for i in range(1, count):
+            if i not in s.state.objects:
+                s.state.add(i, first.copy())
+        for i in [i for i in s.state.objects if i >= count]:
+            fast.remove_object(s.state, i, need_output=False)
+        if frame == 5:
+            s.points(3, 0, (62, 41, 1))  # between replays
+        s.propagate(start_frame_idx=frame, max_frame_num_to_track=0)
+        assert s.records[-1].masks.shape == (count, 1, 90, 120)
+        bank, capacity = s.state.bank, next(b for b in BUCKETS if b >= count)
+        buffers = next(b for b in workspace(fast, s)._buffers.values() if len(b.masks) == capacity)
+        tensors = [bank.memories.data, bank.pointers.data, *buffers.features.high_res, buffers.features.embedding]
+        tensors += [buffers.integers, *buffers.tables, buffers.masks, buffers.ious, buffers.scores]
+        facts = [(x.data_ptr(), x.shape, x.stride(), x.dtype) for x in tensors]
+        assert seen.setdefault(capacity, facts) == facts
+    assert len(workspace(fast, s).recorded) == recorded
+    assert len({facts[0] for facts in seen.values()}) == 1, "all share the pool"
+
+
+def test_the_next_session_takes_over(fast, video):
+    for _ in range(2):
+        s = Session(fast, video)
+        for i in range(3):
+            s.points(i, i, (20 + 30 * i, 40, 1))
+            s.propagate(start_frame_idx=i, max_frame_num_to_track=1)
+        made = list(workspace(fast, s).recorded)
+        del s
+        gc.collect()
+    assert len(made) == 3
+    assert len(fast._runners.graphs._idle) == 1
+
+
+def test_sessions_at_the_same_time_are_kept_apart(plain, fast, video):
+    """Also when there is a workspace to be taken over, which only one of them can."""
+
+    def two(predictor):
+        run(predictor, video, lambda s: (s.points(0, 1, (90, 60, 1)), s.propagate(max_frame_num_to_track=1)))
+        gc.collect()
+        sessions = [Session(predictor, video) for _ in range(2)]
+        sessions[0].points(0, 1, (60, 40, 1))
+        sessions[1].points(0, 1, (30, 60, 1))
+        passes = [predictor.propagate_in_video(s.state, None, 6, progress=False) for s in sessions]
+        return [answer[2] for pair in zip(*passes, strict=True) for answer in pair]
+
+    for a, b in zip(two(plain), two(fast), strict=True):
+        assert relative_error(a, b) < TOLERANCE
+
+
+def test_what_is_yielded_is_the_callers(fast, video):
+    """The next step must not write into masks that were handed out."""
+    for output in ("low_res", "logits"):
+        s = Session(fast, video)
+        s.points(0, 1, (60, 40, 1))
+        answers, copies = [], []
+        for _, _, masks, scores in fast.propagate_in_video(s.state, return_scores=True, output=output, progress=False):
+            answers.append([masks, *scores])
+            copies.append([x.clone() for x in answers[-1]])
+        for answer, as_yielded in zip(answers, copies, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(answer, as_yielded, strict=True))
+
+
+def test_more_objects_than_there_was_room_for(plain, fast, video):
+    """The pools grow once; what was recorded before is recorded again, and right."""
+
+    def many(s: Session) -> None:
+        for i in range(3):
+            s.points(0, i, (20 + 30 * i, 40, 1))
+        s.propagate(max_frame_num_to_track=3)
+        for i in range(3, OBJECTS_AT_ONCE + 4):
+            s.points(3, i, (5 + 5 * i, 60, 1))
+        s.propagate(start_frame_idx=3, max_frame_num_to_track=3)
+        for i in range(3, OBJECTS_AT_ONCE + 4):
+            s.remove(i)
+        s.propagate(start_frame_idx=6, max_frame_num_to_track=2)
+
+    for a, b in zip(run(plain, video, many), run(fast, video, many), strict=True):
+        assert relative_error(a.masks, b.masks) < TOLERANCE, a.step
+
+
+def test_autocast_and_backend_have_steps_of_their_own(plain, fast, video):
+    def inside_and_outside(s: Session) -> None:
+        s.points(0, 1, (60, 40, 1))
+        with torch.autocast("cpu", torch.bfloat16):
+            s.propagate(max_frame_num_to_track=3)
+        s.propagate(start_frame_idx=4, max_frame_num_to_track=2)
+
+    expected, actual = run(plain, video, inside_and_outside), run(fast, video, inside_and_outside)
+    # The first frame outside reads memories in bfloat16, which recorded steps widen before and not after it.
+    for a, b in zip(expected, actual, strict=True):
+        assert relative_error(a.masks, b.masks) < 10 * TOLERANCE, (a.step, a.frame)
+
+
+def test_memories_of_a_wider_dtype_widen_the_pool(plain, fast, video):
+    """The prompt was made under autocast, and tracking is not."""
+
+    def half_then_whole(s: Session) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            s.points(0, 1, (60, 40, 1))
+            s.predictor.propagate_in_video_preflight(s.state)
+        s.propagate(max_frame_num_to_track=3)
+        assert s.state.bank.memories.data.dtype == torch.float32
+
+    for a, b in zip(run(plain, video, half_then_whole), run(fast, video, half_then_whole), strict=True):
+        assert relative_error(a.masks, b.masks) < TOLERANCE, (a.step, a.frame)
+
+
+def test_other_weights_are_never_tracked_with_old_recordings(replaying, plain, video):
+    def track(predictor):
+        s = Session(predictor, video)
+        s.points(0, 1, (60, 40, 1))
+        s.propagate(max_frame_num_to_track=2)
+        return s.records[-1].masks
+
+    before = track(replaying)
+    other = {name: x * 1.05 if x.is_floating_point() else x for name, x in plain.state_dict().items()}
+    replaying.load_state_dict(other, assign=True)
+    assert replaying._runners.graphs is None
+    replaying._runners.graphs = GraphRunner(replaying, RecordedOps, replaying._options.recorded)
+    after = track(replaying)
+    changed = copy.deepcopy(plain)
+    changed.load_state_dict(other)
+    assert relative_error(track(changed), after) < TOLERANCE < relative_error(before, after)
+    assert replaying.to(torch.float32)._runners.graphs is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: setattr(m, "sigmoid_bias_for_mem_enc", -7.0),
+        lambda m: setattr(m.sam_mask_decoder, "dynamic_multimask_stability_thresh", 0.2),
+        lambda m: setattr(
+            m.memory_encoder.out_proj, "weight", torch.nn.Parameter(m.memory_encoder.out_proj.weight * 2)
+        ),
+        lambda m: setattr(m.memory_encoder.out_proj.weight, "data", m.memory_encoder.out_proj.weight.data * 2),
+        lambda m: m.memory_encoder.out_proj.weight.data.mul_(2),
+    ],
+    ids=["setting", "setting of the decoder", "parameter", "memory of a parameter", "values of a parameter"],
+)
+def test_what_is_changed_between_passes_counts(change, replaying, plain, video):
+    def life(s: Session) -> None:
+        s.points(0, 1, (60, 40, 1))
+        s.propagate(max_frame_num_to_track=2)
+        change(s.predictor)
+        s.propagate(start_frame_idx=1, max_frame_num_to_track=5)
+
+    replaying._runners.graphs = None
+    expected = run(copy.deepcopy(plain), video, life)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph_runner, "GraphRunner", lambda model, settings: GraphRunner(model, RecordedOps, settings))
+        actual = run(replaying, video, life)
+    for a, b in zip(expected, actual, strict=True):
+        assert relative_error(a.masks, b.masks) < TOLERANCE, a.frame
+
+
+def test_hooks_are_called(fast, video):
+    called = []
+    s = Session(fast, video)
+    s.points(0, 1, (60, 40, 1))
+    s.propagate(max_frame_num_to_track=1)
+    with_hook = fast.sam_mask_decoder.register_forward_hook(lambda *_: called.append(1))
+    s.propagate(start_frame_idx=2, max_frame_num_to_track=2)
+    assert len(called) == 3 and fast._tracker.graphs is None
+    with_hook.remove()
+    s.propagate(start_frame_idx=5, max_frame_num_to_track=1)
+    assert len(called) == 3 and fast._tracker.graphs is not None
+
+
+def test_released_recordings_are_freed_and_made_again(fast, video):
+    s = Session(fast, video)
+    s.points(0, 1, (60, 40, 1))
+    s.propagate(max_frame_num_to_track=1)
+    place = workspace(fast, s)
+    fast.release_recordings()
+    assert not place._steps and not place._buffers and place._pools is None
+    s.propagate(start_frame_idx=2, max_frame_num_to_track=2)
+    expected = run(fast, video, lambda s: (s.points(0, 1, (60, 40, 1)), s.propagate(max_frame_num_to_track=4)))
+    assert relative_error(expected[-1].masks, s.records[-1].masks) < TOLERANCE
+
+
+class NoRecorder:
+    """Runs once, and then cannot record."""
+
+    def __init__(self, device: torch.device) -> None:
+        pass
+
+    def record(self, function):
+        function()
+        raise RecordingError("not here") from RuntimeError("operation not permitted when stream is capturing")
+
+    def clear(self) -> None:
+        pass
+
+
+def test_where_recording_fails_tracking_goes_on_without(fast, plain_life, video, caplog):
+    fast._runners.graphs = GraphRunner(fast, NoRecorder, fast._options.recorded)
+    for a, b in zip(plain_life, run(fast, video, long_life), strict=True):
+        assert relative_error(a.masks, b.masks) < TOLERANCE, a.step
+    assert fast._tracker.graphs is None
+    assert caplog.text.count("operation not permitted") == 1
+
+
+def test_fast_means_fast_on_a_gpu(fast, monkeypatch):
+    """Asked for by name, it is not left out in silence."""
+    monkeypatch.setattr(type(fast), "device", torch.device("cuda"))
+    monkeypatch.setattr(graph_runner, "why_no_triton", lambda device: "needs triton 3.6")
+    with pytest.raises(RuntimeError, match=r"fast is True, but needs triton 3\.6"):
+        assert fast._tracker.graphs
+    fast.fast = None
+    assert fast._tracker.graphs is None
+
+
+def test_threads_take_turns(fast, plain, video):
+    """Two sessions of one predictor, each in a thread."""
+
+    def life(s: Session, at: int) -> None:
+        s.points(0, 1, (at, 40, 1))
+        s.propagate(max_frame_num_to_track=6)
+
+    places = (30, 60, 90)
+    expected = [run(plain, video, lambda s, at=at: life(s, at)) for at in places]
+    with ThreadPoolExecutor(3) as pool:
+        actual = list(pool.map(lambda at: run(fast, video, lambda s: life(s, at)), places))
+    for a, b in zip(sum(expected, []), sum(actual, []), strict=True):
+        assert relative_error(a.masks, b.masks) < TOLERANCE
+
+
+def test_copies_and_pickles_record_for_themselves(fast, video):
+    s = Session(fast, video)
+    s.points(0, 1, (60, 40, 1))
+    s.propagate(max_frame_num_to_track=1)
+    for twin in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+        assert twin._runners.graphs is None and twin.fast is True
+        again = Session(twin, video)
+        again.points(0, 1, (60, 40, 1))
+        again.propagate(max_frame_num_to_track=1)
+        assert torch.equal(again.records[-1].masks, s.records[-1].masks)
+    assert fast._runners.graphs is not None
+    fast.release_recordings()
+    assert fast._runners.graphs is None
+
+
+def test_short_videos_have_steps_of_their_own(replaying, plain, tmp_path):
+    """Their object pointers are spaced differently."""
+
+    def life(s: Session) -> None:
+        s.points(0, 1, (60, 40, 1))
+        s.propagate()
+
+    for length in (4, 8, 4):
+        folder = jpeg_folder(tmp_path / str(length), clip(length))
+        for a, b in zip(run(plain, folder, life), run(replaying, folder, life), strict=True):
+            assert relative_error(a.masks, b.masks) < TOLERANCE, (length, a.frame)
+
+
+def test_what_waits_for_the_device_cannot_be_recorded(replaying, video, monkeypatch):
+    s = Session(replaying, video)
+    s.points(0, 1, (60, 40, 1))
+    right = graph_steps.fill_holes
+
+    def looks(masks, area):
+        return right(masks, area) if float(masks.max()) > 0 else masks
+
+    monkeypatch.setattr(graph_steps, "fill_holes", looks)
+    with pytest.raises(ReadBackError, match="item"):
+        s.propagate()
+
+
+def test_a_failed_step_leaves_everything_as_it_was(fast, video, monkeypatch):
+    s = Session(fast, video)
+    s.points(0, 1, (60, 40, 1))
+    s.propagate(max_frame_num_to_track=3)
+    tracked = s.state.objects[1]
+    before = dict(tracked.tracked), dict(tracked.reverse)
+    expected = run(fast, video, lambda s: (s.points(0, 1, (60, 40, 1)), s.propagate(max_frame_num_to_track=5)))
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(graph_steps, "encode_masks", fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            s.propagate(start_frame_idx=4)
+    assert (dict(tracked.tracked), dict(tracked.reverse)) == before
+    s.propagate(start_frame_idx=4, max_frame_num_to_track=1)
+    assert relative_error(expected[-1].masks, s.records[-1].masks) < TOLERANCE
+
+
+@pytest.mark.parametrize("arguments", [{"num_objects": 0}, {"size": (0, 5)}, {"output": "png"}], ids=str)
+def test_warmup_refuses(fast, arguments):
+    with pytest.raises(ValueError, match="expected"):
+        fast.warmup(**arguments)
+
+
+def test_after_warmup_nothing_is_recorded(fast, video):
+    fast.warmup(5, (90, 120))
+    s = Session(fast, video)
+    long_life(s)
+    # Four buckets hold one to five objects.
+    assert len(workspace(fast, s).recorded) == 4
+    assert sorted(shape[0] for shape in shapes(fast, s)) == [1, 2, 4, 8]
+
+
+def test_warmup_of_a_plain_predictor_leaves_no_trace(plain, video):
+    plain.warmup(2)
+    assert plain._runners.graphs is None
+
+
+def test_on_the_cpu_nothing_is_recorded_unless_asked(plain, video, caplog):
+    assert plain.fast is None and plain._tracker.graphs is None
+    vos = build_sam2_video_predictor(
+        "configs/sam2.1/sam2.1_hiera_t.yaml",
+        None,
+        device="cpu",
+        vos_optimized=True,
+        hydra_overrides_extra=["++model.image_size=64"],
+    )
+    assert type(vos) is SAM2VideoPredictorVOS
+    with caplog.at_level("INFO"):
+        run(vos, video, lambda s: (s.points(0, 1, (60, 40, 1)), s.propagate(max_frame_num_to_track=1)))
+    assert "nothing to record on cpu" in caplog.text
+
+
+def test_where_it_is_safe(plain, monkeypatch):
+    class Elsewhere:
+        device = torch.device("cuda")
+
+    monkeypatch.setattr(graph_runner, "why_no_triton", lambda device: None)
+    assert graph_runner.why_no_graphs(Elsewhere) is None
+    monkeypatch.setattr(graph_runner, "why_no_triton", lambda device: "needs triton 3.6")
+    assert "3.6" in graph_runner.why_no_graphs(Elsewhere)
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert "AMD" in graph_runner.why_no_graphs(Elsewhere)
+
+
+def test_training_mode_is_refused_as_ever(fast, video):
+    s = Session(fast, video)
+    s.points(0, 1, (60, 40, 1))
+    fast.train()
+    with pytest.raises(RuntimeError, match="evaluation mode"):
+        s.propagate()

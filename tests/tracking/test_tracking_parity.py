@@ -1,0 +1,205 @@
+"""Recorded tracking steps against the plain path on a device, and what they cost in allocations and waiting.
+
+On CUDA the steps are graphs; elsewhere they are run again, which shows that this check itself works.
+"""
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import tame_weights
+import torch
+from parity_rows import FEW_DTYPES, Row, allowed_error, name_of, planned
+from torch import Tensor
+
+from sam2fast import build_sam
+from sam2fast.tracking.cuda_graphs import EagerRecorder, RecordingError
+from sam2fast.utils.testing import mask_iou, relative_error
+
+
+class Plan(NamedTuple):
+    """What is tried."""
+
+    image_size: int = 1024
+    dtypes: Sequence[torch.dtype] = FEW_DTYPES
+    objects: Sequence[int] = (1, 3, 9)
+    frames: int = 12
+
+
+QUICK = Plan(image_size=256, objects=(1, 3), frames=5)
+REHEARSAL = QUICK._replace(dtypes=(torch.float32,), objects=(1,), frames=3)
+PLAN = planned(Plan(), Plan(objects=(1, 3), frames=6), QUICK, REHEARSAL)
+
+
+def rows_of(plan: Plan, device: torch.device) -> Iterator[Row]:
+    """A row for each dtype and number of objects."""
+    plain = predictor(plan, torch.float32, device, fast=False)
+    exact = {n: masks_of(plain, plan, n) for n in plan.objects}
+    for dtype in plan.dtypes:
+        plain, fast = (predictor(plan, dtype, device, fast) for fast in (False, True))
+        for objects in plan.objects:
+            start = time.perf_counter()
+            fast.warmup(objects)
+            warmup = time.perf_counter() - start
+            mine, theirs = (masks_of(p, plan, objects) for p in (fast, plain))
+            errors = [relative_error(a, b) for a, b in zip(exact[objects], mine, strict=True)]
+            own = [relative_error(a, b) for a, b in zip(exact[objects], theirs, strict=True)]
+            limits = [allowed_error(name_of(dtype), error) for error in own]
+            # In bfloat16 only the first tracked frame starts from the same state in both.
+            compared = slice(None) if dtype == torch.float32 else slice(1, 2)
+            yield {
+                "op": "tracking step",
+                "dtype": name_of(dtype),
+                "objects": objects,
+                "largest error": max(errors[compared]),
+                "of the plain path's": max(own[compared]),
+                "smallest IoU with the plain path": min(map(mask_iou, mine, theirs)),
+                "wrong": sum(not e <= limit for e, limit in zip(errors[compared], limits[compared], strict=True)),
+                "warm-up s": warmup,
+                **replays(fast, plan, objects, device),
+            }
+
+
+def is_right(row: Row) -> bool:
+    """No mask is wrong, and every step is recorded and waits for nobody."""
+    recorded = row["recorded"] > 0 and not row["gave up"] and not row["recorded after warm-up"]
+    return recorded and not row["wrong"] and not row["waits for the device"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", PLAN.dtypes, ids=str)
+def test_parity(triton_device, record_property, dtype):
+    torch.use_deterministic_algorithms(False)  # else what poisons memory is recorded, too
+    rows = []
+    for row in rows_of(PLAN._replace(dtypes=(dtype,)), triton_device):
+        print(row)
+        record_property("row", row)
+        rows.append(row)
+    assert all(map(is_right, rows))
+
+
+def predictor(plan: Plan, dtype: torch.dtype, device: torch.device, fast: bool) -> Any:
+    """A tiny model with tame weights."""
+    built = build_sam.build_sam2_video_predictor(
+        "configs/sam2.1/sam2.1_hiera_t.yaml",
+        None,
+        device="cpu",
+        hydra_overrides_extra=[f"++model.image_size={plan.image_size}"],
+    )
+    tame_weights.fill(built, 0)
+    built = build_sam.cast_weights(built, None if dtype == torch.float32 else dtype).to(device)
+    built.fast = fast
+    return built
+
+
+def images(plan: Plan, count: int) -> list[np.ndarray]:
+    """Noise with a moving bright disc, of the model's own size so that nothing is resized."""
+    side = plan.image_size
+    generator, (y, x) = np.random.default_rng(0), np.mgrid[:side, :side] / side
+    frames = []
+    for t in range(count):
+        frame = generator.integers(60, 120, (side, side, 3))
+        frame[(x - 0.3 - 0.02 * t) ** 2 + (y - 0.5) ** 2 < 0.02] += 120
+        frames.append(frame.astype(np.uint8))
+    return frames
+
+
+def session(model: Any, plan: Plan, objects: int, frames: int) -> Any:
+    state, side = model.init_state(images(plan, frames)), plan.image_size
+    for i in range(objects):
+        model.add_new_points_or_box(state, 0, i, [[side * (0.2 + 0.07 * i), side * 0.5]], [1])
+    return state
+
+
+def masks_of(model: Any, plan: Plan, objects: int) -> list[Tensor]:
+    """Logits of every frame, on the CPU."""
+    state = session(model, plan, objects, plan.frames)
+    answers = model.propagate_in_video(state, output="low_res", progress=False)
+    return [masks.float().cpu() for _, _, masks in answers]
+
+
+def replays(model: Any, plan: Plan, objects: int, device: torch.device) -> dict[str, Any]:
+    """What steady frames cost besides time, on a predictor that is warm."""
+    state = session(model, plan, objects, plan.frames + 8)
+    answers = model.propagate_in_video(state, output="low_res", progress=False)
+    for _ in range(4):
+        next(answers)
+    workspace = model._runners.graphs.workspace_of(state.bank, model._tracker.rules(state))
+    recorded, allocations, reserved = len(workspace.recorded), [], []
+    with no_waiting(device) as waits:
+        for _ in range(plan.frames):
+            before = _allocations(device)
+            next(answers)
+            allocations.append(_allocations(device) - before)
+            reserved.append(torch.cuda.memory_reserved(device) if device.type == "cuda" else 0)
+    return {
+        "recorded": recorded,
+        "gave up": model._runners.graphs.failed,
+        "recorded after warm-up": len(workspace.recorded) - recorded,
+        "waits for the device": len(waits),
+        "where": sorted(set(waits))[:5],
+        "allocations a frame": sorted(set(allocations)),
+        "reserved grew by MiB": (reserved[-1] - reserved[0]) / 2**20,
+    }
+
+
+def _allocations(device: torch.device) -> int:
+    return torch.cuda.memory_stats(device)["allocation.all.allocated"] if device.type == "cuda" else 0
+
+
+@contextmanager
+def no_waiting(device: torch.device) -> Iterator[list[str]]:
+    """Collects what torch says of calls that wait for a CUDA device."""
+    waits: list[str] = []
+    if device.type != "cuda":
+        yield waits
+        return
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield waits
+            waits += [f"{w.filename}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def make_narrow(monkeypatch):
+    """The models, for the CPU."""
+    from parity import NARROW, NothingDrawn  # which takes the official package
+
+    right = build_sam.build_sam2_video_predictor
+
+    def narrow(*args, hydra_overrides_extra, **kwargs):
+        with NothingDrawn():
+            return right(*args, hydra_overrides_extra=[*hydra_overrides_extra, *NARROW], **kwargs)
+
+    monkeypatch.setattr(build_sam, "build_sam2_video_predictor", narrow)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_recorded_steps(device, monkeypatch):
+    if device == "cpu":
+        make_narrow(monkeypatch)
+    rows = list(rows_of(Plan(image_size=64, objects=(1, 3), frames=3), torch.device(device)))
+    assert all(map(is_right, rows)) and [row["objects"] for row in rows] == [1, 3, 1, 3]
+    assert all(len(row["allocations a frame"]) == 1 for row in rows), "as many on every frame: those of the answer"
+    assert all(row["reserved grew by MiB"] == 0 for row in rows)
+
+
+def test_steps_that_cannot_be_recorded_are_no_success(monkeypatch):
+    """Tracking goes on without them, and gives the right masks."""
+
+    def record(self, function):
+        function()
+        raise RecordingError("not here")
+
+    make_narrow(monkeypatch)
+    monkeypatch.setattr(EagerRecorder, "record", record)
+    plan = Plan(image_size=64, dtypes=(torch.float32,), objects=(1,), frames=3)
+    (row,) = rows_of(plan, torch.device("cpu"))
+    assert not is_right(row) and (row["wrong"], row["recorded"], row["gave up"]) == (0, 0, True)

@@ -1,0 +1,148 @@
+"""SA-1B's layout: the same images, objects and masks as the original's data set."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from official_data import official_clips, vos_raw_dataset
+from training_sets import HEIGHT, WIDTH, assert_same_clip, clips_of, write_image, write_sa1b
+
+from sam2fast.datasets.dataset_files import DatasetError
+from sam2fast.training.data.camera import RandomCamera
+from sam2fast.training.data.clip import DataError
+from sam2fast.training.data.json_datasets import SA1BRawDataset
+from sam2fast.training.data.sampling import EvalSampler, RandomUniformSampler
+from sam2fast.training.data.vos import VOSDataset
+
+NAMES = ["sa_11", "sa_207", "sa_3"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_sa1b(tmp_path / "sa")
+    return tmp_path / "sa"
+
+
+def change(folder: Path, edit) -> None:
+    """Edits the annotations of sa_11, which is the first image."""
+    path = folder / "sa_11.json"
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("settings", "objects"),
+    [
+        ({}, 4),
+        ({"num_frames": 3}, 4),
+        ({"mask_area_frac_thresh": 0.3}, 2),
+        ({"uncertain_iou": 0.7}, 3),
+        ({"uncertain_iou": 0.7, "mask_area_frac_thresh": 0.3}, 1),
+    ],
+)
+def test_same_as_the_official_data_set(folder, settings, objects):
+    theirs = official_clips(vos_raw_dataset.SA1BRawDataset(str(folder), str(folder), **settings))
+    by_number = {datapoint.video_id: datapoint for datapoint in theirs}
+    ours = clips_of(SA1BRawDataset(folder, folder, **settings))
+    assert [clip.name for clip in ours] == NAMES and len(theirs) == 3
+    for clip in ours:
+        assert len(clip.object_ids) == objects and clip.masks.any(axis=(2, 3)).all()
+        assert_same_clip(clip, by_number[int(clip.name.removeprefix("sa_"))])
+
+
+def test_lists(folder, tmp_path):
+    (tmp_path / "wanted.txt").write_text("sa_207.jpg\nsa_11\nsa_3.json\n")
+    (tmp_path / "unwanted.txt").write_text("sa_11.jpg\n")
+    (tmp_path / "more.txt").write_text("sa_3\n")
+    lists = tmp_path / "wanted.txt", tmp_path / "unwanted.txt"
+    theirs = vos_raw_dataset.SA1BRawDataset(str(folder), str(folder), *map(str, lists))
+    assert SA1BRawDataset(folder, folder, *lists).video_names == sorted(theirs.video_names) == ["sa_207", "sa_3"]
+    both = [tmp_path / "unwanted.txt", tmp_path / "more.txt"]
+    assert SA1BRawDataset(folder, folder, None, both).video_names == ["sa_207"]
+    (tmp_path / "deep.txt").write_text("sa/sa_3.jpg\n")
+    deep = SA1BRawDataset(tmp_path, tmp_path, tmp_path / "deep.txt")
+    assert deep.video_names == ["sa/sa_3"]
+    assert np.array_equal(clips_of(deep)[0].masks, clips_of(SA1BRawDataset(folder, folder))[2].masks)
+
+
+def test_only_drawn_masks_are_decoded(folder):
+    def spoil(content):
+        content["annotations"][0]["segmentation"]["counts"] = "?"
+
+    change(folder, spoil)
+    dataset = VOSDataset([], True, SA1BRawDataset(folder, folder), RandomUniformSampler(1, 1))
+    drawn = set()
+    for seed in range(30):
+        try:
+            drawn.update(dataset.sample(0, np.random.default_rng(seed)).object_ids)
+        except DatasetError as error:
+            assert "sa_11.json, object 0" in str(error)
+            drawn.add("bad")
+    assert drawn == {1, 2, 3, "bad"}
+
+
+def test_photographs_become_videos(folder):
+    dataset = VOSDataset(
+        RandomCamera(32, num_frames=3, max_objects=2), True, SA1BRawDataset(folder, folder), RandomUniformSampler(1, 4)
+    )
+    clip = dataset.sample(0, np.random.default_rng(0))
+    assert clip.frames.shape == (3, 32, 32, 3) and clip.masks.shape[:2] == (3, len(clip.object_ids))
+    assert 1 <= len(clip.object_ids) <= 2 and (clip.frames[0] != clip.frames[2]).any()
+
+
+def other_size(folder):
+    write_image(folder / "sa_11.jpg", np.random.default_rng(), (HEIGHT + 1, WIDTH))
+    return f"sa_11.json, object 0: the mask has {WIDTH}x{HEIGHT} pixels, its frame {WIDTH}x{HEIGHT + 1}"
+
+
+def cut_image(folder):
+    (folder / "sa_11.jpg").write_bytes((folder / "sa_11.jpg").read_bytes()[:300])
+    return "sa_11.jpg"
+
+
+def cut_json(folder):
+    (folder / "sa_11.json").write_text((folder / "sa_11.json").read_text()[:300])
+    return "sa_11.json is no JSON"
+
+
+def lose_annotations(folder):
+    change(folder, lambda content: content.pop("annotations"))
+    return 'expected the key "annotations"'
+
+
+def lose_area(folder):
+    change(folder, lambda content: content["annotations"][2].pop("area"))
+    return 'must have "segmentation" and "area"'
+
+
+def no_objects(folder):
+    change(folder, lambda content: content["annotations"].clear())
+    return "no object is visible"
+
+
+@pytest.mark.parametrize("spoil", [other_size, cut_image, cut_json, lose_annotations, lose_area, no_objects])
+def test_bad_images(folder, spoil):
+    message = spoil(folder)
+    dataset = VOSDataset([], True, SA1BRawDataset(folder, folder), EvalSampler())
+    with pytest.raises(DatasetError, match=message):
+        dataset.sample(0, np.random.default_rng(0))
+    assert dataset.sample(1, np.random.default_rng(0)).name == "sa_207"
+
+
+def test_mislaid_data_sets(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="img_folder is not set"):
+        SA1BRawDataset(None, folder)
+    with pytest.raises(DataError, match="gt_folder .*/no is not a folder: expected <name>.json"):
+        SA1BRawDataset(folder, tmp_path / "no")
+    with pytest.raises(DataError, match="no images in .*/empty: expected <name>.jpg"):
+        SA1BRawDataset(tmp_path / "empty", folder)
+    with pytest.raises(DataError, match="3 of 3 images have no .json file in gt_folder .*: sa_11, sa_207, sa_3"):
+        SA1BRawDataset(folder, tmp_path / "empty")
+    (tmp_path / "list.txt").write_text("sa_3\nsa_4\n")
+    with pytest.raises(DataError, match="1 of 2 images have no .jpg file in img_folder .*: sa_4"):
+        SA1BRawDataset(folder, folder, tmp_path / "list.txt")
+    with pytest.raises(ValueError, match="num_frames"):
+        SA1BRawDataset(folder, folder, num_frames=0)

@@ -1,0 +1,118 @@
+"""Worker processes that exit while they send a batch."""
+
+import errno
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
+
+from sam2fast.training.data import loader
+from sam2fast.training.data.loader import LostWorkerError, receive_batches, reporting_lost_workers
+
+RESET = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+
+class Torn:
+    """A batch whose connection breaks while it is received."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __reduce__(self) -> tuple[Callable[[Exception], None], tuple[Exception]]:
+        return _fail, (self.error,)
+
+
+def _fail(error: Exception) -> None:
+    raise error
+
+
+class TornBatches(Dataset[Any]):
+    """The connection of the second batch breaks; its worker is killed a moment later, or stays alive."""
+
+    def __init__(self, is_killed: bool, error: Exception = RESET) -> None:
+        self.is_killed, self.error = is_killed, error
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, number: int) -> Any:
+        if number == 2 and self.is_killed:
+            time.sleep(0.3)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Torn(self.error) if number == 1 else number
+
+
+def receive(batches: TornBatches) -> list[int]:
+    made = []
+    with reporting_lost_workers():
+        for number in receive_batches(DataLoader(batches, batch_size=None, num_workers=1)):
+            made.append(number)
+    return made
+
+
+@pytest.fixture(params=["heard", "not heard"])
+def signals(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whether torch's signal handler notices an exit."""
+    before = signal.getsignal(signal.SIGCHLD)
+    if request.param == "not heard":
+        monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", True)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_worker_killed_while_its_batch_is_received_is_named() -> None:
+    """Torch raises the connection's error until the process has exited."""
+    how = r"\(pid.*\) (is killed by signal: Killed|exited unexpectedly)"  # by the handler or by a check
+    with pytest.raises(LostWorkerError, match=rf"lost \(DataLoader worker {how}\);"):
+        receive(TornBatches(is_killed=True))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RESET, EOFError(), OSError("got end of file during message"), FileNotFoundError(errno.ENOENT, "listener")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_connection_that_ends_for_no_known_reason_is_a_lost_worker(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(loader, "SECONDS_TO_EXIT", 0.01)
+    before = set(multiprocessing.active_children())
+    name = type(error).__name__
+    with pytest.raises(LostWorkerError, match=rf"lost \({name} amid a batch: .*\); where memory ran out") as raised:
+        receive(TornBatches(is_killed=False, error=error))
+    # Also while the error exists.
+    assert set(multiprocessing.active_children()) <= before and raised.value.__cause__ is not None
+
+
+def test_shared_memory_whose_name_is_gone_is_a_lost_worker() -> None:
+    said = "unable to open shared memory object </torch_7> in read-write mode: No such file or directory (2)"
+    with (
+        pytest.raises(LostWorkerError, match="lost .unable to open shared memory object </torch_7>"),
+        reporting_lost_workers(),
+    ):
+        raise RuntimeError(said)
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="^of another kind$"), reporting_lost_workers():
+        raise RuntimeError("of another kind")
+
+
+def test_an_error_raised_from_itself_passes() -> None:
+    """The error is its own cause."""
+    error = RuntimeError("of another kind")
+    with pytest.raises(RuntimeError, match="^of another kind$"), reporting_lost_workers():
+        list(receive_batches(raising_from_itself(error)))
+
+
+def raising_from_itself(error: Exception) -> Iterator[int]:
+    yield 1
+    raise error from error

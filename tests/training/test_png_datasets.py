@@ -1,0 +1,266 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from official_data import vos_dataset, vos_raw_dataset, vos_sampler
+from PIL import Image
+
+from sam2fast.datasets.dataset_files import DatasetError
+from sam2fast.training.data.clip import DataError
+from sam2fast.training.data.loader import ClipLoader, ClipSource
+from sam2fast.training.data.png_datasets import PNGRawDataset
+from sam2fast.training.data.sampling import EvalSampler, RandomUniformSampler
+from sam2fast.training.data.transforms import RandomResizeAPI
+from sam2fast.training.data.vos import VOSDataset
+
+SIZE = (20, 30)
+VIDEOS = ("bear", "goat", "v.1")
+
+
+def write_video(root: Path, name: str, T: int = 6, seed: int = 0, suffix: str = ".jpg", digits: int = 5) -> None:
+    """Frames in ``frames/``, index masks in ``palette/``, the same in ``objects/`` with a folder per object."""
+    rng = np.random.default_rng([seed, *name.encode()])
+    (root / "frames" / name).mkdir(parents=True)
+    (root / "palette" / name).mkdir(parents=True)
+    for t in range(T):
+        frame = Image.fromarray(rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8))
+        frame.save(root / "frames" / name / f"{t:05d}{suffix}")
+        labels = np.zeros(SIZE, np.uint8)
+        for row, i in enumerate((1, 3, 4)):
+            if i != 3 or t < 3:  # the second object leaves
+                labels[5 * row + 1 : 5 * row + 5, t : t + 9] = i
+        image = Image.fromarray(labels)
+        image.putpalette(rng.integers(0, 256, 768, dtype=np.uint8).tobytes())
+        image.save(root / "palette" / name / f"{t:0{digits}d}.png")
+        for i in np.unique(labels[labels > 0]):
+            folder = root / "objects" / name / f"{i - 1:03d}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((labels == i).astype(np.uint8) * 255).save(folder / f"{t:05d}.png")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in VIDEOS:
+        write_video(tmp_path, name, digits=8)
+    (tmp_path / "frames" / ".hidden").mkdir()
+    (tmp_path / "frames" / "notes.txt").write_text("no video")
+    return tmp_path
+
+
+def clips_of(raw: PNGRawDataset, sampler=None, **settings):
+    dataset = VOSDataset([], True, raw, sampler or EvalSampler(), **settings)
+    return [dataset.sample(i, np.random.default_rng(0)) for i in range(len(dataset))]
+
+
+@pytest.mark.parametrize("layout", ["palette", "objects"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"sample_rate": 2}, {"truncate_video": 4}, {"sample_rate": 2, "truncate_video": 3}]
+)
+def test_same_as_the_official_data_sets(root, layout, settings):
+    (root / "frames" / ".hidden").rmdir()
+    (root / "list.txt").write_text("goat\nbear\n")
+    folders = root / "frames", root / layout, root / "list.txt"
+    settings = {**settings, "is_palette": layout == "palette"}
+    theirs = vos_dataset.VOSDataset(
+        [], False, vos_raw_dataset.PNGRawDataset(*map(str, folders), **settings), vos_sampler.EvalSampler(), 1
+    )
+    ours = clips_of(PNGRawDataset(*folders, **settings))
+    assert [clip.name for clip in ours] == ["bear", "goat"] and len(theirs) == 2
+    for clip, datapoint in zip(ours, theirs, strict=True):
+        assert clip.object_ids == tuple(sorted(o.object_id for o in datapoint.frames[0].objects))
+        assert len(clip.frames) == len(datapoint.frames)
+        for t, frame in enumerate(datapoint.frames):
+            assert np.array_equal(clip.frames[t], np.asarray(frame.data))
+            assert clip.frame_indices[t] == frame.objects[0].frame_index
+            for i, mask in zip(clip.object_ids, clip.masks[t], strict=True):
+                (segment,) = (o.segment.numpy() for o in frame.objects if o.object_id == i)
+                assert np.array_equal(mask, segment.astype(bool))
+    assert not ours[0].masks[-1, 1].any() or settings.get("truncate_video") == 3  # one that left is empty
+
+
+def test_layouts_agree(root):
+    palette = clips_of(PNGRawDataset(root / "frames", root / "palette"))
+    objects = clips_of(PNGRawDataset(root / "frames", root / "objects", is_palette=False))
+    assert [clip.name for clip in palette] == list(VIDEOS)
+    for a, b in zip(palette, objects, strict=True):
+        assert a.object_ids == b.object_ids == (1, 3, 4) and np.array_equal(a.masks, b.masks) and a.masks.any()
+
+
+def test_single_object_mode(root):
+    raw = PNGRawDataset(root / "frames", root / "objects", is_palette=False, single_object_mode=True)
+    assert raw.video_names[:4] == ["bear/000", "bear/002", "bear/003", "goat/000"] and len(raw) == 9
+    whole = clips_of(PNGRawDataset(root / "frames", root / "objects", is_palette=False))[0]
+    for clip, i in zip(clips_of(raw)[:3], (1, 3, 4), strict=True):
+        assert clip.object_ids == (i,)
+        assert np.array_equal(clip.masks[:, 0], whole.masks[:, whole.object_ids.index(i)])
+        assert np.array_equal(clip.frames, whole.frames)
+
+
+def test_png_frames_and_unpadded_numbers(tmp_path):
+    write_video(tmp_path, "bear", T=12, suffix=".png")
+    expected = clips_of(PNGRawDataset(tmp_path / "frames", tmp_path / "palette"))[0]
+    for kind in ("frames", "palette"):
+        for path in sorted((tmp_path / kind / "bear").iterdir()):
+            path.rename(path.with_name(f"{int(path.stem)}.png"))
+    clip = clips_of(PNGRawDataset(tmp_path / "frames", tmp_path / "palette"))[0]
+    assert np.array_equal(clip.frames, expected.frames) and np.array_equal(clip.masks, expected.masks)
+    for kind in ("frames", "palette"):
+        for path in sorted((tmp_path / kind / "bear").iterdir()):
+            path.rename(path.with_name(f"frame_{int(path.stem):04d}.PNG"))
+    clip = clips_of(PNGRawDataset(tmp_path / "frames", tmp_path / "palette"))[0]
+    assert np.array_equal(clip.frames, expected.frames) and np.array_equal(clip.masks, expected.masks)
+
+
+def test_lists_and_repetitions(root):
+    (root / "wanted.txt").write_text("v.1\nbear.mp4\n\n goat \n")
+    (root / "unwanted.txt").write_text("goat.jpg\n")
+    lists = root / "wanted.txt", root / "unwanted.txt"
+    assert PNGRawDataset(root / "frames", root / "palette", *lists).video_names == ["bear", "v.1"]
+    raw = PNGRawDataset(root / "frames", root / "palette", *lists, frames_sampling_mult=True)
+    assert raw.video_names == ["bear"] * 6 + ["v.1"] * 6
+    raw = PNGRawDataset(root / "frames", root / "palette")
+    assert [clip.name for clip in clips_of(raw, multiplier=2)] == [*VIDEOS, *VIDEOS]
+    dataset = VOSDataset([], True, raw, EvalSampler(), multiplier=1.7)
+    assert len(dataset) == 5
+    drawn = [[dataset.sample(i, np.random.default_rng(seed)).name for i in range(5)] for seed in range(20)]
+    assert all(names[:3] == list(VIDEOS) for names in drawn) and {names[4] for names in drawn} == set(VIDEOS)
+    with pytest.raises(IndexError, match="index"):
+        dataset.sample(5, np.random.default_rng())
+
+
+def test_random_clips_follow_the_sampler(root):
+    raw = PNGRawDataset(root / "frames", root / "palette")
+    whole = clips_of(raw)[0]
+    dataset = VOSDataset([], True, raw, RandomUniformSampler(3, 2, reverse_time_prob=0.5))
+    for seed in range(20):
+        clip = dataset.sample(0, np.random.default_rng(seed))
+        frames = list(clip.frame_indices)
+        objects = [whole.object_ids.index(i) for i in clip.object_ids]
+        assert len(frames) == 3 and len(objects) == 2
+        assert np.array_equal(clip.frames, whole.frames[frames])
+        assert np.array_equal(clip.masks, whole.masks[frames][:, objects])
+        assert clip.masks[0].any(axis=(1, 2)).all()
+
+
+def test_batches_of_folders(root):
+    Image.new("P", (7, 7)).save(root / "palette" / "goat" / "00000003.png")
+    raw = PNGRawDataset(root / "frames", root / "palette")
+    dataset = VOSDataset(RandomResizeAPI(16, True, square=True), True, raw, RandomUniformSampler(4, 2), multiplier=4)
+    loader = ClipLoader([ClipSource(dataset, 2)], num_workers=2)
+    batches = list(loader.epoch(0))
+    assert len(batches) == 6 and {name for batch in batches for name in batch.names} == {"bear", "v.1"}
+    assert loader.bad_samples >= 4
+    for batch in batches:
+        assert batch.frames.shape == (4, 2, 16, 16, 3) and batch.masks.shape == (4, batch.num_objects, 16, 16)
+
+
+def break_size(root):
+    Image.new("P", (7, 9)).save(root / "palette" / "bear" / "00000003.png")
+    return r"00000003.png has 7x9 pixels, its frame 30x20"
+
+
+def break_frame(root):
+    path = root / "frames" / "bear" / "00002.jpg"
+    path.write_bytes(path.read_bytes()[:200])
+    return "00002.jpg"
+
+
+def break_mask(root):
+    path = root / "palette" / "bear" / "00000003.png"
+    path.write_bytes(path.read_bytes()[:60] + b"x" * 50)
+    return "00000003.png"
+
+
+def lose_mask(root):
+    (root / "palette" / "bear" / "00000003.png").unlink()
+    return "no PNG for frame 3"
+
+
+def color_mask(root):
+    Image.new("RGB", SIZE[::-1]).save(root / "palette" / "bear" / "00000003.png")
+    return "mode RGB"
+
+
+def several_sizes(root):
+    Image.new("RGB", (8, 8)).save(root / "frames" / "bear" / "00002.jpg")
+    return "several sizes"
+
+
+def same_frame_twice(root):
+    Image.new("RGB", (8, 8)).save(root / "frames" / "bear" / "2.png")
+    return "2.png.* same frame"
+
+
+def too_short(root):
+    for path in sorted((root / "frames" / "bear").iterdir())[3:]:
+        path.unlink()
+    return "takes 6 .* only 3"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [break_size, break_frame, break_mask, lose_mask, color_mask, several_sizes, same_frame_twice, too_short],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_bad_videos(root, spoil, training):
+    message = spoil(root)
+    raw = PNGRawDataset(root / "frames", root / "palette")
+    dataset = VOSDataset([], training, raw, RandomUniformSampler(6, 3))
+    with pytest.raises(DatasetError if training else DataError, match=f"bear.*{message}"):
+        dataset.sample(0, np.random.default_rng(0))
+    assert dataset.sample(1, np.random.default_rng(0)).name == "goat"
+
+
+def folder(root: Path, name: str) -> Path:
+    (root / name).mkdir(exist_ok=True)
+    return root / name
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda r: PNGRawDataset(None, r / "palette"), "img_folder is not set"),
+        (lambda r: PNGRawDataset(r / "no", r / "palette"), "img_folder .*/no is not a folder.*<video>/<frame>.jpg"),
+        (lambda r: PNGRawDataset(r / "frames", r / "no"), "gt_folder .*/no is not a folder.*<video>/<frame>.png"),
+        (lambda r: PNGRawDataset(folder(r, "empty"), r / "palette"), "no videos in .*/empty"),
+        (lambda r: PNGRawDataset(r / "frames" / "bear", r / "palette"), "no videos in .*/bear.*one folder"),
+        (lambda r: PNGRawDataset(r / "frames", folder(r, "empty")), "3 of 3 .*/empty: bear, goat, v.1.*found nothing"),
+        (lambda r: PNGRawDataset(r / "frames", r), "no folder in .*found frames, objects, palette"),
+        (lambda r: PNGRawDataset(r / "frames", r / "objects"), "3 of 3 .* no masks .*is_palette is True"),
+        (
+            lambda r: PNGRawDataset(r / "frames", r / "palette", is_palette=False),
+            "no masks .*<video>/<object>/<frame>.png .*is_palette is False",
+        ),
+        (lambda r: PNGRawDataset(r / "frames", r / "palette", r / "no.txt"), "file_list_txt .*/no.txt"),
+        (
+            lambda r: PNGRawDataset(r / "frames", r / "palette", None, r / "no.txt"),
+            "excluded_videos_list_txt .*/no.txt",
+        ),
+        (lambda r: PNGRawDataset(folder(r / "frames", "void").parent, r / "palette"), "1 of 4 .* no frames .*: void"),
+    ],
+)
+def test_mislaid_data_sets(root, make, message):
+    with pytest.raises(DataError, match=message):
+        make(root)
+
+
+def test_lists_of_other_videos(root):
+    (root / "list.txt").write_text("bear\n" + "".join(f"x{i}\n" for i in range(9)))
+    with pytest.raises(DataError, match=r"9 of the 10 .*/list.txt are not in .*/frames: x0, x1, x2, x3, x4 and 4 more"):
+        PNGRawDataset(root / "frames", root / "palette", root / "list.txt")
+    (root / "all.txt").write_text("\n".join(VIDEOS))
+    with pytest.raises(DataError, match="no videos in .*/frames.*not excluded"):
+        PNGRawDataset(root / "frames", root / "palette", None, root / "all.txt")
+    (root / "frames" / "new").mkdir()
+    Image.new("RGB", SIZE).save(root / "frames" / "new" / "00000.jpg")
+    with pytest.raises(DataError, match="1 of 4 videos have no folder in gt_folder .*/palette: new"):
+        PNGRawDataset(root / "frames", root / "palette")
+
+
+def test_impossible_settings(root):
+    raw = PNGRawDataset(root / "frames", root / "palette")
+    for settings in ({"multiplier": 0}, {"always_target": False}, {"target_segments_available": False}):
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            VOSDataset([], True, raw, EvalSampler(), **settings)
+    with pytest.raises(ValueError, match="sample_rate"):
+        PNGRawDataset(root / "frames", root / "palette", sample_rate=0)

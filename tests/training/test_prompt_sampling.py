@@ -1,0 +1,165 @@
+"""Sampled prompts against the official ones, and their dependence on seeds."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import oracle  # noqa: F401
+import pytest
+import scipy.ndimage
+import torch
+import training.model.sam2
+from random_blobs import random_blobs
+from sam2.modeling import sam2_utils
+
+from sam2fast.training.prompt_sampling import (
+    ObjectGenerators,
+    PromptPlan,
+    PromptSettings,
+    add_click,
+    next_click,
+    plan_prompts,
+    sample_box,
+    sample_error_center,
+    sample_error_point,
+)
+
+
+class TestPlans:
+    @staticmethod
+    def official(num_frames: int, settings: PromptSettings, rng: np.random.Generator) -> PromptPlan:
+        names = PromptSettings.__dataclass_fields__
+        model = SimpleNamespace(
+            training=True, rng=rng, **{f"{name}_for_train": getattr(settings, name) for name in names}
+        )
+        video = SimpleNamespace(num_frames=num_frames, masks=torch.zeros(num_frames, 1, 2, 2, dtype=torch.bool))
+        out = training.model.sam2.SAM2Train.prepare_prompt_inputs(model, {}, video)
+        prompts = out["point_inputs_per_frame"]
+        initial = out["init_cond_frames"]
+        boxes = [bool(t in prompts and prompts[t]["point_labels"].shape[1] == 2) for t in initial]
+        return PromptPlan(bool(out["use_pt_input"]), initial, boxes, out["frames_to_add_correction_pt"])
+
+    def test_plans_equal_the_official(self) -> None:
+        draw = np.random.default_rng(0)
+        seen = set()
+        for seed in range(400):
+            initial = int(draw.integers(1, 4))
+            settings = PromptSettings(
+                prob_to_use_pt_input=float(draw.choice([0.0, 0.5, 1.0])),
+                prob_to_use_box_input=float(draw.choice([0.0, 0.5, 1.0])),
+                num_frames_to_correct=initial + int(draw.integers(0, 4)),
+                rand_frames_to_correct=bool(draw.integers(2)),
+                num_init_cond_frames=initial,
+                rand_init_cond_frames=bool(draw.integers(2)),
+            )
+            num_frames = 1 if seed % 10 == 0 else int(draw.integers(6, 10))
+            expected = self.official(num_frames, settings, np.random.default_rng(seed))
+            plan = plan_prompts(num_frames, settings, np.random.default_rng(seed))
+            assert plan == expected, (seed, settings)
+            seen.add((plan.use_points, len(plan.initial), len(plan.corrected), any(plan.boxes)))
+        assert len(seen) > 20
+
+    def test_frames_are_processed_from_the_prompted_ones_on(self) -> None:
+        assert PromptPlan(False, [0, 3], [False, False], []).order(5) == [0, 3, 1, 2, 4]
+
+    @pytest.mark.parametrize(
+        "settings",
+        [{"num_init_cond_frames": 0}, {"prob_to_use_pt_input": 0.5, "num_init_cond_frames": 2}],
+    )
+    def test_contradictions_are_refused(self, settings: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match="num_init_cond_frames"):
+            PromptSettings(**settings)
+
+    def test_clips_that_are_too_short(self) -> None:
+        with pytest.raises(ValueError, match="clips of 2 frames cannot have 3 initial"):
+            plan_prompts(2, PromptSettings(num_init_cond_frames=3), np.random.default_rng(0))
+
+
+class TestBoxes:
+    def test_boxes_equal_the_official_for_the_same_noise(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        masks = random_blobs(12, seed=1)[1:]
+        uniform = torch.rand(11, 4)
+        monkeypatch.setattr(torch, "rand", lambda *size, **kwargs: uniform[:, None])
+        coords, labels = sam2_utils.sample_box_points(masks)
+        ours = sample_box(masks, uniform)
+        torch.testing.assert_close(ours["point_coords"], coords)
+        assert torch.equal(ours["point_labels"], labels)
+
+    def test_the_noise_is_bounded(self) -> None:
+        masks = torch.zeros(1, 1, 1024, 1024, dtype=torch.bool)
+        masks[..., 100:900, 400:420] = True
+        for edge in (0.0, 1.0 - 1e-9):
+            found = sample_box(masks, torch.full((1, 4), edge))["point_coords"].flatten()
+            assert (
+                (found - torch.tensor([400.0, 100.0, 419.0, 899.0])).abs() <= torch.tensor([1.9, 20, 1.9, 20])
+            ).all()
+
+
+class TestErrorPoints:
+    def test_points_are_where_the_masks_differ(self) -> None:
+        truth, predicted = random_blobs(40, seed=2), random_blobs(40, seed=3)
+        found = sample_error_point(truth, predicted, torch.rand(40, 1))
+        for o in range(40):
+            x, y = found["point_coords"][o, 0].long().tolist()
+            if (truth[o] != predicted[o]).any():
+                assert truth[o, 0, y, x] != predicted[o, 0, y, x]
+            assert found["point_labels"][o, 0] == int(truth[o, 0, y, x])
+
+    def test_every_wrong_pixel_is_as_likely_as_another(self) -> None:
+        truth = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+        truth[0, 0, 2, 3:6] = True
+        predicted = truth.roll(1, dims=3)  # wrong at both ends of the line
+        uniform = (torch.arange(1000)[:, None] + 0.5) / 1000
+        found = sample_error_point(truth.expand(1000, -1, -1, -1), predicted.expand(1000, -1, -1, -1), uniform)
+        places = [tuple(p) for p in found["point_coords"][:, 0].long().tolist()]
+        assert {place: places.count(place) for place in set(places)} == {(3, 2): 500, (6, 2): 500}
+        assert found["point_labels"].sum() == 500
+
+    def test_where_nothing_is_wrong_the_background_is_clicked(self) -> None:
+        truth = random_blobs(30, seed=4)
+        found = sample_error_point(truth, truth, torch.rand(30, 1))
+        assert (found["point_labels"] == 0)[2:].all()
+
+    def test_a_full_frame_rightly_predicted(self) -> None:
+        truth = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+        for u in (0.0, 0.999):
+            found = sample_error_point(truth, truth, torch.full((1, 1), u))
+            assert found["point_coords"].flatten().tolist() == [0, 0]
+
+    def test_the_largest_draw_stays_inside(self) -> None:
+        truth = random_blobs(5, seed=5)
+        found = sample_error_point(truth, None, torch.full((5, 1), 1.0))
+        assert (found["point_coords"] < 24).all()
+
+
+class TestCentres:
+    def test_centres_equal_the_official(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cv2: Any = ModuleType("cv2")
+        cv2.DIST_L2 = 2
+        cv2.distanceTransform = lambda mask, kind, size: scipy.ndimage.distance_transform_edt(mask).astype(np.float32)
+        monkeypatch.setitem(sys.modules, "cv2", cv2)
+        truth = random_blobs(30, seed=6)
+        for predicted in (None, random_blobs(30, seed=7), truth.clone()):
+            coords, labels = sam2_utils.sample_one_point_from_error_center(truth, predicted)
+            ours = sample_error_center(truth, predicted)
+            assert torch.equal(ours["point_coords"], coords) and torch.equal(ours["point_labels"], labels)
+
+    def test_another_method_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="unknown point sampling 'best'"):
+            next_click("best", random_blobs(2, seed=0), None, ObjectGenerators((1,), torch.zeros(2, dtype=torch.long)))
+
+
+def test_a_clip_s_prompts_do_not_depend_on_the_others() -> None:
+    alone = ObjectGenerators((7,), torch.tensor([0, 0])).uniform(3, torch.device("cpu"))
+    together = ObjectGenerators((5, 7), torch.tensor([0, 1, 1])).uniform(3, torch.device("cpu"))
+    assert torch.equal(alone, together[1:]) and not torch.equal(together[0], together[1])
+
+
+def test_clicks_accumulate() -> None:
+    truth = random_blobs(3, seed=8)
+    first = sample_error_point(truth, None, torch.rand(3, 1))
+    both = add_click(first, sample_error_point(truth, None, torch.rand(3, 1)))
+    assert add_click(None, first) is first
+    assert both["point_coords"].shape == (3, 2, 2) and both["point_labels"].shape == (3, 2)
+    assert torch.equal(both["point_coords"][:, :1], first["point_coords"])

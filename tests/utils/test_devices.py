@@ -1,0 +1,65 @@
+"""GPUs that emulate bfloat16: the demo uses float16 there, and training warns."""
+
+import logging
+
+import pytest
+import torch
+
+from sam2fast.demo.server.model_calls import ModelThread
+from sam2fast.training.settings import AmpConf
+from sam2fast.utils.devices import autocast_dtype_for
+
+GPU = torch.device("cuda", 1)
+
+
+@pytest.fixture
+def gpu_of(monkeypatch):
+    """Gives the second GPU another capability."""
+
+    def make(capability: tuple[int, int], hip: str | None = None) -> None:
+        capabilities = {GPU: capability}
+        monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
+        monkeypatch.setattr(torch.version, "hip", hip)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("capability", "hip", "expected"),
+    [
+        ((7, 0), None, torch.float16),
+        ((7, 5), None, torch.float16),
+        ((8, 0), None, torch.bfloat16),
+        ((9, 0), None, torch.bfloat16),
+        ((12, 0), None, torch.bfloat16),
+        ((7, 0), "6.4", torch.bfloat16),
+    ],
+    ids=str,
+)
+def test_the_demo_uses_the_gpus_dtype(capability, hip, expected, gpu_of, monkeypatch):
+    gpu_of(capability, hip)
+    assert autocast_dtype_for(GPU) == expected
+    entered = []
+    monkeypatch.setattr(torch, "autocast", lambda *arguments: entered.append(arguments))
+    thread = ModelThread(GPU)
+    thread._autocast()
+    thread.close()
+    assert entered == [("cuda", expected)]
+
+
+@pytest.mark.parametrize(
+    ("amp", "capability", "warned"),
+    [
+        (AmpConf(enabled=True), (7, 5), True),
+        (AmpConf(enabled=True), (8, 6), False),
+        (AmpConf(enabled=True, amp_dtype="float16"), (7, 5), False),
+        (AmpConf(), (7, 5), False),
+    ],
+    ids=["imitated", "native", "float16", "off"],
+)
+def test_training_warns(amp, capability, warned, gpu_of, caplog):
+    gpu_of(capability)
+    with caplog.at_level(logging.WARNING):
+        amp.check_device(GPU)
+        amp.check_device(torch.device("cpu"))
+    assert caplog.text.count("amp_dtype=float16") == warned

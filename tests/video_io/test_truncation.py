@@ -1,0 +1,333 @@
+"""Truncated and damaged videos: everything readable is read, and one clear error describes the damage."""
+
+import io
+import random
+import re
+
+import numpy as np
+import pytest
+import torch
+from parity import random_image
+from PIL import Image
+
+from sam2fast.video_io import NoFramesError, VideoError, open_frames, read_frames
+
+av = pytest.importorskip("av")
+
+from numbered_videos import (  # noqa: E402  (after the question whether there is PyAV)
+    B_FRAMES,
+    drawing_of,
+    encode,
+    every_third_lost,
+    number_in,
+    shown_earlier,
+    times_of_decoding,
+)
+
+SIZE, COUNT = 32, 75
+INDEX_FIRST, FRAGMENTS = {"movflags": "faststart"}, {"movflags": "frag_keyframe+empty_moov"}
+QUICK = {"deadline": "realtime", "cpu-used": "8"}
+UNEVEN = [*range(0, 40, 3), *range(40, 60), 90, 91, 120, 240]
+
+FILES = {
+    "mp4": lambda: encode("libx264", "mp4", B_FRAMES, muxing=INDEX_FIRST),
+    "mp4, long sound": lambda: encode("libx264", "mp4", B_FRAMES, muxing=INDEX_FIRST, sound=9.0),
+    "edit list": lambda: encode("libx264", "mp4", B_FRAMES, muxing=INDEX_FIRST, edit=shown_earlier(17)),
+    "mp4, uneven": lambda: encode("libx264", "mp4", B_FRAMES, muxing=INDEX_FIRST, times=UNEVEN),
+    "fragments": lambda: encode("libx264", "mp4", B_FRAMES, muxing=FRAGMENTS),
+    "fragments, sound": lambda: encode("libx264", "mp4", B_FRAMES, muxing=FRAGMENTS, sound=5.0),
+    "mkv": lambda: encode("libx264", "matroska", B_FRAMES),
+    "mkv, sound": lambda: encode("libx264", "matroska", B_FRAMES, sound=3.0),
+    "mkv, long sound": lambda: encode("libx264", "matroska", B_FRAMES, sound=9.0),
+    "mkv, uneven": lambda: encode("libx264", "matroska", B_FRAMES, times=UNEVEN),
+    "mkv, later": lambda: encode("libx264", "matroska", B_FRAMES, edit=shown_earlier(-50)),
+    "mkv, endless": lambda: encode("libx264", "matroska", B_FRAMES, muxing={"live": "1"}),
+    "webm": lambda: encode("libvpx", "webm", QUICK),
+    "avi": lambda: encode("libx264", "avi", B_FRAMES),
+    "avi with gaps": lambda: encode("mjpeg", "avi", pix_fmt="yuvj420p", edit=every_third_lost),
+    "ts": lambda: encode("libx264", "mpegts", B_FRAMES),
+    "parts": lambda: encode("mjpeg", "mpjpeg", pix_fmt="yuvj420p"),
+}
+_encoded = {}
+
+
+def file(name):
+    if name not in _encoded:
+        _encoded[name] = FILES[name]()
+    return _encoded[name]
+
+
+def read_both_ways(data):
+    """Numbers of the frames and the message about the end, by random access and forwards."""
+    frames = open_frames(data, SIZE)
+    at_random = [number_in(frames.pixels(index)) for index in range(len(frames))], frames.truncated
+    forwards, end = [], None
+    reader = read_frames(data, SIZE)
+    try:
+        forwards.extend(number_in(frame.square) for frame in reader)
+    except VideoError as error:
+        end = str(error)
+        assert list(reader) == []
+    assert (forwards, end) == at_random
+    return at_random
+
+
+class TestCutOff:
+    @pytest.mark.parametrize("name", ["mp4", "fragments", "mkv"])
+    def test_no_frame_replaces_a_lost_one(self, name):
+        """Reference frames are stored before the frames that use them, and may be shown after them."""
+        data = file(name)
+        for size in range(len(data) // 2, len(data), len(data) // 24):
+            try:
+                shown, end = read_both_ways(data[:size])
+            except VideoError:
+                continue  # its index is lost
+            assert shown == list(range(len(shown)))
+            assert len(shown) == COUNT or end is not None
+
+    @pytest.mark.parametrize("name", FILES)
+    def test_no_false_alarm(self, name):
+        _, end = read_both_ways(file(name))
+        assert end is None
+
+    @pytest.mark.parametrize("share", [0.98, 0.9, 0.75])
+    @pytest.mark.parametrize(
+        ("name", "says"),
+        [
+            ("mp4", "says it has 75 frames"),
+            ("edit list", "says it has 58 frames"),
+            ("mp4, uneven", f"says it has {len(UNEVEN)} frames"),
+            ("fragments", r"(its last part has at least \d+ more|amid a part of which \d+ bytes are missing)"),
+            ("mkv", r"at \d\.\d\d s, but says it lasts 3\.00 s"),
+            ("mkv, sound", r"at \d\.\d\d s, but says it lasts 3\.00 s"),
+            ("mkv, long sound", r"at \d\.\d\d s, but says it lasts 3\.00 s"),
+            ("mkv, later", r"at \d\.\d\d s, but says it lasts 5\.00 s"),
+            ("webm", r"at \d\.\d\d s, but says it lasts 3\.00 s"),
+            ("avi", r"at \d\.\d\d s, but says it lasts 3\.00 s"),
+        ],
+    )
+    def test_missing_frames_are_reported(self, name, says, share):
+        whole, _ = read_both_ways(file(name))
+        numbers, end = read_both_ways(file(name)[: int(len(file(name)) * share)])
+        assert 0 < len(numbers) <= len(whole)
+        if len(numbers) < len(whole):
+            assert re.search(rf"^the video of \d+ bytes ends after frame {len(numbers) - 1}, .*{says}$", end)
+        else:
+            assert end is None  # only the index is missing
+
+    @pytest.mark.parametrize("name", ["mp4, long sound", "mkv, long sound"])
+    def test_missing_audio_is_ignored(self, name):
+        data = file(name)
+        numbers, end = read_both_ways(data[: int(len(data) * 0.97)])
+        assert numbers == list(range(COUNT)) and end is None
+
+    def test_a_duration_of_the_audio(self):
+        """In a file without stream durations and without its index."""
+        data = file("mkv, long sound").replace(b"DURATION", b"SOMETHIN")
+        numbers, end = read_both_ways(data[:-20])
+        assert numbers == list(range(COUNT)) and end is None
+        numbers, end = read_both_ways(data[: len(data) // 2])
+        assert len(numbers) < COUNT and end.endswith("but says it lasts 9.13 s")
+
+    def test_a_wrong_duration(self):
+        """In a complete file without stream durations."""
+        data = file("mkv").replace(b"DURATION", b"SOMETHIN")
+        duration = data.index(b"\x44\x89\x88") + 3  # the element that holds it, a double in milliseconds
+        wrong = data[:duration] + np.array(9000.0, ">f8").tobytes() + data[duration + 8 :]
+        with av.open(io.BytesIO(wrong)) as container:
+            assert container.duration == 9_000_000
+        numbers, end = read_both_ways(wrong)
+        assert numbers == list(range(COUNT)) and end is None
+        _, end = read_both_ways(wrong[:-500])
+        assert end.endswith("but says it lasts 9.00 s")
+
+    def test_a_recording_without_a_size(self):
+        """Without a size in bytes the duration may be slightly wrong."""
+        data = file("mkv")
+        size = data.index(b"\x18\x53\x80\x67") + 4
+        endless = data[:size] + b"\x01" + b"\xff" * 7 + data[size + 8 :]
+        assert read_both_ways(endless) == (list(range(COUNT)), None)
+        numbers, end = read_both_ways(endless[: int(len(data) * 0.9)])
+        assert COUNT - 25 < len(numbers) < COUNT and end is None
+        _, end = read_both_ways(endless[: len(data) // 2])
+        assert end.endswith("but says it lasts 3.00 s")
+
+    def test_the_path_is_named(self, tmp_path):
+        path = tmp_path / "clip.mp4"
+        path.write_bytes(file("mp4")[:-400])
+        frames = open_frames(path, SIZE)
+        last = len(frames) - 1
+        assert last < COUNT - 1
+        assert frames.truncated == f"{path} ends after frame {last}, but says it has {COUNT} frames"
+
+    @pytest.mark.parametrize("name", ["mp4", "mkv", "avi"])
+    def test_no_frame_is_left(self, name):
+        data = file(name)[: len(file(name)) // 4]
+        for read in (open_frames, read_frames):
+            with pytest.raises(VideoError, match=r"^(the video|no frame) of \d+ bytes|cut off, at least \d+ bytes are"):
+                read(data, SIZE)
+
+    def test_without_its_index(self):
+        data = encode("libx264", "mp4", B_FRAMES)
+        for read in (open_frames, read_frames):
+            with pytest.raises(VideoError, match="cannot be read as a video: .*; the file is cut off, at least"):
+                read(data[: len(data) // 2], SIZE)
+
+
+def damaged(data, which, start=0, filler=None):
+    """The same file with one packet overwritten from a byte on, by noise or by a constant."""
+    with av.open(io.BytesIO(data)) as container:
+        packet = bytes([packet for packet in container.demux(video=0) if packet.size][which])
+    noise = random.Random(0).randbytes(len(packet) - start) if filler is None else bytes([filler]) * len(packet)
+    assert data.count(packet) == 1
+    return data.replace(packet, (packet[:start] + noise)[: len(packet)])
+
+
+def without_the_first(position, packet):
+    return position >= 5
+
+
+class TestDamagedAmid:
+    @pytest.mark.parametrize("which", [20, -1])
+    @pytest.mark.parametrize(
+        ("codec", "container", "options"),
+        [
+            ("libx264", "mp4", {"x264-params": "keyint=1"}),
+            ("libx264", "matroska", B_FRAMES),
+            ("libvpx-vp9", "webm", QUICK),
+            ("mpeg4", "mp4", {}),
+            ("ffv1", "matroska", {}),
+        ],
+        ids=str,
+    )
+    def test_frames_before_the_damage_and_the_error_at_it(self, codec, container, options, which):
+        undamaged = encode(codec, container, options, 40)
+        data = damaged(undamaged, which)
+        frames, whole = open_frames(data, SIZE), open_frames(undamaged, SIZE)
+        assert len(frames) == 40 and frames.truncated is None
+        bad, reader = 0, read_frames(data, SIZE)
+        with pytest.raises(VideoError) as raised:
+            for bad, frame in enumerate(reader, start=1):
+                assert frame.index == bad - 1
+                # libavcodec's concealment of the damage is not deterministic.
+                assert frame.index >= 18 or torch.equal(frame.square, frames.pixels(frame.index))
+        message = str(raised.value)
+        assert re.fullmatch(rf"frame {bad} of the video of \d+ bytes cannot be decoded; it is damaged there", message)
+        assert list(reader) == [] and bad >= 18
+        for index in range(bad):
+            assert which == 20 and index >= 18 or torch.equal(frames.pixels(index), whole.pixels(index))
+        for _ in range(2):
+            with pytest.raises(VideoError, match=re.escape(message)):
+                frames.pixels(bad)
+        if which == 20:
+            assert torch.equal(frames.pixels(39), whole.pixels(39))
+
+    def test_unknown_number_of_frames(self, caplog):
+        """They are left out, and a warning is logged."""
+        data = damaged(encode("mjpeg", "avi", pix_fmt="yuvj420p", count=20), 10, filler=0)
+        numbers, end = read_both_ways(data)
+        assert numbers == [*range(10), *range(11, 20)] and end is None
+        assert len(caplog.messages) == 2
+        assert all(re.search("bytes: 1 of its packets cannot be decoded", message) for message in caplog.messages)
+
+    @pytest.mark.parametrize("which", [20, -1])
+    @pytest.mark.parametrize(
+        ("codec", "container", "options", "edit"),
+        [
+            ("libx264", "avi", B_FRAMES, None),
+            ("libx264", "mp4", B_FRAMES, without_the_first),
+            ("libvpx", "webm", QUICK, None),
+        ],
+        ids=["h264 avi", "no keyframe at first", "vp8"],
+    )
+    def test_random_access_and_streaming_agree(self, codec, container, options, edit, which):
+        numbers, end = read_both_ways(damaged(encode(codec, container, options, 40, edit=edit), which))
+        assert len(numbers) > 25 and end is None
+
+    def test_inconsistent_times(self):
+        """One damaged frame affects no other, although losses are not detected."""
+        data = damaged(encode("libx264", "mp4", B_FRAMES, 40, edit=times_of_decoding), 20)
+        whole, _ = read_both_ways(encode("libx264", "mp4", B_FRAMES, 40, edit=times_of_decoding))
+        numbers, end = read_both_ways(data)
+        assert end is None and len(numbers) >= len(whole) - 1 and numbers[-10:] == whole[-10:]
+
+    @pytest.mark.parametrize("container", ["mpegts", "h264"])
+    def test_another_frame_size(self, container):
+        parts = [encode("libx264", container, B_FRAMES, 12, draw=drawing_of(*size)) for size in ((64, 48), (96, 64))]
+        data = b"".join(parts)
+        frames, reader = open_frames(data, SIZE), read_frames(data, SIZE)
+        assert (frames.height, frames.width) == (48, 64) and len(frames) == 24
+        for index in range(12):
+            assert number_in(frames.pixels(index)) == number_in(next(reader).square) == index
+        for read in (lambda: frames.pixels(12), lambda: next(reader), lambda: frames.pixels(20)):
+            with pytest.raises(VideoError, match=r"frame (12|20) is 96x64 pixels, but the video is 64x48"):
+                read()
+        assert number_in(frames.pixels(11)) == 11 and list(reader) == []
+
+
+class TestNoVideo:
+    @pytest.mark.parametrize("form", ["PNG", "JPEG", "WebP", "BMP", "TIFF"])
+    def test_a_single_image(self, form, tmp_path):
+        path = tmp_path / f"image.{form.lower()}"
+        Image.fromarray(random_image(48, 64)).save(path, form)
+        for source in (path, path.read_bytes()):
+            for read in (open_frames, read_frames):
+                with pytest.raises(VideoError, match="is a single image .* give a folder of images, or a list"):
+                    read(source, SIZE)
+
+    def test_text(self, tmp_path):
+        path = tmp_path / "notes.txt"
+        path.write_text("frames: none\n" * 100)
+        for read in (open_frames, read_frames):
+            with pytest.raises(VideoError, match=r"notes\.txt is text, not a video"):
+                read(path, SIZE)
+
+    def test_a_cover_is_no_video(self):
+        data = io.BytesIO()
+        with av.open(data, "w", format="mp4") as container:
+            sound, cover = container.add_stream("aac", rate=8000), container.add_stream("mjpeg", rate=1)
+            cover.height, cover.width, cover.pix_fmt = 48, 64, "yuvj420p"
+            cover.disposition = 0x400  # a cover
+            image = av.VideoFrame.from_ndarray(random_image(48, 64), format="rgb24")
+            image.pts = 0
+            container.mux([*cover.encode(image), *cover.encode(None)])
+            silence = av.AudioFrame(format="fltp", layout="mono", samples=8000)
+            silence.sample_rate, silence.pts = 8000, 0
+            silence.planes[0].update(bytes(32000))
+            container.mux([*sound.encode(silence), *sound.encode(None)])
+        for read in (open_frames, read_frames):
+            with pytest.raises(VideoError, match="holds no video, only a cover image, audio"):
+                read(data.getvalue(), SIZE)
+
+    def test_no_frames(self):
+        data = encode("libx264", "matroska", count=0)
+        for read in (open_frames, read_frames):
+            with pytest.raises(VideoError, match=r"no frame of the video of \d+ bytes can be decoded|cannot be read"):
+                read(data, SIZE)
+
+    def test_nothing_can_be_decoded(self):
+        data = encode("libx264", "mp4", count=10, edit=lambda position, packet: not packet.is_keyframe)
+        for read in (open_frames, read_frames):
+            with pytest.raises(NoFramesError, match="no frame of the video of"):
+                read(data, SIZE)
+
+    @pytest.mark.parametrize("data", [b"", b"no video", bytes(5000)], ids=["empty", "text", "zeros"])
+    def test_other_bytes(self, data, tmp_path):
+        path = tmp_path / "broken.mp4"
+        path.write_bytes(data)
+        for source in (path, data, io.BytesIO(data)):
+            for read in (open_frames, read_frames):
+                with pytest.raises(VideoError, match="cannot be read as a video"):
+                    read(source, SIZE)
+
+    def test_a_file_without_permission(self, tmp_path, monkeypatch):
+        path = tmp_path / "video.mp4"
+        path.write_bytes(file("mp4"))
+
+        def refuse(*arguments, **options):
+            raise av.error.PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr(av, "open", refuse)  # the superuser may read everything
+        for read in (open_frames, read_frames):
+            with pytest.raises(VideoError, match=r"video\.mp4 cannot be read as a video: Permission denied"):
+                read(path, SIZE)

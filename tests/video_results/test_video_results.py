@@ -1,0 +1,241 @@
+"""Tracked masks for other programs, read back by the libraries they are for."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco_masks
+
+from sam2fast.io.rle import encode_rle
+from sam2fast.tracking.outputs import TrackScores
+from sam2fast.tracking.stream import StreamResult
+from sam2fast.video_results import (
+    RecordError,
+    colour_of,
+    draw_masks,
+    read_masks,
+    to_coco_video,
+    to_numpy,
+    to_supervision,
+)
+from sam2fast.video_results.record import RecordIndex
+
+# supervision says so when it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:OpenCV .* is not installed")
+H, W = 30, 40
+GREY = np.full((H, W, 3), 100, dtype=np.uint8)
+
+
+def rectangle(x0, y0, x1, y1):
+    mask = np.zeros((H, W), dtype=bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+MASKS = np.stack([rectangle(2, 3, 12, 9), rectangle(0, 0, 0, 0), rectangle(20, 10, 40, 30)])
+LOGITS = torch.where(torch.from_numpy(MASKS)[:, None], 3.0, -2.0)
+IOU = torch.tensor([0.5, 0.25, 0.75])
+SCORES = TrackScores(IOU, torch.tensor([4.0, -4.0, 4.0]), torch.zeros(3, 1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        (5, [1, 2, 3], LOGITS, SCORES),
+        (5, [1, 2, 3], LOGITS.bfloat16(), IOU),
+        (5, (1, 2, 3), MASKS, IOU.numpy()),
+        (5, [1, 2, 3], torch.from_numpy(MASKS), IOU.tolist()),
+        StreamResult(5, [1, 2, 3], LOGITS, SCORES),
+    ],
+)
+def test_arrays_of_whatever_gave_them(result):
+    found = to_numpy(result)
+    assert (found.frame, found.ids) == (5, [1, 2, 3]) and found.masks.dtype == bool
+    np.testing.assert_array_equal(found.masks, MASKS)
+    np.testing.assert_array_equal(found.scores, IOU.numpy())
+    np.testing.assert_array_equal(to_numpy(found).masks, MASKS)
+
+
+def test_arrays_without_scores_and_without_objects():
+    assert to_numpy((5, [1, 2, 3], LOGITS)).scores is None
+    empty = to_numpy((0, [], torch.zeros(0, 1, H, W)))
+    assert empty.masks.shape == (0, H, W) and empty.ids == []
+
+
+def test_arrays_of_something_else():
+    with pytest.raises(TypeError, match="propagate_in_video"):
+        to_numpy(LOGITS)
+    with pytest.raises(ValueError, match="2 ids"):
+        to_numpy((5, [1, 2], LOGITS))
+    with pytest.raises(ValueError, match="3 scores"):
+        to_numpy((5, [1, 2, 3], LOGITS, [0.5]))
+
+
+def test_detections():
+    import supervision
+
+    detections = to_supervision([7, 8, 9], LOGITS, SCORES)
+    assert isinstance(detections, supervision.Detections)
+    assert detections.tracker_id.tolist() == [7, 9]  # the empty one is left out
+    np.testing.assert_array_equal(detections.mask, MASKS[[0, 2]])
+    np.testing.assert_array_equal(detections.xyxy, supervision.mask_to_xyxy(MASKS[[0, 2]]))
+    np.testing.assert_allclose(detections.confidence, [0.5, 0.75])
+    assert detections.data["object_id"].tolist() == [7, 9]
+    assert detections[detections.tracker_id == 9].data["object_id"].tolist() == [9]
+
+
+def test_names_get_the_same_numbers_in_every_frame():
+    first = to_supervision(["dog", "cat", 4], MASKS)
+    second = to_supervision(["cat", 4, "dog"], MASKS[[2, 1, 0]])
+    numbers = dict(zip(first.data["object_id"], first.tracker_id.tolist(), strict=True))
+    assert list(numbers) == ["dog", 4] and numbers[4] == 4 and first.confidence is None
+    assert dict(zip(second.data["object_id"], second.tracker_id.tolist(), strict=True))["dog"] == numbers["dog"]
+
+
+def test_detections_can_be_drawn_and_merged():
+    import supervision
+
+    detections = to_supervision([1, 2, 3], LOGITS, SCORES)
+    drawn = supervision.MaskAnnotator(color_lookup=supervision.ColorLookup.TRACK).annotate(GREY.copy(), detections)
+    np.testing.assert_array_equal((drawn != GREY).any(axis=2), MASKS.any(axis=0))
+    assert len(supervision.Detections.merge([detections, to_supervision(["dog"], MASKS[:1], IOU[:1])])) == 3
+
+
+def test_no_detections():
+    assert len(to_supervision([1], np.zeros((1, H, W), dtype=bool))) == 0
+    assert len(to_supervision([], torch.zeros(0, 1, H, W))) == 0
+
+
+def test_without_supervision(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "supervision", None)
+    with pytest.raises(ImportError, match="pip install supervision"):
+        to_supervision([1, 2, 3], MASKS)
+
+
+def test_coco_video():
+    frames = [(3, ["a", "b", "c"], LOGITS, SCORES), (1, ["a", "b", "c"], MASKS[[2, 0, 1]], IOU)]
+    document = json.loads(json.dumps(to_coco_video(frames, (H, W), length=5, name="clip")))
+    (video,) = document["videos"]
+    assert (video["length"], video["height"], video["width"]) == (5, H, W)
+    assert video["file_names"] == [f"clip/{t:05d}.jpg" for t in range(5)]
+    tracks = {annotation["object"]: annotation for annotation in document["annotations"]}
+    assert list(tracks) == ["a", "b", "c"]
+    expected = {"a": {3: MASKS[0], 1: MASKS[2]}, "b": {1: MASKS[0]}, "c": {3: MASKS[2]}}
+    for name, shown in expected.items():
+        track = tracks[name]
+        assert track["video_id"] == video["id"] and track["category_id"] == document["categories"][0]["id"]
+        for t in range(5):
+            rle, area, box = (track[key][t] for key in ("segmentations", "areas", "bboxes"))
+            if t in shown:
+                np.testing.assert_array_equal(coco_masks.decode(rle) > 0, shown[t])
+                assert area == coco_masks.area(rle) and box == coco_masks.toBbox(rle).tolist()
+            else:
+                assert rle is area is box is None
+    assert tracks["a"]["score"] == 0.5 and tracks["c"]["score"] == 0.75
+
+
+def test_coco_video_ends_with_the_last_frame_given():
+    document = to_coco_video([(2, [1, 2, 3], MASKS)], (H, W))
+    assert document["videos"][0]["length"] == 3 and "score" not in document["annotations"][0]
+    assert to_coco_video([], (H, W))["annotations"] == []
+
+
+def test_coco_video_that_does_not_fit():
+    with pytest.raises(ValueError, match="frame 2 is beyond"):
+        to_coco_video([(2, [1, 2, 3], MASKS)], (H, W), length=2)
+    with pytest.raises(ValueError, match=r"\(30, 40\), the video \(40, 30\)"):
+        to_coco_video([(2, [1, 2, 3], MASKS)], (W, H))
+    with pytest.raises(ValueError, match="1 file names for 3 frames"):
+        to_coco_video([(2, [1, 2, 3], MASKS)], (H, W), file_names=["a"])
+
+
+def line(frame, masks=MASKS):
+    objects = [
+        {"id": i, "rle": encode_rle(mask), "area": int(mask.sum()), "box": None, "score": 0.5, "object_score": 1.0}
+        for i, mask in enumerate(masks)
+    ]
+    return json.dumps({"frame": frame, "time": None, "objects": objects}) + "\n"
+
+
+def test_record_is_read_frame_by_frame(tmp_path):
+    (tmp_path / "masks.jsonl").write_text(line(4) + line(5, MASKS[:1]) + line(6)[:-40])
+    first, second = read_masks(tmp_path / "masks.jsonl")  # the torn line is left out
+    assert (first.frame, first.ids, second.frame, second.ids) == (4, [0, 1, 2], 5, [0])
+    np.testing.assert_array_equal(first.masks, MASKS)
+    np.testing.assert_array_equal(first.scores, np.full(3, 0.5, np.float32))
+    assert len(to_supervision(*first[1:])) == 2
+
+
+def test_record_by_frame(tmp_path):
+    path = tmp_path / "masks.jsonl"
+    path.write_text(line(4) + line(2) + line(6)[:-1])
+    index = RecordIndex(path)
+    assert list(index) == [4, 2] and not index.is_sorted and 6 not in index
+    assert index.raw(2) == line(2).encode() and index[4]["frame"] == 4
+    index.close()
+
+
+@pytest.mark.parametrize("text", ["not json\n", "[]\n", '{"frame": 1}\n', '{"objects": []}\n'])
+def test_file_that_is_no_record(tmp_path, text):
+    (tmp_path / "x.jsonl").write_text(line(0) + text)
+    with pytest.raises(RecordError, match="x.jsonl, line 2"):
+        list(read_masks(tmp_path / "x.jsonl"))
+
+
+def test_record_with_damaged_run_lengths(tmp_path):
+    broken = line(3).replace('"counts": "', '"counts": "~~')
+    (tmp_path / "x.jsonl").write_text(broken)
+    with pytest.raises(RecordError, match="frame 3 cannot be read"):
+        list(read_masks(tmp_path / "x.jsonl"))
+
+
+def test_masks_are_tinted_half_and_outlined():
+    before = GREY.copy()
+    image = draw_masks(GREY, LOGITS, ids=[0, 1, 2])
+    assert image.dtype == np.uint8 and image.shape == GREY.shape
+    for number, (y, x) in ((0, (6, 6)), (2, (20, 30))):
+        np.testing.assert_allclose(image[y, x], (100 + np.array(colour_of(number))) / 2, atol=1)
+    np.testing.assert_array_equal(image[3, 2:12], np.tile(colour_of(0), (10, 1)))
+    np.testing.assert_array_equal((image != GREY).any(axis=2), MASKS.any(axis=0))
+    np.testing.assert_array_equal(GREY, before)
+
+
+def test_the_later_of_two_masks_lies_above():
+    masks = np.stack([rectangle(0, 0, 20, 20), rectangle(10, 10, 30, 30)])
+    image = draw_masks(GREY, masks, colours=[(200, 0, 0), (0, 200, 0)])
+    assert tuple(image[5, 5]) == (150, 50, 50) and tuple(image[15, 15]) == tuple(image[25, 25]) == (50, 150, 50)
+
+
+def test_an_id_has_one_colour():
+    masks = MASKS[[0, 2]]
+    one, other = draw_masks(GREY, masks, ids=["dog", 12]), draw_masks(GREY, masks, ids=[12, "dog"])
+    assert tuple(one[6, 6]) == tuple(other[20, 30]) != tuple(one[20, 30]) == tuple(other[6, 6])
+    assert len({colour_of(i) for i in range(40)}) == 40
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1)])
+def test_images_of_any_size(shape):
+    image = draw_masks(np.zeros((*shape, 3), np.uint8), np.ones((1, *shape), bool), colours=[(90, 80, 70)])
+    assert (image == (90, 80, 70)).all()
+
+
+def test_an_image_without_masks_is_a_copy():
+    image = draw_masks(GREY, np.zeros((0, H, W), bool))
+    np.testing.assert_array_equal(image, GREY)
+    assert image is not GREY
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"rgb": GREY[..., 0]}, "RGB uint8"),
+        ({"rgb": GREY / 255}, "RGB uint8"),
+        ({"masks": MASKS[:, :-1]}, "of the image's size"),
+        ({"ids": [1]}, "for 1 ids"),
+        ({"colours": [(1, 2, 3)]}, "1 colours for 3 masks"),
+    ],
+)
+def test_what_cannot_be_drawn(arguments, reason):
+    with pytest.raises(ValueError, match=reason):
+        draw_masks(**({"rgb": GREY, "masks": MASKS} | arguments))
