@@ -168,7 +168,8 @@ def _is_compiled(model: SAM2Base) -> bool:
     """Whether a part that computes all objects together is compiled, for each number of them.
 
     By :func:`sam2fast.deploy.compilation.compile_model`; by ``part.forward = torch.compile(part.forward)``, as
-    the original's compiled predictor does it; by ``part.compile()``; or by ``torch.compile(part)``, whose module has such a forward.
+    the original's compiled predictor does it; by ``part.compile()``; or by ``torch.compile(part)``, whose module has
+    such a forward.
     """
     parts = (model.memory_attention, model.sam_mask_decoder, model.memory_encoder)
     names = ("forward", "attend", "_compiled_call_impl")

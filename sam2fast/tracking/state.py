@@ -325,7 +325,7 @@ def check_session(model: SAM2Base, session: Any) -> None:
 
 
 def checked_session(method: Method) -> Method:
-    """:func:`~sam2fast.utils.thread_guard.exclusive_session` after :func:`check_session`; a generator when it starts."""
+    """``exclusive_session`` after :func:`check_session`, which a generator calls when it starts."""
     guarded = exclusive_session(method)
 
     def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
