@@ -31,7 +31,6 @@ def _in(module: str, *names: str) -> dict[str, str]:
 # Official names that are in another module than the rest of theirs, or have another name. They include names that the
 # original's module only imports, since other code imports them from there.
 NAMES = {
-    "sam2.build_sam": _in("compat.official_utils", "_load_checkpoint"),
     "sam2.automatic_mask_generator": _in(
         "amg",
         "batched_mask_to_box",
@@ -43,7 +42,7 @@ NAMES = {
     ),
     "sam2.sam2_video_predictor": {
         **_in("compat.misc", "concat_points", "fill_holes_in_mask_scores", "load_video_frames"),
-        **_in("modeling.sam2_base", "NO_OBJ_SCORE"),
+        **_in("modeling.sam2_base", "NO_OBJ_SCORE", "SAM2Base"),
         "tqdm": "tqdm.tqdm",
     },
     "sam2.modeling.sam2_base": {
@@ -56,11 +55,14 @@ NAMES = {
             "get_1d_sine_pe",
             "get_activation_fn",
             "get_clones",
+            "select_closest_cond_frames",
+        ),
+        **_in(
+            "training.official_sampling",
             "get_next_point",
             "sample_box_points",
             "sample_one_point_from_error_center",
             "sample_random_points_from_errors",
-            "select_closest_cond_frames",
         ),
         **_in("compat.misc", "mask_to_box"),
     },

@@ -284,3 +284,14 @@ def cast_weights(model: SAM2Base, dtype: torch.dtype | None) -> SAM2Base:
             if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and not f"{name}.".startswith(heads):
                 module.to(dtype)
     return model
+
+
+def _load_checkpoint(model: nn.Module, ckpt_path: str | Path | None) -> None:
+    """The original's function of this name: loads a checkpoint into a model; does nothing without a path.
+
+    Raises:
+        FileNotFoundError, CheckpointError, ImportError: the file cannot be read, or does not fit.
+    """
+    if ckpt_path is not None:
+        device = next(model.parameters()).device
+        load_checkpoint(model, ckpt_path, device, allow_image_only=False, assign=False)

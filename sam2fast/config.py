@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from sam2fast._official_names import MODULES, NAMES
+from sam2fast.deprecated import new_target
 from sam2fast.io.yaml_text import check_references, parse_yaml
 
 if TYPE_CHECKING:
@@ -265,8 +266,8 @@ def _allowed(target: Any, allow_targets: Sequence[str], targets: Collection[str]
 
 
 def official_to_ours(name: str) -> str:
-    """The dotted name of our counterpart of an official class; other names are returned unchanged."""
+    """The dotted name of our counterpart of an official class, or of our class that moved; else the name itself."""
     module, _, attribute = name.rpartition(".")
     if attribute in NAMES.get(module, {}):
         return NAMES[module][attribute]
-    return f"{MODULES[module]}.{attribute}" if module in MODULES else name
+    return f"{MODULES[module]}.{attribute}" if module in MODULES else new_target(name)

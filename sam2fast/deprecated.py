@@ -14,22 +14,42 @@ from typing import Any
 
 # Old module or package -> where its public names are now. A package's modules move with it.
 MOVED: dict[str, str] = {
-    "sam2fast.tracking.approximations": "sam2fast.tracking.approximations",
-    "sam2fast.deploy.ray": "sam2fast.deploy.ray",
-    "sam2fast.deploy.compilation": "sam2fast.deploy.compilation",
-    "sam2fast.deploy.exported": "sam2fast.deploy.exported",
-    "sam2fast.compat.misc": "sam2fast.compat.misc",
-    "sam2fast.io.overlay": "sam2fast.io.overlay",
-    "sam2fast.deploy.parallel": "sam2fast.deploy.parallel",
-    "sam2fast.io.polygons": "sam2fast.io.rle",
-    "sam2fast.utils.reproducibility": "sam2fast.utils.reproducibility",
-    "sam2fast.io.rle": "sam2fast.io.rle",
-    "sam2fast.utils.testing": "sam2fast.utils.testing",
-    "sam2fast.evaluation.vos": "sam2fast.evaluation.vos",
+    "sam2fast.approximations": "sam2fast.tracking.approximations",
+    "sam2fast.checkpoints.partial": "sam2fast.checkpoints.loading",
+    "sam2fast.cluster": "sam2fast.deploy.ray",
+    "sam2fast.compilation": "sam2fast.deploy.compilation",
+    "sam2fast.demo.film": "sam2fast.demo.clip",
+    "sam2fast.evaluation.label_maps": "sam2fast.evaluation.j_and_f",
+    "sam2fast.exported": "sam2fast.deploy.exported",
+    "sam2fast.misc": "sam2fast.compat.misc",
+    "sam2fast.overlay": "sam2fast.io.overlay",
+    "sam2fast.parallel": "sam2fast.deploy.parallel",
+    "sam2fast.polygons": "sam2fast.io.rle",
+    "sam2fast.reproducibility": "sam2fast.utils.reproducibility",
+    "sam2fast.rle": "sam2fast.io.rle",
+    "sam2fast.testing": "sam2fast.utils.testing",
+    "sam2fast.tracking.scores": "sam2fast.tracking.outputs",
+    "sam2fast.tracking.selection": "sam2fast.modeling.memory_selection",
+    "sam2fast.training.adapter_files": "sam2fast.training.adapters",
+    "sam2fast.training.data.coco": "sam2fast.training.data.json_datasets",
+    "sam2fast.training.data.fixed": "sam2fast.training.data.dataset_wrappers",
+    "sam2fast.training.data.folders": "sam2fast.training.data.png_datasets",
+    "sam2fast.training.data.json_videos": "sam2fast.training.data.json_datasets",
+    "sam2fast.training.data.mask_folders": "sam2fast.training.data.png_datasets",
+    "sam2fast.training.data.repeat": "sam2fast.training.data.dataset_wrappers",
+    "sam2fast.training.data.sa1b": "sam2fast.training.data.json_datasets",
+    "sam2fast.training.data.synthetic.teacher": "sam2fast.training.data.synthetic.pseudo_labels",
+    "sam2fast.training.resolution": "sam2fast.training.losses",
+    "sam2fast.vos": "sam2fast.evaluation.vos",
 }
 
-# Old public name in a module that stays -> its name there now.
-RENAMED: dict[str, str] = {}
+# Old public name, under its module's new name -> its name in that module now.
+RENAMED: dict[str, str] = {
+    "sam2fast.demo.clip.encode_film": "encode_mp4",
+    "sam2fast.deploy.exported.ArtifactFacts": "ArtifactMetadata",
+    "sam2fast.deploy.exported.read_facts": "read_metadata",
+    "sam2fast.research.own_op": "override_op",
+}
 
 # Removed name -> what to use instead, as the end of a sentence.
 REMOVED: dict[str, str] = {
@@ -58,6 +78,30 @@ def old_name(module: str, name: str) -> Any:
     raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
 
+def new_target(target: str) -> str:
+    """The dotted name that a class or function of a moved module has now; other names are returned unchanged."""
+    module, _, name = target.rpartition(".")
+    new = _new_module(module)
+    if new is None:
+        return target
+    _warn(target, f"{new}.{name}")
+    return f"{new}.{name}"
+
+
+class RenamedAttribute:
+    """An attribute of a class under its old name: ``old = RenamedAttribute("new")``."""
+
+    def __init__(self, new: str) -> None:
+        self._new = new
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._old = f"{owner.__name__}.{name}"
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        _warn(self._old, self._new)
+        return getattr(owner if instance is None else instance, self._new)
+
+
 class _MovedModule(ModuleType):
     """A module under its old name: reads and sets the attributes of the new one."""
 
@@ -69,7 +113,7 @@ class _MovedModule(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(importlib.import_module(self._target), name)
+        return getattr(importlib.import_module(self._target), RENAMED.get(f"{self._target}.{name}", name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("__") or isinstance(value, ModuleType):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.compat.private_api import PrivateApi
-from sam2fast.tracking.memory_selection import MemoryRules
+from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.tracking.outputs import Output, TrackScores, check_output, delayed
 from sam2fast.tracking.prompting import add_mask, add_points_or_box, clear_prompts, commit_prompts, remove_object
 from sam2fast.tracking.prompts import at_least, frame_number, integer

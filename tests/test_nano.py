@@ -15,7 +15,7 @@ from tame_weights import fill
 from sam2fast import SAM2ImagePredictor, SAM2VideoPredictor, build_sam2, nano
 from sam2fast.build_sam import HF_MODEL_ID_TO_FILENAMES, build_sam2_hf, build_sam2_video_predictor_hf
 from sam2fast.checkpoints import VIDEO_ONLY, CheckpointError, guess_config, read_checkpoint
-from sam2fast.nano.export import LEAST_HALF, ROUNDING, export, to_half
+from sam2fast.training.export_nano import LEAST_HALF, ROUNDING, export, to_half
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ class TestExport:
         """Also in another process, where string hashes differ."""
         here, there = tmp_path / "here.safetensors", tmp_path / "there.safetensors"
         export(checkpoint, here, steps=7)
-        command = [sys.executable, "-m", "sam2fast.nano.export", checkpoint, "--out", there, "--steps", "7"]
+        command = [sys.executable, "-m", "sam2fast.training.export_nano", checkpoint, "--out", there, "--steps", "7"]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0 and "5.03 million parameters" in done.stdout, done.stderr
         assert here.read_bytes() == there.read_bytes()

@@ -26,9 +26,9 @@ from sam2fast.cli.terminal import SIGNAL_EXIT_BASE, TERMINATION_SIGNALS, ignore_
 from sam2fast.cli.track_outputs import FrameDrawing, RunFolder, as_line, derive_outputs, frame_record, open_overlay
 from sam2fast.cli.track_request import TrackPrompt, TrackRequest, check_against_video
 from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.approximations import EXACT
-from sam2fast.tracking.memory_selection import MemoryRules
 from sam2fast.tracking.outputs import Output, TrackScores
 from sam2fast.tracking.state import VideoState
 from sam2fast.tracking.stream import StreamResult, VideoStream

@@ -5,31 +5,17 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.checkpoints import load_checkpoint
 from sam2fast.modeling.layers import get_activation
+from sam2fast.modeling.memory_selection import closest_conditioning_frames
 from sam2fast.modeling.position_encoding import axial_rope, sine_1d
-from sam2fast.tracking.memory_selection import closest_conditioning_frames
-from sam2fast.training.prompt_sampling import BOX_LABELS, sample_box, sample_error_center, sample_error_point
 
 Value = TypeVar("Value")
-
-
-def _load_checkpoint(model: nn.Module, ckpt_path: str | Path | None) -> None:
-    """Loads a checkpoint into a model; does nothing without a path.
-
-    Raises:
-        FileNotFoundError, CheckpointError, ImportError: the file cannot be read, or does not fit.
-    """
-    if ckpt_path is not None:
-        device = next(model.parameters()).device
-        load_checkpoint(model, ckpt_path, device, allow_image_only=False, assign=False)
 
 
 def select_closest_cond_frames(
@@ -37,7 +23,7 @@ def select_closest_cond_frames(
 ) -> tuple[dict[int, Value], dict[int, Value]]:
     """The conditioning frames that are closest in time, and the others.
 
-    See :func:`~sam2fast.tracking.memory_selection.closest_conditioning_frames`.
+    See :func:`~sam2fast.modeling.memory_selection.closest_conditioning_frames`.
     """
     chosen = closest_conditioning_frames(frame_idx, cond_frame_outputs, max_cond_frame_num)
     others = {t: output for t, output in cond_frame_outputs.items() if t not in chosen}
@@ -57,70 +43,6 @@ def get_activation_fn(activation: str) -> Callable[[Tensor], Tensor]:
 def get_clones(module: nn.Module, N: int) -> nn.ModuleList:
     """N deep copies of a module."""
     return nn.ModuleList(copy.deepcopy(module) for _ in range(N))
-
-
-def sample_box_points(
-    masks: Tensor,
-    noise: float = 0.1,
-    noise_bound: float = 20,
-    top_left_label: int = BOX_LABELS[0],
-    bottom_right_label: int = BOX_LABELS[1],
-) -> tuple[Tensor, Tensor]:
-    """Corners ``(B, 2, 2)`` fp32 of noisy boxes around ``masks (B, 1, H, W)``, and their labels ``(B, 2)`` int32.
-
-    See :func:`~sam2fast.training.prompt_sampling.sample_box`. The noise comes from torch's generator.
-    """
-    # Without noise the generator must not advance.
-    draws = torch.rand if noise > 0 else torch.zeros
-    corners = sample_box(masks, draws(len(masks), 4, device=masks.device), noise, float(noise_bound))["point_coords"]
-    labels = torch.tensor([top_left_label, bottom_right_label], dtype=torch.int32, device=masks.device)
-    return corners, labels.repeat(len(masks), 1)
-
-
-def sample_random_points_from_errors(
-    gt_masks: Tensor, pred_masks: Tensor | None, num_pt: int = 1
-) -> tuple[Tensor, Tensor]:
-    """Clicks ``(B, num_pt, 2)`` fp32 where bool masks ``(B, 1, H, W)`` differ, with labels ``(B, num_pt)`` int32.
-
-    See :func:`~sam2fast.training.prompt_sampling.sample_error_point`. Uses torch's generator, but fewer numbers
-    than the original. Without errors the label is 0, even if there is no background.
-    """
-    wrong = gt_masks if pred_masks is None else gt_masks ^ pred_masks
-    # fp32 cannot index all pixels of a large image; MPS has no fp64.
-    dtype = torch.float32 if gt_masks.device.type == "mps" else torch.float64
-    draws = torch.rand(num_pt, len(gt_masks), 1, dtype=dtype, device=gt_masks.device)
-    points = gt_masks.new_zeros(len(gt_masks), num_pt, 2, dtype=torch.float32)
-    labels = gt_masks.new_zeros(len(gt_masks), num_pt, dtype=torch.int32)
-    for i, draw in enumerate(draws):
-        prompt = sample_error_point(gt_masks, pred_masks, draw)
-        points[:, i] = prompt["point_coords"][:, 0]
-        labels[:, i] = prompt["point_labels"][:, 0] * wrong.flatten(1).any(dim=1)
-    return points, labels
-
-
-def sample_one_point_from_error_center(
-    gt_masks: Tensor, pred_masks: Tensor | None, padding: bool = True
-) -> tuple[Tensor, Tensor]:
-    """Clicks ``(B, 1, 2)`` fp32 at the error pixel farthest from the error's edge, with labels ``(B, 1)`` int32.
-
-    See :func:`~sam2fast.training.prompt_sampling.sample_error_center`, which needs scipy instead of OpenCV.
-    """
-    prompt = sample_error_center(gt_masks, pred_masks, padding)
-    return prompt["point_coords"], prompt["point_labels"]
-
-
-def get_next_point(gt_masks: Tensor, pred_masks: Tensor | None, method: str) -> tuple[Tensor, Tensor]:
-    """One click by :func:`sample_random_points_from_errors` (``uniform``) or
-    :func:`sample_one_point_from_error_center` (``center``).
-
-    Raises:
-        ValueError: another method.
-    """
-    if method == "uniform":
-        return sample_random_points_from_errors(gt_masks, pred_masks)
-    if method == "center":
-        return sample_one_point_from_error_center(gt_masks, pred_masks)
-    raise ValueError(f"unknown sampling method {method!r}; expected 'uniform' or 'center'")
 
 
 def init_t_xy(end_x: int, end_y: int) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,9 @@ from torch import Tensor
 from sam2fast.compat.legacy_state import legacy_views, memory_position
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.kernels.memory_attention import AttendedMemory
+from sam2fast.modeling.memory_selection import MemoryRules, select_memories
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.tracking.eager_runner import attended_memory, encode_masks, fill_holes, predict
-from sam2fast.tracking.memory_selection import MemoryRules, select_memories
 from sam2fast.tracking.outputs import video_logits
 from sam2fast.tracking.session_api import TrackingModel
 from sam2fast.tracking.state import TrackedObject, VideoState, Views

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from sam2fast.modeling.memory_selection import MemoryRules, Selection, select_memories
+
 if TYPE_CHECKING:
     from sam2fast.modeling.memory_attention import MemoryAttention
     from sam2fast.modeling.memory_encoder import MemoryEncoder
-    from sam2fast.tracking.memory_selection import Selection
 
 Output = Mapping[str, Any]
 # The seven results of SAM2Base._forward_sam_heads.
@@ -254,11 +255,8 @@ class OfficialSteps(nn.Module):
 
     def _chosen_memories(
         self, frame: int, output_dict: Mapping[str, Mapping[int, Output]], num_frames: int, reverse: bool
-    ) -> "Selection":
+    ) -> Selection:
         """Which frames are attended to; in training without a stride, pointers of the future included."""
-        # The one look upwards from the network: how memories are chosen is tracking's, and stated there once.
-        from sam2fast.tracking.memory_selection import MemoryRules, select_memories
-
         rules = MemoryRules.of(self)
         if self.training:
             rules = replace(rules, stride=1, only_past_pointers=False)
@@ -266,7 +264,7 @@ class OfficialSteps(nn.Module):
         return select_memories(frame, conditioning, tracked, num_frames, reverse, rules)
 
     def _gather_memories(
-        self, chosen: "Selection", output_dict: Mapping[str, Mapping[int, Output]], like: Tensor
+        self, chosen: Selection, output_dict: Mapping[str, Mapping[int, Output]], like: Tensor
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[int]]:
         """Memory tokens ``(HW, B, C_mem)``, their encodings, pointers ``(B, C)`` and the distances of these."""
         conditioning, tracked = (output_dict[f"{kind}_frame_outputs"] for kind in ("cond", "non_cond"))

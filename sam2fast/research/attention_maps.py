@@ -13,7 +13,7 @@ from sam2fast.kernels.memory_attention import MEANS, AttendedMemory, memory_atte
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.compiled import CompiledMethod
 from sam2fast.modeling.memory_attention import MemoryAttentionLayer
-from sam2fast.tracking.memory_selection import Selection
+from sam2fast.modeling.memory_selection import Selection
 from sam2fast.tracking.state import TrackedObject, VideoState
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
+from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import ObjectPrediction, SAM2Base
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, features_by_frame
 from sam2fast.tracking.memory_bank import AttendedPages, Memory, MemoryBank, StepTables, as_pages
-from sam2fast.tracking.memory_selection import MemoryRules
 from sam2fast.tracking.page_pool import Page
 from sam2fast.video_io import Frames
 
@@ -38,7 +38,7 @@ class StepOutput(NamedTuple):
     memories: Sequence[Memory] | None  # None where the model keeps none, and before a prompt is committed
 
 
-class Runner(Protocol):
+class StepRunner(Protocol):
     """Runs the model on frames: eagerly, or by CUDA graphs."""
 
     def encode(self, model: SAM2Base, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
@@ -58,12 +58,12 @@ class EagerRunner:
     """Runs each operation when it is called."""
 
     def encode(self, model: SAM2Base, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
-        """See :meth:`Runner.encode`."""
+        """See :meth:`StepRunner.encode`."""
         images = torch.stack([frames[t] for t in indices]).to(model.device)
         return EncodedFrames(features_by_frame(model.encode_image(images), len(indices)), None)
 
     def step(self, model: SAM2Base, given: StepInput) -> StepOutput:
-        """See :meth:`Runner.step`."""
+        """See :meth:`StepRunner.step`."""
         bank, features, count = given.bank, given.features, len(given.attended)
         memory = None
         if model.num_maskmem:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sam2fast.kernels._dispatch import why_no_triton
 from sam2fast.kernels.preprocess import resize_and_normalise
+from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.cuda_graphs import (
     CudaGraphs,
@@ -22,11 +23,10 @@ from sam2fast.tracking.cuda_graphs import (
     has_hooks,
     numerics,
 )
-from sam2fast.tracking.eager_runner import EagerRunner, Runner, StepInput, StepOutput
+from sam2fast.tracking.eager_runner import EagerRunner, StepInput, StepOutput, StepRunner
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, autocast_dtype
 from sam2fast.tracking.graph_steps import Workspace
 from sam2fast.tracking.memory_bank import MemoryBank, StepTables, bucket
-from sam2fast.tracking.memory_selection import MemoryRules
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import Frames
 
@@ -75,7 +75,7 @@ class GraphRunner:
 
     @torch.inference_mode()
     def encode(self, model: SAM2Base, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
-        """See :meth:`~sam2fast.tracking.eager_runner.Runner.encode`; on CUDA on a stream of its own."""
+        """See :meth:`~sam2fast.tracking.eager_runner.StepRunner.encode`; on CUDA on a stream of its own."""
         try:
             with self._lock:
                 return self._encoder.encode(model, frames, indices, ahead)
@@ -85,7 +85,7 @@ class GraphRunner:
 
     @torch.inference_mode()
     def step(self, model: SAM2Base, given: StepInput) -> StepOutput:
-        """See :meth:`~sam2fast.tracking.eager_runner.Runner.step`."""
+        """See :meth:`~sam2fast.tracking.eager_runner.StepRunner.step`."""
         try:
             with self._turn():
                 return self._step(model, given)
@@ -178,7 +178,7 @@ def why_no_graphs(model: SAM2Base) -> str | None:
     return why_no_triton(model.device)
 
 
-class RunnerChoice:
+class RunnerSelector:
     """Chooses between the eager runner and CUDA graphs, and keeps the graphs of one model.
 
     Attributes:
@@ -191,7 +191,7 @@ class RunnerChoice:
         self.explain = False
         self._has_hooks = False
 
-    def choose(self, model: SAM2Base, fast: bool | None, settings: Hashable) -> Runner:
+    def choose(self, model: SAM2Base, fast: bool | None, settings: Hashable) -> StepRunner:
         """The runner for the next call.
 
         Args:

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels.memory_attention import Fp8
+from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.cuda_graphs import Recorder, numerics
 from sam2fast.tracking.eager_runner import StepInput, attended_by_tables, encode_masks, fill_holes, predict
 from sam2fast.tracking.features import FrameFeatures
 from sam2fast.tracking.memory_bank import MemoryBank, StepShape, StepTables, as_pages
-from sam2fast.tracking.memory_selection import MemoryRules
 
 # Room for this many objects with two conditioning frames each is made at once: growth moves the pools, and the steps
 # recorded on them have to be recorded again. At 1024x1024 that is 72 MiB in bfloat16.

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2fast.kernels.memory_attention import MEANS, Fp8
+from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.approximations import EXACT, Approximations
 from sam2fast.tracking.async_copies import PendingCopies
-from sam2fast.tracking.memory_selection import MemoryRules
 from sam2fast.tracking.page_pool import Page, PagePool
 
 # Capacities of tables, in objects and in conditioning frames, so that shapes seldom change.

@@ -9,15 +9,15 @@ from typing import Any, Generic, TypeVar, overload
 import torch
 from torch import nn
 
+from sam2fast.modeling.memory_selection import MemorySelection
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.approximations import Approximations, ApproximationsLike
-from sam2fast.tracking.memory_selection import MemorySelection
 from sam2fast.tracking.outputs import Output, check_output
 from sam2fast.tracking.propagation import warm_up
 from sam2fast.tracking.state import VideoState, Views
 from sam2fast.tracking.stream import VideoStream
-from sam2fast.tracking.tracker import RunnerChoice, SelectionWatch, Tracker, TrackingOptions
+from sam2fast.tracking.tracker import RunnerSelector, SelectionWatch, Tracker, TrackingOptions
 from sam2fast.utils.thread_guard import CallGuard, exclusive, exclusive_session, shared
 from sam2fast.video_io import open_frames
 
@@ -48,7 +48,7 @@ class TrackingModel(SAM2Base):
 
     Attributes:
         memory_selection: a custom function that replaces
-            :func:`~sam2fast.tracking.memory_selection.select_memories`, or None.
+            :func:`~sam2fast.modeling.memory_selection.select_memories`, or None.
         selection_watch: called with the memories that each step attends to, before it is computed; or None.
         fast: whether tracking uses CUDA graphs: None where they pay and are safe, which is on NVIDIA GPUs that Triton's
             kernels run on; True everywhere; False nowhere.
@@ -74,7 +74,7 @@ class TrackingModel(SAM2Base):
         super().__init__(**kwargs)
         self._options = options
         self._options.fast = self._fast_by_default
-        self._runners = RunnerChoice()
+        self._runners = RunnerSelector()
         # Threads may share the model, and their sessions have their own guards. This one protects what a session reads
         # more than once while it is opened: the approximations.
         self.guard = CallGuard()

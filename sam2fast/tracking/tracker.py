@@ -15,29 +15,29 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, why_no_fp8
-from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.prompt_inputs import LOGIT_LIMIT
-from sam2fast.tracking.approximations import EXACT, Approximations
-from sam2fast.tracking.async_copies import AsyncHostCopy
-from sam2fast.tracking.eager_runner import (
-    Runner,
-    StepInput,
-    StepOutput,
-    encode_masks,
-    fill_holes,
-    gather_memory,
-    predict,
-)
-from sam2fast.tracking.features import FEATURES_KEPT, EncodingPlan, FeatureCache, FrameFeatures
-from sam2fast.tracking.graph_runner import GraphRunner, RunnerChoice
-from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayout
-from sam2fast.tracking.memory_selection import (
+from sam2fast.modeling.memory_selection import (
     MemoryRules,
     MemorySelection,
     Selection,
     custom_selection,
     select_memories,
 )
+from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.prompt_inputs import LOGIT_LIMIT
+from sam2fast.tracking.approximations import EXACT, Approximations
+from sam2fast.tracking.async_copies import AsyncHostCopy
+from sam2fast.tracking.eager_runner import (
+    StepInput,
+    StepOutput,
+    StepRunner,
+    encode_masks,
+    fill_holes,
+    gather_memory,
+    predict,
+)
+from sam2fast.tracking.features import FEATURES_KEPT, EncodingPlan, FeatureCache, FrameFeatures
+from sam2fast.tracking.graph_runner import GraphRunner, RunnerSelector
+from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayout
 from sam2fast.tracking.model_identity import OpenedWith
 from sam2fast.tracking.outputs import TrackScores
 from sam2fast.tracking.page_pool import Page
@@ -91,16 +91,16 @@ class Tracker:
         self,
         model: SAM2Base,
         options: TrackingOptions | None = None,
-        runners: RunnerChoice | None = None,
+        runners: RunnerSelector | None = None,
         views: Views | None = None,
     ) -> None:
         self.model = model
         self.views = views
         self.options = TrackingOptions() if options is None else options
-        self.runners = RunnerChoice() if runners is None else runners
+        self.runners = RunnerSelector() if runners is None else runners
 
     @property
-    def runner(self) -> Runner:
+    def runner(self) -> StepRunner:
         """What runs the model: the one place where eager execution or CUDA graphs are chosen."""
         return self.runners.choose(self.model, self.options.fast, self.options.recorded)
 
@@ -115,11 +115,11 @@ class Tracker:
         return self.model.memory_temporal_stride_for_eval * self.model.num_maskmem
 
     def why_eager(self) -> str | None:
-        """See :meth:`RunnerChoice.why_eager`."""
+        """See :meth:`RunnerSelector.why_eager`."""
         return self.runners.why_eager(self.model, self.options.fast)
 
     def check_recordings(self) -> None:
-        """See :meth:`RunnerChoice.check`; each pass begins with it, and each step of a stream after a prompt."""
+        """See :meth:`RunnerSelector.check`; each pass begins with it, and each step of a stream after a prompt."""
         self.runners.check(self.model, self.options.fast, self.options.recorded)
 
     def new_state(

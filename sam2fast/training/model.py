@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from sam2fast.modeling.layers import Linear
 from sam2fast.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
+from sam2fast.modeling.memory_selection import MemoryRules, select_memories
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.tracking.memory_selection import MemoryRules, select_memories
 from sam2fast.training.adapters import AdapterConf, add_adapters
 from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.feature_cache import EncoderCache, EncoderCacheConf

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from video import Session
 
+from sam2fast.modeling.memory_selection import MemoryRules, recent_frames, select_memories
 from sam2fast.tracking import eager_runner
 from sam2fast.tracking.approximations import Approximations
-from sam2fast.tracking.memory_selection import MemoryRules, recent_frames, select_memories
 from sam2fast.utils.testing import relative_error
 
 

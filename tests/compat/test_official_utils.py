@@ -17,19 +17,21 @@ import torch
 from random_blobs import random_blobs
 from torch import nn
 
+from sam2fast.build_sam import _load_checkpoint
 from sam2fast.checkpoints import CheckpointError
 from sam2fast.compat import official_utils as ours
+from sam2fast.training import official_sampling
 
 
 def test_checkpoint(tmp_path):
     source, target = nn.Linear(3, 2), nn.Linear(3, 2)
     torch.save({"model": source.state_dict()}, tmp_path / "w.pt")
     weight = target.weight
-    ours._load_checkpoint(target, None)
+    _load_checkpoint(target, None)
     assert not torch.equal(target.weight, source.weight)
-    ours._load_checkpoint(target, str(tmp_path / "w.pt"))
+    _load_checkpoint(target, str(tmp_path / "w.pt"))
     assert target.weight is weight and torch.equal(weight, source.weight)
-    for load, error in ((sam2.build_sam._load_checkpoint, RuntimeError), (ours._load_checkpoint, CheckpointError)):
+    for load, error in ((sam2.build_sam._load_checkpoint, RuntimeError), (_load_checkpoint, CheckpointError)):
         with pytest.raises(error):
             load(nn.Linear(3, 2, bias=False), str(tmp_path / "w.pt"))
 
@@ -76,7 +78,7 @@ def test_boxes(arguments):
     """The same generator gives the same boxes and ends in the same state."""
     masks = random_blobs(12, seed=1)[1:]
     results, states = [], []
-    for module in (official, ours):
+    for module in (official, official_sampling):
         torch.manual_seed(3)
         results.append(module.sample_box_points(masks, **arguments))
         states.append(torch.get_rng_state())
@@ -96,7 +98,7 @@ def test_random_errors(count, with_guess):
     if guess is not None:
         guess[5] = truth[5]  # nothing wrong: the background is clicked
     shapes = []
-    for module in (official, ours):
+    for module in (official, official_sampling):
         points, labels = module.sample_random_points_from_errors(truth, guess, count)
         assert points.dtype == torch.float32 and labels.dtype == torch.int32
         shapes.append((points.shape, labels.shape))
@@ -111,12 +113,14 @@ def test_random_errors(count, with_guess):
 
 def test_several_random_errors_differ():
     truth = torch.ones(1, 1, 24, 24, dtype=torch.bool)
-    points, _ = ours.sample_random_points_from_errors(truth, None, 50)
+    points, _ = official_sampling.sample_random_points_from_errors(truth, None, 50)
     assert len({tuple(p) for p in points[0].tolist()}) > 40
 
 
 def test_random_errors_of_no_masks():
-    points, labels = ours.sample_random_points_from_errors(torch.zeros(0, 1, 4, 4, dtype=torch.bool), None, 2)
+    points, labels = official_sampling.sample_random_points_from_errors(
+        torch.zeros(0, 1, 4, 4, dtype=torch.bool), None, 2
+    )
     assert points.shape == (0, 2, 2) and labels.shape == (0, 2)
 
 
@@ -139,7 +143,7 @@ def test_centres_of_errors(padding):
     truth = random_blobs(30, seed=6)
     for guess in (None, random_blobs(30, seed=7), truth.clone()):
         expected = official.sample_one_point_from_error_center(truth, guess, padding=padding)
-        actual = ours.sample_one_point_from_error_center(truth, guess, padding=padding)
+        actual = official_sampling.sample_one_point_from_error_center(truth, guess, padding=padding)
         for e, a in zip(expected, actual, strict=True):
             assert e.dtype == a.dtype and torch.equal(e, a)
 
@@ -147,11 +151,11 @@ def test_centres_of_errors(padding):
 @pytest.mark.usefixtures("cv2")
 def test_next_point():
     truth, guess = random_blobs(8, seed=8), random_blobs(8, seed=9)
-    for e, a in zip(*(m.get_next_point(truth, guess, "center") for m in (official, ours)), strict=True):
+    for e, a in zip(*(m.get_next_point(truth, guess, "center") for m in (official, official_sampling)), strict=True):
         assert torch.equal(e, a)
-    points, labels = ours.get_next_point(gt_masks=truth, pred_masks=guess, method="uniform")
+    points, labels = official_sampling.get_next_point(gt_masks=truth, pred_masks=guess, method="uniform")
     assert points.shape == (8, 1, 2) and labels.shape == (8, 1)
-    for module in (official, ours):
+    for module in (official, official_sampling):
         with pytest.raises(ValueError, match="unknown sampling method"):
             module.get_next_point(truth, guess, "best")
 

@@ -9,8 +9,8 @@ from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, 
 
 from sam2fast.modeling import sam2_base
 from sam2fast.modeling.attention import RoPEAttention
+from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.tracking import eager_runner, memory_selection, tracker
-from sam2fast.tracking.memory_selection import MemoryRules
 
 
 def scenario(s: Session) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 from training_pair import batch_of_discs, build_training_pair, injected_prompts, official_batch
 
 from sam2fast.modeling import sam2_base
+from sam2fast.modeling.memory_selection import select_memories
 from sam2fast.modeling.position_encoding import sine_1d
-from sam2fast.tracking.memory_selection import select_memories
 from sam2fast.training import model as model_module
 from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.losses import MultiStepMultiMasksAndIous

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sam2fast.deploy.exported.artifact import COMPILED, DECODER, ENCODER, ArtifactMetadata, check_usable, read_metadata
 from sam2fast.deploy.exported.programs import load_artifact, load_program
+from sam2fast.deprecated import RenamedAttribute
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
@@ -44,6 +45,7 @@ class LoadedModel:
     """
 
     directly_add_no_mem_embed = False  # the encoder's program adds it
+    facts = RenamedAttribute("metadata")
 
     def __init__(self, folder: str | Path, device: str | None = None) -> None:
         self.metadata: ArtifactMetadata = read_metadata(folder)

@@ -125,7 +125,7 @@ def track_job(predictor: "SAM2VideoPredictor", job: VosJob) -> VosDone:
 def _track(predictor: "SAM2VideoPredictor", job: VosJob, folder: Path) -> VosDone:
     from sam2fast.evaluation.vos.input_masks import InputMasks, group_all_objects, group_by_first_frame
     from sam2fast.evaluation.vos.outputs import MaskWriter
-    from sam2fast.tracking.memory_selection import MemoryRules
+    from sam2fast.modeling.memory_selection import MemoryRules
 
     laps, settings = _Laps(), job.settings
     # Propagation only goes forward, so only the frames that memory selection looks back to are kept.

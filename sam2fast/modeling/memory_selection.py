@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
+from sam2fast.deprecated import RenamedAttribute
+
 
 class MemorySelection(Protocol):
     """A function that replaces :func:`select_memories`.
@@ -41,6 +43,7 @@ class MemoryRules:
     only_past_pointers: bool
     signed_distances: bool
     custom_reach: int | None = None  # declared by a custom memory selection
+    own_reach = RenamedAttribute("custom_reach")
     memory_slots: int | None = None  # an approximation: fewer memories than num_maskmem
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Puts trained weights into the package: ``python -m sam2fast.nano.export CHECKPOINT``."""
+"""Puts trained weights into the package: ``python -m sam2fast.training.export_nano CHECKPOINT``."""
 
 import argparse
 import json

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sam2.modeling.sam2_base import SAM2Base as OfficialBase
 
-from sam2fast.tracking.memory_selection import MemoryRules, closest_conditioning_frames, recent_frames, select_memories
+from sam2fast.modeling.memory_selection import MemoryRules, closest_conditioning_frames, recent_frames, select_memories
 
 
 def official_choice(frame, conditioning, tracked, num_frames, reverse, rules):
