@@ -51,7 +51,7 @@ properties: $(VENV)/.tested  ## property-based and stateful tests, at random; EX
 		|| { echo "properties fail: EXAMPLES=$(EXAMPLES) SEED=$(SEED)"; exit 1; }
 
 FILES ?= 10000
-fuzz: $(VENV)/.tested  ## mutated films, pictures, checkpoints and texts for everything that reads files; FILES=10000 SEED=0 KEEP=DIR REPORT=DIR
+fuzz: $(VENV)/.tested  ## mutated videos, images, checkpoints and texts for everything that reads files; FILES=10000 SEED=0 KEEP=DIR REPORT=DIR
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzzing/run.py --files $(FILES) --seed $(SEED) $(if $(KEEP),--keep "$(KEEP)") $(if $(REPORT),--out "$(REPORT)")
 
 RUNS ?= 50
@@ -123,10 +123,12 @@ tune:  ## measure launch configurations on this GPU and store the best
 matrix: $(VENV)/.installed  ## install in many ways and see what works; ROWS="oldest no-extras", MATRIX="--python /usr/bin/python3.12"
 	$(BIN)/python tests/installation/matrix.py $(ROWS) $(MATRIX)
 
-lint: $(VENV)/.linted  ## style and types
+lint: $(VENV)/.linted  ## style, types, directions of imports, words
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
 	$(BIN)/python tests/api/check_user_types.py
 
 audit: $(VENV)/.tested .venv-audit/.installed  ## what is installed against published advisories; asks for them on the network
@@ -174,7 +176,7 @@ $(VENV)/.tested: $(VENV)/.installed tests/oracle.txt
 
 # What mypy finds depends on what is installed: everything.
 $(VENV)/.linted: $(VENV)/.tested
-	$(PIP) install --quiet $(CONSTRAIN) ruff mypy types-tqdm
+	$(PIP) install --quiet $(CONSTRAIN) ruff mypy types-tqdm import-linter codespell
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.installed

@@ -58,7 +58,7 @@ EXTRAS = {
     "interactive-demo": SERVE,  # as the original calls it
     "docs": DOCS,
     "test": TEST,
-    "dev": [*TEST, "ruff>=0.9", "mypy>=1.13", "types-tqdm", "pre-commit>=3"],
+    "dev": [*TEST, "ruff>=0.9", "mypy>=1.13", "types-tqdm", "import-linter>=2.6", "codespell>=2.4", "pre-commit>=3"],
 }
 EXTRAS["all"] = sorted(
     {

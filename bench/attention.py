@@ -134,8 +134,8 @@ def memory_ways(arguments: MemoryArguments, device: torch.device, compilers: boo
         return {"projected values, SDPA": call, "sam2fast": own, **compiled(arguments)}
     (objects, K), N, L = arguments.memory.page_table.shape, arguments.query.shape[2], arguments.memory.pointers.shape[1]
     M = K * N + L
-    twin = if_scores_fit(lambda: memory_attention_reference(*arguments), objects * N * M, device)
-    ways = {"projected values, SDPA": call, "sam2fast": own, "torch twin": twin}
+    reference = if_scores_fit(lambda: memory_attention_reference(*arguments), objects * N * M, device)
+    ways = {"projected values, SDPA": call, "sam2fast": own, "reference": reference}
     return ways | by_backend("projected values, SDPA", call, N * M, device)
 
 
@@ -160,7 +160,7 @@ def rope_ways(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tenso
     ways: dict[str, Call] = {
         "rotated before, SDPA": call,
         "sam2fast": kernel_if_any(lambda: rope_attention(*arguments), query.device),
-        "torch twin": lambda: rope_attention_reference(*arguments),
+        "reference": lambda: rope_attention_reference(*arguments),
     }
     scores = query.shape[:-1].numel() * key.shape[2]
     return ways | by_backend("rotated before, SDPA", call, scores, query.device)

@@ -10,7 +10,7 @@ import torch
 from registry import cases, check
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-# Minutes of torch's twin on the CPU.
+# Minutes of torch's reference implementation on the CPU.
 TOO_LONG = {"connected_components 1x1080x1920 bool", "connected_components 64x256x256 bool"}
 
 

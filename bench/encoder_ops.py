@@ -70,7 +70,7 @@ def preprocess_case(batch: int, height: int, width: int, side: int = 1024) -> Ca
 
 
 def encoder_cases() -> Iterator[Case]:
-    """The first and the third stage of tiny and large, and pictures of three sizes."""
+    """The first and the third stage of tiny and large, and images of three sizes."""
     for side, C in ((256, 96), (64, 384), (256, 144), (64, 576)):
         for dtype in (torch.float32, torch.bfloat16):
             yield layer_norm_case(side * side, C, dtype)

@@ -45,7 +45,7 @@ def encode_case(count: int, size: tuple[int, int], device: str = "") -> Case:
         masks = upsample_and_threshold(mask_logits(count, on), size)
         return {
             "one by one": lambda: run_lengths_one_by_one(masks),
-            "torch twin": lambda: encode_masks_reference(masks)[:2],
+            "reference": lambda: encode_masks_reference(masks)[:2],
             **ours(lambda: encode_masks(masks)[:2], on),
         }
 
@@ -71,7 +71,7 @@ def decode_case(count: int, size: tuple[int, int]) -> Case:
     def prepare(on: torch.device) -> Calls:
         counts, offsets, _ = encode_masks_reference(upsample_and_threshold(mask_logits(count, on), size))
         runs = RunLengths(counts, offsets, size)
-        return {"torch twin": lambda: decode_masks_reference(runs), **ours(lambda: decode_masks(runs), on)}
+        return {"reference": lambda: decode_masks_reference(runs), **ours(lambda: decode_masks(runs), on)}
 
     shape = f"{count}x{size[0]}x{size[1]}"
     return _case("decode_masks", shape, "int32", prepare, count * size[0] * size[1], "decode", "")
@@ -90,7 +90,7 @@ def crowd(count: int, clusters: int, device: torch.device) -> tuple[Tensor, Tens
 def box_nms_case(count: int, clusters: int) -> Case:
     def prepare(on: torch.device) -> Calls:
         boxes, scores = crowd(count, clusters, on)
-        calls: dict[str, Callable[[], Any]] = {"torch twin": lambda: box_nms_reference(boxes, scores, 0.7)}
+        calls: dict[str, Callable[[], Any]] = {"reference": lambda: box_nms_reference(boxes, scores, 0.7)}
         if importlib.util.find_spec("torchvision"):
             calls["torchvision"] = may_refuse(lambda: _torchvision_nms(boxes, scores))
         return calls | ours(lambda: box_nms(boxes, scores, 0.7), on)
@@ -109,8 +109,8 @@ def mask_nms_case(count: int, distinct: int) -> Case:
         chosen = torch.randint(distinct, (count,), generator=torch.Generator().manual_seed(0)).to(on)
         masks = mask_logits(distinct, on)[chosen] + random(count, 1, 1, device=on, seed=1) > 0
         scores = random(count, device=on, seed=2).sigmoid()
-        twin = {"torch twin": lambda: mask_nms_reference(masks, scores, 0.7)}
-        return twin | ours(lambda: mask_nms(masks, scores, 0.7), on)
+        reference = {"reference": lambda: mask_nms_reference(masks, scores, 0.7)}
+        return reference | ours(lambda: mask_nms(masks, scores, 0.7), on)
 
     pixels = count * LOW[0] * LOW[1]
     return _case("mask_nms", f"{count}x{LOW[0]}x{LOW[1]}, {distinct} distinct", "bool", prepare, pixels, "masks", "")

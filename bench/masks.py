@@ -108,8 +108,8 @@ def bits_case(count: int, size: tuple[int, int], packing: bool) -> Case:
         if packing:
             return {"torch": lambda: pack_masks_reference(masks)} | _on_gpus(lambda: pack_masks(masks), on)
         packed, width = pack_masks_reference(masks), size[1]
-        twin = {"torch": lambda: unpack_masks_reference(packed, width)}
-        return twin | _on_gpus(lambda: unpack_masks(packed, width), on)
+        reference implementation = {"torch": lambda: unpack_masks_reference(packed, width)}
+        return reference implementation | _on_gpus(lambda: unpack_masks(packed, width), on)
 
     op, dtype = ("pack_masks", "bool") if packing else ("unpack_masks", "uint8")
     return Case(op, f"{count}x{size[0]}x{size[1]}", dtype, prepare, 0, pixels * 9 / 8, tolerance=0, launch="bits")
@@ -128,7 +128,7 @@ def overlaps_case(objects: int, size: tuple[int, int], dtype: torch.dtype = torc
 
 
 def _on_gpus(call: Callable[[], Any], device: torch.device) -> Calls:
-    """Elsewhere the op is its twin."""
+    """Elsewhere the op is its reference implementation."""
     return {"triton": by_triton(call)} if runs_kernels(device) else {}
 
 

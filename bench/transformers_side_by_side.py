@@ -69,21 +69,21 @@ Call = Callable[[], Tensor]
 
 
 def clip(frames: int, size: int) -> list[NDArray[np.uint8]]:
-    """A disc that moves over a drifting smooth random picture, as ``(S, S, 3)``."""
+    """A disc that moves over a drifting smooth random image, as ``(S, S, 3)``."""
     coarse = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
-    picture = np.asarray(Image.fromarray(coarse).resize((2 * size, 2 * size), Image.Resampling.BICUBIC))
+    image = np.asarray(Image.fromarray(coarse).resize((2 * size, 2 * size), Image.Resampling.BICUBIC))
     y, x = np.mgrid[:size, :size] / size
-    pictures = []
+    images = []
     for t in range(frames):
-        frame = picture[3 * t : 3 * t + size, 5 * t : 5 * t + size].copy()
+        frame = image[3 * t : 3 * t + size, 5 * t : 5 * t + size].copy()
         frame[np.hypot(x - 0.55 - t / 64, y - 0.45 + t / 85) < 0.15] = (220, 60, 40)
         pictures.append(frame)
-    return pictures
+    return images
 
 
-def normalised(picture: NDArray[np.uint8]) -> Tensor:
+def normalised(image: NDArray[np.uint8]) -> Tensor:
     """``(1, 3, S, S)`` as their models want it."""
-    return ((torch.from_numpy(picture).permute(2, 0, 1) / 255 - MEAN) / STD)[None]
+    return ((torch.from_numpy(image).permute(2, 0, 1) / 255 - MEAN) / STD)[None]
 
 
 def clicks(objects: int, size: int) -> list[tuple[float, float]]:
@@ -100,16 +100,16 @@ def image_calls(size: int) -> Iterator[tuple[str, dict[str, Call]]]:
     theirs = Sam2Model(config).eval()
     theirs.load_state_dict(to_transformers(weights), strict=True)
     ours = SAM2ImagePredictor(ours_model)
-    picture = clip(1, size)[0]
+    image = clip(1, size)[0]
     (point,) = clicks(1, size)
     features: list[Tensor] = []
 
     def their_encoding() -> Tensor:
-        features[:] = theirs.get_image_embeddings(normalised(picture))
+        features[:] = theirs.get_image_embeddings(normalised(image))
         return features[-1]
 
     def our_encoding() -> Tensor:
-        ours.set_image(picture)
+        ours.set_image(image)
         return ours.get_image_embedding()
 
     def their_answer() -> Tensor:
@@ -172,7 +172,7 @@ def their_frames(
     )
     model = SameMemories(config).eval()
     model.load_state_dict(to_transformers(weights), strict=True)
-    pixels = torch.cat([normalised(picture) for picture in video])
+    pixels = torch.cat([normalised(image) for image in video])
     session = Sam2VideoInferenceSession(pixels, video_height=size, video_width=size, dtype=torch.float32)
     for i, point in enumerate(clicks(objects, size)):
         index = session.obj_id_to_idx(i + 1)

@@ -72,7 +72,7 @@ def build(device: str) -> Any:
 
 
 def make_clips(folder: Path, count: int, frames: int) -> list[VideoJob]:
-    """Clips as folders of pictures, with a mask of each object on the first frame."""
+    """Clips as folders of images, with a mask of each object on the first frame."""
     from sam2fast.datasets.davis import DavisWriter
     from sam2fast.training.data.synthetic.clips import SyntheticClips
 

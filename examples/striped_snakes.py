@@ -26,30 +26,30 @@ LEAST_SEEN = 0.5
 LEAST_CONTRAST = 70
 
 
-def draw_picture(rng: np.random.Generator) -> tuple[Image.Image, NDArray[np.uint8]]:
+def draw_image(rng: np.random.Generator) -> tuple[Image.Image, NDArray[np.uint8]]:
     """An RGB image, and its labels ``(H, W)``: 0 for the background, 1 to ``MOST_SNAKES`` for snakes."""
-    picture = random_background(rng, SIZE, None, 1.0)
+    image = random_background(rng, SIZE, None, 1.0)
     labels = np.zeros(SIZE[::-1], dtype=np.uint8)
     whole = []
     for label in range(1, int(rng.integers(1, MOST_SNAKES + 1)) + 1):
         surface, alpha = _draw_snake(rng)
-        picture.paste(surface, (0, 0), alpha)
+        image.paste(surface, (0, 0), alpha)
         covered = np.asarray(alpha) > 127
         labels[covered] = label
         whole.append(covered.sum())
     for label, area in enumerate(whole, start=1):
         if (labels == label).sum() < LEAST_SEEN * area:
             labels[labels == label] = 0
-    return picture, labels
+    return image, labels
 
 
-def write_pictures(folder: Path, count: int, seed: int) -> None:
+def write_images(folder: Path, count: int, seed: int) -> None:
     """``count`` images and their masks, the same ones for the same seed, whatever their number."""
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        picture, labels = draw_picture(np.random.default_rng([seed, number]))
-        picture.save(folder / "images" / f"{number:03d}.jpg", quality=92)
+        image, labels = draw_image(np.random.default_rng([seed, number]))
+        image.save(folder / "images" / f"{number:03d}.jpg", quality=92)
         Image.fromarray(labels).save(folder / "masks" / f"{number:03d}.png")
 
 
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    write_pictures(args.folder, args.count, args.seed)
+    write_images(args.folder, args.count, args.seed)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python notebooks/clean.py FROM TO
 
-`make notebooks WRITE=1` runs it. What is left is sources, printed text and pictures, and a digest of the code that was
+`make notebooks WRITE=1` runs it. What is left is sources, printed text and images, and a digest of the code that was
 run, by which tests see that it is still that; a notebook that has failed, or has warned of something, is refused, and
 then none is written.
 """
@@ -56,8 +56,8 @@ def _checked(output: dict[str, Any], where: str) -> dict[str, Any]:
         raise RefusedError(f"{where} wrote to the error stream: {''.join(output['text']).strip()}")
     data = output.get("data", {})
     if any(kind.startswith("image/") for kind in data):
-        pictures = {kind: value for kind, value in data.items() if kind != "text/plain"}  # the size of the figure
-        return output | {"data": pictures, "metadata": {}}
+        images = {kind: value for kind, value in data.items() if kind != "text/plain"}  # the size of the figure
+        return output | {"data": images, "metadata": {}}
     return output
 
 

@@ -43,7 +43,7 @@ def generate(root: Path, results: Path) -> dict[str, str]:
 
 
 def replace(text: str, results: Results) -> str:
-    """A document with each part made anew.
+    """A document with each part made again.
 
     Raises:
         FiguresError: a marker is not closed, is misspelt or does not stand where it can; a part cannot be made.

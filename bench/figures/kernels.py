@@ -29,7 +29,8 @@ SHOWN = {
     "full-size logits, one by one": "one by one",
     "torchvision": "torchvision",
     "torch": "torch",
-    "torch twin": "torch",
+    "torch twin": "torch",  # codespell:ignore
+    "reference": "torch",
     "sam2fast": "sam2fast",
     "triton": "kernel",
 }

@@ -22,7 +22,7 @@ def by_clips(data: Data) -> Iterable[Data]:
     kinds = dict.fromkeys(("fast clips", "slow clips", "real videos", "time alone"))
     found: dict[str, Data] = {}
     for row in data["rows"]:
-        found.setdefault(row["name"], {"name": row["name"], **kinds})[row["films"]] = row
+        found.setdefault(row["name"], {"name": row["name"], **kinds})[row["films"]] = row  # codespell:ignore
     return found.values()
 
 

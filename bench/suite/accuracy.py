@@ -119,7 +119,7 @@ _kept: dict[Any, list[list[Tensor]] | str] = {}
 
 
 def forget() -> None:
-    """Results are computed anew from here."""
+    """Results are computed again from here."""
     _kept.clear()
 
 

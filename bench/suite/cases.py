@@ -45,7 +45,7 @@ ONE_AND_16 = ((1, None), (16, None))
 OBJECTS = ((1, None), (4, None), (16, None))
 HISTORIES = ((1, 10), (1, 100), (1, 1000))
 CASES = (
-    Case("image encode", Encode, "set_image of a picture of 1200x1800"),
+    Case("image encode", Encode, "set_image of a image of 1200x1800"),
     Case("predict", Predict, "one click on an image that is set, three masks of 1200x1800", runs=10),
     Case("boxes", Boxes, "so many boxes in one call on an image that is set, a mask of 1200x1800 each", ONE_TO_64),
     Case("video steady frame", Steady, PREFILLED, OBJECTS + HISTORIES, judged=FIRST_FRAMES),
@@ -70,7 +70,7 @@ CASES = (
     Case(
         "automatic masks",
         Masks,
-        f"{POINTS_PER_SIDE}x{POINTS_PER_SIDE} points on a picture of {MASKS_HEIGHT}x{MASKS_WIDTH}; the difference is "
+        f"{POINTS_PER_SIDE}x{POINTS_PER_SIDE} points on a image of {MASKS_HEIGHT}x{MASKS_WIDTH}; the difference is "
         "the share of masks without a counterpart",
         runs=2,
         compare=unlike_masks,
@@ -79,7 +79,7 @@ CASES = (
     Case(
         "cold start",
         cold_start,
-        "a fresh process imports the package, builds the model from a checkpoint and gives the first mask of a picture "
+        "a fresh process imports the package, builds the model from a checkpoint and gives the first mask of a image "
         "of 600x900; kernels compiled by an earlier process may be cached",
         runs=3,
     ),

@@ -8,7 +8,7 @@ import torch
 
 from suite.missing import MissingError
 from suite.paths import plain_path
-from suite.pictures import boxes, centre, picture
+from suite.pictures import boxes, centre, image
 from suite.sessions import Sample, in_context
 from suite.subjects import Built, Setting, image_predictor
 
@@ -33,7 +33,7 @@ class ImageSession:
         self.peak_mib: float | None = None
         self.checked: list[torch.Tensor] | None = None
         self.path = plain_path(subject)
-        self.image = picture(*self.shape)
+        self.image = image(*self.shape)
 
     def prepare(self, setting: Setting) -> None:
         self.earlier_s = []

@@ -14,15 +14,15 @@ from suite.missing import GaveUpError, MissingError
 
 
 def cold_start(job: dict[str, Any]) -> dict[str, Any]:
-    """Import, build from a checkpoint, first mask of a picture."""
+    """Import, build from a checkpoint, first mask of a image."""
     # For everyone before the clock: what takes the place of the official package's extension needs it, and it only.
     try:
         import scipy.ndimage  # noqa: F401
     except ImportError:
         import numpy as np  # noqa: F401
-    from suite.pictures import picture
+    from suite.pictures import image
 
-    image = picture(600, 900)
+    image = image(600, 900)
     start = time.perf_counter()
     setting = _setting(job)
     from suite import subjects
@@ -41,14 +41,14 @@ def cold_start(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def image_peak(job: dict[str, Any]) -> dict[str, Any]:
-    """One picture is set, and clicked."""
+    """One image is set, and clicked."""
     from suite import subjects
-    from suite.pictures import picture
+    from suite.pictures import image
 
     setting = _setting(job)
     built = subjects.image_predictor(job["subject"], setting, job["checkpoint"])
     peak = _Peak(setting.device)
-    seconds, low_res = subjects.timed(setting.device, lambda: _first_mask(built, picture(1200, 1800)))
+    seconds, low_res = subjects.timed(setting.device, lambda: _first_mask(built, image(1200, 1800)))
     about = {"notes": built.notes, "path": _plain_path(job)}
     return {"seconds": seconds, "peak_mib": peak.mib(), "result": low_res, **about}
 

@@ -10,8 +10,8 @@ from PIL import Image
 DISCS = 4
 
 
-def picture(height: int, width: int, time: int = 0) -> NDArray[np.uint8]:
-    """A uint8 RGB picture ``(H, W, 3)`` with smooth areas, edges and noise."""
+def image(height: int, width: int, time: int = 0) -> NDArray[np.uint8]:
+    """A uint8 RGB image ``(H, W, 3)`` with smooth areas, edges and noise."""
     side = min(height, width)
     y, x = np.mgrid[0:height, 0:width] / side
     image = np.stack([np.sin(9 * x + 4 * y), np.cos(7 * y * x + 1), np.sin(5 * (x - y))], axis=-1) * 60 + 120
@@ -30,7 +30,7 @@ def centre(height: int, width: int, number: int, time: int = 0) -> tuple[float, 
 
 
 def boxes(height: int, width: int, count: int) -> NDArray[np.float32]:
-    """``(count, 4)`` XYXY in pixels, spread over the picture."""
+    """``(count, 4)`` XYXY in pixels, spread over the image."""
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 0.6, (count, 2))
     sizes = rng.uniform(0.1, 0.4, (count, 2))
@@ -38,7 +38,7 @@ def boxes(height: int, width: int, count: int) -> NDArray[np.float32]:
 
 
 class Repeated(Sequence):  # type: ignore[type-arg]
-    """A few frames over and over, as a film of any length."""
+    """A few frames over and over, as a video of any length."""
 
     def __init__(self, frames: Sequence, length: int) -> None:  # type: ignore[type-arg]
         self._frames, self._length = frames, length
@@ -53,7 +53,7 @@ class Repeated(Sequence):  # type: ignore[type-arg]
 
 
 def as_jpeg(image: NDArray[np.uint8]) -> tuple[bytes, NDArray[np.uint8]]:
-    """The file of a picture, and what a reader sees in it."""
+    """The file of a image, and what a reader sees in it."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=95)
     return file.getvalue(), np.asarray(Image.open(file).convert("RGB"))

@@ -1,7 +1,7 @@
 """Which cases are run at which settings: what is asked for, the plan of this machine's CPU, and steps for a GPU.
 
 The steps come in the order of their value, so that a short visit to a GPU has the figures that matter. Each builds its
-models anew, and takes a minute or so, but for those that compile: these take minutes, and their rows replace those that
+models again, and takes a minute or so, but for those that compile: these take minutes, and their rows replace those that
 the others got before. ``rehearsal`` has the same calls for a CPU.
 """
 
@@ -99,7 +99,7 @@ def cpu() -> list[Group]:
     """Under a quarter of an hour on two cores. What the compiler makes is measured for nano only: it takes minutes."""
     both = NEITHER_COMPILED
     groups = [group("image encode", "nano", "fp32", 256)]
-    # Not base+ in bfloat16: where that is imitated, the official package takes a minute a picture.
+    # Not base+ in bfloat16: where that is imitated, the official package takes a minute a image.
     models = [("t", "fp32"), ("t", "bf16"), ("b+", "fp32")]
     groups += [group("image encode", *model, subjects=both) for model in models]
     groups += [group("predict", "t", dtype, subjects=both) for dtype in ("fp32", "bf16")]

@@ -15,7 +15,7 @@ import torch
 
 from suite.machine import BENCH
 from suite.missing import GaveUpError, MissingError
-from suite.pictures import as_jpeg, picture
+from suite.pictures import as_jpeg, image
 from suite.sessions import Sample
 from suite.subjects import Setting, video_predictor
 
@@ -50,7 +50,7 @@ def video_of(side: int, frames: int) -> str:
     folder = Path(_SCRATCH().name) / f"{side}-{frames}"
     folder.mkdir()
     for t in range(frames):
-        (folder / f"{t:05d}.jpg").write_bytes(as_jpeg(picture(side, side, t))[0])
+        (folder / f"{t:05d}.jpg").write_bytes(as_jpeg(image(side, side, t))[0])
     return str(folder)
 
 

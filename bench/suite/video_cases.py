@@ -17,7 +17,7 @@ from torch import Tensor
 
 from suite.missing import MissingError
 from suite.paths import TrackingPath
-from suite.pictures import Repeated, as_jpeg, centre, picture
+from suite.pictures import Repeated, as_jpeg, centre, image
 from suite.sessions import Sample, in_context
 from suite.subjects import Built, Setting, is_ours, video_predictor
 
@@ -36,7 +36,7 @@ class Frames:
     """The frames of the video, of the model's own input size, so that reading them costs little."""
 
     def __init__(self, side: int, count: int = FRAMES) -> None:
-        files = [as_jpeg(picture(side, side, t)) for t in range(count)]
+        files = [as_jpeg(image(side, side, t)) for t in range(count)]
         self.jpegs = [jpeg for jpeg, _ in files]
         self.pixels = [pixels for _, pixels in files]
 
@@ -211,9 +211,9 @@ class OurVideo:
         side = built.setting.image_size
         # A GPU would wait for frames that are decoded in turn with it.
         ahead = built.setting.device.startswith("cuda")
-        film = Repeated(Frames(side).pixels, LENGTH)
+        video = Repeated(Frames(side).pixels, LENGTH)
         with built.context():
-            self.state = self.predictor.init_state(film, async_loading_frames=ahead)
+            self.state = self.predictor.init_state(video, async_loading_frames=ahead)
         self.bank = self.state.bank
         self.first: Any = None
 

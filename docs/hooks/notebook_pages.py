@@ -9,23 +9,23 @@ HEADING = re.compile(r"^#+ (?P<title>.+)$", re.MULTILINE)
 
 
 class NotebookPage(NamedTuple):
-    """Markdown, and the pictures that it shows by their file names."""
+    """Markdown, and the images that it shows by their file names."""
 
     markdown: str
-    pictures: dict[str, bytes]
+    images: dict[str, bytes]
 
 
 def notebook_page(notebook: dict[str, Any], stem: str) -> NotebookPage:
-    """Words, code, printed text and pictures in their order.
+    """Words, code, printed text and images in their order.
 
     Args:
         notebook: nbformat 4, parsed.
-        stem: of the notebook's file, ``stem.ipynb``, and of its pictures' names.
+        stem: of the notebook's file, ``stem.ipynb``, and of its images' names.
 
     Raises:
         ValueError: a cell or an output of a kind that no page has, such as raw text or HTML.
     """
-    parts, pictures = [], {}
+    parts, images = [], {}
     section = stem
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
@@ -40,8 +40,8 @@ def notebook_page(notebook: dict[str, Any], stem: str) -> NotebookPage:
             data = output.get("data", {})
             kind = next((kind for kind in SUFFIXES if kind in data), None)
             if kind is not None:
-                name = f"{stem}-{len(pictures) + 1:02d}{SUFFIXES[kind]}"
-                pictures[name] = base64.b64decode("".join(data[kind]))
+                name = f"{stem}-{len(images) + 1:02d}{SUFFIXES[kind]}"
+                images[name] = base64.b64decode("".join(data[kind]))
                 parts.append(f"![Drawn by the code above: {section}]({name})")
             elif "text" in output or "text/plain" in data:
                 text = "".join(output["text"] if "text" in output else data["text/plain"])
@@ -50,7 +50,7 @@ def notebook_page(notebook: dict[str, Any], stem: str) -> NotebookPage:
             else:
                 raise ValueError(f"{stem}.ipynb has an output of {', '.join(data) or output['output_type']}")
     file = f'<a href="{stem}.ipynb" download>{stem}.ipynb</a>'
-    return NotebookPage("\n\n".join([*parts, f"This page as a notebook, to be run: {file}"]) + "\n", pictures)
+    return NotebookPage("\n\n".join([*parts, f"This page as a notebook, to be run: {file}"]) + "\n", images)
 
 
 def _fenced(text: str, language: str) -> str:

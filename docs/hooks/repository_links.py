@@ -58,12 +58,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _carried_files(uri: str, path: Path, config: MkDocsConfig) -> Iterator[File]:
-    """A file under its name on the site; with a notebook its page and the pictures on that."""
+    """A file under its name on the site; with a notebook its page and the images on that."""
     yield File.generated(config, uri, abs_src_path=str(path))
     if path.suffix == ".ipynb":
         page = notebook_page(json.loads(path.read_text(encoding="utf-8")), path.stem)
         yield File.generated(config, _page_of(uri), content=page.markdown)
-        for name, content in page.pictures.items():
+        for name, content in page.images.items():
             yield File.generated(config, str(PurePosixPath(uri).with_name(name)), content=content)
 
 

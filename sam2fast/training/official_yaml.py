@@ -204,7 +204,7 @@ class _Translation:
             out.update(self._initial_weights(initializer, f"{key}.model_weight_initializer"))
         out.update(fields.keep("initialize_from", "missing_weights", "save_every_steps"))
         if (old := fields.take("resume_from")) is not None:
-            text = f"it does not go on here; ++trainer.checkpoint.initialize_from={old} starts anew from its weights"
+            text = f"it does not go on here; ++trainer.checkpoint.initialize_from={old} starts again from its weights"
             fields.note(NOT_SUPPORTED, text, "resume_from")
         fields.leave_out("best.pt has the weights of the best J&F", "save_best_meters")
         fields.leave_out("checkpoints have every parameter", "skip_saving_parameters", "initialize_after_preemption")

@@ -146,7 +146,7 @@ class TruncationInfo:
             return f"{ends}, but its last part has at least {self.unread} more"
         lost = video.bytes_missing() if self.in_parts else None
         if lost:
-            return f"{ends}, amid a part of which {lost} bytes are missing"
+            return f"{ends}, during a part of which {lost} bytes are missing"
         return self._by_error(ends) if self.in_parts else None
 
     def _by_duration(self, video: VideoInput, ends: str) -> str | None:
@@ -167,7 +167,7 @@ class TruncationInfo:
 
     def _by_error(self, ends: str) -> str | None:
         if self.is_amid:
-            return f"{ends}, amid the next one"
+            return f"{ends}, during the next one"
         # Motion JPEG normally ends with this error, too.
         failed = self.error is not None and not (self.form == "mpjpeg" and isinstance(self.error, InvalidDataError))
         return f"{ends}, where reading fails: {reason(self.error)}" if failed else None

@@ -359,8 +359,8 @@ def test_interrupted_command(make_image, tmp_path):
         make_image(f"photos/{i:02d}.png")
     command = [Path(sys.executable).with_name("sam2fast"), "masks", "photos", *QUICK]
     # Tests that run in the background of a shell ignore interrupts; child processes inherit that.
-    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+    handle = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=handle)
     deadline = time.monotonic() + 100
     while not (tmp_path / "out/02_overlay.png").exists():
         assert process.poll() is None and time.monotonic() < deadline

@@ -60,11 +60,11 @@ def run_here(video_file, out, *options):
 def waiting(video_file, out, *options):
     """The command in a process that has recorded some frames and waits for input."""
     # Tests that run in the background of a shell ignore interrupts; child processes inherit that.
-    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    handle = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # results depend on it
     command = [sys.executable, "-c", COMMAND, *arguments_for(video_file, out, *options)]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    process = subprocess.Popen(command, env=environment, preexec_fn=heed, **pipes)
+    process = subprocess.Popen(command, env=environment, preexec_fn=handle, **pipes)
     try:
         assert select.select([process.stdout], [], [], 100)[0], "it does not come so far"
         assert os.read(process.stdout.fileno(), 100) == b"recorded", process.communicate()

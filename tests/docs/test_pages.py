@@ -43,7 +43,7 @@ SUBSTITUTES = {
     'load_predictor("tiny-native"': 'load_predictor("tiny-exported"',
     # In Ray's processes the models have their own names.
     '"sam2.1_hiera_b+", "/data/sam2.1_hiera_base_plus.pt"': '"small_nano.yaml", "averaged.pt"',
-    'Path("/data/films").glob("*.mp4")': 'Path().glob("a.mp4")',
+    'Path("/data/videos").glob("*.mp4")': 'Path().glob("a.mp4")',
     "--ray local --workers 2": "--ray local --workers 1 --device cpu --model small_nano.yaml --checkpoint averaged.pt",
     # Trainings, which are only built.
     "--dry-run dataset": "--dry-run scratch.resolution=64 scratch.num_frames=1 scratch.max_num_objects=1 dataset",

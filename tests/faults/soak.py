@@ -26,7 +26,7 @@ from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.stream import VideoStream
 
 HEIGHT, WIDTH = 240, 320
-PERIOD, BLOCK = 500, 1000  # frames until the video begins anew, and frames that are measured together
+PERIOD, BLOCK = 500, 1000  # frames until the video begins again, and frames that are measured together
 # Fiftieth of a period -> what is done on its first frame: (verb, which disc).
 ACTS: dict[int, list[tuple[str, int]]] = {
     2: [("add", 0)],
@@ -48,7 +48,7 @@ class Soak:
 
     Args:
         stream: newly opened.
-        period: frames until the video begins anew; a multiple of 50.
+        period: frames until the video begins again; a multiple of 50.
         block: frames that are measured together; a multiple of ``period``.
     """
 

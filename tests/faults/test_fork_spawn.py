@@ -116,13 +116,13 @@ def test_a_video_file_does_not_survive_a_fork(prefetch, tmp_path):
     error = in_child(read)
     assert isinstance(error, VideoError) and "before this process was forked" in str(error)
     assert in_child(frames.close) is None
-    assert in_child(partial(anew, file)) == [pixels.tobytes() for pixels in expected]
+    assert in_child(partial(again, file)) == [pixels.tobytes() for pixels in expected]
     for index, pixels in enumerate(expected):  # the parent's file still works
         assert np.array_equal(frames.pixels(index), pixels)
     frames.close()
 
 
-def anew(file: Path) -> list[bytes]:
+def again(file: Path) -> list[bytes]:
     with_one = open_frames(file, 128)
     return [with_one.pixels(i).numpy().tobytes() for i in range(len(with_one))]
 

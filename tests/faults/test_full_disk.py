@@ -1,4 +1,4 @@
-"""The disk is full amid a write: one line that says so, and where; nothing half-written; later the rest can be had.
+"""The disk is full during a write: one line that says so, and where; nothing half-written; later the rest can be had.
 
 A limit on the size of files stands in for the disk, for libraries in C too; what is said is the same but for a word.
 """

@@ -63,6 +63,6 @@ def test_a_call_interrupted_by_a_signal_is_finished():
 
 def test_copies_have_their_own_guard():
     owner = Owner()
-    with owner.guard.visit(owner, changes=True):
+    with owner.guard.begin_call(owner, changes=True):
         for clone in (copy.deepcopy(owner), pickle.loads(pickle.dumps(owner))):
             assert not refused(clone, changes=True)

@@ -26,7 +26,7 @@ def program(text: bytes) -> bytes:
     "data",
     [
         pytest.param(program(b"\x80\x02K\x01Q."), id="storage that is a number"),
-        pytest.param(program(b"\x80\x02X\x04"), id="ends amid a length"),
+        pytest.param(program(b"\x80\x02X\x04"), id="ends during a length"),
         pytest.param(program(b"\x80\x02R."), id="call of nothing"),
         pytest.param(program(b"\x80\x02" + b"(" * 3000 + b"t" * 3000 + b"."), id="deep"),
     ],

@@ -38,7 +38,7 @@ def test_contents_in_order():
         "![Drawn by the code above: Two](some-02.jpg)",
         'This page as a notebook, to be run: <a href="some.ipynb" download>some.ipynb</a>\n',
     ]
-    assert page.pictures == {"some-01.jpg": IMAGE, "some-02.jpg": IMAGE}
+    assert page.images == {"some-01.jpg": IMAGE, "some-02.jpg": IMAGE}
 
 
 def test_code_with_fences_stays_one_block():
@@ -66,6 +66,6 @@ def test_all_printed_text_is_shown(nothing):
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_our_notebooks_are_in_the_navigation(path):
     page = notebook_page(json.loads(path.read_text(encoding="utf-8")), path.stem)
-    assert page.markdown.startswith("# ") and page.pictures
-    assert set(re.findall(r"!\[.+\]\((.+)\)", page.markdown)) == page.pictures.keys()
+    assert page.markdown.startswith("# ") and page.images
+    assert set(re.findall(r"!\[.+\]\((.+)\)", page.markdown)) == page.images.keys()
     assert f"- repository/notebooks/{path.stem}.md\n" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")

@@ -31,7 +31,7 @@ PLACES = {
     "av.open": {
         "video_io/containers.py": "follows no lists of other files",
         "demo/clip.py": "for writing",
-        "video_io/film_file.py": "for writing",
+        "video_io/video_writer.py": "for writing",
     },
 }
 # Calls by their dotted name, with the name they are listed under.
@@ -75,7 +75,7 @@ def dotted(function: ast.expr) -> str:
 @pytest.fixture(scope="module")
 def called() -> dict[str, list[tuple[str, ast.Call]]]:
     found = {path.relative_to(ROOT).as_posix().removeprefix("sam2fast/"): list(calls(path)) for path in SOURCES}
-    assert len(found) > 400
+    assert len(found) > 300
     return found
 
 

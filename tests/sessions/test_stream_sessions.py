@@ -59,7 +59,7 @@ def predictor() -> Any:
 
 
 @functools.cache
-def pictures() -> list[Any]:
+def video_frames() -> list[Any]:
     return clip(LONGEST, HEIGHT, WIDTH)
 
 
@@ -90,9 +90,9 @@ class StreamSessions(RuleBasedStateMachine):
         p = self.predictor = predictor()
         p.add_all_frames_to_correct_as_cond, p.clear_non_cond_mem_around_input = sticks, clears
         p.non_overlap_masks, p.memory_temporal_stride_for_eval, p.fast = non_overlapping, stride, fast
-        self.pictures = pictures()[:num_frames]
+        self.frames = video_frames()[:num_frames]
         self.stream = p.open_stream(num_frames=num_frames, max_cond_frames=max_cond_frames)
-        self.state = p.init_state(self.pictures)
+        self.state = p.init_state(self.frames)
         self.state.max_cond_frames = max_cond_frames
         self.at = -1
         self.failing: tuple[str, int] | None = None
@@ -101,14 +101,14 @@ class StreamSessions(RuleBasedStateMachine):
         for obj_id, clicks in prompted:
             self.points(obj_id, clicks, False)
 
-    @precondition(lambda self: self.at + 1 < len(self.pictures))
+    @precondition(lambda self: self.at + 1 < len(self.frames))
     @rule(count=st.integers(1, 4))
     def step(self, count: int) -> None:
-        for t in range(self.at + 1, min(self.at + 1 + count, len(self.pictures))):
+        for t in range(self.at + 1, min(self.at + 1 + count, len(self.frames))):
             if self.state.objects and not all(o.conditioning or o.new_conditioning for o in self.objects):
-                self.refused(lambda s, t=t: s.step(self.pictures[t]), RuntimeError, "no points, box or mask")
+                self.refused(lambda s, t=t: s.step(self.frames[t]), RuntimeError, "no points, box or mask")
                 return
-            result = self.call(lambda s, t=t: s.step(self.pictures[t]))
+            result = self.call(lambda s, t=t: s.step(self.frames[t]))
             self.at = t
             if not self.state.objects:
                 assert result.masks.shape == (0, 1, HEIGHT, WIDTH) and result[:2] == (t, [])
@@ -122,11 +122,11 @@ class StreamSessions(RuleBasedStateMachine):
     def objects(self) -> Any:
         return self.state.objects.values()
 
-    @precondition(lambda self: self.at + 1 == len(self.pictures))
+    @precondition(lambda self: self.at + 1 == len(self.frames))
     @rule()
     def step_behind_the_end(self) -> None:
-        if self.stream._opened().num_frames == len(self.pictures):
-            self.refused(lambda s: s.step(self.pictures[0]), IndexError, "has had them all")
+        if self.stream._opened().num_frames == len(self.frames):
+            self.refused(lambda s: s.step(self.frames[0]), IndexError, "has had them all")
 
     @rule(obj_id=ids, clicks=click_lists, joins=st.booleans())
     def points(self, obj_id: Hashable, clicks: Any, joins: bool) -> None:
@@ -174,13 +174,13 @@ class StreamSessions(RuleBasedStateMachine):
             self.stream.save(file)
             before = snapshot(self.stream._opened())
             with pytest.raises(StateError, match="holds a stream"):
-                self.predictor.load_state(file, self.pictures)
+                self.predictor.load_state(file, self.frames)
             self.stream.close()
             self.stream = self.predictor.restore_stream(file)
         assert snapshot(self.stream._opened()) == before
 
     def call(self, make: Callable[[VideoStream], Any]) -> Any:
-        """Makes a call, perhaps after one amid which there was no room, which changed nothing."""
+        """Makes a call, perhaps after one during which there was no room, which changed nothing."""
         if self.failing is not None:
             (part, after), self.failing = self.failing, None
             owner: Any = {"store_results": stream, "video_logits": outputs}.get(part, self.predictor)
@@ -233,7 +233,7 @@ class StreamSessions(RuleBasedStateMachine):
             self.stream.close()
             assert repr(self.stream) == "VideoStream(closed)"
             with pytest.raises(RuntimeError, match="was closed"):
-                self.stream.step(self.pictures[0])
+                self.stream.step(self.frames[0])
 
 
 TestStreamSessions = StreamSessions.TestCase

@@ -44,12 +44,12 @@ def predictor() -> Any:
 
 
 @functools.cache
-def pictures() -> list[Any]:
+def video_frames() -> list[Any]:
     return clip(LONGEST, HEIGHT, WIDTH)
 
 
 class VideoSessions(RuleBasedStateMachine):
-    """Every rule is one call; it is made on the state, on its twin if there is one, and kept to be repeated."""
+    """Every rule is one call. It is made on the state, on its copy if there is one, and kept to be repeated."""
 
     @initialize(
         num_frames=st.integers(4, LONGEST),
@@ -78,10 +78,10 @@ class VideoSessions(RuleBasedStateMachine):
         p.add_all_frames_to_correct_as_cond, p.clear_non_cond_mem_around_input = sticks, clears
         p.non_overlap_masks, p.fill_hole_area, p.fast = non_overlapping, fill_hole_area, fast
         p.approximations = approximations
-        self.pictures = pictures()[:num_frames]
+        self.frames = video_frames()[:num_frames]
         self.max_history = max_history
         self.model = SessionModel(num_frames, sticks, p._tracker.clearing_distance if clears else None, max_history)
-        self.player, self.twin = self.opened(), None
+        self.player, self.copy = self.opened(), None
         self.passes: dict[int, PassModel] = {}
         self.members: dict[int, set[tuple[Hashable, int]]] = {}
         self.options: dict[int, dict[str, Any]] = {}
@@ -93,7 +93,7 @@ class VideoSessions(RuleBasedStateMachine):
             self.points(frame, obj_id, clicks, False)
 
     def opened(self) -> Player:
-        return Player(self.predictor, self.predictor.init_state(self.pictures, max_history=self.max_history))
+        return Player(self.predictor, self.predictor.init_state(self.frames, max_history=self.max_history))
 
     @rule(frame=frames, obj_id=ids, clicks=click_lists, joins=st.booleans())
     def points(self, frame: int, obj_id: Hashable, clicks: Any, joins: bool) -> None:
@@ -110,7 +110,7 @@ class VideoSessions(RuleBasedStateMachine):
     def prompt(
         self, method: str, frame: int, obj_id: Hashable, points: int | None, joining: bool, *details: Any
     ) -> None:
-        frame %= len(self.pictures)
+        frame %= len(self.frames)
         answers = self.call(method, frame, obj_id, *details, about=self.living([obj_id]))
         conditioning = self.model.prompt(frame, obj_id, points, joining)
         self.check_answer(answers[0], frame, conditioning)
@@ -184,7 +184,7 @@ class VideoSessions(RuleBasedStateMachine):
     ) -> None:
         """Begins a pass and takes some of its frames; what is left can be taken later, or never."""
         if start is not None:
-            start = min(start, len(self.pictures))
+            start = min(start, len(self.frames))
         options = {
             "start_frame_idx": start, "max_frame_num_to_track": count, "reverse": reverse, "lag": lag,
             "output": output, "return_scores": return_scores,
@@ -195,7 +195,7 @@ class VideoSessions(RuleBasedStateMachine):
         self.passes[self.number] = PassModel(self.model, start, count, reverse, lag)
         order = self.passes[self.number].coming
         self.after_preflight = copy.deepcopy(self.model)
-        first = order[0] if order else len(self.pictures)
+        first = order[0] if order else len(self.frames)
         # As it is repeated: the same, also without some of the objects.
         resolved = options | {"start_frame_idx": first, "max_frame_num_to_track": max(0, len(order) - 1)}
         number, self.number = self.number, self.number + 1
@@ -262,7 +262,7 @@ class VideoSessions(RuleBasedStateMachine):
         self.refused(lambda player: call(player.predictor, player.state), error, message)
 
     def refused(self, call: Any, error: type[Exception], message: str) -> None:
-        for player in filter(None, (self.player, self.twin)):
+        for player in filter(None, (self.player, self.copy)):
             before = snapshot(player.state)
             with pytest.raises(error) as caught:
                 call(player)
@@ -274,7 +274,7 @@ class VideoSessions(RuleBasedStateMachine):
         self.failing = part, after, forgets_features
 
     def fails(self, method: str, args: tuple[Any, ...]) -> list[Answer] | None:
-        """Makes a call amid which the device runs out of memory; None if it failed and changed nothing."""
+        """Makes a call during which the device runs out of memory; None if it failed and changed nothing."""
         assert self.failing is not None
         (part, after, forgets_features), self.failing = self.failing, None
         state = self.player.state
@@ -300,9 +300,9 @@ class VideoSessions(RuleBasedStateMachine):
         for number in list(self.passes):
             self.call("abandon", number, about=self.members[number])
             del self.passes[number]
-        if self.twin is not None:
-            self.player = self.twin
-        self.twin = Player(self.predictor, self.copied(by_file))
+        if self.copy is not None:
+            self.player = self.copy
+        self.copy = Player(self.predictor, self.copied(by_file))
 
     def copied(self, by_file: bool) -> Any:
         if not by_file:
@@ -311,7 +311,7 @@ class VideoSessions(RuleBasedStateMachine):
             file = os.path.join(folder, "state")
             self.predictor.save_state(self.player.state, file)
             assert os.listdir(folder) == ["state"]
-            return self.predictor.load_state(file, self.pictures)
+            return self.predictor.load_state(file, self.frames)
 
     def living(self, ids: list[Hashable]) -> set[tuple[Hashable, int]]:
         """Objects, told from those that had the same ids before."""
@@ -334,8 +334,8 @@ class VideoSessions(RuleBasedStateMachine):
         answers = self.fails(method, args) if self.failing and can_fail else None
         if answers is None:
             answers = getattr(self.player, method)(*args)
-        if self.twin is not None:
-            again = getattr(self.twin, method)(*args)
+        if self.copy is not None:
+            again = getattr(self.copy, method)(*args)
             assert len(answers) == len(again) and all(a.same_bits(b) for a, b in zip(answers, again, strict=True))
         return answers
 
@@ -343,11 +343,11 @@ class VideoSessions(RuleBasedStateMachine):
     def knows_what_it_should(self) -> None:
         if not hasattr(self, "player"):
             return
-        for player in filter(None, (self.player, self.twin)):
+        for player in filter(None, (self.player, self.copy)):
             assert_facts(player.state, self.model)
             assert_consistent(player.state)
-        if self.twin is not None:
-            assert snapshot(self.twin.state) == snapshot(self.player.state)
+        if self.copy is not None:
+            assert snapshot(self.copy.state) == snapshot(self.player.state)
 
     def teardown(self) -> None:
         if not hasattr(self, "player") or sys.exc_info()[0] is not None:
@@ -388,7 +388,7 @@ TestVideoSessions.settings = examples(10, stateful_step_count=16)
 def test_an_id_that_comes_back_during_a_pass_is_another_object() -> None:
     """It takes part in the next pass only; drawn calls seldom come to this."""
     p = predictor.__wrapped__()  # as it is built, whatever was set on the other one
-    state = p.init_state(pictures())
+    state = p.init_state(video_frames())
     for obj_id in ("a", "b"):
         p.add_new_points_or_box(state, 0, obj_id, [[20, 20]], [1])
     coming = p.propagate_in_video(state, progress=False)

@@ -76,7 +76,7 @@ def after_signal(ended: Ended, numbers: Sequence[int], from_the_first_import: bo
     """Checks the end of a command that was sent these signals, but may have been done before.
 
     Args:
-        from_the_first_import: when Python itself may not have been ready to heed them.
+        from_the_first_import: when Python itself may not have been ready to handle them.
     """
     deadly = {-number for number in numbers if number in (signal.SIGKILL, signal.SIGXFSZ)}
     allowed = {0, *deadly, *(128 + number for number in numbers if number in STOPPING)}

@@ -23,7 +23,7 @@ class ExtractKills:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.videos = folder / "films"
+        self.videos = folder / "videos"
         self.videos.mkdir(parents=True)
         for name in VIDEOS:
             moving_shapes.write_video(self.videos / f"{name}.mp4", moving_shapes.make_frames(FRAMES))

@@ -45,7 +45,7 @@ class Fault(NamedTuple):
             removing, making a folder.
         folder: whose changes count.
         number: the signal that the process sends itself there; None has the disk full from there on.
-        size: instead, when a file grows beyond so many bytes: the process is killed amid the write; with ``number``
+        size: instead, when a file grows beyond so many bytes: the process is killed during the write; with ``number``
             None the write is cut short and fails, as on a full disk. This holds for libraries in C too.
         name: instead of ``change``, before the first one to a path with this in it: how many there are before it is
             nobody's promise.
@@ -148,7 +148,7 @@ def start(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """Python with these arguments, as a session of its own, which heeds signals as if a shell had started it."""
+    """Python with these arguments, as a session of its own, which handles signals as if a shell had started it."""
     return subprocess.Popen(
         [sys.executable, *arguments],
         stdout=stdout,

@@ -82,7 +82,7 @@ def allowed_error(dtype: str, reference: float) -> float:
 
 def new_row(op: str, dtype: torch.dtype, **about: Any) -> Row:
     row = {"op": op, "dtype": name_of(dtype), **about}
-    return row | {"inputs": 0, "runs": 0, "wrong": 0, "largest error": 0.0, "of the twin's": 0.0}
+    return row | {"inputs": 0, "runs": 0, "wrong": 0, "largest error": 0.0, "of the reference's": 0.0}
 
 
 def add_group(
@@ -109,7 +109,7 @@ def add_group(
     for shape, count, error, repeated in outcomes:
         row["runs"] += 2
         row["largest error"] = max(row["largest error"], error, key=nan_last)
-        row["of the twin's"] = max(row["of the twin's"], error / reference if reference else 0.0, key=nan_last)
+        row["of the reference's"] = max(row["of the twin's"], error / reference if reference else 0.0, key=nan_last)
         if not (repeated and error <= allowed):
             row["wrong"] += 1
             print(f"WRONG: {row['dtype']} {shape}, {count} splits: {error:.3g} of {allowed:.3g}, {repeated=}")

@@ -87,7 +87,7 @@ def text(*values: Any) -> str:
 
 
 FRAMES, FIRST, LATER = 20, 8, 14
-# Two objects, first shown amid the video, and one of them once more.
+# Two objects, first shown during the video, and one of them once more.
 PROMPTS = [
     *("--point", text(FIRST, 1, *middle_of_square(FIRST))),
     *("--box", text(FIRST, "disc", *box_of_disc(FIRST))),

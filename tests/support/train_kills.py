@@ -201,7 +201,7 @@ def with_support() -> dict[str, str]:
 
 
 def disturbed_training(folder: Path) -> list[str]:
-    """A worker is killed; then the run, amid a validation and with a worker; then it goes on at once."""
+    """A worker is killed; then the run, during a validation and with a worker; then it goes on at once."""
     kills = TrainKills(folder, epochs=1)
     out = folder / "out"
     first = killed_worker(kills, out)

@@ -52,7 +52,7 @@ def test_the_next_frames_are_encoded_while_one_is_tracked(fast, plain, video, ba
 
 def test_an_unreadable_frame_fails_in_its_turn(fast, tmp_path):
     folder = jpeg_folder(tmp_path / "video", clip(6))
-    (folder / "00003.jpg").write_bytes(b"no picture")
+    (folder / "00003.jpg").write_bytes(b"not an image")
     s = Session(fast, folder)
     s.points(0, 1, (60, 40, 1))
     for lag in (0, 2):
@@ -94,8 +94,8 @@ def test_streams_go_by_recorded_steps(plain, fast, video):
     results = []
     for predictor in (plain, fast):
         with predictor.open_stream() as stream:
-            for i, picture in enumerate(clip(12)):
-                result = stream.step(picture)
+            for i, frame in enumerate(clip(12)):
+                result = stream.step(frame)
                 if i == 1:
                     stream.add_new_points_or_box("a", [[60, 40]], [1])
                 if i == 4:
@@ -112,7 +112,7 @@ def test_streams_go_by_recorded_steps(plain, fast, video):
 
 
 def test_cached_features_are_waited_for(fast, video):
-    """The view of the original's state gives features that may still be on their way, and asks for none anew."""
+    """The view of the original's state gives features that may still be on their way, and asks for none again."""
     s, waits = Session(fast, video), []
     cache = s.state.features
 

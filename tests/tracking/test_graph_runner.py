@@ -383,9 +383,9 @@ def test_copies_and_pickles_record_for_themselves(fast, video):
     s = Session(fast, video)
     s.points(0, 1, (60, 40, 1))
     s.propagate(max_frame_num_to_track=1)
-    for twin in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
-        assert twin._runners.graphs is None and twin.fast is True
-        again = Session(twin, video)
+    for clone in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+        assert clone._runners.graphs is None and clone.fast is True
+        again = Session(clone, video)
         again.points(0, 1, (60, 40, 1))
         again.propagate(max_frame_num_to_track=1)
         assert torch.equal(again.records[-1].masks, s.records[-1].masks)

@@ -146,7 +146,7 @@ def test_bad_samples_are_reported_and_replaced(num_workers, caplog):
 def test_a_broken_connection_is_a_lost_worker(monkeypatch):
     monkeypatch.setattr(loader, "SECONDS_TO_EXIT", 0.01)
     monkeypatch.setattr(ClipBatch, "__reduce__", lambda batch: (_reset, ()), raising=False)  # where it is received
-    with pytest.raises(loader.LostWorkerError, match="ConnectionResetError amid a batch"):
+    with pytest.raises(loader.LostWorkerError, match="ConnectionResetError during a batch"):
         list(mixture(num_workers=1).epoch(0))
 
 

@@ -86,7 +86,7 @@ def test_a_connection_that_ends_for_no_known_reason_is_a_lost_worker(
     monkeypatch.setattr(loader, "SECONDS_TO_EXIT", 0.01)
     before = set(multiprocessing.active_children())
     name = type(error).__name__
-    with pytest.raises(LostWorkerError, match=rf"lost \({name} amid a batch: .*\); where memory ran out") as raised:
+    with pytest.raises(LostWorkerError, match=rf"lost \({name} during a batch: .*\); where memory ran out") as raised:
         receive(TornBatches(is_killed=False, error=error))
     # Also while the error exists.
     assert set(multiprocessing.active_children()) <= before and raised.value.__cause__ is not None

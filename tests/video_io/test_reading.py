@@ -277,7 +277,7 @@ class TestAddresses:
                 assert reader.count is None
                 assert [number_in(next(reader).square) for _ in range(200)] == [5] * 200
             assert list(reader) == []
-            with pytest.raises(VideoError, match="/cut ends after frame 39, amid the next one"):
+            with pytest.raises(VideoError, match="/cut ends after frame 39, during the next one"):
                 for frame in read_frames(f"{address}/cut", SIZE):
                     last = frame.index
             assert last == 39

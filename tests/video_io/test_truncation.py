@@ -97,7 +97,7 @@ class TestCutOff:
             ("mp4", "says it has 75 frames"),
             ("edit list", "says it has 58 frames"),
             ("mp4, uneven", f"says it has {len(UNEVEN)} frames"),
-            ("fragments", r"(its last part has at least \d+ more|amid a part of which \d+ bytes are missing)"),
+            ("fragments", r"(its last part has at least \d+ more|during a part of which \d+ bytes are missing)"),
             ("mkv", r"at \d\.\d\d s, but says it lasts 3\.00 s"),
             ("mkv, sound", r"at \d\.\d\d s, but says it lasts 3\.00 s"),
             ("mkv, long sound", r"at \d\.\d\d s, but says it lasts 3\.00 s"),

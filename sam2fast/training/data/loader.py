@@ -284,7 +284,9 @@ def receive_batches(made: Iterable[Item]) -> Iterator[Item]:
             except StopIteration:
                 return
             except (OSError, EOFError) as error:  # also "got end of file during message", and deleted files
-                raise _lost_worker(_exit_reason(batches) or f"{type(error).__name__} amid a batch: {error}") from error
+                raise _lost_worker(
+                    _exit_reason(batches) or f"{type(error).__name__} during a batch: {error}"
+                ) from error
             yield batch
     except Exception as error:
         _release_frames(error)

@@ -190,7 +190,7 @@ def test_workers_end_with_their_parent(ending, tmp_path):
     script.write_text(SCRIPT)
     notes.mkdir()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    heed = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    handle = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, str(script), str(notes)],
         stdout=subprocess.PIPE,
@@ -198,7 +198,7 @@ def test_workers_end_with_their_parent(ending, tmp_path):
         text=True,
         env=environment,
         start_new_session=True,
-        preexec_fn=heed,
+        preexec_fn=handle,
     )
     deadline = time.monotonic() + 60
     while len(workers := [int(name) for name in os.listdir(notes)]) < 2:

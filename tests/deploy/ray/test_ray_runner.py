@@ -277,7 +277,7 @@ def test_ctrl_c_ends_everything(tmp_path):
     notes.mkdir()
     home.mkdir()
     # Tests in the background of a shell inherit ignored interrupts.
-    heed = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    handle = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder, importable():
         process = subprocess.Popen(
             [sys.executable, str(script), str(notes), folder],
@@ -286,7 +286,7 @@ def test_ctrl_c_ends_everything(tmp_path):
             text=True,
             env={**os.environ, "HOME": str(home)},
             start_new_session=True,
-            preexec_fn=heed,
+            preexec_fn=handle,
         )
         deadline = time.monotonic() + 90
         while len(workers := {int(name) for name in os.listdir(notes)}) < 2:
