@@ -108,8 +108,8 @@ def bits_case(count: int, size: tuple[int, int], packing: bool) -> Case:
         if packing:
             return {"torch": lambda: pack_masks_reference(masks)} | _on_gpus(lambda: pack_masks(masks), on)
         packed, width = pack_masks_reference(masks), size[1]
-        reference implementation = {"torch": lambda: unpack_masks_reference(packed, width)}
-        return reference implementation | _on_gpus(lambda: unpack_masks(packed, width), on)
+        reference = {"torch": lambda: unpack_masks_reference(packed, width)}
+        return reference | _on_gpus(lambda: unpack_masks(packed, width), on)
 
     op, dtype = ("pack_masks", "bool") if packing else ("unpack_masks", "uint8")
     return Case(op, f"{count}x{size[0]}x{size[1]}", dtype, prepare, 0, pixels * 9 / 8, tolerance=0, launch="bits")

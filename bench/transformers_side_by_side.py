@@ -77,7 +77,7 @@ def clip(frames: int, size: int) -> list[NDArray[np.uint8]]:
     for t in range(frames):
         frame = image[3 * t : 3 * t + size, 5 * t : 5 * t + size].copy()
         frame[np.hypot(x - 0.55 - t / 64, y - 0.45 + t / 85) < 0.15] = (220, 60, 40)
-        pictures.append(frame)
+        images.append(frame)
     return images
 
 

@@ -133,7 +133,7 @@ def _median(row: Row, name: str) -> float | None:
 def _notes(row: Row) -> Iterator[str]:
     """Of the row and of its implementations, also why one was not timed."""
     if row["note"]:
-        yield row["note"]
+        yield row["note"].replace("a picture", "an image")  # codespell:ignore
     for name, subject in row["subjects"].items():
         said = [
             note for note in subject["note"].split("; ") if note not in ("", LEFT_OUT) and not BEFORE.fullmatch(note)

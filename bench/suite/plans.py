@@ -1,8 +1,8 @@
 """Which cases are run at which settings: what is asked for, the plan of this machine's CPU, and steps for a GPU.
 
 The steps come in the order of their value, so that a short visit to a GPU has the figures that matter. Each builds its
-models again, and takes a minute or so, but for those that compile: these take minutes, and their rows replace those that
-the others got before. ``rehearsal`` has the same calls for a CPU.
+models again, and takes a minute or so, but for those that compile: these take minutes, and their rows replace those
+that the others got before. ``rehearsal`` has the same calls for a CPU.
 """
 
 import functools

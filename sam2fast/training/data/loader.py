@@ -284,9 +284,8 @@ def receive_batches(made: Iterable[Item]) -> Iterator[Item]:
             except StopIteration:
                 return
             except (OSError, EOFError) as error:  # also "got end of file during message", and deleted files
-                raise _lost_worker(
-                    _exit_reason(batches) or f"{type(error).__name__} during a batch: {error}"
-                ) from error
+                reason = _exit_reason(batches) or f"{type(error).__name__} during a batch: {error}"
+                raise _lost_worker(reason) from error
             yield batch
     except Exception as error:
         _release_frames(error)
