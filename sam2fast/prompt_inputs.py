@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels.mask_ops import masks_to_boxes
-from sam2fast.utils.async_copies import uploaded
+from sam2fast.utils.async_copies import copy_to_device
 
 CPU = torch.device("cpu")
 POINT_LABELS = (-1, 0, 1, 2, 3)
@@ -94,7 +94,7 @@ def check_numbers(value: Any, name: str, device: torch.device = CPU) -> Tensor:
     if not (tensor.abs() <= LARGEST).all():
         wrong = f"numbers beyond {LARGEST:g}" if tensor.isfinite().all() else "NaN or infinite values"
         raise ValueError(f"{name} holds {wrong}")
-    return uploaded(tensor, device)
+    return copy_to_device(tensor, device)
 
 
 def _real_numbers(value: Any) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import LOGIT_LIMIT, check_boxes, check_numbers, check_points
 from sam2fast.transforms import ImageLike, SAM2Transforms, to_pixels
-from sam2fast.utils.async_copies import uploaded
+from sam2fast.utils.async_copies import copy_to_device
 from sam2fast.utils.thread_guard import CallGuard, exclusive, shared
 
 Prompt: TypeAlias = ArrayLike | Tensor
@@ -257,7 +257,8 @@ class SAM2ImagePredictor:
             mask = self._check_mask(mask_logits)
         _check_counts(points=coords, box=corners, mask_input=mask)
         # After all checks, since reading values on a GPU would synchronise with it.
-        coords, labels, corners = (x if x is None else uploaded(x, self.device) for x in (coords, labels, corners))
+        prompts = coords, labels, corners
+        coords, labels, corners = (x if x is None else copy_to_device(x, self.device) for x in prompts)
         return mask, coords, labels, corners
 
     def _check_mask(self, mask_logits: Any) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles, upsample_and_threshold, upsample_masks
 from sam2fast.kernels.preprocess import resize_and_normalise
-from sam2fast.utils.async_copies import uploaded
+from sam2fast.utils.async_copies import copy_to_device
 
 ImageLike: TypeAlias = np.ndarray | Image.Image | Tensor | str | Path
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
@@ -158,7 +158,7 @@ class SAM2Transforms:
         """The same for the result of :func:`to_pixels`."""
         white = 255.0 if pixels.dtype == torch.uint8 else 1.0
         size = (self.resolution, self.resolution)
-        return resize_and_normalise(uploaded(pixels, device)[None], size, self.mean, self.std, white)[0]
+        return resize_and_normalise(copy_to_device(pixels, device)[None], size, self.mean, self.std, white)[0]
 
     def forward_batch(self, img_list: Sequence[ImageLike], device: torch.device | str = "cpu") -> Tensor:
         """Images of any sizes as ``(B, 3, S, S)``."""

@@ -8,7 +8,7 @@ import torch
 
 from suite.missing import MissingError
 from suite.paths import plain_path
-from suite.pictures import boxes, centre, image
+from suite.photographs import boxes, centre, image
 from suite.sessions import Sample, in_context
 from suite.subjects import Built, Setting, image_predictor
 

@@ -20,7 +20,7 @@ def cold_start(job: dict[str, Any]) -> dict[str, Any]:
         import scipy.ndimage  # noqa: F401
     except ImportError:
         import numpy as np  # noqa: F401
-    from suite.pictures import image
+    from suite.photographs import image
 
     image = image(600, 900)
     start = time.perf_counter()
@@ -43,7 +43,7 @@ def cold_start(job: dict[str, Any]) -> dict[str, Any]:
 def image_peak(job: dict[str, Any]) -> dict[str, Any]:
     """One image is set, and clicked."""
     from suite import subjects
-    from suite.pictures import image
+    from suite.photographs import image
 
     setting = _setting(job)
     built = subjects.image_predictor(job["subject"], setting, job["checkpoint"])
@@ -57,7 +57,7 @@ def video_peak(job: dict[str, Any]) -> dict[str, Any]:
     """Objects are tracked through a video from its first frame to its last."""
     from suite import subjects
     from suite.paths import TrackingPath
-    from suite.pictures import centre
+    from suite.photographs import centre
 
     setting = _setting(job)
     built = subjects.video_predictor(job["subject"], setting, job["checkpoint"])

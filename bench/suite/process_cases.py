@@ -15,7 +15,7 @@ import torch
 
 from suite.machine import BENCH
 from suite.missing import GaveUpError, MissingError
-from suite.pictures import as_jpeg, image
+from suite.photographs import as_jpeg, image
 from suite.sessions import Sample
 from suite.subjects import Setting, video_predictor
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from suite.missing import MissingError
 from suite.paths import TrackingPath
-from suite.pictures import Repeated, as_jpeg, centre, image
+from suite.photographs import Repeated, as_jpeg, centre, image
 from suite.sessions import Sample, in_context
 from suite.subjects import Built, Setting, is_ours, video_predictor
 

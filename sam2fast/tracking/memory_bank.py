@@ -12,8 +12,8 @@ from sam2fast.kernels.memory_attention import MEANS, Fp8
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.approximations import EXACT, Approximations
-from sam2fast.tracking.async_copies import PendingCopies
 from sam2fast.tracking.page_pool import Page, PagePool
+from sam2fast.utils.async_copies import PendingCopies
 
 # Capacities of tables, in objects and in conditioning frames, so that shapes seldom change.
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)

@@ -15,8 +15,8 @@ from sam2fast.kernels.mask_ops import (
     upsample_masks,
 )
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
-from sam2fast.tracking.async_copies import AsyncHostCopy
 from sam2fast.tracking.state import FrameResult
+from sam2fast.utils.async_copies import AsyncHostCopy
 
 Output: TypeAlias = Literal["logits", "bool", "bits", "low_res"]
 

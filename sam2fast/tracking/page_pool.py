@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam2fast.tracking.async_copies import AsyncHostCopy, PendingCopies
-from sam2fast.utils.async_copies import uploaded
+from sam2fast.utils.async_copies import AsyncHostCopy, PendingCopies, copy_to_device
 
 SMALLEST = 8
 
@@ -65,7 +64,7 @@ class PagePool:
         """New pages holding ``values (n, *shape)``."""
         pages = self.allocate(len(values))
         self.widen(values.dtype)
-        rows = uploaded(torch.tensor([page.row for page in pages], device="cpu"), self.data.device)
+        rows = copy_to_device(torch.tensor([page.row for page in pages], device="cpu"), self.data.device)
         self.data.index_copy_(0, rows, values.to(self.data.dtype))
         return pages
 

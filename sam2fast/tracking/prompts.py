@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2fast.prompt_inputs import CPU, check_boxes, check_numbers, check_points
-from sam2fast.utils.async_copies import uploaded
+from sam2fast.utils.async_copies import copy_to_device
 
 EXPECTED = "expected an array (H, W) of bool or numbers"
 # Values of a mask become logits, twenty times as large, which must stay far from the largest number in fp32.
@@ -56,7 +56,7 @@ def click_prompt(
         raise ValueError(f"got {len(coords)} prompts with {kinds.shape[1]} points each; expected one with at least 1")
     height, width = size
     coords = coords / coords.new_tensor([width, height]) * image_size
-    return {"point_coords": uploaded(coords, device), "point_labels": uploaded(kinds, device)}
+    return {"point_coords": copy_to_device(coords, device), "point_labels": copy_to_device(kinds, device)}
 
 
 def _is_empty(points_or_labels: Any) -> bool:
@@ -78,7 +78,7 @@ def mask_prompt(mask: Any, image_size: int, device: torch.device) -> Tensor:
             raise ValueError("the mask holds NaN or infinite values")
         if largest > LARGEST_VALUE:
             raise ValueError(f"the mask holds {largest:g}, which is too large; expected 0 and 1")
-    mask = uploaded(mask[None, None], device).float()
+    mask = copy_to_device(mask[None, None], device).float()
     size = (image_size, image_size)
     if mask.shape[-2:] == size:
         return mask

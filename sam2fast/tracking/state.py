@@ -12,11 +12,11 @@ from torch import Tensor
 
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.tracking.async_copies import AsyncHostCopy
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import Memory, MemoryBank
 from sam2fast.tracking.model_identity import OpenedWith
 from sam2fast.tracking.page_pool import Page
+from sam2fast.utils.async_copies import AsyncHostCopy
 from sam2fast.utils.thread_guard import CallGuard, exclusive_session
 from sam2fast.video_io import Frames
 

@@ -25,7 +25,6 @@ from sam2fast.modeling.memory_selection import (
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import LOGIT_LIMIT
 from sam2fast.tracking.approximations import EXACT, Approximations
-from sam2fast.tracking.async_copies import AsyncHostCopy
 from sam2fast.tracking.eager_runner import (
     StepInput,
     StepOutput,
@@ -42,7 +41,7 @@ from sam2fast.tracking.model_identity import OpenedWith
 from sam2fast.tracking.outputs import TrackScores
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.state import FrameCopies, FrameResult, TrackedObject, VideoState, Views
-from sam2fast.utils.async_copies import uploaded
+from sam2fast.utils.async_copies import AsyncHostCopy, copy_to_device
 from sam2fast.video_io import Frames
 
 _log = logging.getLogger(__name__)
@@ -220,7 +219,7 @@ class Tracker:
         bank.begin_step()
         memory = None if initial else self._gather(state, tracked, frame, tracked.reverse[frame])
         if previous is not None:
-            previous = uploaded(previous, state.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+            previous = copy_to_device(previous, state.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         (features,) = self.encode(state, [frame])
         prediction = predict(self.model, features, memory, initial, points, mask, previous, fp8=bank.fp8).first(1)
         masks = fill_holes(prediction.mask, self.options.fill_hole_area)

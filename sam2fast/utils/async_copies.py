@@ -1,10 +1,70 @@
-"""Asynchronous copies between the host and a device."""
+"""Asynchronous copies between the CPU and the device, through pinned memory."""
+
+from collections import deque
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+# A copy leaves pinned memory this many steps after it was started. It has long arrived by then.
+STEPS_IN_FLIGHT = 2
 
-def uploaded(x: Tensor, device: torch.device | str) -> Tensor:
+
+class AsyncHostCopy:
+    """A copy of a tensor on the CPU.
+
+    From CUDA the copy goes to pinned memory, in the order of the current stream, and the call returns at once. Later
+    work on that stream may overwrite the source tensor.
+    """
+
+    def __init__(self, source: Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        if source.is_cuda:
+            self._tensor = torch.empty(source.shape, dtype=source.dtype, device="cpu", pin_memory=True)
+            self._tensor.copy_(source, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record(torch.cuda.current_stream(source.device))
+        else:
+            self._tensor = source.to("cpu", copy=True)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._tensor.dtype
+
+    def row(self, index: int) -> Tensor:
+        """One row of the copy ``(1, ...)``, in its own memory; waits until the copy has arrived."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._tensor[index : index + 1].clone()
+
+    @property
+    def tensor(self) -> Tensor:
+        """The copy in pageable memory; waits until it has arrived."""
+        if self._event is not None:
+            self._event.synchronize()
+            self._tensor, self._event = self._tensor.clone(), None
+        return self._tensor
+
+
+class PendingCopies:
+    """Reads copies a few steps after they were started, so that pinned memory does not grow with the results."""
+
+    def __init__(self) -> None:
+        self._steps: deque[list[Callable[[], object]]] = deque([[]])
+
+    def add(self, read: Callable[[], object]) -> None:
+        """Calls ``read`` after a few steps."""
+        self._steps[-1].append(read)
+
+    def begin_step(self) -> None:
+        """Reads the copies that were started :data:`STEPS_IN_FLIGHT` steps ago or earlier."""
+        self._steps.append([])
+        while len(self._steps) > STEPS_IN_FLIGHT:
+            for read in self._steps.popleft():
+                read()
+
+
+def copy_to_device(x: Tensor, device: torch.device | str) -> Tensor:
     """``x`` on ``device``; ``x`` itself if it is there already.
 
     A copy from the CPU to CUDA is asynchronous: it goes through a new pinned buffer on the current stream, while one

@@ -8,7 +8,7 @@ from PIL import Image
 
 from sam2fast.build_sam import build_sam2
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-from sam2fast.utils.async_copies import uploaded
+from sam2fast.utils.async_copies import copy_to_device
 
 NANO, TINY = "configs/nano/sam2fast_nano.yaml", "configs/sam2.1/sam2.1_hiera_t.yaml"
 
@@ -91,8 +91,8 @@ def test_uploads(cuda, pinned):
     """Keeps the strides of the tensor, and does not read memory that the caller may overwrite."""
     x = torch.zeros(3, 4, 5, device="cpu", pin_memory=pinned).permute(1, 2, 0)
     with cuda.watched() as seen:
-        out = uploaded(x, fake_cuda.GPU)
+        out = copy_to_device(x, fake_cuda.GPU)
     seen.check()
     assert out.is_cuda and out.shape == x.shape and out.stride() == x.stride()
     assert len(cuda._pinned) == 1 + pinned
-    assert uploaded(x, "cpu") is x and uploaded(out, fake_cuda.GPU) is out
+    assert copy_to_device(x, "cpu") is x and copy_to_device(out, fake_cuda.GPU) is out

@@ -42,7 +42,7 @@ FLAT = {
 
 
 def blocks(**last: Any) -> list[dict[str, Any]]:
-    """Made up: the first fills caches, and only the last may differ from the others."""
+    """Synthetic: the first fills caches, and only the last may differ from the others."""
     first = FLAT | {"resident_mib": 400.0, "tensors": 440, "processor_p99_ms": 450.0}
     return [first, *[dict(FLAT)] * 3, FLAT | last]
 

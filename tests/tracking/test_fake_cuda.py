@@ -87,7 +87,7 @@ def test_clicks_wait_for_their_answers_alone(cuda, predictor):
         with cuda.watched() as seen:
             predictor.add_new_points_or_box(state, t, 1, *click)
         first, *rest = seen.faults
-        assert first.kind == "waits" and first.place.startswith("sam2fast/tracking/async_copies.py:")
+        assert first.kind == "waits" and first.place.startswith("sam2fast/utils/async_copies.py:")
         assert all("/async_copies.py:" in fault.place or " masks_of: " in fault.place for fault in rest)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from striped_snakes import MOST_SNAKES, SIZE, draw_picture, write_pictures
+from striped_snakes import MOST_SNAKES, SIZE, draw_image, write_images
 
 from sam2fast.cli import main
 from sam2fast.config import build_from_config
@@ -44,8 +44,8 @@ def one_click(run: Callable[..., str], *checkpoint: str) -> float:
 
 @pytest.mark.long
 def test_a_new_kind_of_object_is_learnt(run: Callable[..., str]) -> None:
-    write_pictures(Path(), 24, seed=0)
-    write_pictures(Path("held_out"), 12, seed=1)
+    write_images(Path(), 24, seed=0)
+    write_images(Path("held_out"), 12, seed=1)
     before = one_click(run)
     fewer = ("scratch.updates=30", "scratch.lr=5e-4", "~trainer.data.train.datasets.1", "trainer.ema.decay=0.9")
     data = ("dataset.img_folder=images", "dataset.gt_folder=masks")
@@ -73,12 +73,12 @@ def test_coco_files_are_read_as_the_document_says(tmp_path: Path) -> None:
 
 
 def test_snakes_are_the_same_for_the_same_seed_and_labelled_where_they_are(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "a", 3, seed=5)
-    write_pictures(tmp_path / "b", 2, seed=5)
+    write_images(tmp_path / "a", 3, seed=5)
+    write_images(tmp_path / "b", 2, seed=5)
     for number in range(3):
-        image, labels = draw_picture(np.random.default_rng([5, number]))
+        image, labels = draw_image(np.random.default_rng([5, number]))
         assert image.size == SIZE and labels.shape == SIZE[::-1] and 0 < labels.max() <= MOST_SNAKES
         assert np.array_equal(np.asarray(Image.open(tmp_path / f"a/masks/{number:03d}.png")), labels)
     for kind in ("images/001.jpg", "masks/001.png"):
         assert (tmp_path / "a" / kind).read_bytes() == (tmp_path / "b" / kind).read_bytes()
-    assert draw_picture(np.random.default_rng([6, 0]))[0] != draw_picture(np.random.default_rng([5, 0]))[0]
+    assert draw_image(np.random.default_rng([6, 0]))[0] != draw_image(np.random.default_rng([5, 0]))[0]
