@@ -1,4 +1,4 @@
-"""Cross-attention to the memory bank and self-attention, in four kernels; the first two are in ``keys_kernel.py``.
+"""Cross-attention to the memory bank and self-attention, in four kernels; the first two are in ``rope_kernel.py``.
 
 1. ``_rotate_kernel`` rotates queries (and the keys of self-attention) by their positions.
 2. ``_encode_kernel`` makes the memory's keys: it adds encodings, projects and rotates. It also gathers the values. It
@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 
 from sam2fast.kernels._launch import ANY, POINTERS, Compilation, LaunchConfig
-from sam2fast.kernels.memory_attention.keys_kernel import _encode_kernel, _rotate_kernel
+from sam2fast.kernels.memory_attention.rope_kernel import _encode_kernel, _rotate_kernel
 from sam2fast.kernels.memory_attention.shapes import MEANS, WIDEST, WIDEST_MEMORY
 
 # One configuration for the kernels around the attention, which take a small part of the time.

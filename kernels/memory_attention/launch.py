@@ -19,7 +19,7 @@ from sam2fast.kernels.memory_attention.kernel import (
     _combine_kernel,
     blocks,
 )
-from sam2fast.kernels.memory_attention.keys_kernel import _encode_kernel, _rotate_kernel
+from sam2fast.kernels.memory_attention.rope_kernel import _encode_kernel, _rotate_kernel
 from sam2fast.kernels.memory_attention.shapes import MEANS, AttendedMemory
 
 LOG2E = math.log2(math.e)

@@ -23,7 +23,7 @@ from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.segmenter import read_foreground
 from sam2fast.cli.terminal import SIGNAL_EXIT_BASE, TERMINATION_SIGNALS, ignore_closed_stream, print_message
-from sam2fast.cli.track_outputs import FrameDrawing, RunFolder, as_line, derive_outputs, frame_record, open_overlay
+from sam2fast.cli.track_folder import FrameDrawing, RunFolder, as_line, derive_outputs, frame_record, open_overlay
 from sam2fast.cli.track_request import TrackPrompt, TrackRequest, check_against_video
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.modeling.memory_selection import MemoryRules

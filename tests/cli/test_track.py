@@ -21,8 +21,8 @@ from track_runs import (
     text,
 )
 
-from sam2fast.cli import track_outputs
-from sam2fast.cli.track_outputs import FrameDrawing
+from sam2fast.cli import track_folder
+from sam2fast.cli.track_folder import FrameDrawing
 from sam2fast.datasets.palette_masks import palette
 from sam2fast.video_io import video_writer
 from sam2fast.video_results import read_masks
@@ -174,7 +174,7 @@ def test_progress(track, video_file, tmp_path):
 
 def test_colours_of_large_videos_are_not_guessed(tmp_path):
     """Players assume BT.709 for large untagged videos."""
-    video_file = track_outputs.OverlayWriter(tmp_path / "x.mp4", 720, 1280, 25.0)
+    video_file = track_folder.OverlayWriter(tmp_path / "x.mp4", 720, 1280, 25.0)
     video_file.add(np.full((720, 1280, 3), (200, 30, 90), dtype=np.uint8), None)
     video_file.finish()
     with av.open(str(tmp_path / "x.mp4")) as container:
@@ -189,7 +189,7 @@ def test_the_same_images_are_the_same_bytes(tmp_path):
     ground = np.stack([columns * 3, rows * 5, rows + columns], -1).astype(np.uint8)
     videos = set()
     for _ in range(30):
-        video_file = track_outputs.OverlayWriter(tmp_path / "x.mp4", 64, 96, 25.0)
+        video_file = track_folder.OverlayWriter(tmp_path / "x.mp4", 64, 96, 25.0)
         for turn in range(8):
             video_file.add(np.roll(ground, turn * 2, axis=1), None)
         video_file.finish()
@@ -200,7 +200,7 @@ def test_the_same_images_are_the_same_bytes(tmp_path):
 def test_odd_frames_are_extended_not_scaled(tmp_path):
     stripes = np.zeros((47, 65, 3), dtype=np.uint8)
     stripes[:, ::2] = 255
-    video_file = track_outputs.OverlayWriter(tmp_path / "x.mp4", 47, 65, 25.0)
+    video_file = track_folder.OverlayWriter(tmp_path / "x.mp4", 47, 65, 25.0)
     video_file.add(stripes, None)
     video_file.finish()
     ((frame,), _) = moving_shapes.decoded(tmp_path / "x.mp4")

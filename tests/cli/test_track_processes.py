@@ -22,7 +22,7 @@ FRAMES, RECORDED = 16, 3
 COMMAND = f"""
 import os
 from sam2fast.cli import main, track_run
-from sam2fast.cli.track_outputs import RunFolder
+from sam2fast.cli.track_folder import RunFolder
 
 append = RunFolder.append
 

@@ -17,7 +17,7 @@ from track_runs import (
     text,
 )
 
-from sam2fast.cli import track_outputs, track_run
+from sam2fast.cli import track_folder, track_run
 from sam2fast.video_results import read_masks
 
 
@@ -204,7 +204,7 @@ def test_record_that_lost_frames(track, video_file, tmp_path, monkeypatch):
 
 
 def test_interrupted_drawing_keeps_tracked_masks(track, video_file, tmp_path, monkeypatch):
-    original, calls = track_outputs.OverlayWriter.add, []
+    original, calls = track_folder.OverlayWriter.add, []
 
     def add(self, make_image, time):
         calls.append(time)
@@ -212,7 +212,7 @@ def test_interrupted_drawing_keeps_tracked_masks(track, video_file, tmp_path, mo
             raise KeyboardInterrupt
         original(self, make_image, time)
 
-    monkeypatch.setattr(track_outputs.OverlayWriter, "add", add)
+    monkeypatch.setattr(track_folder.OverlayWriter, "add", add)
     command = [video_file, *ONE, "--end", 5, "--out", tmp_path]
     result = track(*command)
     assert result.exit_code == 130 and "run the same command again to continue" in result.stderr

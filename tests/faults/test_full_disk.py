@@ -23,7 +23,7 @@ from track_kills import TrackKills
 
 from sam2fast.cli.command_files import write_atomically
 from sam2fast.cli.synthesize import _open_output
-from sam2fast.cli.track_outputs import OverlayWriter, RunFolder
+from sam2fast.cli.track_folder import OverlayWriter, RunFolder
 from sam2fast.cli.user_errors import UserError
 from sam2fast.demo.server.demo_errors import BadVideoError
 from sam2fast.demo.server.video_files import DemoVideoWriter

@@ -15,8 +15,8 @@ from disturbed import after_signal, left_whole
 from killed import SECONDS_TO_END, Fault, forked, start
 from track_kills import TrackKills
 
-from sam2fast.cli import track_outputs, track_run
-from sam2fast.cli.track_outputs import RunFolder
+from sam2fast.cli import track_folder, track_run
+from sam2fast.cli.track_folder import RunFolder
 
 FRAMES, FIRST, LATER = 5, 1, 2
 FIRST_STATE = ".state_00001.safetensors"  # the state after the first frame, while it is saved
@@ -112,7 +112,7 @@ def test_stopped_while_it_tracks(kills, out, number):
 
 def test_stopped_while_it_draws(kills, out):
     """The partial overlay is removed."""
-    add, calls = track_outputs.OverlayWriter.add, []
+    add, calls = track_folder.OverlayWriter.add, []
 
     def stopped(self, image, time):
         calls.append(time)
@@ -121,7 +121,7 @@ def test_stopped_while_it_draws(kills, out):
         add(self, image, time)
 
     def work():
-        track_outputs.OverlayWriter.add = stopped
+        track_folder.OverlayWriter.add = stopped
         kills.command(out, "whole", formats="json,overlay")()
 
     ended = forked(work)
@@ -149,7 +149,7 @@ def test_a_second_signal_ends_immediately(kills, out):
 def test_ignored_signals_stay_ignored(kills, out):
     """As under nohup and in the background of a script."""
 
-    finish = track_outputs.OverlayWriter.finish
+    finish = track_folder.OverlayWriter.finish
 
     def interrupted(video):
         os.kill(os.getpid(), signal.SIGINT)
@@ -158,7 +158,7 @@ def test_ignored_signals_stay_ignored(kills, out):
     def work():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        track_outputs.OverlayWriter.finish = interrupted
+        track_folder.OverlayWriter.finish = interrupted
         kills.command(out, "whole", 0.0, "json,overlay")()
 
     ended = forked(work, Fault(None, out, signal.SIGHUP, name=FIRST_STATE))

@@ -108,7 +108,7 @@ def davis_facts(path: Path) -> None:
 
 
 def run_folder(path: Path) -> None:
-    from sam2fast.cli.track_outputs import RunFolder
+    from sam2fast.cli.track_folder import RunFolder
 
     folder = RunFolder(path.parent, {"video": "v", "prompts": [], "range": {"start": 0}}, False)
     assert folder.done >= 0 and folder.complete in (True, False)

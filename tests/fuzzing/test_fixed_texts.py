@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sam2fast.checkpoints import CheckpointError, read_checkpoint
-from sam2fast.cli.track_outputs import RunFolder
+from sam2fast.cli.track_folder import RunFolder
 from sam2fast.cli.track_request import read_prompt_file
 from sam2fast.cli.user_errors import UserError
 from sam2fast.datasets.annotations import Metadata

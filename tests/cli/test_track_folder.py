@@ -7,7 +7,7 @@ import pytest
 import torch
 from pycocotools import mask as coco_masks
 
-from sam2fast.cli.track_outputs import as_line, frame_record, label_map
+from sam2fast.cli.track_folder import as_line, frame_record, label_map
 from sam2fast.cli.user_errors import UserError
 from sam2fast.io.rle import compress_run_lengths, decode_rle
 from sam2fast.kernels.mask_ops import upsample_masks
