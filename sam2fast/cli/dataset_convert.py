@@ -39,6 +39,7 @@ RECORD = ".convert.json"
 @rate_option
 @click.option(
     "--pictures",
+    "images",
     type=click.Choice(("all", "annotated", "none")),
     default="all",
     show_default=True,
@@ -62,7 +63,7 @@ def convert(
     layout: str | None,
     masklets: str,
     rate: int,
-    pictures: str,
+    images: str,
     overlaps: str,
     check: bool,
     overwrite: bool,
@@ -86,12 +87,12 @@ def convert(
     from sam2fast.datasets.dataset_files import DatasetError
     from sam2fast.datasets.layout import Settings
 
-    asked = {"to": to, "masklets": masklets, "rate": rate, "pictures": pictures, "overlaps": overlaps}
+    asked = {"to": to, "masklets": masklets, "rate": rate, "pictures": images, "overlaps": overlaps}
     open_output(target, RECORD, asked, overwrite)
     place = DatasetLocation(target, to, Settings(masklets, rate, overlaps))
     output = place.open()
     jobs = [
-        ConvertJob(DatasetLocation(data.root, data.name, data.settings), place, name, pictures, check)
+        ConvertJob(DatasetLocation(data.root, data.name, data.settings), place, name, images, check)
         for name in names
         if overwrite or not output.has(name)
     ]
@@ -108,7 +109,7 @@ def convert(
     click.echo(
         f"{count} videos with {objects} objects in {frames} annotated frames in {target}, layout {to}"
         + (f"; {there} videos were done before" if there else "")
-        + (f"; of {bare} videos IN has no images" if bare and pictures != "none" else "")
+        + (f"; of {bare} videos IN has no images" if bare and images != "none" else "")
     )
     problems.raise_if_any(len(names))
 

@@ -19,7 +19,7 @@ def test_choices_match_the_libraries():
         "to": tuple(layout_registry.BY_NAME),
         "layout": tuple(layout_registry.BY_NAME),
         "masklets": layout.MASKLETS,
-        "pictures": conversion.IMAGES,
+        "images": conversion.IMAGES,
         "overlaps": palette_masks.OVERLAPS,
     }
     assert choices_of(convert_checkpoint)["layout"] == converting.LAYOUTS

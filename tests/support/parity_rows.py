@@ -109,7 +109,8 @@ def add_group(
     for shape, count, error, repeated in outcomes:
         row["runs"] += 2
         row["largest error"] = max(row["largest error"], error, key=nan_last)
-        row["of the reference's"] = max(row["of the twin's"], error / reference if reference else 0.0, key=nan_last)
+        ratio = error / reference if reference else 0.0
+        row["of the reference's"] = max(row["of the reference's"], ratio, key=nan_last)
         if not (repeated and error <= allowed):
             row["wrong"] += 1
             print(f"WRONG: {row['dtype']} {shape}, {count} splits: {error:.3g} of {allowed:.3g}, {repeated=}")
