@@ -16,7 +16,7 @@ from sam2fast.tracking.prompts import at_least, frame_number, integer
 from sam2fast.tracking.propagation import Progress, frames_of_pass, propagate
 from sam2fast.tracking.session_api import TrackingModel
 from sam2fast.tracking.state import VideoState, checked_session
-from sam2fast.tracking.tracker import Tracker, TrackingOptions
+from sam2fast.tracking.tracker import Tracker
 from sam2fast.utils.thread_guard import shared
 from sam2fast.video_io import VideoError, open_frames
 
@@ -49,10 +49,11 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         add_all_frames_to_correct_as_cond: bool = False,
         **kwargs: Any,
     ) -> None:
-        options = TrackingOptions(
-            fill_hole_area, non_overlap_masks, clear_non_cond_mem_around_input, add_all_frames_to_correct_as_cond
-        )
-        super().__init__(options, **kwargs)
+        super().__init__(**kwargs)
+        self.fill_hole_area = fill_hole_area
+        self.non_overlap_masks = non_overlap_masks
+        self.clear_non_cond_mem_around_input = clear_non_cond_mem_around_input
+        self.add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond
 
     @classmethod
     def from_pretrained(cls, model_id: str | Path, **kwargs: Any) -> "SAM2VideoPredictor":

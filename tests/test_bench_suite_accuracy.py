@@ -172,7 +172,7 @@ def test_rows_say_which_path_ran(monkeypatch):
     frame = row_at("video steady frame", setting)["subjects"]
     assert frame["official"]["path"] == "eager" and frame["official vos_optimized"]["path"] == ""
     assert frame["sam2fast"]["path"] == "eager: there is nothing to record on cpu"
-    monkeypatch.setattr(SAM2VideoPredictor, "_fast_by_default", True)
+    monkeypatch.setattr(SAM2VideoPredictor, "fast", True)
     for name in ("video steady frame", "stream latency"):
         assert row_at(name, setting, ("sam2fast",))["subjects"]["sam2fast"]["path"] == "recorded"
 
@@ -207,7 +207,7 @@ class Recorder:
 @pytest.mark.parametrize("rows_before", [0, 1])
 def test_a_subject_whose_recording_gives_up_fails(name, rows_before, monkeypatch):
     """Its figures would be of another path than asked for."""
-    monkeypatch.setattr(SAM2VideoPredictor, "_fast_by_default", True)
+    monkeypatch.setattr(SAM2VideoPredictor, "fast", True)
     monkeypatch.setattr(graph_runner, "EagerRecorder", lambda device: Recorder(lambda: len(kept) >= rows_before))
     setting, kept = Setting("nano", "fp32", 64, frames=3), []
     group = plans.Group(case_of(name), setting, ((1, None), (2, None)), 1, ("sam2fast",))

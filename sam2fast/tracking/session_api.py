@@ -2,9 +2,9 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from torch import nn
 from sam2fast.modeling.memory_selection import MemorySelection
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking import saved_state
-from sam2fast.tracking.approximations import Approximations, ApproximationsLike
+from sam2fast.tracking.approximations import EXACT, Approximations, ApproximationsLike
 from sam2fast.tracking.outputs import Output, check_output
 from sam2fast.tracking.propagation import warm_up
 from sam2fast.tracking.state import VideoState, Views
@@ -21,26 +21,19 @@ from sam2fast.tracking.tracker import RunnerSelector, SelectionWatch, Tracker, T
 from sam2fast.utils.thread_guard import CallGuard, exclusive, exclusive_session, shared
 from sam2fast.video_io import open_frames
 
-Value = TypeVar("Value")
+_OPTIONS = frozenset(field.name for field in fields(TrackingOptions))
 
 
-class Option(Generic[Value]):
-    """An attribute of a model that is one of its :class:`TrackingOptions`."""
+class ModelOptions(TrackingOptions):
+    """The options that a model has as attributes. They are read from it whenever they are used."""
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
+    def __init__(self, model: "TrackingModel") -> None:
+        self._model = model
 
-    @overload
-    def __get__(self, model: None, owner: type) -> "Option[Value]": ...
-
-    @overload
-    def __get__(self, model: "TrackingModel", owner: type) -> Value: ...
-
-    def __get__(self, model: "TrackingModel | None", owner: type) -> Any:
-        return self if model is None else getattr(model._options, self._name)
-
-    def __set__(self, model: "TrackingModel", value: Value) -> None:
-        setattr(model._options, self._name, value)
+    def __getattribute__(self, name: str) -> Any:
+        if name in _OPTIONS:
+            return getattr(object.__getattribute__(self, "_model"), name)
+        return object.__getattribute__(self, name)
 
 
 class TrackingModel(SAM2Base):
@@ -54,26 +47,17 @@ class TrackingModel(SAM2Base):
             kernels run on; True everywhere; False nowhere.
     """
 
-    fill_hole_area = Option[float]()
-    non_overlap_masks = Option[bool]()
-    clear_non_cond_mem_around_input = Option[bool]()
-    add_all_frames_to_correct_as_cond = Option[bool]()
-    memory_selection = Option[MemorySelection | None]()
-    selection_watch = Option[SelectionWatch | None]()
-    fast = Option[bool | None]()
-    _fast_by_default: bool | None = None
+    fill_hole_area: float
+    non_overlap_masks: bool
+    clear_non_cond_mem_around_input: bool
+    add_all_frames_to_correct_as_cond: bool
+    fast: bool | None = None
+    _approximations = EXACT
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """A subclass may set ``fast`` in its body: the default of its instances."""
-        super().__init_subclass__(**kwargs)
-        if isinstance(vars(cls).get("fast"), bool):
-            cls._fast_by_default = vars(cls)["fast"]
-            del cls.fast
-
-    def __init__(self, options: TrackingOptions, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._options = options
-        self._options.fast = self._fast_by_default
+        self.memory_selection: MemorySelection | None = None
+        self.selection_watch: SelectionWatch | None = None
         self._runners = RunnerSelector()
         # Threads may share the model, and their sessions have their own guards. This one protects what a session reads
         # more than once while it is opened: the approximations.
@@ -90,18 +74,18 @@ class TrackingModel(SAM2Base):
             ValueError: an unknown name, or a value that this model cannot have; nothing has changed then.
             ConcurrentUseError: they are set while another thread opens a session.
         """
-        return self._options.approximations
+        return self._approximations
 
     @approximations.setter
     @exclusive
     def approximations(self, requested: ApproximationsLike) -> None:
         approximations = Approximations.of(requested)
-        self._options.approximations = approximations.check_for(self.num_maskmem, self.sam_image_embedding_size)
+        self._approximations = approximations.check_for(self.num_maskmem, self.sam_image_embedding_size)
 
     @property
     def _tracker(self) -> Tracker:
         """Computes the objects of sessions. Made for each use: a model that kept it would keep itself alive."""
-        return Tracker(self, self._options, self._runners, self._views())
+        return Tracker(self, ModelOptions(self), self._runners, self._views())
 
     def _views(self) -> Views:
         """What sessions return for the keys of the original's ``inference_state``."""
@@ -241,8 +225,8 @@ class TrackingModel(SAM2Base):
         return saved_state.unpacked(packed, self._tracker, frames)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy has its own settings, and records for itself.
-        return {**vars(self), "_options": replace(self._options), "_runners": copy.copy(self._runners)}
+        # A copy records for itself.
+        return {**vars(self), "_runners": copy.copy(self._runners)}
 
     def _apply(self, *args: Any, **kwargs: Any) -> nn.Module:
         self.release_recordings()

@@ -100,7 +100,7 @@ class Tracker:
 
     @property
     def runner(self) -> StepRunner:
-        """What runs the model: the one place where eager execution or CUDA graphs are chosen."""
+        """What runs the model: eager execution or CUDA graphs, by :class:`RunnerSelector`."""
         return self.runners.choose(self.model, self.options.fast, self.options.recorded)
 
     @property

@@ -44,7 +44,7 @@ def replaying(drawn, monkeypatch):
     predictor = copy.deepcopy(drawn)
     predictor.fast = True
     recorded_ops.as_on_a_gpu(monkeypatch)
-    predictor._runners.graphs = GraphRunner(predictor, RecordedOps, predictor._options.recorded)
+    predictor._runners.graphs = GraphRunner(predictor, RecordedOps, predictor._tracker.options.recorded)
     return predictor
 
 

@@ -91,7 +91,7 @@ def test_replayed_steps(exact, rough, replaying, video):
     gc.collect()
     replaying.approximations = None
     replaying._runners.graphs.made_for = fingerprint(
-        replaying, replaying._options.recorded
+        replaying, replaying._tracker.options.recorded
     )  # as if none was dropped for the other setting
     session = tracked(replaying, video)
     assert replaying._runners.graphs.workspace_of(session.state.bank, rules) is rounded

@@ -36,7 +36,7 @@ def fast(plain):
 def replaying(fast, monkeypatch):
     """The same, and operations are replayed as a CUDA graph's are."""
     recorded_ops.as_on_a_gpu(monkeypatch)
-    fast._runners.graphs = GraphRunner(fast, RecordedOps, fast._options.recorded)
+    fast._runners.graphs = GraphRunner(fast, RecordedOps, fast._tracker.options.recorded)
     return fast
 
 

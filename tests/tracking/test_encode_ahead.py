@@ -37,7 +37,7 @@ class Encodings:
     ],
 )
 def test_the_next_frames_are_encoded_while_one_is_tracked(fast, plain, video, batch, expected, monkeypatch):
-    fast._runners.graphs = GraphRunner(fast, settings=fast._options.recorded)
+    fast._runners.graphs = GraphRunner(fast, settings=fast._tracker.options.recorded)
     encodings = Encodings(fast, monkeypatch)
 
     def life(s: Session) -> None:

@@ -270,7 +270,7 @@ def test_other_weights_are_never_tracked_with_old_recordings(replaying, plain, v
     other = {name: x * 1.05 if x.is_floating_point() else x for name, x in plain.state_dict().items()}
     replaying.load_state_dict(other, assign=True)
     assert replaying._runners.graphs is None
-    replaying._runners.graphs = GraphRunner(replaying, RecordedOps, replaying._options.recorded)
+    replaying._runners.graphs = GraphRunner(replaying, RecordedOps, replaying._tracker.options.recorded)
     after = track(replaying)
     changed = copy.deepcopy(plain)
     changed.load_state_dict(other)
@@ -347,7 +347,7 @@ class NoRecorder:
 
 
 def test_where_recording_fails_tracking_goes_on_without(fast, plain_life, video, caplog):
-    fast._runners.graphs = GraphRunner(fast, NoRecorder, fast._options.recorded)
+    fast._runners.graphs = GraphRunner(fast, NoRecorder, fast._tracker.options.recorded)
     for a, b in zip(plain_life, run(fast, video, long_life), strict=True):
         assert relative_error(a.masks, b.masks) < TOLERANCE, a.step
     assert fast._tracker.graphs is None
@@ -493,3 +493,15 @@ def test_training_mode_is_refused_as_ever(fast, video):
     fast.train()
     with pytest.raises(RuntimeError, match="evaluation mode"):
         s.propagate()
+
+
+@pytest.mark.parametrize("owner", ["class", "instance"])
+def test_options_take_effect_wherever_they_are_set(fast, monkeypatch, owner):
+    """On the class, on an instance, and again when they are taken away."""
+    target = type(fast) if owner == "class" else fast
+    if owner == "class":
+        del fast.fast
+    with monkeypatch.context() as patch:
+        patch.setattr(target, "fast", False)
+        assert fast._tracker.options.fast is False and fast._tracker.why_eager() is not None
+    assert fast._tracker.options.fast is (None if owner == "class" else True)
