@@ -21,6 +21,7 @@ from sam2fast.io.images import SUFFIXES
 if TYPE_CHECKING:
     from sam2fast.profiling import Profile
 
+CHART_OPTION = "--picture"
 CHARTS = (".png", ".svg", ".pdf")
 TRACES = (".json", ".json.gz")
 STDOUT = "-"
@@ -81,7 +82,7 @@ class _EitherType(click.ParamType):
     help="Also write a .json trace for Perfetto (https://ui.perfetto.dev) or Chrome.",
 )
 @click.option(
-    "--picture", "chart", type=click.Path(path_type=Path), metavar="FILE", help="Also draw a .png, .svg or .pdf chart."
+    CHART_OPTION, "chart", type=click.Path(path_type=Path), metavar="FILE", help="Also draw a .png, .svg or .pdf chart."
 )
 @click.option(
     "--json",
@@ -120,7 +121,7 @@ def profile(
     for text, is_image in zip(inputs, images, strict=True):
         _check_input(text, is_image, prompts)
     json_path = None if json_file in (None, STDOUT) else Path(str(json_file))
-    _check_outputs(inputs, {"--trace": trace, "--picture": chart, "--json": json_path})
+    _check_outputs(inputs, {"--trace": trace, CHART_OPTION: chart, "--json": json_path})
     choice = choose_model(model, checkpoint)
 
     from sam2fast.profiling.report import DEPTH, as_text, draw
@@ -219,7 +220,7 @@ def _check_input(text: str, is_image: bool, prompts: Sequence[Any]) -> None:
 
 def _check_outputs(inputs: Sequence[str], files: dict[str, Path | None]) -> None:
     """Checks before any work: one input for a trace or chart, known file endings, existing folders."""
-    endings = {"--trace": TRACES, "--picture": CHARTS, "--json": (".json",)}
+    endings = {"--trace": TRACES, CHART_OPTION: CHARTS, "--json": (".json",)}
     taken = {os.path.realpath(text) for text in inputs}
     for option, file in files.items():
         if file is None:
@@ -235,6 +236,6 @@ def _check_outputs(inputs: Sequence[str], files: dict[str, Path | None]) -> None
         taken.add(os.path.realpath(file))
         if not file.absolute().parent.is_dir():
             raise UserError(f"no folder {str(file.absolute().parent)!r} for {option}")
-    if files["--picture"] is not None and importlib.util.find_spec("matplotlib") is None:
-        raise UserError("--picture needs matplotlib, which is not installed: pip install 'sam2fast[profile]'")
+    if files[CHART_OPTION] is not None and importlib.util.find_spec("matplotlib") is None:
+        raise UserError(f"{CHART_OPTION} needs matplotlib, which is not installed: pip install 'sam2fast[profile]'")
     remove_leftovers(file for file in files.values() if file is not None)

@@ -34,7 +34,7 @@ class Work(NamedTuple):
     """What is profiled.
 
     Attributes:
-        unit: the name of the root: ``picture`` or ``frame``.
+        unit: the name of the root.
         prepared: opens the input; yields one function for each image or frame, and the parts.
         is_warm: each pass begins with frames that are not measured.
     """

@@ -7,7 +7,7 @@ from small_nano import write_small_nano
 from video import clip
 
 from sam2fast import nano
-from sam2fast.cli.profile import _check_outputs
+from sam2fast.cli.profile import CHART_OPTION, _check_outputs
 from sam2fast.profiling import profile_image, profile_video
 
 
@@ -48,7 +48,7 @@ def one_line(result, code: int) -> str:
 
 def test_a_video_end_to_end(run, video, small_nano, tmp_path):
     files = [tmp_path / name for name in ("trace.json", "parts.png", "figures.json")]
-    options = ["--trace", files[0], "--picture", files[1], "--json", files[2]]
+    options = ["--trace", files[0], CHART_OPTION, files[1], "--json", files[2]]
     result = run("profile", video, "--objects", 2, "--frames", 2, *options, *small_nano)
     assert result.exit_code == 0, result.stderr
     assert "the average of frames 2 to 3" in result.stdout
@@ -124,9 +124,9 @@ def test_prompts_of_videos(run, video, small_nano, monkeypatch):
         (["video", "--point", "3,1,20,30"], 2, "not on the first frame"),
         (["a.png", "--point", "x,30"], 2, "'x,30' is not X,Y"),
         (["a.png", "b.png", "--trace", "t.json"], 2, "--trace takes one image or video"),
-        (["a.png", "--picture", "parts.gif"], 2, "does not end with .png or .svg or .pdf"),
+        (["a.png", CHART_OPTION, "parts.gif"], 2, "does not end with .png or .svg or .pdf"),
         (["--json", "a.png", "video"], 2, "give it after the inputs"),
-        (["a.png", "--picture", "a.png"], 2, "would overwrite an input"),
+        (["a.png", CHART_OPTION, "a.png"], 2, "would overwrite an input"),
         (["a.png", "--trace", "x.json", "--json", "x.json"], 2, "would overwrite an input or another output"),
         (["a.png", "--trace", "nowhere/t.json"], 1, "no folder"),
     ],
@@ -154,14 +154,14 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     left = (".a.json.1.part", ".t.json.gz.1.part")
     for name in (*left, ".b.json.1.part"):
         (tmp_path / name).touch()
-    outputs = {"--json": tmp_path / "a.json", "--trace": tmp_path / "t.json.gz", "--picture": None}
+    outputs = {"--json": tmp_path / "a.json", "--trace": tmp_path / "t.json.gz", CHART_OPTION: None}
     _check_outputs(["video.mp4"], outputs)
     assert [file.name for file in tmp_path.iterdir()] == [".b.json.1.part"]
 
 
 def test_without_matplotlib(run, make_image, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    error = one_line(run("profile", make_image(), "--picture", "parts.png"), 1)
+    error = one_line(run("profile", make_image(), CHART_OPTION, "parts.png"), 1)
     assert "pip install 'sam2fast[profile]'" in error
 
 

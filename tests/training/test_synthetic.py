@@ -341,14 +341,14 @@ def test_media_folders_that_lack_something_are_refused(tmp_path, media):
 
 def test_collect_keeps_what_is_usable(tmp_path):
     source, out = tmp_path / "package", tmp_path / "out"
-    photograph(source / "usr/share/pictures/a.png", (1200, 800))
-    photograph(source / "usr/share/pictures/a_copy.png", (600, 400), seed=0)
-    Image.open(source / "usr/share/pictures/a.png").resize((600, 400)).save(source / "usr/share/pictures/a_copy.png")
+    photograph(source / "usr/share/scenes/a.png", (1200, 800))
+    photograph(source / "usr/share/scenes/a_copy.png", (600, 400), seed=0)
+    Image.open(source / "usr/share/scenes/a.png").resize((600, 400)).save(source / "usr/share/scenes/a_copy.png")
     Image.new("RGB", (400, 300), GREEN).save(source / "drawing.png")
     photograph(source / "icons/small.png", (64, 64))
     assert collect_backgrounds(source, out) == 1
     (kept,) = out.glob("*/backgrounds/package/*.jpg")
-    assert kept.name == "package-pictures-a.jpg" and Image.open(kept).size == (1024, 683)
+    assert kept.name == "package-scenes-a.jpg" and Image.open(kept).size == (1024, 683)
 
     cutout(source / "good.png", size=(900, 300))
     Image.new("RGBA", (90, 90)).save(source / "empty.png")
