@@ -229,11 +229,13 @@ def _without_graphs(model: SAM2Base) -> Iterator[None]:
     if not isinstance(model, SAM2VideoPredictor):
         yield
         return
-    fast, model.fast = model.fast, False
+    saved = {name: value for name, value in vars(model).items() if name == "fast"}
+    model.fast = False
     try:
         yield
     finally:
-        model.fast = fast
+        del model.fast
+        vars(model).update(saved)
 
 
 @contextmanager

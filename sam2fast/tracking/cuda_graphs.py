@@ -216,7 +216,7 @@ def has_hooks(model: nn.Module) -> bool:
 
 
 def _settings(part: nn.Module) -> Any:
-    kinds = bool | int | float | str
-    public = [(name, value) for name, value in vars(part).items() if not name.startswith("_") and name != "training"]
+    kinds, others = bool | int | float | str, ("training", "fast", "fill_hole_area")  # which every step reads
+    public = [(name, value) for name, value in vars(part).items() if not name.startswith("_") and name not in others]
     compiled = tuple(id(value) for _, value in public if isinstance(value, CompiledMethod))
     return compiled, tuple((name, value) for name, value in public if isinstance(value, kinds))

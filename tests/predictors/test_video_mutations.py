@@ -7,10 +7,10 @@ import torch
 from parity import NARROW
 from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
-from sam2fast.modeling import sam2_base
+from sam2fast.modeling import memory_selection, sam2_base
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.memory_selection import MemoryRules
-from sam2fast.tracking import eager_runner, memory_selection, tracker
+from sam2fast.tracking import eager_runner, tracker
 
 
 def scenario(s: Session) -> None:
