@@ -13,9 +13,9 @@ from sam2fast.kernels.memory_attention import AttendedMemory
 from sam2fast.modeling.memory_selection import MemoryRules, select_memories
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.tracking.eager_runner import attended_memory, encode_masks, fill_holes, predict
-from sam2fast.tracking.outputs import video_logits
 from sam2fast.tracking.session_api import TrackingModel
 from sam2fast.tracking.state import TrackedObject, VideoState, Views
+from sam2fast.tracking.tracker import Tracker
 
 Output = Mapping[str, Any]
 
@@ -28,8 +28,6 @@ UNCALLED = frozenset(
         "_prepare_memory_conditioned_features",
         "_encode_memory_in_output",
         "_encode_new_memory",
-        "_apply_non_overlapping_constraints",
-        "_get_orig_video_res_output",
         "_forward_sam_heads",
         "_prepare_backbone_features",
         "_get_image_feature",
@@ -61,6 +59,14 @@ class PrivateApi(TrackingModel):
                 stacklevel=2,
             )
 
+    @property
+    def _tracker(self) -> Tracker:
+        """The tracker of the model; it resizes masks by :meth:`_get_orig_video_res_output` if a user overrides that."""
+        tracker = super()._tracker
+        if any(name in vars(self) or getattr(type(self), name) is not method for name, method in RESIZING.items()):
+            tracker.resize = lambda state, masks: self._get_orig_video_res_output(state, masks)[1]
+        return tracker
+
     def _views(self) -> Views:
         return legacy_views(self)
 
@@ -89,8 +95,12 @@ class PrivateApi(TrackingModel):
 
     def _get_orig_video_res_output(self, inference_state: VideoState, any_res_masks: Tensor) -> tuple[Tensor, Tensor]:
         """The masks ``(N, 1, h, w)``, and the same at the video's size, without overlaps if so configured."""
-        any_res_masks = any_res_masks.to(inference_state.device)
-        return any_res_masks, video_logits(any_res_masks, inference_state.video_size, self.non_overlap_masks)
+        masks = any_res_masks = any_res_masks.to(inference_state.device)
+        if masks.shape[-2:] != inference_state.video_size:
+            masks = upsample_masks(masks, inference_state.video_size)
+        if self.non_overlap_masks and len(masks):
+            masks = self._apply_non_overlapping_constraints(masks)
+        return any_res_masks, masks
 
     def _consolidate_temp_output_across_obj(
         self, inference_state: VideoState, frame_idx: int, is_cond: bool, consolidate_at_video_res: bool = False
@@ -207,3 +217,9 @@ class PrivateApi(TrackingModel):
             torch.ones(1, P, dtype=torch.bool, device=device),
             num_frames,
         )
+
+
+# Methods that masks are resized by if a user overrides one of them; otherwise a kernel does the same.
+RESIZING = {
+    name: getattr(PrivateApi, name) for name in ("_get_orig_video_res_output", "_apply_non_overlapping_constraints")
+}

@@ -24,7 +24,7 @@ from sam2fast.profiling.parts import PartOf, PartRecorder, memory_parts, model_p
 from sam2fast.profiling.tree import Part, Profile
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.tracking import eager_runner, propagation
+from sam2fast.tracking import eager_runner, tracker
 from sam2fast.transforms import ImageLike, to_pixels
 from sam2fast.video_io import VideoError, open_frames
 from sam2fast.video_io import frames as video_frames
@@ -171,7 +171,7 @@ def profile_video(
                 (state.bank, "write_pointers", ("copies",)),
                 (eager_runner, "encode_masks", ("memory encoding",)),
                 (eager_runner, "fill_holes_in_mask_scores", ("hole filling",)),
-                (propagation, "format_masks", ("masks to video size",)),
+                (tracker, "format_masks", ("masks to video size",)),
             ]
             yield [partial(next, answers)] * timed, parts
 

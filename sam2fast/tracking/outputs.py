@@ -1,7 +1,7 @@
 """What tracking returns: masks in the requested form, and the model's scores."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
@@ -55,7 +55,13 @@ def check_output(output: str) -> None:
         raise ValueError(f"output is {output!r}; expected one of {', '.join(map(repr, get_args(Output)))}")
 
 
-def format_masks(low_res: Tensor, size: tuple[int, int], output: Output, non_overlap: bool) -> Tensor:
+def format_masks(
+    low_res: Tensor,
+    size: tuple[int, int],
+    output: Output,
+    non_overlap: bool,
+    resize: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """The decoder's masks ``(N, 1, h, w)`` in the requested form.
 
     Args:
@@ -63,6 +69,7 @@ def format_masks(low_res: Tensor, size: tuple[int, int], output: Output, non_ove
         size: (height, width) of the video.
         output: the form.
         non_overlap: at each pixel only the object with the largest logit keeps it.
+        resize: replaces :func:`video_logits`.
 
     Returns:
         ``logits``: ``(N, 1, H, W)`` fp32; ``bool``: where these are above 0; ``bits``: the same with eight pixels a
@@ -72,7 +79,7 @@ def format_masks(low_res: Tensor, size: tuple[int, int], output: Output, non_ove
     if output == "low_res":
         return low_res
     if output == "logits" or non_overlap:
-        logits = video_logits(low_res, size, non_overlap)
+        logits = video_logits(low_res, size, non_overlap) if resize is None else resize(low_res)
         if output == "logits":
             return logits
         return logits > 0 if output == "bool" else pack_masks(logits > 0)

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
-from sam2fast.tracking.outputs import format_masks
 from sam2fast.tracking.prompts import click_prompt, mask_prompt
 from sam2fast.tracking.state import FrameResult, TrackedObject, UnchangedOnError, VideoState
 from sam2fast.tracking.tracker import Tracker
@@ -152,7 +151,7 @@ def masks_of(tracker: Tracker, state: VideoState, ids: Sequence[Any], results: M
     if present:
         low_res = torch.cat([results[ids[i]].mask for i in present]).to(state.device)
         masks[present] = upsample_masks(low_res, state.video_size)
-    return format_masks(masks, state.video_size, "logits", tracker.options.non_overlap_masks)
+    return tracker.format_masks(state, masks, "logits")
 
 
 def commit_prompts(tracker: Tracker, state: VideoState) -> None:

@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from sam2fast.tracking.memory_bank import BUCKETS
-from sam2fast.tracking.outputs import Output, TrackScores, format_masks
+from sam2fast.tracking.outputs import Output, TrackScores
 from sam2fast.tracking.prompting import add_points_or_box, commit_prompts, no_prompt_error
 from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
 from sam2fast.tracking.tracker import Tracker
@@ -67,7 +67,7 @@ def propagate(
         tracker.encode_batch(state, objects.values(), remaining, encode_ahead)
         results, track_scores = track_frame(tracker, state, objects, frame, reverse)
         tracker.encode_ahead(state, objects.values(), remaining[1:], encode_ahead)
-        masks = format_masks(track_scores.low_res_logits, state.video_size, output, tracker.options.non_overlap_masks)
+        masks = tracker.format_masks(state, track_scores.low_res_logits, output)
         scores = (track_scores,) if return_scores else ()
         store_results(tracker, state, objects, frame, reverse, results)
         yield (frame, _ids(state, objects), masks, *scores)
@@ -138,7 +138,7 @@ def warm_up(tracker: Tracker, num_objects: int, size: tuple[int, int], output: O
     for count in [num_objects, *reversed(counts)]:
         objects: dict[Any, TrackedObject] = {i: prompted.copy() for i in range(count)}
         results, scores = track_frame(tracker, state, objects, 1, reverse=False)
-        format_masks(scores.low_res_logits, state.video_size, output, tracker.options.non_overlap_masks)
+        tracker.format_masks(state, scores.low_res_logits, output)
     if encode_ahead > 1:
         tracker.encode(state, range(2, 2 + min(encode_ahead, WARMUP_FRAMES - 2)))
     # And a correction, which attends to memories too.

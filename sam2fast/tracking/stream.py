@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.tracking import saved_state
-from sam2fast.tracking.outputs import Output, TrackScores, check_output, format_masks
+from sam2fast.tracking.outputs import Output, TrackScores, check_output
 from sam2fast.tracking.prompting import (
     add_mask,
     add_points_or_box,
@@ -133,7 +133,7 @@ class VideoStream:
             results, scores = track_frame(tracker, state, objects, index, reverse=False)
         else:
             results, scores = {}, TrackScores.of([], torch.zeros(self._low_res_shape(0), device=state.device))
-        masks = format_masks(scores.low_res_logits, state.video_size, output, tracker.options.non_overlap_masks)
+        masks = tracker.format_masks(state, scores.low_res_logits, output)
         store_results(tracker, state, objects, index, False, results)
         rules = tracker.rules(state)
         for tracked in objects.values():

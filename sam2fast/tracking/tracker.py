@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 from weakref import WeakSet
 
@@ -38,7 +39,7 @@ from sam2fast.tracking.features import FEATURES_KEPT, EncodingPlan, FeatureCache
 from sam2fast.tracking.graph_runner import GraphRunner, RunnerSelector
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayout
 from sam2fast.tracking.model_identity import OpenedWith
-from sam2fast.tracking.outputs import TrackScores
+from sam2fast.tracking.outputs import Output, TrackScores, format_masks
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.state import FrameCopies, FrameResult, TrackedObject, VideoState, Views
 from sam2fast.utils.async_copies import AsyncHostCopy, copy_to_device
@@ -84,7 +85,12 @@ class Tracker:
         options: settings, shared with their owner, who may change them.
         runners: the choice between eager execution and CUDA graphs; shared with its owner.
         views: what new sessions return for the keys of the original's ``inference_state``.
+
+    Attributes:
+        resize: replaces :func:`~sam2fast.tracking.outputs.video_logits` if it is set.
     """
+
+    resize: Callable[[VideoState, Tensor], Tensor] | None = None
 
     def __init__(
         self,
@@ -97,6 +103,11 @@ class Tracker:
         self.views = views
         self.options = TrackingOptions() if options is None else options
         self.runners = RunnerSelector() if runners is None else runners
+
+    def format_masks(self, state: VideoState, low_res: Tensor, output: Output) -> Tensor:
+        """See :func:`~sam2fast.tracking.outputs.format_masks`."""
+        resize = None if self.resize is None else partial(self.resize, state)
+        return format_masks(low_res, state.video_size, output, self.options.non_overlap_masks, resize)
 
     @property
     def runner(self) -> StepRunner:

@@ -366,3 +366,24 @@ def test_nothing_global_is_changed(video_predictor, video):
     next(generator)
     assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
     generator.close()
+
+
+@pytest.mark.parametrize("name", ["_get_orig_video_res_output", "_apply_non_overlapping_constraints"])
+@pytest.mark.parametrize("where", ["instance", "class"])
+def test_overridden_resizing_takes_effect(video_predictor, video, monkeypatch, name, where):
+    """In answers to prompts, passes and streams."""
+    ours = copy.deepcopy(video_predictor)
+    ours.non_overlap_masks = True
+    original = getattr(type(ours), name)
+
+    def darker(*args):
+        result = original(*(args if where == "class" else (ours, *args)))
+        return (result[0], result[1] - 5000) if isinstance(result, tuple) else result - 5000
+
+    monkeypatch.setattr(type(ours) if where == "class" else ours, name, darker)
+    state = ours.init_state(video)
+    assert ours.add_new_points_or_box(state, 0, 1, [[60, 40]], [1])[2].max() < -3000
+    assert all(masks.max() < -3000 for _, _, masks in ours.propagate_in_video(state, progress=False))
+    stream = ours.open_stream()
+    stream.step(np.zeros((64, 64, 3), np.uint8))
+    assert stream.add_new_points_or_box(1, [[30, 30]], [1]).masks.max() < -3000
