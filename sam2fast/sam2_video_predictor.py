@@ -353,6 +353,22 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
             raise VideoError(state.frames.truncated)
 
 
+# What streams and results call, so that a user's overrides take effect there.
+SAM2VideoPredictor._originals = {
+    name: getattr(SAM2VideoPredictor, name)
+    for name in (
+        "add_new_points_or_box",
+        "add_new_mask",
+        "clear_all_prompts_in_frame",
+        "remove_object",
+        "propagate_in_video_preflight",
+        "check_recordings",
+        "_get_orig_video_res_output",
+        "_apply_non_overlapping_constraints",
+    )
+}
+
+
 class SAM2VideoPredictorVOS(SAM2VideoPredictor):
     """The same predictor under the name of the original's compiled one.
 

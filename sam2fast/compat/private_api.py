@@ -1,8 +1,8 @@
 """Private methods of the original's video predictor that its own tools and other programs call."""
 
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -43,9 +43,14 @@ UNCALLED = frozenset(
     }
 )
 
+# Where a kernel does what the original does in one method that calls another.
+CALLED_BY = {"_get_orig_video_res_output": "_apply_non_overlapping_constraints"}
+
 
 class PrivateApi(TrackingModel):
     """Mixin of the video predictor: the original's private names, arguments and results."""
+
+    _originals: ClassVar[Mapping[str, Any]]  # sam2fast's methods, of which the tracker has functions
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Warns about methods of a user's subclass that have no effect here."""
@@ -61,11 +66,16 @@ class PrivateApi(TrackingModel):
 
     @property
     def _tracker(self) -> Tracker:
-        """The tracker of the model; it resizes masks by :meth:`_get_orig_video_res_output` if a user overrides that."""
+        """The tracker of the model; it calls a user's own methods where it has functions of its own for them."""
         tracker = super()._tracker
-        if any(name in vars(self) or getattr(type(self), name) is not method for name, method in RESIZING.items()):
-            tracker.resize = lambda state, masks: self._get_orig_video_res_output(state, masks)[1]
+        tracker.override = self._override
         return tracker
+
+    def _override(self, name: str) -> Callable[..., Any] | None:
+        """The method of a subclass, or one patched on the class or instance; None for sam2fast's."""
+        names = {name, CALLED_BY.get(name, name)}
+        overridden = any(n in vars(self) or getattr(type(self), n) is not self._originals[n] for n in names)
+        return getattr(self, name) if overridden else None
 
     def _views(self) -> Views:
         return legacy_views(self)
@@ -217,9 +227,3 @@ class PrivateApi(TrackingModel):
             torch.ones(1, P, dtype=torch.bool, device=device),
             num_frames,
         )
-
-
-# Methods that masks are resized by if a user overrides one of them; otherwise a kernel does the same.
-RESIZING = {
-    name: getattr(PrivateApi, name) for name in ("_get_orig_video_res_output", "_apply_non_overlapping_constraints")
-}

@@ -110,12 +110,13 @@ class VideoStream:
         check_output(output)
         prepared = self._frames.prepared(frame)
         if any(tracked.new_conditioning or tracked.new_tracked for tracked in state.objects.values()):
-            self._tracker.check_recordings()  # not on every frame: it takes a millisecond
+            # Not on every frame: it takes a millisecond.
+            self._tracker.call("check_recordings", Tracker.check_recordings)
         before = self._frames.current_frame
         with UnchangedOnError(state, state.objects.values()):
             if state.objects:
                 # While the frame of the last prompts is still there: their memories are encoded from it.
-                commit_prompts(self._tracker, state)
+                self._tracker.call("propagate_in_video_preflight", commit_prompts, state)
             try:
                 self._frames.set_frame(index, prepared)
                 return self._track(state, index, output)
@@ -159,9 +160,9 @@ class VideoStream:
         """
         state, frame = self._prompted()
         with UnchangedOnError(state, state.objects.values()):
-            masks = add_points_or_box(
-                self._tracker, state, frame, obj_id, points, labels, clear_old_points, normalize_coords, box
-            )[2]
+            prompt = points, labels, clear_old_points, normalize_coords, box
+            call = self._tracker.call
+            masks = call("add_new_points_or_box", add_points_or_box, state, frame, obj_id, *prompt)[2]
             return self._with_scores(state, frame, obj_id, masks)
 
     @exclusive
@@ -173,14 +174,15 @@ class VideoStream:
         """
         state, frame = self._prompted()
         with UnchangedOnError(state, state.objects.values()):
-            return self._with_scores(state, frame, obj_id, add_mask(self._tracker, state, frame, obj_id, mask)[2])
+            masks = self._tracker.call("add_new_mask", add_mask, state, frame, obj_id, mask)[2]
+            return self._with_scores(state, frame, obj_id, masks)
 
     @exclusive
     @torch.inference_mode()
     def clear_prompts(self, obj_id: Any) -> None:
         """Removes an object's prompts on the current frame; an unknown id has none."""
         state, frame = self._prompted()
-        clear_prompts(self._tracker, state, frame, obj_id, need_output=False)
+        self._tracker.call("clear_all_prompts_in_frame", clear_prompts, state, frame, obj_id, need_output=False)
 
     @exclusive
     @torch.inference_mode()
@@ -191,7 +193,7 @@ class VideoStream:
             RuntimeError: an unknown id with ``strict``; or the stream was closed.
         """
         state = self._opened()
-        remove_object(self._tracker, state, obj_id, strict, need_output=False)
+        self._tracker.call("remove_object", remove_object, state, obj_id, strict, need_output=False)
         return list(state.objects)
 
     def _prompted(self) -> tuple[VideoState, int]:

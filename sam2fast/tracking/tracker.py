@@ -8,8 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 from weakref import WeakSet
 
 import torch
@@ -46,6 +45,8 @@ from sam2fast.utils.async_copies import AsyncHostCopy, copy_to_device
 from sam2fast.video_io import Frames
 
 _log = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # Called with the selections of a step before it is computed: session, objects, frame, reverse, selections.
 SelectionWatch: TypeAlias = Callable[[VideoState, Sequence[TrackedObject], int, bool, Sequence[Selection]], None]
@@ -87,10 +88,10 @@ class Tracker:
         views: what new sessions return for the keys of the original's ``inference_state``.
 
     Attributes:
-        resize: replaces :func:`~sam2fast.tracking.outputs.video_logits` if it is set.
+        override: the user's method that replaces one of the predictor, by name, or None.
     """
 
-    resize: Callable[[VideoState, Tensor], Tensor] | None = None
+    override: Callable[[str], Callable[..., Any] | None] = staticmethod(lambda name: None)
 
     def __init__(
         self,
@@ -106,8 +107,14 @@ class Tracker:
 
     def format_masks(self, state: VideoState, low_res: Tensor, output: Output) -> Tensor:
         """See :func:`~sam2fast.tracking.outputs.format_masks`."""
-        resize = None if self.resize is None else partial(self.resize, state)
+        custom = self.override("_get_orig_video_res_output")
+        resize = None if custom is None else lambda masks: custom(state, masks)[1]
         return format_masks(low_res, state.video_size, output, self.options.non_overlap_masks, resize)
+
+    def call(self, name: str, function: Callable[Concatenate["Tracker", P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The user's method of that name if there is one, else a function of this tracker."""
+        custom = self.override(name)
+        return function(self, *args, **kwargs) if custom is None else custom(*args, **kwargs)
 
     @property
     def runner(self) -> StepRunner:

@@ -1,5 +1,7 @@
 """Streams give the same bits as offline sessions that stop at every prompted frame."""
 
+import copy
+import functools
 import gc
 import random
 import weakref
@@ -10,6 +12,7 @@ import pytest
 import torch
 from video import SMALL, clip
 
+from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.stream import VideoStream
 from sam2fast.video_io import VideoError
 
@@ -336,3 +339,43 @@ def test_a_prompt_that_fails_at_its_end(video_predictor, image_list, monkeypatch
 
 def test_open_stream_returns_this_class(video_predictor):
     assert isinstance(video_predictor.open_stream(), VideoStream)
+
+
+@pytest.mark.parametrize("where", ["subclass", "class", "instance"])
+def test_overridden_methods_are_called(video_predictor, image_list, where, monkeypatch):
+    """Public methods that a stream computes by functions of the tracker."""
+    ours, called = copy.deepcopy(video_predictor), []
+    names = [
+        "add_new_points_or_box",
+        "add_new_mask",
+        "clear_all_prompts_in_frame",
+        "remove_object",
+        "propagate_in_video_preflight",
+        "check_recordings",
+    ]
+    methods = {name: _noting(getattr(SAM2VideoPredictor, name), called) for name in names}
+    if where == "subclass":
+        ours.__class__ = type("Custom", (SAM2VideoPredictor,), methods)
+    for name, method in methods.items() if where == "class" else ():
+        monkeypatch.setattr(SAM2VideoPredictor, name, method)
+    stream = ours.open_stream()
+    for name, method in methods.items() if where == "instance" else ():
+        setattr(ours, name, method.__get__(ours))  # also of a stream that is open
+    expected = video_predictor.open_stream() if where != "class" else ours.open_stream()
+    for each in (stream, expected):
+        each.step(image_list[0])
+        each.add_new_points_or_box(1, [[30, 30]], [1])
+        each.add_new_mask(2, np.eye(SMALL, dtype=bool))
+        each.clear_prompts(2)
+        each.remove_object(2)
+    one, other = (each.step(image_list[1]).masks for each in (stream, expected))
+    assert set(called) == set(names) and torch.equal(one, other)
+
+
+def _noting(method, called: list[str]):
+    @functools.wraps(method)
+    def noting(*args, **kwargs):
+        called.append(method.__name__)
+        return method(*args, **kwargs)
+
+    return noting
