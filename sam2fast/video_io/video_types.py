@@ -1,8 +1,9 @@
 """Errors of videos, and the frame type of streams."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,16 +35,11 @@ def check_size(index: int, size: tuple[int, int], expected: tuple[int, int]) -> 
         )
 
 
-class FramePixels(Protocol):
-    """The pixels of a frame, converted on request."""
+class FramePixels(NamedTuple):
+    """The pixels of a frame, converted on request; see :class:`StreamFrame`."""
 
-    def rgb(self) -> NDArray[np.uint8]:
-        """``(H, W, 3)`` uint8 at the video's own size, upright."""
-        ...
-
-    def square(self) -> Tensor:
-        """``(S, S, 3)`` uint8 RGB on the CPU, the model's input size."""
-        ...
+    rgb: Callable[[], NDArray[np.uint8]]
+    square: Callable[[], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
