@@ -177,7 +177,7 @@ def test_a_click_waits_only_for_earlier_calls(client, app, monkeypatch):
             pass
 
     def click() -> None:
-        service.add_points(clicking, 0, 1, [[0.3, 0.4]], [1], True)
+        service.call(service.calls.add_points, clicking, 0, 1, [[0.3, 0.4]], [1], True)
 
     threads = [threading.Thread(target=track), threading.Thread(target=click)]
     threads[0].start()
@@ -204,14 +204,14 @@ def test_closing_while_others_track(client, app):
         try:
             for frame, _ in service.track(session, 0):
                 if frame == 1:
-                    service.close_session(session)
+                    service.sessions.close(session)
         except Exception as error:
             failures.append(error)
 
     threads = [threading.Thread(target=track, args=(session,)) for session in sessions]
     for thread in threads:
         thread.start()
-    service.close_session(sessions[0])
+    service.sessions.close(sessions[0])
     for thread in threads:
         thread.join(60)
     assert all("Cannot find session" in str(error) for error in failures) and len(failures) <= 1

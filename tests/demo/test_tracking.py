@@ -297,7 +297,7 @@ def test_corrections_stay_when_the_video_is_tracked_again(client, session):
 
 
 def test_corrections_keep_other_masks_whose_results_were_dropped(client, session, app, monkeypatch):
-    calls = app.extensions[SERVICE]._calls
+    calls = app.extensions[SERVICE].calls
     # Three tracked frames of each of two objects.
     monkeypatch.setattr(calls, "_budget", MemoryBudget(results=9, reach=2))
     client.add(session, [ON_SQUARE], obj=1)

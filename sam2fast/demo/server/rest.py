@@ -147,8 +147,6 @@ def _stream(frames: Iterator[FrameMasks]) -> Iterator[bytes]:
     try:
         for frame, masks in frames:
             yield encode_part(frame, masks)
-    except GeneratorExit:
-        raise
     except Exception:
         # The stream has no error message; it can only be broken off.
         _log.exception("tracking failed")
