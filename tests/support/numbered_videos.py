@@ -6,11 +6,14 @@ import os
 import struct
 import tempfile
 from fractions import Fraction
+from typing import NamedTuple
 
 import av
 import numpy as np
 import pytest
 import torch
+
+from sam2fast.video_io import FrameReader, Frames, VideoError, open_frames, read_frames
 
 COUNT, WIDTH, HEIGHT, GOP = 75, 64, 48, 12
 B_FRAMES = {"bf": "3", "b-adapt": "0", "preset": "fast"}
@@ -130,6 +133,41 @@ class _Silence:
             self.parts += 1
         if time >= self.seconds:
             self.container.mux(self.stream.encode(None))
+
+
+class BothWays(NamedTuple):
+    """A video as random access and a stream agree to have read it."""
+
+    numbers: list[int]
+    times: list[float | None]
+    end: str | None  # what is missing after the last frame
+    frames: Frames
+    reader: FrameReader
+
+
+def read_both_ways(data, size=32, exact=True):
+    """Reads a video by random access and as a stream, and checks that these agree.
+
+    Args:
+        exact: also in every bit and time; libavcodec conceals damage differently each time.
+    """
+    frames, numbers, times, end = open_frames(data, size), [], [], None
+    with read_frames(data, size) as reader:
+        try:
+            for frame in reader:
+                assert frame.index == len(numbers)
+                assert (frame.height, frame.width) == (reader.height, reader.width) == (frames.height, frames.width)
+                pixels = frames.pixels(frame.index)
+                assert torch.equal(frame.square, pixels) if exact else number_in(frame.square) == number_in(pixels)
+                assert frame.rgb.shape == (frame.height, frame.width, 3)
+                numbers.append(number_in(frame.square))
+                times.append(frame.time)
+        except VideoError as error:
+            end = str(error)
+            assert list(reader) == []
+    assert (len(frames), frames.truncated) == (len(numbers), end)
+    assert not exact or times in ([frames.time(index) for index in range(len(frames))], [None] * len(times))
+    return BothWays(numbers, times, end, frames, reader)
 
 
 def turned(data, turn):
