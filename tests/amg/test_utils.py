@@ -296,26 +296,6 @@ def test_run_lengths(size):
         np.testing.assert_array_equal(decode_rle(compressed), mask)
 
 
-def test_run_lengths_are_plain_integers():
-    (rle,) = amg.mask_to_rle_pytorch(blobs(3, 8, 9)[2:])
-    assert {type(x) for x in (*rle["counts"], *rle["size"], amg.area_from_rle(rle))} == {int}
-
-
-def test_run_lengths_of_no_masks():
-    assert amg.mask_to_rle_pytorch(torch.zeros(0, 4, 5, dtype=torch.bool)) == []
-
-
-def test_run_lengths_that_do_not_fill_the_mask():
-    with pytest.raises(ValueError, match="do not add up to the 6 pixels"):
-        amg.rle_to_mask({"size": [2, 3], "counts": [2, 3]})
-
-
-def test_run_lengths_of_damaged_counts():
-    for counts in ([2, -3, 7], []):
-        with pytest.raises(ValueError, match="do not add up"):
-            amg.rle_to_mask({"size": [2, 3], "counts": counts})
-
-
 def test_every_official_name_exists():
     """Also with the original's parameters, in their order."""
     for name, theirs in vars(official).items():
