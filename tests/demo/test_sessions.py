@@ -223,8 +223,7 @@ def test_a_closing_server_refuses_requests(make_server):
     client, service = DemoClient(app.test_client()), app.extensions[SERVICE]
     session = client.start()
     client.add(session)
-    parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
-    next(parts)
+    parts = client.begin_track(session)
     assert client.http.get("/ready").status_code == 200
     service.close()
     assert list(parts) == []

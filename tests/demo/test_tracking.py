@@ -176,24 +176,34 @@ def test_wrong_tracks_are_refused_before_the_stream(client, session, body, messa
     assert client.facts(session)["trackedFrames"] == []
 
 
-def test_cancel_ends_the_stream_and_the_next_one_is_complete(client, session):
+@pytest.mark.parametrize(
+    ("end", "tracked"),
+    [
+        (lambda client, session: client.mutate(CANCEL, sessionId=session) == {"success": True}, [0]),
+        (lambda client, session: len(client.track(session)) == FRAMES, list(range(FRAMES))),
+        (lambda client, session: client.mutate(CLEAR_VIDEO, sessionId=session) == {"success": True}, []),
+        (lambda client, session: client.close(session) and not client.close(session), None),
+    ],
+    ids=["cancelled", "replaced by another", "cleared", "closed"],
+)
+def test_what_ends_a_track(client, session, end, tracked):
     client.add(session)
-    stream = client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False)
-    parts = iter(stream.response)
-    assert b'"frame_index": 0' in next(parts)
-    assert client.mutate(CANCEL, sessionId=session) == {"success": True}
+    parts = client.begin_track(session)
+    assert end(client, session)
     assert list(parts) == []
-    assert client.facts(session)["isTracking"] is False
-    assert len(client.track(session)) == FRAMES
+    if tracked is not None:
+        facts = client.facts(session)
+        assert facts["isTracking"] is False and facts["trackedFrames"] == tracked
+        assert facts["objects"] == [1][: len(tracked)] and facts["framesWithMasks"] == tracked
+        client.add(session)
+        assert len(client.track(session)) == FRAMES
 
 
 def test_a_closed_stream_ends_its_track(client, session, app):
     client.add(session)
-    stream = client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False)
-    parts = iter(stream.response)
-    next(parts)
+    stream = client.begin_track(session)
     assert client.facts(session)["isTracking"] is True
-    stream.response.close()
+    stream.close()
     facts = client.facts(session)
     assert facts["isTracking"] is False and facts["trackedFrames"] == [0] and facts["problem"] is None
     app.extensions[SERVICE].model.call(lambda: None)  # the model's thread is free
@@ -201,8 +211,7 @@ def test_a_closed_stream_ends_its_track(client, session, app):
 
 def test_a_slow_client_delays_no_other(client, session):
     client.add(session)
-    parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
-    next(parts)  # and pauses
+    parts = client.begin_track(session)  # and pauses
     other = client.start()
     client.add(other)
     assert len(client.track(other)) == FRAMES
@@ -233,34 +242,6 @@ def test_a_stalled_client_times_out(monkeypatch):
     assert not serving._is_logged(record)
     record.exc_info = None
     assert serving._is_logged(record)
-
-
-def test_another_track_replaces_the_first(client, session):
-    client.add(session)
-    parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
-    next(parts)
-    assert len(client.track(session)) == FRAMES
-    assert list(parts) == []
-
-
-def test_closing_a_session_ends_its_track(client):
-    session = client.start()
-    client.add(session)
-    parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
-    next(parts)
-    assert client.close(session)
-    assert list(parts) == []
-    assert not client.close(session)
-
-
-def test_clearing_the_video_ends_the_track(client, session):
-    client.add(session)
-    parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
-    next(parts)
-    client.mutate(CLEAR_VIDEO, sessionId=session)
-    assert list(parts) == []
-    facts = client.facts(session)
-    assert facts["objects"] == facts["framesWithMasks"] == facts["trackedFrames"] == []
 
 
 def test_removing_an_object_returns_the_others_on_its_prompted_frames(client, session):
@@ -316,8 +297,7 @@ def test_corrections_keep_other_masks_whose_results_were_dropped(client, session
 
 def test_an_object_added_during_a_track_keeps_its_mask(client, session, app):
     client.add(session, [ON_SQUARE], obj=1)
-    parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
-    next(parts)
+    parts = client.begin_track(session)
     new = client.add(session, BOX_OF_DISC, [2, 3], frame=2, obj=2)
     assert b'"object_id": 2' not in b"".join(parts)
     export = client.http.get(f"/api/sessions/{session}/export?format=coco_rle").get_json()
