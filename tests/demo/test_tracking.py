@@ -51,27 +51,32 @@ def assert_same(found: dict[int, np.ndarray], expected: dict[int, np.ndarray]) -
         np.testing.assert_array_equal(found[obj], mask)
 
 
-def test_clicks_are_shares_of_the_image(client, session, direct):
-    found = client.add(session, [ON_SQUARE, ON_DISC], [1, 0])
-    expected = direct.add(points=[[16, 19], [50, 34]], labels=[1, 0])
-    assert_same(found, expected)
+@pytest.mark.parametrize(
+    ("clicks", "expected"),
+    [
+        ([([ON_SQUARE, ON_DISC], [1, 0])], [{"points": [[16, 19], [50, 34]], "labels": [1, 0]}]),
+        ([([*BOX_OF_DISC, ON_DISC], [2, 3, 1])], [{"box": [41, 25, 59, 43], "points": [[50, 34]], "labels": [1]}]),
+        (
+            [([ON_SQUARE], [1]), ([ON_DISC], [0], False)],
+            [
+                {"points": [[16, 19]], "labels": [1]},
+                {"points": [[50, 34]], "labels": [0], "clear_old_points": False},
+            ],
+        ),
+        (
+            [([ON_SQUARE], [1]), ([ON_DISC], [1])],
+            [{"points": [[16, 19]], "labels": [1]}, {"points": [[50, 34]], "labels": [1]}],
+        ),
+    ],
+    ids=["shares of the image", "labels 2 and 3 are a box", "added", "instead of earlier ones"],
+)
+def test_points(client, session, direct, clicks, expected):
+    for points, labels, *clear in clicks:
+        found = client.add(session, points, labels, clear=not clear)
+    for prompt in expected:
+        masks = direct.add(**prompt)
+    assert_same(found, masks)
     assert found[1].shape == (HEIGHT, WIDTH) and found[1].any()
-
-
-def test_labels_2_and_3_are_a_box(client, session, direct):
-    found = client.add(session, [*BOX_OF_DISC, ON_DISC], [2, 3, 1])
-    assert_same(found, direct.add(box=[41, 25, 59, 43], points=[[50, 34]], labels=[1]))
-
-
-def test_points_are_added_unless_earlier_ones_are_cleared(client, session, direct):
-    client.add(session, [ON_SQUARE])
-    joined = client.add(session, [ON_DISC], [0], clear=False)
-    assert_same(joined, direct.add(points=[[16, 19]], labels=[1]) | direct.add(
-        points=[[50, 34]], labels=[0], clear_old_points=False
-    ))  # fmt: skip
-    assert len(joined) == 1
-    alone = client.add(session, [ON_DISC])
-    assert (alone[1] != joined[1]).any()
 
 
 def test_an_answer_has_all_objects_of_the_frame(client, session):
