@@ -18,12 +18,12 @@ class NoFramesError(VideoError, RuntimeError):
     """A video without frames; also a ``RuntimeError``, which the original raises."""
 
 
-def require_pyav() -> None:
-    """Raises ``ImportError`` if PyAV, which decodes video files, is not installed."""
+def require_pyav(action: str = "reading") -> None:
+    """Raises ``ImportError`` if PyAV, which decodes and encodes video files, is not installed."""
     try:
         import av  # noqa: F401
     except ImportError as error:
-        raise ImportError("reading video files needs PyAV: pip install 'sam2fast[video]'") from error
+        raise ImportError(f"{action} video files needs PyAV: pip install 'sam2fast[video]'") from error
 
 
 def check_size(index: int, size: tuple[int, int], expected: tuple[int, int]) -> None:

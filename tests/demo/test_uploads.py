@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import moving_shapes
+import numbered_videos
 import numpy as np
 import pytest
 from demo_client import DemoClient, Refusal
@@ -27,17 +28,10 @@ def encode(
     frames: list[np.ndarray], codec: str = "mpeg4", form: str = "mp4", rate: int = 30, pixels: str = "yuv420p"
 ) -> bytes:
     """A video of these frames."""
-    file = BytesIO()
-    with av.open(file, "w", format=form) as container:
-        stream = container.add_stream(codec, rate=rate)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = pixels
-        if codec == "mpeg4":
-            stream.bit_rate = 4_000_000
-        for image in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
-    return file.getvalue()
+    options = {"b": "4000000"} if codec == "mpeg4" else {}
+    return numbered_videos.encode(
+        codec, form, options, len(frames), pix_fmt=pixels, draw=lambda number: frames[number], rate=rate
+    )
 
 
 def ramp(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
@@ -212,17 +206,6 @@ def growing(small: tuple[int, int], large: tuple[int, int]) -> bytes:
     return file.getvalue()
 
 
-def sound() -> bytes:
-    file = BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("aac", rate=44100)
-        frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), dtype=np.float32), format="fltp", layout="stereo")
-        frame.rate = 44100
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return file.getvalue()
-
-
 PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
 
 
@@ -239,7 +222,7 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#
         (b"\0\0\0\x10ftypisom\0\0\0\0" + PLAYLIST, "cannot be read as a video"),
         (b"\x1a\x45\xdf\xa3" + bytes(300), "cannot be read as a video"),
         (lambda: encode(ramp(2), "ffv1", "matroska"), "encoded as ffv1; accepted are h264"),
-        (sound, "holds no video, only audio"),
+        (numbered_videos.sound_alone, "holds no video, only audio"),
     ],
     ids=range(11),
 )

@@ -61,17 +61,19 @@ def encode(
     edit=None,
     times=None,
     sound=0.0,
+    rate=25,
 ):
-    """Bytes of a video file of 25 frames per second.
+    """Bytes of a video file.
 
     Args:
         edit: may change each packet, or drop it by returning False.
-        times: when each frame is shown, in 25ths of a second, instead of 0, 1, ...
+        times: when each frame is shown, in units of 1 / ``rate`` seconds, instead of 0, 1, ...
         sound: seconds of silence beside the video.
     """
     with tempfile.NamedTemporaryFile() as file, ordinary_scheduling():
         with av.open(file.name, "w", format=form, options=muxing or {}) as container:
-            _encode_to(container, codec, options or {}, times or range(count), b_frames, pix_fmt, draw, edit, sound)
+            times = times or range(count)
+            _encode_to(container, codec, options or {}, times, b_frames, pix_fmt, draw, edit, sound, rate)
         return file.read()
 
 
@@ -92,32 +94,34 @@ def ordinary_scheduling():
         os.sched_setscheduler(0, *before)
 
 
-def _encode_to(container, codec, options, times, b_frames, pix_fmt, draw, edit, sound):
+def _encode_to(container, codec, options, times, b_frames, pix_fmt, draw, edit, sound, rate):
     try:
-        stream = container.add_stream(codec, rate=25, options=options)
+        stream = container.add_stream(codec, rate=rate, options=options)
     except (ValueError, av.error.FFmpegError):
         pytest.skip(f"this FFmpeg has no encoder {codec}")
     stream.height, stream.width = draw(0).shape[:2]
     stream.pix_fmt, stream.gop_size = pix_fmt, GOP
     if b_frames is not None:
         stream.codec_context.max_b_frames = b_frames
-    silence = _Silence(container, sound) if sound else None
+    silence = Silence(container, sound) if sound else None
     position = 0
     for number, time in [*enumerate(times), (None, None)]:
         frame = None
         if number is not None:
             image = draw(number)
             frame = av.VideoFrame.from_ndarray(image, format="rgba" if image.shape[2] == 4 else "rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, 25)
+            frame.pts, frame.time_base = time, Fraction(1, rate)
         for packet in stream.encode(frame):
             if edit is None or edit(position, packet) is not False:
                 container.mux(packet)
             position += 1
         if silence is not None:
-            silence.up_to(sound if time is None else time / 25)
+            silence.up_to(sound if time is None else time / rate)
 
 
-class _Silence:
+class Silence:
+    """Silent sound for a container."""
+
     RATE, PART = 8000, 800
 
     def __init__(self, container, seconds):
@@ -133,6 +137,13 @@ class _Silence:
             self.parts += 1
         if time >= self.seconds:
             self.container.mux(self.stream.encode(None))
+
+
+def sound_alone():
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        Silence(container, 1.0).up_to(1.0)
+    return file.getvalue()
 
 
 class BothWays(NamedTuple):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -260,47 +261,47 @@ class TestAddresses:
 
 
 class TestCameras:
-    @pytest.mark.skipif(sys.platform != "linux", reason="other systems name cameras otherwise")
-    def test_missing_camera(self):
-        with pytest.raises(VideoError, match="camera 731, /dev/video731, cannot be opened: No such file"):
-            read_frames(731, SIZE)
-
-    def test_negative_index(self):
-        with pytest.raises(VideoError, match="no camera -1; the first one is 0"):
-            read_frames(-1, SIZE)
+    @pytest.mark.parametrize(
+        ("number", "message"),
+        [
+            pytest.param(
+                *(731, "camera 731, /dev/video731, cannot be opened: No such file"),
+                marks=pytest.mark.skipif(sys.platform != "linux", reason="other systems name cameras otherwise"),
+            ),
+            (-1, "no camera -1; the first one is 0"),
+        ],
+    )
+    def test_missing(self, number, message):
+        with pytest.raises(VideoError, match=message):
+            read_frames(number, SIZE)
 
     def test_frames_are_current(self):
         with pytest.raises(TypeError, match=r"camera 0.*read_frames"):
             open_frames(0, SIZE)
 
     @pytest.mark.parametrize(
-        ("system", "target", "form"), [("Linux", "/dev/video2", "v4l2"), ("Darwin", "2", "avfoundation")]
+        ("system", "target", "form"),
+        [
+            ("Linux", "/dev/video1", "v4l2"),
+            ("Darwin", "1", "avfoundation"),
+            ("Windows", "video=Back", "dshow"),  # by their names
+        ],
     )
     def test_what_is_opened(self, system, target, form, monkeypatch, video):
         """The frames of a camera, which a file replaces here."""
         opened, original = [], av.open
+        devices = [("Microphone", "audio"), ("Front", "video"), ("Back", "video")]
+        devices = [SimpleNamespace(name=name, media_types=[kind]) for name, kind in devices]
 
         def from_file(file, mode, **options):
             opened.append((file, options["format"]))
             return original(io.BytesIO(video), mode)
 
         monkeypatch.setattr("platform.system", lambda: system)
-        monkeypatch.setattr(av, "open", from_file)
-        assert numbers_of(read_frames(2, SIZE)) == list(range(COUNT))
-        assert opened == [(target, form)]
-
-    def test_windows_uses_camera_names(self, monkeypatch, video):
-        class Device:
-            def __init__(self, name, kind):
-                self.name, self.media_types = name, [kind]
-
-        opened, original = [], av.open
-        devices = [Device("Microphone", "audio"), Device("Front", "video"), Device("Back", "video")]
-        monkeypatch.setattr("platform.system", lambda: "Windows")
         monkeypatch.setattr(av, "enumerate_input_devices", lambda form: devices, raising=False)
-        monkeypatch.setattr(
-            av, "open", lambda file, mode, **options: opened.append(file) or original(io.BytesIO(video), mode)
-        )
-        assert len(numbers_of(read_frames(1, SIZE))) == COUNT and opened == ["video=Back"]
-        with pytest.raises(VideoError, match="no camera 2; found: Front, Back"):
-            read_frames(2, SIZE)
+        monkeypatch.setattr(av, "open", from_file)
+        assert numbers_of(read_frames(1, SIZE)) == list(range(COUNT))
+        assert opened == [(target, form)]
+        if system == "Windows":
+            with pytest.raises(VideoError, match="no camera 2; found: Front, Back"):
+                read_frames(2, SIZE)

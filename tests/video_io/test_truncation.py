@@ -16,6 +16,7 @@ av = pytest.importorskip("av")
 
 from numbered_videos import (  # noqa: E402  (after the question whether there is PyAV)
     B_FRAMES,
+    Silence,
     drawing_of,
     encode,
     every_third_lost,
@@ -254,16 +255,13 @@ def image_file(form):
 def cover_and_sound():
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        sound, cover = container.add_stream("aac", rate=8000), container.add_stream("mjpeg", rate=1)
+        silence, cover = Silence(container, 1.0), container.add_stream("mjpeg", rate=1)
         cover.height, cover.width, cover.pix_fmt = 48, 64, "yuvj420p"
         cover.disposition = 0x400  # a cover
         image = av.VideoFrame.from_ndarray(random_image(48, 64), format="rgb24")
         image.pts = 0
         container.mux([*cover.encode(image), *cover.encode(None)])
-        silence = av.AudioFrame(format="fltp", layout="mono", samples=8000)
-        silence.sample_rate, silence.pts = 8000, 0
-        silence.planes[0].update(bytes(32000))
-        container.mux([*sound.encode(silence), *sound.encode(None)])
+        silence.up_to(1.0)
     return file.getvalue()
 
 
