@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from demo_client import CANCEL, CLEAR_FRAME, CLEAR_VIDEO, REMOVE, Refusal, masks_of, parts_of
+from demo_client import ADD, CANCEL, CLEAR_FRAME, CLEAR_VIDEO, REMOVE, Refusal, masks_of, parts_of
 
 from sam2fast.demo.server import serving
 from sam2fast.demo.server.app import SERVICE
@@ -87,19 +87,8 @@ def test_an_answer_has_all_objects_of_the_frame(client, session):
 
 
 def test_masks_are_cocos_run_lengths(client, session, direct):
-    answer = client.http.post(
-        "/graphql",
-        json={
-            "query": "mutation($i:AddPointsInput!){addPoints(input:$i){frameIndex rleMaskList{objectId rleMask"
-            "{size counts order}}}}",
-            "variables": {
-                "i": {
-                    "sessionId": session, "frameIndex": 0, "clearOldPoints": True, "objectId": 1, "labels": [1],
-                    "points": [list(ON_SQUARE)],
-                }
-            },
-        },
-    ).get_json()["data"]["addPoints"]  # fmt: skip
+    prompt = {"frameIndex": 0, "clearOldPoints": True, "objectId": 1, "labels": [1], "points": [ON_SQUARE]}
+    answer = client.mutate(ADD, sessionId=session, **prompt)
     mask = direct.add(points=[[16, 19]], labels=[1])[1]
     expected = {**encode_rle(mask), "order": "F"}
     assert answer == {"frameIndex": 0, "rleMaskList": [{"objectId": 1, "rleMask": expected}]}

@@ -1,14 +1,15 @@
 """Frames as a sequence, their cache and prefetching, on a source that counts reads."""
 
 import copy
+import functools
 import gc
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
 import torch
+from at_once import at_once
 from waiting import wait_until
 
 from sam2fast.transforms import SAM2Transforms
@@ -212,19 +213,11 @@ def test_closed_frames(frames):
 
 
 def test_many_threads(frames):
-    wrong = []
-
     def work(seed):
-        for index in torch.randint(0, DAMAGED, (200,), generator=torch.Generator().manual_seed(seed)).tolist():
-            if numbers(frames, [index]) != [index]:
-                wrong.append(index)
+        order = torch.randint(0, DAMAGED, (200,), generator=torch.Generator().manual_seed(seed)).tolist()
+        assert numbers(frames, order) == order
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in threads) and wrong == []
+    at_once(*(functools.partial(work, seed) for seed in range(8)))
 
 
 def test_imports():
