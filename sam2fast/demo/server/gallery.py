@@ -42,7 +42,8 @@ def draw_gallery(folder: Path, workspace: Path) -> None:
 
 def _write(file: Path, images: Iterable[NDArray[np.uint8]]) -> None:
     frames = list(images)
-    with DemoVideoWriter(file, *frames[0].shape[:2], Fraction(RATE)) as video:
+    height, width = frames[0].shape[:2]
+    with DemoVideoWriter(file, height, width, Fraction(RATE)) as video:
         for image in frames:
             video.add(image)
 
