@@ -257,7 +257,7 @@ def bundle_client(tmp_path, make_server, monkeypatch):
     (tmp_path / "index.html").write_text("<title>the page</title>")
     (tmp_path / "assets/index-abc123.js").write_text("1")
     (tmp_path / "favicon.svg").write_text("<svg/>")
-    monkeypatch.setattr(rest.make_pages, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(rest, "BUNDLE", tmp_path)
     return make_server().test_client()
 
 

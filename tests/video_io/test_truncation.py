@@ -1,5 +1,6 @@
 """Truncated and damaged videos: everything readable is read, and one clear error describes the damage."""
 
+import functools
 import io
 import random
 import re
@@ -51,13 +52,11 @@ FILES = {
     "ts": lambda: encode("libx264", "mpegts", B_FRAMES),
     "parts": lambda: encode("mjpeg", "mpjpeg", pix_fmt="yuvj420p"),
 }
-_encoded = {}
 
 
+@functools.cache
 def file(name):
-    if name not in _encoded:
-        _encoded[name] = FILES[name]()
-    return _encoded[name]
+    return FILES[name]()
 
 
 def numbers_and_end(data):

@@ -1,5 +1,6 @@
 """Random access in encoded video files whose frames show their numbers."""
 
+import functools
 import io
 import random
 from pathlib import Path
@@ -53,13 +54,11 @@ VIDEOS = {
     "vp9 webm": lambda: encode("libvpx-vp9", "webm", {"auto-alt-ref": "1", "lag-in-frames": "16"}),
     "one frame": lambda: encode("libx264", "mp4", B_FRAMES, count=1),
 }
-_encoded = {}
 
 
+@functools.cache
 def video(name):
-    if name not in _encoded:
-        _encoded[name] = VIDEOS[name]()
-    return _encoded[name]
+    return VIDEOS[name]()
 
 
 @pytest.mark.parametrize(
