@@ -13,6 +13,7 @@ from sam2fast.io.overlay import choose_colours, draw_overlay
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic import SyntheticClips
+from sam2fast.video_io.video_types import require_pyav
 from sam2fast.video_io.video_writer import encoder_options, find_encoder
 
 FRAMES, SIZE = 40, 480
@@ -118,10 +119,9 @@ def encode_mp4(images: Sequence[Image.Image]) -> bytes:
     Raises:
         ImportError: PyAV is not installed.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError("writing video files needs PyAV: pip install 'sam2fast[video]'") from error
+    require_pyav("writing")
+    import av
+
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         name = find_encoder() or "mpeg4"

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 
-from sam2fast.kernels.run_lengths import MOST_PIXELS, RunLengths
+from sam2fast.kernels.run_lengths import MOST_PIXELS, RunLengths, encode_masks
 
 # A number is written in groups of five bits, lowest first. The sixth bit says that another group follows; the whole is
 # shifted into printable characters.
@@ -48,13 +48,7 @@ def encode_rle(mask: np.ndarray) -> RLE:
     mask = np.asarray(mask)
     if mask.ndim != 2:
         raise ValueError(f"expected one mask (H, W), got shape {mask.shape}")
-    pixels = (mask != 0).ravel(order="F")
-    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    edges = np.concatenate([[0], changes, [pixels.size]])
-    lengths = np.diff(edges)
-    if pixels.size and pixels[0]:
-        lengths = np.concatenate([[0], lengths])
-    return {"size": list(mask.shape), "counts": _compress(lengths)}
+    return compress_run_lengths(encode_masks(torch.from_numpy(np.ascontiguousarray(mask != 0))[None]))[0]
 
 
 def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
@@ -74,7 +68,7 @@ def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
 def compress_run_lengths(runs: RunLengths) -> list[RLE]:
     """COCO's compressed run lengths of every mask, as ``pycocotools.mask.encode`` writes them; copies to the host."""
     counts, offsets = runs.counts.cpu().numpy(), runs.offsets.cpu().numpy()
-    return [{"size": list(runs.size), "counts": counts} for counts in _compress_all(counts, offsets)]
+    return [{"size": list(runs.size), "counts": counts} for counts in _compress(counts, offsets)]
 
 
 def list_run_lengths(runs: RunLengths) -> list[UncompressedRLE]:
@@ -147,11 +141,7 @@ def _listed(counts: Any) -> np.ndarray:
     return lengths
 
 
-def _compress(lengths: np.ndarray) -> str:
-    return _compress_all(lengths, np.array([0, len(lengths)]))[0]
-
-
-def _compress_all(lengths: np.ndarray, offsets: np.ndarray) -> list[str]:
+def _compress(lengths: np.ndarray, offsets: np.ndarray) -> list[str]:
     """The compressed counts of every mask; its lengths are those from its offset to the next one."""
     rest = lengths.astype(np.int64)
     # From the fourth of a mask on, a number is the difference to the run before last: neighbouring columns are alike.

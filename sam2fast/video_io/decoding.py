@@ -66,15 +66,11 @@ class Packets(Iterator[Packet]):
 
     def _read(self) -> Packet | None:
         try:
-            return next((packet for packet in self._packets if not _is_flush(packet)), None)
+            # Without the packet that only marks the end of the stream.
+            return next((p for p in self._packets if p.size or p.pts is not None or p.dts is not None), None)
         except FFmpegError as error:
             self.error = error
             return None
-
-
-def _is_flush(packet: Packet) -> bool:
-    """Whether a packet only marks the end of the stream."""
-    return packet.size == 0 and packet.pts is None and packet.dts is None
 
 
 def decode(

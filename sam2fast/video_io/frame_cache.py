@@ -111,11 +111,8 @@ class Prefetcher:
         self._requests.put(True)
 
     def stop(self) -> None:
-        """Ends the thread after the frame that it is reading."""
+        """Ends the thread after the frame that it is reading, and waits for that."""
         self._requests.put(False)
-
-    def join(self) -> None:
-        """Waits until it has ended."""
         self._thread.join()
 
 

@@ -82,7 +82,6 @@ class Frames:
         """Closes files, drops frames and ends the thread. May be called twice."""
         if self._prefetcher is not None:
             self._prefetcher.stop()
-            self._prefetcher.join()
         self._cache.close()
 
     def _rank(self, index: int) -> int:

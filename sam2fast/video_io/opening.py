@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sam2fast.transforms import ImageLike
 from sam2fast.video_io.frames import Frames
-from sam2fast.video_io.sources import ArrayFrames, BufferedImages, ImageFolder, ImageList, Source
+from sam2fast.video_io.sources import ArrayFrames, BufferedImages, ImageFiles, ImageList, Source, frame_files
 from sam2fast.video_io.video_types import VideoError, require_pyav
 
 VideoLike: TypeAlias = (
@@ -119,7 +119,7 @@ def open_frames(
 def _open(source: Any, image_size: int) -> Source:
     kind = source_kind(source)
     if kind is SourceKind.FOLDER:
-        return ImageFolder(source, image_size)
+        return ImageFiles(frame_files(Path(source)), image_size)
     if kind is SourceKind.IMAGES:
         return ImageList(as_sequence(source), image_size)
     if kind is SourceKind.ITERATOR:

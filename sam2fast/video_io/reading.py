@@ -1,78 +1,35 @@
 """Streams of frames, decoded forwards once, from files, folders, images, cameras and network addresses."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from sam2fast.transforms import ImageLike
 from sam2fast.video_io.opening import SourceKind, VideoLike, as_sequence, source_kind
-from sam2fast.video_io.sources import ImageFolder, ImageList, resized, to_rgb_image
-from sam2fast.video_io.video_types import NoFramesError, StreamFrame, VideoError, check_size, require_pyav
+from sam2fast.video_io.sources import ImageFiles, ImageList, ImageSource, frame_files, resized, to_rgb_image
+from sam2fast.video_io.video_types import FramePixels, NoFramesError, StreamFrame, VideoError, check_size, require_pyav
 
 __all__ = ["FrameReader", "StreamFrame", "read_frames"]
 StreamLike: TypeAlias = VideoLike | int
 
 
-class ImageSequence(Protocol):
-    """Images with random access."""
-
-    def __len__(self) -> int: ...
-
-    def image(self, index: int) -> Image.Image:
-        """An 8-bit RGB image."""
-        ...
-
-
 class ImageStream:
-    """Images in order."""
+    """RGB images in order, each made when its frame is requested."""
 
     rate: float | None = None
 
-    def __init__(self, images: ImageSequence, name: str, image_size: int) -> None:
-        self.name = name
-        self.count: int | None = len(images)
-        self._images, self._image_size = images, image_size
-
-    def frames(self) -> Generator[StreamFrame, None, None]:
-        for index in range(len(self._images)):
-            yield _frame(index, self._images.image(index), self._image_size)
-
-
-class IteratorStream:
-    """The images of an iterator, each taken when its frame is requested."""
-
-    name = "the iterator"
-    rate: float | None = None
-    count: int | None = None
-
-    def __init__(self, images: Iterator[ImageLike], image_size: int) -> None:
+    def __init__(self, images: Iterable[Image.Image], name: str, count: int | None, image_size: int) -> None:
+        self.name, self.count = name, count
         self._images, self._image_size = images, image_size
 
     def frames(self) -> Generator[StreamFrame, None, None]:
         for index, image in enumerate(self._images):
-            yield _frame(index, to_rgb_image(image, index), self._image_size)
-
-
-class _ImagePixels:
-    """The pixels of a frame, from an RGB image."""
-
-    def __init__(self, image: Image.Image, image_size: int) -> None:
-        self._image, self._image_size = image, image_size
-
-    def rgb(self) -> NDArray[np.uint8]:
-        return np.array(self._image)
-
-    def square(self) -> Tensor:
-        return resized(self._image, self._image_size)
-
-
-def _frame(index: int, image: Image.Image, image_size: int) -> StreamFrame:
-    return StreamFrame(index, None, image.height, image.width, _ImagePixels(image, image_size))
+            pixels = FramePixels(partial(np.array, image), partial(resized, image, self._image_size))
+            yield StreamFrame(index, None, image.height, image.width, pixels)
 
 
 class Stream(Protocol):
@@ -163,11 +120,12 @@ def read_frames(source: StreamLike, image_size: int) -> FrameReader:
 def _stream(source: Any, image_size: int) -> Stream:
     kind = source_kind(source)
     if kind is SourceKind.FOLDER:
-        return ImageStream(ImageFolder(source, image_size), str(source), image_size)
+        return _ordered(ImageFiles(frame_files(Path(source)), image_size), str(source), image_size)
     if kind is SourceKind.IMAGES:
-        return ImageStream(ImageList(as_sequence(source), image_size), "the sequence", image_size)
+        return _ordered(ImageList(as_sequence(source), image_size), "the sequence", image_size)
     if kind is SourceKind.ITERATOR:
-        return IteratorStream(source, image_size)
+        images = (to_rgb_image(image, index) for index, image in enumerate(source))
+        return ImageStream(images, "the iterator", None, image_size)
     require_pyav()
     from sam2fast.video_io.containers import VideoInput
     from sam2fast.video_io.video_stream import DecodedStream
@@ -177,3 +135,7 @@ def _stream(source: Any, image_size: int) -> Stream:
     if kind is SourceKind.ADDRESS:
         return DecodedStream(VideoInput.of_address(source), image_size)
     return DecodedStream(VideoInput.of_file(source), image_size)
+
+
+def _ordered(source: ImageSource, name: str, image_size: int) -> ImageStream:
+    return ImageStream(map(source.image, range(len(source))), name, len(source), image_size)

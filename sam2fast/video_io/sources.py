@@ -5,7 +5,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -77,7 +76,7 @@ def _natural(path: Path) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
 
-class Source(Protocol):
+class Source(ABC):
     """A video with random access to its frames. Only ``time`` is thread-safe.
 
     Attributes:
@@ -88,11 +87,13 @@ class Source(Protocol):
 
     height: int
     width: int
-    rate: float | None
-    truncated: str | None
+    rate: float | None = None
+    truncated: str | None = None
 
+    @abstractmethod
     def __len__(self) -> int: ...
 
+    @abstractmethod
     def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
         """Yields the frames from ``since`` on that are decoded on the way to ``index``, which comes last.
 
@@ -101,15 +102,13 @@ class Source(Protocol):
         Raises:
             VideoError: the frame cannot be read, or has another size than the video.
         """
-        ...
 
     def time(self, index: int) -> float | None:
         """Seconds from the first frame to this one, if known."""
-        ...
+        return None
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (nothing is open)
         """Closes files."""
-        ...
 
 
 def resized(image: Image.Image, size: int) -> Tensor:
@@ -135,21 +134,9 @@ def to_rgb_image(image: ImageLike, index: int) -> Image.Image:
     return Image.fromarray(pixels.cpu().numpy())
 
 
-class _UntimedSource:
-    """Base of sources without timestamps."""
-
-    rate: float | None = None
-    truncated: str | None = None
-
-    def time(self, index: int) -> float | None:
-        return None
-
-
-class _ImageSource(_UntimedSource, ABC):
+class ImageSource(Source):
     """Base of sources that load images one by one."""
 
-    height: int
-    width: int
     _image_size: int
 
     def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
@@ -163,7 +150,7 @@ class _ImageSource(_UntimedSource, ABC):
         """A frame as an 8-bit RGB image of its own size."""
 
 
-class ImageFiles(_ImageSource):
+class ImageFiles(ImageSource):
     """Image files in a given order.
 
     The EXIF orientation is ignored, as in the original. The size is that of the first file with a readable header.
@@ -195,9 +182,6 @@ class ImageFiles(_ImageSource):
         except IMAGE_READ_ERRORS as error:
             raise VideoError(f"frame {index}, {path}, cannot be read as an image: {error}") from error
 
-    def close(self) -> None:
-        pass
-
     def _size(self) -> tuple[int, int]:
         for path in self._paths:
             try:
@@ -212,19 +196,7 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
-class ImageFolder(ImageFiles):
-    """The frames of a folder; see :func:`~sam2fast.video_io.sources.frame_files` and :class:`ImageFiles`.
-
-    Raises:
-        NoFramesError: there are none.
-        VideoError: the folder cannot be read, or no file has a readable header.
-    """
-
-    def __init__(self, folder: str | Path, image_size: int) -> None:
-        super().__init__(frame_files(Path(folder)), image_size)
-
-
-class ImageList(_ImageSource):
+class ImageList(ImageSource):
     """Images in memory, or their paths. Frames are converted when they are requested.
 
     The size is that of the first image.
@@ -255,7 +227,7 @@ class ImageList(_ImageSource):
         self._frames = ()
 
 
-class BufferedImages(_UntimedSource):
+class BufferedImages(Source):
     """The images of an iterator, read to its end and kept as resized frames. The size is that of the first image.
 
     Raises:

@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 
 from sam2fast.video_io.containers import VideoInput
 from sam2fast.video_io.decoding import Packets, decode
-from sam2fast.video_io.truncation import GapDetector, TruncationInfo
+from sam2fast.video_io.truncation import GapDetector, missing_frames
 
 _log = logging.getLogger(__name__)
 
@@ -97,10 +97,11 @@ def read_timeline(video: VideoInput) -> Timeline:
     with container:
         packets = Packets(container, stream)
         timeline = _from_packets(video, packets, container, stream)
-        info = TruncationInfo.of(container, stream, packets)
-    if not timeline.sound:
-        timeline = _by_decoding(video, timeline)
-    return replace(timeline, truncated=info.missing(video, timeline.count) if timeline.count else None)
+        if not timeline.sound:
+            timeline = _by_decoding(video, timeline)
+        if not timeline.count:
+            return timeline
+        return replace(timeline, truncated=missing_frames(video, container, stream, packets, timeline.count))
 
 
 def _by_decoding(video: VideoInput, guess: Timeline) -> Timeline:

@@ -1,7 +1,6 @@
 """Detects frames that are missing at the end of a video."""
 
 import re
-from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
@@ -82,95 +81,62 @@ def unread(index: list[Entry], packets: Packets) -> int:
     return sum(entry.is_shown for entry in index[last + 1 :])
 
 
-@dataclass(frozen=True)
-class TruncationInfo:
-    """What a container states about its length, and where reading it ended.
+def missing_frames(
+    video: VideoInput, container: InputContainer, stream: VideoStream, packets: Packets, count: int
+) -> str | None:
+    """A sentence on what is missing after ``count`` frames; None if nothing is known to be missing.
 
-    Attributes:
-        form: its format.
-        declared: number of shown frames in the index so far.
-        unread: how many of them follow the last packet that was read.
-        in_parts: the file is fragmented: its index comes in parts.
-        duration: of the stream in seconds, as the container states; 0 if it does not.
-        of_any: the duration is that of the longest stream.
-        end: when the last frame that was read ends, in seconds.
-        frame_time: nominal duration of a frame in seconds.
-        is_amid: the last packet is incomplete.
-        error: the error that ended the reading, if any.
+    Args:
+        packets: of the stream, which was read to its end.
     """
+    ends = f"{video.name} ends after frame {count - 1}"
+    form = container.format.name.split(",")[0]
+    if form == "mov":
+        return _missing_in_index(video, container, stream, packets, count, ends)
+    own = _stated_duration(form, stream)
+    duration = own or (container.duration or 0) / MICROSECONDS * (form == "matroska")
+    if not duration:
+        return _reading_error(form, packets, ends)
+    end = last_end = float(packets.end * stream.time_base) if packets.end is not None and stream.time_base else 0.0
+    slack = float(1 / stream.average_rate) / 2 if stream.average_rate else 0.0
+    if duration - end <= slack:
+        return _reading_error(form, packets, ends) if packets.is_cut else None
+    lost = video.bytes_missing()
+    if lost == 0:  # the duration is that of audio, or wrong
+        return None
+    if lost is None:
+        slack = max(slack, DURATION_TOLERANCE)
+    if not own and len(container.streams) > 1 and video.is_file:  # the duration is that of the longest stream
+        slack, last_end = max(slack, AUDIO_PADDING), max(end, _last_end(video))
+    if duration - last_end <= slack or (not video.is_file and packets.error is None):
+        return None
+    return f"{ends}, at {end:.2f} s, but says it lasts {duration:.2f} s"
 
-    form: str
-    declared: int
-    unread: int
-    in_parts: bool
-    duration: float
-    of_any: bool
-    end: float
-    frame_time: float
-    is_amid: bool
-    error: FFmpegError | None
 
-    @staticmethod
-    def of(container: InputContainer, stream: VideoStream, packets: Packets) -> "TruncationInfo":
-        """The state of a container that was read to its end."""
-        form = container.format.name.split(",")[0]
-        index = read_index(container, stream)
-        own = _stated_duration(form, stream)
-        return TruncationInfo(
-            form,
-            declared=sum(entry.is_shown for entry in index) or stream.frames,
-            # Without an index, at least the incomplete packet.
-            unread=unread(index, packets) if index else int(packets.is_cut),
-            in_parts=stream.frames == 0,
-            duration=own or (container.duration or 0) / MICROSECONDS * (form == "matroska"),
-            of_any=not own and len(container.streams) > 1,
-            end=float(packets.end * stream.time_base) if packets.end is not None and stream.time_base else 0.0,
-            frame_time=float(1 / stream.average_rate) if stream.average_rate else 0.0,
-            is_amid=packets.is_cut,
-            error=packets.error,
-        )
+def _missing_in_index(
+    video: VideoInput, container: InputContainer, stream: VideoStream, packets: Packets, count: int, ends: str
+) -> str | None:
+    index = read_index(container, stream)
+    # Without an index, at least the incomplete packet.
+    later = unread(index, packets) if index else int(packets.is_cut)
+    in_parts = stream.frames == 0  # the file is fragmented: its index comes in parts
+    if later and not in_parts:
+        declared = sum(entry.is_shown for entry in index) or stream.frames
+        return f"{ends}, but says it has {max(declared, count + later)} frames"
+    if later:
+        return f"{ends}, but its last part has at least {later} more"
+    lost = video.bytes_missing() if in_parts else None
+    if lost:
+        return f"{ends}, during a part of which {lost} bytes are missing"
+    return _reading_error("mov", packets, ends) if in_parts else None
 
-    def missing(self, video: VideoInput, count: int) -> str | None:
-        """A sentence on what is missing after ``count`` frames; None if nothing is known to be missing."""
-        ends = f"{video.name} ends after frame {count - 1}"
-        if self.form == "mov":
-            return self._by_index(video, ends, count)
-        if self.duration:
-            return self._by_duration(video, ends)
-        return self._by_error(ends)
 
-    def _by_index(self, video: VideoInput, ends: str, count: int) -> str | None:
-        if self.unread and not self.in_parts:
-            return f"{ends}, but says it has {max(self.declared, count + self.unread)} frames"
-        if self.unread:
-            return f"{ends}, but its last part has at least {self.unread} more"
-        lost = video.bytes_missing() if self.in_parts else None
-        if lost:
-            return f"{ends}, during a part of which {lost} bytes are missing"
-        return self._by_error(ends) if self.in_parts else None
-
-    def _by_duration(self, video: VideoInput, ends: str) -> str | None:
-        slack = self.frame_time / 2
-        if self.duration - self.end <= slack:
-            return self._by_error(ends) if self.is_amid else None
-        lost = video.bytes_missing()
-        if lost == 0:  # the duration is that of audio, or wrong
-            return None
-        if lost is None:
-            slack = max(slack, DURATION_TOLERANCE)
-        end = self.end
-        if self.of_any and video.is_file:
-            slack, end = max(slack, AUDIO_PADDING), max(end, _last_end(video))
-        if self.duration - end <= slack or (not video.is_file and self.error is None):
-            return None
-        return f"{ends}, at {self.end:.2f} s, but says it lasts {self.duration:.2f} s"
-
-    def _by_error(self, ends: str) -> str | None:
-        if self.is_amid:
-            return f"{ends}, during the next one"
-        # Motion JPEG normally ends with this error, too.
-        failed = self.error is not None and not (self.form == "mpjpeg" and isinstance(self.error, InvalidDataError))
-        return f"{ends}, where reading fails: {reason(self.error)}" if failed else None
+def _reading_error(form: str, packets: Packets, ends: str) -> str | None:
+    if packets.is_cut:
+        return f"{ends}, during the next one"
+    # Motion JPEG normally ends with this error, too.
+    failed = packets.error is not None and not (form == "mpjpeg" and isinstance(packets.error, InvalidDataError))
+    return f"{ends}, where reading fails: {reason(packets.error)}" if failed else None
 
 
 def _stated_duration(form: str, stream: VideoStream) -> float:

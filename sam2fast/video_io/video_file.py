@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sam2fast.video_io.containers import VideoInput
 from sam2fast.video_io.decoding import Packets, Scaler, decode, rotation_of, upright_size
+from sam2fast.video_io.sources import Source
 from sam2fast.video_io.timeline import Timeline, read_timeline
 from sam2fast.video_io.video_types import NoFramesError, VideoError, check_size
 
@@ -21,7 +22,7 @@ Shown = tuple[int, VideoFrame]  # a frame and its index
 _abandoned: list[object] = []
 
 
-class VideoFile:
+class VideoFile(Source):
     """A video file, decoded forwards from the keyframe before a requested frame.
 
     Follows decord, the original's reader: frames are numbered in presentation order, rotated by the file's display

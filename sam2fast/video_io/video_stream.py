@@ -5,19 +5,16 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from heapq import heappop, heappush
 
-import numpy as np
 from av import Packet, VideoFrame
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
-from torch import Tensor
 
 from sam2fast.video_io.containers import VideoInput, reason
 from sam2fast.video_io.decoding import Packets, Scaler, decode, rotation_of, upright_size
 from sam2fast.video_io.timeline import has_times, stated_rate
-from sam2fast.video_io.truncation import GapDetector, TruncationInfo, read_index
-from sam2fast.video_io.video_types import NoFramesError, StreamFrame, VideoError
+from sam2fast.video_io.truncation import GapDetector, missing_frames, read_index
+from sam2fast.video_io.video_types import FramePixels, NoFramesError, StreamFrame, VideoError
 
 _log = logging.getLogger(__name__)
 
@@ -73,13 +70,12 @@ class DecodedStream:
             if errors and index:
                 # Their number and positions are unknown.
                 _log.warning("%s: %d of its packets cannot be decoded and are left out", self.name, len(errors))
-            info = TruncationInfo.of(container, stream, packets)
-        if index == 0:
-            why = f"; reading fails: {reason(packets.error)}" if packets.error else self._video.truncation_note()
-            raise NoFramesError(f"no frame of {self.name} can be decoded{why}")
-        missing = info.missing(self._video, index)
-        if missing is not None:
-            raise VideoError(missing)
+            if index == 0:
+                why = f"; reading fails: {reason(packets.error)}" if packets.error else self._video.truncation_note()
+                raise NoFramesError(f"no frame of {self.name} can be decoded{why}")
+            missing = missing_frames(self._video, container, stream, packets, index)
+            if missing is not None:
+                raise VideoError(missing)
 
     def _undecodable(self, index: int, careful: bool) -> Exception:
         if not careful:
@@ -175,22 +171,11 @@ class _FrameBuilder:
             self._start, self._rotation = frame.pts, rotation_of(frame)
             self._scalers = Scaler(self._image_size, self._rotation), Scaler(None, self._rotation)
         height, width = upright_size(frame, self._rotation)
-        return StreamFrame(index, self._seconds(frame.pts), height, width, _Decoded(frame, *self._scalers))
+        to_square, to_rgb = self._scalers
+        pixels = FramePixels(lambda: to_rgb(frame).numpy(), lambda: to_square(frame))
+        return StreamFrame(index, self._seconds(frame.pts), height, width, pixels)
 
     def _seconds(self, time: int | None) -> float | None:
         if time is None or self._start is None or self._unit is None:
             return None
         return float((time - self._start) * self._unit)
-
-
-class _Decoded:
-    """The pixels of a decoded frame."""
-
-    def __init__(self, frame: VideoFrame, to_square: Scaler, to_rgb: Scaler) -> None:
-        self._frame, self._to_square, self._to_rgb = frame, to_square, to_rgb
-
-    def rgb(self) -> NDArray[np.uint8]:
-        return self._to_rgb(self._frame).numpy()
-
-    def square(self) -> Tensor:
-        return self._to_square(self._frame)

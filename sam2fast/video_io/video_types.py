@@ -1,8 +1,9 @@
 """Errors of videos, and the frame type of streams."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,12 @@ class NoFramesError(VideoError, RuntimeError):
     """A video without frames; also a ``RuntimeError``, which the original raises."""
 
 
-def require_pyav() -> None:
-    """Raises ``ImportError`` if PyAV, which decodes video files, is not installed."""
+def require_pyav(action: str = "reading") -> None:
+    """Raises ``ImportError`` if PyAV, which decodes and encodes video files, is not installed."""
     try:
         import av  # noqa: F401
     except ImportError as error:
-        raise ImportError("reading video files needs PyAV: pip install 'sam2fast[video]'") from error
+        raise ImportError(f"{action} video files needs PyAV: pip install 'sam2fast[video]'") from error
 
 
 def check_size(index: int, size: tuple[int, int], expected: tuple[int, int]) -> None:
@@ -34,16 +35,11 @@ def check_size(index: int, size: tuple[int, int], expected: tuple[int, int]) -> 
         )
 
 
-class FramePixels(Protocol):
-    """The pixels of a frame, converted on request."""
+class FramePixels(NamedTuple):
+    """The pixels of a frame, converted on request; see :class:`StreamFrame`."""
 
-    def rgb(self) -> NDArray[np.uint8]:
-        """``(H, W, 3)`` uint8 at the video's own size, upright."""
-        ...
-
-    def square(self) -> Tensor:
-        """``(S, S, 3)`` uint8 RGB on the CPU, the model's input size."""
-        ...
+    rgb: Callable[[], NDArray[np.uint8]]
+    square: Callable[[], Tensor]
 
 
 @dataclass(frozen=True, eq=False)

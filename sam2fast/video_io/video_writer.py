@@ -68,8 +68,6 @@ class VideoWriter:
         rate: nominal frames per second.
         tick: time unit of the frames, in seconds.
         crf: x264's quality, lower is better.
-        keyframe_distance: largest number of frames between keyframes; None for the encoder's default.
-        threads: of the encoder; None for its default.
         stream_options, file_options: more options of the encoder, and of FFmpeg's MP4 muxer.
 
     Raises:
@@ -85,8 +83,6 @@ class VideoWriter:
         rate: Fraction,
         tick: Fraction,
         crf: int,
-        keyframe_distance: int | None = None,
-        threads: int | None = None,
         stream_options: dict[str, str] | None = None,
         file_options: dict[str, str] | None = None,
     ) -> None:
@@ -109,11 +105,7 @@ class VideoWriter:
         assert isinstance(stream, VideoStream)
         self._stream = stream
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        if keyframe_distance is not None:
-            stream.gop_size = keyframe_distance
         stream.codec_context.time_base = tick
-        if threads is not None:
-            stream.codec_context.thread_count = threads
         label_colours(stream)
         self._tick = tick
 

@@ -1,6 +1,7 @@
 """Allowed origins and hosts, the files that can be reached, and the headers and pages of answers."""
 
 import os
+import shutil
 
 import pytest
 from demo_client import DemoClient
@@ -216,13 +217,38 @@ def test_videos(client, make_server):
     assert other.graphql("{defaultVideo{url}}")["defaultVideo"]["url"] == "https://demo.example/gallery/clip.mp4"
 
 
-def test_an_empty_gallery_is_reported(make_server):
+def test_messages_do_not_show_where_files_are(make_server, clip_file):
+    """A damaged upload, videos that are damaged before and while they are used, an empty and a deleted gallery."""
     app = make_server()
-    (app.extensions[SERVICE].library.root / "gallery/clip.mp4").unlink()
-    client = DemoClient(app.test_client())
+    client, root, damaged = (
+        DemoClient(app.test_client()),
+        app.extensions[SERVICE].library.root,
+        clip_file.read_bytes()[:300],
+    )
+    file = root / "gallery/clip.mp4"
+    session = client.start()
+    client.add(session)
+    file.write_bytes(damaged)
+    refused = [client.upload(damaged), client.start()]
+    assert [refusal.code for refusal in refused] == ["BAD_VIDEO", "BAD_INPUT"]
+    assert "gallery/clip.mp4" in refused[1].message
+    messages = [refusal.message for refusal in refused]
+    for path in ("frames/3.jpg", "export?format=overlay_mp4"):
+        answer = client.http.get(f"/api/sessions/{session}/{path}")
+        assert answer.status_code >= 400
+        messages.append(answer.get_json()["error"]["message"])
+    client.track(session)
+    messages.append(client.facts(session)["problem"] or "none")  # its frames may have been decoded before
+    file.unlink()
     refused = client.graphql("{defaultVideo{path}}")
     assert refused.code == "NOT_FOUND" and "the gallery is empty: put MP4 files into" in refused.message
     assert client.graphql("{videos{edges{cursor}}}") == {"videos": {"edges": []}}
+    client.close(session)
+    shutil.rmtree(root)
+    for path in ("/gallery/clip.mp4", "/api/sessions/x/export?format=cutout"):
+        messages.append(client.http.get(path).get_data(as_text=True))
+    for message in (*messages, refused.message, client.start().message):
+        assert message and str(root) not in message and "/tmp" not in message, message
 
 
 @pytest.fixture
@@ -231,7 +257,7 @@ def bundle_client(tmp_path, make_server, monkeypatch):
     (tmp_path / "index.html").write_text("<title>the page</title>")
     (tmp_path / "assets/index-abc123.js").write_text("1")
     (tmp_path / "favicon.svg").write_text("<svg/>")
-    monkeypatch.setattr(rest.make_pages, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(rest, "BUNDLE", tmp_path)
     return make_server().test_client()
 
 

@@ -6,7 +6,6 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import moving_shapes
 import pytest
 from demo_client import ADD, CANCEL, START
 from demo_process import DemoProcess, serving
+from waiting import wait_until
 
 from sam2fast.cli import main, serve
 from sam2fast.demo.server.settings import parse_origin
@@ -45,13 +45,8 @@ def start_track(server: DemoProcess) -> tuple[str, socket.socket]:
 
 def count_tracked(server: DemoProcess, session: str) -> int:
     """Waits for the end of a track; returns the number of its frames."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        facts = server.get(f"/api/sessions/{session}")
-        if not facts["isTracking"]:
-            return len(facts["trackedFrames"])
-        time.sleep(0.05)
-    raise AssertionError("the track does not end")
+    assert wait_until(lambda: not server.get(f"/api/sessions/{session}")["isTracking"])
+    return len(server.get(f"/api/sessions/{session}")["trackedFrames"])
 
 
 def read_rest(connection: socket.socket) -> bytes:

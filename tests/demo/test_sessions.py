@@ -3,9 +3,11 @@
 import gc
 import threading
 import weakref
+from functools import partial
 from pathlib import Path
 
 import pytest
+from at_once import at_once
 from demo_client import DemoClient, Refusal
 from waiting import wait_until
 
@@ -113,11 +115,11 @@ def test_sessions_take_turns_frame_by_frame(client, app, monkeypatch):
     active, call = [0], service.model._run
     turns: list[str] = []
     frames: list[str] = []
-    start = threading.Barrier(2)
+    ended: list[str] = []
 
     def recorded(function, session, *arguments):
         active.append(active[-1] + 1)
-        wait_until(lambda: queued(service) or not all(thread.is_alive() for thread in threads))
+        wait_until(lambda: queued(service) or ended)
         turns.append(session.id)
         try:
             return call(function, session, *arguments)
@@ -125,19 +127,15 @@ def test_sessions_take_turns_frame_by_frame(client, app, monkeypatch):
             active.append(active[-1] - 1)
 
     def track(session: str) -> None:
-        start.wait()
         for _ in service.track(session, 0):
             frames.append(session)
+        ended.append(session)
 
     sessions = [client.start() for _ in range(2)]
     for session in sessions:
         client.add(session)
     monkeypatch.setattr(service.model, "_run", recorded)
-    threads = [threading.Thread(target=track, args=(session,)) for session in sessions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    at_once(*(partial(track, session) for session in sessions))
     monkeypatch.undo()
     assert sorted(frames) == sorted(sessions * 5)
     assert turns == turns[:2] * (len(turns) // 2) and set(turns[:2]) == set(sessions)
@@ -177,7 +175,7 @@ def test_a_click_waits_only_for_earlier_calls(client, app, monkeypatch):
             pass
 
     def click() -> None:
-        service.add_points(clicking, 0, 1, [[0.3, 0.4]], [1], True)
+        service.call(service.calls.add_points, clicking, 0, 1, [[0.3, 0.4]], [1], True)
 
     threads = [threading.Thread(target=track), threading.Thread(target=click)]
     threads[0].start()
@@ -204,16 +202,11 @@ def test_closing_while_others_track(client, app):
         try:
             for frame, _ in service.track(session, 0):
                 if frame == 1:
-                    service.close_session(session)
+                    service.sessions.close(session)
         except Exception as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=track, args=(session,)) for session in sessions]
-    for thread in threads:
-        thread.start()
-    service.close_session(sessions[0])
-    for thread in threads:
-        thread.join(60)
+    at_once(partial(service.sessions.close, sessions[0]), *(partial(track, session) for session in sessions))
     assert all("Cannot find session" in str(error) for error in failures) and len(failures) <= 1
     assert len(service.sessions) == 0
 
@@ -223,8 +216,7 @@ def test_a_closing_server_refuses_requests(make_server):
     client, service = DemoClient(app.test_client()), app.extensions[SERVICE]
     session = client.start()
     client.add(session)
-    parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
-    next(parts)
+    parts = client.begin_track(session)
     assert client.http.get("/ready").status_code == 200
     service.close()
     assert list(parts) == []

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from demo_client import CANCEL, CLEAR_FRAME, CLEAR_VIDEO, REMOVE, Refusal, masks_of, parts_of
+from demo_client import ADD, CANCEL, CLEAR_FRAME, CLEAR_VIDEO, REMOVE, Refusal, masks_of, parts_of
 
 from sam2fast.demo.server import serving
 from sam2fast.demo.server.app import SERVICE
@@ -51,27 +51,32 @@ def assert_same(found: dict[int, np.ndarray], expected: dict[int, np.ndarray]) -
         np.testing.assert_array_equal(found[obj], mask)
 
 
-def test_clicks_are_shares_of_the_image(client, session, direct):
-    found = client.add(session, [ON_SQUARE, ON_DISC], [1, 0])
-    expected = direct.add(points=[[16, 19], [50, 34]], labels=[1, 0])
-    assert_same(found, expected)
+@pytest.mark.parametrize(
+    ("clicks", "expected"),
+    [
+        ([([ON_SQUARE, ON_DISC], [1, 0])], [{"points": [[16, 19], [50, 34]], "labels": [1, 0]}]),
+        ([([*BOX_OF_DISC, ON_DISC], [2, 3, 1])], [{"box": [41, 25, 59, 43], "points": [[50, 34]], "labels": [1]}]),
+        (
+            [([ON_SQUARE], [1]), ([ON_DISC], [0], False)],
+            [
+                {"points": [[16, 19]], "labels": [1]},
+                {"points": [[50, 34]], "labels": [0], "clear_old_points": False},
+            ],
+        ),
+        (
+            [([ON_SQUARE], [1]), ([ON_DISC], [1])],
+            [{"points": [[16, 19]], "labels": [1]}, {"points": [[50, 34]], "labels": [1]}],
+        ),
+    ],
+    ids=["shares of the image", "labels 2 and 3 are a box", "added", "instead of earlier ones"],
+)
+def test_points(client, session, direct, clicks, expected):
+    for points, labels, *clear in clicks:
+        found = client.add(session, points, labels, clear=not clear)
+    for prompt in expected:
+        masks = direct.add(**prompt)
+    assert_same(found, masks)
     assert found[1].shape == (HEIGHT, WIDTH) and found[1].any()
-
-
-def test_labels_2_and_3_are_a_box(client, session, direct):
-    found = client.add(session, [*BOX_OF_DISC, ON_DISC], [2, 3, 1])
-    assert_same(found, direct.add(box=[41, 25, 59, 43], points=[[50, 34]], labels=[1]))
-
-
-def test_points_are_added_unless_earlier_ones_are_cleared(client, session, direct):
-    client.add(session, [ON_SQUARE])
-    joined = client.add(session, [ON_DISC], [0], clear=False)
-    assert_same(joined, direct.add(points=[[16, 19]], labels=[1]) | direct.add(
-        points=[[50, 34]], labels=[0], clear_old_points=False
-    ))  # fmt: skip
-    assert len(joined) == 1
-    alone = client.add(session, [ON_DISC])
-    assert (alone[1] != joined[1]).any()
 
 
 def test_an_answer_has_all_objects_of_the_frame(client, session):
@@ -82,19 +87,8 @@ def test_an_answer_has_all_objects_of_the_frame(client, session):
 
 
 def test_masks_are_cocos_run_lengths(client, session, direct):
-    answer = client.http.post(
-        "/graphql",
-        json={
-            "query": "mutation($i:AddPointsInput!){addPoints(input:$i){frameIndex rleMaskList{objectId rleMask"
-            "{size counts order}}}}",
-            "variables": {
-                "i": {
-                    "sessionId": session, "frameIndex": 0, "clearOldPoints": True, "objectId": 1, "labels": [1],
-                    "points": [list(ON_SQUARE)],
-                }
-            },
-        },
-    ).get_json()["data"]["addPoints"]  # fmt: skip
+    prompt = {"frameIndex": 0, "clearOldPoints": True, "objectId": 1, "labels": [1], "points": [ON_SQUARE]}
+    answer = client.mutate(ADD, sessionId=session, **prompt)
     mask = direct.add(points=[[16, 19]], labels=[1])[1]
     expected = {**encode_rle(mask), "order": "F"}
     assert answer == {"frameIndex": 0, "rleMaskList": [{"objectId": 1, "rleMask": expected}]}
@@ -176,24 +170,34 @@ def test_wrong_tracks_are_refused_before_the_stream(client, session, body, messa
     assert client.facts(session)["trackedFrames"] == []
 
 
-def test_cancel_ends_the_stream_and_the_next_one_is_complete(client, session):
+@pytest.mark.parametrize(
+    ("end", "tracked"),
+    [
+        (lambda client, session: client.mutate(CANCEL, sessionId=session) == {"success": True}, [0]),
+        (lambda client, session: len(client.track(session)) == FRAMES, list(range(FRAMES))),
+        (lambda client, session: client.mutate(CLEAR_VIDEO, sessionId=session) == {"success": True}, []),
+        (lambda client, session: client.close(session) and not client.close(session), None),
+    ],
+    ids=["cancelled", "replaced by another", "cleared", "closed"],
+)
+def test_what_ends_a_track(client, session, end, tracked):
     client.add(session)
-    stream = client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False)
-    parts = iter(stream.response)
-    assert b'"frame_index": 0' in next(parts)
-    assert client.mutate(CANCEL, sessionId=session) == {"success": True}
+    parts = client.begin_track(session)
+    assert end(client, session)
     assert list(parts) == []
-    assert client.facts(session)["isTracking"] is False
-    assert len(client.track(session)) == FRAMES
+    if tracked is not None:
+        facts = client.facts(session)
+        assert facts["isTracking"] is False and facts["trackedFrames"] == tracked
+        assert facts["objects"] == [1][: len(tracked)] and facts["framesWithMasks"] == tracked
+        client.add(session)
+        assert len(client.track(session)) == FRAMES
 
 
 def test_a_closed_stream_ends_its_track(client, session, app):
     client.add(session)
-    stream = client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False)
-    parts = iter(stream.response)
-    next(parts)
+    stream = client.begin_track(session)
     assert client.facts(session)["isTracking"] is True
-    stream.response.close()
+    stream.close()
     facts = client.facts(session)
     assert facts["isTracking"] is False and facts["trackedFrames"] == [0] and facts["problem"] is None
     app.extensions[SERVICE].model.call(lambda: None)  # the model's thread is free
@@ -201,8 +205,7 @@ def test_a_closed_stream_ends_its_track(client, session, app):
 
 def test_a_slow_client_delays_no_other(client, session):
     client.add(session)
-    parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
-    next(parts)  # and pauses
+    parts = client.begin_track(session)  # and pauses
     other = client.start()
     client.add(other)
     assert len(client.track(other)) == FRAMES
@@ -233,34 +236,6 @@ def test_a_stalled_client_times_out(monkeypatch):
     assert not serving._is_logged(record)
     record.exc_info = None
     assert serving._is_logged(record)
-
-
-def test_another_track_replaces_the_first(client, session):
-    client.add(session)
-    parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
-    next(parts)
-    assert len(client.track(session)) == FRAMES
-    assert list(parts) == []
-
-
-def test_closing_a_session_ends_its_track(client):
-    session = client.start()
-    client.add(session)
-    parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
-    next(parts)
-    assert client.close(session)
-    assert list(parts) == []
-    assert not client.close(session)
-
-
-def test_clearing_the_video_ends_the_track(client, session):
-    client.add(session)
-    parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
-    next(parts)
-    client.mutate(CLEAR_VIDEO, sessionId=session)
-    assert list(parts) == []
-    facts = client.facts(session)
-    assert facts["objects"] == facts["framesWithMasks"] == facts["trackedFrames"] == []
 
 
 def test_removing_an_object_returns_the_others_on_its_prompted_frames(client, session):
@@ -297,7 +272,7 @@ def test_corrections_stay_when_the_video_is_tracked_again(client, session):
 
 
 def test_corrections_keep_other_masks_whose_results_were_dropped(client, session, app, monkeypatch):
-    calls = app.extensions[SERVICE]._calls
+    calls = app.extensions[SERVICE].calls
     # Three tracked frames of each of two objects.
     monkeypatch.setattr(calls, "_budget", MemoryBudget(results=9, reach=2))
     client.add(session, [ON_SQUARE], obj=1)
@@ -316,8 +291,7 @@ def test_corrections_keep_other_masks_whose_results_were_dropped(client, session
 
 def test_an_object_added_during_a_track_keeps_its_mask(client, session, app):
     client.add(session, [ON_SQUARE], obj=1)
-    parts = iter(client.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response)
-    next(parts)
+    parts = client.begin_track(session)
     new = client.add(session, BOX_OF_DISC, [2, 3], frame=2, obj=2)
     assert b'"object_id": 2' not in b"".join(parts)
     export = client.http.get(f"/api/sessions/{session}/export?format=coco_rle").get_json()

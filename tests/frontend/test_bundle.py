@@ -13,6 +13,7 @@ from sam2fast.demo.server.graphql_api import make_schema
 
 DEMO = Path(__file__).parents[2] / "sam2fast" / "demo"
 BUNDLE, SOURCES = DEMO / "server" / "static", DEMO / "frontend"
+ORIGINAL = Path(__file__).parents[1] / "demo" / "schema.graphql"
 LARGEST = 400_000  # bytes of all scripts and styles, compressed
 # XML namespaces, and a URL in messages for developers: nothing is loaded from them.
 NAMESPACES = ("http://www.w3.org/", "https://react.dev/errors/")
@@ -23,12 +24,13 @@ def page() -> str:
     return (BUNDLE / "index.html").read_text(encoding="utf-8")
 
 
-def test_front_end_and_server_have_one_schema():
+@pytest.mark.parametrize("file", [SOURCES / "schema.graphql", ORIGINAL], ids=["the page's", "the original demo's"])
+def test_schema_of_the_server(file):
     def comparable(sdl: str) -> str:
         undescribed = re.sub(r'"""(?:.|\n)*?"""', "", sdl)
         return print_schema(lexicographic_sort_schema(build_schema(undescribed)))
 
-    assert comparable((SOURCES / "schema.graphql").read_text()) == comparable(make_schema().as_str())
+    assert comparable(file.read_text()) == comparable(make_schema().as_str())
 
 
 def test_the_page_names_exactly_its_files(page):

@@ -6,11 +6,14 @@ import os
 import struct
 import tempfile
 from fractions import Fraction
+from typing import NamedTuple
 
 import av
 import numpy as np
 import pytest
 import torch
+
+from sam2fast.video_io import FrameReader, Frames, VideoError, open_frames, read_frames
 
 COUNT, WIDTH, HEIGHT, GOP = 75, 64, 48, 12
 B_FRAMES = {"bf": "3", "b-adapt": "0", "preset": "fast"}
@@ -58,17 +61,19 @@ def encode(
     edit=None,
     times=None,
     sound=0.0,
+    rate=25,
 ):
-    """Bytes of a video file of 25 frames per second.
+    """Bytes of a video file.
 
     Args:
         edit: may change each packet, or drop it by returning False.
-        times: when each frame is shown, in 25ths of a second, instead of 0, 1, ...
+        times: when each frame is shown, in units of 1 / ``rate`` seconds, instead of 0, 1, ...
         sound: seconds of silence beside the video.
     """
     with tempfile.NamedTemporaryFile() as file, ordinary_scheduling():
         with av.open(file.name, "w", format=form, options=muxing or {}) as container:
-            _encode_to(container, codec, options or {}, times or range(count), b_frames, pix_fmt, draw, edit, sound)
+            times = times or range(count)
+            _encode_to(container, codec, options or {}, times, b_frames, pix_fmt, draw, edit, sound, rate)
         return file.read()
 
 
@@ -89,32 +94,34 @@ def ordinary_scheduling():
         os.sched_setscheduler(0, *before)
 
 
-def _encode_to(container, codec, options, times, b_frames, pix_fmt, draw, edit, sound):
+def _encode_to(container, codec, options, times, b_frames, pix_fmt, draw, edit, sound, rate):
     try:
-        stream = container.add_stream(codec, rate=25, options=options)
+        stream = container.add_stream(codec, rate=rate, options=options)
     except (ValueError, av.error.FFmpegError):
         pytest.skip(f"this FFmpeg has no encoder {codec}")
     stream.height, stream.width = draw(0).shape[:2]
     stream.pix_fmt, stream.gop_size = pix_fmt, GOP
     if b_frames is not None:
         stream.codec_context.max_b_frames = b_frames
-    silence = _Silence(container, sound) if sound else None
+    silence = Silence(container, sound) if sound else None
     position = 0
     for number, time in [*enumerate(times), (None, None)]:
         frame = None
         if number is not None:
             image = draw(number)
             frame = av.VideoFrame.from_ndarray(image, format="rgba" if image.shape[2] == 4 else "rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, 25)
+            frame.pts, frame.time_base = time, Fraction(1, rate)
         for packet in stream.encode(frame):
             if edit is None or edit(position, packet) is not False:
                 container.mux(packet)
             position += 1
         if silence is not None:
-            silence.up_to(sound if time is None else time / 25)
+            silence.up_to(sound if time is None else time / rate)
 
 
-class _Silence:
+class Silence:
+    """Silent sound for a container."""
+
     RATE, PART = 8000, 800
 
     def __init__(self, container, seconds):
@@ -130,6 +137,48 @@ class _Silence:
             self.parts += 1
         if time >= self.seconds:
             self.container.mux(self.stream.encode(None))
+
+
+def sound_alone():
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        Silence(container, 1.0).up_to(1.0)
+    return file.getvalue()
+
+
+class BothWays(NamedTuple):
+    """A video as random access and a stream agree to have read it."""
+
+    numbers: list[int]
+    times: list[float | None]
+    end: str | None  # what is missing after the last frame
+    frames: Frames
+    reader: FrameReader
+
+
+def read_both_ways(data, size=32, exact=True):
+    """Reads a video by random access and as a stream, and checks that these agree.
+
+    Args:
+        exact: also in every bit and time; libavcodec conceals damage differently each time.
+    """
+    frames, numbers, times, end = open_frames(data, size), [], [], None
+    with read_frames(data, size) as reader:
+        try:
+            for frame in reader:
+                assert frame.index == len(numbers)
+                assert (frame.height, frame.width) == (reader.height, reader.width) == (frames.height, frames.width)
+                pixels = frames.pixels(frame.index)
+                assert torch.equal(frame.square, pixels) if exact else number_in(frame.square) == number_in(pixels)
+                assert frame.rgb.shape == (frame.height, frame.width, 3)
+                numbers.append(number_in(frame.square))
+                times.append(frame.time)
+        except VideoError as error:
+            end = str(error)
+            assert list(reader) == []
+    assert (len(frames), frames.truncated) == (len(numbers), end)
+    assert not exact or times in ([frames.time(index) for index in range(len(frames))], [None] * len(times))
+    return BothWays(numbers, times, end, frames, reader)
 
 
 def turned(data, turn):

@@ -1,14 +1,16 @@
 """Frames as a sequence, their cache and prefetching, on a source that counts reads."""
 
 import copy
+import functools
 import gc
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
 import torch
+from at_once import at_once
+from waiting import wait_until
 
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import Frames, VideoError
@@ -64,8 +66,6 @@ class TestSequence:
     def test_attributes(self, frames):
         assert (frames.height, frames.width, len(frames)) == (30, 40, COUNT)
         assert frames.shape == torch.Size((COUNT, 3, SIZE, SIZE)) and frames.dtype == torch.float32
-
-    def test_times(self, frames):
         assert (frames.rate, frames.truncated) == (10.0, "nothing after frame 99")
         assert [frames.time(index) for index in (0, 5, -1)] == [0.0, 0.5, 9.9]
         with pytest.raises(IndexError, match="frame 100 of a video of 100 frames"):
@@ -80,25 +80,19 @@ class TestSequence:
 
     def test_indices(self, frames):
         assert numbers(frames, [0, -1, -COUNT, torch.tensor(7), -30]) == [0, 99, 0, 7, 70]
+        for index in (COUNT, -COUNT - 1, 10**9):
+            with pytest.raises(IndexError, match=rf"frame {index} of a video of {COUNT} frames"):
+                frames[index]
+        for index in (1.0, "1", slice(2), None):
+            with pytest.raises(TypeError, match=type(index).__name__):
+                frames[index]
 
-    @pytest.mark.parametrize("index", [COUNT, -COUNT - 1, 10**9])
-    def test_out_of_range(self, frames, index):
-        with pytest.raises(IndexError, match=rf"frame {index} of a video of {COUNT} frames"):
-            frames[index]
-
-    @pytest.mark.parametrize("index", [1.0, "1", slice(2), None], ids=repr)
-    def test_other_indices(self, frames, index):
-        with pytest.raises(TypeError, match=type(index).__name__):
-            frames[index]
-
-    def test_iteration_stops_at_the_damaged_frame(self, frames):
+    def test_iteration(self, frames, monkeypatch):
         seen = []
         with pytest.raises(VideoError, match="57"):
             for frame in frames:
                 seen.append(frame)
         assert len(seen) == DAMAGED
-
-    def test_iteration(self, frames, monkeypatch):
         monkeypatch.setitem(globals(), "DAMAGED", -1)
         assert len(list(frames)) == COUNT
 
@@ -111,12 +105,6 @@ class TestSequence:
 
 
 class TestCache:
-    def test_frames_are_read_once(self):
-        source = CountingSource()
-        frames = Frames(source, SIZE)
-        assert numbers(frames, [5, 6, 5, 6]) == [5, 6, 5, 6]
-        assert source.reads == [(5, 5), (6, 6)]
-
     def test_right_frame_in_any_order(self, frames):
         order = [i for i in torch.randperm(COUNT, generator=torch.Generator().manual_seed(0)).tolist() if i != DAMAGED]
         assert numbers(frames, order * 2) == order * 2
@@ -136,19 +124,21 @@ class TestCache:
         assert numbers(frames, order) == order
         assert source.reads == [(50, 50), (49, 49 - CAPACITY + 1), (49 - CAPACITY, 0)]
 
-    def test_stepping_back_after_going_forwards(self):
+    @pytest.mark.parametrize(
+        ("before", "order", "reads"),
+        [
+            ([], [5, 6, 5, 6], [(5, 5), (6, 6)]),
+            (range(50), range(49, 49 - CAPACITY, -1), []),  # one step back at a time
+            ([90], [10], [(10, 10)]),  # a far jump
+        ],
+    )
+    def test_frames_are_read_once(self, before, order, reads):
         source = CountingSource()
         frames = Frames(source, SIZE)
-        numbers(frames, range(50))
+        numbers(frames, before)
         del source.reads[:]
-        assert numbers(frames, range(49, 49 - CAPACITY, -1)) == list(range(49, 49 - CAPACITY, -1))
-        assert source.reads == []
-
-    def test_far_jumps_back_read_one_frame(self):
-        source = CountingSource()
-        frames = Frames(source, SIZE)
-        numbers(frames, [90, 10])
-        assert source.reads == [(90, 90), (10, 10)]
+        assert numbers(frames, order) == list(order)
+        assert source.reads == reads
 
     def test_errors_are_not_cached(self):
         source = CountingSource()
@@ -157,13 +147,6 @@ class TestCache:
             with pytest.raises(VideoError, match="57"):
                 frames[DAMAGED]
         assert len(source.reads) == 2
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "this should have happened by now"
-        time.sleep(0.002)
 
 
 class TestPrefetch:
@@ -176,7 +159,7 @@ class TestPrefetch:
             frames.pixels(index)
             expected = {index + step * k for k in range(1, AHEAD + 1)}
             # Before the direction changes, the thread may read the others.
-            wait_until(lambda expected=expected: expected <= set(frames._cache._frames))
+            assert wait_until(lambda expected=expected: expected <= set(frames._cache._frames))
         time.sleep(0.05)
         assert {read for read, _ in source.reads[seen:]} <= {index, *expected}
         assert len(source.reads) - seen <= 1 + AHEAD
@@ -191,7 +174,7 @@ class TestPrefetch:
         source = CountingSource()
         frames = Frames(source, SIZE, prefetch=True)
         frames.pixels(DAMAGED - 1)
-        wait_until(lambda: DAMAGED + AHEAD - 1 in frames._cache._frames)
+        assert wait_until(lambda: DAMAGED + AHEAD - 1 in frames._cache._frames)
         assert numbers(frames, [DAMAGED - 2, DAMAGED + 1]) == [DAMAGED - 2, DAMAGED + 1]
         with pytest.raises(VideoError, match="57"):
             frames[DAMAGED]
@@ -216,10 +199,10 @@ class TestPrefetch:
         gc.collect()
         other.pixels(4)
         cache = other._cache
-        wait_until(lambda: 5 in cache._frames)
+        assert wait_until(lambda: 5 in cache._frames)
         del other
         gc.collect()
-        wait_until(lambda: not thread.is_alive())
+        assert wait_until(lambda: not thread.is_alive())
 
 
 def test_closed_frames(frames):
@@ -230,19 +213,11 @@ def test_closed_frames(frames):
 
 
 def test_many_threads(frames):
-    wrong = []
-
     def work(seed):
-        for index in torch.randint(0, DAMAGED, (200,), generator=torch.Generator().manual_seed(seed)).tolist():
-            if numbers(frames, [index]) != [index]:
-                wrong.append(index)
+        order = torch.randint(0, DAMAGED, (200,), generator=torch.Generator().manual_seed(seed)).tolist()
+        assert numbers(frames, order) == order
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in threads) and wrong == []
+    at_once(*(functools.partial(work, seed) for seed in range(8)))
 
 
 def test_imports():

@@ -1,5 +1,7 @@
-"""Folders of JPEG files compared with the original, images in memory, and refused sources."""
+"""Folders of images and images in memory, by random access and as streams; folders compared with the original."""
 
+import os
+import random
 import sys
 
 import numpy as np
@@ -9,8 +11,10 @@ import torch
 from parity import random_image
 from PIL import Image, ImageFile
 from sam2.utils.misc import load_video_frames
+from video_refusals import assert_both_refuse
 
-from sam2fast.video_io import NoFramesError, VideoError, open_frames, sources
+from sam2fast.video_io import NoFramesError, VideoError, open_frames, read_frames, sources
+from sam2fast.video_io.sources import frame_files
 
 SIZE = 48
 # In numerical order, not in string order.
@@ -27,35 +31,56 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def numbered(tmp_path):
+    """Writes files in any order; each image is filled with its index in ``names``."""
+
+    def write(names):
+        for place, name in random.Random(0).sample(list(enumerate(names)), len(names)):
+            image = Image.fromarray(np.full((8, 8, 3), place, np.uint8))
+            form = {".jp": "JPEG", ".pn": "PNG", ".we": "WebP"}[os.path.splitext(name)[1][:3].lower()]
+            image.save(tmp_path / name, form, **({"lossless": True} if form == "WebP" else {}))
+        return tmp_path
+
+    return write
+
+
 def official(folder):
     return load_video_frames(str(folder), SIZE, offload_video_to_cpu=True, compute_device=torch.device("cpu"))
+
+
+def assert_damaged(source, index, error, message):
+    """One frame cannot be read: the others can at random, and a stream ends there."""
+    frames, reader = open_frames(source(), SIZE), read_frames(source(), SIZE)
+    for _ in range(2):
+        with pytest.raises(error, match=message):
+            frames[index]
+    for other in {0, index - 1, index + 1}:
+        assert frames[other].shape == (3, SIZE, SIZE)
+    for before in range(index):
+        assert torch.equal(next(reader).square, frames.pixels(before))
+    with pytest.raises(error, match=message):
+        next(reader)
+    assert list(reader) == []
 
 
 class TestFolder:
     @pytest.mark.parametrize("kind", [str, lambda path: path], ids=["str", "Path"])
     def test_equals_the_official_one(self, folder, kind):
+        """Also other contents than colour JPEG, and an EXIF orientation, which both ignore."""
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(random_image(64, 80)).save(folder / "200.jpg", exif=exif)
+        Image.fromarray(random_image(64, 80)[..., 0]).save(folder / "201.jpg")
+        Image.fromarray(random_image(64, 80)).save(folder / "202.jpg", "PNG")
+        Image.fromarray(random_image(64, 80)).convert("CMYK").save(folder / "203.jpg")
         expected, height, width = official(folder)
         frames = open_frames(kind(folder), SIZE)
         assert (frames.height, frames.width) == (height, width) == (64, 80)
-        assert len(frames) == len(NAMES) and frames.shape == expected.shape and frames.dtype == expected.dtype
-        for index in range(len(NAMES)):
+        assert len(frames) == len(NAMES) + 4 and frames.shape == expected.shape and frames.dtype == expected.dtype
+        for index in range(len(frames)):
             assert frames[index].is_contiguous()
             assert (frames[index] - expected[index]).abs().max() < 1e-6
-
-    def test_grey_and_other_contents(self, folder):
-        Image.fromarray(random_image(64, 80)[..., 0]).save(folder / "200.jpg")
-        Image.fromarray(random_image(64, 80)).save(folder / "201.jpg", "PNG")
-        Image.fromarray(random_image(64, 80)).convert("CMYK").save(folder / "202.jpg")
-        assert (torch.stack(list(open_frames(folder, SIZE))) - official(folder)[0]).abs().max() < 1e-6
-
-    def test_exif_orientation_is_ignored_as_in_the_original(self, folder):
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        Image.fromarray(random_image(64, 80)).save(folder / "300.jpg", exif=exif)
-        expected, height, width = official(folder)
-        frames = open_frames(folder, SIZE)
-        assert (frames.height, frames.width) == (height, width) == (64, 80)
-        assert (frames[-1] - expected[-1]).abs().max() < 1e-6
 
     def test_opening_reads_one_header(self, folder, monkeypatch):
         opened = []
@@ -69,11 +94,7 @@ class TestFolder:
     def test_a_damaged_file_affects_only_its_frame(self, folder, content):
         path = folder / "10.JPG"
         path.write_bytes(path.read_bytes()[:900] if content is None else content)
-        frames = open_frames(folder, SIZE)
-        for _ in range(2):
-            with pytest.raises(VideoError, match=r"frame 2, .*10\.JPG"):
-                frames[2]
-        assert frames[1].shape == frames[3].shape == (3, SIZE, SIZE)
+        assert_damaged(lambda: folder, 2, VideoError, r"frame 2, .*10\.JPG")
 
     def test_size_when_the_first_file_is_damaged(self, folder):
         (folder / "0.jpg").write_bytes(b"no image")
@@ -83,22 +104,87 @@ class TestFolder:
     def test_another_size_affects_only_its_frame(self, folder):
         """The original resizes every image silently, and its masks have the last one's size."""
         Image.fromarray(random_image(60, 90)).save(folder / "10.JPG", "JPEG")
-        frames = open_frames(folder, SIZE)
-        with pytest.raises(VideoError, match=r"frame 2 is 90x60 pixels, but the video is 80x64"):
-            frames[2]
-        assert frames[1].shape == frames[3].shape == (3, SIZE, SIZE)
+        assert_damaged(lambda: folder, 2, VideoError, "frame 2 is 90x60 pixels, but the video is 80x64")
 
     def test_only_damaged_files(self, tmp_path):
         (tmp_path / "0.jpg").write_bytes(b"no image")
-        with pytest.raises(VideoError, match="none of the 1 files"):
-            open_frames(tmp_path, SIZE)
+        assert_both_refuse(lambda: tmp_path, VideoError, "none of the 1 files")
 
     def test_no_images(self, tmp_path):
+        (tmp_path / "video.mp4").write_bytes(b"")
         with pytest.raises(RuntimeError, match="no images found in"):
             official(tmp_path)
-        with pytest.raises(RuntimeError, match="no images found in") as raised:
-            open_frames(tmp_path, SIZE)
-        assert isinstance(raised.value, NoFramesError) and isinstance(raised.value, VideoError)
+        message = "no images found in .*expected JPEG, PNG or WebP files"
+        assert_both_refuse(lambda: tmp_path, NoFramesError, message)
+        assert issubclass(NoFramesError, VideoError) and issubclass(NoFramesError, RuntimeError)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        NAMES,
+        ["1.jpg", "01.jpg", "001.jpg"][::-1],
+        ["-3.jpg", "-1.jpg", "4.jpg"],
+        ["frame_2.png", "frame_10.png", "frame_100.PNG"],
+        ["a1b2.jpg", "a1b10.jpg", "a2b1.jpg", "a10b1.jpg", "b.jpg"],
+        ["7.jpg", "10.jpg", "cover.jpg"],
+        ["take 1 frame 9.webp", "take 1 frame 11.webp", "take 2 frame 3.webp"],
+        ["2024-01-01T10.59.59.png", "2024-01-01T11.00.01.png"],
+        ["00000.Png", "00001.png"],
+        ["0.Jpg", "1.jPEG"],
+    ],
+    ids=str,
+)
+def test_order(names, numbered):
+    folder = numbered(names)
+    assert [path.name for path in frame_files(folder)] == names
+    frames = open_frames(folder, SIZE)
+    assert [int(frames.pixels(index)[0, 0, 0]) for index in range(len(frames))] == list(range(len(names)))
+    assert [int(frame.rgb[0, 0, 0]) for frame in read_frames(folder, SIZE)] == list(range(len(names)))
+
+
+@pytest.mark.parametrize(
+    ("frames", "others"),
+    [
+        (["0.jpg", "1.JPEG"], ["2.Jpg", "3.png", "4.webp"]),
+        (["2.Jpg", "3.jPG"], ["0.png", "1.webp"]),
+        (["0.png", "1.PNG"], ["2.webp"]),
+        (["0.webp"], []),
+    ],
+    ids=str,
+)
+def test_only_one_format_counts(frames, others, numbered):
+    folder = numbered([*frames, *others])
+    (folder / "notes.txt").write_text("no frame")
+    (folder / "thumbnails.jpg").mkdir()
+    for hidden in ("._0.jpg", ".1.png", ".jpg"):
+        (folder / hidden).write_bytes(b"no image")
+    assert [path.name for path in frame_files(folder)] == frames
+
+
+@pytest.mark.parametrize("target", ["nowhere.png", "1.png"], ids=["dangling", "a loop"])
+def test_a_broken_link_is_a_missing_frame(target, numbered):
+    folder = numbered(["0.png", "2.png"])
+    (folder / "1.png").symlink_to(target)
+    assert_damaged(lambda: folder, 1, VideoError, r"frame 1, .*1\.png, cannot be read")
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "alpha", "P", "1", "L"])
+def test_unusual_images(kind, tmp_path):
+    rgb = random_image(16, 16)
+    if kind == "16 bits":
+        values = np.linspace(0, 65535, 16 * 16).astype(np.uint16).reshape(16, 16)
+        image, expected = Image.fromarray(values), np.repeat(np.rint(values / 257).astype(np.uint8)[..., None], 3, -1)
+    elif kind == "alpha":
+        image, expected = Image.fromarray(np.concatenate([rgb, np.zeros((16, 16, 1), np.uint8)], -1)), rgb
+    else:
+        image = Image.fromarray(rgb).convert(kind)
+        expected = np.asarray(image.convert("RGB"))
+    image.save(tmp_path / "0.png")
+    with read_frames(tmp_path, 16) as reader:
+        frame = next(reader)
+    assert torch.equal(frame.square, open_frames(tmp_path, 16).pixels(0))
+    assert np.array_equal(frame.rgb, expected) and np.array_equal(frame.square.numpy(), expected)
 
 
 class TestImages:
@@ -120,8 +206,7 @@ class TestImages:
         expected = open_frames(folder, SIZE)
         frames = open_frames([kind(array) for array in self.arrays(folder)], SIZE)
         assert (frames.height, frames.width) == (64, 80)
-        for index in range(len(NAMES)):
-            assert torch.equal(frames[index], expected[index])
+        assert all(torch.equal(frame, other) for frame, other in zip(frames, expected, strict=True))
 
     def test_paths(self, folder):
         expected = open_frames(folder, SIZE)
@@ -144,10 +229,36 @@ class TestImages:
         video[0][:] = 7
         assert (frames.pixels(0) == 7).all()
 
-    @pytest.mark.parametrize("empty", [[], (), np.zeros((0, 5, 5, 3), np.uint8)], ids=["list", "tuple", "array"])
-    def test_empty(self, empty):
-        with pytest.raises(NoFramesError, match="no images"):
-            open_frames(empty, SIZE)
+    @pytest.mark.parametrize("kind", [list, tuple, iter], ids=["list", "tuple", "iterator"])
+    @pytest.mark.parametrize(
+        ("bad", "error", "message"),
+        [
+            (np.zeros((5, 5, 2), np.uint8), VideoError, r"frame 2: .*\(5, 5, 2\)"),
+            (random_image(64, 48), VideoError, "frame 2 is 48x64 pixels, but the video is 64x48"),
+            (7, TypeError, "frame 2: .*int"),
+            ("nowhere.png", FileNotFoundError, "nowhere.png"),
+        ],
+        ids=["shape", "size", "type", "path"],
+    )
+    def test_an_invalid_frame_affects_only_itself(self, kind, bad, error, message):
+        images = [random_image(48, 64, seed) for seed in range(4)]
+        images[2] = bad
+        assert_damaged(lambda: kind(images), 2, error, message)
+
+
+class TestRefused:
+    def test_missing_file(self, tmp_path):
+        assert_both_refuse(lambda: tmp_path / "nothing.mp4", FileNotFoundError, "nothing.mp4")
+
+    @pytest.mark.parametrize("source", [None, 1.5, True, Image.new("RGB", (5, 5)), {}], ids=lambda x: type(x).__name__)
+    def test_other_types(self, source):
+        assert_both_refuse(lambda: source, TypeError, type(source).__name__)
+
+    @pytest.mark.parametrize(
+        "make", [list, tuple, lambda: iter([]), lambda: np.zeros((0, 5, 5, 3), np.uint8)], ids=range(4)
+    )
+    def test_empty(self, make):
+        assert_both_refuse(make, NoFramesError, "no images|no frames")
 
     @pytest.mark.parametrize(
         "video",
@@ -160,40 +271,38 @@ class TestImages:
         ids=["one image", "channels first", "float array", "float tensor"],
     )
     def test_other_arrays(self, video):
-        with pytest.raises(VideoError, match=r"expected uint8 \(T, H, W, 3\)"):
-            open_frames(video, SIZE)
+        assert_both_refuse(lambda: video, VideoError, r"expected uint8 \(T, H, W, 3\)")
 
-    @pytest.mark.parametrize("kind", [list, iter], ids=["list", "iterator"])
-    def test_an_invalid_frame_affects_only_itself(self, kind):
-        video = [random_image(60, 80), np.zeros((5, 5, 2), np.uint8), 7, "nowhere.png", random_image(60, 80)]
-        frames = open_frames(kind(video), SIZE)
-        with pytest.raises(VideoError, match=r"frame 1: .*\(5, 5, 2\)"):
-            frames[1]
-        with pytest.raises(TypeError, match="frame 2: .*int"):
-            frames[2]
-        with pytest.raises(FileNotFoundError, match="nowhere.png"):
-            frames[3]
-        assert torch.equal(frames[0], frames[4])
-
-    @pytest.mark.parametrize("kind", [list, tuple, iter], ids=["list", "tuple", "iterator"])
-    def test_another_size_affects_only_its_frame(self, kind):
-        frames = open_frames(kind([random_image(60, 80), random_image(80, 60), random_image(60, 80)]), SIZE)
-        with pytest.raises(VideoError, match="frame 1 is 60x80 pixels, but the video is 80x60"):
-            frames[1]
-        assert len(frames) == 3 and torch.equal(frames[0], frames[2])
-
-
-class TestRefused:
-    def test_missing_file(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="nothing.mp4"):
-            open_frames(tmp_path / "nothing.mp4", SIZE)
-
-    @pytest.mark.parametrize("source", [None, 5, True, Image.new("RGB", (5, 5)), {}], ids=lambda x: type(x).__name__)
-    def test_other_types(self, source):
-        with pytest.raises(TypeError, match=type(source).__name__):
-            open_frames(source, SIZE)
-
-    def test_without_pyav(self, tmp_path, monkeypatch):
+    def test_without_pyav(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "av", None)
-        with pytest.raises(ImportError, match=r"pip install 'sam2fast\[video\]'"):
-            open_frames(b"video", SIZE)
+        message = r"pip install 'sam2fast\[video\]'"
+        assert_both_refuse(lambda: b"video", ImportError, message)
+        for source in ("http://127.0.0.1:9/video", 0):
+            with pytest.raises(ImportError, match=message):
+                read_frames(source, SIZE)
+
+    @pytest.mark.parametrize(
+        ("function", "name", "message"),
+        [
+            ("os.scandir", "", "the folder .* cannot be read: Permission denied"),
+            ("os.stat", "video.mp4", r"video\.mp4 is not accessible: Permission denied"),
+        ],
+    )
+    def test_without_permission(self, function, name, message, tmp_path, monkeypatch):
+        def refuse(path, **options):
+            raise PermissionError(13, "Permission denied", str(path))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(function, refuse)  # the superuser may read everything
+            assert_both_refuse(lambda: tmp_path / name, VideoError, message)
+
+    def test_an_image_without_permission(self, numbered, monkeypatch):
+        folder, original = numbered(["0.png", "1.png", "2.png"]), Image.open
+
+        def refuse(path, *arguments):
+            if path.name == "1.png":
+                raise PermissionError(13, "Permission denied")
+            return original(path, *arguments)
+
+        monkeypatch.setattr(Image, "open", refuse)
+        assert_damaged(lambda: folder, 1, VideoError, r"frame 1, .*1\.png, cannot be read as an image: .*denied")

@@ -1,5 +1,6 @@
 """Truncated and damaged videos: everything readable is read, and one clear error describes the damage."""
 
+import functools
 import io
 import random
 import re
@@ -10,19 +11,22 @@ import torch
 from parity import random_image
 from PIL import Image
 
-from sam2fast.video_io import NoFramesError, VideoError, open_frames, read_frames
+from sam2fast.video_io import VideoError, open_frames, read_frames
 
 av = pytest.importorskip("av")
 
 from numbered_videos import (  # noqa: E402  (after the question whether there is PyAV)
     B_FRAMES,
+    Silence,
     drawing_of,
     encode,
     every_third_lost,
     number_in,
+    read_both_ways,
     shown_earlier,
     times_of_decoding,
 )
+from video_refusals import assert_both_refuse  # noqa: E402
 
 SIZE, COUNT = 32, 75
 INDEX_FIRST, FRAGMENTS = {"movflags": "faststart"}, {"movflags": "frag_keyframe+empty_moov"}
@@ -48,28 +52,17 @@ FILES = {
     "ts": lambda: encode("libx264", "mpegts", B_FRAMES),
     "parts": lambda: encode("mjpeg", "mpjpeg", pix_fmt="yuvj420p"),
 }
-_encoded = {}
 
 
+@functools.cache
 def file(name):
-    if name not in _encoded:
-        _encoded[name] = FILES[name]()
-    return _encoded[name]
+    return FILES[name]()
 
 
-def read_both_ways(data):
-    """Numbers of the frames and the message about the end, by random access and forwards."""
-    frames = open_frames(data, SIZE)
-    at_random = [number_in(frames.pixels(index)) for index in range(len(frames))], frames.truncated
-    forwards, end = [], None
-    reader = read_frames(data, SIZE)
-    try:
-        forwards.extend(number_in(frame.square) for frame in reader)
-    except VideoError as error:
-        end = str(error)
-        assert list(reader) == []
-    assert (forwards, end) == at_random
-    return at_random
+def numbers_and_end(data):
+    """Numbers of the frames, and the message about the end."""
+    found = read_both_ways(data, SIZE, exact=False)
+    return found.numbers, found.end
 
 
 class TestCutOff:
@@ -79,7 +72,7 @@ class TestCutOff:
         data = file(name)
         for size in range(len(data) // 2, len(data), len(data) // 24):
             try:
-                shown, end = read_both_ways(data[:size])
+                shown, end = numbers_and_end(data[:size])
             except VideoError:
                 continue  # its index is lost
             assert shown == list(range(len(shown)))
@@ -87,7 +80,7 @@ class TestCutOff:
 
     @pytest.mark.parametrize("name", FILES)
     def test_no_false_alarm(self, name):
-        _, end = read_both_ways(file(name))
+        _, end = numbers_and_end(file(name))
         assert end is None
 
     @pytest.mark.parametrize("share", [0.98, 0.9, 0.75])
@@ -107,8 +100,8 @@ class TestCutOff:
         ],
     )
     def test_missing_frames_are_reported(self, name, says, share):
-        whole, _ = read_both_ways(file(name))
-        numbers, end = read_both_ways(file(name)[: int(len(file(name)) * share)])
+        whole, _ = numbers_and_end(file(name))
+        numbers, end = numbers_and_end(file(name)[: int(len(file(name)) * share)])
         assert 0 < len(numbers) <= len(whole)
         if len(numbers) < len(whole):
             assert re.search(rf"^the video of \d+ bytes ends after frame {len(numbers) - 1}, .*{says}$", end)
@@ -118,15 +111,15 @@ class TestCutOff:
     @pytest.mark.parametrize("name", ["mp4, long sound", "mkv, long sound"])
     def test_missing_audio_is_ignored(self, name):
         data = file(name)
-        numbers, end = read_both_ways(data[: int(len(data) * 0.97)])
+        numbers, end = numbers_and_end(data[: int(len(data) * 0.97)])
         assert numbers == list(range(COUNT)) and end is None
 
     def test_a_duration_of_the_audio(self):
         """In a file without stream durations and without its index."""
         data = file("mkv, long sound").replace(b"DURATION", b"SOMETHIN")
-        numbers, end = read_both_ways(data[:-20])
+        numbers, end = numbers_and_end(data[:-20])
         assert numbers == list(range(COUNT)) and end is None
-        numbers, end = read_both_ways(data[: len(data) // 2])
+        numbers, end = numbers_and_end(data[: len(data) // 2])
         assert len(numbers) < COUNT and end.endswith("but says it lasts 9.13 s")
 
     def test_a_wrong_duration(self):
@@ -136,9 +129,9 @@ class TestCutOff:
         wrong = data[:duration] + np.array(9000.0, ">f8").tobytes() + data[duration + 8 :]
         with av.open(io.BytesIO(wrong)) as container:
             assert container.duration == 9_000_000
-        numbers, end = read_both_ways(wrong)
+        numbers, end = numbers_and_end(wrong)
         assert numbers == list(range(COUNT)) and end is None
-        _, end = read_both_ways(wrong[:-500])
+        _, end = numbers_and_end(wrong[:-500])
         assert end.endswith("but says it lasts 9.00 s")
 
     def test_a_recording_without_a_size(self):
@@ -146,10 +139,10 @@ class TestCutOff:
         data = file("mkv")
         size = data.index(b"\x18\x53\x80\x67") + 4
         endless = data[:size] + b"\x01" + b"\xff" * 7 + data[size + 8 :]
-        assert read_both_ways(endless) == (list(range(COUNT)), None)
-        numbers, end = read_both_ways(endless[: int(len(data) * 0.9)])
+        assert numbers_and_end(endless) == (list(range(COUNT)), None)
+        numbers, end = numbers_and_end(endless[: int(len(data) * 0.9)])
         assert COUNT - 25 < len(numbers) < COUNT and end is None
-        _, end = read_both_ways(endless[: len(data) // 2])
+        _, end = numbers_and_end(endless[: len(data) // 2])
         assert end.endswith("but says it lasts 3.00 s")
 
     def test_the_path_is_named(self, tmp_path):
@@ -159,19 +152,6 @@ class TestCutOff:
         last = len(frames) - 1
         assert last < COUNT - 1
         assert frames.truncated == f"{path} ends after frame {last}, but says it has {COUNT} frames"
-
-    @pytest.mark.parametrize("name", ["mp4", "mkv", "avi"])
-    def test_no_frame_is_left(self, name):
-        data = file(name)[: len(file(name)) // 4]
-        for read in (open_frames, read_frames):
-            with pytest.raises(VideoError, match=r"^(the video|no frame) of \d+ bytes|cut off, at least \d+ bytes are"):
-                read(data, SIZE)
-
-    def test_without_its_index(self):
-        data = encode("libx264", "mp4", B_FRAMES)
-        for read in (open_frames, read_frames):
-            with pytest.raises(VideoError, match="cannot be read as a video: .*; the file is cut off, at least"):
-                read(data[: len(data) // 2], SIZE)
 
 
 def damaged(data, which, start=0, filler=None):
@@ -225,7 +205,7 @@ class TestDamagedAmid:
     def test_unknown_number_of_frames(self, caplog):
         """They are left out, and a warning is logged."""
         data = damaged(encode("mjpeg", "avi", pix_fmt="yuvj420p", count=20), 10, filler=0)
-        numbers, end = read_both_ways(data)
+        numbers, end = numbers_and_end(data)
         assert numbers == [*range(10), *range(11, 20)] and end is None
         assert len(caplog.messages) == 2
         assert all(re.search("bytes: 1 of its packets cannot be decoded", message) for message in caplog.messages)
@@ -241,14 +221,14 @@ class TestDamagedAmid:
         ids=["h264 avi", "no keyframe at first", "vp8"],
     )
     def test_random_access_and_streaming_agree(self, codec, container, options, edit, which):
-        numbers, end = read_both_ways(damaged(encode(codec, container, options, 40, edit=edit), which))
+        numbers, end = numbers_and_end(damaged(encode(codec, container, options, 40, edit=edit), which))
         assert len(numbers) > 25 and end is None
 
     def test_inconsistent_times(self):
         """One damaged frame affects no other, although losses are not detected."""
         data = damaged(encode("libx264", "mp4", B_FRAMES, 40, edit=times_of_decoding), 20)
-        whole, _ = read_both_ways(encode("libx264", "mp4", B_FRAMES, 40, edit=times_of_decoding))
-        numbers, end = read_both_ways(data)
+        whole, _ = numbers_and_end(encode("libx264", "mp4", B_FRAMES, 40, edit=times_of_decoding))
+        numbers, end = numbers_and_end(data)
         assert end is None and len(numbers) >= len(whole) - 1 and numbers[-10:] == whole[-10:]
 
     @pytest.mark.parametrize("container", ["mpegts", "h264"])
@@ -265,69 +245,76 @@ class TestDamagedAmid:
         assert number_in(frames.pixels(11)) == 11 and list(reader) == []
 
 
-class TestNoVideo:
-    @pytest.mark.parametrize("form", ["PNG", "JPEG", "WebP", "BMP", "TIFF"])
-    def test_a_single_image(self, form, tmp_path):
-        path = tmp_path / f"image.{form.lower()}"
-        Image.fromarray(random_image(48, 64)).save(path, form)
-        for source in (path, path.read_bytes()):
-            for read in (open_frames, read_frames):
-                with pytest.raises(VideoError, match="is a single image .* give a folder of images, or a list"):
-                    read(source, SIZE)
+def image_file(form):
+    file = io.BytesIO()
+    Image.fromarray(random_image(48, 64)).save(file, form)
+    return file.getvalue()
 
-    def test_text(self, tmp_path):
-        path = tmp_path / "notes.txt"
-        path.write_text("frames: none\n" * 100)
-        for read in (open_frames, read_frames):
-            with pytest.raises(VideoError, match=r"notes\.txt is text, not a video"):
-                read(path, SIZE)
 
-    def test_a_cover_is_no_video(self):
-        data = io.BytesIO()
-        with av.open(data, "w", format="mp4") as container:
-            sound, cover = container.add_stream("aac", rate=8000), container.add_stream("mjpeg", rate=1)
-            cover.height, cover.width, cover.pix_fmt = 48, 64, "yuvj420p"
-            cover.disposition = 0x400  # a cover
-            image = av.VideoFrame.from_ndarray(random_image(48, 64), format="rgb24")
-            image.pts = 0
-            container.mux([*cover.encode(image), *cover.encode(None)])
-            silence = av.AudioFrame(format="fltp", layout="mono", samples=8000)
-            silence.sample_rate, silence.pts = 8000, 0
-            silence.planes[0].update(bytes(32000))
-            container.mux([*sound.encode(silence), *sound.encode(None)])
-        for read in (open_frames, read_frames):
-            with pytest.raises(VideoError, match="holds no video, only a cover image, audio"):
-                read(data.getvalue(), SIZE)
+def cover_and_sound():
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        silence, cover = Silence(container, 1.0), container.add_stream("mjpeg", rate=1)
+        cover.height, cover.width, cover.pix_fmt = 48, 64, "yuvj420p"
+        cover.disposition = 0x400  # a cover
+        image = av.VideoFrame.from_ndarray(random_image(48, 64), format="rgb24")
+        image.pts = 0
+        container.mux([*cover.encode(image), *cover.encode(None)])
+        silence.up_to(1.0)
+    return file.getvalue()
 
-    def test_no_frames(self):
-        data = encode("libx264", "matroska", count=0)
-        for read in (open_frames, read_frames):
-            with pytest.raises(VideoError, match=r"no frame of the video of \d+ bytes can be decoded|cannot be read"):
-                read(data, SIZE)
 
-    def test_nothing_can_be_decoded(self):
-        data = encode("libx264", "mp4", count=10, edit=lambda position, packet: not packet.is_keyframe)
-        for read in (open_frames, read_frames):
-            with pytest.raises(NoFramesError, match="no frame of the video of"):
-                read(data, SIZE)
+def without_keyframes():
+    return encode("libx264", "mp4", count=10, edit=lambda position, packet: not packet.is_keyframe)
 
-    @pytest.mark.parametrize("data", [b"", b"no video", bytes(5000)], ids=["empty", "text", "zeros"])
-    def test_other_bytes(self, data, tmp_path):
-        path = tmp_path / "broken.mp4"
-        path.write_bytes(data)
-        for source in (path, data, io.BytesIO(data)):
-            for read in (open_frames, read_frames):
-                with pytest.raises(VideoError, match="cannot be read as a video"):
-                    read(source, SIZE)
 
-    def test_a_file_without_permission(self, tmp_path, monkeypatch):
-        path = tmp_path / "video.mp4"
-        path.write_bytes(file("mp4"))
+def first_share(data, share):
+    return data[: int(len(data) * share)]
 
-        def refuse(*arguments, **options):
-            raise av.error.PermissionError(13, "Permission denied", str(path))
 
-        monkeypatch.setattr(av, "open", refuse)  # the superuser may read everything
-        for read in (open_frames, read_frames):
-            with pytest.raises(VideoError, match=r"video\.mp4 cannot be read as a video: Permission denied"):
-                read(path, SIZE)
+NOT_A_VIDEO, NOTHING = "cannot be read as a video", "no frame of .* can be decoded|cannot be read"
+REFUSED = {
+    **{
+        form: (lambda form=form: image_file(form), "is a single image .* give a folder of images, or a list")
+        for form in ("PNG", "JPEG", "WebP", "BMP", "TIFF")
+    },
+    "empty": (lambda: b"", NOT_A_VIDEO),
+    "a word": (lambda: b"no video", NOT_A_VIDEO),
+    "zeros": (lambda: bytes(5000), NOT_A_VIDEO),
+    "cover and sound": (cover_and_sound, "holds no video, only a cover image, audio"),
+    "no frames": (lambda: encode("libx264", "matroska", count=0), NOTHING),
+    "without keyframes": (without_keyframes, "no frame of .* can be decoded"),
+    "without its index": (
+        lambda: first_share(encode("libx264", "mp4", B_FRAMES), 0.5),
+        "cannot be read as a video: .*; the file is cut off, at least",
+    ),
+    **{
+        f"a quarter of {name}": (lambda name=name: first_share(file(name), 0.25), f"{NOTHING}|cut off, at least")
+        for name in ("mp4", "mkv", "avi")
+    },
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name, tmp_path):
+    content, message = REFUSED[name][0](), REFUSED[name][1]
+    path = tmp_path / "video"
+    path.write_bytes(content)
+    for source in (lambda: path, lambda: content, lambda: io.BytesIO(content)):
+        assert_both_refuse(source, VideoError, message)
+
+
+def test_text(tmp_path):
+    (tmp_path / "notes.txt").write_text("frames: none\n" * 100)
+    assert_both_refuse(lambda: tmp_path / "notes.txt", VideoError, r"notes\.txt is text, not a video")
+
+
+def test_a_file_without_permission(tmp_path, monkeypatch):
+    path = tmp_path / "video.mp4"
+    path.write_bytes(file("mp4"))
+
+    def refuse(*arguments, **options):
+        raise av.error.PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(av, "open", refuse)  # the superuser may read everything
+    assert_both_refuse(lambda: path, VideoError, r"video\.mp4 cannot be read as a video: Permission denied")

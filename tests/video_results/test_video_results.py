@@ -63,15 +63,6 @@ def test_arrays_without_scores_and_without_objects():
     assert empty.masks.shape == (0, H, W) and empty.ids == []
 
 
-def test_arrays_of_something_else():
-    with pytest.raises(TypeError, match="propagate_in_video"):
-        to_numpy(LOGITS)
-    with pytest.raises(ValueError, match="2 ids"):
-        to_numpy((5, [1, 2], LOGITS))
-    with pytest.raises(ValueError, match="3 scores"):
-        to_numpy((5, [1, 2, 3], LOGITS, [0.5]))
-
-
 def test_detections():
     import supervision
 
@@ -141,15 +132,6 @@ def test_coco_video_ends_with_the_last_frame_given():
     assert to_coco_video([], (H, W))["annotations"] == []
 
 
-def test_coco_video_that_does_not_fit():
-    with pytest.raises(ValueError, match="frame 2 is beyond"):
-        to_coco_video([(2, [1, 2, 3], MASKS)], (H, W), length=2)
-    with pytest.raises(ValueError, match=r"\(30, 40\), the video \(40, 30\)"):
-        to_coco_video([(2, [1, 2, 3], MASKS)], (W, H))
-    with pytest.raises(ValueError, match="1 file names for 3 frames"):
-        to_coco_video([(2, [1, 2, 3], MASKS)], (H, W), file_names=["a"])
-
-
 def line(frame, masks=MASKS):
     objects = [
         {"id": i, "rle": encode_rle(mask), "area": int(mask.sum()), "box": None, "score": 0.5, "object_score": 1.0}
@@ -176,17 +158,16 @@ def test_record_by_frame(tmp_path):
     index.close()
 
 
-@pytest.mark.parametrize("text", ["not json\n", "[]\n", '{"frame": 1}\n', '{"objects": []}\n'])
-def test_file_that_is_no_record(tmp_path, text):
-    (tmp_path / "x.jsonl").write_text(line(0) + text)
-    with pytest.raises(RecordError, match="x.jsonl, line 2"):
-        list(read_masks(tmp_path / "x.jsonl"))
-
-
-def test_record_with_damaged_run_lengths(tmp_path):
-    broken = line(3).replace('"counts": "', '"counts": "~~')
-    (tmp_path / "x.jsonl").write_text(broken)
-    with pytest.raises(RecordError, match="frame 3 cannot be read"):
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        *((text, "line 2") for text in ("not json", "[]", '{"frame": 1}', '{"objects": []}')),
+        (line(3).replace('"counts": "', '"counts": "~~').strip(), "frame 3 cannot be read"),
+    ],
+)
+def test_file_that_is_no_record(tmp_path, text, where):
+    (tmp_path / "x.jsonl").write_text(line(0) + text + "\n")
+    with pytest.raises(RecordError, match=f"x.jsonl.*{where}"):
         list(read_masks(tmp_path / "x.jsonl"))
 
 
@@ -226,16 +207,26 @@ def test_an_image_without_masks_is_a_copy():
     assert image is not GREY
 
 
+ROW = (2, [1, 2, 3], MASKS)
+
+
 @pytest.mark.parametrize(
-    ("arguments", "reason"),
+    ("function", "arguments", "reason"),
     [
-        ({"rgb": GREY[..., 0]}, "RGB uint8"),
-        ({"rgb": GREY / 255}, "RGB uint8"),
-        ({"masks": MASKS[:, :-1]}, "of the image's size"),
-        ({"ids": [1]}, "for 1 ids"),
-        ({"colours": [(1, 2, 3)]}, "1 colours for 3 masks"),
+        (to_numpy, {"result": (5, [1, 2], LOGITS)}, "2 ids"),
+        (to_numpy, {"result": (5, [1, 2, 3], LOGITS, [0.5])}, "3 scores"),
+        (to_coco_video, {"frames": [ROW], "size": (H, W), "length": 2}, "frame 2 is beyond"),
+        (to_coco_video, {"frames": [ROW], "size": (W, H)}, r"\(30, 40\), the video \(40, 30\)"),
+        (to_coco_video, {"frames": [ROW], "size": (H, W), "file_names": ["a"]}, "1 file names for 3 frames"),
+        (draw_masks, {"rgb": GREY[..., 0], "masks": MASKS}, "RGB uint8"),
+        (draw_masks, {"rgb": GREY / 255, "masks": MASKS}, "RGB uint8"),
+        (draw_masks, {"rgb": GREY, "masks": MASKS[:, :-1]}, "of the image's size"),
+        (draw_masks, {"rgb": GREY, "masks": MASKS, "ids": [1]}, "for 1 ids"),
+        (draw_masks, {"rgb": GREY, "masks": MASKS, "colours": [(1, 2, 3)]}, "1 colours for 3 masks"),
     ],
 )
-def test_what_cannot_be_drawn(arguments, reason):
+def test_what_does_not_fit(function, arguments, reason):
     with pytest.raises(ValueError, match=reason):
-        draw_masks(**({"rgb": GREY, "masks": MASKS} | arguments))
+        function(**arguments)
+    with pytest.raises(TypeError, match="propagate_in_video"):
+        to_numpy(LOGITS)

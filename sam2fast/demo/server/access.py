@@ -1,9 +1,14 @@
 """Access control: allowed origins and hosts, the size of requests, and security headers."""
 
-from flask import Flask, Response, request
+import logging
 
-from sam2fast.demo.server.demo_errors import DemoError, TooLargeError, shortened
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from sam2fast.demo.server.demo_errors import INTERNAL, BadInputError, DemoError, TooLargeError, shortened
 from sam2fast.demo.server.settings import MEBIBYTE, ServerSettings, hostname_of, netloc_of, parse_origin
+
+_log = logging.getLogger(__name__)
 
 # Scripts, images and videos of this server only; other pages cannot show this one in a frame.
 CONTENT_POLICY = (
@@ -31,11 +36,23 @@ def is_upload() -> bool:
     return request.path == "/graphql" and request.mimetype == "multipart/form-data"
 
 
-def too_large_error(settings: ServerSettings) -> TooLargeError:
-    """The error for a current request that is too large."""
-    if is_upload():
-        return TooLargeError(f"the request is too large; a file may have {settings.max_upload_megabytes} MB")
-    return TooLargeError(f"the request is too large; it may have {MAX_JSON_BYTES // MEBIBYTE} MB")
+def describe_error(error: Exception, settings: ServerSettings) -> tuple[str, str, int]:
+    """The message, code and HTTP status that a client gets for an error of the current request."""
+    if isinstance(error, RequestEntityTooLarge):
+        limit = (
+            f"a file may have {settings.max_upload_megabytes}"
+            if is_upload()
+            else f"it may have {MAX_JSON_BYTES // MEBIBYTE}"
+        )
+        error = TooLargeError(f"the request is too large; {limit} MB")
+    if isinstance(error, HTTPException):
+        return error.description or error.name, error.name.upper().replace(" ", "_"), error.code or 500
+    if isinstance(error, RecursionError):
+        error = BadInputError("the request is nested too deeply")
+    if not isinstance(error, DemoError):
+        _log.error("a request failed", exc_info=error)
+        error = DemoError(INTERNAL)
+    return str(error), error.code, error.status
 
 
 def restrict_access(app: Flask, settings: ServerSettings) -> None:

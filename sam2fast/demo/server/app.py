@@ -1,13 +1,9 @@
 """The web application."""
 
-import logging
-
 from flask import Flask, Response, jsonify
 from flask.json.provider import DefaultJSONProvider
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from sam2fast.demo.server.access import restrict_access, too_large_error
-from sam2fast.demo.server.demo_errors import BadInputError, DemoError
+from sam2fast.demo.server.access import describe_error, restrict_access
 from sam2fast.demo.server.graphql_api import DemoView, make_schema
 from sam2fast.demo.server.library import Library
 from sam2fast.demo.server.rest import make_pages, make_routes
@@ -15,8 +11,6 @@ from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.settings import MEBIBYTE, ServerSettings
 from sam2fast.demo.server.uploads import LIMITS, UploadLimits, UploadRequest, Uploads
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-
-_log = logging.getLogger(__name__)
 
 SERVICE = "sam2fast"  # key of the DemoService in ``app.extensions``
 OTHER_FIELDS_BYTES = MEBIBYTE  # limit of an upload's other form fields
@@ -56,29 +50,9 @@ def make_app(settings: ServerSettings, predictor: SAM2VideoPredictor) -> Flask:
     app.register_blueprint(make_routes(service))
     app.register_blueprint(make_pages())
 
-    @app.errorhandler(DemoError)
-    def refuse(error: DemoError) -> tuple[Response, int]:
-        return _error_response(error.code, str(error), error.status)
-
-    @app.errorhandler(RequestEntityTooLarge)
-    def refuse_size(_: RequestEntityTooLarge) -> tuple[Response, int]:
-        return refuse(too_large_error(settings))
-
-    @app.errorhandler(HTTPException)
-    def refuse_request(error: HTTPException) -> tuple[Response, int]:
-        return _error_response(error.name.upper().replace(" ", "_"), error.description or error.name, error.code or 500)
-
-    @app.errorhandler(RecursionError)
-    def refuse_depth(error: RecursionError) -> tuple[Response, int]:
-        return _error_response(BadInputError.code, "the request is nested too deeply", BadInputError.status)
-
     @app.errorhandler(Exception)
-    def fail(error: Exception) -> tuple[Response, int]:
-        _log.exception("a request failed")
-        return _error_response(DemoError.code, "the server failed; its log says more", DemoError.status)
+    def refuse(error: Exception) -> tuple[Response, int]:
+        message, code, status = describe_error(error, settings)
+        return jsonify({"error": {"code": code, "message": message}}), status
 
     return app
-
-
-def _error_response(code: str, message: str, status: int) -> tuple[Response, int]:
-    return jsonify({"error": {"code": code, "message": message}}), status

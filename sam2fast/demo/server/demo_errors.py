@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+INTERNAL = "the server failed; its log says more"
+
 
 class DemoError(Exception):
     """A failure whose message is sent to the client; any other exception is reported as an internal error."""

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -42,11 +41,10 @@ def draw_gallery(folder: Path, workspace: Path) -> None:
 
 
 def _write(file: Path, images: Iterable[NDArray[np.uint8]]) -> None:
-    rest = iter(images)
-    first = next(rest)
-    height, width = first.shape[:2]
+    frames = list(images)
+    height, width = frames[0].shape[:2]
     with DemoVideoWriter(file, height, width, Fraction(RATE)) as video:
-        for image in chain((first,), rest):
+        for image in frames:
             video.add(image)
 
 

@@ -17,10 +17,10 @@ from strawberry.file_uploads import Upload
 from strawberry.flask.views import GraphQLView
 from strawberry.http.sync_base_view import SyncHTTPRequestAdapter
 from strawberry.types import ExecutionContext, Info
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 
-from sam2fast.demo.server.access import is_upload, too_large_error
-from sam2fast.demo.server.demo_errors import BadInputError, DemoError
+from sam2fast.demo.server.access import describe_error, is_upload
+from sam2fast.demo.server.demo_errors import INTERNAL, BadInputError, DemoError
 from sam2fast.demo.server.graphql_types import (
     AddPointsInput,
     CancelPropagateInVideo,
@@ -44,7 +44,6 @@ _log = logging.getLogger(__name__)
 
 # Limits of a query: far more than the front ends need, and still fast to answer.
 MAX_DEPTH, MAX_ALIASES, MAX_TOKENS = 10, 5, 2000
-INTERNAL = "the server failed; its log says more"
 
 
 class Context(NamedTuple):
@@ -97,41 +96,43 @@ class Mutation:
 
     @strawberry.mutation
     def close_session(self, info: Info[Context, None], input: CloseSessionInput) -> CloseSession:
-        """See :meth:`DemoService.close_session`."""
-        return CloseSession(success=info.context.service.close_session(input.session_id))
+        """See :meth:`SessionStore.close`."""
+        return CloseSession(success=info.context.service.sessions.close(input.session_id))
 
     @strawberry.mutation(description="Points are shares of the image's width and height; labels 2, 3 make a box.")
     def add_points(self, info: Info[Context, None], input: AddPointsInput) -> RLEMaskListOnFrame:
-        """See :meth:`DemoService.add_points`."""
-        masks = info.context.service.add_points(
-            input.session_id, input.frame_index, input.object_id, input.points, input.labels, input.clear_old_points
-        )
+        """See :meth:`SessionCalls.add_points`."""
+        service, prompt = info.context.service, (input.points, input.labels, input.clear_old_points)
+        masks = service.call(service.calls.add_points, input.session_id, input.frame_index, input.object_id, *prompt)
         return RLEMaskListOnFrame.of(input.frame_index, masks)
 
     @strawberry.mutation(description="The other objects' masks on the frames where it had points.")
     def remove_object(self, info: Info[Context, None], input: RemoveObjectInput) -> list[RLEMaskListOnFrame]:
-        """See :meth:`DemoService.remove_object`."""
-        changed = info.context.service.remove_object(input.session_id, input.object_id)
+        """See :meth:`SessionCalls.remove_object`."""
+        service = info.context.service
+        changed = service.call(service.calls.remove_object, input.session_id, input.object_id)
         return [RLEMaskListOnFrame.of(frame, masks) for frame, masks in changed.items()]
 
     @strawberry.mutation
     def clear_points_in_frame(self, info: Info[Context, None], input: ClearPointsInFrameInput) -> RLEMaskListOnFrame:
-        """See :meth:`DemoService.clear_points_in_frame`."""
-        masks = info.context.service.clear_points_in_frame(input.session_id, input.frame_index, input.object_id)
+        """See :meth:`SessionCalls.clear_points`."""
+        service = info.context.service
+        masks = service.call(service.calls.clear_points, input.session_id, input.frame_index, input.object_id)
         return RLEMaskListOnFrame.of(input.frame_index, masks)
 
     @strawberry.mutation
     def clear_points_in_video(self, info: Info[Context, None], input: ClearPointsInVideoInput) -> ClearPointsInVideo:
-        """See :meth:`DemoService.clear_points_in_video`."""
-        info.context.service.clear_points_in_video(input.session_id)
+        """See :meth:`SessionCalls.clear_video`."""
+        service = info.context.service
+        service.call(service.calls.clear_video, input.session_id)
         return ClearPointsInVideo(success=True)
 
     @strawberry.mutation
     def cancel_propagate_in_video(
         self, info: Info[Context, None], input: CancelPropagateInVideoInput
     ) -> CancelPropagateInVideo:
-        """See :meth:`DemoService.cancel_track`."""
-        info.context.service.cancel_track(input.session_id)
+        """See :meth:`Session.cancel_track`."""
+        info.context.service.sessions.use(input.session_id).cancel_track()
         return CancelPropagateInVideo(success=True)
 
 
@@ -195,15 +196,8 @@ class DemoView(GraphQLView):
             if is_upload():
                 request.files  # noqa: B018  reads the body, and may refuse it while it arrives
             answer = super().dispatch_request()
-        except DemoError as error:
-            return _refusal(str(error), error.code, error.status)
-        except RequestEntityTooLarge:
-            refused = too_large_error(self._service.settings)
-            return _refusal(str(refused), refused.code, refused.status)
-        except HTTPException as error:
-            return _refusal(error.description or error.name, error.name.upper().replace(" ", "_"), error.code or 400)
-        except RecursionError:
-            return _refusal("the request is nested too deeply", BadInputError.code, BadInputError.status)
+        except (DemoError, HTTPException, RecursionError) as error:
+            return _refusal(*describe_error(error, self._service.settings))
         if isinstance(answer, Response) and answer.status_code >= 400:
             return _refusal(answer.get_data(as_text=True), BadInputError.code, answer.status_code)
         return answer

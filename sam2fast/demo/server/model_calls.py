@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from threading import Event
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -17,7 +18,7 @@ from sam2fast.demo.server.demo_errors import (
 )
 from sam2fast.demo.server.frame_masks import FrameMasks, ObjectMask, encode_frame
 from sam2fast.demo.server.prompt_limits import MemoryBudget, check_points
-from sam2fast.demo.server.sessions import Session, TrackRun
+from sam2fast.demo.server.sessions import Session
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.outputs import Output
 from sam2fast.tracking.state import TrackedObject, UnchangedOnError, VideoState
@@ -49,12 +50,14 @@ class ModelThread:
         """Waits for its turn, then returns or raises what the function does. Must not be used within a call.
 
         Raises:
-            BusyError: the thread was closed.
+            BusyError: the thread was closed, or the device is out of memory.
         """
         try:
             return self._executor.submit(lambda: self._run(function, *args, **kwargs)).result()
         except CancelledError as error:
             raise BusyError(CLOSING) from error
+        except torch.OutOfMemoryError as error:
+            raise BusyError("the model's device is out of memory; try again when other sessions are closed") from error
         except RuntimeError as error:
             if "after shutdown" in str(error):
                 raise BusyError(CLOSING) from error
@@ -75,9 +78,7 @@ class ModelThread:
 
 
 class SessionCalls:
-    """Operations on one session's video, to be run in the model's thread.
-
-    :class:`~sam2fast.demo.server.service.DemoService` documents what they raise.
+    """Operations on one session's video, to be run in the model's thread. A failed call changes nothing.
 
     Args:
         predictor: the video predictor.
@@ -107,12 +108,23 @@ class SessionCalls:
         labels: Sequence[int],
         clear_old_points: bool,
     ) -> Mapping[int, ObjectMask]:
-        """Adds points of an object; returns the masks of all objects on the frame."""
+        """Adds points of an object, which may be new; returns the masks of all objects on the frame.
+
+        Args:
+            points, labels: see :func:`sam2fast.demo.server.prompt_limits.check_points`. No points with
+                ``clear_old_points`` remove the earlier ones.
+
+        Raises:
+            BadInputError: there is no such frame, or the points are invalid or too many.
+            TooManyError: there is no room for another object or prompt.
+        """
+        if clear_old_points and not len(points) and not len(labels):
+            return self.clear_points(session, frame, object_id)
         state = session.state
         _check_frame(state, frame)
         tracked = state.objects.get(object_id)
         before = tracked.points.get(frame) if tracked is not None and not clear_old_points else None
-        checked = check_points(points, labels, 0 if before is None else before["point_labels"].shape[1])
+        check_points(points, labels, 0 if before is None else before["point_labels"].shape[1])
         self._budget.check_room(state, frame, object_id)
         with UnchangedOnError(state, state.objects.values()):  # also if the masks cannot be encoded
             try:
@@ -120,8 +132,8 @@ class SessionCalls:
                     state,
                     frame,
                     object_id,
-                    checked.points,
-                    checked.labels,
+                    points,
+                    labels,
                     clear_old_points=clear_old_points,
                     normalize_coords=False,
                 )
@@ -131,7 +143,11 @@ class SessionCalls:
             return self._update_masks(session, frame, ids, logits)
 
     def clear_points(self, session: Session, frame: int, object_id: int) -> Mapping[int, ObjectMask]:
-        """Removes an object's points on a frame; returns the masks of all objects there."""
+        """Removes an object's points on a frame; returns the masks of all objects there.
+
+        Raises:
+            BadInputError: there is no such frame or object.
+        """
         state = session.state
         _check_frame(state, frame)
         if object_id not in state.objects:
@@ -152,7 +168,10 @@ class SessionCalls:
         session.masks, session.tracked = {}, set()
 
     def remove_object(self, session: Session, object_id: int) -> dict[int, Mapping[int, ObjectMask]]:
-        """Removes an object; returns the other objects' masks on the frames where it had points."""
+        """Removes an object; returns the other objects' masks on the frames where it had points.
+
+        An unknown object is not an error.
+        """
         state = session.state
         ids, updated = self._predictor.remove_object(state, object_id)
         for frame, masks in list(session.masks.items()):
@@ -164,8 +183,13 @@ class SessionCalls:
             self.clear_video(session)
         return changed
 
-    def begin_track(self, session: Session, start: int) -> TrackRun:
-        """Checks that all objects can be tracked, and replaces the running track."""
+    def begin_track(self, session: Session, start: int) -> Event:
+        """Checks that all objects can be tracked, and replaces the running track; see :meth:`Session.begin_track`.
+
+        Raises:
+            BadInputError: there is no such frame.
+            NothingToTrackError: an object has no points.
+        """
         _check_frame(session.state, start)
         if not session.state.objects:
             raise NothingToTrackError("there is nothing to track: click on something first")
@@ -181,9 +205,9 @@ class SessionCalls:
         output: Output = "logits" if self._predictor.non_overlap_masks else "low_res"
         return self._predictor.propagate_in_video(session.state, start, reverse=reverse, progress=False, output=output)
 
-    def next_frame(self, session: Session, track: TrackRun, frames: Iterator[tuple[Any, ...]]) -> FrameMasks | None:
+    def next_frame(self, session: Session, track: Event, frames: Iterator[tuple[Any, ...]]) -> FrameMasks | None:
         """The next frame of a track; None at its end or after it was cancelled."""
-        found = None if track.is_cancelled or session.is_closed else next(frames, None)
+        found = None if track.is_set() or session.is_closed else next(frames, None)
         if found is None:
             return None
         frame, ids, logits = found

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from sam2fast.demo.server.demo_errors import BadInputError, TooManyError
 from sam2fast.demo.server.settings import MEBIBYTE
@@ -18,18 +17,11 @@ MARGIN = 0.1  # how far outside of the image a point may lie, as a share of its 
 FLOAT_BYTES = 4
 
 
-class Points(NamedTuple):
-    """Points (x, y) as shares of the image's width and height, with their labels."""
-
-    points: list[list[float]]
-    labels: list[int]
-
-
-def check_points(points: Sequence[Sequence[float]], labels: Sequence[int], before: int = 0) -> Points:
-    """Checks the points of a prompt and returns them unchanged.
+def check_points(points: Sequence[Sequence[float]], labels: Sequence[int], before: int = 0) -> None:
+    """Checks the points of a prompt.
 
     Args:
-        points: pairs in [0, 1].
+        points: pairs (x, y) in [0, 1], shares of the image's width and height.
         labels: one for each point: 1 on the object, 0 not on it. The first two may be 2 and 3: the upper left and
             the lower right corner of a box.
         before: number of points that these are added to.
@@ -52,11 +44,6 @@ def check_points(points: Sequence[Sequence[float]], labels: Sequence[int], befor
     for label in labels:
         if label not in (BACKGROUND, FOREGROUND, BOX_FIRST, BOX_LAST):
             raise BadInputError(f"there is no label {label}; expected 1, 0, or 2 and 3 for a box's corners")
-    _check_box(points, labels, before)
-    return Points([list(point) for point in points], list(labels))
-
-
-def _check_box(points: Sequence[Sequence[float]], labels: Sequence[int], before: int) -> None:
     corners = [i for i, label in enumerate(labels) if label in (BOX_FIRST, BOX_LAST)]
     if not corners:
         return

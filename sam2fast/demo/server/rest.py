@@ -147,15 +147,13 @@ def _stream(frames: Iterator[FrameMasks]) -> Iterator[bytes]:
     try:
         for frame, masks in frames:
             yield encode_part(frame, masks)
-    except GeneratorExit:
-        raise
     except Exception:
         # The stream has no error message; it can only be broken off.
         _log.exception("tracking failed")
         raise
 
 
-def make_pages(bundle: Path = BUNDLE) -> Blueprint:
+def make_pages() -> Blueprint:
     """The front end: its page at ``/`` and at the paths that it routes itself, and its files."""
     pages = Blueprint("pages", __name__)
 
@@ -165,14 +163,14 @@ def make_pages(bundle: Path = BUNDLE) -> Blueprint:
         # A name with a dot is a file; any other name is a route of the front end.
         is_page = name == INDEX or ("." not in name and not name.startswith(NOT_PAGES))
         if not is_page:
-            response = send_from_directory(bundle, name)
+            response = send_from_directory(BUNDLE, name)
             response.headers["Cache-Control"] = (
                 "public, max-age=31536000, immutable" if name.startswith(HASHED) else "no-cache"
             )
             return response
-        if not (bundle / INDEX).is_file():
+        if not (BUNDLE / INDEX).is_file():
             return Response(MISSING, 503, content_type="text/html; charset=utf-8")
-        response = send_from_directory(bundle, INDEX)
+        response = send_from_directory(BUNDLE, INDEX)
         response.headers["Cache-Control"] = "no-cache"
         return response
 

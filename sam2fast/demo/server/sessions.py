@@ -14,21 +14,6 @@ from sam2fast.tracking.state import VideoState
 _log = logging.getLogger(__name__)
 
 
-class TrackRun:
-    """One run of tracking, forwards, backwards or both; it can be cancelled from any thread."""
-
-    def __init__(self) -> None:
-        self._cancelled = threading.Event()
-
-    @property
-    def is_cancelled(self) -> bool:
-        return self._cancelled.is_set()
-
-    def cancel(self) -> None:
-        """Starts no further frame."""
-        self._cancelled.set()
-
-
 class Session:
     """One video and its objects. State and masks change in the model's thread only.
 
@@ -49,7 +34,7 @@ class Session:
         self.problem: str | None = None
         self.is_closed = False
         self._state: VideoState | None = None
-        self._track: TrackRun | None = None
+        self._track: threading.Event | None = None
         self._last_use = time.monotonic()
         self._lock = threading.Lock()
 
@@ -81,16 +66,15 @@ class Session:
     def is_tracking(self) -> bool:
         return self._track is not None
 
-    def begin_track(self) -> TrackRun:
-        """Starts a track and cancels the one that is running."""
-        track = TrackRun()
+    def begin_track(self) -> threading.Event:
+        """Starts a track and cancels the one that is running; returns an event that is set to cancel the new one."""
         with self._lock:
             if self._track is not None:
-                self._track.cancel()
-            self._track, self.problem = track, None
-        return track
+                self._track.set()
+            self._track, self.problem = threading.Event(), None
+            return self._track
 
-    def end_track(self, track: TrackRun) -> None:
+    def end_track(self, track: threading.Event) -> None:
         """Marks this track as ended, unless another one has replaced it."""
         with self._lock:
             if self._track is track:
@@ -100,7 +84,7 @@ class Session:
         """Cancels the running track, if there is one."""
         with self._lock:
             if self._track is not None:
-                self._track.cancel()
+                self._track.set()
 
     def close(self) -> None:
         """Starts nothing further; :meth:`release` frees the memory."""

@@ -4,7 +4,7 @@ import hashlib
 import threading
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 from uuid import uuid4
 
 from flask import Request, current_app
@@ -24,11 +24,11 @@ SECONDS_TO_WAIT = 10.0  # for other uploads; a waiting request holds a thread
 LIMITS = "sam2fast_upload"  # key of the UploadLimits in ``app.extensions``
 
 
-class UploadLimits:
+class UploadLimits(NamedTuple):
     """The folder of incoming files, and their largest size."""
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
-        self.folder, self.max_bytes = folder, max_bytes
+    folder: Path
+    max_bytes: int
 
 
 class IncomingFile:

@@ -16,7 +16,11 @@ from sam2fast.video_io.video_file import VideoFile
 from sam2fast.video_io.video_writer import NoEncoderError, VideoWriter, encoding_errors
 
 CRF = 23  # x264's quality
-KEYFRAME_DISTANCE = 12  # half a second: seeking decodes at most this many frames
+STREAM_OPTIONS = {
+    "g": "12",  # frames between keyframes, half a second: seeking decodes at most this many
+    "threads": "1",  # the bytes depend on it, and the model needs the other cores
+    "bf": "0",  # without B-frames the first frame's time is 0 and needs no edit list, which players treat differently
+}
 
 
 class DemoVideoWriter:
@@ -44,10 +48,7 @@ class DemoVideoWriter:
                 rate,
                 tick=1 / rate,
                 crf=CRF,
-                keyframe_distance=KEYFRAME_DISTANCE,
-                threads=1,  # the bytes depend on it, and the model needs the other cores
-                # Without B-frames the first frame's time is 0 and needs no edit list, which players treat differently.
-                stream_options={"bf": "0"},
+                stream_options=STREAM_OPTIONS,
                 file_options={"movflags": "+faststart"},
             )
         except NoEncoderError as error:
