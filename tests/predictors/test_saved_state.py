@@ -228,46 +228,6 @@ def test_a_file_that_cannot_be_written(busy, tmp_path):
     assert os.listdir(tmp_path) == ["folder"]
 
 
-def test_two_processes_with_the_same_id(busy, video, tmp_path, monkeypatch):
-    """As in containers on two machines: each writes its own temporary file, and the last one wins."""
-    move, written = os.replace, []
-
-    def after_another(partial, path):
-        if not written:
-            written.append(partial)
-            busy.predictor.save_state(busy.state, tmp_path / "state")
-            assert len(written) == 2 and partial.is_file()
-        else:
-            written.append(partial)
-        move(partial, path)
-
-    monkeypatch.setattr(os, "replace", after_another)
-    busy.predictor.save_state(busy.state, tmp_path / "state")
-    assert len(set(written)) == 2 and os.listdir(tmp_path) == ["state"]
-    assert snapshot(busy.predictor.load_state(tmp_path / "state", video)) == snapshot(busy.state)
-
-
-def test_a_symlink_stays_and_a_pipe_is_refused(busy, video, tmp_path):
-    os.symlink("stored", tmp_path / "state")
-    busy.predictor.save_state(busy.state, tmp_path / "state")
-    assert os.readlink(tmp_path / "state") == "stored" and sorted(os.listdir(tmp_path)) == ["state", "stored"]
-    assert snapshot(busy.predictor.load_state(tmp_path / "state", video)) == snapshot(busy.state)
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="a device or a pipe"):
-        busy.predictor.save_state(busy.state, tmp_path / "pipe")
-    assert (tmp_path / "pipe").is_fifo()
-
-
-@pytest.mark.parametrize("name", ["nu\0ll", "loop"])
-def test_invalid_file_names(busy, tmp_path, name):
-    os.symlink("loop", tmp_path / "loop")
-    with pytest.raises((OSError, ValueError), match=r"nu\\\\?x00ll|Too many levels.*loop"):
-        busy.predictor.save_state(busy.state, tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="no saved state"):
-        busy.predictor.load_state(tmp_path / name, [])
-    assert os.listdir(tmp_path) == ["loop"]
-
-
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
 )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from parity import NARROW, config_name
+from parity import NARROW
 from tameness import CHECK_ITSELF
 from video import SMALL, Scenario, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
@@ -323,47 +323,3 @@ def test_holes_are_filled(videos):
         ours.fill_hole_area = area
     assert area == 8
     assert not torch.equal(filled[0].masks, plain[0].masks)
-
-
-def test_signatures_are_the_official_ones():
-    """Official parameters in the official order with the official defaults; ours follow as keywords."""
-    import inspect
-
-    import sam2.build_sam
-    import sam2.sam2_video_predictor
-
-    import sam2fast.build_sam
-    import sam2fast.sam2_video_predictor
-
-    theirs, ours = sam2.sam2_video_predictor.SAM2VideoPredictor, sam2fast.sam2_video_predictor.SAM2VideoPredictor
-    pairs = [
-        (getattr(theirs, name), getattr(ours, name))
-        for name, method in vars(theirs).items()
-        if inspect.isroutine(getattr(theirs, name))
-    ]
-    assert len(pairs) > 20
-    pairs.append((sam2.build_sam.build_sam2_video_predictor, sam2fast.build_sam.build_sam2_video_predictor))
-    for official, mine in pairs:
-        expected = list(inspect.signature(official).parameters.values())
-        actual = list(inspect.signature(mine).parameters.values())
-        for a, b in zip(expected, actual, strict=False):
-            if a.name == "hydra_overrides_extra":  # a mutable default there
-                continue
-            if a.kind == a.VAR_KEYWORD:
-                break
-            assert (a.name, a.default, a.kind) == (b.name, b.default, b.kind), official.__qualname__
-        assert len(actual) >= len(expected)
-
-
-def test_config_names_the_predictor():
-    """A configuration may use both spellings of the predictor's class."""
-    from sam2fast.build_sam import build_sam2
-    from sam2fast.sam2_video_predictor import SAM2VideoPredictor, SAM2VideoPredictorVOS
-
-    for target, cls in (
-        ("sam2.sam2_video_predictor.SAM2VideoPredictor", SAM2VideoPredictor),
-        ("sam2fast.sam2_video_predictor.SAM2VideoPredictorVOS", SAM2VideoPredictorVOS),
-    ):
-        overrides = [f"++model._target_={target}", "++model.image_size=256"]
-        model = build_sam2(config_name("sam2.1_t"), None, device="cpu", hydra_overrides_extra=overrides)
-        assert type(model) is cls

@@ -76,16 +76,16 @@ def test_tiny(cuda, dtype):
     check(predictor, steady_steps(cuda, predictor, 1, 3))
 
 
-def test_clicks_wait_for_their_answers_alone(cuda, predictor):
-    """All that a click needs is begun before its mask is read, which is kept on the CPU."""
+def test_clicks_and_boxes_wait_for_their_answers_alone(cuda, predictor):
+    """All that a prompt needs is begun before its mask is read, which is kept on the CPU."""
     state = predictor.init_state([FRAME] * 3)
-    click = [[20.0, 40.0]], [1]
-    for t, correction in ((0, False), (0, True), (1, False), (1, True)):
-        if t == 1 and not correction:
+    click, box = {"points": [[20.0, 40.0]], "labels": [1]}, {"box": [10, 10, 60, 50]}
+    for t, prompt in ((0, click), (0, click), (1, click | box), (1, click)):
+        if t == 1 and "box" in prompt:
             for _ in predictor.propagate_in_video(state, progress=False):
                 pass
         with cuda.watched() as seen:
-            predictor.add_new_points_or_box(state, t, 1, *click)
+            predictor.add_new_points_or_box(state, t, 1, **prompt)
         first, *rest = seen.faults
         assert first.kind == "waits" and first.place.startswith("sam2fast/utils/async_copies.py:")
         assert all("/async_copies.py:" in fault.place or " masks_of: " in fault.place for fault in rest)
