@@ -1,5 +1,6 @@
 """Checks that what was read from a file is the state of a session of this model."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,10 +42,10 @@ def check_stream(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], frame:
     Raises:
         ValueError: see :func:`check_restored`.
     """
-    video = facts.get("video")
-    sizes = isinstance(video, dict) and all(_is_count(video.get(name)) for name in ("frames", "height", "width"))
-    _expect(sizes and all(video.values()), f"the video is {str(video)[:60]}")
-    most = facts.get("max_cond_frames")
+    video: Any = facts.get("video")
+    sizes = [video.get(name) for name in ("frames", "height", "width")] if isinstance(video, dict) else [None]
+    _expect(all(_is_count(size) and 0 < size <= sys.maxsize for size in sizes), f"the video is {str(video)[:60]}")
+    most: Any = facts.get("max_cond_frames")
     _expect(most is None or (_is_count(most) and most >= 2), f"max_cond_frames is {most!r}")
     _expect(_is_count(frame) and frame < video["frames"], f"the current frame is {str(frame)[:60]}")
     _expect("square" in tensors, "the current frame is missing")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from comparable import snapshot
+from mini_model import mini_predictor
 from safetensors.torch import load_file, save_file
 from video import SMALL, Session, clip, jpeg_folder, narrow_predictor
 
@@ -132,6 +133,15 @@ def test_a_state_without_objects(video_predictor, video, tmp_path):
     state = video_predictor.load_state(tmp_path / "state", video, async_loading_frames=True)
     assert state.obj_ids == [] and state.num_frames == 8
     state.frames.close()
+
+
+def test_a_model_without_memories(tmp_path):
+    predictor, frames = mini_predictor(("++model.num_maskmem=0", "++model.image_size=64")), clip(3)
+    state = predictor.init_state(frames)
+    predictor.add_new_points_or_box(state, 0, "a", [[60, 40]], [1])
+    list(predictor.propagate_in_video(state, progress=False))
+    predictor.save_state(state, tmp_path / "state")
+    assert snapshot(predictor.load_state(tmp_path / "state", frames)) == snapshot(state)
 
 
 def test_ids_that_json_cannot_represent(video_predictor, video, tmp_path):
