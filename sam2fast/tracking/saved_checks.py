@@ -43,10 +43,11 @@ def check_stream(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], frame:
         ValueError: see :func:`check_restored`.
     """
     video: Any = facts.get("video")
-    sizes = [video.get(name) for name in ("frames", "height", "width")] if isinstance(video, dict) else [None]
+    _expect(isinstance(video, dict), f"the video is {str(video)[:60]}")
+    sizes: list[Any] = [video.get(name) for name in ("frames", "height", "width")]
     _expect(all(_is_count(size) and 0 < size <= sys.maxsize for size in sizes), f"the video is {str(video)[:60]}")
     most: Any = facts.get("max_cond_frames")
-    _expect(most is None or (_is_count(most) and most >= 2), f"max_cond_frames is {most!r}")
+    _expect(most is None or isinstance(most, int) and most >= 2, f"max_cond_frames is {most!r}")
     _expect(_is_count(frame) and frame < video["frames"], f"the current frame is {str(frame)[:60]}")
     _expect("square" in tensors, "the current frame is missing")
     square = tensors["square"]
