@@ -68,11 +68,12 @@ def plain_life(plain, video) -> list[Record]:
     return run(plain, video, long_life)
 
 
-def test_static_steps_give_the_plain_masks(plain_life, fast, video):
+def test_static_steps_give_the_plain_masks_and_the_official_ones(pair, plain_life, fast, video):
     """By steps that are recorded once for each bucket."""
     s = Session(fast, video)
     long_life(s)
     assert_same(plain_life, s.records)
+    compare(run_official(pair[0], video, long_life, check_itself=False), s.records)
     assert shapes(fast, s) == [(1, 7, 16), (2, 7, 16), (4, 7, 16)]
 
 
@@ -113,10 +114,6 @@ def test_replayed_encodings_are_of_the_present_frame(replaying, plain, video):
         for a, b in zip(*(p._tracker.encode(s, frames) for p, s in states), strict=True):
             for x, y in zip([a.embedding, *a.high_res], [b.embedding, *b.high_res], strict=True):
                 assert relative_error(x, y) < TOLERANCE
-
-
-def test_beside_the_official_predictor(pair, fast, video):
-    compare(run_official(pair[0], video, long_life, check_itself=False), run(fast, video, long_life))
 
 
 def test_all_buckets_keep_addresses_and_shapes(fast, video):
