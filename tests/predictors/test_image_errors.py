@@ -82,21 +82,6 @@ def test_prompts_of_other_libraries_on_a_gpu(predictor, monkeypatch):
             assert np.array_equal(a, b)
 
 
-def test_shapes_of_results(predictor):
-    boxes = [[0, 0, 40, 40], [10, 10, 60, 50]]
-    assert [x.shape for x in predictor.predict(**ONE)] == [(3, 60, 80), (3,), (3, 64, 64)]
-    assert [x.shape for x in predictor.predict(box=boxes)] == [(2, 3, 60, 80), (2, 3), (2, 3, 64, 64)]
-    assert [x.shape for x in predictor.predict(box=boxes[:1], multimask_output=False)] == [
-        (1, 60, 80),
-        (1,),
-        (1, 64, 64),
-    ]
-    low_res = predictor.predict(box=boxes, multimask_output=False)[2]
-    assert [x.shape for x in predictor.predict(mask_input=low_res)] == [(2, 3, 60, 80), (2, 3), (2, 3, 64, 64)]
-    assert predictor.predict(mask_input=low_res[0, 0])[0].shape == (3, 60, 80)
-    assert np.abs(low_res).max() <= 32
-
-
 def test_embedding_of_the_last_image(predictor):
     assert predictor.get_image_embedding().shape == (1, 256, 16, 16)
     predictor.set_image_batch([random_image(60, 80)] * 2)

@@ -92,36 +92,6 @@ def test_moved_to_another_predictor(busy, video):
         second.move_state(busy.state)
 
 
-def test_streams(video_predictor, tmp_path):
-    """With prompts before and after saving, on the frame at which it was saved."""
-    images = clip(12)
-
-    def begin(stream):
-        for t in range(8):
-            stream.step(images[t])
-            if t == 1:
-                stream.add_new_points_or_box("a", [[60, 40]], [1])
-        stream.add_new_points_or_box("b", [[20, 70]], [1])
-
-    def end(stream):
-        found = [stream.add_new_points_or_box("b", [[25, 60]], [0], clear_old_points=False).masks]
-        found += [stream.step(image).masks for image in images[8:]]
-        return torch.cat([masks.flatten() for masks in found])
-
-    with video_predictor.open_stream(num_frames=12, max_cond_frames=4) as stream:
-        begin(stream)
-        stream.save(tmp_path / "stream")
-        expected = end(stream)
-    with video_predictor.restore_stream(tmp_path / "stream") as stream:
-        assert stream.frame == 7 and stream.video_size == (90, 120) and stream.obj_ids == ["a", "b"]
-        assert torch.equal(end(stream), expected)
-        with pytest.raises(IndexError, match="opened for 12 frames"):
-            stream.step(images[0])
-        assert stream._opened().max_cond_frames == 4
-    with pytest.raises(StateError, match=r"stream holds a stream; go on with it by restore_stream\(\)"):
-        video_predictor.load_state(tmp_path / "stream", images)
-
-
 def test_a_state_is_no_stream(busy, tmp_path):
     busy.predictor.save_state(busy.state, tmp_path / "state")
     with pytest.raises(StateError, match=r"state of a whole video; open it with load_state\(\)"):

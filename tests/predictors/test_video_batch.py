@@ -8,6 +8,7 @@ from video import Session, clip, compare, jpeg_folder, narrow_predictor
 
 from sam2fast.deploy.compilation import compile_model, uncompile
 from sam2fast.tracking import eager_runner, memory_bank
+from sam2fast.utils.testing import relative_error
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,20 @@ def prompted(predictor, video) -> Session:
     s.points(5, "b", (40, 40, 1))
     s.points(4, "c", (20, 70, 1))
     return s
+
+
+def test_removal_during_propagation(predictor, video):
+    """The others continue unchanged."""
+    whole, s = prompted(predictor, video), prompted(predictor, video)
+    whole.propagate(start_frame_idx=0)
+    for record, (frame, ids, masks) in zip(
+        whole.records[4:], predictor.propagate_in_video(s.state, start_frame_idx=0), strict=True
+    ):
+        assert record.frame == frame and ids == (["a", "b", "c"] if frame <= 3 else ["b", "c"])
+        for expected, actual in zip(record.masks[-2:], masks[-2:], strict=True):
+            assert relative_error(expected, actual) <= 1e-5
+        if frame == 3:
+            predictor.remove_object(s.state, "a")
 
 
 @pytest.mark.parametrize("conditioning", [(0,), (0, 1, 2)], ids=str)

@@ -1,4 +1,4 @@
-"""Guarantees besides numbers: calls in any order, bounded memory, views, options."""
+"""Guarantees besides numbers: bounded memory, views, options, calls in any order; defects of the original are gone."""
 
 import copy
 import gc
@@ -13,6 +13,7 @@ from video import SMALL, Session, build_video_pair, clip, jpeg_folder
 from sam2fast.kernels.mask_ops import unpack_masks
 from sam2fast.sam2_video_predictor import TrackScores
 from sam2fast.utils.testing import relative_error
+from sam2fast.video_io import VideoError
 
 
 def test_prompts_of_many_shapes(video_predictor, video):
@@ -311,3 +312,55 @@ def test_overridden_resizing_takes_effect(video_predictor, video, monkeypatch, n
     stream = ours.open_stream()
     stream.step(np.zeros((64, 64, 3), np.uint8))
     assert stream.add_new_points_or_box(1, [[30, 30]], [1]).masks.max() < -3000
+
+
+def test_preflight_requires_a_prompt_for_every_object(video_predictor, video):
+    state = video_predictor.init_state(video)
+    with pytest.raises(RuntimeError, match="no object to track"):
+        next(video_predictor.propagate_in_video(state))
+    video_predictor.add_new_points_or_box(state, 0, "a", [[60, 40]], [1])
+    video_predictor.add_new_points_or_box(state, 1, "b", [[60, 40]], [1])
+    video_predictor.clear_all_prompts_in_frame(state, 1, "b")
+    before = snapshot(state)
+    with pytest.raises(RuntimeError, match="object 'b' has no points, box or mask"):
+        next(video_predictor.propagate_in_video(state))
+    assert snapshot(state) == before
+    video_predictor.remove_object(state, "b")
+    assert len(list(video_predictor.propagate_in_video(state))) == 8
+
+
+def test_clearing_an_unknown_object_does_not_create_it(tracked):
+    frame, ids, masks = tracked.predictor.clear_all_prompts_in_frame(tracked.state, 1, "unknown")
+    assert (frame, ids, len(masks)) == (1, ["a", "b"], 2)
+    assert tracked.predictor.clear_all_prompts_in_frame(tracked.state, 1, "a", need_output=False) is None
+
+
+def test_results_without_objects(video_predictor, video):
+    state = video_predictor.init_state(video)
+    _, ids, masks = video_predictor.clear_all_prompts_in_frame(state, 0, "unknown")
+    assert ids == [] and masks.shape == (0, 1, 90, 120)
+    assert video_predictor.remove_object(state, "unknown") == ([], [])
+
+
+def test_a_video_of_one_frame(video_predictor, tmp_path):
+    """Clicking again after propagation divides by zero in the original, and empties the mask."""
+    s = Session(video_predictor, jpeg_folder(tmp_path, clip(1)))
+    s.points(0, 1, (60, 40, 1))
+    s.propagate()
+    s.points(0, 1, (62, 42, 1))
+    assert s.records[-1].masks.isfinite().all() and (s.records[-1].masks > 0).any()
+
+
+def test_a_truncated_video(video_predictor, video):
+    """All existing frames are tracked before the error; shorter or backward passes raise none."""
+    s = Session(video_predictor, video)
+    s.points(0, 1, (60, 40, 1))
+    s.state.frames.truncated = "the video ends after frame 7, but says it has 9 frames"
+    with pytest.raises(VideoError, match="says it has 9 frames"):
+        s.propagate()
+    assert [r.frame for r in s.records[1:]] == list(range(8))
+    with pytest.raises(VideoError, match="says it has 9 frames"):
+        s.propagate(start_frame_idx=6, max_frame_num_to_track=2)
+    s.propagate(start_frame_idx=6, max_frame_num_to_track=1)
+    s.propagate(start_frame_idx=7, max_frame_num_to_track=1, reverse=True)
+    assert [r.frame for r in s.records[-4:]] == [6, 7, 7, 6]

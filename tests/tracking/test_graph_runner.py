@@ -361,24 +361,6 @@ def test_what_waits_for_the_device_cannot_be_recorded(replaying, video, monkeypa
         s.propagate()
 
 
-def test_a_failed_step_leaves_everything_as_it_was(fast, video, monkeypatch):
-    s = begun(fast, video, 3)
-    tracked = s.state.objects[1]
-    before = dict(tracked.tracked), dict(tracked.reverse)
-    expected = run(fast, video, lambda s: (s.points(0, 1, (60, 40, 1)), s.propagate(max_frame_num_to_track=5)))
-
-    def fail(*args, **kwargs):
-        raise RuntimeError("out of memory")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(graph_steps, "encode_masks", fail)
-        with pytest.raises(RuntimeError, match="out of memory"):
-            s.propagate(start_frame_idx=4)
-    assert (dict(tracked.tracked), dict(tracked.reverse)) == before
-    s.propagate(start_frame_idx=4, max_frame_num_to_track=1)
-    assert relative_error(expected[-1].masks, s.records[-1].masks) < TOLERANCE
-
-
 @pytest.mark.parametrize("arguments", [{"num_objects": 0}, {"size": (0, 5)}, {"output": "png"}], ids=str)
 def test_warmup_refuses(fast, arguments):
     with pytest.raises(ValueError, match="expected"):
