@@ -152,6 +152,12 @@ def one_frame(s: Session) -> None:
     s.propagate(reverse=True)
 
 
+def model(**values: Any) -> dict[str, Any]:
+    """Overrides of the configuration."""
+    return {"overrides": tuple(f"++model.{key}={value}" for key, value in values.items())}
+
+
+POINTERS = ("use_obj_ptrs_in_encoder", "fixed_no_obj_ptr", "pred_obj_scores", "pred_obj_scores_mlp")
 CASES: dict[str, tuple[Scenario, int, dict[str, Any]]] = {
     "clicks and box": (clicks_and_box, 5, {}),
     "2.0": (clicks_and_box, 4, {"size": "sam2_t"}),
@@ -161,50 +167,23 @@ CASES: dict[str, tuple[Scenario, int, dict[str, Any]]] = {
     "mask prompts": (mask_prompts, 5, {}),
     "mask prompts, no postprocessing": (mask_prompts, 5, {"apply_postprocessing": False}),
     "correction": (correction, 6, {"seed": 3}),
-    "correction that sticks": (
-        correction,
-        6,
-        {"overrides": ("++model.add_all_frames_to_correct_as_cond=true",), "seed": 3},
-    ),
+    "correction that sticks": (correction, 6, model(add_all_frames_to_correct_as_cond="true") | {"seed": 3}),
     "partial ranges": (partial_ranges, 6, {}),
     "removal, clearing, reset": (removal_clearing_reset, 5, {}),
     "normalised coordinates": (normalised_coordinates, 3, {}),
-    "no overlaps": (clicks_and_box, 4, {"overrides": ("++model.non_overlap_masks=true",)}),
+    "no overlaps": (clicks_and_box, 4, model(non_overlap_masks="true")),
     "many frames": (many_frames, 21, {}),
     "many frames, 2.0": (many_frames, 14, {"size": "sam2_t"}),
-    "strides": (many_frames, 14, {"overrides": ("++model.memory_temporal_stride_for_eval=2",)}),
-    "limited conditioning frames": (
-        many_conditioning_frames,
-        11,
-        {"overrides": ("++model.max_cond_frames_in_attn=3",)},
-    ),
+    "strides": (many_frames, 14, model(memory_temporal_stride_for_eval=2)),
+    "limited conditioning frames": (many_conditioning_frames, 11, model(max_cond_frames_in_attn=3)),
     "unsigned, all pointers": (
         many_frames,
         14,
-        {
-            "overrides": (
-                "++model.use_signed_tpos_enc_to_obj_ptrs=false",
-                "++model.only_obj_ptrs_in_the_past_for_eval=false",
-            )
-        },
+        model(use_signed_tpos_enc_to_obj_ptrs="false", only_obj_ptrs_in_the_past_for_eval="false"),
     ),
-    "few memories and pointers": (
-        many_frames,
-        14,
-        {"overrides": ("++model.num_maskmem=3", "++model.max_obj_ptrs_in_encoder=4")},
-    ),
-    "no pointers": (
-        clicks_and_box,
-        4,
-        {
-            "overrides": [
-                f"++model.{key}=false"
-                for key in ("use_obj_ptrs_in_encoder", "fixed_no_obj_ptr", "pred_obj_scores", "pred_obj_scores_mlp")
-            ],
-            "seed": 1,
-        },
-    ),
-    "no memories": (clicks_and_box, 3, {"overrides": ("++model.num_maskmem=0",)}),
+    "few memories and pointers": (many_frames, 14, model(num_maskmem=3, max_obj_ptrs_in_encoder=4)),
+    "no pointers": (clicks_and_box, 4, model(**dict.fromkeys(POINTERS, "false")) | {"seed": 1}),
+    "no memories": (clicks_and_box, 3, model(num_maskmem=0)),
     "one frame": (one_frame, 1, {}),
     "256": (objects_prompted_on_different_frames, 6, {"image_size": 256}),
     "512": (clicks_and_box, 3, {"image_size": 512}),
@@ -221,18 +200,18 @@ def on_narrow(kind: dict[str, Any]) -> dict[str, Any]:
     return kind | {"overrides": (*kind.get("overrides", ()), *NARROW)}
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in (*PUBLISHED, "many frames, 2.0")])
-def test_parity(name, videos):
+@pytest.mark.parametrize(
+    ("name", "narrow"),
+    [
+        *((name, True) for name in CASES if name not in (*PUBLISHED, "many frames, 2.0")),
+        *((name, False) for name in PUBLISHED),
+        pytest.param("many frames, 2.0", False, marks=pytest.mark.long),
+    ],
+)
+def test_parity(name, narrow, videos):
+    """On the narrow architecture, and a few on the published one."""
     scenario, frames, kind = CASES[name]
-    official, ours = pair(**on_narrow(kind))
-    video = videos(frames)
-    compare(run_official(official, video, scenario, check_itself=False), run(ours, video, scenario))
-
-
-@pytest.mark.parametrize("name", [*PUBLISHED, pytest.param("many frames, 2.0", marks=pytest.mark.long)])
-def test_parity_of_the_published_architecture(name, videos):
-    scenario, frames, kind = CASES[name]
-    official, ours = pair(**kind)
+    official, ours = pair(**(on_narrow(kind) if narrow else kind))
     video = videos(frames)
     compare(run_official(official, video, scenario, check_itself=False), run(ours, video, scenario))
 
