@@ -203,7 +203,7 @@ def on_narrow(kind: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "narrow"),
     [
-        *((name, True) for name in CASES if name not in (*PUBLISHED, "many frames, 2.0")),
+        *((name, True) for name in CASES if name not in (*PUBLISHED, "many frames, 2.0", "512")),
         *((name, False) for name in PUBLISHED),
         pytest.param("many frames, 2.0", False, marks=pytest.mark.long),
     ],

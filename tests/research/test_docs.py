@@ -1,4 +1,4 @@
-"""The snippets of docs/research.md, and the examples that it names."""
+"""The examples that docs/research.md names; tests/docs runs its snippets."""
 
 import json
 import runpy

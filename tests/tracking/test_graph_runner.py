@@ -316,16 +316,6 @@ def test_where_recording_fails_tracking_goes_on_without(fast, plain_life, video,
     assert caplog.text.count("operation not permitted") == 1
 
 
-def test_fast_means_fast_on_a_gpu(fast, monkeypatch):
-    """Asked for by name, it is not left out in silence."""
-    monkeypatch.setattr(type(fast), "device", torch.device("cuda"))
-    monkeypatch.setattr(graph_runner, "why_no_triton", lambda device: "needs triton 3.6")
-    with pytest.raises(RuntimeError, match=r"fast is True, but needs triton 3\.6"):
-        assert fast._tracker.graphs
-    fast.fast = None
-    assert fast._tracker.graphs is None
-
-
 def test_copies_and_pickles_record_for_themselves(fast, video):
     s = begun(fast, video, 1)
     for clone in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
@@ -396,16 +386,18 @@ def test_on_the_cpu_nothing_is_recorded_unless_asked(plain, video, caplog):
     assert "nothing to record on cpu" in caplog.text
 
 
-def test_where_it_is_safe(plain, monkeypatch):
-    class Elsewhere:
-        device = torch.device("cuda")
-
+def test_where_it_is_safe(fast, monkeypatch):
+    """Asked for by name, it is not left out silently."""
+    monkeypatch.setattr(type(fast), "device", torch.device("cuda"))
     monkeypatch.setattr(graph_runner, "why_no_triton", lambda device: None)
-    assert graph_runner.why_no_graphs(Elsewhere) is None
+    assert graph_runner.why_no_graphs(fast) is None
     monkeypatch.setattr(graph_runner, "why_no_triton", lambda device: "needs triton 3.6")
-    assert "3.6" in graph_runner.why_no_graphs(Elsewhere)
+    with pytest.raises(RuntimeError, match=r"fast is True, but needs triton 3\.6"):
+        assert fast._tracker.graphs
+    fast.fast = None
+    assert fast._tracker.graphs is None
     monkeypatch.setattr(torch.version, "hip", "6.4")
-    assert "AMD" in graph_runner.why_no_graphs(Elsewhere)
+    assert "AMD" in graph_runner.why_no_graphs(fast)
 
 
 def test_training_mode_is_refused_as_ever(fast, video):
