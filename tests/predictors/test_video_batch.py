@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from video import Session, clip, compare, jpeg_folder, narrow_predictor
+from video import Session, clip, errors, jpeg_folder, narrow_predictor
 
 from sam2fast.deploy.compilation import compile_model, uncompile
 from sam2fast.tracking import eager_runner, memory_bank
 from sam2fast.utils.testing import relative_error
+
+TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def test_removal_during_propagation(predictor, video):
     ):
         assert record.frame == frame and ids == (["a", "b", "c"] if frame <= 3 else ["b", "c"])
         for expected, actual in zip(record.masks[-2:], masks[-2:], strict=True):
-            assert relative_error(expected, actual) <= 1e-5
+            assert relative_error(expected, actual) <= TOLERANCE
         if frame == 3:
             predictor.remove_object(s.state, "a")
 
@@ -85,7 +87,8 @@ def test_capacity_in_buckets(predictor, video, monkeypatch):
     monkeypatch.setattr(eager_runner, "gather_memory", with_spare_rows)
     wide = prompted(predictor, video)
     wide.propagate(start_frame_idx=0)
-    compare(s.records, wide.records)
+    for a, b in zip(s.records, wide.records, strict=True):
+        assert a.ids == b.ids and max(errors(a, b)) <= TOLERANCE, a.step
     # Two or three objects to track, with one or two conditioning frames.
     assert shapes == {(2, 7), (2, 8), (4, 8)}
 
