@@ -98,9 +98,8 @@ class RecordedCasts(fake_cuda.FakeCuda):
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-def test_tiny(dtype):
-    """At its 1024 pixels. Autocast casts weights on every frame, unless they were cast once; docs/tracking.md says
-    how many they are."""
+def test_autocast_casts_weights_on_every_frame(dtype):
+    """Under autocast, unless they were cast once; docs/tracking.md says how many they are. Tiny, at its 1024 pixels."""
     mode = RecordedCasts()
     with fake_cuda.fake_cuda(mode):
         predictor = fake_cuda.build(build_sam2_video_predictor, TINY, dtype=dtype)
