@@ -23,7 +23,7 @@ from sam2fast.tracking.cuda_graphs import (
     has_hooks,
     numerics,
 )
-from sam2fast.tracking.eager_runner import EagerRunner, StepInput, StepOutput, StepRunner
+from sam2fast.tracking.eager_runner import EagerRunner, StepInput, StepOutput
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, autocast_dtype
 from sam2fast.tracking.graph_steps import Workspace
 from sam2fast.tracking.memory_bank import MemoryBank, StepTables, bucket
@@ -191,17 +191,12 @@ class RunnerSelector:
         self.explain = False
         self._has_hooks = False
 
-    def choose(self, model: SAM2Base, fast: bool | None, settings: Hashable) -> StepRunner:
-        """The runner for the next call.
+    def usable_graphs(self, model: SAM2Base, fast: bool | None, settings: Hashable) -> GraphRunner | None:
+        """The graph runner where it is to be used, else None.
 
         Args:
             fast: use CUDA graphs: None where they pay and are safe, True everywhere, False nowhere.
             settings: of the tracker; recordings are dropped when they change.
-        """
-        return self.usable_graphs(model, fast, settings) or EagerRunner()
-
-    def usable_graphs(self, model: SAM2Base, fast: bool | None, settings: Hashable) -> GraphRunner | None:
-        """The graph runner where it is to be used, else None.
 
         Raises:
             RuntimeError: ``fast`` is True, and graphs cannot be recorded on this GPU.

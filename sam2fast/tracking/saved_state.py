@@ -18,7 +18,8 @@ from sam2fast.tracking.approximations import Approximations
 from sam2fast.tracking.features import FEATURES_KEPT
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.model_identity import model_facts
-from sam2fast.tracking.saved_checks import KINDS, check_state
+from sam2fast.tracking.page_pool import PagePool
+from sam2fast.tracking.saved_checks import KINDS, MEMORY_DTYPES, check_restored
 from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState, check_kind
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.video_io import Frames
@@ -227,27 +228,35 @@ def unpacked(
     try:
         approximations = Approximations.of(facts.get("approximations"))
         state = tracker.new_state(frames, features_kept=features_kept, approximations=approximations)
-        check_state(facts, tensors, state.bank)
-    except (ValueError, TypeError) as error:
+        _unpack_into(state, facts, tensors)
+        check_restored(state, has_memories=tracker.model.num_maskmem > 0)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise StateError(f"the state is none that sam2fast saved: {error}") from error
-    if facts["memory_dtype"] is not None:
-        state.bank.begin_memories(getattr(torch, facts["memory_dtype"]))
-    state.offload_video_to_cpu, state.offload_state_to_cpu = facts["offload"]
-    state.max_history, state.max_cond_frames = facts["max_history"], facts["max_cond_frames"]
-    for number, entry in enumerate(facts["objects"]):
-        state.add(entry["id"], _unpacked_object(entry, number, tensors, state.bank))
     return state
 
 
+def _unpack_into(state: VideoState, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    dtype, objects = facts["memory_dtype"], facts["objects"]
+    if dtype is not None:
+        if dtype not in MEMORY_DTYPES:
+            raise ValueError(f"memory_dtype is {dtype!r}")
+        state.bank.begin_memories(getattr(torch, dtype))
+    state.offload_video_to_cpu, state.offload_state_to_cpu = map(bool, facts["offload"])
+    state.max_history, state.max_cond_frames = facts["max_history"], facts["max_cond_frames"]
+    for number, entry in enumerate(objects):
+        state.add(entry["id"], _unpacked_object(entry, number, tensors, state.device))
+    if len(state.objects) != len(objects):
+        raise ValueError("two objects have the same id")
+
+
 def _unpacked_object(
-    entry: Mapping[str, Any], number: int, tensors: Mapping[str, Tensor], bank: MemoryBank
+    entry: Mapping[str, Any], number: int, tensors: Mapping[str, Tensor], device: torch.device
 ) -> TrackedObject:
-    device = bank.layout.device
     results = {}
     for kind in KINDS:
         frames = entry["results"][kind]
         pages = entry["pages"][kind] if "pages" in entry else [1] * len(frames)
-        results[kind] = dict(zip(frames, _results(f"{number}.{kind}", pages, tensors, bank), strict=True))
+        results[kind] = dict(zip(frames, _results(f"{number}.{kind}", pages, tensors), strict=True))
     points = {
         frame: {
             name: tensors[f"{number}.points.{frame}.{name}"].to(device) for name in ("point_coords", "point_labels")
@@ -258,9 +267,7 @@ def _unpacked_object(
     return TrackedObject(points=points, masks=masks, reverse=dict(entry["reverse"]), **results)
 
 
-def _results(
-    prefix: str, pages: Sequence[int], tensors: Mapping[str, Tensor], bank: MemoryBank
-) -> Iterator[FrameResult]:
+def _results(prefix: str, pages: Sequence[int], tensors: Mapping[str, Tensor]) -> Iterator[FrameResult]:
     """Each result; ``pages`` says how many stored pages belong to each memory."""
     names = ("mask", "iou", "score", "pointer", "memory")
     parts = {name: tensors[f"{prefix}.{name}"] for name in names if f"{prefix}.{name}" in tensors}
@@ -268,9 +275,8 @@ def _results(
     for i in range(len(parts.get("mask", ()))):
         # Clones: a view would keep all frames alive as long as one of them.
         mask, iou, score = (parts[name][i : i + 1].clone() for name in ("mask", "iou", "score"))
-        pointer = bank.pointers.archived_page(parts["pointer"][i])
+        pointer = PagePool.archived_page(parts["pointer"][i])
         memory = None
         if "memory" in parts:
-            assert bank.memories is not None
-            memory = tuple(bank.memories.archived_page(page) for page in islice(stored, pages[i]))
+            memory = tuple(PagePool.archived_page(page) for page in islice(stored, pages[i]))
         yield FrameResult(mask, iou, score, pointer, memory)

@@ -26,6 +26,7 @@ from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import LOGIT_LIMIT
 from sam2fast.tracking.approximations import EXACT, Approximations
 from sam2fast.tracking.eager_runner import (
+    EagerRunner,
     StepInput,
     StepOutput,
     StepRunner,
@@ -118,8 +119,8 @@ class Tracker:
 
     @property
     def runner(self) -> StepRunner:
-        """What runs the model: eager execution or CUDA graphs, by :class:`RunnerSelector`."""
-        return self.runners.choose(self.model, self.options.fast, self.options.recorded)
+        """What runs the model: CUDA graphs where tracking uses them, else eager execution."""
+        return self.graphs or EagerRunner()
 
     @property
     def graphs(self) -> GraphRunner | None:

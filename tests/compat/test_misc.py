@@ -171,10 +171,3 @@ def test_boxes_and_holes():
     expected = official.fill_holes_in_mask_scores(mask=logits, max_area=3)
     assert not torch.equal(expected, logits)
     assert torch.equal(misc.fill_holes_in_mask_scores(mask=logits, max_area=3), expected)
-
-
-def test_star_import_has_the_public_names():
-    names: dict[str, object] = {}
-    exec("from sam2fast.compat.misc import *", names)
-    ours = {name for name, value in vars(official).items() if getattr(value, "__module__", "") == official.__name__}
-    assert {name for name in ours if not name.startswith("_")} <= names.keys()

@@ -186,28 +186,22 @@ def test_more_shapes_than_are_compiled_run_uncompiled(monkeypatch, caplog):
     assert notes(caplog) == ["Scale.forward has met more shapes than it is compiled for; new ones run uncompiled"]
 
 
-def test_more_shapes_than_torch_allows_by_itself(caplog):
-    module, graphs = Scale(), []
-    compile_method(module, "forward", backend=lambda graph, _: graphs.append(graph) or graph.forward)
-    with torch.no_grad():
-        for n in range(2, 22):
-            module(torch.ones(n))
-    assert len(graphs) == 20 and not notes(caplog)
-
-
 def notes(caplog):
     return [record.getMessage() for record in caplog.records if record.name.startswith("sam2fast")]
 
 
-def test_models_have_separate_limits_of_shapes(monkeypatch):
-    monkeypatch.setattr(compiled, "SHAPES", 2)
-    for _ in range(4):
+@pytest.mark.parametrize(("limit", "shapes", "models"), [(compiled.SHAPES, 20, 1), (2, 2, 4)])
+def test_each_model_has_its_own_limit_of_shapes(limit, shapes, models, monkeypatch, caplog):
+    """By default more than torch allows by itself."""
+    monkeypatch.setattr(compiled, "SHAPES", limit)
+    for _ in range(models):
         module, graphs = Scale(), []
         compile_method(module, "forward", backend=lambda graph, _, graphs=graphs: graphs.append(graph) or graph.forward)
         with torch.no_grad():
-            for n in (2, 3):
+            for n in range(2, 2 + shapes):
                 module(torch.ones(n))
-        assert len(graphs) == 2
+        assert len(graphs) == shapes
+    assert not notes(caplog)
 
 
 @pytest.mark.parametrize("mode", [None, "reduce-overhead"])

@@ -48,16 +48,15 @@ def test_same_state_dict_as_the_official_model(size):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [TINY, "configs/sam2.1/sam2.1_hiera_t", "sam2.1/sam2.1_hiera_t.yaml", "sam2.1_hiera_t", "sam2.1_hiera_t.yaml"],
+    ("name", "official"),
+    [
+        *((name, TINY) for name in ("configs/sam2.1/sam2.1_hiera_t", "sam2.1/sam2.1_hiera_t.yaml", "sam2.1_hiera_t")),
+        *((f"sam2_hiera_{letter}.yaml", f"configs/sam2/sam2_hiera_{letter}.yaml") for letter in ("t", "s", "b+", "l")),
+    ],
 )
-def test_spellings_of_a_name(name):
-    assert load_config(name) == load_config(TINY)
-
-
-@pytest.mark.parametrize("letter", ["t", "s", "b+", "l"])
-def test_bare_names_of_old_scripts(letter):
-    assert load_config(f"sam2_hiera_{letter}.yaml") == load_config(f"configs/sam2/sam2_hiera_{letter}.yaml")
+def test_spellings_of_a_name(name, official):
+    """With parts left out, as in old scripts."""
+    assert load_config(name) == load_config(official)
 
 
 def test_a_custom_file(tmp_path):
@@ -170,14 +169,12 @@ TARGET = "sam2fast.modeling.sam2_base.SAM2Base"
     ("text", "message"),
     [
         ("- 1\n- 2\n", "list"),
-        ("model: [", "configuration"),
         ("defaults: [base]\nmodel: {}\n", "defaults"),
         ("other: 1\n", "no 'model'"),
-        ("model: ${nothing}\n", "nothing"),
         ("model:\n  _target_: " + TARGET + "\n  nonsense: 1\n", "nonsense|missing"),
         ("\x00\x01", "configuration"),
     ],
-    ids=["list", "broken", "defaults", "no model", "interpolation", "arguments", "binary"],
+    ids=["list", "defaults", "no model", "arguments", "binary"],
 )
 def test_files_that_are_no_configuration(text, message, tmp_path):
     path = tmp_path / "config.yaml"

@@ -111,17 +111,6 @@ def without(inputs, name):
     return {key: value for key, value in inputs.items() if key != name}
 
 
-def test_prompts_do_not_see_each_other(pair):
-    """Each of many prompts gets what it gets alone, whatever the size of the groups."""
-    decoder = pair[1].sam_mask_decoder
-    inputs = arguments(pair[1])
-    with torch.no_grad():
-        together = decoder(**inputs)
-        for i in range(B):
-            one = {name: inputs[name][i : i + 1] for name in ("sparse_prompt_embeddings", "dense_prompt_embeddings")}
-            assert_same([x[i : i + 1] for x in together], decoder(**{**inputs, **one}), TOLERANCE / 10)
-
-
 @pytest.mark.parametrize("images", [1, B])
 @pytest.mark.parametrize("size", [1, 5, 6, 100])
 def test_group_size_changes_nothing(pair, images, size, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sam2.modeling.sam2_base import SAM2Base as OfficialBase
 
-from sam2fast.modeling.memory_selection import MemoryRules, closest_conditioning_frames, recent_frames, select_memories
+from sam2fast.modeling.memory_selection import MemoryRules, closest_conditioning_frames, select_memories
 
 
 def official_choice(frame, conditioning, tracked, num_frames, reverse, rules):
@@ -114,12 +114,6 @@ def test_reach():
     rules = MemoryRules(7, 1, -1, True, 16, True, True)
     assert rules.reach == 15
     assert select_memories(20, [0], range(1, 20), 30, False, rules).pointers[-1] == (5, 15)
-
-
-def test_recent_frames_with_strides():
-    rules = MemoryRules(5, 3, -1, False, 16, True, True)
-    assert recent_frames(10, False, rules) == [9, 6, 3, 0]
-    assert recent_frames(10, True, rules) == [11, 12, 15, 18]
 
 
 def test_conditioning_frames():

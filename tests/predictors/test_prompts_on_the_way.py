@@ -6,31 +6,14 @@ A meta tensor has no values, so reading one fails.
 import numpy as np
 import pytest
 import torch
-from parity import random_image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sam2fast import SAM2ImagePredictor, sam2_image_predictor
+from sam2fast import sam2_image_predictor
 from sam2fast.amg.candidates import Candidates
 from sam2fast.prompt_inputs import check_boxes, check_numbers, check_points
-from sam2fast.tracking.prompts import click_prompt, mask_prompt
+from sam2fast.tracking.prompts import mask_prompt
 
 AWAY, CPU = torch.device("meta"), torch.device("cpu")
-
-
-def facts(*tensors):
-    return [(x.shape, x.dtype) for x in tensors]
-
-
-class Arrived(TorchDispatchMode):
-    """Operations on tensors that have left the CPU."""
-
-    def __init__(self):
-        super().__init__()
-        self.computed = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.computed += [func for x in args if isinstance(x, torch.Tensor) and x.is_meta]
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("place", [AWAY, CPU], ids=str)
@@ -64,70 +47,18 @@ def test_wrong_prompts_are_refused_for_any_device(place):
             mask_prompt(mask, 8, place)
 
 
+@pytest.mark.parametrize("mask", [np.eye(8), torch.eye(8), torch.eye(8, dtype=torch.uint8), torch.eye(8).bool()])
+def test_masks_of_a_video_are_copied_last(mask):
+    there, here = mask_prompt(mask, 8, AWAY), mask_prompt(mask, 8, CPU)
+    assert there.is_meta and (there.shape, there.dtype) == (here.shape, here.dtype)
+    assert torch.equal(here, torch.eye(8)[None, None])
+
+
 def test_shapes_of_lists_of_tensors_are_reported():
     """NumPy would refuse tensors that require gradients or are on a GPU."""
     points = [torch.zeros(2, requires_grad=True)] * 2
     with pytest.raises(ValueError, match=r"labels has shape \(3,\); expected \(2,\), one per point"):
         check_points(points, [1, 1, 1])
-
-
-def test_clicks_of_a_video_are_copied_last():
-    given = {"clear_old_points": True, "size": (90, 120), "image_size": 64}
-    for points, labels, box in (([[60, 40]], [1], None), (None, None, [0, 0, 9, 9]), ([[3, 4]], [0], [0, 0, 9, 9])):
-        here = click_prompt(points, labels, box, **given, device=CPU)
-        with Arrived() as arrived:
-            there = click_prompt(points, labels, box, **given, device=AWAY)
-        assert not arrived.computed
-        assert facts(*there.values()) == facts(*here.values()) and all(x.is_meta for x in there.values())
-
-
-@pytest.mark.parametrize("mask", [np.eye(8), torch.eye(8), torch.eye(8, dtype=torch.uint8), torch.eye(8).bool()])
-def test_masks_of_a_video_are_copied_last(mask):
-    there, here = mask_prompt(mask, 8, AWAY), mask_prompt(mask, 8, CPU)
-    assert there.is_meta and facts(there) == facts(here)
-    assert torch.equal(here, torch.eye(8)[None, None])
-
-
-def test_prompts_of_an_image_are_copied_last(narrow_image_predictor, monkeypatch):
-    predictor = narrow_image_predictor
-    prompts = {"point_coords": [[20, 30]], "point_labels": [1], "box": [1, 2, 30, 40], "mask_logits": None}
-    here = predictor._prep_prompts(**prompts, normalize_coords=True)
-    monkeypatch.setattr(SAM2ImagePredictor, "device", AWAY)
-    with Arrived() as arrived:
-        there = predictor._prep_prompts(**prompts, normalize_coords=True)
-    assert not arrived.computed
-    assert there[0] is None and all(x.is_meta for x in there[1:]) and facts(*there[1:]) == facts(*here[1:])
-
-
-def test_no_python_numbers_are_copied_later(narrow_image_predictor):
-    """Copying Python numbers to a GPU would synchronise."""
-    _, coords, labels, corners = narrow_image_predictor._prep_prompts([[20, 30]], [1], [1, 2, 30, 40], None, True)
-    decoder = narrow_image_predictor.model.sam_mask_decoder
-    assert decoder.training is False
-
-    class Watch(TorchDispatchMode):
-        made = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            self.made += func is torch.ops.aten.lift_fresh.default
-            return func(*args, **(kwargs or {}))
-
-    kinds = torch.tensor([[2, 3, 1]], dtype=torch.int32)
-    with torch.no_grad():
-        expected = narrow_image_predictor._predict_low_res(torch.cat([corners.reshape(1, 2, 2), coords], dim=1), kinds)
-        with Watch() as watch:
-            actual = narrow_image_predictor._predict_low_res(coords, labels, corners)
-    assert watch.made == 0
-    assert all(torch.equal(a, b) for a, b in zip(expected, actual, strict=True))
-
-
-@pytest.fixture(scope="module")
-def narrow_image_predictor():
-    from mini_model import mini_model
-
-    predictor = SAM2ImagePredictor(mini_model())
-    predictor.set_image(random_image(60, 80))
-    return predictor
 
 
 class Travelling:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from comparable import snapshot
+from mini_model import mini_predictor
 from safetensors.torch import load_file, save_file
 from video import SMALL, Session, clip, jpeg_folder, narrow_predictor
 
@@ -91,36 +92,6 @@ def test_moved_to_another_predictor(busy, video):
         second.move_state(busy.state)
 
 
-def test_streams(video_predictor, tmp_path):
-    """With prompts before and after saving, on the frame at which it was saved."""
-    images = clip(12)
-
-    def begin(stream):
-        for t in range(8):
-            stream.step(images[t])
-            if t == 1:
-                stream.add_new_points_or_box("a", [[60, 40]], [1])
-        stream.add_new_points_or_box("b", [[20, 70]], [1])
-
-    def end(stream):
-        found = [stream.add_new_points_or_box("b", [[25, 60]], [0], clear_old_points=False).masks]
-        found += [stream.step(image).masks for image in images[8:]]
-        return torch.cat([masks.flatten() for masks in found])
-
-    with video_predictor.open_stream(num_frames=12, max_cond_frames=4) as stream:
-        begin(stream)
-        stream.save(tmp_path / "stream")
-        expected = end(stream)
-    with video_predictor.restore_stream(tmp_path / "stream") as stream:
-        assert stream.frame == 7 and stream.video_size == (90, 120) and stream.obj_ids == ["a", "b"]
-        assert torch.equal(end(stream), expected)
-        with pytest.raises(IndexError, match="opened for 12 frames"):
-            stream.step(images[0])
-        assert stream._opened().max_cond_frames == 4
-    with pytest.raises(StateError, match=r"stream holds a stream; go on with it by restore_stream\(\)"):
-        video_predictor.load_state(tmp_path / "stream", images)
-
-
 def test_a_state_is_no_stream(busy, tmp_path):
     busy.predictor.save_state(busy.state, tmp_path / "state")
     with pytest.raises(StateError, match=r"state of a whole video; open it with load_state\(\)"):
@@ -132,6 +103,15 @@ def test_a_state_without_objects(video_predictor, video, tmp_path):
     state = video_predictor.load_state(tmp_path / "state", video, async_loading_frames=True)
     assert state.obj_ids == [] and state.num_frames == 8
     state.frames.close()
+
+
+def test_a_model_without_memories(tmp_path):
+    predictor, frames = mini_predictor(("++model.num_maskmem=0", "++model.image_size=64")), clip(3)
+    state = predictor.init_state(frames)
+    predictor.add_new_points_or_box(state, 0, "a", [[60, 40]], [1])
+    list(predictor.propagate_in_video(state, progress=False))
+    predictor.save_state(state, tmp_path / "state")
+    assert snapshot(predictor.load_state(tmp_path / "state", frames)) == snapshot(state)
 
 
 def test_ids_that_json_cannot_represent(video_predictor, video, tmp_path):
@@ -226,46 +206,6 @@ def test_a_file_that_cannot_be_written(busy, tmp_path):
         with pytest.raises(IsADirectoryError, match="which is a folder"):
             p.save_state(busy.state, folder)
     assert os.listdir(tmp_path) == ["folder"]
-
-
-def test_two_processes_with_the_same_id(busy, video, tmp_path, monkeypatch):
-    """As in containers on two machines: each writes its own temporary file, and the last one wins."""
-    move, written = os.replace, []
-
-    def after_another(partial, path):
-        if not written:
-            written.append(partial)
-            busy.predictor.save_state(busy.state, tmp_path / "state")
-            assert len(written) == 2 and partial.is_file()
-        else:
-            written.append(partial)
-        move(partial, path)
-
-    monkeypatch.setattr(os, "replace", after_another)
-    busy.predictor.save_state(busy.state, tmp_path / "state")
-    assert len(set(written)) == 2 and os.listdir(tmp_path) == ["state"]
-    assert snapshot(busy.predictor.load_state(tmp_path / "state", video)) == snapshot(busy.state)
-
-
-def test_a_symlink_stays_and_a_pipe_is_refused(busy, video, tmp_path):
-    os.symlink("stored", tmp_path / "state")
-    busy.predictor.save_state(busy.state, tmp_path / "state")
-    assert os.readlink(tmp_path / "state") == "stored" and sorted(os.listdir(tmp_path)) == ["state", "stored"]
-    assert snapshot(busy.predictor.load_state(tmp_path / "state", video)) == snapshot(busy.state)
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="a device or a pipe"):
-        busy.predictor.save_state(busy.state, tmp_path / "pipe")
-    assert (tmp_path / "pipe").is_fifo()
-
-
-@pytest.mark.parametrize("name", ["nu\0ll", "loop"])
-def test_invalid_file_names(busy, tmp_path, name):
-    os.symlink("loop", tmp_path / "loop")
-    with pytest.raises((OSError, ValueError), match=r"nu\\\\?x00ll|Too many levels.*loop"):
-        busy.predictor.save_state(busy.state, tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="no saved state"):
-        busy.predictor.load_state(tmp_path / name, [])
-    assert os.listdir(tmp_path) == ["loop"]
 
 
 @pytest.mark.parametrize(

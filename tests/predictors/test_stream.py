@@ -3,7 +3,6 @@
 import copy
 import functools
 import gc
-import random
 import weakref
 from typing import Any
 
@@ -13,8 +12,6 @@ import torch
 from video import SMALL, clip
 
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.tracking.stream import VideoStream
-from sam2fast.video_io import VideoError
 
 FRAMES = 17  # more than any model's pointers
 Actions = dict[int, list[tuple[Any, ...]]]
@@ -25,22 +22,14 @@ def image_list():
     return clip(FRAMES)
 
 
-def schedule(seed: int) -> Actions:
-    """Prompts, corrections and removals on random frames; the first are not on the first frame."""
-    rng = random.Random(seed)
-    actions: Actions = {}
-    alive: list[str] = []
-    for t in sorted(rng.sample(range(FRAMES - 1), 6)):
-        actions[t] = []
-        for _ in range(rng.randint(1, 2)):
-            kind = rng.choice(("click", "click", "box", "mask", "two clicks", "remove"))
-            if kind == "remove" and len(alive) > 1:
-                actions[t].append(("remove", alive.pop(rng.randrange(len(alive)))))
-                continue
-            if not alive or (len(alive) < 4 and rng.random() < 0.5):
-                alive.append(f"object {t}.{len(alive)}")
-            actions[t].append(("click" if kind == "remove" else kind, rng.choice(alive), rng.randrange(90), seed))
-    return actions
+# Prompts, corrections and removals of three objects; the first are not on the first frame.
+ACTIONS: Actions = {
+    1: [("click", "a", 60, 1), ("box", "b", 20, 1)],
+    4: [("two clicks", "a", 50, 0), ("mask", "c", 70, 1)],
+    6: [("remove", "b")],
+    9: [("click", "c", 30, 1), ("box", "b", 40, 1)],
+    12: [("two clicks", "b", 60, 1), ("mask", "a", 20, 1)],
+}
 
 
 def prompt(add_points, add_mask, kind: str, obj_id: str, x: int, seed: int) -> Any:
@@ -109,15 +98,21 @@ def assert_equal(expected, actual) -> None:
             assert torch.equal(getattr(actual[t][2], name), getattr(scores, name)), f"frame {t}: {name}"
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 24))])
-def test_equals_offline_bit_for_bit(video_predictor, image_list, seed, monkeypatch):
-    monkeypatch.setattr(video_predictor, "add_all_frames_to_correct_as_cond", seed % 2 == 1)
-    monkeypatch.setattr(video_predictor, "non_overlap_masks", seed % 3 == 1)
-    monkeypatch.setattr(video_predictor, "clear_non_cond_mem_around_input", seed % 5 in (1, 4))
-    actions = schedule(seed)
-    monkeypatch.setattr(video_predictor, "memory_temporal_stride_for_eval", 1 + (seed + 1) % 3)
-    with torch.autocast("cpu", torch.bfloat16, enabled=seed % 4 == 3), video_predictor.open_stream() as stream:
-        assert_equal(offline(video_predictor, image_list, actions), streamed(stream, image_list, actions))
+@pytest.mark.parametrize(
+    ("options", "bf16"),
+    [
+        ({}, True),
+        ({"add_all_frames_to_correct_as_cond": True, "memory_temporal_stride_for_eval": 2}, False),
+        ({"clear_non_cond_mem_around_input": True, "non_overlap_masks": True}, False),
+    ],
+    ids=["autocast", "corrections stick, stride", "clears, no overlaps"],
+)
+def test_equals_offline_bit_for_bit(video_predictor, image_list, options, bf16, monkeypatch):
+    """Random sessions: ``tests/sessions/test_stream_sessions.py``."""
+    for name, value in options.items():
+        monkeypatch.setattr(video_predictor, name, value)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16), video_predictor.open_stream() as stream:
+        assert_equal(offline(video_predictor, image_list, ACTIONS), streamed(stream, image_list, ACTIONS))
 
 
 def test_a_short_clip_of_known_length(video_predictor, image_list):
@@ -150,23 +145,6 @@ def test_few_conditioning_frames(video_predictor, image_list, whose, monkeypatch
         actual = streamed(stream, image_list, actions)
     assert_equal(expected, actual)
     assert list(stream._opened().objects[1].conditioning) == [5, 3, 2]  # 2 is near enough to count as tracked
-
-
-def test_scores_are_those_of_the_masks(video_predictor, image_list):
-    """Also if one object was corrected, another is new, and a third has no result on the frame."""
-    with video_predictor.open_stream() as stream:
-        stream.step(image_list[0])
-        stream.add_new_points_or_box("a", [[60, 40]], [1])
-        stream.step(image_list[1])
-        stream.add_new_points_or_box("nothing", [[30, 40]], [1])
-        stream.clear_prompts("nothing")
-        for prompt in (("a", [[70, 50]], [0]), ("new", [[20, 70]], [1]), ("a", [[50, 30]], [0])):
-            result = stream.add_new_points_or_box(*prompt)
-            low_res = result.scores.low_res_logits
-            resized = torch.nn.functional.interpolate(low_res, result.masks.shape[-2:], mode="bilinear")
-            assert torch.equal(resized, result.masks) and result.obj_ids[:2] == ["a", "nothing"]
-            assert result.scores.iou[1] == 0 and result.scores.object_score[1] == -1024 == result.masks[1].max()
-            assert result.scores.iou[0] > 0 and result.scores.object_score[0] > -1024
 
 
 def test_output_formats_of_masks(video_predictor, image_list):
@@ -226,18 +204,6 @@ def test_nothing_is_encoded_without_objects(video_predictor, image_list, monkeyp
     assert result.scores.low_res_logits.shape == (0, 1, SMALL // 4, SMALL // 4)
 
 
-def test_prompts_need_a_frame(video_predictor):
-    stream = video_predictor.open_stream()
-    for call in (
-        lambda: stream.add_new_points_or_box(1, [[3, 4]], [1]),
-        lambda: stream.add_new_mask(1, np.ones((4, 4))),
-        lambda: stream.clear_prompts(1),
-        lambda: stream.save("never"),
-    ):
-        with pytest.raises(RuntimeError, match=r"no frame yet: call step\(frame\) first"):
-            call()
-
-
 def test_wrong_numbers(video_predictor):
     with pytest.raises(ValueError, match="num_frames is 0; expected 1 or more"):
         video_predictor.open_stream(num_frames=0)
@@ -245,100 +211,6 @@ def test_wrong_numbers(video_predictor):
         video_predictor.open_stream(num_frames=2**70)
     with pytest.raises(ValueError, match="max_cond_frames is 1; expected 2 or more"):
         video_predictor.open_stream(max_cond_frames=1)
-    for name in ("num_frames", "max_cond_frames"):
-        with pytest.raises(TypeError, match="float"):
-            video_predictor.open_stream(**{name: 6.0})
-
-
-def test_an_object_without_its_prompt(video_predictor, image_list):
-    with video_predictor.open_stream() as stream:
-        stream.step(image_list[0])
-        stream.add_new_points_or_box("a", [[60, 40]], [1])
-        stream.add_new_points_or_box("b", [[30, 40]], [1])
-        stream.clear_prompts("b")
-        with pytest.raises(RuntimeError, match="object 'b' has no points, box or mask"):
-            stream.step(image_list[1])
-        assert stream.frame == 0
-        assert stream.remove_object("b") == ["a"]
-        assert stream.step(image_list[1]).obj_ids == ["a"]
-        assert stream.remove_object("unknown") == ["a"]
-        with pytest.raises(RuntimeError, match="no object 'unknown'"):
-            stream.remove_object("unknown", strict=True)
-
-
-@pytest.mark.parametrize("bad", ["size", "dtype", "text", "missing", "model"])
-def test_a_call_that_fails_changes_nothing(video_predictor, image_list, bad, monkeypatch):
-    """Frames of a wrong size or type, and an error during tracking; the stream continues with the same bits."""
-    frames = {
-        "size": (np.zeros((91, 120, 3), np.uint8), VideoError, "120x91 pixels, but the stream is 120x90"),
-        "dtype": (np.zeros((90, 120, 3), np.int64), VideoError, "frame 2: the image has dtype int64"),
-        "text": (object(), TypeError, "frame 2: expected an array"),
-        "missing": ("nowhere.jpg", FileNotFoundError, "nowhere.jpg"),
-        "model": (255 - image_list[2], MemoryError, "no room"),
-    }
-    frame, kind, message = frames[bad]
-    actions: Actions = {0: [("click", "a", 60, 1)]}
-    with video_predictor.open_stream() as stream:
-        expected = streamed(stream, image_list[:4], actions)
-    with video_predictor.open_stream() as stream:
-        actual = streamed(stream, image_list[:2], actions)
-        if bad == "model":
-            monkeypatch.setattr(video_predictor, "encode_memory", _no_room)
-        with pytest.raises(kind, match=message):
-            stream.step(frame)
-        monkeypatch.undo()
-        assert stream.frame == 1 and stream.video_size == (90, 120)
-        for t in (2, 3):
-            actual[t] = stream.step(image_list[t])[1:]
-    for t in range(4):
-        assert torch.equal(actual[t][1], expected[t][1])
-
-
-def _no_room(*args):
-    raise MemoryError("no room")
-
-
-PROMPTS_AFTERWARDS = {
-    "clear": lambda stream: stream.clear_prompts("a"),
-    "again": lambda stream: stream.add_new_points_or_box("a", [[50, 30]], [0]),
-    "new": lambda stream: stream.add_new_points_or_box("b", [[20, 70]], [1]),
-}
-
-
-@pytest.mark.parametrize("afterwards", PROMPTS_AFTERWARDS)
-def test_prompts_wait_for_a_step_that_succeeds(video_predictor, image_list, afterwards, monkeypatch):
-    """After a failure a correction can still be removed, and the frame is still the current one."""
-    monkeypatch.setattr(video_predictor, "add_all_frames_to_correct_as_cond", True)
-    monkeypatch.setattr(video_predictor, "clear_non_cond_mem_around_input", True)
-    answers = []
-    for fails in (False, True):
-        with video_predictor.open_stream() as stream:
-            stream.step(image_list[0])
-            stream.add_new_points_or_box("a", [[60, 40]], [1])
-            for t in (1, 2):
-                stream.step(image_list[t])
-            stream.add_new_points_or_box("a", [[70, 50]], [0])
-            if fails:
-                with monkeypatch.context() as patch:
-                    patch.setattr("sam2fast.tracking.stream.store_results", _no_room)
-                    with pytest.raises(MemoryError):
-                        stream.step(255 - image_list[3])
-            PROMPTS_AFTERWARDS[afterwards](stream)
-            answers.append(torch.cat([stream.step(image_list[t]).masks for t in (3, 4)]))
-    assert torch.equal(*answers)
-
-
-def test_a_prompt_that_fails_at_its_end(video_predictor, image_list, monkeypatch):
-    with video_predictor.open_stream() as stream:
-        stream.step(image_list[0])
-        monkeypatch.setattr("sam2fast.tracking.stream.TrackScores", None)
-        with pytest.raises(AttributeError):
-            stream.add_new_points_or_box("a", [[60, 40]], [1])
-        assert stream.obj_ids == []
-
-
-def test_open_stream_returns_this_class(video_predictor):
-    assert isinstance(video_predictor.open_stream(), VideoStream)
 
 
 @pytest.mark.parametrize("where", ["subclass", "class", "instance"])

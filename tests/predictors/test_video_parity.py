@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from parity import NARROW, config_name
+from parity import NARROW
 from tameness import CHECK_ITSELF
 from video import SMALL, Scenario, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
@@ -152,6 +152,12 @@ def one_frame(s: Session) -> None:
     s.propagate(reverse=True)
 
 
+def model(**values: Any) -> dict[str, Any]:
+    """Overrides of the configuration."""
+    return {"overrides": tuple(f"++model.{key}={value}" for key, value in values.items())}
+
+
+POINTERS = ("use_obj_ptrs_in_encoder", "fixed_no_obj_ptr", "pred_obj_scores", "pred_obj_scores_mlp")
 CASES: dict[str, tuple[Scenario, int, dict[str, Any]]] = {
     "clicks and box": (clicks_and_box, 5, {}),
     "2.0": (clicks_and_box, 4, {"size": "sam2_t"}),
@@ -161,50 +167,23 @@ CASES: dict[str, tuple[Scenario, int, dict[str, Any]]] = {
     "mask prompts": (mask_prompts, 5, {}),
     "mask prompts, no postprocessing": (mask_prompts, 5, {"apply_postprocessing": False}),
     "correction": (correction, 6, {"seed": 3}),
-    "correction that sticks": (
-        correction,
-        6,
-        {"overrides": ("++model.add_all_frames_to_correct_as_cond=true",), "seed": 3},
-    ),
+    "correction that sticks": (correction, 6, model(add_all_frames_to_correct_as_cond="true") | {"seed": 3}),
     "partial ranges": (partial_ranges, 6, {}),
     "removal, clearing, reset": (removal_clearing_reset, 5, {}),
     "normalised coordinates": (normalised_coordinates, 3, {}),
-    "no overlaps": (clicks_and_box, 4, {"overrides": ("++model.non_overlap_masks=true",)}),
+    "no overlaps": (clicks_and_box, 4, model(non_overlap_masks="true")),
     "many frames": (many_frames, 21, {}),
     "many frames, 2.0": (many_frames, 14, {"size": "sam2_t"}),
-    "strides": (many_frames, 14, {"overrides": ("++model.memory_temporal_stride_for_eval=2",)}),
-    "limited conditioning frames": (
-        many_conditioning_frames,
-        11,
-        {"overrides": ("++model.max_cond_frames_in_attn=3",)},
-    ),
+    "strides": (many_frames, 14, model(memory_temporal_stride_for_eval=2)),
+    "limited conditioning frames": (many_conditioning_frames, 11, model(max_cond_frames_in_attn=3)),
     "unsigned, all pointers": (
         many_frames,
         14,
-        {
-            "overrides": (
-                "++model.use_signed_tpos_enc_to_obj_ptrs=false",
-                "++model.only_obj_ptrs_in_the_past_for_eval=false",
-            )
-        },
+        model(use_signed_tpos_enc_to_obj_ptrs="false", only_obj_ptrs_in_the_past_for_eval="false"),
     ),
-    "few memories and pointers": (
-        many_frames,
-        14,
-        {"overrides": ("++model.num_maskmem=3", "++model.max_obj_ptrs_in_encoder=4")},
-    ),
-    "no pointers": (
-        clicks_and_box,
-        4,
-        {
-            "overrides": [
-                f"++model.{key}=false"
-                for key in ("use_obj_ptrs_in_encoder", "fixed_no_obj_ptr", "pred_obj_scores", "pred_obj_scores_mlp")
-            ],
-            "seed": 1,
-        },
-    ),
-    "no memories": (clicks_and_box, 3, {"overrides": ("++model.num_maskmem=0",)}),
+    "few memories and pointers": (many_frames, 14, model(num_maskmem=3, max_obj_ptrs_in_encoder=4)),
+    "no pointers": (clicks_and_box, 4, model(**dict.fromkeys(POINTERS, "false")) | {"seed": 1}),
+    "no memories": (clicks_and_box, 3, model(num_maskmem=0)),
     "one frame": (one_frame, 1, {}),
     "256": (objects_prompted_on_different_frames, 6, {"image_size": 256}),
     "512": (clicks_and_box, 3, {"image_size": 512}),
@@ -221,18 +200,18 @@ def on_narrow(kind: dict[str, Any]) -> dict[str, Any]:
     return kind | {"overrides": (*kind.get("overrides", ()), *NARROW)}
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in (*PUBLISHED, "many frames, 2.0")])
-def test_parity(name, videos):
+@pytest.mark.parametrize(
+    ("name", "narrow"),
+    [
+        *((name, True) for name in CASES if name not in (*PUBLISHED, "many frames, 2.0", "512")),
+        *((name, False) for name in PUBLISHED),
+        pytest.param("many frames, 2.0", False, marks=pytest.mark.long),
+    ],
+)
+def test_parity(name, narrow, videos):
+    """On the narrow architecture, and a few on the published one."""
     scenario, frames, kind = CASES[name]
-    official, ours = pair(**on_narrow(kind))
-    video = videos(frames)
-    compare(run_official(official, video, scenario, check_itself=False), run(ours, video, scenario))
-
-
-@pytest.mark.parametrize("name", [*PUBLISHED, pytest.param("many frames, 2.0", marks=pytest.mark.long)])
-def test_parity_of_the_published_architecture(name, videos):
-    scenario, frames, kind = CASES[name]
-    official, ours = pair(**kind)
+    official, ours = pair(**(on_narrow(kind) if narrow else kind))
     video = videos(frames)
     compare(run_official(official, video, scenario, check_itself=False), run(ours, video, scenario))
 
@@ -323,47 +302,3 @@ def test_holes_are_filled(videos):
         ours.fill_hole_area = area
     assert area == 8
     assert not torch.equal(filled[0].masks, plain[0].masks)
-
-
-def test_signatures_are_the_official_ones():
-    """Official parameters in the official order with the official defaults; ours follow as keywords."""
-    import inspect
-
-    import sam2.build_sam
-    import sam2.sam2_video_predictor
-
-    import sam2fast.build_sam
-    import sam2fast.sam2_video_predictor
-
-    theirs, ours = sam2.sam2_video_predictor.SAM2VideoPredictor, sam2fast.sam2_video_predictor.SAM2VideoPredictor
-    pairs = [
-        (getattr(theirs, name), getattr(ours, name))
-        for name, method in vars(theirs).items()
-        if inspect.isroutine(getattr(theirs, name))
-    ]
-    assert len(pairs) > 20
-    pairs.append((sam2.build_sam.build_sam2_video_predictor, sam2fast.build_sam.build_sam2_video_predictor))
-    for official, mine in pairs:
-        expected = list(inspect.signature(official).parameters.values())
-        actual = list(inspect.signature(mine).parameters.values())
-        for a, b in zip(expected, actual, strict=False):
-            if a.name == "hydra_overrides_extra":  # a mutable default there
-                continue
-            if a.kind == a.VAR_KEYWORD:
-                break
-            assert (a.name, a.default, a.kind) == (b.name, b.default, b.kind), official.__qualname__
-        assert len(actual) >= len(expected)
-
-
-def test_config_names_the_predictor():
-    """A configuration may use both spellings of the predictor's class."""
-    from sam2fast.build_sam import build_sam2
-    from sam2fast.sam2_video_predictor import SAM2VideoPredictor, SAM2VideoPredictorVOS
-
-    for target, cls in (
-        ("sam2.sam2_video_predictor.SAM2VideoPredictor", SAM2VideoPredictor),
-        ("sam2fast.sam2_video_predictor.SAM2VideoPredictorVOS", SAM2VideoPredictorVOS),
-    ):
-        overrides = [f"++model._target_={target}", "++model.image_size=256"]
-        model = build_sam2(config_name("sam2.1_t"), None, device="cpu", hydra_overrides_extra=overrides)
-        assert type(model) is cls

@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import sys
 import threading
 import time
 from collections import Counter
@@ -138,40 +137,38 @@ def test_streams_of_recorders_that_are_gone_are_captured_on_again(cuda):
     assert len(set(captures(*kept))) == 32
 
 
-SWITCHES = [
-    (torch.backends.cudnn, "allow_tf32"),
-    (torch.backends.cuda.matmul, "allow_tf32"),
-    (torch.backends.cuda.matmul, "allow_fp16_accumulation"),
-    (torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction"),
-]
+@contextlib.contextmanager
+def kept(owner: Any, *names: str):
+    """Restores the values of some attributes."""
+    before = {name: getattr(owner, name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)
 
 
-@pytest.mark.parametrize(("owner", "name"), SWITCHES, ids=lambda x: x if isinstance(x, str) else "")
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (torch.backends.cudnn, "allow_tf32"),
+        (torch.backends.cuda.matmul, "allow_tf32"),
+        (torch.backends.cuda.matmul, "allow_fp16_accumulation"),
+        (torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction"),
+        # Once it was set, torch refuses to read the older one.
+        (getattr(torch.backends.cudnn, "conv", None), "fp32_precision"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
 def test_switches_of_products_count(owner, name):
     if not hasattr(owner, name):
         pytest.skip(f"this torch has no {name}")
-    before, value = numerics(torch.device("cpu")), getattr(owner, name)
-    try:
-        setattr(owner, name, not value)
-        assert numerics(torch.device("cpu")) != before
-    finally:
-        setattr(owner, name, value)
-    assert numerics(torch.device("cpu")) == before
-
-
-def test_the_newer_switch_of_convolutions_counts():
-    """Once it was set, torch refuses to read the older one."""
-    conv = getattr(torch.backends.cudnn, "conv", None)
-    if not hasattr(conv, "fp32_precision"):
-        pytest.skip("this torch has the older switch alone")
-    value, seen = conv.fp32_precision, {}
-    try:
-        for precision in ("ieee", "tf32"):
-            conv.fp32_precision = precision
-            seen[precision] = numerics(torch.device("cpu"))
-    finally:
-        conv.fp32_precision = value
-    assert seen["ieee"] != seen["tf32"]
+    seen = []
+    with kept(owner, name):
+        for value in ("ieee", "tf32", "ieee") if name == "fp32_precision" else (False, True, False):
+            setattr(owner, name, value)
+            seen.append(numerics(torch.device("cpu")))
+    assert seen[0] == seen[2] != seen[1]
 
 
 def test_switches_at_odds():
@@ -179,27 +176,25 @@ def test_switches_at_odds():
     cudnn = torch.backends.cudnn
     if not hasattr(getattr(cudnn, "conv", None), "fp32_precision"):
         pytest.skip("this torch has the older switch alone")
-    conv, rnn, is_allowed = cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision, cudnn.allow_tf32
-    seen = []
-    try:
-        for allowed in (False, True):
-            for other in ("ieee", "tf32"):
-                cudnn.allow_tf32, cudnn.rnn.fp32_precision = allowed, other
-                seen.append(numerics(torch.device("cpu")))
-    finally:
-        cudnn.allow_tf32 = is_allowed
-        cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = conv, rnn
+    seen, is_allowed = [], cudnn.allow_tf32
+    with kept(cudnn.rnn, "fp32_precision"), kept(cudnn.conv, "fp32_precision"):
+        try:
+            for allowed in (False, True):
+                for other in ("ieee", "tf32"):
+                    cudnn.allow_tf32, cudnn.rnn.fp32_precision = allowed, other
+                    seen.append(numerics(torch.device("cpu")))
+        finally:
+            cudnn.allow_tf32 = is_allowed
     assert seen[0] == seen[1] != seen[2] == seen[3]  # a recurrent network is none of this model's parts
 
 
 @pytest.mark.parametrize("kind", ["math", "flash", "mem_efficient", "cudnn"])
 def test_switches_of_attention_count(kind):
-    before = numerics(torch.device("cpu"))
-    switch, value = (
+    switch, was = (
         getattr(torch.backends.cuda, f"enable_{kind}_sdp"),
-        getattr(torch.backends.cuda, f"{kind}_sdp_enabled"),
+        getattr(torch.backends.cuda, f"{kind}_sdp_enabled")(),
     )
-    was = value()
+    before = numerics(torch.device("cpu"))
     try:
         switch(not was)
         assert numerics(torch.device("cpu")) != before
@@ -265,35 +260,6 @@ def reserving(cuda, size: int):
         cuda.reserved += size
 
     return take
-
-
-def test_a_handler_may_come_in_at_any_line(cuda):
-    """Of the sums and of the list that they go through; it may make recorders too, and waits for nobody."""
-    made, kept = [], [CudaGraphs(GPU)]
-
-    def interrupt(frame, event, argument):
-        if event == "line":
-            sys.settrace(None)
-            made.append(CudaGraphs(GPU))
-            memory_of_graphs(GPU)
-            sys.settrace(interrupt)
-        return interrupt
-
-    def work() -> None:
-        sys.settrace(interrupt)
-        try:
-            kept.append(CudaGraphs(GPU))
-            memory_of_graphs(GPU)
-        finally:
-            sys.settrace(None)
-        kept.append("done")
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(20)
-    assert kept[-1] == "done" and len(made) > 8
-    registered = {id(ref()) for ref in cuda_graphs._recorders}
-    assert {id(recorder) for recorder in (*made, *kept[:-1])} <= registered
 
 
 def test_release_clears_both_recorders(fast, video, monkeypatch):

@@ -90,27 +90,6 @@ def test_tracking_goes_on_before_an_answer_is_given(fast, video):
         next(fast.propagate_in_video(s.state, lag=-1))
 
 
-def test_streams_go_by_recorded_steps(plain, fast, video):
-    results = []
-    for predictor in (plain, fast):
-        with predictor.open_stream() as stream:
-            for i, frame in enumerate(clip(12)):
-                result = stream.step(frame)
-                if i == 1:
-                    stream.add_new_points_or_box("a", [[60, 40]], [1])
-                if i == 4:
-                    stream.add_new_points_or_box("b", box=[20, 20, 70, 60])
-                if i == 8:
-                    stream.remove_object("a")
-                results.append(result)
-    for a, b in zip(results[:12], results[12:], strict=True):
-        assert a.obj_ids == b.obj_ids and a.masks.shape == b.masks.shape
-        if a.obj_ids:
-            assert relative_error(a.masks, b.masks) < TOLERANCE
-            assert relative_error(a.scores.iou, b.scores.iou) < 1e-4
-    assert fast._runners.graphs._idle, "a stream's workspace is handed on"
-
-
 def test_cached_features_are_waited_for(fast, video):
     """The view of the original's state gives features that may still be on their way, and asks for none again."""
     s, waits = Session(fast, video), []

@@ -68,24 +68,16 @@ def test_frames_that_archive_pages(cuda, predictor, objects, monkeypatch):
     assert found[-1].launches["copy_"] - found[0].launches["copy_"] == 2 * objects, "a memory and a pointer each"
 
 
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-def test_tiny(cuda, dtype):
-    """At its 1024 pixels."""
-    predictor = fake_cuda.build(build_sam2_video_predictor, TINY, dtype=dtype)
-    check(predictor, steady_frames(cuda, predictor, 3, 3))
-    check(predictor, steady_steps(cuda, predictor, 1, 3))
-
-
-def test_clicks_wait_for_their_answers_alone(cuda, predictor):
-    """All that a click needs is begun before its mask is read, which is kept on the CPU."""
+def test_clicks_and_boxes_wait_for_their_answers_alone(cuda, predictor):
+    """All that a prompt needs is begun before its mask is read, which is kept on the CPU."""
     state = predictor.init_state([FRAME] * 3)
-    click = [[20.0, 40.0]], [1]
-    for t, correction in ((0, False), (0, True), (1, False), (1, True)):
-        if t == 1 and not correction:
+    click, box = {"points": [[20.0, 40.0]], "labels": [1]}, {"box": [10, 10, 60, 50]}
+    for t, prompt in ((0, click), (0, click), (1, click | box), (1, click)):
+        if t == 1 and "box" in prompt:
             for _ in predictor.propagate_in_video(state, progress=False):
                 pass
         with cuda.watched() as seen:
-            predictor.add_new_points_or_box(state, t, 1, *click)
+            predictor.add_new_points_or_box(state, t, 1, **prompt)
         first, *rest = seen.faults
         assert first.kind == "waits" and first.place.startswith("sam2fast/utils/async_copies.py:")
         assert all("/async_copies.py:" in fault.place or " masks_of: " in fault.place for fault in rest)
@@ -107,15 +99,18 @@ class RecordedCasts(fake_cuda.FakeCuda):
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_autocast_casts_weights_on_every_frame(dtype):
-    """Under autocast, unless they were cast once; docs/tracking.md says how many they are."""
+    """Under autocast, unless they were cast once; docs/tracking.md says how many they are. Tiny, at its 1024 pixels."""
     mode = RecordedCasts()
     with fake_cuda.fake_cuda(mode):
         predictor = fake_cuda.build(build_sam2_video_predictor, TINY, dtype=dtype)
         mode.weights = {id(weight) for weight in predictor.parameters()}
         with torch.autocast("cuda", torch.bfloat16, enabled=dtype is None):
             check(predictor, steady_frames(mode, predictor, 1, 1))
-    assert len(mode.cast) == (248 if dtype is None else 0)
-    read_and_written = sum(mode.cast) * (4 + 2)
+        cast = list(mode.cast)
+        check(predictor, steady_frames(mode, predictor, 3, 3))
+        check(predictor, steady_steps(mode, predictor, 1, 3))
+    assert len(cast) == (248 if dtype is None else 0)
+    read_and_written = sum(cast) * (4 + 2)
     assert round(read_and_written / 1e6) == (223 if dtype is None else 0)
 
 
