@@ -7,11 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.datasets.dataset_files import DatasetError, FrameKey, Labels, labels_in, read_json, read_labels
+from sam2fast.datasets.dataset_files import DatasetError, FrameKey, Labels, labels_in, read_labels
+from sam2fast.datasets.sav_json import MASKLETS, read_mask_lists
 from sam2fast.datasets.segmentations import area_of, decode_segmentation
-
-MASKLETS = "masklet"
-KEYS = (MASKLETS, "masks")  # of the list of frames in a file of masklets
 
 
 class Annotations(Protocol):
@@ -146,28 +144,12 @@ class MaskletAnnotations:
     ``training.dataset.vos_segment_loader.JSONSegmentLoader``.
 
     Args:
-        path: a JSON file with a list of frames, each a list of the run lengths of every object, or null; or with such a
-            list under the key ``masklet`` or ``masks``.
-        ann_every: one of so many frames of the video is annotated.
-        frames_fps: frame rate of the video. If the file has ``fps``, the rate of its annotations, ``ann_every`` is
-            their quotient.
-
-    Raises:
-        DatasetError: the file cannot be read, or has another structure.
+        path, ann_every, frames_fps: see :func:`~sam2fast.datasets.sav_json.read_mask_lists`, also for errors.
     """
 
     def __init__(self, path: Path, ann_every: int, frames_fps: int) -> None:
-        content = read_json(path)
-        frames, self.ann_every = content, ann_every
-        if isinstance(content, dict):
-            frames = next((content[key] for key in KEYS if key in content), None)
-            if "fps" in content:
-                self.ann_every = _frames_per_annotation(path, content["fps"], frames_fps)
-        if not isinstance(frames, list) or not all(isinstance(frame, list) for frame in frames):
-            raise DatasetError(
-                f'{path}: expected the key "{MASKLETS}" with a list of frames, each a list of masks, as in SA-V'
-            )
-        self._path, self._frames = path, frames
+        self._path = path
+        _, self._frames, self.ann_every = read_mask_lists(path, ann_every, frames_fps)
 
     def is_annotated(self, frame: int) -> bool:
         """Whether the file has a mask, possibly an empty one, for every object in a frame."""
@@ -201,13 +183,3 @@ class MaskletAnnotations:
             f"{self._path} has {len(self._frames)} frames, one for every {self.ann_every} of the video, and none for "
             f"frame {frame}: leave rm_unannotated on"
         )
-
-
-def _frames_per_annotation(path: Path, fps: Any, frames_fps: int) -> int:
-    try:
-        annotated = int(fps[0] if isinstance(fps, list) else fps)
-        if annotated > 0 and frames_fps % annotated == 0:
-            return frames_fps // annotated
-    except (IndexError, TypeError, ValueError):
-        pass
-    raise DatasetError(f"{path}: fps must divide frames_fps, which is {frames_fps}, got {str(fps)[:60]}")

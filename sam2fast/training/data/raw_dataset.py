@@ -9,10 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.datasets.dataset_files import (
-    FrameKey,
-    read_frame,
-)
+from sam2fast.datasets.dataset_files import FrameKey, read_frame
 from sam2fast.datasets.frame_annotations import Annotations
 from sam2fast.training.data.clip import DataError
 
@@ -135,6 +132,16 @@ def names_without_file(names: Iterable[str], folder: Path, suffix: str) -> list[
         if own + suffix not in listed[parent]:
             missing.append(name)
     return missing
+
+
+def require_files(names: Sequence[str], argument: str, folder: Path, suffix: str, what: str) -> None:
+    """Raises ``DataError`` if a name has no file ``folder/<name><suffix>``; ``what`` the names are names of."""
+    kind = "video" if what == "videos" else "name"
+    raise_if_any(
+        names_without_file(names, folder, suffix),
+        f"of {len(names)} {what} have no {suffix} file in {argument} {folder}",
+        f"Expected <{kind}>{suffix} there. To leave {what} out, use file_list_txt or excluded_videos_list_txt.",
+    )
 
 
 def raise_if_any(offenders: Sequence[str], problem: str, expected: str) -> None:
