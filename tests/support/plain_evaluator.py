@@ -47,8 +47,8 @@ def j_of(pred: np.ndarray, truth: np.ndarray) -> float:
     return both / either if either else 1.0
 
 
-def f_of(pred: np.ndarray, truth: np.ndarray, dilate: Dilate = dilated_by_scipy) -> float:
-    radius = math.ceil(0.008 * math.sqrt(pred.shape[0] ** 2 + pred.shape[1] ** 2))
+def f_of(pred: np.ndarray, truth: np.ndarray, tolerance: float = 0.008, dilate: Dilate = dilated_by_scipy) -> float:
+    radius = math.ceil(tolerance * math.sqrt(pred.shape[0] ** 2 + pred.shape[1] ** 2))
     a, b = outline(pred), outline(truth)
     near_a, near_b = dilate(a, disk(radius)), dilate(b, disk(radius))
     if not a.any() or not b.any():
@@ -74,7 +74,7 @@ def evaluate_frames(pairs: list[tuple[Path, Path]], one_object: bool, dilate: Di
         for i in shown[0] | shown[1]:
             values.setdefault(i, [])
         for i, measured in values.items():
-            measured.append((j_of(pred == i, truth == i), f_of(pred == i, truth == i, dilate)))
+            measured.append((j_of(pred == i, truth == i), f_of(pred == i, truth == i, dilate=dilate)))
     return {i: tuple(np.mean(values[i], axis=0) * 100) for i in sorted(in_truth)}
 
 
