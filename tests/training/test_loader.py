@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from sam2fast.training.data import loader
 from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.data.clip import Clip, DataError
 from sam2fast.training.data.loader import MAX_TRIES, ClipLoader, ClipSource
@@ -141,17 +140,6 @@ def test_bad_samples_are_reported_and_replaced(num_workers, caplog):
     assert len(drawn) == 6 and 2 not in drawn
     assert loader.bad_samples == len(caplog.messages) >= 1
     assert "noise" in caplog.messages[0] and "clip 2" in caplog.messages[0] and "broken" in caplog.messages[0]
-
-
-def test_a_broken_connection_is_a_lost_worker(monkeypatch):
-    monkeypatch.setattr(loader, "SECONDS_TO_EXIT", 0.01)
-    monkeypatch.setattr(ClipBatch, "__reduce__", lambda batch: (_reset, ()), raising=False)  # where it is received
-    with pytest.raises(loader.LostWorkerError, match="ConnectionResetError during a batch"):
-        list(mixture(num_workers=1).epoch(0))
-
-
-def _reset() -> None:
-    raise ConnectionResetError("reset by peer")
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
