@@ -22,7 +22,7 @@ from annotated_videos import (
 from PIL import Image
 
 from sam2fast.datasets.annotations import VideoAnnotations, first_difference
-from sam2fast.datasets.conversion import ConvertJob, DatasetLocation, convert_video
+from sam2fast.datasets.conversion import ConvertJob, convert_video
 from sam2fast.datasets.dataset_files import DatasetError, OverlapError
 from sam2fast.datasets.davis import Davis
 from sam2fast.datasets.layout import Settings, StagingFolder
@@ -45,11 +45,9 @@ def put(root: Path, layout: str, video: VideoAnnotations, settings: Settings | N
 
 def convert(source: Path, layout: str, target: Path, to: str, name: str, images: str = "all", **settings):
     """Converts one video, and writes the files about all videos."""
-    chosen = Settings(**settings)
-    done = convert_video(
-        None, ConvertJob(DatasetLocation(source, layout, chosen), DatasetLocation(target, to, chosen), name, images)
-    )
-    DatasetLocation(target, to, chosen).open().finish()
+    output = open_layout(target, to, Settings(**settings))
+    done = convert_video(None, ConvertJob(open_layout(source, layout, Settings(**settings)), output, name, images))
+    output.finish()
     return done
 
 

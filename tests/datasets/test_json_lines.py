@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from annotated_videos import HEIGHT, WIDTH, random_masks, random_video
 
-from sam2fast.datasets.conversion import ConvertJob, DatasetLocation, convert_video
+from sam2fast.datasets.conversion import ConvertJob, convert_video
 from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.datasets.json_lines import JsonLines
-from sam2fast.datasets.layout import Settings, StagingFolder
+from sam2fast.datasets.layout import StagingFolder
 from sam2fast.datasets.layout_registry import open_layout
 from sam2fast.io.rle import decode_rle, encode_rle
 
@@ -100,9 +100,9 @@ def test_what_track_writes_is_read(ids, numbers, tmp_path):
     assert source.name == "coco-jsonl" and source.videos() == ["clip"]
     video = source.open("clip")
     assert video.frames == ("00000", "00001", "00002", "00003") and video.objects == numbers
-    place = DatasetLocation(tmp_path / "b", "davis", Settings())
-    convert_video(None, ConvertJob(DatasetLocation(tmp_path / "a", "coco-jsonl", Settings()), place, "clip"))
-    result = place.open().open("clip")
+    place = open_layout(tmp_path / "b", "davis")
+    convert_video(None, ConvertJob(source, place, "clip"))
+    result = place.open("clip")
     for frame, rles in result:
         for number, name in zip(numbers, ids, strict=True):
             np.testing.assert_array_equal(decode_rle(rles[number]), masks[int(frame)][name])

@@ -12,9 +12,10 @@ from annotated_videos import HEIGHT, SAV_FACTS, WIDTH, small_video, write_sav
 from numbered_videos import number_in
 
 from sam2fast.datasets import SAVDataset, read_masklets
-from sam2fast.datasets.conversion import ConvertJob, DatasetLocation, convert_video
+from sam2fast.datasets.conversion import ConvertJob, convert_video
 from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.datasets.layout import MASKLETS, Settings
+from sam2fast.datasets.layout_registry import open_layout
 from sam2fast.datasets.sav import decode_video, show_anns
 from sam2fast.datasets.sav_json import MaskletStatistics
 from sam2fast.io.rle import decode_rle, encode_rle
@@ -94,9 +95,9 @@ def test_damaged_masks_are_found_when_they_are_read(tmp_path):
     assert masklets.masks(0).shape == (3, HEIGHT, WIDTH)
     with pytest.raises(DatasetError, match=r"clip_manual\.json: masklet\[1\]\[2\]: the run lengths do not add up"):
         masklets.masks(1)
-    place = DatasetLocation(tmp_path, "sav", Settings())
+    place = open_layout(tmp_path, "sav", Settings())
     with pytest.raises(DatasetError, match="clip, frame 00004, object 3: the run lengths"):
-        convert_video(None, ConvertJob(place, DatasetLocation(tmp_path / "b", "coco-jsonl", Settings()), "clip"))
+        convert_video(None, ConvertJob(place, open_layout(tmp_path / "b", "coco-jsonl", Settings()), "clip"))
 
 
 def statistics_of(frames) -> dict:
@@ -265,7 +266,7 @@ def real(data_folder) -> Path:
 @pytest.mark.parametrize("to", ["sav-png", "coco-jsonl", "sav"])
 def test_real_files_there_and_back(kind, to, real, tmp_path):
     places = [(real, "sav"), (tmp_path / "b", to), (tmp_path, "sav")]
-    locations = [DatasetLocation(root, layout, Settings(kind)) for root, layout in places]
+    locations = [open_layout(root, layout, Settings(kind)) for root, layout in places]
     for source, target in pairwise(locations):
         convert_video(None, ConvertJob(source, target, "sav_000001"))
     file = f"sav_000001_{kind}.json"

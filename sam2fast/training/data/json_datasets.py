@@ -35,7 +35,6 @@ from sam2fast.training.data.raw_dataset import (
     require_files,
     require_folder,
     select_names,
-    select_present,
 )
 
 SAV_FILES = "<video>.mp4 or <video>/<frame>.jpg"
@@ -131,7 +130,7 @@ class JSONRawDataset(NamedVideoDataset):
     def _choose(self, file_list: PathLike | None, excluded: NameLists) -> list[str]:
         """Names of the videos, sorted."""
         present = set(_find_videos(self.img_folder))
-        names = select_present(present, self.img_folder, SAV_FILES, file_list, excluded, "videos")
+        names = select_names(present, self.img_folder, SAV_FILES, file_list, excluded, "videos")
         raise_if_any(
             [
                 name
@@ -193,7 +192,8 @@ class SA1BRawDataset(NamedVideoDataset):
         if file_list_txt is None:
             present = (path.stem for path in list_entries(self.img_folder) if path.suffix == SA1B_IMAGE)
         expected = f"<name>{SA1B_IMAGE} in img_folder"
-        names = select_names(present, self.img_folder, expected, file_list_txt, excluded_videos_list_txt, "images")
+        lists = file_list_txt, excluded_videos_list_txt
+        names = select_names(present, self.img_folder, expected, *lists, "images", must_exist=False)
         require_files(names, "img_folder", self.img_folder, SA1B_IMAGE, "images")
         require_files(names, "gt_folder", self.gt_folder, SA1B_MASKS, "images")
         self.video_names = names
@@ -278,7 +278,7 @@ class CocoRawDataset(NamedVideoDataset):
         )
         by_name = {_without_suffix(file): file for file in images}
         lists = file_list_txt, excluded_videos_list_txt
-        names = select_names(by_name, self.annotation_file, "images with objects", *lists, "images")
+        names = select_names(by_name, self.annotation_file, "images with objects", *lists, "images", False)
         raise_if_any(
             [name for name in names if name not in by_name],
             f"of the {len(names)} images listed in {file_list_txt} have no object in {self.annotation_file}",

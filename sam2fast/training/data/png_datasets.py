@@ -28,7 +28,7 @@ from sam2fast.training.data.raw_dataset import (
     image_as_video,
     raise_if_any,
     require_folder,
-    select_present,
+    select_names,
 )
 
 FRAME_FILES = "<video>/<frame>.jpg or .png"
@@ -115,7 +115,7 @@ class PNGRawDataset(NamedVideoDataset):
         """Names of the videos, sorted."""
         present = {path.name for path in list_folders(self.img_folder)}
         expected = "one folder of .jpg or .png frames per video"
-        return select_present(present, self.img_folder, expected, file_list, excluded, "videos")
+        return select_names(present, self.img_folder, expected, file_list, excluded, "videos")
 
     def _check_frames(self, names: Sequence[str]) -> None:
         empty = [name for name in names if not has_files(self.img_folder / name, FRAME_SUFFIXES)]
@@ -181,7 +181,7 @@ class MaskFolderRawDataset(NamedVideoDataset):
         if file_list_txt is None:
             _refuse_other_formats(self.img_folder)
         lists = file_list_txt, excluded_videos_list_txt
-        names = select_present(images, self.img_folder, IMAGE_FILES, *lists, "images")
+        names = select_names(images, self.img_folder, IMAGE_FILES, *lists, "images")
         self.video_names, self.images = names, [images[name] for name in names]
         self._labels = self._find_masks()
         self._has_warned = False
