@@ -310,14 +310,13 @@ def test_facts_that_do_not_fit_are_refused(tmp_path):
         list(video)
 
 
-@pytest.mark.parametrize("layout", BY_NAME)
 @pytest.mark.parametrize("name", ["../../00004", ".00004", "", "a\\\\b"])
-def test_names_that_lead_elsewhere_are_refused(name, layout, tmp_path):
+def test_names_that_lead_elsewhere_are_refused(name, tmp_path):
     example("coco-jsonl", tmp_path / "a")
     path = tmp_path / "a/bear.jsonl"
     path.write_text(path.read_text().replace('"00004"', f'"{name}"'))
     with pytest.raises(DatasetError, match="cannot be the name of a file"):
-        convert(tmp_path / "a", "coco-jsonl", tmp_path / "b", layout, "bear")
+        convert(tmp_path / "a", "coco-jsonl", tmp_path / "b", "davis", "bear")
     assert not (tmp_path / "00004.png").exists()
 
 

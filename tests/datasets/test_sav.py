@@ -159,19 +159,9 @@ def test_a_truncated_video_is_an_error(dataset, tmp_path):
 
 
 def test_signatures_of_the_original():
-    def names(function) -> list[str]:
-        return [
-            f"{p.name}{'' if p.default is p.empty else f'={p.default}'}"
-            for p in inspect.signature(function).parameters.values()
-        ]
-
-    assert names(SAVDataset) == ["sav_dir", "annot_sample_rate=4"]
-    assert names(SAVDataset.read_frames) == ["self", "mp4_path"]
-    assert names(SAVDataset.get_frames_and_annotations) == ["self", "video_id"]
-    assert names(SAVDataset.visualize_annotation) == [
-        "self", "frames", "auto_annot", "manual_annot", "annotated_frame_id", "show_auto=True", "show_manual=True",
-    ]  # fmt: skip
-    assert names(decode_video) == ["video_path"] and names(show_anns) == ["masks", "colors", "borders=True"]
+    """Those of the class are in the snapshot of the public API."""
+    assert str(inspect.signature(decode_video)).startswith("(video_path: ")
+    assert list(inspect.signature(show_anns).parameters) == ["masks", "colors", "borders"]
 
 
 def sav_frames(count: int = 5) -> list[np.ndarray]:

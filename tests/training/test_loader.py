@@ -194,10 +194,6 @@ def test_clips_of_several_lengths_in_one_source():
 def test_impossible_settings(sources, settings, message):
     with pytest.raises(ValueError, match=message):
         ClipLoader(sources, **settings)
-
-
-def test_impossible_start_is_refused_at_once():
-    with pytest.raises(ValueError, match="start"):
-        mixture().epoch(0, 9)
-    with pytest.raises(ValueError, match="epoch"):
-        mixture().epoch(-1)
+    for epoch, start, name in ((0, 9, "start"), (-1, 0, "epoch")):
+        with pytest.raises(ValueError, match=name):
+            mixture().epoch(epoch, start)  # at the call
