@@ -59,6 +59,9 @@ def test_resumed_anywhere_with_any_workers(batches_per_epoch):
 def test_epochs_and_seeds_differ():
     runs = [[bytes_of(b) for b in mixture(seed=seed).epoch(epoch)] for seed, epoch in [(7, 0), (7, 1), (8, 0)]]
     assert runs[0] != runs[1] != runs[2] != runs[0]
+    for epoch, start, name in ((0, 9, "start"), (-1, 0, "epoch")):
+        with pytest.raises(ValueError, match=name):
+            mixture().epoch(epoch, start)  # at the call
 
 
 def test_the_global_generator_is_unchanged():
@@ -194,6 +197,3 @@ def test_clips_of_several_lengths_in_one_source():
 def test_impossible_settings(sources, settings, message):
     with pytest.raises(ValueError, match=message):
         ClipLoader(sources, **settings)
-    for epoch, start, name in ((0, 9, "start"), (-1, 0, "epoch")):
-        with pytest.raises(ValueError, match=name):
-            mixture().epoch(epoch, start)  # at the call
