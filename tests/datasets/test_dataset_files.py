@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from sam2fast.datasets.dataset_files import DatasetError, labels_in, list_files, object_folders, read_labels
-from sam2fast.datasets.frame_annotations import PaletteAnnotations, PerObjectAnnotations
+from sam2fast.datasets.frame_annotations import MaskImages
 from sam2fast.datasets.palette_masks import extended, palette
 
 
@@ -54,7 +54,7 @@ def test_each_file_of_a_frame_is_read_once(tmp_path, monkeypatch):
         lambda path, size: opened.append(path.stem) or read_labels(path),
     )
     files = list_files(tmp_path)
-    for masks in (PaletteAnnotations(files, tmp_path), PerObjectAnnotations({1: files, 2: files})):
+    for masks in (MaskImages({None: files}, tmp_path), MaskImages({1: files, 2: files}, tmp_path)):
         for frame in (0, 0, 1):
             ids = masks.visible_objects(frame)
             assert masks.read_masks(frame, ids, (4, 6)).all()

@@ -17,7 +17,8 @@ def test_both_layouts(tmp_path, per_object):
     write_masks(tmp_path, DISCS, per_object)
     masks = InputMasks(tmp_path, NAMES, per_object)
     assert masks.frames() == ([0, 3] if per_object else [0, 3, 4])
-    assert masks.visible(0) == [1, 3] and masks.visible(0, known={1}) == [3] and masks.visible(3) == [3]
+    shown = [masks.visible_objects(0), masks.visible_objects(0, known={1}), masks.visible_objects(3)]
+    assert shown == [(1, 3), (3,), (3,)]
     found = masks.read(0)
     assert list(found) == [1, 3] and all(mask.dtype == bool for mask in found.values())
     for obj_id, mask in found.items():
