@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -139,34 +139,28 @@ def _rate_of(path: Path, fps: Any, video_fps: int) -> int:
     raise DatasetError(f"{path}: fps must divide frames_fps, which is {video_fps}, got {str(fps)[:60]}")
 
 
-def _checked_size(path: Path, facts: Mapping[str, Any], frames: list[Any], count: int) -> tuple[int, int]:
+def _checked_size(path: Path, facts: Mapping[str, Any], frames: list[list[Any]], count: int) -> tuple[int, int]:
     """The common size (H, W) of all masks."""
     size: list[int] | None = None
-    for where, rle in _entries(path, frames, count):
-        if rle is None:
-            continue
-        if not isinstance(rle, dict) or not isinstance(rle.get("counts"), str) or not _is_size(rle.get("size")):
-            raise DatasetError(f'{path}: {where} must have "size" [height, width] and "counts", got {str(rle)[:60]}')
-        size = size or rle["size"]
-        if rle["size"] != size:
-            raise DatasetError(f"{path}: {where}.size is {rle['size']}, other masks have {size}")
+    for position, frame in enumerate(frames):
+        where = f"{path}: {MASKLETS}[{position}]"
+        if len(frame) != count:
+            raise DatasetError(f"{where} must have a mask for each of {count} objects, got {len(frame)}")
+        for number, rle in enumerate(frame):
+            if rle is None:
+                continue
+            if not isinstance(rle, dict) or not isinstance(rle.get("counts"), str) or not _is_size(rle.get("size")):
+                expected = '"size" [height, width] and "counts"'
+                raise DatasetError(f"{where}[{number}] must have {expected}, got {str(rle)[:60]}")
+            size = size or rle["size"]
+            if rle["size"] != size:
+                raise DatasetError(f"{where}[{number}].size is {rle['size']}, other masks have {size}")
     if size is None:
         try:
             size = [int(facts["video_height"]), int(facts["video_width"])]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DatasetError(f"{path} has neither a mask nor video_height and video_width") from error
     return size[0], size[1]
-
-
-def _entries(path: Path, frames: list[Any], count: int) -> Iterator[tuple[str, Any]]:
-    """Yields all masks with their keys."""
-    for position, frame in enumerate(frames):
-        if len(frame) != count:
-            raise DatasetError(
-                f"{path}: {MASKLETS}[{position}] must have a mask for each of {count} objects, got {len(frame)}"
-            )
-        for number, rle in enumerate(frame):
-            yield f"{MASKLETS}[{position}][{number}]", rle
 
 
 def _is_size(value: Any) -> bool:

@@ -310,7 +310,7 @@ def test_facts_that_do_not_fit_are_refused(tmp_path):
         list(video)
 
 
-@pytest.mark.parametrize("name", ["../../00004", ".00004", "", "a\\\\b"])
+@pytest.mark.parametrize("name", ["a/../../../00004", ".00004", "", "a\\\\b"])
 def test_names_that_lead_elsewhere_are_refused(name, tmp_path):
     example("coco-jsonl", tmp_path / "a")
     path = tmp_path / "a/bear.jsonl"

@@ -80,7 +80,9 @@ class PNGRawDataset(NamedVideoDataset):
         self.sample_rate, self.truncate_video = sample_rate, truncate_video
         self.is_palette, self.single_object_mode = is_palette, single_object_mode
 
-        names = self._choose(file_list_txt, excluded_videos_list_txt)
+        present = {path.name for path in list_folders(self.img_folder)}
+        lists, expected = (file_list_txt, excluded_videos_list_txt), "one folder of .jpg or .png frames per video"
+        names = select_names(present, self.img_folder, expected, *lists, "videos")
         self._check_frames(names)
         self._check_masks(names, masks)
         if single_object_mode:
@@ -111,12 +113,6 @@ class PNGRawDataset(NamedVideoDataset):
             return MaskImages({None: list_files(folder)}, folder)
         folders = {object_number(folder): folder} if self.single_object_mode else object_folders(folder)
         return MaskImages({number + 1: list_files(path) for number, path in folders.items()}, folder)
-
-    def _choose(self, file_list: PathLike | None, excluded: NameLists) -> list[str]:
-        """Names of the videos, sorted."""
-        present = {path.name for path in list_folders(self.img_folder)}
-        expected = "one folder of .jpg or .png frames per video"
-        return select_names(present, self.img_folder, expected, file_list, excluded, "videos")
 
     def _check_frames(self, names: Sequence[str]) -> None:
         empty = [name for name in names if not has_files(self.img_folder / name, FRAME_SUFFIXES)]
