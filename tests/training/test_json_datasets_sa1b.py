@@ -119,5 +119,3 @@ def test_mislaid_data_sets(folder, tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             SA1BRawDataset(*arguments)
-    with pytest.raises(ValueError, match="num_frames"):
-        SA1BRawDataset(folder, folder, num_frames=0)

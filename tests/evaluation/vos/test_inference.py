@@ -136,34 +136,35 @@ def test_what_cannot_be_done(predictor, job, spoil, problem):
     assert done.frames == 0 and (files_of(job.out) if job.out.is_dir() else {}) == before
 
 
-@pytest.mark.parametrize("count", [1, 4])
-def test_images_that_cannot_be_written(predictor, job, monkeypatch, count):
-    """The first one, and the last one, whose error is raised at the end."""
+def full_disk(job):
+    raise OSError("the disk is full")
+
+
+def folder_goes(job):
+    """If it was made anew, it would have only the later frames."""
+    shutil.rmtree(next(job.out.glob(".a.*.part")))
+
+
+@pytest.mark.parametrize(
+    ("count", "fail", "problem"),
+    [
+        (1, full_disk, "the disk is full"),
+        (4, full_disk, "the disk is full"),
+        (2, folder_goes, "00001.png: No such file"),
+    ],
+)
+def test_images_that_cannot_be_written(predictor, job, monkeypatch, count, fail, problem):
+    """The first one, and the last one, whose error is raised at the end; a folder that is removed meanwhile."""
     original, calls = outputs.label_png, []
 
     def label_png(*args):
         calls.append(args)
         if len(calls) == count:
-            raise OSError("the disk is full")
+            fail(job)
         return original(*args)
 
     monkeypatch.setattr(outputs, "label_png", label_png)
-    assert track_job(predictor, job).problem == "the disk is full"
-    assert os.listdir(job.out) == []
-
-
-def test_a_folder_that_goes_amid_is_not_made_anew(predictor, job, monkeypatch):
-    """It would have only the later frames."""
-    original, calls = outputs.label_png, []
-
-    def label_png(*args):
-        calls.append(args)
-        if len(calls) == 2:
-            shutil.rmtree(next(job.out.glob(".a.*.part")))
-        return original(*args)
-
-    monkeypatch.setattr(outputs, "label_png", label_png)
-    assert "00001.png: No such file" in track_job(predictor, job).problem
+    assert problem in track_job(predictor, job).problem
     assert os.listdir(job.out) == []
 
 
