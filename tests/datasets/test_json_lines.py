@@ -49,7 +49,7 @@ def test_null_is_not_annotated(lines, tmp_path):
 
 
 def test_broken_files_are_named_with_the_line(lines, tmp_path):
-    path = tmp_path / "bear.jsonl"
+    path, small = tmp_path / "bear.jsonl", encode_rle(np.ones((2, 3)))
     cases = [
         ([{**lines[0], "version": 2}, *lines[1:]], 'line 1: expected "format": "sam2fast masks" and "version": 1'),
         ([{**lines[0], "size": [3]}, *lines[1:]], "line 1: expected size, frames, objects and facts"),
@@ -59,10 +59,7 @@ def test_broken_files_are_named_with_the_line(lines, tmp_path):
         ([*lines[:2], {"frame": "x"}, *lines[3:]], 'line 3: expected "frame" and "objects"'),
         ([lines[0], {**lines[1], "objects": [{"id": 9, "rle": {}}]}, *lines[2:]], "frame 00000: KeyError: 9"),
         ([lines[0], {**lines[1], "objects": [{"id": 1, "rle": {"size": [1]}}]}, *lines[2:]], "frame 00000, object 1"),
-        (
-            [lines[0], {**lines[1], "objects": [{"id": 1, "rle": encode_rle(np.ones((2, 3)))}]}, *lines[2:]],
-            "3x2 pixels",
-        ),
+        ([lines[0], {**lines[1], "objects": [{"id": 1, "rle": small}]}, *lines[2:]], "the mask has 3x2 pixels"),
     ]
     for changed, told in cases:
         write(path, changed)

@@ -141,7 +141,7 @@ def full_disk(job):
 
 
 def folder_goes(job):
-    """If it was made anew, it would have only the later frames."""
+    """If it was made again, it would have only the later frames."""
     shutil.rmtree(next(job.out.glob(".a.*.part")))
 
 
