@@ -83,19 +83,15 @@ def convert(
     if data.name == to == "sav" and data.settings.masklets != masklets:
         masklets = data.settings.masklets
 
-    from sam2fast.datasets.conversion import ConvertJob, DatasetLocation, convert_video
+    from sam2fast.datasets.conversion import ConvertJob, convert_video
     from sam2fast.datasets.dataset_files import DatasetError
     from sam2fast.datasets.layout import Settings
+    from sam2fast.datasets.layout_registry import open_layout
 
     asked = {"to": to, "masklets": masklets, "rate": rate, "pictures": images, "overlaps": overlaps}
     open_output(target, RECORD, asked, overwrite)
-    place = DatasetLocation(target, to, Settings(masklets, rate, overlaps))
-    output = place.open()
-    jobs = [
-        ConvertJob(DatasetLocation(data.root, data.name, data.settings), place, name, images, check)
-        for name in names
-        if overwrite or not output.has(name)
-    ]
+    output = open_layout(target, to, Settings(masklets, rate, overlaps))
+    jobs = [ConvertJob(data, output, name, images, check) for name in names if overwrite or not output.has(name)]
     problems, count, frames, objects, bare = ErrorReport("videos"), 0, 0, 0, 0
     for result in run_jobs(convert_video, jobs, processes, "videos", problems, lambda job: job.video):
         done = result.value

@@ -13,23 +13,9 @@ from typing import Any, NamedTuple
 from sam2fast.datasets.annotations import VideoAnnotations, first_difference
 from sam2fast.datasets.dataset_files import VIDEO_SUFFIXES, DatasetError
 from sam2fast.datasets.frame_files import QUALITY, FrameFiles, copy_frames, write_frames
-from sam2fast.datasets.layout import Layout, Settings, StagingFolder
-from sam2fast.datasets.layout_registry import open_layout
+from sam2fast.datasets.layout import Layout, StagingFolder
 
 ALL, ANNOTATED, NONE = IMAGES = ("all", "annotated", "none")
-
-
-@dataclass(frozen=True)
-class DatasetLocation:
-    """A data set that any process can open."""
-
-    root: Path
-    layout: str
-    settings: Settings
-
-    def open(self) -> Layout:
-        """See :func:`~sam2fast.datasets.layout_registry.open_layout`."""
-        return open_layout(self.root, self.layout, self.settings)
 
 
 @dataclass(frozen=True)
@@ -41,8 +27,8 @@ class ConvertJob:
         check: read all masks back and compare them.
     """
 
-    source: DatasetLocation
-    target: DatasetLocation
+    source: Layout
+    target: Layout
     video: str
     images: str = ALL
     check: bool = False
@@ -67,7 +53,7 @@ def convert_video(_: Any, job: ConvertJob) -> Converted:
         DatasetError: files are missing or damaged, or the target's layout cannot hold the masks.
         OSError, VideoError, ImportError: see :func:`~sam2fast.datasets.frame_files.copy_frames`.
     """
-    source, target = job.source.open(), job.target.open()
+    source, target = job.source, job.target
     video = source.open(job.video)
     with StagingFolder(target.root, video.name) as stage:
         files = source.frame_files(video.name)

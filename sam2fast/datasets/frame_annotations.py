@@ -7,11 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.datasets.dataset_files import DatasetError, FrameKey, Labels, labels_in, read_json, read_labels
+from sam2fast.datasets.dataset_files import DatasetError, FrameKey, Labels, labels_in, read_labels
+from sam2fast.datasets.sav_json import MASKLETS, read_mask_lists
 from sam2fast.datasets.segmentations import area_of, decode_segmentation
-
-MASKLETS = "masklet"
-KEYS = (MASKLETS, "masks")  # of the list of frames in a file of masklets
 
 
 class Annotations(Protocol):
@@ -30,85 +28,65 @@ class Annotations(Protocol):
         ...
 
 
-class _LastFrame:
-    """A cache of the mask files of one frame: each is read once; the next frame empties the cache."""
+class MaskImages:
+    """PNGs of the masks of a video, by object and frame; each image of a frame is read once.
 
-    def __init__(self) -> None:
-        self._frame: FrameKey | None = None
-        self._labels: dict[Path, Labels] = {}
-
-    def read(self, frame: FrameKey, path: Path, size: tuple[int, int] | None = None) -> Labels:
-        if frame != self._frame:
-            self._frame, self._labels = frame, {}
-        if path not in self._labels or size is not None and self._labels[path].shape != size:
-            self._labels[path] = read_labels(path, size)
-        return self._labels[path]
-
-
-class PaletteAnnotations:
-    """One PNG per frame; its values are object ids, 0 is the background.
-
-    Follows the official ``PalettisedPNGSegmentLoader``: every frame must have a PNG.
+    Follows the official ``PalettisedPNGSegmentLoader``, for which every frame must have a PNG, and
+    ``MultiplePNGSegmentLoader``, for which an object without a PNG is not visible.
 
     Args:
-        files: by frame.
+        files: by object id, nonzero pixels are the object; or, under the id None, one image of all objects for each
+            frame, whose values are object ids, 0 is the background.
         where: their folder, for messages.
         ignored: values that are no objects.
-        notice: called with the path and the number of values whenever the objects of a frame are listed.
+        notice: called with the path and the number of values whenever the objects of an image of all objects are
+            listed.
     """
 
     def __init__(
         self,
-        files: Mapping[FrameKey, Path],
+        files: Mapping[int | None, Mapping[FrameKey, Path]],
         where: Path,
         ignored: Collection[int] = (),
         notice: Callable[[Path, int], None] | None = None,
     ) -> None:
         self._files, self._where, self._ignored, self._notice = files, where, frozenset(ignored), notice
-        self._last = _LastFrame()
+        self._last: FrameKey | None = None
+        self._read: dict[Path, Labels] = {}  # of the last frame
 
-    def visible_objects(self, frame: FrameKey) -> tuple[int, ...]:
-        """See :class:`Annotations`."""
-        found = labels_in(self._read(frame))
-        if self._notice is not None:
-            self._notice(self._files[frame], len(found))
-        return tuple(i for i in found if i not in self._ignored)
-
-    def read_masks(self, frame: FrameKey, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-        """See :class:`Annotations`."""
-        return self._read(frame, size) == np.array(object_ids)[:, None, None]
-
-    def _read(self, frame: FrameKey, size: tuple[int, int] | None = None) -> Labels:
-        if frame not in self._files:
-            raise DatasetError(f"{self._where} has no PNG for frame {frame}")
-        return self._last.read(frame, self._files[frame], size)
-
-
-class PerObjectAnnotations:
-    """A PNG for each object in each frame; nonzero pixels are the object.
-
-    Follows the official ``MultiplePNGSegmentLoader``: without a PNG, the object is not visible.
-
-    Args:
-        files: by object id and frame.
-    """
-
-    def __init__(self, files: Mapping[int, Mapping[FrameKey, Path]]) -> None:
-        self._files, self._last = dict(sorted(files.items())), _LastFrame()
-
-    def visible_objects(self, frame: FrameKey) -> tuple[int, ...]:
-        """See :class:`Annotations`."""
-        there = ((i, files[frame]) for i, files in self._files.items() if frame in files)
-        return tuple(i for i, path in there if self._last.read(frame, path).any())
+    def visible_objects(self, frame: FrameKey, known: Collection[int] = ()) -> tuple[int, ...]:
+        """See :class:`Annotations`; without the objects ``known``, whose own images are not read."""
+        found: list[int] = []
+        for i, files in self._files.items():
+            if i is None:
+                values = labels_in(self._labels(i, frame))
+                found.extend(value for value in values if value not in self._ignored)
+                if self._notice is not None:
+                    self._notice(files[frame], len(values))
+            elif frame in files and i not in known and self._labels(i, frame).any():
+                found.append(i)
+        return tuple(i for i in found if i not in known)
 
     def read_masks(self, frame: FrameKey, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
         """See :class:`Annotations`."""
+        if None in self._files:
+            return self._labels(None, frame, size) == np.array(object_ids)[:, None, None]
         masks = np.zeros((len(object_ids), *size), dtype=np.bool_)
         for mask, i in zip(masks, object_ids, strict=True):
-            path = self._files.get(i, {}).get(frame)
-            if path is not None:
-                mask[:] = self._last.read(frame, path, size) != 0
+            if frame in self._files.get(i, {}):
+                mask[:] = self._labels(i, frame, size) != 0
         return masks
+
+    def _labels(self, i: int | None, frame: FrameKey, size: tuple[int, int] | None = None) -> Labels:
+        """The content of an image."""
+        if frame not in self._files[i]:
+            raise DatasetError(f"{self._where} has no PNG for frame {frame}")
+        if frame != self._last:
+            self._last, self._read = frame, {}
+        path = self._files[i][frame]
+        if path not in self._read or size is not None and self._read[path].shape != size:
+            self._read[path] = read_labels(path, size)
+        return self._read[path]
 
 
 class SegmentAnnotations:
@@ -146,28 +124,12 @@ class MaskletAnnotations:
     ``training.dataset.vos_segment_loader.JSONSegmentLoader``.
 
     Args:
-        path: a JSON file with a list of frames, each a list of the run lengths of every object, or null; or with such a
-            list under the key ``masklet`` or ``masks``.
-        ann_every: one of so many frames of the video is annotated.
-        frames_fps: frame rate of the video. If the file has ``fps``, the rate of its annotations, ``ann_every`` is
-            their quotient.
-
-    Raises:
-        DatasetError: the file cannot be read, or has another structure.
+        path, ann_every, frames_fps: see :func:`~sam2fast.datasets.sav_json.read_mask_lists`, also for errors.
     """
 
     def __init__(self, path: Path, ann_every: int, frames_fps: int) -> None:
-        content = read_json(path)
-        frames, self.ann_every = content, ann_every
-        if isinstance(content, dict):
-            frames = next((content[key] for key in KEYS if key in content), None)
-            if "fps" in content:
-                self.ann_every = _frames_per_annotation(path, content["fps"], frames_fps)
-        if not isinstance(frames, list) or not all(isinstance(frame, list) for frame in frames):
-            raise DatasetError(
-                f'{path}: expected the key "{MASKLETS}" with a list of frames, each a list of masks, as in SA-V'
-            )
-        self._path, self._frames = path, frames
+        self._path = path
+        _, self._frames, self.ann_every = read_mask_lists(path, ann_every, frames_fps)
 
     def is_annotated(self, frame: int) -> bool:
         """Whether the file has a mask, possibly an empty one, for every object in a frame."""
@@ -201,13 +163,3 @@ class MaskletAnnotations:
             f"{self._path} has {len(self._frames)} frames, one for every {self.ann_every} of the video, and none for "
             f"frame {frame}: leave rm_unannotated on"
         )
-
-
-def _frames_per_annotation(path: Path, fps: Any, frames_fps: int) -> int:
-    try:
-        annotated = int(fps[0] if isinstance(fps, list) else fps)
-        if annotated > 0 and frames_fps % annotated == 0:
-            return frames_fps // annotated
-    except (IndexError, TypeError, ValueError):
-        pass
-    raise DatasetError(f"{path}: fps must divide frames_fps, which is {frames_fps}, got {str(fps)[:60]}")

@@ -107,7 +107,8 @@ def paint(
     """
     pixels = {number: decode_rle(rle) for number, rle in masks.items()}
     labels, taken, losers = np.zeros(size, dtype=np.uint8), np.zeros(size, dtype=bool), []
-    for number in _by_rank(pixels, overlaps):
+    area = {number: -int(mask.sum()) if overlaps == LARGER_AREA else 0 for number, mask in pixels.items()}
+    for number in sorted(pixels, key=lambda number: (area[number], number)):
         mask = pixels[number]
         hidden = mask & taken
         if hidden.any():
@@ -123,12 +124,6 @@ def paint(
             "them (sav, sav-png, coco-jsonl)"
         )
     return labels, sorted(losers)
-
-
-def _by_rank(pixels: Mapping[int, NDArray[np.bool_]], overlaps: str) -> list[int]:
-    if overlaps != LARGER_AREA:
-        return sorted(pixels)
-    return sorted(pixels, key=lambda number: (-int(pixels[number].sum()), number))
 
 
 def _overlapping(masks: Masks, loser: int) -> list[int]:

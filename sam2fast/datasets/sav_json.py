@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +19,8 @@ from sam2fast.datasets.segmentations import area_of, decode_segmentation
 from sam2fast.io.rle import RLE
 
 MASKLETS, IDS, OURS = "masklet", "masklet_id", "sam2fast"
+KEYS = (MASKLETS, "masks")  # of the list of frames
+FPS = 24  # of SA-V's videos
 DIGITS = 5  # of a frame's name
 USUAL_RATE = 4
 SPARSEST = 100  # most entries per annotated frame; with more, frames that are not annotated have no entry
@@ -84,38 +86,75 @@ def read_masklets(path: str | Path, rate: int = 4) -> Masklets:
 
     Args:
         rate: every ``rate``-th frame of the video is annotated. Ignored if the file was written by sam2fast, or has the
-            key ``fps``, the rate of annotations in a video of 24 frames per second.
+            key ``fps``, the rate of annotations in a video of 24 frames per second, which must divide 24.
 
     Raises:
         DatasetError: the file is missing, is no JSON, or has another structure; the message names the file and the key.
     """
     path = Path(path)
-    content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get(MASKLETS), list):
-        raise DatasetError(f'{path}: expected the key "{MASKLETS}" with a list of frames, as SA-V\'s files have it')
-    frames = content[MASKLETS]
-    ids = content.get(IDS, list(range(len(frames[0]) if frames and isinstance(frames[0], list) else 0)))
+    facts, frames, rate = read_mask_lists(path, rate)
+    ids = facts.pop(IDS, list(range(len(frames[0]) if frames else 0)))
     if not isinstance(ids, list) or not all(isinstance(i, int) and i >= 0 for i in ids) or len(set(ids)) != len(ids):
         raise DatasetError(f"{path}: {IDS} must be a list of different whole numbers from 0, got {str(ids)[:60]}")
-    ours = content.get(OURS, {})
+    ours = facts.pop(OURS, {})
     if not isinstance(ours, dict):
         raise DatasetError(f"{path}: {OURS} must be an object, got {str(ours)[:60]}")
-    facts = {key: value for key, value in content.items() if key not in (MASKLETS, IDS, OURS)}
-    size = _checked_size(path, facts, frames, len(ids))
-    return Masklets(path, size, _rate(path, facts, ours, rate), tuple(ids), facts, ours, frames)
+    rate = ours.get("rate", rate)
+    if not isinstance(rate, int) or rate < 1:
+        raise DatasetError(f"{path}: the rate of its annotations must be 1 or more frames, got {rate}")
+    return Masklets(path, _checked_size(path, facts, frames, len(ids)), rate, tuple(ids), facts, ours, frames)
 
 
-def _checked_size(path: Path, facts: Mapping[str, Any], frames: list[Any], count: int) -> tuple[int, int]:
+def read_mask_lists(path: Path, rate: int, video_fps: int = FPS) -> tuple[dict[str, Any], list[list[Any]], int]:
+    """The parts of a JSON file with a list of frames, each a list of the masks of every object; masks are not checked.
+
+    Args:
+        path: the content is such a list, or has it under the key ``masklet`` or ``masks``.
+        rate: number of video frames per annotated frame. If the file has ``fps``, the rate of its annotations, it is
+            the quotient of ``video_fps`` and ``fps``.
+
+    Returns:
+        The other keys of the file, the list of frames, and the number of video frames per annotated frame.
+
+    Raises:
+        DatasetError: the file cannot be read, or has another structure.
+    """
+    content = read_json(path)
+    facts = dict(content) if isinstance(content, dict) else {MASKLETS: content}
+    frames = next((facts.pop(key) for key in KEYS if key in facts), None)
+    if not isinstance(frames, list) or not all(isinstance(frame, list) for frame in frames):
+        raise DatasetError(
+            f'{path}: expected the key "{MASKLETS}" with a list of frames, each a list of masks, as in SA-V'
+        )
+    return facts, frames, _rate_of(path, facts["fps"], video_fps) if "fps" in facts else rate
+
+
+def _rate_of(path: Path, fps: Any, video_fps: int) -> int:
+    try:
+        annotated = int(fps[0] if isinstance(fps, list) else fps)
+        if annotated > 0 and video_fps % annotated == 0:
+            return video_fps // annotated
+    except (IndexError, TypeError, ValueError, OverflowError):
+        pass
+    raise DatasetError(f"{path}: fps must divide frames_fps, which is {video_fps}, got {str(fps)[:60]}")
+
+
+def _checked_size(path: Path, facts: Mapping[str, Any], frames: list[list[Any]], count: int) -> tuple[int, int]:
     """The common size (H, W) of all masks."""
     size: list[int] | None = None
-    for where, rle in _entries(path, frames, count):
-        if rle is None:
-            continue
-        if not isinstance(rle, dict) or not isinstance(rle.get("counts"), str) or not _is_size(rle.get("size")):
-            raise DatasetError(f'{path}: {where} must have "size" [height, width] and "counts", got {str(rle)[:60]}')
-        size = size or rle["size"]
-        if rle["size"] != size:
-            raise DatasetError(f"{path}: {where}.size is {rle['size']}, other masks have {size}")
+    for position, frame in enumerate(frames):
+        where = f"{path}: {MASKLETS}[{position}]"
+        if len(frame) != count:
+            raise DatasetError(f"{where} must have a mask for each of {count} objects, got {len(frame)}")
+        for number, rle in enumerate(frame):
+            if rle is None:
+                continue
+            if not isinstance(rle, dict) or not isinstance(rle.get("counts"), str) or not _is_size(rle.get("size")):
+                expected = '"size" [height, width] and "counts"'
+                raise DatasetError(f"{where}[{number}] must have {expected}, got {str(rle)[:60]}")
+            size = size or rle["size"]
+            if rle["size"] != size:
+                raise DatasetError(f"{where}[{number}].size is {rle['size']}, other masks have {size}")
     if size is None:
         try:
             size = [int(facts["video_height"]), int(facts["video_width"])]
@@ -124,33 +163,8 @@ def _checked_size(path: Path, facts: Mapping[str, Any], frames: list[Any], count
     return size[0], size[1]
 
 
-def _entries(path: Path, frames: list[Any], count: int) -> Iterator[tuple[str, Any]]:
-    """Yields all masks with their keys."""
-    for position, frame in enumerate(frames):
-        if not isinstance(frame, list) or len(frame) != count:
-            got = f"{len(frame)}" if isinstance(frame, list) else str(frame)[:60]
-            raise DatasetError(
-                f"{path}: {MASKLETS}[{position}] must have a mask for each of {count} objects, got {got}"
-            )
-        for number, rle in enumerate(frame):
-            yield f"{MASKLETS}[{position}][{number}]", rle
-
-
 def _is_size(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(side, int) and side > 0 for side in value)
-
-
-def _rate(path: Path, facts: Mapping[str, Any], ours: Mapping[str, Any], rate: int) -> int:
-    if "rate" in ours:
-        value = ours["rate"]
-    elif "fps" in facts:
-        fps = facts["fps"]
-        value = round(24 / fps) if isinstance(fps, int | float) and fps > 0 else None
-    else:
-        value = rate
-    if not isinstance(value, int) or value < 1:
-        raise DatasetError(f"{path}: the rate of its annotations must be 1 or more frames, got {value}")
-    return value
 
 
 @dataclass(frozen=True)

@@ -221,7 +221,7 @@ def evaluate_folders(
         raise ValueError(f"processes is {processes}; expected 1 or more")
     pair = pair_videos(Path(truth), Path(pred), strict)
     plans = [plan_video(pair, name, skip_first_and_last) for name in pair.videos]
-    chunks = [chunk for plan in plans for chunk in _chunks(plan)]
+    chunks = [piece for plan in plans if not plan.problems for each in plan.sequences for piece in _pieces(each)]
     total = sum(len(chunk.names) for chunk in chunks)
     workers = min(_cores() if processes is None else processes, max(1, total // FRAMES_FOR_A_PROCESS))
     videos = []
@@ -287,13 +287,6 @@ def _j_and_f_by_object(video: VideoScore) -> tuple[dict[ObjectId, float], dict[O
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _chunks(plan: VideoPlan) -> Iterator[MaskSequence]:
-    """Splits the work on a video; nothing for one with problems."""
-    if not plan.problems:
-        for sequence in plan.sequences:
-            yield from _pieces(sequence)
 
 
 def _pieces(sequence: MaskSequence) -> list[MaskSequence]:

@@ -4,8 +4,9 @@ Computed as in the official ``sav_dataset/sav_evaluator.py``, which follows DAVI
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,9 +88,7 @@ def jaccard(pred: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
     Raises:
         ValueError: masks of other types, or of different shapes.
     """
-    preds, truths = _pair(pred, truth)
-    out = [_jaccard(p, t) for p, t in zip(_flat(preds), _flat(truths), strict=True)]
-    return np.array(out, dtype=np.float64).reshape(preds.shape[:-2])
+    return _map_masks(_jaccard, pred, truth)
 
 
 def boundary_f(pred: ArrayLike, truth: ArrayLike, tolerance: float = TOLERANCE) -> NDArray[np.float64]:
@@ -101,9 +100,7 @@ def boundary_f(pred: ArrayLike, truth: ArrayLike, tolerance: float = TOLERANCE) 
     Raises:
         ValueError: masks of other types, or of different shapes.
     """
-    preds, truths = _pair(pred, truth)
-    out = [_boundary_f(p, t, tolerance) for p, t in zip(_flat(preds), _flat(truths), strict=True)]
-    return np.array(out, dtype=np.float64).reshape(preds.shape[:-2])
+    return _map_masks(partial(_boundary_f, tolerance=tolerance), pred, truth)
 
 
 def _pair(pred: ArrayLike, truth: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -115,8 +112,12 @@ def _pair(pred: ArrayLike, truth: ArrayLike) -> tuple[NDArray[np.bool_], NDArray
     return preds, truths
 
 
-def _flat(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return masks.reshape(math.prod(masks.shape[:-2]), *masks.shape[-2:])
+def _map_masks(measure: Callable[..., float], pred: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
+    """A measure ``(...)`` of bool masks ``(..., H, W)``."""
+    pair = _pair(pred, truth)
+    shape = pair[0].shape[:-2]
+    preds, truths = (masks.reshape(math.prod(shape), *masks.shape[-2:]) for masks in pair)
+    return np.array([measure(p, t) for p, t in zip(preds, truths, strict=True)], dtype=np.float64).reshape(shape)
 
 
 def _jaccard(pred: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:

@@ -28,8 +28,27 @@ class ObjectScore:
         return (self.j + self.f) / 2
 
 
+class _ObjectMeans:
+    """Means over objects, not over videos, in percent; NaN without one."""
+
+    def _scores(self) -> Iterable[ObjectScore]:
+        raise NotImplementedError
+
+    @property
+    def j(self) -> float:
+        return _mean(score.j for score in self._scores())
+
+    @property
+    def f(self) -> float:
+        return _mean(score.f for score in self._scores())
+
+    @property
+    def j_and_f(self) -> float:
+        return (self.j + self.f) / 2
+
+
 @dataclass(frozen=True)
-class VideoScore:
+class VideoScore(_ObjectMeans):
     """The scores of one video in percent; without objects if there are problems.
 
     Attributes:
@@ -41,23 +60,12 @@ class VideoScore:
     objects: dict[ObjectId, ObjectScore]
     problems: tuple[str, ...] = ()
 
-    @property
-    def j(self) -> float:
-        """The mean over the objects; NaN without one."""
-        return _mean(score.j for score in self.objects.values())
-
-    @property
-    def f(self) -> float:
-        """The mean over the objects; NaN without one."""
-        return _mean(score.f for score in self.objects.values())
-
-    @property
-    def j_and_f(self) -> float:
-        return (self.j + self.f) / 2
+    def _scores(self) -> Iterable[ObjectScore]:
+        return self.objects.values()
 
 
 @dataclass(frozen=True)
-class FolderScores:
+class FolderScores(_ObjectMeans):
     """The scores of all videos of two folders in percent.
 
     Attributes:
@@ -77,19 +85,8 @@ class FolderScores:
         """The objects of all videos."""
         return [score for video in self.videos for score in video.objects.values()]
 
-    @property
-    def j(self) -> float:
-        """The mean over all objects, not over videos; NaN without one."""
-        return _mean(score.j for score in self.objects)
-
-    @property
-    def f(self) -> float:
-        """The mean over all objects, not over videos; NaN without one."""
-        return _mean(score.f for score in self.objects)
-
-    @property
-    def j_and_f(self) -> float:
-        return (self.j + self.f) / 2
+    def _scores(self) -> Iterable[ObjectScore]:
+        return self.objects
 
     @property
     def problems(self) -> dict[str, tuple[str, ...]]:

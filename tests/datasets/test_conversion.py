@@ -2,7 +2,7 @@
 
 import itertools
 import json
-import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from annotated_videos import (
 from PIL import Image
 
 from sam2fast.datasets.annotations import VideoAnnotations, first_difference
-from sam2fast.datasets.conversion import ConvertJob, DatasetLocation, convert_video
+from sam2fast.datasets.conversion import ConvertJob, convert_video
 from sam2fast.datasets.dataset_files import DatasetError, OverlapError
 from sam2fast.datasets.davis import Davis
 from sam2fast.datasets.layout import Settings, StagingFolder
@@ -45,19 +45,10 @@ def put(root: Path, layout: str, video: VideoAnnotations, settings: Settings | N
 
 def convert(source: Path, layout: str, target: Path, to: str, name: str, images: str = "all", **settings):
     """Converts one video, and writes the files about all videos."""
-    chosen = Settings(**settings)
-    done = convert_video(
-        None, ConvertJob(DatasetLocation(source, layout, chosen), DatasetLocation(target, to, chosen), name, images)
-    )
-    DatasetLocation(target, to, chosen).open().finish()
+    output = open_layout(target, to, Settings(**settings))
+    done = convert_video(None, ConvertJob(open_layout(source, layout, Settings(**settings)), output, name, images))
+    output.finish()
     return done
-
-
-def test_jobs_can_be_sent_to_other_processes(tmp_path):
-    job = ConvertJob(
-        DatasetLocation(tmp_path, "sav", Settings("auto")), DatasetLocation(tmp_path / "b", "davis", Settings()), "bear"
-    )
-    assert pickle.loads(pickle.dumps((convert_video, job))) == (convert_video, job)
 
 
 def example(layout: str, root: Path, name: str = "bear") -> None:
@@ -319,14 +310,13 @@ def test_facts_that_do_not_fit_are_refused(tmp_path):
         list(video)
 
 
-@pytest.mark.parametrize("layout", BY_NAME)
-@pytest.mark.parametrize("name", ["../../00004", ".00004", "", "a\\\\b"])
-def test_names_that_lead_elsewhere_are_refused(name, layout, tmp_path):
+@pytest.mark.parametrize("name", ["a/../../../00004", ".00004", "", "a\\\\b"])
+def test_names_that_lead_elsewhere_are_refused(name, tmp_path):
     example("coco-jsonl", tmp_path / "a")
     path = tmp_path / "a/bear.jsonl"
     path.write_text(path.read_text().replace('"00004"', f'"{name}"'))
     with pytest.raises(DatasetError, match="cannot be the name of a file"):
-        convert(tmp_path / "a", "coco-jsonl", tmp_path / "b", layout, "bear")
+        convert(tmp_path / "a", "coco-jsonl", tmp_path / "b", "davis", "bear")
     assert not (tmp_path / "00004.png").exists()
 
 
@@ -339,52 +329,29 @@ def test_folders_in_no_layout(tmp_path):
         open_layout(tmp_path, "coco")
 
 
-def without_the_video(root: Path) -> None:
-    (root / "meta.json").write_text('{"videos": {"wolf": {"objects": {}}}}')
+def meta(content: dict):
+    return lambda root: (root / "meta.json").write_text(json.dumps({"videos": content}))
 
 
-def of_another_kind(root: Path) -> None:
-    (root / "meta.json").write_text('{"videos": [1]}')
+def masks(edit):
+    return lambda root: edit(root / "Annotations/bear")
 
 
-def with_a_name_for_an_id(root: Path) -> None:
-    (root / "meta.json").write_text('{"videos": {"bear": {"objects": {"one": {}}}}}')
-
-
-def without_an_object(root: Path) -> None:
-    entries = json.loads((root / "meta.json").read_text())
-    del entries["videos"]["bear"]["objects"]["7"]
-    (root / "meta.json").write_text(json.dumps(entries))
-
-
-def of_another_size(root: Path) -> None:
-    write_palette(root / "Annotations/bear/00010.png", np.zeros((5, 6)))
-
-
-def without_masks(root: Path) -> None:
-    for path in (root / "Annotations/bear").iterdir():
-        path.unlink()
-
-
-def without_a_folder(root: Path) -> None:
-    (root / "Annotations/bear").rename(root / "Annotations/dog")
-
-
-def twice_the_same_frame(root: Path) -> None:
-    write_palette(root / "Annotations/bear/5.png", np.zeros((HEIGHT, WIDTH)))
+def image_of(name: str, *size: int):
+    return lambda folder: write_palette(folder / name, np.zeros(size))
 
 
 @pytest.mark.parametrize(
     "change, told",
     [
-        (without_the_video, r"meta\.json does not have the video bear"),
-        (of_another_kind, r"meta\.json: expected {\"videos\": "),
-        (with_a_name_for_an_id, r"meta\.json, video bear: expected \"objects\" by their ids"),
-        (without_an_object, r"000..\.png has the index 7, which is no object of the video"),
-        (of_another_size, r"00010\.png has 6x5 pixels, other masks of the video 46x34"),
-        (without_masks, r"Annotations/bear has no masks: expected <frame>\.png in it"),
-        (without_a_folder, r"Annotations/bear: No such file or directory"),
-        (twice_the_same_frame, r"bear: 00005\.png and 5\.png are the same frame"),
+        (meta({"wolf": {"objects": {}}}), r"meta\.json does not have the video bear"),
+        (meta([1]), r"meta\.json: expected {\"videos\": "),
+        (meta({"bear": {"objects": {"one": {}}}}), r"meta\.json, video bear: expected \"objects\" by their ids"),
+        (meta({"bear": {"objects": {"1": {}, "2": {}}}}), r"\.png has the index 7, which is no object of the video"),
+        (masks(image_of("00010.png", 5, 6)), r"00010\.png has 6x5 pixels, other masks of the video 46x34"),
+        (masks(lambda folder: (shutil.rmtree(folder), folder.mkdir())), r"bear has no masks: expected <frame>\.png"),
+        (masks(shutil.rmtree), r"Annotations/bear: No such file or directory"),
+        (masks(image_of("5.png", HEIGHT, WIDTH)), r"bear: 00005\.png and 5\.png are the same frame"),
     ],
 )
 def test_what_is_wrong_is_named(change, told, tmp_path):
@@ -399,7 +366,6 @@ def test_what_is_wrong_is_named(change, told, tmp_path):
     "path, told",
     [
         ("bear/first/00000.png", "first: the folder of an object must be named by a number"),
-        ("bear/1/00000.png", "another folder is the same object"),
         ("bear/002/4.png", "another object has the same frame as"),
     ],
 )

@@ -1,25 +1,12 @@
 """Listing files and reading masks of ids and folders of objects."""
 
-import ast
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
-import sam2fast
 from sam2fast.datasets.dataset_files import DatasetError, labels_in, list_files, object_folders, read_labels
-from sam2fast.datasets.frame_annotations import PaletteAnnotations, PerObjectAnnotations
+from sam2fast.datasets.frame_annotations import MaskImages
 from sam2fast.datasets.palette_masks import extended, palette
-
-
-@pytest.mark.parametrize("folder", ["datasets", "evaluation/vos", "evaluation"])
-def test_training_is_not_imported(folder):
-    for file in (Path(sam2fast.__file__).parent / folder).rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom | ast.Import):
-                names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
-                assert not any(name.startswith("sam2fast.training") for name in names), file
 
 
 @pytest.mark.parametrize(("mode", "value"), [("1", 1), ("L", 255), ("P", 3), ("I;16", 300)])
@@ -67,7 +54,7 @@ def test_each_file_of_a_frame_is_read_once(tmp_path, monkeypatch):
         lambda path, size: opened.append(path.stem) or read_labels(path),
     )
     files = list_files(tmp_path)
-    for masks in (PaletteAnnotations(files, tmp_path), PerObjectAnnotations({1: files, 2: files})):
+    for masks in (MaskImages({None: files}, tmp_path), MaskImages({1: files, 2: files}, tmp_path)):
         for frame in (0, 0, 1):
             ids = masks.visible_objects(frame)
             assert masks.read_masks(frame, ids, (4, 6)).all()

@@ -3,8 +3,6 @@
 import math
 import os
 import shutil
-import subprocess
-import sys
 
 import mask_sets as sets
 import numpy as np
@@ -22,12 +20,6 @@ LAYOUTS = ("davis", "sav")
 def pair(request, tmp_path):
     """Ground truth and prediction in either layout."""
     return sets.write_sets(tmp_path, request.param)
-
-
-def test_the_plain_disk_is_that_of_scikit_image():
-    morphology = pytest.importorskip("skimage.morphology")
-    for radius in range(30):
-        assert np.array_equal(plain.disk(radius), morphology.disk(radius))
 
 
 @pytest.mark.parametrize("skip", [True, False])
@@ -71,16 +63,6 @@ def test_a_process_that_is_killed(tmp_path, monkeypatch):
         evaluate_folders(truth, pred, processes=2)
 
 
-def test_nothing_heavy_is_loaded():
-    """Neither here nor in worker processes."""
-    check = (
-        "import sys, sam2fast.evaluation.folders, sam2fast.cli.evaluate\n"
-        "print([name for name in ('torch', 'scipy', 'skimage', 'cv2', 'hydra') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
-
-
 @pytest.mark.parametrize("frames", [1, 2, 3])
 @pytest.mark.parametrize("skip", [True, False])
 def test_very_short_videos(tmp_path, frames, skip):
@@ -117,22 +99,6 @@ def test_what_is_not_0_is_the_object_in_a_folder_of_its_own(tmp_path, values):
     plain.assert_same(evaluate_folders(truth, pred), plain.evaluate(truth, pred))
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "I;16"])
-def test_other_kinds_of_grey(tmp_path, mode):
-    truth, pred = sets.write_sets(tmp_path, "davis")
-    for t in range(sets.FRAMES):
-        file = pred / f"video0/{t:05d}.png"
-        labels = np.array(Image.open(file))
-        kind = {"1": np.bool_, "L": np.uint8, "I;16": np.uint16}[mode]
-        Image.fromarray(labels.astype(kind)).save(file)
-        if mode != "1":  # an id in the truth that no byte holds
-            many = np.array(Image.open(truth / f"video0/{t:05d}.png")).astype(np.uint16)
-            many[many == 200] = 1000
-            Image.fromarray(many).save(truth / f"video0/{t:05d}.png")
-    assert Image.open(file).mode.startswith(mode[0])
-    plain.assert_same(evaluate_folders(truth, pred), plain.evaluate(truth, pred))
-
-
 class TestBenchmark:
     def test_the_official_lists_and_file(self, pair):
         truth, pred = pair
@@ -145,8 +111,6 @@ class TestBenchmark:
             values = [(js[i], fs[i]) for i in js]
             np.testing.assert_allclose(values, list(expected[name].values()), rtol=0, atol=1e-9)
         lines = (pred / "results.csv").read_text().splitlines()
-        assert lines[0] == "sequence    ,obj,  J&F,    J,    F"
-        assert lines[1] == f"Global score,   , {j_and_f[0]:.1f}, {j[0]:.1f}, {f[0]:.1f}"
         ids = [(line.split(",")[0].strip(), line.split(",")[1]) for line in lines[2:]]
         assert ids == [(name, f"{int(i):03d}") for name, found in sorted(expected.items()) for i in found]
 

@@ -103,7 +103,7 @@ def vos_masks(path: Path) -> None:
 
     masks = InputMasks(path.parent, ["00000", "00001"], per_object=False)
     for frame in masks.frames():
-        masks.visible(frame), masks.read(frame), masks.colours(frame)
+        masks.visible_objects(frame), masks.read(frame), masks.colours(frame)
 
 
 def foreground(path: Path) -> None:

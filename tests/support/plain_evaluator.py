@@ -4,9 +4,7 @@ Each file is decoded where it is needed, whole images are compared, and outlines
 """
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
-from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-Dilate = Callable[[np.ndarray, np.ndarray], np.ndarray]
 ByObject = dict[Any, tuple[float, float]]  # J and F in percent
-
-
-def dilated_by_scipy(mask: np.ndarray, disk: np.ndarray) -> np.ndarray:
-    """What scikit-image's ``binary_dilation`` does."""
-    return ndimage.binary_dilation(mask, disk)
 
 
 @lru_cache
@@ -47,10 +39,10 @@ def j_of(pred: np.ndarray, truth: np.ndarray) -> float:
     return both / either if either else 1.0
 
 
-def f_of(pred: np.ndarray, truth: np.ndarray, dilate: Dilate = dilated_by_scipy) -> float:
-    radius = math.ceil(0.008 * math.sqrt(pred.shape[0] ** 2 + pred.shape[1] ** 2))
+def f_of(pred: np.ndarray, truth: np.ndarray, tolerance: float = 0.008) -> float:
+    radius = math.ceil(tolerance * math.sqrt(pred.shape[0] ** 2 + pred.shape[1] ** 2))
     a, b = outline(pred), outline(truth)
-    near_a, near_b = dilate(a, disk(radius)), dilate(b, disk(radius))
+    near_a, near_b = (ndimage.binary_dilation(mask, disk(radius)) for mask in (a, b))
     if not a.any() or not b.any():
         precision, recall = float(not a.any()), float(not b.any())
     else:
@@ -58,7 +50,7 @@ def f_of(pred: np.ndarray, truth: np.ndarray, dilate: Dilate = dilated_by_scipy)
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def evaluate_frames(pairs: list[tuple[Path, Path]], one_object: bool, dilate: Dilate) -> ByObject:
+def evaluate_frames(pairs: list[tuple[Path, Path]], one_object: bool) -> ByObject:
     """Of (prediction, truth) in order; an object counts from where either first shows it, if the truth ever does."""
     values: dict[int, list[tuple[float, float]]] = {}
     in_truth: set[int] = set()
@@ -74,48 +66,30 @@ def evaluate_frames(pairs: list[tuple[Path, Path]], one_object: bool, dilate: Di
         for i in shown[0] | shown[1]:
             values.setdefault(i, [])
         for i, measured in values.items():
-            measured.append((j_of(pred == i, truth == i), f_of(pred == i, truth == i, dilate)))
+            measured.append((j_of(pred == i, truth == i), f_of(pred == i, truth == i)))
     return {i: tuple(np.mean(values[i], axis=0) * 100) for i in sorted(in_truth)}
 
 
-def evaluate_video(
-    truth: Path, pred: Path, name: str, skip: bool = True, dilate: Dilate = dilated_by_scipy
-) -> tuple[str, ByObject]:
+def evaluate_video(truth: Path, pred: Path, name: str, skip: bool = True) -> tuple[str, ByObject]:
     """Ids as numbers in the layout of DAVIS, as names of folders in that of SA-V."""
     part = slice(1, -1) if skip else slice(None)
     entries = sorted(path.name for path in (truth / name).iterdir())
     if all(entry.endswith(".png") for entry in entries):
-        return name, evaluate_frames([(pred / name / e, truth / name / e) for e in entries[part]], False, dilate)
+        return name, evaluate_frames([(pred / name / e, truth / name / e) for e in entries[part]], False)
     out = {}
     for entry in entries:
         files = sorted(path.name for path in (truth / name / entry).iterdir())[part]
         pairs = [(pred / name / entry / file, truth / name / entry / file) for file in files]
-        found = evaluate_frames(pairs, True, dilate)
+        found = evaluate_frames(pairs, True)
         assert len(found) == 1, f"{name}/{entry} is never shown"
         out[entry] = found[1]
     return name, out
 
 
-class _Video:
-    """:func:`evaluate_video` for a pool."""
-
-    def __init__(self, *arguments: Any) -> None:
-        self.truth, self.pred, self.skip, self.dilate = arguments
-
-    def __call__(self, name: str) -> tuple[str, ByObject]:
-        return evaluate_video(self.truth, self.pred, name, self.skip, self.dilate)
-
-
-def evaluate(
-    truth: Path, pred: Path, skip: bool = True, processes: int = 0, dilate: Dilate = dilated_by_scipy
-) -> dict[str, ByObject]:
-    """Every video that both folders have; a process takes a video at a time."""
+def evaluate(truth: Path, pred: Path, skip: bool = True) -> dict[str, ByObject]:
+    """Every video that both folders have."""
     names = sorted(path.name for path in truth.iterdir() if path.is_dir() and (pred / path.name).is_dir())
-    work = _Video(truth, pred, skip, dilate)
-    if not processes:
-        return dict(map(work, names))
-    with Pool(processes) as pool:
-        return dict(pool.imap(work, names))
+    return dict(evaluate_video(truth, pred, name, skip) for name in names)
 
 
 def overall(videos: dict[str, ByObject]) -> tuple[float, float, float]:

@@ -92,27 +92,17 @@ def test_a_connection_that_ends_for_no_known_reason_is_a_lost_worker(
     assert set(multiprocessing.active_children()) <= before and raised.value.__cause__ is not None
 
 
-def test_shared_memory_whose_name_is_gone_is_a_lost_worker() -> None:
-    said = "unable to open shared memory object </torch_7> in read-write mode: No such file or directory (2)"
-    with (
-        pytest.raises(LostWorkerError, match="lost .unable to open shared memory object </torch_7>"),
-        reporting_lost_workers(),
-    ):
-        raise RuntimeError(said)
+GONE = "unable to open shared memory object </torch_7> in read-write mode: No such file or directory (2)"
 
 
-def test_other_errors_pass() -> None:
-    with pytest.raises(RuntimeError, match="^of another kind$"), reporting_lost_workers():
-        raise RuntimeError("of another kind")
-
-
-def test_an_error_raised_from_itself_passes() -> None:
-    """The error is its own cause."""
-    error = RuntimeError("of another kind")
-    with pytest.raises(RuntimeError, match="^of another kind$"), reporting_lost_workers():
-        list(receive_batches(raising_from_itself(error)))
-
-
-def raising_from_itself(error: Exception) -> Iterator[int]:
-    yield 1
-    raise error from error
+@pytest.mark.parametrize(
+    ("said", "kind", "reported"),
+    [
+        (GONE, LostWorkerError, "lost .unable to open shared memory object </torch_7>"),
+        ("other", RuntimeError, "^other$"),
+    ],
+)
+def test_only_torchs_errors_about_workers_are_lost_workers(said: str, kind: type[Exception], reported: str) -> None:
+    error = RuntimeError(said)
+    with pytest.raises(kind, match=reported), reporting_lost_workers():
+        raise error from error  # its own cause

@@ -2,15 +2,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from official_data import vos_dataset, vos_raw_dataset, vos_sampler
+from official_data import official_clips, vos_raw_dataset
 from PIL import Image
+from training_sets import clips_of
 
 from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.training.data.clip import DataError
-from sam2fast.training.data.loader import ClipLoader, ClipSource
 from sam2fast.training.data.png_datasets import PNGRawDataset
 from sam2fast.training.data.sampling import EvalSampler, RandomUniformSampler
-from sam2fast.training.data.transforms import RandomResizeAPI
 from sam2fast.training.data.vos import VOSDataset
 
 SIZE = (20, 30)
@@ -47,11 +46,6 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def clips_of(raw: PNGRawDataset, sampler=None, **settings):
-    dataset = VOSDataset([], True, raw, sampler or EvalSampler(), **settings)
-    return [dataset.sample(i, np.random.default_rng(0)) for i in range(len(dataset))]
-
-
 @pytest.mark.parametrize("layout", ["palette", "objects"])
 @pytest.mark.parametrize(
     "settings", [{}, {"sample_rate": 2}, {"truncate_video": 4}, {"sample_rate": 2, "truncate_video": 3}]
@@ -61,9 +55,7 @@ def test_same_as_the_official_data_sets(root, layout, settings):
     (root / "list.txt").write_text("goat\nbear\n")
     folders = root / "frames", root / layout, root / "list.txt"
     settings = {**settings, "is_palette": layout == "palette"}
-    theirs = vos_dataset.VOSDataset(
-        [], False, vos_raw_dataset.PNGRawDataset(*map(str, folders), **settings), vos_sampler.EvalSampler(), 1
-    )
+    theirs = official_clips(vos_raw_dataset.PNGRawDataset(*map(str, folders), **settings))
     ours = clips_of(PNGRawDataset(*folders, **settings))
     assert [clip.name for clip in ours] == ["bear", "goat"] and len(theirs) == 2
     for clip, datapoint in zip(ours, theirs, strict=True):
@@ -78,14 +70,6 @@ def test_same_as_the_official_data_sets(root, layout, settings):
     assert not ours[0].masks[-1, 1].any() or settings.get("truncate_video") == 3  # one that left is empty
 
 
-def test_layouts_agree(root):
-    palette = clips_of(PNGRawDataset(root / "frames", root / "palette"))
-    objects = clips_of(PNGRawDataset(root / "frames", root / "objects", is_palette=False))
-    assert [clip.name for clip in palette] == list(VIDEOS)
-    for a, b in zip(palette, objects, strict=True):
-        assert a.object_ids == b.object_ids == (1, 3, 4) and np.array_equal(a.masks, b.masks) and a.masks.any()
-
-
 def test_single_object_mode(root):
     raw = PNGRawDataset(root / "frames", root / "objects", is_palette=False, single_object_mode=True)
     assert raw.video_names[:4] == ["bear/000", "bear/002", "bear/003", "goat/000"] and len(raw) == 9
@@ -96,18 +80,15 @@ def test_single_object_mode(root):
         assert np.array_equal(clip.frames, whole.frames)
 
 
-def test_png_frames_and_unpadded_numbers(tmp_path):
+@pytest.mark.parametrize("renamed", ["{}.png", "frame_{:04d}.PNG"])
+def test_png_frames_and_unpadded_numbers(tmp_path, renamed):
     write_video(tmp_path, "bear", T=12, suffix=".png")
-    expected = clips_of(PNGRawDataset(tmp_path / "frames", tmp_path / "palette"))[0]
-    for kind in ("frames", "palette"):
-        for path in sorted((tmp_path / kind / "bear").iterdir()):
-            path.rename(path.with_name(f"{int(path.stem)}.png"))
-    clip = clips_of(PNGRawDataset(tmp_path / "frames", tmp_path / "palette"))[0]
-    assert np.array_equal(clip.frames, expected.frames) and np.array_equal(clip.masks, expected.masks)
-    for kind in ("frames", "palette"):
-        for path in sorted((tmp_path / kind / "bear").iterdir()):
-            path.rename(path.with_name(f"frame_{int(path.stem):04d}.PNG"))
-    clip = clips_of(PNGRawDataset(tmp_path / "frames", tmp_path / "palette"))[0]
+    folders = tmp_path / "frames", tmp_path / "palette"
+    (expected,) = clips_of(PNGRawDataset(*folders))
+    for folder in folders:
+        for path in sorted((folder / "bear").iterdir()):
+            path.rename(path.with_name(renamed.format(int(path.stem))))
+    (clip,) = clips_of(PNGRawDataset(*folders))
     assert np.array_equal(clip.frames, expected.frames) and np.array_equal(clip.masks, expected.masks)
 
 
@@ -119,7 +100,6 @@ def test_lists_and_repetitions(root):
     raw = PNGRawDataset(root / "frames", root / "palette", *lists, frames_sampling_mult=True)
     assert raw.video_names == ["bear"] * 6 + ["v.1"] * 6
     raw = PNGRawDataset(root / "frames", root / "palette")
-    assert [clip.name for clip in clips_of(raw, multiplier=2)] == [*VIDEOS, *VIDEOS]
     dataset = VOSDataset([], True, raw, EvalSampler(), multiplier=1.7)
     assert len(dataset) == 5
     drawn = [[dataset.sample(i, np.random.default_rng(seed)).name for i in range(5)] for seed in range(20)]
@@ -128,82 +108,33 @@ def test_lists_and_repetitions(root):
         dataset.sample(5, np.random.default_rng())
 
 
-def test_random_clips_follow_the_sampler(root):
-    raw = PNGRawDataset(root / "frames", root / "palette")
-    whole = clips_of(raw)[0]
-    dataset = VOSDataset([], True, raw, RandomUniformSampler(3, 2, reverse_time_prob=0.5))
-    for seed in range(20):
-        clip = dataset.sample(0, np.random.default_rng(seed))
-        frames = list(clip.frame_indices)
-        objects = [whole.object_ids.index(i) for i in clip.object_ids]
-        assert len(frames) == 3 and len(objects) == 2
-        assert np.array_equal(clip.frames, whole.frames[frames])
-        assert np.array_equal(clip.masks, whole.masks[frames][:, objects])
-        assert clip.masks[0].any(axis=(1, 2)).all()
+def image(name: str, mode: str, size: tuple[int, int] = (8, 8)):
+    return lambda root: Image.new(mode, size).save(root / name)
 
 
-def test_batches_of_folders(root):
-    Image.new("P", (7, 7)).save(root / "palette" / "goat" / "00000003.png")
-    raw = PNGRawDataset(root / "frames", root / "palette")
-    dataset = VOSDataset(RandomResizeAPI(16, True, square=True), True, raw, RandomUniformSampler(4, 2), multiplier=4)
-    loader = ClipLoader([ClipSource(dataset, 2)], num_workers=2)
-    batches = list(loader.epoch(0))
-    assert len(batches) == 6 and {name for batch in batches for name in batch.names} == {"bear", "v.1"}
-    assert loader.bad_samples >= 4
-    for batch in batches:
-        assert batch.frames.shape == (4, 2, 16, 16, 3) and batch.masks.shape == (4, batch.num_objects, 16, 16)
+def cut(name: str):
+    return lambda root: (root / name).write_bytes((root / name).read_bytes()[:200])
 
 
-def break_size(root):
-    Image.new("P", (7, 9)).save(root / "palette" / "bear" / "00000003.png")
-    return r"00000003.png has 7x9 pixels, its frame 30x20"
-
-
-def break_frame(root):
-    path = root / "frames" / "bear" / "00002.jpg"
-    path.write_bytes(path.read_bytes()[:200])
-    return "00002.jpg"
-
-
-def break_mask(root):
-    path = root / "palette" / "bear" / "00000003.png"
-    path.write_bytes(path.read_bytes()[:60] + b"x" * 50)
-    return "00000003.png"
-
-
-def lose_mask(root):
-    (root / "palette" / "bear" / "00000003.png").unlink()
-    return "no PNG for frame 3"
-
-
-def color_mask(root):
-    Image.new("RGB", SIZE[::-1]).save(root / "palette" / "bear" / "00000003.png")
-    return "mode RGB"
-
-
-def several_sizes(root):
-    Image.new("RGB", (8, 8)).save(root / "frames" / "bear" / "00002.jpg")
-    return "several sizes"
-
-
-def same_frame_twice(root):
-    Image.new("RGB", (8, 8)).save(root / "frames" / "bear" / "2.png")
-    return "2.png.* same frame"
-
-
-def too_short(root):
-    for path in sorted((root / "frames" / "bear").iterdir())[3:]:
-        path.unlink()
-    return "takes 6 .* only 3"
+FRAME, MASK = "frames/bear/00002.jpg", "palette/bear/00000003.png"
 
 
 @pytest.mark.parametrize(
-    "spoil",
-    [break_size, break_frame, break_mask, lose_mask, color_mask, several_sizes, same_frame_twice, too_short],
+    ("spoil", "message"),
+    [
+        (image(MASK, "P", (7, 9)), "00000003.png has 7x9 pixels, its frame 30x20"),
+        (image(MASK, "RGB", SIZE[::-1]), "mode RGB"),
+        (cut(FRAME), "00002.jpg"),
+        (cut(MASK), "00000003.png"),
+        (lambda root: (root / MASK).unlink(), "no PNG for frame 3"),
+        (image(FRAME, "RGB"), "several sizes"),
+        (image("frames/bear/2.png", "RGB"), "2.png.* same frame"),
+        (lambda root: (root / FRAME).unlink(), "takes 6 .* only 5"),
+    ],
 )
 @pytest.mark.parametrize("training", [True, False])
-def test_bad_videos(root, spoil, training):
-    message = spoil(root)
+def test_bad_videos(root, spoil, message, training):
+    spoil(root)
     raw = PNGRawDataset(root / "frames", root / "palette")
     dataset = VOSDataset([], training, raw, RandomUniformSampler(6, 3))
     with pytest.raises(DatasetError if training else DataError, match=f"bear.*{message}"):
@@ -223,7 +154,6 @@ def folder(root: Path, name: str) -> Path:
         (lambda r: PNGRawDataset(r / "no", r / "palette"), "img_folder .*/no is not a folder.*<video>/<frame>.jpg"),
         (lambda r: PNGRawDataset(r / "frames", r / "no"), "gt_folder .*/no is not a folder.*<video>/<frame>.png"),
         (lambda r: PNGRawDataset(folder(r, "empty"), r / "palette"), "no videos in .*/empty"),
-        (lambda r: PNGRawDataset(r / "frames" / "bear", r / "palette"), "no videos in .*/bear.*one folder"),
         (lambda r: PNGRawDataset(r / "frames", folder(r, "empty")), "3 of 3 .*/empty: bear, goat, v.1.*found nothing"),
         (lambda r: PNGRawDataset(r / "frames", r), "no folder in .*found frames, objects, palette"),
         (lambda r: PNGRawDataset(r / "frames", r / "objects"), "3 of 3 .* no masks .*is_palette is True"),

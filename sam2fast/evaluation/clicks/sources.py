@@ -242,7 +242,8 @@ class _ImageFiles(NamedTuple):
 
 def _list_images(images: Path, masks: Path, masks_are_png: bool = False) -> _ImageFiles:
     found = _ImageFiles(images, {}, [])
-    suffixes = tuple(s for s in SUFFIXES if s != ".png" or not (masks_are_png and _same(images, masks)))
+    are_together = os.path.realpath(images) == os.path.realpath(masks)
+    suffixes = tuple(s for s in SUFFIXES if s != ".png" or not (masks_are_png and are_together))
     for path in _files(images, suffixes, other_than=masks):
         name = _name(path, images)
         if name in found.files:
@@ -262,10 +263,6 @@ def _files(folder: Path, suffixes: Sequence[str], other_than: Path) -> Iterator[
             continue
         if parts[: len(left_out or ())] != left_out and path.is_file():
             yield path
-
-
-def _same(folder: Path, other: Path) -> bool:
-    return os.path.realpath(folder) == os.path.realpath(other)
 
 
 def _name(path: Path, folder: Path) -> str:

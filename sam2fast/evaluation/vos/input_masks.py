@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from sam2fast.datasets.dataset_files import (
     DatasetError,
+    FrameKey,
     Labels,
     frame_key,
     labels_in,
@@ -16,13 +17,14 @@ from sam2fast.datasets.dataset_files import (
     object_folders,
     read_labels,
 )
+from sam2fast.datasets.frame_annotations import MaskImages
 from sam2fast.datasets.palette_masks import MOST_OBJECTS, palette_of
 
 Mask = NDArray[np.bool_]
 LATE = "for videos in which objects appear later give --late-objects"
 
 
-class InputMasks:
+class InputMasks(MaskImages):
     """The masks of a video by frame index, in either layout.
 
     Args:
@@ -37,38 +39,19 @@ class InputMasks:
     """
 
     def __init__(self, folder: Path, names: Sequence[str], per_object: bool) -> None:
-        # By object id; the key None is for one image with all objects.
         self._folders: dict[int | None, Path] = {None: folder}
         if per_object:
             self._folders = {i: path for i, path in object_folders(folder).items()}
         if not self._folders:
             raise DatasetError(f"{folder} has no folders of objects, such as 001; palette images are the other layout")
-        self._names, self._files = names, {}
-        keys = [frame_key(name) for name in names]
-        for i, path in self._folders.items():
-            files = list_files(path)
-            self._files[i] = {index: files[key] for index, key in enumerate(keys) if key in files}
+        self._names, keys = names, [frame_key(name) for name in names]
+        listed = {i: list_files(path) for i, path in self._folders.items()}
+        indices = {i: [index for index, key in enumerate(keys) if key in files] for i, files in listed.items()}
+        super().__init__({i: {t: listed[i][keys[t]] for t in found} for i, found in indices.items()}, folder)
 
     def frames(self) -> list[int]:
         """The frames that have a file, ascending."""
-        return sorted({frame for files in self._files.values() for frame in files})
-
-    def visible(self, frame: int, known: Collection[int] = ()) -> list[int]:
-        """Ids of the objects visible in a frame, ascending.
-
-        Args:
-            known: objects to leave out, whose files are not read.
-
-        Raises:
-            DatasetError: a file cannot be used.
-        """
-        found: list[int] = []
-        for i, files in self._files.items():
-            if i is None:
-                found.extend(labels_in(self._labels(i, frame)))
-            elif frame in files and i not in known and self._labels(i, frame).any():
-                found.append(i)
-        return [i for i in found if i not in known]
+        return sorted({int(frame) for files in self._files.values() for frame in files})
 
     def read(self, frame: int, only: Collection[int] | None = None) -> dict[int, Mask]:
         """Bool masks ``(H, W)`` of a frame by object id, ascending.
@@ -97,17 +80,17 @@ class InputMasks:
         read_labels(there[-1])  # raises errors that name the file
         return palette_of(there[-1])
 
-    def _labels(self, obj_id: int | None, frame: int) -> Labels:
-        path = self._files[obj_id].get(frame)
-        if path is None:
+    def _labels(self, i: int | None, frame: FrameKey, size: tuple[int, int] | None = None) -> Labels:
+        if frame not in self._files[i]:
             raise DatasetError(
-                f"there is no input mask {self._folders[obj_id] / self._names[frame]}.png; for videos whose objects "
+                f"there is no input mask {self._folders[i] / self._names[int(frame)]}.png; for videos whose objects "
                 "do not all appear on its frame give --late-objects"
             )
-        labels = read_labels(path)
+        labels = super()._labels(i, frame, size)
         if labels.dtype != np.uint8 and labels.max() > MOST_OBJECTS:
             raise DatasetError(
-                f"{path}: ids go up to {labels.max()}; a palette image has room for ids up to {MOST_OBJECTS}"
+                f"{self._files[i][frame]}: ids go up to {labels.max()}; a palette image has room for ids up to "
+                f"{MOST_OBJECTS}"
             )
         return labels
 
@@ -175,7 +158,7 @@ def group_by_first_frame(masks: InputMasks, all_masks: bool) -> ObjectGroups:
     """
     frames: dict[int, list[int]] = {}
     for frame in masks.frames():
-        for obj_id in masks.visible(frame, known=() if all_masks else frames.keys()):
+        for obj_id in masks.visible_objects(frame, known=() if all_masks else frames.keys()):
             frames.setdefault(obj_id, []).append(frame)
     if not frames:
         raise DatasetError("no input mask shows an object")

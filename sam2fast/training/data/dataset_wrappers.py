@@ -22,7 +22,18 @@ def sample_once(dataset: ClipDataset, index: int, rng: np.random.Generator) -> C
     return clip
 
 
-class RepeatFactorWrapper:
+class _OfOneDataset:
+    """Base class of data sets made from one other."""
+
+    dataset: ClipDataset
+
+    @property
+    def name(self) -> str:
+        """Name for messages."""
+        return name_of(self.dataset)
+
+
+class RepeatFactorWrapper(_OfOneDataset):
     """A data set with repeat factors.
 
     The integer part of a factor is how often a video comes in every epoch; the fraction is the probability of one
@@ -54,11 +65,6 @@ class RepeatFactorWrapper:
             raise ValueError(f"factors must be finite, at least 0 and not all 0, got {given}")
         self.repeat_factors = np.broadcast_to(given, own.shape).copy()
         self.dataset, self.seed = dataset, seed
-
-    @property
-    def name(self) -> str:
-        """Name for messages."""
-        return name_of(self.dataset)
 
     def __len__(self) -> int:
         """Number of videos without repetitions; an epoch has ``len(epoch_indices(epoch))`` samples."""
@@ -120,7 +126,7 @@ class ConcatDataset:
         return sample_once(self.datasets[number], index - (self._ends[number - 1] if number else 0), rng)
 
 
-class Subset:
+class Subset(_OfOneDataset):
     """The videos of a data set with these indices. Follows the official ``training.dataset.utils.Subset``.
 
     Raises:
@@ -134,11 +140,6 @@ class Subset:
             raise ValueError(f"indices must be at least one, each in [0, {len(factors)}), got {str(self.indices)[:60]}")
         self.dataset, self.repeat_factors = dataset, factors[self.indices]
 
-    @property
-    def name(self) -> str:
-        """Name for messages."""
-        return name_of(self.dataset)
-
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -147,7 +148,7 @@ class Subset:
         return sample_once(self.dataset, self.indices[index], rng)
 
 
-class FixedClips:
+class FixedClips(_OfOneDataset):
     """The first ``count`` clips of a data set, the same in every epoch, for validation or overfitting.
 
     Args:
@@ -164,11 +165,6 @@ class FixedClips:
             raise ValueError(f"{count} clips of a data set that has {len(dataset)}")
         self.dataset, self.count, self.seed, self.keep = dataset, count, seed, keep
         self._kept: dict[int, Clip] = {}
-
-    @property
-    def name(self) -> str:
-        """Name for messages."""
-        return name_of(self.dataset)
 
     def __len__(self) -> int:
         return self.count

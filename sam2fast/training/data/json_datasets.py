@@ -32,9 +32,9 @@ from sam2fast.training.data.raw_dataset import (
     image_as_video,
     names_without_file,
     raise_if_any,
+    require_files,
     require_folder,
     select_names,
-    select_present,
 )
 
 SAV_FILES = "<video>.mp4 or <video>/<frame>.jpg"
@@ -130,7 +130,7 @@ class JSONRawDataset(NamedVideoDataset):
     def _choose(self, file_list: PathLike | None, excluded: NameLists) -> list[str]:
         """Names of the videos, sorted."""
         present = set(_find_videos(self.img_folder))
-        names = select_present(present, self.img_folder, SAV_FILES, file_list, excluded, "videos")
+        names = select_names(present, self.img_folder, SAV_FILES, file_list, excluded, "videos")
         raise_if_any(
             [
                 name
@@ -140,12 +140,7 @@ class JSONRawDataset(NamedVideoDataset):
             f"of {len(names)} videos have no frames in img_folder {self.img_folder}",
             f"Expected {SAV_FILES} there.",
         )
-        raise_if_any(
-            names_without_file(names, self.gt_folder, self.masks_suffix),
-            f"of {len(names)} videos have no {self.masks_suffix} file in gt_folder {self.gt_folder}",
-            f"Expected <video>{self.masks_suffix} there. To leave videos out, use file_list_txt or "
-            "excluded_videos_list_txt.",
-        )
+        require_files(names, "gt_folder", self.gt_folder, self.masks_suffix, "videos")
         return names
 
 
@@ -197,13 +192,10 @@ class SA1BRawDataset(NamedVideoDataset):
         if file_list_txt is None:
             present = (path.stem for path in list_entries(self.img_folder) if path.suffix == SA1B_IMAGE)
         expected = f"<name>{SA1B_IMAGE} in img_folder"
-        names = select_names(present, self.img_folder, expected, file_list_txt, excluded_videos_list_txt, "images")
-        for argument, folder, suffix in (("img", self.img_folder, SA1B_IMAGE), ("gt", self.gt_folder, SA1B_MASKS)):
-            raise_if_any(
-                names_without_file(names, folder, suffix),
-                f"of {len(names)} images have no {suffix} file in {argument}_folder {folder}",
-                f"Expected <name>{suffix} there. To leave images out, use file_list_txt or excluded_videos_list_txt.",
-            )
+        lists = file_list_txt, excluded_videos_list_txt
+        names = select_names(present, self.img_folder, expected, *lists, "images", must_exist=False)
+        require_files(names, "img_folder", self.img_folder, SA1B_IMAGE, "images")
+        require_files(names, "gt_folder", self.gt_folder, SA1B_MASKS, "images")
         self.video_names = names
 
     def get_video(self, idx: int) -> FolderVideo:
@@ -286,7 +278,7 @@ class CocoRawDataset(NamedVideoDataset):
         )
         by_name = {_without_suffix(file): file for file in images}
         lists = file_list_txt, excluded_videos_list_txt
-        names = select_names(by_name, self.annotation_file, "images with objects", *lists, "images")
+        names = select_names(by_name, self.annotation_file, "images with objects", *lists, "images", False)
         raise_if_any(
             [name for name in names if name not in by_name],
             f"of the {len(names)} images listed in {file_list_txt} have no object in {self.annotation_file}",

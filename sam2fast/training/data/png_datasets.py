@@ -8,6 +8,7 @@ from pathlib import Path
 from sam2fast.datasets.dataset_files import (
     FRAME_SUFFIXES,
     MASK_SUFFIXES,
+    FrameKey,
     has_files,
     list_entries,
     list_files,
@@ -15,7 +16,7 @@ from sam2fast.datasets.dataset_files import (
     object_folders,
     object_number,
 )
-from sam2fast.datasets.frame_annotations import Annotations, PaletteAnnotations, PerObjectAnnotations
+from sam2fast.datasets.frame_annotations import MaskImages
 from sam2fast.io.images import open_image
 from sam2fast.training.data.clip import DataError
 from sam2fast.training.data.raw_dataset import (
@@ -28,7 +29,7 @@ from sam2fast.training.data.raw_dataset import (
     image_as_video,
     raise_if_any,
     require_folder,
-    select_present,
+    select_names,
 )
 
 FRAME_FILES = "<video>/<frame>.jpg or .png"
@@ -79,7 +80,9 @@ class PNGRawDataset(NamedVideoDataset):
         self.sample_rate, self.truncate_video = sample_rate, truncate_video
         self.is_palette, self.single_object_mode = is_palette, single_object_mode
 
-        names = self._choose(file_list_txt, excluded_videos_list_txt)
+        present = {path.name for path in list_folders(self.img_folder)}
+        lists, expected = (file_list_txt, excluded_videos_list_txt), "one folder of .jpg or .png frames per video"
+        names = select_names(present, self.img_folder, expected, *lists, "videos")
         self._check_frames(names)
         self._check_masks(names, masks)
         if single_object_mode:
@@ -104,18 +107,12 @@ class PNGRawDataset(NamedVideoDataset):
     def _frame_folder(self, name: str) -> Path:
         return self.img_folder / (os.path.dirname(name) if self.single_object_mode else name)
 
-    def _annotations(self, name: str) -> Annotations:
+    def _annotations(self, name: str) -> MaskImages:
         folder = self.gt_folder / name
         if self.is_palette:
-            return PaletteAnnotations(list_files(folder), folder)
+            return MaskImages({None: list_files(folder)}, folder)
         folders = {object_number(folder): folder} if self.single_object_mode else object_folders(folder)
-        return PerObjectAnnotations({number + 1: list_files(path) for number, path in folders.items()})
-
-    def _choose(self, file_list: PathLike | None, excluded: NameLists) -> list[str]:
-        """Names of the videos, sorted."""
-        present = {path.name for path in list_folders(self.img_folder)}
-        expected = "one folder of .jpg or .png frames per video"
-        return select_present(present, self.img_folder, expected, file_list, excluded, "videos")
+        return MaskImages({number + 1: list_files(path) for number, path in folders.items()}, folder)
 
     def _check_frames(self, names: Sequence[str]) -> None:
         empty = [name for name in names if not has_files(self.img_folder / name, FRAME_SUFFIXES)]
@@ -181,7 +178,7 @@ class MaskFolderRawDataset(NamedVideoDataset):
         if file_list_txt is None:
             _refuse_other_formats(self.img_folder)
         lists = file_list_txt, excluded_videos_list_txt
-        names = select_present(images, self.img_folder, IMAGE_FILES, *lists, "images")
+        names = select_names(images, self.img_folder, IMAGE_FILES, *lists, "images")
         self.video_names, self.images = names, [images[name] for name in names]
         self._labels = self._find_masks()
         self._has_warned = False
@@ -193,15 +190,11 @@ class MaskFolderRawDataset(NamedVideoDataset):
             DatasetError: the folder of its masks cannot be read.
         """
         name = self.video_names[idx]
-        annotations: Annotations
         if name in self._labels:
-            path = self._labels[name]
-            annotations = PaletteAnnotations({0: path}, path, self.ignored_labels, self._warn_of_soft_edges)
-        else:
-            files = list_files(
-                self.gt_folder / name
-            ).values()  # ids count from 1 in this order: by number, then by name
-            annotations = PerObjectAnnotations({i: {0: path} for i, path in enumerate(files, 1)})
+            files: dict[int | None, dict[FrameKey, Path]] = {None: {0: self._labels[name]}}
+        else:  # ids count from 1 in this order: by number, then by name
+            files = {i: {0: path} for i, path in enumerate(list_files(self.gt_folder / name).values(), 1)}
+        annotations = MaskImages(files, self.gt_folder, self.ignored_labels, self._warn_of_soft_edges)
         return image_as_video(name, self.images[idx], annotations, self.num_frames, upright=True)
 
     def _warn_of_soft_edges(self, path: Path, values: int) -> None:

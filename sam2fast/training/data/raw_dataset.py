@@ -9,10 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.datasets.dataset_files import (
-    FrameKey,
-    read_frame,
-)
+from sam2fast.datasets.dataset_files import FrameKey, read_frame
 from sam2fast.datasets.frame_annotations import Annotations
 from sam2fast.training.data.clip import DataError
 
@@ -70,18 +67,25 @@ def read_list(argument: str, path: PathLike, present: Collection[str] = ()) -> l
 
 
 def select_names(
-    present: Iterable[str], folder: Path, expected: str, file_list_txt: PathLike | None, excluded: NameLists, what: str
+    present: Iterable[str],
+    folder: Path,
+    expected: str,
+    file_list_txt: PathLike | None,
+    excluded: NameLists,
+    what: str,
+    must_exist: bool = True,
 ) -> list[str]:
-    """Sorted names of the selected videos or images; names in a list are not checked for existence.
+    """Sorted names of the selected videos or images.
 
     Args:
         present: names in ``folder``.
         expected, what: for messages: what should be where, and what the names are names of.
         file_list_txt: selects only the names in it.
         excluded: one or several lists of names to exclude.
+        must_exist: names that are not ``present`` in ``folder``, which is ``img_folder``, are an error.
 
     Raises:
-        DataError: a list cannot be read, or no name is left.
+        DataError: a list cannot be read or names what does not exist, or no name is left.
     """
     known = set(present)
     names = list(known) if file_list_txt is None else read_list("file_list_txt", file_list_txt, known)
@@ -92,29 +96,8 @@ def select_names(
         source = folder if file_list_txt is None else file_list_txt
         excluding = " that is not excluded" if lists else ""
         raise DataError(f"there are no {what} in {source}: expected {expected}{excluding}")
-    return names
-
-
-def select_present(
-    present: Collection[str],
-    folder: Path,
-    expected: str,
-    file_list_txt: PathLike | None,
-    excluded: NameLists,
-    what: str,
-) -> list[str]:
-    """As :func:`select_names`, but all names in ``file_list_txt`` must be ``present`` in ``img_folder``.
-
-    Args:
-        folder: ``img_folder``.
-        expected: for messages: what should be there.
-
-    Raises:
-        DataError: a list cannot be read or names what does not exist, or no name is left.
-    """
-    names = select_names(present, folder, f"{expected} in img_folder", file_list_txt, excluded, what)
     raise_if_any(
-        [name for name in names if name not in present],
+        [name for name in names if must_exist and name not in known],
         f"of the {len(names)} {what} listed in {file_list_txt} are not in img_folder {folder}",
         f"Expected {expected} there.",
     )
@@ -135,6 +118,16 @@ def names_without_file(names: Iterable[str], folder: Path, suffix: str) -> list[
         if own + suffix not in listed[parent]:
             missing.append(name)
     return missing
+
+
+def require_files(names: Sequence[str], argument: str, folder: Path, suffix: str, what: str) -> None:
+    """Raises ``DataError`` if a name has no file ``folder/<name><suffix>``; ``what`` the names are names of."""
+    kind = "video" if what == "videos" else "name"
+    raise_if_any(
+        names_without_file(names, folder, suffix),
+        f"of {len(names)} {what} have no {suffix} file in {argument} {folder}",
+        f"Expected <{kind}>{suffix} there. To leave {what} out, use file_list_txt or excluded_videos_list_txt.",
+    )
 
 
 def raise_if_any(offenders: Sequence[str], problem: str, expected: str) -> None:

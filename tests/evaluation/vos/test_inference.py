@@ -39,12 +39,8 @@ def test_done(predictor, job):
     assert (done.name, done.frames, done.objects, done.problem) == ("a", 4, 2, None)
     assert set(done.seconds) == {"opening", "tracking", "writing"} and min(done.seconds.values()) >= 0
     assert sorted(os.listdir(job.out)) == [".a.json", "a"] and (job.out / ".a.json").read_text() == "this"
-    assert list(files_of(job.out / "a")) == [f"{t:05d}.png" for t in range(4)]
-
-
-def test_the_same_bytes_again(predictor, job):
-    track_job(predictor, job)
     before = files_of(job.out)
+    assert [path for path in before if path.startswith("a/")] == [f"a/{t:05d}.png" for t in range(4)]
     assert track_job(predictor, job).problem is None  # its own folder it may always replace
     assert files_of(job.out) == before
 
@@ -140,34 +136,35 @@ def test_what_cannot_be_done(predictor, job, spoil, problem):
     assert done.frames == 0 and (files_of(job.out) if job.out.is_dir() else {}) == before
 
 
-@pytest.mark.parametrize("count", [1, 4])
-def test_images_that_cannot_be_written(predictor, job, monkeypatch, count):
-    """The first one, and the last one, whose error is raised at the end."""
+def full_disk(job):
+    raise OSError("the disk is full")
+
+
+def folder_goes(job):
+    """If it was made again, it would have only the later frames."""
+    shutil.rmtree(next(job.out.glob(".a.*.part")))
+
+
+@pytest.mark.parametrize(
+    ("count", "fail", "problem"),
+    [
+        (1, full_disk, "the disk is full"),
+        (4, full_disk, "the disk is full"),
+        (2, folder_goes, "00001.png: No such file"),
+    ],
+)
+def test_images_that_cannot_be_written(predictor, job, monkeypatch, count, fail, problem):
+    """The first one, and the last one, whose error is raised at the end; a folder that is removed meanwhile."""
     original, calls = outputs.label_png, []
 
     def label_png(*args):
         calls.append(args)
         if len(calls) == count:
-            raise OSError("the disk is full")
+            fail(job)
         return original(*args)
 
     monkeypatch.setattr(outputs, "label_png", label_png)
-    assert track_job(predictor, job).problem == "the disk is full"
-    assert os.listdir(job.out) == []
-
-
-def test_a_folder_that_goes_amid_is_not_made_anew(predictor, job, monkeypatch):
-    """It would have only the later frames."""
-    original, calls = outputs.label_png, []
-
-    def label_png(*args):
-        calls.append(args)
-        if len(calls) == 2:
-            shutil.rmtree(next(job.out.glob(".a.*.part")))
-        return original(*args)
-
-    monkeypatch.setattr(outputs, "label_png", label_png)
-    assert "00001.png: No such file" in track_job(predictor, job).problem
+    assert problem in track_job(predictor, job).problem
     assert os.listdir(job.out) == []
 
 
@@ -209,15 +206,20 @@ def lose(predictor, job) -> VosDone:
     return VosDone(job.name)
 
 
-def test_what_a_lost_process_left_goes(job):
-    """Those of an earlier run are removed first, those of this run at the end."""
+def test_leftovers_are_removed_before_and_after(job):
+    """Those of an earlier run first, those of this run when its processes have ended."""
 
     def runner(function, jobs, build, *, ordered=False):
         assert os.listdir(job.out) == []
-        yield from in_this_process("cpu")(lose, jobs, build)
+        try:
+            yield from in_this_process("cpu")(lambda predictor, job: VosDone(job.name), jobs, build)
+        finally:
+            lose(None, job)
 
     lose(None, job)
-    assert len(list(run_vos([job], runner, lambda device: None))) == 1
+    results = run_vos([job, job], runner, lambda device: None)
+    next(results)
+    results.close()
     assert os.listdir(job.out) == []
 
 
@@ -228,16 +230,3 @@ def test_what_other_machines_may_be_writing_stays(job):
     runner = lambda function, jobs, build: in_this_process("cpu")(done, jobs, build)  # noqa: E731
     assert len(list(run_vos([job], runner, lambda device: None, is_spread=True))) == 1
     assert os.listdir(job.out) == [".a.0123abcd.part"]
-
-
-def test_processes_have_ended_when_leftovers_are_looked_for(job):
-    def runner(function, jobs, build, *, ordered=False):
-        try:
-            yield from in_this_process("cpu")(lambda predictor, job: VosDone(job.name), jobs, build)
-        finally:
-            lose(None, job)
-
-    results = run_vos([job, job], runner, lambda device: None)
-    next(results)
-    results.close()
-    assert os.listdir(job.out) == []

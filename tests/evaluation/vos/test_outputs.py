@@ -32,16 +32,12 @@ def test_done_and_other(tmp_path):
     assert is_done(folder, "x") and not is_conflicting(folder, "x")
     assert is_conflicting(folder, "y") and not is_done(folder, "y")
     assert sorted(os.listdir(folder.parent)) == [".a.b.json", "a.b"]
-    (folder.parent / ".a.b.json").unlink()
-    assert is_conflicting(folder, "x") and not is_done(folder, "x")
-
-
-def test_an_empty_folder_or_a_torn_note_is_nothing(tmp_path):
-    (tmp_path / "a").mkdir()
-    assert not is_conflicting(tmp_path / "a", "x")
-    write(tmp_path / "a", "x", "first")
-    (tmp_path / ".a.json").write_bytes(b"\xff")
-    assert not is_done(tmp_path / "a", "x") and is_conflicting(tmp_path / "a", "x")
+    note = folder.parent / ".a.b.json"
+    for spoil in (lambda: note.write_bytes(b"\xff"), note.unlink):
+        spoil()
+        assert is_conflicting(folder, "x") and not is_done(folder, "x")
+    (tmp_path / "empty").mkdir()
+    assert not is_conflicting(tmp_path / "empty", "x")
 
 
 def test_what_fails_leaves_nothing(tmp_path):
