@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
+from sam2fast.cli.command_files import open_output
 from sam2fast.cli.dataset_options import (
     LAYOUTS,
     MASKLETS,
     jobs_option,
     layout_option,
-    open_output,
     open_source,
     rate_option,
     run_jobs,
@@ -19,14 +19,13 @@ from sam2fast.cli.dataset_options import (
     source_argument,
     video_option,
 )
+from sam2fast.cli.options import PATH
 from sam2fast.cli.user_errors import ErrorReport, as_user_error
-
-RECORD = ".convert.json"
 
 
 @click.command()
 @source_argument
-@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUT", type=PATH)
 @click.option("--to", "to", type=click.Choice(LAYOUTS), required=True, help="Layout of OUT.")
 @layout_option
 @click.option(
@@ -88,7 +87,7 @@ def convert(
     from sam2fast.datasets.layout import Settings
 
     asked = {"to": to, "masklets": masklets, "rate": rate, "pictures": images, "overlaps": overlaps}
-    open_output(target, RECORD, asked, overwrite)
+    open_output(target, ".convert.json", asked, overwrite=overwrite)
     place = DatasetLocation(target, to, Settings(masklets, rate, overlaps))
     output = place.open()
     jobs = [
@@ -122,9 +121,6 @@ def _format_subject(video: str, lost: Mapping[str, Sequence[int]]) -> str:
     )
 
 
-RECORD = ".extract.json"
-
-
 @click.command()
 @click.option(
     "--videos",
@@ -132,7 +128,7 @@ RECORD = ".extract.json"
     "videos",
     required=True,
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder of .mp4 files, or of folders with such files.",
 )
 @click.option(
@@ -141,7 +137,7 @@ RECORD = ".extract.json"
     "out",
     required=True,
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="For the frames: DIR/VIDEO/00000.jpg, 00004.jpg and so on.",
 )
 @click.option(
@@ -169,7 +165,7 @@ def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | N
         files = list_videos(videos)
     with as_user_error(ImportError):
         require_pyav()
-    open_output(out, RECORD, {"rate": rate, "quality": quality})
+    open_output(out, ".extract.json", {"rate": rate, "quality": quality})
     problems = ErrorReport("videos")
     jobs: dict[str, ExtractJob] = {}
     for file in files:

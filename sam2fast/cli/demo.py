@@ -8,14 +8,14 @@ import click
 
 from sam2fast.cli.command_files import check_files, make_folder, remove_leftovers
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import model_options, out_option
+from sam2fast.cli.options import PATH, model_options, out_option
 from sam2fast.cli.prompt_options import Click, ClickType, Prompts
 
 
 @click.command()
 @click.option(
     "--image",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Your image, with --point.  [default: a cup of coffee from scikit-image, if installed]",
 )

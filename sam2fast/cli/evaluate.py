@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam2fast.cli.command_files import remove_leftovers
+from sam2fast.cli.options import PATH
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     "truths",
     multiple=True,
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Ground truth: a folder for each video, or one with Annotations. Repeatable; give one --pred for each.",
 )
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     "preds",
     multiple=True,
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Predicted masks, in folders and files of the same names.",
 )
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also score the first and the last annotated frame.",
 )
-@click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="[default: PRED/results.csv]")
+@click.option("--csv", "csv_file", type=PATH, metavar="FILE", help="[default: PRED/results.csv]")
 @click.option("--partial", is_flag=True, help="Write the CSV file even if some videos had problems.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
 @click.option("--quiet", "-q", is_flag=True, help="No table, no progress bar, no notes.")

@@ -31,6 +31,10 @@ class ModelChoice(NamedTuple):
     config: str
     checkpoint: Path
 
+    def as_json(self) -> dict[str, str]:
+        """As JSON."""
+        return {"config": self.config, "checkpoint": str(self.checkpoint)}
+
     def fingerprint(self) -> dict[str, Any]:
         """Identifies the model independently of where its files lie, as JSON.
 

@@ -89,22 +89,25 @@ resume_option = click.option(
 )
 
 
-def choose_runner(ray_options: RayOptions, device: str, count: int, unit: str) -> RunnerChoice:
+def choose_runner(ray_options: RayOptions, device: str, count: int, unit: str, at_once: int = 1) -> RunnerChoice:
     """The runner for ``count`` inputs.
 
     Args:
         device: one or several devices of this machine; with Ray, the device of each worker.
         unit: what the inputs are, such as ``images``.
+        at_once: the most processes on each device of this machine.
 
     Raises:
         UserError: this machine has no such device, or the address is not one of Ray.
     """
     if ray_options.ray is not None:
         return RunnerChoice(_on_ray(ray_options, device, count), f"ray {ray_options.ray}", False)
-    devices = choose_devices(device, count, unit)
-    if len(devices) > 1:
-        return RunnerChoice(on_devices(devices), ",".join(devices), False)
-    return RunnerChoice(in_this_process(devices[0]), devices[0], True)
+    devices = _choose_devices(device, count, unit)
+    at_once = min(at_once, max(1, -(-count // len(devices))))
+    if len(devices) == 1 and at_once == 1:
+        return RunnerChoice(in_this_process(devices[0]), devices[0], True)
+    with as_user_error(ValueError, RuntimeError):
+        return RunnerChoice(on_devices(devices, at_once=at_once), ",".join(devices), False)
 
 
 def _check(ray_options: RayOptions, device: str) -> None:
@@ -130,16 +133,10 @@ def _on_ray(ray_options: RayOptions, device: str, count: int) -> Runner:
         return on_ray(ray_options.ray, workers=workers, gpus=gpus, cpus=ray_options.worker_cpus)
 
 
-def choose_devices(device: str, count: int, unit: str) -> list[str]:
+def _choose_devices(device: str, count: int, unit: str) -> list[str]:
     """The devices to be used for this many inputs, by name; with a note if there are more devices than inputs.
 
     A single device is returned unchanged; building the model checks it.
-
-    Args:
-        unit: what is counted, such as ``images``.
-
-    Raises:
-        UserError: this machine lacks one of the devices.
     """
     if not names_several(device):
         return [device]

@@ -10,7 +10,8 @@ import click
 
 from sam2fast.cli.command_files import check_folder
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.user_errors import UserError
+from sam2fast.cli.options import PATH
+from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.demo.server.settings import hostname_of, parse_origin
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class FiniteRange(click.FloatRange):
 @click.option(
     "--checkpoint",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Weights.  [default: the official file, found as by the other commands]",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
@@ -159,7 +160,7 @@ def serve(
 
     settings = ServerSettings(
         data=folder,
-        model=named or _short(choice),
+        model=named or Path(choice.config).stem,
         max_sessions=max_sessions,
         session_minutes=session_minutes,
         session_megabytes=session_mb,
@@ -181,10 +182,6 @@ def _check_installed() -> None:
     missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
     if missing:
         raise UserError(f"the web demo needs {', '.join(missing)}: pip install 'sam2fast[serve]'")
-
-
-def _short(choice: ModelChoice) -> str:
-    return Path(choice.config).stem
 
 
 def _data_folder(data: Path | None) -> Path:
@@ -235,7 +232,6 @@ def run(settings: "ServerSettings", choice: ModelChoice, device: str, host: str,
     Raises:
         UserError: the address is in use, the data folder cannot be used, or the model does not load.
     """
-
     from sam2fast.demo.server import serving
 
     def build() -> "Flask":
@@ -248,10 +244,8 @@ def run(settings: "ServerSettings", choice: ModelChoice, device: str, host: str,
     def announce(address: str) -> None:
         click.echo(f"sam2fast: {settings.model} at {address}, data in {settings.data}; Ctrl-C ends it")
 
-    try:
+    with as_user_error(serving.ServingError):
         serving.serve(build, serving.Address(host, port), settings.max_sessions, announce)
-    except serving.ServingError as error:
-        raise UserError(str(error)) from error
 
 
 def _log_to_stderr() -> None:
@@ -274,7 +268,7 @@ def _build(settings: "ServerSettings", choice: ModelChoice, device: str) -> "Fla
     from sam2fast.demo.server.library import GALLERY, INCOMING
 
     _log_to_stderr()
-    try:
+    with as_user_error(OSError, ValueError, RuntimeError, CheckpointError, ConfigError, DemoError):
         predictor = build_sam2_video_predictor(
             choice.config, choice.checkpoint, device=device, hydra_overrides_extra=[KEEP_CORRECTIONS]
         )
@@ -283,6 +277,4 @@ def _build(settings: "ServerSettings", choice: ModelChoice, device: str) -> "Fla
         if not any(gallery.rglob("*.mp4")):
             click.echo("sam2fast: drawing the gallery's videos, once", err=True)
             draw_gallery(gallery, settings.data / INCOMING)
-    except (OSError, ValueError, RuntimeError, CheckpointError, ConfigError, DemoError) as error:
-        raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
     return app

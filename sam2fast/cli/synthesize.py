@@ -1,14 +1,13 @@
 """``sam2fast synthesize``: synthetic videos with exact masks."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from sam2fast.cli.command_files import make_folder, remove_leftovers, write_atomically
+from sam2fast.cli.command_files import open_output
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import DTYPES, out_option
+from sam2fast.cli.options import DTYPES, PATH, out_option
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.io.images import SUFFIXES
 
@@ -25,7 +24,7 @@ RECORD = "synthesize.json"
 @click.option(
     "--media",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Images to use: backgrounds/ (photographs) and cutouts/ (PNG with alpha), or images/ and masks/ (ids). "
     "[default: everything is drawn] Repeatable.",
@@ -33,11 +32,11 @@ RECORD = "synthesize.json"
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Equal seeds give equal files.")
 @click.option(
     "--teacher",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="CHECKPOINT",
     help="Weights of a model that first cuts objects out of the photographs in --images, into OUT/media.",
 )
-@click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Photographs for the teacher.")
+@click.option("--images", type=PATH, metavar="DIR", help="Photographs for the teacher.")
 @click.option("--model", metavar="NAME", help="The teacher's configuration.  [default: detected from its weights]")
 @click.option("--device", default="auto", show_default=True, help="The teacher's: auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="The teacher's.")
@@ -80,7 +79,7 @@ def synthesize(
             raise UserError(f"no media folder {str(folder)!r}")
     photographs = [] if images is None else _photographs(images)
     choice = None if teacher is None else choose_model(model, teacher)
-    _open_output(out, record, resume)
+    open_output(out, RECORD, record, resume)
 
     folders = list(media)
     if choice is not None:
@@ -114,26 +113,6 @@ def _photographs(images: Path) -> list[Path]:
     if not found:
         raise UserError(f"no photographs ({', '.join(SUFFIXES)}) for the teacher in {images}")
     return found
-
-
-def _open_output(out: Path, record: dict[str, object], resume: bool) -> None:
-    """Checks that the output folder is empty, or belongs to the run to resume."""
-    make_folder(out)
-    file = out / RECORD
-    remove_leftovers([file])
-    with as_user_error(OSError):
-        is_empty = not any(out.iterdir())
-    if not is_empty:
-        if not resume:
-            raise UserError(f"the output folder {out} is not empty; choose another one, or continue with --resume")
-        if not file.is_file():
-            raise UserError(f"the output folder {out} was not made by this command: it has no {RECORD}")
-        with as_user_error(OSError, ValueError):
-            before = json.loads(file.read_text(encoding="utf-8"))
-        changed = [f"--{name}" for name, value in record.items() if before.get(name) != value]
-        if changed:
-            raise UserError(f"the clips in {out} were made with another {', '.join(changed)}; see {file}")
-    write_atomically(file, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def _make_cutouts(photographs: Sequence[Path], choice: ModelChoice, device: str, dtype: str, media: Path) -> None:

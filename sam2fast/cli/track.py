@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import FormatsType, model_options, out_option
+from sam2fast.cli.options import PATH, FormatsType, model_options, out_option, progress_option
 from sam2fast.cli.runner_options import names_several
-from sam2fast.cli.terminal import exit_code, print_message
+from sam2fast.cli.terminal import report_interrupt
 from sam2fast.cli.track_request import (
     MaskType,
     PointType,
@@ -48,7 +48,7 @@ MAX_PALETTE_OBJECTS = 255
     "--prompts",
     "prompt_files",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help='Prompts as JSON: {"prompts": [{"frame": 0, "object": 1, "points": [[X, Y]], "labels": [1], '
     '"box": [X0, Y0, X1, Y1]}, {"frame": 9, "object": "dog", "mask": "dog.png"}]}. Repeatable.',
@@ -92,7 +92,7 @@ MAX_PALETTE_OBJECTS = 255
 )
 @click.option("--show-ids", is_flag=True, help="Write each object's id beside it in the overlay.")
 @click.option("--overwrite", is_flag=True, help="Remove the results of another run from the output folder.")
-@click.option("--progress", is_flag=True, help="Show a progress bar even if stderr is no terminal.")
+@progress_option
 @out_option("out/track")
 @click.pass_context
 def track(
@@ -148,14 +148,10 @@ def track(
     _check(request)
     source.check_out(out)
     choice = choose_model(model, checkpoint)
-    try:
+    with report_interrupt(ctx):
         from sam2fast.cli.track_run import run
 
-        code = run(request, choice, device, dtype, out, overwrite)
-    except KeyboardInterrupt as stop:
-        print_message("interrupted; run the same command again to continue")
-        code = exit_code(stop)
-    ctx.exit(code)
+        ctx.exit(run(request, choice, device, dtype, out, overwrite))
 
 
 def _approximations(names: Sequence[str]) -> Approximations:
