@@ -12,13 +12,11 @@ from sam2fast.cli.command_files import check_folder
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import PATH
 from sam2fast.cli.user_errors import UserError, as_user_error
-from sam2fast.demo.server.settings import hostname_of, parse_origin
+from sam2fast.demo.server.settings import ServerSettings, hostname_of, parse_origin
+from sam2fast.downloads.catalog import own_cache
 
 if TYPE_CHECKING:
     from flask import Flask
-
-    from sam2fast.demo.server.settings import ServerSettings
-
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NEEDED = {"flask": "flask", "strawberry": "strawberry-graphql", "gunicorn": "gunicorn", "av": "av"}
@@ -91,13 +89,19 @@ class FiniteRange(click.FloatRange):
 )
 @click.option(
     "--session-mb",
+    "session_megabytes",
     type=click.IntRange(1),
     default=1024,
     show_default=True,
     help="Memory bank of one session.",
 )
 @click.option(
-    "--max-upload-mb", type=click.IntRange(1), default=70, show_default=True, help="Size of an uploaded file."
+    "--max-upload-mb",
+    "max_upload_megabytes",
+    type=click.IntRange(1),
+    default=70,
+    show_default=True,
+    help="Size of an uploaded file.",
 )
 @click.option(
     "--max-seconds",
@@ -111,11 +115,12 @@ class FiniteRange(click.FloatRange):
     type=click.Choice(["24", "source"]),
     default="24",
     show_default=True,
+    callback=lambda ctx, option, fps: None if fps == "source" else int(fps),
     help="Frames per second of uploads: 24 as in the original, or their own, up to 30.",
 )
 @click.option(
     "--allow-origin",
-    "origins",
+    "allow_origins",
     multiple=True,
     type=OriginType(),
     help="Other origins whose pages may use this server. The server then accepts requests under these names and this "
@@ -135,16 +140,7 @@ def serve(
     host: str,
     port: int,
     data: Path | None,
-    default_video: str | None,
-    max_sessions: int,
-    session_minutes: float,
-    session_mb: int,
-    max_upload_mb: int,
-    max_seconds: float,
-    fps: str,
-    origins: tuple[str, ...],
-    api_url: str | None,
-    graphiql: bool,
+    **settings: Any,
 ) -> None:
     """The web demo: click on objects in a video, track them, download the masks.
 
@@ -154,26 +150,12 @@ def serve(
     _check_installed()
     named = model or ("nano" if checkpoint is None else None)
     choice = choose_model(named, checkpoint)
-    folder = _data_folder(data)
+    folder = own_cache() / "demo" if data is None else data
+    check_folder(folder, "data folder")
+    origins = (*settings["allow_origins"], *filter(None, [settings["api_url"]]))
 
-    from sam2fast.demo.server.settings import ServerSettings
-
-    settings = ServerSettings(
-        data=folder,
-        model=named or Path(choice.config).stem,
-        max_sessions=max_sessions,
-        session_minutes=session_minutes,
-        session_megabytes=session_mb,
-        max_upload_megabytes=max_upload_mb,
-        max_seconds=max_seconds,
-        fps=None if fps == "source" else int(fps),
-        allow_origins=origins,
-        trusted_hosts=_trusted(host, (*origins, *([api_url] if api_url else []))),
-        graphiql=graphiql,
-        api_url=api_url,
-        default_video=default_video,
-    )
-    run(settings, choice, device, host, port)
+    model = named or Path(choice.config).stem
+    run(ServerSettings(folder, model, trusted_hosts=_trusted(host, origins), **settings), choice, device, host, port)
 
 
 def _check_installed() -> None:
@@ -182,19 +164,6 @@ def _check_installed() -> None:
     missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
     if missing:
         raise UserError(f"the web demo needs {', '.join(missing)}: pip install 'sam2fast[serve]'")
-
-
-def _data_folder(data: Path | None) -> Path:
-    """The folder of the gallery, the uploads and the posters.
-
-    Raises:
-        UserError: it is a file.
-    """
-    from sam2fast.downloads.catalog import own_cache
-
-    folder = own_cache() / "demo" if data is None else data
-    check_folder(folder, "data folder")
-    return folder
 
 
 def _trusted(host: str, origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -226,7 +195,7 @@ def _is_loopback(host: str) -> bool:
 KEEP_CORRECTIONS = "++model.add_all_frames_to_correct_as_cond=true"
 
 
-def run(settings: "ServerSettings", choice: ModelChoice, device: str, host: str, port: int) -> None:
+def run(settings: ServerSettings, choice: ModelChoice, device: str, host: str, port: int) -> None:
     """Serves until a signal ends it.
 
     Raises:
@@ -257,7 +226,7 @@ def _log_to_stderr() -> None:
     logger.propagate = False
 
 
-def _build(settings: "ServerSettings", choice: ModelChoice, device: str) -> "Flask":
+def _build(settings: ServerSettings, choice: ModelChoice, device: str) -> "Flask":
     """The app, built in the serving process."""
     from sam2fast.build_sam import build_sam2_video_predictor
     from sam2fast.checkpoints import CheckpointError
