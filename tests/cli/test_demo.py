@@ -24,7 +24,6 @@ from sam2fast.demo.scene import (
     VASE,
     WIDTH,
     draw_scene,
-    find_photograph,
 )
 from sam2fast.evaluation.j_and_f import j_and_f
 from sam2fast.io.rle import decode_rle
@@ -193,12 +192,6 @@ def test_the_click_is_on_the_vase_and_objects_differ_from_the_background():
     assert vase[int(click.y), int(click.x)]
     assert 0.02 < vase.mean() < 0.1
     assert np.abs(pixels[vase].mean(axis=0) - pixels[~vase].mean(axis=0)).sum() > 60
-
-
-def test_the_photograph():
-    pytest.importorskip("skimage")
-    with Image.open(find_photograph()) as file:
-        assert file.size == (600, 400)
 
 
 def test_scikit_image_without_the_photograph(scikit_image):

@@ -17,8 +17,7 @@ from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.build_sam import build_sam2
 from sam2fast.cli import mask_finder, mask_run
 from sam2fast.cli.command_files import remove_leftovers
-from sam2fast.cli.results import draw_layers, id_colours, label_image, paint_labels
-from sam2fast.io.rle import encode_rle
+from sam2fast.cli.results import draw_layers, id_colours, label_image
 
 # Few points and low thresholds: nano quickly finds masks in an image of two halves and noise.
 QUICK = ["--model", "nano", "--device", "cpu", "--points-per-side", "4"]
@@ -119,19 +118,6 @@ def test_more_masks_than_a_palette_has_colours(run, make_image, tmp_path, painte
     np.testing.assert_array_equal(np.asarray(layers) == count, masks_of(coco, 1)[-1])
 
 
-@pytest.mark.parametrize(
-    ("formats", "files"),
-    [
-        ("json", ["masks.json"]),
-        ("layers", ["image_masks.png"]),
-        ("overlay,json", ["image_overlay.png", "masks.json"]),
-    ],
-)
-def test_formats(run, make_image, tmp_path, formats, files):
-    assert run("masks", make_image(), *QUICK, "--format", formats).exit_code == 0
-    assert names(tmp_path / "out") == files
-
-
 def test_options_reach_the_generator(run, make_image, tmp_path, monkeypatch):
     seen = {}
 
@@ -208,7 +194,7 @@ def test_folders(run, make_image, tmp_path, painted):
     (tmp_path / "photos/notes.txt").write_text("no image")
     alone = make_image("alone.png")
     result = run("masks", alone, "photos", "photos/a.png", *QUICK, "--format", "json")
-    assert result.exit_code == 0
+    assert result.exit_code == 0 and names(tmp_path / "out") == ["masks.json"]
     images = json.loads((tmp_path / "out/masks.json").read_text())["images"]
     assert [image["file_name"] for image in images] == [str(alone), "photos/a.png", "photos/b.JPG"]
 
@@ -223,6 +209,8 @@ def test_results_never_among_inputs_or_overwriting_one_another(run, make_image, 
     assert result.exit_code == 2 and "overwrite one another" in result.stderr
     # One JSON file holds both.
     assert run("masks", "p/x.png", "q/X.jpg", *QUICK, "--format", "json").exit_code == 0
+    assert run("masks", "p/x.png", *QUICK, "--format", "overlay", "--out", "drawn").exit_code == 0
+    assert names(tmp_path / "drawn") == ["x_overlay.png"]
     assert len(json.loads((tmp_path / "out/masks.json").read_text())["images"]) == 2
 
 
@@ -350,13 +338,6 @@ def square(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
     mask = np.zeros((40, 60), dtype=bool)
     mask[y0:y1, x0:x1] = True
     return mask
-
-
-def test_later_masks_lie_above_earlier_ones():
-    large, small = square(5, 5, 50, 35), square(10, 10, 20, 20)
-    ids = paint_labels([encode_rle(large), encode_rle(small)], 40, 60)
-    np.testing.assert_array_equal(ids, np.where(small, 2, large.astype(int)))
-    assert paint_labels([], 40, 60).shape == (40, 60)
 
 
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 65535])

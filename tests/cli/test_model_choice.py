@@ -89,6 +89,7 @@ def test_checkpoint_alone_gives_its_configuration(model, tmp_path):
         (["--model", "huge"], 2, "no model or YAML file 'huge'"),
         (["--model", "own.yaml"], 2, "--checkpoint FILE"),
         (["--checkpoint", "nowhere.pt"], 3, "nowhere.pt"),
+        (["--model", "large"], 3, r"sam2.1_hiera_large.pt in \$SAM2FAST_CHECKPOINTS \(not set\).* from https://dl.fb"),
         (["--checkpoint", "other.pt"], 1, "other.pt .*--model FILE.yaml"),
         (["--checkpoint", "broken.pt"], 1, "broken.pt"),
         (["--checkpoint", "broken.pt", "--model", "tiny"], 1, "broken.pt"),

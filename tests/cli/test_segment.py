@@ -8,7 +8,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from commands import assert_one_line
 from PIL import Image
 
 from sam2fast.build_sam import build_sam2
@@ -104,13 +103,6 @@ def test_images(run, rotated, tmp_path, model, api):
     masks, scores, _ = api.predict(np.array([[20, 30]]), np.array([1]))
     for record, path in zip(printed["results"], rotated, strict=True):
         assert_result(record, path, masks[scores.argmax()], model, str(model.small_config), scores)
-
-
-def test_command_without_checkpoint(run_command, make_image):
-    result = run_command("segment", make_image(), "--point", "5,5", "--model", "large")
-    error = assert_one_line(result, code=3)
-    assert "sam2.1_hiera_large.pt" in error and "$SAM2FAST_CHECKPOINTS (not set)" in error
-    assert "https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_large.pt" in error
 
 
 def test_one_click_gives_the_best_of_three_masks(run, make_image, tmp_path, model):

@@ -16,7 +16,6 @@ from vos_sets import write_masks, write_video
 
 from sam2fast import nano
 from sam2fast.cli import vos_run
-from sam2fast.cli.runner_options import RunnerChoice
 from sam2fast.evaluation.vos import build_for_vos, outputs
 
 DISCS = {0: {1: (30, 30, 18), 3: (80, 50, 20)}, 2: {1: (34, 32, 16), 3: (76, 50, 20)}}
@@ -109,6 +108,8 @@ def test_original_option_names(data, whole):
         (["--masks", "nowhere"], 2, "nowhere"),
         (["--list", "nowhere"], 2, "nowhere"),
         (["--at-once", "0"], 2, "--at-once"),
+        (["--list", "empty.txt"], 1, "no names in "),
+        (["--list", "outside.txt"], 1, "'../b' is no name of a video"),
         (["--videos", "empty"], 1, "expected a folder of frames for each, or video files"),
         (["--checkpoint", "none.pt"], 3, "none.pt"),
     ],
@@ -116,6 +117,8 @@ def test_original_option_names(data, whole):
 def test_refused(data, monkeypatch, options, code, message):
     monkeypatch.chdir(data.root)
     (data.root / "empty").mkdir()
+    (data.root / "empty.txt").write_text("\n")
+    (data.root / "outside.txt").write_text("a\n../b\n")
     result = data(*options)
     assert result.exit_code == code and message in result.stderr and not (data.root / "out").exists()
 
@@ -133,14 +136,6 @@ def test_list(data, whole):
     result = data("--list", data.root / "some.txt")
     assert result.exit_code == 0 and result.stdout.startswith("2 videos, 6 frames, 4 objects in ")
     assert pngs(data.files()) == {path: x for path, x in pngs(whole).items() if path[0] in "ac"}
-
-
-@pytest.mark.parametrize(("text", "message"), [("\n", "no names in "), ("a\n../b\n", "'../b' is no name of a video")])
-def test_lists_that_are_refused(data, text, message):
-    (data.root / "some.txt").write_text(text)
-    result = data("--list", data.root / "some.txt")
-    assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1
-    assert not (data.root / "out").exists()
 
 
 def test_problems_are_listed_at_the_end(data, whole):
@@ -231,15 +226,6 @@ def test_foreign_folders_are_left_alone(data):
     assert data.files() == before
 
 
-def test_recent_partial_files_of_other_workers_stay(data, monkeypatch):
-    """With --ray only; locally no process of an earlier run can be alive."""
-    left = data.root / "out/.a.0123abcd.part"
-    left.mkdir(parents=True)
-    monkeypatch.setattr(vos_run, "choose_runner", lambda *args: RunnerChoice(lambda *args: iter(()), "ray", False))
-    assert data("--ray", "local").exit_code == 0 and left.is_dir()
-    assert data().exit_code == 0 and not left.is_dir()
-
-
 def test_leftovers_of_finished_videos_are_removed(data, whole):
     """A lost task left them for a video that another task finished. The next run removes them, even without work."""
     data.has_done(whole)
@@ -247,8 +233,9 @@ def test_leftovers_of_finished_videos_are_removed(data, whole):
         (data.root / "out" / name).mkdir()
         os.utime(data.root / "out" / name, (time.time() - age, time.time() - age))
     assert "; 3 videos were done before" in data("--ray", "local").stdout
-    left = {path.name for path in (data.root / "out").glob("*.part")}
-    assert left == {".a.0123abcd.part", ".other.0123abcd.part"} and data.files() == whole
+    for name in (".a.0123abcd.part", ".other.0123abcd.part"):  # with Ray another worker may be writing a recent one
+        assert {path.name for path in (data.root / "out").glob("*.part")} == {name, ".other.0123abcd.part"}
+        assert data().exit_code == 0 and data.files() == whole
 
 
 def test_interrupted(data, whole, monkeypatch):
@@ -278,11 +265,3 @@ def test_several_at_once(data, whole, monkeypatch, device, at_once, travels):
     result = data("--at-once", at_once, "--progress", device=device)
     assert result.exit_code == 0 and "9/9" in result.stderr and result.stdout.startswith(TOTALS)
     assert data.files() == whole
-
-
-def test_problems_of_several_at_once(data, monkeypatch):
-    instead_of_processes(monkeypatch, travels=False)
-    (data.root / "videos/b/00001.jpg").write_bytes(b"no image")
-    result = data("--at-once", 2)
-    assert result.exit_code == 1 and "1 of 3 videos had problems" in result.stderr
-    assert {path.split("/")[0] for path in pngs(data.files())} == {"a", "c"}
