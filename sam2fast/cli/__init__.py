@@ -109,7 +109,7 @@ def _escape_unencodable() -> Iterator[None]:
             stream.reconfigure(errors="strict")
 
 
-@click.group(cls=_CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="sam2fast")
 @click.option(
     "--deterministic",

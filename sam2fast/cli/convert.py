@@ -28,7 +28,13 @@ LAYOUT_OF_SUFFIX = {".pt": "official", ".pth": "official", ".safetensors": "safe
     metavar="FILE",
     help="Configuration of the weights: an official name or a YAML file.  [default: detected]",
 )
-@click.option("--prefix", default="", metavar="TEXT", help="Prefix to remove from the names in IN, such as module.")
+@click.option(
+    "--prefix",
+    default="",
+    show_default=False,
+    metavar="TEXT",
+    help="Prefix to remove from the names in IN, such as module.",
+)
 @click.option("--force", is_flag=True, help="Replace OUT.")
 def convert(
     source: Path, target: Path, layout: str | None, dtype: str | None, model: str | None, prefix: str, force: bool

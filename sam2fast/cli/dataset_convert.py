@@ -32,7 +32,6 @@ from sam2fast.cli.user_errors import ErrorReport, as_user_error
     "--masklets",
     type=click.Choice(MASKLETS),
     default="manual",
-    show_default=True,
     help="Which of SA-V's two JSON files of a video to read or write.",
 )
 @rate_option
@@ -41,14 +40,12 @@ from sam2fast.cli.user_errors import ErrorReport, as_user_error
     "images",
     type=click.Choice(("all", "annotated", "none")),
     default="all",
-    show_default=True,
     help="Which frames to copy: byte for byte, or, from video files into layouts of images, as JPEG of quality 95.",
 )
 @click.option(
     "--overlaps",
     type=click.Choice(("refuse", "smaller-id", "larger-area")),
     default="refuse",
-    show_default=True,
     help="davis and ytvos have one object at each pixel. Which object gets a pixel of several objects.",
 )
 @click.option("--check", is_flag=True, help="Read every mask back and compare.")
@@ -146,10 +143,9 @@ def _format_subject(video: str, lost: Mapping[str, Sequence[int]]) -> str:
     "rate",
     type=click.IntRange(1),
     default=4,
-    show_default=True,
     help="Take every RATEth frame. 4 are SA-V's annotated ones.",
 )
-@click.option("--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Of the JPEG files.")
+@click.option("--quality", type=click.IntRange(1, 100), default=95, help="Of the JPEG files.")
 @jobs_option("--n-jobs")
 def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | None) -> None:
     """Extract every RATEth frame of videos, several videos at once.

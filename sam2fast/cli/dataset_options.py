@@ -26,7 +26,6 @@ rate_option = click.option(
     "--rate",
     type=click.IntRange(1),
     default=4,
-    show_default=True,
     help="SA-V's JSON files annotate every Nth frame of the video.",
 )
 video_option = click.option(

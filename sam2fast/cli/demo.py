@@ -52,8 +52,9 @@ def demo(
     choice = choose_model(model, checkpoint)
     make_folder(out)
 
-    from sam2fast.cli.demo_run import demo_files, find_photograph, segment_photograph, segment_scene, track_clip
+    from sam2fast.cli.demo_run import demo_files, find_photograph, segment_scene, track_clip
     from sam2fast.cli.results import print_results
+    from sam2fast.cli.segment import segment_image
     from sam2fast.cli.segmenter import Segmenter
 
     remove_leftovers(demo_files(out))
@@ -66,7 +67,10 @@ def demo(
             err=True,
         )
     else:
-        records["photo"] = segment_photograph(segmenter, *photograph, out)
+        file, prompts = photograph
+        records["photo"], notes = segment_image(segmenter, prompts, None, file, out, "photo")
+        for note in notes:
+            click.echo(f"sam2fast: note: {note}", err=True)
     records |= segment_scene(segmenter, out)
     track_clip(segmenter, choice, out)
     print_results(records, segmenter.seconds, out)

@@ -46,22 +46,6 @@ def find_photograph() -> tuple[Path, Prompts] | None:
     return None if file is None else (file, Prompts((Click(*photograph.PHOTOGRAPH_POINT, FOREGROUND),)))
 
 
-def segment_photograph(segmenter: Segmenter, image: Path, prompts: Prompts, out: Path) -> dict[str, Any]:
-    """Writes the result as ``photo*``, and returns its record.
-
-    Raises:
-        UserError: ``image`` cannot be read.
-    """
-    pixels = segmenter.read(image)
-    height, width = pixels.shape[:2]
-    for prompt in prompts.outside(width, height):
-        click.echo(f"sam2fast: note: {prompt} lies outside {image} ({width}x{height})", err=True)
-    segmenter.encode(pixels)
-    prediction = segmenter.predict(prompts)
-    with segmenter.stage("write"):
-        return write_result(out, "photo", image, pixels, prompts, prediction, segmenter.description)
-
-
 def segment_scene(segmenter: Segmenter, out: Path) -> dict[str, dict[str, Any]]:
     """Draws a still life, segments one object by a click and one by a box; returns their records by name."""
     with segmenter.stage("draw"):

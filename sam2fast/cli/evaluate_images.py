@@ -59,7 +59,7 @@ class NumbersType(click.ParamType):
     show_default="IMAGES",
     help="The folder of the ground truth, or COCO's JSON file.",
 )
-@click.option("--format", type=click.Choice(FORMATS), default="auto", show_default=True, help="Of the masks.")
+@click.option("--format", type=click.Choice(FORMATS), default="auto", help="Of the masks.")
 @click.option(
     "--clicks",
     type=NumbersType(1),
@@ -72,16 +72,13 @@ class NumbersType(click.ParamType):
     "--box-noise",
     type=click.FloatRange(0, MOST_NOISE, max_open=True),
     default=0.0,
-    show_default=True,
     help="Move each side of the box by up to this share of its length, at most 20 pixels.",
 )
 @click.option("--no-feedback", is_flag=True, help="Prompt with clicks only, without the previous mask.")
 @click.option("--images", "most_images", type=click.IntRange(1), metavar="N", help="Evaluate N random images.")
 @click.option("--max-objects", type=click.IntRange(1), metavar="N", help="Evaluate N random objects of each image.")
-@click.option(
-    "--min-area", type=click.IntRange(1), default=1, show_default=True, help="Leave out objects of fewer pixels."
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random choices and noise.")
+@click.option("--min-area", type=click.IntRange(1), default=1, help="Leave out objects of fewer pixels.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of random choices and noise.")
 @click.option("--with-crowds", is_flag=True, help="Also evaluate COCO's crowds.")
 @click.option(
     "--ignore-label",
@@ -92,9 +89,7 @@ class NumbersType(click.ParamType):
 )
 @click.option("--skip-unmasked", is_flag=True, help="Skip images without masks.")
 @model_options
-@click.option(
-    "--at-once", type=click.IntRange(1), default=32, show_default=True, help="Objects per batch of the decoder."
-)
+@click.option("--at-once", type=click.IntRange(1), default=32, help="Objects per batch of the decoder.")
 @progress_option
 @click.option(
     "--out",

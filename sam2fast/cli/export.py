@@ -23,14 +23,12 @@ from sam2fast.cli.user_errors import as_user_error
     "--prompts",
     type=click.IntRange(1),
     default=1,
-    show_default=True,
     help="Number of prompts in one call of the decoder.",
 )
 @click.option(
     "--points",
     type=click.IntRange(1),
     default=8,
-    show_default=True,
     help="Maximum number of points of a prompt; a box counts as two.",
 )
 @out_option("exported")

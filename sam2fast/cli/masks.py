@@ -34,12 +34,9 @@ OPTIONS = (
     "--points-per-side",
     type=click.IntRange(1),
     default=32,
-    show_default=True,
     help="Points per side of the prompt grid.",
 )
-@click.option(
-    "--points-per-batch", type=click.IntRange(1), default=64, show_default=True, help="Points prompted together."
-)
+@click.option("--points-per-batch", type=click.IntRange(1), default=64, help="Points prompted together.")
 @click.option(
     "--pred-iou-thresh",
     type=SHARE,
@@ -58,7 +55,6 @@ OPTIONS = (
     "box_nms_thresh",
     type=SHARE,
     default=0.7,
-    show_default=True,
     help="Of two masks whose boxes have a greater IoU, keep the better one.",
 )
 @click.option(
@@ -66,7 +62,6 @@ OPTIONS = (
     "crop_n_layers",
     type=click.IntRange(0),
     default=0,
-    show_default=True,
     help="Layers of crops to search as well, for small objects: 1 adds 4 crops, 2 adds 16 more.",
 )
 @click.option(
@@ -77,13 +72,12 @@ OPTIONS = (
     show_default="0.341",
     help="Overlap of the first layer's crops, as a share of the image's shorter side.",
 )
-@click.option("--crop-nms-thresh", type=SHARE, default=0.7, show_default=True, help="As --nms-thresh, between crops.")
+@click.option("--crop-nms-thresh", type=SHARE, default=0.7, help="As --nms-thresh, between crops.")
 @click.option(
     "--crop-points-downscale",
     "crop_n_points_downscale_factor",
     type=click.IntRange(1),
     default=1,
-    show_default=True,
     help="Divide the points per side by this in each further layer.",
 )
 @click.option(
@@ -91,7 +85,6 @@ OPTIONS = (
     "min_mask_region_area",
     type=click.IntRange(0),
     default=0,
-    show_default=True,
     help="Fill holes and remove islands of at most this many low-resolution pixels.",
 )
 @click.option("--m2m", "use_m2m", is_flag=True, help="Refine each mask by a second prediction with itself as prompt.")

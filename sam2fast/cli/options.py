@@ -29,13 +29,10 @@ _MODEL_OPTIONS = (
     click.option(
         "--device",
         default="auto",
-        show_default=True,
         help="auto, cpu, cuda, cuda:1, mps. segment, masks, vos and evaluate-images also take several: "
         "cuda:0,cuda:1, or all.",
     ),
-    click.option(
-        "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="For the computation."
-    ),
+    click.option("--dtype", type=click.Choice(DTYPES), default="float32", help="For the computation."),
 )
 
 
@@ -73,7 +70,6 @@ def out_option(default: str) -> Callable[[Command], Command]:
         "--out",
         type=PATH,
         default=Path(default),
-        show_default=True,
         metavar="DIR",
         help="For the results.",
     )

@@ -65,7 +65,6 @@ class _EitherType(click.ParamType):
     "--frames",
     type=click.IntRange(1),
     default=5,
-    show_default=True,
     help="Frames of a video to measure, after those that fill the memory bank.",
 )
 @click.option(

@@ -36,7 +36,6 @@ _OPTIONS = (
         type=click.IntRange(1),
         metavar="N",
         default=1,
-        show_default=True,
         help="With --ray, CPUs and threads of each worker.",
     ),
     *(

@@ -135,20 +135,30 @@ class SegmentRun:
 
     def __call__(self, predictor: "tuple[Segmenter, MaskPrompt | None]", image: Path) -> "SegmentedFile":
         """Segments one image, and writes its files."""
-        from sam2fast.cli.results import write_result
-
         segmenter, mask_prompt = predictor
-        pixels = segmenter.read(image)
-        height, width = pixels.shape[:2]
-        asked = self.prompts
-        if mask_prompt is not None and asked.box is None:
-            asked = replace(asked, box=mask_prompt.bounds.scaled(width, height))
-        notes = [f"{prompt} lies outside {image} ({width}x{height})" for prompt in asked.outside(width, height)]
-        segmenter.encode(pixels)
-        prediction = segmenter.predict(asked, mask_prompt)
-        with segmenter.stage("write"):
-            record = write_result(self.out, image.stem, image, pixels, asked, prediction, segmenter.description)
+        record, notes = segment_image(segmenter, self.prompts, mask_prompt, image, self.out, image.stem)
         return SegmentedFile(record, notes, segmenter.take_seconds())
+
+
+def segment_image(
+    segmenter: "Segmenter", prompts: Prompts, mask_prompt: "MaskPrompt | None", image: Path, out: Path, stem: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Writes the result for one image as ``stem*``; returns its record, and notes about prompts outside the image.
+
+    Raises:
+        UserError: the image cannot be read or segmented, or a file cannot be written.
+    """
+    from sam2fast.cli.results import write_result
+
+    pixels = segmenter.read(image)
+    height, width = pixels.shape[:2]
+    if mask_prompt is not None and prompts.box is None:
+        prompts = replace(prompts, box=mask_prompt.bounds.scaled(width, height))
+    notes = [f"{prompt} lies outside {image} ({width}x{height})" for prompt in prompts.outside(width, height)]
+    segmenter.encode(pixels)
+    prediction = segmenter.predict(prompts, mask_prompt)
+    with segmenter.stage("write"):
+        return write_result(out, stem, image, pixels, prompts, prediction, segmenter.description), notes
 
 
 @dataclass(frozen=True)

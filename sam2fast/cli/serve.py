@@ -59,14 +59,13 @@ class FiniteRange(click.FloatRange):
     type=PATH,
     help="Weights.  [default: the official file, found as by the other commands]",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option(
     "--host",
     default="127.0.0.1",
-    show_default=True,
     help="Address to listen on. Any other than the default lets other machines in; there are no passwords.",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=7263, show_default=True, help="0 for any that is free.")
+@click.option("--port", type=click.IntRange(0, 65535), default=7263, help="0 for any that is free.")
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
@@ -79,12 +78,11 @@ class FiniteRange(click.FloatRange):
     metavar="PATH",
     help="The first video shown, such as gallery/01_dog.mp4.  [default: the first of the gallery]",
 )
-@click.option("--max-sessions", type=click.IntRange(1, 256), default=16, show_default=True, help="Open sessions.")
+@click.option("--max-sessions", type=click.IntRange(1, 256), default=16, help="Open sessions.")
 @click.option(
     "--session-minutes",
     type=FiniteRange(0, min_open=True),
     default=15.0,
-    show_default=True,
     help="Close a session after this time without requests.",
 )
 @click.option(
@@ -92,7 +90,6 @@ class FiniteRange(click.FloatRange):
     "session_megabytes",
     type=click.IntRange(1),
     default=1024,
-    show_default=True,
     help="Memory bank of one session.",
 )
 @click.option(
@@ -100,21 +97,18 @@ class FiniteRange(click.FloatRange):
     "max_upload_megabytes",
     type=click.IntRange(1),
     default=70,
-    show_default=True,
     help="Size of an uploaded file.",
 )
 @click.option(
     "--max-seconds",
     type=FiniteRange(0, 3600, min_open=True),
     default=10.0,
-    show_default=True,
     help="Keep this much of an uploaded video.",
 )
 @click.option(
     "--fps",
     type=click.Choice(["24", "source"]),
     default="24",
-    show_default=True,
     callback=lambda ctx, option, fps: None if fps == "source" else int(fps),
     help="Frames per second of uploads: 24 as in the original, or their own, up to 30.",
 )

@@ -16,11 +16,11 @@ RECORD = "synthesize.json"
 
 
 @click.command()
-@click.option("--clips", type=click.IntRange(1), default=100, show_default=True, help="Number of clips.")
-@click.option("--frames", type=click.IntRange(1), default=24, show_default=True, help="Frames of a clip.")
-@click.option("--size", type=click.IntRange(32), default=512, show_default=True, help="Side of the frames, in pixels.")
-@click.option("--objects", type=click.IntRange(1, 200), default=5, show_default=True, help="Maximum number in a clip.")
-@click.option("--motion", type=click.FloatRange(0), default=1.0, show_default=True, help="Speed; 0 for no motion.")
+@click.option("--clips", type=click.IntRange(1), default=100, help="Number of clips.")
+@click.option("--frames", type=click.IntRange(1), default=24, help="Frames of a clip.")
+@click.option("--size", type=click.IntRange(32), default=512, help="Side of the frames, in pixels.")
+@click.option("--objects", type=click.IntRange(1, 200), default=5, help="Maximum number in a clip.")
+@click.option("--motion", type=click.FloatRange(0), default=1.0, help="Speed; 0 for no motion.")
 @click.option(
     "--media",
     multiple=True,
@@ -29,7 +29,7 @@ RECORD = "synthesize.json"
     help="Images to use: backgrounds/ (photographs) and cutouts/ (PNG with alpha), or images/ and masks/ (ids). "
     "[default: everything is drawn] Repeatable.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Equal seeds give equal files.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Equal seeds give equal files.")
 @click.option(
     "--teacher",
     type=PATH,
@@ -38,8 +38,8 @@ RECORD = "synthesize.json"
 )
 @click.option("--images", type=PATH, metavar="DIR", help="Photographs for the teacher.")
 @click.option("--model", metavar="NAME", help="The teacher's configuration.  [default: detected from its weights]")
-@click.option("--device", default="auto", show_default=True, help="The teacher's: auto, cpu, cuda, cuda:1, mps.")
-@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="The teacher's.")
+@click.option("--device", default="auto", help="The teacher's: auto, cpu, cuda, cuda:1, mps.")
+@click.option("--dtype", type=click.Choice(DTYPES), default="float32", help="The teacher's.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run after its last complete clip.")
 @out_option("out/synthetic")
 def synthesize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -60,7 +61,6 @@ MAX_PALETTE_OBJECTS = 255
     type=click.IntRange(0),
     metavar="FRAME",
     default=0,
-    show_default=True,
     help="The first frame to track.",
 )
 @click.option(
@@ -106,17 +106,9 @@ def track(
     checkpoint: Path | None,
     device: str,
     dtype: str,
-    reverse: bool,
-    start: int,
-    end: int | None,
-    stream: bool,
-    max_frames: int | None,
-    formats: tuple[str, ...],
-    approximations: Approximations,
-    show_ids: bool,
     overwrite: bool,
-    progress: bool,
     out: Path,
+    **options: Any,
 ) -> None:
     """Track objects through a VIDEO, from clicks, boxes and masks on any of its frames.
 
@@ -141,10 +133,7 @@ def track(
         )
     source = VideoSource.parse(video)
     parts = [*points, *boxes, *masks, *(prompt for file in prompt_files for prompt in read_prompt_file(file))]
-    prompts = merge_prompts(parts, each_shows_object=not stream)
-    request = TrackRequest(
-        source, prompts, start, end, reverse, stream, max_frames, formats, show_ids, progress, approximations
-    )
+    request = TrackRequest(source, merge_prompts(parts, each_shows_object=not options["stream"]), **options)
     _check(request)
     source.check_out(out)
     choice = choose_model(model, checkpoint)

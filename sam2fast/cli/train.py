@@ -53,7 +53,6 @@ class Launch(NamedTuple):
     "--num-nodes",
     type=click.IntRange(1),
     default=1,
-    show_default=True,
     help="Machines. Without --use-cluster the same command, with --rendezvous, is run on each of them.",
 )
 @click.option(
@@ -65,13 +64,13 @@ class Launch(NamedTuple):
     "--restarts",
     type=click.IntRange(0),
     default=0,
-    show_default=True,
     help="How often to restart all processes from the last checkpoint after a failure.",
 )
 @click.option(
     "--use-cluster",
     type=click.Choice(["0", "1", "local"]),
     default="0",
+    show_default=False,
     help="1 submits the run to SLURM and returns; it is requeued when it is preempted or times out. local does the "
     "same with processes of this machine.",
 )
@@ -82,14 +81,12 @@ class Launch(NamedTuple):
     "--timeout-hours",
     type=click.FloatRange(0, min_open=True),
     default=24.0,
-    show_default=True,
     help="Time limit of a job on the cluster.",
 )
 @click.option(
     "--cpus-per-task",
     type=click.IntRange(1),
     default=10,
-    show_default=True,
     help="CPUs of each process on the cluster.",
 )
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")

@@ -58,7 +58,6 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "--score_thresh",
     type=float,
     default=0.0,
-    show_default=True,
     help="A pixel belongs to an object if its logit is greater.",
 )
 @click.option(
@@ -96,7 +95,6 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "--at-once",
     type=click.IntRange(1),
     default=1,
-    show_default=True,
     help="Videos at a time on each device: one is tracked while others are decoded and written. Each has its own "
     "copy of the model.",
 )

@@ -24,9 +24,11 @@ def test_trains_and_prints_the_folder_of_checkpoints(tmp_path: Path) -> None:
     assert "image_size: 64" in (tmp_path / "logs/config_resolved.yaml").read_text()
 
 
-def test_a_dry_run_builds_and_writes_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_builds_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sam2fast.training.memory_estimate.describe_memory", lambda trainer: ["much memory"])
     result = train("-c", RECIPE, "--dry-run", *overrides(tmp_path))
     assert result.exit_code == 0 and "_target_: sam2fast.training.model.SAM2Train" in result.output
+    assert result.output.endswith("# much memory\n")
     assert not list(tmp_path.iterdir())
 
 
