@@ -17,7 +17,6 @@ from sam2fast.cli.results import png, write_result
 from sam2fast.cli.segmenter import Segmenter
 from sam2fast.cli.user_errors import as_user_error
 from sam2fast.demo import clip as demo_clip
-from sam2fast.demo import scene as photograph
 from sam2fast.demo.clip import contact_sheet, draw_frames
 from sam2fast.demo.clip import encode_mp4 as encode_mp4
 from sam2fast.demo.scene import draw_scene
@@ -38,12 +37,6 @@ def demo_files(out: Path) -> list[Path]:
     results = [file for name in ("photo", *PROMPTS) for file in output_files(out, name).values()]
     names = ("scene.png", "overlay.png", "tracked.png", "tracked.mp4", "tracked.json")
     return [*results, *(out / name for name in names)]
-
-
-def find_photograph() -> tuple[Path, Prompts] | None:
-    """A photograph on this machine with its prompts, or None."""
-    file = photograph.find_photograph()
-    return None if file is None else (file, Prompts((Click(*photograph.PHOTOGRAPH_POINT, FOREGROUND),)))
 
 
 def segment_scene(segmenter: Segmenter, out: Path) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,7 +168,7 @@ def evaluate_images(
         problems.add(subject, why)
     begun, function = time.perf_counter(), functools.partial(evaluate_image, settings=settings)
     with tqdm(total=len(jobs), desc="images", disable=False if progress else None) as bar, as_user_error(WorkerError):
-        for result in chosen.runner(function, jobs, BuildPredictor(choice, dtype), ordered=True):
+        for result in chosen.runner(function, jobs, functools.partial(_build, choice, dtype), ordered=True):
             if result.error is not None:
                 problems.add(result.job.image, result.error)
             else:
@@ -199,18 +199,11 @@ SUFFIXES = (".json", ".csv")
 MAX_SHOWN = 3  # problems of one image
 
 
-@dataclass(frozen=True)
-class BuildPredictor:
+def _build(choice: ModelChoice, dtype: str, device: str) -> "SAM2ImagePredictor":
     """Loads the model in the process that calls it."""
+    from sam2fast.cli.segmenter import Segmenter
 
-    choice: ModelChoice
-    dtype: str
-
-    def __call__(self, device: str) -> "SAM2ImagePredictor":
-        """A predictor on this device."""
-        from sam2fast.cli.segmenter import Segmenter
-
-        return Segmenter(self.choice, device, self.dtype).predictor
+    return Segmenter(choice, device, dtype).predictor
 
 
 def _report(problems: ErrorReport, image: Path, found: Sequence[str]) -> None:

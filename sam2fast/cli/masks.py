@@ -30,12 +30,7 @@ OPTIONS = (
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
 @model_options
-@click.option(
-    "--points-per-side",
-    type=click.IntRange(1),
-    default=32,
-    help="Points per side of the prompt grid.",
-)
+@click.option("--points-per-side", type=click.IntRange(1), default=32, help="Points per side of the prompt grid.")
 @click.option("--points-per-batch", type=click.IntRange(1), default=64, help="Points prompted together.")
 @click.option(
     "--pred-iou-thresh",

@@ -2,7 +2,7 @@
 
 import functools
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -145,22 +145,6 @@ def _choose_devices(device: str, count: int, unit: str) -> list[str]:
         idle = ", ".join(devices[count:])
         click.echo(f"sam2fast: note: {idle} not used: {count} {unit if count > 1 else unit[:-1]} only", err=True)
     return devices[: max(1, count)]
-
-
-def run_ordered(
-    runner: Runner, function: Callable[[Any, Any], Any], jobs: Sequence[Any], build: Callable[..., Any]
-) -> Iterator[tuple[Any, Any]]:
-    """Runs ``function(predictor, job)`` for each job; yields jobs with results, in the order of the jobs.
-
-    Raises:
-        UserError: raised by the function or by every ``build``; or the workers of a job, or all workers, were lost.
-        Exception: any other error of the function.
-    """
-    from sam2fast.deploy.parallel.process import WorkerError
-
-    with as_user_error(WorkerError):
-        for result in runner(function, jobs, build, ordered=True):
-            yield result.job, result.unwrap()
 
 
 def add_seconds(sums: dict[str, float], seconds: dict[str, float]) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,9 +18,10 @@ from sam2fast.cli.runner_options import (
     add_seconds,
     choose_runner,
     resume_option,
-    run_ordered,
     runner_options,
 )
+from sam2fast.cli.user_errors import as_user_error
+from sam2fast.deploy.parallel.process import WorkerError
 
 if TYPE_CHECKING:
     from sam2fast.cli.segmenter import MaskPrompt, Segmenter
@@ -84,11 +86,13 @@ def segment(
     done = dict(before)
     if left:
         runner = choose_runner(ray_options, device, len(left), "images").runner
-        for image, (record, notes, seconds) in run_ordered(runner, run, left, _Build(mask, choice, dtype)):
-            for note in notes:
-                click.echo(f"sam2fast: note: {note}", err=True)
-            done[image] = record
-            add_seconds(spent, seconds)
+        build = partial(_build, mask, choice, dtype)
+        with as_user_error(WorkerError):
+            for result in runner(run, left, build, ordered=True):
+                done[result.job], notes, seconds = result.unwrap()
+                for note in notes:
+                    click.echo(f"sam2fast: note: {note}", err=True)
+                add_seconds(spent, seconds)
     records = {str(image): done[image] for image in images}
     if as_json:
         rounded = {stage: round(value, 4) for stage, value in spent.items()}
@@ -161,19 +165,12 @@ def segment_image(
         return write_result(out, stem, image, pixels, prompts, prediction, segmenter.description), notes
 
 
-@dataclass(frozen=True)
-class _Build:
+def _build(mask: Path | None, choice: ModelChoice, dtype: str, device: str) -> "tuple[Segmenter, MaskPrompt | None]":
     """Loads the model and the mask prompt in the process that calls it."""
+    from sam2fast.cli.segmenter import Segmenter
 
-    mask: Path | None
-    choice: ModelChoice
-    dtype: str
-
-    def __call__(self, device: str) -> "tuple[Segmenter, MaskPrompt | None]":
-        from sam2fast.cli.segmenter import Segmenter
-
-        segmenter = Segmenter(self.choice, device, self.dtype)
-        return segmenter, None if self.mask is None else segmenter.read_mask(self.mask)
+    segmenter = Segmenter(choice, device, dtype)
+    return segmenter, None if mask is None else segmenter.read_mask(mask)
 
 
 def _record(path: Path) -> dict[str, Any] | None:

@@ -86,24 +86,13 @@ class FiniteRange(click.FloatRange):
     help="Close a session after this time without requests.",
 )
 @click.option(
-    "--session-mb",
-    "session_megabytes",
-    type=click.IntRange(1),
-    default=1024,
-    help="Memory bank of one session.",
+    "--session-mb", "session_megabytes", type=click.IntRange(1), default=1024, help="Memory bank of one session."
 )
 @click.option(
-    "--max-upload-mb",
-    "max_upload_megabytes",
-    type=click.IntRange(1),
-    default=70,
-    help="Size of an uploaded file.",
+    "--max-upload-mb", "max_upload_megabytes", type=click.IntRange(1), default=70, help="Size of an uploaded file."
 )
 @click.option(
-    "--max-seconds",
-    type=FiniteRange(0, 3600, min_open=True),
-    default=10.0,
-    help="Keep this much of an uploaded video.",
+    "--max-seconds", type=FiniteRange(0, 3600, min_open=True), default=10.0, help="Keep this much of an uploaded video."
 )
 @click.option(
     "--fps",

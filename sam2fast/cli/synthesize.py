@@ -5,11 +5,10 @@ from pathlib import Path
 
 import click
 
-from sam2fast.cli.command_files import open_output
+from sam2fast.cli.command_files import list_images, open_output
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import DTYPES, PATH, out_option
 from sam2fast.cli.user_errors import UserError, as_user_error
-from sam2fast.io.images import SUFFIXES
 
 # The options of the clips; a resumed run must have the same.
 RECORD = "synthesize.json"
@@ -77,7 +76,9 @@ def synthesize(
     for folder in media:
         if not folder.is_dir():
             raise UserError(f"no media folder {str(folder)!r}")
-    photographs = [] if images is None else _photographs(images)
+    if images is not None and not images.is_dir():
+        raise UserError(f"no folder {str(images)!r} of photographs for the teacher")
+    photographs = [] if images is None else list_images([images], out)
     choice = None if teacher is None else choose_model(model, teacher)
     open_output(out, RECORD, record, resume)
 
@@ -104,15 +105,6 @@ def synthesize(
     with as_user_error(OSError):
         target.list_clips(names)
     click.echo(f"{clips} clips of {frames} frames in {out}")
-
-
-def _photographs(images: Path) -> list[Path]:
-    if not images.is_dir():
-        raise UserError(f"no folder {str(images)!r} of photographs for the teacher")
-    found = sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise UserError(f"no photographs ({', '.join(SUFFIXES)}) for the teacher in {images}")
-    return found
 
 
 def _make_cutouts(photographs: Sequence[Path], choice: ModelChoice, device: str, dtype: str, media: Path) -> None:

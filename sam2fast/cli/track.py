@@ -56,13 +56,7 @@ MAX_PALETTE_OBJECTS = 255
 )
 @model_options
 @click.option("--reverse", is_flag=True, help="Also track backwards, from the first prompted frame to the beginning.")
-@click.option(
-    "--start",
-    type=click.IntRange(0),
-    metavar="FRAME",
-    default=0,
-    help="The first frame to track.",
-)
+@click.option("--start", type=click.IntRange(0), metavar="FRAME", default=0, help="The first frame to track.")
 @click.option(
     "--end", type=click.IntRange(0), metavar="FRAME", show_default="the video's", help="The last frame to track."
 )

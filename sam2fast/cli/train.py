@@ -78,17 +78,9 @@ class Launch(NamedTuple):
 @click.option("--account", metavar="NAME", help="Of the cluster.")
 @click.option("--qos", metavar="NAME", help="Of the cluster.")
 @click.option(
-    "--timeout-hours",
-    type=click.FloatRange(0, min_open=True),
-    default=24.0,
-    help="Time limit of a job on the cluster.",
+    "--timeout-hours", type=click.FloatRange(0, min_open=True), default=24.0, help="Time limit of a job on the cluster."
 )
-@click.option(
-    "--cpus-per-task",
-    type=click.IntRange(1),
-    default=10,
-    help="CPUs of each process on the cluster.",
-)
+@click.option("--cpus-per-task", type=click.IntRange(1), default=10, help="CPUs of each process on the cluster.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def train(
     config: str,

@@ -270,8 +270,3 @@ def test_show_continues_after_problems(run, sav, tmp_path):
     assert result.exit_code == 1 and "clip has no annotation in frame 5; it has 00000, 00004, 00008" in result.stderr
     result = run("dataset", "show", sav, "--frames", ",", "--out", "none")
     assert result.exit_code == 2 and "--frames names no frame" in result.stderr and not (tmp_path / "none").exists()
-
-
-def test_commands_are_listed(run):
-    text = run("dataset", "--help").stdout
-    assert all(f"\n  {name} " in text for name in ("info", "show", "convert", "extract"))

@@ -24,6 +24,7 @@ CALLS = (
     ("evaluate-images nowhere", 1),
     ("demo --help", 0),
     ("demo --model large", 3),
+    ("dataset --help", 0),
     ("env --help", 0),
 )
 CODE = """
@@ -47,4 +48,4 @@ def test_help_and_usage_errors_need_no_torch(tmp_path):
     exits = [line for line in done.stdout.splitlines() if line.startswith("exit ")]
     assert exits == [f"exit {code} {line}" for line, code in CALLS]
     assert f"sam2fast, version {__version__}" in done.stdout
-    assert all(name in done.stdout for name in ("segment", "demo", "masks.json", "masks.jsonl", "--json"))
+    assert all(name in done.stdout for name in ("segment", "demo", "masks.json", "masks.jsonl", "extract", "--json"))

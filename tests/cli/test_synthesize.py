@@ -138,7 +138,7 @@ def test_media_and_its_errors(run, tmp_path, make_image):
         (("--teacher", "x.pt"), 2, "--images"),
         (("--images", "photos"), 2, "--teacher"),
         (("--teacher", "x.pt", "--images", "nowhere"), 1, "no folder 'nowhere'"),
-        (("--teacher", "x.pt", "--images", "empty"), 1, "no photographs"),
+        (("--teacher", "x.pt", "--images", "empty"), 1, "no images ("),
         (("--teacher", "x.pt", "--images", "photos"), 3, "no checkpoint file"),
         (("--teacher", "x.pt", "--images", "scans"), 3, "no checkpoint file"),
         (("--frames", 0), 2, "--frames"),

@@ -107,7 +107,8 @@ def test_camera(track, camera, tmp_path):
 
 
 def test_interrupted_camera(track, camera, tmp_path, monkeypatch):
-    monkeypatch.setattr(track_run, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)  # there is nothing to resume from
+    monkeypatch.setattr(track_run, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(track_run.RunFolder, "checkpoint", None)  # there is nothing to resume from
     interrupt_after(monkeypatch, 5)
     result = track("camera:3", *ONE, "--stream", "--out", tmp_path / "out")
     assert result.exit_code == 130 and "stopped after 5 frames\n" in result.stderr

@@ -17,7 +17,6 @@ from sam2fast import nano
 REFUSED = {
     "locked/x": "Permission denied|does not exist",
     "n" * 300: "File name too long|does not exist",
-    "loop": r"Too many levels|link|does not exist|File exists|\bno .*'(/.*/)?loop",
 }
 WEIGHTS = Path(nano.__file__).with_name("weights.safetensors")
 POINT, FIRST = "--point 5,5 --model nano", "--point 0,1,5,5 --model nano"
@@ -75,7 +74,6 @@ def inputs(tmp_path):
         Image.fromarray(mask).save(tmp_path / folder / "00000.png")
     (tmp_path / "images").mkdir()
     image.save(tmp_path / "images" / "a.jpg")
-    os.symlink("loop", tmp_path / "loop")
     (tmp_path / "locked").mkdir()
     (tmp_path / "locked").chmod(0)
     with permissions_count():
@@ -83,7 +81,7 @@ def inputs(tmp_path):
     (tmp_path / "locked").chmod(0o700)
 
 
-@pytest.mark.parametrize("path", REFUSED, ids=["locked", "long", "loop"])
+@pytest.mark.parametrize("path", REFUSED, ids=["locked", "long"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_error_is_one_line(run, inputs, command, path, monkeypatch):
     monkeypatch.setattr("sam2fast.cli.serve.run", None)  # if it was not refused, it would serve forever
@@ -95,11 +93,10 @@ def test_the_error_is_one_line(run, inputs, command, path, monkeypatch):
     assert sorted(os.listdir(inputs)) == before
 
 
-@pytest.mark.parametrize("name", ["loop", "dangling"])
-def test_a_model_is_not_exported_to_a_link_to_no_folder(run, inputs, name):
-    os.symlink("nothing", inputs / "dangling")
-    result = run("export", "--model", "nano", "--out", name)
-    assert (result.exit_code, result.stderr) == (1, f"sam2fast: the output folder {name!r} is a link to no folder\n")
+def test_a_model_is_not_exported_to_a_link_to_no_folder(run, inputs):
+    os.symlink("nothing", inputs / "link")
+    result = run("export", "--model", "nano", "--out", "link")
+    assert (result.exit_code, result.stderr) == (1, "sam2fast: the output folder 'link' is a link to no folder\n")
 
 
 @pytest.mark.parametrize(
@@ -123,10 +120,3 @@ def test_errors_of_stdout_are_reported(run, inputs, number, monkeypatch):
     monkeypatch.setattr("sam2fast.cli.profile.choose_model", full)
     result = run("profile", "image.png", *POINT.split())
     assert result.exit_code == 1 and re.fullmatch("sam2fast: .*(the disk is full|too large)\n", result.stderr)
-
-
-def test_results_follow_a_link(run, inputs):
-    os.symlink("stored.csv", inputs / "link")
-    arguments = "evaluate", "--gt", "masks", "--pred", "masks", "--processes", 1, "--keep-first-and-last", "--csv"
-    assert run(*arguments, "link").exit_code == 0 and (inputs / "stored.csv").read_bytes()
-    assert os.readlink(inputs / "link") == "stored.csv"

@@ -15,7 +15,7 @@ from thread_workers import instead_of_processes
 from vos_sets import write_masks, write_video
 
 from sam2fast import nano
-from sam2fast.cli import vos_run
+from sam2fast.cli import runner_options, vos_run
 from sam2fast.evaluation.vos import build_for_vos, outputs
 
 DISCS = {0: {1: (30, 30, 18), 3: (80, 50, 20)}, 2: {1: (34, 32, 16), 3: (76, 50, 20)}}
@@ -258,11 +258,19 @@ def test_interrupted(data, whole, monkeypatch):
     assert data.files() == whole
 
 
-@pytest.mark.parametrize(("device", "at_once", "travels"), [("cpu", 2, True), ("cpu,cpu", 1, False), ("cpu", 9, False)])
-def test_several_at_once(data, whole, monkeypatch, device, at_once, travels):
-    instead_of_processes(monkeypatch, travels)
-    if travels:
+@pytest.mark.parametrize(("device", "at_once", "count"), [("cpu", 2, 2), ("cpu,cpu", 1, 2), ("cpu", 9, 3)])
+def test_several_at_once(data, whole, monkeypatch, device, at_once, count):
+    instead_of_processes(monkeypatch, travels=at_once == 2)
+    if at_once == 2:
         monkeypatch.setattr(vos_run, "build_for_vos", build_for_vos)
+    started, original = [], runner_options.on_devices
+
+    def on_devices(devices, at_once):
+        started.append(len(devices) * at_once)
+        return original(devices, at_once=at_once)
+
+    monkeypatch.setattr(runner_options, "on_devices", on_devices)
     result = data("--at-once", at_once, "--progress", device=device)
     assert result.exit_code == 0 and "9/9" in result.stderr and result.stdout.startswith(TOTALS)
+    assert started == [count]
     assert data.files() == whole
