@@ -2,12 +2,12 @@
 
 import csv
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from file_contents import names
 from PIL import Image
 from thread_workers import instead_of_processes
 
@@ -42,10 +42,6 @@ def data(tmp_path, clips) -> Path:
 def rows_of(file: Path) -> list[dict[str, str]]:
     with file.open(newline="") as text:
         return list(csv.DictReader(text))
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(os.listdir(folder))
 
 
 def test_scores_match_the_functions(run, data, clips):

@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from file_contents import names
 from painted_model import PaintedModel
 from PIL import Image
 from pycocotools import mask as coco_masks
@@ -46,10 +47,6 @@ def painted(monkeypatch):
 def read_coco(path: Path) -> COCO:
     json.loads(path.read_text(), parse_constant=pytest.fail)  # NaN is not valid JSON
     return COCO(str(path))
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(os.listdir(folder))
 
 
 def masks_of(coco: COCO, image_id: int) -> list[np.ndarray]:

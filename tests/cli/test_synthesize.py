@@ -7,18 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from file_contents import files_of
 from PIL import Image
 
 from sam2fast.datasets import davis
 from sam2fast.training.data.synthetic import SyntheticClips, pseudo_labels
 
 SMALL = ("--frames", 3, "--size", 64)
-
-
-def read_files(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-    }
 
 
 def test_clips_in_the_layout_of_davis(run, tmp_path):
@@ -28,7 +23,7 @@ def test_clips_in_the_layout_of_davis(run, tmp_path):
     assert result.stdout == f"2 clips of 3 frames in {out}\n"
     names = [f"{kind}/{clip}/0000{t}.{suffix}" for kind, suffix in (("Annotations", "png"), ("JPEGImages", "jpg"))
              for clip in ("00000", "00001") for t in range(3)]  # fmt: skip
-    assert sorted(read_files(out)) == sorted([*names, "ImageSets/all.txt", "synthesize.json"])
+    assert sorted(files_of(out)) == sorted([*names, "ImageSets/all.txt", "synthesize.json"])
     assert (out / "ImageSets/all.txt").read_text() == "00000\n00001\n"
 
     clips = SyntheticClips(64, 3, 3, length=2, seed=5)
@@ -57,10 +52,10 @@ def test_a_full_folder_is_refused_unless_resumed(run, tmp_path):
     out = tmp_path / "out"
     ask = ("synthesize", *SMALL, "--out", out)
     assert run(*ask, "--clips", 3).exit_code == 0
-    whole = read_files(out)
+    whole = files_of(out)
     result = run(*ask, "--clips", 3)
     assert result.exit_code == 1 and "not empty" in result.stderr and "--resume" in result.stderr
-    assert read_files(out) == whole
+    assert files_of(out) == whole
 
     # As after an interrupt: one clip is missing, one has only masks, one is partial.
     for kind in ("JPEGImages", "Annotations"):
@@ -72,14 +67,14 @@ def test_a_full_folder_is_refused_unless_resumed(run, tmp_path):
     first = (out / "JPEGImages/00000/00000.jpg").stat().st_mtime_ns
     result = run(*ask, "--clips", 3, "--resume")
     assert result.exit_code == 0, result.stderr
-    assert read_files(out) == whole
+    assert files_of(out) == whole
     assert (out / "JPEGImages/00000/00000.jpg").stat().st_mtime_ns == first, "a complete clip is not made again"
 
     result = run(*ask, "--clips", 4, "--resume", "--seed", 1)
-    assert result.exit_code == 1 and "another --seed" in result.stderr and read_files(out) == whole
+    assert result.exit_code == 1 and "another --seed" in result.stderr and files_of(out) == whole
     assert run(*ask, "--clips", 4, "--resume").exit_code == 0
     assert (out / "ImageSets/all.txt").read_text().split() == ["00000", "00001", "00002", "00003"]
-    assert whole.items() - read_files(out).items() == {("ImageSets/all.txt", whole["ImageSets/all.txt"])}
+    assert whole.items() - files_of(out).items() == {("ImageSets/all.txt", whole["ImageSets/all.txt"])}
 
 
 def test_interrupted_clips_do_not_appear(run, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import av
 import moving_shapes
 import numpy as np
 import pytest
+from file_contents import names
 from PIL import Image
 from pycocotools import mask as coco_masks
 from track_runs import (
@@ -17,7 +18,6 @@ from track_runs import (
     box_of_disc,
     lines_of,
     middle_of_square,
-    names,
     text,
 )
 
@@ -26,16 +26,6 @@ from sam2fast.cli.track_folder import FrameDrawing
 from sam2fast.datasets.palette_masks import palette
 from sam2fast.video_io import video_writer
 from sam2fast.video_results import read_masks
-
-
-@pytest.fixture(scope="module")
-def whole(track, video_file, tmp_path_factory):
-    """The folder of an uninterrupted run."""
-    out = tmp_path_factory.mktemp("whole") / "out"
-    result = track(video_file, *PROMPTS, "--reverse", "--format", "json,png,overlay,coco", "--out", out)
-    assert result.exit_code == 0 and result.stderr == ""
-    assert f"{FRAMES} frames tracked" in result.stdout and str(out) in result.stdout
-    return out
 
 
 def test_files(whole):

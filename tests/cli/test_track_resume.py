@@ -4,6 +4,7 @@ import json
 
 import moving_shapes
 import pytest
+from file_contents import names
 from track_runs import (
     FRAMES,
     ONE,
@@ -11,22 +12,11 @@ from track_runs import (
     interrupt_after,
     lines_of,
     middle_of_square,
-    names,
     text,
 )
 
 from sam2fast.cli import track_run
 from sam2fast.video_results import read_masks
-
-
-@pytest.fixture(scope="module")
-def whole(track, video_file, tmp_path_factory):
-    """The folder of an uninterrupted run."""
-    out = tmp_path_factory.mktemp("whole") / "out"
-    result = track(video_file, *PROMPTS, "--reverse", "--format", "json", "--out", out)
-    assert result.exit_code == 0 and result.stderr == ""
-    assert f"{FRAMES} frames tracked" in result.stdout and str(out) in result.stdout
-    return out
 
 
 def fail():

@@ -7,6 +7,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import moving_shapes
 import numpy as np
 import pytest
+from file_contents import names
 from track_runs import (
     FRAMES,
     ONE,
@@ -14,7 +15,6 @@ from track_runs import (
     interrupt_after,
     lines_of,
     middle_of_square,
-    names,
     text,
 )
 
