@@ -10,6 +10,7 @@ from sam2fast.cli.command_files import check_files, make_folder, remove_leftover
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import PATH, model_options, out_option
 from sam2fast.cli.prompt_options import FOREGROUND, Click, ClickType, Prompts
+from sam2fast.cli.user_errors import print_note
 
 
 @click.command()
@@ -64,14 +65,11 @@ def demo(
     if image is None:
         image, clicks = find_photograph(), [Click(*PHOTOGRAPH_POINT, FOREGROUND)]
     if image is None:
-        click.echo(
-            "sam2fast: note: no photograph without scikit-image: pip install 'sam2fast[eval]', or give --image",
-            err=True,
-        )
+        print_note("no photograph without scikit-image: pip install 'sam2fast[eval]', or give --image")
     else:
         records["photo"], notes = segment_image(segmenter, Prompts(clicks), None, image, out, "photo")
         for note in notes:
-            click.echo(f"sam2fast: note: {note}", err=True)
+            print_note(note)
     records |= segment_scene(segmenter, out)
     track_clip(segmenter, choice, out)
     print_results(records, segmenter.seconds, out)

@@ -12,7 +12,7 @@ from sam2fast.cli.command_files import RESULTS, check_files, list_images, make_f
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import PATH, FormatsType, model_options, out_option, progress_option
 from sam2fast.cli.runner_options import RayOptions, choose_runner, resume_option, runner_options
-from sam2fast.cli.user_errors import UserError
+from sam2fast.cli.user_errors import UserError, print_note
 
 FORMATS = ("json", "layers", "overlay")
 SHARE = click.FloatRange(0, 1)
@@ -145,7 +145,7 @@ def masks(
     before = read_previous_masks(out / RESULTS, build, files) if resume else {}
     left = sum(str(image) not in before for image in files)
     if resume:
-        click.echo(f"sam2fast: note: {len(files) - left} of {len(files)} images were done before", err=True)
+        print_note(f"{len(files) - left} of {len(files)} images were done before")
     run = MaskRun(build, choose_runner(ray_options, device, left or len(files), "images"), progress)
     run.find(files, before)
     if run.rows:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from sam2fast.cli.options import removed_option
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.deploy.parallel.device_list import device_list, names_several
 from sam2fast.deploy.parallel.runners import Runner, in_this_process, on_devices
 
@@ -143,7 +143,7 @@ def _choose_devices(device: str, count: int, unit: str) -> list[str]:
         devices = device_list(device)
     if count < len(devices):
         idle = ", ".join(devices[count:])
-        click.echo(f"sam2fast: note: {idle} not used: {count} {unit if count > 1 else unit[:-1]} only", err=True)
+        print_note(f"{idle} not used: {count} {unit if count > 1 else unit[:-1]} only")
     return devices[: max(1, count)]
 
 

@@ -20,7 +20,7 @@ from sam2fast.cli.runner_options import (
     resume_option,
     runner_options,
 )
-from sam2fast.cli.user_errors import as_user_error
+from sam2fast.cli.user_errors import as_user_error, print_note
 from sam2fast.deploy.parallel.process import WorkerError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def segment(
     before = run.read_previous(choice, dtype, images) if resume else {}
     left = [image for image in images if image not in before]
     if resume:
-        click.echo(f"sam2fast: note: {len(before)} of {len(images)} images were done before", err=True)
+        print_note(f"{len(before)} of {len(images)} images were done before")
     done = dict(before)
     if left:
         runner = choose_runner(ray_options, device, len(left), "images").runner
@@ -91,7 +91,7 @@ def segment(
             for result in runner(run, left, build, ordered=True):
                 done[result.job], notes, seconds = result.unwrap()
                 for note in notes:
-                    click.echo(f"sam2fast: note: {note}", err=True)
+                    print_note(note)
                 add_seconds(spent, seconds)
     records = {str(image): done[image] for image in images}
     if as_json:

@@ -120,14 +120,10 @@ def _make_cutouts(photographs: Sequence[Path], choice: ModelChoice, device: str,
     import torch
     from tqdm import tqdm
 
-    from sam2fast.build_sam import build_sam2
-    from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+    from sam2fast.cli.segmenter import Segmenter
     from sam2fast.training.data.synthetic.pseudo_labels import write_cutouts
 
-    with as_user_error(OSError, ValueError, RuntimeError, ImportError):
-        predictor = SAM2ImagePredictor(
-            build_sam2(choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype))
-        )
+    predictor = Segmenter(choice, device, dtype).predictor
     with as_user_error(OSError, torch.OutOfMemoryError):
         progress = tqdm(total=len(photographs), desc="cut-outs", disable=None)
         for path, count in write_cutouts(photographs, predictor, media):

@@ -14,7 +14,7 @@ import click
 
 from sam2fast.cli.command_files import remove_leftovers, write_atomically
 from sam2fast.cli.terminal import STOPPING, note_signals, print_message
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.utils.reproducibility import deterministic, is_deterministic
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _save_config(folder: Path, text: str, steps: int) -> None:
     record = folder / "config_resolved.yaml"
     remove_leftovers([record])
     if record.exists() and record.read_text(encoding="utf-8", errors="surrogateescape") != text:
-        click.echo("sam2fast: note: the configuration differs from that of the run so far", err=True)
+        print_note("the configuration differs from that of the run so far")
         record.replace(folder / f"config_resolved_until_{steps}.yaml")
     write_atomically(record, text.encode(errors="surrogateescape"))
 
