@@ -16,7 +16,7 @@ import click
 
 from sam2fast import __version__
 from sam2fast.cli.terminal import exit_code, exit_quietly, handle_signals, print_message
-from sam2fast.cli.user_errors import UserError, format_error
+from sam2fast.cli.user_errors import UserError, format_error, print_note
 from sam2fast.io.atomic import FULL
 
 COMMANDS = (
@@ -91,7 +91,7 @@ class _CommandGroup(click.Group):
 
 class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"sam2fast: note: {record.getMessage()}", err=True)
+        print_note(record.getMessage())
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def _escape_unencodable() -> Iterator[None]:
             stream.reconfigure(errors="strict")
 
 
-@click.group(cls=_CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="sam2fast")
 @click.option(
     "--deterministic",

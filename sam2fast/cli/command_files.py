@@ -1,6 +1,7 @@
 """The files that commands read and write: names, checks, digests, atomic writes."""
 
 import hashlib
+import json
 import math
 import os
 import re
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -102,6 +104,34 @@ def make_folder(out: Path) -> None:
     check_folder(out, "output folder")
     with as_user_error(OSError):
         out.mkdir(parents=True, exist_ok=True)
+
+
+def open_output(out: Path, file: str, asked: Mapping[str, Any], resume: bool = True, overwrite: bool = False) -> None:
+    """Makes an output folder, or continues one that was filled with the same options.
+
+    Args:
+        file: the name of the record of the options in the folder.
+        resume: whether a filled folder may be continued.
+        overwrite: accept any folder.
+
+    Raises:
+        UserError: the folder is not empty, and may not be continued or was filled with other options.
+    """
+    make_folder(out)
+    record = out / file
+    remove_leftovers([record])  # of a killed run
+    with as_user_error(OSError, ValueError):
+        is_new = not any(path.name != file for path in out.iterdir())
+        before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
+    if not overwrite and not is_new:
+        if not resume:
+            raise UserError(f"the output folder {out} is not empty; choose another one, or continue with --resume")
+        if not isinstance(before, dict):
+            raise UserError(f"the folder {out} is not empty and has no {file} with its options; choose another")
+        changed = [f"--{name}" for name, value in asked.items() if before.get(name) != value]
+        if changed:
+            raise UserError(f"{out} was filled with another {', '.join(changed)}, see {record}; choose another folder")
+    write_atomically(record, (json.dumps(dict(asked), indent=2) + "\n").encode())
 
 
 def check_folder(path: Path, what: str) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from sam2fast.cli.options import DTYPES
+from sam2fast.cli.options import DTYPES, PATH
 from sam2fast.cli.user_errors import MissingCheckpointError, as_user_error
 from sam2fast.io.atomic import expanded
 
@@ -13,8 +13,8 @@ LAYOUT_OF_SUFFIX = {".pt": "official", ".pth": "official", ".safetensors": "safe
 
 
 @click.command()
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("source", metavar="IN", type=PATH)
+@click.argument("target", metavar="OUT", type=PATH)
 @click.option(
     "--to",
     "layout",
@@ -28,7 +28,13 @@ LAYOUT_OF_SUFFIX = {".pt": "official", ".pth": "official", ".safetensors": "safe
     metavar="FILE",
     help="Configuration of the weights: an official name or a YAML file.  [default: detected]",
 )
-@click.option("--prefix", default="", metavar="TEXT", help="Prefix to remove from the names in IN, such as module.")
+@click.option(
+    "--prefix",
+    default="",
+    show_default=False,
+    metavar="TEXT",
+    help="Prefix to remove from the names in IN, such as module.",
+)
 @click.option("--force", is_flag=True, help="Replace OUT.")
 def convert(
     source: Path, target: Path, layout: str | None, dtype: str | None, model: str | None, prefix: str, force: bool

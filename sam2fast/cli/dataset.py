@@ -52,7 +52,7 @@ def info(source: Path, layout: str | None, rate: int, count: bool, as_json: bool
     from sam2fast.datasets.layout_registry import summarise
 
     problems, rows = ErrorReport("videos"), []
-    kinds = [(data, select_source_videos(data, only, ())) for data, only in open_masklets(source, layout, rate)]
+    kinds = open_masklets(source, layout, rate)
     asked = select_videos(sorted({name for _, names in kinds for name in names}), videos, source)
     total = 0
     for data, there in kinds:
@@ -70,20 +70,25 @@ def info(source: Path, layout: str | None, rate: int, count: bool, as_json: bool
     problems.raise_if_any(total)
 
 
-def open_masklets(source: Path, layout: str | None, rate: int) -> "list[tuple[Layout, list[str]]]":
-    """The data set. A folder in SA-V's layout gives the manual and the automatic masklets, if both exist.
+def open_masklets(source: Path, layout: str | None, rate: int, both: bool = False) -> "list[tuple[Layout, list[str]]]":
+    """The data set and its videos. A folder in SA-V's layout gives manual and automatic masklets, if both exist.
+
+    Args:
+        both: open the other kind of masklets, too, if IN is one JSON file of SA-V.
 
     Raises:
         UserError: see :func:`~sam2fast.cli.dataset_options.open_source`; or there are no videos.
     """
     data, only = open_source(source, layout, MASKLETS[0], rate)
-    if data.name != "sav" or only:
-        return [(data, only)]
+    if data.name != "sav" or (only and not both):
+        return [(data, select_source_videos(data, only, ()))]
+    kinds = [open_source(data.root, "sav", kind, rate)[0] for kind in MASKLETS]
+    if only:
+        return [(one, only) for one in kinds if (data.root / f"{only[0]}_{one.settings.masklets}.json").is_file()]
     from sam2fast.datasets.dataset_files import DatasetError
 
-    found = [open_source(source, "sav", kind, rate) for kind in MASKLETS]
     with as_user_error(DatasetError):
-        present = [pair for pair in found if pair[0].videos()]
+        present = [(one, names) for one in kinds if (names := one.videos())]
     if not present:
         raise UserError(f"there are no annotated videos in {source}")
     return present
@@ -134,10 +139,8 @@ def show(source: Path, layout: str | None, rate: int, frames: str | None, videos
     asked = None if frames is None else [part.strip() for part in frames.split(",") if part.strip()]
     if asked == []:
         raise click.UsageError("--frames names no frame; expected such as 0,40,480")
-    kinds = [
-        (data, set(select_source_videos(data, only, ()))) for data, only in _open_both_masklets(source, layout, rate)
-    ]
-    names = select_videos(sorted(set().union(*(there for _, there in kinds))), videos, source)
+    kinds = open_masklets(source, layout, rate, both=True)
+    names = select_videos(sorted({name for _, names in kinds for name in names}), videos, source)
     make_folder(out)
 
     from sam2fast.datasets.dataset_files import DatasetError
@@ -158,16 +161,6 @@ def show(source: Path, layout: str | None, rate: int, frames: str | None, videos
             problems.add(name, strip_error_kind(str(error)))
     click.echo(f"{count} images in {out}")
     problems.raise_if_any(sum(name in there for name in names for _, there in kinds))
-
-
-def _open_both_masklets(source: Path, layout: str | None, rate: int) -> "list[tuple[Layout, list[str]]]":
-    """As :func:`open_masklets`; also opens the other kind of masklets if IN is one JSON file of SA-V."""
-    pairs = open_masklets(source, layout, rate)
-    data, only = pairs[0]
-    if data.name != "sav" or not only:
-        return pairs
-    both = [(open_source(data.root, "sav", kind, rate)[0], only) for kind in MASKLETS]
-    return [(one, names) for one, names in both if (data.root / f"{names[0]}_{one.settings.masklets}.json").is_file()]
 
 
 def _draw_video(

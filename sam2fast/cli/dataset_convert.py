@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
+from sam2fast.cli.command_files import open_output
 from sam2fast.cli.dataset_options import (
     LAYOUTS,
     MASKLETS,
     jobs_option,
     layout_option,
-    open_output,
     open_source,
     rate_option,
     run_jobs,
@@ -19,21 +19,19 @@ from sam2fast.cli.dataset_options import (
     source_argument,
     video_option,
 )
+from sam2fast.cli.options import PATH
 from sam2fast.cli.user_errors import ErrorReport, as_user_error
-
-RECORD = ".convert.json"
 
 
 @click.command()
 @source_argument
-@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUT", type=PATH)
 @click.option("--to", "to", type=click.Choice(LAYOUTS), required=True, help="Layout of OUT.")
 @layout_option
 @click.option(
     "--masklets",
     type=click.Choice(MASKLETS),
     default="manual",
-    show_default=True,
     help="Which of SA-V's two JSON files of a video to read or write.",
 )
 @rate_option
@@ -42,14 +40,12 @@ RECORD = ".convert.json"
     "images",
     type=click.Choice(("all", "annotated", "none")),
     default="all",
-    show_default=True,
     help="Which frames to copy: byte for byte, or, from video files into layouts of images, as JPEG of quality 95.",
 )
 @click.option(
     "--overlaps",
     type=click.Choice(("refuse", "smaller-id", "larger-area")),
     default="refuse",
-    show_default=True,
     help="davis and ytvos have one object at each pixel. Which object gets a pixel of several objects.",
 )
 @click.option("--check", is_flag=True, help="Read every mask back and compare.")
@@ -89,7 +85,7 @@ def convert(
     from sam2fast.datasets.layout_registry import open_layout
 
     asked = {"to": to, "masklets": masklets, "rate": rate, "pictures": images, "overlaps": overlaps}
-    open_output(target, RECORD, asked, overwrite)
+    open_output(target, ".convert.json", asked, overwrite=overwrite)
     output = open_layout(target, to, Settings(masklets, rate, overlaps))
     jobs = [ConvertJob(data, output, name, images, check) for name in names if overwrite or not output.has(name)]
     problems, count, frames, objects, bare = ErrorReport("videos"), 0, 0, 0, 0
@@ -118,9 +114,6 @@ def _format_subject(video: str, lost: Mapping[str, Sequence[int]]) -> str:
     )
 
 
-RECORD = ".extract.json"
-
-
 @click.command()
 @click.option(
     "--videos",
@@ -128,7 +121,7 @@ RECORD = ".extract.json"
     "videos",
     required=True,
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder of .mp4 files, or of folders with such files.",
 )
 @click.option(
@@ -137,7 +130,7 @@ RECORD = ".extract.json"
     "out",
     required=True,
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="For the frames: DIR/VIDEO/00000.jpg, 00004.jpg and so on.",
 )
 @click.option(
@@ -146,10 +139,9 @@ RECORD = ".extract.json"
     "rate",
     type=click.IntRange(1),
     default=4,
-    show_default=True,
     help="Take every RATEth frame. 4 are SA-V's annotated ones.",
 )
-@click.option("--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Of the JPEG files.")
+@click.option("--quality", type=click.IntRange(1, 100), default=95, help="Of the JPEG files.")
 @jobs_option("--n-jobs")
 def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | None) -> None:
     """Extract every RATEth frame of videos, several videos at once.
@@ -165,7 +157,7 @@ def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | N
         files = list_videos(videos)
     with as_user_error(ImportError):
         require_pyav()
-    open_output(out, RECORD, {"rate": rate, "quality": quality})
+    open_output(out, ".extract.json", {"rate": rate, "quality": quality})
     problems = ErrorReport("videos")
     jobs: dict[str, ExtractJob] = {}
     for file in files:

@@ -1,14 +1,13 @@
-"""What the commands of ``sam2fast dataset`` share: options, sources, the record of a run, parallel jobs."""
+"""What the commands of ``sam2fast dataset`` share: options, sources, parallel jobs."""
 
-import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sam2fast.cli.command_files import make_folder, remove_leftovers, write_atomically
+from sam2fast.cli.options import PATH
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
 
 if TYPE_CHECKING:
@@ -21,13 +20,12 @@ MASKLETS = ("manual", "auto")
 CLEAR_ERRORS = ("DatasetError: ", "OverlapError: ", "VideoError: ", "NoFramesError: ")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-source_argument = click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+source_argument = click.argument("source", metavar="IN", type=PATH)
 layout_option = click.option("--from", "layout", type=click.Choice(LAYOUTS), help="Layout of IN.  [default: detected]")
 rate_option = click.option(
     "--rate",
     type=click.IntRange(1),
     default=4,
-    show_default=True,
     help="SA-V's JSON files annotate every Nth frame of the video.",
 )
 video_option = click.option(
@@ -64,31 +62,6 @@ def select_videos(present: Sequence[str], asked: Collection[str], where: Path) -
     if missing:
         raise click.UsageError(f"there is no video {missing[0]!r} in {where}; there are {', '.join(present[:5])}")
     return [name for name in present if not asked or name in asked]
-
-
-def open_output(out: Path, file: str, asked: Mapping[str, Any], overwrite: bool = False) -> None:
-    """Makes an output folder, or continues one that was filled with the same options.
-
-    Args:
-        file: the name of the record of the options in the folder.
-        overwrite: accept any folder.
-
-    Raises:
-        UserError: the folder is not empty, and was filled with other options.
-    """
-    make_folder(out)
-    record = out / file
-    remove_leftovers([record])  # of a killed run
-    with as_user_error(OSError, ValueError):
-        is_new = not any(path.name != file for path in out.iterdir())
-        before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
-    if not overwrite and not is_new:
-        if not isinstance(before, dict):
-            raise UserError(f"the folder {out} is not empty and has no {file} with its options; choose another")
-        changed = [f"--{name}" for name, value in asked.items() if before.get(name) != value]
-        if changed:
-            raise UserError(f"{out} was filled with another {', '.join(changed)}, see {record}; choose another folder")
-    write_atomically(record, (json.dumps(dict(asked), indent=2) + "\n").encode())
 
 
 def run_jobs(

@@ -8,14 +8,15 @@ import click
 
 from sam2fast.cli.command_files import check_files, make_folder, remove_leftovers
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import model_options, out_option
-from sam2fast.cli.prompt_options import Click, ClickType, Prompts
+from sam2fast.cli.options import PATH, model_options, out_option
+from sam2fast.cli.prompt_options import FOREGROUND, Click, ClickType, Prompts
+from sam2fast.cli.user_errors import print_note
 
 
 @click.command()
 @click.option(
     "--image",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Your image, with --point.  [default: a cup of coffee from scikit-image, if installed]",
 )
@@ -52,21 +53,23 @@ def demo(
     choice = choose_model(model, checkpoint)
     make_folder(out)
 
-    from sam2fast.cli.demo_run import demo_files, find_photograph, segment_photograph, segment_scene, track_clip
+    from sam2fast.cli.demo_run import demo_files, segment_scene, track_clip
     from sam2fast.cli.results import print_results
+    from sam2fast.cli.segment import segment_image
     from sam2fast.cli.segmenter import Segmenter
+    from sam2fast.demo.scene import PHOTOGRAPH_POINT, find_photograph
 
     remove_leftovers(demo_files(out))
     segmenter = Segmenter(choice, device, dtype)
     records = {}
-    photograph = find_photograph() if image is None else (image, Prompts(clicks))
-    if photograph is None:
-        click.echo(
-            "sam2fast: note: no photograph without scikit-image: pip install 'sam2fast[eval]', or give --image",
-            err=True,
-        )
+    if image is None:
+        image, clicks = find_photograph(), [Click(*PHOTOGRAPH_POINT, FOREGROUND)]
+    if image is None:
+        print_note("no photograph without scikit-image: pip install 'sam2fast[eval]', or give --image")
     else:
-        records["photo"] = segment_photograph(segmenter, *photograph, out)
+        records["photo"], notes = segment_image(segmenter, Prompts(clicks), None, image, out, "photo")
+        for note in notes:
+            print_note(note)
     records |= segment_scene(segmenter, out)
     track_clip(segmenter, choice, out)
     print_results(records, segmenter.seconds, out)

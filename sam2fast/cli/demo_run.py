@@ -15,9 +15,8 @@ from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.prompt_options import FOREGROUND, Box, Click, Prompts
 from sam2fast.cli.results import png, write_result
 from sam2fast.cli.segmenter import Segmenter
-from sam2fast.cli.user_errors import as_user_error
+from sam2fast.cli.user_errors import as_user_error, print_note
 from sam2fast.demo import clip as demo_clip
-from sam2fast.demo import scene as photograph
 from sam2fast.demo.clip import contact_sheet, draw_frames
 from sam2fast.demo.clip import encode_mp4 as encode_mp4
 from sam2fast.demo.scene import draw_scene
@@ -38,28 +37,6 @@ def demo_files(out: Path) -> list[Path]:
     results = [file for name in ("photo", *PROMPTS) for file in output_files(out, name).values()]
     names = ("scene.png", "overlay.png", "tracked.png", "tracked.mp4", "tracked.json")
     return [*results, *(out / name for name in names)]
-
-
-def find_photograph() -> tuple[Path, Prompts] | None:
-    """A photograph on this machine with its prompts, or None."""
-    file = photograph.find_photograph()
-    return None if file is None else (file, Prompts((Click(*photograph.PHOTOGRAPH_POINT, FOREGROUND),)))
-
-
-def segment_photograph(segmenter: Segmenter, image: Path, prompts: Prompts, out: Path) -> dict[str, Any]:
-    """Writes the result as ``photo*``, and returns its record.
-
-    Raises:
-        UserError: ``image`` cannot be read.
-    """
-    pixels = segmenter.read(image)
-    height, width = pixels.shape[:2]
-    for prompt in prompts.outside(width, height):
-        click.echo(f"sam2fast: note: {prompt} lies outside {image} ({width}x{height})", err=True)
-    segmenter.encode(pixels)
-    prediction = segmenter.predict(prompts)
-    with segmenter.stage("write"):
-        return write_result(out, "photo", image, pixels, prompts, prediction, segmenter.description)
 
 
 def segment_scene(segmenter: Segmenter, out: Path) -> dict[str, dict[str, Any]]:
@@ -94,7 +71,7 @@ def track_clip(segmenter: Segmenter, choice: ModelChoice, out: Path) -> None:
         with segmenter.stage("load model"):
             predictor = build_sam2_video_predictor(choice.config, choice.checkpoint, device=device, dtype=dtype)
     except CheckpointError:  # the file fits: the segmenter has loaded it
-        click.echo(f"sam2fast: note: no video, since {choice.checkpoint} has weights for images only", err=True)
+        print_note(f"no video, since {choice.checkpoint} has weights for images only")
         return
     with segmenter.stage("make video"):
         clip = demo_clip.make_clip()
@@ -120,7 +97,7 @@ def track_clip(segmenter: Segmenter, choice: ModelChoice, out: Path) -> None:
         try:
             write_atomically(out / "tracked.mp4", encode_mp4(frames))
         except ImportError:
-            click.echo("sam2fast: note: no tracked.mp4 without PyAV: pip install 'sam2fast[video]'", err=True)
+            print_note("no tracked.mp4 without PyAV: pip install 'sam2fast[video]'")
         record = {"objects": objects, "model": segmenter.description}
         write_atomically(out / "tracked.json", (json.dumps(record) + "\n").encode())
 

@@ -8,8 +8,9 @@ import click
 from sam2fast import nano
 from sam2fast._official_names import RELEASES
 from sam2fast.cli.model_choice import NANO
-from sam2fast.cli.terminal import aligned, exit_code, print_message
-from sam2fast.cli.user_errors import UserError
+from sam2fast.cli.options import PATH
+from sam2fast.cli.terminal import aligned, report_interrupt
+from sam2fast.cli.user_errors import UserError, format_error
 from sam2fast.downloads import catalog, get_checkpoint, get_repository, is_sha256
 from sam2fast.downloads.catalog import (
     MIRROR_VARIABLE,
@@ -28,7 +29,7 @@ from sam2fast.downloads.catalog import (
 )
 @click.option(
     "--to",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Folder for the files.  [default: $SAM2FAST_CACHE, where all commands find them]",
 )
@@ -63,15 +64,13 @@ def download(
     wanted = _expand(names)
     _check(wanted, to, mirror, sha256, force)
     failed = False
-    for name in wanted:
-        try:
-            click.echo(_get(name, to, mirror, sha256, force, quiet))
-        except (OSError, ImportError) as error:
-            failed = True
-            UserError(" ".join(str(error).split())).show()
-        except KeyboardInterrupt as stop:
-            print_message("interrupted; run the same command again to continue")
-            ctx.exit(exit_code(stop))
+    with report_interrupt(ctx):
+        for name in wanted:
+            try:
+                click.echo(_get(name, to, mirror, sha256, force, quiet))
+            except (OSError, ImportError) as error:
+                failed = True
+                UserError(format_error(error)).show()
     if failed:
         ctx.exit(1)
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam2fast.cli.command_files import remove_leftovers
-from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error
+from sam2fast.cli.options import PATH
+from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error, print_note
 
 if TYPE_CHECKING:
     from sam2fast.evaluation.scores import FolderScores, ObjectScore, VideoScore
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     "truths",
     multiple=True,
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Ground truth: a folder for each video, or one with Annotations. Repeatable; give one --pred for each.",
 )
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     "preds",
     multiple=True,
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Predicted masks, in folders and files of the same names.",
 )
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also score the first and the last annotated frame.",
 )
-@click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="[default: PRED/results.csv]")
+@click.option("--csv", "csv_file", type=PATH, metavar="FILE", help="[default: PRED/results.csv]")
 @click.option("--partial", is_flag=True, help="Write the CSV file even if some videos had problems.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
 @click.option("--quiet", "-q", is_flag=True, help="No table, no progress bar, no notes.")
@@ -139,12 +140,10 @@ def _score_folders(truth: Path, pred: Path, file: Path, **options: Any) -> "Fold
 def _note_left_out(scores: "FolderScores") -> None:
     for names, folder in ((scores.only_truth, scores.truth), (scores.only_pred, scores.pred)):
         if names:
-            click.echo(f"sam2fast: note: left out, since only {folder} has them: {', '.join(names)}", err=True)
+            print_note(f"left out, since only {folder} has them: {', '.join(names)}")
     empty = [video.name for video in scores.videos if not video.objects and not video.problems]
     if empty:
-        click.echo(
-            f"sam2fast: note: the truth shows no object in the frames that count of {', '.join(empty)}", err=True
-        )
+        print_note(f"the truth shows no object in the frames that count of {', '.join(empty)}")
 
 
 def _earlier_run_note(file: Path) -> str:
@@ -163,7 +162,7 @@ def _write_csv(scores: "FolderScores", file: Path, partial: bool, quiet: bool) -
     with as_user_error(OSError):
         write_results_csv(file, scores)
     if not quiet:
-        click.echo(f"sam2fast: note: written to {file}", err=True)
+        print_note(f"written to {file}")
 
 
 def _table(scores: "FolderScores") -> Iterator[str]:

@@ -1,11 +1,11 @@
 """``sam2fast evaluate-images``: mean IoU by clicks and boxes on images with masks."""
 
+import functools
 import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +16,14 @@ from tqdm import tqdm
 from sam2fast import __version__
 from sam2fast.cli.command_files import make_folder, remove_leftovers, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import model_options
-from sam2fast.cli.runner_options import choose_devices
+from sam2fast.cli.options import PATH, model_options, progress_option
+from sam2fast.cli.runner_options import RayOptions, choose_runner
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
 from sam2fast.deploy.parallel.device_list import device_list
 from sam2fast.deploy.parallel.process import WorkerError
-from sam2fast.deploy.parallel.runners import Runner, in_this_process, on_devices
 
 if TYPE_CHECKING:
-    from sam2fast.evaluation.clicks.image_evaluation import ClickJob, ClickSettings, ImageScores
+    from sam2fast.evaluation.clicks.image_evaluation import Results
     from sam2fast.evaluation.clicks.sources import ClickDataset
     from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
@@ -52,15 +51,15 @@ class NumbersType(click.ParamType):
 
 
 @click.command()
-@click.argument("images", type=click.Path(path_type=Path), metavar="IMAGES")
+@click.argument("images", type=PATH, metavar="IMAGES")
 @click.option(
     "--masks",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="PATH",
     show_default="IMAGES",
     help="The folder of the ground truth, or COCO's JSON file.",
 )
-@click.option("--format", type=click.Choice(FORMATS), default="auto", show_default=True, help="Of the masks.")
+@click.option("--format", type=click.Choice(FORMATS), default="auto", help="Of the masks.")
 @click.option(
     "--clicks",
     type=NumbersType(1),
@@ -73,16 +72,13 @@ class NumbersType(click.ParamType):
     "--box-noise",
     type=click.FloatRange(0, MOST_NOISE, max_open=True),
     default=0.0,
-    show_default=True,
     help="Move each side of the box by up to this share of its length, at most 20 pixels.",
 )
 @click.option("--no-feedback", is_flag=True, help="Prompt with clicks only, without the previous mask.")
 @click.option("--images", "most_images", type=click.IntRange(1), metavar="N", help="Evaluate N random images.")
 @click.option("--max-objects", type=click.IntRange(1), metavar="N", help="Evaluate N random objects of each image.")
-@click.option(
-    "--min-area", type=click.IntRange(1), default=1, show_default=True, help="Leave out objects of fewer pixels."
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random choices and noise.")
+@click.option("--min-area", type=click.IntRange(1), default=1, help="Leave out objects of fewer pixels.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of random choices and noise.")
 @click.option("--with-crowds", is_flag=True, help="Also evaluate COCO's crowds.")
 @click.option(
     "--ignore-label",
@@ -93,13 +89,11 @@ class NumbersType(click.ParamType):
 )
 @click.option("--skip-unmasked", is_flag=True, help="Skip images without masks.")
 @model_options
-@click.option(
-    "--at-once", type=click.IntRange(1), default=32, show_default=True, help="Objects per batch of the decoder."
-)
-@click.option("--progress", is_flag=True, help="Show a progress bar even if stderr is no terminal.")
+@click.option("--at-once", type=click.IntRange(1), default=32, help="Objects per batch of the decoder.")
+@progress_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Write the means to NAME.json and every object to NAME.csv; FILE is either name.",
 )
@@ -147,7 +141,7 @@ def evaluate_images(
         raise UserError(f"no file or folder {str(masks)!r}")
     choice = choose_model(model, checkpoint)
 
-    from sam2fast.evaluation.clicks.image_evaluation import ClickSettings
+    from sam2fast.evaluation.clicks.image_evaluation import ClickSettings, Results, evaluate_image
     from sam2fast.evaluation.clicks.sources import open_data_set, sample_jobs
 
     if find_spec("scipy") is None:
@@ -165,131 +159,67 @@ def evaluate_images(
         check_out(out, data)
         remove_leftovers(output_files(out))
     jobs = data.jobs if most_images is None else sample_jobs(data.jobs, most_images, seed)
+    chosen = choose_runner(RayOptions(), device, len(jobs), "images")
     with as_user_error(ValueError, RuntimeError):
-        devices = device_list(choose_devices(device, len(jobs), "images"))
+        devices = device_list(chosen.name)
     settings = ClickSettings(max(clicks), not no_feedback, box, box_noise, min_area, max_objects, seed, at_once)
-    run = EvaluationRun(settings, clicks, data, jobs, progress)
-    runner = in_this_process(devices[0]) if len(devices) == 1 else on_devices(devices)
-    run.evaluate(runner, BuildPredictor(choice, dtype))
-    if run.results.objects:
-        for line in run.results.table():
+    results, problems = Results(clicks), ErrorReport("images and masks")
+    for subject, why in data.problems:
+        problems.add(subject, why)
+    begun, function = time.perf_counter(), functools.partial(evaluate_image, settings=settings)
+    with tqdm(total=len(jobs), desc="images", disable=False if progress else None) as bar, as_user_error(WorkerError):
+        for result in chosen.runner(function, jobs, functools.partial(_build, choice, dtype), ordered=True):
+            if result.error is not None:
+                problems.add(result.job.image, result.error)
+            else:
+                results.add(result.job.name, result.value)
+                _report(problems, result.job.image, result.value.problems)
+            bar.update()
+    seconds = time.perf_counter() - begun
+    if results.objects:
+        for line in results.table():
             click.echo(line)
-        click.echo(f"time: {run.seconds:.2f} s")
+        click.echo(f"time: {seconds:.2f} s")
         if out is not None:
             facts = {
-                "model": {
-                    **choice._asdict(),
-                    "checkpoint": str(choice.checkpoint),
-                    "device": ",".join(devices),
-                    "dtype": dtype,
-                },
+                "model": {**choice.as_json(), "device": ",".join(devices), "dtype": dtype},
                 "data": {"images": str(images), "masks": str(masks or images), "format": data.format},
                 "settings": {**asdict(settings), "clicks": clicks, "images": most_images},
+                "seconds": round(seconds, 3),
+                "problems": [{"file": subject, "why": why} for subject, why in problems.found],
             }
-            run.write(out, facts)
+            _write(out, facts, results)
             click.echo(f"written to {' and '.join(click.format_filename(file) for file in output_files(out))}")
-    run.finish()
+    problems.raise_if_any(len(jobs) + len(data.problems))
+    if not results.objects:
+        raise UserError(f"no image has an object of {min_area} pixels or more")
 
 
 SUFFIXES = (".json", ".csv")
 MAX_SHOWN = 3  # problems of one image
 
 
-@dataclass(frozen=True)
-class BuildPredictor:
+def _build(choice: ModelChoice, dtype: str, device: str) -> "SAM2ImagePredictor":
     """Loads the model in the process that calls it."""
+    from sam2fast.cli.segmenter import Segmenter
 
-    choice: ModelChoice
-    dtype: str
-
-    def __call__(self, device: str) -> "SAM2ImagePredictor":
-        """A predictor on this device."""
-        from sam2fast.cli.segmenter import Segmenter
-
-        return Segmenter(self.choice, device, self.dtype).predictor
+    return Segmenter(choice, device, dtype).predictor
 
 
-class EvaluationRun:
-    """One evaluation of many images: ``results`` of those that succeeded, ``problems`` of the others.
+def _report(problems: ErrorReport, image: Path, found: Sequence[str]) -> None:
+    if found:
+        more = len(found) - MAX_SHOWN
+        problems.add(image, "; ".join(found[:MAX_SHOWN]) + (f"; and {more} more" if more > 0 else ""))
 
-    Args:
-        asked: the numbers of clicks after which means are reported.
-        data: the data set; its problems are reported immediately.
-        jobs: the images to evaluate.
-        progress: show a bar even if stderr is no terminal.
-    """
 
-    def __init__(
-        self,
-        settings: "ClickSettings",
-        asked: Sequence[int],
-        data: "ClickDataset",
-        jobs: "Sequence[ClickJob]",
-        progress: bool = False,
-    ) -> None:
-        from sam2fast.evaluation.clicks.image_evaluation import Results
-
-        self.results, self.problems, self.seconds = Results(asked), ErrorReport("images and masks"), 0.0
-        self._settings, self._asked, self._jobs, self._progress = settings, asked, jobs, progress
-        self._count = len(jobs) + len(data.problems)
-        for subject, why in data.problems:
-            self.problems.add(subject, why)
-
-    def evaluate(self, runner: Runner, build: BuildPredictor) -> None:
-        """Evaluates all images; failures go to ``problems``.
-
-        Raises:
-            UserError: the model cannot be loaded, or all processes were lost.
-        """
-        from sam2fast.evaluation.clicks.image_evaluation import evaluate_image
-
-        start, function = time.perf_counter(), partial(evaluate_image, settings=self._settings)
-        with (
-            tqdm(total=len(self._jobs), desc="images", disable=False if self._progress else None) as bar,
-            as_user_error(WorkerError),
-        ):
-            for result in runner(function, self._jobs, build, ordered=True):
-                if result.error is not None:
-                    self.problems.add(result.job.image, result.error)
-                else:
-                    self._take(result.job, result.value)
-                bar.update()
-        self.seconds = time.perf_counter() - start
-
-    def _take(self, job: "ClickJob", scores: "ImageScores") -> None:
-        self.results.add(job.name, scores)
-        if scores.problems:
-            shown, more = scores.problems[:MAX_SHOWN], len(scores.problems) - MAX_SHOWN
-            self.problems.add(job.image, "; ".join(shown) + (f"; and {more} more" if more > 0 else ""))
-
-    def write(self, out: Path, facts: Mapping[str, Any]) -> None:
-        """Writes the means as JSON, with these facts of the run, and every object as CSV.
-
-        Raises:
-            UserError: a file cannot be written.
-        """
-        means, objects = output_files(out)
-        make_folder(means.parent)
-        content = {
-            "version": __version__,
-            **facts,
-            "seconds": round(self.seconds, 3),
-            "problems": [{"file": subject, "why": why} for subject, why in self.problems.found],
-            **self.results.as_json(),
-        }
-        write_atomically(objects, self.results.as_csv().encode(errors="surrogateescape"))
-        # Written last: if this file exists, the CSV file exists too.
-        write_atomically(means, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
-
-    def finish(self) -> None:
-        """Ends the run.
-
-        Raises:
-            UserError: there were problems, or there was no object.
-        """
-        self.problems.raise_if_any(self._count)
-        if not self.results.objects:
-            raise UserError(f"no image has an object of {self._settings.min_area} pixels or more")
+def _write(out: Path, facts: Mapping[str, Any], results: "Results") -> None:
+    """Writes the means as JSON, with these facts of the run, and every object as CSV."""
+    means, objects = output_files(out)
+    make_folder(means.parent)
+    content = {"version": __version__, **facts, **results.as_json()}
+    write_atomically(objects, results.as_csv().encode(errors="surrogateescape"))
+    # Written last: if this file exists, the CSV file exists too.
+    write_atomically(means, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def output_files(out: Path) -> tuple[Path, Path]:

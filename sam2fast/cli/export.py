@@ -19,19 +19,9 @@ from sam2fast.cli.user_errors import as_user_error
     help="Compile to native code for this machine, device and version of torch, for the fastest start. "
     "Takes minutes and needs a C++ compiler.",
 )
+@click.option("--prompts", type=click.IntRange(1), default=1, help="Number of prompts in one call of the decoder.")
 @click.option(
-    "--prompts",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Number of prompts in one call of the decoder.",
-)
-@click.option(
-    "--points",
-    type=click.IntRange(1),
-    default=8,
-    show_default=True,
-    help="Maximum number of points of a prompt; a box counts as two.",
+    "--points", type=click.IntRange(1), default=8, help="Maximum number of points of a prompt; a box counts as two."
 )
 @out_option("exported")
 def export(

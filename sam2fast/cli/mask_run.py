@@ -4,7 +4,9 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,11 +14,13 @@ import click
 from tqdm import tqdm
 
 from sam2fast import __version__
-from sam2fast.cli.command_files import RESULTS, write_atomically
-from sam2fast.cli.mask_finder import Finder, GeneratedMasks
-from sam2fast.cli.model_choice import ModelChoice
+from sam2fast.cli.command_files import RESULTS, mask_files, write_atomically
+from sam2fast.cli.mask_finder import BuildMaskFinder, find_masks
 from sam2fast.cli.results import DIGITS
-from sam2fast.cli.user_errors import UserError
+from sam2fast.cli.runner_options import RunnerChoice, add_seconds
+from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.deploy.parallel.pool import JobResult
+from sam2fast.deploy.parallel.process import WorkerError
 from sam2fast.video_results.coco_video import CATEGORY
 
 # Each save writes the whole results file, so it is not saved after every image.
@@ -32,12 +36,10 @@ class CocoFile:
 
     Args:
         path: written by :meth:`save`.
-        info: the model and its options.
     """
 
-    def __init__(self, path: Path, info: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._head = _encode({"info": {"description": "masks by sam2fast", "version": __version__, **info}})
         # Encoded once: a long run is saved many times.
         self._images: list[str] = []
         self._annotations: list[str] = []
@@ -64,8 +66,11 @@ class CocoFile:
             _encode({**annotation, "id": first + i, "image_id": image_id}) for i, annotation in enumerate(annotations)
         ]
 
-    def save(self) -> None:
+    def save(self, info: Mapping[str, Any]) -> None:
         """Writes everything that was added, replacing the file.
+
+        Args:
+            info: the model and its options.
 
         Raises:
             UserError: the file cannot be written; the previous file stays.
@@ -75,7 +80,8 @@ class CocoFile:
             "categories": [_encode(CATEGORY)],
             "annotations": self._annotations,
         }
-        text = self._head.removesuffix("}")
+        head = {"info": {"description": "masks by sam2fast", "version": __version__, **info}}
+        text = _encode(head).removesuffix("}")
         for name, items in lists.items():
             text += f',\n"{name}": [\n' + ",\n".join(items) + "\n]"
         write_atomically(self._path, (text + "\n}\n").encode())
@@ -109,20 +115,8 @@ class PreviousMasks(NamedTuple):
     annotations: list[dict[str, Any]]
 
 
-def read_previous_masks(
-    results: Path,
-    choice: ModelChoice,
-    dtype: str,
-    options: Mapping[str, Any],
-    images: Sequence[Path],
-    files_of: Callable[[Path], Mapping[str, Path]],
-) -> dict[str, PreviousMasks]:
-    """The entries of a results file by the images' names. Entries of ``images`` without their files are left out.
-
-    Args:
-        results: a file by :class:`CocoFile`; it may not exist.
-        options: of the mask generator.
-        files_of: the files that are written for an image.
+def read_previous_masks(results: Path, build: BuildMaskFinder, images: Sequence[Path]) -> dict[str, PreviousMasks]:
+    """The entries of an earlier run's results by the images' names. Those of ``images`` without files are left out.
 
     Raises:
         UserError: the file cannot be read, or was made by another model, other options or another version.
@@ -140,13 +134,12 @@ def read_previous_masks(
         found = {image["file_name"]: PreviousMasks(image, annotations[image["id"]]) for image in content["images"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{results} cannot be resumed ({error}); {ADVICE}") from error
-    asked = {"version": __version__, "config": choice.config, "checkpoint": str(choice.checkpoint), "dtype": dtype}
-    asked |= options
+    asked = {"version": __version__, **build.choice.as_json(), "dtype": build.dtype, **build.options}
     other = [f"{name} {made_by.get(name)}, now {value}" for name, value in asked.items() if made_by.get(name) != value]
     if other:
         raise UserError(f"{results} was made with other settings ({'; '.join(other)}); {ADVICE}")
     for image in images:
-        if not all(file.is_file() for file in files_of(image).values()):
+        if not all(file.is_file() for file in mask_files(build.out, image.stem, build.formats).values()):
             found.pop(str(image), None)
     return found
 
@@ -155,26 +148,23 @@ class MaskRun:
     """One run over many images.
 
     ``rows`` has the name, the number of masks, the best predicted IoU and the size of each finished image as text;
-    ``failures`` is the number of failed images.
+    ``failures`` is the number of failed images, ``seconds`` the time of every stage in all processes together.
 
     Args:
-        finder: generates the masks.
-        options: of the mask generator, for the results file.
-        formats: what to write: ``json``, ``layers``, ``overlay``.
-        out: a folder.
+        build: loads the model and its options.
+        chosen: where the masks are generated.
         progress: show a progress bar even if stderr is no terminal.
     """
 
-    def __init__(
-        self, finder: Finder, options: Mapping[str, Any], formats: Sequence[str], out: Path, progress: bool = False
-    ) -> None:
+    def __init__(self, build: BuildMaskFinder, chosen: RunnerChoice, progress: bool = False) -> None:
         self.rows: list[tuple[str, str, str, str]] = []
         self.failures = 0
-        self._finder, self._formats, self._progress = finder, formats, progress
-        self._results = CocoFile(out / RESULTS, {"model": finder.description, "options": dict(options)})
-        self._bar: tqdm | None = None
+        self.seconds: dict[str, float] = {}
+        self._build, self._chosen, self._device = build, chosen, chosen.name
+        self._show_bar = False if progress else None
+        self._results = CocoFile(build.out / RESULTS)
 
-    def find(self, images: Sequence[Path], before: Mapping[str, PreviousMasks] | None = None) -> None:
+    def find(self, images: Sequence[Path], before: Mapping[str, PreviousMasks]) -> None:
         """Generates the masks of the images; failures are reported on stderr and counted.
 
         The results file is saved even if an exception ends the run.
@@ -183,44 +173,51 @@ class MaskRun:
             before: entries of an earlier results file by the images' names; they are kept, and their images skipped.
 
         Raises:
-            UserError: a file cannot be written.
+            UserError: a file cannot be written, the model cannot be loaded, or all workers were lost.
         """
-        kept = before or {}
-        left = [image for image in images if str(image) not in kept]
-        for entries in kept.values():
+        left = [image for image in images if str(image) not in before]
+        for entries in before.values():
             self._results.keep(*entries)
         for image in images:
-            if str(image) in kept:
-                entries = kept[str(image)]
+            if str(image) in before:
+                entries = before[str(image)]
                 self._note(image, entries.image["width"], entries.image["height"], entries.annotations)
-        saved = time.monotonic()
+        saved, count = time.monotonic(), len(images)
         try:
-            with tqdm(
-                total=len(images),
-                initial=len(images) - len(left),
-                desc="images",
-                disable=False if self._progress else None,
-            ) as self._bar:
-                for image, found in self._finder.found(left, self._show_progress):
-                    if isinstance(found, UserError):
-                        self._report(image, found)
-                    else:
-                        # Added after its files were written: the results only name images whose files exist.
-                        self._add(image, found)
-                    self._bar.update()
+            with (
+                as_user_error(WorkerError),
+                tqdm(total=count, initial=count - len(left), desc="images", disable=self._show_bar) as bar,
+            ):
+                build = self._build
+                if self._chosen.is_local:
+                    build = replace(
+                        build, progress=lambda done, points: bar.set_postfix_str(f"{done / points:.0%} of this image")
+                    )
+                for result in self._chosen.runner(find_masks, left, build, ordered=True):
+                    self._take(result)
+                    bar.update()
                     if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                         self._save()
                         saved = time.monotonic()
         finally:
-            self._bar = None
             self._save()
 
-    def _add(self, image: Path, found: GeneratedMasks) -> None:
-        with self._finder.stage("write"):
-            self._results.add(str(image), found.width, found.height, found.records)
+    def _take(self, result: JobResult) -> None:
+        """Adds the masks of an image, or reports its error."""
+        if result.error is not None and result.failure is None:  # the job's workers were lost
+            return self._report(result.job, result.error)
+        found, spent, device = result.unwrap()
+        add_seconds(self.seconds, spent)
+        if self._chosen.is_local:
+            self._device = device
+        if isinstance(found, UserError):
+            return self._report(result.job, found.message)
+        # Added after its files were written: the results only name images whose files exist.
+        with self._writing():
+            self._results.add(str(result.job), found.width, found.height, found.records)
         if not found.records:
-            self._say(f"sam2fast: note: no mask in {image} reaches --pred-iou-thresh and --stability-thresh")
-        self._note(image, found.width, found.height, found.records)
+            self._say(f"note: no mask in {result.job} reaches --pred-iou-thresh and --stability-thresh")
+        self._note(result.job, found.width, found.height, found.records)
 
     def _note(self, image: Path, width: int, height: int, records: Sequence[Mapping[str, Any]]) -> None:
         best = max((record["predicted_iou"] for record in records), default=None)
@@ -228,21 +225,22 @@ class MaskRun:
         self.rows.append((str(image), str(len(records)), shown, f"{width}x{height}"))
 
     def _save(self) -> None:
-        if "json" in self._formats and self.rows:
-            with self._finder.stage("write"):
-                self._results.save()
+        if "json" in self._build.formats and self.rows:
+            with self._writing():
+                model = {**self._build.choice.as_json(), "device": self._device, "dtype": self._build.dtype}
+                self._results.save({"model": model, "options": dict(self._build.options)})
 
-    def _report(self, image: Path, error: UserError) -> None:
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        add_seconds(self.seconds, {"write": time.perf_counter() - start})
+
+    def _report(self, image: Path, error: str) -> None:
         self.failures += 1
-        if str(image) not in error.message:
-            error = UserError(f"{image}: {error.message}")
-        self._say(f"sam2fast: {error.message}")
+        self._say(error if str(image) in error else f"{image}: {error}")
 
     def _say(self, line: str) -> None:
         """Prints a line to stderr, above the progress bar."""
         with tqdm.external_write_mode(file=sys.stderr):
-            click.echo(line, err=True)
-
-    def _show_progress(self, done: int, points: int) -> None:
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"{done / points:.0%} of this image")
+            click.echo(f"sam2fast: {line}", err=True)

@@ -3,40 +3,35 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sam2fast import nano
 from sam2fast.cli.command_files import RESULTS, check_files, list_images, make_folder, mask_files, remove_leftovers
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import FormatsType, model_options, out_option
-from sam2fast.cli.runner_options import (
-    RayOptions,
-    choose_runner,
-    resume_option,
-    runner_options,
-)
-from sam2fast.cli.user_errors import UserError
+from sam2fast.cli.options import PATH, FormatsType, model_options, out_option, progress_option
+from sam2fast.cli.runner_options import RayOptions, choose_runner, resume_option, runner_options
+from sam2fast.cli.user_errors import UserError, print_note
 
 FORMATS = ("json", "layers", "overlay")
 SHARE = click.FloatRange(0, 1)
-# Predicted IoU and stability: the generator's defaults, and lower ones for nano, whose scores are lower.
-THRESHOLDS, THRESHOLDS_OF_NANO = (0.8, 0.95), (0.5, 0.7)
+# The generator's defaults, and lower ones for nano, whose scores are lower.
+THRESHOLDS = {"pred_iou_thresh": 0.8, "stability_score_thresh": 0.95}
+THRESHOLDS_OF_NANO = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.7}
+# Of the generator, in the order in which the results file lists them.
+OPTIONS = (
+    *("points_per_side", "points_per_batch", "pred_iou_thresh", "stability_score_thresh", "box_nms_thresh"),
+    *("crop_n_layers", "crop_nms_thresh", "crop_overlap_ratio", "crop_n_points_downscale_factor"),
+    *("min_mask_region_area", "use_m2m"),
+)
 
 
 @click.command()
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
+@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
 @model_options
-@click.option(
-    "--points-per-side",
-    type=click.IntRange(1),
-    default=32,
-    show_default=True,
-    help="Points per side of the prompt grid.",
-)
-@click.option(
-    "--points-per-batch", type=click.IntRange(1), default=64, show_default=True, help="Points prompted together."
-)
+@click.option("--points-per-side", type=click.IntRange(1), default=32, help="Points per side of the prompt grid.")
+@click.option("--points-per-batch", type=click.IntRange(1), default=64, help="Points prompted together.")
 @click.option(
     "--pred-iou-thresh",
     type=SHARE,
@@ -45,47 +40,49 @@ THRESHOLDS, THRESHOLDS_OF_NANO = (0.8, 0.95), (0.5, 0.7)
 )
 @click.option(
     "--stability-thresh",
+    "stability_score_thresh",
     type=SHARE,
     show_default="0.95; nano: 0.7",
     help="Keep masks with at least this IoU between a higher and a lower threshold; 0 keeps all.",
 )
 @click.option(
     "--nms-thresh",
+    "box_nms_thresh",
     type=SHARE,
     default=0.7,
-    show_default=True,
     help="Of two masks whose boxes have a greater IoU, keep the better one.",
 )
 @click.option(
     "--crops",
+    "crop_n_layers",
     type=click.IntRange(0),
     default=0,
-    show_default=True,
     help="Layers of crops to search as well, for small objects: 1 adds 4 crops, 2 adds 16 more.",
 )
 @click.option(
     "--crop-overlap",
+    "crop_overlap_ratio",
     type=SHARE,
     default=512 / 1500,
     show_default="0.341",
     help="Overlap of the first layer's crops, as a share of the image's shorter side.",
 )
-@click.option("--crop-nms-thresh", type=SHARE, default=0.7, show_default=True, help="As --nms-thresh, between crops.")
+@click.option("--crop-nms-thresh", type=SHARE, default=0.7, help="As --nms-thresh, between crops.")
 @click.option(
     "--crop-points-downscale",
+    "crop_n_points_downscale_factor",
     type=click.IntRange(1),
     default=1,
-    show_default=True,
     help="Divide the points per side by this in each further layer.",
 )
 @click.option(
     "--min-area",
+    "min_mask_region_area",
     type=click.IntRange(0),
     default=0,
-    show_default=True,
     help="Fill holes and remove islands of at most this many low-resolution pixels.",
 )
-@click.option("--m2m", is_flag=True, help="Refine each mask by a second prediction with itself as prompt.")
+@click.option("--m2m", "use_m2m", is_flag=True, help="Refine each mask by a second prediction with itself as prompt.")
 @click.option(
     "--format",
     "formats",
@@ -95,7 +92,7 @@ THRESHOLDS, THRESHOLDS_OF_NANO = (0.8, 0.95), (0.5, 0.7)
     show_default=",".join(FORMATS),
     help="What to write, separated by commas.",
 )
-@click.option("--progress", is_flag=True, help="Show a progress bar even if stderr is no terminal.")
+@progress_option
 @runner_options
 @resume_option
 @out_option("out")
@@ -107,20 +104,10 @@ def masks(
     dtype: str,
     ray_options: RayOptions,
     resume: bool,
-    points_per_side: int,
-    points_per_batch: int,
-    pred_iou_thresh: float | None,
-    stability_thresh: float | None,
-    nms_thresh: float,
-    crops: int,
-    crop_overlap: float,
-    crop_nms_thresh: float,
-    crop_points_downscale: int,
-    min_area: int,
-    m2m: bool,
     formats: tuple[str, ...],
     progress: bool,
     out: Path,
+    **generator: Any,
 ) -> None:
     """Generate the masks of everything in each IMAGE, an image file or a folder of images.
 
@@ -133,10 +120,11 @@ def masks(
     Where masks overlap, the images show the smallest; masks.json has all masks in full, with the id as "layer". An
     image that fails is reported and skipped; then the exit code is 1.
     """
-    if points_per_side < crop_points_downscale**crops:
+    points, crops = generator["points_per_side"], generator["crop_n_layers"]
+    divisor = generator["crop_n_points_downscale_factor"]
+    if points < divisor**crops:
         raise click.UsageError(
-            f"--crop-points-downscale {crop_points_downscale} leaves crop layer {crops} without points: "
-            f"--points-per-side is {points_per_side}"
+            f"--crop-points-downscale {divisor} leaves crop layer {crops} without points: --points-per-side is {points}"
         )
     if resume and "json" not in formats:
         raise click.UsageError(f"--resume needs {RESULTS}; add json to --format")
@@ -146,43 +134,21 @@ def masks(
     make_folder(out)
     outputs = (file for image in files for file in mask_files(out, image.stem, formats).values())
     remove_leftovers([out / RESULTS, *outputs], bool(ray_options))
-    least_iou, least_stability = THRESHOLDS_OF_NANO if choice.config == nano.CONFIG else THRESHOLDS
-    options = {
-        "points_per_side": points_per_side,
-        "points_per_batch": points_per_batch,
-        "pred_iou_thresh": least_iou if pred_iou_thresh is None else pred_iou_thresh,
-        "stability_score_thresh": least_stability if stability_thresh is None else stability_thresh,
-        "box_nms_thresh": nms_thresh,
-        "crop_n_layers": crops,
-        "crop_nms_thresh": crop_nms_thresh,
-        "crop_overlap_ratio": crop_overlap,
-        "crop_n_points_downscale_factor": crop_points_downscale,
-        "min_mask_region_area": min_area,
-        "use_m2m": m2m,
-    }
+    least = THRESHOLDS_OF_NANO if choice.config == nano.CONFIG else THRESHOLDS
+    options = {name: least.get(name) if generator[name] is None else generator[name] for name in OPTIONS}
 
-    from sam2fast.cli.mask_finder import Finder, MaskFinder, ParallelMaskFinder
+    from sam2fast.cli.mask_finder import BuildMaskFinder
     from sam2fast.cli.mask_run import MaskRun, read_previous_masks
     from sam2fast.cli.results import print_table
-    from sam2fast.cli.segmenter import Segmenter
 
-    before = {}
+    build = BuildMaskFinder(choice, dtype, options, formats, out)
+    before = read_previous_masks(out / RESULTS, build, files) if resume else {}
+    left = sum(str(image) not in before for image in files)
     if resume:
-        before = read_previous_masks(
-            out / RESULTS, choice, dtype, options, files, lambda image: mask_files(out, image.stem, formats)
-        )
-    left = [image for image in files if str(image) not in before]
-    if resume:
-        click.echo(f"sam2fast: note: {len(files) - len(left)} of {len(files)} images were done before", err=True)
-    runner_choice = choose_runner(ray_options, device, len(left) or len(files), "images")
-    finder: Finder
-    if runner_choice.is_local and left:
-        finder = MaskFinder(Segmenter(choice, runner_choice.name, dtype), options, formats, out)
-    else:
-        finder = ParallelMaskFinder(choice, runner_choice.runner, runner_choice.name, dtype, options, formats, out)
-    run = MaskRun(finder, options, formats, out, progress)
+        print_note(f"{len(files) - left} of {len(files)} images were done before")
+    run = MaskRun(build, choose_runner(ray_options, device, left or len(files), "images"), progress)
     run.find(files, before)
     if run.rows:
-        print_table([("image", "masks", "best", "size"), *run.rows], finder.seconds, out)
+        print_table([("image", "masks", "best", "size"), *run.rows], run.seconds, out)
     if run.failures:
         raise UserError(f"{run.failures} of {len(files)} images failed")

@@ -9,7 +9,7 @@ import click
 from sam2fast import nano
 from sam2fast._official_names import RELEASES
 from sam2fast.cli.command_files import digest_of_ends
-from sam2fast.cli.user_errors import MissingCheckpointError, UserError, as_user_error
+from sam2fast.cli.user_errors import MissingCheckpointError, UserError, as_user_error, print_note
 from sam2fast.downloads import catalog
 from sam2fast.downloads.catalog import (
     FOLDER_VARIABLE,
@@ -30,6 +30,10 @@ class ModelChoice(NamedTuple):
 
     config: str
     checkpoint: Path
+
+    def as_json(self) -> dict[str, str]:
+        """As JSON."""
+        return {"config": self.config, "checkpoint": str(self.checkpoint)}
 
     def fingerprint(self) -> dict[str, Any]:
         """Identifies the model independently of where its files lie, as JSON.
@@ -82,11 +86,10 @@ def _default() -> ModelChoice:
     try:
         return ModelChoice(release.config, _find_checkpoint(official))
     except MissingCheckpointError:
-        click.echo(
-            f"sam2fast: note: no {release.checkpoint} was found, so this is nano, the small model in the package; for "
+        print_note(
+            f"no {release.checkpoint} was found, so this is nano, the small model in the package; for "
             f"better masks get it by 'sam2fast download {DEFAULT_MODEL}' or from {release.url} into ./{LOCAL_FOLDER} "
-            f"or ${FOLDER_VARIABLE}, or give another model with --checkpoint FILE",
-            err=True,
+            f"or ${FOLDER_VARIABLE}, or give another model with --checkpoint FILE"
         )
         return ModelChoice(nano.CONFIG, _weights_of_nano())
 

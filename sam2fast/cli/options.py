@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 
 DTYPES = ("float32", "bfloat16", "float16")
+PATH = click.Path(path_type=Path)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _MODEL_OPTIONS = (
@@ -20,7 +21,7 @@ _MODEL_OPTIONS = (
     click.option(
         "--checkpoint",
         metavar="FILE",
-        type=click.Path(path_type=Path),
+        type=PATH,
         help="Weights, .pt or .safetensors, as Meta or as Hugging Face transformers names them, or a folder with one "
         "such file. Left out, the official file is looked for in the folder "
         "$SAM2FAST_CHECKPOINTS, in ./checkpoints and in the caches of downloads.",
@@ -28,13 +29,10 @@ _MODEL_OPTIONS = (
     click.option(
         "--device",
         default="auto",
-        show_default=True,
         help="auto, cpu, cuda, cuda:1, mps. segment, masks, vos and evaluate-images also take several: "
         "cuda:0,cuda:1, or all.",
     ),
-    click.option(
-        "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="For the computation."
-    ),
+    click.option("--dtype", type=click.Choice(DTYPES), default="float32", help="For the computation."),
 )
 
 
@@ -56,6 +54,9 @@ class FormatsType(click.ParamType):
         return tuple(name for name in self.formats if name in asked)
 
 
+progress_option = click.option("--progress", is_flag=True, help="Show a progress bar even if stderr is no terminal.")
+
+
 def model_options(command: Command) -> Command:
     """Adds ``--model --checkpoint --device --dtype``."""
     for option in reversed(_MODEL_OPTIONS):
@@ -67,9 +68,8 @@ def out_option(default: str) -> Callable[[Command], Command]:
     """Adds ``--out``, the folder for the results."""
     return click.option(
         "--out",
-        type=click.Path(path_type=Path),
+        type=PATH,
         default=Path(default),
-        show_default=True,
         metavar="DIR",
         help="For the results.",
     )

@@ -12,7 +12,7 @@ import click
 
 from sam2fast.cli.command_files import remove_leftovers, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import model_options
+from sam2fast.cli.options import PATH, model_options
 from sam2fast.cli.prompt_options import Box, BoxType, Click, ClickType
 from sam2fast.cli.track_request import PointType, TrackBoxType, TrackPrompt, VideoSource, merge_prompts
 from sam2fast.cli.user_errors import UserError, as_user_error
@@ -65,7 +65,6 @@ class _EitherType(click.ParamType):
     "--frames",
     type=click.IntRange(1),
     default=5,
-    show_default=True,
     help="Frames of a video to measure, after those that fill the memory bank.",
 )
 @click.option(
@@ -77,13 +76,11 @@ class _EitherType(click.ParamType):
 @click.option("--depth", type=click.IntRange(1), metavar="N", help="Depth of the printed tree.  [default: 3]")
 @click.option(
     "--trace",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Also write a .json trace for Perfetto (https://ui.perfetto.dev) or Chrome.",
 )
-@click.option(
-    CHART_OPTION, "chart", type=click.Path(path_type=Path), metavar="FILE", help="Also draw a .png, .svg or .pdf chart."
-)
+@click.option(CHART_OPTION, "chart", type=PATH, metavar="FILE", help="Also draw a .png, .svg or .pdf chart.")
 @click.option(
     "--json",
     "json_file",

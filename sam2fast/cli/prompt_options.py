@@ -67,46 +67,67 @@ class Prompts:
         }
 
 
-class ClickType(click.ParamType):
+class Reason(ValueError):
+    """Why a text is not a valid prompt, for the error message."""
+
+
+class PromptType(click.ParamType):
+    """One prompt as text. Subclasses say its form and parse it."""
+
+    example: str
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Reads one prompt; anything else is a usage error."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.read(value)
+        except ValueError as error:
+            reason = f" ({error})" if isinstance(error, Reason) else ""
+            self.fail(f"{value!r} is not {self.name}, such as {self.example}{reason}", param, ctx)
+
+    def read(self, text: str) -> Any:
+        """The prompt; raises ValueError if the text is anything else."""
+        raise NotImplementedError
+
+
+class ClickType(PromptType):
     """``X,Y`` or ``X,Y,LABEL``."""
 
-    name = "X,Y[,LABEL]"
+    name, example = "X,Y[,LABEL]", "500,375 or 500,375,0"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Click:
-        """Reads one point; anything else is a usage error."""
-        if isinstance(value, Click):
-            return value
-        numbers = _numbers(value)
-        if numbers is None or len(numbers) not in (2, 3):
-            self.fail(f"{value!r} is not {self.name}, such as 500,375 or 500,375,0", param, ctx)
-        label = numbers[2] if len(numbers) == 3 else FOREGROUND
-        if label not in (FOREGROUND, BACKGROUND):
-            self.fail(f"{value!r} has the label {label:g}; expected 1 (the object) or 0 (not the object)", param, ctx)
-        return Click(numbers[0], numbers[1], int(label))
+    def read(self, text: str) -> Click:
+        """See :class:`PromptType`."""
+        x, y, *label = read_numbers(text.split(","), (2, 3))
+        return Click(x, y, read_label(label[0] if label else FOREGROUND))
 
 
-class BoxType(click.ParamType):
+class BoxType(PromptType):
     """``X0,Y0,X1,Y1``."""
 
-    name = "X0,Y0,X1,Y1"
+    name, example = "X0,Y0,X1,Y1", "425,600,700,875"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Box:
-        """Reads one box; anything else is a usage error."""
-        if isinstance(value, Box):
-            return value
-        numbers = _numbers(value)
-        if numbers is None or len(numbers) != 4:
-            self.fail(f"{value!r} is not {self.name}, such as 425,600,700,875", param, ctx)
-        box = Box(*numbers)
+    def read(self, text: str) -> Box:
+        """See :class:`PromptType`."""
+        box = Box(*read_numbers(text.split(","), (4,)))
         if box.x1 < box.x0 or box.y1 < box.y0:
-            self.fail(f"{value!r} has its corners the wrong way round; expected X0 <= X1 and Y0 <= Y1", param, ctx)
+            raise Reason("its corners are the wrong way round; expected X0 <= X1 and Y0 <= Y1")
         return box
 
 
-def _numbers(text: str) -> list[float] | None:
-    """Finite numbers separated by commas; none if the text is anything else."""
+def read_label(value: Any) -> int:
+    """The label of a point; raises ValueError for anything else."""
+    if isinstance(value, bool) or value not in (FOREGROUND, BACKGROUND):
+        raise Reason(f"the label is {value!r}; expected 1 (the object) or 0 (not the object)")
+    return int(value)
+
+
+def read_numbers(values: Any, counts: tuple[int, ...], what: str = "it") -> list[float]:
+    """Parses finite numbers; raises ValueError if their count is not one of ``counts``."""
     try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        return None
-    return numbers if all(math.isfinite(number) for number in numbers) else None
+        numbers = [float(value) for value in values if not isinstance(value, bool)]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) not in counts or len(numbers) != len(values) or not all(map(math.isfinite, numbers)):
+        raise Reason(f"{what} has not {' or '.join(map(str, counts))} finite numbers")
+    return numbers

@@ -2,13 +2,13 @@
 
 import functools
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import click
 
 from sam2fast.cli.options import removed_option
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.deploy.parallel.device_list import device_list, names_several
 from sam2fast.deploy.parallel.runners import Runner, in_this_process, on_devices
 
@@ -36,7 +36,6 @@ _OPTIONS = (
         type=click.IntRange(1),
         metavar="N",
         default=1,
-        show_default=True,
         help="With --ray, CPUs and threads of each worker.",
     ),
     *(
@@ -89,22 +88,25 @@ resume_option = click.option(
 )
 
 
-def choose_runner(ray_options: RayOptions, device: str, count: int, unit: str) -> RunnerChoice:
+def choose_runner(ray_options: RayOptions, device: str, count: int, unit: str, at_once: int = 1) -> RunnerChoice:
     """The runner for ``count`` inputs.
 
     Args:
         device: one or several devices of this machine; with Ray, the device of each worker.
         unit: what the inputs are, such as ``images``.
+        at_once: the most processes on each device of this machine.
 
     Raises:
         UserError: this machine has no such device, or the address is not one of Ray.
     """
     if ray_options.ray is not None:
         return RunnerChoice(_on_ray(ray_options, device, count), f"ray {ray_options.ray}", False)
-    devices = choose_devices(device, count, unit)
-    if len(devices) > 1:
-        return RunnerChoice(on_devices(devices), ",".join(devices), False)
-    return RunnerChoice(in_this_process(devices[0]), devices[0], True)
+    devices = _choose_devices(device, count, unit)
+    at_once = min(at_once, max(1, -(-count // len(devices))))
+    if len(devices) == 1 and at_once == 1:
+        return RunnerChoice(in_this_process(devices[0]), devices[0], True)
+    with as_user_error(ValueError, RuntimeError):
+        return RunnerChoice(on_devices(devices, at_once=at_once), ",".join(devices), False)
 
 
 def _check(ray_options: RayOptions, device: str) -> None:
@@ -130,16 +132,10 @@ def _on_ray(ray_options: RayOptions, device: str, count: int) -> Runner:
         return on_ray(ray_options.ray, workers=workers, gpus=gpus, cpus=ray_options.worker_cpus)
 
 
-def choose_devices(device: str, count: int, unit: str) -> list[str]:
+def _choose_devices(device: str, count: int, unit: str) -> list[str]:
     """The devices to be used for this many inputs, by name; with a note if there are more devices than inputs.
 
     A single device is returned unchanged; building the model checks it.
-
-    Args:
-        unit: what is counted, such as ``images``.
-
-    Raises:
-        UserError: this machine lacks one of the devices.
     """
     if not names_several(device):
         return [device]
@@ -147,24 +143,8 @@ def choose_devices(device: str, count: int, unit: str) -> list[str]:
         devices = device_list(device)
     if count < len(devices):
         idle = ", ".join(devices[count:])
-        click.echo(f"sam2fast: note: {idle} not used: {count} {unit if count > 1 else unit[:-1]} only", err=True)
+        print_note(f"{idle} not used: {count} {unit if count > 1 else unit[:-1]} only")
     return devices[: max(1, count)]
-
-
-def run_ordered(
-    runner: Runner, function: Callable[[Any, Any], Any], jobs: Sequence[Any], build: Callable[..., Any]
-) -> Iterator[tuple[Any, Any]]:
-    """Runs ``function(predictor, job)`` for each job; yields jobs with results, in the order of the jobs.
-
-    Raises:
-        UserError: raised by the function or by every ``build``; or the workers of a job, or all workers, were lost.
-        Exception: any other error of the function.
-    """
-    from sam2fast.deploy.parallel.process import WorkerError
-
-    with as_user_error(WorkerError):
-        for result in runner(function, jobs, build, ordered=True):
-            yield result.job, result.unwrap()
 
 
 def add_seconds(sums: dict[str, float], seconds: dict[str, float]) -> None:

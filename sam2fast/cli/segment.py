@@ -1,8 +1,9 @@
 """``sam2fast segment``: one object in each image."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,31 +11,31 @@ import click
 
 from sam2fast.cli.command_files import check_files, make_folder, output_files, remove_leftovers
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import model_options, out_option
+from sam2fast.cli.options import PATH, model_options, out_option
 from sam2fast.cli.prompt_options import Box, BoxType, Click, ClickType, Prompts
 from sam2fast.cli.runner_options import (
     RayOptions,
     add_seconds,
     choose_runner,
     resume_option,
-    run_ordered,
     runner_options,
 )
-from sam2fast.deploy.parallel.runners import Runner
+from sam2fast.cli.user_errors import as_user_error, print_note
+from sam2fast.deploy.parallel.process import WorkerError
 
 if TYPE_CHECKING:
     from sam2fast.cli.segmenter import MaskPrompt, Segmenter
 
 
 @click.command()
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
+@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
 @click.option(
     "--point", "clicks", multiple=True, type=ClickType(), help="A click; LABEL 0 is not the object. Repeatable."
 )
 @click.option("--box", "boxes", multiple=True, type=BoxType(), help="A box around the object.")
 @click.option(
     "--mask",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="A rough mask: an image of any size, bright where the object is. Without --box its bounds "
     "are the box, since a mask alone has little effect.",
@@ -81,16 +82,21 @@ def segment(
     before = run.read_previous(choice, dtype, images) if resume else {}
     left = [image for image in images if image not in before]
     if resume:
-        click.echo(f"sam2fast: note: {len(before)} of {len(images)} images were done before", err=True)
+        print_note(f"{len(before)} of {len(images)} images were done before")
     done = dict(before)
-    for image, (record, notes) in run.run(ray_options, choice, device, dtype, left, spent):
-        for note in notes:
-            click.echo(f"sam2fast: note: {note}", err=True)
-        done[image] = record
+    if left:
+        runner = choose_runner(ray_options, device, len(left), "images").runner
+        build = partial(_build, mask, choice, dtype)
+        with as_user_error(WorkerError):
+            for result in runner(run, left, build, ordered=True):
+                done[result.job], notes, seconds = result.unwrap()
+                for note in notes:
+                    print_note(note)
+                add_seconds(spent, seconds)
     records = {str(image): done[image] for image in images}
     if as_json:
-        seconds = {stage: round(value, 4) for stage, value in spent.items()}
-        click.echo(json.dumps({"results": list(records.values()), "seconds": seconds}, indent=2))
+        rounded = {stage: round(value, 4) for stage, value in spent.items()}
+        click.echo(json.dumps({"results": list(records.values()), "seconds": rounded}, indent=2))
     else:
         print_results(records, spent, out)
 
@@ -100,6 +106,7 @@ class SegmentedFile(NamedTuple):
 
     record: dict[str, Any]  # the content of its JSON file
     notes: list[str]  # about prompts outside the image
+    seconds: dict[str, float]  # of every stage
 
 
 @dataclass(frozen=True)
@@ -108,53 +115,6 @@ class SegmentRun:
 
     prompts: Prompts
     out: Path
-
-    def run(
-        self,
-        ray_options: RayOptions,
-        choice: ModelChoice,
-        device: str,
-        dtype: str,
-        images: Sequence[Path],
-        seconds: dict[str, float],
-    ) -> Iterator[tuple[Path, SegmentedFile]]:
-        """Yields each image when it is done, on the chosen runner. Adds to the ``seconds`` of every stage.
-
-        Raises:
-            UserError: see :func:`choose_runner`, :meth:`run_local` and :meth:`run_parallel`.
-        """
-        if not images:
-            return
-        runner_choice = choose_runner(ray_options, device, len(images), "images")
-        if runner_choice.is_local:
-            yield from self.run_local(choice, runner_choice.name, dtype, images, seconds)
-        else:
-            yield from self.run_parallel(runner_choice.runner, choice, dtype, images, seconds)
-
-    def run_local(
-        self, choice: ModelChoice, device: str, dtype: str, images: Sequence[Path], seconds: dict[str, float]
-    ) -> Iterator[tuple[Path, SegmentedFile]]:
-        """Yields each image when it is done by a model in this process. Adds to the ``seconds`` of every stage.
-
-        Raises:
-            UserError: see :class:`Segmenter`; the first image that fails.
-        """
-        from sam2fast.cli.segmenter import Segmenter
-
-        segmenter = Segmenter(choice, device, dtype)
-        mask_prompt = self._mask_prompt(segmenter)
-        for image in images:
-            found = self._segment(segmenter, mask_prompt, image)
-            seconds.update(segmenter.seconds)
-            yield image, found
-
-    def run_parallel(
-        self, runner: Runner, choice: ModelChoice, dtype: str, images: Sequence[Path], seconds: dict[str, float]
-    ) -> Iterator[tuple[Path, SegmentedFile]]:
-        """The same in other processes; images after one that fails may be done, too."""
-        for image, (found, spent) in run_ordered(runner, self, images, _Build(self, choice, dtype)):
-            add_seconds(seconds, spent)
-            yield image, found
 
     def read_previous(self, choice: ModelChoice, dtype: str, images: Sequence[Path]) -> dict[Path, dict[str, Any]]:
         """The records of images that already have all results, by the same model and prompts."""
@@ -173,52 +133,44 @@ class SegmentRun:
             return False
         if self.prompts.mask is not None and self.prompts.box is None:
             prompts = {**prompts, "box": None}  # derived from the mask, different for each image
-        made_by = {"config": choice.config, "checkpoint": str(choice.checkpoint), "dtype": dtype}
+        made_by = {**choice.as_json(), "dtype": dtype}
         is_same_model = {name: model.get(name) for name in made_by} == made_by
         return record.get("image") == str(image) and prompts == asked and is_same_model
 
-    def __call__(
-        self, predictor: "tuple[Segmenter, MaskPrompt | None]", image: Path
-    ) -> tuple[SegmentedFile, dict[str, float]]:
-        """One image in a worker process, and the seconds it took by stage."""
+    def __call__(self, predictor: "tuple[Segmenter, MaskPrompt | None]", image: Path) -> "SegmentedFile":
+        """Segments one image, and writes its files."""
         segmenter, mask_prompt = predictor
-        found = self._segment(segmenter, mask_prompt, image)
-        spent = dict(segmenter.seconds)
-        segmenter.seconds.clear()
-        return found, spent
-
-    def _mask_prompt(self, segmenter: "Segmenter") -> "MaskPrompt | None":
-        return None if self.prompts.mask is None else segmenter.read_mask(self.prompts.mask)
-
-    def _segment(self, segmenter: "Segmenter", mask_prompt: "MaskPrompt | None", image: Path) -> SegmentedFile:
-        from sam2fast.cli.results import write_result
-
-        pixels = segmenter.read(image)
-        height, width = pixels.shape[:2]
-        asked = self.prompts
-        if mask_prompt is not None and asked.box is None:
-            asked = replace(asked, box=mask_prompt.bounds.scaled(width, height))
-        notes = [f"{prompt} lies outside {image} ({width}x{height})" for prompt in asked.outside(width, height)]
-        segmenter.encode(pixels)
-        prediction = segmenter.predict(asked, mask_prompt)
-        with segmenter.stage("write"):
-            record = write_result(self.out, image.stem, image, pixels, asked, prediction, segmenter.description)
-        return SegmentedFile(record, notes)
+        record, notes = segment_image(segmenter, self.prompts, mask_prompt, image, self.out, image.stem)
+        return SegmentedFile(record, notes, segmenter.take_seconds())
 
 
-@dataclass(frozen=True)
-class _Build:
-    """Loads the model in a worker process."""
+def segment_image(
+    segmenter: "Segmenter", prompts: Prompts, mask_prompt: "MaskPrompt | None", image: Path, out: Path, stem: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Writes the result for one image as ``stem*``; returns its record, and notes about prompts outside the image.
 
-    run: SegmentRun
-    choice: ModelChoice
-    dtype: str
+    Raises:
+        UserError: the image cannot be read or segmented, or a file cannot be written.
+    """
+    from sam2fast.cli.results import write_result
 
-    def __call__(self, device: str) -> "tuple[Segmenter, MaskPrompt | None]":
-        from sam2fast.cli.segmenter import Segmenter
+    pixels = segmenter.read(image)
+    height, width = pixels.shape[:2]
+    if mask_prompt is not None and prompts.box is None:
+        prompts = replace(prompts, box=mask_prompt.bounds.scaled(width, height))
+    notes = [f"{prompt} lies outside {image} ({width}x{height})" for prompt in prompts.outside(width, height)]
+    segmenter.encode(pixels)
+    prediction = segmenter.predict(prompts, mask_prompt)
+    with segmenter.stage("write"):
+        return write_result(out, stem, image, pixels, prompts, prediction, segmenter.description), notes
 
-        segmenter = Segmenter(self.choice, device, self.dtype)
-        return segmenter, self.run._mask_prompt(segmenter)
+
+def _build(mask: Path | None, choice: ModelChoice, dtype: str, device: str) -> "tuple[Segmenter, MaskPrompt | None]":
+    """Loads the model and the mask prompt in the process that calls it."""
+    from sam2fast.cli.segmenter import Segmenter
+
+    segmenter = Segmenter(choice, device, dtype)
+    return segmenter, None if mask is None else segmenter.read_mask(mask)
 
 
 def _record(path: Path) -> dict[str, Any] | None:

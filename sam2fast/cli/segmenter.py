@@ -62,8 +62,7 @@ class Segmenter:
             self.predictor = SAM2ImagePredictor(self.model)
             self._device = self.model.device
         self.description: dict[str, Any] = {
-            "config": choice.config,
-            "checkpoint": str(choice.checkpoint),
+            **choice.as_json(),
             "device": str(self._device),
             "dtype": dtype,
         }
@@ -78,6 +77,11 @@ class Segmenter:
         elif self._device is not None and self._device.type == "mps":
             torch.mps.synchronize()
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def take_seconds(self) -> dict[str, float]:
+        """The seconds of every stage since the last call."""
+        spent, self.seconds = self.seconds, {}
+        return spent
 
     def read(self, path: Path) -> np.ndarray:
         """The pixels ``(H, W, 3)`` of a file, upright; uint8, or fp32 in [0, 1].

@@ -10,14 +10,13 @@ import click
 
 from sam2fast.cli.command_files import check_folder
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.user_errors import UserError
-from sam2fast.demo.server.settings import hostname_of, parse_origin
+from sam2fast.cli.options import PATH
+from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.demo.server.settings import ServerSettings, hostname_of, parse_origin
+from sam2fast.downloads.catalog import own_cache
 
 if TYPE_CHECKING:
     from flask import Flask
-
-    from sam2fast.demo.server.settings import ServerSettings
-
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NEEDED = {"flask": "flask", "strawberry": "strawberry-graphql", "gunicorn": "gunicorn", "av": "av"}
@@ -57,17 +56,16 @@ class FiniteRange(click.FloatRange):
 @click.option(
     "--checkpoint",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Weights.  [default: the official file, found as by the other commands]",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option(
     "--host",
     default="127.0.0.1",
-    show_default=True,
     help="Address to listen on. Any other than the default lets other machines in; there are no passwords.",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=7263, show_default=True, help="0 for any that is free.")
+@click.option("--port", type=click.IntRange(0, 65535), default=7263, help="0 for any that is free.")
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
@@ -80,41 +78,32 @@ class FiniteRange(click.FloatRange):
     metavar="PATH",
     help="The first video shown, such as gallery/01_dog.mp4.  [default: the first of the gallery]",
 )
-@click.option("--max-sessions", type=click.IntRange(1, 256), default=16, show_default=True, help="Open sessions.")
+@click.option("--max-sessions", type=click.IntRange(1, 256), default=16, help="Open sessions.")
 @click.option(
     "--session-minutes",
     type=FiniteRange(0, min_open=True),
     default=15.0,
-    show_default=True,
     help="Close a session after this time without requests.",
 )
 @click.option(
-    "--session-mb",
-    type=click.IntRange(1),
-    default=1024,
-    show_default=True,
-    help="Memory bank of one session.",
+    "--session-mb", "session_megabytes", type=click.IntRange(1), default=1024, help="Memory bank of one session."
 )
 @click.option(
-    "--max-upload-mb", type=click.IntRange(1), default=70, show_default=True, help="Size of an uploaded file."
+    "--max-upload-mb", "max_upload_megabytes", type=click.IntRange(1), default=70, help="Size of an uploaded file."
 )
 @click.option(
-    "--max-seconds",
-    type=FiniteRange(0, 3600, min_open=True),
-    default=10.0,
-    show_default=True,
-    help="Keep this much of an uploaded video.",
+    "--max-seconds", type=FiniteRange(0, 3600, min_open=True), default=10.0, help="Keep this much of an uploaded video."
 )
 @click.option(
     "--fps",
     type=click.Choice(["24", "source"]),
     default="24",
-    show_default=True,
+    callback=lambda ctx, option, fps: None if fps == "source" else int(fps),
     help="Frames per second of uploads: 24 as in the original, or their own, up to 30.",
 )
 @click.option(
     "--allow-origin",
-    "origins",
+    "allow_origins",
     multiple=True,
     type=OriginType(),
     help="Other origins whose pages may use this server. The server then accepts requests under these names and this "
@@ -134,16 +123,7 @@ def serve(
     host: str,
     port: int,
     data: Path | None,
-    default_video: str | None,
-    max_sessions: int,
-    session_minutes: float,
-    session_mb: int,
-    max_upload_mb: int,
-    max_seconds: float,
-    fps: str,
-    origins: tuple[str, ...],
-    api_url: str | None,
-    graphiql: bool,
+    **settings: Any,
 ) -> None:
     """The web demo: click on objects in a video, track them, download the masks.
 
@@ -153,26 +133,12 @@ def serve(
     _check_installed()
     named = model or ("nano" if checkpoint is None else None)
     choice = choose_model(named, checkpoint)
-    folder = _data_folder(data)
+    folder = own_cache() / "demo" if data is None else data
+    check_folder(folder, "data folder")
+    origins = (*settings["allow_origins"], *filter(None, [settings["api_url"]]))
 
-    from sam2fast.demo.server.settings import ServerSettings
-
-    settings = ServerSettings(
-        data=folder,
-        model=named or _short(choice),
-        max_sessions=max_sessions,
-        session_minutes=session_minutes,
-        session_megabytes=session_mb,
-        max_upload_megabytes=max_upload_mb,
-        max_seconds=max_seconds,
-        fps=None if fps == "source" else int(fps),
-        allow_origins=origins,
-        trusted_hosts=_trusted(host, (*origins, *([api_url] if api_url else []))),
-        graphiql=graphiql,
-        api_url=api_url,
-        default_video=default_video,
-    )
-    run(settings, choice, device, host, port)
+    model = named or Path(choice.config).stem
+    run(ServerSettings(folder, model, trusted_hosts=_trusted(host, origins), **settings), choice, device, host, port)
 
 
 def _check_installed() -> None:
@@ -181,23 +147,6 @@ def _check_installed() -> None:
     missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
     if missing:
         raise UserError(f"the web demo needs {', '.join(missing)}: pip install 'sam2fast[serve]'")
-
-
-def _short(choice: ModelChoice) -> str:
-    return Path(choice.config).stem
-
-
-def _data_folder(data: Path | None) -> Path:
-    """The folder of the gallery, the uploads and the posters.
-
-    Raises:
-        UserError: it is a file.
-    """
-    from sam2fast.downloads.catalog import own_cache
-
-    folder = own_cache() / "demo" if data is None else data
-    check_folder(folder, "data folder")
-    return folder
 
 
 def _trusted(host: str, origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -229,13 +178,12 @@ def _is_loopback(host: str) -> bool:
 KEEP_CORRECTIONS = "++model.add_all_frames_to_correct_as_cond=true"
 
 
-def run(settings: "ServerSettings", choice: ModelChoice, device: str, host: str, port: int) -> None:
+def run(settings: ServerSettings, choice: ModelChoice, device: str, host: str, port: int) -> None:
     """Serves until a signal ends it.
 
     Raises:
         UserError: the address is in use, the data folder cannot be used, or the model does not load.
     """
-
     from sam2fast.demo.server import serving
 
     def build() -> "Flask":
@@ -248,10 +196,8 @@ def run(settings: "ServerSettings", choice: ModelChoice, device: str, host: str,
     def announce(address: str) -> None:
         click.echo(f"sam2fast: {settings.model} at {address}, data in {settings.data}; Ctrl-C ends it")
 
-    try:
+    with as_user_error(serving.ServingError):
         serving.serve(build, serving.Address(host, port), settings.max_sessions, announce)
-    except serving.ServingError as error:
-        raise UserError(str(error)) from error
 
 
 def _log_to_stderr() -> None:
@@ -263,7 +209,7 @@ def _log_to_stderr() -> None:
     logger.propagate = False
 
 
-def _build(settings: "ServerSettings", choice: ModelChoice, device: str) -> "Flask":
+def _build(settings: ServerSettings, choice: ModelChoice, device: str) -> "Flask":
     """The app, built in the serving process."""
     from sam2fast.build_sam import build_sam2_video_predictor
     from sam2fast.checkpoints import CheckpointError
@@ -274,7 +220,7 @@ def _build(settings: "ServerSettings", choice: ModelChoice, device: str) -> "Fla
     from sam2fast.demo.server.library import GALLERY, INCOMING
 
     _log_to_stderr()
-    try:
+    with as_user_error(OSError, ValueError, RuntimeError, CheckpointError, ConfigError, DemoError):
         predictor = build_sam2_video_predictor(
             choice.config, choice.checkpoint, device=device, hydra_overrides_extra=[KEEP_CORRECTIONS]
         )
@@ -283,6 +229,4 @@ def _build(settings: "ServerSettings", choice: ModelChoice, device: str) -> "Fla
         if not any(gallery.rglob("*.mp4")):
             click.echo("sam2fast: drawing the gallery's videos, once", err=True)
             draw_gallery(gallery, settings.data / INCOMING)
-    except (OSError, ValueError, RuntimeError, CheckpointError, ConfigError, DemoError) as error:
-        raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
     return app

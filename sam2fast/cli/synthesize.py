@@ -1,46 +1,44 @@
 """``sam2fast synthesize``: synthetic videos with exact masks."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from sam2fast.cli.command_files import make_folder, remove_leftovers, write_atomically
+from sam2fast.cli.command_files import list_images, open_output
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import DTYPES, out_option
+from sam2fast.cli.options import DTYPES, PATH, out_option
 from sam2fast.cli.user_errors import UserError, as_user_error
-from sam2fast.io.images import SUFFIXES
 
 # The options of the clips; a resumed run must have the same.
 RECORD = "synthesize.json"
 
 
 @click.command()
-@click.option("--clips", type=click.IntRange(1), default=100, show_default=True, help="Number of clips.")
-@click.option("--frames", type=click.IntRange(1), default=24, show_default=True, help="Frames of a clip.")
-@click.option("--size", type=click.IntRange(32), default=512, show_default=True, help="Side of the frames, in pixels.")
-@click.option("--objects", type=click.IntRange(1, 200), default=5, show_default=True, help="Maximum number in a clip.")
-@click.option("--motion", type=click.FloatRange(0), default=1.0, show_default=True, help="Speed; 0 for no motion.")
+@click.option("--clips", type=click.IntRange(1), default=100, help="Number of clips.")
+@click.option("--frames", type=click.IntRange(1), default=24, help="Frames of a clip.")
+@click.option("--size", type=click.IntRange(32), default=512, help="Side of the frames, in pixels.")
+@click.option("--objects", type=click.IntRange(1, 200), default=5, help="Maximum number in a clip.")
+@click.option("--motion", type=click.FloatRange(0), default=1.0, help="Speed; 0 for no motion.")
 @click.option(
     "--media",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Images to use: backgrounds/ (photographs) and cutouts/ (PNG with alpha), or images/ and masks/ (ids). "
     "[default: everything is drawn] Repeatable.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Equal seeds give equal files.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Equal seeds give equal files.")
 @click.option(
     "--teacher",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="CHECKPOINT",
     help="Weights of a model that first cuts objects out of the photographs in --images, into OUT/media.",
 )
-@click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Photographs for the teacher.")
+@click.option("--images", type=PATH, metavar="DIR", help="Photographs for the teacher.")
 @click.option("--model", metavar="NAME", help="The teacher's configuration.  [default: detected from its weights]")
-@click.option("--device", default="auto", show_default=True, help="The teacher's: auto, cpu, cuda, cuda:1, mps.")
-@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="The teacher's.")
+@click.option("--device", default="auto", help="The teacher's: auto, cpu, cuda, cuda:1, mps.")
+@click.option("--dtype", type=click.Choice(DTYPES), default="float32", help="The teacher's.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run after its last complete clip.")
 @out_option("out/synthetic")
 def synthesize(
@@ -78,9 +76,11 @@ def synthesize(
     for folder in media:
         if not folder.is_dir():
             raise UserError(f"no media folder {str(folder)!r}")
-    photographs = [] if images is None else _photographs(images)
+    if images is not None and not images.is_dir():
+        raise UserError(f"no folder {str(images)!r} of photographs for the teacher")
+    photographs = [] if images is None else list_images([images], out)
     choice = None if teacher is None else choose_model(model, teacher)
-    _open_output(out, record, resume)
+    open_output(out, RECORD, record, resume)
 
     folders = list(media)
     if choice is not None:
@@ -107,35 +107,6 @@ def synthesize(
     click.echo(f"{clips} clips of {frames} frames in {out}")
 
 
-def _photographs(images: Path) -> list[Path]:
-    if not images.is_dir():
-        raise UserError(f"no folder {str(images)!r} of photographs for the teacher")
-    found = sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise UserError(f"no photographs ({', '.join(SUFFIXES)}) for the teacher in {images}")
-    return found
-
-
-def _open_output(out: Path, record: dict[str, object], resume: bool) -> None:
-    """Checks that the output folder is empty, or belongs to the run to resume."""
-    make_folder(out)
-    file = out / RECORD
-    remove_leftovers([file])
-    with as_user_error(OSError):
-        is_empty = not any(out.iterdir())
-    if not is_empty:
-        if not resume:
-            raise UserError(f"the output folder {out} is not empty; choose another one, or continue with --resume")
-        if not file.is_file():
-            raise UserError(f"the output folder {out} was not made by this command: it has no {RECORD}")
-        with as_user_error(OSError, ValueError):
-            before = json.loads(file.read_text(encoding="utf-8"))
-        changed = [f"--{name}" for name, value in record.items() if before.get(name) != value]
-        if changed:
-            raise UserError(f"the clips in {out} were made with another {', '.join(changed)}; see {file}")
-    write_atomically(file, (json.dumps(record, indent=2) + "\n").encode())
-
-
 def _make_cutouts(photographs: Sequence[Path], choice: ModelChoice, device: str, dtype: str, media: Path) -> None:
     """Cuts objects out of the photographs, except those of an earlier run."""
     with as_user_error(OSError):
@@ -149,14 +120,10 @@ def _make_cutouts(photographs: Sequence[Path], choice: ModelChoice, device: str,
     import torch
     from tqdm import tqdm
 
-    from sam2fast.build_sam import build_sam2
-    from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+    from sam2fast.cli.segmenter import Segmenter
     from sam2fast.training.data.synthetic.pseudo_labels import write_cutouts
 
-    with as_user_error(OSError, ValueError, RuntimeError, ImportError):
-        predictor = SAM2ImagePredictor(
-            build_sam2(choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype))
-        )
+    predictor = Segmenter(choice, device, dtype).predictor
     with as_user_error(OSError, torch.OutOfMemoryError):
         progress = tqdm(total=len(photographs), desc="cut-outs", disable=None)
         for path, count in write_cutouts(photographs, predictor, media):

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
@@ -14,6 +14,7 @@ import click
 SIGNAL_EXIT_BASE = 128  # plus the signal's number, as in shells
 # SIGHUP: the terminal was closed. SIGTERM: a batch system ends the job. Python handles Ctrl-C itself.
 TERMINATION_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+STOPPING = (signal.SIGINT, *TERMINATION_SIGNALS)
 
 
 class Terminated(KeyboardInterrupt):
@@ -71,6 +72,46 @@ def handle_signals() -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def note_signals(announce: Callable[[int], None], once: bool) -> Iterator[list[int]]:
+    """In the block, the first Ctrl-C, SIGTERM or SIGHUP is appended to the list. A second one acts as usual.
+
+    Ignored signals, as under ``nohup``, remain ignored.
+
+    Args:
+        announce: called with each signal, in its handler; the signal may have interrupted a write.
+        once: any second signal acts as usual, not only one of the same kind.
+    """
+    received: list[int] = []
+    owner, before = os.getpid(), {number: signal.getsignal(number) for number in STOPPING}
+
+    def note(number: int, frame: Any) -> None:
+        if os.getpid() == owner:  # not a forked worker, which the run ends itself
+            received.append(number)
+            for each in ours if once else [number]:
+                signal.signal(each, before[each])
+            announce(number)
+
+    ours = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
+    try:
+        for number in ours:
+            signal.signal(number, note)
+        yield received
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])
+
+
+@contextmanager
+def report_interrupt(ctx: click.Context) -> Iterator[None]:
+    """An interrupt in the block ends a command that can continue: a line says so, and the exit code is the signal's."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        print_message("interrupted; run the same command again to continue")
+        ctx.exit(exit_code(stop))
 
 
 def exit_quietly() -> None:

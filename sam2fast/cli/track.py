@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import FormatsType, model_options, out_option
+from sam2fast.cli.options import PATH, FormatsType, model_options, out_option, progress_option
 from sam2fast.cli.runner_options import names_several
-from sam2fast.cli.terminal import exit_code, print_message
+from sam2fast.cli.terminal import report_interrupt
 from sam2fast.cli.track_request import (
     MaskType,
     PointType,
@@ -48,21 +49,14 @@ MAX_PALETTE_OBJECTS = 255
     "--prompts",
     "prompt_files",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help='Prompts as JSON: {"prompts": [{"frame": 0, "object": 1, "points": [[X, Y]], "labels": [1], '
     '"box": [X0, Y0, X1, Y1]}, {"frame": 9, "object": "dog", "mask": "dog.png"}]}. Repeatable.',
 )
 @model_options
 @click.option("--reverse", is_flag=True, help="Also track backwards, from the first prompted frame to the beginning.")
-@click.option(
-    "--start",
-    type=click.IntRange(0),
-    metavar="FRAME",
-    default=0,
-    show_default=True,
-    help="The first frame to track.",
-)
+@click.option("--start", type=click.IntRange(0), metavar="FRAME", default=0, help="The first frame to track.")
 @click.option(
     "--end", type=click.IntRange(0), metavar="FRAME", show_default="the video's", help="The last frame to track."
 )
@@ -92,7 +86,7 @@ MAX_PALETTE_OBJECTS = 255
 )
 @click.option("--show-ids", is_flag=True, help="Write each object's id beside it in the overlay.")
 @click.option("--overwrite", is_flag=True, help="Remove the results of another run from the output folder.")
-@click.option("--progress", is_flag=True, help="Show a progress bar even if stderr is no terminal.")
+@progress_option
 @out_option("out/track")
 @click.pass_context
 def track(
@@ -106,17 +100,9 @@ def track(
     checkpoint: Path | None,
     device: str,
     dtype: str,
-    reverse: bool,
-    start: int,
-    end: int | None,
-    stream: bool,
-    max_frames: int | None,
-    formats: tuple[str, ...],
-    approximations: Approximations,
-    show_ids: bool,
     overwrite: bool,
-    progress: bool,
     out: Path,
+    **options: Any,
 ) -> None:
     """Track objects through a VIDEO, from clicks, boxes and masks on any of its frames.
 
@@ -141,21 +127,14 @@ def track(
         )
     source = VideoSource.parse(video)
     parts = [*points, *boxes, *masks, *(prompt for file in prompt_files for prompt in read_prompt_file(file))]
-    prompts = merge_prompts(parts, each_shows_object=not stream)
-    request = TrackRequest(
-        source, prompts, start, end, reverse, stream, max_frames, formats, show_ids, progress, approximations
-    )
+    request = TrackRequest(source, merge_prompts(parts, each_shows_object=not options["stream"]), **options)
     _check(request)
     source.check_out(out)
     choice = choose_model(model, checkpoint)
-    try:
+    with report_interrupt(ctx):
         from sam2fast.cli.track_run import run
 
-        code = run(request, choice, device, dtype, out, overwrite)
-    except KeyboardInterrupt as stop:
-        print_message("interrupted; run the same command again to continue")
-        code = exit_code(stop)
-    ctx.exit(code)
+        ctx.exit(run(request, choice, device, dtype, out, overwrite))
 
 
 def _approximations(names: Sequence[str]) -> Approximations:

@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import click
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -21,7 +20,7 @@ from sam2fast.cli.command_files import make_folder, write_atomically
 from sam2fast.cli.results import DIGITS
 from sam2fast.cli.segmenter import NOT_FINITE
 from sam2fast.cli.track_request import PROBE_SIZE, ObjectId, TrackRequest
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.datasets.palette_masks import label_png
 from sam2fast.io.atomic import annotate_oserror, atomic_path
 from sam2fast.io.rle import compress_run_lengths, decode_rle
@@ -316,7 +315,7 @@ def open_overlay(folder: RunFolder, size: tuple[int, int], rate: float | None) -
     try:
         return OverlayWriter(folder.path / OVERLAY, *size, rate)
     except NoEncoderError as error:
-        click.echo(f"sam2fast: note: no {OVERLAY}, since {error}", err=True)
+        print_note(f"no {OVERLAY}, since {error}")
         return None
 
 

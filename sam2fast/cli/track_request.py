@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,17 @@ from typing import Any, NamedTuple, TypeAlias
 import click
 
 from sam2fast.cli.command_files import digest_of_ends
-from sam2fast.cli.prompt_options import BACKGROUND, FOREGROUND, Box, Click
+from sam2fast.cli.prompt_options import (
+    FOREGROUND,
+    Box,
+    Click,
+    ClickType,
+    Prompts,
+    PromptType,
+    Reason,
+    read_label,
+    read_numbers,
+)
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.tracking.approximations import Approximations
 
@@ -128,67 +137,46 @@ class TrackPrompt:
 
     def as_json(self) -> dict[str, Any]:
         """As an entry of a prompt file."""
-        return {
-            "frame": self.frame,
-            "object": self.object,
-            "points": [[c.x, c.y] for c in self.clicks],
-            "labels": [c.label for c in self.clicks],
-            "box": None if self.box is None else list(self.box),
-            "mask": None if self.mask is None else str(self.mask),
-        }
+        return {"frame": self.frame, "object": self.object, **Prompts(self.clicks, self.box, self.mask).as_json()}
 
 
-class _PromptType(click.ParamType):
+class _TrackPromptType(PromptType):
     """One prompt as text. Subclasses parse what follows frame and object."""
 
-    example: str
+    def read(self, text: str) -> TrackPrompt:
+        frame, obj, rest = text.split(",", 2)
+        return self._prompt(_frame(frame), object_id(obj), rest)
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> TrackPrompt:
-        """Reads one prompt; anything else is a usage error."""
-        if isinstance(value, TrackPrompt):
-            return value
-        try:
-            frame, obj, rest = value.split(",", 2)
-            return self._read(_frame(frame), object_id(obj), rest)
-        except ValueError as error:
-            reason = f" ({error})" if isinstance(error, _Reason) else ""
-            self.fail(f"{value!r} is not {self.name}, such as {self.example}{reason}", param, ctx)
-
-    def _read(self, frame: int, obj: ObjectId, rest: str) -> TrackPrompt:
+    def _prompt(self, frame: int, obj: ObjectId, rest: str) -> TrackPrompt:
         raise NotImplementedError
 
 
-class _Reason(ValueError):
-    """Why a text is not a valid prompt, for the error message."""
-
-
-class PointType(_PromptType):
+class PointType(_TrackPromptType):
     """``FRAME,OBJ,X,Y`` or ``FRAME,OBJ,X,Y,LABEL``."""
 
     name, example = "FRAME,OBJ,X,Y[,LABEL]", "0,1,500,375 or 0,dog,500,375,0"
 
-    def _read(self, frame: int, obj: ObjectId, rest: str) -> TrackPrompt:
-        x, y, *label = _numbers(rest.split(","), (2, 3))
-        return TrackPrompt(frame, obj, (Click(x, y, _label(label[0] if label else FOREGROUND)),))
+    def _prompt(self, frame: int, obj: ObjectId, rest: str) -> TrackPrompt:
+        return TrackPrompt(frame, obj, (ClickType().read(rest),))
 
 
-class TrackBoxType(_PromptType):
+class TrackBoxType(_TrackPromptType):
     """``FRAME,OBJ,X0,Y0,X1,Y1``."""
 
     name, example = "FRAME,OBJ,X0,Y0,X1,Y1", "0,1,425,600,700,875"
 
-    def _read(self, frame: int, obj: ObjectId, rest: str) -> TrackPrompt:
-        return TrackPrompt(frame, obj, box=_box(_numbers(rest.split(","), (4,))))
+    def _prompt(self, frame: int, obj: ObjectId, rest: str) -> TrackPrompt:
+        return TrackPrompt(frame, obj, box=_box(rest.split(",")))
 
 
-class MaskType(_PromptType):
+class MaskType(_TrackPromptType):
     """``FRAME,OBJ,FILE``."""
 
     name, example = "FRAME,OBJ,FILE", "0,1,mask.png"
 
-    def _read(self, frame: int, obj: ObjectId, rest: str) -> TrackPrompt:
+    def _prompt(self, frame: int, obj: ObjectId, rest: str) -> TrackPrompt:
         if not rest:
-            raise _Reason("there is no file")
+            raise Reason("there is no file")
         return TrackPrompt(frame, obj, mask=Path(rest))
 
 
@@ -200,7 +188,7 @@ def object_id(value: Any) -> ObjectId:
         return value.strip()
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    raise _Reason(f"the object is {value!r}; expected an integer or a name")
+    raise Reason(f"the object is {value!r}; expected an integer or a name")
 
 
 def read_prompt_file(path: Path) -> list[TrackPrompt]:
@@ -228,28 +216,28 @@ def read_prompt_file(path: Path) -> list[TrackPrompt]:
 
 def _entry(entry: Any, folder: Path) -> TrackPrompt:
     if not isinstance(entry, Mapping):
-        raise _Reason(f"expected an object with {', '.join(KEYS)}, got {entry!r}")
+        raise Reason(f"expected an object with {', '.join(KEYS)}, got {entry!r}")
     unknown = sorted(set(entry) - set(KEYS))
     if unknown:
-        raise _Reason(f"there is no key {unknown[0]!r}; the keys are {', '.join(KEYS)}")
+        raise Reason(f"there is no key {unknown[0]!r}; the keys are {', '.join(KEYS)}")
     if "frame" not in entry or "object" not in entry:
-        raise _Reason("frame or object is missing")
+        raise Reason("frame or object is missing")
     points, labels = entry.get("points") or [], entry.get("labels")
     if not isinstance(points, list) or not (labels is None or isinstance(labels, list)):
-        raise _Reason("points and labels must be lists")
+        raise Reason("points and labels must be lists")
     labels = [FOREGROUND] * len(points) if labels is None else labels
     if len(labels) != len(points):
-        raise _Reason(f"{len(labels)} labels for {len(points)} points")
-    places = [_numbers(point, (2,), "a point") for point in points]
-    clicks = tuple(Click(x, y, _label(label)) for (x, y), label in zip(places, labels, strict=True))
+        raise Reason(f"{len(labels)} labels for {len(points)} points")
+    places = [read_numbers(point, (2,), "a point") for point in points]
+    clicks = tuple(Click(x, y, read_label(label)) for (x, y), label in zip(places, labels, strict=True))
     box, mask = entry.get("box"), entry.get("mask")
     if mask is not None and not isinstance(mask, str):
-        raise _Reason(f"the mask is {mask!r}; expected the path of an image")
+        raise Reason(f"the mask is {mask!r}; expected the path of an image")
     return TrackPrompt(
         _frame(entry["frame"]),
         object_id(entry["object"]),
         clicks,
-        None if box is None else _box(_numbers(box, (4,), "the box")),
+        None if box is None else _box(box),
         None if mask is None else folder / mask,
     )
 
@@ -287,11 +275,6 @@ def _joined(one: TrackPrompt, other: TrackPrompt) -> TrackPrompt:
         if getattr(one, name) is not None and getattr(other, name) is not None:
             raise click.UsageError(f"{one} has two {name}{'es' if name == 'box' else 's'}; give one")
     return replace(one, clicks=one.clicks + other.clicks, box=one.box or other.box, mask=one.mask or other.mask)
-
-
-def objects_of(prompts: Sequence[TrackPrompt]) -> list[ObjectId]:
-    """The objects in the order of their first prompts, which gives their numbers in label images."""
-    return list(dict.fromkeys(prompt.object for prompt in prompts))
 
 
 def check_against_video(
@@ -338,31 +321,14 @@ def _frame(value: Any) -> int:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    raise _Reason(f"the frame is {value!r}; expected a number from 0")
+    raise Reason(f"the frame is {value!r}; expected a number from 0")
 
 
-def _label(value: Any) -> int:
-    if isinstance(value, bool) or value not in (FOREGROUND, BACKGROUND):
-        raise _Reason(f"the label is {value!r}; expected 1 (the object) or 0 (not the object)")
-    return int(value)
-
-
-def _box(numbers: Sequence[float]) -> Box:
-    box = Box(*numbers)
+def _box(values: Any) -> Box:
+    box = Box(*read_numbers(values, (4,), "the box"))
     if box.x1 <= box.x0 or box.y1 <= box.y0:
-        raise _Reason("the box has no area; expected X0 < X1 and Y0 < Y1")
+        raise Reason("the box has no area; expected X0 < X1 and Y0 < Y1")
     return box
-
-
-def _numbers(values: Any, counts: tuple[int, ...], what: str = "it") -> list[float]:
-    """Parses finite numbers; their count must be one of ``counts``."""
-    try:
-        numbers = [float(value) for value in values if not isinstance(value, bool)]
-    except (TypeError, ValueError):
-        numbers = []
-    if len(numbers) not in counts or len(numbers) != len(values) or not all(map(math.isfinite, numbers)):
-        raise _Reason(f"{what} has not {' or '.join(map(str, counts))} finite numbers")
-    return numbers
 
 
 @dataclass(frozen=True)
@@ -389,5 +355,5 @@ class TrackRequest:
 
     @property
     def objects(self) -> list[ObjectId]:
-        """See :func:`objects_of`."""
-        return objects_of(self.prompts)
+        """The objects in the order of their first prompts, which gives their numbers in label images."""
+        return list(dict.fromkeys(prompt.object for prompt in self.prompts))

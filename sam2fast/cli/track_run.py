@@ -2,11 +2,10 @@
 
 import hashlib
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,7 +21,7 @@ from sam2fast import __version__
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.segmenter import read_foreground
-from sam2fast.cli.terminal import SIGNAL_EXIT_BASE, TERMINATION_SIGNALS, ignore_closed_stream, print_message
+from sam2fast.cli.terminal import SIGNAL_EXIT_BASE, ignore_closed_stream, note_signals, print_message
 from sam2fast.cli.track_folder import FrameDrawing, RunFolder, as_line, derive_outputs, frame_record, open_overlay
 from sam2fast.cli.track_request import TrackPrompt, TrackRequest, check_against_video
 from sam2fast.cli.user_errors import UserError, as_user_error
@@ -36,7 +35,6 @@ from sam2fast.video_io import StreamFrame, VideoError, read_frames
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 STDERR = 2
-STOPPING = (signal.SIGINT, *TERMINATION_SIGNALS)
 # Errors of unusable videos and saved states.
 UNUSABLE = (OSError, ValueError, TypeError, ImportError)
 Masks = Mapping[TrackPrompt, np.ndarray]  # (H, W) bool, of the prompts that have one
@@ -319,7 +317,7 @@ def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation,
     try:
         with (
             folder.recording(),
-            _stop_signals() as stopped,
+            note_signals(_announce, once=True) as stopped,
             tqdm(total=passes.total, initial=folder.done, desc="frames", disable=disable) as bar,
         ):
             while True:
@@ -355,30 +353,7 @@ def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation,
     return outcome
 
 
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """In the block, the first Ctrl-C, SIGTERM or SIGHUP is appended to the list. A second one acts as usual.
-
-    Ignored signals, as under ``nohup``, remain ignored.
-    """
-    received: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in STOPPING}
-    handlers = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
-
-    def restore() -> None:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-    def note(number: int, frame: Any) -> None:
-        received.append(number)
-        restore()
-        # Not via sys.stderr, which the signal may have interrupted.
-        with suppress(OSError):
-            os.write(STDERR, b"\nsam2fast: stopping after this frame\n")
-
-    try:
-        for number in handlers:
-            signal.signal(number, note)
-        yield received
-    finally:
-        restore()
+def _announce(number: int) -> None:
+    # Not via sys.stderr, which the signal may have interrupted.
+    with suppress(OSError):
+        os.write(STDERR, b"\nsam2fast: stopping after this frame\n")

@@ -27,66 +27,6 @@ class Launch(NamedTuple):
     cpus_per_task: int = 10
 
 
-_OPTIONS = (
-    click.option(
-        "--num-gpus",
-        type=click.IntRange(1),
-        metavar="N",
-        help="Train in N processes on each machine, one for each GPU; with trainer.accelerator=cpu they share the CPU.",
-    ),
-    click.option(
-        "--num-nodes",
-        type=click.IntRange(1),
-        default=1,
-        show_default=True,
-        help="Machines. Without --use-cluster the same command, with --rendezvous, is run on each of them.",
-    ),
-    click.option(
-        "--rendezvous",
-        metavar="HOST:PORT",
-        help="Without --use-cluster: one of the machines, and a free port of it.",
-    ),
-    click.option(
-        "--restarts",
-        type=click.IntRange(0),
-        default=0,
-        show_default=True,
-        help="How often to restart all processes from the last checkpoint after a failure.",
-    ),
-    click.option(
-        "--use-cluster",
-        type=click.Choice(["0", "1", "local"]),
-        default="0",
-        help="1 submits the run to SLURM and returns; it is requeued when it is preempted or times out. local does the "
-        "same with processes of this machine.",
-    ),
-    click.option("--partition", metavar="NAME", help="Of the cluster."),
-    click.option("--account", metavar="NAME", help="Of the cluster."),
-    click.option("--qos", metavar="NAME", help="Of the cluster."),
-    click.option(
-        "--timeout-hours",
-        type=click.FloatRange(0, min_open=True),
-        default=24.0,
-        show_default=True,
-        help="Time limit of a job on the cluster.",
-    ),
-    click.option(
-        "--cpus-per-task",
-        type=click.IntRange(1),
-        default=10,
-        show_default=True,
-        help="CPUs of each process on the cluster.",
-    ),
-)
-
-
-def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of :class:`Launch` to a command."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 @click.command()
 @click.option(
     "-c", "--config", required=True, help="A shipped configuration, such as nano/sam2fast_nano_train, or a file."
@@ -103,7 +43,44 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--dry-run", is_flag=True, help="Build everything, print the full configuration and the estimated memory, and stop."
 )
-@launch_options
+@click.option(
+    "--num-gpus",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Train in N processes on each machine, one for each GPU; with trainer.accelerator=cpu they share the CPU.",
+)
+@click.option(
+    "--num-nodes",
+    type=click.IntRange(1),
+    default=1,
+    help="Machines. Without --use-cluster the same command, with --rendezvous, is run on each of them.",
+)
+@click.option(
+    "--rendezvous",
+    metavar="HOST:PORT",
+    help="Without --use-cluster: one of the machines, and a free port of it.",
+)
+@click.option(
+    "--restarts",
+    type=click.IntRange(0),
+    default=0,
+    help="How often to restart all processes from the last checkpoint after a failure.",
+)
+@click.option(
+    "--use-cluster",
+    type=click.Choice(["0", "1", "local"]),
+    default="0",
+    show_default=False,
+    help="1 submits the run to SLURM and returns; it is requeued when it is preempted or times out. local does the "
+    "same with processes of this machine.",
+)
+@click.option("--partition", metavar="NAME", help="Of the cluster.")
+@click.option("--account", metavar="NAME", help="Of the cluster.")
+@click.option("--qos", metavar="NAME", help="Of the cluster.")
+@click.option(
+    "--timeout-hours", type=click.FloatRange(0, min_open=True), default=24.0, help="Time limit of a job on the cluster."
+)
+@click.option("--cpus-per-task", type=click.IntRange(1), default=10, help="CPUs of each process on the cluster.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def train(
     config: str,

@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam2fast.cli.command_files import remove_leftovers, write_atomically
-from sam2fast.cli.terminal import TERMINATION_SIGNALS, print_message
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.terminal import STOPPING, note_signals, print_message
+from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.utils.reproducibility import deterministic, is_deterministic
 
 if TYPE_CHECKING:
     from sam2fast.training.trainer import Trainer
-
-_STOPPING = (signal.SIGINT, *TERMINATION_SIGNALS)
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ class TrainingRun:
                 _save_config(folder, text, trainer.steps)
 
         error_file = folder / ("error.txt" if is_main else f"error_{trainer.ranks.rank}.txt")
-        stopping = _stop_condition(self.minutes, interrupted, {signal.SIGINT} if is_launched() else _STOPPING, is_main)
+        stopping = _stop_condition(self.minutes, interrupted, {signal.SIGINT} if is_launched() else STOPPING, is_main)
         with _report_to_launcher(), as_user_error(*_expected_errors()), _save_traceback(error_file), stopping as stop:
             measures = trainer.run(stop, started)
             trainer.ranks.leave()
@@ -169,7 +167,7 @@ def _save_config(folder: Path, text: str, steps: int) -> None:
     record = folder / "config_resolved.yaml"
     remove_leftovers([record])
     if record.exists() and record.read_text(encoding="utf-8", errors="surrogateescape") != text:
-        click.echo("sam2fast: note: the configuration differs from that of the run so far", err=True)
+        print_note("the configuration differs from that of the run so far")
         record.replace(folder / f"config_resolved_until_{steps}.yaml")
     write_atomically(record, text.encode(errors="surrogateescape"))
 
@@ -178,7 +176,7 @@ def _save_config(folder: Path, text: str, steps: int) -> None:
 def _stop_condition(
     minutes: float | None,
     interrupted: Callable[[], bool] | None = None,
-    announced: Collection[int] = _STOPPING,
+    announced: Collection[int] = STOPPING,
     is_main: bool = True,
 ) -> Iterator[Callable[[], bool]]:
     """A function that returns whether to stop: the time is over, ``interrupted`` is true, or the launcher was killed.
@@ -190,32 +188,19 @@ def _stop_condition(
     from sam2fast.training.distributed.launch import is_abandoned
 
     end = None if minutes is None else time.monotonic() + 60 * minutes
-    asked, owner = False, os.getpid()
 
-    def on_signal(number: int, frame: Any) -> None:
-        nonlocal asked
-        if os.getpid() != owner:  # a forked worker, which the run ends itself
-            return
-        asked = True
-        signal.signal(number, before[number])
+    def announce(number: int) -> None:
         if is_main and number in announced:
             with suppress(RuntimeError):  # the signal interrupted a write, such as the progress bar
                 print_message("stopping after this update")
 
-    def stop() -> bool:
-        is_over = end is not None and time.monotonic() >= end
-        return is_over or is_abandoned() or (asked if interrupted is None else interrupted())
+    with note_signals(announce, once=False) if interrupted is None else nullcontext() as received:
 
-    numbers = _STOPPING if interrupted is None else ()
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    before = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
-    try:
-        for number in before:
-            signal.signal(number, on_signal)
+        def stop() -> bool:
+            is_over = end is not None and time.monotonic() >= end
+            return is_over or is_abandoned() or (bool(received) if interrupted is None else interrupted())
+
         yield stop
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 @contextmanager

@@ -47,6 +47,11 @@ def format_error(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def print_note(text: str) -> None:
+    """Prints a note for the user to stderr."""
+    click.echo(f"sam2fast: note: {text}", err=True)
+
+
 MAX_REPORTED = 50  # lines of the final report
 
 

@@ -7,9 +7,9 @@ from typing import TypeVar
 import click
 
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import model_options
+from sam2fast.cli.options import PATH, model_options, progress_option
 from sam2fast.cli.runner_options import RayOptions, runner_options
-from sam2fast.cli.terminal import exit_code, print_message
+from sam2fast.cli.terminal import report_interrupt
 from sam2fast.evaluation.vos.inference import VosSettings
 
 T = TypeVar("T")
@@ -58,7 +58,6 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "--score_thresh",
     type=float,
     default=0.0,
-    show_default=True,
     help="A pixel belongs to an object if its logit is greater.",
 )
 @click.option(
@@ -91,25 +90,18 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @model_options
 @runner_options
 @click.option("--sam2_cfg", "config", metavar="NAME", help="The original name of --model.")
-@click.option(
-    "--sam2_checkpoint",
-    "weights",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The original name of --checkpoint.",
-)
+@click.option("--sam2_checkpoint", "weights", type=PATH, metavar="FILE", help="The original name of --checkpoint.")
 @click.option(
     "--at-once",
     type=click.IntRange(1),
     default=1,
-    show_default=True,
     help="Videos at a time on each device: one is tracked while others are decoded and written. Each has its own "
     "copy of the model.",
 )
 @click.option(
     "--overwrite", is_flag=True, help="Replace videos that were made with other options or by other programs."
 )
-@click.option("--progress", is_flag=True, help="Show a progress bar even if stderr is no terminal.")
+@progress_option
 @click.pass_context
 def vos(
     ctx: click.Context,
@@ -159,7 +151,7 @@ def vos(
         _one_of(checkpoint, weights, "--checkpoint", "--sam2_checkpoint"),
     )
 
-    try:
+    with report_interrupt(ctx):
         from sam2fast.cli.vos_run import VosModel, VosRequest, run
 
         run(
@@ -169,9 +161,6 @@ def vos(
             at_once,
             ray_options,
         )
-    except KeyboardInterrupt as stop:
-        print_message("interrupted; run the same command again to continue")
-        ctx.exit(exit_code(stop))
 
 
 def _one_of(ours: T | None, theirs: T | None, name: str, original: str) -> T | None:

@@ -15,11 +15,11 @@ from tqdm import tqdm
 from sam2fast import __version__
 from sam2fast.cli.command_files import make_folder
 from sam2fast.cli.model_choice import ModelChoice
-from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_devices, choose_runner
+from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_runner
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
 from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.deploy.parallel.process import WorkerError
-from sam2fast.deploy.parallel.runners import Runner, in_this_process, on_devices
+from sam2fast.deploy.parallel.runners import Runner
 from sam2fast.evaluation.vos.inference import VosDone, VosJob, VosSettings, build_for_vos, run_vos
 from sam2fast.evaluation.vos.listing import find_video, inputs_of, listed_names, video_names
 from sam2fast.evaluation.vos.outputs import format_error, is_conflicting, is_done, remove_leftovers
@@ -89,10 +89,7 @@ def run(request: VosRequest, model: VosModel, device: str, at_once: int, ray_opt
         remove_leftovers(request.out, set(plan.names), bool(ray_options))
     begun, totals, seconds = time.monotonic(), Counter[str](), dict[str, float]()
     if plan.jobs:
-        if ray_options:
-            runner = choose_runner(ray_options, device, len(plan.jobs), "videos").runner
-        else:
-            runner = runner_for(device, at_once, len(plan.jobs))
+        runner = choose_runner(ray_options, device, len(plan.jobs), "videos", at_once).runner
         build = model.builder(request.settings.per_object)
         results = _results(plan.jobs, runner, build, bool(ray_options))
         total = sum(job.frames for job in plan.jobs)
@@ -109,20 +106,6 @@ def run(request: VosRequest, model: VosModel, device: str, at_once: int, ray_opt
                     add_seconds(seconds, done.seconds)
     _report(request.out, totals, time.monotonic() - begun, seconds, plan.done)
     problems.raise_if_any(len(plan.names))
-
-
-def runner_for(device: str, at_once: int, count: int) -> Runner:
-    """The runner for ``count`` videos: this process, or worker processes if several are done at a time.
-
-    Raises:
-        UserError: this machine lacks one of the devices.
-    """
-    devices = choose_devices(device, count, "videos")
-    at_once = min(at_once, -(-count // len(devices)))
-    if len(devices) == 1 and at_once == 1:
-        return in_this_process(devices[0])
-    with as_user_error(ValueError, RuntimeError):
-        return on_devices(devices, at_once=at_once)
 
 
 def _plan(request: VosRequest, model: dict[str, Any], problems: ErrorReport) -> _Plan:

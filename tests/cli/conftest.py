@@ -114,3 +114,15 @@ def video_file(tmp_path_factory) -> Path:
     from track_runs import FRAMES
 
     return moving_shapes.write_video(tmp_path_factory.mktemp("video") / "video.mp4", moving_shapes.make_frames(FRAMES))
+
+
+@pytest.fixture(scope="module")
+def whole(track, video_file, tmp_path_factory):
+    """The folder of an uninterrupted run of ``sam2fast track``."""
+    from track_runs import FRAMES, PROMPTS
+
+    out = tmp_path_factory.mktemp("whole") / "out"
+    result = track(video_file, *PROMPTS, "--reverse", "--format", "json,png,overlay,coco", "--out", out)
+    assert result.exit_code == 0 and result.stderr == ""
+    assert f"{FRAMES} frames tracked" in result.stdout and str(out) in result.stdout
+    return out

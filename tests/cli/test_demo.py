@@ -7,9 +7,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sam2fast import nano
+from sam2fast.checkpoints import VIDEO_ONLY
 from sam2fast.cli.demo_run import PROMPTS, demo_files
 from sam2fast.demo import clip as demo_clip
 from sam2fast.demo import scene as photograph
@@ -22,7 +24,6 @@ from sam2fast.demo.scene import (
     VASE,
     WIDTH,
     draw_scene,
-    find_photograph,
 )
 from sam2fast.evaluation.j_and_f import j_and_f
 from sam2fast.io.rle import decode_rle
@@ -142,10 +143,14 @@ def test_other_models(run, tmp_path, model, short_clip, drawn_once):
     assert load(tmp_path / "there/tracked.json")["model"]["checkpoint"] == str(model.checkpoint)
 
 
-def test_a_users_image(run, tmp_path, make_image, short_clip, drawn_once):
+def test_a_users_image_and_weights_for_images_only(run, tmp_path, make_image, nano_checkpoint, drawn_once):
+    weights = torch.load(nano_checkpoint, weights_only=True)["model"]
+    torch.save({"model": {k: v for k, v in weights.items() if not k.startswith(VIDEO_ONLY)}}, tmp_path / "image.pt")
     clicks = ["--point", "20,30", "--point", "90,60,0", "--point", "500,5"]
-    result = run("demo", "--image", make_image("mine.png"), *clicks, "--model", "nano")
+    result = run("demo", "--image", make_image("mine.png"), *clicks, "--checkpoint", "image.pt", "--device", "cpu")
     assert result.exit_code == 0, result.stderr
+    assert "note: no video, since image.pt has weights for images only" in result.stderr
+    assert not set(VIDEO) & set(os.listdir(tmp_path / "out/demo"))
     assert "note: point 500,5 lies outside" in result.stderr and "(96x64)" in result.stderr
     record = load(tmp_path / "out/demo/photo.json")
     assert record["image"] == str(tmp_path / "mine.png") and record["prompts"]["labels"] == [1, 0, 1]
@@ -163,26 +168,6 @@ def test_without_extras(run, tmp_path, monkeypatch, short_clip, drawn_once):
     assert len(notes) == 2 and "sam2fast[eval]" in notes[0] and "sam2fast[video]" in notes[1]
 
 
-def test_weights_for_images_only(run, tmp_path, nano_checkpoint, short_clip, drawn_once):
-    import torch
-
-    from sam2fast.checkpoints import VIDEO_ONLY
-
-    weights = torch.load(nano_checkpoint, weights_only=True)["model"]
-    torch.save({k: v for k, v in weights.items() if not k.startswith(VIDEO_ONLY)}, tmp_path / "image.pt")
-    result = run("demo", "--checkpoint", tmp_path / "image.pt", "--device", "cpu")
-    assert result.exit_code == 0, result.stderr
-    assert "note: no video, since" in result.stderr and "image.pt has weights for images only" in result.stderr
-    assert not set(VIDEO) & set(os.listdir(tmp_path / "out/demo"))
-
-
-def test_a_missing_checkpoint(run, tmp_path):
-    result = run("demo", "--model", "tiny")
-    assert result.exit_code == 3 and result.stdout == ""
-    assert "sam2.1_hiera_tiny.pt" in result.stderr and "https://" in result.stderr
-    assert os.listdir(tmp_path) == []
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -191,6 +176,7 @@ def test_a_missing_checkpoint(run, tmp_path):
         (["--image", "nowhere.png", "--point", "1,2"], 1, "no file 'nowhere.png'"),
         (["--image", "image.png", "--point", "1,2", "--out", "."], 2, "a result might overwrite image.png"),
         (["--out", "image.png"], 1, "the output folder 'image.png' is a file"),
+        (["--model", "tiny"], 3, "sam2.1_hiera_tiny.pt"),
     ],
 )
 def test_refused_options(run, tmp_path, make_image, arguments, code, message):
@@ -206,12 +192,6 @@ def test_the_click_is_on_the_vase_and_objects_differ_from_the_background():
     assert vase[int(click.y), int(click.x)]
     assert 0.02 < vase.mean() < 0.1
     assert np.abs(pixels[vase].mean(axis=0) - pixels[~vase].mean(axis=0)).sum() > 60
-
-
-def test_the_photograph():
-    pytest.importorskip("skimage")
-    with Image.open(find_photograph()) as file:
-        assert file.size == (600, 400)
 
 
 def test_scikit_image_without_the_photograph(scikit_image):

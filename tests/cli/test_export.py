@@ -47,14 +47,6 @@ def test_options_reach_the_export(run, mini, monkeypatch, tmp_path):
     assert [(*row[:1], str(row[1]), *row[2:]) for row in asked] == [(128, "exported", str(mini[1]), True, 64, 3)]
 
 
-def test_a_full_folder_is_refused(run, mini, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/thesis.txt").write_text("")
-    result = run("export", *mini, "--out", "out")
-    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "'out' is not empty" in result.stderr
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
-
-
 def test_without_a_compiler_nothing_is_left(run, mini, monkeypatch, tmp_path):
     def fail(program, path, options):
         path.touch()
@@ -94,9 +86,12 @@ def test_an_existing_folder_is_filled(run, mini, monkeypatch, tmp_path, out):
         (("--model", "enormous"), 2, "no model or YAML file 'enormous'"),
         (("--checkpoint", "nowhere.pt"), 3, "no checkpoint file"),
         (("--dtype", "float16", "--device", "cpu", "--model", "nano"), 1, "float16 on the CPU"),
+        (("--model", "nano", "--out", "full"), 1, "'full' is not empty"),
     ],
 )
 def test_wrong_usage_writes_nothing(run, tmp_path, arguments, code, message):
-    result = run("export", *arguments, "--out", "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/thesis.txt").touch()
+    result = run("export", "--out", "out", *arguments)
     assert result.exit_code == code and message in result.stderr
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.rglob("*")] == ["full", "thesis.txt"]

@@ -14,7 +14,6 @@ from sam2fast.cli.track_request import (
     TrackPrompt,
     check_against_video,
     merge_prompts,
-    objects_of,
     read_prompt_file,
 )
 from sam2fast.cli.user_errors import UserError
@@ -42,14 +41,11 @@ def test_points_boxes_and_masks_as_text():
     [
         (PointType, "1,2,3", "such as 0,1,500,375"),
         (PointType, "0,1,5", "finite numbers"),
-        (PointType, "0,1,5,6,1,1", "finite numbers"),
         (PointType, "0,1,5,nan", "finite numbers"),
         (PointType, "0,1,5,6,2", "label"),
-        (PointType, "-1,1,5,6", "the frame is '-1'"),
         (PointType, "0.5,1,5,6", "the frame is '0.5'"),
         (PointType, "0,,5,6", "an integer or a name"),
         (TrackBoxType, "0,1,1,2,3", "finite numbers"),
-        (TrackBoxType, "0,1,5,2,3,4", "no area"),
         (TrackBoxType, "0,1,5,2,5,4", "no area"),
         (MaskType, "0,1,", "no file"),
         (MaskType, "mask.png", "FRAME,OBJ,FILE"),
@@ -70,7 +66,6 @@ def test_prompts_of_one_object_and_frame_become_one():
         TrackPrompt(0, 1, (Click(5, 6, 1),)),
         TrackPrompt(5, "b", (Click(1, 2, 1), Click(7, 8, 0)), Box(0, 0, 9, 9)),
     ]
-    assert objects_of(prompts) == [2, 1, "b"]
 
 
 @pytest.mark.parametrize(
@@ -130,9 +125,7 @@ def test_prompts_round_trip_through_a_file(tmp_path):
         ({"frame": -1, "object": 1}, "the frame is -1"),
         ({"frame": True, "object": 1}, "the frame is True"),
         ({"frame": 0, "object": 1.5}, "the object is 1.5"),
-        ({"frame": 0, "object": ""}, "the object is ''"),
         ({"frame": 0, "object": 1, "points": [1, 2]}, "a point has not 2 finite numbers"),
-        ({"frame": 0, "object": 1, "points": [[1, 2, 3]]}, "a point has not 2"),
         ({"frame": 0, "object": 1, "points": [[1, None]]}, "a point has not 2"),
         ({"frame": 0, "object": 1, "points": "12"}, "must be lists"),
         ({"frame": 0, "object": 1, "points": [[1, 2]], "labels": [1, 1]}, "2 labels for 1 points"),
@@ -157,20 +150,13 @@ def test_invalid_prompt_files(tmp_path, text):
         read_prompt_file(tmp_path / "p.json")
 
 
-def test_missing_prompt_file(tmp_path):
-    with pytest.raises(UserError, match="none.json"):
-        read_prompt_file(tmp_path / "none.json")
-
-
 @pytest.mark.parametrize(
     ("prompt", "reason"),
     [
         (point("12,1,5,5"), "object 1 on frame 12 is beyond the end of the video, which has 12 frames"),
         (point("1,1,5,5"), "outside of the frames to be tracked, 2 to 9"),
-        (point("10,1,5,5"), "outside of the frames to be tracked"),
         (point("4,1,65,5"), "the point 65,5 is outside of the image, 64x48"),
         (point("4,1,5,-1"), "the point 5,-1"),
-        (point("4,1,5,49"), "the point 5,49"),
         (box("4,dog,0,0,65,10"), "object 'dog' on frame 4: the box 0,0,65,10 leaves the image"),
         (box("4,1,-1,0,5,10"), "leaves the image"),
         (TrackPrompt(4, 1, mask="m.png"), "the mask m.png is 48x64, but the video 64x48"),
@@ -179,11 +165,8 @@ def test_missing_prompt_file(tmp_path):
 def test_prompts_outside_of_the_video(prompt, reason):
     good = TrackPrompt(4, 2, (Click(64, 48, 1),), Box(0, 0, 64, 48))
     masks = {prompt: np.ones((64, 48), dtype=bool)} if prompt.mask else {}
-    check_against_video([good], masks, 48, 64, 12, 2, 9)
+    for frames in (12, None):  # the length may be unknown
+        check_against_video([good], masks, 48, 64, frames, 2, 9)
     with pytest.raises(UserError) as error:
         check_against_video([good, prompt], masks, 48, 64, 12, 2, 9)
     assert reason in error.value.message
-
-
-def test_length_may_be_unknown():
-    check_against_video([point("1000,1,5,5")], {}, 48, 64, None, 0, None)

@@ -24,9 +24,11 @@ def test_trains_and_prints_the_folder_of_checkpoints(tmp_path: Path) -> None:
     assert "image_size: 64" in (tmp_path / "logs/config_resolved.yaml").read_text()
 
 
-def test_a_dry_run_builds_and_writes_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_builds_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sam2fast.training.memory_estimate.describe_memory", lambda trainer: ["much memory"])
     result = train("-c", RECIPE, "--dry-run", *overrides(tmp_path))
     assert result.exit_code == 0 and "_target_: sam2fast.training.model.SAM2Train" in result.output
+    assert result.output.endswith("# much memory\n")
     assert not list(tmp_path.iterdir())
 
 
@@ -44,11 +46,9 @@ def test_stops_after_the_given_minutes(tmp_path: Path) -> None:
         (("-c", "sam2.1/sam2.1_hiera_t"), "is no training configuration: it has no 'trainer'"),
         (("-c", RECIPE, "trainer.max_epoch=2"), "changes 'trainer.max_epoch', which is not there"),
         (("-c", RECIPE, "++trainer.loss.all._target_=os.system"), "names the target 'os.system', which is not part"),
-        (("-c", RECIPE, "++trainer.optim.optimizer._target_=torch.load"), "names the target 'torch.load'"),
         (("-c", RECIPE, "+trainer.surprise=1"), "surprise"),
         (("-c", RECIPE, "+trainer.mode=play"), "mode must be one of train, train_only, val"),
         (("-c", RECIPE, "trainer.accelerator=cuda:9"), "cuda"),
-        (("-c", "sam2.1_training/sam2.1_hiera_b+_MOSE_finetune"), "img_folder"),
         (("-c", "sam2.1_training/sam2.1_hiera_b+_MOSE_finetune", "dataset.img_folder=/nowhere"), "/nowhere"),
         (("-c", "nano/sam2fast_nano_train", "scratch.media=/nowhere"), "/nowhere"),
     ],

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,12 +13,10 @@ from no_privileges import permissions_count
 from PIL import Image
 
 from sam2fast import nano
-from sam2fast.io.atomic import MAX_TEXT_BYTES
 
 REFUSED = {
     "locked/x": "Permission denied|does not exist",
     "n" * 300: "File name too long|does not exist",
-    "loop": r"Too many levels|link|does not exist|File exists|\bno .*'(/.*/)?loop",
 }
 WEIGHTS = Path(nano.__file__).with_name("weights.safetensors")
 POINT, FIRST = "--point 5,5 --model nano", "--point 0,1,5,5 --model nano"
@@ -77,7 +74,6 @@ def inputs(tmp_path):
         Image.fromarray(mask).save(tmp_path / folder / "00000.png")
     (tmp_path / "images").mkdir()
     image.save(tmp_path / "images" / "a.jpg")
-    os.symlink("loop", tmp_path / "loop")
     (tmp_path / "locked").mkdir()
     (tmp_path / "locked").chmod(0)
     with permissions_count():
@@ -85,7 +81,7 @@ def inputs(tmp_path):
     (tmp_path / "locked").chmod(0o700)
 
 
-@pytest.mark.parametrize("path", REFUSED, ids=["locked", "long", "loop"])
+@pytest.mark.parametrize("path", REFUSED, ids=["locked", "long"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_error_is_one_line(run, inputs, command, path, monkeypatch):
     monkeypatch.setattr("sam2fast.cli.serve.run", None)  # if it was not refused, it would serve forever
@@ -97,28 +93,10 @@ def test_the_error_is_one_line(run, inputs, command, path, monkeypatch):
     assert sorted(os.listdir(inputs)) == before
 
 
-def test_endless_files_are_not_read(run, inputs):
-    with open(inputs / "endless", "wb") as file:
-        file.truncate(MAX_TEXT_BYTES + 1)
-    command = "vos --videos videos --masks masks --out out --list endless --model nano"
-    result = run(*command.split())
-    assert result.exit_code == 1 and "more than 64 MiB, which nobody has written: 'endless'" in result.stderr
-
-
-@pytest.mark.parametrize("name", ["loop", "dangling"])
-def test_a_model_is_not_exported_to_a_link_to_no_folder(run, inputs, name):
-    os.symlink("nothing", inputs / "dangling")
-    result = run("export", "--model", "nano", "--out", name)
-    assert (result.exit_code, result.stderr) == (1, f"sam2fast: the output folder {name!r} is a link to no folder\n")
-
-
-def test_a_pipe_is_not_a_leftover(run, inputs):
-    os.mkfifo(inputs / "pipe")
-    (inputs / "results.csv").touch()
-    for name, end in (("pipe", ""), ("results.csv", "; results.csv is from an earlier run")):
-        result = run("evaluate", "--gt", "frames", "--pred", "masks", "--csv", name)
-        assert result.exit_code == 1 and result.stderr.endswith(f"{end}\n"), result.stderr
-        assert ("earlier" in result.stderr) == bool(end)
+def test_a_model_is_not_exported_to_a_link_to_no_folder(run, inputs):
+    os.symlink("nothing", inputs / "link")
+    result = run("export", "--model", "nano", "--out", "link")
+    assert (result.exit_code, result.stderr) == (1, "sam2fast: the output folder 'link' is a link to no folder\n")
 
 
 @pytest.mark.parametrize(
@@ -142,22 +120,3 @@ def test_errors_of_stdout_are_reported(run, inputs, number, monkeypatch):
     monkeypatch.setattr("sam2fast.cli.profile.choose_model", full)
     result = run("profile", "image.png", *POINT.split())
     assert result.exit_code == 1 and re.fullmatch("sam2fast: .*(the disk is full|too large)\n", result.stderr)
-
-
-def test_root_elsewhere_skips(monkeypatch):
-    """Root can read these files."""
-    monkeypatch.setattr("no_privileges.sys", SimpleNamespace(platform="darwin"))
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    with pytest.raises(pytest.skip.Exception), permissions_count():
-        pass
-
-
-def test_results_follow_a_link(run, inputs):
-    """A pipe is refused; link and pipe stay unchanged."""
-    os.mkfifo(inputs / "pipe")
-    os.symlink("stored.csv", inputs / "link")
-    arguments = "evaluate", "--gt", "masks", "--pred", "masks", "--processes", 1, "--keep-first-and-last", "--csv"
-    assert run(*arguments, "link").exit_code == 0 and (inputs / "stored.csv").read_bytes()
-    refused = run(*arguments, "pipe")
-    assert refused.exit_code == 1 and "a device or a pipe, and only files are written: 'pipe'" in refused.stderr
-    assert (inputs / "pipe").is_fifo() and os.readlink(inputs / "link") == "stored.csv"

@@ -2,9 +2,6 @@
 
 import functools
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,8 +15,7 @@ from thread_workers import instead_of_processes
 from vos_sets import write_masks, write_video
 
 from sam2fast import nano
-from sam2fast.cli import vos_run
-from sam2fast.cli.runner_options import RunnerChoice
+from sam2fast.cli import runner_options, vos_run
 from sam2fast.evaluation.vos import build_for_vos, outputs
 
 DISCS = {0: {1: (30, 30, 18), 3: (80, 50, 20)}, 2: {1: (34, 32, 16), 3: (76, 50, 20)}}
@@ -92,11 +88,12 @@ def test_original_option_names(data, whole):
         "--use_vos_optimized_video_predictor",
     )
     assert result.exit_code == 0 and pngs(data.files()) == pngs(whole)
+    (data.root / "some.txt").write_text("a\n")
+    first = {path: content for path, content in pngs(whole).items() if path[0] == "a"}
     for flag in ("--apply_postprocessing", "--use_all_masks", "--track_object_appearing_later_in_video"):
-        assert data(flag, out=f"out{flag}").exit_code == 0
-        assert sorted(pngs(data.files(f"out{flag}"))) == sorted(pngs(whole))
-    for flag in ("--apply_postprocessing", "--use_all_masks"):
-        assert pngs(data.files(f"out{flag}")) != pngs(whole)
+        assert data(flag, "--video_list_file", data.root / "some.txt", out=f"out{flag}").exit_code == 0
+        found = pngs(data.files(f"out{flag}"))
+        assert sorted(found) == sorted(first) and (found == first) == flag.startswith("--track")
     write_masks(data.root / "objects/a", DISCS, per_object=True)
     result = data("--per_obj_png_file", "--input_mask_dir", data.root / "objects", out="per_object")
     assert result.exit_code == 1 and "b: " in result.stderr and "c: " in result.stderr
@@ -104,19 +101,27 @@ def test_original_option_names(data, whole):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code", "message"),
     [
-        (["--sam2_cfg", "nano"], "--model and --sam2_cfg are the same"),
-        (["--sam2_checkpoint", "x.pt"], "--checkpoint and --sam2_checkpoint are the same"),
-        (["--score-thresh", "-1024"], "expected more than -1024"),
-        (["--masks", "nowhere"], "nowhere"),
-        (["--list", "nowhere"], "nowhere"),
-        (["--at-once", "0"], "--at-once"),
+        (["--sam2_cfg", "nano"], 2, "--model and --sam2_cfg are the same"),
+        (["--sam2_checkpoint", "x.pt"], 2, "--checkpoint and --sam2_checkpoint are the same"),
+        (["--score-thresh", "-1024"], 2, "expected more than -1024"),
+        (["--masks", "nowhere"], 2, "nowhere"),
+        (["--list", "nowhere"], 2, "nowhere"),
+        (["--at-once", "0"], 2, "--at-once"),
+        (["--list", "empty.txt"], 1, "no names in "),
+        (["--list", "outside.txt"], 1, "'../b' is no name of a video"),
+        (["--videos", "empty"], 1, "expected a folder of frames for each, or video files"),
+        (["--checkpoint", "none.pt"], 3, "none.pt"),
     ],
 )
-def test_usage(data, options, message):
+def test_refused(data, monkeypatch, options, code, message):
+    monkeypatch.chdir(data.root)
+    (data.root / "empty").mkdir()
+    (data.root / "empty.txt").write_text("\n")
+    (data.root / "outside.txt").write_text("a\n../b\n")
     result = data(*options)
-    assert result.exit_code == 2 and message in result.stderr and not (data.root / "out").exists()
+    assert result.exit_code == code and message in result.stderr and not (data.root / "out").exists()
 
 
 @pytest.mark.parametrize("inputs", ["videos", "masks"])
@@ -132,14 +137,6 @@ def test_list(data, whole):
     result = data("--list", data.root / "some.txt")
     assert result.exit_code == 0 and result.stdout.startswith("2 videos, 6 frames, 4 objects in ")
     assert pngs(data.files()) == {path: x for path, x in pngs(whole).items() if path[0] in "ac"}
-
-
-@pytest.mark.parametrize(("text", "message"), [("\n", "no names in "), ("a\n../b\n", "'../b' is no name of a video")])
-def test_lists_that_are_refused(data, text, message):
-    (data.root / "some.txt").write_text(text)
-    result = data("--list", data.root / "some.txt")
-    assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1
-    assert not (data.root / "out").exists()
 
 
 def test_problems_are_listed_at_the_end(data, whole):
@@ -161,17 +158,6 @@ def test_problems_are_listed_at_the_end(data, whole):
     result = data()
     assert result.exit_code == 0 and "; 1 videos were done before" in result.stdout
     assert data.files() == whole
-
-
-def test_no_videos(data):
-    (data.root / "empty").mkdir()
-    result = data("--videos", data.root / "empty")
-    assert result.exit_code == 1 and "expected a folder of frames for each, or video files" in result.stderr
-
-
-def test_no_checkpoint(data):
-    result = invoke(*data.arguments()[:-4], "--checkpoint", data.root / "none.pt")
-    assert result.exit_code == 3 and "none.pt" in result.stderr
 
 
 def test_a_model_that_cannot_be_built(data, monkeypatch):
@@ -241,16 +227,6 @@ def test_foreign_folders_are_left_alone(data):
     assert data.files() == before
 
 
-def test_recent_partial_files_of_other_workers_stay(data, monkeypatch):
-    """With --ray only; locally no process of an earlier run can be alive."""
-    left = data.root / "out/.a.0123abcd.part"
-    left.mkdir(parents=True)
-    monkeypatch.setattr(vos_run, "runner_for", lambda *args: lambda *args: iter(()))
-    monkeypatch.setattr(vos_run, "choose_runner", lambda *args: RunnerChoice(lambda *args: iter(()), "ray", False))
-    assert data("--ray", "local").exit_code == 0 and left.is_dir()
-    assert data().exit_code == 0 and not left.is_dir()
-
-
 def test_leftovers_of_finished_videos_are_removed(data, whole):
     """A lost task left them for a video that another task finished. The next run removes them, even without work."""
     data.has_done(whole)
@@ -258,8 +234,9 @@ def test_leftovers_of_finished_videos_are_removed(data, whole):
         (data.root / "out" / name).mkdir()
         os.utime(data.root / "out" / name, (time.time() - age, time.time() - age))
     assert "; 3 videos were done before" in data("--ray", "local").stdout
-    left = {path.name for path in (data.root / "out").glob("*.part")}
-    assert left == {".a.0123abcd.part", ".other.0123abcd.part"} and data.files() == whole
+    for name in (".a.0123abcd.part", ".other.0123abcd.part"):  # with Ray another worker may be writing a recent one
+        assert {path.name for path in (data.root / "out").glob("*.part")} == {name, ".other.0123abcd.part"}
+        assert data().exit_code == 0 and data.files() == whole
 
 
 def test_interrupted(data, whole, monkeypatch):
@@ -281,49 +258,19 @@ def test_interrupted(data, whole, monkeypatch):
     assert data.files() == whole
 
 
-@pytest.mark.parametrize(("device", "at_once", "travels"), [("cpu", 2, True), ("cpu,cpu", 1, False), ("cpu", 9, False)])
-def test_several_at_once(data, whole, monkeypatch, device, at_once, travels):
-    instead_of_processes(monkeypatch, travels)
-    if travels:
+@pytest.mark.parametrize(("device", "at_once", "count"), [("cpu", 2, 2), ("cpu,cpu", 1, 2), ("cpu", 9, 3)])
+def test_several_at_once(data, whole, monkeypatch, device, at_once, count):
+    instead_of_processes(monkeypatch, travels=at_once == 2)
+    if at_once == 2:
         monkeypatch.setattr(vos_run, "build_for_vos", build_for_vos)
-    result = data("--at-once", at_once, device=device)
-    assert result.exit_code == 0 and result.stderr == "" and result.stdout.startswith(TOTALS)
+    started, original = [], runner_options.on_devices
+
+    def on_devices(devices, at_once):
+        started.append(len(devices) * at_once)
+        return original(devices, at_once=at_once)
+
+    monkeypatch.setattr(runner_options, "on_devices", on_devices)
+    result = data("--at-once", at_once, "--progress", device=device)
+    assert result.exit_code == 0 and "9/9" in result.stderr and result.stdout.startswith(TOTALS)
+    assert started == [count]
     assert data.files() == whole
-
-
-def test_problems_of_several_at_once(data, monkeypatch):
-    instead_of_processes(monkeypatch, travels=False)
-    (data.root / "videos/b/00001.jpg").write_bytes(b"no image")
-    result = data("--at-once", 2)
-    assert result.exit_code == 1 and "1 of 3 videos had problems" in result.stderr
-    assert {path.split("/")[0] for path in pngs(data.files())} == {"a", "c"}
-
-
-def test_progress(data):
-    assert "9/9" in data("--progress").stderr
-
-
-def test_killed_and_restarted(data, whole):
-    """The process is killed by SIGKILL while it tracks a video."""
-    write_video(data.root / "videos/long", 300)
-    write_masks(data.root / "masks/long", DISCS)
-    code = "from sam2fast.cli import main; main(prog_name='sam2fast')"
-    process = subprocess.Popen([sys.executable, "-c", code, *data.arguments()])
-    try:
-        deadline = time.monotonic() + 100
-        while not list((data.root / "out").glob(".long.*.part/00003.png")):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    (left,) = os.listdir(data.root / "out")
-    assert left.endswith(".part")
-    for path in sorted((data.root / "videos/long").iterdir())[5:]:
-        path.unlink()
-    result = data()
-    assert result.exit_code == 0 and result.stdout.startswith("4 videos, 14 frames, 8 objects in ")
-    assert sorted(os.listdir(data.root / "out")) == sorted(
-        [*(f".{x}.json" for x in "abc"), ".long.json", *"abc", "long"]
-    )
-    assert {path: x for path, x in data.files().items() if "long" not in path} == whole

@@ -21,8 +21,7 @@ from image_kills import ImageKills
 from killed import Fault, forked
 from track_kills import TrackKills
 
-from sam2fast.cli.command_files import write_atomically
-from sam2fast.cli.synthesize import _open_output
+from sam2fast.cli.command_files import open_output, write_atomically
 from sam2fast.cli.track_folder import OverlayWriter, RunFolder
 from sam2fast.cli.user_errors import UserError
 from sam2fast.demo.server.demo_errors import BadVideoError
@@ -190,9 +189,9 @@ def test_write_atomically(tmp_path):
 
 def test_an_unfinished_folder(out):
     """Killed before the record was written, so the folder only has a partial file."""
-    ended = forked(lambda: _open_output(out, {"clips": 3}, False), Fault(2, out))
+    ended = forked(lambda: open_output(out, "synthesize.json", {"clips": 3}, resume=False), Fault(2, out))
     assert ended.code == -signal.SIGKILL and len(os.listdir(out)) == 1
-    _open_output(out, {"clips": 3}, False)
+    open_output(out, "synthesize.json", {"clips": 3}, resume=False)
     assert os.listdir(out) == ["synthesize.json"]
 
 

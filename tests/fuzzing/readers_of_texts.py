@@ -116,10 +116,12 @@ def run_folder(path: Path) -> None:
 
 
 def earlier_masks(path: Path) -> None:
+    from sam2fast.cli.mask_finder import BuildMaskFinder
     from sam2fast.cli.mask_run import read_previous_masks
     from sam2fast.cli.model_choice import ModelChoice
 
-    read_previous_masks(path, ModelChoice("c", Path("w")), "float32", {"points_per_side": 4}, [], lambda image: {})
+    build = BuildMaskFinder(ModelChoice("c", Path("w")), "float32", {"points_per_side": 4}, [], path.parent)
+    read_previous_masks(path, build, [])
 
 
 def earlier_record(path: Path) -> None:

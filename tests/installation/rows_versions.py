@@ -1,6 +1,7 @@
 """Rows about versions of Python and of the dependencies, and about missing packages."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 from places import EVERYTHING, HERE, OLDEST, TESTED, Environment, Place, checked, constrained, expect, told
@@ -29,32 +30,9 @@ def tested(place: Place) -> str:
     return told(place.smoke(place.tested, place.work("tested")))
 
 
-def newest(place: Place) -> str:
-    """The newest releases of everything, on the newest supported Python of this machine."""
-    return _on_python(place, "newest", place.newest_python, constraints=None)
-
-
-def oldest(place: Place) -> str:
-    """The lower bounds of setup.py, on Python 3.10, with all extras and a slice of the tests."""
-    return _on_python(place, "oldest", OLDEST_PYTHON, constraints=OLDEST)
-
-
-def python_3_10(place: Place) -> str:
-    """Python 3.10, with a slice of the tests."""
-    return _on_python(place, "python-3.10", "3.10", constraints=TESTED)
-
-
-def python_3_12(place: Place) -> str:
-    """Python 3.12, with a slice of the tests."""
-    return _on_python(place, "python-3.12", "3.12", constraints=TESTED)
-
-
-def python_3_13(place: Place) -> str:
-    """Python 3.13, with a slice of the tests."""
-    return _on_python(place, "python-3.13", "3.13", constraints=TESTED)
-
-
-def _on_python(place: Place, name: str, python: str, constraints: Path | None) -> str:
+def on_python(name: str, python: str | None, constraints: Path | None, place: Place) -> str:
+    """All extras and a slice of the tests on this Python, by default the newest supported one of this machine."""
+    python = python or place.newest_python
     environment = place.environment(name, python, extras=EVERYTHING, constraints=constraints)
     try:
         facts = place.smoke(environment, place.work(name))
@@ -109,11 +87,12 @@ def no_extras(place: Place) -> str:
 
 ROWS = {
     "tested": tested,
-    "newest": newest,
-    "oldest": oldest,
-    "python-3.10": python_3_10,
-    "python-3.12": python_3_12,
-    "python-3.13": python_3_13,
+    "newest": partial(on_python, "newest", None, None),  # the newest releases of everything
+    "oldest": partial(on_python, "oldest", OLDEST_PYTHON, OLDEST),
+    **{
+        f"python-{python}": partial(on_python, f"python-{python}", python, TESTED)
+        for python in ("3.10", "3.12", "3.13")
+    },
     "no-triton": no_triton,
     "no-extras": no_extras,
 }

@@ -11,7 +11,7 @@ import moving_shapes
 from command_kills import CommandKills, signalled
 from disturbed import chosen
 from killed import forked, warm_up
-from track_runs import QuickTrack, box_of_disc, middle_of_square, quick_track, text
+from track_runs import QuickTrack, prompts_at, quick_track
 
 from sam2fast import nano
 from sam2fast.cli import main, track_run
@@ -35,11 +35,7 @@ class TrackKills(CommandKills):
     def __init__(self, folder: Path, frames: int = 20, first: int = 8, later: int = 14) -> None:
         super().__init__(folder)
         self.video = moving_shapes.write_video(folder / "video.mp4", moving_shapes.make_frames(frames))
-        self.prompts = [
-            *("--point", text(first, 1, *middle_of_square(first))),
-            *("--box", text(first, "disc", *box_of_disc(first))),
-            *("--point", text(later, 1, *middle_of_square(later))),
-        ]
+        self.prompts = prompts_at(first, later)
         self._lasting = ExitStack()
         self.track: QuickTrack = self._lasting.enter_context(quick_track(folder))
         self.config = str(folder / "quick.yaml")

@@ -86,18 +86,18 @@ def text(*values: Any) -> str:
     return ",".join(map(str, values))
 
 
+def prompts_at(first: int, later: int) -> list[str]:
+    """Two objects, first shown during the video, and one of them once more."""
+    return [
+        *("--point", text(first, 1, *middle_of_square(first))),
+        *("--box", text(first, "disc", *box_of_disc(first))),
+        *("--point", text(later, 1, *middle_of_square(later))),
+    ]
+
+
 FRAMES, FIRST, LATER = 20, 8, 14
-# Two objects, first shown during the video, and one of them once more.
-PROMPTS = [
-    *("--point", text(FIRST, 1, *middle_of_square(FIRST))),
-    *("--box", text(FIRST, "disc", *box_of_disc(FIRST))),
-    *("--point", text(LATER, 1, *middle_of_square(LATER))),
-]
+PROMPTS = prompts_at(FIRST, LATER)
 ONE = ["--point", text(0, 1, *middle_of_square(0))]
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(os.listdir(folder))
 
 
 def lines_of(folder: Path) -> dict[int, dict[str, Any]]:
