@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from av.error import ArgumentError
 from chosen_places import some
+from command_kills import TrackKills
 from disturbed import after_full_disk, left_whole
+from disturbed_calls import make_images
 from file_contents import files_of
-from image_kills import ImageKills
-from killed import Fault, forked
-from track_kills import TrackKills
+from killed import Fault, forked, tells_errors
+from mini_model import mini_predictor
 
 from sam2fast.cli.command_files import write_atomically
 from sam2fast.cli.synthesize import _open_output
@@ -35,26 +36,9 @@ def track(tmp_path_factory):
         yield subject
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    with closing(ImageKills(tmp_path_factory.mktemp("images"), "ab")) as subject:
-        yield subject
-
-
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "out"
-
-
-def test_track_on_a_full_disk(track, out):
-    """At some of its file operations; each time the next run continues."""
-    track.whole("reverse")
-    for change in some(random.Random(2), 2, track.changes["reverse"] // 2):
-        ended = forked(track.command(out, "reverse", 0.0), Fault(change, out, None))
-        line = after_full_disk(ended)
-        assert line == "there was room" or (line.startswith("sam2fast: the disk is full: ") and str(out) in line)
-        left_whole(out)
-    track.goes_on(out, "reverse")
 
 
 @pytest.mark.parametrize(("size", "name"), [(5, "track.json"), (2600, "state_00001.safetensors")])
@@ -163,23 +147,6 @@ def test_a_video_that_fails_leaves_nothing(tmp_path, noisy_video, way, monkeypat
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("verb", ["segment", "masks"])
-def test_images_on_a_full_disk(images, verb):
-    """Also killed: the next run removes partial files."""
-    images.whole(verb)
-    middle, out = images.changes[verb] // 2, images.folder / "out"
-    line = after_full_disk(forked(images.command(out, verb), Fault(middle, out, None)))
-    assert line.startswith("sam2fast: the disk is full: ") and str(out) in line
-    left_whole(out)
-    left = []
-    for change in range(middle, middle + 3):  # for each file: open, possibly fsync, rename
-        assert forked(images.command(out, verb), Fault(change, out)).code < 0
-        left_whole(out)
-        left += [name for name in os.listdir(out) if name.endswith(".part")]
-    assert left
-    images.goes_on(verb)
-
-
 def test_write_atomically(tmp_path):
     file = tmp_path / "profile.json"
     file.write_text("before")
@@ -196,20 +163,14 @@ def test_an_unfinished_folder(out):
     assert os.listdir(out) == ["synthesize.json"]
 
 
-def test_saved_sessions(track, tmp_path):
+def test_saved_sessions(tmp_path):
     """The previous state stays, and the error has the errno and the file name."""
-    predictor = track.track.predictor
-    state = predictor.init_state(str(track.video))
+    predictor = mini_predictor()
+    state = predictor.init_state(make_images(1))
     predictor.add_new_points_or_box(state, 0, 1, box=[5, 5, 30, 30])
     predictor.save_state(state, tmp_path / "state.safetensors")
     before = files_of(tmp_path)
-
-    def work():
-        try:
-            predictor.save_state(state, tmp_path / "state.safetensors")
-        except OSError as error:
-            print(error.errno, error.filename)
-
+    work = tells_errors(lambda: predictor.save_state(state, tmp_path / "state.safetensors"))
     ended = forked(work, Fault(size=1000, number=None))
     assert ended.stdout == f"27 {tmp_path}/state.safetensors\n", ended
     assert files_of(tmp_path) == before
