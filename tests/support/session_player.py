@@ -1,9 +1,7 @@
 """The calls of random sessions, for a video state of any of our predictors."""
 
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -41,20 +39,6 @@ def add_clicks(
     coords = None if clicks is None else [click[:2] for click in clicks]
     labels = None if clicks is None else [click[2] for click in clicks]
     return predictor.add_new_points_or_box(state, frame, obj_id, coords, labels, clear_old_points=not joins, box=box)
-
-
-@contextmanager
-def no_room(owner: Any, part: str, after: int) -> Iterator[None]:
-    """Inside, one method or function of an object or module runs out of memory after so many calls."""
-    right, calls = getattr(owner, part), iter(range(after))
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        if next(calls, None) is None:
-            raise MemoryError("no room")
-        return right(*args, **kwargs)
-
-    with patch.object(owner, part, run):
-        yield
 
 
 class Answer(NamedTuple):
