@@ -47,9 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from cases import work
         from seeds import write_seeds
 
-        first, end, seeds, folder = asked.worker.split(":")
+        first, end, seeds, folder, said = asked.worker.split(":")
         write_seeds(Path(seeds))
-        work(asked.seed, int(first), int(end), Path(seeds), Path(folder), SECONDS, asked.target)
+        with open(said, "a") as out:
+            work(asked.seed, int(first), int(end), Path(seeds), Path(folder), SECONDS, asked.target, out)
         return 0
     with tempfile.TemporaryDirectory(prefix="sam2fast-fuzz-") as name:
         if asked.seeds:
