@@ -10,10 +10,8 @@ import signal
 from contextlib import closing
 from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
-from av.error import ArgumentError
 from chosen_places import some
 from command_kills import TrackKills
 from disturbed import after_full_disk, left_whole
@@ -25,8 +23,6 @@ from mini_model import mini_predictor
 from sam2fast.cli.command_files import write_atomically
 from sam2fast.cli.synthesize import _open_output
 from sam2fast.cli.track_folder import OverlayWriter, RunFolder
-from sam2fast.cli.user_errors import UserError
-from sam2fast.demo.server.demo_errors import BadVideoError
 from sam2fast.demo.server.video_files import DemoVideoWriter
 
 
@@ -98,53 +94,6 @@ def test_videos(tmp_path, noisy_video, error):
         assert os.listdir(tmp_path) == ["whole.mp4"]
     assert forked(lambda: noisy_video(tmp_path / "video.mp4"), Fault(size=size, number=None)).code == 0
     assert (tmp_path / "video.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
-
-
-class NoRoomToClose:
-    """A PyAV file that cannot be closed, since the disk is full."""
-
-    def __init__(self, container, adds):
-        self.container, self.adds = container, adds
-
-    def __getattr__(self, name):
-        return getattr(self.container, name)
-
-    def add_stream(self, *arguments, **options):
-        if not self.adds:
-            raise ArgumentError(22, "no such stream")
-        return self.container.add_stream(*arguments, **options)
-
-    def close(self):
-        if self.adds:
-            raise ArgumentError(5, "not closed")
-        self.container.close()
-
-
-@pytest.mark.parametrize("noisy_video", [video_of_track, video_of_the_demo])
-@pytest.mark.parametrize("way", ["not opened", "without a stream", "given up", "not closed"])
-def test_a_video_that_fails_leaves_nothing(tmp_path, noisy_video, way, monkeypatch):
-    """And the message is that of the first error."""
-
-    def opened(*arguments, **options):
-        if way == "not opened":
-            raise ArgumentError(22, "not opened")
-        return NoRoomToClose(real(*arguments, **options), way != "without a stream")
-
-    def given_up():
-        raise ZeroDivisionError
-
-    real = av.open
-    monkeypatch.setattr(av, "open", opened)
-    if way == "given up":
-        monkeypatch.setattr(f"{__name__}.noise", given_up)
-    why = {"given up": None, "without a stream": "no such stream"}.get(way, way)
-    with pytest.raises((UserError, BadVideoError, ArgumentError, ZeroDivisionError), match=why) as caught:
-        noisy_video(tmp_path / "video.mp4")
-    assert (caught.type is ZeroDivisionError) == (way == "given up")
-    assert (caught.type is ArgumentError) == (
-        noisy_video is video_of_the_demo and way in ("not opened", "without a stream")
-    )
-    assert os.listdir(tmp_path) == []
 
 
 def test_write_atomically(tmp_path):

@@ -15,7 +15,7 @@ from killed import Ended, started
 
 RUN = Path(__file__).with_name("run.py")
 SECONDS = 10  # CPU time for one file
-PATIENCE = 1800  # timeout in seconds for a process
+PATIENCE = 600  # timeout in seconds for a process
 BATCH = 500  # files for one process
 BEFORE_ALL = -1_000_000  # number of the first valid file; these are read first
 
