@@ -31,7 +31,7 @@ from sam2fast.tracking.page_pool import Page, PagePool
 from sam2fast.tracking.state import TrackedObject, UnchangedOnError, VideoState
 from sam2fast.video_io import VideoError
 
-KINDS = ("out of memory", "interrupt", "signal")
+KINDS = ("out of memory", "signal")
 MORE = 10  # maximum number of places
 ON_CPU = ("points", "mask", "set_image")
 WITHOUT_TORCH = ("stream clear", "stream remove")  # they have no operation that could fail
