@@ -66,16 +66,21 @@ def quarters_in_disorder(monkeypatch):
     monkeypatch.setattr(MemoryBank, "pages_to_attend", wrong)
 
 
-@pytest.mark.parametrize("breaks", [positions_of_a_smaller_map, prompts_by_their_means, quarters_in_disorder])
-def test_what_is_broken_is_not(nano, factory_clip, expected, breaks, monkeypatch):
-    breaks(monkeypatch)
-    assert agreement(nano, factory_clip, expected, "pooled_memory") < FLOORS["pooled_memory"]
-    monkeypatch.undo()
-
-
-def test_a_scale_that_is_off_is_not(nano, factory_clip, expected, monkeypatch):
+def too_large(monkeypatch):
     """Rows of queries and keys a tenth too large."""
     right = cpu.rounded_to_fp8
     monkeypatch.setattr(cpu, "rounded_to_fp8", lambda rows: 1.1 * right(rows))
-    name = "fp8_attention=emulated"
+
+
+@pytest.mark.parametrize(
+    ("name", "breaks"),
+    [
+        ("pooled_memory", positions_of_a_smaller_map),
+        ("pooled_memory", prompts_by_their_means),
+        ("pooled_memory", quarters_in_disorder),
+        ("fp8_attention=emulated", too_large),
+    ],
+)
+def test_what_is_broken_is_not(nano, factory_clip, expected, name, breaks, monkeypatch):
+    breaks(monkeypatch)
     assert agreement(nano, factory_clip, expected, name) < FLOORS[name]

@@ -56,28 +56,20 @@ def test_what_attends_to_memories_is_rounded(exact, rough, video, caplog):
     assert not caplog.messages
 
 
-def test_corrections(rough, video):
-    """Of the same history, by what the session rounds."""
-    rough.approximations, found = EMULATED, []
+def test_corrections_and_the_official_step(rough, video):
+    """Of the same history, by what the session rounds, whatever the predictor would now."""
+    rough.approximations, corrected, stepped = EMULATED, [], []
     for fp8 in ("emulated", False):
         s = tracked(rough, video)
         s.state.bank.fp8 = fp8
         s.points(2, 1, (65, 45, 0))
-        found.append(s.records[-1].masks)
-    assert not torch.equal(*found)
-
-
-def test_the_official_step(rough, video):
-    """``_run_single_frame_inference`` rounds by what the session was opened with."""
-    rough.approximations = EMULATED
-    s = tracked(rough, video)
+        corrected.append(s.records[-1].masks)
     rough.approximations = None
     outputs = s.state["output_dict_per_obj"][0]
-    found = [
-        rough._run_single_frame_inference(s.state, outputs, 4, 1, False, None, None, False, run_mem_encoder=False)[1]
-        for s.state.bank.fp8 in ("emulated", False)
-    ]
-    assert not torch.equal(*found)
+    for s.state.bank.fp8 in ("emulated", False):
+        step = rough._run_single_frame_inference(s.state, outputs, 4, 1, False, None, None, False, False)
+        stepped.append(step[1])
+    assert not torch.equal(*corrected) and not torch.equal(*stepped)
 
 
 def test_replayed_steps(exact, rough, replaying, video):

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import invoke
 from track_runs import ONE
 from video import Session, clip
 
-from sam2fast.cli import main, track_run
+from sam2fast.cli import track_run
 from sam2fast.tracking.approximations import EXACT, Approximations
 
 ASKED = ["memory_slots=4", "pooled_memory", "still_frames=0.01", "fp8_attention=emulated"]
@@ -24,6 +24,11 @@ def begun(predictor, video):
     return s
 
 
+def assert_go_on_alike(predictor, *states):
+    runs = [predictor.propagate_in_video(state, 4, 4, progress=False) for state in states]
+    assert all(torch.equal(a, b) for (_, _, a), (_, _, b) in zip(*runs, strict=True))
+
+
 @pytest.mark.parametrize("way", ["saved", "moved"])
 def test_a_restored_session_goes_on_as_it_was_opened(rough, video, tmp_path, way):
     rough.approximations = ASKED
@@ -36,9 +41,7 @@ def test_a_restored_session_goes_on_as_it_was_opened(rough, video, tmp_path, way
         other = rough.move_state(s.state)
     assert other.bank.approximations == Approximations.of(ASKED) and rough._tracker.rules(other).memory_slots == 4
     assert other.bank.fp8 == "emulated"
-    runs = [rough.propagate_in_video(state, 4, 6, progress=False) for state in (s.state, other)]
-    for (_, _, a), (_, _, b) in zip(*runs, strict=True):
-        assert torch.equal(a, b)
+    assert_go_on_alike(rough, s.state, other)
     assert other.features._reuse.threshold == 0.01
 
 
@@ -58,7 +61,7 @@ def test_a_restored_stream(rough, tmp_path):
             assert other._opened().bank.is_pooled
 
 
-def test_files_from_before_have_none(rough, video, tmp_path, monkeypatch):
+def test_files_from_before_have_none(rough, video, tmp_path):
     """And one page for each memory."""
     from sam2fast.tracking import saved_state
 
@@ -70,29 +73,38 @@ def test_files_from_before_have_none(rough, video, tmp_path, monkeypatch):
     saved_state.save(packed, tmp_path / "state")
     other = rough.load_state(tmp_path / "state", str(video))
     assert other.bank.approximations == EXACT
-    runs = [rough.propagate_in_video(state, 4, 3, progress=False) for state in (s.state, other)]
-    assert all(torch.equal(a, b) for (_, _, a), (_, _, b) in zip(*runs, strict=True))
+    assert_go_on_alike(rough, s.state, other)
 
 
 def test_the_command_refuses(video, tmp_path, monkeypatch):
     monkeypatch.setattr(track_run, "build_sam2_video_predictor", None)  # would fail
-    command = ["track", str(video), "--model", "nano", "--out", str(tmp_path / "out"), *ONE, "--approximate"]
+    command = ["track", video, "--model", "nano", "--out", tmp_path / "out", *ONE, "--approximate"]
     for asked, reason in (("fast", "no approximation 'fast'; the known ones are"), ("still_frames=2", "from 0 to 1")):
-        result = CliRunner().invoke(main, [*command, asked])
+        result = invoke(*command, asked)
         assert result.exit_code == 2 and reason in " ".join(result.stderr.split()) and not (tmp_path / "out").exists()
 
 
 def test_the_command_tracks_by_them(video, tmp_path):
-    command = ["track", str(video), "--model", "nano", "--device", "cpu", *ONE, "--format", "json"]
-    command += ["--out", str(tmp_path / "out")]
+    command = [
+        "track",
+        video,
+        "--model",
+        "nano",
+        "--device",
+        "cpu",
+        *ONE,
+        "--format",
+        "json",
+        "--out",
+        tmp_path / "out",
+    ]
     asked = ("memory_slots=2", "pooled_memory", "fp8_attention=emulated")
-    out = [*command, "--end", "2", *(word for name in asked for word in ("--approximate", name))]
-    assert CliRunner().invoke(main, out).exit_code == 0
-    said = json.loads((tmp_path / "out" / "track.json").read_text())
-    assert '"fp8_attention": "emulated"' in json.dumps(said)
-    assert '"memory_slots": 2' in json.dumps(said) and '"pooled_memory": true' in json.dumps(said)
+    assert invoke(*command, "--end", "2", *(word for name in asked for word in ("--approximate", name))).exit_code == 0
+    said = json.dumps(json.loads((tmp_path / "out" / "track.json").read_text()))
+    for entry in ('"memory_slots": 2', '"pooled_memory": true', '"fp8_attention": "emulated"'):
+        assert entry in said
     # Without them it would be another run, whose frames do not belong into the same file.
-    refused = CliRunner().invoke(main, [*command, "--end", "2"])
+    refused = invoke(*command, "--end", "2")
     assert refused.exit_code == 1 and str(tmp_path / "out") in refused.stderr
-    beyond = CliRunner().invoke(main, [*command, "--overwrite", "--approximate", "memory_slots=9"])
+    beyond = invoke(*command, "--overwrite", "--approximate", "memory_slots=9")
     assert beyond.exit_code == 1 and "9 is more than the 7 memories" in beyond.stderr

@@ -68,37 +68,32 @@ def test_the_nearest_frames_are_attended_to(slots):
     assert len(recent_frames(20, False, MemoryRules(7, 1, -1, True, 16, True, True, memory_slots=slots))) == slots - 1
 
 
-def test_so_many_pages_are_attended_to(rough, video, monkeypatch):
+@pytest.mark.parametrize(
+    ("asked", "pages", "tokens"),
+    [
+        (None, [*range(1, 8)], [16 * n for n in range(1, 8)]),
+        ("memory_slots=3", [1, 2, *[3] * 5], [16, 32, *[48] * 5]),
+        # The prompt's memory as it is, a quarter of each of six frames: 2.5 maps of 16 tokens instead of 7.
+        ("pooled_memory", [4 + n for n in range(7)], [16 + 4 * n for n in range(7)]),
+    ],
+)
+def test_so_much_is_attended_to(asked, pages, tokens, rough, video, monkeypatch):
     attended = Attended(monkeypatch)
-    rough.approximations = "memory_slots=3"
-    one_object(rough, video)
-    assert attended.pages == [1, 2, *[3] * 10]
+    rough.approximations = asked
+    one_object(rough, video, 7)
+    assert (attended.pages, attended.tokens) == (pages, tokens)
 
 
-def test_all_slots_are_the_exact_way(exact, rough, video):
+def test_all_slots_and_none_again_are_exact(exact, rough, video):
     rough.approximations = {"memory_slots": 7}
-    for a, b in zip(one_object(exact, video).records, one_object(rough, video).records, strict=True):
-        assert torch.equal(a.masks, b.masks)
-
-
-def test_none_again_is_the_exact_way(exact, rough, video):
+    all_slots = one_object(rough, video)
     rough.approximations = ["memory_slots=2", "pooled_memory", "still_frames=1"]
     first = one_object(rough, video)
     rough.approximations = None
     expected, again = one_object(exact, video), one_object(rough, video)
-    assert all(torch.equal(a.masks, b.masks) for a, b in zip(expected.records, again.records, strict=True))
+    for a, *others in zip(expected.records, all_slots.records, again.records, strict=True):
+        assert all(torch.equal(a.masks, b.masks) for b in others)
     assert not torch.equal(first.records[-1].masks, again.records[-1].masks)
-
-
-def test_tokens_attended_to(exact, rough, video, monkeypatch):
-    """The prompt's memory whole, a quarter of each of six frames: 2.5 maps of 16 tokens instead of 7."""
-    attended = Attended(monkeypatch)
-    one_object(exact, video, 7)
-    whole, attended.tokens = attended.tokens, []
-    rough.approximations = "pooled_memory"
-    one_object(rough, video, 7)
-    assert whole == [16 * n for n in range(1, 8)]
-    assert attended.tokens == [16 + 4 * n for n in range(7)]
 
 
 def test_what_is_stored(exact, rough, video):

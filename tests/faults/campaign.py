@@ -21,11 +21,11 @@ from typing import Protocol
 TESTS = Path(__file__).parents[1]
 # By name, the module in tests/support and the class.
 SUBJECTS = {
-    "track": "track_kills:TrackKills",
-    "vos": "vos_kills:VosKills",
-    "images": "image_kills:ImageKills",
+    "track": "command_kills:TrackKills",
+    "vos": "command_kills:VosKills",
+    "images": "command_kills:ImageKills",
     "train": "train_kills:TrainKills",
-    "extract": "extract_kills:ExtractKills",
+    "extract": "command_kills:ExtractKills",
 }
 
 

@@ -52,8 +52,7 @@ class Rewind:
         trainer.steps, trainer.steps_in_epoch = self._counters
 
 
-@pytest.mark.parametrize("failure", ["out of memory", pytest.param("interrupt", marks=pytest.mark.slow)])
-def test_a_failed_update_changes_nothing(failure, tmp_path):
+def test_a_failed_update_changes_nothing(tmp_path):
     """For two batches. A failure before the optimizer steps changes no weights, moments or averages."""
     trainer = small_training.build(tmp_path, "+trainer.optim.accumulate=2")
     trainer._start()
@@ -70,7 +69,7 @@ def test_a_failed_update_changes_nothing(failure, tmp_path):
     for at in some_asked(1, begun[0]):
         rewind()
         assert known_of_training(trainer) == before
-        with pytest.raises((torch.OutOfMemoryError, KeyboardInterrupt)), FailingOps(at, failure):
+        with pytest.raises(torch.OutOfMemoryError), FailingOps(at):
             trainer._update(iter(batches))
         assert known_of_training(trainer) == before, at
         assert trainer._update(iter(batches)) == values, at

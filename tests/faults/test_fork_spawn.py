@@ -4,7 +4,6 @@ import copy
 import multiprocessing
 import os
 import pickle
-import subprocess
 import sys
 import threading
 from functools import partial
@@ -18,6 +17,7 @@ import torch
 from comparable import plain
 from disturbed_calls import known_of_image, make_images
 from forked_jobs import in_child
+from killed import started
 from mini_model import mini_predictor
 from numbered_videos import encode
 
@@ -36,14 +36,11 @@ def images() -> SAM2ImagePredictor:
 
 def test_children_of_a_process_with_threads_predict():
     """In its own process, since the test process has only one thread."""
-    done = subprocess.run(
-        [sys.executable, SUPPORT / "forked_jobs.py"],
-        env={**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join([str(SUPPORT), *sys.path])},
-        capture_output=True,
-        text=True,
-        timeout=300,
+    path = os.pathsep.join([str(SUPPORT), *sys.path])
+    done = started(
+        [str(SUPPORT / "forked_jobs.py")], env={**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": path}, seconds=300
     )
-    assert done.returncode == 0 and "answered" in done.stdout, done.stderr
+    assert done.code == 0 and "answered" in done.stdout, done.stderr
     assert "it computes with one thread" in done.stderr
 
 

@@ -10,21 +10,18 @@ import signal
 from contextlib import closing
 from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
-from av.error import ArgumentError
 from chosen_places import some
+from command_kills import TrackKills
 from disturbed import after_full_disk, left_whole
+from disturbed_calls import make_images
 from file_contents import files_of
-from image_kills import ImageKills
-from killed import Fault, forked
-from track_kills import TrackKills
+from killed import Fault, forked, tells_errors
+from mini_model import mini_predictor
 
 from sam2fast.cli.command_files import open_output, write_atomically
 from sam2fast.cli.track_folder import OverlayWriter, RunFolder
-from sam2fast.cli.user_errors import UserError
-from sam2fast.demo.server.demo_errors import BadVideoError
 from sam2fast.demo.server.video_files import DemoVideoWriter
 
 
@@ -34,26 +31,9 @@ def track(tmp_path_factory):
         yield subject
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    with closing(ImageKills(tmp_path_factory.mktemp("images"), "ab")) as subject:
-        yield subject
-
-
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "out"
-
-
-def test_track_on_a_full_disk(track, out):
-    """At some of its file operations; each time the next run continues."""
-    track.whole("reverse")
-    for change in some(random.Random(2), 2, track.changes["reverse"] // 2):
-        ended = forked(track.command(out, "reverse", 0.0), Fault(change, out, None))
-        line = after_full_disk(ended)
-        assert line == "there was room" or (line.startswith("sam2fast: the disk is full: ") and str(out) in line)
-        left_whole(out)
-    track.goes_on(out, "reverse")
 
 
 @pytest.mark.parametrize(("size", "name"), [(5, "track.json"), (2600, "state_00001.safetensors")])
@@ -115,70 +95,6 @@ def test_videos(tmp_path, noisy_video, error):
     assert (tmp_path / "video.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
 
 
-class NoRoomToClose:
-    """A PyAV file that cannot be closed, since the disk is full."""
-
-    def __init__(self, container, adds):
-        self.container, self.adds = container, adds
-
-    def __getattr__(self, name):
-        return getattr(self.container, name)
-
-    def add_stream(self, *arguments, **options):
-        if not self.adds:
-            raise ArgumentError(22, "no such stream")
-        return self.container.add_stream(*arguments, **options)
-
-    def close(self):
-        if self.adds:
-            raise ArgumentError(5, "not closed")
-        self.container.close()
-
-
-@pytest.mark.parametrize("noisy_video", [video_of_track, video_of_the_demo])
-@pytest.mark.parametrize("way", ["not opened", "without a stream", "given up", "not closed"])
-def test_a_video_that_fails_leaves_nothing(tmp_path, noisy_video, way, monkeypatch):
-    """And the message is that of the first error."""
-
-    def opened(*arguments, **options):
-        if way == "not opened":
-            raise ArgumentError(22, "not opened")
-        return NoRoomToClose(real(*arguments, **options), way != "without a stream")
-
-    def given_up():
-        raise ZeroDivisionError
-
-    real = av.open
-    monkeypatch.setattr(av, "open", opened)
-    if way == "given up":
-        monkeypatch.setattr(f"{__name__}.noise", given_up)
-    why = {"given up": None, "without a stream": "no such stream"}.get(way, way)
-    with pytest.raises((UserError, BadVideoError, ArgumentError, ZeroDivisionError), match=why) as caught:
-        noisy_video(tmp_path / "video.mp4")
-    assert (caught.type is ZeroDivisionError) == (way == "given up")
-    assert (caught.type is ArgumentError) == (
-        noisy_video is video_of_the_demo and way in ("not opened", "without a stream")
-    )
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize("verb", ["segment", "masks"])
-def test_images_on_a_full_disk(images, verb):
-    """Also killed: the next run removes partial files."""
-    images.whole(verb)
-    middle, out = images.changes[verb] // 2, images.folder / "out"
-    line = after_full_disk(forked(images.command(out, verb), Fault(middle, out, None)))
-    assert line.startswith("sam2fast: the disk is full: ") and str(out) in line
-    left_whole(out)
-    left = []
-    for change in range(middle, middle + 3):  # for each file: open, possibly fsync, rename
-        assert forked(images.command(out, verb), Fault(change, out)).code < 0
-        left_whole(out)
-        left += [name for name in os.listdir(out) if name.endswith(".part")]
-    assert left
-    images.goes_on(verb)
-
-
 def test_write_atomically(tmp_path):
     file = tmp_path / "profile.json"
     file.write_text("before")
@@ -195,20 +111,14 @@ def test_an_unfinished_folder(out):
     assert os.listdir(out) == ["synthesize.json"]
 
 
-def test_saved_sessions(track, tmp_path):
+def test_saved_sessions(tmp_path):
     """The previous state stays, and the error has the errno and the file name."""
-    predictor = track.track.predictor
-    state = predictor.init_state(str(track.video))
+    predictor = mini_predictor()
+    state = predictor.init_state(make_images(1))
     predictor.add_new_points_or_box(state, 0, 1, box=[5, 5, 30, 30])
     predictor.save_state(state, tmp_path / "state.safetensors")
     before = files_of(tmp_path)
-
-    def work():
-        try:
-            predictor.save_state(state, tmp_path / "state.safetensors")
-        except OSError as error:
-            print(error.errno, error.filename)
-
+    work = tells_errors(lambda: predictor.save_state(state, tmp_path / "state.safetensors"))
     ended = forked(work, Fault(size=1000, number=None))
     assert ended.stdout == f"27 {tmp_path}/state.safetensors\n", ended
     assert files_of(tmp_path) == before

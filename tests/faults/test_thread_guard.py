@@ -1,8 +1,5 @@
 """Unit tests of the guard against concurrent use."""
 
-import copy
-import pickle
-
 import pytest
 from at_once import at_once
 
@@ -37,15 +34,6 @@ def test_which_threads_are_refused():
     assert not refused(owner, changes=True)
 
 
-def test_a_refused_thread_is_not_counted():
-    owner = Owner()
-    with owner.guard.begin_call(owner, changes=True):
-        assert refused(owner, changes=True)
-    with owner.guard.begin_call(owner, changes=True):
-        pass
-    assert not refused(owner, changes=True)
-
-
 def test_a_call_interrupted_by_a_signal_is_finished():
     owner = Owner()
 
@@ -59,10 +47,3 @@ def test_a_call_interrupted_by_a_signal_is_finished():
         cut_off()
     del caught
     assert not refused(owner, changes=True)
-
-
-def test_copies_have_their_own_guard():
-    owner = Owner()
-    with owner.guard.begin_call(owner, changes=True):
-        for clone in (copy.deepcopy(owner), pickle.loads(pickle.dumps(owner))):
-            assert not refused(clone, changes=True)

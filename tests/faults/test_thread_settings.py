@@ -56,12 +56,3 @@ def test_deterministic_blocks_of_threads_overlap():
     assert switches() == [True, True, True, True]  # the second block is still open
     at_once(lambda: second.__exit__(None, None, None))
     assert switches() == before
-
-
-def test_deterministic_blocks_within_each_other():
-    before = switches()
-    with deterministic():
-        with deterministic(warn_only=True):
-            assert switches() == [True, True, True, True]
-        assert switches() == [True, False, True, True]
-    assert switches() == before

@@ -28,7 +28,17 @@ WORK: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Callable[[Any, in
 }
 
 
-def assert_threads_answer_as_one(kind: str, is_shared: bool = True, fast: bool = False) -> None:
+@pytest.mark.parametrize(
+    ("kind", "is_shared", "fast"),
+    [
+        *((kind, True, False) for kind in WORK),
+        ("images", False, False),
+        ("videos", False, False),
+        ("videos", True, True),
+    ],
+)
+def test_two_threads_give_the_results_of_one(kind, is_shared, fast, often):
+    """With one model, a model each, and with the CUDA graphs of one model."""
     build, user_of, work = WORK[kind]
 
     def model() -> Any:
@@ -43,20 +53,6 @@ def assert_threads_answer_as_one(kind: str, is_shared: bool = True, fast: bool =
         both = [first, first if is_shared else model()]
         calls = [partial(lambda built, number: work(user_of(built), number), built, n) for n, built in enumerate(both)]
         assert at_once(*calls) == expected
-
-
-@pytest.mark.parametrize("kind", WORK)
-def test_two_threads_with_one_model_give_the_same_results(kind, often):
-    assert_threads_answer_as_one(kind)
-
-
-@pytest.mark.parametrize("kind", ["images", "videos"])
-def test_two_threads_with_a_model_each_give_the_same_results(kind, often):
-    assert_threads_answer_as_one(kind, is_shared=False)
-
-
-def test_two_threads_track_with_the_cuda_graphs_of_one_model(often):
-    assert_threads_answer_as_one("videos", fast=True)
 
 
 def test_threads_predict_on_one_image(image_model, often):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import select
 import shutil
 import signal
@@ -10,10 +9,9 @@ from contextlib import closing
 
 import moving_shapes
 import pytest
-from chosen_places import some
+from command_kills import TrackKills
 from disturbed import after_signal, left_whole
 from killed import SECONDS_TO_END, Fault, forked, start
-from track_kills import TrackKills
 
 from sam2fast.cli import track_folder, track_run
 from sam2fast.cli.track_folder import RunFolder
@@ -49,17 +47,6 @@ def out(tmp_path):
 
 def hidden(folder):
     return sorted(name for name in os.listdir(folder) if name.startswith("."))
-
-
-def test_killed_again_and_again(kills, out):
-    """Each run continues the previous one; the final bytes are those of an uninterrupted run."""
-    kills.whole("reverse")
-    for turn, change in enumerate(some(random.Random(0), 3, kills.changes["reverse"])):
-        ended = forked(kills.command(out, "reverse", between=0.0), Fault(change, out))
-        # Later runs find finished work, and may make fewer changes.
-        assert ended.code in (-signal.SIGKILL, *([0] if turn else [])), ended
-        left_whole(out)
-    kills.goes_on(out, "reverse")
 
 
 def test_killed_while_saving_the_state(kills, out):
@@ -139,7 +126,7 @@ def test_a_second_signal_ends_immediately(kills, out):
 
     def work():
         track_run.VideoPropagation.save = save
-        kills.command(out, "whole", 0.0, "json")()
+        kills.command(out, "whole", 0.0, formats="json")()
 
     ended = forked(work)
     assert ended.code == 143 and "Traceback" not in ended.stderr
@@ -159,7 +146,7 @@ def test_ignored_signals_stay_ignored(kills, out):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         track_folder.OverlayWriter.finish = interrupted
-        kills.command(out, "whole", 0.0, "json,overlay")()
+        kills.command(out, "whole", 0.0, formats="json,overlay")()
 
     ended = forked(work, Fault(None, out, signal.SIGHUP, name=FIRST_STATE))
     assert (ended.code, ended.stderr) == (0, "")
@@ -202,7 +189,7 @@ def test_the_terminal_is_gone(kills, out):
         os.close(reading)
         os.dup2(writing, 1)
         os.dup2(writing, 2)
-        kills.command(out, "whole", 0.0, "json")()
+        kills.command(out, "whole", 0.0, formats="json")()
 
     ended = forked(work, Fault(None, out, signal.SIGHUP, name=FIRST_STATE))
     assert ended.code == 129

@@ -1,16 +1,14 @@
 """``sam2fast vos`` killed and stopped, with and without workers: only complete folders, and the next run continues."""
 
 import os
-import random
 import signal
 from contextlib import closing
 
 import pytest
-from chosen_places import some
+from command_kills import VosKills
 from disturbed import after_signal, left_whole
 from file_contents import files_of
 from killed import Fault, forked, session_of, started
-from vos_kills import VosKills
 from waiting import wait_until
 
 # A worker that starts while its process group is interrupted.
@@ -36,16 +34,6 @@ def kills(tmp_path_factory):
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "out"
-
-
-def test_killed_again_and_again(kills, out):
-    kills.whole("late")
-    for turn, change in enumerate(some(random.Random(1), 3, kills.changes["late"])):
-        ended = forked(kills.command(out, "late"), Fault(change, out))
-        # Later runs find finished work, and may make fewer changes.
-        assert ended.code in (-signal.SIGKILL, *([0] if turn else [])), ended
-        left_whole(out)
-    kills.goes_on(out, "late")
 
 
 def test_stopped(kills, out):

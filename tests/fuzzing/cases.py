@@ -1,4 +1,4 @@
-"""Mutated files by number, and the readers' verdicts. One process reads many files, and prints the number of each."""
+"""Mutated files by number, and the readers' verdicts. One process reads many files, and writes the number of each."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from expected_refusals import is_accepted
 from mutators import mutate
@@ -208,10 +208,11 @@ def limit_process(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
 
-def work(seed: int, first: int, end: int, seeds: Path, folder: Path, seconds: int, only: str | None) -> None:
-    """Reads cases in turn; negative numbers are the valid files. Prints a line of JSON before and after each."""
+def work(
+    seed: int, first: int, end: int, seeds: Path, folder: Path, seconds: int, only: str | None, out: IO[str]
+) -> None:
+    """Reads cases in turn; negative numbers are the valid files. Writes a line of JSON before and after each."""
     reader = Reader(folder)
-    out = sys.stdout
     for number in range(max(first, -len(sound_files(seeds, only))), end):
         case = make_case(seed, number, seeds, only)
         print(json.dumps({"begins": number, "target": case.target}), file=out, flush=True)

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from cases import work
         from seeds import write_seeds
 
-        first, end, seeds, folder = asked.worker.split(":")
+        first, end, seeds, folder, said = asked.worker.split(":")
         write_seeds(Path(seeds))
-        work(asked.seed, int(first), int(end), Path(seeds), Path(folder), SECONDS, asked.target)
+        with open(said, "a") as out:
+            work(asked.seed, int(first), int(end), Path(seeds), Path(folder), SECONDS, asked.target, out)
         return 0
     with tempfile.TemporaryDirectory(prefix="sam2fast-fuzz-") as name:
         if asked.seeds:
@@ -100,22 +101,27 @@ def campaign(asked: argparse.Namespace, folder: Path) -> int:
 
                 case = make_case(asked.seed, verdict["number"], folder / "seeds", asked.target)
                 keep(asked.keep, asked.seed, case, folder / "seeds", verdict)
-    outcomes: Counter[str] = Counter()
-    for target in sorted({target for target, _ in kinds}):
-        counts = {outcome: kinds[target, outcome] for outcome in OUTCOMES}
-        outcomes.update(counts)
+    targets = {name: {outcome: kinds[name, outcome] for outcome in OUTCOMES} for name in sorted({n for n, _ in kinds})}
+    for target, counts in targets.items():
         print(f"  {target}: {', '.join(f'{count} {outcome}' for outcome, count in counts.items())}")
     print(f"slowest: {slowest[::-1]}")
-    total, seconds = sum(outcomes.values()), round(time.monotonic() - begun)
+    totals = {outcome: sum(counts[outcome] for counts in targets.values()) for outcome in OUTCOMES}
+    total, seconds = sum(totals.values()), round(time.monotonic() - begun)
     print(
-        f"{total} files, seed {asked.seed}: {outcomes['accepted']} accepted, {outcomes['refused']} refused, "
+        f"{total} files, seed {asked.seed}: {totals['accepted']} accepted, {totals['refused']} refused, "
         f"{len(findings)} findings, {seconds} s; sound: {sound['accepted']} accepted, {sound['refused']} refused"
     )
     for finding in findings:
         print(f"finding: {finding['target']}: {finding['what']}")
     if asked.out:
+        sys.path.append(str(BENCH))
+        from reports import write_report
+        from suite.machine import machine
+
         facts = {"seed": asked.seed, "first": asked.first, "target": asked.target, "files": total, "seconds": seconds}
-        print(write_campaign_report(asked.out, kinds, sound, **facts, findings=findings))
+        facts |= {"findings": findings, **totals, "sound": {outcome: sound[outcome] for outcome in OUTCOMES}}
+        about = machine() | {"libraries": libraries()}
+        print(write_report(asked.out, "fuzz-cpu", machine=about, **facts, targets=targets))
     return 1 if findings else 0
 
 
@@ -126,37 +132,6 @@ def keep(folder: Path, seed: int, case: Any, seeds: Path, verdict: dict[str, Any
     if verdict is not None:
         with (folder / "findings.jsonl").open("a") as file:
             file.write(json.dumps({"seed": seed, **verdict}) + "\n")
-
-
-def write_campaign_report(
-    folder: Path, counts: Mapping[tuple[str, str], int], sound: Mapping[str, int], **facts: Any
-) -> Path:
-    """Writes today's ``fuzz-cpu-DATE.json``.
-
-    Args:
-        counts: mutated files by reader and outcome.
-        sound: valid files by outcome.
-        facts: further entries of the report.
-    """
-    sys.path.append(str(BENCH))
-    from reports import write_report
-    from suite.machine import machine
-
-    targets = {
-        target: {outcome: counts.get((target, outcome), 0) for outcome in OUTCOMES} for target, _ in sorted(counts)
-    }
-    totals: Counter[str] = Counter()
-    for (_, outcome), count in counts.items():
-        totals[outcome] += count
-    return write_report(
-        folder,
-        "fuzz-cpu",
-        machine=machine() | {"libraries": libraries()},
-        **facts,
-        **{outcome: totals[outcome] for outcome in OUTCOMES},
-        sound={outcome: sound.get(outcome, 0) for outcome in OUTCOMES},
-        targets=targets,
-    )
 
 
 def libraries() -> dict[str, str]:

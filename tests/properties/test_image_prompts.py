@@ -105,26 +105,6 @@ def test_every_container(predictor, prompt, data):
 
 
 @examples(5)
-@given(DRAWN, st.randoms(use_true_random=False))
-def test_the_order_of_points_does_not_matter(predictor, prompt, random):
-    assume("point_coords" in prompt.arrays)
-    order = list(range(prompt.arrays["point_coords"].shape[1]))
-    random.shuffle(order)
-    turned = {name: x[:, order] if name.startswith("point") else x for name, x in prompt.arrays.items()}
-    options = prompt.options | {"return_logits": True}
-    assert_close(predictor.predict(**turned, **options), predictor.predict(**prompt.arrays, **options))
-
-
-@examples(5)
-@given(DRAWN)
-def test_batched_prompts_equal_single_prompts(predictor, prompt):
-    together = predictor.predict(**(prompt.arguments() | {"return_logits": True}))
-    for i in range(prompt.count):
-        alone = predictor.predict(**(prompt.one(i) | {"return_logits": True}))
-        assert_close([x[i] for x in together] if prompt.count > 1 else together, alone)
-
-
-@examples(5)
 @given(DRAWN)
 def test_normalized_coordinates_equal_pixels(predictor, prompt):
     height, width = SIZE
@@ -135,18 +115,6 @@ def test_normalized_coordinates_equal_pixels(predictor, prompt):
     options = prompt.options | {"return_logits": True}
     in_pixels = predictor.predict(**prompt.arrays, **options)
     assert_close(predictor.predict(**shares, **options, normalize_coords=False), in_pixels)
-
-
-@examples(4)
-@given(DRAWN)
-def test_a_box_is_two_corners(predictor, prompt):
-    assume("box" in prompt.arrays)
-    arrays = dict(prompt.arrays)
-    corners = arrays.pop("box").reshape(-1, 2, 2)
-    kinds = np.tile([2, 3], (len(corners), 1))
-    arrays["point_coords"] = np.concatenate([corners, arrays.get("point_coords", corners[:, :0])], axis=1)
-    arrays["point_labels"] = np.concatenate([kinds, arrays.get("point_labels", kinds[:, :0])], axis=1)
-    assert_equal(predictor.predict(**arrays, **prompt.options), predictor.predict(**prompt.arguments()))
 
 
 @examples(3)

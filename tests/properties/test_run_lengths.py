@@ -95,11 +95,6 @@ def test_more_pixels_than_run_lengths_count():
             read({"size": [2**16, 2**16], "counts": "0"})
 
 
-def test_fractional_pixels():
-    with pytest.raises(ValueError, match="a list of integers"):
-        read_run_lengths([{"size": [2, 2], "counts": [1.5, 2.5]}])
-
-
 def _is_small(size: Any) -> bool:
     try:
         height, width = size

@@ -1,7 +1,7 @@
 """Random streams: beside the same frames as a video, whose passes end and begin where the stream was prompted.
 
-Masks and scores are the same bits, whatever is prompted, corrected, cleared or removed, after wrong calls and failures,
-and when the stream was saved and restored in between.
+Masks and scores are the same bits, whatever is prompted, corrected, cleared or removed, after wrong calls, and when the
+stream was saved and restored in between.
 """
 
 import functools
@@ -20,10 +20,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from hypothesis_profiles import examples
 from mini_model import mini_predictor
 from session_model import assert_consistent
-from session_player import HEIGHT, IDS, WIDTH, boxes, click_lists, disc, discs, no_room
+from session_player import HEIGHT, IDS, WIDTH, boxes, click_lists, disc, discs
 from video import clip
 
-from sam2fast.tracking import outputs, stream
 from sam2fast.tracking.saved_state import StateError
 from sam2fast.tracking.stream import StreamResult, VideoStream
 from sam2fast.video_io import VideoError
@@ -31,7 +30,6 @@ from sam2fast.video_io import VideoError
 LONGEST = 18
 POINTERS = 4  # of the model; a stream of unknown length counts as one of so many frames or more
 ids = st.sampled_from(IDS)
-PARTS = ("predict_objects", "encode_memory", "encode_image", "video_logits", "store_results")
 OTHER_SIZE = np.zeros((HEIGHT + 1, WIDTH, 3), np.uint8)
 
 WRONG_CALLS: dict[str, tuple[Callable[[VideoStream], Any], type[Exception], str]] = {
@@ -95,7 +93,6 @@ class StreamSessions(RuleBasedStateMachine):
         self.state = p.init_state(self.frames)
         self.state.max_cond_frames = max_cond_frames
         self.at = -1
-        self.failing: tuple[str, int] | None = None
         self.prompt_before_the_first_frame()
         self.step(1)
         for obj_id, clicks in prompted:
@@ -108,7 +105,7 @@ class StreamSessions(RuleBasedStateMachine):
             if self.state.objects and not all(o.conditioning or o.new_conditioning for o in self.objects):
                 self.refused(lambda s, t=t: s.step(self.frames[t]), RuntimeError, "no points, box or mask")
                 return
-            result = self.call(lambda s, t=t: s.step(self.frames[t]))
+            result = self.stream.step(self.frames[t])
             self.at = t
             if not self.state.objects:
                 assert result.masks.shape == (0, 1, HEIGHT, WIDTH) and result[:2] == (t, [])
@@ -131,27 +128,27 @@ class StreamSessions(RuleBasedStateMachine):
     @rule(obj_id=ids, clicks=click_lists, joins=st.booleans())
     def points(self, obj_id: Hashable, clicks: Any, joins: bool) -> None:
         given = obj_id, [click[:2] for click in clicks], [click[2] for click in clicks], not joins
-        result = self.call(lambda s: s.add_new_points_or_box(*given))
+        result = self.stream.add_new_points_or_box(*given)
         self.compare(result, self.predictor.add_new_points_or_box(self.state, self.at, *given))
 
     @rule(obj_id=ids, box=boxes)
     def box(self, obj_id: Hashable, box: Any) -> None:
-        result = self.call(lambda s: s.add_new_points_or_box(obj_id, box=box))
+        result = self.stream.add_new_points_or_box(obj_id, box=box)
         self.compare(result, self.predictor.add_new_points_or_box(self.state, self.at, obj_id, box=box))
 
     @rule(obj_id=ids, where=discs)
     def mask(self, obj_id: Hashable, where: Any) -> None:
-        result = self.call(lambda s: s.add_new_mask(obj_id, disc(*where)))
+        result = self.stream.add_new_mask(obj_id, disc(*where))
         self.compare(result, self.predictor.add_new_mask(self.state, self.at, obj_id, disc(*where)))
 
     @rule(obj_id=ids)
     def clear(self, obj_id: Hashable) -> None:
-        self.call(lambda s: s.clear_prompts(obj_id))
+        self.stream.clear_prompts(obj_id)
         self.predictor.clear_all_prompts_in_frame(self.state, self.at, obj_id)
 
     @rule(obj_id=ids)
     def remove(self, obj_id: Hashable) -> None:
-        remaining = self.call(lambda s: s.remove_object(obj_id))
+        remaining = self.stream.remove_object(obj_id)
         assert remaining == list(self.predictor.remove_object(self.state, obj_id)[0])
 
     @rule(name=st.sampled_from(sorted(WRONG_CALLS)))
@@ -159,10 +156,6 @@ class StreamSessions(RuleBasedStateMachine):
         ended = self.stream._opened().num_frames == self.at + 1
         call, error, message = WRONG_CALLS[name]
         self.refused(call, (error, IndexError) if ended else error, "" if ended else message)
-
-    @rule(part=st.sampled_from(PARTS), after=st.integers(0, 2))
-    def let_the_next_call_fail(self, part: str, after: int) -> None:
-        self.failing = part, after
 
     def prompt_before_the_first_frame(self) -> None:
         self.refused(lambda s: s.add_new_mask("a", np.ones((2, 2))), RuntimeError, "no frame yet")
@@ -178,19 +171,6 @@ class StreamSessions(RuleBasedStateMachine):
             self.stream.close()
             self.stream = self.predictor.restore_stream(file)
         assert snapshot(self.stream._opened()) == before
-
-    def call(self, make: Callable[[VideoStream], Any]) -> Any:
-        """Makes a call, perhaps after one during which there was no room, which changed nothing."""
-        if self.failing is not None:
-            (part, after), self.failing = self.failing, None
-            owner: Any = {"store_results": stream, "video_logits": outputs}.get(part, self.predictor)
-            known = self.known()
-            with no_room(owner, part, after):
-                try:
-                    return make(self.stream)
-                except MemoryError:
-                    assert self.known() == known
-        return make(self.stream)
 
     def refused(self, make: Callable[[VideoStream], Any], error: Any, message: str) -> None:
         known = self.known()

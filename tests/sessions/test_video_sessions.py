@@ -3,7 +3,6 @@
 What a restored copy answers, and what a new session knows after the same calls, is compared bit for bit.
 """
 
-import copy
 import functools
 import os
 import sys
@@ -19,22 +18,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from hypothesis_profiles import examples
 from mini_model import mini_predictor
 from session_model import PassModel, SessionModel, assert_consistent, assert_facts
-from session_player import HEIGHT, IDS, WIDTH, Answer, Player, boxes, click_lists, disc, discs, no_room, shown
+from session_player import HEIGHT, IDS, WIDTH, Answer, Player, boxes, click_lists, disc, discs, shown
 from video import clip
 from wrong_video_calls import WRONG_CALLS
-
-from sam2fast.tracking import outputs
-from sam2fast.utils.testing import relative_error
 
 LONGEST = 8
 SIDE = 64
 # A short reach, so that it, and what max_history forgets, ends within so few frames.
 SHORT = ("++model.num_maskmem=3", "++model.max_obj_ptrs_in_encoder=4")
 REACH = 3
-# What may fail inside of a call.
-PARTS = ("predict_objects", "encode_memory", "encode_image", "video_logits")
 
-Entry = tuple[str, tuple[Any, ...], set[tuple[Hashable, int]]]
+Entry = tuple[str, tuple[Any, ...]]
 ids, frames = st.sampled_from(IDS), st.integers(0, LONGEST - 1)
 
 
@@ -83,12 +77,9 @@ class VideoSessions(RuleBasedStateMachine):
         self.model = SessionModel(num_frames, sticks, p._tracker.clearing_distance if clears else None, max_history)
         self.player, self.copy = self.opened(), None
         self.passes: dict[int, PassModel] = {}
-        self.members: dict[int, set[tuple[Hashable, int]]] = {}
         self.options: dict[int, dict[str, Any]] = {}
         self.log: list[Entry] = []
-        self.lives: dict[Hashable, int] = {}
-        self.failing: tuple[str, int, bool] | None = None
-        self.objects_are_apart, self.number = True, 0
+        self.number = 0
         for frame, obj_id, clicks in prompted:
             self.points(frame, obj_id, clicks, False)
 
@@ -111,7 +102,7 @@ class VideoSessions(RuleBasedStateMachine):
         self, method: str, frame: int, obj_id: Hashable, points: int | None, joining: bool, *details: Any
     ) -> None:
         frame %= len(self.frames)
-        answers = self.call(method, frame, obj_id, *details, about=self.living([obj_id]))
+        answers = self.call(method, frame, obj_id, *details)
         conditioning = self.model.prompt(frame, obj_id, points, joining)
         self.check_answer(answers[0], frame, conditioning)
 
@@ -120,19 +111,18 @@ class VideoSessions(RuleBasedStateMachine):
         """Mostly where there is something to take back."""
         places = [(t, i) for i, known in self.model.objects.items() for t in (*known.points, *sorted(known.masks))]
         frame, obj_id = data.draw(st.sampled_from([*places, (0, "a")]))
-        answers = self.call("clear", frame, obj_id, need_output, about=self.living([obj_id]))
+        answers = self.call("clear", frame, obj_id, need_output)
         self.model.clear(frame, obj_id)
         for answer in answers:
             self.check_answer(answer, frame, self.model.shows_new_conditioning(frame))
 
     @rule(obj_id=ids, need_output=st.booleans())
     def remove(self, obj_id: Hashable, need_output: bool) -> None:
-        answers = self.call("remove", obj_id, need_output, about=self.living([obj_id]))
+        answers = self.call("remove", obj_id, need_output)
         was_known, updated = obj_id in self.model.objects, self.model.remove(obj_id)
         assert [answer.frame for answer in answers] == (updated if need_output else [])
         for answer in answers:
             self.check_answer(answer, answer.frame, self.model.shows_new_conditioning(answer.frame))
-        self.lives[obj_id] = self.lives.get(obj_id, 0) + 1
         if was_known and not self.model.objects:
             self.forget()
 
@@ -140,7 +130,7 @@ class VideoSessions(RuleBasedStateMachine):
     def reset(self, is_meant: bool) -> None:
         if not is_meant:
             return
-        self.call("reset", about=set())
+        self.call("reset")
         self.model.objects.clear()
         self.forget()
 
@@ -150,7 +140,6 @@ class VideoSessions(RuleBasedStateMachine):
             while number in self.passes:
                 self.step("next", number)
         self.log.clear()
-        self.objects_are_apart = True
 
     def check_answer(self, answer: Answer, frame: int, conditioning: bool) -> None:
         """An answer is what is stored, of all objects, with nothing where nothing is known."""
@@ -193,15 +182,9 @@ class VideoSessions(RuleBasedStateMachine):
             self.refused(lambda player: player.begin(-1, options), RuntimeError, "no points, box or mask to track it")
             return
         self.passes[self.number] = PassModel(self.model, start, count, reverse, lag)
-        order = self.passes[self.number].coming
-        self.after_preflight = copy.deepcopy(self.model)
-        first = order[0] if order else len(self.frames)
-        # As it is repeated: the same, also without some of the objects.
-        resolved = options | {"start_frame_idx": first, "max_frame_num_to_track": max(0, len(order) - 1)}
         number, self.number = self.number, self.number + 1
         self.options[number] = options
-        self.members[number] = self.living(self.model.ids)
-        self.step("begin", number, options, logged=(number, resolved))
+        self.step("begin", number, options)
         while number in self.passes and taken > 1:
             taken -= 1
             self.step("next", number)
@@ -218,20 +201,19 @@ class VideoSessions(RuleBasedStateMachine):
     @rule(data=st.data())
     def abandon(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(sorted(self.passes)))
-        self.call("abandon", number, about=self.members[number])
+        self.call("abandon", number)
         del self.passes[number]
 
-    def step(self, method: str, number: int, *options: Any, logged: tuple[Any, ...] | None = None) -> None:
+    def step(self, method: str, number: int, *options: Any) -> None:
         """The next frame of a pass, or its end."""
         under_way = self.passes[number]
         try:
             expected = under_way.next()
         except RuntimeError:
-            self.objects_are_apart = False  # it would not have happened without one of them
-            self.call(method, number, *options, about=self.members[number], error=RuntimeError)
+            self.call(method, number, *options, error=RuntimeError)
             del self.passes[number]
             return
-        answers = self.call(method, number, *options, about=self.members[number], logged=logged)
+        answers = self.call(method, number, *options)
         if expected is None:
             assert answers == []
             del self.passes[number]
@@ -269,36 +251,11 @@ class VideoSessions(RuleBasedStateMachine):
             assert message in str(caught.value)
             assert snapshot(player.state) == before
 
-    @rule(part=st.sampled_from(PARTS), after=st.integers(0, 2), forgets_features=st.booleans())
-    def let_the_next_call_fail(self, part: str, after: int, forgets_features: bool) -> None:
-        self.failing = part, after, forgets_features
-
-    def fails(self, method: str, args: tuple[Any, ...]) -> list[Answer] | None:
-        """Makes a call during which the device runs out of memory; None if it failed and changed nothing."""
-        assert self.failing is not None
-        (part, after, forgets_features), self.failing = self.failing, None
-        state = self.player.state
-        if forgets_features:
-            state.features.clear()
-        before = snapshot(state)
-        with no_room(outputs if part == "video_logits" else self.predictor, part, after):
-            try:
-                return getattr(self.player, method)(*args)
-            except MemoryError:
-                pass
-        if method == "begin":
-            del self.player.passes[args[0]]
-            if snapshot(state) != before:  # it begins with the preflight, which is a change of its own
-                assert_facts(state, self.after_preflight)
-        else:
-            assert snapshot(state) == before
-        return None
-
     @rule(by_file=st.booleans())
     def go_on_with_a_copy(self, by_file: bool) -> None:
         """From here on there are two; a copy of before is the one that goes on."""
         for number in list(self.passes):
-            self.call("abandon", number, about=self.members[number])
+            self.call("abandon", number)
             del self.passes[number]
         if self.copy is not None:
             self.player = self.copy
@@ -313,27 +270,13 @@ class VideoSessions(RuleBasedStateMachine):
             assert os.listdir(folder) == ["state"]
             return self.predictor.load_state(file, self.frames)
 
-    def living(self, ids: list[Hashable]) -> set[tuple[Hashable, int]]:
-        """Objects, told from those that had the same ids before."""
-        return {(i, self.lives.get(i, 0)) for i in ids}
-
-    def call(
-        self,
-        method: str,
-        *args: Any,
-        about: set[tuple[Hashable, int]],
-        error: type[Exception] | None = None,
-        logged: tuple[Any, ...] | None = None,
-    ) -> list[Answer]:
+    def call(self, method: str, *args: Any, error: type[Exception] | None = None) -> list[Answer]:
         """Makes a call on both sessions, which must answer the same, and keeps it."""
-        self.log.append((method, logged or args, about))
+        self.log.append((method, args))
         if error is not None:
             self.refused(lambda player: getattr(player, method)(*args), error, "")
             return []
-        can_fail = method != "next" and not (method == "begin" and args[1]["lag"])
-        answers = self.fails(method, args) if self.failing and can_fail else None
-        if answers is None:
-            answers = getattr(self.player, method)(*args)
+        answers = getattr(self.player, method)(*args)
         if self.copy is not None:
             again = getattr(self.copy, method)(*args)
             assert len(answers) == len(again) and all(a.same_bits(b) for a, b in zip(answers, again, strict=True))
@@ -356,25 +299,10 @@ class VideoSessions(RuleBasedStateMachine):
         again = self.opened()
         repeat(again, self.log)
         assert snapshot(again.state) == snapshot(self.player.state)
-        self.without_the_others(self.living(self.model.ids))
-
-    def without_the_others(self, alive: set[tuple[Hashable, int]]) -> None:
-        """Objects know nothing of one another: it is as if those that were removed had never been."""
-        if not self.objects_are_apart or all(about <= alive for _, _, about in self.log):
-            return
-        alone = self.opened()
-        repeat(alone, [entry for entry in self.log if entry[2] & alive])
-        assert alone.state.objects.keys() == self.player.state.objects.keys()
-        for obj_id, tracked in alone.state.objects.items():
-            other = self.player.state.objects[obj_id]
-            for conditioning in (False, True):
-                expected, actual = other.results(conditioning), tracked.results(conditioning)
-                assert expected.keys() == actual.keys()
-                assert all(relative_error(expected[t].mask, actual[t].mask) < 1e-4 for t in expected)
 
 
 def repeat(player: Player, log: list[Entry]) -> None:
-    for method, args, _ in log:
+    for method, args in log:
         try:
             getattr(player, method)(*args)
         except RuntimeError as error:

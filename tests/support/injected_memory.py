@@ -21,11 +21,10 @@ class Mishap(Exception):
     """An exception of the caller's own code."""
 
 
-# Name -> the exception, and whether the operation is done before it.
-FAILURES: dict[str, tuple[Callable[[], BaseException], bool]] = {
-    "out of memory": (lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), False),
-    "allocator": (lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), False),
-    "interrupt": (KeyboardInterrupt, True),
+FAILURES: dict[str, Callable[[], BaseException]] = {
+    "out of memory": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "allocator": lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    "signal": KeyboardInterrupt,
 }
 
 
@@ -34,22 +33,19 @@ class FailingOps(TorchDispatchMode):
 
     Args:
         at: which, from 0; None for none of them.
-        failure: one of :data:`FAILURES`.
+        failure: one of :data:`FAILURES`, but a signal.
     """
 
     def __init__(self, at: int | None = None, failure: str = "out of memory") -> None:
         super().__init__()
         self.at, self.count = at, 0
-        self._error, self._is_done = FAILURES[failure]
+        self._error = FAILURES[failure]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         number, self.count = self.count, self.count + 1
-        if number == self.at and not self._is_done:
-            raise self._error()
-        result = func(*args, **(kwargs or {}))
         if number == self.at:
             raise self._error()
-        return result
+        return func(*args, **(kwargs or {}))
 
 
 class Signalled:
@@ -99,6 +95,6 @@ def tensor_bytes() -> int:
 
 @contextmanager
 def failing(kind: str, at: int | None) -> Iterator[Any]:
-    """Inside, one of :data:`FAILURES`, or ``signal``, happens at the place ``at``."""
+    """Inside, one of :data:`FAILURES` happens at the place ``at``."""
     with Signalled(at) if kind == "signal" else FailingOps(at, kind) as place:
         yield place

@@ -166,11 +166,6 @@ class PassModel:
         self._waiting: deque[tuple[int, list[Hashable]]] = deque()
         self._failure: RuntimeError | None = None
 
-    @property
-    def coming(self) -> list[int]:
-        """The frames that have not been tracked yet."""
-        return list(self._coming)
-
     def next(self) -> tuple[int, list[Hashable]] | None:
         """The next frame and its ids, or None at the end.
 

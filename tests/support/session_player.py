@@ -1,9 +1,7 @@
 """The calls of random sessions, for a video state of any of our predictors."""
 
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -34,29 +32,6 @@ def disc(x: int, y: int, radius: int) -> Any:
     return (columns - x) ** 2 + (rows - y) ** 2 < radius**2
 
 
-def add_clicks(
-    predictor: Any, state: Any, frame: int, obj_id: Hashable, clicks: list[Click] | None, box: Any, joins: bool
-) -> Any:
-    """What a predictor, ours or the official one, answers to clicks or a box."""
-    coords = None if clicks is None else [click[:2] for click in clicks]
-    labels = None if clicks is None else [click[2] for click in clicks]
-    return predictor.add_new_points_or_box(state, frame, obj_id, coords, labels, clear_old_points=not joins, box=box)
-
-
-@contextmanager
-def no_room(owner: Any, part: str, after: int) -> Iterator[None]:
-    """Inside, one method or function of an object or module runs out of memory after so many calls."""
-    right, calls = getattr(owner, part), iter(range(after))
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        if next(calls, None) is None:
-            raise MemoryError("no room")
-        return right(*args, **kwargs)
-
-    with patch.object(owner, part, run):
-        yield
-
-
 class Answer(NamedTuple):
     """What a call said about all objects on one frame."""
 
@@ -84,7 +59,9 @@ class Player:
     def points(
         self, frame: int, obj_id: Any, clicks: list[Click] | None, box: list[int] | None, joins: bool
     ) -> list[Answer]:
-        return [Answer.of(add_clicks(self.predictor, self.state, frame, obj_id, clicks, box, joins))]
+        coords, labels = ([c[:2] for c in clicks], [c[2] for c in clicks]) if clicks else (None, None)
+        options = {"clear_old_points": not joins, "box": box}
+        return [Answer.of(self.predictor.add_new_points_or_box(self.state, frame, obj_id, coords, labels, **options))]
 
     def mask(self, frame: int, obj_id: Any, mask: Any) -> list[Answer]:
         return [Answer.of(self.predictor.add_new_mask(self.state, frame, obj_id, mask))]

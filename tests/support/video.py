@@ -176,7 +176,7 @@ def errors(expected: Record, actual: Record) -> list[float]:
 
 def worst(expected: Sequence[Record], actual: Sequence[Record]) -> float:
     """The largest error of any object in any answer."""
-    return max(error for a, b in zip(expected, actual, strict=True) for error in errors(a, b))
+    return max((error for a, b in zip(expected, actual, strict=True) for error in errors(a, b)), default=0.0)
 
 
 def compare(expected: Sequence[Record], actual: Sequence[Record]) -> float:
