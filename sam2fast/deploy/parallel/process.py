@@ -4,12 +4,11 @@ import multiprocessing
 import pickle
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from sam2fast.deploy.parallel.worker import Failure, packed, serve
-from sam2fast.utils.reproducibility import is_deterministic
+from sam2fast.deploy.parallel.worker import Failure, WorkerSetup, serve
 
 # Grace period before a worker that should end is killed.
 SECONDS_TO_END = 10.0
@@ -47,34 +46,15 @@ def block_interrupts() -> Iterator[None]:
 
 
 class WorkerProcess:
-    """A process with a service on one device. It answers calls in order.
+    """A process with a :class:`~sam2fast.deploy.parallel.worker.Service`. It runs jobs in order."""
 
-    Args:
-        device: its name.
-        factory: picklable; creates the service from the device's name, in the process.
-        threads: torch's CPU threads.
-
-    Raises:
-        TypeError: the factory cannot be pickled.
-    """
-
-    def __init__(self, device: str, factory: Callable[[str], Any], threads: int) -> None:
-        self.device = device
-        try:
-            setup = packed(factory)
-        except Exception as error:
-            raise TypeError(
-                f"what a worker is made with must be picklable, such as functools.partial of a function: {error}"
-            ) from error
+    def __init__(self, setup: WorkerSetup) -> None:
+        self.device = setup.device
         # Not fork: neither CUDA nor OpenMP threads survive it.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=serve,
-            args=(theirs, setup, device, threads, is_deterministic()),
-            name=f"sam2fast on {device}",
-            daemon=True,
-        )
+        name = f"sam2fast on {setup.device}"
+        self._process = context.Process(target=serve, args=(theirs, setup), name=name, daemon=True)
         try:
             with block_interrupts():
                 self._process.start()
@@ -88,13 +68,13 @@ class WorkerProcess:
     def pid(self) -> int | None:
         return self._process.pid
 
-    def send_packed(self, call: bytes) -> None:
-        """Sends a call from :func:`packed_call`; :meth:`reply` returns the answer."""
+    def send(self, job: bytes) -> None:
+        """Sends a pickled job; :meth:`reply` returns the answer."""
         with suppress(OSError):  # a dead process is detected by reply()
-            self.connection.send_bytes(call)
+            self.connection.send_bytes(job)
 
     def reply(self) -> tuple[bool, Any]:
-        """The next answer: whether the call succeeded, and its result or a :class:`Failure`.
+        """The next answer: whether the job succeeded, and its result or a :class:`Failure`.
 
         Raises:
             WorkerError: the process has died.
@@ -142,18 +122,6 @@ def end_all(workers: Sequence[WorkerProcess]) -> None:
         for worker in workers:
             worker._end(0)
         raise
-
-
-def packed_call(method: str, *args: Any, **kwargs: Any) -> bytes:
-    """A pickled call of a method.
-
-    Raises:
-        TypeError: an argument cannot be pickled.
-    """
-    try:
-        return packed((method, args, kwargs))
-    except Exception as error:
-        raise TypeError(f"it cannot go to another process: {error}") from error
 
 
 def raise_failure(failure: Failure) -> None:
