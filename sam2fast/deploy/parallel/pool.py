@@ -1,5 +1,6 @@
 """A pool of processes, one per device: each builds its predictor once and then runs jobs."""
 
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from sam2fast.deploy.parallel.device_list import Devices, device_list, threads_for_each
-from sam2fast.deploy.parallel.process import WorkerError, WorkerProcess, end_all, raise_failure
+from sam2fast.deploy.parallel.process import WorkerError, WorkerProcess, end_all
 from sam2fast.deploy.parallel.worker import Failure, packed, setup_of
 
 Job = TypeVar("Job")
@@ -18,6 +19,13 @@ JOBS_AT_ONCE = 2
 JOBS_AHEAD = 4
 # A job fails after so many lost processes.
 MOST_LOSSES = 2
+
+
+class RemoteTraceback(Exception):
+    """The cause of an exception from a worker: the worker's traceback as text."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
 
 
 @dataclass(frozen=True)
@@ -54,14 +62,17 @@ class JobResult:
         """The value.
 
         Raises:
-            WorkerError: the process was lost.
+            WorkerError: the process was lost, or its exception cannot be unpickled here.
             Exception: what the function raised in the worker, whose traceback is the cause.
         """
-        if self.failure is not None:
-            raise_failure(self.failure)
-        if self.error is not None:
+        if self.error is None:
+            return self.value
+        if self.failure is None:
             raise WorkerError(self.error)
-        return self.value
+        error: Exception = WorkerError(self.error)
+        if self.failure.error is not None:
+            error = pickle.loads(self.failure.error)  # noqa: S301  of this run's own processes
+        raise error from RemoteTraceback(self.failure.trace)
 
 
 def run_jobs(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from sam2fast.deploy.parallel.worker import Failure, WorkerSetup, serve
+from sam2fast.deploy.parallel.worker import WorkerSetup, serve
 
 # Grace period before a worker that should end is killed.
 SECONDS_TO_END = 10.0
@@ -16,13 +16,6 @@ SECONDS_TO_END = 10.0
 
 class WorkerError(RuntimeError):
     """A worker process could not start, or has died; the message says which one and why."""
-
-
-class RemoteTraceback(Exception):
-    """The cause of an exception from a worker: the worker's traceback as text."""
-
-    def __str__(self) -> str:
-        return f"\n{self.args[0]}"
 
 
 @contextmanager
@@ -74,7 +67,8 @@ class WorkerProcess:
             self.connection.send_bytes(job)
 
     def reply(self) -> tuple[bool, Any]:
-        """The next answer: whether the job succeeded, and its result or a :class:`Failure`.
+        """The next answer: whether the job succeeded, and its result or a
+        :class:`~sam2fast.deploy.parallel.worker.Failure`.
 
         Raises:
             WorkerError: the process has died.
@@ -122,15 +116,3 @@ def end_all(workers: Sequence[WorkerProcess]) -> None:
         for worker in workers:
             worker._end(0)
         raise
-
-
-def raise_failure(failure: Failure) -> None:
-    """Raises the exception of a service, with the worker's traceback as the cause.
-
-    Raises:
-        WorkerError: instead of an exception that cannot be unpickled here.
-    """
-    error: Exception = WorkerError(failure.summary)
-    if failure.error is not None:
-        error = pickle.loads(failure.error)  # noqa: S301  of this run's own processes
-    raise error from RemoteTraceback(failure.trace)
