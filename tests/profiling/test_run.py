@@ -241,7 +241,6 @@ def test_bfloat16_is_compared_with_its_own_limit():
         ({"image": IMAGE, "objects": 0}, ValueError, "objects is 0"),
         ({"image": IMAGE, "runs": 0}, ValueError, "runs is 0"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_profiled(predictor, options, error, message):
     before = attributes(predictor)
