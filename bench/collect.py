@@ -10,14 +10,13 @@ renews the documents.
 
 import argparse
 import json
-import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gpu_plan.launch_rows import merged, stored, text_of
 from gpu_plan.records import NAME, Record, read_records
+from reports import file_name, write_json, write_text
 
 BENCH = Path(__file__).resolve().parent
 RESULTS = BENCH / "results"
@@ -51,8 +50,9 @@ def collect(folder: Path, results: Path = RESULTS, table: Path = TABLE) -> list[
     parts = _parts(records)
     verdicts = [{"step": r["step"], **{name: r[name] for name in ("verdict", "figure", "seconds")}}
                 for r in records if r["kind"] == "verdict"]  # fmt: skip
-    slug = re.sub(r"[^a-z0-9]+", "-", machine["device"].lower()).strip("-")
-    written = [_report(results / f"{slug}-{date}.json", date, machine, {**parts, "verdicts": verdicts})]
+    written = [
+        _report(results / f"{file_name(machine['device'])}-{date}.json", date, machine, {**parts, "verdicts": verdicts})
+    ]
     suite = [r["row"] for r in records if r["kind"] == "row" and r["part"] == "suite"]
     if suite:
         from suite.results import Results
@@ -63,7 +63,7 @@ def collect(folder: Path, results: Path = RESULTS, table: Path = TABLE) -> list[
         written.append(report.path)
     rows = [row for row in stored(records) if row["arch"] != "cpu"]
     if rows:
-        _write(table, text_of(merged(json.loads(table.read_text(encoding="utf-8")), rows)))
+        write_text(table, text_of(merged(json.loads(table.read_text(encoding="utf-8")), rows)))
         written.append(table)
     return written
 
@@ -84,8 +84,8 @@ def _report(path: Path, date: str, machine: dict[str, Any], parts: dict[str, Any
     """Parts that are not measured again stay as they are."""
     content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"parts": {}}
     content |= {"date": date, "machine": machine, "parts": content["parts"] | parts}
-    _write(path, json.dumps(content, indent=1) + "\n")
-    _write(path.with_suffix(".md"), tables(content))
+    write_json(path, content)
+    write_text(path.with_suffix(".md"), tables(content))
     return path
 
 
@@ -101,13 +101,6 @@ def tables(content: dict[str, Any]) -> str:
 
 def _shown(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value).replace("|", "/").replace("\n", " ")
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(path.suffix + ".part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def main() -> None:

@@ -105,7 +105,7 @@ def test_an_interrupted_run_leaves_whole_rows(tmp_path, monkeypatch):
     def full(*_):
         raise OSError("no space")
 
-    monkeypatch.setattr("suite.results.os.replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="no space"):
         results.add({**content["rows"][0], "size": "l"})
     assert json.loads(results.path.read_text()) == content and list(tmp_path.iterdir()) == [results.path]

@@ -9,8 +9,8 @@ import torch
 from suite.missing import MissingError
 from suite.paths import plain_path
 from suite.photographs import boxes, centre, image
-from suite.sessions import Sample, in_context
-from suite.subjects import Built, Setting, image_predictor
+from suite.sessions import PredictorSession, Sample, in_context
+from suite.subjects import Setting, image_predictor
 
 HEIGHT, WIDTH = 1200, 1800
 BOXES_CHECKED = 16
@@ -21,28 +21,18 @@ THRESHOLDS = {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.7, "box_nms_th
 DRAWN_THRESHOLDS = {"pred_iou_thresh": -1.0, "stability_score_thresh": 0.0, "box_nms_thresh": 0.7}
 
 
-class ImageSession:
+class ImageSession(PredictorSession):
     """An image predictor; what is timed is up to the subclass."""
 
     shape = (HEIGHT, WIDTH)
 
     def __init__(self, subject: str, setting: Setting) -> None:
-        self.built: Built = image_predictor(subject, setting)
-        self.notes, self.compile_s = self.built.notes, self.built.compile_s
-        self.earlier_s: list[float] = []
-        self.peak_mib: float | None = None
-        self.checked: list[torch.Tensor] | None = None
+        super().__init__(image_predictor(subject, setting))
         self.path = plain_path(subject)
         self.image = image(*self.shape)
 
-    def prepare(self, setting: Setting) -> None:
-        self.earlier_s = []
-
     def set_image(self) -> float:
         return in_context(self.built, lambda: self.built.predictor.set_image(self.image)).seconds
-
-    def close(self) -> None:
-        self.built.closing.close()
 
 
 class Encode(ImageSession):

@@ -19,10 +19,11 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     import torch
 
     import sam2fast
+    from sam2fast.utils.devices import processor_name
 
     about: dict[str, Any] = {
-        "device": f"CPU {cpu_name()} {os.cpu_count()} cores",
-        "cpu": cpu_name(),
+        "device": f"CPU {processor_name()} {os.cpu_count()} cores",
+        "cpu": processor_name(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -52,13 +53,6 @@ def packages(names: Iterable[str]) -> dict[str, Any]:
     found = {name: importlib.util.find_spec(name) for name in names}
     return {"packages": {name: None if spec is None else str(spec.origin) for name, spec in found.items()},
             "path": [entry for entry in sys.path if entry]}  # fmt: skip
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    named = (line.split(":")[1].strip() for line in lines if "model name" in line)
-    return next(named, platform.processor() or platform.machine())
 
 
 def _version(name: str) -> str | None:

@@ -16,7 +16,7 @@ import torch
 from suite.machine import BENCH
 from suite.missing import GaveUpError, MissingError
 from suite.photographs import as_jpeg, image
-from suite.sessions import Sample
+from suite.sessions import Sample, Session
 from suite.subjects import Setting, video_predictor
 
 # Removed when the process ends.
@@ -54,7 +54,7 @@ def video_of(side: int, frames: int) -> str:
     return str(folder)
 
 
-class OwnProcess:
+class OwnProcess(Session):
     """Runs a job for a subject, again for each call.
 
     Args:
@@ -64,13 +64,8 @@ class OwnProcess:
     def __init__(self, job: Callable[[Setting], str], subject: str, setting: Setting) -> None:
         if subject in ("sam2fast fast", "official vos_optimized") and job(setting) != "video peak":
             raise MissingError("for video only")
+        super().__init__()
         self.job, self.subject = job, subject
-        self.notes: list[str] = []
-        self.compile_s: float | None = None
-        self.earlier_s: list[float] = []
-        self.peak_mib: float | None = None
-        self.checked: list[torch.Tensor] | None = None
-        self.path = ""
 
     def prepare(self, setting: Setting) -> None:
         self.peak_mib = None
@@ -98,9 +93,6 @@ class OwnProcess:
         if answer.get("peak_mib") is not None:
             self.peak_mib = max(self.peak_mib or 0.0, answer["peak_mib"])
         return Sample(answer["seconds"], result, answer.get("parts"))
-
-    def close(self) -> None:
-        pass
 
 
 def _run(order: dict[str, Any]) -> dict[str, Any]:

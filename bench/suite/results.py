@@ -2,16 +2,16 @@
 
 import datetime
 import json
-import os
-import re
 from pathlib import Path
 from typing import Any
+
+from reports import file_name, write_json
 
 from suite.schema import key, validate, validate_row
 
 
 class Results:
-    """Merges rows into ``suite-<device>-<date>.json``; the file is whole at any time.
+    """Merges rows into ``suite-<device>-<date>.json``; the file is written atomically.
 
     Args:
         folder: where it lies.
@@ -24,14 +24,12 @@ class Results:
 
     def __init__(self, folder: Path, machine: dict[str, Any], date: str | None = None) -> None:
         today = date or datetime.date.today().isoformat()
-        slug = re.sub(r"[^a-z0-9]+", "-", machine.get("gpu", "cpu").lower()).strip("-")
-        self.path = folder / f"suite-{slug}-{today}.json"
+        self.path = folder / f"suite-{file_name(machine.get('gpu', 'cpu'))}-{today}.json"
         self.report: dict[str, Any] = {"date": today, "machine": machine, "rows": []}
         if self.path.exists():
             earlier = json.loads(self.path.read_text())
             validate(earlier)
             self.report["rows"] = earlier["rows"]
-        folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, row: dict[str, Any]) -> None:
         """Takes up one row and writes the file.
@@ -43,14 +41,6 @@ class Results:
         """
         validate_row(row)
         rows = self.report["rows"]
-        places = [i for i, other in enumerate(rows) if key(other) == key(row)]
-        if places:
-            rows[places[0]] = row
-        else:
-            rows.append(row)
-        partial = self.path.with_suffix(f".{os.getpid()}.part")
-        try:
-            partial.write_text(json.dumps(self.report, indent=1) + "\n")
-            os.replace(partial, self.path)
-        finally:
-            partial.unlink(missing_ok=True)
+        place = next((i for i, other in enumerate(rows) if key(other) == key(row)), len(rows))
+        rows[place : place + 1] = [row]
+        write_json(self.path, self.report)

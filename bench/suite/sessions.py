@@ -1,12 +1,12 @@
 """What every case gives the timer: something that can be called again and again, and how results are compared."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
 from sam2fast.utils.testing import relative_error
-from suite.subjects import Setting, timed
+from suite.subjects import Built, Setting, timed
 
 
 class Sample:
@@ -16,12 +16,12 @@ class Sample:
         self.seconds, self.result, self.parts = seconds, result, parts or {}
 
 
-class Session(Protocol):
+class Session:
     """One subject of a case, with everything loaded.
 
     Attributes:
         notes: what its row has to say.
-        compile_s: seconds spent compiling before the first call; None if nothing is compiled.
+        compile_s: seconds spent compiling before the first call; None if nothing is compiled then.
         earlier_s: seconds of calls before the timed ones, of which the first may have compiled something.
         peak_mib: where that is measured.
         checked: results by which it is judged before anything is timed; None for those of the first call, and an empty
@@ -29,21 +29,34 @@ class Session(Protocol):
         path: which path its calls took; see :mod:`suite.paths`.
     """
 
-    notes: list[str]
-    compile_s: float | None
-    earlier_s: list[float]
-    peak_mib: float | None
-    checked: list[Tensor] | None
+    path = ""
 
-    @property
-    def path(self) -> str: ...
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.compile_s: float | None = None
+        self.earlier_s: list[float] = []
+        self.peak_mib: float | None = None
+        self.checked: list[Tensor] | None = None
 
     def prepare(self, setting: Setting) -> None:
         """Gets ready for calls with these objects and this history."""
 
-    def call(self) -> Sample: ...
+    def call(self) -> Sample:
+        raise NotImplementedError
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Lets go of everything."""
+
+
+class PredictorSession(Session):
+    """A session of a predictor in this process."""
+
+    def __init__(self, built: Built) -> None:
+        super().__init__()
+        self.built, self.notes, self.compile_s = built, list(built.notes), built.compile_s
+
+    def close(self) -> None:
+        self.built.closing.close()
 
 
 def in_context(built: Any, call: Any) -> Sample:

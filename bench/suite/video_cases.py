@@ -18,7 +18,7 @@ from torch import Tensor
 from suite.missing import MissingError
 from suite.paths import TrackingPath
 from suite.photographs import Repeated, as_jpeg, centre, image
-from suite.sessions import Sample, in_context
+from suite.sessions import PredictorSession, Sample, in_context
 from suite.subjects import Built, Setting, is_ours, video_predictor
 
 FULL = 7  # frames of which the next one attends to all
@@ -93,7 +93,20 @@ class Candidates:
         return [F.interpolate(x, (side, side), mode="bilinear", align_corners=False).cpu() for x in masks]
 
 
-class FirstFrames:
+class Tracking(PredictorSession):
+    """A session of the video predictor."""
+
+    def __init__(self, subject: str, setting: Setting) -> None:
+        super().__init__(video_predictor(subject, setting))
+        self.tracking_path = TrackingPath(subject, self.built.predictor)
+        self.warm_up = WarmUp(subject, self.built)
+
+    @property
+    def path(self) -> str:
+        return self.tracking_path.name
+
+
+class FirstFrames(Tracking):
     """One object on the prompted frame and those after it; what videos in bfloat16 are judged by.
 
     Args:
@@ -106,15 +119,10 @@ class FirstFrames:
     """
 
     def __init__(self, subject: str, setting: Setting, frames: int = 2, alternatives: bool = False) -> None:
-        self.built = video_predictor(subject, setting)
-        self.notes, self.compile_s = list(self.built.notes), self.built.compile_s
-        self.peak_mib: float | None = None
-        self.earlier_s: list[float] = []
+        super().__init__(subject, setting)
         self.tracked = OurVideo(self.built) if is_ours(subject) else OfficialVideo(self.built)
-        self.tracking_path = TrackingPath(subject, self.built.predictor)
         self.passes: Iterator[Any] = iter(())
         self.built.closing.callback(lambda: self.passes.close() if hasattr(self.passes, "close") else None)
-        self.warm_up = WarmUp(subject, self.built)
         self.warm_up(1)
         side = setting.image_size
         x, y = centre(side, side, 0)
@@ -130,15 +138,8 @@ class FirstFrames:
             samples = [self._next() for _ in range(2)]
             self.alternatives.append(candidates.tied(side) if alternatives else [])
             samples += [self._next() for _ in range(frames - 2)]
-        self.checked: list[Tensor] | None = [found[2].float().cpu() for found in (answer, samples[1].result)]
+        self.checked = [found[2].float().cpu() for found in (answer, samples[1].result)]
         self.fill_s = [sample.seconds for sample in samples]
-
-    @property
-    def path(self) -> str:
-        return self.tracking_path.name
-
-    def close(self) -> None:
-        self.built.closing.close()
 
     def _begin(self, start: int) -> None:
         self.passes = self.tracked.passes(start)
@@ -274,19 +275,13 @@ class OfficialVideo:
             self.state["output_dict_per_obj"][index] = results
 
 
-class Stream:
+class Stream(Tracking):
     """``step`` of a stream with so many objects, whose memories are full."""
 
     def __init__(self, subject: str, setting: Setting) -> None:
         if not is_ours(subject):
             raise MissingError("it has no streams")
-        self.built = video_predictor(subject, setting)
-        self.warm_up = WarmUp(subject, self.built)
-        self.notes, self.compile_s = self.built.notes, self.built.compile_s
-        self.peak_mib: float | None = None
-        self.earlier_s: list[float] = []
-        self.checked: list[Tensor] | None = None
-        self.tracking_path = TrackingPath(subject, self.built.predictor)
+        super().__init__(subject, setting)
         self.opened = contextlib.ExitStack()
         self.frames = Frames(setting.image_size).pixels
 
@@ -306,10 +301,6 @@ class Stream:
         self.earlier_s = [sample.seconds for sample in samples]
         self.tracking_path.forget()
 
-    @property
-    def path(self) -> str:
-        return self.tracking_path.name
-
     def call(self) -> Sample:
         sample = self._step()
         self.tracking_path.look(self.stream._opened().bank)
@@ -319,7 +310,7 @@ class Stream:
 
     def close(self) -> None:
         self.opened.close()
-        self.built.closing.close()
+        super().close()
 
     def _step(self) -> Sample:
         at = 0 if getattr(self, "stream", None) is None or self.stream.frame is None else self.stream.frame + 1

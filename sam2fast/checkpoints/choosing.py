@@ -8,10 +8,9 @@ from torch import Tensor
 
 from sam2fast import nano
 from sam2fast._official_names import RELEASES
-from sam2fast.checkpoints.reading import under_official_names, without_prefix
+from sam2fast.checkpoints.reading import read_layout
 from sam2fast.checkpoints.transformers_config import overrides_from
-from sam2fast.checkpoints.transformers_layout import is_transformers
-from sam2fast.checkpoints.weight_files import NoConfigError, config_beside, find_weights, read_file
+from sam2fast.checkpoints.weight_files import CONFIG_FILE, NoConfigError
 
 
 class Choice(NamedTuple):
@@ -35,14 +34,12 @@ def choose_config(path: str | Path, prefix: str = "") -> Choice:
         CheckpointError: the checkpoint cannot be read.
         FileNotFoundError, ImportError: see :func:`sam2fast.checkpoints.read_checkpoint`.
     """
-    file = find_weights(path)
-    tensors = without_prefix(file, read_file(file), prefix)
-    from_transformers = is_transformers(tensors)
-    config = guess_config(under_official_names(file, tensors) if from_transformers else tensors)
+    file, from_transformers, tensors = read_layout(path, prefix)
+    config = guess_config(tensors)
     if config is None:
         raise NoConfigError(f"{file} fits neither nano nor an official model; name its configuration")
-    beside = config_beside(file) if from_transformers else None
-    return Choice(config, overrides_from(beside, config) if beside else ())
+    beside = file.with_name(CONFIG_FILE)
+    return Choice(config, overrides_from(beside, config) if from_transformers and beside.is_file() else ())
 
 
 def guess_config(tensors: Mapping[str, Tensor]) -> str | None:

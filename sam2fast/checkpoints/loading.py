@@ -1,7 +1,7 @@
 """Loads a checkpoint into a model: all of it or nothing, or the part that fits."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,23 +82,12 @@ def _on(device: torch.device, tensor: Tensor | None, like: Tensor) -> Tensor:
 
 
 def _check(path: str | Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], missing: list[str]) -> None:
-    unexpected = [name for name in found if name not in wanted]
-    other_shape = [
-        f"{name} {tuple(found[name].shape)} instead of {tuple(like.shape)}"
-        for name, like in wanted.items()
-        if name in found and found[name].shape != like.shape
-    ]
-    if not (missing or unexpected or other_shape):
+    report = _compared(path, wanted, found)
+    if not (missing or report.unexpected or report.other_shape):
         return
-    parts = []
-    if missing:
-        parts.append(f"{len(missing)} missing: {listed(missing)}")
-    if unexpected:
-        parts.append(f"{len(unexpected)} unexpected: {listed(unexpected)}")
-    if other_shape:
-        parts.append(f"{len(other_shape)} of another shape: {listed(other_shape)}")
+    parts = _differences(missing, report.unexpected, report.other_shape)
     hint = ""
-    if missing and not unexpected and not other_shape and all(is_video_only(name) for name in missing):
+    if missing and not report.unexpected and not report.other_shape and all(is_video_only(name) for name in missing):
         hint = f". It has no weights for {_modules(missing)}, which video needs; it can be used for images"
     elif prefix := recognised_prefix(found, wanted):
         hint = f". Every name begins with {prefix!r}; to load it without, pass ckpt_prefix={prefix!r}"
@@ -133,15 +122,30 @@ class LoadReport:
 
     def __str__(self) -> str:
         kept = len(self.missing) + len(self.other_shape)
-        parts = [f"{self.path}: {len(self.loaded)} weights loaded, {kept} as they were"]
-        if self.missing:
-            parts.append(f"{len(self.missing)} missing: {listed(self.missing)}")
-        if self.other_shape:
-            shapes = [f"{name} {found} instead of {own}" for name, (found, own) in self.other_shape.items()]
-            parts.append(f"{len(shapes)} of another shape: {listed(shapes)}")
-        if self.unexpected:
-            parts.append(f"{len(self.unexpected)} unexpected: {listed(self.unexpected)}")
-        return "; ".join(parts)
+        loaded = f"{self.path}: {len(self.loaded)} weights loaded, {kept} as they were"
+        return "; ".join([loaded, *_differences(self.missing, self.unexpected, self.other_shape)])
+
+
+def _compared(path: str | Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> LoadReport:
+    """What of ``found`` fits a model with the weights ``wanted``."""
+    shapes = {name: (tuple(found[name].shape), tuple(like.shape)) for name, like in wanted.items() if name in found}
+    return LoadReport(
+        path=Path(path),
+        loaded=tuple(name for name, (there, own) in shapes.items() if there == own),
+        missing=tuple(name for name in wanted if name not in found),
+        unexpected=tuple(name for name in found if name not in wanted),
+        other_shape={name: (there, own) for name, (there, own) in shapes.items() if there != own},
+    )
+
+
+def _differences(
+    missing: Sequence[str],
+    unexpected: Sequence[str],
+    other_shape: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]],
+) -> list[str]:
+    shapes = [f"{name} {found} instead of {own}" for name, (found, own) in other_shape.items()]
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    return [f"{len(names)} {kind}: {listed(names)}" for kind, names in kinds.items() if names]
 
 
 def load_partial(
@@ -171,27 +175,13 @@ def load_partial(
     found = read_checkpoint(path, prefix)
     if rename is not None:
         found = _renamed(path, found, rename)
-    fitting = {name: x for name, x in found.items() if name in wanted and x.shape == wanted[name].shape}
-    report = LoadReport(
-        path=Path(path),
-        loaded=tuple(name for name in wanted if name in fitting),
-        missing=tuple(name for name in wanted if name not in found),
-        unexpected=tuple(name for name in found if name not in wanted),
-        other_shape={
-            name: (tuple(found[name].shape), tuple(like.shape))
-            for name, like in wanted.items()
-            if name in found and name not in fitting
-        },
-    )
-    hint = recognised_prefix(found, wanted)
-    hint = (
-        f". Every name begins with {hint!r}; pass prefix={hint!r}, to builders ckpt_prefix, to load it without"
-        if hint
-        else ""
-    )
-    if not fitting:
+    report = _compared(path, wanted, found)
+    hint = ""
+    if known := recognised_prefix(found, wanted):
+        hint = f". Every name begins with {known!r}; pass prefix={known!r}, to builders ckpt_prefix, to load it without"
+    if not report.loaded:
         raise CheckpointError(f"nothing of the checkpoint fits the model: {report}{hint}")
-    model.load_state_dict(fitting, strict=False, assign=False)
+    model.load_state_dict({name: found[name] for name in report.loaded}, strict=False, assign=False)
     _log.log(logging.INFO if report.complete else logging.WARNING, "%s%s", report, hint)
     return report
 

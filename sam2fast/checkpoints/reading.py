@@ -31,20 +31,22 @@ def read_checkpoint(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
             prefix.
         ImportError: a ``.safetensors`` file without the package safetensors.
     """
+    return read_layout(path, prefix)[2]
+
+
+def read_layout(path: str | Path, prefix: str) -> tuple[Path, bool, dict[str, Tensor]]:
+    """The file of a checkpoint, whether it has transformers' names, and what :func:`read_checkpoint` returns."""
     file = find_weights(path)
-    tensors = without_prefix(file, read_file(file), prefix)
-    return under_official_names(file, tensors) if is_transformers(tensors) else tensors
-
-
-def under_official_names(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """:func:`to_official` for the tensors of a file; errors name the file."""
+    tensors = _without_prefix(file, read_file(file), prefix)
+    if not is_transformers(tensors):
+        return file, False, tensors
     try:
-        return to_official(tensors)
+        return file, True, to_official(tensors)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{file}: {error}") from error
 
 
-def without_prefix(path: Path, tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _without_prefix(path: Path, tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """``tensors`` with ``prefix`` removed from their names; names without it stay.
 
     Raises:

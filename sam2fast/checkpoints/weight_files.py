@@ -192,9 +192,3 @@ def find_weights(path: str | Path) -> Path:
             f"the folder {path} has {len(found)} checkpoints: {listed([file.name for file in found])}; name one of them"
         )
     return found[0]
-
-
-def config_beside(weights: Path) -> Path | None:
-    """The ``config.json`` in the folder of a checkpoint file, or None."""
-    file = weights.with_name(CONFIG_FILE)
-    return file if file.is_file() else None

@@ -1,5 +1,6 @@
 """Downloads checkpoints from Meta, a mirror or the Hugging Face hub, once per machine. See docs/downloads.md."""
 
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -73,7 +74,7 @@ def get_checkpoint(
             return found if target is None else install(target, partial(shutil.copyfile, found), fits, quiet)
     if (variable := catalog.offline_variable()) is not None:
         raise _unavailable(file, f"{variable} is set")
-    mirror = mirror or catalog.mirror_url()
+    mirror = mirror or os.environ.get(catalog.MIRROR_VARIABLE)
     urls = [*([f"{mirror.rstrip('/')}/{quote(file)}"] if mirror else []), model.release.url]
     try:
         return install(

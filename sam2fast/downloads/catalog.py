@@ -99,11 +99,6 @@ def own_cache() -> Path:
     return expanded(base) / "sam2fast"
 
 
-def mirror_url() -> str | None:
-    """The URL of the mirror, or None."""
-    return os.environ.get(MIRROR_VARIABLE) or None
-
-
 def offline_variable() -> str | None:
     """The environment variable that forbids the network, or None."""
     return next((name for name in OFFLINE_VARIABLES if os.environ.get(name, "").upper() in _YES), None)

@@ -26,6 +26,7 @@ from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking import eager_runner, tracker
 from sam2fast.transforms import ImageLike, to_pixels
+from sam2fast.utils.devices import processor_name
 from sam2fast.video_io import VideoError, open_frames
 from sam2fast.video_io import frames as video_frames
 
@@ -298,17 +299,12 @@ def _counting_pass(work: Work, root: Part) -> int:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """Processor, device, and versions."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     found = {
         "sam2fast": sam2fast.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": next(names, platform.processor() or "unknown"),
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "device": str(device),
     }

@@ -1,4 +1,7 @@
-"""Which device a model runs on, and the 16-bit dtype that it computes in there."""
+"""Which device a model runs on, the 16-bit dtype that it computes in there, and the processor's name."""
+
+import platform
+from pathlib import Path
 
 import torch
 
@@ -25,6 +28,16 @@ def available_device(device: str | torch.device) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise RuntimeError("there is no MPS here; pass device='cpu' or 'auto'")
     return device
+
+
+def processor_name() -> str:
+    """The CPU's name as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
 def gpu_lacks_bfloat16(device: torch.device) -> bool:

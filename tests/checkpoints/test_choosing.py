@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from sam2fast import SAM2AutomaticMaskGenerator, SAM2ImagePredictor, SAM2VideoPredictor, nano
-from sam2fast.build_sam import build_sam2, build_sam2_hf, build_sam2_video_predictor, build_sam2_video_predictor_hf
+from sam2fast.build_sam import build_sam2, build_sam2_hf, build_sam2_video_predictor_hf
 from sam2fast.checkpoints import CheckpointError, NoConfigError, choose_config, find_weights, read_checkpoint
 from sam2fast.checkpoints.loading import is_video_only
 from sam2fast.checkpoints.transformers_config import transformers_config
@@ -36,28 +36,32 @@ class TestWhichFile:
             (folder / name).touch()
         return find_weights(folder).name
 
-    def test_the_only_one(self, tmp_path):
-        assert self.find(tmp_path, "notes.txt", "config.yaml", ".hidden.pt", "best.pth") == "best.pth"
+    @pytest.mark.parametrize(
+        ("names", "found"),
+        [
+            (("notes.txt", "config.yaml", ".hidden.pt", "best.pth"), "best.pth"),
+            # An official name before others, and what transformers wrote before a trainer's files.
+            (("a.pt", "sam2.1_hiera_tiny.pt", "model.safetensors", "config.json"), "sam2.1_hiera_tiny.pt"),
+            (("optimizer.pt", "rng_state.pth", "model.safetensors", "config.json"), "model.safetensors"),
+            (
+                ("model-00001-of-00002.safetensors", "config.json", "model.safetensors.index.json"),
+                "model.safetensors.index.json",
+            ),
+        ],
+    )
+    def test_one(self, tmp_path, names, found):
+        assert self.find(tmp_path, *names) == found
 
-    def test_an_official_name_before_others(self, tmp_path):
-        names = ("a.pt", "sam2.1_hiera_tiny.pt", "model.safetensors", "config.json")
-        assert self.find(tmp_path, *names) == "sam2.1_hiera_tiny.pt"
-
-    def test_what_transformers_wrote_before_a_trainers_files(self, tmp_path):
-        names = ("optimizer.pt", "rng_state.pth", "model.safetensors", "config.json")
-        assert self.find(tmp_path, *names) == "model.safetensors"
-
-    def test_an_index(self, tmp_path):
-        names = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "config.json")
-        assert self.find(tmp_path, *names, "model.safetensors.index.json") == "model.safetensors.index.json"
-
-    def test_several(self, tmp_path):
-        with pytest.raises(CheckpointError, match="2 checkpoints: a.pt, b.safetensors; name one of them"):
-            self.find(tmp_path, "a.pt", "b.safetensors")
-
-    def test_several_official_ones(self, tmp_path):
-        with pytest.raises(CheckpointError, match="sam2_hiera_tiny.pt, sam2.1_hiera_tiny.pt"):
-            self.find(tmp_path, "sam2.1_hiera_tiny.pt", "sam2_hiera_tiny.pt")
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            (("a.pt", "b.safetensors"), "2 checkpoints: a.pt, b.safetensors; name one of them"),
+            (("sam2.1_hiera_tiny.pt", "sam2_hiera_tiny.pt"), "sam2_hiera_tiny.pt, sam2.1_hiera_tiny.pt"),
+        ],
+    )
+    def test_several(self, tmp_path, names, message):
+        with pytest.raises(CheckpointError, match=message):
+            self.find(tmp_path, *names)
 
     def test_none(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="no checkpoint .* in the folder"):
@@ -156,7 +160,6 @@ class TestModels:
         (tmp_path / "config.json").write_text(json.dumps(transformers_config("sam2.1_hiera_t")))
         with pytest.raises(NoConfigError, match="describes another model than configs/nano"):
             build_sam2_hf(tmp_path, device="cpu")
-        build_sam2_hf(tmp_path, device="cpu", config_file=nano.CONFIG)
 
     def test_config_json_beside_official_names_is_another_matter(self, nano_file, tmp_path):
         shutil.copy(nano_file, tmp_path)
@@ -171,15 +174,6 @@ class TestModels:
         config.write_text(json.dumps(transformers_config(nano.CONFIG, video=False)))
         model = build_sam2_hf(tmp_path, device="cpu")
         assert torch.equal(model.no_mem_embed, nano_weights["no_mem_embed"]) and model.no_obj_ptr.isnan().all()
-        with pytest.raises(CheckpointError, match="which video needs"):
-            build_sam2_video_predictor(nano.CONFIG, tmp_path, device="cpu")
-
-    def test_half_precision(self, nano_weights, tmp_path):
-        half = {name: x.bfloat16() for name, x in to_transformers(nano_weights).items()}
-        save_file(half, tmp_path / "model.safetensors")
-        model = build_sam2_hf(tmp_path, device="cpu")
-        assert model.no_mem_embed.dtype == torch.float32
-        assert torch.equal(model.no_mem_embed, nano_weights["no_mem_embed"].bfloat16().float())
 
     def test_a_trainers_checkpoint(self, nano_weights, tmp_path):
         others = {"optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}, "epoch": 3, "best_meter_values": {"a": 0.5}}

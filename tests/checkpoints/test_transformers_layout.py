@@ -16,35 +16,16 @@ from sam2fast.checkpoints.transformers_layout import (
     to_transformers,
 )
 
-# Of every kind of module, written out.
+# Of every kind of module whose names follow from a rule; the others stand in the table as they are.
 PAIRS = {
-    "maskmem_tpos_enc": "memory_temporal_positional_encoding",
-    "no_mem_embed": "no_memory_embedding",
-    "no_mem_pos_enc": "no_memory_positional_encoding",
-    "no_obj_ptr": "no_object_pointer",
     "no_obj_embed_spatial": "occlusion_spatial_embedding_parameter",
-    "mask_downsample.weight": "mask_downsample.weight",
     "obj_ptr_proj.layers.0.weight": "object_pointer_proj.proj_in.weight",
     "obj_ptr_proj.layers.1.weight": "object_pointer_proj.layers.0.weight",
     "obj_ptr_proj.layers.2.bias": "object_pointer_proj.proj_out.bias",
-    "obj_ptr_tpos_proj.bias": "temporal_positional_encoding_projection_layer.bias",
-    "image_encoder.trunk.pos_embed": "vision_encoder.backbone.pos_embed",
-    "image_encoder.trunk.pos_embed_window": "vision_encoder.backbone.pos_embed_window",
-    "image_encoder.trunk.patch_embed.proj.weight": "vision_encoder.backbone.patch_embed.projection.weight",
     "image_encoder.trunk.blocks.9.norm1.weight": "vision_encoder.backbone.blocks.9.layer_norm1.weight",
-    "image_encoder.trunk.blocks.9.norm2.weight": "vision_encoder.backbone.blocks.9.layer_norm2.weight",
-    "image_encoder.trunk.blocks.9.attn.qkv.weight": "vision_encoder.backbone.blocks.9.attn.qkv.weight",
     "image_encoder.trunk.blocks.9.attn.proj.weight": "vision_encoder.backbone.blocks.9.attn.proj.weight",
-    "image_encoder.trunk.blocks.9.mlp.layers.0.weight": "vision_encoder.backbone.blocks.9.mlp.proj_in.weight",
     "image_encoder.trunk.blocks.9.mlp.layers.1.weight": "vision_encoder.backbone.blocks.9.mlp.proj_out.weight",
     "image_encoder.neck.convs.3.conv.bias": "vision_encoder.neck.convs.3.bias",
-    "sam_prompt_encoder.no_mask_embed.weight": "prompt_encoder.no_mask_embed.weight",
-    "sam_prompt_encoder.mask_downscaling.3.weight": "prompt_encoder.mask_embed.conv2.weight",
-    "sam_prompt_encoder.mask_downscaling.4.weight": "prompt_encoder.mask_embed.layer_norm2.weight",
-    "sam_mask_decoder.mask_tokens.weight": "mask_decoder.mask_tokens.weight",
-    "sam_mask_decoder.transformer.layers.1.self_attn.q_proj.weight": (
-        "mask_decoder.transformer.layers.1.self_attn.q_proj.weight"
-    ),
     "sam_mask_decoder.transformer.layers.1.self_attn.k_proj.weight": (
         "mask_decoder.transformer.layers.1.self_attn.k_proj.weight"
     ),
@@ -53,31 +34,13 @@ PAIRS = {
     ),
     "sam_mask_decoder.transformer.layers.0.norm3.bias": "mask_decoder.transformer.layers.0.layer_norm3.bias",
     "sam_mask_decoder.transformer.layers.0.mlp.layers.1.bias": "mask_decoder.transformer.layers.0.mlp.proj_out.bias",
-    "sam_mask_decoder.transformer.norm_final_attn.bias": "mask_decoder.transformer.layer_norm_final_attn.bias",
-    "sam_mask_decoder.output_upscaling.1.weight": "mask_decoder.upscale_layer_norm.weight",
     "sam_mask_decoder.output_hypernetworks_mlps.2.layers.1.weight": (
         "mask_decoder.output_hypernetworks_mlps.2.layers.0.weight"
     ),
-    "sam_mask_decoder.output_hypernetworks_mlps.2.layers.2.weight": (
-        "mask_decoder.output_hypernetworks_mlps.2.proj_out.weight"
-    ),
-    "sam_mask_decoder.iou_prediction_head.layers.0.weight": "mask_decoder.iou_prediction_head.proj_in.weight",
-    "sam_mask_decoder.pred_obj_score_head.layers.2.weight": "mask_decoder.pred_obj_score_head.proj_out.weight",
-    "memory_attention.layers.2.self_attn.q_proj.weight": "memory_attention.layers.2.self_attn.q_proj.weight",
-    "memory_attention.layers.2.cross_attn_image.k_proj.weight": (
-        "memory_attention.layers.2.cross_attn_image.k_proj.weight"
-    ),
-    "memory_attention.layers.2.linear1.weight": "memory_attention.layers.2.linear1.weight",
     "memory_attention.layers.2.norm3.weight": "memory_attention.layers.2.layer_norm3.weight",
-    "memory_attention.norm.weight": "memory_attention.layer_norm.weight",
     "memory_encoder.mask_downsampler.encoder.9.weight": "memory_encoder.mask_downsampler.layers.3.conv.weight",
     "memory_encoder.mask_downsampler.encoder.10.weight": "memory_encoder.mask_downsampler.layers.3.layer_norm.weight",
-    "memory_encoder.mask_downsampler.encoder.12.weight": "memory_encoder.mask_downsampler.final_conv.weight",
-    "memory_encoder.pix_feat_proj.weight": "memory_encoder.feature_projection.weight",
     "memory_encoder.fuser.layers.1.gamma": "memory_encoder.memory_fuser.layers.1.scale",
-    "memory_encoder.fuser.layers.1.dwconv.bias": "memory_encoder.memory_fuser.layers.1.depthwise_conv.bias",
-    "memory_encoder.fuser.layers.1.pwconv2.bias": "memory_encoder.memory_fuser.layers.1.pointwise_conv2.bias",
-    "memory_encoder.out_proj.weight": "memory_encoder.projection.weight",
 }
 
 

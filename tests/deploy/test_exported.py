@@ -196,13 +196,17 @@ PROMPTED = {
 }
 
 
-@pytest.mark.parametrize("prompts", PROMPTED.values(), ids=PROMPTED.keys())
-def test_predictor(predictors, prompts):
+def assert_same_masks(predictors, prompts):
     answers = []
     for predictor in predictors:
         predictor.set_image(random_image(60, 80))
         answers.append(predictor.predict(**prompts))
     assert_same(*answers)
+
+
+@pytest.mark.parametrize("prompts", PROMPTED.values(), ids=PROMPTED.keys())
+def test_predictor(predictors, prompts):
+    assert_same_masks(predictors, prompts)
 
 
 def test_predictor_of_several_images(predictors):
@@ -259,18 +263,32 @@ def change(folder, **metadata):
     (folder / METADATA).write_text(json.dumps(content | metadata))
 
 
+# Metadata to change, a file, and its new content.
 WRONG = {
     "another torch": ({"kind": "aot", "torch": "2.4.0"}, "compiled for torch 2.4.0, and this is torch"),
     "another processor": ({"kind": "aot", "processor": "Darwin arm64"}, "compiled for Darwin arm64, and this is"),
     "another device": ({"device": "xpu"}, "made for xpu, not for a machine without it"),
     "another format": ({"format": 2}, "version 2 of the format"),
     "another file": ({"sizes": {ENCODER: 5, DECODER: 5}}, "encoder.pt2 is missing or incomplete"),
+    "no sizes": ({"sizes": None}, "artifact.json is damaged"),
+    "another kind": ({"kind": "other"}, "artifact.json is damaged: .* kind is 'other'"),
+    "zeros": ({}, "decoder.pt2 is damaged", DECODER, lambda old: b"\0" * len(old)),
+    "a half twice": ({}, "decoder.pt2 is damaged", DECODER, lambda old: old[: len(old) // 2] * 2 + old[: len(old) % 2]),
+    "native zeros": ({"kind": "aot"}, "encoder.pt2 is damaged", ENCODER, lambda old: b"\0" * len(old)),
+    "a byte less": ({}, "decoder.pt2 is missing or incomplete", DECODER, lambda old: old[:-1]),
+}
+WRONG |= {
+    repr(text): ({}, "artifact.json is damaged", METADATA, lambda _, text=text: text)
+    for text in (b"", b"{", b"[]", b"7", b"null", b'{"format": 1}')
 }
 
 
-@pytest.mark.parametrize("metadata, message", WRONG.values(), ids=WRONG.keys())
-def test_incompatible_metadata(copied, metadata, message):
+@pytest.mark.parametrize("case", WRONG.values(), ids=WRONG.keys())
+def test_unusable_artefacts(copied, case):
+    metadata, message, *damage = case
     change(copied, **metadata)
+    for name, content in zip(damage[:1], damage[1:], strict=True):
+        (copied / name).write_bytes(content((copied / name).read_bytes()))
     with pytest.raises(exported.ArtifactError, match=message):
         exported.load_predictor(copied)
 
@@ -280,14 +298,12 @@ def test_exported_programs_may_be_of_another_torch(copied):
     assert artifact.check_usable(exported.read_metadata(copied), copied, "cpu") == torch.device("cpu")
 
 
-def test_another_device(folder):
-    with pytest.raises(exported.ArtifactError, match="made for cpu, not for cuda"):
-        exported.load_predictor(folder, device="cuda")
-
-
-@pytest.mark.parametrize("device", ["nonsense", "cpu:1:2", ""])
-def test_unknown_devices(folder, device):
-    with pytest.raises(exported.ArtifactError, match=f"no device '{device}'"):
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cuda", "made for cpu, not for cuda"), *((x, f"no device '{x}'") for x in ("nonsense", "cpu:1:2", ""))],
+)
+def test_other_devices(folder, device, message):
+    with pytest.raises(exported.ArtifactError, match=message):
         exported.load_predictor(folder, device=device)
 
 
@@ -301,41 +317,10 @@ def test_missing_gpus(copied, monkeypatch):
     assert artifact.check_usable(metadata, copied, "cuda:1") == torch.device("cuda:1")
 
 
-def test_damaged_programs(copied):
-    program = (copied / DECODER).read_bytes()
-    for damaged in (b"\0" * len(program), program[: len(program) // 2] * 2 + program[: len(program) % 2]):
-        (copied / DECODER).write_bytes(damaged)
-        with pytest.raises(exported.ArtifactError, match="decoder.pt2 is damaged"):
-            exported.load_predictor(copied)
-    (copied / DECODER).write_bytes(program[:-1])
-    with pytest.raises(exported.ArtifactError, match="decoder.pt2 is missing or incomplete"):
-        exported.load_predictor(copied)
+def test_no_program(copied):
     (copied / DECODER).unlink()
     with pytest.raises(exported.ArtifactError, match="decoder.pt2 is missing or incomplete"):
         exported.load_predictor(copied)
-
-
-def test_damaged_native_code(copied):
-    change(copied, kind="aot")
-    (copied / ENCODER).write_bytes(b"\0" * (copied / ENCODER).stat().st_size)
-    with pytest.raises(exported.ArtifactError, match="encoder.pt2 is damaged"):
-        exported.load_predictor(copied)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", '{"format": 1}'])
-def test_damaged_metadata(copied, text):
-    (copied / METADATA).write_text(text)
-    with pytest.raises(exported.ArtifactError, match="artifact.json is damaged"):
-        exported.read_metadata(copied)
-
-
-def test_wrong_metadata(copied):
-    change(copied, sizes=None)
-    with pytest.raises(exported.ArtifactError, match="artifact.json is damaged"):
-        exported.read_metadata(copied)
-    change(copied, sizes={ENCODER: 1, DECODER: 1}, kind="other")
-    with pytest.raises(exported.ArtifactError, match="artifact.json is damaged: .* kind is 'other'"):
-        exported.read_metadata(copied)
 
 
 def test_no_artefact(tmp_path):
@@ -391,11 +376,7 @@ def test_native_code_is_given_all_tensors_in_order(copied, predictors, monkeypat
 
     monkeypatch.setattr(loading, "load_artifact", load)
     change(copied, kind="aot")
-    answers = []
-    for predictor in (predictors[0], exported.load_predictor(copied)):
-        predictor.set_image(random_image(60, 80))
-        answers.append(predictor.predict(box=[3, 4, 50, 40]))
-    assert_same(*answers)
+    assert_same_masks((predictors[0], exported.load_predictor(copied)), PROMPTED["a box"])
 
 
 @pytest.mark.slow
@@ -404,8 +385,4 @@ def test_a_compiled_model(model, predictors, tmp_path):
     assert exported.read_metadata(tmp_path / "artefact").kind == "aot"
     compiled = exported.load_predictor(tmp_path / "artefact")
     for prompts in PROMPTED.values():
-        answers = []
-        for predictor in (predictors[0], compiled):
-            predictor.set_image(random_image(60, 80))
-            answers.append(predictor.predict(**prompts))
-        assert_same(*answers)
+        assert_same_masks((predictors[0], compiled), prompts)

@@ -5,11 +5,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 from checkpoint_faults import stall
 from checkpoint_server import make_checkpoint
+from waiting import wait_until
 
 FILE = "sam2.1_hiera_tiny.pt"
 DATA = make_checkpoint()
@@ -56,11 +56,8 @@ def path_of(process: subprocess.Popen) -> str:
     return out.strip()
 
 
-def wait_for_bytes(folder, count: int) -> None:
-    until = time.monotonic() + LIMIT
-    while sum(path.stat().st_size for path in folder.rglob("*.part")) < count:
-        assert time.monotonic() < until, "nothing arrives"
-        time.sleep(0.01)
+def bytes_in(folder) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.part"))
 
 
 def test_two_at_once(server, source, start, machine):
@@ -74,10 +71,7 @@ def test_two_at_once(server, source, start, machine):
     ]
     for reader in readers:
         reader.start()
-    until = time.monotonic() + LIMIT
-    while not any("another process is downloading" in note for note in notes):
-        assert time.monotonic() < until, notes
-        time.sleep(0.01)
+    assert wait_until(lambda: any("another process is downloading" in note for note in notes), LIMIT), notes
     server.go_on.set()
     for reader in readers:
         reader.join()
@@ -91,7 +85,7 @@ def test_killed_in_the_middle(server, source, start, machine, how):
     server.files[source].faults.append(stall(HALF))
     process = start()
     assert server.stalled.wait(LIMIT)
-    wait_for_bytes(machine, HALF)
+    assert wait_until(lambda: bytes_in(machine) >= HALF, LIMIT)
     process.send_signal(how)
     process.communicate(timeout=LIMIT)
     assert process.returncode != 0
@@ -103,14 +97,3 @@ def test_killed_in_the_middle(server, source, start, machine, how):
     assert server.sent == len(DATA)
     first, second = server.gets(source)
     assert "Range" not in first.headers and second.headers["Range"] == f"bytes={HALF}-"
-
-
-def test_it_starts_light():
-    """Searching does not import torch."""
-    script = """
-import sys
-from sam2fast.downloads import find_checkpoint
-find_checkpoint("tiny")
-assert not {"torch", "numpy"} & set(sys.modules)
-"""
-    subprocess.run([sys.executable, "-c", script], check=True)

@@ -92,14 +92,6 @@ def test_wrong_sizes(server, download, names):
     assert download().read_bytes() == DATA and ranges(server)[1:] == [None, f"bytes={len(DATA)}-"]
 
 
-def test_a_wrong_hash(server, download, names):
-    file = server.add("/file.pt", DATA)
-    with pytest.raises(DownloadError, match=f"SHA-256 of what arrived is {file.sha256}; expected 0000"):
-        download(sha256="0" * 64)
-    assert names() == []
-    assert download(sha256=file.sha256).read_bytes() == DATA
-
-
 def test_a_login_page(server, download, names):
     server.add("/file.pt", DATA, web_page)
     with pytest.raises(DownloadError, match="not a checkpoint"):
@@ -162,13 +154,6 @@ def test_a_disk_that_is_full_while_it_is_written(server, download, names):
         signal.signal(signal.SIGXFSZ, handler)
     assert names() == ["file.pt.part"]
     assert download().read_bytes() == DATA and server.sent < 2 * len(DATA)
-
-
-def test_progress(server, download, capsys):
-    server.add("/file.pt", DATA)
-    download(quiet=False)
-    out, error = capsys.readouterr()
-    assert out == "" and "file.pt: 100%" in error
 
 
 def test_checks(tmp_path):

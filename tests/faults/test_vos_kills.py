@@ -15,7 +15,8 @@ from waiting import wait_until
 INTERRUPTED_AT_ONCE = """
 import os, signal, sys, time
 from sam2fast.deploy.parallel.process import WorkerProcess, end_all
-worker = WorkerProcess("cpu", str, 1)
+from sam2fast.deploy.parallel.worker import setup_of
+worker = WorkerProcess(setup_of(dict, dict, "cpu", 1))
 time.sleep(float(sys.argv[1]))
 try:
     os.killpg(0, signal.SIGINT)

@@ -124,24 +124,15 @@ def test_how_often_parts_are_called(video_profile):
     names = ("decode", "preprocess", "encode", "memory attention", "prompt encoder", "mask decoder", "memory encoding")
     for name in (*names, "hole filling", "masks to video size", "object pointers", "memory tables"):
         assert root[name].calls == 1, name
+    blocks_have = {"query, key, value": 1, "output projection": 1, "MLP": 1, "norms": 2, "attention": 1}
     for stage, blocks in enumerate(BLOCKS, 1):
         part = root[f"encode/stage {stage}"]
-        for name, times in (
-            ("query, key, value", 1),
-            ("output projection", 1),
-            ("MLP", 1),
-            ("norms", 2),
-            ("attention", 1),
-        ):
-            assert part[name].calls == times * blocks, name
+        assert {name: part[name].calls for name in blocks_have} == {n: x * blocks for n, x in blocks_have.items()}
         assert ("residual projection" in part.children) == (stage > 1)
     assert list(root["memory attention"].children) == [f"layer {i}" for i in range(MEMORY_LAYERS)]
     for layer in root["memory attention"].children.values():
-        assert {name: part.calls for name, part in layer.children.items()} == {
-            "self-attention": 1,
-            "cross-attention": 1,
-            "feed-forward": 1,
-        }
+        parts_of_layer = ("self-attention", "cross-attention", "feed-forward")
+        assert {name: part.calls for name, part in layer.children.items()} == dict.fromkeys(parts_of_layer, 1)
         assert layer["self-attention/projections"].calls == 4 and layer["cross-attention/projections"].calls == 2
         assert layer["self-attention/attention"].calls == layer["cross-attention/attention"].calls == 1
 
@@ -238,33 +229,27 @@ def test_bfloat16_is_compared_with_its_own_limit():
 
 
 @pytest.mark.parametrize(
-    ("video", "options", "error", "message"),
+    ("options", "error", "message"),
     [
-        ("nowhere.mp4", {}, FileNotFoundError, "nowhere.mp4"),
-        ([IMAGE], {}, VideoError, "single frame"),
-        ([IMAGE] * 3, {"frames": 0}, ValueError, "frames is 0"),
-        ([IMAGE] * 3, {"objects": 0}, ValueError, "objects is 0"),
-        ([IMAGE] * 3, {"runs": 0}, ValueError, "runs is 0"),
-        ([IMAGE] * 3, {"prompts": {1: {"points": [[1, 2, 3]], "labels": [1]}}}, ValueError, "points"),
+        ({"video": "nowhere.mp4"}, FileNotFoundError, "nowhere.mp4"),
+        ({"video": [IMAGE]}, VideoError, "single frame"),
+        ({"frames": 0}, ValueError, "frames is 0"),
+        ({"objects": 0}, ValueError, "objects is 0"),
+        ({"runs": 0}, ValueError, "runs is 0"),
+        ({"prompts": {1: {"points": [[1, 2, 3]], "labels": [1]}}}, ValueError, "points"),
+        ({"image": __file__}, ImageError, "test_run.py"),
+        ({"image": IMAGE, "objects": 0}, ValueError, "objects is 0"),
+        ({"image": IMAGE, "runs": 0}, ValueError, "runs is 0"),
     ],
 )
-def test_videos_that_cannot_be_profiled(predictor, video, options, error, message):
+def test_what_cannot_be_profiled(predictor, options, error, message):
     before = attributes(predictor)
     with pytest.raises(error, match=message):
-        profile_video(predictor, video, limits=LIMITS, **options)
+        if "image" in options:
+            profile_image(SAM2ImagePredictor(predictor), limits=LIMITS, **options)
+        else:
+            profile_video(predictor, limits=LIMITS, **{"video": [IMAGE] * 3} | options)
     assert attributes(predictor) == before
-
-
-def test_images_that_cannot_be_profiled(tmp_path):
-    predictor = SAM2ImagePredictor(image_model())
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no image")
-    with pytest.raises(ImageError, match="broken.jpg"):
-        profile_image(predictor, broken, limits=LIMITS)
-    with pytest.raises(ValueError, match="objects is 0"):
-        profile_image(predictor, IMAGE, objects=0, limits=LIMITS)
-    with pytest.raises(ValueError, match="runs is 0"):
-        profile_image(predictor, IMAGE, runs=0, limits=LIMITS)
 
 
 def test_a_trace_is_written_atomically(tmp_path, monkeypatch):

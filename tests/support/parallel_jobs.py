@@ -100,10 +100,3 @@ class Unreadable(Exception):
 
 def strange_failure(predictor: dict[str, Any], number: int) -> None:
     raise Unreadable("odd", "indeed")
-
-
-def meta_tensor(predictor: dict[str, Any], number: int) -> Any:
-    """A tensor that is not on the CPU."""
-    import torch
-
-    return {"masks": [torch.zeros(2, device="meta")]}

@@ -1,6 +1,5 @@
 """Workers as threads of the test process: the same work without loading everything again."""
 
-import pickle
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,33 +11,29 @@ import pytest
 
 from sam2fast.deploy.parallel import pool
 from sam2fast.deploy.parallel.process import WorkerProcess
-from sam2fast.deploy.parallel.worker import _answer, called, packed
+from sam2fast.deploy.parallel.worker import Service, WorkerSetup, _answer, setup_of
 
 
 class ThreadWorker(WorkerProcess):
-    """In the place of a process; ``travels`` is whether what makes its service must be picklable, as there."""
+    """In the place of a process."""
 
-    travels = True
-
-    def __init__(self, device: str, factory: Callable[[str], Any], threads: int) -> None:
-        self.device, self.threads = device, threads
-        if self.travels:
-            factory = pickle.loads(packed(factory))
+    def __init__(self, setup: WorkerSetup) -> None:
+        self.device = setup.device
         self.connection, self._theirs = Pipe()
-        self._thread = threading.Thread(target=self._serve, args=(factory,), daemon=True)
+        self._thread = threading.Thread(target=self._serve, args=(setup,), daemon=True)
         self._thread.start()
 
-    def _serve(self, factory: Callable[[str], Any]) -> None:
-        service: list[Any] = []
+    def _serve(self, setup: WorkerSetup) -> None:
+        service: list[Service] = []
         with self._theirs, suppress(SystemExit):
-            if not _answer(self._theirs, lambda: service.append(factory(self.device))):
+            if not _answer(self._theirs, lambda: service.append(Service(setup))):
                 return
             while True:
                 try:
-                    call = self._theirs.recv_bytes()
+                    job = self._theirs.recv_bytes()
                 except (EOFError, OSError):
                     return
-                _answer(self._theirs, partial(called, service[0], call))
+                _answer(self._theirs, partial(service[0].do, job))
 
     def ending(self) -> str:
         return f"the thread on {self.device} has ended"
@@ -48,7 +43,20 @@ class ThreadWorker(WorkerProcess):
         assert not self._thread.is_alive()
 
 
+_builds: list[Callable[..., Any]] = []
+
+
+def _build(index: int, device: str) -> Any:
+    return _builds[index](device=device)
+
+
+def _setup_of(build: Callable[..., Any], function: Callable[[Any, Any], Any], device: str, threads: int) -> WorkerSetup:
+    _builds.append(build)
+    return setup_of(partial(_build, len(_builds) - 1), function, device, threads)
+
+
 def instead_of_processes(patch: pytest.MonkeyPatch, travels: bool = True) -> None:
-    """Replaces worker processes by threads."""
-    patch.setattr(ThreadWorker, "travels", travels)
+    """Replaces worker processes by threads; ``travels`` is whether ``build`` must be picklable, as there."""
+    if not travels:
+        patch.setattr(pool, "setup_of", _setup_of)
     patch.setattr(pool, "WorkerProcess", ThreadWorker)

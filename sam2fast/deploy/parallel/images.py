@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sam2fast.deploy.parallel.device_list import Devices
@@ -51,7 +52,7 @@ def segment_images(
         build: returns a model: ``functools.partial(build_sam2, config, checkpoint)``.
         jobs, devices, ordered, threads: as for :func:`~sam2fast.deploy.parallel.run_jobs`, also in what is raised.
     """
-    return run_jobs(segment_image, jobs, devices, _ImagePredictor(build), ordered=ordered, threads=threads)
+    return run_jobs(segment_image, jobs, devices, partial(_image_predictor, build), ordered=ordered, threads=threads)
 
 
 def segment_image(predictor: "SAM2ImagePredictor", job: ImageJob) -> SegmentedImage:
@@ -65,13 +66,7 @@ def segment_image(predictor: "SAM2ImagePredictor", job: ImageJob) -> SegmentedIm
     return SegmentedImage(masks.shape[-2:], [encode_rle(mask > 0) for mask in masks], [float(x) for x in scores])
 
 
-@dataclass
-class _ImagePredictor:
-    """Builds a predictor for the model that ``build`` returns."""
+def _image_predictor(build: Callable[..., Any], device: str) -> "SAM2ImagePredictor":
+    from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
-    build: Callable[..., Any]
-
-    def __call__(self, device: str) -> "SAM2ImagePredictor":
-        from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-
-        return SAM2ImagePredictor(self.build(device=device))
+    return SAM2ImagePredictor(build(device=device))

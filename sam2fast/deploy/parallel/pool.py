@@ -1,15 +1,15 @@
 """A pool of processes, one per device: each builds its predictor once and then runs jobs."""
 
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from sam2fast.deploy.parallel.device_list import Devices, device_list, threads_for_each
-from sam2fast.deploy.parallel.process import WorkerError, WorkerProcess, end_all, packed_call, raise_failure
-from sam2fast.deploy.parallel.worker import Failure
+from sam2fast.deploy.parallel.process import WorkerError, WorkerProcess, end_all
+from sam2fast.deploy.parallel.worker import Failure, packed, setup_of
 
 Job = TypeVar("Job")
 
@@ -19,6 +19,13 @@ JOBS_AT_ONCE = 2
 JOBS_AHEAD = 4
 # A job fails after so many lost processes.
 MOST_LOSSES = 2
+
+
+class RemoteTraceback(Exception):
+    """The cause of an exception from a worker: the worker's traceback as text."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
 
 
 @dataclass(frozen=True)
@@ -55,14 +62,17 @@ class JobResult:
         """The value.
 
         Raises:
-            WorkerError: the process was lost.
+            WorkerError: the process was lost, or its exception cannot be unpickled here.
             Exception: what the function raised in the worker, whose traceback is the cause.
         """
-        if self.failure is not None:
-            raise_failure(self.failure)
-        if self.error is not None:
+        if self.error is None:
+            return self.value
+        if self.failure is None:
             raise WorkerError(self.error)
-        return self.value
+        error: Exception = WorkerError(self.error)
+        if self.failure.error is not None:
+            error = pickle.loads(self.failure.error)  # noqa: S301  of this run's own processes
+        raise error from RemoteTraceback(self.failure.trace)
 
 
 def run_jobs(
@@ -98,18 +108,7 @@ def run_jobs(
     """
     names = device_list(devices)
     share = threads_for_each(len(names), threads)
-    return _results(partial(Service, build, function), iter(jobs), names, share, ordered)
-
-
-class Service:
-    """The predictor of a worker and the function that uses it."""
-
-    def __init__(self, build: Callable[..., Any], function: Callable[[Any, Any], Any], device: str) -> None:
-        self._predictor, self._function = build(device=device), function
-
-    def do(self, job: Any) -> Any:
-        """Runs the function on a job."""
-        return self._function(self._predictor, job)
+    return _results(build, function, iter(jobs), names, share, ordered)
 
 
 @dataclass
@@ -118,7 +117,7 @@ class QueuedJob:
 
     index: int
     job: Any
-    call: bytes
+    packed: bytes
     losses: int = 0  # processes that died during it
 
 
@@ -132,7 +131,12 @@ class PoolWorker:
 
 
 def _results(
-    factory: Callable[[str], Any], jobs: Iterator[Any], devices: list[str], threads: int, ordered: bool
+    build: Callable[..., Any],
+    function: Callable[[Any, Any], Any],
+    jobs: Iterator[Any],
+    devices: list[str],
+    threads: int,
+    ordered: bool,
 ) -> Iterator[JobResult]:
     source = JobSource(jobs)
     if not source.has_next():
@@ -140,7 +144,7 @@ def _results(
     workers: list[WorkerProcess] = []
     try:
         for device in devices:
-            workers.append(WorkerProcess(device, factory, threads))
+            workers.append(WorkerProcess(setup_of(build, function, device, threads)))
         pool = Pool([PoolWorker(worker) for worker in workers], source, JOBS_AHEAD * len(workers) if ordered else None)
         yield from pool.in_order() if ordered else pool.results()
     finally:
@@ -175,9 +179,9 @@ class JobSource:
             return self._retries.popleft()
         index, job = self._peeked.popleft()
         try:
-            return QueuedJob(index, job, packed_call("do", job))
-        except TypeError as error:
-            return JobResult(index, job, None, error=f"TypeError: {error}")
+            return QueuedJob(index, job, packed(job))
+        except Exception as error:
+            return JobResult(index, job, None, error=f"TypeError: it cannot go to another process: {error}")
 
     def put_back(self, tasks: Iterable[QueuedJob]) -> None:
         """Returns tasks of a lost worker; they come before new ones."""
@@ -237,7 +241,7 @@ class Pool:
                         yield task
                     else:
                         member.tasks.append(task)
-                        member.worker.send_packed(task.call)
+                        member.worker.send(task.packed)
 
     def _may_start(self) -> bool:
         if not self._source.has_next():

@@ -4,12 +4,11 @@ import multiprocessing
 import pickle
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from sam2fast.deploy.parallel.worker import Failure, packed, serve
-from sam2fast.utils.reproducibility import is_deterministic
+from sam2fast.deploy.parallel.worker import WorkerSetup, serve
 
 # Grace period before a worker that should end is killed.
 SECONDS_TO_END = 10.0
@@ -17,13 +16,6 @@ SECONDS_TO_END = 10.0
 
 class WorkerError(RuntimeError):
     """A worker process could not start, or has died; the message says which one and why."""
-
-
-class RemoteTraceback(Exception):
-    """The cause of an exception from a worker: the worker's traceback as text."""
-
-    def __str__(self) -> str:
-        return f"\n{self.args[0]}"
 
 
 @contextmanager
@@ -47,34 +39,15 @@ def block_interrupts() -> Iterator[None]:
 
 
 class WorkerProcess:
-    """A process with a service on one device. It answers calls in order.
+    """A process with a :class:`~sam2fast.deploy.parallel.worker.Service`. It runs jobs in order."""
 
-    Args:
-        device: its name.
-        factory: picklable; creates the service from the device's name, in the process.
-        threads: torch's CPU threads.
-
-    Raises:
-        TypeError: the factory cannot be pickled.
-    """
-
-    def __init__(self, device: str, factory: Callable[[str], Any], threads: int) -> None:
-        self.device = device
-        try:
-            setup = packed(factory)
-        except Exception as error:
-            raise TypeError(
-                f"what a worker is made with must be picklable, such as functools.partial of a function: {error}"
-            ) from error
+    def __init__(self, setup: WorkerSetup) -> None:
+        self.device = setup.device
         # Not fork: neither CUDA nor OpenMP threads survive it.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=serve,
-            args=(theirs, setup, device, threads, is_deterministic()),
-            name=f"sam2fast on {device}",
-            daemon=True,
-        )
+        name = f"sam2fast on {setup.device}"
+        self._process = context.Process(target=serve, args=(theirs, setup), name=name, daemon=True)
         try:
             with block_interrupts():
                 self._process.start()
@@ -88,13 +61,14 @@ class WorkerProcess:
     def pid(self) -> int | None:
         return self._process.pid
 
-    def send_packed(self, call: bytes) -> None:
-        """Sends a call from :func:`packed_call`; :meth:`reply` returns the answer."""
+    def send(self, job: bytes) -> None:
+        """Sends a pickled job; :meth:`reply` returns the answer."""
         with suppress(OSError):  # a dead process is detected by reply()
-            self.connection.send_bytes(call)
+            self.connection.send_bytes(job)
 
     def reply(self) -> tuple[bool, Any]:
-        """The next answer: whether the call succeeded, and its result or a :class:`Failure`.
+        """The next answer: whether the job succeeded, and its result or a
+        :class:`~sam2fast.deploy.parallel.worker.Failure`.
 
         Raises:
             WorkerError: the process has died.
@@ -142,27 +116,3 @@ def end_all(workers: Sequence[WorkerProcess]) -> None:
         for worker in workers:
             worker._end(0)
         raise
-
-
-def packed_call(method: str, *args: Any, **kwargs: Any) -> bytes:
-    """A pickled call of a method.
-
-    Raises:
-        TypeError: an argument cannot be pickled.
-    """
-    try:
-        return packed((method, args, kwargs))
-    except Exception as error:
-        raise TypeError(f"it cannot go to another process: {error}") from error
-
-
-def raise_failure(failure: Failure) -> None:
-    """Raises the exception of a service, with the worker's traceback as the cause.
-
-    Raises:
-        WorkerError: instead of an exception that cannot be unpickled here.
-    """
-    error: Exception = WorkerError(failure.summary)
-    if failure.error is not None:
-        error = pickle.loads(failure.error)  # noqa: S301  of this run's own processes
-    raise error from RemoteTraceback(failure.trace)

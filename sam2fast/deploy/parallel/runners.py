@@ -48,7 +48,10 @@ def on_devices(devices: Devices, *, at_once: int = 1, threads: int | None = None
     """
     if at_once < 1:
         raise ValueError(f"at_once is {at_once}; expected 1 or more processes on each device")
-    return partial(_spread, device_list(devices) * at_once, threads)
+    names = device_list(devices) * at_once
+    return lambda function, jobs, build, *, ordered=False: run_jobs(
+        function, jobs, names, build, ordered=ordered, threads=threads
+    )
 
 
 def _here(
@@ -70,15 +73,3 @@ def _here(
             yield JobResult(index, job, device, error=failure.summary, failure=failure)
         else:
             yield JobResult(index, job, device, value)
-
-
-def _spread(
-    devices: list[str],
-    threads: int | None,
-    function: Callable[[Any, Any], Any],
-    jobs: Iterable[Any],
-    build: Callable[..., Any],
-    *,
-    ordered: bool = False,
-) -> Iterator[JobResult]:
-    return run_jobs(function, jobs, devices, build, ordered=ordered, threads=threads)

@@ -1,4 +1,4 @@
-"""The code of a worker process: a service on one device, whose methods the parent calls through a pipe.
+"""The code of a worker process: a service on one device, which runs the jobs that the parent sends through a pipe.
 
 This module does not import torch: the number of threads must be set before.
 """
@@ -17,7 +17,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from sam2fast.utils.reproducibility import deterministic
+from sam2fast.utils.reproducibility import deterministic, is_deterministic
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -30,42 +30,66 @@ class Failure(NamedTuple):
     trace: str  # the traceback as text
 
 
-def serve(connection: Connection, setup: bytes, device: str, threads: int, is_deterministic: bool = False) -> None:
-    """Creates the service and answers calls until the parent closes the pipe or dies.
+class WorkerSetup(NamedTuple):
+    """What a worker needs to create its :class:`Service`."""
 
-    Answers are ``(True, result)`` or ``(False, Failure)``, in the order of the calls. The first one is the result of
-    creating the service.
+    functions: bytes  # pickled: ``build``, and the function of predictor and job
+    device: str
+    threads: int  # torch's CPU threads
+    is_deterministic: bool  # run everything in a block of sam2fast.utils.reproducibility.deterministic
 
-    Args:
-        setup: a pickled function that creates the service from the device's name.
-        threads: torch's CPU threads.
-        is_deterministic: run everything in a block of :func:`~sam2fast.utils.reproducibility.deterministic`.
+
+def setup_of(build: Callable[..., Any], function: Callable[[Any, Any], Any], device: str, threads: int) -> WorkerSetup:
+    """The setup of a worker.
+
+    Raises:
+        TypeError: ``build`` or ``function`` cannot be pickled.
+    """
+    try:
+        functions = packed((build, function))
+    except Exception as error:
+        raise TypeError(
+            f"what a worker is made with must be picklable, such as functools.partial of a function: {error}"
+        ) from error
+    return WorkerSetup(functions, device, threads, is_deterministic())
+
+
+class Service:
+    """The predictor of a worker and the function that uses it."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self._lasting = ExitStack()
+        if setup.is_deterministic:
+            self._lasting.enter_context(deterministic())
+        build, self._function = pickle.loads(setup.functions)  # noqa: S301  of this run's own processes
+        configure_torch(setup.device, setup.threads)
+        self._predictor = build(device=setup.device)
+        configure_torch(setup.device, setup.threads)  # build may have imported torch
+
+    def do(self, job: bytes) -> Any:
+        """Runs the function on a pickled job."""
+        return self._function(self._predictor, pickle.loads(job))  # noqa: S301  of this run's own processes
+
+
+def serve(connection: Connection, setup: WorkerSetup) -> None:
+    """Creates the service and runs jobs until the parent closes the pipe or dies.
+
+    Answers are those of :func:`answer_of`, in the order of the jobs. The first one is of creating the service.
     """
     ignore_interrupts()
     signal.signal(signal.SIGTERM, _exit)  # exits normally, so that partial files are removed
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
-    calls: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(setup.threads)))
+    jobs: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     idle = threading.Event()
-    threading.Thread(target=_read, args=(connection, calls, idle), daemon=True).start()
-    service: Any = None
-    lasting = ExitStack()
-
-    def make() -> None:
-        nonlocal service
-        if is_deterministic:
-            lasting.enter_context(deterministic())
-        factory: Callable[[str], Any] = pickle.loads(setup)  # noqa: S301  of this run's own processes
-        configure_torch(device, threads)
-        service = factory(device)
-        configure_torch(device, threads)  # the factory may have imported torch
-
+    threading.Thread(target=_read, args=(connection, jobs, idle), daemon=True).start()
+    services: list[Service] = []
     try:
-        if not _answer(connection, make):
+        if not _answer(connection, lambda: services.append(Service(setup))):
             return
         idle.set()
-        while (call := calls.get()) is not None:
+        while (job := jobs.get()) is not None:
             idle.clear()
-            _answer(connection, partial(called, service, call))
+            _answer(connection, partial(services[0].do, job))
             idle.set()
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process is already ending
@@ -104,29 +128,28 @@ def _exit(number: int, frame: Any) -> None:
     sys.exit(128 + number)
 
 
-def _read(connection: Connection, calls: "queue.SimpleQueue[bytes | None]", idle: threading.Event) -> None:
-    """Reads calls from the pipe at once, so that parent and worker never wait for each other."""
+def _read(connection: Connection, jobs: "queue.SimpleQueue[bytes | None]", idle: threading.Event) -> None:
+    """Reads jobs from the pipe at once, so that parent and worker never wait for each other."""
     try:
         while True:
-            calls.put(connection.recv_bytes())
+            jobs.put(connection.recv_bytes())
     except (EOFError, OSError):
-        calls.put(None)
+        jobs.put(None)
         if not idle.is_set():  # a job that handles the signal may save its work; others end here
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def called(service: Any, call: bytes) -> Any:
-    """Runs a call that :func:`~sam2fast.deploy.parallel.process.packed_call` has pickled."""
-    name, args, kwargs = pickle.loads(call)  # noqa: S301  of this run's own processes
-    return getattr(service, name)(*args, **kwargs)
+def answer_of(function: Callable[[], Any]) -> tuple[bytes, bool]:
+    """Pickled ``(True, result)`` or ``(False, Failure)`` of calling a function, and whether it succeeded."""
+    try:
+        return packed((True, function())), True
+    except Exception as error:
+        return packed((False, failure_of(error))), False
 
 
 def _answer(connection: Connection, function: Callable[[], Any]) -> bool:
     """Sends the result or the exception of a function; returns whether it succeeded."""
-    try:
-        answer, done = packed((True, function())), True
-    except Exception as error:
-        answer, done = packed((False, failure_of(error))), False
+    answer, done = answer_of(function)
     try:
         connection.send_bytes(answer)
     except OSError:  # the parent has died

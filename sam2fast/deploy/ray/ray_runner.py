@@ -7,8 +7,9 @@ from typing import Any
 
 from sam2fast.deploy.parallel.pool import MOST_LOSSES, JobResult, JobSource
 from sam2fast.deploy.parallel.runners import Runner
+from sam2fast.deploy.parallel.worker import setup_of
 from sam2fast.deploy.ray.ray_session import LOCAL, STORE_BYTES, ClusterError, RayPlan, connected, room
-from sam2fast.deploy.ray.ray_workers import RayPool, RayWorker, device_of, setup_of
+from sam2fast.deploy.ray.ray_workers import RayPool, RayWorker, actor_setup
 
 
 def on_ray(
@@ -77,7 +78,7 @@ def _spread(
     setup = setup_of(build, function, "", plan.threads)
     with connected(plan) as ray:
         gpus = plan.gpus if plan.gpus is not None else float(ray.cluster_resources().get("GPU", 0) >= 1)
-        setup = setup._replace(device=device_of(gpus))
+        setup = setup._replace(device="cuda:0" if gpus else "cpu")  # the first GPU that Ray assigns to the worker
 
         def wanted() -> int:
             most = plan.workers if plan.workers is not None else room(ray.nodes(), plan.cpus, gpus)
@@ -89,7 +90,7 @@ def _spread(
                 "less, or say how many workers there shall be and they wait for such nodes"
             )
         needs = {"num_cpus": plan.cpus, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
-        hire = partial(RayWorker, ray, ray.put(setup), f"Ray's {setup.device}", needs)
+        hire = partial(RayWorker, ray, ray.put(actor_setup(setup)), f"Ray's {setup.device}", needs)
         pool = RayPool(ray, hire, wanted, source, ordered, plan.most_losses)
         try:
             yield from pool.in_order() if ordered else pool.results()

@@ -7,15 +7,13 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
 from sam2fast import __version__
-from sam2fast.deploy.parallel.pool import JOBS_AHEAD, JobResult, JobSource, Pool, PoolWorker, Service
+from sam2fast.deploy.parallel.pool import JOBS_AHEAD, JobResult, JobSource, Pool, PoolWorker
 from sam2fast.deploy.parallel.process import WorkerError
-from sam2fast.deploy.parallel.worker import THREAD_VARIABLES, called, configure_torch, failure_of, packed
-from sam2fast.utils.reproducibility import deterministic, is_deterministic
+from sam2fast.deploy.parallel.worker import THREAD_VARIABLES, Service, WorkerSetup, answer_of
 
 # Prefix of the environment variables that workers inherit.
 INHERITED_VARIABLES = "SAM2FAST_"
@@ -29,58 +27,37 @@ MOST_STARTS = 2
 FIRST_CHARACTERS, LAST_CHARACTERS = 160, 240
 
 
-class WorkerSetup(NamedTuple):
-    """The arguments of a worker."""
+class ActorSetup(NamedTuple):
+    """What an actor needs to behave as a process of :func:`~sam2fast.deploy.parallel.run_jobs`."""
 
-    factory: bytes  # pickled; creates the service from the device's name
-    device: str
-    threads: int  # torch's CPU threads
+    worker: WorkerSetup
     version: str  # of sam2fast on the driver
-    is_deterministic: bool
     folder: str  # working directory of the driver
     variables: dict[str, str]  # environment variables
 
 
-def setup_of(build: Callable[..., Any], function: Callable[[Any, Any], Any], device: str, threads: int) -> WorkerSetup:
-    """The setup of a worker that behaves as a process of :func:`~sam2fast.deploy.parallel.run_jobs`.
-
-    Raises:
-        TypeError: ``build`` or ``function`` cannot be pickled.
-    """
-    try:
-        factory = packed(partial(Service, build, function))
-    except Exception as error:
-        raise TypeError(
-            f"what a worker is made with must be picklable, such as functools.partial of a function: {error}"
-        ) from error
+def actor_setup(worker: WorkerSetup) -> ActorSetup:
+    """The setup of an actor, with what it inherits from this process."""
     variables = {name: value for name, value in os.environ.items() if name.startswith(INHERITED_VARIABLES)}
-    return WorkerSetup(factory, device, threads, __version__, is_deterministic(), os.getcwd(), variables)
-
-
-def device_of(gpus: float) -> str:
-    """The device of a worker: the first GPU that Ray assigns to it, or the CPU."""
-    return "cuda:0" if gpus else "cpu"
+    return ActorSetup(worker, __version__, os.getcwd(), variables)
 
 
 class WorkerActor:
     """A Ray actor: builds a predictor once and runs one job after another.
 
-    Its methods never raise. They return pickled ``(True, result)`` or ``(False, Failure)``, as the processes of
-    :mod:`sam2fast.deploy.parallel` do.
+    Its methods never raise. They return :func:`~sam2fast.deploy.parallel.worker.answer_of`, as processes do.
     """
 
-    def __init__(self, setup: WorkerSetup) -> None:
+    def __init__(self, setup: ActorSetup) -> None:
         self._setup = setup
-        self._service: Any = None
-        self._lasting = ExitStack()
 
     def make(self) -> bytes:
         """Builds the predictor. The result is its machine and device, such as ``node7/cuda:0``."""
-        return _answer(self._make)
+        return answer_of(self._make)[0]
 
-    def call(self, call: bytes) -> bytes:
-        """Runs a call that :func:`~sam2fast.deploy.parallel.process.packed_call` has pickled."""
-        return _answer(partial(called, self._service, call))
+    def do(self, job: bytes) -> bytes:
+        """Runs a pickled job."""
+        return answer_of(partial(self._service.do, job))[0]
 
     def _make(self) -> str:
         setup, here = self._setup, socket.gethostname()
@@ -88,23 +65,11 @@ class WorkerActor:
             raise RuntimeError(
                 f"{here} has sam2fast {__version__}, the jobs come from {setup.version}; install the same on both"
             )
-        os.environ.update(setup.variables, **dict.fromkeys(THREAD_VARIABLES, str(setup.threads)))
+        os.environ.update(setup.variables, **dict.fromkeys(THREAD_VARIABLES, str(setup.worker.threads)))
         if os.path.isdir(setup.folder):  # else absolute paths still work, and relative ones are missing files
             os.chdir(setup.folder)
-        if setup.is_deterministic:
-            self._lasting.enter_context(deterministic())
-        factory: Callable[[str], Any] = pickle.loads(setup.factory)  # noqa: S301  of this run's own processes
-        configure_torch(setup.device, setup.threads)
-        self._service = factory(setup.device)
-        configure_torch(setup.device, setup.threads)  # the factory may have imported torch
-        return f"{here}/{setup.device}"
-
-
-def _answer(function: Callable[[], Any]) -> bytes:
-    try:
-        return packed((True, function()))
-    except Exception as error:
-        return packed((False, failure_of(error)))
+        self._service = Service(setup.worker)
+        return f"{here}/{setup.worker.device}"
 
 
 class RayWorker:
@@ -131,9 +96,9 @@ class RayWorker:
         """Ray's reference to the next answer."""
         return self._replies[0]
 
-    def send_packed(self, call: bytes) -> None:
-        """Sends a call; :meth:`reply` returns the answer."""
-        self._replies.append(self._actor.call.remote(call))
+    def send(self, job: bytes) -> None:
+        """Sends a pickled job; :meth:`reply` returns the answer."""
+        self._replies.append(self._actor.do.remote(job))
 
     def reply(self) -> tuple[bool, Any]:
         """The next answer; the first one belongs to :meth:`WorkerActor.make`.

@@ -16,62 +16,11 @@ from waiting import is_alive, wait_until
 
 from sam2fast.deploy.parallel import WorkerError, run_jobs
 from sam2fast.deploy.parallel.device_list import device_list, names_several, threads_for_each
-from sam2fast.deploy.parallel.pool import JOBS_AHEAD, JOBS_AT_ONCE, JobSource, Pool, PoolWorker
+from sam2fast.deploy.parallel.pool import JOBS_AHEAD, JobSource, Pool, PoolWorker
 from sam2fast.deploy.parallel.worker import packed
 from sam2fast.utils.reproducibility import deterministic
 
-TWO, THREE = ["cpu"] * 2, ["cpu"] * 3
-
-
-def test_every_job_runs_once_and_failures_are_results():
-    jobs = [3, -1, *range(4, 12)]
-    results = list(run_jobs(parallel_jobs.square, jobs, TWO, build_nothing))
-    assert sorted((r.index, r.job) for r in results) == list(enumerate(jobs))
-    for result in results:
-        assert result.device == "cpu" and result.done == (result.job != -1)
-        if result.done:
-            assert result.unwrap()[0] == result.job**2
-    failed = next(r for r in results if r.job == -1)
-    assert failed.error == "ValueError: -1 is negative" and failed.value is None
-    assert failed.trace is not None and "in square" in failed.trace
-    with pytest.raises(ValueError, match="-1 is negative") as caught:
-        failed.unwrap()
-    assert "in square" in str(caught.value.__cause__)
-    pids = {r.value[1] for r in results if r.done}
-    assert os.getpid() not in pids and not any(is_alive(pid) for pid in pids)
-
-
-def test_in_order_with_a_bounded_window():
-    """While the first job runs, no more jobs start than the window allows."""
-    taken, seen = [], []
-
-    def jobs():
-        for number in range(1, 25):
-            taken.append(number)
-            yield number
-
-    for result in run_jobs(parallel_jobs.first_one_late, jobs(), TWO, build_nothing, ordered=True):
-        seen.append(result.value)
-        # Plus one that was read ahead.
-        assert len(taken) <= len(seen) + JOBS_AHEAD * len(TWO) + 1
-    assert seen == list(range(1, 25))
-
-
-def test_results_wait_until_requested():
-    taken = []
-
-    def jobs():
-        for number in range(50):
-            taken.append(number)
-            yield number
-
-    results = run_jobs(parallel_jobs.large, jobs(), TWO, build_nothing)
-    assert not taken  # nothing starts before the first result is requested
-    for count in range(1, 6):
-        assert len(set(next(results).value)) == 1
-        time.sleep(0.05)
-        assert len(taken) <= count + JOBS_AT_ONCE * len(TWO) + 1
-    results.close()
+TWO = ["cpu"] * 2
 
 
 def test_a_killed_process_loses_no_job(tmp_path):
@@ -83,15 +32,6 @@ def test_a_killed_process_loses_no_job(tmp_path):
     assert (tmp_path / "killed").exists()
 
 
-def test_a_job_that_kills_every_process_is_given_up():
-    results = {r.index: r for r in run_jobs(parallel_jobs.killed_always, range(6), THREE, build_nothing)}
-    assert sorted(results) == list(range(6))
-    assert [r.index for r in results.values() if not r.done] == [2]
-    assert "the job was lost: the process" in results[2].error and "signal 9" in results[2].error
-    with pytest.raises(WorkerError, match="signal 9"):
-        results[2].unwrap()
-
-
 class DiesWithItsAnswers:
     """A worker that job 2 kills before it answers the jobs that were sent with it."""
 
@@ -100,9 +40,8 @@ class DiesWithItsAnswers:
     def __init__(self):
         self.answers: list[int | None] = [None]  # of creating the service
 
-    def send_packed(self, call):
-        _, (job,), _ = pickle.loads(call)
-        self.answers.append(job)
+    def send(self, job):
+        self.answers.append(pickle.loads(job))
 
     def reply(self):
         if 2 in self.answers:
@@ -134,25 +73,7 @@ def test_no_process_is_left():
     assert found == [(0, True), (1, True), (2, False)]
 
 
-def test_a_device_that_cannot_start_is_skipped(tmp_path):
-    build = functools.partial(parallel_jobs.build_on_the_second, flag=str(tmp_path / "first"))
-    results = list(run_jobs(parallel_jobs.square, range(5), TWO, build, ordered=True))
-    assert [r.value[0] for r in results] == [0, 1, 4, 9, 16]
-    broken = functools.partial(parallel_jobs.build_where_it_can, broken_device="cpu")
-    with pytest.raises(WorkerError, match="the one on cpu could not begin: OSError: no model on cpu"):
-        list(run_jobs(parallel_jobs.square, range(5), TWO, broken))
-    assert list(run_jobs(parallel_jobs.square, [], TWO, broken)) == []
-
-
-def test_unpicklable_values():
-    """A job that cannot be pickled, an exception that cannot be unpickled."""
-    (unsent, odd) = run_jobs(parallel_jobs.strange_failure, [lambda: 0, 1], ["cpu"], build_nothing, ordered=True)
-    assert not unsent.done and "cannot go to another process" in unsent.error
-    assert odd.error == "Unreadable: odd" and "strange_failure" in odd.trace
-    with pytest.raises(WorkerError, match="Unreadable: odd"):
-        odd.unwrap()
-    with pytest.raises(TypeError, match="must be picklable"):
-        next(run_jobs(parallel_jobs.square, [1], ["cpu"], lambda device: None))
+def test_tensors_that_cannot_leave_the_process():
     with pytest.raises(TypeError, match="a tensor on meta cannot go to another process"):
         packed({"masks": [torch.zeros(2, device="meta")]})
     assert len(packed(torch.zeros(1000))) > 4000  # its values, not a handle of shared memory

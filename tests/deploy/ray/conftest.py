@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import click.testing
@@ -7,14 +7,6 @@ import pytest
 from cluster_commands import MASKS, NAMES
 from commands import invoke
 from PIL import Image
-from small_ray import small_ray
-
-
-@pytest.fixture(scope="package")
-def ray_folder() -> Iterator[Path]:
-    """Connects this process to a small Ray; returns its folder."""
-    with small_ray() as folder:
-        yield folder
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 """Jobs on a real Ray: none is lost, none accumulates, errors are reported, and no process is left."""
 
 import functools
-import itertools
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,62 +17,14 @@ import pytest
 from cluster_commands import MASKS, NANO, files_of, masks_of
 from file_contents import files_of as vos_files
 from parallel_jobs import build_nothing
-from small_ray import STORE_BYTES, WORKERS, importable, slots_of
+from small_ray import STORE_BYTES, importable, slots_of
 from vos_sets import write_masks, write_video
 from waiting import is_alive, wait_until
 
-from sam2fast.deploy.parallel import WorkerError, run_jobs
-from sam2fast.deploy.parallel.pool import JOBS_AHEAD, JOBS_AT_ONCE
+from sam2fast.deploy.parallel import WorkerError
 from sam2fast.deploy.ray import ClusterError, on_ray, ray_session, ray_workers
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("ray_folder")]
-two_workers = on_ray(workers=WORKERS, cpus=1)
-
-
-def gone(pids: set[int]) -> bool:
-    """Whether processes end soon."""
-    return wait_until(lambda: not any(is_alive(pid) for pid in pids))
-
-
-def test_every_job_runs_once_and_failures_are_results():
-    jobs = [3, -1, *range(4, 24)]
-    results = list(two_workers(parallel_jobs.square, jobs, build_nothing))
-    assert sorted((r.index, r.job) for r in results) == list(enumerate(jobs))
-    assert {r.device for r in results} == {f"{socket.gethostname()}/cpu"}
-    expected = {r.index: r for r in run_jobs(parallel_jobs.square, jobs, "cpu", build_nothing)}
-    for result in results:
-        same = expected[result.index]
-        assert result.done == same.done and result.error == same.error
-        assert not result.done or result.value[0] == same.value[0]
-    failed = next(r for r in results if r.job == -1)
-    assert failed.trace is not None and "in square" in failed.trace
-    with pytest.raises(ValueError, match="-1 is negative"):
-        failed.unwrap()
-    pids = {r.value[1] for r in results if r.done}
-    assert len(pids) <= WORKERS and os.getpid() not in pids
-    assert gone(pids)
-
-
-def test_endless_jobs_are_read_lazily():
-    """Ordered and unordered: neither jobs nor results accumulate."""
-    for ordered, room in ((True, JOBS_AHEAD * WORKERS + 1), (False, JOBS_AT_ONCE * WORKERS + 1)):
-        taken, seen = [], []
-
-        def jobs(taken=taken):
-            for number in itertools.count(1):
-                taken.append(number)
-                yield number
-
-        results = two_workers(parallel_jobs.first_one_late, jobs(), build_nothing, ordered=ordered)
-        assert not taken  # nothing starts before the first result is requested
-        for result in results:
-            seen.append(result.value)
-            time.sleep(0.02)
-            assert len(taken) <= len(seen) + room
-            if len(seen) == 12:
-                break
-        results.close()
-        assert not ordered or seen == list(range(1, 13))
 
 
 def test_a_killed_worker_loses_no_job(tmp_path, caplog):
@@ -89,33 +39,6 @@ def test_a_killed_worker_loses_no_job(tmp_path, caplog):
     assert [r.value[0] for r in results] == list(range(8))
     pids = [r.value[1] for r in results]
     assert pids[:2] == [pids[0]] * 2 and pids[2:] == [pids[2]] * 6 and pids[0] != pids[2]
-
-
-def test_a_job_that_kills_its_workers_is_given_up():
-    results = list(two_workers(parallel_jobs.killed_always, range(6), build_nothing, ordered=True))
-    assert [r.index for r in results if not r.done] == [2]
-    assert "the job was lost: the worker on" in results[2].error and results[2].error.count("\n") == 0
-    with pytest.raises(WorkerError):
-        results[2].unwrap()
-
-
-def test_a_worker_that_cannot_start_is_retried(tmp_path):
-    build = functools.partial(parallel_jobs.build_on_the_second, flag=str(tmp_path / "first"))
-    results = on_ray(workers=1)(parallel_jobs.square, range(3), build, ordered=True)
-    assert [r.value[0] for r in results] == [0, 1, 4]
-    broken = functools.partial(parallel_jobs.build_where_it_can, broken_device="cpu")
-    with pytest.raises(WorkerError, match="could not begin: OSError: no model on cpu"):
-        list(on_ray(workers=1)(parallel_jobs.square, range(3), broken))
-    assert list(two_workers(parallel_jobs.square, [], broken)) == []
-
-
-def test_unpicklable_values():
-    """A job that cannot be pickled, an exception that cannot be unpickled, a function that cannot be imported."""
-    unsent, odd = on_ray(workers=1)(parallel_jobs.strange_failure, [lambda: 0, 1], build_nothing, ordered=True)
-    assert not unsent.done and "cannot go to another process" in unsent.error
-    assert odd.error == "Unreadable: odd" and "strange_failure" in odd.trace
-    with pytest.raises(TypeError, match="must be picklable"):
-        next(two_workers(parallel_jobs.square, [1], lambda device: None))
 
 
 def test_a_worker_inherits_the_commands_environment(tmp_path, monkeypatch):
@@ -298,7 +221,7 @@ def test_ctrl_c_ends_everything(tmp_path):
         assert stdout.startswith("no Ray can be reached at 127.0.0.1:1; expected local, auto, or HOST:PORT")
         assert stdout.count("\n") == 1 and not list(home.iterdir())
         left = {int(p.name) for p in Path("/proc").iterdir() if p.name.isdecimal() and folder in command_of(p)}
-        assert gone(workers | left)
+        assert wait_until(lambda: not any(is_alive(pid) for pid in workers | left))
 
 
 def command_of(process: Path) -> str:
