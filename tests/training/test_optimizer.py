@@ -288,7 +288,8 @@ def train(model: nn.Module, optimizer: Optimizer, steps: range) -> None:
         assert all(p.grad is None for p in model.parameters())
         x = torch.randn(5, 4, generator=torch.Generator().manual_seed(i))
         model(x).square().sum().backward()
-        optimizer.step(i / 10, i)
+        optimizer.step_schedulers(i / 10, i)
+        optimizer.optimizer.step()
 
 
 def make_run(seed: int) -> tuple[nn.Module, Optimizer]:
