@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from sam2fast.training.checkpointing import lock_folder
 from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.data.loader import ClipLoader, reporting_lost_workers
 from sam2fast.training.distributed.ranks import join
-from sam2fast.training.distributed.strategies import wrap
+from sam2fast.training.distributed.strategies import is_sharded, wrap
 from sam2fast.training.ema import ExponentialMovingAverage
 from sam2fast.training.model import SAM2Train
 from sam2fast.training.nan_guard import NonFiniteError, find_nonfinite_gradient, find_nonfinite_loss
@@ -256,9 +257,10 @@ class Trainer(TrainerState):
                 names += batch.names
                 self.scaler.scale(losses["loss"] / self.conf.accumulate).backward()
         self.scaler.unscale_(self.optimizer.optimizer)
-        norm = self.parallel.to_float(self.clipper(self._parameters()))
+        total: Any = self.clipper(self._parameters())
+        norm = float(total.full_tensor() if is_sharded(total) else total)
         if not self.scaler.is_enabled():
-            self._raise_if_nonfinite(find_nonfinite_gradient(norm, self.model, names, self.parallel, self.ranks))
+            self._raise_if_nonfinite(find_nonfinite_gradient(norm, self.model, names, self.ranks))
         self.optimizer.step_schedulers(where, self.steps)
         self.scaler.step(self.optimizer.optimizer)
         self.scaler.update()
