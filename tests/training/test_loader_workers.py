@@ -98,3 +98,11 @@ def test_a_connection_that_ends_for_no_known_reason_is_a_lost_worker(
 def test_errors_of_torch(said: str, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message), reporting_lost_workers():
         raise RuntimeError(said)
+
+
+def test_the_first_of_several_errors_is_reported() -> None:
+    with pytest.raises(LostWorkerError, match="pid 7. is killed"), reporting_lost_workers():
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        except RuntimeError as error:
+            raise RuntimeError("Pin memory thread exited unexpectedly") from error
