@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.io.atomic import atomic_path
+from sam2fast.io.atomic import atomic_write
 from sam2fast.nano import CONFIG, WEIGHTS
 
 # Smaller tensors stay fp32: biases, norms, embeddings and the frequencies of positions are a hundredth of the file.
@@ -43,7 +43,8 @@ def export(checkpoint: Path, out: Path = WEIGHTS, steps: int | None = None) -> d
     tensors = {name: to_half(name, tensor) for name, tensor in model.state_dict().items()}
     # One entry, since the order of several differs between runs.
     metadata: dict[str, Any] = {"config": CONFIG} | ({} if steps is None else {"steps": steps})
-    _write(out, save(tensors, {"sam2fast": json.dumps(metadata, sort_keys=True)}))
+    with atomic_write(out) as file:
+        file.write(save(tensors, {"sam2fast": json.dumps(metadata, sort_keys=True)}))
     return tensors
 
 
@@ -59,11 +60,6 @@ def to_half(name: str, tensor: Tensor) -> Tensor:
     error = (half.float() - tensor).norm()
     # Also false if fp16 has overflowed.
     return half if tensor.numel() >= LEAST_HALF and bool(error <= ROUNDING * tensor.norm()) else tensor
-
-
-def _write(path: Path, content: bytes) -> None:
-    with atomic_path(path) as partial:
-        partial.write_bytes(content)
 
 
 def main() -> None:

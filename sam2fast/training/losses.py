@@ -241,9 +241,14 @@ class MultiStepMultiMasksAndIous(nn.Module):
 
     def _mask_losses(self, logits: Tensor, targets: Tensor, area: Tensor) -> dict[str, Tensor]:
         """The terms of ``mask_terms``, ``(...)`` each, of logits ``(..., P)`` whose targets have ``area`` pixels."""
-        sums = mask_sums(logits, targets, self.focal_gamma)
-        focal = focal_from_sums(sums, self.focal_alpha) / logits.shape[-1]
-        return {"loss_mask": focal, "loss_dice": dice_from_sums(sums, area)}
+        num_pixels, with_entropy = logits.shape[-1], "loss_bce" in self.mask_terms
+        sums = mask_sums(logits, targets, self.focal_gamma, with_entropy)
+        focal = focal_from_sums(sums, self.focal_alpha) / num_pixels
+        losses = {"loss_mask": focal, "loss_dice": dice_from_sums(sums, area)}
+        if with_entropy:
+            losses["loss_bce"] = sums[..., 2, :].sum(-1) / num_pixels
+            losses["loss_balanced_bce"] = balanced_entropy_from_sums(sums, area, num_pixels)
+        return losses
 
     @staticmethod
     def _count_objects(targets: Tensor) -> float | Tensor:
@@ -311,16 +316,6 @@ class FromScratchLoss(MultiStepMultiMasksAndIous):
         predicted = _wide(ious).clamp(MIN_IOU, 1 - MIN_IOU)
         cross = -(truth * predicted.log() + (1 - truth) * (1 - predicted).log())
         return cross + torch.xlogy(truth, truth) + torch.xlogy(1 - truth, 1 - truth)
-
-    def _mask_losses(self, logits: Tensor, targets: Tensor, area: Tensor) -> dict[str, Tensor]:
-        num_pixels = logits.shape[-1]
-        sums = mask_sums(logits, targets, self.focal_gamma, with_entropy=True)
-        return {
-            "loss_mask": focal_from_sums(sums, self.focal_alpha) / num_pixels,
-            "loss_dice": dice_from_sums(sums, area),
-            "loss_bce": sums[..., 2, :].sum(-1) / num_pixels,
-            "loss_balanced_bce": balanced_entropy_from_sums(sums, area, num_pixels),
-        }
 
 
 def balanced_bce_and_dice(inputs: Tensor, targets: Tensor) -> Tensor:

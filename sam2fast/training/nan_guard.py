@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from sam2fast.training.distributed.ranks import Ranks
-from sam2fast.training.distributed.strategies import SingleProcess
+from sam2fast.training.distributed.strategies import is_sharded
 
 
 class NonFiniteError(FloatingPointError):
@@ -28,9 +29,7 @@ def find_nonfinite_loss(own: Mapping[str, float], total: float, clips: Sequence[
     return next(filter(None, ranks.gather(found)))
 
 
-def find_nonfinite_gradient(
-    norm: float, model: nn.Module, clips: Sequence[str], parallel: SingleProcess, ranks: Ranks
-) -> str | None:
+def find_nonfinite_gradient(norm: float, model: nn.Module, clips: Sequence[str], ranks: Ranks) -> str | None:
     """A message, the same in every process, if the gradient is not finite; None otherwise. All processes call it.
 
     Args:
@@ -40,8 +39,9 @@ def find_nonfinite_gradient(
     if math.isfinite(norm):
         return None
     everyones = ", ".join(name for share in ranks.gather(list(clips)) for name in share)
-    gradients: dict[str, Tensor] = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    own = {name for name, gradient in gradients.items() if not parallel.to_local(gradient).isfinite().all()}
+    gradients: dict[str, Any] = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    shards = {name: x.to_local() if is_sharded(x) else x for name, x in gradients.items()}
+    own = {name for name, shard in shards.items() if not shard.isfinite().all()}
     wrong: set[str] = set().union(*ranks.gather(own))
     names = [name for name in gradients if name in wrong] or ["the auxiliary task"]
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""

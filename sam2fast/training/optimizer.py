@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -81,17 +82,9 @@ class Optimizer:
             for option, scheduler in schedulers.items():
                 group[option] = scheduler(step=step, where=where) if _takes_step(scheduler) else scheduler(where)
 
-    def step(
-        self, where: float | None = None, step: int | None = None, closure: Callable[[], float] | None = None
-    ) -> Any:
-        """Updates the parameters, after setting options at ``where`` if given; returns the result of ``closure``."""
-        if where is not None:
-            self.step_schedulers(where, step)
-        return self.optimizer.step() if closure is None else self.optimizer.step(closure)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
+    def zero_grad(self) -> None:
         """Clears the gradients."""
-        self.optimizer.zero_grad(set_to_none=set_to_none)
+        self.optimizer.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the torch optimiser, as in the original. Schedulers have no state."""
@@ -275,7 +268,8 @@ def _resolve_option(
     for config in configs:
         names: frozenset[str] | None = None
         if "param_names" in config or "module_cls_names" in config:
-            matches = {pattern: _match_names(pattern, parameters) for pattern in config.get("param_names") or ()}
+            patterns = config.get("param_names") or ()
+            matches = {p: {name for name in parameters if fnmatchcase(name, p)} for p in patterns}
             for name in config.get("module_cls_names") or ():
                 matches[name] = _match_modules(name, modules, parameters)
             if empty := [pattern for pattern, found in matches.items() if not found]:
@@ -293,10 +287,6 @@ def _resolve_option(
         for config, names in zip(configs, taken, strict=True)
     ]
     return entries if None in taken else [*entries, ScheduledOption(option, rest)]
-
-
-def _match_names(pattern: str, parameters: Mapping[str, nn.Parameter]) -> set[str]:
-    return {name for name in parameters if fnmatchcase(name, pattern)}
 
 
 def _match_modules(
@@ -328,10 +318,6 @@ def _find_class(name: str, modules: list[tuple[str, nn.Module]]) -> type:
 
 def _check_groups(groups: list[dict[str, Any]], parameters: Mapping[str, nn.Parameter]) -> None:
     """Raises if modifiers have lost or duplicated parameters."""
-    count = {name: 0 for name in parameters}
-    name_of = {value: name for name, value in parameters.items()}
-    for group in groups:
-        for value in group["params"]:
-            count[name_of[value]] += 1
-    if wrong := [name for name, n in count.items() if n != 1]:
+    count = Counter(value for group in groups for value in group["params"])
+    if wrong := [name for name, value in parameters.items() if count[value] != 1]:
         raise ValueError(f"modifiers left these parameters in no group or in several: {', '.join(wrong)}")

@@ -109,15 +109,10 @@ def next_click(method: str, truth: Tensor, predicted: Tensor | None, generators:
     """A click by :func:`sample_error_point` (``uniform``) or :func:`sample_error_center` (``center``).
 
     Source: ``sam2.modeling.sam2_utils.get_next_point``.
-
-    Raises:
-        ValueError: another method.
     """
     if method == "uniform":
         return sample_error_point(truth, predicted, generators.uniform(1, truth.device))
-    if method == "center":
-        return sample_error_center(truth, predicted)
-    raise ValueError(f"unknown point sampling {method!r}; expected 'uniform' or 'center'")
+    return sample_error_center(truth, predicted)
 
 
 def add_click(prompt: Prompt | None, click: Prompt) -> Prompt:

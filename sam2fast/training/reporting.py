@@ -59,13 +59,6 @@ class Reporter:
             self._events.add(step, {f"{kind}/{name}": value for name, value in values.items()})
 
 
-class SilentReporter:
-    """Writes nothing; for all processes of a run but the first."""
-
-    def report(self, step: int, kind: str, values: dict[str, float]) -> None:
-        """Does nothing."""
-
-
 def _filter_lines(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
     """Removes all other lines of the file, and an incomplete last line."""
     if not path.exists():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +18,13 @@ from sam2fast.training.checkpointing import lock_folder
 from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.data.loader import ClipLoader, reporting_lost_workers
 from sam2fast.training.distributed.ranks import join
-from sam2fast.training.distributed.strategies import wrap
+from sam2fast.training.distributed.strategies import is_sharded, wrap
 from sam2fast.training.ema import ExponentialMovingAverage
 from sam2fast.training.model import SAM2Train
 from sam2fast.training.nan_guard import NonFiniteError, find_nonfinite_gradient, find_nonfinite_loss
 from sam2fast.training.objective import Objective
 from sam2fast.training.optimizer import GradientClipper, Optimizer, construct_optimizer
-from sam2fast.training.reporting import Reporter, SilentReporter
+from sam2fast.training.reporting import Reporter
 from sam2fast.training.settings import (
     AuxiliaryConf,
     CheckpointConf,
@@ -148,15 +149,12 @@ class Trainer(TrainerState):
             self._start()
             started()
             resumed_at = None if self.mode == "val" else self.steps
-            reporter = (
-                # Within an epoch, its validation is repeated, even if a killed run has reported it.
-                Reporter(Path(self.logging.log_dir), resumed_at, self.logging.tensorboard, not self.steps_in_epoch)
-                if is_main
-                else SilentReporter()
-            )
+            # Within an epoch, its validation is repeated, even if a killed run has reported it.
+            folder, is_validated = Path(self.logging.log_dir), not self.steps_in_epoch
+            reporter = Reporter(folder, resumed_at, self.logging.tensorboard, is_validated) if is_main else None
             return self._validate(reporter) if self.mode == "val" else self._train(reporter, stop)
 
-    def _train(self, reporter: Reporter | SilentReporter, stop_requested: Callable[[], bool]) -> dict[str, float]:
+    def _train(self, reporter: Reporter | None, stop_requested: Callable[[], bool]) -> dict[str, float]:
         def stop() -> bool:  # the same in all processes
             return self.ranks.any(stop_requested())
 
@@ -217,7 +215,7 @@ class Trainer(TrainerState):
                     "build_trainer fills them in where a configuration leaves them out"
                 )
 
-    def _train_epoch(self, reporter: Reporter | SilentReporter, stop: Callable[[], bool]) -> bool:
+    def _train_epoch(self, reporter: Reporter | None, stop: Callable[[], bool]) -> bool:
         """Trains the rest of the current epoch; returns whether it was completed."""
         self.model.train()
         batches = self.data["train"].epoch(self.epoch, self.steps_in_epoch * self.conf.accumulate)
@@ -232,7 +230,7 @@ class Trainer(TrainerState):
                 values = self._update(islice(batches, self.conf.accumulate))
                 bar.update()
                 bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
-                if self.steps % self.logging.log_freq == 0:
+                if reporter is not None and self.steps % self.logging.log_freq == 0:
                     reporter.report(self.steps, "train", values)
                 if self.steps_in_epoch == self.steps_per_epoch:
                     break
@@ -259,9 +257,10 @@ class Trainer(TrainerState):
                 names += batch.names
                 self.scaler.scale(losses["loss"] / self.conf.accumulate).backward()
         self.scaler.unscale_(self.optimizer.optimizer)
-        norm = self.parallel.to_float(self.clipper(self._parameters()))
+        total: Any = self.clipper(self._parameters())
+        norm = float(total.full_tensor() if is_sharded(total) else total)
         if not self.scaler.is_enabled():
-            self._raise_if_nonfinite(find_nonfinite_gradient(norm, self.model, names, self.parallel, self.ranks))
+            self._raise_if_nonfinite(find_nonfinite_gradient(norm, self.model, names, self.ranks))
         self.optimizer.step_schedulers(where, self.steps)
         self.scaler.step(self.optimizer.optimizer)
         self.scaler.update()
@@ -295,12 +294,13 @@ class Trainer(TrainerState):
                 f"update {self.steps}: {problem}; checkpoints in {self.checkpoint.save_dir} are from earlier updates"
             )
 
-    def _validate(self, reporter: Reporter | SilentReporter) -> dict[str, float]:
+    def _validate(self, reporter: Reporter | None) -> dict[str, float]:
         self.model.eval()
         averaged = nullcontext() if self.ema is None else self.ema.applied(self.model)
         with averaged, torch.no_grad(), self.parallel.evaluating(), self._autocast():
             measures = validate(self.model, self.data["val"], self.device, self.ranks)
-        reporter.report(self.steps, "val", measures)
+        if reporter is not None:
+            reporter.report(self.steps, "val", measures)
         _log.info("update %d: %s", self.steps, ", ".join(f"{k} {v:.2f}" for k, v in measures.items()))
         if self.mode != "val" and measures["J&F"] > self.best.get("J&F", -1.0):
             self.best = measures

@@ -27,15 +27,10 @@ def launch_all(folder: Path) -> list[str]:
     return said
 
 
-def launch_those_that_meet(folder: Path) -> None:
-    """Of two processes that meet, one fails; they meet again."""
-    launch([__file__, "meet", str(folder)], 2, restarts=1)
-
-
 def main(what: str, folder: Path) -> None:
     """``wait`` has the launcher told to stop, and waits; whatever else fails in the second process's first turn.
 
-    ``abandoned`` has the launcher killed, and stops as a training does. ``meet`` has the processes meet before.
+    ``abandoned`` has the launcher killed, and stops as a training does.
     """
     rank, turn = os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]
     if what == "abandoned":
@@ -44,8 +39,6 @@ def main(what: str, folder: Path) -> None:
         return
     if what == "wait":
         signal.signal(signal.SIGINT, lambda *_: sys.exit(ended()))
-    if what == "meet":
-        meet(rank, turn)
     (folder / f"{what}-{rank}-{turn}").touch()
     if what == "wait":
         while rank == "0" and len(list(folder.glob("wait-*"))) < 2:
@@ -55,16 +48,6 @@ def main(what: str, folder: Path) -> None:
         time.sleep(60)
     elif rank == "1" and turn == "0":
         sys.exit(5)
-
-
-def meet(rank: str, turn: str) -> None:
-    """The second time the first process comes late: where it was the first time nobody is any more."""
-    import torch.distributed as dist
-
-    if (rank, turn) == ("0", "1"):
-        time.sleep(3)
-    dist.init_process_group("gloo")
-    dist.barrier()
 
 
 def abandoned(folder: Path, rank: str) -> None:

@@ -1,8 +1,11 @@
 """The smallest training runs that still have every part."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from mini_model import NARROW
 from PIL import Image
 
@@ -33,6 +36,40 @@ def overrides(folder: Path, *more: str) -> list[str]:
 
 def build(folder: Path, *more: str) -> Trainer:
     return build_trainer(load_training_config(RECIPE, overrides(folder, *more)))
+
+
+def reports(folder: Path, *kinds: str) -> list[dict[str, Any]]:
+    """The reports of a run, or those of some kinds; without a last line that a full disk has cut off."""
+    file = folder / "logs/metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    found = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [line for line in found if not kinds or line["kind"] in kinds]
+
+
+def checkpoint_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(folder / "checkpoints/checkpoint.pt", weights_only=True)
+    return content
+
+
+def assert_same(a: Any, b: Any) -> None:
+    """Nested dicts and lists have the same entries, bitwise."""
+    ours, theirs = flat(a), flat(b)
+    assert ours.keys() == theirs.keys()
+    different = [name for name, value in theirs.items() if not _equal(ours[name], value)]
+    assert not different, f"{len(different)} of {len(theirs)} differ, such as {different[:3]}"
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Everything in nested dicts and lists, by its place."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else None
+    if items is None:
+        return {prefix: value}
+    return {name: leaf for key, child in items for name, leaf in flat(child, f"{prefix}/{key}").items()}
+
+
+def _equal(a: Any, b: Any) -> bool:
+    both = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
+    return torch.equal(a, b) if both else bool(a == b)
 
 
 def davis_folder(folder: Path, per_object: bool = False) -> None:

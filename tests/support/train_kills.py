@@ -1,6 +1,5 @@
 """Disturbs ``sam2fast train``, checks the files, and runs the command again."""
 
-import json
 import multiprocessing
 import os
 import random
@@ -10,16 +9,14 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import disturbed_clips
 import launched
 import torch
 from disturbed import Disturbance, after_full_disk, after_signal, can_mount, chosen, small_disk
 from killed import Ended, Fault, Sent, forked, session_of, started
-from small_training import RECIPE, overrides
+from small_training import RECIPE, assert_same, overrides, reports
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor
 from waiting import wait_until
 
 from sam2fast.cli import main
@@ -86,12 +83,7 @@ class TrainKills:
         for path in sorted((self.whole / "checkpoints").glob("*.pt")):
             if path.name == checkpointing.PREVIOUS:  # an earlier one, where the last was written twice
                 continue
-            ours, theirs = (
-                flat(torch.load(at, weights_only=True)) for at in (folder / "checkpoints" / path.name, path)
-            )
-            assert ours.keys() == theirs.keys()
-            different = [name for name, value in theirs.items() if not same(ours[name], value)]
-            assert not different, f"{path.name}: {len(different)} of {len(theirs)} differ, such as {different[:3]}"
+            assert_same(*(torch.load(at, weights_only=True) for at in (folder / "checkpoints" / path.name, path)))
 
     def disturb(self, rng: random.Random, folder: Path) -> str:
         """See tests/faults/campaign.py."""
@@ -172,27 +164,9 @@ def left_whole(folder: Path) -> None:
         assert checkpointing.CURRENT in written
 
 
-def reports(folder: Path) -> list[dict[str, Any]]:
-    """What was reported; but for a last line that a full disk has cut off."""
-    text = (folder / "logs/metrics.jsonl").read_text() if (folder / "logs/metrics.jsonl").exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-
 def names(folder: Path) -> list[str]:
     files = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "tensorboard")
     return [str(path.relative_to(folder)) for path in files if path.name not in OF_THE_PLACE]
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Everything in nested dicts and lists, by its place."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else None
-    if items is None:
-        return {prefix: value}
-    return {name: leaf for key, child in items for name, leaf in flat(child, f"{prefix}/{key}").items()}
-
-
-def same(a: Any, b: Any) -> bool:
-    return torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else bool(a == b)
 
 
 def with_support() -> dict[str, str]:

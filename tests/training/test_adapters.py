@@ -10,7 +10,7 @@ import torch
 from mini_model import NARROW, OVERRIDES, mini_predictor
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from small_training import build
+from small_training import assert_same, build, checkpoint_of
 from torch import Tensor
 from training_pair import batch_of_discs
 
@@ -65,19 +65,6 @@ def test_new_adapters_change_nothing(model: SAM2Train, training: bool) -> None:
     assert torch.equal(predicted(model), before)
 
 
-def test_merged_models_predict_the_same(model: SAM2Train) -> None:
-    with torch.no_grad():
-        before, names = predicted(model), set(model.state_dict())
-        add_adapters(model, EVERYWHERE)
-        learn_something(model)
-        adapted = predicted(model)
-        merge_adapters(model)
-        merged = predicted(model)
-    assert set(model.state_dict()) == names and not adapted_layers(model)
-    torch.testing.assert_close(merged, adapted, rtol=1e-5, atol=1e-5)
-    assert (adapted - before).abs().max() > 0.01
-
-
 def test_adapters_have_their_rank(model: SAM2Train) -> None:
     """Against the definition, in fp64."""
     layer = model.image_encoder.trunk.blocks[0].attn.qkv
@@ -117,6 +104,10 @@ def test_weights_can_be_loaded_below_them(model: SAM2Train) -> None:
     assert all(torch.equal(after[name], learnt[name]) for name in learnt)
 
 
+def predictor_of(weights: Path, *overrides: str) -> Any:
+    return build_sam2_video_predictor(nano.CONFIG, weights, device="cpu", hydra_overrides_extra=list(overrides))
+
+
 class TestRuns:
     @staticmethod
     def build(folder: Path, base: Path, *more: str) -> Any:
@@ -136,10 +127,9 @@ class TestRuns:
         stopped.run(lambda: stopped.steps == 2)
         self.build(tmp_path / "stopped", base).run()
         files = [tmp_path / name / "checkpoints" for name in ("calm", "stopped")]
-        calm, other = (torch.load(folder / "checkpoint.pt", weights_only=True)["model"] for folder in files)
-        assert calm.keys() == other.keys() and all(torch.equal(calm[name], other[name]) for name in calm)
+        assert_same(*(checkpoint_of(tmp_path / name)["model"] for name in ("calm", "stopped")))
         calm, other = (load_file(folder / "adapters.safetensors") for folder in files)
-        assert calm.keys() == other.keys() and all(torch.equal(calm[name], other[name]) for name in calm)
+        assert_same(calm, other)
 
         # Initial weights plus adapters are the merged model; nothing else has changed.
         given = torch.load(base, weights_only=True)["model"]
@@ -148,20 +138,14 @@ class TestRuns:
         changed = {name for name in given if not torch.equal(given[name], merged[name])}
         layers = {name.rpartition(".")[0] for name in calm if is_adapter(name)}
         assert changed == {f"{layer}.weight" for layer in layers} | {"maskmem_tpos_enc"} and len(layers) == 16
-        predictor = self.predictor(base)
+        predictor = predictor_of(base, *NARROW)
         assert load_adapters(predictor, files[0] / "adapters.safetensors").scale == 2
         merge_adapters(predictor)
         found = predictor.state_dict()
-        assert all(torch.equal(found[name], merged[name]) for name in merged)
-        self.predictor(files[0] / "merged.pt")
+        assert_same({name: found[name] for name in merged}, merged)
+        predictor_of(files[0] / "merged.pt", *NARROW)
         with pytest.raises(CheckpointError, match="lora_down"):
-            self.predictor(files[0] / "checkpoint.pt")
-
-    @staticmethod
-    def predictor(weights: Path) -> Any:
-        return build_sam2_video_predictor(
-            "nano/sam2fast_nano.yaml", weights, device="cpu", hydra_overrides_extra=NARROW
-        )
+            predictor_of(files[0] / "checkpoint.pt", *NARROW)
 
 
 class TestPredictors:
@@ -180,13 +164,9 @@ class TestPredictors:
         torch.save({"model": merged_weights(state, EVERYWHERE)}, merged)
         return base, adapters, merged
 
-    @staticmethod
-    def predictor(weights: Path) -> Any:
-        return build_sam2_video_predictor(nano.CONFIG, weights, device="cpu", hydra_overrides_extra=OVERRIDES)
-
     def test_they_are_one_model(self, files: tuple[Path, Path, Path]) -> None:
         base, adapters, merged = files
-        plain, adapted = self.predictor(base), self.predictor(base)
+        plain, adapted = (predictor_of(base, *OVERRIDES) for _ in range(2))
         before = self.everything(plain)
         load_adapters(adapted, adapters)
         found = self.everything(adapted)
@@ -194,7 +174,7 @@ class TestPredictors:
         load_adapters(plain, adapters)
         merge_adapters(plain)
         assert not adapted_layers(plain) and not any(p.requires_grad for p in plain.parameters())
-        for other in (plain, self.predictor(merged)):
+        for other in (plain, predictor_of(merged, *OVERRIDES)):
             torch.testing.assert_close(self.everything(other), found, rtol=1e-4, atol=1e-4)
         assert (found - before).abs().max() > 0.1
 
@@ -228,8 +208,6 @@ class TestFaults:
         with pytest.raises(ValueError, match=message):
             add_adapters(model, AdapterConf(**conf))
         assert not adapted_layers(model) and all(p.requires_grad for p in model.parameters())
-
-    def test_twice(self, model: SAM2Train) -> None:
         add_adapters(model, AdapterConf(rank=2))
         with pytest.raises(ValueError, match="has one already"):
             add_adapters(model, AdapterConf(rank=2))
@@ -245,24 +223,21 @@ class TestFaults:
         tensors = load_file(good)
         about = {"format": "sam2fast adapters", "adapters": json.dumps({"rank": 2, "alpha": 16.0})}
         one = "image_encoder.trunk.blocks.0.attn.qkv.lora_up"
-        broken = {
-            "weights": (tensors, {"format": "pt"}, "no file of adapters"),
-            "unknown": (tensors, {**about, "adapters": '{"size": 2}'}, "no file of adapters"),
-            "shape": ({**tensors, one: tensors[one].T.contiguous()}, about, "1 names do not fit, such as .*0.attn.qkv"),
-            "half": ({k: v for k, v in tensors.items() if k != one}, about, "1 names do not fit, such as .*0.attn.qkv"),
-            "layer": ({**tensors, "neck.lora_up": torch.zeros(1)}, about, "1 names do not fit, such as neck"),
-            "parameter": ({**tensors, "bias": torch.zeros(1)}, about, "1 names do not fit, such as bias"),
-        }
-        for name, (content, metadata, message) in broken.items():
-            save_file(content, tmp_path / name, metadata)
+        broken = (
+            (tensors, {"format": "pt"}, "no file of adapters"),
+            (tensors, {**about, "adapters": '{"size": 2}'}, "no file of adapters"),
+            ({**tensors, one: tensors[one].T.contiguous()}, about, "1 names do not fit, such as .*0.attn.qkv"),
+            ({**tensors, "neck.lora_up": torch.zeros(1)}, about, "1 names do not fit, such as neck"),
+            ({**tensors, "bias": torch.zeros(1)}, about, "1 names do not fit, such as bias"),
+        )
+        bad = tmp_path / "bad.safetensors"
+        for content, metadata, message in broken:
+            save_file(content, bad, metadata)
             with pytest.raises(CheckpointError, match=message):
-                load_adapters(model, tmp_path / name)
-        (tmp_path / "cut").write_bytes(good.read_bytes()[:1000])
+                load_adapters(model, bad)
+        bad.write_bytes(good.read_bytes()[:1000])
         with pytest.raises(CheckpointError, match="damaged or no file of adapters"):
-            load_adapters(model, tmp_path / "cut")
-        with pytest.raises(FileNotFoundError, match="nothing"):
-            load_adapters(model, tmp_path / "nothing")
-        after = model.state_dict()
-        assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+            load_adapters(model, bad)
+        assert_same(dict(model.state_dict()), before)
         load_adapters(model, good)
         assert len(adapted_layers(model)) == 16 and not any(p.requires_grad for p in model.parameters())

@@ -55,13 +55,14 @@ class TestCheckpoints:
         assert checkpointing.load_current(tmp_path)["steps"] == 1  # type: ignore[index]
 
         def fail(content: Any, file: Any) -> None:
+            file.write(b"half")
             raise OSError("No space left on device")
 
         monkeypatch.setattr(torch, "save", fail)
         with pytest.raises(OSError, match="No space"):
             checkpointing.save_current({**self.CONTENT, "steps": 3}, tmp_path)
         assert checkpointing.load_current(tmp_path)["steps"] == 1  # type: ignore[index]
-        assert (tmp_path / "checkpoint_damaged.pt").exists()
+        assert (tmp_path / "checkpoint_damaged.pt").exists() and not list(tmp_path.glob(".*"))
 
     def test_what_a_killed_save_left_is_removed(self, tmp_path: Path) -> None:
         checkpointing.save_current({**self.CONTENT, "steps": 1}, tmp_path)

@@ -49,14 +49,6 @@ class TestMissingWeights:
         assert 0 < len(given) < len(drawn)
         assert "has no weights for" in caplog.text and "memory_attention" in caplog.text
 
-    def test_that_none_are_missing_is_logged(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        trainer = build(tmp_path / "run", "+trainer.checkpoint.missing_weights=draw")
-        whole = tmp_path / "whole.pt"
-        torch.save({"model": trainer.model.state_dict()}, whole)
-        trainer.checkpoint.initialize_from = str(whole)
-        trainer._start()
-        assert f"{whole} has weights for everything: nothing keeps the values that it had" in caplog.text
-
     def test_are_an_error_by_default(self, image_only: Path, tmp_path: Path) -> None:
         trainer = build(tmp_path / "run", f"+trainer.checkpoint.initialize_from={image_only}")
         with pytest.raises(CheckpointError, match="missing: .*memory"):

@@ -38,37 +38,27 @@ def test_a_process_on_windows_is_not_abandoned(monkeypatch: pytest.MonkeyPatch) 
     assert not launch.is_abandoned()
 
 
+PLACE = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+
+
 @pytest.mark.parametrize(
-    ("variables", "message"),
+    ("variables", "backend", "accelerator", "message"),
     [
-        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is set and RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not"),
-        ({"WORLD_SIZE": "2", "RANK": "2", "LOCAL_RANK": "0"}, "RANK 2, LOCAL_RANK 0 and WORLD_SIZE 2 contradict"),
-        ({"WORLD_SIZE": "2", "RANK": "one", "LOCAL_RANK": "0"}, "must be whole numbers"),
+        ({"WORLD_SIZE": "2"}, None, "cpu", "WORLD_SIZE is set and RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not"),
+        ({**PLACE, "RANK": "2"}, None, "cpu", "RANK 2, LOCAL_RANK 1 and WORLD_SIZE 2 contradict"),
+        ({**PLACE, "RANK": "one"}, None, "cpu", "must be whole numbers"),
+        (PLACE, "nccl", "cpu", "nccl is for GPUs"),
+        (PLACE, None, "auto", "no CUDA here for process 1 of 2; set trainer.accelerator=cpu"),
     ],
 )
-def test_inconsistent_ranks(variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"} if "RANK" in variables else {}
-    for name, value in {**variables, **address}.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match=message):
-        join(accelerator="cpu")
-
-
-def test_nccl_needs_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
-    for name, value in place.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match="nccl is for GPUs"):
-        join(DistributedConf(backend="nccl"), "cpu")
-
-
-def test_several_processes_without_gpus_must_be_explicit(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
-    for name, value in place.items():
+def test_processes_that_cannot_join(
+    variables: dict[str, str], backend: str | None, accelerator: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(ranks, "available_device", lambda accelerator: torch.device("cpu"))
-    with pytest.raises(ValueError, match="no CUDA here for process 1 of 2; set trainer.accelerator=cpu"):
-        join(DistributedConf(timeout_mins=0.01))
+    with pytest.raises(ValueError, match=message):
+        join(DistributedConf(backend=backend, timeout_mins=0.01), accelerator)
 
 
 @pytest.mark.parametrize(
@@ -189,11 +179,15 @@ def test_a_deterministic_run_stays_so_elsewhere(
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
-    [("clips.count=0", "0 clips of a data set"), ("trainer.optim.optimizer._target_=mine.Adam", "target 'mine.Adam'")],
+    ("where", "wrong", "message"),
+    [
+        ("--use-cluster 1", "clips.count=0", "0 clips of a data set"),
+        ("--use-cluster 1", "trainer.optim.optimizer._target_=mine.Adam", "target 'mine.Adam'"),
+        ("--num-gpus 2", "trainer.max_epoch=2", "changes 'trainer.max_epoch', which is not there"),
+    ],
 )
-def test_broken_runs_are_not_submitted(wrong: str, message: str, tmp_path: Path, jobs: list[Any]) -> None:
-    result = train("--use-cluster", "1", *overrides(tmp_path), wrong)
+def test_broken_runs_are_not_started(where: str, wrong: str, message: str, tmp_path: Path, jobs: list[Any]) -> None:
+    result = train(*where.split(), *overrides(tmp_path), wrong)
     assert result.exit_code == 1 and message in result.output and len(result.output.strip().splitlines()) == 1
     assert not jobs
 
@@ -217,21 +211,15 @@ def test_a_single_process_can_be_restarted(tmp_path: Path, monkeypatch: pytest.M
         ("--num-gpus 2 --num-nodes 2 --rendezvous host:1 --restarts 1", "--restarts needs --num-gpus, without"),
         ("--use-cluster local --num-nodes 2", "--use-cluster local is this machine alone"),
         ("--restarts 1", "--restarts needs --num-gpus"),
+        ("WORLD_SIZE=2 --num-gpus 2", "leave --num-gpus out"),  # a process of torchrun
     ],
 )
-def test_options_that_contradict_each_other(options: str, message: str, tmp_path: Path) -> None:
+def test_options_that_contradict_each_other(
+    options: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if options.startswith("WORLD_SIZE"):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        options = options.partition(" ")[2]
     result = train(*options.split(), *overrides(tmp_path))
     assert result.exit_code == 2 and message in result.output
     assert not list(tmp_path.iterdir())
-
-
-def test_a_process_of_torchrun_starts_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    result = train("--num-gpus", "2", *overrides(tmp_path))
-    assert result.exit_code == 2 and "leave --num-gpus out" in result.output
-
-
-def test_a_broken_configuration_starts_no_process(tmp_path: Path) -> None:
-    result = train("--num-gpus", "2", "trainer.max_epoch=2", *overrides(tmp_path))
-    assert result.exit_code == 1 and len(result.output.strip().splitlines()) == 1
-    assert "changes 'trainer.max_epoch', which is not there" in result.output

@@ -50,6 +50,8 @@ def mixture(**settings) -> ClipLoader:
 @pytest.mark.parametrize("batches_per_epoch", [None, 20])
 def test_resumed_anywhere_with_any_workers(batches_per_epoch):
     whole = [bytes_of(batch) for batch in mixture(batches_per_epoch=batches_per_epoch).epoch(3)]
+    for other in (mixture(batches_per_epoch=batches_per_epoch, seed=8).epoch(3), mixture().epoch(2)):
+        assert [bytes_of(batch) for batch in other] != whole
     assert len(whole) == len(mixture(batches_per_epoch=batches_per_epoch)) == (batches_per_epoch or 5 + 3)
     for start, num_workers in [(0, 2), (3, 0), (5, 2), (len(whole), 0)]:
         loader = mixture(batches_per_epoch=batches_per_epoch, num_workers=num_workers)
@@ -153,13 +155,8 @@ def test_too_many_bad_samples(num_workers):
     strict = ClipLoader([ClipSource(Noise(3, bad=frozenset({1})), 1)], max_bad_samples=0, num_workers=num_workers)
     with pytest.raises(DataError, match="max_bad_samples=0.*clip 1.*file 1 is broken"):
         list(strict.epoch(0))
-
-
-def test_the_limit_is_per_epoch():
-    loader = ClipLoader([ClipSource(Noise(50, bad=frozenset({1})), 1)], max_bad_samples=3)
-    for epoch in range(4):
-        assert len(list(loader.epoch(epoch))) == 50
-    assert loader.bad_samples >= 4
+    per_epoch = ClipLoader([ClipSource(Noise(50, bad=frozenset({1})), 1)], max_bad_samples=3)
+    assert [len(list(per_epoch.epoch(epoch))) for epoch in range(4)] == [50] * 4 and per_epoch.bad_samples >= 4
 
 
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, TypeError, DataError])

@@ -71,10 +71,13 @@ def as_objects(frames: list[dict[str, Any]]) -> list[Frame]:
 
 
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS.keys())
-def test_official_terms_and_gradients(flags):
+@pytest.mark.parametrize("weights", [WEIGHTS, {"loss_mask": 2, "loss_dice": 5, "loss_iou": 0.0}])
+def test_official_terms_and_gradients(flags, weights):
     frames, targets, leaves = make_clip()
-    expected = official.MultiStepMultiMasksAndIous(dict(WEIGHTS), **flags)(frames, targets)
-    got = MultiStepMultiMasksAndIous(WEIGHTS, **flags)(as_objects(frames), targets)
+    expected = official.MultiStepMultiMasksAndIous(dict(weights), **flags)(frames, targets)
+    given = dict(weights)
+    got = MultiStepMultiMasksAndIous(given, **flags)(as_objects(frames), targets)
+    assert given == weights, "the caller's weights were changed"
     assert set(got) == set(expected)
     torch.testing.assert_close(got, dict(expected), rtol=2e-6, atol=0)
     for ours, theirs in zip(gradients(got["core_loss"], leaves), gradients(expected["core_loss"], leaves), strict=True):
@@ -87,18 +90,6 @@ def test_official_dictionaries_and_objects_give_the_same():
     torch.testing.assert_close(loss(frames, targets), loss(as_objects(frames), targets.float()), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("weights", [{**WEIGHTS, "loss_class": 0.0, "loss_iou": 0.5}, {"loss_mask": 2, "loss_dice": 5}])
-def test_official_weights(weights):
-    weights = {"loss_iou": 0.0, **weights}
-    frames, targets, _ = make_clip()
-    expected = official.MultiStepMultiMasksAndIous(dict(weights), **MOSE)(frames, targets)
-    given = dict(weights)
-    torch.testing.assert_close(
-        MultiStepMultiMasksAndIous(weights, **MOSE)(frames, targets), dict(expected), rtol=2e-6, atol=0
-    )
-    assert weights == given, "the caller's weights were changed"
-
-
 @pytest.mark.parametrize("multimask", [False, True])
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2), (-1, 0), (0.6, 1.5)])
 def test_functions_are_the_official_ones(multimask, alpha, gamma):
@@ -109,47 +100,10 @@ def test_functions_are_the_official_ones(multimask, alpha, gamma):
     for name, args in (("dice_loss", (multimask,)), ("sigmoid_focal_loss", (alpha, gamma, multimask))):
         expected = getattr(official, name)(x, y, 2.5, *args)
         torch.testing.assert_close(getattr(losses, name)(x, y, 2.5, *args), expected, rtol=2e-6, atol=1e-8)
-
-
-@pytest.mark.parametrize("multimask", [False, True])
-@pytest.mark.parametrize("l1", [False, True])
-def test_iou_loss_is_the_official_one(multimask, l1):
-    frames, targets, _ = make_clip()
-    args = frames[0][KEYS[0]][0], targets[0][:, None].expand(-1, 3, -1, -1), frames[0][KEYS[1]][0], 2.5, multimask, l1
-    torch.testing.assert_close(losses.iou_loss(*args), official.iou_loss(*args), rtol=1e-6, atol=0)
-
-
-def test_values_by_hand():
-    # Two pixels of foreground, one hit with probability 0.75, one missed; two of background, one false.
-    logits = torch.tensor([math.log(3), -math.log(3), math.log(3), -math.log(3)]).view(1, 1, 2, 2)
-    targets = torch.tensor([True, True, False, False]).view(1, 1, 2, 2)
-    frame = Frame([logits], [torch.tensor([[0.5]])], [torch.tensor([[0.0]])])
-    got = MultiStepMultiMasksAndIous(WEIGHTS, **MOSE)([frame], targets)
-    right, wrong = -math.log(0.75) * 0.25**2, -math.log(0.25) * 0.75**2
-    focal = (0.25 * (right + wrong) + 0.75 * (right + wrong)) / 4
-    dice = 1 - (2 * 1.0 + 1) / (2.0 + 2 + 1)
-    iou = 0.5 - 1 / 3
-    assert got["loss_mask"].item() == pytest.approx(focal)
-    assert got["loss_dice"].item() == pytest.approx(dice)
-    assert got["loss_iou"].item() == pytest.approx(iou)
-    assert got["loss_class"].item() == pytest.approx(math.log(2))
-    assert got["core_loss"].item() == pytest.approx(20 * focal + dice + iou + math.log(2))
-
-
-def test_perfect_and_empty_masks():
-    targets = torch.zeros(1, 2, 4, 4, dtype=torch.bool)
-    targets[0, 0, 1:3] = True
-    logits = torch.where(targets[0], 100.0, -100.0)[:, None].requires_grad_()
-    frame = Frame([logits], [torch.tensor([[1.0], [0.0]])], [torch.tensor([[50.0], [-50.0]])])
-    for flags in ({}, MOSE):
-        got = MultiStepMultiMasksAndIous(WEIGHTS, **flags)([frame], targets)
-        assert all(value.abs() < 1e-6 for value in got.values())
-        assert gradients(got["core_loss"], [logits])[0].abs().max() == 0
-
-
-def test_a_mask_of_one_pixel():
-    mask = torch.tensor([[[[5.0, -5.0]]]])
-    assert losses.iou_loss(mask, mask > 0, torch.ones(1, 1), 1) == 0
+    for l1 in (False, True):
+        args = frames[0][KEYS[0]][0], targets[0][:, None].expand(-1, 3, -1, -1), frames[0][KEYS[1]][0], 2.5
+        expected = official.iou_loss(*args, multimask, l1)
+        torch.testing.assert_close(losses.iou_loss(*args, multimask, l1), expected, rtol=1e-6, atol=0)
 
 
 def test_a_term_without_weight_may_be_infinite():
@@ -157,32 +111,6 @@ def test_a_term_without_weight_may_be_infinite():
     frames[0][KEYS[1]][0] = torch.full((4, 3), float("inf"))
     got = MultiStepMultiMasksAndIous({**WEIGHTS, "loss_iou": 0})(frames, targets)
     assert got["loss_iou"].isinf() and got["core_loss"].isfinite()
-
-
-def test_an_object_that_is_not_visible_counts_only_with_its_score():
-    frames, targets, _ = make_clip(steps=((3,),), num_objects=1)
-    assert not targets.any()
-    got = MultiStepMultiMasksAndIous(WEIGHTS, **MOSE)(frames, targets)
-    assert got["loss_mask"] == got["loss_dice"] == got["loss_iou"] == 0
-    expected = F.binary_cross_entropy_with_logits(frames[0][KEYS[2]][0], torch.zeros(1, 1))
-    assert got["core_loss"].item() == pytest.approx(expected.item())
-    assert MultiStepMultiMasksAndIous(WEIGHTS)(frames, targets)["loss_mask"] > 0
-
-
-def test_only_the_best_mask_is_corrected():
-    targets = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
-    targets[..., :2] = True
-    masks = torch.where(targets[0], 3.0, -3.0)[None].repeat(1, 3, 1, 1)
-    masks[0, 0] *= -1
-    masks[0, 2] *= 0.1
-    masks.requires_grad_()
-    ious = torch.full((1, 3), 0.5, requires_grad=True)
-    for everyone in (False, True):
-        loss = MultiStepMultiMasksAndIous(WEIGHTS, supervise_all_iou=everyone)
-        core = loss([Frame([masks], [ious], [torch.zeros(1, 1)])], targets)["core_loss"]
-        on_masks, on_ious = gradients(core, [masks, ious])
-        assert (on_masks != 0).flatten(2).any(-1).tolist() == [[False, True, False]]
-        assert (on_ious != 0).tolist() == ([[True, True, True]] if everyone else [[False, True, False]])
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.5, 2.0])
@@ -250,34 +178,22 @@ def test_objects_are_averaged_over_ranks(monkeypatch):
         assert loss(frames, targets)["core_loss"].item() == pytest.approx((alone * 4 / average).item())
 
 
-@pytest.mark.parametrize(
-    ("weights", "words"),
-    [
-        ({"loss_mask": 1, "loss_dice": 1}, "loss_iou"),
-        ({}, "loss_dice, loss_iou, loss_mask"),
-        ({**WEIGHTS, "loss_slot": 1}, "loss_slot"),
-    ],
-)
-def test_wrong_weights_are_named(weights, words):
-    with pytest.raises(ValueError, match=words):
-        MultiStepMultiMasksAndIous(weights)
-
-
-def test_wrong_shapes_are_named():
+def test_errors_are_named():
     frames, targets, _ = make_clip()
     loss = MultiStepMultiMasksAndIous(WEIGHTS)
-    with pytest.raises(ValueError, match="3 predicted frames, but targets of 2"):
-        loss(frames, targets[:2])
-    with pytest.raises(ValueError, match=r"\(4, 3, 13, 17\).*\(4, 13, 16\)"):
-        loss(frames, targets[..., :16])
-    with pytest.raises(ValueError, match=r"\(4, 3, 13, 17\).*\(3, 13, 17\)"):
-        loss(frames, targets[:, :3])
-    with pytest.raises(ValueError, match="0 and 1"):
-        loss(frames, targets * 255)
-    with pytest.raises(ValueError, match="2 steps of masks, 1 of IoUs"):
-        loss([{**frames[0], KEYS[1]: frames[0][KEYS[1]][:1]}, *frames[1:]], targets)
-    with pytest.raises(ValueError, match="loss_on_multimask"):
-        losses.dice_loss(torch.zeros(2, 3), torch.zeros(2, 3), 1, True)
+    unequal = [{**frames[0], KEYS[1]: frames[0][KEYS[1]][:1]}, *frames[1:]]
+    cases = (
+        (lambda: MultiStepMultiMasksAndIous({"loss_mask": 1}), "loss_dice, loss_iou"),
+        (lambda: MultiStepMultiMasksAndIous({**WEIGHTS, "loss_slot": 1}), "loss_slot"),
+        (lambda: loss(frames, targets[:2]), "3 predicted frames, but targets of 2"),
+        (lambda: loss(frames, targets[..., :16]), r"\(4, 3, 13, 17\).*\(4, 13, 16\)"),
+        (lambda: loss(frames, targets * 255), "0 and 1"),
+        (lambda: loss(unequal, targets), "2 steps of masks, 1 of IoUs"),
+        (lambda: losses.dice_loss(torch.zeros(2, 3), torch.zeros(2, 3), 1, True), "loss_on_multimask"),
+    )
+    for call, words in cases:
+        with pytest.raises(ValueError, match=words):
+            call()
 
 
 def test_from_scratch_without_weights_is_the_official_loss():

@@ -1,18 +1,18 @@
 """Estimates of memory equal the measured memory, and leave the trainer unchanged."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from click.testing import CliRunner
 from small_training import RECIPE, build, overrides
 from torch import Tensor, nn
+from training_pair import batch_of_discs
 
 from sam2fast.cli import main
-from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.data.dataset_wrappers import ConcatDataset, RepeatFactorWrapper
 from sam2fast.training.data.sampling import RandomUniformSampler
 from sam2fast.training.data.synthetic import SyntheticClips
@@ -21,7 +21,6 @@ from sam2fast.training.memory_estimate import (
     MIB,
     PROBE,
     BatchShape,
-    MemoryEstimate,
     bytes_saved,
     bytes_saved_for_batch,
     estimate_memory,
@@ -29,7 +28,6 @@ from sam2fast.training.memory_estimate import (
     most_expensive_plan_seed,
     optimizer_bytes,
 )
-from sam2fast.training.prompt_sampling import PromptSettings, plan_prompts
 from sam2fast.training.settings import AmpConf
 from sam2fast.training.trainer import Trainer
 
@@ -39,34 +37,24 @@ CHANGES = ("trainer.model.num_correction_pt_per_frame=1", *DROPOUT)
 SHAPE = BatchShape(num_frames=2, num_objects=2)
 
 
-def discs(shape: BatchShape, side: int, plan_seed: int) -> ClipBatch:
-    """Discs that move over noise."""
-    rng = np.random.default_rng(0)
-    frames = rng.integers(0, 256, (shape.num_frames, shape.num_clips, side, side, 3), dtype=np.uint8)
-    y, x = np.mgrid[:side, :side] / side
-    centres = rng.uniform(0.3, 0.6, (shape.num_clips * shape.num_objects, 2))
-    masks = np.stack(
-        [[(x - cx - t / 80) ** 2 + (y - cy) ** 2 < 0.02 for cx, cy in centres] for t in range(shape.num_frames)]
-    )
-    video = torch.arange(shape.num_clips).repeat_interleave(shape.num_objects)
-    return ClipBatch(torch.from_numpy(frames), torch.from_numpy(masks), video, tuple(range(shape.num_clips)), plan_seed)
-
-
 @pytest.fixture
 def trainer(tmp_path: Path) -> Trainer:
-    return build(tmp_path, *CHANGES, "+trainer.model.freeze_image_encoder=true", "~trainer.auxiliary")
+    frozen = ("+trainer.model.freeze_image_encoder=true", "+trainer.model.freeze=[sam_mask_decoder.conv_s*]")
+    return build(tmp_path, *CHANGES, *frozen, "+trainer.model.encoder_cache={}", "~trainer.auxiliary")
 
 
 @pytest.mark.parametrize("amp", [AmpConf(), AmpConf(enabled=True)], ids=["fp32", "bf16"])
 def test_counted_as_computed(trainer: Trainer, amp: AmpConf) -> None:
     model, loss = trainer.model, trainer.loss["all"]
     assert any(getattr(module, "dropout_p", 0) for module in model.modules())
-    batch = discs(SHAPE, model.image_size, most_expensive_plan_seed(model.train_settings, SHAPE.num_frames))
+    plan_seed = most_expensive_plan_seed(model.train_settings, SHAPE.num_frames)
+    batch = replace(batch_of_discs(SHAPE.num_frames, (SHAPE.num_objects,), model.image_size), plan_seed=plan_seed)
     computed = bytes_saved_for_batch(model, loss, batch, amp)
     assert bytes_saved(model, loss, SHAPE, amp) == pytest.approx(computed, rel=0.02) and computed > MIB
     # Parameters are not included here.
     assert computed < 4 * sum(p.numel() for p in model.parameters())
-    # The model is unchanged: its dropout, and no gradients.
+    # The model is unchanged: its dropout, its cache, and no gradients.
+    assert model.encoder_cache is not None and model.encoder_cache.computed == 0
     assert any(getattr(module, "dropout_p", 0) for module in model.modules())
     assert "_attention" not in vars(model) and all(p.grad is None for p in model.parameters())
 
@@ -94,26 +82,12 @@ def test_the_parts_of_a_training(tmp_path: Path) -> None:
     ((shape, saved),) = found.saved.items()
     assert (shape.num_clips, shape.num_frames) == (2, 2)
     assert found.total == found.weights + found.gradients + found.optimizer + found.average + saved
+    said = [" ".join(line.split()) for line in found.lines(64)]
+    assert said[-1] == f"total {found.total / MIB:,.0f}" and "64 x 64" in said[0]
     assert trainer.run(lambda: trainer.steps == 1) == {} and trainer.steps == 1  # the trainer still runs
-
-
-def test_the_most_expensive_batch_counts() -> None:
-    saved = {BatchShape(8, 3): 30 * MIB, BatchShape(1, 12, 4): 50 * MIB}
-    found = MemoryEstimate(weights=MIB, gradients=MIB, optimizer=2 * MIB, average=0, saved=saved)
-    assert found.total == 54 * MIB
-    said = [" ".join(line.split()) for line in found.lines(1024)]
-    assert "for backward, 4 clips of 1 frame with 12 objects 50" in said and said[-1] == "total 54"
-    assert "average" not in "\n".join(said) and "1024 x 1024" in said[0]
-
-
-def test_an_encoder_cache_is_unchanged(tmp_path: Path) -> None:
-    frozen = "+trainer.model.freeze=[image_encoder.*, sam_mask_decoder.conv_s0.*, sam_mask_decoder.conv_s1.*]"
-    cache = f"+trainer.model.encoder_cache={{folder: {tmp_path}/features, gigabytes: 1}}"
-    trainer = build(tmp_path, *CHANGES, "~trainer.auxiliary", frozen, cache)
-    before = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert bytes_saved(trainer.model, trainer.loss["all"], SHAPE, AmpConf()) > MIB
-    assert trainer.model.encoder_cache is not None
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == before
+    expensive = replace(found, saved={BatchShape(8, 3): 30 * MIB, BatchShape(1, 12, 4): 50 * MIB})
+    assert expensive.total == found.total - saved + 50 * MIB
+    assert "for backward, 4 clips of 1 frame with 12 objects 50" in [" ".join(x.split()) for x in expensive.lines(64)]
 
 
 class Particular(nn.Module):
@@ -158,12 +132,6 @@ def test_the_largest_batch_of_a_data_set() -> None:
     # Without a sampler the first clip decides.
     found = largest_batch(SyntheticClips(size=32, num_frames=3, max_objects=1), 1)
     assert found == BatchShape(num_frames=3, num_objects=1)
-
-
-def test_the_most_expensive_prompts() -> None:
-    settings = PromptSettings(0.5, 0.5, 2, True, 2, True)
-    plan = plan_prompts(8, settings, np.random.default_rng(most_expensive_plan_seed(settings, 8)))
-    assert len(plan.corrected) == 2
 
 
 def test_a_dry_run_prints_yaml_and_the_memory(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """End to end: a small model overfits eight clips."""
 
-import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from small_training import reports
 
 from sam2fast.cli import main
 
@@ -15,8 +15,6 @@ def test_eight_clips_are_overfitted(tmp_path: Path) -> None:
         main, ["train", "-c", "nano/sam2fast_nano_overfit", f"scratch.folder={tmp_path}", "--threads", "2"]
     )
     assert result.exit_code == 0, result.output
-    lines = [json.loads(line) for line in (tmp_path / "logs/metrics.jsonl").read_text().splitlines()]
-    losses = [line["loss"] for line in lines if line["kind"] == "train"]
-    measures = next(line for line in lines if line["kind"] == "val")
+    losses = [line["loss"] for line in reports(tmp_path, "train")]
     assert sum(losses[-5:]) / 5 < losses[0] / 10
-    assert measures["J&F"] > 95
+    assert reports(tmp_path, "val")[0]["J&F"] > 95

@@ -53,10 +53,3 @@ def test_videos_that_do_not_do(sampler, num_frames, visible, message):
 def test_evaluation_takes_everything():
     sample = EvalSampler().sample(5, lambda frame: [2, 7] if frame == 0 else [9], np.random.default_rng(0))
     assert sample.frames == (0, 1, 2, 3, 4) and sample.object_ids == (2, 7)
-
-
-def test_impossible_settings():
-    with pytest.raises(ValueError, match="num_frames"):
-        RandomUniformSampler(0, 1)
-    with pytest.raises(ValueError, match="max_num_objects"):
-        RandomUniformSampler(1, 0)

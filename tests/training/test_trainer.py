@@ -1,46 +1,21 @@
 """The training loop: interrupted runs resume bitwise, and faults lose nothing."""
 
-import json
-import os
 import random
-import signal
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from mini_model import NARROW
-from small_training import RECIPE, build, davis_folder, overrides
-from torch import Tensor
+from small_training import assert_same, build, checkpoint_of, davis_folder, reports
 from training_sets import masklet, write_mask_folders, write_masklets, write_sa1b, write_video
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.checkpoints import CheckpointError
 from sam2fast.config import shipped_recipes
-from sam2fast.training import checkpointing
 from sam2fast.training.config import build_trainer, load_training_config
 from sam2fast.training.settings import AmpConf
 from sam2fast.training.trainer import NonFiniteError
-
-
-def tensors(value: Any, prefix: str = "") -> dict[str, Tensor]:
-    """All tensors in nested dicts and lists, by path."""
-    if isinstance(value, Tensor):
-        return {prefix: value}
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
-    return {name: tensor for key, child in items for name, tensor in tensors(child, f"{prefix}/{key}").items()}
-
-
-def assert_same_checkpoint(a: Path, b: Path) -> None:
-    first, second = (torch.load(folder / "checkpoints/checkpoint.pt", weights_only=True) for folder in (a, b))
-    assert first["steps"] == second["steps"]
-    left, right = tensors(first), tensors(second)
-    assert left.keys() == right.keys()
-    different = [name for name in left if not torch.equal(left[name], right[name])]
-    assert not different, f"{len(different)} of {len(left)} tensors differ, such as {different[:3]}"
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +27,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_can_be_repeated(undisturbed: Path, tmp_path: Path) -> None:
     build(tmp_path).run()
-    assert_same_checkpoint(undisturbed, tmp_path)
-
-
-def test_another_seed_gives_another_run(undisturbed: Path, tmp_path: Path) -> None:
-    build(tmp_path, "trainer.seed_value=1").run()
-    with pytest.raises(AssertionError, match="differ"):
-        assert_same_checkpoint(undisturbed, tmp_path)
+    assert_same(checkpoint_of(tmp_path), checkpoint_of(undisturbed))
+    first, other = (build(tmp_path / seed, f"trainer.seed_value={seed}").model.no_mem_embed for seed in "12")
+    assert not torch.equal(first, other)
 
 
 @pytest.mark.parametrize(
@@ -70,64 +41,20 @@ def test_a_stopped_run_resumes_bitwise(undisturbed: Path, tmp_path: Path, stoppe
     assert first.steps == stopped_after
     random.random(), np.random.rand(), torch.rand(3)  # other use of the generators
     build(tmp_path).run()
-    assert_same_checkpoint(undisturbed, tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "logs/metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
-
-
-# The command, which kills itself some time after its first checkpoint, at the latest at its second.
-KILLED = """
-import os, signal, sys, threading, time
-from sam2fast.cli import main
-from sam2fast.training import checkpointing
-
-seconds = float(sys.argv.pop(1))
-save, saves = checkpointing.save_current, []
-
-def save_once(*arguments):
-    if saves:
-        time.sleep(600)
-    save(*arguments)
-    saves.append(threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)))
-    saves[0].start()
-
-checkpointing.save_current = save_once
-main(prog_name="sam2fast")
-"""
-
-
-def test_a_killed_run_resumes_bitwise(undisturbed: Path, tmp_path: Path) -> None:
-    """Real processes, one after the other, each killed by SIGKILL soon after its first checkpoint."""
-    rng = random.Random(0)
-    for steps in (2, 4):
-        assert killed(tmp_path, rng.uniform(0, 0.1)) == -signal.SIGKILL
-        assert torch.load(tmp_path / "checkpoints/checkpoint.pt", weights_only=True)["steps"] == steps
-    build(tmp_path).run()
-    assert_same_checkpoint(undisturbed, tmp_path)
-
-
-def killed(folder: Path, seconds: float) -> int:
-    """Exit code of the command, with as many threads as this process, since sums depend on their number."""
-    threads = str(torch.get_num_threads())
-    command = [sys.executable, "-c", KILLED, str(seconds)]
-    command += ["train", "-c", RECIPE, "--threads", threads, *overrides(folder)]
-    # Threads wait without spinning: on a busy machine spinning takes minutes.
-    environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
-    return subprocess.call(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    assert_same(checkpoint_of(tmp_path), checkpoint_of(undisturbed))
+    assert [line["step"] for line in reports(tmp_path, "train")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_several_batches_may_make_one_update(tmp_path: Path) -> None:
     """Two batches of one clip each, and one of both, have the same gradient: losses are means over objects."""
-    results = []
-    for number, more in enumerate((("clips.dataset.max_objects=1",), ("clips.dataset.max_objects=1",))):
-        halves = ("trainer.data.train.datasets.0.batch_size=1", "+trainer.optim.accumulate=2", "scratch.updates=2")
-        whole = ("trainer.data.train.datasets.0.batch_size=2", "scratch.updates=1")
-        prompts = ("trainer.model.prob_to_use_pt_input_for_train=0", "~trainer.auxiliary")
-        trainer = build(tmp_path / str(number), *more, *prompts, *(halves if number else whole))
-        results.append((trainer.run(), trainer.model.state_dict(), trainer.steps))
-    assert results[0][2] == results[1][2] == 1
-    for name, value in results[0][1].items():
-        torch.testing.assert_close(value, results[1][1][name], rtol=1e-3, atol=1e-5, msg=name)
+    common = ("clips.dataset.max_objects=1", "trainer.model.prob_to_use_pt_input_for_train=0", "~trainer.auxiliary")
+    weights = []
+    for size, more in ((2, ("scratch.updates=1",)), (1, ("+trainer.optim.accumulate=2", "scratch.updates=2"))):
+        trainer = build(tmp_path / str(size), *common, *more, f"trainer.data.train.datasets.0.batch_size={size}")
+        trainer.run()
+        assert trainer.steps == 1
+        weights.append(trainer.model.state_dict())
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-3, atol=1e-5)
 
 
 def test_predictors_load_the_checkpoints(undisturbed: Path) -> None:
@@ -143,9 +70,8 @@ def test_predictors_load_the_checkpoints(undisturbed: Path) -> None:
 def test_validation_reports_the_averaged_weights(undisturbed: Path, tmp_path: Path) -> None:
     weights = undisturbed / "checkpoints/averaged.pt"
     validated = build(tmp_path, "+trainer.mode=val", f"+trainer.checkpoint.initialize_from={weights}").run()
-    lines = [json.loads(line) for line in (undisturbed / "logs/metrics.jsonl").read_text().splitlines()]
-    reported = [line for line in lines if line["kind"] == "val"]
-    assert len(reported) == 1 and validated == {name: reported[0][name] for name in validated}
+    (reported,) = reports(undisturbed, "val")
+    assert validated == {name: reported[name] for name in validated}
     assert 0 <= validated["J"] <= 100 and validated["objects"] >= 4
 
 
@@ -181,13 +107,12 @@ def test_epochs_of_several_lengths(tmp_path: Path) -> None:
     whole.run()
     lengths = [whole.data["train"].num_batches(epoch) for epoch in range(3)]
     assert lengths == [2, 1, 1] and whole.steps == 4
-    lines = (tmp_path / "whole/logs/metrics.jsonl").read_text().splitlines()
     expected = [(epoch + step / n) / 3 for epoch, n in enumerate(lengths) for step in range(n)]
-    assert [json.loads(line)["where"] for line in lines] == pytest.approx(expected)
+    assert [line["where"] for line in reports(tmp_path / "whole")] == pytest.approx(expected)
     stopped = build(tmp_path / "stopped", *changes)
     stopped.run(lambda: stopped.steps == 1)
     build(tmp_path / "stopped", *changes).run()
-    assert_same_checkpoint(tmp_path / "whole", tmp_path / "stopped")
+    assert_same(*(checkpoint_of(tmp_path / name) for name in ("stopped", "whole")))
 
 
 @pytest.mark.long
@@ -200,21 +125,8 @@ def test_a_run_stops_at_the_end_of_an_epoch_too(tmp_path: Path) -> None:
     build(tmp_path, *epochs).run()
     calm = tmp_path / "calm"
     build(calm, *epochs).run()
-    assert_same_checkpoint(calm, tmp_path)
-    kinds = [json.loads(line)["kind"] for line in (tmp_path / "logs/metrics.jsonl").read_text().splitlines()]
-    assert kinds.count("train") == kinds.count("val") == 3
-
-
-@pytest.mark.parametrize("option", ["use_act_ckpt_image_encoder", "use_act_ckpt_iterative_pt_sampling"])
-def test_activation_checkpointing_changes_nothing(tmp_path: Path, option: str) -> None:
-    clicks = ("trainer.model.num_correction_pt_per_frame=1", "trainer.model.prob_to_use_pt_input_for_train=1")
-    runs = []
-    for value in (False, True):
-        trainer = build(tmp_path / str(value), *clicks, f"+trainer.model.{option}={value}", "scratch.updates=2")
-        trainer.run()
-        runs.append(trainer.model.state_dict())
-    for name, value in runs[0].items():
-        torch.testing.assert_close(runs[1][name], value, rtol=1e-3, atol=1e-5, msg=name)
+    assert_same(checkpoint_of(tmp_path), checkpoint_of(calm))
+    assert len(reports(tmp_path, "train")) == len(reports(tmp_path, "val")) == 3
 
 
 def test_validation_takes_every_clip(tmp_path: Path) -> None:
@@ -227,30 +139,25 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
 
     build(tmp_path, "trainer.logging.tensorboard=true", "scratch.updates=2").run()
     events = EventAccumulator(str(tmp_path / "logs/tensorboard")).Reload()
-    lines = [json.loads(line) for line in (tmp_path / "logs/metrics.jsonl").read_text().splitlines()]
     shown = [event.value for event in events.Scalars("train/loss")]
-    assert shown == pytest.approx([line["loss"] for line in lines if line["kind"] == "train"])
+    assert shown == pytest.approx([line["loss"] for line in reports(tmp_path, "train")])
     assert events.Scalars("val/J&F")[0].step == 2
 
 
-def test_mixed_precision_is_checked_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.long)])
+def test_mixed_precision(tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(AmpConf, "check_device", lambda amp, device: asked.append((amp.enabled, device)))
-    trainer = build(tmp_path, "+trainer.optim.amp={enabled: true}")
-    assert asked == [(True, trainer.device)]
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.long)])
-def test_mixed_precision(tmp_path: Path, dtype: str) -> None:
     amp = f"+trainer.optim.amp={{enabled: true, amp_dtype: {dtype}}}"
     trainer = build(tmp_path, amp, "scratch.updates=2")
+    assert asked == [(True, trainer.device)]
     assert trainer.scaler.is_enabled() == (dtype == "float16")
     before = trainer.model.image_encoder.neck.convs[0].conv.weight.detach().clone()
     trainer.run()
     # The first update has a learning rate of 0, and the scaler may skip some while it finds its scale.
     changed = not torch.equal(trainer.model.image_encoder.neck.convs[0].conv.weight, before)
     assert trainer.steps == 2 and (changed or dtype == "float16")
-    scaler = torch.load(tmp_path / "checkpoints/checkpoint.pt", weights_only=True)["scaler"]
+    scaler = checkpoint_of(tmp_path)["scaler"]
     assert bool(scaler) == (dtype == "float16")
 
 
@@ -284,26 +191,13 @@ class TestFaults:
         current.write_bytes(current.read_bytes()[:1000])
         build(tmp_path).run()
         assert "checkpoint.pt is damaged" in caplog.text
-        assert_same_checkpoint(undisturbed, tmp_path)
+        assert_same(checkpoint_of(tmp_path), checkpoint_of(undisturbed))
 
     def test_no_readable_checkpoint_is_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "checkpoints").mkdir()
         (tmp_path / "checkpoints/checkpoint.pt").write_bytes(b"nothing")
         with pytest.raises(CheckpointError, match="no checkpoint in .* can be read"):
             build(tmp_path).run()
-
-    def test_a_full_disk_leaves_the_last_checkpoint(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        checkpointing.save_current({"model": {}, "optimizer": {}, "steps": 1}, tmp_path)
-
-        def fail(content: Any, file: Any) -> None:
-            file.write(b"half")
-            raise OSError("No space left on device")
-
-        monkeypatch.setattr(torch, "save", fail)
-        with pytest.raises(OSError, match="No space"):
-            checkpointing.save_current({"model": {}, "optimizer": {}, "steps": 2}, tmp_path)
-        assert checkpointing.load_current(tmp_path)["steps"] == 1  # type: ignore[index]
-        assert not list(tmp_path.glob(".*"))
 
     @pytest.mark.parametrize(
         ("other", "what"),

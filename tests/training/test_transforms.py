@@ -104,16 +104,6 @@ def test_affine_is_cancelled_by_an_empty_first_mask(consistent, caplog):
     assert not transform(unlucky, rng).masks[1, 1].any()
 
 
-def test_affine_tries_again():
-    clip = a_clip(40, 40, T=1)
-    clip.masks[0, 1] = False
-    clip.masks[0, 1, 0, 20] = True  # leaves the image upwards in half of the draws
-    transform = ours.RandomAffine(0, True, translate=(0, 0.3), log_warning=False, num_tentatives=20)
-    assert all(transform(clip, np.random.default_rng(seed)).masks[0, 1].any() for seed in range(10))
-    moved = [transform(clip, np.random.default_rng(seed)) is not clip for seed in range(10)]
-    assert all(moved)
-
-
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize(
     ("sizes", "max_size", "square"),
@@ -168,29 +158,19 @@ def test_color_jitter_draws():
     assert (same == same[0]).all()
 
 
-def test_grayscale():
-    clip = a_clip(40, 50, T=8)
-    assert_same(
-        ours.RandomGrayscale(True, 1.0)(clip, any_rng()), official.RandomGrayscale(True, 1.0)(as_datapoint(clip))
-    )
-    assert ours.RandomGrayscale(True, 0.0)(clip, any_rng()) is clip
-    some = ours.RandomGrayscale(False, 0.5)(clip, np.random.default_rng(1)).frames
-    grey = (some[..., 0] == some[..., 1]).all(axis=(1, 2))
-    assert 0 < grey.sum() < 8 and np.array_equal(some[~grey], clip.frames[~grey])
-
-
-def test_flip():
+@pytest.mark.parametrize("name", ["RandomGrayscale", "RandomHorizontalFlip"])
+def test_changes_of_the_whole_clip_or_of_some_frames(name):
     clip = a_clip(40, 51, T=8)
-    assert_same(
-        ours.RandomHorizontalFlip(True, 1.0)(clip, any_rng()),
-        official.RandomHorizontalFlip(True, 1.0)(as_datapoint(clip)),
-    )
-    some = ours.RandomHorizontalFlip(False)(clip, np.random.default_rng(1))
-    flipped = ours.hflip(clip)
-    picked = [np.array_equal(some.frames[i], flipped.frames[i]) for i in range(8)]
-    assert 0 < sum(picked) < 8
-    for i, flip in enumerate(picked):
-        assert np.array_equal(some.masks[i], (flipped if flip else clip).masks[i])
+    mine, theirs = (getattr(module, name) for module in (ours, official))
+    changed = mine(True, 1.0)(clip, any_rng())
+    assert_same(changed, theirs(True, 1.0)(as_datapoint(clip)))
+    assert mine(True, 0.0)(clip, any_rng()) is clip
+    some = mine(False, 0.5)(clip, np.random.default_rng(1))
+    chosen = [np.array_equal(frame, other) for frame, other in zip(some.frames, changed.frames, strict=True)]
+    assert 0 < sum(chosen) < 8
+    for i, is_changed in enumerate(chosen):
+        expected = changed if is_changed else clip
+        assert np.array_equal(some.frames[i], expected.frames[i]) and np.array_equal(some.masks[i], expected.masks[i])
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)

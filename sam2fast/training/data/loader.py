@@ -3,7 +3,6 @@
 import logging
 import signal
 import time
-import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -271,27 +270,17 @@ def receive_batches(made: Iterable[Item]) -> Iterator[Item]:
     """Yields the results of worker processes.
 
     A worker that is killed while it sends a batch may still exist when its connection breaks. Torch then raises the
-    error of the connection; here the worker's exit is awaited and reported. On any error all workers are stopped first.
+    error of the connection; here the worker's exit is awaited and reported.
 
     Raises:
         LostWorkerError: a connection to a worker is broken.
     """
     batches = iter(made)
     try:
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except (OSError, EOFError) as error:  # also "got end of file during message", and deleted files
-                reason = _exit_reason(batches) or f"{type(error).__name__} during a batch: {error}"
-                raise _lost_worker(reason) from error
-            yield batch
-    except Exception as error:
-        _release_frames(error)
-        raise
-    finally:
-        del batches
+        yield from batches
+    except (OSError, EOFError) as error:  # also "got end of file during message", and deleted files
+        reason = _exit_reason(batches) or f"{type(error).__name__} during a batch: {error}"
+        raise _lost_worker(reason) from error
 
 
 def _exit_reason(batches: Iterator[Item]) -> str | None:
@@ -310,25 +299,6 @@ def _exit_reason(batches: Iterator[Item]) -> str | None:
         time.sleep(0.01)
 
 
-def _release_frames(error: BaseException) -> None:
-    """Clears the local variables of an error's traceback, which keep torch's iterator and its workers alive.
-
-    Otherwise the next garbage collection would stop the workers, perhaps in a forked process that cannot.
-    """
-    for left in _chain(error):
-        traceback.clear_frames(left.__traceback__)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and its causes, each once; ``raise error from error`` makes a cycle."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        cause = cause.__cause__ or cause.__context__
-
-
 def _lost_worker(reason: str) -> LostWorkerError:
     return LostWorkerError(
         f"a process that makes batches was lost ({reason}); where memory ran out, take fewer: "
@@ -339,7 +309,9 @@ def _lost_worker(reason: str) -> LostWorkerError:
 def _worker_message(error: BaseException) -> str | None:
     """Torch's first message about a lost worker; later errors of the chain do not say how it exited."""
     found: str | None = None
-    for cause in _chain(error):
+    cause: BaseException | None = error
+    while cause is not None:
         if str(cause).startswith(SIGNS):
             found = " ".join(str(cause).split()).rstrip(". ")
+        cause = cause.__context__
     return found

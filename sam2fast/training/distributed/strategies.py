@@ -37,14 +37,6 @@ class SingleProcess:
         """Context without gradients in which processes may call the model differently often."""
         return nullcontext()
 
-    def to_local(self, tensor: Tensor) -> Tensor:
-        """The shard of a tensor in this process."""
-        return tensor
-
-    def to_float(self, scalar: Tensor) -> float:
-        """A scalar tensor as a float."""
-        return float(scalar)
-
     def gather(self, tree: Any) -> Any:
         """Nested dictionaries and lists with full tensors. Collective.
 
@@ -149,34 +141,21 @@ class FSDP(SingleProcess):
                 part._forward_pre_hooks, part._forward_hooks = before, after
                 part.reshard()
 
-    def to_local(self, tensor: Tensor) -> Tensor:
-        from torch.distributed.tensor import DTensor
-
-        return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-    def to_float(self, scalar: Tensor) -> float:
-        from torch.distributed.tensor import DTensor
-
-        return float(scalar.full_tensor() if isinstance(scalar, DTensor) else scalar)
-
     def gather(self, tree: Any) -> Any:
-        from sam2fast.training.distributed.sharding import find_dtensors, gather_full, map_dtensors
+        def full(tensor: Any) -> Tensor | None:
+            gathered = tensor.detach().full_tensor()
+            return gathered.cpu() if self._ranks.is_main else None
 
-        full = iter(gather_full(find_dtensors(tree), self._ranks))
-        return map_dtensors(tree, lambda tensor: next(full))
+        return _map_sharded(tree, full)
 
     def shard(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        from sam2fast.training.distributed.sharding import shard_like
-
-        return {name: shard_like(value, like[name]) for name, value in tensors.items()}
+        return {name: _shard_like(value, like[name]) for name, value in tensors.items()}
 
     def shard_optimizer_state(self, state: dict[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
-        from sam2fast.training.distributed.sharding import shard_like
-
         parameters = [parameter for group in groups for parameter in group["params"]]
         sharded = {
             number: {
-                name: shard_like(value, parameters[number]) if _has_shape_of(value, parameters[number]) else value
+                name: _shard_like(value, parameters[number]) if _has_shape_of(value, parameters[number]) else value
                 for name, value in entry.items()
             }
             for number, entry in state["state"].items()
@@ -193,9 +172,28 @@ def wrap(objective: Objective, ranks: Ranks, conf: DistributedConf) -> SinglePro
 
 def _branches(block: nn.Module, plain: Callable[..., Any], gathering: Callable[..., Any], *inputs: Any) -> Any:
     """The block's second forward method: gathers the block, unless it is gathered already."""
-    from torch.distributed.tensor import DTensor
+    return (gathering if is_sharded(next(block.parameters())) else plain)(*inputs)
 
-    return (gathering if isinstance(next(block.parameters()), DTensor) else plain)(*inputs)
+
+def is_sharded(tensor: Any) -> bool:
+    """Whether it is a DTensor, whose class is slow to import."""
+    return isinstance(tensor, Tensor) and hasattr(tensor, "placements")
+
+
+def _map_sharded(tree: Any, by: Callable[[Any], Any]) -> Any:
+    """Nested dictionaries and lists with each DTensor replaced by ``by(tensor)``, in order."""
+    if isinstance(tree, Mapping):
+        return {key: _map_sharded(value, by) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(_map_sharded(value, by) for value in tree)
+    return by(tree) if is_sharded(tree) else tree
+
+
+def _shard_like(value: Tensor, like: Any) -> Tensor:
+    """A full tensor, which every process has, sharded as ``like``; unchanged if ``like`` is not sharded."""
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements) if is_sharded(like) else value
 
 
 def _has_shape_of(value: Any, parameter: Tensor) -> bool:
