@@ -19,9 +19,10 @@ import tuning_trials
 from bench_cases import small_case
 from checkout import ROOT
 from gpu_plan.launch_rows import merged, text_of
-from registry import cases, expectation
-from small_cases import small_cases
-from tuning_candidates import SEARCHES, Search, could_fit, programs_at_once
+from kernel_records import SEARCHES, cases, small_cases
+from kernel_records.memory_attention import could_fit
+from registry import expectation
+from tuning_candidates import Search, programs_at_once
 from tuning_trials import Attempt, Subject
 from tuning_workers import NO_TIME, Judges
 
@@ -245,15 +246,21 @@ class TestCandidates:
 
     def test_every_op_is_tuned_where_cases_are(self):
         untuned = set(launch_table()) ^ {search.op for search in SEARCHES}
-        assert not untuned, f"the launch table and SEARCHES of bench/tuning_candidates.py name other ops: {untuned}"
+        assert not untuned, f"the launch table and the records of bench/kernel_records name other ops: {untuned}"
         for source in (cases, small_cases):
             measured = {(case.op, case.dtype, case.launch) for case in source()}
             for search in SEARCHES:
-                assert search.candidates, f"bench/tuning_candidates.py has no candidates for {search.name}"
+                assert search.candidates, f"there are no candidates for {search.name}"
                 assert any(
                     op in search.cases and search.dtype in ("*", dtype) and search.shape == launch
                     for op, dtype, launch in measured
-                ), f"no case of {source.__module__}.py decides on {search.name}"
+                ), f"no case of {source.__name__}() decides on {search.name}"
+        for op, rows in launch_table().items():
+            searched = {search.shape: search for search in SEARCHES if search.op == op}
+            assert {row.shape for row in rows} <= {*searched, "*"}
+            if op in ("run_lengths", "nms"):
+                for row in rows:
+                    assert (dict(row.meta), dict(row.options)) in searched[row.shape].candidates
 
     def test_what_fits(self):
         assert could_fit("bfloat16", 256, 64, 128, 32, 256, 8, 2, 2)
@@ -391,8 +398,8 @@ class Blocked:
         if name.split(".")[0] in {blocked}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Blocked())
-import tune, tuning_workers, small_cases, tuning_compile, measure, registry
-print(len(tune.SEARCHES), len(list(registry.cases())) > 50, "triton" in sys.modules)
+import tune, tuning_workers, kernel_records, tuning_compile, measure
+print(len(tune.SEARCHES), len(list(kernel_records.cases())) > 50, "triton" in sys.modules)
 """
     path = os.pathsep.join([str(ROOT), str(ROOT / "bench"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gpu_plan.steps import PARITY, plan
+from gpu_plan.steps import MICRO, PARITY, plan
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,20 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 OPTIONAL = ("antlr4", "av", "hydra", "iopath", "omegaconf", "pytest", "sam2", "scipy", "torchvision")
 # Set, it gives every tensor memory of its own, in which no CUDA graph can be recorded.
 NO_CACHING = "PYTORCH_NO_CUDA_MEMORY_CACHING"
-# Ops of the registry by step.
-MICRO = {
-    "memory_attention": ("memory_attention",),
-    "rope_attention": ("rope_attention",),
-    "window_attention": ("window_attention",),
-    "encoder": ("layer_norm", "linear_gelu", "preprocess"),
-    "masks": (
-        "mask_statistics", "upsample_and_threshold", "upsample_and_pack", "pack_masks", "unpack_masks",
-        "suppress_overlaps",
-    ),
-    "connected_components": ("connected_components", "fill_holes_and_remove_sprinkles"),
-    "mask lists": ("encode_masks", "encode_upsampled", "decode_masks", "box_nms", "mask_nms"),
-    "memory_attention compiled": ("memory_attention",),
-}  # fmt: skip
 
 
 class Outcome(NamedTuple):
@@ -129,8 +115,8 @@ def _tested(nodes: str, context: Context, mode: str) -> Outcome:
 
 def tune(name: str, context: Context) -> Outcome:
     """The best launch configuration of one row of the table."""
+    from kernel_records import SEARCHES
     from tune import run
-    from tuning_candidates import SEARCHES
 
     op, shape = name.split()
     (search,) = (s for s in SEARCHES if (s.op, s.shape, s.dtype) == (op, shape, "bfloat16"))
@@ -150,16 +136,17 @@ def tune(name: str, context: Context) -> Outcome:
 
 def micro(name: str, context: Context) -> Outcome:
     """Times of some ops, beside what else computes them."""
+    from kernel_records import RECORDS, cases, small_cases
     from measure import Limits, measure_limits
     from micro import case_rows, speed
-    from registry import WrongResultError, cases
-    from small_cases import small_cases
+    from registry import WrongResultError
 
     # Those of the machine are measured in each process, so that a share of them is of one run.
     limits = Limits(1.0, {}) if context.rehearse else measure_limits(context.device)
     compiled, figure, wrong = name.endswith("compiled"), "", []
+    ops = MICRO[name][2] or [case.op for case in RECORDS[name].cases]
     for case in small_cases() if context.rehearse else cases():
-        is_asked = case.op in MICRO[name] and (context.rehearse or case.shape.endswith("compiled") == compiled)
+        is_asked = case.op in ops and (context.rehearse or case.shape.endswith("compiled") == compiled)
         if not is_asked or not case.runs_on(context.device):
             continue
         try:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
-from encoder_ops import EPS, MEAN, STD
 from inputs import random
+from kernel_records.layer_norm import EPS
+from kernel_records.preprocess import MEAN, STD
 from parity_rows import ALL_DTYPES, FEW_DTYPES, Draw, Row, add_group, finish, integer, new_row, planned, seeded
 from torch import Tensor
 

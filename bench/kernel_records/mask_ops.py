@@ -1,0 +1,202 @@
+"""Masks on their way to the image's size, beside the way that the original takes."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from backend_calls import by_triton, kernel_if_any, ours, runs_kernels
+from inputs import random
+from published_models import FULL_HD
+from registry import Calls, Case, Record, Work, name_of
+from torch import Tensor
+from tuning_candidates import Search, search
+
+from sam2fast.kernels._launch import ANY
+from sam2fast.kernels.mask_ops import (
+    mask_statistics,
+    pack_masks,
+    pack_masks_reference,
+    suppress_overlaps,
+    suppress_overlaps_reference,
+    unpack_masks,
+    unpack_masks_reference,
+    upsample_and_pack,
+    upsample_and_threshold,
+)
+
+SQUARE, PHOTOGRAPH, LOW, SMALL = (1024, 1024), (1200, 1800), (256, 256), (20, 36)
+READ = 4.0 * LOW[0] * LOW[1]  # bytes of a mask's logits
+# Side of the squares whose average, taken twice, makes an outline as long as the masks of a photograph have.
+SMOOTHING = 33
+BLEND = 9  # FLOPs of a pixel between four logits: two fused products and one more for each of three sums
+
+
+def mask_logits(count: int, device: torch.device, low: tuple[int, int] = LOW) -> Tensor:
+    """Logits ``(count, h, w)`` like those of a decoder: about a fifth above 0, falling by one in half a pixel or so."""
+    height, width = (side + 2 * (SMOOTHING - 1) for side in low)
+    maps = []
+    for seed in range(count):
+        noise = random(1, 1, height, width, device=torch.device("cpu"), seed=seed)
+        for window in 2 * ((SMOOTHING, 1), (1, SMOOTHING)):
+            noise = F.avg_pool2d(noise, window, stride=1)
+        maps.append(noise[:, 0] / noise.std() * 15 - 13)
+    return torch.cat(maps).to(device)
+
+
+def upsampled(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(logits[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def counted_at_full_size(logits: Tensor, size: tuple[int, int]) -> list[Tensor]:
+    """Pixels above 1 and above -1, and boxes of the masks, from their logits at full size: as the original does it."""
+    values = upsampled(logits, size)
+    counts = [(values > level).sum(-1, dtype=torch.int16).sum(-1, dtype=torch.int32) for level in (1.0, -1.0)]
+    masks = values > 0
+    sides = []
+    for axis, length in ((-2, size[1]), (-1, size[0])):
+        place = torch.arange(length, device=logits.device)
+        seen = masks.max(axis).values  # (N, length)
+        last = (seen * place).max(-1).values
+        sides += [(seen * place + length * ~seen).min(-1).values, torch.where(seen.any(-1), last, -1)]
+    left, right, top, bottom = sides
+    return [*counts, torch.stack([left, top, right, bottom], -1).to(torch.int32)]
+
+
+def of_upsampled(count: int, size: tuple[int, int]) -> str:
+    """The shape in the names of cases."""
+    return f"{count}x{LOW[0]}x{LOW[1]} to {size[0]}x{size[1]}"
+
+
+def statistics_work(masks: int, height: int, width: int) -> Work:
+    return Work(masks * (READ + 28), vector=(BLEND + 3) * masks * height * width)
+
+
+def threshold_work(masks: int, height: int, width: int) -> Work:
+    return Work(masks * (READ + height * width), vector=(BLEND + 1) * masks * height * width)
+
+
+def pack_work(masks: int, height: int, width: int) -> Work:
+    return Work(masks * (READ + height * math.ceil(width / 8)), vector=(BLEND + 1) * masks * height * width)
+
+
+def overlaps_work(objects: int, pixels: int, size: int = 4) -> Work:
+    """Logits read twice: once for who is largest, once to write."""
+    return Work(3.0 * size * objects * pixels, vector=2 * objects * pixels)
+
+
+def statistics_case(count: int, size: tuple[int, int], device: str = "") -> Case:
+    def prepare(on: torch.device) -> Calls:
+        logits = mask_logits(count, on)
+
+        def counted() -> list[Tensor]:
+            found = mask_statistics(logits, size)
+            return [found.above, found.below, found.boxes]
+
+        return {"full-size logits": lambda: counted_at_full_size(logits, size)} | ours(counted, on)
+
+    shape, done = of_upsampled(count, size), statistics_work(count, *size)
+    return Case("mask_statistics", shape, "float32", prepare, done, device=device)
+
+
+def threshold_case(count: int, size: tuple[int, int], packed: bool, device: str = "") -> Case:
+    def prepare(on: torch.device) -> Calls:
+        logits = mask_logits(count, on)
+        if packed:
+            baseline = {"full-size logits": lambda: pack_masks_reference(upsampled(logits, size) > 0)}
+            return baseline | ours(lambda: upsample_and_pack(logits, size), on)
+        return {"full-size logits": lambda: upsampled(logits, size) > 0} | ours(
+            lambda: upsample_and_threshold(logits, size), on
+        )
+
+    name, launch, work = (
+        ("upsample_and_pack", "pack", pack_work) if packed else ("upsample_and_threshold", ANY, threshold_work)
+    )
+    shape = of_upsampled(count, size)
+    return Case(name, shape, "float32", prepare, work(count, *size), device=device, launch=launch)
+
+
+def bits_case(count: int, size: tuple[int, int], packing: bool) -> Case:
+    def prepare(on: torch.device) -> Calls:
+        masks = random(count, *size, device=on) > 0
+        if packing:
+            return {"torch": lambda: pack_masks_reference(masks)} | _on_gpus(lambda: pack_masks(masks), on)
+        packed, width = pack_masks_reference(masks), size[1]
+        reference = {"torch": lambda: unpack_masks_reference(packed, width)}
+        return reference | _on_gpus(lambda: unpack_masks(packed, width), on)
+
+    op, dtype = ("pack_masks", "bool") if packing else ("unpack_masks", "uint8")
+    done = Work(count * size[0] * size[1] * 9 / 8)
+    return Case(op, f"{count}x{size[0]}x{size[1]}", dtype, prepare, done, launch="bits")
+
+
+def overlaps_case(objects: int, size: tuple[int, int], dtype: torch.dtype = torch.float32) -> Case:
+    def prepare(on: torch.device) -> Calls:
+        logits = (random(objects, 1, *size, device=on) * 12).to(dtype)
+        own = kernel_if_any(lambda: suppress_overlaps(logits), on)
+        return {"torch": lambda: suppress_overlaps_reference(logits), "sam2fast": own}
+
+    shape, done = f"{objects} objects, {size[0]}x{size[1]}", overlaps_work(objects, math.prod(size), dtype.itemsize)
+    return Case("suppress_overlaps", shape, name_of(dtype), prepare, done, launch="overlaps")
+
+
+def _on_gpus(call: Callable[[], Any], device: torch.device) -> Calls:
+    """Elsewhere the op is its reference implementation."""
+    return {"triton": by_triton(call)} if runs_kernels(device) else {}
+
+
+def lines() -> Iterable[tuple[str, str, Work]]:
+    works = {
+        "mask_statistics": statistics_work,
+        "upsample_and_threshold": threshold_work,
+        "upsample_and_pack": pack_work,
+    }
+    for masks, (height, width) in ((1, FULL_HD), (64, FULL_HD), (64, SQUARE)):
+        for op, work in works.items():
+            yield f"`{op}`, {masks} of 256×256 to {height}×{width}", "bf16", work(masks, height, width)
+    for objects in (4, 16):
+        yield f"`suppress_overlaps`, {objects} objects, 1024×1024, fp32", "bf16", overlaps_work(objects, 1024 * 1024)
+
+
+def mask_search(shape: str, ops: tuple[str, ...], across: tuple[int, ...]) -> Search:
+    """``across``: BLOCK_X."""
+    tiles = itertools.product((4, 8, 16), across, (2, 4, 8), (1,))
+    fitting = (tile for tile in tiles if 1 <= tile[0] * tile[1] // (32 * tile[2]) <= 16)
+    return search("mask_ops", "BLOCK_Y BLOCK_X num_warps num_stages", fitting, shape=shape, cases=ops)
+
+
+RECORD = Record(
+    # A click's mask, a choice of three, and masks by the dozen; the most of them are for GPUs.
+    cases=[
+        *(
+            statistics_case(*each)
+            for each in ((1, PHOTOGRAPH), (3, PHOTOGRAPH), (64, PHOTOGRAPH), (64, SQUARE), (256, SQUARE, "cuda"),
+                         (256, PHOTOGRAPH, "cuda"))
+        ),
+        *(
+            threshold_case(count, size, packed, device)
+            for count, size, device in ((1, PHOTOGRAPH, ""), (3, PHOTOGRAPH, ""), (64, SQUARE, ""),
+                                        (256, SQUARE, "cuda"))
+            for packed in (False, True)
+        ),
+        *(bits_case(64, SQUARE, packing) for packing in (True, False)),
+        *(overlaps_case(objects, SQUARE) for objects in (3, 16)),
+        overlaps_case(3, SQUARE, torch.bfloat16),
+    ],
+    small=[
+        statistics_case(1, SMALL),
+        *(threshold_case(1, SMALL, packed) for packed in (False, True)),
+        *(bits_case(1, SMALL, packing) for packing in (True, False)),
+        overlaps_case(3, SMALL),
+    ],
+    searches=[
+        mask_search(ANY, ("mask_statistics", "upsample_and_threshold"), (64, 128, 256)),
+        mask_search("pack", ("upsample_and_pack",), (16, 32, 64)),
+        mask_search("bits", ("pack_masks", "unpack_masks"), (32, 64, 128)),
+        search("mask_ops", "BLOCK num_warps num_stages", itertools.product((256, 512, 1024), (4, 8), (1,)),
+               shape="overlaps", cases=("suppress_overlaps",)),
+    ],
+    work=lines,
+)  # fmt: skip

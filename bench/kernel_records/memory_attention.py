@@ -1,0 +1,209 @@
+"""Attention to the memory bank, and of a frame to itself."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import torch
+from attention import fp8_ways, in_float32, memory_ways, published, rope_ways, rotated_before
+from inputs import full_bank, random, rope_tables
+from published_models import M_CHANNELS, PAGES, POINTERS, D, N
+from registry import FLOOR, TIMED, Calls, Case, Record, Work, name_of
+from tuning_candidates import Search, programs_at_once, search
+
+FP8_ERROR = 0.5  # that attention in fp8 may be from the exact one, on random banks; a wrong scale is further off
+# The most shared memory of one program on sm_90.
+MOST_SHARED = 232448
+# Programs that share the keys of a tile of queries on 132 multiprocessors, of memory and of a map itself.
+SPLITS = {("bf16", 1): (4, 4), ("bf16", 16): (1, 1), ("fp32", 1): (2, 1), ("fp32", 16): (1, 3)}
+TOKENS = PAGES * N + POINTERS
+
+
+def memory_case(
+    objects: int,
+    pages: int,
+    dtype: torch.dtype,
+    device: str = "",
+    side: int = 64,
+    d: int = 256,
+    m: int = 64,
+    compilers: bool = False,
+) -> Case:
+    """Cross-attention of one layer to so many memories and sixteen pointers, of four tokens each, per object.
+
+    The baseline is the published formulation: values projected for every token, one object after the other, SDPA.
+
+    Args:
+        compilers: compares with what ``torch.compile`` makes of it, which takes a minute to compile, and with nothing
+            else.
+    """
+    N, L, size = side * side, 64, dtype.itemsize
+    M = pages * N + L
+
+    def prepare(device: torch.device) -> Calls:
+        return memory_ways(full_bank(objects, pages, L, side, d, m, device, dtype), device, compilers)
+
+    def exact(device: torch.device) -> torch.Tensor:
+        return published(in_float32(full_bank(objects, pages, L, side, d, m, device, dtype)))()
+
+    done = Work(
+        # Pages, query, result and weights; pointers, positions and rotation are fp32.
+        bytes=size * (objects * (pages * N * m + 2 * N * d) + 2 * d * m) + 4 * (2 * objects * L * m + N * (m + d)),
+        # Scores and sums over m channels, projection of the keys, projection of the result.
+        products=2 * objects * (N * M * (d + m) + M * m * d + N * m * d),
+    )
+    return Case(
+        "memory_attention",
+        f"{objects} objects, {N}x{M}" + (f" {d}/{m}" if (d, m) != (256, 64) else "") + ", compiled" * compilers,
+        name_of(dtype),
+        prepare,
+        done,
+        tolerance=1e-4 if dtype == torch.float32 else FLOOR,
+        exact=None if dtype == torch.float32 else exact,
+        device=device,
+        launch=f"{d}x{m}",
+    )
+
+
+def fp8_case(objects: int) -> Case:
+    """The same with scores in fp8, beside the exact ones, for GPUs; FLOPs of all kinds in one sum."""
+    exact = memory_case(objects, 7, torch.bfloat16)
+
+    def prepare(device: torch.device) -> Calls:
+        return fp8_ways(full_bank(objects, 7, 64, 64, 256, 64, device, torch.bfloat16), device)
+
+    own = {"shape": f"{exact.shape} in fp8", "prepare": prepare, "tolerance": FP8_ERROR}
+    return replace(exact, **own, exact=None, device="cuda")
+
+
+def self_attention_case(objects: int, dtype: torch.dtype, side: int = 64, d: int = 256) -> Case:
+    """Self-attention of one layer of the memory attention, beside SDPA on what is rotated already."""
+    N, size = side * side, dtype.itemsize
+
+    def inputs(device: torch.device) -> list[torch.Tensor]:
+        return [random(objects, 1, N, d, device=device, dtype=dtype, seed=i) for i in range(3)]
+
+    def prepare(device: torch.device) -> Calls:
+        return rope_ways(*inputs(device), *rope_tables(side, d, device))
+
+    def exact(device: torch.device) -> torch.Tensor:
+        return rotated_before(*(x.float() for x in inputs(device)), *rope_tables(side, d, device))()
+
+    return Case(
+        "rope_attention",
+        f"{objects} objects, {N}x{N}",
+        name_of(dtype),
+        prepare,
+        Work(4 * size * objects * N * d + 4 * N * d, 4 * objects * N * N * d),
+        tolerance=1e-4 if dtype == torch.float32 else FLOOR,
+        exact=None if dtype == torch.float32 else exact,
+        launch=f"{d}x{d}",
+    )
+
+
+def measured() -> Iterator[Case]:
+    """Attention to banks as they fill, and of frames to themselves; the larger ones are for GPUs."""
+    for objects, pages in itertools.product((1, 4, 16), (7, 3, 1)):
+        anywhere = objects == 1 or (objects, pages) == (4, 7)
+        yield memory_case(objects, pages, torch.bfloat16, "" if anywhere else "cuda")
+        if anywhere:
+            yield memory_case(objects, pages, torch.float32)
+    yield memory_case(1, 7, torch.bfloat16, "cuda", compilers=True)
+    for objects in (1, 4):
+        yield fp8_case(objects)
+    for dtype, objects in itertools.product(TIMED, (1, 4)):
+        yield memory_case(objects, 7, dtype, side=16, d=128)  # nano
+        yield self_attention_case(objects, dtype)
+
+
+def memory_work(objects: int, size: int, splits: int) -> Work:
+    """One layer; with what its four launches hand to one another, each written once and read once.
+
+    ``size`` is bytes of a number; ``splits`` programs share the keys of a tile of queries.
+    """
+    pairs = N * TOKENS
+    products = 2 * pairs * (D + M_CHANNELS) + 2 * TOKENS * M_CHANNELS * D + 2 * N * M_CHANNELS * D
+    bank = size * TOKENS * M_CHANNELS
+    between = size * (N * D + TOKENS * (D + M_CHANNELS)) + 4 * splits * N * (M_CHANNELS + 1)
+    # The bank read; queries read and the result written; both ways what is handed on.
+    moved = bank + 2 * size * N * D + 2 * between
+    shared = size * 2 * D * M_CHANNELS + 4 * N * (M_CHANNELS + D)  # weights, encoding and rotation: one for all
+    return Work(moved * objects + shared, products * objects, exponentials=pairs * objects)
+
+
+def published_flops(objects: int) -> float:
+    """FLOPs of one layer as published: every token projected to a value as wide as the keys."""
+    return float(objects * (4 * N * TOKENS * D + 4 * TOKENS * M_CHANNELS * D))
+
+
+def self_work(objects: int, size: int, splits: int) -> Work:
+    """A frame's map to itself; rotated queries and keys are written and read, and so are the parts of split keys."""
+    parts = 4 * splits * N * (D + 1) if splits > 1 else 0
+    moved = size * N * D * 4 + 2 * (2 * size * N * D + parts)
+    return Work(moved * objects + 4 * N * D, 4 * N * N * D * objects, exponentials=N * N * objects)
+
+
+def lines() -> Iterable[tuple[str, str, Work]]:
+    for objects, (dtype, size) in itertools.product((1, 16), (("bf16", 2), ("fp32", 4))):
+        of_memory, of_itself = SPLITS[dtype, objects]
+        said = f"{objects} object{'s' * (objects > 1)}, {dtype}"
+        yield f"memory, {N:,} × {TOKENS:,}, {said}", dtype, memory_work(objects, size, of_memory)
+        yield f"itself, {N:,} × {N:,}, {said}", dtype, self_work(objects, size, of_itself)
+
+
+def attention_search(dtype: str, shape: str, tiles: Iterable[tuple[int, ...]], order: int = 4) -> Search:
+    """``tiles``: BLOCK_M, BLOCK_N, CHUNK, warps, stages, and programs of a multiprocessor at once if not one."""
+    d, width = map(int, shape.split("x"))
+    names = "BLOCK_M BLOCK_N CHUNK num_warps num_stages CTAS_PER_SM"
+    fitting = (tile for tile in tiles if could_fit(dtype, d, width, *tile))
+    return search("memory_attention", names, fitting, dtype, shape, ("memory_attention", "rope_attention"),
+                  order=order)  # fmt: skip
+
+
+def could_fit(
+    dtype: str, d: int, width: int, m: int, n: int, chunk: int, warps: int, stages: int, programs: int = 1
+) -> bool:
+    """Whether blocks fit into shared memory, and scores and sums into registers beside what else is there.
+
+    fp32 products are made of three and keep their parts in registers too. Of what has fewer bits, tensor cores take 64
+    rows with four warps. Of several programs at once, each has its part of the multiprocessor.
+    """
+    size, most, rows = (4, 80, 16) if dtype == "float32" else (2, 160, 16 * warps)
+    shared = size * (m * min(d, chunk) + stages * n * (min(d, chunk) + width))
+    registers = m * (n + width) / (32 * warps)
+    if shared > MOST_SHARED or registers > most or m < rows:
+        return False
+    return programs <= programs_at_once(shared, int(registers) + 40, warps)
+
+
+# With several programs at once, one computes while the other waits for its next keys.
+TOGETHER = [(64, 32, 256, 4, 2, 2), (64, 32, 256, 4, 3, 2), (64, 32, 256, 4, 2, 3), (64, 64, 256, 4, 2, 2),
+            (128, 32, 256, 8, 2, 2), (128, 32, 256, 4, 2, 2)]  # fmt: skip
+SEPARATE = list(itertools.product((64, 128, 256), (32, 64, 128), (256,), (4, 8), (2, 3, 4)))
+# Of these, what spills on sm_90 where memory tokens have 64 channels and heads 256.
+SPILLING = list(itertools.product((128,), (64,), (256,), (4,), (2, 3, 4)))
+# Scores of memory in fp8 need tiles of 64 rows.
+FP32 = list(itertools.product((64, 128), (32, 64), (32, 64), (4, 8), (2, 3)))
+FP32_ITSELF = itertools.product((32, 64, 128), (32, 64), (32, 64), (4, 8), (2, 3))
+
+RECORD = Record(
+    cases=list(measured()),
+    small=[
+        case
+        for dtype in TIMED
+        for case in (
+            memory_case(1, 1, dtype, side=4),
+            memory_case(1, 1, dtype, side=4, d=128),
+            self_attention_case(1, dtype, side=4),
+        )
+    ],
+    searches=[
+        attention_search("bfloat16", "256x64", TOGETHER + [t for t in SEPARATE if t not in SPILLING], order=0),
+        attention_search("bfloat16", "256x256", TOGETHER + SEPARATE, order=0),
+        attention_search("bfloat16", "128x64", TOGETHER + SEPARATE),
+        attention_search("float32", "256x64", FP32),
+        attention_search("float32", "256x256", FP32_ITSELF),
+        attention_search("float32", "128x64", FP32),
+    ],
+    work=lines,
+)
